@@ -1,0 +1,33 @@
+"""What can go wrong, by kind. Messages say what happened, where, and what to do; facts are attributes."""
+
+from __future__ import annotations
+
+
+class AudiopixelError(Exception):
+    """A failure that a person can act on: shown as one line, exit code not 0, no traceback."""
+
+    exit_code = 1
+
+
+class SettingsError(AudiopixelError):
+    """A setting is missing, malformed or unsafe; names the setting."""
+
+    exit_code = 2
+
+
+class StateError(AudiopixelError):
+    """Recovery state cannot be read by this version; never a silent fresh start."""
+
+    exit_code = 3
+
+
+class RejectingError(AudiopixelError):
+    """Nearly everything is rejected: the input is probably not what the flow was pointed at."""
+
+    exit_code = 4
+
+
+class DifferencesError(AudiopixelError):
+    """Redis and an exact recomputation differ."""
+
+    exit_code = 1
