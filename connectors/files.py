@@ -1,0 +1,229 @@
+"""NDJSON files: each a finite partition whose position counts the lines consumed; and a writer that resumes.
+
+Unit of parallelism: a file. Guarantee: `open(path, k)` delivers line k + 1 first, so that who stores
+`next_position` sees every line exactly once. Lines end in LF; a last line without one is a line, a blank
+line is `b""`.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import zstandard
+
+from connectors.stream import ConnectError, EndOfInput, Messages
+
+MAX_LINE_BYTES = 16 << 20
+_COMPRESSED_PIECE_BYTES = 16 << 10
+_READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+
+
+class FileInput:
+    """A set of NDJSON files, plain, `.gz` or `.zst`; a partition is named by its path as given.
+
+    Args:
+        paths: files, at least one; the suffix decides the compression.
+        block_bytes: read at once, and about half of what is held. Larger blocks make larger batches.
+
+    Raises:
+        ConnectError: a path is missing, unreadable, no regular file, or leads to the same file as another.
+    """
+
+    def __init__(self, paths: Sequence[str], block_bytes: int = 8 << 20) -> None:
+        seen: dict[Path, str] = {}
+        for path in paths:
+            if not Path(path).exists():
+                raise ConnectError(f"{path}: no such file")
+            if not Path(path).is_file():
+                raise ConnectError(f"{path}: not a regular file")
+            if not os.access(path, os.R_OK):
+                raise ConnectError(f"{path}: no permission to read it")
+            real = Path(path).resolve()
+            if real in seen:
+                raise ConnectError(f"{path}: the same file as {seen[real]}; give each file once")
+            seen[real] = path
+        if not seen:
+            raise ConnectError("no input files given")
+        self._paths = list(seen.values())
+        self._block_bytes = block_bytes
+
+    def partitions(self) -> list[str]:
+        """The paths, as given."""
+        return list(self._paths)
+
+    def open(self, partition: str, position: int | None) -> FileReader:
+        """Open behind the first `position` lines (None: at the first line), which are read over.
+
+        Raises:
+            ConnectError: the file cannot be read, or has fewer lines than `position`.
+        """
+        return FileReader(partition, position or 0, self._block_bytes)
+
+
+class FileReader:
+    """One open file; `positions` are 1-based line numbers, `next_position` is the last of them."""
+
+    caught_up = False
+
+    def __init__(self, path: str, position: int, block_bytes: int) -> None:
+        self._path = path
+        self._line = 0
+        self._lines: list[bytes] = []
+        self._start = 0
+        self._rest: bytes | None = b""
+        try:
+            self._file = open(path, "rb")  # noqa: SIM115 (closed by `close`)
+        except OSError as error:
+            raise ConnectError(f"{path}: {error.strerror}") from error
+        self._blocks = _blocks(path, self._file, block_bytes)
+        try:
+            while self._line < position:
+                self.read(position - self._line)
+        except EndOfInput:
+            self.close()
+            raise ConnectError(
+                f"{path}: has {self._line} lines, but {position} were read before; it was cut or replaced"
+            ) from None
+
+    def read(self, limit: int) -> Messages:
+        """At most `limit` lines; fewer at the end of a block.
+
+        Raises:
+            EndOfInput: all lines were delivered.
+            ConnectError: damaged compression, a failing disk, or a line over 16 MiB.
+        """
+        while self._start == len(self._lines):
+            self._fill()
+        lines = self._lines[self._start : self._start + limit]
+        self._start += len(lines)
+        first = self._line + 1
+        self._line += len(lines)
+        return Messages(lines, range(first, self._line + 1), self._line)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _fill(self) -> None:
+        if self._rest is None:
+            raise EndOfInput(self._path)
+        try:
+            block = next(self._blocks, b"")
+        except _READ_ERRORS as error:
+            raise ConnectError(f"{self._path}: cannot be read after line {self._line}: {error}") from error
+        if block:
+            lines = block.split(b"\n")
+            lines[0] = self._rest + lines[0]
+            if len(max(lines[0], lines[-1], key=len)) > MAX_LINE_BYTES:
+                raise ConnectError(
+                    f"{self._path}: a line behind line {self._line} is over {MAX_LINE_BYTES >> 20} MiB; "
+                    "is this an NDJSON file?"
+                )
+            self._rest = lines.pop()
+        else:
+            lines = [self._rest] if self._rest else []
+            self._rest = None
+        self._lines, self._start = lines, 0
+
+
+class _Decoder(Protocol):
+    """What zlib's and zstandard's decompression objects share."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _blocks(path: str, file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
+    if path.endswith(".gz"):
+        return _decompressed(file, partial(zlib.decompressobj, wbits=31), block_bytes)
+    if path.endswith(".zst"):
+        return _decompressed(file, zstandard.ZstdDecompressor().decompressobj, block_bytes)
+    return iter(partial(file.read, block_bytes), b"")
+
+
+def _decompressed(file: BinaryIO, new_decoder: Callable[[], _Decoder], block_bytes: int) -> Iterator[bytes]:
+    # Not zstandard's stream_reader: it takes a file cut in the middle of a frame for a complete one.
+    decoder: _Decoder | None = None
+    pieces: list[bytes] = []
+    size = 0
+    while data := file.read(_COMPRESSED_PIECE_BYTES):
+        while data:
+            decoder = decoder or new_decoder()
+            pieces.append(decoder.decompress(data))
+            size += len(pieces[-1])
+            data = b""
+            if decoder.eof:
+                data, decoder = decoder.unused_data, None
+        if size >= block_bytes:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    if pieces:
+        yield b"".join(pieces)
+    if decoder:
+        raise EOFError("it ends in the middle of its compressed data")
+
+
+class NdjsonWriter:
+    """Appends lines to a file that is first cut to `position`: a resumed writer repeats and loses nothing.
+
+    Args:
+        path: made, with its folders, where absent.
+        position: bytes to keep, as read from `position` behind a `flush`; 0 starts the file anew.
+
+    Raises:
+        ConnectError: the file is shorter than `position`, or (the methods too) cannot be written.
+    """
+
+    def __init__(self, path: str, position: int = 0) -> None:
+        self._path = path
+        self._position = position
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "ab")  # noqa: SIM115 (closed by `close`)
+            size = self._file.tell()
+            if size >= position:
+                self._file.truncate(position)
+        except OSError as error:
+            raise self._failed(error) from error
+        if size < position:
+            self._file.close()
+            raise ConnectError(
+                f"{path}: has {size} bytes, but {position} were written before; it was cut or replaced"
+            )
+
+    @property
+    def position(self) -> int:
+        """Length in bytes with all lines written so far."""
+        return self._position
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Append `lines`, given without their LF."""
+        if lines:
+            try:
+                self._position += self._file.write(b"\n".join(lines) + b"\n")
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def flush(self) -> None:
+        """Put all lines on the disk (fsync)."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        self._file.close()
+
+    def _failed(self, error: OSError) -> ConnectError:
+        return ConnectError(f"{self._path}: cannot be written: {error.strerror}")
