@@ -1,0 +1,189 @@
+"""An exact batch recomputation of the specification over logs, and its comparison with what the flow published.
+
+Independent on purpose: it shares no line with the flow. Decoding is `flows.reconcile_decode`, all that follows is SQL
+(`flows.reconcile_sql`) in an embedded DuckDB, by other means than the flow's: where the flow keeps state and goes
+forward, this sorts, joins and looks at the whole log at once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal
+
+import duckdb
+import numpy as np
+
+from flows import reconcile_sql as sql
+from flows.reconcile_decode import Pixel, Reader
+
+Number = int | float
+Counts = dict[str, Number]
+
+SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program")
+
+MINUTE_METRICS: Final = (
+    *("impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes"),
+    *("clicks", "errors", "skips", "mutes", "orphans", "repaired"),
+    *("unlinked_starts", "unlinked_first_quartiles", "unlinked_midpoints", "unlinked_third_quartiles"),
+    *("unlinked_completes", "conversions", "conversion_value", "conversion_value_other_count"),
+)
+FLIGHT_METRICS: Final = (*MINUTE_METRICS, "reach", "consented", "repeated", "too_late", "invalid_traffic")
+
+PODCAST_APPS: Final = (
+    r"overcast|pocket ?casts|podimo|castbox|castro|antennapod|applecoremedia|apple podcasts|podcasts/|podcast ?addict"
+    r"|podbean|player ?fm|spotify/|deezer|tunein|iheartradio|stitcher|downcast|bbc ?sounds"
+)
+
+_CHUNK: Final = 65_536
+_CONVERSIONS: Final = "conversions"
+
+
+@dataclass(frozen=True)
+class Recomputation:
+    """What the log says, exactly.
+
+    Attributes:
+        totals: `received`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (among the accepted),
+            `conversions` (accepted and valid), `unattributed`, `clock_skewed`; absent reasons are missing.
+        ledger: the same counts of messages by source partition (its path as given).
+        flight: (scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`; `conversions` is a multiple of 0.000001.
+        minutes: (placement id, minute in epoch ms) to all of `MINUTE_METRICS`; minutes of zeros are missing.
+    """
+
+    totals: dict[str, int]
+    ledger: dict[str, dict[str, int]]
+    flight: dict[tuple[str, str], Counts]
+    minutes: dict[tuple[str, int], Counts] = field(repr=False)
+
+
+def recompute(
+    files: Sequence[Path],
+    *,
+    too_late: Collection[tuple[str, int]] | None = None,
+    out_of_orderness: timedelta = timedelta(seconds=10),
+    allowed_lateness: timedelta = timedelta(minutes=10),
+    horizon: timedelta = timedelta(minutes=30),
+    conversion_horizon: timedelta = timedelta(days=60),
+    consent: Literal["required", "assumed"] = "required",
+    podcast_apps: str = PODCAST_APPS,
+    model: Literal["last_touch", "first_touch", "linear", "time_decay"] = "last_touch",
+    click_window: timedelta = timedelta(days=30),
+    listen_window: timedelta = timedelta(days=14),
+    half_life: timedelta = timedelta(days=7),
+    plans: Mapping[str, str | None] | None = None,
+    utm_placements: Mapping[str, str] | None = None,
+    threads: int | None = None,
+) -> Recomputation:
+    """Recompute finite logs: all minutes final at their end, all conversions decided.
+
+    Args:
+        files: NDJSON, plain, `.gz` or `.zst`, each a source partition in arrival order.
+        too_late: (path as given, line number from 1) of the dead letters to take out; None: lateness is judged from
+            each partition's log alone. What waits for its start becomes an orphan by the partition's watermark in both.
+        consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
+        podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
+        plans: planned placements to the currency of the plan.
+        utm_placements: `utm_content` to a placement, beside the plans' own ids.
+        threads: of the database; None: one a core.
+
+    Raises:
+        AudiopixelError: a file cannot be read.
+    """
+    reader = Reader(consent == "assumed", podcast_apps)
+    config: dict[str, str | bool | int | float | list[str]] = {"temp_directory": tempfile.gettempdir()}
+    if threads:
+        config["threads"] = threads
+    with duckdb.connect(config=config) as db:
+        variables: dict[str, object] = {
+            "judge": too_late is None,
+            "model": model,
+            "final_after": _ms(timedelta(minutes=1) + allowed_lateness),
+            "out_of_orderness": _ms(out_of_orderness),
+            "horizon": _ms(horizon),
+            "conversion_horizon": _ms(conversion_horizon),
+            "click_window": _ms(click_window),
+            "listen_window": _ms(listen_window),
+            "half_life": _ms(half_life),
+        }
+        for name, value in variables.items():
+            db.execute(f"SET VARIABLE {name} = ?", [value])
+        db.execute(sql.PIXELS)
+        numbers = {str(path): src for src, path in enumerate(files)}
+        _insert(db, "letters", ((numbers[name], pos) for name, pos in set(too_late or ()) if name in numbers))
+        _insert(db, "plans", (plans or {}).items())
+        targets = {placement: placement for placement in plans or {}} | dict(utm_placements or {})
+        _insert(db, "utm_targets", targets.items())
+        for src, path in enumerate(files):
+            _insert(db, "pixels", reader.read(src, path), Pixel.__annotations__)
+        db.execute(sql.TIMED)
+        while db.execute("SELECT 1 FROM pending LIMIT 1").fetchone():
+            db.execute(sql.ROUND)
+        for statements in (sql.COUNTED, sql.TOUCHES, sql.CREDITS):
+            db.execute(statements)
+        return _collect(db, reader, files)
+
+
+def _ms(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
+
+
+def _insert(
+    db: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]], kinds: Mapping[str, str] | None = None
+) -> None:
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, _CHUNK)):
+        columns = {f"c{i}": _column(values) for i, values in enumerate(zip(*chunk, strict=True))}
+        db.register("chunk", columns)
+        db.execute(f"INSERT INTO {table} SELECT * FROM chunk")
+        db.unregister("chunk")
+
+
+def _column(values: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def _collect(db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path]) -> Recomputation:
+    ledger = {str(path): {"received": reader.received[src], "accepted": 0} for src, path in enumerate(files)}
+    for (src, reason), lines in reader.rejected.items():
+        ledger[str(files[src])][f"rejected.{reason}"] = lines
+    for src, verdict, bot, pixels in db.execute(sql.LEDGER).fetchall():
+        account = ledger[str(files[src])]
+        names = ["rejected.too_late" if verdict == "too_late" else verdict]
+        names += ["invalid_traffic"] if bot and verdict == "accepted" else []
+        for name in names:
+            account[name] = account.get(name, 0) + pixels
+    for src, pixels in reader.clock_skewed.items():
+        ledger[str(files[src])]["clock_skewed"] = pixels
+    totals: dict[str, int] = dict.fromkeys(("received", "accepted", "repeated", "invalid_traffic"), 0)
+    for account in ledger.values():
+        for name, count in account.items():
+            totals[name] = totals.get(name, 0) + count
+    found = db.execute(sql.CONVERSIONS).fetchone()
+    assert found is not None, "an aggregate without groups has one row"
+    totals["conversions"], totals["unattributed"] = found
+
+    flight: dict[tuple[str, str], Counts] = {}
+    for scope in SCOPES:
+        for name, metric, amount in db.execute(sql.FLIGHT.format(scope=scope)).fetchall():
+            row = flight.setdefault((scope, name), {f"flight.{each}": 0 for each in FLIGHT_METRICS})
+            if metric is not None:
+                row[f"flight.{metric}"] = _number(metric, amount)
+    minutes: dict[tuple[str, int], Counts] = {}
+    for placement, minute, metric, amount in db.execute(sql.MINUTES).fetchall():
+        if metric in MINUTE_METRICS:
+            counts = minutes.setdefault((placement, minute), dict.fromkeys(MINUTE_METRICS, 0))
+            counts[metric] = _number(metric, amount)
+    return Recomputation(totals, ledger, flight, minutes)
+
+
+def _number(metric: str, amount: int) -> Number:
+    if metric != _CONVERSIONS:
+        return int(amount)
+    return int(amount) // 1_000_000 if amount % 1_000_000 == 0 else amount / 1_000_000

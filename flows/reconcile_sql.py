@@ -1,0 +1,242 @@
+"""The oracle's statements: specification 1.3, 1.4 and 2.2 to 2.6 over one table `pixels`, in the order they run.
+
+Settings are DuckDB variables (`getvariable`). Which pixel counts depends on which pixels before it count (a play is
+remembered from its last accepted pixel on), so `ROUND` is repeated until it confirms what it was given: every round
+settles at least the next pixel of each play, in practice all but a handful at the first.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PIXELS: Final = """
+CREATE TABLE pixels (
+    src INTEGER, pos BIGINT, event VARCHAR, t BIGINT, greatest BIGINT, event_id VARCHAR, placement VARCHAR, play VARCHAR,
+    campaign VARCHAR, platform VARCHAR, station VARCHAR, podcast VARCHAR, program VARCHAR, listener BIGINT,
+    consent BOOLEAN, bot BOOLEAN, playhead BIGINT, conversion_type VARCHAR, order_id VARCHAR, value BIGINT,
+    currency VARCHAR, utm VARCHAR);
+CREATE TABLE letters (src INTEGER, pos BIGINT);
+CREATE TABLE plans (placement VARCHAR, currency VARCHAR);
+CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
+"""
+
+# Partitions have no common order of arrival; that of their watermarks is the only one that the log itself tells.
+TIMED: Final = """
+CREATE TABLE timed AS
+SELECT row_number() OVER (ORDER BY greatest NULLS FIRST, src, pos) AS n, *,
+    t - ((t % 60000) + 60000) % 60000 AS minute,
+    greatest - getvariable('out_of_orderness') AS watermark,
+    play IS NOT NULL AND event <> 'conversion' AS linked,
+    CASE
+        WHEN event <> 'conversion' THEN CASE WHEN play IS NULL THEN 'pixel' ELSE 'play' END
+        WHEN order_id IS NULL THEN 'conversion' ELSE 'order'
+    END AS kind,
+    CASE WHEN event = 'conversion' THEN coalesce(campaign, '') ELSE placement END AS id_1,
+    CASE kind WHEN 'play' THEN play WHEN 'order' THEN conversion_type ELSE event_id END AS id_2,
+    CASE kind WHEN 'order' THEN order_id ELSE '' END AS id_3
+FROM pixels;
+
+CREATE TABLE identities AS
+SELECT row_number() OVER () AS identity, * FROM (SELECT DISTINCT bot, kind, id_1, id_2, id_3 FROM timed);
+
+-- final_own: whether the pixel's own minute was final when it came.
+CREATE TABLE pending AS
+SELECT n, identity, t, minute, watermark, event = 'start' AND linked AS is_start,
+    CASE WHEN NOT linked THEN '' WHEN event = 'progress' THEN concat(event, playhead) ELSE event END AS slot,
+    linked AND event IN ('firstQuartile', 'midpoint', 'thirdQuartile', 'complete', 'skip', 'mute') AS joins,
+    CASE WHEN event = 'conversion' THEN getvariable('conversion_horizon') ELSE getvariable('horizon') END AS horizon,
+    letters.pos IS NOT NULL AS lettered,
+    CASE WHEN getvariable('judge') THEN coalesce(watermark >= minute + getvariable('final_after'), false)
+        ELSE lettered END AS final_own,
+    NOT final_own AS guess
+FROM timed
+JOIN identities USING (bot, kind, id_1, id_2, id_3)
+LEFT JOIN letters ON letters.src = timed.src AND letters.pos = timed.pos;
+
+CREATE TABLE verdicts (n BIGINT, identity BIGINT, life BIGINT, verdict VARCHAR, start_n BIGINT);
+"""
+
+ROUND: Final = """
+CREATE OR REPLACE TEMP TABLE lives AS
+SELECT *, count(*) FILTER (NOT known) OVER (PARTITION BY identity ORDER BY n) AS life
+FROM (
+    SELECT *, coalesce(
+        last_t >= watermark - horizon OR (last_t IS NOT NULL AND watermark IS NULL), false) AS known
+    FROM (
+        SELECT *, max(t) FILTER (guess) OVER (
+            PARTITION BY identity ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS last_t
+        FROM pending));
+
+CREATE OR REPLACE TEMP TABLE round AS
+WITH starts AS (
+    SELECT identity, life, min(n) AS start_n, arg_min(minute, n) AS start_minute
+    FROM lives WHERE is_start AND NOT final_own GROUP BY ALL
+), judged AS (
+    SELECT lives.*, start_n,
+        CASE WHEN getvariable('judge') AND joins AND n > start_n
+            THEN coalesce(watermark >= start_minute + getvariable('final_after'), false)
+            ELSE final_own END AS final
+    FROM lives LEFT JOIN starts USING (identity, life)
+), firsts AS (
+    SELECT identity, life, slot, min(n) AS first_n FROM judged WHERE NOT final GROUP BY ALL
+)
+SELECT judged.*, CASE
+        WHEN n = first_n THEN 'accepted'
+        WHEN n > first_n AND NOT lettered THEN 'repeated'
+        ELSE 'too_late'
+    END AS verdict
+FROM judged LEFT JOIN firsts USING (identity, life, slot);
+
+CREATE OR REPLACE TEMP TABLE unsettled AS
+SELECT DISTINCT identity FROM round WHERE guess <> (verdict = 'accepted');
+
+INSERT INTO verdicts
+SELECT n, identity, life, verdict, start_n FROM round WHERE identity NOT IN (FROM unsettled);
+
+CREATE OR REPLACE TABLE pending AS
+SELECT n, identity, t, minute, watermark, is_start, slot, joins, horizon, lettered, final_own,
+    verdict = 'accepted' AS guess
+FROM round WHERE identity IN (FROM unsettled);
+"""
+
+# joined: the pixel counts in its start's minute. One that waited until its own minute was final is an orphan for good.
+COUNTED: Final = """
+CREATE TABLE counted AS
+SELECT timed.*, identity, life, verdict, verdict = 'accepted' AND NOT timed.bot AS ok, verdicts.start_n,
+    ok AND linked
+        AND timed.event IN ('firstQuartile', 'midpoint', 'thirdQuartile', 'complete', 'skip', 'mute')
+        AND coalesce(
+            n > verdicts.start_n OR NOT coalesce(start.watermark >= timed.minute + getvariable('final_after'), false),
+            false)
+        AND verdicts.start_n IS NOT NULL AS joined
+FROM timed JOIN verdicts USING (n)
+LEFT JOIN (SELECT n AS start_n, watermark FROM timed) AS start ON start.start_n = verdicts.start_n;
+"""
+
+_DIMENSIONS = "placement, campaign, platform, station, podcast, program"
+
+TOUCHES: Final = """
+CREATE TABLE touches AS
+WITH keyed AS (SELECT * FROM counted WHERE ok AND consent AND listener IS NOT NULL), listens AS (
+    SELECT n FROM keyed WHERE NOT linked AND event = 'impression'
+    UNION ALL
+    SELECT arg_min(n, (event = 'start', n)) FROM keyed
+    WHERE linked AND event IN ('impression', 'start') GROUP BY identity, life
+)
+SELECT *, event = 'click' AS is_click FROM keyed WHERE event = 'click' OR n IN (FROM listens);
+
+CREATE TABLE conversions AS SELECT * FROM counted WHERE ok AND event = 'conversion';
+
+CREATE TABLE eligible AS
+SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, c.t - touch.t AS age,
+    CASE getvariable('model')
+        WHEN 'last_touch' THEN (row_number() OVER (PARTITION BY c.n
+            ORDER BY touch.is_click DESC, touch.t DESC, touch.placement DESC, touch.n DESC) = 1)::DOUBLE
+        WHEN 'first_touch' THEN (row_number() OVER (PARTITION BY c.n
+            ORDER BY touch.t, touch.placement DESC, touch.n DESC) = 1)::DOUBLE
+        WHEN 'linear' THEN 1.0
+        WHEN 'time_decay' THEN pow(0.5, age / getvariable('half_life')::DOUBLE)
+    END AS weight
+FROM conversions AS c
+JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
+    AND (c.campaign IS NULL OR c.campaign = touch.campaign)
+    AND c.t - touch.t <= CASE WHEN touch.is_click THEN getvariable('click_window') ELSE getvariable('listen_window') END
+WHERE c.consent AND c.placement IS NULL;
+"""
+
+# Shares by largest remainder, of the millionths and of the value alike: the parts sum to the whole.
+CREDITS: Final = f"""
+CREATE TABLE shares AS
+WITH floored AS (
+    SELECT *, 1e6 * weight / sum(weight) OVER (PARTITION BY conversion_n) AS exact, floor(exact)::BIGINT AS low
+    FROM eligible WHERE weight > 0
+), credited AS (
+    SELECT floored.*, low + (row_number() OVER (
+            PARTITION BY conversion_n ORDER BY exact - low DESC, t DESC, placement DESC, touch_n DESC)
+        <= 1000000 - sum(low) OVER (PARTITION BY conversion_n))::INT AS millionths
+    FROM floored
+), valued AS (
+    SELECT credited.*, value, value::HUGEINT * millionths AS product, ((product % 1000000) + 1000000) % 1000000 AS rest,
+        (product - rest) // 1000000 AS low_value
+    FROM credited JOIN (SELECT n AS conversion_n, value FROM conversions) USING (conversion_n)
+)
+SELECT conversion_n, touch_n, is_click, millionths, low_value + (row_number() OVER (
+        PARTITION BY conversion_n ORDER BY rest DESC, t DESC, placement DESC, touch_n DESC)
+    <= value - sum(low_value) OVER (PARTITION BY conversion_n))::INT AS value
+FROM valued;
+
+CREATE TABLE credits AS
+WITH credited AS (
+    SELECT conversion_n, touch_n, CASE WHEN is_click THEN 'click' ELSE 'listen' END AS way, millionths, value, NULL AS target
+    FROM shares
+    UNION ALL
+    SELECT n, n, 'declared', 1000000, value, placement FROM conversions WHERE placement IS NOT NULL
+    UNION ALL
+    SELECT n, n, 'utm', 1000000, value, utm_targets.placement FROM conversions JOIN utm_targets USING (utm)
+    WHERE conversions.placement IS NULL AND n NOT IN (SELECT conversion_n FROM shares)
+), placed AS (
+    SELECT coalesce(target, source.placement) AS placement, source.campaign, source.platform, source.station, source.podcast, source.program,
+        c.minute, c.n AS conversion_n, c.t, c.currency, way, millionths, credited.value
+    FROM credited JOIN conversions AS c ON c.n = conversion_n JOIN counted AS source ON source.n = touch_n
+), currencies AS (
+    SELECT campaign, arg_min(currency, (t, currency)) AS currency FROM placed
+    WHERE currency IS NOT NULL AND value IS NOT NULL GROUP BY campaign
+)
+SELECT placed.*, coalesce(placed.currency = coalesce(plans.currency, currencies.currency), true) AS counts_value
+FROM placed
+LEFT JOIN plans ON plans.placement = placed.placement
+LEFT JOIN currencies ON currencies.campaign IS NOT DISTINCT FROM placed.campaign;
+
+CREATE TABLE facts AS
+SELECT {_DIMENSIONS}, minute, CASE event
+        WHEN 'impression' THEN 'impressions' WHEN 'click' THEN 'clicks' WHEN 'error' THEN 'errors'
+        WHEN 'skip' THEN 'skips' WHEN 'mute' THEN 'mutes' WHEN 'start' THEN 'unlinked_starts'
+        WHEN 'firstQuartile' THEN if(linked, 'orphans', 'unlinked_first_quartiles')
+        WHEN 'midpoint' THEN if(linked, 'orphans', 'unlinked_midpoints')
+        WHEN 'thirdQuartile' THEN if(linked, 'orphans', 'unlinked_third_quartiles')
+        WHEN 'complete' THEN if(linked, 'orphans', 'unlinked_completes')
+    END AS metric, 1::HUGEINT AS amount
+FROM counted
+WHERE ok AND NOT joined AND metric IS NOT NULL
+    AND CASE event WHEN 'start' THEN NOT linked WHEN 'skip' THEN linked WHEN 'mute' THEN linked ELSE true END
+UNION ALL
+SELECT {_DIMENSIONS}, minute, CASE WHEN verdict <> 'accepted' THEN verdict WHEN bot THEN 'invalid_traffic'
+    ELSE 'consented' END, 1
+FROM counted WHERE verdict <> 'accepted' OR bot OR consent
+UNION ALL
+SELECT {_DIMENSIONS}, minute, unnest(reached), 1
+FROM counted JOIN (
+    SELECT start_n,
+        bool_or(event = 'complete') AS d, d OR bool_or(event = 'thirdQuartile') AS c,
+        c OR bool_or(event = 'midpoint') AS b, b OR bool_or(event = 'firstQuartile') AS a,
+        a::INT + b::INT + c::INT + d::INT
+            - count(*) FILTER (event IN ('firstQuartile', 'midpoint', 'thirdQuartile', 'complete')) AS missing,
+        list_concat(['starts'], if(a, ['first_quartiles'], []), if(b, ['midpoints'], []),
+            if(c, ['third_quartiles'], []), if(d, ['completes'], []), list_resize([]::VARCHAR[], missing, 'repaired'),
+            if(bool_or(event = 'skip'), ['skips'], []), if(bool_or(event = 'mute'), ['mutes'], [])) AS reached
+    FROM counted WHERE joined OR (ok AND linked AND event = 'start') GROUP BY start_n
+) AS cohort ON cohort.start_n = n
+UNION ALL
+SELECT {_DIMENSIONS}, minute, 'conversions', millionths FROM credits
+UNION ALL
+SELECT {_DIMENSIONS}, minute, 'conversion_value', value FROM credits WHERE counts_value AND value IS NOT NULL
+UNION ALL
+SELECT {_DIMENSIONS}, minute, 'conversion_value_other_count', 1 FROM credits WHERE NOT counts_value AND value IS NOT NULL;
+"""
+
+FLIGHT: Final = """
+SELECT {scope}, metric, sum(amount) FROM facts WHERE {scope} IS NOT NULL GROUP BY ALL
+UNION ALL
+SELECT {scope}, 'reach', count(DISTINCT listener) FROM counted
+WHERE ok AND consent AND event IN ('impression', 'start') AND {scope} IS NOT NULL GROUP BY ALL
+UNION ALL
+SELECT {scope}, NULL, count(*) FROM counted WHERE verdict = 'accepted' AND {scope} IS NOT NULL GROUP BY ALL
+"""
+
+MINUTES: Final = "SELECT placement, minute, metric, sum(amount) FROM facts WHERE placement IS NOT NULL GROUP BY ALL"
+
+LEDGER: Final = "SELECT src, verdict, bot, count(*) FROM counted GROUP BY ALL"
+
+CONVERSIONS: Final = """
+SELECT count(*), count(*) FILTER (n NOT IN (SELECT conversion_n FROM credits)) FROM conversions
+"""
