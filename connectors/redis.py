@@ -1,0 +1,356 @@
+"""Redis or Valkey, single node or cluster: hashes written whole, fenced, and never backwards.
+
+A row is one hash. One server-side script a row compares (`generation`, `fence`, `rev`) with what the hash
+holds and writes all fields or none, so that a reader sees one version and a stale writer cannot overwrite.
+Everything here is idempotent: after any error the caller repeats the whole call. Unit of parallelism: one
+`RowStore` a process; a script touches only its row's key, so any number of writers share a store.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from hashlib import sha1
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from redis import RedisCluster
+from redis.exceptions import NoScriptError
+
+from connectors.redis_client import (
+    REASONS,
+    Client,
+    Command,
+    RedisUnavailable,
+    checked,
+    connect,
+    failures,
+    replies,
+)
+
+__all__ = [
+    "REASONS",
+    "Client",
+    "FencedHash",
+    "Outcome",
+    "RedisUnavailable",
+    "Row",
+    "RowStore",
+    "Superseded",
+    "connect",
+    "emptied",
+    "mark",
+    "read_rows",
+    "scan_index",
+]
+
+CHUNK: Final = 500
+"""Rows a pipeline: one round trip, about 0.3 MB of requests at 100 fields a row."""
+
+MARKS_ON_CLUSTER: Final = 64
+"""Keys a mark is spread over on a cluster, so that each primary holds some of them."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]+")
+_MOST_FIELDS: Final = 3_000  # Lua's unpack() passes at most 8,000 values
+_RESERVED: Final = ("generation", "fence", "rev", "updated_ms")
+
+_WRITE: Final = """#!lua
+local held = redis.call('HMGET', KEYS[1], 'generation', 'fence', 'rev')
+local newer = false
+for i = 1, 3 do
+  local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
+  if ours < theirs then return i == 3 and 'stale' or 'superseded' end
+  if ours > theirs then newer = true break end
+end
+if not newer then return 'same' end
+local names = {%s}
+local values = cmsgpack.unpack(ARGV[5])
+local row = {'generation', ARGV[1], 'fence', ARGV[2], 'rev', ARGV[3], 'updated_ms', ARGV[4]}
+local n = #row
+for i = 1, #names do
+  local value = values[i]
+  if value ~= nil then
+    -- As a number: the server writes integers to 2^53 exactly; tostring() would round to 14 digits.
+    row[n + 1], row[n + 2] = names[i], value
+    n = n + 2
+  end
+end
+redis.call('HSET', KEYS[1], unpack(row))
+if redis.call('HLEN', KEYS[1]) * 2 > n then
+  local kept = {}
+  for i = 1, n, 2 do kept[row[i]] = true end
+  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if not kept[name] then redis.call('HDEL', KEYS[1], name) end
+  end
+end
+if ARGV[6] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[6]) end
+return 'landed'
+"""
+
+_CLAIM: Final = """#!lua
+local held = redis.call('HMGET', KEYS[1], 'generation', 'fence')
+local newer = false
+for i = 1, 2 do
+  local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
+  if ours < theirs then return false end
+  if ours > theirs then newer = true break end
+end
+if newer then redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'fence', ARGV[2], 'rev', -1) end
+return redis.call('HGETALL', KEYS[1])
+"""
+
+_RAISE: Final = """#!lua
+local held = tonumber(redis.call('GET', KEYS[1])) or 0
+if held < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+return 1
+"""
+
+
+class Superseded(Exception):
+    """A newer generation or fence owns `key`: another execution took over, so this one must stop."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} is owned by a newer execution: stop this one")
+        self.key = key
+
+
+class Outcome(StrEnum):
+    """What became of a row.
+
+    `LANDED`: written. `SAME`: exactly this version was there already. `STALE`: a newer `rev` of the same
+    (`generation`, `fence`) is there. `SUPERSEDED`: a newer (`generation`, `fence`) is.
+    """
+
+    LANDED = "landed"
+    SAME = "same"
+    STALE = "stale"
+    SUPERSEDED = "superseded"
+
+
+class Row(NamedTuple):
+    """One version of one hash.
+
+    `layout` names a `FencedHash` of the store; `packed` comes from its `pack`. (`generation`, `fence`,
+    `rev`) are integers from 0 to 2**53, compared in this order. `ttl_ms` None keeps the key for ever. With an
+    `index_key`, `member` goes into that sorted set; its score never falls.
+    """
+
+    key: str
+    layout: str
+    packed: bytes
+    generation: int
+    fence: int
+    rev: int
+    ttl_ms: int | None = None
+    index_key: str | None = None
+    member: str = ""
+    score: int = 0
+
+
+class FencedHash:
+    """The layout of a hash that is written whole: its field names, and the script that writes them.
+
+    Beside `fields` (at most 3,000) each hash holds `generation`, `fence`, `rev` and `updated_ms`. No other
+    field outlives a write.
+
+    Raises:
+        ValueError: a name repeated, reserved, or not of letters, digits and `_ . : -`.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        bad = [name for name in fields if not _NAME.fullmatch(name) or name in _RESERVED]
+        if bad or len(set(fields)) < len(fields) or len(fields) > _MOST_FIELDS:
+            raise ValueError(f"not a layout: {len(fields)} fields, {bad or 'some repeated or too many'}")
+        self.fields: Final = tuple(fields)
+        self.script: Final = _WRITE % ", ".join(f"'{name}'" for name in fields)
+        self.sha: Final = sha1(self.script.encode(), usedforsecurity=False).hexdigest()
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def pack(self, values: Sequence[int | str | None]) -> bytes:
+        """One value a field, in the layout's order.
+
+        An integer within ±2**53, or text (decimals come as text: a float would be written with 17 digits),
+        or None for an absent field.
+        """
+        assert len(values) == len(self.fields), "values do not fit the layout"
+        return self._encode(values)
+
+
+class RowStore:
+    """Writes rows, their index, and what must come before and after them.
+
+    Every method raises `RedisUnavailable` for what passes, and `ConnectError` for what does not: a key of
+    another type, a right that is missing.
+
+    Args:
+        client: from `connect`.
+        layouts: by the name that `Row.layout` gives.
+        clock_ms: wall clock for `updated_ms`.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        layouts: Mapping[str, FencedHash],
+        *,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._client = client
+        self._layouts = layouts
+        self._clock_ms = clock_ms
+
+    def take_fence(self, key: str) -> int:
+        """A new fence, greater than all before it (`INCR`)."""
+        with failures(self._client):
+            return int(self._client.incr(key))
+
+    def raise_fence(self, key: str, fence: int) -> None:
+        """Let every later `take_fence` give more than `fence`.
+
+        For a store that lost its data: else the next execution would be older than the rows that this one
+        restored.
+        """
+        with failures(self._client):
+            self._client.eval(_RAISE, 1, key, str(fence))
+
+    def claim(self, key: str, generation: int, fence: int) -> dict[str, str]:
+        """Take over the hash that `write` gets as `first`, and return its fields.
+
+        From then on no `write` of an older (`generation`, `fence`) with this `first` passes, so the fields
+        cover all rows that older executions have written or still will. A claimed hash has `rev` -1 until its
+        next write.
+
+        Raises:
+            Superseded: a newer generation or fence holds it.
+        """
+        with failures(self._client):
+            held: Any = self._client.eval(_CLAIM, 1, key, str(generation), str(fence))
+        if held is None:
+            raise Superseded(key)
+        return dict(zip(held[::2], held[1::2], strict=True))
+
+    def write(
+        self,
+        rows: Sequence[Row],
+        *,
+        first: Row | None = None,
+        last: Sequence[Row] = (),
+        publish: tuple[str, str | bytes] | None = None,
+    ) -> list[Outcome]:
+        """Write `first`, then `rows`, then their index, then `last`, then publish (channel, message).
+
+        Each begins when all before it is stored.
+
+        Returns:
+            One outcome a row of `rows`.
+
+        Raises:
+            Superseded: a newer execution owns `first`; nothing else was written.
+        """
+        if first is not None and self._land([first]) == [Outcome.SUPERSEDED]:
+            raise Superseded(first.key)
+        outcomes = [outcome for chunk in _chunks(rows) for outcome in self._land(chunk)]
+        self._add_to_index(rows, outcomes)
+        self._land(last)
+        if publish is not None:
+            with failures(self._client):
+                self._client.publish(*publish)
+        return outcomes
+
+    def _land(self, rows: Sequence[Row]) -> list[Outcome]:
+        now_ms = self._clock_ms()
+        commands: list[Command] = []
+        for row in rows:
+            version = (row.generation, row.fence, row.rev)
+            ttl_ms = "" if row.ttl_ms is None else row.ttl_ms
+            sha = self._layouts[row.layout].sha
+            commands.append((row.key, ("EVALSHA", sha, 1, row.key, *version, now_ms, row.packed, ttl_ms)))
+        with failures(self._client):
+            answers = replies(self._client, commands)
+            # After a restart, a failover or SCRIPT FLUSH.
+            unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            if unknown:
+                for layout in self._layouts.values():
+                    self._client.script_load(layout.script)
+                again = replies(self._client, [commands[i] for i in unknown])
+                for i, answer in zip(unknown, again, strict=True):
+                    answers[i] = answer
+            return [Outcome(answer) for answer in checked(answers)]
+
+    def _add_to_index(self, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+        scores: dict[str, dict[str, int]] = {}
+        for row, outcome in zip(rows, outcomes, strict=True):
+            # `same` too: an earlier attempt may have stored the row and failed before its index.
+            if row.index_key is not None and outcome in (Outcome.LANDED, Outcome.SAME):
+                scores.setdefault(row.index_key, {})[row.member] = row.score
+        commands: list[Command] = [
+            # GT: a writer that slept between its row and this must not turn the score back.
+            (key, ("ZADD", key, "GT", *(part for member, score in some for part in (score, member))))
+            for key, members in scores.items()
+            for some in _chunks(list(members.items()))
+        ]
+        with failures(self._client):
+            checked(replies(self._client, commands))
+
+
+def read_rows(
+    client: Client, keys: Sequence[str], fields: Sequence[str] | None = None
+) -> list[dict[str, str]]:
+    """One dict a key, each a consistent snapshot: all fields, or those of `fields` that are present.
+
+    A key that is absent gives an empty dict. Raises as `RowStore` does.
+    """
+    rows: list[dict[str, str]] = []
+    for chunk in _chunks(keys):
+        commands: list[Command] = [
+            (key, ("HGETALL", key) if fields is None else ("HMGET", key, *fields)) for key in chunk
+        ]
+        with failures(client):
+            answers = checked(replies(client, commands))
+        if fields is not None:
+            answers = [
+                {name: value for name, value in zip(fields, answer, strict=True) if value is not None}
+                for answer in answers
+            ]
+        rows.extend(answers)
+    return rows
+
+
+def scan_index(client: Client, index_key: str) -> list[str]:
+    """All members of a sorted set, in no order, without blocking the server. Raises as `RowStore` does."""
+    with failures(client):
+        # A scan may give a member twice.
+        return list(dict.fromkeys(member for member, _ in client.zscan_iter(index_key, count=CHUNK)))
+
+
+def mark(client: Client, key: str, value: str) -> None:
+    """Leave `value` in the store, without TTL, for `emptied` to look for. Raises as `RowStore` does."""
+    with failures(client):
+        checked(replies(client, [(name, ("SET", name, value)) for name in _marks(client, key)]))
+
+
+def emptied(client: Client, key: str, value: str) -> bool:
+    """Whether the store no longer holds what `mark` left: restarted empty, flushed, or marked otherwise.
+
+    A value that changes with every flush also tells a store that came back from an older snapshot. On a
+    cluster one lost node is enough (so `key` has no hash tag of its own). Each writer needs its own mark:
+    the first to renew a shared one would hide the loss from the others. Raises as `RowStore` does.
+    """
+    with failures(client):
+        held = checked(replies(client, [(name, ("GET", name)) for name in _marks(client, key)]))
+    return any(one != value for one in held)
+
+
+_T = TypeVar("_T")
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+def _marks(client: Client, key: str) -> list[str]:
+    if isinstance(client, RedisCluster):
+        return [f"{key}:{{{n}}}" for n in range(MARKS_ON_CLUSTER)]
+    return [key]
