@@ -1,0 +1,74 @@
+"""Aligned barriers: what a step with several senders has seen at a mark is one exact prefix of each sender's stream.
+
+Every sender sends items and numbered marks, in order. What a sender sent after a mark is held back until all the others have
+sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed Snapshots", 1985). The cuts and what lies
+between them depend on the senders' streams alone, not on how they interleave.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+S = TypeVar("S", bound=Hashable)
+T = TypeVar("T")
+
+
+@dataclass
+class Aligner(Generic[S, T]):
+    """Orders the items of several senders between their marks.
+
+    Attributes:
+        expected: the senders to wait for.
+        at: the number of each sender's latest mark that has been let in.
+        released: the number of the latest cut.
+        held: what fast senders sent after their latest mark, as (item, mark number or None).
+    """
+
+    expected: frozenset[S] = frozenset()
+    at: dict[S, int] = field(default_factory=dict)
+    released: int = -1
+    held: dict[S, deque[tuple[T, int | None]]] = field(default_factory=dict)
+
+    def expect(self, senders: frozenset[S]) -> None:
+        """Wait for exactly these senders from now on; what is known of others is forgotten."""
+        if senders != self.expected:
+            self.expected = senders
+            self.at = {sender: number for sender, number in self.at.items() if sender in senders}
+
+    def push(self, sender: S, item: T, mark: int | None = None) -> Iterator[tuple[T | None, int | None]]:
+        """Take one item of `sender` in, a mark if it has a number; yields (item, None) in order, and (None, number) at each cut."""
+        queue = self.held.get(sender)
+        if queue or self.at.get(sender, -1) > self.released:
+            self.held.setdefault(sender, deque()).append((item, mark))
+            return
+        yield from self._let_in(sender, item, mark)
+
+    def _let_in(self, sender: S, item: T, mark: int | None) -> Iterator[tuple[T | None, int | None]]:
+        yield item, None
+        if mark is None:
+            return
+        self.at[sender] = mark
+        while self.expected and (lowest := min(self.at.get(one, -1) for one in self.expected)) > self.released:
+            self.released = lowest
+            yield None, lowest
+            for waiting in sorted(self.held, key=str):
+                queue = self.held[waiting]
+                while queue and self.at.get(waiting, -1) <= self.released:
+                    held_item, held_mark = queue.popleft()
+                    yield held_item, None
+                    if held_mark is not None:
+                        self.at[waiting] = held_mark
+                if not queue:
+                    del self.held[waiting]
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state, without `expected`; items are kept as they are."""
+        return self.at, self.released, {sender: list(queue) for sender, queue in self.held.items()}
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again."""
+        self.at, self.released = dict(state[0]), state[1]
+        self.held = {sender: deque(queue) for sender, queue in state[2].items()}

@@ -1,0 +1,164 @@
+"""Time: what event time a pixel has, and how far a source partition's log has got.
+
+The watermark of a partition is the greatest event time of its well-formed pixels, less the out-of-orderness bound. It is
+computed pixel by pixel, so that lateness depends on the log alone and not on how it was cut into batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from flows.batches import TS, WATERMARK
+from flows.kernel import I64, U64, kernel
+
+import numpy as np
+
+MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
+SKEW_MS: Final = 5 * MINUTE_MS
+"""A clamp by more than this is counted as `clock_skewed`."""
+
+GREATEST, CANDIDATE, SKEWED = range(3)
+
+
+@kernel
+def judge(pixels: U64, state: I64, bound_ms: int, floor_ms: int, guarded: bool) -> None:
+    """Replace each pixel's clock by its event time, and its time of receipt by the partition's watermark with it.
+
+    Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where nothing bounds a jump (`guarded`: the input
+    has no timestamps of a broker's), one of more than 24 h counts only when the next pixel is within 24 h of it or later.
+
+    Args:
+        pixels: (n, COLUMNS) uint64, changed in place.
+        state: greatest event time, candidate for it (0: none), pixels with a skewed clock; int64[3], changed in place.
+    """
+    greatest = state[0]
+    candidate = state[1]
+    for i in range(len(pixels)):
+        ts = np.int64(pixels[i, 2])
+        received = np.int64(pixels[i, 3])
+        if received > 0:
+            told = ts
+            ts = max(min(ts, received + 60_000), received - 86_400_000, 0)
+            if abs(ts - told) > 300_000:
+                state[2] += 1
+            pixels[i, 2] = np.uint64(ts)
+        if guarded:
+            if candidate > 0:
+                if ts >= candidate - 86_400_000:
+                    greatest = max(greatest, candidate)
+                candidate = np.int64(0)
+            if ts > greatest + 86_400_000:
+                candidate = ts
+            else:
+                greatest = max(greatest, ts)
+        else:
+            greatest = max(greatest, ts)
+        pixels[i, 3] = np.uint64(max(greatest - bound_ms, floor_ms, 0))
+    state[0] = greatest
+    state[1] = candidate
+
+
+@dataclass
+class PartitionClock:
+    """The watermark of one source partition; never goes back.
+
+    Args:
+        bound_ms: out-of-orderness bound.
+        quiet_ms: how far behind the elapsed time a caught-up, quiet partition advances.
+        guarded: the input has no timestamps of a broker's.
+        greatest_ms, candidate_ms, floor_ms: state from a snapshot.
+    """
+
+    bound_ms: int
+    quiet_ms: int
+    guarded: bool
+    greatest_ms: int = 0
+    candidate_ms: int = 0
+    floor_ms: int = 0
+    _quiet_since_ms: int | None = None
+    _quiet_from_ms: int = 0
+
+    @property
+    def watermark_ms(self) -> int:
+        """0 while no pixel has set it."""
+        return max(self.greatest_ms - self.bound_ms, self.floor_ms, 0)
+
+    def judge(self, pixels: U64) -> int:
+        """Give `pixels` their event times and watermarks, in place; returns how many had a skewed clock."""
+        state = np.array([self.greatest_ms, self.candidate_ms, 0], np.int64)
+        judge(pixels, state, self.bound_ms, self.floor_ms, self.guarded)
+        self.greatest_ms, self.candidate_ms = int(state[GREATEST]), int(state[CANDIDATE])
+        return int(state[SKEWED])
+
+    def idle(self, now_ms: int, caught_up: bool) -> None:
+        """Advance by the time that elapses while the partition is caught up and quiet; a lagging one does not advance.
+
+        Call it whenever a read found nothing, with any clock that goes forward, and with `caught_up` False when it found something.
+        """
+        if not caught_up or self.watermark_ms == 0:
+            self._quiet_since_ms = None
+            return
+        if self._quiet_since_ms is None:
+            self._quiet_since_ms, self._quiet_from_ms = now_ms, self.watermark_ms
+        self.floor_ms = max(self.floor_ms, self._quiet_from_ms + now_ms - self._quiet_since_ms - self.quiet_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A partition's mark in every channel, behind the data that it covers.
+
+    Attributes:
+        sender: the source partition.
+        senders: all of them, so that a step knows for whom to wait.
+        number: wall clock divided by the flush interval; grows.
+        watermark_ms: 0 while unknown.
+        holding: whether an unknown watermark holds the others back (there is data to read) or not (the partition is empty).
+        ended: the finite partition is at its end.
+        position: of the partition, where it would read on.
+        greatest_ms: the greatest event time so far.
+    """
+
+    sender: str
+    senders: tuple[str, ...]
+    number: int
+    watermark_ms: int
+    holding: bool
+    ended: bool
+    position: int
+    greatest_ms: int
+
+
+ENDED: Final = 1 << 62
+"""The tick number of a partition that has ended: later than any other's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One exact prefix of every partition's log, and what it says of time.
+
+    Attributes:
+        number: of the tick.
+        watermark_ms: the least over partitions, 0 while one of them is unknown.
+        ended: every partition has ended, so that everything is final.
+        positions: source partition to position.
+    """
+
+    number: int
+    watermark_ms: int
+    ended: bool
+    positions: tuple[tuple[str, int], ...]
+
+
+def cut(ticks: dict[str, Tick], number: int) -> Cut:
+    """The cut of every partition's latest tick up to `number`."""
+    live = [tick for tick in ticks.values() if not tick.ended and tick.holding]
+    ended = all(tick.ended for tick in ticks.values())
+    if live:
+        watermark = min(tick.watermark_ms for tick in live)
+    elif ended:
+        watermark = max(tick.greatest_ms for tick in ticks.values())
+    else:  # nothing but empty and ended partitions: time stands where the ended ones left it
+        watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
+    return Cut(number, watermark, ended, tuple(sorted((tick.sender, tick.position) for tick in ticks.values())))

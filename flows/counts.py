@@ -1,0 +1,42 @@
+"""What is counted, by column: the one order that plays, windows and rows share (part of the state's format)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+BY_MINUTE: Final = (
+    "impressions",
+    "starts",
+    "first_quartiles",
+    "midpoints",
+    "third_quartiles",
+    "completes",
+    "skips",
+    "mutes",
+    "clicks",
+    "errors",
+    "orphans",
+    "repaired",
+    "unlinked_starts",
+    "unlinked_first_quartiles",
+    "unlinked_midpoints",
+    "unlinked_third_quartiles",
+    "unlinked_completes",
+    "consented_plays",
+    "held_skips",
+    "held_mutes",
+)
+"""Counted in a minute. The first ten are in the order of `flows.events.EVENTS`: an event's code is its column.
+
+`held_skips` and `held_mutes` belong to plays whose start has not come: shown with `skips` and `mutes` in their own minute,
+added to the flight only when that minute is final, since until then the start may take them elsewhere.
+"""
+
+BY_FLIGHT: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic")
+"""Counted for a row as a whole: accepted valid pixels, those with consent, and what was kept out."""
+
+MINUTE_COUNTS: Final = len(BY_MINUTE)
+FLIGHT_COUNTS: Final = len(BY_FLIGHT)
+ORPHANS, REPAIRED, UNLINKED, CONSENTED_PLAYS, HELD = 10, 11, 11, 17, 12
+"""`UNLINKED` and `HELD` are added to an event's code to find its column."""
+PIXELS, CONSENTED, REPEATED, TOO_LATE, INVALID_TRAFFIC = range(FLIGHT_COUNTS)

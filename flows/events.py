@@ -1,0 +1,267 @@
+"""The canonical pixel event: its form, strict decoding of one message, and the closed set of reasons to reject one.
+
+`decode` is the fast way in, for the messages that are right; `explain` says of any other why it is not, in the order
+that the specification of events sets: malformed, invalid id or event, unknown event, invalid others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+MAX_MS: Final = 4_102_444_800_000
+"""Times lie in [0, year 2100): what a 32-bit minute and every calendar can hold."""
+
+EVENTS: Final = (
+    "impression",
+    "start",
+    "firstQuartile",
+    "midpoint",
+    "thirdQuartile",
+    "complete",
+    "skip",
+    "mute",
+    "click",
+    "error",
+    "unmute",
+    "pause",
+    "resume",
+    "progress",
+    "conversion",
+)
+"""VAST 4.2 spellings, and `click` and `conversion`; an event's code is its place here (part of the state's format)."""
+
+CODES: Final = {name: code for code, name in enumerate(EVENTS)}
+(IMPRESSION, START, FIRST_QUARTILE, MIDPOINT, THIRD_QUARTILE, COMPLETE, SKIP, MUTE, CLICK, ERROR) = range(10)
+PROGRESS: Final = CODES["progress"]
+CONVERSION: Final = CODES["conversion"]
+
+CONVERSION_TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")
+
+MALFORMED, INVALID, UNKNOWN_EVENT, TOO_LATE = REASONS = ("malformed", "invalid", "unknown_event", "too_late")
+
+_MACRO = re.compile(r"\[[^\[\]]*\]|%5B.*%5D|\$\{[^{}]*\}|\{[^{}]*\}|@[^@]*@|-[12]", re.IGNORECASE | re.DOTALL)
+_SUSPECT = frozenset("[%${@-")
+_MAX_MICROS = 2**63 - 1
+
+
+def absent(text: str | None) -> bool:
+    """Whether a string says nothing: missing, empty, an ad server's unreplaced macro, or VAST's -1 and -2."""
+    return not text or (text[0] in _SUSPECT and _MACRO.fullmatch(text) is not None)
+
+
+def present(text: str | None) -> str | None:
+    """`text`, or None where it is `absent`."""
+    return None if absent(text) else text
+
+
+Id = Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class Conversion(msgspec.Struct, gc=False):
+    """What a listener did; `value` is exact."""
+
+    type: str
+    order_id: Id | None = None
+    value: Decimal | None = None
+    currency: str | None = None
+
+
+class Event(msgspec.Struct, gc=False):
+    """One pixel call as its caller sent it. A JSON null counts as absent; unknown fields are ignored."""
+
+    event_id: Id
+    event: str
+    ts: int | str
+    received_at: int | str | None = None
+    placement_id: Id | None = None
+    play_id: Id | None = None
+    campaign_id: Id | None = None
+    creative_id: Id | None = None
+    platform: str | None = None
+    station: str | None = None
+    podcast: str | None = None
+    program: str | None = None
+    listener_id: Id | None = None
+    consent: bool | None = None
+    playhead_ms: int | None = None
+    duration_ms: int | None = None
+    user_agent: str | None = None
+    ip: str | None = None
+    content_category: str | list[str] | None = None
+    landing_url: str | None = None
+    conversion: Conversion | None = None
+
+
+decode = msgspec.json.Decoder(Event).decode
+"""Bytes to an `Event`; raises msgspec.MsgspecError, or UnicodeDecodeError on bad UTF-8 in a string that it reads."""
+
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Invalid(ValueError):
+    """A field of a well-formed event is wrong; `field` names it."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
+
+
+def epoch_ms(value: int | str, field: str) -> int:
+    """Epoch milliseconds of an integer or an RFC 3339 string with its offset; may lie outside [0, `MAX_MS`).
+
+    Raises:
+        Invalid: not such a string.
+    """
+    if isinstance(value, int):
+        return value
+    try:
+        moment = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        raise Invalid(field) from None
+    if moment.tzinfo is None:
+        raise Invalid(field)
+    since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+
+
+def micros(value: Decimal | None) -> int | None:
+    """Integer millionths of an exact decimal, half-even.
+
+    Raises:
+        Invalid: not a finite number, or beyond 64 bits of millionths.
+    """
+    if value is None:
+        return None
+    if not value.is_finite() or value.adjusted() > 18:
+        raise Invalid("conversion.value")
+    number = int(value.scaleb(6).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
+    if abs(number) > _MAX_MICROS:
+        raise Invalid("conversion.value")
+    return number
+
+
+def check_conversion(event: Event) -> Conversion:
+    """The conversion of a `conversion` event.
+
+    Raises:
+        Invalid: it is missing, or its type or value is none of the known.
+    """
+    conversion = event.conversion
+    if conversion is None:
+        raise Invalid("conversion")
+    if conversion.type not in CONVERSION_TYPES:
+        raise Invalid("conversion.type")
+    micros(conversion.value)
+    return conversion
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why a message is not a pixel, and what of it may be kept: nothing of a malformed one but length and digest."""
+
+    reason: str
+    field: str | None
+    kept: dict[str, Any]
+
+
+def explain(raw: bytes, suspect: str = "?") -> Rejection:
+    """Why `raw` is rejected: call it only for a message that the fast way refused, with the field that it stumbled on, if any."""
+    malformed = Rejection(MALFORMED, None, {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
+    if len(raw) > MAX_MESSAGE_BYTES:
+        return malformed
+    try:
+        raw.decode()
+        document = _decode_any(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return malformed
+    if not isinstance(document, dict):
+        return malformed
+    kept = {"event": keepable(document)}
+    for field in ("event_id", "event"):
+        value = document.get(field)
+        if not isinstance(value, str) or absent(value) or (field == "event_id" and len(value) > 128):
+            return Rejection(INVALID, field, kept)
+    if document["event"] not in CODES:
+        return Rejection(UNKNOWN_EVENT, "event", kept)
+    return Rejection(INVALID, _wrong_field(raw) or suspect, kept)
+
+
+def _wrong_field(raw: bytes) -> str | None:
+    """The first field of the wrong type, or of the wrong form; None when all have theirs."""
+    try:
+        decode(raw)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        if " - at `$." in message:
+            return message.rsplit(" - at `$.", 1)[1].rstrip("`").split("[")[0]
+        missing = re.search(r"missing required field `(\w+)`", message)
+        return missing.group(1) if missing else None
+    except msgspec.MsgspecError:
+        return None
+    return None
+
+
+_KEPT: Final = (
+    "event_id",
+    "event",
+    "ts",
+    "received_at",
+    "placement_id",
+    "play_id",
+    "campaign_id",
+    "creative_id",
+    "platform",
+    "station",
+    "podcast",
+    "program",
+    "consent",
+    "playhead_ms",
+    "duration_ms",
+)
+
+
+def keepable(document: dict[str, Any]) -> dict[str, Any]:
+    """The known fields of an event that identify nobody: scalars only, cut to 128 characters, URLs without their query."""
+    kept: dict[str, Any] = {name: _short(document[name]) for name in _KEPT if _is_scalar(document.get(name))}
+    conversion = document.get("conversion")
+    if isinstance(conversion, dict):
+        kept["conversion"] = {
+            name: _short(conversion[name])
+            for name in ("type", "order_id", "value", "currency")
+            if _is_scalar(conversion.get(name))
+        }
+    url = document.get("landing_url")
+    if isinstance(url, str):
+        try:
+            parts = urlsplit(url)
+            host = parts.hostname or ""
+            kept["landing_url"] = _short(f"{parts.scheme}://{host}{parts.path}")
+            kept |= {name: _short(text) for name, text in parse_qsl(parts.query) if name.startswith("utm_")}
+        except ValueError:
+            pass  # no URL, nothing of it is kept
+    return kept
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, (str, int, float)) and value is not None
+
+
+def _short(value: Any) -> Any:
+    return value[:128] if isinstance(value, str) else value
+
+
+def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, bytes]:
+    """A dead letter as (key, JSON): keyed by its position, so that repeats of it collapse."""
+    where = f"{partition}/{position}"
+    body: dict[str, Any] = {"reason": rejection.reason, "position": where, "partition": partition, "offset": position}
+    if rejection.field is not None:
+        body["field"] = rejection.field
+    return where.encode(), _encode(body | rejection.kept)

@@ -1,0 +1,127 @@
+"""What readers see: the fields of a Redis row and of a `placement-minutes` message, from counts. Contract: docs/contracts.md."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from flows.batches import SCOPES
+from flows.counts import BY_FLIGHT, BY_MINUTE, CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
+from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
+from flows.kernel import I64
+from flows.windows import Minutes, Windows
+
+WINDOWS: Final = ("5m", "1h", "1d", "flight")
+COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]
+UNLINKED_STARTS: Final = COUNTS.index("unlinked_starts")
+UNLINKED_COMPLETES: Final = COUNTS.index("unlinked_completes")
+MATURE: Final = ("5m", "1h")
+UNLINKED_RATE: Final = ("1h", "1d", "flight")
+LABELS: Final = ("campaign_id", *SCOPES[2:])
+
+
+def _fields() -> tuple[str, ...]:
+    fields: list[str] = []
+    for name in WINDOWS:
+        metrics = [*COUNTS, "completion_rate", "completions_per_impression", "reach", "frequency"]
+        if name in MATURE:
+            metrics.append("mature_completion_rate")
+        if name in UNLINKED_RATE:
+            metrics.append("unlinked_completion_rate")
+        fields += [f"{name}.{metric}" for metric in metrics]
+    fields += [f"flight.{name}" for name in BY_FLIGHT]
+    return (*fields, "flight.consent_coverage", *LABELS, "as_of_ms", "final_through_ms", "reach_as_of_ms")
+
+
+FIELDS: Final = _fields()
+"""The fields of a row, in the order of its packed values; a null is an absent field."""
+
+
+class Row(NamedTuple):
+    """One row as it is to be published: `packed` is a MessagePack array of the values of `FIELDS`."""
+
+    scope: str
+    name: str
+    latest_ms: int
+    packed: bytes
+
+
+def decimal(value: float) -> str:
+    """Up to six places, no trailing zeros."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def ratio(part: int, whole: int) -> str | None:
+    """`part / whole`, None where there is no whole."""
+    return decimal(part / whole) if whole else None
+
+
+def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
+    """The rows of `windows`, at a watermark."""
+    columns: list[list[list[Any]]] = []
+    for place, name in enumerate(WINDOWS):
+        sums = windows.sums[place]
+        counts = _shown(sums, held=name in MATURE).tolist()
+        reach, plays = windows.reach[place].tolist(), sums[:, CONSENTED_PLAYS].tolist()
+        mature = windows.mature[place].tolist() if name in MATURE else []
+        for row, values in enumerate(counts):
+            values += [
+                ratio(values[COMPLETE], values[START]),
+                ratio(values[COMPLETE], values[IMPRESSION]),
+                reach[row],
+                ratio(plays[row], reach[row]),
+            ]
+            if name in MATURE:
+                values.append(ratio(mature[row][1], mature[row][0]))
+            if name in UNLINKED_RATE:
+                values.append(ratio(values[UNLINKED_COMPLETES], values[UNLINKED_STARTS]))
+        columns.append(counts)
+    totals, latest = windows.totals.tolist(), windows.latest.tolist()
+    encode = msgspec.msgpack.encode
+    rows = []
+    for row, (scope, name) in enumerate(windows.rows):
+        values = [value for window in columns for value in window[row]]
+        values += totals[row]
+        values.append(ratio(totals[row][CONSENTED], totals[row][PIXELS]))
+        values += windows.labels[row]
+        values += (as_of_ms, final_through_ms, as_of_ms)
+        rows.append(Row(scope, name, latest[row], encode(values)))
+    return rows
+
+
+def _shown(sums: I64, held: bool) -> I64:
+    """The published counts; skips and mutes of plays still without a start shown in their own minute where that may fall again."""
+    shown = sums[:, :CONSENTED_PLAYS].copy()
+    if held:
+        for code in (SKIP, MUTE):
+            shown[:, code] += sums[:, code + HELD]
+    return shown
+
+
+def minute_messages(minutes: Minutes, rev: int, as_of_ms: int) -> list[tuple[bytes, bytes]]:
+    """(key, JSON) of each minute: key `<placement_id>|<minute_ms>`."""
+    shown = _shown(minutes.counts, held=True)
+    state = "final" if minutes.final else "provisional"
+    messages = []
+    encode = msgspec.json.encode
+    with np.errstate(invalid="ignore", divide="ignore"):
+        completion = shown[:, COMPLETE] / shown[:, START]
+        per_impression = shown[:, COMPLETE] / shown[:, IMPRESSION]
+    rates = zip(np.round(completion, 6).tolist(), np.round(per_impression, 6).tolist(), strict=True)
+    for placement, minute, counts, (rate, per) in zip(
+        minutes.placements, minutes.minutes, shown.tolist(), rates, strict=True
+    ):
+        body = {
+            "placement_id": placement,
+            "minute_ms": minute * 60_000,
+            "state": state,
+            "rev": rev,
+            "as_of_ms": as_of_ms,
+            **dict(zip(COUNTS, counts, strict=True)),
+            "completion_rate": rate if counts[START] else None,
+            "completions_per_impression": per if counts[IMPRESSION] else None,
+        }
+        messages.append((f"{placement}|{minute * 60_000}".encode(), encode(body)))
+    return messages

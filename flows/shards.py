@@ -1,0 +1,424 @@
+"""One placement shard: the table of plays with what it has counted since the last tick, and the messages it sends to the rows.
+
+A pure core: batches in, messages out, and a state that can be packed. No engine in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import xxhash
+
+from flows import plays
+from flows.batches import COMBO, INFO, KEY, POSITION, SCOPES, TS, WATERMARK, Combo, ConversionPixel, shard_of
+from flows.clock import ENDED, Cut
+from flows.counts import FLIGHT_COUNTS, REPEATED, TOO_LATE
+from flows.errors import StateError
+from flows.events import EVENTS
+from flows.kernel import I64, U32, U64
+from flows.table import SLOT_BYTES, find, new_table, sized
+
+FORMAT: Final = 1
+FORGET_AT: Final = 100_000
+"""Combinations of names in memory from which on those without a play are forgotten."""
+
+
+class Pixels(NamedTuple):
+    """One shard's pixels of one batch of one source partition; `COMBO` indexes `combos`."""
+
+    sender: str
+    pixels: U64
+    combos: list[Combo]
+    conversions: list[tuple[U64, ConversionPixel]]
+
+
+class Outcome(NamedTuple):
+    """What became of a shard's pixels of one source partition since the last tick."""
+
+    sender: str
+    accepted: int
+    repeated: int
+    too_late: int
+    invalid_traffic: int
+
+
+class Late(NamedTuple):
+    """A pixel whose minute is final: where it lies and which it is, for its dead letter."""
+
+    sender: str
+    position: int
+    event: str
+    ts_ms: int
+    combo: Combo
+
+
+class RowBatch(NamedTuple):
+    """What one placement shard adds to one row shard at a tick.
+
+    `rows` are (scope, id); the arrays index it. `labels` are (row, greatest event time, names) of the placements among them.
+    """
+
+    sender: int
+    cut: Cut
+    rows: list[tuple[str, str]]
+    latest: I64
+    cell_rows: U32
+    cell_minutes: U32
+    cell_counts: I64
+    total_rows: U32
+    total_counts: I64
+    touch_rows: U32
+    touch_minutes: U32
+    touch_who: U64
+    labels: list[tuple[int, int, Combo]]
+
+
+def row_shard(scope: str, name: str, shards: int) -> int:
+    """A placement's row lives in its plays' shard, so that it need not travel; the others are spread by scope and name."""
+    return shard_of(name if scope == "placement" else f"{scope}/{name}", shards)
+
+
+@dataclass
+class PlayShard:
+    """Once, start cohort and lateness for the placements of one shard.
+
+    Args:
+        index, shards: which of how many.
+        lateness_ms, horizon_ms, conversion_horizon_ms: see `flows.settings`.
+    """
+
+    index: int
+    shards: int
+    lateness_ms: int
+    horizon_ms: int
+    conversion_horizon_ms: int
+    watermark_ms: int = 0
+    table: U64 = field(default_factory=new_table)
+    combos: list[Combo] = field(default_factory=list)
+    outcomes: dict[str, I64] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.forget_at = FORGET_AT
+        self.used = np.zeros(3, np.int64)
+        self.numbers: dict[Combo, int] = {}
+        self.rows: dict[tuple[str, str], int] = {}
+        self.row_shards = np.zeros(64, np.int64)
+        self.combo_rows = np.full((64, len(SCOPES)), -1, np.int64)
+        self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
+        self.latest = np.zeros(64, np.int64)
+        self.cells, self.counts = plays.new_cells()
+        self.touch_where = np.zeros((1024, 2), np.uint32)
+        self.touch_who = np.zeros(1024, np.uint64)
+
+    # Pixels in
+
+    def apply(self, batch: Pixels) -> list[Late]:
+        """Hold a batch against the table; returns what is too late."""
+        combo_of = np.fromiter((self._number(combo) for combo in batch.combos), np.int32, len(batch.combos))
+        pixels = batch.pixels
+        outcomes = np.zeros(4, np.int64)
+        late = np.empty(len(pixels), np.int64)
+        done = 0
+        while done < len(pixels):
+            done = plays.apply(
+                pixels,
+                done,
+                combo_of,
+                self.table,
+                self.cells,
+                self.counts,
+                self.totals,
+                self.latest,
+                self.touch_where,
+                self.touch_who,
+                self.used,
+                outcomes,
+                late,
+                self.watermark_ms,
+                self.lateness_ms,
+                self.horizon_ms,
+            )
+            if done < len(pixels):
+                self._make_room()
+        lates = [
+            Late(
+                batch.sender,
+                int(pixels[i, POSITION]),
+                EVENTS[int(pixels[i, INFO]) & 0xFF],
+                int(pixels[i, TS]),
+                batch.combos[int(pixels[i, COMBO])],
+            )
+            for i in late[: outcomes[plays.LATE_OUT]].tolist()
+        ]
+        for pixel, conversion in batch.conversions:
+            self._convert(batch.sender, pixel, conversion, outcomes, lates)
+        total = self.outcomes.setdefault(batch.sender, np.zeros(4, np.int64))
+        total += outcomes
+        return lates
+
+    def _convert(
+        self, sender: str, pixel: U64, conversion: ConversionPixel, outcomes: I64, lates: list[Late]
+    ) -> None:
+        """A conversion counts once by its own key and horizon."""
+        if self.used[plays.SLOTS_USED] + 2 > len(self.table) * 0.78:
+            self._make_room()
+        key, ts, watermark = int(pixel[KEY]), int(pixel[TS]), int(pixel[WATERMARK])
+        invalid = int(pixel[INFO]) >> 16
+        if invalid:
+            key = int(plays.mixed(np.uint64(key), np.uint64(plays.INVALID_SPACE)))
+        slot = find(self.table, np.uint64(key))
+        there = self.table[slot, 0] != 0
+        if there and int(self.table[slot, 3]) + self.conversion_horizon_ms >= watermark:
+            outcomes[plays.REPEATED_OUT] += 1
+            self._total(conversion.combo, REPEATED)
+        elif plays.final(ts // 60_000, max(watermark, self.watermark_ms), self.lateness_ms):
+            outcomes[plays.LATE_OUT] += 1
+            self._total(conversion.combo, TOO_LATE)
+            lates.append(Late(sender, int(pixel[POSITION]), "conversion", ts, conversion.combo))
+        else:
+            self.used[plays.SLOTS_USED] += not there
+            self.table[slot] = (key, plays.CONVERSION_KIND << 22, 0, ts)
+            outcomes[plays.ACCEPTED] += 1
+            outcomes[plays.INVALID_OUT] += invalid != 0
+
+    def _total(self, combo: Combo, column: int) -> None:
+        if combo[0] is not None:
+            self.totals[self._number(combo), column] += 1
+
+    def _number(self, combo: Combo) -> int:
+        number = self.numbers.get(combo)
+        if number is not None:
+            return number
+        number = self.numbers[combo] = len(self.combos)
+        self.combos.append(combo)
+        if number == len(self.latest):
+            self.totals, self.latest = _doubled(self.totals), _doubled(self.latest)
+            self.combo_rows = _doubled(self.combo_rows)
+        for place, (scope, name) in enumerate(zip(SCOPES, combo, strict=True)):
+            self.combo_rows[number, place] = -1 if name is None else self._row(scope, name)
+        return number
+
+    def _row(self, scope: str, name: str) -> int:
+        row = self.rows.get((scope, name))
+        if row is None:
+            row = self.rows[scope, name] = len(self.rows)
+            if row == len(self.row_shards):
+                self.row_shards = _doubled(self.row_shards)
+            self.row_shards[row] = row_shard(scope, name, self.shards)
+        return row
+
+    def _make_room(self) -> None:
+        if self.used[plays.SLOTS_USED] + 3 > len(self.table) * 0.77:
+            self.table = sized(self.table, int(self.used[plays.SLOTS_USED]))
+        if self.used[plays.TOUCHES] + 1 > len(self.touch_who):
+            self.touch_where, self.touch_who = _doubled(self.touch_where), _doubled(self.touch_who)
+        if self.used[plays.CELLS_USED] + 12 > len(self.cells) * 3 // 4:
+            self._grow_cells()
+
+    def _grow_cells(self) -> None:
+        cells, counts = plays.new_cells(2 * len(self.cells))
+        plays.regrow(self.cells, self.counts, cells, counts)
+        self.cells, self.counts = cells, counts
+
+    # Messages out
+
+    def cut(self, cut: Cut) -> tuple[list[RowBatch], list[Outcome]]:
+        """Everything counted since the last tick, by row shard (a message to each, empty or not), and by source partition."""
+        if cut.ended or cut.watermark_ms // 60_000 > self.watermark_ms // 60_000:
+            self._sweep(max(cut.watermark_ms, self.watermark_ms), cut.ended)
+        self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
+        batches = self._row_batches(cut)
+        outcomes = [Outcome(sender, *counts.tolist()) for sender, counts in self.outcomes.items()]
+        self.outcomes.clear()
+        self.totals[:] = 0
+        self.latest[:] = 0
+        if self.used[plays.CELLS_USED]:
+            self.cells, self.counts = plays.new_cells(max(256, len(self.cells) // 2))
+        self.used[plays.CELLS_USED] = self.used[plays.TOUCHES] = 0
+        if len(self.combos) > self.forget_at:
+            self._forget_combos()
+            self.forget_at = max(FORGET_AT, 2 * len(self.combos))
+        return batches, outcomes
+
+    def _sweep(self, watermark_ms: int, ended: bool) -> None:
+        done, before = 0, int(self.used[plays.SLOTS_USED])
+        while done < len(self.table):
+            done = plays.sweep(
+                self.table,
+                self.cells,
+                self.counts,
+                self.used,
+                done,
+                ENDED if ended else watermark_ms,
+                self.lateness_ms,
+                self.horizon_ms if not ended else ENDED,
+                self.conversion_horizon_ms if not ended else ENDED,
+            )
+            if done < len(self.table):
+                self._grow_cells()
+        if self.used[plays.SLOTS_USED] < before:
+            self.table = sized(self.table, int(self.used[plays.SLOTS_USED]))
+
+    def _row_batches(self, cut: Cut) -> list[RowBatch]:
+        combos = len(self.combos)
+        filled = np.nonzero(self.cells)[0]
+        cell_keys = self.cells[filled] - np.uint64(1)
+        cell_rows, cell_source = self._spread((cell_keys >> np.uint64(32)).astype(np.int64))
+        touched = np.nonzero(self.totals[:combos].any(axis=1))[0]
+        total_rows, total_source = self._spread(touched)
+        touches = int(self.used[plays.TOUCHES])
+        touch_rows, touch_source = self._spread(self.touch_where[:touches, 0].astype(np.int64))
+        latest = np.zeros(len(self.rows), np.int64)
+        seen = np.nonzero(self.latest[:combos])[0]
+        latest_rows, latest_source = self._spread(seen)
+        np.maximum.at(latest, latest_rows, self.latest[seen][latest_source])
+
+        named = np.zeros(len(self.rows), bool)
+        for rows in (cell_rows, total_rows, touch_rows, latest_rows):
+            named[rows] = True
+        order, bounds = self._by_shard(np.nonzero(named)[0])
+        place = np.zeros(len(self.rows), np.uint32)
+        for start, end in zip(bounds, bounds[1:], strict=False):
+            place[order[start:end]] = np.arange(end - start, dtype=np.uint32)
+        names = list(self.rows)
+        labels = [
+            (int(place[self.combo_rows[number, 0]]), int(self.latest[number]), self.combos[number])
+            for number in seen.tolist()
+        ]
+        cells_to, cell_bounds = self._order(cell_rows)
+        totals_to, total_bounds = self._order(total_rows)
+        touches_to, touch_bounds = self._order(touch_rows)
+        cell_rows, cell_source = cell_rows[cells_to], cell_source[cells_to]
+        minutes = (cell_keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)[cell_source]
+        cell_counts = self.counts[filled][cell_source]
+        total_rows, total_counts = total_rows[totals_to], self.totals[touched][total_source[totals_to]]
+        touch_rows, touch_source = touch_rows[touches_to], touch_source[touches_to]
+        touch_minutes, touch_who = self.touch_where[:touches, 1][touch_source], self.touch_who[:touches][touch_source]
+        batches = []
+        for shard in range(self.shards):
+            rows = order[bounds[shard] : bounds[shard + 1]]
+            a, b = cell_bounds[shard], cell_bounds[shard + 1]
+            c, d = total_bounds[shard], total_bounds[shard + 1]
+            e, f = touch_bounds[shard], touch_bounds[shard + 1]
+            batches.append(
+                RowBatch(
+                    self.index,
+                    cut,
+                    [names[row] for row in rows.tolist()],
+                    latest[rows],
+                    place[cell_rows[a:b]],
+                    minutes[a:b],
+                    cell_counts[a:b],
+                    place[total_rows[c:d]],
+                    total_counts[c:d],
+                    place[touch_rows[e:f]],
+                    touch_minutes[e:f],
+                    touch_who[e:f],
+                    labels if shard == self.index else [],
+                )
+            )
+        return batches
+
+    def _spread(self, combos: I64) -> tuple[I64, I64]:
+        """The rows in which each of `combos` counts, and for each the place in `combos` that it came from."""
+        rows = self.combo_rows[combos]
+        source, scope = np.nonzero(rows >= 0)
+        return rows[source, scope], source
+
+    def _by_shard(self, rows: I64) -> tuple[I64, list[int]]:
+        """`rows` in the order of their row shards, and where each shard's begin."""
+        order, bounds = self._order(rows)
+        return rows[order], bounds
+
+    def _order(self, rows: I64) -> tuple[I64, list[int]]:
+        shards = self.row_shards[rows].astype(np.uint16)
+        order = np.argsort(shards, kind="stable")
+        bounds: list[int] = np.searchsorted(shards[order], np.arange(self.shards + 1)).tolist()
+        return order, bounds
+
+    def _forget_combos(self) -> None:
+        """Keep only the combinations of names that a play still refers to."""
+        used = self.table[:, 0] != 0
+        flags, times = self.table[used, 1], self.table[used, 3]
+        kept = np.union1d(flags >> plays.COMBO_SHIFT, times >> plays.TIME_BITS)
+        renumber = np.zeros(len(self.combos) + 1, np.uint64)
+        renumber[kept] = np.arange(len(kept), dtype=np.uint64)
+        self.table[used, 1] = (flags & plays.LOW) | (renumber[flags >> plays.COMBO_SHIFT] << plays.COMBO_SHIFT)
+        self.table[used, 3] = (times & plays.TIME) | (renumber[times >> plays.TIME_BITS] << plays.TIME_BITS)
+        combos = [self.combos[number] for number in kept.tolist()]
+        self.combos, self.numbers, self.rows = [], {}, {}
+        for combo in combos:
+            self._number(combo)
+
+    # State
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state with its format's version; the table goes without its empty slots, 32 bytes a play."""
+        cells = np.nonzero(self.cells)[0]
+        touches = int(self.used[plays.TOUCHES])
+        combos = len(self.combos)
+        return (
+            FORMAT,
+            self.shards,
+            self.watermark_ms,
+            self.table[self.table[:, 0] != 0].tobytes(),
+            self.combos,
+            {sender: counts.tolist() for sender, counts in self.outcomes.items()},
+            (self.cells[cells].tobytes(), self.counts[cells].tobytes()),
+            (self.totals[:combos].tobytes(), self.latest[:combos].tobytes()),
+            (self.touch_where[:touches].tobytes(), self.touch_who[:touches].tobytes()),
+        )
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again.
+
+        Raises:
+            StateError: another format's, or made for another number of shards.
+        """
+        check_format("plays", state, FORMAT, self.shards)
+        _, _, self.watermark_ms, table, combos, outcomes, cells, totals, touches = state
+        rows = np.frombuffer(table, np.uint64).reshape(-1, SLOT_BYTES // 8)
+        self.used[plays.SLOTS_USED] = len(rows)
+        self.table = sized(rows, len(rows))
+        for combo in combos:
+            self._number(tuple(combo))  # type: ignore[arg-type]  # as long as it was
+        self.outcomes = {sender: np.array(counts, np.int64) for sender, counts in outcomes.items()}
+        keys = np.frombuffer(cells[0], np.uint64)
+        self.used[plays.CELLS_USED] = len(keys)
+        capacity = 256
+        while capacity * 3 // 4 < len(keys) + 12:
+            capacity *= 2
+        self.cells, self.counts = plays.new_cells(capacity)
+        plays.regrow(keys, np.frombuffer(cells[1], np.int64).reshape(len(keys), -1), self.cells, self.counts)
+        self.totals[: len(combos)] = np.frombuffer(totals[0], np.int64).reshape(len(combos), -1)
+        self.latest[: len(combos)] = np.frombuffer(totals[1], np.int64)
+        who = np.frombuffer(touches[1], np.uint64)
+        self.used[plays.TOUCHES] = len(who)
+        self.touch_where = np.zeros((2 * len(who) + 1024, 2), np.uint32)
+        self.touch_who = np.zeros(2 * len(who) + 1024, np.uint64)
+        self.touch_where[: len(who)] = np.frombuffer(touches[0], np.uint32).reshape(-1, 2)
+        self.touch_who[: len(who)] = who
+
+
+def check_format(step: str, state: tuple[Any, ...], version: int, shards: int) -> None:
+    """Refuse state that this code would misread.
+
+    Raises:
+        StateError: says what was found and what to do.
+    """
+    if state[0] != version:
+        raise StateError(
+            f"the recovery store holds {step} state of format {state[0]}, this version reads {version}: "
+            "run the version that wrote it, or recompute from the log with --recompute and an empty recovery directory"
+        )
+    if state[1] != shards:
+        raise StateError(
+            f"the recovery store was made with shards={state[1]}, now shards={shards}: set AUDIOPIXEL_SHARDS back"
+        )
+
+
+def _doubled(array: Any) -> Any:
+    """`array` with as much room again, zeros."""
+    return np.concatenate([array, np.zeros_like(array)])

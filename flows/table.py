@@ -1,0 +1,57 @@
+"""Open addressing in one packed array: the memory of plays. Linear probing, 32 bytes a slot, no pointers.
+
+A slot is four 64-bit words: the key (0: empty), flags and names, minutes, times. What the words mean is `flows.plays`'
+business; here they are found, placed and rebuilt.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from flows.kernel import U64, kernel
+
+WORDS: Final = 4
+SLOT_BYTES: Final = 8 * WORDS
+FULLEST: Final = 0.78
+"""Share of slots in use at which a table is rebuilt: about three probes a hit, ten a miss."""
+GROWTH: Final = 1.25
+"""By small steps, since memory is counted in bytes a play and a rebuild costs 20 ns a slot."""
+SMALLEST: Final = 64
+
+
+def new_table(capacity: int = SMALLEST) -> U64:
+    """An empty table of `capacity` slots, (capacity, WORDS) uint64."""
+    return np.zeros((capacity, WORDS), np.uint64)
+
+
+@kernel
+def find(table: U64, key: int) -> int:
+    """The slot of `key`, or the empty one where it would go. The table must have an empty slot."""
+    capacity = np.uint64(len(table))
+    slot = ((np.uint64(key) >> np.uint64(32)) * capacity) >> np.uint64(32)
+    while True:
+        there = table[slot, 0]
+        if there == np.uint64(key) or there == np.uint64(0):
+            return np.int64(slot)
+        slot += np.uint64(1)
+        if slot == capacity:
+            slot = np.uint64(0)
+
+
+@kernel
+def refill(rows: U64, table: U64) -> None:
+    """Put every row of `rows` whose key is not 0 in the empty `table`."""
+    for i in range(len(rows)):
+        if rows[i, 0] != np.uint64(0):
+            slot = find(table, rows[i, 0])
+            for w in range(4):
+                table[slot, w] = rows[i, w]
+
+
+def sized(rows: U64, used: int, spare: int = 0) -> U64:
+    """A table holding the `used` rows with a key, with room for at least `spare` more before it is `FULLEST`."""
+    table = new_table(max(SMALLEST, int((used + spare) / FULLEST * GROWTH) + 1))
+    refill(rows, table)
+    return table
