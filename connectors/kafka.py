@@ -1,0 +1,369 @@
+"""Kafka topics as input and output.
+
+Unit of parallelism: a topic's partition, named `topic/partition`, each read by a consumer of its own that is
+assigned by hand. Guarantee: `open(name, offset)` delivers from that offset on, each message once; a reader
+moves over deleted messages only if told to, and then counts them. What a writer took is in the topic, once,
+when `flush` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Literal, TypeVar, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # no explicit export
+
+from connectors.kafka_client import TIMEOUT_S, Cluster
+from connectors.stream import ConnectError, Messages
+
+Start = Literal["earliest", "latest"] | int
+OnLost = Literal["stop", "earliest", "latest"]
+_Result = TypeVar("_Result")
+
+_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
+_GONE = (
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+)
+
+_error = Message.error
+_value = Message.value
+_offset = cast(Callable[[Message], int], Message.offset)
+_timestamp = Message.timestamp
+
+
+class KafkaInput:
+    """All partitions of some topics.
+
+    Args:
+        brokers: `host:port`, comma-separated.
+        topics: all must exist.
+        start: where a partition without a saved position begins: at its oldest message, behind its newest, or
+            at the first that is not older than an epoch time in ms.
+        options: librdkafka's own, such as `security.protocol` or `sasl.username`; a few this class fixes.
+        on_lost: what to do where the message at the saved position was deleted, or the topic made anew: stop
+            with an error, or go on at the oldest message, or behind the newest.
+        group: consumer group in which `KafkaReader.commit` shows progress to other tools; never read.
+        prefetch_bytes: held by librdkafka in all, shared out over the partitions; less where memory is short.
+
+    Raises:
+        ConnectError: an option is refused. The methods: no broker answers in 5 s, or a topic is missing.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topics: Sequence[str],
+        *,
+        start: Start = "earliest",
+        options: Mapping[str, str] | None = None,
+        on_lost: OnLost = "stop",
+        group: str = "audiopixel",
+        prefetch_bytes: int = 64 << 20,
+    ) -> None:
+        self._brokers = brokers
+        self._topics = list(dict.fromkeys(topics))
+        self._start: Start = start
+        self._options = options or {}
+        self._on_lost: OnLost = on_lost
+        self._group = group
+        self._prefetch_bytes = prefetch_bytes
+        self._names: list[str] = []
+        Cluster(brokers, self._options).client(Consumer, {}, self._fixed(1)).close()
+
+    def partitions(self) -> list[str]:
+        """`topic/partition` of every partition that the topics have now."""
+        cluster = Cluster(self._brokers, self._options)
+        client = cluster.client(Consumer, {}, self._fixed(1))
+        try:
+            self._names = [
+                f"{topic}/{p}" for topic in self._topics for p in cluster.partition_ids(client, topic)
+            ]
+        finally:
+            client.close()
+        return list(self._names)
+
+    def open(self, partition: str, position: int | None) -> KafkaReader:
+        """Open at offset `position`, or where `start` says when None.
+
+        Raises:
+            ConnectError: also where the message at `position` was deleted and `on_lost` is `stop`.
+        """
+        fixed = self._fixed(len(self._names or self.partitions()))
+        cluster = Cluster(self._brokers, self._options)
+        reader = KafkaReader(cluster, fixed, partition, self._on_lost)
+        try:
+            reader.begin(position, self._start)
+        except ConnectError:
+            reader.close()
+            raise
+        return reader
+
+    def _fixed(self, partitions: int) -> Mapping[str, object]:
+        return {
+            "group.id": self._group,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "queued.max.messages.kbytes": max(64, self._prefetch_bytes // partitions >> 10),
+        }
+
+
+class KafkaReader:
+    """One partition; made by `KafkaInput.open`.
+
+    Attributes:
+        position: offset to read on from.
+        caught_up: whether the present end was reached; False from a fault on, until the end is seen again.
+        skipped: how many messages `on_lost` moved over.
+    """
+
+    def __init__(self, cluster: Cluster, fixed: Mapping[str, object], name: str, on_lost: OnLost) -> None:
+        self.position = 0
+        self.caught_up = False
+        self.skipped = 0
+        self._cluster = cluster
+        self._name = name
+        self._on_lost = on_lost
+        self._failures = 0
+        self._faults_seen = 0
+        self._high = 0
+        self._consumer = cluster.client(
+            Consumer,
+            # A full queue is read in milliseconds; librdkafka would look again after a second.
+            {"fetch.queue.backoff.ms": 10},
+            {**fixed, "on_commit": self._committed},
+        )
+        self._consume = self._consumer.consume
+
+    @property
+    def errors(self) -> int:
+        """Faults that were got over by trying again: connections, requests, commits."""
+        return self._cluster.faults.count + self._failures
+
+    @property
+    def lag(self) -> int:
+        """Messages between `position` and the end as of the last answer of the broker."""
+        _, high = self._consumer.get_watermark_offsets(self._at(0), cached=True)
+        return max(0, self._high - self.position, high - self.position)
+
+    def read(self, limit: int) -> Messages | None:
+        """At most `limit` messages (1,000,000 at most) that were prefetched; None when there are none now.
+
+        Raises:
+            ConnectError: the position was lost and `on_lost` is `stop`, or the topic is gone or forbidden.
+        """
+        messages = self._consume(min(limit, 1_000_000), 0)
+        data, events = messages, []
+        if any(map(_error, messages)):
+            events = [message for message in messages if message.error()]
+            data = [message for message in messages if not message.error()]
+        batch = None
+        if data:
+            offsets = list(map(_offset, data))
+            self.position = offsets[-1] + 1
+            batch = Messages(
+                [value or b"" for value in map(_value, data)],
+                offsets,
+                self.position,
+                [max(0, time_ms) for _, time_ms in map(_timestamp, data)],
+            )
+        for event in events:
+            self._handle(cast(KafkaError, _error(event)), _offset(event))
+        if data and data[-1] is messages[-1]:
+            self.caught_up = False
+        if self._faults_seen != self._cluster.faults.count:
+            self._faults_seen = self._cluster.faults.count
+            self._doubt_the_end()
+        return batch
+
+    def commit(self, position: int) -> None:
+        """Show `position` as the group's progress, without waiting; a failure is counted in `errors`.
+
+        Give the position of the snapshot before the last: that one surely is on the disk.
+        """
+        try:
+            self._consumer.commit(offsets=[self._at(position)], asynchronous=True)
+        except KafkaException:
+            self._failures += 1
+
+    def close(self) -> None:
+        """Leave the partition and the brokers."""
+        self._consumer.close()
+
+    def begin(self, position: int | None, start: Start) -> None:
+        """Find where to read from, and start to prefetch; see `KafkaInput.open`."""
+        low, self._high = self._bounds()
+        if position is not None:
+            self.position = position
+            if position < low:
+                self._skip()
+        elif start == "earliest":
+            self.position = low
+        elif start == "latest":
+            self.position = self._high
+        else:
+            found = self._ask(lambda: self._consumer.offsets_for_times([self._at(start)], timeout=TIMEOUT_S))
+            offset = found[0].offset
+            self.position = offset if offset >= 0 else self._high
+        self._assign()
+
+    def _handle(self, error: KafkaError, offset: int) -> None:
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            # Control records of transactions have offsets, and are no messages.
+            self.position = max(self.position, offset)
+            self.caught_up = True
+        elif code in _LOST:
+            self._skip()
+            self._assign()
+        elif code in _GONE or error.fatal():
+            raise self._cluster.failed(self._name, error.str())
+        else:
+            self._failures += 1
+            self._doubt_the_end()
+
+    def _doubt_the_end(self) -> None:
+        # Librdkafka reports an end once; after an outage only a new assignment makes it say so again.
+        if self.caught_up:
+            self._assign()
+
+    def _assign(self) -> None:
+        self.caught_up = False
+        self._consumer.assign([self._at(self.position)])
+
+    def _skip(self) -> None:
+        low, self._high = self._bounds()
+        if self._on_lost == "stop":
+            cause = (
+                f"{low - self.position} messages were deleted before they were read"
+                if self.position < low
+                else "was the topic made anew?"
+            )
+            raise self._cluster.failed(
+                self._name,
+                f"offset {self.position} is not in the log, which has {low} to {self._high} ({cause}). "
+                "To skip what is missing, set on_lost to 'earliest' or 'latest'; the gap is counted",
+            )
+        target = low if self._on_lost == "earliest" else self._high
+        self.skipped += max(0, target - self.position)
+        self.position = target
+
+    def _at(self, offset: int) -> TopicPartition:
+        topic, _, partition = self._name.rpartition("/")
+        return TopicPartition(topic, int(partition), offset)
+
+    def _bounds(self) -> tuple[int, int]:
+        return self._ask(lambda: self._consumer.get_watermark_offsets(self._at(0), timeout=TIMEOUT_S))
+
+    def _ask(self, request: Callable[[], _Result]) -> _Result:
+        return self._cluster.call(self._consumer, self._name, request)
+
+    def _committed(self, error: KafkaError | None, _: object) -> None:
+        if error is not None:
+            self._failures += 1
+
+
+class KafkaWriter:
+    """Sends keyed messages to one topic, idempotently; the queue is bounded to 32 MiB.
+
+    Args:
+        brokers, options: as for `KafkaInput`.
+        topic: must exist.
+        give_up_after: how long a message is tried; then the writer has failed for good.
+
+    Raises:
+        ConnectError: an option is refused, the brokers do not answer in 5 s, or the topic is missing.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        options: Mapping[str, str] | None = None,
+        *,
+        give_up_after: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self._cluster = Cluster(brokers, options or {})
+        self._topic = topic
+        self._failed = ""
+        self._producer = self._cluster.client(
+            Producer,
+            {"compression.type": "lz4", "linger.ms": 20, "queue.buffering.max.kbytes": 32 << 10},
+            {"enable.idempotence": True, "message.timeout.ms": give_up_after // timedelta(milliseconds=1)},
+        )
+        self._cluster.partition_ids(self._producer, topic)
+
+    def write(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Queue (key, value) pairs; waits while the queue is full.
+
+        Raises:
+            ConnectError: a message, of this call or an earlier one, could not be delivered.
+        """
+        produce, poll = self._producer.produce, self._producer.poll
+        for key, value in items:
+            while True:
+                try:
+                    produce(self._topic, value, key, on_delivery=self._delivered)
+                    break
+                except BufferError:
+                    poll(0.1)
+                    self._check()
+                except KafkaException as error:
+                    raise self._cluster.failed(self._topic, error.args[0].str()) from None
+        poll(0)
+        self._check()
+
+    def flush(self, timeout: timedelta = timedelta(seconds=30)) -> None:
+        """Wait until all messages are delivered.
+
+        Raises:
+            ConnectError: one could not be, or `timeout` passed.
+        """
+        left = self._producer.flush(timeout.total_seconds())
+        self._check()
+        if left:
+            reason = self._cluster.faults.last or "no answer"
+            raise self._cluster.failed(
+                self._topic, f"{left} messages undelivered after {timeout.total_seconds():g} s: {reason}"
+            )
+
+    def close(self, timeout: timedelta = timedelta(seconds=30)) -> None:
+        """Flush for the last time."""
+        self.flush(timeout)
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._failed = error.str()
+
+    def _check(self) -> None:
+        if self._failed:
+            reason = f"a message was not delivered: {self._failed} {self._cluster.faults.last}"
+            raise self._cluster.failed(self._topic, reason.rstrip())
+
+
+def ensure_topic(
+    brokers: str,
+    topic: str,
+    partitions: int,
+    config: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
+) -> None:
+    """Make a topic with the broker's own replication; one that exists stays as it is.
+
+    Raises:
+        ConnectError: the brokers do not answer in 5 s, or refuse.
+    """
+    cluster = Cluster(brokers, options or {})
+    client = cluster.client(AdminClient, {}, {})
+    wanted = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=dict(config or {}))
+    cluster.call(client, topic, lambda: client.list_topics(timeout=TIMEOUT_S))
+    try:
+        client.create_topics([wanted], operation_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S)[topic].result()
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise cluster.failed(topic, error.args[0].str()) from None

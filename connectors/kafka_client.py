@@ -1,0 +1,84 @@
+"""What all Kafka clients share: the user's options, the user's secrets, and the reasons of failures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from connectors.stream import ConnectError
+
+TIMEOUT_S = 5.0
+_SECRET_WORDS = ("password", "secret", "pem", "token", "oauthbearer.config")
+_Client = TypeVar("_Client", Consumer, Producer, AdminClient)
+_Result = TypeVar("_Result")
+
+# Without a logger librdkafka writes to stderr.
+_log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())
+
+
+@dataclass(slots=True)
+class Faults:
+    """Counts what librdkafka reports beside the results of calls; its `error_cb`."""
+
+    count: int = 0
+    last: str = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        self.count += 1
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or not self.last:
+            self.last = error.str()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Makes clients with the user's options, and errors without the user's secrets."""
+
+    brokers: str
+    options: Mapping[str, str] = field(repr=False)
+    faults: Faults = field(default_factory=Faults)
+
+    def client(
+        self, make: Callable[..., _Client], defaults: Mapping[str, object], fixed: Mapping[str, object]
+    ) -> _Client:
+        settings = {
+            # Librdkafka's minute is too long: a hung broker would pass for a quiet topic.
+            "socket.timeout.ms": 10_000,
+            "reconnect.backoff.max.ms": 2_000,
+            **defaults,
+            **self.options,
+            **fixed,
+            "bootstrap.servers": self.brokers,
+            "error_cb": self.faults,
+        }
+        try:
+            return make(settings, logger=_log)
+        except KafkaException as error:
+            raise self.failed("options", error.args[0].str()) from None
+
+    def call(self, client: _Client, what: str, request: Callable[[], _Result]) -> _Result:
+        """The result of a request; where it fails, the cause that librdkafka reported meanwhile is told."""
+        self.faults.last = ""
+        try:
+            return request()
+        except KafkaException as error:
+            for _ in range(20):
+                client.poll(0)
+            raise self.failed(what, self.faults.last or error.args[0].str()) from None
+
+    def partition_ids(self, client: _Client, topic: str) -> list[int]:
+        found = self.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)).topics[topic]
+        if found.error is not None:
+            raise self.failed(topic, found.error.str())
+        return sorted(found.partitions)
+
+    def failed(self, what: str, reason: str) -> ConnectError:
+        for name, value in self.options.items():
+            if value and any(word in name for word in _SECRET_WORDS):
+                reason = reason.replace(value, "***")
+        return ConnectError(f"Kafka at {self.brokers}, {what}: {reason}")
