@@ -80,7 +80,7 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
     try:
         client: Client = Redis.from_url(url, **options)
         client.ping()
-        _check_version(client.info("server"), where)
+        check_version(client.info("server"), where)
         if int(client.info("cluster")["cluster_enabled"]):
             client.close()
             client = RedisCluster.from_url(url, **options)
@@ -199,7 +199,8 @@ def _shown(url: str) -> str:
     return f"{parts.scheme}://{host or ''}{f':{port}' if port else ''}{parts.path}"
 
 
-def _check_version(info: Mapping[str, Any], where: str) -> None:
+def check_version(info: Mapping[str, Any], where: str) -> None:
+    """Raise `ConnectError` for an `INFO server` of a Redis before 7 or a Valkey before 8."""
     valkey = info.get("valkey_version")
     version = str(valkey or info["redis_version"])
     if int(version.partition(".")[0]) < (8 if valkey else 7):

@@ -1,0 +1,529 @@
+"""Rows in Redis: one contract, held to by Valkey, by Debian's Redis and by a cluster."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from redis import Redis, RedisCluster
+
+from connectors.embedded import EmbeddedValkey
+from connectors.redis import (
+    REASONS,
+    Client,
+    FencedHash,
+    Outcome,
+    RedisUnavailable,
+    Row,
+    RowStore,
+    Superseded,
+    connect,
+    emptied,
+    mark,
+    read_rows,
+    scan_index,
+)
+from connectors.redis_client import check_version, failures
+from connectors.stream import ConnectError
+
+TIMEOUT = timedelta(seconds=2)
+ROW = FencedHash(["5m.impressions", "1h.rate", "station"])
+WIDE = FencedHash([f"f{i}" for i in range(100)])
+LAYOUTS = {"row": ROW, "wide": WIDE}
+DEBIAN = shutil.which("redis-server")
+
+
+def eventually(holds: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(0.02)
+
+
+def form_cluster(*nodes: EmbeddedValkey) -> None:
+    """Split all slots evenly over the nodes, and wait until each knows it."""
+    clients: list[Any] = [Redis(port=node.port, decode_responses=True) for node in nodes]
+    bounds = [16_384 * i // len(nodes) for i in range(len(nodes) + 1)]
+    for i, client in enumerate(clients):
+        client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
+        client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
+    for client in clients:
+        eventually(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")  # noqa: B023 (called at once)
+        client.close()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "valkey",
+        "cluster",
+        pytest.param(
+            "debian",
+            marks=[
+                pytest.mark.debian,
+                pytest.mark.skipif(not DEBIAN, reason="apt-get install redis-server runs it"),
+            ],
+        ),
+    ],
+)
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    options = {"cluster-enabled": "yes"} if request.param == "cluster" else {}
+    with EmbeddedValkey(options, binary=DEBIAN if request.param == "debian" else None) as server:
+        if request.param == "cluster":
+            form_cluster(server)
+        client = connect(server.url, timeout=TIMEOUT)
+        assert isinstance(client, RedisCluster) == (request.param == "cluster")
+        yield client
+        client.close()
+
+
+@pytest.fixture
+def store(client: Client) -> RowStore:
+    return RowStore(client, LAYOUTS, clock_ms=lambda: 1_700_000_000_123)
+
+
+@pytest.fixture
+def key() -> str:
+    return f"test:{{{uuid.uuid4().hex}}}"
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        yield server
+
+
+def row(key: str, version: tuple[int, int, int], impressions: int | None = 1, **more: Any) -> Row:
+    return Row(key, "row", ROW.pack([impressions, "0.100000", "radio \u00e9"]), *version, **more)
+
+
+def held(client: Client, key: str) -> dict[str, str]:
+    return read_rows(client, [key])[0]
+
+
+def test_a_row_is_all_its_fields_and_its_version(client: Client, store: RowStore, key: str) -> None:
+    assert store.write([row(key, (1, 2, 3), 42)]) == [Outcome.LANDED]
+    assert held(client, key) == {
+        "5m.impressions": "42",
+        "1h.rate": "0.100000",
+        "station": "radio \u00e9",
+        "generation": "1",
+        "fence": "2",
+        "rev": "3",
+        "updated_ms": "1700000000123",
+    }
+
+
+@pytest.mark.parametrize(
+    ("version", "outcome"),
+    [
+        ((6, 0, 0), "landed"),
+        ((5, 6, 0), "landed"),
+        ((5, 5, 10), "landed"),
+        ((5, 5, 9), "same"),
+        ((5, 5, 8), "stale"),
+        ((5, 4, 99), "superseded"),
+        ((4, 99, 99), "superseded"),
+    ],
+)
+def test_generation_then_fence_then_rev_decide_and_a_stale_one_writes_nothing(
+    client: Client, store: RowStore, key: str, version: tuple[int, int, int], outcome: str
+) -> None:
+    store.write([row(key, (5, 5, 9), 1)])
+    before = held(client, key)
+    assert store.write([row(key, version, 2, ttl_ms=1_000)]) == [outcome]
+    if outcome == "landed":
+        assert held(client, key)["5m.impressions"] == "2"
+    else:
+        assert held(client, key) == before
+        assert client.pttl(key) == -1
+
+
+def test_in_whatever_order_versions_arrive_the_newest_stays(
+    client: Client, store: RowStore, key: str
+) -> None:
+    versions = [(g, f, r) for g in range(3) for f in range(3) for r in range(8, 12)]
+    random.Random(7).shuffle(versions)
+    for version in versions:
+        store.write([row(key, version)])
+    assert [held(client, key)[name] for name in ("generation", "fence", "rev")] == ["2", "2", "11"]
+
+
+def test_a_retry_is_the_same_and_completes_what_the_first_attempt_left_out(
+    client: Client, store: RowStore, key: str
+) -> None:
+    index = f"{key}:index"
+    store.write([row(key, (1, 1, 1))])
+    indexed = row(key, (1, 1, 1), index_key=index, member="a", score=5)
+    assert store.write([indexed]) == [Outcome.SAME]
+    assert scan_index(client, index) == ["a"]
+
+
+def test_a_stale_row_does_not_come_into_the_index_and_a_score_never_falls(
+    client: Client, store: RowStore, key: str
+) -> None:
+    index = f"{key}:index"
+    store.write([row(key, (1, 2, 1), index_key=index, member="a", score=9)])
+    store.write([row(key, (1, 1, 1), index_key=index, member="stale", score=99)])
+    store.write([row(key, (1, 2, 2), index_key=index, member="a", score=8)])
+    assert client.zscore(index, "a") == 9
+    assert scan_index(client, index) == ["a"]
+
+
+def test_a_reader_never_sees_a_torn_row(client: Client, store: RowStore, key: str) -> None:
+    """Every field holds the rev; every third one is absent in odd revs."""
+    stop = threading.Event()
+    seen: list[dict[str, str]] = []
+
+    def poll() -> None:
+        while not stop.is_set():
+            seen.extend(read_rows(client, [key] * 50))
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+    try:
+        for start in range(1, 3_000, 100):
+            store.write(
+                [
+                    Row(
+                        key,
+                        "wide",
+                        WIDE.pack([None if rev % 2 and not i % 3 else rev for i in range(100)]),
+                        1,
+                        1,
+                        rev,
+                    )
+                    for rev in range(start, start + 100)
+                ]
+            )
+    finally:
+        stop.set()
+        reader.join()
+    full = [one for one in seen if one]
+    for one in full:
+        fields = {value for name, value in one.items() if name.startswith("f") and name != "fence"}
+        assert fields == {one["rev"]}
+        assert len(one) == (66 if int(one["rev"]) % 2 else 100) + 4
+    assert len({one["rev"] for one in full}) > 10, "the reader saw too few versions to judge"
+
+
+def test_a_null_vanishes_and_so_does_a_field_of_another_layout(
+    client: Client, store: RowStore, key: str
+) -> None:
+    store.write([Row(key, "wide", WIDE.pack(list(range(100))), 1, 1, 1)])
+    store.write([Row(key, "row", ROW.pack([7, None, None]), 1, 1, 2)])
+    assert held(client, key).keys() == {"5m.impressions", "generation", "fence", "rev", "updated_ms"}
+
+
+def test_integers_are_exact_to_2_to_the_53(client: Client, store: RowStore, key: str) -> None:
+    values = [0, 1, -1, 2**31, 2**32, 10**14 + 1, 10**15 + 3, 9 * 10**15 + 1, 2**53 - 1, 2**53, -(2**53)]
+    values += [0] * (100 - len(values))
+    assert store.write([Row(key, "wide", WIDE.pack(values), 2**53 - 1, 2**53, 2**53)]) == [Outcome.LANDED]
+    assert read_rows(client, [key], WIDE.fields)[0] == {f"f{i}": str(v) for i, v in enumerate(values)}
+    assert store.write([Row(key, "wide", WIDE.pack(values), 2**53 - 1, 2**53, 2**53 - 1)]) == [Outcome.STALE]
+
+
+def test_the_ttl_is_renewed_by_each_landing_and_none_lifts_it(
+    client: Client, store: RowStore, key: str
+) -> None:
+    store.write([row(key, (1, 1, 1), ttl_ms=50_000)])
+    assert 0 < client.pttl(key) <= 50_000
+    store.write([row(key, (1, 1, 2), ttl_ms=90_000)])
+    assert 50_000 < client.pttl(key) <= 90_000
+    store.write([row(key, (1, 1, 3))])
+    assert client.pttl(key) == -1
+
+
+def test_a_flushed_script_cache_goes_unnoticed(client: Client, store: RowStore, key: str) -> None:
+    store.write([row(key, (1, 1, 1))])
+    client.script_flush()
+    assert store.write([row(key, (1, 1, 2)), row(key, (1, 1, 1))]) == [Outcome.LANDED, Outcome.STALE]
+
+
+def test_outcomes_and_rows_keep_their_order_over_many_chunks(
+    client: Client, store: RowStore, key: str
+) -> None:
+    keys = [f"{key}{i}:{{{i}}}" for i in range(1_201)]
+    index = f"{key}:index"
+    store.write([row(k, (1, 1, 5)) for k in keys[::2]])
+    rows = [
+        row(k, (1, 1, 5 if i % 4 else 6), i, index_key=index, member=k, score=i) for i, k in enumerate(keys)
+    ]
+    outcomes = store.write(rows)
+    assert outcomes == ["landed" if i % 2 or not i % 4 else "same" for i in range(len(keys))]
+    assert sorted(scan_index(client, index)) == sorted(keys)
+    read = read_rows(client, [*keys, f"{key}:absent"], ["5m.impressions", "absent"])
+    assert read[-1] == {}
+    assert [one["5m.impressions"] for one in read[1:-1:2]] == [str(i) for i in range(1, 1_201, 2)]
+
+
+def test_an_owner_that_was_superseded_writes_no_row(client: Client, store: RowStore, key: str) -> None:
+    positions, other = f"{key}:positions", f"{key}:other"
+    store.write([], first=row(positions, (1, 2, 1)))
+    with pytest.raises(Superseded):
+        store.write(
+            [row(other, (1, 1, 1))], first=row(positions, (1, 1, 9)), last=[row(f"{key}:meta", (1, 1, 9))]
+        )
+    assert read_rows(client, [other, f"{key}:meta"]) == [{}, {}]
+
+
+def test_a_slower_worker_of_the_same_execution_may_write_behind_a_faster_one(
+    store: RowStore, key: str
+) -> None:
+    positions = f"{key}:positions"
+    store.write([], first=row(positions, (1, 2, 8)))
+    assert store.write([row(key, (1, 2, 7))], first=row(positions, (1, 2, 7))) == [Outcome.LANDED]
+
+
+def test_a_claim_returns_what_older_ones_wrote_and_shuts_them_out(
+    client: Client, store: RowStore, key: str
+) -> None:
+    store.write([], first=row(key, (1, 1, 500), 77))
+    assert store.claim(key, 1, 2)["5m.impressions"] == "77"
+    assert store.claim(key, 1, 2)["5m.impressions"] == "77"
+    with pytest.raises(Superseded):
+        store.write([], first=row(key, (1, 1, 501), 78))
+    with pytest.raises(Superseded):
+        store.claim(key, 1, 1)
+    assert held(client, key)["5m.impressions"] == "77"
+    assert store.write([row(key, (1, 2, 0), 79)]) == [Outcome.LANDED]
+    assert store.claim(f"{key}:new", 1, 1).keys() == {"generation", "fence", "rev"}
+
+
+def test_a_fence_grows_and_can_be_raised_but_not_lowered(store: RowStore, key: str) -> None:
+    assert [store.take_fence(key), store.take_fence(key)] == [1, 2]
+    store.raise_fence(key, 40)
+    store.raise_fence(key, 3)
+    assert store.take_fence(key) == 41
+
+
+def test_a_message_comes_when_all_else_is_stored(client: Client, store: RowStore, key: str) -> None:
+    anyone: Any = client
+    subscriber = anyone.pubsub()
+    subscriber.subscribe(key)
+    eventually(lambda: (subscriber.get_message(timeout=0.1) or {}).get("type") == "subscribe")
+    rows = [row(f"{key}{i}", (1, 1, 1), index_key=f"{key}:i", member=str(i), score=i) for i in range(800)]
+    store.write(
+        rows, first=row(f"{key}:first", (1, 1, 1)), last=[row(f"{key}:last", (1, 1, 1))], publish=(key, b"x")
+    )
+    message: dict[str, Any] = {}
+    eventually(lambda: message.update(subscriber.get_message(timeout=0.1) or {}) or message)
+    assert message["data"] == "x"
+    assert all(read_rows(client, [f"{key}:first", f"{key}:last", *(r.key for r in rows)]))
+    assert len(scan_index(client, f"{key}:i")) == 800
+    subscriber.close()
+
+
+def test_a_mark_tells_whether_the_store_was_flushed_or_marked_by_another(client: Client, key: str) -> None:
+    name = f"mark:{uuid.uuid4().hex}"
+    assert emptied(client, name, "run 1")
+    mark(client, name, "run 1")
+    assert not emptied(client, name, "run 1")
+    assert emptied(client, name, "run 2")
+    client.flushall()
+    assert emptied(client, name, "run 1")
+
+
+def test_a_key_of_another_type_is_refused_not_retried(client: Client, store: RowStore, key: str) -> None:
+    client.set(key, "text")
+    with pytest.raises(ConnectError, match="WRONGTYPE") as caught:
+        store.write([row(key, (1, 1, 1))])
+    assert not isinstance(caught.value, RedisUnavailable)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    sorted(REASONS - {"connection", "timeout", "auth", "moving"}),
+)
+def test_what_passes_is_unavailable_by_the_servers_own_code(client: Client, key: str, reason: str) -> None:
+    with pytest.raises(RedisUnavailable) as caught, failures(client):
+        client.eval(f"return redis.error_reply('{reason.upper()} not now')", 1, key)
+    assert caught.value.reason == reason
+
+
+def test_a_layout_of_3000_fields_works(client: Client, key: str) -> None:
+    layout = FencedHash([f"f{i}" for i in range(3_000)])
+    store = RowStore(client, {"huge": layout})
+    assert store.write([Row(key, "huge", layout.pack(list(range(3_000))), 1, 1, 1)]) == [Outcome.LANDED]
+    assert len(held(client, key)) == 3_004
+
+
+@pytest.mark.parametrize("fields", [["a", "a"], ["rev"], ["a'"], [""], [f"f{i}" for i in range(3_001)]])
+def test_a_layout_that_could_not_be_written_is_refused(fields: list[str]) -> None:
+    with pytest.raises(ValueError, match="not a layout"):
+        FencedHash(fields)
+
+
+def test_a_killed_server_is_unavailable_and_after_its_restart_all_works(server: EmbeddedValkey) -> None:
+    client = connect(server.url, timeout=TIMEOUT)
+    store = RowStore(client, LAYOUTS)
+    mark(client, "mark", "run 1")
+    store.write([row("k", (1, 1, 1))])
+    server.kill()
+    for attempt in (
+        lambda: store.write([row("k", (1, 1, 2))]),
+        lambda: store.take_fence("f"),
+        lambda: read_rows(client, ["k"]),
+        lambda: scan_index(client, "i"),
+        lambda: emptied(client, "mark", "run 1"),
+    ):
+        with pytest.raises(RedisUnavailable) as caught:
+            attempt()
+        assert caught.value.reason == "connection"
+    server.start()
+    assert emptied(client, "mark", "run 1")
+    assert store.write([row("k", (1, 1, 2))]) == [Outcome.LANDED]
+
+
+def test_a_hung_server_times_out_once_and_what_it_applies_late_overwrites_nothing(
+    server: EmbeddedValkey,
+) -> None:
+    patient = connect(server.url, timeout=TIMEOUT)
+    hasty = connect(server.url, timeout=timedelta(seconds=0.3))
+    RowStore(patient, LAYOUTS).write([row("taken", (1, 2, 1), 2)])
+    RowStore(hasty, LAYOUTS).write([row("free", (1, 1, 1), 0)])  # loads the script
+    server.pause()
+    began = time.monotonic()
+    with pytest.raises(RedisUnavailable) as caught:
+        RowStore(hasty, LAYOUTS).write([row("taken", (1, 1, 9), 1), row("free", (1, 1, 2), 1)])
+    assert caught.value.reason == "timeout"
+    assert time.monotonic() - began < 1.5
+    server.resume()
+    eventually(lambda: held(patient, "free")["5m.impressions"] == "1")
+    assert held(patient, "taken")["5m.impressions"] == "2"
+
+
+def test_a_primary_turned_replica_is_left_for_a_new_connection(server: EmbeddedValkey) -> None:
+    client = connect(server.url, timeout=TIMEOUT)
+    assert isinstance(client, Redis)
+    store = RowStore(client, LAYOUTS)
+    store.write([row("k", (1, 1, 1))])
+    before = client.client_id()
+    with Redis(port=server.port) as operator:
+        operator.replicaof("127.0.0.1", 1)
+        with pytest.raises(RedisUnavailable) as caught:
+            store.write([row("k", (1, 1, 2))])
+        assert caught.value.reason == "readonly"
+        assert client.client_id() != before
+        operator.replicaof("NO", "ONE")
+    assert store.write([row("k", (1, 1, 2))]) == [Outcome.LANDED]
+
+
+def test_a_full_server_is_unavailable_and_keeps_the_row_as_it_was(server: EmbeddedValkey) -> None:
+    client = connect(server.url, timeout=TIMEOUT)
+    store = RowStore(client, LAYOUTS)
+    store.write([row("k", (1, 1, 1), 1)])
+    client.config_set("maxmemory", "1")
+    with pytest.raises(RedisUnavailable) as caught:
+        store.write([Row("k", "wide", WIDE.pack([2] * 100), 1, 1, 2)])
+    assert caught.value.reason == "oom"
+    assert held(client, "k")["5m.impressions"] == "1"
+    client.config_set("maxmemory", "0")
+    assert store.write([Row("k", "wide", WIDE.pack([2] * 100), 1, 1, 2)]) == [Outcome.LANDED]
+
+
+def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None:
+    with EmbeddedValkey({"cluster-enabled": "yes"}) as one, EmbeddedValkey({"cluster-enabled": "yes"}) as two:
+        form_cluster(one, two)
+        client: Any = connect(one.url, timeout=TIMEOUT)
+        store = RowStore(client, LAYOUTS)
+        rows = [row(f"k:{{{i}}}", (1, 1, 1), i, index_key="i", member=str(i), score=i) for i in range(600)]
+        mark(client, "mark", "run 1")
+        assert set(store.write(rows, first=rows[0], last=rows[-1:], publish=("c", "x"))[1:]) == {
+            Outcome.LANDED
+        }
+        with Redis(port=one.port) as first, Redis(port=two.port) as second:
+            assert min(first.dbsize(), second.dbsize()) > 200
+            assert [r["5m.impressions"] for r in read_rows(client, [r.key for r in rows])] == [
+                str(i) for i in range(600)
+            ]
+            # An empty slot changes hands behind the client's back.
+            slot = client.keyslot("{foo}")
+            owner, other = (first, second) if slot < 8_192 else (second, first)
+            new = other.execute_command("CLUSTER MYID").decode()
+            for node in (other, owner):
+                node.execute_command("CLUSTER SETSLOT", slot, "NODE", new)
+            assert store.write([row("{foo}", (1, 1, 1), 7)]) == [Outcome.LANDED]
+            assert other.exists("{foo}")
+            assert not emptied(client, "mark", "run 1")
+            second.flushall()
+            assert emptied(client, "mark", "run 1")
+        two.kill()
+        with pytest.raises(RedisUnavailable):
+            store.write([r._replace(rev=2) for r in rows])
+        two.start()
+        eventually(lambda: _writes(store, [r._replace(rev=3) for r in rows]))
+
+
+def _writes(store: RowStore, rows: list[Row]) -> bool:
+    try:
+        return set(store.write(rows)) <= {Outcome.LANDED, Outcome.SAME}
+    except RedisUnavailable:
+        return False
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("redis://:{wrong}@127.0.0.1:{port}/0", "refuses the login"),
+        ("redis://bidder:{wrong}@127.0.0.1:{port}/0", "refuses the login"),
+        ("redis://127.0.0.1:{port}/0", "refuses the login"),
+        ("redis://:{secret}@127.0.0.1:1/0", "cannot be reached.*start it"),
+        ("redis://:{secret}@host.invalid:{port}/0", "cannot be reached"),
+        ("redis://:{secret}@127.0.0.1:{port}/0?nonsense=1", "not ready.*nonsense"),
+        ("redis://:a@{secret}@127.0.0.1:{port}/0", "malformed"),
+        ("redis://:a/{secret}@127.0.0.1:{port}/0", "malformed"),
+        ("redis://:a#{secret}@127.0.0.1:{port}/0", "malformed"),
+        ("redis://:a?{secret}@127.0.0.1:{port}/0", "malformed"),
+        ("redis://:{secret}", "malformed"),
+        ("http://:{secret}@127.0.0.1:{port}", "malformed"),
+    ],
+)
+def test_a_failed_connection_says_why_in_one_line_without_the_password(template: str, says: str) -> None:
+    with EmbeddedValkey({"requirepass": SECRET}) as server:
+        client = connect(f"redis://:{SECRET}@127.0.0.1:{server.port}/0", timeout=TIMEOUT)
+        assert SECRET not in f"{client!r}"
+        with pytest.raises(ConnectError, match=says) as caught:
+            connect(template.format(port=server.port, secret=SECRET, wrong=f"{SECRET}!"), timeout=TIMEOUT)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert SECRET not in message
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_server_that_never_answers_is_named_within_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(ConnectError, match=rf"127\.0\.0\.1:{port}.*does not answer within 0\.3 s"):
+            connect(f"redis://127.0.0.1:{port}", timeout=timedelta(seconds=0.3))
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("info", "fits"),
+    [
+        ({"redis_version": "6.2.14"}, False),
+        ({"redis_version": "7.0.15"}, True),
+        ({"redis_version": "7.2.4", "valkey_version": "7.2.9"}, False),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.1"}, True),
+    ],
+)
+def test_redis_before_7_and_valkey_before_8_are_refused(info: dict[str, str], fits: bool) -> None:
+    if fits:
+        check_version(info, "Redis")
+    else:
+        with pytest.raises(ConnectError, match="too old"):
+            check_version(info, "Redis")
