@@ -52,6 +52,8 @@ class FileInput:
         self._paths = list(seen.values())
         self._block_bytes = block_bytes
 
+    live = False
+
     def partitions(self) -> list[str]:
         """The paths, as given."""
         return list(self._paths)
@@ -69,6 +71,7 @@ class FileReader:
     """One open file; `positions` are 1-based line numbers, `next_position` is the last of them."""
 
     caught_up = False
+    lag = errors = skipped = 0
 
     def __init__(self, path: str, position: int, block_bytes: int) -> None:
         self._path = path
@@ -104,6 +107,14 @@ class FileReader:
         first = self._line + 1
         self._line += len(lines)
         return Messages(lines, range(first, self._line + 1), self._line)
+
+    @property
+    def position(self) -> int:
+        """How many lines were read."""
+        return self._line
+
+    def commit(self, position: int) -> None:
+        """Nothing: no tool asks how far a file was read."""
 
     def close(self) -> None:
         """Close the file."""

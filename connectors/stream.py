@@ -40,8 +40,28 @@ class Reader(Protocol):
     """One open partition."""
 
     @property
+    def position(self) -> int:
+        """Where the next `read` begins."""
+        ...
+
+    @property
     def caught_up(self) -> bool:
         """Whether the last `read` reached the partition's present end."""
+        ...
+
+    @property
+    def lag(self) -> int:
+        """Messages that are there and unread, as far as is known without asking."""
+        ...
+
+    @property
+    def errors(self) -> int:
+        """Faults got over by trying again."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Messages lost to retention and moved over by choice."""
         ...
 
     def read(self, limit: int) -> Messages | None:
@@ -53,11 +73,20 @@ class Reader(Protocol):
         """
         ...
 
+    def commit(self, position: int) -> None:
+        """Show `position` as progress to the system's own tools; nothing is ever read back from there."""
+        ...
+
     def close(self) -> None: ...
 
 
 class Input(Protocol):
     """A set of partitions."""
+
+    @property
+    def live(self) -> bool:
+        """Whether the partitions go on growing, with a broker's timestamps, or end."""
+        ...
 
     def partitions(self) -> list[str]:
         """All partition names, the same on every worker, unique and stable over restarts."""

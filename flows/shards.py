@@ -61,6 +61,7 @@ class RowBatch(NamedTuple):
     """
 
     sender: int
+    to: int
     cut: Cut
     rows: list[tuple[str, str]]
     latest: I64
@@ -111,6 +112,11 @@ class PlayShard:
         self.cells, self.counts = plays.new_cells()
         self.touch_where = np.zeros((1024, 2), np.uint32)
         self.touch_who = np.zeros(1024, np.uint64)
+
+    @property
+    def plays(self) -> int:
+        """How many plays, events and held milestones are remembered."""
+        return int(self.used[plays.SLOTS_USED])
 
     # Pixels in
 
@@ -305,6 +311,7 @@ class PlayShard:
             batches.append(
                 RowBatch(
                     self.index,
+                    shard,
                     cut,
                     [names[row] for row in rows.tolist()],
                     latest[rows],

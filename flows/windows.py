@@ -236,7 +236,7 @@ class RowShard:
             del self.days[day]
         open_from = max(self.first_open, (self.watermark_ms - self.lateness_ms) // 60_000)
         if ended:
-            open_from = max([open_from, *(minutes + 1).tolist()])
+            open_from = max([minute + 1, *(minutes + 1).tolist()])
         self.first_open = open_from
         slots = np.nonzero(placed)[0]
         closing = slots[(minutes < open_from) & (self.flags[slots] & FINAL == 0)]

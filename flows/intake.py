@@ -1,0 +1,165 @@
+"""One source partition: raw messages in, shards' pixels, dead letters and ticks out. A pure core with a position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from connectors.stream import EndOfInput, Messages, Reader
+from flows.batches import WATERMARK, Decoder
+from flows.clock import ENDED, PartitionClock, Tick
+from flows.errors import StateError
+from flows.events import letter
+from flows.metrics import instruments
+from flows.shards import Pixels
+from flows.split import Splitter
+
+FORMAT: Final = 1
+
+
+class Receipt(NamedTuple):
+    """What one partition received since its last tick, with the tick: the source's side of the ledger.
+
+    `arrivals` are (mean time of receipt in epoch ms, pixels), one a batch, of a live partition.
+    """
+
+    tick: Tick
+    received: int
+    rejected: dict[str, int]
+    skewed: int
+    arrivals: list[tuple[float, int]]
+
+
+class Output(NamedTuple):
+    """What one step of a partition gives: pixels by shard, dead letters as (key, JSON), and a receipt when a tick is due."""
+
+    pixels: list[tuple[int, Pixels]]
+    letters: list[tuple[bytes, bytes]]
+    receipt: Receipt | None
+
+
+@dataclass
+class Intake:
+    """Reads, decodes, judges and splits one partition.
+
+    Args:
+        partition, partitions: its name, and all partitions of the flow.
+        reader: open at the position of `clock` and `last_tick`'s snapshot.
+        interval_ms: length of a tick.
+        live: whether the input has an end that moves (a broker's) or not (a file's).
+    """
+
+    partition: str
+    partitions: tuple[str, ...]
+    reader: Reader
+    decoder: Decoder
+    clock: PartitionClock
+    shards: int
+    interval_ms: int
+    batch_messages: int
+    live: bool
+    last_tick: int = 0
+    _rejected: dict[str, int] = field(default_factory=dict)
+    _arrivals: list[tuple[float, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._splitter = Splitter(self.partition, self.shards)
+        self._received = self._skewed = self._errors = self._skipped = 0
+        self._seen = False
+        self.position = self.reader.position
+        self.ended = False
+        self.full = False
+
+    def step(self, now_ms: int) -> Output:
+        """Read once, and tick when the clock has moved to another interval.
+
+        After the end of a finite partition `ended` is set, and the output's tick says so; call it no more.
+        """
+        pixels: list[tuple[int, Pixels]] = []
+        letters: list[tuple[bytes, bytes]] = []
+        try:
+            messages = self.reader.read(self.batch_messages)
+        except EndOfInput:
+            self.ended = True
+            messages = None
+        found = messages is not None
+        self.full = found and (not self.live or 2 * len(messages.values) >= self.batch_messages)
+        if messages is not None and len(messages.values):
+            pixels, letters = self._take(messages)
+        self.clock.idle(now_ms, self.live and not found and self.reader.caught_up)
+        number = now_ms // self.interval_ms
+        receipt = self._tick(max(number, self.last_tick + 1)) if number > self.last_tick or self.ended else None
+        return Output(pixels, letters, receipt)
+
+    def stop(self, number: int) -> Output:
+        """A last tick before a planned stop, with nothing read, so that what has been read is published."""
+        return Output([], [], self._tick(max(number, self.last_tick + 1)))
+
+    def _take(self, messages: Messages) -> tuple[list[tuple[int, Pixels]], list[tuple[bytes, bytes]]]:
+        batch = self.decoder.decode(messages)
+        if self.live and len(batch.pixels):
+            self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
+        skewed = self.clock.judge(batch.pixels)
+        self.position = messages.next_position
+        self._seen = True
+        self._received += batch.received
+        self._skewed += skewed
+        metrics = instruments()
+        metrics.received.labels(self.partition).inc(batch.received)
+        metrics.clock_skewed.labels(self.partition).inc(skewed)
+        for _, rejection in batch.rejected:
+            self._rejected[rejection.reason] = self._rejected.get(rejection.reason, 0) + 1
+            metrics.rejected.labels(self.partition, rejection.reason).inc()
+        letters = [letter(self.partition, position, rejection) for position, rejection in batch.rejected]
+        return self._splitter.split(batch), letters
+
+    def _tick(self, number: int) -> Receipt:
+        self.last_tick = number
+        tick = Tick(
+            self.partition,
+            self.partitions,
+            ENDED if self.ended else number,
+            self.clock.watermark_ms,
+            self._seen or not self.reader.caught_up,
+            self.ended,
+            self.position,
+            self.clock.greatest_ms,
+        )
+        receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals)
+        self._received = self._skewed = 0
+        self._rejected, self._arrivals = {}, []
+        metrics, reader = instruments(), self.reader
+        metrics.partition_watermark.labels(self.partition).set(self.clock.watermark_ms / 1000)
+        metrics.lag.labels(self.partition).set(reader.lag)
+        metrics.kafka_errors.labels(self.partition).inc(reader.errors - self._errors)
+        metrics.skipped.labels(self.partition).inc(reader.skipped - self._skipped)
+        self._errors, self._skipped = reader.errors, reader.skipped
+        return receipt
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state with its format's version."""
+        clock = (self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms)
+        waiting = (self._received, dict(self._rejected), self._skewed)
+        return FORMAT, self.position, self._seen, self.last_tick, clock, waiting
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again; the reader must be open at its position."""
+        _, self.position, self._seen, self.last_tick, clock, waiting = state
+        self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms = clock
+        self._received, self._rejected, self._skewed = waiting[0], dict(waiting[1]), waiting[2]
+
+
+def position_of(state: tuple[Any, ...]) -> int:
+    """Where a snapshot's partition reads on.
+
+    Raises:
+        StateError: another format's.
+    """
+    if state[0] != FORMAT:
+        raise StateError(
+            f"the recovery store holds source state of format {state[0]}, this version reads {FORMAT}: "
+            "run the version that wrote it, or recompute from the log with --recompute and an empty recovery directory"
+        )
+    return int(state[1])

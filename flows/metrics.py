@@ -1,0 +1,149 @@
+"""Every metric, defined once: name, kind, unit, labels and help. Instruments, the README's table, queries and alerts derive from these."""
+
+from __future__ import annotations
+
+import platform
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+PREFIX: Final = "audiopixel_"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One metric. `name` is whole, with its unit, and `_total` on a counter."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.name.startswith(PREFIX), self.name
+        assert (self.kind == "counter") == self.name.endswith("_total"), self.name
+
+
+def _d(name: str, kind: Literal["counter", "gauge", "histogram", "info"], text: str, *labels: str) -> Definition:
+    return Definition(PREFIX + name, kind, text, labels)
+
+
+RECEIVED = _d("received_total", "counter", "Messages read from the source.", "partition")
+ACCEPTED = _d("accepted_total", "counter", "Pixels that count, invalid traffic included.", "partition")
+REPEATED = _d("repeated_total", "counter", "Pixels that had counted before.", "partition")
+REJECTED = _d("rejected_total", "counter", "Messages that went to the dead letters.", "partition", "reason")
+INVALID_TRAFFIC = _d("invalid_traffic_total", "counter", "Accepted pixels kept out of every other number.", "partition")
+CLOCK_SKEWED = _d("clock_skewed_total", "counter", "Pixels whose clock was off by more than five minutes.", "partition")
+LAG = _d("consumer_lag_messages", "gauge", "Messages in the partition that have not been read.", "partition")
+PARTITION_WATERMARK = _d("partition_watermark_timestamp_seconds", "gauge", "Event time the partition's log has got to.", "partition")
+WATERMARK = _d("watermark_timestamp_seconds", "gauge", "Event time of the whole flow: the least over partitions.")
+LAST_FLUSH = _d("last_flush_timestamp_seconds", "gauge", "When rows were last written to Redis.")
+EVENT_TO_REDIS = _d("event_to_redis_seconds", "histogram", "From a pixel's receipt until Redis shows it.")
+FLUSH_DURATION = _d("flush_duration_seconds", "histogram", "Writing one tick's rows to Redis.")
+FLUSHED_ROWS = _d("flushed_rows_total", "counter", "Rows written to Redis.")
+PENDING_ROWS = _d("redis_pending_rows", "gauge", "Changed rows that Redis has not taken yet.")
+REDIS_ERRORS = _d("redis_errors_total", "counter", "Flushes that Redis did not take, to be retried.", "reason")
+KAFKA_ERRORS = _d("kafka_errors_total", "counter", "Errors of the Kafka client that it recovers from.", "partition")
+SKIPPED = _d("skipped_messages_total", "counter", "Messages lost to retention before they were read, skipped by choice.", "partition")
+STATE_PLAYS = _d("state_plays", "gauge", "Plays and events remembered.", "shard")
+STATE_BYTES = _d("state_bytes", "gauge", "Memory of the remembered plays.", "shard")
+STATE_ROWS = _d("state_rows", "gauge", "Rows kept.", "shard")
+BUILD = _d("build_info", "info", "What is running.", "version", "python", "bytewax")
+
+PIPELINE: Final = (
+    RECEIVED,
+    ACCEPTED,
+    REPEATED,
+    REJECTED,
+    INVALID_TRAFFIC,
+    CLOCK_SKEWED,
+    LAG,
+    PARTITION_WATERMARK,
+    WATERMARK,
+    LAST_FLUSH,
+    EVENT_TO_REDIS,
+    FLUSH_DURATION,
+    FLUSHED_ROWS,
+    PENDING_ROWS,
+    REDIS_ERRORS,
+    KAFKA_ERRORS,
+    SKIPPED,
+    STATE_PLAYS,
+    STATE_BYTES,
+    STATE_ROWS,
+    BUILD,
+)
+
+LATENCY_BUCKETS: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+FLUSH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class WeightedHistogram(Collector):
+    """A histogram whose observations have weights: thousands of pixels at once."""
+
+    def __init__(self, definition: Definition, buckets: tuple[float, ...]) -> None:
+        self._definition = definition
+        self._bounds = buckets
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float, weight: int = 1) -> None:
+        """`weight` observations of `value`."""
+        self._counts[bisect_left(self._bounds, value)] += weight
+        self._sum += value * weight
+
+    def collect(self) -> Iterator[Metric]:
+        """One family without labels."""
+        total = 0
+        buckets = []
+        for bound, count in zip([*map(str, self._bounds), "+Inf"], self._counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        yield HistogramMetricFamily(self._definition.name, self._definition.help, buckets=buckets, sum_value=self._sum)
+
+
+class Instruments:
+    """The pipeline's metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()
+        self.registry = registry = CollectorRegistry()
+
+        def counter(definition: Definition) -> Counter:
+            return Counter(definition.name, definition.help, definition.labels, registry=registry)
+
+        def gauge(definition: Definition) -> Gauge:
+            return Gauge(definition.name, definition.help, definition.labels, registry=registry)
+
+        self.received, self.accepted, self.repeated = counter(RECEIVED), counter(ACCEPTED), counter(REPEATED)
+        self.rejected, self.invalid_traffic = counter(REJECTED), counter(INVALID_TRAFFIC)
+        self.clock_skewed, self.skipped = counter(CLOCK_SKEWED), counter(SKIPPED)
+        self.lag, self.partition_watermark, self.watermark = gauge(LAG), gauge(PARTITION_WATERMARK), gauge(WATERMARK)
+        self.last_flush, self.pending_rows = gauge(LAST_FLUSH), gauge(PENDING_ROWS)
+        self.flushed_rows, self.redis_errors, self.kafka_errors = (
+            counter(FLUSHED_ROWS),
+            counter(REDIS_ERRORS),
+            counter(KAFKA_ERRORS),
+        )
+        self.state_plays, self.state_bytes, self.state_rows = gauge(STATE_PLAYS), gauge(STATE_BYTES), gauge(STATE_ROWS)
+        self.event_to_redis = WeightedHistogram(EVENT_TO_REDIS, LATENCY_BUCKETS)
+        self.flush_duration = WeightedHistogram(FLUSH_DURATION, FLUSH_BUCKETS)
+        registry.register(self.event_to_redis)
+        registry.register(self.flush_duration)
+        build = Info(BUILD.name.removesuffix("_info"), BUILD.help, registry=registry)
+        build.info(
+            {"version": version("audiopixel"), "python": platform.python_version(), "bytewax": version("bytewax")}
+        )
+
+
+@cache
+def instruments() -> Instruments:
+    """This process's instruments, made on first use."""
+    return Instruments()

@@ -1,0 +1,98 @@
+"""From settings to connections: the Kafka input and topics, files, and a worker's /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, cast
+
+from prometheus_client import start_http_server
+
+from connectors.files import NdjsonWriter
+from connectors.kafka import KafkaInput, KafkaWriter
+from flows.errors import SettingsError
+from flows.metrics import instruments
+from flows.settings import Settings
+
+
+def kafka_options(settings: Settings) -> dict[str, str]:
+    """librdkafka's options, secrets plain."""
+    return {name: value.get_secret_value() for name, value in settings.kafka_options.items()}
+
+
+def kafka_input(settings: Settings) -> KafkaInput:
+    """The topic of the pixels."""
+    start = settings.kafka_start
+    return KafkaInput(
+        settings.kafka_brokers,
+        [settings.kafka_topic],
+        start=int(start) if start.isdigit() else cast(Literal["earliest", "latest"], start),
+        options=kafka_options(settings),
+        on_lost=settings.kafka_on_lost,
+        group=settings.kafka_group,
+    )
+
+
+class TopicLines:
+    """A Kafka topic as an output; it has no position, being keyed so that repeats collapse."""
+
+    position = 0
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._writer = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))
+
+    def write(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Queue the messages."""
+        self._writer.write(items)
+
+    def flush(self) -> None:
+        """Wait until all are delivered."""
+        self._writer.flush(timedelta(seconds=30))
+
+    def close(self) -> None:
+        """Flush for the last time."""
+        self._writer.close()
+
+
+class FileLines:
+    """An NDJSON file as an output, cut back to `position` when resumed; the keys are in the values too."""
+
+    def __init__(self, path: Path, position: int | None) -> None:
+        self._writer = NdjsonWriter(str(path), position or 0)
+
+    @property
+    def position(self) -> int:
+        """Bytes written."""
+        return self._writer.position
+
+    def write(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Append the messages."""
+        self._writer.write([value for _, value in items])
+
+    def flush(self) -> None:
+        """Put all on the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
+
+
+def serve_metrics(settings: Settings) -> int | None:
+    """Serve this process's /metrics; a port that is taken (by another process of the cluster) moves up by one. Returns the port.
+
+    Raises:
+        SettingsError: none of 64 ports is free.
+    """
+    if settings.metrics_port == 0:
+        return None
+    for port in range(settings.metrics_port, settings.metrics_port + 64):
+        try:
+            start_http_server(port, settings.metrics_host, instruments().registry)
+        except OSError:
+            continue
+        return port
+    raise SettingsError(
+        f"no free port for /metrics from {settings.metrics_port} on {settings.metrics_host}: set AUDIOPIXEL_METRICS_PORT"
+    )

@@ -1,0 +1,138 @@
+"""The dataflow, on one page.
+
+```
+ intake ─┬─ shard ──► plays ─┬─ to_rows ──► rows ─┬──► redis      rows, fenced absolute values
+         │  pixels, ticks    │  increments        └──► minutes    placement-minutes
+         │                   ├─ settled ──┐
+         ├─ receipts ────────┼────────────┴► ledger ──► redis     received = accepted + repeated + rejected
+         └─ refused ─────────┴─ late ─────────────────► rejected  dead letters
+```
+
+Guarantee. State, source positions and what was counted are of one snapshot, so every pixel in the log counts exactly once in the numbers, whatever dies
+and however often. Redis rows are absolute and fenced: after a crash readers see nothing until the replay has passed what they had. Dead letters and
+minutes are at least once, keyed so that repeats collapse; files under `replay --out` are cut back to the snapshot. Limits: what Kafka has deleted before
+it was read is lost (the flow stops, or counts what it skips when told to); a Redis failover that loses acknowledged writes shows older rows for up to one flush.
+
+Run it with `audiopixel run`, or on a cluster with `python -m bytewax.run flows.pixels:flow -r DIR -i N -a HOST:PORT;HOST:PORT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from flows.batches import SCOPES
+from flows.events import TOO_LATE, Rejection, letter
+from flows.intake import Output, Receipt
+from flows.outputs import TopicLines, kafka_input, serve_metrics
+from flows.settings import Settings, load, ms
+from flows.shards import Late, RowBatch
+from flows.steps import (
+    ForShard,
+    LedgerLogic,
+    LinesSink,
+    PixelSource,
+    PlaysLogic,
+    PlaysOut,
+    RedisSink,
+    RowsLogic,
+    RowsOut,
+    Settled,
+    Stop,
+    shard_key,
+)
+
+STEPS = ("intake", "plays", "rows", "ledger", "redis", "rejected", "minutes")
+"""Steps with state: their names are keys of the recovery store, and never change."""
+
+Messages = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Where the flow's outputs go; None: not wanted."""
+
+    redis: RedisSink
+    rejected: LinesSink | None = None
+    minutes: LinesSink | None = None
+
+
+def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
+    """Wire the flow; connects to nothing."""
+    keys = [shard_key(shard) for shard in range(settings.shards)]
+
+    def shard(output: Output) -> Iterable[tuple[str, ForShard]]:
+        yield from ((keys[index], ForShard(index, pixels)) for index, pixels in output.pixels)
+        if output.receipt is not None:
+            yield from ((key, ForShard(index, output.receipt.tick)) for index, key in enumerate(keys))
+
+    def receipt(output: Output) -> tuple[str, Receipt | Settled] | None:
+        return None if output.receipt is None else ("ledger", output.receipt)
+
+    def refused(output: Output) -> tuple[str, Messages] | None:
+        return ("all", output.letters) if output.letters else None
+
+    def late(item: tuple[str, PlaysOut]) -> tuple[str, Messages] | None:
+        return ("all", [late_letter(one) for one in item[1].late]) if item[1].late else None
+
+    def to_rows(item: tuple[str, PlaysOut]) -> Iterable[tuple[str, RowBatch]]:
+        return ((keys[batch.to], batch) for batch in item[1].batches)
+
+    def settled(item: tuple[str, PlaysOut]) -> tuple[str, Receipt | Settled] | None:
+        out = item[1]
+        return None if out.cut is None else ("ledger", Settled(out.index, out.cut, out.outcomes))
+
+    def minutes(item: tuple[str, RowsOut]) -> tuple[str, Messages] | None:
+        return ("all", item[1].minutes) if item[1].minutes else None
+
+    flow = Dataflow("audiopixel")
+    outputs = op.input("intake", flow, source)
+    for_shards = op.flat_map("shard", outputs, shard)
+    plays = op.stateful_batch("plays", for_shards, lambda state: PlaysLogic(settings, state))
+    for_rows = op.flat_map("to_rows", plays, to_rows)
+    wanted = sinks.minutes is not None
+    rows = op.stateful_batch("rows", for_rows, lambda state: RowsLogic(settings, wanted, state))
+    accounts = op.merge(
+        "accounts", op.filter_map("receipts", outputs, receipt), op.filter_map("settled", plays, settled)
+    )
+    ledger = op.stateful_batch("ledger", accounts, lambda state: LedgerLogic(settings, state))
+    row_flushes = op.map("row_flushes", rows, lambda item: ("all", item[1].flush))
+    op.output("redis", op.merge("flushes", row_flushes, ledger), sinks.redis)
+    if sinks.rejected is not None:
+        letters = op.merge(
+            "letters", op.filter_map("refused", outputs, refused), op.filter_map("late", plays, late)
+        )
+        op.output("rejected", letters, sinks.rejected)
+    if sinks.minutes is not None:
+        op.output("minutes", op.filter_map("due", rows, minutes), sinks.minutes)
+    return flow
+
+
+def late_letter(late: Late) -> tuple[bytes, bytes]:
+    """The dead letter of a pixel that came when its minute was final."""
+    names = zip(("placement_id", "campaign_id", *SCOPES[2:]), late.combo, strict=True)
+    kept = {name: value for name, value in names if value is not None}
+    return letter(
+        late.sender, late.position, Rejection(TOO_LATE, None, {"event": {"event": late.event, "ts": late.ts_ms, **kept}})
+    )
+
+
+def flow() -> Dataflow:
+    """The flow of the settings: Kafka in; Redis, dead letters and minutes out."""
+    settings = load()
+    source = kafka_input(settings)
+    stop = Stop(ms(settings.flush_interval))
+    stop.on_signal()
+    serve_metrics(settings)
+    return build(
+        PixelSource(source, settings, settings.secret_listener_key(), stop),
+        Sinks(
+            RedisSink(settings, source),
+            LinesSink(lambda _: TopicLines(settings, settings.kafka_rejected_topic)),
+            LinesSink(lambda _: TopicLines(settings, settings.kafka_minutes_topic)),
+        ),
+        settings,
+    )

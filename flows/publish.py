@@ -1,0 +1,257 @@
+"""What reaches Redis: once a tick the rows that changed, absolute, whole, and never behind what was there before.
+
+A flush is written in this order: the positions that it covers, the rows, the ledger and the index, `meta`, the message to
+subscribers. So whoever takes over knows how far the log must have been replayed before its numbers may be shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Final, NamedTuple
+
+import msgspec
+import structlog
+
+from connectors.redis import (
+    Client,
+    FencedHash,
+    Outcome,
+    RedisUnavailable,
+    Row,
+    RowStore,
+    Superseded,
+    connect,
+    emptied,
+    mark,
+)
+from connectors.stream import ConnectError
+from flows import ledger, rows
+from flows.batches import SCOPES
+from flows.clock import Cut
+from flows.errors import AudiopixelError, SettingsError
+from flows.ledger import Account
+from flows.metrics import instruments
+from flows.settings import Settings, ms
+
+SCHEMA: Final = 1
+META_FIELDS: Final = ("schema", "watermark_ms", "flushed_ms", "flow_version", "conversions_pending", "unattributed")
+LAYOUTS: Final = {
+    "row": FencedHash(rows.FIELDS),
+    "partition": FencedHash(ledger.FIELDS),
+    "positions": FencedHash(("positions", "watermark_ms", "run")),
+    "meta": FencedHash(META_FIELDS),
+}
+LONGEST_PAUSE_S: Final = 15.0
+PATIENCE_S: Final = 60.0
+"""How long a finished log waits for Redis before it gives up."""
+
+
+class Flush(NamedTuple):
+    """What one row shard, or the ledger (shard -1), has for one cut."""
+
+    shard: int
+    cut: Cut
+    rows: list[rows.Row]
+    accounts: list[Account]
+    arrivals: list[tuple[float, int]]
+
+
+def row_key(namespace: str, scope: str, name: str) -> str:
+    """The key of a row."""
+    return f"{namespace}:{scope}:{{{name}}}"
+
+
+@dataclass
+class Publisher:
+    """Writes flushes, and holds back what is behind the last flush of an earlier execution.
+
+    Args:
+        partitions: the flow's source partitions.
+        resumed: whether the flow's state was restored.
+        recompute: begin a new generation instead of following the one in Redis.
+    """
+
+    settings: Settings
+    partitions: Sequence[str]
+    resumed: bool
+    recompute: bool = False
+    clock_s: Callable[[], float] = time.time
+    _client: Client | None = None
+    _store: RowStore | None = None
+    _covered: dict[str, int] = field(default_factory=dict)
+    _images: dict[str, Row] = field(default_factory=dict)
+    _pending: dict[str, Row] = field(default_factory=dict)
+    _arrivals: list[tuple[float, int]] = field(default_factory=list)
+    _marked: str | None = None
+    _retry_at_s: float = 0.0
+    _pause_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._log = structlog.get_logger("publish")
+        namespace = self.settings.namespace
+        self._positions_key, self._fence_key = f"{namespace}:positions", f"{namespace}:fence"
+        self._meta_key, self._marker_key = f"{namespace}:meta", f"{namespace}:marker"
+
+    def open(self) -> None:
+        """Connect, take a fence, and take over from whoever wrote before.
+
+        Raises:
+            ConnectError: Redis cannot be reached or refuses.
+            SettingsError: it holds the numbers of another log.
+        """
+        url, timeout = self.settings.redis_url.get_secret_value(), self.settings.redis_timeout
+        try:
+            self._client = connect(url, timeout=timeout)
+            self._store = RowStore(self._client, LAYOUTS)
+            held = self._client.hgetall(self._positions_key)
+            generation = int(held.get("generation", 1)) + (self.recompute and bool(held))
+            self._fence = self._store.take_fence(self._fence_key)
+            held = self._store.claim(self._positions_key, generation, self._fence)
+        except RedisUnavailable as error:
+            raise ConnectError(f"Redis does not serve ({error.reason}): {error}") from None
+        self._generation = generation
+        positions = msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
+        if not self.recompute:
+            foreign = sorted(set(positions) - set(self.partitions))
+            if foreign:
+                raise SettingsError(
+                    f"Redis ({self.settings.namespace}) holds numbers of {', '.join(foreign[:3])}, which this flow does not read: "
+                    "give it a Redis or a namespace of its own, or say --recompute to begin a new generation"
+                )
+            self._covered = positions
+        self._log.info("publishing", fence=self._fence, generation=generation, behind=self._covered or None)
+
+    def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
+        """Everything that the shards have for one cut.
+
+        Raises:
+            AudiopixelError: another execution took over, or the log ended before what Redis already holds.
+        """
+        rev = cut.number
+        for flush in flushes:
+            for row in flush.rows:
+                self._take(self._row(row, rev))
+            for account in flush.accounts:
+                self._take(self._account(account, cut, rev))
+            self._arrivals += flush.arrivals
+        metrics = instruments()
+        metrics.watermark.set(cut.watermark_ms / 1000)
+        metrics.pending_rows.set(len(self._pending))
+        if self._behind(cut):
+            if cut.ended:
+                raise SettingsError(
+                    "the log ended before the positions that Redis already holds: it is another or a shorter log; "
+                    "give it a Redis or a namespace of its own, or say --recompute to begin a new generation"
+                )
+            return
+        self._covered = {}
+        if self.clock_s() >= self._retry_at_s:
+            self._try(cut, rev)
+        deadline_s = self.clock_s() + PATIENCE_S
+        while cut.ended and self._pending:
+            if self.clock_s() > deadline_s:
+                raise AudiopixelError(
+                    f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: {len(self._pending)} rows are missing"
+                )
+            time.sleep(min(0.2, self._pause_s))
+            self._try(cut, rev)
+
+    def _behind(self, cut: Cut) -> bool:
+        """Whether an earlier execution has published more of the log than this one has read yet."""
+        at = dict(cut.positions)
+        return any(at.get(partition, 0) < position for partition, position in self._covered.items())
+
+    def _take(self, row: Row) -> None:
+        self._pending[row.key] = self._images[row.key] = row
+
+    def _row(self, row: rows.Row, rev: int) -> Row:
+        namespace = self.settings.namespace
+        return Row(
+            row_key(namespace, row.scope, row.name),
+            "row",
+            row.packed,
+            self._generation,
+            self._fence,
+            rev,
+            ms(self.settings.row_ttl),
+            f"{namespace}:index:{row.scope}",
+            row.name,
+            row.latest_ms,
+        )
+
+    def _account(self, account: Account, cut: Cut, rev: int) -> Row:
+        values = [account.counts[name] for name in ledger.COUNTS]
+        values += [account.position, account.watermark_ms, cut.watermark_ms]
+        key = row_key(self.settings.namespace, "partition", account.partition)
+        return self._plain(key, "partition", values, rev)
+
+    def _plain(self, key: str, layout: str, values: list[int | str | None] | list[int], rev: int) -> Row:
+        return Row(key, layout, LAYOUTS[layout].pack(values), self._generation, self._fence, rev)
+
+    def _try(self, cut: Cut, rev: int) -> None:
+        started_s = self.clock_s()
+        metrics = instruments()
+        try:
+            self._write(cut, rev)
+        except RedisUnavailable as error:
+            metrics.redis_errors.labels(error.reason).inc()
+            self._pause_s = min(LONGEST_PAUSE_S, max(0.1, 2 * self._pause_s))
+            self._retry_at_s = self.clock_s() + self._pause_s
+            self._log.warning("redis does not take rows", reason=error.reason, pending=len(self._pending), again_in_s=self._pause_s)
+            return
+        except Superseded as error:
+            raise AudiopixelError(
+                f"another execution took over {self.settings.namespace} (fence {self._fence} is no longer the newest): "
+                "this one stops; two flows must not share a namespace"
+            ) from error
+        if self._pause_s:
+            self._log.info("redis takes rows again")
+        self._pause_s = self._retry_at_s = 0.0
+        now_s = self.clock_s()
+        metrics.pending_rows.set(0)
+        metrics.last_flush.set(now_s)
+        metrics.flush_duration.observe(now_s - started_s)
+        for arrived_ms, pixels in self._arrivals:
+            metrics.event_to_redis.observe(max(0.0, now_s - arrived_ms / 1000), pixels)
+        self._arrivals = []
+
+    def _write(self, cut: Cut, rev: int) -> None:
+        assert self._client is not None
+        assert self._store is not None
+        if self._marked is not None and emptied(self._client, self._marker_key, self._marked):
+            self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
+            self._store.raise_fence(self._fence_key, self._fence)
+            self._pending = dict(self._images)
+        run = f"{self._fence}"
+        first = self._plain(
+            self._positions_key,
+            "positions",
+            [msgspec.json.encode(dict(cut.positions)).decode(), cut.watermark_ms, run],
+            rev,
+        )
+        now_ms = int(self.clock_s() * 1000)
+        meta = [SCHEMA, cut.watermark_ms, now_ms, version("audiopixel"), 0, 0]
+        landing = list(self._pending.values())
+        placements = [row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"]
+        message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
+        outcomes = self._store.write(
+            landing,
+            first=first,
+            last=[self._plain(self._meta_key, "meta", meta, rev)],
+            publish=(f"{self.settings.namespace}:updates", message),
+        )
+        if Outcome.SUPERSEDED in outcomes:
+            raise Superseded(self._positions_key)
+        if self._marked is None:
+            self._marked = run
+            mark(self._client, self._marker_key, run)
+        self._pending = {}
+        instruments().flushed_rows.inc(len(landing))
+
+    def close(self) -> None:
+        """Let go of Redis."""
+        if self._client is not None:
+            self._client.close()

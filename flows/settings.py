@@ -1,0 +1,179 @@
+"""All settings, in one frozen object: from the environment (`AUDIOPIXEL_…`), then a TOML file, then the defaults.
+
+Durations are written as ISO 8601 (`PT10M`), as `00:10:00`, or in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from flows.errors import SettingsError
+
+PREFIX = "AUDIOPIXEL_"
+
+
+class Settings(BaseSettings):
+    """What a flow needs to know. Unknown names are refused, secrets are never printed."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+
+    kafka_brokers: str = Field("127.0.0.1:9092", description="host:port[,host:port…] of the Kafka brokers")
+    kafka_topic: str = Field("audio-pixels", description="topic of the pixels")
+    kafka_rejected_topic: str = Field("audio-pixels-rejected", description="topic of the dead letters")
+    kafka_minutes_topic: str = Field("placement-minutes", description="topic of the placements' minutes, compactable")
+    kafka_start: str = Field("earliest", description="where to start without saved positions: earliest, latest or epoch ms")
+    kafka_on_lost: Literal["stop", "earliest", "latest"] = Field(
+        "stop", description="when the saved position is no longer in the log: stop, or skip (counted)"
+    )
+    kafka_options: dict[str, SecretStr] = Field(
+        default_factory=dict, description="further librdkafka options (SASL, TLS…), as JSON in the environment"
+    )
+    kafka_group: str = Field("audiopixel", description="group under which positions are reported to lag tools")
+
+    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Redis >= 7 or Valkey >= 8, node or cluster")
+    redis_timeout: timedelta = Field(timedelta(seconds=2), description="of one call")
+    row_ttl: timedelta = Field(timedelta(hours=48), description="how long a row stays in Redis after its last change")
+    namespace: str = Field("audiopixel:v1", description="prefix of every Redis key", pattern=r"^[A-Za-z0-9:_-]+$")
+    flush_interval: timedelta = Field(timedelta(seconds=1), description="of changed rows; also the length of a tick")
+    minutes_interval: timedelta = Field(timedelta(seconds=10), description="least time between two provisional values of a minute")
+
+    listener_key: SecretStr | None = Field(None, description="secret of the keyed hash that stands for a listener, 16 to 64 bytes")
+    consent: Literal["required", "assumed"] = Field("required", description="what a pixel without `consent` means")
+
+    out_of_orderness: timedelta = Field(timedelta(seconds=10), description="how far the watermark stays behind the greatest event time")
+    allowed_lateness: timedelta = Field(timedelta(minutes=10), description="how long a minute stays provisional after its end")
+    horizon: timedelta = Field(timedelta(minutes=30), description="how long plays and events are remembered behind the watermark")
+    conversion_horizon: timedelta = Field(timedelta(days=60), description="how long conversions are remembered")
+    quiet: timedelta = Field(timedelta(seconds=60), description="how far behind the elapsed time a quiet partition advances")
+    mature_after: timedelta = Field(timedelta(seconds=90), description="age of a start minute from which its rate is mature")
+    timezone: str = Field("Europe/London", description="calendar of the `1d` window")
+
+    shards: int = Field(32, ge=1, le=1024, description="packed shards of state; part of the recovery store's format")
+    recovery_dir: Path | None = Field(Path("recovery"), description="where snapshots go; made on first use")
+    epoch_interval: timedelta = Field(timedelta(seconds=10), description="between snapshots")
+    batch_messages: int = Field(20_000, ge=1, description="messages at most a batch of one partition")
+    linger: timedelta = Field(timedelta(milliseconds=100), description="how long a partition that is not busy gathers a batch")
+
+    reject_share: float = Field(0.5, gt=0, le=1, description="share of rejected messages at which the flow stops")
+    reject_least: int = Field(10_000, ge=1, description="messages from which on that share is judged")
+
+    metrics_port: int = Field(9464, ge=0, le=65535, description="port of a worker's /metrics; further processes add their number; 0: none")
+    metrics_host: str = Field("127.0.0.1", description="address that /metrics and the exporter listen on")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"no such time zone: {name!r}") from error
+        return name
+
+    @field_validator("listener_key")
+    @classmethod
+    def _key_length(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not 16 <= len(key.get_secret_value().encode()) <= 64:
+            raise ValueError("takes 16 to 64 bytes")
+        return key
+
+    @field_validator("kafka_start")
+    @classmethod
+    def _start(cls, start: str) -> str:
+        if start not in ("earliest", "latest") and not start.isdigit():
+            raise ValueError("takes earliest, latest or epoch milliseconds")
+        return start
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the file."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values())
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """Of the calendar day."""
+        return ZoneInfo(self.timezone)
+
+    def secret_listener_key(self) -> bytes:
+        """The key of the listeners' hash.
+
+        Raises:
+            SettingsError: there is none; a made-up one would make every restart forget its listeners.
+        """
+        if self.listener_key is None:
+            raise SettingsError(
+                f"{PREFIX}LISTENER_KEY is not set: listeners are known by a keyed hash alone. "
+                "Set it to 16 to 64 secret bytes (python -c 'import secrets; print(secrets.token_hex(16))') and keep it"
+            )
+        return self.listener_key.get_secret_value().encode()
+
+
+def _file() -> Path | None:
+    name = os.environ.get(f"{PREFIX}CONFIG")
+    return Path(name) if name else Path("audiopixel.toml") if Path("audiopixel.toml").exists() else None
+
+
+def _file_values() -> dict[str, Any]:
+    path = _file()
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def load(**values: Any) -> Settings:
+    """The settings in force, `values` first.
+
+    Raises:
+        SettingsError: names each setting that is wrong, and where it came from, without its value.
+    """
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {f"{PREFIX}CONFIG"}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"no such setting: {', '.join(unknown)}; `audiopixel config` lists all")
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            name = str(problem["loc"][0]) if problem["loc"] else "?"
+            lines.append(f"{PREFIX}{name.upper()} (from {source(name, values)}): {problem['msg']}")
+        raise SettingsError("; ".join(lines)) from None
+
+
+def source(name: str, values: dict[str, Any] | None = None) -> str:
+    """Where a setting's value comes from: an argument, the environment, the file, or the default."""
+    if values and name in values:
+        return "an argument"
+    if f"{PREFIX}{name}".upper() in os.environ:
+        return "the environment"
+    if name in _file_values():
+        return str(_file())
+    return "the default"
+
+
+def ms(duration: timedelta) -> int:
+    """Whole milliseconds of a duration."""
+    return duration // timedelta(milliseconds=1)
