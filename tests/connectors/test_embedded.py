@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from redis_support import eventually
 
 from connectors import embedded
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
@@ -29,13 +30,6 @@ from connectors.stream import ConnectError
 ONCE = Retry(NoBackoff(), 0)
 KINDS = [EmbeddedValkey, EmbeddedBroker]
 Kind = type[EmbeddedValkey] | type[EmbeddedBroker]
-
-
-def eventually(holds: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture

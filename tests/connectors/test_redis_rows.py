@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import random
-import shutil
-import socket
 import threading
-import time
-import traceback
 import uuid
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from redis import Redis, RedisCluster
+from redis import RedisCluster
+from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_cluster, held, row
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import (
@@ -32,33 +28,8 @@ from connectors.redis import (
     read_rows,
     scan_index,
 )
-from connectors.redis_client import check_version, failures
+from connectors.redis_client import failures
 from connectors.stream import ConnectError
-
-TIMEOUT = timedelta(seconds=2)
-ROW = FencedHash(["5m.impressions", "1h.rate", "station"])
-WIDE = FencedHash([f"f{i}" for i in range(100)])
-LAYOUTS = {"row": ROW, "wide": WIDE}
-DEBIAN = shutil.which("redis-server")
-
-
-def eventually(holds: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.02)
-
-
-def form_cluster(*nodes: EmbeddedValkey) -> None:
-    """Split all slots evenly over the nodes, and wait until each knows it."""
-    clients: list[Any] = [Redis(port=node.port, decode_responses=True) for node in nodes]
-    bounds = [16_384 * i // len(nodes) for i in range(len(nodes) + 1)]
-    for i, client in enumerate(clients):
-        client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
-        client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
-    for client in clients:
-        eventually(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")  # noqa: B023 (called at once)
-        client.close()
 
 
 @pytest.fixture(
@@ -94,20 +65,6 @@ def store(client: Client) -> RowStore:
 @pytest.fixture
 def key() -> str:
     return f"test:{{{uuid.uuid4().hex}}}"
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedValkey]:
-    with EmbeddedValkey() as server:
-        yield server
-
-
-def row(key: str, version: tuple[int, int, int], impressions: int | None = 1, **more: Any) -> Row:
-    return Row(key, "row", ROW.pack([impressions, "0.100000", "radio \u00e9"]), *version, **more)
-
-
-def held(client: Client, key: str) -> dict[str, str]:
-    return read_rows(client, [key])[0]
 
 
 def test_a_row_is_all_its_fields_and_its_version(client: Client, store: RowStore, key: str) -> None:
@@ -361,169 +318,3 @@ def test_a_layout_of_3000_fields_works(client: Client, key: str) -> None:
 def test_a_layout_that_could_not_be_written_is_refused(fields: list[str]) -> None:
     with pytest.raises(ValueError, match="not a layout"):
         FencedHash(fields)
-
-
-def test_a_killed_server_is_unavailable_and_after_its_restart_all_works(server: EmbeddedValkey) -> None:
-    client = connect(server.url, timeout=TIMEOUT)
-    store = RowStore(client, LAYOUTS)
-    mark(client, "mark", "run 1")
-    store.write([row("k", (1, 1, 1))])
-    server.kill()
-    for attempt in (
-        lambda: store.write([row("k", (1, 1, 2))]),
-        lambda: store.take_fence("f"),
-        lambda: read_rows(client, ["k"]),
-        lambda: scan_index(client, "i"),
-        lambda: emptied(client, "mark", "run 1"),
-    ):
-        with pytest.raises(RedisUnavailable) as caught:
-            attempt()
-        assert caught.value.reason == "connection"
-    server.start()
-    assert emptied(client, "mark", "run 1")
-    assert store.write([row("k", (1, 1, 2))]) == [Outcome.LANDED]
-
-
-def test_a_hung_server_times_out_once_and_what_it_applies_late_overwrites_nothing(
-    server: EmbeddedValkey,
-) -> None:
-    patient = connect(server.url, timeout=TIMEOUT)
-    hasty = connect(server.url, timeout=timedelta(seconds=0.3))
-    RowStore(patient, LAYOUTS).write([row("taken", (1, 2, 1), 2)])
-    RowStore(hasty, LAYOUTS).write([row("free", (1, 1, 1), 0)])  # loads the script
-    server.pause()
-    began = time.monotonic()
-    with pytest.raises(RedisUnavailable) as caught:
-        RowStore(hasty, LAYOUTS).write([row("taken", (1, 1, 9), 1), row("free", (1, 1, 2), 1)])
-    assert caught.value.reason == "timeout"
-    assert time.monotonic() - began < 1.5
-    server.resume()
-    eventually(lambda: held(patient, "free")["5m.impressions"] == "1")
-    assert held(patient, "taken")["5m.impressions"] == "2"
-
-
-def test_a_primary_turned_replica_is_left_for_a_new_connection(server: EmbeddedValkey) -> None:
-    client = connect(server.url, timeout=TIMEOUT)
-    assert isinstance(client, Redis)
-    store = RowStore(client, LAYOUTS)
-    store.write([row("k", (1, 1, 1))])
-    before = client.client_id()
-    with Redis(port=server.port) as operator:
-        operator.replicaof("127.0.0.1", 1)
-        with pytest.raises(RedisUnavailable) as caught:
-            store.write([row("k", (1, 1, 2))])
-        assert caught.value.reason == "readonly"
-        assert client.client_id() != before
-        operator.replicaof("NO", "ONE")
-    assert store.write([row("k", (1, 1, 2))]) == [Outcome.LANDED]
-
-
-def test_a_full_server_is_unavailable_and_keeps_the_row_as_it_was(server: EmbeddedValkey) -> None:
-    client = connect(server.url, timeout=TIMEOUT)
-    store = RowStore(client, LAYOUTS)
-    store.write([row("k", (1, 1, 1), 1)])
-    client.config_set("maxmemory", "1")
-    with pytest.raises(RedisUnavailable) as caught:
-        store.write([Row("k", "wide", WIDE.pack([2] * 100), 1, 1, 2)])
-    assert caught.value.reason == "oom"
-    assert held(client, "k")["5m.impressions"] == "1"
-    client.config_set("maxmemory", "0")
-    assert store.write([Row("k", "wide", WIDE.pack([2] * 100), 1, 1, 2)]) == [Outcome.LANDED]
-
-
-def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None:
-    with EmbeddedValkey({"cluster-enabled": "yes"}) as one, EmbeddedValkey({"cluster-enabled": "yes"}) as two:
-        form_cluster(one, two)
-        client: Any = connect(one.url, timeout=TIMEOUT)
-        store = RowStore(client, LAYOUTS)
-        rows = [row(f"k:{{{i}}}", (1, 1, 1), i, index_key="i", member=str(i), score=i) for i in range(600)]
-        mark(client, "mark", "run 1")
-        assert set(store.write(rows, first=rows[0], last=rows[-1:], publish=("c", "x"))[1:]) == {
-            Outcome.LANDED
-        }
-        with Redis(port=one.port) as first, Redis(port=two.port) as second:
-            assert min(first.dbsize(), second.dbsize()) > 200
-            assert [r["5m.impressions"] for r in read_rows(client, [r.key for r in rows])] == [
-                str(i) for i in range(600)
-            ]
-            # An empty slot changes hands behind the client's back.
-            slot = client.keyslot("{foo}")
-            owner, other = (first, second) if slot < 8_192 else (second, first)
-            new = other.execute_command("CLUSTER MYID").decode()
-            for node in (other, owner):
-                node.execute_command("CLUSTER SETSLOT", slot, "NODE", new)
-            assert store.write([row("{foo}", (1, 1, 1), 7)]) == [Outcome.LANDED]
-            assert other.exists("{foo}")
-            assert not emptied(client, "mark", "run 1")
-            second.flushall()
-            assert emptied(client, "mark", "run 1")
-        two.kill()
-        with pytest.raises(RedisUnavailable):
-            store.write([r._replace(rev=2) for r in rows])
-        two.start()
-        eventually(lambda: _writes(store, [r._replace(rev=3) for r in rows]))
-
-
-def _writes(store: RowStore, rows: list[Row]) -> bool:
-    try:
-        return set(store.write(rows)) <= {Outcome.LANDED, Outcome.SAME}
-    except RedisUnavailable:
-        return False
-
-
-SECRET = "hunter2"
-
-
-@pytest.mark.parametrize(
-    ("template", "says"),
-    [
-        ("redis://:{wrong}@127.0.0.1:{port}/0", "refuses the login"),
-        ("redis://bidder:{wrong}@127.0.0.1:{port}/0", "refuses the login"),
-        ("redis://127.0.0.1:{port}/0", "refuses the login"),
-        ("redis://:{secret}@127.0.0.1:1/0", "cannot be reached.*start it"),
-        ("redis://:{secret}@host.invalid:{port}/0", "cannot be reached"),
-        ("redis://:{secret}@127.0.0.1:{port}/0?nonsense=1", "not ready.*nonsense"),
-        ("redis://:a@{secret}@127.0.0.1:{port}/0", "malformed"),
-        ("redis://:a/{secret}@127.0.0.1:{port}/0", "malformed"),
-        ("redis://:a#{secret}@127.0.0.1:{port}/0", "malformed"),
-        ("redis://:a?{secret}@127.0.0.1:{port}/0", "malformed"),
-        ("redis://:{secret}", "malformed"),
-        ("http://:{secret}@127.0.0.1:{port}", "malformed"),
-    ],
-)
-def test_a_failed_connection_says_why_in_one_line_without_the_password(template: str, says: str) -> None:
-    with EmbeddedValkey({"requirepass": SECRET}) as server:
-        client = connect(f"redis://:{SECRET}@127.0.0.1:{server.port}/0", timeout=TIMEOUT)
-        assert SECRET not in f"{client!r}"
-        with pytest.raises(ConnectError, match=says) as caught:
-            connect(template.format(port=server.port, secret=SECRET, wrong=f"{SECRET}!"), timeout=TIMEOUT)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert SECRET not in message
-    assert SECRET not in "".join(traceback.format_exception(caught.value))
-
-
-def test_a_server_that_never_answers_is_named_within_the_timeout() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        began = time.monotonic()
-        with pytest.raises(ConnectError, match=rf"127\.0\.0\.1:{port}.*does not answer within 0\.3 s"):
-            connect(f"redis://127.0.0.1:{port}", timeout=timedelta(seconds=0.3))
-        assert time.monotonic() - began < 2
-
-
-@pytest.mark.parametrize(
-    ("info", "fits"),
-    [
-        ({"redis_version": "6.2.14"}, False),
-        ({"redis_version": "7.0.15"}, True),
-        ({"redis_version": "7.2.4", "valkey_version": "7.2.9"}, False),
-        ({"redis_version": "7.2.4", "valkey_version": "8.0.1"}, True),
-    ],
-)
-def test_redis_before_7_and_valkey_before_8_are_refused(info: dict[str, str], fits: bool) -> None:
-    if fits:
-        check_version(info, "Redis")
-    else:
-        with pytest.raises(ConnectError, match="too old"):
-            check_version(info, "Redis")
