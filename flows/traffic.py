@@ -6,10 +6,10 @@
                  └─► rubbish: malformed, invalid, unknown                               ┘        └─► Ledger
 ```
 
-Every call's outcome is beyond doubt, so that the ledger needs no copy of the flow's rules. With the default settings of
-a flow (10 s disorder, 10 min allowed lateness, 30 min horizon): what is late arrives within 8 min of its play's start, or is
-of a play unseen before and 15 min old or more; a repeat arrives within 18 min of the first; all pixels of a play, and
-a conversion with its retries, are in one partition.
+Every call's outcome is beyond doubt, so that the ledger needs no copy of the flow's rules. With the default
+settings of a flow (10 s disorder, 10 min allowed lateness, 30 min horizon): what is late arrives within 8 min
+of its play's start, or is of a play unseen before and 15 min old or more; a repeat arrives within 18 min of
+the first; all pixels of a play, and a conversion with its retries, are in one partition.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import json
 import math
 from bisect import bisect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
@@ -28,98 +27,13 @@ import msgspec
 import numpy as np
 
 from flows.rubbish import invalid, malformed, unknown
-from flows.truth import MINUTE_MS, Ledger, PlayTruth, Truth
+from flows.scene import AGENTS, BOTS, DURATIONS_MS, MACROS, Placement, Trouble, new_placements
+from flows.truth import DAY_MS, MINUTE_MS, Ledger, PlayTruth, Truth
 
-DAY_MS: Final = 86_400_000
-DURATIONS_MS: Final = (15_000, 20_000, 30_000, 30_000, 60_000)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILESTONES: Final = ("firstQuartile", "midpoint", "thirdQuartile", "complete")
-_PLATFORMS: Final = ("spotify", "acast", "global-player", "tunein", "programmatic")
 _TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")
-_AGENTS: Final = (
-    "Spotify/8.9.10 iOS/17.4 (iPhone14,5)",
-    "AppleCoreMedia/1.0.0.21E236 (iPhone; U; CPU OS 17_4 like Mac OS X; en_us)",
-    "Overcast/3.0 (+http://overcast.fm/; iOS podcast app)",
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0 Safari/537.36",
-    "[USERAGENT]",
-)
-_BOTS: Final = (
-    "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
-    "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
-    "AudioCRAWLER 1.1",
-    "Baiduspider-render/2.0",
-)
-_MACROS: Final = ("[X]", "%5BX%5D", "${X}", "{x}", "@X@", "-1", "-2")
 _TRIAL_PLAYS: Final = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """How often what goes wrong goes wrong: probabilities, a play unless said otherwise.
-
-    Attributes:
-        repeats: a pixel is retried, seconds to 18 min later; `refires`: the player calls it again under another `event_id`.
-        late: all of a play arrives up to 6 min late; `late_pixels`: one pixel does; `too_late`: a play arrives 15 to 25 min late.
-        disorder_ms: the longest delay of a pixel that is not late, in ms.
-        clock_ahead, clock_behind: by years; `clock_off`: by up to 3 min.
-        malformed, invalid, unknown: further calls, a call.
-        macros: an optional field is an unreplaced macro; `foreign`: another JSON writer, RFC 3339 times, unknown fields.
-        bots, no_consent, absent_consent: of its listener; `withdrawn`: consent ends during the play.
-        lost_starts; lost_milestones: a milestone; `unheard`: delivered and never started; `errors`: failed to start.
-        no_play_id: the player sends none; `shared_ids`: all its pixels have one `event_id`; `no_received_at`: a pixel.
-        skips (a play left early), mutes, pauses, progress, clicks, conversions: not trouble, but rare.
-    """
-
-    repeats: float = 0.01
-    refires: float = 0.003
-    late: float = 0.01
-    late_pixels: float = 0.005
-    too_late: float = 0.002
-    disorder_ms: int = 5000
-    clock_ahead: float = 0.001
-    clock_behind: float = 0.0005
-    clock_off: float = 0.01
-    malformed: float = 0.0005
-    invalid: float = 0.0005
-    unknown: float = 0.0003
-    macros: float = 0.01
-    foreign: float = 0.02
-    bots: float = 0.03
-    no_consent: float = 0.15
-    absent_consent: float = 0.05
-    withdrawn: float = 0.005
-    lost_starts: float = 0.01
-    lost_milestones: float = 0.02
-    unheard: float = 0.03
-    errors: float = 0.005
-    no_play_id: float = 0.04
-    shared_ids: float = 0.01
-    no_received_at: float = 0.02
-    skips: float = 0.6
-    mutes: float = 0.03
-    pauses: float = 0.03
-    progress: float = 0.02
-    clicks: float = 0.01
-    conversions: float = 0.01
-
-    @classmethod
-    def none(cls) -> Trouble:
-        """Plain traffic: impressions, starts and milestones, in order."""
-        return cls(**dict.fromkeys((field.name for field in fields(cls)), 0))
-
-    @classmethod
-    def much(cls) -> Trouble:
-        """Every rare trouble about five times as often, for short logs."""
-        usual = cls()
-        often = {name: getattr(usual, name) * 5 for name in _RARE}
-        return cls(**often)
-
-
-_RARE: Final = (
-    "repeats", "refires", "late", "late_pixels", "too_late", "clock_ahead", "clock_behind", "clock_off", "malformed",
-    "invalid", "unknown", "macros", "foreign", "withdrawn", "lost_starts", "lost_milestones", "errors", "shared_ids",
-    "mutes", "pauses", "progress", "clicks", "conversions",
-)  # fmt: skip
 
 
 class Call(NamedTuple):
@@ -141,54 +55,22 @@ class _Arrival(NamedTuple):
     truth: Truth
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where ads run: its labels, its share of all plays, and how often a play is heard to the end."""
-
-    id: str
-    labels: dict[str, Any]
-    share: float
-    liking: float
-
-
-def _placements(count: int) -> list[Placement]:
-    """A hot Zipf head, a tail, and last a starved one with a twentieth of the least share."""
-    weights = [(rank + 1) ** -1.1 for rank in range(count)]
-    if count > 1:
-        weights[-1] = weights[-2] / 20
-    total = sum(weights)
-    return [
-        Placement(
-            f"pl-{rank:04}",
-            {
-                "placement_id": f"pl-{rank:04}",
-                "campaign_id": f"c-{rank % 7}",
-                "creative_id": f"cr-{rank % 11}",
-                "platform": _PLATFORMS[rank % 5],
-                "station": f"st-{rank % 13}",
-                "podcast": f"Füße & Ohren «{rank}»" if rank % 10 == 3 else f"pod-{rank % 29}",
-                "program": f"prog-{rank % 3}",
-            },
-            weight / total,
-            0.5 + 0.45 * (rank * 7 % 10) / 9,
-        )
-        for rank, weight in enumerate(weights)
-    ]
-
-
 class Traffic:
-    """An endless iterator of `Call`, in order of arrival; `ledger` holds the truth of exactly the calls taken so far.
+    """An endless iterator of `Call`, in order of arrival; `ledger` is the truth of exactly those taken.
 
     The same arguments give the same calls, byte for byte. An iterator is good for one pass.
 
     Args:
         seed: of the random numbers.
         placements: how many; the last one is starved.
-        rate: calls a second, reached within a few seconds; within about 15 % in the first minute, as plays fill up.
+        rate: calls a second; reached within the first minute, as plays fill up (half of it at once).
         start_ms: epoch ms of the first birth.
         partitions: over which plays go round.
         trouble: probabilities.
         listeners: population.
+
+    Raises:
+        ValueError: `placements`, `rate`, `partitions` or `listeners` is not above 0.
     """
 
     def __init__(
@@ -201,9 +83,11 @@ class Traffic:
         trouble: Trouble | None = None,
         listeners: int = 20_000,
     ) -> None:
+        if min(placements, rate, partitions, listeners) <= 0:
+            raise ValueError("placements, rate, partitions and listeners are above 0")
         self.seed, self.rate, self.start_ms, self.partitions = seed, rate, start_ms, partitions
         self.trouble = trouble or Trouble()
-        self.placements = _placements(placements)
+        self.placements = new_placements(placements)
         self._edges = list(accumulate(place.share for place in self.placements))[:-1]
         self._listeners = listeners
         self._calls_a_play = 6.0
@@ -211,16 +95,15 @@ class Traffic:
         for _ in range(_TRIAL_PLAYS):
             self._birth(start_ms)
         self._calls_a_play = len(self._ahead) / _TRIAL_PLAYS
-        self._impressions_a_play = (
-            sum(("impressions", 1) in arrival.truth.counts for arrival in self._ahead) / _TRIAL_PLAYS
-        )
+        delivered = sum(("impressions", 1) in arrival.truth.counts for arrival in self._ahead)
+        self._impressions_a_play = delivered / _TRIAL_PLAYS
         self._reset()
-        self._calls = self._emit()
 
     def _reset(self) -> None:
         self.ledger = Ledger.empty()
         self._ahead: list[_Arrival] = []
         self._made = self._plays = 0
+        self._born = float(self.start_ms)
         rng = np.random.default_rng(self.seed)
 
         def uniform() -> Iterator[float]:
@@ -230,33 +113,46 @@ class Traffic:
         self._u: Callable[[], float] = uniform().__next__
 
     def __iter__(self) -> Iterator[Call]:
-        return self._calls
+        return self
 
     def __next__(self) -> Call:
-        return next(self._calls)
+        self._settle()
+        arrival, _, partition, key, value, event_ms, truth = heapq.heappop(self._ahead)
+        self.ledger.count(partition, event_ms, truth)
+        return Call(partition, arrival, key, value)
+
+    @property
+    def next_arrival_ms(self) -> int:
+        """When the next call arrives, epoch ms; the call is not taken by asking."""
+        self._settle()
+        return self._ahead[0].arrival_ms
 
     @property
     def impressions_a_second(self) -> float:
         """Net impressions a second of all placements, as a long run has them."""
         return self.rate / self._calls_a_play * self._impressions_a_play
 
-    def _emit(self) -> Iterator[Call]:
-        ahead, ledger, u = self._ahead, self.ledger, self._u
-        births_a_ms = self.rate / self._calls_a_play / 1000
-        born = float(self.start_ms)
+    def _settle(self) -> None:
+        """Make plays until nothing that is yet to be born can arrive before the first call in line."""
+        ahead, heads_ms = self._ahead, self.ledger.heads_ms
         while True:
+            while ahead and ahead[0].arrival_ms <= self._born:
+                first = ahead[0]
+                if first.truth.outcome != "rejected.too_late":
+                    return
+                if heads_ms.get(first.partition, 0) > first.arrival_ms - MINUTE_MS:
+                    return
+                heapq.heappop(
+                    ahead
+                )  # its partition's watermark has not come to where it is too late beyond doubt
             # A play's later pixels are missing at first: more births in the first seconds stand in for them.
-            boost = 1 + 1.3 * math.exp((self.start_ms - born) / 6000)
-            born -= math.log(1 - u()) / (births_a_ms * boost)
-            while ahead and ahead[0].arrival_ms <= born:
-                arrival, _, partition, key, value, event_ms, truth = heapq.heappop(ahead)
-                if truth.outcome == "rejected.too_late" and ledger.heads_ms.get(partition, 0) < arrival - MINUTE_MS:
-                    continue  # the partition's watermark is not yet where this call is too late beyond doubt
-                ledger.count(partition, event_ms, truth)
-                yield Call(partition, arrival, key, value)
-            self._birth(int(born))
+            boost = 1 + 1.7 * math.exp((self.start_ms - self._born) / 7000)
+            self._born -= math.log(1 - self._u()) * 1000 * self._calls_a_play / (self.rate * boost)
+            self._birth(int(self._born))
 
-    def _push(self, arrival: int, partition: int, key: bytes, value: bytes, event_ms: int, truth: Truth) -> None:
+    def _push(
+        self, arrival: int, partition: int, key: bytes, value: bytes, event_ms: int, truth: Truth
+    ) -> None:
         self._made += 1
         heapq.heappush(self._ahead, _Arrival(arrival, self._made, partition, key, value, event_ms, truth))
 
@@ -286,14 +182,14 @@ class Traffic:
         duration = DURATIONS_MS[int(u() * len(DURATIONS_MS))]
         bot, linked = chance(trouble.bots), not chance(trouble.no_play_id)
         labels = {**place.labels, "duration_ms": duration, "ip": f"10.0.{listener >> 8}.{listener & 255}"}
-        labels["user_agent"] = _BOTS[int(u() * 4)] if bot else _AGENTS[int(u() * 5)]
+        labels["user_agent"] = BOTS[int(u() * 4)] if bot else AGENTS[int(u() * 5)]
         if linked:
             labels["play_id"] = play_id
         elif chance(0.5):
-            labels["play_id"] = _MACROS[int(u() * 7)]
+            labels["play_id"] = MACROS[int(u() * 7)]
         if chance(trouble.macros):
             field = ("creative_id", "station", "podcast", "program", "ip", "duration_ms")[int(u() * 6)]
-            labels[field] = -1 if field == "duration_ms" else _MACROS[int(u() * 7)]
+            labels[field] = -1 if field == "duration_ms" else MACROS[int(u() * 7)]
         dice = u() - trouble.no_consent
         consent = None if 0 <= dice < trouble.absent_consent else dice >= 0
         labels["listener_id"] = f"L{listener}"
@@ -314,7 +210,9 @@ class Traffic:
             skew, known_clock, too_late = -int((1 + 9 * u()) * 365 * DAY_MS), True, True
         elif dice < edge + trouble.clock_off:
             skew = int((2 * u() - 1) * 180_000)
-            skew = max(skew, self.start_ms - born)  # no accepted pixel is older than the traffic, or the plans' start
+            skew = max(
+                skew, self.start_ms - born
+            )  # no accepted pixel is older than the traffic, or the plans' start
 
         calls: list[tuple[int, int, str, int | None, str]] = []
         shared = play_id if linked and chance(trouble.shared_ids) else None
@@ -324,7 +222,12 @@ class Traffic:
             if event in _MILESTONES and chance(trouble.lost_milestones):
                 continue
             happened = born + offset
-            sent = happened + 15 + late + min(int(-math.log(1 - u()) * trouble.disorder_ms / 5), trouble.disorder_ms)
+            sent = (
+                happened
+                + 15
+                + late
+                + min(int(-math.log(1 - u()) * trouble.disorder_ms / 5), trouble.disorder_ms)
+            )
             if late == skew == 0 and chance(trouble.late_pixels):
                 sent += 20_000 + int(u() * 340_000)
             event_id = shared or self._id()
@@ -351,7 +254,10 @@ class Traffic:
             if playhead is not None:
                 value += b',"playhead_ms":%d' % playhead
             if event == "click":
-                value += b',"landing_url":"https://shop.example/?utm_source=audio&utm_content=%b"' % place.id.encode()
+                value += (
+                    b',"landing_url":"https://shop.example/?utm_source=audio&utm_content=%b"'
+                    % place.id.encode()
+                )
             if known_clock or not chance(trouble.no_received_at):
                 value += b',"received_at":%d}' % sent
             else:
@@ -400,7 +306,7 @@ class Traffic:
         return script
 
     def _conversion(self, born: int, place: Placement, partition: int, listener: int) -> None:
-        """Somebody buys: after a touch, with a code of the placement's, through a tagged link, or out of nowhere."""
+        """Somebody buys: after a touch, with a placement's own code, by a tagged link, or out of nowhere."""
         u, chance = self._u, self._chance
         happened = born + int(u() * 240_000)
         done: dict[str, Any] = {"type": _TYPES[int(u() * 6)]}
@@ -408,9 +314,17 @@ class Traffic:
         if ordered:
             done["order_id"] = f"o-{self.seed}-{self._plays}"
         if done["type"] == "purchase" and chance(0.9):
-            value = round(u() * 200, 2)
-            done |= {"value": f"{value:.2f}" if chance(0.7) else value, "currency": ("GBP", "GBP", "EUR")[int(u() * 3)]}
-        call: dict[str, Any] = {"event_id": self._id(), "event": "conversion", "ts": happened, "conversion": done}
+            price = round(u() * 200, 2)
+            done |= {
+                "value": f"{price:.2f}" if chance(0.7) else price,
+                "currency": ("GBP", "GBP", "EUR")[int(u() * 3)],
+            }
+        call: dict[str, Any] = {
+            "event_id": self._id(),
+            "event": "conversion",
+            "ts": happened,
+            "conversion": done,
+        }
         if chance(0.8):
             call["campaign_id"] = place.labels["campaign_id"]
         counts: tuple[tuple[str, int], ...] = ()
@@ -441,7 +355,13 @@ class Traffic:
 
     def _rubbish(self, born: int, place: Placement, partition: int) -> None:
         u, trouble = self._u, self.trouble
-        good = {"event_id": self._id(), "event": "impression", "ts": born, **place.labels, "received_at": born}
+        good = {
+            "event_id": self._id(),
+            "event": "impression",
+            "ts": born,
+            **place.labels,
+            "received_at": born,
+        }
         dice = u() * (trouble.malformed + trouble.invalid + trouble.unknown)
         if dice < trouble.malformed:
             reason, value = "malformed", malformed(u, good)
@@ -452,7 +372,7 @@ class Traffic:
         self._push(born, partition, b"rubbish", value, born, Truth(f"rejected.{reason}"))
 
     def _foreign(self, value: bytes) -> bytes:
-        """The same call as another JSON writer has it: spaces, escapes, sorted keys, RFC 3339 times, unknown fields."""
+        """The same call by another JSON writer: spaces, escapes, other order, RFC 3339 times, more fields."""
         call = json.loads(value)
         zone = timezone(timedelta(hours=int(self._u() * 4)))
         moment = (_EPOCH + timedelta(milliseconds=call["ts"])).astimezone(zone)

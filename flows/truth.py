@@ -1,7 +1,8 @@
-"""The ledger of simulated traffic: what a right flow must count, known because each call was made to count so.
+"""The ledger of simulated traffic: what a right flow must count, known as each call was made to count so.
 
-Every call comes with its `Truth`, fixed when its play was made up; the `Ledger` adds truths in order of arrival. It parses no
-call, keeps no watermark rule and no horizon: the simulation makes only calls whose outcome leaves no doubt.
+Every call comes with its `Truth`, fixed when its play was made up; the `Ledger` adds truths in order of
+arrival. It parses no call and judges no lateness: the simulation makes only calls whose outcome is beyond
+doubt.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
 
 MILESTONES: Final = {"firstQuartile": 1, "midpoint": 2, "thirdQuartile": 3, "complete": 4}
 _REACHED: Final = ("", "first_quartiles", "midpoints", "third_quartiles", "completes")
@@ -24,11 +26,11 @@ FLIGHT: Final = (
     "unlinked_midpoints", "unlinked_third_quartiles", "unlinked_completes", "reach", "consented", "repeated",
     "too_late", "invalid_traffic", "conversions_declared",
 )  # fmt: skip
-"""The numbers of a placement: `flight.<name>` of a row; `conversions_declared` those that name the placement themselves."""
+"""The numbers of a placement, as in `flight.<name>`; `conversions_declared`: those that name it."""
 
 TOTALS: Final = (
-    "received", "accepted", "repeated", "invalid_traffic", "conversions", "rejected.malformed", "rejected.invalid",
-    "rejected.unknown_event", "rejected.too_late",
+    "received", "accepted", "repeated", "invalid_traffic", "conversions", "rejected.malformed",
+    "rejected.invalid", "rejected.unknown_event", "rejected.too_late",
 )  # fmt: skip
 
 
@@ -66,7 +68,17 @@ class PlayTruth:
         bot: they are invalid traffic.
     """
 
-    __slots__ = ("_bits", "_bot", "_held", "_linked", "_listener", "_placement", "_reached", "_seen", "_started")
+    __slots__ = (
+        "_bits",
+        "_bot",
+        "_held",
+        "_linked",
+        "_listener",
+        "_placement",
+        "_reached",
+        "_seen",
+        "_started",
+    )
 
     def __init__(self, placement: str, listener: int, linked: bool, bot: bool) -> None:
         self._placement, self._listener, self._linked, self._bot = placement, listener, linked, bot
@@ -75,7 +87,9 @@ class PlayTruth:
         self._started = False
         self._bits = self._reached = 0
 
-    def pixel(self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool) -> Truth:
+    def pixel(
+        self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool
+    ) -> Truth:
         """The truth of the play's next pixel to arrive; `event_ms` is its event time."""
         key: object = event_id if not self._linked else (event, playhead_ms) if event == "progress" else event
         if key in self._seen:
@@ -128,7 +142,7 @@ class Flight(msgspec.Struct):
 
 
 class Expected(NamedTuple):
-    """The numbers that a right flow has: totals by name of `TOTALS`, and by placement those of `FLIGHT`, all present."""
+    """A right flow's numbers: `totals` by name of `TOTALS`, `flight` by placement and name of `FLIGHT`."""
 
     totals: dict[str, int]
     flight: dict[str, dict[str, int]]
@@ -178,16 +192,19 @@ class Ledger(msgspec.Struct):
         if truth.declared is not None:
             flight.declared[truth.declared] = flight.declared.get(truth.declared, 0) + 1
 
-    def expected(self, finite: bool = True, watermark_ms: int | None = None, lateness_ms: int = 600_000) -> Expected:
+    def expected(
+        self, finite: bool = True, watermark_ms: int | None = None, lateness_ms: int = 600_000
+    ) -> Expected:
         """The numbers of a flow that has taken all calls counted so far.
 
-        Orphans and conversions become known when their minute is final: in a finite log, at its end, all are; in a live flow,
-        those of the minutes that end `lateness_ms` or more before the flow's watermark. All other numbers do not depend on it.
+        Orphans and conversions become known when their minute is final: in a finite log, at its end, all are;
+        in a live flow, those of the minutes that end `lateness_ms` or more before the flow's watermark. The
+        arguments touch no other number.
 
         Args:
             finite: the log has ended.
-            watermark_ms: of the live flow (`watermark_ms` of its meta row); None: as if it read each call as it came, with
-                an out-of-orderness bound of 10 s.
+            watermark_ms: of the live flow (`watermark_ms` of its meta row); None: that of a flow that has
+                read all, with an out-of-orderness bound of 10 s.
             lateness_ms: allowed lateness.
         """
         if watermark_ms is None:
@@ -210,7 +227,7 @@ class Ledger(msgspec.Struct):
 
     def to_json(self) -> bytes:
         """The whole ledger as one JSON object, `from_json`'s counterpart."""
-        return msgspec.json.encode(self, order="deterministic")
+        return msgspec.json.encode(self)
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Ledger:
