@@ -120,19 +120,28 @@ def late_letter(late: Late) -> tuple[bytes, bytes]:
     )
 
 
-def flow() -> Dataflow:
-    """The flow of the settings: Kafka in; Redis, dead letters and minutes out."""
+def flow(recompute: bool = False) -> Dataflow:
+    """The flow of the settings: Kafka in; Redis, dead letters and minutes out. SIGTERM and SIGINT make it drain and end.
+
+    Raises:
+        SettingsError, ConnectError: before anything starts.
+    """
     settings = load()
+    key = settings.secret_listener_key()
     source = kafka_input(settings)
     stop = Stop(ms(settings.flush_interval))
-    stop.on_signal()
+    stop.on_signals()
     serve_metrics(settings)
+
+    def topic(name: str) -> LinesSink:
+        return LinesSink(lambda _: TopicLines(settings, name))
+
     return build(
-        PixelSource(source, settings, settings.secret_listener_key(), stop),
+        PixelSource(source, settings, key, stop),
         Sinks(
-            RedisSink(settings, source),
-            LinesSink(lambda _: TopicLines(settings, settings.kafka_rejected_topic)),
-            LinesSink(lambda _: TopicLines(settings, settings.kafka_minutes_topic)),
+            RedisSink(settings, source, recompute),
+            topic(settings.kafka_rejected_topic),
+            topic(settings.kafka_minutes_topic),
         ),
         settings,
     )

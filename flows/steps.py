@@ -40,9 +40,10 @@ class Stop:
     interval_ms: int
     _at: int | None = None
 
-    def on_signal(self) -> None:
-        """Let SIGTERM ask for it."""
-        signal.signal(signal.SIGTERM, lambda *_: self.set())
+    def on_signals(self) -> None:
+        """Let SIGTERM and SIGINT ask for it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.set())
 
     def set(self) -> None:
         """Ask every partition to stop after one more tick, the same for all."""
