@@ -60,7 +60,7 @@ def test_a_hung_server_times_out_once_and_what_it_applies_late_overwrites_nothin
     server: EmbeddedValkey,
 ) -> None:
     patient = connect(server.url, timeout=TIMEOUT)
-    hasty = connect(server.url, timeout=timedelta(seconds=0.3))
+    hasty = connect(server.url, timeout=timedelta(seconds=1))
     RowStore(patient, LAYOUTS).write([row("taken", (1, 2, 1), 2)])
     RowStore(hasty, LAYOUTS).write([row("free", (1, 1, 1), 0)])  # loads the script
     server.pause()
@@ -68,7 +68,7 @@ def test_a_hung_server_times_out_once_and_what_it_applies_late_overwrites_nothin
     with pytest.raises(RedisUnavailable) as caught:
         RowStore(hasty, LAYOUTS).write([row("taken", (1, 1, 9), 1), row("free", (1, 1, 2), 1)])
     assert caught.value.reason == "timeout"
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 1.9, "it tried twice"
     server.resume()
     eventually(lambda: held(patient, "free")["5m.impressions"] == "1")
     assert held(patient, "taken")["5m.impressions"] == "2"
