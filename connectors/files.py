@@ -19,7 +19,8 @@ import zstandard
 from connectors.stream import ConnectError, EndOfInput, Messages
 
 MAX_LINE_BYTES = 16 << 20
-_COMPRESSED_PIECE_BYTES = 16 << 10
+# Small, since zstandard unpacks a piece whole, up to 32,768 times its size.
+_COMPRESSED_PIECE_BYTES = 2 << 10
 _READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 
 
@@ -176,7 +177,7 @@ def _decompressed(file: BinaryIO, new_decoder: Callable[[], _Decoder], block_byt
         if size >= block_bytes:
             yield b"".join(pieces)
             pieces, size = [], 0
-    if pieces:
+    if size:
         yield b"".join(pieces)
     if decoder:
         raise EOFError("it ends in the middle of its compressed data")

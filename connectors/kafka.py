@@ -13,7 +13,8 @@ from datetime import timedelta
 from typing import Literal, TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # no explicit export
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from connectors.kafka_client import TIMEOUT_S, Cluster
 from connectors.stream import ConnectError, Messages
@@ -48,7 +49,7 @@ class KafkaInput:
         on_lost: what to do where the message at the saved position was deleted, or the topic made anew: stop
             with an error, or go on at the oldest message, or behind the newest.
         group: consumer group in which `KafkaReader.commit` shows progress to other tools; never read.
-        prefetch_bytes: held by librdkafka in all, shared out over the partitions; less where memory is short.
+        prefetch_bytes: held by librdkafka in all, about, shared out over the partitions (64 KiB at least).
 
     Raises:
         ConnectError: an option is refused. The methods: no broker answers in 5 s, or a topic is missing.
@@ -74,6 +75,8 @@ class KafkaInput:
         self._prefetch_bytes = prefetch_bytes
         self._names: list[str] = []
         Cluster(brokers, self._options).client(Consumer, {}, self._fixed(1)).close()
+
+    live = True
 
     def partitions(self) -> list[str]:
         """`topic/partition` of every partition that the topics have now."""
@@ -109,7 +112,9 @@ class KafkaInput:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
-            "queued.max.messages.kbytes": max(64, self._prefetch_bytes // partitions >> 10),
+            # Librdkafka asks for more until the queue is full, so that one fetch comes on top.
+            "queued.max.messages.kbytes": max(32, self._prefetch_bytes // partitions >> 11),
+            "fetch.message.max.bytes": max(32 << 10, min(1 << 20, self._prefetch_bytes // partitions >> 1)),
         }
 
 
@@ -304,19 +309,27 @@ class KafkaWriter:
         Raises:
             ConnectError: a message, of this call or an earlier one, could not be delivered.
         """
-        produce, poll = self._producer.produce, self._producer.poll
         for key, value in items:
-            while True:
-                try:
-                    produce(self._topic, value, key, on_delivery=self._delivered)
-                    break
-                except BufferError:
-                    poll(0.1)
-                    self._check()
-                except KafkaException as error:
-                    raise self._cluster.failed(self._topic, error.args[0].str()) from None
-        poll(0)
+            self._queue(value, key)
+        self._producer.poll(0)
         self._check()
+
+    def send(self, partition: int, key: bytes, value: bytes, timestamp_ms: int) -> None:
+        """Queue one message for a partition, with a timestamp of its own; otherwise as `write`."""
+        self._queue(value, key, partition=partition, timestamp=timestamp_ms)
+        self._producer.poll(0)
+        self._check()
+
+    def _queue(self, value: bytes, key: bytes, **where: int) -> None:
+        while True:
+            try:
+                self._producer.produce(self._topic, value, key, on_delivery=self._delivered, **where)
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+                self._check()
+            except KafkaException as error:
+                raise self._cluster.failed(self._topic, error.args[0].str()) from None
 
     def flush(self, timeout: timedelta = timedelta(seconds=30)) -> None:
         """Wait until all messages are delivered.
