@@ -28,10 +28,9 @@ import numpy as np
 
 from flows.rubbish import invalid, malformed, unknown
 from flows.scene import AGENTS, BOTS, DURATIONS_MS, MACROS, Placement, Trouble, new_placements
-from flows.truth import DAY_MS, MINUTE_MS, Ledger, PlayTruth, Truth
+from flows.truth import DAY_MS, MILESTONES, MINUTE_MS, Ledger, PlayTruth, Truth
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILESTONES: Final = ("firstQuartile", "midpoint", "thirdQuartile", "complete")
 _TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")
 _TRIAL_PLAYS: Final = 2000
 
@@ -142,9 +141,8 @@ class Traffic:
                     return
                 if heads_ms.get(first.partition, 0) > first.arrival_ms - MINUTE_MS:
                     return
-                heapq.heappop(
-                    ahead
-                )  # its partition's watermark has not come to where it is too late beyond doubt
+                # Its partition's watermark has not come to where the call is too late beyond doubt.
+                heapq.heappop(ahead)
             # A play's later pixels are missing at first: more births in the first seconds stand in for them.
             boost = 1 + 1.7 * math.exp((self.start_ms - self._born) / 7000)
             self._born -= math.log(1 - self._u()) * 1000 * self._calls_a_play / (self.rate * boost)
@@ -209,17 +207,15 @@ class Traffic:
         elif dice < (edge := edge + trouble.clock_behind):
             skew, known_clock, too_late = -int((1 + 9 * u()) * 365 * DAY_MS), True, True
         elif dice < edge + trouble.clock_off:
-            skew = int((2 * u() - 1) * 180_000)
-            skew = max(
-                skew, self.start_ms - born
-            )  # no accepted pixel is older than the traffic, or the plans' start
+            # No accepted pixel is older than the traffic: plans begin with it.
+            skew = max(int((2 * u() - 1) * 180_000), self.start_ms - born)
 
         calls: list[tuple[int, int, str, int | None, str]] = []
         shared = play_id if linked and chance(trouble.shared_ids) else None
         for event, offset, playhead in self._script(place, duration, linked):
             if event == "start" and chance(trouble.lost_starts):
                 continue
-            if event in _MILESTONES and chance(trouble.lost_milestones):
+            if event in MILESTONES and chance(trouble.lost_milestones):
                 continue
             happened = born + offset
             sent = (
@@ -283,7 +279,7 @@ class Traffic:
         start = 40 + int(u() * 1500)
         script.append(("start", start, 0))
         heard = 1.0 if chance(place.liking) else u()
-        for quarter, event in enumerate(_MILESTONES, 1):
+        for quarter, event in enumerate(MILESTONES, 1):
             if quarter <= heard * 4:
                 at = duration * quarter // 4
                 script.append((event, start + at, at))
