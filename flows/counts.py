@@ -28,8 +28,8 @@ BY_MINUTE: Final = (
 )
 """Counted in a minute. The first ten are in the order of `flows.events.EVENTS`: an event's code is its column.
 
-`held_skips` and `held_mutes` belong to plays whose start has not come: shown with `skips` and `mutes` in their own minute,
-added to the flight only when that minute is final, since until then the start may take them elsewhere.
+`held_skips` and `held_mutes` belong to plays whose start has not come, and become `skips` and `mutes` when their own minute is final or the
+start comes, which takes them to its minute. `repaired` falls when a milestone's own pixel comes, so days and flights count it when its minute is final.
 """
 
 BY_FLIGHT: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, cast
 
 from prometheus_client import start_http_server
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from connectors.files import NdjsonWriter
 from connectors.kafka import KafkaInput, KafkaWriter
+from connectors.redis import connect
 from flows.errors import SettingsError
 from flows.metrics import instruments
 from flows.settings import Settings
@@ -96,3 +101,42 @@ def serve_metrics(settings: Settings) -> int | None:
     raise SettingsError(
         f"no free port for /metrics from {settings.metrics_port} on {settings.metrics_host}: set AUDIOPIXEL_METRICS_PORT"
     )
+
+
+def check(settings: Settings) -> None:
+    """Look whether Kafka, its topics and Redis are there, so that what is missing is said in one line before anything starts.
+
+    Raises:
+        ConnectError, SettingsError: what is missing, and what to do.
+    """
+    settings.secret_listener_key()
+    kafka_input(settings).partitions()
+    for topic in (settings.kafka_rejected_topic, settings.kafka_minutes_topic):
+        KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
+    connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout).close()
+
+
+@contextmanager
+def progress(files: Sequence[str]) -> Iterator[None]:
+    """Show on a terminal how many messages of `files` have been read, and how fast."""
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        yield
+        return
+    received = instruments().received
+    columns = (SpinnerColumn(), TextColumn("replaying {task.completed:,.0f} messages"), TimeElapsedColumn())
+    with Progress(*columns, console=terminal, transient=True) as bar:
+        task = bar.add_task("replay", total=None)
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.2):
+                bar.update(task, completed=sum(received.labels(name)._value.get() for name in files))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()

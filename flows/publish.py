@@ -37,7 +37,7 @@ from flows.metrics import instruments
 from flows.settings import Settings, ms
 
 SCHEMA: Final = 1
-META_FIELDS: Final = ("schema", "watermark_ms", "flushed_ms", "flow_version", "conversions_pending", "unattributed")
+META_FIELDS: Final = ("schema", "watermark_ms", "flushed_ms", "flow_version")
 LAYOUTS: Final = {
     "row": FencedHash(rows.FIELDS),
     "partition": FencedHash(ledger.FIELDS),
@@ -225,7 +225,7 @@ class Publisher:
             self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
             self._store.raise_fence(self._fence_key, self._fence)
             self._pending = dict(self._images)
-        run = f"{self._fence}"
+        run = f"{self._fence}-{rev}"
         first = self._plain(
             self._positions_key,
             "positions",
@@ -233,7 +233,7 @@ class Publisher:
             rev,
         )
         now_ms = int(self.clock_s() * 1000)
-        meta = [SCHEMA, cut.watermark_ms, now_ms, version("audiopixel"), 0, 0]
+        meta = [SCHEMA, cut.watermark_ms, now_ms, version("audiopixel")]
         landing = list(self._pending.values())
         placements = [row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"]
         message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
@@ -245,9 +245,9 @@ class Publisher:
         )
         if Outcome.SUPERSEDED in outcomes:
             raise Superseded(self._positions_key)
-        if self._marked is None:
-            self._marked = run
-            mark(self._client, self._marker_key, run)
+        # Another value at each flush, so that a store that came back from an older snapshot is found out too.
+        mark(self._client, self._marker_key, run)
+        self._marked = run
         self._pending = {}
         instruments().flushed_rows.inc(len(landing))
 

@@ -170,7 +170,7 @@ class Distinct:
             -1, RANKS
         )
         self.changed, self._packed = np.zeros(len(packed), np.uint8), list(packed)
-        rows = np.frombuffer(held, np.uint64).reshape(-1, 2)
+        rows = np.frombuffer(held, np.uint64).reshape(-1, 2).copy()
         self.table = _table(len(rows), 2)
         self.used = _refill(rows, self.table, self.dense_of)
         return self
@@ -372,13 +372,14 @@ class Rolling:
         self.ring = np.zeros((len(ring), RING, REGISTERS), np.uint8)
         for dense, one in enumerate(ring):
             self.ring[dense] = np.frombuffer(zstandard.decompress(one), np.uint8).reshape(RING, REGISTERS)
-        rows = np.frombuffer(held, np.uint64).reshape(-1, 3)
+        rows = np.frombuffer(held, np.uint64).reshape(-1, 3).copy()
         self.table = _table(len(rows), 3)
         self.used = _refill(rows, self.table, self.dense_of)
         everything = np.uint64(0xFFFFFFFFFFFFFFFF)
         _leave(self.table, everything, _mask(minute, 5), _mask(minute, 60), self.short, self.long)
         self.waiting = [
-            (np.frombuffer(a, np.uint32), np.frombuffer(b, np.int64), np.frombuffer(c, np.uint64)) for a, b, c in waiting
+            (np.frombuffer(a, np.uint32).copy(), np.frombuffer(b, np.int64).copy(), np.frombuffer(c, np.uint64).copy())
+            for a, b, c in waiting
         ]
         return self
 

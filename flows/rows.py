@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from flows.batches import SCOPES
 from flows.counts import BY_FLIGHT, BY_MINUTE, CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
@@ -63,7 +64,7 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
     columns: list[list[list[Any]]] = []
     for place, name in enumerate(WINDOWS):
         sums = windows.sums[place]
-        counts = _shown(sums, held=name in MATURE).tolist()
+        counts = _shown(sums, _held(windows, name)).tolist()
         reach, plays = windows.reach[place].tolist(), sums[:, CONSENTED_PLAYS].tolist()
         mature = windows.mature[place].tolist() if name in MATURE else []
         for row, values in enumerate(counts):
@@ -91,18 +92,26 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
     return rows
 
 
-def _shown(sums: I64, held: bool) -> I64:
-    """The published counts; skips and mutes of plays still without a start shown in their own minute where that may fall again."""
+def _held(windows: Windows, name: str) -> npt.NDArray[np.bool_]:
+    """Where to show the skips and mutes of plays still without a start, whose start may take them to another minute, day or roll-up.
+
+    In rolling windows, which may fall, and in a placement's flight, which a play never leaves; not where a count that must never
+    fall would: in a day, and in a roll-up's flight. There they appear when their minute is final.
+    """
+    return np.array([name in MATURE or (name == "flight" and scope == SCOPES[0]) for scope, _ in windows.rows])
+
+
+def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
+    """The published counts."""
     shown = sums[:, :CONSENTED_PLAYS].copy()
-    if held:
-        for code in (SKIP, MUTE):
-            shown[:, code] += sums[:, code + HELD]
+    for code in (SKIP, MUTE):
+        shown[:, code] += sums[:, code + HELD] * held
     return shown
 
 
 def minute_messages(minutes: Minutes, rev: int, as_of_ms: int) -> list[tuple[bytes, bytes]]:
     """(key, JSON) of each minute: key `<placement_id>|<minute_ms>`."""
-    shown = _shown(minutes.counts, held=True)
+    shown = _shown(minutes.counts, np.ones(len(minutes.counts), bool))
     state = "final" if minutes.final else "provisional"
     messages = []
     encode = msgspec.json.encode

@@ -14,7 +14,7 @@ import xxhash
 from flows import plays
 from flows.batches import COMBO, INFO, KEY, POSITION, SCOPES, TS, WATERMARK, Combo, ConversionPixel, shard_of
 from flows.clock import ENDED, Cut
-from flows.counts import FLIGHT_COUNTS, REPEATED, TOO_LATE
+from flows.counts import FLIGHT_COUNTS, MINUTE_COUNTS, REPEATED, TOO_LATE
 from flows.errors import StateError
 from flows.events import EVENTS
 from flows.kernel import I64, U32, U64
@@ -386,20 +386,20 @@ class PlayShard:
         """
         check_format("plays", state, FORMAT, self.shards)
         _, _, self.watermark_ms, table, combos, outcomes, cells, totals, touches = state
-        rows = np.frombuffer(table, np.uint64).reshape(-1, SLOT_BYTES // 8)
+        rows = np.frombuffer(table, np.uint64).reshape(-1, SLOT_BYTES // 8).copy()
         self.used[plays.SLOTS_USED] = len(rows)
         self.table = sized(rows, len(rows))
         for combo in combos:
             self._number(tuple(combo))  # type: ignore[arg-type]  # as long as it was
         self.outcomes = {sender: np.array(counts, np.int64) for sender, counts in outcomes.items()}
-        keys = np.frombuffer(cells[0], np.uint64)
+        keys = np.frombuffer(cells[0], np.uint64).copy()
         self.used[plays.CELLS_USED] = len(keys)
         capacity = 256
         while capacity * 3 // 4 < len(keys) + 12:
             capacity *= 2
         self.cells, self.counts = plays.new_cells(capacity)
-        plays.regrow(keys, np.frombuffer(cells[1], np.int64).reshape(len(keys), -1), self.cells, self.counts)
-        self.totals[: len(combos)] = np.frombuffer(totals[0], np.int64).reshape(len(combos), -1)
+        plays.regrow(keys, np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy(), self.cells, self.counts)
+        self.totals[: len(combos)] = np.frombuffer(totals[0], np.int64).reshape(-1, FLIGHT_COUNTS)
         self.latest[: len(combos)] = np.frombuffer(totals[1], np.int64)
         who = np.frombuffer(touches[1], np.uint64)
         self.used[plays.TOUCHES] = len(who)

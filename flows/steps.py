@@ -235,7 +235,7 @@ def _thawed(held: tuple[tuple[Any, ...], int | None]) -> tuple[Pixels | Tick, in
         return Tick(*state), mark
     sender, pixels, combos, conversions = state
     apart = [(np.frombuffer(row, np.uint64), ConversionPixel(*conversion)) for row, conversion in conversions]
-    return Pixels(sender, np.frombuffer(pixels, np.uint64).reshape(-1, COLUMNS), combos, apart), mark
+    return Pixels(sender, np.frombuffer(pixels, np.uint64).reshape(-1, COLUMNS).copy(), combos, apart), mark
 
 
 # Rows

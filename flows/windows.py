@@ -45,7 +45,7 @@ def add_cells(
         flags[slot] |= np.uint8(1)
         for column in range(20):
             counts[slot, column] += deltas[i, column]
-            if column != 11 and column < 18:
+            if column != 11:
                 flight[rows[i], column] += deltas[i, column]
     return new
 
@@ -248,6 +248,8 @@ class RowShard:
             settled[:, code] = self.counts[closing, code + HELD]
         moved = settled.any(axis=1)
         np.add.at(self.flight, closed_rows[moved], settled[moved])
+        for code in (6, 7):
+            np.subtract.at(self.flight[:, code + HELD], closed_rows[moved], settled[moved, code])
         for day, these in self._by_day(closed_minutes[moved]):
             np.add.at(self._day(day)[0], closed_rows[moved][these], settled[moved][these])
         self.dirty[closed_rows] = True
@@ -342,9 +344,9 @@ class RowShard:
         for scope, name in rows:
             self._number((scope, name))
         self.labels = {row: list(of) for row, of in labels.items()}
-        self.keys = np.frombuffer(cells[0], np.uint64)
-        self.counts = np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS)
-        self.flags, self.given = np.frombuffer(cells[2], np.uint8), np.frombuffer(cells[3], np.int64)
+        self.keys = np.frombuffer(cells[0], np.uint64).copy()
+        self.counts = np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy()
+        self.flags, self.given = np.frombuffer(cells[2], np.uint8).copy(), np.frombuffer(cells[3], np.int64).copy()
         self._rebuild(np.ones(len(self.keys), bool))
         for name, packed in zip(("flight", "totals", "latest"), totals, strict=True):
             array = getattr(self, name)

@@ -1,0 +1,276 @@
+"""The command line: `audiopixel --help`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from connectors.stream import ConnectError
+from flows.errors import AudiopixelError
+
+app = typer.Typer(
+    name="audiopixel",
+    help="Live, exact, reconcilable numbers from audio-ad pixels.\n\nStart with [bold]audiopixel demo[/bold]: it needs nothing installed. "
+    "Settings come from AUDIOPIXEL_… variables and audiopixel.toml; [bold]audiopixel config[/bold] shows what is in force.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+FILES = Annotated[list[str], typer.Argument(help="NDJSON logs, plain, .gz or .zst; each is one source partition.", show_default=False)]
+
+
+def _logging() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+            if sys.stderr.isatty()
+            else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        # Looked up at each line: standard error moves while the engine runs.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """One line for what a person can act on, and an exit code that scripts can trust."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        _logging()
+        try:
+            function(*args, **kwargs)
+        except (AudiopixelError, ConnectError) as error:
+            typer.echo(f"audiopixel: {error}", err=True)
+            raise typer.Exit(getattr(error, "exit_code", 1)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return app.command()(guarded)
+
+
+@_command
+def run(
+    processes: Annotated[int, typer.Option(min=1, help="Processes on this machine; they share the work by source partition and by shard.")] = 1,
+    recompute: Annotated[bool, typer.Option(help="Begin a new generation in Redis: for a log that is deliberately counted from scratch.")] = False,
+    restarts: Annotated[int | None, typer.Option(help="Start again after a crash, so often at most; without it, a crash ends the command.", show_default=False)] = None,
+    member: Annotated[int | None, typer.Option(hidden=True)] = None,
+    addresses: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Run the flow on the configured Kafka and Redis, until SIGTERM or Ctrl-C, which drain, flush, snapshot and exit 0.
+
+    On several machines: python -m bytewax.run flows.pixels:flow -r DIR -i N -a 'HOST:PORT;HOST:PORT'
+    """
+    from flows.cluster import Cluster
+    from flows.engine import execute
+    from flows.outputs import check
+    from flows.pixels import flow
+    from flows.settings import load
+
+    if member is None and (processes > 1 or restarts is not None):
+        check(load())
+        Cluster(processes, ["--recompute"] if recompute else [], restarts or 0).run()
+        return
+    settings = load()
+    check(settings)
+    execute(
+        flow(recompute),
+        recovery_dir=settings.recovery_dir,
+        epoch_interval=settings.epoch_interval,
+        addresses=addresses.split(";") if addresses else None,
+        process=member or 0,
+    )
+
+
+@_command
+def replay(
+    files: FILES,
+    out: Annotated[Path | None, typer.Option(help="Also write minutes.ndjson and rejected.ndjson here.", show_default=False)] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads; the numbers do not depend on it.")] = 1,
+    recompute: Annotated[bool, typer.Option(help="Begin a new generation in a Redis that holds another log's numbers.")] = False,
+    recovery: Annotated[Path | None, typer.Option(help="Snapshot here, to go on after an interruption.", show_default=False)] = None,
+) -> None:
+    """Run the same flow over log files into the configured Redis; ends when they end, with every window final."""
+    from flows.outputs import progress
+    from flows.replay import replay as run_replay
+    from flows.settings import load, ms
+    from flows.steps import Stop
+
+    settings = load()
+    if settings.listener_key is None:
+        typer.echo("audiopixel: AUDIOPIXEL_LISTENER_KEY is not set: this replay uses a throw-away one", err=True)
+    key = settings.listener_key.get_secret_value().encode() if settings.listener_key else secrets.token_bytes(32)
+    stop = Stop(ms(settings.flush_interval))
+    stop.on_signals()
+    with progress(files):
+        run_replay(files, settings, key, out=out, workers=workers, recompute=recompute, recovery_dir=recovery, stop=stop)
+    if stop.tick is not None:
+        typer.echo("audiopixel: stopped before the end of the logs", err=True)
+        raise typer.Exit(130)
+
+
+@_command
+def demo(
+    seconds: Annotated[float | None, typer.Option(min=1, help="End by itself after so long, with a summary that compares Redis to the truth.", show_default=False)] = None,
+    rate: Annotated[float, typer.Option(min=1, help="Pixels a second.")] = 2000.0,
+    placements: Annotated[int, typer.Option(min=1, help="How many placements.")] = 40,
+    partitions: Annotated[int, typer.Option(min=1, help="Of the topic.")] = 4,
+    processes: Annotated[int, typer.Option(min=1, help="Of the flow.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the traffic.")] = 1,
+) -> None:
+    """Show everything working on this machine: a broker, a Valkey, simulated troublesome traffic, the flow and the exporter, on loopback."""
+    from flows.demo import Demo
+
+    Demo(seconds, rate, placements, partitions, processes, seed).run()
+
+
+@_command
+def simulate(
+    output: Annotated[str, typer.Argument(help="A file (.ndjson, .gz, .zst), or kafka for the configured topic.")],
+    events: Annotated[int, typer.Option(min=1, help="How many, to a file.")] = 100_000,
+    seconds: Annotated[float | None, typer.Option(help="How long, to Kafka; without it, until Ctrl-C.", show_default=False)] = None,
+    rate: Annotated[float, typer.Option(min=1, help="Pixels a second.")] = 2000.0,
+    placements: Annotated[int, typer.Option(min=1)] = 120,
+    seed: Annotated[int, typer.Option()] = 1,
+    ledger: Annotated[Path | None, typer.Option(help="Write the truth as JSON here.", show_default=False)] = None,
+) -> None:
+    """Make seeded, adversarial traffic, with a ledger of the truth, to a file or in real time to Kafka."""
+    from flows.demo import produce
+    from flows.outputs import kafka_input
+    from flows.settings import load
+    from flows.simulate import Traffic, now_ms, run_log
+
+    if output == "kafka":
+        settings = load()
+        traffic = Traffic(seed, placements, rate, start_ms=now_ms(), partitions=len(kafka_input(settings).partitions()))
+        stopping = threading.Event()
+        signal.signal(signal.SIGINT, lambda *_: stopping.set())
+        produce(settings, traffic, seconds, stopping)
+        truth = traffic.ledger
+    else:
+        truth = run_log(Path(output), Traffic(seed, placements=placements, rate=rate), events)
+    totals = truth.expected().totals
+    typer.echo(" ".join(f"{name}={number:,}" for name, number in totals.items() if number), err=True)
+    if ledger is not None:
+        ledger.write_bytes(truth.to_json())
+
+
+@_command
+def reconcile(
+    files: FILES,
+    rejected: Annotated[Path | None, typer.Option(help="rejected.ndjson of the run: takes lateness from its dead letters instead of judging it.", show_default=False)] = None,
+    minutes: Annotated[Path | None, typer.Option(help="minutes.ndjson of the run: compare its final minutes too.", show_default=False)] = None,
+) -> None:
+    """Recompute logs in one exact batch query and compare with Redis: prints every difference, exit code 1 if there is any."""
+    from connectors.redis import connect
+    from flows.differences import differences, format_differences, minute_differences
+    from flows.reconcile import recompute
+    from flows.settings import load
+
+    settings = load()
+    too_late = None
+    if rejected is not None:
+        letters = [json.loads(line) for line in rejected.read_text().splitlines()]
+        too_late = [(one["partition"], one["offset"]) for one in letters if one["reason"] == "too_late"]
+    with Console(stderr=True).status("recomputing"):
+        truth = recompute(
+            [Path(file) for file in files],
+            too_late=too_late,
+            out_of_orderness=settings.out_of_orderness,
+            allowed_lateness=settings.allowed_lateness,
+            horizon=settings.horizon,
+            conversion_horizon=settings.conversion_horizon,
+            consent=settings.consent,
+        )
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    without = ("conversions", "conversion_value", "unattributed")
+    found = differences(truth, client, settings.namespace, without)
+    if minutes is not None:
+        found += minute_differences(truth, minutes, without)
+    rows, numbers = len(truth.flight), sum(len(row) for row in truth.flight.values())
+    typer.echo(f"{len(found)} differences in {rows:,} rows, {numbers:,} numbers, of {truth.totals['received']:,} messages")
+    if found:
+        typer.echo(format_differences(found))
+        raise typer.Exit(1)
+
+
+@_command
+def exporter(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; the default is loopback.", show_default=False)] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 9465,
+) -> None:
+    """Serve /metrics/placements for Prometheus, read from Redis so that a scrape costs the flow nothing."""
+    from flows.exporter import serve
+    from flows.settings import load
+
+    settings = load()
+    serve(settings, host or settings.metrics_host, port)
+
+
+@_command
+def top(
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option(help="Print the table once.")] = False,
+) -> None:
+    """Watch the placements live in the terminal."""
+    from flows.settings import load
+    from flows.top import run as watch
+
+    watch(load(), interval, once)
+
+
+@_command
+def config() -> None:
+    """Show every setting: what is in force, where it comes from, what it means. Secrets are not shown."""
+    from flows.settings import PREFIX, Settings, load, source
+
+    settings = load()
+    table = Table(box=None, pad_edge=False)
+    for name in ("setting", "value", "from", "meaning"):
+        table.add_column(name, overflow="fold")
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, dict) and value:
+            shown = ", ".join(f"{option}=…" for option in value)
+        elif isinstance(value, SecretStr):
+            shown = _url(value) if name.endswith("_url") else "(set, not shown)"
+        else:
+            shown = "–" if value is None or value == {} else str(value)
+        table.add_row(f"{PREFIX}{name.upper()}", shown, source(name), field.description or "")
+    Console().print(table)
+
+
+def _url(secret: SecretStr) -> str:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(secret.get_secret_value())
+    place = parts.netloc.rsplit("@", 1)[-1]
+    return f"{parts.scheme}://{'…@' if '@' in parts.netloc else ''}{place}{parts.path}"
+
+
+def main() -> None:
+    """The `audiopixel` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The flow as several processes on one machine: started together, stopped together, restarted together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from connectors.ports import free_ports
+from flows.errors import AudiopixelError
+
+LONGEST_PAUSE_S: Final = 30.0
+STOP_WITHIN_S: Final = 10.0
+
+
+class Cluster:
+    """Child processes of one flow: when one dies the others are useless to the engine, so all are ended and started again.
+
+    Args:
+        processes: how many.
+        arguments: more of `audiopixel run`'s.
+        restarts: how often to start again after a crash, with growing pauses; None: for ever.
+    """
+
+    def __init__(self, processes: int, arguments: Sequence[str] = (), restarts: int | None = None) -> None:
+        self._processes = processes
+        self._arguments = list(arguments)
+        self._restarts = restarts
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._stopping = False
+        self._log = structlog.get_logger("cluster")
+
+    def run(self) -> None:
+        """Supervise until a signal or a clean end.
+
+        Raises:
+            AudiopixelError: the flow failed more often than it may.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop())
+        failed, pause_s = 0, 0.5
+        while True:
+            started_s = time.monotonic()
+            self._start()
+            code = self._wait()
+            if self._stopping or code == 0:
+                if code:
+                    raise AudiopixelError(f"a process of the flow ended with code {code} while stopping")
+                return
+            failed += 1
+            if self._restarts is not None and failed > self._restarts:
+                raise AudiopixelError(f"the flow failed {failed} times, last with code {code}: see its messages above")
+            if time.monotonic() - started_s > 60:
+                pause_s = 0.5
+            self._log.warning("a process of the flow died: all start again", code=code, pause_s=pause_s)
+            time.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+
+    def _start(self) -> None:
+        addresses = ";".join(f"127.0.0.1:{port}" for port in free_ports(self._processes))
+        self._children = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "flows.cli", "run", "--member", str(process), "--addresses", addresses),
+                    *self._arguments,
+                ],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd=Path.cwd(),
+                env=dict(os.environ),
+            )
+            for process in range(self._processes)
+        ]
+
+    def _wait(self) -> int:
+        """The first code that is not 0, once all have ended."""
+        while all(child.poll() is None for child in self._children):
+            time.sleep(0.1)
+        deadline_s = time.monotonic() + (STOP_WITHIN_S if self._stopping else 2.0)
+        while any(child.poll() is None for child in self._children) and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        for child in self._children:
+            if child.poll() is None:
+                child.kill()
+        return next((code for child in self._children if (code := child.wait())), 0)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for child in self._children:
+            child.terminate()

@@ -1,0 +1,254 @@
+"""`audiopixel demo`: the whole system on loopback out of wheels, under traffic whose truth is known."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.kafka import KafkaWriter
+from connectors.ports import free_ports
+from connectors.redis import Client, RedisUnavailable, connect, read_rows
+from flows.batches import SCOPES
+from flows.board import Board
+from flows.errors import AudiopixelError, DifferencesError
+from flows.outputs import kafka_options
+from flows.publish import row_key
+from flows.settings import PREFIX, Settings, load
+from flows.simulate import Expected, Traffic, now_ms, pump
+from flows.top import render
+
+DRAIN_S: Final = 30.0
+"""How long the summary waits for the flow to take in what was sent."""
+
+# Ends a child with us, even when we are killed: our end of the pipe closes. TERM first, so that it drains.
+_GUARD: Final = 'read -r end; kill -TERM "$1" 2>/dev/null; sleep 3; kill -KILL "$1" 2>/dev/null'
+
+
+def produce(
+    settings: Settings,
+    traffic: Traffic,
+    seconds: float | None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Send simulated traffic to the configured topic in real time."""
+    producer = KafkaWriter(settings.kafka_brokers, settings.kafka_topic, kafka_options(settings))
+    pump(traffic, producer.send, seconds, stop)
+    producer.close()
+
+
+@dataclass
+class Demo:
+    """One demonstration.
+
+    Args:
+        seconds: of traffic, then a summary; None: until Ctrl-C.
+        rate: pixels a second.
+        placements, partitions, processes, seed: see `audiopixel demo --help`.
+    """
+
+    seconds: float | None
+    rate: float
+    placements: int
+    partitions: int
+    processes: int
+    seed: int
+    _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Show it.
+
+        Raises:
+            DifferencesError: Redis differs from the truth at the end of a bounded run.
+            AudiopixelError: a part did not start, or died.
+        """
+        console = Console(stderr=True)
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
+        with ExitStack() as stack:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="audiopixel-demo-")))
+            with console.status("starting a Kafka-protocol broker and a Valkey"):
+                broker, valkey = stack.enter_context(EmbeddedBroker()), stack.enter_context(EmbeddedValkey())
+            metrics_port, exporter_port = free_ports(2)
+            settings = load(
+                kafka_brokers=broker.bootstrap,
+                redis_url=valkey.url,
+                listener_key=secrets.token_hex(16),
+                recovery_dir=directory / "recovery",
+                metrics_port=metrics_port,
+            )
+            for topic in (settings.kafka_rejected_topic, settings.kafka_minutes_topic):
+                broker.create_topic(topic, 1)
+            broker.create_topic(settings.kafka_topic, self.partitions)
+            stack.callback(self._end_children)
+            with console.status("starting the flow and the exporter (the first start compiles its kernels, about half a minute)"):
+                self._start("flow", settings, directory, "run", "--processes", str(self.processes))
+                self._start("exporter", settings, directory, "exporter", "--port", str(exporter_port))
+                client = connect(valkey.url, timeout=settings.redis_timeout)
+                stack.callback(client.close)
+                self._until(lambda: bool(client.exists(f"{settings.namespace}:meta")), stopping, 120, "the flow", directory)
+            if stopping.is_set():
+                return
+            console.print(
+                f"[bold]audiopixel demo[/bold]: {self.rate:,.0f} pixels/s on {self.partitions} partitions, listeners' key made up for this run\n"
+                f"  kafka {broker.bootstrap}   redis {valkey.url}\n"
+                f"  metrics http://127.0.0.1:{metrics_port}/metrics   http://127.0.0.1:{exporter_port}/metrics/placements"
+            )
+            self._show(settings, client, directory, console, stopping)
+
+    def _show(
+        self, settings: Settings, client: Client, directory: Path, console: Console, stopping: threading.Event
+    ) -> None:
+        traffic = Traffic(self.seed, self.placements, self.rate, start_ms=now_ms(), partitions=self.partitions)
+        failed: list[BaseException] = []
+
+        def send() -> None:
+            try:
+                produce(settings, traffic, self.seconds, stopping)
+            except BaseException as error:
+                failed.append(error)
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        board = Board(client, settings.namespace)
+        with Live(console=console, auto_refresh=False, transient=self.seconds is not None) as live:
+            while sender.is_alive():
+                if console.is_terminal:
+                    live.update(render(board.refresh(), console.width, max(5, console.height - 8)), refresh=True)
+                sender.join(0.5)
+                self._alive(directory)
+        if failed:
+            raise failed[0]
+        if self.seconds is not None and not stopping.is_set():
+            self._summarise(settings, client, traffic, console)
+
+    def _summarise(self, settings: Settings, client: Client, traffic: Traffic, console: Console) -> None:
+        sent = traffic.ledger.totals["received"]
+        deadline_s = time.monotonic() + DRAIN_S
+        totals: dict[str, int] = {}
+        while totals.get("received", 0) < sent and time.monotonic() < deadline_s:
+            time.sleep(0.2)
+            totals = ledger_totals(client, settings.namespace)
+        time.sleep(2 * settings.flush_interval.total_seconds())
+        totals = ledger_totals(client, settings.namespace)
+        watermark_ms = int(client.hget(f"{settings.namespace}:meta", "watermark_ms") or 0)
+        expected = traffic.ledger.expected(finite=False, watermark_ms=watermark_ms)
+        table, differences = compare(expected, totals, client, settings.namespace)
+        Console().print(table)
+        if differences:
+            raise DifferencesError(f"{differences} numbers in Redis differ from the simulator's ledger")
+
+    def _start(self, name: str, settings: Settings, directory: Path, *arguments: str) -> None:
+        shown = {
+            "KAFKA_BROKERS": settings.kafka_brokers,
+            "REDIS_URL": settings.redis_url.get_secret_value(),
+            "LISTENER_KEY": settings.listener_key.get_secret_value() if settings.listener_key else "",
+            "RECOVERY_DIR": str(settings.recovery_dir),
+            "METRICS_PORT": str(settings.metrics_port),
+        }
+        with (directory / f"{name}.log").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", *arguments],
+                env={**os.environ, **{PREFIX + key: value for key, value in shown.items()}},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        guard = subprocess.Popen(
+            ["sh", "-c", _GUARD, "guard", str(child.pid)], stdin=subprocess.PIPE, start_new_session=True
+        )
+        self._children += [child, guard]
+
+    def _end_children(self) -> None:
+        for child in self._children[::2]:
+            child.terminate()
+        for child, guard in zip(self._children[::2], self._children[1::2], strict=True):
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(12)
+            child.kill()
+            child.wait()
+            guard.kill()
+            guard.wait()
+
+    def _alive(self, directory: Path) -> None:
+        for child, name in zip(self._children[::2], ("flow", "exporter"), strict=False):
+            if child.poll() is not None:
+                tail = (directory / f"{name}.log").read_text(errors="replace").strip().splitlines()[-5:]
+                raise AudiopixelError(f"the {name} ended with code {child.returncode}: {' | '.join(tail)}")
+
+    def _until(
+        self, ready: Callable[[], bool], stopping: threading.Event, within_s: float, what: str, directory: Path
+    ) -> None:
+        deadline_s = time.monotonic() + within_s
+        while not stopping.is_set():
+            self._alive(directory)
+            with suppress(RedisUnavailable):
+                if ready():
+                    return
+            if time.monotonic() > deadline_s:
+                raise AudiopixelError(f"{what} was not ready within {within_s:.0f} s")
+            time.sleep(0.1)
+
+
+def ledger_totals(client: Client, namespace: str) -> dict[str, int]:
+    """Sums of the partitions' ledger rows."""
+    totals: dict[str, int] = {}
+    for key in client.scan_iter(f"{namespace}:partition:*"):
+        for name, value in client.hgetall(key).items():
+            totals[name] = totals.get(name, 0) + int(value)
+    return totals
+
+
+def compare(expected: Expected, totals: dict[str, int], client: Client, namespace: str) -> tuple[Table, int]:
+    """A table of the truth beside what Redis says, and how many numbers differ (reach beyond 1,000 may by 3.2 %)."""
+    table = Table(title="the simulator's ledger against Redis", title_justify="left")
+    for name, side in (("number", "left"), ("ledger", "right"), ("Redis", "right"), ("", "left")):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]  # one of two literals
+    wrong = 0
+
+    def check(name: str, want: int, got: int, tolerance: float = 0.0) -> bool:
+        return abs(got - want) <= tolerance * want
+
+    for name, want in expected.totals.items():
+        if name in totals:
+            got = totals[name]
+            right = check(name, want, got)
+            wrong += not right
+            table.add_row(name, f"{want:,}", f"{got:,}", "" if right else "[red]differs")
+    rows = read_rows(client, [row_key(namespace, SCOPES[0], name) for name in expected.flight])
+    sums: dict[str, list[int]] = {}
+    for (placement, counts), row in zip(expected.flight.items(), rows, strict=True):
+        for metric, want in counts.items():
+            if metric == "repaired" or metric.startswith("conversions"):
+                continue  # `repaired` counts in a flight when its minute is final
+            got = int(row.get(f"flight.{metric}", 0))
+            right = check(metric, want, got, 0.032 if metric == "reach" and want > 1000 else 0.0)
+            total = sums.setdefault(metric, [0, 0, 0])
+            total[0], total[1], total[2] = total[0] + want, total[1] + got, total[2] + (not right)
+            if not right:
+                wrong += 1
+            if not right and wrong <= 20:
+                table.add_row(f"{placement} {metric}", f"{want:,}", f"{got:,}", "[red]differs")
+    for metric, (want, got, bad) in sums.items():
+        shown = f"sum of {len(expected.flight)} placements, {bad} differ" if bad else f"equal in all {len(expected.flight)} placements"
+        if metric == "reach" and want != got and not bad:
+            shown = "within a sketch's error where beyond 1,000"
+        table.add_row(f"flight.{metric}", f"{want:,}", f"{got:,}", shown)
+    return table, wrong
