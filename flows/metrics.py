@@ -81,6 +81,115 @@ PIPELINE: Final = (
     BUILD,
 )
 
+PLACEMENT_IMPRESSIONS = _d(
+    "placement_impressions_total", "counter", "Impressions of the flight.", "placement"
+)
+PLACEMENT_STARTS = _d("placement_starts_total", "counter", "Plays of the flight that started.", "placement")
+PLACEMENT_COMPLETES = _d(
+    "placement_completes_total", "counter", "Started plays of the flight that completed.", "placement"
+)
+PLACEMENT_CLICKS = _d("placement_clicks_total", "counter", "Clicks of the flight.", "placement")
+PLACEMENT_ERRORS = _d("placement_errors_total", "counter", "Player errors of the flight.", "placement")
+PLACEMENT_INVALID = _d(
+    "placement_invalid_traffic_total", "counter", "Pixels kept out of every other number.", "placement"
+)
+PLACEMENT_REPEATED = _d("placement_repeated_total", "counter", "Pixels that had counted before.", "placement")
+PLACEMENT_TOO_LATE = _d(
+    "placement_too_late_total", "counter", "Pixels that came after their minute was final.", "placement"
+)
+PLACEMENT_COMPLETION_1H = _d(
+    "placement_completion_1h_ratio", "gauge", "Completes by starts of the last hour.", "placement"
+)
+PLACEMENT_MATURE_5M = _d(
+    "placement_mature_completion_5m_ratio",
+    "gauge",
+    "Completes by starts of the last five minutes, without the youngest, which cannot have completed yet.",
+    "placement",
+)
+PLACEMENT_MATURE_1H = _d(
+    "placement_mature_completion_1h_ratio",
+    "gauge",
+    "Completes by starts of the last hour, without the youngest, which cannot have completed yet.",
+    "placement",
+)
+PLACEMENT_REACH = _d(
+    "placement_reach_listeners", "gauge", "Distinct consenting listeners of the flight.", "placement"
+)
+PLACEMENT_REACH_1H = _d(
+    "placement_reach_1h_listeners", "gauge", "Distinct consenting listeners of the last hour.", "placement"
+)
+PLACEMENT_FREQUENCY = _d(
+    "placement_frequency_plays", "gauge", "Plays of the flight by listener of its reach.", "placement"
+)
+PLACEMENT_CONSENT = _d(
+    "placement_consent_coverage_ratio",
+    "gauge",
+    "Pixels of the flight with consent, by all of them.",
+    "placement",
+)
+PLACEMENT_INFO = _d(
+    "placement_info",
+    "info",
+    "What a placement belongs to, to join on.",
+    "placement",
+    "campaign",
+    "platform",
+    "station",
+    "podcast",
+    "program",
+)
+
+PLACEMENT: Final = (
+    PLACEMENT_IMPRESSIONS,
+    PLACEMENT_STARTS,
+    PLACEMENT_COMPLETES,
+    PLACEMENT_CLICKS,
+    PLACEMENT_ERRORS,
+    PLACEMENT_INVALID,
+    PLACEMENT_REPEATED,
+    PLACEMENT_TOO_LATE,
+    PLACEMENT_COMPLETION_1H,
+    PLACEMENT_MATURE_5M,
+    PLACEMENT_MATURE_1H,
+    PLACEMENT_REACH,
+    PLACEMENT_REACH_1H,
+    PLACEMENT_FREQUENCY,
+    PLACEMENT_CONSENT,
+    PLACEMENT_INFO,
+)
+"""What the exporter shows of each placement; beyond its cap, counters are summed as placement `other`."""
+
+EXPORTER_UP = _d(
+    "exporter_up",
+    "gauge",
+    "Whether Redis answered the latest read; if not, all numbers are of the last that did.",
+)
+EXPORTER_READ = _d("exporter_read_timestamp_seconds", "gauge", "When the rows shown were read from Redis.")
+EXPORTER_WATERMARK = _d("exporter_watermark_timestamp_seconds", "gauge", "Event time of the rows shown.")
+EXPORTER_LAST_FLUSH = _d(
+    "exporter_last_flush_timestamp_seconds", "gauge", "When the flow last wrote to Redis."
+)
+EXPORTER_CUT = _d(
+    "exporter_cut_placements", "gauge", "Placements beyond the cap, shown only as part of other."
+)
+EXPORTER_RENDER = _d(
+    "exporter_render_seconds", "histogram", "Rendering the placements, reading Redis not included."
+)
+EXPORTER_REFRESH = _d(
+    "exporter_refresh_seconds", "histogram", "Waiting for a snapshot of Redis, once a scrape."
+)
+
+EXPORTER: Final = (
+    EXPORTER_UP,
+    EXPORTER_READ,
+    EXPORTER_WATERMARK,
+    EXPORTER_LAST_FLUSH,
+    EXPORTER_CUT,
+    EXPORTER_RENDER,
+    EXPORTER_REFRESH,
+)
+"""The exporter about itself: the last two on its `/metrics`, the others beside the placements."""
+
 LATENCY_BUCKETS: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 FLUSH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

@@ -1,0 +1,242 @@
+"""The exporter: placements in Redis as Prometheus series, in one process that takes none of the flow's time.
+
+`/metrics/placements` shows the rows, `/metrics` this process, `/healthz` that it serves. Roll-ups of counters
+are sums joined with `audiopixel_placement_info`; those of reach, which does not add up, are in Redis alone.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from connectors.prometheus import Family, family_text, label_string, metrics_route
+from connectors.redis import connect
+from flows import metrics
+from flows.board import Board, Rows, Snapshot
+from flows.errors import AudiopixelError
+from flows.metrics import Definition, WeightedHistogram
+from flows.settings import Settings
+
+CAP: Final = 20_000
+"""Placements with series of their own: 16 series of about 3 KB in the server each."""
+
+OTHER: Final = "other"
+
+COUNTERS: Final[Mapping[Definition, str]] = {
+    metrics.PLACEMENT_IMPRESSIONS: "flight.impressions",
+    metrics.PLACEMENT_STARTS: "flight.starts",
+    metrics.PLACEMENT_COMPLETES: "flight.completes",
+    metrics.PLACEMENT_CLICKS: "flight.clicks",
+    metrics.PLACEMENT_ERRORS: "flight.errors",
+    metrics.PLACEMENT_INVALID: "flight.invalid_traffic",
+    metrics.PLACEMENT_REPEATED: "flight.repeated",
+    metrics.PLACEMENT_TOO_LATE: "flight.too_late",
+}
+GAUGES: Final[Mapping[Definition, str]] = {
+    metrics.PLACEMENT_COMPLETION_1H: "1h.completion_rate",
+    metrics.PLACEMENT_MATURE_5M: "5m.mature_completion_rate",
+    metrics.PLACEMENT_MATURE_1H: "1h.mature_completion_rate",
+    metrics.PLACEMENT_REACH: "flight.reach",
+    metrics.PLACEMENT_REACH_1H: "1h.reach",
+    metrics.PLACEMENT_FREQUENCY: "flight.frequency",
+    metrics.PLACEMENT_CONSENT: "flight.consent_coverage",
+}
+LABELS: Final = dict(
+    zip(
+        metrics.PLACEMENT_INFO.labels[1:],
+        ("campaign_id", "platform", "station", "podcast", "program"),
+        strict=True,
+    )
+)
+FIELDS: Final = (*COUNTERS.values(), *GAUGES.values(), *LABELS.values())
+"""What of a row the exporter shows: the fields of the `Board` it takes."""
+
+_GRACE_S: Final = 5
+_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Cap:
+    """Parts the placements into those shown and those summed as `other`.
+
+    The busiest get the places, and keep them; later ones get a place while one is free. A placement once in
+    `other` stays there (with what it last counted, once its row has expired) until the log is recomputed or
+    the exporter restarted. Showing the busiest of each moment would make `other` fall whenever one is promoted,
+    and Prometheus takes a counter that falls for one that began anew: it would count all of `other` again.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._shown: set[str] = set()
+        self._cut: dict[str, list[int]] = {}
+        self._generation = ""
+
+    def part(self, rows: Rows, generation: str) -> tuple[list[str], int, list[int]]:
+        """The placements to show, how many are cut, and the sums of their `COUNTERS`."""
+        if generation != self._generation:
+            self._shown, self._cut, self._generation = set(), {}, generation
+        shown = self._shown & rows.keys()
+        fresh = rows.keys() - shown - self._cut.keys() - {OTHER}
+        busiest = sorted(fresh, key=lambda name: (-int(rows[name].get("flight.impressions", 0)), name))
+        room = max(0, self._most - len(shown))
+        self._shown = shown | set(busiest[:room])
+        for name in [*self._cut, *busiest[room:], *({OTHER} & rows.keys())]:
+            if name in rows:
+                self._cut[name] = [int(rows[name].get(field, 0)) for field in COUNTERS.values()]
+        sums = [sum(column) for column in zip(*self._cut.values(), strict=True)]
+        return sorted(self._shown), len(self._cut), sums
+
+
+class Placements:
+    """Renders snapshots; keeps the labels' text and the cap's parting from one scrape to the next."""
+
+    def __init__(self, cap: int = CAP) -> None:
+        self._cap = Cap(cap)
+        self._labels: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def render(self, snapshot: Snapshot) -> bytes:
+        """The exposition: the exporter's own state, then the placements family by family."""
+        with self._lock:
+            return self._render(snapshot).encode()
+
+    def _render(self, snapshot: Snapshot) -> str:
+        rows = snapshot.rows.get("placement", {})
+        names, cut, sums = self._cap.part(rows, snapshot.meta.get("generation", ""))
+        self._labels = labels = {
+            name: self._labels.get(name) or label_string({"placement": name}) for name in names
+        }
+        shown = [rows[name] for name in names]
+        others = [label_string({"placement": OTHER})] if cut else []
+        own = {
+            metrics.EXPORTER_UP: int(snapshot.up),
+            metrics.EXPORTER_READ: snapshot.read_s or None,
+            metrics.EXPORTER_WATERMARK: snapshot.watermark_s,
+            metrics.EXPORTER_LAST_FLUSH: snapshot.flushed_s,
+            metrics.EXPORTER_CUT: cut,
+        }
+        text = [family_text(_family(definition), [""], [value]) for definition, value in own.items()]
+        for place, (definition, field) in enumerate(COUNTERS.items()):
+            column = [row.get(field) for row in shown]
+            text.append(
+                family_text(
+                    _family(definition), [*labels.values(), *others], [*column, *sums[place : place + 1]]
+                )
+            )
+        for definition, field in GAUGES.items():
+            text.append(family_text(_family(definition), labels.values(), [row.get(field) for row in shown]))
+        info = [
+            label_string(
+                {"placement": name, **{label: row.get(field, "") for label, field in LABELS.items()}}
+            )
+            for name, row in zip(names, shown, strict=True)
+        ]
+        info += others
+        text.append(family_text(_family(metrics.PLACEMENT_INFO), info, [1] * len(info)))
+        return "".join(text)
+
+
+def _family(definition: Definition) -> Family:
+    return Family(definition.name, "counter" if definition.kind == "counter" else "gauge", definition.help)
+
+
+def create_app(board: Board, *, cap: int = CAP) -> Starlette:
+    """The exporter's web application.
+
+    Args:
+        board: reads at least `FIELDS` of the placements.
+        cap: placements with series of their own; the others are summed as `other`.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    rendering = WeightedHistogram(metrics.EXPORTER_RENDER, _BUCKETS)
+    refreshing = WeightedHistogram(metrics.EXPORTER_REFRESH, _BUCKETS)
+    registry.register(rendering)
+    registry.register(refreshing)
+    view = Placements(cap)
+
+    def placements() -> bytes:
+        began_s = time.perf_counter()
+        snapshot = board.refresh()
+        read_s = time.perf_counter()
+        body = view.render(snapshot)
+        refreshing.observe(read_s - began_s)
+        rendering.observe(time.perf_counter() - read_s)
+        return body
+
+    def health(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("ok\n")
+
+    return Starlette(
+        routes=[
+            metrics_route("/metrics/placements", placements),
+            metrics_route("/metrics", lambda: generate_latest(registry)),
+            Route("/healthz", health),
+        ]
+    )
+
+
+def serve(settings: Settings, host: str, port: int, *, cap: int = CAP) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish what is being answered and return.
+
+    Args:
+        host: `127.0.0.1` unless others are to see it.
+
+    Raises:
+        AudiopixelError: the address cannot be listened at.
+        ConnectError: Redis is not there at the start; later it may go and come back.
+    """
+    with _listen(host, port) as listener:
+        board = Board(
+            connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout),
+            settings.namespace,
+            FIELDS,
+        )
+        config = uvicorn.Config(
+            create_app(board, cap=cap),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        try:
+            with _signals_spent():
+                uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            board.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudiopixelError(
+            f"the exporter cannot listen at {host}:{port} ({reason}): choose another port or host"
+        ) from None
+
+
+@contextmanager
+def _signals_spent() -> Iterator[None]:
+    """Within, a signal that uvicorn has obeyed does not kill as well: when done, it raises them once more."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
