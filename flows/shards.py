@@ -12,9 +12,10 @@ import numpy as np
 import xxhash
 
 from flows import plays
+from flows.batches import CONSENTED as CONSENT_FLAG
 from flows.batches import COMBO, INFO, KEY, POSITION, SCOPES, TS, WATERMARK, Combo, ConversionPixel, shard_of
 from flows.clock import ENDED, Cut
-from flows.counts import FLIGHT_COUNTS, MINUTE_COUNTS, REPEATED, TOO_LATE
+from flows.counts import CONSENTED, FLIGHT_COUNTS, INVALID_TRAFFIC, MINUTE_COUNTS, PIXELS, REPEATED, TOO_LATE
 from flows.errors import StateError
 from flows.events import EVENTS
 from flows.kernel import I64, U32, U64
@@ -176,22 +177,26 @@ class PlayShard:
             key = int(plays.mixed(np.uint64(key), np.uint64(plays.INVALID_SPACE)))
         slot = find(self.table, np.uint64(key))
         there = self.table[slot, 0] != 0
+        number = self._number(conversion.combo)
+        totals = self.totals[number]
         if there and int(self.table[slot, 3]) + self.conversion_horizon_ms >= watermark:
             outcomes[plays.REPEATED_OUT] += 1
-            self._total(conversion.combo, REPEATED)
+            totals[REPEATED] += 1
         elif plays.final(ts // 60_000, max(watermark, self.watermark_ms), self.lateness_ms):
             outcomes[plays.LATE_OUT] += 1
-            self._total(conversion.combo, TOO_LATE)
+            totals[TOO_LATE] += 1
             lates.append(Late(sender, int(pixel[POSITION]), "conversion", ts, conversion.combo))
         else:
             self.used[plays.SLOTS_USED] += not there
             self.table[slot] = (key, plays.CONVERSION_KIND << 22, 0, ts)
+            self.latest[number] = max(self.latest[number], ts)
             outcomes[plays.ACCEPTED] += 1
             outcomes[plays.INVALID_OUT] += invalid != 0
-
-    def _total(self, combo: Combo, column: int) -> None:
-        if combo[0] is not None:
-            self.totals[self._number(combo), column] += 1
+            if invalid:
+                totals[INVALID_TRAFFIC] += 1
+            else:
+                totals[PIXELS] += 1
+                totals[CONSENTED] += int(pixel[INFO]) & CONSENT_FLAG != 0
 
     def _number(self, combo: Combo) -> int:
         number = self.numbers.get(combo)
@@ -289,10 +294,11 @@ class PlayShard:
         for start, end in zip(bounds, bounds[1:], strict=False):
             place[order[start:end]] = np.arange(end - start, dtype=np.uint32)
         names = list(self.rows)
-        labels = [
-            (int(place[self.combo_rows[number, 0]]), int(self.latest[number]), self.combos[number])
-            for number in seen.tolist()
-        ]
+        labels: dict[int, list[tuple[int, int, Combo]]] = {}
+        for number in seen.tolist():
+            if (row := self.combo_rows[number, 0]) >= 0:
+                label = (int(place[row]), int(self.latest[number]), self.combos[number])
+                labels.setdefault(int(self.row_shards[row]), []).append(label)
         cells_to, cell_bounds = self._order(cell_rows)
         totals_to, total_bounds = self._order(total_rows)
         touches_to, touch_bounds = self._order(touch_rows)
@@ -323,7 +329,7 @@ class PlayShard:
                     place[touch_rows[e:f]],
                     touch_minutes[e:f],
                     touch_who[e:f],
-                    labels if shard == self.index else [],
+                    labels.get(shard, []),
                 )
             )
         return batches

@@ -1,0 +1,210 @@
+"""Replaying the logs of tests/data gives exactly their truth, whatever the order of arrival and the number of workers."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from connectors.redis import Client
+from flows.cli import app
+from flows.differences import differences, minute_differences
+from flows.errors import SettingsError
+from flows.reconcile import recompute
+from flows.replay import replay
+from flows.settings import Settings
+from flows.simulate import Traffic, run_log
+LISTENER_KEY = b"a key of sixteen bytes or more"
+
+DATA = Path(__file__).parents[1] / "data"
+LATER = ("conversions", "conversion_value")
+Rows = Callable[[Settings, str], dict[str, dict[str, str]]]
+
+
+def lines_of(log: str) -> list[bytes]:
+    return gzip.open(DATA / f"{log}.ndjson.gz").read().splitlines()
+
+
+def truth_of(log: str) -> Iterator[tuple[str, dict[str, int]]]:
+    with open(DATA / f"{log}.truth.csv") as file:
+        for row in csv.DictReader(file):
+            placement = row.pop("placement_id")
+            yield placement, {name: int(value) for name, value in row.items() if not name.endswith(LATER)}
+
+
+def wrong(rows: dict[str, dict[str, str]], log: str) -> list[str]:
+    found = []
+    for placement, truth in truth_of(log):
+        for name, want in truth.items():
+            got = int(rows[placement][name])
+            right = abs(got - want) <= 0.032 * want if name == "flight.reach" and want > 1000 else got == want
+            if not right:
+                found.append(f"{placement} {name}: {want} expected, {got} published")
+    return found
+
+
+def shuffled(lines: list[bytes], seed: int) -> list[bytes]:
+    """Sorted lines moved by up to ten seconds, less than the watermark's bound."""
+    rng = random.Random(seed)
+    keyed = [(int(re.search(rb'"ts":(\d+)', line)[1]) + rng.random() * 9_900, line) for line in lines]
+    return [line for _, line in sorted(keyed)]
+
+
+def split(lines: list[bytes], parts: int) -> list[list[bytes]]:
+    """By listener, so that all pixels of a play and a conversion with its touches stay together."""
+    out: list[list[bytes]] = [[] for _ in range(parts)]
+    for line in lines:
+        out[hash(re.search(rb'"listener_id":"([^"]*)"', line)[1]) % parts].append(line)
+    return out
+
+
+def written(directory: Path, parts: list[list[bytes]]) -> list[str]:
+    paths = []
+    for number, lines in enumerate(parts):
+        paths.append(str(directory / f"part-{number}.ndjson"))
+        Path(paths[-1]).write_bytes(b"".join(line + b"\n" for line in lines))
+    return paths
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("log", ["obd", "mta", "adversarial"])
+def test_a_log_as_it_is_gives_its_truth(
+    log: str, workers: int, settings_of: Callable[..., Settings], rows_of: Rows
+) -> None:
+    settings = settings_of()
+    replay([str(DATA / f"{log}.ndjson.gz")], settings, LISTENER_KEY, workers=workers)
+    assert wrong(rows_of(settings, "placement"), log) == []
+
+
+@pytest.mark.parametrize(("seed", "parts", "workers"), [(1, 1, 1), (2, 3, 2), (3, 4, 4)])
+@pytest.mark.parametrize("log", ["obd", "mta"])
+def test_neither_order_nor_partitions_nor_workers_change_a_number(
+    log: str, seed: int, parts: int, workers: int, tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows
+) -> None:
+    settings = settings_of()
+    files = written(tmp_path, split(shuffled(lines_of(log), seed), parts))
+    replay(files, settings, LISTENER_KEY, workers=workers)
+    assert wrong(rows_of(settings, "placement"), log) == []
+
+
+@pytest.mark.parametrize("batch", [7, 997])
+def test_the_size_of_batches_changes_no_number(batch: int, settings_of: Callable[..., Settings], rows_of: Rows, tmp_path: Path) -> None:
+    settings = settings_of(batch_messages=batch)
+    replay([str(DATA / "adversarial.ndjson.gz")], settings, LISTENER_KEY, out=tmp_path)
+    assert wrong(rows_of(settings, "placement"), "adversarial") == []
+
+
+def test_the_minutes_and_the_ledger_of_the_adversarial_log_are_its_truth(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    log = str(DATA / "adversarial.ndjson.gz")
+    replay([log], settings, LISTENER_KEY, out=tmp_path, workers=2)
+    final: dict[tuple[str, int], dict[str, int]] = {}
+    for line in (tmp_path / "minutes.ndjson").read_text().splitlines():
+        minute = json.loads(line)
+        key = (minute["placement_id"], minute["minute_ms"])
+        if minute["state"] == "final":
+            assert key not in final, "a minute is final once"
+            final[key] = minute
+        else:
+            assert key not in final, "nothing final changes"
+    with gzip.open(DATA / "adversarial.minutes.csv.gz", "rt") as file:
+        for row in csv.DictReader(file):
+            minute = final.get((row["placement_id"], int(row["minute_ms"])), {})
+            for name in row.keys() - {"placement_id", "minute_ms", "conversions"}:
+                assert minute.get(name, 0) == int(row[name]), (row, name)
+    ledger = client.hgetall(f"{settings.namespace}:partition:{{{log}}}")
+    truth = json.loads((DATA / "adversarial.totals.json").read_text())
+    for name in truth.keys() - {"unattributed", "conversions"}:
+        assert int(ledger[name]) == truth[name], name
+    letters = [json.loads(line) for line in (tmp_path / "rejected.ndjson").read_text().splitlines()]
+    for reason in ("malformed", "invalid", "too_late"):
+        assert sum(one["reason"] == reason for one in letters) == truth[f"rejected.{reason}"]
+    assert len({one["position"] for one in letters}) == len(letters)
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_a_simulated_log_reconciles_without_a_difference(
+    seed: int, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    files = [str(tmp_path / f"{n}.ndjson.gz") for n in range(3)]
+    run_log([Path(file) for file in files], Traffic(seed, 30, 600, partitions=3), 40_000)
+    replay(files, settings, LISTENER_KEY, out=tmp_path / "out", workers=2)
+    truth = recompute([Path(file) for file in files])
+    without = ("conversions", "conversion_value", "unattributed")
+    assert differences(truth, client, settings.namespace, without) == []
+    assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson", without) == []
+
+
+def test_a_second_replay_of_the_same_log_changes_nothing_but_the_fence(
+    settings_of: Callable[..., Settings], rows_of: Rows
+) -> None:
+    settings = settings_of()
+    log = [str(DATA / "obd.ndjson.gz")]
+    replay(log, settings, LISTENER_KEY)
+    first = rows_of(settings, "placement")
+    replay(log, settings, LISTENER_KEY)
+    second = rows_of(settings, "placement")
+    changing = {"fence", "rev", "updated_ms"}
+    for name, row in first.items():
+        assert {k: v for k, v in row.items() if k not in changing} == {
+            k: v for k, v in second[name].items() if k not in changing
+        }
+        assert int(second[name]["fence"]) > int(row["fence"])
+
+
+def test_another_log_needs_a_new_generation(
+    tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows
+) -> None:
+    settings = settings_of()
+    replay([str(DATA / "obd.ndjson.gz")], settings, LISTENER_KEY)
+    other = written(tmp_path, [lines_of("obd")[:1000]])
+    with pytest.raises(SettingsError, match="--recompute"):
+        replay(other, settings, LISTENER_KEY)
+    replay(other, settings, LISTENER_KEY, recompute=True)
+    assert {row["generation"] for row in rows_of(settings, "campaign").values() if row["fence"] == "3"} == {"2"}
+
+
+def test_no_identity_leaves_the_decode_step(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    canary = "canary-3f9a"
+    lines = []
+    for number, line in enumerate(lines_of("adversarial")[:8000]):
+        try:
+            event = json.loads(line)
+            event |= {"listener_id": f"{canary}-L{number % 50}", "ip": f"{canary}-ip", "user_agent": f"{canary}-agent"}
+            event["ip" if number % 97 else "ts"] = f"{canary}-ip"  # some invalid, so that dead letters have their chance
+            lines.append(json.dumps(event).encode())
+        except (ValueError, TypeError, AttributeError):
+            lines.append(line + canary.encode())
+    settings = settings_of()
+    recovery = tmp_path / "recovery"
+    replay(written(tmp_path, [lines]), settings, LISTENER_KEY, out=tmp_path / "out", recovery_dir=recovery)
+    places = [*recovery.iterdir(), *(tmp_path / "out").iterdir()]
+    assert len(places) > 4
+    for place in places:
+        text = place.read_bytes()
+        text = re.sub(rb'"ts":"canary[^"]*"', b"", text)  # the wrong timestamp itself is kept, as the field that is wrong
+        assert canary.encode() not in text, place
+    for key in client.scan_iter(f"{settings.namespace}:*"):
+        assert canary not in str(client.dump(key) if client.type(key) == "string" else client.type(key)), key
+        if client.type(key) == "hash":
+            assert canary not in str(client.hgetall(key)), key
+
+
+def test_the_command_line_teaches() -> None:
+    from typer.testing import CliRunner
+
+    for command in ("", "demo", "run", "replay", "simulate", "reconcile", "exporter", "top", "config"):
+        result = CliRunner().invoke(app, [*command.split(), "--help"])
+        assert result.exit_code == 0
+        assert len(result.output.splitlines()) > 5
