@@ -1,15 +1,15 @@
-"""An exact batch recomputation of the specification over logs, and its comparison with what the flow published.
+"""An exact batch recomputation of the specification over logs; `flows.differences` compares it with outputs.
 
-Independent on purpose: it shares no line with the flow. Decoding is `flows.reconcile_decode`, all that follows is SQL
-(`flows.reconcile_sql`) in an embedded DuckDB, by other means than the flow's: where the flow keeps state and goes
-forward, this sorts, joins and looks at the whole log at once.
+Independent on purpose: it shares no line with the flow. Decoding is `flows.reconcile_decode`; all that
+follows is SQL (`flows.reconcile_sql`) in an embedded DuckDB, by other means than the flow's: where the flow
+keeps state and goes forward, this sorts and joins the whole log at once.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 
 from flows import reconcile_sql as sql
-from flows.reconcile_decode import Pixel, Reader
+from flows.reconcile_decode import Reader
 
 Number = int | float
 Counts = dict[str, Number]
@@ -35,9 +35,11 @@ MINUTE_METRICS: Final = (
 FLIGHT_METRICS: Final = (*MINUTE_METRICS, "reach", "consented", "repeated", "too_late", "invalid_traffic")
 
 PODCAST_APPS: Final = (
-    r"overcast|pocket ?casts|podimo|castbox|castro|antennapod|applecoremedia|apple podcasts|podcasts/|podcast ?addict"
-    r"|podbean|player ?fm|spotify/|deezer|tunein|iheartradio|stitcher|downcast|bbc ?sounds"
+    r"overcast|pocket ?casts|podimo|castbox|castro|antennapod|applecoremedia|podcasts?/|podcast ?addict"
+    r"|podbean|podkicker|player ?fm|radiopublic|spotify/|deezer|tunein|iheartradio|stitcher|audible|downcast"
+    r"|bbc ?sounds|globalplayer"
 )
+"""User agents that are no bots, whatever else they say (specification 1.2): a regular expression."""
 
 _CHUNK: Final = 65_536
 _CONVERSIONS: Final = "conversions"
@@ -48,17 +50,18 @@ class Recomputation:
     """What the log says, exactly.
 
     Attributes:
-        totals: `received`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (among the accepted),
-            `conversions` (accepted and valid), `unattributed`, `clock_skewed`; absent reasons are missing.
+        totals: `received`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (of the accepted),
+            `conversions` (accepted and valid), `unattributed`, `clock_skewed`; a reason not met is missing.
         ledger: the same counts of messages by source partition (its path as given).
-        flight: (scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`; `conversions` is a multiple of 0.000001.
+        flight: (scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`; all are integers, but the
+            `conversions` of the models `linear` and `time_decay` (multiples of 0.000001).
         minutes: (placement id, minute in epoch ms) to all of `MINUTE_METRICS`; minutes of zeros are missing.
     """
 
     totals: dict[str, int]
     ledger: dict[str, dict[str, int]]
     flight: dict[tuple[str, str], Counts]
-    minutes: dict[tuple[str, int], Counts] = field(repr=False)
+    minutes: dict[tuple[str, int], Counts]
 
 
 def recompute(
@@ -83,8 +86,8 @@ def recompute(
 
     Args:
         files: NDJSON, plain, `.gz` or `.zst`, each a source partition in arrival order.
-        too_late: (path as given, line number from 1) of the dead letters to take out; None: lateness is judged from
-            each partition's log alone. What waits for its start becomes an orphan by the partition's watermark in both.
+        too_late: (path as given, line number from 1) of the dead letters to take out; None: lateness is
+            judged from each partition's log alone. Orphans are told by that watermark in both cases.
         consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
         podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
         plans: planned placements to the currency of the plan.
@@ -119,7 +122,7 @@ def recompute(
         targets = {placement: placement for placement in plans or {}} | dict(utm_placements or {})
         _insert(db, "utm_targets", targets.items())
         for src, path in enumerate(files):
-            _insert(db, "pixels", reader.read(src, path), Pixel.__annotations__)
+            _insert(db, "pixels", reader.read(src, path))
         db.execute(sql.TIMED)
         while db.execute("SELECT 1 FROM pending LIMIT 1").fetchone():
             db.execute(sql.ROUND)
@@ -133,7 +136,10 @@ def _ms(duration: timedelta) -> int:
 
 
 def _insert(
-    db: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]], kinds: Mapping[str, str] | None = None
+    db: duckdb.DuckDBPyConnection,
+    table: str,
+    rows: Iterable[tuple[object, ...]],
+    kinds: Mapping[str, str] | None = None,
 ) -> None:
     remaining = iter(rows)
     while chunk := list(islice(remaining, _CHUNK)):

@@ -1,4 +1,4 @@
-"""The oracle's own strict reading of NDJSON lines; nothing of it is shared with the flow, so that no mistake is.
+"""The oracle's own strict reading of NDJSON lines; it shares nothing with the flow, so no mistake either.
 
 Listeners become numbers and user agents a flag here: what reaches the database identifies nobody.
 """
@@ -23,10 +23,18 @@ import zstandard
 from flows.errors import AudiopixelError
 
 _EVENTS: Final = frozenset(
-    "impression start firstQuartile midpoint thirdQuartile complete skip mute unmute pause resume progress error"
-    " click conversion".split()
+    {
+        *("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete", "skip", "mute"),
+        *("unmute", "pause", "resume", "progress", "error", "click", "conversion"),
+    }
 )
-_CONVERSION_TYPES: Final = frozenset("site_visit sign_up purchase app_download phone_call form_submission".split())
+_CONVERSION_TYPES: Final = frozenset(
+    {"site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission"}
+)
+_TEXTS: Final = (
+    *("placement_id", "play_id", "campaign_id", "platform", "station", "podcast", "program", "listener_id"),
+    *("user_agent", "landing_url", "creative_id", "ip"),
+)
 _MAX_BYTES: Final = 65_536
 _MAX_ID: Final = 128
 _DAY_MS: Final = 86_400_000
@@ -124,53 +132,44 @@ class Reader:
             raise AudiopixelError(f"{path}: cannot be read: {error}") from error
 
     def _pixel(self, src: int, pos: int, document: dict[str, Any], clock: _Clock) -> Pixel:
-        event_id, event = _text(document, "event_id", _MAX_ID), _text(document, "event")
+        (event_id,), (event,) = _texts(document, ("event_id",)), _texts(document, ("event",))
         if event_id is None or event is None:
             raise Rejected("event_id" if event_id is None else "event")
         if event not in _EVENTS:
             raise Rejected("event", "unknown_event")
-        placement = _text(document, "placement_id", _MAX_ID)
+        placement, play, campaign, platform, station, podcast, program, listener, agent, url, *_ = _texts(
+            document, _TEXTS
+        )
         if placement is None and event != "conversion":
             raise Rejected("placement_id")
         ts, received_at = _time(document, "ts"), _time(document, "received_at")
         if ts is None:
             raise Rejected("ts")
-        _text(document, "creative_id", _MAX_ID), _text(document, "ip"), _integer(document, "duration_ms")
-        _categories(document)
-        listener, agent = _text(document, "listener_id", _MAX_ID), _text(document, "user_agent")
+        playhead, _ = _integer(document, "playhead_ms"), _integer(document, "duration_ms")
         consent = document.get("consent")
         if consent is not None and consent.__class__ is not bool:
             raise Rejected("consent")
+        _check_categories(document)
         conversion = _conversion(document)
         if conversion is None and event == "conversion":
             raise Rejected("conversion")
-        url = _text(document, "landing_url")
-        play, campaign = _text(document, "play_id", _MAX_ID), _text(document, "campaign_id", _MAX_ID)
-        roll_ups = [_text(document, name) for name in ("platform", "station", "podcast", "program")]
-        playhead = _integer(document, "playhead_ms")
         # Only from here on is it a pixel: what is refused above must not move the clock.
         t = ts
         if received_at is not None:
             t = min(max(ts, received_at - _DAY_MS), received_at + 60_000)
             self.clock_skewed[src] += abs(t - ts) > 300_000
+        greatest = clock.advance(t, bounded=received_at is not None)
+        who = None if listener is None else self._listeners.setdefault(listener, len(self._listeners))
+        may = self._consent_default if consent is None else consent
+        bot = agent is not None and self._is_bot(agent)
+        kind, order_id, value, currency = conversion or (None, None, None, None)
+        utm = _utm_content(url) if event == "conversion" and url else None
+        # fmt: off
         return Pixel(
-            src,
-            pos,
-            event,
-            t,
-            clock.advance(t, bounded=received_at is not None),
-            event_id,
-            placement,
-            play,
-            campaign,
-            *roll_ups,
-            None if listener is None else self._listeners.setdefault(listener, len(self._listeners)),
-            self._consent_default if consent is None else consent,
-            agent is not None and self._is_bot(agent),
-            playhead,
-            *(conversion or (None, None, None, None)),
-            _utm_content(url) if event == "conversion" and url else None,
+            src, pos, event, t, greatest, event_id, placement, play, campaign, platform, station, podcast,
+            program, who, may, bot, playhead, kind, order_id, value, currency, utm,
         )
+        # fmt: on
 
     def _is_bot(self, agent: str) -> bool:
         if agent not in self._bots:
@@ -179,7 +178,7 @@ class Reader:
 
 
 class _Clock:
-    """The greatest event time of a partition so far, with the guard of specification 1.4 against one mad clock."""
+    """The greatest event time of a partition so far, guarded against one mad clock (specification 1.4)."""
 
     def __init__(self) -> None:
         self._greatest: int | None = None
@@ -202,8 +201,8 @@ def parse(line: bytes) -> dict[str, Any] | None:
     if len(line) > _MAX_BYTES:
         return None
     try:
-        # Not json.loads of the bytes: it guesses UTF-16 and UTF-32.
-        document = json.loads(line.decode(), parse_float=_decimal, parse_constant=_no_constant)
+        # Not json.loads of the bytes: it guesses UTF-16 and UTF-32, and makes its decoder anew each time.
+        document = _JSON.decode(line.decode())
         if _SURROGATE.search(line):
             json.dumps(document, ensure_ascii=False, default=str).encode()
     except (ValueError, RecursionError):
@@ -222,17 +221,22 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _text(document: dict[str, Any], name: str, limit: int | None = None) -> str | None:
-    value = document.get(name)
-    if value is None:
-        return None
-    if value.__class__ is not str:
-        raise Rejected(name)
-    if not value or (value[0] in _MACRO_STARTS and _MACRO.fullmatch(value)):
-        return None
-    if limit is not None and len(value) > limit:
-        raise Rejected(name)
-    return str(value)
+_JSON: Final = json.JSONDecoder(parse_float=_decimal, parse_constant=_no_constant)
+
+
+def _texts(document: dict[str, Any], names: tuple[str, ...]) -> list[str | None]:
+    texts: list[str | None] = []
+    for name in names:
+        value = document.get(name)
+        if value is not None:
+            if value.__class__ is not str:
+                raise Rejected(name)
+            if not value or (value[0] in _MACRO_STARTS and _MACRO.fullmatch(value)):
+                value = None
+            elif len(value) > _MAX_ID and name.endswith("_id"):
+                raise Rejected(name)
+        texts.append(value)
+    return texts
 
 
 def _integer(document: dict[str, Any], name: str) -> int | None:
@@ -251,7 +255,7 @@ def _time(document: dict[str, Any], name: str) -> int | None:
             raise Rejected(name)
         # Beyond any calendar all times are alike, and sums of them must stay within 64 bits.
         return int(min(max(value, -(2**61)), 2**61))
-    text = _text(document, name)
+    (text,) = _texts(document, (name,))
     if text is None:
         return None
     match = _RFC3339.fullmatch(text)
@@ -273,7 +277,7 @@ def _time(document: dict[str, Any], name: str) -> int | None:
     return seconds * 1000 + int(((fraction or "") + "000")[:3])
 
 
-def _categories(document: dict[str, Any]) -> None:
+def _check_categories(document: dict[str, Any]) -> None:
     value = document.get("content_category")
     if not (value is None or isinstance(value, str)) and not (
         isinstance(value, list) and all(isinstance(item, str) for item in value)
@@ -288,13 +292,12 @@ def _conversion(document: dict[str, Any]) -> tuple[str, str | None, int | None, 
         return None
     if not isinstance(value, dict):
         raise Rejected("conversion")
-    kind = _text(value, "type")
+    kind, currency, order_id = _texts(value, ("type", "currency", "order_id"))
     if kind not in _CONVERSION_TYPES:
         raise Rejected("conversion.type")
-    currency = _text(value, "currency")
     if currency is not None and not re.fullmatch("[A-Z]{3}", currency):
         raise Rejected("conversion.currency")
-    return str(kind), _text(value, "order_id", _MAX_ID), _micros(value), currency
+    return str(kind), order_id, _micros(value), currency
 
 
 def _micros(conversion: dict[str, Any]) -> int | None:
@@ -302,7 +305,7 @@ def _micros(conversion: dict[str, Any]) -> int | None:
     if value.__class__ in (int, Decimal):
         number = Decimal(value)
     else:
-        text = _text(conversion, "value")
+        (text,) = _texts(conversion, ("value",))
         if text is None:
             return None
         if not _DECIMAL.fullmatch(text):
@@ -328,8 +331,8 @@ def _utm_content(url: str) -> str | None:
 def open_log(path: Path) -> BinaryIO:
     """A file of lines, plain, `.gz` or `.zst`, opened for reading as bytes."""
     if path.suffix == ".gz":
-        return io.BufferedReader(gzip.open(path))  # type: ignore[arg-type]  # a reader by duck type
+        return io.BufferedReader(gzip.open(path))
     if path.suffix == ".zst":
-        stream = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
-        return io.BufferedReader(stream)  # type: ignore[arg-type]  # a reader by duck type
+        stream = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True)
+        return io.BufferedReader(stream)
     return path.open("rb")

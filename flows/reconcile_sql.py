@@ -1,8 +1,8 @@
-"""The oracle's statements: specification 1.3, 1.4 and 2.2 to 2.6 over one table `pixels`, in the order they run.
+"""The oracle's statements: specification 1.3, 1.4, 2.2 to 2.4 and 2.6 over a table `pixels`, as they run.
 
-Settings are DuckDB variables (`getvariable`). Which pixel counts depends on which pixels before it count (a play is
-remembered from its last accepted pixel on), so `ROUND` is repeated until it confirms what it was given: every round
-settles at least the next pixel of each play, in practice all but a handful at the first.
+Settings are DuckDB variables (`getvariable`). Which pixel counts depends on which pixels before it count (a
+play is remembered from its last accepted pixel on), so `ROUND` is repeated until it confirms what it was
+given: every round settles at least the next pixel of each play, in practice all but a handful at the first.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Final
 
 PIXELS: Final = """
 CREATE TABLE pixels (
-    src INTEGER, pos BIGINT, event VARCHAR, t BIGINT, greatest BIGINT, event_id VARCHAR, placement VARCHAR, play VARCHAR,
-    campaign VARCHAR, platform VARCHAR, station VARCHAR, podcast VARCHAR, program VARCHAR, listener BIGINT,
-    consent BOOLEAN, bot BOOLEAN, playhead BIGINT, conversion_type VARCHAR, order_id VARCHAR, value BIGINT,
-    currency VARCHAR, utm VARCHAR);
+    src INTEGER, pos BIGINT, event VARCHAR, t BIGINT, greatest BIGINT, event_id VARCHAR, placement VARCHAR,
+    play VARCHAR, campaign VARCHAR, platform VARCHAR, station VARCHAR, podcast VARCHAR, program VARCHAR,
+    listener BIGINT, consent BOOLEAN, bot BOOLEAN, playhead BIGINT, conversion_type VARCHAR, order_id VARCHAR,
+    value BIGINT,    currency VARCHAR, utm VARCHAR);
 CREATE TABLE letters (src INTEGER, pos BIGINT);
 CREATE TABLE plans (placement VARCHAR, currency VARCHAR);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
 """
 
-# Partitions have no common order of arrival; that of their watermarks is the only one that the log itself tells.
+# Partitions have no common order of arrival; that of their watermarks is all that the log tells.
 TIMED: Final = """
 CREATE TABLE timed AS
 SELECT row_number() OVER (ORDER BY greatest NULLS FIRST, src, pos) AS n, *,
@@ -44,7 +44,7 @@ CREATE TABLE pending AS
 SELECT n, identity, t, minute, watermark, event = 'start' AND linked AS is_start,
     CASE WHEN NOT linked THEN '' WHEN event = 'progress' THEN concat(event, playhead) ELSE event END AS slot,
     linked AND event IN ('firstQuartile', 'midpoint', 'thirdQuartile', 'complete', 'skip', 'mute') AS joins,
-    CASE WHEN event = 'conversion' THEN getvariable('conversion_horizon') ELSE getvariable('horizon') END AS horizon,
+    if(event = 'conversion', getvariable('conversion_horizon'), getvariable('horizon')) AS horizon,
     letters.pos IS NOT NULL AS lettered,
     CASE WHEN getvariable('judge') THEN coalesce(watermark >= minute + getvariable('final_after'), false)
         ELSE lettered END AS final_own,
@@ -99,16 +99,14 @@ SELECT n, identity, t, minute, watermark, is_start, slot, joins, horizon, letter
 FROM round WHERE identity IN (FROM unsettled);
 """
 
-# joined: the pixel counts in its start's minute. One that waited until its own minute was final is an orphan for good.
+# joined: the pixel counts in its start's minute; one that waited until its own minute was final never does.
 COUNTED: Final = """
 CREATE TABLE counted AS
-SELECT timed.*, identity, life, verdict, verdict = 'accepted' AND NOT timed.bot AS ok, verdicts.start_n,
-    ok AND linked
+SELECT timed.*, identity, life, verdict, verdicts.start_n, verdict = 'accepted' AND NOT timed.bot AS ok,
+    ok AND linked AND verdicts.start_n IS NOT NULL
         AND timed.event IN ('firstQuartile', 'midpoint', 'thirdQuartile', 'complete', 'skip', 'mute')
-        AND coalesce(
-            n > verdicts.start_n OR NOT coalesce(start.watermark >= timed.minute + getvariable('final_after'), false),
-            false)
-        AND verdicts.start_n IS NOT NULL AS joined
+        AND (n > verdicts.start_n
+            OR NOT coalesce(start.watermark >= timed.minute + getvariable('final_after'), false)) AS joined
 FROM timed JOIN verdicts USING (n)
 LEFT JOIN (SELECT n AS start_n, watermark FROM timed) AS start ON start.start_n = verdicts.start_n;
 """
@@ -128,7 +126,8 @@ SELECT *, event = 'click' AS is_click FROM keyed WHERE event = 'click' OR n IN (
 CREATE TABLE conversions AS SELECT * FROM counted WHERE ok AND event = 'conversion';
 
 CREATE TABLE eligible AS
-SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, c.t - touch.t AS age,
+SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click,
+    c.t - touch.t AS age,
     CASE getvariable('model')
         WHEN 'last_touch' THEN (row_number() OVER (PARTITION BY c.n
             ORDER BY touch.is_click DESC, touch.t DESC, touch.placement DESC, touch.n DESC) = 1)::DOUBLE
@@ -140,7 +139,7 @@ SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.
 FROM conversions AS c
 JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
     AND (c.campaign IS NULL OR c.campaign = touch.campaign)
-    AND c.t - touch.t <= CASE WHEN touch.is_click THEN getvariable('click_window') ELSE getvariable('listen_window') END
+    AND c.t - touch.t <= if(touch.is_click, getvariable('click_window'), getvariable('listen_window'))
 WHERE c.consent AND c.placement IS NULL;
 """
 
@@ -148,7 +147,8 @@ WHERE c.consent AND c.placement IS NULL;
 CREDITS: Final = f"""
 CREATE TABLE shares AS
 WITH floored AS (
-    SELECT *, 1e6 * weight / sum(weight) OVER (PARTITION BY conversion_n) AS exact, floor(exact)::BIGINT AS low
+    SELECT *, 1e6 * weight / sum(weight) OVER (PARTITION BY conversion_n) AS exact,
+        floor(exact)::BIGINT AS low
     FROM eligible WHERE weight > 0
 ), credited AS (
     SELECT floored.*, low + (row_number() OVER (
@@ -156,33 +156,36 @@ WITH floored AS (
         <= 1000000 - sum(low) OVER (PARTITION BY conversion_n))::INT AS millionths
     FROM floored
 ), valued AS (
-    SELECT credited.*, value, value::HUGEINT * millionths AS product, ((product % 1000000) + 1000000) % 1000000 AS rest,
-        (product - rest) // 1000000 AS low_value
+    SELECT credited.*, value, value::HUGEINT * millionths AS product,
+        ((product % 1000000) + 1000000) % 1000000 AS rest, (product - rest) // 1000000 AS low_value
     FROM credited JOIN (SELECT n AS conversion_n, value FROM conversions) USING (conversion_n)
 )
-SELECT conversion_n, touch_n, is_click, millionths, low_value + (row_number() OVER (
+SELECT conversion_n, touch_n, millionths, low_value + (row_number() OVER (
         PARTITION BY conversion_n ORDER BY rest DESC, t DESC, placement DESC, touch_n DESC)
     <= value - sum(low_value) OVER (PARTITION BY conversion_n))::INT AS value
 FROM valued;
 
 CREATE TABLE credits AS
 WITH credited AS (
-    SELECT conversion_n, touch_n, CASE WHEN is_click THEN 'click' ELSE 'listen' END AS way, millionths, value, NULL AS target
+    SELECT conversion_n, touch_n, millionths, value, NULL AS target
     FROM shares
     UNION ALL
-    SELECT n, n, 'declared', 1000000, value, placement FROM conversions WHERE placement IS NOT NULL
+    SELECT n, n, 1000000, value, placement FROM conversions WHERE placement IS NOT NULL
     UNION ALL
-    SELECT n, n, 'utm', 1000000, value, utm_targets.placement FROM conversions JOIN utm_targets USING (utm)
+    SELECT n, n, 1000000, value, utm_targets.placement
+    FROM conversions JOIN utm_targets USING (utm)
     WHERE conversions.placement IS NULL AND n NOT IN (SELECT conversion_n FROM shares)
 ), placed AS (
-    SELECT coalesce(target, source.placement) AS placement, source.campaign, source.platform, source.station, source.podcast, source.program,
-        c.minute, c.n AS conversion_n, c.t, c.currency, way, millionths, credited.value
+    SELECT coalesce(target, source.placement) AS placement,
+        source.campaign, source.platform, source.station, source.podcast, source.program,
+        c.minute, c.n AS conversion_n, c.t, c.currency, millionths, credited.value
     FROM credited JOIN conversions AS c ON c.n = conversion_n JOIN counted AS source ON source.n = touch_n
 ), currencies AS (
     SELECT campaign, arg_min(currency, (t, currency)) AS currency FROM placed
     WHERE currency IS NOT NULL AND value IS NOT NULL GROUP BY campaign
 )
-SELECT placed.*, coalesce(placed.currency = coalesce(plans.currency, currencies.currency), true) AS counts_value
+SELECT placed.*,
+    coalesce(placed.currency = coalesce(plans.currency, currencies.currency), true) AS counts_value
 FROM placed
 LEFT JOIN plans ON plans.placement = placed.placement
 LEFT JOIN currencies ON currencies.campaign IS NOT DISTINCT FROM placed.campaign;
@@ -210,9 +213,10 @@ FROM counted JOIN (
         bool_or(event = 'complete') AS d, d OR bool_or(event = 'thirdQuartile') AS c,
         c OR bool_or(event = 'midpoint') AS b, b OR bool_or(event = 'firstQuartile') AS a,
         a::INT + b::INT + c::INT + d::INT
-            - count(*) FILTER (event IN ('firstQuartile', 'midpoint', 'thirdQuartile', 'complete')) AS missing,
+            - count(*) FILTER (event NOT IN ('start', 'skip', 'mute')) AS missing,
         list_concat(['starts'], if(a, ['first_quartiles'], []), if(b, ['midpoints'], []),
-            if(c, ['third_quartiles'], []), if(d, ['completes'], []), list_resize([]::VARCHAR[], missing, 'repaired'),
+            if(c, ['third_quartiles'], []), if(d, ['completes'], []),
+            list_resize([]::VARCHAR[], missing, 'repaired'),
             if(bool_or(event = 'skip'), ['skips'], []), if(bool_or(event = 'mute'), ['mutes'], [])) AS reached
     FROM counted WHERE joined OR (ok AND linked AND event = 'start') GROUP BY start_n
 ) AS cohort ON cohort.start_n = n
@@ -221,7 +225,8 @@ SELECT {_DIMENSIONS}, minute, 'conversions', millionths FROM credits
 UNION ALL
 SELECT {_DIMENSIONS}, minute, 'conversion_value', value FROM credits WHERE counts_value AND value IS NOT NULL
 UNION ALL
-SELECT {_DIMENSIONS}, minute, 'conversion_value_other_count', 1 FROM credits WHERE NOT counts_value AND value IS NOT NULL;
+SELECT {_DIMENSIONS}, minute, 'conversion_value_other_count', 1
+FROM credits WHERE NOT counts_value AND value IS NOT NULL;
 """
 
 FLIGHT: Final = """
@@ -233,7 +238,9 @@ UNION ALL
 SELECT {scope}, NULL, count(*) FROM counted WHERE verdict = 'accepted' AND {scope} IS NOT NULL GROUP BY ALL
 """
 
-MINUTES: Final = "SELECT placement, minute, metric, sum(amount) FROM facts WHERE placement IS NOT NULL GROUP BY ALL"
+MINUTES: Final = (
+    "SELECT placement, minute, metric, sum(amount) FROM facts WHERE placement IS NOT NULL GROUP BY ALL"
+)
 
 LEDGER: Final = "SELECT src, verdict, bot, count(*) FROM counted GROUP BY ALL"
 
