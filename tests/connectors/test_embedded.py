@@ -130,8 +130,12 @@ def test_it_ends_with_the_process_that_started_it_however_that_ends(
     parent.stdin.close()
     parent.wait(timeout=10)
     parent.stdout.close()
-    eventually(lambda: not any(alive(pid) for pid in pids))
-    eventually(lambda: not list(scratch.iterdir()))
+    try:
+        eventually(lambda: not any(alive(pid) for pid in pids))
+        eventually(lambda: not list(scratch.iterdir()))
+    finally:
+        for pid in filter(alive, pids):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_server_that_cannot_start_says_why_and_leaves_nothing(scratch: Path) -> None:
