@@ -72,7 +72,7 @@ class Cap:
 
     The busiest get the places, and keep them; later ones get a place while one is free. A placement once in
     `other` stays there (with what it last counted, once its row has expired) until the log is recomputed or
-    the exporter restarted. Showing the busiest of each moment would make `other` fall whenever one is promoted,
+    the exporter restarted. Showing the busiest of each moment would make `other` fall when one is promoted,
     and Prometheus takes a counter that falls for one that began anew: it would count all of `other` again.
     """
 
