@@ -1,0 +1,251 @@
+"""Attribution: to which touches a conversion is credited. One listener shard: its touches, and its conversions until they are decided.
+
+A conversion is decided once, when its minute is final: then every touch that may still count has come, so that arrival order does not matter.
+Credits are integer millionths that sum to exactly 1,000,000. Models: https://support.google.com/analytics/answer/1662518 (last interaction,
+first interaction, linear, time decay), with a click before any listen in `last_touch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import unquote_plus
+
+import numpy as np
+
+from flows.batches import Combo, ConversionPixel
+from flows.clock import Cut
+from flows.kernel import I64, U8, U32, U64
+from flows.shards import check_format
+from flows.touches import CLICK, GONE, KIND_BITS, Touches, TouchStore
+
+FORMAT: Final = 1
+WHOLE: Final = 1_000_000
+Model = Literal["last_touch", "first_touch", "linear", "time_decay"]
+WAYS: Final = ("click", "listen", "utm", "declared")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How conversions are credited.
+
+    Attributes:
+        click_ms, listen_ms: how old a touch may be, both ends inclusive.
+        half_life_ms: of `time_decay`.
+        utm: `utm_content` to a placement.
+    """
+
+    model: Model = "last_touch"
+    click_ms: int = 30 * 86_400_000
+    listen_ms: int = 14 * 86_400_000
+    half_life_ms: int = 7 * 86_400_000
+    utm: Mapping[str, str] = field(default_factory=dict)
+
+
+class Pending(NamedTuple):
+    """An accepted conversion that waits for its minute to be final; `listener` 0: none may be known."""
+
+    ts_ms: int
+    listener: int
+    key: int
+    pixel: ConversionPixel
+
+
+class TouchBatch(NamedTuple):
+    """What one placement shard sends to one listener shard at a tick: touches, whose `combos` index `names`, and conversions."""
+
+    sender: int
+    to: int
+    cut: Cut
+    names: list[Combo]
+    who: U64
+    ts: I64
+    kinds: U8
+    combos: U32
+    plays: U32
+    conversions: list[Pending]
+
+
+class Credit(NamedTuple):
+    """A part of a conversion: to whom, how much of it, how, and how long after the touch (None without a touch)."""
+
+    combo: Combo
+    millionths: int
+    way: str
+    age_ms: int | None
+
+
+class Decision(NamedTuple):
+    """A conversion that has been decided; no credits: unattributed."""
+
+    conversion: Pending
+    eligible: int
+    credits: list[Credit]
+
+
+class Decided(NamedTuple):
+    """What one listener shard decided at a cut, and how many of its conversions wait."""
+
+    index: int
+    cut: Cut
+    decisions: list[Decision]
+    accepted: int
+    pending: int
+
+
+@dataclass
+class ListenerShard:
+    """Touches and waiting conversions of the listeners of one shard.
+
+    Args:
+        lateness_ms: allowed lateness, after which a minute is final.
+        directory: where large segments of touches go.
+    """
+
+    index: int
+    shards: int
+    lateness_ms: int
+    rules: Rules
+    directory: Path | None
+    listens: int = 64
+    clicks: int = 16
+    watermark_ms: int = 0
+    names: list[Combo] = field(default_factory=list)
+    pending: list[Pending] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = TouchStore(self.directory, self.listens, self.clicks)
+        self.numbers: dict[Combo, int] = {}
+
+    def apply(self, cut: Cut, batches: Sequence[TouchBatch]) -> Decided:
+        """Take in what all placement shards sent for one cut, and decide what has become final by it."""
+        before = self.watermark_ms // 60_000
+        self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
+        accepted = 0
+        for batch in batches:
+            if len(batch.who):
+                numbers = np.fromiter(map(self._number, batch.names), np.uint32, len(batch.names))
+                self.store.add(batch.who, batch.ts, batch.kinds, numbers[batch.combos], batch.plays)
+            self.pending += batch.conversions
+            accepted += len(batch.conversions)
+        decisions: list[Decision] = []
+        if cut.ended or self.watermark_ms // 60_000 > before:
+            settled_ms = self.watermark_ms - self.lateness_ms
+            oldest_ms = settled_ms - max(self.rules.click_ms, self.rules.listen_ms) - 60_000
+            self.store.settle(oldest_ms, settled_ms)
+            decisions = self._decide((self.watermark_ms - self.lateness_ms) // 60_000 * 60_000, cut.ended)
+        return Decided(self.index, cut, decisions, accepted, len(self.pending))
+
+    def _number(self, combo: Combo) -> int:
+        number = self.numbers.get(combo)
+        if number is None:
+            number = self.numbers[combo] = len(self.names)
+            self.names.append(combo)
+        return number
+
+    def _decide(self, final_ms: int, ended: bool) -> list[Decision]:
+        due = sorted(one for one in self.pending if ended or one.ts_ms < final_ms)
+        if not due:
+            return []
+        self.pending = [one for one in self.pending if not ended and one.ts_ms >= final_ms]
+        touches = self.store.of(np.array([one.listener for one in due], np.uint64))
+        return [self._credit(one, some) for one, some in zip(due, touches, strict=True)]
+
+    def _credit(self, conversion: Pending, touches: Touches) -> Decision:
+        pixel = conversion.pixel
+        if pixel.combo[0] is not None:
+            return Decision(conversion, 0, [Credit(pixel.combo, WHOLE, "declared", None)])
+        eligible = self._eligible(conversion, touches) if conversion.listener else []
+        if eligible:
+            shares = credit(self.rules, [(ts, click, combo[0] or "") for ts, click, combo in eligible], conversion.ts_ms)
+            credits = [
+                Credit(combo, share, "click" if click else "listen", conversion.ts_ms - ts)
+                for (ts, click, combo), share in zip(eligible, shares, strict=True)
+                if share
+            ]
+            return Decision(conversion, len(eligible), credits)
+        target = self.rules.utm.get(unquote_plus(pixel.utm_content)) if pixel.utm_content else None
+        if target is not None:
+            return Decision(conversion, 0, [Credit((target, *pixel.combo[1:]), WHOLE, "utm", None)])
+        return Decision(conversion, 0, [])
+
+    def _eligible(self, conversion: Pending, touches: Touches) -> list[tuple[int, bool, Combo]]:
+        """(time, whether a click, names) of the touches that may be credited, in the order of time and placement."""
+        kinds, ts = touches.ts & GONE, touches.ts >> KIND_BITS
+        age = conversion.ts_ms - ts
+        window = np.where(kinds == CLICK, self.rules.click_ms, self.rules.listen_ms)
+        chosen = np.nonzero((age >= 0) & (age <= window) & (kinds != GONE))[0]
+        campaign = conversion.pixel.combo[1]
+        found = []
+        for at in chosen.tolist():
+            combo = self.names[touches.combo[at]]
+            if campaign is None or combo[1] == campaign:
+                found.append((int(ts[at]), bool(kinds[at] == CLICK), combo))
+        return sorted(found, key=lambda one: (one[0], (one[2][0] or "").encode(), one[1], str(one[2])))
+
+    def forget(self, who: U64) -> int:
+        """Remove all touches of these listeners, and let their waiting conversions know of none; returns how many touches."""
+        gone = self.store.forget(who)
+        known = set(who.tolist())
+        self.pending = [one._replace(listener=0) if one.listener in known else one for one in self.pending]
+        return gone
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state with its format's version."""
+        pending = [(*one[:3], _plain(one.pixel)) for one in self.pending]
+        return FORMAT, self.shards, self.index, self.watermark_ms, self.names, pending, self.store.snapshot()
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again.
+
+        Raises:
+            StateError: another format's, or made for another number of shards, or a file is missing.
+        """
+        check_format("attribution", state, FORMAT, self.shards)
+        _, _, self.index, self.watermark_ms, names, pending, store = state
+        for combo in names:
+            self._number(tuple(combo))  # type: ignore[arg-type]  # as long as it was
+        self.pending = [Pending(ts, who, key, ConversionPixel(tuple(pixel[0]), *pixel[1:])) for ts, who, key, pixel in pending]  # type: ignore[arg-type]
+        self.store.restore(store)
+
+
+def _plain(pixel: ConversionPixel) -> tuple[Any, ...]:
+    return (
+        pixel.combo,
+        pixel.type,
+        pixel.order_id,
+        pixel.event_id,
+        pixel.value_micros,
+        pixel.currency,
+        pixel.utm_content,
+    )
+
+
+def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]], at_ms: int) -> list[int]:
+    """Millionths of one conversion at `at_ms` for each of its eligible touches (time, whether a click, placement); their sum is 1,000,000.
+
+    `touches` are in order of time and placement (UTF-8): of two that are equal in what a model looks at, the later in this order is preferred.
+    """
+    n = len(touches)
+    if rules.model == "last_touch":
+        chosen = max(range(n), key=lambda i: (touches[i][1], i))
+        return [WHOLE * (i == chosen) for i in range(n)]
+    if rules.model == "first_touch":
+        chosen = max(i for i in range(n) if touches[i][0] == touches[0][0])
+        return [WHOLE * (i == chosen) for i in range(n)]
+    if rules.model == "linear":
+        return apportion([1.0] * n, WHOLE)
+    return apportion([0.5 ** ((at_ms - ts) / rules.half_life_ms) for ts, _, _ in touches], WHOLE)
+
+
+def apportion(weights: Sequence[float], whole: int) -> list[int]:
+    """`whole` in integer parts by weight, largest remainder first; of equal remainders the later one's."""
+    total = sum(weights)
+    exact = [whole * weight / total for weight in weights]
+    parts = [int(share) for share in exact]
+    order = sorted(range(len(parts)), key=lambda i: (exact[i] - parts[i], i), reverse=True)
+    for i in order[: whole - sum(parts)]:
+        parts[i] += 1
+    return parts

@@ -1,0 +1,287 @@
+"""Touches: what a listener has heard and clicked, for up to 60 days, packed and sorted, 24 bytes each.
+
+A log-structured store: what came in since the last minute is sorted into a small segment, and segments of like size are merged. Looking a listener up is
+a binary search in each of the few segments. Large segments are immutable files named by their content, so that a snapshot only lists them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from flows.errors import StateError
+from flows.kernel import I64, U8, U32, U64, kernel
+
+REACH_ONLY, IMPRESSION, START, REPLACING, CLICK = range(5)
+"""Kinds of a touch as plays gives them: a play-less start is none, an impression may replace the start that came before it."""
+GONE: Final = 7
+KIND_BITS: Final = 3
+TOUCH_BYTES: Final = 24
+SPILL: Final = 1 << 16
+"""Touches from which on a segment goes to a file."""
+KEEP_SNAPSHOTS: Final = 4
+"""How many snapshots a file that is no longer listed is kept, since the engine may resume from an earlier one."""
+
+
+class Touches(NamedTuple):
+    """Columns, one row a touch: listener, time in ms above three bits of kind, number of the names, half a hash of the play."""
+
+    who: U64
+    ts: I64
+    combo: U32
+    play: U32
+
+    def __len__(self) -> int:  # of rows, which is what a store is asked for
+        return len(self.who)
+
+    def at(self, rows: Any) -> Touches:
+        """Some of the rows."""
+        return Touches(*(column[rows] for column in self))
+
+    def tobytes(self) -> bytes:
+        """Column after column."""
+        return b"".join(column.tobytes() for column in self)
+
+
+def from_bytes(body: bytes) -> Touches:
+    """`Touches.tobytes`' counterpart, read-only."""
+    n = len(body) // TOUCH_BYTES
+    return Touches(
+        np.frombuffer(body, np.uint64, n),
+        np.frombuffer(body, np.int64, n, 8 * n),
+        np.frombuffer(body, np.uint32, n, 16 * n),
+        np.frombuffer(body, np.uint32, n, 20 * n),
+    )
+
+
+def joined(parts: list[Touches]) -> Touches:
+    """All rows, part after part."""
+    return parts[0] if len(parts) == 1 else Touches(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+NONE: Final = from_bytes(b"")
+
+
+@kernel
+def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: int, order: I64) -> int:
+    """Places of two sorted segments in their merged order, without what is older than `oldest` or gone; `b` begins at len(a)."""
+    i = j = n = 0
+    while i < len(a_who) or j < len(b_who):
+        first = j == len(b_who) or (
+            i < len(a_who) and (a_who[i] < b_who[j] or (a_who[i] == b_who[j] and a_ts[i] <= b_ts[j]))
+        )
+        if first:
+            keep, place = a_ts[i] >= oldest and a_ts[i] & 7 != 7, i
+            i += 1
+        else:
+            keep, place = b_ts[j] >= oldest and b_ts[j] & 7 != 7, len(a_who) + j
+            j += 1
+        if keep:
+            order[n] = place
+            n += 1
+    return n
+
+
+@kernel
+def _beyond(who: U64, ts: I64, settled: int, listens: int, clicks: int, dropped: U8) -> int:
+    """Mark what a listener has beyond the newest `listens` listens and `clicks` clicks, of what is older than `settled`."""
+    n = 0
+    heard = clicked = 0
+    for i in range(len(who) - 1, -1, -1):
+        if i == len(who) - 1 or who[i] != who[i + 1]:
+            heard = clicked = 0
+        if ts[i] & 7 == 4:
+            clicked += 1
+            over = clicked > clicks
+        else:
+            heard += 1
+            over = heard > listens
+        if over and ts[i] < settled:
+            dropped[i] = 1
+            n += 1
+    return n
+
+
+@dataclass
+class Segment:
+    """Touches sorted by listener and time; `name` where they are a file."""
+
+    touches: Touches
+    name: str | None = None
+
+
+@dataclass
+class TouchStore:
+    """All touches of one listener shard.
+
+    Args:
+        directory: where large segments go; None: they stay in the snapshot.
+        listens, clicks: how many of a listener's newest are kept; older ones are dropped only when they are settled.
+    """
+
+    directory: Path | None
+    listens: int = 64
+    clicks: int = 16
+    segments: list[Segment] = field(default_factory=list)
+    dropped: int = 0
+    _new: list[Touches] = field(default_factory=list)
+    _replaced: list[Touches] = field(default_factory=list)
+    _retired: list[tuple[str, int]] = field(default_factory=list)
+
+    def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32) -> None:
+        """Take touches in, in any order; they are found from the next `settle` on."""
+        keep = kinds != REACH_ONLY
+        if not keep.any():
+            return
+        kind = np.where(kinds == REPLACING, IMPRESSION, kinds).astype(np.int64)
+        some = Touches(who, (ts << KIND_BITS) | kind, combos, plays).at(keep)
+        self._new.append(some)
+        replacing = kinds[keep] == REPLACING
+        if replacing.any():
+            self._replaced.append(some.at(replacing))
+
+    def settle(self, oldest_ms: int, settled_ms: int) -> None:
+        """Sort what is new into the segments.
+
+        Args:
+            oldest_ms: what is older can be credited no more.
+            settled_ms: no touch older than this can still come.
+        """
+        if self._new:
+            new, self._new = joined(self._new), []
+            self.segments.append(Segment(new.at(np.lexsort((new.ts, new.who)))))
+        for replaced in self._replaced:
+            self._replace(replaced)
+        self._replaced = []
+        while len(self.segments) > 1 and len(self.segments[-2].touches) < 2 * len(self.segments[-1].touches) + 256:
+            b, a = self.segments.pop(), self.segments.pop()
+            self.segments.append(self._merged(a, b, oldest_ms, settled_ms))
+
+    def _merged(self, a: Segment, b: Segment, oldest_ms: int, settled_ms: int) -> Segment:
+        self._retire(a)
+        self._retire(b)
+        order = np.empty(len(a.touches) + len(b.touches), np.int64)
+        n = _merge(a.touches.who, a.touches.ts, b.touches.who, b.touches.ts, oldest_ms << KIND_BITS, order)
+        merged = joined([a.touches, b.touches]).at(order[:n])
+        dropped = np.zeros(n, np.uint8)
+        over = _beyond(merged.who, merged.ts, settled_ms << KIND_BITS, self.listens, self.clicks, dropped)
+        self.dropped += over
+        return Segment(merged.at(dropped == 0) if over else merged)
+
+    def _retire(self, segment: Segment) -> None:
+        if segment.name is not None:
+            self._retired.append((segment.name, KEEP_SNAPSHOTS))
+            segment.name = None
+
+    def _replace(self, replaced: Touches) -> None:
+        """A play's listen is at its impression: the start that was taken for it before goes."""
+        for segment in self.segments:
+            left, right = self._found(segment, replaced.who)
+            for at in np.nonzero(left < right)[0].tolist():
+                there = slice(left[at], right[at])
+                ts = segment.touches.ts[there]
+                starts = (segment.touches.play[there] == replaced.play[at]) & (ts & GONE == START)
+                if starts.any():
+                    self._retire(segment)  # a file is never changed
+                    segment.touches = segment.touches._replace(ts=segment.touches.ts.copy())
+                    segment.touches.ts[there][starts] |= GONE
+
+    @staticmethod
+    def _found(segment: Segment, who: U64) -> tuple[I64, I64]:
+        column = segment.touches.who
+        return np.searchsorted(column, who, "left"), np.searchsorted(column, who, "right")
+
+    def of(self, who: U64) -> list[Touches]:
+        """The touches of each of `who`, in no order, some of them perhaps `GONE`."""
+        found: list[list[Touches]] = [[] for _ in who]
+        for segment in self.segments:
+            left, right = self._found(segment, who)
+            for at in np.nonzero(left < right)[0].tolist():
+                found[at].append(segment.touches.at(slice(left[at], right[at])))
+        return [joined(some) if some else NONE for some in found]
+
+    def forget(self, who: U64) -> int:
+        """Remove every touch of these listeners, and the files that held them at the next snapshot; returns how many touches."""
+        gone = 0
+        for segment in self.segments:
+            theirs = np.isin(segment.touches.who, who)
+            if theirs.any():
+                gone += int(np.count_nonzero(theirs))
+                self._retire(segment)
+                segment.touches = segment.touches.at(~theirs)
+        self._new = [some.at(~np.isin(some.who, who)) for some in self._new]
+        return gone
+
+    def __len__(self) -> int:
+        return sum(len(segment.touches) for segment in self.segments) + sum(map(len, self._new))
+
+    def renumber(self, numbers: U32) -> None:
+        """Give each touch `numbers[combo]` for its names, in a new segment where it is a file."""
+        for segment in self.segments:
+            self._retire(segment)
+            segment.touches = segment.touches._replace(combo=numbers[segment.touches.combo])
+        self._new = [some._replace(combo=numbers[some.combo]) for some in self._new]
+
+    def combos(self) -> U32:
+        """The numbers of names that a touch refers to."""
+        parts = [segment.touches.combo for segment in self.segments] + [some.combo for some in self._new]
+        return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.uint32)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state: small segments whole, large ones by the names of their files, which are written first."""
+        listed: list[tuple[str | None, bytes]] = []
+        for segment in self.segments:
+            if segment.name is None and self.directory is not None and len(segment.touches) >= SPILL:
+                segment.name = self._write(segment.touches)
+            listed.append((segment.name, b"" if segment.name else segment.touches.tobytes()))
+        names = {name for name, _ in listed}
+        for name, left in self._retired:
+            if left == 0 and name not in names and self.directory is not None:
+                (self.directory / name).unlink(missing_ok=True)
+        self._retired = [(name, left - 1) for name, left in self._retired if left > 0 and name not in names]
+        new, replaced = ([some.tobytes() for some in parts] for parts in (self._new, self._replaced))
+        return listed, new, replaced, list(self._retired), self.dropped
+
+    def _write(self, touches: Touches) -> str:
+        assert self.directory is not None
+        body = touches.tobytes()
+        name = f"{hashlib.blake2b(body, digest_size=16).hexdigest()}.touches"
+        path = self.directory / name
+        if not path.exists():
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            partial = path.with_suffix(f".{os.getpid()}")
+            with partial.open("wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(path)
+        return name
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again.
+
+        Raises:
+            StateError: a file that it lists is missing or damaged.
+        """
+        listed, new, replaced, retired, self.dropped = state
+        self.segments = [Segment(from_bytes(self._read(name) if name else body), name) for name, body in listed]
+        self._new, self._replaced = [from_bytes(body) for body in new], [from_bytes(body) for body in replaced]
+        self._retired = list(retired)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            assert self.directory is not None, "a snapshot with files needs their directory"
+            body = (self.directory / name).read_bytes()
+        except OSError as error:
+            raise StateError(
+                f"the recovery store lists {name}, which cannot be read from {self.directory} ({error.strerror}): "
+                "restore the whole recovery directory, or recompute from the log"
+            ) from None
+        if hashlib.blake2b(body, digest_size=16).hexdigest() != name.removesuffix(".touches"):
+            raise StateError(f"{self.directory}/{name} is damaged: restore it, or recompute from the log")
+        return body
