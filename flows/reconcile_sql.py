@@ -14,7 +14,7 @@ CREATE TABLE pixels (
     src INTEGER, pos BIGINT, event VARCHAR, t BIGINT, greatest BIGINT, event_id VARCHAR, placement VARCHAR,
     play VARCHAR, campaign VARCHAR, platform VARCHAR, station VARCHAR, podcast VARCHAR, program VARCHAR,
     listener BIGINT, consent BOOLEAN, bot BOOLEAN, playhead BIGINT, conversion_type VARCHAR, order_id VARCHAR,
-    value BIGINT,    currency VARCHAR, utm VARCHAR);
+    value BIGINT, currency VARCHAR, utm VARCHAR);
 CREATE TABLE letters (src INTEGER, pos BIGINT);
 CREATE TABLE plans (placement VARCHAR, currency VARCHAR);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
