@@ -24,13 +24,6 @@ OnLost = Literal["stop", "earliest", "latest"]
 _Result = TypeVar("_Result")
 
 _LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
-_GONE = (
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-)
-
 _error = Message.error
 _value = Message.value
 _offset = cast(Callable[[Message], int], Message.offset)
@@ -49,7 +42,8 @@ class KafkaInput:
         on_lost: what to do where the message at the saved position was deleted, or the topic made anew: stop
             with an error, or go on at the oldest message, or behind the newest.
         group: consumer group in which `KafkaReader.commit` shows progress to other tools; never read.
-        prefetch_bytes: held by librdkafka in all, about, shared out over the partitions (64 KiB at least).
+        prefetch_bytes: held by librdkafka in all, shared out over the partitions; the broker's batches come
+            whole, so that a partition may hold one or two unpacked ones more.
 
     Raises:
         ConnectError: an option is refused. The methods: no broker answers in 5 s, or a topic is missing.
@@ -107,14 +101,15 @@ class KafkaInput:
         return reader
 
     def _fixed(self, partitions: int) -> Mapping[str, object]:
+        share = self._prefetch_bytes // partitions
         return {
             "group.id": self._group,
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
-            # Librdkafka asks for more until the queue is full, so that one fetch comes on top.
-            "queued.max.messages.kbytes": max(32, self._prefetch_bytes // partitions >> 11),
-            "fetch.message.max.bytes": max(32 << 10, min(1 << 20, self._prefetch_bytes // partitions >> 1)),
+            "queued.max.messages.kbytes": max(32, share >> 11),
+            # One more fetch is under way when the queue is full, and grows when it is unpacked.
+            "fetch.message.max.bytes": min(1 << 20, max(16 << 10, share >> 3)),
         }
 
 
@@ -181,6 +176,8 @@ class KafkaReader:
             self._handle(cast(KafkaError, _error(event)), _offset(event))
         if data and data[-1] is messages[-1]:
             self.caught_up = False
+        if self._cluster.faults.gone:
+            raise self._cluster.failed(self._name, self._cluster.faults.gone)
         if self._faults_seen != self._cluster.faults.count:
             self._faults_seen = self._cluster.faults.count
             self._doubt_the_end()
@@ -226,11 +223,8 @@ class KafkaReader:
         elif code in _LOST:
             self._skip()
             self._assign()
-        elif code in _GONE or error.fatal():
-            raise self._cluster.failed(self._name, error.str())
         else:
-            self._failures += 1
-            self._doubt_the_end()
+            self._cluster.faults(error)
 
     def _doubt_the_end(self) -> None:
         # Librdkafka reports an end once; after an outage only a new assignment makes it say so again.
@@ -316,14 +310,16 @@ class KafkaWriter:
 
     def send(self, partition: int, key: bytes, value: bytes, timestamp_ms: int) -> None:
         """Queue one message for a partition, with a timestamp of its own; otherwise as `write`."""
-        self._queue(value, key, partition=partition, timestamp=timestamp_ms)
+        self._queue(value, key, partition, timestamp_ms)
         self._producer.poll(0)
         self._check()
 
-    def _queue(self, value: bytes, key: bytes, **where: int) -> None:
+    def _queue(self, value: bytes, key: bytes, partition: int = -1, timestamp_ms: int = 0) -> None:
         while True:
             try:
-                self._producer.produce(self._topic, value, key, on_delivery=self._delivered, **where)
+                self._producer.produce(
+                    self._topic, value, key, partition, on_delivery=self._delivered, timestamp=timestamp_ms
+                )
                 return
             except BufferError:
                 self._producer.poll(0.1)

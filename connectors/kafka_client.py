@@ -13,6 +13,12 @@ from confluent_kafka.admin import AdminClient
 from connectors.stream import ConnectError
 
 TIMEOUT_S = 5.0
+_GONE = (
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+)
 _SECRET_WORDS = ("password", "secret", "pem", "token", "oauthbearer.config")
 _Client = TypeVar("_Client", Consumer, Producer, AdminClient)
 _Result = TypeVar("_Result")
@@ -24,15 +30,24 @@ _log.addHandler(logging.NullHandler())
 
 @dataclass(slots=True)
 class Faults:
-    """Counts what librdkafka reports beside the results of calls; its `error_cb`."""
+    """What librdkafka reports beside the results of calls; its `error_cb`.
+
+    Attributes:
+        count: all faults so far, most of them passing.
+        last: the latest in words.
+        gone: that a topic is deleted or forbidden; librdkafka says so after half a minute.
+    """
 
     count: int = 0
     last: str = ""
+    gone: str = ""
 
     def __call__(self, error: KafkaError) -> None:
         self.count += 1
         if error.code() != KafkaError._ALL_BROKERS_DOWN or not self.last:
             self.last = error.str()
+        if error.code() in _GONE or error.fatal():
+            self.gone = error.str()
 
 
 @dataclass(frozen=True, slots=True)
