@@ -157,8 +157,7 @@ def test_a_play_is_remembered_while_its_last_pixel_is_within_the_horizon(run: Ru
 
 
 def test_a_late_pixel_does_not_keep_its_play_in_memory(run: Run) -> None:
-    late = pixel("resume", 1190, received_at=T0 + 1_900_000)
-    result = run(pixel("pause", 0), clock(1900), late, clock(2000), pixel("pause", 1999))
+    result = run(pixel("pause", 0), clock(1800), pixel("resume", 1100), clock(2000), pixel("pause", 1999))
     assert result.totals["repeated"] == 0
     assert result.totals["rejected.too_late"] == 1
 
