@@ -64,6 +64,10 @@ class Aligner(Generic[S, T]):
                 if not queue:
                     del self.held[waiting]
 
+    def resume(self, released: int) -> None:
+        """Go on behind the cut `released`, with nothing held."""
+        self.at, self.released = dict.fromkeys(self.expected, released), released
+
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state, without `expected`; items are kept as they are."""
         return self.at, self.released, {sender: list(queue) for sender, queue in self.held.items()}

@@ -15,10 +15,10 @@ from urllib.parse import unquote_plus
 
 import numpy as np
 
-from flows.batches import Combo, ConversionPixel
+from flows.batches import Combo
 from flows.clock import Cut
-from flows.kernel import I64, U8, U32, U64
-from flows.shards import check_format
+from flows.kernel import U64
+from flows.shards import Pending, TouchBatch, check_format, frozen_pending, thawed_pending
 from flows.touches import CLICK, GONE, KIND_BITS, Touches, TouchStore
 
 FORMAT: Final = 1
@@ -42,30 +42,6 @@ class Rules:
     listen_ms: int = 14 * 86_400_000
     half_life_ms: int = 7 * 86_400_000
     utm: Mapping[str, str] = field(default_factory=dict)
-
-
-class Pending(NamedTuple):
-    """An accepted conversion that waits for its minute to be final; `listener` 0: none may be known."""
-
-    ts_ms: int
-    listener: int
-    key: int
-    pixel: ConversionPixel
-
-
-class TouchBatch(NamedTuple):
-    """What one placement shard sends to one listener shard at a tick: touches, whose `combos` index `names`, and conversions."""
-
-    sender: int
-    to: int
-    cut: Cut
-    names: list[Combo]
-    who: U64
-    ts: I64
-    kinds: U8
-    combos: U32
-    plays: U32
-    conversions: list[Pending]
 
 
 class Credit(NamedTuple):
@@ -146,7 +122,7 @@ class ListenerShard:
         return number
 
     def _decide(self, final_ms: int, ended: bool) -> list[Decision]:
-        due = sorted(one for one in self.pending if ended or one.ts_ms < final_ms)
+        due = sorted((one for one in self.pending if ended or one.ts_ms < final_ms), key=lambda one: one[:3])
         if not due:
             return []
         self.pending = [one for one in self.pending if not ended and one.ts_ms >= final_ms]
@@ -194,7 +170,7 @@ class ListenerShard:
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
-        pending = [(*one[:3], _plain(one.pixel)) for one in self.pending]
+        pending = [frozen_pending(one) for one in self.pending]
         return FORMAT, self.shards, self.index, self.watermark_ms, self.names, pending, self.store.snapshot()
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -207,20 +183,8 @@ class ListenerShard:
         _, _, self.index, self.watermark_ms, names, pending, store = state
         for combo in names:
             self._number(tuple(combo))  # type: ignore[arg-type]  # as long as it was
-        self.pending = [Pending(ts, who, key, ConversionPixel(tuple(pixel[0]), *pixel[1:])) for ts, who, key, pixel in pending]  # type: ignore[arg-type]
+        self.pending = [thawed_pending(one) for one in pending]
         self.store.restore(store)
-
-
-def _plain(pixel: ConversionPixel) -> tuple[Any, ...]:
-    return (
-        pixel.combo,
-        pixel.type,
-        pixel.order_id,
-        pixel.event_id,
-        pixel.value_micros,
-        pixel.currency,
-        pixel.utm_content,
-    )
 
 
 def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]], at_ms: int) -> list[int]:

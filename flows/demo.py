@@ -93,7 +93,7 @@ class Demo:
                 recovery_dir=directory / "recovery",
                 metrics_port=metrics_port,
             )
-            for topic in (settings.kafka_rejected_topic, settings.kafka_minutes_topic):
+            for topic in (settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic):
                 broker.create_topic(topic, 1)
             broker.create_topic(settings.kafka_topic, self.partitions)
             stack.callback(self._end_children)

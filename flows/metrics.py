@@ -55,6 +55,8 @@ SKIPPED = _d("skipped_messages_total", "counter", "Messages lost to retention be
 STATE_PLAYS = _d("state_plays", "gauge", "Plays and events remembered.", "shard")
 STATE_BYTES = _d("state_bytes", "gauge", "Memory of the remembered plays.", "shard")
 STATE_ROWS = _d("state_rows", "gauge", "Rows kept.", "shard")
+STATE_TOUCHES = _d("state_touches", "gauge", "Touches kept for attribution.", "shard")
+DROPPED_TOUCHES = _d("state_dropped_touches", "gauge", "Touches given up because their listener has more than are kept.", "shard")
 BUILD = _d("build_info", "info", "What is running.", "version", "python", "bytewax")
 
 PIPELINE: Final = (
@@ -78,6 +80,8 @@ PIPELINE: Final = (
     STATE_PLAYS,
     STATE_BYTES,
     STATE_ROWS,
+    STATE_TOUCHES,
+    DROPPED_TOUCHES,
     BUILD,
 )
 
@@ -242,6 +246,7 @@ class Instruments:
             counter(KAFKA_ERRORS),
         )
         self.state_plays, self.state_bytes, self.state_rows = gauge(STATE_PLAYS), gauge(STATE_BYTES), gauge(STATE_ROWS)
+        self.state_touches, self.dropped_touches = gauge(STATE_TOUCHES), gauge(DROPPED_TOUCHES)
         self.event_to_redis = WeightedHistogram(EVENT_TO_REDIS, LATENCY_BUCKETS)
         self.flush_duration = WeightedHistogram(FLUSH_DURATION, FLUSH_BUCKETS)
         registry.register(self.event_to_redis)

@@ -111,7 +111,7 @@ def check(settings: Settings) -> None:
     """
     settings.secret_listener_key()
     kafka_input(settings).partitions()
-    for topic in (settings.kafka_rejected_topic, settings.kafka_minutes_topic):
+    for topic in (settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic):
         KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
     connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout).close()
 

@@ -1,8 +1,9 @@
 """The dataflow, on one page.
 
 ```
- intake ─┬─ shard ──► plays ─┬─ to_rows ──► rows ─┬──► redis      rows, fenced absolute values
-         │  pixels, ticks    │  increments        └──► minutes    placement-minutes
+ intake ─┬─ shard ──► plays ─┬─ to_rows ──────────────────────────► rows ─┬──► redis      rows, fenced absolute values
+         │  pixels, ticks    │  increments                ┌─ credited ┘  └──► minutes    placement-minutes
+         │                   ├─ to_listeners ► attribution ► credits ───────► decisions  conversion-credits
          │                   ├─ settled ──┐
          ├─ receipts ────────┼────────────┴► ledger ──► redis     received = accepted + repeated + rejected
          └─ refused ─────────┴─ late ─────────────────► rejected  dead letters
@@ -25,12 +26,16 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from flows.batches import SCOPES
+from flows.credits import CreditBatch
 from flows.events import TOO_LATE, Rejection, letter
 from flows.intake import Output, Receipt
 from flows.outputs import TopicLines, kafka_input, serve_metrics
 from flows.settings import Settings, load, ms
-from flows.shards import Late, RowBatch
+from flows.shards import Late, RowBatch, TouchBatch
 from flows.steps import (
+    AttributionLogic,
+    CreditsLogic,
+    CreditsOut,
     ForShard,
     LedgerLogic,
     LinesSink,
@@ -45,7 +50,7 @@ from flows.steps import (
     shard_key,
 )
 
-STEPS = ("intake", "plays", "rows", "ledger", "redis", "rejected", "minutes")
+STEPS = ("intake", "plays", "attribution", "credits", "rows", "ledger", "redis", "rejected", "minutes", "decisions")
 """Steps with state: their names are keys of the recovery store, and never change."""
 
 Messages = list[tuple[bytes, bytes]]
@@ -58,6 +63,7 @@ class Sinks:
     redis: RedisSink
     rejected: LinesSink | None = None
     minutes: LinesSink | None = None
+    credits: LinesSink | None = None
 
 
 def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
@@ -78,8 +84,17 @@ def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
     def late(item: tuple[str, PlaysOut]) -> tuple[str, Messages] | None:
         return ("all", [late_letter(one) for one in item[1].late]) if item[1].late else None
 
-    def to_rows(item: tuple[str, PlaysOut]) -> Iterable[tuple[str, RowBatch]]:
+    def to_rows(item: tuple[str, PlaysOut]) -> Iterable[tuple[str, RowBatch | CreditBatch]]:
         return ((keys[batch.to], batch) for batch in item[1].batches)
+
+    def to_listeners(item: tuple[str, PlaysOut]) -> Iterable[tuple[str, TouchBatch]]:
+        return ((keys[batch.to], batch) for batch in item[1].touches)
+
+    def credited(item: tuple[str, CreditsOut]) -> Iterable[tuple[str, RowBatch | CreditBatch]]:
+        return ((keys[batch.to], batch) for batch in item[1].batches)
+
+    def decisions(item: tuple[str, CreditsOut]) -> tuple[str, Messages] | None:
+        return ("all", item[1].decisions) if item[1].decisions else None
 
     def settled(item: tuple[str, PlaysOut]) -> tuple[str, Receipt | Settled] | None:
         out = item[1]
@@ -94,13 +109,21 @@ def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
     plays = op.stateful_batch("plays", for_shards, lambda state: PlaysLogic(settings, state))
     for_rows = op.flat_map("to_rows", plays, to_rows)
     wanted = sinks.minutes is not None
-    rows = op.stateful_batch("rows", for_rows, lambda state: RowsLogic(settings, wanted, state))
+    for_listeners = op.flat_map("to_listeners", plays, to_listeners)
+    decided = op.stateful_batch("attribution", for_listeners, lambda state: AttributionLogic(settings, state))
+    to_book = op.map("to_book", decided, lambda item: ("book", item[1]))
+    credits = op.stateful_batch("credits", to_book, lambda state: CreditsLogic(settings, state))
+    increments = op.merge("increments", for_rows, op.flat_map("credited", credits, credited))
+    rows = op.stateful_batch("rows", increments, lambda state: RowsLogic(settings, wanted, state))
     accounts = op.merge(
         "accounts", op.filter_map("receipts", outputs, receipt), op.filter_map("settled", plays, settled)
     )
     ledger = op.stateful_batch("ledger", accounts, lambda state: LedgerLogic(settings, state))
     row_flushes = op.map("row_flushes", rows, lambda item: ("all", item[1].flush))
-    op.output("redis", op.merge("flushes", row_flushes, ledger), sinks.redis)
+    book_flushes = op.map("book_flushes", credits, lambda item: ("all", item[1].flush))
+    op.output("redis", op.merge("flushes", row_flushes, ledger, book_flushes), sinks.redis)
+    if sinks.credits is not None:
+        op.output("decisions", op.filter_map("decided", credits, decisions), sinks.credits)
     if sinks.rejected is not None:
         letters = op.merge(
             "letters", op.filter_map("refused", outputs, refused), op.filter_map("late", plays, late)
@@ -142,6 +165,7 @@ def flow(recompute: bool = False) -> Dataflow:
             RedisSink(settings, source, recompute),
             topic(settings.kafka_rejected_topic),
             topic(settings.kafka_minutes_topic),
+            topic(settings.kafka_credits_topic),
         ),
         settings,
     )

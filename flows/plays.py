@@ -37,6 +37,9 @@ TIME_BITS: Final = np.uint64(42)
 TIME = np.uint64((1 << 42) - 1)
 LOW = np.uint64(0xFFFFFFFF)
 INVALID_SPACE: Final = 0x5BD1E995
+HEARD_IMPRESSION: Final = np.uint64(1 << 24)
+HEARD_START: Final = np.uint64(1 << 25)
+"""A touch was given for the play's impression, for its start: a play is one listen, at its impression if there is one."""
 
 CELLS_USED, TOUCHES, SLOTS_USED = range(3)
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
@@ -124,12 +127,12 @@ def join(
 
 
 @kernel
-def reach(table: U64, used: I64, slot: int, combo: int, minute: int, cells: U64, counts: I64) -> None:
-    """Count a play that has a listener once, in the earliest minute of its impression and start, whichever came first."""
+def reach(table: U64, used: I64, slot: int, code: int, combo: int, minute: int, cells: U64, counts: I64) -> None:
+    """Count a play that has a listener once, in the earlier minute of its impression and start, whichever came first; of equals the impression's."""
     flags = table[slot, 1]
     before = table[slot, 2] >> MINUTE_BITS
     if flags & REACHED:
-        if np.uint64(minute) >= before:
+        if np.uint64(minute) > before or (np.uint64(minute) == before and code != 0):
             return
         add(cells, counts, used, table[slot, 3] >> TIME_BITS, before, 17, -1)
     table[slot, 1] = flags | REACHED
@@ -150,6 +153,7 @@ def apply(
     latest: I64,
     touch_where: U32,
     touch_who: U64,
+    touch_ts: I64,
     used: I64,
     outcomes: I64,
     late: I64,
@@ -166,7 +170,8 @@ def apply(
         cells, counts: map from (combo, minute) to its `BY_MINUTE` increments; a power of two in size.
         totals: (combos, FLIGHT_COUNTS) `BY_FLIGHT` increments.
         latest: (combos,) greatest event time accepted.
-        touch_where, touch_who: (room, 2) combo and minute, (room,) listener: consented impressions and starts.
+        touch_where, touch_who, touch_ts: (room, 3) combo, kind and half a hash of the play; (room,) listener; (room,) time: consented
+            impressions, starts and clicks, by their kind in `flows.touches`.
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, invalid traffic; added to.
         late: (n,) rows of the pixels that are too late, as many as `outcomes` says.
@@ -230,13 +235,25 @@ def apply(
             continue
         totals[combo, 0] += 1
         totals[combo, 1] += np.int64((info >> np.uint64(9)) & np.uint64(1))
-        if listener != np.uint64(0) and code <= 1:
+        if listener != np.uint64(0) and (code <= 1 or code == 8):
+            kind = 0
+            if code == 8:
+                kind = 4
+            elif code == 0:
+                kind = 3 if linked and flags & HEARD_START != np.uint64(0) else 1
+                flags |= HEARD_IMPRESSION
+            elif linked and flags & HEARD_IMPRESSION == np.uint64(0):
+                kind = 2
+                flags |= HEARD_START
+            table[slot, 1] = flags
             touch_where[used[1], 0] = combo
-            touch_where[used[1], 1] = minute
+            touch_where[used[1], 1] = kind
+            touch_where[used[1], 2] = np.uint32(key & LOW)
             touch_who[used[1]] = listener
+            touch_ts[used[1]] = ts
             used[1] += 1
-            if linked:
-                reach(table, used, slot, combo, minute, cells, counts)
+            if linked and code <= 1:
+                reach(table, used, slot, code, combo, minute, cells, counts)
             elif code == 0:
                 add(cells, counts, used, combo, minute, 17, 1)
         if not linked:

@@ -28,35 +28,50 @@ from connectors.redis import (
     mark,
 )
 from connectors.stream import ConnectError
-from flows import ledger, rows
+from flows import credits, ledger, rows
 from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.errors import AudiopixelError, SettingsError
-from flows.ledger import Account
 from flows.metrics import instruments
 from flows.settings import Settings, ms
 
 SCHEMA: Final = 1
-META_FIELDS: Final = ("schema", "watermark_ms", "flushed_ms", "flow_version")
+META_FIELDS: Final = (
+    "schema",
+    "watermark_ms",
+    "flushed_ms",
+    "flow_version",
+    "conversions_accepted",
+    "conversions_attributed",
+    "unattributed",
+    "conversions_pending",
+)
 LAYOUTS: Final = {
     "row": FencedHash(rows.FIELDS),
     "partition": FencedHash(ledger.FIELDS),
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),
+    "decision": FencedHash(("decision",)),
 }
 LONGEST_PAUSE_S: Final = 15.0
 PATIENCE_S: Final = 60.0
 """How long a finished log waits for Redis before it gives up."""
 
 
+LEDGER_SHARD: Final = -1
+CREDITS_SHARD: Final = -2
+
+
 class Flush(NamedTuple):
-    """What one row shard, or the ledger (shard -1), has for one cut."""
+    """What one row shard, the ledger or the credit book has for one cut."""
 
     shard: int
     cut: Cut
-    rows: list[rows.Row]
-    accounts: list[Account]
-    arrivals: list[tuple[float, int]]
+    rows: Sequence[rows.Row] = ()
+    accounts: Sequence[ledger.Account] = ()
+    arrivals: Sequence[tuple[float, int]] = ()
+    conversions: credits.Account | None = None
+    decisions: Sequence[tuple[str, bytes]] = ()
 
 
 def row_key(namespace: str, scope: str, name: str) -> str:
@@ -85,6 +100,7 @@ class Publisher:
     _images: dict[str, Row] = field(default_factory=dict)
     _pending: dict[str, Row] = field(default_factory=dict)
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
+    _conversions: credits.Account = credits.Account(0, 0, 0, 0)
     _marked: str | None = None
     _retry_at_s: float = 0.0
     _pause_s: float = 0.0
@@ -137,6 +153,12 @@ class Publisher:
             for account in flush.accounts:
                 self._take(self._account(account, cut, rev))
             self._arrivals += flush.arrivals
+            if flush.conversions is not None:
+                self._conversions = flush.conversions
+            for name, body in flush.decisions:
+                key = row_key(self.settings.namespace, "conversion", name)
+                decision = self._plain(key, "decision", [body.decode()], rev, ms(self.settings.decisions_ttl))
+                self._pending[key] = decision
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.pending_rows.set(len(self._pending))
@@ -182,14 +204,16 @@ class Publisher:
             row.latest_ms,
         )
 
-    def _account(self, account: Account, cut: Cut, rev: int) -> Row:
+    def _account(self, account: ledger.Account, cut: Cut, rev: int) -> Row:
         values = [account.counts[name] for name in ledger.COUNTS]
         values += [account.position, account.watermark_ms, cut.watermark_ms]
         key = row_key(self.settings.namespace, "partition", account.partition)
         return self._plain(key, "partition", values, rev)
 
-    def _plain(self, key: str, layout: str, values: list[int | str | None] | list[int], rev: int) -> Row:
-        return Row(key, layout, LAYOUTS[layout].pack(values), self._generation, self._fence, rev)
+    def _plain(
+        self, key: str, layout: str, values: Sequence[int | str | None], rev: int, ttl_ms: int | None = None
+    ) -> Row:
+        return Row(key, layout, LAYOUTS[layout].pack(values), self._generation, self._fence, rev, ttl_ms)
 
     def _try(self, cut: Cut, rev: int) -> None:
         started_s = self.clock_s()
@@ -233,7 +257,7 @@ class Publisher:
             rev,
         )
         now_ms = int(self.clock_s() * 1000)
-        meta = [SCHEMA, cut.watermark_ms, now_ms, version("audiopixel")]
+        meta = [SCHEMA, cut.watermark_ms, now_ms, version("audiopixel"), *self._conversions]
         landing = list(self._pending.values())
         placements = [row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"]
         message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})

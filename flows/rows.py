@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from flows.batches import SCOPES
 from flows.counts import BY_FLIGHT, BY_MINUTE, CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
+from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, quantile_s
+from flows.attribution import WHOLE
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.kernel import I64
 from flows.windows import Minutes, Windows
@@ -23,6 +25,11 @@ UNLINKED_RATE: Final = ("1h", "1d", "flight")
 LABELS: Final = ("campaign_id", *SCOPES[2:])
 
 
+CREDITS: Final = (*COLUMNS[:AGES_AT], "conversion_rate", "time_to_convert_p50_seconds", "time_to_convert_p90_seconds")
+"""What a window says of conversions; a count by type or way that is 0 is absent. Times are upper bounds of `flows.credits.AGES_S`."""
+NO_CREDITS: Final = [0 if name in ("conversions", "conversion_value") else None for name in CREDITS]
+
+
 def _fields() -> tuple[str, ...]:
     fields: list[str] = []
     for name in WINDOWS:
@@ -31,7 +38,7 @@ def _fields() -> tuple[str, ...]:
             metrics.append("mature_completion_rate")
         if name in UNLINKED_RATE:
             metrics.append("unlinked_completion_rate")
-        fields += [f"{name}.{metric}" for metric in metrics]
+        fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS)]
     fields += [f"flight.{name}" for name in BY_FLIGHT]
     return (*fields, "flight.consent_coverage", *LABELS, "as_of_ms", "final_through_ms", "reach_as_of_ms")
 
@@ -78,6 +85,8 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
                 values.append(ratio(mature[row][1], mature[row][0]))
             if name in UNLINKED_RATE:
                 values.append(ratio(values[UNLINKED_COMPLETES], values[UNLINKED_STARTS]))
+            credited = windows.credits[row][place]
+            values += NO_CREDITS if credited is None else _credited(credited, reach[row])
         columns.append(counts)
     totals, latest = windows.totals.tolist(), windows.latest.tolist()
     encode = msgspec.msgpack.encode
@@ -90,6 +99,26 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
         values += (as_of_ms, final_through_ms, as_of_ms)
         rows.append(Row(scope, name, latest[row], encode(values)))
     return rows
+
+
+def _credited(counts: I64, reach: int) -> list[int | str | None]:
+    """The values of `CREDITS`."""
+    shown: list[int | str | None] = []
+    for column, amount in enumerate(counts[:AGES_AT].tolist()):
+        if column in (VALUE, OTHER):
+            shown.append(amount)
+        else:
+            shown.append(_whole(amount) if amount or column == 0 else None)
+    rate = decimal(int(counts[0]) / WHOLE / reach) if reach else None
+    return [*shown, rate, quantile_s(counts, 0.5), quantile_s(counts, 0.9)]
+
+
+def _number(millionths: int) -> int | float:
+    return millionths // WHOLE if millionths % WHOLE == 0 else millionths / WHOLE
+
+
+def _whole(millionths: int) -> int | str:
+    return millionths // WHOLE if millionths % WHOLE == 0 else decimal(millionths / WHOLE)
 
 
 def _held(windows: Windows, name: str) -> npt.NDArray[np.bool_]:
@@ -119,8 +148,8 @@ def minute_messages(minutes: Minutes, rev: int, as_of_ms: int) -> list[tuple[byt
         completion = shown[:, COMPLETE] / shown[:, START]
         per_impression = shown[:, COMPLETE] / shown[:, IMPRESSION]
     rates = zip(np.round(completion, 6).tolist(), np.round(per_impression, 6).tolist(), strict=True)
-    for placement, minute, counts, (rate, per) in zip(
-        minutes.placements, minutes.minutes, shown.tolist(), rates, strict=True
+    for placement, minute, counts, credited, (rate, per) in zip(
+        minutes.placements, minutes.minutes, shown.tolist(), minutes.credits, rates, strict=True
     ):
         body = {
             "placement_id": placement,
@@ -131,6 +160,15 @@ def minute_messages(minutes: Minutes, rev: int, as_of_ms: int) -> list[tuple[byt
             **dict(zip(COUNTS, counts, strict=True)),
             "completion_rate": rate if counts[START] else None,
             "completions_per_impression": per if counts[IMPRESSION] else None,
+            "conversions": 0,
+            "conversion_value": 0,
         }
+        if credited is not None:
+            amounts = zip(COLUMNS[:AGES_AT], credited[:AGES_AT].tolist(), strict=True)
+            body |= {
+                name: amount if name in COLUMNS[VALUE : OTHER + 1] else _number(amount)
+                for name, amount in amounts
+                if amount
+            }
         messages.append((f"{placement}|{minute * 60_000}".encode(), encode(body)))
     return messages

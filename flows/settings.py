@@ -54,6 +54,16 @@ class Settings(BaseSettings):
     listener_key: SecretStr | None = Field(None, description="secret of the keyed hash that stands for a listener, 16 to 64 bytes")
     consent: Literal["required", "assumed"] = Field("required", description="what a pixel without `consent` means")
 
+    attribution: Literal["last_touch", "first_touch", "linear", "time_decay"] = Field("last_touch", description="model of credit for conversions")
+    click_window: timedelta = Field(timedelta(days=30), ge=timedelta(days=1), le=timedelta(days=60), description="how long a click may be credited")
+    listen_window: timedelta = Field(timedelta(days=14), ge=timedelta(days=1), le=timedelta(days=60), description="how long a listen may be credited")
+    half_life: timedelta = Field(timedelta(days=7), description="of a touch's weight in time_decay")
+    touch_listens: int = Field(64, ge=1, description="a listener's newest listens that are kept")
+    touch_clicks: int = Field(16, ge=1, description="a listener's newest clicks that are kept")
+    utm_placements: dict[str, str] = Field(default_factory=dict, description="utm_content to the placement that it stands for")
+    decisions_ttl: timedelta = Field(timedelta(days=7), description="how long the decision on a conversion can be explained")
+    kafka_credits_topic: str = Field("conversion-credits", description="topic of the decisions on conversions, compactable")
+
     out_of_orderness: timedelta = Field(timedelta(seconds=10), description="how far the watermark stays behind the greatest event time")
     allowed_lateness: timedelta = Field(timedelta(minutes=10), description="how long a minute stays provisional after its end")
     horizon: timedelta = Field(timedelta(minutes=30), description="how long plays and events are remembered behind the watermark")

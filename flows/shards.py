@@ -5,7 +5,7 @@ A pure core: batches in, messages out, and a state that can be packed. No engine
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -13,12 +13,13 @@ import xxhash
 
 from flows import plays
 from flows.batches import CONSENTED as CONSENT_FLAG
-from flows.batches import COMBO, INFO, KEY, POSITION, SCOPES, TS, WATERMARK, Combo, ConversionPixel, shard_of
+from flows.batches import COMBO, INFO, KEY, POSITION, LISTENER, SCOPES, TS, WATERMARK, Combo, ConversionPixel, shard_of
 from flows.clock import ENDED, Cut
 from flows.counts import CONSENTED, FLIGHT_COUNTS, INVALID_TRAFFIC, MINUTE_COUNTS, PIXELS, REPEATED, TOO_LATE
 from flows.errors import StateError
 from flows.events import EVENTS
-from flows.kernel import I64, U32, U64
+from flows.kernel import I64, U8, U32, U64
+from flows.touches import CLICK, REACH_ONLY
 from flows.table import SLOT_BYTES, find, new_table, sized
 
 FORMAT: Final = 1
@@ -77,6 +78,41 @@ class RowBatch(NamedTuple):
     labels: list[tuple[int, int, Combo]]
 
 
+class Pending(NamedTuple):
+    """An accepted, valid conversion that waits for its minute to be final; `listener` 0: none may be known."""
+
+    ts_ms: int
+    listener: int
+    key: int
+    pixel: ConversionPixel
+
+
+def frozen_pending(one: Pending) -> tuple[Any, ...]:
+    """Plain state of a waiting conversion."""
+    return (*one[:3], astuple(one.pixel))
+
+
+def thawed_pending(state: tuple[Any, ...]) -> Pending:
+    """`frozen_pending`'s counterpart."""
+    *numbers, pixel = state
+    return Pending(*numbers, ConversionPixel(*pixel))
+
+
+class TouchBatch(NamedTuple):
+    """What one placement shard sends to one listener shard at a tick: touches, whose `combos` index `names`, and conversions."""
+
+    sender: int
+    to: int
+    cut: Cut
+    names: list[Combo]
+    who: U64
+    ts: I64
+    kinds: U8
+    combos: U32
+    plays: U32
+    conversions: list[Pending]
+
+
 def row_shard(scope: str, name: str, shards: int) -> int:
     """A placement's row lives in its plays' shard, so that it need not travel; the others are spread by scope and name."""
     return shard_of(name if scope == "placement" else f"{scope}/{name}", shards)
@@ -111,8 +147,10 @@ class PlayShard:
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
         self.latest = np.zeros(64, np.int64)
         self.cells, self.counts = plays.new_cells()
-        self.touch_where = np.zeros((1024, 2), np.uint32)
+        self.touch_where = np.zeros((1024, 3), np.uint32)
         self.touch_who = np.zeros(1024, np.uint64)
+        self.touch_ts = np.zeros(1024, np.int64)
+        self.conversions: list[Pending] = []
 
     @property
     def plays(self) -> int:
@@ -140,6 +178,7 @@ class PlayShard:
                 self.latest,
                 self.touch_where,
                 self.touch_who,
+                self.touch_ts,
                 self.used,
                 outcomes,
                 late,
@@ -197,6 +236,7 @@ class PlayShard:
             else:
                 totals[PIXELS] += 1
                 totals[CONSENTED] += int(pixel[INFO]) & CONSENT_FLAG != 0
+                self.conversions.append(Pending(ts, int(pixel[LISTENER]), int(pixel[KEY]), conversion))
 
     def _number(self, combo: Combo) -> int:
         number = self.numbers.get(combo)
@@ -225,6 +265,7 @@ class PlayShard:
             self.table = sized(self.table, int(self.used[plays.SLOTS_USED]))
         if self.used[plays.TOUCHES] + 1 > len(self.touch_who):
             self.touch_where, self.touch_who = _doubled(self.touch_where), _doubled(self.touch_who)
+            self.touch_ts = _doubled(self.touch_ts)
         if self.used[plays.CELLS_USED] + 12 > len(self.cells) * 3 // 4:
             self._grow_cells()
 
@@ -235,12 +276,12 @@ class PlayShard:
 
     # Messages out
 
-    def cut(self, cut: Cut) -> tuple[list[RowBatch], list[Outcome]]:
-        """Everything counted since the last tick, by row shard (a message to each, empty or not), and by source partition."""
+    def cut(self, cut: Cut) -> tuple[list[RowBatch], list[TouchBatch], list[Outcome]]:
+        """Everything counted since the last tick, by row shard and by listener shard (a message to each, empty or not), and by source partition."""
         if cut.ended or cut.watermark_ms // 60_000 > self.watermark_ms // 60_000:
             self._sweep(max(cut.watermark_ms, self.watermark_ms), cut.ended)
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
-        batches = self._row_batches(cut)
+        batches, touches = self._row_batches(cut), self._touch_batches(cut)
         outcomes = [Outcome(sender, *counts.tolist()) for sender, counts in self.outcomes.items()]
         self.outcomes.clear()
         self.totals[:] = 0
@@ -248,10 +289,11 @@ class PlayShard:
         if self.used[plays.CELLS_USED]:
             self.cells, self.counts = plays.new_cells(max(256, len(self.cells) // 2))
         self.used[plays.CELLS_USED] = self.used[plays.TOUCHES] = 0
+        self.conversions = []
         if len(self.combos) > self.forget_at:
             self._forget_combos()
             self.forget_at = max(FORGET_AT, 2 * len(self.combos))
-        return batches, outcomes
+        return batches, touches, outcomes
 
     def _sweep(self, watermark_ms: int, ended: bool) -> None:
         done, before = 0, int(self.used[plays.SLOTS_USED])
@@ -280,7 +322,8 @@ class PlayShard:
         touched = np.nonzero(self.totals[:combos].any(axis=1))[0]
         total_rows, total_source = self._spread(touched)
         touches = int(self.used[plays.TOUCHES])
-        touch_rows, touch_source = self._spread(self.touch_where[:touches, 0].astype(np.int64))
+        reached = np.nonzero(self.touch_where[:touches, 1] != CLICK)[0]
+        touch_rows, touch_source = self._spread(self.touch_where[reached, 0].astype(np.int64))
         latest = np.zeros(len(self.rows), np.int64)
         seen = np.nonzero(self.latest[:combos])[0]
         latest_rows, latest_source = self._spread(seen)
@@ -307,7 +350,8 @@ class PlayShard:
         cell_counts = self.counts[filled][cell_source]
         total_rows, total_counts = total_rows[totals_to], self.totals[touched][total_source[totals_to]]
         touch_rows, touch_source = touch_rows[touches_to], touch_source[touches_to]
-        touch_minutes, touch_who = self.touch_where[:touches, 1][touch_source], self.touch_who[:touches][touch_source]
+        touch_minutes = (self.touch_ts[reached] // 60_000).astype(np.uint32)[touch_source]
+        touch_who = self.touch_who[reached][touch_source]
         batches = []
         for shard in range(self.shards):
             rows = order[bounds[shard] : bounds[shard + 1]]
@@ -330,6 +374,40 @@ class PlayShard:
                     touch_minutes[e:f],
                     touch_who[e:f],
                     labels.get(shard, []),
+                )
+            )
+        return batches
+
+    def _touch_batches(self, cut: Cut) -> list[TouchBatch]:
+        touches = int(self.used[plays.TOUCHES])
+        given = np.nonzero(self.touch_where[:touches, 1] != REACH_ONLY)[0]
+        who = self.touch_who[given]
+        shards = (who % np.uint64(self.shards)).astype(np.uint16)
+        order = np.argsort(shards, kind="stable")
+        bounds: list[int] = np.searchsorted(shards[order], np.arange(self.shards + 1)).tolist()
+        given, who = given[order], who[order]
+        ts, combos = self.touch_ts[given], self.touch_where[given, 0]
+        kinds, halves = self.touch_where[given, 1].astype(np.uint8), self.touch_where[given, 2]
+        conversions: list[list[Pending]] = [[] for _ in range(self.shards)]
+        for one in self.conversions:
+            conversions[(one.listener or one.key) % self.shards].append(one)
+        batches = []
+        for shard in range(self.shards):
+            a, b = bounds[shard], bounds[shard + 1]
+            named, numbers = np.unique(combos[a:b], return_inverse=True)
+            names = [self.combos[number] for number in named.tolist()]
+            batches.append(
+                TouchBatch(
+                    self.index,
+                    shard,
+                    cut,
+                    names,
+                    who[a:b],
+                    ts[a:b],
+                    kinds[a:b],
+                    numbers.astype(np.uint32),
+                    halves[a:b],
+                    conversions[shard],
                 )
             )
         return batches
@@ -381,7 +459,8 @@ class PlayShard:
             {sender: counts.tolist() for sender, counts in self.outcomes.items()},
             (self.cells[cells].tobytes(), self.counts[cells].tobytes()),
             (self.totals[:combos].tobytes(), self.latest[:combos].tobytes()),
-            (self.touch_where[:touches].tobytes(), self.touch_who[:touches].tobytes()),
+            tuple(touch[:touches].tobytes() for touch in (self.touch_where, self.touch_who, self.touch_ts)),
+            [frozen_pending(one) for one in self.conversions],
         )
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -391,7 +470,7 @@ class PlayShard:
             StateError: another format's, or made for another number of shards.
         """
         check_format("plays", state, FORMAT, self.shards)
-        _, _, self.watermark_ms, table, combos, outcomes, cells, totals, touches = state
+        _, _, self.watermark_ms, table, combos, outcomes, cells, totals, touches, conversions = state
         rows = np.frombuffer(table, np.uint64).reshape(-1, SLOT_BYTES // 8).copy()
         self.used[plays.SLOTS_USED] = len(rows)
         self.table = sized(rows, len(rows))
@@ -408,11 +487,14 @@ class PlayShard:
         self.totals[: len(combos)] = np.frombuffer(totals[0], np.int64).reshape(-1, FLIGHT_COUNTS)
         self.latest[: len(combos)] = np.frombuffer(totals[1], np.int64)
         who = np.frombuffer(touches[1], np.uint64)
+        room = 2 * len(who) + 1024
         self.used[plays.TOUCHES] = len(who)
-        self.touch_where = np.zeros((2 * len(who) + 1024, 2), np.uint32)
-        self.touch_who = np.zeros(2 * len(who) + 1024, np.uint64)
-        self.touch_where[: len(who)] = np.frombuffer(touches[0], np.uint32).reshape(-1, 2)
+        self.touch_where, self.touch_who = np.zeros((room, 3), np.uint32), np.zeros(room, np.uint64)
+        self.touch_ts = np.zeros(room, np.int64)
+        self.touch_where[: len(who)] = np.frombuffer(touches[0], np.uint32).reshape(-1, 3)
         self.touch_who[: len(who)] = who
+        self.touch_ts[: len(who)] = np.frombuffer(touches[2], np.int64)
+        self.conversions = [thawed_pending(one) for one in conversions]
 
 
 def check_format(step: str, state: tuple[Any, ...], version: int, shards: int) -> None:

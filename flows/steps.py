@@ -17,14 +17,16 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from connectors.stream import Input
 from flows import rows
 from flows.align import Aligner
+from flows.attribution import Decided, ListenerShard, Rules
 from flows.batches import COLUMNS, ConversionPixel, Decoder
 from flows.clock import ENDED, Cut, PartitionClock, Tick, cut
+from flows.credits import CreditBatch, CreditBook
 from flows.intake import Intake, Output, Receipt, position_of
 from flows.ledger import Ledger
 from flows.metrics import instruments
-from flows.publish import Flush, Publisher
+from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush, Publisher
 from flows.settings import Settings, ms
-from flows.shards import Late, Outcome, Pixels, PlayShard, RowBatch
+from flows.shards import Late, Outcome, Pixels, PlayShard, RowBatch, TouchBatch
 from flows.windows import RowShard
 
 
@@ -159,6 +161,7 @@ class PlaysOut(NamedTuple):
     index: int = 0
     cut: Cut | None = None
     batches: Sequence[RowBatch] = ()
+    touches: Sequence[TouchBatch] = ()
     outcomes: Sequence[Outcome] = ()
 
 
@@ -204,7 +207,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         self._cut = self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
         here = cut(self._ticks, self._cut)
-        batches, outcomes = self._shard.cut(here)
+        batches, touches, outcomes = self._shard.cut(here)
         metrics, label = instruments(), shard_key(self._shard.index)
         metrics.state_plays.labels(label).set(self._shard.plays)
         metrics.state_bytes.labels(label).set(self._shard.table.nbytes)
@@ -213,7 +216,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             metrics.repeated.labels(outcome.sender).inc(outcome.repeated)
             metrics.rejected.labels(outcome.sender, "too_late").inc(outcome.too_late)
             metrics.invalid_traffic.labels(outcome.sender).inc(outcome.invalid_traffic)
-        return PlaysOut([], self._shard.index, here, batches, outcomes)
+        return PlaysOut([], self._shard.index, here, batches, touches, outcomes)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's, the aligner's, and the ticks."""
@@ -238,6 +241,101 @@ def _thawed(held: tuple[tuple[Any, ...], int | None]) -> tuple[Pixels | Tick, in
     return Pixels(sender, np.frombuffer(pixels, np.uint64).reshape(-1, COLUMNS).copy(), combos, apart), mark
 
 
+# Attribution
+
+
+class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]]):
+    """A listener shard behind an aligner of the placement shards."""
+
+    def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
+        directory = settings.recovery_dir
+        self._shard = ListenerShard(
+            -1,
+            settings.shards,
+            ms(settings.allowed_lateness),
+            Rules(
+                settings.attribution,
+                ms(settings.click_window),
+                ms(settings.listen_window),
+                ms(settings.half_life),
+                settings.utm_placements,
+            ),
+            None if directory is None else directory / "touches",
+            settings.touch_listens,
+            settings.touch_clicks,
+        )
+        self._aligner: Aligner[int, TouchBatch] = Aligner(frozenset(range(settings.shards)))
+        self._batches: list[TouchBatch] = []
+        if state is not None:
+            shard, released = state
+            self._shard.restore(shard)
+            self._aligner.resume(released)
+
+    def on_batch(self, values: list[TouchBatch]) -> tuple[Iterable[Decided], bool]:
+        """Gather a cut's batches; what they decide out when all have come."""
+        out: list[Decided] = []
+        for value in values:
+            self._shard.index = value.to
+            for batch, number in self._aligner.push(value.sender, value, value.cut.number):
+                if batch is not None:
+                    self._batches.append(batch)
+                elif number is not None:
+                    batches, self._batches = self._batches, []
+                    out.append(self._shard.apply(batches[0].cut, batches))
+                    metrics, label = instruments(), shard_key(self._shard.index)
+                    metrics.state_touches.labels(label).set(len(self._shard.store))
+                    metrics.dropped_touches.labels(label).set(self._shard.store.dropped)
+        return out, StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The shard's; nothing waits between cuts, since an epoch holds a cut whole."""
+        assert not self._batches
+        assert not self._aligner.held
+        return self._shard.snapshot(), self._aligner.released
+
+
+class CreditsOut(NamedTuple):
+    """The credit book at a cut: increments for the rows, its account, and the decisions as (id, JSON)."""
+
+    batches: list[CreditBatch]
+    flush: Flush
+    decisions: list[tuple[bytes, bytes]]
+
+
+class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
+    """The credit book behind an aligner of the listener shards."""
+
+    def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
+        self._book = CreditBook(settings.shards)
+        self._aligner: Aligner[int, Decided] = Aligner(frozenset(range(settings.shards)))
+        self._decided: list[Decided] = []
+        if state is not None:
+            book, released = state
+            self._book.restore(book)
+            self._aligner.resume(released)
+
+    def on_batch(self, values: list[Decided]) -> tuple[Iterable[CreditsOut], bool]:
+        """Gather a cut's decisions; their credits out when all have come."""
+        out: list[CreditsOut] = []
+        for value in values:
+            for decided, number in self._aligner.push(value.index, value, value.cut.number):
+                if decided is not None:
+                    self._decided.append(decided)
+                elif number is not None:
+                    decisions, self._decided = self._decided, []
+                    here = decisions[0].cut
+                    batches, account, told = self._book.cut(here, decisions)
+                    flush = Flush(CREDITS_SHARD, here, [], [], [], account, told)
+                    out.append(CreditsOut(batches, flush, [(name.encode(), body) for name, body in told]))
+        return out, StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The book's."""
+        assert not self._decided
+        assert not self._aligner.held
+        return self._book.snapshot(), self._aligner.released
+
+
 # Rows
 
 
@@ -248,8 +346,8 @@ class RowsOut(NamedTuple):
     minutes: list[tuple[bytes, bytes]]
 
 
-class RowsLogic(StatefulBatchLogic[RowBatch, RowsOut, tuple[Any, ...]]):
-    """A row shard behind an aligner of the placement shards."""
+class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, ...]]):
+    """A row shard behind an aligner of the placement shards and the credit book."""
 
     def __init__(self, settings: Settings, minutes: bool, state: tuple[Any, ...] | None) -> None:
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
@@ -261,34 +359,39 @@ class RowsLogic(StatefulBatchLogic[RowBatch, RowsOut, tuple[Any, ...]]):
             _days(settings),
             every,
         )
-        self._aligner: Aligner[int, RowBatch] = Aligner(frozenset(range(settings.shards)))
+        self._aligner: Aligner[int, RowBatch | CreditBatch] = Aligner(
+            frozenset((CREDITS_SHARD, *range(settings.shards)))
+        )
         self._batches: list[RowBatch] = []
+        self._credits: CreditBatch | None = None
         if state is not None:
             shard, released = state
             self._shard.restore(shard)
-            self._aligner.at = dict.fromkeys(range(settings.shards), released)
-            self._aligner.released = released
+            self._aligner.resume(released)
 
-    def on_batch(self, values: list[RowBatch]) -> tuple[Iterable[RowsOut], bool]:
+    def on_batch(self, values: list[RowBatch | CreditBatch]) -> tuple[Iterable[RowsOut], bool]:
         """Gather a cut's batches; rows and minutes out when all have come."""
         out: list[RowsOut] = []
         for value in values:
-            for batch, number in self._aligner.push(value.sender, value, value.cut.number):
-                if batch is not None:
+            sender = value.sender if isinstance(value, RowBatch) else CREDITS_SHARD
+            for batch, number in self._aligner.push(sender, value, value.cut.number):
+                if isinstance(batch, RowBatch):
                     self._batches.append(batch)
+                elif batch is not None:
+                    self._credits = batch
                 elif number is not None:
                     out.append(self._cut())
         return out, StatefulBatchLogic.RETAIN
 
     def _cut(self) -> RowsOut:
         here, self._shard.index = self._batches[0].cut, self._batches[0].to
-        windows, due = self._shard.apply(here, self._batches)
-        self._batches = []
+        windows, due = self._shard.apply(here, self._batches, self._credits)
+        self._batches, self._credits = [], None
         as_of_ms = self._shard.watermark_ms
         changed = rows.pack(windows, as_of_ms, self._shard.final_through_ms) if windows else []
         minutes = [message for some in due for message in rows.minute_messages(some, here.number, as_of_ms)]
         instruments().state_rows.labels(shard_key(self._shard.index)).set(len(self._shard.rows))
-        return RowsOut(Flush(self._shard.index, here, changed, [], []), minutes)
+        return RowsOut(Flush(self._shard.index, here, changed), minutes)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's; nothing waits between cuts, since an epoch holds a cut whole."""
@@ -366,7 +469,7 @@ class LedgerLogic(StatefulBatchLogic[Receipt | Settled, Flush, tuple[Any, ...]])
                     self._ledger.settle(outcome)
         assert here is not None, "a cut without the placement shards"
         accounts, arrivals = self._ledger.cut(here)
-        return Flush(-1, here, [], accounts, arrivals)
+        return Flush(LEDGER_SHARD, here, [], accounts, arrivals)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The ledger's, and the receipts that no cut has covered yet."""
@@ -395,7 +498,9 @@ class RedisPartition(StatefulSinkPartition[Flush, int]):
 
     def __init__(self, publisher: Publisher, shards: int) -> None:
         self._publisher = publisher
-        self._aligner: Aligner[int, Flush] = Aligner(frozenset(range(-1, shards)))
+        self._aligner: Aligner[int, Flush] = Aligner(
+            frozenset((LEDGER_SHARD, CREDITS_SHARD, *range(shards)))
+        )
         self._flushes: list[Flush] = []
 
     def write_batch(self, values: list[Flush]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -28,7 +28,8 @@ KEEP_SNAPSHOTS: Final = 4
 """How many snapshots a file that is no longer listed is kept, since the engine may resume from an earlier one."""
 
 
-class Touches(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Touches:
     """Columns, one row a touch: listener, time in ms above three bits of kind, number of the names, half a hash of the play."""
 
     who: U64
@@ -36,16 +37,21 @@ class Touches(NamedTuple):
     combo: U32
     play: U32
 
-    def __len__(self) -> int:  # of rows, which is what a store is asked for
+    def __len__(self) -> int:
         return len(self.who)
+
+    @property
+    def columns(self) -> tuple[U64, I64, U32, U32]:
+        """In their order."""
+        return self.who, self.ts, self.combo, self.play
 
     def at(self, rows: Any) -> Touches:
         """Some of the rows."""
-        return Touches(*(column[rows] for column in self))
+        return Touches(*(column[rows] for column in self.columns))
 
     def tobytes(self) -> bytes:
         """Column after column."""
-        return b"".join(column.tobytes() for column in self)
+        return b"".join(column.tobytes() for column in self.columns)
 
 
 def from_bytes(body: bytes) -> Touches:
@@ -61,7 +67,9 @@ def from_bytes(body: bytes) -> Touches:
 
 def joined(parts: list[Touches]) -> Touches:
     """All rows, part after part."""
-    return parts[0] if len(parts) == 1 else Touches(*map(np.concatenate, zip(*parts, strict=True)))
+    if len(parts) == 1:
+        return parts[0]
+    return Touches(*(np.concatenate(columns) for columns in zip(*(part.columns for part in parts), strict=True)))
 
 
 NONE: Final = from_bytes(b"")
@@ -188,7 +196,7 @@ class TouchStore:
                 starts = (segment.touches.play[there] == replaced.play[at]) & (ts & GONE == START)
                 if starts.any():
                     self._retire(segment)  # a file is never changed
-                    segment.touches = segment.touches._replace(ts=segment.touches.ts.copy())
+                    segment.touches = replace(segment.touches, ts=segment.touches.ts.copy())
                     segment.touches.ts[there][starts] |= GONE
 
     @staticmethod
@@ -224,8 +232,8 @@ class TouchStore:
         """Give each touch `numbers[combo]` for its names, in a new segment where it is a file."""
         for segment in self.segments:
             self._retire(segment)
-            segment.touches = segment.touches._replace(combo=numbers[segment.touches.combo])
-        self._new = [some._replace(combo=numbers[some.combo]) for some in self._new]
+            segment.touches = replace(segment.touches, combo=numbers[segment.touches.combo])
+        self._new = [replace(some, combo=numbers[some.combo]) for some in self._new]
 
     def combos(self) -> U32:
         """The numbers of names that a touch refers to."""

@@ -15,6 +15,7 @@ import numpy as np
 from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.counts import BY_MINUTE, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.credits import CreditBatch, CreditCells
 from flows.kernel import I64, U8, U32, U64, kernel, mixed
 from flows.reach import Distinct, Rolling
 from flows.shards import RowBatch, check_format
@@ -75,7 +76,7 @@ class Windows(NamedTuple):
     """The numbers of some rows at one cut.
 
     `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]` (rows,), for w in 5m, 1h, 1d, flight (no
-    `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS).
+    `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS); `credits[row][w]` are what `flows.credits.COLUMNS` name, None for nothing.
     """
 
     rows: list[tuple[str, str]]
@@ -85,14 +86,16 @@ class Windows(NamedTuple):
     mature: tuple[I64, I64]
     reach: tuple[I64, I64, I64, I64]
     totals: I64
+    credits: list[list[I64 | None]]
 
 
 class Minutes(NamedTuple):
-    """Placements' minutes that are due at a cut: (ids, minutes since the epoch, counts, whether final)."""
+    """Placements' minutes that are due at a cut: ids, minutes since the epoch, counts, credits (None for nothing), whether final."""
 
     placements: list[str]
     minutes: list[int]
     counts: I64
+    credits: list[I64 | None]
     final: bool
 
 
@@ -128,6 +131,7 @@ class RowShard:
         self.flags = np.zeros(256, np.uint8)
         self.given = np.zeros(256, np.int64)
         self.used = 0
+        self.credits = CreditCells()
         self.flight = np.zeros((64, MINUTE_COUNTS), np.int64)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
         self.latest = np.zeros(64, np.int64)
@@ -139,19 +143,25 @@ class RowShard:
         """Everything before it is final."""
         return self.first_open * 60_000
 
-    def apply(self, cut: Cut, batches: Sequence[RowBatch]) -> tuple[Windows | None, list[Minutes]]:
-        """Take in what all placement shards sent for one cut; returns the rows that changed by it, and the minutes that are due."""
+    def apply(
+        self, cut: Cut, batches: Sequence[RowBatch], credits: CreditBatch | None = None
+    ) -> tuple[Windows | None, list[Minutes]]:
+        """Take in what all placement shards and the credit book sent for one cut; returns the rows that changed by it, and the minutes due."""
         before = self.watermark_ms // 60_000
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         minute = self.watermark_ms // 60_000
         if minute > before:
             self.rolling.advance(minute)
         self._add(batches)
+        if credits is not None:
+            self._credit(credits)
         if minute > before or cut.ended:
             self._turn(before, minute, cut.ended)
         due = self._due(cut)
         if minute > before or cut.ended:
             self._forget(minute)
+        if cut.ended:
+            self.touch_all()  # all rows say that they are final
         changed = np.nonzero(self.dirty[: len(self.rows)])[0]
         self.dirty[:] = False
         return (self.numbers_of(changed) if len(changed) else None), due
@@ -179,6 +189,20 @@ class RowShard:
             self.rolling.add(touch_rows, touched, who, len(self.rows))
             for day, these in self._by_day(touched):
                 self._day(day)[1].add(touch_rows[these], who[these], len(self.rows))
+
+    def _credit(self, batch: CreditBatch) -> None:
+        """Add decided conversions to their minutes, which become final only after this."""
+        if not len(batch.at):
+            return
+        rows = np.fromiter(map(self._number, batch.rows), np.uint32, len(batch.rows))
+        at = rows[batch.at]
+        self.dirty[rows] = True
+        places = np.unique(np.stack([at, batch.minutes]), axis=1)
+        nothing = np.zeros((places.shape[1], MINUTE_COUNTS), np.int64)
+        self._add_cells(np.ascontiguousarray(places[0]), np.ascontiguousarray(places[1]), nothing)
+        entries = zip(at.tolist(), batch.minutes.tolist(), batch.columns.tolist(), batch.amounts.tolist(), strict=True)
+        for row, minute, column, amount in entries:
+            self.credits.add(row, minute, self.day_of(minute), column, amount)
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
         while (self.used + len(rows)) * 4 > len(self.keys) * 3:
@@ -267,13 +291,15 @@ class RowShard:
             if len(some):
                 rows, minutes = _split(self.keys[some])
                 names = [self.rows[row][1] for row in rows.tolist()]
-                due.append(Minutes(names, minutes.tolist(), self.counts[some], is_final))
+                credits = [self.credits.of(*place) for place in zip(rows.tolist(), minutes.tolist(), strict=True)]
+                due.append(Minutes(names, minutes.tolist(), self.counts[some], credits, is_final))
                 self.flags[some] &= ~np.uint8(DIRTY)
                 self.given[some] = cut.number
         return due
 
     def _forget(self, minute: int) -> None:
         """Drop the cells that are final and out of every rolling window."""
+        self.credits.forget(min(self.first_open, minute - 60), self.day_of(minute))
         _, minutes = _split(self.keys)
         self._rebuild((self.keys != 0) & ((minutes >= min(self.first_open, minute - 60)) | (self.flags & FINAL == 0)))
 
@@ -313,6 +339,7 @@ class RowShard:
             (mature[0], mature[1]),
             (short, long, reached_today.reach(rows), self.reached.reach(rows)),
             self.totals[rows],
+            [self.credits.windows(row, minute, self.day_of(minute)) for row in rows.tolist()],
         )
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -331,6 +358,7 @@ class RowShard:
             [(day, counts.tobytes(), reached.snapshot()) for day, (counts, reached) in self.days.items()],
             self.reached.snapshot(),
             self.rolling.snapshot(),
+            self.credits.snapshot(),
         )
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -340,7 +368,7 @@ class RowShard:
             StateError: another format's, or made for another number of shards.
         """
         check_format("rows", state, FORMAT, self.shards)
-        _, _, self.watermark_ms, self.first_open, rows, labels, cells, totals, days, reached, rolling = state
+        _, _, self.watermark_ms, self.first_open, rows, labels, cells, totals, days, reached, rolling, credits = state
         for scope, name in rows:
             self._number((scope, name))
         self.labels = {row: list(of) for row, of in labels.items()}
@@ -356,6 +384,7 @@ class RowShard:
             for day, counts, of in days
         }
         self.reached, self.rolling = Distinct.restored(reached), Rolling.restored(rolling)
+        self.credits = CreditCells.restored(credits)
         self.touch_all()
 
 
