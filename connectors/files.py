@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import numpy as np
 import zstandard
 
-from connectors.stream import ConnectError, EndOfInput, Messages
+from connectors.stream import ConnectError, EndOfInput, Lines, Messages
 
 MAX_LINE_BYTES = 16 << 20
 # Small, since zstandard unpacks a piece whole, up to 32,768 times its size.
@@ -77,7 +78,7 @@ class FileReader:
     def __init__(self, path: str, position: int, block_bytes: int) -> None:
         self._path = path
         self._line = 0
-        self._lines: list[bytes] = []
+        self._lines = Lines.split(b"")
         self._start = 0
         self._rest: bytes | None = b""
         try:
@@ -128,17 +129,17 @@ class FileReader:
             block = next(self._blocks, b"")
         except _READ_ERRORS as error:
             raise ConnectError(f"{self._path}: cannot be read after line {self._line}: {error}") from error
+        lines = Lines.split(self._rest + block)
         if block:
-            lines = block.split(b"\n")
-            lines[0] = self._rest + lines[0]
-            if len(max(lines[0], lines[-1], key=len)) > MAX_LINE_BYTES:
+            self._rest = lines.block[lines.ends[-1] + 1 if len(lines) else 0 :]
+            if len(self._rest) > MAX_LINE_BYTES or (len(lines) and lines.ends[0] > MAX_LINE_BYTES):
                 raise ConnectError(
                     f"{self._path}: a line behind line {self._line} is over {MAX_LINE_BYTES >> 20} MiB; "
                     "is this an NDJSON file?"
                 )
-            self._rest = lines.pop()
         else:
-            lines = [self._rest] if self._rest else []
+            if self._rest:
+                lines = Lines(self._rest, np.array([len(self._rest)]))
             self._rest = None
         self._lines, self._start = lines, 0
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, overload
+
+import numpy as np
+import numpy.typing as npt
 
 
 class ConnectError(Exception):
@@ -19,12 +22,54 @@ class EndOfInput(Exception):
     """A finite partition has been read to its end."""
 
 
+class Lines(Sequence[bytes]):
+    """Payloads in one block of bytes, each cut out only when it is asked for: a fifth of the cost of a list of them.
+
+    Args:
+        block: bytes; LF behind each payload.
+        ends: int64, where each ends: the place of its LF (or of the block's end).
+        begin: of the first.
+    """
+
+    def __init__(self, block: bytes, ends: npt.NDArray[np.int64], begin: int = 0) -> None:
+        self.block, self.ends, self.begin = block, ends, begin
+
+    @classmethod
+    def split(cls, block: bytes) -> Lines:
+        """All lines of `block` that end in LF."""
+        return cls(block, np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+
+    @classmethod
+    def join(cls, values: Sequence[bytes]) -> Lines:
+        """`values`, which may hold LF themselves."""
+        lengths = np.fromiter(map(len, values), np.int64, len(values))
+        return cls(b"\n".join([*values, b""]), np.cumsum(lengths + 1) - 1)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Lines: ...
+    def __getitem__(self, index: int | slice) -> bytes | Lines:
+        places = range(len(self.ends))[index]
+        if isinstance(places, range):
+            if places.step != 1:
+                raise ValueError("lines are sliced in their order, without gaps")
+            return Lines(self.block, self.ends[places.start : places.stop], self._begin(places.start))
+        return self.block[self._begin(places) : self.ends[places]]
+
+    def _begin(self, place: int) -> int:
+        return int(self.ends[place - 1]) + 1 if place else self.begin
+
+
 @dataclass(frozen=True, slots=True)
 class Messages:
     """A run of raw messages of one partition, in order.
 
     Attributes:
-        values: payloads; `b""` for a Kafka tombstone.
+        values: payloads, a list or `Lines`; `b""` for a Kafka tombstone.
         positions: one a message, strictly growing.
         next_position: where to read on; greater than the last of `positions`.
         timestamps_ms: the broker's timestamps, one a message (0 where absent), or None where the input has none.

@@ -1,25 +1,39 @@
 """Raw messages to a packed batch: one row of 64-bit columns a pixel, names interned, identities hashed.
 
-This is the decode step, and the only place that sees a listener's id, address or user agent. It can be replaced by a
-faster one as long as it returns the same `Batch`.
+This is the decode step, and the only place that sees a listener's id, address or user agent. `flows.scanner` reads the
+lines of the common form; msgspec all others, and whatever is wrong is found out here. Both ways lead to the same `Batch`.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from secrets import randbits
 from typing import Final
 
 import msgspec
 import numpy as np
-import xxhash
+from xxhash import xxh3_64_intdigest
+from xxhash import xxh64_intdigest as xxh64
 
-from connectors.stream import Messages
+from connectors.stream import Lines, Messages
+from flows.columns import (
+    COLUMNS,
+    COMBO,
+    CONSENTED,
+    INFO,
+    INVALID_SHIFT,
+    KEY,
+    LINKED,
+    LISTENER,
+    POSITION,
+    TRAFFIC_REASONS,
+    TS,
+    WATERMARK,
+)
 from flows.events import (
-    _SUSPECT,
     CODES,
     CONVERSION,
     MAX_MESSAGE_BYTES,
@@ -37,21 +51,23 @@ from flows.events import (
     present,
 )
 from flows.kernel import U64
+from flows.memo import Memo
+from flows.scanner import learn, scan
 
-KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO = range(7)
-"""Columns of a pixel. `TS` and `WATERMARK` hold the caller's clock and the time of receipt until `flows.clock` has judged them."""
+__all__ = [  # the columns are part of a batch, wherever they are written down
+    "COLUMNS", "COMBO", "CONSENTED", "INFO", "INVALID_SHIFT", "KEY", "LINKED", "LISTENER", "POSITION", "SCOPES",
+    "TRAFFIC_REASONS", "TS", "WATERMARK", "Batch", "Combo", "ConversionPixel", "Decoder", "shard_of",
+]  # fmt: skip
 
-COLUMNS: Final = 7
-LINKED: Final = 1 << 8
-"""Flag in `INFO` (whose low byte is the event's code): the pixel names its play."""
-CONSENTED: Final = 1 << 9
-"""Flag in `INFO`: this listener may be measured."""
-INVALID_SHIFT: Final = 16
-"""`INFO >> 16`: why the pixel is invalid traffic, an index of `TRAFFIC_REASONS`; 0 when it is valid."""
+_NOWHERE: Final = 2**63
+"""Instead of a seed, which is less: these names have no placement."""
+_ALL: Final = 2**64 - 1
 
-TRAFFIC_REASONS: Final = ("", "declared_bot")
-
-_NOWHERE: Final = -1
+_MOST_COMBOS: Final = 500_000
+_MOST_AGENTS: Final = 50_000
+_MOST_LISTENERS: Final = 200_000
+_PATIENCE: Final = 64
+"""Lines with unknown names that are met before the first are learnt; then twice as many, and so on."""
 
 _BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _PODCAST_APP = re.compile(
@@ -100,7 +116,7 @@ class Batch:
 
 def shard_of(name: str, shards: int) -> int:
     """The shard of a name: the same on every machine and in every execution."""
-    return int(xxhash.xxh3_64_intdigest(name.encode())) % shards
+    return int(xxh3_64_intdigest(name.encode())) % shards
 
 
 @dataclass
@@ -110,134 +126,187 @@ class Decoder:
     Args:
         listener_key: secret of the keyed hash that stands for a listener, up to 64 bytes.
         consent_default: whether a pixel that says nothing of consent may be measured.
+        scanning: whether `flows.scanner` goes first, which changes the time and nothing else.
     """
 
     listener_key: bytes
     consent_default: bool = False
+    scanning: bool = True
     _combos: list[Combo] = field(default_factory=list)
-    _interned: dict[tuple[str | None, ...], tuple[int, int]] = field(default_factory=dict)
-    _listeners: dict[str, int] = field(default_factory=dict)
-    _agents: dict[str, int] = field(default_factory=dict)
+    _seeds: list[int] = field(default_factory=list)
+    _interned: dict[tuple[str | None, ...], int] = field(default_factory=dict)
+    _reasons: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._names, self._agents = Memo(_MOST_COMBOS), Memo(_MOST_AGENTS)
+        self._listeners = Memo(_MOST_LISTENERS)
+        self._secret = np.uint64(randbits(64))
 
     def decode(self, messages: Messages) -> Batch:
         """All of `messages`, each either a pixel or rejected with its reason; raises for no input."""
-        if len(self._interned) > 500_000:  # a producer that invents names must not fill the memory
-            self._combos, self._interned = [], {}
-        out = array("Q")
-        rejected: list[tuple[int, Rejection]] = []
-        conversions: list[ConversionPixel] = []
-        append = out.extend
-        interned, agents, listeners = self._interned, self._agents, self._listeners
-        stamps = messages.timestamps_ms
-        xxh3: Callable[..., int] = xxhash.xxh3_64_intdigest
-        consent_default = self.consent_default
-        for index, raw in enumerate(messages.values):
-            position = messages.positions[index]
-            try:
-                if not raw.isascii():
-                    raw.decode()  # msgspec skips what it does not read, bad UTF-8 included
-                if len(raw) > MAX_MESSAGE_BYTES:
-                    raise Invalid("")
-                event = decode(raw)
-                code = CODES[event.event]
-                names = (
-                    event.placement_id,
-                    event.campaign_id,
-                    event.platform,
-                    event.station,
-                    event.podcast,
-                    event.program,
-                )
-                combo, seed = interned.get(names) or self._intern(names)
-                if seed == _NOWHERE and code != CONVERSION:
-                    raise Invalid("placement_id")
-                ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
-                received = event.received_at
-                if received is None:
-                    received = stamps[index] if stamps else 0
-                else:
-                    if received.__class__ is not int:
-                        received = epoch_ms(received, "received_at")
-                    if not 0 <= received < MAX_MS:
-                        raise Invalid("received_at")
-                    if stamps and stamps[index] and received > stamps[index] + 60_000:
-                        received = stamps[index] + 60_000
-                if not 0 <= ts < MAX_MS:
-                    if not received:
-                        raise Invalid("ts")
-                    ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
-                event_id = event.event_id
-                if not event_id or event_id[0] in _SUSPECT and absent(event_id):
-                    raise Invalid("event_id")
-                info = code
-                agent = event.user_agent
-                if agent:
-                    reason = agents.get(agent)
-                    if reason is None:
-                        reason = self._agent(agent)
-                    info |= reason << INVALID_SHIFT
-                listener = 0
-                if event.consent or (event.consent is None and consent_default):
-                    info |= CONSENTED
-                    who = event.listener_id
-                    if who:
-                        listener = listeners.get(who) or self._listener(who)
-                play = event.play_id
-                if code == CONVERSION:
-                    key = self._conversion(event, names, event_id, conversions)
-                    combo = len(conversions) - 1
-                elif play and not (play[0] in _SUSPECT and absent(play)):
-                    info |= LINKED
-                    if code == PROGRESS:
-                        playhead = event.playhead_ms
-                        if playhead is None or playhead < 0:
-                            playhead = -1
-                        key = xxh3(f"{playhead} {play}".encode(), seed + 2)
-                    else:
-                        key = xxh3(play.encode(), seed)
-                else:
-                    key = xxh3(event_id.encode(), seed + 1)
-                append((key, listener, ts, received, position, info, combo))
-            except Invalid as wrong:
-                rejected.append((position, explain(raw, wrong.field)))
-            except (KeyError, msgspec.MsgspecError, UnicodeDecodeError):
-                rejected.append((position, explain(raw)))
-        pixels = np.frombuffer(out, np.uint64).reshape(-1, COLUMNS) if out else np.zeros((0, COLUMNS), np.uint64)
-        return Batch(pixels.copy(), self._combos, conversions, rejected, len(messages.values))
+        if len(self._interned) > _MOST_COMBOS:  # a producer that invents names must not fill the memory
+            self._combos, self._seeds, self._interned = [], [], {}
+            self._names.clear()
+        count = len(messages.values)
+        batch = Batch(np.empty((count, COLUMNS), np.uint64), self._combos, [], [], count)
+        wrong: list[int] = []
+        if self.scanning:
+            self._scan(messages, batch, wrong)
+        else:
+            aside = np.zeros((count, 3), np.uint64)
+            aside[:, 0] = np.arange(count)
+            self._decode_aside(messages, aside, batch, wrong)
+        if wrong:
+            batch.pixels = np.delete(batch.pixels, wrong, axis=0)
+        return batch
 
-    def _intern(self, names: tuple[str | None, ...]) -> tuple[int, int]:
-        """(index of the names in `combos`, seed of the hashes of the placement's plays)."""
+    def _scan(self, messages: Messages, batch: Batch, wrong: list[int]) -> None:
+        """Fill in the pixels, those of plain lines by the scanner."""
+        values, pixels = messages.values, batch.pixels
+        pixels[:, POSITION] = messages.positions
+        lines = values if isinstance(values, Lines) else Lines.join(values)
+        block = np.frombuffer(lines.block, np.uint8)
+        stamps = np.array(messages.timestamps_ms or [], np.int64)
+        names, agents, listeners = self._names, self._agents, self._listeners
+        listeners.make_room(len(values))
+        aside = np.empty((len(values), 3), np.uint64)
+        asked, waiting = np.empty((len(values), 3), np.int64), np.empty((len(values), 2), np.int64)
+        line, begin, patience = 0, lines.begin, _PATIENCE
+        while line < len(lines):
+            line, left, questions, waits = scan(
+                block, lines.ends, begin, line, patience, stamps, self._secret, self.consent_default,
+                names.slots, agents.slots, listeners.slots, listeners.used, np.array(self._seeds, np.uint64),
+                pixels, aside, asked, waiting,
+            )  # fmt: skip
+            begin = int(lines.ends[line - 1]) + 1
+            patience *= 2
+            for begin_who, length, slot in asked[:questions].tolist():
+                listeners.slots[slot, 1] = self._hash(lines.block[begin_who : begin_who + length])
+            pixels[waiting[:waits, 0], LISTENER] = listeners.slots[waiting[:waits, 1], 1]
+            if left:
+                self._decode_aside(messages, aside[:left], batch, wrong)
+
+    def _decode_aside(self, messages: Messages, aside: U64, batch: Batch, wrong: list[int]) -> None:
+        """Fill in the pixels of the lines of `aside` the plain way; `wrong` gets those that are none."""
+        rows = array("Q")
+        right: list[int] = []
+        for index, line in enumerate(aside[:, 0].tolist()):
+            raw, position = messages.values[line], messages.positions[line]
+            stamp = messages.timestamps_ms[line] if messages.timestamps_ms else 0
+            try:
+                rows.extend(self._pixel(raw, position, stamp, batch.conversions))
+                right.append(index)
+                continue
+            except Invalid as invalid:
+                rejection = explain(raw, invalid.field)
+            except (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                rejection = explain(raw)
+            batch.rejected.append((position, rejection))
+            wrong.append(line)
+        aside = aside[right]
+        pixels = np.array(rows, np.uint64).reshape(-1, COLUMNS)
+        batch.pixels[aside[:, 0].astype(np.int64)] = pixels
+        self._names.make_room(len(aside))
+        self._agents.make_room(len(aside))
+        learn(pixels, aside, self._names.slots, self._names.used, self._agents.slots, self._agents.used)
+
+    def _pixel(
+        self, raw: bytes, position: int, stamp: int, conversions: list[ConversionPixel]
+    ) -> tuple[int, ...]:
+        """One message the plain way: its columns.
+
+        Raises:
+            Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is rejected.
+        """
+        if not raw.isascii():
+            raw.decode()  # msgspec skips what it does not read, bad UTF-8 included
+        if len(raw) > MAX_MESSAGE_BYTES:
+            raise Invalid("")
+        event = decode(raw)
+        code = CODES[event.event]
+        names = (
+            event.placement_id,
+            event.campaign_id,
+            event.platform,
+            event.station,
+            event.podcast,
+            event.program,
+        )
+        combo = self._interned.get(names, -1)
+        if combo < 0:
+            combo = self._intern(names)
+        seed = self._seeds[combo]
+        if seed == _NOWHERE and code != CONVERSION:
+            raise Invalid("placement_id")
+        ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
+        received = event.received_at
+        if received is None:
+            received = stamp
+        else:
+            if received.__class__ is not int:
+                received = epoch_ms(received, "received_at")
+            if not 0 <= received < MAX_MS:
+                raise Invalid("received_at")
+            if stamp and received > stamp + 60_000:
+                received = stamp + 60_000
+        if not 0 <= ts < MAX_MS:
+            if not received:
+                raise Invalid("ts")
+            ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
+        if absent(event.event_id):
+            raise Invalid("event_id")
+        info = code
+        if event.user_agent:
+            info |= self._reason(event.user_agent) << INVALID_SHIFT
+        listener = 0
+        if event.consent or (event.consent is None and self.consent_default):
+            info |= CONSENTED
+            if event.listener_id is not None and not absent(event.listener_id):
+                listener = self._hash(event.listener_id.encode())
+        play = event.play_id
+        if code == CONVERSION:
+            key = self._conversion(event, self._combos[combo], conversions)
+            combo = len(conversions) - 1
+        elif play is None or absent(play):
+            key = xxh64(event.event_id.encode(), seed + 1)
+        else:
+            info |= LINKED
+            if code == PROGRESS:
+                playhead = event.playhead_ms
+                if playhead is None or playhead < 0:
+                    playhead = -1
+                told = (playhead & _ALL).to_bytes(8, "little")
+                key = xxh64(told, xxh64(play.encode(), seed + 2))
+            else:
+                key = xxh64(play.encode(), seed)
+        return key, listener, ts, received, position, info, combo
+
+    def _intern(self, names: tuple[str | None, ...]) -> int:
+        """The names' index in `combos`, which begins here; and the seed of the hashes of their placement's plays."""
         placement, *dimensions = names
         combo: Combo = (present(placement), *(present(name) for name in dimensions))  # type: ignore[assignment]  # six, by the unpacking
-        # Halved, so that what is added to it stays within 64 bits.
-        seed = int(xxhash.xxh3_64_intdigest(combo[0].encode())) >> 1 if combo[0] else _NOWHERE
+        index = self._interned[names] = len(self._combos)
         self._combos.append(combo)
-        entry = (len(self._combos) - 1, seed)
-        self._interned[names] = entry
-        return entry
+        # Halved, so that what is added to it stays within 64 bits.
+        self._seeds.append(xxh64(combo[0].encode()) >> 1 if combo[0] else _NOWHERE)
+        return index
 
-    def _listener(self, who: str) -> int:
-        if absent(who):
-            return 0
-        if len(self._listeners) > 200_000:
-            self._listeners.clear()
-        hashed = int.from_bytes(blake2b(who.encode(), digest_size=8, key=self.listener_key).digest(), "little") or 1
-        self._listeners[who] = hashed
-        return hashed
+    def _hash(self, who: bytes) -> int:
+        """The keyed hash of a listener; not 0, which is nobody."""
+        return int.from_bytes(blake2b(who, digest_size=8, key=self.listener_key).digest(), "little") or 1
 
-    def _agent(self, agent: str) -> int:
-        if len(self._agents) > 50_000:
-            self._agents.clear()
-        reason = int(_BOT.search(agent) is not None and _PODCAST_APP.search(agent) is None)
-        self._agents[agent] = reason
+    def _reason(self, agent: str) -> int:
+        reason = self._reasons.get(agent)
+        if reason is None:
+            if len(self._reasons) > _MOST_AGENTS:
+                self._reasons.clear()
+            reason = int(_BOT.search(agent) is not None and _PODCAST_APP.search(agent) is None)
+            self._reasons[agent] = reason
         return reason
 
-    def _conversion(
-        self, event: Event, names: tuple[str | None, ...], event_id: str, conversions: list[ConversionPixel]
-    ) -> int:
+    def _conversion(self, event: Event, combo: Combo, conversions: list[ConversionPixel]) -> int:
         """Add the conversion; its key by order, or by event id where it names none."""
         conversion = check_conversion(event)
-        combo = self._combos[self._interned[names][0]]
         order = present(conversion.order_id)
         utm = re.search(r"[?&]utm_content=([^&#]*)", event.landing_url or "")
         conversions.append(
@@ -245,11 +314,11 @@ class Decoder:
                 combo,
                 conversion.type,
                 order,
-                event_id,
+                event.event_id,
                 micros(conversion.value),
                 present(conversion.currency),
                 utm.group(1) if utm else None,
             )
         )
-        parts = (combo[1] or "", conversion.type, order) if order else (combo[1] or "", event_id)
-        return int(xxhash.xxh3_64_intdigest(msgspec.json.encode(parts)))
+        parts = (combo[1] or "", conversion.type, order) if order else (combo[1] or "", event.event_id)
+        return xxh64(msgspec.json.encode(parts))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -43,7 +43,14 @@ CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 PROGRESS: Final = CODES["progress"]
 CONVERSION: Final = CODES["conversion"]
 
-CONVERSION_TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")
+CONVERSION_TYPES: Final = (
+    "site_visit",
+    "sign_up",
+    "purchase",
+    "app_download",
+    "phone_call",
+    "form_submission",
+)
 
 MALFORMED, INVALID, UNKNOWN_EVENT, TOO_LATE = REASONS = ("malformed", "invalid", "unknown_event", "too_late")
 
@@ -127,9 +134,12 @@ def epoch_ms(value: int | str, field: str) -> int:
         moment = msgspec.convert(value, datetime)
     except msgspec.ValidationError:
         raise Invalid(field) from None
-    if moment.tzinfo is None:
+    offset = moment.utcoffset()
+    if offset is None:
         raise Invalid(field)
-    since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    since = (
+        moment.replace(tzinfo=None) - datetime(1970, 1, 1) - offset
+    )  # not astimezone: no UTC before year 1
     return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
 
@@ -261,7 +271,12 @@ def _short(value: Any) -> Any:
 def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, bytes]:
     """A dead letter as (key, JSON): keyed by its position, so that repeats of it collapse."""
     where = f"{partition}/{position}"
-    body: dict[str, Any] = {"reason": rejection.reason, "position": where, "partition": partition, "offset": position}
+    body: dict[str, Any] = {
+        "reason": rejection.reason,
+        "position": where,
+        "partition": partition,
+        "offset": position,
+    }
     if rejection.field is not None:
         body["field"] = rejection.field
     return where.encode(), _encode(body | rejection.kept)

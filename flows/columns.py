@@ -1,0 +1,18 @@
+"""The 64-bit columns of a pixel: what decoding writes and every kernel behind it reads."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO = range(7)
+"""Columns of a pixel. `TS` and `WATERMARK` hold the caller's clock and the time of receipt until `flows.clock` has judged them."""
+
+COLUMNS: Final = 7
+LINKED: Final = 1 << 8
+"""Flag in `INFO` (whose low byte is the event's code): the pixel names its play."""
+CONSENTED: Final = 1 << 9
+"""Flag in `INFO`: this listener may be measured."""
+INVALID_SHIFT: Final = 16
+"""`INFO >> 16`: why the pixel is invalid traffic, an index of `TRAFFIC_REASONS`; 0 when it is valid."""
+
+TRAFFIC_REASONS: Final = ("", "declared_bot")

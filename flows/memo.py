@@ -1,0 +1,59 @@
+"""What a decoder remembers by fingerprint: 64-bit keys to 64-bit values in one array that compiled loops can probe."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from flows.kernel import I64, U64, kernel
+from flows.table import find
+
+_SMALLEST: Final = 1024
+
+
+@kernel
+def put(slots: U64, used: I64, key: int, value: int) -> int:
+    """Set the value of `key` (not 0), which must have room; returns its slot."""
+    slot = find(slots, key)
+    used[0] += slots[slot, 0] == np.uint64(0)
+    slots[slot, 0] = key
+    slots[slot, 1] = value
+    return slot
+
+
+@kernel
+def _refill(old: U64, slots: U64, used: I64) -> None:
+    for i in range(len(old)):
+        if old[i, 0] != np.uint64(0):
+            put(slots, used, old[i, 0], old[i, 1])
+
+
+class Memo:
+    """A cache of numbers, emptied when it has grown beyond a bound.
+
+    Args:
+        most: keys to hold, about.
+
+    Attributes:
+        slots: (capacity, 2) uint64: key or 0, value. At most half of them are in use, so that most probes are one.
+        used: how many are, int64[1].
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.slots, self.used = np.zeros((_SMALLEST, 2), np.uint64), np.zeros(1, np.int64)
+
+    def make_room(self, more: int) -> None:
+        """Be ready for `more` new keys, by growth or by forgetting all the others."""
+        if self.used[0] > self._most:
+            self.clear()
+        need = int(self.used[0]) + more
+        if 2 * need > len(self.slots):
+            old, self.slots = self.slots, np.zeros((3 * need, 2), np.uint64)
+            self.used = np.zeros(1, np.int64)
+            _refill(old, self.slots, self.used)
