@@ -222,7 +222,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        # Python appends the address to the system's words.
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise AudiopixelError(
             f"the exporter cannot listen at {host}:{port} ({reason}): choose another port or host"
         ) from None

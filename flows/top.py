@@ -35,6 +35,7 @@ _HEAD_LINES: Final = 3  # two of names, one below
 _PLACEMENT: Final = "placement"
 _BALANCE: Final = ("received", "accepted", "repeated")
 _REJECTED: Final = "rejected."
+_COUNTED: Final = (*_BALANCE, _REJECTED)
 
 
 def count(text: str) -> str:
@@ -104,12 +105,14 @@ def render(snapshot: Snapshot, now_s: float, width: int, height: int | None = No
     """
     rows = snapshot.rows.get("placement", {})
     above = state(snapshot, now_s)
-    busiest = sorted(rows, key=lambda name: (-int(rows[name].get("flight.impressions", 0)), name))
+    busiest = sorted(
+        rows, key=lambda placement: (-int(rows[placement].get("flight.impressions", 0)), placement)
+    )
     if height is not None:
         room = max(1, height - len(above) - _HEAD_LINES)
         if len(busiest) > room:
             busiest = busiest[: max(1, room - 1)]
-    table = _table([{**rows[name], _PLACEMENT: name} for name in busiest], width)
+    table = _table([{**rows[placement], _PLACEMENT: placement} for placement in busiest], width)
     rest = len(rows) - len(busiest)
     below = [_line(f"… and {rest:,} more", "dim")] if rest else []
     return Group(*above, table, *below) if rows else Group(*above)
@@ -173,25 +176,11 @@ def _final_through(snapshot: Snapshot, now_s: float) -> str:
 def _ledger(accounts: Collection[Mapping[str, str]]) -> list[Text]:
     sums = Counter[str]()
     for account in accounts:
-        sums.update(
-            {
-                field: int(account[field])
-                for field in account
-                if field in _BALANCE or field.startswith(_REJECTED)
-            }
-        )
-    reasons = {
-        field.removeprefix(_REJECTED): sums[field]
-        for field in sums
-        if field.startswith(_REJECTED) and sums[field]
-    }
-    received, accepted, repeated = (f"{sums[field]:,}" for field in _BALANCE)
-    rejected = sum(reasons.values())
-    listed = " · ".join(
-        f"{reason} {number:,}" for reason, number in sorted(reasons.items(), key=lambda item: -item[1])
-    )
+        sums.update({field: int(number) for field, number in account.items() if field.startswith(_COUNTED)})
+    received, accepted, repeated = (f"{sums.pop(field, 0):,}" for field in _BALANCE)
+    listed = " · ".join(f"{field.removeprefix(_REJECTED)} {n:,}" for field, n in sums.most_common() if n)
     return [
-        _line(f"received {received} = accepted {accepted} + repeated {repeated} + rejected {rejected:,}"),
+        _line(f"received {received} = accepted {accepted} + repeated {repeated} + rejected {sums.total():,}"),
         _line(f"rejected: {listed or 'none'}"),
     ]
 
