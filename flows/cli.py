@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -235,7 +236,28 @@ def top(
     from flows.settings import load
     from flows.top import run as watch
 
-    watch(load(), interval, once)
+    watch(load(), timedelta(seconds=interval), once)
+
+
+@_command
+def explain(
+    conversion: Annotated[str, typer.Argument(help="The order id, or the event id of a conversion without one.")],
+) -> None:
+    """Say to which touches a conversion was credited, and by which rule; nothing in it identifies a listener."""
+    from connectors.redis import connect, read_rows
+    from flows.explain import show
+    from flows.publish import row_key
+    from flows.settings import load
+
+    settings = load()
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    (row,) = read_rows(client, [row_key(settings.namespace, "conversion", conversion)])
+    if "decision" not in row:
+        raise AudiopixelError(
+            f"no decision on {conversion!r}: a conversion is decided when its minute is final, and its decision kept for "
+            f"{settings.decisions_ttl.days} days (AUDIOPIXEL_DECISIONS_TTL)"
+        )
+    Console().print(show(json.loads(row["decision"]), settings.zone))
 
 
 @_command

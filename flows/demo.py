@@ -31,7 +31,7 @@ from flows.outputs import kafka_options
 from flows.publish import row_key
 from flows.settings import PREFIX, Settings, load
 from flows.simulate import Expected, Traffic, now_ms, pump
-from flows.top import render
+from flows.top import FIELDS, render
 
 DRAIN_S: Final = 30.0
 """How long the summary waits for the flow to take in what was sent."""
@@ -126,11 +126,11 @@ class Demo:
 
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
-        board = Board(client, settings.namespace)
+        board = Board(client, settings.namespace, FIELDS)
         with Live(console=console, auto_refresh=False, transient=self.seconds is not None) as live:
             while sender.is_alive():
                 if console.is_terminal:
-                    live.update(render(board.refresh(), console.width, max(5, console.height - 8)), refresh=True)
+                    live.update(render(board.refresh(), time.time(), console.width, max(5, console.height - 8)), refresh=True)
                 sender.join(0.5)
                 self._alive(directory)
         if failed:
