@@ -24,6 +24,8 @@ OnLost = Literal["stop", "earliest", "latest"]
 _Result = TypeVar("_Result")
 
 _LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
+# More `Message` objects at once fall out of the processor's cache: 0.34 µs each, but 0.52 at 10,000.
+_CHUNK = 500
 _error = Message.error
 _value = Message.value
 _offset = cast(Callable[[Message], int], Message.offset)
@@ -152,29 +154,33 @@ class KafkaReader:
         return max(0, self._high - self.position, high - self.position)
 
     def read(self, limit: int) -> Messages | None:
-        """At most `limit` messages (1,000,000 at most) that were prefetched; None when there are none now.
+        """At most `limit` messages that were prefetched; None when there are none now.
 
         Raises:
             ConnectError: the position was lost and `on_lost` is `stop`, or the topic is gone or forbidden.
         """
-        messages = self._consume(min(limit, 1_000_000), 0)
-        data, events = messages, []
-        if any(map(_error, messages)):
-            events = [message for message in messages if message.error()]
-            data = [message for message in messages if not message.error()]
-        batch = None
-        if data:
-            offsets = list(map(_offset, data))
+        values: list[bytes] = []
+        offsets: list[int] = []
+        times_ms: list[int] = []
+        events: list[Message] = []
+        ends_in_data = False
+        while len(values) < limit and not events:
+            data = messages = self._consume(min(_CHUNK, limit - len(values)), 0)
+            if not messages:
+                break
+            ends_in_data = not messages[-1].error()
+            if any(map(_error, messages)):
+                events = [message for message in messages if message.error()]
+                data = [message for message in messages if not message.error()]
+            values += [value or b"" for value in map(_value, data)]
+            offsets += map(_offset, data)
+            times_ms += [time_ms if time_ms > 0 else 0 for _, time_ms in map(_timestamp, data)]
+        if offsets:
             self.position = offsets[-1] + 1
-            batch = Messages(
-                [value or b"" for value in map(_value, data)],
-                offsets,
-                self.position,
-                [max(0, time_ms) for _, time_ms in map(_timestamp, data)],
-            )
+        batch = Messages(values, offsets, self.position, times_ms) if offsets else None
         for event in events:
             self._handle(cast(KafkaError, _error(event)), _offset(event))
-        if data and data[-1] is messages[-1]:
+        if ends_in_data:
             self.caught_up = False
         if self._cluster.faults.gone:
             raise self._cluster.failed(self._name, self._cluster.faults.gone)
