@@ -70,6 +70,7 @@ def test_one_read_serves_many_viewers(valkey: EmbeddedValkey) -> None:
     shared = board(valkey.url, interval=timedelta(minutes=1))
     with Redis.from_url(valkey.url) as client:
         client.config_resetstat()
+        client.client_pause(200)  # long enough for all eight to come while the first one reads
         with ThreadPoolExecutor(8) as viewers:
             seen = list(viewers.map(lambda _: shared.refresh(), range(40)))
         calls = client.info("commandstats")["cmdstat_hmget"]["calls"]
