@@ -207,7 +207,7 @@ def apply(
             totals[combo, 2] += 1
             outcomes[1] += 1
             continue
-        in_cohort = linked and not invalid and 2 <= code <= 7
+        in_cohort = linked and 2 <= code <= 7
         started = flags & STARTED != np.uint64(0)
         home = minute
         if in_cohort and started:
@@ -230,6 +230,9 @@ def apply(
         latest[combo] = max(latest[combo], ts)
         outcomes[0] += 1
         if invalid:
+            if linked and code == 1:
+                table[slot, 1] = flags | STARTED
+                table[slot, 2] = np.uint64(minute)
             totals[combo, 4] += 1
             outcomes[3] += 1
             continue

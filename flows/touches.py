@@ -115,6 +115,18 @@ def _beyond(who: U64, ts: I64, settled: int, listens: int, clicks: int, dropped:
     return n
 
 
+def _without_replaced(new: Touches, replaced: Touches) -> tuple[Touches, list[Touches]]:
+    """`new` without the starts that an impression replaces, and the impressions whose start is not among them."""
+
+    def play(touches: Touches) -> U64:
+        return touches.who * np.uint64(0x9E3779B97F4A7C15) + touches.play
+
+    plays, wanted = play(new), play(replaced)
+    gone = (new.ts & GONE == START) & np.isin(plays, wanted)
+    left = replaced.at(~np.isin(wanted, plays[gone]))
+    return new.at(~gone), [left] if len(left) else []
+
+
 @dataclass
 class Segment:
     """Touches sorted by listener and time; `name` where they are a file."""
@@ -160,12 +172,14 @@ class TouchStore:
             oldest_ms: what is older can be credited no more.
             settled_ms: no touch older than this can still come.
         """
+        replaced, self._replaced = self._replaced, []
         if self._new:
             new, self._new = joined(self._new), []
+            if replaced:
+                new, replaced = _without_replaced(new, joined(replaced))
             self.segments.append(Segment(new.at(np.lexsort((new.ts, new.who)))))
-        for replaced in self._replaced:
-            self._replace(replaced)
-        self._replaced = []
+        for some in replaced:
+            self._replace(some)
         while len(self.segments) > 1 and len(self.segments[-2].touches) < 2 * len(self.segments[-1].touches) + 256:
             b, a = self.segments.pop(), self.segments.pop()
             self.segments.append(self._merged(a, b, oldest_ms, settled_ms))
