@@ -217,7 +217,7 @@ def reconcile(
 @_command
 def exporter(
     host: Annotated[str | None, typer.Option(help="Address to listen on; the default is loopback.", show_default=False)] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 9465,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 9480,
 ) -> None:
     """Serve /metrics/placements for Prometheus, read from Redis so that a scrape costs the flow nothing."""
     from flows.exporter import serve
