@@ -81,7 +81,7 @@ def run(
 
     On several machines: python -m bytewax.run flows.pixels:flow -r DIR -i N -a 'HOST:PORT;HOST:PORT'
     """
-    from flows.cluster import Cluster
+    from flows.cluster import Cluster, end_with_supervisor
     from flows.engine import execute
     from flows.outputs import check
     from flows.pixels import flow
@@ -91,6 +91,8 @@ def run(
         check(load())
         Cluster(processes, ["--recompute"] if recompute else [], restarts or 0).run()
         return
+    if member is not None:
+        end_with_supervisor()
     settings = load()
     check(settings)
     execute(

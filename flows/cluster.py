@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,19 @@ from flows.errors import AudiopixelError
 
 LONGEST_PAUSE_S: Final = 30.0
 STOP_WITHIN_S: Final = 10.0
+
+
+def end_with_supervisor() -> None:
+    """End this member at once when its supervisor is gone and the pipe to it has closed, even by SIGKILL.
+
+    Left alone it would hold the recovery store, and the next supervisor's members could never start.
+    """
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Cluster:
@@ -71,7 +85,7 @@ class Cluster:
                     *(sys.executable, "-m", "flows.cli", "run", "--member", str(process), "--addresses", addresses),
                     *self._arguments,
                 ],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 start_new_session=True,
                 cwd=Path.cwd(),
                 env=dict(os.environ),
@@ -89,6 +103,8 @@ class Cluster:
         for child in self._children:
             if child.poll() is None:
                 child.kill()
+            assert child.stdin is not None
+            child.stdin.close()
         return next((code for child in self._children if (code := child.wait())), 0)
 
     def _stop(self) -> None:
