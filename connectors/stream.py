@@ -1,7 +1,7 @@
 """What every input looks like to a flow: named partitions of raw messages, each with a position.
 
-A connector reads; it does not decode. Positions are integers that grow along a partition (a Kafka offset, a file's
-line number); `open(partition, position)` reads from that position on.
+A connector reads; it does not decode. Positions are integers that grow along a partition (a Kafka offset, a
+file's line number); `open(partition, position)` reads from that position on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class EndOfInput(Exception):
 
 
 class Lines(Sequence[bytes]):
-    """Payloads in one block of bytes, each cut out only when it is asked for: a fifth of the cost of a list of them.
+    """Payloads in one block of bytes, each cut out only when it is asked for; cheaper than a list of them.
 
     Args:
         block: bytes; LF behind each payload.
@@ -72,7 +72,7 @@ class Messages:
         values: payloads, a list or `Lines`; `b""` for a Kafka tombstone.
         positions: one a message, strictly growing.
         next_position: where to read on; greater than the last of `positions`.
-        timestamps_ms: the broker's timestamps, one a message (0 where absent), or None where the input has none.
+        timestamps_ms: the broker's timestamps, one a message (0: absent), or None where the input has none.
     """
 
     values: Sequence[bytes]

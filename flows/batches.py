@@ -1,7 +1,7 @@
 """Raw messages to a packed batch: one row of 64-bit columns a pixel, names interned, identities hashed.
 
-This is the decode step, and the only place that sees a listener's id, address or user agent. `flows.scanner` reads the
-lines of the common form; msgspec all others, and whatever is wrong is found out here. Both ways lead to the same `Batch`.
+This is the decode step, and the only place that sees a listener's id, address or user agent. `flows.scanner`
+reads the lines of the common form, msgspec all others. Both make the same `Batch`.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ from flows.kernel import U64
 from flows.memo import Memo
 from flows.scanner import learn, scan
 
-__all__ = [  # the columns are part of a batch, wherever they are written down
-    "COLUMNS", "COMBO", "CONSENTED", "INFO", "INVALID_SHIFT", "KEY", "LINKED", "LISTENER", "POSITION", "SCOPES",
-    "TRAFFIC_REASONS", "TS", "WATERMARK", "Batch", "Combo", "ConversionPixel", "Decoder", "shard_of",
+__all__ = [  # the columns too, which are a batch's
+    "COLUMNS", "COMBO", "CONSENTED", "INFO", "INVALID_SHIFT", "KEY", "LINKED", "LISTENER", "POSITION",
+    "SCOPES", "TRAFFIC_REASONS", "TS", "WATERMARK", "Batch", "Combo", "ConversionPixel", "Decoder",
+    "shard_of",
 ]  # fmt: skip
 
 _NOWHERE: Final = 2**63
@@ -71,8 +72,9 @@ _PATIENCE: Final = 64
 
 _BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _PODCAST_APP = re.compile(
-    r"AntennaPod|AppleCoreMedia|Podcasts?/|Pocket ?Casts|Overcast|Castro|Castbox|Podimo|Podbean|Podcast ?Addict|Podkicker"
-    r"|Spotify/|Stitcher|Deezer|TuneIn|iHeartRadio|Audible|Downcast|Player ?FM|RadioPublic|BBC ?Sounds|GlobalPlayer",
+    r"AntennaPod|AppleCoreMedia|Podcasts?/|Pocket ?Casts|Overcast|Castro|Castbox|Podimo|Podbean|Podkicker"
+    r"|Podcast ?Addict|Spotify/|Stitcher|Deezer|TuneIn|iHeartRadio|Audible|Downcast|Player ?FM|RadioPublic"
+    r"|BBC ?Sounds|GlobalPlayer",
     re.IGNORECASE,
 )
 
@@ -100,8 +102,8 @@ class Batch:
     """What became of a run of messages.
 
     Attributes:
-        pixels: (n, `COLUMNS`) uint64, in arrival order; `COMBO` indexes `combos`, or for a conversion `conversions`.
-        combos: every combination of names that this decoder has met, by index (it only grows within a decoder's life).
+        pixels: (n, `COLUMNS`) uint64, in arrival order; `COMBO` indexes `combos`, or `conversions`.
+        combos: every combination of names that the decoder has met, by index; it grows, or is begun anew.
         conversions: the conversions among the pixels.
         rejected: (position, why) of every message that is no pixel.
         received: how many messages there were.
@@ -140,6 +142,7 @@ class Decoder:
     def __post_init__(self) -> None:
         self._names, self._agents = Memo(_MOST_COMBOS), Memo(_MOST_AGENTS)
         self._listeners = Memo(_MOST_LISTENERS)
+        self._keyed = blake2b(digest_size=8, key=self.listener_key)
         self._secret = np.uint64(randbits(64))
 
     def decode(self, messages: Messages) -> Batch:
@@ -180,8 +183,8 @@ class Decoder:
             )  # fmt: skip
             begin = int(lines.ends[line - 1]) + 1
             patience *= 2
-            for begin_who, length, slot in asked[:questions].tolist():
-                listeners.slots[slot, 1] = self._hash(lines.block[begin_who : begin_who + length])
+            who = [lines.block[at : at + length] for at, length in asked[:questions, :2].tolist()]
+            listeners.slots[asked[:questions, 2], 1] = [*map(self._hash, who)]
             pixels[waiting[:waits, 0], LISTENER] = listeners.slots[waiting[:waits, 1], 1]
             if left:
                 self._decode_aside(messages, aside[:left], batch, wrong)
@@ -282,9 +285,9 @@ class Decoder:
         return key, listener, ts, received, position, info, combo
 
     def _intern(self, names: tuple[str | None, ...]) -> int:
-        """The names' index in `combos`, which begins here; and the seed of the hashes of their placement's plays."""
+        """Give the names an index in `combos`, and their placement's plays a seed of hashes."""
         placement, *dimensions = names
-        combo: Combo = (present(placement), *(present(name) for name in dimensions))  # type: ignore[assignment]  # six, by the unpacking
+        combo: Combo = (present(placement), *(present(name) for name in dimensions))  # type: ignore[assignment]  # six
         index = self._interned[names] = len(self._combos)
         self._combos.append(combo)
         # Halved, so that what is added to it stays within 64 bits.
@@ -293,7 +296,9 @@ class Decoder:
 
     def _hash(self, who: bytes) -> int:
         """The keyed hash of a listener; not 0, which is nobody."""
-        return int.from_bytes(blake2b(who, digest_size=8, key=self.listener_key).digest(), "little") or 1
+        hasher = self._keyed.copy()
+        hasher.update(who)
+        return int.from_bytes(hasher.digest(), "little") or 1
 
     def _reason(self, agent: str) -> int:
         reason = self._reasons.get(agent)

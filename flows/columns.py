@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO = range(7)
-"""Columns of a pixel. `TS` and `WATERMARK` hold the caller's clock and the time of receipt until `flows.clock` has judged them."""
+"""Of a pixel. `TS` and `WATERMARK` are the caller's clock and the receipt until `flows.clock` judges."""
 
 COLUMNS: Final = 7
 LINKED: Final = 1 << 8

@@ -1,7 +1,7 @@
-"""The canonical pixel event: its form, strict decoding of one message, and the closed set of reasons to reject one.
+"""The canonical pixel event: its form, strict decoding, and the closed set of reasons to reject a message.
 
-`decode` is the fast way in, for the messages that are right; `explain` says of any other why it is not, in the order
-that the specification of events sets: malformed, invalid id or event, unknown event, invalid others.
+`decode` is the way in for the messages that are right; `explain` says of any other why it is not, in the
+order that the specification of events sets: malformed, invalid id or event, unknown event, invalid others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EVENTS: Final = (
     "progress",
     "conversion",
 )
-"""VAST 4.2 spellings, and `click` and `conversion`; an event's code is its place here (part of the state's format)."""
+"""VAST 4.2 spellings, `click` and `conversion`; an event's code is its place, part of the state's format."""
 
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 (IMPRESSION, START, FIRST_QUARTILE, MIDPOINT, THIRD_QUARTILE, COMPLETE, SKIP, MUTE, CLICK, ERROR) = range(10)
@@ -108,7 +108,7 @@ class Event(msgspec.Struct, gc=False):
 
 
 decode = msgspec.json.Decoder(Event).decode
-"""Bytes to an `Event`; raises msgspec.MsgspecError, or UnicodeDecodeError on bad UTF-8 in a string that it reads."""
+"""Bytes to an `Event`; raises msgspec.MsgspecError, RecursionError, or UnicodeDecodeError."""
 
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -137,9 +137,8 @@ def epoch_ms(value: int | str, field: str) -> int:
     offset = moment.utcoffset()
     if offset is None:
         raise Invalid(field)
-    since = (
-        moment.replace(tzinfo=None) - datetime(1970, 1, 1) - offset
-    )  # not astimezone: no UTC before year 1
+    # Not by astimezone, which raises where UTC would be outside the years 1 to 9999.
+    since = moment.replace(tzinfo=None) - datetime(1970, 1, 1) - offset
     return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
 
@@ -175,7 +174,7 @@ def check_conversion(event: Event) -> Conversion:
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """Why a message is not a pixel, and what of it may be kept: nothing of a malformed one but length and digest."""
+    """Why a message is no pixel, and what of it may be kept: of a malformed one its length and digest."""
 
     reason: str
     field: str | None
@@ -183,7 +182,7 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 def explain(raw: bytes, suspect: str = "?") -> Rejection:
-    """Why `raw` is rejected: call it only for a message that the fast way refused, with the field that it stumbled on, if any."""
+    """Why `raw`, which was refused, is rejected; `suspect` is the field that was stumbled on, if any."""
     malformed = Rejection(MALFORMED, None, {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
     if len(raw) > MAX_MESSAGE_BYTES:
         return malformed
@@ -239,7 +238,7 @@ _KEPT: Final = (
 
 
 def keepable(document: dict[str, Any]) -> dict[str, Any]:
-    """The known fields of an event that identify nobody: scalars only, cut to 128 characters, URLs without their query."""
+    """The known fields that identify nobody: scalars, cut to 128 characters; URLs without their query."""
     kept: dict[str, Any] = {name: _short(document[name]) for name in _KEPT if _is_scalar(document.get(name))}
     conversion = document.get("conversion")
     if isinstance(conversion, dict):

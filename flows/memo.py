@@ -1,4 +1,4 @@
-"""What a decoder remembers by fingerprint: 64-bit keys to 64-bit values in one array that compiled loops can probe."""
+"""What a decoder remembers by fingerprint: numbers to numbers in one array that compiled loops can probe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SMALLEST: Final = 1024
 
 
 @kernel
-def put(slots: U64, used: I64, key: int, value: int) -> int:
+def put(slots: U64, used: I64, key: np.uint64, value: int | np.uint64) -> int:
     """Set the value of `key` (not 0), which must have room; returns its slot."""
     slot = find(slots, key)
     used[0] += slots[slot, 0] == np.uint64(0)
@@ -36,7 +36,7 @@ class Memo:
         most: keys to hold, about.
 
     Attributes:
-        slots: (capacity, 2) uint64: key or 0, value. At most half of them are in use, so that most probes are one.
+        slots: (capacity, 2) uint64: key or 0, value. At most half are in use, so that most probes are one.
         used: how many are, int64[1].
     """
 

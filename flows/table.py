@@ -27,14 +27,14 @@ def new_table(capacity: int = SMALLEST) -> U64:
 
 
 @kernel
-def find(table: U64, key: int) -> int:
+def find(table: U64, key: int | np.uint64) -> int:
     """The slot of `key`, or the empty one where it would go. The table must have an empty slot."""
     capacity = np.uint64(len(table))
     slot = ((np.uint64(key) >> np.uint64(32)) * capacity) >> np.uint64(32)
     while True:
         there = table[slot, 0]
         if there == np.uint64(key) or there == np.uint64(0):
-            return np.int64(slot)
+            return np.int64(slot)  # type: ignore[return-value]  # an int to its callers, all kernels
         slot += np.uint64(1)
         if slot == capacity:
             slot = np.uint64(0)

@@ -5,6 +5,7 @@ Source: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -21,13 +22,7 @@ _P4: Final = np.uint64(0x85EBCA77C2B2AE63)
 _P5: Final = np.uint64(0x27D4EB2F165667C5)
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba ships no types
-def load64(typing_context: Any, block: Any, place: Any) -> Any:
-    """The eight bytes of a uint8 array from `place` on, little-endian; unchecked: they must be there.
-
-    Not eight loads of a byte: LLVM does not join them under numba, which makes a scan twice as slow.
-    """
-
+def _load64(typing_context: Any, block: Any, place: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         word = builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(64).as_pointer())
@@ -36,18 +31,25 @@ def load64(typing_context: Any, block: Any, place: Any) -> Any:
     return types.uint64(block, place), generate
 
 
+load64: Callable[[U8, int], np.uint64] = intrinsic(_load64)
+"""The eight bytes of a block from a place on, little-endian; unchecked: they must be there.
+
+Not made of eight loads of a byte: LLVM does not join them, and a scan takes half as long again.
+"""
+
+
 @kernel
-def _left(x: int, bits: int) -> int:
+def _left(x: np.uint64, bits: int) -> np.uint64:
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
 @kernel
-def _round(lane: int, word: int) -> int:
+def _round(lane: np.uint64, word: np.uint64) -> np.uint64:
     return _left(lane + word * _P2, 31) * _P1
 
 
 @kernel
-def _avalanche(h: int) -> int:
+def _avalanche(h: np.uint64) -> np.uint64:
     h ^= h >> np.uint64(33)
     h *= _P2
     h ^= h >> np.uint64(29)
@@ -56,8 +58,8 @@ def _avalanche(h: int) -> int:
 
 
 @kernel
-def xxh64(block: U8, begin: int, length: int, seed: int) -> int:
-    """XXH64 of `length` bytes of `block` from `begin` on, with a uint64 seed; `block` has eight bytes more behind them."""
+def xxh64(block: U8, begin: int, length: int, seed: np.uint64) -> np.uint64:
+    """XXH64 of `length` bytes of `block` from `begin` on; eight bytes more must be there behind them."""
     place = begin
     end = begin + length
     if length >= 32:
@@ -93,7 +95,7 @@ def xxh64(block: U8, begin: int, length: int, seed: int) -> int:
 
 
 @kernel
-def xxh64_of_word(word: int, seed: int) -> int:
+def xxh64_of_word(word: int, seed: np.uint64) -> np.uint64:
     """XXH64 of the eight bytes of a uint64, little-endian."""
     h = seed + _P5 + np.uint64(8)
     return _avalanche(_left(h ^ _round(np.uint64(0), np.uint64(word)), 27) * _P1 + _P4)
