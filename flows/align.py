@@ -40,17 +40,16 @@ class Aligner(Generic[S, T]):
 
     def push(self, sender: S, item: T, mark: int | None = None) -> Iterator[tuple[T | None, int | None]]:
         """Take one item of `sender` in, a mark if it has a number; yields (item, None) in order, and (None, number) at each cut."""
-        queue = self.held.get(sender)
-        if queue or self.at.get(sender, -1) > self.released:
+        if self.held.get(sender) or self.at.get(sender, -1) > self.released:
             self.held.setdefault(sender, deque()).append((item, mark))
-            return
-        yield from self._let_in(sender, item, mark)
+        else:
+            yield item, None
+            if mark is not None:
+                self.at[sender] = mark
+        if mark is not None:  # a held one too: those that the others waited for may be gone since
+            yield from self._release()
 
-    def _let_in(self, sender: S, item: T, mark: int | None) -> Iterator[tuple[T | None, int | None]]:
-        yield item, None
-        if mark is None:
-            return
-        self.at[sender] = mark
+    def _release(self) -> Iterator[tuple[T | None, int | None]]:
         while self.expected and (lowest := min(self.at.get(one, -1) for one in self.expected)) > self.released:
             self.released = lowest
             yield None, lowest

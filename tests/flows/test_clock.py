@@ -1,0 +1,227 @@
+"""Event time and watermarks: one pixel makes no other late, and the log alone decides."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.batches import COLUMNS, TS, WATERMARK
+from flows.clock import DAY_MS, ENDED, Cut, PartitionClock, Tick, cut
+
+SECOND, MINUTE = 1_000, 60_000
+BOUND_MS, QUIET_MS = 10_000, 60_000
+NOW_MS = 1_750_000_000_000
+TEN_YEARS_MS = 3653 * DAY_MS
+
+Pixel = tuple[int, int]
+"""(the caller's clock, time of receipt or 0)"""
+
+NEAR = st.integers(-30 * MINUTE, 30 * MINUTE)
+FAR = st.sampled_from(
+    (-TEN_YEARS_MS, -DAY_MS, -DAY_MS - 6 * MINUTE, DAY_MS - 1, DAY_MS, DAY_MS + 1, 3 * DAY_MS, TEN_YEARS_MS)
+)
+TIMES = st.builds(lambda by: NOW_MS + by, st.one_of(NEAR, NEAR, FAR))
+PIXELS = st.lists(st.tuples(TIMES, st.one_of(st.just(0), NEAR.map(lambda by: NOW_MS + by))), max_size=30)
+
+
+def clock(guarded: bool = False, **state: int) -> PartitionClock:
+    return PartitionClock(BOUND_MS, QUIET_MS, guarded, **state)
+
+
+def judged(clock: PartitionClock, pixels: list[Pixel]) -> tuple[npt.NDArray[np.int64], int]:
+    """((n, 2) event times and watermarks, how many were skewed)."""
+    packed = np.zeros((len(pixels), COLUMNS), np.uint64)
+    if pixels:
+        packed[:, [TS, WATERMARK]] = np.array(pixels, np.uint64)
+    skewed = clock.judge(packed)
+    return packed[:, [TS, WATERMARK]].astype(np.int64), skewed
+
+
+@given(PIXELS)
+def test_event_time_is_the_callers_clock_within_a_day_before_and_a_minute_after_receipt(
+    pixels: list[Pixel],
+) -> None:
+    times, skewed = judged(clock(), pixels)
+    told = np.array(pixels, np.int64).reshape(-1, 2)
+    expected = [min(max(ts, got - DAY_MS), got + MINUTE) if got else ts for ts, got in pixels]
+    assert times[:, 0].tolist() == expected
+    assert skewed == sum(abs(ts - time) > 5 * MINUTE for ts, time in zip(told[:, 0], expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("by_ms", "skewed"), [(6 * MINUTE, 0), (6 * MINUTE + 1, 1), (-DAY_MS - 5 * MINUTE, 0)]
+)
+def test_a_clamp_of_more_than_five_minutes_is_counted(by_ms: int, skewed: int) -> None:
+    assert judged(clock(), [(NOW_MS + by_ms, NOW_MS)])[1] == skewed
+
+
+@given(PIXELS)
+def test_a_brokers_watermark_is_the_greatest_event_time_less_the_bound(pixels: list[Pixel]) -> None:
+    times, _ = judged(clock(), pixels)
+    assert times[:, 1].tolist() == [max(times[: i + 1, 0]) - BOUND_MS for i in range(len(pixels))]
+
+
+@given(PIXELS, st.booleans(), st.lists(st.integers(0, 30), max_size=5))
+def test_pixels_are_judged_the_same_however_batches_are_cut(
+    pixels: list[Pixel], guarded: bool, places: list[int]
+) -> None:
+    whole = clock(guarded)
+    expected, skewed = judged(whole, pixels)
+    pieces, rows, total = clock(guarded), [], 0
+    bounds = [0, *sorted(min(place, len(pixels)) for place in places), len(pixels)]
+    for start, end in pairwise(bounds):
+        some, skewed_here = judged(pieces, pixels[start:end])
+        rows += some.tolist()
+        total += skewed_here
+        pieces = clock(  # as after a restart
+            guarded,
+            greatest_ms=pieces.greatest_ms,
+            candidate_ms=pieces.candidate_ms,
+            floor_ms=pieces.floor_ms,
+        )
+    assert rows == expected.tolist()
+    assert total == skewed
+    assert pieces == clock(guarded, greatest_ms=whole.greatest_ms, candidate_ms=whole.candidate_ms)
+
+
+STEPS = st.lists(st.one_of(PIXELS, st.tuples(st.integers(0, 10 * MINUTE), st.booleans())), max_size=15)
+
+
+@settings(deadline=None)
+@given(STEPS, st.booleans())
+def test_the_watermark_never_goes_back(steps: list[Any], guarded: bool) -> None:
+    partition, at, now_ms = clock(guarded), 0, 0
+    for step in steps:
+        if isinstance(step, list):
+            for watermark in judged(partition, step)[0][:, 1].tolist():
+                assert watermark >= at
+                at = watermark
+        else:
+            now_ms += step[0]
+            partition.idle(now_ms, step[1])
+        assert partition.watermark_ms >= at
+        at = partition.watermark_ms
+
+
+def ordinary(guarded: bool, ahead: list[Pixel]) -> npt.NDArray[np.int64]:
+    """Watermarks of a minute's pixels in order, one a second, with `ahead` in their middle."""
+    usual = [(NOW_MS + i * SECOND, 0 if guarded else NOW_MS + i * SECOND) for i in range(60)]
+    times, _ = judged(clock(guarded), [*usual[:30], *ahead, *usual[30:]])
+    return np.delete(times, range(30, 30 + len(ahead)), axis=0)
+
+
+@pytest.mark.parametrize("by_ms", [TEN_YEARS_MS, 25 * 60 * MINUTE])
+def test_a_pixel_far_ahead_moves_nothing_where_nothing_bounds_it(by_ms: int) -> None:
+    assert (ordinary(True, [(NOW_MS + by_ms, 0)]) == ordinary(True, [])).all()
+
+
+def test_a_pixel_ten_years_ahead_is_held_to_its_receipt_and_makes_no_other_late() -> None:
+    times = ordinary(False, [(NOW_MS + TEN_YEARS_MS, NOW_MS + 30 * SECOND)])
+    assert (times[:, 1] - times[:, 0]).max() <= MINUTE  # by far less than the allowed lateness
+
+
+def test_a_first_pixel_far_ahead_of_all_others_moves_nothing_where_nothing_bounds_it() -> None:
+    pixels = [(NOW_MS + TEN_YEARS_MS, 0), *((NOW_MS + i * SECOND, 0) for i in range(5))]
+    times, _ = judged(clock(guarded=True), pixels)
+    assert times[:, 1].tolist() == [0, 0, *(NOW_MS + i * SECOND - BOUND_MS for i in range(1, 5))]
+
+
+@pytest.mark.parametrize("next_ms", [-DAY_MS, 0, TEN_YEARS_MS])
+def test_a_jump_counts_when_the_next_pixel_is_within_a_day_of_it_or_later(next_ms: int) -> None:
+    jump = NOW_MS + 30 * DAY_MS
+    partition = clock(guarded=True, greatest_ms=NOW_MS)
+    times, _ = judged(partition, [(jump, 0), (jump + next_ms, 0)])
+    assert times[:, 1].tolist() == [NOW_MS - BOUND_MS, jump - BOUND_MS]
+
+
+def test_a_jump_is_forgotten_when_the_next_pixel_is_more_than_a_day_before_it() -> None:
+    partition = clock(guarded=True, greatest_ms=NOW_MS)
+    judged(partition, [(NOW_MS + 30 * DAY_MS, 0), (NOW_MS + 29 * DAY_MS - 1, 0), (NOW_MS + SECOND, 0)])
+    assert partition.watermark_ms == NOW_MS + SECOND - BOUND_MS
+
+
+@given(st.lists(st.integers(0, 10 * MINUTE), min_size=1, max_size=20))
+def test_a_quiet_partition_advances_by_the_time_that_elapses_a_minute_behind(waits: list[int]) -> None:
+    partition = clock(greatest_ms=NOW_MS)
+    began_ms = now_ms = 5_000_000  # any clock: it need not be the wall's
+    partition.idle(now_ms, True)
+    for wait in waits:
+        now_ms += wait
+        partition.idle(now_ms, True)
+        assert partition.watermark_ms == NOW_MS - BOUND_MS + max(0, now_ms - began_ms - QUIET_MS)
+
+
+def test_a_partition_that_lags_or_has_just_read_does_not_advance() -> None:
+    partition = clock(greatest_ms=NOW_MS)
+    for now_ms in range(0, 60 * MINUTE, MINUTE):
+        partition.idle(now_ms, False)
+    partition.idle(60 * MINUTE, True)
+    partition.idle(61 * MINUTE, True)
+    assert partition.watermark_ms == NOW_MS - BOUND_MS
+    partition.idle(62 * MINUTE, False)
+    partition.idle(63 * MINUTE, True)
+    partition.idle(64 * MINUTE, True)
+    assert partition.watermark_ms == NOW_MS - BOUND_MS
+    partition.idle(65 * MINUTE, True)
+    assert partition.watermark_ms == NOW_MS - BOUND_MS + MINUTE
+
+
+def test_a_partition_that_wakes_up_judges_by_how_far_the_quiet_has_brought_it() -> None:
+    partition = clock(greatest_ms=NOW_MS)
+    partition.idle(0, True)
+    partition.idle(11 * MINUTE, True)
+    times, _ = judged(partition, [(NOW_MS + MINUTE, 0), (NOW_MS + 30 * MINUTE, 0)])
+    assert times[:, 1].tolist() == [NOW_MS - BOUND_MS + 10 * MINUTE, NOW_MS - BOUND_MS + 30 * MINUTE]
+
+
+def test_a_partition_that_no_pixel_has_reached_stays_unknown_however_quiet() -> None:
+    partition = clock()
+    partition.idle(0, True)
+    partition.idle(60 * MINUTE, True)
+    assert partition.watermark_ms == 0
+
+
+# Cuts
+
+
+def tick(
+    sender: str, watermark_ms: int, *, holding: bool = True, ended: bool = False, position: int = 7
+) -> Tick:
+    greatest_ms = watermark_ms + BOUND_MS if watermark_ms else 0
+    return Tick(
+        sender, ("a", "b"), ENDED if ended else 5, watermark_ms, holding, ended, position, greatest_ms
+    )
+
+
+def cut_of(*ticks: Tick) -> Cut:
+    return cut({one.sender: one for one in ticks}, 5)
+
+
+def test_the_flows_watermark_is_the_least_over_partitions() -> None:
+    here = cut_of(tick("a", NOW_MS + 1, position=3), tick("b", NOW_MS, position=4))
+    assert here == Cut(5, NOW_MS, False, (("a", 3), ("b", 4)))
+
+
+def test_an_empty_partition_and_a_finished_one_hold_nobody_back() -> None:
+    assert cut_of(tick("a", NOW_MS), tick("b", 0, holding=False)).watermark_ms == NOW_MS
+    assert cut_of(tick("a", NOW_MS), tick("b", NOW_MS - DAY_MS, ended=True)).watermark_ms == NOW_MS
+
+
+def test_a_partition_that_has_something_to_read_and_is_not_yet_read_holds_all_back() -> None:
+    assert cut_of(tick("a", NOW_MS), tick("b", 0, holding=True)).watermark_ms == 0
+
+
+def test_when_all_have_ended_everything_is_final_as_of_the_greatest_event_time() -> None:
+    here = cut_of(tick("a", NOW_MS, ended=True), tick("b", NOW_MS - DAY_MS, ended=True))
+    assert (here.ended, here.watermark_ms) == (True, NOW_MS + BOUND_MS)
+
+
+def test_time_stands_where_the_ended_ones_left_it_while_the_rest_is_empty() -> None:
+    here = cut_of(tick("a", NOW_MS, ended=True), tick("b", 0, holding=False))
+    assert (here.ended, here.watermark_ms) == (False, NOW_MS)
