@@ -1,0 +1,211 @@
+"""The order of a bench: every contender on one seeded log, outputs compared, then the table and the bars."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.console import Console
+
+from benchmarks import topic
+from benchmarks.answers import differences
+from benchmarks.measure import Answers, Job, Result, process_cpu_s
+from benchmarks.report import bars, ratios, show, show_bars
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from flows.errors import AudiopixelError
+from flows.settings import PREFIX
+from flows.simulate import write_log
+
+SEED: Final = 1
+WARM_EVENTS: Final = 20_000
+RUNS: Final = 3
+LONGER: Final = 10
+SHORT_S: Final = 4_500.0
+"""Log time of the shorter log for memory: fills the hour's windows and the horizon; growth is a leak."""
+_TIME_LIMIT_S: Final = 900
+
+
+@dataclass
+class Bench:
+    """One bench.
+
+    Args:
+        events: of the log.
+        smoke: compare outputs, judge no bar.
+        directory: for logs and outputs.
+    """
+
+    events: int
+    smoke: bool
+    directory: Path
+    results: dict[str, Result] = field(default_factory=dict)
+    rows: list[tuple[str, Result, str]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    progress: Console = field(default_factory=lambda: Console(stderr=True))
+
+    def run(self) -> int:
+        """Run and print it; the exit code is 1 where numbers differ or (not in a smoke run) a bar is missed.
+
+        Raises:
+            AudiopixelError: a contender failed.
+        """
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        self.log, self.warm = self.directory / "log.ndjson", self.directory / "warm.ndjson"
+        size = self._write(self.log, self.events)
+        self._write(self.warm, WARM_EVENTS)
+        about = f"{self.events:,} events of {size / self.events:.0f} bytes, seed {SEED}"
+        console.print(f"{about}; Python {sys.version.split()[0]}, {os.cpu_count()} cores")
+        self._add("decode_floor", "decode floor", self._child("decode_floor"), "msgspec alone")
+        batch = self._child("duckdb_batch")
+        self.truth = batch.answers
+        self._add("duckdb_batch", "DuckDB, one thread", batch, "exact batch query")
+        with EmbeddedValkey() as valkey:
+            self._plain(valkey)
+            self._file(valkey)
+            self._kafka(valkey)
+            if not self.smoke:
+                self._memory(valkey)
+        for line in self.wrong[:20]:
+            console.print(line, markup=False, highlight=False)
+        compared = f"{len(self.truth.flights):,} flights and {len(self.truth.minutes):,} minutes"
+        console.print(
+            f"outputs: {f'{len(self.wrong):,} differences' if self.wrong else 'equal'} in {compared}"
+        )
+        show(console, self.rows)
+        if self.smoke:
+            console.print(
+                f"A smoke run: one run a contender, and no log {LONGER} times as long for the memory."
+            )
+        found = bars(self.results)
+        show_bars(console, found, judged=not self.smoke)
+        figures = " ".join(f"{name}={value:.2f}" for name, value in ratios(self.results).items())
+        console.print(f"ratios: {figures}", highlight=False)
+        return int(bool(self.wrong) or not (self.smoke or all(bar.passed for bar in found)))
+
+    def _plain(self, valkey: EmbeddedValkey) -> None:
+        for contender, name, note in (
+            ("plain_defaults", "plain Bytewax, defaults", "ordered windows, batches of 1,000"),
+            ("plain_bytewax", "plain Bytewax, tuned", "closed minutes only, no cohort, no roll-ups"),
+        ):
+            plain = self._child(contender, redis_url=valkey.url)
+            self._compare(name, plain.answers)
+            self._add(contender, name, plain, note)
+
+    def _file(self, valkey: EmbeddedValkey) -> None:
+        runs = [
+            self._child("flow_file", f"run {number + 1}", redis_url=valkey.url)
+            for number in range(1 if self.smoke else RUNS)
+        ]
+        whole = self._child("flow_file", "minutes", redis_url=valkey.url, minutes=True)
+        for one in (*runs, whole):
+            self._compare("audiopixel", one.answers)
+        middle = statistics.median_low([one.cpu_rate for one in runs])
+        median = next(one for one in runs if one.cpu_rate == middle)
+        note = "to Redis, recovery on"
+        if len(runs) > 1:
+            note += "; median of CPU µs " + ", ".join(f"{1e6 / one.cpu_rate:.2f}" for one in runs)
+        self._add("flow_file", "audiopixel, file", median, note)
+        self._add(
+            "flow_minutes",
+            "audiopixel, file, minutes",
+            whole,
+            "and minutes.ndjson, whose minutes were compared",
+        )
+
+    def _kafka(self, valkey: EmbeddedValkey) -> None:
+        with EmbeddedBroker() as broker:
+            with self.progress.status("loading the topic"):
+                topic.load(self.log, broker)
+
+            def served(contender: str, redis_url: str = "") -> tuple[Result, str]:
+                before_s = process_cpu_s(broker.pid)
+                result = self._child(contender, brokers=broker.bootstrap, redis_url=redis_url)
+                after_s = process_cpu_s(broker.pid)
+                if before_s is None or after_s is None:
+                    return result, ""
+                return result, f"; broker's own CPU µs {1e6 * (after_s - before_s) / self.events:.2f}"
+
+            floor, cost = served("kafka_floor")
+            self._add("kafka_floor", "Kafka consumer alone", floor, f"embedded broker, nothing decoded{cost}")
+            flow, cost = served("flow_kafka", redis_url=valkey.url)
+        self._compare("audiopixel from Kafka", flow.answers)
+        self._add("flow_kafka", "audiopixel, Kafka", flow, f"catching up{cost}")
+
+    def _memory(self, valkey: EmbeddedValkey) -> None:
+        for key, name, times in (
+            ("flow_short", "audiopixel, slow log", 1),
+            ("flow_long", "audiopixel, long log", LONGER),
+        ):
+            path, events = self.directory / f"{key}.ndjson", times * self.events
+            self._write(path, events, rate=self.events / SHORT_S)
+            result = self._child("flow_file", key, log=path, events=events, redis_url=valkey.url)
+            path.unlink()
+            hours = times * SHORT_S / 3600
+            self._add(
+                key,
+                name,
+                result,
+                f"{hours:g} h of log; recovery store {result.facts['recovery_mib']:.0f} MiB",
+            )
+
+    def _write(self, path: Path, events: int, rate: float = 2000.0) -> int:
+        with self.progress.status(f"writing {path.name}"):
+            return write_log(path, events, SEED, rate=rate)
+
+    def _add(self, key: str, name: str, result: Result, note: str) -> None:
+        self.results[key] = result
+        self.rows.append((name, result, note))
+
+    def _compare(self, who: str, answers: Answers) -> None:
+        self.wrong += [f"{who} differs from DuckDB: {line}" for line in differences(self.truth, answers)]
+
+    def _child(
+        self,
+        contender: str,
+        variant: str = "",
+        *,
+        log: Path | None = None,
+        events: int = 0,
+        redis_url: str = "",
+        brokers: str = "",
+        minutes: bool = False,
+    ) -> Result:
+        name = f"{contender} {variant}".strip().replace(" ", "_")
+        scratch = self.directory / name
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        job = Job(
+            log=str(log or self.log),
+            events=events or self.events,
+            warm=str(self.warm),
+            scratch=str(scratch),
+            redis_url=redis_url,
+            brokers=brokers,
+            minutes=minutes,
+        )
+        result = scratch / "result.json"
+        # As shipped: without the caller's settings, and not where an audiopixel.toml of the caller's may lie.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+        environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+        with self.progress.status(name):
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.child", contender, str(result)],
+                input=msgspec.json.encode(job),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=scratch,
+                env=environment,
+                timeout=_TIME_LIMIT_S,
+                check=False,
+            )
+        if done.returncode:
+            tail = done.stdout.decode(errors="replace").strip().splitlines()[-8:]
+            raise AudiopixelError(f"{name} ended with code {done.returncode}:\n" + "\n".join(tail))
+        return msgspec.json.decode(result.read_bytes(), type=Result)

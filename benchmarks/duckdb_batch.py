@@ -1,0 +1,86 @@
+"""DuckDB on one thread: the final numbers of a log, by one pass to a table of plays and two aggregates.
+
+Exact: pixels once by (placement, play, event), start cohorts, every minute of every placement, and the
+flight of every placement, campaign, platform and station with its reach, counted listener by listener. Left
+out, in its favour: rolling windows and days, lateness and clock bounds, pixels without a play, skips, mutes
+and errors, bots, rejections, and that the numbers are wanted every second, not once at the end.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from benchmarks.measure import Answers, Job, Meter, Result
+
+_PLAYS = """
+CREATE OR REPLACE TEMP TABLE plays AS
+SELECT placement_id AS placement, any_value(campaign_id) AS campaign, any_value(platform) AS platform,
+    any_value(station) AS station,
+    bit_or(CASE event WHEN 'impression' THEN 1 WHEN 'start' THEN 2 WHEN 'firstQuartile' THEN 4
+        WHEN 'midpoint' THEN 8 WHEN 'thirdQuartile' THEN 16 WHEN 'complete' THEN 32
+        WHEN 'click' THEN 64 ELSE 0 END) AS bits,
+    min(ts) FILTER (event = 'impression') AS impression_ms,
+    min(ts) FILTER (event = 'start') AS start_ms,
+    min(ts) FILTER (event = 'click') AS click_ms,
+    any_value(listener_id) FILTER (consent AND event IN ('impression', 'start')) AS listener,
+    count(*) AS pixels
+FROM read_json(?, format = 'newline_delimited', columns = {
+    event: 'VARCHAR', ts: 'BIGINT', placement_id: 'VARCHAR', play_id: 'VARCHAR', campaign_id: 'VARCHAR',
+    platform: 'VARCHAR', station: 'VARCHAR', listener_id: 'VARCHAR', consent: 'BOOLEAN'})
+GROUP BY placement_id, play_id
+"""
+
+# A milestone implies those before it; without a start it is an orphan and counts nowhere.
+_COHORT = """
+    count(start_ms) AS starts,
+    count(start_ms) FILTER (bits & 60 <> 0) AS first_quartiles,
+    count(start_ms) FILTER (bits & 56 <> 0) AS midpoints,
+    count(start_ms) FILTER (bits & 48 <> 0) AS third_quartiles,
+    count(start_ms) FILTER (bits & 32 <> 0) AS completes
+"""
+
+_FLIGHTS = f"""
+SELECT
+    coalesce('placement/' || placement, 'campaign/' || campaign, 'platform/' || platform,
+        'station/' || station),
+    count(impression_ms) AS impressions, {_COHORT}, count(click_ms) AS clicks,
+    count(DISTINCT listener) AS reach, sum(pixels - bit_count(bits))::BIGINT AS repeated
+FROM plays GROUP BY GROUPING SETS (placement, campaign, platform, station)
+"""
+
+_MINUTES = f"""
+SELECT placement || '|' || minute * 60000,
+    sum(impressions)::BIGINT AS impressions, sum(starts)::BIGINT AS starts,
+    sum(first_quartiles)::BIGINT AS first_quartiles, sum(midpoints)::BIGINT AS midpoints,
+    sum(third_quartiles)::BIGINT AS third_quartiles, sum(completes)::BIGINT AS completes,
+    sum(clicks)::BIGINT AS clicks
+FROM (
+    SELECT placement, start_ms // 60000 AS minute, 0 AS impressions, {_COHORT}, 0 AS clicks
+    FROM plays WHERE start_ms IS NOT NULL GROUP BY ALL
+    UNION ALL
+    SELECT placement, impression_ms // 60000, count(*), 0, 0, 0, 0, 0, 0
+    FROM plays WHERE impression_ms IS NOT NULL GROUP BY ALL
+    UNION ALL
+    SELECT placement, click_ms // 60000, 0, 0, 0, 0, 0, 0, count(*)
+    FROM plays WHERE click_ms IS NOT NULL GROUP BY ALL
+) GROUP BY placement, minute
+"""
+
+
+def run(job: Job) -> Result:
+    """Query the log."""
+    with duckdb.connect(config={"threads": 1}) as db:
+        _query(db, job.warm)
+        with Meter() as meter:
+            answers = _query(db, job.log)
+        return meter.result(job.events, answers)
+
+
+def _query(db: duckdb.DuckDBPyConnection, log: str) -> Answers:
+    db.execute(_PLAYS, [log])
+    return Answers(*(_table(db.execute(statement)) for statement in (_FLIGHTS, _MINUTES)))
+
+
+def _table(found: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
+    names = [column[0] for column in found.description or ()][1:]
+    return {key: dict(zip(names, counts, strict=True)) for key, *counts in found.fetchall()}

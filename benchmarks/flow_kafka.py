@@ -1,0 +1,94 @@
+"""audiopixel from Kafka to Redis, catching up with a topic that holds the whole log: `audiopixel run`.
+
+Measured from the first batch consumed to the last, over the messages between. The process then waits until
+Redis shows all of them, drains and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.flow_file import KEY, warm_up
+from benchmarks.measure import Answers, Job, Meter, Result
+from benchmarks.published import flights
+from connectors.redis import Client, connect
+from flows.engine import execute
+from flows.metrics import RECEIVED, instruments
+from flows.pixels import flow
+from flows.settings import PREFIX, load
+
+_POLL_S = 0.02
+_PATIENCE_S = 300.0
+
+
+def run(job: Job) -> Result:
+    """Consume the topic; `visible_s` among the facts: until Redis showed all."""
+    warm_up(job)
+    shown = {
+        "KAFKA_BROKERS": job.brokers,
+        "REDIS_URL": job.redis_url,
+        "NAMESPACE": f"bench:{Path(job.scratch).name}",
+        "LISTENER_KEY": KEY.decode(),
+        "RECOVERY_DIR": str(Path(job.scratch, "recovery")),
+        "METRICS_PORT": "0",
+    }
+    os.environ.update({PREFIX + name: value for name, value in shown.items()})
+    settings = load()
+    watch = _Watch(job.events, connect(job.redis_url), settings.namespace, job.warm)
+    watch.start()
+    execute(flow(), recovery_dir=settings.recovery_dir, epoch_interval=settings.epoch_interval)
+    watch.join()
+    if watch.failed:
+        raise TimeoutError(watch.failed)
+    facts = {"visible_s": watch.visible_s}
+    return watch.meter.result(job.events - watch.before, Answers(flights(settings)), facts)
+
+
+class _Watch(threading.Thread):
+    """Times the consumption from beside the flow, and ends it when Redis shows all of it."""
+
+    def __init__(self, events: int, client: Client, namespace: str, warm: str) -> None:
+        super().__init__(daemon=True)
+        self.meter, self.before, self.visible_s, self.failed = Meter(), 0, 0.0, ""
+        self._events, self._client, self._namespace, self._warm = events, client, namespace, warm
+        self._deadline_s = time.monotonic() + _PATIENCE_S
+
+    def run(self) -> None:
+        try:
+            while not (before := self._received()):
+                self._wait()
+            self.meter.start()
+            self.before = before
+            while self._received() < self._events:
+                self._wait()
+            self.meter.stop()
+            stopped_s = time.perf_counter()
+            while self._published() < self._events:
+                self._wait()
+            self.visible_s = self.meter.seconds + time.perf_counter() - stopped_s
+        except Exception as error:
+            self.failed = f"{type(error).__name__}: {error}"
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _wait(self) -> None:
+        if time.monotonic() > self._deadline_s:
+            raise TimeoutError(f"not consumed within {_PATIENCE_S:.0f} s")
+        time.sleep(_POLL_S)
+
+    def _received(self) -> int:
+        name = RECEIVED.name.removesuffix("_total")
+        return sum(
+            int(sample.value)
+            for family in instruments().received.collect()
+            for sample in family.samples
+            if family.name == name and sample.labels["partition"] != self._warm
+        )
+
+    def _published(self) -> int:
+        keys = self._client.scan_iter(f"{self._namespace}:partition:*")
+        return sum(int(self._client.hget(key, "received") or 0) for key in keys)

@@ -1,0 +1,55 @@
+"""What audiopixel left in Redis and in its files, as answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.measure import Counts
+from connectors.redis import connect, read_rows, scan_index
+from flows.batches import SCOPES
+from flows.events import CLICK, COMPLETE
+from flows.metrics import STATE_BYTES, STATE_PLAYS, instruments
+from flows.publish import row_key
+from flows.rows import COUNTS
+from flows.settings import Settings
+
+MINUTE_METRICS = (*COUNTS[: COMPLETE + 1], COUNTS[CLICK])
+FLIGHT_METRICS = (*MINUTE_METRICS, "reach", "repeated")
+
+
+def flights(settings: Settings) -> dict[str, Counts]:
+    """Every row's flight, by `scope/id`."""
+    client = connect(settings.redis_url.get_secret_value())
+    found = {}
+    for scope in SCOPES:
+        names = scan_index(client, f"{settings.namespace}:index:{scope}")
+        keys = [row_key(settings.namespace, scope, name) for name in names]
+        rows = read_rows(client, keys, [f"flight.{metric}" for metric in FLIGHT_METRICS])
+        for name, row in zip(names, rows, strict=True):
+            counts = {metric: int(row.get(f"flight.{metric}", 0)) for metric in FLIGHT_METRICS}
+            found[f"{scope}/{name}"] = counts
+    client.close()
+    return found
+
+
+def minutes(path: Path) -> dict[str, Counts]:
+    """Every final minute of a `minutes.ndjson`, by `placement|epoch ms`."""
+    found = {}
+    with path.open("rb") as lines:
+        for line in lines:
+            minute = msgspec.json.decode(line)
+            if minute["state"] == "final":
+                key = f"{minute['placement_id']}|{minute['minute_ms']}"
+                found[key] = {metric: minute[metric] for metric in MINUTE_METRICS}
+    return found
+
+
+def bytes_a_play() -> float:
+    """Memory by remembered play, as this process's gauges say."""
+    sums = dict.fromkeys((STATE_PLAYS.name, STATE_BYTES.name), 0.0)
+    for family in instruments().registry.collect():
+        if family.name in sums:
+            sums[family.name] = sum(sample.value for sample in family.samples)
+    return sums[STATE_BYTES.name] / max(1.0, sums[STATE_PLAYS.name])

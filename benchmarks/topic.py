@@ -1,0 +1,28 @@
+"""The log in a Kafka topic, keyed by play, so that it stays in one partition; stamped with its receipt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from connectors.embedded import EmbeddedBroker
+from connectors.kafka import KafkaWriter
+
+TOPIC = "audio-pixels"
+OUTPUTS = ("audio-pixels-rejected", "placement-minutes")
+PARTITIONS = 4
+
+_PLAY = b'"play_id":"'
+
+
+def load(log: Path, broker: EmbeddedBroker) -> None:
+    """Make the topics, and produce every line of `log` in order."""
+    broker.create_topic(TOPIC, PARTITIONS)
+    for topic in OUTPUTS:
+        broker.create_topic(topic, 1)
+    writer = KafkaWriter(broker.bootstrap, TOPIC)
+    with log.open("rb") as lines:
+        for line in lines:
+            play = line[line.index(_PLAY) + len(_PLAY) :].split(b'"', 1)[0]
+            received_ms = int(line[line.rindex(b":") + 1 : -2])
+            writer.send(int(play[-9:]) % PARTITIONS, play, line[:-1], received_ms)
+    writer.close()
