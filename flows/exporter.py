@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Final
 
 import uvicorn
@@ -30,19 +31,24 @@ from flows.metrics import Definition, WeightedHistogram
 from flows.settings import Settings
 
 CAP: Final = 20_000
-"""Placements with series of their own: 16 series of about 3 KB in the server each."""
+"""Placements with series of their own: up to 30 series of about 3 KB in the server each."""
 
 OTHER: Final = "other"
 
 COUNTERS: Final[Mapping[Definition, str]] = {
     metrics.PLACEMENT_IMPRESSIONS: "flight.impressions",
     metrics.PLACEMENT_STARTS: "flight.starts",
+    metrics.PLACEMENT_FIRST_QUARTILES: "flight.first_quartiles",
+    metrics.PLACEMENT_MIDPOINTS: "flight.midpoints",
+    metrics.PLACEMENT_THIRD_QUARTILES: "flight.third_quartiles",
     metrics.PLACEMENT_COMPLETES: "flight.completes",
     metrics.PLACEMENT_CLICKS: "flight.clicks",
     metrics.PLACEMENT_ERRORS: "flight.errors",
     metrics.PLACEMENT_INVALID: "flight.invalid_traffic",
     metrics.PLACEMENT_REPEATED: "flight.repeated",
     metrics.PLACEMENT_TOO_LATE: "flight.too_late",
+    metrics.PLACEMENT_CONVERSIONS: "flight.conversions",
+    metrics.PLACEMENT_BLOCKED: "flight.blocked_impressions",
 }
 GAUGES: Final[Mapping[Definition, str]] = {
     metrics.PLACEMENT_COMPLETION_1H: "1h.completion_rate",
@@ -52,15 +58,25 @@ GAUGES: Final[Mapping[Definition, str]] = {
     metrics.PLACEMENT_REACH_1H: "1h.reach",
     metrics.PLACEMENT_FREQUENCY: "flight.frequency",
     metrics.PLACEMENT_CONSENT: "flight.consent_coverage",
+    metrics.PLACEMENT_CONVERSION_VALUE: "flight.conversion_value",
+    metrics.PLACEMENT_TARGET_COMPLETION: "delivery.target_completion_rate",
+    metrics.PLACEMENT_BOOKED: "delivery.booked",
+    metrics.PLACEMENT_EXPECTED: "delivery.expected",
+    metrics.PLACEMENT_INDICATOR: "delivery.indicator",
+    metrics.PLACEMENT_PROJECTED: "delivery.projected",
+    metrics.PLACEMENT_CPM: "delivery.cpm",
 }
+STATE: Final = "delivery.state"
+MILLIONTHS: Final = frozenset({"flight.conversion_value"})
+"""Fields that hold millionths of what their series shows."""
 LABELS: Final = dict(
     zip(
         metrics.PLACEMENT_INFO.labels[1:],
-        ("campaign_id", "platform", "station", "podcast", "program"),
+        ("campaign_id", "platform", "station", "podcast", "program", "delivery.currency"),
         strict=True,
     )
 )
-FIELDS: Final = (*COUNTERS.values(), *GAUGES.values(), *LABELS.values())
+FIELDS: Final = (*COUNTERS.values(), *GAUGES.values(), STATE, *LABELS.values())
 """What of a row the exporter shows: the fields of the `Board` it takes."""
 
 _GRACE_S: Final = 5
@@ -79,10 +95,10 @@ class Cap:
     def __init__(self, most: int) -> None:
         self._most = most
         self._shown: set[str] = set()
-        self._cut: dict[str, list[int]] = {}
+        self._cut: dict[str, list[Decimal]] = {}
         self._generation = ""
 
-    def part(self, rows: Rows, generation: str) -> tuple[list[str], int, list[int]]:
+    def part(self, rows: Rows, generation: str) -> tuple[list[str], int, list[Decimal]]:
         """The placements to show, how many are cut, and the sums of their `COUNTERS`."""
         if generation != self._generation:
             self._shown, self._cut, self._generation = set(), {}, generation
@@ -93,8 +109,9 @@ class Cap:
         self._shown = shown | set(busiest[:room])
         for name in [*self._cut, *busiest[room:], *({OTHER} & rows.keys())]:
             if name in rows:
-                self._cut[name] = [int(rows[name].get(field, 0)) for field in COUNTERS.values()]
-        sums = [sum(column) for column in zip(*self._cut.values(), strict=True)]
+                # Shares of a conversion are decimals, which binary sums would not add up.
+                self._cut[name] = [Decimal(rows[name].get(field, 0)) for field in COUNTERS.values()]
+        sums = [sum(column, Decimal()) for column in zip(*self._cut.values(), strict=True)]
         return sorted(self._shown), len(self._cut), sums
 
 
@@ -131,11 +148,17 @@ class Placements:
             column = [row.get(field) for row in shown]
             text.append(
                 family_text(
-                    _family(definition), [*labels.values(), *others], [*column, *sums[place : place + 1]]
+                    _family(definition), [*labels.values(), *others], [*column, *map(str, sums[place : place + 1])]
                 )
             )
         for definition, field in GAUGES.items():
-            text.append(family_text(_family(definition), labels.values(), [row.get(field) for row in shown]))
+            values = [row.get(field) for row in shown]
+            if field in MILLIONTHS:
+                values = [None if value is None else str(Decimal(value).scaleb(-6)) for value in values]
+            text.append(family_text(_family(definition), labels.values(), values))
+        states = [(name, row[STATE]) for name, row in zip(names, shown, strict=True) if STATE in row]
+        stated = [label_string({"placement": name, "state": state}) for name, state in states]
+        text.append(family_text(_family(metrics.PLACEMENT_STATE), stated, [1] * len(stated)))
         info = [
             label_string(
                 {"placement": name, **{label: row.get(field, "") for label, field in LABELS.items()}}

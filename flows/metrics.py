@@ -92,6 +92,21 @@ PLACEMENT_STARTS = _d("placement_starts_total", "counter", "Plays of the flight 
 PLACEMENT_COMPLETES = _d(
     "placement_completes_total", "counter", "Started plays of the flight that completed.", "placement"
 )
+PLACEMENT_FIRST_QUARTILES = _d(
+    "placement_first_quartiles_total",
+    "counter",
+    "Started plays of the flight that reached a quarter.",
+    "placement",
+)
+PLACEMENT_MIDPOINTS = _d(
+    "placement_midpoints_total", "counter", "Started plays of the flight that reached the half.", "placement"
+)
+PLACEMENT_THIRD_QUARTILES = _d(
+    "placement_third_quartiles_total",
+    "counter",
+    "Started plays of the flight that reached three quarters.",
+    "placement",
+)
 PLACEMENT_CLICKS = _d("placement_clicks_total", "counter", "Clicks of the flight.", "placement")
 PLACEMENT_ERRORS = _d("placement_errors_total", "counter", "Player errors of the flight.", "placement")
 PLACEMENT_INVALID = _d(
@@ -100,6 +115,24 @@ PLACEMENT_INVALID = _d(
 PLACEMENT_REPEATED = _d("placement_repeated_total", "counter", "Pixels that had counted before.", "placement")
 PLACEMENT_TOO_LATE = _d(
     "placement_too_late_total", "counter", "Pixels that came after their minute was final.", "placement"
+)
+PLACEMENT_CONVERSIONS = _d(
+    "placement_conversions_total",
+    "counter",
+    "Conversions of the flight credited to it.",
+    "placement",
+)
+PLACEMENT_CONVERSION_VALUE = _d(
+    "placement_conversion_value",
+    "gauge",
+    "Value of the conversions of the flight credited to it, in its currency; a refund makes it fall.",
+    "placement",
+)
+PLACEMENT_BLOCKED = _d(
+    "placement_blocked_impressions_total",
+    "counter",
+    "Impressions of the flight in content that its plan blocks.",
+    "placement",
 )
 PLACEMENT_COMPLETION_1H = _d(
     "placement_completion_1h_ratio", "gauge", "Completes by starts of the last hour.", "placement"
@@ -131,6 +164,40 @@ PLACEMENT_CONSENT = _d(
     "Pixels of the flight with consent, by all of them.",
     "placement",
 )
+PLACEMENT_TARGET_COMPLETION = _d(
+    "placement_target_completion_ratio", "gauge", "Completion rate that its plan wants.", "placement"
+)
+PLACEMENT_BOOKED = _d(
+    "placement_delivery_booked_impressions", "gauge", "Impressions that its plan has booked.", "placement"
+)
+PLACEMENT_EXPECTED = _d(
+    "placement_delivery_expected_impressions",
+    "gauge",
+    "Impressions that its plan's delivery curve wants by now.",
+    "placement",
+)
+PLACEMENT_INDICATOR = _d(
+    "placement_delivery_indicator_ratio",
+    "gauge",
+    "Delivered by expected impressions: 1 is on plan; absent while nothing is to be delivered.",
+    "placement",
+)
+PLACEMENT_PROJECTED = _d(
+    "placement_delivery_projected_impressions",
+    "gauge",
+    "Impressions at the end of the flight at the last hour's rate.",
+    "placement",
+)
+PLACEMENT_CPM = _d(
+    "placement_delivery_cpm", "gauge", "Price of a thousand impressions, in its currency.", "placement"
+)
+PLACEMENT_STATE = _d(
+    "placement_delivery_state",
+    "gauge",
+    "1 for the state that its delivery is in; the others are absent.",
+    "placement",
+    "state",
+)
 PLACEMENT_INFO = _d(
     "placement_info",
     "info",
@@ -141,17 +208,23 @@ PLACEMENT_INFO = _d(
     "station",
     "podcast",
     "program",
+    "currency",
 )
 
 PLACEMENT: Final = (
     PLACEMENT_IMPRESSIONS,
     PLACEMENT_STARTS,
+    PLACEMENT_FIRST_QUARTILES,
+    PLACEMENT_MIDPOINTS,
+    PLACEMENT_THIRD_QUARTILES,
     PLACEMENT_COMPLETES,
     PLACEMENT_CLICKS,
     PLACEMENT_ERRORS,
     PLACEMENT_INVALID,
     PLACEMENT_REPEATED,
     PLACEMENT_TOO_LATE,
+    PLACEMENT_CONVERSIONS,
+    PLACEMENT_BLOCKED,
     PLACEMENT_COMPLETION_1H,
     PLACEMENT_MATURE_5M,
     PLACEMENT_MATURE_1H,
@@ -159,6 +232,14 @@ PLACEMENT: Final = (
     PLACEMENT_REACH_1H,
     PLACEMENT_FREQUENCY,
     PLACEMENT_CONSENT,
+    PLACEMENT_CONVERSION_VALUE,
+    PLACEMENT_TARGET_COMPLETION,
+    PLACEMENT_BOOKED,
+    PLACEMENT_EXPECTED,
+    PLACEMENT_INDICATOR,
+    PLACEMENT_PROJECTED,
+    PLACEMENT_CPM,
+    PLACEMENT_STATE,
     PLACEMENT_INFO,
 )
 """What the exporter shows of each placement; beyond its cap, counters are summed as placement `other`."""

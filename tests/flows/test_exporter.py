@@ -117,6 +117,26 @@ def test_an_info_series_names_what_a_placement_belongs_to(snapshot: Snapshot) ->
     assert info.value == 1
 
 
+def test_delivery_shows_its_state_and_money_in_units_of_its_currency(snapshot: Snapshot) -> None:
+    planned = {"delivery.state": "under", "delivery.indicator": "0.667", "delivery.currency": "GBP"}
+    sold = {"flight.conversion_value": "-12500000", "flight.conversions": "1.5"}
+    rows = {"a": planned, "b": {"flight.impressions": "3", **sold}}
+    body = Placements().render(replace(snapshot, rows={"placement": rows})).decode()
+    assert '\naudiopixel_placement_delivery_state{placement="a",state="under"} 1\n' in body
+    assert body.count("\naudiopixel_placement_delivery_state{") == 1
+    assert 'audiopixel_placement_info{placement="a",currency="GBP"} 1' in body
+    values = series(body.encode())
+    assert values["audiopixel_placement_delivery_indicator_ratio"] == {"a": 0.667}
+    assert values["audiopixel_placement_conversion_value"] == {"b": -12.5}
+    assert values["audiopixel_placement_conversions_total"] == {"b": 1.5}
+
+
+def test_shares_of_conversions_add_up_in_other() -> None:
+    rows = {name: {"flight.impressions": "1", "flight.conversions": "0.1"} for name in "abc"}
+    sums = Cap(0).part(rows, "1")[2]
+    assert str(sums[list(COUNTERS.values()).index("flight.conversions")]) == "0.3"
+
+
 @pytest.mark.parametrize("cap", [0, 1, 5, 90, CAP])
 def test_sums_add_up_under_any_cap(snapshot: Snapshot, cap: int) -> None:
     whole, capped = series(Placements().render(snapshot)), series(Placements(cap).render(snapshot))
@@ -126,7 +146,7 @@ def test_sums_add_up_under_any_cap(snapshot: Snapshot, cap: int) -> None:
     for definition in COUNTERS:
         values = capped[definition.name]
         assert sum(values.values()) == sum(whole[definition.name].values())
-        assert len(values) == min(cap, total) + (cut > 0)
+        assert len(values) == min(cap, len(whole[definition.name])) + (cut > 0)
     assert set(capped["audiopixel_placement_info"]) == set(capped["audiopixel_placement_starts_total"])
     assert "other" not in capped["audiopixel_placement_reach_listeners"]
 
