@@ -145,12 +145,8 @@ class Placements:
         }
         text = [family_text(_family(definition), [""], [value]) for definition, value in own.items()]
         for place, (definition, field) in enumerate(COUNTERS.items()):
-            column = [row.get(field) for row in shown]
-            text.append(
-                family_text(
-                    _family(definition), [*labels.values(), *others], [*column, *map(str, sums[place : place + 1])]
-                )
-            )
+            column = [*(row.get(field) for row in shown), *map(str, sums[place : place + 1])]
+            text.append(family_text(_family(definition), [*labels.values(), *others], column))
         for definition, field in GAUGES.items():
             values = [row.get(field) for row in shown]
             if field in MILLIONTHS:
