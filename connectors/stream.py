@@ -26,7 +26,7 @@ class Lines(Sequence[bytes]):
     """Payloads in one block of bytes, each cut out only when it is asked for; cheaper than a list of them.
 
     Args:
-        block: bytes; LF behind each payload.
+        block: bytes; LF behind each payload, and anything behind the last.
         ends: int64, where each ends: the place of its LF (or of the block's end).
         begin: of the first.
     """
@@ -41,9 +41,9 @@ class Lines(Sequence[bytes]):
 
     @classmethod
     def join(cls, values: Sequence[bytes]) -> Lines:
-        """`values`, which may hold LF themselves."""
+        """`values`, which may hold LF themselves; with bytes to spare for who reads eight at a time."""
         lengths = np.fromiter(map(len, values), np.int64, len(values))
-        return cls(b"\n".join([*values, b""]), np.cumsum(lengths + 1) - 1)
+        return cls(b"\n".join([*values, bytes(8)]), np.cumsum(lengths + 1) - 1)
 
     def __len__(self) -> int:
         return len(self.ends)
