@@ -315,9 +315,7 @@ class Rolling:
         """The windows now end with `minute`."""
         if minute <= self.minute:
             return
-        kept = _mask(self.minute + 3, self.minute + 3 - max(minute - 60, self.minute - 60) + 1)
-        if minute - 60 > self.minute + 3:
-            kept = np.uint64(0)
+        kept = _mask(self.minute + 3, self.minute + RING - minute)  # from 60 before the new minute on
         self.minute = minute
         self.short[:] = 0
         self.long[:] = 0
