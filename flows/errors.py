@@ -31,3 +31,15 @@ class DifferencesError(AudiopixelError):
     """Redis and an exact recomputation differ."""
 
     exit_code = 1
+
+
+class PlanError(AudiopixelError):
+    """A plan, or a whole file of them, cannot be taken; `column` and `line` say where, when known."""
+
+    exit_code = 2
+
+    def __init__(self, reason: str, column: str | None = None, line: int | None = None) -> None:
+        super().__init__(f"{column}: {reason}" if column else reason)
+        self.reason = reason
+        self.column = column
+        self.line = line

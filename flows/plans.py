@@ -1,0 +1,330 @@
+"""What is booked: a plan a placement, from named columns, strictly. What each column takes: docs/plans.md.
+
+Files of plans are read by `flows.planfiles`; `plan_from_json` is the way in for plans that come one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from math import gcd
+from typing import Any, Final, NoReturn
+from zoneinfo import ZoneInfo
+
+import msgspec
+import xxhash
+
+from flows.errors import PlanError
+from flows.events import MAX_MS, absent
+from flows.flights import Curve, Flight
+
+COLUMNS: Final = (
+    "placement_id",
+    "booked",
+    "start",
+    "end",
+    "timezone",
+    "campaign_id",
+    "cpm",
+    "currency",
+    "target_completion_rate",
+    "curve",
+    "pauses",
+    "blocked_categories",
+)
+NEEDED: Final = COLUMNS[:4]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST: Final = 10**12
+_IAB_PARENT: Final = re.compile(r"(IAB\d+)-\d+")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is booked of a placement, as `plan_of` has checked it.
+
+    Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `cpm_micros` are millionths
+    of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
+    """
+
+    placement_id: str
+    booked: int
+    start_ms: int
+    end_ms: int
+    timezone: str | None = None
+    campaign_id: str | None = None
+    cpm_micros: int | None = None
+    currency: str | None = None
+    target_completion_rate: float | None = None
+    curve: Curve = "even"
+    pauses: tuple[tuple[int, int], ...] = ()
+    blocked_categories: tuple[str, ...] = ()
+
+    @cached_property
+    def flight(self) -> Flight:
+        """The flight's unpaused time and its curve, summed up once."""
+        return Flight(self.start_ms, self.end_ms, self.pauses, self.curve, self.timezone or "UTC")
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Plan))
+
+
+class PlanBook(Mapping[str, Plan]):
+    """The plans in force by placement. `version` is a hash of their content: equal plans, equal version."""
+
+    def __init__(self, plans: Iterable[Plan] = ()) -> None:
+        self._plans = {plan.placement_id: plan for plan in plans}
+        content = [[getattr(self._plans[name], field) for field in _FIELDS] for name in sorted(self._plans)]
+        self.version: str = xxhash.xxh3_64_hexdigest(msgspec.json.encode(content))
+
+    def __getitem__(self, placement_id: str) -> Plan:
+        return self._plans[placement_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plans)
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+
+def blocked(plan: Plan, categories: str | Iterable[str] | None) -> bool:
+    """Whether content of these IAB categories is what the plan must not run in, whatever their case.
+
+    Args:
+        categories: a pixel's `content_category`: one id, several, or none, which is never blocked. `IAB26-1`
+            is in `IAB26`, as ids of Content Taxonomy 1 say themselves; later taxonomies' are compared as
+            they are.
+    """
+    if not plan.blocked_categories or not categories:
+        return False
+    for category in (categories,) if isinstance(categories, str) else categories:
+        name = category.strip().upper()
+        parent = _IAB_PARENT.fullmatch(name)
+        if name in plan.blocked_categories or (parent and parent[1] in plan.blocked_categories):
+            return True
+    return False
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+JSON: Final = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse)
+"""Numbers exact, and no NaN."""
+
+
+def plan_from_json(data: bytes) -> Plan:
+    """The plan of one JSON object, such as a message's value in a compacted topic; unknown names are ignored.
+
+    Raises:
+        PlanError: it is none.
+    """
+    try:
+        columns = JSON.decode(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"not JSON: {error}") from None
+    if not isinstance(columns, dict):
+        raise PlanError("takes a JSON object")
+    return plan_of(columns)
+
+
+def plan_of(columns: Mapping[str, Any]) -> Plan:
+    """The plan of named values: texts, or what JSON has (exact numbers, lists).
+
+    Raises:
+        PlanError: names the column, and what it takes.
+    """
+
+    def take(column: str, convert: Callable[[Any], Any], default: Any = None) -> Any:
+        value = columns.get(column)
+        if isinstance(value, str):
+            value = value.strip()
+        if value is None or value == "":
+            if column in NEEDED:
+                raise PlanError("is missing", column)
+            return default
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise PlanError(str(error), column) from None
+
+    zone: ZoneInfo | None = take("timezone", _zone)
+
+    def moment(value: Any) -> int:
+        return _moment(value, zone)
+
+    plan = Plan(
+        placement_id=take("placement_id", _id),
+        booked=take("booked", _booked),
+        start_ms=take("start", moment),
+        end_ms=take("end", moment),
+        timezone=zone.key if zone else None,
+        campaign_id=take("campaign_id", _id),
+        cpm_micros=take("cpm", _micros),
+        currency=take("currency", _currency),
+        target_completion_rate=take("target_completion_rate", _rate),
+        curve=take("curve", _curve, "even"),
+        pauses=take("pauses", lambda value: _pauses(value, moment), ()),
+        blocked_categories=take("blocked_categories", _categories, ()),
+    )
+    _check(plan)
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    """What columns must be together."""
+    if plan.end_ms <= plan.start_ms:
+        raise PlanError("is not after the start", "end")
+    if plan.cpm_micros is not None and plan.currency is None:
+        raise PlanError("is missing, and there is a cpm", "currency")
+    if not isinstance(plan.curve, str) and plan.timezone is None:
+        raise PlanError("is missing, and the curve's weights are by its hours of day", "timezone")
+    if any(end <= plan.start_ms or start >= plan.end_ms for start, end in plan.pauses):
+        raise PlanError("has a pause outside of the flight", "pauses")
+    if not plan.flight.total_ms:
+        raise PlanError("leaves nothing of the flight", "pauses")
+    if not isinstance(plan.curve, str) and not plan.flight.total_weight:
+        raise PlanError("has weight in no hour of the flight that is not paused", "curve")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("takes a text")
+    return value.strip()
+
+
+def _id(value: Any) -> str:
+    name = _text(value)
+    if len(name) > 128 or absent(name):
+        raise ValueError("takes an id of 1 to 128 characters")
+    return name
+
+
+def _booked(value: Any) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 13:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MOST:
+        raise ValueError(f"takes impressions, a whole number from 1 to {_MOST}, in digits alone")
+    return value
+
+
+def _decimal(value: Any) -> Decimal:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,30})?", value):
+        value = Decimal(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = Decimal(value)
+    if not isinstance(value, Decimal) or not 0 <= value <= _MOST or not -18 <= _exponent(value) <= 18:
+        raise ValueError(f"takes a decimal number from 0 to {_MOST}, such as 12.50")
+    return value
+
+
+def _exponent(number: Decimal) -> int:
+    """What `as_integer_ratio` would raise 10 to: a number in JSON may have one that fills the memory."""
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int), number
+    return exponent
+
+
+def _micros(value: Any) -> int:
+    numerator, denominator = _decimal(value).as_integer_ratio()
+    micros, rest = divmod(numerator * 1_000_000, denominator)
+    if rest:
+        raise ValueError("takes no more than six decimal places")
+    return micros
+
+
+def _rate(value: Any) -> float:
+    number = _decimal(value)
+    if number > 1:
+        raise ValueError("takes a ratio from 0 to 1")
+    return float(number)
+
+
+def _currency(value: Any) -> str:
+    code = _text(value)
+    if re.fullmatch("[A-Z]{3}", code) is None:
+        raise ValueError("takes an ISO 4217 code of three upper-case letters, such as GBP")
+    return code
+
+
+def _zone(value: Any) -> ZoneInfo:
+    name = _text(value)
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # OSError: the name of a folder of the zone database
+        raise ValueError(f"no such time zone: {name!r}; takes an IANA name, such as Europe/London") from None
+
+
+def _moment(value: Any, zone: ZoneInfo | None) -> int:
+    text = _text(value)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"takes ISO 8601, such as 2026-11-01T00:00, not {text[:40]!r}") from None
+    if len(text) <= len("2026-11-01"):
+        raise ValueError("needs a time of day beside the date: the end of a flight is its first moment after")
+    if moment.tzinfo is None:
+        if zone is None:
+            raise ValueError("has no offset from UTC, and the plan no timezone")
+        moment = moment.replace(tzinfo=zone)
+        first, second = moment.utcoffset(), moment.replace(fold=1).utcoffset()
+        assert first is not None
+        assert second is not None
+        if first != second:
+            times = "twice" if first > second else "never"
+            raise ValueError(f"the clocks of {zone.key} show {text} {times}: write its offset from UTC")
+    ms = (moment - _EPOCH) // timedelta(milliseconds=1)
+    if not 0 <= ms < MAX_MS:
+        raise ValueError("takes the years 1970 to 2099")
+    return ms
+
+
+def _curve(value: Any) -> Curve:
+    if value == "even":
+        return "even"
+    if value == "frontloaded":
+        return "frontloaded"
+    weights = value.split(";") if isinstance(value, str) else value
+    if not isinstance(weights, list) or len(weights) != 24:
+        raise ValueError("takes even, frontloaded, or 24 weights for the hours of day from 0 to 23")
+    ratios = [
+        _decimal(weight.strip() if isinstance(weight, str) else weight).as_integer_ratio()
+        for weight in weights
+    ]
+    whole = 1
+    for _, denominator in ratios:
+        whole = whole * denominator // gcd(whole, denominator)
+    numbers = [numerator * whole // denominator for numerator, denominator in ratios]
+    common = gcd(*numbers)
+    if not common:
+        raise ValueError("takes weights that are not all 0")
+    return tuple(number // common for number in numbers)
+
+
+def _pauses(value: Any, moment: Callable[[Any], int]) -> tuple[tuple[int, int], ...]:
+    items = value.split(";") if isinstance(value, str) else value
+    pauses = []
+    for item in items if isinstance(items, list) else [items]:
+        pair = item.split("/") if isinstance(item, str) else item
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError("takes pauses as start/end;start/end")
+        start, end = moment(pair[0]), moment(pair[1])
+        if end <= start:
+            raise ValueError(f"has a pause that ends before it starts: {pair[0]}")
+        pauses.append((start, end))
+    return tuple(sorted(pauses))
+
+
+def _categories(value: Any) -> tuple[str, ...]:
+    names = value.split(";") if isinstance(value, str) else value
+    if not isinstance(names, list):
+        raise ValueError("takes IAB category ids as id;id")
+    ids = {_text(name).upper() for name in names}
+    if any(re.fullmatch(r"[A-Z0-9][A-Z0-9_-]*", name) is None for name in ids):
+        raise ValueError("takes IAB category ids, such as IAB7-39 or 432")
+    return tuple(sorted(ids))

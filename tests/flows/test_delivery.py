@@ -1,0 +1,340 @@
+"""Pacing: the indicator, its nulls, the states in their order, and what is told of a change."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.delivery import STATES, Delivery, State, Thresholds, pace, pace_campaign, state_change
+from flows.flights import DAY_MS, HOUR_MS
+from flows.plans import Plan
+
+MINUTE_MS = 60_000
+START_MS = 1_793_577_600_000
+DAYS = 10
+END_MS = START_MS + DAYS * DAY_MS
+USUAL = Thresholds()
+
+booked = st.integers(1, 10**9)
+moments = st.integers(-DAY_MS, (DAYS + 1) * DAY_MS).map(lambda ms: START_MS + ms)
+pauses = st.lists(
+    st.tuples(st.integers(0, DAYS * 20), st.integers(1, 30)).map(
+        lambda hours: (START_MS + hours[0] * HOUR_MS, START_MS + sum(hours) * HOUR_MS)
+    ),
+    max_size=3,
+).map(tuple)
+
+
+def plan(of: int = 1000, **more: Any) -> Plan:
+    return Plan("p", of, START_MS, END_MS, **more)
+
+
+def at(share: float) -> int:
+    return START_MS + round(share * DAYS * DAY_MS)
+
+
+def test_half_the_booked_at_three_quarters_of_an_even_flight_is_two_thirds() -> None:
+    now = pace(plan(3_000), 1_500, 1_000_000, at(0.75), USUAL)
+    assert now.expected == 2250
+    assert now.indicator == 2 / 3
+    assert f"{now.indicator:.3f}" == "0.667"
+    assert now.state == "under"
+
+
+def test_half_the_booked_at_three_quarters_of_a_frontloaded_flight_is_less() -> None:
+    now = pace(plan(3_000, curve="frontloaded"), 1_500, 0, at(0.75), USUAL)
+    assert now.expected == 3_000 * 0.8125
+    assert now.indicator == 1_500 / (3_000 * 0.8125)
+
+
+def test_weights_expect_nothing_in_the_hours_that_weigh_nothing() -> None:
+    noon_only = plan(1000, curve=tuple(int(hour == 12) for hour in range(24)), timezone="UTC")
+    start = START_MS // DAY_MS * DAY_MS
+    morning = pace(noon_only, 0, 0, start + DAY_MS + 11 * HOUR_MS, USUAL)
+    after = pace(noon_only, 90, 0, start + DAY_MS + 13 * HOUR_MS, USUAL)
+    assert (morning.expected, after.expected) == (100, 200)
+    first = pace(noon_only, 0, 0, start + 11 * HOUR_MS, USUAL)
+    assert (first.expected, first.indicator) == (0, None)
+
+
+@given(booked, st.integers(0, 10**9), st.integers(0, 10**7), st.integers(1, DAY_MS))
+def test_before_the_flight_all_is_null(of: int, delivered: int, last_hour: int, before_ms: int) -> None:
+    now = pace(plan(of), delivered, last_hour, START_MS - before_ms, USUAL)
+    assert now == Delivery(of, delivered, None, None, None, None, "not_started")
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "is_null"), [(0, True), (15 * MINUTE_MS - 1, True), (15 * MINUTE_MS, False)]
+)
+def test_a_flight_is_not_judged_in_its_first_quarter_of_an_hour(after_ms: int, is_null: bool) -> None:
+    now = pace(plan(10**6), 0, 0, START_MS + after_ms, USUAL)
+    assert ((now.indicator is None), (now.projected is None)) == (is_null, is_null)
+    assert now.state == ("on_track" if is_null else "under")
+    assert now.expected == 10**6 * after_ms / (DAYS * DAY_MS)
+
+
+def test_the_first_minutes_are_a_setting_and_of_unpaused_time() -> None:
+    paused = plan(1000, pauses=((START_MS, START_MS + HOUR_MS),))
+    hour = Thresholds(grace=timedelta(hours=1))
+    assert pace(plan(), 0, 0, START_MS + HOUR_MS - 1, hour).indicator is None
+    assert pace(plan(), 0, 0, START_MS + HOUR_MS, hour).indicator == 0
+    assert pace(paused, 0, 0, START_MS + HOUR_MS + 14 * MINUTE_MS, USUAL).indicator is None
+    assert pace(paused, 0, 0, START_MS + HOUR_MS + 15 * MINUTE_MS, USUAL).indicator == 0
+
+
+def test_a_paused_flight_is_not_judged_but_keeps_what_is_due_and_needed() -> None:
+    pause = (at(0.5), at(0.6))
+    before = pace(plan(1000, pauses=(pause,)), 100, 5, pause[0] - 1, USUAL)
+    during = [pace(plan(1000, pauses=(pause,)), 100, 5, now, USUAL) for now in (pause[0], pause[1] - 1)]
+    after = pace(plan(1000, pauses=(pause,)), 100, 5, pause[1], USUAL)
+    assert before.state == after.state == "under"
+    for now in during:
+        assert (now.indicator, now.projected, now.state) == (None, None, "paused")
+        assert now.expected == after.expected == 1000 * 0.5 / 0.9
+        assert now.required_rate == after.required_rate == 900 / (4 * 24)
+
+
+@pytest.mark.parametrize("before_ms", [1, MINUTE_MS, HOUR_MS, DAY_MS - 1])
+def test_the_last_day_is_paced_to_its_last_moment(before_ms: int) -> None:
+    now = pace(plan(1000), 500, 1, END_MS - before_ms, USUAL)
+    assert now.indicator == pytest.approx(0.5, rel=0.12)
+    assert now.projected is not None
+    assert now.required_rate == 500 * HOUR_MS / before_ms
+    assert now.state == "under"
+
+
+@given(booked, st.integers(0, 10**9), st.integers(0, 10**7), st.integers(0, DAY_MS))
+def test_after_the_flight_the_whole_booking_is_due_and_no_time_is_left(
+    of: int, delivered: int, last_hour: int, after_ms: int
+) -> None:
+    now = pace(plan(of), delivered, last_hour, END_MS + after_ms, USUAL)
+    assert (now.expected, now.indicator) == (of, delivered / of)
+    assert (now.projected, now.required_rate) == (delivered, None)
+    assert now.state == ("complete" if delivered >= of else "ended_short")
+
+
+def test_a_flight_shorter_than_the_first_minutes_is_judged_at_its_end() -> None:
+    short = Plan("p", 100, START_MS, START_MS + 10 * MINUTE_MS)
+    assert pace(short, 10, 10, START_MS + 9 * MINUTE_MS, USUAL).indicator is None
+    assert pace(short, 10, 10, START_MS + 10 * MINUTE_MS, USUAL).indicator == 0.1
+
+
+@given(booked, st.integers(0, 10**9), st.integers(0, 10**6), moments, pauses)
+def test_the_required_rate_kept_up_for_the_time_left_reaches_the_booked(
+    of: int, delivered: int, last_hour: int, now_ms: int, paused: tuple[tuple[int, int], ...]
+) -> None:
+    this = plan(of, pauses=paused)
+    now = pace(this, delivered, last_hour, now_ms, USUAL)
+    left_ms = this.flight.total_ms - this.flight.elapsed_ms(now_ms)
+    if now.required_rate is None:
+        assert now_ms < START_MS or delivered >= of or left_ms == 0
+    else:
+        assert delivered + now.required_rate * left_ms / HOUR_MS == pytest.approx(of)
+        assert now.required_rate > 0
+        as_projected = pace(this, delivered, -(-(of - delivered) * HOUR_MS // left_ms), now_ms, USUAL)
+        assert as_projected.projected is None or as_projected.projected >= of
+
+
+@given(
+    booked,
+    st.integers(0, 10**9),
+    st.integers(0, 10**7),
+    moments,
+    pauses,
+    st.sampled_from(["even", "frontloaded", tuple(range(24))]),
+)
+def test_the_state_is_the_first_that_holds(
+    of: int, delivered: int, last_hour: int, now_ms: int, paused: tuple[tuple[int, int], ...], curve: Any
+) -> None:
+    this = plan(of, pauses=paused, curve=curve, timezone="Europe/London")
+    now = pace(this, delivered, last_hour, now_ms, USUAL)
+    due = Fraction(*this.flight.reached(now_ms))
+    left = Fraction(this.flight.total_ms - this.flight.elapsed_ms(now_ms), HOUR_MS)
+    judged = now_ms >= END_MS or this.flight.elapsed_ms(now_ms) >= 15 * MINUTE_MS
+    indicator = Fraction(delivered) / (of * due) if judged and due else None
+    holds: dict[State, bool] = {
+        "not_started": now_ms < START_MS,
+        "complete": delivered >= of,
+        "ended_short": now_ms >= END_MS,
+        "paused": any(start <= now_ms < end for start, end in paused),
+        "under": indicator is not None and indicator < Fraction(9, 10),
+        "at_risk": judged and delivered + last_hour * left < of,
+        "over": indicator is not None and indicator > Fraction(11, 10),
+        "on_track": True,
+    }
+    assert now.state == next(state for state in STATES if holds[state])
+
+
+@pytest.mark.parametrize(
+    ("delivered", "last_hour", "state"),
+    [
+        (0, 10**6, "under"), (449, 10**6, "under"), (450, 10**6, "on_track"), (450, 4, "at_risk"),
+        (550, 10**6, "on_track"), (551, 10**6, "over"), (551, 3, "at_risk"),
+        (999, 10**6, "over"), (1000, 0, "complete"),
+    ],
+)  # fmt: skip
+def test_thresholds_are_met_exactly(delivered: int, last_hour: int, state: State) -> None:
+    assert pace(plan(1000), delivered, last_hour, at(0.5), USUAL).state == state
+
+
+def test_thresholds_are_parameters() -> None:
+    strict = Thresholds(under=0.99, over=1.01)
+    assert pace(plan(1000), 494, 10**6, at(0.5), strict).state == "under"
+    assert pace(plan(1000), 506, 10**6, at(0.5), strict).state == "over"
+
+
+@given(st.integers(1, 10**6), st.integers(3, 10**6))
+def test_exactly_nine_tenths_of_what_is_due_is_not_under(tens: int, of: int) -> None:
+    """Thirds of a flight are no finite binary fraction, and must not tip the scales."""
+    this = Plan("p", 30 * tens, START_MS, START_MS + 3 * HOUR_MS)
+    assert pace(this, 9 * tens, 10**9, START_MS + HOUR_MS, USUAL).state == "on_track"
+    campaign = pace_campaign([pace(this, 9 * tens, 10**9, START_MS + HOUR_MS, USUAL)] * 3, USUAL)
+    assert (campaign.indicator, campaign.state) == (0.9, "on_track")
+
+
+def paced(state: State, share: float = 0.5, delivered: int = 500, last_hour: int = 10**6) -> Delivery:
+    """A placement of 1000 in a state."""
+    more = {"pauses": ((at(share), at(share) + HOUR_MS),)} if state == "paused" else {}
+    now = pace(plan(1000, **more), delivered, last_hour, at(share), USUAL)
+    assert now.state == state
+    return now
+
+
+def shown(delivery: Delivery) -> list[float | None]:
+    """Its numbers, to six places."""
+    numbers = delivery[:-1]
+    return [number if number is None else round(number, 6) for number in numbers]
+
+
+def test_a_campaign_of_one_placement_is_paced_like_it() -> None:
+    for one in (
+        paced("on_track"),
+        paced("under", delivered=100),
+        paced("over", delivered=900),
+        paced("at_risk", last_hour=1),
+        paced("complete", delivered=1000),
+        paced("ended_short", share=1),
+        paced("not_started", share=-1),
+        paced("paused"),
+    ):
+        campaign = pace_campaign([one], USUAL)
+        assert campaign.state == one.state
+        assert shown(campaign) == shown(one)
+
+
+def test_a_campaign_is_paced_by_its_sums() -> None:
+    campaign = pace_campaign([paced("under", delivered=300), paced("over", delivered=620)], USUAL)
+    assert (campaign.booked, campaign.delivered, campaign.expected) == (2000, 920, 1000)
+    assert (campaign.indicator, campaign.state) == (0.92, "on_track")
+    assert campaign.required_rate == pytest.approx((700 + 380) / 120)
+
+
+def test_a_placement_that_has_not_started_asks_nothing_of_its_campaign_yet() -> None:
+    later = paced("not_started", share=-1, delivered=0)
+    campaign = pace_campaign([later, paced("on_track")], USUAL)
+    assert (campaign.booked, campaign.expected, campaign.indicator) == (2000, 500, 1)
+    assert campaign.projected == paced("on_track").projected + 1000  # type: ignore[operator]  # not None: it is judged
+    assert campaign.state == "on_track"
+    assert pace_campaign([later, later], USUAL).state == "not_started"
+    assert pace_campaign([later, paced("at_risk", last_hour=1)], USUAL).state == "at_risk"
+
+
+def test_a_campaign_is_paused_when_all_are_that_could_deliver() -> None:
+    paused, ended = paced("paused"), paced("ended_short", share=1)
+    for still in (
+        paused,
+        ended,
+        paced("complete", delivered=1000),
+        paced("not_started", share=-1, delivered=0),
+    ):
+        campaign = pace_campaign([paused, still], USUAL)
+        assert (campaign.state, campaign.indicator, campaign.projected) == ("paused", None, None)
+    running = pace_campaign([paused, paced("under", delivered=100)], USUAL)
+    assert paused.expected is not None
+    assert running.state == "under"
+    assert running.indicator == pytest.approx(600 / (500 + paused.expected))
+
+
+def test_a_campaign_ends_when_each_placement_has_ended_or_has_what_it_booked() -> None:
+    ended, complete = paced("ended_short", share=1), paced("complete", delivered=1000)
+    assert pace_campaign([ended, complete], USUAL).state == "ended_short"
+    assert pace_campaign([ended, paced("complete", delivered=1500)], USUAL).state == "complete"
+    assert pace_campaign([ended, paced("on_track")], USUAL).state != "ended_short"
+
+
+def test_a_campaign_is_not_judged_in_the_first_minutes_of_its_first_placement() -> None:
+    fresh = pace(plan(1000), 0, 0, START_MS + MINUTE_MS, USUAL)
+    campaign = pace_campaign([fresh, paced("not_started", share=-1, delivered=0)], USUAL)
+    assert (campaign.indicator, campaign.projected, campaign.state) == (None, None, "on_track")
+    assert campaign.expected == fresh.expected
+
+
+@given(
+    st.lists(
+        st.tuples(booked, st.integers(0, 10**9), st.integers(0, 10**7), pauses, st.integers(-DAYS, DAYS)),
+        min_size=1,
+    ),
+    moments,
+)
+def test_a_campaign_of_anything_is_the_sums_and_one_of_the_states(
+    placements: list[tuple[int, int, int, tuple[tuple[int, int], ...], int]], now_ms: int
+) -> None:
+    each = [
+        pace(plan(of, pauses=paused), delivered, last_hour, now_ms + shift * DAY_MS, USUAL)
+        for of, delivered, last_hour, paused, shift in placements
+    ]
+    campaign = pace_campaign(each, USUAL)
+    assert campaign.booked == sum(one.booked for one in each)
+    assert campaign.delivered == sum(one.delivered for one in each)
+    assert campaign.state in STATES
+    if campaign.state in ("under", "over", "at_risk"):
+        assert campaign.indicator is not None
+        assert campaign.projected is not None
+    if campaign.indicator is not None:
+        assert campaign.indicator == pytest.approx(campaign.delivered / campaign.expected)  # type: ignore[operator]  # not None
+
+
+def test_no_change_tells_nothing() -> None:
+    assert state_change("p", "c", "under", paced("under", delivered=100), 5) is None
+    assert state_change("p", "c", None, paced("not_started", share=-1), 5) is None
+
+
+def test_a_change_tells_the_numbers_in_texts() -> None:
+    now = paced("under", share=0.75, delivered=500, last_hour=2)
+    assert state_change("p", "c", "on_track", now, 1_793_577_600_000) == {
+        "id": "p|under|1793577600000",
+        "placement": "p",
+        "campaign": "c",
+        "from": "on_track",
+        "to": "under",
+        "booked": "1000",
+        "delivered": "500",
+        "expected": "750.000000",
+        "indicator": "0.666667",
+        "projected": "620.000000",
+        "required_rate": "8.333333",
+        "as_of_ms": "1793577600000",
+    }
+
+
+def test_a_new_plan_changes_from_not_started_and_nulls_are_absent() -> None:
+    told = state_change("p", None, None, paced("paused"), 5)
+    assert told is not None
+    assert (told["from"], told["to"]) == ("not_started", "paused")
+    assert not told.keys() & {"campaign", "indicator", "projected"}
+
+
+def test_the_same_change_has_the_same_id_and_another_has_another() -> None:
+    under, over = paced("under", delivered=100), paced("over", delivered=900)
+    changes: list[tuple[State, Delivery, int]] = [
+        ("on_track", under, 5), ("over", under, 5), ("on_track", over, 5), ("on_track", under, 6),
+    ]  # fmt: skip
+    told = [state_change("p", "c", before, now, as_of_ms) for before, now, as_of_ms in changes]
+    ids = [record["id"] for record in told if record]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
