@@ -1,0 +1,256 @@
+"""Reach: exact while few, within theory's error when many, and a function of who was there alone."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows import reach
+from flows.reach import EXACT_UP_TO, Distinct, Rolling
+from flows.sketch import PRECISION, REGISTERS, estimate, histogram, rank
+
+SEEDS = 100
+STANDARD_ERROR = 1.04 / REGISTERS**0.5
+"""Of one estimate, relative: 0.81 % (Flajolet et al. 2007)."""
+SIZES = (1_200, 5_000, 16_000, 30_000, 40_000, 50_000, 80_000, 200_000)
+"""Classic estimators switch formulas at 40,960 and 81,920 and have their bump there."""
+
+U64 = npt.NDArray[np.uint64]
+
+
+def listeners(rng: np.random.Generator, number: int) -> U64:
+    return rng.integers(1, (1 << 64) - 1, number, np.uint64)
+
+
+def added(*parts: tuple[Any, U64], rows: int = 1) -> Distinct:
+    """(row or rows, listeners) one after the other."""
+    distinct = Distinct()
+    for row, who in parts:
+        distinct.add(np.broadcast_to(np.asarray(row, np.uint32), len(who)).copy(), who, rows)
+    return distinct
+
+
+def reaches(distinct: Distinct, rows: int = 1) -> list[int]:
+    counts: list[int] = distinct.reach(np.arange(rows)).tolist()
+    return counts
+
+
+def restored(one: Any) -> Any:
+    return type(one).restored(pickle.loads(pickle.dumps(one.snapshot())))
+
+
+def test_reach_is_exact_up_to_a_thousand() -> None:
+    who = listeners(np.random.default_rng(0), EXACT_UP_TO)
+    distinct = Distinct()
+    for number, one in enumerate(who, 1):
+        for _ in range(2):
+            distinct.add(np.zeros(1, np.uint32), np.array([one]), 1)
+        assert reaches(distinct) == [number]
+    assert not len(distinct.registers)
+    distinct.add(np.zeros(1, np.uint32), np.array([12345], np.uint64), 1)
+    assert len(distinct.registers) == 1
+
+
+def test_the_mean_error_over_a_hundred_seeds_is_within_theory_at_every_size() -> None:
+    rng = np.random.default_rng(7)
+    distinct = Distinct()
+    found, size = {}, 0
+    for more in SIZES:
+        for row in range(SEEDS):
+            distinct.add(np.full(more - size, row, np.uint32), listeners(rng, more - size), SEEDS)
+        size = more
+        errors = distinct.reach(np.arange(SEEDS)) / size - 1
+        found[size] = (float(errors.mean()), float(np.sqrt((errors**2).mean())))
+    print({size: f"mean {mean:+.3%}, rms {rms:.3%}" for size, (mean, rms) in found.items()})
+    for size, (mean, rms) in found.items():
+        assert abs(mean) <= 4 * STANDARD_ERROR / SEEDS**0.5, size
+        assert rms <= 0.010, size
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 100, 5_000_000])
+def test_the_estimator_holds_from_nothing_to_millions(number: int) -> None:
+    registers = np.zeros(REGISTERS, np.uint8)
+    for who in np.array_split(listeners(np.random.default_rng(number), number), 10):
+        places = (who >> np.uint64(64 - PRECISION)).astype(np.int64)
+        rest = who << np.uint64(PRECISION)
+        ranks = np.where(rest == 0, 51, 64 - np.floor(np.log2(np.maximum(rest, 1).astype(np.float64))))
+        np.maximum.at(registers, places, np.minimum(ranks, 51).astype(np.uint8))
+    assert abs(estimate(histogram(registers)) - number) <= max(0.01, 4 * STANDARD_ERROR) * number
+
+
+def ranked(who: int) -> tuple[int, int]:
+    hashed: Any = np.uint64(who)
+    return rank(hashed)
+
+
+def test_the_rank_of_a_hash_is_the_place_of_its_first_one_behind_the_registers_bits() -> None:
+    for register in (0, 1, REGISTERS - 1):
+        for zeros in range(50):
+            assert ranked(register << 50 | 1 << 49 - zeros) == (register, zeros + 1)
+        assert ranked(register << 50) == (register, 51)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 3_000), st.integers(1, 5))
+def test_order_repetition_and_batches_change_nothing(seed: int, number: int, batches: int) -> None:
+    rng = np.random.default_rng(seed)
+    who, row = listeners(rng, number), rng.integers(0, 2, number).astype(np.uint32)
+    once = added((row, who), rows=2)
+    order = rng.permutation(np.concatenate([np.arange(number), rng.integers(0, max(number, 1), number)]))
+    again = added(*((row[some], who[some]) for some in np.array_split(order, batches)), rows=2)
+    assert reaches(again, 2) == reaches(once, 2)
+    assert registers_of(again) == registers_of(once)
+
+
+def registers_of(distinct: Distinct) -> dict[int, bytes]:
+    dense = {row: int(place) for row, place in enumerate(distinct.dense_of) if place >= 0}
+    for place in dense.values():
+        assert (np.bincount(distinct.registers[place], minlength=52) == distinct.histograms[place]).all()
+    return {row: distinct.registers[place].tobytes() for row, place in dense.items()}
+
+
+@pytest.mark.parametrize("number", [300, 990, 20_000])
+def test_a_roll_up_that_is_fed_its_placements_listeners_is_their_union(number: int) -> None:
+    rng = np.random.default_rng(number)
+    who = listeners(rng, number)
+    of = [who[: number // 2], who[number // 3 :], who[:: number // 7]]
+    distinct = added(
+        *((np.uint32(row), some) for row, some in enumerate(of)),
+        *((3, some) for some in of),
+        (4, who),
+        rows=5,
+    )
+    placements, registers = reaches(distinct, 5), registers_of(distinct)
+    assert placements[3] == placements[4]
+    assert registers.get(3) == registers.get(4)
+    if number <= EXACT_UP_TO:
+        assert placements[3] == number < sum(placements[:3])
+    else:
+        dense = [distinct.registers[distinct.dense_of[row]] for row in (0, 1)]
+        assert np.maximum(*dense).tobytes() == registers[3]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.lists(st.integers(0, 1_500), min_size=1, max_size=6))
+def test_a_distinct_count_goes_on_after_a_restart_as_if_there_had_been_none(
+    seed: int, sizes: list[int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    straight, stopped = Distinct(), Distinct()
+    for size in sizes:
+        who, row = listeners(rng, size), rng.integers(0, 3, size).astype(np.uint32)
+        straight.add(row, who, 3)
+        stopped.add(row, who, 3)
+        stopped = restored(stopped)
+        assert reaches(stopped, 3) == reaches(straight, 3)
+        assert registers_of(stopped) == registers_of(straight)
+
+
+def test_registers_are_packed_anew_only_where_they_changed() -> None:
+    rng = np.random.default_rng(5)
+    distinct = added((0, listeners(rng, 2_000)), (1, listeners(rng, 2_000)), rows=2)
+    first = distinct.snapshot()[3]
+    distinct.add(np.ones(2_000, np.uint32), listeners(rng, 2_000), 2)
+    second = distinct.snapshot()[3]
+    assert second[0] is first[0]
+    assert second[1] != first[1]
+
+
+# Rolling
+
+
+Heard = tuple[int, int, int]
+"""row, minute, listener"""
+
+
+@pytest.fixture(params=[32_768, 40], ids=["exact", "dense"])
+def limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many listeners of an hour are counted exactly."""
+    monkeypatch.setattr(reach, "ROLLING_EXACT_UP_TO", request.param)
+    number: int = request.param
+    return number
+
+
+def wanted(heard: set[Heard], minute: int, rows: int) -> list[list[int]]:
+    return [
+        [
+            len({who for row, m, who in heard if row == wanted_row and minute - n < m <= minute})
+            for wanted_row in range(rows)
+        ]
+        for n in (5, 60)
+    ]
+
+
+def near(got: list[list[int]], right: list[list[int]], limit: int) -> bool:
+    """Exact, or in registers, within what a sketch of so few may be off."""
+    if limit > EXACT_UP_TO:
+        return got == right
+    return bool((np.abs(np.array(got) - np.array(right)) <= np.maximum(2, 0.04 * np.array(right))).all())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rolling_reach_is_that_of_the_last_5_and_60_minutes(seed: int, limit: int) -> None:
+    """With pixels ahead of the watermark's minute and behind it, jumps, and restarts anywhere."""
+    rng = np.random.default_rng(seed)
+    rolling, heard = Rolling(), set[Heard]()
+    known = listeners(rng, 400)
+    minute = 29_000_000
+    rolling.advance(minute)
+    for _ in range(150):
+        number = int(rng.integers(0, 60))
+        rows = rng.integers(0, 3, number).astype(np.uint32)
+        minutes = minute + rng.choice([0, 0, 0, -1, -4, -30, -59, 1, 3, 4, 70], number).astype(np.int64)
+        who = rng.choice(known[: 30 if rng.random() < 0.5 else 400], number)
+        rolling.add(rows, minutes, who, 3)
+        heard |= set(zip(rows.tolist(), minutes.tolist(), who.tolist(), strict=True))
+        if rng.random() < 0.15:
+            rolling = restored(rolling)
+        minute += int(
+            rng.choice(
+                [0, 0, 1, 1, 1, 2, 6, 59, 64, 200], p=[0.2, 0.2, 0.1, 0.1, 0.2, 0.1, 0.04, 0.02, 0.02, 0.02]
+            )
+        )
+        rolling.advance(minute)
+        got = [counts.tolist() for counts in rolling.reach(np.arange(3))]
+        right = wanted(heard, minute, 3)
+        assert near(got, right, limit), (got, right)
+        heard = {one for one in heard if one[1] >= minute - 60}
+    assert (rolling.dense_of >= 0).any() == (limit == 40)
+
+
+def test_a_row_of_many_listeners_stays_within_the_sketchs_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "ROLLING_EXACT_UP_TO", 2_000)
+    rng = np.random.default_rng(11)
+    rolling, minute = Rolling(), 29_000_000
+    rolling.advance(minute)
+    by_minute: list[U64] = []
+    for _ in range(130):
+        who = listeners(rng, 1_000)
+        rolling.add(np.zeros(len(who), np.uint32), np.full(len(who), minute), who, 1)
+        by_minute.append(who)
+        short, long = (int(counts[0]) for counts in rolling.reach(np.zeros(1, np.int64)))
+        for got, minutes in ((short, 5), (long, 60)):
+            right = 1_000 * min(minutes, len(by_minute))
+            assert abs(got / right - 1) <= 4 * STANDARD_ERROR
+        minute += 1
+        rolling.advance(minute)
+    assert len(rolling.ring) == 1
+
+
+def test_rolling_memory_is_that_of_an_hour() -> None:
+    rng = np.random.default_rng(12)
+    rolling, sizes = Rolling(), []
+    for minute in range(29_000_000, 29_000_000 + 300):
+        rolling.advance(minute)
+        who = listeners(rng, 200)
+        rolling.add(rng.integers(0, 4, 200).astype(np.uint32), np.full(200, minute), who, 4)
+        sizes.append((rolling.table.nbytes, len(pickle.dumps(rolling.snapshot()))))
+    for series in zip(*sizes, strict=True):
+        assert max(series[70:]) <= max(series[:70])
+    assert rolling.used <= 64 * 200
