@@ -39,6 +39,7 @@ __all__ = [
     "Row",
     "RowStore",
     "Superseded",
+    "append",
     "connect",
     "emptied",
     "mark",
@@ -52,7 +53,7 @@ CHUNK: Final = 500
 MARKS_ON_CLUSTER: Final = 64
 """Keys a mark is spread over on a cluster, so that each primary holds some of them."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]+")
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:+-]+")
 _MOST_FIELDS: Final = 3_000  # Lua's unpack() passes at most 8,000 values
 _RESERVED: Final = ("generation", "fence", "rev", "updated_ms")
 
@@ -156,7 +157,7 @@ class FencedHash:
     field outlives a write.
 
     Raises:
-        ValueError: a name repeated, reserved, or not of letters, digits and `_ . : -`.
+        ValueError: a name repeated, reserved, or not of letters, digits and `_ . : + -`.
     """
 
     def __init__(self, fields: Sequence[str]) -> None:
@@ -341,6 +342,13 @@ def emptied(client: Client, key: str, value: str) -> bool:
     with failures(client):
         held = checked(replies(client, [(name, ("GET", name)) for name in _marks(client, key)]))
     return any(one != value for one in held)
+
+
+def append(client: Client, key: str, fields: Mapping[str, str], kept: int) -> None:
+    """Append an entry to a stream of about the newest `kept`. Raises as `RowStore` does."""
+    entry = [part for field in fields.items() for part in field]
+    with failures(client):
+        checked(replies(client, [(key, ("XADD", key, "MAXLEN", "~", kept, "*", *entry))]))
 
 
 _T = TypeVar("_T")

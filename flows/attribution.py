@@ -16,10 +16,11 @@ from urllib.parse import unquote_plus
 import numpy as np
 
 from flows.batches import Combo
-from flows.clock import Cut
+from flows.clock import DAY_MS, Cut
+from flows.frequency import CLASS_OF, Frequency
 from flows.kernel import U64
-from flows.shards import Pending, TouchBatch, check_format, frozen_pending, thawed_pending
-from flows.touches import CLICK, GONE, KIND_BITS, Touches, TouchStore
+from flows.shards import FORGET_AT, Pending, TouchBatch, check_format, frozen_pending, thawed_pending
+from flows.touches import CLICK, GONE, IMPRESSION, KIND_BITS, Touches, TouchStore
 
 FORMAT: Final = 1
 WHOLE: Final = 1_000_000
@@ -62,13 +63,17 @@ class Decision(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What one listener shard decided at a cut, and how many of its conversions wait."""
+    """What one listener shard decided at a cut, and how many of its conversions wait.
 
-    index: int
+    `frequency` are (campaign, class of `flows.frequency`, listeners that it gains, millionths of conversions from it).
+    """
+
+    shard: int
     cut: Cut
     decisions: list[Decision]
     accepted: int
     pending: int
+    frequency: list[tuple[str, int, int, int]]
 
 
 @dataclass
@@ -77,7 +82,8 @@ class ListenerShard:
 
     Args:
         lateness_ms: allowed lateness, after which a minute is final.
-        directory: where large segments of touches go.
+        directory: where large segments of touches go, each shard to a directory of its own.
+        listens, clicks: how many of a listener's newest are looked at and kept.
     """
 
     index: int
@@ -92,27 +98,44 @@ class ListenerShard:
     pending: list[Pending] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = TouchStore(self.directory, self.listens, self.clicks)
+        self.store, self.frequency = TouchStore(self.listens, self.clicks), Frequency()
         self.numbers: dict[Combo, int] = {}
+        self.forget_at = FORGET_AT
 
     def apply(self, cut: Cut, batches: Sequence[TouchBatch]) -> Decided:
         """Take in what all placement shards sent for one cut, and decide what has become final by it."""
-        before = self.watermark_ms // 60_000
+        before, undecided_ms = self.watermark_ms // 60_000, self._final_ms()
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         accepted = 0
+        frequency: list[tuple[str, int, int, int]] = []
+        if before // 1440 < self.watermark_ms // DAY_MS:
+            self.frequency.sweep(self.watermark_ms // DAY_MS)
         for batch in batches:
             if len(batch.who):
-                numbers = np.fromiter(map(self._number, batch.names), np.uint32, len(batch.names))
-                self.store.add(batch.who, batch.ts, batch.kinds, numbers[batch.combos], batch.plays)
+                frequency += self._take(batch)
             self.pending += batch.conversions
             accepted += len(batch.conversions)
         decisions: list[Decision] = []
         if cut.ended or self.watermark_ms // 60_000 > before:
-            settled_ms = self.watermark_ms - self.lateness_ms
-            oldest_ms = settled_ms - max(self.rules.click_ms, self.rules.listen_ms) - 60_000
-            self.store.settle(oldest_ms, settled_ms)
-            decisions = self._decide((self.watermark_ms - self.lateness_ms) // 60_000 * 60_000, cut.ended)
-        return Decided(self.index, cut, decisions, accepted, len(self.pending))
+            # By the cut before: what is due now may lie as far back, however far the watermark has leapt.
+            self.store.settle(undecided_ms - max(self.rules.click_ms, self.rules.listen_ms), undecided_ms)
+            if len(self.names) > self.forget_at:
+                self._forget_names()
+            for decision, touches in self._decide(self._final_ms(), cut.ended):
+                decisions.append(decision)
+                frequency += self._classes(decision, touches)
+        return Decided(self.index, cut, decisions, accepted, len(self.pending), frequency)
+
+    def _take(self, batch: TouchBatch) -> list[tuple[str, int, int, int]]:
+        numbers = np.fromiter(map(self._number, batch.names), np.uint32, len(batch.names))
+        self.store.add(batch.who, batch.ts, batch.kinds, numbers[batch.combos], batch.plays)
+        campaigns = np.fromiter((self.frequency.number(combo[1]) for combo in batch.names), np.uint32, len(batch.names))
+        moved = self.frequency.count(batch.who, batch.ts, batch.kinds, campaigns[batch.combos])
+        return [(*one, 0) for one in moved]
+
+    def _final_ms(self) -> int:
+        """Conversions before it are decided, and no touch before it can still come."""
+        return (self.watermark_ms - self.lateness_ms) // 60_000 * 60_000
 
     def _number(self, combo: Combo) -> int:
         number = self.numbers.get(combo)
@@ -121,13 +144,32 @@ class ListenerShard:
             self.names.append(combo)
         return number
 
-    def _decide(self, final_ms: int, ended: bool) -> list[Decision]:
+    def _forget_names(self) -> None:
+        """Keep only the combinations of names that a touch still refers to."""
+        kept = [self.names[number] for number in self.store.renumbered().tolist()]
+        self.names, self.numbers = kept, {combo: number for number, combo in enumerate(kept)}
+        self.forget_at = max(FORGET_AT, 2 * len(kept))
+
+    def _decide(self, final_ms: int, ended: bool) -> list[tuple[Decision, Touches]]:
         due = sorted((one for one in self.pending if ended or one.ts_ms < final_ms), key=lambda one: one[:3])
         if not due:
             return []
         self.pending = [one for one in self.pending if not ended and one.ts_ms >= final_ms]
         touches = self.store.of(np.array([one.listener for one in due], np.uint64))
-        return [self._credit(one, some) for one, some in zip(due, touches, strict=True)]
+        return [(self._credit(one, some), some) for one, some in zip(due, touches, strict=True)]
+
+    def _classes(self, decision: Decision, touches: Touches) -> list[tuple[str, int, int, int]]:
+        """By how many impressions of the credited campaigns, up to the conversion, it came: those after it are counted by now, and taken off."""
+        ts_ms, listener = decision.conversion[:2]
+        later = touches.combo[(touches.ts & GONE == IMPRESSION) & (touches.ts >> KIND_BITS > ts_ms)].tolist()
+        found = []
+        for credit in decision.credits if listener else ():
+            campaign = credit.combo[1]
+            if campaign is not None:
+                count = self.frequency.of(listener, campaign) - sum(self.names[combo][1] == campaign for combo in later)
+                if count > 0:
+                    found.append((campaign, int(CLASS_OF[count]), 0, credit.millionths))
+        return found
 
     def _credit(self, conversion: Pending, touches: Touches) -> Decision:
         pixel = conversion.pixel
@@ -148,14 +190,20 @@ class ListenerShard:
         return Decision(conversion, 0, [])
 
     def _eligible(self, conversion: Pending, touches: Touches) -> list[tuple[int, bool, Combo]]:
-        """(time, whether a click, names) of the touches that may be credited, in the order of time and placement."""
+        """(time, whether a click, names) of the touches that may be credited, in the order of time and placement.
+
+        Of the listener's newest listens and clicks up to the conversion alone, even if the store still has more: what it
+        has dropped by now depends on when it last merged.
+        """
         kinds, ts = touches.ts & GONE, touches.ts >> KIND_BITS
         age = conversion.ts_ms - ts
         window = np.where(kinds == CLICK, self.rules.click_ms, self.rules.listen_ms)
         chosen = np.nonzero((age >= 0) & (age <= window) & (kinds != GONE))[0]
         campaign = conversion.pixel.combo[1]
+        newest = chosen[np.argsort(ts[chosen], kind="stable")]
+        clicks = kinds[newest] == CLICK
         found = []
-        for at in chosen.tolist():
+        for at in (*newest[~clicks][-self.listens :].tolist(), *newest[clicks][-self.clicks :].tolist()):
             combo = self.names[touches.combo[at]]
             if campaign is None or combo[1] == campaign:
                 found.append((int(ts[at]), bool(kinds[at] == CLICK), combo))
@@ -164,6 +212,7 @@ class ListenerShard:
     def forget(self, who: U64) -> int:
         """Remove all touches of these listeners, and let their waiting conversions know of none; returns how many touches."""
         gone = self.store.forget(who)
+        self.frequency.forget(who)
         known = set(who.tolist())
         self.pending = [one._replace(listener=0) if one.listener in known else one for one in self.pending]
         return gone
@@ -171,7 +220,11 @@ class ListenerShard:
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
         pending = [frozen_pending(one) for one in self.pending]
-        return FORMAT, self.shards, self.index, self.watermark_ms, self.names, pending, self.store.snapshot()
+        store = self.store.snapshot(self._directory())
+        return FORMAT, self.shards, self.index, self.watermark_ms, self.names, pending, store, self.frequency.snapshot()
+
+    def _directory(self) -> Path | None:
+        return None if self.directory is None else self.directory / f"{self.index:04d}"
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again.
@@ -180,11 +233,12 @@ class ListenerShard:
             StateError: another format's, or made for another number of shards, or a file is missing.
         """
         check_format("attribution", state, FORMAT, self.shards)
-        _, _, self.index, self.watermark_ms, names, pending, store = state
+        _, _, self.index, self.watermark_ms, names, pending, store, frequency = state
         for combo in names:
-            self._number(tuple(combo))  # type: ignore[arg-type]  # as long as it was
+            self._number(tuple(combo))
         self.pending = [thawed_pending(one) for one in pending]
-        self.store.restore(store)
+        self.store.restore(store, self._directory())
+        self.frequency.restore(frequency)
 
 
 def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]], at_ms: int) -> list[int]:

@@ -40,7 +40,10 @@ AGES_AT: Final = OTHER + 1
 
 
 class CreditBatch(NamedTuple):
-    """What the decisions of a cut add to one row shard: `amounts[i]` to column `columns[i]` of `rows[at[i]]` in a minute."""
+    """What the decisions of a cut add to one row shard: `amounts[i]` to column `columns[i]` of `rows[at[i]]` in a minute.
+
+    `frequency` are (row, class of `flows.frequency`, listeners that it gains, millionths of conversions from it).
+    """
 
     to: int
     cut: Cut
@@ -49,6 +52,7 @@ class CreditBatch(NamedTuple):
     minutes: U32
     columns: U8
     amounts: I64
+    frequency: list[tuple[tuple[str, str], int, int, int]]
 
 
 class Account(NamedTuple):
@@ -85,6 +89,7 @@ class CreditBook:
         rows: list[dict[tuple[str, str], int]] = [{} for _ in range(self.shards)]
         entries: list[list[tuple[int, int, int, int]]] = [[] for _ in range(self.shards)]
         told = [self._enter(decision, rows, entries) for decision in decisions]
+        frequency = self._frequency(decided)
         batches = []
         for shard in range(self.shards):
             table = np.array(entries[shard], np.int64).reshape(-1, 4)
@@ -98,10 +103,22 @@ class CreditBook:
                     minutes.astype(np.uint32),
                     columns.astype(np.uint8),
                     amounts.copy(),
+                    frequency[shard],
                 )
             )
         assert self.accepted == self.attributed + self.unattributed + pending
         return batches, Account(self.accepted, self.attributed, self.unattributed, pending), told
+
+    def _frequency(self, decided: Sequence[Decided]) -> list[list[tuple[tuple[str, str], int, int, int]]]:
+        sums: dict[tuple[str, int], tuple[int, int]] = {}
+        for one in decided:
+            for campaign, place, listeners, millionths in one.frequency:
+                before = sums.get((campaign, place), (0, 0))
+                sums[campaign, place] = (before[0] + listeners, before[1] + millionths)
+        shards: list[list[tuple[tuple[str, str], int, int, int]]] = [[] for _ in range(self.shards)]
+        for (campaign, place), more in sums.items():
+            shards[row_shard("campaign", campaign, self.shards)].append((("campaign", campaign), place, *more))
+        return shards
 
     def _enter(
         self,

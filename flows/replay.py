@@ -37,7 +37,7 @@ def replay(
     Raises:
         ConnectError, AudiopixelError: see the messages.
     """
-    source = FileInput(files)
+    source, settings = FileInput(files), settings.model_copy(update={"recovery_dir": recovery_dir})
 
     def lines(name: str) -> LinesSink | None:
         return None if out is None else LinesSink(lambda position: FileLines(out / name, position))

@@ -12,6 +12,7 @@ from flows.batches import SCOPES
 from flows.counts import BY_FLIGHT, BY_MINUTE, CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
 from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, quantile_s
 from flows.attribution import WHOLE
+from flows.frequency import CLASSES
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.kernel import I64
 from flows.windows import Minutes, Windows
@@ -23,11 +24,27 @@ UNLINKED_COMPLETES: Final = COUNTS.index("unlinked_completes")
 MATURE: Final = ("5m", "1h")
 UNLINKED_RATE: Final = ("1h", "1d", "flight")
 LABELS: Final = ("campaign_id", *SCOPES[2:])
+DELIVERY: Final = (
+    "delivery.booked",
+    "delivery.expected",
+    "delivery.indicator",
+    "delivery.state",
+    "delivery.projected",
+    "delivery.required_rate",
+    "delivery.target_completion_rate",
+    "flight.cost_per_acquisition",
+    "flight.return_on_ad_spend",
+)
+"""What `flows.pacing` says of a planned placement or its campaign; money in the plan's currency."""
+NO_DELIVERY: Final = (None,) * len(DELIVERY)
 
 
 CREDITS: Final = (*COLUMNS[:AGES_AT], "conversion_rate", "time_to_convert_p50_seconds", "time_to_convert_p90_seconds")
 """What a window says of conversions; a count by type or way that is 0 is absent. Times are upper bounds of `flows.credits.AGES_S`."""
 NO_CREDITS: Final = [0 if name in ("conversions", "conversion_value") else None for name in CREDITS]
+FREQUENCY: Final = tuple(f"frequency.{name}.{metric}" for name in CLASSES for metric in ("listeners", "conversions", "conversion_rate"))
+"""Of a campaign, by impressions a listener: how many have had so many, what conversions came at so many, and these by the listeners who ever had so many."""
+NO_FREQUENCY: Final = [None] * len(FREQUENCY)
 
 
 def _fields() -> tuple[str, ...]:
@@ -40,7 +57,7 @@ def _fields() -> tuple[str, ...]:
             metrics.append("unlinked_completion_rate")
         fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS)]
     fields += [f"flight.{name}" for name in BY_FLIGHT]
-    return (*fields, "flight.consent_coverage", *LABELS, "as_of_ms", "final_through_ms", "reach_as_of_ms")
+    return (*fields, "flight.consent_coverage", *FREQUENCY, *LABELS, "as_of_ms", "final_through_ms", "reach_as_of_ms", *DELIVERY)
 
 
 FIELDS: Final = _fields()
@@ -64,6 +81,20 @@ def decimal(value: float) -> str:
 def ratio(part: int, whole: int) -> str | None:
     """`part / whole`, None where there is no whole."""
     return decimal(part / whole) if whole else None
+
+
+def empty(as_of_ms: int) -> list[Any]:
+    """The values of a row that has not had a pixel: counts are 0, rates, labels and delivery null."""
+    values: list[Any] = [0 if _counts(name) else None for name in FIELDS]
+    values[FIELDS.index("as_of_ms")] = as_of_ms
+    return values
+
+
+def _counts(field: str) -> bool:
+    window, _, metric = field.partition(".")
+    return (window in WINDOWS and metric in (*COUNTS, "reach", "conversions", "conversion_value")) or (
+        window == "flight" and metric in BY_FLIGHT
+    )
 
 
 def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
@@ -95,8 +126,10 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
         values = [value for window in columns for value in window[row]]
         values += totals[row]
         values.append(ratio(totals[row][CONSENTED], totals[row][PIXELS]))
+        frequency = windows.frequency[row]
+        values += NO_FREQUENCY if frequency is None else _frequency(frequency)
         values += windows.labels[row]
-        values += (as_of_ms, final_through_ms, as_of_ms)
+        values += (as_of_ms, final_through_ms, as_of_ms, *NO_DELIVERY)
         rows.append(Row(scope, name, latest[row], encode(values)))
     return rows
 
@@ -111,6 +144,16 @@ def _credited(counts: I64, reach: int) -> list[int | str | None]:
             shown.append(_whole(amount) if amount or column == 0 else None)
     rate = decimal(int(counts[0]) / WHOLE / reach) if reach else None
     return [*shown, rate, quantile_s(counts, 0.5), quantile_s(counts, 0.9)]
+
+
+def _frequency(counts: I64) -> list[int | str | None]:
+    """The values of `FREQUENCY`."""
+    listeners, millionths = counts.tolist()
+    shown: list[int | str | None] = []
+    for place, amount in enumerate(millionths):
+        reached = sum(listeners[place:])
+        shown += (listeners[place], _whole(amount), decimal(amount / WHOLE / reached) if reached else None)
+    return shown
 
 
 def _number(millionths: int) -> int | float:

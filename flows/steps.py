@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -23,7 +23,10 @@ from flows.clock import ENDED, Cut, PartitionClock, Tick, cut
 from flows.credits import CreditBatch, CreditBook
 from flows.intake import Intake, Output, Receipt, position_of
 from flows.ledger import Ledger
+from flows.delivery import Thresholds
 from flows.metrics import instruments
+from flows.outputs import LineWriter
+from flows.pacing import Pacer, plan_file
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush, Publisher
 from flows.settings import Settings, ms
 from flows.shards import Late, Outcome, Pixels, PlayShard, RowBatch, TouchBatch
@@ -318,7 +321,7 @@ class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
         """Gather a cut's decisions; their credits out when all have come."""
         out: list[CreditsOut] = []
         for value in values:
-            for decided, number in self._aligner.push(value.index, value, value.cut.number):
+            for decided, number in self._aligner.push(value.shard, value, value.cut.number):
                 if decided is not None:
                     self._decided.append(decided)
                 elif number is not None:
@@ -529,6 +532,7 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
     settings: Settings
     input: Input
     recompute: bool = False
+    open_alerts: Callable[[], LineWriter] | None = None
 
     def list_parts(self) -> list[str]:
         """One."""
@@ -536,22 +540,18 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> RedisPartition:
         """Take the fence and take over."""
-        publisher = Publisher(self.settings, self.input.partitions(), resume_state is not None, self.recompute)
+        file = plan_file(self.settings)
+        thresholds = Thresholds(self.settings.under, self.settings.over, self.settings.delivery_grace)
+        publisher = Publisher(
+            self.settings,
+            self.input.partitions(),
+            resume_state is not None,
+            self.recompute,
+            None if file is None else Pacer(file, thresholds),
+            self.open_alerts() if file is not None and self.open_alerts is not None else None,
+        )
         publisher.open()
         return RedisPartition(publisher, self.settings.shards)
-
-
-class LineWriter(Protocol):
-    """Takes (key, value) messages; `flush` returns when all are safe; `position` is where the output then stands."""
-
-    @property
-    def position(self) -> int: ...
-
-    def write(self, items: Sequence[tuple[bytes, bytes]]) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class LinesPartition(StatefulSinkPartition[list[tuple[bytes, bytes]], int]):

@@ -24,8 +24,8 @@ KIND_BITS: Final = 3
 TOUCH_BYTES: Final = 24
 SPILL: Final = 1 << 16
 """Touches from which on a segment goes to a file."""
-KEEP_SNAPSHOTS: Final = 4
-"""How many snapshots a file that is no longer listed is kept, since the engine may resume from an earlier one."""
+KEEP_SNAPSHOTS: Final = 2
+"""For how many snapshots a file is kept that they list no more: the engine may resume from the one before the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +97,21 @@ def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: int, order: I64
 
 @kernel
 def _beyond(who: U64, ts: I64, settled: int, listens: int, clicks: int, dropped: U8) -> int:
-    """Mark what a listener has beyond the newest `listens` listens and `clicks` clicks, of what is older than `settled`."""
+    """Of what is older than `settled`, mark what a listener has beyond the newest `listens` listens and `clicks` clicks."""
     n = 0
     heard = clicked = 0
     for i in range(len(who) - 1, -1, -1):
         if i == len(who) - 1 or who[i] != who[i + 1]:
             heard = clicked = 0
+        if ts[i] >= settled:
+            continue
         if ts[i] & 7 == 4:
             clicked += 1
             over = clicked > clicks
         else:
             heard += 1
             over = heard > listens
-        if over and ts[i] < settled:
+        if over:
             dropped[i] = 1
             n += 1
     return n
@@ -140,11 +142,9 @@ class TouchStore:
     """All touches of one listener shard.
 
     Args:
-        directory: where large segments go; None: they stay in the snapshot.
         listens, clicks: how many of a listener's newest are kept; older ones are dropped only when they are settled.
     """
 
-    directory: Path | None
     listens: int = 64
     clicks: int = 16
     segments: list[Segment] = field(default_factory=list)
@@ -228,82 +228,88 @@ class TouchStore:
         return [joined(some) if some else NONE for some in found]
 
     def forget(self, who: U64) -> int:
-        """Remove every touch of these listeners, and the files that held them at the next snapshot; returns how many touches."""
-        gone = 0
+        """Remove every touch of these listeners, and the files that held them some snapshots later; returns how many touches."""
+        before = len(self)
         for segment in self.segments:
             theirs = np.isin(segment.touches.who, who)
             if theirs.any():
-                gone += int(np.count_nonzero(theirs))
                 self._retire(segment)
                 segment.touches = segment.touches.at(~theirs)
         self._new = [some.at(~np.isin(some.who, who)) for some in self._new]
-        return gone
+        self._replaced = [some.at(~np.isin(some.who, who)) for some in self._replaced]
+        return before - len(self)
 
     def __len__(self) -> int:
         return sum(len(segment.touches) for segment in self.segments) + sum(map(len, self._new))
 
-    def renumber(self, numbers: U32) -> None:
-        """Give each touch `numbers[combo]` for its names, in a new segment where it is a file."""
+    def renumbered(self) -> U32:
+        """Number the names anew that a touch refers to, in new segments; returns the old numbers in the new order. Call it behind `settle`."""
+        kept = np.unique(np.concatenate([np.zeros(0, np.uint32), *(segment.touches.combo for segment in self.segments)]))
         for segment in self.segments:
             self._retire(segment)
-            segment.touches = replace(segment.touches, combo=numbers[segment.touches.combo])
-        self._new = [replace(some, combo=numbers[some.combo]) for some in self._new]
+            segment.touches = replace(segment.touches, combo=np.searchsorted(kept, segment.touches.combo).astype(np.uint32))
+        return kept
 
-    def combos(self) -> U32:
-        """The numbers of names that a touch refers to."""
-        parts = [segment.touches.combo for segment in self.segments] + [some.combo for some in self._new]
-        return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.uint32)
+    def snapshot(self, directory: Path | None) -> tuple[Any, ...]:
+        """Plain state: small segments whole, large ones by the names of their files in `directory`, which are written first; None: all whole.
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """Plain state: small segments whole, large ones by the names of their files, which are written first."""
+        Of the files there, those are removed that nothing can resume from any more; the directory is this store's alone.
+        """
         listed: list[tuple[str | None, bytes]] = []
         for segment in self.segments:
-            if segment.name is None and self.directory is not None and len(segment.touches) >= SPILL:
-                segment.name = self._write(segment.touches)
+            if segment.name is None and directory is not None and len(segment.touches) >= SPILL:
+                segment.name = _write(directory, segment.touches)
             listed.append((segment.name, b"" if segment.name else segment.touches.tobytes()))
         names = {name for name, _ in listed}
-        for name, left in self._retired:
-            if left == 0 and name not in names and self.directory is not None:
-                (self.directory / name).unlink(missing_ok=True)
         self._retired = [(name, left - 1) for name, left in self._retired if left > 0 and name not in names]
+        if directory is not None and directory.exists():
+            for path in directory.iterdir():  # those of an execution that died before its snapshot was whole, too
+                if path.name not in names and all(path.name != name for name, _ in self._retired):
+                    path.unlink()
         new, replaced = ([some.tobytes() for some in parts] for parts in (self._new, self._replaced))
         return listed, new, replaced, list(self._retired), self.dropped
 
-    def _write(self, touches: Touches) -> str:
-        assert self.directory is not None
-        body = touches.tobytes()
-        name = f"{hashlib.blake2b(body, digest_size=16).hexdigest()}.touches"
-        path = self.directory / name
-        if not path.exists():
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = path.with_suffix(f".{os.getpid()}")
-            with partial.open("wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(path)
-        return name
-
-    def restore(self, state: tuple[Any, ...]) -> None:
+    def restore(self, state: tuple[Any, ...], directory: Path | None) -> None:
         """Take `snapshot`'s state up again.
 
         Raises:
             StateError: a file that it lists is missing or damaged.
         """
         listed, new, replaced, retired, self.dropped = state
-        self.segments = [Segment(from_bytes(self._read(name) if name else body), name) for name, body in listed]
+        self.segments = [Segment(from_bytes(_read(directory, name) if name else body), name) for name, body in listed]
         self._new, self._replaced = [from_bytes(body) for body in new], [from_bytes(body) for body in replaced]
         self._retired = list(retired)
 
-    def _read(self, name: str) -> bytes:
-        try:
-            assert self.directory is not None, "a snapshot with files needs their directory"
-            body = (self.directory / name).read_bytes()
-        except OSError as error:
-            raise StateError(
-                f"the recovery store lists {name}, which cannot be read from {self.directory} ({error.strerror}): "
-                "restore the whole recovery directory, or recompute from the log"
-            ) from None
-        if hashlib.blake2b(body, digest_size=16).hexdigest() != name.removesuffix(".touches"):
-            raise StateError(f"{self.directory}/{name} is damaged: restore it, or recompute from the log")
-        return body
+
+def _digest(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def _write(directory: Path, touches: Touches) -> str:
+    body = touches.tobytes()
+    name = f"{_digest(body)}.touches"
+    path = directory / name
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = path.with_suffix(".part")
+        with partial.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    return name
+
+
+def _read(directory: Path | None, name: str) -> bytes:
+    if directory is None:
+        raise StateError(f"the recovery store lists {name}, and there is no recovery directory to read it from")
+    try:
+        body = (directory / name).read_bytes()
+    except OSError as error:
+        raise StateError(
+            f"the recovery store lists {name}, which cannot be read from {directory} ({error.strerror}): "
+            "restore the whole recovery directory, or recompute from the log"
+        ) from None
+    if _digest(body) != name.removesuffix(".touches"):
+        raise StateError(f"{directory / name} is damaged: restore it, or recompute from the log")
+    return body

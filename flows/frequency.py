@@ -1,0 +1,154 @@
+"""Frequency: how many impressions each listener has had of each campaign, in a counter of 14 bytes that saturates.
+
+What a bid optimiser caps by: of each campaign, how many listeners have had 1, 2, 3, 4–5, 6–10, 11 or more impressions, and how many conversions came
+from a listener who had had so many. A listener who has had none for 60 days counts as another when they come back, which bounds the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from flows.kernel import I64, U8, U16, U32, U64, kernel, mixed
+from flows.touches import IMPRESSION, REPLACING
+
+CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
+CLASS_OF: Final[U8] = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 4, 4, *[5] * 245], np.uint8)
+"""Class of a count, which stays at 255; of 0 there is none."""
+REMEMBERED_DAYS: Final = 60
+DAY_MS: Final = 86_400_000
+FULLEST: Final = 0.75
+SMALLEST: Final = 64
+NO_CAMPAIGN: Final = 0xFFFFFFFF
+
+
+def new_frequency() -> I64:
+    """(2, classes) zeros: listeners, and millionths of conversions."""
+    return np.zeros((2, len(CLASSES)), np.int64)
+
+
+@kernel
+def _slot(who: Any, campaign: Any, held_who: U64, held: U32) -> Any:
+    capacity: Any = np.uint64(len(held_who))
+    slot = ((mixed(who, campaign) >> np.uint64(32)) * capacity) >> np.uint64(32)
+    while held_who[slot] != np.uint64(0) and (held_who[slot] != np.uint64(who) or held[slot] >> 8 != campaign):
+        slot += np.uint64(1)
+        if slot == capacity:
+            slot = np.uint64(0)
+    return slot
+
+
+@kernel
+def _count(
+    who: U64, campaigns: U32, days: U16, held_who: U64, held: U32, held_day: U16, remembered: int, moved: I64, class_of: U8
+) -> int:
+    """Count impressions, and in `moved` (campaigns, classes) how many listeners each class gains; returns the new slots."""
+    new = 0
+    for i in range(len(who)):
+        slot = _slot(who[i], campaigns[i], held_who, held)
+        count = np.int64(0)
+        if held_who[slot] == np.uint64(0):
+            held_who[slot] = who[i]
+            held_day[slot] = days[i]
+            new += 1
+        elif np.int64(days[i]) - np.int64(held_day[slot]) <= remembered:
+            count = np.int64(held[slot] & np.uint32(255))
+        after = count + 1 if count < 255 else count
+        held[slot] = (np.uint32(campaigns[i]) << np.uint32(8)) | np.uint32(after)
+        held_day[slot] = max(held_day[slot], days[i])
+        if count == 0:
+            moved[campaigns[i], class_of[1]] += 1
+        elif class_of[count] != class_of[after]:
+            moved[campaigns[i], class_of[count]] -= 1
+            moved[campaigns[i], class_of[after]] += 1
+    return new
+
+
+@kernel
+def _refill(old_who: U64, old: U32, old_day: U16, held_who: U64, held: U32, held_day: U16) -> None:
+    for i in range(len(old_who)):
+        slot = _slot(old_who[i], old[i] >> np.uint32(8), held_who, held)
+        held_who[slot], held[slot], held_day[slot] = old_who[i], old[i], old_day[i]
+
+
+class Frequency:
+    """The counters of one listener shard: open addressing in three columns."""
+
+    def __init__(self) -> None:
+        self.campaigns: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self.used = 0
+        self._fill(np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint16), 0)
+
+    def _fill(self, who: U64, packed: U32, day: U16, spare: int) -> None:
+        capacity = max(SMALLEST, int((len(who) + spare) / FULLEST * 1.25) + 1)
+        self._who, self._packed, self._day = np.zeros(capacity, np.uint64), np.zeros(capacity, np.uint32), np.zeros(capacity, np.uint16)
+        _refill(who, packed, day, self._who, self._packed, self._day)
+        self.used = len(who)
+
+    def _held(self) -> tuple[U64, U32, U16]:
+        some = self._who != 0
+        return self._who[some], self._packed[some], self._day[some]
+
+    def number(self, campaign: str | None) -> int:
+        """The campaign's number for `count`."""
+        if campaign is None:
+            return NO_CAMPAIGN
+        number = self._numbers.get(campaign)
+        if number is None:
+            number = self._numbers[campaign] = len(self.campaigns)
+            self.campaigns.append(campaign)
+        return number
+
+    def count(self, who: U64, ts: I64, kinds: U8, campaigns: U32) -> list[tuple[str, int, int]]:
+        """Count the impressions among touches; returns (campaign, class, listeners that it gains)."""
+        some = ((kinds == IMPRESSION) | (kinds == REPLACING)) & (campaigns != NO_CAMPAIGN)
+        if not some.any():
+            return []
+        who, days = who[some], (ts[some] // DAY_MS).astype(np.uint16)
+        if self.used + len(who) > FULLEST * len(self._who):
+            self._fill(*self._held(), len(who))
+        moved = np.zeros((len(self.campaigns), len(CLASSES)), np.int64)
+        table = (self._who, self._packed, self._day)
+        self.used += _count(who, campaigns[some], days, *table, REMEMBERED_DAYS, moved, CLASS_OF)
+        return [(self.campaigns[number], place, int(moved[number, place])) for number, place in np.argwhere(moved).tolist()]
+
+    def of(self, who: int, campaign: str) -> int:
+        """Impressions that a listener has had of a campaign."""
+        number = self._numbers.get(campaign)
+        if number is None:
+            return 0
+        slot = _slot(np.uint64(who), np.uint32(number), self._who, self._packed)
+        return int(self._packed[slot]) & 255 if self._who[slot] else 0
+
+    def sweep(self, today: int) -> None:
+        """Drop what is not remembered on a day (since the epoch), and the names of campaigns that nobody is counted in."""
+        who, packed, day = self._held()
+        kept = day.astype(np.int64) + REMEMBERED_DAYS >= today
+        if kept.all():
+            return
+        who, packed, day = who[kept], packed[kept], day[kept]
+        numbers = np.unique(packed >> 8)
+        names = [self.campaigns[number] for number in numbers.tolist()]
+        packed = (np.searchsorted(numbers, packed >> 8).astype(np.uint32) << np.uint32(8)) | (packed & np.uint32(255))
+        self.campaigns, self._numbers = names, {name: number for number, name in enumerate(names)}
+        self._fill(who, packed, day, 0)
+
+    def forget(self, who: Sequence[int] | U64) -> None:
+        """Drop the counters of these listeners; the distribution, which names nobody, stays."""
+        held, packed, day = self._held()
+        kept = ~np.isin(held, who)
+        if not kept.all():
+            self._fill(held[kept], packed[kept], day[kept], 0)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state, 14 bytes a counter."""
+        return self.campaigns, tuple(column.tobytes() for column in self._held())
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again."""
+        names, (who, packed, day) = state
+        self.campaigns, self._numbers = list(names), {name: number for number, name in enumerate(names)}
+        self._fill(np.frombuffer(who, np.uint64), np.frombuffer(packed, np.uint32), np.frombuffer(day, np.uint16), 0)
