@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +31,15 @@ from flows.errors import AudiopixelError, DifferencesError
 from flows.outputs import kafka_options
 from flows.publish import row_key
 from flows.settings import PREFIX, Settings, load
-from flows.simulate import Expected, Traffic, now_ms, pump
+from flows.simulate import Expected, Traffic, now_ms, plans, pump, write_plans
 from flows.top import FIELDS, render
 
 DRAIN_S: Final = 30.0
 """How long the summary waits for the flow to take in what was sent."""
+
+FLIGHT: Final = timedelta(hours=1)
+GRACE: Final = timedelta(seconds=10)
+"""An hour's flight judged after seconds, so that the starved placement is seen to under-deliver while one watches."""
 
 # Ends a child with us, even when we are killed: our end of the pipe closes. TERM first, so that it drains.
 _GUARD: Final = 'read -r end; kill -TERM "$1" 2>/dev/null; sleep 3; kill -KILL "$1" 2>/dev/null'
@@ -92,8 +97,11 @@ class Demo:
                 listener_key=secrets.token_hex(16),
                 recovery_dir=directory / "recovery",
                 metrics_port=metrics_port,
+                plans=directory / "plans.csv",
+                delivery_grace=GRACE,
             )
-            for topic in (settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic):
+            (directory / "plans.csv").write_text("placement_id,booked,start,end\n")
+            for topic in (settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic, settings.kafka_alerts_topic):
                 broker.create_topic(topic, 1)
             broker.create_topic(settings.kafka_topic, self.partitions)
             stack.callback(self._end_children)
@@ -116,6 +124,7 @@ class Demo:
         self, settings: Settings, client: Client, directory: Path, console: Console, stopping: threading.Event
     ) -> None:
         traffic = Traffic(self.seed, self.placements, self.rate, start_ms=now_ms(), partitions=self.partitions)
+        write_plans(directory / "plans.csv", plans(traffic, FLIGHT))
         failed: list[BaseException] = []
 
         def send() -> None:
@@ -161,6 +170,8 @@ class Demo:
             "LISTENER_KEY": settings.listener_key.get_secret_value() if settings.listener_key else "",
             "RECOVERY_DIR": str(settings.recovery_dir),
             "METRICS_PORT": str(settings.metrics_port),
+            "PLANS": str(settings.plans),
+            "DELIVERY_GRACE": f"PT{settings.delivery_grace.total_seconds():.0f}S",
         }
         with (directory / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(

@@ -67,7 +67,6 @@ class Intake:
     def __post_init__(self) -> None:
         self._splitter = Splitter(self.partition, self.shards)
         self._received = self._skewed = self._errors = self._skipped = 0
-        self._seen = False
         self.position = self.reader.position
         self.ended = False
         self.full = False
@@ -103,7 +102,6 @@ class Intake:
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
         skewed = self.clock.judge(batch.pixels)
         self.position = messages.next_position
-        self._seen = True
         self._received += batch.received
         self._skewed += skewed
         metrics = instruments()
@@ -122,7 +120,7 @@ class Intake:
             self.partitions,
             ENDED if self.ended else number,
             self.clock.watermark_ms,
-            self._seen or not self.reader.caught_up,
+            self.clock.watermark_ms > 0 or not self.reader.caught_up,
             self.ended,
             self.position,
             self.clock.greatest_ms,
@@ -142,11 +140,11 @@ class Intake:
         """Plain state with its format's version."""
         clock = (self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms)
         waiting = (self._received, dict(self._rejected), self._skewed)
-        return FORMAT, self.position, self._seen, self.last_tick, clock, waiting
+        return FORMAT, self.position, self.last_tick, clock, waiting
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
-        _, self.position, self._seen, self.last_tick, clock, waiting = state
+        _, self.position, self.last_tick, clock, waiting = state
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms = clock
         self._received, self._rejected, self._skewed = waiting[0], dict(waiting[1]), waiting[2]
 

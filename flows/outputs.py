@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 from prometheus_client import start_http_server
 from rich.console import Console
@@ -19,6 +19,19 @@ from connectors.redis import connect
 from flows.errors import SettingsError
 from flows.metrics import instruments
 from flows.settings import Settings
+
+
+class LineWriter(Protocol):
+    """Takes (key, value) messages; `flush` returns when all are safe; `position` is where the output then stands."""
+
+    @property
+    def position(self) -> int: ...
+
+    def write(self, items: Sequence[tuple[bytes, bytes]]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def kafka_options(settings: Settings) -> dict[str, str]:
@@ -111,7 +124,10 @@ def check(settings: Settings) -> None:
     """
     settings.secret_listener_key()
     kafka_input(settings).partitions()
-    for topic in (settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic):
+    topics = [settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic]
+    if settings.plans is not None:
+        topics.append(settings.kafka_alerts_topic)
+    for topic in topics:
         KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
     connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout).close()
 

@@ -162,7 +162,7 @@ def flow(recompute: bool = False) -> Dataflow:
     return build(
         PixelSource(source, settings, key, stop),
         Sinks(
-            RedisSink(settings, source, recompute),
+            RedisSink(settings, source, recompute, lambda: TopicLines(settings, settings.kafka_alerts_topic)),
             topic(settings.kafka_rejected_topic),
             topic(settings.kafka_minutes_topic),
             topic(settings.kafka_credits_topic),

@@ -7,10 +7,10 @@ subscribers. So whoever takes over knows how far the log must have been replayed
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -23,9 +23,11 @@ from connectors.redis import (
     Row,
     RowStore,
     Superseded,
+    append,
     connect,
     emptied,
     mark,
+    read_rows,
 )
 from connectors.stream import ConnectError
 from flows import credits, ledger, rows
@@ -33,6 +35,8 @@ from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.errors import AudiopixelError, SettingsError
 from flows.metrics import instruments
+from flows.outputs import LineWriter
+from flows.pacing import Pacer
 from flows.settings import Settings, ms
 
 SCHEMA: Final = 1
@@ -60,6 +64,26 @@ PATIENCE_S: Final = 60.0
 
 LEDGER_SHARD: Final = -1
 CREDITS_SHARD: Final = -2
+
+
+ALERTS_KEPT: Final = 10_000
+
+
+class _Decoded(Mapping[tuple[str, str], list[Any]]):
+    """Packed rows, unpacked when asked for."""
+
+    def __init__(self, packed: dict[tuple[str, str], bytes]) -> None:
+        self._packed = packed
+
+    def __getitem__(self, key: tuple[str, str]) -> list[Any]:
+        values: list[Any] = msgspec.msgpack.decode(self._packed[key])
+        return values
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
 
 class Flush(NamedTuple):
@@ -93,6 +117,8 @@ class Publisher:
     partitions: Sequence[str]
     resumed: bool
     recompute: bool = False
+    pacer: Pacer | None = None
+    alerts_to: LineWriter | None = None
     clock_s: Callable[[], float] = time.time
     _client: Client | None = None
     _store: RowStore | None = None
@@ -104,6 +130,9 @@ class Publisher:
     _marked: str | None = None
     _retry_at_s: float = 0.0
     _pause_s: float = 0.0
+    _known: bool = False
+    _values: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    _alerts: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("publish")
@@ -170,6 +199,8 @@ class Publisher:
                 )
             return
         self._covered = {}
+        if self.pacer is not None:
+            self._pace(self.pacer, cut, flushes)
         if self.clock_s() >= self._retry_at_s:
             self._try(cut, rev)
         deadline_s = self.clock_s() + PATIENCE_S
@@ -180,6 +211,35 @@ class Publisher:
                 )
             time.sleep(min(0.2, self._pause_s))
             self._try(cut, rev)
+
+    def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> None:
+        """Put delivery into the rows of planned placements and their campaigns, which never expire."""
+        now_ms = int(self.clock_s() * 1000)
+        pacer.refresh(now_ms)
+        if not self._known:
+            self._known = True
+            keys = [row_key(self.settings.namespace, SCOPES[0], name) for name in pacer.book]
+            assert self._client is not None
+            try:
+                held = read_rows(self._client, keys, ["delivery.state"])
+            except RedisUnavailable:
+                self._known = False  # what readers were told is not known yet: no alert on a guess
+                return
+            pacer.states.update(
+                {name: row["delivery.state"] for name, row in zip(pacer.book, held, strict=True) if row}
+            )
+        for flush in flushes:
+            for row in flush.rows:
+                if row.scope in SCOPES[:2]:
+                    self._values[row.scope, row.name] = row.packed
+        changed = [row.name for flush in flushes for row in flush.rows if row.scope == SCOPES[0]]
+        images = _Decoded(self._values)
+        paced = pacer.pace(images, changed, cut.watermark_ms or now_ms)
+        for scope, name, values in paced.rows:
+            latest = self._images.get(row_key(self.settings.namespace, scope, name))
+            row = rows.Row(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))
+            self._take(self._row(row, cut.number)._replace(ttl_ms=None))
+        self._alerts += paced.alerts
 
     def _behind(self, cut: Cut) -> bool:
         """Whether an earlier execution has published more of the log than this one has read yet."""
@@ -258,6 +318,7 @@ class Publisher:
         )
         now_ms = int(self.clock_s() * 1000)
         meta = [SCHEMA, cut.watermark_ms, now_ms, version("audiopixel"), *self._conversions]
+        self._tell()
         landing = list(self._pending.values())
         placements = [row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"]
         message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
@@ -274,6 +335,18 @@ class Publisher:
         self._marked = run
         self._pending = {}
         instruments().flushed_rows.inc(len(landing))
+
+    def _tell(self) -> None:
+        """Alerts go out before the rows that show the new state: at least once, each with an id of its own."""
+        assert self._client is not None
+        key = f"{self.settings.namespace}:alerts"
+        while self._alerts:
+            alert = self._alerts[0]
+            if self.alerts_to is not None:
+                self.alerts_to.write([(alert["id"].encode(), msgspec.json.encode(alert))])
+                self.alerts_to.flush()
+            append(self._client, key, alert, ALERTS_KEPT)
+            self._alerts.pop(0)
 
     def close(self) -> None:
         """Let go of Redis."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     decisions_ttl: timedelta = Field(timedelta(days=7), description="how long the decision on a conversion can be explained")
     kafka_credits_topic: str = Field("conversion-credits", description="topic of the decisions on conversions, compactable")
 
+    plans: Path | None = Field(None, description="file of plans, CSV or JSON, read again when it changes")
+    under: float = Field(0.90, gt=0, description="delivery indicator below which a placement is under-delivering")
+    over: float = Field(1.10, gt=0, description="delivery indicator above which a placement is over-delivering")
+    delivery_grace: timedelta = Field(timedelta(minutes=15), description="from a flight's start in which delivery is not judged")
+    kafka_alerts_topic: str = Field("delivery-alerts", description="topic of the changes of delivery states")
+
     out_of_orderness: timedelta = Field(timedelta(seconds=10), description="how far the watermark stays behind the greatest event time")
     allowed_lateness: timedelta = Field(timedelta(minutes=10), description="how long a minute stays provisional after its end")
     horizon: timedelta = Field(timedelta(minutes=30), description="how long plays and events are remembered behind the watermark")
@@ -83,6 +89,12 @@ class Settings(BaseSettings):
 
     metrics_port: int = Field(9464, ge=0, le=65535, description="port of a worker's /metrics; further processes add their number; 0: none")
     metrics_host: str = Field("127.0.0.1", description="address that /metrics and the exporter listen on")
+
+    @model_validator(mode="after")
+    def _remembers_what_is_open(self) -> Settings:
+        if self.horizon < self.allowed_lateness + timedelta(minutes=1):
+            raise ValueError("horizon must be at least allowed_lateness and a minute, or an open minute could count a pixel twice")
+        return self
 
     @field_validator("timezone")
     @classmethod

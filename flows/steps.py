@@ -29,7 +29,7 @@ from flows.outputs import LineWriter
 from flows.pacing import Pacer, plan_file
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush, Publisher
 from flows.settings import Settings, ms
-from flows.shards import Late, Outcome, Pixels, PlayShard, RowBatch, TouchBatch
+from flows.shards import Late, Outcome, Pixels, PlayShard, RowBatch, TouchBatch, row_shard
 from flows.windows import RowShard
 
 
@@ -367,6 +367,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         )
         self._batches: list[RowBatch] = []
         self._credits: CreditBatch | None = None
+        self._plans, self._planned = plan_file(settings), ""
         if state is not None:
             shard, released = state
             self._shard.restore(shard)
@@ -388,6 +389,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
 
     def _cut(self) -> RowsOut:
         here, self._shard.index = self._batches[0].cut, self._batches[0].to
+        self._follow_plans()
         windows, due = self._shard.apply(here, self._batches, self._credits)
         self._batches, self._credits = [], None
         as_of_ms = self._shard.watermark_ms
@@ -395,6 +397,16 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         minutes = [message for some in due for message in rows.minute_messages(some, here.number, as_of_ms)]
         instruments().state_rows.labels(shard_key(self._shard.index)).set(len(self._shard.rows))
         return RowsOut(Flush(self._shard.index, here, changed), minutes)
+
+    def _follow_plans(self) -> None:
+        if self._plans is None:
+            return
+        self._plans.refresh(now_ms())
+        if self._planned != (version := str(self._plans.book.version)):
+            self._planned = version
+            for name, plan in self._plans.book.items():
+                if row_shard("placement", name, self._shard.shards) == self._shard.index:
+                    self._shard.plan(name, plan.start_ms)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's; nothing waits between cuts, since an epoch holds a cut whole."""

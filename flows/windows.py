@@ -1,0 +1,437 @@
+"""Minutes and windows: one shard of rows, a row being a placement or one of the things that placements roll up to.
+
+A pure core: the placement shards' increments in, at each tick the rows that changed and the minutes that are due. It owns the cells (row, minute),
+the totals of days and flights, and, by `flows.reach`, who was reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from flows.batches import SCOPES
+from flows.clock import Cut
+from flows.counts import BY_MINUTE, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.credits import CreditBatch, CreditCells
+from flows.frequency import new_frequency
+from flows.kernel import I64, U8, U32, U64, kernel, mixed
+from flows.reach import Distinct, Rolling
+from flows.shards import RowBatch, check_format
+
+FORMAT: Final = 1
+DIRTY, FINAL = 1, 2
+"""Flags of a cell: changed since it was last given out as a minute; given out for good."""
+
+
+@kernel
+def add_cells(
+    rows: U32, minutes: U32, deltas: I64, keys: U64, counts: I64, flags: U8, flight: I64, flight_from: I64, first_open: int
+) -> int:
+    """Add increments to cells and flights; returns how many cells are new. `first_open` guards what is final."""
+    mask = np.uint64(len(keys) - 1)
+    new = 0
+    for i in range(len(rows)):
+        key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minutes[i])) + np.uint64(1)
+        if np.int64(minutes[i]) < first_open:
+            return -1
+        slot = mixed(key, np.uint64(7)) & mask
+        while keys[slot] != key:
+            if keys[slot] == np.uint64(0):
+                keys[slot] = key
+                new += 1
+                break
+            slot = (slot + np.uint64(1)) & mask
+        flags[slot] |= np.uint8(1)
+        for column in range(20):
+            counts[slot, column] += deltas[i, column]
+            if column != 11 and np.int64(minutes[i]) >= flight_from[rows[i]]:
+                flight[rows[i], column] += deltas[i, column]
+    return new
+
+
+@kernel
+def window(
+    rows: I64, last: int, minutes: int, keys: U64, counts: I64, sums: I64, mature: I64, mature_before: int
+) -> None:
+    """Sums over the `minutes` minutes up to `last` of each of `rows`; `mature`: starts and completes of the minutes before `mature_before`."""
+    mask = np.uint64(len(keys) - 1)
+    for i in range(len(rows)):
+        for minute in range(last - minutes + 1, last + 1):
+            key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minute)) + np.uint64(1)
+            slot = mixed(key, np.uint64(7)) & mask
+            while keys[slot] != key and keys[slot] != np.uint64(0):
+                slot = (slot + np.uint64(1)) & mask
+            if keys[slot] != key:
+                continue
+            for column in range(20):
+                sums[i, column] += counts[slot, column]
+            if minute < mature_before:
+                mature[i, 0] += counts[slot, 1]
+                mature[i, 1] += counts[slot, 5]
+
+
+class Windows(NamedTuple):
+    """The numbers of some rows at one cut.
+
+    `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]` (rows,), for w in 5m, 1h, 1d, flight (no
+    `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS); `credits[row][w]` are what `flows.credits.COLUMNS` name, None for nothing;
+    `frequency[row]` are (2, classes) listeners and millionths of conversions, None for what is no campaign.
+    """
+
+    rows: list[tuple[str, str]]
+    labels: list[tuple[str | None, ...]]
+    latest: I64
+    sums: tuple[I64, I64, I64, I64]
+    mature: tuple[I64, I64]
+    reach: tuple[I64, I64, I64, I64]
+    totals: I64
+    credits: list[list[I64 | None]]
+    frequency: list[I64 | None]
+
+
+class Minutes(NamedTuple):
+    """Placements' minutes that are due at a cut: ids, minutes since the epoch, counts, credits (None for nothing), whether final."""
+
+    placements: list[str]
+    minutes: list[int]
+    counts: I64
+    credits: list[I64 | None]
+    final: bool
+
+
+@dataclass
+class RowShard:
+    """The rows of one shard.
+
+    Args:
+        index, shards: which of how many.
+        lateness_ms, mature_ms: see `flows.settings`.
+        day_of: calendar day number of a minute since the epoch, in the configured zone.
+        minutes_every: least ticks between two provisional values of a minute; 0: minutes are not wanted.
+    """
+
+    index: int
+    shards: int
+    lateness_ms: int
+    mature_ms: int
+    day_of: Callable[[int], int]
+    minutes_every: int = 0
+    watermark_ms: int = 0
+    first_open: int = 0
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    labels: dict[int, list[tuple[int, str] | None]] = field(default_factory=dict)
+    days: dict[int, tuple[I64, Distinct]] = field(default_factory=dict)
+    reached: Distinct = field(default_factory=Distinct)
+    rolling: Rolling = field(default_factory=Rolling)
+
+    def __post_init__(self) -> None:
+        self.numbers: dict[tuple[str, str], int] = {}
+        self.keys = np.zeros(256, np.uint64)
+        self.counts = np.zeros((256, MINUTE_COUNTS), np.int64)
+        self.flags = np.zeros(256, np.uint8)
+        self.given = np.zeros(256, np.int64)
+        self.used = 0
+        self.credits = CreditCells()
+        self.frequency: dict[int, I64] = {}
+        self.flight = np.zeros((64, MINUTE_COUNTS), np.int64)
+        self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
+        self.latest = np.zeros(64, np.int64)
+        self.flight_from = np.zeros(64, np.int64)
+        self.dirty = np.zeros(64, bool)
+        self.is_placement = np.zeros(64, bool)
+
+    @property
+    def final_through_ms(self) -> int:
+        """Everything before it is final."""
+        return self.first_open * 60_000
+
+    def apply(
+        self, cut: Cut, batches: Sequence[RowBatch], credits: CreditBatch | None = None
+    ) -> tuple[Windows | None, list[Minutes]]:
+        """Take in what all placement shards and the credit book sent for one cut; returns the rows that changed by it, and the minutes due."""
+        before = self.watermark_ms // 60_000
+        self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
+        minute = self.watermark_ms // 60_000
+        if minute > before:
+            self.rolling.advance(minute)
+        self._add(batches)
+        if credits is not None:
+            self._credit(credits)
+        if minute > before or cut.ended:
+            self._turn(before, minute, cut.ended)
+        due = self._due(cut)
+        if minute > before or cut.ended:
+            self._forget(minute)
+        if cut.ended:
+            self.touch_all()  # all rows say that they are final
+        changed = np.nonzero(self.dirty[: len(self.rows)])[0]
+        self.dirty[:] = False
+        return (self.numbers_of(changed) if len(changed) else None), due
+
+    def _add(self, batches: Sequence[RowBatch]) -> None:
+        where = [np.fromiter(map(self._number, batch.rows), np.uint32, len(batch.rows)) for batch in batches]
+        for batch, rows in zip(batches, where, strict=True):
+            self.dirty[rows] = True
+            self.latest[rows] = np.maximum(self.latest[rows], batch.latest)
+            for row, ts, combo in batch.labels:
+                self._label(int(rows[row]), ts, combo[1:])
+        rows = _joined([of[batch.cell_rows] for batch, of in zip(batches, where, strict=True)])
+        minutes = _joined([batch.cell_minutes for batch in batches])
+        deltas = _joined([batch.cell_counts for batch in batches])
+        if len(rows):
+            self._add_cells(rows, minutes, deltas)
+        total_rows = _joined([of[batch.total_rows] for batch, of in zip(batches, where, strict=True)])
+        if len(total_rows):
+            np.add.at(self.totals, total_rows, _joined([batch.total_counts for batch in batches]))
+        touch_rows = _joined([of[batch.touch_rows] for batch, of in zip(batches, where, strict=True)])
+        if len(touch_rows):
+            touched = _joined([batch.touch_minutes for batch in batches]).astype(np.int64)
+            who = _joined([batch.touch_who for batch in batches])
+            flown = touched >= self.flight_from[touch_rows]
+            self.reached.add(touch_rows[flown], who[flown], len(self.rows))
+            self.rolling.add(touch_rows, touched, who, len(self.rows))
+            for day, these in self._by_day(touched):
+                self._day(day)[1].add(touch_rows[these], who[these], len(self.rows))
+
+    def _credit(self, batch: CreditBatch) -> None:
+        """Add decided conversions to their minutes, which become final only after this."""
+        for name, place, listeners, millionths in batch.frequency:
+            row = self._number(name)
+            self.dirty[row] = True
+            self.frequency.setdefault(row, new_frequency())[:, place] += (listeners, millionths)
+        if not len(batch.at):
+            return
+        rows = np.fromiter(map(self._number, batch.rows), np.uint32, len(batch.rows))
+        at = rows[batch.at]
+        self.dirty[rows] = True
+        places = np.unique(np.stack([at, batch.minutes]), axis=1)
+        nothing = np.zeros((places.shape[1], MINUTE_COUNTS), np.int64)
+        self._add_cells(np.ascontiguousarray(places[0]), np.ascontiguousarray(places[1]), nothing)
+        entries = zip(at.tolist(), batch.minutes.tolist(), batch.columns.tolist(), batch.amounts.tolist(), strict=True)
+        for row, minute, column, amount in entries:
+            self.credits.add(row, minute, self.day_of(minute), column, amount)
+
+    def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
+        while (self.used + len(rows)) * 4 > len(self.keys) * 3:
+            self._rebuild(np.ones(len(self.keys), bool), 2 * len(self.keys))
+        new = add_cells(rows, minutes, deltas, self.keys, self.counts, self.flags, self.flight, self.flight_from, self.first_open)
+        assert new >= 0, "a final minute was changed"
+        self.used += new
+        for day, these in self._by_day(minutes.astype(np.int64)):
+            by_day = deltas[these]
+            by_day[:, REPAIRED] = by_day[:, CONSENTED_PLAYS + 1 :] = 0
+            np.add.at(self._day(day)[0], rows[these], by_day)
+
+    def _by_day(self, minutes: I64) -> list[tuple[int, Any]]:
+        """(day, which of `minutes` are in it), without the days that are over."""
+        unique, inverse = np.unique(minutes, return_inverse=True)
+        days = np.array([self.day_of(minute) for minute in unique.tolist()])
+        today = self.day_of(self.watermark_ms // 60_000)
+        return [(day, days[inverse] == day) for day in np.unique(days).tolist() if day >= today]
+
+    def _day(self, day: int) -> tuple[I64, Distinct]:
+        counts, reached = self.days.get(day) or (np.zeros((0, MINUTE_COUNTS), np.int64), Distinct())
+        if len(counts) < len(self.latest):
+            more = np.zeros((len(self.latest) - len(counts), MINUTE_COUNTS), np.int64)
+            counts = np.concatenate([counts, more])
+        self.days[day] = (counts, reached)
+        return self.days[day]
+
+    def _number(self, row: tuple[str, str]) -> int:
+        number = self.numbers.get(row)
+        if number is None:
+            number = self.numbers[row] = len(self.rows)
+            self.rows.append(row)
+            if number == len(self.latest):
+                for name in ("flight", "totals", "latest", "flight_from", "dirty", "is_placement"):
+                    old = getattr(self, name)
+                    setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
+            self.is_placement[number] = row[0] == SCOPES[0]
+        return number
+
+    def _label(self, row: int, ts: int, names: Sequence[str | None]) -> None:
+        """A label is the value with the latest event time; of two with the same, the greater."""
+        labels = self.labels.setdefault(row, [None] * len(names))
+        for place, name in enumerate(names):
+            if name is not None and (labels[place] is None or (ts, name) > labels[place]):  # type: ignore[operator]  # not None here
+                labels[place] = (ts, name)
+
+    def _turn(self, before: int, minute: int, ended: bool) -> None:
+        """The watermark has entered another minute: rolling windows move, days end, minutes become final."""
+        placed = self.keys != 0
+        rows, minutes = _split(self.keys[placed])
+        self.dirty[rows[minutes >= before - 60]] = True
+        today = self.day_of(minute)
+        for day in [day for day in self.days if day < today]:
+            self.dirty[: len(self.days[day][0])] |= self.days[day][0].any(axis=1)
+            del self.days[day]
+        open_from = max(self.first_open, (self.watermark_ms - self.lateness_ms) // 60_000)
+        if ended:
+            open_from = max([minute + 1, *(minutes + 1).tolist()])
+        self.first_open = open_from
+        slots = np.nonzero(placed)[0]
+        closing = slots[(minutes < open_from) & (self.flags[slots] & FINAL == 0)]
+        self.flags[closing] |= DIRTY | FINAL
+        closed_rows, closed_minutes = _split(self.keys[closing])
+        settled = np.zeros((len(closing), MINUTE_COUNTS), np.int64)
+        settled[:, REPAIRED] = self.counts[closing, REPAIRED]
+        for code in (6, 7):
+            settled[:, code] = self.counts[closing, code + HELD]
+        moved = settled.any(axis=1)
+        flown = moved & (closed_minutes >= self.flight_from[closed_rows])
+        np.add.at(self.flight, closed_rows[flown], settled[flown])
+        for code in (6, 7):
+            np.subtract.at(self.flight[:, code + HELD], closed_rows[flown], settled[flown, code])
+        for day, these in self._by_day(closed_minutes[moved]):
+            np.add.at(self._day(day)[0], closed_rows[moved][these], settled[moved][these])
+        self.dirty[closed_rows] = True
+
+    def _due(self, cut: Cut) -> list[Minutes]:
+        if not self.minutes_every:
+            return []
+        slots = np.nonzero(self.flags & DIRTY)[0]
+        rows, _ = _split(self.keys[slots])
+        slots = slots[self.is_placement[rows]]
+        final = self.flags[slots] & FINAL != 0
+        waited = cut.number - self.given[slots] >= self.minutes_every
+        due = []
+        for some, is_final in ((slots[final], True), (slots[~final & waited], False)):
+            if len(some):
+                rows, minutes = _split(self.keys[some])
+                names = [self.rows[row][1] for row in rows.tolist()]
+                credits = [self.credits.of(*place) for place in zip(rows.tolist(), minutes.tolist(), strict=True)]
+                due.append(Minutes(names, minutes.tolist(), self.counts[some], credits, is_final))
+                self.flags[some] &= ~np.uint8(DIRTY)
+                self.given[some] = cut.number
+        return due
+
+    def _forget(self, minute: int) -> None:
+        """Drop the cells that are final and out of every rolling window."""
+        self.credits.forget(min(self.first_open, minute - 60), self.day_of(minute))
+        _, minutes = _split(self.keys)
+        self._rebuild((self.keys != 0) & ((minutes >= min(self.first_open, minute - 60)) | (self.flags & FINAL == 0)))
+
+    def _rebuild(self, kept: Any, room: int = 0) -> None:
+        old = np.nonzero(kept & (self.keys != 0))[0]
+        capacity = max(256, room)
+        while len(old) * 2 > capacity:
+            capacity *= 2
+        keys, counts = np.zeros(capacity, np.uint64), np.zeros((capacity, MINUTE_COUNTS), np.int64)
+        flags, given = np.zeros(capacity, np.uint8), np.zeros(capacity, np.int64)
+        _move(self.keys[old], self.counts[old], self.flags[old], self.given[old], keys, counts, flags, given)
+        self.keys, self.counts, self.flags, self.given, self.used = keys, counts, flags, given, len(old)
+
+    def plan(self, placement: str, start_ms: int) -> None:
+        """A planned placement's flight starts with the minute of its plan's start; minutes that are final by now stay as they were counted."""
+        row = self._number((SCOPES[0], placement))
+        start = start_ms // 60_000
+        if start >= self.first_open and start != self.flight_from[row]:
+            rows, minutes = _split(self.keys)
+            flown = (self.keys != 0) & (rows == row) & (minutes >= start)
+            self.flight[row] = self.counts[flown].sum(axis=0)
+            self.flight[row, REPAIRED] = 0
+        self.flight_from[row] = start
+
+    def touch_all(self) -> None:
+        """Give every row out at the next cut: after a resume, when what readers have is not known."""
+        self.dirty[: len(self.rows)] = True
+
+    def numbers_of(self, rows: I64) -> Windows:
+        """The present numbers of `rows`."""
+        minute = self.watermark_ms // 60_000
+        mature_before = (self.watermark_ms - self.mature_ms) // 60_000
+        sums = [np.zeros((len(rows), MINUTE_COUNTS), np.int64) for _ in range(2)]
+        mature = [np.zeros((len(rows), 2), np.int64) for _ in range(2)]
+        for place, minutes in enumerate((5, 60)):
+            window(rows, minute, minutes, self.keys, self.counts, sums[place], mature[place], mature_before)
+        today, reached_today = self._day(self.day_of(minute))
+        short, long = self.rolling.reach(rows)
+        none: tuple[str | None, ...] = (None,) * (len(SCOPES) - 1)
+        return Windows(
+            [self.rows[row] for row in rows.tolist()],
+            [
+                tuple(label and label[1] for label in self.labels[row]) if row in self.labels else none
+                for row in rows.tolist()
+            ],
+            self.latest[rows],
+            (sums[0], sums[1], today[rows], self.flight[rows]),
+            (mature[0], mature[1]),
+            (short, long, reached_today.reach(rows), self.reached.reach(rows)),
+            self.totals[rows],
+            [self.credits.windows(row, minute, self.day_of(minute)) for row in rows.tolist()],
+            [self.frequency.get(row) for row in rows.tolist()],
+        )
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state with its format's version."""
+        rows = len(self.rows)
+        placed = np.nonzero(self.keys)[0]
+        return (
+            FORMAT,
+            self.shards,
+            self.watermark_ms,
+            self.first_open,
+            self.rows,
+            self.labels,
+            tuple(array[placed].tobytes() for array in (self.keys, self.counts, self.flags, self.given)),
+            tuple(array[:rows].tobytes() for array in (self.flight, self.totals, self.latest, self.flight_from)),
+            [(day, counts.tobytes(), reached.snapshot()) for day, (counts, reached) in self.days.items()],
+            self.reached.snapshot(),
+            self.rolling.snapshot(),
+            self.credits.snapshot(),
+            {row: counts.tolist() for row, counts in self.frequency.items()},
+        )
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again, with every row to be given out anew.
+
+        Raises:
+            StateError: another format's, or made for another number of shards.
+        """
+        check_format("rows", state, FORMAT, self.shards)
+        _, _, self.watermark_ms, self.first_open, rows, labels, cells, totals, days, reached, rolling, credits, frequency = state
+        for scope, name in rows:
+            self._number((scope, name))
+        self.labels = {row: list(of) for row, of in labels.items()}
+        self.keys = np.frombuffer(cells[0], np.uint64).copy()
+        self.counts = np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy()
+        self.flags, self.given = np.frombuffer(cells[2], np.uint8).copy(), np.frombuffer(cells[3], np.int64).copy()
+        self._rebuild(np.ones(len(self.keys), bool))
+        for name, packed in zip(("flight", "totals", "latest", "flight_from"), totals, strict=True):
+            array = getattr(self, name)
+            array[: len(rows)] = np.frombuffer(packed, np.int64).reshape((len(rows), *array.shape[1:]))
+        self.days = {
+            day: (np.frombuffer(counts, np.int64).reshape(-1, MINUTE_COUNTS).copy(), Distinct.restored(of))
+            for day, counts, of in days
+        }
+        self.reached, self.rolling = Distinct.restored(reached), Rolling.restored(rolling)
+        self.credits = CreditCells.restored(credits)
+        self.frequency = {row: np.array(counts, np.int64) for row, counts in frequency.items()}
+        self.touch_all()
+
+
+@kernel
+def _move(
+    old: U64, old_counts: I64, old_flags: U8, old_given: I64, keys: U64, counts: I64, flags: U8, given: I64
+) -> None:
+    mask = np.uint64(len(keys) - 1)
+    for i in range(len(old)):
+        slot = mixed(old[i], np.uint64(7)) & mask
+        while keys[slot] != np.uint64(0):
+            slot = (slot + np.uint64(1)) & mask
+        keys[slot], flags[slot], given[slot] = old[i], old_flags[i], old_given[i]
+        for column in range(counts.shape[1]):
+            counts[slot, column] = old_counts[i, column]
+
+
+def _split(keys: U64) -> tuple[I64, I64]:
+    """Rows and minutes of cell keys."""
+    packed = keys - np.uint64(1)
+    return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def _joined(arrays: list[Any]) -> Any:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

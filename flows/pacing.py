@@ -1,0 +1,137 @@
+"""Pacing of what is published: the delivery fields of planned placements and their campaigns, and the alerts when a state changes.
+
+It works where all rows of a flush come together, so that a campaign's pacing is of the same cut as its placements'. The plans are one file, looked at
+once a flush; while it is gone or broken the last good version stays in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from flows.delivery import Delivery, Thresholds, pace, pace_campaign, state_change
+from flows.planfiles import PlanFile
+from flows.plans import Plan, PlanBook
+from flows.rows import DELIVERY, FIELDS, LABELS, decimal, empty
+from flows.settings import Settings
+
+IMPRESSIONS: Final = FIELDS.index("flight.impressions")
+LAST_HOUR: Final = FIELDS.index("1h.impressions")
+CONVERSIONS: Final = FIELDS.index("flight.conversions")
+VALUE: Final = FIELDS.index("flight.conversion_value")
+DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])
+CAMPAIGN: Final = FIELDS.index(LABELS[0])
+AS_OF: Final = FIELDS.index("as_of_ms")
+
+Values = list[Any]
+
+
+class Paced(NamedTuple):
+    """Rows with new delivery fields, as (scope, name, values), and the alerts of changed states."""
+
+    rows: list[tuple[str, str, Values]]
+    alerts: list[dict[str, str]]
+
+
+def plan_file(settings: Settings) -> PlanFile | None:
+    """The file of plans that the settings name."""
+    return None if settings.plans is None else PlanFile(settings.plans)
+
+
+@dataclass
+class Pacer:
+    """Delivery of every planned placement.
+
+    Args:
+        file: of the plans.
+        states: the state of each placement that readers know of.
+    """
+
+    file: PlanFile
+    thresholds: Thresholds
+    states: dict[str, str] = field(default_factory=dict)
+    _deliveries: dict[str, Delivery] = field(default_factory=dict)
+    _campaigns: dict[str, str] = field(default_factory=dict)
+    _minute: int = -1
+    _version: str = ""
+
+    @property
+    def book(self) -> PlanBook:
+        """The plans in force."""
+        return self.file.book
+
+    def refresh(self, now_ms: int) -> None:
+        """Look at the file; what is wrong with it is logged, once."""
+        for problem in self.file.refresh(now_ms):
+            structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
+
+    def pace(self, images: Mapping[tuple[str, str], Values], changed: Iterable[str], now_ms: int) -> Paced:
+        """Pace the placements that changed, or all of them when a minute or the plans have turned.
+
+        Args:
+            images: values of the latest rows, by scope and name.
+            changed: placements whose row changed since the last call.
+            now_ms: watermark of the rows; the wall clock while there is none.
+        """
+        version = str(self.book.version)
+        every = now_ms // 60_000 != self._minute or version != self._version
+        self._minute, self._version = now_ms // 60_000, version
+        names = list(self.book) if every else [name for name in changed if name in self.book]
+        if every:
+            self._deliveries = {name: of for name, of in self._deliveries.items() if name in self.book}
+        rows, alerts, campaigns = [], [], set()
+        for name in names:
+            plan = self.book[name]
+            values = list(images.get(("placement", name)) or empty(now_ms))
+            delivery = pace(plan, values[IMPRESSIONS] or 0, values[LAST_HOUR] or 0, now_ms, self.thresholds)
+            campaign = plan.campaign_id or values[CAMPAIGN]
+            values[CAMPAIGN] = values[CAMPAIGN] or campaign
+            alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
+            if alert is not None:
+                alerts.append(alert)
+            self.states[name] = delivery.state
+            self._deliveries[name] = delivery
+            if campaign:
+                self._campaigns[name] = campaign
+                campaigns.add(campaign)
+            values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = _shown(delivery, plan, values)
+            values[AS_OF] = now_ms
+            rows.append(("placement", name, values))
+        for campaign in sorted(campaigns):
+            parts = [of for name, of in self._deliveries.items() if self._campaigns.get(name) == campaign]
+            values = list(images.get(("campaign", campaign)) or empty(now_ms))
+            values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = _shown(
+                pace_campaign(parts, self.thresholds), None, values
+            )
+            rows.append(("campaign", campaign, values))
+        return Paced(rows, alerts)
+
+
+def _shown(delivery: Delivery, plan: Plan | None, values: Values) -> Values:
+    """The values of `DELIVERY`."""
+
+    def number(value: float | None) -> str | None:
+        return None if value is None else decimal(value)
+
+    target = cost = per_acquisition = return_on_spend = None
+    if plan is not None:
+        target = number(plan.target_completion_rate)
+        if plan.cpm_micros is not None:
+            cost = (values[IMPRESSIONS] or 0) * plan.cpm_micros / 1e9
+            conversions = float(values[CONVERSIONS] or 0)
+            per_acquisition = number(cost / conversions) if conversions else None
+            return_on_spend = number((values[VALUE] or 0) / 1e6 / cost) if cost else None
+    return [
+        delivery.booked,
+        number(delivery.expected),
+        number(delivery.indicator),
+        delivery.state,
+        number(delivery.projected),
+        number(delivery.required_rate),
+        target,
+        per_acquisition,
+        return_on_spend,
+    ]
