@@ -179,7 +179,7 @@ class PlanFile:
         self._looked_ms = now_ms
         try:
             status = self.path.stat()
-            found = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+            found = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
             before, self._seen = self._seen, found
             if found == self._read:
                 self._trouble = None

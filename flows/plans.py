@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
-from math import gcd
+from math import lcm
 from typing import Any, Final, NoReturn
 from zoneinfo import ZoneInfo
 
@@ -296,14 +296,11 @@ def _curve(value: Any) -> Curve:
         _decimal(weight.strip() if isinstance(weight, str) else weight).as_integer_ratio()
         for weight in weights
     ]
-    whole = 1
-    for _, denominator in ratios:
-        whole = whole * denominator // gcd(whole, denominator)
-    numbers = [numerator * whole // denominator for numerator, denominator in ratios]
-    common = gcd(*numbers)
-    if not common:
+    whole = lcm(*(denominator for _, denominator in ratios))
+    numbers = tuple(numerator * whole // denominator for numerator, denominator in ratios)
+    if not any(numbers):
         raise ValueError("takes weights that are not all 0")
-    return tuple(number // common for number in numbers)
+    return numbers
 
 
 def _pauses(value: Any, moment: Callable[[Any], int]) -> tuple[tuple[int, int], ...]:

@@ -89,10 +89,15 @@ def test_a_pause_shifts_what_is_due_by_its_length(at: int, length: int, curve: C
     assert f(paused, pause[0]) == f(paused, pause[1]) == f(plain, pause[0])
 
 
-@pytest.mark.parametrize(("x", "due"), [(0, 0), (0.25, 0.3125), (0.5, 0.625), (0.75, 0.8125), (1, 1)])
-def test_a_frontloaded_flight_is_a_quarter_ahead_at_its_half(x: float, due: float) -> None:
-    flight = Flight(START_MS, START_MS + DAY_MS, (), "frontloaded")
-    assert f(flight, START_MS + round(x * DAY_MS)) == Fraction(due)
+@pytest.mark.parametrize(
+    ("tenths", "due"), [(0, 0), (2, 0.25), (4, 0.5), (5, 0.625), (6, 0.7), (8, 0.85), (10, 1)]
+)
+def test_a_frontloaded_flight_is_a_quarter_ahead_up_to_its_half(tenths: int, due: float) -> None:
+    even = Flight(START_MS, START_MS + DAY_MS)
+    frontloaded = Flight(START_MS, START_MS + DAY_MS, (), "frontloaded")
+    now_ms = START_MS + tenths * DAY_MS // 10
+    assert f(even, now_ms) == Fraction(tenths, 10)
+    assert f(frontloaded, now_ms) == Fraction(str(due))
 
 
 @pytest.mark.parametrize(
@@ -133,10 +138,12 @@ def test_hours_weigh_by_their_local_name_on_both_sides_of_a_change_of_clocks() -
 
 
 def test_a_flight_of_years_meets_every_change_of_clocks() -> None:
-    flight = Flight(
-        ms("2024-01-01T00:00+00:00"), ms("2029-01-01T00:00+00:00"), (), tuple(range(24)), "Europe/London"
-    )
-    days = flight.total_ms // DAY_MS
-    assert days == 366 + 365 * 3 + 366
-    springs, autumns = 5, 5
-    assert flight.total_weight == (days * sum(range(24)) - springs * 1 + autumns * 1) * HOUR_MS
+    morning = tuple(int(hour == 8) for hour in range(24))
+    start_ms, end_ms = ms("2024-01-01T00:00+00:00"), ms("2028-07-01T00:00+01:00")
+    flight = Flight(start_ms, end_ms, (), morning, "Europe/London")
+    days = 366 + 3 * 365 + 182
+    assert flight.total_ms == days * DAY_MS - HOUR_MS
+    assert flight.total_weight == days * HOUR_MS
+    assert f(flight, ms("2028-06-30T08:00+01:00")) == Fraction(days - 1, days)
+    assert f(flight, ms("2028-06-30T09:00+01:00")) == 1
+    assert f(flight, ms("2026-01-01T08:30+00:00")) == Fraction(2 * (366 + 365) + 1, 2 * days)

@@ -200,6 +200,18 @@ def test_the_last_good_plans_stay_while_the_file_is_gone_and_it_is_told_once(tmp
     assert len(clocked.look(3)) == 1
 
 
+def test_a_file_that_is_gone_again_is_told_again_though_it_came_back_untouched(tmp_path: Path) -> None:
+    here, away = tmp_path / "here", tmp_path / "away"
+    here.mkdir()
+    clocked = Clocked(written(here / "plans.csv", HEADER + GOOD))
+    assert clocked.look() == []
+    for _ in range(2):
+        here.rename(away)
+        assert len(clocked.look(2)) == 1
+        away.rename(here)
+        assert clocked.look(2) == []
+
+
 def test_the_last_good_plans_stay_while_the_file_is_broken_and_it_is_told_once(tmp_path: Path) -> None:
     path = written(tmp_path / "plans.csv", HEADER + GOOD)
     clocked = Clocked(path)

@@ -125,6 +125,8 @@ def test_json_and_text_make_the_same_plan() -> None:
         ("pauses", "2026-11-02T01:00/2026-11-02T02:00", "no offset"),
         ("pauses", "2026-11-02T02:00Z/2026-11-02T01:00Z", "ends before"),
         ("pauses", "2025-11-02T01:00Z/2025-11-02T02:00Z", "outside of the flight"),
+        ("pauses", "2026-11-01T00:00Z/2026-11-02T00:00Z", "outside of the flight"),
+        ("pauses", "2026-11-03T00:00Z/2026-11-04T00:00Z", "outside of the flight"),
         ("pauses", "2026-11-01T00:00Z/2026-11-04T00:00Z", "nothing of the flight"),
         ("blocked_categories", "IAB26,IAB7", "category ids"),
         ("blocked_categories", {"IAB26": 1}, "category ids"),
