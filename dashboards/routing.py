@@ -1,0 +1,61 @@
+"""Who hears of which alert: Alertmanager's configuration.
+
+While the numbers are old or short, the pipeline's alerts silence those about delivery, which would be about
+the pipeline too; brand safety is silenced by nothing. Nothing delivered says all that under-delivery would.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+
+from dashboards.rules import duration, to_text
+
+BLINDING: Final = (
+    "AudiopixelPipelineDown",
+    "AudiopixelPipelineStalled",
+    "AudiopixelPipelineLagging",
+    "AudiopixelPipelineRejecting",
+    "AudiopixelRedisFailing",
+)
+"""Alerts under which delivery cannot be judged."""
+
+
+def alertmanager(
+    webhook: str | None = None,
+    *,
+    group_wait: timedelta = timedelta(seconds=30),
+    group_interval: timedelta = timedelta(minutes=5),
+) -> str:
+    """The configuration, as YAML.
+
+    Args:
+        webhook: URL that both receivers post to; None: alerts are seen in Alertmanager alone.
+        group_wait: for further alerts of a group before the first message.
+        group_interval: least time between two messages about a group.
+    """
+    hooks: dict[str, Any] = {"webhook_configs": [{"url": webhook, "send_resolved": True}]} if webhook else {}
+    return to_text(
+        {
+            "route": {
+                "receiver": "operators",
+                "group_by": ["alertname", "campaign"],
+                "group_wait": duration(group_wait),
+                "group_interval": duration(group_interval),
+                "repeat_interval": "12h",
+                "routes": [{"matchers": ['area=~"delivery|safety"'], "receiver": "traders"}],
+            },
+            "inhibit_rules": [
+                {
+                    "source_matchers": [f'alertname=~"{"|".join(BLINDING)}"'],
+                    "target_matchers": ['area="delivery"'],
+                },
+                {
+                    "source_matchers": ['alertname="AudiopixelNotDelivering"'],
+                    "target_matchers": ['alertname="AudiopixelUnderDelivery"'],
+                    "equal": ["placement"],
+                },
+            ],
+            "receivers": [{"name": "operators", **hooks}, {"name": "traders", **hooks}],
+        }
+    )
