@@ -7,9 +7,10 @@ order that the specification of events sets: malformed, invalid id or event, unk
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -56,7 +57,13 @@ MALFORMED, INVALID, UNKNOWN_EVENT, TOO_LATE = REASONS = ("malformed", "invalid",
 
 _MACRO = re.compile(r"\[[^\[\]]*\]|%5B.*%5D|\$\{[^{}]*\}|\{[^{}]*\}|@[^@]*@|-[12]", re.IGNORECASE | re.DOTALL)
 _SUSPECT = frozenset("[%${@-")
-_MAX_MICROS = 2**63 - 1
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+_EPOCH = datetime(1970, 1, 1)
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_CURRENCY = re.compile("[A-Z]{3}")
+"""The form of an ISO 4217 code."""
 
 
 def absent(text: str | None) -> bool:
@@ -73,11 +80,11 @@ Id = Annotated[str, msgspec.Meta(max_length=128)]
 
 
 class Conversion(msgspec.Struct, gc=False):
-    """What a listener did; `value` is exact."""
+    """What a listener did; `value` is its text, so that it stays exact."""
 
     type: str
     order_id: Id | None = None
-    value: Decimal | None = None
+    value: msgspec.Raw = msgspec.Raw(b"null")
     currency: str | None = None
 
 
@@ -130,30 +137,47 @@ def epoch_ms(value: int | str, field: str) -> int:
     """
     if isinstance(value, int):
         return value
+    match = _RFC3339.fullmatch(value)
     try:
-        moment = msgspec.convert(value, datetime)
-    except msgspec.ValidationError:
+        if match is None:
+            raise Invalid(field)
+        day, clock, second, fraction, offset = match.groups()
+        leap = second == "60"
+        # Not by a conversion to UTC, which raises where that would be outside the years 1 to 9999.
+        since = datetime.fromisoformat(f"{day}T{clock}{'59' if leap else second}") - _EPOCH
+        away = datetime.fromisoformat(f"1970-01-01T00:00:00{offset.upper()}").utcoffset()
+    except ValueError:
         raise Invalid(field) from None
-    offset = moment.utcoffset()
-    if offset is None:
-        raise Invalid(field)
-    # Not by astimezone, which raises where UTC would be outside the years 1 to 9999.
-    since = moment.replace(tzinfo=None) - datetime(1970, 1, 1) - offset
-    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+    assert away is not None, "the pattern asks for an offset"
+    since += timedelta(seconds=leap) - away
+    return since.days * 86_400_000 + since.seconds * 1000 + int(((fraction or "") + "000")[:3])
 
 
-def micros(value: Decimal | None) -> int | None:
-    """Integer millionths of an exact decimal, half-even.
+def micros(raw: msgspec.Raw) -> int | None:
+    """Integer millionths, half-even, of a JSON number or of a string that holds one; None where it is absent.
 
     Raises:
-        Invalid: not a finite number, or beyond 64 bits of millionths.
+        Invalid: neither, or beyond 64 bits of millionths.
     """
-    if value is None:
+    text = bytes(raw).decode()
+    if text == "null":
         return None
-    if not value.is_finite() or value.adjusted() > 18:
+    if text.startswith('"'):
+        told: str = msgspec.json.decode(text)
+        if absent(told):
+            return None
+        text = told
+    if not _DECIMAL.fullmatch(text):
         raise Invalid("conversion.value")
-    number = int(value.scaleb(6).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
-    if abs(number) > _MAX_MICROS:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:  # an exponent beyond any machine
+        raise Invalid("conversion.value") from None
+    if value.adjusted() > 12:
+        raise Invalid("conversion.value")
+    with localcontext(prec=MAX_MESSAGE_BYTES):
+        number = int(value.scaleb(6).to_integral_value(ROUND_HALF_EVEN))
+    if not -(2**63) <= number < 2**63:
         raise Invalid("conversion.value")
     return number
 
@@ -169,6 +193,9 @@ def check_conversion(event: Event) -> Conversion:
         raise Invalid("conversion")
     if conversion.type not in CONVERSION_TYPES:
         raise Invalid("conversion.type")
+    currency = present(conversion.currency)
+    if currency is not None and not _CURRENCY.fullmatch(currency):
+        raise Invalid("conversion.currency")
     micros(conversion.value)
     return conversion
 
@@ -181,6 +208,20 @@ class Rejection(msgspec.Struct, frozen=True):
     kept: dict[str, Any]
 
 
+def _document(raw: bytes) -> Any:
+    """Any JSON, also with a number that no machine type holds, which msgspec takes for no JSON at all."""
+    try:
+        return _decode_any(raw)
+    except msgspec.DecodeError as error:
+        if "out of range" not in str(error):
+            raise
+    return json.loads(raw, parse_float=str, parse_constant=_refused)
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def explain(raw: bytes, suspect: str = "?") -> Rejection:
     """Why `raw`, which was refused, is rejected; `suspect` is the field that was stumbled on, if any."""
     malformed = Rejection(MALFORMED, None, {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
@@ -188,8 +229,8 @@ def explain(raw: bytes, suspect: str = "?") -> Rejection:
         return malformed
     try:
         raw.decode()
-        document = _decode_any(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        document = _document(raw)
+    except (ValueError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return malformed
     if not isinstance(document, dict):
         return malformed

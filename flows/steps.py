@@ -21,6 +21,7 @@ from flows.attribution import Decided, ListenerShard, Rules
 from flows.batches import COLUMNS, ConversionPixel, Decoder
 from flows.clock import ENDED, Cut, PartitionClock, Tick, cut
 from flows.credits import CreditBatch, CreditBook
+from flows.errors import StateError
 from flows.intake import Intake, Output, Receipt, position_of
 from flows.ledger import Ledger
 from flows.delivery import Thresholds
@@ -187,6 +188,11 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             self._shard.restore(shard)
             self._aligner.restore((*at, {sender: [_thawed(one) for one in queue] for sender, queue in held.items()}))
             self._ticks = {tick[0]: Tick(*tick) for tick in ticks}
+            if self._aligner.released == ENDED:
+                raise StateError(
+                    "this recovery store is of logs that were replayed to their end, and nothing final changes: "
+                    "give another recovery directory, and --recompute to count the logs anew"
+                )
 
     def on_batch(self, values: list[ForShard]) -> tuple[Iterable[PlaysOut], bool]:
         """Pixels into the shard; a cut out of it when every partition has ticked."""
