@@ -173,7 +173,8 @@ def test_the_state_is_the_first_that_holds(
 @pytest.mark.parametrize(
     ("delivered", "last_hour", "state"),
     [
-        (0, 10**6, "under"), (449, 10**6, "under"), (450, 10**6, "on_track"), (450, 4, "at_risk"), (520, 4, "on_track"), (519, 4, "at_risk"),
+        (0, 10**6, "under"), (449, 10**6, "under"), (450, 10**6, "on_track"), (450, 4, "at_risk"),
+        (520, 4, "on_track"), (519, 4, "at_risk"),
         (550, 10**6, "on_track"), (551, 10**6, "over"), (551, 3, "at_risk"),
         (999, 10**6, "over"), (1000, 0, "complete"),
     ],
