@@ -31,6 +31,14 @@ MINUTE_METRICS: Final = (
     *("clicks", "errors", "skips", "mutes", "orphans", "repaired"),
     *("unlinked_starts", "unlinked_first_quartiles", "unlinked_midpoints", "unlinked_third_quartiles"),
     *("unlinked_completes", "conversions", "conversion_value", "conversion_value_other_count"),
+    *(f"conversions_{kind}" for kind in ("site_visit", "sign_up", "purchase")),
+    *(f"conversions_{kind}" for kind in ("app_download", "phone_call", "form_submission")),
+    *(f"conversions_{way}" for way in ("click", "listen", "utm", "declared")),
+)
+FREQUENCY_METRICS: Final = tuple(
+    f"frequency.{name}.{metric}"
+    for name in ("1", "2", "3", "4-5", "6-10", "11+")
+    for metric in ("listeners", "conversions")
 )
 FLIGHT_METRICS: Final = (*MINUTE_METRICS, "reach", "consented", "repeated", "too_late", "invalid_traffic")
 
@@ -54,7 +62,8 @@ class Recomputation:
             `conversions` (accepted and valid), `unattributed`, `clock_skewed`; a reason not met is missing.
         ledger: the same counts of messages by source partition (its path as given).
         flight: (scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`; all are integers, but the
-            `conversions` of the models `linear` and `time_decay` (multiples of 0.000001).
+            conversions of the models `linear` and `time_decay` (multiples of 0.000001). Campaigns have all of
+            `FREQUENCY_METRICS` too; listeners are counted since ever.
         minutes: (placement id, minute in epoch ms) to all of `MINUTE_METRICS`; minutes of zeros are missing.
     """
 
@@ -181,6 +190,11 @@ def _collect(db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path
             row = flight.setdefault((scope, name), {f"flight.{each}": 0 for each in FLIGHT_METRICS})
             if metric is not None:
                 row[f"flight.{metric}"] = _number(metric, amount)
+    for (scope, _), row in flight.items():
+        if scope == "campaign":
+            row.update(dict.fromkeys(FREQUENCY_METRICS, 0))
+    for name, metric, amount in db.execute(sql.FREQUENCY).fetchall():
+        flight["campaign", name][metric] = _number(metric, amount)
     minutes: dict[tuple[str, int], Counts] = {}
     for placement, minute, metric, amount in db.execute(sql.MINUTES).fetchall():
         if metric in MINUTE_METRICS:
@@ -190,6 +204,6 @@ def _collect(db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path
 
 
 def _number(metric: str, amount: int) -> Number:
-    if metric != _CONVERSIONS:
+    if _CONVERSIONS not in metric:
         return int(amount)
     return int(amount) // 1_000_000 if amount % 1_000_000 == 0 else amount / 1_000_000

@@ -167,18 +167,20 @@ FROM valued;
 
 CREATE TABLE credits AS
 WITH credited AS (
-    SELECT conversion_n, touch_n, millionths, value, NULL AS target
+    SELECT conversion_n, touch_n, millionths, value, NULL AS target, NULL AS way
     FROM shares
     UNION ALL
-    SELECT n, n, 1000000, value, placement FROM conversions WHERE placement IS NOT NULL
+    SELECT n, n, 1000000, value, placement, 'declared' FROM conversions WHERE placement IS NOT NULL
     UNION ALL
-    SELECT n, n, 1000000, value, utm_targets.placement
+    SELECT n, n, 1000000, value, utm_targets.placement, 'utm'
     FROM conversions JOIN utm_targets USING (utm)
     WHERE conversions.placement IS NULL AND n NOT IN (SELECT conversion_n FROM shares)
 ), placed AS (
     SELECT coalesce(target, source.placement) AS placement,
         source.campaign, source.platform, source.station, source.podcast, source.program,
-        c.minute, c.n AS conversion_n, c.t, c.currency, millionths, credited.value
+        c.minute, c.n AS conversion_n, c.t, c.currency, millionths, credited.value, c.conversion_type,
+        coalesce(way, if(source.event = 'click', 'click', 'listen')) AS way,
+        if(c.consent, c.listener, NULL) AS listener
     FROM credited JOIN conversions AS c ON c.n = conversion_n JOIN counted AS source ON source.n = touch_n
 ), currencies AS (
     SELECT campaign, arg_min(currency, (t, currency)) AS currency FROM placed
@@ -221,7 +223,9 @@ FROM counted JOIN (
     FROM counted WHERE joined OR (ok AND linked AND event = 'start') GROUP BY start_n
 ) AS cohort ON cohort.start_n = n
 UNION ALL
-SELECT {_DIMENSIONS}, minute, 'conversions', millionths FROM credits
+SELECT {_DIMENSIONS}, minute, unnest(['conversions', concat('conversions_', conversion_type),
+    concat('conversions_', way)]), millionths
+FROM credits
 UNION ALL
 SELECT {_DIMENSIONS}, minute, 'conversion_value', value FROM credits WHERE counts_value AND value IS NOT NULL
 UNION ALL
@@ -236,6 +240,27 @@ SELECT {scope}, 'reach', count(DISTINCT listener) FROM counted
 WHERE ok AND consent AND event IN ('impression', 'start') AND {scope} IS NOT NULL GROUP BY ALL
 UNION ALL
 SELECT {scope}, NULL, count(*) FROM counted WHERE verdict = 'accepted' AND {scope} IS NOT NULL GROUP BY ALL
+"""
+
+# Impressions a listener: of a flight, and up to each conversion that is credited to the campaign.
+FREQUENCY: Final = """
+WITH heard AS (
+    SELECT campaign, listener, t FROM counted
+    WHERE ok AND consent AND listener IS NOT NULL AND event = 'impression' AND campaign IS NOT NULL
+), counts AS (
+    SELECT campaign, count(*) AS impressions, 'listeners' AS metric, 1::HUGEINT AS amount
+    FROM heard GROUP BY campaign, listener
+    UNION ALL
+    SELECT campaign, count(*), 'conversions', any_value(millionths)
+    FROM (SELECT row_number() OVER () AS credit, campaign, listener, t, millionths FROM credits) AS credited
+    JOIN heard USING (campaign, listener) WHERE heard.t <= credited.t
+    GROUP BY campaign, credit
+)
+SELECT campaign, concat('frequency.', CASE
+        WHEN impressions <= 3 THEN impressions::VARCHAR WHEN impressions <= 5 THEN '4-5'
+        WHEN impressions <= 10 THEN '6-10' ELSE '11+'
+    END, '.', metric), sum(amount)
+FROM counts GROUP BY ALL
 """
 
 MINUTES: Final = (

@@ -7,8 +7,10 @@ import gzip
 import json
 import random
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +21,11 @@ from flows.errors import SettingsError
 from flows.reconcile import recompute
 from flows.replay import replay
 from flows.settings import Settings
-from flows.simulate import Traffic, run_log
+from flows.simulate import Traffic, Trouble, run_log
+
 LISTENER_KEY = b"a key of sixteen bytes or more"
 
 DATA = Path(__file__).parents[1] / "data"
-LATER = ("conversions", "conversion_value")
 Rows = Callable[[Settings, str], dict[str, dict[str, str]]]
 
 
@@ -31,16 +33,16 @@ def lines_of(log: str) -> list[bytes]:
     return gzip.open(DATA / f"{log}.ndjson.gz").read().splitlines()
 
 
-def truth_of(log: str) -> Iterator[tuple[str, dict[str, int]]]:
-    with open(DATA / f"{log}.truth.csv") as file:
+def truth_of(truth: str) -> Iterator[tuple[str, dict[str, int]]]:
+    with open(DATA / f"{truth}.csv") as file:
         for row in csv.DictReader(file):
             placement = row.pop("placement_id")
-            yield placement, {name: int(value) for name, value in row.items() if not name.endswith(LATER)}
+            yield placement, {name: int(value) for name, value in row.items()}
 
 
-def wrong(rows: dict[str, dict[str, str]], log: str) -> list[str]:
+def wrong(rows: dict[str, dict[str, str]], log: str, truth_file: str = "truth") -> list[str]:
     found = []
-    for placement, truth in truth_of(log):
+    for placement, truth in truth_of(f"{log}.{truth_file}"):
         for name, want in truth.items():
             got = int(rows[placement][name])
             right = abs(got - want) <= 0.032 * want if name == "flight.reach" and want > 1000 else got == want
@@ -60,7 +62,7 @@ def split(lines: list[bytes], parts: int) -> list[list[bytes]]:
     """By listener, so that all pixels of a play and a conversion with its touches stay together."""
     out: list[list[bytes]] = [[] for _ in range(parts)]
     for line in lines:
-        out[hash(re.search(rb'"listener_id":"([^"]*)"', line)[1]) % parts].append(line)
+        out[zlib.crc32(re.search(rb'"listener_id":"([^"]*)"', line)[1]) % parts].append(line)
     return out
 
 
@@ -85,7 +87,13 @@ def test_a_log_as_it_is_gives_its_truth(
 @pytest.mark.parametrize(("seed", "parts", "workers"), [(1, 1, 1), (2, 3, 2), (3, 4, 4)])
 @pytest.mark.parametrize("log", ["obd", "mta"])
 def test_neither_order_nor_partitions_nor_workers_change_a_number(
-    log: str, seed: int, parts: int, workers: int, tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows
+    log: str,
+    seed: int,
+    parts: int,
+    workers: int,
+    tmp_path: Path,
+    settings_of: Callable[..., Settings],
+    rows_of: Rows,
 ) -> None:
     settings = settings_of()
     files = written(tmp_path, split(shuffled(lines_of(log), seed), parts))
@@ -93,8 +101,27 @@ def test_neither_order_nor_partitions_nor_workers_change_a_number(
     assert wrong(rows_of(settings, "placement"), log) == []
 
 
+@pytest.mark.parametrize(("seed", "parts", "workers"), [(0, 1, 1), (4, 3, 2)])
+def test_a_shorter_listen_window_gives_its_truth(
+    seed: int,
+    parts: int,
+    workers: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings_of: Callable[..., Settings],
+    rows_of: Rows,
+) -> None:
+    monkeypatch.setenv("AUDIOPIXEL_LISTEN_WINDOW", "P7D")
+    settings = settings_of()
+    files = written(tmp_path, split(shuffled(lines_of("mta"), seed), parts))
+    replay(files, settings, LISTENER_KEY, workers=workers)
+    assert wrong(rows_of(settings, "placement"), "mta", "truth-listen-7d") == []
+
+
 @pytest.mark.parametrize("batch", [7, 997])
-def test_the_size_of_batches_changes_no_number(batch: int, settings_of: Callable[..., Settings], rows_of: Rows, tmp_path: Path) -> None:
+def test_the_size_of_batches_changes_no_number(
+    batch: int, settings_of: Callable[..., Settings], rows_of: Rows, tmp_path: Path
+) -> None:
     settings = settings_of(batch_messages=batch)
     replay([str(DATA / "adversarial.ndjson.gz")], settings, LISTENER_KEY, out=tmp_path)
     assert wrong(rows_of(settings, "placement"), "adversarial") == []
@@ -118,30 +145,48 @@ def test_the_minutes_and_the_ledger_of_the_adversarial_log_are_its_truth(
     with gzip.open(DATA / "adversarial.minutes.csv.gz", "rt") as file:
         for row in csv.DictReader(file):
             minute = final.get((row["placement_id"], int(row["minute_ms"])), {})
-            for name in row.keys() - {"placement_id", "minute_ms", "conversions"}:
+            for name in row.keys() - {"placement_id", "minute_ms"}:
                 assert minute.get(name, 0) == int(row[name]), (row, name)
     ledger = client.hgetall(f"{settings.namespace}:partition:{{{log}}}")
     truth = json.loads((DATA / "adversarial.totals.json").read_text())
     for name in truth.keys() - {"unattributed", "conversions"}:
         assert int(ledger[name]) == truth[name], name
+    meta = client.hgetall(f"{settings.namespace}:meta")
+    assert (meta["unattributed"], meta["conversions_accepted"], meta["conversions_pending"]) == (
+        str(truth["unattributed"]),
+        str(truth["conversions"]),
+        "0",
+    )
     letters = [json.loads(line) for line in (tmp_path / "rejected.ndjson").read_text().splitlines()]
     for reason in ("malformed", "invalid", "too_late"):
         assert sum(one["reason"] == reason for one in letters) == truth[f"rejected.{reason}"]
     assert len({one["position"] for one in letters}) == len(letters)
 
 
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize(
+    ("seed", "model"), [(11, "last_touch"), (12, "first_touch"), (13, "linear"), (14, "time_decay")]
+)
 def test_a_simulated_log_reconciles_without_a_difference(
-    seed: int, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+    seed: int, model: Any, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
-    settings = settings_of()
+    utm = {f"pl-{n:04}": f"pl-{n + 1:04}" for n in range(20)}
+    settings = settings_of(attribution=model, utm_placements=utm, touch_listens=1000, touch_clicks=1000)
     files = [str(tmp_path / f"{n}.ndjson.gz") for n in range(3)]
-    run_log([Path(file) for file in files], Traffic(seed, 30, 600, partitions=3), 40_000)
+    traffic = Traffic(
+        seed, 30, 600, partitions=3, trouble=Trouble(conversions=0.1, clicks=0.1), listeners=2000
+    )
+    run_log([Path(file) for file in files], traffic, 40_000)
     replay(files, settings, LISTENER_KEY, out=tmp_path / "out", workers=2)
-    truth = recompute([Path(file) for file in files])
-    without = ("conversions", "conversion_value", "unattributed")
-    assert differences(truth, client, settings.namespace, without) == []
-    assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson", without) == []
+    truth = recompute([Path(file) for file in files], model=model, utm_placements=utm)
+    assert differences(truth, client, settings.namespace) == []
+    assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
+    ways = {
+        name
+        for row in truth.flight.values()
+        for name, count in row.items()
+        if count and "conversions_" in name
+    }
+    assert {f"flight.conversions_{way}" for way in ("listen", "utm", "declared")} <= ways
 
 
 def test_a_second_replay_of_the_same_log_changes_nothing_but_the_fence(
@@ -170,7 +215,9 @@ def test_another_log_needs_a_new_generation(
     with pytest.raises(SettingsError, match="--recompute"):
         replay(other, settings, LISTENER_KEY)
     replay(other, settings, LISTENER_KEY, recompute=True)
-    assert {row["generation"] for row in rows_of(settings, "campaign").values() if row["fence"] == "3"} == {"2"}
+    assert {row["generation"] for row in rows_of(settings, "campaign").values() if row["fence"] == "3"} == {
+        "2"
+    }
 
 
 def test_no_identity_leaves_the_decode_step(
@@ -181,8 +228,14 @@ def test_no_identity_leaves_the_decode_step(
     for number, line in enumerate(lines_of("adversarial")[:8000]):
         try:
             event = json.loads(line)
-            event |= {"listener_id": f"{canary}-L{number % 50}", "ip": f"{canary}-ip", "user_agent": f"{canary}-agent"}
-            event["ip" if number % 97 else "ts"] = f"{canary}-ip"  # some invalid, so that dead letters have their chance
+            event |= {
+                "listener_id": f"{canary}-L{number % 50}",
+                "ip": f"{canary}-ip",
+                "user_agent": f"{canary}-agent",
+            }
+            event["ip" if number % 97 else "ts"] = (
+                f"{canary}-ip"  # some invalid, so that dead letters have their chance
+            )
             lines.append(json.dumps(event).encode())
         except (ValueError, TypeError, AttributeError):
             lines.append(line + canary.encode())
@@ -193,7 +246,9 @@ def test_no_identity_leaves_the_decode_step(
     assert len(places) > 4
     for place in places:
         text = place.read_bytes()
-        text = re.sub(rb'"ts":"canary[^"]*"', b"", text)  # the wrong timestamp itself is kept, as the field that is wrong
+        text = re.sub(
+            rb'"ts":"canary[^"]*"', b"", text
+        )  # the wrong timestamp itself is kept, as the field that is wrong
         assert canary.encode() not in text, place
     for key in client.scan_iter(f"{settings.namespace}:*"):
         assert canary not in str(client.dump(key) if client.type(key) == "string" else client.type(key)), key
