@@ -107,6 +107,14 @@ class Board:
                 self._tried_s = time.monotonic()
             return self._snapshot
 
+    def row(self, scope: str, name: str) -> Mapping[str, str]:
+        """One row with all its fields, read now; empty when there is none.
+
+        Raises:
+            ConnectError: Redis cannot be read.
+        """
+        return read_rows(self._client, [self._key(scope, name)], None)[0]
+
     def _read(self) -> Snapshot:
         # `meta` first: the flow writes it last, so the rows are never older than it says.
         meta, positions = read_rows(self._client, [f"{self._namespace}:meta", f"{self._namespace}:positions"])
@@ -127,10 +135,12 @@ class Board:
         return self._hashes(scope, scan_index(self._client, f"{self._namespace}:index:{scope}"), self._fields)
 
     def _hashes(self, scope: str, names: Sequence[str], fields: Sequence[str] | None) -> Rows:
-        keys = [f"{self._namespace}:{scope}:{{{name}}}" for name in names]
-        rows = read_rows(self._client, keys, fields)
+        rows = read_rows(self._client, [self._key(scope, name) for name in names], fields)
         # An index outlives its rows.
         return {name: row for name, row in zip(names, rows, strict=True) if row}
+
+    def _key(self, scope: str, name: str) -> str:
+        return f"{self._namespace}:{scope}:{{{name}}}"
 
     def close(self) -> None:
         """Let go of Redis."""

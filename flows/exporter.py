@@ -1,7 +1,8 @@
 """The exporter: placements in Redis as Prometheus series, in one process that takes none of the flow's time.
 
-`/metrics/placements` shows the rows, `/metrics` this process, `/healthz` that it serves. Roll-ups of counters
-are sums joined with `audiopixel_placement_info`; those of reach, which does not add up, are in Redis alone.
+`/metrics/placements` shows the rows, `/metrics` this process, `/healthz` that it serves, `/` the live page
+(`flows.page`). Roll-ups of counters are sums joined with `audiopixel_placement_info`; those of reach, which
+does not add up, are in Redis alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from starlette.routing import Route
 
 from connectors.prometheus import Family, family_text, label_string, metrics_route
 from connectors.redis import connect
-from flows import metrics
+from flows import metrics, page
 from flows.board import Board, Rows, Snapshot
 from flows.errors import AudiopixelError
 from flows.metrics import Definition, WeightedHistogram
@@ -76,7 +77,9 @@ LABELS: Final = dict(
         strict=True,
     )
 )
-FIELDS: Final = (*COUNTERS.values(), *GAUGES.values(), STATE, *LABELS.values())
+FIELDS: Final = tuple(
+    dict.fromkeys((*COUNTERS.values(), *GAUGES.values(), STATE, *LABELS.values(), *page.FIELDS))
+)
 """What of a row the exporter shows: the fields of the `Board` it takes."""
 
 _GRACE_S: Final = 5
@@ -176,6 +179,8 @@ def create_app(board: Board, *, cap: int = CAP) -> Starlette:
     Args:
         board: reads at least `FIELDS` of the placements.
         cap: placements with series of their own; the others are summed as `other`.
+
+    `state.feed` is what the live page shows; it moves while the application's lifespan runs.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -198,13 +203,18 @@ def create_app(board: Board, *, cap: int = CAP) -> Starlette:
     def health(_: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
-    return Starlette(
+    feed = page.Feed(board)
+    app = Starlette(
         routes=[
             metrics_route("/metrics/placements", placements),
             metrics_route("/metrics", lambda: generate_latest(registry)),
             Route("/healthz", health),
-        ]
+            *page.routes(feed),
+        ],
+        lifespan=page.ticking,
     )
+    app.state.feed = feed
+    return app
 
 
 def serve(settings: Settings, host: str, port: int, *, cap: int = CAP) -> None:
@@ -223,16 +233,19 @@ def serve(settings: Settings, host: str, port: int, *, cap: int = CAP) -> None:
             settings.namespace,
             FIELDS,
         )
+        app = create_app(board, cap=cap)
         config = uvicorn.Config(
-            create_app(board, cap=cap),
-            lifespan="off",
+            app,
+            lifespan="on",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=_GRACE_S,
         )
         try:
             with _signals_spent():
-                uvicorn.Server(config).run(sockets=[listener])
+                server = uvicorn.Server(config)
+                app.state.feed.closing = lambda: server.should_exit
+                server.run(sockets=[listener])
         finally:
             board.close()
 
