@@ -28,7 +28,7 @@ WARM_EVENTS: Final = 20_000
 RUNS: Final = 3
 LONGER: Final = 10
 SHORT_S: Final = 4_500.0
-"""Log time of the shorter log for memory: fills the hour's windows and the horizon; growth is a leak."""
+"""Log time of the shorter log for memory: it fills the hour's windows and the horizon."""
 _TIME_LIMIT_S: Final = 900
 
 
@@ -99,44 +99,41 @@ class Bench:
             self._add(contender, name, plain, note)
 
     def _file(self, valkey: EmbeddedValkey) -> None:
-        runs = [
-            self._child("flow_file", f"run {number + 1}", redis_url=valkey.url)
-            for number in range(1 if self.smoke else RUNS)
-        ]
+        median, note = self._median("flow_file", redis_url=valkey.url)
+        self._add("flow_file", "audiopixel, file", median, f"to Redis, recovery on{note}")
         whole = self._child("flow_file", "minutes", redis_url=valkey.url, minutes=True)
-        for one in (*runs, whole):
-            self._compare("audiopixel", one.answers)
-        middle = statistics.median_low([one.cpu_rate for one in runs])
-        median = next(one for one in runs if one.cpu_rate == middle)
-        note = "to Redis, recovery on"
-        if len(runs) > 1:
-            note += "; median of CPU µs " + ", ".join(f"{1e6 / one.cpu_rate:.2f}" for one in runs)
-        self._add("flow_file", "audiopixel, file", median, note)
-        self._add(
-            "flow_minutes",
-            "audiopixel, file, minutes",
-            whole,
-            "and minutes.ndjson, whose minutes were compared",
-        )
+        self._compare("audiopixel", whole.answers)
+        self._add("flow_minutes", "audiopixel, file, minutes", whole, "and minutes.ndjson, compared too")
 
     def _kafka(self, valkey: EmbeddedValkey) -> None:
         with EmbeddedBroker() as broker:
             with self.progress.status("loading the topic"):
                 topic.load(self.log, broker)
-
-            def served(contender: str, redis_url: str = "") -> tuple[Result, str]:
-                before_s = process_cpu_s(broker.pid)
-                result = self._child(contender, brokers=broker.bootstrap, redis_url=redis_url)
-                after_s = process_cpu_s(broker.pid)
-                if before_s is None or after_s is None:
-                    return result, ""
-                return result, f"; broker's own CPU µs {1e6 * (after_s - before_s) / self.events:.2f}"
-
-            floor, cost = served("kafka_floor")
+            before_s = process_cpu_s(broker.pid)
+            floor = self._child("kafka_floor", brokers=broker.bootstrap)
+            after_s = process_cpu_s(broker.pid)
+            cost = ""
+            if before_s is not None and after_s is not None:
+                cost = f"; the broker itself {1e6 * (after_s - before_s) / self.events:.2f} CPU µs"
             self._add("kafka_floor", "Kafka consumer alone", floor, f"embedded broker, nothing decoded{cost}")
-            flow, cost = served("flow_kafka", redis_url=valkey.url)
-        self._compare("audiopixel from Kafka", flow.answers)
-        self._add("flow_kafka", "audiopixel, Kafka", flow, f"catching up{cost}")
+            median, note = self._median("flow_kafka", redis_url=valkey.url, brokers=broker.bootstrap)
+        share = median.rate / self.results["flow_file"].rate
+        self._add(
+            "flow_kafka", "audiopixel, Kafka", median, f"catching up, elapsed {share:.2f} of file{note}"
+        )
+
+    def _median(self, contender: str, *, redis_url: str, brokers: str = "") -> tuple[Result, str]:
+        """The median run by processor time, all being compared, and a note of them."""
+        runs = [
+            self._child(contender, f"run {number + 1}", redis_url=redis_url, brokers=brokers)
+            for number in range(1 if self.smoke else RUNS)
+        ]
+        for one in runs:
+            self._compare(contender, one.answers)
+        middle = statistics.median_low([one.cpu_rate for one in runs])
+        median = next(one for one in runs if one.cpu_rate == middle)
+        costs = ", ".join(f"{1e6 / one.cpu_rate:.2f}" for one in runs)
+        return median, f"; median of {costs}" if len(runs) > 1 else ""
 
     def _memory(self, valkey: EmbeddedValkey) -> None:
         for key, name, times in (

@@ -15,8 +15,9 @@ PLAIN_BYTEWAX: Final = 10.0
 DUCKDB: Final = 0.5
 KAFKA: Final = 0.5
 BYTES_A_PLAY: Final = 64.0
-GROWTH: Final = 1.1
-"""Most that the peak memory of a log ten times as long may be, by the short one's."""
+GROWTH: Final = 1.5
+"""Most that the peak memory of a log ten times as long may be, by the short one's. Not 1: reach fills up to
+what its sketches hold, and only a long run has a snapshot under way while it reads. A leak would give about 3."""
 
 _FOOTNOTE: Final = (
     "Each contender in a process of its own, one worker, one after the other. CPU: user and system time of "
@@ -50,14 +51,12 @@ def ratios(results: Mapping[str, Result]) -> dict[str, float]:
 def bars(results: Mapping[str, Result]) -> list[Bar]:
     """Every bar whose figures are there; the memory of a long log is not, in a smoke run."""
     ours, found = results["flow_file"], ratios(results)
+    # Not elapsed: broker, client threads and flow share the cores, and a busy neighbour halves it.
+    kafka = results["flow_kafka"].cpu_rate / ours.cpu_rate
     bounds = [
         Bar("flow by plain Bytewax, events per CPU-second", found["plain_bytewax"], PLAIN_BYTEWAX),
         Bar("flow by DuckDB's batch query, events per CPU-second", found["duckdb"], DUCKDB),
-        Bar(
-            "flow from Kafka by flow from file, events per second",
-            results["flow_kafka"].rate / ours.rate,
-            KAFKA,
-        ),
+        Bar("flow from Kafka by flow from file, events per CPU-second", kafka, KAFKA),
         Bar("bytes a remembered play", ours.facts["bytes_a_play"], BYTES_A_PLAY, at_least=False),
     ]
     if "flow_long" in results:

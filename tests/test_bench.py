@@ -34,7 +34,7 @@ def test_a_smoke_run_compares_outputs_and_ends_with_the_ratios(tmp_path: Path) -
     assert sum(row["impressions"] for row in truth.minutes.values()) > 5000
     assert outcome("flow_file_minutes").answers.minutes == truth.minutes
     assert outcome("flow_file_run_1").answers.flights.keys() == truth.flights.keys()
-    assert outcome("flow_kafka").answers.flights.keys() == truth.flights.keys()
+    assert outcome("flow_kafka_run_1").answers.flights.keys() == truth.flights.keys()
     assert outcome("plain_bytewax").answers.minutes.keys() == outcome("plain_defaults").answers.minutes.keys()
 
 
