@@ -17,7 +17,7 @@ KAFKA: Final = 0.5
 BYTES_A_PLAY: Final = 64.0
 GROWTH: Final = 1.5
 """Most that the peak memory of a log ten times as long may be, by the short one's. Not 1: reach fills up to
-what its sketches hold, and only a long run has a snapshot under way while it reads. A leak would give about 3."""
+what its sketches hold, and only a long run has a snapshot under way while it reads. A leak gives about 3."""
 
 _FOOTNOTE: Final = (
     "Each contender in a process of its own, one worker, one after the other. CPU: user and system time of "
