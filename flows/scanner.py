@@ -11,7 +11,8 @@ decides alone what is wrong and why. It reads
 of at most 64 KiB, where a known field comes once, with a value of its type or null, ids have at most 128
 characters, the event is known and no `conversion`, times are numbers before 2100, and no id that counts
 begins like a macro. Names and user agents are known by fingerprint; a line with an unknown one is set aside
-too, and `learn` takes in what became of it. Listeners are asked for instead, since far more of them are new.
+too, and `learn` takes in what became of it, if it is a pixel. Listeners are asked for instead, since far more
+of them are new.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def scan(
         seeds: of the hashes of plays, by combination of names.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are aside or waiting.
         aside: (lines, 3): a line set aside, and the fingerprints of its unknown names and user agent, or 0.
-        asked: (lines, 3): begin and length of a new listener, and its slot.
+        asked: (lines, 3): begin and end of a new listener, and its slot.
         waiting: (lines, 2): a line that waits for its listener, and the listener's slot.
 
     Returns:
@@ -210,8 +211,6 @@ def scan(
         if not 0 <= code < CONVERSION or ts >= MAX_MS:
             continue
         if values[words.EVENT_ID] == 0 or _suspect(block, begins[words.EVENT_ID]):
-            continue
-        if values[words.PLACEMENT] == 0 or _suspect(block, begins[words.PLACEMENT]):
             continue
         stamp = stamps[this] if len(stamps) else 0
         received = stamp
@@ -272,7 +271,7 @@ def scan(
             if listeners[slot, 0] != fingerprint:
                 put(listeners, listeners_used, fingerprint, 0)
                 asked[questions, 0] = begins[words.LISTENER]
-                asked[questions, 1] = values[words.LISTENER]
+                asked[questions, 1] = begins[words.LISTENER] + values[words.LISTENER]
                 asked[questions, 2] = slot
                 questions += 1
             who = listeners[slot, 1]

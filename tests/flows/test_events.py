@@ -151,6 +151,7 @@ def test_a_playhead_of_minus_one_or_two_is_absent(playhead_ms: int | None) -> No
         ("2025-11-24T17:30:00.123+01:30", 1_764_000_000_123),
         ("2025-11-24T11:00:00.9999-05:00", 1_764_000_000_999),
         ("2025-11-24T16:00:00.000001z", 1_764_000_000_000),
+        ("2016-12-31T23:59:60Z", 1_483_228_800_000),
     ],
 )
 def test_a_time_may_be_an_rfc_3339_string_with_its_offset(text: str, ms: int) -> None:

@@ -63,6 +63,8 @@ def test_a_conversion_needs_no_placement_but_a_known_type() -> None:
     assert why(raw_of(CONVERSION, conversion=DROP)) == ("invalid", "conversion")
     assert why(raw_of(CONVERSION, conversion={})) == ("invalid", "conversion")
     assert why(raw_of(CONVERSION, conversion={"type": "bought"})) == ("invalid", "conversion.type")
+    euros = {"type": "purchase", "currency": "euros"}
+    assert why(raw_of(CONVERSION, conversion=euros)) == ("invalid", "conversion.currency")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,8 @@ def test_a_conversion_needs_no_placement_but_a_known_type() -> None:
         ("9223372036854.775807", 2**63 - 1),
         ("1E-999999999", 0),
         (None, None),
+        ("", None),
+        ("[PRICE]", None),
         (DROP, None),
     ],
 )
@@ -86,7 +90,7 @@ def test_a_value_is_exact_to_a_millionth(value: Any, micros: int | None) -> None
 
 
 @pytest.mark.parametrize(
-    "value", ["NaN", "sNaN", "Infinity", "1E30", "9223372036854.775808", "a lot", "", True, [1]]
+    "value", ["NaN", "sNaN", "Infinity", "1E30", "9223372036854.775808", "a lot", True, [1]]
 )
 def test_a_value_that_is_no_number_or_too_great_is_invalid(value: Any) -> None:
     reason, field = why(raw_of(CONVERSION, conversion={"type": "purchase", "value": value}))

@@ -57,6 +57,7 @@ def test_a_plain_log_is_left_to_the_plain_way_only_where_names_are_new(tmp_path:
         {},
         {"received_at": None, "campaign_id": None, "consent": None, "user_agent": None},
         {"unknown": "x", "another": 12, "third": None, "fourth": False},
+        {"like quotes to a hasty subtraction": "#1!", "#": "##"},
         {"user_agent": "", "play_id": "", "listener_id": "", "platform": "spotify"},
         {"listener_id": "somebody new"},
         {"event": "progress", "playhead_ms": 1_000},
@@ -126,6 +127,9 @@ def test_what_is_right_but_not_common_is_set_aside_and_accepted(line: bytes) -> 
         LINE.replace(b'"ts":1764000000000', b'"ts":true'),
         LINE.replace(b'"ts":1764000000000,', b""),
         LINE.replace(b"1764000000500", b"4102444800000"),
+        LINE.replace(b"1764000000000", b"4102444800000").replace(b"1764000000500", b"null"),
+        LINE.replace(b'"pl-1"', b'""'),
+        LINE.replace(b"pl-1", b"{placement}"),
         LINE[:-1] + b',"x":"' + b"." * (64 << 10) + b'"}',
     ],
 )
@@ -223,6 +227,15 @@ def test_the_batch_is_the_same_for_a_list_for_lines_and_for_one_message_at_a_tim
     conversions = whole.pixels[:, INFO] & np.uint64(0xFF) == CONVERSION
     whole.pixels[conversions, COMBO] = 0  # the place in a batch's conversions
     assert (whole.pixels == rows).all()
+
+
+def test_a_line_without_bytes_to_spare_behind_it_is_set_aside() -> None:
+    both = Both()
+    both.decode([LINE])
+    for spare, scanned in ((b"", 0), (b"\n", 0), (b"\n123456", 0), (b"\n1234567", 1)):
+        before = both.scanned
+        both.decode(Lines(LINE + spare, np.array([len(LINE)])))
+        assert both.scanned - before == scanned
 
 
 def test_no_messages_make_an_empty_batch() -> None:
