@@ -150,8 +150,8 @@ class KafkaReader:
     @property
     def lag(self) -> int:
         """Messages between `position` and the end as of the last answer of the broker."""
-        _, high = self._consumer.get_watermark_offsets(self._at(0), cached=True)
-        return max(0, self._high - self.position, high - self.position)
+        bounds: tuple[int, int] = self._consumer.get_watermark_offsets(self._at(0), cached=True)
+        return max(0, self._high - self.position, bounds[1] - self.position)
 
     def read(self, limit: int) -> Messages | None:
         """At most `limit` messages that were prefetched; None when there are none now.
@@ -263,7 +263,10 @@ class KafkaReader:
         return TopicPartition(topic, int(partition), offset)
 
     def _bounds(self) -> tuple[int, int]:
-        return self._ask(lambda: self._consumer.get_watermark_offsets(self._at(0), timeout=TIMEOUT_S))
+        bounds: tuple[int, int] = self._ask(
+            lambda: self._consumer.get_watermark_offsets(self._at(0), timeout=TIMEOUT_S)
+        )
+        return bounds
 
     def _ask(self, request: Callable[[], _Result]) -> _Result:
         return self._cluster.call(self._consumer, self._name, request)

@@ -50,7 +50,7 @@ def _own(definition: m.Definition, form: str = "humanize") -> str:
 
 
 _PACE: Final = (
-    f"{_own(m.PLACEMENT_IMPRESSIONS)} impressions delivered where {_own(m.PLACEMENT_EXPECTED)} are due by now; "
+    f"{_own(m.PLACEMENT_IMPRESSIONS)} impressions delivered where {_own(m.PLACEMENT_EXPECTED)} are due now; "
     f"at the last hour's rate it ends at {_own(m.PLACEMENT_PROJECTED)} of {_own(m.PLACEMENT_BOOKED)} booked."
 )
 

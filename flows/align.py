@@ -1,7 +1,10 @@
-"""Aligned barriers: what a step with several senders has seen at a mark is one exact prefix of each sender's stream.
+"""Aligned barriers: what a step with several senders has seen at a mark is one exact prefix of each sender's
+stream.
 
-Every sender sends items and numbered marks, in order. What a sender sent after a mark is held back until all the others have
-sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed Snapshots", 1985). The cuts and what lies
+Every sender sends items and numbered marks, in order. What a sender sent after a mark is held back until all
+the others have
+sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed Snapshots", 1985). The
+cuts and what lies
 between them depend on the senders' streams alone, not on how they interleave.
 """
 
@@ -39,7 +42,9 @@ class Aligner(Generic[S, T]):
             self.at = {sender: number for sender, number in self.at.items() if sender in senders}
 
     def push(self, sender: S, item: T, mark: int | None = None) -> Iterator[tuple[T | None, int | None]]:
-        """Take one item of `sender` in, a mark if it has a number; yields (item, None) in order, and (None, number) at each cut."""
+        """Take one item of `sender` in, a mark if it has a number; yields (item, None) in order, and (None,
+        number) at each cut.
+        """
         if self.held.get(sender) or self.at.get(sender, -1) > self.released:
             self.held.setdefault(sender, deque()).append((item, mark))
         else:
@@ -50,7 +55,9 @@ class Aligner(Generic[S, T]):
             yield from self._release()
 
     def _release(self) -> Iterator[tuple[T | None, int | None]]:
-        while self.expected and (lowest := min(self.at.get(one, -1) for one in self.expected)) > self.released:
+        while (
+            self.expected and (lowest := min(self.at.get(one, -1) for one in self.expected)) > self.released
+        ):
             self.released = lowest
             yield None, lowest
             for waiting in sorted(self.held, key=str):

@@ -1,7 +1,10 @@
-"""Attribution: to which touches a conversion is credited. One listener shard: its touches, and its conversions until they are decided.
+"""Attribution: to which touches a conversion is credited. One listener shard: its touches, and its
+conversions until they are decided.
 
-A conversion is decided once, when its minute is final: then every touch that may still count has come, so that arrival order does not matter.
-Credits are integer millionths that sum to exactly 1,000,000. Models: https://support.google.com/analytics/answer/1662518 (last interaction,
+A conversion is decided once, when its minute is final: then every touch that may still count has come, so
+that arrival order does not matter.
+Credits are integer millionths that sum to exactly 1,000,000. Models:
+https://support.google.com/analytics/answer/1662518 (last interaction,
 first interaction, linear, time decay), with a click before any listen in `last_touch`.
 """
 
@@ -46,7 +49,9 @@ class Rules:
 
 
 class Credit(NamedTuple):
-    """A part of a conversion: to whom, how much of it, how, and how long after the touch (None without a touch)."""
+    """A part of a conversion: to whom, how much of it, how, and how long after the touch (None without a
+    touch).
+    """
 
     combo: Combo
     millionths: int
@@ -65,7 +70,8 @@ class Decision(NamedTuple):
 class Decided(NamedTuple):
     """What one listener shard decided at a cut, and how many of its conversions wait.
 
-    `frequency` are (campaign, class of `flows.frequency`, listeners that it gains, millionths of conversions from it).
+    `frequency` are (campaign, class of `flows.frequency`, listeners that it gains, millionths of conversions
+    from it).
     """
 
     shard: int
@@ -129,7 +135,9 @@ class ListenerShard:
     def _take(self, batch: TouchBatch) -> list[tuple[str, int, int, int]]:
         numbers = np.fromiter(map(self._number, batch.names), np.uint32, len(batch.names))
         self.store.add(batch.who, batch.ts, batch.kinds, numbers[batch.combos], batch.plays)
-        campaigns = np.fromiter((self.frequency.number(combo[1]) for combo in batch.names), np.uint32, len(batch.names))
+        campaigns = np.fromiter(
+            (self.frequency.number(combo[1]) for combo in batch.names), np.uint32, len(batch.names)
+        )
         moved = self.frequency.count(batch.who, batch.ts, batch.kinds, campaigns[batch.combos])
         return [(*one, 0) for one in moved]
 
@@ -159,14 +167,18 @@ class ListenerShard:
         return [(self._credit(one, some), some) for one, some in zip(due, touches, strict=True)]
 
     def _classes(self, decision: Decision, touches: Touches) -> list[tuple[str, int, int, int]]:
-        """By how many impressions of the credited campaigns, up to the conversion, it came: those after it are counted by now, and taken off."""
+        """By how many impressions of the credited campaigns, up to the conversion, it came: those after it
+        are counted by now, and taken off.
+        """
         ts_ms, listener = decision.conversion[:2]
         later = touches.combo[(touches.ts & GONE == IMPRESSION) & (touches.ts >> KIND_BITS > ts_ms)].tolist()
         found = []
         for credit in decision.credits if listener else ():
             campaign = credit.combo[1]
             if campaign is not None:
-                count = self.frequency.of(listener, campaign) - sum(self.names[combo][1] == campaign for combo in later)
+                count = self.frequency.of(listener, campaign) - sum(
+                    self.names[combo][1] == campaign for combo in later
+                )
                 if count > 0:
                     found.append((campaign, int(CLASS_OF[count]), 0, credit.millionths))
         return found
@@ -177,7 +189,9 @@ class ListenerShard:
             return Decision(conversion, 0, [Credit(pixel.combo, WHOLE, "declared", None)])
         eligible = self._eligible(conversion, touches) if conversion.listener else []
         if eligible:
-            shares = credit(self.rules, [(ts, click, combo[0] or "") for ts, click, combo in eligible], conversion.ts_ms)
+            shares = credit(
+                self.rules, [(ts, click, combo[0] or "") for ts, click, combo in eligible], conversion.ts_ms
+            )
             credits = [
                 Credit(combo, share, "click" if click else "listen", conversion.ts_ms - ts)
                 for (ts, click, combo), share in zip(eligible, shares, strict=True)
@@ -190,9 +204,11 @@ class ListenerShard:
         return Decision(conversion, 0, [])
 
     def _eligible(self, conversion: Pending, touches: Touches) -> list[tuple[int, bool, Combo]]:
-        """(time, whether a click, names) of the touches that may be credited, in the order of time and placement.
+        """(time, whether a click, names) of the touches that may be credited, in the order of time and
+        placement.
 
-        Of the listener's newest listens and clicks up to the conversion alone, even if the store still has more: what it
+        Of the listener's newest listens and clicks up to the conversion alone, even if the store still has
+        more: what it
         has dropped by now depends on when it last merged.
         """
         kinds, ts = touches.ts & GONE, touches.ts >> KIND_BITS
@@ -210,7 +226,9 @@ class ListenerShard:
         return sorted(found, key=lambda one: (one[0], (one[2][0] or "").encode(), one[1], str(one[2])))
 
     def forget(self, who: U64) -> int:
-        """Remove all touches of these listeners, and let their waiting conversions know of none; returns how many touches."""
+        """Remove all touches of these listeners, and let their waiting conversions know of none; returns how
+        many touches.
+        """
         gone = self.store.forget(who)
         self.frequency.forget(who)
         known = set(who.tolist())
@@ -221,7 +239,16 @@ class ListenerShard:
         """Plain state with its format's version."""
         pending = [frozen_pending(one) for one in self.pending]
         store = self.store.snapshot(self._directory())
-        return FORMAT, self.shards, self.index, self.watermark_ms, self.names, pending, store, self.frequency.snapshot()
+        return (
+            FORMAT,
+            self.shards,
+            self.index,
+            self.watermark_ms,
+            self.names,
+            pending,
+            store,
+            self.frequency.snapshot(),
+        )
 
     def _directory(self) -> Path | None:
         return None if self.directory is None else self.directory / f"{self.index:04d}"
@@ -242,9 +269,11 @@ class ListenerShard:
 
 
 def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]], at_ms: int) -> list[int]:
-    """Millionths of one conversion at `at_ms` for each of its eligible touches (time, whether a click, placement); their sum is 1,000,000.
+    """Millionths of one conversion at `at_ms` for each of its eligible touches (time, whether a click,
+    placement); their sum is 1,000,000.
 
-    `touches` are in order of time and placement (UTF-8): of two that are equal in what a model looks at, the later in this order is preferred.
+    `touches` are in order of time and placement (UTF-8): of two that are equal in what a model looks at, the
+    later in this order is preferred.
     """
     n = len(touches)
     if rules.model == "last_touch":

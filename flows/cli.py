@@ -25,15 +25,20 @@ from flows.errors import AudiopixelError
 
 app = typer.Typer(
     name="audiopixel",
-    help="Live, exact, reconcilable numbers from audio-ad pixels.\n\nStart with [bold]audiopixel demo[/bold]: it needs nothing installed. "
-    "Settings come from AUDIOPIXEL_… variables and audiopixel.toml; [bold]audiopixel config[/bold] shows what is in force.",
+    help="Live, exact, reconcilable numbers from audio-ad pixels.\n\nStart with [bold]audiopixel "
+    "demo[/bold]: it needs nothing installed. "
+    "Settings come from AUDIOPIXEL_… variables and audiopixel.toml; [bold]audiopixel config[/bold] shows "
+    "what is in force.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
-FILES = Annotated[list[str], typer.Argument(help="NDJSON logs, plain, .gz or .zst; each is one source partition.", show_default=False)]
+FILES = Annotated[
+    list[str],
+    typer.Argument(help="NDJSON logs, plain, .gz or .zst; each is one source partition.", show_default=False),
+]
 
 
 def _logging() -> None:
@@ -71,13 +76,30 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 
 @_command
 def run(
-    processes: Annotated[int, typer.Option(min=1, help="Processes on this machine; they share the work by source partition and by shard.")] = 1,
-    recompute: Annotated[bool, typer.Option(help="Begin a new generation in Redis: for a log that is deliberately counted from scratch.")] = False,
-    restarts: Annotated[int | None, typer.Option(help="Start again after a crash, so often at most; without it, a crash ends the command.", show_default=False)] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes on this machine; they share the work by source partition and by shard."
+        ),
+    ] = 1,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            help="Begin a new generation in Redis: for a log that is deliberately counted from scratch."
+        ),
+    ] = False,
+    restarts: Annotated[
+        int | None,
+        typer.Option(
+            help="Start again after a crash, so often at most; without it, a crash ends the command.",
+            show_default=False,
+        ),
+    ] = None,
     member: Annotated[int | None, typer.Option(hidden=True)] = None,
     addresses: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
-    """Run the flow on the configured Kafka and Redis, until SIGTERM or Ctrl-C, which drain, flush, snapshot and exit 0.
+    """Run the flow on the configured Kafka and Redis, until SIGTERM or Ctrl-C, which drain, flush, snapshot
+    and exit 0.
 
     On several machines: python -m bytewax.run flows.pixels:flow -r DIR -i N -a 'HOST:PORT;HOST:PORT'
     """
@@ -107,12 +129,21 @@ def run(
 @_command
 def replay(
     files: FILES,
-    out: Annotated[Path | None, typer.Option(help="Also write minutes.ndjson and rejected.ndjson here.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Also write minutes.ndjson and rejected.ndjson here.", show_default=False),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads; the numbers do not depend on it.")] = 1,
-    recompute: Annotated[bool, typer.Option(help="Begin a new generation in a Redis that holds another log's numbers.")] = False,
-    recovery: Annotated[Path | None, typer.Option(help="Snapshot here, to go on after an interruption.", show_default=False)] = None,
+    recompute: Annotated[
+        bool, typer.Option(help="Begin a new generation in a Redis that holds another log's numbers.")
+    ] = False,
+    recovery: Annotated[
+        Path | None, typer.Option(help="Snapshot here, to go on after an interruption.", show_default=False)
+    ] = None,
 ) -> None:
-    """Run the same flow over log files into the configured Redis; ends when they end, with every window final."""
+    """Run the same flow over log files into the configured Redis; ends when they end, with every window
+    final.
+    """
     from flows.outputs import progress
     from flows.replay import replay as run_replay
     from flows.settings import load, ms
@@ -120,12 +151,27 @@ def replay(
 
     settings = load()
     if settings.listener_key is None:
-        typer.echo("audiopixel: AUDIOPIXEL_LISTENER_KEY is not set: this replay uses a throw-away one", err=True)
-    key = settings.listener_key.get_secret_value().encode() if settings.listener_key else secrets.token_bytes(32)
+        typer.echo(
+            "audiopixel: AUDIOPIXEL_LISTENER_KEY is not set: this replay uses a throw-away one", err=True
+        )
+    key = (
+        settings.listener_key.get_secret_value().encode()
+        if settings.listener_key
+        else secrets.token_bytes(32)
+    )
     stop = Stop(ms(settings.flush_interval))
     stop.on_signals()
     with progress(files):
-        run_replay(files, settings, key, out=out, workers=workers, recompute=recompute, recovery_dir=recovery, stop=stop)
+        run_replay(
+            files,
+            settings,
+            key,
+            out=out,
+            workers=workers,
+            recompute=recompute,
+            recovery_dir=recovery,
+            stop=stop,
+        )
     if stop.tick is not None:
         typer.echo("audiopixel: stopped before the end of the logs", err=True)
         raise typer.Exit(130)
@@ -133,14 +179,23 @@ def replay(
 
 @_command
 def demo(
-    seconds: Annotated[float | None, typer.Option(min=1, help="End by itself after so long, with a summary that compares Redis to the truth.", show_default=False)] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="End by itself after so long, with a summary that compares Redis to the truth.",
+            show_default=False,
+        ),
+    ] = None,
     rate: Annotated[float, typer.Option(min=1, help="Pixels a second.")] = 2000.0,
     placements: Annotated[int, typer.Option(min=1, help="How many placements.")] = 40,
     partitions: Annotated[int, typer.Option(min=1, help="Of the topic.")] = 4,
     processes: Annotated[int, typer.Option(min=1, help="Of the flow.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the traffic.")] = 1,
 ) -> None:
-    """Show everything working on this machine: a broker, a Valkey, simulated troublesome traffic, the flow and the exporter, on loopback."""
+    """Show everything working on this machine: a broker, a Valkey, simulated troublesome traffic, the flow
+    and the exporter, on loopback.
+    """
     from flows.demo import Demo
 
     Demo(seconds, rate, placements, partitions, processes, seed).run()
@@ -148,13 +203,19 @@ def demo(
 
 @_command
 def simulate(
-    output: Annotated[str, typer.Argument(help="A file (.ndjson, .gz, .zst), or kafka for the configured topic.")],
+    output: Annotated[
+        str, typer.Argument(help="A file (.ndjson, .gz, .zst), or kafka for the configured topic.")
+    ],
     events: Annotated[int, typer.Option(min=1, help="How many, to a file.")] = 100_000,
-    seconds: Annotated[float | None, typer.Option(help="How long, to Kafka; without it, until Ctrl-C.", show_default=False)] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="How long, to Kafka; without it, until Ctrl-C.", show_default=False)
+    ] = None,
     rate: Annotated[float, typer.Option(min=1, help="Pixels a second.")] = 2000.0,
     placements: Annotated[int, typer.Option(min=1)] = 120,
     seed: Annotated[int, typer.Option()] = 1,
-    ledger: Annotated[Path | None, typer.Option(help="Write the truth as JSON here.", show_default=False)] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="Write the truth as JSON here.", show_default=False)
+    ] = None,
 ) -> None:
     """Make seeded, adversarial traffic, with a ledger of the truth, to a file or in real time to Kafka."""
     from flows.demo import produce
@@ -164,7 +225,9 @@ def simulate(
 
     if output == "kafka":
         settings = load()
-        traffic = Traffic(seed, placements, rate, start_ms=now_ms(), partitions=len(kafka_input(settings).partitions()))
+        traffic = Traffic(
+            seed, placements, rate, start_ms=now_ms(), partitions=len(kafka_input(settings).partitions())
+        )
         stopping = threading.Event()
         signal.signal(signal.SIGINT, lambda *_: stopping.set())
         produce(settings, traffic, seconds, stopping)
@@ -180,16 +243,29 @@ def simulate(
 @_command
 def reconcile(
     files: FILES,
-    rejected: Annotated[Path | None, typer.Option(help="rejected.ndjson of the run: takes lateness from its dead letters instead of judging it.", show_default=False)] = None,
-    minutes: Annotated[Path | None, typer.Option(help="minutes.ndjson of the run: compare its final minutes too.", show_default=False)] = None,
+    rejected: Annotated[
+        Path | None,
+        typer.Option(
+            help="rejected.ndjson of the run: takes lateness from its dead letters instead of judging it.",
+            show_default=False,
+        ),
+    ] = None,
+    minutes: Annotated[
+        Path | None,
+        typer.Option(help="minutes.ndjson of the run: compare its final minutes too.", show_default=False),
+    ] = None,
 ) -> None:
-    """Recompute logs in one exact batch query and compare with Redis: prints every difference, exit code 1 if there is any."""
+    """Recompute logs in one exact batch query and compare with Redis: prints every difference, exit code 1 if
+    there is any.
+    """
     from connectors.redis import connect
     from flows.differences import differences, format_differences, minute_differences
+    from flows.planfiles import read_plans
     from flows.reconcile import recompute
     from flows.settings import load
 
     settings = load()
+    book = {} if settings.plans is None else read_plans(settings.plans)[0]
     too_late = None
     if rejected is not None:
         letters = [json.loads(line) for line in rejected.read_text().splitlines()]
@@ -203,14 +279,22 @@ def reconcile(
             horizon=settings.horizon,
             conversion_horizon=settings.conversion_horizon,
             consent=settings.consent,
+            model=settings.attribution,
+            click_window=settings.click_window,
+            listen_window=settings.listen_window,
+            half_life=settings.half_life,
+            plans={name: plan.currency for name, plan in book.items()},
+            utm_placements=settings.utm_placements,
         )
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    without = ("conversions", "conversion_value", "unattributed")
-    found = differences(truth, client, settings.namespace, without)
+    found = differences(truth, client, settings.namespace)
     if minutes is not None:
-        found += minute_differences(truth, minutes, without)
+        found += minute_differences(truth, minutes)
     rows, numbers = len(truth.flight), sum(len(row) for row in truth.flight.values())
-    typer.echo(f"{len(found)} differences in {rows:,} rows, {numbers:,} numbers, of {truth.totals['received']:,} messages")
+    typer.echo(
+        f"{len(found)} differences in {rows:,} rows, {numbers:,} numbers, of {truth.totals['received']:,} "
+        f"messages"
+    )
     if found:
         typer.echo(format_differences(found))
         raise typer.Exit(1)
@@ -218,7 +302,9 @@ def reconcile(
 
 @_command
 def exporter(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; the default is loopback.", show_default=False)] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; the default is loopback.", show_default=False)
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 9480,
 ) -> None:
     """Serve /metrics/placements for Prometheus, read from Redis so that a scrape costs the flow nothing."""
@@ -243,9 +329,11 @@ def top(
 
 @_command
 def explain(
-    conversion: Annotated[str, typer.Argument(help="The order id, or the event id of a conversion without one.")],
+    conversion: Annotated[
+        str, typer.Argument(help="The order id, or the event id of a conversion without one.")
+    ],
 ) -> None:
-    """Say to which touches a conversion was credited, and by which rule; nothing in it identifies a listener."""
+    """Say to which touches a conversion was credited, and by which rule; no listener is in it."""
     from connectors.redis import connect, read_rows
     from flows.explain import show
     from flows.publish import row_key
@@ -256,7 +344,8 @@ def explain(
     (row,) = read_rows(client, [row_key(settings.namespace, "conversion", conversion)])
     if "decision" not in row:
         raise AudiopixelError(
-            f"no decision on {conversion!r}: a conversion is decided when its minute is final, and its decision kept for "
+            f"no decision on {conversion!r}: a conversion is decided when its minute is final, and its "
+            f"decision kept for "
             f"{settings.decisions_ttl.days} days (AUDIOPIXEL_DECISIONS_TTL)"
         )
     Console().print(show(json.loads(row["decision"]), settings.zone))

@@ -1,6 +1,7 @@
 """Time: what event time a pixel has, and how far a source partition's log has got.
 
-The watermark of a partition is the greatest event time of its well-formed pixels, less the out-of-orderness bound. It is
+The watermark of a partition is the greatest event time of its well-formed pixels, less the out-of-orderness
+bound. It is
 computed pixel by pixel, so that lateness depends on the log alone and not on how it was cut into batches.
 """
 
@@ -9,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from flows.batches import TS, WATERMARK
-from flows.kernel import I64, U64, kernel
-
 import numpy as np
+
+from flows.kernel import I64, U64, Int, kernel
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
@@ -23,15 +23,19 @@ GREATEST, CANDIDATE, SKEWED = range(3)
 
 
 @kernel
-def judge(pixels: U64, state: I64, bound_ms: int, floor_ms: int, guarded: bool) -> None:
-    """Replace each pixel's clock by its event time, and its time of receipt by the partition's watermark with it.
+def judge(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, guarded: bool) -> None:
+    """Replace each pixel's clock by its event time, and its time of receipt by the partition's watermark with
+    it.
 
-    Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where nothing bounds a jump (`guarded`: the input
-    has no timestamps of a broker's), one of more than 24 h counts only when the next pixel is within 24 h of it or later.
+    Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where nothing bounds a jump (`guarded`:
+    the input
+    has no timestamps of a broker's), one of more than 24 h counts only when the next pixel is within 24 h of
+    it or later.
 
     Args:
         pixels: (n, COLUMNS) uint64, changed in place.
-        state: greatest event time, candidate for it (0: none), pixels with a skewed clock; int64[3], changed in place.
+        state: greatest event time, candidate for it (0: none), pixels with a skewed clock; int64[3], changed
+            in place.
     """
     greatest = state[0]
     candidate = state[1]
@@ -40,7 +44,7 @@ def judge(pixels: U64, state: I64, bound_ms: int, floor_ms: int, guarded: bool) 
         received = np.int64(pixels[i, 3])
         if received > 0:
             told = ts
-            ts = max(min(ts, received + 60_000), received - 86_400_000, 0)
+            ts = max(min(ts, received + 60_000), received - 86_400_000, np.int64(0))
             if abs(ts - told) > 300_000:
                 state[2] += 1
             pixels[i, 2] = np.uint64(ts)
@@ -93,16 +97,20 @@ class PartitionClock:
         return int(state[SKEWED])
 
     def idle(self, now_ms: int, caught_up: bool) -> None:
-        """Advance by the time that elapses while the partition is caught up and quiet; a lagging one does not advance.
+        """Advance by the time that elapses while the partition is caught up and quiet; a lagging one does not
+        advance.
 
-        Call it whenever a read found nothing, with any clock that goes forward, and with `caught_up` False when it found something.
+        Call it whenever a read found nothing, with any clock that goes forward, and with `caught_up` False
+        when it found something.
         """
         if not caught_up or self.watermark_ms == 0:
             self._quiet_since_ms = None
             return
         if self._quiet_since_ms is None:
             self._quiet_since_ms, self._quiet_from_ms = now_ms, self.watermark_ms
-        self.floor_ms = max(self.floor_ms, self._quiet_from_ms + now_ms - self._quiet_since_ms - self.quiet_ms)
+        self.floor_ms = max(
+            self.floor_ms, self._quiet_from_ms + now_ms - self._quiet_since_ms - self.quiet_ms
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,8 @@ class Tick:
         senders: all of them, so that a step knows for whom to wait.
         number: wall clock divided by the flush interval; grows.
         watermark_ms: 0 while unknown.
-        holding: whether an unknown watermark holds the others back (there is data to read) or not (the partition is empty).
+        holding: whether an unknown watermark holds the others back (there is data to read) or not (the
+            partition is empty).
         ended: the finite partition is at its end.
         position: of the partition, where it would read on.
         greatest_ms: the greatest event time so far.
@@ -161,4 +170,6 @@ def cut(ticks: dict[str, Tick], number: int) -> Cut:
         watermark = max(tick.greatest_ms for tick in ticks.values())
     else:  # nothing but empty and ended partitions: time stands where the ended ones left it
         watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
-    return Cut(number, watermark, ended, tuple(sorted((tick.sender, tick.position) for tick in ticks.values())))
+    return Cut(
+        number, watermark, ended, tuple(sorted((tick.sender, tick.position) for tick in ticks.values()))
+    )

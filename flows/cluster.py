@@ -35,7 +35,8 @@ def end_with_supervisor() -> None:
 
 
 class Cluster:
-    """Child processes of one flow: when one dies the others are useless to the engine, so all are ended and started again.
+    """Child processes of one flow: when one dies the others are useless to the engine, so all are ended and
+    started again.
 
     Args:
         processes: how many.
@@ -70,7 +71,9 @@ class Cluster:
                 return
             failed += 1
             if self._restarts is not None and failed > self._restarts:
-                raise AudiopixelError(f"the flow failed {failed} times, last with code {code}: see its messages above")
+                raise AudiopixelError(
+                    f"the flow failed {failed} times, last with code {code}: see its messages above"
+                )
             if time.monotonic() - started_s > 60:
                 pause_s = 0.5
             self._log.warning("a process of the flow died: all start again", code=code, pause_s=pause_s)
@@ -82,7 +85,16 @@ class Cluster:
         self._children = [
             subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "flows.cli", "run", "--member", str(process), "--addresses", addresses),
+                    *(
+                        sys.executable,
+                        "-m",
+                        "flows.cli",
+                        "run",
+                        "--member",
+                        str(process),
+                        "--addresses",
+                        addresses,
+                    ),
                     *self._arguments,
                 ],
                 stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What is counted, by column: the one order that plays, windows and rows share (part of the state's format)."""
+"""What is counted, by column: an order that plays, windows and rows share (part of the state's format)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ BY_MINUTE: Final = (
     "held_skips",
     "held_mutes",
 )
-"""Counted in a minute. The first ten are in the order of `flows.events.EVENTS`: an event's code is its column.
+"""Counted in a minute. The first ten are in the order of `flows.events.EVENTS`: an event's code is its
+column.
 
-`held_skips` and `held_mutes` belong to plays whose start has not come, and become `skips` and `mutes` when their own minute is final or the
-start comes, which takes them to its minute. `repaired` falls when a milestone's own pixel comes, so days and flights count it when its minute is final.
+`held_skips` and `held_mutes` belong to plays whose start has not come, and become `skips` and `mutes` when
+their own minute is final or the
+start comes, which takes them to its minute. `repaired` falls when a milestone's own pixel comes, so days and
+flights count it when its minute is final.
 """
 
 BY_FLIGHT: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic")

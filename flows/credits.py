@@ -1,6 +1,8 @@
-"""Credits: decided conversions as increments of rows, their values in one currency a campaign, and the account of all conversions.
+"""Credits: decided conversions as increments of rows, their values in one currency a campaign, and the
+account of all conversions.
 
-One place for the whole flow, since a campaign's first currency is one for all listeners; conversions are rare.
+One place for the whole flow, since a campaign's first currency is one for all listeners; conversions are
+rare.
 """
 
 from __future__ import annotations
@@ -19,11 +21,29 @@ from flows.clock import Cut
 from flows.errors import StateError
 from flows.events import CONVERSION_TYPES
 from flows.kernel import I64, U8, U32
+from flows.plans import Plan
 from flows.shards import row_shard
 
 FORMAT: Final = 1
-AGES_S: Final = (60, 300, 900, 1_800, 3_600, 7_200, 14_400, 28_800, 86_400, 172_800, 345_600, 604_800, 1_209_600, 2_592_000)
-"""Upper bounds of the classes of the time from the touch to the conversion, in seconds; there is one more above them."""
+AGES_S: Final = (
+    60,
+    300,
+    900,
+    1_800,
+    3_600,
+    7_200,
+    14_400,
+    28_800,
+    86_400,
+    172_800,
+    345_600,
+    604_800,
+    1_209_600,
+    2_592_000,
+)
+"""Upper bounds of the classes of the time from the touch to the conversion, in seconds; there is one more
+above them.
+"""
 
 COLUMNS: Final = (
     "conversions",
@@ -33,16 +53,20 @@ COLUMNS: Final = (
     "conversion_value_other_count",
     *(f"age_{number}" for number in range(len(AGES_S) + 1)),
 )
-"""What a row counts of conversions: all in millionths but `conversion_value` (millionths of its currency) and `…_other_count` (conversions)."""
+"""What a row counts of conversions: all in millionths but `conversion_value` (millionths of its currency) and
+`…_other_count` (conversions).
+"""
 TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
 VALUE, OTHER = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_other_count")
 AGES_AT: Final = OTHER + 1
 
 
 class CreditBatch(NamedTuple):
-    """What the decisions of a cut add to one row shard: `amounts[i]` to column `columns[i]` of `rows[at[i]]` in a minute.
+    """What the decisions of a cut add to one row shard: `amounts[i]` to column `columns[i]` of `rows[at[i]]`
+    in a minute.
 
-    `frequency` are (row, class of `flows.frequency`, listeners that it gains, millionths of conversions from it).
+    `frequency` are (row, class of `flows.frequency`, listeners that it gains, millionths of conversions from
+    it).
     """
 
     to: int
@@ -70,22 +94,26 @@ class CreditBook:
 
     Args:
         shards: of the rows.
-        plan_currency: of placements whose plan names one.
+        plans: whose currency goes before the campaign's.
     """
 
     shards: int
-    plan_currency: Mapping[str, str | None] = field(default_factory=dict)
+    plans: Mapping[str, Plan] = field(default_factory=dict)
     currencies: dict[str, str] = field(default_factory=dict)
     accepted: int = 0
     attributed: int = 0
     unattributed: int = 0
 
-    def cut(self, cut: Cut, decided: Sequence[Decided]) -> tuple[list[CreditBatch], Account, list[tuple[str, bytes]]]:
+    def cut(
+        self, cut: Cut, decided: Sequence[Decided]
+    ) -> tuple[list[CreditBatch], Account, list[tuple[str, bytes]]]:
         """Increments for every row shard, the account, and (id, JSON) of every decision."""
         self.accepted += sum(one.accepted for one in decided)
         pending = sum(one.pending for one in decided)
         decisions = [decision for one in decided for decision in one.decisions]
-        decisions.sort(key=lambda one: (one.conversion.ts_ms, one.conversion.pixel.currency or "", one.conversion.key))
+        decisions.sort(
+            key=lambda one: (one.conversion.ts_ms, one.conversion.pixel.currency or "", one.conversion.key)
+        )
         rows: list[dict[tuple[str, str], int]] = [{} for _ in range(self.shards)]
         entries: list[list[tuple[int, int, int, int]]] = [[] for _ in range(self.shards)]
         told = [self._enter(decision, rows, entries) for decision in decisions]
@@ -117,7 +145,9 @@ class CreditBook:
                 sums[campaign, place] = (before[0] + listeners, before[1] + millionths)
         shards: list[list[tuple[tuple[str, str], int, int, int]]] = [[] for _ in range(self.shards)]
         for (campaign, place), more in sums.items():
-            shards[row_shard("campaign", campaign, self.shards)].append((("campaign", campaign), place, *more))
+            shards[row_shard("campaign", campaign, self.shards)].append(
+                (("campaign", campaign), place, *more)
+            )
         return shards
 
     def _enter(
@@ -162,10 +192,9 @@ class CreditBook:
 
     def _currency(self, combo: Combo, currency: str | None) -> str | None:
         """That of the placement's plan, else the first that the campaign was credited in."""
-        planned = self.plan_currency.get(combo[0] or "")
-        if planned is not None or currency is None:
-            return planned
-        return self.currencies.setdefault(combo[1] or "", currency)
+        first = currency and self.currencies.setdefault(combo[1] or "", currency)
+        plan = self.plans.get(combo[0] or "")
+        return first if plan is None or plan.currency is None else plan.currency
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
@@ -178,13 +207,17 @@ class CreditBook:
             StateError: another format's.
         """
         if state[0] != FORMAT:
-            raise StateError(f"the recovery store holds credits of format {state[0]}, this version reads {FORMAT}")
+            raise StateError(
+                f"the recovery store holds credits of format {state[0]}, this version reads {FORMAT}"
+            )
         _, currencies, self.accepted, self.attributed, self.unattributed = state
         self.currencies = dict(currencies)
 
 
 def divide(whole: int, millionths: Sequence[int]) -> list[int]:
-    """`whole` (of either sign) in exact integer parts by millionths, largest remainder first; of equal remainders the later one's."""
+    """`whole` (of either sign) in exact integer parts by millionths, largest remainder first; of equal
+    remainders the later one's.
+    """
     parts = [whole * share // WHOLE for share in millionths]
     rests = [whole * share % WHOLE for share in millionths]
     order = sorted(range(len(parts)), key=lambda i: (rests[i], i), reverse=True)
@@ -264,13 +297,18 @@ class CreditCells:
 
     def forget(self, oldest_minute: int, today: int) -> None:
         """Drop the minutes before one, and the days that are over."""
-        kept = {row: {at: counts for at, counts in of.items() if at >= oldest_minute} for row, of in self.minutes.items()}
+        kept = {
+            row: {at: counts for at, counts in of.items() if at >= oldest_minute}
+            for row, of in self.minutes.items()
+        }
         self.minutes = {row: of for row, of in kept.items() if of}
         self.days = {key: counts for key, counts in self.days.items() if key[1] >= today}
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state."""
-        minutes = {row: {at: counts.tolist() for at, counts in of.items()} for row, of in self.minutes.items()}
+        minutes = {
+            row: {at: counts.tolist() for at, counts in of.items()} for row, of in self.minutes.items()
+        }
         days = {key: counts.tolist() for key, counts in self.days.items()}
         return minutes, days, {row: counts.tolist() for row, counts in self.flight.items()}
 
@@ -279,7 +317,10 @@ class CreditCells:
         """From `snapshot`'s state."""
         minutes, days, flight = state
         return cls(
-            {row: {at: np.array(counts, np.int64) for at, counts in of.items()} for row, of in minutes.items()},
+            {
+                row: {at: np.array(counts, np.int64) for at, counts in of.items()}
+                for row, of in minutes.items()
+            },
             {key: np.array(counts, np.int64) for key, counts in days.items()},
             {row: np.array(counts, np.int64) for row, counts in flight.items()},
         )
@@ -290,7 +331,9 @@ def _none() -> I64:
 
 
 def quantile_s(counts: I64, share: float) -> int | None:
-    """Upper bound in seconds of the class of ages in which the `share` quantile lies; None without ages, or beyond the last bound."""
+    """Upper bound in seconds of the class of ages in which the `share` quantile lies; None without ages, or
+    beyond the last bound.
+    """
     ages = np.cumsum(counts[AGES_AT:])
     if not ages[-1]:
         return None

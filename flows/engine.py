@@ -1,4 +1,6 @@
-"""Running a dataflow in this process: its recovery store, its errors as ours, its panics kept off the terminal."""
+"""Running a dataflow in this process: its recovery store, its errors as ours, its panics kept off the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ STORE_PARTITIONS: Final = 8
 
 @contextmanager
 def recovery_store(directory: Path | None, process: int = 0) -> Iterator[RecoveryConfig | None]:
-    """The recovery store in `directory`, made on first use, and held by process number `process` of one execution alone.
+    """The recovery store in `directory`, made on first use, and held by process number `process` of one
+    execution alone.
 
     Raises:
         StateError: another execution is running on it, or it cannot be used.
@@ -106,7 +109,9 @@ def _ours(error: BaseException | None) -> Exception | None:
 
 @contextmanager
 def _panics() -> Iterator[IO[bytes]]:
-    """Keep what the engine's native code writes to standard error (a backtrace a failed step) in a file; Python's own output goes on."""
+    """Keep what the engine's native code writes to standard error (a backtrace a failed step) in a file;
+    Python's own output goes on.
+    """
     sys.stderr.flush()
     kept, terminal = sys.stderr, os.dup(2)
     with tempfile.TemporaryFile() as file, os.fdopen(terminal, "w", buffering=1) as direct:

@@ -57,9 +57,7 @@ MALFORMED, INVALID, UNKNOWN_EVENT, TOO_LATE = REASONS = ("malformed", "invalid",
 
 _MACRO = re.compile(r"\[[^\[\]]*\]|%5B.*%5D|\$\{[^{}]*\}|\{[^{}]*\}|@[^@]*@|-[12]", re.IGNORECASE | re.DOTALL)
 _SUSPECT = frozenset("[%${@-")
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _CURRENCY = re.compile("[A-Z]{3}")

@@ -1,7 +1,10 @@
-"""Frequency: how many impressions each listener has had of each campaign, in a counter of 14 bytes that saturates.
+"""Frequency: how many impressions each listener has had of each campaign, in a counter of 14 bytes that
+saturates.
 
-What a bid optimiser caps by: of each campaign, how many listeners have had 1, 2, 3, 4–5, 6–10, 11 or more impressions, and how many conversions came
-from a listener who had had so many. A listener who has had none for 60 days counts as another when they come back, which bounds the memory.
+What a bid optimiser caps by: of each campaign, how many listeners have had 1, 2, 3, 4–5, 6–10, 11 or more
+impressions, and how many conversions came
+from a listener who had had so many. A listener who has had none for 60 days counts as another when they come
+back, which bounds the memory.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.kernel import I64, U8, U16, U32, U64, kernel, mixed
+from flows.kernel import I64, U8, U16, U32, U64, Int, kernel, mixed
 from flows.touches import IMPRESSION, REPLACING
 
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
@@ -33,7 +36,9 @@ def new_frequency() -> I64:
 def _slot(who: Any, campaign: Any, held_who: U64, held: U32) -> Any:
     capacity: Any = np.uint64(len(held_who))
     slot = ((mixed(who, campaign) >> np.uint64(32)) * capacity) >> np.uint64(32)
-    while held_who[slot] != np.uint64(0) and (held_who[slot] != np.uint64(who) or held[slot] >> 8 != campaign):
+    while held_who[slot] != np.uint64(0) and (
+        held_who[slot] != np.uint64(who) or held[slot] >> 8 != campaign
+    ):
         slot += np.uint64(1)
         if slot == capacity:
             slot = np.uint64(0)
@@ -42,9 +47,19 @@ def _slot(who: Any, campaign: Any, held_who: U64, held: U32) -> Any:
 
 @kernel
 def _count(
-    who: U64, campaigns: U32, days: U16, held_who: U64, held: U32, held_day: U16, remembered: int, moved: I64, class_of: U8
-) -> int:
-    """Count impressions, and in `moved` (campaigns, classes) how many listeners each class gains; returns the new slots."""
+    who: U64,
+    campaigns: U32,
+    days: U16,
+    held_who: U64,
+    held: U32,
+    held_day: U16,
+    remembered: Int,
+    moved: I64,
+    class_of: U8,
+) -> Int:
+    """Count impressions, and in `moved` (campaigns, classes) how many listeners each class gains; returns the
+    new slots.
+    """
     new = 0
     for i in range(len(who)):
         slot = _slot(who[i], campaigns[i], held_who, held)
@@ -84,7 +99,11 @@ class Frequency:
 
     def _fill(self, who: U64, packed: U32, day: U16, spare: int) -> None:
         capacity = max(SMALLEST, int((len(who) + spare) / FULLEST * 1.25) + 1)
-        self._who, self._packed, self._day = np.zeros(capacity, np.uint64), np.zeros(capacity, np.uint32), np.zeros(capacity, np.uint16)
+        self._who, self._packed, self._day = (
+            np.zeros(capacity, np.uint64),
+            np.zeros(capacity, np.uint32),
+            np.zeros(capacity, np.uint16),
+        )
         _refill(who, packed, day, self._who, self._packed, self._day)
         self.used = len(who)
 
@@ -113,7 +132,10 @@ class Frequency:
         moved = np.zeros((len(self.campaigns), len(CLASSES)), np.int64)
         table = (self._who, self._packed, self._day)
         self.used += _count(who, campaigns[some], days, *table, REMEMBERED_DAYS, moved, CLASS_OF)
-        return [(self.campaigns[number], place, int(moved[number, place])) for number, place in np.argwhere(moved).tolist()]
+        return [
+            (self.campaigns[number], place, int(moved[number, place]))
+            for number, place in np.argwhere(moved).tolist()
+        ]
 
     def of(self, who: int, campaign: str) -> int:
         """Impressions that a listener has had of a campaign."""
@@ -124,7 +146,9 @@ class Frequency:
         return int(self._packed[slot]) & 255 if self._who[slot] else 0
 
     def sweep(self, today: int) -> None:
-        """Drop what is not remembered on a day (since the epoch), and the names of campaigns that nobody is counted in."""
+        """Drop what is not remembered on a day (since the epoch), and the names of campaigns that nobody is
+        counted in.
+        """
         who, packed, day = self._held()
         kept = day.astype(np.int64) + REMEMBERED_DAYS >= today
         if kept.all():
@@ -132,7 +156,9 @@ class Frequency:
         who, packed, day = who[kept], packed[kept], day[kept]
         numbers = np.unique(packed >> 8)
         names = [self.campaigns[number] for number in numbers.tolist()]
-        packed = (np.searchsorted(numbers, packed >> 8).astype(np.uint32) << np.uint32(8)) | (packed & np.uint32(255))
+        packed = (np.searchsorted(numbers, packed >> 8).astype(np.uint32) << np.uint32(8)) | (
+            packed & np.uint32(255)
+        )
         self.campaigns, self._numbers = names, {name: number for number, name in enumerate(names)}
         self._fill(who, packed, day, 0)
 
@@ -151,4 +177,6 @@ class Frequency:
         """Take `snapshot`'s state up again."""
         names, (who, packed, day) = state
         self.campaigns, self._numbers = list(names), {name: number for number, name in enumerate(names)}
-        self._fill(np.frombuffer(who, np.uint64), np.frombuffer(packed, np.uint32), np.frombuffer(day, np.uint16), 0)
+        self._fill(
+            np.frombuffer(who, np.uint64), np.frombuffer(packed, np.uint32), np.frombuffer(day, np.uint16), 0
+        )

@@ -1,4 +1,6 @@
-"""One source partition: raw messages in, shards' pixels, dead letters and ticks out. A pure core with a position."""
+"""One source partition: raw messages in, shards' pixels, dead letters and ticks out. A pure core with a
+position.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Receipt(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What one step of a partition gives: pixels by shard, dead letters as (key, JSON), and a receipt when a tick is due."""
+    """What one step of a partition gives: pixels by shard, dead letters as (key, JSON), and a receipt when a
+    tick is due.
+    """
 
     pixels: list[tuple[int, Pixels]]
     letters: list[tuple[bytes, bytes]]
@@ -83,13 +87,15 @@ class Intake:
         except EndOfInput:
             self.ended = True
             messages = None
-        found = messages is not None
-        self.full = found and (not self.live or 2 * len(messages.values) >= self.batch_messages)
+        found = 0 if messages is None else len(messages.values)
+        self.full = found > 0 and (not self.live or 2 * found >= self.batch_messages)
         if messages is not None and len(messages.values):
             pixels, letters = self._take(messages)
         self.clock.idle(now_ms, self.live and not found and self.reader.caught_up)
         number = now_ms // self.interval_ms
-        receipt = self._tick(max(number, self.last_tick + 1)) if number > self.last_tick or self.ended else None
+        receipt = (
+            self._tick(max(number, self.last_tick + 1)) if number > self.last_tick or self.ended else None
+        )
         return Output(pixels, letters, receipt)
 
     def stop(self, number: int) -> Output:
@@ -158,6 +164,7 @@ def position_of(state: tuple[Any, ...]) -> int:
     if state[0] != FORMAT:
         raise StateError(
             f"the recovery store holds source state of format {state[0]}, this version reads {FORMAT}: "
-            "run the version that wrote it, or recompute from the log with --recompute and an empty recovery directory"
+            "run the version that wrote it, or recompute from the log with --recompute and an empty recovery "
+            "directory"
         )
     return int(state[1])

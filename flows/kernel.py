@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
+
+Int: TypeAlias = Any
+"""A number of whatever machine type numba infers: to mypy int and np.uint64 are strangers."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,7 +30,7 @@ def kernel(function: F) -> F:
 
 
 @kernel
-def mixed(a: int, b: int) -> int:
+def mixed(a: Int, b: Int) -> Int:
     """One 64-bit hash of two (the finaliser of MurmurHash3 over their combination); never 0."""
     x = np.uint64(a) ^ (np.uint64(b) * np.uint64(0x9E3779B97F4A7C15))
     x ^= x >> np.uint64(33)

@@ -38,7 +38,8 @@ class Ledger:
     """Counts by partition, proven at every cut.
 
     Args:
-        reject_share, reject_least: a flow of which more than this share of at least this many messages is rejected is stopped.
+        reject_share, reject_least: a flow of which more than this share of at least this many messages is
+            rejected is stopped.
     """
 
     reject_share: float
@@ -82,12 +83,18 @@ class Ledger:
             assert counts["received"] == counts["accepted"] + counts["repeated"] + lost, (partition, counts)
             received, rejected = received + counts["received"], rejected + lost
         if received >= self.reject_least and rejected > self.reject_share * received:
-            reasons = {reason: sum(of[f"rejected.{reason}"] for of in self.counts.values()) for reason in REASONS}
+            reasons = {
+                reason: sum(of[f"rejected.{reason}"] for of in self.counts.values()) for reason in REASONS
+            }
             raise RejectingError(
-                f"{rejected:,} of {received:,} messages were rejected ({_listed(reasons)}): is this the right topic or file? "
+                f"{rejected:,} of {received:,} messages were rejected ({_listed(reasons)}): is this the "
+                f"right topic or file? "
                 "See the dead letters; AUDIOPIXEL_REJECT_SHARE sets the limit"
             )
-        accounts = [Account(name, dict(self.counts[name]), *self.marks.get(name, (0, 0))) for name in sorted(self._changed)]
+        accounts = [
+            Account(name, dict(self.counts[name]), *self.marks.get(name, (0, 0)))
+            for name in sorted(self._changed)
+        ]
         arrivals, self.arrivals = self.arrivals, []
         self._changed.clear()
         return accounts, arrivals
@@ -106,7 +113,9 @@ class Ledger:
             StateError: another format's.
         """
         if state[0] != FORMAT:
-            raise StateError(f"the recovery store holds a ledger of format {state[0]}, this version reads {FORMAT}")
+            raise StateError(
+                f"the recovery store holds a ledger of format {state[0]}, this version reads {FORMAT}"
+            )
         self.counts = {name: dict(counts) for name, counts in state[1].items()}
         self.marks = dict(state[2])
         self._changed = set(self.counts)

@@ -6,14 +6,14 @@ from typing import Final
 
 import numpy as np
 
-from flows.kernel import I64, U64, kernel
+from flows.kernel import I64, U64, Int, kernel
 from flows.table import find
 
 _SMALLEST: Final = 1024
 
 
 @kernel
-def put(slots: U64, used: I64, key: np.uint64, value: int | np.uint64) -> int:
+def put(slots: U64, used: I64, key: np.uint64, value: int | np.uint64) -> Int:
     """Set the value of `key` (not 0), which must have room; returns its slot."""
     slot = find(slots, key)
     used[0] += slots[slot, 0] == np.uint64(0)

@@ -1,4 +1,6 @@
-"""Every metric, defined once: name, kind, unit, labels and help. Instruments, the README's table, queries and alerts derive from these."""
+"""Every metric, defined once: name, kind, unit, labels and help. Instruments, the README's table, queries and
+alerts derive from these.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Definition:
         assert (self.kind == "counter") == self.name.endswith("_total"), self.name
 
 
-def _d(name: str, kind: Literal["counter", "gauge", "histogram", "info"], text: str, *labels: str) -> Definition:
+def _d(
+    name: str, kind: Literal["counter", "gauge", "histogram", "info"], text: str, *labels: str
+) -> Definition:
     return Definition(PREFIX + name, kind, text, labels)
 
 
@@ -39,24 +43,49 @@ RECEIVED = _d("received_total", "counter", "Messages read from the source.", "pa
 ACCEPTED = _d("accepted_total", "counter", "Pixels that count, invalid traffic included.", "partition")
 REPEATED = _d("repeated_total", "counter", "Pixels that had counted before.", "partition")
 REJECTED = _d("rejected_total", "counter", "Messages that went to the dead letters.", "partition", "reason")
-INVALID_TRAFFIC = _d("invalid_traffic_total", "counter", "Accepted pixels kept out of every other number.", "partition")
-CLOCK_SKEWED = _d("clock_skewed_total", "counter", "Pixels whose clock was off by more than five minutes.", "partition")
+INVALID_TRAFFIC = _d(
+    "invalid_traffic_total", "counter", "Accepted pixels kept out of every other number.", "partition"
+)
+CLOCK_SKEWED = _d(
+    "clock_skewed_total", "counter", "Pixels whose clock was off by more than five minutes.", "partition"
+)
 LAG = _d("consumer_lag_messages", "gauge", "Messages in the partition that have not been read.", "partition")
-PARTITION_WATERMARK = _d("partition_watermark_timestamp_seconds", "gauge", "Event time the partition's log has got to.", "partition")
-WATERMARK = _d("watermark_timestamp_seconds", "gauge", "Event time of the whole flow: the least over partitions.")
+PARTITION_WATERMARK = _d(
+    "partition_watermark_timestamp_seconds",
+    "gauge",
+    "Event time the partition's log has got to.",
+    "partition",
+)
+WATERMARK = _d(
+    "watermark_timestamp_seconds", "gauge", "Event time of the whole flow: the least over partitions."
+)
 LAST_FLUSH = _d("last_flush_timestamp_seconds", "gauge", "When rows were last written to Redis.")
 EVENT_TO_REDIS = _d("event_to_redis_seconds", "histogram", "From a pixel's receipt until Redis shows it.")
 FLUSH_DURATION = _d("flush_duration_seconds", "histogram", "Writing one tick's rows to Redis.")
 FLUSHED_ROWS = _d("flushed_rows_total", "counter", "Rows written to Redis.")
 PENDING_ROWS = _d("redis_pending_rows", "gauge", "Changed rows that Redis has not taken yet.")
-REDIS_ERRORS = _d("redis_errors_total", "counter", "Flushes that Redis did not take, to be retried.", "reason")
-KAFKA_ERRORS = _d("kafka_errors_total", "counter", "Errors of the Kafka client that it recovers from.", "partition")
-SKIPPED = _d("skipped_messages_total", "counter", "Messages lost to retention before they were read, skipped by choice.", "partition")
+REDIS_ERRORS = _d(
+    "redis_errors_total", "counter", "Flushes that Redis did not take, to be retried.", "reason"
+)
+KAFKA_ERRORS = _d(
+    "kafka_errors_total", "counter", "Errors of the Kafka client that it recovers from.", "partition"
+)
+SKIPPED = _d(
+    "skipped_messages_total",
+    "counter",
+    "Messages lost to retention before they were read, skipped by choice.",
+    "partition",
+)
 STATE_PLAYS = _d("state_plays", "gauge", "Plays and events remembered.", "shard")
 STATE_BYTES = _d("state_bytes", "gauge", "Memory of the remembered plays.", "shard")
 STATE_ROWS = _d("state_rows", "gauge", "Rows kept.", "shard")
 STATE_TOUCHES = _d("state_touches", "gauge", "Touches kept for attribution.", "shard")
-DROPPED_TOUCHES = _d("state_dropped_touches", "gauge", "Touches given up because their listener has more than are kept.", "shard")
+DROPPED_TOUCHES = _d(
+    "state_dropped_touches",
+    "gauge",
+    "Touches given up because their listener has more than are kept.",
+    "shard",
+)
 BUILD = _d("build_info", "info", "What is running.", "version", "python", "bytewax")
 
 PIPELINE: Final = (
@@ -300,14 +329,16 @@ class WeightedHistogram(Collector):
         for bound, count in zip([*map(str, self._bounds), "+Inf"], self._counts, strict=True):
             total += count
             buckets.append((bound, total))
-        yield HistogramMetricFamily(self._definition.name, self._definition.help, buckets=buckets, sum_value=self._sum)
+        yield HistogramMetricFamily(
+            self._definition.name, self._definition.help, buckets=buckets, sum_value=self._sum
+        )
 
 
 class Instruments:
     """The pipeline's metrics of one process, in a registry of their own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships no type for it
         self.registry = registry = CollectorRegistry()
 
         def counter(definition: Definition) -> Counter:
@@ -319,14 +350,22 @@ class Instruments:
         self.received, self.accepted, self.repeated = counter(RECEIVED), counter(ACCEPTED), counter(REPEATED)
         self.rejected, self.invalid_traffic = counter(REJECTED), counter(INVALID_TRAFFIC)
         self.clock_skewed, self.skipped = counter(CLOCK_SKEWED), counter(SKIPPED)
-        self.lag, self.partition_watermark, self.watermark = gauge(LAG), gauge(PARTITION_WATERMARK), gauge(WATERMARK)
+        self.lag, self.partition_watermark, self.watermark = (
+            gauge(LAG),
+            gauge(PARTITION_WATERMARK),
+            gauge(WATERMARK),
+        )
         self.last_flush, self.pending_rows = gauge(LAST_FLUSH), gauge(PENDING_ROWS)
         self.flushed_rows, self.redis_errors, self.kafka_errors = (
             counter(FLUSHED_ROWS),
             counter(REDIS_ERRORS),
             counter(KAFKA_ERRORS),
         )
-        self.state_plays, self.state_bytes, self.state_rows = gauge(STATE_PLAYS), gauge(STATE_BYTES), gauge(STATE_ROWS)
+        self.state_plays, self.state_bytes, self.state_rows = (
+            gauge(STATE_PLAYS),
+            gauge(STATE_BYTES),
+            gauge(STATE_ROWS),
+        )
         self.state_touches, self.dropped_touches = gauge(STATE_TOUCHES), gauge(DROPPED_TOUCHES)
         self.event_to_redis = WeightedHistogram(EVENT_TO_REDIS, LATENCY_BUCKETS)
         self.flush_duration = WeightedHistogram(FLUSH_DURATION, FLUSH_BUCKETS)
@@ -334,7 +373,11 @@ class Instruments:
         registry.register(self.flush_duration)
         build = Info(BUILD.name.removesuffix("_info"), BUILD.help, registry=registry)
         build.info(
-            {"version": version("audiopixel"), "python": platform.python_version(), "bytewax": version("bytewax")}
+            {
+                "version": version("audiopixel"),
+                "python": platform.python_version(),
+                "bytewax": version("bytewax"),
+            }
         )
 
 

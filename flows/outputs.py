@@ -22,7 +22,9 @@ from flows.settings import Settings
 
 
 class LineWriter(Protocol):
-    """Takes (key, value) messages; `flush` returns when all are safe; `position` is where the output then stands."""
+    """Takes (key, value) messages; `flush` returns when all are safe; `position` is where the output then
+    stands.
+    """
 
     @property
     def position(self) -> int: ...
@@ -98,7 +100,8 @@ class FileLines:
 
 
 def serve_metrics(settings: Settings) -> int | None:
-    """Serve this process's /metrics; a port that is taken (by another process of the cluster) moves up by one. Returns the port.
+    """Serve this process's /metrics; a port that is taken (by another process of the cluster) moves up by
+    one. Returns the port.
 
     Raises:
         SettingsError: none of 64 ports is free.
@@ -112,12 +115,14 @@ def serve_metrics(settings: Settings) -> int | None:
             continue
         return port
     raise SettingsError(
-        f"no free port for /metrics from {settings.metrics_port} on {settings.metrics_host}: set AUDIOPIXEL_METRICS_PORT"
+        f"no free port for /metrics from {settings.metrics_port} on {settings.metrics_host}: set "
+        f"AUDIOPIXEL_METRICS_PORT"
     )
 
 
 def check(settings: Settings) -> None:
-    """Look whether Kafka, its topics and Redis are there, so that what is missing is said in one line before anything starts.
+    """Look whether Kafka, its topics and Redis are there, so that what is missing is said in one line before
+    anything starts.
 
     Raises:
         ConnectError, SettingsError: what is missing, and what to do.

@@ -1,6 +1,8 @@
-"""Pacing of what is published: the delivery fields of planned placements and their campaigns, and the alerts when a state changes.
+"""Pacing of what is published: the delivery fields of planned placements and their campaigns, and the alerts
+when a state changes.
 
-It works where all rows of a flush come together, so that a campaign's pacing is of the same cut as its placements'. The plans are one file, looked at
+It works where all rows of a flush come together, so that a campaign's pacing is of the same cut as its
+placements'. The plans are one file, looked at
 once a flush; while it is gone or broken the last good version stays in force.
 """
 

@@ -1,8 +1,8 @@
 """The live page of the exporter: placements as a trading desk sees them, pushed to any number of browsers.
 
-`/` is the page, `/events` its server-sent events, `/placement?id=…` one placement whole (in the query, as an id
-may be `..`, which no browser leaves in a path). Redis is read once a second while somebody looks, else once in
-ten, for the curves. Everything that the page shows is text to it, never markup.
+`/` is the page, `/events` its server-sent events, `/placement?id=…` one placement whole (in the query: an id
+may be `..`, which no browser leaves in a path). Redis is read once a second while somebody looks, else every
+ten seconds, for the curves. Everything that the page shows is text to it, never markup.
 """
 
 from __future__ import annotations

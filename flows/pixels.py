@@ -1,7 +1,7 @@
 """The dataflow, on one page.
 
 ```
- intake ─┬─ shard ──► plays ─┬─ to_rows ──────────────────────────► rows ─┬──► redis      rows, fenced absolute values
+ intake ─┬─ shard ──► plays ─┬─ to_rows ──────────────────────────► rows ─┬──► redis      fenced rows
          │  pixels, ticks    │  increments                ┌─ credited ┘  └──► minutes    placement-minutes
          │                   ├─ to_listeners ► attribution ► credits ───────► decisions  conversion-credits
          │                   ├─ settled ──┐
@@ -9,12 +9,17 @@
          └─ refused ─────────┴─ late ─────────────────► rejected  dead letters
 ```
 
-Guarantee. State, source positions and what was counted are of one snapshot, so every pixel in the log counts exactly once in the numbers, whatever dies
-and however often. Redis rows are absolute and fenced: after a crash readers see nothing until the replay has passed what they had. Dead letters and
-minutes are at least once, keyed so that repeats collapse; files under `replay --out` are cut back to the snapshot. Limits: what Kafka has deleted before
-it was read is lost (the flow stops, or counts what it skips when told to); a Redis failover that loses acknowledged writes shows older rows for up to one flush.
+Guarantee. State, source positions and what was counted are of one snapshot, so every pixel in the log counts
+exactly once in the numbers, whatever dies
+and however often. Redis rows are absolute and fenced: after a crash readers see nothing until the replay has
+passed what they had. Dead letters and
+minutes are at least once, keyed so that repeats collapse; files under `replay --out` are cut back to the
+snapshot. Limits: what Kafka has deleted before
+it was read is lost (the flow stops, or counts what it skips when told to); a Redis failover that loses
+acknowledged writes shows older rows for up to one flush.
 
-Run it with `audiopixel run`, or on a cluster with `python -m bytewax.run flows.pixels:flow -r DIR -i N -a HOST:PORT;HOST:PORT`.
+Run it with `audiopixel run`, or on a cluster with `python -m bytewax.run flows.pixels:flow -r DIR -i N -a
+HOST:PORT;HOST:PORT`.
 """
 
 from __future__ import annotations
@@ -50,7 +55,18 @@ from flows.steps import (
     shard_key,
 )
 
-STEPS = ("intake", "plays", "attribution", "credits", "rows", "ledger", "redis", "rejected", "minutes", "decisions")
+STEPS = (
+    "intake",
+    "plays",
+    "attribution",
+    "credits",
+    "rows",
+    "ledger",
+    "redis",
+    "rejected",
+    "minutes",
+    "decisions",
+)
 """Steps with state: their names are keys of the recovery store, and never change."""
 
 Messages = list[tuple[bytes, bytes]]
@@ -98,7 +114,7 @@ def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
 
     def settled(item: tuple[str, PlaysOut]) -> tuple[str, Receipt | Settled] | None:
         out = item[1]
-        return None if out.cut is None else ("ledger", Settled(out.index, out.cut, out.outcomes))
+        return None if out.cut is None else ("ledger", Settled(out.shard, out.cut, out.outcomes))
 
     def minutes(item: tuple[str, RowsOut]) -> tuple[str, Messages] | None:
         return ("all", item[1].minutes) if item[1].minutes else None
@@ -139,12 +155,15 @@ def late_letter(late: Late) -> tuple[bytes, bytes]:
     names = zip(("placement_id", "campaign_id", *SCOPES[2:]), late.combo, strict=True)
     kept = {name: value for name, value in names if value is not None}
     return letter(
-        late.sender, late.position, Rejection(TOO_LATE, None, {"event": {"event": late.event, "ts": late.ts_ms, **kept}})
+        late.sender,
+        late.position,
+        Rejection(TOO_LATE, None, {"event": {"event": late.event, "ts": late.ts_ms, **kept}}),
     )
 
 
 def flow(recompute: bool = False) -> Dataflow:
-    """The flow of the settings: Kafka in; Redis, dead letters and minutes out. SIGTERM and SIGINT make it drain and end.
+    """The flow of the settings: Kafka in; Redis, dead letters and minutes out. SIGTERM and SIGINT make it
+    drain and end.
 
     Raises:
         SettingsError, ConnectError: before anything starts.

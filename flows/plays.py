@@ -1,11 +1,15 @@
 """The play: a pixel counts once, and in the right minute.
 
-One shard's memory of plays, and the kernel that holds each pixel against it. A pixel is repeated, too late, or accepted; an accepted one
-adds to cells, a cell being one combination of names (placement, campaign, platform, station, podcast, program) in one minute.
+One shard's memory of plays, and the kernel that holds each pixel against it. A pixel is repeated, too late,
+or accepted; an accepted one
+adds to cells, a cell being one combination of names (placement, campaign, platform, station, podcast,
+program) in one minute.
 
-- Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has a key space of its own, so that a bot never
+- Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has a key space
+  of its own, so that a bot never
   makes a listener's pixel a repeat.
-- Start cohort: a milestone, skip or mute counts in the minute of its play's start. One that comes before the start is held, as a slot of
+- Start cohort: a milestone, skip or mute counts in the minute of its play's start. One that comes before the
+  start is held, as a slot of
   its own, until the start comes (it joins), or until its own minute is final (an orphan, for good).
 - Repaired: a milestone implied by a later one is added, and taken back when its own pixel comes.
 - Lateness is judged by the watermark of the pixel's own partition, as it was with this very pixel.
@@ -20,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from flows.counts import MINUTE_COUNTS
-from flows.kernel import I32, I64, U32, U64, kernel, mixed
+from flows.kernel import I32, I64, U32, U64, Int, kernel, mixed
 from flows.table import find
 
 SEEN = np.uint64(0xFFFF)
@@ -39,21 +43,25 @@ LOW = np.uint64(0xFFFFFFFF)
 INVALID_SPACE: Final = 0x5BD1E995
 HEARD_IMPRESSION: Final = np.uint64(1 << 24)
 HEARD_START: Final = np.uint64(1 << 25)
-"""A touch was given for the play's impression, for its start: a play is one listen, at its impression if there is one."""
+"""A touch was given for the play's impression, for its start: a play is one listen, at its impression if
+there is one.
+"""
 
 CELLS_USED, TOUCHES, SLOTS_USED = range(3)
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
 
 
 @kernel
-def final(minute: int, watermark_ms: int, lateness_ms: int) -> bool:
+def final(minute: Int, watermark_ms: Int, lateness_ms: Int) -> Int:
     """Whether a minute can no longer change."""
     return (np.int64(minute) + 1) * 60_000 + lateness_ms <= watermark_ms
 
 
 @kernel
-def add(cells: U64, counts: I64, used: I64, combo: int, minute: int, column: int, by: int) -> None:
-    """Add to one cell of the open-addressing map `cells` (key + 1, so that 0 is empty) with its rows `counts`."""
+def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
+    """Add to one cell of the open-addressing map `cells` (key + 1, so that 0 is empty) with its rows
+    `counts`.
+    """
     key = (np.uint64(combo) << np.uint64(32)) | np.uint64(minute)
     key += np.uint64(1)
     mask = np.uint64(len(cells) - 1)
@@ -69,9 +77,11 @@ def add(cells: U64, counts: I64, used: I64, combo: int, minute: int, column: int
 
 @kernel
 def hold(
-    table: U64, used: I64, key: int, code: int, combo: int, minute: int, ts: int, cells: U64, counts: I64
+    table: U64, used: I64, key: Int, code: Int, combo: Int, minute: Int, ts: Int, cells: U64, counts: I64
 ) -> None:
-    """Keep a milestone, skip or mute for its start. One of an earlier, forgotten play in its place is an orphan by now."""
+    """Keep a milestone, skip or mute for its start. One of an earlier, forgotten play in its place is an
+    orphan by now.
+    """
     held = mixed(key, np.uint64(code + 1))
     slot = find(table, held)
     if table[slot, 0] == np.uint64(0):
@@ -88,11 +98,11 @@ def hold(
 def join(
     table: U64,
     used: I64,
-    slot: int,
-    combo: int,
-    minute: int,
-    watermark_ms: int,
-    lateness_ms: int,
+    slot: Int,
+    combo: Int,
+    minute: Int,
+    watermark_ms: Int,
+    lateness_ms: Int,
     cells: U64,
     counts: I64,
 ) -> None:
@@ -127,8 +137,12 @@ def join(
 
 
 @kernel
-def reach(table: U64, used: I64, slot: int, code: int, combo: int, minute: int, cells: U64, counts: I64) -> None:
-    """Count a play that has a listener once, in the earlier minute of its impression and start, whichever came first; of equals the impression's."""
+def reach(
+    table: U64, used: I64, slot: Int, code: Int, combo: Int, minute: Int, cells: U64, counts: I64
+) -> None:
+    """Count a play that has a listener once, in the earlier minute of its impression and start, whichever
+    came first; of equals the impression's.
+    """
     flags = table[slot, 1]
     before = table[slot, 2] >> MINUTE_BITS
     if flags & REACHED:
@@ -144,7 +158,7 @@ def reach(table: U64, used: I64, slot: int, code: int, combo: int, minute: int, 
 @kernel
 def apply(
     pixels: U64,
-    first: int,
+    first: Int,
     combo_of: I32,
     table: U64,
     cells: U64,
@@ -157,11 +171,12 @@ def apply(
     used: I64,
     outcomes: I64,
     late: I64,
-    flow_watermark_ms: int,
-    lateness_ms: int,
-    horizon_ms: int,
-) -> int:
-    """Hold pixels against the table, from `first` on; returns how far it got: to the end, or to where something is full.
+    flow_watermark_ms: Int,
+    lateness_ms: Int,
+    horizon_ms: Int,
+) -> Int:
+    """Hold pixels against the table, from `first` on; returns how far it got: to the end, or to where
+    something is full.
 
     Args:
         pixels: (n, COLUMNS) uint64, judged by `flows.clock`.
@@ -170,7 +185,8 @@ def apply(
         cells, counts: map from (combo, minute) to its `BY_MINUTE` increments; a power of two in size.
         totals: (combos, FLIGHT_COUNTS) `BY_FLIGHT` increments.
         latest: (combos,) greatest event time accepted.
-        touch_where, touch_who, touch_ts: (room, 3) combo, kind and half a hash of the play; (room,) listener; (room,) time: consented
+        touch_where, touch_who, touch_ts: (room, 3) combo, kind and half a hash of the play; (room,) listener;
+            (room,) time: consented
             impressions, starts and clicks, by their kind in `flows.touches`.
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, invalid traffic; added to.
@@ -265,9 +281,7 @@ def apply(
             elif code == 0 or code == 8 or code == 9:
                 add(cells, counts, used, combo, minute, code, 1)
         elif code == 1:
-            table[slot, 1] = (
-                (table[slot, 1] & LOW) | STARTED | (np.uint64(combo) << COMBO_SHIFT)
-            )
+            table[slot, 1] = (table[slot, 1] & LOW) | STARTED | (np.uint64(combo) << COMBO_SHIFT)
             table[slot, 2] = (table[slot, 2] & ~LOW) | np.uint64(minute)
             add(cells, counts, used, combo, minute, 1, 1)
             join(table, used, slot, combo, minute, watermark, lateness_ms, cells, counts)
@@ -303,13 +317,14 @@ def sweep(
     cells: U64,
     counts: I64,
     used: I64,
-    first: int,
-    watermark_ms: int,
-    lateness_ms: int,
-    horizon_ms: int,
-    conversion_horizon_ms: int,
-) -> int:
-    """Make orphans of what is held in final minutes, and empty the slots of what is forgotten; the table must then be rebuilt.
+    first: Int,
+    watermark_ms: Int,
+    lateness_ms: Int,
+    horizon_ms: Int,
+    conversion_horizon_ms: Int,
+) -> Int:
+    """Make orphans of what is held in final minutes, and empty the slots of what is forgotten; the table must
+    then be rebuilt.
 
     Returns how far it got, as `apply` does; `used[SLOTS_USED]` then counts the slots that are left.
     """

@@ -1,7 +1,10 @@
-"""What reaches Redis: once a tick the rows that changed, absolute, whole, and never behind what was there before.
+"""What reaches Redis: once a tick the rows that changed, absolute, whole, and never behind what was there
+before.
 
-A flush is written in this order: the positions that it covers, the rows, the ledger and the index, `meta`, the message to
-subscribers. So whoever takes over knows how far the log must have been replayed before its numbers may be shown.
+A flush is written in this order: the positions that it covers, the rows, the ledger and the index, `meta`,
+the message to
+subscribers. So whoever takes over knows how far the log must have been replayed before its numbers may be
+shown.
 """
 
 from __future__ import annotations
@@ -67,6 +70,7 @@ CREDITS_SHARD: Final = -2
 
 
 ALERTS_KEPT: Final = 10_000
+NO_CONVERSIONS: Final = credits.Account(0, 0, 0, 0)
 
 
 class _Decoded(Mapping[tuple[str, str], list[Any]]):
@@ -126,7 +130,7 @@ class Publisher:
     _images: dict[str, Row] = field(default_factory=dict)
     _pending: dict[str, Row] = field(default_factory=dict)
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
-    _conversions: credits.Account = credits.Account(0, 0, 0, 0)
+    _conversions: credits.Account = NO_CONVERSIONS
     _marked: str | None = None
     _retry_at_s: float = 0.0
     _pause_s: float = 0.0
@@ -151,7 +155,7 @@ class Publisher:
         try:
             self._client = connect(url, timeout=timeout)
             self._store = RowStore(self._client, LAYOUTS)
-            held = self._client.hgetall(self._positions_key)
+            held: dict[Any, Any] = self._client.hgetall(self._positions_key)
             generation = int(held.get("generation", 1)) + (self.recompute and bool(held))
             self._fence = self._store.take_fence(self._fence_key)
             held = self._store.claim(self._positions_key, generation, self._fence)
@@ -163,7 +167,8 @@ class Publisher:
             foreign = sorted(set(positions) - set(self.partitions))
             if foreign:
                 raise SettingsError(
-                    f"Redis ({self.settings.namespace}) holds numbers of {', '.join(foreign[:3])}, which this flow does not read: "
+                    f"Redis ({self.settings.namespace}) holds numbers of {', '.join(foreign[:3])}, which "
+                    f"this flow does not read: "
                     "give it a Redis or a namespace of its own, or say --recompute to begin a new generation"
                 )
             self._covered = positions
@@ -194,7 +199,8 @@ class Publisher:
         if self._behind(cut):
             if cut.ended:
                 raise SettingsError(
-                    "the log ended before the positions that Redis already holds: it is another or a shorter log; "
+                    "the log ended before the positions that Redis already holds: it is another or a shorter "
+                    "log; "
                     "give it a Redis or a namespace of its own, or say --recompute to begin a new generation"
                 )
             return
@@ -207,7 +213,8 @@ class Publisher:
         while cut.ended and self._pending:
             if self.clock_s() > deadline_s:
                 raise AudiopixelError(
-                    f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: {len(self._pending)} rows are missing"
+                    f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: "
+                    f"{len(self._pending)} rows are missing"
                 )
             time.sleep(min(0.2, self._pause_s))
             self._try(cut, rev)
@@ -284,11 +291,17 @@ class Publisher:
             metrics.redis_errors.labels(error.reason).inc()
             self._pause_s = min(LONGEST_PAUSE_S, max(0.1, 2 * self._pause_s))
             self._retry_at_s = self.clock_s() + self._pause_s
-            self._log.warning("redis does not take rows", reason=error.reason, pending=len(self._pending), again_in_s=self._pause_s)
+            self._log.warning(
+                "redis does not take rows",
+                reason=error.reason,
+                pending=len(self._pending),
+                again_in_s=self._pause_s,
+            )
             return
         except Superseded as error:
             raise AudiopixelError(
-                f"another execution took over {self.settings.namespace} (fence {self._fence} is no longer the newest): "
+                f"another execution took over {self.settings.namespace} (fence {self._fence} is no longer "
+                f"the newest): "
                 "this one stops; two flows must not share a namespace"
             ) from error
         if self._pause_s:
@@ -317,10 +330,18 @@ class Publisher:
             rev,
         )
         now_ms = int(self.clock_s() * 1000)
-        meta = [SCHEMA, cut.watermark_ms, now_ms, version("audiopixel"), *self._conversions]
+        meta: list[int | str | None] = [
+            SCHEMA,
+            cut.watermark_ms,
+            now_ms,
+            version("audiopixel"),
+            *self._conversions,
+        ]
         self._tell()
         landing = list(self._pending.values())
-        placements = [row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"]
+        placements = [
+            row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"
+        ]
         message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
         outcomes = self._store.write(
             landing,
@@ -337,7 +358,7 @@ class Publisher:
         instruments().flushed_rows.inc(len(landing))
 
     def _tell(self) -> None:
-        """Alerts go out before the rows that show the new state: at least once, each with an id of its own."""
+        """Alerts go out before the rows that show the new state: at least once, each with its id."""
         assert self._client is not None
         key = f"{self.settings.namespace}:alerts"
         while self._alerts:

@@ -1,7 +1,9 @@
 """Reach: how many different listeners, exact while they are few, by a mergeable sketch when they are many.
 
-`Distinct` counts since ever (a flight, a day); `Rolling` counts over the last 5 and 60 minutes. Both serve all rows of one shard at
-once, from arrays of (row, listener); adding one twice, or in any order, changes nothing. A roll-up is fed each of its listeners, which
+`Distinct` counts since ever (a flight, a day); `Rolling` counts over the last 5 and 60 minutes. Both serve
+all rows of one shard at
+once, from arrays of (row, listener); adding one twice, or in any order, changes nothing. A roll-up is fed
+each of its listeners, which
 is the union of its placements' sketches.
 """
 
@@ -13,28 +15,32 @@ from typing import Any, Final
 import numpy as np
 import zstandard
 
-from flows.kernel import F64, I64, U8, U32, U64, kernel, mixed
+from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
 from flows.sketch import RANKS, REGISTERS, estimate, rank
 
 EXACT_UP_TO: Final = 1_000
 ROLLING_EXACT_UP_TO: Final = 32_768
-"""A listener of the hour is 24 bytes, a row's registers of 64 minutes are 1 MiB: from here on the registers are smaller."""
+"""A listener of the hour is 24 bytes, a row's registers of 64 minutes are 1 MiB: from here on the registers
+are smaller.
+"""
 CHUNK: Final = 1 << 16
 RING: Final = 64
 _LOAD = 0.7
 
 
 @kernel
-def _find(table: U64, who: int, row: int) -> int:
+def _find(table: U64, who: Int, row: Int) -> Int:
     mask = np.uint64(len(table) - 1)
     slot = mixed(who, np.uint64(row) + np.uint64(1)) & mask
-    while table[slot, 0] != np.uint64(0) and (table[slot, 0] != np.uint64(who) or table[slot, 1] != np.uint64(row)):
+    while table[slot, 0] != np.uint64(0) and (
+        table[slot, 0] != np.uint64(who) or table[slot, 1] != np.uint64(row)
+    ):
         slot = (slot + np.uint64(1)) & mask
     return np.int64(slot)
 
 
 @kernel
-def _refill(old: U64, table: U64, dense_of: I64) -> int:
+def _refill(old: U64, table: U64, dense_of: I64) -> Int:
     """Move what is not in registers to the empty `table`; returns how much that is."""
     used = 0
     for i in range(len(old)):
@@ -47,7 +53,7 @@ def _refill(old: U64, table: U64, dense_of: I64) -> int:
 
 
 @kernel
-def _raise(registers: U8, counts: I64, who: int) -> bool:
+def _raise(registers: U8, counts: I64, who: Int) -> Int:
     register, value = rank(who)
     before = registers[register]
     if value <= before:
@@ -61,7 +67,7 @@ def _raise(registers: U8, counts: I64, who: int) -> bool:
 @kernel
 def _distinct(
     rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64, changed: U8
-) -> int:
+) -> Int:
     used = 0
     for i in range(len(rows)):
         row = rows[i]
@@ -117,7 +123,14 @@ class Distinct:
             if self.used + len(some) > len(self.table) * _LOAD:
                 self._rebuild(len(some))
             self.used += _distinct(
-                some, them, self.table, self.count, self.dense_of, self.registers, self.histograms, self.changed
+                some,
+                them,
+                self.table,
+                self.count,
+                self.dense_of,
+                self.registers,
+                self.histograms,
+                self.changed,
             )
             over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
             if len(over):
@@ -162,13 +175,15 @@ class Distinct:
     def restored(cls, state: tuple[Any, ...]) -> Distinct:
         """From `snapshot`'s state."""
         held, count, dense_of, packed = state
-        self = cls(count=np.frombuffer(count, np.int64).copy(), dense_of=np.frombuffer(dense_of, np.int64).copy())
+        self = cls(
+            count=np.frombuffer(count, np.int64).copy(), dense_of=np.frombuffer(dense_of, np.int64).copy()
+        )
         self.registers = np.zeros((len(packed), REGISTERS), np.uint8)
         for dense, registers in enumerate(packed):
             self.registers[dense] = np.frombuffer(zstandard.decompress(registers), np.uint8)
-        self.histograms = np.array([np.bincount(one, minlength=RANKS) for one in self.registers], np.int64).reshape(
-            -1, RANKS
-        )
+        self.histograms = np.array(
+            [np.bincount(one, minlength=RANKS) for one in self.registers], np.int64
+        ).reshape(-1, RANKS)
         self.changed, self._packed = np.zeros(len(packed), np.uint8), list(packed)
         rows = np.frombuffer(held, np.uint64).reshape(-1, 2).copy()
         self.table = _table(len(rows), 2)
@@ -184,11 +199,11 @@ def _roll(
     table: U64,
     short: I64,
     long: I64,
-    short_mask: int,
-    long_mask: int,
+    short_mask: Int,
+    long_mask: Int,
     dense_of: I64,
     ring: U8,
-) -> int:
+) -> Int:
     used = 0
     for i in range(len(rows)):
         row = rows[i]
@@ -214,8 +229,10 @@ def _roll(
 
 
 @kernel
-def _leave(table: U64, kept_mask: int, short_mask: int, long_mask: int, short: I64, long: I64) -> int:
-    """Forget the minutes outside of `kept_mask`, count anew; returns how many listeners are left without a minute."""
+def _leave(table: U64, kept_mask: Int, short_mask: Int, long_mask: Int, short: I64, long: I64) -> Int:
+    """Forget the minutes outside of `kept_mask`, count anew; returns how many listeners are left without a
+    minute.
+    """
     gone = 0
     for i in range(len(table)):
         if table[i, 0] == np.uint64(0):
@@ -247,7 +264,7 @@ def _fold_ring(table: U64, dense_of: I64, ring: U8) -> None:
 
 
 @kernel
-def _ring_estimate(ring: U8, mask: int) -> float:
+def _ring_estimate(ring: U8, mask: Int) -> float:
     union = np.zeros(ring.shape[1], np.uint8)
     for place in range(64):
         if (mask >> np.uint64(place)) & np.uint64(1):
@@ -271,7 +288,8 @@ def _mask(last: int, minutes: int) -> np.uint64:
 class Rolling:
     """Distinct listeners of each row over the last 5 and 60 minutes up to `minute`.
 
-    A listener of a row is one slot with a bit for each of 64 minutes, from 60 before `minute` to 3 after; what is later waits. Rows with more
+    A listener of a row is one slot with a bit for each of 64 minutes, from 60 before `minute` to 3 after;
+    what is later waits. Rows with more
     than `ROLLING_EXACT_UP_TO` listeners have registers for each of these minutes instead.
     """
 
@@ -376,7 +394,11 @@ class Rolling:
         everything = np.uint64(0xFFFFFFFFFFFFFFFF)
         _leave(self.table, everything, _mask(minute, 5), _mask(minute, 60), self.short, self.long)
         self.waiting = [
-            (np.frombuffer(a, np.uint32).copy(), np.frombuffer(b, np.int64).copy(), np.frombuffer(c, np.uint64).copy())
+            (
+                np.frombuffer(a, np.uint32).copy(),
+                np.frombuffer(b, np.int64).copy(),
+                np.frombuffer(c, np.uint64).copy(),
+            )
             for a, b, c in waiting
         ]
         return self

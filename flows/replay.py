@@ -44,7 +44,12 @@ def replay(
 
     flow = build(
         PixelSource(source, settings, listener_key, stop or Stop(ms(settings.flush_interval))),
-        Sinks(RedisSink(settings, source, recompute), lines("rejected.ndjson"), lines("minutes.ndjson"), lines("credits.ndjson")),
+        Sinks(
+            RedisSink(settings, source, recompute),
+            lines("rejected.ndjson"),
+            lines("minutes.ndjson"),
+            lines("credits.ndjson"),
+        ),
         settings,
     )
     execute(flow, recovery_dir=recovery_dir, epoch_interval=settings.epoch_interval, workers=workers)

@@ -1,4 +1,6 @@
-"""What readers see: the fields of a Redis row and of a `placement-minutes` message, from counts. Contract: docs/contracts.md."""
+"""What readers see: the fields of a Redis row and of a `placement-minutes` message, from counts. Contract:
+docs/contracts.md.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from flows.attribution import WHOLE
 from flows.batches import SCOPES
 from flows.counts import BY_FLIGHT, BY_MINUTE, CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
 from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, quantile_s
-from flows.attribution import WHOLE
-from flows.frequency import CLASSES
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
+from flows.frequency import CLASSES
 from flows.kernel import I64
 from flows.windows import Minutes, Windows
 
@@ -39,11 +41,24 @@ DELIVERY: Final = (
 NO_DELIVERY: Final = (None,) * len(DELIVERY)
 
 
-CREDITS: Final = (*COLUMNS[:AGES_AT], "conversion_rate", "time_to_convert_p50_seconds", "time_to_convert_p90_seconds")
-"""What a window says of conversions; a count by type or way that is 0 is absent. Times are upper bounds of `flows.credits.AGES_S`."""
+CREDITS: Final = (
+    *COLUMNS[:AGES_AT],
+    "conversion_rate",
+    "time_to_convert_p50_seconds",
+    "time_to_convert_p90_seconds",
+)
+"""What a window says of conversions; a count by type or way that is 0 is absent. Times are upper bounds of
+`flows.credits.AGES_S`.
+"""
 NO_CREDITS: Final = [0 if name in ("conversions", "conversion_value") else None for name in CREDITS]
-FREQUENCY: Final = tuple(f"frequency.{name}.{metric}" for name in CLASSES for metric in ("listeners", "conversions", "conversion_rate"))
-"""Of a campaign, by impressions a listener: how many have had so many, what conversions came at so many, and these by the listeners who ever had so many."""
+FREQUENCY: Final = tuple(
+    f"frequency.{name}.{metric}"
+    for name in CLASSES
+    for metric in ("listeners", "conversions", "conversion_rate")
+)
+"""Of a campaign, by impressions a listener: how many have had so many, what conversions came at so many, and
+these by the listeners who ever had so many.
+"""
 NO_FREQUENCY: Final = [None] * len(FREQUENCY)
 
 
@@ -57,7 +72,16 @@ def _fields() -> tuple[str, ...]:
             metrics.append("unlinked_completion_rate")
         fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS)]
     fields += [f"flight.{name}" for name in BY_FLIGHT]
-    return (*fields, "flight.consent_coverage", *FREQUENCY, *LABELS, "as_of_ms", "final_through_ms", "reach_as_of_ms", *DELIVERY)
+    return (
+        *fields,
+        "flight.consent_coverage",
+        *FREQUENCY,
+        *LABELS,
+        "as_of_ms",
+        "final_through_ms",
+        "reach_as_of_ms",
+        *DELIVERY,
+    )
 
 
 FIELDS: Final = _fields()
@@ -165,12 +189,16 @@ def _whole(millionths: int) -> int | str:
 
 
 def _held(windows: Windows, name: str) -> npt.NDArray[np.bool_]:
-    """Where to show the skips and mutes of plays still without a start, whose start may take them to another minute, day or roll-up.
+    """Where to show the skips and mutes of plays still without a start, whose start may take them to another
+    minute, day or roll-up.
 
-    In rolling windows, which may fall, and in a placement's flight, which a play never leaves; not where a count that must never
+    In rolling windows, which may fall, and in a placement's flight, which a play never leaves; not where a
+    count that must never
     fall would: in a day, and in a roll-up's flight. There they appear when their minute is final.
     """
-    return np.array([name in MATURE or (name == "flight" and scope == SCOPES[0]) for scope, _ in windows.rows])
+    return np.array(
+        [name in MATURE or (name == "flight" and scope == SCOPES[0]) for scope, _ in windows.rows]
+    )
 
 
 def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:

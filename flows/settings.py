@@ -1,4 +1,5 @@
-"""All settings, in one frozen object: from the environment (`AUDIOPIXEL_…`), then a TOML file, then the defaults.
+"""All settings, in one frozen object: from the environment (`AUDIOPIXEL_…`), then a TOML file, then the
+defaults.
 
 Durations are written as ISO 8601 (`PT10M`), as `00:10:00`, or in seconds.
 """
@@ -34,66 +35,137 @@ class Settings(BaseSettings):
     kafka_brokers: str = Field("127.0.0.1:9092", description="host:port[,host:port…] of the Kafka brokers")
     kafka_topic: str = Field("audio-pixels", description="topic of the pixels")
     kafka_rejected_topic: str = Field("audio-pixels-rejected", description="topic of the dead letters")
-    kafka_minutes_topic: str = Field("placement-minutes", description="topic of the placements' minutes, compactable")
-    kafka_start: str = Field("earliest", description="where to start without saved positions: earliest, latest or epoch ms")
+    kafka_minutes_topic: str = Field(
+        "placement-minutes", description="topic of the placements' minutes, compactable"
+    )
+    kafka_start: str = Field(
+        "earliest", description="where to start without saved positions: earliest, latest or epoch ms"
+    )
     kafka_on_lost: Literal["stop", "earliest", "latest"] = Field(
         "stop", description="when the saved position is no longer in the log: stop, or skip (counted)"
     )
     kafka_options: dict[str, SecretStr] = Field(
-        default_factory=dict, description="further librdkafka options (SASL, TLS…), as JSON in the environment"
+        default_factory=dict,
+        description="further librdkafka options (SASL, TLS…), as JSON in the environment",
     )
-    kafka_group: str = Field("audiopixel", description="group under which positions are reported to lag tools")
+    kafka_group: str = Field(
+        "audiopixel", description="group under which positions are reported to lag tools"
+    )
 
-    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Redis >= 7 or Valkey >= 8, node or cluster")
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis >= 7 or Valkey >= 8, node or cluster"
+    )
     redis_timeout: timedelta = Field(timedelta(seconds=2), description="of one call")
-    row_ttl: timedelta = Field(timedelta(hours=48), description="how long a row stays in Redis after its last change")
-    namespace: str = Field("audiopixel:v1", description="prefix of every Redis key", pattern=r"^[A-Za-z0-9:_-]+$")
-    flush_interval: timedelta = Field(timedelta(seconds=1), description="of changed rows; also the length of a tick")
-    minutes_interval: timedelta = Field(timedelta(seconds=10), description="least time between two provisional values of a minute")
+    row_ttl: timedelta = Field(
+        timedelta(hours=48), description="how long a row stays in Redis after its last change"
+    )
+    namespace: str = Field(
+        "audiopixel:v1", description="prefix of every Redis key", pattern=r"^[A-Za-z0-9:_-]+$"
+    )
+    flush_interval: timedelta = Field(
+        timedelta(seconds=1), description="of changed rows; also the length of a tick"
+    )
+    minutes_interval: timedelta = Field(
+        timedelta(seconds=10), description="least time between two provisional values of a minute"
+    )
 
-    listener_key: SecretStr | None = Field(None, description="secret of the keyed hash that stands for a listener, 16 to 64 bytes")
-    consent: Literal["required", "assumed"] = Field("required", description="what a pixel without `consent` means")
+    listener_key: SecretStr | None = Field(
+        None, description="secret of the keyed hash that stands for a listener, 16 to 64 bytes"
+    )
+    consent: Literal["required", "assumed"] = Field(
+        "required", description="what a pixel without `consent` means"
+    )
 
-    attribution: Literal["last_touch", "first_touch", "linear", "time_decay"] = Field("last_touch", description="model of credit for conversions")
-    click_window: timedelta = Field(timedelta(days=30), ge=timedelta(days=1), le=timedelta(days=60), description="how long a click may be credited")
-    listen_window: timedelta = Field(timedelta(days=14), ge=timedelta(days=1), le=timedelta(days=60), description="how long a listen may be credited")
+    attribution: Literal["last_touch", "first_touch", "linear", "time_decay"] = Field(
+        "last_touch", description="model of credit for conversions"
+    )
+    click_window: timedelta = Field(
+        timedelta(days=30),
+        ge=timedelta(days=1),
+        le=timedelta(days=60),
+        description="how long a click may be credited",
+    )
+    listen_window: timedelta = Field(
+        timedelta(days=14),
+        ge=timedelta(days=1),
+        le=timedelta(days=60),
+        description="how long a listen may be credited",
+    )
     half_life: timedelta = Field(timedelta(days=7), description="of a touch's weight in time_decay")
     touch_listens: int = Field(64, ge=1, description="a listener's newest listens that are kept")
     touch_clicks: int = Field(16, ge=1, description="a listener's newest clicks that are kept")
-    utm_placements: dict[str, str] = Field(default_factory=dict, description="utm_content to the placement that it stands for")
-    decisions_ttl: timedelta = Field(timedelta(days=7), description="how long the decision on a conversion can be explained")
-    kafka_credits_topic: str = Field("conversion-credits", description="topic of the decisions on conversions, compactable")
+    utm_placements: dict[str, str] = Field(
+        default_factory=dict, description="utm_content to the placement that it stands for"
+    )
+    decisions_ttl: timedelta = Field(
+        timedelta(days=7), description="how long the decision on a conversion can be explained"
+    )
+    kafka_credits_topic: str = Field(
+        "conversion-credits", description="topic of the decisions on conversions, compactable"
+    )
 
     plans: Path | None = Field(None, description="file of plans, CSV or JSON, read again when it changes")
-    under: float = Field(0.90, gt=0, description="delivery indicator below which a placement is under-delivering")
-    over: float = Field(1.10, gt=0, description="delivery indicator above which a placement is over-delivering")
-    delivery_grace: timedelta = Field(timedelta(minutes=15), description="from a flight's start in which delivery is not judged")
+    under: float = Field(
+        0.90, gt=0, description="delivery indicator below which a placement is under-delivering"
+    )
+    over: float = Field(
+        1.10, gt=0, description="delivery indicator above which a placement is over-delivering"
+    )
+    delivery_grace: timedelta = Field(
+        timedelta(minutes=15), description="from a flight's start in which delivery is not judged"
+    )
     kafka_alerts_topic: str = Field("delivery-alerts", description="topic of the changes of delivery states")
 
-    out_of_orderness: timedelta = Field(timedelta(seconds=10), description="how far the watermark stays behind the greatest event time")
-    allowed_lateness: timedelta = Field(timedelta(minutes=10), description="how long a minute stays provisional after its end")
-    horizon: timedelta = Field(timedelta(minutes=30), description="how long plays and events are remembered behind the watermark")
-    conversion_horizon: timedelta = Field(timedelta(days=60), description="how long conversions are remembered")
-    quiet: timedelta = Field(timedelta(seconds=60), description="how far behind the elapsed time a quiet partition advances")
-    mature_after: timedelta = Field(timedelta(seconds=90), description="age of a start minute from which its rate is mature")
+    out_of_orderness: timedelta = Field(
+        timedelta(seconds=10), description="how far the watermark stays behind the greatest event time"
+    )
+    allowed_lateness: timedelta = Field(
+        timedelta(minutes=10), description="how long a minute stays provisional after its end"
+    )
+    horizon: timedelta = Field(
+        timedelta(minutes=30), description="how long plays and events are remembered behind the watermark"
+    )
+    conversion_horizon: timedelta = Field(
+        timedelta(days=60), description="how long conversions are remembered"
+    )
+    quiet: timedelta = Field(
+        timedelta(seconds=60), description="how far behind the elapsed time a quiet partition advances"
+    )
+    mature_after: timedelta = Field(
+        timedelta(seconds=90), description="age of a start minute from which its rate is mature"
+    )
     timezone: str = Field("Europe/London", description="calendar of the `1d` window")
 
-    shards: int = Field(32, ge=1, le=1024, description="packed shards of state; part of the recovery store's format")
+    shards: int = Field(
+        32, ge=1, le=1024, description="packed shards of state; part of the recovery store's format"
+    )
     recovery_dir: Path | None = Field(Path("recovery"), description="where snapshots go; made on first use")
     epoch_interval: timedelta = Field(timedelta(seconds=10), description="between snapshots")
     batch_messages: int = Field(20_000, ge=1, description="messages at most a batch of one partition")
-    linger: timedelta = Field(timedelta(milliseconds=100), description="how long a partition that is not busy gathers a batch")
+    linger: timedelta = Field(
+        timedelta(milliseconds=100), description="how long a partition that is not busy gathers a batch"
+    )
 
-    reject_share: float = Field(0.5, gt=0, le=1, description="share of rejected messages at which the flow stops")
+    reject_share: float = Field(
+        0.5, gt=0, le=1, description="share of rejected messages at which the flow stops"
+    )
     reject_least: int = Field(10_000, ge=1, description="messages from which on that share is judged")
 
-    metrics_port: int = Field(9464, ge=0, le=65535, description="port of a worker's /metrics; further processes add their number; 0: none")
+    metrics_port: int = Field(
+        9464,
+        ge=0,
+        le=65535,
+        description="port of a worker's /metrics; further processes add their number; 0: none",
+    )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics and the exporter listen on")
 
     @model_validator(mode="after")
     def _remembers_what_is_open(self) -> Settings:
         if self.horizon < self.allowed_lateness + timedelta(minutes=1):
-            raise ValueError("horizon must be at least allowed_lateness and a minute, or an open minute could count a pixel twice")
+            raise ValueError(
+                "horizon must be at least allowed_lateness and a minute, or an open minute could count a "
+                "pixel twice"
+            )
         return self
 
     @field_validator("timezone")
@@ -145,7 +217,8 @@ class Settings(BaseSettings):
         if self.listener_key is None:
             raise SettingsError(
                 f"{PREFIX}LISTENER_KEY is not set: listeners are known by a keyed hash alone. "
-                "Set it to 16 to 64 secret bytes (python -c 'import secrets; print(secrets.token_hex(16))') and keep it"
+                "Set it to 16 to 64 secret bytes (python -c 'import secrets; print(secrets.token_hex(16))') "
+                "and keep it"
             )
         return self.listener_key.get_secret_value().encode()
 

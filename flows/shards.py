@@ -1,4 +1,5 @@
-"""One placement shard: the table of plays with what it has counted since the last tick, and the messages it sends to the rows.
+"""One placement shard: the table of plays with what it has counted since the last tick, and the messages it
+sends to the rows.
 
 A pure core: batches in, messages out, and a state that can be packed. No engine in it.
 """
@@ -6,21 +7,33 @@ A pure core: batches in, messages out, and a state that can be packed. No engine
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, field
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import xxhash
 
 from flows import plays
+from flows.batches import (
+    COMBO,
+    INFO,
+    KEY,
+    LISTENER,
+    POSITION,
+    SCOPES,
+    TS,
+    WATERMARK,
+    Combo,
+    ConversionPixel,
+    shard_of,
+)
 from flows.batches import CONSENTED as CONSENT_FLAG
-from flows.batches import COMBO, INFO, KEY, POSITION, LISTENER, SCOPES, TS, WATERMARK, Combo, ConversionPixel, shard_of
 from flows.clock import ENDED, Cut
 from flows.counts import CONSENTED, FLIGHT_COUNTS, INVALID_TRAFFIC, MINUTE_COUNTS, PIXELS, REPEATED, TOO_LATE
 from flows.errors import StateError
 from flows.events import EVENTS
-from flows.kernel import I64, U8, U32, U64
-from flows.touches import CLICK, REACH_ONLY
+from flows.kernel import I64, U8, U32, U64, mixed
 from flows.table import SLOT_BYTES, find, new_table, sized
+from flows.touches import CLICK, REACH_ONLY
 
 FORMAT: Final = 1
 FORGET_AT: Final = 100_000
@@ -59,7 +72,8 @@ class Late(NamedTuple):
 class RowBatch(NamedTuple):
     """What one placement shard adds to one row shard at a tick.
 
-    `rows` are (scope, id); the arrays index it. `labels` are (row, greatest event time, names) of the placements among them.
+    `rows` are (scope, id); the arrays index it. `labels` are (row, greatest event time, names) of the
+    placements among them.
     """
 
     sender: int
@@ -79,7 +93,7 @@ class RowBatch(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """An accepted, valid conversion that waits for its minute to be final; `listener` 0: none may be known."""
+    """An accepted, valid conversion that waits for its minute to be final; `listener` 0: not known."""
 
     ts_ms: int
     listener: int
@@ -95,11 +109,14 @@ def frozen_pending(one: Pending) -> tuple[Any, ...]:
 def thawed_pending(state: tuple[Any, ...]) -> Pending:
     """`frozen_pending`'s counterpart."""
     *numbers, pixel = state
-    return Pending(*numbers, ConversionPixel(*pixel))
+    ts_ms, listener, key = numbers
+    return Pending(ts_ms, listener, key, ConversionPixel(*pixel))
 
 
 class TouchBatch(NamedTuple):
-    """What one placement shard sends to one listener shard at a tick: touches, whose `combos` index `names`, and conversions."""
+    """What one placement shard sends to one listener shard at a tick: touches, whose `combos` index `names`,
+    and conversions.
+    """
 
     sender: int
     to: int
@@ -114,7 +131,9 @@ class TouchBatch(NamedTuple):
 
 
 def row_shard(scope: str, name: str, shards: int) -> int:
-    """A placement's row lives in its plays' shard, so that it need not travel; the others are spread by scope and name."""
+    """A placement's row lives in its plays' shard, so that it need not travel; the others are spread by scope
+    and name.
+    """
     return shard_of(name if scope == "placement" else f"{scope}/{name}", shards)
 
 
@@ -213,7 +232,7 @@ class PlayShard:
         key, ts, watermark = int(pixel[KEY]), int(pixel[TS]), int(pixel[WATERMARK])
         invalid = int(pixel[INFO]) >> 16
         if invalid:
-            key = int(plays.mixed(np.uint64(key), np.uint64(plays.INVALID_SPACE)))
+            key = int(mixed(np.uint64(key), np.uint64(plays.INVALID_SPACE)))
         slot = find(self.table, np.uint64(key))
         there = self.table[slot, 0] != 0
         number = self._number(conversion.combo)
@@ -277,7 +296,9 @@ class PlayShard:
     # Messages out
 
     def cut(self, cut: Cut) -> tuple[list[RowBatch], list[TouchBatch], list[Outcome]]:
-        """Everything counted since the last tick, by row shard and by listener shard (a message to each, empty or not), and by source partition."""
+        """Everything counted since the last tick, by row shard and by listener shard (a message to each,
+        empty or not), and by source partition.
+        """
         if cut.ended or cut.watermark_ms // 60_000 > self.watermark_ms // 60_000:
             self._sweep(max(cut.watermark_ms, self.watermark_ms), cut.ended)
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
@@ -334,7 +355,7 @@ class PlayShard:
             named[rows] = True
         order, bounds = self._by_shard(np.nonzero(named)[0])
         place = np.zeros(len(self.rows), np.uint32)
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in pairwise(bounds):
             place[order[start:end]] = np.arange(end - start, dtype=np.uint32)
         names = list(self.rows)
         labels: dict[int, list[tuple[int, int, Combo]]] = {}
@@ -436,7 +457,9 @@ class PlayShard:
         kept = np.union1d(flags >> plays.COMBO_SHIFT, times >> plays.TIME_BITS)
         renumber = np.zeros(len(self.combos) + 1, np.uint64)
         renumber[kept] = np.arange(len(kept), dtype=np.uint64)
-        self.table[used, 1] = (flags & plays.LOW) | (renumber[flags >> plays.COMBO_SHIFT] << plays.COMBO_SHIFT)
+        self.table[used, 1] = (flags & plays.LOW) | (
+            renumber[flags >> plays.COMBO_SHIFT] << plays.COMBO_SHIFT
+        )
         self.table[used, 3] = (times & plays.TIME) | (renumber[times >> plays.TIME_BITS] << plays.TIME_BITS)
         combos = [self.combos[number] for number in kept.tolist()]
         self.combos, self.numbers, self.rows = [], {}, {}
@@ -475,7 +498,7 @@ class PlayShard:
         self.used[plays.SLOTS_USED] = len(rows)
         self.table = sized(rows, len(rows))
         for combo in combos:
-            self._number(tuple(combo))  # type: ignore[arg-type]  # as long as it was
+            self._number(tuple(combo))
         self.outcomes = {sender: np.array(counts, np.int64) for sender, counts in outcomes.items()}
         keys = np.frombuffer(cells[0], np.uint64).copy()
         self.used[plays.CELLS_USED] = len(keys)
@@ -483,7 +506,9 @@ class PlayShard:
         while capacity * 3 // 4 < len(keys) + 12:
             capacity *= 2
         self.cells, self.counts = plays.new_cells(capacity)
-        plays.regrow(keys, np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy(), self.cells, self.counts)
+        plays.regrow(
+            keys, np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy(), self.cells, self.counts
+        )
         self.totals[: len(combos)] = np.frombuffer(totals[0], np.int64).reshape(-1, FLIGHT_COUNTS)
         self.latest[: len(combos)] = np.frombuffer(totals[1], np.int64)
         who = np.frombuffer(touches[1], np.uint64)
@@ -506,11 +531,13 @@ def check_format(step: str, state: tuple[Any, ...], version: int, shards: int) -
     if state[0] != version:
         raise StateError(
             f"the recovery store holds {step} state of format {state[0]}, this version reads {version}: "
-            "run the version that wrote it, or recompute from the log with --recompute and an empty recovery directory"
+            "run the version that wrote it, or recompute from the log with --recompute and an empty recovery "
+            "directory"
         )
     if state[1] != shards:
         raise StateError(
-            f"the recovery store was made with shards={state[1]}, now shards={shards}: set AUDIOPIXEL_SHARDS back"
+            f"the recovery store was made with shards={state[1]}, now shards={shards}: set AUDIOPIXEL_SHARDS "
+            f"back"
         )
 
 

@@ -1,7 +1,9 @@
 """HyperLogLog, the arithmetic: registers from 64-bit hashes, and an estimate from the registers alone.
 
-P. Flajolet et al., "HyperLogLog: the analysis of a near-optimal cardinality estimation algorithm", 2007; the estimator is the improved raw
-estimator of O. Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017 (algorithm 6): no switch of formula, so no bump, and
+P. Flajolet et al., "HyperLogLog: the analysis of a near-optimal cardinality estimation algorithm", 2007; the
+estimator is the improved raw
+estimator of O. Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017 (algorithm 6): no
+switch of formula, so no bump, and
 no dependence on the order of insertion, so that merged and re-ordered streams agree to the bit.
 """
 
@@ -11,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.kernel import I64, U8, kernel
+from flows.kernel import I64, U8, Int, kernel
 
 PRECISION: Final = 14
 REGISTERS: Final = 1 << PRECISION
@@ -21,7 +23,7 @@ RANKS: Final = 64 - PRECISION + 2
 
 
 @kernel
-def rank(who: int) -> tuple[int, int]:
+def rank(who: Int) -> tuple[Int, Int]:
     """(register, rank) of a hash: the first 14 bits, and the position of the first 1 in the rest."""
     register = np.int64(np.uint64(who) >> np.uint64(50))
     rest = np.uint64(who) << np.uint64(14)
@@ -63,7 +65,8 @@ def estimate(histogram: I64) -> float:
         y += y
         if sigma == before:
             break
-    return m * m / (2.0 * np.log(2.0)) / (z + m * sigma)
+    distinct: float = m * m / (2.0 * np.log(2.0)) / (z + m * sigma)
+    return distinct
 
 
 @kernel

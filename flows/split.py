@@ -11,10 +11,14 @@ from flows.shards import Pixels
 
 
 @kernel
-def _sort(pixels: U64, shard_of_combo: I64, local: I32, ends: I64, out: U64, used: I32, used_ends: I64) -> None:
-    """Counting sort by shard, each shard's combinations of names numbered from 0 in the order in which they come.
+def _sort(
+    pixels: U64, shard_of_combo: I64, local: I32, ends: I64, out: U64, used: I32, used_ends: I64
+) -> None:
+    """Counting sort by shard, each shard's combinations of names numbered from 0 in the order in which they
+    come.
 
-    `ends` and `used_ends`, (shards + 1,), give the bounds in `out` and in `used`; `local` is -1 where a combination has no number yet.
+    `ends` and `used_ends`, (shards + 1,), give the bounds in `out` and in `used`; `local` is -1 where a
+    combination has no number yet.
     """
     shards = len(ends) - 1
     for i in range(len(pixels)):
@@ -73,7 +77,9 @@ class Splitter:
         if batch.conversions:
             rows = batch.pixels[batch.pixels[:, INFO] & np.uint64(0xFF) == CONVERSION]
             for row in rows:
-                apart.setdefault(int(row[0]) % self.shards, []).append((row, batch.conversions[int(row[COMBO])]))
+                apart.setdefault(int(row[0]) % self.shards, []).append(
+                    (row, batch.conversions[int(row[COMBO])])
+                )
         bounds, used_bounds, order = ends.tolist(), used_ends.tolist(), used.tolist()
         return [
             (

@@ -1,11 +1,13 @@
-"""The cores as Bytewax steps: sources, stateful logics and sinks that only pass on. What a step means is in the core that it wraps."""
+"""The cores as Bytewax steps: sources, stateful logics and sinks that only pass on. What a step means is in
+the core that it wraps.
+"""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -21,10 +23,10 @@ from flows.attribution import Decided, ListenerShard, Rules
 from flows.batches import COLUMNS, ConversionPixel, Decoder
 from flows.clock import ENDED, Cut, PartitionClock, Tick, cut
 from flows.credits import CreditBatch, CreditBook
+from flows.delivery import Thresholds
 from flows.errors import StateError
 from flows.intake import Intake, Output, Receipt, position_of
 from flows.ledger import Ledger
-from flows.delivery import Thresholds
 from flows.metrics import instruments
 from flows.outputs import LineWriter
 from flows.pacing import Pacer, plan_file
@@ -96,7 +98,9 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
         return self._awake
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The intake's; the previous snapshot's position, which is surely committed by now, is reported to lag tools."""
+        """The intake's; the previous snapshot's position, which is surely committed by now, is reported to
+        lag tools.
+        """
         if self._reported is not None:
             self._intake.reader.commit(self._reported)
         self._reported = self._intake.position
@@ -154,7 +158,7 @@ def shard_key(shard: int) -> str:
 class ForShard(NamedTuple):
     """An item with the shard that its key stands for, since Bytewax tells a logic's key to nobody."""
 
-    index: int
+    shard: int
     item: Pixels | Tick
 
 
@@ -162,7 +166,7 @@ class PlaysOut(NamedTuple):
     """What a placement shard gives at once: late pixels, or a cut's messages."""
 
     late: list[Late]
-    index: int = 0
+    shard: int = 0
     cut: Cut | None = None
     batches: Sequence[RowBatch] = ()
     touches: Sequence[TouchBatch] = ()
@@ -186,11 +190,14 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         if state is not None:
             shard, at, held, ticks, self._cut = state
             self._shard.restore(shard)
-            self._aligner.restore((*at, {sender: [_thawed(one) for one in queue] for sender, queue in held.items()}))
+            self._aligner.restore(
+                (*at, {sender: [_thawed(one) for one in queue] for sender, queue in held.items()})
+            )
             self._ticks = {tick[0]: Tick(*tick) for tick in ticks}
             if self._aligner.released == ENDED:
                 raise StateError(
-                    "this recovery store is of logs that were replayed to their end, and nothing final changes: "
+                    "this recovery store is of logs that were replayed to their end, and nothing final "
+                    "changes: "
                     "give another recovery directory, and --recompute to count the logs anew"
                 )
 
@@ -231,7 +238,13 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         """The shard's, the aligner's, and the ticks."""
         *at, held = self._aligner.snapshot()
         frozen = {sender: [(_frozen(item), mark) for item, mark in queue] for sender, queue in held.items()}
-        return self._shard.snapshot(), tuple(at), frozen, [astuple(tick) for tick in self._ticks.values()], self._cut
+        return (
+            self._shard.snapshot(),
+            tuple(at),
+            frozen,
+            [astuple(tick) for tick in self._ticks.values()],
+            self._cut,
+        )
 
 
 def _frozen(item: Pixels | Tick) -> tuple[Any, ...]:
@@ -275,6 +288,7 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
         )
         self._aligner: Aligner[int, TouchBatch] = Aligner(frozenset(range(settings.shards)))
         self._batches: list[TouchBatch] = []
+        self._utm, self._plans, self._planned = settings.utm_placements, plan_file(settings), ""
         if state is not None:
             shard, released = state
             self._shard.restore(shard)
@@ -290,11 +304,21 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
                     self._batches.append(batch)
                 elif number is not None:
                     batches, self._batches = self._batches, []
+                    self._follow_plans()
                     out.append(self._shard.apply(batches[0].cut, batches))
                     metrics, label = instruments(), shard_key(self._shard.index)
                     metrics.state_touches.labels(label).set(len(self._shard.store))
                     metrics.dropped_touches.labels(label).set(self._shard.store.dropped)
         return out, StatefulBatchLogic.RETAIN
+
+    def _follow_plans(self) -> None:
+        if self._plans is None:
+            return
+        self._plans.refresh(now_ms())
+        if self._planned != (version := str(self._plans.book.version)):
+            self._planned = version
+            utm = {name: name for name in self._plans.book} | self._utm
+            self._shard.rules = replace(self._shard.rules, utm=utm)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's; nothing waits between cuts, since an epoch holds a cut whole."""
@@ -315,7 +339,7 @@ class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
     """The credit book behind an aligner of the listener shards."""
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
-        self._book = CreditBook(settings.shards)
+        self._book, self._plans = CreditBook(settings.shards), plan_file(settings)
         self._aligner: Aligner[int, Decided] = Aligner(frozenset(range(settings.shards)))
         self._decided: list[Decided] = []
         if state is not None:
@@ -333,6 +357,9 @@ class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
                 elif number is not None:
                     decisions, self._decided = self._decided, []
                     here = decisions[0].cut
+                    if self._plans is not None:
+                        self._plans.refresh(now_ms())
+                        self._book.plans = self._plans.book
                     batches, account, told = self._book.cut(here, decisions)
                     flush = Flush(CREDITS_SHARD, here, [], [], [], account, told)
                     out.append(CreditsOut(batches, flush, [(name.encode(), body) for name, body in told]))
@@ -442,7 +469,7 @@ def _days(settings: Settings) -> Callable[[int], int]:
 class Settled(NamedTuple):
     """A placement shard's outcomes at a cut."""
 
-    index: int
+    shard: int
     cut: Cut
     outcomes: Sequence[Outcome]
 
@@ -470,7 +497,7 @@ class LedgerLogic(StatefulBatchLogic[Receipt | Settled, Flush, tuple[Any, ...]])
                 self._aligner.expect(frozenset((*value.tick.senders, *self._shards)))
                 pushed = self._aligner.push(value.tick.sender, value, value.tick.number)
             else:
-                pushed = self._aligner.push(value.index, value, value.cut.number)
+                pushed = self._aligner.push(value.shard, value, value.cut.number)
             for item, number in pushed:
                 if item is not None:
                     self._inside.append(item)
@@ -519,9 +546,7 @@ class RedisPartition(StatefulSinkPartition[Flush, int]):
 
     def __init__(self, publisher: Publisher, shards: int) -> None:
         self._publisher = publisher
-        self._aligner: Aligner[int, Flush] = Aligner(
-            frozenset((LEDGER_SHARD, CREDITS_SHARD, *range(shards)))
-        )
+        self._aligner: Aligner[int, Flush] = Aligner(frozenset((LEDGER_SHARD, CREDITS_SHARD, *range(shards))))
         self._flushes: list[Flush] = []
 
     def write_batch(self, values: list[Flush]) -> None:
@@ -595,7 +620,7 @@ class LinesPartition(StatefulSinkPartition[list[tuple[bytes, bytes]], int]):
 
 @dataclass
 class LinesSink(FixedPartitionedSink[list[tuple[bytes, bytes]], int]):
-    """A topic or a file of keyed messages; `open_writer` takes the position to go on from, None at the start."""
+    """A topic or file of keyed messages; `open_writer` takes the position to go on from, None at first."""
 
     open_writer: Callable[[int | None], LineWriter]
 

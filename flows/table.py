@@ -1,6 +1,7 @@
 """Open addressing in one packed array: the memory of plays. Linear probing, 32 bytes a slot, no pointers.
 
-A slot is four 64-bit words: the key (0: empty), flags and names, minutes, times. What the words mean is `flows.plays`'
+A slot is four 64-bit words: the key (0: empty), flags and names, minutes, times. What the words mean is
+`flows.plays`'
 business; here they are found, placed and rebuilt.
 """
 
@@ -10,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.kernel import U64, kernel
+from flows.kernel import U64, Int, kernel
 
 WORDS: Final = 4
 SLOT_BYTES: Final = 8 * WORDS
@@ -27,14 +28,14 @@ def new_table(capacity: int = SMALLEST) -> U64:
 
 
 @kernel
-def find(table: U64, key: int | np.uint64) -> int:
+def find(table: U64, key: Int | np.uint64) -> Int:
     """The slot of `key`, or the empty one where it would go. The table must have an empty slot."""
     capacity = np.uint64(len(table))
     slot = ((np.uint64(key) >> np.uint64(32)) * capacity) >> np.uint64(32)
     while True:
         there = table[slot, 0]
         if there == np.uint64(key) or there == np.uint64(0):
-            return np.int64(slot)  # type: ignore[return-value]  # an int to its callers, all kernels
+            return np.int64(slot)
         slot += np.uint64(1)
         if slot == capacity:
             slot = np.uint64(0)
@@ -51,7 +52,7 @@ def refill(rows: U64, table: U64) -> None:
 
 
 def sized(rows: U64, used: int, spare: int = 0) -> U64:
-    """A table holding the `used` rows with a key, with room for at least `spare` more before it is `FULLEST`."""
+    """A table of the `used` rows with a key, with room for `spare` more before it is `FULLEST`."""
     table = new_table(max(SMALLEST, int((used + spare) / FULLEST * GROWTH) + 1))
     refill(rows, table)
     return table

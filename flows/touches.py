@@ -1,7 +1,9 @@
 """Touches: what a listener has heard and clicked, for up to 60 days, packed and sorted, 24 bytes each.
 
-A log-structured store: what came in since the last minute is sorted into a small segment, and segments of like size are merged. Looking a listener up is
-a binary search in each of the few segments. Large segments are immutable files named by their content, so that a snapshot only lists them.
+A log-structured store: what came in since the last minute is sorted into a small segment, and segments of
+like size are merged. Looking a listener up is
+a binary search in each of the few segments. Large segments are immutable files named by their content, so
+that a snapshot only lists them.
 """
 
 from __future__ import annotations
@@ -15,22 +17,28 @@ from typing import Any, Final
 import numpy as np
 
 from flows.errors import StateError
-from flows.kernel import I64, U8, U32, U64, kernel
+from flows.kernel import I64, U8, U32, U64, Int, kernel
 
 REACH_ONLY, IMPRESSION, START, REPLACING, CLICK = range(5)
-"""Kinds of a touch as plays gives them: a play-less start is none, an impression may replace the start that came before it."""
+"""Kinds of a touch as plays gives them: a play-less start is none, an impression may replace the start that
+came before it.
+"""
 GONE: Final = 7
 KIND_BITS: Final = 3
 TOUCH_BYTES: Final = 24
 SPILL: Final = 1 << 16
 """Touches from which on a segment goes to a file."""
 KEEP_SNAPSHOTS: Final = 2
-"""For how many snapshots a file is kept that they list no more: the engine may resume from the one before the latest."""
+"""For how many snapshots a file is kept that they list no more: the engine may resume from the one before the
+latest.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Touches:
-    """Columns, one row a touch: listener, time in ms above three bits of kind, number of the names, half a hash of the play."""
+    """Columns, one row a touch: listener, time in ms above three bits of kind, number of the names, half a
+    hash of the play.
+    """
 
     who: U64
     ts: I64
@@ -69,15 +77,19 @@ def joined(parts: list[Touches]) -> Touches:
     """All rows, part after part."""
     if len(parts) == 1:
         return parts[0]
-    return Touches(*(np.concatenate(columns) for columns in zip(*(part.columns for part in parts), strict=True)))
+    return Touches(
+        *(np.concatenate(columns) for columns in zip(*(part.columns for part in parts), strict=True))
+    )
 
 
 NONE: Final = from_bytes(b"")
 
 
 @kernel
-def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: int, order: I64) -> int:
-    """Places of two sorted segments in their merged order, without what is older than `oldest` or gone; `b` begins at len(a)."""
+def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64) -> Int:
+    """Places of two sorted segments in their merged order, without what is older than `oldest` or gone; `b`
+    begins at len(a).
+    """
     i = j = n = 0
     while i < len(a_who) or j < len(b_who):
         first = j == len(b_who) or (
@@ -96,8 +108,10 @@ def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: int, order: I64
 
 
 @kernel
-def _beyond(who: U64, ts: I64, settled: int, listens: int, clicks: int, dropped: U8) -> int:
-    """Of what is older than `settled`, mark what a listener has beyond the newest `listens` listens and `clicks` clicks."""
+def _beyond(who: U64, ts: I64, settled: Int, listens: Int, clicks: Int, dropped: U8) -> Int:
+    """Of what is older than `settled`, mark what a listener has beyond the newest `listens` listens and
+    `clicks` clicks.
+    """
     n = 0
     heard = clicked = 0
     for i in range(len(who) - 1, -1, -1):
@@ -118,7 +132,9 @@ def _beyond(who: U64, ts: I64, settled: int, listens: int, clicks: int, dropped:
 
 
 def _without_replaced(new: Touches, replaced: Touches) -> tuple[Touches, list[Touches]]:
-    """`new` without the starts that an impression replaces, and the impressions whose start is not among them."""
+    """`new` without the starts that an impression replaces, and the impressions whose start is not among
+    them.
+    """
 
     def play(touches: Touches) -> U64:
         return touches.who * np.uint64(0x9E3779B97F4A7C15) + touches.play
@@ -142,7 +158,8 @@ class TouchStore:
     """All touches of one listener shard.
 
     Args:
-        listens, clicks: how many of a listener's newest are kept; older ones are dropped only when they are settled.
+        listens, clicks: how many of a listener's newest are kept; older ones are dropped only when they are
+            settled.
     """
 
     listens: int = 64
@@ -180,7 +197,10 @@ class TouchStore:
             self.segments.append(Segment(new.at(np.lexsort((new.ts, new.who)))))
         for some in replaced:
             self._replace(some)
-        while len(self.segments) > 1 and len(self.segments[-2].touches) < 2 * len(self.segments[-1].touches) + 256:
+        while (
+            len(self.segments) > 1
+            and len(self.segments[-2].touches) < 2 * len(self.segments[-1].touches) + 256
+        ):
             b, a = self.segments.pop(), self.segments.pop()
             self.segments.append(self._merged(a, b, oldest_ms, settled_ms))
 
@@ -228,7 +248,9 @@ class TouchStore:
         return [joined(some) if some else NONE for some in found]
 
     def forget(self, who: U64) -> int:
-        """Remove every touch of these listeners, and the files that held them some snapshots later; returns how many touches."""
+        """Remove every touch of these listeners, and the files that held them some snapshots later; returns
+        how many touches.
+        """
         before = len(self)
         for segment in self.segments:
             theirs = np.isin(segment.touches.who, who)
@@ -243,17 +265,25 @@ class TouchStore:
         return sum(len(segment.touches) for segment in self.segments) + sum(map(len, self._new))
 
     def renumbered(self) -> U32:
-        """Number the names anew that a touch refers to, in new segments; returns the old numbers in the new order. Call it behind `settle`."""
-        kept = np.unique(np.concatenate([np.zeros(0, np.uint32), *(segment.touches.combo for segment in self.segments)]))
+        """Number the names anew that a touch refers to, in new segments; returns the old numbers in the new
+        order. Call it behind `settle`.
+        """
+        kept = np.unique(
+            np.concatenate([np.zeros(0, np.uint32), *(segment.touches.combo for segment in self.segments)])
+        )
         for segment in self.segments:
             self._retire(segment)
-            segment.touches = replace(segment.touches, combo=np.searchsorted(kept, segment.touches.combo).astype(np.uint32))
+            segment.touches = replace(
+                segment.touches, combo=np.searchsorted(kept, segment.touches.combo).astype(np.uint32)
+            )
         return kept
 
     def snapshot(self, directory: Path | None) -> tuple[Any, ...]:
-        """Plain state: small segments whole, large ones by the names of their files in `directory`, which are written first; None: all whole.
+        """Plain state: small segments whole, large ones by the names of their files in `directory`, which are
+        written first; None: all whole.
 
-        Of the files there, those are removed that nothing can resume from any more; the directory is this store's alone.
+        Of the files there, those are removed that nothing can resume from any more; the directory is this
+        store's alone.
         """
         listed: list[tuple[str | None, bytes]] = []
         for segment in self.segments:
@@ -263,7 +293,9 @@ class TouchStore:
         names = {name for name, _ in listed}
         self._retired = [(name, left - 1) for name, left in self._retired if left > 0 and name not in names]
         if directory is not None and directory.exists():
-            for path in directory.iterdir():  # those of an execution that died before its snapshot was whole, too
+            for (
+                path
+            ) in directory.iterdir():  # those of an execution that died before its snapshot was whole, too
                 if path.name not in names and all(path.name != name for name, _ in self._retired):
                     path.unlink()
         new, replaced = ([some.tobytes() for some in parts] for parts in (self._new, self._replaced))
@@ -276,8 +308,13 @@ class TouchStore:
             StateError: a file that it lists is missing or damaged.
         """
         listed, new, replaced, retired, self.dropped = state
-        self.segments = [Segment(from_bytes(_read(directory, name) if name else body), name) for name, body in listed]
-        self._new, self._replaced = [from_bytes(body) for body in new], [from_bytes(body) for body in replaced]
+        self.segments = [
+            Segment(from_bytes(_read(directory, name) if name else body), name) for name, body in listed
+        ]
+        self._new, self._replaced = (
+            [from_bytes(body) for body in new],
+            [from_bytes(body) for body in replaced],
+        )
         self._retired = list(retired)
 
 
@@ -302,7 +339,9 @@ def _write(directory: Path, touches: Touches) -> str:
 
 def _read(directory: Path | None, name: str) -> bytes:
     if directory is None:
-        raise StateError(f"the recovery store lists {name}, and there is no recovery directory to read it from")
+        raise StateError(
+            f"the recovery store lists {name}, and there is no recovery directory to read it from"
+        )
     try:
         body = (directory / name).read_bytes()
     except OSError as error:

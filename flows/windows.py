@@ -1,6 +1,8 @@
-"""Minutes and windows: one shard of rows, a row being a placement or one of the things that placements roll up to.
+"""Minutes and windows: one shard of rows, a row being a placement or one of the things that placements roll
+up to.
 
-A pure core: the placement shards' increments in, at each tick the rows that changed and the minutes that are due. It owns the cells (row, minute),
+A pure core: the placement shards' increments in, at each tick the rows that changed and the minutes that are
+due. It owns the cells (row, minute),
 the totals of days and flights, and, by `flows.reach`, who was reached.
 """
 
@@ -14,10 +16,10 @@ import numpy as np
 
 from flows.batches import SCOPES
 from flows.clock import Cut
-from flows.counts import BY_MINUTE, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
 from flows.credits import CreditBatch, CreditCells
 from flows.frequency import new_frequency
-from flows.kernel import I64, U8, U32, U64, kernel, mixed
+from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
 from flows.reach import Distinct, Rolling
 from flows.shards import RowBatch, check_format
 
@@ -28,9 +30,17 @@ DIRTY, FINAL = 1, 2
 
 @kernel
 def add_cells(
-    rows: U32, minutes: U32, deltas: I64, keys: U64, counts: I64, flags: U8, flight: I64, flight_from: I64, first_open: int
-) -> int:
-    """Add increments to cells and flights; returns how many cells are new. `first_open` guards what is final."""
+    rows: U32,
+    minutes: U32,
+    deltas: I64,
+    keys: U64,
+    counts: I64,
+    flags: U8,
+    flight: I64,
+    flight_from: I64,
+    first_open: Int,
+) -> Int:
+    """Add increments to cells and flights; returns how many cells are new, -1 if a final one would change."""
     mask = np.uint64(len(keys) - 1)
     new = 0
     for i in range(len(rows)):
@@ -54,9 +64,11 @@ def add_cells(
 
 @kernel
 def window(
-    rows: I64, last: int, minutes: int, keys: U64, counts: I64, sums: I64, mature: I64, mature_before: int
+    rows: I64, last: Int, minutes: Int, keys: U64, counts: I64, sums: I64, mature: I64, mature_before: Int
 ) -> None:
-    """Sums over the `minutes` minutes up to `last` of each of `rows`; `mature`: starts and completes of the minutes before `mature_before`."""
+    """Sums over the `minutes` minutes up to `last` of each of `rows`; `mature`: starts and completes of the
+    minutes before `mature_before`.
+    """
     mask = np.uint64(len(keys) - 1)
     for i in range(len(rows)):
         for minute in range(last - minutes + 1, last + 1):
@@ -76,8 +88,10 @@ def window(
 class Windows(NamedTuple):
     """The numbers of some rows at one cut.
 
-    `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]` (rows,), for w in 5m, 1h, 1d, flight (no
-    `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS); `credits[row][w]` are what `flows.credits.COLUMNS` name, None for nothing;
+    `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]`
+    (rows,), for w in 5m, 1h, 1d, flight (no
+    `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS); `credits[row][w]` are what
+    `flows.credits.COLUMNS` name, None for nothing;
     `frequency[row]` are (2, classes) listeners and millionths of conversions, None for what is no campaign.
     """
 
@@ -93,7 +107,9 @@ class Windows(NamedTuple):
 
 
 class Minutes(NamedTuple):
-    """Placements' minutes that are due at a cut: ids, minutes since the epoch, counts, credits (None for nothing), whether final."""
+    """Placements' minutes that are due at a cut: ids, minutes since the epoch, counts, credits (None for
+    nothing), whether final.
+    """
 
     placements: list[str]
     minutes: list[int]
@@ -151,7 +167,9 @@ class RowShard:
     def apply(
         self, cut: Cut, batches: Sequence[RowBatch], credits: CreditBatch | None = None
     ) -> tuple[Windows | None, list[Minutes]]:
-        """Take in what all placement shards and the credit book sent for one cut; returns the rows that changed by it, and the minutes due."""
+        """Take in what all placement shards and the credit book sent for one cut; returns the rows that
+        changed by it, and the minutes due.
+        """
         before = self.watermark_ms // 60_000
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         minute = self.watermark_ms // 60_000
@@ -210,14 +228,26 @@ class RowShard:
         places = np.unique(np.stack([at, batch.minutes]), axis=1)
         nothing = np.zeros((places.shape[1], MINUTE_COUNTS), np.int64)
         self._add_cells(np.ascontiguousarray(places[0]), np.ascontiguousarray(places[1]), nothing)
-        entries = zip(at.tolist(), batch.minutes.tolist(), batch.columns.tolist(), batch.amounts.tolist(), strict=True)
+        entries = zip(
+            at.tolist(), batch.minutes.tolist(), batch.columns.tolist(), batch.amounts.tolist(), strict=True
+        )
         for row, minute, column, amount in entries:
             self.credits.add(row, minute, self.day_of(minute), column, amount)
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
         while (self.used + len(rows)) * 4 > len(self.keys) * 3:
             self._rebuild(np.ones(len(self.keys), bool), 2 * len(self.keys))
-        new = add_cells(rows, minutes, deltas, self.keys, self.counts, self.flags, self.flight, self.flight_from, self.first_open)
+        new = add_cells(
+            rows,
+            minutes,
+            deltas,
+            self.keys,
+            self.counts,
+            self.flags,
+            self.flight,
+            self.flight_from,
+            self.first_open,
+        )
         assert new >= 0, "a final minute was changed"
         self.used += new
         for day, these in self._by_day(minutes.astype(np.int64)):
@@ -302,7 +332,9 @@ class RowShard:
             if len(some):
                 rows, minutes = _split(self.keys[some])
                 names = [self.rows[row][1] for row in rows.tolist()]
-                credits = [self.credits.of(*place) for place in zip(rows.tolist(), minutes.tolist(), strict=True)]
+                credits = [
+                    self.credits.of(*place) for place in zip(rows.tolist(), minutes.tolist(), strict=True)
+                ]
                 due.append(Minutes(names, minutes.tolist(), self.counts[some], credits, is_final))
                 self.flags[some] &= ~np.uint8(DIRTY)
                 self.given[some] = cut.number
@@ -312,7 +344,9 @@ class RowShard:
         """Drop the cells that are final and out of every rolling window."""
         self.credits.forget(min(self.first_open, minute - 60), self.day_of(minute))
         _, minutes = _split(self.keys)
-        self._rebuild((self.keys != 0) & ((minutes >= min(self.first_open, minute - 60)) | (self.flags & FINAL == 0)))
+        self._rebuild(
+            (self.keys != 0) & ((minutes >= min(self.first_open, minute - 60)) | (self.flags & FINAL == 0))
+        )
 
     def _rebuild(self, kept: Any, room: int = 0) -> None:
         old = np.nonzero(kept & (self.keys != 0))[0]
@@ -325,7 +359,9 @@ class RowShard:
         self.keys, self.counts, self.flags, self.given, self.used = keys, counts, flags, given, len(old)
 
     def plan(self, placement: str, start_ms: int) -> None:
-        """A planned placement's flight starts with the minute of its plan's start; minutes that are final by now stay as they were counted."""
+        """A planned placement's flight starts with the minute of its plan's start; minutes that are final by
+        now stay as they were counted.
+        """
         row = self._number((SCOPES[0], placement))
         start = start_ms // 60_000
         if start >= self.first_open and start != self.flight_from[row]:
@@ -377,7 +413,9 @@ class RowShard:
             self.rows,
             self.labels,
             tuple(array[placed].tobytes() for array in (self.keys, self.counts, self.flags, self.given)),
-            tuple(array[:rows].tobytes() for array in (self.flight, self.totals, self.latest, self.flight_from)),
+            tuple(
+                array[:rows].tobytes() for array in (self.flight, self.totals, self.latest, self.flight_from)
+            ),
             [(day, counts.tobytes(), reached.snapshot()) for day, (counts, reached) in self.days.items()],
             self.reached.snapshot(),
             self.rolling.snapshot(),
@@ -392,13 +430,30 @@ class RowShard:
             StateError: another format's, or made for another number of shards.
         """
         check_format("rows", state, FORMAT, self.shards)
-        _, _, self.watermark_ms, self.first_open, rows, labels, cells, totals, days, reached, rolling, credits, frequency = state
+        (
+            _,
+            _,
+            self.watermark_ms,
+            self.first_open,
+            rows,
+            labels,
+            cells,
+            totals,
+            days,
+            reached,
+            rolling,
+            credits,
+            frequency,
+        ) = state
         for scope, name in rows:
             self._number((scope, name))
         self.labels = {row: list(of) for row, of in labels.items()}
         self.keys = np.frombuffer(cells[0], np.uint64).copy()
         self.counts = np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy()
-        self.flags, self.given = np.frombuffer(cells[2], np.uint8).copy(), np.frombuffer(cells[3], np.int64).copy()
+        self.flags, self.given = (
+            np.frombuffer(cells[2], np.uint8).copy(),
+            np.frombuffer(cells[3], np.int64).copy(),
+        )
         self._rebuild(np.ones(len(self.keys), bool))
         for name, packed in zip(("flight", "totals", "latest", "flight_from"), totals, strict=True):
             array = getattr(self, name)

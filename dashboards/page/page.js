@@ -144,7 +144,6 @@ function freshness() {
 
 const tones = {
   indicator: (row) => ({ under: "bad", at_risk: "warn", on_track: "good", complete: "good" })[row.state] ?? "",
-  pace: (row) => (number(row, "1h.impressions") < number(row, "delivery.required_rate") && row.state === "under" ? "bad" : ""),
   completion: (row) => (number(row, "1h.mature_completion_rate") < number(row, "delivery.target_completion_rate") ? "warn" : ""),
 };
 
@@ -167,7 +166,7 @@ const COLUMNS = [
     sort: (row) => number(row, "flight.impressions") / number(row, "delivery.booked"), draw: drawProgress },
   count("delivered", "delivered", "impressions in the flight", "flight.impressions", 84, { pane: true }),
   count("booked", "booked", "impressions booked", "delivery.booked", 84, { pane: true }),
-  count("hour", "last hour", "impressions of the last hour", "1h.impressions", 80, { tone: tones.pace }),
+  count("hour", "last hour", "impressions of the last hour", "1h.impressions", 80),
   count("required", "needed/h", "impressions an unpaused hour still needed", "delivery.required_rate", 80),
   { key: "spark", title: "last 10 min", hint: "impressions every ten seconds; sorts by the latest minute", px: 104, pane: true, down: true,
     sort: (row) => row.spark.slice(-6).reduce((sum, step) => sum + step, 0), draw: drawSpark },

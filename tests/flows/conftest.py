@@ -13,7 +13,6 @@ from connectors.redis import Client, connect
 from flows.settings import Settings, load
 
 
-
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[EmbeddedValkey]:
     with EmbeddedValkey() as server:

@@ -1,4 +1,6 @@
-"""Replaying the logs of tests/data gives exactly their truth, whatever the order of arrival and the number of workers."""
+"""Replaying the logs of tests/data gives exactly their truth, whatever the order of arrival and the number of
+workers.
+"""
 
 from __future__ import annotations
 
