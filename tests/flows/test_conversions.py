@@ -1,0 +1,445 @@
+"""Conversions: credits to the millionth, touches that may count, and decisions that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.attribution import WHOLE, Decided, Decision, ListenerShard, Model, Rules, apportion, credit
+from flows.batches import Combo, ConversionPixel
+from flows.clock import Cut
+from flows.credits import AGES_S, COLUMNS, CreditBook, divide, quantile_s
+from flows.frequency import CLASSES
+from flows.shards import Pending, TouchBatch
+from flows.touches import CLICK, IMPRESSION, REPLACING, START
+
+DAY = 86_400_000
+MINUTE = 60_000
+T0 = 1_764_000_000_000 // DAY * DAY
+MODELS: tuple[Model, ...] = ("last_touch", "first_touch", "linear", "time_decay")
+LATENESS = 10 * MINUTE
+SOMEBODY = 0xA11CE
+
+Touch = tuple[int, int, str, str | None]
+"""Time, kind, placement, campaign."""
+
+
+def combo(placement: str | None, campaign: str | None) -> Combo:
+    return (placement, campaign, None, None, None, None)
+
+
+def shard_of_listeners(**rules: Any) -> ListenerShard:
+    caps = {name: rules.pop(name) for name in ("listens", "clicks") if name in rules}
+    return ListenerShard(0, 1, LATENESS, Rules(**rules), None, **caps)
+
+
+def conversion(at: int, placement: str | None = None, campaign: str | None = None, **more: Any) -> Pending:
+    pixel = {
+        "type": "purchase",
+        "order_id": f"o{at}",
+        "event_id": "e",
+        "value_micros": None,
+        "currency": None,
+    }
+    known = {name: value for name, value in more.items() if name not in ("listener", "key")}
+    utm = {"utm_content": None}
+    return Pending(
+        at,
+        more.get("listener", SOMEBODY),
+        more.get("key", at),
+        ConversionPixel(combo=combo(placement, campaign), **{**pixel, **utm, **known}),
+    )
+
+
+def batch(
+    cut: Cut, touches: Sequence[Touch] = (), conversions: Sequence[Pending] = (), who: int = SOMEBODY
+) -> TouchBatch:
+    return TouchBatch(
+        0,
+        0,
+        cut,
+        [combo(placement, campaign) for _, _, placement, campaign in touches],
+        np.full(len(touches), who, np.uint64),
+        np.array([touch[0] for touch in touches], np.int64),
+        np.array([touch[1] for touch in touches], np.uint8),
+        np.arange(len(touches), dtype=np.uint32),
+        np.arange(len(touches), dtype=np.uint32) + 7,
+        list(conversions),
+    )
+
+
+def moment(watermark_ms: int, ended: bool = False, number: int = 0) -> Cut:
+    return Cut(number, watermark_ms, ended, ())
+
+
+def decided(touches: Sequence[Touch], one: Pending, **rules: Any) -> Decision:
+    """The decision on one conversion, everything being there when the log ends."""
+    cut = moment(one.ts_ms, ended=True)
+    (decision,) = shard_of_listeners(**rules).apply(cut, [batch(cut, touches, [one])]).decisions
+    return decision
+
+
+def shares(decision: Decision) -> dict[str | None, int]:
+    """Millionths by placement."""
+    found: dict[str | None, int] = {}
+    for one in decision.credits:
+        found[one.combo[0]] = found.get(one.combo[0], 0) + one.millionths
+    return found
+
+
+# Millionths
+
+SOME_TOUCHES = st.lists(
+    st.tuples(
+        st.integers(0, 13 * DAY), st.booleans(), st.sampled_from(["a", "b", "é", "\U00010000", "\uffff"])
+    ),
+    min_size=1,
+    max_size=80,
+)
+
+
+@given(SOME_TOUCHES, st.sampled_from(MODELS))
+def test_the_credits_of_a_conversion_sum_to_a_million(
+    touches: list[tuple[int, bool, str]], model: Model
+) -> None:
+    ordered = sorted(((T0 - age, click, name) for age, click, name in touches), key=lambda one: one[0])
+    parts = credit(Rules(model), ordered, T0)
+    assert sum(parts) == WHOLE
+    assert min(parts) >= 0
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=50), st.integers(0, 10**9))
+def test_parts_by_weight_are_off_by_less_than_one(weights: list[float], whole: int) -> None:
+    parts = apportion(weights, whole)
+    assert sum(parts) == whole
+    for part, weight in zip(parts, weights, strict=True):
+        assert abs(part - whole * weight / sum(weights)) < 1 + 1e-6
+
+
+@given(st.integers(-(10**15), 10**15), SOME_TOUCHES, st.sampled_from(MODELS))
+def test_a_value_of_either_sign_is_divided_without_a_rest(
+    value: int, touches: list[tuple[int, bool, str]], model: Model
+) -> None:
+    millionths = credit(Rules(model), sorted((T0 - age, click, name) for age, click, name in touches), T0)
+    parts = divide(value, millionths)
+    assert sum(parts) == value
+    for part, share in zip(parts, millionths, strict=True):
+        assert abs(part - value * share // WHOLE) <= 1
+
+
+@pytest.mark.parametrize(
+    ("placements", "first"),
+    [(["a", "b"], "b"), (["z", "é"], "é"), (["\uffff", "\U00010000"], "\U00010000"), (["pl", "pl2"], "pl2")],
+)
+@pytest.mark.parametrize("model", ["last_touch", "first_touch"])
+def test_of_touches_at_one_moment_the_greater_placement_in_utf8_has_it(
+    placements: list[str], first: str, model: Model
+) -> None:
+    for some in (placements, placements[::-1]):
+        touches = [(T0, CLICK, name, None) for name in some]
+        assert shares(decided(touches, conversion(T0 + 5), model=model)) == {first: WHOLE}
+
+
+def test_the_rest_of_a_million_goes_to_the_later_touch_then_to_the_greater_placement() -> None:
+    at_once = [(T0, IMPRESSION, name, None) for name in ("b", "c", "a")]
+    assert shares(decided(at_once, conversion(T0), model="linear")) == {
+        "a": 333_333,
+        "b": 333_333,
+        "c": 333_334,
+    }
+    later = [(T0 + (name == "a"), IMPRESSION, name, None) for name in ("b", "c", "a")]
+    assert shares(decided(later, conversion(T0 + 1), model="linear"))["a"] == 333_334
+
+
+def test_half_a_life_halves_the_weight() -> None:
+    touches = [(T0 - 7 * DAY, IMPRESSION, "old", None), (T0, IMPRESSION, "new", None)]
+    assert shares(decided(touches, conversion(T0), model="time_decay")) == {"old": 333_333, "new": 666_667}
+
+
+# Eligible touches
+
+
+@pytest.mark.parametrize(("kind", "window"), [(CLICK, 30 * DAY), (IMPRESSION, 14 * DAY), (START, 14 * DAY)])
+@pytest.mark.parametrize("model", MODELS)
+def test_windows_hold_both_their_ends(kind: int, window: int, model: Model) -> None:
+    for age, counts in ((0, True), (window, True), (window + 1, False), (-1, False)):
+        decision = decided([(T0 - age, kind, "a", None)], conversion(T0), model=model)
+        assert (shares(decision) == {"a": WHOLE}) is counts, age
+        assert decision.eligible == counts
+
+
+def test_windows_are_settings() -> None:
+    touches = [(T0 - 2 * DAY, IMPRESSION, "listen", None), (T0 - 3 * DAY, CLICK, "click", None)]
+    assert shares(decided(touches, conversion(T0), click_ms=2 * DAY)) == {"listen": WHOLE}
+    assert shares(decided(touches, conversion(T0), click_ms=2 * DAY, listen_ms=DAY)) == {}
+
+
+def test_the_last_click_goes_before_any_listen() -> None:
+    touches = [(T0, CLICK, "a", None), (T0 + 1, CLICK, "b", None), (T0 + 2, IMPRESSION, "c", None)]
+    decision = decided(touches, conversion(T0 + 3))
+    assert [(one.combo[0], one.way, one.age_ms) for one in decision.credits] == [("b", "click", 2)]
+    assert decision.eligible == 3
+
+
+def test_a_conversion_of_a_campaign_is_credited_to_its_touches_alone() -> None:
+    touches = [(T0, CLICK, "a", "red"), (T0 + 1, CLICK, "b", "blue"), (T0 + 2, CLICK, "c", None)]
+    assert shares(decided(touches, conversion(T0 + 9, campaign="red"))) == {"a": WHOLE}
+    assert shares(decided(touches, conversion(T0 + 9, campaign="green"))) == {}
+    assert shares(decided(touches, conversion(T0 + 9))) == {"c": WHOLE}
+
+
+def test_a_declared_placement_has_it_whatever_was_touched() -> None:
+    decision = decided([(T0, CLICK, "a", "red")], conversion(T0 + 1, placement="promo", campaign="red"))
+    assert [(one.combo[:2], one.way, one.age_ms) for one in decision.credits] == [
+        (("promo", "red"), "declared", None)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "credited"),
+    [
+        ("pl 1", {"pl 1": WHOLE}),
+        ("pl%201", {"pl 1": WHOLE}),
+        ("pl+1", {"pl 1": WHOLE}),
+        ("spring", {"b": WHOLE}),
+        ("Spring", {}),
+    ],
+)
+def test_utm_content_counts_url_decoded_when_nothing_was_touched(told: str, credited: dict[str, int]) -> None:
+    utm = {"pl 1": "pl 1", "spring": "b"}
+    assert shares(decided([], conversion(T0, utm_content=told), utm=utm)) == credited
+    touched = decided([(T0, IMPRESSION, "a", None)], conversion(T0, utm_content=told), utm=utm)
+    assert shares(touched) == {"a": WHOLE}
+
+
+def test_a_conversion_of_nobody_known_has_no_touch() -> None:
+    cut = moment(T0, ended=True)
+    nobody = conversion(T0, listener=0)
+    found = shard_of_listeners().apply(cut, [batch(cut, [(T0, CLICK, "a", None)], [nobody])])
+    assert [decision.credits for decision in found.decisions] == [[]]
+
+
+def test_a_play_is_one_listen_at_its_impression_even_if_its_start_came_first() -> None:
+    shard = shard_of_listeners(model="linear")
+    early, late = moment(T0), moment(T0 + 2 * MINUTE, number=1)
+    shard.apply(early, [batch(early, [(T0 - 500, START, "a", None), (T0 - 500, START, "b", None)])])
+    shard.apply(late, [batch(late, [(T0 - 900, REPLACING, "a", None)])])
+    last = moment(T0 + 3 * MINUTE, ended=True, number=2)
+    (decision,) = shard.apply(last, [batch(last, [], [conversion(T0)])]).decisions
+    assert [(one.combo[0], one.millionths, one.age_ms) for one in decision.credits] == [
+        ("a", 500_000, 900),
+        ("b", 500_000, 500),
+    ]
+
+
+# Decisions
+
+
+def test_a_conversion_is_decided_once_when_its_minute_is_final() -> None:
+    shard = shard_of_listeners()
+    at = T0 + 30_000
+    first = moment(at)
+    assert shard.apply(first, [batch(first, [(T0, IMPRESSION, "a", None)], [conversion(at)])])[2:5] == (
+        [],
+        1,
+        1,
+    )
+    for number, watermark in enumerate((T0 + MINUTE, T0 + MINUTE + LATENESS - 1), 1):
+        cut = moment(watermark, number=number)
+        assert shard.apply(cut, [batch(cut)])[2:5] == ([], 0, 1)
+    click = batch(moment(T0 + MINUTE + LATENESS, number=3), [(at, CLICK, "late", None)])
+    found = shard.apply(click.cut, [click])
+    assert [shares(decision) for decision in found.decisions] == [{"late": WHOLE}]
+    assert (found.accepted, found.pending) == (0, 0)
+    end = moment(T0 + DAY, ended=True, number=4)
+    assert shard.apply(end, [batch(end)]).decisions == []
+
+
+def test_what_waits_is_taken_up_again_with_its_touches() -> None:
+    shard = shard_of_listeners()
+    cut = moment(T0 + MINUTE)
+    touches = [(T0, CLICK, "a", "red"), (T0 + 1, IMPRESSION, "b", "red")]
+    shard.apply(cut, [batch(cut, touches, [conversion(T0 + 2, value_micros=7)])])
+    again = shard_of_listeners()
+    again.restore(shard.snapshot())
+    end = moment(T0 + DAY, ended=True, number=1)
+    left, right = shard.apply(end, [batch(end)]), again.apply(end, [batch(end)])
+    assert left == right
+    assert [shares(decision) for decision in left.decisions] == [{"a": WHOLE}]
+
+
+def test_a_leap_of_the_watermark_expires_no_touch_that_a_waiting_conversion_may_still_use() -> None:
+    shard = shard_of_listeners()
+    first = moment(T0 + MINUTE)
+    shard.apply(first, [batch(first, [(T0, IMPRESSION, "a", None)], [conversion(T0 + 13 * DAY)])])
+    leap = moment(T0 + 50 * DAY, number=1)
+    many = [(T0 + 40 * DAY + second, IMPRESSION, "b", None) for second in range(60)]
+    found = shard.apply(leap, [batch(leap, many)])
+    assert [shares(decision) for decision in found.decisions] == [{"a": WHOLE}]
+
+
+@pytest.mark.parametrize("step", [MINUTE, 7 * MINUTE, 1000 * MINUTE])
+def test_of_more_touches_than_are_kept_the_newest_up_to_the_conversion_count_whenever_the_rest_was_dropped(
+    step: int,
+) -> None:
+    shard = shard_of_listeners(model="linear", listens=10, clicks=3)
+    touches = [
+        (T0 + second * 20_000, CLICK if second % 4 == 0 else IMPRESSION, f"p{second}", None)
+        for second in range(200)
+    ]
+    buyer = conversion(T0 + 150 * 20_000)
+    decisions: list[Decision] = []
+    for number, start in enumerate(range(0, 250 * 20_000, step)):
+        cut = moment(T0 + start + step, number=number)
+        some = [touch for touch in touches if start <= touch[0] - T0 < start + step]
+        due = [buyer] if start <= buyer.ts_ms - T0 < start + step else []
+        decisions += shard.apply(cut, [batch(cut, some, due)]).decisions
+    end = moment(T0 + DAY, ended=True, number=10**6)
+    decisions += shard.apply(end, [batch(end)]).decisions
+    (decision,) = decisions
+    clicks = {f"p{second}" for second in (140, 144, 148)}
+    listens = {f"p{second}" for second in range(138, 151) if second % 4}
+    assert set(shares(decision)) == clicks | listens
+    if step == MINUTE:
+        assert shard.store.dropped > 100
+
+
+def test_names_that_no_touch_refers_to_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.attribution.FORGET_AT", 100)
+    shard = shard_of_listeners()
+    for number in range(300):
+        cut = moment(T0 + number * DAY, number=number)
+        some = [(cut.watermark_ms, IMPRESSION, f"p{number}-{i}", f"c{i}") for i in range(10)]
+        shard.apply(cut, [batch(cut, some)])
+    assert len(shard.names) < 1500
+    end = moment(T0 + 299 * DAY + 1, ended=True, number=300)
+    (decision,) = shard.apply(end, [batch(end, [], [conversion(T0 + 299 * DAY)])]).decisions
+    assert shares(decision) == {"p299-9": WHOLE}
+
+
+def test_a_forgotten_listener_has_no_touch_and_no_counter_and_what_waits_is_nobodys() -> None:
+    shard = shard_of_listeners()
+    cut = moment(T0 + MINUTE)
+    shard.apply(cut, [batch(cut, [(T0, CLICK, "a", "red")], [conversion(T0 + 1)])])
+    shard.apply(moment(T0 + MINUTE, number=1), [batch(cut, [(T0, IMPRESSION, "a", "red")], who=77)])
+    assert shard.forget(np.array([SOMEBODY], np.uint64)) == 1
+    assert SOMEBODY.to_bytes(8, "little") not in repr_bytes(shard.snapshot())
+    end = moment(T0 + DAY, ended=True, number=2)
+    both = [conversion(T0 + 2), conversion(T0 + 3, listener=77)]
+    found = shard.apply(end, [batch(end, [], both)]).decisions
+    assert [shares(decision) for decision in found] == [{}, {}, {"a": WHOLE}]
+
+
+def repr_bytes(state: Any) -> bytes:
+    """All bytes and numbers of a snapshot, one after the other."""
+    if isinstance(state, bytes):
+        return state
+    if isinstance(state, int):
+        return state.to_bytes(16, "little", signed=True)
+    if isinstance(state, dict):
+        return repr_bytes(list(state.items()))
+    if isinstance(state, (tuple, list)):
+        return b"".join(map(repr_bytes, state))
+    return str(state).encode()
+
+
+# The book
+
+
+def decision_of(at: int, kind: str, credits: Sequence[tuple[str, int]], **pixel: Any) -> Decision:
+    from flows.attribution import Credit
+
+    one = conversion(at, type=kind, **pixel)
+    return Decision(
+        one, len(credits), [Credit(combo(name, "red"), share, "click", 61_000) for name, share in credits]
+    )
+
+
+def sums(
+    book: CreditBook, *decisions: Decision, accepted: int | None = None, pending: int = 0
+) -> dict[tuple[str, str], dict[str, int]]:
+    """What a cut adds, by row and column."""
+    count = len(decisions) + pending if accepted is None else accepted
+    told = Decided(0, moment(T0), list(decisions), count, pending, [])
+    batches, account, _ = book.cut(told.cut, [told])
+    assert account.accepted == account.attributed + account.unattributed + account.pending
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for some in batches:
+        for at, column, amount in zip(
+            some.at.tolist(), some.columns.tolist(), some.amounts.tolist(), strict=True
+        ):
+            row = found.setdefault(some.rows[at], {})
+            row[COLUMNS[column]] = row.get(COLUMNS[column], 0) + amount
+    return found
+
+
+def test_a_decision_adds_to_every_row_of_its_credits() -> None:
+    found = sums(
+        CreditBook(4),
+        decision_of(T0, "sign_up", [("a", 600_000), ("b", 400_000)], value_micros=5, currency="GBP"),
+    )
+    assert found["campaign", "red"] == {
+        "conversions": WHOLE,
+        "conversions_sign_up": WHOLE,
+        "conversions_click": WHOLE,
+        "conversion_value": 5,
+        "age_1": WHOLE,
+    }
+    assert found["placement", "a"]["conversions"] == 600_000
+    assert found["placement", "a"]["conversion_value"] + found["placement", "b"]["conversion_value"] == 5
+
+
+def test_values_are_of_the_campaigns_first_currency_and_others_are_counted() -> None:
+    book = CreditBook(2)
+    euros = decision_of(T0, "purchase", [("a", WHOLE)], value_micros=7, currency="EUR")
+    pounds = decision_of(T0 + 1, "purchase", [("a", WHOLE)], value_micros=11, currency="GBP")
+    bare = decision_of(T0 + 2, "purchase", [("a", WHOLE)], value_micros=13)
+    row = sums(book, pounds, bare, euros)["placement", "a"]
+    assert (row["conversion_value"], row["conversion_value_other_count"]) == (20, 1)
+    again = CreditBook(2)
+    again.restore(book.snapshot())
+    assert sums(again, pounds)["placement", "a"]["conversion_value_other_count"] == 1
+
+
+def test_every_accepted_conversion_is_attributed_unattributed_or_pending() -> None:
+    book = CreditBook(2)
+    sums(book, decision_of(T0, "purchase", [("a", WHOLE)]), pending=2)
+    sums(book, decision_of(T0, "purchase", []), accepted=3, pending=4)
+    assert (book.accepted, book.attributed, book.unattributed) == (6, 1, 1)
+    with pytest.raises(AssertionError):
+        sums(book, accepted=1, pending=4)
+
+
+@pytest.mark.parametrize(("share", "seconds"), [(0.1, 60), (0.5, 3_600), (0.9, None)])
+def test_quantiles_of_the_time_to_convert_are_upper_bounds(share: float, seconds: int | None) -> None:
+    counts = np.zeros(len(COLUMNS), np.int64)
+    assert quantile_s(counts, share) is None
+    first = COLUMNS.index("age_0")
+    for bound, amount in ((60, 2), (3_600, 5)):
+        counts[first + AGES_S.index(bound)] = amount * WHOLE
+    counts[first + len(AGES_S)] = 3 * WHOLE
+    assert quantile_s(counts, share) == seconds
+
+
+# Frequency
+
+
+def test_the_frequency_at_a_conversion_is_that_of_its_moment_whenever_it_is_decided() -> None:
+    for together in (True, False):
+        shard = shard_of_listeners()
+        heard = [(T0 + second * 1000, IMPRESSION, "a", "red") for second in range(8)]
+        buyer = conversion(T0 + 3_500)
+        first, end = moment(T0 + MINUTE), moment(T0 + DAY, ended=True, number=1)
+        moved = shard.apply(first, [batch(first, heard if together else heard[:2], [buyer])]).frequency
+        found = shard.apply(end, [batch(end, () if together else heard[2:])])
+        listeners = dict.fromkeys(range(len(CLASSES)), 0)
+        for campaign, place, gained, _ in (*moved, *found.frequency):
+            assert campaign == "red"
+            listeners[place] += gained
+        assert {place: count for place, count in listeners.items() if count} == {CLASSES.index("6-10"): 1}
+        assert [one[1:] for one in found.frequency if one[3]] == [(CLASSES.index("4-5"), 0, WHOLE)]
