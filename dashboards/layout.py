@@ -1,0 +1,140 @@
+"""Where panels stand in rows of a grid, and what is around them: variables, links to the other dashboards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import (
+    Dashboard,
+    DashboardCursorSync,
+    DashboardLinkType,
+    GridPos,
+    Panel,
+    RowPanel,
+    VariableModel,
+    VariableOption,
+    VariableRefresh,
+    VariableSort,
+)
+
+from dashboards.panels import DATASOURCE
+
+WIDTH: Final = 24
+TAG: Final = "audiopixel"
+
+Variable = Builder[VariableModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Panels beside each other under a heading, with their widths; what is over `WIDTH` goes on below.
+
+    `height` is of every panel, in Grafana's units of 30 pixels.
+    """
+
+    title: str
+    height: int
+    panels: Sequence[tuple[Panel, int]]
+
+
+def variable(name: str, query: str, *, label: str = "", many: bool = True, all_value: str = ".+") -> Variable:
+    """A variable that takes its values from Prometheus; with `many`, several or all of them."""
+    made = (
+        dashboard.QueryVariable(name)
+        .label(label or name.title())
+        .query(query)
+        .datasource(DATASOURCE)
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+    )
+    if many:
+        current = VariableOption(selected=True, text=["All"], value=["$__all"])
+        made = made.multi(True).include_all(True).all_value(all_value).current(current)
+    return made
+
+
+def _variables(job_metric: str, more: Sequence[Variable]) -> list[Variable]:
+    return [
+        dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
+        variable("job", f"label_values({job_metric}, job)"),
+        variable("instance", f'label_values({job_metric}{{job=~"$job"}}, instance)'),
+        *more,
+    ]
+
+
+def board(
+    uid: str,
+    title: str,
+    description: str,
+    rows: Sequence[Row],
+    *,
+    job_metric: str,
+    variables: Sequence[Variable] = (),
+    since: str = "now-6h",
+) -> Dashboard:
+    """A dashboard of these rows.
+
+    Args:
+        job_metric: a metric that each of its jobs and instances has.
+        variables: more than datasource, job and instance.
+        since: begin of the time shown at first.
+    """
+    links = (
+        dashboard.DashboardLink("audiopixel")
+        .type(DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .include_vars(False)
+        .keep_time(True)
+        .placement("")  # the default hides them in a menu
+    )
+    made = (
+        dashboard.Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags([TAG])
+        .readonly()
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .time(since, "now")
+        .refresh("10s")
+        .timezone("browser")
+        .variables(_variables(job_metric, variables))
+        .link(links)
+        .build()
+    )
+    made.panels = _placed(rows)
+    return made
+
+
+def _placed(rows: Sequence[Row]) -> list[Panel | RowPanel]:
+    placed: list[Panel | RowPanel] = []
+    y = 0
+    for row in rows:
+        placed.append(
+            RowPanel(
+                title=row.title,
+                id_val=len(placed) + 1,
+                collapsed=False,
+                grid_pos=GridPos(h=1, w=WIDTH, x=0, y=y),
+                panels=[],
+            )
+        )
+        y, x = y + 1, 0
+        for panel, width in row.panels:
+            if x + width > WIDTH:
+                x, y = 0, y + row.height
+            panel.id_val = len(placed) + 1
+            panel.grid_pos = GridPos(h=row.height, w=width, x=x, y=y)
+            placed.append(panel)
+            x += width
+        y += row.height
+    return placed
+
+
+def to_json(made: Dashboard) -> str:
+    """As Grafana takes it, keys sorted, so that a change reads as one."""
+    return JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False).encode(made) + "\n"

@@ -1,0 +1,344 @@
+"""The dashboard *Pipeline*: whether the numbers can be trusted, and where it sticks when they cannot."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from dashboards import queries as q
+from dashboards.layout import Row, board
+from dashboards.panels import AMBER, GREEN, RED, Column, Query, Steps, lines, number, rows
+from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
+from flows import metrics as m
+
+UID: Final = "audiopixel-pipeline"
+
+_OURS: Final = f'job=~"{FLOW_JOB}|{PLACEMENTS_JOB}|{EXPORTER_JOB}"'
+_UP: Final[Steps] = ((None, RED), (1, GREEN))
+_WATERMARK: Final[Steps] = ((None, GREEN), (90, AMBER), (300, RED))
+_FLUSH: Final[Steps] = ((None, GREEN), (10, AMBER), (120, RED))
+_SHARE: Final[Steps] = ((None, GREEN), (0.02, AMBER), (0.05, RED))
+_ANY: Final[Steps] = ((None, GREEN), (1, AMBER))
+
+_NOW: Final = Row(
+    "Now",
+    4,
+    [
+        (
+            number(
+                "Targets up",
+                "Share of the flow's workers and the exporter that Prometheus reaches.",
+                "percentunit",
+                Query(f"avg(up{{{q.MATCH}, {_OURS}}})"),
+                steps=_UP,
+                alert="AudiopixelPipelineDown",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Last write to Redis",
+                "Age of the latest flush; every second is healthy.",
+                "s",
+                Query(q.age(m.EXPORTER_LAST_FLUSH)),
+                steps=_FLUSH,
+                alert="AudiopixelPipelineStalled",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Watermark",
+                "How far event time is behind the clock: 10 s is healthy, on a quiet topic 60 s.",
+                "s",
+                Query(q.age(m.EXPORTER_WATERMARK)),
+                steps=_WATERMARK,
+                alert="AudiopixelPipelineLagging",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Messages waiting",
+                "In all partitions, not read yet.",
+                "short",
+                Query(f"sum({q.select(m.LAG)})"),
+                steps=((None, GREEN), (100_000, AMBER), (1_000_000, RED)),
+                alert="AudiopixelPipelineLagging",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Rejected",
+                "Share of the messages that go to the dead letters.",
+                "percentunit",
+                Query(f"{q.per_second(m.REJECTED)} / {q.per_second(m.RECEIVED)}"),
+                steps=_SHARE,
+                alert="AudiopixelPipelineRejecting",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Placements cut",
+                "Beyond the exporter's cap, shown only as part of other.",
+                "short",
+                Query(f"max({q.select(m.EXPORTER_CUT)})"),
+                steps=_ANY,
+                alert="AudiopixelExporterTruncating",
+            ),
+            4,
+        ),
+    ],
+)
+
+_INPUT: Final = Row(
+    "Input",
+    8,
+    [
+        (
+            lines(
+                "What became of the messages",
+                "Each is accepted, repeated or rejected; invalid traffic is a part of what is accepted.",
+                "cps",
+                [
+                    Query(q.per_second(m.RECEIVED), "received"),
+                    Query(q.per_second(m.ACCEPTED), "accepted"),
+                    Query(q.per_second(m.REPEATED), "repeated"),
+                    Query(q.per_second(m.REJECTED), "rejected"),
+                    Query(q.per_second(m.INVALID_TRAFFIC), "invalid traffic"),
+                ],
+                alert="AudiopixelPipelineRejecting",
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Rejected, by reason",
+                "What went to the dead letters, and pixels whose clock was off by more than five minutes.",
+                "cps",
+                [
+                    Query(q.per_second(m.REJECTED, by="reason"), "{{reason}}"),
+                    Query(q.per_second(m.CLOCK_SKEWED), "clock off (accepted)"),
+                ],
+                alert="AudiopixelPipelineRejecting",
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Received, by partition",
+                "A partition far above the others is a key that is too hot.",
+                "cps",
+                [Query(q.per_second(m.RECEIVED, by="partition"), "{{partition}}")],
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Messages waiting, by partition",
+                "Not read yet; what only grows in one partition is stuck.",
+                "short",
+                [Query(f"max by (partition) ({q.select(m.LAG)})", "{{partition}}")],
+                alert="AudiopixelPipelineLagging",
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Watermark age, by partition",
+                "The oldest holds back what is final; a partition that is not read does not advance.",
+                "s",
+                [Query(q.age(m.PARTITION_WATERMARK, "partition"), "{{partition}}")],
+                alert="AudiopixelPipelineStalled",
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Errors of Kafka, and messages skipped",
+                "Errors that the client recovers from; messages lost to retention before they were read.",
+                "cps",
+                [
+                    Query(q.per_second(m.KAFKA_ERRORS), "errors"),
+                    Query(q.per_second(m.SKIPPED), "skipped"),
+                ],
+                alert="AudiopixelPipelineStalled",
+            ),
+            8,
+        ),
+    ],
+)
+
+_OUTPUT: Final = Row(
+    "Output",
+    8,
+    [
+        (
+            lines(
+                "From a pixel's receipt until Redis shows it",
+                "Half, and all but a hundredth, of the pixels are faster.",
+                "s",
+                [
+                    Query(q.quantile(m.EVENT_TO_REDIS, 0.5), "p50"),
+                    Query(q.quantile(m.EVENT_TO_REDIS, 0.99), "p99"),
+                ],
+                steps=((None, GREEN), (2, AMBER)),
+                alert="AudiopixelPipelineLagging",
+            ),
+            8,
+        ),
+        (
+            lines(
+                "A flush takes",
+                "Writing one tick's rows to Redis; a second is the whole interval.",
+                "s",
+                [
+                    Query(q.quantile(m.FLUSH_DURATION, 0.5), "p50"),
+                    Query(q.quantile(m.FLUSH_DURATION, 0.99), "p99"),
+                ],
+                steps=((None, GREEN), (1, AMBER)),
+                alert="AudiopixelRedisFailing",
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Rows written, and waiting",
+                "Rows a second that Redis took, and changed rows that it has not taken yet.",
+                "short",
+                [
+                    Query(q.per_second(m.FLUSHED_ROWS), "written a second"),
+                    Query(f"sum({q.select(m.PENDING_ROWS)})", "waiting"),
+                ],
+                alert="AudiopixelRedisFailing",
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Errors of Redis",
+                "Flushes a second that Redis did not take, to be repeated; 1 while the exporter could read.",
+                "short",
+                [
+                    Query(f"{q.per_second(m.REDIS_ERRORS)} or vector(0)", "failed flushes"),
+                    Query(f"min({q.select(m.EXPORTER_UP)})", "exporter reads"),
+                ],
+                alert="AudiopixelRedisFailing",
+            ),
+            8,
+        ),
+        (
+            lines(
+                "A scrape of the placements takes",
+                "All but a hundredth are faster; of it, rendering, and waiting for Redis.",
+                "s",
+                [
+                    Query(q.quantile(m.EXPORTER_RENDER, 0.99), "render"),
+                    Query(q.quantile(m.EXPORTER_REFRESH, 0.99), "read"),
+                ],
+                steps=((None, GREEN), (1, AMBER)),
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Age of what the exporter read",
+                "It reads Redis at every scrape.",
+                "s",
+                [Query(q.age(m.EXPORTER_READ), "age")],
+                alert="AudiopixelRedisFailing",
+            ),
+            8,
+        ),
+    ],
+)
+
+_STATE: Final = Row(
+    "State",
+    8,
+    [
+        (
+            lines(
+                "Plays and touches remembered",
+                "Plays for half an hour behind the watermark, touches as long as they may be credited.",
+                "short",
+                [
+                    Query(f"sum({q.select(m.STATE_PLAYS)})", "plays"),
+                    Query(f"sum({q.select(m.STATE_TOUCHES)})", "touches"),
+                    Query(f"sum({q.select(m.DROPPED_TOUCHES)})", "touches given up"),
+                ],
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Memory of plays",
+                "Of all shards; a few tens of bytes a play.",
+                "bytes",
+                [Query(f"sum({q.select(m.STATE_BYTES)})", "plays")],
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Rows kept",
+                "Of placements and their roll-ups, and how far the flow's own watermark is behind the clock.",
+                "short",
+                [
+                    Query(f"sum({q.select(m.STATE_ROWS)})", "rows"),
+                    Query(q.age(m.WATERMARK), "watermark age, s"),
+                    Query(q.age(m.LAST_FLUSH), "last flush, s ago"),
+                ],
+            ),
+            8,
+        ),
+    ],
+)
+
+_RUNS: Final = Row(
+    "What runs",
+    6,
+    [
+        (
+            rows(
+                "Versions",
+                "Of each worker of the flow.",
+                [Query(q.select(m.BUILD))],
+                [
+                    Column("Worker", "instance"),
+                    Column("audiopixel", "version"),
+                    Column("Bytewax", "bytewax"),
+                    Column("Python", "python"),
+                ],
+                sort="Worker",
+            ),
+            12,
+        ),
+        (
+            rows(
+                "Alerts that fire",
+                "Of the pipeline. While one does, delivery is not judged.",
+                [Query(q.firing('area="pipeline"'))],
+                [Column("Alert", "alertname"), Column("Severity", "severity"), Column("Job", "job")],
+                sort="Severity",
+                alert="AudiopixelPipelineDown",
+            ),
+            12,
+        ),
+    ],
+)
+
+
+def pipeline() -> Dashboard:
+    """The dashboard."""
+    return board(
+        UID,
+        "Pipeline",
+        "Whether the numbers can be trusted, and where it sticks when they cannot.",
+        [_NOW, _INPUT, _OUTPUT, _STATE, _RUNS],
+        job_metric="up",
+        since="now-3h",
+    )

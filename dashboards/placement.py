@@ -1,0 +1,273 @@
+"""The dashboard *Placement*: one of them, from its plan to its integrity."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from dashboards import queries as q
+from dashboards.layout import Row, board, variable
+from dashboards.panels import AMBER, GREEN, RED, Query, Steps, bars, lines, number
+from dashboards.trading_desk import PACE
+from flows import metrics as m
+
+UID: Final = "audiopixel-placement"
+
+_NONE: Final[Steps] = ((None, GREEN), (1, RED))
+_CONSENT: Final[Steps] = ((None, RED), (0.5, AMBER), (0.7, GREEN))
+
+
+def _rate(definition: m.Definition) -> str:
+    return q.per_second(definition, q.ONE)
+
+
+_PLAN: Final = Row(
+    "Plan",
+    4,
+    [
+        (
+            number(
+                "State",
+                "on_track, at_risk, under, over, paused, complete, not_started or ended_short.",
+                "string",
+                Query(f"max by (state) ({q.select(m.PLACEMENT_STATE, q.ONE)})", "{{state}}"),
+                named=True,
+                alert="AudiopixelUnderDelivery",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Delivery",
+                "Delivered impressions by those due by now: 1 is on plan. Empty without a plan, before the "
+                "flight, in its first minutes and while paused.",
+                "percentunit",
+                Query(q.one(m.PLACEMENT_INDICATOR)),
+                steps=PACE,
+                alert="AudiopixelUnderDelivery",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Delivered",
+                "Impressions of the flight, invalid traffic not among them.",
+                "short",
+                Query(q.one(m.PLACEMENT_IMPRESSIONS)),
+            ),
+            4,
+        ),
+        (
+            number(
+                "Projected",
+                "Impressions at the end of the flight at the last hour's rate.",
+                "short",
+                Query(q.one(m.PLACEMENT_PROJECTED)),
+            ),
+            4,
+        ),
+        (
+            number(
+                "Booked", "Impressions that the plan has booked.", "short", Query(q.one(m.PLACEMENT_BOOKED))
+            ),
+            4,
+        ),
+        (
+            number(
+                "Cost per conversion",
+                "Price of the flight's impressions by its conversions, in the plan's currency; empty while "
+                "there is none.",
+                "short",
+                Query(q.cost_per_conversion(q.ONE)),
+            ),
+            4,
+        ),
+    ],
+)
+
+_CURVE: Final = Row(
+    "Delivery",
+    9,
+    [
+        (
+            lines(
+                "Delivered against the plan",
+                "Impressions of the flight beside what its delivery curve wants by each moment.",
+                "short",
+                [
+                    Query(q.one(m.PLACEMENT_IMPRESSIONS), "delivered"),
+                    Query(q.one(m.PLACEMENT_EXPECTED), "due"),
+                    Query(q.one(m.PLACEMENT_BOOKED), "booked"),
+                ],
+                alert="AudiopixelUnderDelivery",
+            ),
+            12,
+        ),
+        (
+            lines(
+                "Delivery",
+                "Delivered by due impressions: 1 is on plan.",
+                "percentunit",
+                [Query(q.one(m.PLACEMENT_INDICATOR), "delivery")],
+                steps=((None, RED), (0.9, GREEN), (1.1, AMBER)),
+                alert="AudiopixelUnderDelivery",
+            ),
+            6,
+        ),
+        (
+            lines(
+                "Impressions and clicks a second",
+                "When they were counted.",
+                "cps",
+                [
+                    Query(_rate(m.PLACEMENT_IMPRESSIONS), "impressions"),
+                    Query(_rate(m.PLACEMENT_CLICKS), "clicks"),
+                ],
+                alert="AudiopixelNotDelivering",
+            ),
+            6,
+        ),
+    ],
+)
+
+_LISTENING: Final = Row(
+    "Listening",
+    9,
+    [
+        (
+            bars(
+                "Quartile funnel",
+                "Plays of the flight that started, and how far they got: each is a part of the one above it.",
+                "short",
+                [
+                    Query(q.one(m.PLACEMENT_STARTS), "start"),
+                    Query(q.one(m.PLACEMENT_FIRST_QUARTILES), "first quartile"),
+                    Query(q.one(m.PLACEMENT_MIDPOINTS), "midpoint"),
+                    Query(q.one(m.PLACEMENT_THIRD_QUARTILES), "third quartile"),
+                    Query(q.one(m.PLACEMENT_COMPLETES), "complete"),
+                ],
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Completion rate",
+                "Completes by starts of the same plays. The mature rates leave out the youngest, which cannot "
+                "have completed yet: alerts use them.",
+                "percentunit",
+                [
+                    Query(q.one(m.PLACEMENT_MATURE_5M), "mature, 5 min"),
+                    Query(q.one(m.PLACEMENT_MATURE_1H), "mature, 1 h"),
+                    Query(q.one(m.PLACEMENT_COMPLETION_1H), "all, 1 h"),
+                    Query(q.one(m.PLACEMENT_TARGET_COMPLETION), "target"),
+                ],
+                alert="AudiopixelCompletionRateDropped",
+            ),
+            16,
+        ),
+    ],
+)
+
+_PEOPLE: Final = Row(
+    "People",
+    8,
+    [
+        (
+            lines(
+                "Reach",
+                "Distinct listeners who consented; above 1,000 within 1 %.",
+                "short",
+                [Query(q.one(m.PLACEMENT_REACH), "flight"), Query(q.one(m.PLACEMENT_REACH_1H), "1 h")],
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Frequency",
+                "Plays of the flight by listener reached.",
+                "short",
+                [Query(q.one(m.PLACEMENT_FREQUENCY), "plays a listener")],
+            ),
+            8,
+        ),
+        (
+            lines(
+                "Conversions",
+                "Of the flight, credited to this placement when their minute is final.",
+                "short",
+                [Query(q.one(m.PLACEMENT_CONVERSIONS), "conversions")],
+                alert="AudiopixelConversionsMissing",
+            ),
+            4,
+        ),
+        (
+            lines(
+                "Value of conversions",
+                "Of the flight, in the plan's currency; a refund makes it fall.",
+                "short",
+                [Query(q.one(m.PLACEMENT_CONVERSION_VALUE), "value")],
+                least=None,
+            ),
+            4,
+        ),
+    ],
+)
+
+_INTEGRITY: Final = Row(
+    "Integrity",
+    7,
+    [
+        (
+            lines(
+                "Kept out of the numbers",
+                "Pixels a second that were invalid traffic, had counted before, or came after their minute "
+                "was final; and the players' errors.",
+                "cps",
+                [
+                    Query(_rate(m.PLACEMENT_INVALID), "invalid traffic"),
+                    Query(_rate(m.PLACEMENT_REPEATED), "repeated"),
+                    Query(_rate(m.PLACEMENT_TOO_LATE), "too late"),
+                    Query(_rate(m.PLACEMENT_ERRORS), "player errors"),
+                ],
+            ),
+            12,
+        ),
+        (
+            number(
+                "Consent",
+                "Share of the flight's pixels whose listener may be measured: reach is of them.",
+                "percentunit",
+                Query(q.one(m.PLACEMENT_CONSENT)),
+                steps=_CONSENT,
+            ),
+            6,
+        ),
+        (
+            number(
+                "In blocked content",
+                "Impressions of the flight in content categories that the plan blocks.",
+                "short",
+                Query(q.one(m.PLACEMENT_BLOCKED)),
+                steps=_NONE,
+                alert="AudiopixelBrandSafetyBreach",
+            ),
+            6,
+        ),
+    ],
+)
+
+
+def placement() -> Dashboard:
+    """The dashboard."""
+    return board(
+        UID,
+        "Placement",
+        "One placement: its plan, how it is heard and by how many, what it sells, and what was kept out.",
+        [_PLAN, _CURVE, _LISTENING, _PEOPLE, _INTEGRITY],
+        job_metric=m.PLACEMENT_INFO.name,
+        variables=[
+            variable("placement", f"label_values({q.select(m.PLACEMENT_INFO)}, placement)", many=False)
+        ],
+        since="now-24h",
+    )

@@ -1,0 +1,95 @@
+"""What is asked of Prometheus: PromQL over the metrics of `flows.metrics`, with Grafana's variables.
+
+Every selector takes the dashboard's `job` and `instance`, those of placements its `campaign` or `placement`.
+A placement's number is that of the exporter that shows the greatest, should there be several of one Redis.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flows import metrics as m
+
+MATCH: Final = 'job=~"$job", instance=~"$instance"'
+CAMPAIGN: Final = 'campaign=~"$campaign"'
+ONE: Final = 'placement="$placement"'
+FIRING: Final = 'alertstate="firing"'
+
+
+def select(definition: m.Definition, *matchers: str, suffix: str = "") -> str:
+    """A selector of the dashboard's jobs and instances.
+
+    Args:
+        suffix: of the name, for the parts of a histogram.
+    """
+    return f"{definition.name}{suffix}{{{', '.join((MATCH, *matchers))}}}"
+
+
+def per_second(definition: m.Definition, *matchers: str, by: str = "") -> str:
+    """Rate of a counter, summed, by labels if any."""
+    grouped = f" by ({by})" if by else ""
+    return f"sum{grouped} (rate({select(definition, *matchers)}[$__rate_interval]))"
+
+
+def quantile(definition: m.Definition, q: float) -> str:
+    """Quantile of a histogram without labels."""
+    buckets = f"rate({select(definition, suffix='_bucket')}[$__rate_interval])"
+    return f"histogram_quantile({q}, sum by (le) ({buckets}))"
+
+
+def age(definition: m.Definition, by: str = "") -> str:
+    """Seconds since a timestamp; the youngest, by labels if any."""
+    grouped = f" by ({by})" if by else ""
+    return f"time() - max{grouped} ({select(definition)})"
+
+
+def one(definition: m.Definition) -> str:
+    """The chosen placement's value."""
+    return f"max({select(definition, ONE)})"
+
+
+def of_campaign(expr: str) -> str:
+    """Only the placements of the chosen campaigns; `expr` has the label `placement`."""
+    return f"{expr} and on (placement) {select(m.PLACEMENT_INFO, CAMPAIGN)}"
+
+
+def by_placement(definition: m.Definition) -> str:
+    """A value by placement, of the chosen campaigns."""
+    return of_campaign(f"max by (placement) ({select(definition)})")
+
+
+def states(*matchers: str) -> str:
+    """1 by placement and the state that it is in, of the chosen campaigns."""
+    return of_campaign(f"max by (placement, state) ({select(m.PLACEMENT_STATE, *matchers)})")
+
+
+def count_in(state: str) -> str:
+    """How many placements of the chosen campaigns are in a state; 0 when none is."""
+    matcher = f'state="{state}"'
+    return f"count({states(matcher)}) or vector(0)"
+
+
+def names() -> str:
+    """1 by placement with its labels, of the chosen campaigns."""
+    return f"max by (placement, campaign, station, currency) ({select(m.PLACEMENT_INFO, CAMPAIGN)})"
+
+
+def cost_per_conversion(*matchers: str) -> str:
+    """What a flight's impressions cost, by its conversions; absent while there is none."""
+    cpm, impressions, conversions = (
+        f"max by (placement) ({select(definition, *matchers)})"
+        for definition in (m.PLACEMENT_CPM, m.PLACEMENT_IMPRESSIONS, m.PLACEMENT_CONVERSIONS)
+    )
+    return f"{cpm} / 1000 * {impressions} / ({conversions} > 0)"
+
+
+def completion() -> str:
+    """Mature completion rate of the chosen campaigns' last hour, placements weighed by their starts."""
+    rate = f"max by (placement) ({select(m.PLACEMENT_MATURE_1H)})"
+    starts = f"max by (placement) (increase({select(m.PLACEMENT_STARTS)}[1h]))"
+    return f"sum({of_campaign(f'({rate} * {starts})')}) / sum({of_campaign(f'({starts} and {rate})')})"
+
+
+def firing(*matchers: str) -> str:
+    """Alerts that fire: of placements and of the pipeline, so that they have neither job nor instance."""
+    return f"ALERTS{{{', '.join((FIRING, *matchers))}}}"
