@@ -153,8 +153,8 @@ _LISTENING: Final = Row(
         (
             lines(
                 "Completion rate",
-                "Completes by starts of the same plays. The mature rates leave out the youngest, which cannot "
-                "have completed yet: alerts use them.",
+                "Completes by starts of the same plays. The mature rates leave out the youngest, which "
+                "cannot have completed yet: alerts use them.",
                 "percentunit",
                 [
                     Query(q.one(m.PLACEMENT_MATURE_5M), "mature, 5 min"),
