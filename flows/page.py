@@ -63,6 +63,8 @@ SPARK: Final = 60
 
 TICK_S: Final = 1.0
 POINT_S: Final = 10.0
+REST: Final = 9
+"""Times what a tick took of the processor that is rested after it: with 10,000 placements a tick is 0.25 s."""
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -193,17 +195,23 @@ class Feed:
         with self._lock:
             return {"id": name, "row": row, "curve": self._history.curve(name)} if row else None
 
+    def _timed_tick(self) -> float:
+        # Of the processor, not of the clock: a Redis that hangs must not make the page slow to see it return.
+        began_s = time.thread_time()
+        self.tick()
+        return time.thread_time() - began_s
+
     async def run(self) -> None:
         """Tick until cancelled."""
-        idle_s = math.inf
+        ticked_s, rest_s = -math.inf, 0.0
         while True:
-            idle_s += TICK_S
-            if self._viewers or idle_s >= POINT_S:
-                idle_s = 0.0
-                await asyncio.to_thread(self.tick)
+            due_s = ticked_s + (max(TICK_S, rest_s) if self._viewers else POINT_S)
+            if time.monotonic() >= due_s:
+                rest_s = REST * await asyncio.to_thread(self._timed_tick)
+                ticked_s = time.monotonic()
                 self._ticked.set()
                 self._ticked = asyncio.Event()
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(TICK_S / 10)
 
     async def events(self) -> AsyncIterator[bytes]:
         """The stream of one browser; one that cannot keep up gets the whole again instead of a backlog."""
