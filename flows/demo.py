@@ -131,10 +131,11 @@ class Demo:
                 return
             console.print(
                 f"[bold]audiopixel demo[/bold]: {self.rate:,.0f} pixels/s on {self.partitions} partitions, "
-                f"listeners' key made up for this run\n"
-                f"  kafka {broker.bootstrap}   redis {valkey.url}\n"
-                f"  metrics http://127.0.0.1:{metrics_port}/metrics   "
-                f"http://127.0.0.1:{exporter_port}/metrics/placements"
+                "listeners' key made up for this run\n"
+                f"  live page  http://127.0.0.1:{exporter_port}/\n"
+                f"  metrics    http://127.0.0.1:{exporter_port}/metrics/placements\n"
+                f"             http://127.0.0.1:{metrics_port}/metrics\n"
+                f"  kafka {broker.bootstrap}   redis {valkey.url}"
             )
             self._show(settings, client, directory, console, stopping)
 
