@@ -223,7 +223,8 @@ class ListenerShard:
             combo = self.names[touches.combo[at]]
             if campaign is None or combo[1] == campaign:
                 found.append((int(ts[at]), bool(kinds[at] == CLICK), combo))
-        return sorted(found, key=lambda one: (one[0], (one[2][0] or "").encode(), one[1], str(one[2])))
+        # By more than time and placement, so that it is the same whatever order they came in.
+        return sorted(found, key=lambda one: (one[0], _bytes(one[2][:1]), one[1], _bytes(one[2][1:])))
 
     def forget(self, who: U64) -> int:
         """Remove all touches of these listeners, and let their waiting conversions know of none; returns how
@@ -266,6 +267,10 @@ class ListenerShard:
         self.pending = [thawed_pending(one) for one in pending]
         self.store.restore(store, self._directory())
         self.frequency.restore(frequency)
+
+
+def _bytes(names: Sequence[str | None]) -> list[bytes]:
+    return [(name or "").encode() for name in names]
 
 
 def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]], at_ms: int) -> list[int]:

@@ -121,18 +121,21 @@ WITH keyed AS (SELECT * FROM counted WHERE ok AND consent AND listener IS NOT NU
     SELECT arg_min(n, (event = 'start', n)) FROM keyed
     WHERE linked AND event IN ('impression', 'start') GROUP BY identity, life
 )
-SELECT *, event = 'click' AS is_click FROM keyed WHERE event = 'click' OR n IN (FROM listens);
+SELECT *, event = 'click' AS is_click,
+    [coalesce(campaign, ''), coalesce(platform, ''), coalesce(station, ''), coalesce(podcast, ''),
+        coalesce(program, '')] AS names
+FROM keyed WHERE event = 'click' OR n IN (FROM listens);
 
 CREATE TABLE conversions AS SELECT * FROM counted WHERE ok AND event = 'conversion';
 
 CREATE TABLE eligible AS
-SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click,
+SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, touch.names,
     c.t - touch.t AS age,
     CASE getvariable('model')
         WHEN 'last_touch' THEN (row_number() OVER (PARTITION BY c.n
-            ORDER BY touch.is_click DESC, touch.t DESC, touch.placement DESC, touch.n DESC) = 1)::DOUBLE
+            ORDER BY touch.is_click DESC, touch.t DESC, touch.placement DESC, names DESC) = 1)::DOUBLE
         WHEN 'first_touch' THEN (row_number() OVER (PARTITION BY c.n
-            ORDER BY touch.t, touch.placement DESC, touch.n DESC) = 1)::DOUBLE
+            ORDER BY touch.t, touch.placement DESC, touch.is_click DESC, names DESC) = 1)::DOUBLE
         WHEN 'linear' THEN 1.0
         WHEN 'time_decay' THEN pow(0.5, age / getvariable('half_life')::DOUBLE)
     END AS weight
@@ -152,7 +155,7 @@ WITH floored AS (
     FROM eligible WHERE weight > 0
 ), credited AS (
     SELECT floored.*, low + (row_number() OVER (
-            PARTITION BY conversion_n ORDER BY exact - low DESC, t DESC, placement DESC, touch_n DESC)
+            PARTITION BY conversion_n ORDER BY exact - low DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
         <= 1000000 - sum(low) OVER (PARTITION BY conversion_n))::INT AS millionths
     FROM floored
 ), valued AS (
@@ -161,7 +164,7 @@ WITH floored AS (
     FROM credited JOIN (SELECT n AS conversion_n, value FROM conversions) USING (conversion_n)
 )
 SELECT conversion_n, touch_n, millionths, low_value + (row_number() OVER (
-        PARTITION BY conversion_n ORDER BY rest DESC, t DESC, placement DESC, touch_n DESC)
+        PARTITION BY conversion_n ORDER BY rest DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
     <= value - sum(low_value) OVER (PARTITION BY conversion_n))::INT AS value
 FROM valued;
 

@@ -1,0 +1,180 @@
+"""Whole flows over logs of touches and conversions across sixty days, held to what DuckDB finds in them."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from connectors.redis import Client
+from flows.attribution import Model
+from flows.differences import differences, minute_differences
+from flows.reconcile import recompute
+from flows.replay import replay
+from flows.settings import Settings
+
+KEY = b"a key of sixteen bytes or more"
+DAY = 86_400_000
+T0 = 1_764_000_000_000 // DAY * DAY
+PLACEMENTS = {"a": "red", "b": "red", "é": "red", "z": "blue", "\U00010000": "blue", "\uffff": None}
+Line = dict[str, Any]
+
+
+def log(seed: int, plays: int = 600, buyers: int = 300) -> list[Line]:
+    """Lines in the order of their times, on a grid of half days, so that windows end exactly at a touch."""
+    rng = random.Random(seed)
+    lines: list[Line] = []
+
+    def moment() -> int:
+        return T0 + rng.randrange(120) * DAY // 2 + rng.choice([0, 0, 0, 1, -1, rng.randrange(DAY // 2)])
+
+    def line(event: str, ts: int, **fields: Any) -> None:
+        lines.append({"event_id": f"e{len(lines)}", "event": event, "ts": ts, **fields})
+
+    def listener() -> Line:
+        return {"listener_id": f"L{rng.randrange(25)}", "consent": rng.random() < 0.9}
+
+    for number in range(plays):
+        placement, campaign = rng.choice(list(PLACEMENTS.items()))
+        fields = {
+            "placement_id": placement,
+            "campaign_id": campaign,
+            "station": f"s{number % 3}",
+            **listener(),
+        }
+        at = moment()
+        if rng.random() < 0.8:
+            fields["play_id"] = f"p{number}"
+        if rng.random() < 0.1:
+            fields["user_agent"] = "a bot/1.0"
+        if rng.random() < 0.8:
+            line("impression", at, **fields)
+        if rng.random() < 0.8:
+            line("start", at + rng.randrange(-2000, 2000), **fields)
+        if rng.random() < 0.2:
+            line("click", at + rng.choice([0, 5000]), **fields)
+    for number in range(buyers):
+        bought = {
+            "type": rng.choice(["purchase", "sign_up", "site_visit"]),
+            "order_id": f"o{number}" if rng.random() < 0.7 else None,
+            "value": rng.choice([None, "19.99", "-3.3333335", 7, "0.0000015"]),
+            "currency": rng.choice(["GBP", "EUR", None]),
+        }
+        fields = {
+            "conversion": bought,
+            "campaign_id": rng.choice(["red", "blue", "green", None]),
+            **listener(),
+        }
+        dice = rng.random()
+        if dice < 0.1:
+            fields["placement_id"] = rng.choice(list(PLACEMENTS))
+        elif dice < 0.5:
+            told = rng.choice(["a", "%C3%A9", "spring+sale", "spring%20sale", "nobody", "A"])
+            fields["landing_url"] = f"https://shop.example/?utm_source=x&utm_content={told}&b=1"
+        if dice > 0.9:
+            del fields["listener_id"]
+        at = moment()
+        line("conversion", at, **fields)
+        if rng.random() < 0.1:
+            lines.append({**lines[-1], "ts": at + rng.randrange(5000)})
+    present = [{name: value for name, value in one.items() if value is not None} for one in lines]
+    return sorted(present, key=lambda one: one["ts"])
+
+
+def files_of(lines: list[Line], seed: int, parts: int, directory: Path) -> list[str]:
+    """The lines out of order by up to nine seconds, a listener's (or an order's) all in one file."""
+    rng = random.Random(seed)
+    moved = sorted(((one["ts"] + rng.random() * 9_000 * (seed > 0), n) for n, one in enumerate(lines)))
+    out: list[list[bytes]] = [[] for _ in range(parts)]
+    for _, n in moved:
+        one = lines[n]
+        owner = one.get("listener_id") or one["conversion"].get("order_id") or one["event_id"]
+        out[zlib.crc32(owner.encode()) % parts].append(json.dumps(one).encode() + b"\n")
+    names = [str(directory / f"{seed}-{part}.ndjson") for part in range(parts)]
+    for name, part in zip(names, out, strict=True):
+        Path(name).write_bytes(b"".join(part))
+    return names
+
+
+UTM = {"spring sale": "a", "é": "é", "a": "z"}
+
+
+@pytest.mark.parametrize("model", get_args(Model))
+@pytest.mark.parametrize(("order", "parts", "workers"), [(0, 1, 1), (1, 1, 2), (2, 3, 2), (3, 4, 4)])
+def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_of_workers(
+    model: Model,
+    order: int,
+    parts: int,
+    workers: int,
+    tmp_path: Path,
+    settings_of: Callable[..., Settings],
+    client: Client,
+) -> None:
+    settings = settings_of(
+        attribution=model,
+        utm_placements=UTM,
+        # Many small cuts, so that decisions fall in the middle of the log, between merges of the touches.
+        flush_interval=timedelta(milliseconds=20),
+        batch_messages=23,
+        touch_listens=10_000,
+        touch_clicks=10_000,
+    )
+    lines = log(zlib.crc32(model.encode()))
+    files = files_of(lines, order, parts, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out", workers=workers)
+    truth = recompute([Path(name) for name in files], model=model, utm_placements=UTM)
+    assert differences(truth, client, settings.namespace) == []
+    assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
+    meta = client.hgetall(f"{settings.namespace}:meta")
+    accepted, attributed, unattributed, pending = (
+        int(meta[name])
+        for name in ("conversions_accepted", "conversions_attributed", "unattributed", "conversions_pending")
+    )
+    assert accepted == truth.totals["conversions"] == attributed + unattributed
+    assert min(attributed, unattributed) > 20
+    assert pending == 0
+
+
+def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of(attribution="linear", utm_placements=UTM)
+    files = files_of(log(5), 1, 2, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out", workers=2)
+    decisions = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
+    totals = recompute([Path(name) for name in files], model="linear", utm_placements=UTM).totals
+    assert len(decisions) == totals["conversions"]
+    assert sum(not one["credits"] for one in decisions) == totals["unattributed"]
+    for one in decisions:
+        assert sum(credit["millionths"] for credit in one["credits"]) in (0, 1_000_000)
+        for credit in one["credits"]:
+            assert (credit["touched_at"] is None) == (credit["way"] in ("utm", "declared"))
+    assert any(len(one["credits"]) > 3 for one in decisions)
+
+
+@pytest.mark.parametrize("steps", [1, 50])
+def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_however_the_log_is_cut(
+    steps: int, tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    lines = log(6, plays=2000, buyers=60)
+    flows = []
+    for number, batch in enumerate((10_000, 11)):
+        settings = settings_of(
+            attribution="linear",
+            touch_listens=7,
+            touch_clicks=2,
+            batch_messages=batch,
+            flush_interval=timedelta(milliseconds=1000 // steps),
+        )
+        out = tmp_path / f"out-{number}"
+        replay(files_of(lines, number, 1, tmp_path), settings, KEY, out=out, recompute=number > 0)
+        decided = [json.loads(line) for line in (out / "credits.ndjson").read_text().splitlines()]
+        flows.append(sorted((one["conversion"], one["credits"]) for one in decided))
+    assert flows[0] == flows[1]
+    assert max(len(credits) for _, credits in flows[0]) == 9

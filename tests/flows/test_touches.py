@@ -1,0 +1,218 @@
+"""The store of touches against a list that is searched from end to end, and its files."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows import touches
+from flows.errors import StateError
+from flows.touches import CLICK, GONE, IMPRESSION, KIND_BITS, REACH_ONLY, REPLACING, START, TouchStore
+
+DAY = 86_400_000
+Row = tuple[int, int, int, int, int]
+"""Listener, time, kind, names, play."""
+
+
+@dataclass
+class Model:
+    """What is in the store, the plain way."""
+
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, rows: list[Row]) -> None:
+        for who, ts, kind, combo, play in rows:
+            if kind == REPLACING:
+                self.rows = [row for row in self.rows if (row[0], row[2], row[4]) != (who, START, play)]
+                self.rows.append((who, ts, IMPRESSION, combo, play))
+            elif kind != REACH_ONLY:
+                self.rows.append((who, ts, kind, combo, play))
+
+    def of(self, who: int, oldest: int) -> list[Row]:
+        return sorted(row for row in self.rows if row[0] == who and row[1] >= oldest)
+
+
+def add(store: TouchStore, rows: list[Row]) -> None:
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    who, ts, kinds, combos, plays = columns
+    store.add(
+        who.astype(np.uint64),
+        ts.astype(np.int64),
+        kinds.astype(np.uint8),
+        combos.astype(np.uint32),
+        plays.astype(np.uint32),
+    )
+
+
+def of(store: TouchStore, who: int) -> list[Row]:
+    (found,) = store.of(np.array([who], np.uint64))
+    columns = (column.tolist() for column in found.columns)
+    rows = [(w, ts >> KIND_BITS, ts & GONE, combo, play) for w, ts, combo, play in zip(*columns, strict=True)]
+    return sorted(row for row in rows if row[2] != GONE)
+
+
+def some_rows(rng: random.Random, count: int, now: int, listeners: int = 40) -> list[Row]:
+    """New plays, and impressions that come behind their start in another batch or in the same one."""
+    rows: list[Row] = []
+    for _ in range(count):
+        who, play = rng.randrange(1, listeners), rng.getrandbits(32)
+        at = now - rng.randrange(600_000)
+        kind = rng.choice([IMPRESSION, START, START, CLICK, REACH_ONLY])
+        rows.append((who, at, kind, rng.randrange(5), play))
+        if kind == START and rng.random() < 0.3:
+            rows.append((who, at - 50, REPLACING, rng.randrange(5), play))
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("spill", [1 << 16, 100])
+def test_the_store_holds_what_a_list_would(
+    seed: int, spill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(touches, "SPILL", spill)
+    rng = random.Random(seed)
+    store, model = TouchStore(listens=10**6, clicks=10**6), Model()
+    waiting: list[Row] = []
+    now, oldest = 10**12, 0
+    for step in range(120):
+        now += rng.randrange(DAY // 4)
+        rows = some_rows(rng, rng.randrange(1, 60), now)
+        # An impression may come whole batches behind the start that it replaces.
+        later, waiting = waiting, [row for row in rows if row[2] == REPLACING and rng.random() < 0.5]
+        rows = [row for row in rows if row not in waiting] + later
+        rng.shuffle(rows)
+        rows.sort(key=lambda row: row[2] == REPLACING)
+        add(store, rows)
+        model.add(rows)
+        if rng.random() < 0.8:
+            oldest = now - 10 * DAY
+            store.settle(oldest, now - 600_000)
+        if step % 11 == 0:
+            gone = rng.randrange(1, 40)
+            settled = TouchStore(listens=10**6, clicks=10**6)
+            settled.restore(store.snapshot(tmp_path), tmp_path)
+            store = settled
+            store.forget(np.array([gone], np.uint64))
+            model.rows = [row for row in model.rows if row[0] != gone]
+            waiting = [row for row in waiting if row[0] != gone]
+    store.settle(oldest, now)
+    for who in range(1, 40):
+        assert [row for row in of(store, who) if row[1] >= oldest] == model.of(who, oldest)
+    assert len(store) < 2 * len([row for row in model.rows if row[1] >= oldest]) + 500, (
+        "what has expired goes"
+    )
+
+
+def test_only_what_is_settled_is_dropped_and_it_is_counted() -> None:
+    store = TouchStore(listens=5, clicks=2)
+    for second in range(400):
+        rows: list[Row] = [
+            (1, second * 1000, CLICK if second % 2 else IMPRESSION, 0, second),
+            (2, second, CLICK, 0, 1),
+        ]
+        add(store, rows)
+        store.settle(-1, 300_000 if second >= 300 else 0)
+    unsettled = [row for row in of(store, 1) if row[1] >= 300_000]
+    assert len(unsettled) == 100
+    newest = [row[1] for row in of(store, 1) if row[1] < 300_000]
+    assert set(newest) >= {289_000 + 2000 * n + 1000 for n in range(5)} | {297_000, 299_000}
+    assert store.dropped == 800 - len(store)
+    assert store.dropped > 100
+
+
+def test_a_touch_takes_24_bytes() -> None:
+    store = TouchStore()
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        n = 10_000
+        store.add(
+            rng.integers(1, 2**63, n).astype(np.uint64),
+            rng.integers(10**12, 10**12 + DAY, n),
+            np.full(n, IMPRESSION, np.uint8),
+            np.zeros(n, np.uint32),
+            rng.integers(0, 2**32, n).astype(np.uint32),
+        )
+        store.settle(0, 0)
+    assert (
+        sum(column.nbytes for segment in store.segments for column in segment.touches.columns) == 24 * 200_000
+    )
+    assert len(store.segments) < 12, "a look-up is a search in each"
+
+
+def filled(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[TouchStore, tuple[object, ...]]:
+    monkeypatch.setattr(touches, "SPILL", 1000)
+    store = TouchStore()
+    add(store, [(who, 10**12 + who, IMPRESSION, 0, who) for who in range(1, 3000)])
+    store.settle(0, 0)
+    return store, store.snapshot(directory)
+
+
+def test_a_snapshot_lists_large_segments_and_does_not_write_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, first = filled(tmp_path, monkeypatch)
+    (file,) = tmp_path.iterdir()
+    written_ns = file.stat().st_mtime_ns
+    add(store, [(7, 10**12, CLICK, 0, 1)])
+    store.settle(0, 0)
+    second = store.snapshot(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert file.stat().st_mtime_ns == written_ns
+    assert sum(len(body) for _, body in second[0]) == 24  # type: ignore[attr-defined, misc]  # a list of (name, bytes)
+    again = TouchStore()
+    again.restore(first, tmp_path)
+    assert of(again, 7) == [(7, 10**12 + 7, IMPRESSION, 0, 7)]
+    again.restore(second, tmp_path)
+    assert len(of(again, 7)) == 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "changed", "no directory"])
+def test_a_missing_or_damaged_file_stops_with_what_to_do(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, state = filled(tmp_path, monkeypatch)
+    (file,) = tmp_path.iterdir()
+    body = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(body[:-24])
+    elif damage == "changed":
+        file.write_bytes(body[:100] + bytes([body[100] ^ 1]) + body[101:])
+    with pytest.raises(StateError, match=r"recovery directory|recompute from the log"):
+        TouchStore().restore(state, None if damage == "no directory" else tmp_path)
+
+
+def test_a_forgotten_listener_is_in_no_file_two_snapshots_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = filled(tmp_path, monkeypatch)
+    assert store.forget(np.array([1234], np.uint64)) == 1
+    old = next(tmp_path.iterdir())
+    kept = []
+    for _ in range(3):
+        store.snapshot(tmp_path)
+        kept.append(old.exists())
+    assert kept == [True, True, False]
+    assert all((1234).to_bytes(8, "little") not in path.read_bytes() for path in tmp_path.iterdir())
+    assert of(store, 1234) == []
+    assert of(store, 1235) != []
+
+
+def test_files_of_an_execution_that_died_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, state = filled(tmp_path, monkeypatch)
+    add(store, [(who, 2 * 10**12, IMPRESSION, 0, who) for who in range(1, 3000)])
+    store.settle(0, 0)
+    store.snapshot(tmp_path)  # written, but never committed
+    assert len(list(tmp_path.iterdir())) == 2
+    resumed = TouchStore()
+    resumed.restore(state, tmp_path)
+    resumed.snapshot(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name for name, _ in state[0]]  # type: ignore[attr-defined]  # a list
+    again = TouchStore()
+    again.restore(state, tmp_path)
+    assert len(again) == 2999
