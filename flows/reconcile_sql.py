@@ -155,7 +155,8 @@ WITH floored AS (
     FROM eligible WHERE weight > 0
 ), credited AS (
     SELECT floored.*, low + (row_number() OVER (
-            PARTITION BY conversion_n ORDER BY exact - low DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
+            PARTITION BY conversion_n
+            ORDER BY exact - low DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
         <= 1000000 - sum(low) OVER (PARTITION BY conversion_n))::INT AS millionths
     FROM floored
 ), valued AS (
@@ -164,7 +165,8 @@ WITH floored AS (
     FROM credited JOIN (SELECT n AS conversion_n, value FROM conversions) USING (conversion_n)
 )
 SELECT conversion_n, touch_n, millionths, low_value + (row_number() OVER (
-        PARTITION BY conversion_n ORDER BY rest DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
+        PARTITION BY conversion_n
+        ORDER BY rest DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
     <= value - sum(low_value) OVER (PARTITION BY conversion_n))::INT AS value
 FROM valued;
 
