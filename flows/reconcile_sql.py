@@ -28,12 +28,14 @@ SELECT row_number() OVER (ORDER BY greatest NULLS FIRST, src, pos) AS n, *,
     greatest - getvariable('out_of_orderness') AS watermark,
     play IS NOT NULL AND event <> 'conversion' AS linked,
     CASE
-        WHEN event <> 'conversion' THEN CASE WHEN play IS NULL THEN 'pixel' ELSE 'play' END
+        WHEN event <> 'conversion' THEN
+            CASE WHEN play IS NULL THEN 'pixel' WHEN event = 'progress' THEN 'progress' ELSE 'play' END
         WHEN order_id IS NULL THEN 'conversion' ELSE 'order'
     END AS kind,
     CASE WHEN event = 'conversion' THEN coalesce(campaign, '') ELSE placement END AS id_1,
-    CASE kind WHEN 'play' THEN play WHEN 'order' THEN conversion_type ELSE event_id END AS id_2,
-    CASE kind WHEN 'order' THEN order_id ELSE '' END AS id_3
+    CASE WHEN kind IN ('play', 'progress') THEN play WHEN kind = 'order' THEN conversion_type ELSE event_id END
+        AS id_2,
+    CASE kind WHEN 'order' THEN order_id WHEN 'progress' THEN coalesce(playhead::VARCHAR, '') ELSE '' END AS id_3
 FROM pixels;
 
 CREATE TABLE identities AS
@@ -42,7 +44,7 @@ SELECT row_number() OVER () AS identity, * FROM (SELECT DISTINCT bot, kind, id_1
 -- final_own: whether the pixel's own minute was final when it came.
 CREATE TABLE pending AS
 SELECT n, identity, t, minute, watermark, event = 'start' AND linked AS is_start,
-    CASE WHEN NOT linked THEN '' WHEN event = 'progress' THEN concat(event, playhead) ELSE event END AS slot,
+    if(linked, event, '') AS slot,
     linked AND event IN ('firstQuartile', 'midpoint', 'thirdQuartile', 'complete', 'skip', 'mute') AS joins,
     if(event = 'conversion', getvariable('conversion_horizon'), getvariable('horizon')) AS horizon,
     letters.pos IS NOT NULL AS lettered,
