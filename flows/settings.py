@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     timezone: str = Field("Europe/London", description="calendar of the `1d` window")
 
     shards: int = Field(
-        32, ge=1, le=1024, description="packed shards of state; part of the recovery store's format"
+        16, ge=1, le=1024, description="packed shards of state; part of the recovery store's format"
     )
     recovery_dir: Path | None = Field(Path("recovery"), description="where snapshots go; made on first use")
     epoch_interval: timedelta = Field(timedelta(seconds=10), description="between snapshots")

@@ -296,14 +296,20 @@ def test_it_is_healthy_while_a_scrape_waits_for_a_hanging_redis() -> None:
         with python(SERVE.format(server.url, port)):
             eventually(lambda: get(port, "/healthz") == 200)
             server.pause()
-            scraped: list[int] = []
-            scrape = threading.Thread(target=lambda: scraped.append(get(port, "/metrics/placements")))
-            scrape.start()
+            scraped: list[tuple[int, float]] = []
+
+            def scrape() -> None:
+                scraped.append((get(port, "/metrics/placements"), time.monotonic()))
+
+            thread = threading.Thread(target=scrape)
+            thread.start()
             assert get(port, "/healthz") == 200
-            assert scrape.is_alive(), "the scrape waits for Redis, and alone"
-            scrape.join(timeout=10)
+            healthy_s = time.monotonic()
+            thread.join(timeout=10)
             server.resume()
-            assert scraped == [200]
+            ((status, scraped_s),) = scraped
+            assert status == 200
+            assert healthy_s < scraped_s, "only the scrape waits for Redis"
 
 
 def test_a_taken_port_is_one_clear_line() -> None:
