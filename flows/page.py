@@ -64,7 +64,7 @@ SPARK: Final = 60
 TICK_S: Final = 1.0
 POINT_S: Final = 10.0
 REST: Final = 9
-"""Times what a tick took of the processor that is rested after it: with 10,000 placements a tick is 0.25 s."""
+"""Rest after a tick, in times of the processor time it took: with 10,000 placements it takes 0.25 s."""
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",

@@ -388,7 +388,7 @@ function choose(id) { chosen = id; draw(); }
 function move(steps) {
   if (!shown.length) return;
   const at = shown.findIndex((row) => row.id === chosen);
-  const next = at < 0 ? 0 : Math.max(0, Math.min(shown.length - 1, at + steps));
+  const next = Math.max(0, Math.min(shown.length - 1, at < 0 ? (steps === Infinity ? steps : 0) : at + steps));
   choose(shown[next].id);
   const box = $("scroll"), top = next * ROW_PX, room = box.clientHeight - 30 - ROW_PX;
   if (top < box.scrollTop) box.scrollTop = top;
@@ -451,9 +451,9 @@ function drawPane({ row, curve }) {
   setText($("p-labels"), ["campaign_id", "platform", "station", "podcast", "program"].map((label) => row[label]).filter(Boolean).join("  ·  ") || "no labels");
   const bad = state === "under" ? "bad" : state === "at_risk" ? "warn" : "";
   facts("p-pacing", [
-    ["delivery indicator", fixed(n("delivery.indicator"), 3), bad],
+    ["indicator", fixed(n("delivery.indicator"), 3), bad],
     ["delivered", whole(n("flight.impressions"))],
-    ["expected by now", whole(n("delivery.expected"))],
+    ["expected", whole(n("delivery.expected"))],
     ["booked", whole(n("delivery.booked"))],
     ["last hour", whole(n("1h.impressions"))],
     ["needed an hour", whole(n("delivery.required_rate"))],
@@ -469,8 +469,8 @@ function drawPane({ row, curve }) {
     ["conversions", Number.isInteger(n("flight.conversions")) ? whole(n("flight.conversions")) : fixed(n("flight.conversions"), 2)],
     ["of reach", percent(n("flight.conversion_rate"), 2)],
     ["value", money(n("flight.conversion_value") / 1e6)],
-    ["cost per acquisition", money(n("flight.cost_per_acquisition"))],
-    ["half convert within", span(n("flight.time_to_convert_p50_seconds"))],
+    ["per acquisition", money(n("flight.cost_per_acquisition"))],
+    ["half within", span(n("flight.time_to_convert_p50_seconds"))],
     ["return on spend", fixed(n("flight.return_on_ad_spend"))],
     ...types(/^flight\.conversions_/).map(([name, value]) => [name, Number.isInteger(value) ? whole(value) : fixed(value, 2)]),
   ]);

@@ -78,7 +78,7 @@ class Desk:
 
 @pytest.fixture
 def desk(browser: Browser, valkey: EmbeddedValkey, request: pytest.FixtureRequest) -> Iterator[Desk]:
-    namespace = request.node.name
+    namespace = request.function.__name__
     put_rows(valkey.url, namespace, getattr(request, "param", DESK))
     yield from served(browser, valkey.url, namespace)
 
@@ -123,7 +123,7 @@ def test_a_change_in_redis_reaches_the_cell_and_the_order(desk: Desk) -> None:
     desk.browser.until(f"{NAMES}[0] === 'good'")
 
 
-@pytest.mark.parametrize("desk", [{name: DESK["starved"] for name in HOSTILE}], indirect=True)
+@pytest.mark.parametrize("desk", [dict.fromkeys(HOSTILE, DESK["starved"])], indirect=True)
 def test_hostile_ids_are_text_in_the_table_and_in_the_pane(desk: Desk) -> None:
     browser = desk.browser
     assert sorted(browser.js(NAMES)) == sorted(HOSTILE)
