@@ -160,7 +160,22 @@ class Distinct:
         for i, row in enumerate(rows.tolist()):
             if row < len(self.count):
                 dense = self.dense_of[row]
-                out[i] = self.count[row] if dense < 0 else round(estimate(self.histograms[dense]))
+                # Just beyond the exact count the bare estimate may lie below it: a reader would see reach fall.
+                out[i] = (
+                    self.count[row]
+                    if dense < 0
+                    else max(EXACT_UP_TO + 1, round(estimate(self.histograms[dense])))
+                )
+        return out
+
+    def registers_of(self, rows: I64) -> U8:
+        """The sketches of `rows`, of exact sets too; (rows, REGISTERS)."""
+        out, counts = np.zeros((len(rows), REGISTERS), np.uint8), np.zeros((len(rows), RANKS), np.int64)
+        places = np.full(len(self.count), -1, np.int64)
+        places[rows] = np.arange(len(rows))
+        _fold(self.table, places, out, counts, np.zeros(len(rows), np.uint8))
+        dense = self.dense_of[rows]
+        out[dense >= 0] = self.registers[dense[dense >= 0]]
         return out
 
     def snapshot(self) -> tuple[Any, ...]:
