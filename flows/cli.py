@@ -352,6 +352,33 @@ def explain(
 
 
 @_command
+def overlap(
+    a: Annotated[str, typer.Argument(help="A placement.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+) -> None:
+    """Estimate how many of the listeners that A's flight has reached were also reached by B's, and the other
+    way round.
+    """
+    from connectors.redis import connect, read_rows
+    from flows.overlap import overlap as estimated
+    from flows.overlap import show, unpack
+    from flows.publish import row_key
+    from flows.settings import load
+
+    settings = load()
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    rows = read_rows(client, [row_key(settings.namespace, "sketch", name) for name in (a, b)])
+    for name, row in zip((a, b), rows, strict=True):
+        if "registers" not in row:
+            raise AudiopixelError(
+                f"no sketch of placement {name!r}: nobody who consents was reached by it in the last "
+                f"{settings.row_ttl // timedelta(hours=1)} hours, or there is no such placement"
+            )
+    found = estimated(*(unpack(row["registers"]) for row in rows))
+    Console().print(show(a, b, found))
+
+
+@_command
 def config() -> None:
     """Show every setting: what is in force, where it comes from, what it means. Secrets are not shown."""
     from flows.settings import PREFIX, Settings, load, source

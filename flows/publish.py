@@ -59,6 +59,7 @@ LAYOUTS: Final = {
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),
     "decision": FencedHash(("decision",)),
+    "sketch": FencedHash(("registers",)),
 }
 LONGEST_PAUSE_S: Final = 15.0
 PATIENCE_S: Final = 60.0
@@ -100,6 +101,7 @@ class Flush(NamedTuple):
     arrivals: Sequence[tuple[float, int]] = ()
     conversions: credits.Account | None = None
     decisions: Sequence[tuple[str, bytes]] = ()
+    sketches: Sequence[tuple[str, str]] = ()
 
 
 def row_key(namespace: str, scope: str, name: str) -> str:
@@ -193,6 +195,9 @@ class Publisher:
                 key = row_key(self.settings.namespace, "conversion", name)
                 decision = self._plain(key, "decision", [body.decode()], rev, ms(self.settings.decisions_ttl))
                 self._pending[key] = decision
+            for name, registers in flush.sketches:  # not kept: one that Redis loses comes back as it grows
+                key = row_key(self.settings.namespace, "sketch", name)
+                self._pending[key] = self._plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl))
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.pending_rows.set(len(self._pending))
@@ -321,7 +326,7 @@ class Publisher:
         if self._marked is not None and emptied(self._client, self._marker_key, self._marked):
             self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
             self._store.raise_fence(self._fence_key, self._fence)
-            self._pending = dict(self._images)
+            self._pending |= self._images
         run = f"{self._fence}-{rev}"
         first = self._plain(
             self._positions_key,

@@ -160,7 +160,7 @@ class Distinct:
         for i, row in enumerate(rows.tolist()):
             if row < len(self.count):
                 dense = self.dense_of[row]
-                # Just beyond the exact count the bare estimate may lie below it: a reader would see reach fall.
+                # Just beyond the exact count the bare estimate may lie below it: readers would see it fall.
                 out[i] = (
                     self.count[row]
                     if dense < 0

@@ -17,7 +17,7 @@ from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from connectors.stream import Input
-from flows import rows
+from flows import overlap, rows
 from flows.align import Aligner
 from flows.attribution import Decided, ListenerShard, Rules
 from flows.batches import COLUMNS, ConversionPixel, Decoder
@@ -429,7 +429,8 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         changed = rows.pack(windows, as_of_ms, self._shard.final_through_ms) if windows else []
         minutes = [message for some in due for message in rows.minute_messages(some, here.number, as_of_ms)]
         instruments().state_rows.labels(shard_key(self._shard.index)).set(len(self._shard.rows))
-        return RowsOut(Flush(self._shard.index, here, changed), minutes)
+        sketches = [(name, overlap.pack(some)) for name, some in self._shard.sketches(here.ended)]
+        return RowsOut(Flush(self._shard.index, here, changed, sketches=sketches), minutes)
 
     def _follow_plans(self) -> None:
         if self._plans is None:

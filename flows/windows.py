@@ -8,7 +8,7 @@ the totals of days and flights, and, by `flows.reach`, who was reached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,18 @@ from flows.reach import Distinct, Rolling
 from flows.shards import RowBatch, check_format
 
 FORMAT: Final = 1
+GROWING: Final = (
+    "flight",
+    "totals",
+    "latest",
+    "flight_from",
+    "given_reach",
+    "given_at",
+    "dirty",
+    "is_placement",
+)
+"""The arrays of a shard that have a place a row."""
+SKETCHES_AT_ONCE: Final = 256
 DIRTY, FINAL = 1, 2
 """Flags of a cell: changed since it was last given out as a minute; given out for good."""
 
@@ -156,6 +168,7 @@ class RowShard:
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
         self.latest = np.zeros(64, np.int64)
         self.flight_from = np.zeros(64, np.int64)
+        self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
         self.dirty = np.zeros(64, bool)
         self.is_placement = np.zeros(64, bool)
 
@@ -276,7 +289,7 @@ class RowShard:
             number = self.numbers[row] = len(self.rows)
             self.rows.append(row)
             if number == len(self.latest):
-                for name in ("flight", "totals", "latest", "flight_from", "dirty", "is_placement"):
+                for name in GROWING:
                     old = getattr(self, name)
                     setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
             self.is_placement[number] = row[0] == SCOPES[0]
@@ -374,6 +387,25 @@ class RowShard:
     def touch_all(self) -> None:
         """Give every row out at the next cut: after a resume, when what readers have is not known."""
         self.dirty[: len(self.rows)] = True
+
+    def sketches(self, ended: bool) -> Iterator[tuple[str, U8]]:
+        """(placement, registers of its flight's reach), at most once a watermark minute: where it has grown
+        by over 1 %, or a day after it was given if it was heard since; all that grew, when the log has `ended`.
+        """
+        minute = self.watermark_ms // 60_000
+        if minute == self.sketched and not ended:
+            return
+        self.sketched = minute
+        rows = np.nonzero(self.is_placement[: len(self.rows)])[0]
+        reach, given, at = self.reached.reach(rows), self.given_reach[rows], self.given_at[rows]
+        due = reach > given * (1.0 if ended else 1.01)
+        due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
+        self.given_reach[rows[due]], self.given_at[rows[due]] = reach[due], minute
+        rows = rows[due]
+        for start in range(0, len(rows), SKETCHES_AT_ONCE):
+            some = rows[start : start + SKETCHES_AT_ONCE]
+            for row, registers in zip(some.tolist(), self.reached.registers_of(some), strict=True):
+                yield self.rows[row][1], registers
 
     def numbers_of(self, rows: I64) -> Windows:
         """The present numbers of `rows`."""
