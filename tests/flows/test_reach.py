@@ -59,12 +59,13 @@ def test_reach_is_exact_up_to_a_thousand() -> None:
 
 def test_reach_never_falls_where_the_count_becomes_a_sketch() -> None:
     for seed in range(20):
-        who, distinct, before = listeners(np.random.default_rng(seed), 1400), Distinct(), 0
-        for start in range(0, len(who), 10):
-            distinct.add(np.zeros(10, np.uint32), who[start : start + 10], 1)
-            now = int(distinct.reach(np.zeros(1, np.int64))[0])
-            assert now >= before, f"seed {seed}: {before} at {start} listeners, then {now}"
-            before = now
+        who, distinct, row = listeners(np.random.default_rng(seed), EXACT_UP_TO + 50), Distinct(), np.zeros(1, np.int64)
+        distinct.add(np.zeros(EXACT_UP_TO - 1, np.uint32), who[: EXACT_UP_TO - 1], 1)
+        shown = []
+        for one in who[EXACT_UP_TO - 1 :]:
+            distinct.add(np.zeros(1, np.uint32), np.array([one], np.uint64), 1)
+            shown.append(int(distinct.reach(row)[0]))
+        assert shown == sorted(shown), f"seed {seed}"
 
 
 def test_the_mean_error_over_a_hundred_seeds_is_within_theory_at_every_size() -> None:
