@@ -390,7 +390,7 @@ class RowShard:
 
     def sketches(self, ended: bool) -> Iterator[tuple[str, U8]]:
         """(placement, registers of its flight's reach), at most once a watermark minute: where it has grown
-        by over 1 %, or a day after it was given if it was heard since; all that grew, when the log has `ended`.
+        by over 1 %, or a day after it was given if it was heard since; at the log's end all that grew.
         """
         minute = self.watermark_ms // 60_000
         if minute == self.sketched and not ended:

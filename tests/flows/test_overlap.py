@@ -73,9 +73,9 @@ def fed(shard: RowShard, watermark_ms: int, who: range, ended: bool = False) -> 
     listeners = (np.array(who, np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     none32, none64 = np.zeros(0, np.uint32), np.zeros((0, 20), np.int64)
     touched = np.full(len(who), watermark_ms // MINUTE, np.uint32)
-    rows = [("placement", "a"), ("campaign", "c")]
+    rows, latest = [("placement", "a"), ("campaign", "c")], np.array([watermark_ms, watermark_ms])
     batch = RowBatch(
-        0, 0, cut, rows, np.array([watermark_ms, watermark_ms]), none32, none32, none64, none32, none64[:, :5],
+        0, 0, cut, rows, latest, none32, none32, none64, none32, none64[:, :5],
         np.zeros(len(who), np.uint32), touched, listeners, [],
     )  # fmt: skip
     shard.apply(cut, [batch])
