@@ -59,7 +59,11 @@ def test_reach_is_exact_up_to_a_thousand() -> None:
 
 def test_reach_never_falls_where_the_count_becomes_a_sketch() -> None:
     for seed in range(20):
-        who, distinct, row = listeners(np.random.default_rng(seed), EXACT_UP_TO + 50), Distinct(), np.zeros(1, np.int64)
+        who, distinct, row = (
+            listeners(np.random.default_rng(seed), EXACT_UP_TO + 50),
+            Distinct(),
+            np.zeros(1, np.int64),
+        )
         distinct.add(np.zeros(EXACT_UP_TO - 1, np.uint32), who[: EXACT_UP_TO - 1], 1)
         shown = []
         for one in who[EXACT_UP_TO - 1 :]:
