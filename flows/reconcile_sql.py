@@ -33,9 +33,11 @@ SELECT row_number() OVER (ORDER BY greatest NULLS FIRST, src, pos) AS n, *,
         WHEN order_id IS NULL THEN 'conversion' ELSE 'order'
     END AS kind,
     CASE WHEN event = 'conversion' THEN coalesce(campaign, '') ELSE placement END AS id_1,
-    CASE WHEN kind IN ('play', 'progress') THEN play WHEN kind = 'order' THEN conversion_type ELSE event_id END
+    CASE WHEN kind IN ('play', 'progress') THEN play WHEN kind = 'order' THEN conversion_type
+        ELSE event_id END
         AS id_2,
-    CASE kind WHEN 'order' THEN order_id WHEN 'progress' THEN coalesce(playhead::VARCHAR, '') ELSE '' END AS id_3
+    CASE kind WHEN 'order' THEN order_id WHEN 'progress' THEN coalesce(playhead::VARCHAR, '')
+        ELSE '' END AS id_3
 FROM pixels;
 
 CREATE TABLE identities AS

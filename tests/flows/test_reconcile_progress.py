@@ -1,4 +1,6 @@
-"""What the chaos run found: the flow and the oracle forget a `progress` pixel at the same moment, which is not the play's."""
+"""What the chaos run found: the flow and the oracle forget a `progress` pixel at the same moment, which is
+not the play's.
+"""
 
 from __future__ import annotations
 
