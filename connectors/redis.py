@@ -43,6 +43,7 @@ __all__ = [
     "connect",
     "emptied",
     "mark",
+    "put_fields",
     "read_rows",
     "scan_index",
 ]
@@ -352,6 +353,17 @@ def append(client: Client, key: str, fields: Mapping[str, str], kept: int) -> No
 
 
 _T = TypeVar("_T")
+
+
+def put_fields(client: Client, key: str, fields: Mapping[str, str]) -> None:
+    """Add fields to a hash that is nobody's row; those with other names stay.
+
+    Raises:
+        RedisUnavailable: nothing may have been written; repeat the call.
+    """
+    mapping: dict[Any, Any] = dict(fields)
+    with failures(client):
+        client.hset(key, mapping=mapping)
 
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

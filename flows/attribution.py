@@ -121,6 +121,8 @@ class ListenerShard:
                 frequency += self._take(batch)
             self.pending += batch.conversions
             accepted += len(batch.conversions)
+        if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
+            self.forget(forgotten)
         decisions: list[Decision] = []
         if cut.ended or self.watermark_ms // 60_000 > before:
             # By the cut before: what is due now may lie as far back, however far the watermark has leapt.

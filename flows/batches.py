@@ -191,7 +191,7 @@ class Decoder:
             patience *= 2
             begins, ends, slots = asked[:questions].T
             who = [lines.block[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
-            listeners.slots[slots, 1] = [*map(self._hash, who)]
+            listeners.slots[slots, 1] = [*map(self.listener, who)]
             pixels[waiting[:waits, 0], LISTENER] = listeners.slots[waiting[:waits, 1], 1]
             if left:
                 self._decode_aside(messages, aside[:left], batch, wrong)
@@ -272,7 +272,7 @@ class Decoder:
         if event.consent or (event.consent is None and self.consent_default):
             info |= CONSENTED
             if event.listener_id is not None and not absent(event.listener_id):
-                listener = self._hash(event.listener_id.encode())
+                listener = self.listener(event.listener_id.encode())
         play = event.play_id
         if code == CONVERSION:
             key = self._conversion(event, self._combos[combo], conversions)
@@ -301,7 +301,7 @@ class Decoder:
         self._seeds.append(xxh64(combo[0].encode()) >> 1 if combo[0] else _NOWHERE)
         return index
 
-    def _hash(self, who: bytes) -> int:
+    def listener(self, who: bytes) -> int:
         """The keyed hash of a listener; not 0, which is nobody."""
         hasher = self._keyed.copy()
         hasher.update(who)

@@ -379,6 +379,27 @@ def overlap(
 
 
 @_command
+def forget(
+    listener_ids: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids as the pixels have them; none: one a line on standard input."),
+    ] = None,
+) -> None:
+    """Erase listeners: within a minute the flow drops their touches, and takes no more from their pixels.
+
+    Redis keeps their keyed hashes, never the ids, so that a restart does not bring them back. Numbers stay;
+    sketches hold no reversible id. The topic's own messages are yours to expire.
+    """
+    from flows.forget import deny
+    from flows.settings import load
+
+    ids = listener_ids or [line for line in sys.stdin.read().splitlines() if line]
+    if ids:
+        deny(load(), ids)
+    typer.echo(f"{len(ids)} listeners will be forgotten within a minute")
+
+
+@_command
 def config() -> None:
     """Show every setting: what is in force, where it comes from, what it means. Secrets are not shown."""
     from flows.settings import PREFIX, Settings, load, source

@@ -127,6 +127,7 @@ class Tick:
         ended: the finite partition is at its end.
         position: of the partition, where it would read on.
         greatest_ms: the greatest event time so far.
+        forgotten: listeners whom the partition has taken off its pixels since the tick before.
     """
 
     sender: str
@@ -137,6 +138,7 @@ class Tick:
     ended: bool
     position: int
     greatest_ms: int
+    forgotten: tuple[int, ...] = ()
 
 
 ENDED: Final = 1 << 62

@@ -10,10 +10,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from connectors.stream import EndOfInput, Messages, Reader
-from flows.batches import WATERMARK, Decoder
+from flows.batches import LISTENER, WATERMARK, Decoder
 from flows.clock import ENDED, PartitionClock, Tick
 from flows.errors import StateError
 from flows.events import letter
+from flows.forget import NOBODY
+from flows.kernel import U64
 from flows.metrics import instruments
 from flows.shards import Pixels
 from flows.split import Splitter
@@ -65,6 +67,8 @@ class Intake:
     batch_messages: int
     live: bool
     last_tick: int = 0
+    denied: U64 = field(default_factory=lambda: NOBODY)
+    _denied_now: list[int] = field(default_factory=list)
     _rejected: dict[str, int] = field(default_factory=dict)
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
 
@@ -74,6 +78,7 @@ class Intake:
         self.position = self.reader.position
         self.ended = False
         self.full = False
+        self._listed = NOBODY
 
     def step(self, now_ms: int) -> Output:
         """Read once, and tick when the clock has moved to another interval.
@@ -98,6 +103,15 @@ class Intake:
         )
         return Output(pixels, letters, receipt)
 
+    def deny(self, listeners: U64) -> None:
+        """Take these listeners (sorted) off the pixels from now on, and say so at the next tick."""
+        if listeners is self._listed:
+            return
+        self._listed = listeners
+        new = np.setdiff1d(listeners, self.denied)
+        self.denied = np.union1d(self.denied, new)
+        self._denied_now += new.tolist()
+
     def stop(self, number: int) -> Output:
         """A last tick before a planned stop, with nothing read, so that what has been read is published."""
         return Output([], [], self._tick(max(number, self.last_tick + 1)))
@@ -106,6 +120,10 @@ class Intake:
         batch = self.decoder.decode(messages)
         if self.live and len(batch.pixels):
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
+        if len(self.denied):
+            listeners = batch.pixels[:, LISTENER]
+            places = np.minimum(np.searchsorted(self.denied, listeners), len(self.denied) - 1)
+            batch.pixels[self.denied[places] == listeners, LISTENER] = 0
         skewed = self.clock.judge(batch.pixels)
         self.position = messages.next_position
         self._received += batch.received
@@ -130,10 +148,11 @@ class Intake:
             self.ended,
             self.position,
             self.clock.greatest_ms,
+            tuple(self._denied_now),
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals)
         self._received = self._skewed = 0
-        self._rejected, self._arrivals = {}, []
+        self._rejected, self._arrivals, self._denied_now = {}, [], []
         metrics, reader = instruments(), self.reader
         metrics.partition_watermark.labels(self.partition).set(self.clock.watermark_ms / 1000)
         metrics.lag.labels(self.partition).set(reader.lag)
@@ -146,13 +165,15 @@ class Intake:
         """Plain state with its format's version."""
         clock = (self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms)
         waiting = (self._received, dict(self._rejected), self._skewed)
-        return FORMAT, self.position, self.last_tick, clock, waiting
+        denied = (self.denied.tobytes(), list(self._denied_now))
+        return FORMAT, self.position, self.last_tick, clock, waiting, denied
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
-        _, self.position, self.last_tick, clock, waiting = state
+        _, self.position, self.last_tick, clock, waiting, denied = state
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms = clock
         self._received, self._rejected, self._skewed = waiting[0], dict(waiting[1]), waiting[2]
+        self.denied, self._denied_now = np.frombuffer(denied[0], np.uint64), list(denied[1])
 
 
 def position_of(state: tuple[Any, ...]) -> int:

@@ -33,6 +33,7 @@ from bytewax.dataflow import Dataflow
 from flows.batches import SCOPES
 from flows.credits import CreditBatch
 from flows.events import TOO_LATE, Rejection, letter
+from flows.forget import DenyList
 from flows.intake import Output, Receipt
 from flows.outputs import TopicLines, kafka_input, serve_metrics
 from flows.settings import Settings, load, ms
@@ -179,7 +180,7 @@ def flow(recompute: bool = False) -> Dataflow:
         return LinesSink(lambda _: TopicLines(settings, name))
 
     return build(
-        PixelSource(source, settings, key, stop),
+        PixelSource(source, settings, key, stop, denied=DenyList(settings)),
         Sinks(
             RedisSink(settings, source, recompute, lambda: TopicLines(settings, settings.kafka_alerts_topic)),
             topic(settings.kafka_rejected_topic),

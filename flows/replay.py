@@ -7,6 +7,7 @@ from pathlib import Path
 
 from connectors.files import FileInput
 from flows.engine import execute
+from flows.forget import DenyList
 from flows.outputs import FileLines
 from flows.pixels import Sinks, build
 from flows.settings import Settings, ms
@@ -43,7 +44,13 @@ def replay(
         return None if out is None else LinesSink(lambda position: FileLines(out / name, position))
 
     flow = build(
-        PixelSource(source, settings, listener_key, stop or Stop(ms(settings.flush_interval))),
+        PixelSource(
+            source,
+            settings,
+            listener_key,
+            stop or Stop(ms(settings.flush_interval)),
+            denied=DenyList(settings),
+        ),
         Sinks(
             RedisSink(settings, source, recompute),
             lines("rejected.ndjson"),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import tomllib
+from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -167,6 +168,16 @@ class Settings(BaseSettings):
                 "pixel twice"
             )
         return self
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
+        """A bare number is seconds also where it is text, as the environment has it."""
+        field = cls.model_fields[str(info.field_name)]
+        if field.annotation is timedelta and isinstance(value, str):
+            with suppress(ValueError):
+                return float(value)
+        return value
 
     @field_validator("timezone")
     @classmethod

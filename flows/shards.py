@@ -6,6 +6,7 @@ A pure core: batches in, messages out, and a state that can be packed. No engine
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import astuple, dataclass, field
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -115,7 +116,7 @@ def thawed_pending(state: tuple[Any, ...]) -> Pending:
 
 class TouchBatch(NamedTuple):
     """What one placement shard sends to one listener shard at a tick: touches, whose `combos` index `names`,
-    and conversions.
+    conversions, and which listeners are to be forgotten behind them.
     """
 
     sender: int
@@ -128,6 +129,7 @@ class TouchBatch(NamedTuple):
     combos: U32
     plays: U32
     conversions: list[Pending]
+    forgotten: U64
 
 
 def row_shard(scope: str, name: str, shards: int) -> int:
@@ -295,14 +297,19 @@ class PlayShard:
 
     # Messages out
 
-    def cut(self, cut: Cut) -> tuple[list[RowBatch], list[TouchBatch], list[Outcome]]:
+    def cut(
+        self, cut: Cut, forgotten: Collection[int] = ()
+    ) -> tuple[list[RowBatch], list[TouchBatch], list[Outcome]]:
         """Everything counted since the last tick, by row shard and by listener shard (a message to each,
         empty or not), and by source partition.
+
+        Args:
+            forgotten: listeners who are in no pixel that is still to come.
         """
         if cut.ended or cut.watermark_ms // 60_000 > self.watermark_ms // 60_000:
             self._sweep(max(cut.watermark_ms, self.watermark_ms), cut.ended)
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
-        batches, touches = self._row_batches(cut), self._touch_batches(cut)
+        batches, touches = self._row_batches(cut), self._touch_batches(cut, forgotten)
         outcomes = [Outcome(sender, *counts.tolist()) for sender, counts in self.outcomes.items()]
         self.outcomes.clear()
         self.totals[:] = 0
@@ -399,7 +406,7 @@ class PlayShard:
             )
         return batches
 
-    def _touch_batches(self, cut: Cut) -> list[TouchBatch]:
+    def _touch_batches(self, cut: Cut, forgotten: Collection[int]) -> list[TouchBatch]:
         touches = int(self.used[plays.TOUCHES])
         given = np.nonzero(self.touch_where[:touches, 1] != REACH_ONLY)[0]
         who = self.touch_who[given]
@@ -429,6 +436,7 @@ class PlayShard:
                     numbers.astype(np.uint32),
                     halves[a:b],
                     conversions[shard],
+                    np.array([one for one in forgotten if one % self.shards == shard], np.uint64),
                 )
             )
         return batches

@@ -25,7 +25,9 @@ from flows.clock import ENDED, Cut, PartitionClock, Tick, cut
 from flows.credits import CreditBatch, CreditBook
 from flows.delivery import Thresholds
 from flows.errors import StateError
+from flows.forget import nobody
 from flows.intake import Intake, Output, Receipt, position_of
+from flows.kernel import U64
 from flows.ledger import Ledger
 from flows.metrics import instruments
 from flows.outputs import LineWriter
@@ -70,8 +72,16 @@ class Stop:
 class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
     """One source partition."""
 
-    def __init__(self, intake: Intake, stop: Stop, linger: timedelta, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        stop: Stop,
+        linger: timedelta,
+        clock_ms: Callable[[], int],
+        denied: Callable[[], U64],
+    ) -> None:
         self._intake, self._stop, self._linger, self._clock_ms = intake, stop, linger, clock_ms
+        self._denied = denied
         self._awake: datetime | None = None
         self._done = False
         self._reported: int | None = None
@@ -84,6 +94,7 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
             self._done = True
             return [self._intake.stop(self._stop.tick)]
         moment_ms = self._clock_ms()
+        self._intake.deny(self._denied())
         output = self._intake.step(moment_ms)
         self._done = self._intake.ended
         self._awake = None
@@ -113,13 +124,14 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
 
 @dataclass
 class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
-    """Every partition of an input."""
+    """Every partition of an input; `denied` are the listeners who are to be forgotten."""
 
     input: Input
     settings: Settings
     listener_key: bytes
     stop: Stop
     clock_ms: Callable[[], int] = now_ms
+    denied: Callable[[], U64] = nobody
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any."""
@@ -144,7 +156,7 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
         )
         if resume_state is not None:
             intake.restore(resume_state)
-        return PixelPartition(intake, self.stop, settings.linger, self.clock_ms)
+        return PixelPartition(intake, self.stop, settings.linger, self.clock_ms, self.denied)
 
 
 # Plays
@@ -186,9 +198,11 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         )
         self._aligner: Aligner[str, Pixels | Tick] = Aligner()
         self._ticks: dict[str, Tick] = {}
+        self._forgotten: set[int] = set()
         self._cut = -1
         if state is not None:
-            shard, at, held, ticks, self._cut = state
+            shard, at, held, ticks, self._cut, forgotten = state
+            self._forgotten.update(forgotten)
             self._shard.restore(shard)
             self._aligner.restore(
                 (*at, {sender: [_thawed(one) for one in queue] for sender, queue in held.items()})
@@ -212,6 +226,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             for item, number in self._aligner.push(value.sender, value, mark):
                 if isinstance(item, Tick):
                     self._ticks[item.sender] = item
+                    self._forgotten.update(item.forgotten)
                 elif isinstance(item, Pixels):
                     if late := self._shard.apply(item):
                         out.append(PlaysOut(late))
@@ -223,7 +238,8 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         self._cut = self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
         here = cut(self._ticks, self._cut)
-        batches, touches, outcomes = self._shard.cut(here)
+        batches, touches, outcomes = self._shard.cut(here, self._forgotten)
+        self._forgotten.clear()
         metrics, label = instruments(), shard_key(self._shard.index)
         metrics.state_plays.labels(label).set(self._shard.plays)
         metrics.state_bytes.labels(label).set(self._shard.table.nbytes)
@@ -244,6 +260,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             frozen,
             [astuple(tick) for tick in self._ticks.values()],
             self._cut,
+            sorted(self._forgotten),
         )
 
 

@@ -70,6 +70,7 @@ def batch(
         np.arange(len(touches), dtype=np.uint32),
         np.arange(len(touches), dtype=np.uint32) + 7,
         list(conversions),
+        np.zeros(0, np.uint64),
     )
 
 

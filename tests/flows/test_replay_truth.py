@@ -113,7 +113,7 @@ def test_a_shorter_listen_window_gives_its_truth(
     settings_of: Callable[..., Settings],
     rows_of: Rows,
 ) -> None:
-    monkeypatch.setenv("AUDIOPIXEL_LISTEN_WINDOW", "P7D")
+    monkeypatch.setenv("AUDIOPIXEL_LISTEN_WINDOW", "7d")
     settings = settings_of()
     files = written(tmp_path, split(shuffled(lines_of("mta"), seed), parts))
     replay(files, settings, LISTENER_KEY, workers=workers)
