@@ -27,7 +27,8 @@ from flows.touches import CLICK, GONE, IMPRESSION, KIND_BITS, Touches, TouchStor
 
 FORMAT: Final = 1
 WHOLE: Final = 1_000_000
-Model = Literal["last_touch", "first_touch", "linear", "time_decay"]
+Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
+"""`off`: the placement shards send no touches, so that nothing is eligible."""
 WAYS: Final = ("click", "listen", "utm", "declared")
 
 

@@ -83,7 +83,7 @@ def recompute(
     conversion_horizon: timedelta = timedelta(days=60),
     consent: Literal["required", "assumed"] = "required",
     podcast_apps: str = PODCAST_APPS,
-    model: Literal["last_touch", "first_touch", "linear", "time_decay"] = "last_touch",
+    model: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = "last_touch",
     click_window: timedelta = timedelta(days=30),
     listen_window: timedelta = timedelta(days=14),
     half_life: timedelta = timedelta(days=7),

@@ -256,6 +256,7 @@ FREQUENCY: Final = """
 WITH heard AS (
     SELECT campaign, listener, t FROM counted
     WHERE ok AND consent AND listener IS NOT NULL AND event = 'impression' AND campaign IS NOT NULL
+        AND getvariable('model') <> 'off'
 ), counts AS (
     SELECT campaign, count(*) AS impressions, 'listeners' AS metric, 1::HUGEINT AS amount
     FROM heard GROUP BY campaign, listener

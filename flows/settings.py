@@ -77,8 +77,10 @@ class Settings(BaseSettings):
         "required", description="what a pixel without `consent` means"
     )
 
-    attribution: Literal["last_touch", "first_touch", "linear", "time_decay"] = Field(
-        "last_touch", description="model of credit for conversions"
+    attribution: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = Field(
+        "last_touch",
+        description="model of credit for conversions; off: no touches and no frequency are kept, "
+        "only declared and utm conversions are credited",
     )
     click_window: timedelta = Field(
         timedelta(days=30),

@@ -146,6 +146,7 @@ class PlayShard:
     Args:
         index, shards: which of how many.
         lateness_ms, horizon_ms, conversion_horizon_ms: see `flows.settings`.
+        touching: whether touches are wanted.
     """
 
     index: int
@@ -153,6 +154,7 @@ class PlayShard:
     lateness_ms: int
     horizon_ms: int
     conversion_horizon_ms: int
+    touching: bool = True
     watermark_ms: int = 0
     table: U64 = field(default_factory=new_table)
     combos: list[Combo] = field(default_factory=list)
@@ -407,7 +409,7 @@ class PlayShard:
         return batches
 
     def _touch_batches(self, cut: Cut, forgotten: Collection[int]) -> list[TouchBatch]:
-        touches = int(self.used[plays.TOUCHES])
+        touches = int(self.used[plays.TOUCHES]) if self.touching else 0
         given = np.nonzero(self.touch_where[:touches, 1] != REACH_ONLY)[0]
         who = self.touch_who[given]
         shards = (who % np.uint64(self.shards)).astype(np.uint16)

@@ -195,6 +195,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             ms(settings.allowed_lateness),
             ms(settings.horizon),
             ms(settings.conversion_horizon),
+            settings.attribution != "off",
         )
         self._aligner: Aligner[str, Pixels | Tick] = Aligner()
         self._ticks: dict[str, Tick] = {}

@@ -138,6 +138,9 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
     )
     assert accepted == truth.totals["conversions"] == attributed + unattributed
     assert min(attributed, unattributed) > 20
+    assert ("frequency.1.listeners" in client.hgetall(f"{settings.namespace}:campaign:{{red}}")) == (
+        model != "off"
+    )
     assert pending == 0
 
 
