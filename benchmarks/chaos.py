@@ -1,0 +1,391 @@
+"""Chaos: a live stream, everything killed again and again, and the numbers of an undisturbed run in the end.
+
+Adversarial traffic goes in real time into Apache Kafka (or into the embedded broker, which is then spared).
+Flow processes, broker and Redis are killed and hindered at random moments, the last one after the last
+event; the flow is stopped, rescaled and started anew on the way. A reader polls every row all the time.
+Settings are so small that finality, expiry and retention happen within the run. The seed decides what is
+sent, and which faults come in which order; not how fast the machine is.
+
+Exit code 1: a backward step, a torn row, a difference from the log's recomputation or an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from redis import RedisError
+
+from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_services import ROOT, Broker, Flow, Store
+from benchmarks.chaos_stream import PARTITIONS, Stream
+from benchmarks.chaos_verdict import against_the_log, output_topics, undisturbed
+from flows.settings import Settings, load
+from flows.simulate import now_ms
+
+BUG_VARIABLE: Final = "CHAOS_BUG"
+SHOWN: Final = 60
+WITHIN_S: Final = 120.0
+"""For the flow to get to the end of the log after the last fault."""
+
+SETTINGS: Final = {
+    "LISTENER_KEY": "a key for chaos alone",
+    "SHARDS": "8",
+    "EPOCH_INTERVAL": "PT2S",
+    "ALLOWED_LATENESS": "PT30S",
+    "HORIZON": "PT2M",
+    "QUIET": "PT10S",
+    "MINUTES_INTERVAL": "PT3S",
+    "REJECT_SHARE": "0.9",
+    "METRICS_PORT": "0",
+}
+OTHER_OUTPUTS: Final = {
+    "NAMESPACE": "undisturbed:v1",
+    "KAFKA_REJECTED_TOPIC": "undisturbed-rejected",
+    "KAFKA_MINUTES_TOPIC": "undisturbed-minutes",
+    "KAFKA_CREDITS_TOPIC": "undisturbed-credits",
+    "KAFKA_GROUP": "undisturbed",
+}
+RESCALES: Final = (2, 4, 1)
+
+LONG: Final = {
+    "all": 6, "one": 8, "again_while_starting": 3, "broker_killed": 3, "redis_emptied": 3, "redis_refuses": 1,
+    "redis_hangs": 1, "redis_full": 1, "redis_read_only": 1, "rolled": 2, "rescaled": 3,
+}  # fmt: skip
+"""How often which fault: 20 kills of flow processes, or of all of them."""
+SHORT: Final = {"all": 1, "one": 1, "redis_emptied": 1, "redis_hangs": 1, "rolled": 1, "rescaled": 1}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to be.
+
+    Attributes:
+        seed: of traffic and faults.
+        seconds: of traffic.
+        rate: pixels a second.
+        faults: how often each, by its method's name in `Chaos`.
+        embedded: use the embedded broker although Apache Kafka is there.
+        bug: one of `BUGS`; None: none.
+        keep: directory to make, for the log, the recovery stores and what the flow said; None: keep nothing.
+    """
+
+    seed: int
+    seconds: float
+    rate: float
+    faults: dict[str, int]
+    embedded: bool
+    bug: str | None
+    keep: Path | None
+
+
+class Chaos:
+    """One run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._faults = [name for name, times in plan.faults.items() for _ in range(times)]
+        self._random = random.Random(plan.seed)
+        self._rescales = iter(RESCALES)
+        self._done: Counter[str] = Counter()
+        self._killed = self._died_ms = 0
+        self._longest_s = 0.0
+        self._stops: list[float] = []
+        self._over = threading.Event()
+        self._refilling = False
+
+    def run(self) -> bool:
+        """Do it and print the report; whether all is well.
+
+        Raises:
+            AssertionError: the flow did not start, stop or catch up in time.
+        """
+        with ExitStack() as stack:
+            directory = self._plan.keep or Path(
+                stack.enter_context(TemporaryDirectory(prefix="audiopixel-chaos-"))
+            )
+            directory.mkdir(parents=True, exist_ok=self._plan.keep is None)
+            self._broker, self._store = Broker(directory, self._plan.embedded), Store(directory)
+            stack.callback(self._broker.stop)
+            stack.callback(self._store.stop)
+            self._broker.start()
+            self._store.start()
+            self._client: Any = self._store.client()
+            ours = SETTINGS | {
+                "KAFKA_BROKERS": self._broker.brokers,
+                "REDIS_URL": self._store.url,
+                "RECOVERY_DIR": str(directory / "recovery"),
+            }
+            theirs = ours | OTHER_OUTPUTS | {"RECOVERY_DIR": str(directory / "undisturbed")}
+            self._settings, other = _settings(ours), _settings(theirs)
+            outputs = [topic for one in (self._settings, other) for topic in output_topics(one)]
+            self._broker.create({self._settings.kafka_topic: PARTITIONS, **dict.fromkeys(outputs, 1)})
+            self._stream = Stream(self._settings, self._plan.seed, self._plan.seconds, self._plan.rate)
+            self._flow = Flow(ours, directory / "flow.log")
+            second = Flow(theirs, directory / "undisturbed.log")
+            stack.callback(self._flow.close)
+            stack.callback(second.close)
+            try:
+                return self._judge(directory, self._play(directory), second, other)
+            except AssertionError:
+                for log in directory.glob("*.log"):
+                    print(log.name, *log.read_text(errors="replace").splitlines()[-25:], sep="\n  ")
+                raise
+
+    def _judge(self, directory: Path, seen: list[dict[str, Any]], second: Flow, other: Settings) -> bool:
+        brokers = self._broker.brokers
+        events, differences = against_the_log(
+            self._settings, self._client, brokers, directory, self._stream.closed_ms
+        )
+        if events != self._stream.sent:
+            differences.append(f"the topic holds {events} messages, {self._stream.sent} were sent")
+        second.start(1)
+        self._wait_for_the_end(other)
+        second.stop()
+        differences += undisturbed(self._settings, other, self._client, brokers)
+        summary, steps = seen.pop(), [one for one in seen if "what" in one]
+        print(f"broker: {self._broker.name}")
+        print(f"events: {events:,} on {PARTITIONS} partitions")
+        print(f"faults: {_listed(self._done)}")
+        print(f"kills: {self._killed} processes of the flow")
+        print(f"stops: {len(self._stops)} by SIGTERM, all with code 0, the longest {max(self._stops):.1f} s")
+        print(f"longest time to catch up: {self._longest_s:.1f} s")
+        print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
+        print(f"backward steps seen: {summary['findings']}")
+        print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
+        print(f"differences: {len(differences)}")
+        print(*(f"  {one}" for one in differences[:SHOWN]), sep="\n", end="\n" if differences else "")
+        return not (differences or summary["findings"])
+
+    # The play
+
+    def _play(self, directory: Path) -> list[dict[str, Any]]:
+        """From the first event to the last stop; returns what the monitor said, its summary last."""
+        with (directory / "monitor.ndjson").open("wb") as watched:
+            self._monitor = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.chaos_monitor", self._store.url, self._settings.namespace],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=watched,
+            )
+        try:
+            self._flow.start(1)
+            _until(lambda: bool(self._meta()), WITHIN_S, "the flow did not start")
+            tracker = threading.Thread(target=self._track, daemon=True)
+            self._stream.start()
+            tracker.start()
+            self._break_things()
+            self._stream.join()
+            if self._stream.failed is not None:
+                raise self._stream.failed
+            self._all()
+            self._done["all after the last event"] += 1
+            self._wait_for_the_end(self._settings)
+            self._over.set()
+            tracker.join()
+            self._stop()
+        finally:
+            self._over.set()
+            assert self._monitor.stdin is not None
+            self._monitor.stdin.close()
+            self._monitor.wait(30)
+        return [json.loads(line) for line in (directory / "monitor.ndjson").read_text().splitlines()]
+
+    def _track(self) -> None:
+        """The longest that something sent waited until readers saw it."""
+        sent: deque[tuple[float, int]] = deque()
+        client: Any = self._store.client()
+        while not self._over.wait(0.1):
+            now_s = time.monotonic()
+            sent.append((now_s, self._stream.sent))
+            with suppress(RedisError):
+                shown = sum(_positions(client, self._settings.namespace).values())
+                while sent and sent[0][1] <= shown:
+                    sent.popleft()
+            if sent:
+                self._longest_s = max(self._longest_s, now_s - sent[0][0])
+
+    def _break_things(self) -> None:
+        """All faults, at random moments of the traffic's time."""
+        began_s = time.monotonic()
+        self._random.shuffle(self._faults)
+        moments = sorted(self._random.uniform(0.05, 0.95) * self._plan.seconds for _ in self._faults)
+        if self._plan.bug is not None:
+            middle = len(moments) // 2
+            self._faults.insert(middle, "doubted")
+            moments.insert(middle, moments[middle])
+        for moment_s, fault in zip(moments, self._faults, strict=True):
+            time.sleep(max(0.0, moment_s - (time.monotonic() - began_s)))
+            if self._stream.failed is not None:
+                return
+            if fault == "broker_killed" and not self._broker.durable:
+                continue
+            getattr(self, f"_{fault}")()
+            self._done[fault.replace("_", " ")] += 1
+
+    # Faults
+
+    def _all(self) -> None:
+        self._about_to_die()
+        with self._flow.dead() as killed:
+            self._killed += killed
+
+    def _one(self) -> None:
+        """Any process, the supervisor too."""
+        self._about_to_die()
+        if family := self._flow.family():
+            self._killed += self._flow.kill([self._random.choice(family)])
+
+    def _again_while_starting(self) -> None:
+        self._all()
+        time.sleep(self._random.uniform(0.3, 5.0))
+        self._all()
+
+    def _broker_killed(self) -> None:
+        self._broker.kill(self._random.uniform(0.0, 4.0))
+
+    def _redis_emptied(self) -> None:
+        self._tell("emptied")
+        if not self._healthy():
+            self._tell("forget")
+        self._refilling = True
+        self._store.empty(self._random.uniform(0.0, 3.0))
+
+    def _redis_refuses(self) -> None:
+        self._store.refuse(self._random.uniform(0.5, 3.0))
+
+    def _redis_hangs(self) -> None:
+        self._store.hang(self._random.uniform(1.0, 5.0))
+
+    def _redis_full(self) -> None:
+        self._store.fill(self._random.uniform(1.0, 4.0))
+
+    def _redis_read_only(self) -> None:
+        self._store.demote(self._random.uniform(1.0, 4.0))
+
+    def _rolled(self) -> None:
+        """SIGTERM and start, as on an upgrade."""
+        self._restart(self._flow.processes)
+
+    def _rescaled(self) -> None:
+        self._restart(next(self._rescales))
+
+    def _doubted(self) -> None:
+        """A bug, to see this harness bark."""
+        assert self._plan.bug is not None
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        self._about_to_die()
+        with self._flow.dead():
+            BUGS[self._plan.bug](self._settings, self._client)
+
+    def _restart(self, processes: int) -> None:
+        self._stop()
+        self._flow.start(processes)
+
+    def _stop(self) -> None:
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        self._stops.append(self._flow.stop())
+        self._died_ms = now_ms()
+
+    def _about_to_die(self) -> None:
+        """A flow that dies before it has filled Redis again takes with it what readers had seen."""
+        if self._refilling and not self._meta():
+            self._tell("forget")
+        self._refilling = False
+        self._died_ms = now_ms() + 1000
+
+    # What is so
+
+    def _tell(self, order: str) -> None:
+        assert self._monitor.stdin is not None
+        self._monitor.stdin.write(order.encode() + b"\n")
+        self._monitor.stdin.flush()
+        time.sleep(0.2)
+
+    def _meta(self) -> dict[str, str]:
+        with suppress(RedisError):
+            return dict(self._client.hgetall(f"{self._settings.namespace}:meta"))
+        return {}
+
+    def _healthy(self) -> bool:
+        """Whether the present flow writes."""
+        flushed_ms = int(self._meta().get("flushed_ms", 0))
+        return flushed_ms > self._died_ms and now_ms() - flushed_ms < 3000
+
+    def _wait_for_the_end(self, settings: Settings) -> None:
+        """Until rows of the whole log are shown, at the closing pixels' watermark."""
+
+        def ended() -> bool:
+            with suppress(RedisError):
+                shown = sum(_positions(self._client, settings.namespace).values())
+                watermark_ms = int(self._client.hget(f"{settings.namespace}:meta", "watermark_ms") or 0)
+                return shown >= self._stream.sent and watermark_ms >= self._stream.closed_ms
+            return False
+
+        _until(ended, WITHIN_S, "the flow did not get to the end of the log")
+
+
+def _settings(environment: dict[str, str]) -> Settings:
+    """As the flow has them."""
+    return load(**{name.lower(): value for name, value in environment.items()})
+
+
+def _positions(client: Any, namespace: str) -> dict[str, int]:
+    pipeline = client.pipeline(transaction=False)
+    keys = [f"{namespace}:partition:{{audio-pixels/{number}}}" for number in range(PARTITIONS)]
+    for key in keys:
+        pipeline.hget(key, "position")
+    return {key: int(held or 0) for key, held in zip(keys, pipeline.execute(), strict=True)}
+
+
+def _until(holds: Callable[[], bool], within_s: float, otherwise: str) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline_s, f"{otherwise} within {within_s:.0f} s"
+        time.sleep(0.1)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {times}" for name, times in sorted(counts.items()))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.chaos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=6.0, help="of traffic")
+    parser.add_argument("--rate", type=float, default=1000.0, help="pixels a second")
+    parser.add_argument("--short", action="store_true", help="half a minute, few faults, the embedded broker")
+    parser.add_argument("--embedded", action="store_true", help="not Apache Kafka, even where it can be had")
+    parser.add_argument("--keep", type=Path, help="a new directory for the log, the stores and what was said")
+    chosen = parser.parse_args()
+    bug = os.environ.get(BUG_VARIABLE)
+    if bug is not None and bug not in BUGS:
+        parser.error(f"{BUG_VARIABLE} is one of {', '.join(BUGS)}")
+    seconds, rate, faults = (60 * chosen.minutes, chosen.rate, LONG)
+    if chosen.short:
+        seconds, rate, faults = 25.0, min(500.0, chosen.rate), SHORT
+    keep = None if chosen.keep is None else chosen.keep.resolve()
+    plan = Plan(chosen.seed, seconds, rate, faults, chosen.short or chosen.embedded, bug, keep)
+    sys.exit(0 if Chaos(plan).run() else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""A reader of Redis that believes nothing: `python -m benchmarks.chaos_monitor URL NAMESPACE`.
+
+It reads every row again and again, and prints one line of JSON for each thing that no reader may see: a
+count of a flight or of a day that fell, a version that shrank, a row that vanished, a row that is not of
+one piece. On standard input it is told `emptied` (Redis is about to lose its data: rows may vanish, and
+come back as great as they were) and `forget` (the flow died before it had filled Redis again: nobody knows
+what it had shown); the input's end is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from flows.batches import SCOPES
+from flows.counts import BY_FLIGHT
+from flows.rows import COUNTS
+
+MOST_FINDINGS: Final = 200
+ZONE: Final = ZoneInfo("Europe/London")
+COHORT: Final = ("starts", "first_quartiles", "midpoints", "third_quartiles", "completes")
+GROWING: Final = (
+    *(f"flight.{name}" for name in (*COUNTS, *BY_FLIGHT, "reach", "conversions")),
+    *(f"1d.{name}" for name in (*COUNTS, "reach", "conversions")),
+)
+
+Row = Mapping[str, str]
+
+
+@dataclass
+class Seen:
+    """What a row had got to when it was last there; `excused`: how many losses of data it was absent by."""
+
+    version: tuple[int, ...]
+    day: str
+    counts: dict[str, int]
+    excused: int = 0
+    absent: bool = False
+
+
+@dataclass
+class Monitor:
+    """All rows, and what they were."""
+
+    seen: dict[str, Seen] = field(default_factory=dict)
+    losses: int = 0
+
+    def check(self, key: str, row: Row) -> Iterator[dict[str, Any]]:
+        """What is wrong with a row as it is now read; `{}` when it is not there."""
+        before = self.seen.get(key)
+        if not row:
+            if before is not None and not before.absent:
+                if before.excused == self.losses:
+                    yield {"what": "vanished", "row": key}
+                before.absent, before.excused = True, self.losses
+            return
+        yield from ({"what": "torn", "row": key, "detail": detail} for detail in torn(row))
+        now = Seen(
+            tuple(int(row.get(name, -1)) for name in ("generation", "fence", "rev")),
+            day_of(row),
+            {name: int(row.get(name, 0)) for name in GROWING},
+            before.excused if before is not None else 0,
+        )
+        self.seen[key] = now
+        if before is None:
+            return
+        if now.version < before.version:
+            yield {
+                "what": "backward",
+                "row": key,
+                "field": "version",
+                "was": before.version,
+                "is": now.version,
+            }
+        for name, was in before.counts.items():
+            if now.counts[name] < was and (now.day == before.day or name.startswith("flight.")):
+                yield {"what": "backward", "row": key, "field": name, "was": was, "is": now.counts[name]}
+
+
+def day_of(row: Row) -> str:
+    """The calendar day of a row's `1d` numbers."""
+    return datetime.fromtimestamp(int(row["as_of_ms"]) / 1000, UTC).astimezone(ZONE).date().isoformat()
+
+
+def torn(row: Row) -> Iterator[str]:
+    """Why a row cannot be one writing."""
+
+    def count(window: str, name: str) -> int:
+        return int(row.get(f"{window}.{name}", 0))
+
+    for window in ("5m", "1h", "1d", "flight"):
+        cohort = [count(window, name) for name in COHORT]
+        if cohort != sorted(cohort, reverse=True):
+            yield f"{window}: more completes than starts: {cohort}"
+        starts, impressions, completes = cohort[0], count(window, "impressions"), cohort[-1]
+        for rate, whole in (("completion_rate", starts), ("completions_per_impression", impressions)):
+            told = row.get(f"{window}.{rate}")
+            if (told is None) != (whole == 0) or (
+                told is not None and abs(float(told) - completes / whole) > 1e-6
+            ):
+                yield f"{window}.{rate} is {told}, {completes} by {whole} is not"
+    for name in ("impressions", "starts", "clicks"):
+        if not count("5m", name) <= count("1h", name) <= count("flight", name) >= count("1d", name):
+            yield f"{name}: {[count(window, name) for window in ('5m', '1h', '1d', 'flight')]}"
+    pixels, coverage = count("flight", "pixels"), row.get("flight.consent_coverage")
+    if pixels and abs(float(coverage or 0) - count("flight", "consented") / pixels) > 1e-6:
+        yield f"flight.consent_coverage is {coverage}, {count('flight', 'consented')} by {pixels} is not"
+    if int(row["final_through_ms"]) > int(row["as_of_ms"]):
+        yield f"final through {row['final_through_ms']} as of {row['as_of_ms']}"
+
+
+def main(url: str, namespace: str) -> None:
+    """Watch until standard input ends."""
+    client: Any = Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=1.0,
+        socket_connect_timeout=1.0,
+        retry=Retry(NoBackoff(), 0),
+    )
+    monitor, findings, polls, rows, away = Monitor(), 0, 0, 0, 0
+    while True:
+        if select.select([sys.stdin], [], [], 0.02)[0]:
+            order = sys.stdin.readline().strip()
+            if not order:
+                break
+            if order == "emptied":
+                monitor.losses += 1
+            elif order == "forget":
+                monitor.seen.clear()
+            print(json.dumps({"did": order}), flush=True)
+        try:
+            keys = set(monitor.seen)
+            for scope in SCOPES:
+                keys |= {
+                    f"{namespace}:{scope}:{{{name}}}"
+                    for name in client.zrange(f"{namespace}:index:{scope}", 0, -1)
+                }
+            ordered = sorted(keys)
+            pipeline = client.pipeline(transaction=False)
+            for key in ordered:
+                pipeline.hgetall(key)
+            held = pipeline.execute()
+        except RedisError:
+            away += 1
+            with suppress(RedisError):
+                client.connection_pool.disconnect()
+            continue
+        polls, rows = polls + 1, rows + len(ordered)
+        for key, row in zip(ordered, held, strict=True):
+            for finding in monitor.check(key, row):
+                findings += 1
+                if findings <= MOST_FINDINGS:
+                    print(json.dumps(finding), flush=True)
+    print(json.dumps({"polls": polls, "rows": rows, "findings": findings, "unanswered": away}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

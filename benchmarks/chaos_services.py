@@ -1,0 +1,278 @@
+"""What the chaos run breaks: a broker, a Redis and a flow, each to be brought back. Linux: it reads /proc."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from redis import Redis
+
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.kafka import ensure_topic
+from flows.settings import PREFIX
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests" / "apache"))
+
+from kafka_server import ApacheKafka, KafkaUnavailable  # noqa: E402 (found by the line above)
+
+STOP_WITHIN_S: Final = 10.0
+RESTARTS: Final = 3
+"""By the flow's own supervisor, before it is the harness that starts it again."""
+
+
+class Broker:
+    """Apache Kafka with its log on the disk, or the embedded broker, which loses all when it is killed.
+
+    Attributes:
+        name: for the report.
+        durable: whether it may be killed.
+    """
+
+    def __init__(self, directory: Path, embedded: bool) -> None:
+        self.durable, self.name = False, "the embedded broker, which has no log on disk: it is not killed"
+        self._server: EmbeddedBroker | ApacheKafka
+        if not embedded:
+            try:
+                self._server = ApacheKafka(directory / "kafka")
+                self.durable, self.name = True, "Apache Kafka"
+            except KafkaUnavailable as error:
+                embedded = True
+                self.name += f" ({error})"
+        if embedded:
+            self._server = EmbeddedBroker()
+
+    @property
+    def brokers(self) -> str:
+        """For `bootstrap.servers`."""
+        return self._server.bootstrap if isinstance(self._server, EmbeddedBroker) else self._server.brokers
+
+    def start(self) -> None:
+        """Start it."""
+        self._server.start()
+
+    def create(self, topics: Mapping[str, int]) -> None:
+        """Make topics of so many partitions."""
+        for topic, partitions in topics.items():
+            if isinstance(self._server, EmbeddedBroker):
+                self._server.create_topic(topic, partitions)
+            else:
+                ensure_topic(self.brokers, topic, partitions)
+
+    def kill(self, away_s: float) -> None:
+        """SIGKILL, and start on the same disk after `away_s`."""
+        assert self.durable
+        self._server.kill()
+        time.sleep(away_s)
+        self._server.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.stop()
+
+
+class Store:
+    """A Valkey that writes every command to its disk, so that it can come back with its data or without."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory / "redis"
+        self._directory.mkdir()
+        # `appendfsync no`: a killed process loses nothing that it handed to the kernel.
+        self._server = EmbeddedValkey({"dir": str(self._directory), "appendonly": "yes", "appendfsync": "no"})
+
+    @property
+    def url(self) -> str:
+        """For `AUDIOPIXEL_REDIS_URL`."""
+        return self._server.url
+
+    def client(self) -> Redis:
+        """A client of its own, which gives up after a second."""
+        return Redis.from_url(self.url, decode_responses=True, socket_timeout=1.0)
+
+    def start(self) -> None:
+        """Start it."""
+        self._server.start()
+
+    def refuse(self, away_s: float) -> None:
+        """Connections are refused for a while; the data stays."""
+        self._server.kill()
+        time.sleep(away_s)
+        self._server.start()
+
+    def empty(self, away_s: float) -> None:
+        """Killed, and started without its data."""
+        self._server.kill()
+        shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
+        time.sleep(away_s)
+        self._server.start()
+
+    def hang(self, for_s: float) -> None:
+        """Connections stay, nothing answers."""
+        self._server.pause()
+        time.sleep(for_s)
+        self._server.resume()
+
+    def fill(self, for_s: float) -> None:
+        """Out of memory: writes are refused, reads are served."""
+        self._during(
+            for_s,
+            lambda client: client.config_set("maxmemory", "1"),
+            lambda client: client.config_set("maxmemory", "0"),
+        )
+
+    def demote(self, for_s: float) -> None:
+        """A read-only replica, as after a failover that the clients have not noticed."""
+        self._during(
+            for_s,
+            lambda client: client.replicaof("127.0.0.1", "1"),
+            lambda client: client.replicaof("NO", "ONE"),
+        )
+
+    def _during(self, for_s: float, begin: Callable[[Redis], object], end: Callable[[Redis], object]) -> None:
+        with self.client() as client:
+            begin(client)
+            time.sleep(for_s)
+            end(client)
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.stop()
+
+
+class Flow:
+    """`audiopixel run --processes N --restarts 3`, started again whenever it has ended and should not have.
+
+    Args:
+        settings: of the flow, without their prefix.
+        log: file for what it says.
+    """
+
+    def __init__(self, settings: dict[str, str], log: Path) -> None:
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        self._environment |= {PREFIX + name: value for name, value in settings.items()}
+        self._log = log
+        self._child: subprocess.Popen[bytes] | None = None
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self.processes = 1
+        self.wanted = False
+        self.codes: list[int] = []
+
+    def start(self, processes: int) -> None:
+        """Start it, and keep it running."""
+        with self._lock:
+            self.processes, self.wanted = processes, True
+            self._launch()
+        if not self._keeper.is_alive():
+            self._keeper.start()
+
+    def _launch(self) -> None:
+        with self._log.open("ab") as log:
+            self._child = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "flows.cli", "run"),
+                    *(
+                        ("--processes", str(self.processes), "--restarts", str(RESTARTS))
+                        if self.processes > 1
+                        else ()
+                    ),
+                ],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _keep(self) -> None:
+        while not self._closing.wait(0.2):
+            with self._lock:
+                if self.wanted and self._child is not None and (code := self._child.poll()) is not None:
+                    self.codes.append(code)
+                    self._launch()
+
+    def family(self) -> list[int]:
+        """Process ids: the supervisor (or the one process), then its members."""
+        with self._lock:
+            if self._child is None or self._child.poll() is not None:
+                return []
+            return [self._child.pid, *_children(self._child.pid)]
+
+    def kill(self, pids: Sequence[int]) -> int:
+        """SIGKILL these; returns how many were there."""
+        killed = 0
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+        return killed
+
+    @contextmanager
+    def dead(self) -> Iterator[int]:
+        """SIGKILL everything at once, and start again after the block; gives how many there were."""
+        with self._lock:
+            family = self.family()
+            killed = self.kill(family)
+            if self._child is not None:
+                self._child.wait()
+            _gone(family, 5.0)
+            yield killed
+
+    def stop(self) -> float:
+        """SIGTERM, and the seconds until it had ended with code 0.
+
+        Raises:
+            AssertionError: it took longer than 10 s, or the code was another.
+        """
+        with self._lock:
+            self.wanted = False
+            child, family, began_s = self._child, self.family(), time.monotonic()
+            assert child is not None, "not started"
+            child.terminate()
+            try:
+                code = child.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self.kill(family)
+                raise AssertionError(f"the flow was there {STOP_WITHIN_S:.0f} s after SIGTERM") from None
+            assert code == 0, f"the flow ended with code {code} on SIGTERM"
+            _gone(family, 1.0)
+            return time.monotonic() - began_s
+
+    def close(self) -> None:
+        """End it, however."""
+        self._closing.set()
+        self.wanted = False
+        with self.dead():
+            pass
+
+
+def _children(parent: int) -> list[int]:
+    return [pid for pid, of in _processes() if of == parent]
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """(process id, its parent's), without those that have ended and wait for their parent."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                if state != "Z":
+                    yield int(entry.name), int(parent)
+
+
+def _gone(pids: Sequence[int], within_s: float) -> None:
+    deadline_s = time.monotonic() + within_s
+    while left := {pid for pid, _ in _processes()}.intersection(pids):
+        assert time.monotonic() < deadline_s, f"processes {sorted(left)} outlived the flow"
+        time.sleep(0.02)

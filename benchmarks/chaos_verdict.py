@@ -1,0 +1,235 @@
+"""What is right in the end: the log, recomputed, and run once more by a flow that nobody disturbs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from connectors.kafka import KafkaInput
+from flows.batches import SCOPES
+from flows.differences import differences, minute_differences
+from flows.reconcile import Recomputation, recompute
+from flows.settings import Settings
+from flows.steps import RowsLogic
+
+UNLIKE: Final = frozenset(("generation", "fence", "rev", "updated_ms", "as_of_ms", "reach_as_of_ms"))
+"""Fields of a row that say when and by whom it was written."""
+
+
+def output_topics(settings: Settings) -> tuple[str, ...]:
+    """Where a flow of these settings writes."""
+    return settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic
+
+
+def messages(brokers: str, topic: str) -> Iterator[tuple[str, int, bytes]]:
+    """(partition, offset, value) of all that is in a topic."""
+    source = KafkaInput(brokers, [topic], group="audiopixel-chaos")
+    for partition in source.partitions():
+        reader = source.open(partition, None)
+        while not reader.caught_up:
+            found = reader.read(10_000)
+            if found is None:
+                time.sleep(0.01)
+                continue
+            yield from ((partition, *one) for one in zip(found.positions, found.values, strict=True))
+        reader.close()
+
+
+def write_log(brokers: str, topic: str, directory: Path) -> dict[str, Path]:
+    """The topic as NDJSON, a file a partition, line n being offset n - 1; returns the files by partition."""
+    files: dict[str, Path] = {}
+    for number in range(len(KafkaInput(brokers, [topic]).partitions())):
+        files[f"{topic}/{number}"] = directory / f"log-{number}.ndjson"
+    handles = {partition: path.open("wb") for partition, path in files.items()}
+    expected = dict.fromkeys(files, 0)
+    for partition, offset, value in messages(brokers, topic):
+        assert offset == expected[partition], (
+            f"{partition}: offset {offset} follows {expected[partition] - 1}"
+        )
+        assert b"\n" not in value, "a message of two lines is no line of a log"
+        handles[partition].write(value + b"\n")
+        expected[partition] += 1
+    for handle in handles.values():
+        handle.close()
+    return files
+
+
+def letters(brokers: str, topic: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """Dead letters by position; they are there once at least, and always say the same.
+
+    Raises:
+        AssertionError: two letters of one position differ.
+    """
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for _, _, value in messages(brokers, topic):
+        letter = json.loads(value)
+        at = letter["partition"], letter["offset"]
+        assert found.setdefault(at, letter) == letter, f"two dead letters of {at}: {found[at]} and {letter}"
+    return found
+
+
+def final_minutes(brokers: str, topic: str, file: Path, before_ms: int) -> list[str]:
+    """Write the final minutes before `before_ms` to a file; returns each final minute that changed."""
+    wrong, seen = [], dict[tuple[str, int], dict[str, Any]]()
+    for _, _, value in messages(brokers, topic):
+        minute = json.loads(value)
+        key = minute["placement_id"], minute["minute_ms"]
+        if minute["minute_ms"] >= before_ms:
+            continue
+        numbers = {name: told for name, told in minute.items() if name not in ("rev", "as_of_ms")}
+        if key in seen and numbers != seen[key]:
+            wrong.append(f"minute {key} was final and is given out otherwise: {seen[key]} and {numbers}")
+        if minute["state"] == "final":
+            seen[key] = numbers
+    file.write_text("".join(json.dumps(one) + "\n" for one in seen.values()))
+    return wrong
+
+
+def against_the_log(
+    settings: Settings,
+    client: Any,
+    brokers: str,
+    directory: Path,
+    closed_ms: int,
+) -> tuple[int, list[str]]:
+    """Every row, account, dead letter and final minute against the oracle's recomputation of the topic.
+
+    Args:
+        closed_ms: the minute of the closing pixels, the only one that is not final.
+
+    Returns:
+        How many messages the topic holds, and the differences, one a line.
+    """
+    files = write_log(brokers, settings.kafka_topic, directory)
+    dead = letters(brokers, settings.kafka_rejected_topic)
+    numbers = {partition: str(path) for partition, path in files.items()}
+    late = [
+        (numbers[at], offset + 1) for (at, offset), letter in dead.items() if letter["reason"] == "too_late"
+    ]
+    found: list[str] = []
+    for name, too_late in (("judged from the log", None), ("as the dead letters say", late)):
+        truth = recompute(
+            list(files.values()),
+            too_late=too_late,
+            out_of_orderness=settings.out_of_orderness,
+            allowed_lateness=settings.allowed_lateness,
+            horizon=settings.horizon,
+            conversion_horizon=settings.conversion_horizon,
+            consent=settings.consent,
+        )
+        for key in [key for key in truth.minutes if key[1] >= closed_ms]:
+            del truth.minutes[key]
+        found += [f"{one} (lateness {name})" for one in differences(truth, client, settings.namespace)]
+        found += _accounts(truth, client, settings.namespace, numbers)
+        found += _rejections(truth, dead, numbers)
+        minutes = directory / "minutes.ndjson"
+        found += final_minutes(brokers, settings.kafka_minutes_topic, minutes, closed_ms)
+        found += [f"{one} (lateness {name})" for one in minute_differences(truth, minutes)]
+    return truth.totals["received"], found
+
+
+def _accounts(truth: Recomputation, client: Any, namespace: str, files: Mapping[str, str]) -> Iterator[str]:
+    for partition, path in files.items():
+        row = client.hgetall(f"{namespace}:partition:{{{partition}}}")
+        expected = truth.ledger[path]
+        for name in sorted(
+            {*expected, *(name for name in row if name in _COUNTS or name.startswith("rejected."))}
+        ):
+            if int(row.get(name, 0)) != expected.get(name, 0):
+                yield f"{partition} {name}: {expected.get(name, 0)} expected, {row.get(name)} published"
+
+
+_COUNTS: Final = ("received", "accepted", "repeated", "invalid_traffic", "clock_skewed")
+
+
+def _rejections(
+    truth: Recomputation, dead: Mapping[tuple[str, int], Any], files: Mapping[str, str]
+) -> Iterator[str]:
+    told: dict[tuple[str, str], int] = {}
+    for (partition, _), letter in dead.items():
+        told[partition, letter["reason"]] = told.get((partition, letter["reason"]), 0) + 1
+    for partition, path in files.items():
+        counts = truth.ledger[path].items()
+        expected = {
+            name.removeprefix("rejected."): count for name, count in counts if name.startswith("rejected.")
+        }
+        for reason in sorted({*expected, *(reason for of, reason in told if of == partition)}):
+            want, got = expected.get(reason, 0), told.get((partition, reason), 0)
+            if want != got:
+                yield f"{partition}: {want} {reason} expected, {got} dead letters"
+
+
+def undisturbed(settings: Settings, other: Settings, client: Any, brokers: str) -> list[str]:
+    """What a flow of `other` settings, which took the topic undisturbed, has otherwise."""
+    minutes = [
+        int(client.hget(f"{one.namespace}:meta", "watermark_ms")) // 60_000 for one in (settings, other)
+    ]
+    assert minutes[0] == minutes[1], f"the two flows were stopped in different minutes: {minutes}"
+
+    def unlike(what: str, told: Callable[[Settings], Mapping[Any, object]]) -> Iterator[str]:
+        here, there = told(settings), told(other)
+        for key in sorted(here.keys() | there.keys(), key=str):
+            if here.get(key) != there.get(key):
+                yield f"{what} {key}: {_short(there.get(key))} undisturbed, {_short(here.get(key))} here"
+
+    return [
+        *unlike("row", lambda one: read_fields(client, one.namespace)),
+        *unlike("dead letter", lambda one: letters(brokers, one.kafka_rejected_topic)),
+        *unlike("decision", lambda one: decisions(brokers, one.kafka_credits_topic)),
+        *unlike("sketch", reached),
+    ]
+
+
+def _short(told: object) -> str:
+    return repr(told)[:200]
+
+
+def read_fields(client: Any, namespace: str) -> dict[str, str]:
+    """All fields of all rows of all scopes, but those that only say when and by whom they were written."""
+    return {
+        f"{scope} {name} {field}": value
+        for scope in SCOPES
+        for name in client.zrange(f"{namespace}:index:{scope}", 0, -1)
+        for field, value in client.hgetall(f"{namespace}:{scope}:{{{name}}}").items()
+        if field not in UNLIKE
+    }
+
+
+def decisions(brokers: str, topic: str) -> dict[bytes, bool]:
+    """All decisions on conversions; the same one may be there again."""
+    return dict.fromkeys((value for _, _, value in messages(brokers, topic)), True)
+
+
+def reached(settings: Settings) -> dict[tuple[str, str], bytes | frozenset[int]]:
+    """Whom each row's flight has reached, by a stopped flow's recovery store: registers, or the hashes."""
+    assert settings.recovery_dir is not None
+    newest: dict[str, tuple[int, bytes]] = {}
+    for file in settings.recovery_dir.glob("*.sqlite3"):
+        for key, epoch, state in snapshots(file, "audiopixel.rows"):
+            newest[key] = max(newest.get(key, (-1, b"")), (epoch, state))
+    found: dict[tuple[str, str], bytes | frozenset[int]] = {}
+    for _, state in newest.values():
+        shard = RowsLogic(settings, True, pickle.loads(state))._shard
+        distinct = shard.reached
+        held: dict[int, set[int]] = {}
+        for who, row in distinct.table[distinct.table[:, 0] != 0].tolist():
+            held.setdefault(row, set()).add(who)
+        for number, name in enumerate(shard.rows):
+            dense = int(distinct.dense_of[number]) if number < len(distinct.dense_of) else -1
+            found[name] = (
+                distinct.registers[dense].tobytes() if dense >= 0 else frozenset(held.get(number, ()))
+            )
+    return found
+
+
+def snapshots(file: Path, step: str) -> Sequence[tuple[str, int, bytes]]:
+    """(key, epoch, pickled state) of a step in one file of a recovery store that no flow has open."""
+    with closing(sqlite3.connect(file)) as store:
+        rows = store.execute("SELECT state_key, snap_epoch, ser_change FROM snaps WHERE step_id = ?", [step])
+        return [(key, epoch, state) for key, epoch, state in rows if state is not None]

@@ -1,0 +1,130 @@
+"""The chaos run in its short form, and that it barks: `make chaos` is the long one, with Apache Kafka."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos_monitor import Monitor
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def chaos(seed: int, bug: str | None = None) -> tuple[int, str]:
+    """Exit code and what was said."""
+    environment = os.environ if bug is None else {**os.environ, "CHAOS_BUG": bug}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.chaos", "--short", "--seed", str(seed)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def number(name: str, said: str) -> int:
+    found = re.search(rf"^{name}: ([\d,]+)", said, re.MULTILINE)
+    assert found is not None, said
+    return int(found[1].replace(",", ""))
+
+
+def test_nothing_is_lost_counted_twice_or_seen_to_fall_whatever_dies() -> None:
+    code, said = chaos(seed=1)
+
+    assert code == 0, said
+    assert number("events", said) > 9000
+    assert number("kills", said) >= 3
+    assert number("backward steps seen", said) == number("differences", said) == 0
+
+
+def test_plays_that_the_recovery_store_has_lost_are_found_out() -> None:
+    code, said = chaos(seed=2, bug="forgotten")
+
+    assert code == 1, said
+    assert number("differences", said) > 0
+
+
+# The monitor by itself
+
+ROW = {
+    "generation": "1",
+    "fence": "2",
+    "rev": "7",
+    "as_of_ms": "1764000060000",
+    "final_through_ms": "1764000000000",
+    **{f"{window}.impressions": "8" for window in ("5m", "1h", "1d", "flight")},
+    **{f"{window}.starts": "4" for window in ("5m", "1h", "1d", "flight")},
+    **{f"{window}.completes": "0" for window in ("5m", "1h", "1d", "flight")},
+    **{f"{window}.completion_rate": "0" for window in ("5m", "1h", "1d", "flight")},
+    **{f"{window}.completions_per_impression": "0" for window in ("5m", "1h", "1d", "flight")},
+}
+
+
+def seen(*rows: dict[str, str]) -> list[str]:
+    """What the monitor says of a row that is read so, one reading after the other."""
+    monitor = Monitor()
+    return [
+        f"{one['what']} {one.get('field', '')}".strip() for row in rows for one in monitor.check("row", row)
+    ]
+
+
+def test_a_row_that_grows_is_well() -> None:
+    assert seen(ROW, ROW, ROW | {"rev": "8", "1h.impressions": "9", "flight.impressions": "9"}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"flight.clicks": "1"}, "backward flight.clicks"),
+        ({"1d.clicks": "1", "flight.clicks": "1"}, "backward 1d.clicks"),
+        ({"rev": "8"}, "backward version"),
+        ({"fence": "3", "rev": "1"}, "backward version"),
+    ],
+)
+def test_a_count_or_a_version_that_falls_is_seen(change: dict[str, str], said: str) -> None:
+    assert said in seen(ROW | change, ROW)
+
+
+def test_a_days_count_may_fall_on_the_next_day() -> None:
+    tomorrow = str(int(ROW["as_of_ms"]) + 86_400_000)
+    clicked = ROW | {"1d.clicks": "1", "flight.clicks": "1"}
+    assert seen(clicked, clicked | {"rev": "8", "as_of_ms": tomorrow, "1d.clicks": "0"}) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flight.completes": "1"},
+        {"1h.completion_rate": "0.5"},
+        {"flight.midpoints": "5"},
+        {"5m.impressions": "9"},
+        {"final_through_ms": "1764000120000"},
+    ],
+)
+def test_a_row_that_is_not_of_one_piece_is_seen(change: dict[str, str]) -> None:
+    assert "torn" in seen(ROW | change)
+
+
+def test_a_row_may_vanish_once_for_each_time_that_redis_is_emptied() -> None:
+    assert seen(ROW, {}) == ["vanished"]
+    monitor = Monitor()
+    said = list(monitor.check("row", ROW))
+    monitor.losses += 1
+    for row in (ROW, {}, {}, ROW, {}):
+        said += monitor.check("row", row)
+    assert [one["what"] for one in said] == ["vanished"]
+
+
+def test_a_row_that_comes_back_smaller_is_seen() -> None:
+    monitor = Monitor()
+    list(monitor.check("row", ROW | {"flight.clicks": "1"}))
+    monitor.losses += 1
+    assert not list(monitor.check("row", {}))
+    assert [one["field"] for one in monitor.check("row", ROW)] == ["flight.clicks"]
