@@ -1,0 +1,104 @@
+"""The generated files are what their Python makes, and every panel says all that a panel must."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_support import GENERATED
+
+from dashboards.build import generated, stale, write
+from dashboards.panels import CONTRACTS
+from dashboards.rules import RUNBOOK
+
+BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(GENERATED.glob("*.json"))}
+PANELS = [
+    pytest.param(board, panel, id=f"{name}: {panel['title']}")
+    for name, board in BOARDS.items()
+    for panel in board["panels"]
+    if panel["type"] != "row"
+]
+
+
+def test_what_is_committed_is_current() -> None:
+    assert stale() == []
+    assert {path.name for path in GENERATED.iterdir()} == set(generated())
+
+
+def test_check_fails_on_a_file_that_is_not_current_and_build_mends_it(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert stale(tmp_path) == []
+    (tmp_path / "rules.yml").write_text("groups: []\n")
+    (tmp_path / "pipeline.json").unlink()
+    assert stale(tmp_path) == ["rules.yml", "pipeline.json"]
+    assert write(tmp_path) == ["rules.yml", "pipeline.json"]
+    assert stale(tmp_path) == []
+
+
+def test_check_exits_with_0_here() -> None:
+    done = subprocess.run([sys.executable, "-m", "dashboards", "check"], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_there_are_three_dashboards_of_which_each_leads_to_the_others() -> None:
+    assert {board["title"] for board in BOARDS.values()} == {"Trading desk", "Placement", "Pipeline"}
+    for board in BOARDS.values():
+        (link,) = board["links"]
+        assert link["type"] == "dashboards"
+        assert set(link["tags"]) <= set(board["tags"])
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=list(BOARDS))
+def test_panels_have_numbers_of_their_own_and_do_not_overlap(board: dict[str, Any]) -> None:
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_a_panel_has_description_unit_thresholds_and_a_link(
+    board: dict[str, Any], panel: dict[str, Any]
+) -> None:
+    assert panel["description"].endswith(".")
+    defaults = panel["fieldConfig"]["defaults"]
+    assert defaults["unit"]
+    assert defaults["thresholds"]["steps"][0]["value"] is None
+    urls = [link["url"] for link in panel["links"]]
+    assert urls
+    assert all(url.startswith((RUNBOOK, CONTRACTS)) for url in urls)
+    letters = [target["refId"] for target in panel["targets"]]
+    assert letters == sorted(set(letters))
+
+
+def test_links_lead_to_alerts_that_exist() -> None:
+    rules = (GENERATED / "rules.yml").read_text()
+    for param in PANELS:
+        for link in param.values[1]["links"]:
+            url = link["url"]
+            assert "#" not in url or url in rules, param.id
+
+
+def test_a_row_of_the_trading_desk_leads_into_its_placement() -> None:
+    (table,) = (
+        panel for panel in BOARDS["trading-desk"]["panels"] if panel["title"].startswith("Placements,")
+    )
+    overrides = table["fieldConfig"]["overrides"]
+    (cell,) = (override for override in overrides if override["matcher"]["options"] == "Placement")
+    (links,) = (item["value"] for item in cell["properties"] if item["id"] == "links")
+    url = links[0]["url"]
+    assert url.startswith(f"/d/{BOARDS['placement']['uid']}?var-placement=${{__data.fields.Placement}}")
+    assert [item["desc"] for item in table["options"]["sortBy"]] == [False], "worst first"

@@ -1,0 +1,80 @@
+"""Dashboards reach a Grafana by its API: their folder, then each, overwritten; what fails is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from prometheus_support import HOST, Site
+
+from connectors.ports import free_ports
+from dashboards.push import PushError, push
+
+Answer = Callable[[str, str], tuple[int, bytes]]
+
+
+def grafana(*, folder: bool) -> Answer:
+    """Answers as Grafana's documentation says, with or without the folder."""
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        if path.startswith("/api/folders") and method == "GET":
+            return (200, b'{"uid": "audiopixel"}') if folder else (404, b'{"message": "folder not found"}')
+        if path == "/api/folders":
+            return 200, b'{"uid": "audiopixel"}'
+        if path == "/api/dashboards/db":
+            return 200, b'{"status": "success", "url": "/d/uid/slug"}'
+        return 500, b'{"message": "not asked for"}'
+
+    return answer
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_the_folder_is_made_once_and_three_dashboards_are_replaced(folder: bool) -> None:
+    with Site(grafana(folder=folder)) as site:
+        addresses = push(site.url, "secret-token")
+    assert addresses == [f"{site.url}/d/uid/slug"] * 3
+    made = [body for path, body in site.posted if path == "/api/folders"]
+    assert made == ([] if folder else [{"uid": "audiopixel", "title": "audiopixel"}])
+    sent = [body for path, body in site.posted if path == "/api/dashboards/db"]
+    assert {body["dashboard"]["title"] for body in sent} == {"Trading desk", "Placement", "Pipeline"}
+    assert all(body["overwrite"] and body["folderUid"] == "audiopixel" for body in sent)
+    assert {head["Authorization"] for head in site.heads} == {"Bearer secret-token"}
+
+
+def test_a_refusal_says_what_grafana_said() -> None:
+    with (
+        Site(lambda *_: (403, json.dumps({"message": "Access denied"}).encode())) as site,
+        pytest.raises(PushError, match=r"answered 403: .*Access denied"),
+    ):
+        push(site.url, "token")
+
+
+def test_a_grafana_that_is_not_there_is_one_line() -> None:
+    (port,) = free_ports(1)
+    done = command("push", "--url", f"http://{HOST}:{port}", "--token", "t")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"{HOST}:{port} cannot be reached" in done.stderr
+
+
+def test_without_a_token_nothing_is_sent() -> None:
+    with Site(grafana(folder=True)) as site:
+        done = command("push", "--url", site.url)
+    assert done.returncode == 1
+    assert "GRAFANA_TOKEN" in done.stderr
+    assert site.heads == []
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAFANA_")}
+    return subprocess.run(
+        [sys.executable, "-m", "dashboards", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
