@@ -79,7 +79,7 @@ _PLAN: Final = Row(
                 "Price of the flight's impressions by its conversions, in the plan's currency; empty while "
                 "there is none.",
                 "short",
-                Query(q.cost_per_conversion(q.ONE)),
+                Query(q.one(m.PLACEMENT_CPA)),
             ),
             4,
         ),

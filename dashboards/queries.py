@@ -71,16 +71,7 @@ def count_in(state: str) -> str:
 
 def names() -> str:
     """1 by placement with its labels, of the chosen campaigns."""
-    return f"max by (placement, campaign, station, currency) ({select(m.PLACEMENT_INFO, CAMPAIGN)})"
-
-
-def cost_per_conversion(*matchers: str) -> str:
-    """What a flight's impressions cost, by its conversions; absent while there is none."""
-    cpm, impressions, conversions = (
-        f"max by (placement) ({select(definition, *matchers)})"
-        for definition in (m.PLACEMENT_CPM, m.PLACEMENT_IMPRESSIONS, m.PLACEMENT_CONVERSIONS)
-    )
-    return f"{cpm} / 1000 * {impressions} / ({conversions} > 0)"
+    return f"max by (placement, campaign, station) ({select(m.PLACEMENT_INFO, CAMPAIGN)})"
 
 
 def completion() -> str:

@@ -28,7 +28,8 @@ _IMPRESSIONS: Final = q.of_campaign(q.per_second(m.PLACEMENT_IMPRESSIONS, by="pl
 _WORST: Final = rows(
     "Placements, worst delivery first",
     "Each placement of the chosen campaigns. Delivery is delivered impressions by those due by now: empty "
-    "without a plan, before the flight, in its first minutes and while paused. A click opens the placement.",
+    "without a plan, before the flight, in its first minutes and while paused. Money is in the "
+    "plan's currency. A click opens the placement.",
     [
         Query(q.names()),
         Query(q.states()),
@@ -40,7 +41,7 @@ _WORST: Final = rows(
         Query(q.by_placement(m.PLACEMENT_MATURE_1H)),
         Query(q.by_placement(m.PLACEMENT_REACH)),
         Query(q.by_placement(m.PLACEMENT_CONVERSIONS)),
-        Query(q.of_campaign(f"({q.cost_per_conversion()})")),
+        Query(q.by_placement(m.PLACEMENT_CPA)),
         Query(q.by_placement(m.PLACEMENT_CONVERSION_VALUE)),
     ],
     [
@@ -58,7 +59,6 @@ _WORST: Final = rows(
         Column("Conversions", "Value #J", "short"),
         Column("Cost per conversion", "Value #K", "short", decimals=2),
         Column("Value", "Value #L", "short", decimals=2),
-        Column("Currency", "currency"),
     ],
     join="placement",
     sort="Delivery",

@@ -65,7 +65,7 @@ GAUGES: Final[Mapping[Definition, str]] = {
     metrics.PLACEMENT_EXPECTED: "delivery.expected",
     metrics.PLACEMENT_INDICATOR: "delivery.indicator",
     metrics.PLACEMENT_PROJECTED: "delivery.projected",
-    metrics.PLACEMENT_CPM: "delivery.cpm",
+    metrics.PLACEMENT_CPA: "flight.cost_per_acquisition",
 }
 STATE: Final = "delivery.state"
 MILLIONTHS: Final = frozenset({"flight.conversion_value"})
@@ -73,7 +73,7 @@ MILLIONTHS: Final = frozenset({"flight.conversion_value"})
 LABELS: Final = dict(
     zip(
         metrics.PLACEMENT_INFO.labels[1:],
-        ("campaign_id", "platform", "station", "podcast", "program", "delivery.currency"),
+        ("campaign_id", "platform", "station", "podcast", "program"),
         strict=True,
     )
 )

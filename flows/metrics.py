@@ -154,7 +154,7 @@ PLACEMENT_CONVERSIONS = _d(
 PLACEMENT_CONVERSION_VALUE = _d(
     "placement_conversion_value",
     "gauge",
-    "Value of the conversions of the flight credited to it, in its currency; a refund makes it fall.",
+    "Value of the conversions of the flight credited to it, in its plan's currency; a refund makes it fall.",
     "placement",
 )
 PLACEMENT_BLOCKED = _d(
@@ -217,8 +217,11 @@ PLACEMENT_PROJECTED = _d(
     "Impressions at the end of the flight at the last hour's rate.",
     "placement",
 )
-PLACEMENT_CPM = _d(
-    "placement_delivery_cpm", "gauge", "Price of a thousand impressions, in its currency.", "placement"
+PLACEMENT_CPA = _d(
+    "placement_cost_per_acquisition",
+    "gauge",
+    "Price of the flight's impressions by its conversions, in the plan's currency; absent while none.",
+    "placement",
 )
 PLACEMENT_STATE = _d(
     "placement_delivery_state",
@@ -237,7 +240,6 @@ PLACEMENT_INFO = _d(
     "station",
     "podcast",
     "program",
-    "currency",
 )
 
 PLACEMENT: Final = (
@@ -267,7 +269,7 @@ PLACEMENT: Final = (
     PLACEMENT_EXPECTED,
     PLACEMENT_INDICATOR,
     PLACEMENT_PROJECTED,
-    PLACEMENT_CPM,
+    PLACEMENT_CPA,
     PLACEMENT_STATE,
     PLACEMENT_INFO,
 )

@@ -59,8 +59,7 @@ PLANNED = {
     "delivery.projected": "26000",
     "delivery.state": "under",
     "delivery.target_completion_rate": "0.75",
-    "delivery.cpm": "12.5",
-    "delivery.currency": "GBP",
+    "flight.cost_per_acquisition": "12.5",
 }
 
 
