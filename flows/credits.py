@@ -208,7 +208,9 @@ class CreditBook:
         """
         if state[0] != FORMAT:
             raise StateError(
-                f"the recovery store holds credits of format {state[0]}, this version reads {FORMAT}"
+                f"the recovery store holds credits of format {state[0]}, this version reads {FORMAT}: "
+                "run the version that wrote it, or recompute from the log with --recompute and an empty "
+                "recovery directory"
             )
         _, currencies, self.accepted, self.attributed, self.unattributed = state
         self.currencies = dict(currencies)

@@ -114,7 +114,9 @@ class Ledger:
         """
         if state[0] != FORMAT:
             raise StateError(
-                f"the recovery store holds a ledger of format {state[0]}, this version reads {FORMAT}"
+                f"the recovery store holds a ledger of format {state[0]}, this version reads {FORMAT}: "
+                "run the version that wrote it, or recompute from the log with --recompute and an empty "
+                "recovery directory"
             )
         self.counts = {name: dict(counts) for name, counts in state[1].items()}
         self.marks = dict(state[2])
