@@ -275,12 +275,12 @@ class CreditCells:
     days: dict[tuple[int, int], I64] = field(default_factory=dict)
     flight: dict[int, I64] = field(default_factory=dict)
 
-    def add(self, row: int, minute: int, day: int, column: int, amount: int) -> None:
-        """Add to one column of a row's minute, day and flight."""
-        of_minute = self.minutes.setdefault(row, {}).setdefault(minute, _none())
-        of_day, of_flight = self.days.setdefault((row, day), _none()), self.flight.setdefault(row, _none())
-        for counts in (of_minute, of_day, of_flight):
-            counts[column] += amount
+    def add(self, row: int, minute: int, day: int, counts: I64) -> None:
+        """Add to a row's minute, day and flight."""
+        of_row = self.minutes.setdefault(row, {})
+        of_row[minute] = of_row.get(minute, 0) + counts
+        self.days[row, day] = self.days.get((row, day), 0) + counts
+        self.flight[row] = self.flight.get(row, 0) + counts
 
     def windows(self, row: int, minute: int, day: int) -> list[I64 | None]:
         """A row's counts over 5m, 1h, 1d and its flight; None where it has none."""
@@ -326,10 +326,6 @@ class CreditCells:
             {key: np.array(counts, np.int64) for key, counts in days.items()},
             {row: np.array(counts, np.int64) for row, counts in flight.items()},
         )
-
-
-def _none() -> I64:
-    return np.zeros(len(COLUMNS), np.int64)
 
 
 def quantile_s(counts: I64, share: float) -> int | None:

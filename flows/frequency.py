@@ -107,6 +107,11 @@ class Frequency:
         _refill(who, packed, day, self._who, self._packed, self._day)
         self.used = len(who)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the counters."""
+        return self._who.nbytes + self._packed.nbytes + self._day.nbytes
+
     def _held(self) -> tuple[U64, U32, U16]:
         some = self._who != 0
         return self._who[some], self._packed[some], self._day[some]

@@ -17,7 +17,7 @@ import numpy as np
 from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
-from flows.credits import CreditBatch, CreditCells
+from flows.credits import COLUMNS, CreditBatch, CreditCells
 from flows.frequency import new_frequency
 from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
 from flows.reach import Distinct, Rolling
@@ -236,16 +236,15 @@ class RowShard:
         if not len(batch.at):
             return
         rows = np.fromiter(map(self._number, batch.rows), np.uint32, len(batch.rows))
-        at = rows[batch.at]
         self.dirty[rows] = True
-        places = np.unique(np.stack([at, batch.minutes]), axis=1)
-        nothing = np.zeros((places.shape[1], MINUTE_COUNTS), np.int64)
-        self._add_cells(np.ascontiguousarray(places[0]), np.ascontiguousarray(places[1]), nothing)
-        entries = zip(
-            at.tolist(), batch.minutes.tolist(), batch.columns.tolist(), batch.amounts.tolist(), strict=True
-        )
-        for row, minute, column, amount in entries:
-            self.credits.add(row, minute, self.day_of(minute), column, amount)
+        keys = (rows[batch.at].astype(np.int64) << 32) | batch.minutes
+        places, inverse = np.unique(keys, return_inverse=True)
+        counts = np.zeros((len(places), len(COLUMNS)), np.int64)
+        np.add.at(counts, (inverse, batch.columns), batch.amounts)
+        at, minutes = (places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32)
+        self._add_cells(at, minutes, np.zeros((len(places), MINUTE_COUNTS), np.int64))
+        for row, minute, of_place in zip(at.tolist(), minutes.tolist(), counts, strict=True):
+            self.credits.add(row, minute, self.day_of(minute), of_place)
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
         while (self.used + len(rows)) * 4 > len(self.keys) * 3:

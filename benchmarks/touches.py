@@ -1,0 +1,233 @@
+"""What conversions cost: throughput with and without them, and the state of millions of listeners.
+
+`python -m benchmarks.touches [--listeners 1000000 10000000] [--events 500000]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import Meter
+from connectors.embedded import EmbeddedValkey
+from flows.attribution import ListenerShard, Rules
+from flows.batches import Combo
+from flows.clock import Cut
+from flows.replay import replay
+from flows.settings import load
+from flows.shards import TouchBatch
+from flows.simulate import write_log
+from flows.touches import IMPRESSION
+
+KEY: Final = b"sixteen secret b"
+SHARDS: Final = 16
+TOUCHES_A_LISTENER: Final = 3
+DAYS: Final = 14
+CUTS: Final = 300
+CONVERSION_EVERY: Final = 1000
+RUNS: Final = 3
+BYTES_A_TOUCH: Final = 40.0
+LEAST_SHARE: Final = 0.8
+_T0_MS: Final = 1_764_000_000_000
+
+
+class Held(NamedTuple):
+    """State of so many listeners.
+
+    `touch_bytes` and `counter_bytes` are of one, in arrays; `grown_mib` all memory of the process for them;
+    then how long the engine waits for a first snapshot, for that of an epoch, and for a restart; and how large
+    a snapshot is, and the files that it lists.
+    """
+
+    listeners: int
+    touches: int
+    touch_bytes: float
+    counter_bytes: float
+    grown_mib: float
+    first_s: float
+    epoch_s: float
+    restart_s: float
+    stored_mib: float
+    files_mib: float
+
+
+def held(listeners: int, directory: Path) -> Held:
+    """Listener shards with three listens a listener over 14 days, fed as a flow would."""
+    before = _resident_mib()
+    shards = [_shard(index, directory) for index in range(SHARDS)]
+    rng = np.random.default_rng(1)
+    last = _T0_MS
+    for number in range(CUTS):
+        last = _T0_MS + (number + 1) * DAYS * 86_400_000 // CUTS
+        _feed(shards, rng, Cut(number, last, False, ()), listeners * TOUCHES_A_LISTENER // CUTS, listeners)
+    states, first_s = _timed_snapshot(shards)
+    grown = _resident_mib() - before
+    touches = sum(len(shard.store) for shard in shards)
+    arrays = sum(
+        column.nbytes
+        for shard in shards
+        for segment in shard.store.segments
+        for column in segment.touches.columns
+    )
+    counters = sum(shard.frequency.nbytes for shard in shards)
+    pairs = sum(shard.frequency.used for shard in shards)
+    # An epoch later: ten seconds' worth of more touches.
+    _feed(shards, rng, Cut(CUTS, last + 60_000, False, ()), 20_000, listeners)
+    states, epoch_s = _timed_snapshot(shards)
+    stored = sum(len(msgspec.msgpack.encode(state)) for state in states)
+    del shards
+    began_s = time.perf_counter()
+    for index, state in enumerate(states):
+        _shard(index, directory).restore(state)
+    restart_s = time.perf_counter() - began_s
+    files = sum(path.stat().st_size for path in directory.rglob("*.touches"))
+    return Held(
+        listeners,
+        touches,
+        arrays / touches,
+        counters / max(1, pairs),
+        grown,
+        first_s,
+        epoch_s,
+        restart_s,
+        stored / (1 << 20),
+        files / (1 << 20),
+    )
+
+
+def _shard(index: int, directory: Path) -> ListenerShard:
+    return ListenerShard(index, SHARDS, 600_000, Rules(), directory)
+
+
+def _feed(
+    shards: Sequence[ListenerShard], rng: np.random.Generator, cut: Cut, count: int, listeners: int
+) -> None:
+    who = rng.integers(1, listeners + 1, count).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    ts = cut.watermark_ms - rng.integers(0, 60_000, count)
+    names: list[Combo] = [
+        (f"pl-{i}", f"c-{i % 20}", "acast", f"st-{i % 60}", None, None) for i in range(1000)
+    ]
+    combos = rng.integers(0, len(names), count).astype(np.uint32)
+    plays = rng.integers(0, 1 << 32, count, dtype=np.uint32)
+    for shard in shards:
+        these = who % np.uint64(SHARDS) == shard.index
+        kinds = np.full(int(these.sum()), IMPRESSION, np.uint8)
+        columns = (who[these], ts[these], kinds, combos[these], plays[these])
+        shard.apply(cut, [TouchBatch(0, shard.index, cut, names, *columns, [], np.zeros(0, np.uint64))])
+
+
+def _timed_snapshot(shards: Sequence[ListenerShard]) -> tuple[list[tuple[object, ...]], float]:
+    began_s = time.perf_counter()
+    states = [shard.snapshot() for shard in shards]
+    return states, time.perf_counter() - began_s
+
+
+def _resident_mib() -> float:
+    """Resident memory; on other systems than Linux its peak."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * resource.getpagesize() / (1 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+
+
+def share(events: int, directory: Path) -> tuple[float, float]:
+    """Events per CPU-second with conversions and without, from one log with a conversion every 1,000 pixels
+    (0.6 % of its plays); medians of runs in turns.
+    """
+    plain, log = directory / "plain.ndjson", directory / "log.ndjson"
+    write_log(plain, events)
+    with plain.open() as lines, log.open("w") as out:
+        out.writelines(_with_conversions(lines))
+    rates: dict[str, list[float]] = {"last_touch": [], "off": []}
+    with EmbeddedValkey() as valkey:
+        for run in range(RUNS + 1):  # the first of each is start-up
+            for model, found in rates.items():
+                settings = load(
+                    redis_url=valkey.url,
+                    namespace=f"bench:{model}:{run}",
+                    attribution=model,
+                    metrics_port=0,
+                )
+                with Meter() as meter:
+                    replay([str(log)], settings, KEY, recovery_dir=directory / f"{model}-{run}")
+                if run:
+                    found.append(events / meter.cpu_s)
+    return statistics.median(rates["last_touch"]), statistics.median(rates["off"])
+
+
+def _with_conversions(lines: Iterator[str]) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        yield line
+        if number % CONVERSION_EVERY == 0:
+            pixel = msgspec.json.decode(line)
+            kept = {
+                name: pixel[name] for name in ("ts", "received_at", "listener_id", "campaign_id", "consent")
+            }
+            bought = {"type": "purchase", "order_id": f"o{number}", "value": "19.99", "currency": "GBP"}
+            event = {"event_id": f"c{number}", "event": "conversion", **kept, "conversion": bought}
+            yield msgspec.json.encode(event).decode() + "\n"
+
+
+def show(console: Console, with_them: float, without: float, states: Sequence[Held]) -> bool:
+    """Print the figures; whether all bars are kept."""
+    ratio = with_them / without
+    console.print(
+        f"conversions on {with_them:,.0f} events/CPU-s, off {without:,.0f}: {ratio:.2f} (>= {LEAST_SHARE:g})",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in (
+        "listeners",
+        "touches",
+        "bytes a touch",
+        "bytes a counter",
+        "memory MiB",
+        "first snapshot s",
+        "snapshot s",
+        "restart s",
+        "state MiB",
+        "files MiB",
+    ):
+        table.add_column(name, justify="right")
+    for one in states:
+        table.add_row(
+            f"{one.listeners:,}",
+            f"{one.touches:,}",
+            f"{one.touch_bytes:.1f}",
+            f"{one.counter_bytes:.1f}",
+            f"{one.grown_mib:,.0f}",
+            *(f"{seconds:.2f}" for seconds in (one.first_s, one.epoch_s, one.restart_s)),
+            f"{one.stored_mib:,.0f}",
+            f"{one.files_mib:,.0f}",
+        )
+    console.print(table)
+    return ratio >= LEAST_SHARE and all(one.touch_bytes <= BYTES_A_TOUCH for one in states)
+
+
+def main(listeners: Sequence[int], events: int) -> int:
+    """Measure and print; exit code 1 where a bar is missed."""
+    with tempfile.TemporaryDirectory(prefix="audiopixel-touches-") as name:
+        directory = Path(name)
+        states = [held(count, directory / f"touches-{count}") for count in listeners]
+        with_them, without = share(events, directory)
+        return int(not show(Console(width=160), with_them, without, states))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.touches", description=__doc__)
+    parser.add_argument("--listeners", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--events", type=int, default=500_000)
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.listeners, arguments.events))
