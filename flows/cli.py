@@ -216,20 +216,31 @@ def simulate(
     ledger: Annotated[
         Path | None, typer.Option(help="Write the truth as JSON here.", show_default=False)
     ] = None,
+    plans: Annotated[
+        Path | None,
+        typer.Option(
+            help="With kafka: write plans of a day that fit the traffic here, one placement starved.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make seeded, adversarial traffic, with a ledger of the truth, to a file or in real time to Kafka."""
     from flows.demo import produce
     from flows.outputs import kafka_input
     from flows.settings import load
-    from flows.simulate import Traffic, now_ms, run_log
+    from flows.simulate import Traffic, now_ms, run_log, write_plans
+    from flows.simulate import plans as plans_of
 
     if output == "kafka":
         settings = load()
         traffic = Traffic(
             seed, placements, rate, start_ms=now_ms(), partitions=len(kafka_input(settings).partitions())
         )
+        if plans is not None:
+            write_plans(plans, plans_of(traffic))
         stopping = threading.Event()
-        signal.signal(signal.SIGINT, lambda *_: stopping.set())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopping.set())
         produce(settings, traffic, seconds, stopping)
         truth = traffic.ledger
     else:

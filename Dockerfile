@@ -1,0 +1,29 @@
+# Built whole in one stage, copied into another that has neither compiler nor pip's cache.
+FROM python:3.12.12-slim-bookworm AS build
+RUN python -m venv /opt/audiopixel
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY flows flows
+COPY connectors connectors
+COPY dashboards dashboards
+COPY benchmarks benchmarks
+RUN /opt/audiopixel/bin/pip install --no-cache-dir --disable-pip-version-check .
+
+FROM python:3.12.12-slim-bookworm
+RUN useradd --system --uid 10001 --home-dir /var/lib/audiopixel --create-home audiopixel \
+ && install -d -o audiopixel -g audiopixel /var/lib/audiopixel/plans /var/lib/audiopixel/recovery /var/lib/audiopixel/kernels \
+ # A volume mounted here begins with this: no placement is planned.
+ && echo "placement_id,booked,start,end" > /var/lib/audiopixel/plans/plans.csv \
+ && chown audiopixel:audiopixel /var/lib/audiopixel/plans/plans.csv
+COPY --from=build /opt/audiopixel /opt/audiopixel
+# The kernels' compiled code goes where a user who may not write to the package can.
+ENV PATH=/opt/audiopixel/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/var/lib/audiopixel/kernels \
+    AUDIOPIXEL_PLANS=/var/lib/audiopixel/plans/plans.csv \
+    AUDIOPIXEL_RECOVERY_DIR=/var/lib/audiopixel/recovery \
+    AUDIOPIXEL_METRICS_HOST=0.0.0.0
+USER audiopixel
+WORKDIR /var/lib/audiopixel
+ENTRYPOINT ["audiopixel"]
+CMD ["run"]

@@ -1,0 +1,139 @@
+"""docker-compose.yml, the Dockerfile and what is provisioned: valid, pinned, healthy, on loopback."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_support import promtool
+from typer.testing import CliRunner
+
+from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
+from flows.cli import app
+from flows.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = [name for name, service in SERVICES.items() if "build" in service]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+ONCE = {"topics"}
+"""Services that end when they are done: they have no health."""
+
+
+@pytest.mark.debian
+def test_docker_compose_takes_it() -> None:
+    path = shutil.which("docker-compose")
+    if path is None:
+        pytest.skip("needs docker-compose: apt-get install --no-install-recommends docker-compose")
+    done = subprocess.run(
+        [path, "--project-directory", str(ROOT), "--profile", "load", "config"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(yaml.safe_load(done.stdout)["services"]) == set(SERVICES)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_an_image_is_pinned_to_a_patch(name: str) -> None:
+    assert re.search(r":v?\d+\.\d+\.\d+(-alpine)?$", SERVICES[name]["image"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_on_loopback(name: str) -> None:
+    for port in SERVICES[name].get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
+
+
+@pytest.mark.parametrize("name", SERVICES.keys() - ONCE - {"load"})
+def test_a_service_says_whether_it_is_healthy_and_comes_back(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_services_wait_for_what_they_need_until_it_is_healthy() -> None:
+    needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+    for service in needs.values():
+        for name, need in service.items():
+            wanted = "service_completed_successfully" if name in ONCE else "service_healthy"
+            assert need == {"condition": wanted}
+    assert {"topics", "kafka", "valkey"} <= set(needs["flow"])
+    assert "prometheus" in needs["grafana"]
+    assert SERVICES["load"]["profiles"] == ["load"]
+
+
+def test_what_is_mounted_is_there() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            source, *_ = volume.split(":")
+            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], (
+                volume
+            )
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_command_of_ours_is_one(name: str) -> None:
+    command = [str(part) for part in SERVICES[name]["command"]]
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0, done.output
+
+
+def test_settings_are_known_and_topics_are_those_of_the_settings() -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    used = {name for service in OURS for name in SERVICES[service]["environment"]}
+    used |= set(re.findall(r"\b(AUDIOPIXEL_\w+)=", DOCKERFILE))
+    assert used <= known
+    made = set(re.findall(r"^make ([\w-]+)", SERVICES["topics"]["command"][0], re.MULTILINE))
+    assert made == {
+        field.default
+        for name, field in Settings.model_fields.items()
+        if re.fullmatch(r"kafka_(\w+_)?topic", name)
+    }
+
+
+def test_the_image_is_slim_staged_and_not_of_root() -> None:
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert len(bases) == 2
+    assert all(re.fullmatch(r"python:3\.1[12]\.\d+-slim-\w+", base) for base in bases)
+    last = DOCKERFILE.rsplit("FROM", 1)[1]
+    assert re.search(r"^USER audiopixel$", last, re.MULTILINE)
+    assert "pip install" not in last
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    kept = (ROOT / ".dockerignore").read_text().splitlines()
+    for source in " ".join(copied).split():
+        assert (ROOT / source).exists()
+        assert f"!{source}" in kept
+
+
+@pytest.mark.debian
+def test_prometheus_takes_its_configuration_and_scrapes_the_jobs_of_the_rules() -> None:
+    path = ROOT / "dashboards" / "provisioning" / "prometheus.yml"
+    done = promtool("check", "config", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = {job["job_name"]: job for job in yaml.safe_load(path.read_text())["scrape_configs"]}
+    assert set(jobs) == {FLOW_JOB, PLACEMENTS_JOB, EXPORTER_JOB}
+    for job in jobs.values():
+        ((target,),) = (config["targets"] for config in job["static_configs"])
+        service, port = target.split(":")
+        assert any(mapped.endswith(f":{port}") for mapped in SERVICES[service]["ports"])
+
+
+def test_grafana_is_given_the_data_source_and_the_generated_dashboards() -> None:
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    place = ROOT / "dashboards" / "provisioning"
+    sources = yaml.safe_load((place / "datasources.yml").read_text())["datasources"]
+    assert [source["type"] for source in sources if source.get("isDefault")] == ["prometheus"]
+    (provider,) = yaml.safe_load((place / "dashboards.yml").read_text())["providers"]
+    assert provider["options"]["path"] == mounts["./dashboards/generated"]
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (ROOT / "dashboards" / "generated" / Path(home).name).exists()
