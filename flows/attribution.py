@@ -134,7 +134,7 @@ class ListenerShard:
         return Decided(self.index, cut, decisions, len(conversions), len(self.pending), frequency)
 
     def _take(self, batches: Sequence[TouchBatch]) -> list[tuple[str, int, int, int]]:
-        """Store and count the touches of a cut at once, since each call costs as much as a hundred touches."""
+        """Store and count a cut's touches at once, since each call costs as much as a hundred touches."""
         some = [batch for batch in batches if len(batch.who)]
         if not some:
             return []
