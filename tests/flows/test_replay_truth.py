@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 from connectors.redis import Client
+from flows import touches
 from flows.cli import app
 from flows.differences import differences, minute_differences
 from flows.errors import SettingsError
+from flows.forget import deny
 from flows.reconcile import recompute
 from flows.replay import replay
 from flows.settings import Settings
@@ -223,8 +225,9 @@ def test_another_log_needs_a_new_generation(
 
 
 def test_no_identity_leaves_the_decode_step(
-    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(touches, "SPILL", 10)  # so that touches are in files too
     canary = "canary-3f9a"
     lines = []
     for number, line in enumerate(lines_of("adversarial")[:8000]):
@@ -241,17 +244,23 @@ def test_no_identity_leaves_the_decode_step(
             lines.append(json.dumps(event).encode())
         except (ValueError, TypeError, AttributeError):
             lines.append(line + canary.encode())
-    settings = settings_of()
+    settings = settings_of(listener_key=LISTENER_KEY.decode())
+    deny(settings, [f"{canary}-L7"])
     recovery = tmp_path / "recovery"
     replay(written(tmp_path, [lines]), settings, LISTENER_KEY, out=tmp_path / "out", recovery_dir=recovery)
-    places = [*recovery.iterdir(), *(tmp_path / "out").iterdir()]
-    assert len(places) > 4
+    places = [path for top in (recovery, tmp_path / "out") for path in top.rglob("*") if path.is_file()]
+    names = {path.name for path in places}
+    assert {"rejected.ndjson", "minutes.ndjson", "credits.ndjson"} <= names
+    assert {".sqlite3", ".touches"} <= {path.suffix for path in places}
+    assert '"way":"listen"' in (tmp_path / "out" / "credits.ndjson").read_text()
     for place in places:
         text = place.read_bytes()
         text = re.sub(
             rb'"ts":"canary[^"]*"', b"", text
         )  # the wrong timestamp itself is kept, as the field that is wrong
         assert canary.encode() not in text, place
+    kinds = {key.split(":")[2] for key in client.scan_iter(f"{settings.namespace}:*")}
+    assert {"placement", "campaign", "sketch", "conversion", "forgotten", "meta", "partition"} <= kinds
     for key in client.scan_iter(f"{settings.namespace}:*"):
         assert canary not in str(client.dump(key) if client.type(key) == "string" else client.type(key)), key
         if client.type(key) == "hash":
@@ -261,7 +270,20 @@ def test_no_identity_leaves_the_decode_step(
 def test_the_command_line_teaches() -> None:
     from typer.testing import CliRunner
 
-    for command in ("", "demo", "run", "replay", "simulate", "reconcile", "exporter", "top", "config"):
+    for command in (
+        "",
+        "demo",
+        "run",
+        "replay",
+        "simulate",
+        "reconcile",
+        "explain",
+        "overlap",
+        "forget",
+        "exporter",
+        "top",
+        "config",
+    ):
         result = CliRunner().invoke(app, [*command.split(), "--help"])
         assert result.exit_code == 0
         assert len(result.output.splitlines()) > 5
