@@ -317,13 +317,21 @@ def exporter(
         str | None, typer.Option(help="Address to listen on; the default is loopback.", show_default=False)
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 9480,
+    cap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Placements with series of their own, the others being one; 20,000 by default.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve /metrics/placements for Prometheus, read from Redis so that a scrape costs the flow nothing."""
-    from flows.exporter import serve
+    from flows.exporter import CAP, serve
     from flows.settings import load
 
     settings = load()
-    serve(settings, host or settings.metrics_host, port)
+    serve(settings, host or settings.metrics_host, port, cap=CAP if cap is None else cap)
 
 
 @_command

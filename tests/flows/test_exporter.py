@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -276,6 +278,20 @@ def get(port: int, path: str) -> int:
         return 0
     finally:
         connection.close()
+
+
+def test_the_command_takes_a_cap(valkey: EmbeddedValkey, snapshot: Snapshot) -> None:
+    port = free_port()
+    code = f"from flows.cli import app; app(['exporter', '--port', '{port}', '--cap', '3'])"
+    environment = {**os.environ, "AUDIOPIXEL_REDIS_URL": valkey.url}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    try:
+        eventually(lambda: get(port, "/healthz") == 200)
+        body = httpx.get(f"http://127.0.0.1:{port}/metrics/placements").content
+    finally:
+        process.kill()
+        process.wait()
+    assert series(body)["audiopixel_exporter_cut_placements"] == {"": len(snapshot.rows["placement"]) - 3}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
