@@ -44,13 +44,6 @@ def test_nothing_is_lost_counted_twice_or_seen_to_fall_whatever_dies() -> None:
     assert number("backward steps seen", said) == number("differences", said) == 0
 
 
-def test_plays_that_the_recovery_store_has_lost_are_found_out() -> None:
-    code, said = chaos(seed=2, bug="forgotten")
-
-    assert code == 1, said
-    assert number("differences", said) > 0
-
-
 # The monitor by itself
 
 ROW = {
