@@ -215,23 +215,21 @@ class ListenerShard:
         placement.
 
         Of the listener's newest listens and clicks up to the conversion alone, even if the store still has
-        more: what it
-        has dropped by now depends on when it last merged.
+        more: what it has dropped by now depends on when it last merged.
         """
         kinds, ts = touches.ts & GONE, touches.ts >> KIND_BITS
         age = conversion.ts_ms - ts
         window = np.where(kinds == CLICK, self.rules.click_ms, self.rules.listen_ms)
-        chosen = np.nonzero((age >= 0) & (age <= window) & (kinds != GONE))[0]
+        chosen = (age >= 0) & (age <= window) & (kinds != GONE)
+        clicks = chosen & (kinds == CLICK)
         campaign = conversion.pixel.combo[1]
-        newest = chosen[np.argsort(ts[chosen], kind="stable")]
-        clicks = kinds[newest] == CLICK
         found = []
-        for at in (*newest[~clicks][-self.listens :].tolist(), *newest[clicks][-self.clicks :].tolist()):
-            combo = self.names[touches.combo[at]]
-            if campaign is None or combo[1] == campaign:
-                found.append((int(ts[at]), bool(kinds[at] == CLICK), combo))
-        # By more than time and placement, so that it is the same whatever order they came in.
-        return sorted(found, key=lambda one: (one[0], _bytes(one[2][:1]), one[1], _bytes(one[2][1:])))
+        for click, some, most in ((True, clicks, self.clicks), (False, chosen & ~clicks, self.listens)):
+            times = np.sort(ts[some])
+            newest = np.nonzero(some & (ts >= times[-most]))[0] if len(times) > most else np.nonzero(some)[0]
+            told = [(int(ts[at]), click, self.names[touches.combo[at]]) for at in newest.tolist()]
+            found += sorted(told, key=_rank)[-most:]
+        return sorted((one for one in found if campaign in (None, one[2][1])), key=_rank)
 
     def forget(self, who: U64) -> int:
         """Remove all touches of these listeners, and let their waiting conversions know of none; returns how
@@ -276,8 +274,10 @@ class ListenerShard:
         self.frequency.restore(frequency)
 
 
-def _bytes(names: Sequence[str | None]) -> list[bytes]:
-    return [(name or "").encode() for name in names]
+def _rank(touch: tuple[int, bool, Combo]) -> tuple[int, bytes, bool, list[bytes]]:
+    """By more than time and placement, so that the order is the same whatever order they came in."""
+    ts, click, (placement, *names) = touch
+    return ts, (placement or "").encode(), click, [(name or "").encode() for name in names]
 
 
 def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]], at_ms: int) -> list[int]:

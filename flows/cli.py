@@ -294,6 +294,8 @@ def reconcile(
             click_window=settings.click_window,
             listen_window=settings.listen_window,
             half_life=settings.half_life,
+            touch_listens=settings.touch_listens,
+            touch_clicks=settings.touch_clicks,
             plans={name: plan.currency for name, plan in book.items()},
             utm_placements=settings.utm_placements,
         )

@@ -87,6 +87,8 @@ def recompute(
     click_window: timedelta = timedelta(days=30),
     listen_window: timedelta = timedelta(days=14),
     half_life: timedelta = timedelta(days=7),
+    touch_listens: int = 64,
+    touch_clicks: int = 16,
     plans: Mapping[str, str | None] | None = None,
     utm_placements: Mapping[str, str] | None = None,
     threads: int | None = None,
@@ -99,6 +101,7 @@ def recompute(
             judged from each partition's log alone. Orphans are told by that watermark in both cases.
         consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
         podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
+        touch_listens, touch_clicks: how many of a listener's newest up to a conversion may be credited.
         plans: planned placements to the currency of the plan.
         utm_placements: `utm_content` to a placement, beside the plans' own ids.
         threads: of the database; None: one a core.
@@ -121,6 +124,8 @@ def recompute(
             "click_window": _ms(click_window),
             "listen_window": _ms(listen_window),
             "half_life": _ms(half_life),
+            "touch_listens": touch_listens,
+            "touch_clicks": touch_clicks,
         }
         for name, value in variables.items():
             db.execute(f"SET VARIABLE {name} = ?", [value])

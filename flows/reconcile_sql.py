@@ -133,21 +133,28 @@ FROM keyed WHERE event = 'click' OR n IN (FROM listens);
 CREATE TABLE conversions AS SELECT * FROM counted WHERE ok AND event = 'conversion';
 
 CREATE TABLE eligible AS
-SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, touch.names,
-    c.t - touch.t AS age,
+WITH candidates AS (
+    SELECT c.n AS conversion_n, c.campaign AS wanted, touch.n AS touch_n, touch.t, touch.placement,
+        touch.campaign, touch.is_click, touch.names, c.t - touch.t AS age,
+        row_number() OVER (PARTITION BY c.n, touch.is_click
+            ORDER BY touch.t DESC, touch.placement DESC, touch.names DESC) AS newest
+    FROM conversions AS c
+    JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
+        AND c.t - touch.t <= if(touch.is_click, getvariable('click_window'), getvariable('listen_window'))
+    WHERE c.consent AND c.placement IS NULL
+)
+SELECT conversion_n, touch_n, t, placement, is_click, names, age,
     CASE getvariable('model')
-        WHEN 'last_touch' THEN (row_number() OVER (PARTITION BY c.n
-            ORDER BY touch.is_click DESC, touch.t DESC, touch.placement DESC, names DESC) = 1)::DOUBLE
-        WHEN 'first_touch' THEN (row_number() OVER (PARTITION BY c.n
-            ORDER BY touch.t, touch.placement DESC, touch.is_click DESC, names DESC) = 1)::DOUBLE
+        WHEN 'last_touch' THEN (row_number() OVER (PARTITION BY conversion_n
+            ORDER BY is_click DESC, t DESC, placement DESC, names DESC) = 1)::DOUBLE
+        WHEN 'first_touch' THEN (row_number() OVER (PARTITION BY conversion_n
+            ORDER BY t, placement DESC, is_click DESC, names DESC) = 1)::DOUBLE
         WHEN 'linear' THEN 1.0
         WHEN 'time_decay' THEN pow(0.5, age / getvariable('half_life')::DOUBLE)
     END AS weight
-FROM conversions AS c
-JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
-    AND (c.campaign IS NULL OR c.campaign = touch.campaign)
-    AND c.t - touch.t <= if(touch.is_click, getvariable('click_window'), getvariable('listen_window'))
-WHERE c.consent AND c.placement IS NULL;
+FROM candidates
+WHERE newest <= if(is_click, getvariable('touch_clicks'), getvariable('touch_listens'))
+    AND (wanted IS NULL OR wanted = campaign);
 """
 
 # Shares by largest remainder, of the millionths and of the value alike: the parts sum to the whole.

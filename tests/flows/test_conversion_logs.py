@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +20,7 @@ from flows.differences import differences, minute_differences
 from flows.reconcile import recompute
 from flows.replay import replay
 from flows.settings import Settings
+from flows.steps import Stop
 
 KEY = b"a key of sixteen bytes or more"
 DAY = 86_400_000
@@ -163,7 +166,7 @@ def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
 
 @pytest.mark.parametrize("steps", [1, 50])
 def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_however_the_log_is_cut(
-    steps: int, tmp_path: Path, settings_of: Callable[..., Settings]
+    steps: int, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     lines = log(6, plays=2000, buyers=60)
     flows = []
@@ -176,8 +179,45 @@ def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_howeve
             flush_interval=timedelta(milliseconds=1000 // steps),
         )
         out = tmp_path / f"out-{number}"
-        replay(files_of(lines, number, 1, tmp_path), settings, KEY, out=out, recompute=number > 0)
+        files = files_of(lines, number, 1, tmp_path)
+        replay(files, settings, KEY, out=out, recompute=number > 0)
+        truth = recompute([Path(name) for name in files], model="linear", touch_listens=7, touch_clicks=2)
+        assert differences(truth, client, settings.namespace) == []
         decided = [json.loads(line) for line in (out / "credits.ndjson").read_text().splitlines()]
         flows.append(sorted((one["conversion"], one["credits"]) for one in decided))
     assert flows[0] == flows[1]
     assert max(len(credits) for _, credits in flows[0]) == 9
+
+
+def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.touches.SPILL", 20)
+    settings = settings_of(
+        attribution="linear",
+        flush_interval=timedelta(milliseconds=10),
+        epoch_interval=timedelta(milliseconds=50),
+        batch_messages=5,
+    )
+    lines = log(9, plays=4000, buyers=500)
+    files = files_of(lines, 1, 2, tmp_path)
+    recovery, stop = tmp_path / "recovery", Stop(10)
+
+    def written() -> set[str]:
+        return {path.name for path in recovery.rglob("*.touches")}
+
+    def watch() -> None:
+        while not written() or int(client.hget(f"{settings.namespace}:meta", "unattributed") or 0) < 20:
+            time.sleep(0.002)
+        stop.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    replay(files, settings, KEY, recovery_dir=recovery, stop=stop)
+    watcher.join(30)
+    truth = recompute([Path(name) for name in files], model="linear")
+    half = int(client.hget(f"{settings.namespace}:meta", "conversions_accepted") or 0)
+    assert 20 < half < truth.totals["conversions"] - 20, "it was stopped on the way"
+    assert written()
+    replay(files, settings, KEY, recovery_dir=recovery)
+    assert differences(truth, client, settings.namespace) == []
