@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from typer.testing import CliRunner
 
 from connectors.redis import Client
 from flows.attribution import Model
+from flows.cli import app
 from flows.differences import differences, minute_differences
+from flows.metrics import instruments
 from flows.reconcile import recompute
 from flows.replay import replay
 from flows.settings import Settings
@@ -221,3 +224,49 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
     assert written()
     replay(files, settings, KEY, recovery_dir=recovery)
     assert differences(truth, client, settings.namespace) == []
+
+
+def test_explain_tells_the_touches_the_rule_and_the_credit_and_no_listener(
+    tmp_path: Path, settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(attribution="linear")
+    bought = {"type": "purchase", "order_id": "o-7", "value": "19.99", "currency": "GBP"}
+    lines: list[Line] = [
+        {"event": "click", "ts": T0, "placement_id": "spot [1]", "campaign_id": "red"},
+        {"event": "impression", "ts": T0 + DAY, "placement_id": "b", "campaign_id": "red"},
+        {"event": "conversion", "ts": T0 + 2 * DAY, "conversion": bought},
+    ]
+    known = [
+        {"event_id": f"e{n}", "listener_id": "L-secret", "consent": True} | line
+        for n, line in enumerate(lines)
+    ]
+    replay(files_of(known, 0, 1, tmp_path), settings, KEY)
+    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(app, ["explain", "o-7"])
+    assert shown.exit_code == 0
+    assert "2 eligible" in shown.output
+    assert "19.99 GBP" in shown.output
+    for placement, way in (("spot [1]", "click"), ("b", "listen")):
+        (line,) = (line for line in shown.output.splitlines() if line.startswith(placement))
+        assert way in line
+        assert "0.5" in line
+    assert "secret" not in shown.output
+    missing = CliRunner().invoke(app, ["explain", "o-8"])
+    assert missing.exit_code == 1
+    assert len(missing.output.strip().splitlines()) == 1
+    assert "no decision on 'o-8'" in missing.output
+
+
+def test_touches_given_up_by_the_cap_are_a_metric(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    flow = settings_of(
+        touch_listens=2, touch_clicks=1, flush_interval=timedelta(milliseconds=10), batch_messages=20
+    )
+    replay(files_of(log(3), 0, 1, tmp_path), flow, KEY)
+    dropped = instruments().dropped_touches.collect()[0].samples
+    kept = instruments().state_touches.collect()[0].samples
+    assert sum(sample.value for sample in dropped) > 100
+    assert 0 < sum(sample.value for sample in kept) < 400
