@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Final, Literal, Protocol, cast
 
 from prometheus_client import start_http_server
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from connectors.files import NdjsonWriter
 from connectors.kafka import KafkaInput, KafkaWriter
 from connectors.redis import connect
+from connectors.stream import ConnectError
 from flows.errors import SettingsError
 from flows.metrics import instruments
 from flows.settings import Settings
@@ -54,13 +56,26 @@ def kafka_input(settings: Settings) -> KafkaInput:
     )
 
 
+PATIENCE: Final = timedelta(seconds=30)
+"""How long an output waits for the brokers before the flow gives up and ends."""
+
+
 class TopicLines:
     """A Kafka topic as an output; it has no position, being keyed so that repeats collapse."""
 
     position = 0
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        self._writer = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))
+        # The engine opens an output when the first message is due, which may be while the brokers are away.
+        deadline_s = time.monotonic() + PATIENCE.total_seconds()
+        while True:
+            try:
+                self._writer = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))
+                return
+            except ConnectError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.5)
 
     def write(self, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Queue the messages."""
@@ -68,7 +83,7 @@ class TopicLines:
 
     def flush(self) -> None:
         """Wait until all are delivered."""
-        self._writer.flush(timedelta(seconds=30))
+        self._writer.flush(PATIENCE)
 
     def close(self) -> None:
         """Flush for the last time."""
