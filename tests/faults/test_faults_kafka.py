@@ -1,0 +1,160 @@
+"""Apache Kafka away, trimmed, grown and looked at by its own tools."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
+from faults_support import World, eventually
+from kafka_server import ApacheKafka
+
+pytestmark = pytest.mark.apache
+
+
+@pytest.fixture
+def admin(kafka: ApacheKafka) -> AdminClient:
+    """Held by the test: what a client was asked is never answered when it is gone."""
+    return AdminClient({"bootstrap.servers": kafka.brokers})
+
+
+def group_offsets(admin: AdminClient, world: World) -> dict[int, int]:
+    """What lag tools see: partition to committed offset."""
+    asked = ConsumerGroupTopicPartitions(f"{world.topic}-group")
+    (answer,) = admin.list_consumer_group_offsets([asked]).values()
+    return {
+        one.partition: one.offset for one in answer.result(10).topic_partitions if one.topic == world.topic
+    }
+
+
+@contextmanager
+def away(kafka: ApacheKafka) -> Iterator[None]:
+    """Killed, and back on the same disk."""
+    kafka.kill()
+    try:
+        yield
+    finally:
+        kafka.start()
+
+
+def test_a_broker_that_is_killed_and_comes_back_costs_nothing(kafka_world: World, kafka: ApacheKafka) -> None:
+    world = kafka_world
+    flow = world.start(MINUTES_INTERVAL="PT1S")
+    world.send(500)
+    world.shown(flow)
+    time.sleep(2)  # every output is open
+
+    with away(kafka):
+        eventually(lambda: flow.metric("kafka_errors_total") > 0, otherwise=flow.said)
+    world.send(500)
+
+    world.shown(flow, seconds=60)
+    assert world.row()["flight.impressions"] == "1000"
+    assert flow.stop() < 10
+
+
+def test_outputs_that_are_first_needed_while_the_brokers_are_away_wait_for_them(
+    kafka_world: World, kafka: ApacheKafka
+) -> None:
+    world = kafka_world
+    flow = world.start(MINUTES_INTERVAL="PT3S")
+    world.send(500)
+    world.shown(flow)
+
+    with away(kafka):
+        time.sleep(8)  # longer than one attempt
+        assert flow.process.poll() is None, flow.said()
+    world.send(500)
+
+    world.shown(flow, seconds=60)
+    assert world.row()["flight.impressions"] == "1000"
+    assert flow.stop() < 10
+
+
+def test_without_kafka_at_the_start_one_line_says_so(kafka_world: World) -> None:
+    flow = kafka_world.start(ready=False, KAFKA_BROKERS="127.0.0.1:1")
+
+    assert flow.ended() == 1
+    assert "Kafka at 127.0.0.1:1" in flow.last()
+
+
+def trimmed(admin: AdminClient, world: World) -> None:
+    """A flow has read 100 of each partition and stopped; of 200 more, 150 are deleted."""
+    flow = world.start()
+    world.send(200)
+    world.shown(flow)
+    flow.stop()
+    world.send(400)
+    low = [TopicPartition(world.topic, partition, 250) for partition in range(2)]
+    for done in admin.delete_records(low).values():
+        done.result(10)
+
+
+def test_a_saved_position_that_was_deleted_stops_the_flow(kafka_world: World, admin: AdminClient) -> None:
+    trimmed(admin, kafka_world)
+
+    flow = kafka_world.start(ready=False)
+
+    assert flow.ended() == 1
+    assert "offset 100 is not in the log, which has 250 to 300" in flow.last()
+    assert "150 messages were deleted before they were read" in flow.last()
+    assert kafka_world.row()["flight.impressions"] == "200"
+
+
+@pytest.mark.parametrize(("told", "skipped", "shown"), [("earliest", 300, 300), ("latest", 400, 200)])
+def test_told_to_skip_it_goes_on_and_counts_the_gap(
+    kafka_world: World, admin: AdminClient, told: str, skipped: int, shown: int
+) -> None:
+    trimmed(admin, kafka_world)
+
+    flow = kafka_world.start(KAFKA_ON_LOST=told)
+
+    eventually(lambda: flow.metric("skipped_messages_total") == skipped, otherwise=flow.said)
+    eventually(lambda: world_impressions(kafka_world) == shown, otherwise=flow.said)
+    kafka_world.send(10)
+    eventually(lambda: world_impressions(kafka_world) == shown + 10, otherwise=flow.said)
+    flow.stop()
+
+
+def world_impressions(world: World) -> int:
+    return int(world.row().get("flight.impressions", 0))
+
+
+def test_lag_tools_see_the_flow_and_never_ahead_of_what_is_saved(
+    kafka_world: World, admin: AdminClient
+) -> None:
+    world = kafka_world
+    flow = world.start()
+    world.send(200)
+    world.shown(flow)
+
+    eventually(lambda: group_offsets(admin, world) == {0: 100, 1: 100}, otherwise=flow.said)
+    world.send(100)
+    assert max(group_offsets(admin, world).values()) <= 150
+    flow.kill()
+    assert max(group_offsets(admin, world).values()) <= 150
+    again = world.start()
+    world.shown(again)
+    eventually(lambda: group_offsets(admin, world) == {0: 150, 1: 150}, otherwise=again.said)
+    again.stop()
+
+
+def test_partitions_that_were_added_are_read_after_a_restart(kafka_world: World, admin: AdminClient) -> None:
+    world = kafka_world
+    flow = world.start()
+    world.send(100)
+    world.shown(flow)
+    admin.create_partitions([NewPartitions(world.topic, 4)])[world.topic].result(10)
+    eventually(lambda: len(admin.list_topics(world.topic).topics[world.topic].partitions) == 4)
+    world.send(40, partition=3)
+    flow.stop()
+
+    again = world.start()
+
+    world.shown(again)
+    assert world.row()["flight.impressions"] == "140"
+    again.stop()

@@ -1,0 +1,216 @@
+"""Stopping, dying, going on: the recovery store is one execution's, and is read whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults_support import World, eventually
+
+
+def children(parent: int) -> set[int]:
+    """Process ids, without those that have ended."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            state, of = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        if of == str(parent) and state != "Z":
+            found.add(int(entry.name))
+    return found
+
+
+def doctor(world: World, step: str, change: Callable[[Any], Any]) -> None:
+    """Change the saved state of every key of a step, from another process than the flow's."""
+    changed = 0
+    for file in (world.directory / "recovery").glob("*.sqlite3"):
+        with sqlite3.connect(file) as store:
+            query = "SELECT rowid, ser_change FROM snaps WHERE step_id = ? AND ser_change IS NOT NULL"
+            for row, state in store.execute(query, [f"audiopixel.{step}"]).fetchall():
+                doctored = pickle.dumps(change(pickle.loads(state)))
+                store.execute("UPDATE snaps SET ser_change = ? WHERE rowid = ?", [doctored, row])
+                changed += 1
+    assert changed, f"no state of {step}"
+
+
+def saved_positions(world: World) -> int:
+    """The sum of the newest saved positions of all source partitions."""
+    newest: dict[str, tuple[int, int]] = {}
+    for file in (world.directory / "recovery").glob("*.sqlite3"):
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as store:
+            query = "SELECT state_key, snap_epoch, ser_change FROM snaps WHERE step_id = 'audiopixel.intake'"
+            for partition, epoch, state in store.execute(query).fetchall():
+                newest[partition] = max(newest.get(partition, (-1, 0)), (epoch, pickle.loads(state)[1]))
+    return sum(position for _, position in newest.values())
+
+
+def ran(world: World) -> None:
+    """A flow has run and was stopped in order."""
+    flow = world.start()
+    world.send(50)
+    world.shown(flow)
+    flow.stop()
+
+
+def test_sigterm_drains_and_ends_with_0_and_nothing_is_read_again(world: World) -> None:
+    flow = world.start()
+    world.send(1000)
+    world.shown(flow)
+
+    assert flow.stop() < 10
+
+    world.send(10)
+    again = world.start()
+    world.shown(again)
+    assert again.metric("received_total") == 10
+    assert world.row()["flight.impressions"] == "1010"
+
+
+def test_sigterm_in_the_midst_of_much_loses_nothing(world: World) -> None:
+    flow = world.start(BATCH_MESSAGES="500")
+    world.send(30_000)
+    eventually(lambda: flow.metric("received_total") >= 500)
+
+    assert flow.stop() < 10
+
+    again = world.start(ready=False)
+    world.shown(again)
+    assert world.row()["flight.impressions"] == "30000"
+    assert again.metric("received_total") < 30_000, "the log was read from its beginning"
+
+
+def test_after_a_kill_the_log_is_read_again_from_the_last_snapshot_and_no_further_back(world: World) -> None:
+    flow = world.start()
+    world.send(700)
+    world.shown(flow)
+    eventually(lambda: saved_positions(world) == 700, otherwise=flow.said)
+    world.send(200)
+    world.shown(flow)
+
+    flow.kill()
+
+    again = world.start()
+    world.shown(again)
+    assert again.metric("received_total") <= 200
+    assert world.row()["flight.impressions"] == world.row()["flight.reach"] == "900"
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_two_executions_on_one_recovery_directory_are_refused(world: World, processes: str) -> None:
+    first = world.start("--processes", processes)
+
+    second = world.start(ready=False)
+
+    assert second.ended() == 3
+    assert "another execution is running on the recovery directory" in second.last()
+    assert first.process.poll() is None
+    first.stop()
+
+
+@pytest.mark.parametrize(
+    ("step", "change"),
+    [
+        ("intake", lambda state: (99, *state[1:])),
+        ("plays", lambda state: ((99, *state[0][1:]), *state[1:])),
+        ("attribution", lambda state: ((99, *state[0][1:]), *state[1:])),
+        ("rows", lambda state: ((99, *state[0][1:]), *state[1:])),
+        ("ledger", lambda state: ((99, *state[0][1:]), *state[1:])),
+        ("credits", lambda state: ((99, *state[0][1:]), *state[1:])),
+    ],
+)
+def test_state_of_a_newer_format_stops_with_what_to_do(
+    world: World, step: str, change: Callable[[Any], Any]
+) -> None:
+    ran(world)
+    shown = world.row()
+    doctor(world, step, change)
+
+    flow = world.start(ready=False)
+
+    assert flow.ended() == 3
+    assert "format 99" in flow.last()
+    assert "run the version that wrote it" in flow.last()
+    assert world.row() == shown
+
+
+@pytest.mark.parametrize("shards", ["4", "16"])
+def test_another_number_of_shards_stops_with_what_to_do(world: World, shards: str) -> None:
+    ran(world)
+
+    flow = world.start(ready=False, SHARDS=shards)
+
+    assert flow.ended() == 3
+    assert f"made with shards=8, now shards={shards}" in flow.last()
+    assert "AUDIOPIXEL_SHARDS" in flow.last()
+
+
+def test_a_recovery_directory_that_cannot_be_written_stops_with_one_line(world: World) -> None:
+    (world.directory / "file").write_text("")
+
+    flow = world.start(ready=False, RECOVERY_DIR=str(world.directory / "file"))
+
+    assert flow.ended() == 3
+    assert "cannot be used" in flow.last()
+
+
+def test_a_lost_recovery_store_never_makes_counts_fall(world: World) -> None:
+    ran(world)
+    elsewhere = world.start(RECOVERY_DIR=str(world.directory / "fresh"))
+    world.send(5)
+
+    world.shown(elsewhere)
+
+    assert world.row()["flight.impressions"] == "55"
+
+
+def test_the_numbers_are_the_same_on_one_two_and_four_processes_of_one_store(world: World) -> None:
+    flow = world.start()
+    for processes in ("2", "4", "1"):
+        world.send(200)
+        world.shown(flow)
+        assert flow.stop() < 10
+        flow = world.start("--processes", processes)
+    world.send(200)
+    world.shown(flow)
+
+    row = world.row()
+    assert row["flight.impressions"] == row["flight.reach"] == "800"
+    assert row["fence"] == "4"
+
+
+def test_when_a_member_dies_all_start_again(world: World) -> None:
+    flow = world.start("--processes", "2", "--restarts", "5")
+    world.send(100)
+    world.shown(flow)
+    members = children(flow.process.pid)
+    assert len(members) == 2
+
+    os.kill(min(members), signal.SIGKILL)
+
+    world.send(100)
+    world.shown(flow, seconds=60)
+    assert not children(flow.process.pid) & members
+    assert world.row()["flight.impressions"] == "200"
+    flow.stop()
+
+
+def test_when_the_supervisor_dies_its_members_end_and_the_next_can_start(world: World) -> None:
+    flow = world.start("--processes", "2")
+    members = children(flow.process.pid)
+    assert len(members) == 2
+
+    flow.kill()
+
+    eventually(lambda: not [pid for pid in members if Path(f"/proc/{pid}").exists()], 5)
+    again = world.start("--processes", "2")
+    world.send(10)
+    world.shown(again)
+    again.stop()

@@ -1,0 +1,170 @@
+"""Redis away in every way: the flow keeps its place, says so, loses nothing and fills it again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+from faults_support import World, eventually
+
+Fault = Callable[[World], AbstractContextManager[None]]
+
+
+@contextmanager
+def refusing(world: World) -> Iterator[None]:
+    world.redis.kill()
+    yield
+    world.redis.start()
+
+
+@contextmanager
+def hanging(world: World) -> Iterator[None]:
+    world.redis.pause()
+    yield
+    world.redis.resume()
+
+
+@contextmanager
+def full(world: World) -> Iterator[None]:
+    with world.client() as client:
+        client.config_set("maxmemory", "1")
+        yield
+        client.config_set("maxmemory", "0")
+
+
+@contextmanager
+def read_only(world: World) -> Iterator[None]:
+    with world.client() as client:
+        client.replicaof("127.0.0.1", "1")
+        yield
+        client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def emptied(world: World) -> Iterator[None]:
+    world.redis.kill()
+    shutil.rmtree(world.directory / "redis" / "appendonlydir")
+    yield
+    world.redis.start()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (refusing, "connection"),
+        (hanging, "timeout"),
+        (full, "oom"),
+        (read_only, "readonly"),
+        (emptied, "connection"),
+    ],
+)
+def test_a_flow_goes_on_without_redis_says_so_and_shows_everything_after(
+    world: World, fault: Fault, reason: str
+) -> None:
+    flow = world.start()
+    world.send(40, placement_id="quiet")
+    world.send(60)
+    world.shown(flow)
+    before = world.row("quiet")
+
+    with fault(world):
+        world.send(100)
+        eventually(lambda: flow.metric("received_total") == world.sent, otherwise=flow.said)
+        eventually(lambda: flow.metric("redis_errors_total", reason=reason) >= 2, otherwise=flow.said)
+        assert flow.metric("redis_pending_rows") > 0
+        assert flow.process.poll() is None
+
+    world.shown(flow)
+    row = world.row()
+    assert (row["flight.impressions"], row["flight.reach"]) == ("160", "160")
+    assert {**world.row("quiet"), "updated_ms": ""} == {**before, "updated_ms": ""}
+    eventually(lambda: flow.metric("redis_pending_rows") == 0)
+    assert f"reason={reason}" in flow.said()
+    assert "redis takes rows again" in flow.said()
+
+
+def test_a_redis_that_is_emptied_gets_every_row_and_a_later_flow_is_still_newer(world: World) -> None:
+    flow = world.start()
+    world.send(50, placement_id="quiet")
+    world.shown(flow)
+    flow.stop()
+    second = world.start()
+    fence = int(world.row("quiet")["fence"])
+    assert fence == 2
+
+    with world.client() as client:
+        client.flushall()
+    eventually(lambda: world.row("quiet"), otherwise=second.said)
+    assert world.row("quiet")["flight.impressions"] == "50"
+    assert "redis lost its data" in second.said()
+    second.stop()
+
+    third = world.start()
+    assert int(world.row("quiet")["fence"]) > fence
+    third.stop()
+
+
+def test_a_redis_that_came_back_older_is_found_out_and_written_again(world: World) -> None:
+    flow = world.start()
+    world.send(30)
+    world.shown(flow)
+    older, newer = world.directory / "older", world.directory / "redis" / "appendonlydir"
+    shutil.copytree(newer, older)
+    world.send(30)
+    world.send(10, placement_id="quiet")
+    world.shown(flow)
+
+    world.redis.kill()
+    shutil.rmtree(newer)
+    shutil.copytree(older, newer)
+    world.redis.start()
+
+    eventually(lambda: world.row("quiet").get("flight.impressions") == "10", otherwise=flow.said)
+    assert world.row()["flight.impressions"] == "60"
+
+
+def test_without_redis_at_the_start_one_line_says_so(world: World) -> None:
+    world.redis.kill()
+
+    flow = world.start(ready=False)
+
+    assert flow.ended() == 1
+    assert f"Redis at {world.redis.url} cannot be reached" in flow.last()
+
+
+def test_a_flow_that_was_stopped_without_redis_shows_all_when_both_are_back(world: World) -> None:
+    flow = world.start()
+    world.send(20)
+    world.shown(flow)
+    world.redis.kill()
+    world.send(20)
+    eventually(lambda: flow.metric("received_total") == world.sent)
+    assert flow.stop() < 10
+
+    world.redis.start()
+    again = world.start()
+
+    world.shown(again)
+    assert world.row()["flight.impressions"] == "40"
+    assert again.metric("received_total") == 0, "what was read before the stop was read again"
+
+
+def test_a_woken_execution_that_was_replaced_writes_nothing_and_stops(world: World) -> None:
+    stale = world.start()
+    world.send(30)
+    world.shown(stale)
+    stale.pause()
+    world.send(30)
+    newer = world.start(RECOVERY_DIR=str(world.directory / "elsewhere"))
+    world.shown(newer)
+    shown = world.row()
+
+    stale.resume()
+
+    assert stale.ended() == 1
+    assert "another execution took over" in stale.last()
+    assert world.row() == shown
+    assert shown["fence"] == "2"
+    assert newer.process.poll() is None
