@@ -50,6 +50,11 @@ def emptied(world: World) -> Iterator[None]:
     world.redis.start()
 
 
+def flight(row: dict[str, str]) -> dict[str, str]:
+    """What time alone does not change."""
+    return {name: value for name, value in row.items() if name.startswith("flight.")}
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -79,7 +84,8 @@ def test_a_flow_goes_on_without_redis_says_so_and_shows_everything_after(
     world.shown(flow)
     row = world.row()
     assert (row["flight.impressions"], row["flight.reach"]) == ("160", "160")
-    assert {**world.row("quiet"), "updated_ms": ""} == {**before, "updated_ms": ""}
+    # Its rolling windows may have moved on: a quiet row is given out anew once a watermark minute.
+    assert flight(world.row("quiet")) == flight(before)
     eventually(lambda: flow.metric("redis_pending_rows") == 0)
     assert f"reason={reason}" in flow.said()
     assert "redis takes rows again" in flow.said()
