@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from connectors.kafka_client import TIMEOUT_S, Cluster
+from connectors.kafka_client import TIMEOUT_S, Cluster, Farewell
 from connectors.stream import ConnectError, Messages
 
 Start = Literal["earliest", "latest"] | int
@@ -70,6 +70,7 @@ class KafkaInput:
         self._group = group
         self._prefetch_bytes = prefetch_bytes
         self._names: list[str] = []
+        self._farewell = Farewell()
         Cluster(brokers, self._options).client(Consumer, {}, self._fixed(1)).close()
 
     live = True
@@ -94,7 +95,7 @@ class KafkaInput:
         """
         fixed = self._fixed(len(self._names or self.partitions()))
         cluster = Cluster(self._brokers, self._options)
-        reader = KafkaReader(cluster, fixed, partition, self._on_lost)
+        reader = KafkaReader(cluster, fixed, partition, self._on_lost, self._farewell)
         try:
             reader.begin(position, self._start)
         except ConnectError:
@@ -124,13 +125,16 @@ class KafkaReader:
         skipped: how many messages `on_lost` moved over.
     """
 
-    def __init__(self, cluster: Cluster, fixed: Mapping[str, object], name: str, on_lost: OnLost) -> None:
+    def __init__(
+        self, cluster: Cluster, fixed: Mapping[str, object], name: str, on_lost: OnLost, farewell: Farewell
+    ) -> None:
         self.position = 0
         self.caught_up = False
         self.skipped = 0
         self._cluster = cluster
         self._name = name
         self._on_lost = on_lost
+        self._farewell = farewell
         self._failures = 0
         self._faults_seen = 0
         self._high = 0
@@ -200,8 +204,8 @@ class KafkaReader:
             self._failures += 1
 
     def close(self) -> None:
-        """Leave the partition and the brokers."""
-        self._consumer.close()
+        """Leave the partition and the brokers; without waiting for long where they do not answer."""
+        self._farewell.close(self._consumer)
 
     def begin(self, position: int | None, start: Start) -> None:
         """Find where to read from, and start to prefetch; see `KafkaInput.open`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -48,6 +50,20 @@ class Faults:
             self.last = error.str()
         if error.code() in _GONE or error.fatal():
             self.gone = error.str()
+
+
+@dataclass(slots=True)
+class Farewell:
+    """Closes consumers, each of which waits for its last commits; all together for no longer than `left_s`."""
+
+    left_s: float = 3.0
+
+    def close(self, consumer: Consumer) -> None:
+        closing = threading.Thread(target=consumer.close, daemon=True)
+        began_s = time.monotonic()
+        closing.start()
+        closing.join(self.left_s)
+        self.left_s = max(0.0, self.left_s - (time.monotonic() - began_s))
 
 
 @dataclass(frozen=True, slots=True)

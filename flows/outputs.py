@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -58,14 +58,23 @@ def kafka_input(settings: Settings) -> KafkaInput:
 
 PATIENCE: Final = timedelta(seconds=30)
 """How long an output waits for the brokers before the flow gives up and ends."""
+HURRY: Final = timedelta(seconds=5)
+"""The same of a flow that was told to stop: what is not out will come again from the log."""
 
 
 class TopicLines:
-    """A Kafka topic as an output; it has no position, being keyed so that repeats collapse."""
+    """A Kafka topic as an output; it has no position, being keyed so that repeats collapse.
+
+    Args:
+        patience: asked before each wait for the brokers.
+    """
 
     position = 0
 
-    def __init__(self, settings: Settings, topic: str) -> None:
+    def __init__(
+        self, settings: Settings, topic: str, patience: Callable[[], timedelta] = lambda: PATIENCE
+    ) -> None:
+        self._patience, self._failed = patience, False
         # The engine opens an output when the first message is due, which may be while the brokers are away.
         deadline_s = time.monotonic() + PATIENCE.total_seconds()
         while True:
@@ -79,15 +88,26 @@ class TopicLines:
 
     def write(self, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Queue the messages."""
-        self._writer.write(items)
+        with self._noting_failure():
+            self._writer.write(items)
 
     def flush(self) -> None:
         """Wait until all are delivered."""
-        self._writer.flush(PATIENCE)
+        with self._noting_failure():
+            self._writer.flush(self._patience())
 
     def close(self) -> None:
-        """Flush for the last time."""
-        self._writer.close()
+        """Flush for the last time; not after a failure, since a second one would abort the ending engine."""
+        if not self._failed:
+            self._writer.close(self._patience())
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectError:
+            self._failed = True
+            raise
 
 
 class FileLines:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -35,7 +36,7 @@ from flows.credits import CreditBatch
 from flows.events import TOO_LATE, Rejection, letter
 from flows.forget import DenyList
 from flows.intake import Output, Receipt
-from flows.outputs import TopicLines, kafka_input, serve_metrics
+from flows.outputs import HURRY, PATIENCE, TopicLines, kafka_input, serve_metrics
 from flows.settings import Settings, load, ms
 from flows.shards import Late, RowBatch, TouchBatch
 from flows.steps import (
@@ -174,10 +175,14 @@ def flow(recompute: bool = False) -> Dataflow:
     source = kafka_input(settings)
     stop = Stop(ms(settings.flush_interval))
     stop.on_signals()
+
+    def patience() -> timedelta:
+        return PATIENCE if stop.tick is None else HURRY
+
     serve_metrics(settings)
 
     def topic(name: str) -> LinesSink:
-        return LinesSink(lambda _: TopicLines(settings, name))
+        return LinesSink(lambda _: TopicLines(settings, name, patience))
 
     return build(
         PixelSource(source, settings, key, stop, denied=DenyList(settings)),
