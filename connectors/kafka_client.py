@@ -54,7 +54,7 @@ class Faults:
 
 @dataclass(slots=True)
 class Farewell:
-    """Closes consumers, each of which waits for its last commits; all together for no longer than `left_s`."""
+    """Closes consumers, each of which waits for its last commits; all together no longer than `left_s`."""
 
     left_s: float = 3.0
 

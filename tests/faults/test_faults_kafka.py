@@ -75,6 +75,46 @@ def test_outputs_that_are_first_needed_while_the_brokers_are_away_wait_for_them(
     assert flow.stop() < 10
 
 
+def test_sigterm_while_the_brokers_are_away_ends_with_0_and_loses_nothing(
+    kafka_world: World, kafka: ApacheKafka
+) -> None:
+    world = kafka_world
+    flow = world.start(MINUTES_INTERVAL="PT1S")
+    world.send(500)
+    world.shown(flow)
+    time.sleep(2)  # commits to the group have begun
+
+    with away(kafka):
+        eventually(lambda: flow.metric("kafka_errors_total") > 0, otherwise=flow.said)
+        assert flow.stop() < 10
+
+    again = world.start()
+    world.send(100)
+    world.shown(again)
+    assert world.row()["flight.impressions"] == "600"
+    again.stop()
+
+
+def test_outputs_that_the_brokers_do_not_take_for_long_end_the_flow_with_one_line(
+    kafka_world: World, kafka: ApacheKafka
+) -> None:
+    world = kafka_world
+    flow = world.start(MINUTES_INTERVAL="PT1S")
+    world.send(500)
+    world.shown(flow)
+    time.sleep(2)
+    world.send(500, placement_id="q")  # minutes of it are due, and cannot be delivered
+
+    with away(kafka):
+        assert flow.ended(60) == 1
+        assert f"Kafka at {world.brokers}, {world.topic}-minutes: " in flow.last()
+
+    again = world.start()
+    world.shown(again)
+    assert (world.row()["flight.impressions"], world.row("q")["flight.impressions"]) == ("500", "500")
+    again.stop()
+
+
 def test_without_kafka_at_the_start_one_line_says_so(kafka_world: World) -> None:
     flow = kafka_world.start(ready=False, KAFKA_BROKERS="127.0.0.1:1")
 
