@@ -233,7 +233,9 @@ class Chaos:
                 return
             if fault == "broker_killed" and not self._broker.durable:
                 continue
+            self._say(f"{fault} begins")
             getattr(self, f"_{fault}")()
+            self._say(f"{fault} is over")
             self._done[fault.replace("_", " ")] += 1
 
     # Faults
@@ -258,11 +260,13 @@ class Chaos:
         self._broker.kill(self._random.uniform(0.0, 4.0))
 
     def _redis_emptied(self) -> None:
+        healthy = self._healthy()
         self._tell("emptied")
-        if not self._healthy():
-            self._tell("forget")
-        self._refilling = True
-        self._store.empty(self._random.uniform(0.0, 3.0))
+        with self._store.emptied():
+            if not healthy:
+                self._tell("forget")  # not before: the monitor would see the old rows again
+            time.sleep(self._random.uniform(0.0, 3.0))
+        self._refilling = healthy
 
     def _redis_refuses(self) -> None:
         self._store.refuse(self._random.uniform(0.5, 3.0))
@@ -309,8 +313,13 @@ class Chaos:
 
     # What is so
 
+    def _say(self, what: str) -> None:
+        """Into the flow's own log, so that it can be read as one story."""
+        self._flow.note(f"chaos: {what}")
+
     def _tell(self, order: str) -> None:
         assert self._monitor.stdin is not None
+        self._say(f"the monitor is told: {order}")
         self._monitor.stdin.write(order.encode() + b"\n")
         self._monitor.stdin.flush()
         time.sleep(0.2)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -108,11 +109,12 @@ class Store:
         time.sleep(away_s)
         self._server.start()
 
-    def empty(self, away_s: float) -> None:
-        """Killed, and started without its data."""
+    @contextmanager
+    def emptied(self) -> Iterator[None]:
+        """Killed, and started without its data after the block."""
         self._server.kill()
         shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
-        time.sleep(away_s)
+        yield
         self._server.start()
 
     def hang(self, for_s: float) -> None:
@@ -166,7 +168,6 @@ class Flow:
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self.processes = 1
         self.wanted = False
-        self.codes: list[int] = []
 
     def start(self, processes: int) -> None:
         """Start it, and keep it running."""
@@ -175,6 +176,11 @@ class Flow:
             self._launch()
         if not self._keeper.is_alive():
             self._keeper.start()
+
+    def note(self, what: str) -> None:
+        """Write a line into the flow's log."""
+        with self._log.open("a") as log:
+            log.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {what}\n")
 
     def _launch(self) -> None:
         with self._log.open("ab") as log:
@@ -199,7 +205,7 @@ class Flow:
         while not self._closing.wait(0.2):
             with self._lock:
                 if self.wanted and self._child is not None and (code := self._child.poll()) is not None:
-                    self.codes.append(code)
+                    self.note(f"ended with code {code}")
                     self._launch()
 
     def family(self) -> list[int]:
