@@ -110,13 +110,13 @@ def run(
     from flows.settings import load
 
     if member is None and (processes > 1 or restarts is not None):
-        check(load())
+        check(load(), recompute)
         Cluster(processes, ["--recompute"] if recompute else [], restarts or 0).run()
         return
     if member is not None:
         end_with_supervisor()
     settings = load()
-    check(settings)
+    check(settings, recompute)
     execute(
         flow(recompute),
         recovery_dir=settings.recovery_dir,

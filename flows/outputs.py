@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast
 
+import msgspec
 from prometheus_client import start_http_server
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -18,7 +19,7 @@ from connectors.files import NdjsonWriter
 from connectors.kafka import KafkaInput, KafkaWriter
 from connectors.redis import connect
 from connectors.stream import ConnectError
-from flows.errors import SettingsError
+from flows.errors import SettingsError, StateError
 from flows.metrics import instruments
 from flows.settings import Settings
 
@@ -155,21 +156,43 @@ def serve_metrics(settings: Settings) -> int | None:
     )
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, recompute: bool = False) -> None:
     """Look whether Kafka, its topics and Redis are there, so that what is missing is said in one line before
     anything starts.
 
     Raises:
-        ConnectError, SettingsError: what is missing, and what to do.
+        ConnectError, SettingsError, StateError: what is missing, and what to do.
     """
     settings.secret_listener_key()
-    kafka_input(settings).partitions()
+    source = kafka_input(settings)
+    partitions = source.partitions()
     topics = [settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic]
     if settings.plans is not None:
         topics.append(settings.kafka_alerts_topic)
     for topic in topics:
         KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
-    connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout).close()
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    held = client.hget(f"{settings.namespace}:positions", "positions")
+    client.close()
+    fresh = settings.recovery_dir is None or not any(settings.recovery_dir.glob("*.sqlite3"))
+    if fresh and held is not None and not recompute:
+        covered = msgspec.json.decode(held, type=dict[str, int])
+        for partition in partitions:
+            if covered.get(partition):
+                _refuse_to_begin_later(source, partition, settings)
+
+
+def _refuse_to_begin_later(source: KafkaInput, partition: str, settings: Settings) -> None:
+    """Without saved state only the whole log gives what Redis holds: less of it, and counts would fall."""
+    reader = source.open(partition, None)
+    begins_at = reader.position
+    reader.close()
+    if begins_at > 0:
+        raise StateError(
+            f"the recovery directory {settings.recovery_dir} holds nothing, but Redis ({settings.namespace}) "
+            f"holds numbers of a log whose beginning would not be read ({partition} begins at {begins_at}): "
+            "restore the directory, or say --recompute to begin a new generation with what is left"
+        )
 
 
 @contextmanager
