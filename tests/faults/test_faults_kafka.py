@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,3 +199,23 @@ def test_partitions_that_were_added_are_read_after_a_restart(kafka_world: World,
     world.shown(again)
     assert world.row()["flight.impressions"] == "140"
     again.stop()
+
+
+def test_without_its_recovery_store_a_flow_refuses_a_log_whose_beginning_is_gone(
+    kafka_world: World, admin: AdminClient
+) -> None:
+    trimmed(admin, kafka_world)
+    shutil.rmtree(kafka_world.directory / "recovery")
+
+    flow = kafka_world.start(ready=False)
+
+    assert flow.ended() == 3
+    assert "begins at 250" in flow.last()
+    assert "--recompute" in flow.last()
+    assert kafka_world.row()["flight.impressions"] == "200"
+
+    anew = kafka_world.start("--recompute")
+
+    eventually(lambda: kafka_world.row()["generation"] == "2", otherwise=anew.said)
+    assert kafka_world.row()["flight.impressions"] == "100"
+    anew.stop()
