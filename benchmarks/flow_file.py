@@ -12,10 +12,12 @@ from flows.settings import Settings, load
 KEY = b"sixteen secret b"
 
 
-def run(job: Job) -> Result:
+def run(job: Job, attribution: str = "last_touch") -> Result:
     """Replay the log; `bytes_a_play` among the facts."""
     warm_up(job)
-    settings = load(redis_url=job.redis_url, namespace=f"bench:{Path(job.scratch).name}")
+    settings = load(
+        redis_url=job.redis_url, namespace=f"bench:{Path(job.scratch).name}", attribution=attribution
+    )
     out = Path(job.scratch, "out") if job.minutes else None
     with Meter() as meter:
         replay([job.log], settings, KEY, out=out, recovery_dir=Path(job.scratch, "recovery"))

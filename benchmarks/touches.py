@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Meter
+from benchmarks.report import Bar, show_bars
 from connectors.embedded import EmbeddedValkey
 from flows.attribution import ListenerShard, Rules
 from flows.batches import Combo
@@ -180,11 +181,10 @@ def _with_conversions(lines: Iterator[str]) -> Iterator[str]:
             yield msgspec.json.encode(event).decode() + "\n"
 
 
-def show(console: Console, with_them: float, without: float, states: Sequence[Held]) -> bool:
-    """Print the figures; whether all bars are kept."""
-    ratio = with_them / without
+def show(console: Console, with_them: float, without: float, states: Sequence[Held]) -> list[Bar]:
+    """Print the figures; returns the bars."""
     console.print(
-        f"conversions on {with_them:,.0f} events/CPU-s, off {without:,.0f}: {ratio:.2f} (>= {LEAST_SHARE:g})",
+        f"conversions on {with_them:,.0f} events/CPU-s, off {without:,.0f}; state of listeners:",
         highlight=False,
     )
     table = Table(box=None, pad_edge=False)
@@ -213,7 +213,10 @@ def show(console: Console, with_them: float, without: float, states: Sequence[He
             f"{one.files_mib:,.0f}",
         )
     console.print(table)
-    return ratio >= LEAST_SHARE and all(one.touch_bytes <= BYTES_A_TOUCH for one in states)
+    return [
+        Bar("flow with conversions by without, events per CPU-second", with_them / without, LEAST_SHARE),
+        Bar("bytes a touch", max(one.touch_bytes for one in states), BYTES_A_TOUCH, at_least=False),
+    ]
 
 
 def main(listeners: Sequence[int], events: int) -> int:
@@ -222,7 +225,10 @@ def main(listeners: Sequence[int], events: int) -> int:
         directory = Path(name)
         states = [held(count, directory / f"touches-{count}") for count in listeners]
         with_them, without = share(events, directory)
-        return int(not show(Console(width=160), with_them, without, states))
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        found = show(console, with_them, without, states)
+        show_bars(console, found, judged=True)
+        return int(not all(bar.passed for bar in found))
 
 
 if __name__ == "__main__":

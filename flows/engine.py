@@ -4,7 +4,9 @@ terminal.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import gc
 import os
 import sys
 import tempfile
@@ -23,6 +25,9 @@ from flows.errors import AudiopixelError, StateError
 
 STORE_PARTITIONS: Final = 8
 """SQLite files of a recovery store, over which keys are spread; at most so many workers write at once."""
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT_BYTES: Final = 64 << 20
 
 
 @contextmanager
@@ -75,6 +80,7 @@ def execute(
     Raises:
         AudiopixelError, ConnectError: what a step raised, out of the engine's wrapping.
     """
+    _keep_memory()
     with ExitStack() as stack:
         store = stack.enter_context(recovery_store(recovery_dir, process))
         panics = stack.enter_context(_panics())
@@ -97,6 +103,18 @@ def execute(
             panics.seek(0)
             sys.stderr.write(panics.read().decode(errors="replace"))
             raise
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what is freed, instead of giving each batch's megabytes back to the system and
+    asking for them again; and let the collector pass over what is there for good.
+    """
+    gc.collect()
+    gc.freeze()
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # the GNU C library's alone
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _ours(error: BaseException | None) -> Exception | None:

@@ -11,11 +11,10 @@ from math import sqrt
 from typing import Final, NamedTuple
 
 import numpy as np
-import zstandard
 from rich.table import Table
 
 from flows.kernel import U8
-from flows.sketch import REGISTERS, estimate, histogram
+from flows.sketch import REGISTERS, compressed, decompressed, estimate, histogram
 
 STANDARD_ERROR: Final = 1.04 / sqrt(REGISTERS)
 SIGMAS: Final = 3
@@ -34,12 +33,12 @@ class Overlap(NamedTuple):
 
 def pack(registers: U8) -> str:
     """A sketch as text for Redis, its empty registers costing little."""
-    return b64encode(zstandard.compress(registers.tobytes(), 1)).decode()
+    return b64encode(compressed(registers)).decode()
 
 
 def unpack(text: str) -> U8:
     """`pack`'s counterpart."""
-    return np.frombuffer(zstandard.decompress(b64decode(text)), np.uint8)
+    return decompressed(b64decode(text))
 
 
 def overlap(a: U8, b: U8) -> Overlap:

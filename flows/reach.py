@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import zstandard
 
 from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
-from flows.sketch import RANKS, REGISTERS, estimate, rank
+from flows.sketch import RANKS, REGISTERS, compressed, decompressed, estimate, rank
 
 EXACT_UP_TO: Final = 1_000
 ROLLING_EXACT_UP_TO: Final = 32_768
@@ -181,7 +180,7 @@ class Distinct:
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state; registers are packed anew only where they changed."""
         for dense in np.nonzero(self.changed)[0].tolist():
-            self._packed[dense] = zstandard.compress(self.registers[dense].tobytes(), 1)
+            self._packed[dense] = compressed(self.registers[dense])
         self.changed[:] = 0
         held = self.table[self.table[:, 0] != 0]
         return held.tobytes(), self.count.tobytes(), self.dense_of.tobytes(), list(self._packed)
@@ -195,7 +194,7 @@ class Distinct:
         )
         self.registers = np.zeros((len(packed), REGISTERS), np.uint8)
         for dense, registers in enumerate(packed):
-            self.registers[dense] = np.frombuffer(zstandard.decompress(registers), np.uint8)
+            self.registers[dense] = decompressed(registers)
         self.histograms = np.array(
             [np.bincount(one, minlength=RANKS) for one in self.registers], np.int64
         ).reshape(-1, RANKS)
@@ -390,7 +389,7 @@ class Rolling:
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state."""
         held = self.table[self.table[:, 0] != 0]
-        ring = [zstandard.compress(one.tobytes(), 1) for one in self.ring]
+        ring = [compressed(one) for one in self.ring]
         waiting = [(rows.tobytes(), minutes.tobytes(), who.tobytes()) for rows, minutes, who in self.waiting]
         return self.minute, held.tobytes(), self.dense_of.tobytes(), ring, waiting
 
@@ -402,7 +401,7 @@ class Rolling:
         self.short, self.long = np.zeros_like(self.dense_of), np.zeros_like(self.dense_of)
         self.ring = np.zeros((len(ring), RING, REGISTERS), np.uint8)
         for dense, one in enumerate(ring):
-            self.ring[dense] = np.frombuffer(zstandard.decompress(one), np.uint8).reshape(RING, REGISTERS)
+            self.ring[dense] = decompressed(one).reshape(RING, REGISTERS)
         rows = np.frombuffer(held, np.uint64).reshape(-1, 3).copy()
         self.table = _table(len(rows), 3)
         self.used = _refill(rows, self.table, self.dense_of)

@@ -144,7 +144,7 @@ class Settings(BaseSettings):
     )
     recovery_dir: Path | None = Field(Path("recovery"), description="where snapshots go; made on first use")
     epoch_interval: timedelta = Field(timedelta(seconds=10), description="between snapshots")
-    batch_messages: int = Field(20_000, ge=1, description="messages at most a batch of one partition")
+    batch_messages: int = Field(32_768, ge=1, description="messages at most a batch of one partition")
     linger: timedelta = Field(
         timedelta(milliseconds=100), description="how long a partition that is not busy gathers a batch"
     )

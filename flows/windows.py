@@ -263,16 +263,24 @@ class RowShard:
         assert new >= 0, "a final minute was changed"
         self.used += new
         for day, these in self._by_day(minutes.astype(np.int64)):
-            by_day = deltas[these]
+            by_day = deltas[these].copy()
             by_day[:, REPAIRED] = by_day[:, CONSENTED_PLAYS + 1 :] = 0
             np.add.at(self._day(day)[0], rows[these], by_day)
 
     def _by_day(self, minutes: I64) -> list[tuple[int, Any]]:
         """(day, which of `minutes` are in it), without the days that are over."""
-        unique, inverse = np.unique(minutes, return_inverse=True)
-        days = np.array([self.day_of(minute) for minute in unique.tolist()])
+        if not len(minutes):
+            return []
+        first = int(minutes.min())
+        offsets = minutes - first
+        there = np.flatnonzero(np.bincount(offsets))
+        days = np.array([self.day_of(first + offset) for offset in there.tolist()])
         today = self.day_of(self.watermark_ms // 60_000)
-        return [(day, days[inverse] == day) for day in np.unique(days).tolist() if day >= today]
+        if (days == days[0]).all():
+            return [(int(days[0]), slice(None))] if days[0] >= today else []
+        day_at = np.zeros(there[-1] + 1, np.int64)
+        day_at[there] = days
+        return [(day, day_at[offsets] == day) for day in np.unique(days).tolist() if day >= today]
 
     def _day(self, day: int) -> tuple[I64, Distinct]:
         counts, reached = self.days.get(day) or (np.zeros((0, MINUTE_COUNTS), np.int64), Distinct())

@@ -105,8 +105,8 @@ def test_partitions_at_different_speeds_lose_nothing_when_catching_up(world: Wor
 def test_more_than_it_can_do_for_twenty_seconds_costs_freshness_and_neither_memory_nor_pixels(
     world: World,
 ) -> None:
-    """The flow gets an eighth of the time, so that any machine's producer outruns it."""
-    flow = world.start(BATCH_MESSAGES="2000")
+    """The flow gets a sixteenth of the time, so that any machine's producer outruns it."""
+    flow = world.start(BATCH_MESSAGES="1000")
     world.send(2000)
     world.shown(flow)
     before_mb, most_mb, most_lag = flow.memory_mb(), 0.0, 0.0
@@ -115,7 +115,7 @@ def test_more_than_it_can_do_for_twenty_seconds_costs_freshness_and_neither_memo
     def throttle() -> None:
         while not enough.is_set():
             flow.pause()
-            time.sleep(0.35)
+            time.sleep(0.75)
             flow.resume()
             time.sleep(0.05)
 
@@ -131,7 +131,7 @@ def test_more_than_it_can_do_for_twenty_seconds_costs_freshness_and_neither_memo
         enough.set()
         throttler.join()
 
-    assert most_lag > 10_000, "the producer did not outrun the flow"
+    assert most_lag > 5_000, "the producer did not outrun the flow"
     assert world.ledger() < world.sent
     world.shown(flow, seconds=90)
     assert flow.metric("consumer_lag_messages") == 0

@@ -1,4 +1,6 @@
-"""Plain Bytewax as one writes it first: windows in order, which is the default, and 1,000 lines at once."""
+"""Plain Bytewax tuned as far as we could: windows unordered, and 20,000 lines at once, which no live source
+gives.
+"""
 
 from __future__ import annotations
 
@@ -8,4 +10,4 @@ from benchmarks.measure import Job, Result
 
 def run(job: Job) -> Result:
     """Run the flow over the log into Redis."""
-    return plain_bytewax.run(job, batch_lines=1_000, ordered=True)
+    return plain_bytewax.run(job, batch_lines=20_000, ordered=False)
