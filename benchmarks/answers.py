@@ -32,7 +32,7 @@ def _differences(want: Mapping[str, Counts], got: Mapping[str, Counts]) -> list[
     for key in sorted(want.keys() | got.keys()):
         for metric in sorted(metrics):
             right, ours = want.get(key, {}).get(metric, 0), got.get(key, {}).get(metric, 0)
-            allowed = REACH_ERROR * right if metric == "reach" and right > EXACT_REACH else 0
+            allowed = REACH_ERROR * right if metric.endswith("reach") and right > EXACT_REACH else 0
             if abs(right - ours) > allowed:
                 found.append(f"{key} {metric}: {right} and {ours}")
     return found

@@ -1,9 +1,10 @@
 """DuckDB on one thread: the final numbers of a log, by one pass to a table of plays and two aggregates.
 
-Exact: pixels once by (placement, play, event), start cohorts, every minute of every placement, and the
-flight of every placement, campaign, platform and station with its reach, counted listener by listener. Left
-out, in its favour: rolling windows and days, lateness and clock bounds, pixels without a play, skips, mutes
-and errors, bots, rejections, and that the numbers are wanted every second, not once at the end.
+Exact: pixels once by (placement, play, event), start cohorts, every minute of every placement, and for every
+placement, campaign, platform and station its flight, day, hour and five minutes at the log's end, each with
+its reach, counted listener by listener. Left out, in its favour: conversions, lateness and clock bounds,
+pixels without a play, skips, mutes and errors, bots, rejections, and that the numbers are wanted every
+second, not once at the end.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ SELECT placement_id AS placement, any_value(campaign_id) AS campaign, any_value(
     min(ts) FILTER (event = 'impression') AS impression_ms,
     min(ts) FILTER (event = 'start') AS start_ms,
     min(ts) FILTER (event = 'click') AS click_ms,
+    max(ts) AS last_ms,
     any_value(listener_id) FILTER (consent AND event IN ('impression', 'start')) AS listener,
     count(*) AS pixels
 FROM read_json(?, format = 'newline_delimited', columns = {
@@ -39,13 +41,39 @@ _COHORT = """
     count(start_ms) FILTER (bits & 32 <> 0) AS completes
 """
 
+_DELAY_MS = 10_000
+"""How far the watermark is behind the log's last event."""
+
+
+def _window(name: str, first: str) -> str:
+    """The numbers of the minutes from `first` to `last`; columns `name.metric`."""
+    start, impression, click = (
+        f"{at}_ms // 60000 BETWEEN {first} AND last" for at in ("start", "impression", "click")
+    )
+    return f"""
+    count(*) FILTER ({impression}) AS "{name}.impressions",
+    count(*) FILTER ({start}) AS "{name}.starts",
+    count(*) FILTER ({start} AND bits & 60 <> 0) AS "{name}.first_quartiles",
+    count(*) FILTER ({start} AND bits & 56 <> 0) AS "{name}.midpoints",
+    count(*) FILTER ({start} AND bits & 48 <> 0) AS "{name}.third_quartiles",
+    count(*) FILTER ({start} AND bits & 32 <> 0) AS "{name}.completes",
+    count(*) FILTER ({click}) AS "{name}.clicks",
+    count(DISTINCT listener) FILTER ({impression} OR {start}) AS "{name}.reach"
+"""
+
+
 _FLIGHTS = f"""
+WITH watermark AS (
+    SELECT (max(last_ms) - {_DELAY_MS}) // 60000 AS last FROM plays
+)
 SELECT
     coalesce('placement/' || placement, 'campaign/' || campaign, 'platform/' || platform,
         'station/' || station),
-    count(impression_ms) AS impressions, {_COHORT}, count(click_ms) AS clicks,
-    count(DISTINCT listener) AS reach, sum(pixels - bit_count(bits))::BIGINT AS repeated
-FROM plays GROUP BY GROUPING SETS (placement, campaign, platform, station)
+    {_window("5m", "last - 4")}, {_window("1h", "last - 59")}, {_window("1d", "last - last % 1440")},
+    count(impression_ms) AS "flight.impressions",
+    {_COHORT.replace(" AS ", " AS flight_")}, count(click_ms) AS "flight.clicks",
+    count(DISTINCT listener) AS "flight.reach", sum(pixels - bit_count(bits))::BIGINT AS "flight.repeated"
+FROM plays, watermark GROUP BY GROUPING SETS (placement, campaign, platform, station)
 """
 
 _MINUTES = f"""
@@ -82,5 +110,5 @@ def _query(db: duckdb.DuckDBPyConnection, log: str) -> Answers:
 
 
 def _table(found: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
-    names = [column[0] for column in found.description or ()][1:]
+    names = [column[0].replace("flight_", "flight.") for column in found.description or ()][1:]
     return {key: dict(zip(names, counts, strict=True)) for key, *counts in found.fetchall()}

@@ -59,11 +59,11 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not (before := self._received()):
+            while not (before := received(without=self._warm)):
                 self._wait()
             self.meter.start()
             self.before = before
-            while self._received() < self._events:
+            while received(without=self._warm) < self._events:
                 self._wait()
             self.meter.stop()
             stopped_s = time.perf_counter()
@@ -80,15 +80,17 @@ class _Watch(threading.Thread):
             raise TimeoutError(f"not consumed within {_PATIENCE_S:.0f} s")
         time.sleep(_POLL_S)
 
-    def _received(self) -> int:
-        name = RECEIVED.name.removesuffix("_total")
-        return sum(
-            int(sample.value)
-            for family in instruments().received.collect()
-            for sample in family.samples
-            if family.name == name and sample.labels["partition"] != self._warm
-        )
-
     def _published(self) -> int:
         keys = self._client.scan_iter(f"{self._namespace}:partition:*")
         return sum(int(self._client.hget(key, "received") or 0) for key in keys)
+
+
+def received(without: str) -> int:
+    """Messages that this process's flow has read so far, those of one partition aside."""
+    name = RECEIVED.name.removesuffix("_total")
+    return sum(
+        int(sample.value)
+        for family in instruments().received.collect()
+        for sample in family.samples
+        if family.name == name and sample.labels["partition"] != without
+    )

@@ -107,7 +107,7 @@ class Meter:
             seconds=self.seconds,
             cpu_s=self.cpu_s,
             startup_s=self._startup_s,
-            peak_mib=_peak_mib(),
+            peak_mib=peak_mib(),
             answers=answers,
             facts=dict(facts or {}),
         )
@@ -118,7 +118,8 @@ def _cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """Most resident memory that this process has had."""
     # Linux hands ru_maxrss down from the process that started this one; VmHWM is this program's own.
     status = Path("/proc/self/status")
     if status.exists():

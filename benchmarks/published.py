@@ -12,24 +12,26 @@ from flows.batches import SCOPES
 from flows.events import CLICK, COMPLETE
 from flows.metrics import STATE_BYTES, STATE_PLAYS, instruments
 from flows.publish import row_key
-from flows.rows import COUNTS
+from flows.rows import COUNTS, WINDOWS
 from flows.settings import Settings
 
 MINUTE_METRICS = (*COUNTS[: COMPLETE + 1], COUNTS[CLICK])
-FLIGHT_METRICS = (*MINUTE_METRICS, "reach", "repeated")
+WINDOW_METRICS = (
+    *(f"{window}.{metric}" for window in WINDOWS for metric in (*MINUTE_METRICS, "reach")),
+    "flight.repeated",
+)
 
 
 def flights(settings: Settings) -> dict[str, Counts]:
-    """Every row's flight, by `scope/id`."""
+    """Every row's windows, by `scope/id`."""
     client = connect(settings.redis_url.get_secret_value())
     found = {}
     for scope in SCOPES:
         names = scan_index(client, f"{settings.namespace}:index:{scope}")
         keys = [row_key(settings.namespace, scope, name) for name in names]
-        rows = read_rows(client, keys, [f"flight.{metric}" for metric in FLIGHT_METRICS])
+        rows = read_rows(client, keys, list(WINDOW_METRICS))
         for name, row in zip(names, rows, strict=True):
-            counts = {metric: int(row.get(f"flight.{metric}", 0)) for metric in FLIGHT_METRICS}
-            found[f"{scope}/{name}"] = counts
+            found[f"{scope}/{name}"] = {metric: int(row.get(metric, 0)) for metric in WINDOW_METRICS}
     client.close()
     return found
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import resource
 import statistics
 import sys
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
+import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -147,6 +149,7 @@ def share(events: int, directory: Path) -> tuple[float, float]:
     """Events per CPU-second with conversions and without, from one log with a conversion every 1,000 pixels
     (0.6 % of its plays); medians of runs in turns.
     """
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     plain, log = directory / "plain.ndjson", directory / "log.ndjson"
     write_log(plain, events)
     with plain.open() as lines, log.open("w") as out:

@@ -20,6 +20,7 @@ import zstandard
 from connectors.stream import ConnectError, EndOfInput, Lines, Messages
 
 MAX_LINE_BYTES = 16 << 20
+_COMPRESSED = (".gz", ".zst")
 # Small, since zstandard unpacks a piece whole, up to 32,768 times its size.
 _COMPRESSED_PIECE_BYTES = 2 << 10
 _READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
@@ -86,6 +87,7 @@ class FileReader:
         except OSError as error:
             raise ConnectError(f"{path}: {error.strerror}") from error
         self._blocks = _blocks(path, self._file, block_bytes)
+        self._plain = not path.endswith(_COMPRESSED)
         try:
             while self._line < position:
                 self.read(position - self._line)
@@ -129,9 +131,12 @@ class FileReader:
             block = next(self._blocks, b"")
         except _READ_ERRORS as error:
             raise ConnectError(f"{self._path}: cannot be read after line {self._line}: {error}") from error
-        lines = Lines.split(self._rest + block)
+        lines = Lines.split(self._rest + block if self._rest else block)
         if block:
             self._rest = lines.block[lines.ends[-1] + 1 if len(lines) else 0 :]
+            if self._plain and len(lines):  # cheaper to read again than to copy a block for
+                self._file.seek(-len(self._rest), os.SEEK_CUR)
+                self._rest = b""
             if len(self._rest) > MAX_LINE_BYTES or (len(lines) and lines.ends[0] > MAX_LINE_BYTES):
                 raise ConnectError(
                     f"{self._path}: a line behind line {self._line} is over {MAX_LINE_BYTES >> 20} MiB; "
