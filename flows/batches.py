@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from secrets import randbits
@@ -20,6 +21,7 @@ from xxhash import xxh64_intdigest as xxh64
 
 from connectors.stream import Lines, Messages
 from flows.columns import (
+    BLOCKED,
     COLUMNS,
     COMBO,
     CONSENTED,
@@ -52,6 +54,7 @@ from flows.events import (
 )
 from flows.kernel import U64
 from flows.memo import Memo
+from flows.plans import Plan, blocked
 from flows.scanner import learn, scan
 
 __all__ = [  # the columns too, which are a batch's
@@ -128,11 +131,13 @@ class Decoder:
     Args:
         listener_key: secret of the keyed hash that stands for a listener, up to 64 bytes.
         consent_default: whether a pixel that says nothing of consent may be measured.
+        plans: by placement; they say which content categories are blocked.
         scanning: whether `flows.scanner` goes first, which changes the time and nothing else.
     """
 
     listener_key: bytes
     consent_default: bool = False
+    plans: Mapping[str, Plan] = field(default_factory=dict)
     scanning: bool = True
     _combos: list[Combo] = field(default_factory=list)
     _seeds: list[int] = field(default_factory=list)
@@ -144,6 +149,11 @@ class Decoder:
         self._listeners = Memo(_MOST_LISTENERS)
         self._keyed = blake2b(digest_size=8, key=self.listener_key)
         self._secret = np.uint64(randbits(64))
+
+    def follow(self, plans: Mapping[str, Plan]) -> None:
+        """Judge content categories by these plans from now on."""
+        self.plans = plans
+        self._names.clear()  # it remembers what was blocked
 
     def decode(self, messages: Messages) -> Batch:
         """All of `messages`, each either a pixel or rejected with its reason; raises for no input."""
@@ -266,6 +276,10 @@ class Decoder:
         if absent(event.event_id):
             raise Invalid("event_id")
         info = code
+        if event.content_category and self.plans:
+            plan = self.plans.get(self._combos[combo][0] or "")
+            if plan is not None and blocked(plan, event.content_category):
+                info |= BLOCKED
         if event.user_agent:
             info |= self._reason(event.user_agent) << INVALID_SHIFT
         listener = 0

@@ -12,6 +12,8 @@ LINKED: Final = 1 << 8
 """Flag in `INFO` (whose low byte is the event's code): the pixel names its play."""
 CONSENTED: Final = 1 << 9
 """Flag in `INFO`: this listener may be measured."""
+BLOCKED: Final = 1 << 10
+"""Flag in `INFO`: it ran in a content category that its placement's plan blocks."""
 INVALID_SHIFT: Final = 16
 """`INFO >> 16`: why the pixel is invalid traffic, an index of `TRAFFIC_REASONS`; 0 when it is valid."""
 

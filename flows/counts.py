@@ -35,11 +35,13 @@ start comes, which takes them to its minute. `repaired` falls when a milestone's
 flights count it when its minute is final.
 """
 
-BY_FLIGHT: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic")
-"""Counted for a row as a whole: accepted valid pixels, those with consent, and what was kept out."""
+BY_FLIGHT: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic", "blocked_impressions")
+"""Counted for a row as a whole: accepted valid pixels, those with consent, what was kept out, and impressions
+in content that the plan blocks.
+"""
 
 MINUTE_COUNTS: Final = len(BY_MINUTE)
 FLIGHT_COUNTS: Final = len(BY_FLIGHT)
 ORPHANS, REPAIRED, UNLINKED, CONSENTED_PLAYS, HELD = 10, 11, 11, 17, 12
 """`UNLINKED` and `HELD` are added to an event's code to find its column."""
-PIXELS, CONSENTED, REPEATED, TOO_LATE, INVALID_TRAFFIC = range(FLIGHT_COUNTS)
+PIXELS, CONSENTED, REPEATED, TOO_LATE, INVALID_TRAFFIC, BLOCKED_IMPRESSIONS = range(FLIGHT_COUNTS)

@@ -136,4 +136,5 @@ def _shown(delivery: Delivery, plan: Plan | None, values: Values) -> Values:
         target,
         per_acquisition,
         return_on_spend,
+        None if plan is None else plan.currency,
     ]

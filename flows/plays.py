@@ -254,6 +254,8 @@ def apply(
             continue
         totals[combo, 0] += 1
         totals[combo, 1] += np.int64((info >> np.uint64(9)) & np.uint64(1))
+        if code == 0:
+            totals[combo, 5] += np.int64((info >> np.uint64(10)) & np.uint64(1))
         if listener != np.uint64(0) and (code <= 1 or code == 8):
             kind = 0
             if code == 8:

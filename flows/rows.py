@@ -36,6 +36,7 @@ DELIVERY: Final = (
     "delivery.target_completion_rate",
     "flight.cost_per_acquisition",
     "flight.return_on_ad_spend",
+    "delivery.currency",
 )
 """What `flows.pacing` says of a planned placement or its campaign; money in the plan's currency."""
 NO_DELIVERY: Final = (None,) * len(DELIVERY)

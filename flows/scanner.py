@@ -43,6 +43,7 @@ _LOWS: Final = np.uint64(0x7F * _EACH)
 _SPACES: Final = np.uint64(0x20 * _EACH)
 _QUOTES: Final = np.uint64(ord('"') * _EACH)
 _BACKSLASHES: Final = np.uint64(ord("\\") * _EACH)
+_LOW: Final = np.uint64(0xFFFFFFFF)
 _TRUE, _FALSE, _NULL = (np.uint64(int.from_bytes(text, "little")) for text in (b"true", b"false", b"null"))
 _BRACE, _END, _QUOTE, _COLON, _COMMA, _SPACE, _ZERO, _NINE = b'{}":, 09'
 
@@ -177,8 +178,9 @@ def scan(
         line: the first to do; `begin` is where it begins.
         stamps: the broker's timestamps, or none.
         secret: seed of the fingerprints.
-        names, agents, listeners: slots of `flows.memo`: six names to their index in `seeds`, a user agent to
-            its reason, a listener to the keyed hash, or 0 while it is asked for; with room for all.
+        names, agents, listeners: slots of `flows.memo`: tags to their names' index in `seeds`, with the flag
+            `BLOCKED` 32 bits higher; a user agent to its reason; a listener to the keyed hash, or 0 while it
+            is asked for; with room for all.
         seeds: of the hashes of plays, by combination of names.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are aside or waiting.
         aside: (lines, 3): a line set aside, and the fingerprints of its unknown names and user agent, or 0.
@@ -234,7 +236,7 @@ def scan(
             continue
 
         fingerprint = secret
-        for field in range(words.NAMES):
+        for field in range(words.TAGS):
             if given >> field & 1:
                 fingerprint = xxh64(block, begins[field], values[field], fingerprint)
             else:
@@ -244,7 +246,8 @@ def scan(
         known = names[slot, 0] == fingerprint
         if not known:
             aside[left - 1, 1] = fingerprint
-        combo = names[slot, 1]
+        combo = names[slot, 1] & _LOW
+        info |= np.int64(names[slot, 1] >> np.uint64(32))
         if given >> words.AGENT & 1 and values[words.AGENT] > 0:
             fingerprint = xxh64(block, begins[words.AGENT], values[words.AGENT], secret) | np.uint64(1)
             slot = find(agents, fingerprint)
@@ -294,6 +297,7 @@ def learn(rows: U64, aside: U64, names: U64, names_used: I64, agents: U64, agent
     """Take in what the plain way made of lines set aside: a row of pixels for each row of `aside`."""
     for i in range(len(rows)):
         if aside[i, 1] != np.uint64(0):
-            put(names, names_used, aside[i, 1], rows[i, columns.COMBO])
+            blocked = rows[i, columns.INFO] & np.uint64(columns.BLOCKED)
+            put(names, names_used, aside[i, 1], rows[i, columns.COMBO] | (blocked << np.uint64(32)))
         if aside[i, 2] != np.uint64(0):
             put(agents, agents_used, aside[i, 2], rows[i, columns.INFO] >> np.uint64(columns.INVALID_SHIFT))

@@ -36,7 +36,7 @@ from flows.kernel import I64, U8, U32, U64, mixed
 from flows.table import SLOT_BYTES, find, new_table, sized
 from flows.touches import CLICK, REACH_ONLY
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FORGET_AT: Final = 100_000
 """Combinations of names in memory from which on those without a play are forgotten."""
 

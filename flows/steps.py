@@ -32,6 +32,8 @@ from flows.ledger import Ledger
 from flows.metrics import instruments
 from flows.outputs import LineWriter
 from flows.pacing import Pacer, plan_file
+from flows.planfiles import PlanFile
+from flows.plans import PlanBook
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush, Publisher
 from flows.settings import Settings, ms
 from flows.shards import Late, Outcome, Pixels, PlayShard, RowBatch, TouchBatch, row_shard
@@ -79,9 +81,10 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
         linger: timedelta,
         clock_ms: Callable[[], int],
         denied: Callable[[], U64],
+        plans: PlanFile | None,
     ) -> None:
         self._intake, self._stop, self._linger, self._clock_ms = intake, stop, linger, clock_ms
-        self._denied = denied
+        self._denied, self._plans, self._book = denied, plans, PlanBook()
         self._awake: datetime | None = None
         self._done = False
         self._reported: int | None = None
@@ -95,6 +98,11 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
             return [self._intake.stop(self._stop.tick)]
         moment_ms = self._clock_ms()
         self._intake.deny(self._denied())
+        if self._plans is not None:
+            self._plans.refresh(moment_ms)
+            if self._book is not self._plans.book:
+                self._book = self._plans.book
+                self._intake.decoder.follow(self._book)
         output = self._intake.step(moment_ms)
         self._done = self._intake.ended
         self._awake = None
@@ -156,7 +164,9 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
         )
         if resume_state is not None:
             intake.restore(resume_state)
-        return PixelPartition(intake, self.stop, settings.linger, self.clock_ms, self.denied)
+        return PixelPartition(
+            intake, self.stop, settings.linger, self.clock_ms, self.denied, plan_file(settings)
+        )
 
 
 # Plays

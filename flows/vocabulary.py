@@ -13,16 +13,17 @@ from flows.xxh64 import load64
 ANY, TEXT, ID, INTEGER, BOOLEAN, NESTED = range(6)
 FIELDS: Final = {
     "placement_id": ID, "campaign_id": ID, "platform": TEXT, "station": TEXT, "podcast": TEXT,
-    "program": TEXT,
+    "program": TEXT, "content_category": TEXT,
     "event_id": ID, "event": TEXT, "ts": INTEGER, "received_at": INTEGER, "play_id": ID, "listener_id": ID,
     "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "duration_ms": INTEGER, "creative_id": ID,
-    "ip": TEXT, "content_category": TEXT, "landing_url": TEXT, "conversion": NESTED,
+    "ip": TEXT, "landing_url": TEXT, "conversion": NESTED,
 }  # fmt: skip
-"""The fields of `flows.events.Event`, the six names first, each with the type of its most common form."""
+"""The fields of `flows.events.Event`, the tags first, each with the type of its most common form."""
 
-NAMES: Final = 6
+TAGS: Final = 7
+"""The six names, and the content category."""
 PLACEMENT: Final = 0
-EVENT_ID, EVENT, TS, RECEIVED, PLAY, LISTENER, CONSENT, PLAYHEAD, AGENT = range(NAMES, NAMES + 9)
+EVENT_ID, EVENT, TS, RECEIVED, PLAY, LISTENER, CONSENT, PLAYHEAD, AGENT = range(TAGS, TAGS + 9)
 UNKNOWN: Final = len(FIELDS)
 """Number of any other field; and of the first event: an event's code is what its word's number is beyond."""
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)

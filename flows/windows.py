@@ -23,7 +23,7 @@ from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
 from flows.reach import Distinct, Rolling
 from flows.shards import RowBatch, check_format
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 GROWING: Final = (
     "flight",
     "totals",

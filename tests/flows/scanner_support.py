@@ -12,6 +12,7 @@ import pytest
 
 from connectors.stream import Messages
 from flows.batches import POSITION, Batch, ConversionPixel, Decoder
+from flows.plans import PlanBook
 
 DATA = Path(__file__).parent.parent / "data"
 LISTENER_KEY = b"0123456789abcdef"
@@ -52,6 +53,10 @@ class Both:
         self.scanning = Counting(LISTENER_KEY, consent_default)
         self.plain = Decoder(LISTENER_KEY, consent_default, scanning=False)
         self.received = self.rejected = 0
+
+    def follow(self, plans: PlanBook) -> None:
+        self.scanning.follow(plans)
+        self.plain.follow(plans)
 
     @property
     def scanned(self) -> int:

@@ -71,7 +71,10 @@ def test_a_plain_log_is_left_to_the_plain_way_only_where_names_are_new(tmp_path:
 def test_the_common_form_is_read_by_the_scanner(
     change: dict[str, object], separators: tuple[str, str]
 ) -> None:
-    known = {**EVENT, **{name: change[name] for name in ("campaign_id",) if name in change}}
+    known = {
+        **EVENT,
+        **{name: change[name] for name in ("campaign_id", "content_category") if name in change},
+    }
     line = json.dumps({**EVENT, **change}, separators=separators).encode()
     batch, scanned = _read_as(line, json.dumps(known).encode())
     assert scanned

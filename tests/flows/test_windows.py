@@ -397,4 +397,11 @@ def test_the_columns_are_those_that_the_kernels_are_written_for() -> None:
     )
     assert BY_MINUTE[REPAIRED] == "repaired"
     assert (BY_MINUTE[SKIP + HELD], BY_MINUTE[MUTE + HELD]) == ("held_skips", "held_mutes")
-    assert BY_FLIGHT == ("pixels", "consented", "repeated", "too_late", "invalid_traffic")
+    assert BY_FLIGHT == (
+        "pixels",
+        "consented",
+        "repeated",
+        "too_late",
+        "invalid_traffic",
+        "blocked_impressions",
+    )
