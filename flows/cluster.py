@@ -64,6 +64,8 @@ class Cluster:
         while True:
             started_s = time.monotonic()
             self._start()
+            if self._stopping:  # asked while they were being started
+                self._stop()
             code = self._wait()
             if self._stopping or code == 0:
                 if code:
@@ -78,6 +80,8 @@ class Cluster:
                 pause_s = 0.5
             self._log.warning("a process of the flow died: all start again", code=code, pause_s=pause_s)
             time.sleep(pause_s)
+            if self._stopping:
+                return
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
     def _start(self) -> None:

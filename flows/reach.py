@@ -131,9 +131,9 @@ class Distinct:
                 self.histograms,
                 self.changed,
             )
-            over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
-            if len(over):
-                self._to_registers(over)
+        over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
+        if len(over):  # all at once: it goes through the whole table
+            self._to_registers(over)
 
     def _to_registers(self, rows: I64) -> None:
         dense = len(self.registers) + np.arange(len(rows))

@@ -1,0 +1,178 @@
+"""What recovery costs: snapshots and a restart with millions of plays and listeners alive.
+
+`python -m benchmarks.recovery [--plays 1000000 10000000]`: each play is of a listener of its own, all within
+the horizon. The flow reads them from a file, with a snapshot every two seconds, is stopped shortly before the
+end, and started anew on what it left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.flow_kafka import received
+from benchmarks.measure import peak_mib
+from connectors.embedded import EmbeddedValkey
+from flows.metrics import STATE_PLAYS, STATE_TOUCHES, instruments
+from flows.replay import replay
+from flows.settings import load
+from flows.steps import Stop
+
+KEY: Final = b"sixteen secret b"
+PLACEMENTS: Final = 1000
+SPREAD_MS: Final = 25 * 60_000
+T0_MS: Final = 1_764_000_000_000
+EPOCH_S: Final = 2
+STOP_AT: Final = 0.9
+_POLL_S: Final = 0.002
+
+
+class Life(NamedTuple):
+    """One run of the flow: seconds to its first pixel, pixels read and how fast, the longest time without
+    one, plays and touches at the end, most memory.
+    """
+
+    first_s: float
+    pixels: int
+    rate: float
+    stall_s: float
+    plays: int
+    touches: int
+    peak_mib: float
+
+
+def write(path: Path, plays: int) -> None:
+    """An impression a play."""
+    rng = random.Random(1)
+    step = SPREAD_MS / plays
+    line = (
+        '{"event_id":"e%d","event":"impression","ts":%d,"placement_id":"pl-%d","campaign_id":"c-%d",'
+        '"play_id":"play-%d","listener_id":"listener-%d","consent":true}\n'
+    )
+    with path.open("w") as out:
+        for start in range(0, plays, 100_000):
+            lines = []
+            for number in range(start, min(plays, start + 100_000)):
+                place = rng.randrange(PLACEMENTS)
+                ts = T0_MS + int(number * step)
+                lines.append(line % (number, ts, place, place % 40, number, number))
+            out.writelines(lines)
+
+
+def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
+    """Run the flow over the log until `STOP_AT` of it has been read, in a process of its own."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    settings = load(
+        redis_url=redis_url,
+        namespace=f"bench:recovery:{plays}",
+        epoch_interval=timedelta(seconds=EPOCH_S),
+        recovery_dir=Path(directory),
+    )
+    stop = Stop(1000)
+    began_s = time.perf_counter()
+    moments: list[tuple[float, int]] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        goal = plays * STOP_AT
+        while stop.tick is None and not over.wait(_POLL_S):
+            count = received(without="")
+            if count and (not moments or count > moments[-1][1]):
+                moments.append((time.perf_counter(), count))
+            if count >= goal:
+                stop.set()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    replay([log], settings, KEY, recovery_dir=Path(directory), stop=stop)
+    over.set()
+    watcher.join()
+    (first_s, before), (last_s, after) = moments[0], moments[-1]
+    stall_s = max((b[0] - a[0] for a, b in itertools.pairwise(moments)), default=0.0)
+    return Life(
+        first_s - began_s,
+        after,
+        (after - before) / max(1e-9, last_s - first_s),
+        stall_s,
+        _gauge(STATE_PLAYS.name),
+        _gauge(STATE_TOUCHES.name),
+        peak_mib(),
+    )
+
+
+def _gauge(name: str) -> int:
+    families = instruments().registry.collect()
+    return int(sum(one.value for family in families if family.name == name for one in family.samples))
+
+
+def _alone(log: Path, plays: int, directory: Path, redis_url: str) -> Life:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(live, str(log), plays, str(directory), redis_url).result()
+
+
+def main(plays: Sequence[int]) -> int:
+    """Measure and print; exit code 1 where the second run does not go on where the first one stopped."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table(box=None, pad_edge=False)
+    for name in (
+        "plays and listeners",
+        "plays kept",
+        "touches kept",
+        "events/s",
+        "longest stall s",
+        "store MiB",
+        "touch files MiB",
+        "peak MiB",
+        "restart s",
+    ):
+        table.add_column(name, justify="right")
+    right = True
+    with tempfile.TemporaryDirectory(prefix="audiopixel-recovery-") as name, EmbeddedValkey() as valkey:
+        for count in plays:
+            log, store = Path(name, f"{count}.ndjson"), Path(name, f"store-{count}")
+            write(log, count)
+            first = _alone(log, count, store, valkey.url)
+            sizes = [
+                sum(path.stat().st_size for path in store.rglob(pattern)) / (1 << 20)
+                for pattern in ("*.sqlite3*", "*.touches")
+            ]
+            again = _alone(log, count, store, valkey.url)
+            # The rest alone is read: a silent fresh start would read it all.
+            right &= 0 < again.pixels <= count - first.pixels < count // 10 and again.plays == count
+            log.unlink()
+            table.add_row(
+                f"{count:,}",
+                f"{first.plays:,}",
+                f"{first.touches:,}",
+                f"{first.rate:,.0f}",
+                f"{first.stall_s:.2f}",
+                f"{sizes[0]:,.0f}",
+                f"{sizes[1]:,.0f}",
+                f"{first.peak_mib:,.0f}",
+                f"{again.first_s:.2f}",
+            )
+    console.print(table)
+    console.print(f"after the restart the rest alone was read, and every play is remembered: {right}")
+    return int(not right)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
+    parser.add_argument("--plays", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    sys.exit(main(parser.parse_args().plays))
