@@ -93,10 +93,12 @@ class Board:
         self._tried_s = float("-inf")
         self._snapshot = Snapshot()
 
-    def refresh(self) -> Snapshot:
-        """The snapshot, read anew if the last try is an interval ago; raises nothing, whatever Redis does."""
+    def refresh(self, age_s: float = 0.0) -> Snapshot:
+        """The snapshot, read anew if the last try is an interval ago and more than `age_s`; raises nothing,
+        whatever Redis does.
+        """
         with self._lock:
-            if time.monotonic() - self._tried_s >= self._interval_s:
+            if time.monotonic() - self._tried_s >= max(age_s, self._interval_s):
                 try:
                     self._snapshot = self._read()
                 except ConnectError as error:

@@ -63,6 +63,8 @@ SPARK: Final = 60
 
 TICK_S: Final = 1.0
 POINT_S: Final = 10.0
+UNSEEN_S: Final = 30.0
+"""How old what is drawn may be while nobody looks: Prometheus's reads serve, and cost nothing more."""
 REST: Final = 9
 """Rest after a tick, in times of the processor time it took: with 10,000 placements it takes 0.25 s."""
 
@@ -151,9 +153,11 @@ class Feed:
         self._viewers = 0
         self._ticked = asyncio.Event()
 
-    def tick(self) -> None:
-        """Read Redis and see what changed; blocks for as long as Redis does."""
-        snapshot = self._board.refresh()
+    def tick(self, age_s: float = 0.0) -> None:
+        """Read Redis, if what was read is older than `age_s`, and see what changed; blocks for as long as
+        Redis does.
+        """
+        snapshot = self._board.refresh(age_s)
         rows = _most(snapshot.rows.get("placement", {}))
         with self._lock:
             before, self._rows = self._rows, {name: [*map(row.get, FIELDS)] for name, row in rows.items()}
@@ -167,9 +171,8 @@ class Feed:
                 },
                 "gone": list(before.keys() - self._rows.keys()),
             }
-            now_s = time.monotonic()
-            if snapshot.up and now_s - self._sampled_s >= POINT_S:
-                self._sampled_s = now_s
+            if snapshot.up and snapshot.read_s - self._sampled_s >= POINT_S:
+                self._sampled_s = snapshot.read_s
                 change["grown"] = self._history.add(snapshot.read_s, rows)
             self._latest = (self._latest[0] + 1, _event("change", change))
 
@@ -198,7 +201,7 @@ class Feed:
     def _timed_tick(self) -> float:
         # Of the processor, not of the clock: a Redis that hangs must not make the page slow to see it return.
         began_s = time.thread_time()
-        self.tick()
+        self.tick(0.0 if self._viewers else UNSEEN_S)
         return time.thread_time() - began_s
 
     async def run(self) -> None:

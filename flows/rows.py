@@ -63,26 +63,22 @@ these by the listeners who ever had so many.
 NO_FREQUENCY: Final = [None] * len(FREQUENCY)
 
 
+READ_FIRST: Final = tuple(map(WINDOWS.index, ("flight", "1h", "5m", "1d")))
+"""The windows in the order in which a row has them: Redis looks for a field from the front of a row."""
+
+
 def _fields() -> tuple[str, ...]:
-    fields: list[str] = []
-    for name in WINDOWS:
+    fields = [*LABELS, "as_of_ms", "final_through_ms", "reach_as_of_ms", *DELIVERY]
+    fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage")]
+    for place in READ_FIRST:
+        name = WINDOWS[place]
         metrics = [*COUNTS, "completion_rate", "completions_per_impression", "reach", "frequency"]
         if name in MATURE:
             metrics.append("mature_completion_rate")
         if name in UNLINKED_RATE:
             metrics.append("unlinked_completion_rate")
         fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS)]
-    fields += [f"flight.{name}" for name in BY_FLIGHT]
-    return (
-        *fields,
-        "flight.consent_coverage",
-        *FREQUENCY,
-        *LABELS,
-        "as_of_ms",
-        "final_through_ms",
-        "reach_as_of_ms",
-        *DELIVERY,
-    )
+    return (*fields, *FREQUENCY)
 
 
 FIELDS: Final = _fields()
@@ -148,13 +144,12 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
     encode = msgspec.msgpack.encode
     rows = []
     for row, (scope, name) in enumerate(windows.rows):
-        values = [value for window in columns for value in window[row]]
-        values += totals[row]
+        values = [*windows.labels[row], as_of_ms, final_through_ms, as_of_ms, *NO_DELIVERY, *totals[row]]
         values.append(ratio(totals[row][CONSENTED], totals[row][PIXELS]))
+        for place in READ_FIRST:
+            values += columns[place][row]
         frequency = windows.frequency[row]
         values += NO_FREQUENCY if frequency is None else _frequency(frequency)
-        values += windows.labels[row]
-        values += (as_of_ms, final_through_ms, as_of_ms, *NO_DELIVERY)
         rows.append(Row(scope, name, latest[row], encode(values)))
     return rows
 
