@@ -64,7 +64,7 @@ def main() -> int:
     cores = os.cpu_count() or 1
     print(f"{found:,} placements, {size >> 10:,} KiB a scrape: {render_s:.2f} CPU-s (<= {MOST_RENDER_S:g})")
     print(
-        f"scraped every {SCRAPE_S:g} s, Redis's part included: {100 * scraped / cores:.2f} % of {cores} cores "
+        f"scraped every {SCRAPE_S:g} s, Redis included: {100 * scraped / cores:.2f} % of {cores} cores "
         f"(<= {100 * MOST_SHARE:g}); with the live page open {100 * looked_at / cores:.2f} %"
     )
     return int(render_s > MOST_RENDER_S or scraped / cores > MOST_SHARE)
