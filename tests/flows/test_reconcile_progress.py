@@ -11,6 +11,7 @@ from pathlib import Path
 from connectors.redis import Client
 from flows.differences import differences
 from flows.reconcile import recompute
+from flows.reconcile_settings import rules
 from flows.replay import replay
 from flows.settings import Settings
 
@@ -46,6 +47,6 @@ def test_a_repeated_progress_is_known_by_its_own_time_and_not_by_its_plays(
 
     replay([str(log)], settings, b"a key of sixteen bytes or more")
 
-    truth = recompute([log], allowed_lateness=settings.allowed_lateness, horizon=settings.horizon)
+    truth = recompute([log], **rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert (truth.totals["repeated"], truth.totals["rejected.too_late"]) == (2, 1)

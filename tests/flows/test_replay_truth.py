@@ -23,6 +23,7 @@ from flows.differences import differences, minute_differences
 from flows.errors import SettingsError
 from flows.forget import deny
 from flows.reconcile import recompute
+from flows.reconcile_settings import rules
 from flows.replay import replay
 from flows.settings import Settings
 from flows.simulate import Traffic, Trouble, run_log
@@ -181,7 +182,7 @@ def test_a_simulated_log_reconciles_without_a_difference(
     )
     run_log([Path(file) for file in files], traffic, 40_000)
     replay(files, settings, LISTENER_KEY, out=tmp_path / "out", workers=2)
-    truth = recompute([Path(file) for file in files], model=model, utm_placements=utm)
+    truth = recompute([Path(file) for file in files], **rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
     ways = {
