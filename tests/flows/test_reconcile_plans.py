@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from flows.reconcile import FLIGHT_METRICS, Planned, Recomputation, recompute
 from flows.reconcile_settings import rules
 from flows.replay import replay
 from flows.settings import Settings
+from flows.simulate import Traffic, Trouble, run_log
 
 T0 = 1_764_000_000_000  # a full minute
 KEY = b"a key of sixteen bytes or more"
@@ -229,6 +231,38 @@ def test_a_replay_with_plans_reconciles_and_without_knowing_them_does_not(
         ("campaign", "autumn", "row"),
     }
     assert not {one for one in told if one[2] in ("flight.consented", "flight.repeated")}
+
+
+def test_a_simulated_log_reconciles_with_plans_that_start_in_the_midst_of_it(
+    planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{n}.ndjson" for n in range(3)]
+    trouble = Trouble(conversions=0.1, clicks=0.1)
+    traffic = Traffic(21, 12, 60, start_ms=T0, partitions=3, trouble=trouble, listeners=300)
+    run_log(files, traffic, 20_000)  # of five and a half minutes
+    starts = {f"pl-{n:04}": 31 * n for n in range(0, 12, 2)}
+    settings = planned(*(f"{name},1000,{iso(at)},{iso(86_400)},,," for name, at in starts.items()))
+    replay([str(file) for file in files], settings, KEY, workers=2)
+
+    known = rules(settings)
+    truth = recompute(files, **known)
+    assert differences(truth, client, settings.namespace) == []
+    unplanned = recompute(files, **known | {"plans": None})
+    for name in starts:
+        flown, whole = truth.flight["placement", name], unplanned.flight["placement", name]
+        for metric in ("impressions", "completes", "clicks", "reach"):
+            few, many = flown[f"flight.{metric}"], whole[f"flight.{metric}"]
+            assert few < many or starts[name] < 60, (name, metric)
+        assert flown["flight.consented"] == whole["flight.consented"]
+
+
+def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
+    planned: Callable[..., Settings],
+) -> None:
+    settings = planned(f"a,1000,{iso(90)},{iso(86_400)},c,GBP,iab26;IAB7-39")
+    asked = set(signature(recompute).parameters) - {"files", "too_late", "podcast_apps", "threads"}
+    assert set(rules(settings)) == asked
+    assert rules(settings)["plans"] == {"a": Planned(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"))}
 
 
 def test_a_planned_row_that_is_missing_is_a_difference(
