@@ -128,6 +128,7 @@ class Tick:
         position: of the partition, where it would read on.
         greatest_ms: the greatest event time so far.
         forgotten: listeners whom the partition has taken off its pixels since the tick before.
+        candidate_ms: event time of the last pixel where only a next one could make it the greatest; 0: none.
     """
 
     sender: str
@@ -139,6 +140,7 @@ class Tick:
     position: int
     greatest_ms: int
     forgotten: tuple[int, ...] = ()
+    candidate_ms: int = 0
 
 
 ENDED: Final = 1 << 62
@@ -169,7 +171,10 @@ def cut(ticks: dict[str, Tick], number: int) -> Cut:
     if live:
         watermark = min(tick.watermark_ms for tick in live)
     elif ended:
-        watermark = max(tick.greatest_ms for tick in ticks.values())
+        # Logs of one pixel each: none will follow that could confirm it, or that it could make late.
+        watermark = max(tick.greatest_ms for tick in ticks.values()) or max(
+            tick.candidate_ms for tick in ticks.values()
+        )
     else:  # nothing but empty and ended partitions: time stands where the ended ones left it
         watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
     return Cut(
