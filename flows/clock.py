@@ -28,9 +28,9 @@ def judge(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, guarded: bool) 
     it.
 
     Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where nothing bounds a jump (`guarded`:
-    the input
-    has no timestamps of a broker's), one of more than 24 h counts only when the next pixel is within 24 h of
-    it or later.
+    the input has no timestamps of a broker's; and the pixel says nothing of its receipt), one of more than
+    24 h counts only when the next pixel is within 24 h of it or later. So a file of what a topic held moves
+    time as the topic did.
 
     Args:
         pixels: (n, COLUMNS) uint64, changed in place.
@@ -53,7 +53,7 @@ def judge(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, guarded: bool) 
                 if ts >= candidate - 86_400_000:
                     greatest = max(greatest, candidate)
                 candidate = np.int64(0)
-            if ts > greatest + 86_400_000:
+            if ts > greatest + 86_400_000 and received <= 0:
                 candidate = ts
             else:
                 greatest = max(greatest, ts)

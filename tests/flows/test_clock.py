@@ -129,6 +129,13 @@ def test_a_pixel_ten_years_ahead_is_held_to_its_receipt_and_makes_no_other_late(
     assert (times[:, 1] - times[:, 0]).max() <= MINUTE  # by far less than the allowed lateness
 
 
+def test_a_jump_that_its_receipt_bounds_moves_time_at_once_in_a_file_as_in_a_topic() -> None:
+    pixels = [(NOW_MS + by, NOW_MS + by) for by in (0, 30 * DAY_MS, SECOND)]
+    expected = [NOW_MS - BOUND_MS, *[NOW_MS + 30 * DAY_MS - BOUND_MS] * 2]
+    for guarded in (False, True):
+        assert judged(clock(guarded), pixels)[0][:, 1].tolist() == expected
+
+
 def test_a_first_pixel_far_ahead_of_all_others_moves_nothing_where_nothing_bounds_it() -> None:
     pixels = [(NOW_MS + TEN_YEARS_MS, 0), *((NOW_MS + i * SECOND, 0) for i in range(5))]
     times, _ = judged(clock(guarded=True), pixels)
