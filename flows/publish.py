@@ -192,6 +192,8 @@ class Publisher:
         for flush in flushes:
             for row in flush.rows:
                 self._take(self._row(row, rev))
+                if self.pacer is not None and row.scope in SCOPES[:2]:
+                    self._values[row.scope, row.name] = row.packed
             for account in flush.accounts:
                 self._take(self._account(account, cut, rev))
             self._arrivals += flush.arrivals
@@ -246,12 +248,8 @@ class Publisher:
             pacer.states.update(
                 {name: row["delivery.state"] for name, row in zip(pacer.book, held, strict=True) if row}
             )
-        for flush in flushes:
-            for row in flush.rows:
-                if row.scope in SCOPES[:2]:
-                    self._values[row.scope, row.name] = row.packed
-        changed = [row.name for flush in flushes for row in flush.rows if row.scope == SCOPES[0]]
         images = _Decoded(self._values)
+        changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
         paced = pacer.pace(images, changed, cut.watermark_ms or now_ms)
         for scope, name, values in paced.rows:
             latest = self._images.get(row_key(self.settings.namespace, scope, name))
