@@ -265,6 +265,43 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
     assert rules(settings)["plans"] == {"a": Planned(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"))}
 
 
+def test_the_flow_blocks_what_the_oracle_blocks(
+    planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    settings = planned(
+        f"a,1000,{iso(60)},{iso(86_400)},c,GBP,iab26;IAB7-39;432",
+        f"b,1000,{iso(0)},{iso(86_400)},,,IAB1",
+    )
+    ids = [
+        "IAB26",
+        "iab26-1",
+        " IAB26-2 ",
+        "IAB261",
+        "IAB7-39",
+        "IAB7",
+        "IAB7-39-1",
+        "432",
+        "432-1",
+        "",
+        "[X]",
+    ]
+    categories = [*ids, ["IAB2", "IAB26-9"], ["IAB2"], [], None, "IAB26\u00a0", "IAB1"]
+    lines = [
+        pixel(event, 2 * n, f"{n} {at}", at, content_category=category, station=f"s{n % 3}", **HEARD)
+        for n, category in enumerate(3 * categories)
+        for at in ("a", "b", "unplanned")
+        for event in ("impression", "start")
+    ]
+    log = written(tmp_path, *lines, *lines[::7], pixel("pause", 1000, None, "clock"), *lines[:9])
+    replay([str(log)], settings, KEY)
+
+    truth = recompute([log], **rules(settings))
+    assert differences(truth, client, settings.namespace) == []
+    assert numbers(truth)["blocked_impressions"] == 3 * 7
+    assert numbers(truth, "placement", "b")["blocked_impressions"] == 3
+    assert numbers(truth, "campaign", "c")["blocked_impressions"] == 3 * 8
+
+
 def test_a_planned_row_that_is_missing_is_a_difference(
     planned: Callable[..., Settings], client: Client, tmp_path: Path
 ) -> None:
