@@ -15,6 +15,7 @@ from connectors.kafka import KafkaInput
 from flows.batches import SCOPES
 from flows.differences import differences, minute_differences
 from flows.reconcile import Recomputation, recompute
+from flows.reconcile_settings import rules
 from flows.settings import Settings
 from flows.steps import RowsLogic
 
@@ -114,15 +115,7 @@ def against_the_log(
     ]
     found: list[str] = []
     for name, too_late in (("judged from the log", None), ("as the dead letters say", late)):
-        truth = recompute(
-            list(files.values()),
-            too_late=too_late,
-            out_of_orderness=settings.out_of_orderness,
-            allowed_lateness=settings.allowed_lateness,
-            horizon=settings.horizon,
-            conversion_horizon=settings.conversion_horizon,
-            consent=settings.consent,
-        )
+        truth = recompute(list(files.values()), too_late=too_late, **rules(settings))
         for key in [key for key in truth.minutes if key[1] >= closed_ms]:
             del truth.minutes[key]
         found += [f"{one} (lateness {name})" for one in differences(truth, client, settings.namespace)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha1
 from typing import Any, Final, NamedTuple, TypeVar
@@ -46,6 +46,7 @@ __all__ = [
     "put_fields",
     "read_rows",
     "scan_index",
+    "trim_index",
 ]
 
 CHUNK: Final = 500
@@ -325,6 +326,55 @@ def scan_index(client: Client, index_key: str) -> list[str]:
     with failures(client):
         # A scan may give a member twice.
         return list(dict.fromkeys(member for member, _ in client.zscan_iter(index_key, count=CHUNK)))
+
+
+def trim_index(
+    client: Client, index_key: str, before: int, key_of: Callable[[str], str], kept: Collection[str] = ()
+) -> int:
+    """Remove the members of a sorted set whose score is below `before` and whose row has expired.
+
+    On a cluster the set and the rows are on different nodes, so no script can do it at once. A row that
+    another writer brings back in between has its entry back too.
+
+    Args:
+        key_of: the row's key of a member.
+        kept: members that stay in any case.
+
+    Returns:
+        How many were removed. Raises as `RowStore` does.
+    """
+    removed = passed = 0
+    while True:
+        with failures(client):
+            found: Any = client.zrange(
+                index_key,
+                "-inf",
+                f"({before}",
+                byscore=True,
+                offset=passed,
+                num=CHUNK,
+                withscores=True,
+            )
+            if not found:
+                return removed
+            gone = _without_row(client, [pair for pair in found if pair[0] not in kept], key_of)
+            if gone:
+                checked(replies(client, [(index_key, ("ZREM", index_key, *(member for member, _ in gone)))]))
+            here = {member for member, _ in _without_row(client, gone, key_of)}
+            back = [(member, score) for member, score in gone if member not in here]
+            if back:
+                scores = [part for member, score in back for part in (int(score), member)]
+                checked(replies(client, [(index_key, ("ZADD", index_key, "GT", *scores))]))
+        removed += len(gone) - len(back)
+        passed += len(found) - len(gone) + len(back)
+
+
+def _without_row(
+    client: Client, members: Sequence[tuple[str, float]], key_of: Callable[[str], str]
+) -> list[tuple[str, float]]:
+    keys = [key_of(member) for member, _ in members]
+    there = checked(replies(client, [(key, ("EXISTS", key)) for key in keys]))
+    return [pair for pair, exists in zip(members, there, strict=True) if not exists]
 
 
 def mark(client: Client, key: str, value: str) -> None:

@@ -271,34 +271,17 @@ def reconcile(
     """
     from connectors.redis import connect
     from flows.differences import differences, format_differences, minute_differences
-    from flows.planfiles import read_plans
     from flows.reconcile import recompute
+    from flows.reconcile_settings import rules
     from flows.settings import load
 
     settings = load()
-    book = {} if settings.plans is None else read_plans(settings.plans)[0]
     too_late = None
     if rejected is not None:
         letters = [json.loads(line) for line in rejected.read_text().splitlines()]
         too_late = [(one["partition"], one["offset"]) for one in letters if one["reason"] == "too_late"]
     with Console(stderr=True).status("recomputing"):
-        truth = recompute(
-            [Path(file) for file in files],
-            too_late=too_late,
-            out_of_orderness=settings.out_of_orderness,
-            allowed_lateness=settings.allowed_lateness,
-            horizon=settings.horizon,
-            conversion_horizon=settings.conversion_horizon,
-            consent=settings.consent,
-            model=settings.attribution,
-            click_window=settings.click_window,
-            listen_window=settings.listen_window,
-            half_life=settings.half_life,
-            touch_listens=settings.touch_listens,
-            touch_clicks=settings.touch_clicks,
-            plans={name: plan.currency for name, plan in book.items()},
-            utm_placements=settings.utm_placements,
-        )
+        truth = recompute([Path(file) for file in files], too_late=too_late, **rules(settings))
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     found = differences(truth, client, settings.namespace)
     if minutes is not None:

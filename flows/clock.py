@@ -28,9 +28,9 @@ def judge(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, guarded: bool) 
     it.
 
     Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where nothing bounds a jump (`guarded`:
-    the input
-    has no timestamps of a broker's), one of more than 24 h counts only when the next pixel is within 24 h of
-    it or later.
+    the input has no timestamps of a broker's; and the pixel says nothing of its receipt), one of more than
+    24 h counts only when the next pixel is within 24 h of it or later. So a file of what a topic held moves
+    time as the topic did.
 
     Args:
         pixels: (n, COLUMNS) uint64, changed in place.
@@ -53,7 +53,7 @@ def judge(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, guarded: bool) 
                 if ts >= candidate - 86_400_000:
                     greatest = max(greatest, candidate)
                 candidate = np.int64(0)
-            if ts > greatest + 86_400_000:
+            if ts > greatest + 86_400_000 and received <= 0:
                 candidate = ts
             else:
                 greatest = max(greatest, ts)
@@ -128,6 +128,7 @@ class Tick:
         position: of the partition, where it would read on.
         greatest_ms: the greatest event time so far.
         forgotten: listeners whom the partition has taken off its pixels since the tick before.
+        candidate_ms: event time of the last pixel where only a next one could make it the greatest; 0: none.
     """
 
     sender: str
@@ -139,6 +140,7 @@ class Tick:
     position: int
     greatest_ms: int
     forgotten: tuple[int, ...] = ()
+    candidate_ms: int = 0
 
 
 ENDED: Final = 1 << 62
@@ -169,7 +171,10 @@ def cut(ticks: dict[str, Tick], number: int) -> Cut:
     if live:
         watermark = min(tick.watermark_ms for tick in live)
     elif ended:
-        watermark = max(tick.greatest_ms for tick in ticks.values())
+        # Logs of one pixel each: none will follow that could confirm it, or that it could make late.
+        watermark = max(tick.greatest_ms for tick in ticks.values()) or max(
+            tick.candidate_ms for tick in ticks.values()
+        )
     else:  # nothing but empty and ended partitions: time stands where the ended ones left it
         watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
     return Cut(

@@ -275,12 +275,18 @@ class CreditCells:
     days: dict[tuple[int, int], I64] = field(default_factory=dict)
     flight: dict[int, I64] = field(default_factory=dict)
 
-    def add(self, row: int, minute: int, day: int, counts: I64) -> None:
-        """Add to a row's minute, day and flight."""
+    def add(self, row: int, minute: int, day: int, counts: I64, flown: bool = True) -> None:
+        """Add to a row's minute and day, and where its flight has begun by then, to that."""
         of_row = self.minutes.setdefault(row, {})
         of_row[minute] = of_row.get(minute, 0) + counts
         self.days[row, day] = self.days.get((row, day), 0) + counts
-        self.flight[row] = self.flight.get(row, 0) + counts
+        self.flight[row] = self.flight.get(row, 0) + counts * flown
+
+    def fly_from(self, row: int, minute: int) -> None:
+        """Let a row's flight begin with a minute, later than those that were forgotten."""
+        if row in self.flight:
+            begun = [counts for at, counts in self.minutes.get(row, {}).items() if at >= minute]
+            self.flight[row] = np.sum([np.zeros_like(self.flight[row]), *begun], axis=0)
 
     def windows(self, row: int, minute: int, day: int) -> list[I64 | None]:
         """A row's counts over 5m, 1h, 1d and its flight; None where it has none."""

@@ -149,6 +149,7 @@ class Intake:
             self.position,
             self.clock.greatest_ms,
             tuple(self._denied_now),
+            self.clock.candidate_ms,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals)
         self._received = self._skewed = 0

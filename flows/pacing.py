@@ -70,21 +70,30 @@ class Pacer:
         for problem in self.file.refresh(now_ms):
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
 
-    def pace(self, images: Mapping[tuple[str, str], Values], changed: Iterable[str], now_ms: int) -> Paced:
+    def pace(
+        self, images: Mapping[tuple[str, str], Values], changed: Iterable[tuple[str, str]], now_ms: int
+    ) -> Paced:
         """Pace the placements that changed, or all of them when a minute or the plans have turned.
 
         Args:
             images: values of the latest rows, by scope and name.
-            changed: placements whose row changed since the last call.
+            changed: rows that changed since the last call, by scope and name.
             now_ms: watermark of the rows; the wall clock while there is none.
         """
         version = str(self.book.version)
         every = now_ms // 60_000 != self._minute or version != self._version
         self._minute, self._version = now_ms // 60_000, version
-        names = list(self.book) if every else [name for name in changed if name in self.book]
+        changed = set(changed)
+        names = [name for name in self.book if every or ("placement", name) in changed]
         if every:
             self._deliveries = {name: of for name, of in self._deliveries.items() if name in self.book}
-        rows, alerts, campaigns = [], [], set()
+        rows, alerts = [], []
+        # Also a campaign that changed by a placement without a plan.
+        campaigns = {
+            campaign
+            for name, campaign in self._campaigns.items()
+            if name in self._deliveries and ("campaign", campaign) in changed
+        }
         for name in names:
             plan = self.book[name]
             values = list(images.get(("placement", name)) or empty(now_ms))

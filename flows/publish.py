@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +32,7 @@ from connectors.redis import (
     emptied,
     mark,
     read_rows,
+    trim_index,
 )
 from connectors.stream import ConnectError
 from flows import credits, ledger, rows
@@ -64,6 +66,8 @@ LAYOUTS: Final = {
 LONGEST_PAUSE_S: Final = 15.0
 PATIENCE_S: Final = 60.0
 """How long a finished log waits for Redis before it gives up."""
+TRIM_EVERY_S: Final = 3600.0
+"""Between two looks for ids in the indexes whose rows have expired."""
 
 
 LEDGER_SHARD: Final = -1
@@ -137,6 +141,7 @@ class Publisher:
     _retry_at_s: float = 0.0
     _pause_s: float = 0.0
     _known: bool = False
+    _trim_at_s: float = 0.0
     _values: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _alerts: list[dict[str, str]] = field(default_factory=list)
 
@@ -174,6 +179,7 @@ class Publisher:
                     "give it a Redis or a namespace of its own, or say --recompute to begin a new generation"
                 )
             self._covered = positions
+        self._trim_at_s = self.clock_s() + TRIM_EVERY_S
         self._log.info("publishing", fence=self._fence, generation=generation, behind=self._covered or None)
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
@@ -186,6 +192,8 @@ class Publisher:
         for flush in flushes:
             for row in flush.rows:
                 self._take(self._row(row, rev))
+                if self.pacer is not None and row.scope in SCOPES[:2]:
+                    self._values[row.scope, row.name] = row.packed
             for account in flush.accounts:
                 self._take(self._account(account, cut, rev))
             self._arrivals += flush.arrivals
@@ -240,12 +248,8 @@ class Publisher:
             pacer.states.update(
                 {name: row["delivery.state"] for name, row in zip(pacer.book, held, strict=True) if row}
             )
-        for flush in flushes:
-            for row in flush.rows:
-                if row.scope in SCOPES[:2]:
-                    self._values[row.scope, row.name] = row.packed
-        changed = [row.name for flush in flushes for row in flush.rows if row.scope == SCOPES[0]]
         images = _Decoded(self._values)
+        changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
         paced = pacer.pace(images, changed, cut.watermark_ms or now_ms)
         for scope, name, values in paced.rows:
             latest = self._images.get(row_key(self.settings.namespace, scope, name))
@@ -319,6 +323,25 @@ class Publisher:
         for arrived_ms, pixels in self._arrivals:
             metrics.event_to_redis.observe(max(0.0, now_s - arrived_ms / 1000), pixels)
         self._arrivals = []
+        if now_s >= self._trim_at_s:
+            self._trim_at_s = now_s + TRIM_EVERY_S
+            self._trim(int(now_s * 1000) - ms(self.settings.row_ttl))
+
+    def _trim(self, before_ms: int) -> None:
+        """Take out of the indexes what had its last event before, and whose row has expired."""
+        assert self._client is not None
+        namespace, removed = self.settings.namespace, 0
+        lasting = {(row.index_key, row.member) for row in self._images.values() if row.ttl_ms is None}
+        try:
+            for scope in SCOPES:
+                index = f"{namespace}:index:{scope}"
+                kept = {member for key, member in lasting if key == index}
+                key_of = partial(row_key, namespace, scope)
+                removed += trim_index(self._client, index, before_ms, key_of, kept)
+        except ConnectError as error:  # the numbers are written: what is left is for the next time
+            self._log.warning("indexes not trimmed", error=str(error))
+        if removed:
+            self._log.info("took expired rows out of the indexes", rows=removed)
 
     def _write(self, cut: Cut, rev: int) -> None:
         assert self._client is not None

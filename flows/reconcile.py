@@ -40,7 +40,9 @@ FREQUENCY_METRICS: Final = tuple(
     for name in ("1", "2", "3", "4-5", "6-10", "11+")
     for metric in ("listeners", "conversions")
 )
-FLIGHT_METRICS: Final = (*MINUTE_METRICS, "reach", "consented", "repeated", "too_late", "invalid_traffic")
+WHOLE_METRICS: Final = ("consented", "repeated", "too_late", "invalid_traffic", "blocked_impressions")
+"""Counted since a row's first pixel, also those from before a planned flight."""
+FLIGHT_METRICS: Final = (*MINUTE_METRICS, "reach", *WHOLE_METRICS)
 
 PODCAST_APPS: Final = (
     r"overcast|pocket ?casts|podimo|castbox|castro|antennapod|applecoremedia|podcasts?/|podcast ?addict"
@@ -54,6 +56,24 @@ _CONVERSIONS: Final = "conversions"
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What a recomputation needs of a plan.
+
+    Attributes:
+        start_ms: the placement's flight starts with the minute of it.
+        currency: of the placement's conversion values.
+        campaign: has a row from its plan on, as the placement has.
+        blocked_categories: content categories in which the placement's ad must not run; `IAB26` stands for
+            `IAB26-1` too.
+    """
+
+    start_ms: int = 0
+    currency: str | None = None
+    campaign: str | None = None
+    blocked_categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recomputation:
     """What the log says, exactly.
 
@@ -62,8 +82,9 @@ class Recomputation:
             `conversions` (accepted and valid), `unattributed`, `clock_skewed`; a reason not met is missing.
         ledger: the same counts of messages by source partition (its path as given).
         flight: (scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`; all are integers, but the
-            conversions of the models `linear` and `time_decay` (multiples of 0.000001). Campaigns have all of
-            `FREQUENCY_METRICS` too; listeners are counted since ever.
+            conversions of the models `linear` and `time_decay` (multiples of 0.000001). Planned placements
+            and their campaigns are in it without any pixel. Campaigns have all of `FREQUENCY_METRICS` too;
+            listeners are counted since ever.
         minutes: (placement id, minute in epoch ms) to all of `MINUTE_METRICS`; minutes of zeros are missing.
     """
 
@@ -89,7 +110,7 @@ def recompute(
     half_life: timedelta = timedelta(days=7),
     touch_listens: int = 64,
     touch_clicks: int = 16,
-    plans: Mapping[str, str | None] | None = None,
+    plans: Mapping[str, Planned] | None = None,
     utm_placements: Mapping[str, str] | None = None,
     threads: int | None = None,
 ) -> Recomputation:
@@ -102,14 +123,16 @@ def recompute(
         consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
         podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
         touch_listens, touch_clicks: how many of a listener's newest up to a conversion may be credited.
-        plans: planned placements to the currency of the plan.
+        plans: what is planned, by placement.
         utm_placements: `utm_content` to a placement, beside the plans' own ids.
         threads: of the database; None: one a core.
 
     Raises:
         AudiopixelError: a file cannot be read.
     """
-    reader = Reader(consent == "assumed", podcast_apps)
+    plans = plans or {}
+    blocked = {name: plan.blocked_categories for name, plan in plans.items() if plan.blocked_categories}
+    reader = Reader(consent == "assumed", podcast_apps, blocked)
     config: dict[str, str | bool | int | float | list[str]] = {"temp_directory": tempfile.gettempdir()}
     if threads:
         config["threads"] = threads
@@ -132,8 +155,8 @@ def recompute(
         db.execute(sql.PIXELS)
         numbers = {str(path): src for src, path in enumerate(files)}
         _insert(db, "letters", ((numbers[name], pos) for name, pos in set(too_late or ()) if name in numbers))
-        _insert(db, "plans", (plans or {}).items())
-        targets = {placement: placement for placement in plans or {}} | dict(utm_placements or {})
+        _insert(db, "plans", ((name, plan.currency, plan.start_ms) for name, plan in plans.items()))
+        targets = {placement: placement for placement in plans} | dict(utm_placements or {})
         _insert(db, "utm_targets", targets.items())
         for src, path in enumerate(files):
             _insert(db, "pixels", reader.read(src, path))
@@ -142,7 +165,7 @@ def recompute(
             db.execute(sql.ROUND)
         for statements in (sql.COUNTED, sql.TOUCHES, sql.CREDITS):
             db.execute(statements)
-        return _collect(db, reader, files)
+        return _collect(db, reader, files, plans)
 
 
 def _ms(duration: timedelta) -> int:
@@ -169,7 +192,9 @@ def _column(values: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.obje
     return column
 
 
-def _collect(db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path]) -> Recomputation:
+def _collect(
+    db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path], plans: Mapping[str, Planned]
+) -> Recomputation:
     ledger = {str(path): {"received": reader.received[src], "accepted": 0} for src, path in enumerate(files)}
     for (src, reason), lines in reader.rejected.items():
         ledger[str(files[src])][f"rejected.{reason}"] = lines
@@ -190,11 +215,17 @@ def _collect(db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path
     totals["conversions"], totals["unattributed"] = found
 
     flight: dict[tuple[str, str], Counts] = {}
+    rows = [("placement", name, None, 0) for name in plans]
+    rows += [("campaign", plan.campaign, None, 0) for plan in plans.values() if plan.campaign]
     for scope in SCOPES:
-        for name, metric, amount in db.execute(sql.FLIGHT.format(scope=scope)).fetchall():
-            row = flight.setdefault((scope, name), {f"flight.{each}": 0 for each in FLIGHT_METRICS})
-            if metric is not None:
-                row[f"flight.{metric}"] = _number(metric, amount)
+        flown = sql.FLOWN if scope == "placement" else "true"
+        whole = ", ".join(f"'{metric}'" for metric in WHOLE_METRICS)
+        query = sql.FLIGHT.format(scope=scope, whole=whole, flown=flown)
+        rows += [(scope, *row) for row in db.execute(query).fetchall()]
+    for scope, name, metric, amount in rows:
+        row = flight.setdefault((scope, name), {f"flight.{each}": 0 for each in FLIGHT_METRICS})
+        if metric is not None:
+            row[f"flight.{metric}"] = _number(metric, amount)
     for (scope, _), row in flight.items():
         if scope == "campaign":
             row.update(dict.fromkeys(FREQUENCY_METRICS, 0))

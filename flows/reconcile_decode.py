@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
 from pathlib import Path
@@ -48,6 +48,7 @@ _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?
 _RFC3339: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
+_CATEGORY_WITH_PARTS: Final = re.compile(r"IAB[0-9]+", re.IGNORECASE)
 _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _EPOCH: Final = datetime(1970, 1, 1)
 
@@ -85,6 +86,7 @@ class Pixel(NamedTuple):
     value: int | None
     currency: str | None
     utm: str | None
+    blocked: bool
 
 
 class Reader:
@@ -93,6 +95,8 @@ class Reader:
     Args:
         consent_default: whether a pixel that says nothing of consent may be measured.
         podcast_apps: a regular expression, case-insensitive; a user agent that it finds is no bot.
+        blocked: placements to the content categories that are blocked there; of Content Taxonomy 1, `IAB26`
+            blocks its parts, such as `IAB26-1`, too. Case does not matter.
 
     Attributes:
         received: lines by partition number.
@@ -100,7 +104,9 @@ class Reader:
         clock_skewed: pixels by partition number whose `ts` was clamped by more than 5 min.
     """
 
-    def __init__(self, consent_default: bool, podcast_apps: str) -> None:
+    def __init__(
+        self, consent_default: bool, podcast_apps: str, blocked: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.received: Counter[int] = Counter()
         self.rejected: Counter[tuple[int, str]] = Counter()
         self.clock_skewed: Counter[int] = Counter()
@@ -108,6 +114,7 @@ class Reader:
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
         self._listeners: dict[str, int] = {}
         self._bots: dict[str, bool] = {}
+        self._blocking = {placement: _any_of(names) for placement, names in (blocked or {}).items()}
 
     def read(self, src: int, path: Path) -> Iterator[Pixel]:
         """The well-formed pixels of a file, plain, `.gz` or `.zst`, in its order.
@@ -149,7 +156,7 @@ class Reader:
         consent = document.get("consent")
         if consent is not None and consent.__class__ is not bool:
             raise Rejected("consent")
-        _check_categories(document)
+        categories = _categories(document)
         conversion = _conversion(document)
         if conversion is None and event == "conversion":
             raise Rejected("conversion")
@@ -164,10 +171,12 @@ class Reader:
         bot = agent is not None and self._is_bot(agent)
         kind, order_id, value, currency = conversion or (None, None, None, None)
         utm = _utm_content(url) if event == "conversion" and url else None
+        blocking = self._blocking.get(placement or "")
+        is_blocked = blocking is not None and any(map(blocking.fullmatch, categories))
         # fmt: off
         return Pixel(
             src, pos, event, t, greatest, event_id, placement, play, campaign, platform, station, podcast,
-            program, who, may, bot, playhead, kind, order_id, value, currency, utm,
+            program, who, may, bot, playhead, kind, order_id, value, currency, utm, is_blocked,
         )
         # fmt: on
 
@@ -277,12 +286,20 @@ def _time(document: dict[str, Any], name: str) -> int | None:
     return seconds * 1000 + int(((fraction or "") + "000")[:3])
 
 
-def _check_categories(document: dict[str, Any]) -> None:
+def _categories(document: dict[str, Any]) -> list[str]:
     value = document.get("content_category")
-    if not (value is None or isinstance(value, str)) and not (
-        isinstance(value, list) and all(isinstance(item, str) for item in value)
-    ):
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(item, str) for item in values):
         raise Rejected("content_category")
+    return values
+
+
+def _any_of(categories: Sequence[str]) -> re.Pattern[str]:
+    names = [
+        re.escape(name) + (r"(?:-\d+)?" if _CATEGORY_WITH_PARTS.fullmatch(name) else "")
+        for name in categories
+    ]
+    return re.compile(rf"\s*(?:{'|'.join(names)})\s*", re.IGNORECASE)
 
 
 def _conversion(document: dict[str, Any]) -> tuple[str, str | None, int | None, str | None] | None:

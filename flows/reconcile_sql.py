@@ -14,9 +14,9 @@ CREATE TABLE pixels (
     src INTEGER, pos BIGINT, event VARCHAR, t BIGINT, greatest BIGINT, event_id VARCHAR, placement VARCHAR,
     play VARCHAR, campaign VARCHAR, platform VARCHAR, station VARCHAR, podcast VARCHAR, program VARCHAR,
     listener BIGINT, consent BOOLEAN, bot BOOLEAN, playhead BIGINT, conversion_type VARCHAR, order_id VARCHAR,
-    value BIGINT, currency VARCHAR, utm VARCHAR);
+    value BIGINT, currency VARCHAR, utm VARCHAR, blocked BOOLEAN);
 CREATE TABLE letters (src INTEGER, pos BIGINT);
-CREATE TABLE plans (placement VARCHAR, currency VARCHAR);
+CREATE TABLE plans (placement VARCHAR, currency VARCHAR, start_ms BIGINT);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
 """
 
@@ -225,6 +225,9 @@ SELECT {_DIMENSIONS}, minute, CASE WHEN verdict <> 'accepted' THEN verdict WHEN 
     ELSE 'consented' END, 1
 FROM counted WHERE verdict <> 'accepted' OR bot OR consent
 UNION ALL
+SELECT {_DIMENSIONS}, minute, 'blocked_impressions', 1 FROM counted
+WHERE ok AND event = 'impression' AND blocked
+UNION ALL
 SELECT {_DIMENSIONS}, minute, unnest(reached), 1
 FROM counted JOIN (
     SELECT start_n,
@@ -249,11 +252,15 @@ SELECT {_DIMENSIONS}, minute, 'conversion_value_other_count', 1
 FROM credits WHERE NOT counts_value AND value IS NOT NULL;
 """
 
+# A planned placement's flight starts with the minute of its plan's start; a roll-up's has all its pixels.
+FLOWN: Final = "coalesce(minute >= start_ms - start_ms % 60000, true)"
+
 FLIGHT: Final = """
-SELECT {scope}, metric, sum(amount) FROM facts WHERE {scope} IS NOT NULL GROUP BY ALL
+SELECT {scope}, metric, sum(amount) FROM facts LEFT JOIN plans USING (placement)
+WHERE {scope} IS NOT NULL AND (metric IN ({whole}) OR {flown}) GROUP BY ALL
 UNION ALL
-SELECT {scope}, 'reach', count(DISTINCT listener) FROM counted
-WHERE ok AND consent AND event IN ('impression', 'start') AND {scope} IS NOT NULL GROUP BY ALL
+SELECT {scope}, 'reach', count(DISTINCT listener) FROM counted LEFT JOIN plans USING (placement)
+WHERE ok AND consent AND event IN ('impression', 'start') AND {scope} IS NOT NULL AND {flown} GROUP BY ALL
 UNION ALL
 SELECT {scope}, NULL, count(*) FROM counted WHERE verdict = 'accepted' AND {scope} IS NOT NULL GROUP BY ALL
 """

@@ -244,7 +244,8 @@ class RowShard:
         at, minutes = (places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32)
         self._add_cells(at, minutes, np.zeros((len(places), MINUTE_COUNTS), np.int64))
         for row, minute, of_place in zip(at.tolist(), minutes.tolist(), counts, strict=True):
-            self.credits.add(row, minute, self.day_of(minute), of_place)
+            flown = minute >= int(self.flight_from[row])
+            self.credits.add(row, minute, self.day_of(minute), of_place, flown)
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
         while (self.used + len(rows)) * 4 > len(self.keys) * 3:
@@ -389,6 +390,7 @@ class RowShard:
             flown = (self.keys != 0) & (rows == row) & (minutes >= start)
             self.flight[row] = self.counts[flown].sum(axis=0)
             self.flight[row, REPAIRED] = 0
+            self.credits.fly_from(row, start)
         self.flight_from[row] = start
 
     def touch_all(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from redis import RedisCluster
 from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_cluster, held, row
 
+from connectors import redis as connector
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import (
     REASONS,
@@ -27,6 +28,7 @@ from connectors.redis import (
     mark,
     read_rows,
     scan_index,
+    trim_index,
 )
 from connectors.redis_client import failures
 from connectors.stream import ConnectError
@@ -221,6 +223,52 @@ def test_outcomes_and_rows_keep_their_order_over_many_chunks(
     read = read_rows(client, [*keys, f"{key}:absent"], ["5m.impressions", "absent"])
     assert read[-1] == {}
     assert [one["5m.impressions"] for one in read[1:-1:2]] == [str(i) for i in range(1, 1_201, 2)]
+
+
+def indexed(key: str, names: range, score: int, **more: Any) -> list[Row]:
+    """Rows `0`, `1`, … of an index, each in a slot of its own."""
+    return [
+        row(f"{key}:{{{name}}}", (1, 1, 1), index_key=f"{key}:index", member=str(name), score=score, **more)
+        for name in names
+    ]
+
+
+def test_the_index_loses_what_has_expired_and_is_old_and_nothing_else(
+    client: Client, store: RowStore, key: str
+) -> None:
+    expired, lasting = indexed(key, range(1_300), 99, ttl_ms=1), indexed(key, range(1_300, 2_400), 98)
+    young, planned = indexed(key, range(2_400, 2_402), 100, ttl_ms=1), indexed(key, range(2_402, 2_403), 0)
+    store.write([*expired, *lasting, *young, *planned])
+    client.delete(planned[0].key)
+    eventually(lambda: not any(read_rows(client, [one.key for one in (*expired, *young)])))
+
+    def trimmed() -> int:
+        return trim_index(client, f"{key}:index", 100, lambda name: f"{key}:{{{name}}}", kept={"2402"})
+
+    assert trimmed() == 1_300
+    assert sorted(map(int, scan_index(client, f"{key}:index"))) == list(range(1_300, 2_403))
+    assert trimmed() == 0
+    assert trim_index(client, f"{key}:no index", 100, str) == 0
+
+
+def test_a_row_that_comes_back_while_the_index_is_trimmed_keeps_its_entry(
+    client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = indexed(key, range(2), 7)
+    store.write([one, other])
+    client.delete(one.key)
+    client.delete(other.key)
+    asked = connector.replies
+
+    def replies(client: Client, commands: Any) -> list[Any]:
+        if commands and commands[0][1][0] == "ZREM":
+            monkeypatch.setattr(connector, "replies", asked)
+            store.write([one])  # by another execution, just now
+        return asked(client, commands)
+
+    monkeypatch.setattr(connector, "replies", replies)
+    assert trim_index(client, f"{key}:index", 100, lambda name: f"{key}:{{{name}}}") == 1
+    assert (client.zscore(f"{key}:index", "0"), client.zscore(f"{key}:index", "1")) == (7, None)
 
 
 def test_an_owner_that_was_superseded_writes_no_row(client: Client, store: RowStore, key: str) -> None:

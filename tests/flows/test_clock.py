@@ -43,6 +43,7 @@ def judged(clock: PartitionClock, pixels: list[Pixel]) -> tuple[npt.NDArray[np.i
     return packed[:, [TS, WATERMARK]].astype(np.int64), skewed
 
 
+@settings(deadline=None)  # the first example may compile
 @given(PIXELS)
 def test_event_time_is_the_callers_clock_within_a_day_before_and_a_minute_after_receipt(
     pixels: list[Pixel],
@@ -61,12 +62,14 @@ def test_a_clamp_of_more_than_five_minutes_is_counted(by_ms: int, skewed: int) -
     assert judged(clock(), [(NOW_MS + by_ms, NOW_MS)])[1] == skewed
 
 
+@settings(deadline=None)  # the first example may compile
 @given(PIXELS)
 def test_a_brokers_watermark_is_the_greatest_event_time_less_the_bound(pixels: list[Pixel]) -> None:
     times, _ = judged(clock(), pixels)
     assert times[:, 1].tolist() == [max(times[: i + 1, 0]) - BOUND_MS for i in range(len(pixels))]
 
 
+@settings(deadline=None)  # the first example may compile
 @given(PIXELS, st.booleans(), st.lists(st.integers(0, 30), max_size=5))
 def test_pixels_are_judged_the_same_however_batches_are_cut(
     pixels: list[Pixel], guarded: bool, places: list[int]
@@ -126,6 +129,13 @@ def test_a_pixel_ten_years_ahead_is_held_to_its_receipt_and_makes_no_other_late(
     assert (times[:, 1] - times[:, 0]).max() <= MINUTE  # by far less than the allowed lateness
 
 
+def test_a_jump_that_its_receipt_bounds_moves_time_at_once_in_a_file_as_in_a_topic() -> None:
+    pixels = [(NOW_MS + by, NOW_MS + by) for by in (0, 30 * DAY_MS, SECOND)]
+    expected = [NOW_MS - BOUND_MS, *[NOW_MS + 30 * DAY_MS - BOUND_MS] * 2]
+    for guarded in (False, True):
+        assert judged(clock(guarded), pixels)[0][:, 1].tolist() == expected
+
+
 def test_a_first_pixel_far_ahead_of_all_others_moves_nothing_where_nothing_bounds_it() -> None:
     pixels = [(NOW_MS + TEN_YEARS_MS, 0), *((NOW_MS + i * SECOND, 0) for i in range(5))]
     times, _ = judged(clock(guarded=True), pixels)
@@ -146,6 +156,7 @@ def test_a_jump_is_forgotten_when_the_next_pixel_is_more_than_a_day_before_it() 
     assert partition.watermark_ms == NOW_MS + SECOND - BOUND_MS
 
 
+@settings(deadline=None)  # the first example may compile
 @given(st.lists(st.integers(0, 10 * MINUTE), min_size=1, max_size=20))
 def test_a_quiet_partition_advances_by_the_time_that_elapses_a_minute_behind(waits: list[int]) -> None:
     partition = clock(greatest_ms=NOW_MS)
@@ -191,12 +202,17 @@ def test_a_partition_that_no_pixel_has_reached_stays_unknown_however_quiet() -> 
 
 
 def tick(
-    sender: str, watermark_ms: int, *, holding: bool = True, ended: bool = False, position: int = 7
+    sender: str,
+    watermark_ms: int,
+    *,
+    holding: bool = True,
+    ended: bool = False,
+    position: int = 7,
+    candidate_ms: int = 0,
 ) -> Tick:
-    greatest_ms = watermark_ms + BOUND_MS if watermark_ms else 0
-    return Tick(
-        sender, ("a", "b"), ENDED if ended else 5, watermark_ms, holding, ended, position, greatest_ms
-    )
+    greatest_ms, number = watermark_ms + BOUND_MS if watermark_ms else 0, ENDED if ended else 5
+    at = (number, watermark_ms, holding, ended, position, greatest_ms)
+    return Tick(sender, ("a", "b"), *at, candidate_ms=candidate_ms)
 
 
 def cut_of(*ticks: Tick) -> Cut:
@@ -220,6 +236,13 @@ def test_a_partition_that_has_something_to_read_and_is_not_yet_read_holds_all_ba
 def test_when_all_have_ended_everything_is_final_as_of_the_greatest_event_time() -> None:
     here = cut_of(tick("a", NOW_MS, ended=True), tick("b", NOW_MS - DAY_MS, ended=True))
     assert (here.ended, here.watermark_ms) == (True, NOW_MS + BOUND_MS)
+
+
+def test_a_jump_that_nothing_confirmed_is_time_only_where_all_have_ended_and_told_no_other() -> None:
+    lone = tick("a", 0, ended=True, candidate_ms=NOW_MS)
+    assert cut_of(lone, tick("b", 0, ended=True)).watermark_ms == NOW_MS
+    assert cut_of(lone, tick("b", NOW_MS - DAY_MS, ended=True)).watermark_ms == NOW_MS - DAY_MS + BOUND_MS
+    assert cut_of(lone, tick("b", 0, holding=False)).watermark_ms == 0
 
 
 def test_time_stands_where_the_ended_ones_left_it_while_the_rest_is_empty() -> None:

@@ -22,6 +22,7 @@ from flows.cli import app
 from flows.differences import differences, minute_differences
 from flows.metrics import instruments
 from flows.reconcile import recompute
+from flows.reconcile_settings import rules
 from flows.replay import replay
 from flows.settings import Settings
 from flows.steps import Stop, shard_key
@@ -135,7 +136,7 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
     lines = log(zlib.crc32(model.encode()))
     files = files_of(lines, order, parts, tmp_path)
     replay(files, settings, KEY, out=tmp_path / "out", workers=workers)
-    truth = recompute([Path(name) for name in files], model=model, utm_placements=UTM)
+    truth = recompute([Path(name) for name in files], **rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
     meta = client.hgetall(f"{settings.namespace}:meta")
@@ -158,7 +159,7 @@ def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
     files = files_of(log(5), 1, 2, tmp_path)
     replay(files, settings, KEY, out=tmp_path / "out", workers=2)
     decisions = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
-    totals = recompute([Path(name) for name in files], model="linear", utm_placements=UTM).totals
+    totals = recompute([Path(name) for name in files], **rules(settings)).totals
     assert len(decisions) == totals["conversions"]
     assert sum(not one["credits"] for one in decisions) == totals["unattributed"]
     for one in decisions:
@@ -185,7 +186,7 @@ def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_howeve
         out = tmp_path / f"out-{number}"
         files = files_of(lines, number, 1, tmp_path)
         replay(files, settings, KEY, out=out, recompute=number > 0)
-        truth = recompute([Path(name) for name in files], model="linear", touch_listens=7, touch_clicks=2)
+        truth = recompute([Path(name) for name in files], **rules(settings))
         assert differences(truth, client, settings.namespace) == []
         decided = [json.loads(line) for line in (out / "credits.ndjson").read_text().splitlines()]
         flows.append(sorted((one["conversion"], one["credits"]) for one in decided))
@@ -219,7 +220,7 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
     watcher.start()
     replay(files, settings, KEY, recovery_dir=recovery, stop=stop)
     watcher.join(30)
-    truth = recompute([Path(name) for name in files], model="linear")
+    truth = recompute([Path(name) for name in files], **rules(settings))
     half = int(client.hget(f"{settings.namespace}:meta", "conversions_accepted") or 0)
     assert 20 < half < truth.totals["conversions"] - 20, "it was stopped on the way"
     assert written()

@@ -1,5 +1,5 @@
-"""What the chaos run found: the flow and the oracle forget a `progress` pixel at the same moment, which is
-not the play's.
+"""What runs of both have found: the flow and the oracle forget a `progress` pixel at the same moment, which
+is not the play's, and let the same jumps of time count.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from connectors.redis import Client
 from flows.differences import differences
 from flows.reconcile import recompute
+from flows.reconcile_settings import rules
 from flows.replay import replay
 from flows.settings import Settings
 
@@ -46,6 +49,26 @@ def test_a_repeated_progress_is_known_by_its_own_time_and_not_by_its_plays(
 
     replay([str(log)], settings, b"a key of sixteen bytes or more")
 
-    truth = recompute([log], allowed_lateness=settings.allowed_lateness, horizon=settings.horizon)
+    truth = recompute([log], **rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert (truth.totals["repeated"], truth.totals["rejected.too_late"]) == (2, 1)
+
+
+@pytest.mark.parametrize("received", [True, False])
+@pytest.mark.parametrize("days", [(0, 2, 0, 0), (2, 0, 0), (0, 2, 2, 0), (0, 2, 0, 2, 2, 0)])
+def test_a_jump_of_days_in_a_file_makes_the_same_pixels_late(
+    days: tuple[int, ...],
+    received: bool,
+    settings_of: Callable[..., Settings],
+    client: Client,
+    tmp_path: Path,
+) -> None:
+    settings, log = settings_of(), tmp_path / "log.ndjson"
+    lines = [json.loads(other(86_400 * day + second)) for second, day in enumerate(days)]
+    if not received:
+        lines = [{name: value for name, value in line.items() if name != "received_at"} for line in lines]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    replay([str(log)], settings, b"a key of sixteen bytes or more")
+
+    assert differences(recompute([log], **rules(settings)), client, settings.namespace) == []

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from flows.errors import AudiopixelError
-from flows.reconcile import Recomputation, recompute
+from flows.reconcile import Planned, Recomputation, recompute
 
 T0 = 1_764_000_000_000
 MINUTE = 60_000
@@ -263,7 +263,7 @@ def test_declared_then_touch_then_utm_and_nothing_else_is_credited(run: Run) -> 
         purchase(1, conversion={"order_id": "3"}),
     ]
     lines += [purchase(1, consent=False, conversion={"order_id": "4"})]
-    result = run(*lines, plans={"pl u": None})
+    result = run(*lines, plans={"pl u": Planned()})
     assert {name: count for name, (count, _) in credits(result).items()} == {"named": 1, "pl u": 1, "a": 1}
     assert (result.totals["conversions"], result.totals["unattributed"]) == (4, 1)
     assert run(*lines).totals["unattributed"] == 2
@@ -276,7 +276,7 @@ def test_an_order_converts_once_and_other_currencies_are_counted_apart(run: Run)
     row = run(*lines).flight["placement", "a"]
     assert (row["flight.conversions"], row["flight.conversion_value"]) == (2, 10_000_001)
     assert row["flight.conversion_value_other_count"] == 1
-    planned = run(*lines, plans={"a": "EUR"}).flight["placement", "a"]
+    planned = run(*lines, plans={"a": Planned(currency="EUR")}).flight["placement", "a"]
     assert planned["flight.conversion_value_other_count"] == 1
 
 

@@ -23,6 +23,7 @@ from flows.differences import differences, minute_differences
 from flows.errors import SettingsError
 from flows.forget import deny
 from flows.reconcile import recompute
+from flows.reconcile_settings import rules
 from flows.replay import replay
 from flows.settings import Settings
 from flows.simulate import Traffic, Trouble, run_log
@@ -181,7 +182,7 @@ def test_a_simulated_log_reconciles_without_a_difference(
     )
     run_log([Path(file) for file in files], traffic, 40_000)
     replay(files, settings, LISTENER_KEY, out=tmp_path / "out", workers=2)
-    truth = recompute([Path(file) for file in files], model=model, utm_placements=utm)
+    truth = recompute([Path(file) for file in files], **rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
     ways = {
@@ -208,6 +209,37 @@ def test_a_second_replay_of_the_same_log_changes_nothing_but_the_fence(
             k: v for k, v in second[name].items() if k not in changing
         }
         assert int(second[name]["fence"]) > int(row["fence"])
+
+
+@pytest.mark.parametrize("received", [True, False])
+def test_a_log_of_one_pixel_ends_on_that_pixels_day(
+    received: bool, tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows
+) -> None:
+    settings, ts = settings_of(), 1_764_000_000_000
+    one = {"event_id": "e", "event": "impression", "ts": ts, "placement_id": "p"}
+    line = json.dumps(one | ({"received_at": ts} if received else {})).encode()
+    replay(written(tmp_path, [[line]]), settings, LISTENER_KEY)
+    row = rows_of(settings, "placement")["p"]
+    assert [row[f"{window}.impressions"] for window in ("5m", "1h", "1d", "flight")] == ["1"] * 4
+    assert (row["as_of_ms"], row["final_through_ms"]) == (str(ts), str(ts + 60_000))
+
+
+def test_a_mad_clock_at_a_logs_end_takes_no_window_with_it(
+    tmp_path: Path, settings_of: Callable[..., Settings], rows_of: Rows
+) -> None:
+    settings, ts = settings_of(), 1_764_000_000_000
+    times = [[ts, ts + 1000, ts + 3653 * 86_400_000], [ts + 3653 * 86_400_000]]
+    logs = [
+        [
+            json.dumps({"event_id": f"{n}", "event": "impression", "ts": at, "placement_id": "p"}).encode()
+            for n, at in enumerate(log, 3 * part)
+        ]
+        for part, log in enumerate(times)
+    ]
+    replay(written(tmp_path, logs), settings, LISTENER_KEY)
+    row = rows_of(settings, "placement")["p"]
+    assert (row["1d.impressions"], row["flight.impressions"]) == ("2", "4")
+    assert row["as_of_ms"] == str(ts + 1000)
 
 
 def test_another_log_needs_a_new_generation(

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from flows.batches import Combo
 from flows.clock import Cut
 from flows.counts import BY_FLIGHT, BY_MINUTE, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.credits import CreditBatch
 from flows.errors import StateError
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.shards import RowBatch
@@ -353,6 +354,37 @@ def test_a_day_in_london_has_23_24_or_25_hours(begin_ms: int, hours: list[int]) 
         full[london_day(start)] = int(windows.sums[2][0, IMPRESSION])
         assert int(windows.sums[1][0, IMPRESSION]) == min(60, start + 30 - first)
     assert list(full.values()) == [60 * number for number in hours]
+
+
+def credited(cut: Cut, minute: int) -> CreditBatch:
+    """One conversion, to the row of `impressions`."""
+    at, column = np.zeros(1, np.uint32), np.zeros(1, np.uint8)
+    whole = np.array([1_000_000])
+    return CreditBatch(0, cut, [("placement", "a")], at, np.array([minute], np.uint32), column, whole, [])
+
+
+def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_moves_it() -> None:
+    shard = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day)
+    first = at(2026, 7, 1, 12, 0) // MINUTE
+
+    def flight(number: int, minutes: range, converted: int) -> tuple[int, int]:
+        """Impressions and conversions after a cut; both count in the day in any case."""
+        here = Cut(number, minutes[-1] * MINUTE, False, ())
+        windows, _ = shard.apply(here, [impressions(here, minutes)], credited(here, converted))
+        assert windows is not None
+        (day, flown), sums = windows.credits[0][2:], windows.sums
+        assert day is not None
+        assert flown is not None
+        assert (day[0], sums[2][0, IMPRESSION]) == (number * 1_000_000, minutes[-1] - first + 1)
+        return int(sums[3][0, IMPRESSION]), int(flown[0]) // 1_000_000
+
+    shard.plan("a", (first + 3) * MINUTE + 59_999)
+    assert flight(1, range(first, first + 5), first + 2) == (2, 0)
+    assert flight(2, range(first + 5, first + 6), first + 3) == (3, 1)
+    shard.plan("a", (first + 5) * MINUTE)
+    assert flight(3, range(first + 6, first + 7), first + 4) == (2, 0)
+    shard.restore(pickle.loads(pickle.dumps(shard.snapshot())))
+    assert flight(4, range(first + 7, first + 8), first + 7) == (3, 1)
 
 
 def test_memory_is_flat_in_a_run_of_a_week() -> None:
