@@ -291,6 +291,7 @@ class Chaos:
         """A bug, to see this harness bark."""
         assert self._plan.bug is not None
         _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        time.sleep(3 * self._settings.epoch_interval.total_seconds())  # there are snapshots
         self._about_to_die()
         with self._flow.dead():
             BUGS[self._plan.bug](self._settings, self._client)
@@ -331,6 +332,7 @@ class Chaos:
 
     def _healthy(self) -> bool:
         """Whether the present flow writes."""
+        assert not self._flow.refused, "the flow refuses its recovery store"
         flushed_ms = int(self._meta().get("flushed_ms", 0))
         return flushed_ms > self._died_ms and now_ms() - flushed_ms < 3000
 

@@ -19,6 +19,7 @@ from redis import Redis
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import ensure_topic
+from flows.errors import StateError
 from flows.settings import PREFIX
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -167,7 +168,7 @@ class Flow:
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self.processes = 1
-        self.wanted = False
+        self.wanted = self.refused = False
 
     def start(self, processes: int) -> None:
         """Start it, and keep it running."""
@@ -206,7 +207,10 @@ class Flow:
             with self._lock:
                 if self.wanted and self._child is not None and (code := self._child.poll()) is not None:
                     self.note(f"ended with code {code}")
-                    self._launch()
+                    self.refused = code == StateError.exit_code
+                    self.wanted = not self.refused
+                    if self.wanted:
+                        self._launch()
 
     def family(self) -> list[int]:
         """Process ids: the supervisor (or the one process), then its members."""

@@ -15,6 +15,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from flows.errors import StateError
+
 S = TypeVar("S", bound=Hashable)
 T = TypeVar("T")
 
@@ -41,10 +43,24 @@ class Aligner(Generic[S, T]):
             self.expected = senders
             self.at = {sender: number for sender, number in self.at.items() if sender in senders}
 
-    def push(self, sender: S, item: T, mark: int | None = None) -> Iterator[tuple[T | None, int | None]]:
+    def push(
+        self, sender: S, item: T, mark: int | None = None, first: bool = True
+    ) -> Iterator[tuple[T | None, int | None]]:
         """Take one item of `sender` in, a mark if it has a number; yields (item, None) in order, and (None,
         number) at each cut.
+
+        Args:
+            first: whether the mark is the sender's first one ever, if that is known.
+
+        Raises:
+            StateError: it is not, but this aligner, and the step that it serves, has never seen one.
         """
+        if mark is not None and not first and self.released < 0 and sender not in self.at:
+            raise StateError(
+                f"a step begins anew behind {sender}, which does not: the recovery store has lost its state. "
+                "Restore the recovery directory from a backup, or recompute from the log with --recompute "
+                "and an empty one"
+            )
         if self.held.get(sender) or self.at.get(sender, -1) > self.released:
             self.held.setdefault(sender, deque()).append((item, mark))
         else:

@@ -129,6 +129,7 @@ class Tick:
         greatest_ms: the greatest event time so far.
         forgotten: listeners whom the partition has taken off its pixels since the tick before.
         candidate_ms: event time of the last pixel where only a next one could make it the greatest; 0: none.
+        first: whether it is the first one of the partition, ever.
     """
 
     sender: str
@@ -141,6 +142,7 @@ class Tick:
     greatest_ms: int
     forgotten: tuple[int, ...] = ()
     candidate_ms: int = 0
+    first: bool = False
 
 
 ENDED: Final = 1 << 62
@@ -156,12 +158,14 @@ class Cut:
         watermark_ms: the least over partitions, 0 while one of them is unknown.
         ended: every partition has ended, so that everything is final.
         positions: source partition to position.
+        first: whether it is the first one ever.
     """
 
     number: int
     watermark_ms: int
     ended: bool
     positions: tuple[tuple[str, int], ...]
+    first: bool = False
 
 
 def cut(ticks: dict[str, Tick], number: int) -> Cut:

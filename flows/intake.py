@@ -138,7 +138,7 @@ class Intake:
         return self._splitter.split(batch), letters
 
     def _tick(self, number: int) -> Receipt:
-        self.last_tick = number
+        first, self.last_tick = self.last_tick == 0, number
         tick = Tick(
             self.partition,
             self.partitions,
@@ -150,6 +150,7 @@ class Intake:
             self.clock.greatest_ms,
             tuple(self._denied_now),
             self.clock.candidate_ms,
+            first,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals)
         self._received = self._skewed = 0

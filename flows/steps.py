@@ -230,11 +230,11 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         """Pixels into the shard; a cut out of it when every partition has ticked."""
         out: list[PlaysOut] = []
         for self._shard.index, value in values:
-            mark = None
+            mark, first = None, True
             if isinstance(value, Tick):
-                mark = value.number
+                mark, first = value.number, value.first
                 self._aligner.expect(frozenset(value.senders))
-            for item, number in self._aligner.push(value.sender, value, mark):
+            for item, number in self._aligner.push(value.sender, value, mark, first):
                 if isinstance(item, Tick):
                     self._ticks[item.sender] = item
                     self._forgotten.update(item.forgotten)
@@ -246,9 +246,9 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         return out, StatefulBatchLogic.RETAIN
 
     def _cut_at(self, number: int) -> PlaysOut:
-        self._cut = self._cut + 1 if number == ENDED else number
+        first, self._cut = self._cut < 0, self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
-        here = cut(self._ticks, self._cut)
+        here = replace(cut(self._ticks, self._cut), first=first)
         batches, touches, outcomes = self._shard.cut(here, self._forgotten)
         self._forgotten.clear()
         metrics, label = instruments(), shard_key(self._shard.index)
@@ -327,7 +327,7 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
         out: list[Decided] = []
         for value in values:
             self._shard.index = value.to
-            for batch, number in self._aligner.push(value.sender, value, value.cut.number):
+            for batch, number in self._aligner.push(value.sender, value, value.cut.number, value.cut.first):
                 if batch is not None:
                     self._batches.append(batch)
                 elif number is not None:
@@ -379,7 +379,7 @@ class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
         """Gather a cut's decisions; their credits out when all have come."""
         out: list[CreditsOut] = []
         for value in values:
-            for decided, number in self._aligner.push(value.shard, value, value.cut.number):
+            for decided, number in self._aligner.push(value.shard, value, value.cut.number, value.cut.first):
                 if decided is not None:
                     self._decided.append(decided)
                 elif number is not None:
@@ -439,7 +439,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         out: list[RowsOut] = []
         for value in values:
             sender = value.sender if isinstance(value, RowBatch) else CREDITS_SHARD
-            for batch, number in self._aligner.push(sender, value, value.cut.number):
+            for batch, number in self._aligner.push(sender, value, value.cut.number, value.cut.first):
                 if isinstance(batch, RowBatch):
                     self._batches.append(batch)
                 elif batch is not None:
@@ -524,9 +524,10 @@ class LedgerLogic(StatefulBatchLogic[Receipt | Settled, Flush, tuple[Any, ...]])
         for value in values:
             if isinstance(value, Receipt):
                 self._aligner.expect(frozenset((*value.tick.senders, *self._shards)))
-                pushed = self._aligner.push(value.tick.sender, value, value.tick.number)
+                tick = value.tick
+                pushed = self._aligner.push(tick.sender, value, tick.number, tick.first)
             else:
-                pushed = self._aligner.push(value.shard, value, value.cut.number)
+                pushed = self._aligner.push(value.shard, value, value.cut.number, value.cut.first)
             for item, number in pushed:
                 if item is not None:
                     self._inside.append(item)

@@ -44,6 +44,20 @@ def test_nothing_is_lost_counted_twice_or_seen_to_fall_whatever_dies() -> None:
     assert number("backward steps seen", said) == number("differences", said) == 0
 
 
+def test_it_barks_when_messages_are_skipped() -> None:
+    code, said = chaos(seed=2, bug="skipped")
+
+    assert code == 1, said
+    assert number("differences", said) > 0
+
+
+def test_a_flow_whose_recovery_store_has_lost_a_shard_refuses_to_go_on() -> None:
+    code, said = chaos(seed=2, bug="forgotten")
+
+    assert code == 1, said
+    assert "the flow refuses its recovery store" in said
+
+
 # The monitor by itself
 
 ROW = {

@@ -6,10 +6,12 @@ import pickle
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.align import Aligner
+from flows.errors import StateError
 from flows.clock import ENDED
 
 SENDERS = ("a", "b", "c")
@@ -158,3 +160,14 @@ def test_without_knowing_the_senders_nothing_is_cut_and_nothing_held() -> None:
     step.push(Item("b", 0, None))
     assert step.since == {"a": [0], "b": [0]}
     assert step.cuts == []
+
+
+def test_a_step_that_has_lost_its_state_refuses_a_sender_that_goes_on() -> None:
+    with pytest.raises(StateError, match="behind a, which does not.*lost its state"):
+        list(Aligner[str, str](frozenset("a")).push("a", "tick", 7, first=False))
+    kept = Aligner[str, str](frozenset("a"))
+    assert list(kept.push("a", "tick", 7, first=True)) == [("tick", None), (None, 7)]
+    assert list(kept.push("a", "tick", 8, first=False)) == [("tick", None), (None, 8)]
+    resumed = Aligner[str, str](frozenset("a"))
+    resumed.resume(8)
+    assert list(resumed.push("a", "tick", 9, first=False)) == [("tick", None), (None, 9)]
