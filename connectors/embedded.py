@@ -46,13 +46,17 @@ _PORT_TAKEN: Final = re.compile(r"address (already )?in use", re.IGNORECASE)
 _GUARD: Final = 'read -r end; kill -9 "$1"; rm -rf -- "$2"'
 
 
-class _Server(ABC):
-    """One server process; `start` after `kill` takes the same port."""
+class Server(ABC):
+    """One server process; `start` after `kill` takes the same port.
+
+    Args:
+        port: to listen at; None: a free one.
+    """
 
     name: str
 
-    def __init__(self) -> None:
-        self._port: int | None = None
+    def __init__(self, port: int | None = None) -> None:
+        self._port = port
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -165,7 +169,7 @@ class _Server(ABC):
         return False
 
 
-class EmbeddedValkey(_Server):
+class EmbeddedValkey(Server):
     """A Valkey with neither snapshots nor a log.
 
     Args:
@@ -199,7 +203,7 @@ class EmbeddedValkey(_Server):
                 return False
 
 
-class EmbeddedBroker(_Server):
+class EmbeddedBroker(Server):
     """A Kafka-protocol broker that keeps its log in memory."""
 
     name = "broker"
