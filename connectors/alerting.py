@@ -37,17 +37,19 @@ class _Installed(Server):
     def __init__(self, config: Path, port: int | None = None) -> None:
         super().__init__(port)
         self._config = config
+        self._program = ""
 
     @property
     def url(self) -> str:
         """`http://127.0.0.1:port`."""
         return f"http://{HOST}:{self.port}"
 
-    def _program(self) -> str:
-        path = program(self.name)
-        if path is None:
+    def start(self) -> None:
+        """As `Server.start`; raises ConnectError as well where it is not installed."""
+        self._program = program(self.name) or ""
+        if not self._program:
             raise ConnectError(f"{self.name} is not installed")
-        return path
+        super().start()
 
     def _answers(self, port: int, pid: int) -> bool:
         try:
@@ -69,10 +71,12 @@ class Prometheus(_Installed):
 
     def _command(self, port: int, directory: Path) -> list[str]:
         return [
-            self._program(),
+            self._program,
             f"--config.file={self._config}",
             f"--storage.tsdb.path={directory}/tsdb",
             f"--web.listen-address={HOST}:{port}",
+            # An alert that fires in the first seconds finds no Alertmanager yet: it is told again soon.
+            "--rules.alert.resend-delay=5s",
             "--log.level=warn",
         ]
 
@@ -98,7 +102,7 @@ class Alertmanager(_Installed):
 
     def _command(self, port: int, directory: Path) -> list[str]:
         return [
-            self._program(),
+            self._program,
             f"--config.file={self._config}",
             f"--storage.path={directory}",
             f"--web.listen-address={HOST}:{port}",

@@ -43,7 +43,8 @@ _PORT_TAKEN: Final = re.compile(r"address (already )?in use", re.IGNORECASE)
 
 # Waits for the end of our process, which closes the pipe even on SIGKILL. Not PR_SET_PDEATHSIG: it needs a
 # preexec_fn, unsafe beside threads, and fires when the starting *thread* ends.
-_GUARD: Final = 'read -r end; kill -9 "$1"; rm -rf -- "$2"'
+# What it kills may still write for a moment.
+_GUARD: Final = 'read -r end; kill -9 "$1"; rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }'
 
 
 class Server(ABC):
