@@ -175,7 +175,7 @@ class News:
         return new
 
 
-def report(watch: Watch, starved: str | None) -> list[RenderableType]:
+def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:
     """What fires, for the summary, and which alert tells of the starved placement.
 
     Args:
@@ -188,12 +188,14 @@ def report(watch: Watch, starved: str | None) -> list[RenderableType]:
         if found or starved is None or time.monotonic() > deadline_s:
             break
         time.sleep(0.2)
+    said = [Text(f"{one.name} fires for {starved}, which the simulator starves", "green") for one in found]
+    if starved is not None and not found:
+        said = [Text(f"no alert fires for {starved}, which the simulator starves", "bold red")]
+    if not firing:
+        return said or [Text("no alert fires")]
     table = Table(title="the alerts that fire", title_justify="left")
     for name in ("alert", "placement", "campaign", "summary"):
         table.add_column(name)
     for one in firing:
         table.add_row(*map(escape, one))
-    said = [Text(f"{one.name} fires for {starved}, which the simulator starves", "green") for one in found]
-    if starved is not None and not found:
-        said = [Text(f"no alert fires for {starved}, which the simulator starves", "bold red")]
     return [table, *said]

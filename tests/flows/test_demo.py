@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,10 @@ import pytest
 import redis
 
 from connectors.alerting import PROGRAMS, program
+from flows.delivery import Thresholds, pace
+from flows.demo import FLIGHT, GRACE, OUT_OF_ORDERNESS
+from flows.planfiles import read_plans
+from flows.simulate import Traffic, plans, write_plans
 
 MARK = "AUDIOPIXEL_NAMESPACE"
 STARVED, CAMPAIGN = "pl-0039", "c-4"
@@ -57,6 +62,28 @@ def gone(namespace: str, within_s: float = 8.0) -> list[str]:
     while (left := alive(namespace)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left
+
+
+def test_for_minutes_only_the_starved_placement_is_under_by_the_simulators_own_ledger(
+    tmp_path: Path,
+) -> None:
+    traffic = Traffic(1, 40, 2000.0, partitions=4)
+    write_plans(tmp_path / "plans.csv", plans(traffic, FLIGHT))
+    book, problems = read_plans(tmp_path / "plans.csv")
+    assert problems == []
+    bound_ms = OUT_OF_ORDERNESS // timedelta(milliseconds=1)
+    under: dict[str, int] = {}
+    for second in range(1, 121):
+        while traffic.next_arrival_ms < traffic.start_ms + second * 1000:
+            next(traffic)
+        ledger = traffic.ledger
+        for name, plan in book.items():
+            delivered = ledger.placements[name].counts["impressions"] if name in ledger.placements else 0
+            watermark_ms = min(ledger.heads_ms.values()) - bound_ms
+            if pace(plan, delivered, delivered, watermark_ms, Thresholds(grace=GRACE)).state == "under":
+                under.setdefault(name, second)
+    assert list(under) == [STARVED]
+    assert under[STARVED] < 18, "a demo of 20 s shows it"
 
 
 def bounded(**environment: str) -> str:
