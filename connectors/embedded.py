@@ -43,16 +43,21 @@ _PORT_TAKEN: Final = re.compile(r"address (already )?in use", re.IGNORECASE)
 
 # Waits for the end of our process, which closes the pipe even on SIGKILL. Not PR_SET_PDEATHSIG: it needs a
 # preexec_fn, unsafe beside threads, and fires when the starting *thread* ends.
-_GUARD: Final = 'read -r end; kill -9 "$1"; rm -rf -- "$2"'
+# What it kills may still write for a moment.
+_GUARD: Final = 'read -r end; kill -9 "$1"; rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }'
 
 
-class _Server(ABC):
-    """One server process; `start` after `kill` takes the same port."""
+class Server(ABC):
+    """One server process; `start` after `kill` takes the same port.
+
+    Args:
+        port: to listen at; None: a free one.
+    """
 
     name: str
 
-    def __init__(self) -> None:
-        self._port: int | None = None
+    def __init__(self, port: int | None = None) -> None:
+        self._port = port
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -165,7 +170,7 @@ class _Server(ABC):
         return False
 
 
-class EmbeddedValkey(_Server):
+class EmbeddedValkey(Server):
     """A Valkey with neither snapshots nor a log.
 
     Args:
@@ -199,7 +204,7 @@ class EmbeddedValkey(_Server):
                 return False
 
 
-class EmbeddedBroker(_Server):
+class EmbeddedBroker(Server):
     """A Kafka-protocol broker that keeps its log in memory."""
 
     name = "broker"

@@ -42,6 +42,7 @@ __all__ = [
     "append",
     "connect",
     "emptied",
+    "entries_after",
     "mark",
     "put_fields",
     "read_rows",
@@ -400,6 +401,13 @@ def append(client: Client, key: str, fields: Mapping[str, str], kept: int) -> No
     entry = [part for field in fields.items() for part in field]
     with failures(client):
         checked(replies(client, [(key, ("XADD", key, "MAXLEN", "~", kept, "*", *entry))]))
+
+
+def entries_after(client: Client, key: str, last: str = "") -> list[tuple[str, dict[str, str]]]:
+    """Ids and fields of a stream's entries behind that of id `last`. Raises as `RowStore` does."""
+    with failures(client):
+        found = checked(replies(client, [(key, ("XRANGE", key, f"({last}" if last else "-", "+"))]))
+    return [(entry, dict(fields)) for entry, fields in found[0]]
 
 
 _T = TypeVar("_T")

@@ -1,12 +1,13 @@
-"""`python -m dashboards`: make the generated files, check that they are current, push to a Grafana."""
+"""`python -m dashboards`: make the generated files, check that they are current, push to a Grafana; files for
+one machine."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from dashboards.build import stale, write
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -14,6 +15,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @app.command()
 def build() -> None:
     """Write the rules, Alertmanager's configuration and the dashboards to dashboards/generated."""
+    from dashboards.build import write
+
     for name in write():
         typer.echo(f"wrote {name}")
 
@@ -21,10 +24,27 @@ def build() -> None:
 @app.command()
 def check() -> None:
     """Exit with 1 if a generated file is not what its Python makes."""
+    from dashboards.build import stale
+
     names = stale()
     if names:
         typer.echo(f"not current: {', '.join(names)}; run python -m dashboards build", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def local(
+    directory: Annotated[Path, typer.Argument(help="Where to write the three files.")],
+    flow: Annotated[int, typer.Option(help="Port of the flow's /metrics.")] = 9464,
+    exporter: Annotated[int, typer.Option(help="Port of the exporter.")] = 9480,
+    alertmanager: Annotated[int, typer.Option(help="Port of Alertmanager.")] = 9093,
+    sustained: Annotated[int, typer.Option(help="Seconds a delivery state must hold to be told.")] = 600,
+) -> None:
+    """Write prometheus.yml, rules.yml and alertmanager.yml for programs on this machine's loopback."""
+    from dashboards.local import files
+
+    for name, text in files(flow, exporter, alertmanager, timedelta(seconds=sustained)).items():
+        (directory / name).write_text(text)
 
 
 @app.command()

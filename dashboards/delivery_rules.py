@@ -16,6 +16,8 @@ from flows import metrics as m
 
 SUSTAINED: Final = timedelta(minutes=10)
 """How long a delivery state must hold to be told."""
+SILENT: Final = timedelta(minutes=5)
+"""How long a silence of half an hour must last on to be told."""
 LEAST_STARTS: Final = 50
 """In a window whose completion rate is judged."""
 LEAST_DUE: Final = 20
@@ -134,7 +136,7 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
             f"{_WHO} delivers nothing",
             "No impression in half an hour in which {{ $value | humanize }} were due; "
             f"{_own(m.PLACEMENT_IMPRESSIONS)} of {_own(m.PLACEMENT_BOOKED)} booked are delivered.",
-            sustained / 2,
+            SILENT,
         ),
         Alert(
             "AudiopixelOverDelivery",

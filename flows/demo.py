@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -33,15 +33,25 @@ from flows.publish import row_key
 from flows.settings import PREFIX, Settings, load
 from flows.simulate import Expected, Traffic, now_ms, plans, pump, write_plans
 from flows.top import FIELDS, render
+from flows.watch import News, Watch, lines, report, start
 
 DRAIN_S: Final = 30.0
 """How long the summary waits for the flow to take in what was sent."""
 
-FLIGHT: Final = timedelta(hours=1)
-GRACE: Final = timedelta(seconds=10)
-"""An hour's flight judged after seconds, so that the starved placement is seen to under-deliver while one
-watches.
+FLIGHT: Final = timedelta(hours=6)
+GRACE: Final = timedelta(seconds=2)
+"""Flights begin with the traffic and are judged after seconds, so that one sees the starved placement
+under-deliver.
 """
+OUT_OF_ORDERNESS: Final = timedelta(seconds=70)
+"""Some players' clocks are ahead, and a minute of that is taken for true: with the usual 10 s the watermark
+would run most of a minute ahead of us, and flights of seconds would be judged by impressions yet to come.
+"""
+HEAD_LINES: Final = 12
+"""Of the terminal, above the live table and for the prompt below it."""
+
+FIRES_WITHIN: Final = timedelta(seconds=20)
+"""Of traffic, after which the starved placement's alert fires or will in seconds."""
 
 # Ends a child with us, even when we are killed: our end of the pipe closes. TERM first, so that it drains.
 _GUARD: Final = 'read -r end; kill -TERM "$1" 2>/dev/null; sleep 3; kill -KILL "$1" 2>/dev/null'
@@ -101,6 +111,7 @@ class Demo:
                 metrics_port=metrics_port,
                 plans=directory / "plans.csv",
                 delivery_grace=GRACE,
+                out_of_orderness=OUT_OF_ORDERNESS,
             )
             (directory / "plans.csv").write_text("placement_id,booked,start,end\n")
             for topic in (
@@ -120,6 +131,7 @@ class Demo:
                 self._start("exporter", settings, directory, "exporter", "--port", str(exporter_port))
                 client = connect(valkey.url, timeout=settings.redis_timeout)
                 stack.callback(client.close)
+                watch = start(stack, directory, client, settings.namespace, metrics_port, exporter_port)
                 self._until(
                     lambda: bool(client.exists(f"{settings.namespace}:meta")),
                     stopping,
@@ -135,17 +147,32 @@ class Demo:
                 f"  live page  http://127.0.0.1:{exporter_port}/\n"
                 f"  metrics    http://127.0.0.1:{exporter_port}/metrics/placements\n"
                 f"             http://127.0.0.1:{metrics_port}/metrics\n"
-                f"  kafka {broker.bootstrap}   redis {valkey.url}"
+                f"  kafka {broker.bootstrap}   redis {valkey.url}\n"
+                "  alerts     " + watch.where.replace("\n", "\n             "),
+                soft_wrap=True,
             )
-            self._show(settings, client, directory, console, stopping)
+            self._show(settings, client, watch, directory, console, stopping)
 
     def _show(
-        self, settings: Settings, client: Client, directory: Path, console: Console, stopping: threading.Event
+        self,
+        settings: Settings,
+        client: Client,
+        watch: Watch,
+        directory: Path,
+        console: Console,
+        stopping: threading.Event,
     ) -> None:
         traffic = Traffic(
             self.seed, self.placements, self.rate, start_ms=now_ms(), partitions=self.partitions
         )
         write_plans(directory / "plans.csv", plans(traffic, FLIGHT))
+        starved = traffic.placements[-1].id if self.placements > 1 else None
+        if starved:
+            console.print(
+                f"{starved} is starved: it will be `under`, and its alert fires. The others are `at risk`\n"
+                "for an hour: their projection takes the impressions of the last hour, which has just begun.",
+                soft_wrap=True,
+            )
         failed: list[BaseException] = []
 
         def send() -> None:
@@ -157,21 +184,29 @@ class Demo:
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
         board = Board(client, settings.namespace, FIELDS)
+        news = News()
         with Live(console=console, auto_refresh=False, transient=self.seconds is not None) as live:
             while sender.is_alive():
-                if console.is_terminal:
-                    live.update(
-                        render(board.refresh(), time.time(), console.width, max(5, console.height - 8)),
-                        refresh=True,
-                    )
+                firing = watch.firing()
+                if not console.is_terminal:
+                    for line in lines(news.of(firing)):
+                        console.print(line, soft_wrap=True)
+                else:
+                    alerts = lines(firing)
+                    height = max(5, console.height - HEAD_LINES - len(alerts))
+                    rows = render(board.refresh(), time.time(), console.width, height)
+                    live.update(Group(rows, *alerts), refresh=True)
                 sender.join(0.5)
                 self._alive(directory)
         if failed:
             raise failed[0]
         if self.seconds is not None and not stopping.is_set():
-            self._summarise(settings, client, traffic, console)
+            due = starved if self.seconds >= FIRES_WITHIN.total_seconds() else None
+            self._summarise(settings, client, traffic, watch, due)
 
-    def _summarise(self, settings: Settings, client: Client, traffic: Traffic, console: Console) -> None:
+    def _summarise(
+        self, settings: Settings, client: Client, traffic: Traffic, watch: Watch, starved: str | None
+    ) -> None:
         sent = traffic.ledger.totals["received"]
         deadline_s = time.monotonic() + DRAIN_S
         totals: dict[str, int] = {}
@@ -185,7 +220,7 @@ class Demo:
         watermark_ms = int(meta.get("watermark_ms", 0))
         expected = traffic.ledger.expected(finite=False, watermark_ms=watermark_ms)
         table, differences = compare(expected, totals, client, settings.namespace)
-        Console().print(table)
+        Console().print(table, *report(watch, starved), sep="\n")
         if differences:
             raise DifferencesError(f"{differences} numbers in Redis differ from the simulator's ledger")
 
@@ -198,6 +233,7 @@ class Demo:
             "METRICS_PORT": str(settings.metrics_port),
             "PLANS": str(settings.plans),
             "DELIVERY_GRACE": f"PT{settings.delivery_grace.total_seconds():.0f}S",
+            "OUT_OF_ORDERNESS": f"PT{settings.out_of_orderness.total_seconds():.0f}S",
         }
         with (directory / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(

@@ -122,6 +122,7 @@ def plans(
     return [
         {
             "placement_id": place.id,
+            "campaign_id": place.labels["campaign_id"],
             "booked": max(
                 1, round(total / len(traffic.placements) if place is starved else total * place.share * 0.95)
             ),

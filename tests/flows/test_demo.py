@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import httpx
 import pytest
+import redis
+
+from connectors.alerting import PROGRAMS, program
+from flows.delivery import Thresholds, pace
+from flows.demo import FLIGHT, GRACE, OUT_OF_ORDERNESS
+from flows.planfiles import read_plans
+from flows.simulate import Traffic, plans, write_plans
 
 MARK = "AUDIOPIXEL_NAMESPACE"
+STARVED, CAMPAIGN = "pl-0039", "c-4"
+"""The last of the demo's forty placements."""
+MISSING = any(program(name) is None for name in PROGRAMS)
 
 
 def alive(namespace: str) -> list[str]:
@@ -27,11 +43,11 @@ def alive(namespace: str) -> list[str]:
     return found
 
 
-def started(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+def started(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
     namespace = f"demo{uuid.uuid4().hex[:8]}:v1"
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "demo", *arguments],
-        env={**os.environ, MARK: namespace},
+        env={**os.environ, MARK: namespace, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -48,18 +64,141 @@ def gone(namespace: str, within_s: float = 8.0) -> list[str]:
     return left
 
 
-def test_a_bounded_demo_ends_with_redis_equal_to_the_ledger() -> None:
-    process, namespace = started("--seconds", "20")
+def test_for_minutes_only_the_starved_placement_is_under_by_the_simulators_own_ledger(
+    tmp_path: Path,
+) -> None:
+    traffic = Traffic(1, 40, 2000.0, partitions=4)
+    write_plans(tmp_path / "plans.csv", plans(traffic, FLIGHT))
+    book, problems = read_plans(tmp_path / "plans.csv")
+    assert problems == []
+    bound_ms = OUT_OF_ORDERNESS // timedelta(milliseconds=1)
+    under: dict[str, int] = {}
+    for second in range(1, 121):
+        while traffic.next_arrival_ms < traffic.start_ms + second * 1000:
+            next(traffic)
+        ledger = traffic.ledger
+        for name, plan in book.items():
+            delivered = ledger.placements[name].counts["impressions"] if name in ledger.placements else 0
+            watermark_ms = min(ledger.heads_ms.values()) - bound_ms
+            if pace(plan, delivered, delivered, watermark_ms, Thresholds(grace=GRACE)).state == "under":
+                under.setdefault(name, second)
+    assert list(under) == [STARVED]
+    assert under[STARVED] < 18, "a demo of 20 s shows it"
+
+
+def bounded(**environment: str) -> str:
+    """The output of a demo of 20 s that ended well."""
+    process, namespace = started("--seconds", "20", **environment)
     output, _ = process.communicate(timeout=150)
     assert process.returncode == 0, output
+    assert gone(namespace) == []
+    return output
+
+
+def test_a_bounded_demo_ends_with_redis_equal_to_the_ledger_and_says_what_fires() -> None:
+    output = bounded()
     assert "differ" not in output
     assert "flight.completes" in output
     received = next(line for line in output.splitlines() if "received" in line)
     assert int(received.split("│")[2].replace(",", "")) > 10_000
-    assert gone(namespace) == []
+    alert = "state change" if MISSING else "AudiopixelUnderDelivery"
+    assert f"{alert} fires for {STARVED}, which the simulator starves" in output
 
 
-@pytest.mark.parametrize("after_s", [1.0, 3.0, 9.0])
+def test_without_prometheus_the_flows_own_alert_is_what_fires(tmp_path: Path) -> None:
+    for name in ("sh", "sleep", "rm"):  # all that ends its processes
+        path = shutil.which(name)
+        assert path is not None
+        (tmp_path / name).symlink_to(path)
+    output = bounded(PATH=str(tmp_path))
+    assert "Prometheus and Alertmanager not found" in output
+    assert "their alert rules are not evaluated" in output
+    assert f"state change fires for {STARVED}, which the simulator starves" in output
+
+
+class Seen(NamedTuple):
+    """What a demo showed at one moment to those who look at its services from outside.
+
+    `states` are by placement, `changes` all of the stream, `firing` as Alertmanager's API tells them.
+    """
+
+    states: dict[str, str]
+    changes: list[dict[str, str]]
+    firing: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    """A demo from when its alert has fired; ended by Ctrl-C."""
+    process, namespace = started()
+    output: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=output.extend, args=(process.stdout,))
+    reader.start()
+
+    def address(pattern: str) -> str:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(pattern, "".join(output))):
+            assert process.poll() is None, output
+            assert time.monotonic() < deadline, output
+            time.sleep(0.1)
+        return found[1]
+
+    try:
+        manager = "" if MISSING else address(r"(http://\S+)/#/alerts")
+        with redis.Redis.from_url(address(r"redis (redis://\S+)"), decode_responses=True) as client:
+
+            def look() -> Seen:
+                names = client.zrange(f"{namespace}:index:placement", 0, -1)
+                return Seen(
+                    {
+                        name: client.hget(f"{namespace}:placement:{{{name}}}", "delivery.state") or ""
+                        for name in names
+                    },
+                    [fields for _, fields in client.xrange(f"{namespace}:alerts")],
+                    httpx.get(f"{manager}/api/v2/alerts").json() if manager else [],
+                )
+
+            deadline = time.monotonic() + 60
+            while not ((now := look()).firing or (MISSING and "under" in now.states.values())):
+                assert process.poll() is None, output
+                assert time.monotonic() < deadline, now
+                time.sleep(0.2)
+            time.sleep(2)  # for what may fire as well
+            return look()
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 130), output
+        reader.join(5)
+        assert "Traceback" not in "".join(output)
+        assert gone(namespace) == []
+
+
+def test_exactly_the_starved_placement_is_seen_to_under_deliver_in_redis(seen: Seen) -> None:
+    assert len(seen.states) == 40
+    assert [name for name, state in seen.states.items() if state == "under"] == [STARVED]
+    assert set(seen.states.values()) == {"under", "at_risk"}, "every placement was judged"
+
+
+def test_the_flow_itself_tells_of_the_starved_placement_and_of_no_other(seen: Seen) -> None:
+    under = [change for change in seen.changes if change["to"] == "under"]
+    assert {change["placement"] for change in under} == {STARVED}
+    assert {change["campaign"] for change in under} == {CAMPAIGN}
+    assert all(float(change["indicator"]) < 0.2 for change in under)
+    assert {change["placement"] for change in seen.changes} == set(seen.states)
+
+
+@pytest.mark.debian
+@pytest.mark.skipif(MISSING, reason="needs apt-get install prometheus prometheus-alertmanager")
+def test_its_alert_and_no_other_fires_in_alertmanager(seen: Seen) -> None:
+    (alert,) = seen.firing
+    labels = {name: alert["labels"][name] for name in ("alertname", "placement", "campaign")}
+    assert labels == {"alertname": "AudiopixelUnderDelivery", "placement": STARVED, "campaign": CAMPAIGN}
+    assert alert["status"]["state"] == "active"
+    assert alert["annotations"]["summary"].startswith(f"{STARVED} of campaign {CAMPAIGN} delivers ")
+
+
+@pytest.mark.parametrize("after_s", [1.0, 3.0])
 def test_ctrl_c_ends_a_demo_with_no_process_left_behind(after_s: float) -> None:
     process, namespace = started()
     time.sleep(after_s)
@@ -73,6 +212,9 @@ def test_ctrl_c_ends_a_demo_with_no_process_left_behind(after_s: float) -> None:
 def test_a_killed_demo_takes_its_processes_along() -> None:
     process, namespace = started()
     time.sleep(6)
+    running = " ".join(alive(namespace))
+    assert "exporter" in running
+    assert MISSING or ("--storage.tsdb.path" in running and "--cluster.listen-address" in running)
     process.kill()
     process.wait(10)
     assert gone(namespace, 15) == []
