@@ -271,12 +271,12 @@ def reconcile(
     """
     from connectors.redis import connect
     from flows.differences import differences, format_differences, minute_differences
-    from flows.planfiles import read_plans
+    from flows.pacing import read_book
     from flows.reconcile import recompute
     from flows.settings import load
 
     settings = load()
-    book = {} if settings.plans is None else read_plans(settings.plans)[0]
+    book = read_book(settings)
     too_late = None
     if rejected is not None:
         letters = [json.loads(line) for line in rejected.read_text().splitlines()]
