@@ -36,7 +36,9 @@ Values = list[Any]
 
 
 class Paced(NamedTuple):
-    """Rows with new delivery fields, as (scope, name, values), and the alerts of changed states."""
+    """Rows with new delivery fields (none where the plan was withdrawn), as (scope, name, values), and the
+    alerts of changed states.
+    """
 
     rows: list[tuple[str, str, Values]]
     alerts: list[dict[str, str]]
@@ -108,9 +110,16 @@ class Pacer:
         every = now_ms // 60_000 != self._minute or version != self._version
         self._minute, self._version = now_ms // 60_000, version
         names = list(self.book) if every else [name for name in changed if name in self.book]
-        if every:
-            self._deliveries = {name: of for name, of in self._deliveries.items() if name in self.book}
         rows, alerts, campaigns = [], [], set()
+        withdrawn = sorted(self._deliveries.keys() - self.book.keys()) if every else []
+        for name in withdrawn:
+            del self._deliveries[name]
+            self.states.pop(name, None)
+            if name in self._campaigns:
+                campaigns.add(self._campaigns.pop(name))
+            values = list(images.get(("placement", name)) or empty(now_ms))
+            values[AS_OF] = now_ms
+            rows.append(("placement", name, values))
         for name in names:
             plan = self.book[name]
             values = list(images.get(("placement", name)) or empty(now_ms))
@@ -131,9 +140,9 @@ class Pacer:
         for campaign in sorted(campaigns):
             parts = [of for name, of in self._deliveries.items() if self._campaigns.get(name) == campaign]
             values = list(images.get(("campaign", campaign)) or empty(now_ms))
-            values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = _shown(
-                pace_campaign(parts, self.thresholds), None, values
-            )
+            if parts:
+                delivery = pace_campaign(parts, self.thresholds)
+                values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = _shown(delivery, None, values)
             rows.append(("campaign", campaign, values))
         return Paced(rows, alerts)
 
