@@ -186,6 +186,8 @@ class Publisher:
         for flush in flushes:
             for row in flush.rows:
                 self._take(self._row(row, rev))
+                if self.pacer is not None and row.scope in SCOPES[:2]:
+                    self._values[row.scope, row.name] = row.packed
             for account in flush.accounts:
                 self._take(self._account(account, cut, rev))
             self._arrivals += flush.arrivals
@@ -229,11 +231,7 @@ class Publisher:
         now_ms = int(self.clock_s() * 1000)
         pacer.refresh(now_ms)
         if self._known != pacer.book.version and not self._know(pacer):
-            return  # no alert on a guess
-        for flush in flushes:
-            for row in flush.rows:
-                if row.scope in SCOPES[:2]:
-                    self._values[row.scope, row.name] = row.packed
+            return  # no alert on a guess; once it is known, all of them are paced
         changed = [row.name for flush in flushes for row in flush.rows if row.scope == SCOPES[0]]
         images = _Decoded(self._values)
         paced = pacer.pace(images, changed, cut.watermark_ms or now_ms)

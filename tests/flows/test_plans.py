@@ -89,6 +89,7 @@ def test_json_and_text_make_the_same_plan() -> None:
         ("placement_id", "[PLACEMENTID]", "1 to 128"),
         ("placement_id", "x" * 129, "1 to 128"),
         ("placement_id", 7, "takes a text"),
+        ("placement_id", "half \ud83d", "half a character"),
         ("booked", None, "is missing"),
         ("booked", "0", "whole number"),
         ("booked", "-5", "whole number"),
