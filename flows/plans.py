@@ -141,6 +141,36 @@ def plan_from_json(data: bytes) -> Plan:
     return plan_of(columns_from_json(data))
 
 
+def plan_to_json(plan: Plan) -> bytes:
+    """One JSON object, of which `plan_from_json` makes the same plan.
+
+    Raises:
+        PlanError: there is none: as whole numbers the curve's weights are too large.
+    """
+
+    def moment(ms: int) -> str:
+        return (_EPOCH + timedelta(milliseconds=ms)).isoformat()
+
+    cpm = plan.cpm_micros
+    columns = {
+        "placement_id": plan.placement_id,
+        "booked": plan.booked,
+        "start": moment(plan.start_ms),
+        "end": moment(plan.end_ms),
+        "timezone": plan.timezone,
+        "campaign_id": plan.campaign_id,
+        "cpm": None if cpm is None else f"{cpm // 1_000_000}.{cpm % 1_000_000:06}",
+        "currency": plan.currency,
+        "target_completion_rate": plan.target_completion_rate,
+        "curve": plan.curve,
+        "pauses": [[moment(start), moment(end)] for start, end in plan.pauses] or None,
+        "blocked_categories": plan.blocked_categories or None,
+    }
+    data = msgspec.json.encode({name: value for name, value in columns.items() if value is not None})
+    assert plan_from_json(data) == plan, plan
+    return data
+
+
 def columns_from_json(data: bytes) -> dict[str, Any]:
     """The named values of one JSON object, for `plan_of`.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -19,6 +22,7 @@ from connectors.stream import ConnectError
 from flows import plantopics
 from flows.errors import SettingsError
 from flows.pacing import plan_file, read_book
+from flows.planfiles import read_plans
 from flows.plantopics import Entries, PlanTopic, Refusal, TopicFeed, plan_topic
 from flows.settings import Settings, Topic, load
 
@@ -208,6 +212,29 @@ def test_the_book_stays_while_kafka_is_away_which_is_told_once_and_goes_on_after
         eventually(lambda: "c" in plans.booked(), 40)
         assert plans.booked() == {"b": 1000, "c": 1000}
         feed.close()
+
+
+def test_a_file_of_plans_that_is_put_into_a_topic_is_the_same_book(plans: Plans) -> None:
+    example = Path(__file__).parents[2] / "docs" / "plans.example.csv"
+    run = [sys.executable, "-m", "flows.cli", "plans", str(example), "--to", f"kafka:{plans.topic}"]
+    environment = {**os.environ, "AUDIOPIXEL_KAFKA_BROKERS": plans.broker.bootstrap}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, f"4 plans put into kafka:{plans.topic}\n")
+    plans.follow()
+    assert plans.feed.book.version == read_plans(example)[0].version
+    assert plans.told() == []
+
+
+def test_of_a_file_with_a_wrong_row_nothing_is_put(plans: Plans, tmp_path: Path) -> None:
+    wrong = tmp_path / "plans.json"
+    wrong.write_text(json.dumps([plan("a"), plan("b", 0)]))
+    run = [sys.executable, "-m", "flows.cli", "plans", str(wrong), "--to", plans.topic]
+    environment = {**os.environ, "AUDIOPIXEL_KAFKA_BROKERS": plans.broker.bootstrap}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{wrong}:1: booked: takes impressions")
+    plans.follow()
+    assert plans.booked() == {}
 
 
 # Settings, and one reader a process
