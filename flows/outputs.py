@@ -17,11 +17,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from connectors.files import NdjsonWriter
 from connectors.kafka import KafkaInput, KafkaWriter
+from connectors.kafka_table import KafkaTable
 from connectors.redis import connect
 from connectors.stream import ConnectError
 from flows.errors import SettingsError, StateError
 from flows.metrics import instruments
-from flows.settings import Settings
+from flows.settings import Settings, Topic
 
 
 class LineWriter(Protocol):
@@ -169,6 +170,11 @@ def check(settings: Settings, recompute: bool = False) -> None:
     topics = [settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic]
     if settings.plans is not None:
         topics.append(settings.kafka_alerts_topic)
+    if isinstance(settings.plans, Topic):
+        try:
+            KafkaTable(settings.kafka_brokers, settings.plans.name, kafka_options(settings)).close()
+        except ConnectError as error:
+            raise ConnectError(f"{error} (the topic of plans, AUDIOPIXEL_PLANS)") from None
     for topic in topics:
         KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)

@@ -2,23 +2,27 @@
 when a state changes.
 
 It works where all rows of a flush come together, so that a campaign's pacing is of the same cut as its
-placements'. The plans are one file, looked at
-once a flush; while it is gone or broken the last good version stays in force.
+placements'. The plans are a file or a topic, looked at once a flush; while it is gone or broken the last good
+version stays in force.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import structlog
 
 from flows.delivery import Delivery, Thresholds, pace, pace_campaign, state_change
-from flows.planfiles import PlanFile
-from flows.plans import Plan, PlanBook
+from flows.errors import PlanError
+from flows.outputs import kafka_options
+from flows.planfiles import PlanFile, read_plans
+from flows.plans import Plan, PlanBook, PlanSource
+from flows.plantopics import PlanTopic, plan_topic
 from flows.rows import DELIVERY, FIELDS, LABELS, decimal, empty
-from flows.settings import Settings
+from flows.settings import Settings, Topic
 
 IMPRESSIONS: Final = FIELDS.index("flight.impressions")
 LAST_HOUR: Final = FIELDS.index("1h.impressions")
@@ -32,15 +36,39 @@ Values = list[Any]
 
 
 class Paced(NamedTuple):
-    """Rows with new delivery fields, as (scope, name, values), and the alerts of changed states."""
+    """Rows with new delivery fields (none where the plan was withdrawn), as (scope, name, values), and the
+    alerts of changed states.
+    """
 
     rows: list[tuple[str, str, Values]]
     alerts: list[dict[str, str]]
 
 
-def plan_file(settings: Settings) -> PlanFile | None:
-    """The file of plans that the settings name."""
-    return None if settings.plans is None else PlanFile(settings.plans)
+def plan_file(settings: Settings) -> PlanFile | PlanTopic | None:
+    """The file or topic of plans that the settings name; see `plan_topic` on when it waits.
+
+    Raises:
+        ConnectError: there is no such topic.
+    """
+    if not isinstance(settings.plans, Topic):
+        return None if settings.plans is None else PlanFile(settings.plans)
+    return plan_topic(
+        settings.kafka_brokers, settings.plans.name, kafka_options(settings), settings.kafka_group
+    )
+
+
+def read_book(settings: Settings) -> Mapping[str, Plan]:
+    """The plans as they are now.
+
+    Raises:
+        PlanError, ConnectError: they cannot be read.
+    """
+    if isinstance(settings.plans, Path):
+        return read_plans(settings.plans)[0]
+    plans = plan_file(settings)
+    if isinstance(plans, PlanTopic) and not plans.ready:
+        raise PlanError(f"{settings.plans}: cannot be read to its end: does Kafka answer?")
+    return {} if plans is None else plans.book
 
 
 @dataclass
@@ -48,11 +76,11 @@ class Pacer:
     """Delivery of every planned placement.
 
     Args:
-        file: of the plans.
+        source: of the plans.
         states: the state of each placement that readers know of.
     """
 
-    file: PlanFile
+    source: PlanSource
     thresholds: Thresholds
     states: dict[str, str] = field(default_factory=dict)
     _deliveries: dict[str, Delivery] = field(default_factory=dict)
@@ -63,11 +91,11 @@ class Pacer:
     @property
     def book(self) -> PlanBook:
         """The plans in force."""
-        return self.file.book
+        return self.source.book
 
     def refresh(self, now_ms: int) -> None:
-        """Look at the file; what is wrong with it is logged, once."""
-        for problem in self.file.refresh(now_ms):
+        """Look at the source; what is wrong with it is logged, once."""
+        for problem in self.source.refresh(now_ms):
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
 
     def pace(
@@ -85,8 +113,6 @@ class Pacer:
         self._minute, self._version = now_ms // 60_000, version
         changed = set(changed)
         names = [name for name in self.book if every or ("placement", name) in changed]
-        if every:
-            self._deliveries = {name: of for name, of in self._deliveries.items() if name in self.book}
         rows, alerts = [], []
         # Also a campaign that changed by a placement without a plan.
         campaigns = {
@@ -94,6 +120,15 @@ class Pacer:
             for name, campaign in self._campaigns.items()
             if name in self._deliveries and ("campaign", campaign) in changed
         }
+        withdrawn = sorted(self._deliveries.keys() - self.book.keys()) if every else []
+        for name in withdrawn:
+            del self._deliveries[name]
+            self.states.pop(name, None)
+            if name in self._campaigns:
+                campaigns.add(self._campaigns.pop(name))
+            values = list(images.get(("placement", name)) or empty(now_ms))
+            values[AS_OF] = now_ms
+            rows.append(("placement", name, values))
         for name in names:
             plan = self.book[name]
             values = list(images.get(("placement", name)) or empty(now_ms))
@@ -114,9 +149,9 @@ class Pacer:
         for campaign in sorted(campaigns):
             parts = [of for name, of in self._deliveries.items() if self._campaigns.get(name) == campaign]
             values = list(images.get(("campaign", campaign)) or empty(now_ms))
-            values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = _shown(
-                pace_campaign(parts, self.thresholds), None, values
-            )
+            if parts:
+                delivery = pace_campaign(parts, self.thresholds)
+                values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = _shown(delivery, None, values)
             rows.append(("campaign", campaign, values))
         return Paced(rows, alerts)
 

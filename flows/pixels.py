@@ -37,6 +37,7 @@ from flows.events import TOO_LATE, Rejection, letter
 from flows.forget import DenyList
 from flows.intake import Output, Receipt
 from flows.outputs import HURRY, PATIENCE, TopicLines, kafka_input, serve_metrics
+from flows.pacing import plan_file
 from flows.settings import Settings, load, ms
 from flows.shards import Late, RowBatch, TouchBatch
 from flows.steps import (
@@ -180,6 +181,7 @@ def flow(recompute: bool = False) -> Dataflow:
         return PATIENCE if stop.tick is None else HURRY
 
     serve_metrics(settings)
+    plan_file(settings)  # a topic of plans is read before the first pixel
 
     def topic(name: str) -> LinesSink:
         return LinesSink(lambda _: TopicLines(settings, name, patience))

@@ -1,19 +1,19 @@
 """What is booked: a plan a placement, from named columns, strictly. What each column takes: docs/plans.md.
 
-Files of plans are read by `flows.planfiles`; `plan_from_json` is the way in for plans that come one by one.
+Files of plans are read by `flows.planfiles`, topics of plans by `flows.plantopics`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from math import lcm
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -41,6 +41,7 @@ NEEDED: Final = COLUMNS[:4]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST: Final = 10**12
+_WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
 _IAB_PARENT: Final = re.compile(r"(IAB\d+)-\d+")
 
 
@@ -92,6 +93,19 @@ class PlanBook(Mapping[str, Plan]):
         return len(self._plans)
 
 
+class PlanSource(Protocol):
+    """Where plans come from, and may change at any time: `PlanFile`, `PlanTopic`."""
+
+    @property
+    def book(self) -> PlanBook:
+        """The plans in force; replaced by `refresh`, never changed."""
+        ...
+
+    def refresh(self, now_ms: int) -> Sequence[object]:
+        """Take up changes, without waiting. Returns what was kept out, once each; `str` is for people."""
+        ...
+
+
 def blocked(plan: Plan, categories: str | Iterable[str] | None) -> bool:
     """Whether content of these IAB categories is what the plan must not run in, whatever their case.
 
@@ -119,7 +133,46 @@ JSON: Final = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse)
 
 
 def plan_from_json(data: bytes) -> Plan:
-    """The plan of one JSON object, such as a message's value in a compacted topic; unknown names are ignored.
+    """The plan of one JSON object; unknown names are ignored.
+
+    Raises:
+        PlanError: it is none.
+    """
+    return plan_of(columns_from_json(data))
+
+
+def plan_to_json(plan: Plan) -> bytes:
+    """One JSON object, of which `plan_from_json` makes the same plan.
+
+    Raises:
+        PlanError: there is none: as whole numbers the curve's weights are too large.
+    """
+
+    def moment(ms: int) -> str:
+        return (_EPOCH + timedelta(milliseconds=ms)).isoformat()
+
+    cpm = plan.cpm_micros
+    columns = {
+        "placement_id": plan.placement_id,
+        "booked": plan.booked,
+        "start": moment(plan.start_ms),
+        "end": moment(plan.end_ms),
+        "timezone": plan.timezone,
+        "campaign_id": plan.campaign_id,
+        "cpm": None if cpm is None else f"{cpm // 1_000_000}.{cpm % 1_000_000:06}",
+        "currency": plan.currency,
+        "target_completion_rate": plan.target_completion_rate,
+        "curve": plan.curve,
+        "pauses": [[moment(start), moment(end)] for start, end in plan.pauses] or None,
+        "blocked_categories": plan.blocked_categories or None,
+    }
+    data = msgspec.json.encode({name: value for name, value in columns.items() if value is not None})
+    assert plan_from_json(data) == plan, plan
+    return data
+
+
+def columns_from_json(data: bytes) -> dict[str, Any]:
+    """The named values of one JSON object, for `plan_of`.
 
     Raises:
         PlanError: it is none.
@@ -130,7 +183,7 @@ def plan_from_json(data: bytes) -> Plan:
         raise PlanError(f"not JSON: {error}") from None
     if not isinstance(columns, dict):
         raise PlanError("takes a JSON object")
-    return plan_of(columns)
+    return columns
 
 
 def plan_of(columns: Mapping[str, Any]) -> Plan:
@@ -195,6 +248,8 @@ def _check(plan: Plan) -> None:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("takes a text")
+    if not _WRITABLE.fullmatch(value):
+        raise ValueError("takes a text, and has half a character (a lone surrogate)")
     return value.strip()
 
 

@@ -41,7 +41,7 @@ from flows.clock import Cut
 from flows.errors import AudiopixelError, SettingsError
 from flows.metrics import instruments
 from flows.outputs import LineWriter
-from flows.pacing import Pacer
+from flows.pacing import DELIVERY_AT, Pacer
 from flows.settings import Settings, ms
 
 SCHEMA: Final = 1
@@ -140,7 +140,7 @@ class Publisher:
     _marked: str | None = None
     _retry_at_s: float = 0.0
     _pause_s: float = 0.0
-    _known: bool = False
+    _known: str = ""
     _trim_at_s: float = 0.0
     _values: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _alerts: list[dict[str, str]] = field(default_factory=list)
@@ -236,26 +236,32 @@ class Publisher:
         """Put delivery into the rows of planned placements and their campaigns, which never expire."""
         now_ms = int(self.clock_s() * 1000)
         pacer.refresh(now_ms)
-        if not self._known:
-            self._known = True
-            keys = [row_key(self.settings.namespace, SCOPES[0], name) for name in pacer.book]
-            assert self._client is not None
-            try:
-                held = read_rows(self._client, keys, ["delivery.state"])
-            except RedisUnavailable:
-                self._known = False  # what readers were told is not known yet: no alert on a guess
-                return
-            pacer.states.update(
-                {name: row["delivery.state"] for name, row in zip(pacer.book, held, strict=True) if row}
-            )
+        if self._known != pacer.book.version and not self._know(pacer):
+            return  # no alert on a guess; once it is known, all of them are paced
         images = _Decoded(self._values)
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
         paced = pacer.pace(images, changed, cut.watermark_ms or now_ms)
         for scope, name, values in paced.rows:
             latest = self._images.get(row_key(self.settings.namespace, scope, name))
             row = rows.Row(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))
-            self._take(self._row(row, cut.number)._replace(ttl_ms=None))
+            whole = self._row(row, cut.number)
+            self._take(whole if values[DELIVERY_AT] is None else whole._replace(ttl_ms=None))
         self._alerts += paced.alerts
+
+    def _know(self, pacer: Pacer) -> bool:
+        """Find out what readers were told of the plans that are new; whether Redis answered."""
+        new = [name for name in pacer.book if name not in pacer.states]
+        keys = [row_key(self.settings.namespace, SCOPES[0], name) for name in new]
+        assert self._client is not None
+        if self.clock_s() < self._retry_at_s:
+            return False
+        try:
+            held = read_rows(self._client, keys, ["delivery.state"]) if keys else []
+        except RedisUnavailable:
+            return False
+        pacer.states.update({name: row["delivery.state"] for name, row in zip(new, held, strict=True) if row})
+        self._known = pacer.book.version
+        return True
 
     def _behind(self, cut: Cut) -> bool:
         """Whether an earlier execution has published more of the log than this one has read yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.planfiles import read_plans
+from flows.pacing import read_book
 from flows.reconcile import Planned
 from flows.settings import Settings
 
@@ -12,13 +12,13 @@ from flows.settings import Settings
 def rules(settings: Settings) -> dict[str, Any]:
     """The keyword arguments of `flows.reconcile.recompute` for what a flow of these settings counts.
 
-    The plan file is read as it is now: plans that were others while the flow ran are not known. Its bad rows
-    are left out, as by the flow.
+    The plans are read as they are now: others that held while the flow ran are not known. Bad ones are left
+    out, as by the flow.
 
     Raises:
-        PlanError: the plan file cannot be read.
+        PlanError, ConnectError: the plans cannot be read.
     """
-    book = {} if settings.plans is None else read_plans(settings.plans)[0]
+    book = read_book(settings)
     return {
         "out_of_orderness": settings.out_of_orderness,
         "allowed_lateness": settings.allowed_lateness,

@@ -7,6 +7,7 @@ Durations are written as ISO 8601 (`PT10M`), as `00:10:00`, or in seconds.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from contextlib import suppress
 from datetime import timedelta
@@ -15,7 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    InstanceOf,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -26,6 +35,15 @@ from pydantic_settings import (
 from flows.errors import SettingsError
 
 PREFIX = "AUDIOPIXEL_"
+
+
+class Topic(str):
+    """A Kafka topic where a file could be named as well, as it is written: `kafka:NAME`."""
+
+    @property
+    def name(self) -> str:
+        """As Kafka knows it."""
+        return self.removeprefix("kafka:")
 
 
 class Settings(BaseSettings):
@@ -107,7 +125,10 @@ class Settings(BaseSettings):
         "conversion-credits", description="topic of the decisions on conversions, compactable"
     )
 
-    plans: Path | None = Field(None, description="file of plans, CSV or JSON, read again when it changes")
+    plans: Path | InstanceOf[Topic] | None = Field(
+        None,
+        description="file of plans, CSV or JSON, read again when it changes; or kafka:TOPIC, compacted",
+    )
     under: float = Field(
         0.90, gt=0, description="delivery indicator below which a placement is under-delivering"
     )
@@ -196,6 +217,15 @@ class Settings(BaseSettings):
         if key is not None and not 16 <= len(key.get_secret_value().encode()) <= 64:
             raise ValueError("takes 16 to 64 bytes")
         return key
+
+    @field_validator("plans", mode="before")
+    @classmethod
+    def _plans_topic(cls, value: Any) -> Any:
+        if not isinstance(value, str) or not value.startswith("kafka:"):
+            return value
+        if re.fullmatch(r"kafka:[A-Za-z0-9._-]{1,249}", value) is None:
+            raise ValueError("takes a file, or kafka:TOPIC with the name of a topic")
+        return Topic(value)
 
     @field_validator("kafka_start")
     @classmethod

@@ -32,8 +32,7 @@ from flows.ledger import Ledger
 from flows.metrics import instruments
 from flows.outputs import LineWriter
 from flows.pacing import Pacer, plan_file
-from flows.planfiles import PlanFile
-from flows.plans import PlanBook
+from flows.plans import PlanBook, PlanSource
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush, Publisher
 from flows.settings import Settings, ms
 from flows.shards import Late, Outcome, Pixels, PlayShard, RowBatch, TouchBatch, row_shard
@@ -81,7 +80,7 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
         linger: timedelta,
         clock_ms: Callable[[], int],
         denied: Callable[[], U64],
-        plans: PlanFile | None,
+        plans: PlanSource | None,
     ) -> None:
         self._intake, self._stop, self._linger, self._clock_ms = intake, stop, linger, clock_ms
         self._denied, self._plans, self._book = denied, plans, PlanBook()

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.align import Aligner
-from flows.errors import StateError
 from flows.clock import ENDED
+from flows.errors import StateError
 
 SENDERS = ("a", "b", "c")
 
@@ -163,7 +163,7 @@ def test_without_knowing_the_senders_nothing_is_cut_and_nothing_held() -> None:
 
 
 def test_a_step_that_has_lost_its_state_refuses_a_sender_that_goes_on() -> None:
-    with pytest.raises(StateError, match="behind a, which does not.*lost its state"):
+    with pytest.raises(StateError, match=r"behind a, which does not.*lost its state"):
         list(Aligner[str, str](frozenset("a")).push("a", "tick", 7, first=False))
     kept = Aligner[str, str](frozenset("a"))
     assert list(kept.push("a", "tick", 7, first=True)) == [("tick", None), (None, 7)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.errors import PlanError
-from flows.plans import COLUMNS, PlanBook, blocked, plan_from_json, plan_of
+from flows.plans import COLUMNS, PlanBook, blocked, plan_from_json, plan_of, plan_to_json
 
 NEEDED = {"placement_id": "p", "booked": "1000", "start": "2026-11-02T00:00Z", "end": "2026-11-03T00:00Z"}
 WEIGHTS = ";".join(["0"] * 8 + ["1.5", "0.5", "1"] + ["0"] * 13)
@@ -28,6 +28,7 @@ def test_a_plan_of_the_needed_columns_has_the_defaults() -> None:
     assert (plan.curve, plan.pauses, plan.blocked_categories) == ("even", (), ())
     assert (plan.timezone, plan.campaign_id, plan.cpm_micros, plan.currency) == (None, None, None, None)
     assert plan.target_completion_rate is None
+    assert plan_from_json(plan_to_json(plan)) == plan
 
 
 def test_every_column_is_taken() -> None:
@@ -58,6 +59,7 @@ def test_every_column_is_taken() -> None:
     )
     assert plan.blocked_categories == ("IAB26", "IAB7-39")
     assert (plan.campaign_id, plan.currency, plan.timezone) == ("c", "GBP", "Europe/London")
+    assert plan_from_json(plan_to_json(plan)) == plan
 
 
 def test_json_and_text_make_the_same_plan() -> None:
@@ -80,6 +82,7 @@ def test_json_and_text_make_the_same_plan() -> None:
         "a name that plans do not have": 1,
     }
     assert plan_from_json(json.dumps(lists).encode()) == plan_of(text)
+    assert plan_from_json(plan_to_json(plan_of(text))) == plan_of(text)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,7 @@ def test_json_and_text_make_the_same_plan() -> None:
         ("placement_id", "[PLACEMENTID]", "1 to 128"),
         ("placement_id", "x" * 129, "1 to 128"),
         ("placement_id", 7, "takes a text"),
+        ("placement_id", "half \ud83d", "half a character"),
         ("booked", None, "is missing"),
         ("booked", "0", "whole number"),
         ("booked", "-5", "whole number"),
