@@ -32,7 +32,7 @@ from connectors.embedded import EmbeddedValkey
 from flows.metrics import STATE_PLAYS, STATE_TOUCHES, instruments
 from flows.replay import replay
 from flows.settings import load
-from flows.steps import Stop
+from flows.source import Stop
 
 KEY: Final = b"sixteen secret b"
 PLACEMENTS: Final = 1000

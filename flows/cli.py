@@ -147,7 +147,7 @@ def replay(
     from flows.outputs import progress
     from flows.replay import replay as run_replay
     from flows.settings import load, ms
-    from flows.steps import Stop
+    from flows.source import Stop
 
     settings = load()
     if settings.listener_key is None:

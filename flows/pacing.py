@@ -57,6 +57,24 @@ def plan_file(settings: Settings) -> PlanFile | PlanTopic | None:
     )
 
 
+class Followed:
+    """The settings' plans, for a step that has to know when they have changed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._source = plan_file(settings)
+        self._told = PlanBook()
+
+    def news(self, now_ms: int) -> PlanBook | None:
+        """The plans in force, if they are not those that were told last."""
+        if self._source is None:
+            return None
+        self._source.refresh(now_ms)
+        if self._source.book is self._told:
+            return None
+        self._told = self._source.book
+        return self._told
+
+
 def read_book(settings: Settings) -> Mapping[str, Plan]:
     """The plans as they are now.
 

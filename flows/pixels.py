@@ -40,21 +40,19 @@ from flows.outputs import HURRY, PATIENCE, TopicLines, kafka_input, serve_metric
 from flows.pacing import plan_file
 from flows.settings import Settings, load, ms
 from flows.shards import Late, RowBatch, TouchBatch
+from flows.sinks import LinesSink, RedisSink
+from flows.source import PixelSource, Stop
 from flows.steps import (
     AttributionLogic,
     CreditsLogic,
     CreditsOut,
     ForShard,
     LedgerLogic,
-    LinesSink,
-    PixelSource,
     PlaysLogic,
     PlaysOut,
-    RedisSink,
     RowsLogic,
     RowsOut,
     Settled,
-    Stop,
     shard_key,
 )
 

@@ -11,7 +11,8 @@ from flows.forget import DenyList
 from flows.outputs import FileLines
 from flows.pixels import Sinks, build
 from flows.settings import Settings, ms
-from flows.steps import LinesSink, PixelSource, RedisSink, Stop
+from flows.sinks import LinesSink, RedisSink
+from flows.source import PixelSource, Stop
 
 
 def replay(

@@ -1,172 +1,31 @@
-"""The cores as Bytewax steps: sources, stateful logics and sinks that only pass on. What a step means is in
-the core that it wraps.
-"""
+"""The cores as stateful Bytewax steps that only pass on. What a step means is in the core that it wraps."""
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from dataclasses import astuple, replace
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import numpy as np
-from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
-from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from connectors.stream import Input
 from flows import overlap, rows
 from flows.align import Aligner
 from flows.attribution import Decided, ListenerShard, Rules
-from flows.batches import COLUMNS, ConversionPixel, Decoder
-from flows.clock import ENDED, Cut, PartitionClock, Tick, cut
+from flows.batches import COLUMNS, ConversionPixel
+from flows.clock import ENDED, Cut, Tick, cut
 from flows.credits import CreditBatch, CreditBook
-from flows.delivery import Thresholds
 from flows.errors import StateError
-from flows.forget import nobody
-from flows.intake import Intake, Output, Receipt, position_of
-from flows.kernel import U64
+from flows.intake import Receipt
 from flows.ledger import Ledger
 from flows.metrics import instruments
-from flows.outputs import LineWriter
-from flows.pacing import Pacer, plan_file
-from flows.plans import PlanBook, PlanSource
-from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush, Publisher
+from flows.pacing import Followed
+from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush
 from flows.settings import Settings, ms
 from flows.shards import Late, Outcome, Pixels, PlayShard, RowBatch, TouchBatch, row_shard
+from flows.source import now_ms
 from flows.windows import RowShard
-
-
-def now_ms() -> int:
-    """The wall clock."""
-    return time.time_ns() // 1_000_000
-
-
-@dataclass
-class Stop:
-    """A planned stop: set by a signal, seen by every source partition."""
-
-    interval_ms: int
-    _at: int | None = None
-
-    def on_signals(self) -> None:
-        """Let SIGTERM and SIGINT ask for it."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.set())
-
-    def set(self) -> None:
-        """Ask every partition to stop after one more tick, the same for all."""
-        if self._at is None:
-            self._at = now_ms() // self.interval_ms + 1
-
-    @property
-    def tick(self) -> int | None:
-        """The number of the last tick, once the stop is asked for."""
-        return self._at
-
-
-# Source
-
-
-class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
-    """One source partition."""
-
-    def __init__(
-        self,
-        intake: Intake,
-        stop: Stop,
-        linger: timedelta,
-        clock_ms: Callable[[], int],
-        denied: Callable[[], U64],
-        plans: PlanSource | None,
-    ) -> None:
-        self._intake, self._stop, self._linger, self._clock_ms = intake, stop, linger, clock_ms
-        self._denied, self._plans, self._book = denied, plans, PlanBook()
-        self._awake: datetime | None = None
-        self._done = False
-        self._reported: int | None = None
-
-    def next_batch(self) -> Iterable[Output]:
-        """One output: a batch, or a tick, or both."""
-        if self._done:
-            raise StopIteration
-        if self._stop.tick is not None:
-            self._done = True
-            return [self._intake.stop(self._stop.tick)]
-        moment_ms = self._clock_ms()
-        self._intake.deny(self._denied())
-        if self._plans is not None:
-            self._plans.refresh(moment_ms)
-            if self._book is not self._plans.book:
-                self._book = self._plans.book
-                self._intake.decoder.follow(self._book)
-        output = self._intake.step(moment_ms)
-        self._done = self._intake.ended
-        self._awake = None
-        if not self._intake.full and not self._done:
-            tick_ms = (self._intake.last_tick + 1) * self._intake.interval_ms
-            wait_ms = max(1, min(ms(self._linger), tick_ms - moment_ms))
-            self._awake = datetime.now(UTC) + timedelta(milliseconds=wait_ms)
-        return [output] if output.pixels or output.letters or output.receipt else []
-
-    def next_awake(self) -> datetime | None:
-        """At once while there is much to read, else after a short gathering."""
-        return self._awake
-
-    def snapshot(self) -> tuple[Any, ...]:
-        """The intake's; the previous snapshot's position, which is surely committed by now, is reported to
-        lag tools.
-        """
-        if self._reported is not None:
-            self._intake.reader.commit(self._reported)
-        self._reported = self._intake.position
-        return self._intake.snapshot()
-
-    def close(self) -> None:
-        """Let go of the reader."""
-        self._intake.reader.close()
-
-
-@dataclass
-class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
-    """Every partition of an input; `denied` are the listeners who are to be forgotten."""
-
-    input: Input
-    settings: Settings
-    listener_key: bytes
-    stop: Stop
-    clock_ms: Callable[[], int] = now_ms
-    denied: Callable[[], U64] = nobody
-
-    def list_parts(self) -> list[str]:
-        """All partitions: any worker can read any."""
-        self._partitions = self.input.partitions()
-        return self._partitions
-
-    def build_part(
-        self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None
-    ) -> StatefulSourcePartition[Output, tuple[Any, ...]]:
-        """Open a partition where its snapshot left it."""
-        settings, live = self.settings, self.input.live
-        intake = Intake(
-            for_part,
-            tuple(self._partitions),
-            self.input.open(for_part, None if resume_state is None else position_of(resume_state)),
-            Decoder(self.listener_key, settings.consent == "assumed"),
-            PartitionClock(ms(settings.out_of_orderness), ms(settings.quiet), guarded=not live),
-            settings.shards,
-            ms(settings.flush_interval),
-            settings.batch_messages,
-            live,
-        )
-        if resume_state is not None:
-            intake.restore(resume_state)
-        return PixelPartition(
-            intake, self.stop, settings.linger, self.clock_ms, self.denied, plan_file(settings)
-        )
-
 
 # Plays
 
@@ -315,7 +174,7 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
         )
         self._aligner: Aligner[int, TouchBatch] = Aligner(frozenset(range(settings.shards)))
         self._batches: list[TouchBatch] = []
-        self._utm, self._plans, self._planned = settings.utm_placements, plan_file(settings), ""
+        self._utm, self._plans = settings.utm_placements, Followed(settings)
         if state is not None:
             shard, released = state
             self._shard.restore(shard)
@@ -339,12 +198,8 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
         return out, StatefulBatchLogic.RETAIN
 
     def _follow_plans(self) -> None:
-        if self._plans is None:
-            return
-        self._plans.refresh(now_ms())
-        if self._planned != (version := str(self._plans.book.version)):
-            self._planned = version
-            utm = {name: name for name in self._plans.book} | self._utm
+        if (book := self._plans.news(now_ms())) is not None:
+            utm = {name: name for name in book} | self._utm
             self._shard.rules = replace(self._shard.rules, utm=utm)
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -366,7 +221,7 @@ class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
     """The credit book behind an aligner of the listener shards."""
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
-        self._book, self._plans = CreditBook(settings.shards), plan_file(settings)
+        self._book, self._plans = CreditBook(settings.shards), Followed(settings)
         self._aligner: Aligner[int, Decided] = Aligner(frozenset(range(settings.shards)))
         self._decided: list[Decided] = []
         if state is not None:
@@ -384,9 +239,8 @@ class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
                 elif number is not None:
                     decisions, self._decided = self._decided, []
                     here = decisions[0].cut
-                    if self._plans is not None:
-                        self._plans.refresh(now_ms())
-                        self._book.plans = self._plans.book
+                    if (book := self._plans.news(now_ms())) is not None:
+                        self._book.plans = book
                     batches, account, told = self._book.cut(here, decisions)
                     flush = Flush(CREDITS_SHARD, here, [], [], [], account, told)
                     out.append(CreditsOut(batches, flush, [(name.encode(), body) for name, body in told]))
@@ -427,7 +281,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         )
         self._batches: list[RowBatch] = []
         self._credits: CreditBatch | None = None
-        self._plans, self._planned = plan_file(settings), ""
+        self._plans = Followed(settings)
         if state is not None:
             shard, released = state
             self._shard.restore(shard)
@@ -460,14 +314,9 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         return RowsOut(Flush(self._shard.index, here, changed, sketches=sketches), minutes)
 
     def _follow_plans(self) -> None:
-        if self._plans is None:
-            return
-        self._plans.refresh(now_ms())
-        if self._planned != (version := str(self._plans.book.version)):
-            self._planned = version
-            for name, plan in self._plans.book.items():
-                if row_shard("placement", name, self._shard.shards) == self._shard.index:
-                    self._shard.plan(name, plan.start_ms)
+        for name, plan in (self._plans.news(now_ms()) or {}).items():
+            if row_shard("placement", name, self._shard.shards) == self._shard.index:
+                self._shard.plan(name, plan.start_ms)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's; nothing waits between cuts, since an epoch holds a cut whole."""
@@ -562,101 +411,3 @@ def _plain(receipt: Receipt | Settled) -> tuple[Any, ...]:
 
 def _receipt(state: tuple[Any, ...]) -> Receipt:
     return Receipt(Tick(*state[0]), *state[1:])
-
-
-# Sinks
-
-_SINGLE: Final = "writer"
-"""Part of the recovery store: the one partition of every sink."""
-
-
-class RedisPartition(StatefulSinkPartition[Flush, int]):
-    """The publisher behind an aligner of the row shards and the ledger."""
-
-    def __init__(self, publisher: Publisher, shards: int) -> None:
-        self._publisher = publisher
-        self._aligner: Aligner[int, Flush] = Aligner(frozenset((LEDGER_SHARD, CREDITS_SHARD, *range(shards))))
-        self._flushes: list[Flush] = []
-
-    def write_batch(self, values: list[Flush]) -> None:
-        """Flush every cut that all have reached."""
-        for value in values:
-            for flush, number in self._aligner.push(value.shard, value, value.cut.number):
-                if flush is not None:
-                    self._flushes.append(flush)
-                elif number is not None:
-                    flushes, self._flushes = self._flushes, []
-                    self._publisher.flush(flushes[0].cut, flushes)
-
-    def snapshot(self) -> int:
-        """Nothing but that there was one: rows are absolute and all given out again after a resume."""
-        return 1
-
-    def close(self) -> None:
-        """Let go of Redis."""
-        self._publisher.close()
-
-
-@dataclass
-class RedisSink(FixedPartitionedSink[Flush, int]):
-    """One writer for the whole flow: a flush is one cut, whole."""
-
-    settings: Settings
-    input: Input
-    recompute: bool = False
-    open_alerts: Callable[[], LineWriter] | None = None
-
-    def list_parts(self) -> list[str]:
-        """One."""
-        return [_SINGLE]
-
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> RedisPartition:
-        """Take the fence and take over."""
-        file = plan_file(self.settings)
-        thresholds = Thresholds(self.settings.under, self.settings.over, self.settings.delivery_grace)
-        publisher = Publisher(
-            self.settings,
-            self.input.partitions(),
-            resume_state is not None,
-            self.recompute,
-            None if file is None else Pacer(file, thresholds),
-            self.open_alerts() if file is not None and self.open_alerts is not None else None,
-        )
-        publisher.open()
-        return RedisPartition(publisher, self.settings.shards)
-
-
-class LinesPartition(StatefulSinkPartition[list[tuple[bytes, bytes]], int]):
-    """One output of keyed messages, safe before an epoch is committed."""
-
-    def __init__(self, writer: LineWriter) -> None:
-        self._writer = writer
-
-    def write_batch(self, values: list[list[tuple[bytes, bytes]]]) -> None:
-        """Hand on."""
-        for value in values:
-            self._writer.write(value)
-
-    def snapshot(self) -> int:
-        """Where the output stands, with all before it safe."""
-        self._writer.flush()
-        return self._writer.position
-
-    def close(self) -> None:
-        """Make all safe."""
-        self._writer.close()
-
-
-@dataclass
-class LinesSink(FixedPartitionedSink[list[tuple[bytes, bytes]], int]):
-    """A topic or file of keyed messages; `open_writer` takes the position to go on from, None at first."""
-
-    open_writer: Callable[[int | None], LineWriter]
-
-    def list_parts(self) -> list[str]:
-        """One."""
-        return [_SINGLE]
-
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> LinesPartition:
-        """Open the output."""
-        return LinesPartition(self.open_writer(resume_state))

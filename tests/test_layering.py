@@ -14,7 +14,8 @@ from bytewax.dataflow import Dataflow
 from connectors.files import FileInput
 from flows.pixels import STEPS, Sinks, build
 from flows.settings import Settings
-from flows.steps import LinesSink, PixelSource, RedisSink, Stop
+from flows.sinks import LinesSink, RedisSink
+from flows.source import PixelSource, Stop
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("flows", "connectors", "dashboards")

@@ -25,7 +25,8 @@ from flows.reconcile import recompute
 from flows.reconcile_settings import rules
 from flows.replay import replay
 from flows.settings import Settings
-from flows.steps import Stop, shard_key
+from flows.source import Stop
+from flows.steps import shard_key
 
 KEY = b"a key of sixteen bytes or more"
 DAY = 86_400_000
