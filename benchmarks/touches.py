@@ -28,9 +28,9 @@ from connectors.embedded import EmbeddedValkey
 from flows.attribution import ListenerShard, Rules
 from flows.batches import Combo
 from flows.clock import Cut
+from flows.messages import TouchBatch
 from flows.replay import replay
 from flows.settings import load
-from flows.shards import TouchBatch
 from flows.simulate import write_log
 from flows.touches import IMPRESSION
 

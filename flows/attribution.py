@@ -22,7 +22,8 @@ from flows.batches import Combo
 from flows.clock import DAY_MS, Cut
 from flows.frequency import CLASS_OF, Frequency
 from flows.kernel import U64
-from flows.shards import FORGET_AT, Pending, TouchBatch, check_format, frozen_pending, thawed_pending
+from flows.messages import Pending, TouchBatch, frozen_pending, thawed_pending
+from flows.shards import FORGET_AT, check_format
 from flows.touches import CLICK, GONE, IMPRESSION, KIND_BITS, Touches, TouchStore
 
 FORMAT: Final = 1

@@ -21,8 +21,8 @@ from flows.clock import Cut
 from flows.errors import StateError
 from flows.events import CONVERSION_TYPES
 from flows.kernel import I64, U8, U32
+from flows.messages import row_shard
 from flows.plans import Plan
-from flows.shards import row_shard
 
 FORMAT: Final = 1
 AGES_S: Final = (

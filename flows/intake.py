@@ -16,8 +16,8 @@ from flows.errors import StateError
 from flows.events import letter
 from flows.forget import NOBODY
 from flows.kernel import U64
+from flows.messages import Pixels
 from flows.metrics import instruments
-from flows.shards import Pixels
 from flows.split import Splitter
 
 FORMAT: Final = 1

@@ -9,7 +9,7 @@ from flows.clock import Cut
 from flows.errors import RejectingError, StateError
 from flows.events import REASONS, TOO_LATE
 from flows.intake import Receipt
-from flows.shards import Outcome
+from flows.messages import Outcome
 
 FORMAT: Final = 1
 COUNTS: Final = (

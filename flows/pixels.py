@@ -36,10 +36,10 @@ from flows.credits import CreditBatch
 from flows.events import TOO_LATE, Rejection, letter
 from flows.forget import DenyList
 from flows.intake import Output, Receipt
+from flows.messages import Late, RowBatch, TouchBatch
 from flows.outputs import HURRY, PATIENCE, TopicLines, kafka_input, serve_metrics
 from flows.pacing import plan_file
 from flows.settings import Settings, load, ms
-from flows.shards import Late, RowBatch, TouchBatch
 from flows.sinks import LinesSink, RedisSink
 from flows.source import PixelSource, Stop
 from flows.steps import (

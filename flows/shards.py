@@ -7,9 +7,9 @@ A pure core: batches in, messages out, and a state that can be packed. No engine
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,118 +25,30 @@ from flows.batches import (
     WATERMARK,
     Combo,
     ConversionPixel,
-    shard_of,
 )
 from flows.batches import CONSENTED as CONSENT_FLAG
 from flows.clock import ENDED, Cut
 from flows.counts import CONSENTED, FLIGHT_COUNTS, INVALID_TRAFFIC, MINUTE_COUNTS, PIXELS, REPEATED, TOO_LATE
 from flows.errors import StateError
 from flows.events import EVENTS
-from flows.kernel import I64, U8, U32, U64, mixed
+from flows.kernel import I64, U64, mixed
+from flows.messages import (
+    Late,
+    Outcome,
+    Pending,
+    Pixels,
+    RowBatch,
+    TouchBatch,
+    frozen_pending,
+    row_shard,
+    thawed_pending,
+)
 from flows.table import SLOT_BYTES, find, new_table, sized
 from flows.touches import CLICK, REACH_ONLY
 
 FORMAT: Final = 2
 FORGET_AT: Final = 100_000
 """Combinations of names in memory from which on those without a play are forgotten."""
-
-
-class Pixels(NamedTuple):
-    """One shard's pixels of one batch of one source partition; `COMBO` indexes `combos`."""
-
-    sender: str
-    pixels: U64
-    combos: list[Combo]
-    conversions: list[tuple[U64, ConversionPixel]]
-
-
-class Outcome(NamedTuple):
-    """What became of a shard's pixels of one source partition since the last tick."""
-
-    sender: str
-    accepted: int
-    repeated: int
-    too_late: int
-    invalid_traffic: int
-
-
-class Late(NamedTuple):
-    """A pixel whose minute is final: where it lies and which it is, for its dead letter."""
-
-    sender: str
-    position: int
-    event: str
-    ts_ms: int
-    combo: Combo
-
-
-class RowBatch(NamedTuple):
-    """What one placement shard adds to one row shard at a tick.
-
-    `rows` are (scope, id); the arrays index it. `labels` are (row, greatest event time, names) of the
-    placements among them.
-    """
-
-    sender: int
-    to: int
-    cut: Cut
-    rows: list[tuple[str, str]]
-    latest: I64
-    cell_rows: U32
-    cell_minutes: U32
-    cell_counts: I64
-    total_rows: U32
-    total_counts: I64
-    touch_rows: U32
-    touch_minutes: U32
-    touch_who: U64
-    labels: list[tuple[int, int, Combo]]
-
-
-class Pending(NamedTuple):
-    """An accepted, valid conversion that waits for its minute to be final; `listener` 0: not known."""
-
-    ts_ms: int
-    listener: int
-    key: int
-    pixel: ConversionPixel
-
-
-def frozen_pending(one: Pending) -> tuple[Any, ...]:
-    """Plain state of a waiting conversion."""
-    return (*one[:3], astuple(one.pixel))
-
-
-def thawed_pending(state: tuple[Any, ...]) -> Pending:
-    """`frozen_pending`'s counterpart."""
-    *numbers, pixel = state
-    ts_ms, listener, key = numbers
-    return Pending(ts_ms, listener, key, ConversionPixel(*pixel))
-
-
-class TouchBatch(NamedTuple):
-    """What one placement shard sends to one listener shard at a tick: touches, whose `combos` index `names`,
-    conversions, and which listeners are to be forgotten behind them.
-    """
-
-    sender: int
-    to: int
-    cut: Cut
-    names: list[Combo]
-    who: U64
-    ts: I64
-    kinds: U8
-    combos: U32
-    plays: U32
-    conversions: list[Pending]
-    forgotten: U64
-
-
-def row_shard(scope: str, name: str, shards: int) -> int:
-    """A placement's row lives in its plays' shard, so that it need not travel; the others are spread by scope
-    and name.
-    """
-    return shard_of(name if scope == "placement" else f"{scope}/{name}", shards)
 
 
 @dataclass

@@ -7,7 +7,7 @@ import numpy as np
 from flows.batches import COLUMNS, COMBO, INFO, Batch, ConversionPixel, shard_of
 from flows.events import CONVERSION
 from flows.kernel import I32, I64, U64, kernel
-from flows.shards import Pixels
+from flows.messages import Pixels
 
 
 @kernel

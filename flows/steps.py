@@ -19,11 +19,12 @@ from flows.credits import CreditBatch, CreditBook
 from flows.errors import StateError
 from flows.intake import Receipt
 from flows.ledger import Ledger
+from flows.messages import Late, Outcome, Pixels, RowBatch, TouchBatch, row_shard
 from flows.metrics import instruments
 from flows.pacing import Followed
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush
 from flows.settings import Settings, ms
-from flows.shards import Late, Outcome, Pixels, PlayShard, RowBatch, TouchBatch, row_shard
+from flows.shards import PlayShard
 from flows.source import now_ms
 from flows.windows import RowShard
 

@@ -15,13 +15,15 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.batches import SCOPES
+from flows.cells import DIRTY, FINAL, add_cells, move, split, window
 from flows.clock import Cut
 from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
 from flows.credits import COLUMNS, CreditBatch, CreditCells
 from flows.frequency import new_frequency
-from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
+from flows.kernel import I64, U8, U32
+from flows.messages import RowBatch
 from flows.reach import Distinct, Rolling
-from flows.shards import RowBatch, check_format
+from flows.shards import check_format
 
 FORMAT: Final = 2
 GROWING: Final = (
@@ -36,65 +38,6 @@ GROWING: Final = (
 )
 """The arrays of a shard that have a place a row."""
 SKETCHES_AT_ONCE: Final = 256
-DIRTY, FINAL = 1, 2
-"""Flags of a cell: changed since it was last given out as a minute; given out for good."""
-
-
-@kernel
-def add_cells(
-    rows: U32,
-    minutes: U32,
-    deltas: I64,
-    keys: U64,
-    counts: I64,
-    flags: U8,
-    flight: I64,
-    flight_from: I64,
-    first_open: Int,
-) -> Int:
-    """Add increments to cells and flights; returns how many cells are new, -1 if a final one would change."""
-    mask = np.uint64(len(keys) - 1)
-    new = 0
-    for i in range(len(rows)):
-        key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minutes[i])) + np.uint64(1)
-        if np.int64(minutes[i]) < first_open:
-            return -1
-        slot = mixed(key, np.uint64(7)) & mask
-        while keys[slot] != key:
-            if keys[slot] == np.uint64(0):
-                keys[slot] = key
-                new += 1
-                break
-            slot = (slot + np.uint64(1)) & mask
-        flags[slot] |= np.uint8(1)
-        for column in range(20):
-            counts[slot, column] += deltas[i, column]
-            if column != 11 and np.int64(minutes[i]) >= flight_from[rows[i]]:
-                flight[rows[i], column] += deltas[i, column]
-    return new
-
-
-@kernel
-def window(
-    rows: I64, last: Int, minutes: Int, keys: U64, counts: I64, sums: I64, mature: I64, mature_before: Int
-) -> None:
-    """Sums over the `minutes` minutes up to `last` of each of `rows`; `mature`: starts and completes of the
-    minutes before `mature_before`.
-    """
-    mask = np.uint64(len(keys) - 1)
-    for i in range(len(rows)):
-        for minute in range(last - minutes + 1, last + 1):
-            key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minute)) + np.uint64(1)
-            slot = mixed(key, np.uint64(7)) & mask
-            while keys[slot] != key and keys[slot] != np.uint64(0):
-                slot = (slot + np.uint64(1)) & mask
-            if keys[slot] != key:
-                continue
-            for column in range(20):
-                sums[i, column] += counts[slot, column]
-            if minute < mature_before:
-                mature[i, 0] += counts[slot, 1]
-                mature[i, 1] += counts[slot, 5]
 
 
 class Windows(NamedTuple):
@@ -313,7 +256,7 @@ class RowShard:
     def _turn(self, before: int, minute: int, ended: bool) -> None:
         """The watermark has entered another minute: rolling windows move, days end, minutes become final."""
         placed = self.keys != 0
-        rows, minutes = _split(self.keys[placed])
+        rows, minutes = split(self.keys[placed])
         self.dirty[rows[minutes >= before - 60]] = True
         today = self.day_of(minute)
         for day in [day for day in self.days if day < today]:
@@ -326,7 +269,7 @@ class RowShard:
         slots = np.nonzero(placed)[0]
         closing = slots[(minutes < open_from) & (self.flags[slots] & FINAL == 0)]
         self.flags[closing] |= DIRTY | FINAL
-        closed_rows, closed_minutes = _split(self.keys[closing])
+        closed_rows, closed_minutes = split(self.keys[closing])
         settled = np.zeros((len(closing), MINUTE_COUNTS), np.int64)
         settled[:, REPAIRED] = self.counts[closing, REPAIRED]
         for code in (6, 7):
@@ -344,14 +287,14 @@ class RowShard:
         if not self.minutes_every:
             return []
         slots = np.nonzero(self.flags & DIRTY)[0]
-        rows, _ = _split(self.keys[slots])
+        rows, _ = split(self.keys[slots])
         slots = slots[self.is_placement[rows]]
         final = self.flags[slots] & FINAL != 0
         waited = cut.number - self.given[slots] >= self.minutes_every
         due = []
         for some, is_final in ((slots[final], True), (slots[~final & waited], False)):
             if len(some):
-                rows, minutes = _split(self.keys[some])
+                rows, minutes = split(self.keys[some])
                 names = [self.rows[row][1] for row in rows.tolist()]
                 credits = [
                     self.credits.of(*place) for place in zip(rows.tolist(), minutes.tolist(), strict=True)
@@ -364,7 +307,7 @@ class RowShard:
     def _forget(self, minute: int) -> None:
         """Drop the cells that are final and out of every rolling window."""
         self.credits.forget(min(self.first_open, minute - 60), self.day_of(minute))
-        _, minutes = _split(self.keys)
+        _, minutes = split(self.keys)
         self._rebuild(
             (self.keys != 0) & ((minutes >= min(self.first_open, minute - 60)) | (self.flags & FINAL == 0))
         )
@@ -376,7 +319,7 @@ class RowShard:
             capacity *= 2
         keys, counts = np.zeros(capacity, np.uint64), np.zeros((capacity, MINUTE_COUNTS), np.int64)
         flags, given = np.zeros(capacity, np.uint8), np.zeros(capacity, np.int64)
-        _move(self.keys[old], self.counts[old], self.flags[old], self.given[old], keys, counts, flags, given)
+        move(self.keys[old], self.counts[old], self.flags[old], self.given[old], keys, counts, flags, given)
         self.keys, self.counts, self.flags, self.given, self.used = keys, counts, flags, given, len(old)
 
     def plan(self, placement: str, start_ms: int) -> None:
@@ -386,7 +329,7 @@ class RowShard:
         row = self._number((SCOPES[0], placement))
         start = start_ms // 60_000
         if start >= self.first_open and start != self.flight_from[row]:
-            rows, minutes = _split(self.keys)
+            rows, minutes = split(self.keys)
             flown = (self.keys != 0) & (rows == row) & (minutes >= start)
             self.flight[row] = self.counts[flown].sum(axis=0)
             self.flight[row, REPAIRED] = 0
@@ -507,26 +450,6 @@ class RowShard:
         self.credits = CreditCells.restored(credits)
         self.frequency = {row: np.array(counts, np.int64) for row, counts in frequency.items()}
         self.touch_all()
-
-
-@kernel
-def _move(
-    old: U64, old_counts: I64, old_flags: U8, old_given: I64, keys: U64, counts: I64, flags: U8, given: I64
-) -> None:
-    mask = np.uint64(len(keys) - 1)
-    for i in range(len(old)):
-        slot = mixed(old[i], np.uint64(7)) & mask
-        while keys[slot] != np.uint64(0):
-            slot = (slot + np.uint64(1)) & mask
-        keys[slot], flags[slot], given[slot] = old[i], old_flags[i], old_given[i]
-        for column in range(counts.shape[1]):
-            counts[slot, column] = old_counts[i, column]
-
-
-def _split(keys: U64) -> tuple[I64, I64]:
-    """Rows and minutes of cell keys."""
-    packed = keys - np.uint64(1)
-    return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def _joined(arrays: list[Any]) -> Any:

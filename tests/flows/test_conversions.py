@@ -15,7 +15,7 @@ from flows.batches import Combo, ConversionPixel
 from flows.clock import Cut
 from flows.credits import AGES_S, COLUMNS, CreditBook, divide, quantile_s
 from flows.frequency import CLASSES
-from flows.shards import Pending, TouchBatch
+from flows.messages import Pending, TouchBatch
 from flows.touches import CLICK, IMPRESSION, REPLACING, START
 
 DAY = 86_400_000

@@ -30,9 +30,9 @@ from flows.cli import app
 from flows.clock import Cut, PartitionClock
 from flows.forget import DenyList, deny, deny_key
 from flows.intake import Intake, position_of
+from flows.messages import TouchBatch
 from flows.replay import replay
 from flows.settings import Settings
-from flows.shards import TouchBatch
 from flows.touches import CLICK
 
 SECRET = "a key of sixteen bytes or more"

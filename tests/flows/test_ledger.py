@@ -13,7 +13,7 @@ from flows.clock import Cut, Tick
 from flows.errors import RejectingError, StateError
 from flows.intake import Receipt
 from flows.ledger import COUNTS, Account, Ledger
-from flows.shards import Outcome
+from flows.messages import Outcome
 
 HERE = Cut(1, 0, False, ())
 FATES = ("malformed", "invalid", "unknown_event", "too_late", "accepted", "repeated")

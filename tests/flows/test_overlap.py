@@ -17,11 +17,11 @@ from connectors.redis import Client
 from flows.cli import app
 from flows.clock import Cut
 from flows.kernel import U8
+from flows.messages import RowBatch
 from flows.overlap import Overlap, overlap, pack, unpack
 from flows.reach import Distinct
 from flows.replay import replay
 from flows.settings import Settings
-from flows.shards import RowBatch
 from flows.windows import RowShard
 
 DATA = Path(__file__).parents[1] / "data"

@@ -22,7 +22,8 @@ from flows.batches import SCOPES, Combo, Decoder
 from flows.clock import Cut, PartitionClock
 from flows.counts import BY_FLIGHT, BY_MINUTE, HELD, REPAIRED
 from flows.events import COMPLETE, MUTE, SKIP, START
-from flows.shards import Outcome, Pixels, PlayShard, RowBatch, row_shard
+from flows.messages import Outcome, Pixels, RowBatch, row_shard
+from flows.shards import PlayShard
 from flows.split import Splitter
 
 BOUND_MS, YEAR_MS = 10_000, 365 * 86_400_000

@@ -15,7 +15,8 @@ from flows.clock import Cut
 from flows.counts import BY_MINUTE
 from flows.errors import StateError
 from flows.events import CODES, COMPLETE, IMPRESSION, START
-from flows.shards import Pixels, PlayShard
+from flows.messages import Pixels
+from flows.shards import PlayShard
 from flows.table import SLOT_BYTES
 
 MINUTE = 60_000

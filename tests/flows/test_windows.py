@@ -24,7 +24,7 @@ from flows.counts import BY_FLIGHT, BY_MINUTE, FLIGHT_COUNTS, HELD, MINUTE_COUNT
 from flows.credits import CreditBatch
 from flows.errors import StateError
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
-from flows.shards import RowBatch
+from flows.messages import RowBatch
 from flows.windows import Minutes, RowShard, Windows
 
 MINUTE, HOUR = 60_000, 3_600_000

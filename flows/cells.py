@@ -1,0 +1,87 @@
+"""Cells of rows: an open-addressing map from (row, minute) to its counts, and the loops over it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
+
+DIRTY, FINAL = 1, 2
+"""Flags of a cell: changed since it was last given out as a minute; given out for good."""
+
+
+@kernel
+def add_cells(
+    rows: U32,
+    minutes: U32,
+    deltas: I64,
+    keys: U64,
+    counts: I64,
+    flags: U8,
+    flight: I64,
+    flight_from: I64,
+    first_open: Int,
+) -> Int:
+    """Add increments to cells and flights; returns how many cells are new, -1 if a final one would change."""
+    mask = np.uint64(len(keys) - 1)
+    new = 0
+    for i in range(len(rows)):
+        key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minutes[i])) + np.uint64(1)
+        if np.int64(minutes[i]) < first_open:
+            return -1
+        slot = mixed(key, np.uint64(7)) & mask
+        while keys[slot] != key:
+            if keys[slot] == np.uint64(0):
+                keys[slot] = key
+                new += 1
+                break
+            slot = (slot + np.uint64(1)) & mask
+        flags[slot] |= np.uint8(1)
+        for column in range(20):
+            counts[slot, column] += deltas[i, column]
+            if column != 11 and np.int64(minutes[i]) >= flight_from[rows[i]]:
+                flight[rows[i], column] += deltas[i, column]
+    return new
+
+
+@kernel
+def window(
+    rows: I64, last: Int, minutes: Int, keys: U64, counts: I64, sums: I64, mature: I64, mature_before: Int
+) -> None:
+    """Sums over the `minutes` minutes up to `last` of each of `rows`; `mature`: starts and completes of the
+    minutes before `mature_before`.
+    """
+    mask = np.uint64(len(keys) - 1)
+    for i in range(len(rows)):
+        for minute in range(last - minutes + 1, last + 1):
+            key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minute)) + np.uint64(1)
+            slot = mixed(key, np.uint64(7)) & mask
+            while keys[slot] != key and keys[slot] != np.uint64(0):
+                slot = (slot + np.uint64(1)) & mask
+            if keys[slot] != key:
+                continue
+            for column in range(20):
+                sums[i, column] += counts[slot, column]
+            if minute < mature_before:
+                mature[i, 0] += counts[slot, 1]
+                mature[i, 1] += counts[slot, 5]
+
+
+@kernel
+def move(
+    old: U64, old_counts: I64, old_flags: U8, old_given: I64, keys: U64, counts: I64, flags: U8, given: I64
+) -> None:
+    mask = np.uint64(len(keys) - 1)
+    for i in range(len(old)):
+        slot = mixed(old[i], np.uint64(7)) & mask
+        while keys[slot] != np.uint64(0):
+            slot = (slot + np.uint64(1)) & mask
+        keys[slot], flags[slot], given[slot] = old[i], old_flags[i], old_given[i]
+        for column in range(counts.shape[1]):
+            counts[slot, column] = old_counts[i, column]
+
+
+def split(keys: U64) -> tuple[I64, I64]:
+    """Rows and minutes of cell keys."""
+    packed = keys - np.uint64(1)
+    return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
