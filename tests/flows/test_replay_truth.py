@@ -312,6 +312,7 @@ def test_the_command_line_teaches() -> None:
         "explain",
         "overlap",
         "forget",
+        "plans",
         "exporter",
         "top",
         "config",
