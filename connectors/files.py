@@ -134,7 +134,7 @@ class FileReader:
         lines = Lines.split(self._rest + block if self._rest else block)
         if block:
             self._rest = lines.block[lines.ends[-1] + 1 if len(lines) else 0 :]
-            if self._plain and len(lines):  # cheaper to read again than to copy a block for
+            if self._plain and len(lines):  # cheaper to read it again than to copy a block
                 self._file.seek(-len(self._rest), os.SEEK_CUR)
                 self._rest = b""
             if len(self._rest) > MAX_LINE_BYTES or (len(lines) and lines.ends[0] > MAX_LINE_BYTES):

@@ -131,14 +131,13 @@ class Decoder:
     Args:
         listener_key: secret of the keyed hash that stands for a listener, up to 64 bytes.
         consent_default: whether a pixel that says nothing of consent may be measured.
-        plans: by placement; they say which content categories are blocked.
         scanning: whether `flows.scanner` goes first, which changes the time and nothing else.
     """
 
     listener_key: bytes
     consent_default: bool = False
-    plans: Mapping[str, Plan] = field(default_factory=dict)
     scanning: bool = True
+    _plans: Mapping[str, Plan] = field(default_factory=dict)
     _combos: list[Combo] = field(default_factory=list)
     _seeds: list[int] = field(default_factory=list)
     _interned: dict[tuple[str | None, ...], int] = field(default_factory=dict)
@@ -151,8 +150,8 @@ class Decoder:
         self._secret = np.uint64(randbits(64))
 
     def follow(self, plans: Mapping[str, Plan]) -> None:
-        """Judge content categories by these plans from now on."""
-        self.plans = plans
+        """Judge content categories by these plans, by placement, from now on."""
+        self._plans = plans
         self._names.clear()  # it remembers what was blocked
 
     def decode(self, messages: Messages) -> Batch:
@@ -276,8 +275,8 @@ class Decoder:
         if absent(event.event_id):
             raise Invalid("event_id")
         info = code
-        if event.content_category and self.plans:
-            plan = self.plans.get(self._combos[combo][0] or "")
+        if event.content_category and self._plans:
+            plan = self._plans.get(self._combos[combo][0] or "")
             if plan is not None and blocked(plan, event.content_category):
                 info |= BLOCKED
         if event.user_agent:

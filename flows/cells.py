@@ -71,6 +71,7 @@ def window(
 def move(
     old: U64, old_counts: I64, old_flags: U8, old_given: I64, keys: U64, counts: I64, flags: U8, given: I64
 ) -> None:
+    """Move cells into an empty map with room for them."""
     mask = np.uint64(len(keys) - 1)
     for i in range(len(old)):
         slot = mixed(old[i], np.uint64(7)) & mask

@@ -213,18 +213,14 @@ class RowShard:
 
     def _by_day(self, minutes: I64) -> list[tuple[int, Any]]:
         """(day, which of `minutes` are in it), without the days that are over."""
-        if not len(minutes):
-            return []
-        first = int(minutes.min())
-        offsets = minutes - first
-        there = np.flatnonzero(np.bincount(offsets))
-        days = np.array([self.day_of(first + offset) for offset in there.tolist()])
+        unique = np.unique(minutes)
+        days = np.array([self.day_of(minute) for minute in unique.tolist()])
         today = self.day_of(self.watermark_ms // 60_000)
-        if (days == days[0]).all():
-            return [(int(days[0]), slice(None))] if days[0] >= today else []
-        day_at = np.zeros(there[-1] + 1, np.int64)
-        day_at[there] = days
-        return [(day, day_at[offsets] == day) for day in np.unique(days).tolist() if day >= today]
+        found = [day for day in np.unique(days).tolist() if day >= today]
+        if len(found) == 1 and (days == found[0]).all():
+            return [(found[0], slice(None))]
+        of = days[np.searchsorted(unique, minutes)] if found else days
+        return [(day, of == day) for day in found]
 
     def _day(self, day: int) -> tuple[I64, Distinct]:
         counts, reached = self.days.get(day) or (np.zeros((0, MINUTE_COUNTS), np.int64), Distinct())
