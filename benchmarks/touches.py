@@ -50,8 +50,8 @@ class Held(NamedTuple):
     """State of so many listeners.
 
     `touch_bytes` and `counter_bytes` are of one, in arrays; `grown_mib` all memory of the process for them;
-    then how long the engine waits for a first snapshot, an epoch's, and a restart; and how large
-    a snapshot is, and the files that it lists.
+    then how long the engine waits for a first snapshot, an epoch's, and a restart; and how large a snapshot
+    is, and the files that it lists.
     """
 
     listeners: int

@@ -2,10 +2,9 @@
 stream.
 
 Every sender sends items and numbered marks, in order. What a sender sent after a mark is held back until all
-the others have
-sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed Snapshots", 1985). The
-cuts and what lies
-between them depend on the senders' streams alone, not on how they interleave.
+the others have sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed
+Snapshots", 1985). The cuts and what lies between them depend on the senders' streams alone, not on how they
+interleave.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 conversions until they are decided.
 
 A conversion is decided once, when its minute is final: then every touch that may still count has come, so
-that arrival order does not matter.
-Credits are integer millionths that sum to exactly 1,000,000. Models:
-https://support.google.com/analytics/answer/1662518 (last interaction,
-first interaction, linear, time decay), with a click before any listen in `last_touch`.
+that arrival order does not matter. Credits are integer millionths that sum to exactly 1,000,000. Models:
+https://support.google.com/analytics/answer/1662518 (last interaction, first interaction, linear, time decay),
+with a click before any listen in `last_touch`.
 """
 
 from __future__ import annotations

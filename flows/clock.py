@@ -1,8 +1,8 @@
 """Time: what event time a pixel has, and how far a source partition's log has got.
 
 The watermark of a partition is the greatest event time of its well-formed pixels, less the out-of-orderness
-bound. It is
-computed pixel by pixel, so that lateness depends on the log alone and not on how it was cut into batches.
+bound. It is computed pixel by pixel, so that lateness depends on the log alone and not on how it was cut into
+batches.
 """
 
 from __future__ import annotations

@@ -30,9 +30,8 @@ BY_MINUTE: Final = (
 column.
 
 `held_skips` and `held_mutes` belong to plays whose start has not come, and become `skips` and `mutes` when
-their own minute is final or the
-start comes, which takes them to its minute. `repaired` falls when a milestone's own pixel comes, so days and
-flights count it when its minute is final.
+their own minute is final or the start comes, which takes them to its minute. `repaired` falls when a
+milestone's own pixel comes, so days and flights count it when its minute is final.
 """
 
 BY_FLIGHT: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic", "blocked_impressions")

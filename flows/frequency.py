@@ -2,9 +2,8 @@
 saturates.
 
 What a bid optimiser caps by: of each campaign, how many listeners have had 1, 2, 3, 4–5, 6–10, 11 or more
-impressions, and how many conversions came
-from a listener who had had so many. A listener who has had none for 60 days counts as another when they come
-back, which bounds the memory.
+impressions, and how many conversions came from a listener who had had so many. A listener who has had none
+for 60 days counts as another when they come back, which bounds the memory.
 """
 
 from __future__ import annotations

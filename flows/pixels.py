@@ -10,13 +10,11 @@
 ```
 
 Guarantee. State, source positions and what was counted are of one snapshot, so every pixel in the log counts
-exactly once in the numbers, whatever dies
-and however often. Redis rows are absolute and fenced: after a crash readers see nothing until the replay has
-passed what they had. Dead letters and
-minutes are at least once, keyed so that repeats collapse; files under `replay --out` are cut back to the
-snapshot. Limits: what Kafka has deleted before
-it was read is lost (the flow stops, or counts what it skips when told to); a Redis failover that loses
-acknowledged writes shows older rows for up to one flush.
+exactly once in the numbers, whatever dies and however often. Redis rows are absolute and fenced: after a
+crash readers see nothing until the replay has passed what they had. Dead letters and minutes are at least
+once, keyed so that repeats collapse; files under `replay --out` are cut back to the snapshot. Limits: what
+Kafka has deleted before it was read is lost (the flow stops, or counts what it skips when told to); a Redis
+failover that loses acknowledged writes shows older rows for up to one flush.
 
 Run it with `audiopixel run`, or on a cluster with `python -m bytewax.run flows.pixels:flow -r DIR -i N -a
 HOST:PORT;HOST:PORT`.

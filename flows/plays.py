@@ -1,16 +1,14 @@
 """The play: a pixel counts once, and in the right minute.
 
 One shard's memory of plays, and the kernel that holds each pixel against it. A pixel is repeated, too late,
-or accepted; an accepted one
-adds to cells, a cell being one combination of names (placement, campaign, platform, station, podcast,
-program) in one minute.
+or accepted; an accepted one adds to cells, a cell being one combination of names (placement, campaign,
+platform, station, podcast, program) in one minute.
 
 - Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has a key space
-  of its own, so that a bot never
-  makes a listener's pixel a repeat.
+  of its own, so that a bot never makes a listener's pixel a repeat.
 - Start cohort: a milestone, skip or mute counts in the minute of its play's start. One that comes before the
-  start is held, as a slot of
-  its own, until the start comes (it joins), or until its own minute is final (an orphan, for good).
+  start is held, as a slot of its own, until the start comes (it joins), or until its own minute is final (an
+  orphan, for good).
 - Repaired: a milestone implied by a later one is added, and taken back when its own pixel comes.
 - Lateness is judged by the watermark of the pixel's own partition, as it was with this very pixel.
 
@@ -186,8 +184,7 @@ def apply(
         totals: (combos, FLIGHT_COUNTS) `BY_FLIGHT` increments.
         latest: (combos,) greatest event time accepted.
         touch_where, touch_who, touch_ts: (room, 3) combo, kind and half a hash of the play; (room,) listener;
-            (room,) time: consented
-            impressions, starts and clicks, by their kind in `flows.touches`.
+            (room,) time: consented impressions, starts and clicks, by their kind in `flows.touches`.
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, invalid traffic; added to.
         late: (n,) rows of the pixels that are too late, as many as `outcomes` says.

@@ -2,9 +2,8 @@
 before.
 
 A flush is written in this order: the positions that it covers, the rows, the ledger and the index, `meta`,
-the message to
-subscribers. So whoever takes over knows how far the log must have been replayed before its numbers may be
-shown.
+the message to subscribers. So whoever takes over knows how far the log must have been replayed before its
+numbers may be shown.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Reach: how many different listeners, exact while they are few, by a mergeable sketch when they are many.
 
 `Distinct` counts since ever (a flight, a day); `Rolling` counts over the last 5 and 60 minutes. Both serve
-all rows of one shard at
-once, from arrays of (row, listener); adding one twice, or in any order, changes nothing. A roll-up is fed
-each of its listeners, which
-is the union of its placements' sketches.
+all rows of one shard at once, from arrays of (row, listener); adding one twice, or in any order, changes
+nothing. A roll-up is fed each of its listeners, which is the union of its placements' sketches.
 """
 
 from __future__ import annotations
@@ -303,8 +301,8 @@ class Rolling:
     """Distinct listeners of each row over the last 5 and 60 minutes up to `minute`.
 
     A listener of a row is one slot with a bit for each of 64 minutes, from 60 before `minute` to 3 after;
-    what is later waits. Rows with more
-    than `ROLLING_EXACT_UP_TO` listeners have registers for each of these minutes instead.
+    what is later waits. Rows with more than `ROLLING_EXACT_UP_TO` listeners have registers for each of these
+    minutes instead.
     """
 
     minute: int = 0

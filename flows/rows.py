@@ -189,8 +189,8 @@ def _held(windows: Windows, name: str) -> npt.NDArray[np.bool_]:
     minute, day or roll-up.
 
     In rolling windows, which may fall, and in a placement's flight, which a play never leaves; not where a
-    count that must never
-    fall would: in a day, and in a roll-up's flight. There they appear when their minute is final.
+    count that must never fall would: in a day, and in a roll-up's flight. There they appear when their minute
+    is final.
     """
     return np.array(
         [name in MATURE or (name == "flight" and scope == SCOPES[0]) for scope, _ in windows.rows]

@@ -1,10 +1,9 @@
 """HyperLogLog, the arithmetic: registers from 64-bit hashes, and an estimate from the registers alone.
 
 P. Flajolet et al., "HyperLogLog: the analysis of a near-optimal cardinality estimation algorithm", 2007; the
-estimator is the improved raw
-estimator of O. Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017 (algorithm 6): no
-switch of formula, so no bump, and
-no dependence on the order of insertion, so that merged and re-ordered streams agree to the bit.
+estimator is the improved raw estimator of O. Ertl, "New cardinality estimation algorithms for HyperLogLog
+sketches", 2017 (algorithm 6): no switch of formula, so no bump, and no dependence on the order of insertion,
+so that merged and re-ordered streams agree to the bit.
 """
 
 from __future__ import annotations

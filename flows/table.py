@@ -1,8 +1,7 @@
 """Open addressing in one packed array: the memory of plays. Linear probing, 32 bytes a slot, no pointers.
 
 A slot is four 64-bit words: the key (0: empty), flags and names, minutes, times. What the words mean is
-`flows.plays`'
-business; here they are found, placed and rebuilt.
+`flows.plays`' business; here they are found, placed and rebuilt.
 """
 
 from __future__ import annotations

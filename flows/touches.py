@@ -1,9 +1,8 @@
 """Touches: what a listener has heard and clicked, for up to 60 days, packed and sorted, 24 bytes each.
 
 A log-structured store: what came in since the last minute is sorted into a small segment, and segments of
-like size are merged. Looking a listener up is
-a binary search in each of the few segments. Large segments are immutable files named by their content, so
-that a snapshot only lists them.
+like size are merged. Looking a listener up is a binary search in each of the few segments. Large segments are
+immutable files named by their content, so that a snapshot only lists them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 up to.
 
 A pure core: the placement shards' increments in, at each tick the rows that changed and the minutes that are
-due. It owns the cells (row, minute),
-the totals of days and flights, and, by `flows.reach`, who was reached.
+due. It owns the cells (row, minute), the totals of days and flights, and, by `flows.reach`, who was reached.
 """
 
 from __future__ import annotations
@@ -44,10 +43,9 @@ class Windows(NamedTuple):
     """The numbers of some rows at one cut.
 
     `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]`
-    (rows,), for w in 5m, 1h, 1d, flight (no
-    `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS); `credits[row][w]` are what
-    `flows.credits.COLUMNS` name, None for nothing;
-    `frequency[row]` are (2, classes) listeners and millionths of conversions, None for what is no campaign.
+    (rows,), for w in 5m, 1h, 1d, flight (no `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS);
+    `credits[row][w]` are what `flows.credits.COLUMNS` name, None for nothing; `frequency[row]` are (2,
+    classes) listeners and millionths of conversions, None for what is no campaign.
     """
 
     rows: list[tuple[str, str]]
