@@ -21,32 +21,61 @@ from typing import Final
 
 import numpy as np
 
-from flows.counts import MINUTE_COUNTS
+from flows import touches
+from flows.columns import BLOCKED as BLOCKED_FLAG
+from flows.columns import COMBO, INFO, INVALID_SHIFT, KEY, LINKED, LISTENER, TS, WATERMARK
+from flows.columns import CONSENTED as CONSENT_FLAG
+from flows.counts import (
+    BLOCKED_IMPRESSIONS,
+    CONSENTED,
+    CONSENTED_PLAYS,
+    HELD,
+    INVALID_TRAFFIC,
+    MINUTE_COUNTS,
+    ORPHANS,
+    PIXELS,
+    REPAIRED,
+    REPEATED,
+    TOO_LATE,
+    UNLINKED,
+)
+from flows.events import CLICK, COMPLETE, ERROR, FIRST_QUARTILE, IMPRESSION, MUTE, SKIP, START
 from flows.kernel import I32, I64, U32, U64, Int, kernel, mixed
 from flows.table import find
 
-SEEN = np.uint64(0xFFFF)
+SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
+"""The words of a slot, (high bits | low bits): its key; combination of the start | flags; minute in which the
+play is reached | minute of the start, or of what is held; combination of the reach | time of the last pixel.
+"""
+
 STARTED: Final = np.uint64(1 << 16)
 COHORT: Final = 15
-"""The cohort bit of milestone `code` is `1 << (code + COHORT)`."""
+"""The lowest 16 flags are the events seen, by their code; milestone `code` is in its cohort when flag
+`code + COHORT` is set.
+"""
 REACHED: Final = np.uint64(1 << 21)
 KIND_SHIFT: Final = np.uint64(22)
-KIND = np.uint64(3 << 22)
-PLAY, KEPT_HELD, DEAD, CONVERSION_KIND = range(4)
-COMBO_SHIFT: Final = np.uint64(32)
-MINUTE_BITS: Final = np.uint64(32)
-TIME_BITS: Final = np.uint64(42)
-TIME = np.uint64((1 << 42) - 1)
-LOW = np.uint64(0xFFFFFFFF)
-INVALID_SPACE: Final = 0x5BD1E995
+KIND: Final = np.uint64(3 << 22)
+PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))
+"""What a slot is: a play or an event; a milestone, skip or mute that waits for its start, or has joined it; a
+conversion.
+"""
 HEARD_IMPRESSION: Final = np.uint64(1 << 24)
 HEARD_START: Final = np.uint64(1 << 25)
 """A touch was given for the play's impression, for its start: a play is one listen, at its impression if
 there is one.
 """
+COMBO_SHIFT: Final = np.uint64(32)
+MINUTE_BITS: Final = np.uint64(32)
+TIME_BITS: Final = np.uint64(42)
+TIME: Final = np.uint64((1 << 42) - 1)
+LOW: Final = np.uint64(0xFFFFFFFF)
+INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
 CELLS_USED, TOUCHES, SLOTS_USED = range(3)
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
+MOST_CELLS: Final = 12
+"""One pixel adds to no more cells than that."""
 
 
 @kernel
@@ -67,10 +96,28 @@ def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int
     while cells[slot] != key:
         if cells[slot] == np.uint64(0):
             cells[slot] = key
-            used[0] += 1
+            used[CELLS_USED] += 1
             break
         slot = (slot + np.uint64(1)) & mask
     counts[slot, column] += by
+
+
+@kernel
+def seen(code: Int) -> Int:
+    """The flag of an event that has been seen."""
+    return np.uint64(1) << np.uint64(code)
+
+
+@kernel
+def counted(code: Int) -> Int:
+    """The flag of a milestone that is in its start's cohort, by its own pixel or repaired."""
+    return np.uint64(1) << np.uint64(code + COHORT)
+
+
+@kernel
+def kind_of(flags: Int) -> Int:
+    """What a slot is."""
+    return (flags & KIND) >> KIND_SHIFT
 
 
 @kernel
@@ -82,14 +129,14 @@ def hold(
     """
     held = mixed(key, np.uint64(code + 1))
     slot = find(table, held)
-    if table[slot, 0] == np.uint64(0):
-        used[2] += 1
-        table[slot, 0] = held
-    elif (table[slot, 1] & KIND) >> KIND_SHIFT == np.uint64(1) and code < 6:
-        add(cells, counts, used, table[slot, 1] >> COMBO_SHIFT, table[slot, 2] & LOW, 10, 1)
-    table[slot, 1] = np.uint64(code) | (np.uint64(1) << KIND_SHIFT) | (np.uint64(combo) << COMBO_SHIFT)
-    table[slot, 2] = np.uint64(minute)
-    table[slot, 3] = np.uint64(ts)
+    if table[slot, SLOT_KEY] == np.uint64(0):
+        used[SLOTS_USED] += 1
+        table[slot, SLOT_KEY] = held
+    elif kind_of(table[slot, FLAGS]) == HELD_BACK and code <= COMPLETE:
+        add(cells, counts, used, table[slot, FLAGS] >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
+    table[slot, FLAGS] = np.uint64(code) | (HELD_BACK << KIND_SHIFT) | (np.uint64(combo) << COMBO_SHIFT)
+    table[slot, MINUTES] = np.uint64(minute)
+    table[slot, TIMES] = np.uint64(ts)
 
 
 @kernel
@@ -105,33 +152,33 @@ def join(
     counts: I64,
 ) -> None:
     """A start has come: its held milestones join the cohort, and what they imply is repaired."""
-    key = table[slot, 0]
-    flags = table[slot, 1]
+    key = table[slot, SLOT_KEY]
+    flags = table[slot, FLAGS]
     joined = np.uint64(0)
-    top = 1
-    for code in range(2, 8):
-        if not (flags >> np.uint64(code)) & np.uint64(1):
+    latest = START
+    for code in range(FIRST_QUARTILE, MUTE + 1):
+        if not flags & seen(code):
             continue
         other = find(table, mixed(key, np.uint64(code + 1)))
-        if table[other, 0] == np.uint64(0) or (table[other, 1] & KIND) >> KIND_SHIFT != np.uint64(1):
+        if table[other, SLOT_KEY] == np.uint64(0) or kind_of(table[other, FLAGS]) != HELD_BACK:
             continue  # an orphan already
-        held_combo = table[other, 1] >> COMBO_SHIFT
-        held_minute = table[other, 2] & LOW
-        table[other, 1] = (table[other, 1] & ~KIND) | (np.uint64(2) << KIND_SHIFT)
+        held_combo = table[other, FLAGS] >> COMBO_SHIFT
+        held_minute = table[other, MINUTES] & LOW
+        table[other, FLAGS] = (table[other, FLAGS] & ~KIND) | (JOINED << KIND_SHIFT)
         if final(held_minute, watermark_ms, lateness_ms):
-            if code < 6:
-                add(cells, counts, used, held_combo, held_minute, 10, 1)
-        elif code < 6:
-            joined |= np.uint64(1) << np.uint64(code)
-            top = code
+            if code <= COMPLETE:
+                add(cells, counts, used, held_combo, held_minute, ORPHANS, 1)
+        elif code <= COMPLETE:
+            joined |= seen(code)
+            latest = code
         else:
-            add(cells, counts, used, held_combo, held_minute, code + 12, -1)
+            add(cells, counts, used, held_combo, held_minute, code + HELD, -1)
             add(cells, counts, used, combo, minute, code, 1)
-    for code in range(2, top + 1):
-        table[slot, 1] |= np.uint64(1) << np.uint64(code + 15)
+    for code in range(FIRST_QUARTILE, latest + 1):
+        table[slot, FLAGS] |= counted(code)
         add(cells, counts, used, combo, minute, code, 1)
-        if not (joined >> np.uint64(code)) & np.uint64(1):
-            add(cells, counts, used, combo, minute, 11, 1)
+        if not joined & seen(code):
+            add(cells, counts, used, combo, minute, REPAIRED, 1)
 
 
 @kernel
@@ -141,16 +188,16 @@ def reach(
     """Count a play that has a listener once, in the earlier minute of its impression and start, whichever
     came first; of equals the impression's.
     """
-    flags = table[slot, 1]
-    before = table[slot, 2] >> MINUTE_BITS
+    flags = table[slot, FLAGS]
+    before = table[slot, MINUTES] >> MINUTE_BITS
     if flags & REACHED:
-        if np.uint64(minute) > before or (np.uint64(minute) == before and code != 0):
+        if np.uint64(minute) > before or (np.uint64(minute) == before and code != IMPRESSION):
             return
-        add(cells, counts, used, table[slot, 3] >> TIME_BITS, before, 17, -1)
-    table[slot, 1] = flags | REACHED
-    table[slot, 2] = (table[slot, 2] & LOW) | (np.uint64(minute) << MINUTE_BITS)
-    table[slot, 3] = (table[slot, 3] & TIME) | (np.uint64(combo) << TIME_BITS)
-    add(cells, counts, used, combo, minute, 17, 1)
+        add(cells, counts, used, table[slot, TIMES] >> TIME_BITS, before, CONSENTED_PLAYS, -1)
+    table[slot, FLAGS] = flags | REACHED
+    table[slot, MINUTES] = (table[slot, MINUTES] & LOW) | (np.uint64(minute) << MINUTE_BITS)
+    table[slot, TIMES] = (table[slot, TIMES] & TIME) | (np.uint64(combo) << TIME_BITS)
+    add(cells, counts, used, combo, minute, CONSENTED_PLAYS, 1)
 
 
 @kernel
@@ -193,120 +240,118 @@ def apply(
     n = len(pixels)
     for i in range(first, n):
         if (
-            used[0] + 12 > len(cells) * 3 // 4
-            or used[1] + 1 > len(touch_who)
-            or (used[2] + 3) * 100 > len(table) * 78
+            used[CELLS_USED] + MOST_CELLS > len(cells) * 3 // 4
+            or used[TOUCHES] + 1 > len(touch_who)
+            or (used[SLOTS_USED] + 3) * 100 > len(table) * 78
         ):
             return i
-        key = pixels[i, 0]
-        listener = pixels[i, 1]
-        ts = np.int64(pixels[i, 2])
-        own_watermark = np.int64(pixels[i, 3])
+        key = pixels[i, KEY]
+        listener = pixels[i, LISTENER]
+        ts = np.int64(pixels[i, TS])
+        own_watermark = np.int64(pixels[i, WATERMARK])
         watermark = max(own_watermark, flow_watermark_ms)
-        info = pixels[i, 5]
-        combo = combo_of[pixels[i, 6]]
-        code = np.int64(info & np.uint64(0xFF))
-        linked = (info >> np.uint64(8)) & np.uint64(1) != np.uint64(0)
-        invalid = info >> np.uint64(16) != np.uint64(0)
+        info = np.int64(pixels[i, INFO])
+        combo = combo_of[pixels[i, COMBO]]
+        code = info & 0xFF
+        linked = info & LINKED != 0
+        invalid = info >> INVALID_SHIFT != 0
         if invalid:
-            key = mixed(key, np.uint64(0x5BD1E995))
+            key = mixed(key, INVALID_SPACE)
         minute = ts // 60_000
-        bit = np.uint64(1) << np.uint64(code)
+
         slot = find(table, key)
-        there = table[slot, 0] != np.uint64(0)
-        known = there and np.int64(table[slot, 3] & TIME) + horizon_ms >= own_watermark
-        flags = table[slot, 1] if known else np.uint64(0)
-        if known and (not linked or flags & bit):
-            totals[combo, 2] += 1
-            outcomes[1] += 1
+        there = table[slot, SLOT_KEY] != np.uint64(0)
+        known = there and np.int64(table[slot, TIMES] & TIME) + horizon_ms >= own_watermark
+        flags = table[slot, FLAGS] if known else np.uint64(0)
+        if known and (not linked or flags & seen(code)):
+            totals[combo, REPEATED] += 1
+            outcomes[REPEATED_OUT] += 1
             continue
-        in_cohort = linked and 2 <= code <= 7
+        in_cohort = linked and FIRST_QUARTILE <= code <= MUTE
         started = flags & STARTED != np.uint64(0)
-        home = minute
-        if in_cohort and started:
-            home = np.int64(table[slot, 2] & LOW)
+        home = np.int64(table[slot, MINUTES] & LOW) if in_cohort and started else minute
         if final(home, watermark, lateness_ms):
-            totals[combo, 3] += 1
-            late[outcomes[2]] = i
-            outcomes[2] += 1
+            totals[combo, TOO_LATE] += 1
+            late[outcomes[LATE_OUT]] = i
+            outcomes[LATE_OUT] += 1
             continue
+
         if not there:
-            used[2] += 1
-            table[slot, 0] = key
+            used[SLOTS_USED] += 1
+            table[slot, SLOT_KEY] = key
         if not known:
-            table[slot, 2] = np.uint64(0)
-            table[slot, 3] = np.uint64(ts)
-        elif np.int64(table[slot, 3] & TIME) < ts:
-            table[slot, 3] = (table[slot, 3] & ~TIME) | np.uint64(ts)
-        flags |= bit
-        table[slot, 1] = flags
+            table[slot, MINUTES] = np.uint64(0)
+            table[slot, TIMES] = np.uint64(ts)
+        elif np.int64(table[slot, TIMES] & TIME) < ts:
+            table[slot, TIMES] = (table[slot, TIMES] & ~TIME) | np.uint64(ts)
+        flags |= seen(code)
+        table[slot, FLAGS] = flags
         latest[combo] = max(latest[combo], ts)
-        outcomes[0] += 1
+        outcomes[ACCEPTED] += 1
         if invalid:
-            if linked and code == 1:
-                table[slot, 1] = flags | STARTED
-                table[slot, 2] = np.uint64(minute)
-            totals[combo, 4] += 1
-            outcomes[3] += 1
+            if linked and code == START:
+                table[slot, FLAGS] = flags | STARTED
+                table[slot, MINUTES] = np.uint64(minute)
+            totals[combo, INVALID_TRAFFIC] += 1
+            outcomes[INVALID_OUT] += 1
             continue
-        totals[combo, 0] += 1
-        totals[combo, 1] += np.int64((info >> np.uint64(9)) & np.uint64(1))
-        if code == 0:
-            totals[combo, 5] += np.int64((info >> np.uint64(10)) & np.uint64(1))
-        if listener != np.uint64(0) and (code <= 1 or code == 8):
-            kind = 0
-            if code == 8:
-                kind = 4
-            elif code == 0:
-                kind = 3 if linked and flags & HEARD_START != np.uint64(0) else 1
+        totals[combo, PIXELS] += 1
+        totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
+        if code == IMPRESSION:
+            totals[combo, BLOCKED_IMPRESSIONS] += info & BLOCKED_FLAG != 0
+
+        if listener != np.uint64(0) and (code <= START or code == CLICK):
+            kind = touches.REACH_ONLY
+            if code == CLICK:
+                kind = touches.CLICK
+            elif code == IMPRESSION:
+                replacing = linked and flags & HEARD_START != np.uint64(0)
+                kind = touches.REPLACING if replacing else touches.IMPRESSION
                 flags |= HEARD_IMPRESSION
             elif linked and flags & HEARD_IMPRESSION == np.uint64(0):
-                kind = 2
+                kind = touches.START
                 flags |= HEARD_START
-            table[slot, 1] = flags
-            touch_where[used[1], 0] = combo
-            touch_where[used[1], 1] = kind
-            touch_where[used[1], 2] = np.uint32(key & LOW)
-            touch_who[used[1]] = listener
-            touch_ts[used[1]] = ts
-            used[1] += 1
-            if linked and code <= 1:
+            table[slot, FLAGS] = flags
+            touch_where[used[TOUCHES], 0] = combo
+            touch_where[used[TOUCHES], 1] = kind
+            touch_where[used[TOUCHES], 2] = np.uint32(key & LOW)
+            touch_who[used[TOUCHES]] = listener
+            touch_ts[used[TOUCHES]] = ts
+            used[TOUCHES] += 1
+            if linked and code <= START:
                 reach(table, used, slot, code, combo, minute, cells, counts)
-            elif code == 0:
-                add(cells, counts, used, combo, minute, 17, 1)
-        if not linked:
-            if 1 <= code <= 5:
-                add(cells, counts, used, combo, minute, code + 11, 1)
-            elif code == 0 or code == 8 or code == 9:
-                add(cells, counts, used, combo, minute, code, 1)
-        elif code == 1:
-            table[slot, 1] = (table[slot, 1] & LOW) | STARTED | (np.uint64(combo) << COMBO_SHIFT)
-            table[slot, 2] = (table[slot, 2] & ~LOW) | np.uint64(minute)
-            add(cells, counts, used, combo, minute, 1, 1)
-            join(table, used, slot, combo, minute, watermark, lateness_ms, cells, counts)
-        elif in_cohort:
-            if not started:
-                hold(table, used, key, code, combo, minute, ts, cells, counts)
-                if code >= 6:
-                    add(cells, counts, used, combo, minute, code + 12, 1)
-            else:
-                start_combo = flags >> COMBO_SHIFT
-                if code >= 6:
-                    add(cells, counts, used, start_combo, home, code, 1)
-                elif flags & (np.uint64(1) << np.uint64(code + 15)):
-                    add(cells, counts, used, start_combo, home, 11, -1)
-                else:
-                    add(cells, counts, used, start_combo, home, code, 1)
-                    flags |= np.uint64(1) << np.uint64(code + 15)
-                    for lower in range(2, code):
-                        mark = np.uint64(1) << np.uint64(lower + 15)
-                        if not flags & mark:
-                            flags |= mark
-                            add(cells, counts, used, start_combo, home, lower, 1)
-                            add(cells, counts, used, start_combo, home, 11, 1)
-                    table[slot, 1] = flags
-        elif code == 0 or code == 8 or code == 9:
+            elif code == IMPRESSION:
+                add(cells, counts, used, combo, minute, CONSENTED_PLAYS, 1)
+
+        if code in (IMPRESSION, CLICK, ERROR):
             add(cells, counts, used, combo, minute, code, 1)
+        elif not linked:
+            if START <= code <= COMPLETE:
+                add(cells, counts, used, combo, minute, code + UNLINKED, 1)
+        elif code == START:
+            table[slot, FLAGS] = (table[slot, FLAGS] & LOW) | STARTED | (np.uint64(combo) << COMBO_SHIFT)
+            table[slot, MINUTES] = (table[slot, MINUTES] & ~LOW) | np.uint64(minute)
+            add(cells, counts, used, combo, minute, START, 1)
+            join(table, used, slot, combo, minute, watermark, lateness_ms, cells, counts)
+        elif in_cohort and not started:
+            hold(table, used, key, code, combo, minute, ts, cells, counts)
+            if code >= SKIP:
+                add(cells, counts, used, combo, minute, code + HELD, 1)
+        elif in_cohort:
+            start_combo = flags >> COMBO_SHIFT
+            if code >= SKIP:
+                add(cells, counts, used, start_combo, home, code, 1)
+            elif flags & counted(code):
+                add(cells, counts, used, start_combo, home, REPAIRED, -1)
+            else:
+                add(cells, counts, used, start_combo, home, code, 1)
+                flags |= counted(code)
+                for lower in range(FIRST_QUARTILE, code):
+                    if not flags & counted(lower):
+                        flags |= counted(lower)
+                        add(cells, counts, used, start_combo, home, lower, 1)
+                        add(cells, counts, used, start_combo, home, REPAIRED, 1)
+                table[slot, FLAGS] = flags
     return n
 
 
@@ -328,24 +373,24 @@ def sweep(
     Returns how far it got, as `apply` does; `used[SLOTS_USED]` then counts the slots that are left.
     """
     for slot in range(first, len(table)):
-        if used[0] + 2 > len(cells) * 3 // 4:
+        if used[CELLS_USED] + 2 > len(cells) * 3 // 4:
             return slot
-        if table[slot, 0] == np.uint64(0):
+        if table[slot, SLOT_KEY] == np.uint64(0):
             continue
-        flags = table[slot, 1]
-        kind = (flags & KIND) >> KIND_SHIFT
-        gone = kind == np.uint64(2)
-        if kind == np.uint64(1) and final(table[slot, 2] & LOW, watermark_ms, lateness_ms):
-            if flags & np.uint64(0xFF) < np.uint64(6):
-                add(cells, counts, used, flags >> COMBO_SHIFT, table[slot, 2] & LOW, 10, 1)
+        flags = table[slot, FLAGS]
+        kind = kind_of(flags)
+        gone = kind == JOINED
+        if kind == HELD_BACK and final(table[slot, MINUTES] & LOW, watermark_ms, lateness_ms):
+            if flags & np.uint64(0xFF) <= np.uint64(COMPLETE):
+                add(cells, counts, used, flags >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
             gone = True
-        elif kind == np.uint64(0):
-            gone = np.int64(table[slot, 3] & TIME) + horizon_ms < watermark_ms
-        elif kind == np.uint64(3):
-            gone = np.int64(table[slot, 3] & TIME) + conversion_horizon_ms < watermark_ms
+        elif kind == PLAY:
+            gone = np.int64(table[slot, TIMES] & TIME) + horizon_ms < watermark_ms
+        elif kind == CONVERSION_KIND:
+            gone = np.int64(table[slot, TIMES] & TIME) + conversion_horizon_ms < watermark_ms
         if gone:
-            table[slot, 0] = np.uint64(0)
-            used[2] -= 1
+            table[slot, SLOT_KEY] = np.uint64(0)
+            used[SLOTS_USED] -= 1
     return len(table)
 
 

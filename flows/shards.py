@@ -148,7 +148,7 @@ class PlayShard:
         key, ts, watermark = int(pixel[KEY]), int(pixel[TS]), int(pixel[WATERMARK])
         invalid = int(pixel[INFO]) >> 16
         if invalid:
-            key = int(mixed(np.uint64(key), np.uint64(plays.INVALID_SPACE)))
+            key = int(mixed(np.uint64(key), plays.INVALID_SPACE))
         slot = find(self.table, np.uint64(key))
         there = self.table[slot, 0] != 0
         number = self._number(conversion.combo)
@@ -162,7 +162,7 @@ class PlayShard:
             lates.append(Late(sender, int(pixel[POSITION]), "conversion", ts, conversion.combo))
         else:
             self.used[plays.SLOTS_USED] += not there
-            self.table[slot] = (key, plays.CONVERSION_KIND << 22, 0, ts)
+            self.table[slot] = (key, plays.CONVERSION_KIND << plays.KIND_SHIFT, 0, ts)
             self.latest[number] = max(self.latest[number], ts)
             outcomes[plays.ACCEPTED] += 1
             outcomes[plays.INVALID_OUT] += invalid != 0
@@ -201,7 +201,7 @@ class PlayShard:
         if self.used[plays.TOUCHES] + 1 > len(self.touch_who):
             self.touch_where, self.touch_who = _doubled(self.touch_where), _doubled(self.touch_who)
             self.touch_ts = _doubled(self.touch_ts)
-        if self.used[plays.CELLS_USED] + 12 > len(self.cells) * 3 // 4:
+        if self.used[plays.CELLS_USED] + plays.MOST_CELLS > len(self.cells) * 3 // 4:
             self._grow_cells()
 
     def _grow_cells(self) -> None:
@@ -425,7 +425,7 @@ class PlayShard:
         keys = np.frombuffer(cells[0], np.uint64).copy()
         self.used[plays.CELLS_USED] = len(keys)
         capacity = 256
-        while capacity * 3 // 4 < len(keys) + 12:
+        while capacity * 3 // 4 < len(keys) + plays.MOST_CELLS:
             capacity *= 2
         self.cells, self.counts = plays.new_cells(capacity)
         plays.regrow(
