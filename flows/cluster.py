@@ -115,13 +115,23 @@ class Cluster:
             time.sleep(0.1)
         deadline_s = time.monotonic() + (STOP_WITHIN_S if self._stopping else 2.0)
         while any(child.poll() is None for child in self._children) and time.monotonic() < deadline_s:
+            if self._stopping and self._unbegun():
+                break
             time.sleep(0.05)
+        unbegun = self._unbegun()
         for child in self._children:
             if child.poll() is None:
                 child.kill()
             assert child.stdin is not None
             child.stdin.close()
-        return next((code for child in self._children if (code := child.wait())), 0)
+        codes = [child.wait() for child in self._children]
+        return 0 if self._stopping and unbegun else next((code for code in codes if code), 0)
+
+    def _unbegun(self) -> bool:
+        """Whether a child was ended by SIGTERM itself, before it listened to it: then none has begun, since each
+        waits for all, and there is nothing to drain.
+        """
+        return any(child.poll() == -signal.SIGTERM for child in self._children)
 
     def _stop(self) -> None:
         self._stopping = True

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -184,6 +185,15 @@ def test_the_numbers_are_the_same_on_one_two_and_four_processes_of_one_store(wor
     row = world.row()
     assert row["flight.impressions"] == row["flight.reach"] == "800"
     assert row["fence"] == "4"
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.8, 1.6, 2.4])
+def test_a_stop_while_the_members_are_starting_ends_soon_and_well(world: World, after_s: float) -> None:
+    flow = world.start("--processes", "4", ready=False)
+    eventually(lambda: len(children(flow.process.pid)) == 4, otherwise=flow.said)
+    time.sleep(after_s)
+    assert flow.stop() < 10
+    assert "Traceback" not in flow.said()
 
 
 def test_when_a_member_dies_all_start_again(world: World) -> None:
