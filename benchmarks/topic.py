@@ -1,4 +1,4 @@
-"""The log in a Kafka topic, keyed by play, so that it stays in one partition; stamped with its receipt."""
+"""The log in a Kafka topic, all pixels of a play in one partition; stamped with its receipt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TOPIC = "audio-pixels"
 OUTPUTS = ("audio-pixels-rejected", "placement-minutes")
 PARTITIONS = 4
 
-_PLAY = b'"play_id":"'
+_PLAY = b'"play_id":"play-'
 
 
 def load(log: Path, broker: EmbeddedBroker) -> None:
@@ -22,7 +22,12 @@ def load(log: Path, broker: EmbeddedBroker) -> None:
     writer = KafkaWriter(broker.bootstrap, TOPIC)
     with log.open("rb") as lines:
         for line in lines:
-            play = line[line.index(_PLAY) + len(_PLAY) :].split(b'"', 1)[0]
             received_ms = int(line[line.rindex(b":") + 1 : -2])
-            writer.send(int(play[-9:]) % PARTITIONS, play, line[:-1], received_ms)
+            writer.send(partition_of(line), b"", line[:-1], received_ms)
     writer.close()
+
+
+def partition_of(line: bytes) -> int:
+    """The partition of a line: all pixels of a play in one."""
+    at = line.index(_PLAY) + len(_PLAY)
+    return int(line[at : line.index(b'"', at)]) % PARTITIONS
