@@ -21,7 +21,8 @@ from flows.credits import COLUMNS, CreditBatch, CreditCells
 from flows.frequency import new_frequency
 from flows.kernel import I64, U8, U32
 from flows.messages import RowBatch
-from flows.reach import Distinct, Rolling
+from flows.reach import Distinct
+from flows.rolling import Rolling
 from flows.shards import check_format
 
 FORMAT: Final = 2

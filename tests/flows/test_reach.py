@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows import reach
-from flows.reach import EXACT_UP_TO, Distinct, Rolling
+from flows import rolling as rolling_reach
+from flows.reach import EXACT_UP_TO, Distinct
+from flows.rolling import Rolling
 from flows.sketch import PRECISION, REGISTERS, estimate, histogram, rank
 
 SEEDS = 100
@@ -187,7 +188,7 @@ Heard = tuple[int, int, int]
 @pytest.fixture(params=[32_768, 40], ids=["exact", "dense"])
 def limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many listeners of an hour are counted exactly."""
-    monkeypatch.setattr(reach, "ROLLING_EXACT_UP_TO", request.param)
+    monkeypatch.setattr(rolling_reach, "ROLLING_EXACT_UP_TO", request.param)
     number: int = request.param
     return number
 
@@ -240,7 +241,7 @@ def test_rolling_reach_is_that_of_the_last_5_and_60_minutes(seed: int, limit: in
 
 
 def test_a_row_of_many_listeners_stays_within_the_sketchs_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "ROLLING_EXACT_UP_TO", 2_000)
+    monkeypatch.setattr(rolling_reach, "ROLLING_EXACT_UP_TO", 2_000)
     rng = np.random.default_rng(11)
     rolling, minute = Rolling(), 29_000_000
     rolling.advance(minute)

@@ -1,0 +1,231 @@
+"""Reach over the last 5 and 60 minutes, as of the watermark's minute: see `flows.reach`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from flows.kernel import I64, U8, U32, U64, Int, kernel
+from flows.pairs import BITS, CHUNK, FULLEST, ROW, WHO, find_pair, longer, new_pairs, refill
+from flows.sketch import RANKS, REGISTERS, compressed, decompressed, estimate, rank
+
+ROLLING_EXACT_UP_TO: Final = 32_768
+"""A listener of the hour is 24 bytes, a row's registers of 64 minutes are 1 MiB: from here on the registers
+are smaller.
+"""
+RING: Final = 64
+
+
+@kernel
+def _roll(
+    rows: U32,
+    minutes: I64,
+    who: U64,
+    table: U64,
+    short: I64,
+    long: I64,
+    short_mask: Int,
+    long_mask: Int,
+    dense_of: I64,
+    ring: U8,
+) -> Int:
+    used = 0
+    for i in range(len(rows)):
+        row = rows[i]
+        place = minutes[i] & (RING - 1)
+        dense = dense_of[row]
+        if dense >= 0:
+            register, value = rank(who[i])
+            ring[dense, place, register] = max(ring[dense, place, register], np.uint8(value))
+            continue
+        slot = find_pair(table, who[i], row)
+        if table[slot, WHO] == np.uint64(0):
+            table[slot, WHO] = who[i]
+            table[slot, ROW] = row
+            used += 1
+        before = table[slot, BITS]
+        after = before | (np.uint64(1) << np.uint64(place))
+        table[slot, BITS] = after
+        if not before & short_mask and after & short_mask:
+            short[row] += 1
+        if not before & long_mask and after & long_mask:
+            long[row] += 1
+    return used
+
+
+@kernel
+def _leave(table: U64, kept_mask: Int, short_mask: Int, long_mask: Int, short: I64, long: I64) -> Int:
+    """Forget the minutes outside of `kept_mask`, count anew; returns how many listeners are left without a
+    minute.
+    """
+    gone = 0
+    for i in range(len(table)):
+        if table[i, WHO] == np.uint64(0):
+            continue
+        bits = table[i, BITS] & kept_mask
+        table[i, BITS] = bits
+        row = table[i, ROW]
+        if bits & short_mask:
+            short[row] += 1
+        if bits & long_mask:
+            long[row] += 1
+        if bits == np.uint64(0):
+            gone += 1
+            table[i, WHO] = np.uint64(0)
+    return gone
+
+
+@kernel
+def _fold_ring(table: U64, dense_of: I64, ring: U8) -> None:
+    for i in range(len(table)):
+        if table[i, WHO] == np.uint64(0):
+            continue
+        dense = dense_of[table[i, ROW]]
+        if dense >= 0:
+            register, value = rank(table[i, WHO])
+            for place in range(RING):
+                if (table[i, BITS] >> np.uint64(place)) & np.uint64(1):
+                    ring[dense, place, register] = max(ring[dense, place, register], np.uint8(value))
+
+
+@kernel
+def _ring_estimate(ring: U8, mask: Int) -> float:
+    union = np.zeros(ring.shape[1], np.uint8)
+    for place in range(RING):
+        if (mask >> np.uint64(place)) & np.uint64(1):
+            for register in range(len(union)):
+                union[register] = max(union[register], ring[place, register])
+    counts = np.zeros(RANKS, np.int64)
+    for register in range(len(union)):
+        counts[union[register]] += 1
+    return estimate(counts)
+
+
+def _mask(last: int, minutes: int) -> np.uint64:
+    """The ring's bits of the `minutes` minutes up to `last`."""
+    bits = 0
+    for minute in range(max(0, last - minutes + 1), last + 1):
+        bits |= 1 << (minute % RING)
+    return np.uint64(bits)
+
+
+@dataclass
+class Rolling:
+    """Distinct listeners of each row over the last 5 and 60 minutes up to `minute`.
+
+    A listener of a row is one slot with a bit for each of 64 minutes, from 60 before `minute` to 3 after;
+    what is later waits. Rows with more than `ROLLING_EXACT_UP_TO` listeners have registers for each of these
+    minutes instead.
+    """
+
+    minute: int = 0
+    table: U64 = field(default_factory=lambda: new_pairs(0, 3))
+    used: int = 0
+    short: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    long: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    dense_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    ring: U8 = field(default_factory=lambda: np.zeros((0, RING, REGISTERS), np.uint8))
+    waiting: list[tuple[U32, I64, U64]] = field(default_factory=list)
+
+    def add(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
+        """Listener `who[i]` was heard of in `minutes[i]` (since the epoch) in row `rows[i]`."""
+        self.short, self.long = longer(self.short, n_rows, 0), longer(self.long, n_rows, 0)
+        self.dense_of = longer(self.dense_of, n_rows, -1)
+        later = minutes > self.minute + 3
+        if later.any():
+            self.waiting.append((rows[later], minutes[later], who[later]))
+        now = ~later & (minutes >= self.minute - 60)
+        if not now.all():
+            rows, minutes, who = rows[now], minutes[now], who[now]
+        for start in range(0, len(rows), CHUNK):
+            end = start + CHUNK
+            if self.used + min(CHUNK, len(rows) - start) > len(self.table) * FULLEST:
+                self._rebuild(CHUNK)
+            self.used += _roll(
+                rows[start:end],
+                minutes[start:end],
+                who[start:end],
+                self.table,
+                self.short,
+                self.long,
+                _mask(self.minute, 5),
+                _mask(self.minute, 60),
+                self.dense_of,
+                self.ring,
+            )
+
+    def advance(self, minute: int) -> None:
+        """The windows now end with `minute`."""
+        if minute <= self.minute:
+            return
+        kept = _mask(self.minute + 3, self.minute + RING - minute)  # from 60 before the new minute on
+        self.minute = minute
+        self.short[:] = 0
+        self.long[:] = 0
+        gone = _leave(self.table, kept, _mask(minute, 5), _mask(minute, 60), self.short, self.long)
+        for place in range(RING):
+            if not int(kept) >> place & 1:
+                self.ring[:, place, :] = 0
+        over = np.nonzero((self.long > ROLLING_EXACT_UP_TO) & (self.dense_of < 0))[0]
+        if len(over):
+            self.dense_of[over] = len(self.ring) + np.arange(len(over))
+            self.ring = np.concatenate([self.ring, np.zeros((len(over), RING, REGISTERS), np.uint8)])
+            _fold_ring(self.table, self.dense_of, self.ring)
+        if gone or len(over):
+            self._rebuild(0)
+        waiting, self.waiting = self.waiting, []
+        for rows, minutes, who in waiting:
+            self.add(rows, minutes, who, len(self.short))
+
+    def _rebuild(self, spare: int) -> None:
+        kept = int(np.count_nonzero(self.table[:, WHO]))
+        table = new_pairs(kept + spare, 3)
+        self.used = refill(self.table, table, self.dense_of)
+        self.table = table
+
+    def reach(self, rows: I64) -> tuple[I64, I64]:
+        """Distinct listeners of each of `rows` in the last 5 and in the last 60 minutes."""
+        out = np.zeros((2, len(rows)), np.int64)
+        for i, row in enumerate(rows.tolist()):
+            if row >= len(self.short):
+                continue
+            dense = self.dense_of[row]
+            if dense < 0:
+                out[0, i], out[1, i] = self.short[row], self.long[row]
+            else:
+                out[0, i] = round(_ring_estimate(self.ring[dense], _mask(self.minute, 5)))
+                out[1, i] = round(_ring_estimate(self.ring[dense], _mask(self.minute, 60)))
+        return out[0], out[1]
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state."""
+        held = self.table[self.table[:, WHO] != 0]
+        ring = [compressed(one) for one in self.ring]
+        waiting = [(rows.tobytes(), minutes.tobytes(), who.tobytes()) for rows, minutes, who in self.waiting]
+        return self.minute, held.tobytes(), self.dense_of.tobytes(), ring, waiting
+
+    @classmethod
+    def restored(cls, state: tuple[Any, ...]) -> Rolling:
+        """From `snapshot`'s state."""
+        minute, held, dense_of, ring, waiting = state
+        self = cls(minute=minute, dense_of=np.frombuffer(dense_of, np.int64).copy())
+        self.short, self.long = np.zeros_like(self.dense_of), np.zeros_like(self.dense_of)
+        self.ring = np.zeros((len(ring), RING, REGISTERS), np.uint8)
+        for dense, one in enumerate(ring):
+            self.ring[dense] = decompressed(one).reshape(RING, REGISTERS)
+        rows = np.frombuffer(held, np.uint64).reshape(-1, 3).copy()
+        self.table = new_pairs(len(rows), 3)
+        self.used = refill(rows, self.table, self.dense_of)
+        everything = np.uint64(0xFFFFFFFFFFFFFFFF)
+        _leave(self.table, everything, _mask(minute, 5), _mask(minute, 60), self.short, self.long)
+        self.waiting = [
+            (
+                np.frombuffer(a, np.uint32).copy(),
+                np.frombuffer(b, np.int64).copy(),
+                np.frombuffer(c, np.uint64).copy(),
+            )
+            for a, b, c in waiting
+        ]
+        return self
