@@ -8,12 +8,13 @@ when `flush` returns.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Literal, TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from connectors.kafka_client import TIMEOUT_S, Cluster, Farewell
@@ -375,7 +376,8 @@ def ensure_topic(
     config: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> None:
-    """Make a topic with the broker's own replication; one that exists stays as it is.
+    """Make a topic with the broker's own replication, and wait until it can be used; one that exists stays as
+    it is.
 
     Raises:
         ConnectError: the brokers do not answer in 5 s, or refuse.
@@ -389,3 +391,16 @@ def ensure_topic(
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise cluster.failed(topic, error.args[0].str()) from None
+    # Made is not known: the brokers learn of it, and of its leaders, a moment after the controller.
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not _led(cluster.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)), topic):
+        if time.monotonic() > deadline_s:
+            raise cluster.failed(topic, f"has no leader {TIMEOUT_S:g} s after it was made")
+        time.sleep(0.02)
+
+
+def _led(found: ClusterMetadata, topic: str) -> bool:
+    """Whether all of a topic's partitions can be written and read."""
+    known = found.topics[topic]
+    partitions = known.partitions.values()
+    return known.error is None and bool(partitions) and all(one.leader >= 0 for one in partitions)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha1
 from typing import Any, Final, NamedTuple, TypeVar
@@ -413,15 +414,23 @@ def entries_after(client: Client, key: str, last: str = "") -> list[tuple[str, d
 _T = TypeVar("_T")
 
 
-def put_fields(client: Client, key: str, fields: Mapping[str, str]) -> None:
-    """Add fields to a hash that is nobody's row; those with other names stay.
+def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: timedelta | None = None) -> None:
+    """Add fields to hashes that are nobody's rows, by key; those with other names stay.
+
+    Args:
+        ttl: of each whole hash, from now on; None: as it is.
 
     Raises:
-        RedisUnavailable: nothing may have been written; repeat the call.
+        RedisUnavailable: some may not have been written; repeat the call.
     """
-    mapping: dict[Any, Any] = dict(fields)
+    commands: list[Command] = []
+    for key, fields in hashes.items():
+        commands.append((key, ("HSET", key, *(part for field in fields.items() for part in field))))
+        if ttl is not None:
+            commands.append((key, ("PEXPIRE", key, ttl // timedelta(milliseconds=1))))
     with failures(client):
-        client.hset(key, mapping=mapping)
+        for some in _chunks(commands):
+            checked(replies(client, list(some)))
 
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -9,27 +9,29 @@ with a click before any listen in `last_touch`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import unquote_plus
 
 import numpy as np
 
 from flows.batches import Combo
-from flows.clock import DAY_MS, Cut
+from flows.clock import DAY_MS, MINUTE_MS, Cut
 from flows.frequency import CLASS_OF, Frequency
 from flows.kernel import U64
 from flows.messages import Pending, TouchBatch, frozen_pending, thawed_pending
 from flows.shards import FORGET_AT, check_format
-from flows.touches import CLICK, GONE, IMPRESSION, KIND_BITS, Touches, TouchStore
+from flows.touches import CLICK, EARLY_START, GONE, IMPRESSION, KIND_BITS, Touches, TouchStore
 
 FORMAT: Final = 1
 WHOLE: Final = 1_000_000
 Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
 """`off`: the placement shards send no touches, so that nothing is eligible."""
 WAYS: Final = ("click", "listen", "utm", "declared")
+OTHER_RULES: Final = ("declared", "utm", "none")
+"""How a conversion is decided that no touch decides."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Rules:
 
 
 class Credit(NamedTuple):
-    """A part of a conversion: to whom, how much of it, how, and how long after the touch (None without a
-    touch).
+    """A part of a conversion: to whom, how much of it (0 for a touch that was eligible and not chosen), how,
+    and how long after the touch (None without a touch).
     """
 
     combo: Combo
@@ -61,15 +63,28 @@ class Credit(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A conversion that has been decided; no credits: unattributed."""
+    """A conversion that has been decided: by which rule, a model or one of `OTHER_RULES`, and what it found,
+    in the order of time and placement.
+    """
 
     conversion: Pending
-    eligible: int
-    credits: list[Credit]
+    rule: str
+    found: list[Credit]
+
+    @property
+    def eligible(self) -> int:
+        """How many touches could have been credited."""
+        return 0 if self.rule in OTHER_RULES else len(self.found)
+
+    @property
+    def credits(self) -> list[Credit]:
+        """The parts of the whole; none: unattributed."""
+        return [one for one in self.found if one.millionths]
 
 
 class Decided(NamedTuple):
-    """What one listener shard decided at a cut, and how many of its conversions wait.
+    """What one listener shard decided at a cut, how many conversions of each campaign ("": of none) came in
+    with it, and how many wait.
 
     `frequency` are (campaign, class of `flows.frequency`, listeners that it gains, millionths of conversions
     from it).
@@ -78,7 +93,7 @@ class Decided(NamedTuple):
     shard: int
     cut: Cut
     decisions: list[Decision]
-    accepted: int
+    accepted: dict[str, int]
     pending: int
     frequency: list[tuple[str, int, int, int]]
 
@@ -114,9 +129,6 @@ class ListenerShard:
         """Take in what all placement shards sent for one cut, and decide what has become final by it."""
         before, undecided_ms = self.watermark_ms // 60_000, self._final_ms()
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
-        if before // 1440 < self.watermark_ms // DAY_MS:
-            self.frequency.sweep(self.watermark_ms // DAY_MS)
-            self._campaign_of = self._campaign_of[:0]
         frequency = self._take(batches)
         conversions = [one for batch in batches for one in batch.conversions]
         self.pending += conversions
@@ -131,7 +143,12 @@ class ListenerShard:
             for decision, touches in self._decide(self._final_ms(), cut.ended):
                 decisions.append(decision)
                 frequency += self._classes(decision, touches)
-        return Decided(self.index, cut, decisions, len(conversions), len(self.pending), frequency)
+        if before // 1440 < self.watermark_ms // DAY_MS:
+            # By the cut before, and last: what came with this one may be days older than its watermark.
+            self.frequency.sweep(max(0, undecided_ms) // DAY_MS)
+            self._campaign_of = self._campaign_of[:0]
+        accepted = Counter(one.pixel.combo[1] or "" for one in conversions)
+        return Decided(self.index, cut, decisions, dict(accepted), len(self.pending), frequency)
 
     def _take(self, batches: Sequence[TouchBatch]) -> list[tuple[str, int, int, int]]:
         """Store and count a cut's touches at once, since each call costs as much as a hundred touches."""
@@ -193,34 +210,37 @@ class ListenerShard:
     def _credit(self, conversion: Pending, touches: Touches) -> Decision:
         pixel = conversion.pixel
         if pixel.combo[0] is not None:
-            return Decision(conversion, 0, [Credit(pixel.combo, WHOLE, "declared", None)])
+            return Decision(conversion, "declared", [Credit(pixel.combo, WHOLE, "declared", None)])
         eligible = self._eligible(conversion, touches) if conversion.listener else []
         if eligible:
             shares = credit(
                 self.rules, [(ts, click, combo[0] or "") for ts, click, combo in eligible], conversion.ts_ms
             )
-            credits = [
+            found = [
                 Credit(combo, share, "click" if click else "listen", conversion.ts_ms - ts)
                 for (ts, click, combo), share in zip(eligible, shares, strict=True)
-                if share
             ]
-            return Decision(conversion, len(eligible), credits)
-        target = self.rules.utm.get(unquote_plus(pixel.utm_content)) if pixel.utm_content else None
+            return Decision(conversion, self.rules.model, found)
+        target = self.rules.utm.get(pixel.utm_content) if pixel.utm_content else None
         if target is not None:
-            return Decision(conversion, 0, [Credit((target, *pixel.combo[1:]), WHOLE, "utm", None)])
-        return Decision(conversion, 0, [])
+            return Decision(conversion, "utm", [Credit((target, *pixel.combo[1:]), WHOLE, "utm", None)])
+        return Decision(conversion, "none", [])
 
     def _eligible(self, conversion: Pending, touches: Touches) -> list[tuple[int, bool, Combo]]:
         """(time, whether a click, names) of the touches that may be credited, in the order of time and
         placement.
 
         Of the listener's newest listens and clicks up to the conversion alone, even if the store still has
-        more: what it has dropped by now depends on when it last merged.
+        more: what it has dropped by now depends on when it last merged. A play's start is no listen where its
+        impression is of the conversion's minute or earlier: all of those have come by now, in whatever order.
         """
         kinds, ts = touches.ts & GONE, touches.ts >> KIND_BITS
+        minute_end_ms = (conversion.ts_ms // MINUTE_MS + 1) * MINUTE_MS
+        heard = touches.play[(kinds == IMPRESSION) & (ts < minute_end_ms)]
+        instead = (kinds == EARLY_START) & np.isin(touches.play, heard)
         age = conversion.ts_ms - ts
         window = np.where(kinds == CLICK, self.rules.click_ms, self.rules.listen_ms)
-        chosen = (age >= 0) & (age <= window) & (kinds != GONE)
+        chosen = (age >= 0) & (age <= window) & (kinds != GONE) & ~instead
         clicks = chosen & (kinds == CLICK)
         campaign = conversion.pixel.combo[1]
         found = []

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from secrets import randbits
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import numpy as np
@@ -333,7 +334,6 @@ class Decoder:
         """Add the conversion; its key by order, or by event id where it names none."""
         conversion = check_conversion(event)
         order = present(conversion.order_id)
-        utm = re.search(r"[?&]utm_content=([^&#]*)", event.landing_url or "")
         conversions.append(
             ConversionPixel(
                 combo,
@@ -342,8 +342,16 @@ class Decoder:
                 event.event_id,
                 micros(conversion.value),
                 present(conversion.currency),
-                utm.group(1) if utm else None,
+                _utm_content(event.landing_url),
             )
         )
         parts = (combo[1] or "", conversion.type, order) if order else (combo[1] or "", event.event_id)
         return xxh64(msgspec.json.encode(parts))
+
+
+def _utm_content(url: str | None) -> str | None:
+    """What a landing URL's query says in `utm_content`, decoded; None where it says nothing or is no URL."""
+    try:
+        return dict(reversed(parse_qsl(urlsplit(url or "").query))).get("utm_content")
+    except ValueError:
+        return None

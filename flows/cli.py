@@ -333,11 +333,11 @@ def top(
 
 @_command
 def explain(
-    conversion: Annotated[
-        str, typer.Argument(help="The order id, or the event id of a conversion without one.")
-    ],
+    conversion: Annotated[str, typer.Argument(help="The order id or the event id of a conversion.")],
 ) -> None:
-    """Say to which touches a conversion was credited, and by which rule; no listener is in it."""
+    """Say which touches a conversion could have been credited to, to which it was, and by which rule; no
+    listener is in it. Conversions of several campaigns or types may have the same order id: all are told.
+    """
     from connectors.redis import connect, read_rows
     from flows.explain import show
     from flows.publish import row_key
@@ -346,13 +346,13 @@ def explain(
     settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (row,) = read_rows(client, [row_key(settings.namespace, "conversion", conversion)])
-    if "decision" not in row:
+    if not row:
         raise AudiopixelError(
             f"no decision on {conversion!r}: a conversion is decided when its minute is final, and its "
-            f"decision kept for "
-            f"{settings.decisions_ttl.days} days (AUDIOPIXEL_DECISIONS_TTL)"
+            f"decision kept for {settings.decisions_ttl.days} days (AUDIOPIXEL_DECISIONS_TTL)"
         )
-    Console().print(show(json.loads(row["decision"]), settings.zone))
+    for _, decision in sorted(row.items()):
+        Console().print(show(json.loads(decision), settings.zone))
 
 
 @_command

@@ -1,22 +1,22 @@
-"""Credits: decided conversions as increments of rows, their values in one currency a campaign, and the
-account of all conversions.
+"""Credits: decided conversions as increments of rows, their values in one currency a row, and the account of
+all conversions.
 
-One place for the whole flow, since a campaign's first currency is one for all listeners; conversions are
-rare.
+One place for the whole flow, since the first currency of a row is one for all listeners; conversions are
+rare. What readers are told of a decision is `flows.decisions`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-import msgspec
 import numpy as np
 
 from flows.attribution import WAYS, WHOLE, Decided, Decision
-from flows.batches import SCOPES, Combo
+from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.errors import StateError
 from flows.events import CONVERSION_TYPES
@@ -24,25 +24,16 @@ from flows.kernel import I64, U8, U32
 from flows.messages import row_shard
 from flows.plans import Plan
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 AGES_S: Final = (
-    60,
-    300,
-    900,
-    1_800,
-    3_600,
-    7_200,
-    14_400,
-    28_800,
-    86_400,
-    172_800,
-    345_600,
-    604_800,
-    1_209_600,
-    2_592_000,
+    *(10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE),
+    *(_HOUR, 2 * _HOUR, 4 * _HOUR, 8 * _HOUR, 12 * _HOUR),
+    *(_DAY, 2 * _DAY, 3 * _DAY, 4 * _DAY, 5 * _DAY, 7 * _DAY, 10 * _DAY, 14 * _DAY, 21 * _DAY),
+    *(30 * _DAY, 45 * _DAY, 60 * _DAY),
 )
-"""Upper bounds of the classes of the time from the touch to the conversion, in seconds; there is one more
-above them.
+"""Upper bounds of the classes of the time from the touch to the conversion, in seconds, up to the longest
+window that the settings allow.
 """
 
 COLUMNS: Final = (
@@ -51,7 +42,7 @@ COLUMNS: Final = (
     *(f"conversions_{way}" for way in WAYS),
     "conversion_value",
     "conversion_value_other_count",
-    *(f"age_{number}" for number in range(len(AGES_S) + 1)),
+    *(f"age_{number}" for number in range(len(AGES_S))),
 )
 """What a row counts of conversions: all in millionths but `conversion_value` (millionths of its currency) and
 `…_other_count` (conversions).
@@ -60,13 +51,27 @@ TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
 VALUE, OTHER = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_other_count")
 AGES_AT: Final = OTHER + 1
 
+RowName = tuple[str, str]
+"""Scope and id."""
+_Entry = TypeVar("_Entry", bound=tuple[Any, ...])
+
+
+class Account(NamedTuple):
+    """Accepted, valid conversions: accepted = attributed + unattributed + pending."""
+
+    accepted: int
+    attributed: int
+    unattributed: int
+    pending: int
+
 
 class CreditBatch(NamedTuple):
     """What the decisions of a cut add to one row shard: `amounts[i]` to column `columns[i]` of `rows[at[i]]`
     in a minute.
 
     `frequency` are (row, class of `flows.frequency`, listeners that it gains, millionths of conversions from
-    it).
+    it). `currencies` are of the rows whose first value has come; `accounts` of the campaigns whose have
+    changed.
     """
 
     to: int
@@ -76,16 +81,9 @@ class CreditBatch(NamedTuple):
     minutes: U32
     columns: U8
     amounts: I64
-    frequency: list[tuple[tuple[str, str], int, int, int]]
-
-
-class Account(NamedTuple):
-    """All accepted, valid conversions: accepted = attributed + unattributed + pending."""
-
-    accepted: int
-    attributed: int
-    unattributed: int
-    pending: int
+    frequency: list[tuple[RowName, int, int, int]]
+    currencies: list[tuple[RowName, str]]
+    accounts: list[tuple[RowName, Account]]
 
 
 @dataclass
@@ -94,34 +92,41 @@ class CreditBook:
 
     Args:
         shards: of the rows.
-        plans: whose currency goes before the campaign's.
+        plans: whose currency goes before what was credited first.
+        currencies: of each row's `conversion_value`, once it has one.
+        accounts: accepted, attributed and unattributed conversions by their own campaign ("": of none).
     """
 
     shards: int
     plans: Mapping[str, Plan] = field(default_factory=dict)
-    currencies: dict[str, str] = field(default_factory=dict)
-    accepted: int = 0
-    attributed: int = 0
-    unattributed: int = 0
+    currencies: dict[RowName, str] = field(default_factory=dict)
+    accounts: dict[str, list[int]] = field(default_factory=dict)
 
-    def cut(
-        self, cut: Cut, decided: Sequence[Decided]
-    ) -> tuple[list[CreditBatch], Account, list[tuple[str, bytes]]]:
-        """Increments for every row shard, the account, and (id, JSON) of every decision."""
-        self.accepted += sum(one.accepted for one in decided)
-        pending = sum(one.pending for one in decided)
+    def cut(self, cut: Cut, decided: Sequence[Decided]) -> tuple[list[CreditBatch], Account, list[Decision]]:
+        """Increments for every row shard, the account of all conversions, and all decisions, sorted."""
         decisions = [decision for one in decided for decision in one.decisions]
         decisions.sort(
             key=lambda one: (one.conversion.ts_ms, one.conversion.pixel.currency or "", one.conversion.key)
         )
-        rows: list[dict[tuple[str, str], int]] = [{} for _ in range(self.shards)]
+        known = len(self.currencies)
+        rows: list[dict[RowName, int]] = [{} for _ in range(self.shards)]
         entries: list[list[tuple[int, int, int, int]]] = [[] for _ in range(self.shards)]
-        told = [self._enter(decision, rows, entries) for decision in decisions]
-        frequency = self._frequency(decided)
+        for decision in decisions:
+            minute = decision.conversion.ts_ms // 60_000
+            for name, amounts in self._amounts(decision).items():
+                shard = row_shard(*name, self.shards)
+                row = rows[shard].setdefault(name, len(rows[shard]))
+                entries[shard] += [(row, minute, column, amount) for column, amount in amounts.items()]
+        changed = self._account(decided, decisions)
+        frequency = self._by_shard(self._frequency(decided))
+        currencies = self._by_shard(list(self.currencies.items())[known:])
+        accounts = self._by_shard(
+            [(("campaign", campaign), self._account_of(campaign)) for campaign in changed if campaign]
+        )
         batches = []
         for shard in range(self.shards):
             table = np.array(entries[shard], np.int64).reshape(-1, 4)
-            at, minutes, columns, amounts = (table[:, i] for i in range(4))
+            at, minutes, columns, added = (table[:, i] for i in range(4))
             batches.append(
                 CreditBatch(
                     shard,
@@ -130,75 +135,100 @@ class CreditBook:
                     at.astype(np.uint32),
                     minutes.astype(np.uint32),
                     columns.astype(np.uint8),
-                    amounts.copy(),
+                    added.copy(),
                     frequency[shard],
+                    currencies[shard],
+                    accounts[shard],
                 )
             )
-        assert self.accepted == self.attributed + self.unattributed + pending
-        return batches, Account(self.accepted, self.attributed, self.unattributed, pending), told
+        accepted, attributed, unattributed = (
+            sum(counts[place] for counts in self.accounts.values()) for place in range(3)
+        )
+        total = Account(accepted, attributed, unattributed, sum(one.pending for one in decided))
+        assert total.accepted == total.attributed + total.unattributed + total.pending
+        return batches, total, decisions
 
-    def _frequency(self, decided: Sequence[Decided]) -> list[list[tuple[tuple[str, str], int, int, int]]]:
+    def _account(self, decided: Sequence[Decided], decisions: Sequence[Decision]) -> list[str]:
+        """Enter what has come in and what is decided; returns the campaigns whose accounts have changed."""
+        changed = dict[str, None]()
+        for one in decided:
+            for campaign, count in one.accepted.items():
+                self.accounts.setdefault(campaign, [0, 0, 0])[0] += count
+                changed[campaign] = None
+        for decision in decisions:
+            campaign = decision.conversion.pixel.combo[1] or ""
+            self.accounts[campaign][1 if decision.credits else 2] += 1
+            changed[campaign] = None
+        return list(changed)
+
+    def _account_of(self, campaign: str) -> Account:
+        accepted, attributed, unattributed = self.accounts[campaign]
+        return Account(accepted, attributed, unattributed, accepted - attributed - unattributed)
+
+    def _frequency(self, decided: Sequence[Decided]) -> list[tuple[RowName, int, int, int]]:
         sums: dict[tuple[str, int], tuple[int, int]] = {}
         for one in decided:
             for campaign, place, listeners, millionths in one.frequency:
                 before = sums.get((campaign, place), (0, 0))
                 sums[campaign, place] = (before[0] + listeners, before[1] + millionths)
-        shards: list[list[tuple[tuple[str, str], int, int, int]]] = [[] for _ in range(self.shards)]
-        for (campaign, place), more in sums.items():
-            shards[row_shard("campaign", campaign, self.shards)].append(
-                (("campaign", campaign), place, *more)
-            )
+        return [(("campaign", campaign), place, *more) for (campaign, place), more in sums.items()]
+
+    def _by_shard(self, entries: Iterable[_Entry]) -> list[list[_Entry]]:
+        """Entries that begin with a row's name, by the row's shard."""
+        shards: list[list[_Entry]] = [[] for _ in range(self.shards)]
+        for entry in entries:
+            scope, name = entry[0]
+            shards[row_shard(scope, name, self.shards)].append(entry)
         return shards
 
-    def _enter(
-        self,
-        decision: Decision,
-        rows: list[dict[tuple[str, str], int]],
-        entries: list[list[tuple[int, int, int, int]]],
-    ) -> tuple[str, bytes]:
-        conversion = decision.conversion
-        pixel = conversion.pixel
-        if decision.credits:
-            self.attributed += 1
-        else:
-            self.unattributed += 1
-        minute, kind = conversion.ts_ms // 60_000, TYPES_AT + CONVERSION_TYPES.index(pixel.type)
-        for credit, (column, value) in zip(decision.credits, self._values(decision), strict=True):
-            way = WAYS_AT + WAYS.index(credit.way)
-            amounts = [(0, credit.millionths), (kind, credit.millionths), (way, credit.millionths)]
-            if value is not None:
-                amounts.append((column, value))
-            if credit.age_ms is not None:
-                amounts.append((AGES_AT + bisect_left(AGES_S, credit.age_ms / 1000), credit.millionths))
-            for scope, name in zip(SCOPES, credit.combo, strict=True):
-                if name is not None:
-                    shard = row_shard(scope, name, self.shards)
-                    row = rows[shard].setdefault((scope, name), len(rows[shard]))
-                    entries[shard] += [(row, minute, at, amount) for at, amount in amounts]
-        return pixel.order_id or pixel.event_id, explained(decision)
-
-    def _values(self, decision: Decision) -> list[tuple[int, int | None]]:
-        """(column, amount) of each credit's share of the value; None where the conversion names none."""
+    def _amounts(self, decision: Decision) -> dict[RowName, Counter[int]]:
+        """What a decision adds to each row, by column."""
         pixel = decision.conversion.pixel
-        if pixel.value_micros is None:
-            return [(VALUE, None)] * len(decision.credits)
-        shares = divide(pixel.value_micros, [credit.millionths for credit in decision.credits])
-        out: list[tuple[int, int | None]] = []
-        for credit, share in zip(decision.credits, shares, strict=True):
-            known = self._currency(credit.combo, pixel.currency)
-            same = pixel.currency is None or known == pixel.currency
-            out.append((VALUE, share) if same else (OTHER, 1))
-        return out
+        kind = TYPES_AT + CONVERSION_TYPES.index(pixel.type)
+        credits, value = decision.credits, pixel.value_micros
+        shares = (
+            [None] * len(credits) if value is None else divide(value, [one.millionths for one in credits])
+        )
+        found: dict[RowName, Counter[int]] = {}
+        for credit, share in zip(credits, shares, strict=True):
+            columns = [0, kind, WAYS_AT + WAYS.index(credit.way)]
+            if credit.age_ms is not None:
+                columns.append(AGES_AT + bisect_left(AGES_S, credit.age_ms / 1000))
+            for scope, name in zip(SCOPES, credit.combo, strict=True):
+                if name is None:
+                    continue
+                amounts = found.setdefault((scope, name), Counter())
+                for column in columns:
+                    amounts[column] += credit.millionths
+                if share is None:
+                    continue
+                if pixel.currency in (None, self._currency((scope, name), credit.combo[1], pixel.currency)):
+                    amounts[VALUE] += share
+                else:
+                    amounts[OTHER] = 1  # a conversion once, in however many parts it came
+        return found
 
-    def _currency(self, combo: Combo, currency: str | None) -> str | None:
-        """That of the placement's plan, else the first that the campaign was credited in."""
-        first = currency and self.currencies.setdefault(combo[1] or "", currency)
-        plan = self.plans.get(combo[0] or "")
-        return first if plan is None or plan.currency is None else plan.currency
+    def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
+        """That of a row's value: of a placement its plan's, else its campaign's; of a campaign the one that
+        its plans agree on; else the first that the row was credited in. Once it is known it stays.
+        """
+        known = self.currencies.get(row)
+        if known is None and currency is not None:
+            scope, name = row
+            if scope == "placement":
+                plan = self.plans.get(name)
+                known = None if plan is None else plan.currency
+                if known is None and campaign is not None:
+                    known = self._currency(("campaign", campaign), None, currency)
+            elif scope == "campaign":
+                agreed = {plan.currency for plan in self.plans.values() if plan.campaign_id == name}
+                known = agreed.pop() if len(agreed) == 1 else None
+            known = self.currencies[row] = known or currency
+        return known
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
-        return FORMAT, dict(self.currencies), self.accepted, self.attributed, self.unattributed
+        return FORMAT, dict(self.currencies), {name: tuple(counts) for name, counts in self.accounts.items()}
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again.
@@ -212,8 +242,9 @@ class CreditBook:
                 "run the version that wrote it, or recompute from the log with --recompute and an empty "
                 "recovery directory"
             )
-        _, currencies, self.accepted, self.attributed, self.unattributed = state
+        _, currencies, accounts = state
         self.currencies = dict(currencies)
+        self.accounts = {name: list(counts) for name, counts in accounts.items()}
 
 
 def divide(whole: int, millionths: Sequence[int]) -> list[int]:
@@ -226,42 +257,6 @@ def divide(whole: int, millionths: Sequence[int]) -> list[int]:
     for i in order[: whole - sum(parts)]:
         parts[i] += 1
     return parts
-
-
-def explained(decision: Decision) -> bytes:
-    """Why a conversion was credited as it was, as JSON: no listener in it."""
-    conversion, pixel = decision.conversion, decision.conversion.pixel
-    ways = {credit.way for credit in decision.credits}
-    if "declared" in ways:
-        rule = "declared: the conversion names its placement"
-    elif "utm" in ways:
-        rule = "utm: no eligible touch; utm_content names a placement"
-    elif ways:
-        rule = f"touches: {decision.eligible} eligible of the listener"
-    else:
-        rule = "unattributed: no eligible touch, and utm_content names no placement"
-    return msgspec.json.encode(
-        {
-            "conversion": pixel.order_id or pixel.event_id,
-            "type": pixel.type,
-            "ts": conversion.ts_ms,
-            "campaign_id": pixel.combo[1],
-            "value_micros": pixel.value_micros,
-            "currency": pixel.currency,
-            "rule": rule,
-            "eligible": decision.eligible,
-            "credits": [
-                {
-                    "placement_id": credit.combo[0],
-                    "campaign_id": credit.combo[1],
-                    "way": credit.way,
-                    "millionths": credit.millionths,
-                    "touched_at": None if credit.age_ms is None else conversion.ts_ms - credit.age_ms,
-                }
-                for credit in decision.credits
-            ],
-        }
-    )
 
 
 @dataclass
@@ -335,11 +330,6 @@ class CreditCells:
 
 
 def quantile_s(counts: I64, share: float) -> int | None:
-    """Upper bound in seconds of the class of ages in which the `share` quantile lies; None without ages, or
-    beyond the last bound.
-    """
+    """Upper bound in seconds of the class of ages in which the `share` quantile lies; None without ages."""
     ages = np.cumsum(counts[AGES_AT:])
-    if not ages[-1]:
-        return None
-    at = int(np.searchsorted(ages, share * ages[-1]))
-    return AGES_S[at] if at < len(AGES_S) else None
+    return AGES_S[int(np.searchsorted(ages, share * ages[-1]))] if ages[-1] else None

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+RULES: Final = {
+    "declared": "declared: the conversion names its placement",
+    "utm": "utm: no eligible touch; utm_content names a placement",
+    "none": "unattributed: no eligible touch, and utm_content names no placement",
+}
+
 
 def show(decision: dict[str, Any], zone: ZoneInfo) -> Group:
-    """The rule, and the credits with their touches, of a decision as `flows.credits.explained` writes it."""
+    """The rule, and the touches with their credits, of a decision as `flows.decisions.told` writes it."""
 
     def moment(ts_ms: int) -> str:
         return datetime.fromtimestamp(ts_ms / 1000, zone).isoformat(sep=" ", timespec="milliseconds")
 
+    campaign = decision["campaign_id"]
     head = f"{decision['type']} {decision['conversion']} at {moment(decision['ts'])}"
     if decision["value_micros"] is not None:
         head += f", {decision['value_micros'] / 1e6:,.2f} {decision['currency'] or ''}".rstrip()
+    head += f", of campaign {campaign}" if campaign is not None else ", of no campaign"
+    rule = RULES.get(decision["rule"]) or (
+        f"{decision['rule']} of {decision['eligible']} eligible touches of the listener"
+    )
     table = Table(box=None, pad_edge=False)
     for name in ("placement", "campaign", "way", "credit", "touched at", "before"):
         table.add_column(name, justify="right" if name == "credit" else "left")
@@ -33,5 +44,5 @@ def show(decision: dict[str, Any], zone: ZoneInfo) -> Group:
             "–" if touched is None else moment(touched),
             "–" if touched is None else str(timedelta(milliseconds=decision["ts"] - touched)),
         )
-    parts: list[Text | Table] = [Text(head), Text(decision["rule"])]
+    parts: list[Text | Table] = [Text(head), Text(rule)]
     return Group(*parts, *([table] if decision["credits"] else []))

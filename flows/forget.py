@@ -49,7 +49,7 @@ def deny(settings: Settings, listener_ids: Sequence[str]) -> None:
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     now_ms = str(time.time_ns() // 1_000_000)
     keys = [f"{decoder.listener(one.encode()):016x}" for one in listener_ids]
-    put_fields(client, deny_key(settings.namespace), dict.fromkeys(keys, now_ms))
+    put_fields(client, {deny_key(settings.namespace): dict.fromkeys(keys, now_ms)})
     client.close()
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from flows.kernel import I64, U8, U16, U32, U64, Int, kernel, mixed
-from flows.touches import IMPRESSION, REPLACING
+from flows.touches import IMPRESSION, TURNING
 
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
 CLASS_OF: Final[U8] = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 4, 4, *[5] * 245], np.uint8)
@@ -127,7 +127,7 @@ class Frequency:
 
     def count(self, who: U64, ts: I64, kinds: U8, campaigns: U32) -> list[tuple[str, int, int]]:
         """Count the impressions among touches; returns (campaign, class, listeners that it gains)."""
-        some = ((kinds == IMPRESSION) | (kinds == REPLACING)) & (campaigns != NO_CAMPAIGN)
+        some = np.isin(kinds, (IMPRESSION, *TURNING)) & (campaigns != NO_CAMPAIGN)
         if not some.any():
             return []
         who, days = who[some], (ts[some] // DAY_MS).astype(np.uint16)

@@ -63,7 +63,7 @@ conversion.
 HEARD_IMPRESSION: Final = np.uint64(1 << 24)
 HEARD_START: Final = np.uint64(1 << 25)
 """A touch was given for the play's impression, for its start: a play is one listen, at its impression if
-there is one.
+there is one. A start of an earlier minute than the impression's stays: a conversion between them has it.
 """
 COMBO_SHIFT: Final = np.uint64(32)
 MINUTE_BITS: Final = np.uint64(32)
@@ -302,14 +302,19 @@ def apply(
 
         if listener != np.uint64(0) and (code <= START or code == CLICK):
             kind = touches.REACH_ONLY
+            reached = np.int64(table[slot, MINUTES] >> MINUTE_BITS)  # by the play's other one of the two
             if code == CLICK:
                 kind = touches.CLICK
             elif code == IMPRESSION:
-                replacing = linked and flags & HEARD_START != np.uint64(0)
-                kind = touches.REPLACING if replacing else touches.IMPRESSION
+                kind = touches.IMPRESSION
+                if linked and flags & HEARD_START:
+                    kind = touches.REPLACING if minute <= reached else touches.FOLLOWING
                 flags |= HEARD_IMPRESSION
-            elif linked and flags & HEARD_IMPRESSION == np.uint64(0):
-                kind = touches.START
+            elif linked:
+                if not flags & HEARD_IMPRESSION:
+                    kind = touches.START
+                elif minute < reached:
+                    kind = touches.EARLY_START
                 flags |= HEARD_START
             table[slot, FLAGS] = flags
             touch_where[used[TOUCHES], 0] = combo

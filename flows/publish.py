@@ -30,6 +30,7 @@ from connectors.redis import (
     connect,
     emptied,
     mark,
+    put_fields,
     read_rows,
     trim_index,
 )
@@ -37,6 +38,7 @@ from connectors.stream import ConnectError
 from flows import credits, ledger, rows
 from flows.batches import SCOPES
 from flows.clock import Cut
+from flows.decisions import Told
 from flows.errors import AudiopixelError, SettingsError
 from flows.metrics import instruments
 from flows.outputs import LineWriter
@@ -59,7 +61,6 @@ LAYOUTS: Final = {
     "partition": FencedHash(ledger.FIELDS),
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),
-    "decision": FencedHash(("decision",)),
     "sketch": FencedHash(("registers",)),
 }
 LONGEST_PAUSE_S: Final = 15.0
@@ -103,7 +104,7 @@ class Flush(NamedTuple):
     accounts: Sequence[ledger.Account] = ()
     arrivals: Sequence[tuple[float, int]] = ()
     conversions: credits.Account | None = None
-    decisions: Sequence[tuple[str, bytes]] = ()
+    decisions: Sequence[Told] = ()
     sketches: Sequence[tuple[str, str]] = ()
 
 
@@ -136,6 +137,7 @@ class Publisher:
     _pending: dict[str, Row] = field(default_factory=dict)
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
     _conversions: credits.Account = NO_CONVERSIONS
+    _decisions: dict[str, dict[str, str]] = field(default_factory=dict)
     _marked: str | None = None
     _retry_at_s: float = 0.0
     _pause_s: float = 0.0
@@ -198,10 +200,10 @@ class Publisher:
             self._arrivals += flush.arrivals
             if flush.conversions is not None:
                 self._conversions = flush.conversions
-            for name, body in flush.decisions:
-                key = row_key(self.settings.namespace, "conversion", name)
-                decision = self._plain(key, "decision", [body.decode()], rev, ms(self.settings.decisions_ttl))
-                self._pending[key] = decision
+            for decision in flush.decisions:
+                for name in decision.names:
+                    key = row_key(self.settings.namespace, "conversion", name)
+                    self._decisions.setdefault(key, {})[decision.key] = decision.body.decode()
             for name, registers in flush.sketches:  # not kept: one that Redis loses comes back as it grows
                 key = row_key(self.settings.namespace, "sketch", name)
                 self._pending[key] = self._plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl))
@@ -384,6 +386,8 @@ class Publisher:
         )
         if Outcome.SUPERSEDED in outcomes:
             raise Superseded(self._positions_key)
+        put_fields(self._client, self._decisions, self.settings.decisions_ttl)
+        self._decisions = {}
         # Another value at each flush, so that a store that came back from an older snapshot is found out too.
         mark(self._client, self._marker_key, run)
         self._marked = run

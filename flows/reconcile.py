@@ -40,6 +40,9 @@ FREQUENCY_METRICS: Final = tuple(
     for name in ("1", "2", "3", "4-5", "6-10", "11+")
     for metric in ("listeners", "conversions")
 )
+ACCOUNT_METRICS: Final = tuple(
+    f"flight.conversions_{name}" for name in ("accepted", "attributed", "unattributed", "pending")
+)
 WHOLE_METRICS: Final = ("consented", "repeated", "too_late", "invalid_traffic", "blocked_impressions")
 """Counted since a row's first pixel, also those from before a planned flight."""
 FLIGHT_METRICS: Final = (*MINUTE_METRICS, "reach", *WHOLE_METRICS)
@@ -60,10 +63,10 @@ class Planned:
     """What a recomputation needs of a plan.
 
     Attributes:
-        start_ms: the placement's flight starts with the minute of it.
-        currency: of the placement's conversion values.
-        campaign: has a row from its plan on, as the placement has.
-        blocked_categories: content categories in which the placement's ad must not run; `IAB26` stands for
+        start_ms: the placement's flight starts with the minute of it. currency: of the placement's conversion
+        values. campaign: of whose values the plans' currency is, if they agree on one; it has a row from its
+        plan on, as the placement has. blocked_categories: content categories in which the placement's ad must
+        not run; `IAB26` stands for
             `IAB26-1` too.
     """
 
@@ -83,8 +86,8 @@ class Recomputation:
         ledger: the same counts of messages by source partition (its path as given).
         flight: (scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`; all are integers, but the
             conversions of the models `linear` and `time_decay` (multiples of 0.000001). Planned placements
-            and their campaigns are in it without any pixel. Campaigns have all of `FREQUENCY_METRICS` too;
-            listeners are counted since ever.
+            and their campaigns are in it without any pixel. Campaigns have all of `FREQUENCY_METRICS` and
+            `ACCOUNT_METRICS` too; listeners are counted since ever.
         minutes: (placement id, minute in epoch ms) to all of `MINUTE_METRICS`; minutes of zeros are missing.
     """
 
@@ -155,7 +158,8 @@ def recompute(
         db.execute(sql.PIXELS)
         numbers = {str(path): src for src, path in enumerate(files)}
         _insert(db, "letters", ((numbers[name], pos) for name, pos in set(too_late or ()) if name in numbers))
-        _insert(db, "plans", ((name, plan.currency, plan.start_ms) for name, plan in plans.items()))
+        planned = ((name, plan.currency, plan.start_ms, plan.campaign) for name, plan in plans.items())
+        _insert(db, "plans", planned)
         targets = {placement: placement for placement in plans} | dict(utm_placements or {})
         _insert(db, "utm_targets", targets.items())
         for src, path in enumerate(files):
@@ -228,9 +232,11 @@ def _collect(
             row[f"flight.{metric}"] = _number(metric, amount)
     for (scope, _), row in flight.items():
         if scope == "campaign":
-            row.update(dict.fromkeys(FREQUENCY_METRICS, 0))
+            row.update(dict.fromkeys((*FREQUENCY_METRICS, *ACCOUNT_METRICS), 0))
     for name, metric, amount in db.execute(sql.FREQUENCY).fetchall():
         flight["campaign", name][metric] = _number(metric, amount)
+    for name, metric, amount in db.execute(sql.ACCOUNTS).fetchall():
+        flight["campaign", name][f"flight.conversions_{metric}"] = int(amount)
     minutes: dict[tuple[str, int], Counts] = {}
     for placement, minute, metric, amount in db.execute(sql.MINUTES).fetchall():
         if metric in MINUTE_METRICS:

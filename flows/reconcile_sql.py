@@ -16,7 +16,7 @@ CREATE TABLE pixels (
     listener BIGINT, consent BOOLEAN, bot BOOLEAN, playhead BIGINT, conversion_type VARCHAR, order_id VARCHAR,
     value BIGINT, currency VARCHAR, utm VARCHAR, blocked BOOLEAN);
 CREATE TABLE letters (src INTEGER, pos BIGINT);
-CREATE TABLE plans (placement VARCHAR, currency VARCHAR, start_ms BIGINT);
+CREATE TABLE plans (placement VARCHAR, currency VARCHAR, start_ms BIGINT, planned_in VARCHAR);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
 """
 
@@ -116,19 +116,19 @@ LEFT JOIN (SELECT n AS start_n, watermark FROM timed) AS start ON start.start_n 
 """
 
 _DIMENSIONS = "placement, campaign, platform, station, podcast, program"
+_SCOPES = "'placement', 'campaign', 'platform', 'station', 'podcast', 'program'"
 
 TOUCHES: Final = """
 CREATE TABLE touches AS
-WITH keyed AS (SELECT * FROM counted WHERE ok AND consent AND listener IS NOT NULL), listens AS (
-    SELECT n FROM keyed WHERE NOT linked AND event = 'impression'
-    UNION ALL
-    SELECT arg_min(n, (event = 'start', n)) FROM keyed
-    WHERE linked AND event IN ('impression', 'start') GROUP BY identity, life
-)
 SELECT *, event = 'click' AS is_click,
     [coalesce(campaign, ''), coalesce(platform, ''), coalesce(station, ''), coalesce(podcast, ''),
-        coalesce(program, '')] AS names
-FROM keyed WHERE event = 'click' OR n IN (FROM listens);
+        coalesce(program, '')] AS names,
+    -- A start stands for its play until the minute of the play's impression.
+    if(event = 'start', min(minute) FILTER (event = 'impression') OVER (PARTITION BY identity, life), NULL)
+        AS stands_until
+FROM counted
+WHERE ok AND consent AND listener IS NOT NULL
+    AND (event IN ('click', 'impression') OR (event = 'start' AND linked));
 
 CREATE TABLE conversions AS SELECT * FROM counted WHERE ok AND event = 'conversion';
 
@@ -141,7 +141,7 @@ WITH candidates AS (
     FROM conversions AS c
     JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
         AND c.t - touch.t <= if(touch.is_click, getvariable('click_window'), getvariable('listen_window'))
-    WHERE c.consent AND c.placement IS NULL
+    WHERE c.consent AND c.placement IS NULL AND coalesce(c.minute < touch.stands_until, true)
 )
 SELECT conversion_n, touch_n, t, placement, is_click, names, age,
     CASE getvariable('model')
@@ -198,15 +198,43 @@ WITH credited AS (
         coalesce(way, if(source.event = 'click', 'click', 'listen')) AS way,
         if(c.consent, c.listener, NULL) AS listener
     FROM credited JOIN conversions AS c ON c.n = conversion_n JOIN counted AS source ON source.n = touch_n
-), currencies AS (
-    SELECT campaign, arg_min(currency, (t, currency)) AS currency FROM placed
-    WHERE currency IS NOT NULL AND value IS NOT NULL GROUP BY campaign
 )
-SELECT placed.*,
-    coalesce(placed.currency = coalesce(plans.currency, currencies.currency), true) AS counts_value
-FROM placed
-LEFT JOIN plans ON plans.placement = placed.placement
-LEFT JOIN currencies ON currencies.campaign IS NOT DISTINCT FROM placed.campaign;
+SELECT * FROM placed;
+
+-- Values are of one currency a row, the others are counted.
+CREATE TABLE valued AS
+SELECT scope, id, conversion_n, t, minute, currency, campaign, value
+FROM (
+    SELECT *, unnest([{_SCOPES}]) AS scope, unnest([{_DIMENSIONS}]) AS id FROM credits WHERE value IS NOT
+    NULL)
+WHERE id IS NOT NULL;
+
+CREATE TABLE currencies AS
+WITH firsts AS (
+    SELECT scope, id, arg_min(currency, (t, currency)) AS first, arg_min([campaign], (t, currency))[1] AS of
+    FROM valued WHERE currency IS NOT NULL GROUP BY ALL
+), agreed AS (
+    SELECT planned_in AS campaign, any_value(currency) AS currency FROM plans WHERE planned_in IS NOT NULL
+    GROUP BY planned_in HAVING count(DISTINCT currency) = 1 AND count(currency) = count(*)
+), campaigns AS (
+    SELECT id, coalesce(agreed.currency, first) AS currency
+    FROM firsts LEFT JOIN agreed ON agreed.campaign = id WHERE scope = 'campaign'
+)
+SELECT scope, firsts.id, CASE scope
+        WHEN 'placement' THEN coalesce(plans.currency, of_placement.currency, first)
+        WHEN 'campaign' THEN own.currency
+        ELSE first END AS known
+FROM firsts
+LEFT JOIN plans ON plans.placement = firsts.id
+LEFT JOIN campaigns AS of_placement ON of_placement.id = firsts.of
+LEFT JOIN campaigns AS own ON own.id = firsts.id;
+
+CREATE TABLE "values" AS
+SELECT scope, id, minute, 'conversion_value' AS metric, sum(value) AS amount
+FROM valued LEFT JOIN currencies USING (scope, id) WHERE coalesce(currency = known, true) GROUP BY ALL
+UNION ALL
+SELECT scope, id, minute, 'conversion_value_other_count', count(DISTINCT conversion_n)
+FROM valued JOIN currencies USING (scope, id) WHERE currency <> known GROUP BY ALL;
 
 CREATE TABLE facts AS
 SELECT {_DIMENSIONS}, minute, CASE event
@@ -244,12 +272,7 @@ FROM counted JOIN (
 UNION ALL
 SELECT {_DIMENSIONS}, minute, unnest(['conversions', concat('conversions_', conversion_type),
     concat('conversions_', way)]), millionths
-FROM credits
-UNION ALL
-SELECT {_DIMENSIONS}, minute, 'conversion_value', value FROM credits WHERE counts_value AND value IS NOT NULL
-UNION ALL
-SELECT {_DIMENSIONS}, minute, 'conversion_value_other_count', 1
-FROM credits WHERE NOT counts_value AND value IS NOT NULL;
+FROM credits;
 """
 
 # A planned placement's flight starts with the minute of its plan's start; a roll-up's has all its pixels.
@@ -261,6 +284,9 @@ WHERE {scope} IS NOT NULL AND (metric IN ({whole}) OR {flown}) GROUP BY ALL
 UNION ALL
 SELECT {scope}, 'reach', count(DISTINCT listener) FROM counted LEFT JOIN plans USING (placement)
 WHERE ok AND consent AND event IN ('impression', 'start') AND {scope} IS NOT NULL AND {flown} GROUP BY ALL
+UNION ALL
+SELECT id, metric, sum(amount) FROM "values" LEFT JOIN plans ON placement = id
+WHERE scope = '{scope}' AND {flown} GROUP BY ALL
 UNION ALL
 SELECT {scope}, NULL, count(*) FROM counted WHERE verdict = 'accepted' AND {scope} IS NOT NULL GROUP BY ALL
 """
@@ -287,9 +313,18 @@ SELECT campaign, concat('frequency.', CASE
 FROM counts GROUP BY ALL
 """
 
-MINUTES: Final = (
-    "SELECT placement, minute, metric, sum(amount) FROM facts WHERE placement IS NOT NULL GROUP BY ALL"
-)
+MINUTES: Final = """
+SELECT placement, minute, metric, sum(amount) FROM facts WHERE placement IS NOT NULL GROUP BY ALL
+UNION ALL
+SELECT id, minute, metric, sum(amount) FROM "values" WHERE scope = 'placement' GROUP BY ALL
+"""
+
+# The conversions that name a campaign, to whomever they are credited.
+ACCOUNTS: Final = """
+SELECT campaign, unnest(['accepted', if(attributed, 'attributed', 'unattributed')]) AS name, count(*)
+FROM (SELECT campaign, n IN (SELECT conversion_n FROM credits) AS attributed FROM conversions)
+WHERE campaign IS NOT NULL GROUP BY campaign, name
+"""
 
 LEDGER: Final = "SELECT src, verdict, bot, count(*) FROM counted GROUP BY ALL"
 

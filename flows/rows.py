@@ -13,7 +13,7 @@ import numpy.typing as npt
 from flows.attribution import WHOLE
 from flows.batches import SCOPES
 from flows.counts import BY_FLIGHT, BY_MINUTE, CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
-from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, quantile_s
+from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, Account, quantile_s
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.frequency import CLASSES
 from flows.kernel import I64
@@ -42,6 +42,8 @@ DELIVERY: Final = (
 NO_DELIVERY: Final = (None,) * len(DELIVERY)
 
 
+CURRENCY: Final = "conversion_currency"
+"""Of a row's `conversion_value`s; absent until it has one."""
 CREDITS: Final = (
     *COLUMNS[:AGES_AT],
     "conversion_rate",
@@ -51,7 +53,14 @@ CREDITS: Final = (
 """What a window says of conversions; a count by type or way that is 0 is absent. Times are upper bounds of
 `flows.credits.AGES_S`.
 """
-NO_CREDITS: Final = [0 if name in ("conversions", "conversion_value") else None for name in CREDITS]
+NEVER_NULL: Final = ("conversions", "conversion_value", "conversion_value_other_count")
+NO_CREDITS: Final = [0 if name in NEVER_NULL else None for name in CREDITS]
+RATE_AT: Final = CREDITS.index("conversion_rate")
+ACCOUNT: Final = tuple(f"flight.conversions_{name}" for name in Account._fields)
+"""Of a campaign: the conversions that name it, to whomever they are credited; accepted = attributed +
+unattributed + pending.
+"""
+NO_ACCOUNT: Final = [None] * len(ACCOUNT)
 FREQUENCY: Final = tuple(
     f"frequency.{name}.{metric}"
     for name in CLASSES
@@ -78,7 +87,7 @@ def _fields() -> tuple[str, ...]:
         if name in UNLINKED_RATE:
             metrics.append("unlinked_completion_rate")
         fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS)]
-    return (*fields, *FREQUENCY)
+    return (*fields, CURRENCY, *FREQUENCY, *ACCOUNT)
 
 
 FIELDS: Final = _fields()
@@ -113,7 +122,7 @@ def empty(as_of_ms: int) -> list[Any]:
 
 def _counts(field: str) -> bool:
     window, _, metric = field.partition(".")
-    return (window in WINDOWS and metric in (*COUNTS, "reach", "conversions", "conversion_value")) or (
+    return (window in WINDOWS and metric in (*COUNTS, "reach", *NEVER_NULL)) or (
         window == "flight" and metric in BY_FLIGHT
     )
 
@@ -138,7 +147,7 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
             if name in UNLINKED_RATE:
                 values.append(ratio(values[UNLINKED_COMPLETES], values[UNLINKED_STARTS]))
             credited = windows.credits[row][place]
-            values += NO_CREDITS if credited is None else _credited(credited, reach[row])
+            values += _credited(credited, reach[row])
         columns.append(counts)
     totals, latest = windows.totals.tolist(), windows.latest.tolist()
     encode = msgspec.msgpack.encode
@@ -148,15 +157,19 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
         values.append(ratio(totals[row][CONSENTED], totals[row][PIXELS]))
         for place in READ_FIRST:
             values += columns[place][row]
-        frequency = windows.frequency[row]
+        frequency, account = windows.frequency[row], windows.accounts[row]
+        values.append(windows.currencies[row])
         values += NO_FREQUENCY if frequency is None else _frequency(frequency)
+        values += NO_ACCOUNT if account is None else account
         rows.append(Row(scope, name, latest[row], encode(values)))
     return rows
 
 
-def _credited(counts: I64, reach: int) -> list[int | str | None]:
+def _credited(counts: I64 | None, reach: int) -> list[int | str | None]:
     """The values of `CREDITS`."""
     shown: list[int | str | None] = []
+    if counts is None:
+        return [*NO_CREDITS[:RATE_AT], "0" if reach else None, *NO_CREDITS[RATE_AT + 1 :]]
     for column, amount in enumerate(counts[:AGES_AT].tolist()):
         if column in (VALUE, OTHER):
             shown.append(amount)

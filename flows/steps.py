@@ -16,6 +16,7 @@ from flows.attribution import Decided, ListenerShard, Rules
 from flows.batches import COLUMNS, ConversionPixel
 from flows.clock import ENDED, Cut, Tick, cut
 from flows.credits import CreditBatch, CreditBook
+from flows.decisions import told
 from flows.errors import StateError
 from flows.intake import Receipt
 from flows.ledger import Ledger
@@ -211,7 +212,7 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
 
 
 class CreditsOut(NamedTuple):
-    """The credit book at a cut: increments for the rows, its account, and the decisions as (id, JSON)."""
+    """The credit book at a cut: increments for the rows, its account, and the decisions as (key, JSON)."""
 
     batches: list[CreditBatch]
     flush: Flush
@@ -242,9 +243,11 @@ class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
                     here = decisions[0].cut
                     if (book := self._plans.news(now_ms())) is not None:
                         self._book.plans = book
-                    batches, account, told = self._book.cut(here, decisions)
-                    flush = Flush(CREDITS_SHARD, here, [], [], [], account, told)
-                    out.append(CreditsOut(batches, flush, [(name.encode(), body) for name, body in told]))
+                    batches, account, made = self._book.cut(here, decisions)
+                    all_told = [told(decision) for decision in made]
+                    flush = Flush(CREDITS_SHARD, here, [], [], [], account, all_told)
+                    messages = [(one.key.encode(), one.body) for one in all_told]
+                    out.append(CreditsOut(batches, flush, messages))
         return out, StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[Any, ...]:

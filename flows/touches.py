@@ -18,11 +18,15 @@ import numpy as np
 from flows.errors import StateError
 from flows.kernel import I64, U8, U32, U64, Int, kernel
 
-REACH_ONLY, IMPRESSION, START, REPLACING, CLICK = range(5)
-"""Kinds of a touch as plays gives them: a play-less start is none, an impression may replace the start that
-came before it.
+REACH_ONLY, IMPRESSION, START, REPLACING, CLICK, FOLLOWING, EARLY_START, GONE = range(8)
+"""Kinds of a touch as plays gives them. A play-less start is none. An impression replaces a start of its
+minute or a later one, and follows a start of an earlier minute, which it makes an early start: that one
+stands for the play in conversions of the minutes before the impression's. In the store both are impressions,
+and what is replaced or forgotten is gone.
 """
-GONE: Final = 7
+TURNING: Final = (REPLACING, FOLLOWING)
+TURNED: Final = {REPLACING: GONE, FOLLOWING: EARLY_START}
+"""What an impression makes of the start that came before it."""
 KIND_BITS: Final = 3
 TOUCH_BYTES: Final = 24
 SPILL: Final = 1 << 16
@@ -95,10 +99,10 @@ def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64
             i < len(a_who) and (a_who[i] < b_who[j] or (a_who[i] == b_who[j] and a_ts[i] <= b_ts[j]))
         )
         if first:
-            keep, place = a_ts[i] >= oldest and a_ts[i] & 7 != 7, i
+            keep, place = a_ts[i] >= oldest and a_ts[i] & GONE != GONE, i
             i += 1
         else:
-            keep, place = b_ts[j] >= oldest and b_ts[j] & 7 != 7, len(a_who) + j
+            keep, place = b_ts[j] >= oldest and b_ts[j] & GONE != GONE, len(a_who) + j
             j += 1
         if keep:
             order[n] = place
@@ -109,7 +113,7 @@ def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64
 @kernel
 def _beyond(who: U64, ts: I64, settled: Int, listens: Int, clicks: Int, dropped: U8) -> Int:
     """Of what is older than `settled`, mark what a listener has beyond the newest `listens` listens and
-    `clicks` clicks.
+    `clicks` clicks. A play with an early start is one listen.
     """
     n = 0
     heard = clicked = 0
@@ -118,9 +122,11 @@ def _beyond(who: U64, ts: I64, settled: Int, listens: Int, clicks: Int, dropped:
             heard = clicked = 0
         if ts[i] >= settled:
             continue
-        if ts[i] & 7 == 4:
+        if ts[i] & GONE == CLICK:
             clicked += 1
             over = clicked > clicks
+        elif ts[i] & GONE == EARLY_START:
+            over = heard >= listens
         else:
             heard += 1
             over = heard > listens
@@ -130,18 +136,21 @@ def _beyond(who: U64, ts: I64, settled: Int, listens: Int, clicks: Int, dropped:
     return n
 
 
-def _without_replaced(new: Touches, replaced: Touches) -> tuple[Touches, list[Touches]]:
-    """`new` without the starts that an impression replaces, and the impressions whose start is not among
-    them.
+def _turn_starts(new: Touches, turning: Touches) -> Touches:
+    """Turn the starts in `new`, in place, of the plays whose impressions are `turning`: gone, or early;
+    returns the impressions whose start is not among them.
     """
 
     def play(touches: Touches) -> U64:
         return touches.who * np.uint64(0x9E3779B97F4A7C15) + touches.play
 
-    plays, wanted = play(new), play(replaced)
-    gone = (new.ts & GONE == START) & np.isin(plays, wanted)
-    left = replaced.at(~np.isin(wanted, plays[gone]))
-    return new.at(~gone), [left] if len(left) else []
+    plays, wanted, found = play(new), play(turning), np.zeros(len(turning), bool)
+    for kind in (REPLACING, FOLLOWING):
+        some = turning.ts & GONE == kind
+        starts = (new.ts & GONE == START) & np.isin(plays, wanted[some])
+        new.ts[starts] = (new.ts[starts] & ~GONE) | TURNED[kind]
+        found |= some & np.isin(wanted, plays[starts])
+    return turning.at(~found)
 
 
 @dataclass
@@ -166,7 +175,7 @@ class TouchStore:
     segments: list[Segment] = field(default_factory=list)
     dropped: int = 0
     _new: list[Touches] = field(default_factory=list)
-    _replaced: list[Touches] = field(default_factory=list)
+    _turning: list[Touches] = field(default_factory=list)
     _retired: list[tuple[str, int]] = field(default_factory=list)
 
     def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32) -> None:
@@ -174,12 +183,13 @@ class TouchStore:
         keep = kinds != REACH_ONLY
         if not keep.any():
             return
-        kind = np.where(kinds == REPLACING, IMPRESSION, kinds).astype(np.int64)
+        kind = np.where(np.isin(kinds, TURNING), IMPRESSION, kinds).astype(np.int64)
         some = Touches(who, (ts << KIND_BITS) | kind, combos, plays).at(keep)
         self._new.append(some)
-        replacing = kinds[keep] == REPLACING
-        if replacing.any():
-            self._replaced.append(some.at(replacing))
+        turning = np.isin(kinds[keep], TURNING)
+        if turning.any():
+            marked = some.at(turning)
+            self._turning.append(replace(marked, ts=(marked.ts & ~GONE) | kinds[keep][turning]))
 
     def settle(self, oldest_ms: int, settled_ms: int) -> None:
         """Sort what is new into the segments.
@@ -188,14 +198,17 @@ class TouchStore:
             oldest_ms: what is older can be credited no more.
             settled_ms: no touch older than this can still come.
         """
-        replaced, self._replaced = self._replaced, []
+        turning = joined(self._turning) if self._turning else NONE
+        self._turning = []
         if self._new:
-            new, self._new = joined(self._new), []
-            if replaced:
-                new, replaced = _without_replaced(new, joined(replaced))
+            new = joined([*self._new, NONE])  # a copy, to be changed
+            self._new = []
+            if len(turning):
+                turning = _turn_starts(new, turning)
+                new = new.at(new.ts & GONE != GONE)
             self.segments.append(Segment(new.at(np.lexsort((new.ts, new.who)))))
-        for some in replaced:
-            self._replace(some)
+        if len(turning):
+            self._turn(turning)
         while (
             len(self.segments) > 1
             and len(self.segments[-2].touches) < 2 * len(self.segments[-1].touches) + 256
@@ -219,18 +232,19 @@ class TouchStore:
             self._retired.append((segment.name, KEEP_SNAPSHOTS))
             segment.name = None
 
-    def _replace(self, replaced: Touches) -> None:
-        """A play's listen is at its impression: the start that was taken for it before goes."""
+    def _turn(self, turning: Touches) -> None:
+        """A play's listen is at its impression: the start that was taken for it before goes, or is early."""
         for segment in self.segments:
-            left, right = self._found(segment, replaced.who)
+            left, right = self._found(segment, turning.who)
             for at in np.nonzero(left < right)[0].tolist():
                 there = slice(left[at], right[at])
                 ts = segment.touches.ts[there]
-                starts = (segment.touches.play[there] == replaced.play[at]) & (ts & GONE == START)
+                starts = (segment.touches.play[there] == turning.play[at]) & (ts & GONE == START)
                 if starts.any():
                     self._retire(segment)  # a file is never changed
                     segment.touches = replace(segment.touches, ts=segment.touches.ts.copy())
-                    segment.touches.ts[there][starts] |= GONE
+                    ts = segment.touches.ts[there]
+                    ts[starts] = (ts[starts] & ~GONE) | TURNED[int(turning.ts[at]) & GONE]
 
     @staticmethod
     def _found(segment: Segment, who: U64) -> tuple[I64, I64]:
@@ -257,7 +271,7 @@ class TouchStore:
                 self._retire(segment)
                 segment.touches = segment.touches.at(~theirs)
         self._new = [some.at(~np.isin(some.who, who)) for some in self._new]
-        self._replaced = [some.at(~np.isin(some.who, who)) for some in self._replaced]
+        self._turning = [some.at(~np.isin(some.who, who)) for some in self._turning]
         return before - len(self)
 
     def __len__(self) -> int:
@@ -292,13 +306,12 @@ class TouchStore:
         names = {name for name, _ in listed}
         self._retired = [(name, left - 1) for name, left in self._retired if left > 0 and name not in names]
         if directory is not None and directory.exists():
-            for (
-                path
-            ) in directory.iterdir():  # those of an execution that died before its snapshot was whole, too
+            # Those of an execution that died before its snapshot was whole, too.
+            for path in directory.iterdir():
                 if path.name not in names and all(path.name != name for name, _ in self._retired):
                     path.unlink()
-        new, replaced = ([some.tobytes() for some in parts] for parts in (self._new, self._replaced))
-        return listed, new, replaced, list(self._retired), self.dropped
+        new, turning = ([some.tobytes() for some in parts] for parts in (self._new, self._turning))
+        return listed, new, turning, list(self._retired), self.dropped
 
     def restore(self, state: tuple[Any, ...], directory: Path | None) -> None:
         """Take `snapshot`'s state up again.
@@ -306,13 +319,13 @@ class TouchStore:
         Raises:
             StateError: a file that it lists is missing or damaged.
         """
-        listed, new, replaced, retired, self.dropped = state
+        listed, new, turning, retired, self.dropped = state
         self.segments = [
             Segment(from_bytes(_read(directory, name) if name else body), name) for name, body in listed
         ]
-        self._new, self._replaced = (
+        self._new, self._turning = (
             [from_bytes(body) for body in new],
-            [from_bytes(body) for body in replaced],
+            [from_bytes(body) for body in turning],
         )
         self._retired = list(retired)
 

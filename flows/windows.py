@@ -17,7 +17,7 @@ from flows.batches import SCOPES
 from flows.cells import DIRTY, FINAL, add_cells, move, split, window
 from flows.clock import Cut
 from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
-from flows.credits import COLUMNS, CreditBatch, CreditCells
+from flows.credits import COLUMNS, Account, CreditBatch, CreditCells
 from flows.frequency import new_frequency
 from flows.kernel import I64, U8, U32
 from flows.messages import RowBatch
@@ -25,7 +25,7 @@ from flows.reach import Distinct
 from flows.rolling import Rolling
 from flows.shards import check_format
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 GROWING: Final = (
     "flight",
     "totals",
@@ -45,8 +45,9 @@ class Windows(NamedTuple):
 
     `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]`
     (rows,), for w in 5m, 1h, 1d, flight (no `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS);
-    `credits[row][w]` are what `flows.credits.COLUMNS` name, None for nothing; `frequency[row]` are (2,
-    classes) listeners and millionths of conversions, None for what is no campaign.
+    `credits[row][w]` are what `flows.credits.COLUMNS` name, None for nothing; `currencies[row]` is that of
+    their value; `frequency[row]` are (2, classes) listeners and millionths of conversions, and
+    `accounts[row]` the conversions that name it, None for what is no campaign.
     """
 
     rows: list[tuple[str, str]]
@@ -57,7 +58,9 @@ class Windows(NamedTuple):
     reach: tuple[I64, I64, I64, I64]
     totals: I64
     credits: list[list[I64 | None]]
+    currencies: list[str | None]
     frequency: list[I64 | None]
+    accounts: list[Account | None]
 
 
 class Minutes(NamedTuple):
@@ -105,7 +108,9 @@ class RowShard:
         self.given = np.zeros(256, np.int64)
         self.used = 0
         self.credits = CreditCells()
+        self.currencies: dict[int, str] = {}
         self.frequency: dict[int, I64] = {}
+        self.accounts: dict[int, Account] = {}
         self.flight = np.zeros((64, MINUTE_COUNTS), np.int64)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
         self.latest = np.zeros(64, np.int64)
@@ -175,6 +180,12 @@ class RowShard:
             row = self._number(name)
             self.dirty[row] = True
             self.frequency.setdefault(row, new_frequency())[:, place] += (listeners, millionths)
+        for name, currency in batch.currencies:
+            self.currencies[self._number(name)] = currency
+        for name, account in batch.accounts:
+            row = self._number(name)
+            self.dirty[row] = True
+            self.accounts[row] = account
         if not len(batch.at):
             return
         rows = np.fromiter(map(self._number, batch.rows), np.uint32, len(batch.rows))
@@ -377,7 +388,9 @@ class RowShard:
             (short, long, reached_today.reach(rows), self.reached.reach(rows)),
             self.totals[rows],
             [self.credits.windows(row, minute, self.day_of(minute)) for row in rows.tolist()],
+            [self.currencies.get(row) for row in rows.tolist()],
             [self.frequency.get(row) for row in rows.tolist()],
+            [self.accounts.get(row) for row in rows.tolist()],
         )
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -399,7 +412,9 @@ class RowShard:
             self.reached.snapshot(),
             self.rolling.snapshot(),
             self.credits.snapshot(),
+            dict(self.currencies),
             {row: counts.tolist() for row, counts in self.frequency.items()},
+            {row: tuple(account) for row, account in self.accounts.items()},
         )
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -422,7 +437,9 @@ class RowShard:
             reached,
             rolling,
             credits,
+            currencies,
             frequency,
+            accounts,
         ) = state
         for scope, name in rows:
             self._number((scope, name))
@@ -443,7 +460,9 @@ class RowShard:
         }
         self.reached, self.rolling = Distinct.restored(reached), Rolling.restored(rolling)
         self.credits = CreditCells.restored(credits)
+        self.currencies = dict(currencies)
         self.frequency = {row: np.array(counts, np.int64) for row, counts in frequency.items()}
+        self.accounts = {row: Account(*counts) for row, counts in accounts.items()}
         self.touch_all()
 
 

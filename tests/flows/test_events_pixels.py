@@ -119,10 +119,10 @@ def test_a_conversion_is_known_by_campaign_type_and_order_or_else_by_its_event()
 
 
 def test_a_conversion_keeps_its_currency_and_the_content_of_its_campaign_link() -> None:
-    url = "https://shop.example/x?a=1&utm_content=spot-7&utm_source=y#z"
+    url = "https://shop.example/x?a=1&utm_content=&utm%5Fcontent=spot+%37&utm_content=b#&utm_content=z"
     batch = decode(raw_of(CONVERSION, conversion={"type": "purchase", "currency": "EUR"}, landing_url=url))
     (conversion,) = batch.conversions
-    assert (conversion.currency, conversion.utm_content, conversion.event_id) == ("EUR", "spot-7", "v-1")
+    assert (conversion.currency, conversion.utm_content, conversion.event_id) == ("EUR", "spot 7", "v-1")
 
 
 # Invalid traffic and consent

@@ -62,8 +62,8 @@ def written(path: Path, lines: list[Line]) -> str:
 
 
 def rule_of(client: Client, namespace: str, order: str) -> str:
-    decision = client.hget(f"{namespace}:conversion:{{{order}}}", "decision")
-    return str(json.loads(decision or '{"rule": ""}')["rule"]).split(":")[0]
+    (decision,) = client.hvals(f"{namespace}:conversion:{{{order}}}") or ['{"rule": ""}']
+    return str(json.loads(decision)["rule"])
 
 
 def test_a_forgotten_listener_is_credited_for_nothing_in_a_log_that_is_read_again(
@@ -76,12 +76,12 @@ def test_a_forgotten_listener_is_credited_for_nothing_in_a_log_that_is_read_agai
     log = written(tmp_path / "log.ndjson", [*lines, bought(T0 + MINUTE, "L1"), bought(T0 + MINUTE, "L2")])
     replay([log], settings, SECRET.encode())
     assert [rule_of(client, settings.namespace, f"{who}-{T0 + MINUTE}") for who in ("L1", "L2")] == [
-        "touches"
+        "last_touch"
     ] * 2
     deny(settings, ["L1"])
     replay([log], settings, SECRET.encode(), recompute=True)
     rules = [rule_of(client, settings.namespace, f"{who}-{T0 + MINUTE}") for who in ("L1", "L2")]
-    assert rules == ["unattributed", "touches"]
+    assert rules == ["none", "last_touch"]
     row = client.hgetall(f"{settings.namespace}:placement:{{a}}")
     assert (row["flight.impressions"], row["flight.consented"], row["flight.reach"]) == ("2", "4", "1")
     assert client.hget(f"{settings.namespace}:campaign:{{red}}", "frequency.1.listeners") == "1"
@@ -269,7 +269,7 @@ def test_a_live_flow_forgets_within_a_minute_and_a_kill_does_not_make_it_remembe
             assert touches() == 10
             for at in (0, 2, 4):
                 order = f"L1-{now - 12 * MINUTE + at}"
-                assert rule_of(client, settings.namespace, order) == "unattributed"
-            assert rule_of(client, settings.namespace, f"L2-{now - 12 * MINUTE + 5}") == "touches"
+                assert rule_of(client, settings.namespace, order) == "none"
+            assert rule_of(client, settings.namespace, f"L2-{now - 12 * MINUTE + 5}") == "last_touch"
         writer.close()
         client.close()
