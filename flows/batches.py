@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from secrets import randbits
@@ -32,7 +32,6 @@ from flows.columns import (
     LINKED,
     LISTENER,
     POSITION,
-    TRAFFIC_REASONS,
     TS,
     WATERMARK,
 )
@@ -60,7 +59,7 @@ from flows.scanner import learn, scan
 
 __all__ = [  # the columns too, which are a batch's
     "COLUMNS", "COMBO", "CONSENTED", "INFO", "INVALID_SHIFT", "KEY", "LINKED", "LISTENER", "POSITION",
-    "SCOPES", "TRAFFIC_REASONS", "TS", "WATERMARK", "Batch", "Combo", "ConversionPixel", "Decoder",
+    "SCOPES", "TS", "WATERMARK", "Batch", "Combo", "ConversionPixel", "Decoder",
     "shard_of",
 ]  # fmt: skip
 
@@ -130,13 +129,16 @@ class Decoder:
     """Decodes message after message of one partition.
 
     Args:
-        listener_key: secret of the keyed hash that stands for a listener, up to 64 bytes.
-        consent_default: whether a pixel that says nothing of consent may be measured.
+        listener_key: secret of the keyed hash that stands for a listener, up to 64 bytes. consent_default:
+        whether a pixel that says nothing of consent may be measured. agents: regular expressions of the user
+        agents that are invalid traffic besides declared bots; which of
+            them is found first is the reason.
         scanning: whether `flows.scanner` goes first, which changes the time and nothing else.
     """
 
     listener_key: bytes
     consent_default: bool = False
+    agents: Sequence[re.Pattern[str]] = ()
     scanning: bool = True
     _plans: Mapping[str, Plan] = field(default_factory=dict)
     _combos: list[Combo] = field(default_factory=list)
@@ -267,6 +269,7 @@ class Decoder:
                 received = epoch_ms(received, "received_at")
             if not 0 <= received < MAX_MS:
                 raise Invalid("received_at")
+            received = max(received, 1)  # 0 is no receipt at all
             if stamp and received > stamp + 60_000:
                 received = stamp + 60_000
         if not 0 <= ts < MAX_MS:
@@ -297,7 +300,7 @@ class Decoder:
             info |= LINKED
             if code == PROGRESS:
                 playhead = event.playhead_ms
-                if playhead is None or playhead < 0:
+                if playhead is None or playhead == -2:
                     playhead = -1
                 told = (playhead & _ALL).to_bytes(8, "little")
                 key = xxh64(told, xxh64(play.encode(), seed + 2))
@@ -326,7 +329,12 @@ class Decoder:
         if reason is None:
             if len(self._reasons) > _MOST_AGENTS:
                 self._reasons.clear()
-            reason = int(_BOT.search(agent) is not None and _PODCAST_APP.search(agent) is None)
+            if absent(agent):
+                reason = 0
+            elif _BOT.search(agent) is not None and _PODCAST_APP.search(agent) is None:
+                reason = 1
+            else:
+                reason = next((at for at, own in enumerate(self.agents, 2) if own.search(agent)), 0)
             self._reasons[agent] = reason
         return reason
 

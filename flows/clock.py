@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from flows.columns import TS, WATERMARK
 from flows.kernel import I64, U64, Int, kernel
 
 MINUTE_MS: Final = 60_000
@@ -23,45 +24,41 @@ GREATEST, CANDIDATE, SKEWED = range(3)
 
 
 @kernel
-def judge(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, guarded: bool) -> None:
+def judge(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int) -> None:
     """Replace each pixel's clock by its event time, and its time of receipt by the partition's watermark with
     it.
 
-    Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where nothing bounds a jump (`guarded`:
-    the input has no timestamps of a broker's; and the pixel says nothing of its receipt), one of more than
-    24 h counts only when the next pixel is within 24 h of it or later. So a file of what a topic held moves
-    time as the topic did.
+    Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where nothing bounds a jump (neither the
+    pixel nor a broker says when it was received), one of more than 24 h counts only when the next pixel is
+    within 24 h of it or later. So a file of what a topic held moves time as the topic did.
 
     Args:
         pixels: (n, COLUMNS) uint64, changed in place.
         state: greatest event time, candidate for it (0: none), pixels with a skewed clock; int64[3], changed
             in place.
     """
-    greatest = state[0]
-    candidate = state[1]
+    greatest = state[GREATEST]
+    candidate = state[CANDIDATE]
     for i in range(len(pixels)):
-        ts = np.int64(pixels[i, 2])
-        received = np.int64(pixels[i, 3])
+        ts = np.int64(pixels[i, TS])
+        received = np.int64(pixels[i, WATERMARK])
         if received > 0:
             told = ts
-            ts = max(min(ts, received + 60_000), received - 86_400_000, np.int64(0))
-            if abs(ts - told) > 300_000:
-                state[2] += 1
-            pixels[i, 2] = np.uint64(ts)
-        if guarded:
-            if candidate > 0:
-                if ts >= candidate - 86_400_000:
-                    greatest = max(greatest, candidate)
-                candidate = np.int64(0)
-            if ts > greatest + 86_400_000 and received <= 0:
-                candidate = ts
-            else:
-                greatest = max(greatest, ts)
+            ts = max(min(ts, received + MINUTE_MS), received - DAY_MS, np.int64(0))
+            if abs(ts - told) > SKEW_MS:
+                state[SKEWED] += 1
+            pixels[i, TS] = np.uint64(ts)
+        if candidate > 0:
+            if ts >= candidate - DAY_MS:
+                greatest = max(greatest, candidate)
+            candidate = np.int64(0)
+        if received <= 0 and ts > greatest + DAY_MS:
+            candidate = ts
         else:
             greatest = max(greatest, ts)
-        pixels[i, 3] = np.uint64(max(greatest - bound_ms, floor_ms, 0))
-    state[0] = greatest
-    state[1] = candidate
+        pixels[i, WATERMARK] = np.uint64(max(greatest - bound_ms, floor_ms, 0))
+    state[GREATEST] = greatest
+    state[CANDIDATE] = candidate
 
 
 @dataclass
@@ -71,13 +68,11 @@ class PartitionClock:
     Args:
         bound_ms: out-of-orderness bound.
         quiet_ms: how far behind the elapsed time a caught-up, quiet partition advances.
-        guarded: the input has no timestamps of a broker's.
         greatest_ms, candidate_ms, floor_ms: state from a snapshot.
     """
 
     bound_ms: int
     quiet_ms: int
-    guarded: bool
     greatest_ms: int = 0
     candidate_ms: int = 0
     floor_ms: int = 0
@@ -92,7 +87,7 @@ class PartitionClock:
     def judge(self, pixels: U64) -> int:
         """Give `pixels` their event times and watermarks, in place; returns how many had a skewed clock."""
         state = np.array([self.greatest_ms, self.candidate_ms, 0], np.int64)
-        judge(pixels, state, self.bound_ms, self.floor_ms, self.guarded)
+        judge(pixels, state, self.bound_ms, self.floor_ms)
         self.greatest_ms, self.candidate_ms = int(state[GREATEST]), int(state[CANDIDATE])
         return int(state[SKEWED])
 

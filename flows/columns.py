@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO = range(7)
@@ -15,6 +16,13 @@ CONSENTED: Final = 1 << 9
 BLOCKED: Final = 1 << 10
 """Flag in `INFO`: it ran in a content category that its placement's plan blocks."""
 INVALID_SHIFT: Final = 16
-"""`INFO >> 16`: why the pixel is invalid traffic, an index of `TRAFFIC_REASONS`; 0 when it is valid."""
+"""`INFO >> 16`: why the pixel is invalid traffic, counted from 1 in `traffic_reasons`; 0 when it is valid."""
 
-TRAFFIC_REASONS: Final = ("", "declared_bot")
+DECLARED_BOT: Final = "declared_bot"
+MOST_REASONS: Final = 8
+"""Of invalid traffic, the user's own included."""
+
+
+def traffic_reasons(own: Iterable[str]) -> tuple[str, ...]:
+    """The reasons of invalid traffic: the default rule's, then those of the user's own lists."""
+    return (DECLARED_BOT, *own)

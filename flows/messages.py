@@ -24,22 +24,32 @@ class Pixels(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a shard's pixels of one source partition since the last tick."""
+    """What became of a shard's pixels of one source partition since the last tick; `invalid` are the accepted
+    ones that are invalid traffic, by reason.
+    """
 
     sender: str
     accepted: int
     repeated: int
     too_late: int
-    invalid_traffic: int
+    invalid: tuple[int, ...]
+
+    @property
+    def invalid_traffic(self) -> int:
+        """Of all reasons."""
+        return sum(self.invalid)
 
 
 class Late(NamedTuple):
-    """A pixel whose minute is final: where it lies and which it is, for its dead letter."""
+    """A pixel whose minute is final: where it lies and which it is, for its dead letter; `key` is what makes
+    it or its play one.
+    """
 
     sender: str
     position: int
     event: str
     ts_ms: int
+    key: int
     combo: Combo
 
 

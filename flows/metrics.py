@@ -44,7 +44,11 @@ ACCEPTED = _d("accepted_total", "counter", "Pixels that count, invalid traffic i
 REPEATED = _d("repeated_total", "counter", "Pixels that had counted before.", "partition")
 REJECTED = _d("rejected_total", "counter", "Messages that went to the dead letters.", "partition", "reason")
 INVALID_TRAFFIC = _d(
-    "invalid_traffic_total", "counter", "Accepted pixels kept out of every other number.", "partition"
+    "invalid_traffic_total",
+    "counter",
+    "Accepted pixels kept out of every other number.",
+    "partition",
+    "reason",
 )
 CLOCK_SKEWED = _d(
     "clock_skewed_total", "counter", "Pixels whose clock was off by more than five minutes.", "partition"

@@ -156,7 +156,11 @@ def late_letter(late: Late) -> tuple[bytes, bytes]:
     return letter(
         late.sender,
         late.position,
-        Rejection(TOO_LATE, None, {"event": {"event": late.event, "ts": late.ts_ms, **kept}}),
+        Rejection(
+            TOO_LATE,
+            None,
+            {"event": {"event": late.event, "ts": late.ts_ms, **kept}, "identity": f"{late.key:016x}"},
+        ),
     )
 
 

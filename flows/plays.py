@@ -229,11 +229,11 @@ def apply(
         table: (slots, 4) uint64.
         cells, counts: map from (combo, minute) to its `BY_MINUTE` increments; a power of two in size.
         totals: (combos, FLIGHT_COUNTS) `BY_FLIGHT` increments.
-        latest: (combos,) greatest event time accepted.
+        latest: (combos,) greatest event time of an accepted, valid pixel.
         touch_where, touch_who, touch_ts: (room, 3) combo, kind and half a hash of the play; (room,) listener;
             (room,) time: consented impressions, starts and clicks, by their kind in `flows.touches`.
         used: cells, touches and slots in use; changed in place.
-        outcomes: accepted, repeated, too late, invalid traffic; added to.
+        outcomes: accepted, repeated, too late, and invalid traffic by reason; added to.
         late: (n,) rows of the pixels that are too late, as many as `outcomes` says.
         flow_watermark_ms: what is final everywhere, for a partition that wakes up behind the others.
     """
@@ -286,15 +286,15 @@ def apply(
             table[slot, TIMES] = (table[slot, TIMES] & ~TIME) | np.uint64(ts)
         flags |= seen(code)
         table[slot, FLAGS] = flags
-        latest[combo] = max(latest[combo], ts)
         outcomes[ACCEPTED] += 1
         if invalid:
             if linked and code == START:
                 table[slot, FLAGS] = flags | STARTED
                 table[slot, MINUTES] = np.uint64(minute)
             totals[combo, INVALID_TRAFFIC] += 1
-            outcomes[INVALID_OUT] += 1
+            outcomes[INVALID_OUT + (info >> INVALID_SHIFT) - 1] += 1
             continue
+        latest[combo] = max(latest[combo], ts)
         totals[combo, PIXELS] += 1
         totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
         if code == IMPRESSION:

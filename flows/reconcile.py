@@ -107,6 +107,7 @@ def recompute(
     conversion_horizon: timedelta = timedelta(days=60),
     consent: Literal["required", "assumed"] = "required",
     podcast_apps: str = PODCAST_APPS,
+    invalid_agents: Collection[str] = (),
     model: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = "last_touch",
     click_window: timedelta = timedelta(days=30),
     listen_window: timedelta = timedelta(days=14),
@@ -125,6 +126,7 @@ def recompute(
             judged from each partition's log alone. Orphans are told by that watermark in both cases.
         consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
         podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
+        invalid_agents: more such expressions, of user agents that are as bots.
         touch_listens, touch_clicks: how many of a listener's newest up to a conversion may be credited.
         plans: what is planned, by placement.
         utm_placements: `utm_content` to a placement, beside the plans' own ids.
@@ -135,7 +137,7 @@ def recompute(
     """
     plans = plans or {}
     blocked = {name: plan.blocked_categories for name, plan in plans.items() if plan.blocked_categories}
-    reader = Reader(consent == "assumed", podcast_apps, blocked)
+    reader = Reader(consent == "assumed", podcast_apps, blocked, invalid_agents)
     config: dict[str, str | bool | int | float | list[str]] = {"temp_directory": tempfile.gettempdir()}
     if threads:
         config["threads"] = threads

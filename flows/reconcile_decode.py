@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
 from pathlib import Path
@@ -95,6 +95,7 @@ class Reader:
     Args:
         consent_default: whether a pixel that says nothing of consent may be measured.
         podcast_apps: a regular expression, case-insensitive; a user agent that it finds is no bot.
+        agents: more such expressions, of user agents that are as bots.
         blocked: placements to the content categories that are blocked there; of Content Taxonomy 1, `IAB26`
             blocks its parts, such as `IAB26-1`, too. Case does not matter.
 
@@ -105,13 +106,18 @@ class Reader:
     """
 
     def __init__(
-        self, consent_default: bool, podcast_apps: str, blocked: Mapping[str, Sequence[str]] | None = None
+        self,
+        consent_default: bool,
+        podcast_apps: str,
+        blocked: Mapping[str, Sequence[str]] | None = None,
+        agents: Collection[str] = (),
     ) -> None:
         self.received: Counter[int] = Counter()
         self.rejected: Counter[tuple[int, str]] = Counter()
         self.clock_skewed: Counter[int] = Counter()
         self._consent_default = consent_default
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
+        self._agents = [re.compile(own, re.IGNORECASE) for own in agents]
         self._listeners: dict[str, int] = {}
         self._bots: dict[str, bool] = {}
         self._blocking = {placement: _any_of(names) for placement, names in (blocked or {}).items()}
@@ -182,7 +188,8 @@ class Reader:
 
     def _is_bot(self, agent: str) -> bool:
         if agent not in self._bots:
-            self._bots[agent] = bool(_BOT.search(agent)) and not self._podcast_app.search(agent)
+            bot = bool(_BOT.search(agent)) and not self._podcast_app.search(agent)
+            self._bots[agent] = bot or any(own.search(agent) for own in self._agents)
         return self._bots[agent]
 
 

@@ -25,6 +25,7 @@ def rules(settings: Settings) -> dict[str, Any]:
         "horizon": settings.horizon,
         "conversion_horizon": settings.conversion_horizon,
         "consent": settings.consent,
+        "invalid_agents": list(settings.invalid_agents.values()),
         "model": settings.attribution,
         "click_window": settings.click_window,
         "listen_window": settings.listen_window,

@@ -217,7 +217,7 @@ def scan(
         stamp = stamps[this] if len(stamps) else 0
         received = stamp
         if given >> words.RECEIVED & 1:
-            received = values[words.RECEIVED]
+            received = max(values[words.RECEIVED], 1)
             if received >= MAX_MS:
                 continue
             if stamp and received - 60_000 > stamp:

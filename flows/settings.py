@@ -32,6 +32,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from flows.columns import DECLARED_BOT, MOST_REASONS
 from flows.errors import SettingsError
 
 PREFIX = "AUDIOPIXEL_"
@@ -93,6 +94,11 @@ class Settings(BaseSettings):
     )
     consent: Literal["required", "assumed"] = Field(
         "required", description="what a pixel without `consent` means"
+    )
+    invalid_agents: dict[str, str] = Field(
+        default_factory=dict,
+        description="invalid traffic besides declared bots: a reason of your own to a regular expression of "
+        "user agents, case-insensitive; the first that fits is the reason",
     )
 
     attribution: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = Field(
@@ -217,6 +223,22 @@ class Settings(BaseSettings):
         if key is not None and not 16 <= len(key.get_secret_value().encode()) <= 64:
             raise ValueError("takes 16 to 64 bytes")
         return key
+
+    @field_validator("invalid_agents")
+    @classmethod
+    def _expressions(cls, agents: dict[str, str]) -> dict[str, str]:
+        if len(agents) >= MOST_REASONS:
+            raise ValueError(f"takes up to {MOST_REASONS - 1} reasons")
+        for reason, expression in agents.items():
+            if re.fullmatch("[a-z][a-z_]{0,40}", reason) is None or reason == DECLARED_BOT:
+                raise ValueError(
+                    f"a reason is a word of lower case and _, and not {DECLARED_BOT}: {reason!r}"
+                )
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"{reason}: no regular expression: {error}") from None
+        return agents
 
     @field_validator("plans", mode="before")
     @classmethod

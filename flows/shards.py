@@ -17,6 +17,7 @@ from flows import plays
 from flows.batches import (
     COMBO,
     INFO,
+    INVALID_SHIFT,
     KEY,
     LISTENER,
     POSITION,
@@ -28,6 +29,7 @@ from flows.batches import (
 )
 from flows.batches import CONSENTED as CONSENT_FLAG
 from flows.clock import ENDED, Cut
+from flows.columns import MOST_REASONS
 from flows.counts import CONSENTED, FLIGHT_COUNTS, INVALID_TRAFFIC, MINUTE_COUNTS, PIXELS, REPEATED, TOO_LATE
 from flows.errors import StateError
 from flows.events import EVENTS
@@ -46,7 +48,7 @@ from flows.messages import (
 from flows.table import SLOT_BYTES, find, new_table, sized
 from flows.touches import CLICK, REACH_ONLY
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 FORGET_AT: Final = 100_000
 """Combinations of names in memory from which on those without a play are forgotten."""
 
@@ -98,7 +100,7 @@ class PlayShard:
         """Hold a batch against the table; returns what is too late."""
         combo_of = np.fromiter((self._number(combo) for combo in batch.combos), np.int32, len(batch.combos))
         pixels = batch.pixels
-        outcomes = np.zeros(4, np.int64)
+        outcomes = _no_outcomes()
         late = np.empty(len(pixels), np.int64)
         done = 0
         while done < len(pixels):
@@ -129,13 +131,14 @@ class PlayShard:
                 int(pixels[i, POSITION]),
                 EVENTS[int(pixels[i, INFO]) & 0xFF],
                 int(pixels[i, TS]),
+                int(pixels[i, KEY]),
                 batch.combos[int(pixels[i, COMBO])],
             )
             for i in late[: outcomes[plays.LATE_OUT]].tolist()
         ]
         for pixel, conversion in batch.conversions:
             self._convert(batch.sender, pixel, conversion, outcomes, lates)
-        total = self.outcomes.setdefault(batch.sender, np.zeros(4, np.int64))
+        total = self.outcomes.setdefault(batch.sender, _no_outcomes())
         total += outcomes
         return lates
 
@@ -146,7 +149,7 @@ class PlayShard:
         if self.used[plays.SLOTS_USED] + 2 > len(self.table) * 0.78:
             self._make_room()
         key, ts, watermark = int(pixel[KEY]), int(pixel[TS]), int(pixel[WATERMARK])
-        invalid = int(pixel[INFO]) >> 16
+        invalid = int(pixel[INFO]) >> INVALID_SHIFT
         if invalid:
             key = int(mixed(np.uint64(key), plays.INVALID_SPACE))
         slot = find(self.table, np.uint64(key))
@@ -159,16 +162,18 @@ class PlayShard:
         elif plays.final(ts // 60_000, max(watermark, self.watermark_ms), self.lateness_ms):
             outcomes[plays.LATE_OUT] += 1
             totals[TOO_LATE] += 1
-            lates.append(Late(sender, int(pixel[POSITION]), "conversion", ts, conversion.combo))
+            lates.append(
+                Late(sender, int(pixel[POSITION]), "conversion", ts, int(pixel[KEY]), conversion.combo)
+            )
         else:
             self.used[plays.SLOTS_USED] += not there
             self.table[slot] = (key, plays.CONVERSION_KIND << plays.KIND_SHIFT, 0, ts)
-            self.latest[number] = max(self.latest[number], ts)
             outcomes[plays.ACCEPTED] += 1
-            outcomes[plays.INVALID_OUT] += invalid != 0
             if invalid:
+                outcomes[plays.INVALID_OUT + invalid - 1] += 1
                 totals[INVALID_TRAFFIC] += 1
             else:
+                self.latest[number] = max(self.latest[number], ts)
                 totals[PIXELS] += 1
                 totals[CONSENTED] += int(pixel[INFO]) & CONSENT_FLAG != 0
                 self.conversions.append(Pending(ts, int(pixel[LISTENER]), int(pixel[KEY]), conversion))
@@ -224,7 +229,10 @@ class PlayShard:
             self._sweep(max(cut.watermark_ms, self.watermark_ms), cut.ended)
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         batches, touches = self._row_batches(cut), self._touch_batches(cut, forgotten)
-        outcomes = [Outcome(sender, *counts.tolist()) for sender, counts in self.outcomes.items()]
+        outcomes = []
+        for sender, counts in self.outcomes.items():
+            accepted, repeated, too_late, *invalid = counts.tolist()
+            outcomes.append(Outcome(sender, accepted, repeated, too_late, tuple(invalid)))
         self.outcomes.clear()
         self.totals[:] = 0
         self.latest[:] = 0
@@ -461,6 +469,10 @@ def check_format(step: str, state: tuple[Any, ...], version: int, shards: int) -
             f"the recovery store was made with shards={state[1]}, now shards={shards}: set AUDIOPIXEL_SHARDS "
             f"back"
         )
+
+
+def _no_outcomes() -> I64:
+    return np.zeros(plays.INVALID_OUT + MOST_REASONS, np.int64)
 
 
 def _doubled(array: Any) -> Any:

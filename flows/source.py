@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -130,8 +131,12 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
             for_part,
             tuple(self._partitions),
             self.input.open(for_part, None if resume_state is None else position_of(resume_state)),
-            Decoder(self.listener_key, settings.consent == "assumed"),
-            PartitionClock(ms(settings.out_of_orderness), ms(settings.quiet), guarded=not live),
+            Decoder(
+                self.listener_key,
+                settings.consent == "assumed",
+                [re.compile(own, re.IGNORECASE) for own in settings.invalid_agents.values()],
+            ),
+            PartitionClock(ms(settings.out_of_orderness), ms(settings.quiet)),
             settings.shards,
             ms(settings.flush_interval),
             settings.batch_messages,

@@ -15,6 +15,7 @@ from flows.align import Aligner
 from flows.attribution import Decided, ListenerShard, Rules
 from flows.batches import COLUMNS, ConversionPixel
 from flows.clock import ENDED, Cut, Tick, cut
+from flows.columns import traffic_reasons
 from flows.credits import CreditBatch, CreditBook
 from flows.decisions import told
 from flows.errors import StateError
@@ -68,6 +69,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             settings.attribution != "off",
         )
         self._aligner: Aligner[str, Pixels | Tick] = Aligner()
+        self._reasons = traffic_reasons(settings.invalid_agents)
         self._ticks: dict[str, Tick] = {}
         self._forgotten: set[int] = set()
         self._cut = -1
@@ -118,7 +120,8 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             metrics.accepted.labels(outcome.sender).inc(outcome.accepted)
             metrics.repeated.labels(outcome.sender).inc(outcome.repeated)
             metrics.rejected.labels(outcome.sender, "too_late").inc(outcome.too_late)
-            metrics.invalid_traffic.labels(outcome.sender).inc(outcome.invalid_traffic)
+            for reason, pixels in zip(self._reasons, outcome.invalid, strict=False):
+                metrics.invalid_traffic.labels(outcome.sender, reason).inc(pixels)
         return PlaysOut([], self._shard.index, here, batches, touches, outcomes)
 
     def snapshot(self) -> tuple[Any, ...]:

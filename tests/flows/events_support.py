@@ -85,6 +85,9 @@ MALFORMED = {
     "bad UTF-8 in an unknown name": raw_of(EVENT)[:-1] + b',"caf\xe9":1}',
     "bad UTF-8 within an unknown object": raw_of(EVENT)[:-1] + b',"x":{"y":["\xc3\x28"]}}',
     "surrogate in UTF-8": raw_of(EVENT).replace(b"play-1", b"\xed\xa0\x80"),
+    "lone surrogate behind a number that no double holds": (
+        b'{"x":1e999,' + raw_of(EVENT)[1:-1] + b',"station":"\\ud83d"}'
+    ),
     "lone surrogate": raw_of(EVENT).replace(b"play-1", b"\\ud800"),
     "byte order mark": b"\xef\xbb\xbf" + raw_of(EVENT),
     "UTF-16": raw_of(EVENT).decode().encode("utf-16"),

@@ -97,12 +97,12 @@ class Model:
             self.all.append(life)
         life.last = max(life.last, ts)
         life.seen.add(event)
-        self.latest[combo] = max(self.latest.get(combo, 0), ts)
         if linked and event == "start":
             life.begun = minute
         if call.bot:
             self.totals[combo, "invalid_traffic"] += 1
             return "invalid_traffic"
+        self.latest[combo] = max(self.latest.get(combo, 0), ts)
         self.totals[combo, "pixels"] += 1
         self.totals[combo, "consented"] += call.consent is True
         if call.consent and call.listener and event in ("impression", "start"):

@@ -27,11 +27,13 @@ FAR = st.sampled_from(
     (-TEN_YEARS_MS, -DAY_MS, -DAY_MS - 6 * MINUTE, DAY_MS - 1, DAY_MS, DAY_MS + 1, 3 * DAY_MS, TEN_YEARS_MS)
 )
 TIMES = st.builds(lambda by: NOW_MS + by, st.one_of(NEAR, NEAR, FAR))
-PIXELS = st.lists(st.tuples(TIMES, st.one_of(st.just(0), NEAR.map(lambda by: NOW_MS + by))), max_size=30)
+RECEIPTS = NEAR.map(lambda by: NOW_MS + by)
+PIXELS = st.lists(st.tuples(TIMES, st.one_of(st.just(0), RECEIPTS)), max_size=30)
+RECEIVED = st.lists(st.tuples(TIMES, RECEIPTS), max_size=30)
 
 
-def clock(guarded: bool = False, **state: int) -> PartitionClock:
-    return PartitionClock(BOUND_MS, QUIET_MS, guarded, **state)
+def clock(**state: int) -> PartitionClock:
+    return PartitionClock(BOUND_MS, QUIET_MS, **state)
 
 
 def judged(clock: PartitionClock, pixels: list[Pixel]) -> tuple[npt.NDArray[np.int64], int]:
@@ -63,43 +65,40 @@ def test_a_clamp_of_more_than_five_minutes_is_counted(by_ms: int, skewed: int) -
 
 
 @settings(deadline=None)  # the first example may compile
-@given(PIXELS)
+@given(RECEIVED)
 def test_a_brokers_watermark_is_the_greatest_event_time_less_the_bound(pixels: list[Pixel]) -> None:
     times, _ = judged(clock(), pixels)
     assert times[:, 1].tolist() == [max(times[: i + 1, 0]) - BOUND_MS for i in range(len(pixels))]
 
 
 @settings(deadline=None)  # the first example may compile
-@given(PIXELS, st.booleans(), st.lists(st.integers(0, 30), max_size=5))
-def test_pixels_are_judged_the_same_however_batches_are_cut(
-    pixels: list[Pixel], guarded: bool, places: list[int]
-) -> None:
-    whole = clock(guarded)
+@given(PIXELS, st.lists(st.integers(0, 30), max_size=5))
+def test_pixels_are_judged_the_same_however_batches_are_cut(pixels: list[Pixel], places: list[int]) -> None:
+    whole = clock()
     expected, skewed = judged(whole, pixels)
-    pieces, rows, total = clock(guarded), [], 0
+    pieces, rows, total = clock(), [], 0
     bounds = [0, *sorted(min(place, len(pixels)) for place in places), len(pixels)]
     for start, end in pairwise(bounds):
         some, skewed_here = judged(pieces, pixels[start:end])
         rows += some.tolist()
         total += skewed_here
         pieces = clock(  # as after a restart
-            guarded,
             greatest_ms=pieces.greatest_ms,
             candidate_ms=pieces.candidate_ms,
             floor_ms=pieces.floor_ms,
         )
     assert rows == expected.tolist()
     assert total == skewed
-    assert pieces == clock(guarded, greatest_ms=whole.greatest_ms, candidate_ms=whole.candidate_ms)
+    assert pieces == clock(greatest_ms=whole.greatest_ms, candidate_ms=whole.candidate_ms)
 
 
 STEPS = st.lists(st.one_of(PIXELS, st.tuples(st.integers(0, 10 * MINUTE), st.booleans())), max_size=15)
 
 
 @settings(deadline=None)
-@given(STEPS, st.booleans())
-def test_the_watermark_never_goes_back(steps: list[Any], guarded: bool) -> None:
-    partition, at, now_ms = clock(guarded), 0, 0
+@given(STEPS)
+def test_the_watermark_never_goes_back(steps: list[Any]) -> None:
+    partition, at, now_ms = clock(), 0, 0
     for step in steps:
         if isinstance(step, list):
             for watermark in judged(partition, step)[0][:, 1].tolist():
@@ -112,46 +111,46 @@ def test_the_watermark_never_goes_back(steps: list[Any], guarded: bool) -> None:
         at = partition.watermark_ms
 
 
-def ordinary(guarded: bool, ahead: list[Pixel]) -> npt.NDArray[np.int64]:
+def ordinary(received: bool, ahead: list[Pixel]) -> npt.NDArray[np.int64]:
     """Watermarks of a minute's pixels in order, one a second, with `ahead` in their middle."""
-    usual = [(NOW_MS + i * SECOND, 0 if guarded else NOW_MS + i * SECOND) for i in range(60)]
-    times, _ = judged(clock(guarded), [*usual[:30], *ahead, *usual[30:]])
+    usual = [(NOW_MS + i * SECOND, NOW_MS + i * SECOND if received else 0) for i in range(60)]
+    times, _ = judged(clock(), [*usual[:30], *ahead, *usual[30:]])
     return np.delete(times, range(30, 30 + len(ahead)), axis=0)
 
 
+@pytest.mark.parametrize("received", [False, True])  # the others: one message without a broker's timestamp
 @pytest.mark.parametrize("by_ms", [TEN_YEARS_MS, 25 * 60 * MINUTE])
-def test_a_pixel_far_ahead_moves_nothing_where_nothing_bounds_it(by_ms: int) -> None:
-    assert (ordinary(True, [(NOW_MS + by_ms, 0)]) == ordinary(True, [])).all()
+def test_a_pixel_far_ahead_moves_nothing_where_nothing_bounds_it(by_ms: int, received: bool) -> None:
+    assert (ordinary(received, [(NOW_MS + by_ms, 0)]) == ordinary(received, [])).all()
 
 
 def test_a_pixel_ten_years_ahead_is_held_to_its_receipt_and_makes_no_other_late() -> None:
-    times = ordinary(False, [(NOW_MS + TEN_YEARS_MS, NOW_MS + 30 * SECOND)])
+    times = ordinary(True, [(NOW_MS + TEN_YEARS_MS, NOW_MS + 30 * SECOND)])
     assert (times[:, 1] - times[:, 0]).max() <= MINUTE  # by far less than the allowed lateness
 
 
-def test_a_jump_that_its_receipt_bounds_moves_time_at_once_in_a_file_as_in_a_topic() -> None:
+def test_a_jump_that_its_receipt_bounds_moves_time_at_once() -> None:
     pixels = [(NOW_MS + by, NOW_MS + by) for by in (0, 30 * DAY_MS, SECOND)]
     expected = [NOW_MS - BOUND_MS, *[NOW_MS + 30 * DAY_MS - BOUND_MS] * 2]
-    for guarded in (False, True):
-        assert judged(clock(guarded), pixels)[0][:, 1].tolist() == expected
+    assert judged(clock(), pixels)[0][:, 1].tolist() == expected
 
 
 def test_a_first_pixel_far_ahead_of_all_others_moves_nothing_where_nothing_bounds_it() -> None:
     pixels = [(NOW_MS + TEN_YEARS_MS, 0), *((NOW_MS + i * SECOND, 0) for i in range(5))]
-    times, _ = judged(clock(guarded=True), pixels)
+    times, _ = judged(clock(), pixels)
     assert times[:, 1].tolist() == [0, 0, *(NOW_MS + i * SECOND - BOUND_MS for i in range(1, 5))]
 
 
 @pytest.mark.parametrize("next_ms", [-DAY_MS, 0, TEN_YEARS_MS])
 def test_a_jump_counts_when_the_next_pixel_is_within_a_day_of_it_or_later(next_ms: int) -> None:
     jump = NOW_MS + 30 * DAY_MS
-    partition = clock(guarded=True, greatest_ms=NOW_MS)
+    partition = clock(greatest_ms=NOW_MS)
     times, _ = judged(partition, [(jump, 0), (jump + next_ms, 0)])
     assert times[:, 1].tolist() == [NOW_MS - BOUND_MS, jump - BOUND_MS]
 
 
 def test_a_jump_is_forgotten_when_the_next_pixel_is_more_than_a_day_before_it() -> None:
-    partition = clock(guarded=True, greatest_ms=NOW_MS)
+    partition = clock(greatest_ms=NOW_MS)
     judged(partition, [(NOW_MS + 30 * DAY_MS, 0), (NOW_MS + 29 * DAY_MS - 1, 0), (NOW_MS + SECOND, 0)])
     assert partition.watermark_ms == NOW_MS + SECOND - BOUND_MS
 

@@ -70,6 +70,19 @@ def test_an_unknown_event_comes_before_other_fields(event: str) -> None:
     assert why(raw_of(EVENT, event=event, placement_id=12, ts="yesterday")) == ("unknown_event", "event")
 
 
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (b'{"event_id":"a","event":2.0,"ts":1e999,"placement_id":"p"}', "event"),
+        (b'{"event_id":"a","event":1e999,"ts":1,"placement_id":"p"}', "event"),
+        (b'{"event_id":"a","event":"start","ts":1e999,"placement_id":"p"}', "ts"),
+        (b'{"event_id":"a","event":"start","ts":1' + b"0" * 5000 + b',"placement_id":"p"}', "ts"),
+    ],
+)
+def test_a_number_that_no_machine_holds_is_wrong_in_the_field_that_has_it(line: bytes, field: str) -> None:
+    assert why(line) == ("invalid", field)
+
+
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_event_of_the_specification_is_known(event: str) -> None:
     batch = decode(raw_of(EVENT, event=event, conversion={"type": "sign_up"}))
@@ -128,7 +141,10 @@ def test_an_unreplaced_macro_counts_as_absent(macro: str) -> None:
     assert decode(raw_of(EVENT, **names)).combos == [("pl-1", None, None, None, None, None)]
 
 
-@pytest.mark.parametrize("text", ["a[X]", "[X]b", "-3", "-10", "--1", "@X", "{x", "$x", "%41", "[a][b]", "1"])
+@pytest.mark.parametrize(
+    "text",
+    ["a[X]", "[X]b", "-3", "-10", "--1", "@X", "{x", "$x", "%41", "[a][b]", "%5BA%5D-%5BB%5D", "1"],
+)
 def test_what_only_looks_like_a_macro_is_a_name(text: str) -> None:
     assert decode(raw_of(EVENT, platform=text)).combos[0][2] == text
     assert pixel_of(raw_of(EVENT, play_id=text))[INFO] & LINKED
@@ -138,6 +154,11 @@ def test_what_only_looks_like_a_macro_is_a_name(text: str) -> None:
 def test_a_playhead_of_minus_one_or_two_is_absent(playhead_ms: int | None) -> None:
     progress = {**EVENT, "event": "progress"}
     assert key_of(progress, playhead_ms=playhead_ms) == key_of(progress) != key_of(progress, playhead_ms=0)
+
+
+def test_other_negative_playheads_are_positions_of_their_own() -> None:
+    progress = {**EVENT, "event": "progress"}
+    assert len({key_of(progress, playhead_ms=playhead_ms) for playhead_ms in (-5, -7, None)}) == 3
 
 
 # Time
@@ -156,11 +177,18 @@ def test_a_playhead_of_minus_one_or_two_is_absent(playhead_ms: int | None) -> No
 )
 def test_a_time_may_be_an_rfc_3339_string_with_its_offset(text: str, ms: int) -> None:
     pixel = pixel_of(raw_of(EVENT, ts=text, received_at=text))
-    assert (pixel[TS], pixel[WATERMARK]) == (ms, ms)
+    assert (pixel[TS], pixel[WATERMARK]) == (ms, max(ms, 1))  # 0 is no receipt at all
 
 
 @pytest.mark.parametrize(
-    "text", ["2025-11-24T16:00:00", "2025-11-24", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+    "text",
+    [
+        "2025-11-24T16:00:00",
+        "2025-11-24",
+        "2025-11-24T16:00:00+05:60",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+    ],
 )
 def test_a_time_without_offset_or_out_of_range_is_invalid(text: str) -> None:
     assert why(raw_of(EVENT, ts=text)) == ("invalid", "ts")
@@ -179,6 +207,7 @@ def test_the_receipt_is_the_collectors_else_the_brokers_and_at_most_a_minute_beh
     for received_at, expected in (
         (stamp - 5, stamp - 5),
         (stamp + 60_000, stamp + 60_000),
+        (0, 1),  # a clock that was never set: a receipt of 1970, and no absent one
         (None, stamp),
         (stamp + 60_001, stamp + 60_000),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ from events_support import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flows.batches import CONSENTED, INFO, LISTENER, POSITION
+from connectors.stream import Messages
+from flows.batches import CONSENTED, INFO, LISTENER, POSITION, Decoder
 from flows.events import EVENTS, letter
 
 # Identity
@@ -137,10 +139,29 @@ def test_a_declared_bot_is_accepted_as_invalid_traffic(agent: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "agent", ["Overcast/3.0 (+bot)", "Pocket Casts bot/1", "Podimo/2 crawler", "robots.txt", "Bottle/1", ""]
+    "agent",
+    [
+        "Overcast/3.0 (+bot)",
+        "Pocket Casts bot/1",
+        "Podimo/2 crawler",
+        "robots.txt",
+        "Bottle/1",
+        "[ROBOT]",
+        "",
+    ],
 )
 def test_a_podcast_app_or_a_word_with_bot_in_it_is_no_bot(agent: str) -> None:
     assert pixel_of(raw_of(EVENT, user_agent=agent))[INFO] >> 16 == 0
+
+
+def test_agents_of_ones_own_lists_are_invalid_traffic_by_their_own_reasons() -> None:
+    lists = [re.compile("curl/|python-requests", re.IGNORECASE), re.compile("monitor", re.IGNORECASE)]
+    for scanning in (False, True):
+        decoder = Decoder(b"0123456789abcdef", agents=lists, scanning=scanning)
+        agents = ["Googlebot/2", "Python-Requests/2", "Uptime Monitor curl/8", "Monitor 1", "VLC/3"]
+        lines = [raw_of(EVENT, event_id=f"{n}", user_agent=agent) for n, agent in enumerate(agents * 2)]
+        batch = decoder.decode(Messages(lines, range(1, 11), 11, [0] * 10))
+        assert (batch.pixels[:, INFO] >> 16).tolist() == [1, 2, 2, 3, 0] * 2
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_a_list_that_redis_has_lost_is_kept(
             ("log",),
             FileInput([str(tmp_path / "log")]).open(str(tmp_path / "log"), None),
             Decoder(SECRET.encode()),
-            PartitionClock(0, 0, guarded=True),
+            PartitionClock(0, 0),
             1,
             1000,
             10,

@@ -34,7 +34,7 @@ def receipt(
 def rejecting(messages: int, rejected: int, share: float, least: int) -> None:
     one = ledger(share, least)
     one.receive(receipt("a", 1, messages, {"malformed": rejected}))
-    one.settle(Outcome("a", messages - rejected, 0, 0, 0))
+    one.settle(Outcome("a", messages - rejected, 0, 0, ()))
     one.cut(HERE)
 
 
@@ -59,7 +59,7 @@ def test_every_cut_accounts_for_every_message_whatever_became_of_it(
                         0 if shard_share else fates["accepted"],
                         fates["repeated"] if shard_share else 0,
                         fates["too_late"] if shard_share else 0,
-                        0,
+                        (),
                     )
                 )
         accounts, _ = one.cut(HERE)
@@ -80,7 +80,7 @@ def test_every_cut_accounts_for_every_message_whatever_became_of_it(
 def test_a_message_that_nobody_accounts_for_stops_the_flow() -> None:
     one = ledger()
     one.receive(receipt("a", 1, 3, {"invalid": 1}))
-    one.settle(Outcome("a", 1, 0, 0, 0))
+    one.settle(Outcome("a", 1, 0, 0, ()))
     with pytest.raises(AssertionError):
         one.cut(HERE)
 
@@ -108,7 +108,7 @@ def test_only_accounts_that_changed_are_given_out_and_all_after_a_restart() -> N
 def test_invalid_traffic_is_a_part_of_what_is_accepted() -> None:
     one = ledger()
     one.receive(receipt("a", 1, 5))
-    one.settle(Outcome("a", 5, 0, 0, 4))
+    one.settle(Outcome("a", 5, 0, 0, (3, 1)))
     (account,), _ = one.cut(HERE)
     assert (account.counts["accepted"], account.counts["invalid_traffic"]) == (5, 4)
 

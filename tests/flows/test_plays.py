@@ -85,7 +85,7 @@ class Source:
         self.greatest_ms = self.next = 0
         self.unsent: list[bytes] = []
         self.decoder, self.splitter = Decoder(KEY), Splitter(self.name, SHARDS)
-        self.clock = PartitionClock(BOUND_MS, MINUTE, guarded=False)
+        self.clock = PartitionClock(BOUND_MS, MINUTE)
 
     def call(self, call: Call) -> tuple[int, int]:
         """(event time, watermark) of the call."""
