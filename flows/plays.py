@@ -41,7 +41,7 @@ from flows.counts import (
 )
 from flows.events import CLICK, COMPLETE, ERROR, FIRST_QUARTILE, IMPRESSION, MUTE, SKIP, START
 from flows.kernel import I32, I64, U32, U64, Int, kernel, mixed
-from flows.table import find
+from flows.table import FULLEST, find
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
 """The words of a slot, (high bits | low bits): its key; combination of the start | flags; minute in which the
@@ -242,7 +242,7 @@ def apply(
         if (
             used[CELLS_USED] + MOST_CELLS > len(cells) * 3 // 4
             or used[TOUCHES] + 1 > len(touch_who)
-            or (used[SLOTS_USED] + 3) * 100 > len(table) * 78
+            or used[SLOTS_USED] + 3 > len(table) * FULLEST
         ):
             return i
         key = pixels[i, KEY]

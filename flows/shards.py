@@ -21,7 +21,6 @@ from flows.batches import (
     KEY,
     LISTENER,
     POSITION,
-    SCOPES,
     TS,
     WATERMARK,
     Combo,
@@ -42,10 +41,10 @@ from flows.messages import (
     RowBatch,
     TouchBatch,
     frozen_pending,
-    row_shard,
     thawed_pending,
 )
-from flows.table import SLOT_BYTES, find, new_table, sized
+from flows.names import Names, doubled
+from flows.table import FULLEST, SLOT_BYTES, find, new_table, sized
 from flows.touches import CLICK, REACH_ONLY
 
 FORMAT: Final = 3
@@ -71,16 +70,12 @@ class PlayShard:
     touching: bool = True
     watermark_ms: int = 0
     table: U64 = field(default_factory=new_table)
-    combos: list[Combo] = field(default_factory=list)
     outcomes: dict[str, I64] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.forget_at = FORGET_AT
         self.used = np.zeros(3, np.int64)
-        self.numbers: dict[Combo, int] = {}
-        self.rows: dict[tuple[str, str], int] = {}
-        self.row_shards = np.zeros(64, np.int64)
-        self.combo_rows = np.full((64, len(SCOPES)), -1, np.int64)
+        self.names = Names(self.shards)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
         self.latest = np.zeros(64, np.int64)
         self.cells, self.counts = plays.new_cells()
@@ -146,17 +141,17 @@ class PlayShard:
         self, sender: str, pixel: U64, conversion: ConversionPixel, outcomes: I64, lates: list[Late]
     ) -> None:
         """A conversion counts once by its own key and horizon."""
-        if self.used[plays.SLOTS_USED] + 2 > len(self.table) * 0.78:
+        if self.used[plays.SLOTS_USED] + 2 > len(self.table) * FULLEST:
             self._make_room()
         key, ts, watermark = int(pixel[KEY]), int(pixel[TS]), int(pixel[WATERMARK])
         invalid = int(pixel[INFO]) >> INVALID_SHIFT
         if invalid:
             key = int(mixed(np.uint64(key), plays.INVALID_SPACE))
         slot = find(self.table, np.uint64(key))
-        there = self.table[slot, 0] != 0
+        there = self.table[slot, plays.SLOT_KEY] != 0
         number = self._number(conversion.combo)
         totals = self.totals[number]
-        if there and int(self.table[slot, 3]) + self.conversion_horizon_ms >= watermark:
+        if there and int(self.table[slot, plays.TIMES]) + self.conversion_horizon_ms >= watermark:
             outcomes[plays.REPEATED_OUT] += 1
             totals[REPEATED] += 1
         elif plays.final(ts // 60_000, max(watermark, self.watermark_ms), self.lateness_ms):
@@ -179,33 +174,17 @@ class PlayShard:
                 self.conversions.append(Pending(ts, int(pixel[LISTENER]), int(pixel[KEY]), conversion))
 
     def _number(self, combo: Combo) -> int:
-        number = self.numbers.get(combo)
-        if number is not None:
-            return number
-        number = self.numbers[combo] = len(self.combos)
-        self.combos.append(combo)
+        number = self.names.number(combo)
         if number == len(self.latest):
-            self.totals, self.latest = _doubled(self.totals), _doubled(self.latest)
-            self.combo_rows = _doubled(self.combo_rows)
-        for place, (scope, name) in enumerate(zip(SCOPES, combo, strict=True)):
-            self.combo_rows[number, place] = -1 if name is None else self._row(scope, name)
+            self.totals, self.latest = doubled(self.totals), doubled(self.latest)
         return number
 
-    def _row(self, scope: str, name: str) -> int:
-        row = self.rows.get((scope, name))
-        if row is None:
-            row = self.rows[scope, name] = len(self.rows)
-            if row == len(self.row_shards):
-                self.row_shards = _doubled(self.row_shards)
-            self.row_shards[row] = row_shard(scope, name, self.shards)
-        return row
-
     def _make_room(self) -> None:
-        if self.used[plays.SLOTS_USED] + 3 > len(self.table) * 0.77:
+        if self.used[plays.SLOTS_USED] + 3 > len(self.table) * 0.99 * FULLEST:
             self.table = sized(self.table, int(self.used[plays.SLOTS_USED]))
         if self.used[plays.TOUCHES] + 1 > len(self.touch_who):
-            self.touch_where, self.touch_who = _doubled(self.touch_where), _doubled(self.touch_who)
-            self.touch_ts = _doubled(self.touch_ts)
+            self.touch_where, self.touch_who = doubled(self.touch_where), doubled(self.touch_who)
+            self.touch_ts = doubled(self.touch_ts)
         if self.used[plays.CELLS_USED] + plays.MOST_CELLS > len(self.cells) * 3 // 4:
             self._grow_cells()
 
@@ -240,9 +219,9 @@ class PlayShard:
             self.cells, self.counts = plays.new_cells(max(256, len(self.cells) // 2))
         self.used[plays.CELLS_USED] = self.used[plays.TOUCHES] = 0
         self.conversions = []
-        if len(self.combos) > self.forget_at:
+        if len(self.names) > self.forget_at:
             self._forget_combos()
-            self.forget_at = max(FORGET_AT, 2 * len(self.combos))
+            self.forget_at = max(FORGET_AT, 2 * len(self.names))
         return batches, touches, outcomes
 
     def _sweep(self, watermark_ms: int, ended: bool) -> None:
@@ -265,36 +244,38 @@ class PlayShard:
             self.table = sized(self.table, int(self.used[plays.SLOTS_USED]))
 
     def _row_batches(self, cut: Cut) -> list[RowBatch]:
-        combos = len(self.combos)
+        combos = len(self.names)
         filled = np.nonzero(self.cells)[0]
         cell_keys = self.cells[filled] - np.uint64(1)
-        cell_rows, cell_source = self._spread((cell_keys >> np.uint64(32)).astype(np.int64))
+        cell_rows, cell_source = self.names.spread((cell_keys >> np.uint64(32)).astype(np.int64))
         touched = np.nonzero(self.totals[:combos].any(axis=1))[0]
-        total_rows, total_source = self._spread(touched)
+        total_rows, total_source = self.names.spread(touched)
         touches = int(self.used[plays.TOUCHES])
         reached = np.nonzero(self.touch_where[:touches, 1] != CLICK)[0]
-        touch_rows, touch_source = self._spread(self.touch_where[reached, 0].astype(np.int64))
-        latest = np.zeros(len(self.rows), np.int64)
+        touch_rows, touch_source = self.names.spread(self.touch_where[reached, 0].astype(np.int64))
+        latest = np.zeros(len(self.names.rows), np.int64)
         seen = np.nonzero(self.latest[:combos])[0]
-        latest_rows, latest_source = self._spread(seen)
+        latest_rows, latest_source = self.names.spread(seen)
         np.maximum.at(latest, latest_rows, self.latest[seen][latest_source])
 
-        named = np.zeros(len(self.rows), bool)
+        named = np.zeros(len(self.names.rows), bool)
         for rows in (cell_rows, total_rows, touch_rows, latest_rows):
             named[rows] = True
-        order, bounds = self._by_shard(np.nonzero(named)[0])
-        place = np.zeros(len(self.rows), np.uint32)
+        order = np.nonzero(named)[0]
+        sorting, bounds = self.names.by_shard(order)
+        order = order[sorting]
+        place = np.zeros(len(self.names.rows), np.uint32)
         for start, end in pairwise(bounds):
             place[order[start:end]] = np.arange(end - start, dtype=np.uint32)
-        names = list(self.rows)
+        names = list(self.names.rows)
         labels: dict[int, list[tuple[int, int, Combo]]] = {}
         for number in seen.tolist():
-            if (row := self.combo_rows[number, 0]) >= 0:
-                label = (int(place[row]), int(self.latest[number]), self.combos[number])
-                labels.setdefault(int(self.row_shards[row]), []).append(label)
-        cells_to, cell_bounds = self._order(cell_rows)
-        totals_to, total_bounds = self._order(total_rows)
-        touches_to, touch_bounds = self._order(touch_rows)
+            if (row := self.names.placement_row(number)) >= 0:
+                label = (int(place[row]), int(self.latest[number]), self.names.combos[number])
+                labels.setdefault(self.names.shard_of(row), []).append(label)
+        cells_to, cell_bounds = self.names.by_shard(cell_rows)
+        totals_to, total_bounds = self.names.by_shard(total_rows)
+        touches_to, touch_bounds = self.names.by_shard(touch_rows)
         cell_rows, cell_source = cell_rows[cells_to], cell_source[cells_to]
         minutes = (cell_keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)[cell_source]
         cell_counts = self.counts[filled][cell_source]
@@ -342,7 +323,7 @@ class PlayShard:
         for one in self.conversions:
             conversions[(one.listener or one.key) % self.shards].append(one)
         named, inverse = np.unique(combos, return_inverse=True)
-        names, numbers = [self.combos[number] for number in named.tolist()], inverse.astype(np.uint32)
+        names, numbers = [self.names.combos[number] for number in named.tolist()], inverse.astype(np.uint32)
         batches = []
         for shard in range(self.shards):
             a, b = bounds[shard], bounds[shard + 1]
@@ -363,38 +344,20 @@ class PlayShard:
             )
         return batches
 
-    def _spread(self, combos: I64) -> tuple[I64, I64]:
-        """The rows in which each of `combos` counts, and for each the place in `combos` that it came from."""
-        rows = self.combo_rows[combos]
-        source, scope = np.nonzero(rows >= 0)
-        return rows[source, scope], source
-
-    def _by_shard(self, rows: I64) -> tuple[I64, list[int]]:
-        """`rows` in the order of their row shards, and where each shard's begin."""
-        order, bounds = self._order(rows)
-        return rows[order], bounds
-
-    def _order(self, rows: I64) -> tuple[I64, list[int]]:
-        shards = self.row_shards[rows].astype(np.uint16)
-        order = np.argsort(shards, kind="stable")
-        bounds: list[int] = np.searchsorted(shards[order], np.arange(self.shards + 1)).tolist()
-        return order, bounds
-
     def _forget_combos(self) -> None:
         """Keep only the combinations of names that a play still refers to."""
-        used = self.table[:, 0] != 0
-        flags, times = self.table[used, 1], self.table[used, 3]
+        used = self.table[:, plays.SLOT_KEY] != 0
+        flags, times = self.table[used, plays.FLAGS], self.table[used, plays.TIMES]
         kept = np.union1d(flags >> plays.COMBO_SHIFT, times >> plays.TIME_BITS)
-        renumber = np.zeros(len(self.combos) + 1, np.uint64)
+        renumber = np.zeros(len(self.names) + 1, np.uint64)
         renumber[kept] = np.arange(len(kept), dtype=np.uint64)
-        self.table[used, 1] = (flags & plays.LOW) | (
+        self.table[used, plays.FLAGS] = (flags & plays.LOW) | (
             renumber[flags >> plays.COMBO_SHIFT] << plays.COMBO_SHIFT
         )
-        self.table[used, 3] = (times & plays.TIME) | (renumber[times >> plays.TIME_BITS] << plays.TIME_BITS)
-        combos = [self.combos[number] for number in kept.tolist()]
-        self.combos, self.numbers, self.rows = [], {}, {}
-        for combo in combos:
-            self._number(combo)
+        self.table[used, plays.TIMES] = (times & plays.TIME) | (
+            renumber[times >> plays.TIME_BITS] << plays.TIME_BITS
+        )
+        self.names = Names(self.shards, [self.names.combos[number] for number in kept.tolist()])
 
     # State
 
@@ -402,13 +365,13 @@ class PlayShard:
         """Plain state with its format's version; the table goes without its empty slots, 32 bytes a play."""
         cells = np.nonzero(self.cells)[0]
         touches = int(self.used[plays.TOUCHES])
-        combos = len(self.combos)
+        combos = len(self.names)
         return (
             FORMAT,
             self.shards,
             self.watermark_ms,
-            self.table[self.table[:, 0] != 0].tobytes(),
-            self.combos,
+            self.table[self.table[:, plays.SLOT_KEY] != 0].tobytes(),
+            self.names.combos,
             {sender: counts.tolist() for sender, counts in self.outcomes.items()},
             (self.cells[cells].tobytes(), self.counts[cells].tobytes()),
             (self.totals[:combos].tobytes(), self.latest[:combos].tobytes()),
@@ -473,8 +436,3 @@ def check_format(step: str, state: tuple[Any, ...], version: int, shards: int) -
 
 def _no_outcomes() -> I64:
     return np.zeros(plays.INVALID_OUT + MOST_REASONS, np.int64)
-
-
-def _doubled(array: Any) -> Any:
-    """`array` with as much room again, zeros."""
-    return np.concatenate([array, np.zeros_like(array)])

@@ -106,7 +106,7 @@ def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytes
         shard.apply(Pixels("p", bulk(keys, now_ms, now_ms - BOUND_MS, events, 10), combos, []))
         shard.cut(Cut(minute, now_ms - BOUND_MS, False, ()))
         bytes_.append(shard.table.nbytes)
-        names.append(len(shard.combos))
+        names.append(len(shard.names))
         state.append(len(pickle.dumps(shard.snapshot())))
     for series in (bytes_, names, state):
         assert max(series[60:]) <= 1.3 * max(series[:60])
