@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flows.events import IMPRESSION
 from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
 DIRTY, FINAL = 1, 2
@@ -20,9 +21,13 @@ def add_cells(
     flags: U8,
     flight: I64,
     flight_from: I64,
+    flight_end: I64,
+    overrun: I64,
     first_open: Int,
 ) -> Int:
-    """Add increments to cells and flights; returns how many cells are new, -1 if a final one would change."""
+    """Add increments to cells and flights, and impressions of minutes at or behind a flight's end (0: it has
+    none) to `overrun`; returns how many cells are new, -1 if a final one would change.
+    """
     mask = np.uint64(len(keys) - 1)
     new = 0
     for i in range(len(rows)):
@@ -41,6 +46,8 @@ def add_cells(
             counts[slot, column] += deltas[i, column]
             if column != 11 and np.int64(minutes[i]) >= flight_from[rows[i]]:
                 flight[rows[i], column] += deltas[i, column]
+        if 0 < flight_end[rows[i]] <= minutes[i] and flight_from[rows[i]] <= minutes[i]:
+            overrun[rows[i]] += deltas[i, IMPRESSION]
     return new
 
 

@@ -13,7 +13,8 @@ from itertools import accumulate
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
-HOUR_MS: Final = 3_600_000
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
 Curve = Literal["even", "frontloaded"] | tuple[int, ...]

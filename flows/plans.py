@@ -21,7 +21,7 @@ import xxhash
 
 from flows.errors import PlanError
 from flows.events import MAX_MS, absent
-from flows.flights import Curve, Flight
+from flows.flights import MINUTE_MS, Curve, Flight
 
 COLUMNS: Final = (
     "placement_id",
@@ -70,6 +70,13 @@ class Plan:
     def flight(self) -> Flight:
         """The flight's unpaused time and its curve, summed up once."""
         return Flight(self.start_ms, self.end_ms, self.pauses, self.curve, self.timezone or "UTC")
+
+    @property
+    def minutes(self) -> tuple[int, int]:
+        """The flight in minutes since the epoch: from the one of its start to before the first that begins
+        at its end or later.
+        """
+        return self.start_ms // MINUTE_MS, -(-self.end_ms // MINUTE_MS)
 
 
 _FIELDS: Final = tuple(field.name for field in fields(Plan))

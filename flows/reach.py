@@ -96,6 +96,33 @@ class Distinct:
         if len(over):  # all at once: it goes through the whole table
             self._to_registers(over)
 
+    def clear(self, row: int) -> None:
+        """Forget a row's listeners."""
+        if row >= len(self.count):
+            return
+        dense = int(self.dense_of[row])
+        if dense >= 0:
+            self.dense_of[row] = -1
+            self.dense_of[self.dense_of > dense] -= 1
+            self.registers, self.histograms, self.changed = (
+                np.delete(array, dense, axis=0) for array in (self.registers, self.histograms, self.changed)
+            )
+            del self._packed[dense]
+        elif self.count[row]:
+            self.table[self.table[:, ROW] == row, WHO] = 0
+            self._rebuild(0)
+        self.count[row] = 0
+
+    def merge(self, row: int, registers: U8, n_rows: int) -> None:
+        """Add the listeners of a sketch to a row, which is a sketch from then on."""
+        self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), n_rows)
+        if self.dense_of[row] < 0:
+            self._to_registers(np.array([row]))
+        dense = self.dense_of[row]
+        np.maximum(self.registers[dense], registers, out=self.registers[dense])
+        self.histograms[dense] = np.bincount(self.registers[dense], minlength=RANKS)
+        self.changed[dense] = 1
+
     def _to_registers(self, rows: I64) -> None:
         dense = len(self.registers) + np.arange(len(rows))
         self.dense_of[rows] = dense
@@ -121,11 +148,8 @@ class Distinct:
             if row < len(self.count):
                 dense = self.dense_of[row]
                 # Just beyond the exact count the bare estimate may lie below it: readers would see it fall.
-                out[i] = (
-                    self.count[row]
-                    if dense < 0
-                    else max(EXACT_UP_TO + 1, round(estimate(self.histograms[dense])))
-                )
+                counted = min(self.count[row], EXACT_UP_TO + 1)
+                out[i] = counted if dense < 0 else max(counted, round(estimate(self.histograms[dense])))
         return out
 
     def registers_of(self, rows: I64) -> U8:

@@ -199,6 +199,28 @@ class Rolling:
                 out[1, i] = round(_ring_estimate(self.ring[dense], _mask(self.minute, 60)))
         return out[0], out[1]
 
+    @property
+    def known_from(self) -> int:
+        """The first minute of which it knows who was heard, and of all that come behind it."""
+        return self.minute - 60
+
+    def since(self, row: int, minute: int) -> tuple[U64, U8 | None]:
+        """Who was heard in a row from `minute` on (`known_from` or later): listeners, some maybe twice, and
+        the registers of the others where it has registers.
+        """
+        mask = _mask(self.minute + 3, min(RING, self.minute + 4 - minute))
+        who = [some[(rows == row) & (minutes >= minute)] for rows, minutes, some in self.waiting]
+        registers = None
+        if row < len(self.dense_of) and self.dense_of[row] >= 0:
+            places = [place for place in range(RING) if int(mask) >> place & 1]
+            registers = self.ring[self.dense_of[row], places].max(axis=0, initial=0)
+        else:
+            slots = (
+                (self.table[:, WHO] != 0) & (self.table[:, ROW] == row) & (self.table[:, BITS] & mask != 0)
+            )
+            who.append(self.table[slots, WHO])
+        return np.concatenate([np.zeros(0, np.uint64), *who]), registers
+
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state."""
         held = self.table[self.table[:, WHO] != 0]

@@ -17,7 +17,7 @@ from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, Account, quantile_s
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.frequency import CLASSES
 from flows.kernel import I64
-from flows.windows import Minutes, Windows
+from flows.windows import Delivered, Minutes, Windows
 
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
 COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]
@@ -28,6 +28,7 @@ UNLINKED_RATE: Final = ("1h", "1d", "flight")
 LABELS: Final = ("campaign_id", *SCOPES[2:])
 DELIVERY: Final = (
     "delivery.booked",
+    "delivery.delivered",
     "delivery.expected",
     "delivery.indicator",
     "delivery.state",
@@ -95,12 +96,15 @@ FIELDS: Final = _fields()
 
 
 class Row(NamedTuple):
-    """One row as it is to be published: `packed` is a MessagePack array of the values of `FIELDS`."""
+    """One row as it is to be published: `packed` is a MessagePack array of the values of `FIELDS`, of which
+    `flows.pacing` fills those of `DELIVERY`; by `delivered`, None without a plan.
+    """
 
     scope: str
     name: str
     latest_ms: int
     packed: bytes
+    delivered: Delivered | None = None
 
 
 def decimal(value: float) -> str:
@@ -161,7 +165,7 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
         values.append(windows.currencies[row])
         values += NO_FREQUENCY if frequency is None else _frequency(frequency)
         values += NO_ACCOUNT if account is None else account
-        rows.append(Row(scope, name, latest[row], encode(values)))
+        rows.append(Row(scope, name, latest[row], encode(values), windows.delivered[row]))
     return rows
 
 

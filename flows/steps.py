@@ -323,7 +323,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
     def _follow_plans(self) -> None:
         for name, plan in (self._plans.news(now_ms()) or {}).items():
             if row_shard("placement", name, self._shard.shards) == self._shard.index:
-                self._shard.plan(name, plan.start_ms)
+                self._shard.plan(name, *plan.minutes)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's; nothing waits between cuts, since an epoch holds a cut whole."""

@@ -18,6 +18,7 @@ from flows.cells import DIRTY, FINAL, add_cells, move, split, window
 from flows.clock import Cut
 from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
 from flows.credits import COLUMNS, Account, CreditBatch, CreditCells
+from flows.events import IMPRESSION
 from flows.frequency import new_frequency
 from flows.kernel import I64, U8, U32
 from flows.messages import RowBatch
@@ -25,19 +26,33 @@ from flows.reach import Distinct
 from flows.rolling import Rolling
 from flows.shards import check_format
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 GROWING: Final = (
     "flight",
     "totals",
     "latest",
     "flight_from",
+    "flight_end",
+    "overrun",
     "given_reach",
     "given_at",
     "dirty",
     "is_placement",
 )
 """The arrays of a shard that have a place a row."""
+KEPT: Final = GROWING[: GROWING.index("given_reach")]
+"""Those that are in its snapshot."""
 SKETCHES_AT_ONCE: Final = 256
+
+
+class Delivered(NamedTuple):
+    """The impressions that a planned placement has delivered, counted from the minute `start` of its flight
+    to before the minute `end`, both since the epoch.
+    """
+
+    start: int
+    end: int
+    impressions: int
 
 
 class Windows(NamedTuple):
@@ -47,7 +62,8 @@ class Windows(NamedTuple):
     (rows,), for w in 5m, 1h, 1d, flight (no `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS);
     `credits[row][w]` are what `flows.credits.COLUMNS` name, None for nothing; `currencies[row]` is that of
     their value; `frequency[row]` are (2, classes) listeners and millionths of conversions, and
-    `accounts[row]` the conversions that name it, None for what is no campaign.
+    `accounts[row]` the conversions that name it, None for what is no campaign; `delivered[row]` is None for
+    what has no plan.
     """
 
     rows: list[tuple[str, str]]
@@ -61,6 +77,7 @@ class Windows(NamedTuple):
     currencies: list[str | None]
     frequency: list[I64 | None]
     accounts: list[Account | None]
+    delivered: list[Delivered | None]
 
 
 class Minutes(NamedTuple):
@@ -114,7 +131,8 @@ class RowShard:
         self.flight = np.zeros((64, MINUTE_COUNTS), np.int64)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
         self.latest = np.zeros(64, np.int64)
-        self.flight_from = np.zeros(64, np.int64)
+        self.flight_from, self.flight_end = np.zeros(64, np.int64), np.zeros(64, np.int64)
+        self.overrun = np.zeros(64, np.int64)
         self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
         self.dirty = np.zeros(64, bool)
         self.is_placement = np.zeros(64, bool)
@@ -212,6 +230,8 @@ class RowShard:
             self.flags,
             self.flight,
             self.flight_from,
+            self.flight_end,
+            self.overrun,
             self.first_open,
         )
         assert new >= 0, "a final minute was changed"
@@ -328,19 +348,45 @@ class RowShard:
         move(self.keys[old], self.counts[old], self.flags[old], self.given[old], keys, counts, flags, given)
         self.keys, self.counts, self.flags, self.given, self.used = keys, counts, flags, given, len(old)
 
-    def plan(self, placement: str, start_ms: int) -> None:
-        """A planned placement's flight starts with the minute of its plan's start; minutes that are final by
-        now stay as they were counted.
+    def plan(self, placement: str, start: int, end: int) -> None:
+        """A planned placement's flight counts from the minute `start` on, since the epoch; what it delivers,
+        to before the minute `end`. Minutes that are final by now stay as they were counted.
         """
         row = self._number((SCOPES[0], placement))
-        start = start_ms // 60_000
-        if start >= self.first_open and start != self.flight_from[row]:
-            rows, minutes = split(self.keys)
-            flown = (self.keys != 0) & (rows == row) & (minutes >= start)
-            self.flight[row] = self.counts[flown].sum(axis=0)
-            self.flight[row, REPAIRED] = 0
-            self.credits.fly_from(row, start)
-        self.flight_from[row] = start
+        before, before_end = int(self.flight_from[row]), int(self.flight_end[row])
+        if (start, end) == (before, before_end):
+            return
+        self.dirty[row] = True
+        self.flight_from[row], self.flight_end[row] = start, end
+        if self.latest[row] or row in self.credits.flight:
+            self._cut_anew(row, before, before_end)
+
+    def _cut_anew(self, row: int, before: int, before_end: int) -> None:
+        """Count a row's open minutes by its flight's new start and end."""
+        start, end = int(self.flight_from[row]), int(self.flight_end[row])
+        rows, minutes = split(self.keys)
+        still_open = (self.keys != 0) & (rows == row) & (minutes >= self.first_open)
+        minutes, counts = minutes[still_open], self.counts[still_open]
+        if before_end:
+            self.overrun[row] -= counts[minutes >= max(before, before_end), IMPRESSION].sum()
+        if start != before and max(start, before) >= self.first_open:  # nothing final is in the flight
+            self.flight[row] = counts[minutes >= start].sum(axis=0)
+            self.flight[row, REPAIRED] = self.overrun[row] = 0
+            self.credits.fly_from(row, max(start, self.first_open))
+            self._reach_anew(row, max(start, self.first_open))
+        self.overrun[row] += counts[minutes >= max(start, end), IMPRESSION].sum()
+
+    def _reach_anew(self, row: int, start: int) -> None:
+        """Let a row's flight have reached whom its minutes from `start` on did."""
+        known_from = self.rolling.known_from
+        if start >= known_from:  # else, where minutes stay open for hours: who was heard before that stays
+            self.reached.clear(row)
+        who, registers = self.rolling.since(row, max(start, known_from))
+        self.reached.add(np.full(len(who), row, np.uint32), who, len(self.rows))
+        if registers is not None:
+            self.reached.merge(row, registers, len(self.rows))
+        if self.given_reach[row]:
+            self.given_reach[row] = -1  # the sketch that readers have is due anew, even if nobody is left
 
     def touch_all(self) -> None:
         """Give every row out at the next cut: after a resume, when what readers have is not known."""
@@ -391,7 +437,14 @@ class RowShard:
             [self.currencies.get(row) for row in rows.tolist()],
             [self.frequency.get(row) for row in rows.tolist()],
             [self.accounts.get(row) for row in rows.tolist()],
+            [self._delivered(row) for row in rows.tolist()],
         )
+
+    def _delivered(self, row: int) -> Delivered | None:
+        if not self.flight_end[row]:
+            return None
+        delivered = self.flight[row, IMPRESSION] - self.overrun[row]
+        return Delivered(int(self.flight_from[row]), int(self.flight_end[row]), int(delivered))
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
@@ -405,9 +458,7 @@ class RowShard:
             self.rows,
             self.labels,
             tuple(array[placed].tobytes() for array in (self.keys, self.counts, self.flags, self.given)),
-            tuple(
-                array[:rows].tobytes() for array in (self.flight, self.totals, self.latest, self.flight_from)
-            ),
+            tuple(getattr(self, name)[:rows].tobytes() for name in KEPT),
             [(day, counts.tobytes(), reached.snapshot()) for day, (counts, reached) in self.days.items()],
             self.reached.snapshot(),
             self.rolling.snapshot(),
@@ -451,7 +502,7 @@ class RowShard:
             np.frombuffer(cells[3], np.int64).copy(),
         )
         self._rebuild(np.ones(len(self.keys), bool))
-        for name, packed in zip(("flight", "totals", "latest", "flight_from"), totals, strict=True):
+        for name, packed in zip(KEPT, totals, strict=True):
             array = getattr(self, name)
             array[: len(rows)] = np.frombuffer(packed, np.int64).reshape((len(rows), *array.shape[1:]))
         self.days = {

@@ -378,10 +378,10 @@ def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_mo
         assert (day[0], sums[2][0, IMPRESSION]) == (number * 1_000_000, minutes[-1] - first + 1)
         return int(sums[3][0, IMPRESSION]), int(flown[0]) // 1_000_000
 
-    shard.plan("a", (first + 3) * MINUTE + 59_999)
+    shard.plan("a", first + 3, first + 60)
     assert flight(1, range(first, first + 5), first + 2) == (2, 0)
     assert flight(2, range(first + 5, first + 6), first + 3) == (3, 1)
-    shard.plan("a", (first + 5) * MINUTE)
+    shard.plan("a", first + 5, first + 60)
     assert flight(3, range(first + 6, first + 7), first + 4) == (2, 0)
     shard.restore(pickle.loads(pickle.dumps(shard.snapshot())))
     assert flight(4, range(first + 7, first + 8), first + 7) == (3, 1)
