@@ -154,6 +154,7 @@ class Cut:
         ended: every partition has ended, so that everything is final.
         positions: source partition to position.
         first: whether it is the first one ever.
+        empty: no partition has had a pixel, or has anything to read: there is no time but the wall clock's.
     """
 
     number: int
@@ -161,6 +162,7 @@ class Cut:
     ended: bool
     positions: tuple[tuple[str, int], ...]
     first: bool = False
+    empty: bool = False
 
 
 def cut(ticks: dict[str, Tick], number: int) -> Cut:
@@ -176,6 +178,6 @@ def cut(ticks: dict[str, Tick], number: int) -> Cut:
         )
     else:  # nothing but empty and ended partitions: time stands where the ended ones left it
         watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
-    return Cut(
-        number, watermark, ended, tuple(sorted((tick.sender, tick.position) for tick in ticks.values()))
-    )
+    empty = not live and not any(tick.greatest_ms or tick.candidate_ms for tick in ticks.values())
+    positions = tuple(sorted((tick.sender, tick.position) for tick in ticks.values()))
+    return Cut(number, watermark, ended, positions, empty=empty)

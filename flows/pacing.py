@@ -4,6 +4,11 @@ when a state changes.
 It works where all rows of a flush come together, so that a campaign's pacing is of the same cut as its
 placements'. The plans are a file or a topic, looked at once a flush; while it is gone or broken the last good
 version stays in force.
+
+The row shards look at the plans by themselves, at other moments and maybe in other processes. So each row
+says by what flight it counts (`flows.windows.Delivered`), and a placement whose row counts by another one
+than its plan's is *held*: it keeps its last delivery fields, and no alert is made of it, until its row and
+its plan agree. Only moved flights are held, however often other plans change.
 """
 
 from __future__ import annotations
@@ -15,24 +20,29 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from flows.batches import SCOPES
 from flows.delivery import Delivery, Thresholds, pace, pace_campaign, state_change
 from flows.errors import PlanError
+from flows.flights import MINUTE_MS
 from flows.outputs import kafka_options
 from flows.planfiles import PlanFile, read_plans
 from flows.plans import Plan, PlanBook, PlanSource
 from flows.plantopics import PlanTopic, plan_topic
-from flows.rows import DELIVERY, FIELDS, LABELS, decimal, empty
+from flows.rows import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
 from flows.settings import Settings, Topic
+from flows.windows import Delivered
 
-IMPRESSIONS: Final = FIELDS.index("flight.impressions")
 LAST_HOUR: Final = FIELDS.index("1h.impressions")
 CONVERSIONS: Final = FIELDS.index("flight.conversions")
 VALUE: Final = FIELDS.index("flight.conversion_value")
 DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])
+DELIVERY_STATE: Final = "delivery.state"
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
 AS_OF: Final = FIELDS.index("as_of_ms")
 
 Values = list[Any]
+Key = tuple[str, str]
+"""Scope and name of a row."""
 
 
 class Paced(NamedTuple):
@@ -96,13 +106,16 @@ class Pacer:
     Args:
         source: of the plans.
         states: the state of each placement that readers know of.
+        counted: what each placement's latest row says that it delivered, if that knows of a plan.
     """
 
     source: PlanSource
     thresholds: Thresholds
     states: dict[str, str] = field(default_factory=dict)
+    counted: dict[str, Delivered] = field(default_factory=dict)
     _deliveries: dict[str, Delivery] = field(default_factory=dict)
     _campaigns: dict[str, str] = field(default_factory=dict)
+    _shown: dict[Key, Values] = field(default_factory=dict)
     _minute: int = -1
     _version: str = ""
 
@@ -116,62 +129,109 @@ class Pacer:
         for problem in self.source.refresh(now_ms):
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
 
-    def pace(
-        self, images: Mapping[tuple[str, str], Values], changed: Iterable[tuple[str, str]], now_ms: int
-    ) -> Paced:
+    def recall(self, placement: str, told: Mapping[str, str]) -> None:
+        """Take up what readers were told of a placement by an earlier execution: fields of its row."""
+        if DELIVERY_STATE in told:
+            self.states[placement] = told[DELIVERY_STATE]
+            self._shown[SCOPES[0], placement] = [told.get(name) for name in DELIVERY]
+
+    def keep(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
+        """While nothing can be paced: what changed, with its last delivery fields. Next time all is paced."""
+        self._minute = -1
+        return Paced([self._kept(key, images) for key in sorted(set(changed) & self._shown.keys())], [])
+
+    def pace(self, images: Mapping[Key, Values], changed: Iterable[Key], now_ms: int) -> Paced:
         """Pace the placements that changed, or all of them when a minute or the plans have turned.
 
         Args:
             images: values of the latest rows, by scope and name.
             changed: rows that changed since the last call, by scope and name.
-            now_ms: watermark of the rows; the wall clock while there is none.
+            now_ms: watermark of the rows; the wall clock where there never was a pixel.
         """
-        version = str(self.book.version)
-        every = now_ms // 60_000 != self._minute or version != self._version
-        self._minute, self._version = now_ms // 60_000, version
-        changed = set(changed)
-        names = [name for name in self.book if every or ("placement", name) in changed]
-        rows, alerts = [], []
+        first, version, changed = self._minute < 0, self.book.version, set(changed)
+        every = now_ms // MINUTE_MS != self._minute or version != self._version
+        self._minute, self._version = now_ms // MINUTE_MS, version
+        paced = Paced([], [])
         # Also a campaign that changed by a placement without a plan.
-        campaigns = {
-            campaign
-            for name, campaign in self._campaigns.items()
-            if name in self._deliveries and ("campaign", campaign) in changed
-        }
-        withdrawn = sorted(self._deliveries.keys() - self.book.keys()) if every else []
-        for name in withdrawn:
-            del self._deliveries[name]
-            self.states.pop(name, None)
-            if name in self._campaigns:
-                campaigns.add(self._campaigns.pop(name))
-            values = list(images.get(("placement", name)) or empty(now_ms))
-            values[AS_OF] = now_ms
-            rows.append(("placement", name, values))
-        for name in names:
-            plan = self.book[name]
-            values = list(images.get(("placement", name)) or empty(now_ms))
-            delivery = pace(plan, values[IMPRESSIONS] or 0, values[LAST_HOUR] or 0, now_ms, self.thresholds)
-            campaign = plan.campaign_id or values[CAMPAIGN]
-            values[CAMPAIGN] = values[CAMPAIGN] or campaign
-            alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
-            if alert is not None:
-                alerts.append(alert)
-            self.states[name] = delivery.state
-            self._deliveries[name] = delivery
-            if campaign:
-                self._campaigns[name] = campaign
-                campaigns.add(campaign)
-            values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = _shown(delivery, plan, values)
-            values[AS_OF] = now_ms
-            rows.append(("placement", name, values))
-        for campaign in sorted(campaigns):
-            parts = [of for name, of in self._deliveries.items() if self._campaigns.get(name) == campaign]
-            values = list(images.get(("campaign", campaign)) or empty(now_ms))
-            if parts:
-                delivery = pace_campaign(parts, self.thresholds)
-                values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = _shown(delivery, None, values)
-            rows.append(("campaign", campaign, values))
-        return Paced(rows, alerts)
+        campaigns = {name for scope, name in changed & self._shown.keys() if scope == SCOPES[1]}
+        known = [name for scope, name in self._shown if scope == SCOPES[0]] if every else []
+        for name in sorted(set(known) - self.book.keys()):
+            campaigns |= self._withdraw(name)
+            paced.rows.append(self._placement(name, images, now_ms))
+        for name in self.book:
+            key = (SCOPES[0], name)
+            if not every and key not in changed:
+                continue
+            if self._held(name, images):
+                if key in images and (first or key in changed):
+                    paced.rows.append(self._kept(key, images))
+                continue
+            campaigns |= self._pace(name, images, now_ms, paced)
+        for name in sorted(campaigns):
+            paced.rows.append(self._campaign(name, images, now_ms))
+        return paced
+
+    def _held(self, name: str, images: Mapping[Key, Values]) -> bool:
+        """Whether a placement's row counts by another flight than its plan's. One without a row has never
+        had a pixel, by any plan.
+        """
+        counted = self.counted.get(name)
+        if counted is None:
+            return (SCOPES[0], name) in images
+        return counted[:2] != self.book[name].minutes
+
+    def _pace(self, name: str, images: Mapping[Key, Values], now_ms: int, paced: Paced) -> set[str]:
+        """Pace a placement; the campaigns that it is in, or was before."""
+        plan, counted = self.book[name], self.counted.get(name)
+        scope, _, values = self._placement(name, images, now_ms)
+        delivered = counted.impressions if counted else 0
+        delivery = pace(plan, delivered, values[LAST_HOUR] or 0, now_ms, self.thresholds)
+        before, campaign = self._campaigns.pop(name, None), plan.campaign_id or values[CAMPAIGN]
+        if campaign:
+            self._campaigns[name] = campaign
+        values[CAMPAIGN] = values[CAMPAIGN] or campaign
+        alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
+        if alert is not None:
+            paced.alerts.append(alert)
+        self.states[name], self._deliveries[name] = delivery.state, delivery
+        self._show((scope, name), values, _shown(delivery, plan, values))
+        paced.rows.append((scope, name, values))
+        return {one for one in (before, campaign) if one}
+
+    def _withdraw(self, name: str) -> set[str]:
+        """Forget a placement whose plan is gone; the campaigns that it was in."""
+        self._deliveries.pop(name, None)
+        self.states.pop(name, None)
+        del self._shown[SCOPES[0], name]
+        campaign = self._campaigns.pop(name, None)
+        return {campaign} if campaign else set()
+
+    def _placement(self, name: str, images: Mapping[Key, Values], now_ms: int) -> tuple[str, str, Values]:
+        """A placement's row, as it is without a plan."""
+        values = list(images.get((SCOPES[0], name)) or empty(now_ms))
+        values[AS_OF] = now_ms
+        return SCOPES[0], name, values
+
+    def _campaign(self, name: str, images: Mapping[Key, Values], now_ms: int) -> tuple[str, str, Values]:
+        key = (SCOPES[1], name)
+        values = list(images.get(key) or empty(now_ms))
+        parts = [of for part, of in self._deliveries.items() if self._campaigns.get(part) == name]
+        if parts:
+            self._show(key, values, _shown(pace_campaign(parts, self.thresholds), None, values))
+        else:
+            self._shown.pop(key, None)
+        return (*key, values)
+
+    def _show(self, key: Key, values: Values, delivery: Values) -> None:
+        self._shown[key] = delivery
+        values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = delivery
+
+    def _kept(self, key: Key, images: Mapping[Key, Values]) -> tuple[str, str, Values]:
+        """A row as it is, with the delivery fields that readers have."""
+        values = list(images[key])
+        values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = self._shown.get(key, NO_DELIVERY)
+        values[CAMPAIGN] = values[CAMPAIGN] or self._campaigns.get(key[1])
+        return (*key, values)
 
 
 def _shown(delivery: Delivery, plan: Plan | None, values: Values) -> Values:
@@ -184,12 +244,13 @@ def _shown(delivery: Delivery, plan: Plan | None, values: Values) -> Values:
     if plan is not None:
         target = number(plan.target_completion_rate)
         if plan.cpm_micros is not None:
-            cost = (values[IMPRESSIONS] or 0) * plan.cpm_micros / 1e9
+            cost = delivery.delivered * plan.cpm_micros / 1e9
             conversions = float(values[CONVERSIONS] or 0)
             per_acquisition = number(cost / conversions) if conversions else None
             return_on_spend = number((values[VALUE] or 0) / 1e6 / cost) if cost else None
     return [
         delivery.booked,
+        delivery.delivered,
         number(delivery.expected),
         number(delivery.indicator),
         delivery.state,

@@ -144,6 +144,7 @@ class Publisher:
     _known: str = ""
     _trim_at_s: float = 0.0
     _values: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    _watermark_ms: int = 0
     _alerts: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -195,6 +196,8 @@ class Publisher:
                 self._take(self._row(row, rev))
                 if self.pacer is not None and row.scope in SCOPES[:2]:
                     self._values[row.scope, row.name] = row.packed
+                    if row.delivered is not None:
+                        self.pacer.counted[row.name] = row.delivered
             for account in flush.accounts:
                 self._take(self._account(account, cut, rev))
             self._arrivals += flush.arrivals
@@ -237,11 +240,15 @@ class Publisher:
         """Put delivery into the rows of planned placements and their campaigns, which never expire."""
         now_ms = int(self.clock_s() * 1000)
         pacer.refresh(now_ms)
-        if self._known != pacer.book.version and not self._know(pacer):
-            return  # no alert on a guess; once it is known, all of them are paced
+        self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
+        at_ms = self._watermark_ms or (now_ms if cut.empty else None)
         images = _Decoded(self._values)
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
-        paced = pacer.pace(images, changed, cut.watermark_ms or now_ms)
+        # No alert on a guess, of the time or of what readers know.
+        if at_ms is None or (self._known != pacer.book.version and not self._know(pacer)):
+            paced = pacer.keep(images, changed)
+        else:
+            paced = pacer.pace(images, changed, at_ms)
         for scope, name, values in paced.rows:
             latest = self._images.get(row_key(self.settings.namespace, scope, name))
             row = rows.Row(scope, name, latest.score if latest else 0, LAYOUTS["row"].pack(values))
@@ -257,10 +264,11 @@ class Publisher:
         if self.clock_s() < self._retry_at_s:
             return False
         try:
-            held = read_rows(self._client, keys, ["delivery.state"]) if keys else []
+            held = read_rows(self._client, keys, rows.DELIVERY) if keys else []
         except RedisUnavailable:
             return False
-        pacer.states.update({name: row["delivery.state"] for name, row in zip(new, held, strict=True) if row})
+        for name, row in zip(new, held, strict=True):
+            pacer.recall(name, row)
         self._known = pacer.book.version
         return True
 

@@ -104,9 +104,9 @@ class Distinct:
         if dense >= 0:
             self.dense_of[row] = -1
             self.dense_of[self.dense_of > dense] -= 1
-            self.registers, self.histograms, self.changed = (
-                np.delete(array, dense, axis=0) for array in (self.registers, self.histograms, self.changed)
-            )
+            self.registers = np.delete(self.registers, dense, axis=0)
+            self.histograms = np.delete(self.histograms, dense, axis=0)
+            self.changed = np.delete(self.changed, dense)
             del self._packed[dense]
         elif self.count[row]:
             self.table[self.table[:, ROW] == row, WHO] = 0

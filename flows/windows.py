@@ -46,8 +46,8 @@ SKETCHES_AT_ONCE: Final = 256
 
 
 class Delivered(NamedTuple):
-    """The impressions that a planned placement has delivered, counted from the minute `start` of its flight
-    to before the minute `end`, both since the epoch.
+    """The impressions that a planned placement has delivered, and by what plan they are counted: from the
+    minute `start` to before the minute `end`, both since the epoch.
     """
 
     start: int

@@ -13,13 +13,16 @@ from connectors.redis import Client, RedisUnavailable
 from flows import rows
 from flows.clock import Cut
 from flows.delivery import Thresholds
-from flows.pacing import IMPRESSIONS, Pacer, plan_file
+from flows.pacing import Pacer, plan_file
+from flows.planfiles import parse_plans
 from flows.publish import LAYOUTS, TRIM_EVERY_S, Flush, Publisher
 from flows.settings import Settings, ms
+from flows.windows import Delivered
 
 NOW_S = 1_764_000_000.0
 DAY_S = 86_400
 PLAN = "placement_id,booked,start,end,campaign_id\nquiet,1000,2025-01-01T00:00Z,2026-01-01T00:00Z,autumn\n"
+BOOKED = parse_plans(PLAN.encode(), Path("plans.csv"))[0]["quiet"]
 
 
 @dataclass
@@ -45,9 +48,10 @@ class Desk:
         self.number += 1
         latest_ms = int((self.now_s - last_event_s) * 1000)
         values = rows.empty(latest_ms)
-        values[IMPRESSIONS] = impressions
+        values[rows.FIELDS.index("flight.impressions")] = impressions
         packed = LAYOUTS["row"].pack(values)
-        some = [rows.Row(scope, name, latest_ms, packed) for name in names]
+        counted = Delivered(*BOOKED.minutes, impressions)
+        some = [rows.Row(scope, name, latest_ms, packed, counted) for name in names]
         cut = Cut(self.number, int(self.now_s * 1000), False, (("log", self.number),))
         self.publisher.flush(cut, [Flush(0, cut, some)])
 

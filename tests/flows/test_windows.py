@@ -360,7 +360,9 @@ def credited(cut: Cut, minute: int) -> CreditBatch:
     """One conversion, to the row of `impressions`."""
     at, column = np.zeros(1, np.uint32), np.zeros(1, np.uint8)
     whole = np.array([1_000_000])
-    return CreditBatch(0, cut, [("placement", "a")], at, np.array([minute], np.uint32), column, whole, [])
+    return CreditBatch(
+        0, cut, [("placement", "a")], at, np.array([minute], np.uint32), column, whole, [], [], []
+    )
 
 
 def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_moves_it() -> None:
