@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, Literal
 
@@ -63,17 +64,20 @@ class Planned:
     """What a recomputation needs of a plan.
 
     Attributes:
-        start_ms: the placement's flight starts with the minute of it. currency: of the placement's conversion
-        values. campaign: of whose values the plans' currency is, if they agree on one; it has a row from its
-        plan on, as the placement has. blocked_categories: content categories in which the placement's ad must
-        not run; `IAB26` stands for
+        start_ms: the placement's flight starts with the minute of it.
+        currency: of the placement's conversion values.
+        campaign: of whose values the plans' currency is, if they agree on one; it has a row from its plan on,
+            as the placement has.
+        blocked_categories: content categories in which the placement's ad must not run; `IAB26` stands for
             `IAB26-1` too.
+        end_ms: impressions of minutes that begin before it are delivered; None: these are not compared.
     """
 
     start_ms: int = 0
     currency: str | None = None
     campaign: str | None = None
     blocked_categories: tuple[str, ...] = ()
+    end_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,8 @@ class Recomputation:
         ledger: the same counts of messages by source partition (its path as given).
         flight: (scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`; all are integers, but the
             conversions of the models `linear` and `time_decay` (multiples of 0.000001). Planned placements
-            and their campaigns are in it without any pixel. Campaigns have all of `FREQUENCY_METRICS` and
-            `ACCOUNT_METRICS` too; listeners are counted since ever.
+            and their campaigns are in it without any pixel, the former with `delivery.delivered`. Campaigns
+            have all of `FREQUENCY_METRICS` and `ACCOUNT_METRICS` too; listeners are counted since ever.
         minutes: (placement id, minute in epoch ms) to all of `MINUTE_METRICS`; minutes of zeros are missing.
     """
 
@@ -160,8 +164,8 @@ def recompute(
         db.execute(sql.PIXELS)
         numbers = {str(path): src for src, path in enumerate(files)}
         _insert(db, "letters", ((numbers[name], pos) for name, pos in set(too_late or ()) if name in numbers))
-        planned = ((name, plan.currency, plan.start_ms, plan.campaign) for name, plan in plans.items())
-        _insert(db, "plans", planned)
+        columns = attrgetter("currency", "start_ms", "end_ms", "campaign")
+        _insert(db, "plans", ((name, *columns(plan)) for name, plan in plans.items()))
         targets = {placement: placement for placement in plans} | dict(utm_placements or {})
         _insert(db, "utm_targets", targets.items())
         for src, path in enumerate(files):
@@ -232,6 +236,8 @@ def _collect(
         row = flight.setdefault((scope, name), {f"flight.{each}": 0 for each in FLIGHT_METRICS})
         if metric is not None:
             row[f"flight.{metric}"] = _number(metric, amount)
+    for name, impressions in db.execute(sql.DELIVERED).fetchall():
+        flight["placement", name]["delivery.delivered"] = int(impressions)
     for (scope, _), row in flight.items():
         if scope == "campaign":
             row.update(dict.fromkeys((*FREQUENCY_METRICS, *ACCOUNT_METRICS), 0))

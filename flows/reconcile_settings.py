@@ -34,7 +34,9 @@ def rules(settings: Settings) -> dict[str, Any]:
         "touch_clicks": settings.touch_clicks,
         "utm_placements": settings.utm_placements,
         "plans": {
-            name: Planned(plan.start_ms, plan.currency, plan.campaign_id, plan.blocked_categories)
+            name: Planned(
+                plan.start_ms, plan.currency, plan.campaign_id, plan.blocked_categories, plan.end_ms
+            )
             for name, plan in book.items()
         },
     }

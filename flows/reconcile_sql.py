@@ -16,7 +16,8 @@ CREATE TABLE pixels (
     listener BIGINT, consent BOOLEAN, bot BOOLEAN, playhead BIGINT, conversion_type VARCHAR, order_id VARCHAR,
     value BIGINT, currency VARCHAR, utm VARCHAR, blocked BOOLEAN);
 CREATE TABLE letters (src INTEGER, pos BIGINT);
-CREATE TABLE plans (placement VARCHAR, currency VARCHAR, start_ms BIGINT, planned_in VARCHAR);
+CREATE TABLE plans (
+    placement VARCHAR, currency VARCHAR, start_ms BIGINT, end_ms BIGINT, planned_in VARCHAR);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
 """
 
@@ -289,6 +290,12 @@ SELECT id, metric, sum(amount) FROM "values" LEFT JOIN plans ON placement = id
 WHERE scope = '{scope}' AND {flown} GROUP BY ALL
 UNION ALL
 SELECT {scope}, NULL, count(*) FROM counted WHERE verdict = 'accepted' AND {scope} IS NOT NULL GROUP BY ALL
+"""
+
+# Minutes that begin before the end; a flight goes on after it.
+DELIVERED: Final = f"""
+SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN} AND minute < end_ms), 0)
+FROM plans LEFT JOIN facts USING (placement) WHERE end_ms IS NOT NULL GROUP BY ALL
 """
 
 # Impressions a listener: of a flight, and up to each conversion that is credited to the campaign.

@@ -247,3 +247,13 @@ def test_a_jump_that_nothing_confirmed_is_time_only_where_all_have_ended_and_tol
 def test_time_stands_where_the_ended_ones_left_it_while_the_rest_is_empty() -> None:
     here = cut_of(tick("a", NOW_MS, ended=True), tick("b", 0, holding=False))
     assert (here.ended, here.watermark_ms) == (False, NOW_MS)
+
+
+def test_there_is_no_time_but_the_wall_clocks_where_no_partition_has_a_pixel_or_anything_to_read() -> None:
+    empty = tick("a", 0, holding=False)
+    assert cut_of(empty, tick("b", 0, holding=False)).empty
+    assert cut_of(empty, tick("b", 0, ended=True)).empty
+    assert not cut_of(empty, tick("b", 0)).empty
+    assert not cut_of(empty, tick("b", 0, holding=False, candidate_ms=NOW_MS)).empty
+    assert not cut_of(empty, tick("b", 0, ended=True, candidate_ms=NOW_MS)).empty
+    assert not cut_of(empty, tick("b", NOW_MS, ended=True)).empty

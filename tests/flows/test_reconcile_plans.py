@@ -86,6 +86,14 @@ def test_a_planned_flight_counts_from_the_minute_of_its_plans_start_by_cohorts(r
     assert numbers(run(*BEFORE_AND_AFTER, b=Planned(T0 + 90_000))) == numbers(run(*BEFORE_AND_AFTER))
 
 
+def test_delivered_are_the_flights_impressions_of_minutes_that_begin_before_its_end(run: Run) -> None:
+    lines = [pixel("impression", at, f"p{at}", **HEARD) for at in (59, 60, 119, 120, 150, 179, 180, 900)]
+    for end_ms, delivered in ((T0 + 120_000, 2), (T0 + 120_001, 5), (T0 + 180_000, 5), (T0 + 3_600_000, 7)):
+        row = run(*lines, a=Planned(T0 + 90_000, end_ms=end_ms)).flight["placement", "a"]
+        assert (row["delivery.delivered"], row["flight.impressions"]) == (delivered, 7), end_ms
+    assert run(quiet=Planned(T0, end_ms=2 * T0)).flight["placement", "quiet"]["delivery.delivered"] == 0
+
+
 def test_a_roll_ups_flight_has_all_pixels_of_planned_placements_too(run: Run) -> None:
     truth = run(*BEFORE_AND_AFTER, a=Planned(T0 + 90_000))
     assert numbers(truth, "campaign", "c") == numbers(run(*BEFORE_AND_AFTER), "campaign", "c")
@@ -256,13 +264,56 @@ def test_a_simulated_log_reconciles_with_plans_that_start_in_the_midst_of_it(
         assert flown["flight.consented"] == whole["flight.consented"]
 
 
+def test_a_simulated_log_reconciles_with_plans_that_end_in_the_midst_of_it(
+    planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{n}.ndjson" for n in range(3)]
+    run_log(files, Traffic(22, 12, 60, start_ms=T0, partitions=3, trouble=Trouble(), listeners=300), 20_000)
+    ends = {f"pl-{n:04}": 31 * n + 40 for n in range(0, 12, 2)}
+    settings = planned(*(f"{name},1000,{iso(30)},{iso(end)},,," for name, end in ends.items()))
+    replay([str(file) for file in files], settings, KEY, workers=2)
+
+    truth = recompute(files, **rules(settings))
+    assert differences(truth, client, settings.namespace) == []
+    for name in ends:
+        row = truth.flight["placement", name]
+        assert 0 < row["delivery.delivered"] < row["flight.impressions"], name
+
+
+def test_pixels_after_a_flights_end_do_not_complete_it(
+    planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    settings = planned(f"a,100,{iso(0)},{iso(1800)},c,,")
+    during = [pixel("impression", 10 * n, f"p{n}", **HEARD) for n in range(90)]
+    after = [pixel("impression", 1800 + n, f"q{n}", **HEARD) for n in range(20)]
+    replay([str(written(tmp_path, *during, *after))], settings, KEY)
+    for row in ("placement:{a}", "campaign:{c}"):
+        told = client.hgetall(f"{settings.namespace}:{row}")
+        shown = [told[f"delivery.{name}"] for name in ("delivered", "indicator", "state")]
+        assert shown == ["90", "0.9", "ended_short"], row
+        assert told["flight.impressions"] == "110"
+
+
+def test_a_log_of_years_ago_that_says_nothing_of_its_receipt_is_never_paced_by_the_wall_clock(
+    planned: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    """Its only pixel is no more than a candidate for the time, until the log ends."""
+    settings = planned(f"a,100,{iso(3600)},{iso(7200)},,,")
+    heard = pixel("impression", 0, **HEARD)
+    replay([str(written(tmp_path, heard | {"received_at": None}))], settings, KEY)
+    assert client.hget(f"{settings.namespace}:placement:{{a}}", "delivery.state") == "not_started"
+    assert client.xlen(f"{settings.namespace}:alerts") == 0
+
+
 def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
     planned: Callable[..., Settings],
 ) -> None:
     settings = planned(f"a,1000,{iso(90)},{iso(86_400)},c,GBP,iab26;IAB7-39")
     asked = set(signature(recompute).parameters) - {"files", "too_late", "podcast_apps", "threads"}
     assert set(rules(settings)) == asked
-    assert rules(settings)["plans"] == {"a": Planned(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"))}
+    assert rules(settings)["plans"] == {
+        "a": Planned(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"), T0 + 86_400_000)
+    }
 
 
 def test_the_flow_blocks_what_the_oracle_blocks(
