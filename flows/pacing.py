@@ -30,11 +30,10 @@ from flows.plans import Plan, PlanBook, PlanSource
 from flows.plantopics import PlanTopic, plan_topic
 from flows.rows import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
 from flows.settings import Settings, Topic
+from flows.spend import Spend, shown, spend, together
 from flows.windows import Delivered
 
 LAST_HOUR: Final = FIELDS.index("1h.impressions")
-CONVERSIONS: Final = FIELDS.index("flight.conversions")
-VALUE: Final = FIELDS.index("flight.conversion_value")
 DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])
 DELIVERY_STATE: Final = "delivery.state"
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
@@ -114,6 +113,7 @@ class Pacer:
     states: dict[str, str] = field(default_factory=dict)
     counted: dict[str, Delivered] = field(default_factory=dict)
     _deliveries: dict[str, Delivery] = field(default_factory=dict)
+    _spent: dict[str, Spend | None] = field(default_factory=dict)
     _campaigns: dict[str, str] = field(default_factory=dict)
     _shown: dict[Key, Values] = field(default_factory=dict)
     _minute: int = -1
@@ -194,13 +194,16 @@ class Pacer:
         if alert is not None:
             paced.alerts.append(alert)
         self.states[name], self._deliveries[name] = delivery.state, delivery
-        self._show((scope, name), values, _shown(delivery, plan, values))
+        self._spent[name] = spent = spend(plan, delivered, values)
+        fields = _shown(delivery, plan.target_completion_rate, plan.currency, spent)
+        self._show((scope, name), values, fields)
         paced.rows.append((scope, name, values))
         return {one for one in (before, campaign) if one}
 
     def _withdraw(self, name: str) -> set[str]:
         """Forget a placement whose plan is gone; the campaigns that it was in."""
         self._deliveries.pop(name, None)
+        self._spent.pop(name, None)
         self.states.pop(name, None)
         del self._shown[SCOPES[0], name]
         campaign = self._campaigns.pop(name, None)
@@ -215,9 +218,12 @@ class Pacer:
     def _campaign(self, name: str, images: Mapping[Key, Values], now_ms: int) -> tuple[str, str, Values]:
         key = (SCOPES[1], name)
         values = list(images.get(key) or empty(now_ms))
-        parts = [of for part, of in self._deliveries.items() if self._campaigns.get(part) == name]
+        parts = [part for part in self._deliveries if self._campaigns.get(part) == name]
         if parts:
-            self._show(key, values, _shown(pace_campaign(parts, self.thresholds), None, values))
+            delivery = pace_campaign([self._deliveries[part] for part in parts], self.thresholds)
+            spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
+            currency = None if spent is None else spent.currency
+            self._show(key, values, _shown(delivery, None, currency, spent))
         else:
             self._shown.pop(key, None)
         return (*key, values)
@@ -234,20 +240,12 @@ class Pacer:
         return (*key, values)
 
 
-def _shown(delivery: Delivery, plan: Plan | None, values: Values) -> Values:
+def _shown(delivery: Delivery, target: float | None, currency: str | None, spent: Spend | None) -> Values:
     """The values of `DELIVERY`."""
 
     def number(value: float | None) -> str | None:
         return None if value is None else decimal(value)
 
-    target = cost = per_acquisition = return_on_spend = None
-    if plan is not None:
-        target = number(plan.target_completion_rate)
-        if plan.cpm_micros is not None:
-            cost = delivery.delivered * plan.cpm_micros / 1e9
-            conversions = float(values[CONVERSIONS] or 0)
-            per_acquisition = number(cost / conversions) if conversions else None
-            return_on_spend = number((values[VALUE] or 0) / 1e6 / cost) if cost else None
     return [
         delivery.booked,
         delivery.delivered,
@@ -256,8 +254,7 @@ def _shown(delivery: Delivery, plan: Plan | None, values: Values) -> Values:
         delivery.state,
         number(delivery.projected),
         number(delivery.required_rate),
-        target,
-        per_acquisition,
-        return_on_spend,
-        None if plan is None else plan.currency,
+        number(target),
+        currency,
+        *shown(spent),
     ]

@@ -26,6 +26,9 @@ UNLINKED_COMPLETES: Final = COUNTS.index("unlinked_completes")
 MATURE: Final = ("5m", "1h")
 UNLINKED_RATE: Final = ("1h", "1d", "flight")
 LABELS: Final = ("campaign_id", *SCOPES[2:])
+SPENDING: Final = tuple(
+    f"{window}.{metric}" for window in WINDOWS for metric in ("cost_per_acquisition", "return_on_ad_spend")
+)
 DELIVERY: Final = (
     "delivery.booked",
     "delivery.delivered",
@@ -35,9 +38,8 @@ DELIVERY: Final = (
     "delivery.projected",
     "delivery.required_rate",
     "delivery.target_completion_rate",
-    "flight.cost_per_acquisition",
-    "flight.return_on_ad_spend",
     "delivery.currency",
+    *SPENDING,
 )
 """What `flows.pacing` says of a planned placement or its campaign; money in the plan's currency."""
 NO_DELIVERY: Final = (None,) * len(DELIVERY)

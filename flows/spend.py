@@ -1,0 +1,76 @@
+"""What impressions cost and brought: cost per acquisition and return on ad spend, in every window, of a
+placement whose plan has a price and of a campaign's placements that have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from math import fsum
+from typing import Any, Final, NamedTuple
+
+from flows.plans import Plan
+from flows.rows import CURRENCY, FIELDS, WINDOWS, decimal
+
+METRICS: Final = ("impressions", "conversions", "conversion_value")
+_AT: Final = [[FIELDS.index(f"{window}.{metric}") for metric in METRICS] for window in WINDOWS]
+_CURRENCY_AT: Final = FIELDS.index(CURRENCY)
+_FLIGHT: Final = WINDOWS.index("flight")
+
+
+class Window(NamedTuple):
+    """Cost, conversions and their value (None where it is of another currency), in whole units."""
+
+    cost: float
+    conversions: float
+    value: float | None
+
+
+class Spend(NamedTuple):
+    """By window, in the order of `WINDOWS`, in one currency."""
+
+    currency: str
+    windows: Sequence[Window]
+
+
+def spend(plan: Plan, delivered: int, values: Sequence[Any]) -> Spend | None:
+    """Of a placement by its row's values; None where its plan has no price.
+
+    Args:
+        delivered: impressions of the plan's flight, which alone were bought.
+        values: of `flows.rows.FIELDS`.
+    """
+    if plan.cpm_micros is None or plan.currency is None:
+        return None
+    same, windows = values[_CURRENCY_AT] in (None, plan.currency), []
+    for place, (impressions, conversions, value) in enumerate(_AT):
+        bought = delivered if place == _FLIGHT else values[impressions] or 0
+        brought = (values[value] or 0) / 1e6 if same else None
+        windows.append(Window(bought * plan.cpm_micros / 1e9, float(values[conversions] or 0), brought))
+    return Spend(plan.currency, windows)
+
+
+def together(parts: Collection[Spend]) -> Spend | None:
+    """The sum; None where there is nothing, or money of several currencies."""
+    currencies = {part.currency for part in parts}
+    if len(currencies) != 1:
+        return None
+    windows = [
+        Window(
+            fsum(one.cost for one in of),
+            fsum(one.conversions for one in of),
+            None if any(one.value is None for one in of) else fsum(one.value or 0.0 for one in of),
+        )
+        for of in zip(*(part.windows for part in parts), strict=True)
+    ]
+    return Spend(currencies.pop(), windows)
+
+
+def shown(of: Spend | None) -> list[str | None]:
+    """Cost per acquisition and return on ad spend of each window, as `flows.rows.SPENDING` names them."""
+    if of is None:
+        return [None] * (2 * len(WINDOWS))
+    found: list[str | None] = []
+    for cost, conversions, value in of.windows:
+        found.append(decimal(cost / conversions) if conversions else None)
+        found.append(decimal(value / cost) if cost and value is not None else None)
+    return found
