@@ -58,6 +58,11 @@ def by_placement(definition: m.Definition) -> str:
     return of_campaign(f"max by (placement) ({select(definition)})")
 
 
+def by_campaign(definition: m.Definition, by: str = "campaign") -> str:
+    """A value of the chosen campaigns, by their names."""
+    return f"max by ({by}) ({select(definition, CAMPAIGN)})"
+
+
 def states(*matchers: str) -> str:
     """1 by placement and the state that it is in, of the chosen campaigns."""
     return of_campaign(f"max by (placement, state) ({select(m.PLACEMENT_STATE, *matchers)})")

@@ -65,6 +65,34 @@ _WORST: Final = rows(
     alert="AudiopixelUnderDelivery",
 )
 
+_CAMPAIGNS: Final = rows(
+    "Campaigns, worst delivery first",
+    "Each chosen campaign with a planned placement, by the sums of these. Needed a second is what they must "
+    "bring together from now on to have what is booked by their ends.",
+    [
+        Query(q.by_campaign(m.CAMPAIGN_STATE, "campaign, state")),
+        Query(q.by_campaign(m.CAMPAIGN_INDICATOR)),
+        Query(q.by_campaign(m.CAMPAIGN_DELIVERED)),
+        Query(q.by_campaign(m.CAMPAIGN_EXPECTED)),
+        Query(q.by_campaign(m.CAMPAIGN_PROJECTED)),
+        Query(q.by_campaign(m.CAMPAIGN_BOOKED)),
+        Query(q.by_campaign(m.CAMPAIGN_REQUIRED)),
+    ],
+    [
+        Column("Campaign", "campaign"),
+        Column("State", "state"),
+        Column("Delivery", "Value #B", "percentunit", PACE, decimals=1),
+        Column("Delivered", "Value #C", "short"),
+        Column("Due", "Value #D", "short"),
+        Column("Projected", "Value #E", "short"),
+        Column("Booked", "Value #F", "short"),
+        Column("Needed a second", "Value #G", "cps", decimals=2),
+    ],
+    join="campaign",
+    sort="Delivery",
+    alert="AudiopixelUnderDelivery",
+)
+
 _ALERTS: Final = rows(
     "Alerts that fire",
     "Of placements and campaigns. While the pipeline is not fresh, delivery is not judged.",
@@ -158,6 +186,7 @@ def trading_desk() -> Dashboard:
                 ],
             ),
             Row("Placements", 14, [(_WORST, 24)]),
+            Row("Campaigns", 8, [(_CAMPAIGNS, 24)]),
             Row(
                 "How it came",
                 9,

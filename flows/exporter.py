@@ -1,8 +1,8 @@
 """The exporter: placements in Redis as Prometheus series, in one process that takes none of the flow's time.
 
 `/metrics/placements` shows the rows, `/metrics` this process, `/healthz` that it serves, `/` the live page
-(`flows.page`). Roll-ups of counters are sums joined with `audiopixel_placement_info`; those of reach, which
-does not add up, are in Redis alone.
+(`flows.page`). Of campaigns it shows their pacing. Roll-ups of counters are sums joined with
+`audiopixel_placement_info`; those of reach, which does not add up, are in Redis alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Final
@@ -32,7 +32,9 @@ from flows.metrics import Definition, WeightedHistogram
 from flows.settings import Settings
 
 CAP: Final = 20_000
-"""Placements with series of their own: up to 30 series of about 3 KB in the server each."""
+"""Placements with series of their own: up to 31 series of about 3 KB in the server each. The planned
+campaigns, seven series each, are fewer than the placements.
+"""
 
 OTHER: Final = "other"
 
@@ -62,14 +64,30 @@ GAUGES: Final[Mapping[Definition, str]] = {
     metrics.PLACEMENT_CONVERSION_VALUE: "flight.conversion_value",
     metrics.PLACEMENT_TARGET_COMPLETION: "delivery.target_completion_rate",
     metrics.PLACEMENT_BOOKED: "delivery.booked",
+    metrics.PLACEMENT_DELIVERED: "delivery.delivered",
     metrics.PLACEMENT_EXPECTED: "delivery.expected",
     metrics.PLACEMENT_INDICATOR: "delivery.indicator",
     metrics.PLACEMENT_PROJECTED: "delivery.projected",
+    metrics.PLACEMENT_REQUIRED: "delivery.required_rate",
     metrics.PLACEMENT_CPA: "flight.cost_per_acquisition",
 }
+CAMPAIGN_GAUGES: Final[Mapping[Definition, str]] = {
+    metrics.CAMPAIGN_BOOKED: "delivery.booked",
+    metrics.CAMPAIGN_DELIVERED: "delivery.delivered",
+    metrics.CAMPAIGN_EXPECTED: "delivery.expected",
+    metrics.CAMPAIGN_INDICATOR: "delivery.indicator",
+    metrics.CAMPAIGN_PROJECTED: "delivery.projected",
+    metrics.CAMPAIGN_REQUIRED: "delivery.required_rate",
+}
 STATE: Final = "delivery.state"
-MILLIONTHS: Final = frozenset({"flight.conversion_value"})
-"""Fields that hold millionths of what their series shows."""
+HOUR_S: Final = 3600
+UNITS: Final[Mapping[str, Callable[[str], str]]] = {
+    "flight.conversion_value": lambda millionths: str(Decimal(millionths).scaleb(-6)),
+    "delivery.required_rate": lambda an_hour: repr(float(an_hour) / HOUR_S),
+}
+"""How a series shows a field whose unit is another one."""
+SCOPES: Final = ("placement", "campaign")
+"""What the `Board` it takes reads."""
 LABELS: Final = dict(
     zip(
         metrics.PLACEMENT_INFO.labels[1:],
@@ -150,14 +168,12 @@ class Placements:
         for place, (definition, field) in enumerate(COUNTERS.items()):
             column = [*(row.get(field) for row in shown), *map(str, sums[place : place + 1])]
             text.append(family_text(_family(definition), [*labels.values(), *others], column))
-        for definition, field in GAUGES.items():
-            values = [row.get(field) for row in shown]
-            if field in MILLIONTHS:
-                values = [None if value is None else str(Decimal(value).scaleb(-6)) for value in values]
-            text.append(family_text(_family(definition), labels.values(), values))
-        states = [(name, row[STATE]) for name, row in zip(names, shown, strict=True) if STATE in row]
-        stated = [label_string({"placement": name, "state": state}) for name, state in states]
-        text.append(family_text(_family(metrics.PLACEMENT_STATE), stated, [1] * len(stated)))
+        text += _gauges(GAUGES, labels.values(), shown)
+        text.append(_states(metrics.PLACEMENT_STATE, names, shown))
+        planned = {name: row for name, row in snapshot.rows.get("campaign", {}).items() if STATE in row}
+        campaigns = [label_string({"campaign": name}) for name in planned]
+        text += _gauges(CAMPAIGN_GAUGES, campaigns, [*planned.values()])
+        text.append(_states(metrics.CAMPAIGN_STATE, planned, [*planned.values()]))
         info = [
             label_string(
                 {"placement": name, **{label: row.get(field, "") for label, field in LABELS.items()}}
@@ -169,6 +185,29 @@ class Placements:
         return "".join(text)
 
 
+def _gauges(
+    gauges: Mapping[Definition, str], labels: Iterable[str], rows: Sequence[Mapping[str, str]]
+) -> Iterator[str]:
+    """The families of some rows' fields."""
+    labels = list(labels)
+    for definition, field in gauges.items():
+        values = [row.get(field) for row in rows]
+        if (shown := UNITS.get(field)) is not None:
+            values = [None if value is None else shown(value) for value in values]
+        yield family_text(_family(definition), labels, values)
+
+
+def _states(definition: Definition, names: Iterable[str], rows: Sequence[Mapping[str, str]]) -> str:
+    """The family of the states of those rows that have one."""
+    owner, state = definition.labels
+    stated = [
+        label_string({owner: name, state: row[STATE]})
+        for name, row in zip(names, rows, strict=True)
+        if STATE in row
+    ]
+    return family_text(_family(definition), stated, [1] * len(stated))
+
+
 def _family(definition: Definition) -> Family:
     return Family(definition.name, "counter" if definition.kind == "counter" else "gauge", definition.help)
 
@@ -177,7 +216,7 @@ def create_app(board: Board, *, cap: int = CAP) -> Starlette:
     """The exporter's web application.
 
     Args:
-        board: reads at least `FIELDS` of the placements.
+        board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
         cap: placements with series of their own; the others are summed as `other`.
 
     `state.feed` is what the live page shows; it moves while the application's lifespan runs.
@@ -232,6 +271,7 @@ def serve(settings: Settings, host: str, port: int, *, cap: int = CAP) -> None:
             connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout),
             settings.namespace,
             FIELDS,
+            scopes=SCOPES,
         )
         app = create_app(board, cap=cap)
         config = uvicorn.Config(

@@ -221,6 +221,18 @@ PLACEMENT_PROJECTED = _d(
     "Impressions at the end of the flight at the last hour's rate.",
     "placement",
 )
+PLACEMENT_DELIVERED = _d(
+    "placement_delivery_delivered_impressions",
+    "gauge",
+    "Impressions of the flight up to its plan's end.",
+    "placement",
+)
+PLACEMENT_REQUIRED = _d(
+    "placement_delivery_required_impressions_per_second",
+    "gauge",
+    "Impressions a second of unpaused time that are still needed; absent while none are.",
+    "placement",
+)
 PLACEMENT_CPA = _d(
     "placement_cost_per_acquisition",
     "gauge",
@@ -270,14 +282,65 @@ PLACEMENT: Final = (
     PLACEMENT_CONVERSION_VALUE,
     PLACEMENT_TARGET_COMPLETION,
     PLACEMENT_BOOKED,
+    PLACEMENT_DELIVERED,
     PLACEMENT_EXPECTED,
     PLACEMENT_INDICATOR,
     PLACEMENT_PROJECTED,
+    PLACEMENT_REQUIRED,
     PLACEMENT_CPA,
     PLACEMENT_STATE,
     PLACEMENT_INFO,
 )
 """What the exporter shows of each placement; beyond its cap, counters are summed as placement `other`."""
+
+CAMPAIGN_BOOKED = _d(
+    "campaign_delivery_booked_impressions", "gauge", "Impressions that its plans have booked.", "campaign"
+)
+CAMPAIGN_DELIVERED = _d(
+    "campaign_delivery_delivered_impressions",
+    "gauge",
+    "Impressions of its planned placements' flights up to their ends.",
+    "campaign",
+)
+CAMPAIGN_EXPECTED = _d(
+    "campaign_delivery_expected_impressions", "gauge", "Impressions that its plans want by now.", "campaign"
+)
+CAMPAIGN_INDICATOR = _d(
+    "campaign_delivery_indicator_ratio",
+    "gauge",
+    "Delivered by expected impressions: 1 is on plan; absent while nothing is to be delivered.",
+    "campaign",
+)
+CAMPAIGN_PROJECTED = _d(
+    "campaign_delivery_projected_impressions",
+    "gauge",
+    "Impressions at the end of its flights at the last hour's rate.",
+    "campaign",
+)
+CAMPAIGN_REQUIRED = _d(
+    "campaign_delivery_required_impressions_per_second",
+    "gauge",
+    "Impressions a second that its placements need together now; absent while none are.",
+    "campaign",
+)
+CAMPAIGN_STATE = _d(
+    "campaign_delivery_state",
+    "gauge",
+    "1 for the state that its delivery is in; the others are absent.",
+    "campaign",
+    "state",
+)
+
+CAMPAIGN: Final = (
+    CAMPAIGN_BOOKED,
+    CAMPAIGN_DELIVERED,
+    CAMPAIGN_EXPECTED,
+    CAMPAIGN_INDICATOR,
+    CAMPAIGN_PROJECTED,
+    CAMPAIGN_REQUIRED,
+    CAMPAIGN_STATE,
+)
+"""What the exporter shows of each campaign with a planned placement."""
 
 EXPORTER_UP = _d(
     "exporter_up",

@@ -24,7 +24,8 @@ RECORDS = {rule.name: rule for rule in RULES if isinstance(rule, Record)}
 STORIES: list[dict[str, Any]] = [
     test for path in sorted(HERE.glob("*_stories.yml")) for test in yaml.safe_load(path.read_text())["tests"]
 ]
-NAMES = {definition.name for definition in (*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.EXPORTER)}
+DEFINED = (*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.CAMPAIGN, *metrics.EXPORTER)
+NAMES = {definition.name for definition in DEFINED}
 
 
 @pytest.mark.parametrize("name", ALERTS)

@@ -56,7 +56,9 @@ PLANNED = {
     "delivery.booked": "40000",
     "delivery.expected": "9000",
     "delivery.indicator": "0.66",
+    "delivery.delivered": "5940",
     "delivery.projected": "26000",
+    "delivery.required_rate": "1440",
     "delivery.state": "under",
     "delivery.target_completion_rate": "0.75",
     "flight.cost_per_acquisition": "12.5",
@@ -77,6 +79,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clie
             planned = max(rows, key=lambda name: int(rows[name]["flight.starts"]))
             assert set(PLANNED) <= set(FIELDS)
             redis.hset(f"audiopixel:v1:placement:{{{planned}}}", mapping=PLANNED)
+            campaign = rows[planned]["campaign_id"]
+            redis.hset(f"audiopixel:v1:campaign:{{{campaign}}}", mapping=PLANNED)
             port = stack.enter_context(exporter(valkey.url, directory))
             flow = stack.enter_context(Site(lambda *_: (200, generate_latest(metrics.registry))))
             metrics.redis_errors.labels("timeout").inc()

@@ -61,13 +61,13 @@ def board(url: str, namespace: str = "audiopixel:v1") -> Board:
 
 
 def series(body: bytes) -> dict[str, dict[str, float]]:
-    """Values by sample name and placement (empty where a sample has none)."""
+    """Values by sample name and placement, or campaign (empty where a sample has neither)."""
     values: dict[str, dict[str, float]] = defaultdict(dict)
     for family in text_string_to_metric_families(body.decode()):
         for sample in family.samples:
-            placement = sample.labels.get("placement", "")
-            assert placement not in values[sample.name], "a series twice: Prometheus would refuse the scrape"
-            values[sample.name][placement] = sample.value
+            whose = sample.labels.get("placement", sample.labels.get("campaign", ""))
+            assert whose not in values[sample.name], "a series twice: Prometheus would refuse the scrape"
+            values[sample.name][whose] = sample.value
     return values
 
 
@@ -103,9 +103,11 @@ def test_every_placement_shows_the_truth_of_the_log(snapshot: Snapshot) -> None:
 
 def test_every_definition_is_shown_and_nothing_else(snapshot: Snapshot) -> None:
     row = dict.fromkeys(FIELDS, "1")
-    body = Placements().render(replace(snapshot, rows={"placement": {"pl-1": row}}))
+    rows = {"placement": {"pl-1": row}, "campaign": {"c-1": row}}
+    body = Placements().render(replace(snapshot, rows=rows))
     heads = dict(re.findall(r"# TYPE (\S+) (\S+)", body.decode()))
-    defined = {d.name: d.kind for d in (*metrics.EXPORTER, *metrics.PLACEMENT) if d.kind != "histogram"}
+    every = (*metrics.EXPORTER, *metrics.PLACEMENT, *metrics.CAMPAIGN)
+    defined = {d.name: d.kind for d in every if d.kind != "histogram"}
     assert heads == {name: "gauge" if kind == "info" else kind for name, kind in defined.items()}
     assert set(series(body)) == set(defined)
 
@@ -130,6 +132,37 @@ def test_delivery_shows_its_state_and_money_in_units_of_its_currency(snapshot: S
     assert values["audiopixel_placement_delivery_indicator_ratio"] == {"a": 0.667}
     assert values["audiopixel_placement_conversion_value"] == {"b": -12.5}
     assert values["audiopixel_placement_conversions_total"] == {"b": 1.5}
+
+
+def test_a_planned_campaign_shows_its_pacing_and_one_without_a_plan_nothing(snapshot: Snapshot) -> None:
+    paced = {
+        "delivery.booked": "1000",
+        "delivery.delivered": "90",
+        "delivery.expected": "100.5",
+        "delivery.indicator": "0.895522",
+        "delivery.projected": "950",
+        "delivery.required_rate": "1800",
+        "delivery.state": "under",
+    }
+    rows = {"placement": {"a": paced}, "campaign": {"c": paced, "unplanned": {"flight.impressions": "7"}}}
+    body = Placements().render(replace(snapshot, rows=rows))
+    assert b'\naudiopixel_campaign_delivery_state{campaign="c",state="under"} 1\n' in body
+    values = series(body)
+    for whose, owner in (("campaign", "c"), ("placement", "a")):
+        shown = {
+            name.removeprefix(f"audiopixel_{whose}_delivery_"): of
+            for name, of in values.items()
+            if name.startswith(f"audiopixel_{whose}_delivery_")
+        }
+        assert shown == {
+            "booked_impressions": {owner: 1000},
+            "delivered_impressions": {owner: 90},
+            "expected_impressions": {owner: 100.5},
+            "indicator_ratio": {owner: 0.895522},
+            "projected_impressions": {owner: 950},
+            "required_impressions_per_second": {owner: 0.5},
+            "state": {owner: 1},
+        }
 
 
 def test_shares_of_conversions_add_up_in_other() -> None:
