@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any, Final
 
-from flows.events import IMPRESSION
+import numpy as np
+import numpy.typing as npt
+
+from flows.counts import MINUTE_COUNTS, REPAIRED
+from flows.events import COMPLETE, IMPRESSION, START
 from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
+SMALLEST: Final = 256
 DIRTY, FINAL = 1, 2
 """Flags of a cell: changed since it was last given out as a minute; given out for good."""
 
@@ -41,10 +46,10 @@ def add_cells(
                 new += 1
                 break
             slot = (slot + np.uint64(1)) & mask
-        flags[slot] |= np.uint8(1)
-        for column in range(20):
+        flags[slot] |= np.uint8(DIRTY)
+        for column in range(MINUTE_COUNTS):
             counts[slot, column] += deltas[i, column]
-            if column != 11 and np.int64(minutes[i]) >= flight_from[rows[i]]:
+            if column != REPAIRED and np.int64(minutes[i]) >= flight_from[rows[i]]:
                 flight[rows[i], column] += deltas[i, column]
         if 0 < flight_end[rows[i]] <= minutes[i] and flight_from[rows[i]] <= minutes[i]:
             overrun[rows[i]] += deltas[i, IMPRESSION]
@@ -67,11 +72,11 @@ def window(
                 slot = (slot + np.uint64(1)) & mask
             if keys[slot] != key:
                 continue
-            for column in range(20):
+            for column in range(MINUTE_COUNTS):
                 sums[i, column] += counts[slot, column]
             if minute < mature_before:
-                mature[i, 0] += counts[slot, 1]
-                mature[i, 1] += counts[slot, 5]
+                mature[i, 0] += counts[slot, START]
+                mature[i, 1] += counts[slot, COMPLETE]
 
 
 @kernel
@@ -93,3 +98,63 @@ def split(keys: U64) -> tuple[I64, I64]:
     """Rows and minutes of cell keys."""
     packed = keys - np.uint64(1)
     return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def _empty(capacity: int) -> tuple[U64, I64, U8, I64]:
+    return (
+        np.zeros(capacity, np.uint64),
+        np.zeros((capacity, MINUTE_COUNTS), np.int64),
+        np.zeros(capacity, np.uint8),
+        np.zeros(capacity, np.int64),
+    )
+
+
+class Cells:
+    """The map, as columns with a place a slot.
+
+    Attributes:
+        keys: of (row, minute), 0 where there is none; see `split`.
+        counts: (slots, MINUTE_COUNTS).
+        flags: `DIRTY` and `FINAL`.
+        given: number of the cut at which the cell was last given out.
+        used: how many slots have a cell.
+    """
+
+    def __init__(self) -> None:
+        self.keys, self.counts, self.flags, self.given = _empty(SMALLEST)
+        self.used = 0
+
+    def make_room(self, more: int) -> None:
+        """Let `more` cells come in."""
+        while (self.used + more) * 4 > len(self.keys) * 3:
+            self.keep(np.ones(len(self.keys), bool), 2 * len(self.keys))
+
+    def keep(self, kept: npt.NDArray[np.bool_], room: int = SMALLEST) -> None:
+        """Drop the cells of all other slots, and make the map as large as is then needed, or as `room`."""
+        old = np.nonzero(kept & (self.keys != 0))[0]
+        capacity = room
+        while len(old) * 2 > capacity:
+            capacity *= 2
+        new = _empty(capacity)
+        move(self.keys[old], self.counts[old], self.flags[old], self.given[old], *new)
+        (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
+
+    def at(self, slots: Any) -> tuple[I64, I64]:
+        """Rows and minutes of some slots that have a cell."""
+        return split(self.keys[slots])
+
+    def snapshot(self) -> tuple[bytes, ...]:
+        """Plain state, without the empty slots."""
+        placed = np.nonzero(self.keys)[0]
+        return tuple(array[placed].tobytes() for array in (self.keys, self.counts, self.flags, self.given))
+
+    @classmethod
+    def restored(cls, state: tuple[bytes, ...]) -> Cells:
+        """From `snapshot`'s state."""
+        self = cls()
+        keys, counts, flags, given = state
+        self.keys, self.flags = np.frombuffer(keys, np.uint64), np.frombuffer(flags, np.uint8)
+        self.counts = np.frombuffer(counts, np.int64).reshape(-1, MINUTE_COUNTS)
+        self.given = np.frombuffer(given, np.int64)
+        self.keep(np.ones(len(self.keys), bool))
+        return self

@@ -24,6 +24,7 @@ from flows.batches import SCOPES
 from flows.delivery import Delivery, Thresholds, pace, pace_campaign, state_change
 from flows.errors import PlanError
 from flows.flights import MINUTE_MS
+from flows.numbers import Delivered
 from flows.outputs import kafka_options
 from flows.planfiles import PlanFile, read_plans
 from flows.plans import Plan, PlanBook, PlanSource
@@ -31,7 +32,6 @@ from flows.plantopics import PlanTopic, plan_topic
 from flows.rows import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
 from flows.settings import Settings, Topic
 from flows.spend import Spend, shown, spend, together
-from flows.windows import Delivered
 
 LAST_HOUR: Final = FIELDS.index("1h.impressions")
 DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])

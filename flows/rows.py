@@ -17,7 +17,7 @@ from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, Account, quantile_s
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.frequency import CLASSES
 from flows.kernel import I64
-from flows.windows import Delivered, Minutes, Windows
+from flows.numbers import Delivered, Minutes, Windows
 
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
 COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]

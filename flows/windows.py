@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from flows.batches import SCOPES
-from flows.cells import DIRTY, FINAL, add_cells, move, split, window
+from flows.cells import DIRTY, FINAL, Cells, add_cells, split, window
 from flows.clock import Cut
 from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
 from flows.credits import COLUMNS, Account, CreditBatch, CreditCells
-from flows.events import IMPRESSION
+from flows.events import IMPRESSION, MUTE, SKIP
 from flows.frequency import new_frequency
 from flows.kernel import I64, U8, U32
 from flows.messages import RowBatch
+from flows.numbers import Delivered, Minutes, Windows
 from flows.reach import Distinct
 from flows.rolling import Rolling
 from flows.shards import check_format
@@ -43,53 +44,6 @@ GROWING: Final = (
 KEPT: Final = GROWING[: GROWING.index("given_reach")]
 """Those that are in its snapshot."""
 SKETCHES_AT_ONCE: Final = 256
-
-
-class Delivered(NamedTuple):
-    """The impressions that a planned placement has delivered, and by what plan they are counted: from the
-    minute `start` to before the minute `end`, both since the epoch.
-    """
-
-    start: int
-    end: int
-    impressions: int
-
-
-class Windows(NamedTuple):
-    """The numbers of some rows at one cut.
-
-    `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]`
-    (rows,), for w in 5m, 1h, 1d, flight (no `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS);
-    `credits[row][w]` are what `flows.credits.COLUMNS` name, None for nothing; `currencies[row]` is that of
-    their value; `frequency[row]` are (2, classes) listeners and millionths of conversions, and
-    `accounts[row]` the conversions that name it, None for what is no campaign; `delivered[row]` is None for
-    what has no plan.
-    """
-
-    rows: list[tuple[str, str]]
-    labels: list[tuple[str | None, ...]]
-    latest: I64
-    sums: tuple[I64, I64, I64, I64]
-    mature: tuple[I64, I64]
-    reach: tuple[I64, I64, I64, I64]
-    totals: I64
-    credits: list[list[I64 | None]]
-    currencies: list[str | None]
-    frequency: list[I64 | None]
-    accounts: list[Account | None]
-    delivered: list[Delivered | None]
-
-
-class Minutes(NamedTuple):
-    """Placements' minutes that are due at a cut: ids, minutes since the epoch, counts, credits (None for
-    nothing), whether final.
-    """
-
-    placements: list[str]
-    minutes: list[int]
-    counts: I64
-    credits: list[I64 | None]
-    final: bool
 
 
 @dataclass
@@ -119,11 +73,7 @@ class RowShard:
 
     def __post_init__(self) -> None:
         self.numbers: dict[tuple[str, str], int] = {}
-        self.keys = np.zeros(256, np.uint64)
-        self.counts = np.zeros((256, MINUTE_COUNTS), np.int64)
-        self.flags = np.zeros(256, np.uint8)
-        self.given = np.zeros(256, np.int64)
-        self.used = 0
+        self.cells = Cells()
         self.credits = CreditCells()
         self.currencies: dict[int, str] = {}
         self.frequency: dict[int, I64] = {}
@@ -219,15 +169,14 @@ class RowShard:
             self.credits.add(row, minute, self.day_of(minute), of_place, flown)
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
-        while (self.used + len(rows)) * 4 > len(self.keys) * 3:
-            self._rebuild(np.ones(len(self.keys), bool), 2 * len(self.keys))
+        self.cells.make_room(len(rows))
         new = add_cells(
             rows,
             minutes,
             deltas,
-            self.keys,
-            self.counts,
-            self.flags,
+            self.cells.keys,
+            self.cells.counts,
+            self.cells.flags,
             self.flight,
             self.flight_from,
             self.flight_end,
@@ -235,7 +184,7 @@ class RowShard:
             self.first_open,
         )
         assert new >= 0, "a final minute was changed"
-        self.used += new
+        self.cells.used += new
         for day, these in self._by_day(minutes.astype(np.int64)):
             by_day = deltas[these].copy()
             by_day[:, REPAIRED] = by_day[:, CONSENTED_PLAYS + 1 :] = 0
@@ -281,8 +230,8 @@ class RowShard:
 
     def _turn(self, before: int, minute: int, ended: bool) -> None:
         """The watermark has entered another minute: rolling windows move, days end, minutes become final."""
-        placed = self.keys != 0
-        rows, minutes = split(self.keys[placed])
+        placed = self.cells.keys != 0
+        rows, minutes = self.cells.at(placed)
         self.dirty[rows[minutes >= before - 60]] = True
         today = self.day_of(minute)
         for day in [day for day in self.days if day < today]:
@@ -293,17 +242,17 @@ class RowShard:
             open_from = max([minute + 1, *(minutes + 1).tolist()])
         self.first_open = open_from
         slots = np.nonzero(placed)[0]
-        closing = slots[(minutes < open_from) & (self.flags[slots] & FINAL == 0)]
-        self.flags[closing] |= DIRTY | FINAL
-        closed_rows, closed_minutes = split(self.keys[closing])
+        closing = slots[(minutes < open_from) & (self.cells.flags[slots] & FINAL == 0)]
+        self.cells.flags[closing] |= DIRTY | FINAL
+        closed_rows, closed_minutes = self.cells.at(closing)
         settled = np.zeros((len(closing), MINUTE_COUNTS), np.int64)
-        settled[:, REPAIRED] = self.counts[closing, REPAIRED]
-        for code in (6, 7):
-            settled[:, code] = self.counts[closing, code + HELD]
+        settled[:, REPAIRED] = self.cells.counts[closing, REPAIRED]
+        for code in (SKIP, MUTE):
+            settled[:, code] = self.cells.counts[closing, code + HELD]
         moved = settled.any(axis=1)
         flown = moved & (closed_minutes >= self.flight_from[closed_rows])
         np.add.at(self.flight, closed_rows[flown], settled[flown])
-        for code in (6, 7):
+        for code in (SKIP, MUTE):
             np.subtract.at(self.flight[:, code + HELD], closed_rows[flown], settled[flown, code])
         for day, these in self._by_day(closed_minutes[moved]):
             np.add.at(self._day(day)[0], closed_rows[moved][these], settled[moved][these])
@@ -312,41 +261,30 @@ class RowShard:
     def _due(self, cut: Cut) -> list[Minutes]:
         if not self.minutes_every:
             return []
-        slots = np.nonzero(self.flags & DIRTY)[0]
-        rows, _ = split(self.keys[slots])
+        slots = np.nonzero(self.cells.flags & DIRTY)[0]
+        rows, _ = self.cells.at(slots)
         slots = slots[self.is_placement[rows]]
-        final = self.flags[slots] & FINAL != 0
-        waited = cut.number - self.given[slots] >= self.minutes_every
+        final = self.cells.flags[slots] & FINAL != 0
+        waited = cut.number - self.cells.given[slots] >= self.minutes_every
         due = []
         for some, is_final in ((slots[final], True), (slots[~final & waited], False)):
             if len(some):
-                rows, minutes = split(self.keys[some])
+                rows, minutes = self.cells.at(some)
                 names = [self.rows[row][1] for row in rows.tolist()]
                 credits = [
                     self.credits.of(*place) for place in zip(rows.tolist(), minutes.tolist(), strict=True)
                 ]
-                due.append(Minutes(names, minutes.tolist(), self.counts[some], credits, is_final))
-                self.flags[some] &= ~np.uint8(DIRTY)
-                self.given[some] = cut.number
+                due.append(Minutes(names, minutes.tolist(), self.cells.counts[some], credits, is_final))
+                self.cells.flags[some] &= ~np.uint8(DIRTY)
+                self.cells.given[some] = cut.number
         return due
 
     def _forget(self, minute: int) -> None:
         """Drop the cells that are final and out of every rolling window."""
         self.credits.forget(min(self.first_open, minute - 60), self.day_of(minute))
-        _, minutes = split(self.keys)
-        self._rebuild(
-            (self.keys != 0) & ((minutes >= min(self.first_open, minute - 60)) | (self.flags & FINAL == 0))
-        )
-
-    def _rebuild(self, kept: Any, room: int = 0) -> None:
-        old = np.nonzero(kept & (self.keys != 0))[0]
-        capacity = max(256, room)
-        while len(old) * 2 > capacity:
-            capacity *= 2
-        keys, counts = np.zeros(capacity, np.uint64), np.zeros((capacity, MINUTE_COUNTS), np.int64)
-        flags, given = np.zeros(capacity, np.uint8), np.zeros(capacity, np.int64)
-        move(self.keys[old], self.counts[old], self.flags[old], self.given[old], keys, counts, flags, given)
-        self.keys, self.counts, self.flags, self.given, self.used = keys, counts, flags, given, len(old)
+        _, minutes = split(self.cells.keys)
+        oldest = min(self.first_open, minute - 60)
+        self.cells.keep((minutes >= oldest) | (self.cells.flags & FINAL == 0))
 
     def plan(self, placement: str, start: int, end: int) -> None:
         """A planned placement's flight counts from the minute `start` on, since the epoch; what it delivers,
@@ -364,9 +302,9 @@ class RowShard:
     def _cut_anew(self, row: int, before: int, before_end: int) -> None:
         """Count a row's open minutes by its flight's new start and end."""
         start, end = int(self.flight_from[row]), int(self.flight_end[row])
-        rows, minutes = split(self.keys)
-        still_open = (self.keys != 0) & (rows == row) & (minutes >= self.first_open)
-        minutes, counts = minutes[still_open], self.counts[still_open]
+        rows, minutes = split(self.cells.keys)
+        still_open = (self.cells.keys != 0) & (rows == row) & (minutes >= self.first_open)
+        minutes, counts = minutes[still_open], self.cells.counts[still_open]
         if before_end:
             self.overrun[row] -= counts[minutes >= max(before, before_end), IMPRESSION].sum()
         if start != before and max(start, before) >= self.first_open:  # nothing final is in the flight
@@ -418,7 +356,16 @@ class RowShard:
         sums = [np.zeros((len(rows), MINUTE_COUNTS), np.int64) for _ in range(2)]
         mature = [np.zeros((len(rows), 2), np.int64) for _ in range(2)]
         for place, minutes in enumerate((5, 60)):
-            window(rows, minute, minutes, self.keys, self.counts, sums[place], mature[place], mature_before)
+            window(
+                rows,
+                minute,
+                minutes,
+                self.cells.keys,
+                self.cells.counts,
+                sums[place],
+                mature[place],
+                mature_before,
+            )
         today, reached_today = self._day(self.day_of(minute))
         short, long = self.rolling.reach(rows)
         none: tuple[str | None, ...] = (None,) * (len(SCOPES) - 1)
@@ -449,7 +396,6 @@ class RowShard:
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
         rows = len(self.rows)
-        placed = np.nonzero(self.keys)[0]
         return (
             FORMAT,
             self.shards,
@@ -457,7 +403,7 @@ class RowShard:
             self.first_open,
             self.rows,
             self.labels,
-            tuple(array[placed].tobytes() for array in (self.keys, self.counts, self.flags, self.given)),
+            self.cells.snapshot(),
             tuple(getattr(self, name)[:rows].tobytes() for name in KEPT),
             [(day, counts.tobytes(), reached.snapshot()) for day, (counts, reached) in self.days.items()],
             self.reached.snapshot(),
@@ -495,13 +441,7 @@ class RowShard:
         for scope, name in rows:
             self._number((scope, name))
         self.labels = {row: list(of) for row, of in labels.items()}
-        self.keys = np.frombuffer(cells[0], np.uint64).copy()
-        self.counts = np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy()
-        self.flags, self.given = (
-            np.frombuffer(cells[2], np.uint8).copy(),
-            np.frombuffer(cells[3], np.int64).copy(),
-        )
-        self._rebuild(np.ones(len(self.keys), bool))
+        self.cells = Cells.restored(cells)
         for name, packed in zip(KEPT, totals, strict=True):
             array = getattr(self, name)
             array[: len(rows)] = np.frombuffer(packed, np.int64).reshape((len(rows), *array.shape[1:]))

@@ -13,12 +13,12 @@ import pytest
 from connectors.redis import Client
 from flows.clock import Cut
 from flows.delivery import Thresholds
+from flows.numbers import Delivered
 from flows.pacing import CAMPAIGN, Pacer
 from flows.plans import Plan, PlanBook
 from flows.publish import Flush, Publisher
 from flows.rows import FIELDS, Row, empty
 from flows.settings import Settings
-from flows.windows import Delivered
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 AT_MS = 2_000_000_000_000 // 60_000 * 60_000

@@ -17,9 +17,10 @@ from flows.clock import Cut
 from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.events import IMPRESSION
 from flows.messages import RowBatch
+from flows.numbers import Delivered, Windows
 from flows.overlap import pack
 from flows.sketch import REGISTERS, estimate, histogram
-from flows.windows import Delivered, RowShard, Windows
+from flows.windows import RowShard
 
 MINUTE = 60_000
 FIRST = 29_000_000

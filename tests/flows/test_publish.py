@@ -13,11 +13,11 @@ from connectors.redis import Client, RedisUnavailable
 from flows import rows
 from flows.clock import Cut
 from flows.delivery import Thresholds
+from flows.numbers import Delivered
 from flows.pacing import Pacer, plan_file
 from flows.planfiles import parse_plans
 from flows.publish import LAYOUTS, TRIM_EVERY_S, Flush, Publisher
 from flows.settings import Settings, ms
-from flows.windows import Delivered
 
 NOW_S = 1_764_000_000.0
 DAY_S = 86_400

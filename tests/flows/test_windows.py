@@ -25,7 +25,8 @@ from flows.credits import CreditBatch
 from flows.errors import StateError
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.messages import RowBatch
-from flows.windows import Minutes, RowShard, Windows
+from flows.numbers import Minutes, Windows
+from flows.windows import RowShard
 
 MINUTE, HOUR = 60_000, 3_600_000
 MATURE_MS = 90_000
@@ -396,7 +397,7 @@ def test_memory_is_flat_in_a_run_of_a_week() -> None:
     for start in range(first, first + 7 * 24 * 60, 20):
         cut = Cut(start, (start + 19) * MINUTE, False, ())
         shard.apply(cut, [impressions(cut, range(start, start + 20))])
-        used.append(shard.used)
+        used.append(shard.cells.used)
         state.append(len(pickle.dumps(shard.snapshot())))
     assert max(used) <= 60 + 20 + 10
     assert max(state[6:]) <= 1.02 * min(state[6:])
