@@ -1,4 +1,4 @@
-"""The numbers of rows and minutes at a cut, in columns: what `flows.windows` counts and `flows.rows` shows."""
+"""The numbers of rows and minutes at a cut: what `flows.windows` counts and `flows.rows` shows."""
 
 from __future__ import annotations
 
