@@ -57,8 +57,9 @@ def _percent(ratio: str) -> str:
 
 
 _PACE: Final = (
-    f"{_own(m.PLACEMENT_IMPRESSIONS)} impressions delivered where {_own(m.PLACEMENT_EXPECTED)} are due by now; "
-    f"at the last hour's rate it ends at {_own(m.PLACEMENT_PROJECTED)} of {_own(m.PLACEMENT_BOOKED)} booked."
+    f"{_own(m.PLACEMENT_IMPRESSIONS)} impressions delivered where {_own(m.PLACEMENT_EXPECTED)} are due by "
+    f"now; at the last hour's rate it ends at {_own(m.PLACEMENT_PROJECTED)} of {_own(m.PLACEMENT_BOOKED)} "
+    "booked."
 )
 
 RECORDS: Final = (
