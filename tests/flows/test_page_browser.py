@@ -183,7 +183,8 @@ def test_the_bar_follows_the_flow_from_live_to_slow_to_stalled(desk: Desk) -> No
 
 
 OVERFLOW = """[...document.querySelectorAll('#bar, #bar *, nav, nav *, footer, footer *')]
-    .filter(one => one.offsetParent && one.getBoundingClientRect().right > innerWidth + 0.5).map(one => one.id)"""
+    .filter(one => one.offsetParent && one.getBoundingClientRect().right > innerWidth + 0.5)
+    .map(one => one.id)"""
 
 
 @pytest.mark.parametrize("width", [320, 420, 560, 800, 1280])
@@ -219,7 +220,10 @@ def test_the_bar_says_when_redis_is_down_and_the_numbers_stay(browser: Browser) 
         for desk in served(browser, mortal.url, "t"):
             mortal.kill()
             browser.until(f"{LEVEL} === 'down'")
-            assert browser.js("document.querySelector('#verdict').textContent") == "Redis is unavailable (connection)"
+            assert (
+                browser.js("document.querySelector('#verdict').textContent")
+                == "Redis is unavailable (connection)"
+            )
             assert len(browser.js(NAMES)) == len(DESK)
             mortal.start()
             desk.put(DESK)
