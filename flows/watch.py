@@ -32,6 +32,8 @@ SUSTAINED_S: Final = 2
 STATE_CHANGE: Final = "state change"
 _TOLD: Final = "under"
 _SHOWN: Final = 5
+_PREFIX: Final = "Audiopixel"
+"""Of every alert's name; without it a line has room for what the alert says."""
 WAIT_S: Final = 20.0
 """How long the summary waits for an alert that is due: two scrapes, its `for:`, and a busy machine."""
 
@@ -156,7 +158,9 @@ def start(
 def lines(firing: Sequence[Firing]) -> list[Text]:
     """What fires, a line each, for below the live table."""
     shown = [
-        Text.assemble((f"{one.name}  ", "bold red"), one.summary, no_wrap=True, overflow="ellipsis")
+        Text.assemble(
+            (one.name.removeprefix(_PREFIX), "bold red"), f" {one.summary}", no_wrap=True, overflow="ellipsis"
+        )
         for one in firing[:_SHOWN]
     ]
     rest = len(firing) - len(shown)
