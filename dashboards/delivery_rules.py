@@ -51,9 +51,15 @@ def _own(definition: m.Definition, form: str = "humanize") -> str:
     return number(definition.name, "placement", form)
 
 
+def _percent(ratio: str) -> str:
+    # Templates cannot multiply, and `humanizePercentage` says 3.049%.
+    return f"{number(f'100 * {ratio}', 'placement', 'printf `%.1f`')} %"
+
+
 _PACE: Final = (
-    f"{_own(m.PLACEMENT_IMPRESSIONS)} impressions delivered where {_own(m.PLACEMENT_EXPECTED)} are due now; "
-    f"at the last hour's rate it ends at {_own(m.PLACEMENT_PROJECTED)} of {_own(m.PLACEMENT_BOOKED)} booked."
+    f"{_own(m.PLACEMENT_IMPRESSIONS)} impressions delivered where {_own(m.PLACEMENT_EXPECTED)} are due by "
+    f"now; at the last hour's rate it ends at {_own(m.PLACEMENT_PROJECTED)} of {_own(m.PLACEMENT_BOOKED)} "
+    "booked."
 )
 
 RECORDS: Final = (
@@ -100,9 +106,9 @@ def _completion_dropped(window: str) -> Alert:
         "warning",
         "delivery",
         f"{_WHO} is heard to its end less than usual",
-        f"{{{{ $value | humanizePercentage }}}} of the starts of the last {window} completed "
-        "(without the youngest, which cannot have yet); usual of the last day is "
-        f"{number(USUAL_RATE, 'placement', 'humanizePercentage')}. {number(starts, 'placement')} starts.",
+        f"{_percent(rate)} of the starts of the last {window} were heard to the end, without the youngest, "
+        f"which cannot have been yet; usual of the last day is {_percent(USUAL_RATE)}. "
+        f"{number(starts, 'placement')} starts.",
         labels={"window": window},
     )
 
@@ -119,7 +125,7 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
             f'({INDICATOR} and on (placement) {STATE}{{state="under"}})\n{_NAMED}',
             "warning",
             "delivery",
-            f"{_WHO} delivers {{{{ $value | humanizePercentage }}}} of its plan",
+            f"{_WHO} has delivered {_percent(INDICATOR)} of what is due by now",
             _PACE,
             sustained,
         ),
@@ -143,7 +149,7 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
             f'({INDICATOR} and on (placement) {STATE}{{state="over"}})\n{_NAMED}',
             "warning",
             "delivery",
-            f"{_WHO} delivers {{{{ $value | humanizePercentage }}}} of its plan",
+            f"{_WHO} has delivered {_percent(INDICATOR)} of what is due by now",
             _PACE,
             sustained,
         ),

@@ -194,7 +194,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the traffic.")] = 1,
 ) -> None:
     """Show everything working on this machine: a broker, a Valkey, simulated troublesome traffic, the flow
-    and the exporter, on loopback.
+    and the exporter, on loopback. Your AUDIOPIXEL_ settings and audiopixel.toml are not used.
     """
     from flows.demo import Demo
 

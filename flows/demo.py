@@ -17,7 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console, Group
+from rich import box
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
@@ -32,7 +33,7 @@ from flows.outputs import kafka_options
 from flows.publish import row_key
 from flows.settings import PREFIX, Settings, load
 from flows.simulate import Expected, Traffic, now_ms, plans, pump, write_plans
-from flows.top import FIELDS, render
+from flows.top import FIELDS, PLAIN_WIDTH, render
 from flows.watch import News, Watch, lines, report, start
 
 DRAIN_S: Final = 30.0
@@ -47,8 +48,10 @@ OUT_OF_ORDERNESS: Final = timedelta(seconds=70)
 """Some players' clocks are ahead, and a minute of that is taken for true: with the usual 10 s the watermark
 would run most of a minute ahead of us, and flights of seconds would be judged by impressions yet to come.
 """
-HEAD_LINES: Final = 12
-"""Of the terminal, above the live table and for the prompt below it."""
+LEAST_ROWS: Final = 10
+"""Placements on the screen, though the addresses scroll up for them in a low terminal."""
+TABLE_LINES: Final = 6
+"""Of the live table in a low terminal, around its placements."""
 
 FIRES_WITHIN: Final = timedelta(seconds=20)
 """Of traffic, after which the starved placement's alert fires or will in seconds."""
@@ -94,12 +97,15 @@ class Demo:
             DifferencesError: Redis differs from the truth at the end of a bounded run.
             AudiopixelError: a part did not start, or died.
         """
-        console = Console(stderr=True)
+        plain = not sys.stderr.isatty() and "COLUMNS" not in os.environ
+        console = Console(stderr=True, width=PLAIN_WIDTH if plain else None)
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="audiopixel-demo-")))
+            use_own_settings(directory)
+            console.print("audiopixel demo: with settings and a listeners' key of its own, not yours")
             with console.status("starting a Kafka-protocol broker and a Valkey"):
                 broker, valkey = stack.enter_context(EmbeddedBroker()), stack.enter_context(EmbeddedValkey())
             metrics_port, exporter_port = free_ports(2)
@@ -124,8 +130,7 @@ class Demo:
             broker.create_topic(settings.kafka_topic, self.partitions)
             stack.callback(self._end_children)
             with console.status(
-                "starting the flow and the exporter (the first start compiles its kernels, about half a "
-                "minute)"
+                "starting the flow and the exporter; the first time it compiles for half a minute"
             ):
                 self._start("flow", settings, directory, "run", "--processes", str(self.processes))
                 self._start("exporter", settings, directory, "exporter", "--port", str(exporter_port))
@@ -141,17 +146,16 @@ class Demo:
                 )
             if stopping.is_set():
                 return
-            console.print(
-                f"[bold]audiopixel demo[/bold]: {self.rate:,.0f} pixels/s on {self.partitions} partitions, "
-                "listeners' key made up for this run\n"
-                f"  live page  http://127.0.0.1:{exporter_port}/\n"
-                f"  metrics    http://127.0.0.1:{exporter_port}/metrics/placements\n"
-                f"             http://127.0.0.1:{metrics_port}/metrics\n"
-                f"  kafka {broker.bootstrap}   redis {valkey.url}\n"
-                "  alerts     " + watch.where.replace("\n", "\n             "),
-                soft_wrap=True,
-            )
-            self._show(settings, client, watch, directory, console, stopping)
+            head: list[RenderableType] = [
+                f"[bold]{self.rate:,.0f} pixels/s[/bold], live page http://127.0.0.1:{exporter_port}/",
+                _addresses(
+                    metrics=f"http://127.0.0.1:{exporter_port}/metrics/placements, "
+                    f"flow :{metrics_port}/metrics",
+                    kafka=f"{broker.bootstrap}, {self.partitions} partitions; redis {valkey.url}",
+                    alerts=watch.where,
+                ),
+            ]
+            self._show(settings, client, watch, directory, console, head, stopping)
 
     def _show(
         self,
@@ -160,6 +164,7 @@ class Demo:
         watch: Watch,
         directory: Path,
         console: Console,
+        head: list[RenderableType],
         stopping: threading.Event,
     ) -> None:
         traffic = Traffic(
@@ -168,11 +173,9 @@ class Demo:
         write_plans(directory / "plans.csv", plans(traffic, FLIGHT))
         starved = traffic.placements[-1].id if self.placements > 1 else None
         if starved:
-            console.print(
-                f"{starved} is starved: it will be `under`, and its alert fires. The others are `at risk`\n"
-                "for an hour: their projection takes the impressions of the last hour, which has just begun.",
-                soft_wrap=True,
-            )
+            head.append(self.promise(starved))
+        console.print(*head, sep="\n")
+        head_lines = 2 + len(console.render_lines(Group(*head)))
         failed: list[BaseException] = []
 
         def send() -> None:
@@ -193,7 +196,8 @@ class Demo:
                         console.print(line, soft_wrap=True)
                 else:
                     alerts = lines(firing)
-                    height = max(5, console.height - HEAD_LINES - len(alerts))
+                    height = console.height - len(alerts)
+                    height = max(height - head_lines, min(height - 1, LEAST_ROWS + TABLE_LINES))
                     rows = render(board.refresh(), time.time(), console.width, height)
                     live.update(Group(rows, *alerts), refresh=True)
                 sender.join(0.5)
@@ -203,6 +207,19 @@ class Demo:
         if self.seconds is not None and not stopping.is_set():
             due = starved if self.seconds >= FIRES_WITHIN.total_seconds() else None
             self._summarise(settings, client, traffic, watch, due)
+
+    def promise(self, starved: str) -> str:
+        """What one will see of delivery, for people."""
+        short = self.seconds is not None and self.seconds < FIRES_WITHIN.total_seconds()
+        fires = (
+            f"too few seconds for its alert, which takes {FIRES_WITHIN.total_seconds():.0f}"
+            if short
+            else "it will be `under`, and its alert fires"
+        )
+        return (
+            f"{starved} is starved: {fires}. The others are `at risk` for an hour, until there is a whole "
+            "hour to project from. Delivery reads high at first: what is due counts only up to the watermark."
+        )
 
     def _summarise(
         self, settings: Settings, client: Client, traffic: Traffic, watch: Watch, starved: str | None
@@ -285,6 +302,26 @@ class Demo:
             time.sleep(0.1)
 
 
+def use_own_settings(directory: Path) -> None:
+    """Forget the user's settings, in this process and for its children: they are of another Kafka and Redis.
+
+    Args:
+        directory: for the empty file that stands for `audiopixel.toml`.
+    """
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
+    empty = directory / "audiopixel.toml"
+    empty.touch()
+    os.environ[f"{PREFIX}CONFIG"] = str(empty)
+
+
+def _addresses(**values: str) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in values.items():
+        table.add_row(f"  {name}", value)
+    return table
+
+
 def ledger_totals(client: Client, namespace: str) -> dict[str, int]:
     """Sums of the partitions' ledger rows."""
     totals: dict[str, int] = {}
@@ -298,9 +335,10 @@ def compare(expected: Expected, totals: dict[str, int], client: Client, namespac
     """A table of the truth beside what Redis says, and how many numbers differ (reach beyond 1,000 may by 3.2
     %).
     """
-    table = Table(title="the simulator's ledger against Redis", title_justify="left")
-    for name, side in (("number", "left"), ("ledger", "right"), ("Redis", "right"), ("", "left")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]  # one of two literals
+    table = Table(title="the simulator's ledger against Redis", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("number", "ledger", "Redis"):
+        table.add_column(name, justify="left" if name == "number" else "right", no_wrap=True)
+    table.add_column("")
     wrong = 0
 
     def check(name: str, want: int, got: int, tolerance: float = 0.0) -> bool:
@@ -328,11 +366,11 @@ def compare(expected: Expected, totals: dict[str, int], client: Client, namespac
                 table.add_row(f"{placement} {metric}", f"{want:,}", f"{got:,}", "[red]differs")
     for metric, (want, got, bad) in sums.items():
         shown = (
-            f"sum of {len(expected.flight)} placements, {bad} differ"
+            f"{bad} of {len(expected.flight)} placements differ"
             if bad
-            else f"equal in all {len(expected.flight)} placements"
+            else f"all {len(expected.flight)} placements equal"
         )
         if metric == "reach" and want != got and not bad:
-            shown = "within a sketch's error where beyond 1,000"
+            shown = "equal within 3.2 %"
         table.add_row(f"flight.{metric}", f"{want:,}", f"{got:,}", shown)
     return table, wrong

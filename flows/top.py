@@ -1,4 +1,6 @@
-"""The placements as a live table in the terminal, the busiest first, below how fresh the numbers are."""
+"""The placements as a live table in the terminal, below how fresh the numbers are: first those whose delivery
+is bad, then the busiest.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,18 @@ _LONGEST_NAME: Final = 28
 _GAP: Final = 2
 _HEAD_LINES: Final = 3  # two of names, one below
 _PLACEMENT: Final = "placement"
+_STATE: Final = "delivery.state"
+_INDICATOR: Final = "delivery.indicator"
+_IMPRESSIONS: Final = "flight.impressions"
+_BAD: Final = ("under", "ended_short", "at_risk", "over")
+_STYLES: Final = {
+    **dict.fromkeys(("under", "ended_short"), "bold red"),
+    "at_risk": "yellow",
+    "over": "blue",
+    **dict.fromkeys(("on_track", "complete"), "green"),
+}
+_TIGHT: Final = 30
+"""Lines of a terminal in which the reasons of rejections leave their line to a placement."""
 _BALANCE: Final = ("received", "accepted", "repeated")
 _REJECTED: Final = "rejected."
 _COUNTED: Final = (*_BALANCE, _REJECTED)
@@ -52,6 +66,16 @@ def percent(text: str) -> str:
 def times(text: str) -> str:
     """`1.73`."""
     return f"{float(text):.2f}"
+
+
+def words(state: str) -> str:
+    """`at risk`."""
+    return name(state.replace("_", " "))
+
+
+def three_places(text: str) -> str:
+    """`0.667`."""
+    return f"{float(text):.3f}"
 
 
 def name(text: str) -> str:
@@ -80,18 +104,22 @@ class Column(NamedTuple):
 
 COLUMNS: Final = (
     Column("\nplacement", _PLACEMENT, name, 0),
-    Column("\ncampaign", "campaign_id", name, 10),
-    Column("\nimpressions", "flight.impressions", count, 1),
-    Column("\nstarts", "flight.starts", count, 3),
-    Column("compl.\nflight", "flight.completion_rate", percent, 2),
-    Column("mature\n1h", "1h.mature_completion_rate", percent, 4),
-    Column("\nreach", "flight.reach", count, 5),
-    Column("\nfreq.", "flight.frequency", times, 6),
-    Column("\nrepeated", "flight.repeated", count, 7),
-    Column("too\nlate", "flight.too_late", count, 8),
-    Column("\ninvalid", "flight.invalid_traffic", count, 9),
-    Column("\nconsent", "flight.consent_coverage", percent, 11),
+    Column("\ncampaign", "campaign_id", name, 12),
+    Column("\nstate", _STATE, words, 2),
+    Column("\ndelivery", _INDICATOR, three_places, 3),
+    Column("\nimpressions", _IMPRESSIONS, count, 1),
+    Column("\nstarts", "flight.starts", count, 5),
+    Column("compl.\nflight", "flight.completion_rate", percent, 4),
+    Column("mature\n1h", "1h.mature_completion_rate", percent, 6),
+    Column("\nreach", "flight.reach", count, 7),
+    Column("\nfreq.", "flight.frequency", times, 8),
+    Column("\nrepeated", "flight.repeated", count, 9),
+    Column("too\nlate", "flight.too_late", count, 10),
+    Column("\ninvalid", "flight.invalid_traffic", count, 11),
+    Column("\nconsent", "flight.consent_coverage", percent, 13),
 )
+PLANNED: Final = (_STATE, _INDICATOR)
+"""Fields of the columns that are shown where any placement has a plan."""
 FIELDS: Final = (*(column.field for column in COLUMNS if column.field != _PLACEMENT), "final_through_ms")
 """What of a row the table shows: the fields of the `Board` it takes."""
 
@@ -105,23 +133,33 @@ def render(snapshot: Snapshot, now_s: float, width: int, height: int | None = No
     """
     rows = snapshot.rows.get("placement", {})
     above = state(snapshot, now_s)
-    busiest = sorted(
-        rows, key=lambda placement: (-int(rows[placement].get("flight.impressions", 0)), placement)
-    )
+    if height is not None and height < _TIGHT and snapshot.flushed_s is not None:
+        del above[-1]
+    first = sorted(rows, key=lambda placement: _urgency(placement, rows[placement]))
     if height is not None:
         room = max(1, height - len(above) - _HEAD_LINES)
-        if len(busiest) > room:
-            busiest = busiest[: max(1, room - 1)]
-    table = _table([{**rows[placement], _PLACEMENT: placement} for placement in busiest], width)
-    rest = len(rows) - len(busiest)
+        if len(first) > room:
+            first = first[: max(1, room - 1)]
+    planned = any(_STATE in row for row in rows.values())
+    columns = [column for column in COLUMNS if planned or column.field not in PLANNED]
+    table = _table(columns, [{**rows[placement], _PLACEMENT: placement} for placement in first], width)
+    rest = len(rows) - len(first)
     below = [_line(f"… and {rest:,} more", "dim")] if rest else []
     return Group(*above, table, *below) if rows else Group(*above)
 
 
-def _table(rows: list[dict[str, str]], width: int) -> Table:
+def _urgency(placement: str, row: Mapping[str, str]) -> tuple[int, float, int, str]:
+    """Sorts bad states first: too little by the least indicator, all else by the most impressions."""
+    delivery = row.get(_STATE)
+    rank = _BAD.index(delivery) if delivery in _BAD else len(_BAD)
+    short = float(row.get(_INDICATOR, 0)) if delivery in ("under", "ended_short") else 0.0
+    return rank, short, -int(row.get(_IMPRESSIONS, 0)), placement
+
+
+def _table(columns: list[Column], rows: list[dict[str, str]], width: int) -> Table:
     cells = {
         column: [column.show(row[column.field]) if column.field in row else NULL for row in rows]
-        for column in COLUMNS
+        for column in columns
     }
     widths = {
         column: max(map(cell_len, [*column.head.split("\n"), *texts]), default=0)
@@ -131,9 +169,17 @@ def _table(rows: list[dict[str, str]], width: int) -> Table:
         del widths[max(widths, key=lambda column: column.rank)]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
     for column in widths:
-        table.add_column(column.head, justify="left" if column.show is name else "right", no_wrap=True)
-    for line in zip(*(cells[column] for column in widths), strict=True):
-        table.add_row(*map(Text, line))
+        table.add_column(
+            column.head, justify="left" if column.show in (name, words) else "right", no_wrap=True
+        )
+    styles = [_STYLES.get(row.get(_STATE, ""), "") for row in rows]
+    for style, line in zip(styles, zip(*(cells[column] for column in widths), strict=True), strict=True):
+        table.add_row(
+            *(
+                Text(text, style if column.field in PLANNED else "")
+                for column, text in zip(widths, line, strict=True)
+            )
+        )
     return table
 
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from rich import box
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -31,6 +32,8 @@ SUSTAINED_S: Final = 2
 STATE_CHANGE: Final = "state change"
 _TOLD: Final = "under"
 _SHOWN: Final = 5
+_PREFIX: Final = "Audiopixel"
+"""Of every alert's name; without it a line has room for what the alert says."""
 WAIT_S: Final = 20.0
 """How long the summary waits for an alert that is due: two scrapes, its `for:`, and a busy machine."""
 
@@ -48,7 +51,7 @@ class Watch(Protocol):
     """Where alerts are seen.
 
     Attributes:
-        where: for people, in a line or two.
+        where: for people, one line.
     """
 
     where: str
@@ -61,7 +64,7 @@ class Rules:
     """A Prometheus that evaluates the rules, and an Alertmanager that is told."""
 
     def __init__(self, prometheus: Prometheus, alertmanager: Alertmanager) -> None:
-        self.where = f"{alertmanager.url}/#/alerts\n{prometheus.url}/alerts"
+        self.where = f"{alertmanager.url}/#/alerts  {prometheus.url}/alerts"
         self._alertmanager = alertmanager
         self._last: list[Firing] = []
 
@@ -86,8 +89,8 @@ class Changes:
     def __init__(self, client: Client, namespace: str, why: str) -> None:
         self._client, self._key = client, f"{namespace}:alerts"
         self.where = (
-            f"{why}: their alert rules are not evaluated\n"
-            f"what fires is what the flow itself says in the Redis stream {self._key}"
+            f"{why}: their alert rules are not evaluated, and what fires is what the flow itself says in the "
+            f"Redis stream {self._key}"
         )
         self._last = ""
         self._under: dict[str, Firing] = {}
@@ -110,7 +113,7 @@ def _told(change: dict[str, str]) -> Firing:
         placement,
         campaign,
         f"{placement} of campaign {campaign} is {change['to']}: {int(change['delivered']):,} delivered of "
-        f"{float(change['expected']):,.0f} due",
+        f"{float(change['expected']):,.0f} due by now",
     )
 
 
@@ -155,7 +158,9 @@ def start(
 def lines(firing: Sequence[Firing]) -> list[Text]:
     """What fires, a line each, for below the live table."""
     shown = [
-        Text.assemble((f"{one.name}  ", "bold red"), one.summary, no_wrap=True, overflow="ellipsis")
+        Text.assemble(
+            (one.name.removeprefix(_PREFIX), "bold red"), f" {one.summary}", no_wrap=True, overflow="ellipsis"
+        )
         for one in firing[:_SHOWN]
     ]
     rest = len(firing) - len(shown)
@@ -193,9 +198,9 @@ def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:
         said = [Text(f"no alert fires for {starved}, which the simulator starves", "bold red")]
     if not firing:
         return said or [Text("no alert fires")]
-    table = Table(title="the alerts that fire", title_justify="left")
-    for name in ("alert", "placement", "campaign", "summary"):
-        table.add_column(name)
+    table = Table(title="the alerts that fire", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("alert", no_wrap=True)
+    table.add_column("summary")
     for one in firing:
-        table.add_row(*map(escape, one))
+        table.add_row(one.name, escape(one.summary))
     return [table, *said]

@@ -4,6 +4,7 @@
 
 const $ = (id) => document.getElementById(id);
 const ROW_PX = 28, SPARE_ROWS = 4, SLOW_S = 5, DOWN_S = 30, RESORT_MS = 5000, PANE_MS = 2000, RATE_S = 10;
+const SPARK_FLOOR = 10;               // impressions a step at the top of a quiet row: one more or less is no peak
 
 const STATES = {
   under: "under", at_risk: "at risk", over: "over", ended_short: "ended short", on_track: "on track", paused: "paused",
@@ -113,7 +114,7 @@ function verdict() {
   const silence = (performance.now() - heardAt) / 1000;
   if (status === null) return performance.now() - began < 5000 ? ["wait", "connecting"] : ["down", "the exporter does not answer"];
   if (silence > SLOW_S) return ["down", `connection to the exporter lost ${span(silence)} ago`];
-  if (!status.up) return ["down", `Redis down: ${status.error}`];
+  if (!status.up) return ["down", status.error.split(": ")[0]];
   if (status.flushed_s === null) return ["wait", "no flow has written yet"];
   const age = status.now_s - status.flushed_s + silence;
   if (age > DOWN_S) return ["down", `stalled: nothing written for ${span(age)}`];
@@ -127,7 +128,7 @@ function freshness() {
     setText($("said"), words);
   }
   setText($("verdict"), words);
-  $("verdict").title = words;
+  $("verdict").title = status && !status.up ? status.error : words;
   if (status === null) return;
   const now = status.now_s + (performance.now() - heardAt) / 1000;
   setText($("flushed"), status.flushed_s === null ? "–" : `${span(now - status.flushed_s)} ago`);
@@ -219,7 +220,7 @@ function drawSpark(cell, row) {
 
 function sparkPath(steps) {
   if (steps.length < 2) return "";
-  const top = Math.max(1, ...steps), left = sparkPoints - steps.length;
+  const top = Math.max(SPARK_FLOOR, ...steps), left = sparkPoints - steps.length;
   return "M" + steps.map((step, place) => `${left + place} ${(17 - (16 * step) / top).toFixed(1)}`).join("L");
 }
 

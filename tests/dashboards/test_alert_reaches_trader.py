@@ -109,9 +109,12 @@ def test_under_delivery_arrives_at_a_webhook_with_campaign_and_placement(tmp_pat
         "platform": "web",
         "station": "st-1",
     }
-    assert alert["annotations"]["summary"] == "starved of campaign spring delivers 66.67% of its plan"
+    assert alert["annotations"]["summary"] == (
+        "starved of campaign spring has delivered 66.7 % of what is due by now"
+    )
     assert alert["annotations"]["description"] == (
-        "6k impressions delivered where 9k are due now; at the last hour's rate it ends at 26k of 40k booked."
+        "6k impressions delivered where 9k are due by now; "
+        "at the last hour's rate it ends at 26k of 40k booked."
     )
     assert {body["groupLabels"]["alertname"] for _, body in hook.posted} == {"AudiopixelUnderDelivery"}
 

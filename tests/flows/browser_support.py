@@ -42,10 +42,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
-        # The size of a window counts its frame in.
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False
-        )
+        self.resize(1280, 800)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
@@ -74,6 +71,11 @@ class Browser:
             self.errors.append(json.dumps(parameters["exceptionDetails"])[:600])
         if event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.errors.append(parameters["entry"]["text"])
+
+    def resize(self, width: int, height: int) -> None:
+        # Not the window: its size counts its frame in.
+        size = {"width": width, "height": height}
+        self.call("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=False)
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import uuid
+from contextlib import suppress
 from datetime import timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,45 +27,50 @@ import redis
 
 from connectors.alerting import PROGRAMS, program
 from flows.delivery import Thresholds, pace
-from flows.demo import FLIGHT, GRACE, OUT_OF_ORDERNESS
+from flows.demo import FLIGHT, GRACE, OUT_OF_ORDERNESS, Demo, use_own_settings
 from flows.planfiles import read_plans
+from flows.settings import load
 from flows.simulate import Traffic, plans, write_plans
 
-MARK = "AUDIOPIXEL_NAMESPACE"
+MARK = "DEMO_OF_A_TEST"
+"""In the environment of all its processes: settings of ours it drops."""
+NAMESPACE = "audiopixel:v1"
 STARVED, CAMPAIGN = "pl-0039", "c-4"
 """The last of the demo's forty placements."""
 MISSING = any(program(name) is None for name in PROGRAMS)
 
 
-def alive(namespace: str) -> list[str]:
-    """Command lines of the processes that run with this namespace in their environment."""
+def alive(mark: str) -> list[str]:
+    """Command lines of the processes that run with this mark in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if f"{MARK}={namespace}".encode() in (process / "environ").read_bytes().split(b"\0"):
+            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
                 found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue
     return found
 
 
-def started(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
-    namespace = f"demo{uuid.uuid4().hex[:8]}:v1"
+def started(
+    *arguments: str, errors: int = subprocess.STDOUT, **environment: str
+) -> tuple[subprocess.Popen[str], str]:
+    mark = uuid.uuid4().hex
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "demo", *arguments],
-        env={**os.environ, MARK: namespace, **environment},
+        env={**os.environ, MARK: mark, **environment},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=errors,
         text=True,
         start_new_session=True,
     )
-    return process, namespace
+    return process, mark
 
 
-def gone(namespace: str, within_s: float = 8.0) -> list[str]:
+def gone(mark: str, within_s: float = 8.0) -> list[str]:
     """What is left of a demo after a while."""
     deadline = time.monotonic() + within_s
-    while (left := alive(namespace)) and time.monotonic() < deadline:
+    while (left := alive(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left
 
@@ -86,12 +97,35 @@ def test_for_minutes_only_the_starved_placement_is_under_by_the_simulators_own_l
     assert under[STARVED] < 18, "a demo of 20 s shows it"
 
 
-def bounded(**environment: str) -> str:
+def test_it_takes_nothing_from_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "audiopixel.toml").write_text('timezone = "Mars/Olympus"\n')
+    monkeypatch.setenv("AUDIOPIXEL_KAFKA_OPTIONS", '{"security.protocol": "SASL_SSL"}')
+    monkeypatch.setenv("AUDIOPIXEL_NO_SUCH_SETTING", "1")
+    monkeypatch.setenv("AUDIOPIXEL_CONFIG", "nowhere.toml")
+    directory = tmp_path / "demo"
+    directory.mkdir()
+    use_own_settings(directory)
+    settings = load()
+    assert settings.kafka_options == {}
+    assert settings.timezone == "Europe/London"
+
+
+@pytest.mark.parametrize(("seconds", "promised"), [(4.0, False), (19.0, False), (20.0, True), (None, True)])
+def test_an_alert_is_promised_only_where_the_seconds_are_enough(
+    seconds: float | None, promised: bool
+) -> None:
+    said = Demo(seconds, 2000.0, 40, 4, 1, 1).promise(STARVED)
+    assert ("its alert fires" in said) == promised
+    assert ("too few seconds for its alert, which takes 20" in said) != promised
+
+
+def bounded(errors: int = subprocess.STDOUT, **environment: str) -> str:
     """The output of a demo of 20 s that ended well."""
-    process, namespace = started("--seconds", "20", **environment)
+    process, mark = started("--seconds", "20", errors=errors, **environment)
     output, _ = process.communicate(timeout=150)
     assert process.returncode == 0, output
-    assert gone(namespace) == []
+    assert gone(mark) == []
     return output
 
 
@@ -100,9 +134,37 @@ def test_a_bounded_demo_ends_with_redis_equal_to_the_ledger_and_says_what_fires(
     assert "differ" not in output
     assert "flight.completes" in output
     received = next(line for line in output.splitlines() if "received" in line)
-    assert int(received.split("│")[2].replace(",", "")) > 10_000
+    assert int(received.split()[2].replace(",", "")) > 10_000
     alert = "state change" if MISSING else "AudiopixelUnderDelivery"
     assert f"{alert} fires for {STARVED}, which the simulator starves" in output
+
+
+def test_a_screen_of_80_by_24_shows_ten_placements_the_starved_one_first_and_whole_sentences() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    screen: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # how Linux says that the other side is closed
+            while True:
+                screen.append(os.read(ours, 65_536))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    output = bounded(errors=theirs)
+    os.close(theirs)
+    reader.join(5)
+    os.close(ours)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(screen).decode())
+    shown = re.split(r"[\r\n]+", plain)
+    assert max(len(line) for line in [*shown, *output.splitlines()]) <= 80
+    assert "…" not in output, "the summary cuts no name"
+    first, *_, last = [place for place, line in enumerate(shown) if line.startswith(f"{STARVED}  ")]
+    rows = list(takewhile(lambda line: line.startswith("pl-"), shown[last:]))
+    assert len(rows) >= 10
+    assert re.match(rf"{STARVED} +under +0\.0", rows[0])
+    head = " ".join(line.strip() for line in shown[: first - 5])
+    assert f"{STARVED} is starved: it will be `under`, and its alert fires. The others are" in head
 
 
 def test_without_prometheus_the_flows_own_alert_is_what_fires(tmp_path: Path) -> None:
@@ -130,7 +192,7 @@ class Seen(NamedTuple):
 @pytest.fixture(scope="module")
 def seen() -> Seen:
     """A demo from when its alert has fired; ended by Ctrl-C."""
-    process, namespace = started()
+    process, mark = started()
     output: list[str] = []
     assert process.stdout is not None
     reader = threading.Thread(target=output.extend, args=(process.stdout,))
@@ -149,13 +211,13 @@ def seen() -> Seen:
         with redis.Redis.from_url(address(r"redis (redis://\S+)"), decode_responses=True) as client:
 
             def look() -> Seen:
-                names = client.zrange(f"{namespace}:index:placement", 0, -1)
+                names = client.zrange(f"{NAMESPACE}:index:placement", 0, -1)
                 return Seen(
                     {
-                        name: client.hget(f"{namespace}:placement:{{{name}}}", "delivery.state") or ""
+                        name: client.hget(f"{NAMESPACE}:placement:{{{name}}}", "delivery.state") or ""
                         for name in names
                     },
-                    [fields for _, fields in client.xrange(f"{namespace}:alerts")],
+                    [fields for _, fields in client.xrange(f"{NAMESPACE}:alerts")],
                     httpx.get(f"{manager}/api/v2/alerts").json() if manager else [],
                 )
 
@@ -171,7 +233,7 @@ def seen() -> Seen:
         assert process.wait(30) in (0, 130), output
         reader.join(5)
         assert "Traceback" not in "".join(output)
-        assert gone(namespace) == []
+        assert gone(mark) == []
 
 
 def test_exactly_the_starved_placement_is_seen_to_under_deliver_in_redis(seen: Seen) -> None:
@@ -195,26 +257,26 @@ def test_its_alert_and_no_other_fires_in_alertmanager(seen: Seen) -> None:
     labels = {name: alert["labels"][name] for name in ("alertname", "placement", "campaign")}
     assert labels == {"alertname": "AudiopixelUnderDelivery", "placement": STARVED, "campaign": CAMPAIGN}
     assert alert["status"]["state"] == "active"
-    assert alert["annotations"]["summary"].startswith(f"{STARVED} of campaign {CAMPAIGN} delivers ")
+    assert alert["annotations"]["summary"].startswith(f"{STARVED} of campaign {CAMPAIGN} has delivered ")
 
 
 @pytest.mark.parametrize("after_s", [1.0, 3.0])
 def test_ctrl_c_ends_a_demo_with_no_process_left_behind(after_s: float) -> None:
-    process, namespace = started()
+    process, mark = started()
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert process.returncode in (0, 130), output
     assert "Traceback" not in output
-    assert gone(namespace) == []
+    assert gone(mark) == []
 
 
 def test_a_killed_demo_takes_its_processes_along() -> None:
-    process, namespace = started()
+    process, mark = started()
     time.sleep(6)
-    running = " ".join(alive(namespace))
+    running = " ".join(alive(mark))
     assert "exporter" in running
     assert MISSING or ("--storage.tsdb.path" in running and "--cluster.listen-address" in running)
     process.kill()
     process.wait(10)
-    assert gone(namespace, 15) == []
+    assert gone(mark, 15) == []

@@ -19,7 +19,7 @@ from rich.console import Console
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect
 from flows.board import Board, Snapshot
-from flows.top import COLUMNS, FIELDS, age, name, percent, render
+from flows.top import COLUMNS, FIELDS, PLANNED, age, name, percent, render
 
 RUN = "from flows.top import run; from flows.settings import load; run(load(redis_url={!r}))"
 
@@ -56,7 +56,7 @@ def placements(shown: list[str]) -> list[str]:
     return [line.split()[0] for line in shown if line.startswith("pl-")]
 
 
-def test_the_busiest_come_first_with_their_true_numbers(snapshot: Snapshot) -> None:
+def test_without_plans_the_busiest_come_first_with_their_true_numbers(snapshot: Snapshot) -> None:
     shown = lines(snapshot)
     counts = [int(TRUTH[placement]["flight.impressions"]) for placement in placements(shown)]
     assert len(counts) == len(snapshot.rows["placement"])
@@ -102,13 +102,48 @@ def test_eighty_columns_hold_what_a_trader_watches_and_120_hold_all(snapshot: Sn
     ):
         assert word in at_80
     for column in COLUMNS:
-        assert all(word in at_120 for word in column.head.split())
+        assert all(word in at_120 for word in column.head.split()) == (column.field not in PLANNED)
+
+
+def planned() -> Snapshot:
+    """A row of each state, and one without a plan that is busier than all of them."""
+    rows = {
+        f"pl-{state}": {"flight.impressions": "100", "delivery.state": state, "delivery.indicator": indicator}
+        for state, indicator in {
+            "on_track": "1.0", "over": "1.2", "at_risk": "0.95", "ended_short": "0.99", "under": "0.667",
+        }.items()
+    }  # fmt: skip
+    rows["pl-silent"] = {"delivery.state": "under", "delivery.indicator": "0"}
+    rows["pl-worst"] = {"flight.impressions": "7", "delivery.state": "under", "delivery.indicator": "0.0304"}
+    rows["pl-busy"] = {"flight.impressions": "9000"}
+    return Snapshot(True, "", 9.0, {"flushed_ms": "8000"}, {"placement": rows})
+
+
+def test_bad_delivery_comes_before_all_that_is_busy_the_worst_first() -> None:
+    order = ["silent", "worst", "under", "ended_short", "at_risk", "over", "busy", "on_track"]
+    assert placements(lines(planned())) == [f"pl-{name}" for name in order]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_where_there_are_plans_each_row_says_its_state_and_its_indicator(width: int) -> None:
+    text = "\n".join(lines(planned(), width))
+    assert re.search(r"pl-worst .*under +0\.030 ", text)
+    assert re.search(r"pl-ended_short .*ended short +0\.990 ", text)
+    assert re.search(r"pl-busy .*– +– +9,000", text)
+
+
+def test_bad_states_are_coloured() -> None:
+    out = StringIO()
+    Console(file=out, width=80, force_terminal=True, color_system="standard").print(render(planned(), 9, 80))
+    assert "\x1b[1;31munder" in out.getvalue()
+    assert "\x1b[32mon track" in out.getvalue()
 
 
 @pytest.mark.parametrize("height", [8, 24, 60, 103, 104, 105, 200])
 def test_it_fits_the_height_and_says_how_many_more_there_are(snapshot: Snapshot, height: int) -> None:
     shown = lines(snapshot, 80, height)
     assert len(shown) <= height
+    assert len(placements(shown)) >= min(10, height - 7)
     more = re.search(r"^… and ([\d,]+) more$", "\n".join(shown), re.MULTILINE)
     total = len(placements(shown)) + (int(more[1]) if more else 0)
     assert total == len(snapshot.rows["placement"])
