@@ -1,7 +1,8 @@
 """All settings, in one frozen object: from the environment (`AUDIOPIXEL_…`), then a TOML file, then the
 defaults.
 
-Durations are written as ISO 8601 (`PT10M`), as `00:10:00`, or in seconds.
+Durations are written as ISO 8601 (`PT10M`), as `00:10:00`, or in seconds; `{}` settings as JSON in the
+environment, and as a table in the file.
 """
 
 from __future__ import annotations
@@ -31,11 +32,21 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import (
+    SettingsError as UnreadableError,
+)
 
 from flows.columns import DECLARED_BOT, MOST_REASONS
 from flows.errors import SettingsError
+from flows.wording import TABLE, in_our_words
 
 PREFIX = "AUDIOPIXEL_"
+_NONE = timedelta(0)
+_MOMENT = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
+_MINUTE = timedelta(minutes=1)
+_TOPIC = "[A-Za-z0-9._-]{1,249}"
+_TOPICS = tuple(f"kafka_{name}topic" for name in ("", "rejected_", "minutes_", "credits_", "alerts_"))
 
 
 class Topic(str):
@@ -75,18 +86,16 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Redis >= 7 or Valkey >= 8, node or cluster"
     )
-    redis_timeout: timedelta = Field(timedelta(seconds=2), description="of one call")
+    redis_timeout: timedelta = Field(timedelta(seconds=2), ge=_MOMENT, description="of one call")
     row_ttl: timedelta = Field(
-        timedelta(hours=48), description="how long a row stays in Redis after its last change"
+        timedelta(hours=48), ge=_MINUTE, description="how long a row stays in Redis after its last change"
     )
-    namespace: str = Field(
-        "audiopixel:v1", description="prefix of every Redis key", pattern=r"^[A-Za-z0-9:_-]+$"
-    )
+    namespace: str = Field("audiopixel:v1", description="prefix of every Redis key")
     flush_interval: timedelta = Field(
-        timedelta(seconds=1), description="of changed rows; also the length of a tick"
+        timedelta(seconds=1), ge=_MOMENT, description="of changed rows; also the length of a tick"
     )
     minutes_interval: timedelta = Field(
-        timedelta(seconds=10), description="least time between two provisional values of a minute"
+        timedelta(seconds=10), ge=_NONE, description="least time between two provisional values of a minute"
     )
 
     listener_key: SecretStr | None = Field(
@@ -118,14 +127,16 @@ class Settings(BaseSettings):
         le=timedelta(days=60),
         description="how long a listen may be credited",
     )
-    half_life: timedelta = Field(timedelta(days=7), description="of a touch's weight in time_decay")
+    half_life: timedelta = Field(
+        timedelta(days=7), ge=_SECOND, description="of a touch's weight in time_decay"
+    )
     touch_listens: int = Field(64, ge=1, description="a listener's newest listens that are kept")
     touch_clicks: int = Field(16, ge=1, description="a listener's newest clicks that are kept")
     utm_placements: dict[str, str] = Field(
         default_factory=dict, description="utm_content to the placement that it stands for"
     )
     decisions_ttl: timedelta = Field(
-        timedelta(days=7), description="how long the decision on a conversion can be explained"
+        timedelta(days=7), ge=_MINUTE, description="how long the decision on a conversion can be explained"
     )
     kafka_credits_topic: str = Field(
         "conversion-credits", description="topic of the decisions on conversions, compactable"
@@ -142,27 +153,33 @@ class Settings(BaseSettings):
         1.10, gt=0, description="delivery indicator above which a placement is over-delivering"
     )
     delivery_grace: timedelta = Field(
-        timedelta(minutes=15), description="from a flight's start in which delivery is not judged"
+        timedelta(minutes=15), ge=_NONE, description="from a flight's start in which delivery is not judged"
     )
     kafka_alerts_topic: str = Field("delivery-alerts", description="topic of the changes of delivery states")
 
     out_of_orderness: timedelta = Field(
-        timedelta(seconds=10), description="how far the watermark stays behind the greatest event time"
+        timedelta(seconds=10),
+        ge=_NONE,
+        description="how far the watermark stays behind the greatest event time",
     )
     allowed_lateness: timedelta = Field(
-        timedelta(minutes=10), description="how long a minute stays provisional after its end"
+        timedelta(minutes=10), ge=_NONE, description="how long a minute stays provisional after its end"
     )
     horizon: timedelta = Field(
-        timedelta(minutes=30), description="how long plays and events are remembered behind the watermark"
+        timedelta(minutes=30),
+        ge=_MINUTE,
+        description="how long plays and events are remembered behind the watermark",
     )
     conversion_horizon: timedelta = Field(
-        timedelta(days=60), description="how long conversions are remembered"
+        timedelta(days=60), ge=_MINUTE, description="how long conversions are remembered"
     )
     quiet: timedelta = Field(
-        timedelta(seconds=60), description="how far behind the elapsed time a quiet partition advances"
+        timedelta(seconds=60),
+        ge=_NONE,
+        description="how far behind the elapsed time a quiet partition advances",
     )
     mature_after: timedelta = Field(
-        timedelta(seconds=90), description="age of a start minute from which its rate is mature"
+        timedelta(seconds=90), ge=_NONE, description="age of a start minute from which its rate is mature"
     )
     timezone: str = Field("Europe/London", description="calendar of the `1d` window")
 
@@ -170,10 +187,12 @@ class Settings(BaseSettings):
         16, ge=1, le=1024, description="packed shards of state; part of the recovery store's format"
     )
     recovery_dir: Path | None = Field(Path("recovery"), description="where snapshots go; made on first use")
-    epoch_interval: timedelta = Field(timedelta(seconds=10), description="between snapshots")
+    epoch_interval: timedelta = Field(timedelta(seconds=10), ge=_MOMENT, description="between snapshots")
     batch_messages: int = Field(32_768, ge=1, description="messages at most a batch of one partition")
     linger: timedelta = Field(
-        timedelta(milliseconds=100), description="how long a partition that is not busy gathers a batch"
+        timedelta(milliseconds=100),
+        ge=_NONE,
+        description="how long a partition that is not busy gathers a batch",
     )
 
     reject_share: float = Field(
@@ -191,22 +210,45 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _remembers_what_is_open(self) -> Settings:
-        if self.horizon < self.allowed_lateness + timedelta(minutes=1):
-            raise ValueError(
-                "horizon must be at least allowed_lateness and a minute, or an open minute could count a "
-                "pixel twice"
-            )
+        for name in ("horizon", "conversion_horizon"):
+            if getattr(self, name) < self.allowed_lateness + _MINUTE:
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} must be at least {PREFIX}ALLOWED_LATENESS and a minute, or an "
+                    "open minute could count a pixel twice"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _states_apart(self) -> Settings:
+        if self.under >= self.over:
+            raise ValueError(f"{PREFIX}UNDER must be below {PREFIX}OVER, or a placement would be both")
         return self
 
     @field_validator("*", mode="before")
     @classmethod
     def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
-        """A bare number is seconds also where it is text, as the environment has it."""
+        """A bare number is seconds also where it is text, as the environment has it; no text is empty."""
         field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, str) and not value.strip() and info.field_name != "redis_url":
+            raise ValueError("is empty: give it a value, or leave it out for the default")
         if field.annotation is timedelta and isinstance(value, str):
             with suppress(ValueError):
                 return float(value)
         return value
+
+    @field_validator(*_TOPICS)
+    @classmethod
+    def _topic(cls, name: str) -> str:
+        if re.fullmatch(_TOPIC, name) is None:
+            raise ValueError("takes the name of a topic: up to 249 letters, digits, dots, _ and -")
+        return name
+
+    @field_validator("namespace")
+    @classmethod
+    def _prefix(cls, namespace: str) -> str:
+        if re.fullmatch("[A-Za-z0-9:_-]+", namespace) is None:
+            raise ValueError("takes letters, digits, colons, _ and -")
+        return namespace
 
     @field_validator("timezone")
     @classmethod
@@ -245,7 +287,7 @@ class Settings(BaseSettings):
     def _plans_topic(cls, value: Any) -> Any:
         if not isinstance(value, str) or not value.startswith("kafka:"):
             return value
-        if re.fullmatch(r"kafka:[A-Za-z0-9._-]{1,249}", value) is None:
+        if re.fullmatch(f"kafka:{_TOPIC}", value) is None:
             raise ValueError("takes a file, or kafka:TOPIC with the name of a topic")
         return Topic(value)
 
@@ -299,7 +341,11 @@ def _file_values() -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: {error.strerror}: make the file, or mend {PREFIX}CONFIG, which names it"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read as TOML: {error}") from None
 
 
@@ -310,16 +356,21 @@ def load(**values: Any) -> Settings:
         SettingsError: names each setting that is wrong, and where it came from, without its value.
     """
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {f"{PREFIX}CONFIG"}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    unknown = sorted(name for name in ours if name.upper() not in known)
     if unknown:
         raise SettingsError(f"no such setting: {', '.join(unknown)}; `audiopixel config` lists all")
     try:
         return Settings(**values)
+    except UnreadableError as error:
+        # Pydantic's name of it is in its words alone, its value nowhere.
+        name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "?")
+        raise SettingsError(f"{PREFIX}{name.upper()} (from {source(name, values)}): {TABLE}") from None
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
-            name = str(problem["loc"][0]) if problem["loc"] else "?"
-            lines.append(f"{PREFIX}{name.upper()} (from {source(name, values)}): {problem['msg']}")
+            name, said = str(problem["loc"][0]) if problem["loc"] else "", in_our_words(problem)
+            lines.append(f"{PREFIX}{name.upper()} (from {source(name, values)}): {said}" if name else said)
         raise SettingsError("; ".join(lines)) from None
 
 
@@ -327,7 +378,7 @@ def source(name: str, values: dict[str, Any] | None = None) -> str:
     """Where a setting's value comes from: an argument, the environment, the file, or the default."""
     if values and name in values:
         return "an argument"
-    if f"{PREFIX}{name}".upper() in os.environ:
+    if f"{PREFIX}{name}".upper() in map(str.upper, os.environ):
         return "the environment"
     if name in _file_values():
         return str(_file())
