@@ -188,7 +188,7 @@ class KafkaReader:
         if ends_in_data:
             self.caught_up = False
         if self._cluster.faults.gone:
-            raise self._cluster.failed(self._name, self._cluster.faults.gone)
+            raise self._cluster.failed(self._name, self._cluster.faults.gone, "missing")
         if self._faults_seen != self._cluster.faults.count:
             self._faults_seen = self._cluster.faults.count
             self._doubt_the_end()
@@ -256,8 +256,8 @@ class KafkaReader:
             )
             raise self._cluster.failed(
                 self._name,
-                f"offset {self.position} is not in the log, which has {low} to {self._high} ({cause}). "
-                "To skip what is missing, set on_lost to 'earliest' or 'latest'; the gap is counted",
+                f"offset {self.position} is not in the log, which has {low} to {self._high} ({cause})",
+                "lost",
             )
         target = low if self._on_lost == "earliest" else self._high
         self.skipped += max(0, target - self.position)
@@ -352,7 +352,9 @@ class KafkaWriter:
         if left:
             reason = self._cluster.faults.last or "no answer"
             raise self._cluster.failed(
-                self._topic, f"{left} messages undelivered after {timeout.total_seconds():g} s: {reason}"
+                self._topic,
+                f"{left} messages undelivered after {timeout.total_seconds():g} s: {reason}",
+                "away",
             )
 
     def close(self, timeout: timedelta = timedelta(seconds=30)) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -21,9 +21,33 @@ _GONE = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
 )
+_AWAY = (
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError._AUTHENTICATION,
+)
 _SECRET_WORDS = ("password", "secret", "pem", "token", "oauthbearer.config")
 _Client = TypeVar("_Client", Consumer, Producer, AdminClient)
 _Result = TypeVar("_Result")
+
+Kind = Literal["away", "missing", "lost", "other"]
+
+
+class KafkaTrouble(ConnectError):
+    """Kafka cannot be used.
+
+    Attributes:
+        kind: `away`: no broker serves us; `missing`: there is no such topic, or not for us; `lost`: the
+            position to read on from is not in the log; `other`.
+        topic: of `missing`, its name.
+    """
+
+    def __init__(self, message: str, kind: Kind, topic: str) -> None:
+        super().__init__(message)
+        self.kind, self.topic = kind, topic
+
 
 # Without a logger librdkafka writes to stderr.
 _log = logging.getLogger(__name__)
@@ -100,16 +124,23 @@ class Cluster:
         except KafkaException as error:
             for _ in range(20):
                 client.poll(0)
-            raise self.failed(what, self.faults.last or error.args[0].str()) from None
+            kind: Kind = "away" if error.args[0].code() in _AWAY else "other"
+            raise self.failed(what, self.faults.last or error.args[0].str(), kind) from None
 
     def partition_ids(self, client: _Client, topic: str) -> list[int]:
-        found = self.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)).topics[topic]
+        # A producer that asks for one topic makes it, where the brokers let it: it must ask for all.
+        one = [] if isinstance(client, Producer) else [topic]
+        topics = self.call(client, topic, lambda: client.list_topics(*one, timeout=TIMEOUT_S)).topics
+        if topic not in topics:
+            raise self.failed(topic, "unknown topic, or one that this client may not see", "missing")
+        found = topics[topic]
         if found.error is not None:
-            raise self.failed(topic, found.error.str())
+            kind: Kind = "missing" if found.error.code() in _GONE else "other"
+            raise self.failed(topic, found.error.str(), kind)
         return sorted(found.partitions)
 
-    def failed(self, what: str, reason: str) -> ConnectError:
+    def failed(self, what: str, reason: str, kind: Kind = "other") -> KafkaTrouble:
         for name, value in self.options.items():
             if value and any(word in name for word in _SECRET_WORDS):
                 reason = reason.replace(value, "***")
-        return ConnectError(f"Kafka at {self.brokers}, {what}: {reason}")
+        return KafkaTrouble(f"Kafka at {self.brokers}, {what}: {reason}", kind, what)

@@ -106,7 +106,7 @@ class KafkaTable:
         changes = [change for message in messages if (change := self._change(message)) is not None]
         faults = self._cluster.faults
         if faults.gone:
-            raise self._cluster.failed(self._topic, faults.gone)
+            raise self._cluster.failed(self._topic, faults.gone, "missing")
         if self._faults_seen != faults.count:
             self._faults_seen = faults.count
             if self.caught_up:
