@@ -7,7 +7,7 @@ lie within four standard errors of its sketch (specification 2.3).
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from flows.errors import AudiopixelError
 from flows.reconcile import MINUTE_METRICS, SCOPES, Number, Recomputation
-from flows.reconcile_decode import open_log
+from flows.reconcile_decode import READ_ERRORS, open_log
 
 _EXACT_REACH: Final = 1000
 _REACH_TOLERANCE: Final = 4 * 0.008
@@ -94,6 +94,38 @@ def _row_differences(
             yield Difference(scope, name, metric, str(want), row.get(metric, ""))
 
 
+def late_letters(rejected_file: Path) -> list[tuple[str, int]]:
+    """(source partition, line) of what a `rejected.ndjson` says came too late.
+
+    Raises:
+        AudiopixelError: the file cannot be read, or a line is no dead letter.
+    """
+    found: list[tuple[str, int]] = []
+    for number, letter in _documents(rejected_file, "a dead letter of replay --out"):
+        try:
+            if letter["reason"] == "too_late":
+                found.append((letter["partition"], letter["offset"]))
+        except (KeyError, TypeError):
+            raise _not_one(rejected_file, number, "a dead letter of replay --out") from None
+    return found
+
+
+def _documents(path: Path, what: str) -> Iterator[tuple[int, Any]]:
+    try:
+        with open_log(path) as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield number, json.loads(line)
+                except ValueError:
+                    raise _not_one(path, number, what) from None
+    except READ_ERRORS as error:
+        raise AudiopixelError(f"{path}: cannot be read: {error}") from None
+
+
+def _not_one(path: Path, number: int, what: str) -> AudiopixelError:
+    return AudiopixelError(f"{path}:{number}: is not {what}: is it the right file?")
+
+
 def minute_differences(
     recomputation: Recomputation, minutes_file: Path, without: Collection[str] = ()
 ) -> list[Difference]:
@@ -102,17 +134,15 @@ def minute_differences(
     Of several `final` lines of a minute the last one holds; a minute of zeros may be absent.
 
     Raises:
-        AudiopixelError: a line is no minute.
+        AudiopixelError: the file cannot be read, or a line is no minute.
     """
     final: dict[tuple[str, int], dict[str, Any]] = {}
-    with open_log(minutes_file) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                minute = json.loads(line)
-                if minute["state"] == "final":
-                    final[minute["placement_id"], minute["minute_ms"]] = minute
-            except (ValueError, KeyError, TypeError) as error:
-                raise AudiopixelError(f"{minutes_file}:{number}: not a minute: {error}") from None
+    for number, minute in _documents(minutes_file, "a minute of replay --out"):
+        try:
+            if minute["state"] == "final":
+                final[minute["placement_id"], minute["minute_ms"]] = minute
+        except (KeyError, TypeError):
+            raise _not_one(minutes_file, number, "a minute of replay --out") from None
     found = []
     for key in recomputation.minutes.keys() | final.keys():
         expected, actual = recomputation.minutes.get(key, {}), final.get(key, {})

@@ -8,7 +8,8 @@ keeps state and goes forward, this sorts and joins the whole log at once.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -20,7 +21,7 @@ import duckdb
 import numpy as np
 
 from flows import reconcile_sql as sql
-from flows.reconcile_decode import Reader
+from flows.reconcile_decode import Pixel, Reader
 
 Number = int | float
 Counts = dict[str, Number]
@@ -121,6 +122,7 @@ def recompute(
     plans: Mapping[str, Planned] | None = None,
     utm_placements: Mapping[str, str] | None = None,
     threads: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Recomputation:
     """Recompute finite logs: all minutes final at their end, all conversions decided.
 
@@ -135,9 +137,11 @@ def recompute(
         plans: what is planned, by placement.
         utm_placements: `utm_content` to a placement, beside the plans' own ids.
         threads: of the database; None: one a core.
+        tell: takes what is being done, for people who wait.
 
     Raises:
         AudiopixelError: a file cannot be read.
+        KeyboardInterrupt: also while the database computes.
     """
     plans = plans or {}
     blocked = {name: plan.blocked_categories for name, plan in plans.items() if plan.blocked_categories}
@@ -145,7 +149,7 @@ def recompute(
     config: dict[str, str | bool | int | float | list[str]] = {"temp_directory": tempfile.gettempdir()}
     if threads:
         config["threads"] = threads
-    with duckdb.connect(config=config) as db:
+    with duckdb.connect(config=config) as db, _interruptible():
         variables: dict[str, object] = {
             "judge": too_late is None,
             "model": model,
@@ -169,13 +173,38 @@ def recompute(
         targets = {placement: placement for placement in plans} | dict(utm_placements or {})
         _insert(db, "utm_targets", targets.items())
         for src, path in enumerate(files):
-            _insert(db, "pixels", reader.read(src, path))
+            _insert(db, "pixels", _telling(reader.read(src, path), path, tell))
+        tell("taking out what came twice or too late")
         db.execute(sql.TIMED)
         while db.execute("SELECT 1 FROM pending LIMIT 1").fetchone():
             db.execute(sql.ROUND)
-        for statements in (sql.COUNTED, sql.TOUCHES, sql.CREDITS):
+        for doing, statements in (
+            ("counting", sql.COUNTED),
+            ("finding touches", sql.TOUCHES),
+            ("crediting conversions", sql.CREDITS),
+        ):
+            tell(doing)
             db.execute(statements)
+        tell("adding up")
         return _collect(db, reader, files, plans)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """DuckDB makes a failed query of a Ctrl-C."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _telling(rows: Iterable[Pixel], path: Path, tell: Callable[[str], None]) -> Iterator[Pixel]:
+    for number, row in enumerate(rows):
+        if number % _CHUNK == 0:
+            tell(f"reading {path}: {number:,} pixels")
+        yield row
 
 
 def _ms(duration: timedelta) -> int:

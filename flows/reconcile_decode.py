@@ -22,6 +22,9 @@ import zstandard
 
 from flows.errors import AudiopixelError
 
+READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+"""What reading a file of `open_log` may raise."""
+
 _EVENTS: Final = frozenset(
     {
         *("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete", "skip", "mute"),
@@ -141,7 +144,7 @@ class Reader:
                         yield self._pixel(src, pos, document, clock)
                     except Rejected as wrong:
                         self.rejected[src, wrong.reason] += 1
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        except READ_ERRORS as error:
             raise AudiopixelError(f"{path}: cannot be read: {error}") from error
 
     def _pixel(self, src: int, pos: int, document: dict[str, Any], clock: _Clock) -> Pixel:
@@ -353,10 +356,48 @@ def _utm_content(url: str) -> str | None:
 
 
 def open_log(path: Path) -> BinaryIO:
-    """A file of lines, plain, `.gz` or `.zst`, opened for reading as bytes."""
+    """A file of lines, plain, `.gz` or `.zst`, opened for reading as bytes; one that was cut short raises
+    `EOFError` at its end.
+    """
     if path.suffix == ".gz":
         return io.BufferedReader(gzip.open(path))
     if path.suffix == ".zst":
-        stream = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True)
-        return io.BufferedReader(stream)
+        return io.BufferedReader(_ZstFile(path))
     return path.open("rb")
+
+
+class _ZstFile(io.RawIOBase):
+    """Frame after frame; zstandard's own reader takes a file cut within a frame for a whole one."""
+
+    _PIECE: Final = 4096
+
+    def __init__(self, path: Path) -> None:
+        self._packed = path.open("rb")
+        self._frame: Any = None
+        self._waiting = b""
+        self._unpacked = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._unpacked:
+            if not self._waiting:
+                self._waiting = self._packed.read(self._PIECE)
+            if not self._waiting:
+                if self._frame is not None:
+                    raise EOFError("the file ends within a compressed frame: it was cut short")
+                return 0
+            if self._frame is None:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._unpacked = memoryview(self._frame.decompress(self._waiting))
+            self._waiting = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = None
+        size = min(len(buffer), len(self._unpacked))
+        buffer[:size], self._unpacked = self._unpacked[:size], self._unpacked[size:]
+        return size
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
