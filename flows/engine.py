@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import gc
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,13 @@ from pathlib import Path
 from typing import IO, Final
 
 from bytewax.dataflow import Dataflow
-from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.recovery import (
+    InconsistentPartitionsError,
+    MissingPartitionsError,
+    NoPartitionsError,
+    RecoveryConfig,
+    init_db_dir,
+)
 from bytewax.testing import cluster_main, run_main
 
 from connectors.stream import ConnectError
@@ -28,6 +35,8 @@ STORE_PARTITIONS: Final = 8
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 64 << 20
+_INCOMPLETE: Final = (NoPartitionsError, MissingPartitionsError, InconsistentPartitionsError)
+_SQLITE: Final = re.compile(r'SqliteFailure\(.*?(?:Some\("([^"]*)"\)|None)\)', re.DOTALL)
 
 
 @contextmanager
@@ -79,6 +88,7 @@ def execute(
 
     Raises:
         AudiopixelError, ConnectError: what a step raised, out of the engine's wrapping.
+        StateError: the recovery store is damaged, incomplete, or cannot be written.
     """
     _keep_memory()
     with ExitStack() as stack:
@@ -101,7 +111,14 @@ def execute(
             if ours is not None:
                 raise ours from None
             panics.seek(0)
-            sys.stderr.write(panics.read().decode(errors="replace"))
+            said = panics.read().decode(errors="replace")
+            damage = _damage(error, said)
+            if damage is not None:
+                raise StateError(
+                    f"the recovery directory {recovery_dir} cannot be used ({damage}): restore all of it "
+                    "from one backup, or give an empty one, to count the log again from its beginning"
+                ) from None
+            sys.stderr.write(said)
             raise
 
 
@@ -123,6 +140,14 @@ def _ours(error: BaseException | None) -> Exception | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def _damage(error: Exception, said: str) -> str | None:
+    """What is wrong with the recovery store, if that ended the engine, by what its native code said."""
+    if isinstance(error, _INCOMPLETE):
+        return " ".join(str(error).split())
+    found = _SQLITE.search(f"{error}\n{said}")
+    return None if found is None else found[1] or "SQLite failed"
 
 
 @contextmanager
