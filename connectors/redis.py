@@ -211,6 +211,12 @@ class RowStore:
         with failures(self._client):
             return int(self._client.incr(key))
 
+    def newest_fence(self, key: str) -> int:
+        """The fence that was taken last; 0 where the store has lost it."""
+        with failures(self._client):
+            held: Any = self._client.get(key)
+        return int(held or 0)
+
     def raise_fence(self, key: str, fence: int) -> None:
         """Let every later `take_fence` give more than `fence`.
 

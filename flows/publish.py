@@ -182,7 +182,8 @@ class Publisher:
                 )
             self._covered = positions
         self._trim_at_s = self.clock_s() + TRIM_EVERY_S
-        self._log.info("publishing", fence=self._fence, generation=generation, behind=self._covered or None)
+        behind = {"behind": " ".join(f"{of}:{at}" for of, at in positions.items())} if self._covered else {}
+        self._log.info("publishing", fence=self._fence, generation=generation, **behind)
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Everything that the shards have for one cut.
@@ -362,6 +363,9 @@ class Publisher:
         assert self._client is not None
         assert self._store is not None
         if self._marked is not None and emptied(self._client, self._marker_key, self._marked):
+            # Another execution's mark is there, too, where it has taken over: then nothing is lost.
+            if self._store.newest_fence(self._fence_key) > self._fence:
+                raise Superseded(self._fence_key)
             self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
             self._store.raise_fence(self._fence_key, self._fence)
             self._pending |= self._images
