@@ -18,7 +18,7 @@ from benchmarks.published import flights
 from connectors.redis import Client, connect
 from flows.engine import execute
 from flows.metrics import RECEIVED, instruments
-from flows.pixels import flow
+from flows.pixels import live
 from flows.settings import PREFIX, load
 
 _POLL_S = 0.02
@@ -40,7 +40,7 @@ def run(job: Job) -> Result:
     settings = load()
     watch = _Watch(job.events, connect(job.redis_url), settings.namespace, job.warm)
     watch.start()
-    execute(flow(), recovery_dir=settings.recovery_dir, epoch_interval=settings.epoch_interval)
+    execute(live(settings), recovery_dir=settings.recovery_dir, epoch_interval=settings.epoch_interval)
     watch.join()
     if watch.failed:
         raise TimeoutError(watch.failed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
@@ -13,3 +14,18 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
         for one in sockets:
             one.bind((host, 0))
         return [int(one.getsockname()[1]) for one in sockets]
+
+
+def free_run(count: int, host: str = "127.0.0.1") -> int:
+    """The first of `count` ports in a row that were free just now.
+
+    Not the kernel's choice, whose neighbours it hands out next, to outgoing connections too.
+    """
+    while True:
+        first = random.randrange(20_000, 32_000 - count)
+        with ExitStack() as stack, suppress(OSError):
+            for port in range(first, first + count):
+                one = stack.enter_context(socket.socket())
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind((host, port))
+            return first

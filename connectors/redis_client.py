@@ -68,7 +68,7 @@ def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
     Raises:
         ConnectError: says where (without user and password), why, and what to do.
     """
-    where = f"Redis at {_shown(url)}"
+    where = f"Redis at {shown(url)}"
     seconds = timeout.total_seconds()
     options: dict[str, Any] = {
         "decode_responses": True,
@@ -179,7 +179,7 @@ def _reconnect(client: Any) -> None:
         client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """The URL without user, password and options.
 
     Raises:

@@ -43,6 +43,11 @@ def local(
     """Write prometheus.yml, rules.yml and alertmanager.yml for programs on this machine's loopback."""
     from dashboards.local import files
 
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        typer.echo(f"dashboards: {directory}: cannot be made: {error.strerror}", err=True)
+        raise typer.Exit(1) from None
     for name, text in files(flow, exporter, alertmanager, timedelta(seconds=sustained)).items():
         (directory / name).write_text(text)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 import signal
 import sys
@@ -11,24 +10,23 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import structlog
 import typer
-from pydantic import SecretStr
 from rich.console import Console
-from rich.table import Table
 
 from connectors.stream import ConnectError
-from flows.errors import AudiopixelError
+from flows import logs
+from flows.errors import AudiopixelError, UsageError
 
 app = typer.Typer(
     name="audiopixel",
     help="Live, exact, reconcilable numbers from audio-ad pixels.\n\nStart with [bold]audiopixel "
     "demo[/bold]: it needs nothing installed. "
     "Settings come from AUDIOPIXEL_… variables and audiopixel.toml; [bold]audiopixel config[/bold] shows "
-    "what is in force.",
+    "what is in force. A duration is written PT10M, 00:10:00, or in seconds.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -41,20 +39,19 @@ FILES = Annotated[
 ]
 
 
-def _logging() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-            if sys.stderr.isatty()
-            else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        # Looked up at each line: standard error moves while the engine runs.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"audiopixel {version('audiopixel')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
@@ -62,11 +59,13 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        _logging()
+        logs.configure()
         try:
             function(*args, **kwargs)
         except (AudiopixelError, ConnectError) as error:
-            typer.echo(f"audiopixel: {error}", err=True)
+            from flows.remedies import remedied
+
+            typer.echo(f"audiopixel: {remedied(error)}", err=True)
             raise typer.Exit(getattr(error, "exit_code", 1)) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -91,37 +90,64 @@ def run(
     restarts: Annotated[
         int | None,
         typer.Option(
+            min=0,
             help="Start again after a crash, so often at most; without it, a crash ends the command.",
             show_default=False,
         ),
     ] = None,
-    member: Annotated[int | None, typer.Option(hidden=True)] = None,
-    addresses: Annotated[str, typer.Option(hidden=True)] = "",
+    member: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of several machines: the place of this one in --addresses, from 0.",
+            show_default=False,
+        ),
+    ] = None,
+    addresses: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT;HOST:PORT",
+            help="Of several machines: where each listens to the others, the same list on all.",
+            show_default=False,
+        ),
+    ] = "",
+    supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run the flow on the configured Kafka and Redis, until SIGTERM or Ctrl-C, which drain, flush, snapshot
     and exit 0.
 
-    On several machines: python -m bytewax.run flows.pixels:flow -r DIR -i N -a 'HOST:PORT;HOST:PORT'
+    On several machines, with one recovery directory that all of them share, on each with its own number:
+    audiopixel run --member 0 --addresses 'HOST:PORT;HOST:PORT'
     """
-    from flows.cluster import Cluster, end_with_supervisor
+    from flows.cluster import Cluster, end_with_supervisor, members
     from flows.engine import execute
     from flows.outputs import check
-    from flows.pixels import flow
+    from flows.pixels import live
     from flows.settings import load
+    from flows.waiting import Waiting
 
+    if (member is None) != (not addresses):
+        raise UsageError("--member and --addresses go together: this machine's place, and the list of all")
+    if member is not None and (processes > 1 or restarts is not None):
+        raise UsageError(
+            "--processes and --restarts are for one machine: with --member each process is in --addresses, "
+            "and what starts it again is this machine's supervisor"
+        )
+    settings = load()
     if member is None and (processes > 1 or restarts is not None):
-        check(load(), recompute)
+        check(settings, recompute)
         Cluster(processes, ["--recompute"] if recompute else [], restarts or 0).run()
         return
-    if member is not None:
+    if supervised:
         end_with_supervisor()
-    settings = load()
+    places = None if member is None else members(member, addresses)
     check(settings, recompute)
+    waiting = Waiting() if member is not None and not supervised else None
     execute(
-        flow(recompute),
+        live(settings, recompute, member or 0, waiting.over if waiting else lambda: None),
         recovery_dir=settings.recovery_dir,
         epoch_interval=settings.epoch_interval,
-        addresses=addresses.split(";") if addresses else None,
+        addresses=places,
         process=member or 0,
     )
 
@@ -144,7 +170,9 @@ def replay(
     """Run the same flow over log files into the configured Redis; ends when they end, with every window
     final.
     """
-    from flows.outputs import progress
+    from flows.metrics import instruments
+    from flows.progress import progress
+    from flows.replay import closing_line
     from flows.replay import replay as run_replay
     from flows.settings import load, ms
     from flows.source import Stop
@@ -161,7 +189,12 @@ def replay(
     )
     stop = Stop(ms(settings.flush_interval))
     stop.on_signals()
-    with progress(files):
+    received = instruments().received
+
+    def said() -> str:
+        return f"replaying {sum(received.labels(name)._value.get() for name in files):,.0f} messages"
+
+    with progress(said):
         run_replay(
             files,
             settings,
@@ -175,6 +208,7 @@ def replay(
     if stop.tick is not None:
         typer.echo("audiopixel: stopped before the end of the logs", err=True)
         raise typer.Exit(130)
+    typer.echo(closing_line(files, settings))
 
 
 @_command
@@ -206,13 +240,17 @@ def simulate(
     output: Annotated[
         str, typer.Argument(help="A file (.ndjson, .gz, .zst), or kafka for the configured topic.")
     ],
-    events: Annotated[int, typer.Option(min=1, help="How many, to a file.")] = 100_000,
+    events: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many, to a file; 100,000 by default.", show_default=False),
+    ] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="How long, to Kafka; without it, until Ctrl-C.", show_default=False)
+        float | None,
+        typer.Option(min=0, help="How long, to Kafka; without it, until Ctrl-C.", show_default=False),
     ] = None,
     rate: Annotated[float, typer.Option(min=1, help="Pixels a second.")] = 2000.0,
-    placements: Annotated[int, typer.Option(min=1)] = 120,
-    seed: Annotated[int, typer.Option()] = 1,
+    placements: Annotated[int, typer.Option(min=1, help="How many placements.")] = 120,
+    seed: Annotated[int, typer.Option(help="Of the traffic: the same seed is the same traffic.")] = 1,
     ledger: Annotated[
         Path | None, typer.Option(help="Write the truth as JSON here.", show_default=False)
     ] = None,
@@ -227,11 +265,22 @@ def simulate(
     """Make seeded, adversarial traffic, with a ledger of the truth, to a file or in real time to Kafka."""
     from flows.demo import produce
     from flows.outputs import kafka_input
+    from flows.paths import writable
+    from flows.progress import progress
     from flows.settings import load
     from flows.simulate import Traffic, now_ms, run_log, write_plans
     from flows.simulate import plans as plans_of
 
-    if output == "kafka":
+    live = output == "kafka"
+    foreign = {"--events": events} if live else {"--seconds": seconds, "--plans": plans}
+    for option, value in foreign.items():
+        if value is not None:
+            raise UsageError(
+                f"{option} is for traffic {'to a file' if live else 'to kafka'} alone: leave it out"
+            )
+    for path in (ledger, plans, *([] if live else [Path(output)])):
+        writable(path)
+    if live:
         settings = load()
         traffic = Traffic(
             seed, placements, rate, start_ms=now_ms(), partitions=len(kafka_input(settings).partitions())
@@ -242,13 +291,19 @@ def simulate(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopping.set())
         produce(settings, traffic, seconds, stopping)
-        truth = traffic.ledger
     else:
-        truth = run_log(Path(output), Traffic(seed, placements=placements, rate=rate), events)
-    totals = truth.expected().totals
+        wanted = events or 100_000
+        traffic = Traffic(seed, placements=placements, rate=rate)
+
+        def made() -> int:
+            return traffic.ledger.totals["received"]
+
+        with progress(lambda: f"{made():,} of {wanted:,} events", lambda: made() / wanted):
+            run_log(Path(output), traffic, wanted)
+    totals = traffic.ledger.expected().totals
     typer.echo(" ".join(f"{name}={number:,}" for name, number in totals.items() if number), err=True)
     if ledger is not None:
-        ledger.write_bytes(truth.to_json())
+        ledger.write_bytes(traffic.ledger.to_json())
 
 
 @_command
@@ -270,19 +325,23 @@ def reconcile(
     there is any.
     """
     from connectors.redis import connect
-    from flows.differences import differences, format_differences, minute_differences
+    from flows.differences import differences, format_differences, late_letters, minute_differences
+    from flows.paths import readable
+    from flows.progress import progress
     from flows.reconcile import recompute
     from flows.reconcile_settings import rules
     from flows.settings import load
 
     settings = load()
-    too_late = None
-    if rejected is not None:
-        letters = [json.loads(line) for line in rejected.read_text().splitlines()]
-        too_late = [(one["partition"], one["offset"]) for one in letters if one["reason"] == "too_late"]
-    with Console(stderr=True).status("recomputing"):
-        truth = recompute([Path(file) for file in files], too_late=too_late, **rules(settings))
+    for path in (rejected, minutes, *map(Path, files)):
+        readable(path)
+    too_late = None if rejected is None else late_letters(rejected)
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    phase = ["reading"]
+    with progress(lambda: phase[-1]):
+        truth = recompute(
+            [Path(file) for file in files], too_late=too_late, tell=phase.append, **rules(settings)
+        )
     found = differences(truth, client, settings.namespace)
     if minutes is not None:
         found += minute_differences(truth, minutes)
@@ -301,7 +360,7 @@ def exporter(
     host: Annotated[
         str | None, typer.Option(help="Address to listen on; the default is loopback.", show_default=False)
     ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 9480,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 9480,
     cap: Annotated[
         int | None,
         typer.Option(
@@ -311,7 +370,9 @@ def exporter(
         ),
     ] = None,
 ) -> None:
-    """Serve /metrics/placements for Prometheus, read from Redis so that a scrape costs the flow nothing."""
+    """Serve the live page at / and /metrics/placements for Prometheus, read from Redis so that a look costs
+    the flow nothing.
+    """
     from flows.exporter import CAP, serve
     from flows.settings import load
 
@@ -369,6 +430,8 @@ def overlap(
     from flows.publish import row_key
     from flows.settings import load
 
+    if a == b:
+        raise UsageError(f"{a!r} is there twice: name two placements")
     settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     rows = read_rows(client, [row_key(settings.namespace, "sketch", name) for name in (a, b)])
@@ -397,9 +460,12 @@ def forget(
     from flows.forget import deny
     from flows.settings import load
 
-    ids = listener_ids or [line for line in sys.stdin.read().splitlines() if line]
-    if ids:
-        deny(load(), ids)
+    if not listener_ids and sys.stdin.isatty():
+        typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
+    ids = [one for one in (listener_ids or sys.stdin.read().splitlines()) if one.strip()]
+    if not ids:
+        raise UsageError("no listener is named: give ids, or one a line on standard input")
+    deny(load(), ids)
     typer.echo(f"{len(ids)} listeners will be forgotten within a minute")
 
 
@@ -438,37 +504,17 @@ def plans(
 
 @_command
 def config() -> None:
-    """Show every setting: what is in force, where it comes from, what it means. Secrets are not shown."""
-    from flows.settings import PREFIX, Settings, load, source
+    """Show every setting: what is in force, where it comes from, what it means. Secrets are not shown.
 
-    settings = load()
-    table = Table(box=None, pad_edge=False)
-    for name in ("setting", "value", "from", "meaning"):
-        table.add_column(name, overflow="fold")
-    for name, field in Settings.model_fields.items():
-        value = getattr(settings, name)
-        if isinstance(value, dict) and value:
-            shown = ", ".join(f"{option}=…" for option in value)
-        elif isinstance(value, SecretStr):
-            shown = _url(value) if name.endswith("_url") else "(set, not shown)"
-        else:
-            shown = "–" if value is None or value == {} else str(value)
-        table.add_row(f"{PREFIX}{name.upper()}", shown, source(name), field.description or "")
-    Console().print(table)
+    Each is set by its name in the environment, or in audiopixel.toml by the rest of it in lower case
+    (`flush_interval = "PT1S"`). Durations: PT10M, 00:10:00, or seconds. Names with texts: JSON in the
+    environment, a table in the file. AUDIOPIXEL_CONFIG names another file.
+    """
+    from flows.config import show
+    from flows.settings import load
 
-
-def _url(secret: SecretStr) -> str:
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(secret.get_secret_value())
-    place = parts.netloc.rsplit("@", 1)[-1]
-    return f"{parts.scheme}://{'…@' if '@' in parts.netloc else ''}{place}{parts.path}"
-
-
-def main() -> None:
-    """The `audiopixel` command."""
-    app()
+    show(load())
 
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,10 +17,47 @@ from typing import Final
 import structlog
 
 from connectors.ports import free_ports
-from flows.errors import AudiopixelError
+from flows.errors import AudiopixelError, SettingsError
 
 LONGEST_PAUSE_S: Final = 30.0
 STOP_WITHIN_S: Final = 10.0
+
+
+_ADDRESS: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]\s]+):(?P<port>\d{1,5})")
+
+
+def members(member: int, addresses: str) -> list[str]:
+    """The addresses of a cluster's members, and that `member` can listen at its own.
+
+    Args:
+        addresses: `HOST:PORT` of each, separated by semicolons, in the same order for all.
+
+    Raises:
+        SettingsError: says which is wrong.
+    """
+    places = [place.strip() for place in addresses.split(";")]
+    matched = [_ADDRESS.fullmatch(place) for place in places]
+    for place, match in zip(places, matched, strict=True):
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise SettingsError(f"--addresses: takes 'HOST:PORT;HOST:PORT' of all members, not {place!r}")
+        if places.count(place) > 1:
+            raise SettingsError(f"--addresses: {place} is there twice: every member has its own")
+    if not 0 <= member < len(places):
+        raise SettingsError(
+            f"--member {member}: takes 0 to {len(places) - 1}, the place in --addresses of this machine's own"
+        )
+    own = matched[member]
+    assert own is not None
+    try:
+        family = socket.AF_INET6 if own["host"].startswith("[") else socket.AF_INET
+        socket.create_server((own["host"].strip("[]"), int(own["port"])), family=family).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise SettingsError(
+            f"--member {member} cannot listen at {places[member]} ({reason}): it takes a free port of this "
+            "machine"
+        ) from None
+    return places
 
 
 def end_with_supervisor() -> None:
@@ -98,6 +137,7 @@ class Cluster:
                         str(process),
                         "--addresses",
                         addresses,
+                        "--supervised",
                     ),
                     *self._arguments,
                 ],

@@ -15,6 +15,12 @@ class SettingsError(AudiopixelError):
     exit_code = 2
 
 
+class UsageError(AudiopixelError):
+    """Options that do not go together, or are missing; as what the command line itself refuses."""
+
+    exit_code = 2
+
+
 class StateError(AudiopixelError):
     """Recovery state cannot be read by this version; never a silent fresh start."""
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Final
 
+import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from starlette.applications import Starlette
@@ -101,6 +102,7 @@ FIELDS: Final = tuple(
 """What of a row the exporter shows: the fields of the `Board` it takes."""
 
 _GRACE_S: Final = 5
+_log: Final = structlog.get_logger("exporter")
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -274,6 +276,8 @@ def serve(settings: Settings, host: str, port: int, *, cap: int = CAP) -> None:
             scopes=SCOPES,
         )
         app = create_app(board, cap=cap)
+        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        _log.info("serving", page=f"{place}/", metrics=f"{place}/metrics/placements")
         config = uvicorn.Config(
             app,
             lifespan="on",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,6 @@ from typing import Final, Literal, Protocol, cast
 
 import msgspec
 from prometheus_client import start_http_server
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from connectors.files import NdjsonWriter
 from connectors.kafka import KafkaInput, KafkaWriter
@@ -136,25 +133,25 @@ class FileLines:
         self._writer.close()
 
 
-def serve_metrics(settings: Settings) -> int | None:
-    """Serve this process's /metrics; a port that is taken (by another process of the cluster) moves up by
-    one. Returns the port.
+def serve_metrics(settings: Settings, process: int = 0) -> str | None:
+    """Serve this process's /metrics at the port of the settings plus its number, and at no other, since who
+    scrapes it would not know. Returns the address; None: not wanted.
 
     Raises:
-        SettingsError: none of 64 ports is free.
+        SettingsError: the port is taken, or the host is not this machine's.
     """
     if settings.metrics_port == 0:
         return None
-    for port in range(settings.metrics_port, settings.metrics_port + 64):
-        try:
-            start_http_server(port, settings.metrics_host, instruments().registry)
-        except OSError:
-            continue
-        return port
-    raise SettingsError(
-        f"no free port for /metrics from {settings.metrics_port} on {settings.metrics_host}: set "
-        f"AUDIOPIXEL_METRICS_PORT"
-    )
+    port, host = settings.metrics_port + process, settings.metrics_host
+    try:
+        start_http_server(port, host, instruments().registry)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"/metrics cannot be served at {host}:{port} ({reason}): end what listens there, or set "
+            f"AUDIOPIXEL_METRICS_PORT (process {process} takes that and {process}; 0: none)"
+        ) from None
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
 def check(settings: Settings, recompute: bool = False) -> None:
@@ -171,10 +168,7 @@ def check(settings: Settings, recompute: bool = False) -> None:
     if settings.plans is not None:
         topics.append(settings.kafka_alerts_topic)
     if isinstance(settings.plans, Topic):
-        try:
-            KafkaTable(settings.kafka_brokers, settings.plans.name, kafka_options(settings)).close()
-        except ConnectError as error:
-            raise ConnectError(f"{error} (the topic of plans, AUDIOPIXEL_PLANS)") from None
+        KafkaTable(settings.kafka_brokers, settings.plans.name, kafka_options(settings)).close()
     for topic in topics:
         KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
@@ -199,29 +193,3 @@ def _refuse_to_begin_later(source: KafkaInput, partition: str, settings: Setting
             f"holds numbers of a log whose beginning would not be read ({partition} begins at {begins_at}): "
             "restore the directory, or say --recompute to begin a new generation with what is left"
         )
-
-
-@contextmanager
-def progress(files: Sequence[str]) -> Iterator[None]:
-    """Show on a terminal how many messages of `files` have been read, and how fast."""
-    terminal = Console(stderr=True)
-    if not terminal.is_terminal:
-        yield
-        return
-    received = instruments().received
-    columns = (SpinnerColumn(), TextColumn("replaying {task.completed:,.0f} messages"), TimeElapsedColumn())
-    with Progress(*columns, console=terminal, transient=True) as bar:
-        task = bar.add_task("replay", total=None)
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(0.2):
-                bar.update(task, completed=sum(received.labels(name)._value.get() for name in files))
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()

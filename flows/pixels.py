@@ -16,27 +16,36 @@ once, keyed so that repeats collapse; files under `replay --out` are cut back to
 Kafka has deleted before it was read is lost (the flow stops, or counts what it skips when told to); a Redis
 failover that loses acknowledged writes shows older rows for up to one flush.
 
-Run it with `audiopixel run`, or on a cluster with `python -m bytewax.run flows.pixels:flow -r DIR -i N -a
-HOST:PORT;HOST:PORT`.
+Run it with `audiopixel run`, on several machines with its `--member`. Bytewax's own door stays open:
+
+    python -m bytewax.recovery DIR 8
+    AUDIOPIXEL_RECOVERY_DIR=DIR python -m bytewax.run flows.pixels:flow -r DIR -s 10 -b 0 \\
+        -i N -a 'HOST:PORT;HOST:PORT'
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
 import bytewax.operators as op
+import structlog
 from bytewax.dataflow import Dataflow
 
+from connectors.stream import ConnectError
+from flows import logs
 from flows.batches import SCOPES
 from flows.credits import CreditBatch
+from flows.errors import AudiopixelError
 from flows.events import TOO_LATE, Rejection, letter
 from flows.forget import DenyList
 from flows.intake import Output, Receipt
 from flows.messages import Late, RowBatch, TouchBatch
-from flows.outputs import HURRY, PATIENCE, TopicLines, kafka_input, serve_metrics
+from flows.outputs import HURRY, PATIENCE, TopicLines, check, kafka_input, serve_metrics
 from flows.pacing import plan_file
+from flows.remedies import remedied
 from flows.settings import Settings, load, ms
 from flows.sinks import LinesSink, RedisSink
 from flows.source import PixelSource, Stop
@@ -165,13 +174,36 @@ def late_letter(late: Late) -> tuple[bytes, bytes]:
 
 
 def flow(recompute: bool = False) -> Dataflow:
+    """The flow of the settings for `python -m bytewax.run`, which would show an error as a traceback: what is
+    wrong is told in one line. Bytewax is to be told of the store in `AUDIOPIXEL_RECOVERY_DIR`.
+    """
+    logs.configure()
+    try:
+        settings = load()
+        check(settings, recompute)
+        return live(settings, recompute)
+    except (AudiopixelError, ConnectError) as error:
+        sys.stderr.write(f"audiopixel: {remedied(error)}\n")
+        raise SystemExit(getattr(error, "exit_code", 1)) from None
+
+
+def live(
+    settings: Settings,
+    recompute: bool = False,
+    process: int = 0,
+    begun: Callable[[], None] = lambda: None,
+) -> Dataflow:
     """The flow of the settings: Kafka in; Redis, dead letters and minutes out. SIGTERM and SIGINT make it
     drain and end.
+
+    Args:
+        recompute: begin a new generation in Redis.
+        process: this one's number in a cluster.
+        begun: called when all of the cluster's processes are there.
 
     Raises:
         SettingsError, ConnectError: before anything starts.
     """
-    settings = load()
     key = settings.secret_listener_key()
     source = kafka_input(settings)
     stop = Stop(ms(settings.flush_interval))
@@ -180,14 +212,17 @@ def flow(recompute: bool = False) -> Dataflow:
     def patience() -> timedelta:
         return PATIENCE if stop.tick is None else HURRY
 
-    serve_metrics(settings)
+    metrics = serve_metrics(settings, process)
+    structlog.get_logger("flow").info(
+        "starting", metrics=metrics, topic=settings.kafka_topic, recovery=str(settings.recovery_dir)
+    )
     plan_file(settings)  # a topic of plans is read before the first pixel
 
     def topic(name: str) -> LinesSink:
         return LinesSink(lambda _: TopicLines(settings, name, patience))
 
     return build(
-        PixelSource(source, settings, key, stop, denied=DenyList(settings)),
+        PixelSource(source, settings, key, stop, denied=DenyList(settings), begun=begun),
         Sinks(
             RedisSink(settings, source, recompute, lambda: TopicLines(settings, settings.kafka_alerts_topic)),
             topic(settings.kafka_rejected_topic),

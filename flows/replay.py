@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from connectors.files import FileInput
+from connectors.redis import connect, read_rows
+from flows.batches import SCOPES
 from flows.engine import execute
 from flows.forget import DenyList
 from flows.outputs import FileLines
 from flows.pixels import Sinks, build
+from flows.publish import row_key
 from flows.settings import Settings, ms
 from flows.sinks import LinesSink, RedisSink
 from flows.source import PixelSource, Stop
@@ -61,3 +65,32 @@ def replay(
         settings,
     )
     execute(flow, recovery_dir=recovery_dir, epoch_interval=settings.epoch_interval, workers=workers)
+
+
+def closing_line(files: Sequence[str], settings: Settings) -> str:
+    """What a finished replay has left in Redis, in one line: the accounts of its logs, how many rows, and the
+    end of the last final minute.
+
+    Raises:
+        ConnectError: Redis does not serve.
+    """
+    namespace = settings.namespace
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    accounts = read_rows(client, [row_key(namespace, "partition", file) for file in dict.fromkeys(files)])
+
+    def total(*names: str) -> int:
+        return sum(int(count) for account in accounts for name, count in account.items() if name in names)
+
+    rejected = total(*(name for account in accounts for name in account if name.startswith("rejected.")))
+    rows = sum(int(client.zcard(f"{namespace}:index:{scope}")) for scope in SCOPES)
+    newest = map(str, client.zrange(f"{namespace}:index:{SCOPES[0]}", 0, 0, desc=True))
+    through = read_rows(
+        client, [row_key(namespace, SCOPES[0], name) for name in newest], ["final_through_ms"]
+    )
+    client.close()
+    ends = [datetime.fromtimestamp(int(row["final_through_ms"]) / 1000, UTC) for row in through if row]
+    final = f", final through {ends[0].isoformat().replace('+00:00', 'Z')}" if ends else ""
+    return (
+        f"received {total('received'):,} = accepted {total('accepted'):,} + repeated {total('repeated'):,} "
+        f"+ rejected {rejected:,}; {rows:,} rows{final}"
+    )

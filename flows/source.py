@@ -116,9 +116,11 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
     stop: Stop
     clock_ms: Callable[[], int] = now_ms
     denied: Callable[[], U64] = nobody
+    begun: Callable[[], None] = lambda: None
 
     def list_parts(self) -> list[str]:
-        """All partitions: any worker can read any."""
+        """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""
+        self.begun()
         self._partitions = self.input.partitions()
         return self._partitions
 

@@ -20,7 +20,7 @@ from redis import Redis
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import KafkaWriter, ensure_topic
-from connectors.ports import free_ports
+from connectors.ports import free_run
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ("REJECTED", "MINUTES", "CREDITS")
@@ -31,6 +31,19 @@ def eventually(holds: Callable[[], object], seconds: float = 20, otherwise: Call
     while not holds():
         assert time.monotonic() < deadline, f"did not come true within {seconds:g} s\n{otherwise()}"
         time.sleep(0.05)
+
+
+def children(parent: int) -> set[int]:
+    """Process ids, without those that have ended."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            state, of = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        if of == str(parent) and state != "Z":
+            found.add(int(entry.name))
+    return found
 
 
 @dataclass
@@ -125,7 +138,7 @@ class World:
 
     def start(self, *arguments: str, ready: bool = True, **settings: str) -> Flow:
         """Start a flow, `settings` before the world's; waits until it has published unless told not to."""
-        (port,) = free_ports(1)
+        port = free_run(4)  # of further processes, too
         known = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
         told = {**self.settings, "METRICS_PORT": str(port), **settings}
         log = self.directory / f"flow-{len(self.flows)}.log"

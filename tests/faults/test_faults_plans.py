@@ -106,4 +106,4 @@ def test_a_topic_of_plans_that_does_not_exist_is_told_in_one_line_at_the_start(p
 
     assert flow.ended() == 1
     assert f"Kafka at {planned.world.brokers}, no-such-plans: " in flow.last()
-    assert flow.last().endswith("(the topic of plans, AUDIOPIXEL_PLANS)")
+    assert flow.last().endswith("or set AUDIOPIXEL_PLANS to another")

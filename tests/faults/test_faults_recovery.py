@@ -13,20 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults_support import World, eventually
-
-
-def children(parent: int) -> set[int]:
-    """Process ids, without those that have ended."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        try:
-            state, of = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-        except (OSError, ValueError):
-            continue
-        if of == str(parent) and state != "Z":
-            found.add(int(entry.name))
-    return found
+from faults_support import World, children, eventually
 
 
 def doctor(world: World, step: str, change: Callable[[Any], Any]) -> None:

@@ -1,0 +1,58 @@
+"""The log on standard error: for people on a terminal, logfmt elsewhere; above what a live display shows."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from rich.console import Console
+from rich.text import Text
+
+_displays: list[Console] = []
+
+
+class _Lines(structlog.PrintLogger):
+    """Looked up at each line: standard error moves while the engine runs, and a display comes and goes."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def msg(self, message: str) -> None:
+        if _displays:
+            _displays[-1].print(Text.from_ansi(message), soft_wrap=True)
+        else:
+            super().msg(message)
+
+    log = debug = info = warn = warning = error = critical = exception = fatal = msg
+
+
+def configure() -> None:
+    """Log to standard error, from `info` on."""
+    terminal = sys.stderr.isatty()
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=True)
+    if not terminal:
+        renderer = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=lambda *_: _Lines(),
+        cache_logger_on_first_use=False,
+    )
+
+
+@contextmanager
+def above(display: Console) -> Iterator[None]:
+    """Within, lines go above what is live on this console, instead of into it."""
+    _displays.append(display)
+    try:
+        yield
+    finally:
+        _displays.remove(display)

@@ -1,0 +1,40 @@
+"""Files that a command is given, looked at before the work and not behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flows.errors import AudiopixelError
+
+
+def readable(path: Path | None) -> None:
+    """Do nothing if `path` (None: not given) is a file that can be read.
+
+    Raises:
+        AudiopixelError: says why it cannot.
+    """
+    if path is None:
+        return
+    if not path.exists():
+        raise AudiopixelError(f"{path}: no such file")
+    if path.is_dir():
+        raise AudiopixelError(f"{path}: is a directory: name a file")
+    if not os.access(path, os.R_OK):
+        raise AudiopixelError(f"{path}: no permission to read it")
+
+
+def writable(path: Path | None) -> None:
+    """Do nothing if a file can be made at `path` (None: not given), or written anew.
+
+    Raises:
+        AudiopixelError: says why it cannot.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise AudiopixelError(f"{path}: is a directory: name a file")
+    if not path.parent.is_dir():
+        raise AudiopixelError(f"{path}: there is no directory {path.parent}: make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise AudiopixelError(f"{path}: no permission to write it")
