@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/de
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
-.PHONY: install demo test lint bench chaos
+.PHONY: install demo test lint bench chaos help
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## .venv with everything, audiopixel included
@@ -18,16 +18,19 @@ install: .venv/installed  ## .venv with everything, audiopixel included
 demo: install  ## a live demonstration on loopback; SECONDS=n ends by itself
 	@$(BIN)/audiopixel demo $(SECONDS_ARG)
 
-test: install
+test: install  ## the whole suite, against real services
 	$(BIN)/python -m pytest
 
-lint: install
+lint: install  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install
+bench: install  ## audiopixel against plain Bytewax, DuckDB and decoding alone; BENCH=--smoke is short
 	@$(BIN)/python -m benchmarks $(BENCH)
 
-chaos: install
+chaos: install  ## kill and starve a live flow at random, and prove its numbers
 	@$(BIN)/python -m benchmarks.chaos $(CHAOS)
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/\1  \2/p' $(MAKEFILE_LIST) | while read -r target what; do printf '%-9s %s\n' "$$target" "$$what"; done
