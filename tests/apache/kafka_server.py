@@ -41,7 +41,7 @@ sasl.enabled.mechanisms=PLAIN
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
   user_{user}="{password}";
 log.dirs={data}
-auto.create.topics.enable=false
+auto.create.topics.enable={auto_create}
 offsets.topic.num.partitions=1
 offsets.topic.replication.factor=1
 transaction.state.log.num.partitions=1
@@ -67,13 +67,14 @@ class ApacheKafka:
     Args:
         directory: made where absent; holds the log, the settings and the broker's output.
         heap_mb: the JVM's.
+        auto_create: make a topic that a producer asks for, as Kafka does by default.
 
     Raises:
         KafkaUnavailable: no Java, no Maven, or no repository.
         RuntimeError: the broker does not start; with its last output.
     """
 
-    def __init__(self, directory: Path, heap_mb: int = 256) -> None:
+    def __init__(self, directory: Path, heap_mb: int = 256, *, auto_create: bool = False) -> None:
         self._java = _java(heap_mb)
         self._output = directory / "kafka.out"
         self._settings = directory / "server.properties"
@@ -91,6 +92,7 @@ class ApacheKafka:
                 data=directory / "data",
                 user=USER,
                 password=PASSWORD,
+                auto_create=str(auto_create).lower(),
             )
         )
         formatting = self._run(
