@@ -309,7 +309,7 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
     planned: Callable[..., Settings],
 ) -> None:
     settings = planned(f"a,1000,{iso(90)},{iso(86_400)},c,GBP,iab26;IAB7-39")
-    asked = set(signature(recompute).parameters) - {"files", "too_late", "podcast_apps", "threads"}
+    asked = set(signature(recompute).parameters) - {"files", "too_late", "podcast_apps", "threads", "tell"}
     assert set(rules(settings)) == asked
     assert rules(settings)["plans"] == {
         "a": Planned(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"), T0 + 86_400_000)
