@@ -2,78 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import signal
-import sys
 import threading
-from collections.abc import Callable
 from datetime import timedelta
-from functools import wraps
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from connectors.stream import ConnectError
-from flows import logs
-from flows.errors import AudiopixelError, UsageError
+from flows.command import FILES, app, command
 
-app = typer.Typer(
-    name="audiopixel",
-    help="Live, exact, reconcilable numbers from audio-ad pixels.\n\nStart with [bold]audiopixel "
-    "demo[/bold]: it needs nothing installed. "
-    "Settings come from AUDIOPIXEL_… variables and audiopixel.toml; [bold]audiopixel config[/bold] shows "
-    "what is in force. A duration is written PT10M, 00:10:00, or in seconds.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
-FILES = Annotated[
-    list[str],
-    typer.Argument(help="NDJSON logs, plain, .gz or .zst; each is one source partition.", show_default=False),
-]
+__all__ = ["app"]
+from flows.errors import UsageError
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"audiopixel {version('audiopixel')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """One line for what a person can act on, and an exit code that scripts can trust."""
-
-    @wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        logs.configure()
-        try:
-            function(*args, **kwargs)
-        except (AudiopixelError, ConnectError) as error:
-            from flows.remedies import remedied
-
-            typer.echo(f"audiopixel: {remedied(error)}", err=True)
-            raise typer.Exit(getattr(error, "exit_code", 1)) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-
-    return app.command()(guarded)
-
-
-@_command
+@command
 def run(
     processes: Annotated[
         int,
@@ -152,7 +96,7 @@ def run(
     )
 
 
-@_command
+@command
 def replay(
     files: FILES,
     out: Annotated[
@@ -211,7 +155,7 @@ def replay(
     typer.echo(closing_line(files, settings))
 
 
-@_command
+@command
 def demo(
     seconds: Annotated[
         float | None,
@@ -235,7 +179,7 @@ def demo(
     Demo(seconds, rate, placements, partitions, processes, seed).run()
 
 
-@_command
+@command
 def simulate(
     output: Annotated[
         str, typer.Argument(help="A file (.ndjson, .gz, .zst), or kafka for the configured topic.")
@@ -306,7 +250,7 @@ def simulate(
         ledger.write_bytes(traffic.ledger.to_json())
 
 
-@_command
+@command
 def reconcile(
     files: FILES,
     rejected: Annotated[
@@ -355,7 +299,7 @@ def reconcile(
         raise typer.Exit(1)
 
 
-@_command
+@command
 def exporter(
     host: Annotated[
         str | None, typer.Option(help="Address to listen on; the default is loopback.", show_default=False)
@@ -380,7 +324,7 @@ def exporter(
     serve(settings, host or settings.metrics_host, port, cap=CAP if cap is None else cap)
 
 
-@_command
+@command
 def top(
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option(help="Print the table once.")] = False,
@@ -392,129 +336,7 @@ def top(
     watch(load(), timedelta(seconds=interval), once)
 
 
-@_command
-def explain(
-    conversion: Annotated[str, typer.Argument(help="The order id or the event id of a conversion.")],
-) -> None:
-    """Say which touches a conversion could have been credited to, to which it was, and by which rule; no
-    listener is in it. Conversions of several campaigns or types may have the same order id: all are told.
-    """
-    from connectors.redis import connect, read_rows
-    from flows.explain import show
-    from flows.publish import row_key
-    from flows.settings import load
-
-    settings = load()
-    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    (row,) = read_rows(client, [row_key(settings.namespace, "conversion", conversion)])
-    if not row:
-        raise AudiopixelError(
-            f"no decision on {conversion!r}: a conversion is decided when its minute is final, and its "
-            f"decision kept for {settings.decisions_ttl.days} days (AUDIOPIXEL_DECISIONS_TTL)"
-        )
-    for _, decision in sorted(row.items()):
-        Console().print(show(json.loads(decision), settings.zone))
-
-
-@_command
-def overlap(
-    a: Annotated[str, typer.Argument(help="A placement.")],
-    b: Annotated[str, typer.Argument(help="Another one.")],
-) -> None:
-    """Estimate how many of the listeners that A's flight has reached were also reached by B's, and the other
-    way round.
-    """
-    from connectors.redis import connect, read_rows
-    from flows.overlap import overlap as estimated
-    from flows.overlap import show, unpack
-    from flows.publish import row_key
-    from flows.settings import load
-
-    if a == b:
-        raise UsageError(f"{a!r} is there twice: name two placements")
-    settings = load()
-    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    rows = read_rows(client, [row_key(settings.namespace, "sketch", name) for name in (a, b)])
-    for name, row in zip((a, b), rows, strict=True):
-        if "registers" not in row:
-            raise AudiopixelError(
-                f"no sketch of placement {name!r}: nobody who consents was reached by it in the last "
-                f"{settings.row_ttl // timedelta(hours=1)} hours, or there is no such placement"
-            )
-    found = estimated(*(unpack(row["registers"]) for row in rows))
-    Console().print(show(a, b, found))
-
-
-@_command
-def forget(
-    listener_ids: Annotated[
-        list[str] | None,
-        typer.Argument(help="Ids as the pixels have them; none: one a line on standard input."),
-    ] = None,
-) -> None:
-    """Erase listeners: within a minute the flow drops their touches, and takes no more from their pixels.
-
-    Redis keeps their keyed hashes, never the ids, so that a restart does not bring them back. Numbers stay;
-    sketches hold no reversible id. The topic's own messages are yours to expire.
-    """
-    from flows.forget import deny
-    from flows.settings import load
-
-    if not listener_ids and sys.stdin.isatty():
-        typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
-    ids = [one for one in (listener_ids or sys.stdin.read().splitlines()) if one.strip()]
-    if not ids:
-        raise UsageError("no listener is named: give ids, or one a line on standard input")
-    deny(load(), ids)
-    typer.echo(f"{len(ids)} listeners will be forgotten within a minute")
-
-
-@_command
-def plans(
-    file: Annotated[Path, typer.Argument(help="Plans, .csv or .json.", show_default=False)],
-    to: Annotated[
-        str | None,
-        typer.Option(help="Put them into this topic, where nothing is wrong with any.", show_default=False),
-    ] = None,
-) -> None:
-    """Check a file of plans: prints what is wrong, exit code 1 if anything is.
-
-    With --to, each plan goes into the Kafka topic that AUDIOPIXEL_PLANS=kafka:TOPIC reads; what the file does
-    not name stays there.
-    """
-    from connectors.kafka import KafkaWriter
-    from flows.outputs import kafka_options
-    from flows.planfiles import read_plans
-    from flows.plans import plan_to_json
-    from flows.settings import load
-
-    book, problems = read_plans(file)
-    for problem in problems:
-        typer.echo(str(problem))
-    if problems:
-        raise typer.Exit(1)
-    if to is not None:
-        settings, topic = load(), to.removeprefix("kafka:")
-        messages = [(name.encode(), plan_to_json(plan)) for name, plan in book.items()]
-        writer = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))
-        writer.write(messages)
-        writer.close()
-    typer.echo(f"{len(book)} plans" + ("" if to is None else f" put into {to}"), err=True)
-
-
-@_command
-def config() -> None:
-    """Show every setting: what is in force, where it comes from, what it means. Secrets are not shown.
-
-    Each is set by its name in the environment, or in audiopixel.toml by the rest of it in lower case
-    (`flush_interval = "PT1S"`). Durations: PT10M, 00:10:00, or seconds. Names with texts: JSON in the
-    environment, a table in the file. AUDIOPIXEL_CONFIG names another file.
-    """
-    from flows.config import show
-    from flows.settings import load
-
-    show(load())
-
+from flows import asking  # noqa: E402, F401 (its commands come behind these in the help)
 
 if __name__ == "__main__":
     app()

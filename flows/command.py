@@ -1,0 +1,70 @@
+"""What the commands of `audiopixel` share: the application, one line for what went wrong, an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from connectors.stream import ConnectError
+from flows import logs
+from flows.errors import AudiopixelError
+
+app = typer.Typer(
+    name="audiopixel",
+    help="Live, exact, reconcilable numbers from audio-ad pixels.\n\nStart with [bold]audiopixel "
+    "demo[/bold]: it needs nothing installed. "
+    "Settings come from AUDIOPIXEL_… variables and audiopixel.toml; [bold]audiopixel config[/bold] shows "
+    "what is in force. A duration is written PT10M, 00:10:00, or in seconds.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+FILES = Annotated[
+    list[str],
+    typer.Argument(help="NDJSON logs, plain, .gz or .zst; each is one source partition.", show_default=False),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"audiopixel {version('audiopixel')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """One line for what a person can act on, and an exit code that scripts can trust."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        logs.configure()
+        try:
+            function(*args, **kwargs)
+        except (AudiopixelError, ConnectError) as error:
+            from flows.remedies import remedied
+
+            typer.echo(f"audiopixel: {remedied(error)}", err=True)
+            raise typer.Exit(getattr(error, "exit_code", 1)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return app.command(help=_flowing(function.__doc__ or ""))(guarded)
+
+
+def _flowing(text: str) -> str:
+    """A docstring whose sentences break where the terminal's lines end, not where the source's do."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
