@@ -15,13 +15,11 @@ def _quit(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line; SIGINT ends it with 130 until it takes care of that itself."""
+    """Run the command line; SIGINT ends it with 130 until the command takes care of that itself."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _quit)
     from flows.cli import app
 
-    if signal.getsignal(signal.SIGINT) is _quit:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     app()
 
 

@@ -133,3 +133,7 @@ def config() -> None:
     (`flush_interval = "PT1S"`). Durations: PT10M, 00:10:00, or seconds. Names with texts: JSON in the
     environment, a table in the file. AUDIOPIXEL_CONFIG names another file.
     """
+    from flows.config import show
+    from flows.settings import load
+
+    show(load())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import version
@@ -53,6 +54,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         logs.configure()
         try:
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # until here flows.__main__'s
             function(*args, **kwargs)
         except (AudiopixelError, ConnectError) as error:
             from flows.remedies import remedied
