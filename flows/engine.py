@@ -106,7 +106,9 @@ def execute(
                     recovery_config=store,
                     worker_count_per_proc=workers,
                 )
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not _panicked(error):
+                raise
             ours = _ours(error)
             if ours is not None:
                 raise ours from None
@@ -117,6 +119,11 @@ def execute(
                 raise StateError(
                     f"the recovery directory {recovery_dir} cannot be used ({damage}): restore all of it "
                     "from one backup, or give an empty one, to count the log again from its beginning"
+                ) from None
+            if _panicked(error) and addresses is not None and len(addresses) > 1:
+                raise AudiopixelError(
+                    "another member of the cluster has gone, and this one with it: its own last line says "
+                    "why; start all of them again"
                 ) from None
             sys.stderr.write(said)
             raise
@@ -142,7 +149,12 @@ def _ours(error: BaseException | None) -> Exception | None:
     return None
 
 
-def _damage(error: Exception, said: str) -> str | None:
+def _panicked(error: BaseException) -> bool:
+    """Whether a thread of the engine's native code did, as those do that speak to a member that has gone."""
+    return type(error).__module__ == "pyo3_runtime"
+
+
+def _damage(error: BaseException, said: str) -> str | None:
     """What is wrong with the recovery store, if that ended the engine, by what its native code said."""
     if isinstance(error, _INCOMPLETE):
         return " ".join(str(error).split())

@@ -96,6 +96,15 @@ def test_a_member_that_waits_for_the_others_obeys_sigterm(world: World) -> None:
         assert flows[0].stop() < 5
 
 
+def test_when_a_member_dies_the_others_end_with_one_line(world: World) -> None:
+    with machines(world, RECIPES[0]) as flows:
+        world.send(100)
+        eventually(lambda: world.ledger() == 100, 60, lambda: "".join(flow.said() for flow in flows))
+        flows[1].kill()
+        assert flows[0].ended() == 1
+        assert "another member of the cluster has gone" in flows[0].last()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
