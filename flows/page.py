@@ -32,6 +32,7 @@ FIELDS: Final = (
     "delivery.state",
     "delivery.indicator",
     "delivery.booked",
+    "delivery.delivered",
     "delivery.expected",
     "delivery.projected",
     "delivery.required_rate",
@@ -101,7 +102,8 @@ class History:
         curves = {name: self._curves.get(name) or (array("d"), array("f")) for name in rows}
         grown = {}
         for name, (delivered, expected) in curves.items():
-            delivered.append(_number(rows[name].get("flight.impressions", "0")))
+            row = rows[name]
+            delivered.append(_number(row.get("delivery.delivered", row.get("flight.impressions", "0"))))
             expected.append(_number(rows[name].get("delivery.expected")))
             del delivered[:-POINTS], expected[:-POINTS]
             if steps := _steps(delivered[-2:]):

@@ -21,6 +21,8 @@ const received = [];                  // [now_s, received]
 
 const text = (row, field) => row.v[fields[field]] ?? null;
 const number = (row, field) => row.n[fields[field]];
+// Behind its end a flight delivers nothing more, whatever still runs.
+const delivered = (row) => Number.isFinite(number(row, "delivery.delivered")) ? number(row, "delivery.delivered") : number(row, "flight.impressions");
 const numeral = (value) => (value === null || value === undefined || value === "" ? NaN : Number(value));
 
 function stateOf(row) {
@@ -164,8 +166,8 @@ const COLUMNS = [
   { key: "indicator", title: "delivery", hint: "delivered / expected: 1 is on plan", px: 74, pane: true, tone: tones.indicator,
     sort: (row) => number(row, "delivery.indicator"), text: (row) => fixed(number(row, "delivery.indicator"), 3) },
   { key: "progress", title: "of booked", hint: "bar: delivered of booked; line: where the plan is", px: 104, pane: true, down: true,
-    sort: (row) => number(row, "flight.impressions") / number(row, "delivery.booked"), draw: drawProgress },
-  count("delivered", "delivered", "impressions in the flight", "flight.impressions", 84, { pane: true }),
+    sort: (row) => delivered(row) / number(row, "delivery.booked"), draw: drawProgress },
+  count("delivered", "delivered", "impressions in the flight", "", 84, { pane: true, sort: delivered, text: (row) => whole(delivered(row)) }),
   count("booked", "booked", "impressions booked", "delivery.booked", 84, { pane: true }),
   count("hour", "last hour", "impressions of the last hour", "1h.impressions", 80),
   count("required", "needed/h", "impressions an unpaused hour still needed", "delivery.required_rate", 80),
@@ -190,7 +192,7 @@ function drawState(cell, row) {
 
 function drawProgress(cell, row) {
   cell.track ??= cell.appendChild(make("span", "track", make("i"), make("b")));
-  const booked = number(row, "delivery.booked"), key = `${number(row, "flight.impressions")}/${number(row, "delivery.expected")}/${booked}`;
+  const booked = number(row, "delivery.booked"), key = `${delivered(row)}/${number(row, "delivery.expected")}/${booked}`;
   if (cell.key === key) return;
   cell.key = key;
   const part = (value) => `${Math.min(100, (100 * value) / booked).toFixed(2)}%`;
@@ -198,7 +200,7 @@ function drawProgress(cell, row) {
   cell.track.hidden = !planned;
   cell.track.style.display = planned ? "" : "none";
   if (!planned) return;
-  bar.style.width = part(number(row, "flight.impressions"));
+  bar.style.width = part(delivered(row));
   const expected = number(row, "delivery.expected");
   line.style.display = Number.isFinite(expected) ? "" : "none";
   if (Number.isFinite(expected)) line.style.left = part(expected);
@@ -453,7 +455,7 @@ function drawPane({ row, curve }) {
   const bad = state === "under" ? "bad" : state === "at_risk" ? "warn" : "";
   facts("p-pacing", [
     ["indicator", fixed(n("delivery.indicator"), 3), bad],
-    ["delivered", whole(n("flight.impressions"))],
+    ["delivered", whole(numeral(row["delivery.delivered"] ?? row["flight.impressions"]))],
     ["expected", whole(n("delivery.expected"))],
     ["booked", whole(n("delivery.booked"))],
     ["last hour", whole(n("1h.impressions"))],
