@@ -57,7 +57,7 @@ def started(
 ) -> tuple[subprocess.Popen[str], str]:
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "demo", *arguments],
+        [sys.executable, "-m", "flows", "demo", *arguments],
         env={**os.environ, MARK: mark, **environment},
         stdout=subprocess.PIPE,
         stderr=errors,
