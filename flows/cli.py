@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command import FILES, app, command
+from flows.command import FILES, app, command, interruptible
 
 __all__ = ["app"]
 from flows.errors import UsageError
@@ -242,6 +242,7 @@ def simulate(
         def made() -> int:
             return traffic.ledger.totals["received"]
 
+        interruptible()
         with progress(lambda: f"{made():,} of {wanted:,} events", lambda: made() / wanted):
             run_log(Path(output), traffic, wanted)
     totals = traffic.ledger.expected().totals
@@ -282,6 +283,7 @@ def reconcile(
     too_late = None if rejected is None else late_letters(rejected)
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     phase = ["reading"]
+    interruptible()
     with progress(lambda: phase[-1]):
         truth = recompute(
             [Path(file) for file in files], too_late=too_late, tell=phase.append, **rules(settings)
@@ -333,7 +335,9 @@ def top(
     from flows.settings import load
     from flows.top import run as watch
 
-    watch(load(), timedelta(seconds=interval), once)
+    settings = load()
+    interruptible()
+    watch(settings, timedelta(seconds=interval), once)
 
 
 from flows import asking  # noqa: E402, F401 (its commands come behind these in the help)

@@ -54,8 +54,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         logs.configure()
         try:
-            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-                signal.signal(signal.SIGINT, signal.default_int_handler)  # until here flows.__main__'s
             function(*args, **kwargs)
         except (AudiopixelError, ConnectError) as error:
             from flows.remedies import remedied
@@ -66,6 +64,16 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
 
     return app.command(help=_flowing(function.__doc__ or ""))(guarded)
+
+
+def interruptible() -> None:
+    """From here on Ctrl-C is a `KeyboardInterrupt`, for what has a display or files to tidy up.
+
+    Until then `flows.__main__` ends the process at once: an exception in the midst of a command's imports can
+    be lost in a callback of native code, and the command would run on.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _flowing(text: str) -> str:

@@ -291,7 +291,7 @@ def test_the_exporter_says_where_its_page_is(valkey: EmbeddedValkey, tmp_path: P
 # Ctrl-C
 
 
-@pytest.mark.parametrize("after_s", [0.15, 0.25, 0.4, 0.6])
+@pytest.mark.parametrize("after_s", [0.15, 0.25, 0.4, 0.6, 0.9, 1.3])
 def test_ctrl_c_at_any_time_ends_quietly_with_130(tmp_path: Path, after_s: float) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "flows", "simulate", "x.ndjson", "--events", "100000000"],
