@@ -24,7 +24,7 @@ from rich.table import Table
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka import KafkaWriter
-from connectors.ports import free_ports
+from connectors.ports import free_ports, free_run
 from connectors.redis import Client, RedisUnavailable, connect, read_rows
 from flows.batches import SCOPES
 from flows.board import Board
@@ -108,7 +108,7 @@ class Demo:
             console.print("audiopixel demo: with settings and a listeners' key of its own, not yours")
             with console.status("starting a Kafka-protocol broker and a Valkey"):
                 broker, valkey = stack.enter_context(EmbeddedBroker()), stack.enter_context(EmbeddedValkey())
-            metrics_port, exporter_port = free_ports(2)
+            metrics_port, (exporter_port,) = free_run(self.processes), free_ports(1)
             settings = load(
                 kafka_brokers=broker.bootstrap,
                 redis_url=valkey.url,
