@@ -8,7 +8,7 @@ from connectors.embedded import EmbeddedBroker
 from connectors.kafka import KafkaWriter
 
 TOPIC = "audio-pixels"
-OUTPUTS = ("audio-pixels-rejected", "placement-minutes")
+OUTPUTS = ("audio-pixels-rejected", "placement-minutes", "conversion-credits")
 PARTITIONS = 4
 
 _PLAY = b'"play_id":"play-'
