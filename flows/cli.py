@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from flows.command import FILES, app, command, interruptible
+from flows.errors import UsageError
 
 __all__ = ["app"]
-from flows.errors import UsageError
 
 
 @command
