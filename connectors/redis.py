@@ -319,7 +319,7 @@ def read_rows(
             (key, ("HGETALL", key) if fields is None else ("HMGET", key, *fields)) for key in chunk
         ]
         with failures(client):
-            answers = checked(replies(client, commands))
+            answers = checked(replies(client, commands, alike=True))
         if fields is not None:
             answers = [
                 {name: value for name, value in zip(fields, answer, strict=True) if value is not None}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import TimeoutError as RedisTimeout
 from redis_support import LAYOUTS, TIMEOUT, WIDE, eventually, form_cluster, held, row
 
 from connectors.embedded import EmbeddedValkey
@@ -25,7 +26,7 @@ from connectors.redis import (
     read_rows,
     scan_index,
 )
-from connectors.redis_client import check_version
+from connectors.redis_client import check_version, replies
 from connectors.stream import ConnectError
 
 
@@ -74,6 +75,31 @@ def test_a_hung_server_times_out_once_and_what_it_applies_late_overwrites_nothin
     assert held(patient, "taken")["5m.impressions"] == "2"
 
 
+def test_answers_that_come_too_late_are_not_taken_for_those_of_the_next_question(
+    server: EmbeddedValkey,
+) -> None:
+    client = connect(server.url, timeout=timedelta(seconds=1))
+    RowStore(client, LAYOUTS).write([row("a", (1, 1, 1), 1), row("b", (1, 1, 1), 2)])
+
+    def asked(*keys: str) -> list[Any]:
+        return replies(client, [(key, ("HMGET", key, "5m.impressions")) for key in keys], alike=True)
+
+    server.pause()
+    with pytest.raises(RedisTimeout):
+        asked("a", "a", "a")
+    server.resume()
+    assert asked("b", "a") == [["2"], ["1"]]
+
+
+def test_a_value_that_is_no_text_does_not_spoil_the_next_reading(server: EmbeddedValkey) -> None:
+    client = connect(server.url, timeout=TIMEOUT)
+    RowStore(client, LAYOUTS).write([row(key, (1, 1, 1), n) for n, key in enumerate("abc")])
+    client.hset("b", "station", b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        read_rows(client, ["a", "b", "c"], ["station"])
+    assert read_rows(client, ["c"], ["5m.impressions"]) == [{"5m.impressions": "2"}]
+
+
 def test_a_primary_turned_replica_is_left_for_a_new_connection(server: EmbeddedValkey) -> None:
     client = connect(server.url, timeout=TIMEOUT)
     assert isinstance(client, Redis)
@@ -118,7 +144,8 @@ def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None
             assert [r["5m.impressions"] for r in read_rows(client, [r.key for r in rows])] == [
                 str(i) for i in range(600)
             ]
-            # An empty slot changes hands behind the client's back.
+            # An empty slot changes hands behind the clients' backs.
+            reader = connect(one.url, timeout=TIMEOUT)
             slot = client.keyslot("{foo}")
             owner, other = (first, second) if slot < 8_192 else (second, first)
             new = other.execute_command("CLUSTER MYID").decode()
@@ -126,14 +153,23 @@ def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None
                 node.execute_command("CLUSTER SETSLOT", slot, "NODE", new)
             assert store.write([row("{foo}", (1, 1, 1), 7)]) == [Outcome.LANDED]
             assert other.exists("{foo}")
+            keys = [rows[0].key, "{foo}", rows[599].key]
+            assert [r["5m.impressions"] for r in read_rows(reader, keys, ["5m.impressions"])] == [
+                "0",
+                "7",
+                "599",
+            ]
             assert not emptied(client, "mark", "run 1")
             second.flushall()
             assert emptied(client, "mark", "run 1")
         two.kill()
         with pytest.raises(RedisUnavailable):
             store.write([r._replace(rev=2) for r in rows])
+        with pytest.raises(RedisUnavailable):
+            read_rows(reader, [r.key for r in rows], ["5m.impressions"])
         two.start()
         eventually(lambda: _writes(store, [r._replace(rev=3) for r in rows]))
+        assert [r["rev"] for r in read_rows(reader, [r.key for r in rows], ["rev"])] == ["3"] * 600
 
 
 def _writes(store: RowStore, rows: list[Row]) -> bool:

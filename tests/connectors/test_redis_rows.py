@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from redis import RedisCluster
+from redis.exceptions import ResponseError
 from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_cluster, held, row
 
 from connectors import redis as connector
@@ -30,7 +31,7 @@ from connectors.redis import (
     scan_index,
     trim_index,
 )
-from connectors.redis_client import failures
+from connectors.redis_client import failures, replies
 from connectors.stream import ConnectError
 
 
@@ -343,6 +344,22 @@ def test_a_key_of_another_type_is_refused_not_retried(client: Client, store: Row
     with pytest.raises(ConnectError, match="WRONGTYPE") as caught:
         store.write([row(key, (1, 1, 1))])
     assert not isinstance(caught.value, RedisUnavailable)
+
+
+def test_among_many_alike_one_that_is_refused_is_an_error_in_its_place(
+    client: Client, store: RowStore, key: str
+) -> None:
+    keys = [f"{key}:\u00e9{n}" for n in range(3)]
+    store.write([row(one, (1, 1, 1), n) for n, one in enumerate(keys)])
+    client.delete(keys[1])
+    client.set(keys[1], "text")
+    fields = ["5m.impressions", "absent", "station"]
+    for _ in range(2):
+        answers = replies(client, [(one, ("HMGET", one, *fields)) for one in keys], alike=True)
+        assert isinstance(answers.pop(1), ResponseError)
+        assert answers == [["0", None, "radio \u00e9"], ["2", None, "radio \u00e9"]]
+    with pytest.raises(ConnectError, match="WRONGTYPE"):
+        read_rows(client, keys, fields)
 
 
 @pytest.mark.parametrize(
