@@ -1,4 +1,4 @@
-"""Prometheus text exposition, fast: families rendered as text by whole columns, and a route that serves them.
+"""Prometheus text exposition, fast: families rendered as text by columns, and a route that serves them.
 
 For tens of thousands of series: `prometheus_client` spends 9 µs a sample on objects, this 0.2 µs on joining
 text. Label strings are rendered once by `label_string` and kept by the caller between scrapes.
@@ -21,7 +21,6 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 GZIP_LEVEL: Final = 1
 """On 10,000 placements level 9 takes six times as long for a fifth less."""
 
-_LABEL_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
@@ -36,21 +35,40 @@ class Family:
 
 def label_string(labels: Mapping[str, str]) -> str:
     """`{name="value",…}`, values escaped; an empty one is left out: Prometheus takes it for absent."""
-    pairs = [f'{name}="{value.translate(_LABEL_ESCAPES)}"' for name, value in labels.items() if value]
+    pairs = [f'{name}="{_escaped(value)}"' for name, value in labels.items() if value]
     return f"{{{','.join(pairs)}}}" if pairs else ""
 
 
-def family_text(family: Family, labels: Iterable[str], values: Iterable[str | int | float | None]) -> str:
-    """One family: its head, and a sample for each value that is not None.
+def _escaped(value: str) -> str:
+    # Not translate(): it looks up every letter, and takes three times as long.
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
-    Args:
-        labels: one a value, from `label_string`.
-        values: text is taken as it is and must be a decimal number.
-    """
-    name = family.name
-    head = f"# HELP {name} {family.help.translate(_HELP_ESCAPES)}\n# TYPE {name} {family.kind}\n"
-    samples = zip(labels, values, strict=True)
-    return head + "".join([f"{name}{label} {value}\n" for label, value in samples if value is not None])
+
+class Exposition:
+    """Families in the order in which they came, each of which may come in parts."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[str]] = {}
+
+    def add(self, family: Family, labels: Iterable[str], values: Iterable[str | int | float | None]) -> None:
+        """The family's head, once, and a sample for each value that is not None.
+
+        Args:
+            labels: one a value, from `label_string`.
+            values: text is taken as it is and must be a decimal number.
+        """
+        name = family.name
+        if name not in self._parts:
+            about = family.help.translate(_HELP_ESCAPES)
+            self._parts[name] = [f"# HELP {name} {about}\n# TYPE {name} {family.kind}\n"]
+        samples = zip(labels, values, strict=True)
+        self._parts[name].append(
+            "".join([f"{name}{label} {value}\n" for label, value in samples if value is not None])
+        )
+
+    def text(self) -> str:
+        """All of it."""
+        return "".join([part for parts in self._parts.values() for part in parts])
 
 
 def metrics_route(path: str, render: Callable[[], bytes]) -> Route:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Iterable
 
 import httpx
 import pytest
@@ -12,10 +13,16 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
-from connectors.prometheus import Family, family_text, label_string, metrics_route
+from connectors.prometheus import Exposition, Family, label_string, metrics_route
 
 PLAYS = Family("plays_total", "counter", "Plays, with a \\ and\na second line.")
 SPEED = Family("speed_ratio", "gauge", "Speed.")
+
+
+def family_text(family: Family, labels: Iterable[str], values: Iterable[str | int | float | None]) -> str:
+    exposition = Exposition()
+    exposition.add(family, labels, values)
+    return exposition.text()
 
 
 def samples(text: str) -> list[tuple[str, dict[str, str], float]]:
@@ -52,6 +59,20 @@ def test_a_column_of_another_length_than_its_labels_is_refused() -> None:
 def test_kind_and_help_are_read_back() -> None:
     (family,) = text_string_to_metric_families(family_text(PLAYS, [""], [1]))
     assert (family.type, family.documentation) == ("counter", PLAYS.help)
+
+
+def test_families_that_come_in_parts_have_one_head_and_stay_together() -> None:
+    exposition = Exposition()
+    for place in ("a", "b"):
+        exposition.add(PLAYS, [label_string({"placement": place})], [1])
+        exposition.add(SPEED, [], [])
+    exposition.add(PLAYS, [""], [2])
+    assert [line.split()[0] for line in exposition.text().splitlines() if line[0] != "#"] == [
+        'plays_total{placement="a"}',
+        'plays_total{placement="b"}',
+        "plays_total",
+    ]
+    assert exposition.text().count("# TYPE") == 2
 
 
 def served(accept: str) -> tuple[httpx.Headers, bytes]:
