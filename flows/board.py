@@ -23,6 +23,9 @@ Rows = Mapping[str, Mapping[str, str]]
 
 DAMAGED: Final = "what Redis holds is damaged"
 
+STATE: Final = "delivery.state"
+"""Every row with a plan has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -53,6 +56,10 @@ class Snapshot:
     def watermark_s(self) -> float | None:
         """Event time that the flow has got to, epoch s; None while unknown."""
         return _seconds(self.meta.get("watermark_ms"))
+
+
+def _of_a_plan(field: str) -> bool:
+    return field.startswith("delivery.") or field.endswith((".cost_per_acquisition", ".return_on_ad_spend"))
 
 
 def _seconds(text: str | None) -> float | None:
@@ -86,6 +93,8 @@ class Board:
         self._client = client
         self._namespace = namespace
         self._fields = tuple(fields)
+        plain = tuple(field for field in fields if field == STATE or not _of_a_plan(field))
+        self._unplanned = plain if STATE in fields else self._fields
         self._scopes = tuple(scopes)
         self._interval_s = interval.total_seconds()
         self._clock_s = clock_s
@@ -134,9 +143,18 @@ class Board:
         return snapshot
 
     def _rows(self, scope: str) -> Rows:
-        return self._hashes(scope, scan_index(self._client, f"{self._namespace}:index:{scope}"), self._fields)
+        # For a field that is absent Redis looks through the whole row: so one without a plan is asked only
+        # for what it may have, and read again once it turns out to have got one.
+        names = scan_index(self._client, f"{self._namespace}:index:{scope}")
+        before = self._snapshot.rows.get(scope, {})
+        planned = {name for name in names if STATE in before.get(name, ())}
+        rows = self._hashes(scope, [name for name in names if name not in planned], self._unplanned)
+        planned |= {name for name, row in rows.items() if STATE in row}
+        return rows | self._hashes(scope, [*planned], self._fields)
 
-    def _hashes(self, scope: str, names: Sequence[str], fields: Sequence[str] | None) -> Rows:
+    def _hashes(
+        self, scope: str, names: Sequence[str], fields: Sequence[str] | None
+    ) -> dict[str, dict[str, str]]:
         rows = read_rows(self._client, [self._key(scope, name) for name in names], fields)
         # An index outlives its rows.
         return {name: row for name, row in zip(names, rows, strict=True) if row}

@@ -27,7 +27,7 @@ from starlette.routing import Route
 from connectors.prometheus import Exposition, Family, label_string, metrics_route
 from connectors.redis import connect
 from flows import metrics, page
-from flows.board import Board, Rows, Snapshot
+from flows.board import STATE, Board, Rows, Snapshot
 from flows.errors import AudiopixelError
 from flows.metrics import Definition, WeightedHistogram
 from flows.settings import Settings
@@ -83,7 +83,6 @@ CAMPAIGN_GAUGES: Final[Mapping[Definition, str]] = {
     metrics.CAMPAIGN_PROJECTED: "delivery.projected",
     metrics.CAMPAIGN_REQUIRED: "delivery.required_rate",
 }
-STATE: Final = "delivery.state"
 HOUR_S: Final = 3600
 UNITS: Final[Mapping[str, Callable[[str], str]]] = {
     "flight.conversion_value": lambda millionths: str(Decimal(millionths).scaleb(-6)),

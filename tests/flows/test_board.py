@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -13,7 +13,8 @@ from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect
-from flows.board import Board, Snapshot
+from flows import rows
+from flows.board import Board, Snapshot, _of_a_plan
 
 FIELDS = ("flight.impressions", "flight.reach", "campaign_id", "1h.mature_completion_rate")
 NOW = timedelta(0)
@@ -34,8 +35,10 @@ def mortal() -> Iterator[EmbeddedValkey]:
         yield server
 
 
-def board(url: str, namespace: str = "audiopixel:v1", interval: timedelta = NOW) -> Board:
-    return Board(connect(url, timeout=timedelta(seconds=1)), namespace, FIELDS, interval=interval)
+def board(
+    url: str, namespace: str = "audiopixel:v1", interval: timedelta = NOW, fields: Sequence[str] = FIELDS
+) -> Board:
+    return Board(connect(url, timeout=timedelta(seconds=1)), namespace, fields, interval=interval)
 
 
 def test_what_the_flow_wrote_is_read_by_placement(valkey: EmbeddedValkey) -> None:
@@ -112,6 +115,33 @@ def test_a_hanging_redis_costs_the_viewers_of_an_interval_one_timeout_in_all(mor
         mortal.resume()
     assert time.monotonic() - began_s < 1.9, "the timeout is 1 s"
     assert {(snapshot.up, snapshot.read_s) for snapshot in seen} == {(False, 0.0)}
+
+
+def test_what_a_plan_brings_is_what_the_flow_leaves_out_without_one() -> None:
+    assert {field for field in rows.FIELDS if _of_a_plan(field)} == set(rows.DELIVERY)
+
+
+def test_what_a_plan_brings_is_read_from_the_moment_it_is_there_until_it_is_gone(
+    valkey: EmbeddedValkey,
+) -> None:
+    plan = {"delivery.state": "under", "delivery.booked": "9", "flight.cost_per_acquisition": "1.5"}
+    shared = board(valkey.url, "planned", fields=("flight.impressions", *plan))
+
+    def read() -> dict[str, dict[str, str]]:
+        return {name: dict(row) for name, row in shared.refresh().rows["placement"].items()}
+
+    counts = {"flight.impressions": "7"}
+    put_rows(valkey.url, "planned", {"pl-1": counts, "pl-2": counts | plan})
+    for _ in range(2):
+        assert read() == {"pl-1": counts, "pl-2": counts | plan}
+    put_rows(valkey.url, "planned", {"pl-1": plan})
+    with Redis.from_url(valkey.url) as client:
+        client.hdel("planned:placement:{pl-2}", *plan)
+    for _ in range(2):
+        assert read() == {"pl-1": counts | plan, "pl-2": counts}
+    with Redis.from_url(valkey.url) as client:
+        client.delete("planned:placement:{pl-1}")
+    assert read() == {"pl-2": counts}
 
 
 def test_a_namespace_without_a_flow_is_up_and_empty(valkey: EmbeddedValkey) -> None:
