@@ -136,7 +136,8 @@ def _number(text: str | None) -> float:
 
 
 class Feed:
-    """What the browsers see: the whole to one that comes, then what changed from tick to tick.
+    """What the browsers see: the whole to one that comes, then what changed from tick to tick. While there is
+    none, only the curves are kept up.
 
     Args:
         board: reads at least `FIELDS` of the placements.
@@ -149,34 +150,45 @@ class Feed:
         self._lock = threading.Lock()
         self._history = History()
         self._sampled_s = -math.inf
-        self._rows: dict[str, list[str | None]] = {}
+        self._rows: Rows = {}
+        self._cells: dict[str, list[str | None]] | None = None
         self._status: dict[str, Any] = {}
         self._latest = (0, b"")
         self._viewers = 0
         self._ticked = asyncio.Event()
 
-    def tick(self, age_s: float = 0.0) -> None:
-        """Read Redis, if what was read is older than `age_s`, and see what changed; blocks for as long as
-        Redis does.
+    def tick(self, watched: bool = True) -> None:
+        """Read Redis and see what changed; blocks for as long as Redis does. Where nobody watches, what was
+        read less than `UNSEEN_S` ago serves, and what changed is not put together.
         """
-        snapshot = self._board.refresh(age_s)
+        snapshot = self._board.refresh(0.0 if watched else UNSEEN_S)
         rows = _most(snapshot.rows.get("placement", {}))
         with self._lock:
-            before, self._rows = self._rows, {name: [*map(row.get, FIELDS)] for name, row in rows.items()}
-            self._status = _status(snapshot)
-            change: dict[str, Any] = {
-                "status": self._status,
-                "rows": {
-                    name: cells
-                    for name, values in self._rows.items()
-                    if (cells := _changed(before.get(name), values))
-                },
-                "gone": list(before.keys() - self._rows.keys()),
-            }
+            before = self._shown() if watched else {}
+            self._rows, self._cells, self._status = rows, None, _status(snapshot)
+            grown = None
             if snapshot.up and snapshot.read_s - self._sampled_s >= POINT_S:
                 self._sampled_s = snapshot.read_s
-                change["grown"] = self._history.add(snapshot.read_s, rows)
-            self._latest = (self._latest[0] + 1, _event("change", change))
+                grown = self._history.add(snapshot.read_s, rows)
+            change = self._change(before, grown) if watched else b""
+            self._latest = (self._latest[0] + 1, change)
+
+    def _shown(self) -> dict[str, list[str | None]]:
+        """The cells of the latest rows."""
+        if self._cells is None:
+            self._cells = {name: [*map(row.get, FIELDS)] for name, row in self._rows.items()}
+        return self._cells
+
+    def _change(self, before: Mapping[str, list[str | None]], grown: dict[str, int] | None) -> bytes:
+        after = self._shown()
+        change: dict[str, Any] = {
+            "status": self._status,
+            "rows": {
+                name: cells for name, values in after.items() if (cells := _changed(before.get(name), values))
+            },
+            "gone": list(before.keys() - after.keys()),
+        }
+        return _event("change", change if grown is None else change | {"grown": grown})
 
     def whole(self) -> tuple[int, bytes]:
         """The version that is current, and the event that says all of it."""
@@ -185,7 +197,7 @@ class Feed:
                 "fields": FIELDS,
                 "spark": SPARK,
                 "status": self._status,
-                "rows": self._rows,
+                "rows": self._shown(),
                 "grown": {name: self._history.spark(name) for name in self._rows},
             }
             return self._latest[0], _event("all", everything)
@@ -203,7 +215,7 @@ class Feed:
     def _timed_tick(self) -> float:
         # Of the processor, not of the clock: a Redis that hangs must not make the page slow to see it return.
         began_s = time.thread_time()
-        self.tick(0.0 if self._viewers else UNSEEN_S)
+        self.tick(watched=self._viewers > 0)
         return time.thread_time() - began_s
 
     async def run(self) -> None:
@@ -219,13 +231,15 @@ class Feed:
             await asyncio.sleep(TICK_S / 10)
 
     async def events(self) -> AsyncIterator[bytes]:
-        """The stream of one browser; one that cannot keep up gets the whole again instead of a backlog."""
+        """The stream of one browser; one that cannot keep up, or came amid a tick that nobody watched, gets
+        the whole again instead of a backlog.
+        """
         self._viewers += 1
         try:
             version = -1
             while not self.closing():
                 latest, change = self._latest
-                if version == latest - 1 and version > 0:
+                if change and version == latest - 1 and version > 0:
                     version = latest
                     yield change
                 elif version != latest:

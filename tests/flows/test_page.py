@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from connectors.redis import connect
 from flows.board import Board
 from flows.exporter import FIELDS
 from flows.page import FIELDS as SHOWN
-from flows.page import MOST, POINTS, SPARK, Feed, History, _most
+from flows.page import MOST, POINT_S, POINTS, SPARK, Feed, History, _most
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "dashboards" / "page"
@@ -178,6 +180,46 @@ def test_every_part_of_the_page_forbids_foreign_and_inline_code(valkey: Embedded
             assert "unsafe" not in policy
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert "access-control-allow-origin" not in answer.headers
+
+
+def test_who_comes_after_a_time_unwatched_sees_the_latest_rows_and_then_what_changes(
+    valkey: EmbeddedValkey,
+) -> None:
+    clock = count(0, POINT_S)
+    board = Board(connect(valkey.url), "calm", FIELDS, interval=timedelta(0), clock_s=lambda: next(clock))
+    view = Feed(board)
+    for impressions in (1, 2, 5):
+        put_rows(valkey.url, "calm", {"pl-1": {"flight.impressions": impressions}})
+        board.refresh()  # as a scrape does
+        view.tick(watched=False)
+    version, event = view.whole()
+    everything = sent(event)
+    assert everything["rows"]["pl-1"][IMPRESSIONS] == "5"
+    assert everything["grown"] == {"pl-1": [1, 3]}
+    put_rows(valkey.url, "calm", {"pl-1": {"flight.impressions": 6}, "pl-2": {"platform": "p"}})
+    view.tick()
+    latest, event = view._latest
+    assert latest == version + 1
+    change = sent(event)
+    assert change["rows"]["pl-1"] == {str(IMPRESSIONS): "6"}
+    assert set(change["rows"]) == {"pl-1", "pl-2"}
+    assert change["grown"] == {"pl-1": 1}
+
+
+def test_who_comes_amid_a_tick_that_nobody_watched_is_sent_the_whole_again(valkey: EmbeddedValkey) -> None:
+    put_rows(valkey.url, "amid", {"pl-1": {"flight.impressions": 1}})
+    view = feed(valkey.url, "amid")
+    view.tick(watched=False)
+
+    async def seen() -> list[bytes]:
+        events, found = view.events(), []
+        for watched in (True, False, True, True):
+            found.append((await anext(events)).split(b"\n")[0])
+            view.tick(watched)
+        await events.aclose()  # type: ignore[attr-defined]  # it is a generator
+        return found
+
+    assert asyncio.run(seen()) == [b"event: all", b"event: change", b"event: all", b"event: change"]
 
 
 def test_damage_in_redis_does_not_stop_the_feed(valkey: EmbeddedValkey) -> None:
