@@ -47,17 +47,18 @@ _LABELS: Final = "placement, campaign, platform, station"
 _WHO: Final = "{{ $labels.placement }} of campaign {{ $labels.campaign }}"
 
 
-def _own(definition: m.Definition, form: str = "humanize") -> str:
-    return number(definition.name, "placement", form)
+def _own(definition: m.Definition) -> str:
+    # Whole: `humanize` calls half an impression 500m.
+    return number(f"round({definition.name}{{placement=%q}})", "placement")
 
 
 def _percent(ratio: str) -> str:
     # Templates cannot multiply, and `humanizePercentage` says 3.049%.
-    return f"{number(f'100 * {ratio}', 'placement', 'printf `%.1f`')} %"
+    return f"{number(f'100 * {ratio}{{placement=%q}}', 'placement', 'printf `%.1f`')} %"
 
 
 _PACE: Final = (
-    f"{_own(m.PLACEMENT_IMPRESSIONS)} impressions delivered where {_own(m.PLACEMENT_EXPECTED)} are due by "
+    f"{_own(m.PLACEMENT_DELIVERED)} impressions delivered where {_own(m.PLACEMENT_EXPECTED)} are due by "
     f"now; at the last hour's rate it ends at {_own(m.PLACEMENT_PROJECTED)} of {_own(m.PLACEMENT_BOOKED)} "
     "booked."
 )
@@ -108,7 +109,7 @@ def _completion_dropped(window: str) -> Alert:
         f"{_WHO} is heard to its end less than usual",
         f"{_percent(rate)} of the starts of the last {window} were heard to the end, without the youngest, "
         f"which cannot have been yet; usual of the last day is {_percent(USUAL_RATE)}. "
-        f"{number(starts, 'placement')} starts.",
+        f"{number(f'round({starts}{{placement=%q}})', 'placement')} starts.",
         labels={"window": window},
     )
 
@@ -141,7 +142,7 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
             "delivery",
             f"{_WHO} delivers nothing",
             "No impression in half an hour in which {{ $value | humanize }} were due; "
-            f"{_own(m.PLACEMENT_IMPRESSIONS)} of {_own(m.PLACEMENT_BOOKED)} booked are delivered.",
+            f"{_own(m.PLACEMENT_DELIVERED)} of {_own(m.PLACEMENT_BOOKED)} booked are delivered.",
             SILENT,
         ),
         Alert(

@@ -52,9 +52,10 @@ _PLAN: Final = Row(
         (
             number(
                 "Delivered",
-                "Impressions of the flight, invalid traffic not among them.",
+                "Impressions of the flight up to its plan's end, without a plan all of them; invalid "
+                "traffic is not among them.",
                 "short",
-                Query(q.one(m.PLACEMENT_IMPRESSIONS)),
+                Query(q.delivered()),
             ),
             4,
         ),
@@ -93,10 +94,11 @@ _CURVE: Final = Row(
         (
             lines(
                 "Delivered against the plan",
-                "Impressions of the flight beside what its delivery curve wants by each moment.",
+                "Impressions of the flight up to its plan's end, beside what its delivery curve wants by "
+                "each moment; without a plan all impressions.",
                 "short",
                 [
-                    Query(q.one(m.PLACEMENT_IMPRESSIONS), "delivered"),
+                    Query(q.delivered(), "delivered"),
                     Query(q.one(m.PLACEMENT_EXPECTED), "due"),
                     Query(q.one(m.PLACEMENT_BOOKED), "booked"),
                 ],

@@ -58,6 +58,17 @@ def by_placement(definition: m.Definition) -> str:
     return of_campaign(f"max by (placement) ({select(definition)})")
 
 
+def delivered() -> str:
+    """What counts for the chosen placement's plan; without a plan, all impressions."""
+    return f"{one(m.PLACEMENT_DELIVERED)} or {one(m.PLACEMENT_IMPRESSIONS)}"
+
+
+def delivered_by_placement() -> str:
+    """As `delivered`, by placement, of the chosen campaigns."""
+    counts = (m.PLACEMENT_DELIVERED, m.PLACEMENT_IMPRESSIONS)
+    return of_campaign(f"({' or '.join(f'max by (placement) ({select(count)})' for count in counts)})")
+
+
 def by_campaign(definition: m.Definition, by: str = "campaign") -> str:
     """A value of the chosen campaigns, by their names."""
     return f"max by ({by}) ({select(definition, CAMPAIGN)})"

@@ -105,16 +105,16 @@ def duration(span: timedelta) -> str:
     return text or "0s"
 
 
-def number(selector: str, label: str = "", form: str = "humanize") -> str:
-    """Template text: the present value of a selector, or `unknown`.
+def number(expr: str, label: str = "", form: str = "humanize") -> str:
+    """Template text: the present value of an expression, or `unknown`.
 
     Args:
-        label: narrow it to the alert's own value of this label.
+        label: its value in the alert stands where the expression has `%q`.
         form: a template function for the value.
     """
-    narrowed = f"printf `{selector}{{{label}=%q}}` $labels.{label}" if label else f"`{selector}`"
+    asked = f"printf `{expr}` $labels.{label}" if label else f"`{expr}`"
     known = f"{{{{ . | first | value | {form} }}}}"
-    return f"{{{{ with {narrowed} | query }}}}{known}{{{{ else }}}}unknown{{{{ end }}}}"
+    return f"{{{{ with {asked} | query }}}}{known}{{{{ else }}}}unknown{{{{ end }}}}"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -28,13 +28,14 @@ _IMPRESSIONS: Final = q.of_campaign(q.per_second(m.PLACEMENT_IMPRESSIONS, by="pl
 _WORST: Final = rows(
     "Placements, worst delivery first",
     "Each placement of the chosen campaigns. Delivery is delivered impressions by those due by now: empty "
-    "without a plan, before the flight, in its first minutes and while paused. Money is in the "
-    "plan's currency. A click opens the placement.",
+    "without a plan, before the flight, in its first minutes and while paused. Delivered counts up to the "
+    "plan's end, without a plan all impressions. Money is in the plan's currency. A click opens the "
+    "placement.",
     [
         Query(q.names()),
         Query(q.states()),
         Query(q.by_placement(m.PLACEMENT_INDICATOR)),
-        Query(q.by_placement(m.PLACEMENT_IMPRESSIONS)),
+        Query(q.delivered_by_placement()),
         Query(q.by_placement(m.PLACEMENT_EXPECTED)),
         Query(q.by_placement(m.PLACEMENT_PROJECTED)),
         Query(q.by_placement(m.PLACEMENT_BOOKED)),

@@ -171,3 +171,24 @@ def test_every_column_of_a_table_has_a_field(name: str, asked: tuple[httpx.Clien
         # Alerts of one kind have no label of another.
         optional = {"job", "campaign", "placement"} if "Alerts" in panel["title"] else set()
         assert set(organize["renameByName"]) <= labels | letters | optional
+
+
+@pytest.mark.parametrize(
+    ("panel", "target"),
+    [param for param in TARGETS if "_placement_delivery_delivered" in param.values[1]["expr"]],
+)
+def test_delivered_counts_for_the_plan_and_without_one_is_all_impressions(
+    panel: dict[str, Any], target: dict[str, Any], asked: tuple[httpx.Client, str]
+) -> None:
+    client, planned = asked
+    counted = {
+        series["metric"]["placement"]: series["value"][1]
+        for series in values(client, "audiopixel_placement_impressions_total")
+    }
+    assert counted[planned] != PLANNED["delivery.delivered"]
+    unplanned = min(counted.keys() - {planned})
+    for placement, wanted in ((planned, PLANNED["delivery.delivered"]), (unplanned, counted[unplanned])):
+        shown = values(client, chosen(target["expr"], placement))
+        assert [s["value"][1] for s in shown if s["metric"].get("placement", placement) == placement] == [
+            wanted
+        ]
