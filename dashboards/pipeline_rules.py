@@ -52,6 +52,19 @@ _AGES: Final = (
     f"{number(WATERMARK_AGE, form='humanizeDuration')} ago."
 )
 
+_REJECTED_SHARE: Final = f"{number(f'100 * {REJECTED}', form='printf `%.1f`')} %"
+
+
+def _count(expr: str) -> str:
+    return number(f"round({expr})")
+
+
+def _top_reason(said: str) -> str:
+    """Template text: `said` of the most frequent reason of the last ten minutes' rejections."""
+    most = f"topk(1, round(sum by (reason) (increase({m.REJECTED.name}[10m]))))"
+    return f"{{{{ range query `{most}` }}}}{said}{{{{ end }}}}"
+
+
 ALERTS: Final = (
     Alert(
         "AudiopixelPipelineDown",
@@ -98,11 +111,13 @@ unless on () {REDIS}""",
         f"{REJECTED} > 0.05 and on () (sum(increase({m.REJECTED.name}[10m])) > 100)",
         "warning",
         "pipeline",
-        "{{ $value | humanizePercentage }} of the messages are rejected",
-        f"{number(f'sum(increase({m.REJECTED.name}[10m]))')} messages went to the dead letters in ten "
-        f"minutes, {{{{ $value | humanizePercentage }}}} of all; most often: "
-        f"{{{{ range query `topk(1, sum by (reason) (rate({m.REJECTED.name}[10m])))` }}}}"
-        "{{ .Labels.reason }}{{ end }}.",
+        f"{_REJECTED_SHARE} of the messages of the last ten minutes were rejected, most often as "
+        f"{_top_reason('{{ .Labels.reason }}')}",
+        f"{_count(f'sum(increase({m.REJECTED.name}[10m]))')} of "
+        f"{_count(f'sum(increase({m.RECEIVED.name}[10m]))')} messages of the last ten minutes went to the "
+        f"dead letters, {_top_reason('{{ .Value | humanize }} as {{ .Labels.reason }}')}. Their ads ran, and "
+        "are missing from every number; alerts on delivery are held back meanwhile. Look in the newest dead "
+        "letters for the field that is wrong, and have their producer mend it and send the pixels again.",
         timedelta(minutes=10),
     ),
     Alert(
