@@ -15,6 +15,7 @@ BLINDING: Final = (
     "AudiopixelPipelineDown",
     "AudiopixelPipelineStalled",
     "AudiopixelPipelineLagging",
+    "AudiopixelInputSilent",
     "AudiopixelPipelineRejecting",
     "AudiopixelRedisFailing",
 )
