@@ -2,7 +2,11 @@
 
 Each is judged on records that exist while the numbers are fresh (`pipeline_rules.FRESH`): a pipeline that
 stands still gives no under-delivery. The exception is brand safety: a breach that was counted is one,
-however late. States, indicators and their thresholds come from the flow: the alerts say what Redis says.
+however late. States, indicators and their thresholds come from the flow: the alerts say what Redis says,
+but for what may be chance.
+
+An alert is of a placement and its campaign, and says platform and station. As labels these, which are of
+the latest pixel, would make another alert of it, whose time begins anew, whenever it runs somewhere else.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from dashboards.pipeline_rules import FRESH
+from dashboards.pipeline_rules import FRESH, kept
 from dashboards.rules import Alert, Group, Record, number
 from flows import metrics as m
 
@@ -22,12 +26,25 @@ LEAST_STARTS: Final = 50
 """In a window whose completion rate is judged."""
 LEAST_DUE: Final = 20
 """Impressions due in half an hour, of which none is no chance (1 in 10⁸)."""
+SURE: Final = 3
+"""Standard errors of a count of impressions by which it must miss what is due: one in a thousand does by
+chance, for as long as a tenth of what is due is less than that (900 impressions).
+"""
+EARLY: Final = 1.1
+"""Indicator above which a placement that has all it booked, and goes on, is over; `AUDIOPIXEL_OVER` as it is
+by default.
+"""
 LEAST_CONVERSIONS: Final = 10
 """Usual in six hours, of which none is no chance (1 in 10⁴)."""
+HISTORY_EVERY: Final = timedelta(minutes=5)
+KNOWN: Final = 66
+"""Of the 72 samples of six hours, before nothing in them is said to be nothing."""
 
 INFO: Final = "placement:audiopixel_info:group"
 INDICATOR: Final = "placement:audiopixel_delivery_indicator:max"
 STATE: Final = "placement:audiopixel_delivery_state:max"
+DELIVERED: Final = "placement:audiopixel_delivery_delivered:max"
+EXPECTED: Final = "placement:audiopixel_delivery_expected:max"
 STARTS: Final = {
     "5m": "placement:audiopixel_starts:increase5m",
     "1h": "placement:audiopixel_starts:increase1h",
@@ -42,9 +59,19 @@ CONVERSIONS: Final = "campaign:audiopixel_conversions:rate10m"
 IMPRESSIONS: Final = "campaign:audiopixel_impressions:rate10m"
 
 _FRESH: Final = f"and on (job, instance) {FRESH}"
-_NAMED: Final = f"* on (placement) group_left (campaign, platform, station) {INFO}"
-_LABELS: Final = "placement, campaign, platform, station"
-_WHO: Final = "{{ $labels.placement }} of campaign {{ $labels.campaign }}"
+_NAMED: Final = f"* on (placement) group_left (campaign) {INFO}"
+_WHO: Final = "{{ $labels.placement }}{{ with $labels.campaign }} of campaign {{ . }}{{ end }}"
+
+
+def _where(*labels: str) -> str:
+    latest = f"topk(1, {kept(f'{m.PLACEMENT_INFO.name}{{placement=%q}}')})"
+    said = "".join(
+        f"{{{{ with .Labels.{label} }}}} Latest {label}: {{{{ . }}}}.{{{{ end }}}}" for label in labels
+    )
+    return f"{{{{ range printf `{latest}` $labels.placement | query }}}}{said}{{{{ end }}}}"
+
+
+_WHERE: Final = _where("platform", "station")
 
 
 def _own(definition: m.Definition) -> str:
@@ -62,22 +89,43 @@ _PACE: Final = (
     f"now; at the last hour's rate it ends at {_own(m.PLACEMENT_PROJECTED)} of {_own(m.PLACEMENT_BOOKED)} "
     "booked."
 )
+_NEEDED: Final = f"printf `round(3600 * {m.PLACEMENT_REQUIRED.name}{{placement=%q}})` $labels.placement"
+_NEEDS: Final = (
+    f"{{{{ with {_NEEDED} | query }}}} From now on it needs {{{{ . | first | value | humanize }}}} an hour."
+    "{{ end }}"
+)
+
+
+def _by_placement(name: str) -> str:
+    return f"max by (placement) ({kept(name)} {_FRESH})"
+
+
+_STATES: Final = "max by (placement, state)"
 
 RECORDS: Final = (
-    Record(INFO, f"group by ({_LABELS}) (topk by (placement) (1, {m.PLACEMENT_INFO.name}))"),
-    Record(INDICATOR, f"max by (placement) ({m.PLACEMENT_INDICATOR.name} {_FRESH})"),
-    Record(STATE, f"max by (placement, state) ({m.PLACEMENT_STATE.name} {_FRESH})"),
+    Record(INFO, f"group by (placement, campaign) (topk by (placement) (1, {kept(m.PLACEMENT_INFO.name)}))"),
+    Record(INDICATOR, _by_placement(m.PLACEMENT_INDICATOR.name)),
+    Record(DELIVERED, _by_placement(m.PLACEMENT_DELIVERED.name)),
+    Record(EXPECTED, _by_placement(m.PLACEMENT_EXPECTED.name)),
+    # A state that was left is not kept: a placement has one.
+    Record(
+        STATE,
+        f"""{_STATES} ({m.PLACEMENT_STATE.name} {_FRESH})
+or (
+  {_STATES} ({kept(m.PLACEMENT_STATE.name)} {_FRESH})
+  unless on (placement) {m.PLACEMENT_STATE.name}
+)""",
+    ),
     *(
         Record(name, f"max by (placement) (increase({m.PLACEMENT_STARTS.name}[{window}]))")
         for window, name in STARTS.items()
     ),
     *(
-        Record(
-            RATE[window], f"max by (placement) ({rate.name} {_FRESH}) and {STARTS[window]} >= {LEAST_STARTS}"
-        )
+        Record(RATE[window], f"{_by_placement(rate.name)} and {STARTS[window]} >= {LEAST_STARTS}")
         for window, rate in (("5m", m.PLACEMENT_MATURE_5M), ("1h", m.PLACEMENT_MATURE_1H))
     ),
-    Record(BLOCKED, f"max by (placement) ({m.PLACEMENT_BLOCKED.name})"),
+    # Few have any, so that a day of it can be looked at.
+    Record(BLOCKED, f"max by (placement) ({kept(m.PLACEMENT_BLOCKED.name)}) > 0"),
 )
 
 HISTORY: Final = (
@@ -92,6 +140,14 @@ HISTORY: Final = (
     ),
 )
 """Of hours and days, every five minutes: a day of every placement's samples is too much to read at once."""
+
+# In the same hours of yesterday, since nights have few; a quarter of the day where those are not known.
+_USUAL_CONVERSIONS: Final = f"""(
+  6 * 3600 * avg_over_time({CONVERSIONS}[6h] offset 1d)
+  and count_over_time({CONVERSIONS}[6h] offset 1d) >= {KNOWN}
+  or {int(HISTORY_EVERY.total_seconds())} * sum_over_time({CONVERSIONS}[1d] offset 6h) / 4
+)"""
+_KNOWN_BLOCKED: Final = f"last_over_time({BLOCKED}[1d] offset 15m)"
 
 
 def _completion_dropped(window: str) -> Alert:
@@ -109,7 +165,7 @@ def _completion_dropped(window: str) -> Alert:
         f"{_WHO} is heard to its end less than usual",
         f"{_percent(rate)} of the starts of the last {window} were heard to the end, without the youngest, "
         f"which cannot have been yet; usual of the last day is {_percent(USUAL_RATE)}. "
-        f"{number(f'round({starts}{{placement=%q}})', 'placement')} starts.",
+        f"{number(f'round({starts}{{placement=%q}})', 'placement')} starts.{_WHERE}",
         labels={"window": window},
     )
 
@@ -123,17 +179,25 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
     return (
         Alert(
             "AudiopixelUnderDelivery",
-            f'({INDICATOR} and on (placement) {STATE}{{state="under"}})\n{_NAMED}',
+            f"""(
+  {INDICATOR}
+  and on (placement) {STATE}{{state="under"}}
+  unless on (placement) ({EXPECTED} - {DELIVERED} <= {SURE} * sqrt({EXPECTED}))
+)
+{_NAMED}""",
             "warning",
             "delivery",
             f"{_WHO} has delivered {_percent(INDICATOR)} of what is due by now",
-            _PACE,
+            f"{_PACE}{_NEEDS}{_WHERE}",
             sustained,
         ),
         Alert(
             "AudiopixelNotDelivering",
+            # Both halves, so that a plan that was raised is not taken for impressions that became due.
             f"""(
-  max by (placement) (delta({m.PLACEMENT_EXPECTED.name}[30m])) >= {LEAST_DUE}
+  delta({EXPECTED}[30m])
+  and on (placement) (delta({EXPECTED}[15m]) >= {LEAST_DUE // 2})
+  and on (placement) (delta({EXPECTED}[15m] offset 15m) >= {LEAST_DUE // 2})
   and on (placement) {STATE}{{state=~"under|at_risk|on_track"}}
   unless on (placement) max by (placement) (increase({m.PLACEMENT_IMPRESSIONS.name}[30m])) > 0
 )
@@ -141,41 +205,55 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
             "critical",
             "delivery",
             f"{_WHO} delivers nothing",
-            "No impression in half an hour in which {{ $value | humanize }} were due; "
-            f"{_own(m.PLACEMENT_DELIVERED)} of {_own(m.PLACEMENT_BOOKED)} booked are delivered.",
+            "No impression in half an hour in which {{ $value | printf `%.0f` }} were due; "
+            f"{_own(m.PLACEMENT_DELIVERED)} of {_own(m.PLACEMENT_BOOKED)} booked are delivered.{_WHERE}",
             SILENT,
         ),
         Alert(
             "AudiopixelOverDelivery",
-            f'({INDICATOR} and on (placement) {STATE}{{state="over"}})\n{_NAMED}',
+            # What has all it booked is `complete`, and runs on for nothing.
+            f"""(
+  {INDICATOR}
+  and on (placement) (
+    {STATE}{{state="over"}}
+    or {STATE}{{state="complete"}}
+      and on (placement) ({INDICATOR} > {EARLY})
+      and on (placement) ({DELIVERED} > min_over_time({DELIVERED}[10m]))
+  )
+  unless on (placement) ({DELIVERED} - {EXPECTED} <= {SURE} * sqrt({DELIVERED}))
+)
+{_NAMED}""",
             "warning",
             "delivery",
             f"{_WHO} has delivered {_percent(INDICATOR)} of what is due by now",
-            _PACE,
+            f"{_PACE}{_WHERE}",
             sustained,
         ),
         _completion_dropped("5m"),
         _completion_dropped("1h"),
         Alert(
             "AudiopixelConversionsMissing",
-            f"""avg_over_time({CONVERSIONS}[1d] offset 6h) * 6 * 3600 >= {LEAST_CONVERSIONS}
+            f"""{_USUAL_CONVERSIONS} >= {LEAST_CONVERSIONS}
 and max_over_time({CONVERSIONS}[6h]) == 0
+and count_over_time({CONVERSIONS}[6h]) >= {KNOWN}
 and avg_over_time({IMPRESSIONS}[6h]) > 0.5 * avg_over_time({IMPRESSIONS}[1d] offset 6h)
 and on () max({FRESH})""",
             "warning",
             "delivery",
             "Campaign {{ $labels.campaign }} has no conversions any more",
-            "None in six hours, in which {{ printf `%.0f` $value }} were usual, and its impressions go on.",
+            "None in six hours, in which {{ $value | printf `%.0f` }} were usual, and its impressions go on.",
         ),
         Alert(
             "AudiopixelBrandSafetyBreach",
-            f"""({BLOCKED} - {BLOCKED} offset 15m > 0 or ({BLOCKED} > 0 unless {BLOCKED} offset 15m))
+            # What was known fifteen minutes ago may have been known for longer: the exporter was away.
+            f"""({BLOCKED} - {_KNOWN_BLOCKED} > 0 or {BLOCKED} unless {_KNOWN_BLOCKED})
 {_NAMED}""",
             "critical",
             "safety",
             f"{_WHO} ran in content that its plan blocks",
-            "{{ $value | humanize }} impressions in blocked content categories in the last fifteen minutes, "
-            f"{_own(m.PLACEMENT_BLOCKED)} in the flight.",
+            "Impressions in blocked content categories: {{ $value | printf `%.0f` }} more than were known "
+            f"fifteen minutes ago, {_own(m.PLACEMENT_BLOCKED)} in all."
+            f"{_where('platform', 'station', 'podcast', 'program')}",
         ),
     )
 
@@ -184,5 +262,5 @@ def groups(sustained: timedelta = SUSTAINED) -> tuple[Group, ...]:
     """The groups of rules; `sustained` as of `alerts`."""
     return (
         Group("audiopixel-delivery", (*RECORDS, *alerts(sustained))),
-        Group("audiopixel-history", HISTORY, timedelta(minutes=5)),
+        Group("audiopixel-history", HISTORY, HISTORY_EVERY),
     )

@@ -34,6 +34,7 @@ STARVED = {
     "delivery.expected": "9000",
     "delivery.indicator": "0.666667",
     "delivery.projected": "26000",
+    "delivery.required_rate": "340",
 }
 FINE = {**STARVED, "delivery.state": "on_track", "delivery.indicator": "1.01"}
 
@@ -107,15 +108,14 @@ def test_under_delivery_arrives_at_a_webhook_with_campaign_and_placement(tmp_pat
         "severity": "warning",
         "campaign": "spring",
         "placement": "starved",
-        "platform": "web",
-        "station": "st-1",
     }
     assert alert["annotations"]["summary"] == (
         "starved of campaign spring has delivered 66.7 % of what is due by now"
     )
     assert alert["annotations"]["description"] == (
         "6k impressions delivered where 9k are due by now; "
-        "at the last hour's rate it ends at 26k of 40k booked."
+        "at the last hour's rate it ends at 26k of 40k booked. From now on it needs 340 an hour. "
+        "Latest platform: web. Latest station: st-1."
     )
     assert {body["groupLabels"]["alertname"] for _, body in hook.posted} == {"AudiopixelUnderDelivery"}
 
