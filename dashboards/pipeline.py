@@ -28,7 +28,7 @@ _NOW: Final = Row(
         (
             number(
                 "Targets up",
-                "Share of the flow's workers and the exporter that Prometheus reaches.",
+                "Share of the flow's workers and the exporter that Prometheus reaches, of those it knows.",
                 "percentunit",
                 Query(f"avg(up{{{q.MATCH}, {_OURS}}})"),
                 steps=_UP,
@@ -72,9 +72,9 @@ _NOW: Final = Row(
         (
             number(
                 "Rejected",
-                "Share of the messages that go to the dead letters.",
+                "Share of the messages that go to the dead letters; empty while none come.",
                 "percentunit",
-                Query(f"{q.per_second(m.REJECTED)} / {q.per_second(m.RECEIVED)}"),
+                Query(q.share(m.REJECTED, m.RECEIVED)),
                 steps=_SHARE,
                 alert="AudiopixelPipelineRejecting",
             ),
@@ -159,13 +159,15 @@ _INPUT: Final = Row(
         (
             lines(
                 "Errors of Kafka, and messages skipped",
-                "Errors that the client recovers from; messages lost to retention before they were read.",
-                "cps",
+                "Errors a second that the client recovers from; and how many messages were lost to retention "
+                "before the flow read them, since it was started.",
+                "short",
                 [
-                    Query(q.per_second(m.KAFKA_ERRORS), "errors"),
-                    Query(q.per_second(m.SKIPPED), "skipped"),
+                    Query(q.per_second(m.KAFKA_ERRORS), "errors a second"),
+                    # Before the first scrape, which no rate sees.
+                    Query(f"sum({q.select(m.SKIPPED)})", "skipped in all"),
                 ],
-                alert="AudiopixelPipelineStalled",
+                alert="AudiopixelMessagesLost",
             ),
             8,
         ),
@@ -223,7 +225,10 @@ _OUTPUT: Final = Row(
                 "Flushes a second that Redis did not take, to be repeated; 1 while the exporter could read.",
                 "short",
                 [
-                    Query(f"{q.per_second(m.REDIS_ERRORS)} or vector(0)", "failed flushes"),
+                    Query(
+                        f"{q.per_second(m.REDIS_ERRORS)} or 0 * max({q.select(m.PENDING_ROWS)})",
+                        "failed flushes",
+                    ),
                     Query(f"min({q.select(m.EXPORTER_UP)})", "exporter reads"),
                 ],
                 alert="AudiopixelRedisFailing",
@@ -271,7 +276,7 @@ _STATE: Final = Row(
                     Query(f"sum({q.select(m.DROPPED_TOUCHES)})", "touches given up"),
                 ],
             ),
-            8,
+            6,
         ),
         (
             lines(
@@ -280,20 +285,30 @@ _STATE: Final = Row(
                 "bytes",
                 [Query(f"sum({q.select(m.STATE_BYTES)})", "plays")],
             ),
-            8,
+            6,
         ),
         (
             lines(
                 "Rows kept",
-                "Of placements and their roll-ups, and how far the flow's own watermark is behind the clock.",
+                "Of placements and their roll-ups.",
                 "short",
-                [
-                    Query(f"sum({q.select(m.STATE_ROWS)})", "rows"),
-                    Query(q.age(m.WATERMARK), "watermark age, s"),
-                    Query(q.age(m.LAST_FLUSH), "last flush, s ago"),
-                ],
+                [Query(f"sum({q.select(m.STATE_ROWS)})", "rows")],
             ),
-            8,
+            6,
+        ),
+        (
+            lines(
+                "The flow's own clock",
+                "How far its watermark is behind, and when it last wrote: while it reads again what readers "
+                "have seen, the first falls, and the second grows.",
+                "s",
+                [
+                    Query(q.age(m.WATERMARK), "watermark age"),
+                    Query(q.age(m.LAST_FLUSH), "last flush ago"),
+                ],
+                alert="AudiopixelPipelineStalled",
+            ),
+            6,
         ),
     ],
 )
@@ -320,7 +335,8 @@ _RUNS: Final = Row(
         (
             rows(
                 "Alerts that fire",
-                "Of the pipeline. While one does, delivery is not judged.",
+                "Of the pipeline. While one does that blinds, delivery is not judged: all but those of lost "
+                "messages and of placements cut.",
                 [Query(q.firing('area="pipeline"'))],
                 [Column("Alert", "alertname"), Column("Severity", "severity"), Column("Job", "job")],
                 sort="Severity",

@@ -175,6 +175,18 @@ unless on () {DOWN}""",
         timedelta(minutes=10),
     ),
     Alert(
+        "AudiopixelMessagesLost",
+        # They are skipped before the first scrape of a process, which no rate and no increase sees.
+        f"""sum({m.SKIPPED.name}) > 0
+!= (sum(last_over_time({m.SKIPPED.name}[1h] offset 1d)) or vector(0))""",
+        "warning",
+        "pipeline",
+        "{{ $value | printf `%.0f` }} messages were lost before they were read",
+        "Kafka had deleted {{ $value | printf `%.0f` }} messages when the flow came to read them, and it "
+        "skipped them, as it was told to. Their ads ran, and are missing from every number for good. This is "
+        "told for a day.",
+    ),
+    Alert(
         "AudiopixelRedisFailing",
         REDIS,
         "critical",

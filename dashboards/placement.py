@@ -77,8 +77,8 @@ _PLAN: Final = Row(
         (
             number(
                 "Cost per conversion",
-                "Price of the flight's impressions by its conversions, in the plan's currency; empty while "
-                "there is none.",
+                "Price of the delivered impressions by the flight's conversions, in the plan's currency; "
+                "empty while there is none.",
                 "short",
                 Query(q.one(m.PLACEMENT_CPA)),
             ),
@@ -120,10 +120,12 @@ _CURVE: Final = Row(
         (
             lines(
                 "Impressions and clicks a second",
-                "When they were counted.",
+                "When they were counted, and the impressions that are needed from each moment on to have "
+                "what is booked at the end.",
                 "cps",
                 [
                     Query(_rate(m.PLACEMENT_IMPRESSIONS), "impressions"),
+                    Query(q.one(m.PLACEMENT_REQUIRED), "needed"),
                     Query(_rate(m.PLACEMENT_CLICKS), "clicks"),
                 ],
                 alert="AudiopixelNotDelivering",
@@ -238,7 +240,7 @@ _INTEGRITY: Final = Row(
         (
             number(
                 "Consent",
-                "Share of the flight's pixels whose listener may be measured: reach is of them.",
+                "Share of all the placement's pixels whose listener may be measured: reach is of them.",
                 "percentunit",
                 Query(q.one(m.PLACEMENT_CONSENT)),
                 steps=_CONSENT,
@@ -248,7 +250,7 @@ _INTEGRITY: Final = Row(
         (
             number(
                 "In blocked content",
-                "Impressions of the flight in content categories that the plan blocks.",
+                "All its impressions in content categories that the plan blocked when they were read.",
                 "short",
                 Query(q.one(m.PLACEMENT_BLOCKED)),
                 steps=_NONE,

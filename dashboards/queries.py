@@ -14,6 +14,8 @@ MATCH: Final = 'job=~"$job", instance=~"$instance"'
 CAMPAIGN: Final = 'campaign=~"$campaign"'
 ONE: Final = 'placement="$placement"'
 FIRING: Final = 'alertstate="firing"'
+RUNNING: Final = 'state=~"under|at_risk|over|on_track"'
+"""States of a delivery about which something can be done: a flight that has ended keeps its indicator."""
 
 
 def select(definition: m.Definition, *matchers: str, suffix: str = "") -> str:
@@ -38,9 +40,15 @@ def quantile(definition: m.Definition, q: float) -> str:
 
 
 def age(definition: m.Definition, by: str = "") -> str:
-    """Seconds since a timestamp; the youngest, by labels if any."""
+    """Seconds since a timestamp; the youngest, by labels if any. One that is not known, 0, is left out."""
     grouped = f" by ({by})" if by else ""
-    return f"time() - max{grouped} ({select(definition)})"
+    return f"time() - max{grouped} ({select(definition)} > 0)"
+
+
+def share(part: m.Definition, whole: m.Definition) -> str:
+    """The part of a counter's rate in another's; 0 as long as the part has not begun."""
+    of = per_second(whole)
+    return f"({per_second(part)} or 0 * {of}) / ({of} > 0)"
 
 
 def one(definition: m.Definition) -> str:
@@ -74,15 +82,37 @@ def by_campaign(definition: m.Definition, by: str = "campaign") -> str:
     return f"max by ({by}) ({select(definition, CAMPAIGN)})"
 
 
+def running(definition: m.Definition) -> str:
+    """A value by placement that still delivers, of the chosen campaigns."""
+    return f"{by_placement(definition)} and on (placement) {select(m.PLACEMENT_STATE, RUNNING)}"
+
+
+def behind() -> str:
+    """What part of what is due is missing, by placement that still delivers, of the chosen campaigns."""
+    return f"1 - ({running(m.PLACEMENT_INDICATOR)})"
+
+
+def campaigns_behind() -> str:
+    """As `behind`, by campaign."""
+    indicator = by_campaign(m.CAMPAIGN_INDICATOR)
+    return f"1 - ({indicator} and on (campaign) {select(m.CAMPAIGN_STATE, CAMPAIGN, RUNNING)})"
+
+
+def well_heard(least: int) -> str:
+    """Mature completion rate of the last hour, by placement of the chosen campaigns with so many starts."""
+    starts = f"max by (placement) (increase({select(m.PLACEMENT_STARTS)}[1h])) >= {least}"
+    return f"{by_placement(m.PLACEMENT_MATURE_1H)} and on (placement) {starts}"
+
+
 def states(*matchers: str) -> str:
     """1 by placement and the state that it is in, of the chosen campaigns."""
     return of_campaign(f"max by (placement, state) ({select(m.PLACEMENT_STATE, *matchers)})")
 
 
 def count_in(state: str) -> str:
-    """How many placements of the chosen campaigns are in a state; 0 when none is."""
+    """How many placements of the chosen campaigns are in a state; nothing where no exporter says so."""
     matcher = f'state="{state}"'
-    return f"count({states(matcher)}) or vector(0)"
+    return f"count({states(matcher)}) or 0 * max({select(m.EXPORTER_UP)})"
 
 
 def names() -> str:

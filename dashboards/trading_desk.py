@@ -7,6 +7,7 @@ from typing import Final
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards import queries as q
+from dashboards.delivery_rules import LEAST_STARTS
 from dashboards.layout import Row, board, variable
 from dashboards.panels import AMBER, GREEN, RED, Column, Query, Steps, lines, number, rows
 from flows import metrics as m
@@ -29,8 +30,8 @@ _WORST: Final = rows(
     "Placements, worst delivery first",
     "Each placement of the chosen campaigns. Delivery is delivered impressions by those due by now: empty "
     "without a plan, before the flight, in its first minutes and while paused. Delivered counts up to the "
-    "plan's end, without a plan all impressions. Money is in the plan's currency. A click opens the "
-    "placement.",
+    "plan's end, without a plan all impressions. Behind is the part of what is due that is missing, below 0 "
+    "what is too much, while the flight runs. Money is in the plan's currency. A click opens the placement.",
     [
         Query(q.names()),
         Query(q.states()),
@@ -44,6 +45,7 @@ _WORST: Final = rows(
         Query(q.by_placement(m.PLACEMENT_CONVERSIONS)),
         Query(q.by_placement(m.PLACEMENT_CPA)),
         Query(q.by_placement(m.PLACEMENT_CONVERSION_VALUE)),
+        Query(q.behind()),
     ],
     [
         Column("Placement", "placement", link=_OPEN),
@@ -51,6 +53,7 @@ _WORST: Final = rows(
         Column("Station", "station"),
         Column("State", "state"),
         Column("Delivery", "Value #C", "percentunit", PACE, decimals=1),
+        Column("Behind", "Value #M", "percentunit", decimals=1),
         Column("Delivered", "Value #D", "short"),
         Column("Due", "Value #E", "short"),
         Column("Projected", "Value #F", "short"),
@@ -62,7 +65,8 @@ _WORST: Final = rows(
         Column("Value", "Value #L", "short", decimals=2),
     ],
     join="placement",
-    sort="Delivery",
+    sort="Behind",
+    descending=True,
     alert="AudiopixelUnderDelivery",
 )
 
@@ -78,11 +82,13 @@ _CAMPAIGNS: Final = rows(
         Query(q.by_campaign(m.CAMPAIGN_PROJECTED)),
         Query(q.by_campaign(m.CAMPAIGN_BOOKED)),
         Query(q.by_campaign(m.CAMPAIGN_REQUIRED)),
+        Query(q.campaigns_behind()),
     ],
     [
         Column("Campaign", "campaign"),
         Column("State", "state"),
         Column("Delivery", "Value #B", "percentunit", PACE, decimals=1),
+        Column("Behind", "Value #H", "percentunit", decimals=1),
         Column("Delivered", "Value #C", "short"),
         Column("Due", "Value #D", "short"),
         Column("Projected", "Value #E", "short"),
@@ -90,14 +96,16 @@ _CAMPAIGNS: Final = rows(
         Column("Needed a second", "Value #G", "cps", decimals=2),
     ],
     join="campaign",
-    sort="Delivery",
+    sort="Behind",
+    descending=True,
     alert="AudiopixelUnderDelivery",
 )
 
 _ALERTS: Final = rows(
     "Alerts that fire",
-    "Of placements and campaigns. While the pipeline is not fresh, delivery is not judged.",
-    [Query(q.firing('area=~"delivery|safety"'))],
+    "Of placements and campaigns; and of the pipeline, when the numbers are old or short and delivery is not "
+    "judged.",
+    [Query(q.firing())],
     [
         Column("Alert", "alertname"),
         Column("Severity", "severity"),
@@ -196,9 +204,9 @@ def trading_desk() -> Dashboard:
                     (
                         lines(
                             "Delivery of the ten worst",
-                            "Delivered impressions by those due by now: 1 is on plan.",
+                            "Delivered impressions by those due by now, of flights that run: 1 is on plan.",
                             "percentunit",
-                            [Query(f"bottomk(10, {q.by_placement(m.PLACEMENT_INDICATOR)})", "{{placement}}")],
+                            [Query(f"bottomk(10, {q.running(m.PLACEMENT_INDICATOR)})", "{{placement}}")],
                             steps=((None, RED), (0.9, GREEN), (1.1, AMBER)),
                             alert="AudiopixelUnderDelivery",
                         ),
@@ -207,9 +215,10 @@ def trading_desk() -> Dashboard:
                     (
                         lines(
                             "Completion of the ten worst",
-                            "Completes by starts of the last hour, without the youngest starts.",
+                            "Completes by starts of the last hour, without the youngest starts; of "
+                            f"placements with at least {LEAST_STARTS}.",
                             "percentunit",
-                            [Query(f"bottomk(10, {q.by_placement(m.PLACEMENT_MATURE_1H)})", "{{placement}}")],
+                            [Query(f"bottomk(10, {q.well_heard(LEAST_STARTS)})", "{{placement}}")],
                             alert="AudiopixelCompletionRateDropped",
                         ),
                         8,

@@ -164,7 +164,7 @@ PLACEMENT_CONVERSION_VALUE = _d(
 PLACEMENT_BLOCKED = _d(
     "placement_blocked_impressions_total",
     "counter",
-    "Impressions of the flight in content that its plan blocks.",
+    "Impressions since its first pixel in content that its plan blocks.",
     "placement",
 )
 PLACEMENT_COMPLETION_1H = _d(
@@ -194,7 +194,7 @@ PLACEMENT_FREQUENCY = _d(
 PLACEMENT_CONSENT = _d(
     "placement_consent_coverage_ratio",
     "gauge",
-    "Pixels of the flight with consent, by all of them.",
+    "Pixels since its first with consent, by all of them.",
     "placement",
 )
 PLACEMENT_TARGET_COMPLETION = _d(

@@ -106,6 +106,8 @@ def test_the_rules_tell_the_stories(area: str) -> None:
         ("what answers at both", 'or absent(audiopixel_exporter_up{job="audiopixel-placements"})', ""),
         ("nobody sends pixels", "(audiopixel_received_total[30m])", "(audiopixel_received_total[3h])"),
         ("a station that sends nothing at night", "[1h] offset 23h30m", "[6h]"),
+        ("messages that a start skipped", "[1h] offset 1d", "[1m] offset 1d"),
+        ("messages that a start skipped", "sum(audiopixel_skipped_messages_total) > 0\n", "vector(0) > 0\n"),
         ("one message in fifty", "ratio_rate10m > 0.05", "ratio_rate10m > 0.01"),
         ("one message in fifty", "[10m])) > 100", "[10m])) > 1"),
         ("seven minutes under", "for: 10m", "for: 5m"),

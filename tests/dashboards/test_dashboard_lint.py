@@ -23,8 +23,9 @@ UNITS = {"none", "string", "short", "percentunit", "s", "bytes", "cps"}
 
 EXCLUDED = {
     "target-counter-agg-rule": (
-        r"audiopixel_placement_\w+_total",
-        "counts of a flight: they are the number itself, and never begin anew with a process",
+        r"audiopixel_(placement_\w+|skipped_messages)_total",
+        "counts of a flight: they are the number itself, and never begin anew with a process; and what a "
+        "process skips before its first scrape, which no rate sees",
     ),
     "target-job-rule": ("ALERTS", "alerts are of placements and of the pipeline, not of a scraped process"),
     "target-instance-rule": ("ALERTS", "as target-job-rule"),

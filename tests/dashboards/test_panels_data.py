@@ -22,10 +22,10 @@ from prometheus_support import GENERATED, Site, eventually, exporter, prometheus
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
-from dashboards import delivery_rules, pipeline_rules
+from dashboards import delivery_rules, pipeline_rules, queries
 from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, rule_file
 from flows.exporter import FIELDS
-from flows.metrics import instruments
+from flows.metrics import RECEIVED, Definition, instruments
 from flows.replay import replay
 from flows.settings import load
 
@@ -143,6 +143,25 @@ def test_a_panel_has_data(
         assert answer["data"]["result"]
     for label in re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")):
         assert all(series["metric"].get(label) for series in values(client, query)), label
+
+
+@pytest.mark.parametrize(("panel", "target"), TARGETS)
+def test_a_panel_shows_nothing_where_nothing_is_scraped_and_no_zero(
+    panel: dict[str, Any], target: dict[str, Any], asked: tuple[httpx.Client, str]
+) -> None:
+    client, placement = asked
+    if "ALERTS" not in target["expr"]:
+        assert values(client, chosen(target["expr"].replace("$instance", "nowhere"), placement)) == []
+
+
+def test_a_share_of_what_has_not_begun_is_0(asked: tuple[httpx.Client, str]) -> None:
+    client, placement = asked
+    never = Definition("audiopixel_never_total", "counter", "Nothing.")
+    for part, found in ((never, ["0"]), (RECEIVED, ["1"])):
+        assert [
+            s["value"][1] for s in values(client, chosen(queries.share(part, RECEIVED), placement))
+        ] == found
+    assert values(client, chosen(queries.share(RECEIVED, never), placement)) == []
 
 
 @pytest.mark.parametrize("query", VARIABLES)
