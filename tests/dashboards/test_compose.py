@@ -72,6 +72,38 @@ def test_services_wait_for_what_they_need_until_it_is_healthy() -> None:
     assert SERVICES["load"]["profiles"] == ["load"]
 
 
+def test_who_tells_that_the_flow_is_down_does_not_wait_for_it() -> None:
+    waited_for, waits = {"prometheus", "alertmanager"}, {"prometheus", "alertmanager"}
+    while waited_for:
+        waited_for = {name for one in waited_for for name in SERVICES[one].get("depends_on", {})}
+        waits |= waited_for
+    assert waits == {"prometheus", "alertmanager"}
+
+
+@pytest.mark.parametrize("name", ["prometheus", "alertmanager"])
+def test_links_in_alerts_lead_where_it_is_seen(name: str) -> None:
+    (url,) = (flag for flag in SERVICES[name]["command"] if flag.startswith("--web.external-url="))
+    (port,) = SERVICES[name]["ports"]
+    assert url.endswith("=http://" + port.rpartition(":")[0])
+
+
+def test_valkey_is_healthy_only_when_it_says_pong() -> None:
+    assert "-e" in SERVICES["valkey"]["healthcheck"]["test"], "else an error is as good an answer"
+
+
+def test_alertmanager_and_prometheus_read_what_is_generated() -> None:
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["alertmanager"]["volumes"])
+    assert (
+        f"--config.file={mounts['./dashboards/generated/alertmanager.yml']}"
+        in (SERVICES["alertmanager"]["command"])
+    )
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["prometheus"]["volumes"])
+    config = Path(mounts["./dashboards/provisioning/prometheus.yml"])
+    assert f"--config.file={config}" in SERVICES["prometheus"]["command"]
+    (rules,) = yaml.safe_load((ROOT / "dashboards/provisioning/prometheus.yml").read_text())["rule_files"]
+    assert os.path.normpath(config.parent / rules) == f"{mounts['./dashboards/generated']}/rules.yml"
+
+
 def test_what_is_mounted_is_there() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
