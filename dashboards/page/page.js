@@ -3,7 +3,7 @@
 // outside goes through textContent or attributes of numbers: ids and labels are other people's strings.
 
 const $ = (id) => document.getElementById(id);
-const ROW_PX = 28, SPARE_ROWS = 4, SLOW_S = 5, DOWN_S = 30, RESORT_MS = 5000, PANE_MS = 2000, RATE_S = 10;
+const ROW_PX = 28, SPARE_ROWS = 4, SLOW_S = 5, DOWN_S = 30, OLD_S = 300, RESORT_MS = 5000, PANE_MS = 2000, RATE_S = 10;
 const SPARK_FLOOR = 10;               // impressions a step at the top of a quiet row: one more or less is no peak
 
 const STATES = {
@@ -120,7 +120,10 @@ function verdict() {
   if (status.flushed_s === null) return ["wait", "no flow has written yet"];
   const age = status.now_s - status.flushed_s + silence;
   if (age > DOWN_S) return ["down", `stalled: nothing written for ${span(age)}`];
-  return age > SLOW_S ? ["slow", `slow: nothing written for ${span(age)}`] : ["ok", "live"];
+  if (age > SLOW_S) return ["slow", `slow: nothing written for ${span(age)}`];
+  // What is written every second may be of an hour ago: delivery is not judged by it either.
+  const behind = status.watermark_s === null ? 0 : status.now_s - status.watermark_s + silence;
+  return behind > OLD_S ? ["slow", `behind: numbers of ${span(behind)} ago`] : ["ok", "live"];
 }
 
 function freshness() {
@@ -167,7 +170,7 @@ const COLUMNS = [
     sort: (row) => number(row, "delivery.indicator"), text: (row) => fixed(number(row, "delivery.indicator"), 3) },
   { key: "progress", title: "of booked", hint: "bar: delivered of booked; line: where the plan is", px: 104, pane: true, down: true,
     sort: (row) => delivered(row) / number(row, "delivery.booked"), draw: drawProgress },
-  count("delivered", "delivered", "impressions in the flight", "", 84, { pane: true, sort: delivered, text: (row) => whole(delivered(row)) }),
+  count("delivered", "delivered", "impressions of the flight up to its plan's end; without a plan, all", "", 84, { pane: true, sort: delivered, text: (row) => whole(delivered(row)) }),
   count("booked", "booked", "impressions booked", "delivery.booked", 84, { pane: true }),
   count("hour", "last hour", "impressions of the last hour", "1h.impressions", 80),
   count("required", "needed/h", "impressions an unpaused hour still needed", "delivery.required_rate", 80),

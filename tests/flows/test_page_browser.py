@@ -69,11 +69,11 @@ class Desk:
     def __init__(self, browser: Browser, url: str, namespace: str) -> None:
         self.browser, self.url, self.namespace = browser, url, namespace
 
-    def put(self, rows: dict[str, dict[str, str]], flushed_ms: int | None = None) -> None:
+    def put(self, rows: dict[str, dict[str, str]], **meta: int) -> None:
         put_rows(self.url, self.namespace, rows)
-        if flushed_ms is not None:
+        if meta:
             with Redis.from_url(self.url) as client:
-                client.hset(f"{self.namespace}:meta", "flushed_ms", flushed_ms)
+                client.hset(f"{self.namespace}:meta", mapping=meta)
 
 
 @pytest.fixture
@@ -180,6 +180,15 @@ def test_the_bar_follows_the_flow_from_live_to_slow_to_stalled(desk: Desk) -> No
         desk.put({}, flushed_ms=now_ms - age_s * 1000)
         browser.until(f"{LEVEL} === '{level}'", 10)
     assert browser.js("document.querySelector('#verdict').textContent").startswith("stalled")
+
+
+def test_numbers_that_are_written_and_old_are_not_called_live(desk: Desk) -> None:
+    browser = desk.browser
+    now_ms = int(browser.js("Date.now()"))
+    for behind_s, level in ((70, "ok"), (1500, "slow")):
+        desk.put({}, flushed_ms=now_ms + 3_000, watermark_ms=now_ms - behind_s * 1000)
+        browser.until(f"{LEVEL} === '{level}'", 10)
+    assert browser.js("document.querySelector('#verdict').textContent") == "behind: numbers of 25 min ago"
 
 
 OVERFLOW = """[...document.querySelectorAll('#bar, #bar *, nav, nav *, footer, footer *')]
