@@ -133,6 +133,7 @@ _INPUT: Final = Row(
                 "A partition far above the others is a key that is too hot.",
                 "cps",
                 [Query(q.per_second(m.RECEIVED, by="partition"), "{{partition}}")],
+                alert="AudiopixelInputSilent",
             ),
             8,
         ),
