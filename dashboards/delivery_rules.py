@@ -64,7 +64,7 @@ _WHO: Final = "{{ $labels.placement }}{{ with $labels.campaign }} of campaign {{
 
 
 def _where(*labels: str) -> str:
-    latest = f"topk(1, {kept(f'{m.PLACEMENT_INFO.name}{{placement=%q}}')})"
+    latest = f"topk(1, {m.PLACEMENT_INFO.name}{{placement=%q}})"
     said = "".join(
         f"{{{{ with .Labels.{label} }}}} Latest {label}: {{{{ . }}}}.{{{{ end }}}}" for label in labels
     )
@@ -76,7 +76,7 @@ _WHERE: Final = _where("platform", "station")
 
 def _own(definition: m.Definition) -> str:
     # Whole: `humanize` calls half an impression 500m.
-    return number(f"round({definition.name}{{placement=%q}})", "placement")
+    return number(f"round({kept(f'{definition.name}{{placement=%q}}')})", "placement")
 
 
 def _percent(ratio: str) -> str:
@@ -89,10 +89,10 @@ _PACE: Final = (
     f"now; at the last hour's rate it ends at {_own(m.PLACEMENT_PROJECTED)} of {_own(m.PLACEMENT_BOOKED)} "
     "booked."
 )
-_NEEDED: Final = f"printf `round(3600 * {m.PLACEMENT_REQUIRED.name}{{placement=%q}})` $labels.placement"
+_NEEDED: Final = f"round(3600 * {kept(f'{m.PLACEMENT_REQUIRED.name}{{placement=%q}}')})"
 _NEEDS: Final = (
-    f"{{{{ with {_NEEDED} | query }}}} From now on it needs {{{{ . | first | value | humanize }}}} an hour."
-    "{{ end }}"
+    f"{{{{ with printf `{_NEEDED}` $labels.placement | query }}}} From now on it needs "
+    "{{ . | first | value | humanize }} an hour.{{ end }}"
 )
 
 

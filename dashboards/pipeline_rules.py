@@ -156,8 +156,8 @@ unless on () {DOWN}""",
         "critical",
         "pipeline",
         "No message has come for half an hour",
-        "{{ $value | printf `%.0f` }} or more are usual at this time. The topic can be read to its end: "
-        "nobody writes to it. Look at what sends the pixels; alerts on delivery are held back meanwhile.",
+        "Some {{ $value | printf `%.0f` }} are usual at this time. The topic can be read to its end: nobody "
+        "writes to it. Look at what sends the pixels; alerts on delivery are held back meanwhile.",
         timedelta(minutes=2),
     ),
     Alert(
