@@ -65,6 +65,8 @@ HEARD_START: Final = np.uint64(1 << 25)
 """A touch was given for the play's impression, for its start: a play is one listen, at its impression if
 there is one. A start of an earlier minute than the impression's stays: a conversion between them has it.
 """
+CHANGED: Final = np.uint64(1 << 31)
+"""The slot is not as it was at the last snapshot."""
 COMBO_SHIFT: Final = np.uint64(32)
 MINUTE_BITS: Final = np.uint64(32)
 TIME_BITS: Final = np.uint64(42)
@@ -134,7 +136,9 @@ def hold(
         table[slot, SLOT_KEY] = held
     elif kind_of(table[slot, FLAGS]) == HELD_BACK and code <= COMPLETE:
         add(cells, counts, used, table[slot, FLAGS] >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
-    table[slot, FLAGS] = np.uint64(code) | (HELD_BACK << KIND_SHIFT) | (np.uint64(combo) << COMBO_SHIFT)
+    table[slot, FLAGS] = (
+        np.uint64(code) | (HELD_BACK << KIND_SHIFT) | CHANGED | (np.uint64(combo) << COMBO_SHIFT)
+    )
     table[slot, MINUTES] = np.uint64(minute)
     table[slot, TIMES] = np.uint64(ts)
 
@@ -164,7 +168,7 @@ def join(
             continue  # an orphan already
         held_combo = table[other, FLAGS] >> COMBO_SHIFT
         held_minute = table[other, MINUTES] & LOW
-        table[other, FLAGS] = (table[other, FLAGS] & ~KIND) | (JOINED << KIND_SHIFT)
+        table[other, FLAGS] = (table[other, FLAGS] & ~KIND) | (JOINED << KIND_SHIFT) | CHANGED
         if final(held_minute, watermark_ms, lateness_ms):
             if code <= COMPLETE:
                 add(cells, counts, used, held_combo, held_minute, ORPHANS, 1)
@@ -284,7 +288,7 @@ def apply(
             table[slot, TIMES] = np.uint64(ts)
         elif np.int64(table[slot, TIMES] & TIME) < ts:
             table[slot, TIMES] = (table[slot, TIMES] & ~TIME) | np.uint64(ts)
-        flags |= seen(code)
+        flags |= seen(code) | CHANGED
         table[slot, FLAGS] = flags
         outcomes[ACCEPTED] += 1
         if invalid:
@@ -361,6 +365,22 @@ def apply(
 
 
 @kernel
+def gone(
+    table: U64, slot: Int, watermark_ms: Int, lateness_ms: Int, horizon_ms: Int, conversion_horizon_ms: Int
+) -> Int:
+    """Whether a slot is of no use any more at a watermark. One that has joined is, once a snapshot has it so:
+    an earlier one has it as held, which the other kinds' earlier versions would not outlive.
+    """
+    flags, last_ms = table[slot, FLAGS], np.int64(table[slot, TIMES] & TIME)
+    kind = kind_of(flags)
+    if kind == JOINED:
+        return flags & CHANGED == np.uint64(0)
+    if kind == HELD_BACK:
+        return final(table[slot, MINUTES] & LOW, watermark_ms, lateness_ms)
+    return last_ms + (horizon_ms if kind == PLAY else conversion_horizon_ms) < watermark_ms
+
+
+@kernel
 def sweep(
     table: U64,
     cells: U64,
@@ -382,21 +402,28 @@ def sweep(
             return slot
         if table[slot, SLOT_KEY] == np.uint64(0):
             continue
-        flags = table[slot, FLAGS]
-        kind = kind_of(flags)
-        gone = kind == JOINED
-        if kind == HELD_BACK and final(table[slot, MINUTES] & LOW, watermark_ms, lateness_ms):
-            if flags & np.uint64(0xFF) <= np.uint64(COMPLETE):
+        if gone(table, slot, watermark_ms, lateness_ms, horizon_ms, conversion_horizon_ms):
+            flags = table[slot, FLAGS]
+            if kind_of(flags) == HELD_BACK and flags & np.uint64(0xFF) <= np.uint64(COMPLETE):
                 add(cells, counts, used, flags >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
-            gone = True
-        elif kind == PLAY:
-            gone = np.int64(table[slot, TIMES] & TIME) + horizon_ms < watermark_ms
-        elif kind == CONVERSION_KIND:
-            gone = np.int64(table[slot, TIMES] & TIME) + conversion_horizon_ms < watermark_ms
-        if gone:
             table[slot, SLOT_KEY] = np.uint64(0)
             used[SLOTS_USED] -= 1
     return len(table)
+
+
+@kernel
+def expire(
+    table: U64, watermark_ms: Int, lateness_ms: Int, horizon_ms: Int, conversion_horizon_ms: Int
+) -> Int:
+    """Empty the slots of what a sweep up to a watermark has made an end of; returns how many are left."""
+    left = 0
+    for slot in range(len(table)):
+        if table[slot, SLOT_KEY] != np.uint64(0):
+            if gone(table, slot, watermark_ms, lateness_ms, horizon_ms, conversion_horizon_ms):
+                table[slot, SLOT_KEY] = np.uint64(0)
+            else:
+                left += 1
+    return left
 
 
 def new_cells(capacity: int = 256) -> tuple[U64, I64]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +33,7 @@ from flows.columns import MOST_REASONS
 from flows.counts import CONSENTED, FLIGHT_COUNTS, INVALID_TRAFFIC, MINUTE_COUNTS, PIXELS, REPEATED, TOO_LATE
 from flows.errors import StateError
 from flows.events import EVENTS
+from flows.journal import Files, Journal
 from flows.kernel import I64, U64, mixed
 from flows.messages import (
     Late,
@@ -44,10 +46,13 @@ from flows.messages import (
     thawed_pending,
 )
 from flows.names import Names, doubled
-from flows.table import FULLEST, SLOT_BYTES, find, new_table, sized
+from flows.table import FULLEST, WORDS, find, new_table, put, sized, still, take_marked
 from flows.touches import CLICK, REACH_ONLY
 
-FORMAT: Final = 3
+FORMAT: Final = 4
+STEP: Final = "plays"
+"""Its files' place in the recovery directory."""
+CONVERSION: Final = int(plays.CONVERSION_KIND << plays.KIND_SHIFT | plays.CHANGED)
 FORGET_AT: Final = 100_000
 """Combinations of names in memory from which on those without a play are forgotten."""
 
@@ -60,6 +65,7 @@ class PlayShard:
         index, shards: which of how many.
         lateness_ms, horizon_ms, conversion_horizon_ms: see `flows.settings`.
         touching: whether touches are wanted.
+        recovery: the directory that snapshots may put files in.
     """
 
     index: int
@@ -68,6 +74,7 @@ class PlayShard:
     horizon_ms: int
     conversion_horizon_ms: int
     touching: bool = True
+    recovery: Path | None = None
     watermark_ms: int = 0
     table: U64 = field(default_factory=new_table)
     outcomes: dict[str, I64] = field(default_factory=dict)
@@ -83,6 +90,8 @@ class PlayShard:
         self.touch_who = np.zeros(1024, np.uint64)
         self.touch_ts = np.zeros(1024, np.int64)
         self.conversions: list[Pending] = []
+        self.swept_ms = 0
+        self.journal, self._files = Journal(WORDS), Files(None)
 
     @property
     def plays(self) -> int:
@@ -162,7 +171,7 @@ class PlayShard:
             )
         else:
             self.used[plays.SLOTS_USED] += not there
-            self.table[slot] = (key, plays.CONVERSION_KIND << plays.KIND_SHIFT, 0, ts)
+            self.table[slot] = (key, CONVERSION, 0, ts)
             outcomes[plays.ACCEPTED] += 1
             if invalid:
                 outcomes[plays.INVALID_OUT + invalid - 1] += 1
@@ -225,6 +234,9 @@ class PlayShard:
         return batches, touches, outcomes
 
     def _sweep(self, watermark_ms: int, ended: bool) -> None:
+        self.swept_ms = ENDED if ended else watermark_ms
+        if self.recovery is None:
+            self.table[:, plays.FLAGS] &= ~plays.CHANGED
         done, before = 0, int(self.used[plays.SLOTS_USED])
         while done < len(self.table):
             done = plays.sweep(
@@ -233,15 +245,18 @@ class PlayShard:
                 self.counts,
                 self.used,
                 done,
-                ENDED if ended else watermark_ms,
-                self.lateness_ms,
-                self.horizon_ms if not ended else ENDED,
-                self.conversion_horizon_ms if not ended else ENDED,
+                *self._ages(),
             )
             if done < len(self.table):
                 self._grow_cells()
         if self.used[plays.SLOTS_USED] < before:
             self.table = sized(self.table, int(self.used[plays.SLOTS_USED]))
+
+    def _ages(self) -> tuple[int, int, int, int]:
+        """What the latest sweep went by; of a log that has ended nothing more is forgotten."""
+        if self.swept_ms == ENDED:
+            return ENDED, self.lateness_ms, ENDED, ENDED
+        return self.swept_ms, self.lateness_ms, self.horizon_ms, self.conversion_horizon_ms
 
     def _row_batches(self, cut: Cut) -> list[RowBatch]:
         combos = len(self.names)
@@ -358,20 +373,25 @@ class PlayShard:
             renumber[times >> plays.TIME_BITS] << plays.TIME_BITS
         )
         self.names = Names(self.shards, [self.names.combos[number] for number in kept.tolist()])
+        self.table[used, plays.FLAGS] |= plays.CHANGED
+        self.journal.pieces = []
 
     # State
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Plain state with its format's version; the table goes without its empty slots, 32 bytes a play."""
+        """Plain state with its format's version; of the table what has changed, beside the files before."""
         cells = np.nonzero(self.cells)[0]
         touches = int(self.used[plays.TOUCHES])
         combos = len(self.names)
+        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
+        pieces = self.journal.snapshot(self, self._files)
+        self._files.keep(self.journal.names())
         return (
             FORMAT,
             self.shards,
+            self.index,
             self.watermark_ms,
-            # Taken by number: a third of the time of a mask.
-            self.table.take(np.flatnonzero(self.table[:, plays.SLOT_KEY]), axis=0).tobytes(),
+            (self.swept_ms, [tuple(piece) for piece in pieces]),
             self.names.combos,
             {sender: counts.tolist() for sender, counts in self.outcomes.items()},
             (self.cells[cells].tobytes(), self.counts[cells].tobytes()),
@@ -380,6 +400,22 @@ class PlayShard:
             [frozen_pending(one) for one in self.conversions],
         )
 
+    def __len__(self) -> int:
+        return self.plays
+
+    def changed(self) -> U64:
+        """See `flows.journal.Table`."""
+        return take_marked(self.table, plays.CHANGED)
+
+    def current(self, rows: U64) -> U64:
+        """See `flows.journal.Table`."""
+        return still(rows, self.table)
+
+    def whole(self) -> U64:
+        """See `flows.journal.Table`; without the empty slots, 32 bytes a play."""
+        # Taken by number: a third of the time of a mask.
+        return self.table.take(np.flatnonzero(self.table[:, plays.SLOT_KEY]), axis=0)
+
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again.
 
@@ -387,10 +423,10 @@ class PlayShard:
             StateError: another format's, or made for another number of shards.
         """
         check_format("plays", state, FORMAT, self.shards)
-        _, _, self.watermark_ms, table, combos, outcomes, cells, totals, touches, conversions = state
-        rows = np.frombuffer(table, np.uint64).reshape(-1, SLOT_BYTES // 8).copy()
-        self.used[plays.SLOTS_USED] = len(rows)
-        self.table = sized(rows, len(rows))
+        _, _, self.index, self.watermark_ms, table, combos, outcomes, cells, totals, touches, conversions = (
+            state
+        )
+        self._restore_table(*table)
         for combo in combos:
             self._number(tuple(combo))
         self.outcomes = {sender: np.array(counts, np.int64) for sender, counts in outcomes.items()}
@@ -414,6 +450,18 @@ class PlayShard:
         self.touch_who[: len(who)] = who
         self.touch_ts[: len(who)] = np.frombuffer(touches[2], np.int64)
         self.conversions = [thawed_pending(one) for one in conversions]
+
+    def _restore_table(self, swept_ms: int, pieces: list[Any]) -> None:
+        """Later versions of a row replace earlier ones; what has been swept since they were written goes."""
+        self.swept_ms, self._files = swept_ms, Files.of(self.recovery, STEP, self.index)
+        used = 0
+        for rows, _ in self.journal.restore(pieces, self._files):
+            if used + len(rows) > FULLEST * len(self.table):
+                self.table = sized(self.table, used, used + len(rows))
+            used += put(rows, self.table)
+        used = plays.expire(self.table, *self._ages())
+        self.table = sized(self.table, used)
+        self.used[plays.SLOTS_USED] = used
 
 
 def check_format(step: str, state: tuple[Any, ...], version: int, shards: int) -> None:

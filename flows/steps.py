@@ -67,6 +67,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             ms(settings.horizon),
             ms(settings.conversion_horizon),
             settings.attribution != "off",
+            settings.recovery_dir,
         )
         self._aligner: Aligner[str, Pixels | Tick] = Aligner()
         self._reasons = traffic_reasons(settings.invalid_agents)

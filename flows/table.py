@@ -50,6 +50,54 @@ def refill(rows: U64, table: U64) -> None:
                 table[slot, w] = rows[i, w]
 
 
+@kernel
+def put(rows: U64, table: U64) -> Int:
+    """Put every row of `rows` in `table`, in place of the one with its key; returns how many are new. There
+    must be room for all.
+    """
+    new = 0
+    for i in range(len(rows)):
+        slot = find(table, rows[i, 0])
+        new += table[slot, 0] == np.uint64(0)
+        for w in range(4):
+            table[slot, w] = rows[i, w]
+    return new
+
+
+@kernel
+def take_marked(table: U64, mark: Int) -> U64:
+    """The rows with `mark` in their second word, which is taken off them, there and here."""
+    n = 0
+    for i in range(len(table)):
+        n += table[i, 0] != np.uint64(0) and table[i, 1] & mark != np.uint64(0)
+    rows = np.empty((n, 4), np.uint64)
+    n = 0
+    for i in range(len(table)):
+        if table[i, 0] != np.uint64(0) and table[i, 1] & mark != np.uint64(0):
+            table[i, 1] &= ~mark
+            for w in range(4):
+                rows[n, w] = table[i, w]
+            n += 1
+    return rows
+
+
+@kernel
+def still(rows: U64, table: U64) -> U64:
+    """Those of `rows` that are in `table`, word by word."""
+    n = 0
+    kept = np.empty_like(rows)
+    for i in range(len(rows)):
+        slot = find(table, rows[i, 0])
+        same = True
+        for w in range(4):
+            same = same and table[slot, w] == rows[i, w]
+        if same:
+            for w in range(4):
+                kept[n, w] = rows[i, w]
+            n += 1
+    return kept[:n]
+
+
 def sized(rows: U64, used: int, spare: int = 0) -> U64:
     """A table of the `used` rows with a key, with room for `spare` more before it is `FULLEST`."""
     table = new_table(max(SMALLEST, int((used + spare) / FULLEST * GROWTH) + 1))

@@ -6,6 +6,8 @@ import pickle
 import random
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from plays_model import HORIZON_MS, KEY, MILESTONES, MINUTE, Call, Model
 
 from connectors.stream import Messages
-from flows import shards
+from flows import journal, shards
 from flows.batches import SCOPES, Combo, Decoder
 from flows.clock import Cut, PartitionClock
 from flows.counts import BY_FLIGHT, BY_MINUTE, HELD, REPAIRED
@@ -49,14 +51,14 @@ CHOICES: tuple[tuple[Any, ...], ...] = (
     (0, 0, 900, None),
 )
 """Of each field of `Call`; what is frequent stands there often."""
-SEND, CUT, RESTART = "send", "cut", "restart"
+SEND, CUT, SNAPSHOT, RESTART = "send", "cut", "snapshot", "restart"
 Step = Call | str
 STEPS = st.lists(
     st.one_of(
         st.builds(Call, *(st.sampled_from(choices) for choices in CHOICES)),
         st.builds(Call, *(st.sampled_from(choices) for choices in CHOICES)),
         st.builds(Call, *(st.sampled_from(choices) for choices in CHOICES)),
-        st.sampled_from((SEND, CUT, CUT, RESTART)),
+        st.sampled_from((SEND, CUT, CUT, SNAPSHOT, RESTART)),
     ),
     min_size=30,
     max_size=200,
@@ -65,7 +67,7 @@ STEPS = st.lists(
 
 def any_steps(rng: random.Random, number: int) -> list[Step]:
     return [
-        rng.choice((SEND, CUT, CUT, RESTART))
+        rng.choice((SEND, CUT, CUT, SNAPSHOT, RESTART))
         if rng.random() < 0.12
         else Call(*(rng.choice(c) for c in CHOICES))
         for _ in range(number)
@@ -200,7 +202,8 @@ def named(counts: dict[Any, Any], names: Iterable[str]) -> dict[Any, Counter[str
 class World:
     """Sources, shards, and the model beside them."""
 
-    def __init__(self, lateness_ms: int) -> None:
+    def __init__(self, lateness_ms: int, recovery: Path | None = None) -> None:
+        self.recovery = recovery
         self.model, self.published = Model(lateness_ms), Published()
         self.sources = [Source(index) for index in range(3)]
         self.shards = [self.new_shard(index) for index in range(SHARDS)]
@@ -210,7 +213,7 @@ class World:
         self.lates: list[tuple[str, int]] = []
 
     def new_shard(self, index: int) -> PlayShard:
-        return PlayShard(index, SHARDS, self.model.lateness_ms, HORIZON_MS, YEAR_MS)
+        return PlayShard(index, SHARDS, self.model.lateness_ms, HORIZON_MS, YEAR_MS, recovery=self.recovery)
 
     def run(self, steps: list[Step]) -> None:
         for step in steps:
@@ -222,8 +225,10 @@ class World:
                 self.cut()
             else:
                 for index, old in enumerate(self.shards):
-                    self.shards[index] = self.new_shard(index)
-                    self.shards[index].restore(pickle.loads(pickle.dumps(old.snapshot())))
+                    state = pickle.dumps(old.snapshot())
+                    if step == RESTART:
+                        self.shards[index] = self.new_shard(index)
+                        self.shards[index].restore(pickle.loads(state))
         self.cut()
         self.cut(ended=True)
 
@@ -271,18 +276,30 @@ class World:
 
 
 @pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Combinations of names are forgotten all the time, not from 100,000 on."""
-    monkeypatch.setattr(shards, "FORGET_AT", 3)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are small, and cleaned up all the time."""
+    monkeypatch.setattr(journal, "SPILL_BYTES", 200)
+    monkeypatch.setattr(journal, "SLACK", 2)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(steps=STEPS, lateness_ms=st.sampled_from((0, MINUTE, 2 * MINUTE)))
-def test_every_cut_counts_what_the_specification_says(steps: list[Step], lateness_ms: int) -> None:
-    World(lateness_ms).run(steps)
+@given(
+    steps=STEPS,
+    lateness_ms=st.sampled_from((0, MINUTE, 2 * MINUTE)),
+    files=st.booleans(),
+    forget_at=st.sampled_from((3, 1000)),
+)
+def test_every_cut_counts_what_the_specification_says(
+    steps: list[Step], lateness_ms: int, files: bool, forget_at: int
+) -> None:
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "FORGET_AT", forget_at)
+        World(lateness_ms, Path(name) if files else None).run(steps)
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_long_runs_count_what_the_specification_says(seed: int) -> None:
+def test_long_runs_count_what_the_specification_says(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
-    World(rng.choice((0, MINUTE, 3 * MINUTE))).run(any_steps(rng, 500))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "FORGET_AT", rng.choice((3, 1000)))
+        World(rng.choice((0, MINUTE, 3 * MINUTE)), tmp_path if seed % 3 else None).run(any_steps(rng, 500))
