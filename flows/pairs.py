@@ -12,6 +12,9 @@ from flows.kernel import I64, U64, Int, kernel, mixed
 
 WHO, ROW, BITS = range(3)
 """The words of a slot; its listener is 0 where it is empty."""
+MARK: Final = np.uint64(1 << 63)
+"""Over the number of the row: the slot's bits are not as they were at the last snapshot."""
+NUMBER: Final = np.uint64((1 << 63) - 1)
 FULLEST: Final = 0.7
 CHUNK: Final = 1 << 16
 """So many are added at once: the table must have room for them all."""
@@ -31,7 +34,7 @@ def find_pair(table: U64, who: Int, row: Int) -> Int:
     mask = np.uint64(len(table) - 1)
     slot = mixed(who, np.uint64(row) + np.uint64(1)) & mask
     while table[slot, WHO] != np.uint64(0) and (
-        table[slot, WHO] != np.uint64(who) or table[slot, ROW] != np.uint64(row)
+        table[slot, WHO] != np.uint64(who) or table[slot, ROW] & NUMBER != np.uint64(row)
     ):
         slot = (slot + np.uint64(1)) & mask
     return np.int64(slot)
@@ -42,8 +45,9 @@ def refill(old: U64, table: U64, dense_of: I64) -> Int:
     """Move what is not in registers to the empty `table`; returns how much that is."""
     used = 0
     for i in range(len(old)):
-        if old[i, WHO] != np.uint64(0) and dense_of[old[i, ROW]] < 0:
-            slot = find_pair(table, old[i, WHO], old[i, ROW])
+        row = old[i, ROW] & NUMBER
+        if old[i, WHO] != np.uint64(0) and dense_of[row] < 0:
+            slot = find_pair(table, old[i, WHO], row)
             used += 1
             for w in range(old.shape[1]):
                 table[slot, w] = old[i, w]

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
 
+from flows.journal import Files, Journal
 from flows.kernel import I64, U8, U32, U64, Int, kernel
-from flows.pairs import BITS, CHUNK, FULLEST, ROW, WHO, find_pair, longer, new_pairs, refill
+from flows.pairs import (
+    BITS,
+    CHUNK,
+    FULLEST,
+    MARK,
+    NUMBER,
+    ROW,
+    WHO,
+    find_pair,
+    longer,
+    new_pairs,
+    refill,
+)
 from flows.sketch import RANKS, REGISTERS, compressed, decompressed, estimate, rank
 
 ROLLING_EXACT_UP_TO: Final = 32_768
@@ -30,6 +44,7 @@ def _roll(
     long_mask: Int,
     dense_of: I64,
     ring: U8,
+    touched: U8,
 ) -> Int:
     used = 0
     for i in range(len(rows)):
@@ -38,7 +53,9 @@ def _roll(
         dense = dense_of[row]
         if dense >= 0:
             register, value = rank(who[i])
-            ring[dense, place, register] = max(ring[dense, place, register], np.uint8(value))
+            if ring[dense, place, register] < value:
+                ring[dense, place, register] = value
+                touched[dense, place] = 1
             continue
         slot = find_pair(table, who[i], row)
         if table[slot, WHO] == np.uint64(0):
@@ -48,6 +65,8 @@ def _roll(
         before = table[slot, BITS]
         after = before | (np.uint64(1) << np.uint64(place))
         table[slot, BITS] = after
+        if before != after:
+            table[slot, ROW] |= MARK
         if not before & short_mask and after & short_mask:
             short[row] += 1
         if not before & long_mask and after & long_mask:
@@ -66,7 +85,7 @@ def _leave(table: U64, kept_mask: Int, short_mask: Int, long_mask: Int, short: I
             continue
         bits = table[i, BITS] & kept_mask
         table[i, BITS] = bits
-        row = table[i, ROW]
+        row = table[i, ROW] & NUMBER
         if bits & short_mask:
             short[row] += 1
         if bits & long_mask:
@@ -78,16 +97,40 @@ def _leave(table: U64, kept_mask: Int, short_mask: Int, long_mask: Int, short: I
 
 
 @kernel
-def _fold_ring(table: U64, dense_of: I64, ring: U8) -> None:
+def _fold_ring(table: U64, dense_of: I64, ring: U8, touched: U8) -> None:
     for i in range(len(table)):
         if table[i, WHO] == np.uint64(0):
             continue
-        dense = dense_of[table[i, ROW]]
+        dense = dense_of[table[i, ROW] & NUMBER]
         if dense >= 0:
             register, value = rank(table[i, WHO])
             for place in range(RING):
                 if (table[i, BITS] >> np.uint64(place)) & np.uint64(1):
                     ring[dense, place, register] = max(ring[dense, place, register], np.uint8(value))
+                    touched[dense, place] = 1
+
+
+@kernel
+def _upsert(rows: U64, table: U64) -> Int:
+    """Put rows in, in place of those of their listener and row; returns how many are new."""
+    new = 0
+    for i in range(len(rows)):
+        slot = find_pair(table, rows[i, WHO], rows[i, ROW])
+        new += table[slot, WHO] == np.uint64(0)
+        for w in range(3):
+            table[slot, w] = rows[i, w]
+    return new
+
+
+@kernel
+def _unchanged(rows: U64, table: U64) -> U8:
+    """Which rows are in the table, with these bits."""
+    same = np.zeros(len(rows), np.uint8)
+    for i in range(len(rows)):
+        slot = find_pair(table, rows[i, WHO], rows[i, ROW])
+        there = table[slot, WHO] != np.uint64(0)
+        same[i] = there and table[slot, BITS] == rows[i, BITS] and rows[i, BITS] != np.uint64(0)
+    return same
 
 
 @kernel
@@ -127,7 +170,10 @@ class Rolling:
     long: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     dense_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     ring: U8 = field(default_factory=lambda: np.zeros((0, RING, REGISTERS), np.uint8))
+    touched: U8 = field(default_factory=lambda: np.zeros((0, RING), np.uint8))
     waiting: list[tuple[U32, I64, U64]] = field(default_factory=list)
+    journal: Journal = field(default_factory=lambda: Journal(4))
+    _packed: list[list[bytes]] = field(default_factory=list)
 
     def add(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
         """Listener `who[i]` was heard of in `minutes[i]` (since the epoch) in row `rows[i]`."""
@@ -154,6 +200,7 @@ class Rolling:
                 _mask(self.minute, 60),
                 self.dense_of,
                 self.ring,
+                self.touched,
             )
 
     def advance(self, minute: int) -> None:
@@ -168,11 +215,14 @@ class Rolling:
         for place in range(RING):
             if not int(kept) >> place & 1:
                 self.ring[:, place, :] = 0
+                self.touched[:, place] = 1
         over = np.nonzero((self.long > ROLLING_EXACT_UP_TO) & (self.dense_of < 0))[0]
         if len(over):
             self.dense_of[over] = len(self.ring) + np.arange(len(over))
             self.ring = np.concatenate([self.ring, np.zeros((len(over), RING, REGISTERS), np.uint8)])
-            _fold_ring(self.table, self.dense_of, self.ring)
+            self.touched = np.concatenate([self.touched, np.zeros((len(over), RING), np.uint8)])
+            self._packed += [[b""] * RING for _ in over]
+            _fold_ring(self.table, self.dense_of, self.ring, self.touched)
         if gone or len(over):
             self._rebuild(0)
         waiting, self.waiting = self.waiting, []
@@ -216,32 +266,78 @@ class Rolling:
             registers = self.ring[self.dense_of[row], places].max(axis=0, initial=0)
         else:
             slots = (
-                (self.table[:, WHO] != 0) & (self.table[:, ROW] == row) & (self.table[:, BITS] & mask != 0)
+                (self.table[:, WHO] != 0)
+                & (self.table[:, ROW] & NUMBER == row)
+                & (self.table[:, BITS] & mask != 0)
             )
             who.append(self.table[slots, WHO])
         return np.concatenate([np.zeros(0, np.uint64), *who]), registers
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """Plain state."""
-        held = self.table[self.table[:, WHO] != 0]
-        ring = [compressed(one) for one in self.ring]
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """Plain state; of the table what has changed, beside the pieces of the last hour, which may be in
+        `files`.
+        """
+        self.journal.pieces = [one for one in self.journal.pieces if self.minute - one.mark < RING]
+        pieces = self.journal.snapshot(self, files, self.minute)
+        for dense, place in np.argwhere(self.touched).tolist():
+            registers = self.ring[dense, place]
+            self._packed[dense][place] = compressed(registers) if registers.any() else b""
+        self.touched[:] = 0
         waiting = [(rows.tobytes(), minutes.tobytes(), who.tobytes()) for rows, minutes, who in self.waiting]
-        return self.minute, held.tobytes(), self.dense_of.tobytes(), ring, waiting
+        ring = [list(packed) for packed in self._packed]
+        return self.minute, [tuple(piece) for piece in pieces], self.dense_of.tobytes(), ring, waiting
+
+    def __len__(self) -> int:
+        return self.used
+
+    def changed(self) -> U64:
+        """See `flows.journal.Table`; rows of listener, row, bits, and the minute as of which these are."""
+        return self._dated((self.table[:, ROW] & MARK != 0) & (self.table[:, WHO] != 0))
+
+    def current(self, rows: U64) -> U64:
+        """See `flows.journal.Table`."""
+        rows = self._as_of_now(rows)
+        return rows[_unchanged(rows, self.table) != 0]
+
+    def whole(self) -> U64:
+        """See `flows.journal.Table`."""
+        return self._dated(self.table[:, WHO] != 0)
+
+    def _dated(self, slots: Any) -> U64:
+        self.table[slots, ROW] &= NUMBER
+        rows = self.table[slots]
+        dated: U64 = np.column_stack([rows, np.full(len(rows), self.minute, np.uint64)])
+        return dated
+
+    def _as_of_now(self, rows: U64) -> U64:
+        """Take off the minutes that have left the ring since a row's."""
+        rows = rows.copy()
+        for minute in np.unique(rows[:, 3]).tolist():
+            ago = self.minute - minute
+            kept = _mask(minute + 3, RING - ago) if ago < RING else np.uint64(0)
+            rows[rows[:, 3] == minute, BITS] &= kept
+        rows[:, 3] = self.minute
+        return rows
 
     @classmethod
-    def restored(cls, state: tuple[Any, ...]) -> Rolling:
+    def restored(cls, state: tuple[Any, ...], files: Files) -> Rolling:
         """From `snapshot`'s state."""
-        minute, held, dense_of, ring, waiting = state
+        minute, pieces, dense_of, ring, waiting = state
         self = cls(minute=minute, dense_of=np.frombuffer(dense_of, np.int64).copy())
         self.short, self.long = np.zeros_like(self.dense_of), np.zeros_like(self.dense_of)
         self.ring = np.zeros((len(ring), RING, REGISTERS), np.uint8)
-        for dense, one in enumerate(ring):
-            self.ring[dense] = decompressed(one).reshape(RING, REGISTERS)
-        rows = np.frombuffer(held, np.uint64).reshape(-1, 3).copy()
-        self.table = new_pairs(len(rows), 3)
-        self.used = refill(rows, self.table, self.dense_of)
+        self.touched, self._packed = np.zeros((len(ring), RING), np.uint8), [list(packed) for packed in ring]
+        for dense, place in product(range(len(ring)), range(RING)):
+            if ring[dense][place]:
+                self.ring[dense, place] = decompressed(ring[dense][place])
+        for rows, _ in self.journal.restore(pieces, files):
+            if self.used + len(rows) > len(self.table) * FULLEST:
+                self._rebuild(len(rows))
+            self.used += _upsert(self._as_of_now(rows), self.table)
+        self._rebuild(0)
         everything = np.uint64(0xFFFFFFFFFFFFFFFF)
         _leave(self.table, everything, _mask(minute, 5), _mask(minute, 60), self.short, self.long)
+        self._rebuild(0)
         self.waiting = [
             (
                 np.frombuffer(a, np.uint32).copy(),

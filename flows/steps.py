@@ -283,6 +283,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
             ms(settings.mature_after),
             _days(settings),
             every,
+            settings.recovery_dir,
         )
         self._aligner: Aligner[int, RowBatch | CreditBatch] = Aligner(
             frozenset((CREDITS_SHARD, *range(settings.shards)))

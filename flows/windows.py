@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, RE
 from flows.credits import COLUMNS, Account, CreditBatch, CreditCells
 from flows.events import IMPRESSION, MUTE, SKIP
 from flows.frequency import new_frequency
+from flows.journal import Files
 from flows.kernel import I64, U8, U32
 from flows.messages import RowBatch
 from flows.numbers import Delivered, Minutes, Windows
@@ -27,7 +29,9 @@ from flows.reach import Distinct
 from flows.rolling import Rolling
 from flows.shards import check_format
 
-FORMAT: Final = 4
+FORMAT: Final = 5
+STEP: Final = "rows"
+"""Its files' place in the recovery directory."""
 GROWING: Final = (
     "flight",
     "totals",
@@ -55,6 +59,7 @@ class RowShard:
         lateness_ms, mature_ms: see `flows.settings`.
         day_of: calendar day number of a minute since the epoch, in the configured zone.
         minutes_every: least ticks between two provisional values of a minute; 0: minutes are not wanted.
+        recovery: the directory that snapshots may put files in.
     """
 
     index: int
@@ -63,6 +68,7 @@ class RowShard:
     mature_ms: int
     day_of: Callable[[int], int]
     minutes_every: int = 0
+    recovery: Path | None = None
     watermark_ms: int = 0
     first_open: int = 0
     rows: list[tuple[str, str]] = field(default_factory=list)
@@ -86,6 +92,7 @@ class RowShard:
         self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
         self.dirty = np.zeros(64, bool)
         self.is_placement = np.zeros(64, bool)
+        self._files = Files(None)
 
     @property
     def final_through_ms(self) -> int:
@@ -396,9 +403,13 @@ class RowShard:
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
         rows = len(self.rows)
+        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
+        rolling = self.rolling.snapshot(self._files)
+        self._files.keep(self.rolling.journal.names())
         return (
             FORMAT,
             self.shards,
+            self.index,
             self.watermark_ms,
             self.first_open,
             self.rows,
@@ -407,7 +418,7 @@ class RowShard:
             tuple(getattr(self, name)[:rows].tobytes() for name in KEPT),
             [(day, counts.tobytes(), reached.snapshot()) for day, (counts, reached) in self.days.items()],
             self.reached.snapshot(),
-            self.rolling.snapshot(),
+            rolling,
             self.credits.snapshot(),
             dict(self.currencies),
             {row: counts.tolist() for row, counts in self.frequency.items()},
@@ -424,6 +435,7 @@ class RowShard:
         (
             _,
             _,
+            self.index,
             self.watermark_ms,
             self.first_open,
             rows,
@@ -449,7 +461,8 @@ class RowShard:
             day: (np.frombuffer(counts, np.int64).reshape(-1, MINUTE_COUNTS).copy(), Distinct.restored(of))
             for day, counts, of in days
         }
-        self.reached, self.rolling = Distinct.restored(reached), Rolling.restored(rolling)
+        self.reached, self._files = Distinct.restored(reached), Files.of(self.recovery, STEP, self.index)
+        self.rolling = Rolling.restored(rolling, self._files)
         self.credits = CreditCells.restored(credits)
         self.currencies = dict(currencies)
         self.frequency = {row: np.array(counts, np.int64) for row, counts in frequency.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows import journal
 from flows import rolling as rolling_reach
+from flows.journal import Files
 from flows.reach import EXACT_UP_TO, Distinct
 from flows.rolling import Rolling
 from flows.sketch import PRECISION, REGISTERS, estimate, histogram, rank
@@ -42,8 +45,8 @@ def reaches(distinct: Distinct, rows: int = 1) -> list[int]:
     return counts
 
 
-def restored(one: Any) -> Any:
-    return type(one).restored(pickle.loads(pickle.dumps(one.snapshot())))
+def restored(one: Any, *files: Files) -> Any:
+    return type(one).restored(pickle.loads(pickle.dumps(one.snapshot(*files))), *files)
 
 
 def test_reach_is_exact_up_to_a_thousand() -> None:
@@ -210,9 +213,15 @@ def near(got: list[list[int]], right: list[list[int]], limit: int) -> bool:
     return bool((np.abs(np.array(got) - np.array(right)) <= np.maximum(2, 0.04 * np.array(right))).all())
 
 
+@pytest.mark.parametrize("in_files", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_rolling_reach_is_that_of_the_last_5_and_60_minutes(seed: int, limit: int) -> None:
+def test_rolling_reach_is_that_of_the_last_5_and_60_minutes(
+    seed: int, limit: int, in_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With pixels ahead of the watermark's minute and behind it, jumps, and restarts anywhere."""
+    monkeypatch.setattr(journal, "SPILL_BYTES", 300)
+    monkeypatch.setattr(journal, "SLACK", 2)
+    files = Files(tmp_path if in_files else None)
     rng = np.random.default_rng(seed)
     rolling, heard = Rolling(), set[Heard]()
     known = listeners(rng, 400)
@@ -226,7 +235,11 @@ def test_rolling_reach_is_that_of_the_last_5_and_60_minutes(seed: int, limit: in
         rolling.add(rows, minutes, who, 3)
         heard |= set(zip(rows.tolist(), minutes.tolist(), who.tolist(), strict=True))
         if rng.random() < 0.15:
-            rolling = restored(rolling)
+            rolling.snapshot(files)
+            files.keep(rolling.journal.names())
+        if rng.random() < 0.15:
+            rolling = restored(rolling, files)
+            files.keep(rolling.journal.names())
         minute += int(
             rng.choice(
                 [0, 0, 1, 1, 1, 2, 6, 59, 64, 200], p=[0.2, 0.2, 0.1, 0.1, 0.2, 0.1, 0.04, 0.02, 0.02, 0.02]
@@ -238,6 +251,7 @@ def test_rolling_reach_is_that_of_the_last_5_and_60_minutes(seed: int, limit: in
         assert near(got, right, limit), (got, right)
         heard = {one for one in heard if one[1] >= minute - 60}
     assert (rolling.dense_of >= 0).any() == (limit == 40)
+    assert any(tmp_path.iterdir()) == (in_files and limit > 40)
 
 
 def test_a_row_of_many_listeners_stays_within_the_sketchs_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +280,7 @@ def test_rolling_memory_is_that_of_an_hour() -> None:
         rolling.advance(minute)
         who = listeners(rng, 200)
         rolling.add(rng.integers(0, 4, 200).astype(np.uint32), np.full(200, minute), who, 4)
-        sizes.append((rolling.table.nbytes, len(pickle.dumps(rolling.snapshot()))))
+        sizes.append((rolling.table.nbytes, len(pickle.dumps(rolling.snapshot(Files(None))))))
     for series in zip(*sizes, strict=True):
         assert max(series[70:]) <= max(series[:70])
     assert rolling.used <= 64 * 200
