@@ -95,7 +95,7 @@ def held(listeners: int, directory: Path) -> Held:
     for index, state in enumerate(states):
         _shard(index, directory).restore(state)
     restart_s = time.perf_counter() - began_s
-    files = sum(path.stat().st_size for path in directory.rglob("*.touches"))
+    files = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     return Held(
         listeners,
         touches,

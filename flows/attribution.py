@@ -20,12 +20,15 @@ import numpy as np
 from flows.batches import Combo
 from flows.clock import DAY_MS, MINUTE_MS, Cut
 from flows.frequency import CLASS_OF, Frequency
+from flows.journal import Files
 from flows.kernel import U64
 from flows.messages import Pending, TouchBatch, frozen_pending, thawed_pending
 from flows.shards import FORGET_AT, check_format
 from flows.touches import CLICK, EARLY_START, GONE, IMPRESSION, KIND_BITS, Touches, TouchStore
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+STEP: Final = "touches"
+"""Its files' place in the recovery directory."""
 WHOLE: Final = 1_000_000
 Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
 """`off`: the placement shards send no touches, so that nothing is eligible."""
@@ -104,7 +107,7 @@ class ListenerShard:
 
     Args:
         lateness_ms: allowed lateness, after which a minute is final.
-        directory: where large segments of touches go, each shard to a directory of its own.
+        recovery: the directory that snapshots may put files in.
         listens, clicks: how many of a listener's newest are looked at and kept.
     """
 
@@ -112,7 +115,7 @@ class ListenerShard:
     shards: int
     lateness_ms: int
     rules: Rules
-    directory: Path | None
+    recovery: Path | None
     listens: int = 64
     clicks: int = 16
     watermark_ms: int = 0
@@ -122,6 +125,7 @@ class ListenerShard:
     def __post_init__(self) -> None:
         self.store, self.frequency = TouchStore(self.listens, self.clicks), Frequency()
         self.numbers: dict[Combo, int] = {}
+        self._files = Files(None)
         self._campaign_of = np.zeros(0, np.uint32)
         self.forget_at = FORGET_AT
 
@@ -264,7 +268,9 @@ class ListenerShard:
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
         pending = [frozen_pending(one) for one in self.pending]
-        store = self.store.snapshot(self._directory())
+        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
+        store, frequency = self.store.snapshot(self._files), self.frequency.snapshot(self._files)
+        self._files.keep([*self.store.names(), *self.frequency.journal.names()])
         return (
             FORMAT,
             self.shards,
@@ -273,11 +279,8 @@ class ListenerShard:
             self.names,
             pending,
             store,
-            self.frequency.snapshot(),
+            frequency,
         )
-
-    def _directory(self) -> Path | None:
-        return None if self.directory is None else self.directory / f"{self.index:04d}"
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again.
@@ -290,8 +293,9 @@ class ListenerShard:
         for combo in names:
             self._number(tuple(combo))
         self.pending = [thawed_pending(one) for one in pending]
-        self.store.restore(store, self._directory())
-        self.frequency.restore(frequency)
+        self._files = Files.of(self.recovery, STEP, self.index)
+        self.store.restore(store, self._files)
+        self.frequency.restore(frequency, self._files)
 
 
 def _rank(touch: tuple[int, bool, Combo]) -> tuple[int, bytes, bool, list[bytes]]:

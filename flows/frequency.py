@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from flows.journal import Files, Journal
 from flows.kernel import I64, U8, U16, U32, U64, Int, kernel, mixed
 from flows.touches import IMPRESSION, TURNING
 
@@ -24,6 +25,9 @@ DAY_MS: Final = 86_400_000
 FULLEST: Final = 0.75
 SMALLEST: Final = 64
 NO_CAMPAIGN: Final = 0xFFFFFFFF
+MARK: Final = np.uint16(1 << 15)
+"""Over a counter's day: it is not as it was at the last snapshot."""
+DAY: Final = np.uint16((1 << 15) - 1)
 
 
 def new_frequency() -> I64:
@@ -67,11 +71,11 @@ def _count(
             held_who[slot] = who[i]
             held_day[slot] = days[i]
             new += 1
-        elif np.int64(days[i]) - np.int64(held_day[slot]) <= remembered:
+        elif np.int64(days[i]) - np.int64(held_day[slot] & DAY) <= remembered:
             count = np.int64(held[slot] & np.uint32(255))
         after = count + 1 if count < 255 else count
         held[slot] = (np.uint32(campaigns[i]) << np.uint32(8)) | np.uint32(after)
-        held_day[slot] = max(held_day[slot], days[i])
+        held_day[slot] = max(held_day[slot] & DAY, days[i]) | MARK
         if count == 0:
             moved[campaigns[i], class_of[1]] += 1
         elif class_of[count] != class_of[after]:
@@ -87,6 +91,31 @@ def _refill(old_who: U64, old: U32, old_day: U16, held_who: U64, held: U32, held
         held_who[slot], held[slot], held_day[slot] = old_who[i], old[i], old_day[i]
 
 
+@kernel
+def _put(rows: U64, held_who: U64, held: U32, held_day: U16) -> Int:
+    """Put packed rows in, in place of those of their listener and campaign; returns how many are new."""
+    new = 0
+    for i in range(len(rows)):
+        packed = np.uint32(rows[i, 1] & np.uint64(0xFFFFFFFF))
+        slot = _slot(rows[i, 0], packed >> np.uint32(8), held_who, held)
+        new += held_who[slot] == np.uint64(0)
+        held_who[slot], held[slot] = rows[i, 0], packed
+        held_day[slot] = np.uint16(rows[i, 1] >> np.uint64(32))
+    return new
+
+
+@kernel
+def _still(rows: U64, held_who: U64, held: U32, held_day: U16) -> U8:
+    """Which packed rows are here, as they are."""
+    same = np.zeros(len(rows), np.uint8)
+    for i in range(len(rows)):
+        packed = np.uint32(rows[i, 1] & np.uint64(0xFFFFFFFF))
+        slot = _slot(rows[i, 0], packed >> np.uint32(8), held_who, held)
+        there = held_who[slot] != np.uint64(0) and held[slot] == packed
+        same[i] = there and np.uint64(held_day[slot]) == rows[i, 1] >> np.uint64(32)
+    return same
+
+
 class Frequency:
     """The counters of one listener shard: open addressing in three columns."""
 
@@ -94,6 +123,7 @@ class Frequency:
         self.campaigns: list[str] = []
         self._numbers: dict[str, int] = {}
         self.used = 0
+        self.journal = Journal(2)
         self._fill(np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint16), 0)
 
     def _fill(self, who: U64, packed: U32, day: U16, spare: int) -> None:
@@ -154,7 +184,7 @@ class Frequency:
         counted in.
         """
         who, packed, day = self._held()
-        kept = day.astype(np.int64) + REMEMBERED_DAYS >= today
+        kept = (day & DAY).astype(np.int64) + REMEMBERED_DAYS >= today
         if kept.all():
             return
         who, packed, day = who[kept], packed[kept], day[kept]
@@ -164,23 +194,53 @@ class Frequency:
             packed & np.uint32(255)
         )
         self.campaigns, self._numbers = names, {name: number for number, name in enumerate(names)}
-        self._fill(who, packed, day, 0)
+        self._fill_anew(who, packed, day)
 
     def forget(self, who: Sequence[int] | U64) -> None:
         """Drop the counters of these listeners; the distribution, which names nobody, stays."""
         held, packed, day = self._held()
         kept = ~np.isin(held, who)
         if not kept.all():
-            self._fill(held[kept], packed[kept], day[kept], 0)
+            self._fill_anew(held[kept], packed[kept], day[kept])
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """Plain state, 14 bytes a counter."""
-        return self.campaigns, tuple(column.tobytes() for column in self._held())
+    def _fill_anew(self, who: U64, packed: U32, day: U16) -> None:
+        """What is on the disk is not of use any more, since a journal knows of nothing that goes."""
+        self._fill(who, packed, day | MARK, 0)
+        self.journal.pieces = []
 
-    def restore(self, state: tuple[Any, ...]) -> None:
+    def __len__(self) -> int:
+        return self.used
+
+    def changed(self) -> U64:
+        """See `flows.journal.Table`; rows of listener, and day above campaign and count."""
+        return self._rows((self._day & MARK != 0) & (self._who != 0))
+
+    def current(self, rows: U64) -> U64:
+        """See `flows.journal.Table`."""
+        same: U64 = rows[_still(rows, self._who, self._packed, self._day) != 0]
+        return same
+
+    def whole(self) -> U64:
+        """See `flows.journal.Table`."""
+        return self._rows(self._who != 0)
+
+    def _rows(self, slots: Any) -> U64:
+        self._day[slots] &= DAY
+        packed = (self._day[slots].astype(np.uint64) << np.uint64(32)) | self._packed[slots]
+        rows: U64 = np.column_stack([self._who[slots], packed])
+        return rows
+
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """Plain state, 16 bytes a counter: what has changed, beside the pieces before, which may be in
+        `files`.
+        """
+        return self.campaigns, [tuple(piece) for piece in self.journal.snapshot(self, files)]
+
+    def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """Take `snapshot`'s state up again."""
-        names, (who, packed, day) = state
+        names, pieces = state
         self.campaigns, self._numbers = list(names), {name: number for number, name in enumerate(names)}
-        self._fill(
-            np.frombuffer(who, np.uint64), np.frombuffer(packed, np.uint32), np.frombuffer(day, np.uint16), 0
-        )
+        for rows, _ in self.journal.restore(pieces, files):
+            if self.used + len(rows) > FULLEST * len(self._who):
+                self._fill(*self._held(), len(rows))
+            self.used += _put(rows, self._who, self._packed, self._day)

@@ -148,6 +148,7 @@ class Journal:
             mark: that of the rows appended.
         """
         if files.directory is None:
+            self.pieces = []
             return [_piece(table.whole(), mark)]
         rows = table.changed()
         self.append(rows, mark)
@@ -190,8 +191,6 @@ class Journal:
         files.restored(self.names())
         for piece in self.pieces:
             yield self._rows(piece, files), piece.mark
-        if files.directory is None:
-            self.pieces = []
 
     def names(self) -> list[str]:
         """Of the pieces that are files."""

@@ -297,7 +297,8 @@ class Rolling:
     def current(self, rows: U64) -> U64:
         """See `flows.journal.Table`."""
         rows = self._as_of_now(rows)
-        return rows[_unchanged(rows, self.table) != 0]
+        same: U64 = rows[_unchanged(rows, self.table) != 0]
+        return same
 
     def whole(self) -> U64:
         """See `flows.journal.Table`."""

@@ -162,7 +162,6 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
     """A listener shard behind an aligner of the placement shards."""
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
-        directory = settings.recovery_dir
         self._shard = ListenerShard(
             -1,
             settings.shards,
@@ -174,7 +173,7 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
                 ms(settings.half_life),
                 settings.utm_placements,
             ),
-            None if directory is None else directory / "touches",
+            settings.recovery_dir,
             settings.touch_listens,
             settings.touch_clicks,
         )

@@ -1,21 +1,18 @@
 """Touches: what a listener has heard and clicked, for up to 60 days, packed and sorted, 24 bytes each.
 
-A log-structured store: what came in since the last minute is sorted into a small segment, and segments of
-like size are merged. Looking a listener up is a binary search in each of the few segments. Large segments are
-immutable files named by their content, so that a snapshot only lists them.
+A log-structured store: what came in since the last minute is kept in sorted runs, which become a segment, and
+runs and segments of like size are merged. Looking a listener up is a binary search in each of the few
+segments. Large segments are immutable files, so that a snapshot only lists them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from flows.errors import StateError
+from flows.journal import Files, Journal
 from flows.kernel import I64, U8, U32, U64, Int, kernel
 
 REACH_ONLY, IMPRESSION, START, REPLACING, CLICK, FOLLOWING, EARLY_START, GONE = range(8)
@@ -25,16 +22,12 @@ stands for the play in conversions of the minutes before the impression's. In th
 and what is replaced or forgotten is gone.
 """
 TURNING: Final = (REPLACING, FOLLOWING)
-TURNED: Final = {REPLACING: GONE, FOLLOWING: EARLY_START}
-"""What an impression makes of the start that came before it."""
 KIND_BITS: Final = 3
 TOUCH_BYTES: Final = 24
-SPILL: Final = 1 << 16
+LOW: Final = np.uint64(0xFFFFFFFF)
+HALF: Final = np.uint64(32)
+SPILL: Final = 1 << 13
 """Touches from which on a segment goes to a file."""
-KEEP_SNAPSHOTS: Final = 2
-"""For how many snapshots a file is kept that they list no more: the engine may resume from the one before the
-latest.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +53,17 @@ class Touches:
         """Some of the rows."""
         return Touches(*(column[rows] for column in self.columns))
 
+    def rows(self) -> U64:
+        """(n, 3): a touch a row, as journals have it."""
+        rows: U64 = np.column_stack(
+            [self.who, self.ts.astype(np.uint64), self.combo | self.play.astype(np.uint64) << HALF]
+        )
+        return rows
+
+    def sorted(self) -> Touches:
+        """By listener and time; of equals, as they were."""
+        return self.at(np.lexsort((self.ts, self.who)))
+
     def tobytes(self) -> bytes:
         """Column after column."""
         return b"".join(column.tobytes() for column in self.columns)
@@ -73,6 +77,14 @@ def from_bytes(body: bytes) -> Touches:
         np.frombuffer(body, np.int64, n, 8 * n),
         np.frombuffer(body, np.uint32, n, 16 * n),
         np.frombuffer(body, np.uint32, n, 20 * n),
+    )
+
+
+def from_rows(rows: U64) -> Touches:
+    """`Touches.rows`' counterpart."""
+    who, ts, names = rows.T
+    return Touches(
+        who.copy(), ts.astype(np.int64), (names & LOW).astype(np.uint32), (names >> HALF).astype(np.uint32)
     )
 
 
@@ -136,21 +148,35 @@ def _beyond(who: U64, ts: I64, settled: Int, listens: Int, clicks: Int, dropped:
     return n
 
 
-def _turn_starts(new: Touches, turning: Touches) -> Touches:
-    """Turn the starts in `new`, in place, of the plays whose impressions are `turning`: gone, or early;
-    returns the impressions whose start is not among them.
+@kernel
+def _turn(
+    who: U64, ts: I64, play: U32, t_who: U64, t_ts: I64, t_play: U32, follows: Int, found: U8, out: I64
+) -> None:
+    """Mark in `found` which impressions have the start of their play among sorted touches; if `out` is a copy
+    of `ts`, turn these starts there.
     """
+    for t in range(len(t_who)):
+        i = np.searchsorted(who, t_who[t])
+        while i < len(who) and who[i] == t_who[t]:
+            if play[i] == t_play[t] and ts[i] & GONE == START:
+                found[t] = 1
+                if len(out):
+                    out[i] = (ts[i] | GONE) ^ (GONE ^ EARLY_START if t_ts[t] & GONE == follows else 0)
+            i += 1
 
-    def play(touches: Touches) -> U64:
-        return touches.who * np.uint64(0x9E3779B97F4A7C15) + touches.play
 
-    plays, wanted, found = play(new), play(turning), np.zeros(len(turning), bool)
-    for kind in (REPLACING, FOLLOWING):
-        some = turning.ts & GONE == kind
-        starts = (new.ts & GONE == START) & np.isin(plays, wanted[some])
-        new.ts[starts] = (new.ts[starts] & ~GONE) | TURNED[kind]
-        found |= some & np.isin(wanted, plays[starts])
-    return turning.at(~found)
+def _turned(touches: Touches, turning: Touches) -> tuple[Touches, U8]:
+    """Sorted touches in which the starts of the plays whose impressions are `turning` are gone, or early; the
+    same ones where there are none; and of which impressions there were.
+    """
+    found = np.zeros(len(turning), np.uint8)
+    sought = (turning.who, turning.ts, turning.play, FOLLOWING, found)
+    _turn(touches.who, touches.ts, touches.play, *sought, np.zeros(0, np.int64))
+    if found.any():
+        ts = touches.ts.copy()
+        _turn(touches.who, touches.ts, touches.play, *sought, ts)
+        touches = replace(touches, ts=ts)
+    return touches, found
 
 
 @dataclass
@@ -174,9 +200,10 @@ class TouchStore:
     clicks: int = 16
     segments: list[Segment] = field(default_factory=list)
     dropped: int = 0
-    _new: list[Touches] = field(default_factory=list)
+    journal: Journal = field(default_factory=lambda: Journal(3))
+    _runs: list[Touches] = field(default_factory=list)
+    _unsaved: list[Touches] = field(default_factory=list)
     _turning: list[Touches] = field(default_factory=list)
-    _retired: list[tuple[str, int]] = field(default_factory=list)
 
     def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32) -> None:
         """Take touches in, in any order; they are found from the next `settle` on."""
@@ -185,30 +212,40 @@ class TouchStore:
             return
         kind = np.where(np.isin(kinds, TURNING), IMPRESSION, kinds).astype(np.int64)
         some = Touches(who, (ts << KIND_BITS) | kind, combos, plays).at(keep)
-        self._new.append(some)
+        self._unsaved.append(some)
+        self._run(some)
         turning = np.isin(kinds[keep], TURNING)
         if turning.any():
             marked = some.at(turning)
             self._turning.append(replace(marked, ts=(marked.ts & ~GONE) | kinds[keep][turning]))
 
+    def _run(self, some: Touches) -> None:
+        """Sort a little at a time, so that a minute's end has little to do."""
+        run = some.sorted()
+        while self._runs and len(self._runs[-1]) < 2 * len(run):
+            run = _merged_runs(self._runs.pop(), run)
+        self._runs.append(run)
+
     def settle(self, oldest_ms: int, settled_ms: int) -> None:
-        """Sort what is new into the segments.
+        """Put what is new into the segments.
 
         Args:
             oldest_ms: what is older can be credited no more.
             settled_ms: no touch older than this can still come.
         """
         turning = joined(self._turning) if self._turning else NONE
-        self._turning = []
-        if self._new:
-            new = joined([*self._new, NONE])  # a copy, to be changed
-            self._new = []
-            if len(turning):
-                turning = _turn_starts(new, turning)
-                new = new.at(new.ts & GONE != GONE)
-            self.segments.append(Segment(new.at(np.lexsort((new.ts, new.who)))))
-        if len(turning):
-            self._turn(turning)
+        self._turning, self._unsaved, self.journal.pieces = [], [], []
+        if self._runs:
+            new = self._runs.pop()
+            while self._runs:
+                new = _merged_runs(self._runs.pop(), new)
+            new, found = _turned(new, turning)
+            turning = turning.at(found == 0)
+            self.segments.append(Segment(new.at(new.ts & GONE != GONE) if found.any() else new))
+        for segment in self.segments if len(turning) else ():
+            touches, _ = _turned(segment.touches, turning)
+            if touches is not segment.touches:  # a file is never changed
+                segment.touches, segment.name = touches, None
         while (
             len(self.segments) > 1
             and len(self.segments[-2].touches) < 2 * len(self.segments[-1].touches) + 256
@@ -217,8 +254,6 @@ class TouchStore:
             self.segments.append(self._merged(a, b, oldest_ms, settled_ms))
 
     def _merged(self, a: Segment, b: Segment, oldest_ms: int, settled_ms: int) -> Segment:
-        self._retire(a)
-        self._retire(b)
         order = np.empty(len(a.touches) + len(b.touches), np.int64)
         n = _merge(a.touches.who, a.touches.ts, b.touches.who, b.touches.ts, oldest_ms << KIND_BITS, order)
         merged = joined([a.touches, b.touches]).at(order[:n])
@@ -226,25 +261,6 @@ class TouchStore:
         over = _beyond(merged.who, merged.ts, settled_ms << KIND_BITS, self.listens, self.clicks, dropped)
         self.dropped += over
         return Segment(merged.at(dropped == 0) if over else merged)
-
-    def _retire(self, segment: Segment) -> None:
-        if segment.name is not None:
-            self._retired.append((segment.name, KEEP_SNAPSHOTS))
-            segment.name = None
-
-    def _turn(self, turning: Touches) -> None:
-        """A play's listen is at its impression: the start that was taken for it before goes, or is early."""
-        for segment in self.segments:
-            left, right = self._found(segment, turning.who)
-            for at in np.nonzero(left < right)[0].tolist():
-                there = slice(left[at], right[at])
-                ts = segment.touches.ts[there]
-                starts = (segment.touches.play[there] == turning.play[at]) & (ts & GONE == START)
-                if starts.any():
-                    self._retire(segment)  # a file is never changed
-                    segment.touches = replace(segment.touches, ts=segment.touches.ts.copy())
-                    ts = segment.touches.ts[there]
-                    ts[starts] = (ts[starts] & ~GONE) | TURNED[int(turning.ts[at]) & GONE]
 
     @staticmethod
     def _found(segment: Segment, who: U64) -> tuple[I64, I64]:
@@ -268,14 +284,14 @@ class TouchStore:
         for segment in self.segments:
             theirs = np.isin(segment.touches.who, who)
             if theirs.any():
-                self._retire(segment)
-                segment.touches = segment.touches.at(~theirs)
-        self._new = [some.at(~np.isin(some.who, who)) for some in self._new]
+                segment.touches, segment.name = segment.touches.at(~theirs), None
+        self._runs = [run.at(~np.isin(run.who, who)) for run in self._runs]
         self._turning = [some.at(~np.isin(some.who, who)) for some in self._turning]
+        self._unsaved, self.journal.pieces = list(self._runs), []
         return before - len(self)
 
     def __len__(self) -> int:
-        return sum(len(segment.touches) for segment in self.segments) + sum(map(len, self._new))
+        return sum(len(segment.touches) for segment in self.segments) + sum(map(len, self._runs))
 
     def renumbered(self) -> U32:
         """Number the names anew that a touch refers to, in new segments; returns the old numbers in the new
@@ -285,82 +301,48 @@ class TouchStore:
             np.concatenate([np.zeros(0, np.uint32), *(segment.touches.combo for segment in self.segments)])
         )
         for segment in self.segments:
-            self._retire(segment)
-            segment.touches = replace(
-                segment.touches, combo=np.searchsorted(kept, segment.touches.combo).astype(np.uint32)
-            )
+            numbers = np.searchsorted(kept, segment.touches.combo).astype(np.uint32)
+            segment.touches, segment.name = replace(segment.touches, combo=numbers), None
         return kept
 
-    def snapshot(self, directory: Path | None) -> tuple[Any, ...]:
-        """Plain state: small segments whole, large ones by the names of their files in `directory`, which are
-        written first; None: all whole.
-
-        Of the files there, those are removed that nothing can resume from any more; the directory is this
-        store's alone.
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """Plain state: what is small whole, what is large by the names of its `files`, which are written
+        first. `files.keep` is the caller's, of `names`.
         """
-        listed: list[tuple[str | None, bytes]] = []
+        listed: list[tuple[str, bytes]] = []
         for segment in self.segments:
-            if segment.name is None and directory is not None and len(segment.touches) >= SPILL:
-                segment.name = _write(directory, segment.touches)
-            listed.append((segment.name, b"" if segment.name else segment.touches.tobytes()))
-        names = {name for name, _ in listed}
-        self._retired = [(name, left - 1) for name, left in self._retired if left > 0 and name not in names]
-        if directory is not None and directory.exists():
-            # Those of an execution that died before its snapshot was whole, too.
-            for path in directory.iterdir():
-                if path.name not in names and all(path.name != name for name, _ in self._retired):
-                    path.unlink()
-        new, turning = ([some.tobytes() for some in parts] for parts in (self._new, self._turning))
-        return listed, new, turning, list(self._retired), self.dropped
+            if segment.name is None and files.directory is not None and len(segment.touches) >= SPILL:
+                segment.name = files.write(segment.touches.tobytes())
+            listed.append((segment.name or "", b"" if segment.name else segment.touches.tobytes()))
+        if self._unsaved:
+            self.journal.append(joined(self._unsaved).rows())
+            self._unsaved = []
+        self.journal.spill(files)
+        turning = [some.tobytes() for some in self._turning]
+        return listed, [tuple(piece) for piece in self.journal.pieces], turning, self.dropped
 
-    def restore(self, state: tuple[Any, ...], directory: Path | None) -> None:
+    def names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return [*self.journal.names(), *(segment.name for segment in self.segments if segment.name)]
+
+    def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """Take `snapshot`'s state up again.
 
         Raises:
             StateError: a file that it lists is missing or damaged.
         """
-        listed, new, turning, retired, self.dropped = state
+        listed, new, turning, self.dropped = state
+        files.restored(name for name, _ in listed if name)
         self.segments = [
-            Segment(from_bytes(_read(directory, name) if name else body), name) for name, body in listed
+            Segment(from_bytes(files.read(name) if name else body), name or None) for name, body in listed
         ]
-        self._new, self._turning = (
-            [from_bytes(body) for body in new],
-            [from_bytes(body) for body in turning],
-        )
-        self._retired = list(retired)
+        self._runs = []
+        for rows, _ in self.journal.restore(new, files):
+            self._run(from_rows(rows))
+        self._turning = [from_bytes(body) for body in turning]
 
 
-def _digest(body: bytes) -> str:
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
-
-
-def _write(directory: Path, touches: Touches) -> str:
-    body = touches.tobytes()
-    name = f"{_digest(body)}.touches"
-    path = directory / name
-    if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    return name
-
-
-def _read(directory: Path | None, name: str) -> bytes:
-    if directory is None:
-        raise StateError(
-            f"the recovery store lists {name}, and there is no recovery directory to read it from"
-        )
-    try:
-        body = (directory / name).read_bytes()
-    except OSError as error:
-        raise StateError(
-            f"the recovery store lists {name}, which cannot be read from {directory} ({error.strerror}): "
-            "restore the whole recovery directory, or recompute from the log"
-        ) from None
-    if _digest(body) != name.removesuffix(".touches"):
-        raise StateError(f"{directory / name} is damaged: restore it, or recompute from the log")
-    return body
+def _merged_runs(a: Touches, b: Touches) -> Touches:
+    order = np.empty(len(a) + len(b), np.int64)
+    _merge(a.who, a.ts, b.who, b.ts, 0, order)
+    return joined([a, b]).at(order)

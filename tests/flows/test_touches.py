@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows import touches
+from flows import journal, touches
 from flows.errors import StateError
+from flows.journal import Files
 from flows.touches import CLICK, GONE, IMPRESSION, KIND_BITS, REACH_ONLY, REPLACING, START, TouchStore
 
 DAY = 86_400_000
@@ -74,9 +75,11 @@ def test_the_store_holds_what_a_list_would(
     seed: int, spill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(touches, "SPILL", spill)
+    monkeypatch.setattr(journal, "SPILL_BYTES", 24 * spill)
     rng = random.Random(seed)
     store, model = TouchStore(listens=10**6, clicks=10**6), Model()
     waiting: list[Row] = []
+    files = Files(tmp_path)
     now, oldest = 10**12, 0
     for step in range(120):
         now += rng.randrange(DAY // 4)
@@ -94,7 +97,7 @@ def test_the_store_holds_what_a_list_would(
         if step % 11 == 0:
             gone = rng.randrange(1, 40)
             settled = TouchStore(listens=10**6, clicks=10**6)
-            settled.restore(store.snapshot(tmp_path), tmp_path)
+            settled.restore(snapshot(store, files), files)
             store = settled
             store.forget(np.array([gone], np.uint64))
             model.rows = [row for row in model.rows if row[0] != gone]
@@ -143,30 +146,36 @@ def test_a_touch_takes_24_bytes() -> None:
     assert len(store.segments) < 12, "a look-up is a search in each"
 
 
-def filled(directory: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[TouchStore, tuple[object, ...]]:
+def snapshot(store: TouchStore, files: Files) -> tuple[object, ...]:
+    state = store.snapshot(files)
+    files.keep(store.names())
+    return state
+
+
+def filled(files: Files, monkeypatch: pytest.MonkeyPatch) -> tuple[TouchStore, tuple[object, ...]]:
     monkeypatch.setattr(touches, "SPILL", 1000)
     store = TouchStore()
     add(store, [(who, 10**12 + who, IMPRESSION, 0, who) for who in range(1, 3000)])
     store.settle(0, 0)
-    return store, store.snapshot(directory)
+    return store, snapshot(store, files)
 
 
 def test_a_snapshot_lists_large_segments_and_does_not_write_them_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, first = filled(tmp_path, monkeypatch)
+    store, first = filled(Files(tmp_path), monkeypatch)
     (file,) = tmp_path.iterdir()
     written_ns = file.stat().st_mtime_ns
     add(store, [(7, 10**12, CLICK, 0, 1)])
     store.settle(0, 0)
-    second = store.snapshot(tmp_path)
+    second = snapshot(store, Files(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     assert file.stat().st_mtime_ns == written_ns
     assert sum(len(body) for _, body in second[0]) == 24  # type: ignore[attr-defined, misc]  # a list of (name, bytes)
     again = TouchStore()
-    again.restore(first, tmp_path)
+    again.restore(first, Files(tmp_path))
     assert of(again, 7) == [(7, 10**12 + 7, IMPRESSION, 0, 7)]
-    again.restore(second, tmp_path)
+    again.restore(second, Files(tmp_path))
     assert len(of(again, 7)) == 2
 
 
@@ -174,7 +183,7 @@ def test_a_snapshot_lists_large_segments_and_does_not_write_them_again(
 def test_a_missing_or_damaged_file_stops_with_what_to_do(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, state = filled(tmp_path, monkeypatch)
+    _, state = filled(Files(tmp_path), monkeypatch)
     (file,) = tmp_path.iterdir()
     body = file.read_bytes()
     if damage == "missing":
@@ -184,18 +193,18 @@ def test_a_missing_or_damaged_file_stops_with_what_to_do(
     elif damage == "changed":
         file.write_bytes(body[:100] + bytes([body[100] ^ 1]) + body[101:])
     with pytest.raises(StateError, match=r"recovery directory|recompute from the log"):
-        TouchStore().restore(state, None if damage == "no directory" else tmp_path)
+        TouchStore().restore(state, Files(None if damage == "no directory" else tmp_path))
 
 
 def test_a_forgotten_listener_is_in_no_file_two_snapshots_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, _ = filled(tmp_path, monkeypatch)
+    store, _ = filled(files := Files(tmp_path), monkeypatch)
     assert store.forget(np.array([1234], np.uint64)) == 1
     old = next(tmp_path.iterdir())
     kept = []
     for _ in range(3):
-        store.snapshot(tmp_path)
+        snapshot(store, files)
         kept.append(old.exists())
     assert kept == [True, True, False]
     assert all((1234).to_bytes(8, "little") not in path.read_bytes() for path in tmp_path.iterdir())
@@ -204,15 +213,15 @@ def test_a_forgotten_listener_is_in_no_file_two_snapshots_later(
 
 
 def test_files_of_an_execution_that_died_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, state = filled(tmp_path, monkeypatch)
+    store, state = filled(files := Files(tmp_path), monkeypatch)
     add(store, [(who, 2 * 10**12, IMPRESSION, 0, who) for who in range(1, 3000)])
     store.settle(0, 0)
-    store.snapshot(tmp_path)  # written, but never committed
+    snapshot(store, files)  # written, but never committed
     assert len(list(tmp_path.iterdir())) == 2
     resumed = TouchStore()
-    resumed.restore(state, tmp_path)
-    resumed.snapshot(tmp_path)
+    resumed.restore(state, files := Files(tmp_path))
+    snapshot(resumed, files)
     assert [path.name for path in tmp_path.iterdir()] == [name for name, _ in state[0]]  # type: ignore[attr-defined]  # a list
     again = TouchStore()
-    again.restore(state, tmp_path)
+    again.restore(state, Files(tmp_path))
     assert len(again) == 2999
