@@ -12,9 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from flows import journal
+from flows.journal import Files, Journal
 from flows.kernel import I64, U8, U32, U64, Int, kernel
 from flows.pairs import CHUNK, FULLEST, ROW, WHO, find_pair, longer, new_pairs, refill
-from flows.sketch import RANKS, REGISTERS, compressed, decompressed, estimate, rank
+from flows.sketch import RANKS, REGISTERS, estimate, rank
 
 EXACT_UP_TO: Final = 1_000
 
@@ -33,15 +35,15 @@ def _raise(registers: U8, counts: I64, who: Int) -> Int:
 
 @kernel
 def _distinct(
-    rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64, changed: U8
+    rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64, told: U8
 ) -> Int:
+    """Add; mark in `told` what told anything new, returns how much of it is in the table."""
     used = 0
     for i in range(len(rows)):
         row = rows[i]
         dense = dense_of[row]
         if dense >= 0:
-            if _raise(registers[dense], histograms[dense], who[i]):
-                changed[dense] = 1
+            told[i] = _raise(registers[dense], histograms[dense], who[i])
             continue
         slot = find_pair(table, who[i], row)
         if table[slot, WHO] == np.uint64(0):
@@ -49,22 +51,25 @@ def _distinct(
             table[slot, ROW] = row
             count[row] += 1
             used += 1
+            told[i] = True
     return used
 
 
 @kernel
-def _fold(table: U64, dense_of: I64, registers: U8, histograms: I64, changed: U8) -> None:
+def _fold(table: U64, dense_of: I64, registers: U8, histograms: I64) -> None:
     for i in range(len(table)):
         if table[i, WHO] != np.uint64(0):
             dense = dense_of[table[i, ROW]]
             if dense >= 0:
                 _raise(registers[dense], histograms[dense], table[i, WHO])
-                changed[dense] = 1
 
 
 @dataclass
 class Distinct:
-    """Distinct listeners of each row: a set of up to `EXACT_UP_TO`, then 16 KiB of registers."""
+    """Distinct listeners of each row: a set of up to `EXACT_UP_TO`, then 16 KiB of registers.
+
+    On the disk it is sketches, and who has told it anything new since: to restore it they are added again.
+    """
 
     table: U64 = field(default_factory=lambda: new_pairs(0, 2))
     used: int = 0
@@ -72,8 +77,9 @@ class Distinct:
     dense_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     registers: U8 = field(default_factory=lambda: np.zeros((0, REGISTERS), np.uint8))
     histograms: I64 = field(default_factory=lambda: np.zeros((0, RANKS), np.int64))
-    changed: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
-    _packed: list[bytes] = field(default_factory=list)
+    sketches: Journal = field(default_factory=lambda: Journal(1 + REGISTERS // 8))
+    news: Journal = field(default_factory=lambda: Journal(2))
+    _told: list[U64] = field(default_factory=list)
 
     def add(self, rows: U32, who: U64, n_rows: int) -> None:
         """Add listener `who[i]` to row `rows[i]`, rows being below `n_rows`."""
@@ -82,16 +88,13 @@ class Distinct:
             some, them = rows[start : start + CHUNK], who[start : start + CHUNK]
             if self.used + len(some) > len(self.table) * FULLEST:
                 self._rebuild(len(some))
+            told = np.zeros(len(some), np.uint8)
             self.used += _distinct(
-                some,
-                them,
-                self.table,
-                self.count,
-                self.dense_of,
-                self.registers,
-                self.histograms,
-                self.changed,
+                some, them, self.table, self.count, self.dense_of, self.registers, self.histograms, told
             )
+            new = np.flatnonzero(told)
+            if len(new):
+                self._told.append(np.column_stack([them[new], some[new].astype(np.uint64)]))
         over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
         if len(over):  # all at once: it goes through the whole table
             self._to_registers(over)
@@ -106,22 +109,24 @@ class Distinct:
             self.dense_of[self.dense_of > dense] -= 1
             self.registers = np.delete(self.registers, dense, axis=0)
             self.histograms = np.delete(self.histograms, dense, axis=0)
-            self.changed = np.delete(self.changed, dense)
-            del self._packed[dense]
         elif self.count[row]:
             self.table[self.table[:, ROW] == row, WHO] = 0
             self._rebuild(0)
         self.count[row] = 0
+        self._begin_anew()
 
     def merge(self, row: int, registers: U8, n_rows: int) -> None:
         """Add the listeners of a sketch to a row, which is a sketch from then on."""
+        self._merge(row, registers, n_rows)
+        self._begin_anew()
+
+    def _merge(self, row: int, registers: U8, n_rows: int) -> None:
         self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), n_rows)
         if self.dense_of[row] < 0:
             self._to_registers(np.array([row]))
         dense = self.dense_of[row]
         np.maximum(self.registers[dense], registers, out=self.registers[dense])
         self.histograms[dense] = np.bincount(self.registers[dense], minlength=RANKS)
-        self.changed[dense] = 1
 
     def _to_registers(self, rows: I64) -> None:
         dense = len(self.registers) + np.arange(len(rows))
@@ -130,9 +135,7 @@ class Distinct:
         fresh = np.zeros((len(rows), RANKS), np.int64)
         fresh[:, 0] = REGISTERS
         self.histograms = np.vstack([self.histograms, fresh])
-        self.changed = np.append(self.changed, np.ones(len(rows), np.uint8))
-        self._packed += [b""] * len(rows)
-        _fold(self.table, self.dense_of, self.registers, self.histograms, self.changed)
+        _fold(self.table, self.dense_of, self.registers, self.histograms)
         self._rebuild(0)
 
     def _rebuild(self, spare: int) -> None:
@@ -157,34 +160,50 @@ class Distinct:
         out, counts = np.zeros((len(rows), REGISTERS), np.uint8), np.zeros((len(rows), RANKS), np.int64)
         places = np.full(len(self.count), -1, np.int64)
         places[rows] = np.arange(len(rows))
-        _fold(self.table, places, out, counts, np.zeros(len(rows), np.uint8))
+        _fold(self.table, places, out, counts)
         dense = self.dense_of[rows]
         out[dense >= 0] = self.registers[dense[dense >= 0]]
         return out
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """Plain state; registers are packed anew only where they changed."""
-        for dense in np.nonzero(self.changed)[0].tolist():
-            self._packed[dense] = compressed(self.registers[dense])
-        self.changed[:] = 0
-        held = self.table[self.table[:, WHO] != 0]
-        return held.tobytes(), self.count.tobytes(), self.dense_of.tobytes(), list(self._packed)
+    def _begin_anew(self) -> None:
+        """Let the disk hold what there is now and nothing of before."""
+        dense = np.nonzero(self.dense_of >= 0)[0]
+        packed = self.registers[self.dense_of[dense]].view(np.uint64)
+        self.sketches.pieces, self.news.pieces = [], []
+        self.sketches.append(np.column_stack([dense.astype(np.uint64), packed]))
+        self._told = [self.table[self.table[:, WHO] != 0]]
+
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """Plain state: what is new beside the pieces before, which may be in `files`; sketches anew where the
+        news take twice their room.
+        """
+        room = self.used + len(self.registers) * REGISTERS // (8 * self.news.words)
+        told = sum(map(len, self._told))
+        if files.directory is None or self.news.rows + told > 2 * room + journal.SLACK:
+            self._begin_anew()
+        for told_once in self._told:
+            self.news.append(told_once)
+        self._told = []
+        self.sketches.spill(files)
+        self.news.spill(files)
+        pieces = [*map(tuple, self.sketches.pieces)], [*map(tuple, self.news.pieces)]
+        if files.directory is None:
+            self.sketches.pieces, self.news.pieces = [], []
+        return self.count.tobytes(), *pieces
+
+    def names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return self.sketches.names() + self.news.names()
 
     @classmethod
-    def restored(cls, state: tuple[Any, ...]) -> Distinct:
+    def restored(cls, state: tuple[Any, ...], files: Files) -> Distinct:
         """From `snapshot`'s state."""
-        held, count, dense_of, packed = state
-        self = cls(
-            count=np.frombuffer(count, np.int64).copy(), dense_of=np.frombuffer(dense_of, np.int64).copy()
-        )
-        self.registers = np.zeros((len(packed), REGISTERS), np.uint8)
-        for dense, registers in enumerate(packed):
-            self.registers[dense] = decompressed(registers)
-        self.histograms = np.array(
-            [np.bincount(one, minlength=RANKS) for one in self.registers], np.int64
-        ).reshape(-1, RANKS)
-        self.changed, self._packed = np.zeros(len(packed), np.uint8), list(packed)
-        rows = np.frombuffer(held, np.uint64).reshape(-1, 2).copy()
-        self.table = new_pairs(len(rows), 2)
-        self.used = refill(rows, self.table, self.dense_of)
+        self, count = cls(), np.frombuffer(state[0], np.int64)
+        self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), len(count))
+        for sketches, _ in self.sketches.restore(state[1], files):
+            for row, registers in zip(sketches[:, 0].tolist(), sketches[:, 1:].copy(), strict=True):
+                self._merge(row, registers.view(np.uint8), len(count))
+        for news, _ in self.news.restore(state[2], files):
+            self.add(news[:, ROW].astype(np.uint32), news[:, WHO].copy(), len(count))
+        self.count[: len(count)], self._told = count, []
         return self

@@ -404,8 +404,11 @@ class RowShard:
         """Plain state with its format's version."""
         rows = len(self.rows)
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        rolling = self.rolling.snapshot(self._files)
-        self._files.keep(self.rolling.journal.names())
+        rolling, reached = self.rolling.snapshot(self._files), self.reached.snapshot(self._files)
+        days = [(day, counts.tobytes(), of.snapshot(self._files)) for day, (counts, of) in self.days.items()]
+        counted = [self.reached, *(of for _, of in self.days.values())]
+        names = [name for of in counted for name in of.names()]
+        self._files.keep([*self.rolling.journal.names(), *names])
         return (
             FORMAT,
             self.shards,
@@ -416,8 +419,8 @@ class RowShard:
             self.labels,
             self.cells.snapshot(),
             tuple(getattr(self, name)[:rows].tobytes() for name in KEPT),
-            [(day, counts.tobytes(), reached.snapshot()) for day, (counts, reached) in self.days.items()],
-            self.reached.snapshot(),
+            days,
+            reached,
             rolling,
             self.credits.snapshot(),
             dict(self.currencies),
@@ -457,11 +460,11 @@ class RowShard:
         for name, packed in zip(KEPT, totals, strict=True):
             array = getattr(self, name)
             array[: len(rows)] = np.frombuffer(packed, np.int64).reshape((len(rows), *array.shape[1:]))
-        self.days = {
-            day: (np.frombuffer(counts, np.int64).reshape(-1, MINUTE_COUNTS).copy(), Distinct.restored(of))
-            for day, counts, of in days
-        }
-        self.reached, self._files = Distinct.restored(reached), Files.of(self.recovery, STEP, self.index)
+        self._files = Files.of(self.recovery, STEP, self.index)
+        for day, packed, of in days:
+            counts = np.frombuffer(packed, np.int64).reshape(-1, MINUTE_COUNTS).copy()
+            self.days[day] = (counts, Distinct.restored(of, self._files))
+        self.reached = Distinct.restored(reached, self._files)
         self.rolling = Rolling.restored(rolling, self._files)
         self.credits = CreditCells.restored(credits)
         self.currencies = dict(currencies)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -155,30 +156,53 @@ def test_a_roll_up_that_is_fed_its_placements_listeners_is_their_union(number: i
         assert np.maximum(*dense).tobytes() == registers[3]
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32), st.lists(st.integers(0, 1_500), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.lists(st.tuples(st.integers(0, 1_500), st.sampled_from(["", "", "clear", "merge"])), max_size=8),
+    st.booleans(),
+)
 def test_a_distinct_count_goes_on_after_a_restart_as_if_there_had_been_none(
-    seed: int, sizes: list[int]
+    seed: int, steps: list[tuple[int, str]], in_files: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     straight, stopped = Distinct(), Distinct()
-    for size in sizes:
-        who, row = listeners(rng, size), rng.integers(0, 3, size).astype(np.uint32)
-        straight.add(row, who, 3)
-        stopped.add(row, who, 3)
-        stopped = restored(stopped)
-        assert reaches(stopped, 3) == reaches(straight, 3)
-        assert registers_of(stopped) == registers_of(straight)
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "SPILL_BYTES", 2_000)
+        patch.setattr(journal, "SLACK", 500)
+        files = Files(Path(name) if in_files else None)
+        for size, then in steps:
+            who, row = listeners(rng, size), rng.integers(0, 3, size).astype(np.uint32)
+            late = added((0, listeners(rng, 50))).registers_of(np.zeros(1, np.int64))[0]
+            for one in (straight, stopped):
+                one.add(row, who, 3)
+                if then == "clear":
+                    one.clear(1)
+                elif then == "merge":
+                    one.merge(1, late, 3)
+            if rng.random() < 0.5:
+                stopped.snapshot(files)
+            stopped = restored(stopped, files)
+            files.keep(stopped.names())
+            assert reaches(stopped, 3) == reaches(straight, 3)
+            assert registers_of(stopped) == registers_of(straight)
 
 
-def test_registers_are_packed_anew_only_where_they_changed() -> None:
-    rng = np.random.default_rng(5)
+def test_a_snapshot_writes_who_is_new_and_sketches_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SLACK", 1_000)
+    rng, files = np.random.default_rng(5), Files(tmp_path)
     distinct = added((0, listeners(rng, 2_000)), (1, listeners(rng, 2_000)), rows=2)
-    first = distinct.snapshot()[3]
-    distinct.add(np.ones(2_000, np.uint32), listeners(rng, 2_000), 2)
-    second = distinct.snapshot()[3]
-    assert second[0] is first[0]
-    assert second[1] != first[1]
+    before = len(pickle.dumps(distinct.snapshot(files)))
+    distinct.add(np.ones(100, np.uint32), listeners(rng, 100), 2)
+    assert 500 < len(pickle.dumps(distinct.snapshot(files))) - before < 16 * 100 + 50
+    sizes = []
+    for _ in range(200):
+        distinct.add(np.ones(1_000, np.uint32), listeners(rng, 1_000), 2)
+        sizes.append(len(pickle.dumps(distinct.snapshot(files))))
+    print(f"{max(sizes)} bytes at most, of two sketches of {REGISTERS}")
+    assert max(sizes) < 2 * REGISTERS + 16 * (2 * 2 * REGISTERS // 16 + 1_000 + 1_000) + 1_000
 
 
 # Rolling
