@@ -111,6 +111,23 @@ def _fold_ring(table: U64, dense_of: I64, ring: U8, touched: U8) -> None:
 
 
 @kernel
+def _taken(table: U64, mark: Int, minute: Int) -> U64:
+    """(n, 4): the rows that are marked (all: 0), with their minute; they are no longer."""
+    n = 0
+    for i in range(len(table)):
+        n += table[i, WHO] != np.uint64(0) and table[i, ROW] & mark == mark
+    rows = np.empty((n, 4), np.uint64)
+    n = 0
+    for i in range(len(table)):
+        if table[i, WHO] != np.uint64(0) and table[i, ROW] & mark == mark:
+            table[i, ROW] &= NUMBER
+            rows[n, WHO], rows[n, ROW], rows[n, BITS] = table[i, WHO], table[i, ROW], table[i, BITS]
+            rows[n, 3] = minute
+            n += 1
+    return rows
+
+
+@kernel
 def _upsert(rows: U64, table: U64) -> Int:
     """Put rows in, in place of those of their listener and row; returns how many are new."""
     new = 0
@@ -292,7 +309,7 @@ class Rolling:
 
     def changed(self) -> U64:
         """See `flows.journal.Table`; rows of listener, row, bits, and the minute as of which these are."""
-        return self._dated((self.table[:, ROW] & MARK != 0) & (self.table[:, WHO] != 0))
+        return _taken(self.table, MARK, self.minute)
 
     def current(self, rows: U64) -> U64:
         """See `flows.journal.Table`."""
@@ -302,13 +319,7 @@ class Rolling:
 
     def whole(self) -> U64:
         """See `flows.journal.Table`."""
-        return self._dated(self.table[:, WHO] != 0)
-
-    def _dated(self, slots: Any) -> U64:
-        self.table[slots, ROW] &= NUMBER
-        rows = self.table[slots]
-        dated: U64 = np.column_stack([rows, np.full(len(rows), self.minute, np.uint64)])
-        return dated
+        return _taken(self.table, np.uint64(0), self.minute)
 
     def _as_of_now(self, rows: U64) -> U64:
         """Take off the minutes that have left the ring since a row's."""
