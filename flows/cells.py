@@ -9,11 +9,16 @@ import numpy.typing as npt
 
 from flows.counts import MINUTE_COUNTS, REPAIRED
 from flows.events import COMPLETE, IMPRESSION, START
+from flows.journal import Files, Journal
 from flows.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
 SMALLEST: Final = 256
-DIRTY, FINAL = 1, 2
-"""Flags of a cell: changed since it was last given out as a minute; given out for good."""
+DIRTY, FINAL, CHANGED = 1, 2, 4
+"""Flags of a cell: changed since it was last given out as a minute; given out for good; not as it was at the
+last snapshot.
+"""
+KEY, FLAGS, GIVEN, COUNTS = range(4)
+"""The words of a cell in a snapshot, the counts being the rest."""
 
 
 @kernel
@@ -46,7 +51,7 @@ def add_cells(
                 new += 1
                 break
             slot = (slot + np.uint64(1)) & mask
-        flags[slot] |= np.uint8(DIRTY)
+        flags[slot] |= np.uint8(DIRTY | CHANGED)
         for column in range(MINUTE_COUNTS):
             counts[slot, column] += deltas[i, column]
             if column != REPAIRED and np.int64(minutes[i]) >= flight_from[rows[i]]:
@@ -94,6 +99,20 @@ def move(
             counts[slot, column] = old_counts[i, column]
 
 
+@kernel
+def places(sought: U64, keys: U64) -> I64:
+    """The slot of each key, -1 where it is not."""
+    found = np.full(len(sought), -1, np.int64)
+    mask = np.uint64(len(keys) - 1)
+    for i in range(len(sought)):
+        slot = mixed(sought[i], np.uint64(7)) & mask
+        while keys[slot] != np.uint64(0) and keys[slot] != sought[i]:
+            slot = (slot + np.uint64(1)) & mask
+        if keys[slot] == sought[i]:
+            found[i] = slot
+    return found
+
+
 def split(keys: U64) -> tuple[I64, I64]:
     """Rows and minutes of cell keys."""
     packed = keys - np.uint64(1)
@@ -115,7 +134,7 @@ class Cells:
     Attributes:
         keys: of (row, minute), 0 where there is none; see `split`.
         counts: (slots, MINUTE_COUNTS).
-        flags: `DIRTY` and `FINAL`.
+        flags: `DIRTY`, `FINAL` and `CHANGED`.
         given: number of the cut at which the cell was last given out.
         used: how many slots have a cell.
     """
@@ -123,6 +142,7 @@ class Cells:
     def __init__(self) -> None:
         self.keys, self.counts, self.flags, self.given = _empty(SMALLEST)
         self.used = 0
+        self.journal = Journal(COUNTS + MINUTE_COUNTS)
 
     def make_room(self, more: int) -> None:
         """Let `more` cells come in."""
@@ -143,18 +163,45 @@ class Cells:
         """Rows and minutes of some slots that have a cell."""
         return split(self.keys[slots])
 
-    def snapshot(self) -> tuple[bytes, ...]:
-        """Plain state, without the empty slots."""
-        placed = np.nonzero(self.keys)[0]
-        return tuple(array[placed].tobytes() for array in (self.keys, self.counts, self.flags, self.given))
+    def __len__(self) -> int:
+        return self.used
+
+    def changed(self) -> U64:
+        """See `flows.journal.Table`."""
+        slots = np.flatnonzero(self.flags & CHANGED)
+        self.flags[slots] &= ~np.uint8(CHANGED)
+        return self._rows(slots)
+
+    def current(self, rows: U64) -> U64:
+        """See `flows.journal.Table`."""
+        slots = places(rows[:, KEY].copy(), self.keys)
+        rows, now = rows[slots >= 0], self._rows(slots[slots >= 0])
+        same: U64 = now[(now == rows).all(axis=1)]
+        return same
+
+    def whole(self) -> U64:
+        """See `flows.journal.Table`."""
+        return self._rows(np.flatnonzero(self.keys))
+
+    def _rows(self, slots: I64) -> U64:
+        columns = (self.keys[slots], self.flags[slots], self.given[slots], self.counts[slots])
+        rows: U64 = np.column_stack([column.astype(np.uint64) for column in columns])
+        return rows
+
+    def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
+        """Plain state: what has changed, beside the pieces before, which may be in `files`."""
+        return [tuple(piece) for piece in self.journal.snapshot(self, files)]
 
     @classmethod
-    def restored(cls, state: tuple[bytes, ...]) -> Cells:
-        """From `snapshot`'s state."""
+    def restored(cls, state: list[tuple[Any, ...]], files: Files, oldest: int) -> Cells:
+        """From `snapshot`'s state; minutes before `oldest` had been dropped."""
         self = cls()
-        keys, counts, flags, given = state
-        self.keys, self.flags = np.frombuffer(keys, np.uint64), np.frombuffer(flags, np.uint8)
-        self.counts = np.frombuffer(counts, np.int64).reshape(-1, MINUTE_COUNTS)
-        self.given = np.frombuffer(given, np.int64)
+        pieces = [rows for rows, _ in self.journal.restore(state, files)]
+        rows = np.concatenate([np.zeros((0, self.journal.words), np.uint64), *pieces])[::-1]
+        _, latest = np.unique(rows[:, KEY], return_index=True)
+        rows = rows[latest]
+        rows = rows[split(rows[:, KEY])[1] >= oldest]
+        self.keys, self.flags = rows[:, KEY].copy(), rows[:, FLAGS].astype(np.uint8) & ~np.uint8(CHANGED)
+        self.given, self.counts = rows[:, GIVEN].astype(np.int64), rows[:, COUNTS:].astype(np.int64)
         self.keep(np.ones(len(self.keys), bool))
         return self

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from flows.batches import SCOPES
-from flows.cells import DIRTY, FINAL, Cells, add_cells, split, window
+from flows.cells import CHANGED, DIRTY, FINAL, Cells, add_cells, split, window
 from flows.clock import Cut
 from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
 from flows.credits import COLUMNS, Account, CreditBatch, CreditCells
@@ -250,7 +250,7 @@ class RowShard:
         self.first_open = open_from
         slots = np.nonzero(placed)[0]
         closing = slots[(minutes < open_from) & (self.cells.flags[slots] & FINAL == 0)]
-        self.cells.flags[closing] |= DIRTY | FINAL
+        self.cells.flags[closing] |= DIRTY | FINAL | CHANGED
         closed_rows, closed_minutes = self.cells.at(closing)
         settled = np.zeros((len(closing), MINUTE_COUNTS), np.int64)
         settled[:, REPAIRED] = self.cells.counts[closing, REPAIRED]
@@ -282,16 +282,20 @@ class RowShard:
                     self.credits.of(*place) for place in zip(rows.tolist(), minutes.tolist(), strict=True)
                 ]
                 due.append(Minutes(names, minutes.tolist(), self.cells.counts[some], credits, is_final))
-                self.cells.flags[some] &= ~np.uint8(DIRTY)
+                self.cells.flags[some] = self.cells.flags[some] & ~np.uint8(DIRTY) | CHANGED
                 self.cells.given[some] = cut.number
         return due
 
     def _forget(self, minute: int) -> None:
         """Drop the cells that are final and out of every rolling window."""
-        self.credits.forget(min(self.first_open, minute - 60), self.day_of(minute))
+        oldest = self._oldest(minute)
+        self.credits.forget(oldest, self.day_of(minute))
         _, minutes = split(self.cells.keys)
-        oldest = min(self.first_open, minute - 60)
-        self.cells.keep((minutes >= oldest) | (self.cells.flags & FINAL == 0))
+        self.cells.keep(minutes >= oldest)
+
+    def _oldest(self, minute: int) -> int:
+        """The first minute that is still of use; all before it are final."""
+        return min(self.first_open, minute - 60)
 
     def plan(self, placement: str, start: int, end: int) -> None:
         """A planned placement's flight counts from the minute `start` on, since the epoch; what it delivers,
@@ -404,11 +408,12 @@ class RowShard:
         """Plain state with its format's version."""
         rows = len(self.rows)
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
+        cells = self.cells.snapshot(self._files)
         rolling, reached = self.rolling.snapshot(self._files), self.reached.snapshot(self._files)
         days = [(day, counts.tobytes(), of.snapshot(self._files)) for day, (counts, of) in self.days.items()]
         counted = [self.reached, *(of for _, of in self.days.values())]
         names = [name for of in counted for name in of.names()]
-        self._files.keep([*self.rolling.journal.names(), *names])
+        self._files.keep([*self.cells.journal.names(), *self.rolling.journal.names(), *names])
         return (
             FORMAT,
             self.shards,
@@ -417,7 +422,7 @@ class RowShard:
             self.first_open,
             self.rows,
             self.labels,
-            self.cells.snapshot(),
+            cells,
             tuple(getattr(self, name)[:rows].tobytes() for name in KEPT),
             days,
             reached,
@@ -456,11 +461,11 @@ class RowShard:
         for scope, name in rows:
             self._number((scope, name))
         self.labels = {row: list(of) for row, of in labels.items()}
-        self.cells = Cells.restored(cells)
+        self._files = Files.of(self.recovery, STEP, self.index)
+        self.cells = Cells.restored(cells, self._files, self._oldest(self.watermark_ms // 60_000))
         for name, packed in zip(KEPT, totals, strict=True):
             array = getattr(self, name)
             array[: len(rows)] = np.frombuffer(packed, np.int64).reshape((len(rows), *array.shape[1:]))
-        self._files = Files.of(self.recovery, STEP, self.index)
         for day, packed, of in days:
             counts = np.frombuffer(packed, np.int64).reshape(-1, MINUTE_COUNTS).copy()
             self.days[day] = (counts, Distinct.restored(of, self._files))

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flows import journal
 from flows.batches import Combo
 from flows.clock import Cut
 from flows.counts import BY_FLIGHT, BY_MINUTE, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
@@ -67,11 +70,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Step:
-    """The watermark moves on by `jump_ms`, with these increments; before it the shard may be restarted."""
+    """The watermark moves on by `jump_ms`, with these increments; before it a snapshot may be taken,
+    and the shard restarted from it."""
 
     jump_ms: int
     ticks: int
-    restart: bool
+    before: str
     entries: list[Entry]
 
 
@@ -90,7 +94,11 @@ CHOICES: tuple[Any, ...] = (
 ENTRIES = st.lists(st.builds(Entry, *(st.sampled_from(choices) for choices in CHOICES)), max_size=8)
 STEPS = st.lists(
     st.builds(
-        Step, st.sampled_from(JUMPS), st.integers(1, 4), st.sampled_from((False, False, False, True)), ENTRIES
+        Step,
+        st.sampled_from(JUMPS),
+        st.integers(1, 4),
+        st.sampled_from(("", "", "snapshot", "restart")),
+        ENTRIES,
     ),
     min_size=5,
     max_size=40,
@@ -102,7 +110,7 @@ def any_steps(rng: random.Random, number: int) -> list[Step]:
         Step(
             rng.choice(JUMPS[: rng.choice((4, 7, len(JUMPS)))]),
             rng.randint(1, 4),
-            rng.random() < 0.1,
+            rng.choice(["", "", "", "", "snapshot", "restart"]),
             [Entry(*(rng.choice(choices) for choices in CHOICES)) for _ in range(rng.randint(0, 12))],
         )
         for _ in range(number)
@@ -234,7 +242,8 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
 class World:
     """A shard, what its readers have, and the brute sums beside it."""
 
-    def __init__(self, lateness_ms: int, begin_ms: int, every: int) -> None:
+    def __init__(self, lateness_ms: int, begin_ms: int, every: int, recovery: Path | None = None) -> None:
+        self.recovery = recovery
         self.brute, self.begin_ms, self.every = Brute(lateness_ms), begin_ms, every
         self.shard = self.new_shard()
         self.tick = 1_000
@@ -243,12 +252,13 @@ class World:
         self.finals: dict[tuple[str, int], list[int]] = {}
 
     def new_shard(self) -> RowShard:
-        return RowShard(0, 1, self.brute.lateness_ms, MATURE_MS, london_day, self.every)
+        return RowShard(0, 1, self.brute.lateness_ms, MATURE_MS, london_day, self.every, self.recovery)
 
     def run(self, steps: list[Step]) -> None:
         for step in steps:
-            if step.restart:
+            if step.before:
                 state = pickle.loads(pickle.dumps(self.shard.snapshot()))
+            if step.before == "restart":
                 self.shard = self.new_shard()
                 self.shard.restore(state)
                 self.readers.clear()  # what they have is not known: all is to be given out anew
@@ -306,19 +316,32 @@ class World:
     st.sampled_from((0, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),
     st.sampled_from(BEGINNINGS),
     st.sampled_from((0, 1, 5)),
+    st.booleans(),
 )
 def test_every_cut_shows_the_sums_of_what_has_come(
-    steps: list[Step], lateness_ms: int, begin_ms: int, every: int
+    steps: list[Step], lateness_ms: int, begin_ms: int, every: int, in_files: bool
 ) -> None:
-    World(lateness_ms, begin_ms, every).run(steps)
+    with TemporaryDirectory() as name:
+        World(lateness_ms, begin_ms, every, Path(name) if in_files else None).run(steps)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_run_longer_than_what_is_kept_shows_the_sums_of_what_has_come(seed: int) -> None:
+def test_a_run_longer_than_what_is_kept_shows_the_sums_of_what_has_come(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     World(
-        rng.choice((0, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)), rng.choice(BEGINNINGS), rng.choice((1, 3))
+        rng.choice((0, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),
+        rng.choice(BEGINNINGS),
+        rng.choice((1, 3)),
+        tmp_path if seed % 3 else None,
     ).run(any_steps(rng, 120))
+    assert any(path.is_file() for path in tmp_path.rglob("*")) == (seed % 3 > 0)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are small, and cleaned up all the time."""
+    monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
+    monkeypatch.setattr(journal, "SLACK", 2)
 
 
 def impressions(cut: Cut, minutes: range) -> RowBatch:
