@@ -236,7 +236,7 @@ PLACEMENT_REQUIRED = _d(
 PLACEMENT_CPA = _d(
     "placement_cost_per_acquisition",
     "gauge",
-    "Price of the flight's impressions by its conversions, in the plan's currency; absent while none.",
+    "Price of the delivered impressions by the flight's conversions, in its currency; absent while none.",
     "placement",
 )
 PLACEMENT_STATE = _d(
