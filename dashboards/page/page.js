@@ -497,7 +497,7 @@ function drawFunnel(n) {
   const starts = n("flight.starts");
   $("p-funnel").replaceChildren(...steps.map(([name, metric]) => {
     const value = n(`flight.${metric}`), bar = make("i");
-    bar.style.width = starts > 0 ? `${(100 * value) / starts}%` : "0";
+    bar.style.width = starts > 0 && value > 0 ? `${(100 * value) / starts}%` : "0";
     return make("div", "step", make("span", "", name), make("span", "fill", bar), make("span", "", whole(value)), make("span", "", starts > 0 ? percent(value / starts) : "–"));
   }));
 }
