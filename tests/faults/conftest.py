@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,3 +49,22 @@ def kafka_world(kafka: ApacheKafka, redis: EmbeddedValkey, tmp_path: Path) -> It
     world = World(kafka.brokers, redis, tmp_path)
     yield world
     world.close()
+
+
+@pytest.fixture(scope="session")
+def stopped(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Where a flow has run and was stopped in order; shared by tests that start others on its `store`."""
+    with EmbeddedValkey() as server:
+        world = in_memory(broker, server, tmp_path_factory.mktemp("stopped"))
+        flow = world.start()
+        world.send(50)
+        world.shown(flow)
+        flow.stop()
+        yield world
+        world.close()
+
+
+@pytest.fixture
+def store(stopped: World, tmp_path: Path) -> Path:
+    """A copy of the stopped flow's recovery directory, to spoil."""
+    return Path(shutil.copytree(stopped.directory / "recovery", tmp_path / "recovery"))

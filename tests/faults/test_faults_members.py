@@ -174,18 +174,16 @@ def test_what_is_still_behind_redis_is_told_readably(world: World) -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"no database at all" * 300, None], ids=["emptied", "garbage", "cut"]
 )
-def test_a_damaged_part_of_the_recovery_store_is_one_line(world: World, damage: bytes | None) -> None:
-    flow = world.start()
-    world.send(20)
-    world.shown(flow)
-    flow.stop()
-    part = world.directory / "recovery" / "part-0.sqlite3"
+def test_a_damaged_part_of_the_recovery_store_is_one_line(
+    stopped: World, store: Path, damage: bytes | None
+) -> None:
+    part = store / "part-0.sqlite3"
     part.write_bytes(part.read_bytes()[:6000] if damage is None else damage)
 
-    again = world.start(ready=False)
+    again = stopped.start(ready=False, RECOVERY_DIR=str(store))
 
     assert again.ended() == 3
-    assert f"the recovery directory {world.directory / 'recovery'} cannot be used (" in again.last()
+    assert f"the recovery directory {store} cannot be used (" in again.last()
     assert "panicked" not in again.said()
 
 

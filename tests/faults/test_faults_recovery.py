@@ -16,15 +16,15 @@ import pytest
 from faults_support import World, children, eventually
 
 
-def doctor(world: World, step: str, change: Callable[[Any], Any]) -> None:
+def doctor(store: Path, step: str, change: Callable[[Any], Any]) -> None:
     """Change the saved state of every key of a step, from another process than the flow's."""
     changed = 0
-    for file in (world.directory / "recovery").glob("*.sqlite3"):
-        with sqlite3.connect(file) as store:
+    for file in store.glob("*.sqlite3"):
+        with sqlite3.connect(file) as part:
             query = "SELECT rowid, ser_change FROM snaps WHERE step_id = ? AND ser_change IS NOT NULL"
-            for row, state in store.execute(query, [f"audiopixel.{step}"]).fetchall():
+            for row, state in part.execute(query, [f"audiopixel.{step}"]).fetchall():
                 doctored = pickle.dumps(change(pickle.loads(state)))
-                store.execute("UPDATE snaps SET ser_change = ? WHERE rowid = ?", [doctored, row])
+                part.execute("UPDATE snaps SET ser_change = ? WHERE rowid = ?", [doctored, row])
                 changed += 1
     assert changed, f"no state of {step}"
 
@@ -38,14 +38,6 @@ def saved_positions(world: World) -> int:
             for partition, epoch, state in store.execute(query).fetchall():
                 newest[partition] = max(newest.get(partition, (-1, 0)), (epoch, pickle.loads(state)[1]))
     return sum(position for _, position in newest.values())
-
-
-def ran(world: World) -> None:
-    """A flow has run and was stopped in order."""
-    flow = world.start()
-    world.send(50)
-    world.shown(flow)
-    flow.stop()
 
 
 def test_sigterm_drains_and_ends_with_0_and_nothing_is_read_again(world: World) -> None:
@@ -115,25 +107,22 @@ def test_two_executions_on_one_recovery_directory_are_refused(world: World, proc
     ],
 )
 def test_state_of_a_newer_format_stops_with_what_to_do(
-    world: World, step: str, change: Callable[[Any], Any]
+    stopped: World, store: Path, step: str, change: Callable[[Any], Any]
 ) -> None:
-    ran(world)
-    shown = world.row()
-    doctor(world, step, change)
+    shown = stopped.row()
+    doctor(store, step, change)
 
-    flow = world.start(ready=False)
+    flow = stopped.start(ready=False, RECOVERY_DIR=str(store))
 
     assert flow.ended() == 3
     assert "format 99" in flow.last()
     assert "run the version that wrote it" in flow.last()
-    assert world.row() == shown
+    assert stopped.row() == shown
 
 
 @pytest.mark.parametrize("shards", ["4", "16"])
-def test_another_number_of_shards_stops_with_what_to_do(world: World, shards: str) -> None:
-    ran(world)
-
-    flow = world.start(ready=False, SHARDS=shards)
+def test_another_number_of_shards_stops_with_what_to_do(stopped: World, store: Path, shards: str) -> None:
+    flow = stopped.start(ready=False, SHARDS=shards, RECOVERY_DIR=str(store))
 
     assert flow.ended() == 3
     assert f"made with shards=8, now shards={shards}" in flow.last()
@@ -150,7 +139,10 @@ def test_a_recovery_directory_that_cannot_be_written_stops_with_one_line(world: 
 
 
 def test_a_lost_recovery_store_never_makes_counts_fall(world: World) -> None:
-    ran(world)
+    flow = world.start()
+    world.send(50)
+    world.shown(flow)
+    flow.stop()
     elsewhere = world.start(RECOVERY_DIR=str(world.directory / "fresh"))
     world.send(5)
 
