@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -83,15 +84,38 @@ def desk(browser: Browser, valkey: EmbeddedValkey, request: pytest.FixtureReques
     yield from served(browser, valkey.url, namespace)
 
 
-def served(browser: Browser, url: str, namespace: str) -> Iterator[Desk]:
+@pytest.fixture(scope="module")
+def shared_port(valkey: EmbeddedValkey) -> Iterator[int]:
+    """Of an exporter for all that changes nothing but how fresh its rows are."""
+    put_rows(valkey.url, "shared", DESK)
+    with exporter(valkey.url, "shared") as port:
+        yield port
+
+
+@pytest.fixture
+def shared_desk(browser: Browser, valkey: EmbeddedValkey, shared_port: int) -> Iterator[Desk]:
+    yield from shown(browser, shared_port, valkey.url, "shared")
+
+
+@contextmanager
+def exporter(url: str, namespace: str) -> Iterator[int]:
     port = free_port()
-    browser.errors.clear()
     with python(SERVE.format(url, namespace, port)):
         eventually(lambda: answers(port))
-        browser.open(f"http://127.0.0.1:{port}/")
-        browser.until(f"{NAMES}.length")
-        yield Desk(browser, url, namespace)
-        browser.open("about:blank")
+        yield port
+
+
+def shown(browser: Browser, port: int, url: str, namespace: str) -> Iterator[Desk]:
+    browser.errors.clear()
+    browser.open(f"http://127.0.0.1:{port}/")
+    browser.until(f"{NAMES}.length")
+    yield Desk(browser, url, namespace)
+    browser.open("about:blank")
+
+
+def served(browser: Browser, url: str, namespace: str) -> Iterator[Desk]:
+    with exporter(url, namespace) as port:
+        yield from shown(browser, port, url, namespace)
 
 
 def answers(port: int) -> bool:
@@ -101,8 +125,8 @@ def answers(port: int) -> bool:
         return False
 
 
-def test_the_worst_delivery_is_first_and_red_and_says_so_in_words(desk: Desk) -> None:
-    browser = desk.browser
+def test_the_worst_delivery_is_first_and_red_and_says_so_in_words(shared_desk: Desk) -> None:
+    browser = shared_desk.browser
     assert browser.js(NAMES) == ["silent", "starved", "good", "unplanned"]
     first = "document.querySelector('#rows tr:not(.pad)')"
     assert browser.js(f"{first}.querySelector('.state').textContent") == "under"
@@ -197,13 +221,13 @@ OVERFLOW = """[...document.querySelectorAll('#bar, #bar *, nav, nav *, footer, f
 
 
 @pytest.mark.parametrize("width", [320, 420, 560, 800, 1280])
-def test_freshness_is_in_sight_and_nothing_overflows_at_any_width(desk: Desk, width: int) -> None:
-    browser = desk.browser
+def test_freshness_is_in_sight_and_nothing_overflows_at_any_width(shared_desk: Desk, width: int) -> None:
+    browser = shared_desk.browser
     words = "document.querySelector('#verdict')"
     try:
         browser.resize(width, 800)
         for age_s, level in ((0, "ok"), (60, "down")):
-            desk.put({}, flushed_ms=int(browser.js("Date.now()")) - age_s * 1000)
+            shared_desk.put({}, flushed_ms=int(browser.js("Date.now()")) - age_s * 1000)
             browser.until(f"{LEVEL} === '{level}'", 10)
             assert browser.js(f"{words}.scrollWidth <= {words}.clientWidth && {words}.clientWidth > 30")
             assert browser.js("document.querySelector('#flushed').textContent").endswith("ago")
@@ -215,11 +239,11 @@ def test_freshness_is_in_sight_and_nothing_overflows_at_any_width(desk: Desk, wi
         browser.resize(1280, 800)
 
 
-def test_a_quiet_row_is_drawn_as_quiet(desk: Desk) -> None:
+def test_a_quiet_row_is_drawn_as_quiet(shared_desk: Desk) -> None:
     heights = "sparkPath([%s]).match(/[\\d.]+(?=L|$)/g).map(Number)"
-    noise = desk.browser.js(heights % "0, 1, 0, 2, 1")
+    noise = shared_desk.browser.js(heights % "0, 1, 0, 2, 1")
     assert max(noise) - min(noise) < 4, "of 16 px: one impression more or less is no peak"
-    busy = desk.browser.js(heights % "0, 100, 50")
+    busy = shared_desk.browser.js(heights % "0, 100, 50")
     assert max(busy) - min(busy) == 16
 
 
