@@ -241,12 +241,14 @@ class Chaos:
     # Faults
 
     def _all(self) -> None:
+        _until(self._alive, WITHIN_S, "there was no flow to kill")
         self._about_to_die()
         with self._flow.dead() as killed:
             self._killed += killed
 
     def _one(self) -> None:
         """Any process, the supervisor too."""
+        _until(self._alive, WITHIN_S, "there was no flow to kill")
         self._about_to_die()
         if family := self._flow.family():
             self._killed += self._flow.kill([self._random.choice(family)])
@@ -329,6 +331,11 @@ class Chaos:
         with suppress(RedisError):
             return dict(self._client.hgetall(f"{self._settings.namespace}:meta"))
         return {}
+
+    def _alive(self) -> bool:
+        """Whether there is a flow: on a busy machine the one that was killed last may not be there again."""
+        assert not self._flow.refused, "the flow refuses its recovery store"
+        return bool(self._flow.family())
 
     def _healthy(self) -> bool:
         """Whether the present flow writes."""
