@@ -4,9 +4,7 @@ terminal.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
-import gc
 import os
 import re
 import sys
@@ -29,12 +27,10 @@ from bytewax.testing import cluster_main, run_main
 
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError, StateError
+from flows.memory import keep_memory
 
 STORE_PARTITIONS: Final = 8
 """SQLite files of a recovery store, over which keys are spread; at most so many workers write at once."""
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
-_KEPT_BYTES: Final = 64 << 20
 _INCOMPLETE: Final = (NoPartitionsError, MissingPartitionsError, InconsistentPartitionsError)
 _SQLITE: Final = re.compile(r'SqliteFailure\(.*?(?:Some\("([^"]*)"\)|None)\)', re.DOTALL)
 
@@ -90,7 +86,7 @@ def execute(
         AudiopixelError, ConnectError: what a step raised, out of the engine's wrapping.
         StateError: the recovery store is damaged, incomplete, or cannot be written.
     """
-    _keep_memory()
+    keep_memory()
     with ExitStack() as stack:
         store = stack.enter_context(recovery_store(recovery_dir, process))
         panics = stack.enter_context(_panics())
@@ -127,18 +123,6 @@ def execute(
                 ) from None
             sys.stderr.write(said)
             raise
-
-
-def _keep_memory() -> None:
-    """Let the C library keep what is freed, instead of giving each batch's megabytes back to the system and
-    asking for them again; and let the collector pass over what is there for good.
-    """
-    gc.collect()
-    gc.freeze()
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # the GNU C library's alone
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _ours(error: BaseException | None) -> Exception | None:
