@@ -55,7 +55,7 @@ def test_ports_are_on_loopback(name: str) -> None:
         assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - ONCE - {"load"})
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONCE - {"load"}))
 def test_a_service_says_whether_it_is_healthy_and_comes_back(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
     assert SERVICES[name]["restart"] == "unless-stopped"
