@@ -4,8 +4,9 @@
 every five seconds. It takes the listener off the pixels that it reads from then on, and says so in its next
 tick; the listener shards drop touches, counters and the names on waiting conversions behind that tick, so
 that no pixel that went before it can bring them back. The list is part of the source's snapshot and outlives
-Redis; snapshots from before are gone two epochs later. What is counted stays counted, and reach keeps its
-sketches and its sets of keys, from which no id can be had without the secret.
+Redis; snapshots from before, and their files, are gone two epochs later. What is counted stays counted, and
+reach keeps its sketches and its sets of keys, on the disk also those that told a sketch anything new, from
+which no id can be had without the secret.
 """
 
 from __future__ import annotations
