@@ -8,7 +8,6 @@ right in them is appended anew, a little at each snapshot, so that none of them 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
+import xxhash
 
 from flows.errors import StateError
 from flows.kernel import U64
@@ -206,4 +206,4 @@ def _piece(rows: U64, mark: int) -> Piece:
 
 
 def _digest(body: bytes) -> str:
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
+    return xxhash.xxh3_128_hexdigest(body)

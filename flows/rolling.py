@@ -111,12 +111,9 @@ def _fold_ring(table: U64, dense_of: I64, ring: U8, touched: U8) -> None:
 
 
 @kernel
-def _taken(table: U64, mark: Int, minute: Int) -> U64:
-    """(n, 4): the rows that are marked (all: 0), with their minute; they are no longer."""
-    n = 0
-    for i in range(len(table)):
-        n += table[i, WHO] != np.uint64(0) and table[i, ROW] & mark == mark
-    rows = np.empty((n, 4), np.uint64)
+def _taken(table: U64, mark: Int, minute: Int, most: Int) -> U64:
+    """(n, 4): the rows that are marked (all: 0), at most so many, with their minute; they are no longer."""
+    rows = np.empty((most, 4), np.uint64)
     n = 0
     for i in range(len(table)):
         if table[i, WHO] != np.uint64(0) and table[i, ROW] & mark == mark:
@@ -124,7 +121,7 @@ def _taken(table: U64, mark: Int, minute: Int) -> U64:
             rows[n, WHO], rows[n, ROW], rows[n, BITS] = table[i, WHO], table[i, ROW], table[i, BITS]
             rows[n, 3] = minute
             n += 1
-    return rows
+    return rows[:n]
 
 
 @kernel
@@ -309,7 +306,7 @@ class Rolling:
 
     def changed(self) -> U64:
         """See `flows.journal.Table`; rows of listener, row, bits, and the minute as of which these are."""
-        return _taken(self.table, MARK, self.minute)
+        return _taken(self.table, MARK, self.minute, self.used)
 
     def current(self, rows: U64) -> U64:
         """See `flows.journal.Table`."""
@@ -319,7 +316,7 @@ class Rolling:
 
     def whole(self) -> U64:
         """See `flows.journal.Table`."""
-        return _taken(self.table, np.uint64(0), self.minute)
+        return _taken(self.table, np.uint64(0), self.minute, self.used)
 
     def _as_of_now(self, rows: U64) -> U64:
         """Take off the minutes that have left the ring since a row's."""

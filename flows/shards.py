@@ -405,7 +405,7 @@ class PlayShard:
 
     def changed(self) -> U64:
         """See `flows.journal.Table`."""
-        return take_marked(self.table, plays.CHANGED)
+        return take_marked(self.table, plays.CHANGED, len(self))
 
     def current(self, rows: U64) -> U64:
         """See `flows.journal.Table`."""

@@ -65,12 +65,9 @@ def put(rows: U64, table: U64) -> Int:
 
 
 @kernel
-def take_marked(table: U64, mark: Int) -> U64:
-    """The rows with `mark` in their second word, which is taken off them, there and here."""
-    n = 0
-    for i in range(len(table)):
-        n += table[i, 0] != np.uint64(0) and table[i, 1] & mark != np.uint64(0)
-    rows = np.empty((n, 4), np.uint64)
+def take_marked(table: U64, mark: Int, most: Int) -> U64:
+    """The rows with `mark` in their second word, at most so many; it is taken off them, there and here."""
+    rows = np.empty((most, 4), np.uint64)
     n = 0
     for i in range(len(table)):
         if table[i, 0] != np.uint64(0) and table[i, 1] & mark != np.uint64(0):
@@ -78,7 +75,7 @@ def take_marked(table: U64, mark: Int) -> U64:
             for w in range(4):
                 rows[n, w] = table[i, w]
             n += 1
-    return rows
+    return rows[:n]
 
 
 @kernel
