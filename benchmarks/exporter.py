@@ -24,7 +24,7 @@ from flows.replay import replay
 from flows.settings import PREFIX, load
 from flows.simulate import write_log
 
-PLACEMENTS: Final = 10_000
+PLACEMENTS: Final = 10_700
 EVENTS: Final = 1_000_000
 SCRAPE_S: Final = 15.0
 """Prometheus's usual interval, and docker-compose.yml's."""
