@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -30,6 +31,8 @@ SLACK: Final = 1 << 13
 """Rows that are never worth cleaning up."""
 INSTALMENT: Final = 4
 """Rows read again at a snapshot, at most, by rows that it appends."""
+_WRITERS: Final = ThreadPoolExecutor(4, "journal")
+"""Files of one snapshot are made safe side by side: each would wait for the disk, and then for a processor."""
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Files:
     _listed: set[str] | None = None
     _restored: set[str] = field(default_factory=set)
     _retired: dict[str, int] = field(default_factory=dict)
+    _writing: dict[str, Future[None]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, root: Path | None, step: str, shard: int) -> Files:
@@ -51,18 +55,11 @@ class Files:
         return cls(None if root is None else root / step / f"{shard:04d}")
 
     def write(self, body: bytes) -> str:
-        """Put `body` on the disk; returns the file's name."""
+        """Begin to put `body` on the disk, where it is when `keep` returns; returns the file's name."""
         assert self.directory is not None
         name = _digest(body)
-        path = self.directory / name
-        if not path.exists():
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = path.with_suffix(".part")
-            with partial.open("wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(path)
+        if name not in self._writing:  # two tables may have the same news
+            self._writing[name] = _WRITERS.submit(_write, self.directory / name, body)
         return name
 
     def read(self, name: str) -> bytes:
@@ -75,6 +72,8 @@ class Files:
             raise StateError(
                 f"the recovery store lists {name}, and there is no recovery directory to read it from"
             )
+        if name in self._writing:
+            self._writing.pop(name).result()
         try:
             body = (self.directory / name).read_bytes()
         except OSError as error:
@@ -91,11 +90,16 @@ class Files:
         self._restored.update(names)
 
     def keep(self, names: Iterable[str]) -> None:
-        """A snapshot lists `names`: remove what nothing can resume from any more, and, the first time, what
-        an execution left that died before its snapshot was whole.
+        """A snapshot lists `names`: wait until they are on the disk, remove what nothing can resume from any
+        more, and, the first time, what an execution left that died before its snapshot was whole.
+
+        Raises:
+            OSError: the disk does not take them.
         """
         if self.directory is None:
             return
+        while self._writing:
+            self._writing.popitem()[1].result()
         now = set(names)
         for name in (self._restored if self._listed is None else self._listed) - now:
             self._retired[name] = KEEP_SNAPSHOTS + 1
@@ -108,6 +112,17 @@ class Files:
             self._retired.pop(name, None)
             (self.directory / name).unlink(missing_ok=True)
         self._listed = now
+
+
+def _write(path: Path, body: bytes) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = path.with_suffix(".part")
+        with partial.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
 
 
 class Piece(NamedTuple):
