@@ -30,6 +30,8 @@ FORMAT: Final = 2
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 WHOLE: Final = 1_000_000
+SPREAD: Final = 16
+"""Cuts over which the shards settle their touches when a minute has ended."""
 Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
 """`off`: the placement shards send no touches, so that nothing is eligible."""
 WAYS: Final = ("click", "listen", "utm", "declared")
@@ -128,6 +130,7 @@ class ListenerShard:
         self._files = Files(None)
         self._campaign_of = np.zeros(0, np.uint32)
         self.forget_at = FORGET_AT
+        self._settle_in = -1
 
     def apply(self, cut: Cut, batches: Sequence[TouchBatch]) -> Decided:
         """Take in what all placement shards sent for one cut, and decide what has become final by it."""
@@ -139,20 +142,32 @@ class ListenerShard:
         if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
             self.forget(forgotten)
         decisions: list[Decision] = []
-        if cut.ended or self.watermark_ms // 60_000 > before:
-            # By the cut before: what is due now may lie as far back, however far the watermark has leapt.
-            self.store.settle(undecided_ms - max(self.rules.click_ms, self.rules.listen_ms), undecided_ms)
-            if len(self.names) > self.forget_at:
-                self._forget_names()
+        if turned := cut.ended or self.watermark_ms // 60_000 > before:
             for decision, touches in self._decide(self._final_ms(), cut.ended):
                 decisions.append(decision)
                 frequency += self._classes(decision, touches)
+        self._settle(turned)
         if before // 1440 < self.watermark_ms // DAY_MS:
             # By the cut before, and last: what came with this one may be days older than its watermark.
             self.frequency.sweep(max(0, undecided_ms) // DAY_MS)
             self._campaign_of = self._campaign_of[:0]
         accepted = Counter(one.pixel.combo[1] or "" for one in conversions)
         return Decided(self.index, cut, decisions, dict(accepted), len(self.pending), frequency)
+
+    def _settle(self, turned: bool) -> None:
+        """Settle the touches once a minute, each shard at a cut of its own, or all would stop the flow for as
+        long as it takes.
+        """
+        if turned:
+            overdue, self._settle_in = self._settle_in >= 0, self.index % SPREAD
+        else:
+            overdue, self._settle_in = False, self._settle_in - 1
+        if overdue or self._settle_in == 0:
+            self._settle_in = -1
+            final_ms = self._final_ms()
+            self.store.settle(final_ms - max(self.rules.click_ms, self.rules.listen_ms), final_ms)
+            if len(self.names) > self.forget_at:
+                self._forget_names()
 
     def _take(self, batches: Sequence[TouchBatch]) -> list[tuple[str, int, int, int]]:
         """Store and count a cut's touches at once, since each call costs as much as a hundred touches."""

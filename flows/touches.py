@@ -1,8 +1,8 @@
 """Touches: what a listener has heard and clicked, for up to 60 days, packed and sorted, 24 bytes each.
 
-A log-structured store: what came in since the last minute is kept in sorted runs, which become a segment, and
-runs and segments of like size are merged. Looking a listener up is a binary search in each of the few
-segments. Large segments are immutable files, so that a snapshot only lists them.
+A log-structured store: what came in lately is kept in sorted runs, which become a segment, and runs and
+segments of like size are merged. Looking a listener up is a binary search in each of the few. Large segments
+are immutable files, so that a snapshot only lists them.
 """
 
 from __future__ import annotations
@@ -179,6 +179,16 @@ def _turned(touches: Touches, turning: Touches) -> tuple[Touches, U8]:
     return touches, found
 
 
+def _of(places: list[Touches], who: U64) -> list[list[Touches]]:
+    """Of each of `who`, what there is in each of some sorted touches."""
+    found: list[list[Touches]] = [[] for _ in who]
+    for touches in places:
+        left, right = np.searchsorted(touches.who, who, "left"), np.searchsorted(touches.who, who, "right")
+        for at in np.nonzero(left < right)[0].tolist():
+            found[at].append(touches.at(slice(left[at], right[at])))
+    return found
+
+
 @dataclass
 class Segment:
     """Touches sorted by listener and time; `name` where they are a file."""
@@ -206,7 +216,7 @@ class TouchStore:
     _turning: list[Touches] = field(default_factory=list)
 
     def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32) -> None:
-        """Take touches in, in any order; they are found from the next `settle` on."""
+        """Take touches in, in any order."""
         keep = kinds != REACH_ONLY
         if not keep.any():
             return
@@ -220,14 +230,14 @@ class TouchStore:
             self._turning.append(replace(marked, ts=(marked.ts & ~GONE) | kinds[keep][turning]))
 
     def _run(self, some: Touches) -> None:
-        """Sort a little at a time, so that a minute's end has little to do."""
+        """Sort a little at a time, so that `settle` has little to do."""
         run = some.sorted()
         while self._runs and len(self._runs[-1]) < 2 * len(run):
             run = _merged_runs(self._runs.pop(), run)
         self._runs.append(run)
 
     def settle(self, oldest_ms: int, settled_ms: int) -> None:
-        """Put what is new into the segments.
+        """Put what is new into the segments: no less is found without it, but every run costs a look.
 
         Args:
             oldest_ms: what is older can be credited no more.
@@ -262,19 +272,16 @@ class TouchStore:
         self.dropped += over
         return Segment(merged.at(dropped == 0) if over else merged)
 
-    @staticmethod
-    def _found(segment: Segment, who: U64) -> tuple[I64, I64]:
-        column = segment.touches.who
-        return np.searchsorted(column, who, "left"), np.searchsorted(column, who, "right")
-
     def of(self, who: U64) -> list[Touches]:
         """The touches of each of `who`, in no order, some of them perhaps `GONE`."""
-        found: list[list[Touches]] = [[] for _ in who]
-        for segment in self.segments:
-            left, right = self._found(segment, who)
-            for at in np.nonzero(left < right)[0].tolist():
-                found[at].append(segment.touches.at(slice(left[at], right[at])))
-        return [joined(some) if some else NONE for some in found]
+        places = [*(segment.touches for segment in self.segments), *self._runs]
+        touches = [joined(some) if some else NONE for some in _of(places, who)]
+        if self._turning:
+            turning = _of([joined(self._turning).sorted()], who)
+            for at, some in enumerate(turning):
+                if some:
+                    touches[at], _ = _turned(touches[at], some[0])
+        return touches
 
     def forget(self, who: U64) -> int:
         """Remove every touch of these listeners, and the files that held them some snapshots later; returns

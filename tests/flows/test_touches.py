@@ -91,9 +91,11 @@ def test_the_store_holds_what_a_list_would(
         rows.sort(key=lambda row: row[2] == REPLACING)
         add(store, rows)
         model.add(rows)
-        if rng.random() < 0.8:
+        if rng.random() < 0.4:
             oldest = now - 10 * DAY
             store.settle(oldest, now - 600_000)
+        who = rng.randrange(1, 40)
+        assert [row for row in of(store, who) if row[1] >= oldest] == model.of(who, oldest)
         if step % 11 == 0:
             gone = rng.randrange(1, 40)
             settled = TouchStore(listens=10**6, clicks=10**6)
