@@ -32,7 +32,7 @@ SLACK: Final = 1 << 13
 INSTALMENT: Final = 4
 """Rows read again at a snapshot, at most, by rows that it appends."""
 _WRITERS: Final = ThreadPoolExecutor(4, "journal")
-"""Files of one snapshot are made safe side by side: each would wait for the disk, and then for a processor."""
+"""Files of one snapshot are made safe side by side: each waits for the disk, and then for a processor."""
 
 
 @dataclass

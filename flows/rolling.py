@@ -30,6 +30,8 @@ ROLLING_EXACT_UP_TO: Final = 32_768
 are smaller.
 """
 RING: Final = 64
+STEPS: Final = 30
+"""Calls of `look_ahead` in which a table is counted for the next minute."""
 
 
 @kernel
@@ -42,6 +44,11 @@ def _roll(
     long: I64,
     short_mask: Int,
     long_mask: Int,
+    ahead: Int,
+    next_short: I64,
+    next_long: I64,
+    next_short_mask: Int,
+    next_long_mask: Int,
     dense_of: I64,
     ring: U8,
     touched: U8,
@@ -71,16 +78,23 @@ def _roll(
             short[row] += 1
         if not before & long_mask and after & long_mask:
             long[row] += 1
+        if slot < ahead:
+            if not before & next_short_mask and after & next_short_mask:
+                next_short[row] += 1
+            if not before & next_long_mask and after & next_long_mask:
+                next_long[row] += 1
     return used
 
 
 @kernel
-def _leave(table: U64, kept_mask: Int, short_mask: Int, long_mask: Int, short: I64, long: I64) -> Int:
-    """Forget the minutes outside of `kept_mask`, count anew; returns how many listeners are left without a
-    minute.
+def _count(
+    table: U64, first: Int, end: Int, kept_mask: Int, short_mask: Int, long_mask: Int, short: I64, long: I64
+) -> Int:
+    """Forget the minutes outside of `kept_mask` of some slots, and count their listeners; returns how many
+    listeners have no minute left.
     """
-    gone = 0
-    for i in range(len(table)):
+    left = 0
+    for i in range(first, end):
         if table[i, WHO] == np.uint64(0):
             continue
         bits = table[i, BITS] & kept_mask
@@ -90,10 +104,8 @@ def _leave(table: U64, kept_mask: Int, short_mask: Int, long_mask: Int, short: I
             short[row] += 1
         if bits & long_mask:
             long[row] += 1
-        if bits == np.uint64(0):
-            gone += 1
-            table[i, WHO] = np.uint64(0)
-    return gone
+        left += bits == np.uint64(0)
+    return left
 
 
 @kernel
@@ -118,6 +130,8 @@ def _taken(table: U64, mark: Int, minute: Int, most: Int) -> U64:
     for i in range(len(table)):
         if table[i, WHO] != np.uint64(0) and table[i, ROW] & mark == mark:
             table[i, ROW] &= NUMBER
+            if table[i, BITS] == np.uint64(0):
+                continue
             rows[n, WHO], rows[n, ROW], rows[n, BITS] = table[i, WHO], table[i, ROW], table[i, BITS]
             rows[n, 3] = minute
             n += 1
@@ -137,13 +151,13 @@ def _upsert(rows: U64, table: U64) -> Int:
 
 
 @kernel
-def _unchanged(rows: U64, table: U64) -> U8:
-    """Which rows are in the table, with these bits."""
+def _unchanged(rows: U64, table: U64, kept_mask: Int) -> U8:
+    """Which rows are in the table, with these bits, but for minutes outside of `kept_mask`."""
     same = np.zeros(len(rows), np.uint8)
     for i in range(len(rows)):
         slot = find_pair(table, rows[i, WHO], rows[i, ROW])
         there = table[slot, WHO] != np.uint64(0)
-        same[i] = there and table[slot, BITS] == rows[i, BITS] and rows[i, BITS] != np.uint64(0)
+        same[i] = there and table[slot, BITS] & kept_mask == rows[i, BITS] and rows[i, BITS] != np.uint64(0)
     return same
 
 
@@ -172,9 +186,10 @@ def _mask(last: int, minutes: int) -> np.uint64:
 class Rolling:
     """Distinct listeners of each row over the last 5 and 60 minutes up to `minute`.
 
-    A listener of a row is one slot with a bit for each of 64 minutes, from 60 before `minute` to 3 after;
+    A listener of a row is one slot with a bit for each of 63 minutes, from 59 before `minute` to 3 after;
     what is later waits. Rows with more than `ROLLING_EXACT_UP_TO` listeners have registers for each of these
-    minutes instead.
+    minutes instead. Which listeners leave with the next minute is counted in small steps before it comes, in
+    the slots up to `ahead`.
     """
 
     minute: int = 0
@@ -185,18 +200,23 @@ class Rolling:
     dense_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     ring: U8 = field(default_factory=lambda: np.zeros((0, RING, REGISTERS), np.uint8))
     touched: U8 = field(default_factory=lambda: np.zeros((0, RING), np.uint8))
+    ahead: int = 0
+    left: int = 0
+    next_short: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    next_long: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     waiting: list[tuple[U32, I64, U64]] = field(default_factory=list)
     journal: Journal = field(default_factory=lambda: Journal(4))
     _packed: list[list[bytes]] = field(default_factory=list)
 
     def add(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
         """Listener `who[i]` was heard of in `minutes[i]` (since the epoch) in row `rows[i]`."""
-        self.short, self.long = longer(self.short, n_rows, 0), longer(self.long, n_rows, 0)
+        for name in ("short", "long", "next_short", "next_long"):
+            setattr(self, name, longer(getattr(self, name), n_rows, 0))
         self.dense_of = longer(self.dense_of, n_rows, -1)
         later = minutes > self.minute + 3
         if later.any():
             self.waiting.append((rows[later], minutes[later], who[later]))
-        now = ~later & (minutes >= self.minute - 60)
+        now = ~later & (minutes >= self.known_from)
         if not now.all():
             rows, minutes, who = rows[now], minutes[now], who[now]
         for start in range(0, len(rows), CHUNK):
@@ -212,6 +232,11 @@ class Rolling:
                 self.long,
                 _mask(self.minute, 5),
                 _mask(self.minute, 60),
+                self.ahead,
+                self.next_short,
+                self.next_long,
+                _mask(self.minute + 1, 5),
+                _mask(self.minute + 1, 60),
                 self.dense_of,
                 self.ring,
                 self.touched,
@@ -221,11 +246,14 @@ class Rolling:
         """The windows now end with `minute`."""
         if minute <= self.minute:
             return
-        kept = _mask(self.minute + 3, self.minute + RING - minute)  # from 60 before the new minute on
+        kept = self._kept(minute)
+        if minute > self.minute + 1:
+            self._begin_count()
+        self._count_to(len(self.table), minute)
         self.minute = minute
-        self.short[:] = 0
-        self.long[:] = 0
-        gone = _leave(self.table, kept, _mask(minute, 5), _mask(minute, 60), self.short, self.long)
+        self.short, self.long = self.next_short, self.next_long
+        crowded = 4 * self.left > self.used
+        self._begin_count()
         for place in range(RING):
             if not int(kept) >> place & 1:
                 self.ring[:, place, :] = 0
@@ -237,13 +265,35 @@ class Rolling:
             self.touched = np.concatenate([self.touched, np.zeros((len(over), RING), np.uint8)])
             self._packed += [[b""] * RING for _ in over]
             _fold_ring(self.table, self.dense_of, self.ring, self.touched)
-        if gone or len(over):
+        if len(over) or crowded:
             self._rebuild(0)
         waiting, self.waiting = self.waiting, []
         for rows, minutes, who in waiting:
             self.add(rows, minutes, who, len(self.short))
 
+    def look_ahead(self) -> None:
+        """A step of the count for the next minute; call it often."""
+        self._count_to(min(len(self.table), self.ahead + len(self.table) // STEPS + 1), self.minute + 1)
+
+    def _begin_count(self) -> None:
+        self.ahead = self.left = 0
+        self.next_short, self.next_long = np.zeros_like(self.short), np.zeros_like(self.long)
+
+    def _count_to(self, end: int, minute: int) -> None:
+        masks = self._kept(minute), _mask(minute, 5), _mask(minute, 60)
+        self.left += _count(self.table, self.ahead, end, *masks, self.next_short, self.next_long)
+        self.ahead = end
+
+    def _kept(self, minute: int) -> np.uint64:
+        """The ring's bits of what is here now and of use from `minute` on: what no window of now has either
+        may go already.
+        """
+        return _mask(self.minute + 3, self.minute + RING - minute)
+
     def _rebuild(self, spare: int) -> None:
+        """Without the listeners who have no minute."""
+        self._begin_count()
+        self.table[self.table[:, BITS] == 0, WHO] = 0
         kept = int(np.count_nonzero(self.table[:, WHO]))
         table = new_pairs(kept + spare, 3)
         self.used = refill(self.table, table, self.dense_of)
@@ -266,7 +316,7 @@ class Rolling:
     @property
     def known_from(self) -> int:
         """The first minute of which it knows who was heard, and of all that come behind it."""
-        return self.minute - 60
+        return self.minute - 59
 
     def since(self, row: int, minute: int) -> tuple[U64, U8 | None]:
         """Who was heard in a row from `minute` on (`known_from` or later): listeners, some maybe twice, and
@@ -311,7 +361,7 @@ class Rolling:
     def current(self, rows: U64) -> U64:
         """See `flows.journal.Table`."""
         rows = self._as_of_now(rows)
-        same: U64 = rows[_unchanged(rows, self.table) != 0]
+        same: U64 = rows[_unchanged(rows, self.table, self._kept(self.minute + 1)) != 0]
         return same
 
     def whole(self) -> U64:
@@ -322,9 +372,7 @@ class Rolling:
         """Take off the minutes that have left the ring since a row's."""
         rows = rows.copy()
         for minute in np.unique(rows[:, 3]).tolist():
-            ago = self.minute - minute
-            kept = _mask(minute + 3, RING - ago) if ago < RING else np.uint64(0)
-            rows[rows[:, 3] == minute, BITS] &= kept
+            rows[rows[:, 3] == minute, BITS] &= _mask(minute + 3, minute + RING - 1 - self.minute)
         rows[:, 3] = self.minute
         return rows
 
@@ -344,9 +392,8 @@ class Rolling:
                 self._rebuild(len(rows))
             self.used += _upsert(self._as_of_now(rows), self.table)
         self._rebuild(0)
-        everything = np.uint64(0xFFFFFFFFFFFFFFFF)
-        _leave(self.table, everything, _mask(minute, 5), _mask(minute, 60), self.short, self.long)
-        self._rebuild(0)
+        everything, end = np.uint64(0xFFFFFFFFFFFFFFFF), len(self.table)
+        _count(self.table, 0, end, everything, _mask(minute, 5), _mask(minute, 60), self.short, self.long)
         self.waiting = [
             (
                 np.frombuffer(a, np.uint32).copy(),

@@ -110,6 +110,8 @@ class RowShard:
         minute = self.watermark_ms // 60_000
         if minute > before:
             self.rolling.advance(minute)
+        else:
+            self.rolling.look_ahead()
         self._add(batches)
         if credits is not None:
             self._credit(credits)
