@@ -110,6 +110,7 @@ def _count(
 
 @kernel
 def _fold_ring(table: U64, dense_of: I64, ring: U8, touched: U8) -> None:
+    """Move the listeners of rows that have registers there; their slots have no minute left."""
     for i in range(len(table)):
         if table[i, WHO] == np.uint64(0):
             continue
@@ -120,6 +121,7 @@ def _fold_ring(table: U64, dense_of: I64, ring: U8, touched: U8) -> None:
                 if (table[i, BITS] >> np.uint64(place)) & np.uint64(1):
                     ring[dense, place, register] = max(ring[dense, place, register], np.uint8(value))
                     touched[dense, place] = 1
+            table[i, BITS] = np.uint64(0)
 
 
 @kernel
@@ -265,7 +267,7 @@ class Rolling:
             self.touched = np.concatenate([self.touched, np.zeros((len(over), RING), np.uint8)])
             self._packed += [[b""] * RING for _ in over]
             _fold_ring(self.table, self.dense_of, self.ring, self.touched)
-        if len(over) or crowded:
+        if crowded:
             self._rebuild(0)
         waiting, self.waiting = self.waiting, []
         for rows, minutes, who in waiting:
