@@ -26,6 +26,7 @@ from flows.simulate import write_log
 
 PLACEMENTS: Final = 10_700
 EVENTS: Final = 1_000_000
+"""They reach a little over 10,000 of the placements."""
 SCRAPE_S: Final = 15.0
 """Prometheus's usual interval, and docker-compose.yml's."""
 SCRAPES: Final = 4

@@ -130,7 +130,7 @@ class ListenerShard:
         self._files = Files(None)
         self._campaign_of = np.zeros(0, np.uint32)
         self.forget_at = FORGET_AT
-        self._settle_in = -1
+        self._cuts_left = 0
 
     def apply(self, cut: Cut, batches: Sequence[TouchBatch]) -> Decided:
         """Take in what all placement shards sent for one cut, and decide what has become final by it."""
@@ -158,12 +158,12 @@ class ListenerShard:
         """Settle the touches once a minute, each shard at a cut of its own, or all would stop the flow for as
         long as it takes.
         """
+        overdue = turned and self._cuts_left > 0
         if turned:
-            overdue, self._settle_in = self._settle_in >= 0, self.index % SPREAD
-        else:
-            overdue, self._settle_in = False, self._settle_in - 1
-        if overdue or self._settle_in == 0:
-            self._settle_in = -1
+            self._cuts_left = 1 + self.index % SPREAD
+        self._cuts_left -= 1
+        if overdue or self._cuts_left == 0:
+            self._cuts_left = 0
             final_ms = self._final_ms()
             self.store.settle(final_ms - max(self.rules.click_ms, self.rules.listen_ms), final_ms)
             if len(self.names) > self.forget_at:

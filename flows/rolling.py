@@ -287,8 +287,8 @@ class Rolling:
         self.ahead = end
 
     def _kept(self, minute: int) -> np.uint64:
-        """The ring's bits of what is here now and of use from `minute` on: what no window of now has either
-        may go already.
+        """The ring's bits that are of use from `minute` on. For the next minute the others may go at once: no
+        window of now has them.
         """
         return _mask(self.minute + 3, self.minute + RING - minute)
 
@@ -394,8 +394,8 @@ class Rolling:
                 self._rebuild(len(rows))
             self.used += _upsert(self._as_of_now(rows), self.table)
         self._rebuild(0)
-        everything, end = np.uint64(0xFFFFFFFFFFFFFFFF), len(self.table)
-        _count(self.table, 0, end, everything, _mask(minute, 5), _mask(minute, 60), self.short, self.long)
+        masks = self._kept(minute), _mask(minute, 5), _mask(minute, 60)
+        _count(self.table, 0, len(self.table), *masks, self.short, self.long)
         self.waiting = [
             (
                 np.frombuffer(a, np.uint32).copy(),

@@ -188,7 +188,11 @@ class Settings(BaseSettings):
     )
     recovery_dir: Path | None = Field(Path("recovery"), description="where snapshots go; made on first use")
     epoch_interval: timedelta = Field(timedelta(seconds=10), ge=_MOMENT, description="between snapshots")
-    batch_messages: int = Field(32_768, ge=1, description="messages at most a batch of one partition")
+    batch_messages: int = Field(
+        32_768,
+        ge=1,
+        description="messages at most a batch of one partition; before a flush, four times so many",
+    )
     linger: timedelta = Field(
         timedelta(milliseconds=100),
         ge=_NONE,
