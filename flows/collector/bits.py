@@ -1,0 +1,46 @@
+"""Strings of bits as consent strings write them: base64url, six bits a character, the greatest bit first."""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64decode
+
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Bits:
+    """Reads numbers off a string of bits, in order.
+
+    Raises:
+        ValueError: a character that base64url has not; a number that reaches past the end. A string that was
+            cut must never read as a run of zeros, which would be answers that nobody gave.
+    """
+
+    def __init__(self, text: str) -> None:
+        if _BASE64URL.fullmatch(text) is None:
+            raise ValueError("not base64url")
+        packed = urlsafe_b64decode(text + "A" * (-len(text) % 4))
+        self._value, self._width = int.from_bytes(packed), 8 * len(packed)
+        self._end, self.at = 6 * len(text), 0
+
+    def number(self, width: int) -> int:
+        """The next `width` bits as an unsigned number."""
+        end = self.at + width
+        if end > self._end:
+            raise ValueError("cut short")
+        self.at = end
+        return (self._value >> (self._width - end)) & ((1 << width) - 1)
+
+    def flag(self) -> bool:
+        """The next bit."""
+        return self.number(1) == 1
+
+    def fibonacci(self) -> int:
+        """The next number of Fibonacci coding: its Zeckendorf digits, the least first, then a one."""
+        total, a, b, before = 0, 1, 2, False
+        while True:
+            bit = self.flag()
+            if bit and before:
+                return total
+            total += a if bit else 0
+            a, b, before = b, a + b, bit

@@ -1,0 +1,206 @@
+"""Whether a listener may be measured: the call's consent signals held against the operator's policy.
+
+The signals are asked in this order, and the first *no* decides: COPPA, limit ad tracking, TCF or GPP,
+US privacy, what a trusted caller says, the default. The answer and its reason are kept, the strings are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, get_args
+
+from flows.collector import gpp, tcf
+
+Reason = Literal[
+    "given",
+    "no_string",
+    "unreadable",
+    "policy",
+    "not_disclosed",
+    "purpose",
+    "vendor",
+    "lmt",
+    "child",
+    "opted_out",
+]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+WORDS: Final[Mapping[Reason, str]] = {
+    "given": "may be measured",
+    "no_string": "consent is needed, and the call carries no consent string",
+    "unreadable": "the consent string cannot be read",
+    "policy": "the consent string is of a form that the framework no longer allows",
+    "not_disclosed": "the user was not shown this vendor",
+    "purpose": "the user has not agreed to a purpose that measurement needs",
+    "vendor": "the user has not agreed to this vendor",
+    "lmt": "the device limits ad tracking",
+    "child": "the call is marked as a child's",
+    "opted_out": "the user has opted out of sale, sharing or targeted advertising",
+}
+LEAST_POLICY: Final = 4
+"""Strings of earlier policies are invalid since 30 September 2023."""
+DISCLOSED_FROM_MS: Final = 1_772_236_800_000
+"""28 February 2026: strings created after that day began must list the vendors disclosed (TCF 2.3)."""
+_DAY_MS: Final = 86_400_000
+_MOST_KNOWN: Final = 16_384
+_LONGEST_KNOWN: Final = 1_024
+"""TC strings whose answers are remembered: 16 MB at the most."""
+
+
+class Consent(NamedTuple):
+    """May this listener be measured, and why or why not. `unknown_sections` are sections of a GPP string that
+    the call names and that no bits are known of.
+    """
+
+    given: bool
+    reason: Reason
+    unknown_sections: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What a call says of consent; empty: nothing.
+
+    Attributes:
+        gdpr: whether the GDPR applies; None: not said.
+        tc_string, gpp, us_privacy: the strings as they came.
+        gpp_sid: ids of the sections that apply.
+        lmt, child: limit ad tracking; COPPA or child-directed treatment.
+        country: ISO 3166-1 alpha-2.
+        said: a trusted caller's own word.
+    """
+
+    gdpr: bool | None = None
+    tc_string: str = ""
+    gpp: str = ""
+    gpp_sid: tuple[int, ...] = ()
+    us_privacy: str = ""
+    lmt: bool = False
+    child: bool = False
+    country: str = ""
+    said: bool | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the operator needs.
+
+    Args:
+        vendor: its id in the Global Vendor List; None: no vendor's consent is asked for.
+        purposes: what measurement needs.
+        by_interest: those for which the vendor has registered a legitimate interest.
+        needs_disclosure: whether a vendor must have been disclosed where it relies on consent, too.
+        accepts_purpose_one_treatment: whether purpose 1 may stand unasked where the publisher's country has
+            it so.
+        required: whether consent is needed where nothing is said.
+        free: countries in which it is not.
+    """
+
+    vendor: int | None = None
+    purposes: tuple[int, ...] = (1, 7)
+    by_interest: frozenset[int] = frozenset()
+    needs_disclosure: bool = False
+    accepts_purpose_one_treatment: bool = False
+    required: bool = True
+    free: frozenset[str] = frozenset()
+    _known: dict[str, Reason] = field(default_factory=dict, compare=False, repr=False)
+
+    def decide(self, signals: Signals) -> Consent:
+        """Hold the signals of one call against this policy; raises for no input."""
+        if signals.child:
+            return Consent(False, "child")
+        if signals.lmt:
+            return Consent(False, "lmt")
+        unknown: list[int] = []
+        answers: list[Reason] = []
+        for answer in self._answers(signals, unknown):
+            if answer != "given":
+                return Consent(False, answer, tuple(unknown))
+            answers.append(answer)
+        if signals.said is not None:
+            return Consent(signals.said, "given" if signals.said else "opted_out", tuple(unknown))
+        if answers or not self.required or signals.country in self.free:
+            return Consent(True, "given", tuple(unknown))
+        return Consent(False, "no_string", tuple(unknown))
+
+    def _answers(self, signals: Signals, unknown: list[int]) -> Iterator[Reason]:
+        """What each string of the call says, in order; `unknown` gets the sections not known."""
+        in_gpp = not signals.tc_string and bool(signals.gpp) and gpp.TCF_EU in signals.gpp_sid
+        if signals.gdpr is not False and (signals.tc_string or signals.gdpr) and not in_gpp:
+            misplaced = not signals.tc_string and signals.gpp.startswith("C")
+            yield self.of_tc_string(signals.gpp if misplaced else signals.tc_string)
+        try:
+            if signals.gpp.startswith("C"):  # a TC string in the wrong place: a common fault
+                if signals.gdpr is None and not signals.tc_string:
+                    yield self.of_tc_string(signals.gpp)
+            elif signals.gpp:
+                yield from self._of_sections(signals, gpp.sections(signals.gpp), unknown)
+            if signals.us_privacy:
+                yield "opted_out" if gpp.us_privacy(signals.us_privacy) else "given"
+        except ValueError:
+            yield "unreadable"
+
+    def _of_sections(
+        self, signals: Signals, found: Mapping[int, str], unknown: list[int]
+    ) -> Iterator[Reason]:
+        """What the sections that apply say. One that a call names and does not carry says nothing."""
+        for section in signals.gpp_sid:
+            body = found.get(section, "")
+            if section == gpp.TCF_EU:
+                if signals.gdpr is not False:
+                    yield self.of_tc_string(body)
+            elif not body or (out := gpp.opted_out(section, body)) is None:
+                unknown.append(section)
+            else:
+                yield "opted_out" if out else "given"
+
+    def of_tc_string(self, text: str) -> Reason:
+        """The answer of a TC string; strings repeat, so answers are remembered."""
+        known = self._known.get(text)
+        if known is not None:
+            return known
+        answer = self._judge(text)
+        if len(text) <= _LONGEST_KNOWN:  # who sends long ones, each another, must not fill the memory
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[text] = answer
+        return answer
+
+    def _judge(self, text: str) -> Reason:
+        if not text:
+            return "no_string"
+        try:
+            said = tcf.decode(text)
+        except ValueError:
+            return "unreadable"
+        if said.policy_version < LEAST_POLICY or not said.service_specific:
+            return "policy"
+        if said.disclosed is None and said.created_ms >= DISCLOSED_FROM_MS + _DAY_MS:
+            return "policy"
+        shown = said.disclosed is None or self.vendor is None or self.vendor in said.disclosed
+        if self.needs_disclosure and not shown:
+            return "not_disclosed"
+        for purpose in self.purposes:
+            reason = self._purpose(said, purpose)
+            if reason != "given":
+                return reason
+        return "given"
+
+    def _purpose(self, said: tcf.TcString, purpose: int) -> Reason:
+        """Whether one purpose has a basis, consent first."""
+        if purpose == 1 and said.purpose_one_treatment and self.accepts_purpose_one_treatment:
+            return "given"
+        vendor, agreed = self.vendor, said.consents_to(purpose)
+        if vendor is None:
+            return "given" if agreed else "purpose"
+        if said.restricted(purpose, vendor, tcf.NOT_ALLOWED):
+            return "purpose"
+        by_consent = agreed and not said.restricted(purpose, vendor, tcf.REQUIRE_INTEREST)
+        if by_consent and vendor in said.vendors:
+            return "given"
+        by_interest = purpose in self.by_interest and said.accepts_interest(purpose)
+        banned = said.restricted(purpose, vendor, tcf.REQUIRE_CONSENT)
+        if by_interest and vendor in said.vendor_interests and not banned:
+            disclosed = said.disclosed is None or vendor in said.disclosed
+            return "given" if disclosed else "not_disclosed"
+        return "vendor" if by_consent else "purpose"

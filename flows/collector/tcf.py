@@ -1,0 +1,152 @@
+"""Transparency & Consent Framework strings, versions 2.2 and 2.3: what one says of a vendor.
+
+Source: InteractiveAdvertisingBureau/GDPR-Transparency-and-Consent-Framework,
+`TCFv2/IAB Tech Lab - Consent string and vendor list formats v2.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from flows.collector.bits import Bits
+
+_VERSION: Final = 2
+_DISCLOSED: Final = 1
+"""Type of the segment that lists the vendors which the CMP showed."""
+PURPOSES: Final = 24
+NOT_ALLOWED, REQUIRE_CONSENT, REQUIRE_INTEREST = range(3)
+"""Types of a publisher's restriction."""
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vendors:
+    """A set of vendor ids, as a bit field or as ranges, both ends inclusive."""
+
+    most: int
+    field: int = 0
+    ranges: Ranges = ()
+
+    def __contains__(self, vendor: int) -> bool:
+        if 1 <= vendor <= self.most and self.field >> (self.most - vendor) & 1:
+            return True
+        return any(first <= vendor <= last for first, last in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """What a publisher restricts a purpose to, for some vendors."""
+
+    purpose: int
+    type: int
+    vendors: Ranges
+
+    def holds_for(self, vendor: int) -> bool:
+        """Whether the vendor is among those restricted."""
+        return any(first <= vendor <= last for first, last in self.vendors)
+
+
+@dataclass(frozen=True)
+class TcString:
+    """What a TC string says.
+
+    Attributes:
+        created_ms: epoch ms.
+        policy_version: of the framework's policies.
+        service_specific: False: a string of the global scope, which no longer exists.
+        purposes, interests: bit p - 1 from the left of 24: purpose p by consent, by legitimate interest.
+        purpose_one_treatment: the publisher's country asks nobody for purpose 1.
+        vendors, vendor_interests: by consent, by legitimate interest.
+        disclosed: vendors that the user was shown; None: the string says nothing of it.
+    """
+
+    created_ms: int
+    policy_version: int
+    service_specific: bool
+    purposes: int
+    interests: int
+    purpose_one_treatment: bool
+    vendors: Vendors
+    vendor_interests: Vendors
+    restrictions: tuple[Restriction, ...]
+    disclosed: Vendors | None
+
+    def consents_to(self, purpose: int) -> bool:
+        """Whether the user consents to a purpose, 1 to 24."""
+        return bool(self.purposes >> (PURPOSES - purpose) & 1)
+
+    def accepts_interest(self, purpose: int) -> bool:
+        """Whether a legitimate interest may be the basis of a purpose: never of 1, nor of 3 to 6."""
+        return purpose not in (1, 3, 4, 5, 6) and bool(self.interests >> (PURPOSES - purpose) & 1)
+
+    def restricted(self, purpose: int, vendor: int, *types: int) -> bool:
+        """Whether the publisher restricts the vendor's purpose in one of these ways."""
+        return any(
+            one.purpose == purpose and one.type in types and one.holds_for(vendor)
+            for one in self._by_purpose.get(purpose, ())
+        )
+
+    @cached_property
+    def _by_purpose(self) -> dict[int, list[Restriction]]:
+        found: dict[int, list[Restriction]] = {}
+        for one in self.restrictions:
+            found.setdefault(one.purpose, []).append(one)
+        return found
+
+
+def decode(text: str) -> TcString:
+    """Read a TC string.
+
+    Raises:
+        ValueError: it is none, of another version, or cut short.
+    """
+    core, *segments = text.split(".")
+    bits = Bits(core)
+    if bits.number(6) != _VERSION:
+        raise ValueError("not version 2")
+    created = bits.number(36)
+    bits.number(36 + 12 + 12 + 6 + 12 + 12)
+    policy, service_specific = bits.number(6), bits.flag()
+    bits.number(1 + 12)
+    purposes, interests = bits.number(PURPOSES), bits.number(PURPOSES)
+    one_treatment = bits.flag()
+    bits.number(12)
+    vendors, vendor_interests = _vendors(bits), _vendors(bits)
+    restrictions = tuple(
+        Restriction(bits.number(6), bits.number(2), _ranges(bits)) for _ in range(bits.number(12))
+    )
+    disclosed = None
+    for segment in segments:
+        more = Bits(segment)
+        if more.number(3) == _DISCLOSED:
+            disclosed = _vendors(more)
+    return TcString(
+        created * 100,
+        policy,
+        service_specific,
+        purposes,
+        interests,
+        one_treatment,
+        vendors,
+        vendor_interests,
+        restrictions,
+        disclosed,
+    )
+
+
+def _vendors(bits: Bits) -> Vendors:
+    most = bits.number(16)
+    if bits.flag():
+        return Vendors(0, ranges=_ranges(bits))
+    return Vendors(most, field=bits.number(most))
+
+
+def _ranges(bits: Bits) -> Ranges:
+    found = []
+    for _ in range(bits.number(12)):
+        many, first = bits.flag(), bits.number(16)
+        found.append((first, bits.number(16) if many else first))
+    return tuple(found)

@@ -1,0 +1,155 @@
+"""Consent: the strings of the frameworks, and the policy that is held against them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.collector import gpp, tcf
+from flows.collector.consent import REASONS, WORDS, Policy, Reason, Signals
+
+# Made by @iabgpp/cmpapi 3.2.0 (all but CORE_ONLY): CMP 31, policy 5, service-specific, GB, 2 November 2026.
+FIELD = "CQtDjkAQtDjkAAfAAAENCWFgAIKAAAAAAAwIAEEkAAAAAAAA.IAEEkAAA.YAAAAAAAAAAA"
+RANGES = "CQtDjkAQtDjkAAfAAAENCWFgAIKAAAAAAAwIF5wAgACgLzAAAAAA.IF5wAgACgLzA.YAAAAAAAAAAA"
+NO_PURPOSE_1 = "CQtDjkAQtDjkAAfAAAENCWFgAAKAAAAAAAwIACggAAAA.IACggAAA.YAAAAAAAAAAA"
+INTEREST = "CQtDjkAQtDjkAAfAAAENCWFgAIAAAAKAAAwIAFABAAoAIAAA.IAFABAAA.YAAAAAAAAAAA"
+NOT_DISCLOSED = "CQtDjkAQtDjkAAfAAAENCWFgAIKAAAAAAAwIAEEkAAAAAAAA.IAEEEAAA.YAAAAAAAAAAA"
+NOTHING = "CQtDjkAQtDjkAAfAAAENCWFgAAAAAAAAAAwIAAAAAAAA.IAAA.YAAAAAAAAAAA"
+CORE_ONLY = "CQtDjkAQtDjkAAfACAENCWFgAIKAAAAAAAwIACggAAABHAAQACgA.YAAAAAAAAAAA"
+CALIFORNIA = "DBACTvA~1---~BUkAAABA.QA~BFoAABA"
+VIRGINIA = "DBACTvA~1YNN~BUoAAABA.QA~BFUAABA"
+
+
+def answer(signals: Signals, **policy: object) -> Reason:
+    return Policy(**policy).decide(signals).reason  # type: ignore[arg-type]  # settings of a case
+
+
+@pytest.mark.parametrize(
+    ("text", "of_5", "of_10", "of_755"),
+    [
+        (FIELD, "given", "vendor", "vendor"),
+        (RANGES, "given", "vendor", "given"),
+        (NO_PURPOSE_1, "purpose", "purpose", "purpose"),
+        (INTEREST, "vendor", "given", "vendor"),
+        (NOT_DISCLOSED, "given", "vendor", "vendor"),
+        (NOTHING, "purpose", "purpose", "purpose"),
+        (CORE_ONLY, "policy", "policy", "policy"),
+    ],
+)
+def test_a_tc_string_answers_for_each_vendor(text: str, of_5: str, of_10: str, of_755: str) -> None:
+    for vendor, expected in ((5, of_5), (10, of_10), (755, of_755)):
+        policy = Policy(vendor, (1, 7, 9), by_interest=frozenset({7, 9}))
+        assert policy.of_tc_string(text) == expected
+
+
+def test_interest_is_no_basis_where_the_vendor_has_not_registered_it() -> None:
+    assert Policy(10, (1, 7, 9)).of_tc_string(INTEREST) == "purpose"
+
+
+def test_a_vendor_that_was_not_disclosed_is_refused_where_the_operator_asks_for_that() -> None:
+    assert Policy(5, (1, 7, 9), needs_disclosure=True).of_tc_string(NOT_DISCLOSED) == "not_disclosed"
+    assert Policy(5, (1, 7, 9), needs_disclosure=True).of_tc_string(FIELD) == "given"
+
+
+def test_a_publishers_restriction_of_a_purpose_holds() -> None:
+    said = tcf.decode(CORE_ONLY)
+    assert said.restricted(7, 5, tcf.NOT_ALLOWED)
+    assert not said.restricted(7, 6, tcf.NOT_ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("text", "out"),
+    [(CALIFORNIA, {6: False, 8: True, 9: False}), (VIRGINIA, {6: False, 8: False, 9: True})],
+)
+def test_each_section_of_a_gpp_string_says_whether_it_opts_out(text: str, out: dict[int, bool]) -> None:
+    assert {section: gpp.opted_out(section, body) for section, body in gpp.sections(text).items()} == out
+
+
+@pytest.mark.parametrize(("header", "ids"), [("DBABM", [2]), ("DBACNY", [2, 6]), ("DBABjw", [5, 6])])
+def test_headers_of_the_specification_name_their_sections(header: str, ids: list[int]) -> None:
+    assert list(gpp.sections(header + "~x" * len(ids))) == ids
+
+
+@pytest.mark.parametrize(
+    ("signals", "reason"),
+    [
+        (Signals(), "no_string"),
+        (Signals(gdpr=True), "no_string"),
+        (Signals(gdpr=False), "no_string"),
+        (Signals(tc_string=FIELD), "given"),
+        (Signals(gdpr=True, tc_string=FIELD), "given"),
+        (Signals(gdpr=False, tc_string=NOTHING, said=True), "given"),
+        (Signals(gdpr=True, tc_string=NOTHING, said=True), "purpose"),
+        (Signals(gdpr=True, tc_string=FIELD, said=False), "opted_out"),
+        (Signals(tc_string=FIELD, lmt=True), "lmt"),
+        (Signals(tc_string=FIELD, lmt=True, child=True), "child"),
+        (Signals(tc_string=FIELD[:40]), "unreadable"),
+        (Signals(tc_string="no string at all"), "unreadable"),
+        (Signals(gpp=FIELD), "given"),
+        (Signals(gdpr=True, gpp=FIELD), "given"),
+        (Signals(gdpr=False, gpp=FIELD), "no_string"),
+        (Signals(gpp=f"DBABM~{FIELD}", gpp_sid=(2,)), "given"),
+        (Signals(gpp=f"DBABM~{NOTHING}", gpp_sid=(2,)), "purpose"),
+        (Signals(gdpr=True, gpp=f"DBABM~{FIELD}", gpp_sid=(2,)), "given"),
+        (Signals(gdpr=True, gpp=f"DBABM~{FIELD}"), "no_string"),
+        (Signals(gpp=CALIFORNIA, gpp_sid=(8,)), "opted_out"),
+        (Signals(gpp=CALIFORNIA, gpp_sid=(9,)), "given"),
+        (Signals(gpp="DBA", gpp_sid=(8,)), "unreadable"),
+        (Signals(us_privacy="1YYN"), "opted_out"),
+        (Signals(us_privacy="1YNN"), "given"),
+        (Signals(us_privacy="1---"), "given"),
+        (Signals(us_privacy="2YNN"), "unreadable"),
+        (Signals(tc_string=FIELD, us_privacy="1YYN"), "opted_out"),
+        (Signals(said=True), "given"),
+    ],
+)
+def test_the_first_no_decides(signals: Signals, reason: Reason) -> None:
+    consent = Policy(5).decide(signals)
+    assert consent.reason == reason
+    assert consent.given == (reason == "given")
+
+
+def test_where_no_consent_is_needed_silence_is_enough_and_a_no_is_still_one() -> None:
+    assert answer(Signals(country="US"), free=frozenset({"US"})) == "given"
+    assert answer(Signals(country="GB"), free=frozenset({"US"})) == "no_string"
+    assert answer(Signals(), required=False) == "given"
+    assert answer(Signals(tc_string=NOTHING), required=False) == "purpose"
+
+
+def test_a_section_without_a_table_of_bits_says_nothing_and_is_told() -> None:
+    consent = Policy(5).decide(Signals(gpp=CALIFORNIA, gpp_sid=(10, 9)))
+    assert (consent.given, consent.unknown_sections) == (True, (10,))
+    assert Policy(5).decide(Signals(gpp=CALIFORNIA, gpp_sid=(10,))).reason == "no_string"
+
+
+@given(st.integers(0, len(FIELD)), st.text("AZaz09-_.~", max_size=3), st.integers(0, 3))
+def test_a_damaged_string_is_never_read_past_its_end(place: int, middle: str, cut: int) -> None:
+    for text in (FIELD, RANGES, CALIFORNIA, f"DBABM~{FIELD}"):
+        damaged = text[:place] + middle + text[place + cut :]
+        assert Policy(5).decide(Signals(tc_string=damaged)).reason in REASONS
+        assert Policy(5).decide(Signals(gpp=damaged, gpp_sid=(2, 6, 7, 8, 9))).reason in REASONS
+        assert Policy(5).decide(Signals(us_privacy=damaged)).reason in REASONS
+
+
+@given(st.integers(1, len(FIELD.split(".")[0]) - 1))
+def test_a_core_that_was_cut_is_unreadable(length: int) -> None:
+    core = FIELD.split(".")[0]
+    try:
+        tcf.decode(core[:length])
+    except ValueError:
+        return
+    # What is cut off may only be the zeros that fill up the last byte.
+    assert set(core[length:]) <= {"A"}
+
+
+def test_every_reason_has_its_words() -> None:
+    assert set(WORDS) == set(REASONS)
+
+
+def test_strings_that_never_repeat_do_not_fill_the_memory() -> None:
+    policy = Policy(5)
+    for n in range(20_000):
+        policy.of_tc_string(f"{FIELD}.{n}")
+    policy.of_tc_string(FIELD + "." + "A" * 16_000)
+    assert sum(map(len, policy._known)) < 16_384 * 1_024
