@@ -1,0 +1,279 @@
+"""A spool: records that are on the disk before `append` returns, and stay there until they are acknowledged.
+
+One directory holds segment files of lines and a cursor. A record is a JSON object in one line whose last
+field is its checksum, so that whatever reads NDJSON reads a segment. One process owns a directory (`flock`).
+
+Order of writes. A record is written and synced before it counts as resting. The cursor is synced before the
+segments behind it are removed: a file that was gone while the cursor still named it would stop every start.
+Guarantee: a kill at any moment loses no record that `append` has taken; records acknowledged since the cursor
+was last synced are given out again. Memory does not grow with what rests: records are read when they are due.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+SEGMENT_BYTES: Final = 64 << 20
+_CHECKSUM: Final = b',"_crc":"'
+_TAIL_BYTES: Final = len(_CHECKSUM) + 8 + len(b'"}\n')
+
+
+class SpoolError(Exception):
+    """A spool cannot be used: another process has it, or its files are not its own."""
+
+
+class SpoolFullError(Exception):
+    """The spool holds as much as it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One resting record: its place in the order of all, and the JSON object without its checksum."""
+
+    number: int
+    body: bytes
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A file of records: the number of its first one, and the bytes that are whole records."""
+
+    first: int
+    path: Path
+    size: int = 0
+
+
+class Spool:
+    """Resting records of one directory, first in, first out.
+
+    Args:
+        directory: made if it is missing; private to its owner.
+        most_bytes: of all segments together.
+        segment_bytes: at which a new segment begins.
+
+    Attributes:
+        torn: records that were cut or passed over at the start because they were not whole.
+        bytes: of all segments.
+
+    Raises:
+        SpoolError: another process has it, or its files are not a spool's.
+        OSError: the disk does not take it.
+    """
+
+    def __init__(self, directory: Path, most_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.directory, self._most, self._segment_bytes = directory, most_bytes, segment_bytes
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.chmod(0o700)
+        sync_directory(directory.parent)
+        self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise SpoolError(f"{directory} is another process's spool: give this one its own") from None
+        self.torn = self.bytes = 0
+        self._acknowledged, self._ahead = self._cursor(), set[int]()
+        self._next = self._due = self._acknowledged + 1
+        self._segments: deque[_Segment] = deque()
+        self._returned: deque[Record] = deque()
+        self._reading, self._offset = 0, 0
+        self._file = -1
+        self._recover()
+
+    @property
+    def resting(self) -> int:
+        """Records that are not acknowledged, those given out included."""
+        return self._next - 1 - self._acknowledged - len(self._ahead)
+
+    @property
+    def full(self) -> float:
+        """Share of `most_bytes` in use."""
+        return self.bytes / self._most
+
+    def append(self, bodies: Sequence[bytes]) -> None:
+        """Put records, each a JSON object, on the disk: all of them or none.
+
+        Raises:
+            SpoolFullError: there is no room; nothing was written.
+            OSError: the disk does not take them; nothing counts as written.
+        """
+        lines = b"".join(map(_sealed, bodies))
+        if self.bytes + len(lines) > self._most:
+            raise SpoolFullError
+        if self._file < 0 or self._segments[-1].size >= self._segment_bytes:
+            self._begin_segment()
+        last = self._segments[-1]
+        try:
+            _write(self._file, lines)
+            os.fdatasync(self._file)
+        except OSError:
+            # What a failed write left is cut off, or the next record would lie behind half of one.
+            os.ftruncate(self._file, last.size)
+            self._end_segment()
+            raise
+        last.size += len(lines)
+        self.bytes += len(lines)
+        self._next += len(bodies)
+
+    def take(self, most: int) -> list[Record]:
+        """The next records that were not given out yet, in order.
+
+        Raises:
+            OSError: the disk does not give them.
+        """
+        taken = [self._returned.popleft() for _ in range(min(most, len(self._returned)))]
+        while len(taken) < most and self._due < self._next:
+            segment = next(one for one in reversed(self._segments) if one.first <= self._due)
+            if segment.first != self._reading:
+                self._reading, self._offset = segment.first, 0
+            with segment.path.open("rb") as file:
+                file.seek(self._offset)
+                while len(taken) < most and self._offset < segment.size:
+                    line = file.readline()
+                    self._offset += len(line)
+                    body = _opened(line)
+                    if body is not None:
+                        taken.append(Record(self._due, body))
+                    self._due += 1
+            if self._offset >= segment.size:  # numbers cut off its end belong to nobody
+                later = [one.first for one in self._segments if one.first > segment.first]
+                self._due = later[0] if later else self._next
+        return taken
+
+    def give_back(self, records: Sequence[Record]) -> None:
+        """Have records that were taken given out again, before all others, in their order."""
+        self._returned.extendleft(reversed(records))
+
+    def acknowledge(self, numbers: Sequence[int]) -> None:
+        """These records are safe elsewhere. Segments that hold no others go, behind a synced cursor.
+
+        Raises:
+            OSError: the disk does not take the cursor; the next start may give the records out again.
+        """
+        self._ahead.update(numbers)
+        while self._acknowledged + 1 in self._ahead:
+            self._acknowledged += 1
+            self._ahead.remove(self._acknowledged)
+        if not self.resting and self._segments:
+            self._end_segment()
+        ends = [*(one.first for one in self._segments), self._next][1:]
+        done = [one for one, end in zip(self._segments, ends, strict=True) if end <= self._acknowledged + 1]
+        if self._file >= 0 and done and done[-1] is self._segments[-1]:
+            done.pop()
+        if done:
+            self._keep_cursor()
+            for segment in done:
+                self._remove(segment)
+
+    def close(self) -> None:
+        """Keep the cursor and let go of the directory."""
+        self._keep_cursor()
+        self._end_segment()
+        os.close(self._lock)
+
+    # Files
+
+    def _begin_segment(self) -> None:
+        self._end_segment()
+        segment = _Segment(self._next, self.directory / f"{self._next:020d}.ndjson")
+        self._file = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        sync_directory(self.directory)
+        self._segments.append(segment)
+
+    def _end_segment(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _remove(self, segment: _Segment) -> None:
+        segment.path.unlink()
+        self._segments.remove(segment)
+        self.bytes -= segment.size
+
+    def _cursor(self) -> int:
+        path = self.directory / "cursor"
+        try:
+            return int(path.read_bytes())
+        except FileNotFoundError:
+            return 0
+        except ValueError:
+            raise SpoolError(f"{path} is no cursor of a spool: restore it, or move the spool away") from None
+
+    def _keep_cursor(self) -> None:
+        replace_file(self.directory / "cursor", str(self._acknowledged).encode())
+
+    def _recover(self) -> None:
+        """Find what rests. What is not whole at a file's end is cut off; a damaged record before it is passed
+        over.
+        """
+        for path in sorted(self.directory.glob("*.ndjson")):
+            segment = _Segment(int(path.stem), path)
+            number, whole, offset, damaged = segment.first, segment.first, 0, list[int]()
+            with path.open("rb") as file:
+                for line in file:
+                    if number == self._due:
+                        self._reading, self._offset = segment.first, offset
+                    offset += len(line)
+                    if _opened(line) is None:
+                        damaged.append(number)
+                    else:
+                        whole, segment.size = number + 1, offset
+                    number += 1
+            self.torn += len(damaged)
+            os.truncate(path, segment.size)
+            self._ahead.update(one for one in damaged if self._acknowledged < one < whole)
+            self._ahead.update(range(self._next, segment.first))  # cut off the segment before
+            self._segments.append(segment)
+            self._next = max(self._next, whole)
+            self.bytes += segment.size
+        if self._segments and self._due == self._next:
+            self._reading, self._offset = self._segments[-1].first, self._segments[-1].size
+        self.acknowledge(())
+
+
+def _sealed(body: bytes) -> bytes:
+    assert body[-1:] == b"}"
+    assert b"\n" not in body, "not a JSON object in one line"
+    return b'%s%s%08x"}\n' % (body[:-1], _CHECKSUM, zlib.crc32(body))
+
+
+def _opened(line: bytes) -> bytes | None:
+    """The record of a line; None: it is not whole."""
+    body = line[:-_TAIL_BYTES] + b"}"
+    sealed = b'%s%s%08x"}\n' % (body[:-1], _CHECKSUM, zlib.crc32(body))
+    return body if line == sealed else None
+
+
+def _write(file: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a small file so that a crash leaves the old one or the new one, whole."""
+    partial = path.with_suffix(".part")
+    number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        _write(number, content)
+        os.fsync(number)
+    finally:
+        os.close(number)
+    partial.rename(path)
+    sync_directory(path.parent)

@@ -1,0 +1,258 @@
+"""The spool: what was taken rests through any kill, in order, and goes when it is acknowledged."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors import spool as module
+from connectors.spool import Spool, SpoolError, SpoolFullError
+
+MIB = 1 << 20
+
+
+def body(n: int, size: int = 0) -> bytes:
+    return json.dumps({"n": n, "pad": "x" * size}, separators=(",", ":")).encode()
+
+
+def bodies(spool: Spool, most: int = 1_000_000) -> list[int]:
+    return [json.loads(record.body)["n"] for record in spool.take(most)]
+
+
+def segments(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.ndjson"))
+
+
+def test_what_rests_is_given_out_in_order_and_again_by_the_next_start(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s", MIB)
+    spool.append([body(1), body(2)])
+    spool.append([body(3)])
+    assert bodies(spool, 2) == [1, 2]
+    assert bodies(spool) == [3]
+    assert spool.resting == 3
+    spool.close()
+    again = Spool(tmp_path / "s", MIB)
+    assert (again.resting, again.torn) == (3, 0)
+    assert bodies(again) == [1, 2, 3]
+
+
+def test_what_is_acknowledged_is_gone_and_its_segments_too(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB, segment_bytes=100)
+    for n in range(10):
+        spool.append([body(n, 50)])
+    assert len(segments(tmp_path)) > 3
+    records = spool.take(10)
+    spool.acknowledge([record.number for record in reversed(records[3:])])
+    assert spool.resting == 3
+    spool.acknowledge([record.number for record in records[:3]])
+    assert (spool.resting, spool.bytes, segments(tmp_path)) == (0, 0, [])
+    spool.append([body(10)])
+    assert bodies(spool) == [10]
+
+
+def test_a_start_gives_out_only_what_lies_behind_the_cursor(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(n) for n in range(10)])
+    spool.acknowledge([record.number for record in spool.take(4)])
+    spool.close()
+    assert bodies(Spool(tmp_path, MIB)) == list(range(4, 10))
+
+
+def test_what_is_given_back_comes_again_before_all_others(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(n) for n in range(5)])
+    spool.give_back(spool.take(3))
+    assert bodies(spool, 4) == [0, 1, 2, 3]
+    assert bodies(spool) == [4]
+
+
+def test_a_torn_tail_is_cut_counted_and_written_over(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(1), body(2), body(3)])
+    spool.close()
+    (path,) = segments(tmp_path)
+    path.write_bytes(path.read_bytes()[:-7])
+    torn = Spool(tmp_path, MIB)
+    assert (torn.torn, torn.resting) == (1, 2)
+    torn.append([body(4)])
+    torn.close()
+    whole = Spool(tmp_path, MIB)
+    assert whole.torn == 0
+    assert bodies(whole) == [1, 2, 4]
+
+
+def test_a_damaged_record_is_passed_over_and_the_others_are_not(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(n) for n in range(5)])
+    spool.close()
+    (path,) = segments(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"n":2', b'"n":7'))
+    damaged = Spool(tmp_path, MIB)
+    assert (damaged.torn, damaged.resting) == (1, 4)
+    records = damaged.take(10)
+    assert [json.loads(record.body)["n"] for record in records] == [0, 1, 3, 4]
+    damaged.acknowledge([record.number for record in records])
+    assert (damaged.resting, segments(tmp_path)) == (0, [])
+
+
+def test_a_tail_cut_off_a_segment_that_has_others_behind_it_stops_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB, segment_bytes=60)
+    for n in range(9):
+        spool.append([body(n, 30)])
+    spool.close()
+    path = segments(tmp_path)[1]
+    path.write_bytes(path.read_bytes()[:-7])
+    cut = Spool(tmp_path, MIB)
+    records = cut.take(20)
+    assert cut.torn == 1
+    assert len(records) == cut.resting == 8
+    cut.acknowledge([record.number for record in records])
+    assert (cut.resting, segments(tmp_path)) == (0, [])
+
+
+def test_a_full_spool_takes_nothing_and_keeps_what_it_has(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 500)
+    spool.append([body(1, 100), body(2, 100)])
+    with pytest.raises(SpoolFullError):
+        spool.append([body(3), body(4, 300)])
+    assert bodies(spool) == [1, 2]
+
+
+def test_a_disk_that_fails_in_the_midst_of_a_record_leaves_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(1)])
+
+    def half(file: int, content: bytes) -> None:
+        os.write(file, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write", half)
+        with pytest.raises(OSError, match="No space"):
+            spool.append([body(2)])
+    spool.append([body(3)])
+    assert bodies(spool) == [1, 3]
+    spool.close()
+    assert bodies(Spool(tmp_path, MIB)) == [1, 3]
+
+
+def test_one_process_owns_a_directory(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB)
+    with pytest.raises(SpoolError, match="another process"):
+        Spool(tmp_path, MIB)
+    spool.close()
+    Spool(tmp_path, MIB).close()
+
+
+def test_a_segment_is_a_log_that_any_reader_of_lines_reads(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(1), b'{"_crc":"mine","n":2}'])
+    lines = segments(tmp_path)[0].read_text().splitlines()
+    assert [json.loads(line)["n"] for line in lines] == [1, 2]
+    assert bodies(spool) == [1, 2]
+
+
+def test_files_are_their_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir(mode=0o755)
+    spool = Spool(tmp_path / "s", MIB)
+    spool.append([body(1)])
+    spool.close()
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "s").iterdir()} == {0o600}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_any_order_of_calls_and_starts_gives_out_each_record_until_it_is_acknowledged(
+    tmp_path_factory: pytest.TempPathFactory, rng: random.Random
+) -> None:
+    directory = tmp_path_factory.mktemp("spool")
+    spool = Spool(directory, MIB, segment_bytes=rng.choice((60, 200, 5_000)))
+    sent, taken, resting = 0, dict[int, int](), list[int]()
+    for _ in range(40):
+        act = rng.random()
+        if act < 0.4:
+            count = rng.randint(1, 5)
+            spool.append([body(n) for n in range(sent, sent + count)])
+            resting += range(sent, sent + count)
+            sent += count
+        elif act < 0.6:
+            taken |= {record.number: json.loads(record.body)["n"] for record in spool.take(rng.randint(1, 6))}
+        elif act < 0.9:
+            some = rng.sample(sorted(taken), rng.randint(0, len(taken)))
+            spool.acknowledge(some)
+            for number in some:
+                resting.remove(taken.pop(number))
+        else:
+            spool.close()
+            spool = Spool(directory, MIB, segment_bytes=rng.choice((60, 200, 5_000)))
+            taken = {}
+            # Acknowledged out of order, before a start, may come again; nothing else may.
+            again = [json.loads(record.body)["n"] for record in spool.take(1_000)]
+            assert set(resting) <= set(again)
+            assert again == sorted(again)
+            spool.close()
+            spool, resting = Spool(directory, MIB, segment_bytes=200), again
+        assert spool.resting == len(resting)
+    spool.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from connectors.spool import Spool
+spool = Spool(Path(sys.argv[1]), 1 << 30, segment_bytes=20_000)
+n = int(sys.argv[2])
+while True:
+    spool.append([b'{"n":%d}' % k for k in range(n, n + 7)])
+    n += 7
+    print(n, flush=True)
+    if n % 5 == 0:
+        spool.acknowledge([record.number for record in spool.take(11)])
+"""
+
+
+def test_a_kill_at_any_moment_loses_nothing_that_was_taken(tmp_path: Path) -> None:
+    rng, said = random.Random(5), 0
+    for _ in range(5):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), str(said)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        for _ in range(rng.randint(20, 200)):
+            said = int(child.stdout.readline())
+        child.send_signal(signal.SIGKILL)
+        told = child.stdout.read().split()
+        said = int(told[-1]) if told else said
+        child.wait()
+        spool = Spool(tmp_path, 1 << 30)
+        found = bodies(spool)
+        assert found
+        assert found == list(range(found[0], found[-1] + 1))
+        assert found[-1] >= said - 1
+        said = found[-1] + 1
+        spool.close()
+
+
+def test_memory_does_not_grow_with_what_rests(tmp_path: Path) -> None:
+    import tracemalloc
+
+    spool = Spool(tmp_path, 64 * MIB)
+    tracemalloc.start()
+    for n in range(2_000):
+        spool.append([body(n, 10_000)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert spool.bytes > 20_000_000
+    assert peak < 1_000_000
