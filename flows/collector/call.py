@@ -1,0 +1,59 @@
+"""The words of the collector: a call as it came, and what it was understood to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP call as it came.
+
+    Attributes:
+        path, query: still encoded; the query without its question mark.
+        headers: by lower-case name.
+        peer: the transport's address.
+        received_ms: by the collector's own clock.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    peer: str
+    received_ms: int
+
+
+class Outcome(StrEnum):
+    """What becomes of one event of a call.
+
+    `STORED`: it counts. `REJECTED`: it is no pixel, and its dead letter says why. `NOT_COUNTED`: the IAB's
+    rules leave it out, such as a prefetch.
+    """
+
+    STORED = "stored"
+    REJECTED = "rejected"
+    NOT_COUNTED = "not_counted"
+
+
+@dataclass(slots=True)
+class Understood:
+    """What one event of a call is: a canonical event with its Kafka key, or why it is none.
+
+    Attributes:
+        reason, wrong: why it is rejected or not counted, and which field.
+        event: the canonical event, without `collector` and `low_ms`, which the store adds; empty: none.
+        key: of the Kafka message: play, else listener, else event id; of a conversion order, else event id.
+        trace: how it was understood, as the checker shows it; None where nobody asked.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    wrong: str = ""
+    event: dict[str, Any] = field(default_factory=dict)
+    key: bytes = b""
+    trace: dict[str, Any] | None = None

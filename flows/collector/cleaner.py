@@ -1,0 +1,163 @@
+"""The cleaner: tells values that were meant from macros that nobody replaced, placeholders, sloppy spellings.
+
+One cleaner at the edge, so that all behind it may be strict. Each function says what it did, in a word of
+`HOW`, which the collector counts by dialect and parameter.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final, Literal
+
+How = Literal["unreplaced", "empty", "placeholder", "time", "playhead", "boolean", "event", "unreadable"]
+
+_UNREPLACED: Final = re.compile(
+    r"""\[\[?[^\[\]]+\]\]?        # VAST, Triton
+    | \$\{[^{}]+\} | \$[A-Za-z_]+ # OpenRTB, DV360
+    | \{\{?[^{}]+\}\}?            # PRX, AdCP, Kevel
+    | @[^@]+@                     # Triton
+    | %%[^%]+%% | %[A-Za-z_]+!    # Google, The Trade Desk; Campaign Manager
+    | \(acast-[^()]+\) | \(x-[^()]+\)
+    | __[^_].*[^_]?__ | \#[^\#]+\# | <[^<>]+>
+    | \$ | \$\{?\w+\[.*           # what a templating engine left of {X}, and of a FreeMarker expression
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_PLACEHOLDERS: Final = frozenset({"-1", "-2", "null", "undefined", "none", "AUDIT"})
+_ZEROS: Final = re.compile(r"[0-]*0[0-]*")
+_NUMBER: Final = re.compile(r"-?\d{1,18}(?:\.\d*)?", re.ASCII)
+_CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,9}))?", re.ASCII)
+_ISO: Final = re.compile(
+    r"(\d{4})-(\d{1,2})-(\d{1,2})[T ](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d{1,9}))?)?"
+    r"\s*(?:(Z)|([+-]| )?(\d{2}):?(\d{2})?)?",
+    re.IGNORECASE | re.ASCII,
+)
+EVENTS: Final = {
+    name.lower(): canonical
+    for canonical, names in {
+        "impression": ("impression", "imp", "view"),
+        "start": ("start",),
+        "firstQuartile": ("firstQuartile", "first_quartile", "q1", "25"),
+        "midpoint": ("midpoint", "midPoint", "mid", "50"),
+        "thirdQuartile": ("thirdQuartile", "third_quartile", "q3", "75"),
+        "complete": ("complete", "100", "end"),
+        "skip": ("skip",),
+        "mute": ("mute",),
+        "unmute": ("unmute",),
+        "pause": ("pause",),
+        "resume": ("resume",),
+        "progress": ("progress",),
+        "error": ("error",),
+        "click": ("click",),
+        "conversion": ("conversion",),
+        "delivered": ("delivered",),
+        "download": ("download",),
+    }.items()
+    for name in names
+}
+"""Names of events as callers write them. `creativeView` and `loaded` are no starts, and not here."""
+
+
+def present(value: str) -> tuple[str | None, How | None]:
+    """A value as it was meant; None where it says nothing."""
+    text = value.strip()
+    if not text:
+        return None, "empty"
+    first = text[0]
+    if first in "[${@%(_#<" and _UNREPLACED.fullmatch(text) is not None:
+        return None, "unreplaced"
+    if len(text) < 10 and (text in _PLACEHOLDERS or text.lower() in ("null", "undefined", "none")):
+        return None, "placeholder"
+    return text, None
+
+
+def device_id(value: str) -> tuple[str | None, How | None]:
+    """An id of a device; one of zeros alone is what a device gives that keeps its own."""
+    text, how = present(value)
+    if text is not None and _ZEROS.fullmatch(text) is not None:
+        return None, "placeholder"
+    return text, how
+
+
+def event_name(value: str) -> tuple[str, How | None]:
+    """The canonical name of an event; one that nobody knows stays as it is."""
+    canonical = EVENTS.get(value.lower(), value)
+    return canonical, None if canonical == value else "event"
+
+
+def boolean(value: str) -> tuple[bool | None, How | None]:
+    """A yes or no, in the spellings of ad servers."""
+    text = value.strip().lower()
+    if text in ("1", "true", "yes", "y"):
+        return True, None if text in ("1", "true") else "boolean"
+    if text in ("0", "false", "no", "n"):
+        return False, None if text in ("0", "false") else "boolean"
+    return None, "unreadable"
+
+
+def epoch_ms(value: str, unit: str = "") -> tuple[int | None, How | None]:
+    """A point in time as epoch ms: a number by its magnitude, or the sloppy ISO 8601 of ad servers.
+
+    Args:
+        unit: `s`, `ms`, `us`: what a number is in, where the dialect says so; else ten digits are seconds,
+            thirteen ms, sixteen µs.
+
+    Returns:
+        None where it cannot be read: a pixel is never refused for its time.
+    """
+    text = value.strip()
+    if _NUMBER.fullmatch(text) is not None:
+        number = float(text) if "." in text else int(text)
+        if number <= 0:
+            return None, "unreadable"
+        if not unit:
+            unit = "s" if number < 1e11 else "ms" if number < 1e14 else "us"
+        factor = {"s": 1000.0, "ms": 1.0, "us": 0.001}[unit]
+        return int(number * factor) if unit != "ms" else int(number), None if unit == "ms" else "time"
+    return _iso_ms(text)
+
+
+def _iso_ms(text: str) -> tuple[int | None, How | None]:
+    match = _ISO.fullmatch(text)
+    if match is None:
+        return None, "unreadable"
+    year, month, day, hour, minute, second, fraction, zulu, sign, hours, minutes = match.groups()
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    if sign == "-":
+        offset = -offset  # a plus sign may have become a space on its way
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    try:
+        moment = datetime(
+            int(year),
+            int(month),
+            int(day),
+            int(hour),
+            int(minute),
+            min(int(second or 0), 59),  # a leap second
+            micros,
+            UTC if zulu or not hours else timezone(offset),
+        )
+        return int(moment.timestamp() * 1000), "time"
+    except (ValueError, OverflowError):
+        return None, "unreadable"
+
+
+def playhead_ms(value: str, unit: str = "ms") -> tuple[int | None, How | None]:
+    """A position in the ad, or its length, in ms.
+
+    Args:
+        unit: `hms`, `s`, `ms`: what a plain number is in: `s` holds below 1,000 alone.
+    """
+    text = value.strip()
+    clock = _CLOCK.fullmatch(text)
+    if clock is not None:
+        hours, minutes, seconds, fraction = clock.groups()
+        whole = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
+        return whole * 1000 + int((fraction or "0")[:3].ljust(3, "0")), "playhead"
+    if _NUMBER.fullmatch(text) is None or text.startswith("-"):
+        return None, "unreadable"
+    number = float(text)
+    if unit == "s" and number < 1000:
+        return round(number * 1000), "playhead"
+    return int(number), None if "." not in text else "playhead"

@@ -1,0 +1,44 @@
+"""Names and values of a call: query, path parameters, and forms, bounded, with what is not UTF-8 made so."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import unquote_plus
+
+MOST_PARAMETERS: Final = 128
+"""Of one call; what comes behind them is not read."""
+MOST_DECODINGS: Final = 3
+"""A URL that was put in another, in a third, is encoded so often; more is an enemy's."""
+
+
+def parameters(text: str, separators: str = "&") -> dict[str, str]:
+    """The parameters of a query, or of a path that carries some, by name; of one that is repeated the first.
+
+    A value is decoded once here. `decoded` undoes what was encoded twice.
+
+    Args:
+        separators: each of these characters ends a parameter.
+    """
+    for other in separators[1:]:
+        text = text.replace(other, separators[0])
+    found: dict[str, str] = {}
+    for part in text.split(separators[0], MOST_PARAMETERS)[:MOST_PARAMETERS]:
+        name, equals, value = part.partition("=")
+        if equals and name:
+            found.setdefault(unquote_plus(name) if "%" in name else name, value)
+    return found
+
+
+def decoded(value: str) -> str:
+    """A value with its percent-encoding undone, also where it was encoded twice or three times.
+
+    The first time a plus sign is a space; behind that it is itself. What is no UTF-8 becomes U+FFFD.
+    """
+    if "%" not in value:
+        return value.replace("+", " ")
+    text = unquote_plus(value)
+    for _ in range(MOST_DECODINGS - 1):
+        if "%" not in text or (again := unquote_plus(text.replace("+", "%2B"))) == text:
+            break
+        text = again
+    return text

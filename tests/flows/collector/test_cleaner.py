@@ -1,0 +1,152 @@
+"""The cleaner: what callers write, and what they meant."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.collector.cleaner import boolean, device_id, epoch_ms, event_name, playhead_ms, present
+from flows.collector.query import MOST_PARAMETERS, decoded, parameters
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[X]", "[[CACHEBUSTING]]", "[ERRORCODE]", "${AUCTION_ID}", "$cachebuster", "{timestamp}"),
+        *("{{device.ifa}}", "@STATION_NAME@", "@C.EPISODE-TITLE@", "%%CACHEBUSTER%%", "%ebuy!"),
+        *("(acast-ip)", "(x-y)", "__X__", "__CREATIVE_ID__", "#X#", "<X>", "$"),
+        '${parameters["aw_0_2rt.show"]!}',
+    ],
+)
+def test_a_macro_that_nobody_replaced_says_nothing(text: str) -> None:
+    assert present(text) == (None, "unreplaced")
+
+
+@pytest.mark.parametrize("text", ["-1", "-2", "null", "NULL", "undefined", "none", "None", "AUDIT"])
+def test_a_placeholder_says_nothing(text: str) -> None:
+    assert present(text) == (None, "placeholder")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(Live)",
+        "[]",
+        "{}",
+        "@@",
+        "${}",
+        "a[X]",
+        "[X] y",
+        "50%",
+        "$5 off",
+        "#1",
+        "<3",
+        "_x_",
+        "-12",
+        "audit",
+        "%%",
+    ],
+)
+def test_a_name_that_only_looks_like_one_stays(text: str) -> None:
+    assert present(text) == (text, None)
+
+
+@pytest.mark.parametrize("text", ["00000000-0000-0000-0000-000000000000", "0", "0000"])
+def test_a_device_of_zeros_is_nobody(text: str) -> None:
+    assert device_id(text) == (None, "placeholder")
+    assert device_id("10000000-0000-0000-0000-000000000000")[1] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("1790000040", 1_790_000_040_000),
+        ("1790000040.5", 1_790_000_040_500),
+        ("1790000040123", 1_790_000_040_123),
+        ("1790000040123456", 1_790_000_040_123),
+        ("2016-01-17T8:15:07.127-05", 1_453_036_507_127),
+        ("2016-01-17T08:15:07.127-0500", 1_453_036_507_127),
+        ("2016-01-17T08:15:07.127-05:00", 1_453_036_507_127),
+        ("2016-01-17T13:15:07.127Z", 1_453_036_507_127),
+        ("2016-01-17 13:15:07.127", 1_453_036_507_127),
+        ("2016-01-17T14:15:07.127 01:00", 1_453_036_507_127),
+        ("2016-01-17T14:15:07,127+01", 1_453_036_507_127),
+        ("2016-1-17T13:15", 1_453_036_500_000),
+        ("2016-12-31T23:59:60Z", 1_483_228_799_000),
+    ],
+)
+def test_a_time_is_read_in_every_sloppy_form(text: str, ms: int) -> None:
+    assert epoch_ms(text)[0] == ms
+
+
+@pytest.mark.parametrize("text", ["soon", "", "-5", "0", "2016-13-01T00:00Z", "2016-01-17", "٣", "1" * 40])
+def test_a_time_that_cannot_be_read_is_none_and_raises_nothing(text: str) -> None:
+    assert epoch_ms(text) == (None, "unreadable")
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "ms"),
+    [
+        ("00:00:15.250", "ms", 15_250),
+        ("0:00:15", "ms", 15_000),
+        ("15", "s", 15_000),
+        ("7.5", "s", 7_500),
+        ("15000", "s", 15_000),
+        ("15000", "ms", 15_000),
+    ],
+)
+def test_a_playhead_is_read_by_its_form_and_its_dialect(text: str, unit: str, ms: int) -> None:
+    assert playhead_ms(text, unit)[0] == ms
+
+
+def test_events_have_aliases_and_creative_view_is_no_start() -> None:
+    named = ["imp", "midPoint", "MIDPOINT", "q3", "100", "start", "creativeView", "loaded"]
+    meant = [
+        "impression",
+        "midpoint",
+        "midpoint",
+        "thirdQuartile",
+        "complete",
+        "start",
+        "creativeView",
+        "loaded",
+    ]
+    assert [event_name(name)[0] for name in named] == meant
+
+
+def test_booleans_are_read_in_the_spellings_of_ad_servers() -> None:
+    assert [boolean(text)[0] for text in ("1", "true", "Yes", "0", "FALSE", "no", "2", "")] == [
+        *(True, True, True, False, False, False),
+        *(None, None),
+    ]
+
+
+@given(st.text(max_size=60))
+def test_nothing_that_is_sent_raises(text: str) -> None:
+    for read in (present, device_id, event_name, boolean, epoch_ms, playhead_ms):
+        read(text)
+    for unit in ("s", "ms", "us"):
+        epoch_ms(text, unit)
+
+
+def test_the_first_of_a_repeated_parameter_counts_and_their_number_is_bounded() -> None:
+    assert parameters("a=1&a=2&b=&=x&c&d=e=f") == {"a": "1", "b": "", "d": "e=f"}
+    assert parameters("ord=1;gdpr=0;u=2&x=3", "&;") == {"ord": "1", "gdpr": "0", "u": "2", "x": "3"}
+    assert len(parameters("&".join(f"p{n}=1" for n in range(1000)))) == MOST_PARAMETERS
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a%20b+c", "a b c"),
+        ("a%252Bb", "a+b"),
+        ("%25255BX%25255D", "[X]"),
+        ("50%25", "50%"),
+        ("%ff", "\ufffd"),
+        ("%E2%82", "\ufffd"),
+        ("100%", "100%"),
+    ],
+)
+def test_a_value_is_decoded_as_often_as_it_was_encoded(value: str, text: str) -> None:
+    assert decoded(value) == text
