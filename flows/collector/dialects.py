@@ -1,0 +1,188 @@
+"""Dialects: what one vendor's calls look like, as data. No vendor has code of its own.
+
+`dialects.toml` holds ours, each with its source and whether it is documented, seen in public code or inferred.
+A file of the operator's own, of the same form, adds rows and wins over ours.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from flows.errors import SettingsError
+
+Status = Literal["documented", "seen", "inferred"]
+
+NATIVE: Final = {
+    "d": "dialect",
+    "e": "event",
+    "pl": "placement_id",
+    "cm": "campaign_id",
+    "cr": "creative_id",
+    "p": "play_id",
+    "id": "event_id",
+    "st": "station",
+    "pc": "podcast",
+    "pg": "program",
+    "pf": "platform",
+    "ep": "episode",
+    "l": "listener_id",
+    "ifa": "ifa",
+    "ifat": "ifa_type",
+    "lmt": "lmt",
+    "coppa": "coppa",
+    "ip": "ip",
+    "ua": "user_agent",
+    "ss": "server_side",
+    "gdpr": "gdpr",
+    "gdpr_consent": "gdpr_consent",
+    "gpp": "gpp",
+    "gpp_sid": "gpp_sid",
+    "us_privacy": "us_privacy",
+    "co": "country",
+    "ts": "ts",
+    "ph": "playhead",
+    "dur": "duration",
+    "cat": "content_category",
+    "cb": "cachebuster",
+    "u": "landing_url",
+    "ct": "type",
+    "o": "order_id",
+    "v": "value",
+    "cur": "currency",
+    "k": "signature",
+    "s": "target_signature",
+    "ga": "ga_client_id",
+}
+"""Our own parameters, short, by what they mean."""
+WORDS: Final = frozenset((*NATIVE.values(), "basis", "app", "regulations", "playhead_ms", "duration_ms"))
+"""What a parameter can mean; each is a parameter's name too."""
+
+
+class Word(BaseModel):
+    """A macro or a name whose status is not its dialect's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    is_: str = Field(alias="is")
+    status: Status
+
+
+class Dialect(BaseModel):
+    """One vendor's calls.
+
+    Attributes:
+        use: `tag`: our URL in the vendor's form; `postback`: the vendor's own names.
+        urls: how many the vendor takes; None: any number.
+        time, playhead: what a plain number is in; empty: by its magnitude; ms.
+        device_from: where a call of this vendor's server has the device's address.
+        masked: whether that address lacks its last part.
+        split: characters that part parameters beside `&`.
+        macros: by word, as the vendor replaces them.
+        names: words by the vendor's names.
+        events: canonical events by the vendor's names.
+        when: words that a parameter's value settles, by `name=value`; `event_from` names a parameter.
+        fixed: words that every call settles.
+        drop: names that are never kept.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    source: str
+    status: Status
+    use: Literal["tag", "postback"]
+    urls: int | None = None
+    time: Literal["", "s", "ms", "us", "iso"] = ""
+    playhead: Literal["ms", "s", "hms"] = "ms"
+    device_from: Literal["transport", "x-device", "xff-first", "xff-last", "query"] = "transport"
+    masked: bool = False
+    split: tuple[str, ...] = ()
+    macros: Mapping[str, str | Word] = {}
+    names: Mapping[str, str | Word] = {}
+    events: Mapping[str, str] = {}
+    when: Mapping[str, Mapping[str, str]] = {}
+    fixed: Mapping[str, str] = {}
+    drop: tuple[str, ...] = ()
+
+    @field_validator("macros", "fixed")
+    @classmethod
+    def _known(cls, words: Mapping[str, object]) -> Mapping[str, object]:
+        return _only_words(words, words)
+
+    @field_validator("names")
+    @classmethod
+    def _known_names(cls, names: Mapping[str, str | Word]) -> Mapping[str, str | Word]:
+        _only_words(names, map(plain, names.values()))
+        return names
+
+    @field_validator("when")
+    @classmethod
+    def _known_cases(cls, cases: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
+        for case, words in cases.items():
+            if "=" not in case:
+                raise ValueError(f"{case}: a case is NAME=VALUE")
+            _only_words(words, (word for word in words if word != "event_from"))
+        return cases
+
+    @property
+    def separators(self) -> str:
+        """What parts the parameters of a call."""
+        return "&" + "".join(self.split)
+
+    def word(self, name: str) -> str | None:
+        """What a parameter means; None: nothing that is read."""
+        foreign = self.names.get(name)
+        if foreign is not None:
+            return plain(foreign)
+        if self.use == "postback" or name in self.drop:
+            return None
+        return NATIVE.get(name) or (name if name in WORDS else None)
+
+
+def plain(word: str | Word) -> str:
+    """A macro or a name without its status."""
+    return word if isinstance(word, str) else word.is_
+
+
+def _only_words(whole: Mapping[str, object], words: object) -> Mapping[str, object]:
+    unknown = sorted(str(word) for word in words if word not in WORDS)  # type: ignore[attr-defined]
+    if unknown:
+        raise ValueError(f"no such word: {', '.join(unknown)}")
+    return whole
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    dialect: Mapping[str, Dialect] = {}
+
+
+def load_dialects(own: Path | None = None) -> dict[str, Dialect]:
+    """All dialects by name, those of the operator's file before ours.
+
+    Raises:
+        SettingsError: the file cannot be read, or has a key or a word that does not exist.
+    """
+    ours = _read(files("flows.collector").joinpath("dialects.toml").read_text(), "dialects.toml")
+    if own is None:
+        return ours
+    try:
+        text = own.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{own}: cannot be read: {error}") from None
+    return ours | _read(text, str(own))
+
+
+def _read(text: str, name: str) -> dict[str, Dialect]:
+    try:
+        return dict(_File.model_validate(tomllib.loads(text)).dialect)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{name}: cannot be read as TOML: {error}") from None
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError(f"{name}: {'; '.join(problems)}") from None
