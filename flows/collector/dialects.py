@@ -1,7 +1,7 @@
 """Dialects: what one vendor's calls look like, as data. No vendor has code of its own.
 
-`dialects.toml` holds ours, each with its source and whether it is documented, seen in public code or inferred.
-A file of the operator's own, of the same form, adds rows and wins over ours.
+`dialects.toml` holds ours, each with its source and whether it is documented, seen in public code or
+inferred. A file of the operator's own, of the same form, adds rows and wins over ours.
 """
 
 from __future__ import annotations

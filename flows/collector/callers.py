@@ -1,0 +1,222 @@
+"""Who called, and where the listener's device stands: tokens, trusted networks, forwarded addresses.
+
+An address is believed as far as its teller is. `X-Forwarded-For` is read from the right, through the
+operator's own proxies. What a caller says of another device counts only where that caller has a token or
+stands in a trusted network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from hmac import compare_digest
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Final, Literal
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+DeviceFrom = Literal["transport", "x-device", "xff-first", "xff-last", "query"]
+Right = Literal["write", "debug", "tag", "read"]
+Basis = Literal["transport", "trusted", "claimed"]
+Grade = Literal["device", "masked", "none"]
+
+MOST_FORWARDED: Final = 32
+"""Addresses of `X-Forwarded-For` that are looked at, from the right."""
+_LONGEST_AGENT: Final = 1_024
+_SERVER_SIDE: Final = ("1", "2")
+_SHARED: Final = ip_network("100.64.0.0/10")
+"""Addresses of carriers' translators, which `ipaddress` does not call private."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A caller that the operator knows.
+
+    Args:
+        sha256: of the secret, in hexadecimal.
+        campaigns: those that it may write for; empty: all.
+        device_from: where its calls have the device's address; None: as the dialect says.
+        masked: whether that address lacks its last part.
+    """
+
+    sha256: str
+    rights: frozenset[Right] = frozenset()
+    campaigns: frozenset[str] = frozenset()
+    device_from: DeviceFrom | None = None
+    masked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who called. `trusted`: by a token or a network; `refused`: a token that is none was shown."""
+
+    name: str = ""
+    rights: frozenset[Right] = frozenset()
+    campaigns: frozenset[str] = frozenset()
+    trusted: bool = False
+    refused: bool = False
+    device_from: DeviceFrom | None = None
+    masked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The listener's device, as far as it is known.
+
+    Attributes:
+        address: None where it is not known or not told.
+        grade: `device`: whole; `masked`: without its last part; `none`.
+        basis: whose word it is.
+        ignored: whether a claim of somebody who may not make it was passed over.
+    """
+
+    address: Address | None
+    user_agent: str
+    grade: Grade
+    basis: Basis
+    ignored: bool = False
+
+
+NOBODY: Final = Caller()
+
+
+@dataclass(frozen=True)
+class Callers:
+    """The callers that the operator knows.
+
+    Args:
+        tokens: by name.
+        proxies: networks of the operator's own proxies and balancers.
+        servers: networks of known servers, with where their calls have the device's address.
+    """
+
+    tokens: Mapping[str, Token] = field(default_factory=dict)
+    proxies: Sequence[Network] = ()
+    servers: Sequence[tuple[Network, DeviceFrom]] = ()
+
+    def of(self, headers: Mapping[str, str], transport: Address | None) -> Caller:
+        """Who a call is of, by its token, else by its network; constant time in the secret."""
+        scheme, _, said = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            name, _, secret = said.strip().partition(".")
+            token = self.tokens.get(name)
+            expected = token.sha256 if token else "0" * 64
+            right = compare_digest(sha256(secret.encode()).hexdigest(), expected)
+            if token is None or not right:
+                return Caller(refused=True)
+            return Caller(name, token.rights, token.campaigns, True, False, token.device_from, token.masked)
+        if transport is not None:
+            for network, device_from in self.servers:
+                if transport in network:
+                    return Caller(str(network), trusted=True, device_from=device_from)
+        return NOBODY
+
+    def transport(self, headers: Mapping[str, str], peer: str) -> Address | None:
+        """Who stands before our own proxies: the first address, from the right, that is none of theirs."""
+        at = parsed(peer)
+        forwarded = headers.get("x-forwarded-for", "").rsplit(",", MOST_FORWARDED)[-MOST_FORWARDED:]
+        while at is not None and forwarded and any(at in network for network in self.proxies):
+            at = parsed(forwarded.pop())
+        return at
+
+
+def device(
+    caller: Caller,
+    transport: Address | None,
+    headers: Mapping[str, str],
+    parameters: Mapping[str, str],
+    of_dialect: DeviceFrom = "transport",
+    masked: bool = False,
+) -> Device:
+    """The listener's device in a call.
+
+    Args:
+        parameters: `ip`, `user_agent` and `server_side` of the call, cleaned.
+        of_dialect, masked: where this dialect's servers have it, for a caller that says nothing of it.
+    """
+    agent = headers.get("user-agent", "")[:_LONGEST_AGENT]
+    if caller.trusted:
+        where = caller.device_from or of_dialect
+        told, told_agent = _told(where, headers, parameters)
+        if where == "transport" and not told:
+            told, told_agent = (str(transport) if transport else ""), agent
+        return _graded(told, (told_agent or agent)[:_LONGEST_AGENT], caller.masked or masked)
+    claim = headers.get("x-device-ip") or headers.get("x-device-user-agent")
+    elsewhere = parsed(parameters.get("ip", ""))
+    apart = elsewhere is not None and transport is not None and star(elsewhere) != star(transport)
+    if claim or apart or parameters.get("server_side") in _SERVER_SIDE:
+        # A server speaks for a device, and may not: its own address is no listener's.
+        return Device(None, agent, "none", "claimed", ignored=True)
+    public = transport if transport is not None and is_public(transport) else None
+    return Device(public, agent, "device" if public else "none", "transport")
+
+
+def _told(where: DeviceFrom, headers: Mapping[str, str], parameters: Mapping[str, str]) -> tuple[str, str]:
+    """The address and user agent that a trusted caller tells of the device."""
+    forwarded = headers.get("x-forwarded-for", "")
+    if where == "x-device":
+        return headers.get("x-device-ip", ""), headers.get("x-device-user-agent", "")
+    if where == "query":
+        return parameters.get("ip", ""), parameters.get("user_agent", "")
+    if where == "xff-first":
+        return forwarded.split(",", 1)[0], ""
+    if where == "xff-last":
+        return forwarded.rsplit(",", 1)[-1], ""
+    return "", ""
+
+
+def _graded(told: str, agent: str, masked: bool) -> Device:
+    address = parsed(told)
+    if address is None or not is_public(address):
+        return Device(None, agent, "none", "trusted")
+    return Device(address, agent, "masked" if masked or _looks_masked(address) else "device", "trusted")
+
+
+def _looks_masked(address: Address) -> bool:
+    """Whether the last part of an IPv4 address is 0, which no device's is, but one that was masked."""
+    return isinstance(address, IPv4Address) and int(address) & 0xFF == 0
+
+
+def parsed(text: str) -> Address | None:
+    """An address; one of IPv4 in IPv6 is itself, and a port or brackets are no part of it."""
+    text = text.strip()
+    if not text or len(text) > 64:
+        return None
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        found = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(found, IPv6Address):
+        return found.ipv4_mapped or IPv6Address(int(found))  # without its zone
+    return found
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address can be a listener's: no private, loopback, shared or documentation one."""
+    return address.is_global and not address.is_multicast and address not in _SHARED
+
+
+def star(address: Address) -> bytes:
+    """IP*: an IPv4 address, or the first 64 bits of an IPv6 one, which a household keeps."""
+    return address.packed if isinstance(address, IPv4Address) else address.packed[:8]
+
+
+def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Networks as they are written.
+
+    Raises:
+        ValueError: one is none.
+    """
+    return tuple(ip_network(text, strict=False) for text in texts)

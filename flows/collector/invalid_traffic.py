@@ -1,0 +1,246 @@
+"""Invalid traffic, judged where the call arrives: the first rule that matches decides.
+
+Calls that the IAB's rules do not count (HEAD, prefetch, the first bytes alone) are told apart before. Then
+come the rules of user agents: bots of the operator's lists; known apps and devices, which are **valid** and
+end these rules, since lists of crawlers take podcast apps for bots; libraries; the lists of IAB and ABC;
+crawlers; none at all. Last comes the data centre, for calls of a device itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from ipaddress import IPv4Address, ip_network
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from flows.collector.callers import Address, Device
+from flows.errors import SettingsError
+
+REASONS: Final = (
+    "declared_bot",
+    "opawg_bot",
+    "opawg_library",
+    "iab_list",
+    "crawler_list",
+    "no_user_agent",
+    "data_centre",
+    "volume",
+)
+_DECLARED_BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
+_PODCAST_APP: Final = re.compile(
+    r"AntennaPod|AppleCoreMedia|Podcasts?/|Pocket ?Casts|Overcast|Castro|Castbox|Podimo|Podbean|Podkicker"
+    r"|Podcast ?Addict|Spotify/|Stitcher|Deezer|TuneIn|iHeartRadio|Audible|Downcast|Player ?FM|RadioPublic"
+    r"|BBC ?Sounds|GlobalPlayer",
+    re.IGNORECASE,
+)
+_WATCH: Final = re.compile(r"^(?:atc/.* watchOS|\(null\)/\(null\) watchOS)", re.IGNORECASE)
+_MOST_KNOWN: Final = 50_000
+
+
+class Verdict(NamedTuple):
+    """What decided of a user agent: a reason of `REASONS`, or empty; `app` where one was recognised."""
+
+    reason: str = ""
+    list: str = ""
+    app: str = ""
+
+
+def not_counted(method: str, headers: Mapping[str, str]) -> str:
+    """Why a call is none of a listener's: `head`, `prefetch`, `range`, `watch`; empty: it is."""
+    if method == "HEAD":
+        return "head"
+    for name in ("sec-purpose", "purpose", "x-purpose", "x-moz"):
+        if "prefetch" in headers.get(name, "").lower() or "preview" in headers.get(name, "").lower():
+            return "prefetch"
+    if re.sub(r"\s", "", headers.get("range", "").lower()) in ("bytes=0-1", "bytes=0-0"):
+        return "range"
+    if _WATCH.match(headers.get("user-agent", "")):
+        return "watch"
+    return ""
+
+
+@dataclass
+class Judge:
+    """Judges user agents and addresses.
+
+    Args:
+        bots, apps, libraries: of the Open Podcast Analytics Working Group, each a name by an expression.
+        iab: whether a user agent is invalid by the lists of IAB and ABC.
+        data_centres: networks, sorted, by family.
+        hashes: SHA-256 of each list by its name, for the methodology.
+    """
+
+    bots: Sequence[tuple[re.Pattern[str], str]] = ()
+    apps: Sequence[tuple[re.Pattern[str], str]] = ()
+    libraries: Sequence[tuple[re.Pattern[str], str]] = ()
+    iab: Callable[[str], bool] | None = None
+    data_centres: Ranges | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    _known: dict[str, Verdict] = field(default_factory=dict)
+
+    def of(self, device: Device) -> Verdict:
+        """The verdict of a device's user agent and, where the call is its own, of its address."""
+        verdict = self._known.get(device.user_agent)
+        if verdict is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            verdict = self._known[device.user_agent] = self._of_agent(device.user_agent)
+        if verdict.reason or self.data_centres is None or device.basis != "transport":
+            return verdict
+        if device.address is not None and device.address in self.data_centres:
+            return Verdict("data_centre", "data_centres", verdict.app)
+        return verdict
+
+    def _of_agent(self, agent: str) -> Verdict:
+        for expression, name in self.bots:
+            if expression.search(agent):
+                return Verdict("opawg_bot", name)
+        for expression, name in self.apps:
+            if expression.search(agent):
+                return Verdict("", "opawg_apps", name)
+        if (app := _PODCAST_APP.search(agent)) is not None:
+            return Verdict("", "podcast_apps", app.group())
+        if _DECLARED_BOT.search(agent):
+            return Verdict("declared_bot", "declared")
+        for expression, name in self.libraries:
+            if expression.search(agent):
+                return Verdict("opawg_library", name)
+        if self.iab is not None and agent and self.iab(agent):
+            return Verdict("iab_list", "iab")
+        if agent and _crawlers().search(agent):
+            return Verdict("crawler_list", "crawler-user-agents")
+        return Verdict() if agent.strip() else Verdict("no_user_agent", "none")
+
+
+@cache
+def _crawlers() -> re.Pattern[str]:
+    from crawleruseragents import CRAWLER_USER_AGENTS_DATA
+
+    return re.compile("|".join(f"(?:{one['pattern']})" for one in CRAWLER_USER_AGENTS_DATA))
+
+
+class Ranges:
+    """Sets of addresses by networks, looked up by binary search."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        found: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
+        for text in texts:
+            network = ip_network(text, strict=False)
+            found[network.version].append((int(network[0]), int(network[-1])))
+        self._begins: dict[int, list[int]] = {}
+        self._ends: dict[int, list[int]] = {}
+        for version, ranges in found.items():
+            joined: list[list[int]] = []
+            for begin, end in sorted(ranges):
+                if joined and begin <= joined[-1][1] + 1:
+                    joined[-1][1] = max(joined[-1][1], end)
+                else:
+                    joined.append([begin, end])
+            self._begins[version] = [begin for begin, _ in joined]
+            self._ends[version] = [end for _, end in joined]
+
+    def __contains__(self, address: Address) -> bool:
+        version = 4 if isinstance(address, IPv4Address) else 6
+        place = bisect_right(self._begins[version], int(address)) - 1
+        return place >= 0 and int(address) <= self._ends[version][place]
+
+
+# Lists, as they are published or bought
+
+
+def judge_of(lists: Mapping[str, Path], today: datetime | None = None) -> Judge:
+    """A judge by the operator's lists.
+
+    Args:
+        lists: files by `opawg_bots`, `opawg_apps`, `opawg_devices`, `opawg_libraries` (runtime JSON),
+            `iab_include`, `iab_exclude` (the form of IAB and ABC), `data_centres` (a network a line).
+
+    Raises:
+        SettingsError: one cannot be read.
+    """
+    contents = {name: _bytes(path) for name, path in lists.items()}
+    hashes = {name: sha256(content).hexdigest() for name, content in contents.items()}
+    judge = Judge(hashes=hashes)
+    for name, content in contents.items():
+        try:
+            if name.startswith("opawg_"):
+                entries = opawg(content)
+                if name == "opawg_bots":
+                    judge.bots = entries
+                elif name == "opawg_libraries":
+                    judge.libraries = entries
+                else:
+                    judge.apps = [*judge.apps, *entries]
+            elif name == "data_centres":
+                judge.data_centres = Ranges(lines(content))
+        except (ValueError, KeyError, TypeError, re.error) as error:
+            raise SettingsError(f"{lists[name]}: is no list of the form {name}: {error}") from None
+    if "iab_include" in contents or "iab_exclude" in contents:
+        judge.iab = iab(contents.get("iab_include"), contents.get("iab_exclude"), today or datetime.now(UTC))
+    return judge
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def opawg(content: bytes) -> list[tuple[re.Pattern[str], str]]:
+    """Entries of a runtime JSON of github.com/opawg/user-agents-v2: `{"entries": [{"pattern", "name"}]}`."""
+    document: Any = json.loads(content)
+    entries = document["entries"] if isinstance(document, dict) else document
+    return [(re.compile(entry["pattern"]), str(entry["name"])) for entry in entries]
+
+
+def lines(content: bytes) -> list[str]:
+    """Lines of a list, without comments."""
+    texts = (line.partition("#")[0].strip() for line in content.decode("latin-1").splitlines())
+    return [text for text in texts if text]
+
+
+def iab(include: bytes | None, exclude: bytes | None, today: datetime) -> Callable[[str], bool]:
+    """Whether a user agent is invalid by the International Spiders and Bots List of IAB and ABC.
+
+    One that no pattern of the include list names is invalid; so is one that the exclude list names, unless it
+    names an exception too. Fields are parted by `|`; a flag says whether a pattern stands at the start alone.
+    """
+    wanted = [_iab_entry(line, 1, 2, 3, today) for line in lines(include or b"")]
+    unwanted = [(_iab_entry(line, 1, 5, 6, today), _exceptions(line)) for line in lines(exclude or b"")]
+
+    def invalid(agent: str) -> bool:
+        text = agent.lower()
+        if include is not None and not any(_matches(entry, text) for entry in wanted):
+            return True
+        return any(
+            _matches(entry, text) and not any(one in text for one in exceptions)
+            for entry, exceptions in unwanted
+        )
+
+    return invalid
+
+
+def _iab_entry(line: str, active: int, start: int, until: int, today: datetime) -> tuple[str, bool]:
+    """(pattern, at the start alone); an empty pattern where it is not in force."""
+    parts = [part.strip() for part in line.split("|")] + [""] * 8
+    over = bool(parts[until]) and datetime.strptime(parts[until], "%m/%d/%Y").replace(tzinfo=UTC) <= today
+    in_force = parts[active] == "1" and not over
+    return (parts[0].lower() if in_force else ""), parts[start] == "1"
+
+
+def _exceptions(line: str) -> list[str]:
+    parts = [*line.split("|"), "", "", ""]
+    return [one.strip().lower() for one in parts[2].split(",") if one.strip()]
+
+
+def _matches(entry: tuple[str, bool], text: str) -> bool:
+    pattern, at_start = entry
+    return bool(pattern) and (text.startswith(pattern) if at_start else pattern in text)

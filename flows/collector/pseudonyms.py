@@ -1,0 +1,93 @@
+"""Pseudonyms of a listener: keyed hashes of who a call is of, made at the edge, and only with consent.
+
+`listener_id` stands for the caller's id, else the device's advertising id; `client_id` for address and user
+agent, the unit of the IAB; `household_id` for the address alone. Each is `KEY.HASH`: the key's own short id,
+and 128 bits in hexadecimal. Behind this module no address, user agent or device id exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Final
+
+from flows.collector.callers import Device, star
+
+LISTENER, CLIENT, HOUSEHOLD = FIELDS = ("listener_id", "client_id", "household_id")
+_LABELS: Final = {LISTENER: b"listener", CLIENT: b"client", HOUSEHOLD: b"household"}
+_ID_BYTES: Final = 4
+_HASH_BYTES: Final = 16
+_SHOWN: Final = 6
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A key of the edge, with a hasher for each pseudonym."""
+
+    secret: bytes = field(repr=False)
+    id: str = field(init=False)
+    hashers: dict[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        name = blake2b(digest_size=_ID_BYTES, key=self.secret, person=b"key").hexdigest()
+        object.__setattr__(self, "id", name)
+        hashers = {
+            of: blake2b(digest_size=_HASH_BYTES, key=self.secret, person=label)
+            for of, label in _LABELS.items()
+        }
+        object.__setattr__(self, "hashers", hashers)
+
+    def hash(self, of: str, *parts: bytes) -> str:
+        hasher = self.hashers[of].copy()
+        for part in parts:
+            hasher.update(len(part).to_bytes(4, "big"))
+            hasher.update(part)
+        return f"{self.id}.{hasher.hexdigest()}"
+
+
+class Pseudonyms:
+    """Makes pseudonyms.
+
+    Args:
+        key: of the edge, the same for all collectors, 16 to 64 bytes.
+        previous: keys that were in force within the longest attribution window.
+    """
+
+    def __init__(self, key: bytes, previous: Sequence[bytes] = ()) -> None:
+        self._key, self._previous = _Key(key), [_Key(one) for one in previous]
+
+    def of(self, listener: str | None, device: Device) -> dict[str, str]:
+        """The pseudonyms of a consenting listener that are known, by field.
+
+        A device that somebody claims has none; a masked address is no household's.
+        """
+        return _made(self._key, listener, device)
+
+    def previous(self, listener: str | None, device: Device) -> dict[str, str]:
+        """The same by the newest key of before; empty where there was none."""
+        return _made(self._previous[0], listener, device) if self._previous else {}
+
+    def all_of(self, field_name: str, *parts: bytes) -> list[str]:
+        """A pseudonym by every key in force, for whoever is to be erased or explained."""
+        return [key.hash(field_name, *parts) for key in (self._key, *self._previous)]
+
+
+def _made(key: _Key, listener: str | None, device: Device) -> dict[str, str]:
+    if device.basis == "claimed":
+        return {}
+    made = {}
+    if listener is not None:
+        made[LISTENER] = key.hash(LISTENER, listener.encode())
+    if device.address is not None and device.grade != "none":
+        address = star(device.address)
+        if device.user_agent:
+            made[CLIENT] = key.hash(CLIENT, address, device.user_agent.encode())
+        if device.grade == "device":
+            made[HOUSEHOLD] = key.hash(HOUSEHOLD, address)
+    return made
+
+
+def shortened(pseudonym: str) -> str:
+    """A pseudonym as the checker shows it: enough to tell two apart."""
+    return f"{pseudonym.partition('.')[2][:_SHOWN]}…"

@@ -1,0 +1,116 @@
+"""Signatures of tags and of click targets: who may make a row, and where a click may lead.
+
+A tag carries `k`: `<key id>.<base64url of the first 12 bytes of HMAC-SHA256>` over the JSON array `["k1",
+    placement, campaign]`; where labels are signed with it, a third part names them, and the array ends with
+    `[[name, value], …]`. A click carries `s`, the same over `["s1", scheme, host, port]` of its target, so
+    that macros elsewhere in the target stay free. Two keys may be in force.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from hmac import compare_digest, digest
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+LABELS: Final = ("platform", "station", "podcast", "program")
+_PORTS: Final = {"http": 80, "https": 443}
+_MAC_BYTES: Final = 12
+_MOST_KNOWN: Final = 50_000
+
+
+class Signatures:
+    """Signs and checks.
+
+    Args:
+        keys: secrets by their ids, the one to sign with first.
+        hosts: targets of clicks that need no signature.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes], hosts: frozenset[str] = frozenset()) -> None:
+        self._keys, self._hosts = dict(keys), hosts
+        self._known: set[tuple[str, ...]] = set()
+
+    def of_tag(
+        self, placement: str | None, campaign: str | None, labels: Mapping[str, str] | None = None
+    ) -> str:
+        """The signature of a tag; both ids and the labels stand in it literally."""
+        names = sorted(labels or {})
+        what = _tag(placement, campaign, [[name, (labels or {})[name]] for name in names])
+        return self._sign(what) + (f".{','.join(names)}" if names else "")
+
+    def of_target(self, url: str) -> str:
+        """The signature of a click's target.
+
+        Raises:
+            ValueError: the target is no http or https URL.
+        """
+        target = _target(url)
+        if target is None:
+            raise ValueError(f"no http or https URL: {url!r}")
+        return self._sign(target)
+
+    def passes(
+        self, signature: str, placement: str | None, campaign: str | None, labels: Mapping[str, str | None]
+    ) -> bool:
+        """Whether a tag's ids, and the labels that its signature names, are as they were signed."""
+        key, _, rest = signature.partition(".")
+        mac, _, named = rest.partition(".")
+        names = named.split(",") if named else []
+        if len(signature) > 128 or not set(names) <= set(LABELS):
+            return False
+        signed = [[name, labels.get(name)] for name in names]
+        known = (signature, placement or "", campaign or "", *(str(value) for _, value in signed))
+        if known in self._known:
+            return True
+        if not self._right(key, mac, _tag(placement, campaign, signed)):
+            return False
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known.add(known)
+        return True
+
+    def may_lead_to(self, url: str, signature: str) -> bool:
+        """Whether a click may be redirected: to a host of the operator's, or to a signed one."""
+        target = _target(url)
+        if target is None:
+            return False
+        key, _, mac = signature.partition(".")
+        return str(target[2]) in self._hosts or self._right(key, mac, target)
+
+    def _sign(self, what: Sequence[Any]) -> str:
+        key = next(iter(self._keys))
+        return f"{key}.{_mac(self._keys[key], what)}"
+
+    def _right(self, key: str, mac: str, what: Sequence[Any]) -> bool:
+        secret = self._keys.get(key)
+        expected = _mac(secret if secret is not None else b"nobody's key", what)
+        return compare_digest(mac.encode(), expected.encode()) and secret is not None
+
+
+def _tag(placement: str | None, campaign: str | None, labels: Sequence[Sequence[Any]]) -> list[Any]:
+    return ["k1", placement or "", campaign or "", *([labels] if labels else [])]
+
+
+def _target(url: str) -> list[Any] | None:
+    """What of a click's target is signed; None: it may not be led to, whoever signs it."""
+    if any(ord(letter) < 0x21 or ord(letter) == 0x7F for letter in url) or "\\" in url:
+        return None  # browsers read control characters and backslashes in ways of their own
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    scheme = parts.scheme.lower()
+    if scheme not in _PORTS or not parts.hostname or parts.username is not None:
+        return None
+    return ["s1", scheme, parts.hostname.lower(), port or _PORTS[scheme]]
+
+
+def _mac(secret: bytes, what: Sequence[Any]) -> str:
+    signed = digest(secret, msgspec.json.encode(what), sha256)[:_MAC_BYTES]
+    return urlsafe_b64encode(signed).decode().rstrip("=")
