@@ -60,7 +60,7 @@ NATIVE: Final = {
     "ga": "ga_client_id",
 }
 """Our own parameters, short, by what they mean."""
-WORDS: Final = frozenset((*NATIVE.values(), "basis", "app", "regulations", "playhead_ms", "duration_ms"))
+WORDS: Final = frozenset((*NATIVE.values(), "basis", "regulations", "playhead_ms", "duration_ms"))
 """What a parameter can mean; each is a parameter's name too."""
 
 

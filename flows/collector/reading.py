@@ -1,0 +1,169 @@
+"""From a call's parameters to what they mean: words and cleaned values, by the call's dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from flows.collector import cleaner
+from flows.collector.call import Call
+from flows.collector.cleaner import How
+from flows.collector.dialects import Dialect
+from flows.collector.query import MOST_PARAMETERS, decoded, parameters
+
+LONGEST_VALUE: Final = 16_384
+_TEXTS: Final = frozenset(("landing_url", "gdpr_consent", "gpp", "signature", "target_signature"))
+"""Words whose values are no ids or labels: what looks like an event or a placeholder may be in them."""
+PER_FIRE: Final = ("cachebuster", "ts", "play_id")
+"""Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
+"""
+_BOOLEANS: Final = ("gdpr", "lmt", "coppa")
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a call's parameters say.
+
+    Attributes:
+        words: cleaned values by what they mean; times and playheads in ms.
+        said: every parameter that means something, as (word, cleaned text), for the id of the call.
+        states: by word, the parameter it came from and `given`, `unreplaced`, `empty`.
+        cleaned: by word, what the cleaner did.
+    """
+
+    words: dict[str, Any] = field(default_factory=dict)
+    said: list[tuple[str, str]] = field(default_factory=list)
+    states: dict[str, tuple[str, str]] = field(default_factory=dict)
+    cleaned: dict[str, list[How]] = field(default_factory=dict)
+
+
+def read(call: Call, dialect: Dialect, extra: Mapping[str, str] | None = None) -> Reading:
+    """Read a call's parameters by its dialect; raises for no input.
+
+    Args:
+        extra: parameters out of a body, which come behind those of the URL.
+    """
+    raw = parameters(call.query, dialect.separators)
+    if dialect.split and any(mark in call.path for mark in dialect.split):
+        raw = parameters(call.path, dialect.separators) | raw
+    reading = Reading()
+    for name, value in raw.items():
+        _take(reading, dialect, name, value, decoded)
+    for name, value in (extra or {}).items():
+        _take(reading, dialect, name, value, str)
+    named = {name: decoded(value) for name, value in raw.items()} | dict(extra or {})
+    reading.words.update(dialect.fixed)
+    for case, words in dialect.when.items():
+        parameter, _, wanted = case.partition("=")
+        if named.get(parameter) == wanted:
+            for word, meant in words.items():
+                if word == "event_from":
+                    reading.words["event"] = named.get(meant, "")
+                    reading.states["event"] = (meant, "given")
+                else:
+                    reading.words[word] = meant
+    _settle(reading, dialect)
+    return reading
+
+
+def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Callable[[str], str]) -> None:
+    word = dialect.word(name)
+    if word is None or (word in reading.words and reading.states[word][1] == "given"):
+        return
+    value = value[:LONGEST_VALUE]
+    if word == "content_category":  # a list is parted before its values are decoded
+        values = [text for part in value.split(",") if (text := cleaner.present(decode(part))[0])]
+        reading.states[word] = (name, "given" if values else "empty")
+        if values:
+            reading.words[word] = values
+            reading.said.append((word, ",".join(values)))
+        return
+    clean = cleaner.device_id if word == "ifa" else cleaner.present
+    text, how = clean(decode(value))
+    if how is not None:
+        reading.cleaned.setdefault(word, []).append(how)
+    reading.states[word] = (
+        name,
+        "given" if text is not None else "empty" if how == "empty" else "unreplaced",
+    )
+    if text is not None:
+        reading.words[word] = text
+        reading.said.append((word, text))
+
+
+def _settle(reading: Reading, dialect: Dialect) -> None:
+    """Give values their types; one that cannot be read is as if it were not there."""
+    words = reading.words
+    for word in _BOOLEANS:
+        _typed(reading, word, word, cleaner.boolean)
+    _typed(reading, "ts", "ts", lambda text: cleaner.epoch_ms(text, _unit(dialect)))
+    _typed(reading, "playhead", "playhead_ms", lambda text: cleaner.playhead_ms(text, dialect.playhead))
+    _typed(reading, "duration", "duration_ms", lambda text: cleaner.playhead_ms(text, dialect.playhead))
+    for word in ("playhead_ms", "duration_ms"):
+        if isinstance(words.get(word), str):
+            _typed(reading, word, word, cleaner.playhead_ms)
+    if isinstance(event := words.get("event"), str):
+        own = dialect.events.get(event, event)
+        words["event"], how = cleaner.event_name(own)
+        if how is not None or own != event:
+            reading.cleaned.setdefault("event", []).append("event")
+    if isinstance(laws := words.pop("regulations", None), str):
+        named = {law.strip().lower() for law in laws.split(",")}
+        words.setdefault("gdpr", "gdpr" in named or words.get("gdpr"))
+        words["coppa"] = words.get("coppa") or "coppa" in named
+
+
+def _unit(dialect: Dialect) -> str:
+    return "" if dialect.time == "iso" else dialect.time
+
+
+def _typed(reading: Reading, word: str, meant: str, clean: Callable[[str], tuple[Any, How | None]]) -> None:
+    text = reading.words.pop(word, None)
+    if text is None:
+        return
+    value, how = clean(text)
+    if how is not None:
+        reading.cleaned.setdefault(word, []).append(how)
+    if value is not None:
+        reading.words[meant] = value
+
+
+def body_parameters(call: Call) -> dict[str, str] | None:
+    """The parameters of a POST's body: a form, or one JSON object; None: it is neither.
+
+    What sendBeacon sends is text/plain, so the body itself says what it is.
+    """
+    body = call.body.strip()
+    if not body:
+        return {}
+    if body[:1] == b"{":
+        try:
+            found = msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        conversion = found.pop("conversion", None)
+        if isinstance(conversion, dict):
+            found |= {name: value for name, value in conversion.items() if name not in found}
+        return {
+            name: _text(value)
+            for name, value in list(found.items())[:MOST_PARAMETERS]
+            if isinstance(value, str | int | float | bool) or _is_list(value)
+        }
+    try:
+        form = parameters(body.decode())
+    except UnicodeDecodeError:
+        return None
+    return {name: decoded(value) for name, value in form.items()} or None
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,391 @@
+"""Understanding: a call becomes a canonical event, or the reason why it is none.
+
+The stages, in order: parse and clean (`reading`), who called and whose device it is (`callers`), consent,
+invalid traffic, pseudonyms, the tag's signature, the event's id and Kafka key. The checker of tags runs the
+same code with `trace`, so that it cannot tell otherwise than the door does.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import msgspec
+
+from flows.collector import pseudonyms as names
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.callers import NOBODY, Address, Caller, Callers, Device, device
+from flows.collector.consent import WORDS as CONSENT_WORDS
+from flows.collector.consent import Consent, Policy, Signals
+from flows.collector.dialects import Dialect
+from flows.collector.invalid_traffic import Judge, Verdict, not_counted
+from flows.collector.pseudonyms import Pseudonyms
+from flows.collector.reading import PER_FIRE, Reading, body_parameters, read
+from flows.collector.signatures import LABELS, Signatures
+from flows.events import CODES, CONVERSION_TYPES, REASONS
+
+UNSIGNED: Final = "unsigned"
+UNKNOWN_EVENT: Final = "unknown_event"
+INVALID: Final = "invalid"
+assert {UNKNOWN_EVENT, INVALID} <= set(REASONS)
+
+Placements = Literal["signed", "planned", "any"]
+LONGEST_ID: Final = 128
+_IDS: Final = (
+    "placement_id",
+    "campaign_id",
+    "creative_id",
+    "play_id",
+    "platform",
+    "station",
+    "podcast",
+    "program",
+    "episode",
+)
+MOST_EVENTS: Final = 1_000
+_LONGEST_URL: Final = 4_096
+NEVER_FROM_A_CALLER: Final = (
+    "collector",
+    "low_ms",
+    "bye",
+    "received_at",
+    "client_id",
+    "household_id",
+    "device_basis",
+    "device_confirmed",
+    "app",
+    "invalid_traffic",
+    "previous",
+)
+"""Fields that only the door itself sets, whoever calls."""
+_BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
+
+
+def _nothing_planned(placement: str | None, campaign: str | None) -> bool:
+    return False
+
+
+def _not_counted(dialect: str, word: str, how: str) -> None:
+    pass
+
+
+@dataclass
+class Understanding:
+    """Understands calls.
+
+    Args:
+        key: of the ids of calls: derived from the edge's.
+        placements: who may make a row.
+        planned: whether a placement, or a campaign, is in the plans.
+        tell: is told of each cleaning: dialect, word, what was done.
+    """
+
+    dialects: Mapping[str, Dialect]
+    callers: Callers
+    policy: Policy
+    pseudonyms: Pseudonyms
+    judge: Judge
+    signatures: Signatures
+    key: bytes
+    placements: Placements = "signed"
+    planned: Callable[[str | None, str | None], bool] = _nothing_planned
+    tell: Callable[[str, str, str], None] = field(default=_not_counted)
+
+    def __post_init__(self) -> None:
+        self._hasher = blake2b(digest_size=16, key=self.key, person=b"event")
+
+    def pixel(self, call: Call, trace: bool = False) -> Understood:
+        """One event of a URL, or of a small POST of one event; raises for no input."""
+        if why := not_counted(call.method, call.headers):
+            return Understood(Outcome.NOT_COUNTED, why)
+        transport = self.callers.transport(call.headers, call.peer)
+        caller = self.callers.of(call.headers, transport)
+        extra = body_parameters(call) if call.method == "POST" else {}
+        if extra is None:
+            return Understood(Outcome.REJECTED, "malformed")
+        name, dialect = self._dialect(call, extra)
+        reading = read(call, dialect, extra)
+        return self._understood(call, caller, transport, name, dialect, reading, trace)
+
+    def events(self, call: Call, raws: Sequence[Mapping[str, Any]]) -> list[Understood]:
+        """Canonical events of a caller with a token, each by itself; raises for no input."""
+        transport = self.callers.transport(call.headers, call.peer)
+        caller = self.callers.of(call.headers, transport)
+        dialect = self.dialects["native"]
+        return [
+            self._understood(call, caller, transport, "native", dialect, _canonical(raw, dialect), False)
+            for raw in raws
+        ]
+
+    def _dialect(self, call: Call, extra: Mapping[str, str]) -> tuple[str, Dialect]:
+        """The dialect that the path names, else the parameter `d`, else our own."""
+        parts = call.path.split(";", 1)[0].strip("/").split("/")
+        named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d", "")
+        if not named and "d=" in call.query:
+            named = read(call, self.dialects["native"]).words.get("dialect", "")
+        found = self.dialects.get(named)
+        return (named, found) if found is not None else ("native", self.dialects["native"])
+
+    def _understood(
+        self,
+        call: Call,
+        caller: Caller,
+        transport: Address | None,
+        name: str,
+        dialect: Dialect,
+        reading: Reading,
+        trace: bool,
+    ) -> Understood:
+        words = reading.words
+        for word, done in reading.cleaned.items():
+            for how in done:
+                self.tell(name, word, how)
+        where = device(caller, transport, call.headers, words, dialect.device_from, dialect.masked)
+        consent = self.policy.decide(_signals(words, caller))
+        verdict = self.judge.of(where)
+        event: dict[str, Any] = {"event_id": "", "event": words.get("event", "")}
+        rule = self._identify(event, call, name, reading)
+        outcome, reason, wrong = Outcome.STORED, "", ""
+        if refusal := self._refusal(words, caller):
+            outcome, (reason, wrong) = Outcome.REJECTED, refusal
+        self._fill(event, call, words, caller)
+        event |= _judged(consent, verdict, where)
+        if consent.given:
+            self._add_pseudonyms(event, words, where)
+        understood = Understood(outcome, reason, wrong, event, _kafka_key(event))
+        if trace:
+            understood.trace = _trace(understood, reading, caller, where, consent, verdict, rule)
+        return understood
+
+    def _identify(self, event: dict[str, Any], call: Call, dialect: str, reading: Reading) -> str:
+        """Give the event its id: the call's own, else of its query where it differs from fire to fire, else a
+        new one. Returns by which rule.
+        """
+        own = reading.words.get("event_id")
+        if isinstance(own, str) and len(own) <= LONGEST_ID:
+            event["event_id"] = own
+            return "call"
+        if any(word in reading.words for word in PER_FIRE):
+            hasher = self._hasher.copy()
+            hasher.update(msgspec.json.encode((call.path, dialect, sorted(reading.said))))
+            event["event_id"] = hasher.hexdigest()
+            return "query"
+        event["event_id"] = uuid.uuid4().hex
+        self.tell(dialect, "event_id", "unidentified")
+        return "new"
+
+    def _refusal(self, words: Mapping[str, Any], caller: Caller) -> tuple[str, str] | None:
+        """Why an event is none: reason and field; in the order of the flow's own reasons."""
+        event = words.get("event", "")
+        if not event:
+            return INVALID, "event"
+        if event not in CODES:
+            return UNKNOWN_EVENT, "event"
+        for word in _IDS:
+            if len(words.get(word, "")) > LONGEST_ID:
+                return INVALID, word
+        placement, campaign = words.get("placement_id"), words.get("campaign_id")
+        if event == "conversion":
+            if words.get("type") not in CONVERSION_TYPES:
+                return INVALID, "conversion.type"
+            if len(words.get("order_id", "")) > LONGEST_ID:
+                return INVALID, "conversion.order_id"
+        elif placement is None:
+            return INVALID, "placement_id"
+        if caller.campaigns and campaign not in caller.campaigns:
+            return UNSIGNED, "campaign_id"
+        return (
+            None if self._may_make_a_row(words, caller, placement, campaign) else (UNSIGNED, "placement_id")
+        )
+
+    def _may_make_a_row(
+        self, words: Mapping[str, Any], caller: Caller, placement: str | None, campaign: str | None
+    ) -> bool:
+        if self.placements == "any" or "write" in caller.rights:
+            return True
+        if self.placements == "planned":
+            return self.planned(placement, campaign)
+        signature = words.get("signature")
+        labels = {label: words.get(label) for label in LABELS}
+        return signature is not None and self.signatures.passes(signature, placement, campaign, labels)
+
+    def _fill(self, event: dict[str, Any], call: Call, words: Mapping[str, Any], caller: Caller) -> None:
+        """The fields that stand in the call itself."""
+        event["ts"] = words.get("ts") or call.received_ms
+        event["received_at"] = call.received_ms
+        for word in _IDS:
+            if word in words:
+                event[word] = words[word]
+        for word in ("playhead_ms", "duration_ms", "content_category"):
+            if word in words:
+                event[word] = words[word]
+        if words.get("basis") in _BASES:
+            event["basis"] = words["basis"]
+        if "landing_url" in words and event["event"] in ("click", "conversion"):
+            event["landing_url"] = _without_query(words["landing_url"])
+        if event["event"] == "conversion":
+            conversion = {"type": words.get("type")}
+            for word in ("order_id", "value", "currency"):
+                if word in words:
+                    conversion[word] = words[word]
+            event["conversion"] = conversion
+
+    def _add_pseudonyms(self, event: dict[str, Any], words: Mapping[str, Any], where: Device) -> None:
+        listener = words.get("listener_id") or words.get("ifa")
+        event |= self.pseudonyms.of(listener, where)
+        if event["event"] == "conversion" and (before := self.pseudonyms.previous(listener, where)):
+            event["previous"] = before
+        client = words.get("ga_client_id")
+        if isinstance(client, str) and len(client) <= 64:
+            event["ga_client_id"] = client
+
+
+def _signals(words: Mapping[str, Any], caller: Caller) -> Signals:
+    """What a call says of consent; a boolean counts of a caller that may write or is trusted alone."""
+    sections = tuple(
+        int(part)
+        for part in str(words.get("gpp_sid", "")).replace("_", ",").split(",")[:16]
+        if part.isascii() and part.isdigit() and len(part) < 4
+    )
+    said = words.get("consent") if caller.trusted else None
+    return Signals(
+        words.get("gdpr"),
+        words.get("gdpr_consent", ""),
+        words.get("gpp", ""),
+        sections,
+        words.get("us_privacy", ""),
+        bool(words.get("lmt")),
+        bool(words.get("coppa")),
+        str(words.get("country", "")).upper()[:2],
+        said if isinstance(said, bool) else None,
+    )
+
+
+def _judged(consent: Consent, verdict: Verdict, where: Device) -> dict[str, Any]:
+    found: dict[str, Any] = {"consent": consent.given, "device_basis": where.basis}
+    if where.basis == "transport":
+        found["device_confirmed"] = True
+    if verdict.reason:
+        found["invalid_traffic"] = verdict.reason
+    if verdict.app:
+        found["app"] = verdict.app[:LONGEST_ID]
+    return found
+
+
+def _kafka_key(event: Mapping[str, Any]) -> bytes:
+    """What keeps all pixels of a play in one partition, and a conversion with its retries, whatever each of
+    them says of consent.
+    """
+    if event["event"] == "conversion":
+        order = event["conversion"].get("order_id")
+        return str(order or event["event_id"]).encode()
+    return str(event.get("play_id") or event.get(names.LISTENER) or event["event_id"]).encode()
+
+
+def _without_query(url: str) -> str:
+    """A landing URL with the `utm_*` of its query alone: whatever else stands there may be a person's."""
+    try:
+        parts = urlsplit(url[:_LONGEST_URL])
+        kept = [(name, value) for name, value in parse_qsl(parts.query) if name.startswith("utm_")]
+    except ValueError:
+        return ""
+    address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else parts.path
+    return f"{address}?{urlencode(kept)}" if kept else address
+
+
+def _canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
+    """The reading of a canonical event: its fields are words already, and only what a caller may say is kept."""
+    found = {name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER}
+    conversion = found.pop("conversion", None)
+    if isinstance(conversion, dict):
+        found |= {name: value for name, value in conversion.items() if name not in found}
+    consent = found.pop("consent", None)
+    call = Call("POST", "/v1/events", "", {}, msgspec.json.encode(found), "", 0)
+    reading = read(call, dialect, body_parameters(call) or {})
+    if isinstance(consent, bool):
+        reading.words["consent"] = consent
+    return reading
+
+
+# What the checker shows
+
+
+def _trace(
+    understood: Understood,
+    reading: Reading,
+    caller: Caller,
+    where: Device,
+    consent: Consent,
+    verdict: Verdict,
+    rule: str,
+) -> dict[str, Any]:
+    event = dict(understood.event)
+    for name in (*names.FIELDS,):
+        if name in event:
+            event[name] = names.shortened(event[name])
+    event.pop("previous", None)
+    event.pop("ga_client_id", None)
+    return {
+        "outcome": understood.outcome.value,
+        "reason": understood.reason or None,
+        "event": event if understood.outcome is Outcome.STORED else None,
+        "fields": {
+            word: {"from": parameter, "state": state, "cleaned": list(reading.cleaned.get(word, ()))}
+            for word, (parameter, state) in sorted(reading.states.items())
+        },
+        "consent": {
+            "result": consent.given,
+            "reason": consent.reason,
+            "words": CONSENT_WORDS[consent.reason],
+        },
+        "invalid_traffic": {"rule": verdict.reason or None, "list": verdict.list or None},
+        "address": {
+            "from": caller.name or ("nobody" if caller == NOBODY else "a token that is none"),
+            "grade": where.grade,
+            "basis": where.basis,
+        },
+        "event_id": {"rule": rule},
+        "identity": {"once_by": _once_by(understood.event)},
+        "kafka_key_from": _key_from(understood.event),
+        "missing": _missing(understood.event, consent),
+    }
+
+
+def _once_by(event: Mapping[str, Any]) -> list[str]:
+    """By which fields an event counts once."""
+    if event["event"] == "conversion":
+        order = "order_id" in event["conversion"]
+        return (
+            ["campaign_id", "conversion.type", "conversion.order_id"]
+            if order
+            else ["campaign_id", "event_id"]
+        )
+    if "play_id" in event:
+        return [
+            "placement_id",
+            "play_id",
+            "event",
+            *(["playhead_ms"] if event["event"] == "progress" else []),
+        ]
+    return ["placement_id", "event_id"]
+
+
+def _key_from(event: Mapping[str, Any]) -> str:
+    if event["event"] == "conversion":
+        return "conversion.order_id" if "order_id" in event["conversion"] else "event_id"
+    return next((name for name in ("play_id", names.LISTENER) if name in event), "event_id")
+
+
+def _missing(event: Mapping[str, Any], consent: Consent) -> dict[str, list[str]]:
+    """What a number lacks of this event."""
+    reach = [] if names.LISTENER in event else ["consent" if not consent.given else "listener_id"]
+    completion = [] if "play_id" in event else ["play_id"]
+    joined = [name for name in names.FIELDS if name in event]
+    attribution = (
+        [] if joined else ["consent" if not consent.given else "listener_id, client_id or household_id"]
+    )
+    return {"reach": reach, "completion": completion, "attribution": attribution}

@@ -1,0 +1,386 @@
+"""Understanding: what calls of every kind become, and that nothing of a listener gets past it."""
+
+from __future__ import annotations
+
+import json
+import random
+from urllib.parse import quote, urlencode
+
+import msgspec
+import pytest
+from collector_support import CONSENT, HOME, NOW_MS, PLAYER, SECRET, call, understanding, usual
+
+from flows.collector.call import Outcome
+from flows.collector.signatures import Signatures
+from flows.collector.understand import NEVER_FROM_A_CALLER
+from flows.events import decode
+
+BEARER = {"authorization": f"Bearer host.{SECRET}"}
+
+
+def test_a_usual_call_is_a_canonical_event_that_the_flow_takes() -> None:
+    query = urlencode(usual(ph="00:00:07.500", u="x", unknown="never kept")) + "&cat=1,2%2C3"
+    found = understanding().pixel(call(query))
+    assert found.outcome is Outcome.STORED
+    event = found.event
+    assert decode(msgspec.json.encode(event)).event == "start"
+    assert (event["placement_id"], event["campaign_id"], event["play_id"]) == (
+        "breakfast-uk",
+        "spring",
+        "play-1",
+    )
+    assert (event["ts"], event["received_at"]) == (NOW_MS - 1_000, NOW_MS)
+    assert (event["playhead_ms"], event["content_category"]) == (7_500, ["1", "2,3"])
+    assert (event["consent"], event["device_basis"], event["device_confirmed"]) == (True, "transport", True)
+    assert {"listener_id", "client_id", "household_id"} <= set(event)
+    assert found.key == b"play-1"
+    assert "never kept" not in str(event)
+
+
+def test_without_consent_a_call_counts_and_nobody_is_in_it() -> None:
+    for parameters in (usual(gdpr_consent=""), usual(lmt="1"), usual(coppa="true"), usual(us_privacy="1YYN")):
+        event = understanding().pixel(call(parameters)).event
+        assert event["consent"] is False
+        assert not {"listener_id", "client_id", "household_id", "previous", "ga_client_id"} & set(event)
+
+
+RAW = (
+    "listener-7f3a",
+    "81.2.69.142",
+    "81.2.69",
+    PLAYER,
+    "iPhone",
+    "AEBE52E7-03EE-455A-B3C4-E57283966239",
+    "me@example.org",
+)
+
+
+def test_nothing_raw_gets_past_the_door() -> None:
+    parameters = usual(
+        l="listener-7f3a",
+        ifa="AEBE52E7-03EE-455A-B3C4-E57283966239",
+        ip=HOME,
+        ua=PLAYER,
+        u="https://shop.example/thanks?email=me@example.org&utm_content=breakfast-uk",
+        hashed_email="me@example.org",
+    )
+    for name in ("start", "click", "conversion"):
+        for headers in ({}, BEARER | {"x-device-ip": HOME, "x-device-user-agent": PLAYER}):
+            asked = call(parameters | {"e": name, "ct": "purchase", "o": "o-1"}, headers=headers)
+            found = understanding().pixel(asked, trace=True)
+            assert found.outcome is Outcome.STORED
+            shown = json.dumps([found.event, found.key.decode(), found.trace])
+            assert [raw for raw in RAW if raw in shown] == []
+            assert CONSENT not in shown
+
+
+def test_a_landing_url_keeps_its_utm_alone() -> None:
+    url = "https://user:pw@shop.example:8443/thanks?email=me&utm_content=breakfast-uk&utm_source=audio#top"
+    event = understanding().pixel(call(usual(e="click", u=url))).event
+    assert event["landing_url"] == "https://shop.example/thanks?utm_content=breakfast-uk&utm_source=audio"
+
+
+@pytest.mark.parametrize("field", NEVER_FROM_A_CALLER)
+def test_what_only_the_door_may_say_is_taken_from_nobody(field: str) -> None:
+    forged = "forged-by-a-caller"
+    door = understanding()
+    for parameters in (usual(), usual(e="conversion", ct="purchase")):
+        queries = door.pixel(call(parameters | {field: forged}))
+        posted = door.pixel(call(method="POST", body=json.dumps(parameters | {field: forged}).encode()))
+        canonical = {"event": "start", "placement_id": "a", "event_id": "e", field: forged}
+        (listed,) = door.events(call(method="POST", headers=BEARER), [canonical])
+        for found in (queries, posted, listed):
+            assert found.outcome is Outcome.STORED
+            assert forged not in json.dumps(found.event)
+
+
+def test_consent_as_a_boolean_counts_of_a_trusted_caller_and_never_against_a_no() -> None:
+    door = understanding()
+    canonical = {"event": "start", "placement_id": "a", "event_id": "e", "listener_id": "l", "consent": True}
+    assert door.events(call(method="POST", headers=BEARER), [canonical])[0].event["consent"] is True
+    assert door.events(call(method="POST"), [canonical])[0].event["consent"] is False
+    refused = canonical | {"us_privacy": "1YYN"}
+    assert door.events(call(method="POST", headers=BEARER), [refused])[0].event["consent"] is False
+    assert door.pixel(call(usual(gdpr_consent="", consent="true"))).event["consent"] is False
+
+
+def test_a_retry_of_a_url_has_the_id_of_its_first_and_another_fire_has_not() -> None:
+    door = understanding()
+    parameters = usual(cb="123456789")
+    first, retry = (door.pixel(call(parameters)).event["event_id"] for _ in range(2))
+    assert first == retry
+    turned = "&".join(reversed(urlencode(parameters).split("&")))
+    assert door.pixel(call(turned)).event["event_id"] == first
+    assert door.pixel(call(usual(cb="123456780"))).event["event_id"] != first
+    assert door.pixel(call(parameters | {"id": "mine"})).event["event_id"] == "mine"
+
+
+def test_a_call_that_is_the_same_at_every_fire_has_a_new_id_and_is_told() -> None:
+    told: list[tuple[str, str, str]] = []
+    door = understanding(tell=lambda *what: told.append(what))
+    ids = {door.pixel(call("e=impression&pl=a&cb=[CACHEBUSTING]")).event["event_id"] for _ in range(2)}
+    assert len(ids) == 2
+    assert ("native", "event_id", "unidentified") in told
+    assert ("native", "cachebuster", "unreplaced") in told
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason", "wrong"),
+    [
+        ("pl=a", "invalid", "event"),
+        ("e=[EVENT]&pl=a", "invalid", "event"),
+        ("e=creativeView&pl=a", "unknown_event", "event"),
+        ("e=start", "invalid", "placement_id"),
+        ("e=start&pl={placement}", "invalid", "placement_id"),
+        (f"e=start&pl={'x' * 129}", "invalid", "placement_id"),
+        (f"e=start&pl=a&st={'x' * 129}", "invalid", "station"),
+        ("e=conversion&ct=bought", "invalid", "conversion.type"),
+    ],
+)
+def test_what_is_no_pixel_says_which_field_is_wrong(parameters: str, reason: str, wrong: str) -> None:
+    found = understanding().pixel(call(parameters))
+    assert (found.outcome, found.reason, found.wrong) == (Outcome.REJECTED, reason, wrong)
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (call(usual(), method="HEAD"), "head"),
+        (call(usual(), headers={"sec-purpose": "prefetch;prerender"}), "prefetch"),
+        (call(usual(), headers={"x-moz": "prefetch"}), "prefetch"),
+        (call(usual(), headers={"range": "bytes=0-1"}), "range"),
+        (call(usual(), headers={"user-agent": "atc/1.0 watchOS/10.1"}), "watch"),
+    ],
+)
+def test_a_call_that_is_nobodys_listening_is_not_counted(made, why) -> None:  # type: ignore[no-untyped-def]
+    found = understanding().pixel(made)
+    assert (found.outcome, found.reason) == (Outcome.NOT_COUNTED, why)
+
+
+def test_a_placement_that_nobody_signed_makes_no_row() -> None:
+    signing = Signatures({"b2": b"the newer key", "a1": b"a signing key"})
+    old = Signatures({"a1": b"a signing key"})
+    door = understanding(placements="signed", signatures=signing)
+    for signature in (signing.of_tag("breakfast-uk", "spring"), old.of_tag("breakfast-uk", "spring")):
+        assert door.pixel(call(usual(k=signature))).outcome is Outcome.STORED
+        assert door.pixel(call(usual(k=signature, pl="breakfast-us"))).reason == "unsigned"
+        assert door.pixel(call(usual(k=signature, cm=""))).reason == "unsigned"
+        assert (
+            door.pixel(call(usual(k=signature[:-1] + ("A" if signature[-1] != "A" else "B")))).reason
+            == "unsigned"
+        )
+    for forged in ("", "b2", "b2.", ".", "c3.AAAA", "b2." + "A" * 16, "b2.AAAA.platform", "x" * 500):
+        assert door.pixel(call(usual(k=forged))).reason == "unsigned"
+    labels = signing.of_tag("breakfast-uk", "spring", {"station": "one"})
+    assert door.pixel(call(usual(k=labels, st="one"))).outcome is Outcome.STORED
+    assert door.pixel(call(usual(k=labels, st="two"))).reason == "unsigned"
+    assert door.pixel(call(usual(), headers=BEARER)).outcome is Outcome.STORED  # a writer's token needs none
+
+
+def test_planned_placements_alone_make_rows_where_the_operator_says_so() -> None:
+    door = understanding(
+        placements="planned", planned=lambda placement, campaign: placement == "breakfast-uk"
+    )
+    assert door.pixel(call(usual())).outcome is Outcome.STORED
+    assert door.pixel(call(usual(pl="other"))).reason == "unsigned"
+
+
+# Dialects
+
+
+def test_prebids_events_are_read_by_its_own_names() -> None:
+    door = understanding()
+    for query, name in (
+        ("t=imp&b=bid-1&a=acct&ts=1795600000123", "impression"),
+        ("t=vast&vtype=midPoint&b=bid-1&a=acct&ts=1795600000123", "midpoint"),
+    ):
+        event = door.pixel(call(query, "/b/prebid")).event
+        assert (event["event"], event["play_id"], event["placement_id"]) == (name, "bid-1", "acct")
+        assert event["ts"] == 1_795_600_000_123
+    assert door.pixel(call("t=win&b=bid-1&a=acct", "/b/prebid")).reason == "unknown_event"
+
+
+def test_podscribes_conversion_keeps_no_address_of_anybody() -> None:
+    query = "action=purchase&advertiser=x&order_number=o-9&order_value=12.50&currency=GBP&hashed_email=abc123"
+    found = understanding().pixel(call(query, "/b/podscribe"))
+    assert found.event["conversion"] == {
+        "type": "purchase",
+        "order_id": "o-9",
+        "value": "12.50",
+        "currency": "GBP",
+    }
+    assert found.key == b"o-9"
+    assert "abc123" not in json.dumps(found.event)
+
+
+def test_path_parameters_of_a_reused_tag_are_read() -> None:
+    event = (
+        understanding()
+        .pixel(call("", "/p/cm360;e=impression;pl=a;ord=77;gdpr=1;gdpr_consent=" + CONSENT))
+        .event
+    )
+    assert (event["event"], event["placement_id"], event["consent"]) == ("impression", "a", True)
+
+
+def test_seconds_of_triton_and_acast_are_ms() -> None:
+    for dialect in ("triton", "acast"):
+        assert understanding().pixel(call(usual(ts="1795600000"), f"/p/{dialect}")).event["ts"] == NOW_MS
+
+
+# Devices
+
+
+@pytest.mark.parametrize(
+    ("headers", "peer", "parameters", "basis", "pseudonyms"),
+    [
+        ({}, HOME, {}, "transport", 3),
+        ({"x-forwarded-for": "9.9.9.9"}, HOME, {}, "transport", 3),
+        ({"x-forwarded-for": f"9.9.9.9, {HOME}"}, "10.1.2.3", {}, "transport", 3),
+        ({"x-device-ip": HOME}, "35.180.1.1", {}, "claimed", 0),
+        ({}, "35.180.1.1", {"ip": HOME}, "claimed", 0),
+        ({}, "35.180.1.1", {"ss": "1"}, "claimed", 0),
+        (BEARER | {"x-device-ip": HOME, "x-device-user-agent": PLAYER}, "35.180.1.1", {}, "trusted", 3),
+        (BEARER, "35.180.1.1", {}, "trusted", 1),
+        (BEARER | {"x-device-ip": "192.168.1.7"}, "35.180.1.1", {}, "trusted", 1),
+        (BEARER | {"x-device-ip": "81.2.69.0"}, "35.180.1.1", {}, "trusted", 2),
+        ({"x-forwarded-for": f"{HOME}, 35.1.1.1"}, "198.51.100.9", {}, "trusted", 3),
+        ({}, "127.0.0.1", {}, "transport", 1),
+    ],
+)
+def test_a_device_is_believed_as_far_as_its_teller_is(
+    headers: dict[str, str], peer: str, parameters: dict[str, str], basis: str, pseudonyms: int
+) -> None:
+    event = understanding().pixel(call(usual(**parameters), headers=headers, peer=peer)).event
+    assert event["device_basis"] == basis
+    assert len({"listener_id", "client_id", "household_id"} & set(event)) == pseudonyms
+
+
+def test_one_household_is_one_however_it_is_told_and_an_ipv6_network_is_one() -> None:
+    door = understanding()
+
+    def household(peer: str, **headers: str) -> str:
+        return str(door.pixel(call(usual(), peer=peer, headers=headers)).event["household_id"])
+
+    assert (
+        household(HOME) == household(f"::ffff:{HOME}") == household("10.0.0.1", **{"x-forwarded-for": HOME})
+    )
+    assert household("2a02:c7c:1:2::1") == household("2a02:c7c:1:2:ffff::9")
+    assert household("2a02:c7c:1:2::1") != household("2a02:c7c:1:3::1")
+
+
+def test_a_podcast_app_is_valid_whatever_lists_of_crawlers_say() -> None:
+    for agent, reason in (
+        ("Overcast/3.0 (+http://overcast.fm/; iOS podcast app)", None),
+        ("Podimo/2.1 (bot detection)", None),
+        ("Googlebot/2.1 (+http://www.google.com/bot.html)", "declared_bot"),
+        ("python-requests/2.31", "crawler_list"),
+        ("", "no_user_agent"),
+        (PLAYER, None),
+    ):
+        event = understanding().pixel(call(usual(), headers={"user-agent": agent})).event
+        assert event.get("invalid_traffic") == reason, agent
+
+
+# Anything at all
+
+
+def hostile(rng: random.Random) -> str:
+    names = [
+        "e",
+        "pl",
+        "cm",
+        "p",
+        "l",
+        "ip",
+        "ua",
+        "ts",
+        "ph",
+        "gdpr",
+        "gdpr_consent",
+        "gpp",
+        "gpp_sid",
+        "k",
+        "u",
+        "cat",
+    ]
+    values = [
+        *(
+            "start",
+            "[X]",
+            "%00",
+            "%ff%fe",
+            "%25255B",
+            "\u202e",
+            "=cmd()",
+            "<script>",
+            "a" * 5_000,
+            "-1",
+            "0",
+            "1e999",
+        ),
+        *(
+            "2016-99-99T99:99",
+            "99999999999999999999",
+            "%",
+            "%zz",
+            "{}",
+            "\x1b]0;x\x07",
+            "'; --",
+            "CQ",
+            "DBABM~x",
+            "",
+        ),
+    ]
+    parts = []
+    for _ in range(rng.randint(0, 20)):
+        name = (
+            rng.choice(names) if rng.random() < 0.9 else "".join(chr(rng.randint(33, 255)) for _ in range(5))
+        )
+        value = rng.choice(values)
+        parts.append(
+            f"{name}{rng.choice(['=', '=', '=', '', '=='])}{quote(value) if rng.random() < 0.5 else value}"
+        )
+    return rng.choice(["&", "&", ";", "&&"]).join(parts)
+
+
+def test_whatever_is_sent_has_an_outcome_and_what_is_stored_the_flow_takes() -> None:
+    rng, door = random.Random(7), understanding()
+    stored = 0
+    for _ in range(20_000):
+        path = rng.choice(
+            ["/p", "/p/triton", "/p/cm360;e=start;pl=x", "/b/prebid", "/b/appsflyer", "/p/none", "/c"]
+        )
+        headers = {
+            rng.choice(
+                ["x-forwarded-for", "x-device-ip", "authorization", "user-agent", "range", "purpose"]
+            ): rng.choice(
+                [
+                    "",
+                    "," * 5_000,
+                    "Bearer .",
+                    "Bearer host.x",
+                    "::1",
+                    "x" * 5_000,
+                    "9.9.9.9",
+                    "[::1]:9",
+                    "\udcff",
+                ]
+            )
+        }
+        body = rng.choice(
+            [b"", b"{}", b"[1]", b'{"e":"start","pl":"a"}', b"\xff\xfe", b'{"e":' * 50, b"e=start&pl=a"]
+        )
+        made = call(
+            hostile(rng),
+            path,
+            headers,
+            rng.choice([HOME, "", "nonsense", "::1"]),
+            rng.choice(["GET", "POST"]),
+            body,
+        )
+        found = door.pixel(made, trace=rng.random() < 0.2)
+        if found.outcome is Outcome.STORED:
+            stored += 1
+            assert decode(msgspec.json.encode(found.event)).event == found.event["event"]
+            assert found.key
+    assert stored > 1_000
