@@ -15,12 +15,14 @@ import fcntl
 import os
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 SEGMENT_BYTES: Final = 64 << 20
+_STAMPED: Final = 256
+"""Records that share one stamp: 16 bytes of memory for so many that rest."""
 _CHECKSUM: Final = b',"_crc":"'
 _TAIL_BYTES: Final = len(_CHECKSUM) + 8 + len(b'"}\n')
 
@@ -57,6 +59,7 @@ class Spool:
         directory: made if it is missing; private to its owner.
         most_bytes: of all segments together.
         segment_bytes: at which a new segment begins.
+        stamp: a number of a record, of which `least` tells the least among those that rest.
 
     Attributes:
         torn: records that were cut or passed over at the start because they were not whole.
@@ -67,8 +70,15 @@ class Spool:
         OSError: the disk does not take it.
     """
 
-    def __init__(self, directory: Path, most_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        most_bytes: int,
+        segment_bytes: int = SEGMENT_BYTES,
+        stamp: Callable[[bytes], int] = lambda _: 0,
+    ) -> None:
         self.directory, self._most, self._segment_bytes = directory, most_bytes, segment_bytes
+        self._stamp, self._stamps = stamp, deque[tuple[int, int]]()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         directory.chmod(0o700)
         sync_directory(directory.parent)
@@ -91,6 +101,13 @@ class Spool:
     def resting(self) -> int:
         """Records that are not acknowledged, those given out included."""
         return self._next - 1 - self._acknowledged - len(self._ahead)
+
+    @property
+    def least(self) -> int | None:
+        """The least stamp of what rests, or one less than it by what was acknowledged a moment ago; None:
+        nothing rests.
+        """
+        return min((stamp for _, stamp in self._stamps), default=None) if self.resting else None
 
     @property
     def full(self) -> float:
@@ -120,7 +137,9 @@ class Spool:
             raise
         last.size += len(lines)
         self.bytes += len(lines)
-        self._next += len(bodies)
+        for body in bodies:
+            self._count(body, self._next)
+            self._next += 1
 
     def take(self, most: int) -> list[Record]:
         """The next records that were not given out yet, in order.
@@ -161,6 +180,8 @@ class Spool:
         while self._acknowledged + 1 in self._ahead:
             self._acknowledged += 1
             self._ahead.remove(self._acknowledged)
+        while self._stamps and self._stamps[0][0] <= self._acknowledged:
+            self._stamps.popleft()
         if not self.resting and self._segments:
             self._end_segment()
         ends = [*(one.first for one in self._segments), self._next][1:]
@@ -177,6 +198,14 @@ class Spool:
         self._keep_cursor()
         self._end_segment()
         os.close(self._lock)
+
+    def _count(self, body: bytes, number: int) -> None:
+        """Remember a record's stamp, with those of its neighbours: exact to `_STAMPED` records."""
+        stamp = self._stamp(body)
+        if self._stamps and number % _STAMPED:
+            self._stamps[-1] = number, min(stamp, self._stamps[-1][1])
+        else:
+            self._stamps.append((number, stamp))
 
     # Files
 
@@ -221,9 +250,12 @@ class Spool:
                     if number == self._due:
                         self._reading, self._offset = segment.first, offset
                     offset += len(line)
-                    if _opened(line) is None:
+                    body = _opened(line)
+                    if body is None:
                         damaged.append(number)
                     else:
+                        if number > self._acknowledged:
+                            self._count(body, number)
                         whole, segment.size = number + 1, offset
                     number += 1
             self.torn += len(damaged)

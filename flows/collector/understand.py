@@ -298,7 +298,7 @@ def _without_query(url: str) -> str:
 
 
 def _canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
-    """The reading of a canonical event: its fields are words already, and only what a caller may say is kept."""
+    """The reading of a canonical event: its fields are words already; what no caller may say is left out."""
     found = {name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER}
     conversion = found.pop("conversion", None)
     if isinstance(conversion, dict):

@@ -208,6 +208,28 @@ def test_any_order_of_calls_and_starts_gives_out_each_record_until_it_is_acknowl
     spool.close()
 
 
+def test_the_least_stamp_of_what_rests_is_told_also_by_the_next_start(tmp_path: Path) -> None:
+    def stamp(body: bytes) -> int:
+        return int(json.loads(body)["n"])
+
+    spool = Spool(tmp_path, MIB, stamp=stamp)
+    assert spool.least is None
+    spool.append([body(n) for n in (7, 5, 9)])
+    assert spool.least == 5
+    spool.close()
+    again = Spool(tmp_path, MIB, stamp=stamp)
+    assert again.least == 5
+    again.acknowledge([record.number for record in again.take(3)])
+    assert again.least is None
+    again.append([body(11)])
+    assert again.least == 11
+    many = Spool(tmp_path / "many", MIB, stamp=stamp)
+    many.append([body(n) for n in range(2_000)])
+    many.acknowledge([record.number for record in many.take(1_500)])
+    assert many.least is not None
+    assert 1_500 - 256 <= many.least <= 1_500
+
+
 WRITER = """
 import sys
 from pathlib import Path

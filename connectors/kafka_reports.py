@@ -1,0 +1,125 @@
+"""A Kafka producer that tells of each message whether the brokers have it.
+
+Unit of parallelism: a process. Guarantee: a message is reported once, as acknowledged by all in-sync replicas
+or as failed; a failed one may be in the log all the same, so whoever sends it again has it there twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from connectors.kafka_client import Cluster
+
+QUEUE_MESSAGES: Final = 100_000
+QUEUE_KIB: Final = 128 << 10
+
+
+class Produced(NamedTuple):
+    """A message to produce. `partition` None: by its key, as Java's clients do (murmur2)."""
+
+    value: bytes
+    key: bytes | None = None
+    partition: int | None = None
+
+
+class Report(NamedTuple):
+    """What became of the message of a `number`: its partition, or why it failed."""
+
+    number: int
+    partition: int
+    error: str = ""
+
+
+class ReportingProducer:
+    """Produces batches to one topic; reports come from a thread of its own, in bunches.
+
+    Args:
+        brokers, options: as for `KafkaInput`.
+        topic: must exist.
+        report: called in that thread with what was reported since the last call.
+        give_up_after: how long a message is tried.
+
+    Raises:
+        ConnectError: an option is refused.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        options: Mapping[str, str] | None,
+        report: Callable[[list[Report]], None],
+        give_up_after: timedelta = timedelta(seconds=20),
+    ) -> None:
+        self._cluster, self.topic, self._report = Cluster(brokers, options or {}), topic, report
+        self._producer = self._cluster.client(
+            Producer,
+            {
+                "compression.type": "lz4",
+                "linger.ms": 2,
+                "queue.buffering.max.messages": QUEUE_MESSAGES,
+                "queue.buffering.max.kbytes": QUEUE_KIB,
+            },
+            {
+                "acks": "all",
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "message.timeout.ms": give_up_after // timedelta(milliseconds=1),
+            },
+        )
+        self._reports: list[Report] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="kafka-reports", daemon=True)
+        self._thread.start()
+
+    def partitions(self) -> list[int]:
+        """The topic's partitions.
+
+        Raises:
+            ConnectError: the brokers do not answer in 5 s, or the topic is missing.
+        """
+        return list(self._cluster.partition_ids(self._producer, self.topic))
+
+    def produce(self, messages: Sequence[tuple[int, Produced]]) -> list[int]:
+        """Queue numbered messages; returns the numbers of those that found no room, and are not reported."""
+        batch: list[dict[str, Any]] = []
+        for number, message in messages:
+            one: dict[str, Any] = {"value": message.value, "callback": self._callback(number)}
+            if message.key is not None:
+                one["key"] = message.key
+            if message.partition is not None:
+                one["partition"] = message.partition
+            batch.append(one)
+        with suppress(BufferError, KafkaException):  # told of each message
+            self._producer.produce_batch(self.topic, batch)
+        return [number for (number, _), one in zip(messages, batch, strict=True) if "_error" in one]
+
+    def _callback(self, number: int) -> Callable[[KafkaError | None, Message], None]:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            self._reports.append(
+                Report(number, message.partition() or 0, "" if error is None else error.str())
+            )
+
+        return delivered
+
+    def _poll(self) -> None:
+        while not self._over.is_set():
+            self._producer.poll(0.05)
+            if self._reports:
+                reports, self._reports = self._reports, []
+                self._report(reports)
+
+    def flush(self, timeout: timedelta) -> int:
+        """Wait for what is queued; returns how many messages are left."""
+        return int(self._producer.flush(timeout.total_seconds()))
+
+    def close(self) -> None:
+        """Let go of the brokers; what is queued is given up."""
+        self._over.set()
+        self._thread.join(5)

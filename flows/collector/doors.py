@@ -1,0 +1,200 @@
+"""The doors: which call is answered how. A server that speaks RSGI calls `Doors` with each.
+
+| door | answer | |---|---| | `GET /p`, `/p/<dialect>`, `/b/<dialect>`; `POST /p`, `/b/<dialect>` | the GIF,
+whatever became of the pixel; 503 where it could not be stored | | `GET /c?u=URL` | 302 to a signed or listed
+target, 400 to another | | `POST /v1/events` | a result for each event, all stored or 503; needs a token that
+may write | | `GET /debug/p` | how the call was understood; stores nothing; needs a token that may debug |
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.callers import Caller
+from flows.collector.query import decoded, parameters
+from flows.collector.store import Store
+from flows.collector.understand import MOST_EVENTS, Understanding
+
+GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
+MOST_BODY_BYTES: Final = 1 << 20
+MOST_LINE_BYTES: Final = 16 << 10
+MOST_HEADERS: Final = 64
+RETRY_AFTER_S: Final = 2
+
+Headers = list[tuple[str, str]]
+_OPEN: Final[Headers] = [
+    ("access-control-allow-origin", "*"),
+    ("cache-control", "no-store, no-cache, must-revalidate, private"),
+    ("cross-origin-resource-policy", "cross-origin"),
+    ("x-content-type-options", "nosniff"),
+]
+_IMAGE: Final[Headers] = [("content-type", "image/gif"), *_OPEN]
+_JSON: Final[Headers] = [("content-type", "application/json"), *_OPEN]
+_PREFLIGHT: Final[Headers] = [
+    *_OPEN,
+    ("access-control-allow-methods", "GET, POST, OPTIONS"),
+    ("access-control-allow-headers", "content-type, authorization"),
+    ("access-control-max-age", "86400"),
+]
+
+
+class Answer(NamedTuple):
+    """What a call is answered."""
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+
+
+NOT_FOUND: Final = Answer(404, _OPEN)
+TOO_LARGE: Final = Answer(413, _OPEN)
+TOO_LONG: Final = Answer(431, _OPEN)
+REFUSED: Final = Answer(503, [*_OPEN, ("retry-after", str(RETRY_AFTER_S))])
+TOO_MANY: Final = Answer(429, [*_OPEN, ("retry-after", str(RETRY_AFTER_S))])
+FORBIDDEN: Final = Answer(401, [*_OPEN, ("www-authenticate", "Bearer")])
+
+
+def _nobody(rejected: Sequence[Understood]) -> None:
+    pass
+
+
+@dataclass
+class Doors:
+    """Answers calls.
+
+    Args:
+        understanding: what calls are.
+        store: where events are kept.
+        letters: is given the rejected events of each call, for the dead letters.
+        calls_per_caller: in one second, by address; 0: no cap.
+    """
+
+    understanding: Understanding
+    store: Store
+    letters: Callable[[Sequence[Understood]], None] = field(default=_nobody)
+    calls_per_caller: int = 0
+    _second: int = 0
+    _calls: dict[str, int] = field(default_factory=dict)
+
+    async def answer(self, call: Call) -> Answer:
+        """Answer one call; raises for no input. `call.received_ms` is by the lane's clock."""
+        if len(call.path) + len(call.query) > MOST_LINE_BYTES or len(call.headers) > MOST_HEADERS:
+            return TOO_LONG
+        if len(call.body) > MOST_BODY_BYTES:
+            return TOO_LARGE
+        if self._too_many(call):
+            return TOO_MANY
+        root = call.path.split(";", 1)[0].strip("/").split("/", 1)[0]
+        if call.method == "OPTIONS":
+            return Answer(204, _PREFLIGHT)
+        if call.method not in ("GET", "HEAD", "POST"):
+            return NOT_FOUND
+        if root in ("p", "b"):
+            return await self._pixel(call)
+        if root == "c" and call.method != "POST":
+            return await self._click(call)
+        if call.path == "/v1/events" and call.method == "POST":
+            return await self._events(call)
+        if call.path.startswith("/debug/p") and call.method == "GET":
+            return self._debug(call)
+        return NOT_FOUND
+
+    def _too_many(self, call: Call) -> bool:
+        if not self.calls_per_caller:
+            return False
+        second = call.received_ms // 1000
+        if second != self._second:
+            self._second, self._calls = second, {}
+        calls = self._calls[call.peer] = self._calls.get(call.peer, 0) + 1
+        return calls > self.calls_per_caller
+
+    async def _pixel(self, call: Call) -> Answer:
+        if call.method == "POST" and call.body.lstrip()[:1] == b"[":
+            return await self._events(call)
+        understood = self.understanding.pixel(call)
+        stored = await self._keep([understood], call)
+        if not stored:
+            return REFUSED
+        headers = list(_IMAGE)
+        if understood.outcome is not Outcome.STORED and self._caller(call).trusted:
+            headers.append(("x-audiopixel", understood.outcome.value))
+        return Answer(200, headers, b"" if call.method == "HEAD" else GIF)
+
+    async def _click(self, call: Call) -> Answer:
+        """The listener goes first: a click that cannot be stored is redirected all the same."""
+        words = parameters(call.query)
+        target, signature = decoded(words.get("u", "")), decoded(words.get("s", ""))
+        if not self.understanding.signatures.may_lead_to(target, signature):
+            return Answer(
+                400, [("content-type", "text/plain"), *_OPEN], b"the target is neither signed nor listed\n"
+            )
+        clicked = call if "e=" in call.query else _with(call, "e=click")
+        await self._keep([self.understanding.pixel(clicked)], call)
+        return Answer(302, [("location", target), *_OPEN])
+
+    async def _events(self, call: Call) -> Answer:
+        caller = self._caller(call)
+        if "write" not in caller.rights:
+            return FORBIDDEN
+        raws = _listed(call.body)
+        if raws is None or len(raws) > MOST_EVENTS:
+            await self._keep([Understood(Outcome.REJECTED, "malformed")], call)
+            said = f"takes one event, an array or NDJSON, of at most {MOST_EVENTS} events"
+            return Answer(400, _JSON, msgspec.json.encode({"error": said}))
+        understood = self.understanding.events(call, raws)
+        if not await self._keep(understood, call):
+            return REFUSED
+        results = [
+            {"outcome": "accepted"}
+            if one.outcome is Outcome.STORED
+            else {"outcome": one.outcome.value, "reason": one.reason, "field": one.wrong}
+            for one in understood
+        ]
+        return Answer(200, _JSON, msgspec.json.encode({"results": results}))
+
+    def _debug(self, call: Call) -> Answer:
+        if "debug" not in self._caller(call).rights:
+            return FORBIDDEN
+        asked = Call(
+            "GET",
+            call.path.removeprefix("/debug"),
+            call.query,
+            {name: value for name, value in call.headers.items() if name != "authorization"},
+            b"",
+            call.peer,
+            call.received_ms,
+        )
+        understood = self.understanding.pixel(asked, trace=True)
+        trace = understood.trace or {"outcome": understood.outcome.value, "reason": understood.reason}
+        return Answer(200, _JSON, msgspec.json.encode(trace))
+
+    async def _keep(self, understood: Sequence[Understood], call: Call) -> bool:
+        if rejected := [one for one in understood if one.outcome is Outcome.REJECTED]:
+            self.letters(rejected)
+        return await self.store.keep(understood, call.received_ms)
+
+    def _caller(self, call: Call) -> Caller:
+        callers = self.understanding.callers
+        return callers.of(call.headers, callers.transport(call.headers, call.peer))
+
+
+def _with(call: Call, parameter: str) -> Call:
+    query = f"{call.query}&{parameter}" if call.query else parameter
+    return Call(call.method, call.path, query, call.headers, call.body, call.peer, call.received_ms)
+
+
+def _listed(body: bytes) -> list[Mapping[str, Any]] | None:
+    """The events of a body: one object, an array, or a line each; None: it is none of these."""
+    text = body.strip()
+    try:
+        if text[:1] == b"[":
+            return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
+        return [msgspec.json.decode(line, type=dict[str, Any]) for line in text.splitlines() if line.strip()]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

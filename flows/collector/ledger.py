@@ -1,0 +1,42 @@
+"""The ledger of a collector: what became of every call, and of every event that was answered as stored."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass
+class Ledger:
+    """Counts since the start; one event is one call.
+
+    `calls = stored + not_counted + rejected + refused`, and
+    `inherited + stored = acknowledged + resting + torn`.
+
+    Attributes:
+        stored: answered as stored: acknowledged by Kafka, or on the spool.
+        refused: not stored, and answered so.
+        inherited: what rested at the start, torn records among it.
+        acknowledged: in the log, each event once however often it was sent.
+        torn: records that a kill left without their end: they were never answered.
+    """
+
+    calls: int = 0
+    stored: int = 0
+    not_counted: int = 0
+    rejected: int = 0
+    refused: int = 0
+    inherited: int = 0
+    acknowledged: int = 0
+    torn: int = 0
+
+    def balanced(self, resting: int) -> bool:
+        """Whether both equations hold while nothing is in hand."""
+        answered = self.stored + self.not_counted + self.rejected + self.refused
+        return (
+            self.calls == answered and self.inherited + self.stored == self.acknowledged + resting + self.torn
+        )
+
+    def line(self, resting: int) -> str:
+        """The ledger in one line, for the log at the exit."""
+        counts = asdict(self) | {"resting": resting}
+        return " ".join(f"{name}={count}" for name, count in counts.items())

@@ -1,0 +1,53 @@
+"""The low mark: what a collector has not yet put into the log is not older than it says.
+
+Without it a spool would be pointless: when Kafka is back, one fresh pixel would move the watermark past
+everything that rests, and all of that would be too late.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that is in hand: its time of receipt, and whether all of it is in the log or on the spool."""
+
+    received_ms: int
+    done: bool = False
+
+
+@dataclass
+class InHand:
+    """Calls that were accepted, and are neither in the log nor on the spool, by their times of receipt.
+
+    Times of receipt never go back, so the first that is not done has the least.
+    """
+
+    _calls: deque[Call] = field(default_factory=deque)
+
+    def take(self, received_ms: int) -> Call:
+        """A call is accepted; it is in hand until `done`."""
+        call = Call(received_ms)
+        self._calls.append(call)
+        return call
+
+    def done(self, call: Call) -> None:
+        """All of a call is in the log, on the spool, or refused."""
+        call.done = True
+        while self._calls and self._calls[0].done:
+            self._calls.popleft()
+
+    @property
+    def least_ms(self) -> int | None:
+        """The least time of receipt; None: nothing is in hand."""
+        return self._calls[0].received_ms if self._calls else None
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+
+def low_mark(in_hand_ms: int | None, resting_ms: int | None, now_ms: int) -> int:
+    """The least time of receipt of what is not in the log; with nothing such, now."""
+    return min(now_ms, *(one for one in (in_hand_ms, resting_ms) if one is not None))
