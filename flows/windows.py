@@ -48,6 +48,7 @@ GROWING: Final = (
 KEPT: Final = GROWING[: GROWING.index("given_reach")]
 """Those that are in its snapshot."""
 SKETCHES_AT_ONCE: Final = 256
+NO_ACCOUNT: Final = Account(0, 0, 0, 0)
 
 
 @dataclass
@@ -162,7 +163,7 @@ class RowShard:
         for name, account in batch.accounts:
             row = self._number(name)
             self.dirty[row] = True
-            self.accounts[row] = account
+            self.accounts[row] = self.accounts.get(row, NO_ACCOUNT).plus(account)
         if not len(batch.at):
             return
         rows = np.fromiter(map(self._number, batch.rows), np.uint32, len(batch.rows))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
+from flows import credits
 from flows.attribution import (
     WHOLE,
     Credit,
@@ -468,7 +469,7 @@ def test_every_accepted_conversion_is_attributed_unattributed_or_pending() -> No
     book = CreditBook(2)
     sums(book, decision_of(T0, "purchase", [("a", WHOLE)]), pending=2)
     sums(book, decision_of(T0, "purchase", []), accepted=3, pending=4)
-    assert book.accounts == {"": [6, 1, 1]}
+    assert book.decided == (6, 1, 1)
     with pytest.raises(AssertionError):
         sums(book, accepted=1, pending=4)
 
@@ -482,6 +483,36 @@ def test_a_campaign_has_an_account_of_the_conversions_that_name_it() -> None:
     found = dict(one for some in batches for one in some.accounts)
     assert found == {("campaign", "red"): (3, 1, 0, 2), ("campaign", "blue"): (1, 0, 1, 0)}
     assert total == (6, 1, 1, 4)
+    later = Decided(0, moment(T0), [red], {"blue": 2}, 5, [])
+    batches, total, _ = book.cut(later.cut, [later])
+    gained = dict(one for some in batches for one in some.accounts)
+    assert gained == {("campaign", "red"): (0, 1, 0, -1), ("campaign", "blue"): (2, 0, 0, 2)}
+    assert total == (8, 2, 1, 5)
+
+
+def test_a_book_and_its_cuts_do_not_grow_with_the_campaigns_that_ever_converted() -> None:
+    book = CreditBook(2)
+    names = [f"made-up-{number}" for number in range(3_000)]
+    sent = Decided(0, moment(T0), [], dict.fromkeys(names, 1), len(names), [])
+    batches, total, _ = book.cut(sent.cut, [sent])
+    assert sum(len(some.accounts) for some in batches) == total.accepted == len(names)
+    assert len(repr_bytes(book.snapshot())) < 100
+    later = Decided(0, moment(T0), [], {"blue": 1}, len(names) + 1, [])
+    batches, total, _ = book.cut(later.cut, [later])
+    assert [one for some in batches for one in some.accounts] == [(("campaign", "blue"), (1, 0, 0, 1))]
+    assert total.accepted == len(names) + 1
+
+
+def test_of_more_rows_than_currencies_are_remembered_for_a_value_is_in_another_currency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(credits, "MOST_CURRENCIES", 1)
+    book = CreditBook(2, {"planned": planned("planned", None, "USD")})
+    found = sums(book, bought("planned", "red", 5, "USD"), bought("a", "red", 7, "EUR", T0 + 1))
+    assert found["placement", "planned"]["conversion_value"] == 5
+    assert found["placement", "a"]["conversion_value_other_count"] == 1
+    assert found["campaign", "red"]["conversion_value_other_count"] == 2
+    assert list(book.currencies) == [("placement", "planned")]
 
 
 # One currency a row
