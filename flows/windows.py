@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from flows.batches import SCOPES
 from flows.cells import CHANGED, DIRTY, FINAL, Cells, add_cells, split, window
@@ -274,6 +275,7 @@ class RowShard:
         slots = np.nonzero(self.cells.flags & DIRTY)[0]
         rows, _ = self.cells.at(slots)
         slots = slots[self.is_placement[rows]]
+        slots = slots[self._says_something(slots)]
         final = self.cells.flags[slots] & FINAL != 0
         waited = cut.number - self.cells.given[slots] >= self.minutes_every
         due = []
@@ -288,6 +290,17 @@ class RowShard:
                 self.cells.flags[some] = self.cells.flags[some] & ~np.uint8(DIRTY) | CHANGED
                 self.cells.given[some] = cut.number
         return due
+
+    def _says_something(self, slots: I64) -> npt.NDArray[np.bool_]:
+        """Which cells have a count, a credit, or readers who were given one.
+
+        A milestone, a skip or a play that went to another minute leaves a cell of zeros, if it came first.
+        """
+        something = self.cells.counts[slots].any(axis=1) | (self.cells.given[slots] > 0)
+        for place in np.flatnonzero(~something).tolist():
+            row, minute = self.cells.at(slots[place])
+            something[place] = self.credits.of(int(row), int(minute)) is not None
+        return something
 
     def _forget(self, minute: int) -> None:
         """Drop the cells that are final and out of every rolling window."""
