@@ -173,6 +173,27 @@ def test_the_rest_of_a_million_goes_to_the_later_touch_then_to_the_greater_place
     assert shares(decided(later, conversion(T0 + 1), model="linear"))["a"] == 333_334
 
 
+@given(
+    st.lists(st.integers(0, 30 * DAY), min_size=1, max_size=80),
+    st.integers(0, 30 * DAY),
+    st.integers(1000, 60 * DAY),
+)
+def test_a_touch_of_any_age_has_a_share_that_sums_to_a_million_under_any_half_life(
+    ages: list[int], since_ms: int, half_life_ms: int
+) -> None:
+    rules = Rules("time_decay", half_life_ms=half_life_ms)
+    newest = T0 - since_ms
+    parts = credit(rules, [(newest - age, True, "a") for age in sorted(ages, reverse=True)], T0)
+    assert sum(parts) == WHOLE
+    assert parts == sorted(parts), "an older touch never has more"
+
+
+def test_a_click_of_a_month_ago_has_the_whole_under_a_half_life_of_a_second() -> None:
+    touches = [(T0 - 30 * DAY, CLICK, "a", None), (T0 - 30 * DAY - 1000, CLICK, "b", None)]
+    found = shares(decided(touches, conversion(T0), model="time_decay", half_life_ms=1000, click_ms=60 * DAY))
+    assert found == {"a": 666_667, "b": 333_333}
+
+
 def test_half_a_life_halves_the_weight() -> None:
     touches = [(T0 - 7 * DAY, IMPRESSION, "old", None), (T0, IMPRESSION, "new", None)]
     assert shares(decided(touches, conversion(T0), model="time_decay")) == {"old": 333_333, "new": 666_667}
@@ -594,7 +615,25 @@ def test_conversions_of_one_order_number_are_told_apart_and_found_by_order_and_e
     assert len({one.key for one in made}) == 3
     assert [one.names for one in made] == [["o1", "e1"], ["o1", "e2"], ["o1", "e3"]]
     bare = told(decision_of(T0, "purchase", [], order_id=None, event_id="e4"))
-    assert (bare.key, bare.names) == ("|e4", ["e4"])
+    assert (json.loads(bare.key), bare.names) == (["", "e4"], ["e4"])
+
+
+@given(st.lists(st.text("ax", max_size=2), min_size=1, max_size=3), st.sampled_from(["|", '","', "\\"]))
+def test_two_conversions_have_one_key_only_if_the_specification_takes_them_for_one(
+    ids: list[str], separator: str
+) -> None:
+    """Conversions whose ids are made of one text, cut at every place."""
+    parts = [*(part for one in ids for part in (one, "purchase")), "z"]
+    keys: dict[str, tuple[str, ...]] = {}
+    for at in range(1, len(parts)):
+        campaign, rest = separator.join(parts[:at]), separator.join(parts[at:])
+        bare = conversion(T0, campaign=campaign, order_id=None, event_id=rest)
+        identities = {(campaign, rest): bare}
+        if parts[at] == "purchase":
+            order = separator.join(parts[at + 1 :])
+            identities[campaign, "purchase", order] = conversion(T0, campaign=campaign, order_id=order)
+        for identity, one in identities.items():
+            assert keys.setdefault(told(Decision(one, "none", [])).key, identity) == identity
 
 
 def test_a_decision_tells_its_model_and_the_touches_that_were_not_chosen() -> None:
