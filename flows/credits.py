@@ -43,13 +43,18 @@ COLUMNS: Final = (
     "conversion_value",
     "conversion_value_other_count",
     *(f"age_{number}" for number in range(len(AGES_S))),
+    "conversion_value_high",
 )
-"""What a row counts of conversions: all in millionths but `conversion_value` (millionths of its currency) and
-`…_other_count` (conversions).
+"""What a row counts of conversions: all in millionths but `…_other_count` (conversions) and
+`conversion_value`, millionths of the row's currency: two columns hold its lower 32 bits and the rest, since
+64 bits hold the sum of no two of the largest values.
 """
 TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
 VALUE, OTHER = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_other_count")
 AGES_AT: Final = OTHER + 1
+HIGH: Final = len(COLUMNS) - 1
+VALUE_BITS: Final = 32
+LOW: Final = (1 << VALUE_BITS) - 1
 
 RowName = tuple[str, str]
 """Scope and id."""
@@ -208,7 +213,9 @@ class CreditBook:
                 if share is None:
                     continue
                 if pixel.currency in (None, self._currency((scope, name), credit.combo[1], pixel.currency)):
-                    amounts[VALUE] += share
+                    amounts[VALUE] += share & LOW
+                    if high := share >> VALUE_BITS:
+                        amounts[HIGH] += high
                 else:
                     amounts[OTHER] = 1  # a conversion once, in however many parts it came
         return found
@@ -282,7 +289,9 @@ class CreditCells:
         of_row = self.minutes.setdefault(row, {})
         of_row[minute] = of_row.get(minute, 0) + counts
         self.days[row, day] = self.days.get((row, day), 0) + counts
-        self.flight[row] = self.flight.get(row, 0) + counts * flown
+        flight = self.flight[row] = self.flight.get(row, 0) + counts * flown
+        flight[HIGH] += flight[VALUE] >> VALUE_BITS  # else the lower words of 2^31 conversions would overflow
+        flight[VALUE] &= LOW
 
     def fly_from(self, row: int, minute: int) -> None:
         """Let a row's flight begin with a minute, later than those that were forgotten."""
@@ -336,7 +345,12 @@ class CreditCells:
         )
 
 
+def value_of(counts: I64) -> int:
+    """The `conversion_value` of a row's counts, exact at any size."""
+    return (int(counts[HIGH]) << VALUE_BITS) + int(counts[VALUE])
+
+
 def quantile_s(counts: I64, share: float) -> int | None:
     """Upper bound in seconds of the class of ages in which the `share` quantile lies; None without ages."""
-    ages = np.cumsum(counts[AGES_AT:])
+    ages = np.cumsum(counts[AGES_AT:HIGH])
     return AGES_S[int(np.searchsorted(ages, share * ages[-1]))] if ages[-1] else None

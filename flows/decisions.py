@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from flows.attribution import Decision
+from flows.rows import exact
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,7 +41,7 @@ def told(decision: Decision) -> Told:
         "type": pixel.type,
         "ts": conversion.ts_ms,
         "campaign_id": campaign,
-        "value_micros": pixel.value_micros,
+        "value_micros": None if pixel.value_micros is None else exact(pixel.value_micros),
         "currency": pixel.currency,
         "rule": decision.rule,
         "eligible": decision.eligible,

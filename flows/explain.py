@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -28,7 +29,7 @@ def show(decision: dict[str, Any], zone: ZoneInfo) -> Group:
     campaign = decision["campaign_id"]
     head = f"{decision['type']} {shown(decision['conversion'])} at {moment(decision['ts'])}"
     if decision["value_micros"] is not None:
-        head += f", {decision['value_micros'] / 1e6:,.2f} {decision['currency'] or ''}".rstrip()
+        head += f", {Decimal(decision['value_micros']).scaleb(-6):,.2f} {decision['currency'] or ''}".rstrip()
     head += f", of campaign {shown(campaign)}" if campaign is not None else ", of no campaign"
     rule = RULES.get(decision["rule"]) or (
         f"{decision['rule']} of {decision['eligible']} eligible touches of the listener"

@@ -13,12 +13,14 @@ import numpy.typing as npt
 from flows.attribution import WHOLE
 from flows.batches import SCOPES
 from flows.counts import BY_FLIGHT, BY_MINUTE, CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
-from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, Account, quantile_s
+from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, Account, quantile_s, value_of
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.frequency import CLASSES
 from flows.kernel import I64
 from flows.numbers import Delivered, Minutes, Windows
 
+DOUBLES_HOLD: Final = 1 << 53
+"""Up to which every integer is a double."""
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
 COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]
 UNLINKED_STARTS: Final = COUNTS.index("unlinked_starts")
@@ -114,6 +116,13 @@ def decimal(value: float) -> str:
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
+def exact(number: int) -> int | str:
+    """An integer as readers have it exactly: as text where a double, as Lua and JavaScript have it, does not
+    hold it.
+    """
+    return number if abs(number) <= DOUBLES_HOLD else str(number)
+
+
 def ratio(part: int, whole: int) -> str | None:
     """`part / whole`, None where there is no whole."""
     return decimal(part / whole) if whole else None
@@ -177,7 +186,9 @@ def _credited(counts: I64 | None, reach: int) -> list[int | str | None]:
     if counts is None:
         return [*NO_CREDITS[:RATE_AT], "0" if reach else None, *NO_CREDITS[RATE_AT + 1 :]]
     for column, amount in enumerate(counts[:AGES_AT].tolist()):
-        if column in (VALUE, OTHER):
+        if column == VALUE:
+            shown.append(exact(value_of(counts)))
+        elif column == OTHER:
             shown.append(amount)
         else:
             shown.append(_whole(amount) if amount or column == 0 else None)
@@ -252,9 +263,10 @@ def minute_messages(minutes: Minutes, rev: int, as_of_ms: int) -> list[tuple[byt
         if credited is not None:
             amounts = zip(COLUMNS[:AGES_AT], credited[:AGES_AT].tolist(), strict=True)
             body |= {
-                name: amount if name in COLUMNS[VALUE : OTHER + 1] else _number(amount)
+                name: amount if name == COLUMNS[OTHER] else _number(amount)
                 for name, amount in amounts
                 if amount
             }
+            body[COLUMNS[VALUE]] = exact(value_of(credited))
         messages.append((f"{placement}|{minute * 60_000}".encode(), encode(body)))
     return messages

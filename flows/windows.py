@@ -30,7 +30,7 @@ from flows.reach import Distinct
 from flows.rolling import Rolling
 from flows.shards import check_format
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 GROWING: Final = (

@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
@@ -26,13 +27,16 @@ from flows.attribution import (
 )
 from flows.batches import LISTENER, WATERMARK, Combo, ConversionPixel, Decoder
 from flows.clock import Cut
+from flows.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.credits import AGES_S, COLUMNS, CreditBook, divide, quantile_s
 from flows.decisions import told
 from flows.frequency import CLASSES
-from flows.messages import Pending, Pixels, TouchBatch
+from flows.messages import Pending, Pixels, RowBatch, TouchBatch
 from flows.plans import Plan
+from flows.rows import FIELDS, minute_messages, pack
 from flows.shards import PlayShard
 from flows.touches import CLICK, IMPRESSION, REPLACING, START
+from flows.windows import RowShard
 
 DAY = 86_400_000
 MINUTE = 60_000
@@ -534,6 +538,45 @@ def test_of_more_rows_than_currencies_are_remembered_for_a_value_is_in_another_c
     assert found["placement", "a"]["conversion_value_other_count"] == 1
     assert found["campaign", "red"]["conversion_value_other_count"] == 2
     assert list(book.currencies) == [("placement", "planned")]
+
+
+# Sums of money
+
+
+def nothing_for_rows(cut: Cut) -> RowBatch:
+    """What a placement shard without pixels sends."""
+    u32, i64, u64 = (np.zeros(0, kind) for kind in (np.uint32, np.int64, np.uint64))
+    cells, totals = np.zeros((0, MINUTE_COUNTS), np.int64), np.zeros((0, FLIGHT_COUNTS), np.int64)
+    return RowBatch(0, 0, cut, [], i64, u32, u32, cells, u32, totals, u32, u32, u64, [])
+
+
+MOST = 10**13 * 10**6
+"""Millionths of the largest value of a conversion."""
+
+
+@settings(deadline=None, max_examples=40)  # kernels are compiled on first use
+@given(st.lists(st.integers(-MOST, MOST) | st.sampled_from([MOST, -MOST, 2**53, 1]), min_size=1, max_size=40))
+def test_values_add_up_exactly_at_any_size_and_of_either_sign(values: list[int]) -> None:
+    """Through the credit book, a row shard that is restarted on the way, and what readers are given."""
+    book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
+    given_out: dict[str, object] = {}
+    for number, value in enumerate((*values, None)):
+        made = [] if value is None else [bought("a", "red", value, "GBP", T0 + number)]
+        cut = moment(T0 + number, ended=value is None, number=number)
+        sent = Decided(0, cut, made, {"red": len(made)} if made else {}, 0, [])
+        (batch,), _, _ = book.cut(cut, [sent])
+        windows, due = rows.apply(cut, [nothing_for_rows(cut)], batch)
+        if windows is not None:
+            for row in pack(windows, T0, 0):
+                named = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
+                given_out[row.scope] = named["flight.conversion_value"]
+        again = RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
+        again.restore(rows.snapshot())
+        rows = again
+    told = [json.loads(body) for some in due for _, body in minute_messages(some, 1, T0)]
+    for shown in (given_out["placement"], given_out["station"], told[-1]["conversion_value"]):
+        assert int(str(shown)) == sum(values)
+        assert isinstance(shown, str) == (abs(sum(values)) > 2**53), "text where a double would round"
 
 
 # One currency a row
