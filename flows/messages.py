@@ -56,8 +56,9 @@ class Late(NamedTuple):
 class RowBatch(NamedTuple):
     """What one placement shard adds to one row shard at a tick.
 
-    `rows` are (scope, id); the arrays index it. `labels` are (row, greatest event time, names) of the
-    placements among them.
+    `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
+    time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
+    names) of the placements among them.
     """
 
     sender: int
@@ -74,6 +75,7 @@ class RowBatch(NamedTuple):
     touch_minutes: U32
     touch_who: U64
     labels: list[tuple[int, int, Combo]]
+    first: I64
 
 
 class Pending(NamedTuple):

@@ -75,6 +75,9 @@ LOW: Final = np.uint64(0xFFFFFFFF)
 INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
 CELLS_USED, TOUCHES, SLOTS_USED = range(3)
+LATEST, FIRST = range(2)
+BACKWARDS: Final = 1 << 42
+"""What a time is taken from for the greatest to be the first."""
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
 MOST_CELLS: Final = 12
 """One pixel adds to no more cells than that."""
@@ -213,7 +216,7 @@ def apply(
     cells: U64,
     counts: I64,
     totals: I64,
-    latest: I64,
+    times: I64,
     touch_where: U32,
     touch_who: U64,
     touch_ts: I64,
@@ -233,7 +236,8 @@ def apply(
         table: (slots, 4) uint64.
         cells, counts: map from (combo, minute) to its `BY_MINUTE` increments; a power of two in size.
         totals: (combos, FLIGHT_COUNTS) `BY_FLIGHT` increments.
-        latest: (combos,) greatest event time of an accepted, valid pixel.
+        times: (combos, 2) of the accepted, valid pixels the greatest event time, and the greatest of
+            `BACKWARDS` less event time; 0 for none.
         touch_where, touch_who, touch_ts: (room, 3) combo, kind and half a hash of the play; (room,) listener;
             (room,) time: consented impressions, starts and clicks, by their kind in `flows.touches`.
         used: cells, touches and slots in use; changed in place.
@@ -298,7 +302,8 @@ def apply(
             totals[combo, INVALID_TRAFFIC] += 1
             outcomes[INVALID_OUT + (info >> INVALID_SHIFT) - 1] += 1
             continue
-        latest[combo] = max(latest[combo], ts)
+        times[combo, LATEST] = max(times[combo, LATEST], ts)
+        times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
         totals[combo, PIXELS] += 1
         totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
         if code == IMPRESSION:

@@ -83,7 +83,7 @@ READ_FIRST: Final = tuple(map(WINDOWS.index, ("flight", "1h", "5m", "1d")))
 
 def _fields() -> tuple[str, ...]:
     fields = [*LABELS, "as_of_ms", "final_through_ms", "reach_as_of_ms", *DELIVERY]
-    fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage")]
+    fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage", "since_ms")]
     for place in READ_FIRST:
         name = WINDOWS[place]
         metrics = [*COUNTS, "completion_rate", "completions_per_impression", "reach", "frequency"]
@@ -164,12 +164,12 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
             credited = windows.credits[row][place]
             values += _credited(credited, reach[row])
         columns.append(counts)
-    totals, latest = windows.totals.tolist(), windows.latest.tolist()
+    totals, latest, since = windows.totals.tolist(), windows.latest.tolist(), windows.since.tolist()
     encode = msgspec.msgpack.encode
     rows = []
     for row, (scope, name) in enumerate(windows.rows):
         values = [*windows.labels[row], as_of_ms, final_through_ms, as_of_ms, *NO_DELIVERY, *totals[row]]
-        values.append(ratio(totals[row][CONSENTED], totals[row][PIXELS]))
+        values += [ratio(totals[row][CONSENTED], totals[row][PIXELS]), since[row] or None]
         for place in READ_FIRST:
             values += columns[place][row]
         frequency, account = windows.frequency[row], windows.accounts[row]

@@ -49,7 +49,7 @@ from flows.names import Names, doubled
 from flows.table import FULLEST, WORDS, find, new_table, put, sized, still, take_marked
 from flows.touches import CLICK, REACH_ONLY
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 CONVERSION: Final = int(plays.CONVERSION_KIND << plays.KIND_SHIFT | plays.CHANGED)
@@ -84,7 +84,7 @@ class PlayShard:
         self.used = np.zeros(3, np.int64)
         self.names = Names(self.shards)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
-        self.latest = np.zeros(64, np.int64)
+        self.times = np.zeros((64, 2), np.int64)
         self.cells, self.counts = plays.new_cells()
         self.touch_where = np.zeros((1024, 3), np.uint32)
         self.touch_who = np.zeros(1024, np.uint64)
@@ -116,7 +116,7 @@ class PlayShard:
                 self.cells,
                 self.counts,
                 self.totals,
-                self.latest,
+                self.times,
                 self.touch_where,
                 self.touch_who,
                 self.touch_ts,
@@ -177,15 +177,15 @@ class PlayShard:
                 outcomes[plays.INVALID_OUT + invalid - 1] += 1
                 totals[INVALID_TRAFFIC] += 1
             else:
-                self.latest[number] = max(self.latest[number], ts)
+                self.times[number] = np.maximum(self.times[number], (ts, plays.BACKWARDS - ts))
                 totals[PIXELS] += 1
                 totals[CONSENTED] += int(pixel[INFO]) & CONSENT_FLAG != 0
                 self.conversions.append(Pending(ts, int(pixel[LISTENER]), int(pixel[KEY]), conversion))
 
     def _number(self, combo: Combo) -> int:
         number = self.names.number(combo)
-        if number == len(self.latest):
-            self.totals, self.latest = doubled(self.totals), doubled(self.latest)
+        if number == len(self.times):
+            self.totals, self.times = doubled(self.totals), doubled(self.times)
         return number
 
     def _make_room(self) -> None:
@@ -223,7 +223,7 @@ class PlayShard:
             outcomes.append(Outcome(sender, accepted, repeated, too_late, tuple(invalid)))
         self.outcomes.clear()
         self.totals[:] = 0
-        self.latest[:] = 0
+        self.times[:] = 0
         if self.used[plays.CELLS_USED]:
             self.cells, self.counts = plays.new_cells(max(256, len(self.cells) // 2))
         self.used[plays.CELLS_USED] = self.used[plays.TOUCHES] = 0
@@ -268,13 +268,15 @@ class PlayShard:
         touches = int(self.used[plays.TOUCHES])
         reached = np.nonzero(self.touch_where[:touches, 1] != CLICK)[0]
         touch_rows, touch_source = self.names.spread(self.touch_where[reached, 0].astype(np.int64))
-        latest = np.zeros(len(self.names.rows), np.int64)
-        seen = np.nonzero(self.latest[:combos])[0]
-        latest_rows, latest_source = self.names.spread(seen)
-        np.maximum.at(latest, latest_rows, self.latest[seen][latest_source])
+        times = np.zeros((len(self.names.rows), 2), np.int64)
+        seen = np.nonzero(self.times[:combos, plays.LATEST])[0]
+        timed_rows, timed_source = self.names.spread(seen)
+        np.maximum.at(times, timed_rows, self.times[seen][timed_source])
+        latest, first = times[:, plays.LATEST], plays.BACKWARDS - times[:, plays.FIRST]
+        first[times[:, plays.FIRST] == 0] = 0
 
         named = np.zeros(len(self.names.rows), bool)
-        for rows in (cell_rows, total_rows, touch_rows, latest_rows):
+        for rows in (cell_rows, total_rows, touch_rows, timed_rows):
             named[rows] = True
         order = np.nonzero(named)[0]
         sorting, bounds = self.names.by_shard(order)
@@ -286,7 +288,7 @@ class PlayShard:
         labels: dict[int, list[tuple[int, int, Combo]]] = {}
         for number in seen.tolist():
             if (row := self.names.placement_row(number)) >= 0:
-                label = (int(place[row]), int(self.latest[number]), self.names.combos[number])
+                label = (int(place[row]), int(self.times[number, plays.LATEST]), self.names.combos[number])
                 labels.setdefault(self.names.shard_of(row), []).append(label)
         cells_to, cell_bounds = self.names.by_shard(cell_rows)
         totals_to, total_bounds = self.names.by_shard(total_rows)
@@ -320,6 +322,7 @@ class PlayShard:
                     touch_minutes[e:f],
                     touch_who[e:f],
                     labels.get(shard, []),
+                    first[rows],
                 )
             )
         return batches
@@ -395,7 +398,7 @@ class PlayShard:
             self.names.combos,
             {sender: counts.tolist() for sender, counts in self.outcomes.items()},
             (self.cells[cells].tobytes(), self.counts[cells].tobytes()),
-            (self.totals[:combos].tobytes(), self.latest[:combos].tobytes()),
+            (self.totals[:combos].tobytes(), self.times[:combos].tobytes()),
             tuple(touch[:touches].tobytes() for touch in (self.touch_where, self.touch_who, self.touch_ts)),
             [frozen_pending(one) for one in self.conversions],
         )
@@ -440,7 +443,7 @@ class PlayShard:
             keys, np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy(), self.cells, self.counts
         )
         self.totals[: len(combos)] = np.frombuffer(totals[0], np.int64).reshape(-1, FLIGHT_COUNTS)
-        self.latest[: len(combos)] = np.frombuffer(totals[1], np.int64)
+        self.times[: len(combos)] = np.frombuffer(totals[1], np.int64).reshape(-1, 2)
         who = np.frombuffer(touches[1], np.uint64)
         room = 2 * len(who) + 1024
         self.used[plays.TOUCHES] = len(who)

@@ -37,6 +37,7 @@ GROWING: Final = (
     "flight",
     "totals",
     "latest",
+    "first",
     "flight_from",
     "flight_end",
     "overrun",
@@ -88,7 +89,7 @@ class RowShard:
         self.accounts: dict[int, Account] = {}
         self.flight = np.zeros((64, MINUTE_COUNTS), np.int64)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
-        self.latest = np.zeros(64, np.int64)
+        self.latest, self.first = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.flight_from, self.flight_end = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.overrun = np.zeros(64, np.int64)
         self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
@@ -133,6 +134,7 @@ class RowShard:
         for batch, rows in zip(batches, where, strict=True):
             self.dirty[rows] = True
             self.latest[rows] = np.maximum(self.latest[rows], batch.latest)
+            self.first[rows] = _earlier(self.first[rows], batch.first)
             for row, ts, combo in batch.labels:
                 self._label(int(rows[row]), ts, combo[1:])
         rows = _joined([of[batch.cell_rows] for batch, of in zip(batches, where, strict=True)])
@@ -403,6 +405,7 @@ class RowShard:
                 for row in rows.tolist()
             ],
             self.latest[rows],
+            np.where(self.flight_from[rows] > 0, self.flight_from[rows] * 60_000, self.first[rows]),
             (sums[0], sums[1], today[rows], self.flight[rows]),
             (mature[0], mature[1]),
             (short, long, reached_today.reach(rows), self.reached.reach(rows)),
@@ -492,6 +495,11 @@ class RowShard:
         self.frequency = {row: np.array(counts, np.int64) for row, counts in frequency.items()}
         self.accounts = {row: Account(*counts) for row, counts in accounts.items()}
         self.touch_all()
+
+
+def _earlier(a: I64, b: I64) -> I64:
+    """The lesser of two times each, 0 being none."""
+    return np.where((a == 0) | (b == 0), np.maximum(a, b), np.minimum(a, b))
 
 
 def _joined(arrays: list[Any]) -> Any:

@@ -41,7 +41,9 @@ def batch(cut: Cut, impressions: Impressions) -> RowBatch:
     latest = np.array([int(minutes.max(initial=0)) * MINUTE] if n else [], np.int64)
     totals = np.zeros((0, FLIGHT_COUNTS), np.int64)
     names = [ROW] if n else []
-    return RowBatch(0, 0, cut, names, latest, rows, minutes, counts, none, totals, rows, minutes, who, [])
+    return RowBatch(
+        0, 0, cut, names, latest, rows, minutes, counts, none, totals, rows, minutes, who, [], latest
+    )
 
 
 @dataclass

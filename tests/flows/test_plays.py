@@ -127,6 +127,7 @@ class Published:
         self.totals: dict[Row, npt.NDArray[np.int64]] = {}
         self.touches: Counter[tuple[str, str, int, int]] = Counter()
         self.latest: dict[Row, int] = {}
+        self.first: dict[Row, int] = {}
         self.labels: dict[Combo, int] = {}
         self.final: dict[tuple[str, str, int], npt.NDArray[np.int64]] = {}
 
@@ -134,6 +135,9 @@ class Published:
         for row, latest in zip(batch.rows, batch.latest.tolist(), strict=True):
             assert row_shard(*row, SHARDS) == batch.to
             self.latest[row] = max(self.latest.get(row, 0), latest)
+        for row, first in zip(batch.rows, batch.first.tolist(), strict=True):
+            if first:
+                self.first[row] = min(self.first.get(row, first), first)
         for row, minute, counts in zip(
             batch.cell_rows, batch.cell_minutes.tolist(), batch.cell_counts, strict=True
         ):
@@ -177,6 +181,11 @@ class Published:
             for row in scoped(combo):
                 latest[row] = max(latest.get(row, 0), ts)
         assert {row: ts for row, ts in self.latest.items() if ts} == latest
+        first: dict[Row, int] = {}
+        for combo, ts in model.first.items():
+            for row in scoped(combo):
+                first[row] = min(first.get(row, ts), ts)
+        assert self.first == first
 
     def hold_to(self, before: dict[Row, npt.NDArray[np.int64]], model: Model, ended: bool) -> None:
         """The invariants of every cut; `before`: the flights of the one before."""
