@@ -30,7 +30,7 @@ from flows.reach import Distinct
 from flows.rolling import Rolling
 from flows.shards import check_format
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 GROWING: Final = (
@@ -113,8 +113,6 @@ class RowShard:
         minute = self.watermark_ms // 60_000
         if minute > before:
             self.rolling.advance(minute)
-        else:
-            self.rolling.look_ahead()
         self._add(batches)
         if credits is not None:
             self._credit(credits)
