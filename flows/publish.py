@@ -20,6 +20,7 @@ import structlog
 
 from connectors.redis import (
     Client,
+    Emptied,
     FencedHash,
     Outcome,
     RedisUnavailable,
@@ -28,8 +29,6 @@ from connectors.redis import (
     Superseded,
     append,
     connect,
-    emptied,
-    mark,
     put_fields,
     read_rows,
     trim_index,
@@ -138,7 +137,6 @@ class Publisher:
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
     _conversions: credits.Account = NO_CONVERSIONS
     _decisions: dict[str, dict[str, str]] = field(default_factory=dict)
-    _marked: str | None = None
     _retry_at_s: float = 0.0
     _pause_s: float = 0.0
     _known: str = ""
@@ -164,12 +162,20 @@ class Publisher:
         try:
             self._client = connect(url, timeout=timeout)
             self._store = RowStore(self._client, LAYOUTS)
-            held: dict[Any, Any] = self._client.hgetall(self._positions_key)
+            (held,) = read_rows(self._client, [self._positions_key])
             generation = int(held.get("generation", 1)) + (self.recompute and bool(held))
-            self._fence = self._store.take_fence(self._fence_key)
+            # A counter that was lost alone would give fences behind those of the rows.
+            last = max(int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
+            self._fence = self._store.take_fence(self._fence_key, last)
             held = self._store.claim(self._positions_key, generation, self._fence)
+            self._store.watch(self._marker_key, self._fence)
         except RedisUnavailable as error:
             raise ConnectError(f"Redis does not serve ({error.reason}): {error}") from None
+        except Superseded:
+            raise AudiopixelError(
+                f"another execution on {self.settings.namespace} has started at the same moment: this one "
+                "stops; two flows must not share a namespace"
+            ) from None
         self._generation = generation
         positions = msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
         if not self.recompute:
@@ -208,9 +214,9 @@ class Publisher:
                 for name in decision.names:
                     key = row_key(self.settings.namespace, "conversion", name)
                     self._decisions.setdefault(key, {})[decision.key] = decision.body.decode()
-            for name, registers in flush.sketches:  # not kept: one that Redis loses comes back as it grows
+            for name, registers in flush.sketches:
                 key = row_key(self.settings.namespace, "sketch", name)
-                self._pending[key] = self._plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl))
+                self._take(self._plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.pending_rows.set(len(self._pending))
@@ -311,7 +317,12 @@ class Publisher:
         started_s = self.clock_s()
         metrics = instruments()
         try:
-            self._write(cut, rev)
+            try:
+                self._write(cut, rev)
+            except Emptied:
+                self._write_again(cut, rev)
+        except Emptied:  # once more: it is found out again at the next flush
+            return
         except RedisUnavailable as error:
             metrics.redis_errors.labels(error.reason).inc()
             self._pause_s = min(LONGEST_PAUSE_S, max(0.1, 2 * self._pause_s))
@@ -362,13 +373,6 @@ class Publisher:
     def _write(self, cut: Cut, rev: int) -> None:
         assert self._client is not None
         assert self._store is not None
-        if self._marked is not None and emptied(self._client, self._marker_key, self._marked):
-            # Another execution's mark is there, too, where it has taken over: then nothing is lost.
-            if self._store.newest_fence(self._fence_key) > self._fence:
-                raise Superseded(self._fence_key)
-            self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
-            self._store.raise_fence(self._fence_key, self._fence)
-            self._pending |= self._images
         run = f"{self._fence}-{rev}"
         first = self._plain(
             self._positions_key,
@@ -385,6 +389,7 @@ class Publisher:
             *self._conversions,
         ]
         self._tell()
+        put_fields(self._client, self._decisions, self.settings.decisions_ttl)
         landing = list(self._pending.values())
         placements = [
             row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"
@@ -398,13 +403,18 @@ class Publisher:
         )
         if Outcome.SUPERSEDED in outcomes:
             raise Superseded(self._positions_key)
-        put_fields(self._client, self._decisions, self.settings.decisions_ttl)
         self._decisions = {}
-        # Another value at each flush, so that a store that came back from an older snapshot is found out too.
-        mark(self._client, self._marker_key, run)
-        self._marked = run
         self._pending = {}
         instruments().flushed_rows.inc(len(landing))
+
+    def _write_again(self, cut: Cut, rev: int) -> None:
+        """Write all that there is, behind a loss; whatever fails now, the rows stay pending."""
+        assert self._store is not None
+        self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
+        self._pending |= self._images
+        self._store.raise_fence(self._fence_key, self._fence)
+        self._store.watch(self._marker_key, self._fence)
+        self._write(cut, rev)
 
     def _tell(self) -> None:
         """Alerts go out before the rows that show the new state: at least once, each with its id."""
