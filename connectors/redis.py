@@ -457,3 +457,19 @@ def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: tim
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+_CLOCK: Final = """#!lua
+local now = redis.call('TIME')
+return {now[1], now[2], redis.call('HGET', KEYS[1], ARGV[1])}
+"""
+
+
+def server_clock(client: Client, key: str, field: str) -> tuple[int, str | None]:
+    """The server's clock in epoch ms, of a cluster that of the node which has `key`; and a field of the hash
+    there. Raises as `RowStore` does.
+    """
+    with failures(client):
+        answer: Any = client.eval(_CLOCK, 1, key, field)
+    seconds, micros, *held = answer
+    return int(seconds) * 1000 + int(micros) // 1000, held[0] if held else None

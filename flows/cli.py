@@ -118,7 +118,7 @@ def replay(
     from flows.progress import progress
     from flows.replay import closing_line
     from flows.replay import replay as run_replay
-    from flows.settings import load, ms
+    from flows.settings import load
     from flows.source import Stop
 
     settings = load()
@@ -131,7 +131,7 @@ def replay(
         if settings.listener_key
         else secrets.token_bytes(32)
     )
-    stop = Stop(ms(settings.flush_interval))
+    stop = Stop()
     stop.on_signals()
     received = instruments().received
 
@@ -149,7 +149,7 @@ def replay(
             recovery_dir=recovery,
             stop=stop,
         )
-    if stop.tick is not None:
+    if stop.asked:
         typer.echo("audiopixel: stopped before the end of the logs", err=True)
         raise typer.Exit(130)
     typer.echo(closing_line(files, settings))

@@ -46,7 +46,7 @@ from flows.messages import Late, RowBatch, TouchBatch
 from flows.outputs import HURRY, PATIENCE, TopicLines, check, kafka_input, serve_metrics
 from flows.pacing import plan_file
 from flows.remedies import remedied
-from flows.settings import Settings, load, ms
+from flows.settings import Settings, load
 from flows.sinks import LinesSink, RedisSink
 from flows.source import PixelSource, Stop
 from flows.steps import (
@@ -130,7 +130,7 @@ def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
     flow = Dataflow("audiopixel")
     outputs = op.input("intake", flow, source)
     for_shards = op.flat_map("shard", outputs, shard)
-    plays = op.stateful_batch("plays", for_shards, lambda state: PlaysLogic(settings, state))
+    plays = op.stateful_batch("plays", for_shards, lambda state: PlaysLogic(settings, state, source.clock))
     for_rows = op.flat_map("to_rows", plays, to_rows)
     wanted = sinks.minutes is not None
     for_listeners = op.flat_map("to_listeners", plays, to_listeners)
@@ -206,11 +206,11 @@ def live(
     """
     key = settings.secret_listener_key()
     source = kafka_input(settings)
-    stop = Stop(ms(settings.flush_interval))
+    stop = Stop()
     stop.on_signals()
 
     def patience() -> timedelta:
-        return PATIENCE if stop.tick is None else HURRY
+        return HURRY if stop.asked else PATIENCE
 
     metrics = serve_metrics(settings, process)
     structlog.get_logger("flow").info(

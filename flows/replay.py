@@ -14,7 +14,7 @@ from flows.forget import DenyList
 from flows.outputs import FileLines
 from flows.pixels import Sinks, build
 from flows.publish import row_key
-from flows.settings import Settings, ms
+from flows.settings import Settings
 from flows.sinks import LinesSink, RedisSink
 from flows.source import PixelSource, Stop
 
@@ -53,7 +53,7 @@ def replay(
             source,
             settings,
             listener_key,
-            stop or Stop(ms(settings.flush_interval)),
+            stop or Stop(),
             denied=DenyList(settings),
         ),
         Sinks(

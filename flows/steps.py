@@ -27,7 +27,7 @@ from flows.pacing import Followed
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush
 from flows.settings import Settings, ms
 from flows.shards import PlayShard
-from flows.source import now_ms
+from flows.ticks import TickClock, awake_ms
 from flows.windows import RowShard
 
 # Plays
@@ -57,9 +57,10 @@ class PlaysOut(NamedTuple):
 
 
 class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
-    """A placement shard behind an aligner of the source partitions."""
+    """A placement shard behind an aligner of the source partitions; tells its process of ticks and time."""
 
-    def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
+    def __init__(self, settings: Settings, state: tuple[Any, ...] | None, clock: TickClock) -> None:
+        self._clock = clock
         self._shard = PlayShard(
             -1,
             settings.shards,
@@ -82,6 +83,8 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
                 (*at, {sender: [_thawed(one) for one in queue] for sender, queue in held.items()})
             )
             self._ticks = {tick[0]: Tick(*tick) for tick in ticks}
+            clock.hear(self._cut + 1)
+            clock.learn(self._shard.watermark_ms)
             if self._aligner.released == ENDED:
                 raise StateError(
                     "this recovery store is of logs that were replayed to their end, and nothing final "
@@ -96,6 +99,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             mark, first = None, True
             if isinstance(value, Tick):
                 mark, first = value.number, value.first
+                self._clock.hear(value.number)
                 self._aligner.expect(frozenset(value.senders))
             for item, number in self._aligner.push(value.sender, value, mark, first):
                 if isinstance(item, Tick):
@@ -113,6 +117,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
         here = replace(cut(self._ticks, self._cut), first=first)
         batches, touches, outcomes = self._shard.cut(here, self._forgotten)
+        self._clock.learn(here.watermark_ms)
         self._forgotten.clear()
         metrics, label = instruments(), shard_key(self._shard.index)
         metrics.state_plays.labels(label).set(self._shard.plays)
@@ -203,7 +208,7 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
         return out, StatefulBatchLogic.RETAIN
 
     def _follow_plans(self) -> None:
-        if (book := self._plans.news(now_ms())) is not None:
+        if (book := self._plans.news(awake_ms())) is not None:
             utm = {name: name for name in book} | self._utm
             self._shard.rules = replace(self._shard.rules, utm=utm)
 
@@ -244,7 +249,7 @@ class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
                 elif number is not None:
                     decisions, self._decided = self._decided, []
                     here = decisions[0].cut
-                    if (book := self._plans.news(now_ms())) is not None:
+                    if (book := self._plans.news(awake_ms())) is not None:
                         self._book.plans = book
                     batches, account, made = self._book.cut(here, decisions)
                     all_told = [told(decision) for decision in made]
@@ -322,7 +327,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         return RowsOut(Flush(self._shard.index, here, changed, sketches=sketches), minutes)
 
     def _follow_plans(self) -> None:
-        for name, plan in (self._plans.news(now_ms()) or {}).items():
+        for name, plan in (self._plans.news(awake_ms()) or {}).items():
             if row_shard("placement", name, self._shard.shards) == self._shard.index:
                 self._shard.plan(name, *plan.minutes)
 

@@ -207,7 +207,7 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
     )
     lines = log(9, plays=4000, buyers=500)
     files = files_of(lines, 1, 2, tmp_path)
-    recovery, stop = tmp_path / "recovery", Stop(10)
+    recovery, stop = tmp_path / "recovery", Stop()
 
     def written() -> set[str]:
         return {path.name for path in (recovery / "touches").rglob("*") if path.is_file()}
