@@ -96,7 +96,11 @@ local newer = false
 for i = 1, 2 do
   local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
   if ours < theirs then return false end
-  if ours > theirs then newer = true break end
+  if ours > theirs then
+    newer = true
+    if i == 1 then redis.call('DEL', KEYS[1]) end
+    break
+  end
 end
 if newer then redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'fence', ARGV[2], 'rev', -1) end
 return redis.call('HGETALL', KEYS[1])
@@ -252,7 +256,7 @@ class RowStore:
 
         From then on no `write` of an older (`generation`, `fence`) with this `first` passes, so the fields
         cover all rows that older executions have written or still will. A claimed hash has `rev` -1 until its
-        next write.
+        next write; what an older generation wrote is no longer in it.
 
         Raises:
             Superseded: a newer generation or fence holds it.

@@ -28,7 +28,8 @@ def run(
     recompute: Annotated[
         bool,
         typer.Option(
-            help="Begin a new generation in Redis: for a log that is deliberately counted from scratch."
+            help="Begin a new generation in Redis: for a log that is deliberately counted from scratch, with "
+            "an empty recovery directory. Restarts go on with it."
         ),
     ] = False,
     restarts: Annotated[

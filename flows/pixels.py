@@ -224,7 +224,13 @@ def live(
     return build(
         PixelSource(source, settings, key, stop, denied=DenyList(settings), begun=begun),
         Sinks(
-            RedisSink(settings, source, recompute, lambda: TopicLines(settings, settings.kafka_alerts_topic)),
+            RedisSink(
+                settings,
+                source,
+                recompute,
+                lambda: TopicLines(settings, settings.kafka_alerts_topic),
+                process,
+            ),
             topic(settings.kafka_rejected_topic),
             topic(settings.kafka_minutes_topic),
             topic(settings.kafka_credits_topic),

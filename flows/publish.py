@@ -38,7 +38,8 @@ from flows import credits, ledger, rows
 from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.decisions import Told
-from flows.errors import AudiopixelError, SettingsError
+from flows.errors import AudiopixelError, SettingsError, StateError
+from flows.fence import Kept, keep, kept
 from flows.metrics import instruments
 from flows.outputs import LineWriter
 from flows.pacing import DELIVERY_AT, Pacer
@@ -74,6 +75,7 @@ CREDITS_SHARD: Final = -2
 
 
 ALERTS_KEPT: Final = 10_000
+ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
 NO_CONVERSIONS: Final = credits.Account(0, 0, 0, 0)
 
 
@@ -107,6 +109,11 @@ class Flush(NamedTuple):
     sketches: Sequence[tuple[str, str]] = ()
 
 
+def _positions(held: Mapping[str, str]) -> dict[str, int]:
+    """Those of a claimed hash."""
+    return msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
+
+
 def row_key(namespace: str, scope: str, name: str) -> str:
     """The key of a row."""
     return f"{namespace}:{scope}:{{{name}}}"
@@ -119,7 +126,9 @@ class Publisher:
     Args:
         partitions: the flow's source partitions.
         resumed: whether the flow's state was restored.
-        recompute: begin a new generation instead of following the one in Redis.
+        recompute: begin a new generation instead of following the one in Redis, once: who resumes, or starts
+            again before the first snapshot, follows what was begun.
+        process: this one's number in a cluster.
     """
 
     settings: Settings
@@ -129,6 +138,7 @@ class Publisher:
     pacer: Pacer | None = None
     alerts_to: LineWriter | None = None
     clock_s: Callable[[], float] = time.time
+    process: int = 0
     _client: Client | None = None
     _store: RowStore | None = None
     _covered: dict[str, int] = field(default_factory=dict)
@@ -157,17 +167,24 @@ class Publisher:
         Raises:
             ConnectError: Redis cannot be reached or refuses.
             SettingsError: it holds the numbers of another log.
+            StateError: the recovery directory cannot be used, or is of an older generation.
+            AudiopixelError: another execution has started at the same moment.
         """
         url, timeout = self.settings.redis_url.get_secret_value(), self.settings.redis_timeout
         try:
             self._client = connect(url, timeout=timeout)
             self._store = RowStore(self._client, LAYOUTS)
             (held,) = read_rows(self._client, [self._positions_key])
-            generation = int(held.get("generation", 1)) + (self.recompute and bool(held))
+            last = kept(self.settings.recovery_dir)
+            taken = self._taken(last, int(held.get("generation", 0)))
+            if held.get("generation") == str(taken.generation):
+                self._refuse_foreign(_positions(held))
             # A counter that was lost alone would give fences behind those of the rows.
-            last = max(int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
-            self._fence = self._store.take_fence(self._fence_key, last)
-            held = self._store.claim(self._positions_key, generation, self._fence)
+            above = max(last.fence, int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
+            taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
+            keep(self.settings.recovery_dir, self.process, taken)
+            self._fence, self._generation, _ = taken
+            held = self._store.claim(self._positions_key, self._generation, self._fence)
             self._store.watch(self._marker_key, self._fence)
         except RedisUnavailable as error:
             raise ConnectError(f"Redis does not serve ({error.reason}): {error}") from None
@@ -176,20 +193,39 @@ class Publisher:
                 f"another execution on {self.settings.namespace} has started at the same moment: this one "
                 "stops; two flows must not share a namespace"
             ) from None
-        self._generation = generation
-        positions = msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
-        if not self.recompute:
-            foreign = sorted(set(positions) - set(self.partitions))
-            if foreign:
-                raise SettingsError(
-                    f"Redis ({self.settings.namespace}) holds numbers of {', '.join(foreign[:3])}, which "
-                    f"this flow does not read: "
-                    "give it a Redis or a namespace of its own, or say --recompute to begin a new generation"
-                )
-            self._covered = positions
+        self._covered = _positions(held)
+        self._refuse_foreign(self._covered)
         self._trim_at_s = self.clock_s() + TRIM_EVERY_S
-        behind = {"behind": " ".join(f"{of}:{at}" for of, at in positions.items())} if self._covered else {}
-        self._log.info("publishing", fence=self._fence, generation=generation, **behind)
+        told = {"behind": " ".join(f"{of}:{at}" for of, at in self._covered.items())} if self._covered else {}
+        self._log.info("publishing", fence=self._fence, generation=self._generation, **told)
+
+    def _taken(self, last: Kept, there: int) -> Kept:
+        """Which generation this execution writes, where Redis has generation `there` (0: none).
+
+        Raises:
+            StateError: the state that it resumes is of an older one.
+        """
+        newest = max(there, last.generation)
+        if self.recompute and not self.resumed and not last.begun:
+            return Kept(0, newest + 1, begun=True)
+        if self.recompute:
+            self._log.info("--recompute has begun here: its generation goes on", generation=newest)
+        if self.resumed and 0 < last.generation < there:
+            raise StateError(
+                f"Redis ({self.settings.namespace}) holds generation {there}, and the recovery directory "
+                f"{self.settings.recovery_dir} is of generation {last.generation}: give the one that the "
+                "newer was begun with, or --recompute with an empty one"
+            )
+        return Kept(0, max(newest, 1), begun=last.begun and last.generation == newest)
+
+    def _refuse_foreign(self, positions: Mapping[str, int]) -> None:
+        """Raise `SettingsError` for the positions of another log."""
+        foreign = sorted(set(positions) - set(self.partitions))
+        if foreign:
+            raise SettingsError(
+                f"Redis ({self.settings.namespace}) holds numbers of {', '.join(foreign[:3])}, which "
+                f"this flow does not read: give it a Redis or a namespace of its own, or {ANEW}"
+            )
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Everything that the shards have for one cut.
@@ -224,8 +260,7 @@ class Publisher:
             if cut.ended:
                 raise SettingsError(
                     "the log ended before the positions that Redis already holds: it is another or a shorter "
-                    "log; "
-                    "give it a Redis or a namespace of its own, or say --recompute to begin a new generation"
+                    f"log; give it a Redis or a namespace of its own, or {ANEW}"
                 )
             return
         self._covered = {}

@@ -39,6 +39,7 @@ class Between:
         self._open: set[socket.socket] = set()
         self.commands: list[str] = []
         self.then: Callable[[int], bool] = lambda _: False
+        self.refuses = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -57,6 +58,9 @@ class Between:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self.refuses:
+                    _end(client)
+                    continue
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
