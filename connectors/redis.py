@@ -29,7 +29,7 @@ from connectors.redis_client import (
     failures,
     replies,
 )
-from connectors.redis_marks import Marks, newest_run
+from connectors.redis_marks import Marks, mark_keys, newest_run
 
 __all__ = [
     "REASONS",
@@ -44,6 +44,7 @@ __all__ = [
     "append",
     "connect",
     "entries_after",
+    "eviction_policies",
     "put_fields",
     "read_rows",
     "scan_index",
@@ -421,6 +422,19 @@ def _without_row(
     keys = [key_of(member) for member, _ in members]
     there = checked(replies(client, [(key, ("EXISTS", key)) for key in keys]))
     return [pair for pair, exists in zip(members, there, strict=True) if not exists]
+
+
+def eviction_policies(client: Client) -> set[str]:
+    """What the primaries do when their memory is full (`maxmemory-policy`), of those that tell this user.
+
+    Raises:
+        RedisUnavailable: they cannot be asked now.
+    """
+    with failures(client):
+        commands = [(key, ("CONFIG", "GET", "maxmemory-policy")) for key in mark_keys(client, "policy")]
+        told = replies(client, commands)
+    lists = [next(iter(one.items())) if isinstance(one, dict) else one for one in told if one]
+    return {str(one[1]) for one in lists if not isinstance(one, Exception)}
 
 
 def append(client: Client, key: str, fields: Mapping[str, str], kept: int) -> None:

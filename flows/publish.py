@@ -8,11 +8,13 @@ numbers may be shown.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -29,6 +31,7 @@ from connectors.redis import (
     Superseded,
     append,
     connect,
+    eviction_policies,
     put_fields,
     read_rows,
     trim_index,
@@ -75,6 +78,8 @@ CREDITS_SHARD: Final = -2
 
 
 ALERTS_KEPT: Final = 10_000
+MOST_ARRIVALS: Final = 4096
+"""Kept while Redis is away, of which a partition brings some ten a second."""
 ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
 NO_CONVERSIONS: Final = credits.Account(0, 0, 0, 0)
 
@@ -114,6 +119,17 @@ def _positions(held: Mapping[str, str]) -> dict[str, int]:
     return msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
 
 
+def bounded(arrivals: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Arrivals as (time, pixels), neighbours merged at their mean time where they are too many: how long all
+    of the pixels took stays what it was.
+    """
+    while len(arrivals) > MOST_ARRIVALS:
+        arrivals.sort()
+        pairs = zip_longest(arrivals[::2], arrivals[1::2], fillvalue=(0.0, 0))
+        arrivals = [((one * n + other * m) / (n + m), n + m) for (one, n), (other, m) in pairs]
+    return arrivals
+
+
 def row_key(namespace: str, scope: str, name: str) -> str:
     """The key of a row."""
     return f"{namespace}:{scope}:{{{name}}}"
@@ -138,6 +154,7 @@ class Publisher:
     pacer: Pacer | None = None
     alerts_to: LineWriter | None = None
     clock_s: Callable[[], float] = time.time
+    monotonic_s: Callable[[], float] = time.monotonic
     process: int = 0
     _client: Client | None = None
     _store: RowStore | None = None
@@ -147,7 +164,7 @@ class Publisher:
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
     _conversions: credits.Account = NO_CONVERSIONS
     _decisions: dict[str, dict[str, str]] = field(default_factory=dict)
-    _retry_at_s: float = 0.0
+    _retry_at_s: float = -math.inf
     _pause_s: float = 0.0
     _known: str = ""
     _trim_at_s: float = 0.0
@@ -186,6 +203,7 @@ class Publisher:
             self._fence, self._generation, _ = taken
             held = self._store.claim(self._positions_key, self._generation, self._fence)
             self._store.watch(self._marker_key, self._fence)
+            self._warn_of_eviction(self._client)
         except RedisUnavailable as error:
             raise ConnectError(f"Redis does not serve ({error.reason}): {error}") from None
         except Superseded:
@@ -195,9 +213,18 @@ class Publisher:
             ) from None
         self._covered = _positions(held)
         self._refuse_foreign(self._covered)
-        self._trim_at_s = self.clock_s() + TRIM_EVERY_S
+        self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         told = {"behind": " ".join(f"{of}:{at}" for of, at in self._covered.items())} if self._covered else {}
         self._log.info("publishing", fence=self._fence, generation=self._generation, **told)
+
+    def _warn_of_eviction(self, client: Client) -> None:
+        for policy in sorted(eviction_policies(client)):
+            if policy.startswith("allkeys-"):
+                self._log.warning(
+                    "redis may drop rows that readers need, and nobody notices: set its maxmemory-policy to "
+                    "noeviction or volatile-ttl",
+                    maxmemory_policy=policy,
+                )
 
     def _taken(self, last: Kept, there: int) -> Kept:
         """Which generation this execution writes, where Redis has generation `there` (0: none).
@@ -243,7 +270,7 @@ class Publisher:
                         self.pacer.counted[row.name] = row.delivered
             for account in flush.accounts:
                 self._take(self._account(account, cut, rev))
-            self._arrivals += flush.arrivals
+            self._arrivals = bounded(self._arrivals + list(flush.arrivals))
             if flush.conversions is not None:
                 self._conversions = flush.conversions
             for decision in flush.decisions:
@@ -266,11 +293,11 @@ class Publisher:
         self._covered = {}
         if self.pacer is not None:
             self._pace(self.pacer, cut, flushes)
-        if self.clock_s() >= self._retry_at_s:
+        if self.monotonic_s() >= self._retry_at_s:
             self._try(cut, rev)
-        deadline_s = self.clock_s() + PATIENCE_S
+        deadline_s = self.monotonic_s() + PATIENCE_S
         while cut.ended and self._pending:
-            if self.clock_s() > deadline_s:
+            if self.monotonic_s() > deadline_s:
                 raise AudiopixelError(
                     f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: "
                     f"{len(self._pending)} rows are missing"
@@ -303,7 +330,7 @@ class Publisher:
         new = [name for name in pacer.book if name not in pacer.states]
         keys = [row_key(self.settings.namespace, SCOPES[0], name) for name in new]
         assert self._client is not None
-        if self.clock_s() < self._retry_at_s:
+        if self.monotonic_s() < self._retry_at_s:
             return False
         try:
             held = read_rows(self._client, keys, rows.DELIVERY) if keys else []
@@ -349,7 +376,7 @@ class Publisher:
         return Row(key, layout, LAYOUTS[layout].pack(values), self._generation, self._fence, rev, ttl_ms)
 
     def _try(self, cut: Cut, rev: int) -> None:
-        started_s = self.clock_s()
+        started_s = self.monotonic_s()
         metrics = instruments()
         try:
             try:
@@ -361,7 +388,7 @@ class Publisher:
         except RedisUnavailable as error:
             metrics.redis_errors.labels(error.reason).inc()
             self._pause_s = min(LONGEST_PAUSE_S, max(0.1, 2 * self._pause_s))
-            self._retry_at_s = self.clock_s() + self._pause_s
+            self._retry_at_s = self.monotonic_s() + self._pause_s
             self._log.warning(
                 "redis does not take rows",
                 reason=error.reason,
@@ -377,16 +404,16 @@ class Publisher:
             ) from error
         if self._pause_s:
             self._log.info("redis takes rows again")
-        self._pause_s = self._retry_at_s = 0.0
-        now_s = self.clock_s()
+        self._pause_s, self._retry_at_s = 0.0, -math.inf
+        now_s, ended_s = self.clock_s(), self.monotonic_s()
         metrics.pending_rows.set(0)
         metrics.last_flush.set(now_s)
-        metrics.flush_duration.observe(now_s - started_s)
+        metrics.flush_duration.observe(ended_s - started_s)
         for arrived_ms, pixels in self._arrivals:
             metrics.event_to_redis.observe(max(0.0, now_s - arrived_ms / 1000), pixels)
         self._arrivals = []
-        if now_s >= self._trim_at_s:
-            self._trim_at_s = now_s + TRIM_EVERY_S
+        if ended_s >= self._trim_at_s:
+            self._trim_at_s = ended_s + TRIM_EVERY_S
             self._trim(int(now_s * 1000) - ms(self.settings.row_ttl))
 
     def _trim(self, before_ms: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -53,7 +54,8 @@ class Execution:
         self.now_s = T0 / 1000
         self.number = number
         settings = Settings(redis_url=url, namespace=NAMESPACE, recovery_dir=None)  # type: ignore[arg-type]  # text is taken
-        self.publisher = Publisher(settings, ["log"], resumed, clock_s=lambda: self.now_s)
+        clock = partial(getattr, self, "now_s")
+        self.publisher = Publisher(settings, ["log"], resumed, clock_s=clock, monotonic_s=clock)
         self.publisher.open()
 
     def flush(self, *some: rows.Row, **more: Any) -> None:
