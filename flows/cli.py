@@ -270,6 +270,7 @@ def reconcile(
     """Recompute logs in one exact batch query and compare with Redis: prints every difference, exit code 1 if
     there is any.
     """
+    from connectors.files import logs
     from connectors.redis import connect
     from flows.differences import differences, format_differences, late_letters, minute_differences
     from flows.paths import readable
@@ -279,9 +280,12 @@ def reconcile(
     from flows.settings import load
 
     settings = load()
-    for path in (rejected, minutes, *map(Path, files)):
+    for path in (rejected, minutes):
         readable(path)
+    files = logs(files)
     too_late = None if rejected is None else late_letters(rejected)
+    if others := sorted({partition for partition, _ in too_late or ()} - set(files)):
+        raise UsageError(f"{rejected}: is of another log, {others[0]}: name the logs as they were replayed")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     phase = ["reading"]
     interruptible()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -135,6 +135,20 @@ def row_key(namespace: str, scope: str, name: str) -> str:
     return f"{namespace}:{scope}:{{{name}}}"
 
 
+def refuse_foreign(held: Collection[str], partitions: Collection[str], namespace: str) -> None:
+    """Do nothing if all partitions that Redis holds numbers of are among those of the flow.
+
+    Raises:
+        SettingsError: they are not.
+    """
+    foreign = sorted(set(held) - set(partitions))
+    if foreign:
+        raise SettingsError(
+            f"Redis ({namespace}) holds numbers of {', '.join(foreign[:3])}, which this flow does not read: "
+            f"give it a Redis or a namespace of its own, or {ANEW}"
+        )
+
+
 @dataclass
 class Publisher:
     """Writes flushes, and holds back what is behind the last flush of an earlier execution.
@@ -195,7 +209,7 @@ class Publisher:
             last = kept(self.settings.recovery_dir)
             taken = self._taken(last, int(held.get("generation", 0)))
             if held.get("generation") == str(taken.generation):
-                self._refuse_foreign(_positions(held))
+                refuse_foreign(_positions(held), self.partitions, self.settings.namespace)
             # A counter that was lost alone would give fences behind those of the rows.
             above = max(last.fence, int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
@@ -212,7 +226,7 @@ class Publisher:
                 "stops; two flows must not share a namespace"
             ) from None
         self._covered = _positions(held)
-        self._refuse_foreign(self._covered)
+        refuse_foreign(self._covered, self.partitions, self.settings.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         told = {"behind": " ".join(f"{of}:{at}" for of, at in self._covered.items())} if self._covered else {}
         self._log.info("publishing", fence=self._fence, generation=self._generation, **told)
@@ -244,15 +258,6 @@ class Publisher:
                 "newer was begun with, or --recompute with an empty one"
             )
         return Kept(0, max(newest, 1), begun=last.begun and last.generation == newest)
-
-    def _refuse_foreign(self, positions: Mapping[str, int]) -> None:
-        """Raise `SettingsError` for the positions of another log."""
-        foreign = sorted(set(positions) - set(self.partitions))
-        if foreign:
-            raise SettingsError(
-                f"Redis ({self.settings.namespace}) holds numbers of {', '.join(foreign[:3])}, which "
-                f"this flow does not read: give it a Redis or a namespace of its own, or {ANEW}"
-            )
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Everything that the shards have for one cut.
