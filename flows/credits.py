@@ -20,8 +20,8 @@ from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.errors import StateError
 from flows.events import CONVERSION_TYPES
+from flows.homes import Homes
 from flows.kernel import I64, U8, U32
-from flows.messages import row_shard
 from flows.plans import Plan
 
 FORMAT: Final = 3
@@ -109,13 +109,18 @@ class CreditBook:
         currencies: of each row's `conversion_value`, once it has one.
         decided: all accepted, attributed and unattributed conversions, those of a campaign being kept with
             its row.
+        secret: see `flows.homes`.
     """
 
     shards: int
     plans: Mapping[str, Plan] = field(default_factory=dict)
     currencies: dict[RowName, str] = field(default_factory=dict)
     decided: tuple[int, int, int] = (0, 0, 0)
+    secret: bytes = b""
     _priced: list[tuple[RowName, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._homes = Homes(self.secret, self.shards)
 
     def cut(self, cut: Cut, decided: Sequence[Decided]) -> tuple[list[CreditBatch], Account, list[Decision]]:
         """Increments for every row shard, the account of all conversions, and all decisions, sorted."""
@@ -128,7 +133,7 @@ class CreditBook:
         for decision in decisions:
             minute = decision.conversion.ts_ms // 60_000
             for name, amounts in self._amounts(decision).items():
-                shard = row_shard(*name, self.shards)
+                shard = self._homes.of(*name)
                 row = rows[shard].setdefault(name, len(rows[shard]))
                 entries[shard] += [(row, minute, column, amount) for column, amount in amounts.items()]
         gained = self._account(decided, decisions)
@@ -188,7 +193,7 @@ class CreditBook:
         shards: list[list[_Entry]] = [[] for _ in range(self.shards)]
         for entry in entries:
             scope, name = entry[0]
-            shards[row_shard(scope, name, self.shards)].append(entry)
+            shards[self._homes.of(scope, name)].append(entry)
         return shards
 
     def _amounts(self, decision: Decision) -> dict[RowName, Counter[int]]:

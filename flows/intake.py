@@ -74,7 +74,7 @@ class Intake:
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._splitter = Splitter(self.partition, self.shards)
+        self._splitter = Splitter(self.partition, self.shards, self.decoder.listener_key)
         self._received = self._skewed = self._errors = self._skipped = 0
         self.position = self.reader.position
         self.ended = False

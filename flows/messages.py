@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple
 from typing import Any, NamedTuple
 
-from flows.batches import (
-    Combo,
-    ConversionPixel,
-    shard_of,
-)
+from flows.batches import Combo, ConversionPixel
 from flows.clock import Cut
 from flows.kernel import I64, U8, U32, U64
 
@@ -115,10 +111,3 @@ class TouchBatch(NamedTuple):
     plays: U32
     conversions: list[Pending]
     forgotten: U64
-
-
-def row_shard(scope: str, name: str, shards: int) -> int:
-    """A placement's row lives in its plays' shard, so that it need not travel; the others are spread by scope
-    and name.
-    """
-    return shard_of(name if scope == "placement" else f"{scope}/{name}", shards)

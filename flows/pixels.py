@@ -93,6 +93,7 @@ class Sinks:
 def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
     """Wire the flow; connects to nothing."""
     keys = [shard_key(shard) for shard in range(settings.shards)]
+    secret = source.listener_key
 
     def shard(output: Output) -> Iterable[tuple[str, ForShard]]:
         yield from ((keys[index], ForShard(index, pixels)) for index, pixels in output.pixels)
@@ -130,15 +131,17 @@ def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
     flow = Dataflow("audiopixel")
     outputs = op.input("intake", flow, source)
     for_shards = op.flat_map("shard", outputs, shard)
-    plays = op.stateful_batch("plays", for_shards, lambda state: PlaysLogic(settings, state, source.clock))
+    plays = op.stateful_batch(
+        "plays", for_shards, lambda state: PlaysLogic(settings, state, source.clock, secret)
+    )
     for_rows = op.flat_map("to_rows", plays, to_rows)
     wanted = sinks.minutes is not None
     for_listeners = op.flat_map("to_listeners", plays, to_listeners)
     decided = op.stateful_batch("attribution", for_listeners, lambda state: AttributionLogic(settings, state))
     to_book = op.map("to_book", decided, lambda item: ("book", item[1]))
-    credits = op.stateful_batch("credits", to_book, lambda state: CreditsLogic(settings, state))
+    credits = op.stateful_batch("credits", to_book, lambda state: CreditsLogic(settings, state, secret))
     increments = op.merge("increments", for_rows, op.flat_map("credited", credits, credited))
-    rows = op.stateful_batch("rows", increments, lambda state: RowsLogic(settings, wanted, state))
+    rows = op.stateful_batch("rows", increments, lambda state: RowsLogic(settings, wanted, state, secret))
     accounts = op.merge(
         "accounts", op.filter_map("receipts", outputs, receipt), op.filter_map("settled", plays, settled)
     )

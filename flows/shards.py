@@ -33,6 +33,7 @@ from flows.columns import MOST_REASONS
 from flows.counts import CONSENTED, FLIGHT_COUNTS, INVALID_TRAFFIC, MINUTE_COUNTS, PIXELS, REPEATED, TOO_LATE
 from flows.errors import StateError
 from flows.events import EVENTS
+from flows.homes import Homes
 from flows.journal import Files, Journal
 from flows.kernel import I64, U64, mixed
 from flows.messages import (
@@ -66,6 +67,7 @@ class PlayShard:
         lateness_ms, horizon_ms, conversion_horizon_ms: see `flows.settings`.
         touching: whether touches are wanted.
         recovery: the directory that snapshots may put files in.
+        secret: see `flows.homes`.
     """
 
     index: int
@@ -78,11 +80,13 @@ class PlayShard:
     watermark_ms: int = 0
     table: U64 = field(default_factory=new_table)
     outcomes: dict[str, I64] = field(default_factory=dict)
+    secret: bytes = b""
 
     def __post_init__(self) -> None:
         self.forget_at = FORGET_AT
         self.used = np.zeros(3, np.int64)
-        self.names = Names(self.shards)
+        self._homes = Homes(self.secret, self.shards)
+        self.names = Names(self._homes)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
         self.times = np.zeros((64, 2), np.int64)
         self.cells, self.counts = plays.new_cells()
@@ -375,7 +379,7 @@ class PlayShard:
         self.table[used, plays.TIMES] = (times & plays.TIME) | (
             renumber[times >> plays.TIME_BITS] << plays.TIME_BITS
         )
-        self.names = Names(self.shards, [self.names.combos[number] for number in kept.tolist()])
+        self.names = Names(self._homes, [self.names.combos[number] for number in kept.tolist()])
         self.table[used, plays.FLAGS] |= plays.CHANGED
         self.journal.pieces = []
 

@@ -19,9 +19,10 @@ from flows.columns import traffic_reasons
 from flows.credits import CreditBatch, CreditBook
 from flows.decisions import told
 from flows.errors import StateError
+from flows.homes import Homes
 from flows.intake import Receipt
 from flows.ledger import Ledger
-from flows.messages import Late, Outcome, Pixels, RowBatch, TouchBatch, row_shard
+from flows.messages import Late, Outcome, Pixels, RowBatch, TouchBatch
 from flows.metrics import instruments
 from flows.pacing import Followed
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush
@@ -57,9 +58,14 @@ class PlaysOut(NamedTuple):
 
 
 class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
-    """A placement shard behind an aligner of the source partitions; tells its process of ticks and time."""
+    """A placement shard behind an aligner of the source partitions; tells its process of ticks and time.
 
-    def __init__(self, settings: Settings, state: tuple[Any, ...] | None, clock: TickClock) -> None:
+    `secret` is the listeners' key.
+    """
+
+    def __init__(
+        self, settings: Settings, state: tuple[Any, ...] | None, clock: TickClock, secret: bytes = b""
+    ) -> None:
         self._clock = clock
         self._shard = PlayShard(
             -1,
@@ -69,6 +75,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             ms(settings.conversion_horizon),
             settings.attribution != "off",
             settings.recovery_dir,
+            secret=secret,
         )
         self._aligner: Aligner[str, Pixels | Tick] = Aligner()
         self._reasons = traffic_reasons(settings.invalid_agents)
@@ -228,10 +235,10 @@ class CreditsOut(NamedTuple):
 
 
 class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
-    """The credit book behind an aligner of the listener shards."""
+    """The credit book behind an aligner of the listener shards; `secret` is the listeners' key."""
 
-    def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
-        self._book, self._plans = CreditBook(settings.shards), Followed(settings)
+    def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
+        self._book, self._plans = CreditBook(settings.shards, secret=secret), Followed(settings)
         self._aligner: Aligner[int, Decided] = Aligner(frozenset(range(settings.shards)))
         self._decided: list[Decided] = []
         if state is not None:
@@ -276,9 +283,14 @@ class RowsOut(NamedTuple):
 
 
 class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, ...]]):
-    """A row shard behind an aligner of the placement shards and the credit book."""
+    """A row shard behind an aligner of the placement shards and the credit book; `secret` is the listeners'
+    key.
+    """
 
-    def __init__(self, settings: Settings, minutes: bool, state: tuple[Any, ...] | None) -> None:
+    def __init__(
+        self, settings: Settings, minutes: bool, state: tuple[Any, ...] | None, secret: bytes = b""
+    ) -> None:
+        self._homes = Homes(secret, settings.shards)
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
             -1,
@@ -328,7 +340,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
 
     def _follow_plans(self) -> None:
         for name, plan in (self._plans.news(awake_ms()) or {}).items():
-            if row_shard("placement", name, self._shard.shards) == self._shard.index:
+            if self._homes.of("placement", name) == self._shard.index:
                 self._shard.plan(name, *plan.minutes)
 
     def snapshot(self) -> tuple[Any, ...]:

@@ -166,4 +166,5 @@ class Model:
 
 
 def listener_hash(name: str) -> int:
-    return int.from_bytes(blake2b(name.encode(), digest_size=8, key=KEY).digest(), "little")
+    key = blake2b(digest_size=32, key=KEY, person=b"listener").digest()
+    return int.from_bytes(blake2b(name.encode(), digest_size=8, key=key).digest(), "little")

@@ -24,7 +24,8 @@ from flows.batches import SCOPES, Combo, Decoder
 from flows.clock import Cut, PartitionClock
 from flows.counts import BY_FLIGHT, BY_MINUTE, HELD, REPAIRED
 from flows.events import COMPLETE, MUTE, SKIP, START
-from flows.messages import Outcome, Pixels, RowBatch, row_shard
+from flows.homes import Homes
+from flows.messages import Outcome, Pixels, RowBatch
 from flows.shards import PlayShard
 from flows.split import Splitter
 
@@ -86,7 +87,7 @@ class Source:
         self.now_ms = BEGIN_MS + index * 25_000
         self.greatest_ms = self.next = 0
         self.unsent: list[bytes] = []
-        self.decoder, self.splitter = Decoder(KEY), Splitter(self.name, SHARDS)
+        self.decoder, self.splitter = Decoder(KEY), Splitter(self.name, SHARDS, KEY)
         self.clock = PartitionClock(BOUND_MS, MINUTE)
 
     def call(self, call: Call) -> tuple[int, int]:
@@ -133,7 +134,7 @@ class Published:
 
     def add(self, batch: RowBatch) -> None:
         for row, latest in zip(batch.rows, batch.latest.tolist(), strict=True):
-            assert row_shard(*row, SHARDS) == batch.to
+            assert Homes(KEY, SHARDS).of(*row) == batch.to
             self.latest[row] = max(self.latest.get(row, 0), latest)
         for row, first in zip(batch.rows, batch.first.tolist(), strict=True):
             if first:
@@ -222,7 +223,8 @@ class World:
         self.lates: list[tuple[str, int]] = []
 
     def new_shard(self, index: int) -> PlayShard:
-        return PlayShard(index, SHARDS, self.model.lateness_ms, HORIZON_MS, YEAR_MS, recovery=self.recovery)
+        lateness_ms, recovery = self.model.lateness_ms, self.recovery
+        return PlayShard(index, SHARDS, lateness_ms, HORIZON_MS, YEAR_MS, recovery=recovery, secret=KEY)
 
     def run(self, steps: list[Step]) -> None:
         for step in steps:
