@@ -216,6 +216,8 @@ class CreditBook:
                 for column in columns:
                     amounts[column] += credit.millionths
                 if share is None:
+                    if pixel.other_value:
+                        amounts[OTHER] = 1
                     continue
                 if pixel.currency in (None, self._currency((scope, name), credit.combo[1], pixel.currency)):
                     amounts[VALUE] += share & LOW

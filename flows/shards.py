@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from secrets import randbits
 from typing import Any, Final
 
 import numpy as np
@@ -84,7 +85,8 @@ class PlayShard:
 
     def __post_init__(self) -> None:
         self.forget_at = FORGET_AT
-        self.used = np.zeros(3, np.int64)
+        self.used = np.zeros(4, np.int64)
+        self.used[plays.SECRET] = randbits(63)
         self._homes = Homes(self.secret, self.shards)
         self.names = Names(self._homes)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
@@ -156,7 +158,7 @@ class PlayShard:
         """A conversion counts once by its own key and horizon."""
         if self.used[plays.SLOTS_USED] + 2 > len(self.table) * FULLEST:
             self._make_room()
-        key, ts, watermark = int(pixel[KEY]), int(pixel[TS]), int(pixel[WATERMARK])
+        key, ts, watermark = int(pixel[KEY]) or 1, int(pixel[TS]), int(pixel[WATERMARK])
         invalid = int(pixel[INFO]) >> INVALID_SHIFT
         if invalid:
             key = int(mixed(np.uint64(key), plays.INVALID_SPACE))
@@ -188,6 +190,11 @@ class PlayShard:
 
     def _number(self, combo: Combo) -> int:
         number = self.names.number(combo)
+        if number >= plays.MOST_COMBOS:
+            raise StateError(
+                f"one shard holds more than {plays.MOST_COMBOS:,} combinations of names: recompute with more "
+                "AUDIOPIXEL_SHARDS"
+            )
         if number == len(self.times):
             self.totals, self.times = doubled(self.totals), doubled(self.times)
         return number
@@ -203,7 +210,7 @@ class PlayShard:
 
     def _grow_cells(self) -> None:
         cells, counts = plays.new_cells(2 * len(self.cells))
-        plays.regrow(self.cells, self.counts, cells, counts)
+        plays.regrow(self.cells, self.counts, cells, counts, self.used)
         self.cells, self.counts = cells, counts
 
     # Messages out
@@ -370,14 +377,16 @@ class PlayShard:
         """Keep only the combinations of names that a play still refers to."""
         used = self.table[:, plays.SLOT_KEY] != 0
         flags, times = self.table[used, plays.FLAGS], self.table[used, plays.TIMES]
-        kept = np.union1d(flags >> plays.COMBO_SHIFT, times >> plays.TIME_BITS)
+        minutes = self.table[used, plays.MINUTES]
+        reached = plays.reached_combo(minutes, times)
+        kept = np.union1d(flags >> plays.COMBO_SHIFT, reached)
         renumber = np.zeros(len(self.names) + 1, np.uint64)
         renumber[kept] = np.arange(len(kept), dtype=np.uint64)
         self.table[used, plays.FLAGS] = (flags & plays.LOW) | (
             renumber[flags >> plays.COMBO_SHIFT] << plays.COMBO_SHIFT
         )
-        self.table[used, plays.TIMES] = (times & plays.TIME) | (
-            renumber[times >> plays.TIME_BITS] << plays.TIME_BITS
+        self.table[used, plays.MINUTES], self.table[used, plays.TIMES] = plays.with_combo(
+            minutes, times, renumber[reached]
         )
         self.names = Names(self._homes, [self.names.combos[number] for number in kept.tolist()])
         self.table[used, plays.FLAGS] |= plays.CHANGED
@@ -444,7 +453,11 @@ class PlayShard:
             capacity *= 2
         self.cells, self.counts = plays.new_cells(capacity)
         plays.regrow(
-            keys, np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy(), self.cells, self.counts
+            keys,
+            np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy(),
+            self.cells,
+            self.counts,
+            self.used,
         )
         self.totals[: len(combos)] = np.frombuffer(totals[0], np.int64).reshape(-1, FLIGHT_COUNTS)
         self.times[: len(combos)] = np.frombuffer(totals[1], np.int64).reshape(-1, 2)
