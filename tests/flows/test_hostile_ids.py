@@ -27,6 +27,7 @@ from flows.shards import PlayShard
 from flows.split import Splitter
 from flows.steps import CreditsLogic, PlaysLogic, RowsLogic
 from flows.table import new_table
+from flows.ticks import TickClock
 
 SECRET = b"sixteen bytes !!"
 T0 = 1_790_000_040_000
@@ -179,8 +180,8 @@ def test_the_shards_of_names_are_known_only_with_the_key_and_all_steps_have_it(
         sum(one == other for one, other in zip(shards, others.of_all("placement", names), strict=True)) < 60
     )
     settings = settings_of(shards=16)
-    plays_step, book = PlaysLogic(settings, None, SECRET), CreditsLogic(settings, None, SECRET)
-    rows = RowsLogic(settings, True, None, SECRET)
+    plays_step = PlaysLogic(settings, None, TickClock(1000), SECRET)
+    book, rows = CreditsLogic(settings, None, SECRET), RowsLogic(settings, True, None, SECRET)
     for held in (plays_step._shard._homes, book._book._homes, rows._homes):
         assert held.of_all("placement", names).tolist() == shards
 
