@@ -83,7 +83,7 @@ def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
     settings = load(redis_url=redis_url, namespace=f"bench:recovery:{plays}", recovery_dir=Path(directory))
     if plays <= FEW:
         settings = settings.model_copy(update={"epoch_interval": SOON})
-    stop = Stop(1000)
+    stop = Stop()
     began_s = time.perf_counter()
     moments: list[tuple[float, int]] = []
     over = threading.Event()

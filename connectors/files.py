@@ -8,11 +8,13 @@ line is `b""`.
 from __future__ import annotations
 
 import os
+import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
 import numpy as np
 import zstandard
@@ -20,10 +22,58 @@ import zstandard
 from connectors.stream import ConnectError, EndOfInput, Lines, Messages
 
 MAX_LINE_BYTES = 16 << 20
-_COMPRESSED = (".gz", ".zst")
+_COMPRESSED: Final = (".gz", ".zst")
 # Small, since zstandard unpacks a piece whole, up to 32,768 times its size.
 _COMPRESSED_PIECE_BYTES = 2 << 10
+# By then zstandard and zlib have given something: their blocks are 128 KiB at most, and smaller.
+_FIRST_BLOCK_BYTES = 256 << 10
 _READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+
+
+def regular(path: str) -> os.stat_result:
+    """What the system knows of a file that can be read, and again after an interruption.
+
+    Raises:
+        ConnectError: it is missing, unreadable, or no regular file.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise ConnectError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ConnectError(f"{path}: cannot be read: {error.strerror}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise ConnectError(f"{path}: is a directory: name a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ConnectError(f"{path}: not a regular file: write what it gives into one, and name that")
+    if not os.access(path, os.R_OK):
+        raise ConnectError(f"{path}: no permission to read it")
+    return status
+
+
+def logs(paths: Sequence[str]) -> list[str]:
+    """The paths of logs, looked at before one of them is read.
+
+    Raises:
+        ConnectError: there is none; one is no `regular` file, leads to the same file as another, has a name
+            that is not UTF-8, or is compressed without saying so in its name.
+    """
+    seen: dict[tuple[int, int], str] = {}
+    for path in paths:
+        status = regular(path)
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise ConnectError(f"{path}: its name is not UTF-8: rename it, or name a link to it") from None
+        same = status.st_dev, status.st_ino
+        if same in seen:
+            raise ConnectError(f"{path}: the same file as {seen[same]}; give each file once")
+        seen[same] = path
+        if not path.endswith(_COMPRESSED) and (kind := _kind(path)):
+            raise ConnectError(f"{path}: is compressed, by its content: give it a name that ends in {kind}")
+    if not seen:
+        raise ConnectError("no input files given")
+    return list(seen.values())
 
 
 class FileInput:
@@ -34,25 +84,11 @@ class FileInput:
         block_bytes: read at once, and about half of what is held. Larger blocks make larger batches.
 
     Raises:
-        ConnectError: a path is missing, unreadable, no regular file, or leads to the same file as another.
+        ConnectError: see `logs`.
     """
 
     def __init__(self, paths: Sequence[str], block_bytes: int = 8 << 20) -> None:
-        seen: dict[Path, str] = {}
-        for path in paths:
-            if not Path(path).exists():
-                raise ConnectError(f"{path}: no such file")
-            if not Path(path).is_file():
-                raise ConnectError(f"{path}: not a regular file")
-            if not os.access(path, os.R_OK):
-                raise ConnectError(f"{path}: no permission to read it")
-            real = Path(path).resolve()
-            if real in seen:
-                raise ConnectError(f"{path}: the same file as {seen[real]}; give each file once")
-            seen[real] = path
-        if not seen:
-            raise ConnectError("no input files given")
-        self._paths = list(seen.values())
+        self._paths = logs(paths)
         self._block_bytes = block_bytes
 
     live = False
@@ -117,6 +153,10 @@ class FileReader:
         """How many lines were read."""
         return self._line
 
+    def proven(self) -> bool:
+        """Never: a file ends, and then says so."""
+        return False
+
     def commit(self, position: int) -> None:
         """Nothing: no tool asks how far a file was read."""
 
@@ -159,11 +199,30 @@ class _Decoder(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
+_DECODERS: Final[Mapping[str, Callable[[], _Decoder]]] = {
+    ".gz": partial(zlib.decompressobj, wbits=31),
+    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+}
+
+
+def _kind(path: str) -> str | None:
+    """The suffix that a compressed file ought to have; None: it is none.
+
+    Its beginning has to be unpacked for that: a sender who chose a log's first bytes must not make it one.
+    """
+    for suffix, new_decoder in _DECODERS.items():
+        decoder = new_decoder()
+        with suppress(*_READ_ERRORS), open(path, "rb") as file:
+            while file.tell() < _FIRST_BLOCK_BYTES and (data := file.read(_COMPRESSED_PIECE_BYTES)):
+                if decoder.decompress(data) or decoder.eof:
+                    return suffix
+    return None
+
+
 def _blocks(path: str, file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
-    if path.endswith(".gz"):
-        return _decompressed(file, partial(zlib.decompressobj, wbits=31), block_bytes)
-    if path.endswith(".zst"):
-        return _decompressed(file, zstandard.ZstdDecompressor().decompressobj, block_bytes)
+    for suffix, new_decoder in _DECODERS.items():
+        if path.endswith(suffix):
+            return _decompressed(file, new_decoder, block_bytes)
     return iter(partial(file.read, block_bytes), b"")
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Literal, TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ClusterMetadata
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from connectors.kafka_client import TIMEOUT_S, Cluster, Farewell
@@ -72,6 +73,7 @@ class KafkaInput:
         self._prefetch_bytes = prefetch_bytes
         self._names: list[str] = []
         self._farewell = Farewell()
+        self._admin: AdminClient | None = None
         Cluster(brokers, self._options).client(Consumer, {}, self._fixed(1)).close()
 
     live = True
@@ -96,7 +98,10 @@ class KafkaInput:
         """
         fixed = self._fixed(len(self._names or self.partitions()))
         cluster = Cluster(self._brokers, self._options)
-        reader = KafkaReader(cluster, fixed, partition, self._on_lost, self._farewell)
+        if self._admin is None:
+            # A client of its own, since a consumer's would wait for the answer; its faults are no reader's.
+            self._admin = Cluster(self._brokers, self._options).client(AdminClient, {}, {})
+        reader = KafkaReader(cluster, fixed, partition, self._on_lost, self._farewell, self._admin)
         try:
             reader.begin(position, self._start)
         except ConnectError:
@@ -127,7 +132,13 @@ class KafkaReader:
     """
 
     def __init__(
-        self, cluster: Cluster, fixed: Mapping[str, object], name: str, on_lost: OnLost, farewell: Farewell
+        self,
+        cluster: Cluster,
+        fixed: Mapping[str, object],
+        name: str,
+        on_lost: OnLost,
+        farewell: Farewell,
+        admin: AdminClient,
     ) -> None:
         self.position = 0
         self.caught_up = False
@@ -136,6 +147,8 @@ class KafkaReader:
         self._name = name
         self._on_lost = on_lost
         self._farewell = farewell
+        self._admin = admin
+        self._asked: Future[ListOffsetsResultInfo] | None = None
         self._failures = 0
         self._faults_seen = 0
         self._high = 0
@@ -193,6 +206,22 @@ class KafkaReader:
             self._faults_seen = self._cluster.faults.count
             self._doubt_the_end()
         return batch
+
+    def proven(self) -> bool:
+        """Whether `position` is the partition's end, as it was when a broker was asked after the call before;
+        asks when no answer is due.
+        """
+        if self._asked is None:
+            end = {self._at(0): OffsetSpec.latest()}
+            (self._asked,) = self._admin.list_offsets(end, request_timeout=TIMEOUT_S).values()
+        if not self._asked.done():
+            return False
+        asked, self._asked = self._asked, None
+        try:
+            return bool(asked.result().offset <= self.position)
+        except KafkaException:
+            self._failures += 1
+            return False
 
     def commit(self, position: int) -> None:
         """Show `position` as the group's progress, without waiting; a failure is counted in `errors`.

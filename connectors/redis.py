@@ -17,7 +17,6 @@ from hashlib import sha1
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
-from redis import RedisCluster
 from redis.exceptions import NoScriptError
 
 from connectors.redis_client import (
@@ -30,10 +29,12 @@ from connectors.redis_client import (
     failures,
     replies,
 )
+from connectors.redis_marks import Marks, mark_keys, newest_run
 
 __all__ = [
     "REASONS",
     "Client",
+    "Emptied",
     "FencedHash",
     "Outcome",
     "RedisUnavailable",
@@ -42,9 +43,8 @@ __all__ = [
     "Superseded",
     "append",
     "connect",
-    "emptied",
     "entries_after",
-    "mark",
+    "eviction_policies",
     "put_fields",
     "read_rows",
     "scan_index",
@@ -53,9 +53,6 @@ __all__ = [
 
 CHUNK: Final = 500
 """Rows a pipeline: one round trip, about 0.3 MB of requests at 100 fields a row."""
-
-MARKS_ON_CLUSTER: Final = 64
-"""Keys a mark is spread over on a cluster, so that each primary holds some of them."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:+-]+")
 _MOST_FIELDS: Final = 3_000  # Lua's unpack() passes at most 8,000 values
@@ -100,10 +97,23 @@ local newer = false
 for i = 1, 2 do
   local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
   if ours < theirs then return false end
-  if ours > theirs then newer = true break end
+  if ours > theirs then
+    newer = true
+    if i == 1 then redis.call('DEL', KEYS[1]) end
+    break
+  end
 end
 if newer then redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'fence', ARGV[2], 'rev', -1) end
 return redis.call('HGETALL', KEYS[1])
+"""
+
+_TAKE: Final = """#!lua
+local taken = redis.call('INCR', KEYS[1])
+if taken <= tonumber(ARGV[1]) then
+  taken = tonumber(ARGV[1]) + 1
+  redis.call('SET', KEYS[1], taken)
+end
+return taken
 """
 
 _RAISE: Final = """#!lua
@@ -119,6 +129,10 @@ class Superseded(Exception):
     def __init__(self, key: str) -> None:
         super().__init__(f"{key} is owned by a newer execution: stop this one")
         self.key = key
+
+
+class Emptied(Exception):
+    """The store has lost data since it was last written to: all that it must hold is to be written again."""
 
 
 class Outcome(StrEnum):
@@ -205,17 +219,29 @@ class RowStore:
         self._client = client
         self._layouts = layouts
         self._clock_ms = clock_ms
+        self._marks: Marks | None = None
+        self._whole = True
 
-    def take_fence(self, key: str) -> int:
-        """A new fence, greater than all before it (`INCR`)."""
+    def take_fence(self, key: str, above: int = 0) -> int:
+        """A new fence: the greater of `INCR` and one more than `above`, greater than all before it."""
         with failures(self._client):
-            return int(self._client.incr(key))
+            taken: Any = self._client.eval(_TAKE, 1, key, str(above))
+        return int(taken)
 
-    def newest_fence(self, key: str) -> int:
-        """The fence that was taken last; 0 where the store has lost it."""
-        with failures(self._client):
-            held: Any = self._client.get(key)
-        return int(held or 0)
+    def newest_run(self, key: str) -> int:
+        """The greatest fence that has watched the store by marks at `key`, on whatever node; 0: none has."""
+        return newest_run(self._client, key)
+
+    def watch(self, key: str, fence: int) -> None:
+        """From now on `write` tells when the store has lost data, by marks at `key`, which this writer shares
+        with nobody but those that it superseded.
+
+        Called again after `Emptied`, before all is written again.
+        """
+        if self._marks is None:
+            self._marks = Marks(self._client, key, fence)
+        self._marks.begin()
+        self._whole = True
 
     def raise_fence(self, key: str, fence: int) -> None:
         """Let every later `take_fence` give more than `fence`.
@@ -231,7 +257,7 @@ class RowStore:
 
         From then on no `write` of an older (`generation`, `fence`) with this `first` passes, so the fields
         cover all rows that older executions have written or still will. A claimed hash has `rev` -1 until its
-        next write.
+        next write; what an older generation wrote is no longer in it.
 
         Raises:
             Superseded: a newer generation or fence holds it.
@@ -259,12 +285,16 @@ class RowStore:
 
         Raises:
             Superseded: a newer execution owns `first`; nothing else was written.
+            Emptied: `watch` was called, and the store has lost data since the last write, or during this one.
         """
         if first is not None and self._land([first]) == [Outcome.SUPERSEDED]:
             raise Superseded(first.key)
-        outcomes = [outcome for chunk in _chunks(rows) for outcome in self._land(chunk)]
-        self._add_to_index(rows, outcomes)
-        self._land(last)
+        outcomes = [outcome for chunk in _chunks(rows) if self._whole for outcome in self._land(chunk)]
+        if self._whole:
+            self._add_to_index(rows, outcomes)
+            self._land(last)
+        if not self._whole:
+            raise Emptied
         if publish is not None:
             with failures(self._client):
                 self._client.publish(*publish)
@@ -279,13 +309,13 @@ class RowStore:
             sha = self._layouts[row.layout].sha
             commands.append((row.key, ("EVALSHA", sha, 1, row.key, *version, now_ms, row.packed, ttl_ms)))
         with failures(self._client):
-            answers = replies(self._client, commands)
+            answers = self._send(commands)
             # After a restart, a failover or SCRIPT FLUSH.
             unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
                 for layout in self._layouts.values():
                     self._client.script_load(layout.script)
-                again = replies(self._client, [commands[i] for i in unknown])
+                again = self._send([commands[i] for i in unknown])
                 for i, answer in zip(unknown, again, strict=True):
                     answers[i] = answer
             return [Outcome(answer) for answer in checked(answers)]
@@ -303,7 +333,16 @@ class RowStore:
             for some in _chunks(list(members.items()))
         ]
         with failures(self._client):
-            checked(replies(self._client, commands))
+            checked(self._send(commands))
+
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
+        """The reply to each command; their pipelines end with the marks' steps."""
+        if self._marks is None:
+            return replies(self._client, commands)
+        steps = self._marks.steps()
+        answers = replies(self._client, [*commands, *steps])
+        self._whole &= self._marks.settle(steps, checked(answers[len(commands) :]))
+        return answers[: len(commands)]
 
 
 def read_rows(
@@ -385,22 +424,17 @@ def _without_row(
     return [pair for pair, exists in zip(members, there, strict=True) if not exists]
 
 
-def mark(client: Client, key: str, value: str) -> None:
-    """Leave `value` in the store, without TTL, for `emptied` to look for. Raises as `RowStore` does."""
-    with failures(client):
-        checked(replies(client, [(name, ("SET", name, value)) for name in _marks(client, key)]))
+def eviction_policies(client: Client) -> set[str]:
+    """What the primaries do when their memory is full (`maxmemory-policy`), of those that tell this user.
 
-
-def emptied(client: Client, key: str, value: str) -> bool:
-    """Whether the store no longer holds what `mark` left: restarted empty, flushed, or marked otherwise.
-
-    A value that changes with every flush also tells a store that came back from an older snapshot. On a
-    cluster one lost node is enough (so `key` has no hash tag of its own). Each writer needs its own mark:
-    the first to renew a shared one would hide the loss from the others. Raises as `RowStore` does.
+    Raises:
+        RedisUnavailable: they cannot be asked now.
     """
     with failures(client):
-        held = checked(replies(client, [(name, ("GET", name)) for name in _marks(client, key)]))
-    return any(one != value for one in held)
+        commands = [(key, ("CONFIG", "GET", "maxmemory-policy")) for key in mark_keys(client, "policy")]
+        told = replies(client, commands)
+    lists = [next(iter(one.items())) if isinstance(one, dict) else one for one in told if one]
+    return {str(one[1]) for one in lists if not isinstance(one, Exception)}
 
 
 def append(client: Client, key: str, fields: Mapping[str, str], kept: int) -> None:
@@ -443,7 +477,17 @@ def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
 
 
-def _marks(client: Client, key: str) -> list[str]:
-    if isinstance(client, RedisCluster):
-        return [f"{key}:{{{n}}}" for n in range(MARKS_ON_CLUSTER)]
-    return [key]
+_CLOCK: Final = """#!lua
+local now = redis.call('TIME')
+return {now[1], now[2], redis.call('HGET', KEYS[1], ARGV[1])}
+"""
+
+
+def server_clock(client: Client, key: str, field: str) -> tuple[int, str | None]:
+    """The server's clock in epoch ms, of a cluster that of the node which has `key`; and a field of the hash
+    there. Raises as `RowStore` does.
+    """
+    with failures(client):
+        answer: Any = client.eval(_CLOCK, 1, key, field)
+    seconds, micros, *held = answer
+    return int(seconds) * 1000 + int(micros) // 1000, held[0] if held else None

@@ -94,6 +94,15 @@ class Reader(Protocol):
         """Whether the last `read` reached the partition's present end."""
         ...
 
+    def proven(self) -> bool:
+        """Whether all that was in the partition has been read, by the system's answer to a question that was
+        put after the call before; without blocking. Call it behind a `read`.
+
+        Other than `caught_up` it says nothing that an outage, or a suspended machine, has made old, and is
+        true of a partition to which messages go on coming.
+        """
+        ...
+
     @property
     def lag(self) -> int:
         """Messages that are there and unread, as far as is known without asking."""

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from flows.command import command
 from flows.errors import AudiopixelError, UsageError
+from flows.shown import LINE, shown
 
 
 @command
@@ -32,8 +33,8 @@ def explain(
     (row,) = read_rows(client, [row_key(settings.namespace, "conversion", conversion)])
     if not row:
         raise AudiopixelError(
-            f"no decision on {conversion!r}: a conversion is decided when its minute is final, and its "
-            f"decision kept for {settings.decisions_ttl.days} days (AUDIOPIXEL_DECISIONS_TTL)"
+            f"no decision on {shown(conversion)!r}: a conversion is decided when its minute is final, and "
+            f"its decision kept for {settings.decisions_ttl.days} days (AUDIOPIXEL_DECISIONS_TTL)"
         )
     for _, decision in sorted(row.items()):
         Console().print(show(json.loads(decision), settings.zone))
@@ -54,14 +55,14 @@ def overlap(
     from flows.settings import load
 
     if a == b:
-        raise UsageError(f"{a!r} is there twice: name two placements")
+        raise UsageError(f"{shown(a)!r} is there twice: name two placements")
     settings = load()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     rows = read_rows(client, [row_key(settings.namespace, "sketch", name) for name in (a, b)])
     for name, row in zip((a, b), rows, strict=True):
         if "registers" not in row:
             raise AudiopixelError(
-                f"no sketch of placement {name!r}: nobody who consents was reached by it in the last "
+                f"no sketch of placement {shown(name)!r}: nobody who consents was reached by it in the last "
                 f"{settings.row_ttl // timedelta(hours=1)} hours, or there is no such placement"
             )
     found = estimated(*(unpack(row["registers"]) for row in rows))
@@ -113,7 +114,7 @@ def plans(
 
     book, problems = read_plans(file)
     for problem in problems:
-        typer.echo(str(problem))
+        typer.echo(shown(str(problem), LINE))
     if problems:
         raise typer.Exit(1)
     if to is not None:
@@ -122,7 +123,7 @@ def plans(
         writer = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))
         writer.write(messages)
         writer.close()
-    typer.echo(f"{len(book)} plans" + ("" if to is None else f" put into {to}"), err=True)
+    typer.echo(f"{len(book)} plans" + ("" if to is None else f" put into {shown(to)}"), err=True)
 
 
 @command

@@ -335,7 +335,9 @@ def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]], at_ms: int) -
         return [WHOLE * (i == chosen) for i in range(n)]
     if rules.model == "linear":
         return apportion([1.0] * n, WHOLE)
-    return apportion([0.5 ** ((at_ms - ts) / rules.half_life_ms) for ts, _, _ in touches], WHOLE)
+    # Against the newest touch, whose weight is 1: against the conversion all of them may be 0.0.
+    newest = max(ts for ts, _, _ in touches)
+    return apportion([0.5 ** ((newest - ts) / rules.half_life_ms) for ts, _, _ in touches], WHOLE)
 
 
 def apportion(weights: Sequence[float], whole: int) -> list[int]:

@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from secrets import randbits
+from sys import getsizeof
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import numpy as np
-from xxhash import xxh3_64_intdigest
-from xxhash import xxh64_intdigest as xxh64
 
 from connectors.stream import Lines, Messages
 from flows.columns import (
@@ -38,40 +36,45 @@ from flows.columns import (
 from flows.events import (
     CODES,
     CONVERSION,
+    MAX_AGENT_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_MS,
+    NO_CONVERSION,
     PROGRESS,
     Event,
     Invalid,
     Rejection,
     absent,
-    check_conversion,
+    cut,
     decode,
+    decode_conversion,
     epoch_ms,
     explain,
     micros,
     present,
+    utm_content,
 )
-from flows.kernel import U64
+from flows.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
+from flows.kernel import I64, U64
+from flows.keys import LISTENER as LISTENER_LABEL
+from flows.keys import sub_key
 from flows.memo import Memo
 from flows.plans import Plan, blocked
-from flows.scanner import learn, scan
+from flows.scanner import AGAIN, AGENTS, LEFT, LISTENERS, NAMES, REFUSED, WAITING, Desk, scan
 
 __all__ = [  # the columns too, which are a batch's
     "COLUMNS", "COMBO", "CONSENTED", "INFO", "INVALID_SHIFT", "KEY", "LINKED", "LISTENER", "POSITION",
     "SCOPES", "TS", "WATERMARK", "Batch", "Combo", "ConversionPixel", "Decoder",
-    "shard_of",
 ]  # fmt: skip
 
-_NOWHERE: Final = 2**63
-"""Instead of a seed, which is less: these names have no placement."""
-_ALL: Final = 2**64 - 1
-
 _MOST_COMBOS: Final = 500_000
+_MOST_COMBO_BYTES: Final = 256 << 20
+_COMBO_BYTES: Final = 400
+"""What a combination of names takes beside them: a tuple, its places in a list and a dictionary, a key."""
 _MOST_AGENTS: Final = 50_000
+_MOST_REASONS: Final = 2_000
+"""Of user agents in full, of 1 KiB each, that the plain way remembers."""
 _MOST_LISTENERS: Final = 200_000
-_PATIENCE: Final = 64
-"""Lines with unknown names that are met before the first are learnt; then twice as many, and so on."""
 
 _BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _PODCAST_APP = re.compile(
@@ -89,7 +92,10 @@ SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "pro
 
 @dataclass(frozen=True, slots=True)
 class ConversionPixel:
-    """A conversion beside its row in the columns: the rare pixel that carries more than numbers."""
+    """A conversion beside its row in the columns: the rare pixel that carries more than numbers.
+
+    `other_value`: it names a value, and none that counts.
+    """
 
     combo: Combo
     type: str
@@ -98,6 +104,7 @@ class ConversionPixel:
     value_micros: int | None
     currency: str | None
     utm_content: str | None
+    other_value: bool = False
 
 
 @dataclass(slots=True)
@@ -119,20 +126,15 @@ class Batch:
     received: int
 
 
-def shard_of(name: str, shards: int) -> int:
-    """The shard of a name: the same on every machine and in every execution."""
-    return int(xxh3_64_intdigest(name.encode())) % shards
-
-
 @dataclass
 class Decoder:
     """Decodes message after message of one partition.
 
     Args:
-        listener_key: secret of the keyed hash that stands for a listener, up to 64 bytes. consent_default:
-        whether a pixel that says nothing of consent may be measured. agents: regular expressions of the user
-        agents that are invalid traffic besides declared bots; which of
-            them is found first is the reason.
+        listener_key: the secret, up to 64 bytes, with whose sub-keys listeners and identities are hashed.
+        consent_default: whether a pixel that says nothing of consent may be measured.
+        agents: regular expressions of the user agents that are invalid traffic besides declared bots; which
+            of them is found first is the reason.
         scanning: whether `flows.scanner` goes first, which changes the time and nothing else.
     """
 
@@ -141,16 +143,22 @@ class Decoder:
     agents: Sequence[re.Pattern[str]] = ()
     scanning: bool = True
     _plans: Mapping[str, Plan] = field(default_factory=dict)
-    _combos: list[Combo] = field(default_factory=list)
-    _seeds: list[int] = field(default_factory=list)
-    _interned: dict[tuple[str | None, ...], int] = field(default_factory=dict)
     _reasons: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._names, self._agents = Memo(_MOST_COMBOS), Memo(_MOST_AGENTS)
         self._listeners = Memo(_MOST_LISTENERS)
-        self._keyed = blake2b(digest_size=8, key=self.listener_key)
-        self._secret = np.uint64(randbits(64))
+        self._identities = Identities(self.listener_key)
+        self._keyed = blake2b(digest_size=8, key=sub_key(self.listener_key, LISTENER_LABEL))
+        self._secret = np.array([randbits(64), randbits(64)], np.uint64)
+        self._forget_names()
+
+    def _forget_names(self) -> None:
+        self._combos: list[Combo] = []
+        self._numbers: dict[tuple[str | None, ...], int] = {}
+        self._keys = np.zeros((1024, 2), np.uint64)
+        self._combo_bytes = 0
+        self._names.clear()
 
     def follow(self, plans: Mapping[str, Plan]) -> None:
         """Judge content categories by these plans, by placement, from now on."""
@@ -159,24 +167,19 @@ class Decoder:
 
     def decode(self, messages: Messages) -> Batch:
         """All of `messages`, each either a pixel or rejected with its reason; raises for no input."""
-        if len(self._interned) > _MOST_COMBOS:  # a producer that invents names must not fill the memory
-            self._combos, self._seeds, self._interned = [], [], {}
-            self._names.clear()
+        if len(self._combos) > _MOST_COMBOS or self._combo_bytes > _MOST_COMBO_BYTES:
+            self._forget_names()  # a producer that invents names must not fill the memory
         count = len(messages.values)
         batch = Batch(np.empty((count, COLUMNS), np.uint64), self._combos, [], [], count)
-        wrong: list[int] = []
-        if self.scanning:
-            self._scan(messages, batch, wrong)
-        else:
-            aside = np.zeros((count, 3), np.uint64)
-            aside[:, 0] = np.arange(count)
-            self._decode_aside(messages, aside, batch, wrong)
-        if wrong:
+        left: Sequence[int] = range(count)
+        if self.scanning and count:
+            left = self._scan(messages, batch)
+        if left and (wrong := self._decode_plainly(messages, left, batch)):
             batch.pixels = np.delete(batch.pixels, wrong, axis=0)
         return batch
 
-    def _scan(self, messages: Messages, batch: Batch, wrong: list[int]) -> None:
-        """Fill in the pixels, those of plain lines by the scanner."""
+    def _scan(self, messages: Messages, batch: Batch) -> Sequence[int]:
+        """Fill in the pixels of the lines of the common form; returns the others, in their order."""
         values, pixels = messages.values, batch.pixels
         positions = messages.positions
         # Element by element numpy takes ten times as long for a range.
@@ -188,36 +191,78 @@ class Decoder:
         lines = values if isinstance(values, Lines) else Lines.join(values)
         block = np.frombuffer(lines.block, np.uint8)
         stamps = np.array(messages.timestamps_ms or [], np.int64)
-        names, agents, listeners = self._names, self._agents, self._listeners
-        listeners.make_room(len(values))
-        aside = np.empty((len(values), 3), np.uint64)
-        asked, waiting = np.empty((len(values), 3), np.int64), np.empty((len(values), 2), np.int64)
-        line, begin, patience = 0, lines.begin, _PATIENCE
-        while line < len(lines):
-            line, left, questions, waits = scan(
-                block, lines.ends, begin, line, patience, stamps, self._secret, self.consent_default,
-                names.slots, agents.slots, listeners.slots, listeners.used, np.array(self._seeds, np.uint64),
-                pixels, aside, asked, waiting,
-            )  # fmt: skip
-            begin = int(lines.ends[line - 1]) + 1
-            patience *= 2
-            begins, ends, slots = asked[:questions].T
-            who = [lines.block[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
-            listeners.slots[slots, 1] = [*map(self.listener, who)]
-            pixels[waiting[:waits, 0], LISTENER] = listeners.slots[waiting[:waits, 1], 1]
-            if left:
-                self._decode_aside(messages, aside[:left], batch, wrong)
+        memos, desk = (self._names, self._agents, self._listeners), Desk.of(len(lines))
+        names, agents, listeners = memos
+        left: list[int] = []
 
-    def _decode_aside(self, messages: Messages, aside: U64, batch: Batch, wrong: list[int]) -> None:
-        """Fill in the pixels of the lines of `aside` the plain way; `wrong` gets those that are none."""
+        def read(some: I64, done: int) -> int:
+            done = scan(
+                block, lines.ends, lines.begin, some, done, stamps, self._secret, self.consent_default,
+                names.slots, names.used, agents.slots, agents.used, listeners.slots, listeners.used,
+                self._keys, pixels, desk,
+            )  # fmt: skip
+            left.extend(desk.left[: desk.filled[LEFT]].tolist())
+            self._answer(lines.block, desk)
+            waiting = desk.waiting[: desk.filled[WAITING]]
+            pixels[waiting[:, 0], LISTENER] = listeners.slots[waiting[:, 1], 1]
+            return done
+
+        every, done = np.arange(len(lines)), 0
+        while done < len(lines):
+            for memo in memos:
+                memo.make_room()
+            done = read(every, done)
+            if again := int(desk.filled[AGAIN]):
+                for memo in memos:
+                    memo.grow()  # and forget nothing: these lines have asked for all that they need
+                read(desk.again[:again].copy(), 0)
+        return sorted(left)
+
+    def _answer(self, block: bytes, desk: Desk) -> None:
+        """Give the names, user agents and listeners that were asked for their numbers."""
+        filled = desk.filled.tolist()
+        if filled[NAMES]:
+            numbers = [self._numbered(block, row) for row in desk.names[: filled[NAMES]].tolist()]
+            self._names.slots[desk.names[: filled[NAMES], 0], 1] = np.array(numbers, np.uint64)
+        if filled[AGENTS]:
+            slots, *places = desk.agents[: filled[AGENTS]].T
+            texts = [block[a:b] for a, b in zip(*(place.tolist() for place in places), strict=True)]
+            self._agents.slots[slots, 1] = [self._reason(agent.decode()) for agent in texts]
+        if filled[LISTENERS]:
+            slots, *places = desk.listeners[: filled[LISTENERS]].T
+            texts = [block[a:b] for a, b in zip(*(place.tolist() for place in places), strict=True)]
+            self._listeners.slots[slots, 1] = [*map(self.listener, texts)]
+
+    def _numbered(self, block: bytes, asked: list[int]) -> int:
+        """The combination of a line's names, with the flag that the scanner wants."""
+        *names, category = [
+            None if begin < 0 else block[begin:end].decode()
+            for begin, end in zip(asked[1::2], asked[2::2], strict=True)
+        ]
+        combo = self._number(tuple(names))
+        placement = self._combos[combo][0]
+        if placement is None:
+            return int(REFUSED)
+        return combo | self._blocked(placement, category) << 32
+
+    def _blocked(self, placement: str | None, category: str | list[str] | None) -> int:
+        """`BLOCKED` where the placement's plan blocks the category, else 0."""
+        if not category or not self._plans:
+            return 0
+        plan = self._plans.get(placement or "")
+        return BLOCKED if plan is not None and blocked(plan, category) else 0
+
+    def _decode_plainly(self, messages: Messages, left: Sequence[int], batch: Batch) -> list[int]:
+        """Fill in the pixels of some lines the plain way; returns those that are none."""
         rows = array("Q")
-        right: list[int] = []
-        for index, line in enumerate(aside[:, 0].tolist()):
+        right, wrong = list[int](), list[int]()
+        untold: list[tuple[int, int, bytes]] = []
+        for line in left:
             raw, position = messages.values[line], messages.positions[line]
             stamp = messages.timestamps_ms[line] if messages.timestamps_ms else 0
             try:
-                rows.extend(self._pixel(raw, position, stamp, batch.conversions))
-                right.append(index)
+                rows.extend(self._pixel(raw, position, stamp, batch.conversions, untold))
+                right.append(line)
                 continue
             except Invalid as invalid:
                 rejection = explain(raw, invalid.field)
@@ -225,17 +270,36 @@ class Decoder:
                 rejection = explain(raw)
             batch.rejected.append((position, rejection))
             wrong.append(line)
-        aside = aside[right]
         pixels = np.array(rows, np.uint64).reshape(-1, COLUMNS)
-        batch.pixels[aside[:, 0].astype(np.int64)] = pixels
-        self._names.make_room(len(aside))
-        self._agents.make_room(len(aside))
-        learn(pixels, aside, self._names.slots, self._names.used, self._agents.slots, self._agents.used)
+        if untold:
+            self._tell(pixels, untold)
+        batch.pixels[right] = pixels
+        return wrong
+
+    def _tell(self, pixels: U64, untold: list[tuple[int, int, bytes]]) -> None:
+        """Fill in the identities that are to be hashed of a placement's texts, by the kernel that the scanner
+        has, too.
+        """
+        what, playheads, texts = zip(*untold, strict=True)
+        ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+        to = np.flatnonzero(pixels[:, KEY] == 0)
+        pixels[to, KEY] = identities(
+            np.frombuffer(b"".join([*texts, bytes(8)]), np.uint8),
+            ends,
+            self._keys[pixels[to, COMBO].astype(np.int64)],
+            np.array(what, np.int64),
+            np.array(playheads, np.uint64),
+        )
 
     def _pixel(
-        self, raw: bytes, position: int, stamp: int, conversions: list[ConversionPixel]
+        self,
+        raw: bytes,
+        position: int,
+        stamp: int,
+        conversions: list[ConversionPixel],
+        untold: list[tuple[int, int, bytes]],
     ) -> tuple[int, ...]:
-        """One message the plain way: its columns.
+        """One message the plain way: its columns; the identity 0 where `untold` says of what it is to be.
 
         Raises:
             Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is rejected.
@@ -254,11 +318,9 @@ class Decoder:
             event.podcast,
             event.program,
         )
-        combo = self._interned.get(names, -1)
-        if combo < 0:
-            combo = self._intern(names)
-        seed = self._seeds[combo]
-        if seed == _NOWHERE and code != CONVERSION:
+        combo = self._number(names)
+        placement = self._combos[combo][0]
+        if placement is None and code != CONVERSION:
             raise Invalid("placement_id")
         ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
         received = event.received_at
@@ -267,55 +329,58 @@ class Decoder:
         else:
             if received.__class__ is not int:
                 received = epoch_ms(received, "received_at")
+            received = min(received, stamp + 60_000) if stamp else received
             if not 0 <= received < MAX_MS:
                 raise Invalid("received_at")
             received = max(received, 1)  # 0 is no receipt at all
-            if stamp and received > stamp + 60_000:
-                received = stamp + 60_000
         if not 0 <= ts < MAX_MS:
             if not received:
                 raise Invalid("ts")
             ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
         if absent(event.event_id):
             raise Invalid("event_id")
-        info = code
-        if event.content_category and self._plans:
-            plan = self._plans.get(self._combos[combo][0] or "")
-            if plan is not None and blocked(plan, event.content_category):
-                info |= BLOCKED
+        if event.conversion is not NO_CONVERSION and bytes(event.conversion)[:1] not in (b"{", b"n"):
+            raise Invalid("conversion")
+        info = code | self._blocked(placement, event.content_category)
         if event.user_agent:
-            info |= self._reason(event.user_agent) << INVALID_SHIFT
+            info |= self._reason(cut(event.user_agent, MAX_AGENT_BYTES)) << INVALID_SHIFT
         listener = 0
         if event.consent or (event.consent is None and self.consent_default):
             info |= CONSENTED
             if event.listener_id is not None and not absent(event.listener_id):
                 listener = self.listener(event.listener_id.encode())
-        play = event.play_id
+        play, key = event.play_id, 0
         if code == CONVERSION:
             key = self._conversion(event, self._combos[combo], conversions)
             combo = len(conversions) - 1
         elif play is None or absent(play):
-            key = xxh64(event.event_id.encode(), seed + 1)
+            untold.append((EVENT, NO_PLAYHEAD, event.event_id.encode()))
         else:
             info |= LINKED
-            if code == PROGRESS:
-                playhead = event.playhead_ms
-                if playhead is None or playhead == -2:
-                    playhead = -1
-                told = (playhead & _ALL).to_bytes(8, "little")
-                key = xxh64(told, xxh64(play.encode(), seed + 2))
+            playhead = event.playhead_ms
+            if code != PROGRESS:
+                untold.append((PLAY, NO_PLAYHEAD, play.encode()))
+            elif playhead is None or playhead in (-1, -2):
+                untold.append((PROGRESS, NO_PLAYHEAD, play.encode()))
+            elif 0 <= playhead < 2**63:
+                untold.append((PROGRESS, playhead, play.encode()))
             else:
-                key = xxh64(play.encode(), seed)
+                key = self._identities.of("progress", placement, play, str(playhead))
         return key, listener, ts, received, position, info, combo
 
-    def _intern(self, names: tuple[str | None, ...]) -> int:
-        """Give the names an index in `combos`, and their placement's plays a seed of hashes."""
-        placement, *dimensions = names
-        combo: Combo = (present(placement), *(present(name) for name in dimensions))  # type: ignore[assignment]  # six
-        index = self._interned[names] = len(self._combos)
-        self._combos.append(combo)
-        # Halved, so that what is added to it stays within 64 bits.
-        self._seeds.append(xxh64(combo[0].encode()) >> 1 if combo[0] else _NOWHERE)
+    def _number(self, names: tuple[str | None, ...]) -> int:
+        """The index of the names in `combos`, a new one where they are new, with their placement's key."""
+        index = self._numbers.get(names, -1)
+        if index < 0:
+            placement, *dimensions = names
+            combo: Combo = (present(placement), *(present(name) for name in dimensions))  # type: ignore[assignment]  # six
+            index = self._numbers[names] = len(self._combos)
+            self._combos.append(combo)
+            self._combo_bytes += _COMBO_BYTES + sum(map(getsizeof, names))
+            if index == len(self._keys):
+                self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
+            if combo[0] is not None:
+                self._keys[index] = self._identities.key_of(combo[0])
         return index
 
     def listener(self, who: bytes) -> int:
@@ -327,11 +392,11 @@ class Decoder:
     def _reason(self, agent: str) -> int:
         reason = self._reasons.get(agent)
         if reason is None:
-            if len(self._reasons) > _MOST_AGENTS:
+            if len(self._reasons) >= _MOST_REASONS:
                 self._reasons.clear()
             if absent(agent):
                 reason = 0
-            elif _BOT.search(agent) is not None and _PODCAST_APP.search(agent) is None:
+            elif _is_bot(agent) and _PODCAST_APP.search(agent) is None:
                 reason = 1
             else:
                 reason = next((at for at, own in enumerate(self.agents, 2) if own.search(agent)), 0)
@@ -340,26 +405,32 @@ class Decoder:
 
     def _conversion(self, event: Event, combo: Combo, conversions: list[ConversionPixel]) -> int:
         """Add the conversion; its key by order, or by event id where it names none."""
-        conversion = check_conversion(event)
-        order = present(conversion.order_id)
+        conversion = decode_conversion(event)
+        campaign, order = combo[1] or "", present(conversion.order_id)
+        value, other = micros(conversion.value)
         conversions.append(
             ConversionPixel(
                 combo,
                 conversion.type,
                 order,
                 event.event_id,
-                micros(conversion.value),
+                value,
                 present(conversion.currency),
-                _utm_content(event.landing_url),
+                utm_content(event.landing_url),
+                other,
             )
         )
-        parts = (combo[1] or "", conversion.type, order) if order else (combo[1] or "", event.event_id)
-        return xxh64(msgspec.json.encode(parts))
+        if order:
+            return self._identities.of("order", campaign, conversion.type, order)
+        return self._identities.of("conversion", campaign, event.event_id)
 
 
-def _utm_content(url: str | None) -> str | None:
-    """What a landing URL's query says in `utm_content`, decoded; None where it says nothing or is no URL."""
-    try:
-        return dict(reversed(parse_qsl(urlsplit(url or "").query))).get("utm_content")
-    except ValueError:
-        return None
+def _is_bot(agent: str) -> bool:
+    """Whether it says so itself; the words are looked for first, since the expression takes ten times as
+    long.
+    """
+    if agent.isascii():
+        small = agent.lower()
+        if "bot" not in small and "crawler" not in small and "spider" not in small:
+            return False
+    return _BOT.search(agent) is not None

@@ -28,7 +28,8 @@ def run(
     recompute: Annotated[
         bool,
         typer.Option(
-            help="Begin a new generation in Redis: for a log that is deliberately counted from scratch."
+            help="Begin a new generation in Redis: for a log that is deliberately counted from scratch, with "
+            "an empty recovery directory. Restarts go on with it."
         ),
     ] = False,
     restarts: Annotated[
@@ -118,7 +119,7 @@ def replay(
     from flows.progress import progress
     from flows.replay import closing_line
     from flows.replay import replay as run_replay
-    from flows.settings import load, ms
+    from flows.settings import load
     from flows.source import Stop
 
     settings = load()
@@ -131,7 +132,7 @@ def replay(
         if settings.listener_key
         else secrets.token_bytes(32)
     )
-    stop = Stop(ms(settings.flush_interval))
+    stop = Stop()
     stop.on_signals()
     received = instruments().received
 
@@ -149,7 +150,7 @@ def replay(
             recovery_dir=recovery,
             stop=stop,
         )
-    if stop.tick is not None:
+    if stop.asked:
         typer.echo("audiopixel: stopped before the end of the logs", err=True)
         raise typer.Exit(130)
     typer.echo(closing_line(files, settings))
@@ -269,6 +270,7 @@ def reconcile(
     """Recompute logs in one exact batch query and compare with Redis: prints every difference, exit code 1 if
     there is any.
     """
+    from connectors.files import logs
     from connectors.redis import connect
     from flows.differences import differences, format_differences, late_letters, minute_differences
     from flows.paths import readable
@@ -278,9 +280,12 @@ def reconcile(
     from flows.settings import load
 
     settings = load()
-    for path in (rejected, minutes, *map(Path, files)):
+    for path in (rejected, minutes):
         readable(path)
+    files = logs(files)
     too_late = None if rejected is None else late_letters(rejected)
+    if others := sorted({partition for partition, _ in too_late or ()} - set(files)):
+        raise UsageError(f"{rejected}: is of another log, {others[0]}: name the logs as they were replayed")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     phase = ["reading"]
     interruptible()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Callable
 from functools import wraps
@@ -13,6 +14,7 @@ import typer
 from connectors.stream import ConnectError
 from flows import logs
 from flows.errors import AudiopixelError
+from flows.shown import LINE, shown
 
 app = typer.Typer(
     name="audiopixel",
@@ -58,12 +60,22 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except (AudiopixelError, ConnectError) as error:
             from flows.remedies import remedied
 
-            typer.echo(f"audiopixel: {remedied(error)}", err=True)
+            _say(remedied(error))
             raise typer.Exit(getattr(error, "exit_code", 1)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # who reads us has seen enough: typer ends quietly
+                raise
+            what = "" if error.filename is None else f"{error.filename}: "
+            _say(f"{what}{error.strerror or error}")
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
     return app.command(help=_flowing(function.__doc__ or ""))(guarded)
+
+
+def _say(what: str) -> None:
+    typer.echo(f"audiopixel: {shown(what, LINE)}", err=True)
 
 
 def interruptible() -> None:

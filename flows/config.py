@@ -10,9 +10,10 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from connectors.redis_client import shown
+from connectors.redis_client import shown as without_secrets
 from connectors.stream import ConnectError
 from flows.settings import PREFIX, Settings, source
+from flows.shown import LINE, cell
 from flows.wording import iso
 
 _WIDE: Final = 1000
@@ -26,14 +27,15 @@ def show(settings: Settings) -> None:
         table.add_column(name, overflow="fold")
     for name, field in Settings.model_fields.items():
         value = written(name, getattr(settings, name))
-        table.add_row(f"{PREFIX}{name.upper()}", value, source(name), field.description or "")
+        told = (f"{PREFIX}{name.upper()}", value, source(name), field.description or "")
+        table.add_row(*(cell(text, LINE) for text in told))
     console = Console()
     if console.is_terminal:
-        console.print(table, markup=False)
+        console.print(table)
         return
     wide = Console(width=_WIDE)
     with wide.capture() as kept:
-        wide.print(table, markup=False)
+        wide.print(table)
     console.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))
 
 
@@ -53,6 +55,6 @@ def written(name: str, value: Any) -> str:
 
 def _url(url: str) -> str:
     try:
-        return shown(url)
+        return without_secrets(url)
     except ConnectError:
         return "(malformed, not shown)"

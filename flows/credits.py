@@ -20,11 +20,11 @@ from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.errors import StateError
 from flows.events import CONVERSION_TYPES
+from flows.homes import Homes
 from flows.kernel import I64, U8, U32
-from flows.messages import row_shard
 from flows.plans import Plan
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 AGES_S: Final = (
     *(10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE),
@@ -43,26 +43,39 @@ COLUMNS: Final = (
     "conversion_value",
     "conversion_value_other_count",
     *(f"age_{number}" for number in range(len(AGES_S))),
+    "conversion_value_high",
 )
-"""What a row counts of conversions: all in millionths but `conversion_value` (millionths of its currency) and
-`…_other_count` (conversions).
+"""What a row counts of conversions: all in millionths but `…_other_count` (conversions) and
+`conversion_value`, millionths of the row's currency: two columns hold its lower 32 bits and the rest, since
+64 bits hold the sum of no two of the largest values.
 """
 TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
 VALUE, OTHER = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_other_count")
 AGES_AT: Final = OTHER + 1
+HIGH: Final = len(COLUMNS) - 1
+VALUE_BITS: Final = 32
+LOW: Final = (1 << VALUE_BITS) - 1
 
 RowName = tuple[str, str]
 """Scope and id."""
+MOST_CURRENCIES: Final = 1_000_000
+"""Rows whose currency is remembered; in further ones a value counts as one in another currency."""
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 
 
 class Account(NamedTuple):
-    """Accepted, valid conversions: accepted = attributed + unattributed + pending."""
+    """Accepted, valid conversions, or what a cut adds to them: accepted = attributed + unattributed +
+    pending.
+    """
 
     accepted: int
     attributed: int
     unattributed: int
     pending: int
+
+    def plus(self, more: Account) -> Account:
+        """Both together."""
+        return Account(*(ours + theirs for ours, theirs in zip(self, more, strict=True)))
 
 
 class CreditBatch(NamedTuple):
@@ -70,8 +83,8 @@ class CreditBatch(NamedTuple):
     in a minute.
 
     `frequency` are (row, class of `flows.frequency`, listeners that it gains, millionths of conversions from
-    it). `currencies` are of the rows whose first value has come; `accounts` of the campaigns whose have
-    changed.
+    it). `currencies` are of the rows whose first value has come; `accounts` are what campaigns' accounts
+    gain.
     """
 
     to: int
@@ -94,13 +107,20 @@ class CreditBook:
         shards: of the rows.
         plans: whose currency goes before what was credited first.
         currencies: of each row's `conversion_value`, once it has one.
-        accounts: accepted, attributed and unattributed conversions by their own campaign ("": of none).
+        decided: all accepted, attributed and unattributed conversions, those of a campaign being kept with
+            its row.
+        secret: see `flows.homes`.
     """
 
     shards: int
     plans: Mapping[str, Plan] = field(default_factory=dict)
     currencies: dict[RowName, str] = field(default_factory=dict)
-    accounts: dict[str, list[int]] = field(default_factory=dict)
+    decided: tuple[int, int, int] = (0, 0, 0)
+    secret: bytes = b""
+    _priced: list[tuple[RowName, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._homes = Homes(self.secret, self.shards)
 
     def cut(self, cut: Cut, decided: Sequence[Decided]) -> tuple[list[CreditBatch], Account, list[Decision]]:
         """Increments for every row shard, the account of all conversions, and all decisions, sorted."""
@@ -108,20 +128,19 @@ class CreditBook:
         decisions.sort(
             key=lambda one: (one.conversion.ts_ms, one.conversion.pixel.currency or "", one.conversion.key)
         )
-        known = len(self.currencies)
         rows: list[dict[RowName, int]] = [{} for _ in range(self.shards)]
         entries: list[list[tuple[int, int, int, int]]] = [[] for _ in range(self.shards)]
         for decision in decisions:
             minute = decision.conversion.ts_ms // 60_000
             for name, amounts in self._amounts(decision).items():
-                shard = row_shard(*name, self.shards)
+                shard = self._homes.of(*name)
                 row = rows[shard].setdefault(name, len(rows[shard]))
                 entries[shard] += [(row, minute, column, amount) for column, amount in amounts.items()]
-        changed = self._account(decided, decisions)
+        gained = self._account(decided, decisions)
         frequency = self._by_shard(self._frequency(decided))
-        currencies = self._by_shard(list(self.currencies.items())[known:])
+        currencies, self._priced = self._by_shard(self._priced), []
         accounts = self._by_shard(
-            [(("campaign", campaign), self._account_of(campaign)) for campaign in changed if campaign]
+            [(("campaign", campaign), account) for campaign, account in gained.items() if campaign]
         )
         batches = []
         for shard in range(self.shards):
@@ -141,29 +160,25 @@ class CreditBook:
                     accounts[shard],
                 )
             )
-        accepted, attributed, unattributed = (
-            sum(counts[place] for counts in self.accounts.values()) for place in range(3)
-        )
+        accepted, attributed, unattributed = self.decided
         total = Account(accepted, attributed, unattributed, sum(one.pending for one in decided))
         assert total.accepted == total.attributed + total.unattributed + total.pending
         return batches, total, decisions
 
-    def _account(self, decided: Sequence[Decided], decisions: Sequence[Decision]) -> list[str]:
-        """Enter what has come in and what is decided; returns the campaigns whose accounts have changed."""
-        changed = dict[str, None]()
+    def _account(self, decided: Sequence[Decided], decisions: Sequence[Decision]) -> dict[str, Account]:
+        """Enter what has come in and what is decided; returns what each conversion's own campaign gains by it
+        ("": those of none).
+        """
+        gained: dict[str, list[int]] = {}
         for one in decided:
             for campaign, count in one.accepted.items():
-                self.accounts.setdefault(campaign, [0, 0, 0])[0] += count
-                changed[campaign] = None
+                gained.setdefault(campaign, [0, 0, 0])[0] += count
         for decision in decisions:
             campaign = decision.conversion.pixel.combo[1] or ""
-            self.accounts[campaign][1 if decision.credits else 2] += 1
-            changed[campaign] = None
-        return list(changed)
-
-    def _account_of(self, campaign: str) -> Account:
-        accepted, attributed, unattributed = self.accounts[campaign]
-        return Account(accepted, attributed, unattributed, accepted - attributed - unattributed)
+            gained.setdefault(campaign, [0, 0, 0])[1 if decision.credits else 2] += 1
+        accepted, attributed, unattributed = map(sum, zip(self.decided, *gained.values(), strict=True))
+        self.decided = (accepted, attributed, unattributed)
+        return {name: Account(a, b, c, a - b - c) for name, (a, b, c) in gained.items()}
 
     def _frequency(self, decided: Sequence[Decided]) -> list[tuple[RowName, int, int, int]]:
         sums: dict[tuple[str, int], tuple[int, int]] = {}
@@ -178,7 +193,7 @@ class CreditBook:
         shards: list[list[_Entry]] = [[] for _ in range(self.shards)]
         for entry in entries:
             scope, name = entry[0]
-            shards[row_shard(scope, name, self.shards)].append(entry)
+            shards[self._homes.of(scope, name)].append(entry)
         return shards
 
     def _amounts(self, decision: Decision) -> dict[RowName, Counter[int]]:
@@ -201,9 +216,13 @@ class CreditBook:
                 for column in columns:
                     amounts[column] += credit.millionths
                 if share is None:
+                    if pixel.other_value:
+                        amounts[OTHER] = 1
                     continue
                 if pixel.currency in (None, self._currency((scope, name), credit.combo[1], pixel.currency)):
-                    amounts[VALUE] += share
+                    amounts[VALUE] += share & LOW
+                    if high := share >> VALUE_BITS:
+                        amounts[HIGH] += high
                 else:
                     amounts[OTHER] = 1  # a conversion once, in however many parts it came
         return found
@@ -218,17 +237,20 @@ class CreditBook:
             if scope == "placement":
                 plan = self.plans.get(name)
                 known = None if plan is None else plan.currency
-                if known is None and campaign is not None:
-                    known = self._currency(("campaign", campaign), None, currency)
             elif scope == "campaign":
                 agreed = {plan.currency for plan in self.plans.values() if plan.campaign_id == name}
                 known = agreed.pop() if len(agreed) == 1 else None
+            if known is None and len(self.currencies) >= MOST_CURRENCIES:
+                return None
+            if known is None and scope == "placement" and campaign is not None:
+                known = self._currency(("campaign", campaign), None, currency)
             known = self.currencies[row] = known or currency
+            self._priced.append((row, known))
         return known
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
-        return FORMAT, dict(self.currencies), {name: tuple(counts) for name, counts in self.accounts.items()}
+        return FORMAT, dict(self.currencies), self.decided
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again.
@@ -242,9 +264,8 @@ class CreditBook:
                 "run the version that wrote it, or recompute from the log with --recompute and an empty "
                 "recovery directory"
             )
-        _, currencies, accounts = state
+        _, currencies, self.decided = state
         self.currencies = dict(currencies)
-        self.accounts = {name: list(counts) for name, counts in accounts.items()}
 
 
 def divide(whole: int, millionths: Sequence[int]) -> list[int]:
@@ -275,7 +296,9 @@ class CreditCells:
         of_row = self.minutes.setdefault(row, {})
         of_row[minute] = of_row.get(minute, 0) + counts
         self.days[row, day] = self.days.get((row, day), 0) + counts
-        self.flight[row] = self.flight.get(row, 0) + counts * flown
+        flight = self.flight[row] = self.flight.get(row, 0) + counts * flown
+        flight[HIGH] += flight[VALUE] >> VALUE_BITS  # else the lower words of 2^31 conversions would overflow
+        flight[VALUE] &= LOW
 
     def fly_from(self, row: int, minute: int) -> None:
         """Let a row's flight begin with a minute, later than those that were forgotten."""
@@ -329,7 +352,12 @@ class CreditCells:
         )
 
 
+def value_of(counts: I64) -> int:
+    """The `conversion_value` of a row's counts, exact at any size."""
+    return (int(counts[HIGH]) << VALUE_BITS) + int(counts[VALUE])
+
+
 def quantile_s(counts: I64, share: float) -> int | None:
     """Upper bound in seconds of the class of ages in which the `share` quantile lies; None without ages."""
-    ages = np.cumsum(counts[AGES_AT:])
+    ages = np.cumsum(counts[AGES_AT:HIGH])
     return AGES_S[int(np.searchsorted(ages, share * ages[-1]))] if ages[-1] else None

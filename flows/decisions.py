@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from flows.attribution import Decision
+from flows.rows import exact
 
 _encode = msgspec.json.Encoder().encode
 
@@ -17,7 +18,7 @@ class Told(NamedTuple):
     """A decision as it is given out.
 
     Attributes:
-        key: what makes the conversion one: campaign, type and order, or campaign and event.
+        key: JSON of what makes the conversion one: `[campaign, type, order]`, or `[campaign, event]`.
         names: the ids by which people ask for it: of its order, and of its event.
         body: JSON.
     """
@@ -31,7 +32,8 @@ def told(decision: Decision) -> Told:
     """A decision for readers."""
     conversion, pixel = decision.conversion, decision.conversion.pixel
     campaign, order = pixel.combo[1], pixel.order_id
-    key = "|".join([campaign or "", *([pixel.event_id] if order is None else [pixel.type, order])])
+    # JSON, since an id may hold any separator: joined, another's conversion could take this one's place.
+    one = (campaign or "", pixel.event_id) if order is None else (campaign or "", pixel.type, order)
     body = {
         "conversion": order or pixel.event_id,
         "order_id": order,
@@ -39,7 +41,7 @@ def told(decision: Decision) -> Told:
         "type": pixel.type,
         "ts": conversion.ts_ms,
         "campaign_id": campaign,
-        "value_micros": pixel.value_micros,
+        "value_micros": None if pixel.value_micros is None else exact(pixel.value_micros),
         "currency": pixel.currency,
         "rule": decision.rule,
         "eligible": decision.eligible,
@@ -55,4 +57,4 @@ def told(decision: Decision) -> Told:
         ],
     }
     names = [pixel.event_id] if order is None else list(dict.fromkeys((order, pixel.event_id)))
-    return Told(key, names, _encode(body))
+    return Told(_encode(one).decode(), names, _encode(body))

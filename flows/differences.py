@@ -16,6 +16,7 @@ from typing import Any, Final
 from flows.errors import AudiopixelError
 from flows.reconcile import MINUTE_METRICS, SCOPES, Number, Recomputation
 from flows.reconcile_decode import READ_ERRORS, open_log
+from flows.shown import shown
 
 _EXACT_REACH: Final = 1000
 _REACH_TOLERANCE: Final = 4 * 0.008
@@ -176,7 +177,10 @@ def format_differences(found: Sequence[Difference], limit: int = 50) -> str:
     if not found:
         return ""
     head = ("scope", "id", "metric", "expected", "actual")
-    rows = [head, *((d.scope, d.id, d.metric, d.expected, d.actual or "-") for d in found[:limit])]
+    rows = [
+        head,
+        *(tuple(map(shown, (d.scope, d.id, d.metric, d.expected, d.actual or "-"))) for d in found[:limit]),
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -26,8 +26,10 @@ from bytewax.recovery import (
 from bytewax.testing import cluster_main, run_main
 
 from connectors.stream import ConnectError
+from flows.durable import private_directory, privately, sync_directory
 from flows.errors import AudiopixelError, StateError
 from flows.memory import keep_memory
+from flows.paths import fresh
 
 STORE_PARTITIONS: Final = 8
 """SQLite files of a recovery store, over which keys are spread; at most so many workers write at once."""
@@ -47,8 +49,9 @@ def recovery_store(directory: Path | None, process: int = 0) -> Iterator[Recover
         yield None
         return
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = open(directory / f"lock-{process}", "w")  # noqa: SIM115 (held as long as the store)
+        private_directory(directory)
+        with privately():
+            lock = open(directory / f"lock-{process}", "w")  # noqa: SIM115 (held as long as the store)
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
     with lock:
@@ -59,10 +62,13 @@ def recovery_store(directory: Path | None, process: int = 0) -> Iterator[Recover
                 f"another execution is running on the recovery directory {directory}: stop it first, "
                 "or give this one a directory and a namespace of its own"
             ) from None
-        with open(directory / "init", "w") as once:
+        with privately(), open(directory / "init", "w") as once:
             fcntl.flock(once, fcntl.LOCK_EX)
-            if not any(directory.glob("*.sqlite3")):
+            if fresh(directory):
                 init_db_dir(directory, STORE_PARTITIONS)
+            for part in directory.glob("*.sqlite3"):  # SQLite gives its logs the mode of the file itself
+                part.chmod(0o600)
+            sync_directory(directory)
         yield RecoveryConfig(str(directory))
 
 

@@ -10,14 +10,19 @@ import hashlib
 import json
 import re
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
+from decimal import Decimal, InvalidOperation, localcontext
 from math import isfinite
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 import msgspec
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
+MAX_ID: Final = 128
+"""Characters of an id or label."""
+MAX_AGENT_BYTES: Final = 1024
+MAX_URL_BYTES: Final = 4096
+"""Of UTF-8, to which user agents and landing URLs are cut."""
 MAX_MS: Final = 4_102_444_800_000
 """Times lie in [0, year 2100): what a 32-bit minute and every calendar can hold."""
 
@@ -57,7 +62,7 @@ CONVERSION_TYPES: Final = (
 MALFORMED, INVALID, UNKNOWN_EVENT, TOO_LATE = REASONS = ("malformed", "invalid", "unknown_event", "too_late")
 
 _MACRO = re.compile(
-    r"\[[^\[\]]*\]|%5B(?:(?!%5B|%5D).)*%5D|\$\{[^{}]*\}|\{[^{}]*\}|@[^@]*@|-[12]", re.IGNORECASE | re.DOTALL
+    r"\[[^\[\]]+\]|%5B(?:(?!%5B|%5D).)+%5D|\$\{[^{}]+\}|\{[^{}]+\}|@[^@]+@|-[12]", re.IGNORECASE | re.DOTALL
 )
 _MOST_DIGITS: Final = 400
 """Of an integer: Python reads no more than 4,300, and no known field needs a tenth of these."""
@@ -67,6 +72,11 @@ _RFC3339 = re.compile(
 )
 _EPOCH = datetime(1970, 1, 1)
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_PRICE = re.compile(r"([0-9]{1,13})(?:\.([0-9]{1,6}))?")
+"""The common form of a value, which takes a quarter of the time."""
+MAX_VALUE_MICROS: Final = 10**19
+_ANY_URL = re.compile(r"[!-Z\\^-~]*")
+"""ASCII without white space and the brackets of an IPv6 address: what a splitter of URLs takes as it is."""
 _CURRENCY = re.compile("[A-Z]{3}")
 """The form of an ISO 4217 code."""
 
@@ -81,7 +91,14 @@ def present(text: str | None) -> str | None:
     return None if absent(text) else text
 
 
-Id = Annotated[str, msgspec.Meta(max_length=128)]
+def cut(text: str, most_bytes: int) -> str:
+    """`text` to so many bytes of UTF-8, by whole characters."""
+    if len(text) * 4 <= most_bytes:  # the most that a character takes
+        return text
+    return text.encode()[:most_bytes].decode(errors="ignore")
+
+
+Id = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
 
 
 class Conversion(msgspec.Struct, gc=False):
@@ -93,8 +110,14 @@ class Conversion(msgspec.Struct, gc=False):
     currency: str | None = None
 
 
+NO_CONVERSION: Final = msgspec.Raw(b"null")
+
+
 class Event(msgspec.Struct, gc=False):
-    """One pixel call as its caller sent it. A JSON null counts as absent; unknown fields are ignored."""
+    """One pixel call as its caller sent it. A JSON null counts as absent; unknown fields are ignored.
+
+    What is in `conversion` is looked at where the event is one.
+    """
 
     event_id: Id
     event: str
@@ -104,10 +127,10 @@ class Event(msgspec.Struct, gc=False):
     play_id: Id | None = None
     campaign_id: Id | None = None
     creative_id: Id | None = None
-    platform: str | None = None
-    station: str | None = None
-    podcast: str | None = None
-    program: str | None = None
+    platform: Id | None = None
+    station: Id | None = None
+    podcast: Id | None = None
+    program: Id | None = None
     listener_id: Id | None = None
     consent: bool | None = None
     playhead_ms: int | None = None
@@ -116,12 +139,13 @@ class Event(msgspec.Struct, gc=False):
     ip: str | None = None
     content_category: str | list[str] | None = None
     landing_url: str | None = None
-    conversion: Conversion | None = None
+    conversion: msgspec.Raw = NO_CONVERSION
 
 
 decode = msgspec.json.Decoder(Event).decode
 """Bytes to an `Event`; raises msgspec.MsgspecError, RecursionError, or UnicodeDecodeError."""
 
+_decode_conversion = msgspec.json.Decoder(Conversion).decode
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -158,51 +182,77 @@ def epoch_ms(value: int | str, field: str) -> int:
     return since.days * 86_400_000 + since.seconds * 1000 + int(((fraction or "") + "000")[:3])
 
 
-def micros(raw: msgspec.Raw) -> int | None:
-    """Integer millionths, half-even, of a JSON number or of a string that holds one; None where it is absent.
-
-    Raises:
-        Invalid: neither, or beyond 64 bits of millionths.
+def micros(raw: msgspec.Raw) -> tuple[int | None, bool]:
+    """Integer millionths of a JSON number, or of a string that holds one, None where there are none to count;
+    and whether something is there that does not count: no number, not whole millionths, or beyond
+    `MAX_VALUE_MICROS`.
     """
     text = bytes(raw).decode()
     if text == "null":
-        return None
+        return None, False
     if text.startswith('"'):
         told: str = msgspec.json.decode(text)
         if absent(told):
-            return None
+            return None, False
         text = told
+    if price := _PRICE.fullmatch(text):
+        whole, part = price.groups("")
+        number = int(whole) * 1_000_000 + int(part.ljust(6, "0"))
+        return (number, False) if number <= MAX_VALUE_MICROS else (None, True)
     if not _DECIMAL.fullmatch(text):
-        raise Invalid("conversion.value")
+        return None, True
     try:
         value = Decimal(text)
     except InvalidOperation:  # an exponent beyond any machine
-        raise Invalid("conversion.value") from None
-    if value.adjusted() > 12:
-        raise Invalid("conversion.value")
+        return None, True
+    if not value:
+        return 0, False
+    if not -6 <= value.adjusted() <= 13:
+        return None, True
     with localcontext(prec=MAX_MESSAGE_BYTES):
-        number = int(value.scaleb(6).to_integral_value(ROUND_HALF_EVEN))
-    if not -(2**63) <= number < 2**63:
-        raise Invalid("conversion.value")
-    return number
+        scaled = value.scaleb(6)
+        number = int(scaled)
+        counts = number == scaled and abs(number) <= MAX_VALUE_MICROS
+    return (number, False) if counts else (None, True)
 
 
-def check_conversion(event: Event) -> Conversion:
+def decode_conversion(event: Event) -> Conversion:
     """The conversion of a `conversion` event.
 
     Raises:
-        Invalid: it is missing, or its type or value is none of the known.
+        Invalid: it is missing, a field of it is of the wrong type, its type none of the known, or its
+            currency no code.
     """
-    conversion = event.conversion
-    if conversion is None:
+    if event.conversion is NO_CONVERSION:
         raise Invalid("conversion")
+    try:
+        conversion = _decode_conversion(event.conversion)
+    except msgspec.ValidationError as error:
+        at_fault = " - at `$." in str(error)
+        raise Invalid(f"conversion.{_field_of(str(error))}" if at_fault else "conversion") from None
     if conversion.type not in CONVERSION_TYPES:
         raise Invalid("conversion.type")
     currency = present(conversion.currency)
     if currency is not None and not _CURRENCY.fullmatch(currency):
         raise Invalid("conversion.currency")
-    micros(conversion.value)
     return conversion
+
+
+def utm_content(url: str | None) -> str | None:
+    """What a landing URL's query says in `utm_content`, decoded; None where it says nothing or is no URL."""
+    if not url or absent(url := cut(url, MAX_URL_BYTES)):
+        return None
+    if _ANY_URL.fullmatch(url) is None:
+        try:
+            found = parse_qsl(urlsplit(url).query)
+        except ValueError:
+            return None
+        return next((text for name, text in found if name == "utm_content"), None)
+    for pair in url.partition("#")[0].partition("?")[2].split("&"):  # the same, in a fifth of the time
+        name, _, text = pair.partition("=")
+        if text and (name == "utm_content" or unquote_plus(name) == "utm_content"):
+            return unquote_plus(text)
+    return None
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -270,14 +320,18 @@ def _wrong_field(raw: bytes) -> str | None:
     try:
         decode(raw)
     except msgspec.ValidationError as error:
-        message = str(error)
-        if " - at `$." in message:
-            return message.rsplit(" - at `$.", 1)[1].rstrip("`").split("[")[0]
-        missing = re.search(r"missing required field `(\w+)`", message)
-        return missing.group(1) if missing else None
+        return _field_of(str(error))
     except msgspec.MsgspecError:
         return None
     return None
+
+
+def _field_of(message: str) -> str | None:
+    """The field that a validation error is about; None where it is about none."""
+    if " - at `$." in message:
+        return message.rsplit(" - at `$.", 1)[1].rstrip("`").split("[")[0]
+    missing = re.search(r"missing required field `(\w+)`", message)
+    return missing.group(1) if missing else None
 
 
 _KEPT: Final = (
@@ -312,7 +366,7 @@ def keepable(document: dict[str, Any]) -> dict[str, Any]:
     url = document.get("landing_url")
     if isinstance(url, str):
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(cut(url, MAX_URL_BYTES))
             host = parts.hostname or ""
             kept["landing_url"] = _short(f"{parts.scheme}://{host}{parts.path}")
             kept |= {name: _short(text) for name, text in parse_qsl(parts.query) if name.startswith("utm_")}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+from flows.shown import LINE, cell, shown
 
 RULES: Final = {
     "declared": "declared: the conversion names its placement",
@@ -24,10 +27,10 @@ def show(decision: dict[str, Any], zone: ZoneInfo) -> Group:
         return datetime.fromtimestamp(ts_ms / 1000, zone).isoformat(sep=" ", timespec="milliseconds")
 
     campaign = decision["campaign_id"]
-    head = f"{decision['type']} {decision['conversion']} at {moment(decision['ts'])}"
+    head = f"{decision['type']} {shown(decision['conversion'])} at {moment(decision['ts'])}"
     if decision["value_micros"] is not None:
-        head += f", {decision['value_micros'] / 1e6:,.2f} {decision['currency'] or ''}".rstrip()
-    head += f", of campaign {campaign}" if campaign is not None else ", of no campaign"
+        head += f", {Decimal(decision['value_micros']).scaleb(-6):,.2f} {decision['currency'] or ''}".rstrip()
+    head += f", of campaign {shown(campaign)}" if campaign is not None else ", of no campaign"
     rule = RULES.get(decision["rule"]) or (
         f"{decision['rule']} of {decision['eligible']} eligible touches of the listener"
     )
@@ -37,12 +40,12 @@ def show(decision: dict[str, Any], zone: ZoneInfo) -> Group:
     for credit in decision["credits"]:
         touched = credit["touched_at"]
         table.add_row(
-            credit["placement_id"],
-            credit["campaign_id"] or "–",
+            cell(credit["placement_id"]),
+            cell(credit["campaign_id"] or "–"),
             credit["way"],
             f"{credit['millionths'] / 1e6:.6f}".rstrip("0").rstrip("."),
             "–" if touched is None else moment(touched),
             "–" if touched is None else str(timedelta(milliseconds=decision["ts"] - touched)),
         )
-    parts: list[Text | Table] = [Text(head), Text(rule)]
+    parts: list[Text | Table] = [Text(shown(head, LINE)), Text(rule)]
     return Group(*parts, *([table] if decision["credits"] else []))

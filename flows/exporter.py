@@ -85,6 +85,9 @@ CAMPAIGN_GAUGES: Final[Mapping[Definition, str]] = {
     metrics.CAMPAIGN_REQUIRED: "delivery.required_rate",
 }
 HOUR_S: Final = 3600
+SINCE: Final = "flight.since_ms"
+NEW_MS: Final = 86_400_000
+"""A row that began as long before the last read and was not in it had ended, and has come back."""
 UNITS: Final[Mapping[str, Callable[[str], str]]] = {
     "flight.conversion_value": lambda millionths: str(Decimal(millionths).scaleb(-6)),
     "delivery.required_rate": lambda an_hour: repr(float(an_hour) / HOUR_S),
@@ -100,7 +103,7 @@ LABELS: Final = dict(
     )
 )
 FIELDS: Final = tuple(
-    dict.fromkeys((*COUNTERS.values(), *GAUGES.values(), STATE, *LABELS.values(), *page.FIELDS))
+    dict.fromkeys((*COUNTERS.values(), *GAUGES.values(), STATE, SINCE, *LABELS.values(), *page.FIELDS))
 )
 """What of a row the exporter shows: the fields of the `Board` it takes."""
 
@@ -112,33 +115,73 @@ _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 class Cap:
     """Parts the placements into those shown and those summed as `other`.
 
-    The busiest get the places, and keep them; later ones get a place while one is free. A placement once in
-    `other` stays there (with what it last counted, once its row has expired) until the log is recomputed or
-    the exporter restarted. Showing the busiest of each moment would make `other` fall when one is promoted,
-    and Prometheus takes a counter that falls for one that began anew: it would count all of `other` again.
+    Those with a plan are shown whatever the cap. Of the others the busiest get the places, and keep them;
+    later ones get a place while one is free. A placement once in `other` stays there, with what it last
+    counted once its row has ended, until the log is recomputed or the exporter restarted. Showing the busiest
+    of each moment would make `other` fall when one is promoted, and Prometheus takes a counter that falls for
+    one that began anew: it would count all of `other` again.
+
+    Of ended rows it keeps sums alone. A row that comes back has its old counts, which these sums may have, so
+    beside them it adds only its growth, in `other`.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._generation = ""
+        self._begin()
+
+    def _begin(self) -> None:
         self._shown: set[str] = set()
         self._cut: dict[str, list[Decimal]] = {}
-        self._generation = ""
+        self._counted_before: dict[str, list[Decimal]] = {}
+        self._ended: list[Decimal] = [Decimal()] * len(COUNTERS)
+        self._read_ms = 0.0
 
-    def part(self, rows: Rows, generation: str) -> tuple[list[str], int, list[Decimal]]:
-        """The placements to show, how many are cut, and the sums of their `COUNTERS`."""
+    def part(self, rows: Rows, generation: str, at_s: float = 0.0) -> tuple[list[str], int, list[Decimal]]:
+        """The placements to show, how many are cut, and the sums of their `COUNTERS`.
+
+        Args:
+            at_s: event time that the rows have got to.
+        """
         if generation != self._generation:
-            self._shown, self._cut, self._generation = set(), {}, generation
-        shown = self._shown & rows.keys()
-        fresh = rows.keys() - shown - self._cut.keys() - {OTHER}
-        busiest = sorted(fresh, key=lambda name: (-int(rows[name].get("flight.impressions", 0)), name))
-        room = max(0, self._most - len(shown))
-        self._shown = shown | set(busiest[:room])
-        for name in [*self._cut, *busiest[room:], *({OTHER} & rows.keys())]:
-            if name in rows:
-                # Shares of a conversion are decimals, which binary sums would not add up.
-                self._cut[name] = [Decimal(rows[name].get(field, 0)) for field in COUNTERS.values()]
-        sums = [sum(column, Decimal()) for column in zip(*self._cut.values(), strict=True)]
+            self._begin()
+            self._generation = generation
+        planned = {name for name, row in rows.items() if STATE in row} - {OTHER}
+        self._leave([name for name in self._cut if name not in rows or name in planned])
+        fresh = rows.keys() - self._shown - self._cut.keys() - planned - {OTHER}
+        returned = {name for name in fresh if self._returned(rows[name])} if any(self._ended) else set()
+        kept = (self._shown & rows.keys()) - planned
+        busiest = sorted(
+            fresh - returned, key=lambda name: (-int(rows[name].get("flight.impressions", 0)), name)
+        )
+        room = max(0, self._most - len(planned) - len(kept))
+        self._shown = kept | planned | set(busiest[:room])
+        self._counted_before |= {name: _counts(rows[name]) for name in returned}
+        for name in [*self._cut, *busiest[room:], *returned, *({OTHER} & rows.keys())]:
+            self._cut[name] = self._growth(name, _counts(rows[name]))
+        self._read_ms = 1000 * at_s
+        sums = [sum(column, Decimal()) for column in zip(self._ended, *self._cut.values(), strict=True)]
         return sorted(self._shown), len(self._cut), sums
+
+    def _leave(self, names: Iterable[str]) -> None:
+        """Keep what these have counted, and no longer their names."""
+        for name in names:
+            counts = self._cut.pop(name)
+            self._counted_before.pop(name, None)
+            self._ended = [total + count for total, count in zip(self._ended, counts, strict=True)]
+
+    def _returned(self, row: Mapping[str, str]) -> bool:
+        """Whether a row that was not there at the last read had begun long before it."""
+        return 0 < int(row.get(SINCE, 0)) < self._read_ms - NEW_MS
+
+    def _growth(self, name: str, counts: list[Decimal]) -> list[Decimal]:
+        before = self._counted_before.get(name)
+        return counts if before is None else [now - was for now, was in zip(counts, before, strict=True)]
+
+
+def _counts(row: Mapping[str, str]) -> list[Decimal]:
+    # Shares of a conversion are decimals, which binary sums would not add up.
+    return [Decimal(row.get(field, 0)) for field in COUNTERS.values()]
 
 
 class _Named(NamedTuple):
@@ -164,7 +207,9 @@ class Placements:
 
     def _render(self, snapshot: Snapshot) -> str:
         rows = snapshot.rows.get("placement", {})
-        names, cut, sums = self._cap.part(rows, snapshot.meta.get("generation", ""))
+        names, cut, sums = self._cap.part(
+            rows, snapshot.meta.get("generation", ""), snapshot.watermark_s or 0.0
+        )
         text = Exposition()
         own = {
             metrics.EXPORTER_UP: int(snapshot.up),
@@ -184,7 +229,7 @@ class Placements:
             _gauges(text, GAUGES, labels, shown)
             _states(text, metrics.PLACEMENT_STATE, some, shown)
             text.add(_family(metrics.PLACEMENT_INFO), [named[name].info for name in some], [1] * len(some))
-        if cut:
+        if cut or any(sums):
             others = [label_string({"placement": OTHER})]
             for definition, total in zip(COUNTERS, sums, strict=True):
                 text.add(_family(definition), others, [str(total)])

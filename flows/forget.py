@@ -20,6 +20,7 @@ import numpy as np
 
 from connectors.redis import Client, RedisUnavailable, connect, put_fields, read_rows
 from flows.batches import Decoder
+from flows.errors import UsageError
 from flows.kernel import U64
 from flows.settings import Settings
 
@@ -52,6 +53,22 @@ def deny(settings: Settings, listener_ids: Sequence[str]) -> None:
     keys = [f"{decoder.listener(one.encode()):016x}" for one in listener_ids]
     put_fields(client, {deny_key(settings.namespace): dict.fromkeys(keys, now_ms)})
     client.close()
+
+
+def refuse_less(client: Client, namespace: str) -> None:
+    """Refuse to count a log anew into numbers of it that were counted when nobody was forgotten.
+
+    Who is on the list is left out of reach and conversions, which would fall below what readers have seen.
+
+    Raises:
+        UsageError: somebody is on the list.
+        ConnectError: Redis does not serve.
+    """
+    if forgotten := client.hlen(deny_key(namespace)):
+        raise UsageError(
+            f"{forgotten} listeners are forgotten, and Redis ({namespace}) may hold numbers with them, which "
+            "would fall if counted again; say --recompute to begin a new generation without them"
+        )
 
 
 @dataclass

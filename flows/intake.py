@@ -5,12 +5,13 @@ position.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from connectors.stream import EndOfInput, Messages, Reader
-from flows.batches import LISTENER, WATERMARK, Decoder
+from flows.batches import LISTENER, POSITION, WATERMARK, Decoder
 from flows.clock import ENDED, PartitionClock, Tick
 from flows.errors import StateError
 from flows.events import letter
@@ -20,7 +21,7 @@ from flows.messages import Pixels
 from flows.metrics import instruments
 from flows.split import Splitter
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 BEFORE_A_TICK: Final = 4
 """Batches read at once before a tick: what has piled up in a pause is published now, not a second later."""
 
@@ -55,7 +56,6 @@ class Intake:
     Args:
         partition, partitions: its name, and all partitions of the flow.
         reader: open at the position of `clock` and `last_tick`'s snapshot.
-        interval_ms: length of a tick.
         live: whether the input has an end that moves (a broker's) or not (a file's).
     """
 
@@ -65,7 +65,6 @@ class Intake:
     decoder: Decoder
     clock: PartitionClock
     shards: int
-    interval_ms: int
     batch_messages: int
     live: bool
     last_tick: int = 0
@@ -75,21 +74,25 @@ class Intake:
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._splitter = Splitter(self.partition, self.shards)
+        self._splitter = Splitter(self.partition, self.shards, self.decoder.listener_key)
         self._received = self._skewed = self._errors = self._skipped = 0
         self.position = self.reader.position
         self.ended = False
         self.full = False
         self._listed = NOBODY
 
-    def step(self, now_ms: int) -> Output:
-        """Read once, and tick when the clock has moved to another interval.
+    def step(self, number: int, now_ms: int, flow_ms: int = 0) -> Output:
+        """Read once, and tick when `number` is another one.
 
         After the end of a finite partition `ended` is set, and the output's tick says so; call it no more.
+
+        Args:
+            number: of the tick that is due (`flows.ticks`).
+            now_ms: by a monotonic clock that stands still while the machine is suspended.
+            flow_ms: the flow's watermark, as far as it is known here.
         """
         pixels: list[tuple[int, Pixels]] = []
         letters: list[tuple[bytes, bytes]] = []
-        number = now_ms // self.interval_ms
         due = number > self.last_tick
         try:
             messages = self.reader.read(self.batch_messages * (BEFORE_A_TICK if due and self.live else 1))
@@ -100,7 +103,9 @@ class Intake:
         self.full = found > 0 and (not self.live or 2 * found >= self.batch_messages)
         if messages is not None and len(messages.values):
             pixels, letters = self._take(messages)
-        self.clock.idle(now_ms, self.live and not found and self.reader.caught_up)
+        # Whatever was found: a partition to which somebody sends junk is as quiet as one without.
+        if self.live and self.clock.due(now_ms) and self.reader.proven():
+            self.clock.prove(now_ms, flow_ms)
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
         return Output(pixels, letters, receipt)
 
@@ -125,7 +130,7 @@ class Intake:
             listeners = batch.pixels[:, LISTENER]
             places = np.minimum(np.searchsorted(self.denied, listeners), len(self.denied) - 1)
             batch.pixels[self.denied[places] == listeners, LISTENER] = 0
-        skewed = self.clock.judge(batch.pixels)
+        skewed = sum(self.clock.judge(some, bounded) for some, bounded in _by_bound(batch.pixels, messages))
         self.position = messages.next_position
         self._received += batch.received
         self._skewed += skewed
@@ -166,7 +171,13 @@ class Intake:
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
-        clock = (self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms)
+        # The watermark as its own floor: with a larger bound it must not go back.
+        clock = (
+            self.clock.greatest_ms,
+            self.clock.candidate_ms,
+            self.clock.watermark_ms,
+            self.clock.start_ms,
+        )
         waiting = (self._received, dict(self._rejected), self._skewed)
         denied = (self.denied.tobytes(), list(self._denied_now))
         return FORMAT, self.position, self.last_tick, clock, waiting, denied
@@ -174,9 +185,22 @@ class Intake:
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
         _, self.position, self.last_tick, clock, waiting, denied = state
-        self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms = clock
+        self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, self.clock.start_ms = clock
         self._received, self._rejected, self._skewed = waiting[0], dict(waiting[1]), waiting[2]
         self.denied, self._denied_now = np.frombuffer(denied[0], np.uint64), list(denied[1])
+
+
+def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
+    """The pixels in their order, cut where it changes whether a broker's timestamp bounds their receipt."""
+    stamps = messages.timestamps_ms
+    if stamps is None or not len(pixels):
+        return [(pixels, False)]
+    if min(stamps) > 0:
+        return [(pixels, True)]
+    places = np.searchsorted(np.asarray(messages.positions), pixels[:, POSITION].astype(np.int64))
+    bounded = np.asarray(stamps)[places] > 0
+    bounds = [0, *(np.flatnonzero(np.diff(bounded)) + 1).tolist(), len(pixels)]
+    return [(pixels[a:b], bool(bounded[a])) for a, b in pairwise(bounds)]
 
 
 def position_of(state: tuple[Any, ...]) -> int:

@@ -8,7 +8,6 @@ right in them is appended anew, a little at each snapshot, so that none of them 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import xxhash
 
+from flows.durable import private_directory, put, sync_directory
 from flows.errors import StateError
 from flows.kernel import U64
 
@@ -48,15 +48,21 @@ class Files:
     _restored: set[str] = field(default_factory=set)
     _retired: dict[str, int] = field(default_factory=dict)
     _writing: dict[str, Future[None]] = field(default_factory=dict)
+    _step: Path | None = None
+    _made: bool = False
 
     @classmethod
     def of(cls, root: Path | None, step: str, shard: int) -> Files:
         """Those of one shard of a step, under the recovery directory."""
-        return cls(None if root is None else root / step / f"{shard:04d}")
+        return cls(None) if root is None else cls(root / step / f"{shard:04d}", _step=root / step)
 
     def write(self, body: bytes) -> str:
         """Begin to put `body` on the disk, where it is when `keep` returns; returns the file's name."""
         assert self.directory is not None
+        if not self._made:  # the step's and the shard's; the recovery directory is the engine's to make
+            for directory in filter(None, (self._step, self.directory)):
+                private_directory(directory)
+            self._made = True
         name = _digest(body)
         if name not in self._writing:  # two tables may have the same news
             self._writing[name] = _WRITERS.submit(_write, self.directory / name, body)
@@ -90,16 +96,20 @@ class Files:
         self._restored.update(names)
 
     def keep(self, names: Iterable[str]) -> None:
-        """A snapshot lists `names`: wait until they are on the disk, remove what nothing can resume from any
-        more, and, the first time, what an execution left that died before its snapshot was whole.
+        """A snapshot lists `names`: wait until they are on the disk under their names, remove what nothing
+        can resume from any more, and, the first time, what an execution left that died before its snapshot
+        was whole.
 
         Raises:
             OSError: the disk does not take them.
         """
         if self.directory is None:
             return
+        written = bool(self._writing)
         while self._writing:
             self._writing.popitem()[1].result()
+        if written:
+            sync_directory(self.directory)
         now = set(names)
         for name in (self._restored if self._listed is None else self._listed) - now:
             self._retired[name] = KEEP_SNAPSHOTS + 1
@@ -116,13 +126,7 @@ class Files:
 
 def _write(path: Path, body: bytes) -> None:
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+        put(path, body)
 
 
 class Piece(NamedTuple):

@@ -12,6 +12,8 @@ import structlog
 from rich.console import Console
 from rich.text import Text
 
+from flows.shown import LINE, shown
+
 _displays: list[Console] = []
 
 
@@ -30,6 +32,14 @@ class _Lines(structlog.PrintLogger):
     log = debug = info = warn = warning = error = critical = exception = fatal = msg
 
 
+def _shown(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Names of partitions, problems of plans and errors of servers are written by others."""
+    return {
+        key: value if value is None or isinstance(value, (bool, int, float)) else shown(str(value), LINE)
+        for key, value in event.items()
+    }
+
+
 def configure() -> None:
     """Log to standard error, from `info` on."""
     terminal = sys.stderr.isatty()
@@ -40,6 +50,7 @@ def configure() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _shown,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

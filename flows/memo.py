@@ -13,6 +13,12 @@ _SMALLEST: Final = 1024
 
 
 @kernel
+def room(slots: U64, used: I64) -> bool:
+    """Whether one more key may come: at most half of the slots are in use, so that most probes are one."""
+    return bool(2 * used[0] < len(slots))
+
+
+@kernel
 def put(slots: U64, used: I64, key: np.uint64, value: int | np.uint64) -> Int:
     """Set the value of `key` (not 0), which must have room; returns its slot."""
     slot = find(slots, key)
@@ -36,8 +42,8 @@ class Memo:
         most: keys to hold, about.
 
     Attributes:
-        slots: (capacity, 2) uint64: key or 0, value. At most half are in use, so that most probes are one.
-        used: how many are, int64[1].
+        slots: (capacity, 2) uint64: key or 0, value.
+        used: how many keys there are, int64[1].
     """
 
     def __init__(self, most: int) -> None:
@@ -48,12 +54,15 @@ class Memo:
         """Forget everything."""
         self.slots, self.used = np.zeros((_SMALLEST, 2), np.uint64), np.zeros(1, np.int64)
 
-    def make_room(self, more: int) -> None:
-        """Be ready for `more` new keys, by growth or by forgetting all the others."""
+    def make_room(self) -> None:
+        """Be ready for more keys, by growth or, beyond the bound, by forgetting all that are there."""
         if self.used[0] > self._most:
             self.clear()
-        need = int(self.used[0]) + more
-        if 2 * need > len(self.slots):
-            old, self.slots = self.slots, np.zeros((3 * need, 2), np.uint64)
+        self.grow()
+
+    def grow(self) -> None:
+        """Be ready for more keys."""
+        if not room(self.slots, self.used):
+            old, self.slots = self.slots, np.zeros((4 * len(self.slots), 2), np.uint64)
             self.used = np.zeros(1, np.int64)
             _refill(old, self.slots, self.used)

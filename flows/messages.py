@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple
 from typing import Any, NamedTuple
 
-from flows.batches import (
-    Combo,
-    ConversionPixel,
-    shard_of,
-)
+from flows.batches import Combo, ConversionPixel
 from flows.clock import Cut
 from flows.kernel import I64, U8, U32, U64
 
@@ -56,8 +52,9 @@ class Late(NamedTuple):
 class RowBatch(NamedTuple):
     """What one placement shard adds to one row shard at a tick.
 
-    `rows` are (scope, id); the arrays index it. `labels` are (row, greatest event time, names) of the
-    placements among them.
+    `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
+    time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
+    names) of the placements among them.
     """
 
     sender: int
@@ -74,6 +71,7 @@ class RowBatch(NamedTuple):
     touch_minutes: U32
     touch_who: U64
     labels: list[tuple[int, int, Combo]]
+    first: I64
 
 
 class Pending(NamedTuple):
@@ -113,10 +111,3 @@ class TouchBatch(NamedTuple):
     plays: U32
     conversions: list[Pending]
     forgotten: U64
-
-
-def row_shard(scope: str, name: str, shards: int) -> int:
-    """A placement's row lives in its plays' shard, so that it need not travel; the others are spread by scope
-    and name.
-    """
-    return shard_of(name if scope == "placement" else f"{scope}/{name}", shards)

@@ -10,22 +10,26 @@ from typing import Any
 import numpy as np
 
 from flows.batches import SCOPES, Combo
+from flows.homes import Homes
 from flows.kernel import I64
-from flows.messages import row_shard
 
 
 class Names:
     """The combinations that a shard has met.
+
+    Args:
+        homes: the shards of rows.
+        combos: to begin with.
 
     Attributes:
         combos: by number.
         rows: (scope, id) to its number.
     """
 
-    def __init__(self, shards: int, combos: Sequence[Combo] = ()) -> None:
+    def __init__(self, homes: Homes, combos: Sequence[Combo] = ()) -> None:
         self.combos: list[Combo] = []
         self.rows: dict[tuple[str, str], int] = {}
-        self._shards = shards
+        self._homes, self._shards = homes, homes.shards
         self._numbers: dict[Combo, int] = {}
         self._row_shards = np.zeros(64, np.int64)
         self._rows_of = np.full((64, len(SCOPES)), -1, np.int64)
@@ -54,7 +58,7 @@ class Names:
             row = self.rows[scope, name] = len(self.rows)
             if row == len(self._row_shards):
                 self._row_shards = doubled(self._row_shards)
-            self._row_shards[row] = row_shard(scope, name, self._shards)
+            self._row_shards[row] = self._homes.of(scope, name)
         return row
 
     def placement_row(self, combo: int) -> int:

@@ -22,7 +22,8 @@ class Windows(NamedTuple):
     """The numbers of some rows at one cut.
 
     `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]`
-    (rows,), for w in 5m, 1h, 1d, flight (no `mature` for the last two); `totals` are (rows, FLIGHT_COUNTS);
+    (rows,), for w in 5m, 1h, 1d, flight (no `mature` for the last two); `since` is the flight's first event
+    time, of a planned placement the plan's start, 0 for none; `totals` are (rows, FLIGHT_COUNTS);
     `credits[row][w]` are what `flows.credits.COLUMNS` name, None for nothing; `currencies[row]` is that of
     their value; `frequency[row]` are (2, classes) listeners and millionths of conversions, and
     `accounts[row]` the conversions that name it, None for what is no campaign; `delivered[row]` is None for
@@ -32,6 +33,7 @@ class Windows(NamedTuple):
     rows: list[tuple[str, str]]
     labels: list[tuple[str | None, ...]]
     latest: I64
+    since: I64
     sums: tuple[I64, I64, I64, I64]
     mature: tuple[I64, I64]
     reach: tuple[I64, I64, I64, I64]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast
@@ -18,7 +19,9 @@ from connectors.kafka_table import KafkaTable
 from connectors.redis import connect
 from connectors.stream import ConnectError
 from flows.errors import SettingsError, StateError
+from flows.forget import refuse_less
 from flows.metrics import instruments
+from flows.paths import fresh
 from flows.settings import Settings, Topic
 
 
@@ -109,6 +112,31 @@ class TopicLines:
             raise
 
 
+@dataclass
+class FileOutput:
+    """A file that an execution writes, and no line of another one's is left in it.
+
+    The engine opens an output when its first message is due. So one that has none would stay as it was found.
+    """
+
+    path: Path
+    opened: bool = False
+
+    def __call__(self, position: int | None) -> LineWriter:
+        """Open it at a saved position; None: anew."""
+        self.opened = True
+        return FileLines(self.path, position)
+
+    def begin(self) -> None:
+        """Make it an empty file, unless it was opened.
+
+        Raises:
+            ConnectError: it cannot be written.
+        """
+        if not self.opened:
+            FileLines(self.path, None).close()
+
+
 class FileLines:
     """An NDJSON file as an output, cut back to `position` when resumed; the keys are in the values too."""
 
@@ -173,13 +201,13 @@ def check(settings: Settings, recompute: bool = False) -> None:
         KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     held = client.hget(f"{settings.namespace}:positions", "positions")
-    client.close()
-    fresh = settings.recovery_dir is None or not any(settings.recovery_dir.glob("*.sqlite3"))
-    if fresh and held is not None and not recompute:
+    if held is not None and not recompute and fresh(settings.recovery_dir):
+        refuse_less(client, settings.namespace)
         covered = msgspec.json.decode(held, type=dict[str, int])
         for partition in partitions:
             if covered.get(partition):
                 _refuse_to_begin_later(source, partition, settings)
+    client.close()
 
 
 def _refuse_to_begin_later(source: KafkaInput, partition: str, settings: Settings) -> None:

@@ -14,7 +14,8 @@ WHO, ROW, BITS = range(3)
 """The words of a slot; its listener is 0 where it is empty."""
 MARK: Final = np.uint64(1 << 63)
 """Over the number of the row: the slot's bits are not as they were at the last snapshot."""
-NUMBER: Final = np.uint64((1 << 63) - 1)
+NUMBER: Final = np.uint64((1 << 32) - 1)
+"""What of that word is the row's number; `rolling` has a minute between the two, see `minute_of`."""
 FULLEST: Final = 0.7
 CHUNK: Final = 1 << 16
 """So many are added at once: the table must have room for them all."""
@@ -41,6 +42,12 @@ def find_pair(table: U64, who: Int, row: Int) -> Int:
 
 
 @kernel
+def minute_of(row: Int) -> Int:
+    """The minute over the number of a row."""
+    return np.int64((row & ~MARK) >> np.uint64(32))
+
+
+@kernel
 def refill(old: U64, table: U64, dense_of: I64) -> Int:
     """Move what is not in registers to the empty `table`; returns how much that is."""
     used = 0
@@ -55,7 +62,9 @@ def refill(old: U64, table: U64, dense_of: I64) -> Int:
 
 
 def longer(array: Any, length: int, fill: int) -> Any:
-    """`array` with at least `length` places, doubling."""
-    if len(array) >= length:
+    """`array` with at least `length` places along its last axis, doubling."""
+    *others, here = array.shape
+    if here >= length:
         return array
-    return np.concatenate([array, np.full(max(length, 2 * len(array), 64) - len(array), fill, array.dtype)])
+    more = np.full((*others, max(length, 2 * here, 64) - here), fill, array.dtype)
+    return np.concatenate([array, more], axis=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from connectors.files import regular
 from flows.errors import AudiopixelError
 
 
@@ -12,16 +13,10 @@ def readable(path: Path | None) -> None:
     """Do nothing if `path` (None: not given) is a file that can be read.
 
     Raises:
-        AudiopixelError: says why it cannot.
+        ConnectError: says why it cannot.
     """
-    if path is None:
-        return
-    if not path.exists():
-        raise AudiopixelError(f"{path}: no such file")
-    if path.is_dir():
-        raise AudiopixelError(f"{path}: is a directory: name a file")
-    if not os.access(path, os.R_OK):
-        raise AudiopixelError(f"{path}: no permission to read it")
+    if path is not None:
+        regular(str(path))
 
 
 def writable(path: Path | None) -> None:
@@ -32,9 +27,17 @@ def writable(path: Path | None) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
-        raise AudiopixelError(f"{path}: is a directory: name a file")
-    if not path.parent.is_dir():
-        raise AudiopixelError(f"{path}: there is no directory {path.parent}: make it first")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise AudiopixelError(f"{path}: no permission to write it")
+    try:
+        if path.is_dir():
+            raise AudiopixelError(f"{path}: is a directory: name a file")
+        if not path.parent.is_dir():
+            raise AudiopixelError(f"{path}: there is no directory {path.parent}: make it first")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise AudiopixelError(f"{path}: no permission to write it")
+    except OSError as error:
+        raise AudiopixelError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def fresh(recovery_dir: Path | None) -> bool:
+    """Whether nothing is saved there (None: nowhere), so that an execution begins its log anew."""
+    return recovery_dir is None or not any(recovery_dir.glob("*.sqlite3"))

@@ -46,7 +46,7 @@ from flows.messages import Late, RowBatch, TouchBatch
 from flows.outputs import HURRY, PATIENCE, TopicLines, check, kafka_input, serve_metrics
 from flows.pacing import plan_file
 from flows.remedies import remedied
-from flows.settings import Settings, load, ms
+from flows.settings import Settings, load
 from flows.sinks import LinesSink, RedisSink
 from flows.source import PixelSource, Stop
 from flows.steps import (
@@ -93,6 +93,7 @@ class Sinks:
 def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
     """Wire the flow; connects to nothing."""
     keys = [shard_key(shard) for shard in range(settings.shards)]
+    secret = source.listener_key
 
     def shard(output: Output) -> Iterable[tuple[str, ForShard]]:
         yield from ((keys[index], ForShard(index, pixels)) for index, pixels in output.pixels)
@@ -130,15 +131,17 @@ def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
     flow = Dataflow("audiopixel")
     outputs = op.input("intake", flow, source)
     for_shards = op.flat_map("shard", outputs, shard)
-    plays = op.stateful_batch("plays", for_shards, lambda state: PlaysLogic(settings, state))
+    plays = op.stateful_batch(
+        "plays", for_shards, lambda state: PlaysLogic(settings, state, source.clock, secret)
+    )
     for_rows = op.flat_map("to_rows", plays, to_rows)
     wanted = sinks.minutes is not None
     for_listeners = op.flat_map("to_listeners", plays, to_listeners)
     decided = op.stateful_batch("attribution", for_listeners, lambda state: AttributionLogic(settings, state))
     to_book = op.map("to_book", decided, lambda item: ("book", item[1]))
-    credits = op.stateful_batch("credits", to_book, lambda state: CreditsLogic(settings, state))
+    credits = op.stateful_batch("credits", to_book, lambda state: CreditsLogic(settings, state, secret))
     increments = op.merge("increments", for_rows, op.flat_map("credited", credits, credited))
-    rows = op.stateful_batch("rows", increments, lambda state: RowsLogic(settings, wanted, state))
+    rows = op.stateful_batch("rows", increments, lambda state: RowsLogic(settings, wanted, state, secret))
     accounts = op.merge(
         "accounts", op.filter_map("receipts", outputs, receipt), op.filter_map("settled", plays, settled)
     )
@@ -206,11 +209,11 @@ def live(
     """
     key = settings.secret_listener_key()
     source = kafka_input(settings)
-    stop = Stop(ms(settings.flush_interval))
+    stop = Stop()
     stop.on_signals()
 
     def patience() -> timedelta:
-        return PATIENCE if stop.tick is None else HURRY
+        return HURRY if stop.asked else PATIENCE
 
     metrics = serve_metrics(settings, process)
     structlog.get_logger("flow").info(
@@ -224,7 +227,13 @@ def live(
     return build(
         PixelSource(source, settings, key, stop, denied=DenyList(settings), begun=begun),
         Sinks(
-            RedisSink(settings, source, recompute, lambda: TopicLines(settings, settings.kafka_alerts_topic)),
+            RedisSink(
+                settings,
+                source,
+                recompute,
+                lambda: TopicLines(settings, settings.kafka_alerts_topic),
+                process,
+            ),
             topic(settings.kafka_rejected_topic),
             topic(settings.kafka_minutes_topic),
             topic(settings.kafka_credits_topic),

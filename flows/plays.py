@@ -45,7 +45,8 @@ from flows.table import FULLEST, find
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
 """The words of a slot, (high bits | low bits): its key; combination of the start | flags; minute in which the
-play is reached | minute of the start, or of what is held; combination of the reach | time of the last pixel.
+play is reached, below the combination of the reach beyond 22 bits | minute of the start, or of what is held;
+the lowest 22 bits of the combination of the reach | time of the last pixel.
 """
 
 STARTED: Final = np.uint64(1 << 16)
@@ -69,12 +70,22 @@ CHANGED: Final = np.uint64(1 << 31)
 """The slot is not as it was at the last snapshot."""
 COMBO_SHIFT: Final = np.uint64(32)
 MINUTE_BITS: Final = np.uint64(32)
+MINUTE: Final = np.uint64((1 << 27) - 1)
+"""Minutes before the year 2100 have 27 bits."""
+REST_BITS: Final = np.uint64(59)
+LOWEST_BITS: Final = np.uint64(22)
+MOST_COMBOS: Final = 1 << 27
+"""Combinations of names that a slot can tell apart."""
 TIME_BITS: Final = np.uint64(42)
 TIME: Final = np.uint64((1 << 42) - 1)
 LOW: Final = np.uint64(0xFFFFFFFF)
 INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
-CELLS_USED, TOUCHES, SLOTS_USED = range(3)
+CELLS_USED, TOUCHES, SLOTS_USED, SECRET = range(4)
+"""What is in use, and the secret by which cells find their slots."""
+LATEST, FIRST = range(2)
+BACKWARDS: Final = 1 << 42
+"""What a time is taken from for the greatest to be the first."""
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
 MOST_CELLS: Final = 12
 """One pixel adds to no more cells than that."""
@@ -94,7 +105,7 @@ def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int
     key = (np.uint64(combo) << np.uint64(32)) | np.uint64(minute)
     key += np.uint64(1)
     mask = np.uint64(len(cells) - 1)
-    slot = mixed(key, np.uint64(7)) & mask
+    slot = mixed(key, np.uint64(used[SECRET])) & mask
     while cells[slot] != key:
         if cells[slot] == np.uint64(0):
             cells[slot] = key
@@ -186,6 +197,25 @@ def join(
 
 
 @kernel
+def reached_minute(minutes: Int) -> Int:
+    """The minute in which a play is reached, of a slot's word of minutes."""
+    return (minutes >> MINUTE_BITS) & MINUTE
+
+
+@kernel
+def reached_combo(minutes: Int, times: Int) -> Int:
+    """The combination of names by which a play is reached, of a slot's words of minutes and of times."""
+    return (times >> TIME_BITS) | ((minutes >> REST_BITS) << LOWEST_BITS)
+
+
+@kernel
+def with_combo(minutes: Int, times: Int, combo: Int) -> tuple[Int, Int]:
+    """The words of minutes and of times with another combination of the reach."""
+    kept = (LOW | (MINUTE << MINUTE_BITS)) & minutes
+    return kept | ((combo >> LOWEST_BITS) << REST_BITS), (times & TIME) | (combo << TIME_BITS)
+
+
+@kernel
 def reach(
     table: U64, used: I64, slot: Int, code: Int, combo: Int, minute: Int, cells: U64, counts: I64
 ) -> None:
@@ -193,14 +223,15 @@ def reach(
     came first; of equals the impression's.
     """
     flags = table[slot, FLAGS]
-    before = table[slot, MINUTES] >> MINUTE_BITS
+    before = reached_minute(table[slot, MINUTES])
     if flags & REACHED:
         if np.uint64(minute) > before or (np.uint64(minute) == before and code != IMPRESSION):
             return
-        add(cells, counts, used, table[slot, TIMES] >> TIME_BITS, before, CONSENTED_PLAYS, -1)
+        earlier = reached_combo(table[slot, MINUTES], table[slot, TIMES])
+        add(cells, counts, used, earlier, before, CONSENTED_PLAYS, -1)
     table[slot, FLAGS] = flags | REACHED
-    table[slot, MINUTES] = (table[slot, MINUTES] & LOW) | (np.uint64(minute) << MINUTE_BITS)
-    table[slot, TIMES] = (table[slot, TIMES] & TIME) | (np.uint64(combo) << TIME_BITS)
+    minutes = (table[slot, MINUTES] & LOW) | (np.uint64(minute) << MINUTE_BITS)
+    table[slot, MINUTES], table[slot, TIMES] = with_combo(minutes, table[slot, TIMES], np.uint64(combo))
     add(cells, counts, used, combo, minute, CONSENTED_PLAYS, 1)
 
 
@@ -213,7 +244,7 @@ def apply(
     cells: U64,
     counts: I64,
     totals: I64,
-    latest: I64,
+    times: I64,
     touch_where: U32,
     touch_who: U64,
     touch_ts: I64,
@@ -233,7 +264,8 @@ def apply(
         table: (slots, 4) uint64.
         cells, counts: map from (combo, minute) to its `BY_MINUTE` increments; a power of two in size.
         totals: (combos, FLIGHT_COUNTS) `BY_FLIGHT` increments.
-        latest: (combos,) greatest event time of an accepted, valid pixel.
+        times: (combos, 2) of the accepted, valid pixels the greatest event time, and the greatest of
+            `BACKWARDS` less event time; 0 for none.
         touch_where, touch_who, touch_ts: (room, 3) combo, kind and half a hash of the play; (room,) listener;
             (room,) time: consented impressions, starts and clicks, by their kind in `flows.touches`.
         used: cells, touches and slots in use; changed in place.
@@ -249,7 +281,7 @@ def apply(
             or used[SLOTS_USED] + 3 > len(table) * FULLEST
         ):
             return i
-        key = pixels[i, KEY]
+        key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)  # 0: an empty slot
         listener = pixels[i, LISTENER]
         ts = np.int64(pixels[i, TS])
         own_watermark = np.int64(pixels[i, WATERMARK])
@@ -298,7 +330,8 @@ def apply(
             totals[combo, INVALID_TRAFFIC] += 1
             outcomes[INVALID_OUT + (info >> INVALID_SHIFT) - 1] += 1
             continue
-        latest[combo] = max(latest[combo], ts)
+        times[combo, LATEST] = max(times[combo, LATEST], ts)
+        times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
         totals[combo, PIXELS] += 1
         totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
         if code == IMPRESSION:
@@ -306,7 +339,7 @@ def apply(
 
         if listener != np.uint64(0) and (code <= START or code == CLICK):
             kind = touches.REACH_ONLY
-            reached = np.int64(table[slot, MINUTES] >> MINUTE_BITS)  # by the play's other one of the two
+            reached = np.int64(reached_minute(table[slot, MINUTES]))  # by the play's other one of the two
             if code == CLICK:
                 kind = touches.CLICK
             elif code == IMPRESSION:
@@ -432,13 +465,13 @@ def new_cells(capacity: int = 256) -> tuple[U64, I64]:
 
 
 @kernel
-def regrow(old: U64, old_counts: I64, cells: U64, counts: I64) -> None:
+def regrow(old: U64, old_counts: I64, cells: U64, counts: I64, used: I64) -> None:
     """Move every cell of one map to another, larger one."""
     mask = np.uint64(len(cells) - 1)
     for i in range(len(old)):
         if old[i] == np.uint64(0):
             continue
-        slot = mixed(old[i], np.uint64(7)) & mask
+        slot = mixed(old[i], np.uint64(used[SECRET])) & mask
         while cells[slot] != np.uint64(0):
             slot = (slot + np.uint64(1)) & mask
         cells[slot] = old[i]

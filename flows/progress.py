@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from flows.logs import above
+from flows.shown import shown
 
 LOOK_S = 0.2
 
@@ -27,14 +28,16 @@ def progress(said: Callable[[], str], share: Callable[[], float] | None = None) 
         yield
         return
     bars = () if share is None else (BarColumn(),)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), *bars, TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *bars, TimeElapsedColumn())
     with Progress(*columns, console=terminal, transient=True) as display, above(terminal):
-        task = display.add_task(said(), total=1.0 if share is not None else None)
+        task = display.add_task(shown(said()), total=1.0 if share is not None else None)
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(LOOK_S):
-                display.update(task, description=said(), completed=share() if share is not None else None)
+                display.update(
+                    task, description=shown(said()), completed=share() if share is not None else None
+                )
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

@@ -8,11 +8,13 @@ numbers may be shown.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,6 +22,7 @@ import structlog
 
 from connectors.redis import (
     Client,
+    Emptied,
     FencedHash,
     Outcome,
     RedisUnavailable,
@@ -28,8 +31,7 @@ from connectors.redis import (
     Superseded,
     append,
     connect,
-    emptied,
-    mark,
+    eviction_policies,
     put_fields,
     read_rows,
     trim_index,
@@ -39,7 +41,8 @@ from flows import credits, ledger, rows
 from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.decisions import Told
-from flows.errors import AudiopixelError, SettingsError
+from flows.errors import AudiopixelError, SettingsError, StateError
+from flows.fence import Kept, keep, kept
 from flows.metrics import instruments
 from flows.outputs import LineWriter
 from flows.pacing import DELIVERY_AT, Pacer
@@ -75,6 +78,9 @@ CREDITS_SHARD: Final = -2
 
 
 ALERTS_KEPT: Final = 10_000
+MOST_ARRIVALS: Final = 4096
+"""Kept while Redis is away, of which a partition brings some ten a second."""
+ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
 NO_CONVERSIONS: Final = credits.Account(0, 0, 0, 0)
 
 
@@ -108,9 +114,39 @@ class Flush(NamedTuple):
     sketches: Sequence[tuple[str, str]] = ()
 
 
+def _positions(held: Mapping[str, str]) -> dict[str, int]:
+    """Those of a claimed hash."""
+    return msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
+
+
+def bounded(arrivals: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Arrivals as (time, pixels), neighbours merged at their mean time where they are too many: how long all
+    of the pixels took stays what it was.
+    """
+    while len(arrivals) > MOST_ARRIVALS:
+        arrivals.sort()
+        pairs = zip_longest(arrivals[::2], arrivals[1::2], fillvalue=(0.0, 0))
+        arrivals = [((one * n + other * m) / (n + m), n + m) for (one, n), (other, m) in pairs]
+    return arrivals
+
+
 def row_key(namespace: str, scope: str, name: str) -> str:
     """The key of a row."""
     return f"{namespace}:{scope}:{{{name}}}"
+
+
+def refuse_foreign(held: Collection[str], partitions: Collection[str], namespace: str) -> None:
+    """Do nothing if all partitions that Redis holds numbers of are among those of the flow.
+
+    Raises:
+        SettingsError: they are not.
+    """
+    foreign = sorted(set(held) - set(partitions))
+    if foreign:
+        raise SettingsError(
+            f"Redis ({namespace}) holds numbers of {', '.join(foreign[:3])}, which this flow does not read: "
+            f"give it a Redis or a namespace of its own, or {ANEW}"
+        )
 
 
 @dataclass
@@ -120,7 +156,9 @@ class Publisher:
     Args:
         partitions: the flow's source partitions.
         resumed: whether the flow's state was restored.
-        recompute: begin a new generation instead of following the one in Redis.
+        recompute: begin a new generation instead of following the one in Redis, once: who resumes, or starts
+            again before the first snapshot, follows what was begun.
+        process: this one's number in a cluster.
     """
 
     settings: Settings
@@ -130,6 +168,8 @@ class Publisher:
     pacer: Pacer | None = None
     alerts_to: LineWriter | None = None
     clock_s: Callable[[], float] = time.time
+    monotonic_s: Callable[[], float] = time.monotonic
+    process: int = 0
     _client: Client | None = None
     _store: RowStore | None = None
     _covered: dict[str, int] = field(default_factory=dict)
@@ -138,8 +178,7 @@ class Publisher:
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
     _conversions: credits.Account = NO_CONVERSIONS
     _decisions: dict[str, dict[str, str]] = field(default_factory=dict)
-    _marked: str | None = None
-    _retry_at_s: float = 0.0
+    _retry_at_s: float = -math.inf
     _pause_s: float = 0.0
     _known: str = ""
     _trim_at_s: float = 0.0
@@ -159,31 +198,66 @@ class Publisher:
         Raises:
             ConnectError: Redis cannot be reached or refuses.
             SettingsError: it holds the numbers of another log.
+            StateError: the recovery directory cannot be used, or is of an older generation.
+            AudiopixelError: another execution has started at the same moment.
         """
         url, timeout = self.settings.redis_url.get_secret_value(), self.settings.redis_timeout
         try:
             self._client = connect(url, timeout=timeout)
             self._store = RowStore(self._client, LAYOUTS)
-            held: dict[Any, Any] = self._client.hgetall(self._positions_key)
-            generation = int(held.get("generation", 1)) + (self.recompute and bool(held))
-            self._fence = self._store.take_fence(self._fence_key)
-            held = self._store.claim(self._positions_key, generation, self._fence)
+            (held,) = read_rows(self._client, [self._positions_key])
+            last = kept(self.settings.recovery_dir)
+            taken = self._taken(last, int(held.get("generation", 0)))
+            if held.get("generation") == str(taken.generation):
+                refuse_foreign(_positions(held), self.partitions, self.settings.namespace)
+            # A counter that was lost alone would give fences behind those of the rows.
+            above = max(last.fence, int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
+            taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
+            keep(self.settings.recovery_dir, self.process, taken)
+            self._fence, self._generation, _ = taken
+            held = self._store.claim(self._positions_key, self._generation, self._fence)
+            self._store.watch(self._marker_key, self._fence)
+            self._warn_of_eviction(self._client)
         except RedisUnavailable as error:
             raise ConnectError(f"Redis does not serve ({error.reason}): {error}") from None
-        self._generation = generation
-        positions = msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
-        if not self.recompute:
-            foreign = sorted(set(positions) - set(self.partitions))
-            if foreign:
-                raise SettingsError(
-                    f"Redis ({self.settings.namespace}) holds numbers of {', '.join(foreign[:3])}, which "
-                    f"this flow does not read: "
-                    "give it a Redis or a namespace of its own, or say --recompute to begin a new generation"
+        except Superseded:
+            raise AudiopixelError(
+                f"another execution on {self.settings.namespace} has started at the same moment: this one "
+                "stops; two flows must not share a namespace"
+            ) from None
+        self._covered = _positions(held)
+        refuse_foreign(self._covered, self.partitions, self.settings.namespace)
+        self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
+        told = {"behind": " ".join(f"{of}:{at}" for of, at in self._covered.items())} if self._covered else {}
+        self._log.info("publishing", fence=self._fence, generation=self._generation, **told)
+
+    def _warn_of_eviction(self, client: Client) -> None:
+        for policy in sorted(eviction_policies(client)):
+            if policy.startswith("allkeys-"):
+                self._log.warning(
+                    "redis may drop rows that readers need, and nobody notices: set its maxmemory-policy to "
+                    "noeviction or volatile-ttl",
+                    maxmemory_policy=policy,
                 )
-            self._covered = positions
-        self._trim_at_s = self.clock_s() + TRIM_EVERY_S
-        behind = {"behind": " ".join(f"{of}:{at}" for of, at in positions.items())} if self._covered else {}
-        self._log.info("publishing", fence=self._fence, generation=generation, **behind)
+
+    def _taken(self, last: Kept, there: int) -> Kept:
+        """Which generation this execution writes, where Redis has generation `there` (0: none).
+
+        Raises:
+            StateError: the state that it resumes is of an older one.
+        """
+        newest = max(there, last.generation)
+        if self.recompute and not self.resumed and not last.begun:
+            return Kept(0, newest + 1, begun=True)
+        if self.recompute:
+            self._log.info("--recompute has begun here: its generation goes on", generation=newest)
+        if self.resumed and 0 < last.generation < there:
+            raise StateError(
+                f"Redis ({self.settings.namespace}) holds generation {there}, and the recovery directory "
+                f"{self.settings.recovery_dir} is of generation {last.generation}: give the one that the "
+                "newer was begun with, or --recompute with an empty one"
+            )
+        return Kept(0, max(newest, 1), begun=last.begun and last.generation == newest)
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Everything that the shards have for one cut.
@@ -201,16 +275,16 @@ class Publisher:
                         self.pacer.counted[row.name] = row.delivered
             for account in flush.accounts:
                 self._take(self._account(account, cut, rev))
-            self._arrivals += flush.arrivals
+            self._arrivals = bounded(self._arrivals + list(flush.arrivals))
             if flush.conversions is not None:
                 self._conversions = flush.conversions
             for decision in flush.decisions:
                 for name in decision.names:
                     key = row_key(self.settings.namespace, "conversion", name)
                     self._decisions.setdefault(key, {})[decision.key] = decision.body.decode()
-            for name, registers in flush.sketches:  # not kept: one that Redis loses comes back as it grows
+            for name, registers in flush.sketches:
                 key = row_key(self.settings.namespace, "sketch", name)
-                self._pending[key] = self._plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl))
+                self._take(self._plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.pending_rows.set(len(self._pending))
@@ -218,18 +292,17 @@ class Publisher:
             if cut.ended:
                 raise SettingsError(
                     "the log ended before the positions that Redis already holds: it is another or a shorter "
-                    "log; "
-                    "give it a Redis or a namespace of its own, or say --recompute to begin a new generation"
+                    f"log; give it a Redis or a namespace of its own, or {ANEW}"
                 )
             return
         self._covered = {}
         if self.pacer is not None:
             self._pace(self.pacer, cut, flushes)
-        if self.clock_s() >= self._retry_at_s:
+        if self.monotonic_s() >= self._retry_at_s:
             self._try(cut, rev)
-        deadline_s = self.clock_s() + PATIENCE_S
+        deadline_s = self.monotonic_s() + PATIENCE_S
         while cut.ended and self._pending:
-            if self.clock_s() > deadline_s:
+            if self.monotonic_s() > deadline_s:
                 raise AudiopixelError(
                     f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: "
                     f"{len(self._pending)} rows are missing"
@@ -262,7 +335,7 @@ class Publisher:
         new = [name for name in pacer.book if name not in pacer.states]
         keys = [row_key(self.settings.namespace, SCOPES[0], name) for name in new]
         assert self._client is not None
-        if self.clock_s() < self._retry_at_s:
+        if self.monotonic_s() < self._retry_at_s:
             return False
         try:
             held = read_rows(self._client, keys, rows.DELIVERY) if keys else []
@@ -308,14 +381,19 @@ class Publisher:
         return Row(key, layout, LAYOUTS[layout].pack(values), self._generation, self._fence, rev, ttl_ms)
 
     def _try(self, cut: Cut, rev: int) -> None:
-        started_s = self.clock_s()
+        started_s = self.monotonic_s()
         metrics = instruments()
         try:
-            self._write(cut, rev)
+            try:
+                self._write(cut, rev)
+            except Emptied:
+                self._write_again(cut, rev)
+        except Emptied:  # once more: it is found out again at the next flush
+            return
         except RedisUnavailable as error:
             metrics.redis_errors.labels(error.reason).inc()
             self._pause_s = min(LONGEST_PAUSE_S, max(0.1, 2 * self._pause_s))
-            self._retry_at_s = self.clock_s() + self._pause_s
+            self._retry_at_s = self.monotonic_s() + self._pause_s
             self._log.warning(
                 "redis does not take rows",
                 reason=error.reason,
@@ -331,16 +409,16 @@ class Publisher:
             ) from error
         if self._pause_s:
             self._log.info("redis takes rows again")
-        self._pause_s = self._retry_at_s = 0.0
-        now_s = self.clock_s()
+        self._pause_s, self._retry_at_s = 0.0, -math.inf
+        now_s, ended_s = self.clock_s(), self.monotonic_s()
         metrics.pending_rows.set(0)
         metrics.last_flush.set(now_s)
-        metrics.flush_duration.observe(now_s - started_s)
+        metrics.flush_duration.observe(ended_s - started_s)
         for arrived_ms, pixels in self._arrivals:
             metrics.event_to_redis.observe(max(0.0, now_s - arrived_ms / 1000), pixels)
         self._arrivals = []
-        if now_s >= self._trim_at_s:
-            self._trim_at_s = now_s + TRIM_EVERY_S
+        if ended_s >= self._trim_at_s:
+            self._trim_at_s = ended_s + TRIM_EVERY_S
             self._trim(int(now_s * 1000) - ms(self.settings.row_ttl))
 
     def _trim(self, before_ms: int) -> None:
@@ -362,13 +440,6 @@ class Publisher:
     def _write(self, cut: Cut, rev: int) -> None:
         assert self._client is not None
         assert self._store is not None
-        if self._marked is not None and emptied(self._client, self._marker_key, self._marked):
-            # Another execution's mark is there, too, where it has taken over: then nothing is lost.
-            if self._store.newest_fence(self._fence_key) > self._fence:
-                raise Superseded(self._fence_key)
-            self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
-            self._store.raise_fence(self._fence_key, self._fence)
-            self._pending |= self._images
         run = f"{self._fence}-{rev}"
         first = self._plain(
             self._positions_key,
@@ -385,6 +456,7 @@ class Publisher:
             *self._conversions,
         ]
         self._tell()
+        put_fields(self._client, self._decisions, self.settings.decisions_ttl)
         landing = list(self._pending.values())
         placements = [
             row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"
@@ -398,13 +470,18 @@ class Publisher:
         )
         if Outcome.SUPERSEDED in outcomes:
             raise Superseded(self._positions_key)
-        put_fields(self._client, self._decisions, self.settings.decisions_ttl)
         self._decisions = {}
-        # Another value at each flush, so that a store that came back from an older snapshot is found out too.
-        mark(self._client, self._marker_key, run)
-        self._marked = run
         self._pending = {}
         instruments().flushed_rows.inc(len(landing))
+
+    def _write_again(self, cut: Cut, rev: int) -> None:
+        """Write all that there is, behind a loss; whatever fails now, the rows stay pending."""
+        assert self._store is not None
+        self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
+        self._pending |= self._images
+        self._store.raise_fence(self._fence_key, self._fence)
+        self._store.watch(self._marker_key, self._fence)
+        self._write(cut, rev)
 
     def _tell(self) -> None:
         """Alerts go out before the rows that show the new state: at least once, each with its id."""

@@ -9,6 +9,7 @@ from connectors.kafka_client import KafkaTrouble
 from connectors.redis_client import RedisUnavailable
 from flows.errors import SettingsError
 from flows.settings import PREFIX, Settings, Topic, load
+from flows.shown import LINE, shown
 
 _TOPICS: Final = (
     *("kafka_topic", "kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic"),
@@ -18,7 +19,8 @@ _TOPICS: Final = (
 
 def remedied(error: Exception) -> str:
     """The error in one line, with what to do where the error itself cannot know."""
-    return "; ".join(filter(None, (" ".join(str(error).split()), _remedy(error))))
+    said = shown(" ".join(str(error).split()), LINE)
+    return "; ".join(filter(None, (said, _remedy(error))))
 
 
 def _remedy(error: Exception) -> str:

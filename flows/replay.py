@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from connectors.files import FileInput
 from connectors.redis import connect, read_rows
 from flows.batches import SCOPES
 from flows.engine import execute
-from flows.forget import DenyList
-from flows.outputs import FileLines
+from flows.errors import UsageError
+from flows.forget import DenyList, refuse_less
+from flows.outputs import FileOutput
+from flows.paths import fresh
 from flows.pixels import Sinks, build
-from flows.publish import row_key
-from flows.settings import Settings, ms
+from flows.publish import refuse_foreign, row_key
+from flows.settings import Settings
 from flows.sinks import LinesSink, RedisSink
 from flows.source import PixelSource, Stop
+
+OUTPUTS: Final = ("rejected.ndjson", "minutes.ndjson", "credits.ndjson")
+"""In the order of the flow's sinks."""
 
 
 def replay(
@@ -34,7 +42,7 @@ def replay(
 
     Args:
         files: plain, `.gz` or `.zst`; paths as given name the partitions.
-        out: where to write `minutes.ndjson` and `rejected.ndjson`; None: nowhere.
+        out: where to write `OUTPUTS`, each begun anew unless an interrupted replay goes on; None: nowhere.
         workers: threads; the numbers do not depend on it.
         recompute: begin a new generation in Redis.
         recovery_dir: snapshots, to go on after an interruption; None: none.
@@ -44,27 +52,53 @@ def replay(
         ConnectError, AudiopixelError: see the messages.
     """
     source, settings = FileInput(files), settings.model_copy(update={"recovery_dir": recovery_dir})
+    outputs = {} if out is None else {name: FileOutput(out / name) for name in OUTPUTS}
+    for output in outputs.values():
+        _refuse_own_input(output.path, files)
+    _refuse_other_numbers(source.partitions(), settings, recompute)
+    if fresh(recovery_dir):
+        for output in outputs.values():
+            output.begin()
 
     def lines(name: str) -> LinesSink | None:
-        return None if out is None else LinesSink(lambda position: FileLines(out / name, position))
+        return LinesSink(outputs[name]) if name in outputs else None
 
     flow = build(
         PixelSource(
             source,
             settings,
             listener_key,
-            stop or Stop(ms(settings.flush_interval)),
+            stop or Stop(),
             denied=DenyList(settings),
         ),
         Sinks(
             RedisSink(settings, source, recompute),
-            lines("rejected.ndjson"),
-            lines("minutes.ndjson"),
-            lines("credits.ndjson"),
+            *map(lines, OUTPUTS),
         ),
         settings,
     )
     execute(flow, recovery_dir=recovery_dir, epoch_interval=settings.epoch_interval, workers=workers)
+    for output in outputs.values():
+        output.begin()
+
+
+def _refuse_own_input(output: Path, files: Sequence[str]) -> None:
+    for file in files:
+        if output.exists() and output.samefile(file):
+            raise UsageError(f"{file} would be written over: give --out another directory")
+
+
+def _refuse_other_numbers(partitions: Sequence[str], settings: Settings, recompute: bool) -> None:
+    """What Redis holds must not be another log's, nor become less: looked at before a file is begun anew."""
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    (held,) = read_rows(client, [f"{settings.namespace}:positions"])
+    if "positions" in held and not recompute:
+        refuse_foreign(
+            msgspec.json.decode(held["positions"], type=dict[str, int]), partitions, settings.namespace
+        )
+        if fresh(settings.recovery_dir):
+            refuse_less(client, settings.namespace)
+    client.close()
 
 
 def closing_line(files: Sequence[str], settings: Settings) -> str:

@@ -13,12 +13,14 @@ import numpy.typing as npt
 from flows.attribution import WHOLE
 from flows.batches import SCOPES
 from flows.counts import BY_FLIGHT, BY_MINUTE, CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
-from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, Account, quantile_s
+from flows.credits import AGES_AT, COLUMNS, OTHER, VALUE, Account, quantile_s, value_of
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.frequency import CLASSES
 from flows.kernel import I64
 from flows.numbers import Delivered, Minutes, Windows
 
+DOUBLES_HOLD: Final = 1 << 53
+"""Up to which every integer is a double."""
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
 COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]
 UNLINKED_STARTS: Final = COUNTS.index("unlinked_starts")
@@ -81,7 +83,7 @@ READ_FIRST: Final = tuple(map(WINDOWS.index, ("flight", "1h", "5m", "1d")))
 
 def _fields() -> tuple[str, ...]:
     fields = [*LABELS, "as_of_ms", "final_through_ms", "reach_as_of_ms", *DELIVERY]
-    fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage")]
+    fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage", "since_ms")]
     for place in READ_FIRST:
         name = WINDOWS[place]
         metrics = [*COUNTS, "completion_rate", "completions_per_impression", "reach", "frequency"]
@@ -112,6 +114,13 @@ class Row(NamedTuple):
 def decimal(value: float) -> str:
     """Up to six places, no trailing zeros."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def exact(number: int) -> int | str:
+    """An integer as readers have it exactly: as text where a double, as Lua and JavaScript have it, does not
+    hold it.
+    """
+    return number if abs(number) <= DOUBLES_HOLD else str(number)
 
 
 def ratio(part: int, whole: int) -> str | None:
@@ -155,12 +164,12 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
             credited = windows.credits[row][place]
             values += _credited(credited, reach[row])
         columns.append(counts)
-    totals, latest = windows.totals.tolist(), windows.latest.tolist()
+    totals, latest, since = windows.totals.tolist(), windows.latest.tolist(), windows.since.tolist()
     encode = msgspec.msgpack.encode
     rows = []
     for row, (scope, name) in enumerate(windows.rows):
         values = [*windows.labels[row], as_of_ms, final_through_ms, as_of_ms, *NO_DELIVERY, *totals[row]]
-        values.append(ratio(totals[row][CONSENTED], totals[row][PIXELS]))
+        values += [ratio(totals[row][CONSENTED], totals[row][PIXELS]), since[row] or None]
         for place in READ_FIRST:
             values += columns[place][row]
         frequency, account = windows.frequency[row], windows.accounts[row]
@@ -177,7 +186,9 @@ def _credited(counts: I64 | None, reach: int) -> list[int | str | None]:
     if counts is None:
         return [*NO_CREDITS[:RATE_AT], "0" if reach else None, *NO_CREDITS[RATE_AT + 1 :]]
     for column, amount in enumerate(counts[:AGES_AT].tolist()):
-        if column in (VALUE, OTHER):
+        if column == VALUE:
+            shown.append(exact(value_of(counts)))
+        elif column == OTHER:
             shown.append(amount)
         else:
             shown.append(_whole(amount) if amount or column == 0 else None)
@@ -252,9 +263,10 @@ def minute_messages(minutes: Minutes, rev: int, as_of_ms: int) -> list[tuple[byt
         if credited is not None:
             amounts = zip(COLUMNS[:AGES_AT], credited[:AGES_AT].tolist(), strict=True)
             body |= {
-                name: amount if name in COLUMNS[VALUE : OTHER + 1] else _number(amount)
+                name: amount if name == COLUMNS[OTHER] else _number(amount)
                 for name, amount in amounts
                 if amount
             }
+            body[COLUMNS[VALUE]] = exact(value_of(credited))
         messages.append((f"{placement}|{minute * 60_000}".encode(), encode(body)))
     return messages

@@ -8,31 +8,70 @@ decides alone what is wrong and why. It reads
     string  = DQUOTE *( ASCII from SP on, but DQUOTE and backslash ) DQUOTE
     integer = 1*18DIGIT                                          no leading zero, no sign
 
-of at most 64 KiB, where a known field comes once, with a value of its type or null, ids have at most 128
-characters, the event is known and no `conversion`, times are numbers before 2100, and no id that counts
-begins like a macro. Names and user agents are known by fingerprint; a line with an unknown one is set aside
-too, and `learn` takes in what became of it, if it is a pixel. Listeners are asked for instead, since far more
-of them are new.
+of at most 64 KiB, where a known field comes once, with a value of its type or null, ids and labels have at
+most 128 characters, the event is known and no `conversion`, times are numbers before 2100, and no id that
+counts begins like a macro. Names, user agents and listeners are known by fingerprint. One that is not is
+asked for, once; a line whose names or user agent were asked for waits, and is read again when they are known.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from flows import columns
 from flows import vocabulary as words
-from flows.events import CONVERSION, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
+from flows.events import CONVERSION, MAX_AGENT_BYTES, MAX_ID, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
+from flows.identity import EVENT, NO_PLAYHEAD, PLAY, identity
 from flows.kernel import I64, U8, U64, kernel
-from flows.memo import put
+from flows.memo import put, room
+from flows.siphash import begin, end, load64, siphash, text, word
 from flows.table import find
-from flows.xxh64 import load64, xxh64, xxh64_of_word
 
 _SPARE_BYTES: Final = 8
 """To be there where a line ends, since eight are read at a time."""
 _MOST_QUOTES: Final = 256
-_ABSENT: Final = np.uint64(0x9E3779B97F4A7C15)
+_LONGEST_TAG: Final = 255
+"""Bytes: of a tag its last word tells the length in eight bits, and so where the one before it ends."""
+
+ASKED: Final = np.uint64(2**64 - 1)
+"""Instead of what is known by a fingerprint: it is being asked for."""
+REFUSED: Final = np.uint64(2**64 - 2)
+"""Instead of the names' index: no pixel has these names, so its line is for the plain way, which says why."""
+LEFT, AGAIN, NAMES, AGENTS, LISTENERS, WAITING = range(6)
+
+
+class Desk(NamedTuple):
+    """What a scan puts down; `filled` says how many rows of each are.
+
+    Attributes:
+        left: (lines,) lines for the plain way.
+        again: (lines,) lines that wait for their names or user agent, to be done again.
+        names: (lines, 1 + 2 * `TAGS`) slot of a combination of names that is asked for, and begin and end of
+            each tag, -1 where it is absent.
+        agents, listeners: (lines, 3) slot of what is asked for, its begin and end.
+        waiting: (lines, 2) a line that waits for its listener alone, and the listener's slot.
+    """
+
+    left: I64
+    again: I64
+    names: I64
+    agents: I64
+    listeners: I64
+    waiting: I64
+    filled: I64
+
+    @classmethod
+    def of(cls, lines: int) -> Desk:
+        """One with room for so many lines."""
+        left, again = np.empty(lines, np.int64), np.empty(lines, np.int64)
+        names = np.empty((lines, 1 + 2 * words.TAGS), np.int64)
+        agents, listeners = np.empty((lines, 3), np.int64), np.empty((lines, 3), np.int64)
+        return cls(
+            left, again, names, agents, listeners, np.empty((lines, 2), np.int64), np.zeros(6, np.int64)
+        )
+
 
 _REQUIRED: Final = 1 << words.PLACEMENT | 1 << words.EVENT_ID | 1 << words.EVENT | 1 << words.TS
 
@@ -44,6 +83,7 @@ _SPACES: Final = np.uint64(0x20 * _EACH)
 _QUOTES: Final = np.uint64(ord('"') * _EACH)
 _BACKSLASHES: Final = np.uint64(ord("\\") * _EACH)
 _LOW: Final = np.uint64(0xFFFFFFFF)
+_TAGS: Final = (1 << words.TAGS) - 1
 _TRUE, _FALSE, _NULL = (np.uint64(int.from_bytes(text, "little")) for text in (b"true", b"false", b"null"))
 _BRACE, _END, _QUOTE, _COLON, _COMMA, _SPACE, _ZERO, _NINE = b'{}":, 09'
 
@@ -123,7 +163,7 @@ def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64
             place = quotes[quote + 1]
             quote += 2
             length = place - begin
-            if kind == words.ID and length > 128:
+            if (kind == words.ID and length > MAX_ID) or (field < words.TAGS and length > _LONGEST_TAG):
                 return -1
             place += 1
             begins[field] = begin
@@ -166,46 +206,65 @@ def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64
 
 
 @kernel
+def _fingerprint(secret: U64, block: U8, given: int, begins: I64, values: I64) -> np.uint64:
+    """Of a line's tags: the names that it gives, each with its length, and which of them it gives."""
+    state = word(begin(secret), np.uint64(given & _TAGS))
+    for field in range(words.TAGS):
+        if given >> field & 1:
+            state = text(state, block, begins[field], values[field], 0)
+    return end(state) | np.uint64(1)
+
+
+@kernel
+def _ask(asked: I64, slot: int, begin: int, length: int) -> None:
+    asked[0] = slot
+    asked[1] = begin
+    asked[2] = begin + length
+
+
+@kernel
 def scan(
-    block: U8, ends: I64, begin: int, line: int, patience: int, stamps: I64, secret: np.uint64,
-    consent_default: bool, names: U64, agents: U64, listeners: U64, listeners_used: I64, seeds: U64,
-    pixels: U64, aside: U64, asked: I64, waiting: I64,
-) -> tuple[int, int, int, int]:  # fmt: skip
-    """Turn lines into pixels, until `patience` of them have unknown names or agents, to be learnt first.
+    block: U8, ends: I64, first: int, lines: I64, done: int, stamps: I64, secret: U64, consent_default: bool,
+    names: U64, names_used: I64, agents: U64, agents_used: I64, listeners: U64, listeners_used: I64,
+    keys: U64, pixels: U64, desk: Desk,
+) -> int:  # fmt: skip
+    """Turn lines into pixels, to the end or to where what is remembered has no room for more.
 
     Args:
-        block, ends, begin: the lines, as in `connectors.stream.Lines`.
-        line: the first to do; `begin` is where it begins.
+        block, ends, first: the lines, as in `connectors.stream.Lines`.
+        lines, done: the numbers of those to do, and how many of these are done.
         stamps: the broker's timestamps, or none.
-        secret: seed of the fingerprints.
-        names, agents, listeners: slots of `flows.memo`: tags to their names' index in `seeds`, with the flag
-            `BLOCKED` 32 bits higher; a user agent to its reason; a listener to the keyed hash, or 0 while it
-            is asked for; with room for all.
-        seeds: of the hashes of plays, by combination of names.
-        pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are aside or waiting.
-        aside: (lines, 3): a line set aside, and the fingerprints of its unknown names and user agent, or 0.
-        asked: (lines, 3): begin and end of a new listener, and its slot.
-        waiting: (lines, 2): a line that waits for its listener, and the listener's slot.
+        secret: key of the fingerprints, two words.
+        names, agents, listeners: slots of `flows.memo`: tags to their names' index in `keys`, with the flag
+            `BLOCKED` 32 bits higher, or `REFUSED`; a user agent to its reason; a listener to the keyed hash.
+            While it is asked for it is `ASKED`, a listener 0.
+        keys: of the identities of plays and events, by combination of names.
+        pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
+        desk: begun anew.
 
     Returns:
-        The next line to do, and how many rows of `aside`, `asked` and `waiting` are filled.
+        How many of `lines` are done.
     """
     quotes = np.zeros(_MOST_QUOTES, np.int64)
     begins = np.zeros(words.UNKNOWN + 1, np.int64)
     values = np.zeros(words.UNKNOWN + 1, np.int64)
-    left = questions = waits = 0
-    while line < len(ends) and patience > 0:
-        this = line
-        line += 1
-        place = begin
-        end = ends[this]
-        begin = end + 1
-        aside[left, 0] = this
-        aside[left, 1] = aside[left, 2] = 0
-        left += 1  # until the line is found to be plain
-        if end - place > MAX_MESSAGE_BYTES or end + _SPARE_BYTES > len(block):
+    filled = desk.filled
+    filled[:] = 0
+    while (
+        done < len(lines)
+        and room(names, names_used)
+        and room(agents, agents_used)
+        and room(listeners, listeners_used)
+    ):
+        this = lines[done]
+        done += 1
+        place = ends[this - 1] + 1 if this else first
+        line_end = ends[this]
+        desk.left[filled[LEFT]] = this
+        filled[LEFT] += 1  # until the line is found to be plain
+        if line_end - place > MAX_MESSAGE_BYTES or line_end + _SPARE_BYTES > len(block):
             continue
-        given = _read(block, place, end, quotes, begins, values)
+        given = _read(block, place, line_end, quotes, begins, values)
         if given < 0 or given & _REQUIRED != _REQUIRED:
             continue
         code = words.number_of(block, begins[words.EVENT], values[words.EVENT]) - words.UNKNOWN
@@ -218,10 +277,10 @@ def scan(
         received = stamp
         if given >> words.RECEIVED & 1:
             received = max(values[words.RECEIVED], 1)
-            if received >= MAX_MS:
-                continue
             if stamp and received - 60_000 > stamp:
                 received = stamp + 60_000
+            if received >= MAX_MS:
+                continue
         info = np.int64(code)
         linked = given >> words.PLAY & 1 and values[words.PLAY] > 0
         if linked:
@@ -235,69 +294,63 @@ def scan(
         if heard and _suspect(block, begins[words.LISTENER]):
             continue
 
-        fingerprint = secret
-        for field in range(words.TAGS):
-            if given >> field & 1:
-                fingerprint = xxh64(block, begins[field], values[field], fingerprint)
-            else:
-                fingerprint += _ABSENT  # twice is more than once, before a name or behind it
-        fingerprint |= np.uint64(1)
+        fingerprint = _fingerprint(secret, block, given, begins, values)
         slot = find(names, fingerprint)
-        known = names[slot, 0] == fingerprint
-        if not known:
-            aside[left - 1, 1] = fingerprint
-        combo = names[slot, 1] & _LOW
-        info |= np.int64(names[slot, 1] >> np.uint64(32))
-        if given >> words.AGENT & 1 and values[words.AGENT] > 0:
-            fingerprint = xxh64(block, begins[words.AGENT], values[words.AGENT], secret) | np.uint64(1)
-            slot = find(agents, fingerprint)
-            info |= np.int64(agents[slot, 1]) << columns.INVALID_SHIFT
-            if agents[slot, 0] != fingerprint:
-                aside[left - 1, 2] = fingerprint
-                known = False
-        if not known:
-            patience -= 1
+        if names[slot, 0] != fingerprint:
+            put(names, names_used, fingerprint, ASKED)
+            asked = desk.names[filled[NAMES]]
+            filled[NAMES] += 1
+            asked[0] = slot
+            for field in range(words.TAGS):
+                asked[1 + 2 * field] = begins[field] if given >> field & 1 else -1
+                asked[2 + 2 * field] = begins[field] + values[field]
+        combo = names[slot, 1]
+        if combo == REFUSED:
             continue
-
-        seed = seeds[combo]
-        if not linked:
-            key = xxh64(block, begins[words.EVENT_ID], values[words.EVENT_ID], seed + np.uint64(1))
-        elif code != PROGRESS:
-            key = xxh64(block, begins[words.PLAY], values[words.PLAY], seed)
-        else:
-            key = xxh64(block, begins[words.PLAY], values[words.PLAY], seed + np.uint64(2))
-            key = xxh64_of_word(values[words.PLAYHEAD] if given >> words.PLAYHEAD & 1 else -1, key)
+        known = combo != ASKED
+        info |= np.int64(combo >> np.uint64(32))
+        combo &= _LOW
+        if given >> words.AGENT & 1 and values[words.AGENT] > 0:
+            begin_at, length = begins[words.AGENT], min(values[words.AGENT], MAX_AGENT_BYTES)
+            fingerprint = siphash(secret, block, begin_at, length) | np.uint64(1)
+            slot = find(agents, fingerprint)
+            if agents[slot, 0] != fingerprint:
+                put(agents, agents_used, fingerprint, ASKED)
+                _ask(desk.agents[filled[AGENTS]], slot, begin_at, length)
+                filled[AGENTS] += 1
+            known = known and agents[slot, 1] != ASKED
+            info |= np.int64(agents[slot, 1]) << columns.INVALID_SHIFT
         who = np.uint64(0)
         if heard:
-            fingerprint = xxh64(block, begins[words.LISTENER], values[words.LISTENER], secret) | np.uint64(1)
+            begin_at, length = begins[words.LISTENER], values[words.LISTENER]
+            fingerprint = siphash(secret, block, begin_at, length) | np.uint64(1)
             slot = find(listeners, fingerprint)
             if listeners[slot, 0] != fingerprint:
                 put(listeners, listeners_used, fingerprint, 0)
-                asked[questions, 0] = begins[words.LISTENER]
-                asked[questions, 1] = begins[words.LISTENER] + values[words.LISTENER]
-                asked[questions, 2] = slot
-                questions += 1
+                _ask(desk.listeners[filled[LISTENERS]], slot, begin_at, length)
+                filled[LISTENERS] += 1
             who = listeners[slot, 1]
-            if who == np.uint64(0):
-                waiting[waits, 0] = this
-                waiting[waits, 1] = slot
-                waits += 1
-        pixels[this, columns.KEY] = key
+        filled[LEFT] -= 1
+        if not known:
+            desk.again[filled[AGAIN]] = this
+            filled[AGAIN] += 1
+            continue
+        if heard and who == np.uint64(0):
+            desk.waiting[filled[WAITING], 0] = this
+            desk.waiting[filled[WAITING], 1] = slot
+            filled[WAITING] += 1
+
+        field, what, playhead = words.EVENT_ID, EVENT, np.uint64(NO_PLAYHEAD)
+        if linked:
+            field, what = words.PLAY, PLAY
+            if code == PROGRESS:
+                what = PROGRESS
+                if given >> words.PLAYHEAD & 1:
+                    playhead = np.uint64(values[words.PLAYHEAD])
+        pixels[this, columns.KEY] = identity(keys[combo], what, playhead, block, begins[field], values[field])
         pixels[this, columns.LISTENER] = who
         pixels[this, columns.TS] = ts
         pixels[this, columns.WATERMARK] = received
         pixels[this, columns.INFO] = info
         pixels[this, columns.COMBO] = combo
-        left -= 1
-    return line, left, questions, waits
-
-
-@kernel
-def learn(rows: U64, aside: U64, names: U64, names_used: I64, agents: U64, agents_used: I64) -> None:
-    """Take in what the plain way made of lines set aside: a row of pixels for each row of `aside`."""
-    for i in range(len(rows)):
-        if aside[i, 1] != np.uint64(0):
-            blocked = rows[i, columns.INFO] & np.uint64(columns.BLOCKED)
-            put(names, names_used, aside[i, 1], rows[i, columns.COMBO] | (blocked << np.uint64(32)))
-        if aside[i, 2] != np.uint64(0):
-            put(agents, agents_used, aside[i, 2], rows[i, columns.INFO] >> np.uint64(columns.INVALID_SHIFT))
+    return done

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from secrets import randbits
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,7 @@ from flows.columns import MOST_REASONS
 from flows.counts import CONSENTED, FLIGHT_COUNTS, INVALID_TRAFFIC, MINUTE_COUNTS, PIXELS, REPEATED, TOO_LATE
 from flows.errors import StateError
 from flows.events import EVENTS
+from flows.homes import Homes
 from flows.journal import Files, Journal
 from flows.kernel import I64, U64, mixed
 from flows.messages import (
@@ -49,7 +51,7 @@ from flows.names import Names, doubled
 from flows.table import FULLEST, WORDS, find, new_table, put, sized, still, take_marked
 from flows.touches import CLICK, REACH_ONLY
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 CONVERSION: Final = int(plays.CONVERSION_KIND << plays.KIND_SHIFT | plays.CHANGED)
@@ -66,6 +68,7 @@ class PlayShard:
         lateness_ms, horizon_ms, conversion_horizon_ms: see `flows.settings`.
         touching: whether touches are wanted.
         recovery: the directory that snapshots may put files in.
+        secret: see `flows.homes`.
     """
 
     index: int
@@ -78,13 +81,16 @@ class PlayShard:
     watermark_ms: int = 0
     table: U64 = field(default_factory=new_table)
     outcomes: dict[str, I64] = field(default_factory=dict)
+    secret: bytes = b""
 
     def __post_init__(self) -> None:
         self.forget_at = FORGET_AT
-        self.used = np.zeros(3, np.int64)
-        self.names = Names(self.shards)
+        self.used = np.zeros(4, np.int64)
+        self.used[plays.SECRET] = randbits(63)
+        self._homes = Homes(self.secret, self.shards)
+        self.names = Names(self._homes)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
-        self.latest = np.zeros(64, np.int64)
+        self.times = np.zeros((64, 2), np.int64)
         self.cells, self.counts = plays.new_cells()
         self.touch_where = np.zeros((1024, 3), np.uint32)
         self.touch_who = np.zeros(1024, np.uint64)
@@ -116,7 +122,7 @@ class PlayShard:
                 self.cells,
                 self.counts,
                 self.totals,
-                self.latest,
+                self.times,
                 self.touch_where,
                 self.touch_who,
                 self.touch_ts,
@@ -152,7 +158,7 @@ class PlayShard:
         """A conversion counts once by its own key and horizon."""
         if self.used[plays.SLOTS_USED] + 2 > len(self.table) * FULLEST:
             self._make_room()
-        key, ts, watermark = int(pixel[KEY]), int(pixel[TS]), int(pixel[WATERMARK])
+        key, ts, watermark = int(pixel[KEY]) or 1, int(pixel[TS]), int(pixel[WATERMARK])
         invalid = int(pixel[INFO]) >> INVALID_SHIFT
         if invalid:
             key = int(mixed(np.uint64(key), plays.INVALID_SPACE))
@@ -177,15 +183,20 @@ class PlayShard:
                 outcomes[plays.INVALID_OUT + invalid - 1] += 1
                 totals[INVALID_TRAFFIC] += 1
             else:
-                self.latest[number] = max(self.latest[number], ts)
+                self.times[number] = np.maximum(self.times[number], (ts, plays.BACKWARDS - ts))
                 totals[PIXELS] += 1
                 totals[CONSENTED] += int(pixel[INFO]) & CONSENT_FLAG != 0
                 self.conversions.append(Pending(ts, int(pixel[LISTENER]), int(pixel[KEY]), conversion))
 
     def _number(self, combo: Combo) -> int:
         number = self.names.number(combo)
-        if number == len(self.latest):
-            self.totals, self.latest = doubled(self.totals), doubled(self.latest)
+        if number >= plays.MOST_COMBOS:
+            raise StateError(
+                f"one shard holds more than {plays.MOST_COMBOS:,} combinations of names: recompute with more "
+                "AUDIOPIXEL_SHARDS"
+            )
+        if number == len(self.times):
+            self.totals, self.times = doubled(self.totals), doubled(self.times)
         return number
 
     def _make_room(self) -> None:
@@ -199,7 +210,7 @@ class PlayShard:
 
     def _grow_cells(self) -> None:
         cells, counts = plays.new_cells(2 * len(self.cells))
-        plays.regrow(self.cells, self.counts, cells, counts)
+        plays.regrow(self.cells, self.counts, cells, counts, self.used)
         self.cells, self.counts = cells, counts
 
     # Messages out
@@ -223,7 +234,7 @@ class PlayShard:
             outcomes.append(Outcome(sender, accepted, repeated, too_late, tuple(invalid)))
         self.outcomes.clear()
         self.totals[:] = 0
-        self.latest[:] = 0
+        self.times[:] = 0
         if self.used[plays.CELLS_USED]:
             self.cells, self.counts = plays.new_cells(max(256, len(self.cells) // 2))
         self.used[plays.CELLS_USED] = self.used[plays.TOUCHES] = 0
@@ -268,13 +279,15 @@ class PlayShard:
         touches = int(self.used[plays.TOUCHES])
         reached = np.nonzero(self.touch_where[:touches, 1] != CLICK)[0]
         touch_rows, touch_source = self.names.spread(self.touch_where[reached, 0].astype(np.int64))
-        latest = np.zeros(len(self.names.rows), np.int64)
-        seen = np.nonzero(self.latest[:combos])[0]
-        latest_rows, latest_source = self.names.spread(seen)
-        np.maximum.at(latest, latest_rows, self.latest[seen][latest_source])
+        times = np.zeros((len(self.names.rows), 2), np.int64)
+        seen = np.nonzero(self.times[:combos, plays.LATEST])[0]
+        timed_rows, timed_source = self.names.spread(seen)
+        np.maximum.at(times, timed_rows, self.times[seen][timed_source])
+        latest, first = times[:, plays.LATEST], plays.BACKWARDS - times[:, plays.FIRST]
+        first[times[:, plays.FIRST] == 0] = 0
 
         named = np.zeros(len(self.names.rows), bool)
-        for rows in (cell_rows, total_rows, touch_rows, latest_rows):
+        for rows in (cell_rows, total_rows, touch_rows, timed_rows):
             named[rows] = True
         order = np.nonzero(named)[0]
         sorting, bounds = self.names.by_shard(order)
@@ -286,7 +299,7 @@ class PlayShard:
         labels: dict[int, list[tuple[int, int, Combo]]] = {}
         for number in seen.tolist():
             if (row := self.names.placement_row(number)) >= 0:
-                label = (int(place[row]), int(self.latest[number]), self.names.combos[number])
+                label = (int(place[row]), int(self.times[number, plays.LATEST]), self.names.combos[number])
                 labels.setdefault(self.names.shard_of(row), []).append(label)
         cells_to, cell_bounds = self.names.by_shard(cell_rows)
         totals_to, total_bounds = self.names.by_shard(total_rows)
@@ -320,6 +333,7 @@ class PlayShard:
                     touch_minutes[e:f],
                     touch_who[e:f],
                     labels.get(shard, []),
+                    first[rows],
                 )
             )
         return batches
@@ -363,16 +377,18 @@ class PlayShard:
         """Keep only the combinations of names that a play still refers to."""
         used = self.table[:, plays.SLOT_KEY] != 0
         flags, times = self.table[used, plays.FLAGS], self.table[used, plays.TIMES]
-        kept = np.union1d(flags >> plays.COMBO_SHIFT, times >> plays.TIME_BITS)
+        minutes = self.table[used, plays.MINUTES]
+        reached = plays.reached_combo(minutes, times)
+        kept = np.union1d(flags >> plays.COMBO_SHIFT, reached)
         renumber = np.zeros(len(self.names) + 1, np.uint64)
         renumber[kept] = np.arange(len(kept), dtype=np.uint64)
         self.table[used, plays.FLAGS] = (flags & plays.LOW) | (
             renumber[flags >> plays.COMBO_SHIFT] << plays.COMBO_SHIFT
         )
-        self.table[used, plays.TIMES] = (times & plays.TIME) | (
-            renumber[times >> plays.TIME_BITS] << plays.TIME_BITS
+        self.table[used, plays.MINUTES], self.table[used, plays.TIMES] = plays.with_combo(
+            minutes, times, renumber[reached]
         )
-        self.names = Names(self.shards, [self.names.combos[number] for number in kept.tolist()])
+        self.names = Names(self._homes, [self.names.combos[number] for number in kept.tolist()])
         self.table[used, plays.FLAGS] |= plays.CHANGED
         self.journal.pieces = []
 
@@ -395,7 +411,7 @@ class PlayShard:
             self.names.combos,
             {sender: counts.tolist() for sender, counts in self.outcomes.items()},
             (self.cells[cells].tobytes(), self.counts[cells].tobytes()),
-            (self.totals[:combos].tobytes(), self.latest[:combos].tobytes()),
+            (self.totals[:combos].tobytes(), self.times[:combos].tobytes()),
             tuple(touch[:touches].tobytes() for touch in (self.touch_where, self.touch_who, self.touch_ts)),
             [frozen_pending(one) for one in self.conversions],
         )
@@ -437,10 +453,14 @@ class PlayShard:
             capacity *= 2
         self.cells, self.counts = plays.new_cells(capacity)
         plays.regrow(
-            keys, np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy(), self.cells, self.counts
+            keys,
+            np.frombuffer(cells[1], np.int64).reshape(-1, MINUTE_COUNTS).copy(),
+            self.cells,
+            self.counts,
+            self.used,
         )
         self.totals[: len(combos)] = np.frombuffer(totals[0], np.int64).reshape(-1, FLIGHT_COUNTS)
-        self.latest[: len(combos)] = np.frombuffer(totals[1], np.int64)
+        self.times[: len(combos)] = np.frombuffer(totals[1], np.int64).reshape(-1, 2)
         who = np.frombuffer(touches[1], np.uint64)
         room = 2 * len(who) + 1024
         self.used[plays.TOUCHES] = len(who)

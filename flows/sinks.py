@@ -55,6 +55,7 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
     input: Input
     recompute: bool = False
     open_alerts: Callable[[], LineWriter] | None = None
+    process: int = 0
 
     def list_parts(self) -> list[str]:
         """One."""
@@ -71,6 +72,7 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
             self.recompute,
             None if file is None else Pacer(file, thresholds),
             self.open_alerts() if file is not None and self.open_alerts is not None else None,
+            process=self.process,
         )
         publisher.open()
         return RedisPartition(publisher, self.settings.shards)

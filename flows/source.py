@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
@@ -20,18 +22,18 @@ from flows.intake import Intake, Output, position_of
 from flows.kernel import U64
 from flows.pacing import Followed
 from flows.settings import Settings, ms
+from flows.ticks import Anchor, TickClock, awake_ms, redis_anchor
 
-
-def now_ms() -> int:
-    """The wall clock."""
-    return time.time_ns() // 1_000_000
+REST_S: Final = 0.002
+"""The longest rest at once: what comes from other members is passed on in between."""
+LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass
 class Stop:
     """A planned stop: set by a signal, seen by every source partition."""
 
-    interval_ms: int
+    asked: bool = False
     _at: int | None = None
 
     def on_signals(self) -> None:
@@ -41,13 +43,36 @@ class Stop:
 
     def set(self) -> None:
         """Ask every partition to stop after one more tick, the same for all."""
-        if self._at is None:
-            self._at = now_ms() // self.interval_ms + 1
+        self.asked = True
 
-    @property
-    def tick(self) -> int | None:
-        """The number of the last tick, once the stop is asked for."""
+    def tick(self, clock: TickClock) -> int:
+        """The number of the last tick."""
+        if self._at is None:
+            self._at = clock.number + 1
         return self._at
+
+
+class Rest(threading.local):
+    """How the partitions of a worker wait for what comes next: together, until the first of them is due.
+
+    Bytewax would wait for them, but by the wall clock: set back by an hour, it would not look at a quiet
+    partition for an hour.
+    """
+
+    def __init__(self) -> None:
+        self._due_ms: dict[str, int] = {}
+
+    def until(self, partition: str, due_ms: int) -> bool:
+        """Rest for a moment, unless one of the partitions is due; returns whether this one is."""
+        self._due_ms[partition] = due_ms
+        now_ms = awake_ms()
+        if (left_ms := min(self._due_ms.values()) - now_ms) > 0:
+            time.sleep(min(REST_S, left_ms / 1000))
+        return due_ms <= now_ms
+
+    def over(self, partition: str) -> None:
+        """Wait for this one no more."""
+        self._due_ms.pop(partition, None)
 
 
 class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
@@ -58,13 +83,14 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
         intake: Intake,
         stop: Stop,
         linger: timedelta,
-        clock_ms: Callable[[], int],
+        clock: TickClock,
+        rest: Rest,
         denied: Callable[[], U64],
         plans: Followed,
     ) -> None:
-        self._intake, self._stop, self._linger, self._clock_ms = intake, stop, linger, clock_ms
-        self._denied, self._plans = denied, plans
-        self._awake: datetime | None = None
+        self._intake, self._stop, self._linger_ms, self._clock = intake, stop, ms(linger), clock
+        self._rest, self._denied, self._plans = rest, denied, plans
+        self._due_ms = 0
         self._done = False
         self._reported: int | None = None
 
@@ -72,25 +98,28 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
         """One output: a batch, or a tick, or both."""
         if self._done:
             raise StopIteration
-        if self._stop.tick is not None:
+        if self._stop.asked:
             self._done = True
-            return [self._intake.stop(self._stop.tick)]
-        moment_ms = self._clock_ms()
+            self._rest.over(self._intake.partition)
+            return [self._intake.stop(self._stop.tick(self._clock))]
+        if not self._rest.until(self._intake.partition, self._due_ms):
+            return []
+        moment_ms = awake_ms()
         self._intake.deny(self._denied())
         if (book := self._plans.news(moment_ms)) is not None:
             self._intake.decoder.follow(book)
-        output = self._intake.step(moment_ms)
+        output = self._intake.step(self._clock.number, moment_ms, self._clock.watermark_ms)
         self._done = self._intake.ended
-        self._awake = None
-        if not self._intake.full and not self._done:
-            tick_ms = (self._intake.last_tick + 1) * self._intake.interval_ms
-            wait_ms = max(1, min(ms(self._linger), tick_ms - moment_ms))
-            self._awake = datetime.now(UTC) + timedelta(milliseconds=wait_ms)
+        # At once while there is much to read, else after a short gathering.
+        wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, self._clock.left_ms))
+        self._due_ms = moment_ms + wait_ms
+        if self._done:
+            self._rest.over(self._intake.partition)
         return [output] if output.pixels or output.letters or output.receipt else []
 
     def next_awake(self) -> datetime | None:
-        """At once while there is much to read, else after a short gathering."""
-        return self._awake
+        """At once, by any wall clock: `Rest` does the waiting."""
+        return LONG_AGO
 
     def snapshot(self) -> tuple[Any, ...]:
         """The intake's; the previous snapshot's position, which is surely committed by now, is reported to
@@ -114,13 +143,18 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
     settings: Settings
     listener_key: bytes
     stop: Stop
-    clock_ms: Callable[[], int] = now_ms
     denied: Callable[[], U64] = nobody
     begun: Callable[[], None] = lambda: None
+    anchor: Callable[[], Anchor] | None = None
+
+    def __post_init__(self) -> None:
+        self.clock = TickClock(ms(self.settings.flush_interval))
+        self._rest = Rest()
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""
         self.begun()
+        self.clock.begin(self.anchor or partial(redis_anchor, self.settings))
         self._partitions = self.input.partitions()
         return self._partitions
 
@@ -140,12 +174,12 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
             ),
             PartitionClock(ms(settings.out_of_orderness), ms(settings.quiet)),
             settings.shards,
-            ms(settings.flush_interval),
             settings.batch_messages,
             live,
         )
         if resume_state is not None:
             intake.restore(resume_state)
+            self.clock.hear(intake.last_tick + 1)
         return PixelPartition(
-            intake, self.stop, settings.linger, self.clock_ms, self.denied, Followed(settings)
+            intake, self.stop, settings.linger, self.clock, self._rest, self.denied, Followed(settings)
         )

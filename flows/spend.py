@@ -44,7 +44,7 @@ def spend(plan: Plan, delivered: int, values: Sequence[Any]) -> Spend | None:
     same, windows = values[_CURRENCY_AT] in (None, plan.currency), []
     for place, (impressions, conversions, value) in enumerate(_AT):
         bought = delivered if place == _FLIGHT else values[impressions] or 0
-        brought = (values[value] or 0) / 1e6 if same else None
+        brought = int(values[value] or 0) / 1e6 if same else None  # text beyond 2^53
         windows.append(Window(bought * plan.cpm_micros / 1e9, float(values[conversions] or 0), brought))
     return Spend(plan.currency, windows)
 

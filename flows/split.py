@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.batches import COLUMNS, COMBO, INFO, Batch, ConversionPixel, shard_of
+from flows.batches import COLUMNS, COMBO, INFO, SCOPES, Batch, ConversionPixel
 from flows.events import CONVERSION
+from flows.homes import Homes
 from flows.kernel import I32, I64, U64, kernel
 from flows.messages import Pixels
 
@@ -51,11 +52,13 @@ class Splitter:
     Args:
         partition: the source partition that the batches come from.
         shards: how many there are.
+        secret: see `flows.homes`.
     """
 
-    def __init__(self, partition: str, shards: int) -> None:
+    def __init__(self, partition: str, shards: int, secret: bytes = b"") -> None:
         self.partition = partition
         self.shards = shards
+        self._homes = Homes(secret, shards)
         self._of_combo = np.zeros(0, np.int64)
         self._combos: list[object] = []
 
@@ -66,8 +69,8 @@ class Splitter:
             self._combos, self._of_combo = combos, np.zeros(0, np.int64)  # type: ignore[assignment]  # compared, never read
         known = len(self._of_combo)
         if known < len(combos):
-            more = [shard_of(combo[0] or "", self.shards) for combo in combos[known:]]
-            self._of_combo = np.append(self._of_combo, np.array(more, np.int64))
+            more = self._homes.of_all(SCOPES[0], [combo[0] or "" for combo in combos[known:]])
+            self._of_combo = np.append(self._of_combo, more)
         local = np.full(len(combos), -1, np.int32)
         used = np.zeros(len(combos), np.int32)
         ends, used_ends = np.zeros(self.shards + 1, np.int64), np.zeros(self.shards + 1, np.int64)

@@ -19,15 +19,16 @@ from flows.columns import traffic_reasons
 from flows.credits import CreditBatch, CreditBook
 from flows.decisions import told
 from flows.errors import StateError
+from flows.homes import Homes
 from flows.intake import Receipt
 from flows.ledger import Ledger
-from flows.messages import Late, Outcome, Pixels, RowBatch, TouchBatch, row_shard
+from flows.messages import Late, Outcome, Pixels, RowBatch, TouchBatch
 from flows.metrics import instruments
 from flows.pacing import Followed
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush
 from flows.settings import Settings, ms
 from flows.shards import PlayShard
-from flows.source import now_ms
+from flows.ticks import TickClock, awake_ms
 from flows.windows import RowShard
 
 # Plays
@@ -57,9 +58,15 @@ class PlaysOut(NamedTuple):
 
 
 class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
-    """A placement shard behind an aligner of the source partitions."""
+    """A placement shard behind an aligner of the source partitions; tells its process of ticks and time.
 
-    def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
+    `secret` is the listeners' key.
+    """
+
+    def __init__(
+        self, settings: Settings, state: tuple[Any, ...] | None, clock: TickClock, secret: bytes = b""
+    ) -> None:
+        self._clock = clock
         self._shard = PlayShard(
             -1,
             settings.shards,
@@ -68,6 +75,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             ms(settings.conversion_horizon),
             settings.attribution != "off",
             settings.recovery_dir,
+            secret=secret,
         )
         self._aligner: Aligner[str, Pixels | Tick] = Aligner()
         self._reasons = traffic_reasons(settings.invalid_agents)
@@ -82,6 +90,8 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
                 (*at, {sender: [_thawed(one) for one in queue] for sender, queue in held.items()})
             )
             self._ticks = {tick[0]: Tick(*tick) for tick in ticks}
+            clock.hear(self._cut + 1)
+            clock.learn(self._shard.watermark_ms)
             if self._aligner.released == ENDED:
                 raise StateError(
                     "this recovery store is of logs that were replayed to their end, and nothing final "
@@ -96,6 +106,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             mark, first = None, True
             if isinstance(value, Tick):
                 mark, first = value.number, value.first
+                self._clock.hear(value.number)
                 self._aligner.expect(frozenset(value.senders))
             for item, number in self._aligner.push(value.sender, value, mark, first):
                 if isinstance(item, Tick):
@@ -113,6 +124,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
         here = replace(cut(self._ticks, self._cut), first=first)
         batches, touches, outcomes = self._shard.cut(here, self._forgotten)
+        self._clock.learn(here.watermark_ms)
         self._forgotten.clear()
         metrics, label = instruments(), shard_key(self._shard.index)
         metrics.state_plays.labels(label).set(self._shard.plays)
@@ -203,7 +215,7 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
         return out, StatefulBatchLogic.RETAIN
 
     def _follow_plans(self) -> None:
-        if (book := self._plans.news(now_ms())) is not None:
+        if (book := self._plans.news(awake_ms())) is not None:
             utm = {name: name for name in book} | self._utm
             self._shard.rules = replace(self._shard.rules, utm=utm)
 
@@ -223,10 +235,10 @@ class CreditsOut(NamedTuple):
 
 
 class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
-    """The credit book behind an aligner of the listener shards."""
+    """The credit book behind an aligner of the listener shards; `secret` is the listeners' key."""
 
-    def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
-        self._book, self._plans = CreditBook(settings.shards), Followed(settings)
+    def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
+        self._book, self._plans = CreditBook(settings.shards, secret=secret), Followed(settings)
         self._aligner: Aligner[int, Decided] = Aligner(frozenset(range(settings.shards)))
         self._decided: list[Decided] = []
         if state is not None:
@@ -244,7 +256,7 @@ class CreditsLogic(StatefulBatchLogic[Decided, CreditsOut, tuple[Any, ...]]):
                 elif number is not None:
                     decisions, self._decided = self._decided, []
                     here = decisions[0].cut
-                    if (book := self._plans.news(now_ms())) is not None:
+                    if (book := self._plans.news(awake_ms())) is not None:
                         self._book.plans = book
                     batches, account, made = self._book.cut(here, decisions)
                     all_told = [told(decision) for decision in made]
@@ -271,9 +283,14 @@ class RowsOut(NamedTuple):
 
 
 class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, ...]]):
-    """A row shard behind an aligner of the placement shards and the credit book."""
+    """A row shard behind an aligner of the placement shards and the credit book; `secret` is the listeners'
+    key.
+    """
 
-    def __init__(self, settings: Settings, minutes: bool, state: tuple[Any, ...] | None) -> None:
+    def __init__(
+        self, settings: Settings, minutes: bool, state: tuple[Any, ...] | None, secret: bytes = b""
+    ) -> None:
+        self._homes = Homes(secret, settings.shards)
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
             -1,
@@ -322,8 +339,8 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         return RowsOut(Flush(self._shard.index, here, changed, sketches=sketches), minutes)
 
     def _follow_plans(self) -> None:
-        for name, plan in (self._plans.news(now_ms()) or {}).items():
-            if row_shard("placement", name, self._shard.shards) == self._shard.index:
+        for name, plan in (self._plans.news(awake_ms()) or {}).items():
+            if self._homes.of("placement", name) == self._shard.index:
                 self._shard.plan(name, *plan.minutes)
 
     def snapshot(self) -> tuple[Any, ...]:

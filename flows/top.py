@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from rich import box
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -23,6 +23,7 @@ from rich.text import Text
 from connectors.redis import connect
 from flows.board import Board, Snapshot
 from flows.settings import Settings
+from flows.shown import LINE, shown
 
 NULL: Final = "–"
 STALE_S: Final = 10.0
@@ -79,11 +80,8 @@ def three_places(text: str) -> str:
 
 
 def name(text: str) -> str:
-    """At most 28 cells; what a terminal would obey instead of showing it is replaced."""
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return (
-        shown if cell_len(shown) <= _LONGEST_NAME else f"{set_cell_size(shown, _LONGEST_NAME - 1).rstrip()}…"
-    )
+    """At most 28 cells."""
+    return shown(text, _LONGEST_NAME)
 
 
 class Column(NamedTuple):
@@ -244,7 +242,7 @@ def age(seconds: float) -> str:
 
 def _line(text: str, style: str = "") -> Text:
     # Never wrapped: the lines above the table are counted.
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
+    return Text(shown(text, LINE), style, no_wrap=True, overflow="ellipsis")
 
 
 def run(settings: Settings, interval: timedelta = timedelta(seconds=1), once: bool = False) -> None:

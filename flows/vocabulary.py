@@ -8,12 +8,12 @@ import numpy as np
 
 from flows.events import CONVERSION, EVENTS
 from flows.kernel import U8, kernel
-from flows.xxh64 import load64
+from flows.siphash import load64
 
 ANY, TEXT, ID, INTEGER, BOOLEAN, NESTED = range(6)
 FIELDS: Final = {
-    "placement_id": ID, "campaign_id": ID, "platform": TEXT, "station": TEXT, "podcast": TEXT,
-    "program": TEXT, "content_category": TEXT,
+    "placement_id": ID, "campaign_id": ID, "platform": ID, "station": ID, "podcast": ID,
+    "program": ID, "content_category": TEXT,
     "event_id": ID, "event": TEXT, "ts": INTEGER, "received_at": INTEGER, "play_id": ID, "listener_id": ID,
     "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "duration_ms": INTEGER, "creative_id": ID,
     "ip": TEXT, "landing_url": TEXT, "conversion": NESTED,

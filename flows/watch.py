@@ -17,7 +17,6 @@ from typing import Final, NamedTuple, Protocol
 
 from rich import box
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +24,7 @@ from connectors.alerting import Alertmanager, Prometheus, program
 from connectors.ports import free_ports
 from connectors.redis import Client, entries_after
 from connectors.stream import ConnectError
+from flows.shown import LINE, cell, shown
 
 SUSTAINED_S: Final = 2
 """How long a state must hold to fire, instead of the ten minutes of a trader's alert."""
@@ -159,7 +159,10 @@ def lines(firing: Sequence[Firing]) -> list[Text]:
     """What fires, a line each, for below the live table."""
     shown = [
         Text.assemble(
-            (one.name.removeprefix(_PREFIX), "bold red"), f" {one.summary}", no_wrap=True, overflow="ellipsis"
+            (one.name.removeprefix(_PREFIX), "bold red"),
+            f" {shown(one.summary, LINE)}",
+            no_wrap=True,
+            overflow="ellipsis",
         )
         for one in firing[:_SHOWN]
     ]
@@ -202,5 +205,5 @@ def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:
     table.add_column("alert", no_wrap=True)
     table.add_column("summary")
     for one in firing:
-        table.add_row(one.name, escape(one.summary))
+        table.add_row(one.name, cell(one.summary, LINE))
     return [table, *said]

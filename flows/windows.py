@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from flows.batches import SCOPES
 from flows.cells import CHANGED, DIRTY, FINAL, Cells, add_cells, split, window
@@ -29,13 +30,14 @@ from flows.reach import Distinct
 from flows.rolling import Rolling
 from flows.shards import check_format
 
-FORMAT: Final = 5
+FORMAT: Final = 7
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 GROWING: Final = (
     "flight",
     "totals",
     "latest",
+    "first",
     "flight_from",
     "flight_end",
     "overrun",
@@ -48,6 +50,7 @@ GROWING: Final = (
 KEPT: Final = GROWING[: GROWING.index("given_reach")]
 """Those that are in its snapshot."""
 SKETCHES_AT_ONCE: Final = 256
+NO_ACCOUNT: Final = Account(0, 0, 0, 0)
 
 
 @dataclass
@@ -86,7 +89,7 @@ class RowShard:
         self.accounts: dict[int, Account] = {}
         self.flight = np.zeros((64, MINUTE_COUNTS), np.int64)
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
-        self.latest = np.zeros(64, np.int64)
+        self.latest, self.first = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.flight_from, self.flight_end = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.overrun = np.zeros(64, np.int64)
         self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
@@ -110,8 +113,6 @@ class RowShard:
         minute = self.watermark_ms // 60_000
         if minute > before:
             self.rolling.advance(minute)
-        else:
-            self.rolling.look_ahead()
         self._add(batches)
         if credits is not None:
             self._credit(credits)
@@ -131,6 +132,7 @@ class RowShard:
         for batch, rows in zip(batches, where, strict=True):
             self.dirty[rows] = True
             self.latest[rows] = np.maximum(self.latest[rows], batch.latest)
+            self.first[rows] = _earlier(self.first[rows], batch.first)
             for row, ts, combo in batch.labels:
                 self._label(int(rows[row]), ts, combo[1:])
         rows = _joined([of[batch.cell_rows] for batch, of in zip(batches, where, strict=True)])
@@ -162,7 +164,7 @@ class RowShard:
         for name, account in batch.accounts:
             row = self._number(name)
             self.dirty[row] = True
-            self.accounts[row] = account
+            self.accounts[row] = self.accounts.get(row, NO_ACCOUNT).plus(account)
         if not len(batch.at):
             return
         rows = np.fromiter(map(self._number, batch.rows), np.uint32, len(batch.rows))
@@ -273,6 +275,7 @@ class RowShard:
         slots = np.nonzero(self.cells.flags & DIRTY)[0]
         rows, _ = self.cells.at(slots)
         slots = slots[self.is_placement[rows]]
+        slots = slots[self._says_something(slots)]
         final = self.cells.flags[slots] & FINAL != 0
         waited = cut.number - self.cells.given[slots] >= self.minutes_every
         due = []
@@ -287,6 +290,17 @@ class RowShard:
                 self.cells.flags[some] = self.cells.flags[some] & ~np.uint8(DIRTY) | CHANGED
                 self.cells.given[some] = cut.number
         return due
+
+    def _says_something(self, slots: I64) -> npt.NDArray[np.bool_]:
+        """Which cells have a count, a credit, or readers who were given one.
+
+        A milestone, a skip or a play that went to another minute leaves a cell of zeros, if it came first.
+        """
+        something = self.cells.counts[slots].any(axis=1) | (self.cells.given[slots] > 0)
+        for place in np.flatnonzero(~something).tolist():
+            row, minute = self.cells.at(slots[place])
+            something[place] = self.credits.of(int(row), int(minute)) is not None
+        return something
 
     def _forget(self, minute: int) -> None:
         """Drop the cells that are final and out of every rolling window."""
@@ -389,6 +403,7 @@ class RowShard:
                 for row in rows.tolist()
             ],
             self.latest[rows],
+            np.where(self.flight_from[rows] > 0, self.flight_from[rows] * 60_000, self.first[rows]),
             (sums[0], sums[1], today[rows], self.flight[rows]),
             (mature[0], mature[1]),
             (short, long, reached_today.reach(rows), self.reached.reach(rows)),
@@ -478,6 +493,11 @@ class RowShard:
         self.frequency = {row: np.array(counts, np.int64) for row, counts in frequency.items()}
         self.accounts = {row: Account(*counts) for row, counts in accounts.items()}
         self.touch_all()
+
+
+def _earlier(a: I64, b: I64) -> I64:
+    """The lesser of two times each, 0 being none."""
+    return np.where((a == 0) | (b == 0), np.maximum(a, b), np.minimum(a, b))
 
 
 def _joined(arrays: list[Any]) -> Any:

@@ -107,7 +107,7 @@ def unconnected() -> Dataflow:
     lines = LinesSink(lambda _: pytest.fail("opened"))
     outputs: dict[str, Any] = {field.name: lines for field in fields(Sinks) if field.name != "redis"}
     sinks = Sinks(RedisSink(settings, source), **outputs)
-    return build(PixelSource(source, settings, settings.secret_listener_key(), Stop(1000)), sinks, settings)
+    return build(PixelSource(source, settings, settings.secret_listener_key(), Stop()), sinks, settings)
 
 
 def test_the_steps_with_state_are_exactly_those_whose_names_never_change() -> None:

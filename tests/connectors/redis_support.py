@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -27,10 +27,10 @@ def eventually(holds: Callable[[], object], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def form_cluster(*nodes: EmbeddedValkey) -> None:
-    """Split all slots evenly over the nodes, and wait until each knows it."""
+def form_cluster(*nodes: EmbeddedValkey, ends: Sequence[int] | None = None) -> None:
+    """Split all slots over the nodes, evenly or to where each one's `ends`; wait until each knows it."""
     clients: list[Any] = [Redis(port=node.port, decode_responses=True) for node in nodes]
-    bounds = [16_384 * i // len(nodes) for i in range(len(nodes) + 1)]
+    bounds = [0, *(ends or [16_384 * i // len(nodes) for i in range(1, len(nodes) + 1)])]
     for i, client in enumerate(clients):
         client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
         client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)

@@ -106,6 +106,26 @@ def test_a_file_that_is_not_what_its_suffix_says_is_an_error(tmp_path: Path) -> 
         _read(str(path))
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("content", [b"", b"{}\n", os.urandom(1 << 20)])
+def test_a_compressed_file_whose_name_does_not_say_so_is_refused(
+    tmp_path: Path, suffix: str, content: bytes
+) -> None:
+    packed = Path(_write(tmp_path, content, suffix))
+    path = packed.rename(tmp_path / "log")
+    with pytest.raises(ConnectError, match=rf"log: is compressed, .* ends in \{suffix}"):
+        FileInput([str(path)])
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"BZh9", b"\x1f\x8b\x08" + bytes(99)]
+)
+def test_a_log_that_begins_like_a_compressed_file_is_read_as_the_lines_that_it_has(
+    tmp_path: Path, beginning: bytes
+) -> None:
+    assert _read(_write(tmp_path, beginning + b"\n{}\n"))[0] == [beginning, b"{}"]
+
+
 def test_a_line_of_two_mebibytes_is_delivered_whole(tmp_path: Path) -> None:
     long = b"x" * (2 << 20)
     assert _read(_write(tmp_path, b"a\n" + long + b"\nb\n"), block_bytes=100_000)[0] == [b"a", long, b"b"]
@@ -146,10 +166,17 @@ def test_paths_that_cannot_be_read_are_refused_at_once(tmp_path: Path) -> None:
     log = _write(tmp_path, b"a\n")
     link = tmp_path / "link.ndjson"
     link.symlink_to(log)
+    hard = tmp_path / "hard.ndjson"
+    hard.hardlink_to(log)
+    os.mkfifo(tmp_path / "fifo")
     for paths, reason in (
         ([], "no input files"),
         ([str(tmp_path / "absent")], "absent: no such file"),
-        ([str(tmp_path)], "not a regular file"),
+        ([str(tmp_path)], "is a directory"),
+        ([str(tmp_path / "fifo")], "fifo: not a regular file"),
+        ([str(tmp_path / ("x" * 300))], "cannot be read: File name too long"),
+        ([log, f"{tmp_path}/./{Path(log).name}"], "the same file"),
+        ([log, str(hard)], "hard.ndjson: the same file as"),
         ([log, log], "the same file"),
         ([log, str(link)], "link.ndjson: the same file as"),
     ):

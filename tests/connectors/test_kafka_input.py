@@ -159,6 +159,28 @@ def test_caught_up_ends_when_messages_come_and_returns_behind_them(brokers: str)
     assert (drained.reader.position, drained.reader.errors) == (10, 0)
 
 
+def _proven(reader: KafkaReader, seconds: float = 20) -> bool:
+    """Whether an answer within so long proves the end."""
+    deadline = time.monotonic() + seconds
+    while not (found := reader.proven()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return found
+
+
+def test_the_end_is_proved_anew_by_each_question_and_not_while_messages_wait(brokers: str) -> None:
+    topic = _topic(brokers)
+    drained = Drained(KafkaInput(brokers, [topic]).open(f"{topic}/0", None))
+    drained.to_the_end()
+    assert not drained.reader.proven(), "a question is put, and nothing is waited for"
+    assert _proven(drained.reader)
+    assert _proven(drained.reader)
+    _send(brokers, topic, [b"one"])
+    assert drained.reader.caught_up, "nothing has been read since"
+    assert not _proven(drained.reader, 1)
+    drained.until(lambda: drained.values == [b"one"])
+    assert _proven(drained.reader)
+
+
 def test_the_reporting_group_shows_what_was_committed(brokers: str) -> None:
     topic, group = _topic(brokers), f"group-{uuid.uuid4().hex}"
     _send(brokers, topic, [b"%d" % n for n in range(10)])
@@ -321,14 +343,18 @@ def test_a_reader_is_not_caught_up_during_an_outage_and_is_again_after_it(runnin
     _send(running.brokers, topic, [b"a"])
     drained = Drained(KafkaInput(running.brokers, [topic]).open(f"{topic}/0", None))
     drained.to_the_end()
+    assert _proven(drained.reader)
     running.stop()
     drained.until(lambda: not drained.reader.caught_up)
+    assert not _proven(drained.reader, 1)
     running.start()
     drained.to_the_end()
     running.pause()
+    assert not _proven(drained.reader, 1), "an outage that nobody has noticed yet"
     drained.until(lambda: not drained.reader.caught_up)
     running.resume()
     drained.to_the_end()
+    assert _proven(drained.reader)
     drained.reader.close()
     assert drained.values == [b"a"]
 

@@ -18,6 +18,7 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis import (
     REASONS,
     Client,
+    Emptied,
     FencedHash,
     Outcome,
     RedisUnavailable,
@@ -25,8 +26,6 @@ from connectors.redis import (
     RowStore,
     Superseded,
     connect,
-    emptied,
-    mark,
     read_rows,
     scan_index,
     trim_index,
@@ -310,6 +309,7 @@ def test_a_fence_grows_and_can_be_raised_but_not_lowered(store: RowStore, key: s
     store.raise_fence(key, 40)
     store.raise_fence(key, 3)
     assert store.take_fence(key) == 41
+    assert [store.take_fence(key, above=above) for above in (7, 70, 70, 0)] == [42, 71, 72, 73]
 
 
 def test_a_message_comes_when_all_else_is_stored(client: Client, store: RowStore, key: str) -> None:
@@ -329,14 +329,59 @@ def test_a_message_comes_when_all_else_is_stored(client: Client, store: RowStore
     subscriber.close()
 
 
-def test_a_mark_tells_whether_the_store_was_flushed_or_marked_by_another(client: Client, key: str) -> None:
-    name = f"mark:{uuid.uuid4().hex}"
-    assert emptied(client, name, "run 1")
-    mark(client, name, "run 1")
-    assert not emptied(client, name, "run 1")
-    assert emptied(client, name, "run 2")
+def test_a_writer_is_told_by_its_next_write_that_the_store_was_emptied_or_marked_by_another(
+    client: Client, key: str
+) -> None:
+    store, other = RowStore(client, LAYOUTS), RowStore(client, LAYOUTS)
+    store.watch(f"mark:{key}", 7)
+    for rev in (1, 2):
+        assert store.write([row(key, (1, 7, rev))]) == [Outcome.LANDED]
     client.flushall()
-    assert emptied(client, name, "run 1")
+    for rev in (3, 4):  # until it watches anew
+        with pytest.raises(Emptied):
+            store.write([row(key, (1, 7, rev))])
+    store.watch(f"mark:{key}", 7)
+    assert store.write([row(key, (1, 7, 5))]) == [Outcome.LANDED]
+    assert store.newest_run(f"mark:{key}") == 7
+    other.watch(f"mark:{key}", 8)
+    with pytest.raises(Emptied):
+        store.write([row(key, (1, 7, 6))])
+    assert other.write([row(key, (1, 8, 1))]) == [Outcome.LANDED], "and the other's mark stays"
+
+
+def test_a_writer_that_was_superseded_is_told_so_and_not_that_the_store_was_emptied(
+    client: Client, store: RowStore, key: str
+) -> None:
+    positions = f"{key}:positions"
+    store.watch(f"mark:{key}", 1)
+    store.write([], first=row(positions, (1, 1, 1)))
+    newer = RowStore(client, LAYOUTS)
+    newer.claim(positions, 1, 2)
+    newer.watch(f"mark:{key}", 2)
+    with pytest.raises(Superseded):
+        store.write([row(key, (1, 1, 2))], first=row(positions, (1, 1, 2)))
+    assert newer.write([row(key, (1, 2, 1))], first=row(positions, (1, 2, 1))) == [Outcome.LANDED]
+
+
+def test_a_pipeline_of_which_nobody_knows_whether_it_was_made_is_no_loss(
+    client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.watch(f"mark:{key}", 1)
+    asked = connector.replies
+
+    def unanswered(made: bool) -> Any:
+        def replies(client: Client, commands: Any) -> list[Any]:
+            asked(client, commands if made else [])
+            raise RedisUnavailable("timeout", "no answer")
+
+        return replies
+
+    for made in (True, False, True):
+        with monkeypatch.context() as patched:
+            patched.setattr(connector, "replies", unanswered(made))
+            with pytest.raises(RedisUnavailable):
+                store.write([row(key, (1, 1, 1))])
+    assert store.write([row(key, (1, 1, 2))]) == [Outcome.LANDED]
 
 
 def test_a_key_of_another_type_is_refused_not_retried(client: Client, store: RowStore, key: str) -> None:

@@ -13,6 +13,7 @@ from connectors.kafka import KafkaInput
 from connectors.redis import read_rows
 
 MEGABYTE = 1_000_000
+DAY_MS = 86_400_000
 MOST_GROWTH_MB = 250
 
 
@@ -73,6 +74,31 @@ def test_an_empty_partition_holds_nobody_back(world: World) -> None:
     eventually(lambda: world.meta("watermark_ms") > old_ms + 3_000_000, otherwise=flow.said)
     row = world.row()
     assert int(row["final_through_ms"]) > old_ms
+
+
+def test_junk_and_pixels_of_long_ago_on_a_quiet_partition_do_not_hold_the_flows_time(world: World) -> None:
+    flow = world.start(QUIET="PT2S", REJECT_SHARE="1")
+    world.send(20)
+    world.shown(flow)
+    began_ms = world.meta("watermark_ms")
+    began = time.monotonic()
+    while world.meta("watermark_ms") < began_ms + 6_000:
+        assert time.monotonic() < began + 60, flow.said()
+        now_ms = int(time.time() * 1000)
+        world.send_raw([(1, b"ping", now_ms)])
+        world.send(1, partition=1, ts_ms=now_ms - 2 * DAY_MS, received_at=now_ms)
+        time.sleep(0.5)
+
+
+def test_the_first_pixel_of_a_partition_does_not_hold_the_flows_time_where_it_was(world: World) -> None:
+    flow = world.start(QUIET="PT2S")
+    world.send(20, partition=0)
+    world.shown(flow)
+    time.sleep(2)  # in which the other partition turns out to be empty, again and again
+    began_ms = int(time.time() * 1000)
+    world.send(1, partition=1, ts_ms=began_ms - 2 * DAY_MS, received_at=began_ms)
+    world.shown(flow)
+    eventually(lambda: world.meta("watermark_ms") > began_ms, 60, flow.said)
 
 
 def test_partitions_at_different_speeds_lose_nothing_when_catching_up(world: World) -> None:

@@ -191,6 +191,40 @@ def test_when_a_member_dies_all_start_again(world: World) -> None:
     flow.stop()
 
 
+def test_a_recomputation_that_crashes_goes_on_with_its_generation_and_readers_see_nothing(
+    world: World,
+) -> None:
+    before = world.start()
+    world.send(50)
+    world.shown(before)
+    before.stop()
+    elsewhere = str(world.directory / "empty")
+    flow = world.start(
+        *("--recompute", "--restarts", "3"),
+        RECOVERY_DIR=elsewhere,
+        EPOCH_INTERVAL="PT60S",
+        BATCH_MESSAGES="20",
+    )
+    world.send(400)
+    eventually(lambda: world.row()["flight.impressions"] == "450", otherwise=flow.said)
+    (child,) = children(flow.process.pid)
+
+    os.kill(child, signal.SIGKILL)
+
+    seen: list[tuple[int, ...]] = []
+
+    def again() -> bool:
+        row = world.row()
+        seen.append(tuple(int(row[name]) for name in ("generation", "flight.impressions", "fence")))
+        return seen[-1][2] == 3
+
+    world.send(10)
+    eventually(again, 60, otherwise=flow.said)
+    assert {generation for generation, _, _ in seen} == {2}
+    assert {count for _, count, _ in seen} <= {450, 460}
+    flow.stop()
+
+
 def test_when_the_supervisor_dies_its_members_end_and_the_next_can_start(world: World) -> None:
     flow = world.start("--processes", "2")
     members = children(flow.process.pid)

@@ -34,6 +34,7 @@ def settings_of(valkey: EmbeddedValkey) -> Callable[..., Settings]:
 
     def make(**values: Any) -> Settings:
         known = {"redis_url": valkey.url, "namespace": namespace, "shards": 8, "metrics_port": 0}
+        known["recovery_dir"] = None
         return load(**{**known, **values})
 
     return make

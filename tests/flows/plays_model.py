@@ -67,6 +67,7 @@ class Model:
         self.totals: Counter[tuple[Combo, str]] = Counter()
         self.touches: Counter[tuple[Combo, int, int]] = Counter()
         self.latest: dict[Combo, int] = {}
+        self.first: dict[Combo, int] = {}
 
     def final(self, minute: int, watermark_ms: int) -> bool:
         return (minute + 1) * MINUTE + self.lateness_ms <= max(watermark_ms, self.flow_ms)
@@ -103,6 +104,7 @@ class Model:
             self.totals[combo, "invalid_traffic"] += 1
             return "invalid_traffic"
         self.latest[combo] = max(self.latest.get(combo, 0), ts)
+        self.first[combo] = min(self.first.get(combo, ts), ts)
         self.totals[combo, "pixels"] += 1
         self.totals[combo, "consented"] += call.consent is True
         if call.consent and call.listener and event in ("impression", "start"):
@@ -164,4 +166,5 @@ class Model:
 
 
 def listener_hash(name: str) -> int:
-    return int.from_bytes(blake2b(name.encode(), digest_size=8, key=KEY).digest(), "little")
+    key = blake2b(digest_size=32, key=KEY, person=b"listener").digest()
+    return int.from_bytes(blake2b(name.encode(), digest_size=8, key=key).digest(), "little")

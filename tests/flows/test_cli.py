@@ -86,10 +86,24 @@ def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
         (["reconcile", "LOG", "--minutes", "nofile"], 1, "nofile: no such file"),
         (["reconcile", "LOG", "--minutes", "."], 1, ".: is a directory: name a file"),
         (["reconcile", "nofile"], 1, "nofile: no such file"),
+        (["reconcile", "LOG", "LOG"], 1, "LOG: the same file as LOG; give each file once"),
+        (["reconcile", "fifo"], 1, "fifo: not a regular file: write what it gives into one"),
+        (["replay", "fifo"], 1, "fifo: not a regular file: write what it gives into one"),
+        (["reconcile", "LOG", "--rejected", "fifo"], 1, "fifo: not a regular file"),
+        (["reconcile", "LOG", "--rejected", "letters"], 2, "letters: is of another log, other.ndjson"),
+        (["replay", "packed"], 1, "packed: is compressed, by its content: give it a name that ends in .gz"),
+        (["replay", "\udcff.ndjson"], 1, "\ufffd.ndjson: its name is not UTF-8: rename it"),
+        (["reconcile", "\udcff.ndjson"], 1, "\ufffd.ndjson: its name is not UTF-8: rename it"),
+        (["replay", "x" * 300], 1, "cannot be read: File name too long"),
+        (["simulate", "x" * 300], 1, "File name too long"),
+        (["replay", "LOG", "--out", "words"], 1, "cannot be written: File exists"),
+        (["replay", "LOG", "--out", "words/nested"], 1, "cannot be written: Not a directory"),
         (["reconcile", "LOG", "--rejected", "LOG"], 1, "LOG:1: is not a dead letter"),
         (["reconcile", "LOG", "--rejected", "words"], 1, "words:1: is not a dead letter"),
         (["reconcile", "LOG", "--minutes", "words"], 1, "words:1: is not a minute"),
         (["simulate", "nodir/x.ndjson"], 1, "nodir/x.ndjson: there is no directory nodir: make it first"),
+        (["simulate", "/dev/full"], 1, "No space left on device"),
+        (["simulate", "x.gz", "--events", "9", "--ledger", "/dev/full"], 1, "No space left on device"),
         (["simulate", "."], 1, ".: is a directory: name a file"),
         (["simulate", "x.ndjson", "--events", "1", "--ledger", "nodir/x"], 1, "there is no directory nodir"),
         (["simulate", "x.ndjson", "--seconds", "3"], 2, "--seconds is for traffic to kafka alone"),
@@ -103,6 +117,10 @@ def test_what_a_person_can_mend_is_one_line(
     run: Run, log: Path, tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
     (tmp_path / "words").write_text("no JSON\n")
+    (tmp_path / "letters").write_text('{"reason":"too_late","partition":"other.ndjson","offset":1}\n')
+    (tmp_path / "packed").write_bytes(gzip.compress(b"{}\n"))
+    (tmp_path / os.fsdecode(b"\xff.ndjson")).write_text("{}\n")
+    os.mkfifo(tmp_path / "fifo")
     done = run(*[one.replace("LOG", str(log)) for one in arguments])
     assert said.replace("LOG", str(log)) in one_line(done, code)
     assert not (tmp_path / "x.ndjson").exists(), "the work was done first"

@@ -207,7 +207,7 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
     )
     lines = log(9, plays=4000, buyers=500)
     files = files_of(lines, 1, 2, tmp_path)
-    recovery, stop = tmp_path / "recovery", Stop(10)
+    recovery, stop = tmp_path / "recovery", Stop()
 
     def written() -> set[str]:
         return {path.name for path in (recovery / "touches").rglob("*") if path.is_file()}
@@ -227,6 +227,33 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
     assert written()
     faster = settings.model_copy(update={"batch_messages": 100})  # nobody has to catch it on its way
     replay(files, faster, KEY, recovery_dir=recovery)
+    assert differences(truth, client, settings.namespace) == []
+
+
+def test_money_is_exact_in_redis_and_in_the_minutes_however_much_it_is(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    sold = {
+        "largest": ["9000000000000", "9000000000000", "-0.000001"],
+        "refunded": ["-9000000000000", "-9000000000000"],
+        "rupiah": ["12000000000.000001", "0.000002"],
+    }
+    lines: list[Line] = []
+    for placement, values in sold.items():
+        for value in values:
+            event = {"event_id": f"e{len(lines)}", "event": "conversion", "ts": T0, "placement_id": placement}
+            lines.append({**event, "conversion": {"type": "purchase", "value": value, "currency": "IDR"}})
+    settings = settings_of()
+    files = files_of(lines, 0, 1, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out")
+    right = {"largest": 18 * 10**18 - 1, "refunded": -18 * 10**18, "rupiah": 12_000_000_000_000_003}
+    minutes = [json.loads(line) for line in (tmp_path / "out" / "minutes.ndjson").read_text().splitlines()]
+    for placement, micros in right.items():
+        row = client.hgetall(f"{settings.namespace}:placement:{{{placement}}}")
+        assert row["flight.conversion_value"] == row["1d.conversion_value"] == str(micros)
+        told = [one["conversion_value"] for one in minutes if one["placement_id"] == placement]
+        assert told == [micros if abs(micros) <= 2**53 else str(micros)]
+    truth = recompute([Path(name) for name in files], **rules(settings))
     assert differences(truth, client, settings.namespace) == []
 
 

@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
+from flows import credits
 from flows.attribution import (
     WHOLE,
     Credit,
@@ -25,13 +27,16 @@ from flows.attribution import (
 )
 from flows.batches import LISTENER, WATERMARK, Combo, ConversionPixel, Decoder
 from flows.clock import Cut
+from flows.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.credits import AGES_S, COLUMNS, CreditBook, divide, quantile_s
 from flows.decisions import told
 from flows.frequency import CLASSES
-from flows.messages import Pending, Pixels, TouchBatch
+from flows.messages import Pending, Pixels, RowBatch, TouchBatch
 from flows.plans import Plan
+from flows.rows import FIELDS, minute_messages, pack
 from flows.shards import PlayShard
 from flows.touches import CLICK, IMPRESSION, REPLACING, START
+from flows.windows import RowShard
 
 DAY = 86_400_000
 MINUTE = 60_000
@@ -170,6 +175,27 @@ def test_the_rest_of_a_million_goes_to_the_later_touch_then_to_the_greater_place
     }
     later = [(T0 + (name == "a"), IMPRESSION, name, None) for name in ("b", "c", "a")]
     assert shares(decided(later, conversion(T0 + 1), model="linear"))["a"] == 333_334
+
+
+@given(
+    st.lists(st.integers(0, 30 * DAY), min_size=1, max_size=80),
+    st.integers(0, 30 * DAY),
+    st.integers(1000, 60 * DAY),
+)
+def test_a_touch_of_any_age_has_a_share_that_sums_to_a_million_under_any_half_life(
+    ages: list[int], since_ms: int, half_life_ms: int
+) -> None:
+    rules = Rules("time_decay", half_life_ms=half_life_ms)
+    newest = T0 - since_ms
+    parts = credit(rules, [(newest - age, True, "a") for age in sorted(ages, reverse=True)], T0)
+    assert sum(parts) == WHOLE
+    assert parts == sorted(parts), "an older touch never has more"
+
+
+def test_a_click_of_a_month_ago_has_the_whole_under_a_half_life_of_a_second() -> None:
+    touches = [(T0 - 30 * DAY, CLICK, "a", None), (T0 - 30 * DAY - 1000, CLICK, "b", None)]
+    found = shares(decided(touches, conversion(T0), model="time_decay", half_life_ms=1000, click_ms=60 * DAY))
+    assert found == {"a": 666_667, "b": 333_333}
 
 
 def test_half_a_life_halves_the_weight() -> None:
@@ -468,7 +494,7 @@ def test_every_accepted_conversion_is_attributed_unattributed_or_pending() -> No
     book = CreditBook(2)
     sums(book, decision_of(T0, "purchase", [("a", WHOLE)]), pending=2)
     sums(book, decision_of(T0, "purchase", []), accepted=3, pending=4)
-    assert book.accounts == {"": [6, 1, 1]}
+    assert book.decided == (6, 1, 1)
     with pytest.raises(AssertionError):
         sums(book, accepted=1, pending=4)
 
@@ -482,6 +508,75 @@ def test_a_campaign_has_an_account_of_the_conversions_that_name_it() -> None:
     found = dict(one for some in batches for one in some.accounts)
     assert found == {("campaign", "red"): (3, 1, 0, 2), ("campaign", "blue"): (1, 0, 1, 0)}
     assert total == (6, 1, 1, 4)
+    later = Decided(0, moment(T0), [red], {"blue": 2}, 5, [])
+    batches, total, _ = book.cut(later.cut, [later])
+    gained = dict(one for some in batches for one in some.accounts)
+    assert gained == {("campaign", "red"): (0, 1, 0, -1), ("campaign", "blue"): (2, 0, 0, 2)}
+    assert total == (8, 2, 1, 5)
+
+
+def test_a_book_and_its_cuts_do_not_grow_with_the_campaigns_that_ever_converted() -> None:
+    book = CreditBook(2)
+    names = [f"made-up-{number}" for number in range(3_000)]
+    sent = Decided(0, moment(T0), [], dict.fromkeys(names, 1), len(names), [])
+    batches, total, _ = book.cut(sent.cut, [sent])
+    assert sum(len(some.accounts) for some in batches) == total.accepted == len(names)
+    assert len(repr_bytes(book.snapshot())) < 100
+    later = Decided(0, moment(T0), [], {"blue": 1}, len(names) + 1, [])
+    batches, total, _ = book.cut(later.cut, [later])
+    assert [one for some in batches for one in some.accounts] == [(("campaign", "blue"), (1, 0, 0, 1))]
+    assert total.accepted == len(names) + 1
+
+
+def test_of_more_rows_than_currencies_are_remembered_for_a_value_is_in_another_currency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(credits, "MOST_CURRENCIES", 1)
+    book = CreditBook(2, {"planned": planned("planned", None, "USD")})
+    found = sums(book, bought("planned", "red", 5, "USD"), bought("a", "red", 7, "EUR", T0 + 1))
+    assert found["placement", "planned"]["conversion_value"] == 5
+    assert found["placement", "a"]["conversion_value_other_count"] == 1
+    assert found["campaign", "red"]["conversion_value_other_count"] == 2
+    assert list(book.currencies) == [("placement", "planned")]
+
+
+# Sums of money
+
+
+def nothing_for_rows(cut: Cut) -> RowBatch:
+    """What a placement shard without pixels sends."""
+    u32, i64, u64 = (np.zeros(0, kind) for kind in (np.uint32, np.int64, np.uint64))
+    cells, totals = np.zeros((0, MINUTE_COUNTS), np.int64), np.zeros((0, FLIGHT_COUNTS), np.int64)
+    return RowBatch(0, 0, cut, [], i64, u32, u32, cells, u32, totals, u32, u32, u64, [])
+
+
+MOST = 10**13 * 10**6
+"""Millionths of the largest value of a conversion."""
+
+
+@settings(deadline=None, max_examples=40)  # kernels are compiled on first use
+@given(st.lists(st.integers(-MOST, MOST) | st.sampled_from([MOST, -MOST, 2**53, 1]), min_size=1, max_size=40))
+def test_values_add_up_exactly_at_any_size_and_of_either_sign(values: list[int]) -> None:
+    """Through the credit book, a row shard that is restarted on the way, and what readers are given."""
+    book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
+    given_out: dict[str, object] = {}
+    for number, value in enumerate((*values, None)):
+        made = [] if value is None else [bought("a", "red", value, "GBP", T0 + number)]
+        cut = moment(T0 + number, ended=value is None, number=number)
+        sent = Decided(0, cut, made, {"red": len(made)} if made else {}, 0, [])
+        (batch,), _, _ = book.cut(cut, [sent])
+        windows, due = rows.apply(cut, [nothing_for_rows(cut)], batch)
+        if windows is not None:
+            for row in pack(windows, T0, 0):
+                named = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
+                given_out[row.scope] = named["flight.conversion_value"]
+        again = RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
+        again.restore(rows.snapshot())
+        rows = again
+    told = [json.loads(body) for some in due for _, body in minute_messages(some, 1, T0)]
+    for shown in (given_out["placement"], given_out["station"], told[-1]["conversion_value"]):
+        assert int(str(shown)) == sum(values)
+        assert isinstance(shown, str) == (abs(sum(values)) > 2**53), "text where a double would round"
 
 
 # One currency a row
@@ -563,7 +658,25 @@ def test_conversions_of_one_order_number_are_told_apart_and_found_by_order_and_e
     assert len({one.key for one in made}) == 3
     assert [one.names for one in made] == [["o1", "e1"], ["o1", "e2"], ["o1", "e3"]]
     bare = told(decision_of(T0, "purchase", [], order_id=None, event_id="e4"))
-    assert (bare.key, bare.names) == ("|e4", ["e4"])
+    assert (json.loads(bare.key), bare.names) == (["", "e4"], ["e4"])
+
+
+@given(st.lists(st.text("ax", max_size=2), min_size=1, max_size=3), st.sampled_from(["|", '","', "\\"]))
+def test_two_conversions_have_one_key_only_if_the_specification_takes_them_for_one(
+    ids: list[str], separator: str
+) -> None:
+    """Conversions whose ids are made of one text, cut at every place."""
+    parts = [*(part for one in ids for part in (one, "purchase")), "z"]
+    keys: dict[str, tuple[str, ...]] = {}
+    for at in range(1, len(parts)):
+        campaign, rest = separator.join(parts[:at]), separator.join(parts[at:])
+        bare = conversion(T0, campaign=campaign, order_id=None, event_id=rest)
+        identities = {(campaign, rest): bare}
+        if parts[at] == "purchase":
+            order = separator.join(parts[at + 1 :])
+            identities[campaign, "purchase", order] = conversion(T0, campaign=campaign, order_id=order)
+        for identity, one in identities.items():
+            assert keys.setdefault(told(Decision(one, "none", [])).key, identity) == identity
 
 
 def test_a_decision_tells_its_model_and_the_touches_that_were_not_chosen() -> None:

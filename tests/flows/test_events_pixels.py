@@ -76,10 +76,13 @@ def test_a_conversion_needs_no_placement_but_a_known_type() -> None:
         (9.99, 9_990_000),
         (12, 12_000_000),
         ("-3", -3_000_000),
-        ("0.0000005", 0),
-        ("0.0000015", 2),
-        ("9223372036854.775807", 2**63 - 1),
-        ("1E-999999999", 0),
+        ("0.000001", 1),
+        ("-.000001000", -1),
+        ("9999999999999.999999", 10**19 - 1),
+        ("-9223372036854.775809", -(2**63) - 1),
+        (10**13, 10**19),
+        ("-1e13", -(10**19)),
+        ("0e999999999", 0),
         (None, None),
         ("", None),
         ("[PRICE]", None),
@@ -92,11 +95,23 @@ def test_a_value_is_exact_to_a_millionth(value: Any, micros: int | None) -> None
 
 
 @pytest.mark.parametrize(
-    "value", ["NaN", "sNaN", "Infinity", "1E30", "9223372036854.775808", "a lot", True, [1]]
+    "value",
+    [
+        *("NaN", "sNaN", "Infinity", "1E30", "10000000000000.000001", "-10000000000001", 10**14, "a lot"),
+        *("0.0000005", "1E-999999999", "1E-99999999999999999999", "1e9999999", True, [1], {}, "1_000", "0x1"),
+    ],
 )
-def test_a_value_that_is_no_number_or_too_great_is_invalid(value: Any) -> None:
-    reason, field = why(raw_of(CONVERSION, conversion={"type": "purchase", "value": value}))
-    assert (reason, field) == ("invalid", "conversion.value")
+def test_a_conversion_counts_whose_value_is_no_number_that_counts(value: Any) -> None:
+    conversion = conversion_of(value=value)
+    assert conversion.value_micros is None
+    assert conversion.other_value
+
+
+def test_what_is_in_the_conversion_of_another_event_is_its_own_business() -> None:
+    for conversion in ({}, {"type": 5}, {"type": "bought", "value": []}, None):
+        pixel_of(raw_of(EVENT, conversion=conversion))
+    for conversion in (5, "x", [], True):
+        assert why(raw_of(EVENT, conversion=conversion)) == ("invalid", "conversion")
 
 
 def test_a_conversion_is_known_by_campaign_type_and_order_or_else_by_its_event() -> None:
@@ -174,7 +189,8 @@ def test_a_listener_has_a_key_only_with_consent(consent: bool | None, default: b
 
 
 def test_a_listeners_key_is_a_keyed_hash_of_the_id_alone() -> None:
-    keyed = hashlib.blake2b(b"somebody", digest_size=8, key=b"0123456789abcdef").digest()
+    key = hashlib.blake2b(digest_size=32, key=b"0123456789abcdef", person=b"listener").digest()
+    keyed = hashlib.blake2b(b"somebody", digest_size=8, key=key).digest()
     assert pixel_of(raw_of(EVENT))[LISTENER] == int.from_bytes(keyed, "little")
     assert pixel_of(raw_of(EVENT, ip="10.0.0.1", user_agent="x", placement_id="y"))[
         LISTENER

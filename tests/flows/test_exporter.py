@@ -189,22 +189,59 @@ def test_the_busiest_are_kept() -> None:
     assert Cap(2).part(busy(a=1, b=5, c=3, d=3), "1")[:2] == (["b", "c"], 2)
 
 
+DAY_S = 86_400.0
+
+
 def test_other_never_falls_whoever_overtakes_expires_or_comes() -> None:
     cap = Cap(2)
-    other = cap.part(busy(a=1, b=5, c=3, d=2), "1")[2][0]
+
+    def began(day: float, rows: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        return {
+            name: {**row, "flight.since_ms": str(round(1000 * day * DAY_S))} for name, row in rows.items()
+        }
+
+    other = cap.part(began(1, busy(a=1, b=5, c=3, d=2)), "1", 1.1 * DAY_S)[2][0]
     assert other == 3
-    for rows in (
-        busy(a=100, b=5, c=3, d=2),
-        busy(a=100, b=5),
-        busy(a=100, d=2, e=1),
-        busy(),
-        busy(a=101, b=5, c=3, d=2, e=2, f=9),
+    for day, rows, counted in (
+        (2.0, began(1, busy(a=100, b=5, c=3, d=2)), 102),
+        (3.0, began(1, busy(a=100, b=5)), 102),
+        (4.0, began(1, busy(a=100)) | began(4, busy(e=1)), 102),
+        (5.0, began(1, busy()), 102),
+        # a had counted 100 before its row ended, and d 2; c had a place of its own.
+        (9.0, began(1, busy(a=101, b=5, c=3, d=2)) | began(9, busy(e=2, f=9)), 102),
+        (10.0, began(1, busy(a=105, b=5, c=3, d=3)) | began(9, busy(e=2, f=9)), 107),
     ):
-        names, _, sums = cap.part(rows, "1")
+        names, _, sums = cap.part(rows, "1", day * DAY_S)
         assert len(names) <= 2
         assert "a" not in names
-        assert sums[0] >= other
+        assert sums[0] == counted >= other
         other = sums[0]
+
+
+def test_a_planned_placement_has_its_series_whatever_the_cap_and_however_busy_others_are() -> None:
+    planned = {f"planned-{n}": {"flight.impressions": "0", "delivery.state": "under"} for n in range(5)}
+    noise = busy(**{f"noise{n}": 9 for n in range(30)})
+    for most in (0, 3, 10):
+        cap = Cap(most)
+        names, cut, sums = cap.part({**planned, **noise}, "1")
+        shown = max(0, most - 5)
+        assert set(planned) <= set(names)
+        assert (len(names), cut, sums[0]) == (5 + shown, 30 - shown, 9 * (30 - shown))
+    late = Cap(2)
+    late.part(noise, "1")
+    assert (
+        late.part({**noise, "noise7": {"flight.impressions": "9", "delivery.state": "under"}}, "1")[2]
+        == late.part(noise, "1")[2]
+    ), "what a placement counted in other before it had a plan stays there"
+
+
+def test_memory_holds_no_name_of_a_row_that_has_ended() -> None:
+    cap = Cap(3)
+    for day in range(40):
+        _, cut, sums = cap.part(busy(**{f"d{day}_{n}": 1 for n in range(50)}), "1", day * DAY_S)
+        assert cut <= 50
+        assert sums[0] == 50 * (day + 1) - 3 * (day + 1)
+    assert max(len(of) for of in vars(cap).values() if isinstance(of, (dict, set, list))) <= 50
 
 
 def test_a_place_that_expires_goes_to_a_newcomer() -> None:

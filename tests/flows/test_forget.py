@@ -28,11 +28,13 @@ from flows.attribution import ListenerShard, Rules
 from flows.batches import Decoder
 from flows.cli import app
 from flows.clock import Cut, PartitionClock
+from flows.errors import UsageError
 from flows.forget import DenyList, deny, deny_key
 from flows.intake import Intake, position_of
 from flows.messages import TouchBatch
 from flows.replay import replay
 from flows.settings import Settings
+from flows.source import Stop
 from flows.touches import CLICK
 
 SECRET = "a key of sixteen bytes or more"
@@ -273,3 +275,39 @@ def test_a_live_flow_forgets_within_a_minute_and_a_kill_does_not_make_it_remembe
             assert rule_of(client, settings.namespace, f"L2-{now - 12 * MINUTE + 5}") == "last_touch"
         writer.close()
         client.close()
+
+
+def test_numbers_with_a_listener_do_not_fall_when_the_log_is_replayed_after_she_was_forgotten(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of(listener_key=SECRET)
+    lines = [pixel("impression", T0 + n, f"L{n}") for n in range(5)]
+    log = written(tmp_path / "log.ndjson", [*lines, *(bought(T0 + MINUTE, f"L{n}") for n in range(5))])
+
+    def seen() -> tuple[str, str, str]:
+        row = client.hgetall(f"{settings.namespace}:placement:{{a}}")
+        return row["generation"], row["flight.reach"], row["flight.conversions"]
+
+    replay([log], settings, SECRET.encode())
+    assert seen() == ("1", "5", "5")
+    replay([log], settings, SECRET.encode())
+    deny(settings, ["L1", "L2"])
+    with pytest.raises(UsageError, match=r"2 listeners are forgotten, .* say --recompute"):
+        replay([log], settings, SECRET.encode())
+    assert seen() == ("1", "5", "5")
+    replay([log], settings, SECRET.encode(), recompute=True)
+    assert seen() == ("2", "3", "3")
+
+
+def test_a_replay_that_goes_on_from_its_own_recovery_is_not_refused_for_who_was_forgotten(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, recovery = settings_of(listener_key=SECRET), tmp_path / "recovery"
+    log = written(tmp_path / "log.ndjson", [pixel("impression", T0 + n, f"L{n}") for n in range(5)])
+    at_once = Stop()
+    at_once.set()
+    replay([log], settings, SECRET.encode(), recovery_dir=recovery, stop=at_once)
+    assert client.exists(f"{settings.namespace}:positions")
+    deny(settings, ["L1"])
+    replay([log], settings, SECRET.encode(), recovery_dir=recovery)
+    assert client.hget(f"{settings.namespace}:placement:{{a}}", "flight.reach") == "4"

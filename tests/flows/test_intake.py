@@ -17,12 +17,12 @@ def test_what_has_piled_up_is_read_before_a_tick(live: bool, at_a_tick: int, tmp
     log = tmp_path / "log.ndjson"
     log.write_text("{}\n" * 200)
     reader = FileInput([str(log)]).open(str(log), None)
-    intake = Intake("log", ("log",), reader, Decoder(b"key"), PartitionClock(0, 0), 1, 1000, 10, live)
-    first = intake.step(5000).receipt
+    intake = Intake("log", ("log",), reader, Decoder(b"key"), PartitionClock(0, 0), 1, 10, live)
+    first = intake.step(5, 5000).receipt
     assert first is not None
     assert first.received == at_a_tick
-    assert intake.step(5100).receipt is None
-    second = intake.step(6000).receipt
+    assert intake.step(5, 5100).receipt is None
+    second = intake.step(6, 6000).receipt
     assert second is not None
     assert second.received == 10 + at_a_tick
     assert second.tick.position == intake.position

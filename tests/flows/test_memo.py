@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.memo import Memo, put
+from flows.memo import Memo, put, room
 from flows.table import find
 
 
@@ -17,7 +17,8 @@ def test_what_is_put_is_found_after_every_growth() -> None:
     keys = np.random.default_rng(1).integers(1, 2**63, 20_000).tolist()
     memo = Memo(100_000)
     for done, key in enumerate(keys):
-        memo.make_room(1)
+        memo.make_room()
+        assert room(memo.slots, memo.used)
         put(memo.slots, memo.used, np.uint64(key), done)
     assert [_value(memo, key) for key in keys] == list(range(20_000))
     assert _value(memo, 2**63 + 1) is None
@@ -35,10 +36,11 @@ def test_a_key_put_twice_has_the_last_value_and_one_slot() -> None:
 def test_beyond_its_bound_it_forgets_and_is_small_again() -> None:
     memo = Memo(5_000)
     for key in range(1, 5_002):
-        memo.make_room(1)
+        memo.make_room()
         put(memo.slots, memo.used, np.uint64(key << 40), key)
+    memo.grow()
     assert _value(memo, 1 << 40) == 1
-    memo.make_room(1)
+    memo.make_room()
     assert _value(memo, 1 << 40) is None
     assert int(memo.used[0]) == 0
     assert memo.slots.nbytes < 100_000

@@ -41,15 +41,15 @@ def sketch(who: set[int]) -> U8:
 )
 def test_the_overlap_of_sets_is_within_its_error(a: int, b: int, both: int) -> None:
     found = overlap(sketch(set(range(a))), sketch(set(range(a - both, a - both + b))))
-    assert abs(found.both - both) <= found.error
-    assert found.error < 0.05 * (a + b) + 2
-    assert abs(found.a - a) <= max(1, 0.03 * a)
-    assert abs(found.b - b) <= max(1, 0.03 * b)
+    assert abs(found.both - both) <= found.both_error
+    assert found.both_error < 0.05 * (a + b) + 2
+    assert abs(found.a - a) <= max(1, found.a_error) <= max(1, 0.03 * a)
+    assert abs(found.b - b) <= max(1, found.b_error) <= max(1, 0.03 * b)
 
 
 def test_a_sketch_of_nobody_overlaps_with_none() -> None:
     nobody = np.zeros(1 << 14, np.uint8)
-    assert overlap(nobody, sketch({1, 2, 3})) == Overlap(0, 3, 0, overlap(nobody, sketch({1, 2, 3})).error)
+    assert overlap(nobody, sketch({1, 2, 3})) == Overlap(0, 3, 0, 0, 0, 0)
 
 
 def test_registers_made_from_exact_sets_are_those_of_the_sketch_that_it_becomes() -> None:
@@ -76,7 +76,7 @@ def fed(shard: RowShard, watermark_ms: int, who: range, ended: bool = False) -> 
     rows, latest = [("placement", "a"), ("campaign", "c")], np.array([watermark_ms, watermark_ms])
     batch = RowBatch(
         0, 0, cut, rows, latest, none32, none32, none64, none32, none64[:, :5],
-        np.zeros(len(who), np.uint32), touched, listeners, [],
+        np.zeros(len(who), np.uint32), touched, listeners, [], latest,
     )  # fmt: skip
     shard.apply(cut, [batch])
     return [name for name, _ in shard.sketches(ended)]
@@ -109,7 +109,7 @@ def test_the_command_tells_the_overlap_of_a_log(
     for a, b in combinations(sorted(reached), 2):
         rows = [client.hget(f"{settings.namespace}:sketch:{{{name}}}", "registers") for name in (a, b)]
         found = overlap(*map(unpack, rows))  # type: ignore[arg-type]  # text
-        assert abs(found.both - len(reached[a] & reached[b])) <= found.error, (a, b)
+        assert abs(found.both - len(reached[a] & reached[b])) <= found.both_error, (a, b)
 
     monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
     monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
@@ -119,6 +119,11 @@ def test_the_command_tells_the_overlap_of_a_log(
     told = [line.split() for line in shown.output.splitlines()]
     (count,) = [int(line[3].replace(",", "")) for line in told if line[:3] == ["reached", "by", "both"]]
     assert abs(count - both) < 200
+    for name in ("eta", "iota"):
+        (alone,) = [line for line in told if line[:3] == ["reached", "by", name]]
+        number, error = (int(alone[place].replace(",", "")) for place in (3, 5))
+        assert abs(number - len(reached[name])) <= error <= 0.03 * number
+    assert "that of one sketch is 0.8 %" in shown.output
     shares = [float(line[5]) for line in told if line[0] == "of"]
     assert len(shares) == 2
     assert abs(shares[0] - 100 * both / len(reached["eta"])) < 6

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows import rolling
 from flows.clock import Cut
 from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.events import IMPRESSION
@@ -41,7 +40,9 @@ def batch(cut: Cut, impressions: Impressions) -> RowBatch:
     latest = np.array([int(minutes.max(initial=0)) * MINUTE] if n else [], np.int64)
     totals = np.zeros((0, FLIGHT_COUNTS), np.int64)
     names = [ROW] if n else []
-    return RowBatch(0, 0, cut, names, latest, rows, minutes, counts, none, totals, rows, minutes, who, [])
+    return RowBatch(
+        0, 0, cut, names, latest, rows, minutes, counts, none, totals, rows, minutes, who, [], latest
+    )
 
 
 @dataclass
@@ -160,17 +161,14 @@ def many(number: int, seed: int = 0) -> list[int]:
     return np.random.default_rng(seed).integers(1, (1 << 64) - 1, number, np.uint64).tolist()
 
 
-def test_reach_is_cut_anew_where_minutes_are_registers_and_where_the_flight_is_a_sketch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(rolling, "ROLLING_EXACT_UP_TO", 1_500)
+def test_reach_is_cut_anew_where_minutes_are_registers_and_where_the_flight_is_a_sketch() -> None:
     crowd = many(3_500)
     world = World()
     world.hear([])
     world.hear([(FIRST, who) for who in crowd[:2_000]])
     world.hear([(FIRST + 1, who) for who in crowd[1_990:3_000]], jump=1)
     world.hear([(FIRST + 2, who) for who in crowd[3_000:3_008]], jump=1)
-    assert world.shard.rolling.dense_of[0] >= 0
+    assert world.shard.rolling.crowds.dense_of[0] >= 0
     assert world.shard.reached.dense_of[0] >= 0
     for start, reach in ((FIRST + 2, 8), (FIRST + 1, 1_018), (FIRST, 3_008), (FIRST + 30, 0)):
         world.plan(start, start + 60)

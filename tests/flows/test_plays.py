@@ -24,7 +24,8 @@ from flows.batches import SCOPES, Combo, Decoder
 from flows.clock import Cut, PartitionClock
 from flows.counts import BY_FLIGHT, BY_MINUTE, HELD, REPAIRED
 from flows.events import COMPLETE, MUTE, SKIP, START
-from flows.messages import Outcome, Pixels, RowBatch, row_shard
+from flows.homes import Homes
+from flows.messages import Outcome, Pixels, RowBatch
 from flows.shards import PlayShard
 from flows.split import Splitter
 
@@ -86,7 +87,7 @@ class Source:
         self.now_ms = BEGIN_MS + index * 25_000
         self.greatest_ms = self.next = 0
         self.unsent: list[bytes] = []
-        self.decoder, self.splitter = Decoder(KEY), Splitter(self.name, SHARDS)
+        self.decoder, self.splitter = Decoder(KEY), Splitter(self.name, SHARDS, KEY)
         self.clock = PartitionClock(BOUND_MS, MINUTE)
 
     def call(self, call: Call) -> tuple[int, int]:
@@ -127,13 +128,17 @@ class Published:
         self.totals: dict[Row, npt.NDArray[np.int64]] = {}
         self.touches: Counter[tuple[str, str, int, int]] = Counter()
         self.latest: dict[Row, int] = {}
+        self.first: dict[Row, int] = {}
         self.labels: dict[Combo, int] = {}
         self.final: dict[tuple[str, str, int], npt.NDArray[np.int64]] = {}
 
     def add(self, batch: RowBatch) -> None:
         for row, latest in zip(batch.rows, batch.latest.tolist(), strict=True):
-            assert row_shard(*row, SHARDS) == batch.to
+            assert Homes(KEY, SHARDS).of(*row) == batch.to
             self.latest[row] = max(self.latest.get(row, 0), latest)
+        for row, first in zip(batch.rows, batch.first.tolist(), strict=True):
+            if first:
+                self.first[row] = min(self.first.get(row, first), first)
         for row, minute, counts in zip(
             batch.cell_rows, batch.cell_minutes.tolist(), batch.cell_counts, strict=True
         ):
@@ -177,6 +182,11 @@ class Published:
             for row in scoped(combo):
                 latest[row] = max(latest.get(row, 0), ts)
         assert {row: ts for row, ts in self.latest.items() if ts} == latest
+        first: dict[Row, int] = {}
+        for combo, ts in model.first.items():
+            for row in scoped(combo):
+                first[row] = min(first.get(row, ts), ts)
+        assert self.first == first
 
     def hold_to(self, before: dict[Row, npt.NDArray[np.int64]], model: Model, ended: bool) -> None:
         """The invariants of every cut; `before`: the flights of the one before."""
@@ -213,7 +223,8 @@ class World:
         self.lates: list[tuple[str, int]] = []
 
     def new_shard(self, index: int) -> PlayShard:
-        return PlayShard(index, SHARDS, self.model.lateness_ms, HORIZON_MS, YEAR_MS, recovery=self.recovery)
+        lateness_ms, recovery = self.model.lateness_ms, self.recovery
+        return PlayShard(index, SHARDS, lateness_ms, HORIZON_MS, YEAR_MS, recovery=recovery, secret=KEY)
 
     def run(self, steps: list[Step]) -> None:
         for step in steps:

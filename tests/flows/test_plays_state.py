@@ -10,11 +10,12 @@ import numpy.typing as npt
 import pytest
 
 from flows import shards
-from flows.batches import COLUMNS, LINKED, Combo, shard_of
+from flows.batches import COLUMNS, LINKED, Combo
 from flows.clock import Cut
 from flows.counts import BY_MINUTE
 from flows.errors import StateError
 from flows.events import CODES, COMPLETE, IMPRESSION, START
+from flows.homes import Homes
 from flows.messages import Pixels
 from flows.shards import PlayShard
 from flows.table import SLOT_BYTES
@@ -24,6 +25,7 @@ YEAR_MS = 365 * 86_400_000
 BOUND_MS = 10_000
 BEGIN_MS = 29_000_000 * MINUTE
 SHARDS = 2
+HOMES = Homes(b"", SHARDS)
 
 
 def bulk(
@@ -45,7 +47,7 @@ def any_keys(rng: np.random.Generator, number: int) -> npt.NDArray[np.uint64]:
 def placements(number: int, shard: int = 0) -> list[Combo]:
     names = (f"placement-{i}" for i in range(20 * SHARDS * number))
     combos: list[Combo] = [
-        (name, "c", None, None, None, None) for name in names if shard_of(name, SHARDS) == shard
+        (name, "c", None, None, None, None) for name in names if HOMES.of("placement", name) == shard
     ]
     return combos[:number]
 

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from connectors.redis import Client, RedisUnavailable
-from flows import rows
+from connectors.embedded import EmbeddedValkey
+from connectors.redis import Client, RedisUnavailable, connect, eviction_policies
+from flows import publish, rows
 from flows.clock import Cut
 from flows.delivery import Thresholds
 from flows.numbers import Delivered
 from flows.pacing import Pacer, plan_file
 from flows.planfiles import parse_plans
-from flows.publish import LAYOUTS, TRIM_EVERY_S, Flush, Publisher
-from flows.settings import Settings, ms
+from flows.publish import LAYOUTS, LONGEST_PAUSE_S, TRIM_EVERY_S, Flush, Publisher
+from flows.settings import Settings, load, ms
 
 NOW_S = 1_764_000_000.0
 DAY_S = 86_400
@@ -27,18 +30,21 @@ BOOKED = parse_plans(PLAN.encode(), Path("plans.csv"))[0]["quiet"]
 
 @dataclass
 class Desk:
-    """A publisher of one execution, whose wall clock is turned by hand."""
+    """A publisher of one execution, whose clocks are turned by hand."""
 
     settings: Settings
     client: Client
     now_s: float = NOW_S
+    elapsed_s: float = 0.0
     number: int = 0
 
     def __post_init__(self) -> None:
         file, known = plan_file(self.settings), self.settings
         assert file is not None
         pacer = Pacer(file, Thresholds(known.under, known.over, known.delivery_grace))
-        self.publisher = Publisher(known, ["log"], False, pacer=pacer, clock_s=lambda: self.now_s)
+        self.publisher = Publisher(
+            known, ["log"], False, pacer=pacer, clock_s=lambda: self.now_s, monotonic_s=lambda: self.elapsed_s
+        )
         self.publisher.open()
 
     def flush(
@@ -54,6 +60,11 @@ class Desk:
         some = [rows.Row(scope, name, latest_ms, packed, counted) for name in names]
         cut = Cut(self.number, int(self.now_s * 1000), False, (("log", self.number),))
         self.publisher.flush(cut, [Flush(0, cut, some)])
+
+    def passes(self, seconds: float) -> None:
+        """So much time, by either clock."""
+        self.now_s += seconds
+        self.elapsed_s += seconds
 
     def index(self, scope: str = "placement") -> set[str]:
         """Who is in the index."""
@@ -86,7 +97,7 @@ def desk(settings_of: Callable[..., Settings], client: Client, tmp_path: Path) -
 def test_who_has_expired_leaves_the_index_and_what_is_planned_or_there_never_does(desk: Desk) -> None:
     desk.flush("expired", "there", "again")
     assert desk.index() == {"expired", "there", "again", "quiet"}
-    desk.now_s += 3 * DAY_S
+    desk.passes(3 * DAY_S)
     desk.expire("expired")
     desk.expire("again")
     desk.flush("again")
@@ -98,17 +109,17 @@ def test_the_indexes_are_looked_at_once_an_hour(desk: Desk) -> None:
     desk.flush("a", "b", last_event_s=3 * DAY_S)
     for name, before, after in (("a", {"a", "b"}, {"b"}), ("b", {"b"}, set())):
         desk.expire(name)
-        desk.now_s += TRIM_EVERY_S - 1
+        desk.passes(TRIM_EVERY_S - 1)
         desk.flush()
         assert desk.index() == {"quiet", *before}
-        desk.now_s += 1
+        desk.passes(1)
         desk.flush()
         assert desk.index() == {"quiet", *after}
 
 
 def test_an_index_that_cannot_be_trimmed_stops_no_flush(desk: Desk) -> None:
     desk.client.set(f"{desk.settings.namespace}:index:station", "no index")
-    desk.now_s += TRIM_EVERY_S
+    desk.passes(TRIM_EVERY_S)
     desk.flush("a")
     desk.flush("b")
     assert desk.index() == {"a", "b", "quiet"}
@@ -132,7 +143,7 @@ def test_planned_rows_keep_their_numbers_when_redis_fails_at_the_first_flush(
     with monkeypatch.context() as patched:
         patched.setattr("flows.publish.read_rows", down)
         desk.flush("quiet", impressions=7)
-    desk.now_s += 60
+    desk.passes(60)
     desk.flush()
     assert desk.row("placement", "quiet")["flight.impressions"] == "7"
 
@@ -148,3 +159,87 @@ def test_planned_rows_keep_their_numbers_while_a_resumed_flow_catches_up(desk: D
     row = desk.row("placement", "quiet")
     assert (row["fence"], row["flight.impressions"]) == ("2", "7")
     again.publisher.close()
+
+
+@pytest.mark.parametrize("jump_s", [-DAY_S, 0, DAY_S], ids=["back", "right", "forward"])
+def test_pauses_and_periods_are_not_the_wall_clocks(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    def down(*_: Any, **__: Any) -> Any:
+        asked.append(desk.elapsed_s)
+        raise RedisUnavailable("connection", "gone for a moment")
+
+    asked: list[float] = []
+    desk.flush("a", "b", last_event_s=6 * DAY_S)
+    desk.expire("b")
+    with monkeypatch.context() as patched:
+        patched.setattr("connectors.redis.RowStore.write", down)
+        for seconds in (0.0, 0.09, 0.02):
+            desk.passes(seconds)
+            desk.flush("a")
+            desk.now_s += jump_s / 3
+    assert asked == pytest.approx([0.0, 0.11])
+    desk.passes(LONGEST_PAUSE_S)
+    desk.flush("a", impressions=7, last_event_s=3 * DAY_S)
+    assert desk.index() == {"a", "b", "quiet"}, "nobody leaves before the hour"
+    desk.passes(TRIM_EVERY_S)
+    desk.flush()
+    assert desk.index() == {"a", "quiet"}
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.floats(0, 1e13), st.integers(1, 1000)), max_size=30), max_size=60),
+)
+def test_what_arrives_while_redis_is_away_is_kept_in_bounded_room_and_no_pixel_is_lost(
+    flushes: list[list[tuple[float, int]]],
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(publish, "MOST_ARRIVALS", 16)
+        kept: list[tuple[float, int]] = []
+        for some in flushes:
+            kept = publish.bounded(kept + some)
+            assert len(kept) <= 16
+    came = [one for some in flushes for one in some]
+    assert sum(pixels for _, pixels in kept) == sum(pixels for _, pixels in came)
+    assert sum(at * pixels for at, pixels in kept) == pytest.approx(sum(at * pixels for at, pixels in came))
+
+
+def test_a_day_without_redis_leaves_no_more_than_its_rows_and_some_arrivals(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: Any, **__: Any) -> Any:
+        raise RedisUnavailable("connection", "gone for a day")
+
+    monkeypatch.setattr("connectors.redis.RowStore.write", down)
+    for number in range(2, 1000):
+        cut = Cut(number, 0, False, (("log", number),))
+        flush = Flush(publish.LEDGER_SHARD, cut, arrivals=[(float(number), 10)] * 40)
+        desk.publisher.flush(cut, [flush])
+    assert len(desk.publisher._arrivals) <= publish.MOST_ARRIVALS
+    assert sum(pixels for _, pixels in desk.publisher._arrivals) == 998 * 400
+
+
+@pytest.mark.parametrize(("policy", "warns"), [("allkeys-lru", True), ("volatile-ttl", False)])
+def test_a_redis_that_may_evict_any_row_is_told_of_at_the_start(
+    policy: str, warns: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EmbeddedValkey({"maxmemory-policy": policy}) as server:
+        publisher = Publisher(load(redis_url=server.url, recovery_dir=None), ["log"], False)
+        publisher.open()
+        publisher.close()
+    assert (f"maxmemory_policy={policy}" in capsys.readouterr().out) == warns
+
+
+def test_a_redis_that_does_not_tell_its_policy_is_no_obstacle(client: Client, valkey: EmbeddedValkey) -> None:
+    client.acl_setuser(  # type: ignore[union-attr]  # a single node
+        "modest",
+        enabled=True,
+        passwords=["+secret"],
+        keys=["*"],
+        channels=["*"],
+        commands=["+@all", "-config"],
+    )
+    modest = connect(f"redis://modest:secret@127.0.0.1:{valkey.port}/0")
+    assert eviction_policies(modest) == set()
+    assert eviction_policies(client) == {"noeviction"}
+    modest.close()

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scanner_support import EVENT, LINE, Both, log, parts
+from scanner_support import EVENT, LINE, Both, log, named, parts
 
 from connectors.stream import Lines
 from flows import batches
 from flows.batches import COMBO, INFO, KEY, LISTENER, Batch
-from flows.events import CONVERSION
 from flows.memo import Memo
 from flows.scanner import scan
 from flows.simulate import write_log
@@ -39,13 +38,13 @@ def test_a_log_is_read_the_same_and_mostly_by_the_scanner(name: str, share: floa
     assert both.scanned > share * len(lines)
 
 
-def test_a_plain_log_is_left_to_the_plain_way_only_where_names_are_new(tmp_path: Path) -> None:
+def test_a_plain_log_is_read_by_the_scanner_alone_which_asks_for_names_once(tmp_path: Path) -> None:
     write_log(tmp_path / "log.ndjson", 20_000, placements=100)
     both = Both()
     batch = both.decode(Lines.split((tmp_path / "log.ndjson").read_bytes()))
     assert len(batch.pixels) == 20_000
-    assert len(batch.combos) == 100
-    assert both.scanned > 19_000
+    assert len(batch.combos) == 100 == both.scanning.asked[0]
+    assert both.scanned >= 19_999  # the last has no bytes to spare behind it
 
 
 # The grammar
@@ -206,8 +205,8 @@ def test_caches_that_forget_change_nothing(most: int) -> None:
     decoder._names, decoder._agents, decoder._listeners = Memo(most), Memo(most), Memo(most)
     for part in parts(lines, 500):
         assert (forgetful.decode(part).pixels == both.decode(part).pixels).all()
-    assert forgetful.scanned < both.scanned
-    assert forgetful.scanned > 1_000
+    assert forgetful.scanned == both.scanned > 5_000
+    assert decoder.asked[0] > both.scanning.asked[0]
 
 
 def test_too_many_combinations_begin_anew_for_both_ways_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,11 +224,12 @@ def test_the_batch_is_the_same_for_a_list_for_lines_and_for_one_message_at_a_tim
     whole = Both().decode(values)
     again = Both().decode(Lines.split(b"".join(value + b"\n" for value in values) + b"rest"))
     single = Both()
-    rows = np.concatenate([single.decode([value]).pixels for value in values])
+    parted = [single.decode([value]) for value in values]
+    rows = np.concatenate([part.pixels for part in parted])
     assert (whole.pixels == again.pixels).all()
-    conversions = whole.pixels[:, INFO] & np.uint64(0xFF) == CONVERSION
-    whole.pixels[conversions, COMBO] = 0  # the place in a batch's conversions
-    assert (whole.pixels == rows).all()
+    assert (whole.pixels[:, :COMBO] == rows[:, :COMBO]).all()
+    names = [name for part in parted for name in named(part)]
+    assert names == [0 if isinstance(name, int) else name for name in named(whole)]  # one conversion a part
 
 
 def test_a_line_without_bytes_to_spare_behind_it_is_set_aside() -> None:

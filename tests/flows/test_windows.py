@@ -128,6 +128,7 @@ class Brute:
     totals: dict[Row, Counts] = field(default_factory=dict)
     touches: set[tuple[Row, int, int]] = field(default_factory=set)
     latest: dict[Row, int] = field(default_factory=dict)
+    first: dict[Row, int] = field(default_factory=dict)
     labels: dict[Row, tuple[int, str]] = field(default_factory=dict)
 
     @property
@@ -173,6 +174,7 @@ class Brute:
             ],
             "totals": self.totals[row].tolist(),
             "latest": self.latest[row],
+            "since": self.first[row],
             "campaign": self.labels[row][1] if row in self.labels else None,
         }
 
@@ -197,7 +199,7 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
         minutes = np.array([max(start + entry.offset, open_from) for entry in mine], np.uint32)
         counts = np.zeros((len(mine), MINUTE_COUNTS), np.int64)
         totals = np.zeros((len(mine), FLIGHT_COUNTS), np.int64)
-        latest = np.zeros(len(rows), np.int64)
+        latest, first = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
         labels: list[tuple[int, int, Combo]] = []
         touched = [i for i, entry in enumerate(mine) if entry.who]
         for i, entry in enumerate(mine):
@@ -206,11 +208,13 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
             counts[i, entry.column] = entry.by
             totals[i, entry.flight_column] = 1
             latest[place[i]] = max(latest[place[i]], ts)
+            first[place[i]] = min(first[place[i]] or ts, ts)
             brute.cells[row, minute] = (
                 brute.cells.get((row, minute), np.zeros(MINUTE_COUNTS, np.int64)) + counts[i]
             )
             brute.totals[row] = brute.totals.get(row, np.zeros(FLIGHT_COUNTS, np.int64)) + totals[i]
             brute.latest[row] = max(brute.latest.get(row, 0), ts)
+            brute.first[row] = min(brute.first.get(row, ts), ts)
             if entry.who:
                 brute.touches.add((row, minute, entry.who))
             if row[0] == "placement":
@@ -234,6 +238,7 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
                 minutes[touched],
                 who,
                 labels,
+                first,
             )
         )
     return out
@@ -282,6 +287,7 @@ class World:
                 "reach": [int(reach[i]) for reach in windows.reach],
                 "totals": windows.totals[i].tolist(),
                 "latest": int(windows.latest[i]),
+                "since": int(windows.since[i]),
                 "campaign": windows.labels[i][0],
             }
             assert [mature[i].tolist() for mature in windows.mature] == self.brute.mature(row)
@@ -292,6 +298,7 @@ class World:
             for placement, minute, counts in zip(
                 some.placements, some.minutes, some.counts.tolist(), strict=True
             ):
+                assert any(counts) or (placement, minute) in self.given, "readers need no minute of zeros"
                 assert counts == self.brute.cells[("placement", placement), minute].tolist()
                 assert (placement, minute) not in self.finals
                 if some.final:
@@ -302,7 +309,7 @@ class World:
         cells = {
             (row[1], minute): of.tolist()
             for (row, minute), of in self.brute.cells.items()
-            if row[0] == "placement"
+            if row[0] == "placement" and (of.any() or (row[1], minute) in self.given)
         }
         if self.every:
             assert self.finals == {key: counts for key, counts in cells.items() if self.brute.final(key[1])}
@@ -351,10 +358,11 @@ def impressions(cut: Cut, minutes: range) -> RowBatch:
     counts[:, IMPRESSION] = 1
     rows, none = np.zeros(n, np.uint32), np.zeros(0, np.uint32)
     totals = np.zeros((0, FLIGHT_COUNTS), np.int64)
-    latest, which = np.array([minutes[-1] * MINUTE]), np.array(minutes, np.uint32)
+    latest, first = (np.array([minutes[place] * MINUTE]) for place in (-1, 0))
+    which = np.array(minutes, np.uint32)
     who = np.zeros(0, np.uint64)
     return RowBatch(
-        0, 0, cut, [("placement", "a")], latest, rows, which, counts, none, totals, none, none, who, []
+        0, 0, cut, [("placement", "a")], latest, rows, which, counts, none, totals, none, none, who, [], first
     )
 
 

@@ -1,0 +1,36 @@
+"""How a text from outside is shown in a terminal: as letters, whatever it says.
+
+Ids and labels out of pixels, cells of plans, names of files and what a server answers are chosen by others. A
+terminal obeys control characters, it turns the text behind a bidirectional one, rich obeys markup (`[/b]` is
+an error, `[link=…]` a link) and emoji codes. So no such text goes to a terminal but through this module.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+LONGEST: Final = 128
+"""Cells of an id: whole, unless its letters are wide."""
+LINE: Final = 2_000
+"""Cells of a whole line, such as an error with the names in it."""
+
+
+def shown(text: str, most: int = LONGEST) -> str:
+    """`text` on one line of at most `most` cells; what cannot be seen, but for a plain space, is U+FFFD.
+
+    The result is for `print`, logs and `Text`. Rich reads a `str` as markup: give it `cell`.
+    """
+    # Combining letters take no cell, so that cells alone would bound nothing.
+    letters = [letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[: 2 * most]]
+    line = "".join(letters)
+    if len(text) <= 2 * most and cell_len(line) <= most:
+        return line
+    return f"{set_cell_size(line, most - 1).rstrip()}…"
+
+
+def cell(text: str, most: int = LONGEST) -> Text:
+    """`shown` for rich, as a cell of a table or a line, without markup and emoji codes."""
+    return Text(shown(text, most))
