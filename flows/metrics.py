@@ -373,6 +373,40 @@ EXPORTER: Final = (
 )
 """The exporter about itself: the last two on its `/metrics`, the others beside the placements."""
 
+COLLECT_EVENTS = _d(
+    "collect_events_total", "counter", "Events that called, by what became of them.", "outcome"
+)
+COLLECT_ACKNOWLEDGED = _d("collect_acknowledged_total", "counter", "Events that Kafka has acknowledged.")
+COLLECT_REJECTED = _d("collect_rejected_total", "counter", "Events that are no pixels, by reason.", "reason")
+COLLECT_ANSWERS = _d("collect_answers_total", "counter", "Calls answered, by status.", "status")
+COLLECT_CLEANED = _d(
+    "collect_cleaned_total",
+    "counter",
+    "Values that the cleaner mended or found to be nothing, unreplaced macros among them.",
+    "dialect",
+    "parameter",
+    "how",
+)
+COLLECT_RESTING = _d("collect_resting_events", "gauge", "Events on the spool.")
+COLLECT_SPOOL_BYTES = _d("collect_spool_bytes", "gauge", "Bytes of the spool.")
+COLLECT_SPOOL_FULL = _d("collect_spool_full_ratio", "gauge", "Share of the spool that is in use.")
+COLLECT_LOW = _d(
+    "collect_low_mark_timestamp_seconds", "gauge", "Receipt of the oldest event that is not in the log."
+)
+
+COLLECT: Final = (
+    COLLECT_EVENTS,
+    COLLECT_ACKNOWLEDGED,
+    COLLECT_REJECTED,
+    COLLECT_ANSWERS,
+    COLLECT_CLEANED,
+    COLLECT_RESTING,
+    COLLECT_SPOOL_BYTES,
+    COLLECT_SPOOL_FULL,
+    COLLECT_LOW,
+)
+"""The collector's, one set a process."""
+
 LATENCY_BUCKETS: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 FLUSH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

@@ -36,6 +36,7 @@ from pydantic_settings import (
     SettingsError as UnreadableError,
 )
 
+from flows.collect_settings import CollectSettings
 from flows.columns import DECLARED_BOT, MOST_REASONS
 from flows.errors import SettingsError
 from flows.wording import TABLE, in_our_words
@@ -58,7 +59,7 @@ class Topic(str):
         return self.removeprefix("kafka:")
 
 
-class Settings(BaseSettings):
+class Settings(CollectSettings, BaseSettings):
     """What a flow needs to know. Unknown names are refused, secrets are never printed."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)

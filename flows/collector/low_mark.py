@@ -50,4 +50,4 @@ class InHand:
 
 def low_mark(in_hand_ms: int | None, resting_ms: int | None, now_ms: int) -> int:
     """The least time of receipt of what is not in the log; with nothing such, now."""
-    return min(now_ms, *(one for one in (in_hand_ms, resting_ms) if one is not None))
+    return min((now_ms, *(one for one in (in_hand_ms, resting_ms) if one is not None)))

@@ -1,0 +1,81 @@
+"""Dead letters of rejected calls: to their topic when Kafka takes them, and never to the spool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+
+from connectors.kafka_reports import Produced, Report, ReportingProducer
+from flows.collector.call import Understood
+
+MOST_A_SECOND: Final = 100
+"""Of each reason: a flood of rubbish fills nothing; what is beyond is counted alone."""
+_KEPT: Final = (
+    "event_id",
+    "event",
+    "ts",
+    "received_at",
+    "placement_id",
+    "campaign_id",
+    "creative_id",
+    "platform",
+    "station",
+    "podcast",
+    "program",
+)
+_LONGEST: Final = 128
+
+
+class Letters:
+    """Sends dead letters, keyed by position so that repeats collapse.
+
+    Attributes:
+        collector: the id that stands in positions.
+        unsent: letters beyond `MOST_A_SECOND`, or that found no room.
+    """
+
+    def __init__(self, brokers: str, topic: str, options: Mapping[str, str]) -> None:
+        self.collector, self.unsent = "", 0
+        self._producer = ReportingProducer(brokers, topic, options, self._reported)
+        self._second, self._sent = 0, dict[str, int]()
+
+    def send(self, rejected: Sequence[Understood]) -> None:
+        """Send the letters of a call's rejected events; waits for nothing."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._sent = second, {}
+        messages = []
+        for one in rejected:
+            sent = self._sent[one.reason] = self._sent.get(one.reason, 0) + 1
+            if sent > MOST_A_SECOND:
+                self.unsent += 1
+                continue
+            messages.append((0, letter(self.collector, one)))
+        if messages:
+            self.unsent += len(self._producer.produce(messages))
+
+    def _reported(self, reports: list[Report]) -> None:
+        self.unsent += sum(bool(report.error) for report in reports)
+
+    def close(self) -> None:
+        """Send what is queued, if that takes no time."""
+        self._producer.flush(timedelta(seconds=1))
+        self._producer.close()
+
+
+def letter(collector: str, rejected: Understood) -> Produced:
+    """The dead letter of one event, with the fields that identify nobody."""
+    event = {
+        name: value[:_LONGEST] if isinstance(value, str) else value
+        for name, value in rejected.event.items()
+        if name in _KEPT
+    }
+    position = f"collector/{collector}/{str(event.get('event_id') or '')[:_LONGEST]}"
+    body: dict[str, Any] = {"reason": rejected.reason, "position": position, "event": event}
+    if rejected.wrong:
+        body["field"] = rejected.wrong
+    return Produced(msgspec.json.encode(body), position.encode())
