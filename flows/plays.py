@@ -61,11 +61,6 @@ PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4)
 """What a slot is: a play or an event; a milestone, skip or mute that waits for its start, or has joined it; a
 conversion.
 """
-HEARD_IMPRESSION: Final = np.uint64(1 << 24)
-HEARD_START: Final = np.uint64(1 << 25)
-"""A touch was given for the play's impression, for its start: a play is one listen, at its impression if
-there is one. A start of an earlier minute than the impression's stays: a conversion between them has it.
-"""
 CHANGED: Final = np.uint64(1 << 31)
 """The slot is not as it was at the last snapshot."""
 COMBO_SHIFT: Final = np.uint64(32)
@@ -339,21 +334,12 @@ def apply(
 
         if listener != np.uint64(0) and (code <= START or code == CLICK):
             kind = touches.REACH_ONLY
-            reached = np.int64(reached_minute(table[slot, MINUTES]))  # by the play's other one of the two
             if code == CLICK:
                 kind = touches.CLICK
             elif code == IMPRESSION:
                 kind = touches.IMPRESSION
-                if linked and flags & HEARD_START:
-                    kind = touches.REPLACING if minute <= reached else touches.FOLLOWING
-                flags |= HEARD_IMPRESSION
             elif linked:
-                if not flags & HEARD_IMPRESSION:
-                    kind = touches.START
-                elif minute < reached:
-                    kind = touches.EARLY_START
-                flags |= HEARD_START
-            table[slot, FLAGS] = flags
+                kind = touches.START
             touch_where[used[TOUCHES], 0] = combo
             touch_where[used[TOUCHES], 1] = kind
             touch_where[used[TOUCHES], 2] = np.uint32(key & LOW)

@@ -130,8 +130,14 @@ class Settings(BaseSettings):
     half_life: timedelta = Field(
         timedelta(days=7), ge=_SECOND, description="of a touch's weight in time_decay"
     )
-    touch_listens: int = Field(64, ge=1, description="a listener's newest listens that are kept")
-    touch_clicks: int = Field(16, ge=1, description="a listener's newest clicks that are kept")
+    touch_listens: int = Field(
+        64, ge=1, description="a listener's newest listens of a campaign that may be credited"
+    )
+    touch_clicks: int = Field(
+        16, ge=1, description="a listener's newest clicks of a campaign that may be credited"
+    )
+    touch_listens_in_all: int = Field(1000, ge=1, description="of these, the newest listens of all campaigns")
+    touch_clicks_in_all: int = Field(250, ge=1, description="of these, the newest clicks of all campaigns")
     utm_placements: dict[str, str] = Field(
         default_factory=dict, description="utm_content to the placement that it stands for"
     )

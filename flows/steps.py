@@ -29,6 +29,7 @@ from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush
 from flows.settings import Settings, ms
 from flows.shards import PlayShard
 from flows.ticks import TickClock, awake_ms
+from flows.touches import Caps
 from flows.windows import RowShard
 
 # Plays
@@ -186,8 +187,13 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
                 settings.utm_placements,
             ),
             settings.recovery_dir,
-            settings.touch_listens,
-            settings.touch_clicks,
+            Caps(
+                settings.touch_listens,
+                settings.touch_clicks,
+                settings.touch_listens_in_all,
+                settings.touch_clicks_in_all,
+            ),
+            ms(settings.horizon),
         )
         self._aligner: Aligner[int, TouchBatch] = Aligner(frozenset(range(settings.shards)))
         self._batches: list[TouchBatch] = []
@@ -212,6 +218,7 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
                     metrics, label = instruments(), shard_key(self._shard.index)
                     metrics.state_touches.labels(label).set(len(self._shard.store))
                     metrics.dropped_touches.labels(label).set(self._shard.store.dropped)
+                    metrics.capped_decisions.labels(label).set(self._shard.capped)
         return out, StatefulBatchLogic.RETAIN
 
     def _follow_plans(self) -> None:
