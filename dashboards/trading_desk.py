@@ -20,7 +20,7 @@ _ANY: Final[Steps] = ((None, GREEN), (1, RED))
 _SOME: Final[Steps] = ((None, GREEN), (1, AMBER))
 _FRESH: Final[Steps] = ((None, GREEN), (90, AMBER), (300, RED))
 _OPEN: Final = (
-    "/d/audiopixel-placement?var-placement=${__data.fields.Placement}"
+    "/d/audiopixel-placement?var-placement=${__data.fields.Placement:percentencode}"
     "&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${__url_time_range}"
 )
 
