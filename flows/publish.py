@@ -112,6 +112,7 @@ class Flush(NamedTuple):
     conversions: credits.Account | None = None
     decisions: Sequence[Told] = ()
     sketches: Sequence[tuple[str, str]] = ()
+    ended: Sequence[tuple[str, str]] = ()
 
 
 def _positions(held: Mapping[str, str]) -> dict[str, int]:
@@ -175,6 +176,7 @@ class Publisher:
     _covered: dict[str, int] = field(default_factory=dict)
     _images: dict[str, Row] = field(default_factory=dict)
     _pending: dict[str, Row] = field(default_factory=dict)
+    _leaving: dict[str, Row] = field(default_factory=dict)
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
     _conversions: credits.Account = NO_CONVERSIONS
     _decisions: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -267,6 +269,8 @@ class Publisher:
         """
         rev = cut.number
         for flush in flushes:
+            for scope, name in flush.ended:
+                self._end(scope, name, rev)
             for row in flush.rows:
                 self._take(self._row(row, rev))
                 if self.pacer is not None and row.scope in SCOPES[:2]:
@@ -353,6 +357,24 @@ class Publisher:
 
     def _take(self, row: Row) -> None:
         self._pending[row.key] = self._images[row.key] = row
+        self._leaving.pop(row.key, None)
+
+    def _end(self, scope: str, name: str, rev: int) -> None:
+        """Forget a row that has ended, and its sketch, and let them leave Redis; one that is paced stays."""
+        image = self._images.get(row_key(self.settings.namespace, scope, name))
+        if image is not None and image.ttl_ms is None:
+            return
+        self._values.pop((scope, name), None)
+        if scope == SCOPES[0] and self.pacer is not None:
+            self.pacer.counted.pop(name, None)
+        sketch = row_key(self.settings.namespace, "sketch", name)
+        leaving = [self._row(rows.Row(scope, name, 0, b""), rev)]
+        if scope == SCOPES[0]:
+            leaving.append(Row(sketch, "sketch", b"", self._generation, self._fence, rev))
+        for row in leaving:
+            self._images.pop(row.key, None)
+            self._pending.pop(row.key, None)
+            self._leaving[row.key] = row
 
     def _row(self, row: rows.Row, rev: int) -> Row:
         namespace = self.settings.namespace
@@ -470,6 +492,8 @@ class Publisher:
         )
         if Outcome.SUPERSEDED in outcomes:
             raise Superseded(self._positions_key)
+        self._store.drop(list(self._leaving.values()))
+        self._leaving = {}
         self._decisions = {}
         self._pending = {}
         instruments().flushed_rows.inc(len(landing))

@@ -88,7 +88,18 @@ class Settings(BaseSettings):
     )
     redis_timeout: timedelta = Field(timedelta(seconds=2), ge=_MOMENT, description="of one call")
     row_ttl: timedelta = Field(
-        timedelta(hours=48), ge=_MINUTE, description="how long a row stays in Redis after its last change"
+        timedelta(hours=48),
+        ge=_MINUTE,
+        description="how long a row without a plan stays after its last pixel, by the watermark, and in "
+        "Redis after its last change",
+    )
+    row_memory: timedelta = Field(
+        timedelta(days=62),
+        ge=_MINUTE,
+        description="how long a row that has ended is remembered, to come back whole",
+    )
+    row_cap: int = Field(
+        200_000, ge=1, description="rows a scope, plans aside; names beyond it count together as other"
     )
     namespace: str = Field("audiopixel:v1", description="prefix of every Redis key")
     flush_interval: timedelta = Field(
@@ -226,6 +237,16 @@ class Settings(BaseSettings):
                     f"{PREFIX}{name.upper()} must be at least {PREFIX}ALLOWED_LATENESS and a minute, or an "
                     "open minute could count a pixel twice"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_outlive_their_credits(self) -> Settings:
+        least = max(self.row_ttl, max(self.click_window, self.listen_window) + self.allowed_lateness)
+        if self.row_memory < least:
+            raise ValueError(
+                f"{PREFIX}ROW_MEMORY must be at least {PREFIX}ROW_TTL, and the longest attribution window "
+                f"with {PREFIX}ALLOWED_LATENESS, or a conversion would be credited to a forgotten row"
+            )
         return self
 
     @model_validator(mode="after")

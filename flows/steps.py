@@ -26,6 +26,7 @@ from flows.messages import Late, Outcome, Pixels, RowBatch, TouchBatch
 from flows.metrics import instruments
 from flows.pacing import Followed
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush
+from flows.rowindex import Limits
 from flows.settings import Settings, ms
 from flows.shards import PlayShard
 from flows.ticks import TickClock, awake_ms
@@ -307,6 +308,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
             _days(settings),
             every,
             settings.recovery_dir,
+            Limits.of(settings),
         )
         self._aligner: Aligner[int, RowBatch | CreditBatch] = Aligner(
             frozenset((CREDITS_SHARD, *range(settings.shards)))
@@ -341,14 +343,21 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         as_of_ms = self._shard.watermark_ms
         changed = rows.pack(windows, as_of_ms, self._shard.final_through_ms) if windows else []
         minutes = [message for some in due for message in rows.minute_messages(some, here.number, as_of_ms)]
-        instruments().state_rows.labels(shard_key(self._shard.index)).set(len(self._shard.rows))
+        instruments().state_rows.labels(shard_key(self._shard.index)).set(len(self._shard.row_index))
         sketches = [(name, overlap.pack(some)) for name, some in self._shard.sketches(here.ended)]
-        return RowsOut(Flush(self._shard.index, here, changed, sketches=sketches), minutes)
+        flush = Flush(self._shard.index, here, changed, sketches=sketches, ended=self._shard.left)
+        return RowsOut(flush, minutes)
 
     def _follow_plans(self) -> None:
-        for name, plan in (self._plans.news(awake_ms()) or {}).items():
-            if self._homes.of("placement", name) == self._shard.index:
-                self._shard.plan(name, *plan.minutes)
+        if (book := self._plans.news(awake_ms())) is None:
+            return
+        rows = {("placement", name) for name in book}
+        rows |= {("campaign", plan.campaign_id) for plan in book.values() if plan.campaign_id}
+        shard = self._shard
+        shard.row_index.planned = frozenset(row for row in rows if self._homes.of(*row) == shard.index)
+        for scope, name in sorted(shard.row_index.planned):
+            if scope == "placement":
+                shard.plan(name, *book[name].minutes)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's; nothing waits between cuts, since an epoch holds a cut whole."""
