@@ -62,8 +62,9 @@ def overlap(
     for name, row in zip((a, b), rows, strict=True):
         if "registers" not in row:
             raise AudiopixelError(
-                f"no sketch of placement {shown(name)!r}: nobody who consents was reached by it in the last "
-                f"{settings.row_ttl // timedelta(hours=1)} hours, or there is no such placement"
+                f"no sketch of placement {shown(name)!r}: it has no plan and fewer than 100 consenting "
+                f"listeners, or none in the last {settings.row_ttl // timedelta(hours=1)} hours, or there is "
+                "no such placement"
             )
     found = estimated(*(unpack(row["registers"]) for row in rows))
     Console().print(show(a, b, found))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -46,6 +46,7 @@ from flows.fence import Kept, keep, kept
 from flows.metrics import instruments
 from flows.outputs import LineWriter
 from flows.pacing import DELIVERY_AT, Pacer
+from flows.rowindex import OTHER
 from flows.settings import Settings, ms
 
 SCHEMA: Final = 1
@@ -58,6 +59,7 @@ META_FIELDS: Final = (
     "conversions_attributed",
     "unattributed",
     "conversions_pending",
+    "rows_beyond_cap",
 )
 LAYOUTS: Final = {
     "row": FencedHash(rows.FIELDS),
@@ -65,6 +67,7 @@ LAYOUTS: Final = {
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),
     "sketch": FencedHash(("registers",)),
+    "other": FencedHash((*rows.ADDITIVE, "as_of_ms")),
 }
 LONGEST_PAUSE_S: Final = 15.0
 PATIENCE_S: Final = 60.0
@@ -72,6 +75,11 @@ PATIENCE_S: Final = 60.0
 TRIM_EVERY_S: Final = 3600.0
 """Between two looks for ids in the indexes whose rows have expired."""
 
+
+NEW_ROWS_A_FLUSH: Final = 4_000
+"""So many rows that readers do not know yet are written with one flush, so that a flood of new names delays
+nobody else's numbers; the rest wait for the next ones, and nothing of them is lost.
+"""
 
 LEDGER_SHARD: Final = -1
 CREDITS_SHARD: Final = -2
@@ -113,6 +121,7 @@ class Flush(NamedTuple):
     decisions: Sequence[Told] = ()
     sketches: Sequence[tuple[str, str]] = ()
     ended: Sequence[tuple[str, str]] = ()
+    beyond: int = 0
 
 
 def _positions(held: Mapping[str, str]) -> dict[str, int]:
@@ -176,7 +185,11 @@ class Publisher:
     _covered: dict[str, int] = field(default_factory=dict)
     _images: dict[str, Row] = field(default_factory=dict)
     _pending: dict[str, Row] = field(default_factory=dict)
+    _waiting: dict[str, Row] = field(default_factory=dict)
     _leaving: dict[str, Row] = field(default_factory=dict)
+    _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    _beyond: dict[int, int] = field(default_factory=dict)
+    _written: bool = False
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
     _conversions: credits.Account = NO_CONVERSIONS
     _decisions: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -271,7 +284,11 @@ class Publisher:
         for flush in flushes:
             for scope, name in flush.ended:
                 self._end(scope, name, rev)
+            self._beyond[flush.shard] = flush.beyond
             for row in flush.rows:
+                if row.scope == OTHER:
+                    self._others.setdefault(row.name, {})[flush.shard] = row.packed
+                    continue
                 self._take(self._row(row, rev))
                 if self.pacer is not None and row.scope in SCOPES[:2]:
                     self._values[row.scope, row.name] = row.packed
@@ -289,9 +306,13 @@ class Publisher:
             for name, registers in flush.sketches:
                 key = row_key(self.settings.namespace, "sketch", name)
                 self._take(self._plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
+        for scope in {row.name for flush in flushes for row in flush.rows if row.scope == OTHER}:
+            values = [*rows.added_up(self._others[scope].values()), cut.watermark_ms]
+            key = row_key(self.settings.namespace, OTHER, scope)
+            self._take(self._plain(key, "other", values, rev, ms(self.settings.row_ttl)))
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
-        metrics.pending_rows.set(len(self._pending))
+        metrics.pending_rows.set(len(self._pending) + len(self._waiting))
         if self._behind(cut):
             if cut.ended:
                 raise SettingsError(
@@ -305,11 +326,11 @@ class Publisher:
         if self.monotonic_s() >= self._retry_at_s:
             self._try(cut, rev)
         deadline_s = self.monotonic_s() + PATIENCE_S
-        while cut.ended and self._pending:
+        while cut.ended and (self._pending or self._waiting):
             if self.monotonic_s() > deadline_s:
                 raise AudiopixelError(
                     f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: "
-                    f"{len(self._pending)} rows are missing"
+                    f"{len(self._pending) + len(self._waiting)} rows are missing"
                 )
             time.sleep(min(0.2, self._pause_s))
             self._try(cut, rev)
@@ -356,8 +377,19 @@ class Publisher:
         return any(at.get(partition, 0) < position for partition, position in self._covered.items())
 
     def _take(self, row: Row) -> None:
-        self._pending[row.key] = self._images[row.key] = row
+        new = row.key not in self._images or row.key in self._waiting
+        self._images[row.key] = row
         self._leaving.pop(row.key, None)
+        if new and row.layout in ("row", "sketch") and row.ttl_ms is not None:
+            self._waiting[row.key] = row
+        else:
+            self._waiting.pop(row.key, None)
+            self._pending[row.key] = row
+
+    def _due(self, cut: Cut) -> list[Row]:
+        """What to write now: all that readers know or wait for by a plan, and of what is new a part."""
+        most = len(self._waiting) if cut.ended or not self._written else NEW_ROWS_A_FLUSH
+        return [*self._pending.values(), *islice(self._waiting.values(), most)]
 
     def _end(self, scope: str, name: str, rev: int) -> None:
         """Forget a row that has ended, and its sketch, and let them leave Redis; one that is paced stays."""
@@ -374,6 +406,7 @@ class Publisher:
         for row in leaving:
             self._images.pop(row.key, None)
             self._pending.pop(row.key, None)
+            self._waiting.pop(row.key, None)
             self._leaving[row.key] = row
 
     def _row(self, row: rows.Row, rev: int) -> Row:
@@ -433,7 +466,7 @@ class Publisher:
             self._log.info("redis takes rows again")
         self._pause_s, self._retry_at_s = 0.0, -math.inf
         now_s, ended_s = self.clock_s(), self.monotonic_s()
-        metrics.pending_rows.set(0)
+        metrics.pending_rows.set(len(self._waiting))
         metrics.last_flush.set(now_s)
         metrics.flush_duration.observe(ended_s - started_s)
         for arrived_ms, pixels in self._arrivals:
@@ -476,10 +509,11 @@ class Publisher:
             now_ms,
             version("audiopixel"),
             *self._conversions,
+            sum(self._beyond.values()),
         ]
         self._tell()
         put_fields(self._client, self._decisions, self.settings.decisions_ttl)
-        landing = list(self._pending.values())
+        landing = self._due(cut)
         placements = [
             row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"
         ]
@@ -495,14 +529,16 @@ class Publisher:
         self._store.drop(list(self._leaving.values()))
         self._leaving = {}
         self._decisions = {}
-        self._pending = {}
+        self._pending, self._written = {}, True
+        for row in landing:
+            self._waiting.pop(row.key, None)
         instruments().flushed_rows.inc(len(landing))
 
     def _write_again(self, cut: Cut, rev: int) -> None:
         """Write all that there is, behind a loss; whatever fails now, the rows stay pending."""
         assert self._store is not None
         self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
-        self._pending |= self._images
+        self._pending, self._waiting = dict(self._images), {}
         self._store.raise_fence(self._fence_key, self._fence)
         self._store.watch(self._marker_key, self._fence)
         self._write(cut, rev)

@@ -119,7 +119,7 @@ class Distinct:
         """Forget the listeners of `rows`; returns of each what `put_back` takes: its count, its exact
         listeners, its packed registers.
         """
-        rows = rows[rows < len(self.count)]
+        self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), int(rows.max(initial=-1)) + 1)
         leaving = np.zeros(len(self.count), bool)
         leaving[rows] = True
         slots = np.flatnonzero(self.table[:, WHO])

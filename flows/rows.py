@@ -4,6 +4,8 @@ docs/contracts.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -97,6 +99,22 @@ def _fields() -> tuple[str, ...]:
 
 FIELDS: Final = _fields()
 """The fields of a row, in the order of its packed values; a null is an absent field."""
+
+
+ADDITIVE: Final = (
+    *(f"flight.{name}" for name in BY_FLIGHT),
+    *(f"{window}.{name}" for window in WINDOWS for name in (*COUNTS, "conversions")),
+)
+"""The fields that add up over rows: those of the names that count together in `other`."""
+_ADDED: Final = tuple(map(FIELDS.index, ADDITIVE))
+
+
+def added_up(packed: Iterable[bytes]) -> list[int | str]:
+    """The values of `ADDITIVE` over packed rows."""
+    # Shares of a conversion are decimals, which binary sums would not add up.
+    parts = [[Decimal(row[place] or 0) for place in _ADDED] for row in map(msgspec.msgpack.decode, packed)]
+    sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
+    return [int(total) if total == int(total) else str(total) for total in sums]
 
 
 class Row(NamedTuple):

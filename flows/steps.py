@@ -345,7 +345,8 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         minutes = [message for some in due for message in rows.minute_messages(some, here.number, as_of_ms)]
         instruments().state_rows.labels(shard_key(self._shard.index)).set(len(self._shard.row_index))
         sketches = [(name, overlap.pack(some)) for name, some in self._shard.sketches(here.ended)]
-        flush = Flush(self._shard.index, here, changed, sketches=sketches, ended=self._shard.left)
+        left, beyond = self._shard.left, self._shard.row_index.beyond()
+        flush = Flush(self._shard.index, here, changed, sketches=sketches, ended=left, beyond=beyond)
         return RowsOut(flush, minutes)
 
     def _follow_plans(self) -> None:

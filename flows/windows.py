@@ -54,6 +54,8 @@ GROWING: Final = (
 KEPT: Final = GROWING[: GROWING.index("given_reach")]
 """Those that are in its snapshot."""
 SKETCHES_AT_ONCE: Final = 256
+SKETCH_FROM: Final = 100
+"""Listeners from which on a placement without a plan has a sketch for readers: fewer have no overlap."""
 NO_ACCOUNT: Final = Account(0, 0, 0, 0)
 
 
@@ -444,6 +446,8 @@ class RowShard:
         reach, given, at = self.reached.reach(rows), self.given_reach[rows], self.given_at[rows]
         due = reach > given * (1.0 if ended else 1.01)
         due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
+        planned = [self.row_index.name(row) in self.row_index.planned for row in rows[due].tolist()]
+        due[due] = (reach[due] >= SKETCH_FROM) | np.array(planned, bool) | (given[due] > 0)
         self.given_reach[rows[due]], self.given_at[rows[due]] = reach[due], minute
         rows = rows[due]
         for start in range(0, len(rows), SKETCHES_AT_ONCE):

@@ -133,6 +133,7 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
         batch_messages=23,
         touch_listens=10_000,
         touch_clicks=10_000,
+        row_ttl=timedelta(days=62),  # no row ends
     )
     lines = log(zlib.crc32(model.encode()))
     files = files_of(lines, order, parts, tmp_path)
@@ -156,7 +157,7 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
 def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
-    settings = settings_of(attribution="linear", utm_placements=UTM)
+    settings = settings_of(attribution="linear", utm_placements=UTM, row_ttl=timedelta(days=62))
     files = files_of(log(5), 1, 2, tmp_path)
     replay(files, settings, KEY, out=tmp_path / "out", workers=2)
     decisions = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
@@ -182,6 +183,7 @@ def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_howeve
             touch_listens=7,
             touch_clicks=2,
             batch_messages=batch,
+            row_ttl=timedelta(days=62),
             flush_interval=timedelta(milliseconds=1000 // steps),
         )
         out = tmp_path / f"out-{number}"

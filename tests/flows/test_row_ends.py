@@ -242,6 +242,15 @@ def test_what_was_quiet_for_longer_than_rows_are_remembered_begins_anew_and_says
     assert (anew["flight.impressions"], anew["flight.reach"], anew["flight.since_ms"]) == (1, 1, T0 + 8 * DAY)
 
 
+def test_a_row_that_never_had_a_listener_or_was_only_credited_comes_back_too() -> None:
+    line = Line()
+    line.cut(T0, {"b": [1]}, credited(T0))
+    line.cut(T0 + 3 * DAY, {"c": [1]})
+    assert set(line.shard.left) == {A, ("placement", "b")}
+    after = line.cut(T0 + 4 * DAY, {"c": [1], "a": []})[A]
+    assert (after["flight.conversions"], after["flight.reach"]) == (1, 0)
+
+
 def test_a_planned_row_and_its_campaign_never_end() -> None:
     line = Line()
     line.shard.row_index.planned = frozenset([A])
@@ -311,5 +320,5 @@ def test_an_ended_row_leaves_redis_its_index_and_its_sketch_and_comes_back_whole
     assert there("placement", "steady") == there("campaign", "of-again") == (True, True)
     again = client.hgetall(f"{known.namespace}:placement:{{again}}")
     assert (again["flight.impressions"], again["flight.since_ms"]) == ("24", str(T0))
-    assert client.exists(f"{known.namespace}:sketch:{{again}}")
+    assert client.exists(f"{known.namespace}:sketch:{{steady}}")
     assert not client.exists(f"{known.namespace}:sketch:{{short}}")
