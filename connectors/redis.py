@@ -43,6 +43,7 @@ __all__ = [
     "Superseded",
     "append",
     "connect",
+    "count_fields",
     "entries_after",
     "eviction_policies",
     "put_fields",
@@ -395,6 +396,12 @@ def read_rows(
             ]
         rows.extend(answers)
     return rows
+
+
+def count_fields(client: Client, key: str) -> int:
+    """How many fields a hash has; 0: it is not there. Raises as `RowStore` does."""
+    with failures(client):
+        return int(checked(replies(client, [(key, ("HLEN", key))]))[0])
 
 
 def scan_index(client: Client, index_key: str) -> list[str]:

@@ -19,6 +19,7 @@ from flows.columns import traffic_reasons
 from flows.credits import CreditBatch, CreditBook
 from flows.decisions import told
 from flows.errors import StateError
+from flows.forget import NOBODY, without
 from flows.homes import Homes
 from flows.intake import Receipt
 from flows.ledger import Ledger
@@ -83,11 +84,13 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         self._reasons = traffic_reasons(settings.invalid_agents)
         self._ticks: dict[str, Tick] = {}
         self._forgotten: set[int] = set()
+        self._denied = NOBODY
         self._cut = -1
         if state is not None:
             shard, at, held, ticks, self._cut, forgotten = state
-            self._forgotten.update(forgotten)
             self._shard.restore(shard)
+            self._forgotten.update(forgotten[0])
+            self._denied = np.frombuffer(forgotten[1], np.uint64)
             self._aligner.restore(
                 (*at, {sender: [_thawed(one) for one in queue] for sender, queue in held.items()})
             )
@@ -113,13 +116,19 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             for item, number in self._aligner.push(value.sender, value, mark, first):
                 if isinstance(item, Tick):
                     self._ticks[item.sender] = item
-                    self._forgotten.update(item.forgotten)
+                    self._forget(item.forgotten)
                 elif isinstance(item, Pixels):
-                    if late := self._shard.apply(item):
+                    if late := self._shard.apply(without(item, self._denied)):
                         out.append(PlaysOut(late))
                 elif number is not None:
                     out.append(self._cut_at(number))
         return out, StatefulBatchLogic.RETAIN
+
+    def _forget(self, listeners: Sequence[int]) -> None:
+        """From now on, whatever partition names them: one that is new need not know of them."""
+        if listeners:
+            self._forgotten.update(listeners)
+            self._denied = np.union1d(self._denied, np.array(listeners, np.uint64))
 
     def _cut_at(self, number: int) -> PlaysOut:
         first, self._cut = self._cut < 0, self._cut + 1 if number == ENDED else number
@@ -149,7 +158,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             frozen,
             [astuple(tick) for tick in self._ticks.values()],
             self._cut,
-            sorted(self._forgotten),
+            (sorted(self._forgotten), self._denied.tobytes()),
         )
 
 
