@@ -35,12 +35,11 @@ class Identities:
         self._placements = blake2b(digest_size=16, key=key, person=b"placement")
         self._parts = blake2b(digest_size=8, key=key, person=b"parts")
 
-    def key_of(self, placement: str) -> tuple[int, int]:
-        """The two words of the key that the plays and events of a placement are hashed with."""
+    def key_of(self, placement: str) -> bytes:
+        """The key of 16 bytes that the plays and events of a placement are hashed with."""
         hasher = self._placements.copy()
         hasher.update(placement.encode())
-        digest = hasher.digest()
-        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+        return hasher.digest()
 
     def of(self, *parts: object) -> int:
         """The identity that JSON values make together; not 0."""

@@ -165,7 +165,7 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
 def _frozen(item: Pixels | Tick) -> tuple[Any, ...]:
     if isinstance(item, Tick):
         return ("tick", *astuple(item))
-    conversions = [(row.tobytes(), astuple(conversion)) for row, conversion in item.conversions]
+    conversions = [(row.tobytes(), tuple(conversion)) for row, conversion in item.conversions]
     return ("pixels", item.sender, item.pixels.tobytes(), item.combos, conversions)
 
 
