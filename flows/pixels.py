@@ -41,6 +41,7 @@ from flows.credits import CreditBatch
 from flows.errors import AudiopixelError
 from flows.events import TOO_LATE, Rejection, letter
 from flows.forget import DenyList
+from flows.foundation import begun as begun_of
 from flows.intake import Output, Receipt
 from flows.messages import Late, RowBatch, TouchBatch
 from flows.outputs import HURRY, PATIENCE, TopicLines, check, kafka_input, serve_metrics
@@ -208,7 +209,7 @@ def live(
         SettingsError, ConnectError: before anything starts.
     """
     key = settings.secret_listener_key()
-    source = kafka_input(settings)
+    source = kafka_input(settings, begun_of(settings.recovery_dir))
     stop = Stop()
     stop.on_signals()
 

@@ -15,6 +15,7 @@ from flows.batches import SCOPES
 from flows.engine import execute
 from flows.errors import UsageError
 from flows.forget import DenyList, refuse_less
+from flows.foundation import lay
 from flows.outputs import FileOutput
 from flows.paths import fresh
 from flows.pixels import Sinks, build
@@ -56,6 +57,7 @@ def replay(
     for output in outputs.values():
         _refuse_own_input(output.path, files)
     _refuse_other_numbers(source.partitions(), settings, recompute)
+    lay(settings, listener_key)
     if fresh(recovery_dir):
         for output in outputs.values():
             output.begin()
