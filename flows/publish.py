@@ -40,6 +40,7 @@ from connectors.stream import ConnectError
 from flows import credits, ledger, rows
 from flows.batches import SCOPES
 from flows.clock import Cut
+from flows.covered import positions_key, positions_of
 from flows.decisions import Told
 from flows.errors import AudiopixelError, SettingsError, StateError
 from flows.fence import Kept, keep, kept
@@ -124,11 +125,6 @@ class Flush(NamedTuple):
     beyond: int = 0
 
 
-def _positions(held: Mapping[str, str]) -> dict[str, int]:
-    """Those of a claimed hash."""
-    return msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
-
-
 def bounded(arrivals: list[tuple[float, int]]) -> list[tuple[float, int]]:
     """Arrivals as (time, pixels), neighbours merged at their mean time where they are too many: how long all
     of the pixels took stays what it was.
@@ -204,7 +200,7 @@ class Publisher:
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("publish")
         namespace = self.settings.namespace
-        self._positions_key, self._fence_key = f"{namespace}:positions", f"{namespace}:fence"
+        self._positions_key, self._fence_key = positions_key(namespace), f"{namespace}:fence"
         self._meta_key, self._marker_key = f"{namespace}:meta", f"{namespace}:marker"
 
     def open(self) -> None:
@@ -224,7 +220,7 @@ class Publisher:
             last = kept(self.settings.recovery_dir)
             taken = self._taken(last, int(held.get("generation", 0)))
             if held.get("generation") == str(taken.generation):
-                refuse_foreign(_positions(held), self.partitions, self.settings.namespace)
+                refuse_foreign(positions_of(held), self.partitions, self.settings.namespace)
             # A counter that was lost alone would give fences behind those of the rows.
             above = max(last.fence, int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
@@ -240,7 +236,7 @@ class Publisher:
                 f"another execution on {self.settings.namespace} has started at the same moment: this one "
                 "stops; two flows must not share a namespace"
             ) from None
-        self._covered = _positions(held)
+        self._covered = positions_of(held)
         refuse_foreign(self._covered, self.partitions, self.settings.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         told = {"behind": " ".join(f"{of}:{at}" for of, at in self._covered.items())} if self._covered else {}

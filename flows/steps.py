@@ -16,6 +16,7 @@ from flows.attribution import Decided, ListenerShard, Rules
 from flows.batches import COLUMNS, ConversionPixel
 from flows.clock import ENDED, Cut, Tick, cut
 from flows.columns import traffic_reasons
+from flows.covered import nothing
 from flows.credits import CreditBatch, CreditBook
 from flows.decisions import told
 from flows.errors import StateError
@@ -301,12 +302,18 @@ class RowsOut(NamedTuple):
 
 class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, ...]]):
     """A row shard behind an aligner of the placement shards and the credit book; `secret` is the listeners'
-    key.
+    key, `behind` says whether a cut is behind what an earlier execution has told.
     """
 
     def __init__(
-        self, settings: Settings, minutes: bool, state: tuple[Any, ...] | None, secret: bytes = b""
+        self,
+        settings: Settings,
+        minutes: bool,
+        state: tuple[Any, ...] | None,
+        secret: bytes = b"",
+        behind: Callable[[Cut], bool] = nothing,
     ) -> None:
+        self._behind = behind
         self._homes = Homes(secret, settings.shards)
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
@@ -347,7 +354,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
     def _cut(self) -> RowsOut:
         here, self._shard.index = self._batches[0].cut, self._batches[0].to
         self._follow_plans()
-        windows, due = self._shard.apply(here, self._batches, self._credits)
+        windows, due = self._shard.apply(here, self._batches, self._credits, self._behind(here))
         self._batches, self._credits = [], None
         as_of_ms = self._shard.watermark_ms
         changed = rows.pack(windows, as_of_ms, self._shard.final_through_ms) if windows else []

@@ -7,6 +7,7 @@ due. It owns the cells (row, minute), the totals of days and flights, and, by `f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,10 +115,14 @@ class RowShard:
         return self.first_open * 60_000
 
     def apply(
-        self, cut: Cut, batches: Sequence[RowBatch], credits: CreditBatch | None = None
+        self, cut: Cut, batches: Sequence[RowBatch], credits: CreditBatch | None = None, behind: bool = False
     ) -> tuple[Windows | None, list[Minutes]]:
         """Take in what all placement shards and the credit book sent for one cut; returns the rows that
         changed by it, and the minutes due.
+
+        Args:
+            behind: an earlier execution may have told more: only what is final is due, which is what it was,
+                and what is not waits.
         """
         before = self.watermark_ms // 60_000
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
@@ -129,7 +134,7 @@ class RowShard:
             self._credit(credits)
         if minute > before or cut.ended:
             self._turn(before, minute, cut.ended)
-        due = self._due(cut)
+        due = self._due(cut, behind)
         if minute > before or cut.ended:
             self._forget(minute)
         self.left = []
@@ -293,7 +298,7 @@ class RowShard:
             np.add.at(self._day(day)[0], closed_rows[moved][these], settled[moved][these])
         self.dirty[closed_rows] = True
 
-    def _due(self, cut: Cut) -> list[Minutes]:
+    def _due(self, cut: Cut, behind: bool) -> list[Minutes]:
         if not self.minutes_every:
             return []
         slots = np.nonzero(self.cells.flags & DIRTY)[0]
@@ -301,7 +306,7 @@ class RowShard:
         slots = slots[self.is_placement[rows]]
         slots = slots[self._says_something(slots)]
         final = self.cells.flags[slots] & FINAL != 0
-        waited = cut.number - self.cells.given[slots] >= self.minutes_every
+        waited = cut.number - self.cells.given[slots] >= (math.inf if behind else self.minutes_every)
         due = []
         for some, is_final in ((slots[final], True), (slots[~final & waited], False)):
             if len(some):
