@@ -165,6 +165,7 @@ class Publisher:
         recompute: begin a new generation instead of following the one in Redis, once: who resumes, or starts
             again before the first snapshot, follows what was begun.
         process: this one's number in a cluster.
+        pace_s: least time between two flushes before the log ends.
     """
 
     settings: Settings
@@ -175,6 +176,8 @@ class Publisher:
     alerts_to: LineWriter | None = None
     clock_s: Callable[[], float] = time.time
     monotonic_s: Callable[[], float] = time.monotonic
+    pace_s: float = 0.0
+    _flush_at_s: float = -math.inf
     process: int = 0
     _client: Client | None = None
     _store: RowStore | None = None
@@ -239,6 +242,7 @@ class Publisher:
         self._covered = positions_of(held)
         refuse_foreign(self._covered, self.partitions, self.settings.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
+        self._flush_at_s = self.monotonic_s() + self.pace_s
         told = {"behind": " ".join(f"{of}:{at}" for of, at in self._covered.items())} if self._covered else {}
         self._log.info("publishing", fence=self._fence, generation=self._generation, **told)
 
@@ -285,7 +289,7 @@ class Publisher:
                 if row.scope == OTHER:
                     self._others.setdefault(row.name, {})[flush.shard] = row.packed
                     continue
-                self._take(self._row(row, rev))
+                self._show(self._row(row, rev), cut.ended)
                 if self.pacer is not None and row.scope in SCOPES[:2]:
                     self._values[row.scope, row.name] = row.packed
                     if row.delivered is not None:
@@ -319,7 +323,8 @@ class Publisher:
         self._covered = {}
         if self.pacer is not None:
             self._pace(self.pacer, cut, flushes)
-        if self.monotonic_s() >= self._retry_at_s:
+        due = cut.ended or self.monotonic_s() >= self._flush_at_s
+        if due and self.monotonic_s() >= self._retry_at_s:
             self._try(cut, rev)
         deadline_s = self.monotonic_s() + PATIENCE_S
         while cut.ended and (self._pending or self._waiting):
@@ -381,6 +386,14 @@ class Publisher:
         else:
             self._waiting.pop(row.key, None)
             self._pending[row.key] = row
+
+    def _show(self, row: Row, ended: bool) -> None:
+        """Take a row up, unless its numbers are those that readers have: a minute that turns changes few rows
+        of the last hour. At a log's end all say that they are final.
+        """
+        image = self._images.get(row.key)
+        if ended or image is None or image.ttl_ms is None or not rows.same_numbers(image.packed, row.packed):
+            self._take(row)
 
     def _due(self, cut: Cut) -> list[Row]:
         """What to write now: all that readers know or wait for by a plan, and of what is new a part."""
@@ -461,6 +474,7 @@ class Publisher:
         if self._pause_s:
             self._log.info("redis takes rows again")
         self._pause_s, self._retry_at_s = 0.0, -math.inf
+        self._flush_at_s = started_s + self.pace_s
         now_s, ended_s = self.clock_s(), self.monotonic_s()
         metrics.pending_rows.set(len(self._waiting))
         metrics.last_flush.set(now_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,8 @@ from flows.settings import Settings
 from flows.sinks import LinesSink, RedisSink
 from flows.source import PixelSource, Stop
 
+PACE: Final = timedelta(seconds=10)
+"""Between two flushes: nobody bids by a log that is being replayed, and its rows change until it ends."""
 OUTPUTS: Final = ("rejected.ndjson", "minutes.ndjson", "credits.ndjson")
 """In the order of the flow's sinks."""
 
@@ -74,7 +76,7 @@ def replay(
             denied=DenyList(settings),
         ),
         Sinks(
-            RedisSink(settings, source, recompute),
+            RedisSink(settings, source, recompute, pace=PACE),
             *map(lines, OUTPUTS),
         ),
         settings,

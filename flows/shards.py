@@ -360,21 +360,20 @@ class PlayShard:
         conversions: list[list[Pending]] = [[] for _ in range(self.shards)]
         for one in self.conversions:
             conversions[(one.listener or one.key) % self.shards].append(one)
-        named, inverse = np.unique(combos, return_inverse=True)
-        names, numbers = [self.names.combos[number] for number in named.tolist()], inverse.astype(np.uint32)
         batches = []
         for shard in range(self.shards):
             a, b = bounds[shard], bounds[shard + 1]
+            named, numbers = np.unique(combos[a:b], return_inverse=True)
             batches.append(
                 TouchBatch(
                     self.index,
                     shard,
                     cut,
-                    names,
+                    [self.names.combos[number] for number in named.tolist()],
                     who[a:b],
                     ts[a:b],
                     kinds[a:b],
-                    numbers[a:b],
+                    numbers.astype(np.uint32),
                     halves[a:b],
                     conversions[shard],
                     np.array([one for one in forgotten if one % self.shards == shard], np.uint64),

@@ -144,6 +144,67 @@ def flush(publisher: Publisher, number: int, *names: str, ended: bool = False) -
     publisher.flush(cut, [Flush(0, cut, [rows.Row("placement", name, T0, packed) for name in names])])
 
 
+def test_rows_whose_numbers_are_what_readers_have_are_not_written_again(
+    publisher: Publisher, client: Client
+) -> None:
+    key = f"{publisher.settings.namespace}:placement:{{a}}"
+
+    def flushed(number: int, impressions: int, label: str, ended: bool = False) -> tuple[str | None, ...]:
+        known = {
+            "as_of_ms": T0 + number,
+            "final_through_ms": T0 - 1_000 + number,
+            "reach_as_of_ms": T0 + number,
+        }
+        told: dict[str, int | str] = {**known, "campaign_id": label, "flight.impressions": impressions}
+        values = [told.get(name, value) for name, value in zip(rows.FIELDS, rows.empty(T0), strict=True)]
+        row = rows.Row("placement", "a", T0, LAYOUTS["row"].pack(values))
+        cut = Cut(number, T0 + number, ended, (("log", number),))
+        publisher.flush(cut, [Flush(0, cut, [row])])
+        fields = ("rev", "as_of_ms", "flight.impressions", "campaign_id", "final_through_ms")
+        return tuple(read_rows(client, [key])[0].get(field) for field in fields)
+
+    def shown(number: int, impressions: int, label: str) -> tuple[str | None, ...]:
+        return f"{number}", f"{T0 + number}", f"{impressions}", label, f"{T0 - 1_000 + number}"
+
+    assert flushed(1, 5, "x") == shown(1, 5, "x")
+    assert flushed(2, 5, "x") == shown(1, 5, "x")
+    assert flushed(3, 6, "x") == shown(3, 6, "x")
+    assert flushed(4, 6, "y") == shown(4, 6, "y")
+    assert flushed(5, 6, "y", ended=True) == shown(5, 6, "y")
+
+
+@given(st.integers(0, 1 << 45), st.integers(0, 1 << 45), st.text(max_size=40), st.text(max_size=40))
+def test_only_what_is_the_same_but_for_its_times_is_taken_for_the_same(
+    one: int, other: int, label: str, another: str
+) -> None:
+    def packed(at_ms: int, campaign: str) -> bytes:
+        values = rows.empty(at_ms)
+        for name in rows.TIMES:
+            values[rows.FIELDS.index(name)] = at_ms
+        values[rows.FIELDS.index("campaign_id")] = campaign
+        return LAYOUTS["row"].pack(values)
+
+    told = rows.same_numbers(packed(one, label), packed(other, another))
+    assert not told or label == another
+    assert told or label != another or min(one, other) < 1 << 32
+
+
+def test_a_paced_publisher_writes_at_its_pace_and_at_the_end(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    moments = [0.0, 9.0, 11.0, 20.0, 22.0, 23.0]
+    now_s = [0.0]
+    publisher = Publisher(settings_of(), ["log"], False, monotonic_s=lambda: now_s[0], pace_s=10.0)
+    publisher.open()
+    key = f"{publisher.settings.namespace}:placement:{{a}}"
+    revs = []
+    for number, now_s[0] in enumerate(moments, 1):
+        flush(publisher, number, "a", ended=number == len(moments))
+        revs.append(read_rows(client, [key])[0].get("rev"))
+    publisher.close()
+    assert revs == [None, None, "3", "3", "5", "6"]
+
+
 def test_a_flood_of_new_rows_delays_no_known_one_and_loses_none(publisher: Publisher, client: Client) -> None:
     def shown(name: str) -> str | None:
         key = f"{publisher.settings.namespace}:placement:{{{name}}}"
