@@ -526,6 +526,19 @@ def test_a_book_and_its_cuts_do_not_grow_with_the_campaigns_that_ever_converted(
     assert total.accepted == len(names) + 1
 
 
+def test_a_value_that_does_not_count_is_counted_as_such_and_gives_a_row_no_currency() -> None:
+    book = CreditBook(2)
+    parts = [("a", WHOLE // 2), ("b", WHOLE // 2)]
+    other = decision_of(T0, "purchase", parts, value_micros=None, currency="USD", other_value=True)
+    none = decision_of(T0 + 1, "purchase", parts, value_micros=None, currency="USD")
+    found = sums(book, other, none)
+    for placement in "ab":
+        row = found["placement", placement]
+        assert (row["conversions"], row["conversion_value_other_count"]) == (WHOLE, 1)
+        assert row.get("conversion_value", 0) == 0
+    assert not book.currencies
+
+
 def test_of_more_rows_than_currencies_are_remembered_for_a_value_is_in_another_currency(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
