@@ -488,6 +488,15 @@ def test_values_are_of_the_campaigns_first_currency_and_others_are_counted() -> 
     assert sums(again, pounds)["placement", "a"]["conversion_value_other_count"] == 1
 
 
+def test_a_row_that_gets_a_value_is_told_its_currency_each_time_since_it_may_have_been_forgotten() -> None:
+    book = CreditBook(2)
+    for at in (T0, T0 + DAY):
+        one = decision_of(at, "purchase", [("a", WHOLE)], value_micros=7, currency="EUR")
+        batches, _, _ = book.cut(moment(at), [Decided(0, moment(at), [one], {"": 1}, 0, [])])
+        told = dict(entry for some in batches for entry in some.currencies)
+        assert told["placement", "a"] == told["campaign", "red"] == "EUR"
+
+
 def test_every_accepted_conversion_is_attributed_unattributed_or_pending() -> None:
     book = CreditBook(2)
     sums(book, decision_of(T0, "purchase", [("a", WHOLE)]), pending=2)
