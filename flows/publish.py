@@ -339,7 +339,7 @@ class Publisher:
     def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Put delivery into the rows of planned placements and their campaigns, which never expire."""
         now_ms = int(self.clock_s() * 1000)
-        pacer.refresh(now_ms)
+        pacer.refresh(int(self.monotonic_s() * 1000))
         self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
         at_ms = self._watermark_ms or (now_ms if cut.empty else None)
         images = _Decoded(self._values)

@@ -114,6 +114,26 @@ def test_a_row_that_was_read_again_behind_what_readers_have_keeps_its_counts_whe
     after.publisher.close()
 
 
+def test_plans_are_looked_at_as_time_elapses_also_when_the_wall_clock_is_set_back(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    looks: list[int] = []
+
+    class Looked(Held):
+        def refresh(self, now_ms: int) -> list[object]:
+            looks.append(now_ms)
+            return []
+
+    wall_s, elapsed_s = AT_MS / 1000, 50.0
+    writer = Writer(settings_of(), Looked(PlanBook([PLAN])))
+    writer.publisher.clock_s, writer.publisher.monotonic_s = lambda: wall_s, lambda: elapsed_s
+    for position in range(3):
+        writer.flush(position, [])
+        wall_s, elapsed_s = wall_s - 3600, elapsed_s + 1
+    assert looks == [50_000, 51_000, 52_000]
+    writer.publisher.close()
+
+
 def test_a_withdrawn_plan_leaves_its_rows_at_once_and_they_expire_again(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
