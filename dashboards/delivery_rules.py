@@ -200,7 +200,7 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
   delta({EXPECTED}[30m])
   and on (placement) (delta({EXPECTED}[15m]) >= {LEAST_DUE // 2})
   and on (placement) (delta({EXPECTED}[15m] offset 15m) >= {LEAST_DUE // 2})
-  and on (placement) {STATE}{{state=~"under|at_risk|on_track"}}
+  and on (placement) {STATE}{{state=~"under|warming_up|at_risk|on_track"}}
   unless on (placement) max by (placement) (increase({m.PLACEMENT_IMPRESSIONS.name}[30m])) > 0
 )
 {_NAMED}""",

@@ -153,7 +153,7 @@ def trading_desk() -> Dashboard:
                     (
                         number(
                             "At risk",
-                            "Placements that would end below what is booked, at the last hour's rate.",
+                            "Placements that would end below what is booked, going on as in the last hour.",
                             "short",
                             Query(q.count_in("at_risk")),
                             steps=_SOME,

@@ -218,8 +218,8 @@ def test_a_plan_that_is_replaced_by_another_gives_no_alert_whoever_reads_it_firs
     plans.book = PlanBook([new])
     writer.flush(13, rows(1, new) if pacer_first else flushed())
     found = delivery(client, settings, "placement", "p")
-    assert (found["delivered"], found["state"]) == ("1", "on_track")
-    assert told(client, settings)[1:] == [("p", "complete", "on_track")]
+    assert (found["delivered"], found["state"]) == ("1", "warming_up")
+    assert told(client, settings)[1:] == [("p", "complete", "warming_up")]
     writer.publisher.close()
 
 
