@@ -33,7 +33,7 @@ from flows.rolling import Rolling
 from flows.rowindex import DEFAULT_LIMITS, OTHER, Limits, RowIndex
 from flows.shards import check_format
 
-FORMAT: Final = 7
+FORMAT: Final = 9
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 GROWING: Final = (
@@ -43,6 +43,8 @@ GROWING: Final = (
     "first",
     "flight_from",
     "flight_end",
+    "counted_from",
+    "counted_to",
     "overrun",
     "heard",
     "given_reach",
@@ -57,6 +59,8 @@ KEPT: Final = GROWING[: GROWING.index("given_reach")]
 SKETCHES_AT_ONCE: Final = 256
 SKETCH_FROM: Final = 100
 """Listeners from which on a placement without a plan has a sketch for readers: fewer have no overlap."""
+FOREVER: Final = 1 << 40
+"""A minute that no flight reaches."""
 NO_ACCOUNT: Final = Account(0, 0, 0, 0)
 
 
@@ -103,6 +107,7 @@ class RowShard:
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
         self.latest, self.first = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.flight_from, self.flight_end = np.zeros(64, np.int64), np.zeros(64, np.int64)
+        self.counted_from, self.counted_to = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.overrun, self.heard = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
         self.dirty = np.zeros(64, bool)
@@ -397,31 +402,58 @@ class RowShard:
 
     def plan(self, placement: str, start: int, end: int) -> None:
         """A planned placement's flight counts from the minute `start` on, since the epoch; what it delivers,
-        to before the minute `end`. Minutes that are final by now stay as they were counted.
+        to before the minute `end`. Minutes that are still kept, those of the last hour and open ones, are
+        counted anew.
         """
         row = self._number((SCOPES[0], placement))
-        before, before_end = int(self.flight_from[row]), int(self.flight_end[row])
-        if (start, end) == (before, before_end):
+        before = int(self.flight_from[row]), int(self.flight_end[row])
+        if (start, end) == before:
             return
         self.dirty[row] = True
         self.flight_from[row], self.flight_end[row] = start, end
         if self.latest[row] or row in self.credits.flight:
-            self._cut_anew(row, before, before_end)
+            self._cut_anew(row, *before)
+        else:
+            self.counted_from[row], self.counted_to[row] = start, max(start, end)
 
     def _cut_anew(self, row: int, before: int, before_end: int) -> None:
-        """Count a row's open minutes by its flight's new start and end."""
-        start, end = int(self.flight_from[row]), int(self.flight_end[row])
+        """Count a row's flight, which it counted from `before` and over from `before_end` on (0: never), by
+        its new start and end; `counted_from` and `counted_to` say by which it is known.
+        """
+        oldest = min(self.first_open, self.rolling.known_from)
+        start, end = int(self.flight_from[row]), max(int(self.flight_from[row]), int(self.flight_end[row]))
         rows, minutes = split(self.cells.keys)
-        still_open = (self.cells.keys != 0) & (rows == row) & (minutes >= self.first_open)
-        minutes, counts = minutes[still_open], self.cells.counts[still_open]
-        if before_end:
-            self.overrun[row] -= counts[minutes >= max(before, before_end), IMPRESSION].sum()
-        if start != before and max(start, before) >= self.first_open:  # nothing final is in the flight
-            self.flight[row] = counts[minutes >= start].sum(axis=0)
-            self.flight[row, REPAIRED] = self.overrun[row] = 0
-            self.credits.fly_from(row, max(start, self.first_open))
-            self._reach_anew(row, max(start, self.first_open))
-        self.overrun[row] += counts[minutes >= max(start, end), IMPRESSION].sum()
+        kept = (self.cells.keys != 0) & (rows == row) & (minutes >= oldest)
+        minutes, counts = minutes[kept], self._flown(kept)
+        over = counts[minutes >= end, IMPRESSION].sum()
+        if max(start, self.counted_from[row]) >= oldest:  # nothing that is forgotten is in the flight
+            begun = max(start, oldest)
+            self.flight[row] = counts[minutes >= begun].sum(axis=0)
+            self.overrun[row] = counts[minutes >= max(begun, end), IMPRESSION].sum()
+            self.credits.fly_from(row, begun)
+            self._reach_anew(row, begun)
+            self.counted_from[row], self.counted_to[row] = begun, end
+        else:
+            last = max(before, before_end) if before_end else FOREVER
+            forgotten = self.flight[row, IMPRESSION] - counts[:, IMPRESSION].sum()
+            forgotten_over = self.overrun[row] - counts[minutes >= last, IMPRESSION].sum()
+            self.overrun[row] = forgotten_over + over
+            ends = sorted((end, int(self.counted_to[row]) or FOREVER))
+            between = forgotten_over if end == ends[1] else forgotten - forgotten_over
+            if ends[0] >= oldest or not between:
+                self.counted_to[row] = end
+        if not self.first[row] or self.first[row] // 60_000 >= max(start, self.counted_from[row]):
+            self.counted_from[row] = start  # nothing ever was before either
+
+    def _flown(self, slots: Any) -> I64:
+        """What cells add to a flight; see `_turn` on what becomes part of it when a minute is final."""
+        counts: I64 = self.cells.counts[slots].copy()
+        final = self.cells.flags[slots] & FINAL != 0
+        counts[~final, REPAIRED] = 0
+        for code in (SKIP, MUTE):
+            counts[final, code] += counts[final, code + HELD]
+            counts[final, code + HELD] = 0
+        return counts
 
     def _reach_anew(self, row: int, start: int) -> None:
         """Let a row's flight have reached whom its minutes from `start` on did."""
@@ -487,7 +519,7 @@ class RowShard:
                 for row in rows.tolist()
             ],
             self.latest[rows],
-            np.where(self.flight_from[rows] > 0, self.flight_from[rows] * 60_000, self.first[rows]),
+            np.where(self.counted_from[rows] > 0, self.counted_from[rows] * 60_000, self.first[rows]),
             (sums[0], sums[1], today[rows], self.flight[rows]),
             (mature[0], mature[1]),
             (short, long, reached_today.reach(rows), self.reached.reach(rows)),
@@ -502,8 +534,10 @@ class RowShard:
     def _delivered(self, row: int) -> Delivered | None:
         if not self.flight_end[row]:
             return None
-        delivered = self.flight[row, IMPRESSION] - self.overrun[row]
-        return Delivered(int(self.flight_from[row]), int(self.flight_end[row]), int(delivered))
+        start, end = int(self.flight_from[row]), int(self.flight_end[row])
+        known = self.counted_from[row] == start and self.counted_to[row] == max(start, end)
+        delivered = int(self.flight[row, IMPRESSION] - self.overrun[row]) if known else None
+        return Delivered(start, end, delivered)
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
