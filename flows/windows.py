@@ -484,7 +484,7 @@ class RowShard:
         due = reach > given * (1.0 if ended else 1.01)
         due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
         planned = [self.row_index.name(row) in self.row_index.planned for row in rows[due].tolist()]
-        due[due] = (reach[due] >= SKETCH_FROM) | np.array(planned, bool) | (given[due] > 0)
+        due[due] = (reach[due] >= SKETCH_FROM) | np.array(planned, bool) | (given[due] != 0)
         self.given_reach[rows[due]], self.given_at[rows[due]] = reach[due], minute
         rows = rows[due]
         for start in range(0, len(rows), SKETCHES_AT_ONCE):
