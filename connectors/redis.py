@@ -17,6 +17,7 @@ from hashlib import sha1
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
+from redis import RedisCluster
 from redis.exceptions import NoScriptError
 
 from connectors.redis_client import (
@@ -43,6 +44,7 @@ __all__ = [
     "Superseded",
     "append",
     "connect",
+    "count_fields",
     "entries_after",
     "eviction_policies",
     "put_fields",
@@ -89,6 +91,16 @@ if redis.call('HLEN', KEYS[1]) * 2 > n then
 end
 if ARGV[6] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[6]) end
 return 'landed'
+"""
+
+_DROP: Final = """#!lua
+local held = redis.call('HMGET', KEYS[1], 'generation', 'fence')
+for i = 1, 2 do
+  local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
+  if ours < theirs then return 0 end
+  if ours > theirs then break end
+end
+return redis.call('DEL', KEYS[1])
 """
 
 _CLAIM: Final = """#!lua
@@ -300,6 +312,25 @@ class RowStore:
                 self._client.publish(*publish)
         return outcomes
 
+    def drop(self, rows: Sequence[Row]) -> None:
+        """Delete the hashes of `rows`, and what their index has of them; what a newer execution wrote stays.
+
+        Raises as `write` does.
+        """
+        for chunk in _chunks(rows):
+            commands: list[Command] = [
+                (row.key, ("EVAL", _DROP, 1, row.key, row.generation, row.fence)) for row in chunk
+            ]
+            with failures(self._client):
+                gone = checked(self._send(commands))
+            members: dict[str, list[str]] = {}
+            for row, dropped in zip(chunk, gone, strict=True):
+                if dropped and row.index_key is not None:
+                    members.setdefault(row.index_key, []).append(row.member)
+            commands = [(key, ("ZREM", key, *some)) for key, some in members.items()]
+            with failures(self._client):
+                checked(self._send(commands))
+
     def _land(self, rows: Sequence[Row]) -> list[Outcome]:
         now_ms = self._clock_ms()
         commands: list[Command] = []
@@ -366,6 +397,12 @@ def read_rows(
             ]
         rows.extend(answers)
     return rows
+
+
+def count_fields(client: Client, key: str) -> int:
+    """How many fields a hash has; 0: it is not there. Raises as `RowStore` does."""
+    with failures(client):
+        return int(checked(replies(client, [(key, ("HLEN", key))]))[0])
 
 
 def scan_index(client: Client, index_key: str) -> list[str]:
@@ -454,6 +491,15 @@ def entries_after(client: Client, key: str, last: str = "") -> list[tuple[str, d
 _T = TypeVar("_T")
 
 
+_PUT: Final = """#!lua
+for i, key in ipairs(KEYS) do
+  redis.call('HSET', key, ARGV[2 * i], ARGV[2 * i + 1])
+  if ARGV[1] ~= '' then redis.call('PEXPIRE', key, ARGV[1]) end
+end
+return #KEYS
+"""
+
+
 def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: timedelta | None = None) -> None:
     """Add fields to hashes that are nobody's rows, by key; those with other names stay.
 
@@ -463,14 +509,22 @@ def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: tim
     Raises:
         RedisUnavailable: some may not have been written; repeat the call.
     """
-    commands: list[Command] = []
+    # By one script of many keys: a command a key costs the client three times as much as the server. On a
+    # cluster a script's keys must be of one slot.
+    by_slot: dict[int, list[tuple[str, str, str]]] = {}
     for key, fields in hashes.items():
-        commands.append((key, ("HSET", key, *(part for field in fields.items() for part in field))))
-        if ttl is not None:
-            commands.append((key, ("PEXPIRE", key, ttl // timedelta(milliseconds=1))))
+        slot = client.keyslot(key) if isinstance(client, RedisCluster) else 0  # type: ignore[no-untyped-call]
+        by_slot.setdefault(slot, []).extend((key, name, value) for name, value in fields.items())
+    ttl_ms = "" if ttl is None else ttl // timedelta(milliseconds=1)
+    commands: list[Command] = []
+    for entries in by_slot.values():
+        for some in _chunks(entries):
+            keys = [key for key, _, _ in some]
+            parts = [part for _, *pair in some for part in pair]
+            commands.append((keys[0], ("EVAL", _PUT, len(keys), *keys, ttl_ms, *parts)))
     with failures(client):
-        for some in _chunks(commands):
-            checked(replies(client, list(some)))
+        for batch in _chunks(commands):
+            checked(replies(client, list(batch)))
 
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -40,7 +40,7 @@ from flows.counts import (
     UNLINKED,
 )
 from flows.events import CLICK, COMPLETE, ERROR, FIRST_QUARTILE, IMPRESSION, MUTE, SKIP, START
-from flows.kernel import I32, I64, U32, U64, Int, kernel, mixed
+from flows.kernel import I32, I64, U8, U32, U64, Int, kernel, mixed
 from flows.table import FULLEST, find
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
@@ -60,11 +60,6 @@ KIND: Final = np.uint64(3 << 22)
 PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))
 """What a slot is: a play or an event; a milestone, skip or mute that waits for its start, or has joined it; a
 conversion.
-"""
-HEARD_IMPRESSION: Final = np.uint64(1 << 24)
-HEARD_START: Final = np.uint64(1 << 25)
-"""A touch was given for the play's impression, for its start: a play is one listen, at its impression if
-there is one. A start of an earlier minute than the impression's stays: a conversion between them has it.
 """
 CHANGED: Final = np.uint64(1 << 31)
 """The slot is not as it was at the last snapshot."""
@@ -271,7 +266,7 @@ def apply(
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, and invalid traffic by reason; added to.
         late: (n,) rows of the pixels that are too late, as many as `outcomes` says.
-        flow_watermark_ms: what is final everywhere, for a partition that wakes up behind the others.
+        flow_watermark_ms: by which what is final is so, for a partition that wakes up behind the others.
     """
     n = len(pixels)
     for i in range(first, n):
@@ -339,21 +334,12 @@ def apply(
 
         if listener != np.uint64(0) and (code <= START or code == CLICK):
             kind = touches.REACH_ONLY
-            reached = np.int64(reached_minute(table[slot, MINUTES]))  # by the play's other one of the two
             if code == CLICK:
                 kind = touches.CLICK
             elif code == IMPRESSION:
                 kind = touches.IMPRESSION
-                if linked and flags & HEARD_START:
-                    kind = touches.REPLACING if minute <= reached else touches.FOLLOWING
-                flags |= HEARD_IMPRESSION
             elif linked:
-                if not flags & HEARD_IMPRESSION:
-                    kind = touches.START
-                elif minute < reached:
-                    kind = touches.EARLY_START
-                flags |= HEARD_START
-            table[slot, FLAGS] = flags
+                kind = touches.START
             touch_where[used[TOUCHES], 0] = combo
             touch_where[used[TOUCHES], 1] = kind
             touch_where[used[TOUCHES], 2] = np.uint32(key & LOW)
@@ -398,18 +384,82 @@ def apply(
 
 
 @kernel
-def gone(
-    table: U64, slot: Int, watermark_ms: Int, lateness_ms: Int, horizon_ms: Int, conversion_horizon_ms: Int
+def convert(
+    pixels: U64,
+    first: Int,
+    combo_of: I32,
+    table: U64,
+    totals: I64,
+    times: I64,
+    used: I64,
+    outcomes: I64,
+    verdicts: U8,
+    flow_watermark_ms: Int,
+    lateness_ms: Int,
+    horizon_ms: Int,
 ) -> Int:
-    """Whether a slot is of no use any more at a watermark. One that has joined is, once a snapshot has it so:
-    an earlier one has it as held, which the other kinds' earlier versions would not outlive.
+    """Hold conversions against the table, from `first` on, each by its own key and horizon; returns how far
+    it got: to the end, or to where the table is full.
+
+    Args:
+        combo_of: number of each conversion's combination of names.
+        verdicts: (n,) what each is: `ACCEPTED` (and to be credited), `REPEATED_OUT`, `LATE_OUT` or
+            `INVALID_OUT`.
+    """
+    for i in range(first, len(pixels)):
+        if used[SLOTS_USED] + 2 > len(table) * FULLEST:
+            return i
+        key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)
+        ts, watermark = np.int64(pixels[i, TS]), np.int64(pixels[i, WATERMARK])
+        info = np.int64(pixels[i, INFO])
+        invalid, combo = info >> INVALID_SHIFT, combo_of[i]
+        if invalid:
+            key = mixed(key, INVALID_SPACE)
+        slot = find(table, key)
+        there = table[slot, SLOT_KEY] != np.uint64(0)
+        if there and np.int64(table[slot, TIMES]) + horizon_ms >= watermark:
+            verdicts[i] = REPEATED_OUT
+            outcomes[REPEATED_OUT] += 1
+            totals[combo, REPEATED] += 1
+            continue
+        if final(ts // 60_000, max(watermark, flow_watermark_ms), lateness_ms):
+            verdicts[i] = LATE_OUT
+            outcomes[LATE_OUT] += 1
+            totals[combo, TOO_LATE] += 1
+            continue
+        used[SLOTS_USED] += not there
+        table[slot, SLOT_KEY] = key
+        table[slot, FLAGS] = (CONVERSION_KIND << KIND_SHIFT) | CHANGED
+        table[slot, MINUTES] = np.uint64(0)
+        table[slot, TIMES] = np.uint64(ts)
+        outcomes[ACCEPTED] += 1
+        verdicts[i] = ACCEPTED
+        if invalid:
+            verdicts[i] = INVALID_OUT
+            outcomes[INVALID_OUT + invalid - 1] += 1
+            totals[combo, INVALID_TRAFFIC] += 1
+            continue
+        times[combo, LATEST] = max(times[combo, LATEST], ts)
+        times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
+        totals[combo, PIXELS] += 1
+        totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
+    return len(pixels)
+
+
+@kernel
+def gone(
+    table: U64, slot: Int, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
+) -> Int:
+    """Whether a slot is of no use any more at a watermark, minutes before `first_open` being final. One that
+    has joined is, once a snapshot has it so: an earlier one has it as held, which the other kinds' earlier
+    versions would not outlive.
     """
     flags, last_ms = table[slot, FLAGS], np.int64(table[slot, TIMES] & TIME)
     kind = kind_of(flags)
     if kind == JOINED:
         return flags & CHANGED == np.uint64(0)
     if kind == HELD_BACK:
-        return final(table[slot, MINUTES] & LOW, watermark_ms, lateness_ms)
+        return np.int64(table[slot, MINUTES] & LOW) < first_open
     return last_ms + (horizon_ms if kind == PLAY else conversion_horizon_ms) < watermark_ms
 
 
@@ -421,7 +471,7 @@ def sweep(
     used: I64,
     first: Int,
     watermark_ms: Int,
-    lateness_ms: Int,
+    first_open: Int,
     horizon_ms: Int,
     conversion_horizon_ms: Int,
 ) -> Int:
@@ -435,7 +485,7 @@ def sweep(
             return slot
         if table[slot, SLOT_KEY] == np.uint64(0):
             continue
-        if gone(table, slot, watermark_ms, lateness_ms, horizon_ms, conversion_horizon_ms):
+        if gone(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
             flags = table[slot, FLAGS]
             if kind_of(flags) == HELD_BACK and flags & np.uint64(0xFF) <= np.uint64(COMPLETE):
                 add(cells, counts, used, flags >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
@@ -446,13 +496,13 @@ def sweep(
 
 @kernel
 def expire(
-    table: U64, watermark_ms: Int, lateness_ms: Int, horizon_ms: Int, conversion_horizon_ms: Int
+    table: U64, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
 ) -> Int:
     """Empty the slots of what a sweep up to a watermark has made an end of; returns how many are left."""
     left = 0
     for slot in range(len(table)):
         if table[slot, SLOT_KEY] != np.uint64(0):
-            if gone(table, slot, watermark_ms, lateness_ms, horizon_ms, conversion_horizon_ms):
+            if gone(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
                 table[slot, SLOT_KEY] = np.uint64(0)
             else:
                 left += 1
