@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -9,6 +10,9 @@ MOST_PARAMETERS: Final = 128
 """Of one call; what comes behind them is not read."""
 MOST_DECODINGS: Final = 3
 """A URL that was put in another, in a third, is encoded so often; more is an enemy's."""
+
+_CAMPAIGN_MANAGER: Final = re.compile("%[A-Za-z_]+!")
+"""Its macros begin like bytes that were encoded: `%ecid!` would decode to rubbish that looks like a value."""
 
 
 def parameters(text: str, separators: str = "&") -> dict[str, str]:
@@ -29,6 +33,11 @@ def parameters(text: str, separators: str = "&") -> dict[str, str]:
     return found
 
 
+def readable(text: str) -> str:
+    """A text without what cannot be encoded: servers hand bytes that are no UTF-8 on as lone surrogates."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def decoded(value: str) -> str:
     """A value with its percent-encoding undone, also where it was encoded twice or three times.
 
@@ -36,9 +45,15 @@ def decoded(value: str) -> str:
     """
     if "%" not in value:
         return value.replace("+", " ")
+    if _CAMPAIGN_MANAGER.fullmatch(value) is not None:
+        return value
     text = unquote_plus(value)
     for _ in range(MOST_DECODINGS - 1):
-        if "%" not in text or (again := unquote_plus(text.replace("+", "%2B"))) == text:
+        if (
+            "%" not in text
+            or _CAMPAIGN_MANAGER.fullmatch(text) is not None
+            or (again := unquote_plus(text.replace("+", "%2B"))) == text
+        ):
             break
         text = again
     return text
