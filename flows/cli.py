@@ -378,6 +378,7 @@ def top(
 
 
 from flows import asking  # noqa: E402, F401 (its commands come behind these in the help)
+from flows.collector import commands  # noqa: E402, F401
 
 if __name__ == "__main__":
     app()

@@ -161,7 +161,12 @@ def device(
         return _graded(parsed(told), told_agent[:_LONGEST_AGENT], caller.masked or masked, source)
     claim = headers.get("x-device-ip") or headers.get("x-device-user-agent")
     elsewhere = parsed(parameters.get("ip", ""))
-    apart = elsewhere is not None and transport is not None and star(elsewhere) != star(transport)
+    apart = (
+        elsewhere is not None
+        and is_public(elsewhere)  # a player behind a router says what the router calls it
+        and transport is not None
+        and star(elsewhere) != star(transport)
+    )
     if claim or apart or parameters.get("server_side") in _SERVER_SIDE:
         # A server speaks for a device, and may not: its own address is no listener's.
         return Device(None, agent, "none", "claimed", "nobody", ignored=True)

@@ -97,6 +97,7 @@ class Dialect(BaseModel):
         when: words that a parameter's value settles, by `name=value`; `event_from` names a parameter.
         fixed: words of every call that does not say them itself.
         drop: names that are never kept.
+        note: what a marketer must do or know at this vendor, in words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,6 +116,7 @@ class Dialect(BaseModel):
     when: Mapping[str, Mapping[str, str]] = {}
     fixed: Mapping[str, str] = {}
     drop: tuple[str, ...] = ()
+    note: str = ""
 
     @field_validator("macros", "fixed")
     @classmethod

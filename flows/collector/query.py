@@ -11,8 +11,10 @@ MOST_PARAMETERS: Final = 128
 MOST_DECODINGS: Final = 3
 """A URL that was put in another, in a third, is encoded so often; more is an enemy's."""
 
-_CAMPAIGN_MANAGER: Final = re.compile("%[A-Za-z_]+!")
-"""Its macros begin like bytes that were encoded: `%ecid!` would decode to rubbish that looks like a value."""
+_PERCENT: Final = re.compile(r"%[A-Za-z_]+!|%%\w+%%")
+"""Macros that begin like encoded bytes: `%ecid!` and `%%CACHEBUSTER%%` would decode to rubbish that looks
+like a value, and is the same at every fire.
+"""
 
 
 def parameters(text: str, separators: str = "&") -> dict[str, str]:
@@ -45,15 +47,13 @@ def decoded(value: str) -> str:
     """
     if "%" not in value:
         return value.replace("+", " ")
-    if _CAMPAIGN_MANAGER.fullmatch(value) is not None:
+    if _PERCENT.fullmatch(value) is not None:
         return value
     text = unquote_plus(value)
     for _ in range(MOST_DECODINGS - 1):
-        if (
-            "%" not in text
-            or _CAMPAIGN_MANAGER.fullmatch(text) is not None
-            or (again := unquote_plus(text.replace("+", "%2B"))) == text
-        ):
+        if "%" not in text or _PERCENT.fullmatch(text) is not None:
             break
-        text = again
+        text, before = unquote_plus(text.replace("+", "%2B")), text
+        if text == before:
+            break
     return text

@@ -78,9 +78,12 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
         return
     value = value[:LONGEST_VALUE]
     if word == "content_category":  # a list is parted before its values are decoded
-        parts = [cleaner.present(decode(part))[0] for part in value.split(",", _MOST_CATEGORIES)]
-        values = [text[:_LONGEST_CATEGORY] for text in parts[:_MOST_CATEGORIES] if text]
-        reading.states[word] = (name, "given" if values else "empty")
+        parts = [cleaner.present(decode(part)) for part in value.split(",", _MOST_CATEGORIES)]
+        values = [text[:_LONGEST_CATEGORY] for text, _ in parts[:_MOST_CATEGORIES] if text]
+        said = next((how for _, how in parts if how is not None), None)
+        if said is not None:
+            reading.cleaned.setdefault(word, []).append(said)
+        reading.states[word] = (name, "given" if values else "empty" if said == "empty" else "unreplaced")
         if values:
             reading.words[word] = values
             reading.said.append((word, ",".join(values)))

@@ -63,6 +63,7 @@ NEVER_FROM_A_CALLER: Final = (
     "previous",
 )
 """Fields that only the door itself sets, whoever calls."""
+_NONE: Final[Mapping[str, str]] = {}
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
 
 
@@ -108,7 +109,7 @@ class Understanding:
         extra = body_parameters(call) if call.method == "POST" else {}
         if extra is None:
             return Understood(Outcome.REJECTED, "malformed")
-        name, dialect = self._dialect(call, extra)
+        name, dialect = self.dialect_of(call, extra)
         reading = read(call, dialect, extra)
         if _root(call.path) == "c":
             reading.words.setdefault("event", "click")
@@ -129,7 +130,7 @@ class Understanding:
             for raw in raws
         ]
 
-    def _dialect(self, call: Call, extra: Mapping[str, str]) -> tuple[str, Dialect]:
+    def dialect_of(self, call: Call, extra: Mapping[str, str] = _NONE) -> tuple[str, Dialect]:
         """The dialect that the path names, else the parameter `d`, else our own."""
         parts = call.path.split(";", 1)[0].strip("/").split("/")
         named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d", "")

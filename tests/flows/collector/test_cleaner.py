@@ -150,6 +150,8 @@ def test_the_first_of_a_repeated_parameter_counts_and_their_number_is_bounded() 
         ("a%252Bb", "a+b"),
         ("%25255BX%25255D", "[X]"),
         ("%ebuy!", "%ebuy!"),
+        ("%%CACHEBUSTER%%", "%%CACHEBUSTER%%"),
+        ("%25%25ADVERTISING_IDENTIFIER_PLAIN%25%25", "%%ADVERTISING_IDENTIFIER_PLAIN%%"),
         ("%25ecid!", "%ecid!"),
         ("50%25", "50%"),
         ("%ff", "\ufffd"),
