@@ -213,7 +213,7 @@ def reached(settings: Settings) -> dict[tuple[str, str], bytes | frozenset[int]]
         held: dict[int, set[int]] = {}
         for who, row in distinct.table[distinct.table[:, 0] != 0].tolist():
             held.setdefault(row, set()).add(who)
-        for number, name in enumerate(shard.rows):
+        for name, number in shard.row_index.numbers.items():
             dense = int(distinct.dense_of[number]) if number < len(distinct.dense_of) else -1
             found[name] = (
                 distinct.registers[dense].tobytes() if dense >= 0 else frozenset(held.get(number, ()))

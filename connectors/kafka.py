@@ -42,6 +42,8 @@ class KafkaInput:
         topics: all must exist.
         start: where a partition without a saved position begins: at its oldest message, behind its newest, or
             at the first that is not older than an epoch time in ms.
+        begun: where each partition began at the very first start, so that one without a saved position begins
+            there again; others have turned up since, and begin at their oldest message. None: this is it.
         options: librdkafka's own, such as `security.protocol` or `sasl.username`; a few this class fixes.
         on_lost: what to do where the message at the saved position was deleted, or the topic made anew: stop
             with an error, or go on at the oldest message, or behind the newest.
@@ -59,6 +61,7 @@ class KafkaInput:
         topics: Sequence[str],
         *,
         start: Start = "earliest",
+        begun: Mapping[str, int] | None = None,
         options: Mapping[str, str] | None = None,
         on_lost: OnLost = "stop",
         group: str = "audiopixel",
@@ -66,7 +69,8 @@ class KafkaInput:
     ) -> None:
         self._brokers = brokers
         self._topics = list(dict.fromkeys(topics))
-        self._start: Start = start
+        self._start: Start = start if begun is None else "earliest"
+        self._begun = begun or {}
         self._options = options or {}
         self._on_lost: OnLost = on_lost
         self._group = group
@@ -91,7 +95,7 @@ class KafkaInput:
         return list(self._names)
 
     def open(self, partition: str, position: int | None) -> KafkaReader:
-        """Open at offset `position`, or where `start` says when None.
+        """Open at offset `position`, or where `begun` and `start` say when None.
 
         Raises:
             ConnectError: also where the message at `position` was deleted and `on_lost` is `stop`.
@@ -103,7 +107,7 @@ class KafkaInput:
             self._admin = Cluster(self._brokers, self._options).client(AdminClient, {}, {})
         reader = KafkaReader(cluster, fixed, partition, self._on_lost, self._farewell, self._admin)
         try:
-            reader.begin(position, self._start)
+            reader.begin(self._begun.get(partition) if position is None else position, self._start)
         except ConnectError:
             reader.close()
             raise

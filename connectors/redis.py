@@ -43,6 +43,7 @@ __all__ = [
     "Superseded",
     "append",
     "connect",
+    "count_fields",
     "entries_after",
     "eviction_policies",
     "put_fields",
@@ -89,6 +90,16 @@ if redis.call('HLEN', KEYS[1]) * 2 > n then
 end
 if ARGV[6] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[6]) end
 return 'landed'
+"""
+
+_DROP: Final = """#!lua
+local held = redis.call('HMGET', KEYS[1], 'generation', 'fence')
+for i = 1, 2 do
+  local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
+  if ours < theirs then return 0 end
+  if ours > theirs then break end
+end
+return redis.call('DEL', KEYS[1])
 """
 
 _CLAIM: Final = """#!lua
@@ -300,6 +311,25 @@ class RowStore:
                 self._client.publish(*publish)
         return outcomes
 
+    def drop(self, rows: Sequence[Row]) -> None:
+        """Delete the hashes of `rows`, and what their index has of them; what a newer execution wrote stays.
+
+        Raises as `write` does.
+        """
+        for chunk in _chunks(rows):
+            commands: list[Command] = [
+                (row.key, ("EVAL", _DROP, 1, row.key, row.generation, row.fence)) for row in chunk
+            ]
+            with failures(self._client):
+                gone = checked(self._send(commands))
+            members: dict[str, list[str]] = {}
+            for row, dropped in zip(chunk, gone, strict=True):
+                if dropped and row.index_key is not None:
+                    members.setdefault(row.index_key, []).append(row.member)
+            commands = [(key, ("ZREM", key, *some)) for key, some in members.items()]
+            with failures(self._client):
+                checked(self._send(commands))
+
     def _land(self, rows: Sequence[Row]) -> list[Outcome]:
         now_ms = self._clock_ms()
         commands: list[Command] = []
@@ -366,6 +396,12 @@ def read_rows(
             ]
         rows.extend(answers)
     return rows
+
+
+def count_fields(client: Client, key: str) -> int:
+    """How many fields a hash has; 0: it is not there. Raises as `RowStore` does."""
+    with failures(client):
+        return int(checked(replies(client, [(key, ("HLEN", key))]))[0])
 
 
 def scan_index(client: Client, index_key: str) -> list[str]:

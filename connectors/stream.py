@@ -53,6 +53,8 @@ class Lines(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> Lines: ...
     def __getitem__(self, index: int | slice) -> bytes | Lines:
+        if isinstance(index, int) and 0 <= index < len(self.ends):
+            return self.block[self._begin(index) : self.ends[index]]
         places = range(len(self.ends))[index]
         if isinstance(places, range):
             if places.step != 1:

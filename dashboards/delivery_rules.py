@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from dashboards.pipeline_rules import FRESH, kept
-from dashboards.rules import Alert, Group, Record, number
+from dashboards.rules import Alert, Group, Record, number, shown
 from flows import metrics as m
 
 SUSTAINED: Final = timedelta(minutes=10)
@@ -60,13 +60,15 @@ IMPRESSIONS: Final = "campaign:audiopixel_impressions:rate10m"
 
 _FRESH: Final = f"and on (job, instance) {FRESH}"
 _NAMED: Final = f"* on (placement) group_left (campaign) {INFO}"
-_WHO: Final = "{{ $labels.placement }}{{ with $labels.campaign }} of campaign {{ . }}{{ end }}"
+_WHO: Final = (
+    f"{shown('$labels.placement')}{{{{ with $labels.campaign }}}} of campaign {shown('.')}{{{{ end }}}}"
+)
 
 
 def _where(*labels: str) -> str:
     latest = f"topk(1, {m.PLACEMENT_INFO.name}{{placement=%q}})"
     said = "".join(
-        f"{{{{ with .Labels.{label} }}}} Latest {label}: {{{{ . }}}}.{{{{ end }}}}" for label in labels
+        f"{{{{ with .Labels.{label} }}}} Latest {label}: {shown('.')}.{{{{ end }}}}" for label in labels
     )
     return f"{{{{ range printf `{latest}` $labels.placement | query }}}}{said}{{{{ end }}}}"
 
@@ -198,7 +200,7 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
   delta({EXPECTED}[30m])
   and on (placement) (delta({EXPECTED}[15m]) >= {LEAST_DUE // 2})
   and on (placement) (delta({EXPECTED}[15m] offset 15m) >= {LEAST_DUE // 2})
-  and on (placement) {STATE}{{state=~"under|at_risk|on_track"}}
+  and on (placement) {STATE}{{state=~"under|warming_up|at_risk|on_track"}}
   unless on (placement) max by (placement) (increase({m.PLACEMENT_IMPRESSIONS.name}[30m])) > 0
 )
 {_NAMED}""",
@@ -240,7 +242,7 @@ and avg_over_time({IMPRESSIONS}[6h]) > 0.5 * avg_over_time({IMPRESSIONS}[1d] off
 and on () max({FRESH})""",
             "warning",
             "delivery",
-            "Campaign {{ $labels.campaign }} has no conversions any more",
+            f"Campaign {shown('$labels.campaign')} has no conversions any more",
             "None in six hours, in which {{ $value | printf `%.0f` }} were usual, and its impressions go on.",
         ),
         Alert(

@@ -275,6 +275,7 @@ _STATE: Final = Row(
                     Query(f"sum({q.select(m.STATE_PLAYS)})", "plays"),
                     Query(f"sum({q.select(m.STATE_TOUCHES)})", "touches"),
                     Query(f"sum({q.select(m.DROPPED_TOUCHES)})", "touches given up"),
+                    Query(f"sum({q.select(m.CAPPED_DECISIONS)})", "conversions that it may have changed"),
                 ],
             ),
             6,

@@ -29,7 +29,7 @@ _PLAN: Final = Row(
         (
             number(
                 "State",
-                "on_track, at_risk, under, over, paused, complete, not_started or ended_short.",
+                "on_track, at_risk, warming_up, under, over, paused, complete, not_started or ended_short.",
                 "string",
                 Query(f"max by (state) ({q.select(m.PLACEMENT_STATE, q.ONE)})", "{{state}}"),
                 named=True,

@@ -14,7 +14,7 @@ MATCH: Final = 'job=~"$job", instance=~"$instance"'
 CAMPAIGN: Final = 'campaign=~"$campaign"'
 ONE: Final = 'placement="$placement"'
 FIRING: Final = 'alertstate="firing"'
-RUNNING: Final = 'state=~"under|at_risk|over|on_track"'
+RUNNING: Final = 'state=~"under|warming_up|at_risk|over|on_track"'
 """States of a delivery about which something can be done: a flight that has ended keeps its indicator."""
 
 
@@ -68,13 +68,18 @@ def by_placement(definition: m.Definition) -> str:
 
 def delivered() -> str:
     """What counts for the chosen placement's plan; without a plan, all impressions."""
-    return f"{one(m.PLACEMENT_DELIVERED)} or {one(m.PLACEMENT_IMPRESSIONS)}"
+    return (
+        f"{one(m.PLACEMENT_DELIVERED)} or ({one(m.PLACEMENT_IMPRESSIONS)} unless {one(m.PLACEMENT_BOOKED)})"
+    )
 
 
 def delivered_by_placement() -> str:
     """As `delivered`, by placement, of the chosen campaigns."""
-    counts = (m.PLACEMENT_DELIVERED, m.PLACEMENT_IMPRESSIONS)
-    return of_campaign(f"({' or '.join(f'max by (placement) ({select(count)})' for count in counts)})")
+    planned, every, booked = (
+        f"max by (placement) ({select(count)})"
+        for count in (m.PLACEMENT_DELIVERED, m.PLACEMENT_IMPRESSIONS, m.PLACEMENT_BOOKED)
+    )
+    return of_campaign(f"({planned} or ({every} unless {booked}))")
 
 
 def by_campaign(definition: m.Definition, by: str = "campaign") -> str:

@@ -117,6 +117,13 @@ def number(expr: str, label: str = "", form: str = "humanize") -> str:
     return f"{{{{ with {asked} | query }}}}{known}{{{{ else }}}}unknown{{{{ end }}}}"
 
 
+def shown(value: str) -> str:
+    """Template text: a label that somebody else chose, without what a receiver may obey: control and
+    bidirectional characters, and the brackets of HTML and of Slack's `<!channel>` and `<address|text>`.
+    """
+    return f"{{{{ {value} | reReplaceAll `[\\p{{C}}\\p{{Zl}}\\p{{Zp}}<>]` `\N{REPLACEMENT CHARACTER}` }}}}"
+
+
 class _Dumper(yaml.SafeDumper):
     """Long texts as blocks, so that a change of a rule reads as one."""
 

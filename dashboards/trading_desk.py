@@ -20,7 +20,7 @@ _ANY: Final[Steps] = ((None, GREEN), (1, RED))
 _SOME: Final[Steps] = ((None, GREEN), (1, AMBER))
 _FRESH: Final[Steps] = ((None, GREEN), (90, AMBER), (300, RED))
 _OPEN: Final = (
-    "/d/audiopixel-placement?var-placement=${__data.fields.Placement}"
+    "/d/audiopixel-placement?var-placement=${__data.fields.Placement:percentencode}"
     "&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${__url_time_range}"
 )
 
@@ -153,7 +153,7 @@ def trading_desk() -> Dashboard:
                     (
                         number(
                             "At risk",
-                            "Placements that would end below what is booked, at the last hour's rate.",
+                            "Placements that would end below what is booked, going on as in the last hour.",
                             "short",
                             Query(q.count_in("at_risk")),
                             steps=_SOME,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.command import command
+from flows.command import FILES, command, interruptible
 from flows.errors import AudiopixelError, UsageError
 from flows.shown import LINE, shown
 
@@ -62,8 +62,9 @@ def overlap(
     for name, row in zip((a, b), rows, strict=True):
         if "registers" not in row:
             raise AudiopixelError(
-                f"no sketch of placement {shown(name)!r}: nobody who consents was reached by it in the last "
-                f"{settings.row_ttl // timedelta(hours=1)} hours, or there is no such placement"
+                f"no sketch of placement {shown(name)!r}: it has no plan and fewer than 100 consenting "
+                f"listeners, or none in the last {settings.row_ttl // timedelta(hours=1)} hours, or there is "
+                "no such placement"
             )
     found = estimated(*(unpack(row["registers"]) for row in rows))
     Console().print(show(a, b, found))
@@ -124,6 +125,41 @@ def plans(
         writer.write(messages)
         writer.close()
     typer.echo(f"{len(book)} plans" + ("" if to is None else f" put into {shown(to)}"), err=True)
+
+
+@command
+def check(
+    files: FILES,
+    most: Annotated[
+        int, typer.Option(min=0, help="How many lines that are wrong are told one by one.")
+    ] = 100,
+) -> None:
+    """Check logs of pixels before a flow reads them: tells each line that is no pixel by its file and number,
+    why it is rejected, in which field, and what that takes. Exit code 1 if there is any.
+
+    It is the flow's own decoder. What is repeated or too late is not judged, and no value is shown.
+    """
+    from flows.check import Checked
+    from flows.check import check as checked
+    from flows.progress import progress
+
+    found, told = Checked(), 0
+
+    def tell(line: str) -> None:
+        nonlocal told
+        told += 1
+        if told <= most:
+            typer.echo(line)
+
+    interruptible()
+    with progress(lambda: f"{found.received:,} messages"):
+        checked(files, found, tell)
+    if told > most:
+        typer.echo(f"… and {told - most:,} more")
+    for line in found.summary():
+        typer.echo(line)
+    if told:
+        raise typer.Exit(1)
 
 
 @command

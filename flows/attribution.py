@@ -19,19 +19,32 @@ import numpy as np
 
 from flows.batches import Combo
 from flows.clock import DAY_MS, MINUTE_MS, Cut
+from flows.eligible import (
+    ANY,
+    MET_CLICKS,
+    MET_LISTENS,
+    Asked,
+    eligible,
+    in_order,
+    standing,
+)
 from flows.frequency import CLASS_OF, Frequency
 from flows.journal import Files
-from flows.kernel import U64
+from flows.kernel import I64, U64
 from flows.messages import Pending, TouchBatch, frozen_pending, thawed_pending
 from flows.shards import FORGET_AT, check_format
-from flows.touches import CLICK, EARLY_START, GONE, IMPRESSION, KIND_BITS, Touches, TouchStore
+from flows.touches import CLICK, DEFAULT_CAPS, IMPRESSION, KIND, KIND_BITS, Caps, Touches, TouchStore
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 WHOLE: Final = 1_000_000
 SPREAD: Final = 16
 """Cuts over which the shards settle their touches when a minute has ended."""
+ENDED_MS: Final = 1 << 60
+"""Later than any event: a log that has ended is decided up to here."""
+UNKNOWN: Final = -2
+"""Instead of the number of a campaign that no touch is of."""
 Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
 """`off`: the placement shards send no touches, so that nothing is eligible."""
 WAYS: Final = ("click", "listen", "utm", "declared")
@@ -68,13 +81,14 @@ class Credit(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A conversion that has been decided: by which rule, a model or one of `OTHER_RULES`, and what it found,
-    in the order of time and placement.
+    """A conversion that has been decided: by which rule, a model or one of `OTHER_RULES`, what it found, in
+    the order of time and placement, and whether a cap of touches may have changed its credits.
     """
 
     conversion: Pending
     rule: str
     found: list[Credit]
+    capped: bool = False
 
     @property
     def eligible(self) -> int:
@@ -110,7 +124,10 @@ class ListenerShard:
     Args:
         lateness_ms: allowed lateness, after which a minute is final.
         recovery: the directory that snapshots may put files in.
-        listens, clicks: how many of a listener's newest are looked at and kept.
+        caps: how many of a listener's newest touches are looked at and kept.
+        play_ms: how far apart the impression and the start of one play may be.
+        decided_ms: conversions before it are decided, and impressions before it are in `frequency`.
+        capped: how many decisions a cap may have changed.
     """
 
     index: int
@@ -118,39 +135,39 @@ class ListenerShard:
     lateness_ms: int
     rules: Rules
     recovery: Path | None
-    listens: int = 64
-    clicks: int = 16
+    caps: Caps = DEFAULT_CAPS
+    play_ms: int = 30 * 60_000
     watermark_ms: int = 0
+    decided_ms: int = 0
+    capped: int = 0
     names: list[Combo] = field(default_factory=list)
     pending: list[Pending] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store, self.frequency = TouchStore(self.listens, self.clicks), Frequency()
+        self.store, self.frequency = TouchStore(self.caps, self.play_ms), Frequency()
         self.numbers: dict[Combo, int] = {}
+        self.campaigns: dict[str | None, int] = {}
+        self._of_campaign = np.zeros(0, np.uint32)
         self._files = Files(None)
-        self._campaign_of = np.zeros(0, np.uint32)
         self.forget_at = FORGET_AT
         self._cuts_left = 0
 
     def apply(self, cut: Cut, batches: Sequence[TouchBatch]) -> Decided:
         """Take in what all placement shards sent for one cut, and decide what has become final by it."""
-        before, undecided_ms = self.watermark_ms // 60_000, self._final_ms()
+        before = self.watermark_ms // MINUTE_MS
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
-        frequency = self._take(batches)
+        self._take(batches)
         conversions = [one for batch in batches for one in batch.conversions]
         self.pending += conversions
         if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
             self.forget(forgotten)
         decisions: list[Decision] = []
-        if turned := cut.ended or self.watermark_ms // 60_000 > before:
-            for decision, touches in self._decide(self._final_ms(), cut.ended):
-                decisions.append(decision)
-                frequency += self._classes(decision, touches)
+        frequency: list[tuple[str, int, int, int]] = []
+        if turned := cut.ended or self.watermark_ms // MINUTE_MS > before:
+            decisions, frequency = self._decide(ENDED_MS if cut.ended else self._final_ms())
         self._settle(turned)
         if before // 1440 < self.watermark_ms // DAY_MS:
-            # By the cut before, and last: what came with this one may be days older than its watermark.
-            self.frequency.sweep(max(0, undecided_ms) // DAY_MS)
-            self._campaign_of = self._campaign_of[:0]
+            self.frequency.sweep(self.decided_ms // DAY_MS)
         accepted = Counter(one.pixel.combo[1] or "" for one in conversions)
         return Decided(self.index, cut, decisions, dict(accepted), len(self.pending), frequency)
 
@@ -164,28 +181,27 @@ class ListenerShard:
         self._cuts_left -= 1
         if overdue or self._cuts_left == 0:
             self._cuts_left = 0
-            final_ms = self._final_ms()
-            self.store.settle(final_ms - max(self.rules.click_ms, self.rules.listen_ms), final_ms)
+            settled_ms = min(self.decided_ms, self._final_ms())
+            oldest_ms = settled_ms - max(self.rules.click_ms, self.rules.listen_ms)
+            self.store.settle(oldest_ms, settled_ms, self._of_campaign)
             if len(self.names) > self.forget_at:
                 self._forget_names()
 
-    def _take(self, batches: Sequence[TouchBatch]) -> list[tuple[str, int, int, int]]:
-        """Store and count a cut's touches at once, since each call costs as much as a hundred touches."""
+    def _take(self, batches: Sequence[TouchBatch]) -> None:
+        """Store a cut's touches at once, since each call costs as much as a hundred touches."""
         some = [batch for batch in batches if len(batch.who)]
         if not some:
-            return []
+            return
         numbers = [np.array([self._number(combo) for combo in batch.names], np.uint32) for batch in some]
         combos = np.concatenate([of[batch.combos] for of, batch in zip(numbers, some, strict=True)])
         columns = zip(*((batch.who, batch.ts, batch.kinds, batch.plays) for batch in some), strict=True)
         who, ts, kinds, plays = map(np.concatenate, columns)
         self.store.add(who, ts, kinds, combos, plays)
-        more = [self.frequency.number(combo[1]) for combo in self.names[len(self._campaign_of) :]]
-        self._campaign_of = np.append(self._campaign_of, np.array(more, np.uint32))
-        return [(*one, 0) for one in self.frequency.count(who, ts, kinds, self._campaign_of[combos])]
+        self._number_campaigns()
 
     def _final_ms(self) -> int:
-        """Conversions before it are decided, and no touch before it can still come."""
-        return (self.watermark_ms - self.lateness_ms) // 60_000 * 60_000
+        """Conversions before it can be decided, and no touch before it can still come."""
+        return (self.watermark_ms - self.lateness_ms) // MINUTE_MS * MINUTE_MS
 
     def _number(self, combo: Combo) -> int:
         number = self.numbers.get(combo)
@@ -194,81 +210,126 @@ class ListenerShard:
             self.names.append(combo)
         return number
 
+    def _number_campaigns(self) -> None:
+        of = self.campaigns
+        more = [of.setdefault(combo[1], len(of)) for combo in self.names[len(self._of_campaign) :]]
+        self._of_campaign = np.append(self._of_campaign, np.array(more, np.uint32))
+
     def _forget_names(self) -> None:
         """Keep only the combinations of names that a touch still refers to."""
         kept = [self.names[number] for number in self.store.renumbered().tolist()]
         self.names, self.numbers = kept, {combo: number for number, combo in enumerate(kept)}
-        self._campaign_of = self._campaign_of[:0]
+        self.campaigns, self._of_campaign = {}, np.zeros(0, np.uint32)
+        self._number_campaigns()
         self.forget_at = max(FORGET_AT, 2 * len(kept))
 
-    def _decide(self, final_ms: int, ended: bool) -> list[tuple[Decision, Touches]]:
-        due = sorted((one for one in self.pending if ended or one.ts_ms < final_ms), key=lambda one: one[:3])
-        if not due:
-            return []
-        self.pending = [one for one in self.pending if not ended and one.ts_ms >= final_ms]
-        touches = self.store.of(np.array([one.listener for one in due], np.uint64))
-        return [(self._credit(one, some), some) for one, some in zip(due, touches, strict=True)]
+    # Decisions
 
-    def _classes(self, decision: Decision, touches: Touches) -> list[tuple[str, int, int, int]]:
-        """By how many impressions of the credited campaigns, up to the conversion, it came: those after it
-        are counted by now, and taken off.
+    def _decide(self, end_ms: int) -> tuple[list[Decision], list[tuple[str, int, int, int]]]:
+        """Decide the conversions of a time before `end_ms`, and count the impressions before it; returns the
+        decisions, and what `Decided.frequency` gains.
         """
-        ts_ms, listener = decision.conversion[:2]
-        later = touches.combo[(touches.ts & GONE == IMPRESSION) & (touches.ts >> KIND_BITS > ts_ms)].tolist()
-        found = []
-        for credit in decision.credits if listener else ():
-            campaign = credit.combo[1]
-            if campaign is not None:
-                count = self.frequency.of(listener, campaign) - sum(
-                    self.names[combo][1] == campaign for combo in later
-                )
-                if count > 0:
-                    found.append((campaign, int(CLASS_OF[count]), 0, credit.millionths))
-        return found
+        due = sorted((one for one in self.pending if one.ts_ms < end_ms), key=lambda one: one[:3])
+        self.pending = [one for one in self.pending if one.ts_ms >= end_ms]
+        decisions: list[Decision] = []
+        frequency: list[tuple[str, int, int, int]] = []
+        if due:
+            who = np.unique(np.array([one.listener for one in due if one.listener], np.uint64))
+            touches = self.store.of(who)
+            decisions = self._credit(due, touches)
+            self.capped += sum(decision.capped for decision in decisions)
+            frequency += self._classes(decisions, touches, end_ms)
+        new = self.store.impressions(self.decided_ms, end_ms)
+        campaigns, of = self._campaigns_of(new)
+        gained = self.frequency.count(new.who, new.ts >> KIND_BITS, campaigns, of)
+        if end_ms == ENDED_MS:  # of a log that has ended all minutes are final that have a pixel
+            heard_ms = int(new.ts.max()) >> KIND_BITS if len(new) else 0
+            latest_ms = max(self.watermark_ms, heard_ms, due[-1].ts_ms if due else 0)
+            end_ms = (latest_ms // MINUTE_MS + 1) * MINUTE_MS
+        self.decided_ms = max(self.decided_ms, end_ms)
+        return decisions, [*frequency, *((*one, 0) for one in gained)]
 
-    def _credit(self, conversion: Pending, touches: Touches) -> Decision:
+    def _campaigns_of(self, touches: Touches) -> tuple[list[str | None], I64]:
+        """The campaigns of some touches, and which of them each is of."""
+        numbers, of = np.unique(self._of_campaign[touches.combo], return_inverse=True)
+        names = list(self.campaigns)
+        return [names[number] for number in numbers.tolist()], of
+
+    def _classes(
+        self, decisions: Sequence[Decision], touches: Touches, end_ms: int
+    ) -> list[tuple[str, int, int, int]]:
+        """By how many impressions of the credited campaigns, up to the conversion, each of them came."""
+        shares: dict[tuple[int, str], int] = {}
+        for number, decision in enumerate(decisions):
+            for one in decision.credits if decision.conversion.listener else ():
+                if (campaign := one.combo[1]) is not None:
+                    shares[number, campaign] = shares.get((number, campaign), 0) + one.millionths
+        if not shares:
+            return []
+        open_ms = (touches.ts >= self.decided_ms << KIND_BITS) & (touches.ts < end_ms << KIND_BITS)
+        heard = touches.at(open_ms & (touches.ts & KIND == IMPRESSION))
+        conversions = [decisions[number].conversion for number, _ in shares]
+        counts = self.frequency.up_to(
+            np.array([one.listener for one in conversions], np.uint64),
+            np.array([one.ts_ms for one in conversions], np.int64),
+            [campaign for _, campaign in shares],
+            (heard.who, heard.ts >> KIND_BITS, *self._campaigns_of(heard)),
+        )
+        return [
+            (campaign, int(CLASS_OF[count]), 0, millionths)
+            for ((_, campaign), millionths), count in zip(shares.items(), counts.tolist(), strict=True)
+            if count
+        ]
+
+    def _credit(self, due: Sequence[Pending], touches: Touches) -> list[Decision]:
+        """Decide conversions; `touches` are those of all their listeners, sorted."""
+        touches, until = standing(in_order(touches, self._rank), self.play_ms)
+        own = [one.pixel.combo[1] for one in due]
+        asked = Asked(
+            np.array([one.ts_ms for one in due], np.int64),
+            np.array([0 if one.pixel.combo[0] is not None else one.listener for one in due], np.uint64),
+            np.array([ANY if name is None else self.campaigns.get(name, UNKNOWN) for name in own], np.int64),
+        )
+        windows = (self.rules.click_ms, self.rules.listen_ms)
+        got = eligible(touches, until, self._of_campaign[touches.combo], asked, windows, self.caps)
+        found = touches.at(got.found)
+        told = (found.ts >> KIND_BITS).tolist(), (found.ts & KIND == CLICK).tolist(), found.combo.tolist()
+        bounds, met = got.bounds.tolist(), got.met.tolist()
+        return [
+            self._decision(one, [*zip(*(of[bounds[n] : bounds[n + 1]] for of in told), strict=True)], met[n])
+            for n, one in enumerate(due)
+        ]
+
+    def _decision(self, conversion: Pending, found: list[tuple[int, bool, int]], met: int) -> Decision:
+        """`found` are (time, whether a click, number of the names); `met` is of `Eligible`."""
         pixel = conversion.pixel
         if pixel.combo[0] is not None:
             return Decision(conversion, "declared", [Credit(pixel.combo, WHOLE, "declared", None)])
-        eligible = self._eligible(conversion, touches) if conversion.listener else []
-        if eligible:
+        if met and self.rules.model == "last_touch":
+            # The newest are what it sees: only older clicks, or listens where it sees none, are hidden.
+            clicked = any(click for _, click, _ in found)
+            met &= 0 if clicked else MET_CLICKS if found else MET_CLICKS | MET_LISTENS
+        if found:
+            names = [self.names[number] for _, _, number in found]
             shares = credit(
-                self.rules, [(ts, click, combo[0] or "") for ts, click, combo in eligible], conversion.ts_ms
+                self.rules,
+                [(ts, click, combo[0] or "") for (ts, click, _), combo in zip(found, names, strict=True)],
             )
-            found = [
+            credits = [
                 Credit(combo, share, "click" if click else "listen", conversion.ts_ms - ts)
-                for (ts, click, combo), share in zip(eligible, shares, strict=True)
+                for (ts, click, _), combo, share in zip(found, names, shares, strict=True)
             ]
-            return Decision(conversion, self.rules.model, found)
+            return Decision(conversion, self.rules.model, credits, met != 0)
         target = self.rules.utm.get(pixel.utm_content) if pixel.utm_content else None
         if target is not None:
-            return Decision(conversion, "utm", [Credit((target, *pixel.combo[1:]), WHOLE, "utm", None)])
-        return Decision(conversion, "none", [])
+            found_by = [Credit((target, *pixel.combo[1:]), WHOLE, "utm", None)]
+            return Decision(conversion, "utm", found_by, met != 0)
+        return Decision(conversion, "none", [], met != 0)
 
-    def _eligible(self, conversion: Pending, touches: Touches) -> list[tuple[int, bool, Combo]]:
-        """(time, whether a click, names) of the touches that may be credited, in the order of time and
-        placement.
-
-        Of the listener's newest listens and clicks up to the conversion alone, even if the store still has
-        more: what it has dropped by now depends on when it last merged. A play's start is no listen where its
-        impression is of the conversion's minute or earlier: all of those have come by now, in whatever order.
-        """
-        kinds, ts = touches.ts & GONE, touches.ts >> KIND_BITS
-        minute_end_ms = (conversion.ts_ms // MINUTE_MS + 1) * MINUTE_MS
-        heard = touches.play[(kinds == IMPRESSION) & (ts < minute_end_ms)]
-        instead = (kinds == EARLY_START) & np.isin(touches.play, heard)
-        age = conversion.ts_ms - ts
-        window = np.where(kinds == CLICK, self.rules.click_ms, self.rules.listen_ms)
-        chosen = (age >= 0) & (age <= window) & (kinds != GONE) & ~instead
-        clicks = chosen & (kinds == CLICK)
-        campaign = conversion.pixel.combo[1]
-        found = []
-        for click, some, most in ((True, clicks, self.clicks), (False, chosen & ~clicks, self.listens)):
-            times = np.sort(ts[some])
-            newest = np.nonzero(some & (ts >= times[-most]))[0] if len(times) > most else np.nonzero(some)[0]
-            told = [(int(ts[at]), click, self.names[touches.combo[at]]) for at in newest.tolist()]
-            found += sorted(told, key=_rank)[-most:]
-        return sorted((one for one in found if campaign in (None, one[2][1])), key=_rank)
+    def _rank(self, number: int, click: bool) -> tuple[bytes, bool, list[bytes]]:
+        """The order of touches at one moment: by all names, so that it is the same however they came in."""
+        placement, *names = self.names[number]
+        return (placement or "").encode(), click, [(name or "").encode() for name in names]
 
     def forget(self, who: U64) -> int:
         """Remove all touches of these listeners, and let their waiting conversions know of none; returns how
@@ -290,7 +351,7 @@ class ListenerShard:
             FORMAT,
             self.shards,
             self.index,
-            self.watermark_ms,
+            (self.watermark_ms, self.decided_ms, self.capped),
             self.names,
             pending,
             store,
@@ -304,35 +365,35 @@ class ListenerShard:
             StateError: another format's, or made for another number of shards, or a file is missing.
         """
         check_format("attribution", state, FORMAT, self.shards)
-        _, _, self.index, self.watermark_ms, names, pending, store, frequency = state
+        _, _, self.index, at, names, pending, store, frequency = state
+        self.watermark_ms, self.decided_ms, self.capped = at
         for combo in names:
             self._number(tuple(combo))
+        self._number_campaigns()
         self.pending = [thawed_pending(one) for one in pending]
         self._files = Files.of(self.recovery, STEP, self.index)
         self.store.restore(store, self._files)
         self.frequency.restore(frequency, self._files)
 
 
-def _rank(touch: tuple[int, bool, Combo]) -> tuple[int, bytes, bool, list[bytes]]:
-    """By more than time and placement, so that the order is the same whatever order they came in."""
-    ts, click, (placement, *names) = touch
-    return ts, (placement or "").encode(), click, [(name or "").encode() for name in names]
-
-
-def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]], at_ms: int) -> list[int]:
-    """Millionths of one conversion at `at_ms` for each of its eligible touches (time, whether a click,
-    placement); their sum is 1,000,000.
+def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]]) -> list[int]:
+    """Millionths of one conversion for each of its eligible touches (time, whether a click, placement); their
+    sum is 1,000,000.
 
     `touches` are in order of time and placement (UTF-8): of two that are equal in what a model looks at, the
     later in this order is preferred.
     """
     n = len(touches)
-    if rules.model == "last_touch":
-        chosen = max(range(n), key=lambda i: (touches[i][1], i))
-        return [WHOLE * (i == chosen) for i in range(n)]
-    if rules.model == "first_touch":
-        chosen = max(i for i in range(n) if touches[i][0] == touches[0][0])
-        return [WHOLE * (i == chosen) for i in range(n)]
+    if rules.model in ("last_touch", "first_touch"):
+        chosen = n - 1
+        if rules.model == "first_touch":
+            while touches[chosen][0] != touches[0][0]:
+                chosen -= 1
+        else:
+            chosen = next((i for i in range(n - 1, -1, -1) if touches[i][1]), chosen)
+        parts = [0] * n
+        parts[chosen] = WHOLE
+        return parts
     if rules.model == "linear":
         return apportion([1.0] * n, WHOLE)
     # Against the newest touch, whose weight is 1: against the conversion all of them may be 0.0.

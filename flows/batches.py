@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from secrets import randbits
 from sys import getsizeof
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -52,6 +52,7 @@ from flows.events import (
     explain,
     micros,
     present,
+    presents,
     utm_content,
 )
 from flows.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
@@ -75,6 +76,8 @@ _MOST_AGENTS: Final = 50_000
 _MOST_REASONS: Final = 2_000
 """Of user agents in full, of 1 KiB each, that the plain way remembers."""
 _MOST_LISTENERS: Final = 200_000
+_NO_KEY: Final = bytes(16)
+"""Of names without a placement, whose pixels are conversions or none."""
 
 _BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _PODCAST_APP = re.compile(
@@ -90,8 +93,7 @@ Combo = tuple[str | None, str | None, str | None, str | None, str | None, str | 
 SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program")
 
 
-@dataclass(frozen=True, slots=True)
-class ConversionPixel:
+class ConversionPixel(NamedTuple):
     """A conversion beside its row in the columns: the rare pixel that carries more than numbers.
 
     `other_value`: it names a value, and none that counts.
@@ -156,7 +158,7 @@ class Decoder:
     def _forget_names(self) -> None:
         self._combos: list[Combo] = []
         self._numbers: dict[tuple[str | None, ...], int] = {}
-        self._keys = np.zeros((1024, 2), np.uint64)
+        self._key_rows, self._new_keys = np.zeros((1, 2), np.uint64), list[bytes]()
         self._combo_bytes = 0
         self._names.clear()
 
@@ -222,23 +224,24 @@ class Decoder:
         """Give the names, user agents and listeners that were asked for their numbers."""
         filled = desk.filled.tolist()
         if filled[NAMES]:
-            numbers = [self._numbered(block, row) for row in desk.names[: filled[NAMES]].tolist()]
-            self._names.slots[desk.names[: filled[NAMES], 0], 1] = np.array(numbers, np.uint64)
+            asked = desk.names[: filled[NAMES]]
+            numbers = [self._numbered(block, places) for places in asked[:, 1:].tolist()]
+            self._names.slots[asked[:, 0], 1] = np.array(numbers, np.uint64)
         if filled[AGENTS]:
-            slots, *places = desk.agents[: filled[AGENTS]].T
-            texts = [block[a:b] for a, b in zip(*(place.tolist() for place in places), strict=True)]
-            self._agents.slots[slots, 1] = [self._reason(agent.decode()) for agent in texts]
+            asked = desk.agents[: filled[AGENTS]]
+            reasons = [self._reason(block[a:b].decode()) for a, b in asked[:, 1:].tolist()]
+            self._agents.slots[asked[:, 0], 1] = reasons
         if filled[LISTENERS]:
-            slots, *places = desk.listeners[: filled[LISTENERS]].T
-            texts = [block[a:b] for a, b in zip(*(place.tolist() for place in places), strict=True)]
-            self._listeners.slots[slots, 1] = [*map(self.listener, texts)]
+            asked = desk.listeners[: filled[LISTENERS]]
+            hashes = [self.listener(block[a:b]) for a, b in asked[:, 1:].tolist()]
+            self._listeners.slots[asked[:, 0], 1] = hashes
 
-    def _numbered(self, block: bytes, asked: list[int]) -> int:
-        """The combination of a line's names, with the flag that the scanner wants."""
-        *names, category = [
-            None if begin < 0 else block[begin:end].decode()
-            for begin, end in zip(asked[1::2], asked[2::2], strict=True)
-        ]
+    def _numbered(self, block: bytes, places: list[int]) -> int:
+        """The combination of a line's names, which begin and end at `places`, with the flag that the scanner
+        wants.
+        """
+        ends = iter(places)
+        *names, category = [None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)]
         combo = self._number(tuple(names))
         placement = self._combos[combo][0]
         if placement is None:
@@ -339,8 +342,6 @@ class Decoder:
             ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
         if absent(event.event_id):
             raise Invalid("event_id")
-        if event.conversion is not NO_CONVERSION and bytes(event.conversion)[:1] not in (b"{", b"n"):
-            raise Invalid("conversion")
         info = code | self._blocked(placement, event.content_category)
         if event.user_agent:
             info |= self._reason(cut(event.user_agent, MAX_AGENT_BYTES)) << INVALID_SHIFT
@@ -353,6 +354,8 @@ class Decoder:
         if code == CONVERSION:
             key = self._conversion(event, self._combos[combo], conversions)
             combo = len(conversions) - 1
+        elif event.conversion is not NO_CONVERSION and bytes(event.conversion)[:1] not in (b"{", b"n"):
+            raise Invalid("conversion")
         elif play is None or absent(play):
             untold.append((EVENT, NO_PLAYHEAD, event.event_id.encode()))
         else:
@@ -372,16 +375,25 @@ class Decoder:
         """The index of the names in `combos`, a new one where they are new, with their placement's key."""
         index = self._numbers.get(names, -1)
         if index < 0:
-            placement, *dimensions = names
-            combo: Combo = (present(placement), *(present(name) for name in dimensions))  # type: ignore[assignment]  # six
+            combo: Combo = presents(names)  # type: ignore[assignment]  # six
             index = self._numbers[names] = len(self._combos)
             self._combos.append(combo)
             self._combo_bytes += _COMBO_BYTES + sum(map(getsizeof, names))
-            if index == len(self._keys):
-                self._keys = np.concatenate([self._keys, np.zeros_like(self._keys)])
-            if combo[0] is not None:
-                self._keys[index] = self._identities.key_of(combo[0])
+            self._new_keys.append(_NO_KEY if combo[0] is None else self._identities.key_of(combo[0]))
         return index
+
+    @property
+    def _keys(self) -> U64:
+        """The key of each combination's placement, two words; there may be more rows than combinations."""
+        if self._new_keys:
+            count = len(self._combos)
+            if count > len(self._key_rows):
+                more = np.zeros((count, 2), np.uint64)  # so that there is room for as many again
+                self._key_rows = np.concatenate([self._key_rows, more])
+            new = np.frombuffer(b"".join(self._new_keys), "<u8").reshape(-1, 2)
+            self._key_rows[count - len(new) : count] = new
+            self._new_keys.clear()
+        return self._key_rows
 
     def listener(self, who: bytes) -> int:
         """The keyed hash of a listener; not 0, which is nobody."""

@@ -38,6 +38,7 @@ class Snapshot:
         meta: fields of `meta`; empty while no flow has written.
         rows: by scope.
         accounts: the ledger, by source partition.
+        others: what the names beyond a scope's cap have counted together, by scope.
     """
 
     up: bool = False
@@ -46,6 +47,7 @@ class Snapshot:
     meta: Mapping[str, str] = field(default_factory=dict)
     rows: Mapping[str, Rows] = field(default_factory=dict)
     accounts: Rows = field(default_factory=dict)
+    others: Rows = field(default_factory=dict)
 
     @property
     def flushed_s(self) -> float | None:
@@ -137,6 +139,7 @@ class Board:
             meta=meta,
             rows={scope: self._rows(scope) for scope in self._scopes},
             accounts=self._hashes("partition", partitions, None),
+            others=self._hashes("other", self._scopes, None),
         )
         # Touched here, where a number that is none can still be refused.
         _ = snapshot.flushed_s, snapshot.watermark_s

@@ -28,8 +28,9 @@ def run(
     recompute: Annotated[
         bool,
         typer.Option(
+            "--recompute",
             help="Begin a new generation in Redis: for a log that is deliberately counted from scratch, with "
-            "an empty recovery directory. Restarts go on with it."
+            "an empty recovery directory. Restarts go on with it.",
         ),
     ] = False,
     restarts: Annotated[
@@ -102,11 +103,17 @@ def replay(
     files: FILES,
     out: Annotated[
         Path | None,
-        typer.Option(help="Also write minutes.ndjson and rejected.ndjson here.", show_default=False),
+        typer.Option(
+            help="Also write minutes.ndjson, credits.ndjson and rejected.ndjson here, anew.",
+            show_default=False,
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Threads; the numbers do not depend on it.")] = 1,
     recompute: Annotated[
-        bool, typer.Option(help="Begin a new generation in a Redis that holds another log's numbers.")
+        bool,
+        typer.Option(
+            "--recompute", help="Begin a new generation in a Redis that holds another log's numbers."
+        ),
     ] = False,
     recovery: Annotated[
         Path | None, typer.Option(help="Snapshot here, to go on after an interruption.", show_default=False)
@@ -359,7 +366,7 @@ def exporter(
 @command
 def top(
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
-    once: Annotated[bool, typer.Option(help="Print the table once.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once.")] = False,
 ) -> None:
     """Watch the placements live in the terminal."""
     from flows.settings import load

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -32,6 +32,31 @@ FILES = Annotated[
     list[str],
     typer.Argument(help="NDJSON logs, plain, .gz or .zst; each is one source partition.", show_default=False),
 ]
+
+
+_RUN, _LOOK, _PROVE, _CARE = "Run it", "Look at it", "Prove it", "Take care of it"
+GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+    "demo": (_RUN, ("demo", "demo --seconds 30")),
+    "run": (_RUN, ("run --processes 4 --restarts 3", "run --member 0 --addresses 'one:7000;two:7000'")),
+    "replay": (_RUN, ("replay monday.ndjson.gz --out numbers", "replay monday.ndjson.gz --recompute")),
+    "exporter": (_RUN, ("exporter --host 0.0.0.0 --port 9480",)),
+    "top": (_LOOK, ("top", "top --once")),
+    "explain": (_LOOK, ("explain order-1234", "explain -- -1234")),
+    "overlap": (_LOOK, ("overlap breakfast-uk drivetime-uk",)),
+    "config": (_LOOK, ("config",)),
+    "check": (_PROVE, ("check monday.ndjson.gz --most 20",)),
+    "simulate": (_PROVE, ("simulate pixels.ndjson --events 10000", "simulate kafka --seconds 60")),
+    "reconcile": (
+        _PROVE,
+        (
+            "reconcile monday.ndjson.gz",
+            "reconcile monday.ndjson.gz --rejected numbers/rejected.ndjson --minutes numbers/minutes.ndjson",
+        ),
+    ),
+    "plans": (_CARE, ("plans plans.csv", "plans plans.csv --to placement-plans")),
+    "forget": (_CARE, ("forget 6D92078A-8246-4BA4-AE5B-76104861E7DC", "forget < listeners.txt")),
+}
+"""Of each command what it is for, and how it is called."""
 
 
 def _version(wanted: bool) -> None:
@@ -71,7 +96,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
-    return app.command(help=_flowing(function.__doc__ or ""))(guarded)
+    panel, examples = GUIDE.get(function.__name__, ("More", ()))
+    return app.command(
+        help=_flowing(function.__doc__ or ""),
+        rich_help_panel=panel,
+        epilog="\n\n".join(("Examples:", *(f"  audiopixel {one}" for one in examples))) if examples else None,
+    )(guarded)
 
 
 def _say(what: str) -> None:

@@ -83,7 +83,7 @@ class CreditBatch(NamedTuple):
     in a minute.
 
     `frequency` are (row, class of `flows.frequency`, listeners that it gains, millionths of conversions from
-    it). `currencies` are of the rows whose first value has come; `accounts` are what campaigns' accounts
+    it). `currencies` are of the rows that get a value; `accounts` are what campaigns' accounts
     gain.
     """
 
@@ -117,7 +117,7 @@ class CreditBook:
     currencies: dict[RowName, str] = field(default_factory=dict)
     decided: tuple[int, int, int] = (0, 0, 0)
     secret: bytes = b""
-    _priced: list[tuple[RowName, str]] = field(default_factory=list)
+    _priced: dict[RowName, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._homes = Homes(self.secret, self.shards)
@@ -138,7 +138,7 @@ class CreditBook:
                 entries[shard] += [(row, minute, column, amount) for column, amount in amounts.items()]
         gained = self._account(decided, decisions)
         frequency = self._by_shard(self._frequency(decided))
-        currencies, self._priced = self._by_shard(self._priced), []
+        currencies, self._priced = self._by_shard(list(self._priced.items())), {}
         accounts = self._by_shard(
             [(("campaign", campaign), account) for campaign, account in gained.items() if campaign]
         )
@@ -219,7 +219,10 @@ class CreditBook:
                     if pixel.other_value:
                         amounts[OTHER] = 1
                     continue
-                if pixel.currency in (None, self._currency((scope, name), credit.combo[1], pixel.currency)):
+                currency = self._currency((scope, name), credit.combo[1], pixel.currency)
+                if currency is not None:  # told each time: a row may have been forgotten since
+                    self._priced[scope, name] = currency
+                if pixel.currency in (None, currency):
                     amounts[VALUE] += share & LOW
                     if high := share >> VALUE_BITS:
                         amounts[HIGH] += high
@@ -245,7 +248,6 @@ class CreditBook:
             if known is None and scope == "placement" and campaign is not None:
                 known = self._currency(("campaign", campaign), None, currency)
             known = self.currencies[row] = known or currency
-            self._priced.append((row, known))
         return known
 
     def snapshot(self) -> tuple[Any, ...]:

@@ -45,6 +45,7 @@ def told(decision: Decision) -> Told:
         "currency": pixel.currency,
         "rule": decision.rule,
         "eligible": decision.eligible,
+        "capped": decision.capped,
         "credits": [
             {
                 "placement_id": one.combo[0],

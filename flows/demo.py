@@ -217,8 +217,8 @@ class Demo:
             else "it will be `under`, and its alert fires"
         )
         return (
-            f"{starved} is starved: {fires}. The others are `at risk` for an hour, until there is a whole "
-            "hour to project from. Delivery reads high at first: what is due counts only up to the watermark."
+            f"{starved} is starved: {fires}. The others are `warming up` until chance alone cannot "
+            "explain what they lack. Delivery reads high at first: what is due counts up to the watermark."
         )
 
     def _summarise(

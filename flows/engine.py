@@ -29,7 +29,6 @@ from connectors.stream import ConnectError
 from flows.durable import private_directory, privately, sync_directory
 from flows.errors import AudiopixelError, StateError
 from flows.memory import keep_memory
-from flows.paths import fresh
 
 STORE_PARTITIONS: Final = 8
 """SQLite files of a recovery store, over which keys are spread; at most so many workers write at once."""
@@ -64,7 +63,7 @@ def recovery_store(directory: Path | None, process: int = 0) -> Iterator[Recover
             ) from None
         with privately(), open(directory / "init", "w") as once:
             fcntl.flock(once, fcntl.LOCK_EX)
-            if fresh(directory):
+            if not any(directory.glob("*.sqlite3")):
                 init_db_dir(directory, STORE_PARTITIONS)
             for part in directory.glob("*.sqlite3"):  # SQLite gives its logs the mode of the file itself
                 part.chmod(0o600)

@@ -86,6 +86,7 @@ CAMPAIGN_GAUGES: Final[Mapping[Definition, str]] = {
 }
 HOUR_S: Final = 3600
 SINCE: Final = "flight.since_ms"
+NO_ROW: Final[Mapping[str, str]] = {}
 NEW_MS: Final = 86_400_000
 """A row that began as long before the last read and was not in it had ended, and has come back."""
 UNITS: Final[Mapping[str, Callable[[str], str]]] = {
@@ -134,14 +135,17 @@ class Cap:
         self._shown: set[str] = set()
         self._cut: dict[str, list[Decimal]] = {}
         self._counted_before: dict[str, list[Decimal]] = {}
-        self._ended: list[Decimal] = [Decimal()] * len(COUNTERS)
+        self._ended = self._beyond = [Decimal()] * len(COUNTERS)
         self._read_ms = 0.0
 
-    def part(self, rows: Rows, generation: str, at_s: float = 0.0) -> tuple[list[str], int, list[Decimal]]:
+    def part(
+        self, rows: Rows, generation: str, at_s: float = 0.0, beyond: Mapping[str, str] = NO_ROW
+    ) -> tuple[list[str], int, list[Decimal]]:
         """The placements to show, how many are cut, and the sums of their `COUNTERS`.
 
         Args:
             at_s: event time that the rows have got to.
+            beyond: what the names without a row have counted together; it goes when it is quiet, as rows do.
         """
         if generation != self._generation:
             self._begin()
@@ -160,7 +164,9 @@ class Cap:
         for name in [*self._cut, *busiest[room:], *returned, *({OTHER} & rows.keys())]:
             self._cut[name] = self._growth(name, _counts(rows[name]))
         self._read_ms = 1000 * at_s
-        sums = [sum(column, Decimal()) for column in zip(self._ended, *self._cut.values(), strict=True)]
+        self._beyond = [max(pair) for pair in zip(self._beyond, _counts(beyond), strict=True)]
+        parts = (self._ended, self._beyond, *self._cut.values())
+        sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
         return sorted(self._shown), len(self._cut), sums
 
     def _leave(self, names: Iterable[str]) -> None:
@@ -208,7 +214,10 @@ class Placements:
     def _render(self, snapshot: Snapshot) -> str:
         rows = snapshot.rows.get("placement", {})
         names, cut, sums = self._cap.part(
-            rows, snapshot.meta.get("generation", ""), snapshot.watermark_s or 0.0
+            rows,
+            snapshot.meta.get("generation", ""),
+            snapshot.watermark_s or 0.0,
+            snapshot.others.get("placement", NO_ROW),
         )
         text = Exposition()
         own = {

@@ -1,5 +1,5 @@
 """Frequency: how many impressions each listener has had of each campaign, in a counter of 14 bytes that
-saturates.
+saturates. An impression is counted when its minute is final, in the order of time.
 
 What a bid optimiser caps by: of each campaign, how many listeners have had 1, 2, 3, 4–5, 6–10, 11 or more
 impressions, and how many conversions came from a listener who had had so many. A listener who has had none
@@ -15,11 +15,12 @@ import numpy as np
 
 from flows.journal import Files, Journal
 from flows.kernel import I64, U8, U16, U32, U64, Int, kernel, mixed
-from flows.touches import IMPRESSION, TURNING
 
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
 CLASS_OF: Final[U8] = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 4, 4, *[5] * 245], np.uint8)
 """Class of a count, which stays at 255; of 0 there is none."""
+MOST: Final = 11
+"""The least count of the highest class."""
 REMEMBERED_DAYS: Final = 60
 DAY_MS: Final = 86_400_000
 FULLEST: Final = 0.75
@@ -52,6 +53,7 @@ def _slot(who: Any, campaign: Any, held_who: U64, held: U32) -> Any:
 def _count(
     who: U64,
     campaigns: U32,
+    rows: I64,
     days: U16,
     held_who: U64,
     held: U32,
@@ -60,8 +62,8 @@ def _count(
     moved: I64,
     class_of: U8,
 ) -> Int:
-    """Count impressions, and in `moved` (campaigns, classes) how many listeners each class gains; returns the
-    new slots.
+    """Count impressions, and in the `rows` of `moved` (campaigns, classes) how many listeners each class
+    gains; returns the new slots.
     """
     new = 0
     for i in range(len(who)):
@@ -77,11 +79,57 @@ def _count(
         held[slot] = (np.uint32(campaigns[i]) << np.uint32(8)) | np.uint32(after)
         held_day[slot] = max(held_day[slot] & DAY, days[i]) | MARK
         if count == 0:
-            moved[campaigns[i], class_of[1]] += 1
+            moved[rows[i], class_of[1]] += 1
         elif class_of[count] != class_of[after]:
-            moved[campaigns[i], class_of[count]] -= 1
-            moved[campaigns[i], class_of[after]] += 1
+            moved[rows[i], class_of[count]] -= 1
+            moved[rows[i], class_of[after]] += 1
     return new
+
+
+@kernel
+def _up_to(
+    who: U64,
+    campaigns: U32,
+    ts: I64,
+    open_who: U64,
+    open_campaigns: U32,
+    open_ts: I64,
+    held_who: U64,
+    held: U32,
+    held_day: U16,
+    remembered: Int,
+    most: Int,
+    out: I64,
+) -> None:
+    """Count back from each time over impressions sorted by listener, campaign and time that are not in the
+    counters, up to `most`; then what the counters hold.
+    """
+    for n in range(len(who)):
+        low, high = 0, len(open_who)
+        while low < high:  # the first behind the time
+            middle = (low + high) // 2
+            before = open_who[middle] < who[n]
+            if open_who[middle] == who[n]:
+                before = open_campaigns[middle] < campaigns[n] or (
+                    open_campaigns[middle] == campaigns[n] and open_ts[middle] <= ts[n]
+                )
+            if before:
+                low = middle + 1
+            else:
+                high = middle
+        count, day, i, begun = 0, ts[n] // DAY_MS, low - 1, False
+        while i >= 0 and count < most and open_who[i] == who[n] and open_campaigns[i] == campaigns[n]:
+            then = open_ts[i] // DAY_MS
+            begun = day - then > remembered
+            if begun:
+                break
+            count, day = count + 1, then
+            i -= 1
+        slot = _slot(who[n], campaigns[n], held_who, held)
+        here = not begun and held_who[slot] != np.uint64(0)
+        if here and day - np.int64(held_day[slot] & DAY) <= remembered:
+            count += int(held[slot] & np.uint32(255))
+        out[n] = min(count, most)
 
 
 @kernel
@@ -155,29 +203,68 @@ class Frequency:
             self.campaigns.append(campaign)
         return number
 
-    def count(self, who: U64, ts: I64, kinds: U8, campaigns: U32) -> list[tuple[str, int, int]]:
-        """Count the impressions among touches; returns (campaign, class, listeners that it gains)."""
-        some = np.isin(kinds, (IMPRESSION, *TURNING)) & (campaigns != NO_CAMPAIGN)
+    def count(
+        self, who: U64, ts: I64, campaigns: Sequence[str | None], of: I64
+    ) -> list[tuple[str, int, int]]:
+        """Count impressions that no earlier ones can follow; returns (campaign, class, listeners that it
+        gains).
+
+        Args:
+            of: which of `campaigns` each is of.
+        """
+        numbers = np.array([self.number(campaign) for campaign in campaigns], np.uint32)
+        some = numbers[of] != NO_CAMPAIGN if len(of) else np.zeros(0, bool)
         if not some.any():
             return []
-        who, days = who[some], (ts[some] // DAY_MS).astype(np.uint16)
+        who, of, days = who[some], of[some], (ts[some] // DAY_MS).astype(np.uint16)
+        if days.min() < days.max():
+            order = np.argsort(days, kind="stable")
+            who, of, days = who[order], of[order], days[order]
         if self.used + len(who) > FULLEST * len(self._who):
             self._fill(*self._held(), len(who))
-        moved = np.zeros((len(self.campaigns), len(CLASSES)), np.int64)
+        moved = np.zeros((len(campaigns), len(CLASSES)), np.int64)
         table = (self._who, self._packed, self._day)
-        self.used += _count(who, campaigns[some], days, *table, REMEMBERED_DAYS, moved, CLASS_OF)
+        self.used += _count(who, numbers[of], of, days, *table, REMEMBERED_DAYS, moved, CLASS_OF)
         return [
-            (self.campaigns[number], place, int(moved[number, place]))
+            (campaigns[number] or "", place, int(moved[number, place]))
             for number, place in np.argwhere(moved).tolist()
         ]
 
-    def of(self, who: int, campaign: str) -> int:
-        """Impressions that a listener has had of a campaign."""
-        number = self._numbers.get(campaign)
-        if number is None:
-            return 0
-        slot = _slot(np.uint64(who), np.uint32(number), self._who, self._packed)
-        return int(self._packed[slot]) & 255 if self._who[slot] else 0
+    def up_to(
+        self,
+        who: U64,
+        ts: I64,
+        campaigns: Sequence[str],
+        uncounted: tuple[U64, I64, Sequence[str | None], I64],
+    ) -> I64:
+        """How many impressions each listener had had of a campaign at a time, no more than `MOST`.
+
+        Args:
+            uncounted: the impressions of these listeners that are not counted yet, as `count` takes them.
+        """
+        open_who, open_ts, names, of = uncounted
+        new: dict[str | None, int] = {}
+        first = len(self.campaigns)
+
+        def numbers(some: Sequence[str | None]) -> U32:
+            """Also of campaigns that have no counter: they get none here."""
+            known = self._numbers.get
+            found = (known(name, -1) for name in some)  # type: ignore[arg-type]  # None is in no dictionary
+            return np.array(
+                [
+                    number if number >= 0 else new.setdefault(name, first + len(new))
+                    for name, number in zip(some, found, strict=True)
+                ],
+                np.uint32,
+            )
+
+        open_of = numbers(names)[of] if len(of) else np.zeros(0, np.uint32)
+        order = np.lexsort((open_ts, open_of, open_who))
+        counts = np.zeros(len(who), np.int64)
+        heard = (open_who[order], open_of[order], open_ts[order])
+        table = (self._who, self._packed, self._day)
+        _up_to(who, numbers(campaigns), ts, *heard, *table, REMEMBERED_DAYS, MOST, counts)
+        return counts
 
     def sweep(self, today: int) -> None:
         """Drop what is not remembered on a day (since the epoch), and the names of campaigns that nobody is
@@ -185,10 +272,10 @@ class Frequency:
         """
         who, packed, day = self._held()
         kept = (day & DAY).astype(np.int64) + REMEMBERED_DAYS >= today
-        if kept.all():
+        numbers = np.unique(packed[kept] >> 8)
+        if kept.all() and len(numbers) == len(self.campaigns):
             return
         who, packed, day = who[kept], packed[kept], day[kept]
-        numbers = np.unique(packed >> 8)
         names = [self.campaigns[number] for number in numbers.tolist()]
         packed = (np.searchsorted(numbers, packed >> 8).astype(np.uint32) << np.uint32(8)) | (
             packed & np.uint32(255)

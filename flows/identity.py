@@ -35,12 +35,11 @@ class Identities:
         self._placements = blake2b(digest_size=16, key=key, person=b"placement")
         self._parts = blake2b(digest_size=8, key=key, person=b"parts")
 
-    def key_of(self, placement: str) -> tuple[int, int]:
-        """The two words of the key that the plays and events of a placement are hashed with."""
+    def key_of(self, placement: str) -> bytes:
+        """The key of 16 bytes that the plays and events of a placement are hashed with."""
         hasher = self._placements.copy()
         hasher.update(placement.encode())
-        digest = hasher.digest()
-        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+        return hasher.digest()
 
     def of(self, *parts: object) -> int:
         """The identity that JSON values make together; not 0."""
@@ -50,15 +49,17 @@ class Identities:
 
 
 @kernel
-def identity(key: U64, what: int, playhead: np.uint64, block: U8, place: int, length: int) -> np.uint64:
+def identity(
+    low: np.uint64, high: np.uint64, what: int, playhead: np.uint64, block: U8, place: int, length: int
+) -> np.uint64:
     """The identity of a play or event by its text in `block`; not 0.
 
     Args:
-        key: of its placement, two words.
+        low, high: the key of its placement.
         what: `PLAY`, `EVENT`, or the code of a `progress`.
         playhead: of a `progress`; else it does not count.
     """
-    state = word(begin(key), np.uint64(what))
+    state = word(begin(low, high), np.uint64(what))
     before = 8
     if what == PROGRESS:
         state = word(state, playhead)
@@ -75,6 +76,6 @@ def identities(block: U8, ends: I64, keys: U64, what: I64, playheads: U64) -> U6
     found = np.empty(len(ends), np.uint64)
     place = 0
     for i in range(len(ends)):
-        found[i] = identity(keys[i], what[i], playheads[i], block, place, ends[i] - place)
+        found[i] = identity(keys[i, 0], keys[i, 1], what[i], playheads[i], block, place, ends[i] - place)
         place = ends[i]
     return found

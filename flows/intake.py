@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from connectors.stream import EndOfInput, Messages, Reader
-from flows.batches import LISTENER, POSITION, WATERMARK, Decoder
+from flows.batches import POSITION, WATERMARK, Decoder
 from flows.clock import ENDED, PartitionClock, Tick
 from flows.errors import StateError
 from flows.events import letter
-from flows.forget import NOBODY
+from flows.forget import NOBODY, take_off
 from flows.kernel import U64
 from flows.messages import Pixels
 from flows.metrics import instruments
@@ -126,10 +126,7 @@ class Intake:
         batch = self.decoder.decode(messages)
         if self.live and len(batch.pixels):
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
-        if len(self.denied):
-            listeners = batch.pixels[:, LISTENER]
-            places = np.minimum(np.searchsorted(self.denied, listeners), len(self.denied) - 1)
-            batch.pixels[self.denied[places] == listeners, LISTENER] = 0
+        take_off(batch.pixels, self.denied)
         skewed = sum(self.clock.judge(some, bounded) for some, bounded in _by_bound(batch.pixels, messages))
         self.position = messages.next_position
         self._received += batch.received

@@ -31,6 +31,8 @@ SLACK: Final = 1 << 13
 """Rows that are never worth cleaning up."""
 INSTALMENT: Final = 4
 """Rows read again at a snapshot, at most, by rows that it appends."""
+PART_BYTES: Final = 1 << 15
+"""The longest record of which a part of a file is read: 16 KiB of registers, and what a row counts."""
 _WRITERS: Final = ThreadPoolExecutor(4, "journal")
 """Files of one snapshot are made safe side by side: each waits for the disk, and then for a processor."""
 
@@ -90,6 +92,20 @@ class Files:
         if _digest(body) != name:
             raise StateError(f"{self.directory / name} is damaged: restore it, or recompute from the log")
         return body
+
+    def part(self, name: str, offset: int) -> bytes:
+        """So much of a file from `offset` on as a record of `PART_BYTES` needs, unchecked.
+
+        Raises:
+            StateError: it is missing.
+        """
+        assert self.directory is not None
+        try:
+            with (self.directory / name).open("rb", buffering=0) as file:
+                file.seek(offset)
+                return file.read(PART_BYTES)
+        except OSError:
+            return self.read(name)[offset : offset + PART_BYTES]
 
     def restored(self, names: Iterable[str]) -> None:
         """The snapshot that is resumed from lists `names`."""

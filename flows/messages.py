@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from typing import Any, NamedTuple
 
 from flows.batches import Combo, ConversionPixel
@@ -85,7 +84,7 @@ class Pending(NamedTuple):
 
 def frozen_pending(one: Pending) -> tuple[Any, ...]:
     """Plain state of a waiting conversion."""
-    return (*one[:3], astuple(one.pixel))
+    return (*one[:3], tuple(one.pixel))
 
 
 def thawed_pending(state: tuple[Any, ...]) -> Pending:

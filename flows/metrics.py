@@ -90,6 +90,12 @@ DROPPED_TOUCHES = _d(
     "Touches given up because their listener has more than are kept.",
     "shard",
 )
+CAPPED_DECISIONS = _d(
+    "state_capped_decisions",
+    "gauge",
+    "Decisions on conversions that a cap on touches may have changed.",
+    "shard",
+)
 BUILD = _d("build_info", "info", "What is running.", "version", "python", "bytewax")
 
 PIPELINE: Final = (
@@ -115,6 +121,7 @@ PIPELINE: Final = (
     STATE_ROWS,
     STATE_TOUCHES,
     DROPPED_TOUCHES,
+    CAPPED_DECISIONS,
     BUILD,
 )
 
@@ -470,6 +477,7 @@ class Instruments:
             gauge(STATE_ROWS),
         )
         self.state_touches, self.dropped_touches = gauge(STATE_TOUCHES), gauge(DROPPED_TOUCHES)
+        self.capped_decisions = gauge(CAPPED_DECISIONS)
         self.event_to_redis = WeightedHistogram(EVENT_TO_REDIS, LATENCY_BUCKETS)
         self.flush_duration = WeightedHistogram(FLUSH_DURATION, FLUSH_BUCKETS)
         registry.register(self.event_to_redis)

@@ -17,22 +17,23 @@ from flows.kernel import I64
 class Names:
     """The combinations that a shard has met.
 
+    Their rows are found when they are first asked for, many at once.
+
     Args:
         homes: the shards of rows.
         combos: to begin with.
 
     Attributes:
         combos: by number.
-        rows: (scope, id) to its number.
     """
 
     def __init__(self, homes: Homes, combos: Sequence[Combo] = ()) -> None:
         self.combos: list[Combo] = []
-        self.rows: dict[tuple[str, str], int] = {}
         self._homes, self._shards = homes, homes.shards
         self._numbers: dict[Combo, int] = {}
-        self._row_shards = np.zeros(64, np.int64)
-        self._rows_of = np.full((64, len(SCOPES)), -1, np.int64)
+        self._rows: dict[tuple[str, str], int] = {}
+        self._row_shards = np.zeros(0, np.int64)
+        self._rows_of = np.zeros((0, len(SCOPES)), np.int64)
         for combo in combos:
             self.number(combo)
 
@@ -42,35 +43,46 @@ class Names:
     def number(self, combo: Combo) -> int:
         """Its number; the next one where it is new."""
         number = self._numbers.get(combo)
-        if number is not None:
-            return number
-        number = self._numbers[combo] = len(self.combos)
-        self.combos.append(combo)
-        if number == len(self._rows_of):
-            self._rows_of = doubled(self._rows_of)
-        for place, (scope, name) in enumerate(zip(SCOPES, combo, strict=True)):
-            self._rows_of[number, place] = -1 if name is None else self._row(scope, name)
+        if number is None:
+            number = self._numbers[combo] = len(self.combos)
+            self.combos.append(combo)
         return number
 
-    def _row(self, scope: str, name: str) -> int:
-        row = self.rows.get((scope, name))
-        if row is None:
-            row = self.rows[scope, name] = len(self.rows)
-            if row == len(self._row_shards):
-                self._row_shards = doubled(self._row_shards)
-            self._row_shards[row] = self._homes.of(scope, name)
-        return row
+    @property
+    def rows(self) -> dict[tuple[str, str], int]:
+        """(scope, id) to its number."""
+        self._find_rows()
+        return self._rows
+
+    def _find_rows(self) -> None:
+        new = self.combos[len(self._rows_of) :]
+        if not new:
+            return
+        columns = []
+        for scope, names in zip(SCOPES, zip(*new, strict=True), strict=True):
+            column, more = [], list[str]()
+            for name in names:
+                row = -1 if name is None else self._rows.get((scope, name))
+                if row is None:
+                    row = self._rows[scope, name] = len(self._rows)
+                    more.append(name)
+                column.append(row)
+            self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
+            columns.append(column)
+        self._rows_of = np.concatenate([self._rows_of, np.array(columns, np.int64).T])
 
     def placement_row(self, combo: int) -> int:
         """The row of a combination's placement; -1: it names none."""
+        self._find_rows()
         return int(self._rows_of[combo, 0])
 
     def shard_of(self, row: int) -> int:
-        """The row shard of a row."""
+        """The row shard of one of `rows`."""
         return int(self._row_shards[row])
 
     def spread(self, combos: I64) -> tuple[I64, I64]:
         """The rows in which each of `combos` counts, and for each the place in `combos` that it came from."""
+        self._find_rows()
         rows = self._rows_of[combos]
         source, scope = np.nonzero(rows >= 0)
         return rows[source, scope], source

@@ -9,13 +9,13 @@ from flows.kernel import I64
 
 
 class Delivered(NamedTuple):
-    """The impressions that a planned placement has delivered, and by what plan they are counted: from the
-    minute `start` to before the minute `end`, both since the epoch.
+    """The impressions that a planned placement has delivered, None where its plan came too late to know that,
+    and by what plan they are counted: from the minute `start` to before the minute `end`, since the epoch.
     """
 
     start: int
     end: int
-    impressions: int
+    impressions: int | None
 
 
 class Windows(NamedTuple):

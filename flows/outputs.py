@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Literal, NoReturn, Protocol, cast
 
 import msgspec
 from prometheus_client import start_http_server
@@ -16,10 +16,12 @@ from prometheus_client import start_http_server
 from connectors.files import NdjsonWriter
 from connectors.kafka import KafkaInput, KafkaWriter
 from connectors.kafka_table import KafkaTable
-from connectors.redis import connect
+from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
 from flows.errors import SettingsError, StateError
+from flows.fence import kept
 from flows.forget import refuse_less
+from flows.foundation import lay
 from flows.metrics import instruments
 from flows.paths import fresh
 from flows.settings import Settings, Topic
@@ -45,13 +47,14 @@ def kafka_options(settings: Settings) -> dict[str, str]:
     return {name: value.get_secret_value() for name, value in settings.kafka_options.items()}
 
 
-def kafka_input(settings: Settings) -> KafkaInput:
-    """The topic of the pixels."""
+def kafka_input(settings: Settings, begun: Mapping[str, int] | None = None) -> KafkaInput:
+    """The topic of the pixels; `begun` as for `KafkaInput`."""
     start = settings.kafka_start
     return KafkaInput(
         settings.kafka_brokers,
         [settings.kafka_topic],
         start=int(start) if start.isdigit() else cast(Literal["earliest", "latest"], start),
+        begun=begun,
         options=kafka_options(settings),
         on_lost=settings.kafka_on_lost,
         group=settings.kafka_group,
@@ -189,9 +192,8 @@ def check(settings: Settings, recompute: bool = False) -> None:
     Raises:
         ConnectError, SettingsError, StateError: what is missing, and what to do.
     """
-    settings.secret_listener_key()
-    source = kafka_input(settings)
-    partitions = source.partitions()
+    secret = settings.secret_listener_key()
+    partitions = kafka_input(settings).partitions()
     topics = [settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic]
     if settings.plans is not None:
         topics.append(settings.kafka_alerts_topic)
@@ -200,24 +202,39 @@ def check(settings: Settings, recompute: bool = False) -> None:
     for topic in topics:
         KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    held = client.hget(f"{settings.namespace}:positions", "positions")
-    if held is not None and not recompute and fresh(settings.recovery_dir):
+    (held,) = read_rows(client, [f"{settings.namespace}:positions"])
+    covered: dict[str, int] = {}
+    if "positions" in held and not recompute and fresh(settings.recovery_dir):
         refuse_less(client, settings.namespace)
-        covered = msgspec.json.decode(held, type=dict[str, int])
-        for partition in partitions:
-            if covered.get(partition):
-                _refuse_to_begin_later(source, partition, settings)
+        # What an execution on this directory has published was counted from where it began, as before.
+        if int(held.get("fence", 0)) != kept(settings.recovery_dir).fence:
+            covered = msgspec.json.decode(held["positions"], type=dict[str, int])
     client.close()
 
+    def begins(known: Mapping[str, int] | None) -> dict[str, int]:
+        source = kafka_input(settings, known)
+        found = {one: _begin(source, one) for one in partitions if known is None or one not in known}
+        for partition, begin in {**(known or {}), **found}.items():
+            if covered.get(partition) and begin > 0:
+                _refuse_to_begin_later(partition, begin, settings)
+        return found
 
-def _refuse_to_begin_later(source: KafkaInput, partition: str, settings: Settings) -> None:
-    """Without saved state only the whole log gives what Redis holds: less of it, and counts would fall."""
+    if settings.recovery_dir is None:
+        begins(None)
+    lay(settings, secret, begins)
+
+
+def _begin(source: KafkaInput, partition: str) -> int:
     reader = source.open(partition, None)
-    begins_at = reader.position
+    position = reader.position
     reader.close()
-    if begins_at > 0:
-        raise StateError(
-            f"the recovery directory {settings.recovery_dir} holds nothing, but Redis ({settings.namespace}) "
-            f"holds numbers of a log whose beginning would not be read ({partition} begins at {begins_at}): "
-            "restore the directory, or say --recompute to begin a new generation with what is left"
-        )
+    return position
+
+
+def _refuse_to_begin_later(partition: str, begin: int, settings: Settings) -> NoReturn:
+    """Without saved state only the whole log gives what Redis holds: less of it, and counts would fall."""
+    raise StateError(
+        f"the recovery directory {settings.recovery_dir} holds nothing, but Redis ({settings.namespace}) "
+        f"holds numbers of a log whose beginning would not be read ({partition} begins at {begin}): "
+        "restore the directory, or say --recompute to begin a new generation with what is left"
+    )

@@ -37,10 +37,13 @@ from bytewax.dataflow import Dataflow
 from connectors.stream import ConnectError
 from flows import logs
 from flows.batches import SCOPES
+from flows.clock import Cut
+from flows.covered import Covered, nothing
 from flows.credits import CreditBatch
 from flows.errors import AudiopixelError
 from flows.events import TOO_LATE, Rejection, letter
 from flows.forget import DenyList
+from flows.foundation import begun as begun_of
 from flows.intake import Output, Receipt
 from flows.messages import Late, RowBatch, TouchBatch
 from flows.outputs import HURRY, PATIENCE, TopicLines, check, kafka_input, serve_metrics
@@ -90,8 +93,14 @@ class Sinks:
     credits: LinesSink | None = None
 
 
-def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
-    """Wire the flow; connects to nothing."""
+def build(
+    source: PixelSource, sinks: Sinks, settings: Settings, behind: Callable[[Cut], bool] = nothing
+) -> Dataflow:
+    """Wire the flow; connects to nothing.
+
+    Args:
+        behind: whether a cut is behind what an earlier execution has told of minutes.
+    """
     keys = [shard_key(shard) for shard in range(settings.shards)]
     secret = source.listener_key
 
@@ -141,7 +150,9 @@ def build(source: PixelSource, sinks: Sinks, settings: Settings) -> Dataflow:
     to_book = op.map("to_book", decided, lambda item: ("book", item[1]))
     credits = op.stateful_batch("credits", to_book, lambda state: CreditsLogic(settings, state, secret))
     increments = op.merge("increments", for_rows, op.flat_map("credited", credits, credited))
-    rows = op.stateful_batch("rows", increments, lambda state: RowsLogic(settings, wanted, state, secret))
+    rows = op.stateful_batch(
+        "rows", increments, lambda state: RowsLogic(settings, wanted, state, secret, behind)
+    )
     accounts = op.merge(
         "accounts", op.filter_map("receipts", outputs, receipt), op.filter_map("settled", plays, settled)
     )
@@ -208,7 +219,7 @@ def live(
         SettingsError, ConnectError: before anything starts.
     """
     key = settings.secret_listener_key()
-    source = kafka_input(settings)
+    source = kafka_input(settings, begun_of(settings.recovery_dir))
     stop = Stop()
     stop.on_signals()
 
@@ -239,4 +250,5 @@ def live(
             topic(settings.kafka_credits_topic),
         ),
         settings,
+        Covered(settings, recompute).behind,
     )

@@ -61,11 +61,6 @@ PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4)
 """What a slot is: a play or an event; a milestone, skip or mute that waits for its start, or has joined it; a
 conversion.
 """
-HEARD_IMPRESSION: Final = np.uint64(1 << 24)
-HEARD_START: Final = np.uint64(1 << 25)
-"""A touch was given for the play's impression, for its start: a play is one listen, at its impression if
-there is one. A start of an earlier minute than the impression's stays: a conversion between them has it.
-"""
 CHANGED: Final = np.uint64(1 << 31)
 """The slot is not as it was at the last snapshot."""
 COMBO_SHIFT: Final = np.uint64(32)
@@ -271,7 +266,7 @@ def apply(
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, and invalid traffic by reason; added to.
         late: (n,) rows of the pixels that are too late, as many as `outcomes` says.
-        flow_watermark_ms: what is final everywhere, for a partition that wakes up behind the others.
+        flow_watermark_ms: by which what is final is so, for a partition that wakes up behind the others.
     """
     n = len(pixels)
     for i in range(first, n):
@@ -339,21 +334,12 @@ def apply(
 
         if listener != np.uint64(0) and (code <= START or code == CLICK):
             kind = touches.REACH_ONLY
-            reached = np.int64(reached_minute(table[slot, MINUTES]))  # by the play's other one of the two
             if code == CLICK:
                 kind = touches.CLICK
             elif code == IMPRESSION:
                 kind = touches.IMPRESSION
-                if linked and flags & HEARD_START:
-                    kind = touches.REPLACING if minute <= reached else touches.FOLLOWING
-                flags |= HEARD_IMPRESSION
             elif linked:
-                if not flags & HEARD_IMPRESSION:
-                    kind = touches.START
-                elif minute < reached:
-                    kind = touches.EARLY_START
-                flags |= HEARD_START
-            table[slot, FLAGS] = flags
+                kind = touches.START
             touch_where[used[TOUCHES], 0] = combo
             touch_where[used[TOUCHES], 1] = kind
             touch_where[used[TOUCHES], 2] = np.uint32(key & LOW)
@@ -399,17 +385,18 @@ def apply(
 
 @kernel
 def gone(
-    table: U64, slot: Int, watermark_ms: Int, lateness_ms: Int, horizon_ms: Int, conversion_horizon_ms: Int
+    table: U64, slot: Int, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
 ) -> Int:
-    """Whether a slot is of no use any more at a watermark. One that has joined is, once a snapshot has it so:
-    an earlier one has it as held, which the other kinds' earlier versions would not outlive.
+    """Whether a slot is of no use any more at a watermark, minutes before `first_open` being final. One that
+    has joined is, once a snapshot has it so: an earlier one has it as held, which the other kinds' earlier
+    versions would not outlive.
     """
     flags, last_ms = table[slot, FLAGS], np.int64(table[slot, TIMES] & TIME)
     kind = kind_of(flags)
     if kind == JOINED:
         return flags & CHANGED == np.uint64(0)
     if kind == HELD_BACK:
-        return final(table[slot, MINUTES] & LOW, watermark_ms, lateness_ms)
+        return np.int64(table[slot, MINUTES] & LOW) < first_open
     return last_ms + (horizon_ms if kind == PLAY else conversion_horizon_ms) < watermark_ms
 
 
@@ -421,7 +408,7 @@ def sweep(
     used: I64,
     first: Int,
     watermark_ms: Int,
-    lateness_ms: Int,
+    first_open: Int,
     horizon_ms: Int,
     conversion_horizon_ms: Int,
 ) -> Int:
@@ -435,7 +422,7 @@ def sweep(
             return slot
         if table[slot, SLOT_KEY] == np.uint64(0):
             continue
-        if gone(table, slot, watermark_ms, lateness_ms, horizon_ms, conversion_horizon_ms):
+        if gone(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
             flags = table[slot, FLAGS]
             if kind_of(flags) == HELD_BACK and flags & np.uint64(0xFF) <= np.uint64(COMPLETE):
                 add(cells, counts, used, flags >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
@@ -446,13 +433,13 @@ def sweep(
 
 @kernel
 def expire(
-    table: U64, watermark_ms: Int, lateness_ms: Int, horizon_ms: Int, conversion_horizon_ms: Int
+    table: U64, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
 ) -> Int:
     """Empty the slots of what a sweep up to a watermark has made an end of; returns how many are left."""
     left = 0
     for slot in range(len(table)):
         if table[slot, SLOT_KEY] != np.uint64(0):
-            if gone(table, slot, watermark_ms, lateness_ms, horizon_ms, conversion_horizon_ms):
+            if gone(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
                 table[slot, SLOT_KEY] = np.uint64(0)
             else:
                 left += 1

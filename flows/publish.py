@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -40,12 +40,14 @@ from connectors.stream import ConnectError
 from flows import credits, ledger, rows
 from flows.batches import SCOPES
 from flows.clock import Cut
+from flows.covered import positions_key, positions_of
 from flows.decisions import Told
 from flows.errors import AudiopixelError, SettingsError, StateError
 from flows.fence import Kept, keep, kept
 from flows.metrics import instruments
 from flows.outputs import LineWriter
 from flows.pacing import DELIVERY_AT, Pacer
+from flows.rowindex import OTHER
 from flows.settings import Settings, ms
 
 SCHEMA: Final = 1
@@ -58,6 +60,7 @@ META_FIELDS: Final = (
     "conversions_attributed",
     "unattributed",
     "conversions_pending",
+    "rows_beyond_cap",
 )
 LAYOUTS: Final = {
     "row": FencedHash(rows.FIELDS),
@@ -65,6 +68,7 @@ LAYOUTS: Final = {
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),
     "sketch": FencedHash(("registers",)),
+    "other": FencedHash((*rows.ADDITIVE, "as_of_ms")),
 }
 LONGEST_PAUSE_S: Final = 15.0
 PATIENCE_S: Final = 60.0
@@ -72,6 +76,11 @@ PATIENCE_S: Final = 60.0
 TRIM_EVERY_S: Final = 3600.0
 """Between two looks for ids in the indexes whose rows have expired."""
 
+
+NEW_ROWS_A_FLUSH: Final = 4_000
+"""So many rows that readers do not know yet are written with one flush, so that a flood of new names delays
+nobody else's numbers; the rest wait for the next ones, and nothing of them is lost.
+"""
 
 LEDGER_SHARD: Final = -1
 CREDITS_SHARD: Final = -2
@@ -112,11 +121,8 @@ class Flush(NamedTuple):
     conversions: credits.Account | None = None
     decisions: Sequence[Told] = ()
     sketches: Sequence[tuple[str, str]] = ()
-
-
-def _positions(held: Mapping[str, str]) -> dict[str, int]:
-    """Those of a claimed hash."""
-    return msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
+    ended: Sequence[tuple[str, str]] = ()
+    beyond: int = 0
 
 
 def bounded(arrivals: list[tuple[float, int]]) -> list[tuple[float, int]]:
@@ -159,6 +165,7 @@ class Publisher:
         recompute: begin a new generation instead of following the one in Redis, once: who resumes, or starts
             again before the first snapshot, follows what was begun.
         process: this one's number in a cluster.
+        pace_s: least time between two flushes before the log ends.
     """
 
     settings: Settings
@@ -169,12 +176,19 @@ class Publisher:
     alerts_to: LineWriter | None = None
     clock_s: Callable[[], float] = time.time
     monotonic_s: Callable[[], float] = time.monotonic
+    pace_s: float = 0.0
+    _flush_at_s: float = -math.inf
     process: int = 0
     _client: Client | None = None
     _store: RowStore | None = None
     _covered: dict[str, int] = field(default_factory=dict)
     _images: dict[str, Row] = field(default_factory=dict)
     _pending: dict[str, Row] = field(default_factory=dict)
+    _waiting: dict[str, Row] = field(default_factory=dict)
+    _leaving: dict[str, Row] = field(default_factory=dict)
+    _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    _beyond: dict[int, int] = field(default_factory=dict)
+    _written: bool = False
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
     _conversions: credits.Account = NO_CONVERSIONS
     _decisions: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -189,7 +203,7 @@ class Publisher:
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("publish")
         namespace = self.settings.namespace
-        self._positions_key, self._fence_key = f"{namespace}:positions", f"{namespace}:fence"
+        self._positions_key, self._fence_key = positions_key(namespace), f"{namespace}:fence"
         self._meta_key, self._marker_key = f"{namespace}:meta", f"{namespace}:marker"
 
     def open(self) -> None:
@@ -209,7 +223,7 @@ class Publisher:
             last = kept(self.settings.recovery_dir)
             taken = self._taken(last, int(held.get("generation", 0)))
             if held.get("generation") == str(taken.generation):
-                refuse_foreign(_positions(held), self.partitions, self.settings.namespace)
+                refuse_foreign(positions_of(held), self.partitions, self.settings.namespace)
             # A counter that was lost alone would give fences behind those of the rows.
             above = max(last.fence, int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
@@ -225,9 +239,10 @@ class Publisher:
                 f"another execution on {self.settings.namespace} has started at the same moment: this one "
                 "stops; two flows must not share a namespace"
             ) from None
-        self._covered = _positions(held)
+        self._covered = positions_of(held)
         refuse_foreign(self._covered, self.partitions, self.settings.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
+        self._flush_at_s = self.monotonic_s() + self.pace_s
         told = {"behind": " ".join(f"{of}:{at}" for of, at in self._covered.items())} if self._covered else {}
         self._log.info("publishing", fence=self._fence, generation=self._generation, **told)
 
@@ -267,8 +282,14 @@ class Publisher:
         """
         rev = cut.number
         for flush in flushes:
+            for scope, name in flush.ended:
+                self._end(scope, name, rev)
+            self._beyond[flush.shard] = flush.beyond
             for row in flush.rows:
-                self._take(self._row(row, rev))
+                if row.scope == OTHER:
+                    self._others.setdefault(row.name, {})[flush.shard] = row.packed
+                    continue
+                self._show(self._row(row, rev), cut.ended)
                 if self.pacer is not None and row.scope in SCOPES[:2]:
                     self._values[row.scope, row.name] = row.packed
                     if row.delivered is not None:
@@ -285,9 +306,13 @@ class Publisher:
             for name, registers in flush.sketches:
                 key = row_key(self.settings.namespace, "sketch", name)
                 self._take(self._plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
+        for scope in {row.name for flush in flushes for row in flush.rows if row.scope == OTHER}:
+            values = [*rows.added_up(self._others[scope].values()), cut.watermark_ms]
+            key = row_key(self.settings.namespace, OTHER, scope)
+            self._take(self._plain(key, "other", values, rev, ms(self.settings.row_ttl)))
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
-        metrics.pending_rows.set(len(self._pending))
+        metrics.pending_rows.set(len(self._pending) + len(self._waiting))
         if self._behind(cut):
             if cut.ended:
                 raise SettingsError(
@@ -298,14 +323,15 @@ class Publisher:
         self._covered = {}
         if self.pacer is not None:
             self._pace(self.pacer, cut, flushes)
-        if self.monotonic_s() >= self._retry_at_s:
+        due = cut.ended or self.monotonic_s() >= self._flush_at_s
+        if due and self.monotonic_s() >= self._retry_at_s:
             self._try(cut, rev)
         deadline_s = self.monotonic_s() + PATIENCE_S
-        while cut.ended and self._pending:
+        while cut.ended and (self._pending or self._waiting):
             if self.monotonic_s() > deadline_s:
                 raise AudiopixelError(
                     f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: "
-                    f"{len(self._pending)} rows are missing"
+                    f"{len(self._pending) + len(self._waiting)} rows are missing"
                 )
             time.sleep(min(0.2, self._pause_s))
             self._try(cut, rev)
@@ -313,7 +339,7 @@ class Publisher:
     def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Put delivery into the rows of planned placements and their campaigns, which never expire."""
         now_ms = int(self.clock_s() * 1000)
-        pacer.refresh(now_ms)
+        pacer.refresh(int(self.monotonic_s() * 1000))
         self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
         at_ms = self._watermark_ms or (now_ms if cut.empty else None)
         images = _Decoded(self._values)
@@ -352,7 +378,45 @@ class Publisher:
         return any(at.get(partition, 0) < position for partition, position in self._covered.items())
 
     def _take(self, row: Row) -> None:
-        self._pending[row.key] = self._images[row.key] = row
+        new = row.key not in self._images or row.key in self._waiting
+        self._images[row.key] = row
+        self._leaving.pop(row.key, None)
+        if new and row.layout in ("row", "sketch") and row.ttl_ms is not None:
+            self._waiting[row.key] = row
+        else:
+            self._waiting.pop(row.key, None)
+            self._pending[row.key] = row
+
+    def _show(self, row: Row, ended: bool) -> None:
+        """Take a row up, unless its numbers are those that readers have: a minute that turns changes few rows
+        of the last hour. At a log's end all say that they are final.
+        """
+        image = self._images.get(row.key)
+        if ended or image is None or image.ttl_ms is None or not rows.same_numbers(image.packed, row.packed):
+            self._take(row)
+
+    def _due(self, cut: Cut) -> list[Row]:
+        """What to write now: all that readers know or wait for by a plan, and of what is new a part."""
+        most = len(self._waiting) if cut.ended or not self._written else NEW_ROWS_A_FLUSH
+        return [*self._pending.values(), *islice(self._waiting.values(), most)]
+
+    def _end(self, scope: str, name: str, rev: int) -> None:
+        """Forget a row that has ended, and its sketch, and let them leave Redis; one that is paced stays."""
+        image = self._images.get(row_key(self.settings.namespace, scope, name))
+        if image is not None and image.ttl_ms is None:
+            return
+        self._values.pop((scope, name), None)
+        if scope == SCOPES[0] and self.pacer is not None:
+            self.pacer.counted.pop(name, None)
+        sketch = row_key(self.settings.namespace, "sketch", name)
+        leaving = [self._row(rows.Row(scope, name, 0, b""), rev)]
+        if scope == SCOPES[0]:
+            leaving.append(Row(sketch, "sketch", b"", self._generation, self._fence, rev))
+        for row in leaving:
+            self._images.pop(row.key, None)
+            self._pending.pop(row.key, None)
+            self._waiting.pop(row.key, None)
+            self._leaving[row.key] = row
 
     def _row(self, row: rows.Row, rev: int) -> Row:
         namespace = self.settings.namespace
@@ -410,8 +474,9 @@ class Publisher:
         if self._pause_s:
             self._log.info("redis takes rows again")
         self._pause_s, self._retry_at_s = 0.0, -math.inf
+        self._flush_at_s = started_s + self.pace_s
         now_s, ended_s = self.clock_s(), self.monotonic_s()
-        metrics.pending_rows.set(0)
+        metrics.pending_rows.set(len(self._waiting))
         metrics.last_flush.set(now_s)
         metrics.flush_duration.observe(ended_s - started_s)
         for arrived_ms, pixels in self._arrivals:
@@ -454,10 +519,11 @@ class Publisher:
             now_ms,
             version("audiopixel"),
             *self._conversions,
+            sum(self._beyond.values()),
         ]
         self._tell()
         put_fields(self._client, self._decisions, self.settings.decisions_ttl)
-        landing = list(self._pending.values())
+        landing = self._due(cut)
         placements = [
             row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"
         ]
@@ -470,15 +536,19 @@ class Publisher:
         )
         if Outcome.SUPERSEDED in outcomes:
             raise Superseded(self._positions_key)
+        self._store.drop(list(self._leaving.values()))
+        self._leaving = {}
         self._decisions = {}
-        self._pending = {}
+        self._pending, self._written = {}, True
+        for row in landing:
+            self._waiting.pop(row.key, None)
         instruments().flushed_rows.inc(len(landing))
 
     def _write_again(self, cut: Cut, rev: int) -> None:
         """Write all that there is, behind a loss; whatever fails now, the rows stay pending."""
         assert self._store is not None
         self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
-        self._pending |= self._images
+        self._pending, self._waiting = dict(self._images), {}
         self._store.raise_fence(self._fence_key, self._fence)
         self._store.watch(self._marker_key, self._fence)
         self._write(cut, rev)

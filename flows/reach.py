@@ -16,7 +16,7 @@ from flows import journal
 from flows.journal import Files, Journal
 from flows.kernel import I64, U8, U32, U64, Int, kernel
 from flows.pairs import CHUNK, FULLEST, ROW, WHO, find_pair, longer, new_pairs, refill
-from flows.sketch import RANKS, REGISTERS, estimate, rank
+from flows.sketch import RANKS, REGISTERS, compressed, decompressed, estimate, rank
 
 EXACT_UP_TO: Final = 1_000
 
@@ -114,6 +114,47 @@ class Distinct:
             self._rebuild(0)
         self.count[row] = 0
         self._begin_anew()
+
+    def take_out(self, rows: I64) -> list[tuple[int, bytes, bytes]]:
+        """Forget the listeners of `rows`; returns of each what `put_back` takes: its count, its exact
+        listeners, its packed registers.
+        """
+        self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), int(rows.max(initial=-1)) + 1)
+        leaving = np.zeros(len(self.count), bool)
+        leaving[rows] = True
+        slots = np.flatnonzero(self.table[:, WHO])
+        slots = slots[leaving[self.table[slots, ROW].astype(np.int64)]]
+        slots = slots[np.argsort(self.table[slots, ROW], kind="stable")]
+        owners, who = self.table[slots, ROW].astype(np.int64), self.table[slots, WHO]
+        bounds = np.searchsorted(owners, rows), np.searchsorted(owners, rows, "right")
+        dense = self.dense_of[rows]
+        packed = [compressed(self.registers[at]) if at >= 0 else b"" for at in dense.tolist()]
+        out = [
+            (int(count), who[start:end].tobytes(), registers)
+            for count, start, end, registers in zip(self.count[rows], *bounds, packed, strict=True)
+        ]
+        kept = np.ones(len(self.registers), bool)
+        kept[dense[dense >= 0]] = False
+        self.registers, self.histograms = self.registers[kept], self.histograms[kept]
+        self.dense_of[rows] = -1
+        staying = self.dense_of >= 0
+        self.dense_of[staying] = (np.cumsum(kept) - 1)[self.dense_of[staying]]
+        self.table[slots, WHO] = 0
+        self.count[rows] = 0
+        self._rebuild(0)
+        self._begin_anew()
+        return out
+
+    def put_back(self, row: int, taken: tuple[int, bytes, bytes], n_rows: int) -> None:
+        """Give a row without listeners those that `take_out` gave."""
+        count, who, registers = taken
+        listeners = np.frombuffer(who, np.uint64).copy()
+        self.add(np.full(len(listeners), row, np.uint32), listeners, n_rows)
+        if registers:
+            self._merge(row, decompressed(registers), n_rows)
+            words = self.registers[self.dense_of[row]].view(np.uint64)
+            self.sketches.append(np.concatenate([np.array([row], np.uint64), words])[None])
+            self.count[row] = count
 
     def merge(self, row: int, registers: U8, n_rows: int) -> None:
         """Add the listeners of a sketch to a row, which is a sketch from then on."""

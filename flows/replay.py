@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from flows.batches import SCOPES
 from flows.engine import execute
 from flows.errors import UsageError
 from flows.forget import DenyList, refuse_less
+from flows.foundation import lay
 from flows.outputs import FileOutput
 from flows.paths import fresh
 from flows.pixels import Sinks, build
@@ -23,6 +24,8 @@ from flows.settings import Settings
 from flows.sinks import LinesSink, RedisSink
 from flows.source import PixelSource, Stop
 
+PACE: Final = timedelta(seconds=10)
+"""Between two flushes: nobody bids by a log that is being replayed, and its rows change until it ends."""
 OUTPUTS: Final = ("rejected.ndjson", "minutes.ndjson", "credits.ndjson")
 """In the order of the flow's sinks."""
 
@@ -56,6 +59,7 @@ def replay(
     for output in outputs.values():
         _refuse_own_input(output.path, files)
     _refuse_other_numbers(source.partitions(), settings, recompute)
+    lay(settings, listener_key)
     if fresh(recovery_dir):
         for output in outputs.values():
             output.begin()
@@ -72,7 +76,7 @@ def replay(
             denied=DenyList(settings),
         ),
         Sinks(
-            RedisSink(settings, source, recompute),
+            RedisSink(settings, source, recompute, pace=PACE),
             *map(lines, OUTPUTS),
         ),
         settings,

@@ -4,6 +4,8 @@ docs/contracts.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -81,8 +83,12 @@ READ_FIRST: Final = tuple(map(WINDOWS.index, ("flight", "1h", "5m", "1d")))
 """The windows in the order in which a row has them: Redis looks for a field from the front of a row."""
 
 
+TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms")
+"""The first values of a row, which say as of when the others are."""
+
+
 def _fields() -> tuple[str, ...]:
-    fields = [*LABELS, "as_of_ms", "final_through_ms", "reach_as_of_ms", *DELIVERY]
+    fields = [*TIMES, *LABELS, *DELIVERY]
     fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage", "since_ms")]
     for place in READ_FIRST:
         name = WINDOWS[place]
@@ -97,6 +103,36 @@ def _fields() -> tuple[str, ...]:
 
 FIELDS: Final = _fields()
 """The fields of a row, in the order of its packed values; a null is an absent field."""
+
+
+ADDITIVE: Final = (
+    *(f"flight.{name}" for name in BY_FLIGHT),
+    *(f"{window}.{name}" for window in WINDOWS for name in (*COUNTS, "conversions")),
+)
+"""The fields that add up over rows: those of the names that count together in `other`."""
+_ADDED: Final = tuple(map(FIELDS.index, ADDITIVE))
+
+
+_HEAD, _LONG, _LONG_BYTES = 3, 0xCF, 9
+_NUMBERS_AT: Final = _HEAD + len(TIMES) * _LONG_BYTES
+
+
+def same_numbers(one: bytes, other: bytes) -> bool:
+    """Whether packed rows differ in their `TIMES` at most: in MessagePack an array's head, then these as
+    64-bit numbers, unless there are none yet.
+    """
+    if one[_NUMBERS_AT:] != other[_NUMBERS_AT:]:
+        return False
+    longs = range(_HEAD, _NUMBERS_AT, _LONG_BYTES)
+    return all(packed[place] == _LONG for packed in (one, other) for place in longs)
+
+
+def added_up(packed: Iterable[bytes]) -> list[int | str]:
+    """The values of `ADDITIVE` over packed rows."""
+    # Shares of a conversion are decimals, which binary sums would not add up.
+    parts = [[Decimal(row[place] or 0) for place in _ADDED] for row in map(msgspec.msgpack.decode, packed)]
+    sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
+    return [int(total) if total == int(total) else str(total) for total in sums]
 
 
 class Row(NamedTuple):
@@ -168,7 +204,7 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
     encode = msgspec.msgpack.encode
     rows = []
     for row, (scope, name) in enumerate(windows.rows):
-        values = [*windows.labels[row], as_of_ms, final_through_ms, as_of_ms, *NO_DELIVERY, *totals[row]]
+        values = [as_of_ms, final_through_ms, as_of_ms, *windows.labels[row], *NO_DELIVERY, *totals[row]]
         values += [ratio(totals[row][CONSENTED], totals[row][PIXELS]), since[row] or None]
         for place in READ_FIRST:
             values += columns[place][row]

@@ -206,9 +206,11 @@ def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64
 
 
 @kernel
-def _fingerprint(secret: U64, block: U8, given: int, begins: I64, values: I64) -> np.uint64:
+def _fingerprint(
+    low: np.uint64, high: np.uint64, block: U8, given: int, begins: I64, values: I64
+) -> np.uint64:
     """Of a line's tags: the names that it gives, each with its length, and which of them it gives."""
-    state = word(begin(secret), np.uint64(given & _TAGS))
+    state = word(begin(low, high), np.uint64(given & _TAGS))
     for field in range(words.TAGS):
         if given >> field & 1:
             state = text(state, block, begins[field], values[field], 0)
@@ -248,6 +250,7 @@ def scan(
     quotes = np.zeros(_MOST_QUOTES, np.int64)
     begins = np.zeros(words.UNKNOWN + 1, np.int64)
     values = np.zeros(words.UNKNOWN + 1, np.int64)
+    low, high = secret[0], secret[1]
     filled = desk.filled
     filled[:] = 0
     while (
@@ -294,7 +297,7 @@ def scan(
         if heard and _suspect(block, begins[words.LISTENER]):
             continue
 
-        fingerprint = _fingerprint(secret, block, given, begins, values)
+        fingerprint = _fingerprint(low, high, block, given, begins, values)
         slot = find(names, fingerprint)
         if names[slot, 0] != fingerprint:
             put(names, names_used, fingerprint, ASKED)
@@ -312,7 +315,7 @@ def scan(
         combo &= _LOW
         if given >> words.AGENT & 1 and values[words.AGENT] > 0:
             begin_at, length = begins[words.AGENT], min(values[words.AGENT], MAX_AGENT_BYTES)
-            fingerprint = siphash(secret, block, begin_at, length) | np.uint64(1)
+            fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
             slot = find(agents, fingerprint)
             if agents[slot, 0] != fingerprint:
                 put(agents, agents_used, fingerprint, ASKED)
@@ -323,7 +326,7 @@ def scan(
         who = np.uint64(0)
         if heard:
             begin_at, length = begins[words.LISTENER], values[words.LISTENER]
-            fingerprint = siphash(secret, block, begin_at, length) | np.uint64(1)
+            fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
             slot = find(listeners, fingerprint)
             if listeners[slot, 0] != fingerprint:
                 put(listeners, listeners_used, fingerprint, 0)
@@ -347,7 +350,9 @@ def scan(
                 what = PROGRESS
                 if given >> words.PLAYHEAD & 1:
                     playhead = np.uint64(values[words.PLAYHEAD])
-        pixels[this, columns.KEY] = identity(keys[combo], what, playhead, block, begins[field], values[field])
+        pixels[this, columns.KEY] = identity(
+            keys[combo, 0], keys[combo, 1], what, playhead, block, begins[field], values[field]
+        )
         pixels[this, columns.LISTENER] = who
         pixels[this, columns.TS] = ts
         pixels[this, columns.WATERMARK] = received

@@ -89,7 +89,18 @@ class Settings(CollectSettings, BaseSettings):
     )
     redis_timeout: timedelta = Field(timedelta(seconds=2), ge=_MOMENT, description="of one call")
     row_ttl: timedelta = Field(
-        timedelta(hours=48), ge=_MINUTE, description="how long a row stays in Redis after its last change"
+        timedelta(hours=48),
+        ge=_MINUTE,
+        description="how long a row without a plan stays after its last pixel, by the watermark, and in "
+        "Redis after its last change",
+    )
+    row_memory: timedelta = Field(
+        timedelta(days=62),
+        ge=_MINUTE,
+        description="how long a row that has ended is remembered, to come back whole",
+    )
+    row_cap: int = Field(
+        200_000, ge=1, description="rows a scope, plans aside; names beyond it count together as other"
     )
     namespace: str = Field("audiopixel:v1", description="prefix of every Redis key")
     flush_interval: timedelta = Field(
@@ -131,8 +142,14 @@ class Settings(CollectSettings, BaseSettings):
     half_life: timedelta = Field(
         timedelta(days=7), ge=_SECOND, description="of a touch's weight in time_decay"
     )
-    touch_listens: int = Field(64, ge=1, description="a listener's newest listens that are kept")
-    touch_clicks: int = Field(16, ge=1, description="a listener's newest clicks that are kept")
+    touch_listens: int = Field(
+        64, ge=1, description="a listener's newest listens of a campaign that may be credited"
+    )
+    touch_clicks: int = Field(
+        16, ge=1, description="a listener's newest clicks of a campaign that may be credited"
+    )
+    touch_listens_in_all: int = Field(1000, ge=1, description="of these, the newest listens of all campaigns")
+    touch_clicks_in_all: int = Field(250, ge=1, description="of these, the newest clicks of all campaigns")
     utm_placements: dict[str, str] = Field(
         default_factory=dict, description="utm_content to the placement that it stands for"
     )
@@ -221,6 +238,16 @@ class Settings(CollectSettings, BaseSettings):
                     f"{PREFIX}{name.upper()} must be at least {PREFIX}ALLOWED_LATENESS and a minute, or an "
                     "open minute could count a pixel twice"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_outlive_their_credits(self) -> Settings:
+        least = max(self.row_ttl, max(self.click_window, self.listen_window) + self.allowed_lateness)
+        if self.row_memory < least:
+            raise ValueError(
+                f"{PREFIX}ROW_MEMORY must be at least {PREFIX}ROW_TTL, and the longest attribution window "
+                f"with {PREFIX}ALLOWED_LATENESS, or a conversion would be credited to a forgotten row"
+            )
         return self
 
     @model_validator(mode="after")

@@ -96,7 +96,9 @@ class PlayShard:
         self.touch_who = np.zeros(1024, np.uint64)
         self.touch_ts = np.zeros(1024, np.int64)
         self.conversions: list[Pending] = []
-        self.swept_ms = 0
+        # What is final already stays so when the allowed lateness is made longer at a restart.
+        self.first_open = 0
+        self.swept = (0, 0)
         self.journal, self._files = Journal(WORDS), Files(None)
 
     @property
@@ -129,7 +131,7 @@ class PlayShard:
                 self.used,
                 outcomes,
                 late,
-                self.watermark_ms,
+                self._final_ms,
                 self.lateness_ms,
                 self.horizon_ms,
             )
@@ -169,7 +171,7 @@ class PlayShard:
         if there and int(self.table[slot, plays.TIMES]) + self.conversion_horizon_ms >= watermark:
             outcomes[plays.REPEATED_OUT] += 1
             totals[REPEATED] += 1
-        elif plays.final(ts // 60_000, max(watermark, self.watermark_ms), self.lateness_ms):
+        elif plays.final(ts // 60_000, max(watermark, self._final_ms), self.lateness_ms):
             outcomes[plays.LATE_OUT] += 1
             totals[TOO_LATE] += 1
             lates.append(
@@ -224,9 +226,11 @@ class PlayShard:
         Args:
             forgotten: listeners who are in no pixel that is still to come.
         """
-        if cut.ended or cut.watermark_ms // 60_000 > self.watermark_ms // 60_000:
-            self._sweep(max(cut.watermark_ms, self.watermark_ms), cut.ended)
+        turned = cut.watermark_ms // 60_000 > self.watermark_ms // 60_000
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
+        self.first_open = max(self.first_open, (self.watermark_ms - self.lateness_ms) // 60_000)
+        if cut.ended or turned:
+            self._sweep(cut.ended)
         batches, touches = self._row_batches(cut), self._touch_batches(cut, forgotten)
         outcomes = []
         for sender, counts in self.outcomes.items():
@@ -244,8 +248,13 @@ class PlayShard:
             self.forget_at = max(FORGET_AT, 2 * len(self.names))
         return batches, touches, outcomes
 
-    def _sweep(self, watermark_ms: int, ended: bool) -> None:
-        self.swept_ms = ENDED if ended else watermark_ms
+    @property
+    def _final_ms(self) -> int:
+        """The watermark by which all that is final is so by the allowed lateness, too."""
+        return max(self.watermark_ms, self.first_open * 60_000 + self.lateness_ms)
+
+    def _sweep(self, ended: bool) -> None:
+        self.swept = (ENDED, ENDED) if ended else (self.watermark_ms, self.first_open)
         if self.recovery is None:
             self.table[:, plays.FLAGS] &= ~plays.CHANGED
         done, before = 0, int(self.used[plays.SLOTS_USED])
@@ -265,9 +274,9 @@ class PlayShard:
 
     def _ages(self) -> tuple[int, int, int, int]:
         """What the latest sweep went by; of a log that has ended nothing more is forgotten."""
-        if self.swept_ms == ENDED:
-            return ENDED, self.lateness_ms, ENDED, ENDED
-        return self.swept_ms, self.lateness_ms, self.horizon_ms, self.conversion_horizon_ms
+        if self.swept[0] == ENDED:
+            return *self.swept, ENDED, ENDED
+        return *self.swept, self.horizon_ms, self.conversion_horizon_ms
 
     def _row_batches(self, cut: Cut) -> list[RowBatch]:
         combos = len(self.names)
@@ -351,21 +360,20 @@ class PlayShard:
         conversions: list[list[Pending]] = [[] for _ in range(self.shards)]
         for one in self.conversions:
             conversions[(one.listener or one.key) % self.shards].append(one)
-        named, inverse = np.unique(combos, return_inverse=True)
-        names, numbers = [self.names.combos[number] for number in named.tolist()], inverse.astype(np.uint32)
         batches = []
         for shard in range(self.shards):
             a, b = bounds[shard], bounds[shard + 1]
+            named, numbers = np.unique(combos[a:b], return_inverse=True)
             batches.append(
                 TouchBatch(
                     self.index,
                     shard,
                     cut,
-                    names,
+                    [self.names.combos[number] for number in named.tolist()],
                     who[a:b],
                     ts[a:b],
                     kinds[a:b],
-                    numbers[a:b],
+                    numbers.astype(np.uint32),
                     halves[a:b],
                     conversions[shard],
                     np.array([one for one in forgotten if one % self.shards == shard], np.uint64),
@@ -407,7 +415,7 @@ class PlayShard:
             self.shards,
             self.index,
             self.watermark_ms,
-            (self.swept_ms, [tuple(piece) for piece in pieces]),
+            (self.first_open, self.swept, [tuple(piece) for piece in pieces]),
             self.names.combos,
             {sender: counts.tolist() for sender, counts in self.outcomes.items()},
             (self.cells[cells].tobytes(), self.counts[cells].tobytes()),
@@ -471,9 +479,10 @@ class PlayShard:
         self.touch_ts[: len(who)] = np.frombuffer(touches[2], np.int64)
         self.conversions = [thawed_pending(one) for one in conversions]
 
-    def _restore_table(self, swept_ms: int, pieces: list[Any]) -> None:
+    def _restore_table(self, first_open: int, swept: tuple[int, int], pieces: list[Any]) -> None:
         """Later versions of a row replace earlier ones; what has been swept since they were written goes."""
-        self.swept_ms, self._files = swept_ms, Files.of(self.recovery, STEP, self.index)
+        self.first_open, self.swept = first_open, swept
+        self._files = Files.of(self.recovery, STEP, self.index)
         used = 0
         for rows, _ in self.journal.restore(pieces, self._files):
             if used + len(rows) > FULLEST * len(self.table):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -56,6 +57,7 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
     recompute: bool = False
     open_alerts: Callable[[], LineWriter] | None = None
     process: int = 0
+    pace: timedelta = timedelta(0)
 
     def list_parts(self) -> list[str]:
         """One."""
@@ -73,6 +75,7 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
             None if file is None else Pacer(file, thresholds),
             self.open_alerts() if file is not None and self.open_alerts is not None else None,
             process=self.process,
+            pace_s=self.pace.total_seconds(),
         )
         publisher.open()
         return RedisPartition(publisher, self.settings.shards)

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from flows.kernel import U8, U64, kernel
+from flows.kernel import U8, kernel
 
 State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
@@ -64,9 +64,11 @@ def _round(state: State) -> State:
 
 
 @kernel
-def begin(key: U64) -> State:
-    """The state before any word, under a key of two words."""
-    return key[0] ^ _V0, key[1] ^ _V1, key[0] ^ _V2, key[1] ^ _V3
+def begin(low: np.uint64, high: np.uint64) -> State:
+    """The state before any word, under a key of two words; not given as a part of an array of keys, which
+    numba would count references to.
+    """
+    return low ^ _V0, high ^ _V1, low ^ _V2, high ^ _V3
 
 
 @kernel
@@ -102,6 +104,6 @@ def end(state: State) -> np.uint64:
 
 
 @kernel
-def siphash(key: U64, block: U8, place: int, length: int) -> np.uint64:
+def siphash(low: np.uint64, high: np.uint64, block: U8, place: int, length: int) -> np.uint64:
     """SipHash-1-3 of `length` bytes of `block` from `place` on; seven more must be there behind them."""
-    return end(text(begin(key), block, place, length, 0))
+    return end(text(begin(low, high), block, place, length, 0))

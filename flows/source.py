@@ -143,7 +143,7 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
     settings: Settings
     listener_key: bytes
     stop: Stop
-    denied: Callable[[], U64] = nobody
+    denied: Callable[..., U64] = nobody
     begun: Callable[[], None] = lambda: None
     anchor: Callable[[], Anchor] | None = None
 
@@ -179,6 +179,7 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
         )
         if resume_state is not None:
             intake.restore(resume_state)
+            self.denied(intake.denied)
             self.clock.hear(intake.last_tick + 1)
         return PixelPartition(
             intake, self.stop, settings.linger, self.clock, self._rest, self.denied, Followed(settings)

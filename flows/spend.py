@@ -18,9 +18,11 @@ _FLIGHT: Final = WINDOWS.index("flight")
 
 
 class Window(NamedTuple):
-    """Cost, conversions and their value (None where it is of another currency), in whole units."""
+    """Cost (None where nobody knows what was delivered), conversions and their value (None where it is of
+    another currency), in whole units.
+    """
 
-    cost: float
+    cost: float | None
     conversions: float
     value: float | None
 
@@ -32,11 +34,11 @@ class Spend(NamedTuple):
     windows: Sequence[Window]
 
 
-def spend(plan: Plan, delivered: int, values: Sequence[Any]) -> Spend | None:
+def spend(plan: Plan, delivered: int | None, values: Sequence[Any]) -> Spend | None:
     """Of a placement by its row's values; None where its plan has no price.
 
     Args:
-        delivered: impressions of the plan's flight, which alone were bought.
+        delivered: impressions of the plan's flight, which alone were bought; None where nobody knows.
         values: of `flows.rows.FIELDS`.
     """
     if plan.cpm_micros is None or plan.currency is None:
@@ -45,7 +47,8 @@ def spend(plan: Plan, delivered: int, values: Sequence[Any]) -> Spend | None:
     for place, (impressions, conversions, value) in enumerate(_AT):
         bought = delivered if place == _FLIGHT else values[impressions] or 0
         brought = int(values[value] or 0) / 1e6 if same else None  # text beyond 2^53
-        windows.append(Window(bought * plan.cpm_micros / 1e9, float(values[conversions] or 0), brought))
+        cost = None if bought is None else bought * plan.cpm_micros / 1e9
+        windows.append(Window(cost, float(values[conversions] or 0), brought))
     return Spend(plan.currency, windows)
 
 
@@ -56,9 +59,9 @@ def together(parts: Collection[Spend]) -> Spend | None:
         return None
     windows = [
         Window(
-            fsum(one.cost for one in of),
+            _sum([one.cost for one in of]),
             fsum(one.conversions for one in of),
-            None if any(one.value is None for one in of) else fsum(one.value or 0.0 for one in of),
+            _sum([one.value for one in of]),
         )
         for of in zip(*(part.windows for part in parts), strict=True)
     ]
@@ -71,6 +74,12 @@ def shown(of: Spend | None) -> list[str | None]:
         return [None] * (2 * len(WINDOWS))
     found: list[str | None] = []
     for cost, conversions, value in of.windows:
-        found.append(decimal(cost / conversions) if conversions else None)
+        found.append(decimal(cost / conversions) if conversions and cost is not None else None)
         found.append(decimal(value / cost) if cost and value is not None else None)
     return found
+
+
+def _sum(of: Sequence[float | None]) -> float | None:
+    """None where one is."""
+    known = [one for one in of if one is not None]
+    return fsum(known) if len(known) == len(of) else None

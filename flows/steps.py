@@ -16,9 +16,11 @@ from flows.attribution import Decided, ListenerShard, Rules
 from flows.batches import COLUMNS, ConversionPixel
 from flows.clock import ENDED, Cut, Tick, cut
 from flows.columns import traffic_reasons
+from flows.covered import nothing
 from flows.credits import CreditBatch, CreditBook
 from flows.decisions import told
 from flows.errors import StateError
+from flows.forget import NOBODY, without
 from flows.homes import Homes
 from flows.intake import Receipt
 from flows.ledger import Ledger
@@ -26,9 +28,11 @@ from flows.messages import Late, Outcome, Pixels, RowBatch, TouchBatch
 from flows.metrics import instruments
 from flows.pacing import Followed
 from flows.publish import CREDITS_SHARD, LEDGER_SHARD, Flush
+from flows.rowindex import Limits
 from flows.settings import Settings, ms
 from flows.shards import PlayShard
 from flows.ticks import TickClock, awake_ms
+from flows.touches import Caps
 from flows.windows import RowShard
 
 # Plays
@@ -81,11 +85,13 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
         self._reasons = traffic_reasons(settings.invalid_agents)
         self._ticks: dict[str, Tick] = {}
         self._forgotten: set[int] = set()
+        self._denied = NOBODY
         self._cut = -1
         if state is not None:
             shard, at, held, ticks, self._cut, forgotten = state
-            self._forgotten.update(forgotten)
             self._shard.restore(shard)
+            self._forgotten.update(forgotten[0])
+            self._denied = np.frombuffer(forgotten[1], np.uint64)
             self._aligner.restore(
                 (*at, {sender: [_thawed(one) for one in queue] for sender, queue in held.items()})
             )
@@ -111,13 +117,19 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             for item, number in self._aligner.push(value.sender, value, mark, first):
                 if isinstance(item, Tick):
                     self._ticks[item.sender] = item
-                    self._forgotten.update(item.forgotten)
+                    self._forget(item.forgotten)
                 elif isinstance(item, Pixels):
-                    if late := self._shard.apply(item):
+                    if late := self._shard.apply(without(item, self._denied)):
                         out.append(PlaysOut(late))
                 elif number is not None:
                     out.append(self._cut_at(number))
         return out, StatefulBatchLogic.RETAIN
+
+    def _forget(self, listeners: Sequence[int]) -> None:
+        """From now on, whatever partition names them: one that is new need not know of them."""
+        if listeners:
+            self._forgotten.update(listeners)
+            self._denied = np.union1d(self._denied, np.array(listeners, np.uint64))
 
     def _cut_at(self, number: int) -> PlaysOut:
         first, self._cut = self._cut < 0, self._cut + 1 if number == ENDED else number
@@ -147,14 +159,14 @@ class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):
             frozen,
             [astuple(tick) for tick in self._ticks.values()],
             self._cut,
-            sorted(self._forgotten),
+            (sorted(self._forgotten), self._denied.tobytes()),
         )
 
 
 def _frozen(item: Pixels | Tick) -> tuple[Any, ...]:
     if isinstance(item, Tick):
         return ("tick", *astuple(item))
-    conversions = [(row.tobytes(), astuple(conversion)) for row, conversion in item.conversions]
+    conversions = [(row.tobytes(), tuple(conversion)) for row, conversion in item.conversions]
     return ("pixels", item.sender, item.pixels.tobytes(), item.combos, conversions)
 
 
@@ -186,8 +198,13 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
                 settings.utm_placements,
             ),
             settings.recovery_dir,
-            settings.touch_listens,
-            settings.touch_clicks,
+            Caps(
+                settings.touch_listens,
+                settings.touch_clicks,
+                settings.touch_listens_in_all,
+                settings.touch_clicks_in_all,
+            ),
+            ms(settings.horizon),
         )
         self._aligner: Aligner[int, TouchBatch] = Aligner(frozenset(range(settings.shards)))
         self._batches: list[TouchBatch] = []
@@ -212,6 +229,7 @@ class AttributionLogic(StatefulBatchLogic[TouchBatch, Decided, tuple[Any, ...]])
                     metrics, label = instruments(), shard_key(self._shard.index)
                     metrics.state_touches.labels(label).set(len(self._shard.store))
                     metrics.dropped_touches.labels(label).set(self._shard.store.dropped)
+                    metrics.capped_decisions.labels(label).set(self._shard.capped)
         return out, StatefulBatchLogic.RETAIN
 
     def _follow_plans(self) -> None:
@@ -284,12 +302,18 @@ class RowsOut(NamedTuple):
 
 class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, ...]]):
     """A row shard behind an aligner of the placement shards and the credit book; `secret` is the listeners'
-    key.
+    key, `behind` says whether a cut is behind what an earlier execution has told.
     """
 
     def __init__(
-        self, settings: Settings, minutes: bool, state: tuple[Any, ...] | None, secret: bytes = b""
+        self,
+        settings: Settings,
+        minutes: bool,
+        state: tuple[Any, ...] | None,
+        secret: bytes = b"",
+        behind: Callable[[Cut], bool] = nothing,
     ) -> None:
+        self._behind = behind
         self._homes = Homes(secret, settings.shards)
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
@@ -300,6 +324,7 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
             _days(settings),
             every,
             settings.recovery_dir,
+            Limits.of(settings),
         )
         self._aligner: Aligner[int, RowBatch | CreditBatch] = Aligner(
             frozenset((CREDITS_SHARD, *range(settings.shards)))
@@ -329,19 +354,27 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
     def _cut(self) -> RowsOut:
         here, self._shard.index = self._batches[0].cut, self._batches[0].to
         self._follow_plans()
-        windows, due = self._shard.apply(here, self._batches, self._credits)
+        windows, due = self._shard.apply(here, self._batches, self._credits, self._behind(here))
         self._batches, self._credits = [], None
         as_of_ms = self._shard.watermark_ms
         changed = rows.pack(windows, as_of_ms, self._shard.final_through_ms) if windows else []
         minutes = [message for some in due for message in rows.minute_messages(some, here.number, as_of_ms)]
-        instruments().state_rows.labels(shard_key(self._shard.index)).set(len(self._shard.rows))
+        instruments().state_rows.labels(shard_key(self._shard.index)).set(len(self._shard.row_index))
         sketches = [(name, overlap.pack(some)) for name, some in self._shard.sketches(here.ended)]
-        return RowsOut(Flush(self._shard.index, here, changed, sketches=sketches), minutes)
+        left, beyond = self._shard.left, self._shard.row_index.beyond()
+        flush = Flush(self._shard.index, here, changed, sketches=sketches, ended=left, beyond=beyond)
+        return RowsOut(flush, minutes)
 
     def _follow_plans(self) -> None:
-        for name, plan in (self._plans.news(awake_ms()) or {}).items():
-            if self._homes.of("placement", name) == self._shard.index:
-                self._shard.plan(name, *plan.minutes)
+        if (book := self._plans.news(awake_ms())) is None:
+            return
+        rows = {("placement", name) for name in book}
+        rows |= {("campaign", plan.campaign_id) for plan in book.values() if plan.campaign_id}
+        shard = self._shard
+        shard.row_index.planned = frozenset(row for row in rows if self._homes.of(*row) == shard.index)
+        for scope, name in sorted(shard.row_index.planned):
+            if scope == "placement":
+                shard.plan(name, *book[name].minutes)
 
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's; nothing waits between cuts, since an epoch holds a cut whole."""

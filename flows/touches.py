@@ -8,32 +8,49 @@ are immutable files, so that a snapshot only lists them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from flows.journal import Files, Journal
 from flows.kernel import I64, U8, U32, U64, Int, kernel
 
-REACH_ONLY, IMPRESSION, START, REPLACING, CLICK, FOLLOWING, EARLY_START, GONE = range(8)
-"""Kinds of a touch as plays gives them. A play-less start is none. An impression replaces a start of its
-minute or a later one, and follows a start of an earlier minute, which it makes an early start: that one
-stands for the play in conversions of the minutes before the impression's. In the store both are impressions,
-and what is replaced or forgotten is gone.
+REACH_ONLY, IMPRESSION, START, CLICK = range(4)
+"""Kinds of a touch, as plays gives them and as they are kept; a start without a play is none. Of one play's
+touches a conversion takes the impression if it is of the conversion's minute or earlier, else the start.
 """
-TURNING: Final = (REPLACING, FOLLOWING)
-KIND_BITS: Final = 3
+KIND_BITS: Final = 2
+KIND: Final = 3
 TOUCH_BYTES: Final = 24
 LOW: Final = np.uint64(0xFFFFFFFF)
 HALF: Final = np.uint64(32)
 SPILL: Final = 1 << 13
 """Touches from which on a segment goes to a file."""
+NEAR: Final = 16
+"""Touches of a listener before a start, and behind it, among which a merge looks for its impression. Nearly
+all are the next but one; a start that is missed takes room and no credit.
+"""
+_MINUTE: Final = 60_000
+
+
+class Caps(NamedTuple):
+    """How many touches of one listener a conversion looks at: the newest of each campaign up to the
+    conversion, and of those the newest of all campaigns.
+    """
+
+    listens: int = 64
+    clicks: int = 16
+    listens_in_all: int = 1_000
+    clicks_in_all: int = 250
+
+
+DEFAULT_CAPS: Final = Caps()
 
 
 @dataclass(frozen=True, slots=True)
 class Touches:
-    """Columns, one row a touch: listener, time in ms above three bits of kind, number of the names, half a
-    hash of the play.
+    """Columns, one row a touch: listener, time in ms above two bits of kind, number of the names, half a hash
+    of the play.
     """
 
     who: U64
@@ -102,8 +119,8 @@ NONE: Final = from_bytes(b"")
 
 @kernel
 def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64) -> Int:
-    """Places of two sorted segments in their merged order, without what is older than `oldest` or gone; `b`
-    begins at len(a).
+    """Places of two sorted segments in their merged order, without what is older than `oldest`; `b` begins at
+    len(a).
     """
     i = j = n = 0
     while i < len(a_who) or j < len(b_who):
@@ -111,10 +128,10 @@ def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64
             i < len(a_who) and (a_who[i] < b_who[j] or (a_who[i] == b_who[j] and a_ts[i] <= b_ts[j]))
         )
         if first:
-            keep, place = a_ts[i] >= oldest and a_ts[i] & GONE != GONE, i
+            keep, place = a_ts[i] >= oldest, i
             i += 1
         else:
-            keep, place = b_ts[j] >= oldest and b_ts[j] & GONE != GONE, len(a_who) + j
+            keep, place = b_ts[j] >= oldest, len(a_who) + j
             j += 1
         if keep:
             order[n] = place
@@ -123,70 +140,132 @@ def _merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64
 
 
 @kernel
-def _beyond(who: U64, ts: I64, settled: Int, listens: Int, clicks: Int, dropped: U8) -> Int:
-    """Of what is older than `settled`, mark what a listener has beyond the newest `listens` listens and
-    `clicks` clicks. A play with an early start is one listen.
+def _stood_for(who: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
+    """Mark the starts that no conversion can take: the impression of their play, of their minute or an
+    earlier one, is near; returns how many.
     """
     n = 0
-    heard = clicked = 0
-    for i in range(len(who) - 1, -1, -1):
-        if i == len(who) - 1 or who[i] != who[i + 1]:
-            heard = clicked = 0
-        if ts[i] >= settled:
+    for i in range(len(who)):
+        if ts[i] & KIND != START:
             continue
-        if ts[i] & GONE == CLICK:
-            clicked += 1
-            over = clicked > clicks
-        elif ts[i] & GONE == EARLY_START:
-            over = heard >= listens
-        else:
-            heard += 1
-            over = heard > listens
-        if over:
+        at, here = ts[i] >> KIND_BITS, False
+        minute = at // _MINUTE
+        j = i - 1
+        while (
+            not here and j >= max(0, i - NEAR) and who[j] == who[i] and at - (ts[j] >> KIND_BITS) <= play_ms
+        ):
+            here = play[j] == play[i] and ts[j] & KIND == IMPRESSION
+            j -= 1
+        j = i + 1
+        while not here and j < min(len(who), i + NEAR + 1) and who[j] == who[i]:
+            if (ts[j] >> KIND_BITS) // _MINUTE > minute:
+                break
+            here = play[j] == play[i] and ts[j] & KIND == IMPRESSION
+            j += 1
+        if here:
             dropped[i] = 1
             n += 1
     return n
 
 
 @kernel
-def _turn(
-    who: U64, ts: I64, play: U32, t_who: U64, t_ts: I64, t_play: U32, follows: Int, found: U8, out: I64
-) -> None:
-    """Mark in `found` which impressions have the start of their play among sorted touches; if `out` is a copy
-    of `ts`, turn these starts there.
+def _take(kinds: I64, totals: I64, kind: Int, campaign: Int, cap: Int) -> None:
+    """Count a touch where its campaign's cap leaves it."""
+    if kinds[kind, campaign] < cap:
+        kinds[kind, campaign] += 1
+        totals[kind] += 1
+
+
+@kernel
+def _beyond(
+    who: U64,
+    ts: I64,
+    combo: U32,
+    of_campaign: U32,
+    settled_ms: Int,
+    play_ms: Int,
+    listens: Int,
+    clicks: Int,
+    listens_in_all: Int,
+    clicks_in_all: Int,
+    dropped: U8,
+) -> Int:
+    """Mark what no conversion of a time from `settled_ms` on can take, being beyond a cap; returns how many.
+
+    What is surely a listen of such a conversion is counted alone: an impression, or a start whose impression
+    had to come by now; and only what is newer than the touch by more than a play can last, so that a start
+    stays hidden as long as it is kept. Counted impressions and starts may be of the same plays, so that one
+    of the two must fill the cap.
     """
-    for t in range(len(t_who)):
-        i = np.searchsorted(who, t_who[t])
-        while i < len(who) and who[i] == t_who[t]:
-            if play[i] == t_play[t] and ts[i] & GONE == START:
-                found[t] = 1
-                if len(out):
-                    out[i] = (ts[i] | GONE) ^ (GONE ^ EARLY_START if t_ts[t] & GONE == follows else 0)
-            i += 1
+    marked, end = 0, len(who)
+    counts, totals = np.zeros((4, len(of_campaign)), np.int64), np.zeros(4, np.int64)
+    few = min(min(listens, clicks), min(listens_in_all, clicks_in_all))
+    while end > 0:
+        begin = end - 1
+        while begin > 0 and who[begin - 1] == who[begin]:
+            begin -= 1
+        heard = clicked = end - 1  # what is behind is counted
+        for i in range(end - 1, begin - 1 if end - begin > few else end - 1, -1):
+            at, campaign = ts[i] >> KIND_BITS, of_campaign[combo[i]]
+            if at >= settled_ms:
+                continue
+            if ts[i] & KIND == CLICK:
+                while clicked > i and ts[clicked] >> KIND_BITS > at:
+                    if ts[clicked] & KIND == CLICK and ts[clicked] >> KIND_BITS < settled_ms:
+                        _take(counts, totals, CLICK, of_campaign[combo[clicked]], clicks)
+                    clicked -= 1
+                over = counts[CLICK, campaign] >= clicks or totals[CLICK] >= clicks_in_all
+            else:
+                while heard > i and ts[heard] >> KIND_BITS > at + play_ms:
+                    kind, then = ts[heard] & KIND, ts[heard] >> KIND_BITS
+                    if (kind == IMPRESSION and then < settled_ms) or (
+                        kind == START and then < settled_ms - play_ms
+                    ):
+                        _take(counts, totals, kind, of_campaign[combo[heard]], listens)
+                    heard -= 1
+                over = (
+                    max(counts[IMPRESSION, campaign], counts[START, campaign]) >= listens
+                    or max(totals[IMPRESSION], totals[START]) >= listens_in_all
+                )
+            if over:
+                dropped[i] = 1
+                marked += 1
+        for i in range(min(heard, clicked) + 1, end):
+            counts[:, of_campaign[combo[i]]] = 0
+        totals[:] = 0
+        end = begin
+    return marked
 
 
-def _turned(touches: Touches, turning: Touches) -> tuple[Touches, U8]:
-    """Sorted touches in which the starts of the plays whose impressions are `turning` are gone, or early; the
-    same ones where there are none; and of which impressions there were.
+@kernel
+def _ranges(held: U64, who: U64, begins: I64, counts: I64) -> Int:
+    """Of each of the sorted `who`, where in the sorted `held` it begins, and how often it is there; returns
+    how many in all.
     """
-    found = np.zeros(len(turning), np.uint8)
-    sought = (turning.who, turning.ts, turning.play, FOLLOWING, found)
-    _turn(touches.who, touches.ts, touches.play, *sought, np.zeros(0, np.int64))
-    if found.any():
-        ts = touches.ts.copy()
-        _turn(touches.who, touches.ts, touches.play, *sought, ts)
-        touches = replace(touches, ts=ts)
-    return touches, found
+    total = low = 0
+    for n in range(len(who)):
+        high = len(held)
+        while low < high:
+            middle = (low + high) // 2
+            if held[middle] < who[n]:
+                low = middle + 1
+            else:
+                high = middle
+        begins[n] = low
+        while low < len(held) and held[low] == who[n]:
+            low += 1
+        counts[n] = low - begins[n]
+        total += counts[n]
+    return total
 
 
-def _of(places: list[Touches], who: U64) -> list[list[Touches]]:
-    """Of each of `who`, what there is in each of some sorted touches."""
-    found: list[list[Touches]] = [[] for _ in who]
-    for touches in places:
-        left, right = np.searchsorted(touches.who, who, "left"), np.searchsorted(touches.who, who, "right")
-        for at in np.nonzero(left < right)[0].tolist():
-            found[at].append(touches.at(slice(left[at], right[at])))
-    return found
+def _of(held: Touches, who: U64) -> Touches | None:
+    """What there is of the sorted `who` in sorted touches."""
+    begins, counts = np.empty(len(who), np.int64), np.empty(len(who), np.int64)
+    total = _ranges(held.who, who, begins, counts)
+    if not total:
+        return None
+    return held.at(np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total))
 
 
 @dataclass
@@ -196,92 +275,98 @@ class Segment:
     touches: Touches
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        self.newest_ms = int(self.touches.ts.max()) >> KIND_BITS if len(self.touches) else 0
+
 
 @dataclass
 class TouchStore:
     """All touches of one listener shard.
 
     Args:
-        listens, clicks: how many of a listener's newest are kept; older ones are dropped only when they are
-            settled.
+        caps: beyond which touches are dropped, once no conversion can take them.
+        play_ms: how far apart, in event time, the impression and the start of one play may be.
     """
 
-    listens: int = 64
-    clicks: int = 16
+    caps: Caps = DEFAULT_CAPS
+    play_ms: int = 1_800_000
     segments: list[Segment] = field(default_factory=list)
     dropped: int = 0
     journal: Journal = field(default_factory=lambda: Journal(3))
     _runs: list[Touches] = field(default_factory=list)
     _unsaved: list[Touches] = field(default_factory=list)
-    _turning: list[Touches] = field(default_factory=list)
 
     def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32) -> None:
         """Take touches in, in any order."""
         keep = kinds != REACH_ONLY
         if not keep.any():
             return
-        kind = np.where(np.isin(kinds, TURNING), IMPRESSION, kinds).astype(np.int64)
-        some = Touches(who, (ts << KIND_BITS) | kind, combos, plays).at(keep)
-        self._unsaved.append(some)
-        self._run(some)
-        turning = np.isin(kinds[keep], TURNING)
-        if turning.any():
-            marked = some.at(turning)
-            self._turning.append(replace(marked, ts=(marked.ts & ~GONE) | kinds[keep][turning]))
+        some = Touches(who, (ts << KIND_BITS) | kinds.astype(np.int64), combos, plays).at(keep)
+        run = self._without_spare_starts(some.sorted())
+        self._unsaved.append(run)
+        self._run(run)
 
-    def _run(self, some: Touches) -> None:
-        """Sort a little at a time, so that `settle` has little to do."""
-        run = some.sorted()
+    def _run(self, run: Touches) -> None:
+        """Merge a little at a time, so that `settle` has little to do."""
         while self._runs and len(self._runs[-1]) < 2 * len(run):
-            run = _merged_runs(self._runs.pop(), run)
+            run = self._merged(self._runs.pop(), run)
         self._runs.append(run)
 
-    def settle(self, oldest_ms: int, settled_ms: int) -> None:
+    def settle(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
         """Put what is new into the segments: no less is found without it, but every run costs a look.
 
         Args:
             oldest_ms: what is older can be credited no more.
             settled_ms: no touch older than this can still come.
+            of_campaign: number of the campaign by number of the names, from 0.
         """
-        turning = joined(self._turning) if self._turning else NONE
-        self._turning, self._unsaved, self.journal.pieces = [], [], []
+        self._unsaved, self.journal.pieces = [], []
         if self._runs:
             new = self._runs.pop()
             while self._runs:
-                new = _merged_runs(self._runs.pop(), new)
-            new, found = _turned(new, turning)
-            turning = turning.at(found == 0)
-            self.segments.append(Segment(new.at(new.ts & GONE != GONE) if found.any() else new))
-        for segment in self.segments if len(turning) else ():
-            touches, _ = _turned(segment.touches, turning)
-            if touches is not segment.touches:  # a file is never changed
-                segment.touches, segment.name = touches, None
+                new = self._merged(self._runs.pop(), new)
+            self.segments.append(Segment(self._capped(new, settled_ms, of_campaign)))
         while (
             len(self.segments) > 1
             and len(self.segments[-2].touches) < 2 * len(self.segments[-1].touches) + 256
         ):
             b, a = self.segments.pop(), self.segments.pop()
-            self.segments.append(self._merged(a, b, oldest_ms, settled_ms))
+            # A start goes no later than its impression, or it would be a listen of its own for a while.
+            merged = self._merged(a.touches, b.touches, oldest_ms - self.play_ms)
+            self.segments.append(Segment(self._capped(merged, settled_ms, of_campaign)))
 
-    def _merged(self, a: Segment, b: Segment, oldest_ms: int, settled_ms: int) -> Segment:
-        order = np.empty(len(a.touches) + len(b.touches), np.int64)
-        n = _merge(a.touches.who, a.touches.ts, b.touches.who, b.touches.ts, oldest_ms << KIND_BITS, order)
-        merged = joined([a.touches, b.touches]).at(order[:n])
-        dropped = np.zeros(n, np.uint8)
-        over = _beyond(merged.who, merged.ts, settled_ms << KIND_BITS, self.listens, self.clicks, dropped)
+    def _merged(self, a: Touches, b: Touches, oldest_ms: int = 0) -> Touches:
+        order = np.empty(len(a) + len(b), np.int64)
+        n = _merge(a.who, a.ts, b.who, b.ts, oldest_ms << KIND_BITS, order)
+        return self._without_spare_starts(joined([a, b]).at(order[:n]))
+
+    def _without_spare_starts(self, touches: Touches) -> Touches:
+        dropped = np.zeros(len(touches), np.uint8)
+        spare = _stood_for(touches.who, touches.ts, touches.play, self.play_ms, dropped)
+        return touches.at(dropped == 0) if spare else touches
+
+    def _capped(self, touches: Touches, settled_ms: int, of_campaign: U32) -> Touches:
+        dropped = np.zeros(len(touches), np.uint8)
+        names = (touches.combo, of_campaign)
+        over = _beyond(touches.who, touches.ts, *names, settled_ms, self.play_ms, *self.caps, dropped)
         self.dropped += over
-        return Segment(merged.at(dropped == 0) if over else merged)
+        return touches.at(dropped == 0) if over else touches
 
-    def of(self, who: U64) -> list[Touches]:
-        """The touches of each of `who`, in no order, some of them perhaps `GONE`."""
+    def of(self, who: U64) -> Touches:
+        """The touches of each of `who`, which are sorted, by listener and time."""
         places = [*(segment.touches for segment in self.segments), *self._runs]
-        touches = [joined(some) if some else NONE for some in _of(places, who)]
-        if self._turning:
-            turning = _of([joined(self._turning).sorted()], who)
-            for at, some in enumerate(turning):
-                if some:
-                    touches[at], _ = _turned(touches[at], some[0])
-        return touches
+        found = [some for place in places if (some := _of(place, who)) is not None]
+        return joined(found).sorted() if found else NONE
+
+    def impressions(self, begin_ms: int, end_ms: int) -> Touches:
+        """Those of a time from `begin_ms` to before `end_ms`, in no order."""
+        places = [*(one.touches for one in self.segments if one.newest_ms >= begin_ms), *self._runs]
+        found = [NONE]
+        for touches in places:
+            inside = (touches.ts >= begin_ms << KIND_BITS) & (touches.ts < end_ms << KIND_BITS)
+            inside &= touches.ts & KIND == IMPRESSION
+            found.append(touches.at(inside))
+        return joined(found)
 
     def forget(self, who: U64) -> int:
         """Remove every touch of these listeners, and the files that held them some snapshots later; returns
@@ -293,7 +378,6 @@ class TouchStore:
             if theirs.any():
                 segment.touches, segment.name = segment.touches.at(~theirs), None
         self._runs = [run.at(~np.isin(run.who, who)) for run in self._runs]
-        self._turning = [some.at(~np.isin(some.who, who)) for some in self._turning]
         self._unsaved, self.journal.pieces = list(self._runs), []
         return before - len(self)
 
@@ -325,8 +409,7 @@ class TouchStore:
             self.journal.append(joined(self._unsaved).rows())
             self._unsaved = []
         self.journal.spill(files)
-        turning = [some.tobytes() for some in self._turning]
-        return listed, [tuple(piece) for piece in self.journal.pieces], turning, self.dropped
+        return listed, [tuple(piece) for piece in self.journal.pieces], self.dropped
 
     def names(self) -> list[str]:
         """The files that the latest snapshot lists."""
@@ -338,18 +421,11 @@ class TouchStore:
         Raises:
             StateError: a file that it lists is missing or damaged.
         """
-        listed, new, turning, self.dropped = state
+        listed, new, self.dropped = state
         files.restored(name for name, _ in listed if name)
         self.segments = [
             Segment(from_bytes(files.read(name) if name else body), name or None) for name, body in listed
         ]
         self._runs = []
         for rows, _ in self.journal.restore(new, files):
-            self._run(from_rows(rows))
-        self._turning = [from_bytes(body) for body in turning]
-
-
-def _merged_runs(a: Touches, b: Touches) -> Touches:
-    order = np.empty(len(a) + len(b), np.int64)
-    _merge(a.who, a.ts, b.who, b.ts, 0, order)
-    return joined([a, b]).at(order)
+            self._run(from_rows(rows).sorted())

@@ -7,6 +7,7 @@ due. It owns the cells (row, minute), the totals of days and flights, and, by `f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from flows.cells import CHANGED, DIRTY, FINAL, Cells, add_cells, split, window
 from flows.clock import Cut
 from flows.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
 from flows.credits import COLUMNS, Account, CreditBatch, CreditCells
+from flows.ended import RowName
 from flows.events import IMPRESSION, MUTE, SKIP
 from flows.frequency import new_frequency
 from flows.journal import Files
@@ -28,9 +30,10 @@ from flows.messages import RowBatch
 from flows.numbers import Delivered, Minutes, Windows
 from flows.reach import Distinct
 from flows.rolling import Rolling
+from flows.rowindex import DEFAULT_LIMITS, OTHER, Limits, RowIndex
 from flows.shards import check_format
 
-FORMAT: Final = 7
+FORMAT: Final = 9
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 GROWING: Final = (
@@ -40,16 +43,24 @@ GROWING: Final = (
     "first",
     "flight_from",
     "flight_end",
+    "counted_from",
+    "counted_to",
     "overrun",
+    "heard",
     "given_reach",
     "given_at",
     "dirty",
     "is_placement",
+    "alive",
 )
 """The arrays of a shard that have a place a row."""
 KEPT: Final = GROWING[: GROWING.index("given_reach")]
 """Those that are in its snapshot."""
 SKETCHES_AT_ONCE: Final = 256
+SKETCH_FROM: Final = 100
+"""Listeners from which on a placement without a plan has a sketch for readers: fewer have no overlap."""
+FOREVER: Final = 1 << 40
+"""A minute that no flight reaches."""
 NO_ACCOUNT: Final = Account(0, 0, 0, 0)
 
 
@@ -63,6 +74,10 @@ class RowShard:
         day_of: calendar day number of a minute since the epoch, in the configured zone.
         minutes_every: least ticks between two provisional values of a minute; 0: minutes are not wanted.
         recovery: the directory that snapshots may put files in.
+        limits: of the rows.
+
+    Attributes:
+        left: the rows that ended at the latest cut.
     """
 
     index: int
@@ -72,16 +87,17 @@ class RowShard:
     day_of: Callable[[int], int]
     minutes_every: int = 0
     recovery: Path | None = None
+    limits: Limits = DEFAULT_LIMITS
     watermark_ms: int = 0
     first_open: int = 0
-    rows: list[tuple[str, str]] = field(default_factory=list)
+    left: list[RowName] = field(default_factory=list)
     labels: dict[int, list[tuple[int, str] | None]] = field(default_factory=dict)
     days: dict[int, tuple[I64, Distinct]] = field(default_factory=dict)
     reached: Distinct = field(default_factory=Distinct)
     rolling: Rolling = field(default_factory=Rolling)
 
     def __post_init__(self) -> None:
-        self.numbers: dict[tuple[str, str], int] = {}
+        self.row_index = RowIndex(self.limits.rows)
         self.cells = Cells()
         self.credits = CreditCells()
         self.currencies: dict[int, str] = {}
@@ -91,10 +107,11 @@ class RowShard:
         self.totals = np.zeros((64, FLIGHT_COUNTS), np.int64)
         self.latest, self.first = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.flight_from, self.flight_end = np.zeros(64, np.int64), np.zeros(64, np.int64)
-        self.overrun = np.zeros(64, np.int64)
+        self.counted_from, self.counted_to = np.zeros(64, np.int64), np.zeros(64, np.int64)
+        self.overrun, self.heard = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
         self.dirty = np.zeros(64, bool)
-        self.is_placement = np.zeros(64, bool)
+        self.is_placement, self.alive = np.zeros(64, bool), np.zeros(64, bool)
         self._files = Files(None)
 
     @property
@@ -103,10 +120,14 @@ class RowShard:
         return self.first_open * 60_000
 
     def apply(
-        self, cut: Cut, batches: Sequence[RowBatch], credits: CreditBatch | None = None
+        self, cut: Cut, batches: Sequence[RowBatch], credits: CreditBatch | None = None, behind: bool = False
     ) -> tuple[Windows | None, list[Minutes]]:
         """Take in what all placement shards and the credit book sent for one cut; returns the rows that
         changed by it, and the minutes due.
+
+        Args:
+            behind: an earlier execution may have told more: only what is final is due, which is what it was,
+                and what is not waits.
         """
         before = self.watermark_ms // 60_000
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
@@ -118,12 +139,15 @@ class RowShard:
             self._credit(credits)
         if minute > before or cut.ended:
             self._turn(before, minute, cut.ended)
-        due = self._due(cut)
+        due = self._due(cut, behind)
         if minute > before or cut.ended:
             self._forget(minute)
+        self.left = []
+        if minute // 60 > before // 60 or cut.ended:
+            self._end_quiet(minute)
         if cut.ended:
             self.touch_all()  # all rows say that they are final
-        changed = np.nonzero(self.dirty[: len(self.rows)])[0]
+        changed = np.nonzero(self.dirty)[0]
         self.dirty[:] = False
         return (self.numbers_of(changed) if len(changed) else None), due
 
@@ -133,6 +157,9 @@ class RowShard:
             self.dirty[rows] = True
             self.latest[rows] = np.maximum(self.latest[rows], batch.latest)
             self.first[rows] = _earlier(self.first[rows], batch.first)
+            # Pixels that are repeated, late or invalid have no time of their own here.
+            heard = np.where(batch.latest > 0, batch.latest, self.watermark_ms) // 60_000
+            self.heard[rows] = np.maximum(self.heard[rows], heard)
             for row, ts, combo in batch.labels:
                 self._label(int(rows[row]), ts, combo[1:])
         rows = _joined([of[batch.cell_rows] for batch, of in zip(batches, where, strict=True)])
@@ -148,10 +175,10 @@ class RowShard:
             touched = _joined([batch.touch_minutes for batch in batches]).astype(np.int64)
             who = _joined([batch.touch_who for batch in batches])
             flown = touched >= self.flight_from[touch_rows]
-            self.reached.add(touch_rows[flown], who[flown], len(self.rows))
-            self.rolling.add(touch_rows, touched, who, len(self.rows))
+            self.reached.add(touch_rows[flown], who[flown], len(self.row_index.names))
+            self.rolling.add(touch_rows, touched, who, len(self.row_index.names))
             for day, these in self._by_day(touched):
-                self._day(day)[1].add(touch_rows[these], who[these], len(self.rows))
+                self._day(day)[1].add(touch_rows[these], who[these], len(self.row_index.names))
 
     def _credit(self, batch: CreditBatch) -> None:
         """Add decided conversions to their minutes, which become final only after this."""
@@ -178,6 +205,7 @@ class RowShard:
         for row, minute, of_place in zip(at.tolist(), minutes.tolist(), counts, strict=True):
             flown = minute >= int(self.flight_from[row])
             self.credits.add(row, minute, self.day_of(minute), of_place, flown)
+            self.heard[row] = max(int(self.heard[row]), minute)
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
         self.cells.make_room(len(rows))
@@ -220,17 +248,23 @@ class RowShard:
         self.days[day] = (counts, reached)
         return self.days[day]
 
-    def _number(self, row: tuple[str, str]) -> int:
-        number = self.numbers.get(row)
+    def _number(self, row: RowName) -> int:
+        number = self.row_index.numbers.get(row)
         if number is None:
-            number = self.numbers[row] = len(self.rows)
-            self.rows.append(row)
+            oldest = self.watermark_ms // 60_000 - self.limits.remembered
+            number, kept = self.row_index.admit(row, oldest)
             if number == len(self.latest):
                 for name in GROWING:
-                    old = getattr(self, name)
-                    setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
-            self.is_placement[number] = row[0] == SCOPES[0]
+                    self._make_room(name, number + 1)
+            self.is_placement[number] = self.row_index.name(number)[0] == SCOPES[0]
+            self.alive[number] = True
+            if kept is not None:
+                self._take_up(number, kept)
         return number
+
+    def _make_room(self, name: str, rows: int) -> None:
+        while len(old := getattr(self, name)) < rows:
+            setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
 
     def _label(self, row: int, ts: int, names: Sequence[str | None]) -> None:
         """A label is the value with the latest event time; of two with the same, the greater."""
@@ -269,7 +303,7 @@ class RowShard:
             np.add.at(self._day(day)[0], closed_rows[moved][these], settled[moved][these])
         self.dirty[closed_rows] = True
 
-    def _due(self, cut: Cut) -> list[Minutes]:
+    def _due(self, cut: Cut, behind: bool) -> list[Minutes]:
         if not self.minutes_every:
             return []
         slots = np.nonzero(self.cells.flags & DIRTY)[0]
@@ -277,12 +311,12 @@ class RowShard:
         slots = slots[self.is_placement[rows]]
         slots = slots[self._says_something(slots)]
         final = self.cells.flags[slots] & FINAL != 0
-        waited = cut.number - self.cells.given[slots] >= self.minutes_every
+        waited = cut.number - self.cells.given[slots] >= (math.inf if behind else self.minutes_every)
         due = []
         for some, is_final in ((slots[final], True), (slots[~final & waited], False)):
             if len(some):
                 rows, minutes = self.cells.at(some)
-                names = [self.rows[row][1] for row in rows.tolist()]
+                names = [self.row_index.name(row)[1] for row in rows.tolist()]
                 credits = [
                     self.credits.of(*place) for place in zip(rows.tolist(), minutes.tolist(), strict=True)
                 ]
@@ -290,6 +324,59 @@ class RowShard:
                 self.cells.flags[some] = self.cells.flags[some] & ~np.uint8(DIRTY) | CHANGED
                 self.cells.given[some] = cut.number
         return due
+
+    def _end_quiet(self, minute: int) -> None:
+        """Let the rows go that nothing was heard of for long, and keep what they have counted, packed."""
+        self.heard[self.alive & (self.heard == 0)] = minute  # made by a plan
+        quiet = self.alive & (self.heard + self.limits.stays <= minute)
+        rows, _ = self.cells.at(self.cells.keys != 0)
+        quiet[rows] = False
+        for counts, reached in self.days.values():
+            quiet[: len(counts)] &= ~counts.any(axis=1)
+            quiet[: len(reached.count)] &= reached.count[: len(quiet)] == 0
+        quiet[[*self.credits.minutes, *(row for row, _ in self.credits.days)]] = False
+        leaving = [
+            row
+            for row in np.flatnonzero(quiet).tolist()
+            if (name := self.row_index.name(row)) not in self.row_index.planned and name[0] != OTHER
+        ]
+        self.row_index.ended.forget(minute - self.limits.remembered)
+        if leaving:
+            for row, reached_by in zip(leaving, self.reached.take_out(np.array(leaving)), strict=True):
+                kept = self._given_up(row)
+                self.left.append(self.row_index.leave(row))
+                self.row_index.ended.put(self.left[-1], int(self.heard[row]), (*kept, reached_by))
+            for array in GROWING:
+                getattr(self, array)[leaving] = 0
+
+    def _given_up(self, row: int) -> list[Any]:
+        """What a row has counted, as plain values, which it then has no longer."""
+        credited, frequency = self.credits.flight.pop(row, None), self.frequency.pop(row, None)
+        return [
+            [getattr(self, name)[row].tolist() for name in KEPT],
+            self.labels.pop(row, None),
+            None if credited is None else credited.tolist(),
+            self.currencies.pop(row, None),
+            None if frequency is None else frequency.tolist(),
+            self.accounts.pop(row, None),
+        ]
+
+    def _take_up(self, row: int, kept: list[Any]) -> None:
+        """Give a new row what one that ended had counted."""
+        arrays, labels, credited, currency, frequency, account, reached_by = kept
+        for name, values in zip(KEPT, arrays, strict=True):
+            getattr(self, name)[row] = values
+        if labels is not None:
+            self.labels[row] = [label and (label[0], label[1]) for label in labels]
+        if credited is not None:
+            self.credits.flight[row] = np.array(credited, np.int64)
+        if currency is not None:
+            self.currencies[row] = currency
+        if frequency is not None:
+            self.frequency[row] = np.array(frequency, np.int64)
+        if account is not None:
+            self.accounts[row] = Account(*account)
+        self.reached.put_back(row, tuple(reached_by), len(self.latest))
 
     def _says_something(self, slots: I64) -> npt.NDArray[np.bool_]:
         """Which cells have a count, a credit, or readers who were given one.
@@ -315,31 +402,58 @@ class RowShard:
 
     def plan(self, placement: str, start: int, end: int) -> None:
         """A planned placement's flight counts from the minute `start` on, since the epoch; what it delivers,
-        to before the minute `end`. Minutes that are final by now stay as they were counted.
+        to before the minute `end`. Minutes that are still kept, those of the last hour and open ones, are
+        counted anew.
         """
         row = self._number((SCOPES[0], placement))
-        before, before_end = int(self.flight_from[row]), int(self.flight_end[row])
-        if (start, end) == (before, before_end):
+        before = int(self.flight_from[row]), int(self.flight_end[row])
+        if (start, end) == before:
             return
         self.dirty[row] = True
         self.flight_from[row], self.flight_end[row] = start, end
         if self.latest[row] or row in self.credits.flight:
-            self._cut_anew(row, before, before_end)
+            self._cut_anew(row, *before)
+        else:
+            self.counted_from[row], self.counted_to[row] = start, max(start, end)
 
     def _cut_anew(self, row: int, before: int, before_end: int) -> None:
-        """Count a row's open minutes by its flight's new start and end."""
-        start, end = int(self.flight_from[row]), int(self.flight_end[row])
+        """Count a row's flight, which it counted from `before` and over from `before_end` on (0: never), by
+        its new start and end; `counted_from` and `counted_to` say by which it is known.
+        """
+        oldest = min(self.first_open, self.rolling.known_from)
+        start, end = int(self.flight_from[row]), max(int(self.flight_from[row]), int(self.flight_end[row]))
         rows, minutes = split(self.cells.keys)
-        still_open = (self.cells.keys != 0) & (rows == row) & (minutes >= self.first_open)
-        minutes, counts = minutes[still_open], self.cells.counts[still_open]
-        if before_end:
-            self.overrun[row] -= counts[minutes >= max(before, before_end), IMPRESSION].sum()
-        if start != before and max(start, before) >= self.first_open:  # nothing final is in the flight
-            self.flight[row] = counts[minutes >= start].sum(axis=0)
-            self.flight[row, REPAIRED] = self.overrun[row] = 0
-            self.credits.fly_from(row, max(start, self.first_open))
-            self._reach_anew(row, max(start, self.first_open))
-        self.overrun[row] += counts[minutes >= max(start, end), IMPRESSION].sum()
+        kept = (self.cells.keys != 0) & (rows == row) & (minutes >= oldest)
+        minutes, counts = minutes[kept], self._flown(kept)
+        over = counts[minutes >= end, IMPRESSION].sum()
+        if max(start, self.counted_from[row]) >= oldest:  # nothing that is forgotten is in the flight
+            begun = max(start, oldest)
+            self.flight[row] = counts[minutes >= begun].sum(axis=0)
+            self.overrun[row] = counts[minutes >= max(begun, end), IMPRESSION].sum()
+            self.credits.fly_from(row, begun)
+            self._reach_anew(row, begun)
+            self.counted_from[row], self.counted_to[row] = begun, end
+        else:
+            last = max(before, before_end) if before_end else FOREVER
+            forgotten = self.flight[row, IMPRESSION] - counts[:, IMPRESSION].sum()
+            forgotten_over = self.overrun[row] - counts[minutes >= last, IMPRESSION].sum()
+            self.overrun[row] = forgotten_over + over
+            ends = sorted((end, int(self.counted_to[row]) or FOREVER))
+            between = forgotten_over if end == ends[1] else forgotten - forgotten_over
+            if ends[0] >= oldest or not between:
+                self.counted_to[row] = end
+        if not self.first[row] or self.first[row] // 60_000 >= max(start, self.counted_from[row]):
+            self.counted_from[row] = start  # nothing ever was before either
+
+    def _flown(self, slots: Any) -> I64:
+        """What cells add to a flight; see `_turn` on what becomes part of it when a minute is final."""
+        counts: I64 = self.cells.counts[slots].copy()
+        final = self.cells.flags[slots] & FINAL != 0
+        counts[~final, REPAIRED] = 0
+        for code in (SKIP, MUTE):
+            counts[final, code] += counts[final, code + HELD]
+            counts[final, code + HELD] = 0
+        return counts
 
     def _reach_anew(self, row: int, start: int) -> None:
         """Let a row's flight have reached whom its minutes from `start` on did."""
@@ -347,15 +461,15 @@ class RowShard:
         if start >= known_from:  # else, where minutes stay open for hours: who was heard before that stays
             self.reached.clear(row)
         who, registers = self.rolling.since(row, max(start, known_from))
-        self.reached.add(np.full(len(who), row, np.uint32), who, len(self.rows))
+        self.reached.add(np.full(len(who), row, np.uint32), who, len(self.row_index.names))
         if registers is not None:
-            self.reached.merge(row, registers, len(self.rows))
+            self.reached.merge(row, registers, len(self.row_index.names))
         if self.given_reach[row]:
             self.given_reach[row] = -1  # the sketch that readers have is due anew, even if nobody is left
 
     def touch_all(self) -> None:
         """Give every row out at the next cut: after a resume, when what readers have is not known."""
-        self.dirty[: len(self.rows)] = True
+        self.dirty |= self.alive
 
     def sketches(self, ended: bool) -> Iterator[tuple[str, U8]]:
         """(placement, registers of its flight's reach), at most once a watermark minute: where it has grown
@@ -365,16 +479,18 @@ class RowShard:
         if minute == self.sketched and not ended:
             return
         self.sketched = minute
-        rows = np.nonzero(self.is_placement[: len(self.rows)])[0]
+        rows = np.nonzero(self.is_placement[: len(self.row_index.names)])[0]
         reach, given, at = self.reached.reach(rows), self.given_reach[rows], self.given_at[rows]
         due = reach > given * (1.0 if ended else 1.01)
         due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
+        planned = [self.row_index.name(row) in self.row_index.planned for row in rows[due].tolist()]
+        due[due] = (reach[due] >= SKETCH_FROM) | np.array(planned, bool) | (given[due] != 0)
         self.given_reach[rows[due]], self.given_at[rows[due]] = reach[due], minute
         rows = rows[due]
         for start in range(0, len(rows), SKETCHES_AT_ONCE):
             some = rows[start : start + SKETCHES_AT_ONCE]
             for row, registers in zip(some.tolist(), self.reached.registers_of(some), strict=True):
-                yield self.rows[row][1], registers
+                yield self.row_index.name(row)[1], registers
 
     def numbers_of(self, rows: I64) -> Windows:
         """The present numbers of `rows`."""
@@ -397,13 +513,13 @@ class RowShard:
         short, long = self.rolling.reach(rows)
         none: tuple[str | None, ...] = (None,) * (len(SCOPES) - 1)
         return Windows(
-            [self.rows[row] for row in rows.tolist()],
+            [self.row_index.name(row) for row in rows.tolist()],
             [
                 tuple(label and label[1] for label in self.labels[row]) if row in self.labels else none
                 for row in rows.tolist()
             ],
             self.latest[rows],
-            np.where(self.flight_from[rows] > 0, self.flight_from[rows] * 60_000, self.first[rows]),
+            np.where(self.counted_from[rows] > 0, self.counted_from[rows] * 60_000, self.first[rows]),
             (sums[0], sums[1], today[rows], self.flight[rows]),
             (mature[0], mature[1]),
             (short, long, reached_today.reach(rows), self.reached.reach(rows)),
@@ -418,18 +534,24 @@ class RowShard:
     def _delivered(self, row: int) -> Delivered | None:
         if not self.flight_end[row]:
             return None
-        delivered = self.flight[row, IMPRESSION] - self.overrun[row]
-        return Delivered(int(self.flight_from[row]), int(self.flight_end[row]), int(delivered))
+        start, end = int(self.flight_from[row]), int(self.flight_end[row])
+        known = self.counted_from[row] == start and self.counted_to[row] == max(start, end)
+        delivered = int(self.flight[row, IMPRESSION] - self.overrun[row]) if known else None
+        return Delivered(start, end, delivered)
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state with its format's version."""
-        rows = len(self.rows)
+        alive = np.flatnonzero(self.alive)
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
         cells = self.cells.snapshot(self._files)
         rolling, reached = self.rolling.snapshot(self._files), self.reached.snapshot(self._files)
-        days = [(day, counts.tobytes(), of.snapshot(self._files)) for day, (counts, of) in self.days.items()]
+        days = []
+        for day in list(self.days):
+            counts, of = self._day(day)
+            days.append((day, counts[alive].tobytes(), of.snapshot(self._files)))
+        index = self.row_index.snapshot(self._files)
         counted = [self.reached, *(of for _, of in self.days.values())]
-        names = [name for of in counted for name in of.names()]
+        names = [*self.row_index.ended.names(), *(name for of in counted for name in of.names())]
         self._files.keep([*self.cells.journal.names(), *self.rolling.journal.names(), *names])
         return (
             FORMAT,
@@ -437,10 +559,10 @@ class RowShard:
             self.index,
             self.watermark_ms,
             self.first_open,
-            self.rows,
+            index,
             self.labels,
             cells,
-            tuple(getattr(self, name)[:rows].tobytes() for name in KEPT),
+            tuple(getattr(self, name)[alive].tobytes() for name in KEPT),
             days,
             reached,
             rolling,
@@ -463,7 +585,7 @@ class RowShard:
             self.index,
             self.watermark_ms,
             self.first_open,
-            rows,
+            index,
             labels,
             cells,
             totals,
@@ -475,17 +597,21 @@ class RowShard:
             frequency,
             accounts,
         ) = state
-        for scope, name in rows:
-            self._number((scope, name))
-        self.labels = {row: list(of) for row, of in labels.items()}
         self._files = Files.of(self.recovery, STEP, self.index)
+        self.row_index = RowIndex.restored(self.limits.rows, index, self._files)
+        for array in GROWING:
+            self._make_room(array, len(self.row_index.names))
+        rows = np.array(sorted(self.row_index.numbers.values()), np.int64)
+        self.alive[rows] = True
+        self.is_placement[rows] = [self.row_index.name(row)[0] == SCOPES[0] for row in rows.tolist()]
+        self.labels = {row: list(of) for row, of in labels.items()}
         self.cells = Cells.restored(cells, self._files, self._oldest(self.watermark_ms // 60_000))
         for name, packed in zip(KEPT, totals, strict=True):
             array = getattr(self, name)
-            array[: len(rows)] = np.frombuffer(packed, np.int64).reshape((len(rows), *array.shape[1:]))
+            array[rows] = np.frombuffer(packed, np.int64).reshape((len(rows), *array.shape[1:]))
         for day, packed, of in days:
-            counts = np.frombuffer(packed, np.int64).reshape(-1, MINUTE_COUNTS).copy()
-            self.days[day] = (counts, Distinct.restored(of, self._files))
+            self.days[day] = (np.zeros((0, MINUTE_COUNTS), np.int64), Distinct.restored(of, self._files))
+            self._day(day)[0][rows] = np.frombuffer(packed, np.int64).reshape(-1, MINUTE_COUNTS)
         self.reached = Distinct.restored(reached, self._files)
         self.rolling = Rolling.restored(rolling, self._files)
         self.credits = CreditCells.restored(credits)

@@ -7,8 +7,8 @@ const ROW_PX = 28, SPARE_ROWS = 4, SLOW_S = 5, DOWN_S = 30, OLD_S = 300, RESORT_
 const SPARK_FLOOR = 10;               // impressions a step at the top of a quiet row: one more or less is no peak
 
 const STATES = {
-  under: "under", at_risk: "at risk", over: "over", ended_short: "ended short", on_track: "on track", paused: "paused",
-  not_started: "not started", complete: "complete", none: "no plan",
+  under: "under", at_risk: "at risk", over: "over", ended_short: "ended short", on_track: "on track", warming_up: "warming up",
+  paused: "paused", not_started: "not started", complete: "complete", none: "no plan",
 };
 const SEVERITY = Object.fromEntries(Object.keys(STATES).map((state, rank) => [state, rank]));
 
@@ -22,7 +22,8 @@ const received = [];                  // [now_s, received]
 const text = (row, field) => row.v[fields[field]] ?? null;
 const number = (row, field) => row.n[fields[field]];
 // Behind its end a flight delivers nothing more, whatever still runs.
-const delivered = (row) => Number.isFinite(number(row, "delivery.delivered")) ? number(row, "delivery.delivered") : number(row, "flight.impressions");
+// What a plan that came late has delivered nobody knows.
+const delivered = (row) => text(row, "delivery.booked") === null ? number(row, "flight.impressions") : number(row, "delivery.delivered");
 const numeral = (value) => (value === null || value === undefined || value === "" ? NaN : Number(value));
 
 function stateOf(row) {
@@ -458,7 +459,7 @@ function drawPane({ row, curve }) {
   const bad = state === "under" ? "bad" : state === "at_risk" ? "warn" : "";
   facts("p-pacing", [
     ["indicator", fixed(n("delivery.indicator"), 3), bad],
-    ["delivered", whole(numeral(row["delivery.delivered"] ?? row["flight.impressions"]))],
+    ["delivered", whole(numeral(row["delivery.booked"] === undefined ? row["flight.impressions"] : row["delivery.delivered"]))],
     ["expected", whole(n("delivery.expected"))],
     ["booked", whole(n("delivery.booked"))],
     ["last hour", whole(n("1h.impressions"))],

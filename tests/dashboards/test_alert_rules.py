@@ -120,7 +120,7 @@ def test_the_rules_tell_the_stories(area: str) -> None:
         ("a placement that has all it booked", "> min_over_time(", ">= min_over_time("),
         ("a plan that was raised", "[15m]) >= 10", "[15m]) >= 0"),
         ("a plan that was raised", "[15m] offset 15m) >= 10", "[15m] offset 15m) >= 0"),
-        ("nothing is told of a night", "under|at_risk|on_track", "under|at_risk|on_track|complete"),
+        ("nothing is told of a night", "at_risk|on_track", "at_risk|on_track|complete"),
         ("a quieter placement", "> 5 * sqrt", "> 0 * sqrt"),
         ("thirty per cent fewer", "< 0.8 *", "< 0.95 *"),
         ("thirty per cent fewer", "< 0.8 *", "< 0.65 *"),
@@ -151,3 +151,23 @@ def test_a_fault_put_into_a_rule_spoils_a_story(story: str, rule: str, fault: st
     done = promtool("test", "rules", "story.yml", cwd=tmp_path)
     assert "FAILED" in done.stdout + done.stderr
     assert "parse error" not in done.stdout + done.stderr
+
+
+@pytest.mark.debian
+def test_an_alert_shows_an_id_and_obeys_nothing_in_it(tmp_path: Path) -> None:
+    """Slack would call the channel, a mail show an image, a terminal turn the text behind."""
+    hostile, shown = "<!channel>\u202e<img src=x>", "�!channel���img src=x�"
+    (story,) = (one for one in STORIES if one["name"].startswith("one impression in blocked content"))
+    text = yaml.safe_dump({**FILES["delivery_stories.yml"], "rule_files": ["rules.yml"], "tests": [story]})
+    told = yaml.safe_load(text.replace('placement="p"', f'placement="{hostile}"'))
+    for series in told["tests"][0]["input_series"]:
+        series["series"] = series["series"].replace('station="s"', f'station="{hostile}"')
+    (firing,) = told["tests"][0]["alert_rule_test"]
+    labels, annotations = firing["exp_alerts"][0]["exp_labels"], firing["exp_alerts"][0]["exp_annotations"]
+    labels["placement"] = hostile
+    annotations["summary"] = annotations["summary"].replace("p of", f"{shown} of", 1)
+    annotations["description"] = annotations["description"].replace("station: s.", f"station: {shown}.")
+    (tmp_path / "rules.yml").write_text((GENERATED / "rules.yml").read_text())
+    (tmp_path / "story.yml").write_text(yaml.safe_dump(told, allow_unicode=True))
+    done = promtool("test", "rules", "story.yml", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr

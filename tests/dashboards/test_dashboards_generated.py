@@ -100,7 +100,9 @@ def test_a_row_of_the_trading_desk_leads_into_its_placement() -> None:
     (cell,) = (override for override in overrides if override["matcher"]["options"] == "Placement")
     (links,) = (item["value"] for item in cell["properties"] if item["id"] == "links")
     url = links[0]["url"]
-    assert url.startswith(f"/d/{BOARDS['placement']['uid']}?var-placement=${{__data.fields.Placement}}")
+    # Encoded: an id with `&` in it is not a parameter more.
+    placement = "${__data.fields.Placement:percentencode}"
+    assert url.startswith(f"/d/{BOARDS['placement']['uid']}?var-placement={placement}&")
 
 
 def test_the_worst_come_first_because_grafana_puts_cells_without_a_value_there_too() -> None:

@@ -161,6 +161,63 @@ def test_told_to_skip_it_goes_on_and_counts_the_gap(
     flow.stop()
 
 
+@pytest.mark.parametrize("start", ["latest", "earliest"])
+def test_what_a_flow_began_with_is_read_again_when_it_dies_before_its_first_snapshot(
+    kafka_world: World, start: str
+) -> None:
+    kafka_world.send(30)
+    flow = kafka_world.start(KAFKA_START=start, EPOCH_INTERVAL="PT10M")
+    kafka_world.send(100)
+    shown = 100 if start == "latest" else 130
+    eventually(lambda: world_impressions(kafka_world) == shown, 60, flow.said)
+    flow.kill()
+    kafka_world.send(50)
+
+    again = kafka_world.start(KAFKA_START=start)
+
+    kafka_world.send(10)
+    eventually(lambda: world_impressions(kafka_world) > shown, 60, again.said)
+    eventually(lambda: world_impressions(kafka_world) == shown + 60, 60, again.said)
+    assert kafka_world.row()["generation"] == "1"
+    again.stop()
+
+
+def test_a_flow_that_died_before_its_first_snapshot_refuses_a_log_whose_beginning_is_gone(
+    kafka_world: World, admin: AdminClient
+) -> None:
+    flow = kafka_world.start(EPOCH_INTERVAL="PT10M")
+    kafka_world.send(200)
+    kafka_world.shown(flow, seconds=60)
+    flow.kill()
+    low = [TopicPartition(kafka_world.topic, partition, 60) for partition in range(2)]
+    for done in admin.delete_records(low).values():
+        done.result(10)
+
+    again = kafka_world.start(ready=False)
+
+    assert again.ended(60) == 1
+    assert "offset 0 is not in the log, which has 60 to 100" in again.last()
+    assert kafka_world.row()["flight.impressions"] == "200"
+
+
+def test_a_partition_that_turns_up_later_begins_at_its_beginning_wherever_the_flow_began(
+    kafka_world: World, admin: AdminClient
+) -> None:
+    kafka_world.send(20)
+    flow = kafka_world.start(KAFKA_START="latest")
+    kafka_world.send(100)
+    eventually(lambda: world_impressions(kafka_world) == 100, 60, flow.said)
+    admin.create_partitions([NewPartitions(kafka_world.topic, 3)])[kafka_world.topic].result(10)
+    kafka_world.partitions = 3
+    kafka_world.send(60)
+    flow.stop()
+
+    again = kafka_world.start(KAFKA_START="latest")
+
+    eventually(lambda: world_impressions(kafka_world) == 160, 60, again.said)
+    again.stop()
+
+
 def world_impressions(world: World) -> int:
     return int(world.row().get("flight.impressions", 0))
 

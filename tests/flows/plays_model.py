@@ -60,6 +60,7 @@ class Model:
 
     def __init__(self, lateness_ms: int) -> None:
         self.lateness_ms, self.flow_ms = lateness_ms, 0
+        self.open_from = self.closed = 0
         self.lives: dict[tuple[Any, ...], Life] = {}
         self.all: list[Life] = []
         self.waiting: dict[tuple[tuple[Any, ...], str], Life] = {}
@@ -70,7 +71,8 @@ class Model:
         self.first: dict[Combo, int] = {}
 
     def final(self, minute: int, watermark_ms: int) -> bool:
-        return (minute + 1) * MINUTE + self.lateness_ms <= max(watermark_ms, self.flow_ms)
+        by_now = (minute + 1) * MINUTE + self.lateness_ms <= max(watermark_ms, self.flow_ms)
+        return by_now or minute < self.open_from
 
     def take(self, call: Call, ts: int, watermark_ms: int) -> str:
         combo: Combo = (call.placement, call.campaign, call.platform, None, None, None)
@@ -133,7 +135,12 @@ class Model:
         return "accepted"
 
     def cut(self, watermark_ms: int, ended: bool) -> None:
+        turned = ended or watermark_ms // MINUTE > self.flow_ms // MINUTE
         self.flow_ms = max(self.flow_ms, watermark_ms)
+        self.open_from = max(self.open_from, (self.flow_ms - self.lateness_ms) // MINUTE)
+        if not turned:
+            return
+        self.closed = self.open_from
         for (identity, event), life in list(self.waiting.items()):
             if ended or self.final(life.own[event][1], 0):
                 life.orphans.add(event)

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,10 +19,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
 import zstandard
+from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.ports import free_run
+from flows.cli import app
+from flows.command import GUIDE
 from flows.errors import AudiopixelError
 from flows.reconcile_decode import open_log
 from flows.simulate import Traffic, run_log
@@ -359,6 +364,20 @@ def test_help_says_what_there_is(run: Run, command: str, words: list[str]) -> No
     shown = " ".join(re.sub(r"[│\s]+", " ", run(command, "--help", NO_COLOR="1").stdout).split())
     for word in words:
         assert word in shown
+
+
+def test_every_command_has_its_place_in_the_help_and_examples_that_it_takes() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # of a group
+    assert commands.keys() == GUIDE.keys()
+    for name, (_, examples) in GUIDE.items():
+        assert examples
+        for example in examples:
+            words = shlex.split(example.partition(" < ")[0])
+            assert words[0] == name
+            commands[name].make_context(name, words[1:])  # raises for what the command does not take
+        (shown,) = {CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output}
+        assert all(f"audiopixel {example}" in shown for example in examples)
+        assert "--no-" not in shown
 
 
 def test_make_help_lists_every_target() -> None:

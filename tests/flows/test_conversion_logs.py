@@ -133,6 +133,7 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
         batch_messages=23,
         touch_listens=10_000,
         touch_clicks=10_000,
+        row_ttl=timedelta(days=62),  # no row ends
     )
     lines = log(zlib.crc32(model.encode()))
     files = files_of(lines, order, parts, tmp_path)
@@ -156,7 +157,7 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
 def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
-    settings = settings_of(attribution="linear", utm_placements=UTM)
+    settings = settings_of(attribution="linear", utm_placements=UTM, row_ttl=timedelta(days=62))
     files = files_of(log(5), 1, 2, tmp_path)
     replay(files, settings, KEY, out=tmp_path / "out", workers=2)
     decisions = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
@@ -172,7 +173,7 @@ def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
 
 @pytest.mark.parametrize("steps", [1, 50])
 def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_however_the_log_is_cut(
-    steps: int, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+    steps: int, tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     lines = log(6, plays=2000, buyers=60)
     flows = []
@@ -182,17 +183,45 @@ def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_howeve
             touch_listens=7,
             touch_clicks=2,
             batch_messages=batch,
+            row_ttl=timedelta(days=62),
             flush_interval=timedelta(milliseconds=1000 // steps),
         )
         out = tmp_path / f"out-{number}"
         files = files_of(lines, number, 1, tmp_path)
         replay(files, settings, KEY, out=out, recompute=number > 0)
-        truth = recompute([Path(name) for name in files], **rules(settings))
-        assert differences(truth, client, settings.namespace) == []
         decided = [json.loads(line) for line in (out / "credits.ndjson").read_text().splitlines()]
         flows.append(sorted((one["conversion"], one["credits"]) for one in decided))
     assert flows[0] == flows[1]
-    assert max(len(credits) for _, credits in flows[0]) == 9
+    assert 9 < max(len(credits) for _, credits in flows[0]) <= 3 * 9, "of red, of blue and of no campaign"
+    assert sum(one["capped"] for one in decided) > 20
+
+
+def test_a_touch_within_its_window_is_not_lost_for_being_one_of_many_of_other_campaigns(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """Five days of a commuter's radio, and clicks in a flood, with the caps that are usual."""
+    lines: list[Line] = []
+
+    def line(event: str, at: int, campaign: str, **more: Any) -> None:
+        fields = {"listener_id": "L", "consent": True, "campaign_id": campaign, **more}
+        lines.append({"event_id": f"e{len(lines)}", "event": event, "ts": T0 + at, **fields})
+
+    line("impression", 0, "heard", placement_id="a")
+    for number in range(200):
+        line("impression", 60_000 + number * DAY // 40, f"other-{number % 30}", placement_id=f"p{number}")
+    line("click", 5 * DAY, "clicked", placement_id="b")
+    for number in range(100):
+        line("click", 5 * DAY + 100 * number, "flood", placement_id="c")
+    for campaign in ("heard", "clicked"):
+        line("conversion", 5 * DAY + 60_000, campaign, conversion={"type": "purchase", "order_id": campaign})
+    settings = settings_of()
+    files = files_of(lines, 0, 1, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out")
+    for placement in ("a", "b"):
+        row = client.hgetall(f"{settings.namespace}:placement:{{{placement}}}")
+        assert row["flight.conversions"] == "1"
+    decided = [json.loads(one) for one in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
+    assert [one["capped"] for one in decided] == [False, False]
 
 
 def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
@@ -294,7 +323,11 @@ def test_touches_given_up_by_the_cap_are_a_metric(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
     flow = settings_of(
-        touch_listens=2, touch_clicks=1, flush_interval=timedelta(milliseconds=10), batch_messages=20
+        touch_listens=2,
+        touch_clicks=1,
+        attribution="linear",
+        flush_interval=timedelta(milliseconds=10),
+        batch_messages=20,
     )
     replay(files_of(log(3), 0, 1, tmp_path), flow, KEY)
     # Of this flow's shards: the process's metrics also hold those of flows before it.
@@ -304,4 +337,5 @@ def test_touches_given_up_by_the_cap_are_a_metric(
         return sum(one.value for one in gauge.collect()[0].samples if one.labels["shard"] in shards)
 
     assert total(instruments().dropped_touches) > 100
+    assert 10 < total(instruments().capped_decisions) < 300
     assert 0 < total(instruments().state_touches) < 400

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +62,7 @@ def test_weights_expect_nothing_in_the_hours_that_weigh_nothing() -> None:
     after = pace(noon_only, 90, 0, start + DAY_MS + 13 * HOUR_MS, USUAL)
     assert (morning.expected, after.expected) == (100, 200)
     first = pace(noon_only, 0, 0, start + 11 * HOUR_MS, USUAL)
-    assert (first.expected, first.indicator) == (0, None)
+    assert (first.expected, first.indicator, first.projected, first.state) == (0, None, None, "warming_up")
 
 
 @given(booked, st.integers(0, 10**9), st.integers(0, 10**7), st.integers(1, DAY_MS))
@@ -74,7 +77,7 @@ def test_before_the_flight_all_is_null(of: int, delivered: int, last_hour: int, 
 def test_a_flight_is_not_judged_in_its_first_quarter_of_an_hour(after_ms: int, is_null: bool) -> None:
     now = pace(plan(10**6), 0, 0, START_MS + after_ms, USUAL)
     assert ((now.indicator is None), (now.projected is None)) == (is_null, is_null)
-    assert now.state == ("on_track" if is_null else "under")
+    assert now.state == ("warming_up" if is_null else "under")
     assert now.expected == 10**6 * after_ms / (DAYS * DAY_MS)
 
 
@@ -136,8 +139,6 @@ def test_the_required_rate_kept_up_for_the_time_left_reaches_the_booked(
     else:
         assert delivered + now.required_rate * left_ms / HOUR_MS == pytest.approx(of)
         assert now.required_rate > 0
-        as_projected = pace(this, delivered, -(-(of - delivered) * HOUR_MS // left_ms), now_ms, USUAL)
-        assert as_projected.projected is None or as_projected.projected >= of
 
 
 @given(
@@ -154,16 +155,32 @@ def test_the_state_is_the_first_that_holds(
     this = plan(of, pauses=paused, curve=curve, timezone="Europe/London")
     now = pace(this, delivered, last_hour, now_ms, USUAL)
     due = Fraction(*this.flight.reached(now_ms))
-    left = Fraction(this.flight.total_ms - this.flight.elapsed_ms(now_ms), HOUR_MS)
     judged = now_ms >= END_MS or this.flight.elapsed_ms(now_ms) >= 15 * MINUTE_MS
     indicator = Fraction(delivered) / (of * due) if judged and due else None
+    since_ms = now_ms // MINUTE_MS * MINUTE_MS - 59 * MINUTE_MS
+    young = since_ms < START_MS
+    before = Fraction(0) if young else Fraction(*this.flight.reached(since_ms))
+    recent, of_late = (delivered, due) if young or due == before else (last_hour, due - before)
+    projected = None
+    if indicator is not None:
+        projected = delivered + of * (1 - due) * recent / (of * of_late)
+        needed = (of - delivered) * of_late / (1 - due) if due < 1 else Fraction(0)
+        if projected < of and due < 1 and (needed - recent) ** 2 <= 9 * needed:
+            projected = None
+    assert (now.projected is None) == (projected is None)
+    if projected is not None:
+        assert now.projected == pytest.approx(float(projected))
     holds: dict[State, bool] = {
         "not_started": now_ms < START_MS,
         "complete": delivered >= of,
         "ended_short": now_ms >= END_MS,
         "paused": any(start <= now_ms < end for start, end in paused),
         "under": indicator is not None and indicator < Fraction(9, 10),
-        "at_risk": judged and delivered + last_hour * left < of,
+        "warming_up": indicator is None or (projected is None and young),
+        "at_risk": projected is not None
+        and projected < of
+        and indicator is not None
+        and indicator <= Fraction(11, 10),
         "over": indicator is not None and indicator > Fraction(11, 10),
         "on_track": True,
     }
@@ -173,14 +190,14 @@ def test_the_state_is_the_first_that_holds(
 @pytest.mark.parametrize(
     ("delivered", "last_hour", "state"),
     [
-        (0, 10**6, "under"), (449, 10**6, "under"), (450, 10**6, "on_track"), (450, 4, "at_risk"),
-        (520, 4, "on_track"), (519, 4, "at_risk"),
-        (550, 10**6, "on_track"), (551, 10**6, "over"), (551, 3, "at_risk"),
-        (999, 10**6, "over"), (1000, 0, "complete"),
+        (0, 10**6, "under"), (449_999, 10**6, "under"), (450_000, 10**6, "on_track"), (450_000, 4, "at_risk"),
+        (500_000, 4_167, "on_track"), (500_000, 3_900, "at_risk"), (549_999, 4, "at_risk"),
+        (550_001, 10**6, "over"), (550_001, 4, "over"),
+        (999_999, 10**6, "over"), (1_000_000, 0, "complete"),
     ],
 )  # fmt: skip
 def test_thresholds_are_met_exactly(delivered: int, last_hour: int, state: State) -> None:
-    assert pace(plan(1000), delivered, last_hour, at(0.5), USUAL).state == state
+    assert pace(plan(1_000_000), delivered, last_hour, at(0.5) - 1, USUAL).state == state
 
 
 def test_thresholds_are_parameters() -> None:
@@ -214,11 +231,13 @@ def shown(delivery: Delivery) -> list[float | None]:
 
 
 def test_a_campaign_of_one_placement_is_paced_like_it() -> None:
+    starved = pace(plan(100_000), 50_000, 4, at(0.5), USUAL)
+    assert starved.state == "at_risk"
     for one in (
         paced("on_track"),
         paced("under", delivered=100),
         paced("over", delivered=900),
-        paced("at_risk", last_hour=1),
+        starved,
         paced("complete", delivered=1000),
         paced("ended_short", share=1),
         paced("not_started", share=-1),
@@ -242,13 +261,16 @@ def test_a_campaign_that_has_what_it_booked_needs_no_more() -> None:
 
 
 def test_a_placement_that_has_not_started_asks_nothing_of_its_campaign_yet() -> None:
-    later = paced("not_started", share=-1, delivered=0)
+    later, starved = (
+        paced("not_started", share=-1, delivered=0),
+        pace(plan(100_000), 50_000, 4, at(0.5), USUAL),
+    )
     campaign = pace_campaign([later, paced("on_track")], USUAL)
     assert (campaign.booked, campaign.expected, campaign.indicator) == (2000, 500, 1)
-    assert campaign.projected == paced("on_track").projected + 1000  # type: ignore[operator]  # not None: it is judged
+    assert campaign.projected == pytest.approx(paced("on_track").projected + 1000)  # type: ignore[operator]  # not None: it is judged
     assert campaign.state == "on_track"
     assert pace_campaign([later, later], USUAL).state == "not_started"
-    assert pace_campaign([later, paced("at_risk", last_hour=1)], USUAL).state == "at_risk"
+    assert pace_campaign([later, starved], USUAL).state == "at_risk"
 
 
 def test_a_campaign_is_paused_when_all_are_that_could_deliver() -> None:
@@ -277,8 +299,16 @@ def test_a_campaign_ends_when_each_placement_has_ended_or_has_what_it_booked() -
 def test_a_campaign_is_not_judged_in_the_first_minutes_of_its_first_placement() -> None:
     fresh = pace(plan(1000), 0, 0, START_MS + MINUTE_MS, USUAL)
     campaign = pace_campaign([fresh, paced("not_started", share=-1, delivered=0)], USUAL)
-    assert (campaign.indicator, campaign.projected, campaign.state) == (None, None, "on_track")
+    assert (campaign.indicator, campaign.projected, campaign.state) == (None, None, "warming_up")
     assert campaign.expected == fresh.expected
+
+
+def test_a_campaign_warms_up_while_all_do_that_deliver() -> None:
+    warming = pace(plan(10**5), 205, 205, START_MS + 30 * MINUTE_MS, USUAL)
+    assert (warming.projected, warming.state) == (None, "warming_up")
+    later = paced("not_started", share=-1, delivered=0)
+    assert pace_campaign([warming, later], USUAL).state == "warming_up"
+    assert pace_campaign([warming, paced("on_track")], USUAL).state != "warming_up"
 
 
 @given(
@@ -301,9 +331,80 @@ def test_a_campaign_of_anything_is_the_sums_and_one_of_the_states(
     assert campaign.state in STATES
     if campaign.state in ("under", "over", "at_risk"):
         assert campaign.indicator is not None
+    if campaign.state == "at_risk":
         assert campaign.projected is not None
     if campaign.indicator is not None:
         assert campaign.indicator == pytest.approx(campaign.delivered / campaign.expected)  # type: ignore[operator]  # not None
+
+
+def arrivals(rng: np.random.Generator, this: Plan, minutes: int, rate: float) -> npt.NDArray[np.int64]:
+    """Impressions of each minute from the start on: by chance, `rate` times what the plan has due in it."""
+    due = [Fraction(*this.flight.reached(START_MS + minute * MINUTE_MS)) for minute in range(minutes + 1)]
+    means = [float(this.booked * (after - before)) for before, after in itertools.pairwise(due)]
+    return rng.poisson(np.array(means) * rate)
+
+
+def watched(this: Plan, counts: npt.NDArray[np.int64]) -> list[Delivery]:
+    """A flight at the end of each of its minutes, as its row counts it."""
+    total = np.concatenate([[0], np.cumsum(counts)]).tolist()
+    return [
+        pace(
+            this,
+            total[minute],
+            total[minute] - total[max(0, minute - 60)],
+            START_MS + minute * MINUTE_MS - 1,
+            USUAL,
+        )
+        for minute in range(1, len(total))
+    ]
+
+
+NIGHT: tuple[int, ...] = (0, 0, 0, 0, 0, 1, 4, 8, 8, 4, 2, 2, 2, 2, 2, 3, 6, 8, 6, 3, 2, 1, 0, 0)
+
+
+@pytest.mark.parametrize("curve", ["even", "frontloaded", NIGHT], ids=["even", "frontloaded", "night"])
+@pytest.mark.parametrize("an_hour", [20, 1_000, 50_000])
+@pytest.mark.parametrize("rate", [1.05, 1.4])
+def test_a_healthy_flight_is_never_at_risk_for_being_young_for_chance_or_for_the_night(
+    curve: Any, an_hour: int, rate: float
+) -> None:
+    this = plan(an_hour * DAYS * 24, curve=curve, timezone="UTC", pauses=((at(0.05), at(0.06)),))
+    for seed in range(3):
+        seen = watched(this, arrivals(np.random.default_rng(seed), this, 2 * 1440, rate))
+        assert "at_risk" not in {now.state for now in seen}
+        assert {now.state for now in seen[:14]} == {"warming_up"}
+        judged = [now for now in seen[60:] if now.indicator is not None and now.state != "under"]
+        assert {now.state for now in judged} <= {"on_track", "over"}
+        assert len(judged) > 1440
+
+
+@pytest.mark.parametrize("curve", ["even", "frontloaded", NIGHT], ids=["even", "frontloaded", "night"])
+@pytest.mark.parametrize("ahead", [1.0, 1.08])
+def test_a_flight_that_starves_is_at_risk_within_the_hour_and_then_under(curve: Any, ahead: float) -> None:
+    this = plan(1_000 * DAYS * 24, curve=curve, timezone="UTC")
+    counts = arrivals(np.random.default_rng(1), this, 4 * 1440, ahead)
+    # At seven in the morning of the second day, whatever the clock of the flight's start.
+    starved = 1440 + (31 * 60 - START_MS // MINUTE_MS % 1440) % 1440
+    counts[starved:] = 0
+    seen = watched(this, counts)
+    assert seen[starved - 1].state in ("on_track", "over")
+    first = next(i for i, now in enumerate(seen[starved:]) if now.state in ("at_risk", "under"))
+    assert first < 60
+    assert seen[-1].state == "under"
+
+
+def test_a_flight_whose_plan_came_too_late_is_judged_by_nothing_that_is_not_known() -> None:
+    for share, state in ((-0.1, "not_started"), (0.3, "warming_up"), (0.55, "paused"), (1.1, "warming_up")):
+        now = pace(plan(pauses=((at(0.5), at(0.6)),)), None, 10**6, at(share), USUAL)
+        assert (now.delivered, now.indicator, now.projected, now.required_rate) == (None, None, None, None)
+        assert now.state == state
+        assert (now.expected is None) == (share < 0)
+        campaign = pace_campaign([now, paced("complete", delivered=1000)], USUAL)
+        assert (campaign.delivered, campaign.indicator, campaign.required_rate) == (None, None, None)
+        assert campaign.state != "complete"
+        told = state_change("p", "c", "on_track", now, 5)
+        assert told is not None
+        assert "delivered" not in told
 
 
 def test_no_change_tells_nothing() -> None:
@@ -312,19 +413,19 @@ def test_no_change_tells_nothing() -> None:
 
 
 def test_a_change_tells_the_numbers_in_texts() -> None:
-    now = paced("under", share=0.75, delivered=500, last_hour=2)
+    now = pace(plan(10_000), 5_000, 2, at(0.75), USUAL)
     assert state_change("p", "c", "on_track", now, 1_793_577_600_000) == {
         "id": "p|under|1793577600000",
         "placement": "p",
         "campaign": "c",
         "from": "on_track",
         "to": "under",
-        "booked": "1000",
-        "delivered": "500",
-        "expected": "750.000000",
+        "booked": "10000",
+        "delivered": "5000",
+        "expected": "7500.000000",
         "indicator": "0.666667",
-        "projected": "620.000000",
-        "required_rate": "8.333333",
+        "projected": "5122.033898",
+        "required_rate": "83.333333",
         "as_of_ms": "1793577600000",
     }
 

@@ -258,7 +258,9 @@ def seen() -> Seen:
 def test_exactly_the_starved_placement_is_seen_to_under_deliver_in_redis(seen: Seen) -> None:
     assert len(seen.states) == 40
     assert [name for name, state in seen.states.items() if state == "under"] == [STARVED]
-    assert set(seen.states.values()) == {"under", "at_risk"}, "every placement was judged"
+    assert set(seen.states.values()) <= {"under", "warming_up", "on_track", "over"}, (
+        "a healthy one is not at risk"
+    )
 
 
 def test_the_flow_itself_tells_of_the_starved_placement_and_of_no_other(seen: Seen) -> None:

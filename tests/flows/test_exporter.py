@@ -235,6 +235,23 @@ def test_a_planned_placement_has_its_series_whatever_the_cap_and_however_busy_ot
     ), "what a placement counted in other before it had a plan stays there"
 
 
+def test_names_without_a_row_of_their_own_are_in_other_whether_or_not_it_is_there() -> None:
+    cap = Cap(2)
+    rows = busy(a=1, b=5, c=3)
+    for beyond, other in ((0, 1), (7, 8), (None, 8), (9, 10)):
+        row = {} if beyond is None else {"flight.impressions": str(beyond), "flight.conversions": "0.5"}
+        sums = cap.part(rows, "1", beyond=row)[2]
+        assert sums[0] == other
+
+
+def test_the_other_row_of_redis_is_in_the_other_series(valkey: EmbeddedValkey) -> None:
+    put_rows(valkey.url, "beyond", {"a": {"flight.impressions": 3}})
+    with Redis.from_url(valkey.url) as redis:
+        redis.hset("beyond:other:{placement}", mapping={"flight.impressions": 4})
+    found = series(page(create_app(board(valkey.url, "beyond"))))["audiopixel_placement_impressions_total"]
+    assert found == {"a": 3, "other": 4}
+
+
 def test_memory_holds_no_name_of_a_row_that_has_ended() -> None:
     cap = Cap(3)
     for day in range(40):

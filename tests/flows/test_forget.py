@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -29,12 +30,14 @@ from flows.batches import Decoder
 from flows.cli import app
 from flows.clock import Cut, PartitionClock
 from flows.errors import UsageError
-from flows.forget import DenyList, deny, deny_key
+from flows.forget import LOOK_S, DenyList, deny, deny_key
 from flows.intake import Intake, position_of
 from flows.messages import TouchBatch
 from flows.replay import replay
 from flows.settings import Settings
 from flows.source import Stop
+from flows.steps import ForShard, PlaysLogic
+from flows.ticks import TickClock
 from flows.touches import CLICK
 
 SECRET = "a key of sixteen bytes or more"
@@ -107,49 +110,111 @@ def test_the_list_holds_keys_and_no_id(
     assert "somebody" not in str(held)
 
 
-def test_a_list_that_redis_has_lost_is_kept(
-    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+def intake(path: Path, partitions: Sequence[str], state: tuple[Any, ...] | None = None) -> Intake:
+    """Of a file that is a partition among others."""
+    path.touch()
+    made = Intake(
+        path.name,
+        tuple(partitions),
+        FileInput([str(path)]).open(str(path), None),
+        Decoder(SECRET.encode()),
+        PartitionClock(0, 0),
+        1,
+        1000,
+        False,
+    )
+    if state is not None:
+        made.restore(state)
+    return made
+
+
+def held(client: Client, settings: Settings) -> set[int]:
+    """The keys that are denied, by Redis."""
+    return {int(key, 16) for key in client.hkeys(deny_key(settings.namespace))}
+
+
+@pytest.mark.parametrize("known_by", ["a look", "a snapshot"])
+def test_a_list_that_redis_has_lost_is_kept_and_put_back(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client, known_by: str
 ) -> None:
-    settings = settings_of(listener_key=SECRET)
+    settings, now_s = settings_of(listener_key=SECRET), [0.0]
     deny(settings, ["L1", "L2"])
-    known = DenyList(settings)
+    known = DenyList(settings, lambda: now_s[0])
     both = known()
-    assert sorted(both.tolist()) == sorted(map(key_of, ("L1", "L2")))
+    assert set(both.tolist()) == {key_of("L1"), key_of("L2")}
     assert known() is both
     client.delete(deny_key(settings.namespace))
+    if known_by == "a look":
+        now_s[0] += LOOK_S
+        assert known() is both
+    else:
+        known = DenyList(settings, lambda: now_s[0])
+        assert known(both).tolist() == both.tolist()
+    assert held(client, settings) == set(both.tolist())
 
-    def intake(state: tuple[Any, ...] | None) -> Intake:
-        (tmp_path / "log").touch()
-        made = Intake(
-            "log",
-            ("log",),
-            FileInput([str(tmp_path / "log")]).open(str(tmp_path / "log"), None),
-            Decoder(SECRET.encode()),
-            PartitionClock(0, 0),
-            1,
-            1000,
-            10,
-            False,
-        )
-        if state is not None:
-            made.restore(state)
-        return made
-
-    first = intake(None)
+    first = intake(tmp_path / "log", ["log"])
     first.deny(both)
-    second = intake(first.snapshot())
-    second.deny(DenyList(settings)())
+    second = intake(tmp_path / "log", ["log"], first.snapshot())
+    second.deny(known())
     receipt = second.stop(1).receipt
     assert receipt is not None
     assert set(receipt.tick.forgotten) == set(both.tolist()), (
         "what no tick has said yet is said after a resume"
     )
     assert second.stop(2).receipt.tick.forgotten == ()  # type: ignore[union-attr]  # a tick is always due
-    third = intake(second.snapshot())
+    third = intake(tmp_path / "log", ["log"], second.snapshot())
     third.deny(np.array(sorted([*both.tolist(), 7]), np.uint64))
     assert third.stop(3).receipt.tick.forgotten == (7,)  # type: ignore[union-attr]  # a tick is always due
     assert third.denied.tolist() == sorted([*both.tolist(), 7])
     assert position_of(third.snapshot()) == 0
+
+
+def test_a_list_that_was_lost_and_has_grown_as_long_again_is_whole_within_a_minute(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, now_s = settings_of(listener_key=SECRET), 0.0
+    known = DenyList(settings, lambda: now_s)
+    deny(settings, ["L1", "L2"])
+    known()
+    client.delete(deny_key(settings.namespace))
+    deny(settings, ["L3", "L4"])
+    while now_s < 60:
+        now_s += LOOK_S
+        known()
+    every = {key_of(f"L{n}") for n in range(1, 5)}
+    assert set(known().tolist()) == held(client, settings) == every
+
+
+def test_a_partition_that_does_not_know_of_a_forgotten_listener_brings_nothing_of_her_back(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    settings, partitions = settings_of(listener_key=SECRET, shards=1), ["old", "new"]
+    who = ("L1", "L2")
+    lines = [pixel(event, T0 + n, one) for one in who for n, event in enumerate(("impression", "click"))]
+    written(tmp_path / "new", [*lines, *(bought(T0 + 5, one) for one in who)])
+
+    def plays(state: Any = None) -> PlaysLogic:
+        thawed = pickle.loads(pickle.dumps(state))  # as the engine does
+        return PlaysLogic(settings, thawed, TickClock(1000, lambda: 0))
+
+    old, shard = intake(tmp_path / "old", partitions[:1]), plays()
+    old.deny(np.array([key_of("L1")], np.uint64))
+    receipt = old.stop(1).receipt
+    assert receipt is not None
+    shard.on_batch([ForShard(0, receipt.tick)])
+    old, shard = intake(tmp_path / "old", partitions, old.snapshot()), plays(shard.snapshot())
+
+    new = intake(tmp_path / "new", partitions).step(2, 0)
+    again = old.stop(2).receipt
+    assert new.receipt is not None
+    assert again is not None
+    shard.on_batch([ForShard(index, pixels) for index, pixels in new.pixels])
+    out, _ = shard.on_batch([ForShard(0, new.receipt.tick), ForShard(0, again.tick)])
+    (cut,) = [one for one in out if one.cut is not None]
+    assert {int(one) for batch in cut.batches for one in batch.touch_who} == {key_of("L2")}
+    assert {int(one) for batch in cut.touches for one in batch.who} == {key_of("L2")}
+    waiting = [one.listener for batch in cut.touches for one in batch.conversions]
+    assert sorted(waiting) == [0, key_of("L2")]
 
 
 def test_touches_that_come_with_the_order_to_forget_go_with_the_others() -> None:

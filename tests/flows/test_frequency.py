@@ -5,15 +5,15 @@ from __future__ import annotations
 import pickle
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flows import journal
-from flows.frequency import CLASS_OF, CLASSES, DAY_MS, REMEMBERED_DAYS, Frequency
+from flows.frequency import CLASS_OF, CLASSES, DAY_MS, MOST, REMEMBERED_DAYS, Frequency
 from flows.journal import Files
-from flows.touches import CLICK, IMPRESSION
 
 CAMPAIGNS = ("red", "blue", "green")
 TODAY = 20_000
@@ -32,6 +32,46 @@ class Model:
         self.held[who, campaign] = (min(255, count + 1), max(latest, day))
 
 
+def up_to(
+    frequency: Frequency, who: int, campaign: str, day: int, uncounted: Sequence[tuple[int, str, int]] = ()
+) -> int:
+    """What a listener had had of a campaign by a day; `uncounted` are such impressions by listener,
+    campaign and day.
+    """
+    listeners = np.array([one for one, _, _ in uncounted], np.uint64)
+    ts = np.array([at * DAY_MS for _, _, at in uncounted], np.int64)
+    of = np.array([CAMPAIGNS.index(name) for _, name, _ in uncounted], np.int64)
+    asked = (np.array([who], np.uint64), np.array([day * DAY_MS], np.int64), [campaign])
+    return int(frequency.up_to(*asked, (listeners, ts, CAMPAIGNS, of))[0])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_had_by_a_moment_is_the_same_however_much_is_counted_by_then(seed: int) -> None:
+    """Impressions of a year, with a pause of more than 60 days, counted up to a day and not beyond it."""
+    rng = random.Random(seed)
+    days = sorted(TODAY + rng.randrange(365) for _ in range(rng.choice((3, 30, 400))))
+    days = [day for day in days if not 90 <= day - TODAY < 160]
+    heard = [(rng.randint(1, 3), rng.choice(CAMPAIGNS), day) for day in days]
+    for asked in range(TODAY, TODAY + 400, 7):
+        model = Model()
+        for one in heard:
+            if one[2] <= asked:
+                model.count(*one)
+        counted = rng.choice([day for day in (TODAY, *days) if day <= asked])
+        frequency = Frequency()
+        known = [one for one in heard if one[2] < counted]
+        ts = np.array([day * DAY_MS for _, _, day in known], np.int64)
+        of = np.array([CAMPAIGNS.index(name) for _, name, _ in known], np.int64)
+        frequency.count(np.array([who for who, _, _ in known], np.uint64), ts, CAMPAIGNS, of)
+        rest = [one for one in heard if one[2] >= counted]
+        rng.shuffle(rest)
+        for who in (1, 2, 3):
+            for campaign in CAMPAIGNS:
+                count, latest = model.held.get((who, campaign), (0, 0))
+                right = min(count, MOST) if asked - latest <= REMEMBERED_DAYS else 0
+                assert up_to(frequency, who, campaign, asked, rest) == right
+
+
 @pytest.mark.parametrize("in_files", [False, True])
 @pytest.mark.parametrize("seed", range(5))
 def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
@@ -48,14 +88,12 @@ def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
             for _ in range(rng.randint(0, 20))
         ]
         ts = np.array([day * DAY_MS for _, _, day in heard], np.int64)
-        numbers = np.array([frequency.number(campaign) for _, campaign, _ in heard], np.uint32)
-        kinds = np.array([rng.choice((IMPRESSION, IMPRESSION, CLICK)) for _ in heard], np.uint8)
+        of = np.array([CAMPAIGNS.index(campaign) for _, campaign, _ in heard], np.int64)
         who = np.array([one for one, _, _ in heard], np.uint64)
-        for campaign, place, gained in frequency.count(who, ts, kinds, numbers):
+        for campaign, place, gained in frequency.count(who, ts, CAMPAIGNS, of):
             shown[campaign, place] += gained
-        for one, kind in zip(heard, kinds.tolist(), strict=True):
-            if kind == IMPRESSION:
-                model.count(*one)
+        for one in sorted(heard, key=lambda one: one[2]):
+            model.count(*one)
         today += rng.choice((0, 0, 0, 1, 3, REMEMBERED_DAYS + 1)) if rng.random() < 0.2 else 0
         if rng.random() < 0.1:
             frequency.sweep(today)
@@ -75,8 +113,9 @@ def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
                 frequency = Frequency()
                 frequency.restore(pickle.loads(state), files)
         assert len(frequency) == len(model.held)
-        for (listener, campaign), (count, _) in model.held.items():
-            assert frequency.of(listener, campaign) == count
+        for (listener, campaign), (count, latest) in model.held.items():
+            right = min(count, MOST) if today - latest <= REMEMBERED_DAYS else 0
+            assert up_to(frequency, listener, campaign, today) == right
     assert {place for _, place in shown} == set(range(len(CLASSES)))
     assert any(tmp_path.iterdir()) == in_files
     assert CLASS_OF[255] == len(CLASSES) - 1

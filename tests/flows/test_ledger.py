@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flows.clock import Cut, Tick
 from flows.errors import RejectingError, StateError
 from flows.intake import Receipt
-from flows.ledger import COUNTS, Account, Ledger
+from flows.ledger import COUNTS, PARTS, Account, Ledger
 from flows.messages import Outcome
 
 HERE = Cut(1, 0, False, ())
@@ -125,6 +125,65 @@ def test_a_flow_of_which_most_is_rejected_stops_and_says_why() -> None:
         rejecting(100, 51, share=0.5, least=100)
 
 
+HOUR_MS = 3_600_000
+
+
+class Days:
+    """A ledger, and time that goes on with each cut of so many messages."""
+
+    def __init__(self, least: int = 10_000) -> None:
+        self.elapsed_ms = 0
+        self.ledger = self._new(least)
+
+    def _new(self, least: int) -> Ledger:
+        return Ledger(0.5, least, now_ms=lambda: self.elapsed_ms)
+
+    def cut(self, messages: int, rejected: int, elapsed_ms: int) -> None:
+        self.ledger.receive(receipt("a", 1, messages, {"malformed": rejected}))
+        self.ledger.settle(Outcome("a", messages - rejected, 0, 0, ()))
+        self.elapsed_ms += elapsed_ms
+        self.ledger.cut(HERE)
+
+    def restart(self) -> None:
+        state = pickle.loads(pickle.dumps(self.ledger.snapshot()))
+        self.ledger = self._new(self.ledger.reject_least)
+        self.ledger.restore(state)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("a_minute", [1, 300, 120_000])
+def test_a_good_month_does_not_hide_a_bad_hour(a_minute: int, restart: bool) -> None:
+    days = Days()
+    for _ in range(30 * 24):
+        days.cut(60 * a_minute, a_minute, HOUR_MS)
+    bad = 0
+    with pytest.raises(RejectingError, match=r"malformed"):  # noqa: PT012
+        while bad < 100 * 24 * 60:
+            days.cut(a_minute, a_minute, 60_000)
+            bad += 1
+            if restart:
+                days.restart()
+    assert bad <= max(90, 2 * 10_000 / a_minute), "an hour and a half, or until there is enough to judge by"
+
+
+def test_a_bad_minute_of_a_good_hour_does_not_stop_the_flow() -> None:
+    days = Days()
+    for minute in range(24 * 60):
+        days.cut(1_000, 1_000 if minute % 60 == 30 else 0, 60_000)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 2 * HOUR_MS)), max_size=100))
+def test_what_is_judged_is_bounded_and_never_too_little(cuts: list[tuple[int, int]]) -> None:
+    days, all_ = Days(), 0
+    for messages, elapsed_ms in cuts:
+        days.cut(messages, 0, elapsed_ms)
+        all_ += messages
+        parts, _ = days.ledger.snapshot()[3]
+        assert len(parts) <= PARTS
+        assert sum(part.get("received", 0) for part in parts) >= min(all_, 10_000)
+
+
 def test_state_of_another_format_is_refused() -> None:
     with pytest.raises(StateError, match="format 0"):
-        ledger().restore((0, {}, {}))
+        ledger().restore((0, {}, {}, ([], 0)))

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_a_sketch_is_given_out_once_a_minute_when_it_has_grown() -> None:
 def test_the_command_tells_the_overlap_of_a_log(
     settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = settings_of()
+    settings = settings_of(row_ttl=timedelta(days=60))
     log = DATA / "mta.ndjson.gz"
     replay([str(log)], settings, b"a key of sixteen bytes or more")
     reached: dict[str, set[str]] = {}

@@ -114,6 +114,26 @@ def test_a_row_that_was_read_again_behind_what_readers_have_keeps_its_counts_whe
     after.publisher.close()
 
 
+def test_plans_are_looked_at_as_time_elapses_also_when_the_wall_clock_is_set_back(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    looks: list[int] = []
+
+    class Looked(Held):
+        def refresh(self, now_ms: int) -> list[object]:
+            looks.append(now_ms)
+            return []
+
+    wall_s, elapsed_s = AT_MS / 1000, 50.0
+    writer = Writer(settings_of(), Looked(PlanBook([PLAN])))
+    writer.publisher.clock_s, writer.publisher.monotonic_s = lambda: wall_s, lambda: elapsed_s
+    for position in range(3):
+        writer.flush(position, [])
+        wall_s, elapsed_s = wall_s - 3600, elapsed_s + 1
+    assert looks == [50_000, 51_000, 52_000]
+    writer.publisher.close()
+
+
 def test_a_withdrawn_plan_leaves_its_rows_at_once_and_they_expire_again(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
@@ -198,8 +218,8 @@ def test_a_plan_that_is_replaced_by_another_gives_no_alert_whoever_reads_it_firs
     plans.book = PlanBook([new])
     writer.flush(13, rows(1, new) if pacer_first else flushed())
     found = delivery(client, settings, "placement", "p")
-    assert (found["delivered"], found["state"]) == ("1", "on_track")
-    assert told(client, settings)[1:] == [("p", "complete", "on_track")]
+    assert (found["delivered"], found["state"]) == ("1", "warming_up")
+    assert told(client, settings)[1:] == [("p", "complete", "warming_up")]
     writer.publisher.close()
 
 

@@ -53,13 +53,20 @@ CHOICES: tuple[tuple[Any, ...], ...] = (
 )
 """Of each field of `Call`; what is frequent stands there often."""
 SEND, CUT, SNAPSHOT, RESTART = "send", "cut", "snapshot", "restart"
-Step = Call | str
+
+
+class Lateness(int):
+    """Another allowed lateness, in ms, with a restart."""
+
+
+LATENESSES = tuple(map(Lateness, (0, MINUTE, 90_000, 2 * MINUTE, 4 * MINUTE)))
+Step = Call | str | Lateness
 STEPS = st.lists(
     st.one_of(
         st.builds(Call, *(st.sampled_from(choices) for choices in CHOICES)),
         st.builds(Call, *(st.sampled_from(choices) for choices in CHOICES)),
         st.builds(Call, *(st.sampled_from(choices) for choices in CHOICES)),
-        st.sampled_from((SEND, CUT, CUT, SNAPSHOT, RESTART)),
+        st.sampled_from((SEND, SEND, CUT, CUT, CUT, CUT, SNAPSHOT, RESTART, *LATENESSES)),
     ),
     min_size=30,
     max_size=200,
@@ -68,7 +75,7 @@ STEPS = st.lists(
 
 def any_steps(rng: random.Random, number: int) -> list[Step]:
     return [
-        rng.choice((SEND, CUT, CUT, SNAPSHOT, RESTART))
+        rng.choice((SEND, CUT, CUT, SNAPSHOT, rng.choice((RESTART, *LATENESSES))))
         if rng.random() < 0.12
         else Call(*(rng.choice(c) for c in CHOICES))
         for _ in range(number)
@@ -200,7 +207,7 @@ class Published:
             assert not fallen, (row, fallen)
         for key, counts in self.final.items():
             assert (self.cells[key] == counts).all(), f"{key} was final"
-        self.final = {key: c for key, c in self.cells.items() if ended or model.final(key[2], 0)}
+        self.final = {key: c for key, c in self.cells.items() if ended or key[2] < model.closed}
 
 
 def named(counts: dict[Any, Any], names: Iterable[str]) -> dict[Any, Counter[str]]:
@@ -235,9 +242,12 @@ class World:
             elif step == CUT:
                 self.cut()
             else:
+                if isinstance(step, Lateness):
+                    self.send()
+                    self.model.lateness_ms = step
                 for index, old in enumerate(self.shards):
                     state = pickle.dumps(old.snapshot())
-                    if step == RESTART:
+                    if step != SNAPSHOT:
                         self.shards[index] = self.new_shard(index)
                         self.shards[index].restore(pickle.loads(state))
         self.cut()
@@ -296,7 +306,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     steps=STEPS,
-    lateness_ms=st.sampled_from((0, MINUTE, 2 * MINUTE)),
+    lateness_ms=st.sampled_from((0, MINUTE, 90_000, 2 * MINUTE)),
     files=st.booleans(),
     forget_at=st.sampled_from((3, 1000)),
 )

@@ -227,7 +227,7 @@ def test_a_redis_that_may_evict_any_row_is_told_of_at_the_start(
         publisher = Publisher(load(redis_url=server.url, recovery_dir=None), ["log"], False)
         publisher.open()
         publisher.close()
-    assert (f"maxmemory_policy={policy}" in capsys.readouterr().out) == warns
+    assert (f"maxmemory_policy={policy}" in "".join(capsys.readouterr())) == warns
 
 
 def test_a_redis_that_does_not_tell_its_policy_is_no_obstacle(client: Client, valkey: EmbeddedValkey) -> None:

@@ -11,6 +11,7 @@ import random
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from flows.simulate import Traffic, Trouble, run_log
 LISTENER_KEY = b"a key of sixteen bytes or more"
 
 DATA = Path(__file__).parents[1] / "data"
+LONG = timedelta(days=60)
+"""As long as any of these logs: no row ends in them."""
 Rows = Callable[[Settings, str], dict[str, dict[str, str]]]
 
 
@@ -84,7 +87,7 @@ def written(directory: Path, parts: list[list[bytes]]) -> list[str]:
 def test_a_log_as_it_is_gives_its_truth(
     log: str, workers: int, settings_of: Callable[..., Settings], rows_of: Rows
 ) -> None:
-    settings = settings_of()
+    settings = settings_of(row_ttl=LONG)
     replay([str(DATA / f"{log}.ndjson.gz")], settings, LISTENER_KEY, workers=workers)
     assert wrong(rows_of(settings, "placement"), log) == []
 
@@ -100,7 +103,7 @@ def test_neither_order_nor_partitions_nor_workers_change_a_number(
     settings_of: Callable[..., Settings],
     rows_of: Rows,
 ) -> None:
-    settings = settings_of()
+    settings = settings_of(row_ttl=LONG)
     files = written(tmp_path, split(shuffled(lines_of(log), seed), parts))
     replay(files, settings, LISTENER_KEY, workers=workers)
     assert wrong(rows_of(settings, "placement"), log) == []
@@ -117,7 +120,7 @@ def test_a_shorter_listen_window_gives_its_truth(
     rows_of: Rows,
 ) -> None:
     monkeypatch.setenv("AUDIOPIXEL_LISTEN_WINDOW", "7d")
-    settings = settings_of()
+    settings = settings_of(row_ttl=LONG)
     files = written(tmp_path, split(shuffled(lines_of("mta"), seed), parts))
     replay(files, settings, LISTENER_KEY, workers=workers)
     assert wrong(rows_of(settings, "placement"), "mta", "truth-listen-7d") == []

@@ -29,6 +29,7 @@ from flows.errors import StateError
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.messages import RowBatch
 from flows.numbers import Minutes, Windows
+from flows.rowindex import Limits
 from flows.windows import RowShard
 
 MINUTE, HOUR = 60_000, 3_600_000
@@ -247,6 +248,8 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
 class World:
     """A shard, what its readers have, and the brute sums beside it."""
 
+    LIMITS = Limits(stays=180)
+
     def __init__(self, lateness_ms: int, begin_ms: int, every: int, recovery: Path | None = None) -> None:
         self.recovery = recovery
         self.brute, self.begin_ms, self.every = Brute(lateness_ms), begin_ms, every
@@ -255,9 +258,12 @@ class World:
         self.readers: dict[Row, dict[str, Any]] = {}
         self.given: dict[tuple[str, int], int] = {}
         self.finals: dict[tuple[str, int], list[int]] = {}
+        self.gone: set[Row] = set()
 
     def new_shard(self) -> RowShard:
-        return RowShard(0, 1, self.brute.lateness_ms, MATURE_MS, london_day, self.every, self.recovery)
+        return RowShard(
+            0, 1, self.brute.lateness_ms, MATURE_MS, london_day, self.every, self.recovery, self.LIMITS
+        )
 
     def run(self, steps: list[Step]) -> None:
         for step in steps:
@@ -277,11 +283,24 @@ class World:
         self.brute.watermark_ms, self.brute.ended = cut.watermark_ms, cut.ended
         if windows is not None:
             self.publish(windows)
-        assert self.readers == {row: self.brute.numbers(row) for row in self.brute.totals}
+        self.leave(cut)
+        alive = self.brute.totals.keys() - self.gone
+        assert self.readers == {row: self.brute.numbers(row) for row in alive}
         self.minutes(cut, due)
+
+    def leave(self, cut: Cut) -> None:
+        """A row goes when it had no pixel for three hours and the day of its last one is over."""
+        self.gone.update(self.shard.left)
+        for row in self.shard.left:
+            self.readers.pop(row, None)
+        for row, latest in self.brute.latest.items():
+            quiet_ms = cut.watermark_ms - latest
+            assert row not in self.shard.left or quiet_ms >= 180 * MINUTE - MINUTE
+            assert row in self.gone or quiet_ms < 29 * HOUR + self.brute.lateness_ms
 
     def publish(self, windows: Windows) -> None:
         for i, row in enumerate(windows.rows):
+            self.gone.discard(row)
             self.readers[row] = {
                 "sums": [counts[i].tolist() for counts in windows.sums],
                 "reach": [int(reach[i]) for reach in windows.reach],

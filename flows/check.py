@@ -1,0 +1,100 @@
+"""A file of pixels against the form of the canonical event, by the decoder that the flow itself uses.
+
+Only what a message says of itself is judged: what was there before, or came too late, is the flow's to say.
+No value is shown, since it may tell of a listener.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from connectors.files import FileInput
+from connectors.stream import EndOfInput
+from flows.batches import Decoder
+from flows.events import CONVERSION_TYPES, EVENTS, MALFORMED, Rejection
+from flows.shown import LINE, shown
+
+BATCH: Final = 10_000
+"""Lines that are decoded at once."""
+
+_ID: Final = "takes a text of at most 128 characters"
+_TEXT: Final = "takes a text"
+_TIME: Final = "takes epoch milliseconds, or RFC 3339 with its offset, of the years 1970 to 2099"
+_DURATION: Final = "takes a whole number of milliseconds"
+TAKES: Final[Mapping[str, str]] = {
+    "event_id": "takes a text of 1 to 128 characters, and is needed",
+    "event": f"takes one of {' '.join(EVENTS)}",
+    "ts": f"{_TIME}, and is needed",
+    "received_at": _TIME,
+    "placement_id": f"{_ID}, and is needed but for a conversion; an unreplaced macro is none",
+    **dict.fromkeys(("play_id", "campaign_id", "creative_id", "listener_id"), _ID),
+    **dict.fromkeys(("platform", "station", "podcast", "program"), _ID),
+    "consent": "takes true or false",
+    **dict.fromkeys(("playhead_ms", "duration_ms"), _DURATION),
+    **dict.fromkeys(("user_agent", "ip", "landing_url"), _TEXT),
+    "content_category": "takes a text, or a list of texts",
+    "conversion": "takes an object, and is needed with a conversion",
+    "conversion.type": f"takes one of {' '.join(CONVERSION_TYPES)}",
+    "conversion.order_id": _ID,
+    "conversion.value": "takes a decimal number, or a text that holds one",
+    "conversion.currency": "takes three capital letters, as ISO 4217 has them",
+}
+"""What a field takes, for people who make pixels."""
+_NO_EVENT: Final = "takes a JSON object in UTF-8, of at most 64 KiB"
+
+
+@dataclass
+class Checked:
+    """What has been found so far.
+
+    Attributes:
+        received: lines read.
+        rejected: how many of them are no pixel, by reason and field.
+    """
+
+    received: int = 0
+    rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def summary(self) -> list[str]:
+        """The account, and below it how many are wrong in what, the most frequent first."""
+        wrong = self.rejected.total()
+        account = f"received {self.received:,} = pixels {self.received - wrong:,} + rejected {wrong:,}"
+        return [account, *(f"{n:,} {' '.join(what).rstrip()}" for what, n in self.rejected.most_common())]
+
+
+def check(files: Sequence[str], found: Checked, tell: Callable[[str], None]) -> None:
+    """Decode all lines of `files` as a replay would, and `tell` of each that is no pixel, in its order.
+
+    Raises:
+        ConnectError: a file cannot be read.
+    """
+    source = FileInput(files)
+    for file in source.partitions():
+        for line, rejection in _rejected(source, file, found):
+            found.rejected[rejection.reason, rejection.field or ""] += 1
+            tell(shown(f"{file}:{line}: {said(rejection)}", LINE))
+
+
+def said(rejection: Rejection) -> str:
+    """The reason, the field and what it takes; never what it has."""
+    name = rejection.field or ""
+    takes = _NO_EVENT if rejection.reason == MALFORMED else TAKES.get(name, "")
+    return ": ".join(filter(None, (rejection.reason, name, takes)))
+
+
+def _rejected(source: FileInput, file: str, found: Checked) -> Iterator[tuple[int, Rejection]]:
+    # Of a key that nobody has: what is hashed here is thrown away.
+    decoder, reader = Decoder(secrets.token_bytes(32)), source.open(file, None)
+    try:
+        while True:
+            batch = decoder.decode(reader.read(BATCH))
+            found.received += batch.received
+            yield from sorted(batch.rejected, key=lambda one: one[0])
+    except EndOfInput:
+        return
+    finally:
+        reader.close()

@@ -1,0 +1,223 @@
+"""Names beyond a scope's cap count together; a flood of new rows delays nobody's, and loses none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.redis import Client, read_rows, scan_index
+from flows import publish, rows
+from flows.clock import Cut
+from flows.ended import RowName
+from flows.publish import LAYOUTS, Flush, Publisher
+from flows.replay import replay
+from flows.rowindex import OTHER, Limits, RowIndex
+from flows.settings import Settings, load
+
+T0 = 1_790_000_000_000
+SUMMED = ("flight.impressions", "flight.pixels", "1h.impressions", "1d.starts", "flight.conversions")
+
+
+def pixel(number: int, event: str, placement: int, at_ms: int, campaign: int) -> bytes:
+    known = {
+        "event_id": f"e{number}",
+        "event": event,
+        "ts": at_ms,
+        "received_at": at_ms,
+        "placement_id": f"p{placement}",
+        "campaign_id": f"c{campaign}",
+        "play_id": f"p{number}",
+        "listener_id": f"l{number}",
+        "consent": True,
+    }
+    if event == "conversion":
+        known["conversion"] = {"type": "sign_up"}
+    return json.dumps(known).encode()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """60 placements of 30 campaigns, each with the same; the last of them planned."""
+    path, lines = tmp_path / "log.ndjson", []
+    for number in range(600):
+        event = ("impression", "start", "impression", "conversion")[number % 4 if number < 400 else 0]
+        lines.append(pixel(number, event, number % 60, T0 + 1_000 * number, number % 30))
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def test_rows_and_other_add_up_to_the_log_and_meta_says_that_names_are_beyond_the_cap(
+    log: Path, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    plans = tmp_path / "plans.csv"
+    plans.write_text(
+        "placement_id,booked,start,end,campaign_id\n"
+        "p59,1000,2026-01-01T00:00Z,2027-01-01T00:00Z,c29\np58,9,2026-01-01T00:00Z,2027-01-01T00:00Z,c28\n"
+    )
+    whole: dict[str, Counter[str]] = {}
+    for cap in (10_000, 20):
+        known = settings_of(row_cap=cap, shards=4, plans=plans, namespace=f"cap{cap}-{log.parent.name}")
+        replay([str(log)], known, b"a key of sixteen bytes or more")
+        space = known.namespace
+        meta = client.hgetall(f"{space}:meta")
+        for scope in ("placement", "campaign"):
+            names = scan_index(client, f"{space}:index:{scope}")
+            found = [client.hgetall(f"{space}:{scope}:{{{name}}}") for name in names]
+            other = client.hgetall(f"{space}:{OTHER}:{{{scope}}}")
+            sums = Counter(
+                {field: sum(int(row.get(field, 0)) for row in (*found, other)) for field in SUMMED}
+            )
+            if cap > 20:
+                assert other == {}
+                assert meta["rows_beyond_cap"] == "0"
+                whole[scope] = sums
+                assert sums["flight.impressions"] > 300
+                continue
+            assert sums == whole[scope]
+            assert len(names) <= 20 + 2
+            assert {"p59", "p58"} <= set(names) or scope == "campaign"
+            assert {"c29", "c28"} <= set(names) or scope == "placement"
+            assert not {field for field in other if "reach" in field or "rate" in field}
+        if cap == 20:
+            assert 30 <= int(meta["rows_beyond_cap"]) <= 90
+
+
+NAMES = st.lists(st.integers(0, 30), min_size=1, max_size=80)
+
+
+@settings(max_examples=100, deadline=None)
+@given(NAMES, st.integers(1, 8), st.sets(st.integers(0, 30), max_size=3))
+def test_who_has_a_row_keeps_it_until_it_ends_and_who_is_planned_always_has_one(
+    names: list[int], cap: int, planned: set[int]
+) -> None:
+    index = RowIndex(cap)
+    index.planned = frozenset(("station", f"{name}") for name in planned)
+    had, beyond = set[RowName](), set[RowName]()
+    for name in names:
+        row = ("station", f"{name}")
+        if row in index.numbers and name % 7 == 0:
+            had.discard(row)
+            assert index.leave(index.numbers[row]) == row
+            continue
+        number = index.numbers[row] if row in index.numbers else index.admit(row, 0)[0]
+        if index.name(number) == row:
+            had.add(row)
+        else:
+            beyond.add(row)
+            assert index.name(number) == (OTHER, "station")
+            assert row not in index.planned
+            assert len(had) >= cap
+        assert all(one in index.numbers for one in had)
+        assert len(had - index.planned) <= cap
+    assert index.beyond() == len(beyond)
+    assert len(index.names) <= len({*names}) + 1
+
+
+def test_the_cap_is_held_a_shard() -> None:
+    assert Limits.of(load(row_cap=100, shards=8)).rows == 12
+    assert Limits.of(load(row_cap=1, shards=8)).rows == 1
+
+
+# A flood
+
+
+@pytest.fixture
+def publisher(settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
+    monkeypatch.setattr(publish, "NEW_ROWS_A_FLUSH", 10)
+    publisher = Publisher(settings_of(), ["log"], False)
+    publisher.open()
+    yield publisher
+    publisher.close()
+
+
+def flush(publisher: Publisher, number: int, *names: str, ended: bool = False) -> None:
+    values = rows.empty(T0)
+    values[rows.FIELDS.index("flight.impressions")] = number
+    packed = LAYOUTS["row"].pack(values)
+    cut = Cut(number, T0, ended, (("log", number),))
+    publisher.flush(cut, [Flush(0, cut, [rows.Row("placement", name, T0, packed) for name in names])])
+
+
+def test_rows_whose_numbers_are_what_readers_have_are_not_written_again(
+    publisher: Publisher, client: Client
+) -> None:
+    key = f"{publisher.settings.namespace}:placement:{{a}}"
+
+    def flushed(number: int, impressions: int, label: str, ended: bool = False) -> tuple[str | None, ...]:
+        known = {
+            "as_of_ms": T0 + number,
+            "final_through_ms": T0 - 1_000 + number,
+            "reach_as_of_ms": T0 + number,
+        }
+        told: dict[str, int | str] = {**known, "campaign_id": label, "flight.impressions": impressions}
+        values = [told.get(name, value) for name, value in zip(rows.FIELDS, rows.empty(T0), strict=True)]
+        row = rows.Row("placement", "a", T0, LAYOUTS["row"].pack(values))
+        cut = Cut(number, T0 + number, ended, (("log", number),))
+        publisher.flush(cut, [Flush(0, cut, [row])])
+        fields = ("rev", "as_of_ms", "flight.impressions", "campaign_id", "final_through_ms")
+        return tuple(read_rows(client, [key])[0].get(field) for field in fields)
+
+    def shown(number: int, impressions: int, label: str) -> tuple[str | None, ...]:
+        return f"{number}", f"{T0 + number}", f"{impressions}", label, f"{T0 - 1_000 + number}"
+
+    assert flushed(1, 5, "x") == shown(1, 5, "x")
+    assert flushed(2, 5, "x") == shown(1, 5, "x")
+    assert flushed(3, 6, "x") == shown(3, 6, "x")
+    assert flushed(4, 6, "y") == shown(4, 6, "y")
+    assert flushed(5, 6, "y", ended=True) == shown(5, 6, "y")
+
+
+@given(st.integers(0, 1 << 45), st.integers(0, 1 << 45), st.text(max_size=40), st.text(max_size=40))
+def test_only_what_is_the_same_but_for_its_times_is_taken_for_the_same(
+    one: int, other: int, label: str, another: str
+) -> None:
+    def packed(at_ms: int, campaign: str) -> bytes:
+        values = rows.empty(at_ms)
+        for name in rows.TIMES:
+            values[rows.FIELDS.index(name)] = at_ms
+        values[rows.FIELDS.index("campaign_id")] = campaign
+        return LAYOUTS["row"].pack(values)
+
+    told = rows.same_numbers(packed(one, label), packed(other, another))
+    assert not told or label == another
+    assert told or label != another or min(one, other) < 1 << 32
+
+
+def test_a_paced_publisher_writes_at_its_pace_and_at_the_end(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    moments = [0.0, 9.0, 11.0, 20.0, 22.0, 23.0]
+    now_s = [0.0]
+    publisher = Publisher(settings_of(), ["log"], False, monotonic_s=lambda: now_s[0], pace_s=10.0)
+    publisher.open()
+    key = f"{publisher.settings.namespace}:placement:{{a}}"
+    revs = []
+    for number, now_s[0] in enumerate(moments, 1):
+        flush(publisher, number, "a", ended=number == len(moments))
+        revs.append(read_rows(client, [key])[0].get("rev"))
+    publisher.close()
+    assert revs == [None, None, "3", "3", "5", "6"]
+
+
+def test_a_flood_of_new_rows_delays_no_known_one_and_loses_none(publisher: Publisher, client: Client) -> None:
+    def shown(name: str) -> str | None:
+        key = f"{publisher.settings.namespace}:placement:{{{name}}}"
+        return read_rows(client, [key])[0].get("flight.impressions")
+
+    flood = [f"new-{n}" for n in range(35)]
+    flush(publisher, 1, "known")
+    for number, there in ((2, 10), (3, 20), (4, 30)):
+        flush(publisher, number, *(flood if number == 2 else ()), "known", "new-34")
+        assert shown("known") == str(number)
+        assert sum(shown(name) is not None for name in flood) == there
+        assert shown("new-34") is None
+    flush(publisher, 5, "known")
+    assert [shown(name) for name in flood] == ["2"] * 34 + ["4"]
+    flush(publisher, 6, *(f"last-{n}" for n in range(35)), ended=True)
+    assert all(shown(f"last-{n}") == "6" for n in range(35))
