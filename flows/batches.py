@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from connectors.stream import Lines, Messages
+from flows.agents import Verdicts
 from flows.columns import (
     BLOCKED,
     COLUMNS,
@@ -73,19 +74,9 @@ _MOST_COMBO_BYTES: Final = 256 << 20
 _COMBO_BYTES: Final = 400
 """What a combination of names takes beside them: a tuple, its places in a list and a dictionary, a key."""
 _MOST_AGENTS: Final = 50_000
-_MOST_REASONS: Final = 2_000
-"""Of user agents in full, of 1 KiB each, that the plain way remembers."""
 _MOST_LISTENERS: Final = 200_000
 _NO_KEY: Final = bytes(16)
 """Of names without a placement, whose pixels are conversions or none."""
-
-_BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
-_PODCAST_APP = re.compile(
-    r"AntennaPod|AppleCoreMedia|Podcasts?/|Pocket ?Casts|Overcast|Castro|Castbox|Podimo|Podbean|Podkicker"
-    r"|Podcast ?Addict|Spotify/|Stitcher|Deezer|TuneIn|iHeartRadio|Audible|Downcast|Player ?FM|RadioPublic"
-    r"|BBC ?Sounds|GlobalPlayer",
-    re.IGNORECASE,
-)
 
 Combo = tuple[str | None, str | None, str | None, str | None, str | None, str | None]
 """placement, campaign, platform, station, podcast, program: where a pixel counts."""
@@ -145,11 +136,11 @@ class Decoder:
     agents: Sequence[re.Pattern[str]] = ()
     scanning: bool = True
     _plans: Mapping[str, Plan] = field(default_factory=dict)
-    _reasons: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._names, self._agents = Memo(_MOST_COMBOS), Memo(_MOST_AGENTS)
         self._listeners = Memo(_MOST_LISTENERS)
+        self._verdicts = Verdicts(self.agents)
         self._identities = Identities(self.listener_key)
         self._keyed = blake2b(digest_size=8, key=sub_key(self.listener_key, LISTENER_LABEL))
         self._secret = np.array([randbits(64), randbits(64)], np.uint64)
@@ -229,7 +220,7 @@ class Decoder:
             self._names.slots[asked[:, 0], 1] = np.array(numbers, np.uint64)
         if filled[AGENTS]:
             asked = desk.agents[: filled[AGENTS]]
-            reasons = [self._reason(block[a:b].decode()) for a, b in asked[:, 1:].tolist()]
+            reasons = [self._verdicts.reason(block[a:b].decode()) for a, b in asked[:, 1:].tolist()]
             self._agents.slots[asked[:, 0], 1] = reasons
         if filled[LISTENERS]:
             asked = desk.listeners[: filled[LISTENERS]]
@@ -344,7 +335,7 @@ class Decoder:
             raise Invalid("event_id")
         info = code | self._blocked(placement, event.content_category)
         if event.user_agent:
-            info |= self._reason(cut(event.user_agent, MAX_AGENT_BYTES)) << INVALID_SHIFT
+            info |= self._verdicts.reason(cut(event.user_agent, MAX_AGENT_BYTES)) << INVALID_SHIFT
         listener = 0
         if event.consent or (event.consent is None and self.consent_default):
             info |= CONSENTED
@@ -401,20 +392,6 @@ class Decoder:
         hasher.update(who)
         return int.from_bytes(hasher.digest(), "little") or 1
 
-    def _reason(self, agent: str) -> int:
-        reason = self._reasons.get(agent)
-        if reason is None:
-            if len(self._reasons) >= _MOST_REASONS:
-                self._reasons.clear()
-            if absent(agent):
-                reason = 0
-            elif _is_bot(agent) and _PODCAST_APP.search(agent) is None:
-                reason = 1
-            else:
-                reason = next((at for at, own in enumerate(self.agents, 2) if own.search(agent)), 0)
-            self._reasons[agent] = reason
-        return reason
-
     def _conversion(self, event: Event, combo: Combo, conversions: list[ConversionPixel]) -> int:
         """Add the conversion; its key by order, or by event id where it names none."""
         conversion = decode_conversion(event)
@@ -435,14 +412,3 @@ class Decoder:
         if order:
             return self._identities.of("order", campaign, conversion.type, order)
         return self._identities.of("conversion", campaign, event.event_id)
-
-
-def _is_bot(agent: str) -> bool:
-    """Whether it says so itself; the words are looked for first, since the expression takes ten times as
-    long.
-    """
-    if agent.isascii():
-        small = agent.lower()
-        if "bot" not in small and "crawler" not in small and "spider" not in small:
-            return False
-    return _BOT.search(agent) is not None

@@ -8,14 +8,13 @@ rare. What readers are told of a decision is `flows.decisions`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from flows.attribution import WAYS, WHOLE, Decided, Decision
+from flows.attribution import WAYS, WHOLE, Credit, Decided, Decision
 from flows.batches import SCOPES
 from flows.clock import Cut
 from flows.errors import StateError
@@ -128,14 +127,17 @@ class CreditBook:
         decisions.sort(
             key=lambda one: (one.conversion.ts_ms, one.conversion.pixel.currency or "", one.conversion.key)
         )
-        rows: list[dict[RowName, int]] = [{} for _ in range(self.shards)]
-        entries: list[list[tuple[int, int, int, int]]] = [[] for _ in range(self.shards)]
+        rows: dict[RowName, tuple[int, int]] = {}
+        names: list[list[RowName]] = [[] for _ in range(self.shards)]
+        entries: list[list[int]] = [[] for _ in range(self.shards)]
         for decision in decisions:
             minute = decision.conversion.ts_ms // 60_000
-            for name, amounts in self._amounts(decision).items():
-                shard = self._homes.of(*name)
-                row = rows[shard].setdefault(name, len(rows[shard]))
-                entries[shard] += [(row, minute, column, amount) for column, amount in amounts.items()]
+            for name, column, amount in self._amounts(decision):
+                if (place := rows.get(name)) is None:
+                    shard = self._homes.of(*name)
+                    place = rows[name] = (shard, len(names[shard]))
+                    names[shard].append(name)
+                entries[place[0]] += (place[1], minute, column, amount)
         gained = self._account(decided, decisions)
         frequency = self._by_shard(self._frequency(decided))
         currencies, self._priced = self._by_shard(list(self._priced.items())), {}
@@ -150,7 +152,7 @@ class CreditBook:
                 CreditBatch(
                     shard,
                     cut,
-                    list(rows[shard]),
+                    names[shard],
                     at.astype(np.uint32),
                     minutes.astype(np.uint32),
                     columns.astype(np.uint8),
@@ -196,15 +198,12 @@ class CreditBook:
             shards[self._homes.of(scope, name)].append(entry)
         return shards
 
-    def _amounts(self, decision: Decision) -> dict[RowName, Counter[int]]:
-        """What a decision adds to each row, by column."""
-        pixel = decision.conversion.pixel
+    def _amounts(self, decision: Decision) -> Iterator[tuple[RowName, int, int]]:
+        """What a decision adds to which column of which row; a row may come several times."""
+        pixel, credits = decision.conversion.pixel, decision.credits
         kind = TYPES_AT + CONVERSION_TYPES.index(pixel.type)
-        credits, value = decision.credits, pixel.value_micros
-        shares = (
-            [None] * len(credits) if value is None else divide(value, [one.millionths for one in credits])
-        )
-        found: dict[RowName, Counter[int]] = {}
+        shares = _shares(pixel.value_micros, credits)
+        others: set[RowName] = set()
         for credit, share in zip(credits, shares, strict=True):
             columns = [0, kind, WAYS_AT + WAYS.index(credit.way)]
             if credit.age_ms is not None:
@@ -212,23 +211,22 @@ class CreditBook:
             for scope, name in zip(SCOPES, credit.combo, strict=True):
                 if name is None:
                     continue
-                amounts = found.setdefault((scope, name), Counter())
+                row = (scope, name)
                 for column in columns:
-                    amounts[column] += credit.millionths
-                if share is None:
-                    if pixel.other_value:
-                        amounts[OTHER] = 1
-                    continue
-                currency = self._currency((scope, name), credit.combo[1], pixel.currency)
-                if currency is not None:  # told each time: a row may have been forgotten since
-                    self._priced[scope, name] = currency
-                if pixel.currency in (None, currency):
-                    amounts[VALUE] += share & LOW
-                    if high := share >> VALUE_BITS:
-                        amounts[HIGH] += high
-                else:
-                    amounts[OTHER] = 1  # a conversion once, in however many parts it came
-        return found
+                    yield row, column, credit.millionths
+                other = pixel.other_value
+                if share is not None:
+                    currency = self._currency(row, credit.combo[1], pixel.currency)
+                    if currency is not None:  # told each time: a row may have been forgotten since
+                        self._priced[row] = currency
+                    other = pixel.currency not in (None, currency)
+                    if not other:
+                        yield row, VALUE, share & LOW
+                        if high := share >> VALUE_BITS:
+                            yield row, HIGH, high
+                if other and row not in others:  # a conversion once, in however many parts it came
+                    others.add(row)
+                    yield row, OTHER, 1
 
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
         """That of a row's value: of a placement its plan's, else its campaign's; of a campaign the one that
@@ -268,6 +266,12 @@ class CreditBook:
             )
         _, currencies, self.decided = state
         self.currencies = dict(currencies)
+
+
+def _shares(value: int | None, credits: Sequence[Credit]) -> Sequence[int | None]:
+    if value is None or len(credits) <= 1:
+        return [value] * len(credits)
+    return divide(value, [one.millionths for one in credits])
 
 
 def divide(whole: int, millionths: Sequence[int]) -> list[int]:

@@ -14,6 +14,33 @@ from flows.rows import exact
 _encode = msgspec.json.Encoder().encode
 
 
+class _Share(msgspec.Struct):
+    """One touch of a decision; `touched_at` None: credited without one."""
+
+    placement_id: str | None
+    campaign_id: str | None
+    way: str
+    millionths: int
+    touched_at: int | None
+
+
+class _Body(msgspec.Struct):
+    """A decision's JSON."""
+
+    conversion: str
+    order_id: str | None
+    event_id: str
+    type: str
+    ts: int
+    campaign_id: str | None
+    value_micros: int | str | None
+    currency: str | None
+    rule: str
+    eligible: int
+    capped: bool
+    credits: list[_Share]
+
+
 class Told(NamedTuple):
     """A decision as it is given out.
 
@@ -34,28 +61,23 @@ def told(decision: Decision) -> Told:
     campaign, order = pixel.combo[1], pixel.order_id
     # JSON, since an id may hold any separator: joined, another's conversion could take this one's place.
     one = (campaign or "", pixel.event_id) if order is None else (campaign or "", pixel.type, order)
-    body = {
-        "conversion": order or pixel.event_id,
-        "order_id": order,
-        "event_id": pixel.event_id,
-        "type": pixel.type,
-        "ts": conversion.ts_ms,
-        "campaign_id": campaign,
-        "value_micros": None if pixel.value_micros is None else exact(pixel.value_micros),
-        "currency": pixel.currency,
-        "rule": decision.rule,
-        "eligible": decision.eligible,
-        "capped": decision.capped,
-        "credits": [
-            {
-                "placement_id": one.combo[0],
-                "campaign_id": one.combo[1],
-                "way": one.way,
-                "millionths": one.millionths,
-                "touched_at": None if one.age_ms is None else conversion.ts_ms - one.age_ms,
-            }
-            for one in decision.found
+    ts_ms, value = conversion.ts_ms, pixel.value_micros
+    body = _Body(
+        order or pixel.event_id,
+        order,
+        pixel.event_id,
+        pixel.type,
+        ts_ms,
+        campaign,
+        None if value is None else exact(value),
+        pixel.currency,
+        decision.rule,
+        decision.eligible,
+        decision.capped,
+        [
+            _Share(combo[0], combo[1], way, millionths, None if age_ms is None else ts_ms - age_ms)
+            for combo, millionths, way, age_ms in decision.found
         ],
-    }
+    )
     names = [pixel.event_id] if order is None else list(dict.fromkeys((order, pixel.event_id)))
     return Told(_encode(one).decode(), names, _encode(body))

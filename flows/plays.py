@@ -40,7 +40,7 @@ from flows.counts import (
     UNLINKED,
 )
 from flows.events import CLICK, COMPLETE, ERROR, FIRST_QUARTILE, IMPRESSION, MUTE, SKIP, START
-from flows.kernel import I32, I64, U32, U64, Int, kernel, mixed
+from flows.kernel import I32, I64, U8, U32, U64, Int, kernel, mixed
 from flows.table import FULLEST, find
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
@@ -381,6 +381,69 @@ def apply(
                         add(cells, counts, used, start_combo, home, REPAIRED, 1)
                 table[slot, FLAGS] = flags
     return n
+
+
+@kernel
+def convert(
+    pixels: U64,
+    first: Int,
+    combo_of: I32,
+    table: U64,
+    totals: I64,
+    times: I64,
+    used: I64,
+    outcomes: I64,
+    verdicts: U8,
+    flow_watermark_ms: Int,
+    lateness_ms: Int,
+    horizon_ms: Int,
+) -> Int:
+    """Hold conversions against the table, from `first` on, each by its own key and horizon; returns how far
+    it got: to the end, or to where the table is full.
+
+    Args:
+        combo_of: number of each conversion's combination of names.
+        verdicts: (n,) what each is: `ACCEPTED` (and to be credited), `REPEATED_OUT`, `LATE_OUT` or
+            `INVALID_OUT`.
+    """
+    for i in range(first, len(pixels)):
+        if used[SLOTS_USED] + 2 > len(table) * FULLEST:
+            return i
+        key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)
+        ts, watermark = np.int64(pixels[i, TS]), np.int64(pixels[i, WATERMARK])
+        info = np.int64(pixels[i, INFO])
+        invalid, combo = info >> INVALID_SHIFT, combo_of[i]
+        if invalid:
+            key = mixed(key, INVALID_SPACE)
+        slot = find(table, key)
+        there = table[slot, SLOT_KEY] != np.uint64(0)
+        if there and np.int64(table[slot, TIMES]) + horizon_ms >= watermark:
+            verdicts[i] = REPEATED_OUT
+            outcomes[REPEATED_OUT] += 1
+            totals[combo, REPEATED] += 1
+            continue
+        if final(ts // 60_000, max(watermark, flow_watermark_ms), lateness_ms):
+            verdicts[i] = LATE_OUT
+            outcomes[LATE_OUT] += 1
+            totals[combo, TOO_LATE] += 1
+            continue
+        used[SLOTS_USED] += not there
+        table[slot, SLOT_KEY] = key
+        table[slot, FLAGS] = (CONVERSION_KIND << KIND_SHIFT) | CHANGED
+        table[slot, MINUTES] = np.uint64(0)
+        table[slot, TIMES] = np.uint64(ts)
+        outcomes[ACCEPTED] += 1
+        verdicts[i] = ACCEPTED
+        if invalid:
+            verdicts[i] = INVALID_OUT
+            outcomes[INVALID_OUT + invalid - 1] += 1
+            totals[combo, INVALID_TRAFFIC] += 1
+            continue
+        times[combo, LATEST] = max(times[combo, LATEST], ts)
+        times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
+        totals[combo, PIXELS] += 1
+        totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
+    return len(pixels)
 
 
 @kernel

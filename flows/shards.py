@@ -19,24 +19,21 @@ from flows import plays
 from flows.batches import (
     COMBO,
     INFO,
-    INVALID_SHIFT,
     KEY,
     LISTENER,
     POSITION,
     TS,
-    WATERMARK,
     Combo,
     ConversionPixel,
 )
-from flows.batches import CONSENTED as CONSENT_FLAG
 from flows.clock import ENDED, Cut
 from flows.columns import MOST_REASONS
-from flows.counts import CONSENTED, FLIGHT_COUNTS, INVALID_TRAFFIC, MINUTE_COUNTS, PIXELS, REPEATED, TOO_LATE
+from flows.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.errors import StateError
 from flows.events import EVENTS
 from flows.homes import Homes
 from flows.journal import Files, Journal
-from flows.kernel import I64, U64, mixed
+from flows.kernel import I64, U64
 from flows.messages import (
     Late,
     Outcome,
@@ -48,13 +45,12 @@ from flows.messages import (
     thawed_pending,
 )
 from flows.names import Names, doubled
-from flows.table import FULLEST, WORDS, find, new_table, put, sized, still, take_marked
+from flows.table import FULLEST, WORDS, new_table, put, sized, still, take_marked
 from flows.touches import CLICK, REACH_ONLY
 
 FORMAT: Final = 5
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
-CONVERSION: Final = int(plays.CONVERSION_KIND << plays.KIND_SHIFT | plays.CHANGED)
 FORGET_AT: Final = 100_000
 """Combinations of names in memory from which on those without a play are forgotten."""
 
@@ -148,47 +144,46 @@ class PlayShard:
             )
             for i in late[: outcomes[plays.LATE_OUT]].tolist()
         ]
-        for pixel, conversion in batch.conversions:
-            self._convert(batch.sender, pixel, conversion, outcomes, lates)
+        if batch.conversions:
+            self._convert(batch.sender, batch.conversions, outcomes, lates)
         total = self.outcomes.setdefault(batch.sender, _no_outcomes())
         total += outcomes
         return lates
 
     def _convert(
-        self, sender: str, pixel: U64, conversion: ConversionPixel, outcomes: I64, lates: list[Late]
+        self, sender: str, conversions: list[tuple[U64, ConversionPixel]], outcomes: I64, lates: list[Late]
     ) -> None:
         """A conversion counts once by its own key and horizon."""
-        if self.used[plays.SLOTS_USED] + 2 > len(self.table) * FULLEST:
-            self._make_room()
-        key, ts, watermark = int(pixel[KEY]) or 1, int(pixel[TS]), int(pixel[WATERMARK])
-        invalid = int(pixel[INFO]) >> INVALID_SHIFT
-        if invalid:
-            key = int(mixed(np.uint64(key), plays.INVALID_SPACE))
-        slot = find(self.table, np.uint64(key))
-        there = self.table[slot, plays.SLOT_KEY] != 0
-        number = self._number(conversion.combo)
-        totals = self.totals[number]
-        if there and int(self.table[slot, plays.TIMES]) + self.conversion_horizon_ms >= watermark:
-            outcomes[plays.REPEATED_OUT] += 1
-            totals[REPEATED] += 1
-        elif plays.final(ts // 60_000, max(watermark, self._final_ms), self.lateness_ms):
-            outcomes[plays.LATE_OUT] += 1
-            totals[TOO_LATE] += 1
-            lates.append(
-                Late(sender, int(pixel[POSITION]), "conversion", ts, int(pixel[KEY]), conversion.combo)
+        pixels = np.array([pixel for pixel, _ in conversions], np.uint64)
+        numbers = np.array([self._number(conversion.combo) for _, conversion in conversions], np.int32)
+        verdicts = np.zeros(len(pixels), np.uint8)
+        done = 0
+        while done < len(pixels):
+            done = plays.convert(
+                pixels,
+                done,
+                numbers,
+                self.table,
+                self.totals,
+                self.times,
+                self.used,
+                outcomes,
+                verdicts,
+                self._final_ms,
+                self.lateness_ms,
+                self.conversion_horizon_ms,
             )
-        else:
-            self.used[plays.SLOTS_USED] += not there
-            self.table[slot] = (key, CONVERSION, 0, ts)
-            outcomes[plays.ACCEPTED] += 1
-            if invalid:
-                outcomes[plays.INVALID_OUT + invalid - 1] += 1
-                totals[INVALID_TRAFFIC] += 1
-            else:
-                self.times[number] = np.maximum(self.times[number], (ts, plays.BACKWARDS - ts))
-                totals[PIXELS] += 1
-                totals[CONSENTED] += int(pixel[INFO]) & CONSENT_FLAG != 0
-                self.conversions.append(Pending(ts, int(pixel[LISTENER]), int(pixel[KEY]), conversion))
+            if done < len(pixels):
+                self._make_room()
+        keys, listeners, ts, positions = (
+            pixels[:, column].tolist() for column in (KEY, LISTENER, TS, POSITION)
+        )
+        for n, verdict in enumerate(verdicts.tolist()):
+            conversion = conversions[n][1]
+            if verdict == plays.ACCEPTED:
+                self.conversions.append(Pending(ts[n], listeners[n], keys[n], conversion))
+            elif verdict == plays.LATE_OUT:
+                lates.append(Late(sender, positions[n], "conversion", ts[n], keys[n], conversion.combo))
 
     def _number(self, combo: Combo) -> int:
         number = self.names.number(combo)

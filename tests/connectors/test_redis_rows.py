@@ -6,6 +6,7 @@ import random
 import threading
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from connectors.redis import (
     RowStore,
     Superseded,
     connect,
+    put_fields,
     read_rows,
     scan_index,
     trim_index,
@@ -428,3 +430,27 @@ def test_a_layout_of_3000_fields_works(client: Client, key: str) -> None:
 def test_a_layout_that_could_not_be_written_is_refused(fields: list[str]) -> None:
     with pytest.raises(ValueError, match="not a layout"):
         FencedHash(fields)
+
+
+def test_fields_of_many_hashes_are_all_there_with_their_time_to_live_whatever_slots_they_have(
+    client: Client,
+) -> None:
+    """More than one chunk of them, several fields a hash, and other fields left alone."""
+    hashes = {f"h:{{{n}}}": {f"f{n % 3}": f"{n}", "é|{}\r\n": "\x00"} for n in range(700)}
+    client.hset("h:{7}", "own", "kept")
+    put_fields(client, hashes, timedelta(seconds=1000))
+    for key, fields in hashes.items():
+        assert client.hgetall(key) == fields | ({"own": "kept"} if key == "h:{7}" else {})
+        assert 900 < client.ttl(key) <= 1000
+    put_fields(client, {"forever": {"a": "1"}})
+    assert client.ttl("forever") == -1
+
+
+def test_a_thousand_hashes_cost_few_commands() -> None:
+    """Of one server: each command a client packs costs it three times as much as the server."""
+    with EmbeddedValkey() as valkey:
+        one = connect(valkey.url, timeout=TIMEOUT)
+        put_fields(one, {f"h{n}": {"a": "1"} for n in range(1000)}, timedelta(seconds=9))
+        asked: Any = one.info("commandstats")
+        assert asked["cmdstat_eval"]["calls"] == 2
+        one.close()

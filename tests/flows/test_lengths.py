@@ -128,7 +128,7 @@ def test_user_agents_that_are_remembered_are_short_and_few() -> None:
         for first in range(0, 3_000, 100):
             changes = [{"user_agent": f"{number:05}" + "é" * 3_000} for number in range(first, first + 100)]
             read(decoder, lines_of(*changes))
-        kept = [len(agent.encode()) for agent in decoder._reasons]
+        kept = [len(agent.encode()) for agent in decoder._verdicts._reasons]
         assert max(kept) <= 1_024
         assert len(kept) <= 2_000
 
