@@ -483,8 +483,7 @@ class RowShard:
         reach, given, at = self.reached.reach(rows), self.given_reach[rows], self.given_at[rows]
         due = reach > given * (1.0 if ended else 1.01)
         due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
-        planned = [self.row_index.name(row) in self.row_index.planned for row in rows[due].tolist()]
-        due[due] = (reach[due] >= SKETCH_FROM) | np.array(planned, bool) | (given[due] != 0)
+        due &= (reach >= SKETCH_FROM) | (self.flight_end[rows] > 0) | (given != 0)
         self.given_reach[rows[due]], self.given_at[rows[due]] = reach[due], minute
         rows = rows[due]
         for start in range(0, len(rows), SKETCHES_AT_ONCE):
