@@ -111,11 +111,13 @@ def against_the_log(
     dead = letters(brokers, settings.kafka_rejected_topic)
     numbers = {partition: str(path) for partition, path in files.items()}
     late = [
-        (numbers[at], offset + 1) for (at, offset), letter in dead.items() if letter["reason"] == "too_late"
+        (numbers[at], offset + 1, letter["event"]["event"], letter["event"]["ts"])
+        for (at, offset), letter in dead.items()
+        if letter["reason"] == "too_late"
     ]
     found: list[str] = []
     for name, too_late in (("judged from the log", None), ("as the dead letters say", late)):
-        truth = recompute(list(files.values()), too_late=too_late, **rules(settings))
+        truth = recompute(list(files.values()), too_late=too_late, guarded=False, **rules(settings))
         for key in [key for key in truth.minutes if key[1] >= closed_ms]:
             del truth.minutes[key]
         found += [f"{one} (lateness {name})" for one in differences(truth, client, settings.namespace)]

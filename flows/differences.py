@@ -73,6 +73,7 @@ class Comparison:
     Attributes:
         found: all differences, sorted.
         compared: how many fields were compared, by how.
+        rows: how many there were.
         bounded: how many could not be recomputed, for a listener was forgotten on the way, and lie between
             what they are without that listener and with.
     """
@@ -80,6 +81,7 @@ class Comparison:
     found: list[Difference] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
     bounded: int = 0
+    rows: int = 0
 
 
 def compare(
@@ -175,11 +177,11 @@ class _Comparer:
         comparison: Comparison,
     ) -> None:
         self._truth, self._client, self._namespace = recomputation, client, namespace
-        self._without, self._compared = without, comparison.compared
+        self._without, self._compared, self._comparison = without, comparison.compared, comparison
         self._meta = self._hash(f"{namespace}:meta")
         told = _decimal(self._meta.get("watermark_ms", ""))
         self._watermark_ms = recomputation.end_ms if told is None else int(told)
-        self._last_of, self._last = recomputation.last_minutes()
+        self._last = recomputation.last_minute()
         self._parts: dict[str, list[Figures]] = {}
 
     def all(self) -> Iterator[Difference]:
@@ -220,10 +222,12 @@ class _Comparer:
 
     def _row(self, key: Key, truth: Truth, row: Mapping[str, str], indexed: bool) -> Iterator[Difference]:
         if not row:
+            list(self._paced(key, truth, row))  # its campaign has its part of it
             yield Difference(*key, "row", "present", "")
             return
         if not indexed:
             yield Difference(*key, "index", "present", "")
+        self._comparison.rows += 1
         expected = dict(self._expected(key, truth, row))
         for name in ROW.keys() | row.keys():
             if name.partition(".")[2] in self._without or name in self._without:
@@ -252,12 +256,15 @@ class _Comparer:
         """What a row's fields have to be, but its counts and versions: None (absent), a text, a number, or
         (least, greatest)."""
         scope, name = key
-        yield from self._times(key, row)
+        yield from self._times(key, truth, row)
         if scope == "placement":
             labels = list(self._truth.labels.get(name, (None,) * len(LABELS)))
             plan = self._truth.plans.get(name)
             labels[0] = labels[0] or (None if plan is None else plan.campaign)
             yield from zip(LABELS, labels, strict=True)
+        planned = self._truth.plans.get(name) if scope == "placement" else None
+        since = truth.since_ms if planned is None else planned.start_ms // _MINUTE_MS * _MINUTE_MS
+        yield "flight.since_ms", None if since is None else Decimal(since)
         yield "conversion_currency", self._truth.currencies.get(key)
         yield from self._paced(key, truth, row)
         if scope == "campaign":
@@ -308,22 +315,22 @@ class _Comparer:
             figures = together(self._parts[name], self._truth.thresholds)
         if figures is not None:
             yield from fields(figures, WINDOWS).items()
-            told = _decimal(row.get("delivery.projected") or "0")
-            yield (
-                "delivery.projected",
-                told if figures.judged or row.get("delivery.projected") is None else None,
-            )
+            told = row.get("delivery.projected")
+            yield "delivery.projected", told if figures.judged else None
 
-    def _times(self, key: Key, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    def _times(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         at_ms = _moment(row.get("as_of_ms"))
         end_ms = self._watermark_ms
-        yield "as_of_ms", end_ms if at_ms is None or not self._may_be_of(key, at_ms) else at_ms
-        at_ms = end_ms if at_ms is None else at_ms
+        if at_ms is None or not self._may_be_of(key, at_ms):
+            at_ms = end_ms
+        yield "as_of_ms", at_ms
+        if truth.latest_ms is None and row.get("final_through_ms") is None:  # a plan's, without a pixel
+            yield from (("reach_as_of_ms", None), ("final_through_ms", None))
+            return
         yield "reach_as_of_ms", (min(at_ms, max(0, at_ms - 10_000)), at_ms)
-        # All that the log has of a row is final, or the counts of its flight could not be compared.
-        minute = at_ms - at_ms % _MINUTE_MS
-        last = self._last_of.get(key, 0) + _MINUTE_MS if key in self._last_of else 0
-        yield "final_through_ms", (last, max(minute, self._last) + _MINUTE_MS)
+        open_from = at_ms - self._truth.lateness_ms
+        latest = max(at_ms - at_ms % _MINUTE_MS, self._last)
+        yield "final_through_ms", (open_from - open_from % _MINUTE_MS, latest + _MINUTE_MS)
 
     def _may_be_of(self, key: Key, at_ms: int) -> bool:
         """Whether a row may be as old as it says: one that had anything in the hour before is looked at every
@@ -395,7 +402,9 @@ class _Comparer:
             expected: dict[str, Any] = {of: account.get(of, 0) for of in _SUMMED}
             expected["position"] = None if name == "*" else account["received"]
             expected["watermark_ms"] = self._watermarks(watermarks[name], watermarks[name])
-            expected["as_of_ms"] = (0, self._watermark_ms)
+            # Of several the one that is least may have been far behind.
+            least_ms = watermarks[name] if len(truth.ledger) == 1 else 0
+            expected["as_of_ms"] = (min(least_ms, self._watermark_ms), self._watermark_ms)
             if name == "*":
                 del expected["position"]
             yield from self._fields(("partition", name), found.get(name, {}), PARTITION, expected)
@@ -562,6 +571,22 @@ def minute_differences(
 def _differs(want: Number, got: Any) -> bool:
     number = Decimal(0) if got is None else _decimal(str(got))
     return number is None or number != Decimal(str(want))
+
+
+def summary(comparison: Comparison, recomputation: Recomputation) -> str:
+    """What was compared, in one line: how many fields of each class, and what could not be recomputed."""
+    counts = ", ".join(f"{comparison.compared[how]:,} {how}" for how in How)
+    erased = recomputation.erased
+    text = (
+        f"{len(comparison.found)} differences in {comparison.compared.total():,} fields ({counts}) of "
+        f"{comparison.rows:,} rows, of {recomputation.totals['received']:,} messages"
+    )
+    if erased:
+        text += (
+            f"; {erased:,} pixels are of listeners on the deny-list, {comparison.bounded:,} fields lie "
+            "between what they are without and with them"
+        )
+    return text
 
 
 def format_differences(found: Sequence[Difference], limit: int = 50) -> str:

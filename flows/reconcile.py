@@ -125,6 +125,7 @@ class Recomputation:
     erased: int
     zone: ZoneInfo
     mature_ms: int
+    lateness_ms: int
     thresholds: Thresholds
     _db: duckdb.DuckDBPyConnection
     _days: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -246,11 +247,10 @@ class Recomputation:
             mature = (starts[4], completes[4]), (starts[5], completes[5])
             yield key, Truth(windows, mature, *self._latest.get(key, (None, None)))
 
-    def last_minutes(self) -> tuple[dict[Key, int], int]:
-        """The last minute in which each row counts anything, and the last one of all."""
-        rows = self._db.execute("SELECT scope, id, max(minute) FROM facts GROUP BY ALL").fetchall()
-        found = {(scope, name): int(minute) for scope, name, minute in rows}
-        return found, max(found.values(), default=0)
+    def last_minute(self) -> int:
+        """The last one in which anything is counted, ms."""
+        found = self._db.execute("SELECT max(minute) FROM facts").fetchone()
+        return 0 if found is None or found[0] is None else int(found[0])
 
     def heard_between(self, key: Key, begin_ms: int, end_ms: int) -> bool:
         """Whether a row counts anything in the minutes from `begin_ms` to before `end_ms`."""
@@ -311,7 +311,7 @@ def recompute(
     """Recompute finite logs: all minutes final at their end, all conversions decided.
 
     Args:
-        files: NDJSON, plain, gzip or Zstandard, each a source partition in arrival order.
+        files: NDJSON, plain, `.gz` or `.zst`, each a source partition in arrival order.
         too_late: (path as given, line number from 1, event, event time in ms) of the dead letters to take
             out; None: lateness is judged from each partition's log alone. Orphans are told by that watermark
             in both cases.
@@ -390,6 +390,7 @@ def recompute(
             reader.denied_pixels,
             ZoneInfo(timezone),
             _ms(mature_after),
+            _ms(allowed_lateness),
             thresholds or Thresholds(),
             db,
         )

@@ -182,7 +182,7 @@ class Reader:
         self._begin_agents()
 
     def read(self, src: int, path: Path) -> Iterator[Batch]:
-        """The well-formed pixels of a file, plain, gzip or Zstandard, in its order.
+        """The well-formed pixels of a file, plain, `.gz` or `.zst`, in its order.
 
         Raises:
             AudiopixelError: the file cannot be read.
@@ -564,15 +564,12 @@ def _utm_content(url: str) -> str | None:
 
 
 def open_log(path: Path) -> BinaryIO:
-    """A file of lines, opened for reading as bytes: plain, gzip or Zstandard by how it begins.
-
-    One that was cut short raises `EOFError` at its end.
+    """A file of lines, plain, `.gz` or `.zst`, opened for reading as bytes; one that was cut short raises
+    `EOFError` at its end.
     """
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head[:2] == b"\x1f\x8b":
+    if path.suffix == ".gz":
         return io.BufferedReader(gzip.open(path))
-    if head == b"\x28\xb5\x2f\xfd" or (head[1:] == b"\x2a\x4d\x18" and head[0] >> 4 == 5):
+    if path.suffix == ".zst":
         return io.BufferedReader(_ZstFile(path))
     return path.open("rb")
 

@@ -91,6 +91,7 @@ def _row() -> dict[str, How]:
     fields |= {f"frequency.{name}.conversion_rate": How.DERIVED for name in CLASSES}
     fields |= {f"flight.{metric}": How.EXACT for metric in WHOLE_METRICS}
     fields["flight.consent_coverage"] = How.DERIVED
+    fields["flight.since_ms"] = How.EXACT
     for window in WINDOWS:
         counted = How.EXACT if window == "flight" else How.AT
         fields |= {f"{window}.{metric}": counted for metric in (*MINUTE_METRICS, *QUANTILES)}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+from connectors.redis import Client, read_rows
+from flows.batches import Decoder
+from flows.forget import deny_key
 from flows.pacing import read_book
 from flows.reconcile import Planned
 from flows.reconcile_pacing import Thresholds
@@ -53,3 +57,17 @@ def rules(settings: Settings) -> dict[str, Any]:
             for name, plan in book.items()
         },
     }
+
+
+def denied(settings: Settings, client: Client) -> Callable[[bytes], bool] | None:
+    """Whether a listener is on the deny-list in Redis; None where nobody is.
+
+    Raises:
+        SettingsError: somebody is, and the listeners' key, by which they are known, is not set.
+        RedisUnavailable: Redis does not serve.
+    """
+    (listed,) = read_rows(client, [deny_key(settings.namespace)])
+    if not listed:
+        return None
+    keys, key_of = {int(key, 16) for key in listed}, Decoder(settings.secret_listener_key()).listener
+    return lambda who: key_of(who) in keys

@@ -57,7 +57,9 @@ FILES: Final = "row_number() OVER (ORDER BY greatest, src, pos)"
 
 WRONG_LETTERS: Final = f"""
 SELECT src, letters.pos FROM letters LEFT JOIN timed USING (src, pos)
-WHERE timed.n IS NULL OR letters.event <> {_EVENT_NAME} OR letters.t <> timed.t ORDER BY ALL LIMIT 1
+WHERE timed.n IS NULL OR letters.t <> timed.t
+    OR letters.event <> {_EVENT_NAME.replace("event", "timed.event")}
+ORDER BY ALL LIMIT 1
 """
 
 PLAYS: Final = f"""
@@ -180,7 +182,7 @@ SELECT heard.*, {_NAMES}, {_IS["click"]} AS is_click,
     [coalesce(campaign, ''), coalesce(platform, ''), coalesce(station, ''), coalesce(podcast, ''),
         coalesce(program, '')] AS names,
     -- A start stands for its play until the minute of the play's impression.
-    if({_IS["start"]}, min(minute) FILTER ({_IS["impression"]}) OVER (PARTITION BY key, life), NULL)
+    if({_IS["start"]}, min(minute) FILTER ({_IS["impression"]}) OVER (PARTITION BY key, life, listener), NULL)
         AS stands_until
 FROM heard JOIN combos USING (combo)
 WHERE (NOT {_IS["start"]} OR linked) AND listener IN (SELECT listener FROM conversions);
@@ -410,19 +412,27 @@ SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN
 FROM plans LEFT JOIN facts ON scope = 'placement' AND id = placement WHERE end_ms IS NOT NULL GROUP BY ALL
 """
 
-# Impressions a listener: of a flight, and up to each conversion that is credited to the campaign.
+# Impressions a listener: since ever, and up to each conversion that is credited to the campaign. Who has had
+# none for more than 60 days begins anew, as another listener (`spell`).
 FREQUENCY: Final = f"""
-WITH listened AS (
-    SELECT campaign, listener, t FROM heard JOIN combos USING (combo)
+WITH days AS (
+    SELECT campaign, listener, t, t // 86400000 - lag(t // 86400000) OVER alone > 60 AS anew
+    FROM heard JOIN combos USING (combo)
     WHERE {_IS["impression"]} AND campaign IS NOT NULL AND getvariable('model') <> 'off'
-), counts AS (
-    SELECT campaign, count(*) AS impressions, 'listeners' AS metric, 1::HUGEINT AS amount
-    FROM listened GROUP BY campaign, listener
-    UNION ALL
-    SELECT campaign, count(*), 'conversions', any_value(millionths)
+    WINDOW alone AS (PARTITION BY campaign, listener ORDER BY t)
+), listened AS (
+    SELECT *, count(*) FILTER (anew) OVER (PARTITION BY campaign, listener ORDER BY t) AS spell FROM days
+), converted AS (
+    SELECT campaign, credit, any_value(millionths) AS millionths, spell, count(*) AS impressions
     FROM (SELECT row_number() OVER () AS credit, campaign, listener, t, millionths FROM credits) AS credited
     JOIN listened USING (campaign, listener) WHERE listened.t <= credited.t
-    GROUP BY campaign, credit
+    GROUP BY campaign, credit, spell
+), counts AS (
+    SELECT campaign, count(*) AS impressions, 'listeners' AS metric, 1::HUGEINT AS amount
+    FROM listened GROUP BY campaign, listener, spell
+    UNION ALL
+    SELECT campaign, arg_max(impressions, spell), 'conversions', any_value(millionths)
+    FROM converted GROUP BY campaign, credit
 )
 SELECT campaign, concat('frequency.', CASE
         WHEN impressions <= 3 THEN impressions::VARCHAR WHEN impressions <= 5 THEN '4-5'

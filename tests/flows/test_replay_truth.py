@@ -178,7 +178,7 @@ def test_a_simulated_log_reconciles_without_a_difference(
     seed: int, model: Any, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
     utm = {f"pl-{n:04}": f"pl-{n + 1:04}" for n in range(20)}
-    settings = settings_of(attribution=model, utm_placements=utm, touch_listens=5000, touch_clicks=5000)
+    settings = settings_of(attribution=model, utm_placements=utm)
     files = [str(tmp_path / f"{n}.ndjson.gz") for n in range(3)]
     traffic = Traffic(
         seed, 30, 600, partitions=3, trouble=Trouble(conversions=0.1, clicks=0.1), listeners=2000
