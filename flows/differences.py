@@ -313,7 +313,11 @@ class _Comparer:
                 self._parts.setdefault(campaign, []).append(figures)
         elif scope == "campaign" and name in self._parts:
             figures = together(self._parts[name], self._truth.thresholds)
-        if figures is not None:
+        if figures is not None and row.get("delivery.delivered") is None and "delivery.booked" in row:
+            # The plan came too late for the flow to know what was delivered, and it says nothing of that.
+            yield from ((name, row.get(name)) for name in fields(figures, WINDOWS))
+            yield "delivery.projected", None
+        elif figures is not None:
             yield from fields(figures, WINDOWS).items()
             told = row.get("delivery.projected")
             yield "delivery.projected", told if figures.judged else None

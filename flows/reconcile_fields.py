@@ -117,6 +117,6 @@ META: Final = {
         ("conversions_accepted", "conversions_attributed", "unattributed", "conversions_pending"), How.EXACT
     ),
     "watermark_ms": How.AT,
-    **dict.fromkeys(("schema", "flushed_ms", "flow_version", *VERSIONS), How.VERSION),
+    **dict.fromkeys(("schema", "flushed_ms", "flow_version", "rows_beyond_cap", *VERSIONS), How.VERSION),
 }
 """The fields of `meta`."""
