@@ -23,6 +23,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -30,7 +31,7 @@ from typing import Any, Final
 from redis import RedisError
 
 from benchmarks.chaos_bugs import BUGS
-from benchmarks.chaos_services import ROOT, Broker, Flow, Store
+from benchmarks.chaos_services import ROOT, Broker, Flow, Store, WallClock
 from benchmarks.chaos_stream import PARTITIONS, Stream
 from benchmarks.chaos_verdict import against_the_log, output_topics, undisturbed
 from flows.settings import Settings, load
@@ -63,10 +64,22 @@ RESCALES: Final = (2, 4, 1)
 
 LONG: Final = {
     "all": 6, "one": 8, "again_while_starting": 3, "broker_killed": 3, "redis_emptied": 3, "redis_refuses": 1,
-    "redis_hangs": 1, "redis_full": 1, "redis_read_only": 1, "rolled": 2, "rescaled": 3,
+    "redis_hangs": 1, "redis_full": 1, "redis_read_only": 1, "rolled": 2, "rescaled": 3, "clock_stepped": 6,
+    "redis_flushed": 4, "interval_changed": 3, "partition_added": 1,
 }  # fmt: skip
-"""How often which fault: 20 kills of flow processes, or of all of them."""
-SHORT: Final = {"all": 1, "one": 1, "redis_emptied": 1, "redis_hangs": 1, "rolled": 1, "rescaled": 1}
+"""How often which fault in six minutes: 20 kills of flow processes, or of all of them. A longer run has more.
+"""
+SHORT: Final = {
+    "all": 1, "one": 1, "redis_emptied": 1, "redis_hangs": 1, "rolled": 1, "rescaled": 1, "clock_stepped": 2,
+    "redis_flushed": 1, "interval_changed": 1,
+}  # fmt: skip
+LATENESS: Final = ("lateness_changed", 4)
+"""A fault of runs of its own: which pixels are late is then known by the dead letters alone."""
+INTERVALS: Final = ("PT0.5S", "PT2S", "PT1S")
+LATENESSES: Final = ("PT90S", "PT30S", "PT45S")
+STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
+HELD_S: Final = 90.0
+"""The longest that a healthy flow's watermark may be behind: junk in a silent partition holds nobody up."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +112,11 @@ class Chaos:
         self._plan = plan
         self._faults = [name for name, times in plan.faults.items() for _ in range(times)]
         self._random = random.Random(plan.seed)
-        self._rescales = iter(RESCALES)
+        self._rescales, self._intervals = cycle(RESCALES), cycle(INTERVALS)
+        self._latenesses = cycle(LATENESSES)
         self._done: Counter[str] = Counter()
         self._killed = self._died_ms = 0
-        self._longest_s = 0.0
+        self._longest_s = self._held_s = 0.0
         self._stops: list[float] = []
         self._over = threading.Event()
         self._refilling = False
@@ -134,7 +148,8 @@ class Chaos:
             outputs = [topic for one in (self._settings, other) for topic in output_topics(one)]
             self._broker.create({self._settings.kafka_topic: PARTITIONS, **dict.fromkeys(outputs, 1)})
             self._stream = Stream(self._settings, self._plan.seed, self._plan.seconds, self._plan.rate)
-            self._flow = Flow(ours, directory / "flow.log")
+            self._clock = WallClock(directory)
+            self._flow = Flow(ours, directory / "flow.log", self._clock.environment)
             second = Flow(theirs, directory / "undisturbed.log")
             stack.callback(self._flow.close)
             stack.callback(second.close)
@@ -163,6 +178,7 @@ class Chaos:
         print(f"kills: {self._killed} processes of the flow")
         print(f"stops: {len(self._stops)} by SIGTERM, all with code 0, the longest {max(self._stops):.1f} s")
         print(f"longest time to catch up: {self._longest_s:.1f} s")
+        print(f"watermark of a flow that writes at most {self._held_s:.1f} s behind")
         print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
         print(f"backward steps seen: {summary['findings']}")
         print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
@@ -212,9 +228,12 @@ class Chaos:
             now_s = time.monotonic()
             sent.append((now_s, self._stream.sent))
             with suppress(RedisError):
-                shown = sum(_positions(client, self._settings.namespace).values())
+                shown = sum(_positions(client, self._settings.namespace, self._stream.partitions).values())
                 while sent and sent[0][1] <= shown:
                     sent.popleft()
+            if self._healthy():
+                behind_s = (now_ms() - int(self._meta().get("watermark_ms", now_ms()))) / 1000
+                self._held_s = max(self._held_s, behind_s)
             if sent:
                 self._longest_s = max(self._longest_s, now_s - sent[0][0])
 
@@ -231,7 +250,7 @@ class Chaos:
             time.sleep(max(0.0, moment_s - (time.monotonic() - began_s)))
             if self._stream.failed is not None:
                 return
-            if fault == "broker_killed" and not self._broker.durable:
+            if fault in ("broker_killed", "partition_added") and not self._broker.durable:
                 continue
             self._say(f"{fault} begins")
             getattr(self, f"_{fault}")()
@@ -288,6 +307,34 @@ class Chaos:
 
     def _rescaled(self) -> None:
         self._restart(next(self._rescales))
+
+    def _clock_stepped(self) -> None:
+        """The wall clock of all processes is set, and that of every second one by an hour more."""
+        self._clock.set(self._random.choice(STEPS_S), self._random.choice((0.0, 3600.0)))
+
+    def _redis_flushed(self) -> None:
+        """Emptied by a command, in the midst of flushes."""
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        self._tell("emptied")
+        self._store.flush_within_flushes(3, f"{self._settings.namespace}:positions", self._random)
+        self._refilling = True
+
+    def _interval_changed(self) -> None:
+        """Stopped, and started with ticks of another length."""
+        self._flow.set({"FLUSH_INTERVAL": next(self._intervals)})
+        self._restart(self._flow.processes)
+
+    def _lateness_changed(self) -> None:
+        """Stopped, and started with another allowed lateness."""
+        self._flow.set({"ALLOWED_LATENESS": next(self._latenesses)})
+        self._restart(self._flow.processes)
+
+    def _partition_added(self) -> None:
+        """The topic grows, the flow is started anew, and pixels come into the new partition."""
+        number = self._broker.add_partition(self._settings.kafka_topic)
+        self._restart(self._flow.processes)
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        self._stream.begin_partition(number)
 
     def _doubted(self) -> None:
         """A bug, to see this harness bark."""
@@ -348,7 +395,7 @@ class Chaos:
 
         def ended() -> bool:
             with suppress(RedisError):
-                shown = sum(_positions(self._client, settings.namespace).values())
+                shown = sum(_positions(self._client, settings.namespace, self._stream.partitions).values())
                 watermark_ms = int(self._client.hget(f"{settings.namespace}:meta", "watermark_ms") or 0)
                 return shown >= self._stream.sent and watermark_ms >= self._stream.closed_ms
             return False
@@ -361,9 +408,9 @@ def _settings(environment: dict[str, str]) -> Settings:
     return load(**{name.lower(): value for name, value in environment.items()})
 
 
-def _positions(client: Any, namespace: str) -> dict[str, int]:
+def _positions(client: Any, namespace: str, partitions: int) -> dict[str, int]:
     pipeline = client.pipeline(transaction=False)
-    keys = [f"{namespace}:partition:{{audio-pixels/{number}}}" for number in range(PARTITIONS)]
+    keys = [f"{namespace}:partition:{{audio-pixels/{number}}}" for number in range(partitions)]
     for key in keys:
         pipeline.hget(key, "position")
     return {key: int(held or 0) for key, held in zip(keys, pipeline.execute(), strict=True)}
