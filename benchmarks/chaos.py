@@ -116,8 +116,8 @@ class Chaos:
         self._rescales, self._intervals = cycle(RESCALES), cycle(INTERVALS)
         self._latenesses = cycle(LATENESSES)
         self._done: Counter[str] = Counter()
-        self._killed = self._died_ms = 0
-        self._longest_s = self._held_s = 0.0
+        self._killed = 0
+        self._longest_s = self._held_s = self._died_s = self._flushed_s = 0.0
         self._stops: list[float] = []
         self._over = threading.Event()
         self._refilling = False
@@ -228,15 +228,18 @@ class Chaos:
         """The longest that something sent waited until readers saw it."""
         sent: deque[tuple[float, int]] = deque()
         client: Any = self._store.client()
+        version = None
         while not self._over.wait(0.1):
-            now_s = time.monotonic()
+            now_s, meta = time.monotonic(), self._meta()
+            if (now := (meta.get("fence"), meta.get("rev"))) != version:
+                version, self._flushed_s = now, now_s if meta else self._flushed_s
             sent.append((now_s, self._stream.sent))
             with suppress(RedisError):
                 shown = sum(_positions(client, self._settings.namespace, self._stream.partitions).values())
                 while sent and sent[0][1] <= shown:
                     sent.popleft()
-            if self._healthy():
-                behind_s = (now_ms() - int(self._meta().get("watermark_ms", now_ms()))) / 1000
+            if meta and self._healthy():
+                behind_s = (now_ms() - int(meta.get("watermark_ms", now_ms()))) / 1000
                 self._held_s = max(self._held_s, behind_s)
             if sent:
                 self._longest_s = max(self._longest_s, now_s - sent[0][0])
@@ -356,14 +359,14 @@ class Chaos:
     def _stop(self) -> None:
         _until(self._healthy, WITHIN_S, "the flow did not come to itself")
         self._stops.append(self._flow.stop())
-        self._died_ms = now_ms()
+        self._died_s = time.monotonic()
 
     def _about_to_die(self) -> None:
         """A flow that dies before it has filled Redis again takes with it what readers had seen."""
         if self._refilling and not self._meta():
             self._tell("forget")
         self._refilling = False
-        self._died_ms = now_ms() + 1000
+        self._died_s = time.monotonic() + 1.0
 
     # What is so
 
@@ -389,10 +392,9 @@ class Chaos:
         return bool(self._flow.family())
 
     def _healthy(self) -> bool:
-        """Whether the present flow writes."""
+        """Whether the present flow writes, by our clock: its own may be set."""
         assert not self._flow.refused, "the flow refuses its recovery store"
-        flushed_ms = int(self._meta().get("flushed_ms", 0))
-        return flushed_ms > self._died_ms and now_ms() - flushed_ms < 3000
+        return self._flushed_s > self._died_s and time.monotonic() - self._flushed_s < 3.0
 
     def _wait_for_the_end(self, settings: Settings) -> None:
         """Until rows of the whole log are shown, at the closing pixels' watermark."""
