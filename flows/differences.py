@@ -223,7 +223,13 @@ class _Comparer:
     def _row(self, key: Key, truth: Truth, row: Mapping[str, str], indexed: bool) -> Iterator[Difference]:
         if not row:
             list(self._paced(key, truth, row))  # its campaign has its part of it
-            yield Difference(*key, "row", "present", "")
+            latest_ms = truth.latest_ms
+            if (
+                latest_ms is None
+                or latest_ms + self._truth.row_ttl_ms > self._watermark_ms
+                or self._planned(key)
+            ):
+                yield Difference(*key, "row", "present", "")
             return
         if not indexed:
             yield Difference(*key, "index", "present", "")
@@ -335,6 +341,13 @@ class _Comparer:
         open_from = at_ms - self._truth.lateness_ms
         latest = max(at_ms - at_ms % _MINUTE_MS, self._last)
         yield "final_through_ms", (open_from - open_from % _MINUTE_MS, latest + _MINUTE_MS)
+
+    def _planned(self, key: Key) -> bool:
+        """Whether a row has a plan, and so no end."""
+        plans = self._truth.plans
+        return key[1] in {"placement": plans, "campaign": {of.campaign for of in plans.values()}}.get(
+            key[0], ()
+        )
 
     def _may_be_of(self, key: Key, at_ms: int) -> bool:
         """Whether a row may be as old as it says: one that had anything in the hour before is looked at every

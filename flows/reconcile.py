@@ -126,6 +126,7 @@ class Recomputation:
     zone: ZoneInfo
     mature_ms: int
     lateness_ms: int
+    row_ttl_ms: int
     thresholds: Thresholds
     _db: duckdb.DuckDBPyConnection
     _days: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -291,6 +292,7 @@ def recompute(
     horizon: timedelta = timedelta(minutes=30),
     conversion_horizon: timedelta = timedelta(days=60),
     mature_after: timedelta = timedelta(seconds=90),
+    row_ttl: timedelta = timedelta(hours=48),
     timezone: str = "Europe/London",
     consent: Literal["required", "assumed"] = "required",
     podcast_apps: str = PODCAST_APPS,
@@ -316,6 +318,7 @@ def recompute(
             out; None: lateness is judged from each partition's log alone. Orphans are told by that watermark
             in both cases.
         mature_after: age of a minute from which its starts' rate is mature.
+        row_ttl: how long a row without a plan stays behind its last pixel or credit.
         timezone: whose calendar days are meant.
         consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
         podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
@@ -391,6 +394,7 @@ def recompute(
             ZoneInfo(timezone),
             _ms(mature_after),
             _ms(allowed_lateness),
+            _ms(row_ttl),
             thresholds or Thresholds(),
             db,
         )
@@ -402,6 +406,7 @@ def _read(
     db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path], tell: Callable[[str], None]
 ) -> None:
     for src, path in enumerate(files):
+        tell(f"reading {path}")
         for batch in reader.read(src, path):
             _insert(db, "combos", batch.combos)
             _insert(db, "told", batch.conversions)

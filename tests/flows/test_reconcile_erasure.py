@@ -64,6 +64,21 @@ def test_what_was_forgotten_is_no_difference_whenever_it_was(
     assert found >= {"flight.reach", "flight.impressions"}
 
 
+def test_a_row_that_has_ended_is_no_difference_and_one_that_is_gone_before_is(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, file, day = settings_of(), tmp_path / "days.ndjson", 86_400_000
+    times = [("old", 0), *(("new", hours * day // 24) for hours in range(96))]
+    lines = [pixel(n, at_ms=at_ms, placement_id=name) for n, (name, at_ms) in enumerate(times)]
+    file.write_bytes(b"".join(line + b"\n" for line in lines))
+    replay([str(file)], settings, KEY)
+    truth = recompute([file], **rules(settings))
+    assert not client.exists(f"{settings.namespace}:placement:{{old}}")
+    assert compare(truth, client, settings.namespace).found == []
+    client.delete(f"{settings.namespace}:placement:{{new}}")
+    assert {one.id for one in compare(truth, client, settings.namespace).found} == {"new"}
+
+
 @pytest.mark.parametrize(
     "letter",
     [
