@@ -215,13 +215,13 @@ class KafkaReader:
         """Whether `position` is the partition's end, as it was when a broker was asked after the call before;
         asks when no answer is due.
         """
-        if self._asked is None:
-            end = {self._at(0): OffsetSpec.latest()}
-            (self._asked,) = self._admin.list_offsets(end, request_timeout=TIMEOUT_S).values()
-        if not self._asked.done():
-            return False
-        asked, self._asked = self._asked, None
         try:
+            if self._asked is None:
+                end = {self._at(0): OffsetSpec.latest()}
+                (self._asked,) = self._admin.list_offsets(end, request_timeout=TIMEOUT_S).values()
+            if not self._asked.done():
+                return False
+            asked, self._asked = self._asked, None
             return bool(asked.result().offset <= self.position)
         except KafkaException:
             self._failures += 1

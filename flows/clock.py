@@ -67,6 +67,9 @@ STEP_MS: Final = 1_000
 ASK_MS: Final = 250
 """Between two proofs: so many steps keep up with time, though a proof itself takes a while."""
 
+RECENT_MS: Final = 5_000
+"""For so long an end that was proved stands for the present one."""
+
 
 @dataclass
 class PartitionClock:
@@ -113,6 +116,10 @@ class PartitionClock:
     def due(self, now_ms: int) -> bool:
         """Whether it is time for another proof, by the clock of `prove`."""
         return self._proved_ms is None or now_ms - self._proved_ms >= ASK_MS
+
+    def proved(self, now_ms: int) -> bool:
+        """Whether the partition was read to its end a moment ago."""
+        return self._proved_ms is not None and now_ms - self._proved_ms <= RECENT_MS
 
     def prove(self, now_ms: int, flow_ms: int = 0) -> None:
         """Advance by what has elapsed since the proof before, but by no more than `STEP_MS`.

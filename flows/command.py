@@ -46,6 +46,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
             "tag --check 'https://pixels.example.com/p/triton?e=start&pl=breakfast-uk'",
         ),
     ),
+    "collect": (_RUN, ("collect", "collect --processes 4")),
     "exporter": (_RUN, ("exporter --host 0.0.0.0 --port 9480",)),
     "top": (_LOOK, ("top", "top --once")),
     "explain": (_LOOK, ("explain order-1234", "explain -- -1234")),

@@ -78,7 +78,7 @@ class Intake:
         self._received = self._skewed = self._errors = self._skipped = 0
         self.position = self.reader.position
         self.ended = False
-        self.full = False
+        self.full = self._empty = False
         self._listed = NOBODY
 
     def step(self, number: int, now_ms: int, flow_ms: int = 0) -> Output:
@@ -106,6 +106,8 @@ class Intake:
         # Whatever was found: a partition to which somebody sends junk is as quiet as one without.
         if self.live and self.clock.due(now_ms) and self.reader.proven():
             self.clock.prove(now_ms, flow_ms)
+        # An end is not reported where a message comes twice a second, but it is proved.
+        self._empty = self.reader.caught_up or self.clock.proved(now_ms)
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
         return Output(pixels, letters, receipt)
 
@@ -147,7 +149,7 @@ class Intake:
             self.partitions,
             ENDED if self.ended else number,
             self.clock.watermark_ms,
-            self.clock.watermark_ms > 0 or not self.reader.caught_up,
+            self.clock.watermark_ms > 0 or not self._empty,
             self.ended,
             self.position,
             self.clock.greatest_ms,

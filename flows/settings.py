@@ -71,7 +71,7 @@ class Settings(CollectSettings, BaseSettings):
         "placement-minutes", description="topic of the placements' minutes, compactable"
     )
     kafka_start: str = Field(
-        "earliest", description="where to start without saved positions: earliest, latest or epoch ms"
+        "earliest", description="where the very first start begins: earliest, latest or epoch ms"
     )
     kafka_on_lost: Literal["stop", "earliest", "latest"] = Field(
         "stop", description="when the saved position is no longer in the log: stop, or skip (counted)"
@@ -218,7 +218,10 @@ class Settings(CollectSettings, BaseSettings):
     )
 
     reject_share: float = Field(
-        0.5, gt=0, le=1, description="share of rejected messages at which the flow stops"
+        0.5,
+        gt=0,
+        le=1,
+        description="share of rejected messages, of the last hour's, at which the flow stops",
     )
     reject_least: int = Field(10_000, ge=1, description="messages from which on that share is judged")
 

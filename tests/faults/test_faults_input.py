@@ -9,7 +9,7 @@ import time
 
 from faults_support import World, eventually
 
-from connectors.kafka import KafkaInput
+from connectors.kafka import KafkaInput, KafkaWriter
 from connectors.redis import read_rows
 
 MEGABYTE = 1_000_000
@@ -88,6 +88,28 @@ def test_junk_and_pixels_of_long_ago_on_a_quiet_partition_do_not_hold_the_flows_
         world.send_raw([(1, b"ping", now_ms)])
         world.send(1, partition=1, ts_ms=now_ms - 2 * DAY_MS, received_at=now_ms)
         time.sleep(0.5)
+
+
+def test_a_partition_that_has_had_nothing_but_a_stream_of_junk_holds_nobody_back(world: World) -> None:
+    over = threading.Event()
+
+    def send() -> None:
+        writer = KafkaWriter(world.brokers, world.topic)
+        while not over.wait(0.1):
+            writer.send(1, b"", b"ping", int(time.time() * 1000))
+        writer.close()
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        flow = world.start(ready=False, REJECT_SHARE="1")
+        now_ms = int(time.time() * 1000)
+        world.send(20, partition=0)
+        eventually(lambda: world.ledger("accepted") == 20, 60, flow.said)
+        eventually(lambda: world.meta("watermark_ms") > now_ms - DAY_MS, 20, flow.said)
+    finally:
+        over.set()
+        sending.join()
 
 
 def test_the_first_pixel_of_a_partition_does_not_hold_the_flows_time_where_it_was(world: World) -> None:
