@@ -32,7 +32,7 @@ from flows.rolling import Rolling
 from flows.rowindex import DEFAULT_LIMITS, OTHER, Limits, RowIndex
 from flows.shards import check_format
 
-FORMAT: Final = 9
+FORMAT: Final = 10
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 GROWING: Final = (
@@ -44,6 +44,7 @@ GROWING: Final = (
     "flight_end",
     "counted_from",
     "counted_to",
+    "own_from",
     "overrun",
     "heard",
     "given_reach",
@@ -108,6 +109,7 @@ class RowShard:
         self.flight_from, self.flight_end = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.counted_from, self.counted_to = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.overrun, self.heard = np.zeros(64, np.int64), np.zeros(64, np.int64)
+        self.own_from = np.zeros(64, np.int64)
         self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
         self.dirty = np.zeros(64, bool)
         self.is_placement, self.alive = np.zeros(64, bool), np.zeros(64, bool)
@@ -263,7 +265,19 @@ class RowShard:
             self.alive[number] = True
             if kept is not None:
                 self._take_up(number, kept)
+            self._note_elsewhere(number, kept is None)
         return number
+
+    def _note_elsewhere(self, row: int, new: bool) -> None:
+        """Note up to when a row that has just come may have had pixels that it does not count: in `other`,
+        or before it was forgotten.
+        """
+        scope, _ = self.row_index.name(row)
+        if new:
+            self.own_from[row] = self.row_index.ended.forgotten
+        other = self.row_index.numbers.get((OTHER, scope))
+        if other is not None and (last := int(self.latest[other]) // 60_000) >= self.heard[row]:
+            self.own_from[row] = last + 1
 
     def _make_room(self, name: str, rows: int) -> None:
         while len(old := getattr(self, name)) < rows:
@@ -420,6 +434,8 @@ class RowShard:
             self._cut_anew(row, *before)
         else:
             self.counted_from[row], self.counted_to[row] = start, max(start, end)
+        if start < self.own_from[row]:
+            self.counted_from[row] = max(self.counted_from[row], self.own_from[row])
 
     def _cut_anew(self, row: int, before: int, before_end: int) -> None:
         """Count a row's flight, which it counted from `before` and over from `before_end` on (0: never), by

@@ -137,7 +137,7 @@ SIZES = st.lists(st.integers(0, 6), max_size=12)
     saved=st.integers(0, 12),
     away=st.sampled_from([None, 0, 0, 1, 3]),
 )
-@example(steps=[0, 0, 0, 2, 1], first=[3], second=[2], saved=0, away=0)
+@example(steps=[0, 0, 0, 2, 1], first=[3, 2], second=[2], saved=0, away=0)
 def test_what_a_topic_was_told_of_a_minute_is_never_taken_back_by_a_flow_that_reads_it_again(
     settings_of: Callable[..., Settings],
     client: Client,
