@@ -44,10 +44,16 @@ def strings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in made.stdout.splitlines()]
 
 
+def ids(vendors: tcf.Vendors) -> list[int]:
+    found = {one for first, last in vendors.ranges for one in range(first, last + 1)}
+    found |= {one for one in range(1, vendors.most + 1) if vendors.field >> (vendors.most - one) & 1}
+    assert all((one in vendors) == (one in found) for one in (0, 1, 2, 5, 755, vendors.most, MOST_VENDOR))
+    return sorted(found)
+
+
 def said(text: str) -> dict[str, Any]:
     """What we read in a TC string, in the libraries' words."""
     found = tcf.decode(text)
-    vendors = range(1, MOST_VENDOR)
     return {
         "policy": found.policy_version,
         "created": found.created_ms,
@@ -55,9 +61,9 @@ def said(text: str) -> dict[str, Any]:
         "treatment": found.purpose_one_treatment,
         "purposes": [one for one in range(1, 25) if found.consents_to(one)],
         "interests": [one for one in range(1, 25) if found.interests >> (24 - one) & 1],
-        "vendors": [one for one in vendors if one in found.vendors],
-        "vendorInterests": [one for one in vendors if one in found.vendor_interests],
-        "disclosed": None if found.disclosed is None else [one for one in vendors if one in found.disclosed],
+        "vendors": ids(found.vendors),
+        "vendorInterests": ids(found.vendor_interests),
+        "disclosed": None if found.disclosed is None else ids(found.disclosed),
         "restrictions": sorted(
             [one.purpose, one.type, vendor]
             for one in found.restrictions
