@@ -12,11 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from connectors.kafka_client import TIMEOUT_S, Cluster
 
+_FATAL: Final = (
+    KafkaError._FATAL,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.UNKNOWN_PRODUCER_ID,
+)
 QUEUE_MESSAGES: Final = 100_000
 QUEUE_KIB: Final = 128 << 10
 
@@ -59,7 +66,16 @@ class ReportingProducer:
         give_up_after: timedelta = timedelta(seconds=20),
     ) -> None:
         self._cluster, self.topic, self._report = Cluster(brokers, options or {}), topic, report
-        self._producer = self._cluster.client(
+        self._give_up_after = give_up_after
+        self._producer, self._ended = self._new(), list[Producer]()
+        self._fatal = False
+        self._reports = deque[Report]()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="kafka-reports", daemon=True)
+        self._thread.start()
+
+    def _new(self) -> Producer:
+        return self._cluster.client(
             Producer,
             {
                 "compression.type": "lz4",
@@ -71,13 +87,9 @@ class ReportingProducer:
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
-                "message.timeout.ms": give_up_after // timedelta(milliseconds=1),
+                "message.timeout.ms": self._give_up_after // timedelta(milliseconds=1),
             },
         )
-        self._reports = deque[Report]()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="kafka-reports", daemon=True)
-        self._thread.start()
 
     def partitions(self) -> list[int]:
         """The topic's partitions.
@@ -104,19 +116,30 @@ class ReportingProducer:
 
     def produce(self, messages: Sequence[tuple[Any, Produced]]) -> list[Any]:
         """Queue messages with tokens; returns those of messages that found no room: they get no report."""
+        if self._fatal:  # a producer that lost its sequence takes nothing any more
+            self._ended.append(self._producer)
+            self._producer, self._fatal = self._new(), False
+        left, tokens = [], []
         batch: list[dict[str, Any]] = []
-        for token, message in messages:
-            one: dict[str, Any] = {"value": message.value, "callback": self._callback(token)}
-            if message.key is not None:
-                one["key"] = message.key
-            if message.partition is not None:
-                one["partition"] = message.partition
-            batch.append(one)
-        self._producer.produce_batch(self.topic, batch)  # marks those that it does not take
-        return [token for (token, _), one in zip(messages, batch, strict=True) if "_error" in one]
+        for token, (value, key, partition) in messages:
+            told = self._callback(token)
+            if partition is None:
+                tokens.append(token)
+                batch.append({"value": value, "key": key, "callback": told})
+                continue
+            try:  # a batch would put it anywhere
+                self._producer.produce(self.topic, value, key, partition, on_delivery=told)
+            except (BufferError, KafkaException):
+                left.append(token)
+        if batch:
+            self._producer.produce_batch(self.topic, batch)  # says of each that it does not take
+        self._fatal |= any(one["_error"].code() in _FATAL for one in batch if "_error" in one)
+        return left + [token for token, one in zip(tokens, batch, strict=True) if "_error" in one]
 
     def _callback(self, token: Any) -> Callable[[KafkaError | None, Message], None]:
         def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None and (error.fatal() or error.code() in _FATAL):
+                self._fatal = True
             self._reports.append(
                 Report(token, message.partition() or 0, "" if error is None else error.str())
             )
@@ -126,6 +149,10 @@ class ReportingProducer:
     def _poll(self) -> None:
         while not self._over.is_set():
             self._producer.poll(0.05)
+            for one in list(self._ended):
+                one.poll(0)
+                if not len(one):
+                    self._ended.remove(one)
             if reports := [self._reports.popleft() for _ in range(len(self._reports))]:
                 self._report(reports)
 

@@ -142,7 +142,8 @@ class Lane:
             try:
                 await self._on_disk(partial(self.spool.append, bodies))
             except (SpoolFullError, OSError) as error:
-                self._log.warning("the spool takes nothing", error=str(error) or "it is full")
+                if not self.failing:
+                    self._log.warning("the spool takes nothing", error=str(error) or "it is full")
                 self._failed_s, stored = time.monotonic(), False
             self._queued -= len(bodies)
             for _, future in waiting:

@@ -137,10 +137,6 @@ class Collector:
         producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, log.told)
         log.producer = producer
         letters = Letters(settings.kafka_brokers, settings.kafka_rejected_topic, options)
-        try:
-            self._partitions = await loop.run_in_executor(None, producer.partitions)
-        except ConnectError as error:  # a known collector begins on its spool alone
-            self._log.warning("kafka does not answer", error=str(error))
         lane = self._lane(settings.collect_spool / str(self.seat), log)
         store = Store(lane)
         letters.collector = lane.id
@@ -211,16 +207,20 @@ class Collector:
 
     async def _keep_partitions(self, producer: ReportingProducer) -> None:
         """Know the topic's partitions, and say once what stored is worth."""
-        loop, told = asyncio.get_running_loop(), False
+        loop, away, weighed = asyncio.get_running_loop(), False, False
         while True:
             try:
                 self._partitions = await loop.run_in_executor(None, producer.partitions)
-                if not told:
-                    told = True
-                    self._tell_durability(*await loop.run_in_executor(None, producer.durability))
+                away = False
+                if not weighed:
+                    weighed = True
+                    with suppress(ConnectError):  # brokers may keep their settings to themselves
+                        self._tell_durability(*await loop.run_in_executor(None, producer.durability))
                 await asyncio.sleep(PARTITIONS_EVERY_S)
             except ConnectError as error:
-                self._log.debug("kafka does not answer", error=str(error))
+                if not away:  # a known id begins on its spool alone
+                    self._log.warning("kafka does not answer", error=str(error))
+                away = True
                 await asyncio.sleep(1.0)
 
     def _tell_durability(self, replicas: int, in_sync: int) -> None:
