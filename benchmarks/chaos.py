@@ -23,6 +23,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -30,7 +31,7 @@ from typing import Any, Final
 from redis import RedisError
 
 from benchmarks.chaos_bugs import BUGS
-from benchmarks.chaos_services import ROOT, Broker, Flow, Store
+from benchmarks.chaos_services import ROOT, Broker, Flow, Store, WallClock
 from benchmarks.chaos_stream import PARTITIONS, Stream
 from benchmarks.chaos_verdict import against_the_log, output_topics, undisturbed
 from flows.settings import Settings, load
@@ -63,10 +64,23 @@ RESCALES: Final = (2, 4, 1)
 
 LONG: Final = {
     "all": 6, "one": 8, "again_while_starting": 3, "broker_killed": 3, "redis_emptied": 3, "redis_refuses": 1,
-    "redis_hangs": 1, "redis_full": 1, "redis_read_only": 1, "rolled": 2, "rescaled": 3,
+    "redis_hangs": 1, "redis_full": 1, "redis_read_only": 1, "rolled": 2, "rescaled": 3, "clock_stepped": 6,
+    "redis_flushed": 4, "interval_changed": 3, "partition_added": 1,
 }  # fmt: skip
-"""How often which fault: 20 kills of flow processes, or of all of them."""
-SHORT: Final = {"all": 1, "one": 1, "redis_emptied": 1, "redis_hangs": 1, "rolled": 1, "rescaled": 1}
+"""How often which fault in six minutes: 20 kills of flow processes, or of all of them. A longer run has more.
+"""
+LONG_MINUTES: Final = 6.0
+SHORT: Final = {
+    "all": 1, "one": 1, "redis_emptied": 1, "redis_hangs": 1, "rolled": 1, "rescaled": 1, "clock_stepped": 2,
+    "redis_flushed": 1, "interval_changed": 1,
+}  # fmt: skip
+LATENESS: Final = ("lateness_changed", 4)
+"""A fault of runs of its own: which pixels are late is then known by the dead letters alone."""
+INTERVALS: Final = ("PT0.5S", "PT2S", "PT1S")
+LATENESSES: Final = ("PT90S", "PT30S", "PT45S")
+STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
+HELD_S: Final = 90.0
+"""The longest that a healthy flow's watermark may be behind: junk in a silent partition holds nobody up."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +113,11 @@ class Chaos:
         self._plan = plan
         self._faults = [name for name, times in plan.faults.items() for _ in range(times)]
         self._random = random.Random(plan.seed)
-        self._rescales = iter(RESCALES)
+        self._rescales, self._intervals = cycle(RESCALES), cycle(INTERVALS)
+        self._latenesses = cycle(LATENESSES)
         self._done: Counter[str] = Counter()
-        self._killed = self._died_ms = 0
-        self._longest_s = 0.0
+        self._killed = 0
+        self._longest_s = self._held_s = self._died_s = self._flushed_s = 0.0
         self._stops: list[float] = []
         self._over = threading.Event()
         self._refilling = False
@@ -134,7 +149,8 @@ class Chaos:
             outputs = [topic for one in (self._settings, other) for topic in output_topics(one)]
             self._broker.create({self._settings.kafka_topic: PARTITIONS, **dict.fromkeys(outputs, 1)})
             self._stream = Stream(self._settings, self._plan.seed, self._plan.seconds, self._plan.rate)
-            self._flow = Flow(ours, directory / "flow.log")
+            self._clock = WallClock(directory)
+            self._flow = Flow(ours, directory / "flow.log", self._clock.environment)
             second = Flow(theirs, directory / "undisturbed.log")
             stack.callback(self._flow.close)
             stack.callback(second.close)
@@ -146,16 +162,19 @@ class Chaos:
                 raise
 
     def _judge(self, directory: Path, seen: list[dict[str, Any]], second: Flow, other: Settings) -> bool:
-        brokers = self._broker.brokers
+        brokers, one_lateness = self._broker.brokers, LATENESS[0] not in self._plan.faults
         events, differences = against_the_log(
-            self._settings, self._client, brokers, directory, self._stream.closed_ms
+            self._settings, self._client, brokers, directory, self._stream.closed_ms, one_lateness
         )
         if events != self._stream.sent:
             differences.append(f"the topic holds {events} messages, {self._stream.sent} were sent")
-        second.start(1)
-        self._wait_for_the_end(other)
-        second.stop()
-        differences += undisturbed(self._settings, other, self._client, brokers)
+        if self._held_s > HELD_S:
+            differences.append(f"the watermark was {self._held_s:.0f} s behind, more than {HELD_S:.0f}")
+        if one_lateness:
+            second.start(1)
+            self._wait_for_the_end(other)
+            second.stop()
+            differences += undisturbed(self._settings, other, self._client, brokers)
         summary, steps = seen.pop(), [one for one in seen if "what" in one]
         print(f"broker: {self._broker.name}")
         print(f"events: {events:,} on {PARTITIONS} partitions")
@@ -163,6 +182,7 @@ class Chaos:
         print(f"kills: {self._killed} processes of the flow")
         print(f"stops: {len(self._stops)} by SIGTERM, all with code 0, the longest {max(self._stops):.1f} s")
         print(f"longest time to catch up: {self._longest_s:.1f} s")
+        print(f"watermark of a flow that writes: at most {self._held_s:.1f} s behind")
         print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
         print(f"backward steps seen: {summary['findings']}")
         print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
@@ -208,13 +228,19 @@ class Chaos:
         """The longest that something sent waited until readers saw it."""
         sent: deque[tuple[float, int]] = deque()
         client: Any = self._store.client()
+        version = None
         while not self._over.wait(0.1):
-            now_s = time.monotonic()
+            now_s, meta = time.monotonic(), self._meta()
+            if (now := (meta.get("fence"), meta.get("rev"))) != version:
+                version, self._flushed_s = now, now_s if meta else self._flushed_s
             sent.append((now_s, self._stream.sent))
             with suppress(RedisError):
-                shown = sum(_positions(client, self._settings.namespace).values())
+                shown = sum(_positions(client, self._settings.namespace, self._stream.partitions).values())
                 while sent and sent[0][1] <= shown:
                     sent.popleft()
+            if meta and self._healthy():
+                behind_s = (now_ms() - int(meta.get("watermark_ms", now_ms()))) / 1000
+                self._held_s = max(self._held_s, behind_s)
             if sent:
                 self._longest_s = max(self._longest_s, now_s - sent[0][0])
 
@@ -231,7 +257,7 @@ class Chaos:
             time.sleep(max(0.0, moment_s - (time.monotonic() - began_s)))
             if self._stream.failed is not None:
                 return
-            if fault == "broker_killed" and not self._broker.durable:
+            if fault in ("broker_killed", "partition_added") and not self._broker.durable:
                 continue
             self._say(f"{fault} begins")
             getattr(self, f"_{fault}")()
@@ -289,6 +315,34 @@ class Chaos:
     def _rescaled(self) -> None:
         self._restart(next(self._rescales))
 
+    def _clock_stepped(self) -> None:
+        """The wall clock of all processes is set, and that of every second one by an hour more."""
+        self._clock.set(self._random.choice(STEPS_S), self._random.choice((0.0, 3600.0)))
+
+    def _redis_flushed(self) -> None:
+        """Emptied by a command, in the midst of flushes."""
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        self._tell("emptied")
+        self._store.flush_within_flushes(3, f"{self._settings.namespace}:positions", self._random)
+        self._refilling = True
+
+    def _interval_changed(self) -> None:
+        """Stopped, and started with ticks of another length."""
+        self._flow.set({"FLUSH_INTERVAL": next(self._intervals)})
+        self._restart(self._flow.processes)
+
+    def _lateness_changed(self) -> None:
+        """Stopped, and started with another allowed lateness."""
+        self._flow.set({"ALLOWED_LATENESS": next(self._latenesses)})
+        self._restart(self._flow.processes)
+
+    def _partition_added(self) -> None:
+        """The topic grows, the flow is started anew, and pixels come into the new partition."""
+        number = self._broker.add_partition(self._settings.kafka_topic)
+        self._restart(self._flow.processes)
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        self._stream.begin_partition(number)
+
     def _doubted(self) -> None:
         """A bug, to see this harness bark."""
         assert self._plan.bug is not None
@@ -305,14 +359,14 @@ class Chaos:
     def _stop(self) -> None:
         _until(self._healthy, WITHIN_S, "the flow did not come to itself")
         self._stops.append(self._flow.stop())
-        self._died_ms = now_ms()
+        self._died_s = time.monotonic()
 
     def _about_to_die(self) -> None:
         """A flow that dies before it has filled Redis again takes with it what readers had seen."""
         if self._refilling and not self._meta():
             self._tell("forget")
         self._refilling = False
-        self._died_ms = now_ms() + 1000
+        self._died_s = time.monotonic() + 1.0
 
     # What is so
 
@@ -338,17 +392,16 @@ class Chaos:
         return bool(self._flow.family())
 
     def _healthy(self) -> bool:
-        """Whether the present flow writes."""
+        """Whether the present flow writes, by our clock: its own may be set."""
         assert not self._flow.refused, "the flow refuses its recovery store"
-        flushed_ms = int(self._meta().get("flushed_ms", 0))
-        return flushed_ms > self._died_ms and now_ms() - flushed_ms < 3000
+        return self._flushed_s > self._died_s and time.monotonic() - self._flushed_s < 3.0
 
     def _wait_for_the_end(self, settings: Settings) -> None:
         """Until rows of the whole log are shown, at the closing pixels' watermark."""
 
         def ended() -> bool:
             with suppress(RedisError):
-                shown = sum(_positions(self._client, settings.namespace).values())
+                shown = sum(_positions(self._client, settings.namespace, self._stream.partitions).values())
                 watermark_ms = int(self._client.hget(f"{settings.namespace}:meta", "watermark_ms") or 0)
                 return shown >= self._stream.sent and watermark_ms >= self._stream.closed_ms
             return False
@@ -361,9 +414,9 @@ def _settings(environment: dict[str, str]) -> Settings:
     return load(**{name.lower(): value for name, value in environment.items()})
 
 
-def _positions(client: Any, namespace: str) -> dict[str, int]:
+def _positions(client: Any, namespace: str, partitions: int) -> dict[str, int]:
     pipeline = client.pipeline(transaction=False)
-    keys = [f"{namespace}:partition:{{audio-pixels/{number}}}" for number in range(PARTITIONS)]
+    keys = [f"{namespace}:partition:{{audio-pixels/{number}}}" for number in range(partitions)]
     for key in keys:
         pipeline.hget(key, "position")
     return {key: int(held or 0) for key, held in zip(keys, pipeline.execute(), strict=True)}
@@ -388,18 +441,23 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=6.0, help="of traffic")
+    parser.add_argument("--minutes", type=float, default=LONG_MINUTES, help="of traffic")
     parser.add_argument("--rate", type=float, default=1000.0, help="pixels a second")
     parser.add_argument("--short", action="store_true", help="half a minute, few faults, the embedded broker")
+    parser.add_argument("--lateness", action="store_true", help="change the allowed lateness on the way, too")
     parser.add_argument("--embedded", action="store_true", help="not Apache Kafka, even where it can be had")
     parser.add_argument("--keep", type=Path, help="a new directory for the log, the stores and what was said")
     chosen = parser.parse_args()
     bug = os.environ.get(BUG_VARIABLE)
     if bug is not None and bug not in BUGS:
         parser.error(f"{BUG_VARIABLE} is one of {', '.join(BUGS)}")
-    seconds, rate, faults = (60 * chosen.minutes, chosen.rate, LONG)
+    times = max(1, round(chosen.minutes / LONG_MINUTES))
+    seconds, rate = 60 * chosen.minutes, chosen.rate
+    faults = {name: count if name == "partition_added" else times * count for name, count in LONG.items()}
     if chosen.short:
         seconds, rate, faults = 25.0, min(500.0, chosen.rate), SHORT
+    if chosen.lateness:
+        faults = faults | dict([LATENESS])
     keep = None if chosen.keep is None else chosen.keep.resolve()
     plan = Plan(chosen.seed, seconds, rate, faults, chosen.short or chosen.embedded, bug, keep)
     sys.exit(0 if Chaos(plan).run() else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from confluent_kafka.admin import AdminClient, NewPartitions
 from redis import Redis
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
-from connectors.kafka import ensure_topic
+from connectors.kafka import KafkaInput, ensure_topic
 from flows.errors import StateError
 from flows.settings import PREFIX
 
@@ -70,6 +72,16 @@ class Broker:
             else:
                 ensure_topic(self.brokers, topic, partitions)
 
+    def add_partition(self, topic: str) -> int:
+        """Give a topic one partition more; returns its number."""
+        assert self.durable
+        number = len(KafkaInput(self.brokers, [topic]).partitions())
+        grown = AdminClient({"bootstrap.servers": self.brokers}).create_partitions(
+            [NewPartitions(topic, number + 1)]
+        )
+        grown[topic].result(10)
+        return number
+
     def kill(self, away_s: float) -> None:
         """SIGKILL, and start on the same disk after `away_s`."""
         assert self.durable
@@ -118,6 +130,17 @@ class Store:
         yield
         self._server.start()
 
+    def flush_within_flushes(self, times: int, behind: str, rng: random.Random) -> None:
+        """FLUSHALL so often, each a moment after a command that names the key `behind`."""
+        with self.client() as client, client.monitor() as commands:
+            for _ in range(times):
+                for command in commands.listen():
+                    if behind in command["command"]:
+                        break
+                time.sleep(rng.uniform(0.0, 0.05))
+                with self.client() as other:
+                    other.flushall()
+
     def hang(self, for_s: float) -> None:
         """Connections stay, nothing answers."""
         self._server.pause()
@@ -151,17 +174,40 @@ class Store:
         self._server.stop()
 
 
+class WallClock:
+    """The wall clock of the flow's processes, to be set; ours and the brokers' stay right."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "clock"
+        self.set(0.0, 0.0)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a process that is to have this clock."""
+        return {"CHAOS_CLOCK": str(self._file), "PYTHONPATH": f"{ROOT / 'benchmarks' / 'stepping'}:{ROOT}"}
+
+    def set(self, every_s: float, odd_s: float) -> None:
+        """Let it be off by `every_s`, and by `odd_s` more in every second process."""
+        partial = self._file.with_suffix(".part")
+        partial.write_text(f"{every_s} {odd_s}")
+        partial.rename(self._file)
+
+
 class Flow:
     """`audiopixel run --processes N --restarts 3`, started again whenever it has ended and should not have.
 
     Args:
         settings: of the flow, without their prefix.
         log: file for what it says.
+        environment: more of it.
     """
 
-    def __init__(self, settings: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, settings: dict[str, str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        self._environment |= {PREFIX + name: value for name, value in settings.items()}
+        self._environment |= environment or {}
+        self.set(settings)
         self._log = log
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
@@ -177,6 +223,10 @@ class Flow:
             self._launch()
         if not self._keeper.is_alive():
             self._keeper.start()
+
+    def set(self, settings: Mapping[str, str]) -> None:
+        """Have these settings from the next start on, besides those that there are."""
+        self._environment |= {PREFIX + name: value for name, value in settings.items()}
 
     def note(self, what: str) -> None:
         """Write a line into the flow's log."""

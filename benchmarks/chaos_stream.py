@@ -1,4 +1,6 @@
-"""The stream of a chaos run: adversarial traffic in real time, a partition that falls silent, a closing."""
+"""The stream of a chaos run: adversarial traffic in real time, a partition that falls silent but for junk,
+one that comes later, a closing.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from flows.simulate import Traffic, Trouble, now_ms, pump
 
 PARTITIONS: Final = 5
 SILENT: Final = PARTITIONS - 1
-"""This partition says a little at first, and then nothing until the end."""
+"""This partition says a little at first, and then nothing but junk until the end."""
+JUNK_EVERY_S: Final = 2.0
+SLOW_MS: Final = 2 * 86_400_000
+"""How far behind the clock of a device in the silent partition is."""
 GIVE_UP_AFTER: Final = timedelta(minutes=2)
 
 # A log on disk has no broker's timestamps; a clock that is ahead makes all late where lateness is short.
@@ -35,6 +40,9 @@ class Stream(threading.Thread):
         self._settings, self._seed, self._seconds, self._rate = settings, seed, seconds, rate
         self.sent = self.closed_ms = 0
         self.failed: BaseException | None = None
+        self.partitions = PARTITIONS
+        self._over = threading.Event()
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Send all."""
@@ -48,8 +56,11 @@ class Stream(threading.Thread):
         writer = KafkaWriter(settings.kafka_brokers, settings.kafka_topic, give_up_after=GIVE_UP_AFTER)
 
         def send(partition: int, key: bytes, value: bytes, arrival_ms: int) -> None:
-            writer.send(partition, key, value, arrival_ms)
-            self.sent += 1
+            with self._lock:
+                writer.send(partition, key, value, arrival_ms)
+                self.sent += 1
+
+        self._send = send
 
         for n in range(20):
             send(SILENT, b"silent", _impression(f"silent-{n}", now_ms()), now_ms())
@@ -62,15 +73,33 @@ class Stream(threading.Thread):
             trouble=TROUBLE,
             listeners=8000,
         )
+        junk = threading.Thread(target=self._send_junk, daemon=True)
+        junk.start()
         pump(traffic, send, self._seconds)
+        self._over.set()
+        junk.join()
         # Half an hour on, so that all before becomes final; the watermark stands at a minute's beginning.
         self.closed_ms = 60_000 * (now_ms() // 60_000 + 30)
         closing_ms = self.closed_ms + 1000 + ms(settings.out_of_orderness)
-        for partition in range(PARTITIONS):
+        for partition in range(self.partitions):
             send(partition, b"closing", _impression(f"closing-{partition}", closing_ms), closing_ms)
         writer.close(GIVE_UP_AFTER)
 
+    def _send_junk(self) -> None:
+        """Now something that is no pixel, now one of a device whose clock is days slow: neither is time."""
+        n = 0
+        while not self._over.wait(JUNK_EVERY_S):
+            slow = _impression(f"slow-{n}", now_ms() - SLOW_MS, now_ms())
+            self._send(SILENT, b"junk", slow if n % 3 == 0 else b"ping", now_ms())
+            n += 1
 
-def _impression(name: str, at_ms: int) -> bytes:
+    def begin_partition(self, number: int) -> None:
+        """Send some pixels into a partition that has come later."""
+        for n in range(50):
+            self._send(number, b"later", _impression(f"later-{number}-{n}", now_ms()), now_ms())
+        self.partitions = number + 1
+
+
+def _impression(name: str, at_ms: int, received_ms: int | None = None) -> bytes:
     pixel = {"event_id": name, "event": "impression", "placement_id": "pl-harness"}
-    return json.dumps({**pixel, "ts": at_ms, "received_at": at_ms}).encode()
+    return json.dumps({**pixel, "ts": at_ms, "received_at": received_ms or at_ms}).encode()

@@ -98,11 +98,15 @@ def against_the_log(
     brokers: str,
     directory: Path,
     closed_ms: int,
+    one_lateness: bool = True,
 ) -> tuple[int, list[str]]:
     """Every row, account, dead letter and final minute against the oracle's recomputation of the topic.
 
     Args:
         closed_ms: the minute of the closing pixels, the only one that is not final.
+        one_lateness: whether the flow ran with the lateness of the settings all the time: then what is late
+            is
+            judged from the log, too.
 
     Returns:
         How many messages the topic holds, and the differences, one a line.
@@ -111,11 +115,14 @@ def against_the_log(
     dead = letters(brokers, settings.kafka_rejected_topic)
     numbers = {partition: str(path) for partition, path in files.items()}
     late = [
-        (numbers[at], offset + 1) for (at, offset), letter in dead.items() if letter["reason"] == "too_late"
+        (numbers[at], offset + 1, letter["event"]["event"], letter["event"]["ts"])
+        for (at, offset), letter in dead.items()
+        if letter["reason"] == "too_late"
     ]
     found: list[str] = []
-    for name, too_late in (("judged from the log", None), ("as the dead letters say", late)):
-        truth = recompute(list(files.values()), too_late=too_late, **rules(settings))
+    judgements = (("judged from the log", None), ("as the dead letters say", late))
+    for name, too_late in judgements if one_lateness else judgements[1:]:
+        truth = recompute(list(files.values()), too_late=too_late, guarded=False, **rules(settings))
         for key in [key for key in truth.minutes if key[1] >= closed_ms]:
             del truth.minutes[key]
         found += [f"{one} (lateness {name})" for one in differences(truth, client, settings.namespace)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +22,10 @@ def explain(
     """Say which touches a conversion could have been credited to, to which it was, and by which rule; no
     listener is in it. Conversions of several campaigns or types may have the same order id: all are told.
     """
+    import msgspec
+
     from connectors.redis import connect, read_rows
+    from flows.decisions import Body
     from flows.explain import show
     from flows.publish import row_key
     from flows.settings import load
@@ -36,8 +38,17 @@ def explain(
             f"no decision on {shown(conversion)!r}: a conversion is decided when its minute is final, and "
             f"its decision kept for {settings.decisions_ttl.days} days (AUDIOPIXEL_DECISIONS_TTL)"
         )
-    for _, decision in sorted(row.items()):
-        Console().print(show(json.loads(decision), settings.zone))
+    told = []
+    for key, decision in sorted(row.items()):
+        try:
+            told.append(show(msgspec.json.decode(decision, type=Body), settings.zone))
+        except (ValueError, ArithmeticError, OSError) as error:
+            raise AudiopixelError(
+                f"what Redis holds of {shown(conversion)!r} is no decision ({shown(key)}: {error}): delete "
+                "it, or read it in the topic of the credits"
+            ) from None
+    for one in told:
+        Console().print(one)
 
 
 @command
@@ -66,7 +77,16 @@ def overlap(
                 f"listeners, or none in the last {settings.row_ttl // timedelta(hours=1)} hours, or there is "
                 "no such placement"
             )
-    found = estimated(*(unpack(row["registers"]) for row in rows))
+    sketches = []
+    for name, row in zip((a, b), rows, strict=True):
+        try:
+            sketches.append(unpack(row["registers"]))
+        except ValueError as error:
+            raise AudiopixelError(
+                f"what Redis holds of placement {shown(name)!r} is no sketch ({error}): it is written anew "
+                "once the placement has more listeners, or within a day"
+            ) from None
+    found = estimated(*sketches)
     Console().print(show(a, b, found))
 
 

@@ -114,7 +114,7 @@ class Board:
                     self._snapshot = self._read()
                 except ConnectError as error:
                     self._snapshot = replace(self._snapshot, up=False, error=str(error))
-                except (msgspec.MsgspecError, ValueError) as error:
+                except (msgspec.MsgspecError, ValueError, ArithmeticError) as error:
                     self._snapshot = replace(self._snapshot, up=False, error=f"{DAMAGED}: {error}")
                 # After the read: one that timed out must not be followed by another at once.
                 self._tried_s = time.monotonic()

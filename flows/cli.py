@@ -273,17 +273,20 @@ def reconcile(
         Path | None,
         typer.Option(help="minutes.ndjson of the run: compare its final minutes too.", show_default=False),
     ] = None,
+    memory: Annotated[
+        str, typer.Option(help="The most that the database may take; the rest goes to temporary files.")
+    ] = "2GB",
 ) -> None:
-    """Recompute logs in one exact batch query and compare with Redis: prints every difference, exit code 1 if
-    there is any.
+    """Recompute logs in one exact batch query and compare every published field with Redis: prints every
+    difference, exit code 1 if there is any.
     """
     from connectors.files import logs
     from connectors.redis import connect
-    from flows.differences import differences, format_differences, late_letters, minute_differences
+    from flows.differences import compare, format_differences, late_letters, minute_differences, summary
     from flows.paths import readable
     from flows.progress import progress
     from flows.reconcile import recompute
-    from flows.reconcile_settings import rules
+    from flows.reconcile_settings import denied, rules
     from flows.settings import load
 
     settings = load()
@@ -291,25 +294,27 @@ def reconcile(
         readable(path)
     files = logs(files)
     too_late = None if rejected is None else late_letters(rejected)
-    if others := sorted({partition for partition, _ in too_late or ()} - set(files)):
+    if others := sorted({partition for partition, *_ in too_late or ()} - set(files)):
         raise UsageError(f"{rejected}: is of another log, {others[0]}: name the logs as they were replayed")
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     phase = ["reading"]
     interruptible()
     with progress(lambda: phase[-1]):
         truth = recompute(
-            [Path(file) for file in files], too_late=too_late, tell=phase.append, **rules(settings)
+            [Path(file) for file in files],
+            too_late=too_late,
+            denied=denied(settings, client),
+            memory=memory,
+            tell=lambda doing: phase.__setitem__(0, doing),
+            **rules(settings),
         )
-    found = differences(truth, client, settings.namespace)
+        phase[0] = "comparing"
+        comparison = compare(truth, client, settings.namespace)
     if minutes is not None:
-        found += minute_differences(truth, minutes)
-    rows, numbers = len(truth.flight), sum(len(row) for row in truth.flight.values())
-    typer.echo(
-        f"{len(found)} differences in {rows:,} rows, {numbers:,} numbers, of {truth.totals['received']:,} "
-        f"messages"
-    )
-    if found:
-        typer.echo(format_differences(found))
+        comparison.found += minute_differences(truth, minutes)
+    typer.echo(summary(comparison, truth))
+    if comparison.found:
+        typer.echo(format_differences(comparison.found))
         raise typer.Exit(1)
 
 
@@ -394,6 +399,7 @@ def top(
 
 
 from flows import asking  # noqa: E402, F401 (its commands come behind these in the help)
+from flows.collector import commands  # noqa: E402, F401
 
 if __name__ == "__main__":
     app()

@@ -37,6 +37,10 @@ class TokenSetting(BaseModel):
 class CollectSettings(BaseModel):
     """What the collector needs to know."""
 
+    collect_url: str | None = Field(
+        None,
+        description="public address of the doors, such as https://pixels.example.com: what tags begin with",
+    )
     collect_host: str = Field("127.0.0.1", description="address that the collector's doors listen on")
     collect_port: int = Field(9580, ge=1, le=65535, description="port of the collector's doors")
     collect_health_port: int = Field(

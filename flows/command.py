@@ -39,6 +39,13 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "demo": (_RUN, ("demo", "demo --seconds 30")),
     "run": (_RUN, ("run --processes 4 --restarts 3", "run --member 0 --addresses 'one:7000;two:7000'")),
     "replay": (_RUN, ("replay monday.ndjson.gz --out numbers", "replay monday.ndjson.gz --recompute")),
+    "tag": (
+        _CARE,
+        (
+            "tag --dialect triton --placement breakfast-uk --campaign spring",
+            "tag --check 'https://pixels.example.com/p/triton?e=start&pl=breakfast-uk'",
+        ),
+    ),
     "collect": (_RUN, ("collect", "collect --processes 4")),
     "exporter": (_RUN, ("exporter --host 0.0.0.0 --port 9480",)),
     "top": (_LOOK, ("top", "top --once")),

@@ -14,7 +14,7 @@ from flows.rows import exact
 _encode = msgspec.json.Encoder().encode
 
 
-class _Share(msgspec.Struct):
+class Share(msgspec.Struct):
     """One touch of a decision; `touched_at` None: credited without one."""
 
     placement_id: str | None
@@ -24,7 +24,7 @@ class _Share(msgspec.Struct):
     touched_at: int | None
 
 
-class _Body(msgspec.Struct):
+class Body(msgspec.Struct):
     """A decision's JSON."""
 
     conversion: str
@@ -38,7 +38,7 @@ class _Body(msgspec.Struct):
     rule: str
     eligible: int
     capped: bool
-    credits: list[_Share]
+    credits: list[Share]
 
 
 class Told(NamedTuple):
@@ -62,7 +62,7 @@ def told(decision: Decision) -> Told:
     # JSON, since an id may hold any separator: joined, another's conversion could take this one's place.
     one = (campaign or "", pixel.event_id) if order is None else (campaign or "", pixel.type, order)
     ts_ms, value = conversion.ts_ms, pixel.value_micros
-    body = _Body(
+    body = Body(
         order or pixel.event_id,
         order,
         pixel.event_id,
@@ -75,7 +75,7 @@ def told(decision: Decision) -> Told:
         decision.eligible,
         decision.capped,
         [
-            _Share(combo[0], combo[1], way, millionths, None if age_ms is None else ts_ms - age_ms)
+            Share(combo[0], combo[1], way, millionths, None if age_ms is None else ts_ms - age_ms)
             for combo, millionths, way, age_ms in decision.found
         ],
     )

@@ -50,10 +50,12 @@ class Ended:
     Attributes:
         secret: of the hash: whoever chooses names must not choose their places.
         first: number of the oldest segment.
+        forgotten: the minute before which rows that are forgotten were last heard of; 0: none is.
     """
 
     secret: bytes = field(default_factory=lambda: token_bytes(_SECRET))
     first: int = 0
+    forgotten: int = 0
     segments: list[Segment] = field(default_factory=lambda: [Segment()])
     _keys: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
     _places: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -96,7 +98,10 @@ class Ended:
             return None
         if self._fresh.pop(key, None) is None:
             self._places[at] = GONE
-        return None if minute < oldest else values
+        if minute < oldest:
+            self.forgotten = max(self.forgotten, minute + 1)
+            return None
+        return values
 
     def _record(self, place: int) -> list[Any]:
         serial, offset = place >> OFFSET_BITS, place & ((1 << OFFSET_BITS) - 1)
@@ -127,7 +132,7 @@ class Ended:
         """Drop the segments in which nothing was heard of since the minute `oldest`."""
         before = self.first
         while len(self.segments) > 1 and self.segments[0].minute < oldest:
-            self.segments.pop(0)
+            self.forgotten = max(self.forgotten, self.segments.pop(0).minute + 1)
             self.first += 1
         if self.first > before:
             self._fresh = {
@@ -157,13 +162,13 @@ class Ended:
                 if not segment.name:
                     segment.name, segment.body = files.write(bytes(segment.body)), b""
         kept = [(segment.name, bytes(segment.body), segment.minute) for segment in self.segments]
-        return self.secret, self.first, kept
+        return self.secret, self.first, self.forgotten, kept
 
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files, back: Container[RowName]) -> Ended:
         """From `snapshot`'s state; rows that are `back` had been taken."""
-        secret, first, segments = state
-        self = cls(secret, first, [Segment(name, body, minute) for name, body, minute in segments])
+        secret, first, forgotten, segments = state
+        self = cls(secret, first, forgotten, [Segment(name, body, minute) for name, body, minute in segments])
         self.segments[-1].body = bytearray(self.segments[-1].body)
         self._files = files
         files.restored(self.names())

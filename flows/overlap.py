@@ -14,12 +14,12 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+from zstandard import ZstdError
 
 from flows.kernel import U8
 from flows.shown import shown
-from flows.sketch import REGISTERS, compressed, decompressed, estimate, histogram
+from flows.sketch import RANKS, REGISTERS, STANDARD_ERROR, compressed, decompressed, estimate, histogram
 
-STANDARD_ERROR: Final = 1.04 / sqrt(REGISTERS)
 SIGMAS: Final = 3
 
 
@@ -42,8 +42,18 @@ def pack(registers: U8) -> str:
 
 
 def unpack(text: str) -> U8:
-    """`pack`'s counterpart."""
-    return decompressed(b64decode(text))
+    """`pack`'s counterpart.
+
+    Raises:
+        ValueError: the text is no sketch.
+    """
+    try:
+        registers = decompressed(b64decode(text, validate=True))
+    except ZstdError as error:
+        raise ValueError(str(error)) from None
+    if len(registers) != REGISTERS or registers.max() >= RANKS:
+        raise ValueError(f"not {REGISTERS} registers of ranks below {RANKS}")
+    return registers
 
 
 def overlap(a: U8, b: U8) -> Overlap:

@@ -37,8 +37,7 @@ from bytewax.dataflow import Dataflow
 from connectors.stream import ConnectError
 from flows import logs
 from flows.batches import SCOPES
-from flows.clock import Cut
-from flows.covered import Covered, nothing
+from flows.covered import Covered
 from flows.credits import CreditBatch
 from flows.errors import AudiopixelError
 from flows.events import TOO_LATE, Rejection, letter
@@ -93,13 +92,11 @@ class Sinks:
     credits: LinesSink | None = None
 
 
-def build(
-    source: PixelSource, sinks: Sinks, settings: Settings, behind: Callable[[Cut], bool] = nothing
-) -> Dataflow:
+def build(source: PixelSource, sinks: Sinks, settings: Settings, covered: Covered | None = None) -> Dataflow:
     """Wire the flow; connects to nothing.
 
     Args:
-        behind: whether a cut is behind what an earlier execution has told of minutes.
+        covered: what earlier executions have told of minutes; None: where that is cut back at a restart.
     """
     keys = [shard_key(shard) for shard in range(settings.shards)]
     secret = source.listener_key
@@ -151,7 +148,7 @@ def build(
     credits = op.stateful_batch("credits", to_book, lambda state: CreditsLogic(settings, state, secret))
     increments = op.merge("increments", for_rows, op.flat_map("credited", credits, credited))
     rows = op.stateful_batch(
-        "rows", increments, lambda state: RowsLogic(settings, wanted, state, secret, behind)
+        "rows", increments, lambda state: RowsLogic(settings, wanted, state, secret, covered)
     )
     accounts = op.merge(
         "accounts", op.filter_map("receipts", outputs, receipt), op.filter_map("settled", plays, settled)
@@ -250,5 +247,5 @@ def live(
             topic(settings.kafka_credits_topic),
         ),
         settings,
-        Covered(settings, recompute).behind,
+        Covered(settings, recompute),
     )

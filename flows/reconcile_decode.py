@@ -11,36 +11,69 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
+from decimal import MIN_EMIN, Decimal, InvalidOperation, localcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
+import numpy as np
 import zstandard
 
 from flows.errors import AudiopixelError
+from flows.reconcile_scan import (
+    AGENT,
+    BY_CONVERSION,
+    BY_EVENT,
+    BY_ORDER,
+    BY_PLAY,
+    BY_PROGRESS,
+    CODES,
+    COMBO,
+    CONSENT,
+    EVENT,
+    GREATEST,
+    LINKED,
+    MAX_BYTES,
+    NAMES,
+    NEVER,
+    NEW_AGENT,
+    NEW_COMBO,
+    NO_TIME,
+    PLAIN,
+    RECEIVED,
+    ROW,
+    SPANS,
+    TOLD,
+    Hash,
+    T,
+    clock,
+    find_pair,
+    scan,
+)
 
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """What reading a file of `open_log` may raise."""
 
-_EVENTS: Final = frozenset(
-    {
-        *("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete", "skip", "mute"),
-        *("unmute", "pause", "resume", "progress", "error", "click", "conversion"),
-    }
-)
 _CONVERSION_TYPES: Final = frozenset(
     {"site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission"}
 )
-_TEXTS: Final = (
-    *("placement_id", "play_id", "campaign_id", "platform", "station", "podcast", "program", "listener_id"),
-    *("user_agent", "landing_url", "creative_id", "ip"),
+_TEXTS: Final = (*NAMES, "play_id", "listener_id", "user_agent", "landing_url", "creative_id", "ip")
+_LIMITED: Final = frozenset(
+    {*NAMES, "event_id", "play_id", "listener_id", "creative_id", "order_id"},
 )
-_MAX_BYTES: Final = 65_536
-_MAX_ID: Final = 128
-_DAY_MS: Final = 86_400_000
+_MOST_CHARACTERS: Final = 128
+_CUT_AT: Final = {"user_agent": 1_024, "landing_url": 4_096}
+"""Bytes that are left of a text before anything looks at it."""
+_AGENT_SPAN: Final = SPANS.index("user_agent")
+_LISTENER_SPAN: Final = SPANS.index("listener_id")
+_MOST_AGENTS: Final = 1 << 18
+_BLOCK_BYTES: Final = 8 << 20
+_MAX_LINE_BYTES: Final = 16 << 20
+_MOST_BROKEN: Final = 64
+_MOST_DIGITS: Final = 4_300
+_MOST_VALUE: Final = Decimal(10) ** 13
 
 _MACRO: Final = re.compile(
     r"\[[^\[\]]+\]|%5[Bb](?:(?!%5[BbDd]).)+%5[Dd]|\$\{[^{}]+\}|\{[^{}]+\}|@[^@]+@|-[12]", re.DOTALL
@@ -64,32 +97,43 @@ class Rejected(Exception):
         self.reason = reason
 
 
-class Pixel(NamedTuple):
-    """One well-formed pixel, as a row of the table `pixels`; `value` in micros, times in epoch ms."""
+class Conversion(NamedTuple):
+    """What a conversion carries beside its pixel.
 
-    src: int
-    pos: int
-    event: str
-    t: int
-    greatest: int | None
-    event_id: str
-    placement: str | None
-    play: str | None
-    campaign: str | None
-    platform: str | None
-    station: str | None
-    podcast: str | None
-    program: str | None
-    listener: int | None
-    consent: bool
-    bot: bool
-    playhead: int | None
-    conversion_type: str | None
+    `value` is in micros, None where there is none; `odd`: there is one that is no number in bounds.
+    """
+
+    kind: str
     order_id: str | None
     value: int | None
+    odd: bool
     currency: str | None
     utm: str | None
-    blocked: bool
+
+
+class Pixel(NamedTuple):
+    """One well-formed pixel as it was told; times in epoch ms."""
+
+    event: str
+    ts: int
+    received_at: int | None
+    event_id: str
+    names: tuple[str | None, ...]
+    categories: tuple[str, ...]
+    play: str | None
+    listener: str | None
+    agent: str | None
+    consent: bool | None
+    playhead: int | None
+    conversion: Conversion | None
+
+
+class Batch(NamedTuple):
+    """The pixels of some lines: columns of the table `pixels`, rows of `combos` and of `conversions`."""
+
+    pixels: dict[str, Any]
+    combos: list[tuple[Any, ...]]
+    conversions: list[tuple[Any, ...]]
 
 
 class Reader:
@@ -101,11 +145,16 @@ class Reader:
         agents: more such expressions, of user agents that are as bots.
         blocked: placements to the content categories that are blocked there; of Content Taxonomy 1, `IAB26`
             blocks its parts, such as `IAB26-1`, too. Case does not matter.
+        guarded: see `flows.reconcile_scan.clock`.
+        denied: whether a listener (UTF-8) is on the deny-list; None: nobody is.
+        plainly: whether `flows.reconcile_scan` goes first, which changes the time and nothing else.
 
     Attributes:
         received: lines by partition number.
         rejected: (partition number, reason) to lines; `too_late` is not known here.
         clock_skewed: pixels by partition number whose `ts` was clamped by more than 5 min.
+        greatest: the greatest event time by partition number, and the jump that waits (`NO_TIME`: none).
+        denied_pixels: how many consented pixels are of listeners on the deny-list.
     """
 
     def __init__(
@@ -114,110 +163,268 @@ class Reader:
         podcast_apps: str,
         blocked: Mapping[str, Sequence[str]] | None = None,
         agents: Collection[str] = (),
+        guarded: bool = True,
+        denied: Callable[[bytes], bool] | None = None,
+        plainly: bool = True,
     ) -> None:
         self.received: Counter[int] = Counter()
         self.rejected: Counter[tuple[int, str]] = Counter()
         self.clock_skewed: Counter[int] = Counter()
+        self.greatest: dict[int, tuple[int, int]] = {}
+        self.denied_pixels = 0
         self._consent_default = consent_default
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
         self._agents = [re.compile(own, re.IGNORECASE) for own in agents]
-        self._listeners: dict[str, int] = {}
-        self._bots: dict[str, bool] = {}
         self._blocking = {placement: _any_of(names) for placement, names in (blocked or {}).items()}
+        self._guarded, self._denied, self._plainly = guarded, denied, plainly
+        self._hash = Hash()
+        self._combos, self._combos_used = _table(0), np.zeros(1, np.int64)
+        self._begin_agents()
 
-    def read(self, src: int, path: Path) -> Iterator[Pixel]:
+    def read(self, src: int, path: Path) -> Iterator[Batch]:
         """The well-formed pixels of a file, plain, `.gz` or `.zst`, in its order.
 
         Raises:
             AudiopixelError: the file cannot be read.
         """
-        clock = _Clock()
+        state, line = np.array([NO_TIME, NO_TIME], np.int64), 0
         try:
-            with open_log(path) as lines:
-                for pos, line in enumerate(lines, 1):
-                    self.received[src] += 1
-                    document = parse(line.removesuffix(b"\n"))
-                    if document is None:
-                        self.rejected[src, "malformed"] += 1
-                        continue
-                    try:
-                        yield self._pixel(src, pos, document, clock)
-                    except Rejected as wrong:
-                        self.rejected[src, wrong.reason] += 1
+            for block, ends in _blocks(path):
+                self.received[src] += len(ends)
+                yield self._batch(src, line, block, ends, state)
+                line += len(ends)
         except READ_ERRORS as error:
             raise AudiopixelError(f"{path}: cannot be read: {error}") from error
+        self.greatest[src] = int(state[0]), int(state[1])
 
-    def _pixel(self, src: int, pos: int, document: dict[str, Any], clock: _Clock) -> Pixel:
-        (event_id,), (event,) = _texts(document, ("event_id",)), _texts(document, ("event",))
-        if event_id is None or event is None:
-            raise Rejected("event_id" if event_id is None else "event")
-        if event not in _EVENTS:
-            raise Rejected("event", "unknown_event")
-        placement, play, campaign, platform, station, podcast, program, listener, agent, url, *_ = _texts(
-            document, _TEXTS
+    def pixel(self, line: bytes) -> Pixel:
+        """One line (without its LF) as it was told.
+
+        Raises:
+            Rejected: it is no pixel.
+        """
+        document = parse(line)
+        if document is None:
+            raise Rejected("", "malformed")
+        return _pixel(document)
+
+    def _batch(self, src: int, before: int, block: bytes, ends: Any, state: Any) -> Batch:
+        n = len(ends)
+        rows, keys = np.zeros((n, ROW), np.int64), np.zeros((n, 4), np.uint64)
+        spans = np.full((n, len(SPANS), 2), -1, np.int32)
+        self._make_room(n)
+        if self._plainly:
+            scan(
+                np.frombuffer(block + bytes(8), np.uint8), ends, _texts_of(block, ends),
+                self._consent_default, bool(self._blocking), self._hash.points, self._combos,
+                self._combos_used, self._agent_tags, self._agents_used, rows, keys, spans,
+            )  # fmt: skip
+        combos: list[tuple[Any, ...]] = []
+        plain = np.flatnonzero(rows[:, PLAIN])
+        for i in plain[rows[plain, NEW_COMBO] != 0].tolist():
+            *names, category = (_at(block, spans[i, field]) for field in range(len(NAMES) + 1))
+            combos.append(self._combo(int(rows[i, COMBO]), names, () if category is None else (category,)))
+        for i in plain[rows[plain, NEW_AGENT] != 0].tolist():
+            self._learn(int(rows[i, AGENT]), _at(block, spans[i, _AGENT_SPAN]))
+        bots = np.zeros(n, bool)
+        known = plain[rows[plain, AGENT] >= 0]
+        bots[known] = self._bot[rows[known, AGENT]]
+        denied = np.zeros(n, bool)
+        if self._denied is not None:
+            heard = plain[(keys[plain, 2] != 0) | (keys[plain, 3] != 0)]
+            _, firsts, which = np.unique(keys[heard, 2], return_index=True, return_inverse=True)
+            texts = [_at(block, spans[i, _LISTENER_SPAN]) or "" for i in heard[firsts].tolist()]
+            denied[heard] = np.array([self._denied(text.encode()) for text in texts], bool)[which]
+        conversions = []
+        for i in np.flatnonzero(rows[:, PLAIN] == 0).tolist():
+            try:
+                pixel = self.pixel(block[int(ends[i - 1]) + 1 if i else 0 : int(ends[i])])
+            except Rejected as wrong:
+                self.rejected[src, wrong.reason] += 1
+                continue
+            self._enter(pixel, rows[i], keys[i], combos)
+            bots[i] = pixel.agent is not None and self._is_bot(pixel.agent)
+            if self._denied is not None and pixel.listener is not None:
+                denied[i] = self._denied(pixel.listener.encode())
+            if pixel.conversion is not None:
+                kind, _, *more = pixel.conversion
+                conversions.append((src, before + i + 1, kind, *more))
+        self.clock_skewed[src] += clock(rows, state, self._guarded)
+        some = np.flatnonzero(rows[:, PLAIN])
+        self.denied_pixels += int((denied[some] & (rows[some, CONSENT] != 0)).sum())
+        return Batch(
+            {
+                "src": np.full(len(some), src, np.int32),
+                "pos": before + 1 + some,
+                "event": rows[some, EVENT].astype(np.uint8),
+                "t": rows[some, T],
+                "greatest": rows[some, GREATEST],
+                "combo": rows[some, COMBO].astype(np.int32),
+                "key_1": keys[some, 0],
+                "key_2": keys[some, 1],
+                "listener_1": keys[some, 2],
+                "listener_2": keys[some, 3],
+                "linked": rows[some, LINKED].astype(bool),
+                "consent": rows[some, CONSENT].astype(bool),
+                "bot": bots[some],
+                "denied": denied[some],
+            },
+            combos,
+            conversions,
         )
-        if placement is None and event != "conversion":
-            raise Rejected("placement_id")
-        ts, received_at = _time(document, "ts"), _time(document, "received_at")
-        if ts is None:
-            raise Rejected("ts")
-        playhead, _ = _integer(document, "playhead_ms"), _integer(document, "duration_ms")
-        consent = document.get("consent")
-        if consent is not None and consent.__class__ is not bool:
-            raise Rejected("consent")
-        categories = _categories(document)
-        conversion = _conversion(document)
-        if conversion is None and event == "conversion":
-            raise Rejected("conversion")
-        # Only from here on is it a pixel: what is refused above must not move the clock.
-        t = ts
-        if received_at is not None:
-            t = min(max(ts, received_at - _DAY_MS), received_at + 60_000)
-            self.clock_skewed[src] += abs(t - ts) > 300_000
-        greatest = clock.advance(t, bounded=received_at is not None)
-        who = None if listener is None else self._listeners.setdefault(listener, len(self._listeners))
-        may = self._consent_default if consent is None else consent
-        bot = agent is not None and self._is_bot(agent)
-        kind, order_id, value, currency = conversion or (None, None, None, None)
-        utm = _utm_content(url) if event == "conversion" and url else None
-        blocking = self._blocking.get(placement or "")
-        is_blocked = blocking is not None and any(map(blocking.fullmatch, categories))
-        # fmt: off
-        return Pixel(
-            src, pos, event, t, greatest, event_id, placement, play, campaign, platform, station, podcast,
-            program, who, may, bot, playhead, kind, order_id, value, currency, utm, is_blocked,
-        )
-        # fmt: on
+
+    def _enter(self, pixel: Pixel, row: Any, key: Any, combos: list[tuple[Any, ...]]) -> None:
+        """What `scan` fills in, of a line that is not plain."""
+        placement, campaign, *_ = pixel.names
+        linked = pixel.play is not None and pixel.conversion is None
+        kind: int
+        texts: tuple[str | None, ...]
+        if pixel.conversion is not None:
+            order = pixel.conversion.order_id
+            kind = BY_CONVERSION if order is None else BY_ORDER
+            texts = (
+                campaign or "",
+                *((pixel.event_id,) if order is None else (pixel.conversion.kind, order)),
+            )
+        elif not linked:
+            kind, texts = BY_EVENT, (placement, pixel.event_id)
+        elif pixel.event == "progress":
+            kind = BY_PROGRESS
+            texts = placement, pixel.play, None if pixel.playhead is None else str(pixel.playhead)
+        else:
+            kind, texts = BY_PLAY, (placement, pixel.play)
+        key[:2] = self._hash(kind, texts)
+        if pixel.listener is not None:
+            key[2:] = self._hash(0, (pixel.listener,))
+        named: tuple[str | None, ...] = pixel.names
+        if self._blocking:
+            named += pixel.categories or (None,)
+        first, second = self._hash(0, named)
+        slot = find_pair(self._combos, np.uint64(first), np.uint64(second))
+        if not self._combos[slot, 2]:
+            self._combos_used[0] += 1
+            self._combos[slot] = first, second, self._combos_used[0]
+            combos.append(self._combo(int(self._combos_used[0]) - 1, pixel.names, pixel.categories))
+        row[COMBO] = int(self._combos[slot, 2]) - 1
+        row[EVENT], row[LINKED], row[PLAIN] = CODES[pixel.event], linked, 1
+        row[TOLD] = min(max(pixel.ts, -(2**61)), 2**61)
+        row[RECEIVED] = NO_TIME if pixel.received_at is None else pixel.received_at
+        row[CONSENT] = self._consent_default if pixel.consent is None else pixel.consent
+
+    def _combo(self, number: int, names: Sequence[str | None], categories: Sequence[str]) -> tuple[Any, ...]:
+        blocking = self._blocking.get(names[0] or "")
+        return number, *names, blocking is not None and any(map(blocking.fullmatch, categories))
+
+    def _make_room(self, lines: int) -> None:
+        """Let the tables take as many new names and user agents; where agents are many, begin anew."""
+        if 2 * (int(self._combos_used[0]) + lines) > len(self._combos):
+            self._combos = _moved(self._combos, int(self._combos_used[0]) + lines)
+        if int(self._agents_used[0]) + lines > _MOST_AGENTS:
+            self._begin_agents()
+
+    def _begin_agents(self) -> None:
+        self._agent_tags, self._agents_used = _table(_MOST_AGENTS), np.zeros(1, np.int64)
+        self._bot = np.zeros(_MOST_AGENTS, bool)
+
+    def _learn(self, number: int, agent: str | None) -> None:
+        self._bot[number] = agent is not None and not _is_macro(agent) and self._is_bot(agent)
 
     def _is_bot(self, agent: str) -> bool:
-        if agent not in self._bots:
-            bot = bool(_BOT.search(agent)) and not self._podcast_app.search(agent)
-            self._bots[agent] = bot or any(own.search(agent) for own in self._agents)
-        return self._bots[agent]
+        if _BOT.search(agent) and not self._podcast_app.search(agent):
+            return True
+        return any(own.search(agent) for own in self._agents)
 
 
-class _Clock:
-    """The greatest event time of a partition so far, guarded against one mad clock (specification 1.4)."""
+def _pixel(document: dict[str, Any]) -> Pixel:
+    (event_id,), (event,) = _texts(document, ("event_id",)), _texts(document, ("event",))
+    if event_id is None or event is None:
+        raise Rejected("event_id" if event_id is None else "event")
+    if event not in CODES:
+        raise Rejected("event", "unknown_event")
+    *names, play, listener, agent, url, _, _ = _texts(document, _TEXTS)
+    if names[0] is None and event != "conversion":
+        raise Rejected("placement_id")
+    ts, received_at = _time(document, "ts"), _time(document, "received_at")
+    if ts is None:
+        raise Rejected("ts")
+    if received_at is not None and not 0 <= received_at < NEVER:
+        raise Rejected("received_at")
+    if received_at is None and not 0 <= ts < NEVER:
+        raise Rejected("ts")
+    playhead, _ = _integer(document, "playhead_ms"), _integer(document, "duration_ms")
+    consent = document.get("consent")
+    if consent is not None and consent.__class__ is not bool:
+        raise Rejected("consent")
+    categories = _categories(document)
+    told = document.get("conversion")
+    if told is not None and not isinstance(told, dict):
+        raise Rejected("conversion")
+    conversion = None
+    if event == "conversion":
+        if told is None:
+            raise Rejected("conversion")
+        conversion = _conversion(told, _utm_content(url) if url else None)
+    return Pixel(
+        event, ts, received_at, event_id, tuple(names), tuple(categories), play, listener, agent, consent,
+        playhead, conversion,
+    )  # fmt: skip
 
-    def __init__(self) -> None:
-        self._greatest: int | None = None
-        self._jump: int | None = None
 
-    def advance(self, t: int, bounded: bool) -> int | None:
-        """The greatest event time with this pixel; None while nothing has confirmed any."""
-        if self._jump is not None and t >= self._jump - _DAY_MS:
-            self._greatest = self._jump if self._greatest is None else max(self._greatest, self._jump)
-        self._jump = None
-        if bounded or (self._greatest is not None and t <= self._greatest + _DAY_MS):
-            self._greatest = t if self._greatest is None else max(self._greatest, t)
-        else:
-            self._jump = t
-        return self._greatest
+def _table(room: int) -> Any:
+    """An empty table of `flows.reconcile_scan.find_pair`, at most half full with `room` pairs."""
+    return np.zeros((1 << max(10, (2 * room).bit_length()), 3), np.uint64)
+
+
+def _moved(table: Any, room: int) -> Any:
+    grown = _table(2 * room)
+    for pair in table[table[:, 2] != 0]:
+        grown[find_pair(grown, pair[0], pair[1])] = pair
+    return grown
+
+
+def _texts_of(block: bytes, ends: Any) -> Any:
+    """Which lines are UTF-8, for sure: behind many that are not, none is said to be."""
+    sure, view, begin = np.ones(len(ends), bool), memoryview(block), 0
+    for _ in range(_MOST_BROKEN):
+        try:
+            str(view[begin:], "utf-8")
+            return sure
+        except UnicodeDecodeError as error:
+            line = int(np.searchsorted(ends, begin + error.start))
+            if line == len(ends):
+                return sure
+            sure[line] = False
+            begin = int(ends[line]) + 1
+    sure[line:] = False
+    return sure
+
+
+def _at(block: bytes, span: Any) -> str | None:
+    begin, length = span.tolist()
+    return None if length < 0 else block[begin : begin + length].decode()
+
+
+def _blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
+    """Whole lines, some millions of bytes at a time, and where each ends."""
+    rest = b""
+    with open_log(path) as file:
+        while piece := file.read(_BLOCK_BYTES):
+            block = rest + piece
+            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10)
+            if not len(ends):
+                rest = block
+                if len(rest) > _MAX_LINE_BYTES:
+                    raise OSError(f"a line is over {_MAX_LINE_BYTES >> 20} MiB: is this an NDJSON file?")
+                continue
+            rest = block[int(ends[-1]) + 1 :]
+            yield block, ends
+    if rest:
+        yield rest, np.array([len(rest)])
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
     """The JSON object of a line; None when it is `malformed`."""
-    if len(line) > _MAX_BYTES:
+    if len(line) > MAX_BYTES:
         return None
     try:
         # Not json.loads of the bytes: it guesses UTF-16 and UTF-32, and makes its decoder anew each time.
@@ -240,7 +447,16 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_JSON: Final = json.JSONDecoder(parse_float=_decimal, parse_constant=_no_constant)
+def _whole(digits: str) -> int | Decimal:
+    """A number too long for Python's integers is none of a known field, and no reason to refuse a line."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else _decimal(digits)
+
+
+_JSON: Final = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_no_constant)
+
+
+def _is_macro(text: str) -> bool:
+    return text[0] in _MACRO_STARTS and _MACRO.fullmatch(text) is not None
 
 
 def _texts(document: dict[str, Any], names: tuple[str, ...]) -> list[str | None]:
@@ -250,10 +466,12 @@ def _texts(document: dict[str, Any], names: tuple[str, ...]) -> list[str | None]
         if value is not None:
             if value.__class__ is not str:
                 raise Rejected(name)
-            if not value or (value[0] in _MACRO_STARTS and _MACRO.fullmatch(value)):
-                value = None
-            elif len(value) > _MAX_ID and name.endswith("_id"):
+            if name in _LIMITED and len(value) > _MOST_CHARACTERS:
                 raise Rejected(name)
+            if name in _CUT_AT:
+                value = value.encode()[: _CUT_AT[name]].decode(errors="ignore")
+            if not value or _is_macro(value):
+                value = None
         texts.append(value)
     return texts
 
@@ -262,7 +480,7 @@ def _integer(document: dict[str, Any], name: str) -> int | None:
     value = document.get(name)
     if value is None:
         return None
-    if value.__class__ is not int or not -(2**63) <= value < 2**63:
+    if value.__class__ is not int:
         raise Rejected(name)
     return None if value in (-1, -2) else int(value)
 
@@ -270,10 +488,7 @@ def _integer(document: dict[str, Any], name: str) -> int | None:
 def _time(document: dict[str, Any], name: str) -> int | None:
     value = document.get(name)
     if value.__class__ is int:
-        if not -(2**63) <= value < 2**63:
-            raise Rejected(name)
-        # Beyond any calendar all times are alike, and sums of them must stay within 64 bits.
-        return int(min(max(value, -(2**61)), 2**61))
+        return int(value)
     (text,) = _texts(document, (name,))
     if text is None:
         return None
@@ -312,39 +527,32 @@ def _any_of(categories: Sequence[str]) -> re.Pattern[str]:
     return re.compile(rf"\s*(?:{'|'.join(names)})\s*", re.IGNORECASE)
 
 
-def _conversion(document: dict[str, Any]) -> tuple[str, str | None, int | None, str | None] | None:
-    """(type, order id, value in micros, currency)."""
-    value = document.get("conversion")
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise Rejected("conversion")
-    kind, currency, order_id = _texts(value, ("type", "currency", "order_id"))
+def _conversion(told: dict[str, Any], utm: str | None) -> Conversion:
+    kind, currency, order_id = _texts(told, ("type", "currency", "order_id"))
     if kind not in _CONVERSION_TYPES:
         raise Rejected("conversion.type")
     if currency is not None and not re.fullmatch("[A-Z]{3}", currency):
         raise Rejected("conversion.currency")
-    return str(kind), order_id, _micros(value), currency
+    value, odd = _micros(told.get("value"))
+    return Conversion(str(kind), order_id, value, odd, currency, utm)
 
 
-def _micros(conversion: dict[str, Any]) -> int | None:
-    value = conversion.get("value")
-    if value.__class__ in (int, Decimal):
-        number = Decimal(value)
+def _micros(value: Any) -> tuple[int | None, bool]:
+    """A conversion's value, and whether there is one that is no decimal of six places within 10^13."""
+    if value.__class__ is str:
+        if not value or _is_macro(value):
+            return None, False
+        number = _decimal(value) if _DECIMAL.fullmatch(value) else None
+    elif value is None:
+        return None, False
     else:
-        (text,) = _texts(conversion, ("value",))
-        if text is None:
-            return None
-        if not _DECIMAL.fullmatch(text):
-            raise Rejected("conversion.value")
-        number = _decimal(text)
-    if not number.is_finite() or number.adjusted() > 12:
-        raise Rejected("conversion.value")
-    with localcontext(prec=100_000):
-        micros = int(number.scaleb(6).to_integral_value(ROUND_HALF_EVEN))
-    if not -(2**63) <= micros < 2**63:
-        raise Rejected("conversion.value")
-    return micros
+        number = Decimal(value) if value.__class__ in (int, Decimal) else None
+    if number is None or not number.is_finite() or number.adjusted() > 13 or abs(number) > _MOST_VALUE:
+        return None, True
+    with localcontext(prec=100_000, Emin=MIN_EMIN):
+        micros = number.scaleb(6)
+        whole = int(micros.to_integral_value())
+        return (whole, False) if micros == whole else (None, True)
 
 
 def _utm_content(url: str) -> str | None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
+from connectors.redis import Client, read_rows
+from flows.batches import Decoder
+from flows.forget import deny_key
 from flows.pacing import read_book
 from flows.reconcile import Planned
-from flows.settings import Settings
+from flows.reconcile_pacing import Thresholds
+from flows.settings import Settings, ms
 
 
 def rules(settings: Settings) -> dict[str, Any]:
@@ -30,13 +36,39 @@ def rules(settings: Settings) -> dict[str, Any]:
         "click_window": settings.click_window,
         "listen_window": settings.listen_window,
         "half_life": settings.half_life,
-        "touch_listens": settings.touch_listens,
-        "touch_clicks": settings.touch_clicks,
+        "mature_after": settings.mature_after,
+        "row_ttl": settings.row_ttl,
+        "timezone": settings.timezone,
+        "thresholds": Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),
         "utm_placements": settings.utm_placements,
         "plans": {
             name: Planned(
-                plan.start_ms, plan.currency, plan.campaign_id, plan.blocked_categories, plan.end_ms
+                plan.start_ms,
+                plan.currency,
+                plan.campaign_id,
+                plan.blocked_categories,
+                plan.end_ms,
+                plan.booked,
+                plan.pauses,
+                plan.curve,
+                plan.timezone or "UTC",
+                None if plan.cpm_micros is None else Decimal(plan.cpm_micros) / 1_000_000,
+                plan.target_completion_rate,
             )
             for name, plan in book.items()
         },
     }
+
+
+def denied(settings: Settings, client: Client) -> Callable[[bytes], bool] | None:
+    """Whether a listener is on the deny-list in Redis; None where nobody is.
+
+    Raises:
+        SettingsError: somebody is, and the listeners' key, by which they are known, is not set.
+        RedisUnavailable: Redis does not serve.
+    """
+    (listed,) = read_rows(client, [deny_key(settings.namespace)])
+    if not listed:
+        return None
+    keys, key_of = {int(key, 16) for key in listed}, Decoder(settings.secret_listener_key()).listener
+    return lambda who: key_of(who) in keys

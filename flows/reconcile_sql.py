@@ -1,148 +1,201 @@
-"""The oracle's statements: specification 1.3, 1.4, 2.2 to 2.4 and 2.6 over a table `pixels`, as they run.
+"""The oracle's statements: specification 1.3, 1.4, 2.1 to 2.4 and 2.6 over a table `pixels`, as they run.
 
-Settings are DuckDB variables (`getvariable`). Which pixel counts depends on which pixels before it count (a
-play is remembered from its last accepted pixel on), so `ROUND` is repeated until it confirms what it was
-given: every round settles at least the next pixel of each play, in practice all but a handful at the first.
+Settings are DuckDB variables (`getvariable`). Pixels are counted by `combo`, a number for six names, and only
+sums are unfolded into the rows of the six scopes (`members`). Which pixel counts depends on which pixels
+before it count (a play is remembered from its last accepted pixel on). Where all of a play came before its
+first minute was final, the first of each event counts (`plays`); for the few others `ROUND` is repeated until
+it confirms what it was given: every round settles at least the next pixel of each play.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-PIXELS: Final = """
+from flows.reconcile_fields import SCOPES, WHOLE_METRICS
+from flows.reconcile_scan import CODES, EVENTS
+
+_IS: Final = {name: f"event = {code}" for name, code in CODES.items()}
+_MILESTONES: Final = f"event BETWEEN {CODES['firstQuartile']} AND {CODES['complete']}"
+_JOINS: Final = f"event BETWEEN {CODES['firstQuartile']} AND {CODES['mute']}"
+"""What belongs to the minute of its play's start."""
+_EVENT_NAME: Final = "[" + ", ".join(f"'{name}'" for name in EVENTS) + "][event + 1]"
+_NAMES: Final = ", ".join(SCOPES)
+_WHOLE: Final = ", ".join(f"'{metric}'" for metric in WHOLE_METRICS)
+
+PIXELS: Final = f"""
 CREATE TABLE pixels (
-    src INTEGER, pos BIGINT, event VARCHAR, t BIGINT, greatest BIGINT, event_id VARCHAR, placement VARCHAR,
-    play VARCHAR, campaign VARCHAR, platform VARCHAR, station VARCHAR, podcast VARCHAR, program VARCHAR,
-    listener BIGINT, consent BOOLEAN, bot BOOLEAN, playhead BIGINT, conversion_type VARCHAR, order_id VARCHAR,
-    value BIGINT, currency VARCHAR, utm VARCHAR, blocked BOOLEAN);
-CREATE TABLE letters (src INTEGER, pos BIGINT);
+    src INTEGER, pos BIGINT, event UTINYINT, t BIGINT, greatest BIGINT, combo INTEGER, key HUGEINT,
+    listener HUGEINT, linked BOOLEAN, consent BOOLEAN, bot BOOLEAN, denied BOOLEAN);
+CREATE TABLE combos (
+    combo INTEGER, {", ".join(f"{name} VARCHAR" for name in SCOPES)}, blocked BOOLEAN);
+CREATE TABLE told (
+    src INTEGER, pos BIGINT, conversion_type VARCHAR, value HUGEINT, odd BOOLEAN, currency VARCHAR,
+    utm VARCHAR);
+CREATE TABLE letters (src INTEGER, pos BIGINT, event VARCHAR, t BIGINT);
 CREATE TABLE plans (
     placement VARCHAR, currency VARCHAR, start_ms BIGINT, end_ms BIGINT, planned_in VARCHAR);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
 """
 
-# Partitions have no common order of arrival; that of their watermarks is all that the log tells.
-TIMED: Final = """
-CREATE TABLE timed AS
-SELECT row_number() OVER (ORDER BY greatest NULLS FIRST, src, pos) AS n, *,
-    t - ((t % 60000) + 60000) % 60000 AS minute,
-    greatest - getvariable('out_of_orderness') AS watermark,
-    play IS NOT NULL AND event <> 'conversion' AS linked,
-    CASE
-        WHEN event <> 'conversion' THEN
-            CASE WHEN play IS NULL THEN 'pixel' WHEN event = 'progress' THEN 'progress' ELSE 'play' END
-        WHEN order_id IS NULL THEN 'conversion' ELSE 'order'
-    END AS kind,
-    CASE WHEN event = 'conversion' THEN coalesce(campaign, '') ELSE placement END AS id_1,
-    CASE WHEN kind IN ('play', 'progress') THEN play WHEN kind = 'order' THEN conversion_type
-        ELSE event_id END
-        AS id_2,
-    CASE kind WHEN 'order' THEN order_id WHEN 'progress' THEN coalesce(playhead::VARCHAR, '')
-        ELSE '' END AS id_3
-FROM pixels;
+# Bots are plays apart. A listener of whom nothing may be known is none.
+INSERT: Final = """
+INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
+    (key_1::HUGEINT << 61) + key_2 + if(bot, 1::HUGEINT << 124, 0::HUGEINT),
+    if(consent AND (listener_1 <> 0 OR listener_2 <> 0), (listener_1::HUGEINT << 61) + listener_2, NULL),
+    linked, consent, bot, denied
+FROM chunk
+"""
 
-CREATE TABLE identities AS
-SELECT row_number() OVER () AS identity, * FROM (SELECT DISTINCT bot, kind, id_1, id_2, id_3 FROM timed);
+# Partitions have no common order of arrival; that of their watermarks is all that the log tells.
+ARRIVED: Final = """
+CREATE TABLE timed AS SELECT {n} AS n, *, t - t % 60000 AS minute,
+    greatest - getvariable('out_of_orderness') AS watermark FROM pixels;
+DROP TABLE pixels;
+"""
+ONE_FILE: Final = "pos"
+FILES: Final = "row_number() OVER (ORDER BY greatest, src, pos)"
+
+WRONG_LETTERS: Final = f"""
+SELECT src, letters.pos FROM letters LEFT JOIN timed USING (src, pos)
+WHERE timed.n IS NULL OR letters.t <> timed.t
+    OR letters.event <> {_EVENT_NAME.replace("event", "timed.event")}
+ORDER BY ALL LIMIT 1
+"""
+
+PLAYS: Final = f"""
+CREATE TABLE firsts AS
+SELECT key, if(linked, event, 255) AS slot, min(n) AS n, max(watermark) AS watermark, min(minute) AS minute,
+    bool_or(event = {CODES["conversion"]}) AS converts
+FROM timed GROUP BY ALL;
+CREATE TABLE plays AS
+SELECT key, min(n) FILTER (slot = {CODES["start"]}) AS start_n,
+    NOT (max(watermark) < min(minute)
+        + least(getvariable('final_after'), if(bool_or(converts), getvariable('conversion_horizon'),
+            getvariable('horizon')))) AS hard
+FROM firsts GROUP BY key;
+UPDATE plays SET hard = true
+WHERE key IN (SELECT key FROM timed JOIN letters USING (src, pos));
 
 -- final_own: whether the pixel's own minute was final when it came.
 CREATE TABLE pending AS
-SELECT n, identity, t, minute, watermark, event = 'start' AND linked AS is_start,
-    if(linked, event, '') AS slot,
-    linked AND event IN ('firstQuartile', 'midpoint', 'thirdQuartile', 'complete', 'skip', 'mute') AS joins,
-    if(event = 'conversion', getvariable('conversion_horizon'), getvariable('horizon')) AS horizon,
+SELECT n, key, timed.t, minute, watermark, timed.{_IS["start"]} AND linked AS is_start,
+    if(linked, timed.event, 255) AS slot, linked AND timed.{_JOINS} AS joins,
+    if(timed.{_IS["conversion"]}, getvariable('conversion_horizon'), getvariable('horizon')) AS horizon,
     letters.pos IS NOT NULL AS lettered,
-    CASE WHEN getvariable('judge') THEN coalesce(watermark >= minute + getvariable('final_after'), false)
+    CASE WHEN getvariable('judge') THEN watermark >= minute + getvariable('final_after')
         ELSE lettered END AS final_own,
     NOT final_own AS guess
-FROM timed
-JOIN identities USING (bot, kind, id_1, id_2, id_3)
-LEFT JOIN letters ON letters.src = timed.src AND letters.pos = timed.pos;
+FROM timed JOIN plays USING (key)
+LEFT JOIN letters ON letters.src = timed.src AND letters.pos = timed.pos
+WHERE hard;
 
-CREATE TABLE verdicts (n BIGINT, identity BIGINT, life BIGINT, verdict VARCHAR, start_n BIGINT);
+CREATE TABLE verdicts (n BIGINT, life BIGINT, verdict VARCHAR, start_n BIGINT);
 """
 
 ROUND: Final = """
 CREATE OR REPLACE TEMP TABLE lives AS
-SELECT *, count(*) FILTER (NOT known) OVER (PARTITION BY identity ORDER BY n) AS life
+SELECT *, count(*) FILTER (NOT known) OVER (PARTITION BY key ORDER BY n) AS life
 FROM (
-    SELECT *, coalesce(
-        last_t >= watermark - horizon OR (last_t IS NOT NULL AND watermark IS NULL), false) AS known
+    SELECT *, coalesce(last_t >= watermark - horizon, false) AS known
     FROM (
         SELECT *, max(t) FILTER (guess) OVER (
-            PARTITION BY identity ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS last_t
+            PARTITION BY key ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS last_t
         FROM pending));
 
 CREATE OR REPLACE TEMP TABLE round AS
 WITH starts AS (
-    SELECT identity, life, min(n) AS start_n, arg_min(minute, n) AS start_minute
+    SELECT key, life, min(n) AS start_n, arg_min(minute, n) AS start_minute
     FROM lives WHERE is_start AND NOT final_own GROUP BY ALL
 ), judged AS (
     SELECT lives.*, start_n,
         CASE WHEN getvariable('judge') AND joins AND n > start_n
-            THEN coalesce(watermark >= start_minute + getvariable('final_after'), false)
+            THEN watermark >= start_minute + getvariable('final_after')
             ELSE final_own END AS final
-    FROM lives LEFT JOIN starts USING (identity, life)
+    FROM lives LEFT JOIN starts USING (key, life)
 ), firsts AS (
-    SELECT identity, life, slot, min(n) AS first_n FROM judged WHERE NOT final GROUP BY ALL
+    SELECT key, life, slot, min(n) AS first_n FROM judged WHERE NOT final GROUP BY ALL
 )
 SELECT judged.*, CASE
         WHEN n = first_n THEN 'accepted'
         WHEN n > first_n AND NOT lettered THEN 'repeated'
         ELSE 'too_late'
     END AS verdict
-FROM judged LEFT JOIN firsts USING (identity, life, slot);
+FROM judged LEFT JOIN firsts USING (key, life, slot);
 
 CREATE OR REPLACE TEMP TABLE unsettled AS
-SELECT DISTINCT identity FROM round WHERE guess <> (verdict = 'accepted');
+SELECT DISTINCT key FROM round WHERE guess <> (verdict = 'accepted');
 
 INSERT INTO verdicts
-SELECT n, identity, life, verdict, start_n FROM round WHERE identity NOT IN (FROM unsettled);
+SELECT n, life, verdict, start_n FROM round WHERE key NOT IN (FROM unsettled);
 
 CREATE OR REPLACE TABLE pending AS
-SELECT n, identity, t, minute, watermark, is_start, slot, joins, horizon, lettered, final_own,
+SELECT n, key, t, minute, watermark, is_start, slot, joins, horizon, lettered, final_own,
     verdict = 'accepted' AS guess
-FROM round WHERE identity IN (FROM unsettled);
+FROM round WHERE key IN (FROM unsettled);
 """
 
 # joined: the pixel counts in its start's minute; one that waited until its own minute was final never does.
-COUNTED: Final = """
+COUNTED: Final = f"""
 CREATE TABLE counted AS
-SELECT timed.*, identity, life, verdict, verdicts.start_n, verdict = 'accepted' AND NOT timed.bot AS ok,
-    ok AND linked AND verdicts.start_n IS NOT NULL
-        AND timed.event IN ('firstQuartile', 'midpoint', 'thirdQuartile', 'complete', 'skip', 'mute')
-        AND (n > verdicts.start_n
-            OR NOT coalesce(start.watermark >= timed.minute + getvariable('final_after'), false)) AS joined
+SELECT timed.n, src, pos, timed.key, 0 AS life, event, t, timed.minute, timed.watermark, combo, listener,
+    linked, consent, bot, denied, if(firsts.n IS NULL, 'repeated', 'accepted') AS verdict,
+    firsts.n IS NOT NULL AND NOT bot AND linked AND start_n IS NOT NULL AND {_JOINS} AS joined
+FROM timed JOIN plays ON plays.key = timed.key LEFT JOIN firsts ON firsts.n = timed.n
+WHERE NOT hard
+UNION ALL
+SELECT timed.n, src, pos, timed.key, life, event, timed.t, timed.minute, timed.watermark, combo, listener,
+    linked, consent, bot, denied, verdict,
+    verdict = 'accepted' AND NOT bot AND linked AND verdicts.start_n IS NOT NULL AND {_JOINS}
+        AND (timed.n > verdicts.start_n
+            OR NOT start.watermark >= timed.minute + getvariable('final_after')) AS joined
 FROM timed JOIN verdicts USING (n)
-LEFT JOIN (SELECT n AS start_n, watermark FROM timed) AS start ON start.start_n = verdicts.start_n;
+LEFT JOIN (SELECT n AS start_n, watermark FROM timed WHERE n IN (SELECT start_n FROM verdicts)) AS start
+    ON start.start_n = verdicts.start_n;
+DROP TABLE timed; DROP TABLE plays; DROP TABLE firsts; DROP TABLE pending;
+
+CREATE TABLE tallies AS
+SELECT combo, minute, event, linked, verdict, bot, consent, joined, count(*) AS pixels, max(t) AS latest,
+    min(t) AS first
+FROM counted GROUP BY ALL;
+
+CREATE TABLE members AS
+SELECT combo, unnest([{", ".join(f"'{scope}'" for scope in SCOPES)}]) AS scope, unnest([{_NAMES}]) AS id
+FROM combos;
+DELETE FROM members WHERE id IS NULL;
 """
 
-_DIMENSIONS = "placement, campaign, platform, station, podcast, program"
-_SCOPES = "'placement', 'campaign', 'platform', 'station', 'podcast', 'program'"
+TOUCHES: Final = f"""
+CREATE OR REPLACE TABLE heard AS
+SELECT n, key, life, event, t, minute, combo, listener, linked
+FROM counted
+WHERE verdict = 'accepted' AND NOT bot AND listener IS NOT NULL AND NOT (denied AND getvariable('erased'))
+    AND event IN ({CODES["impression"]}, {CODES["start"]}, {CODES["click"]});
 
-TOUCHES: Final = """
-CREATE TABLE touches AS
-SELECT *, event = 'click' AS is_click,
+CREATE OR REPLACE TABLE conversions AS
+SELECT counted.* EXCLUDE (listener), {_NAMES}, conversion_type, value, odd, currency, utm,
+    if(denied AND getvariable('erased'), NULL, listener) AS listener
+FROM counted JOIN told USING (src, pos) JOIN combos USING (combo)
+WHERE verdict = 'accepted' AND NOT bot AND {_IS["conversion"]};
+
+CREATE OR REPLACE TABLE touches AS
+SELECT heard.*, {_NAMES}, {_IS["click"]} AS is_click,
     [coalesce(campaign, ''), coalesce(platform, ''), coalesce(station, ''), coalesce(podcast, ''),
         coalesce(program, '')] AS names,
     -- A start stands for its play until the minute of the play's impression.
-    if(event = 'start', min(minute) FILTER (event = 'impression') OVER (PARTITION BY identity, life), NULL)
+    if({_IS["start"]}, min(minute) FILTER ({_IS["impression"]}) OVER (PARTITION BY key, life, listener), NULL)
         AS stands_until
-FROM counted
-WHERE ok AND consent AND listener IS NOT NULL
-    AND (event IN ('click', 'impression') OR (event = 'start' AND linked));
+FROM heard JOIN combos USING (combo)
+WHERE (NOT {_IS["start"]} OR linked) AND listener IN (SELECT listener FROM conversions);
 
-CREATE TABLE conversions AS SELECT * FROM counted WHERE ok AND event = 'conversion';
-
-CREATE TABLE eligible AS
+CREATE OR REPLACE TABLE eligible AS
 WITH candidates AS (
-    SELECT c.n AS conversion_n, c.campaign AS wanted, touch.n AS touch_n, touch.t, touch.placement,
-        touch.campaign, touch.is_click, touch.names, c.t - touch.t AS age,
-        row_number() OVER (PARTITION BY c.n, touch.is_click
-            ORDER BY touch.t DESC, touch.placement DESC, touch.names DESC) AS newest
+    SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, touch.names,
+        c.t - touch.t AS age
     FROM conversions AS c
     JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
         AND c.t - touch.t <= if(touch.is_click, getvariable('click_window'), getvariable('listen_window'))
-    WHERE c.consent AND c.placement IS NULL AND coalesce(c.minute < touch.stands_until, true)
+    WHERE c.placement IS NULL AND coalesce(c.minute < touch.stands_until, true)
+        AND (c.campaign IS NULL OR c.campaign = touch.campaign) AND getvariable('model') <> 'off'
 )
 SELECT conversion_n, touch_n, t, placement, is_click, names, age,
     CASE getvariable('model')
@@ -151,16 +204,15 @@ SELECT conversion_n, touch_n, t, placement, is_click, names, age,
         WHEN 'first_touch' THEN (row_number() OVER (PARTITION BY conversion_n
             ORDER BY t, placement DESC, is_click DESC, names DESC) = 1)::DOUBLE
         WHEN 'linear' THEN 1.0
-        WHEN 'time_decay' THEN pow(0.5, age / getvariable('half_life')::DOUBLE)
+        WHEN 'time_decay' THEN pow(0.5,
+            (max(t) OVER (PARTITION BY conversion_n) - t) / getvariable('half_life')::DOUBLE)
     END AS weight
-FROM candidates
-WHERE newest <= if(is_click, getvariable('touch_clicks'), getvariable('touch_listens'))
-    AND (wanted IS NULL OR wanted = campaign);
+FROM candidates;
 """
 
 # Shares by largest remainder, of the millionths and of the value alike: the parts sum to the whole.
 CREDITS: Final = f"""
-CREATE TABLE shares AS
+CREATE OR REPLACE TABLE shares AS
 WITH floored AS (
     SELECT *, 1e6 * weight / sum(weight) OVER (PARTITION BY conversion_n) AS exact,
         floor(exact)::BIGINT AS low
@@ -176,44 +228,45 @@ WITH floored AS (
         ((product % 1000000) + 1000000) % 1000000 AS rest, (product - rest) // 1000000 AS low_value
     FROM credited JOIN (SELECT n AS conversion_n, value FROM conversions) USING (conversion_n)
 )
-SELECT conversion_n, touch_n, millionths, low_value + (row_number() OVER (
+SELECT conversion_n, touch_n, millionths, age, low_value + (row_number() OVER (
         PARTITION BY conversion_n
         ORDER BY rest DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
     <= value - sum(low_value) OVER (PARTITION BY conversion_n))::INT AS value
 FROM valued;
 
-CREATE TABLE credits AS
+CREATE OR REPLACE TABLE credits AS
 WITH credited AS (
-    SELECT conversion_n, touch_n, millionths, value, NULL AS target, NULL AS way
-    FROM shares
+    SELECT conversion_n, touch_n, millionths, value, age, NULL AS target, NULL AS way
+    FROM shares WHERE millionths > 0
     UNION ALL
-    SELECT n, n, 1000000, value, placement, 'declared' FROM conversions WHERE placement IS NOT NULL
+    SELECT n, NULL, 1000000, value, NULL, placement, 'declared' FROM conversions WHERE placement IS NOT NULL
     UNION ALL
-    SELECT n, n, 1000000, value, utm_targets.placement, 'utm'
+    SELECT n, NULL, 1000000, value, NULL, utm_targets.placement, 'utm'
     FROM conversions JOIN utm_targets USING (utm)
     WHERE conversions.placement IS NULL AND n NOT IN (SELECT conversion_n FROM shares)
-), placed AS (
-    SELECT coalesce(target, source.placement) AS placement,
-        source.campaign, source.platform, source.station, source.podcast, source.program,
-        c.minute, c.n AS conversion_n, c.t, c.currency, millionths, credited.value, c.conversion_type,
-        coalesce(way, if(source.event = 'click', 'click', 'listen')) AS way,
-        if(c.consent, c.listener, NULL) AS listener
-    FROM credited JOIN conversions AS c ON c.n = conversion_n JOIN counted AS source ON source.n = touch_n
 )
-SELECT * FROM placed;
+SELECT coalesce(target, touch.placement) AS placement,
+    {", ".join(f"if(touch_n IS NULL, c.{name}, touch.{name}) AS {name}" for name in SCOPES[1:])},
+    c.minute, c.n AS conversion_n, c.t, c.currency, c.odd, millionths, credited.value, age,
+    c.conversion_type, coalesce(way, if(touch.is_click, 'click', 'listen')) AS way, c.listener, c.watermark
+FROM credited JOIN conversions AS c ON c.n = conversion_n
+LEFT JOIN touches AS touch ON touch.n = touch_n;
 
--- Values are of one currency a row, the others are counted.
-CREATE TABLE valued AS
-SELECT scope, id, conversion_n, t, minute, currency, campaign, value
-FROM (
-    SELECT *, unnest([{_SCOPES}]) AS scope, unnest([{_DIMENSIONS}]) AS id FROM credits WHERE value IS NOT
-    NULL)
+CREATE OR REPLACE TABLE credited_rows AS
+SELECT * FROM (
+    SELECT *, unnest([{", ".join(f"'{scope}'" for scope in SCOPES)}]) AS scope, unnest([{_NAMES}]) AS id
+    FROM credits)
 WHERE id IS NOT NULL;
 
-CREATE TABLE currencies AS
+-- Values are of one currency a row, the others are counted.
+CREATE OR REPLACE TABLE valued AS
+SELECT scope, id, conversion_n, t, minute, currency, campaign, value, odd FROM credited_rows
+WHERE value IS NOT NULL OR odd;
+
+CREATE OR REPLACE TABLE currencies AS
 WITH firsts AS (
     SELECT scope, id, arg_min(currency, (t, currency)) AS first, arg_min([campaign], (t, currency))[1] AS of
-    FROM valued WHERE currency IS NOT NULL GROUP BY ALL
+    FROM valued WHERE currency IS NOT NULL AND NOT odd GROUP BY ALL
 ), agreed AS (
     SELECT planned_in AS campaign, any_value(currency) AS currency FROM plans WHERE planned_in IS NOT NULL
     GROUP BY planned_in HAVING count(DISTINCT currency) = 1 AND count(currency) = count(*)
@@ -230,88 +283,156 @@ LEFT JOIN plans ON plans.placement = firsts.id
 LEFT JOIN campaigns AS of_placement ON of_placement.id = firsts.of
 LEFT JOIN campaigns AS own ON own.id = firsts.id;
 
-CREATE TABLE "values" AS
+
+CREATE OR REPLACE TABLE "values" AS
 SELECT scope, id, minute, 'conversion_value' AS metric, sum(value) AS amount
-FROM valued LEFT JOIN currencies USING (scope, id) WHERE coalesce(currency = known, true) GROUP BY ALL
+FROM valued LEFT JOIN currencies USING (scope, id)
+WHERE NOT odd AND coalesce(currency = known, true) GROUP BY ALL
 UNION ALL
 SELECT scope, id, minute, 'conversion_value_other_count', count(DISTINCT conversion_n)
-FROM valued JOIN currencies USING (scope, id) WHERE currency <> known GROUP BY ALL;
+FROM valued LEFT JOIN currencies USING (scope, id) WHERE odd OR currency <> known GROUP BY ALL;
 
-CREATE TABLE facts AS
-SELECT {_DIMENSIONS}, minute, CASE event
-        WHEN 'impression' THEN 'impressions' WHEN 'click' THEN 'clicks' WHEN 'error' THEN 'errors'
-        WHEN 'skip' THEN 'skips' WHEN 'mute' THEN 'mutes' WHEN 'start' THEN 'unlinked_starts'
-        WHEN 'firstQuartile' THEN if(linked, 'orphans', 'unlinked_first_quartiles')
-        WHEN 'midpoint' THEN if(linked, 'orphans', 'unlinked_midpoints')
-        WHEN 'thirdQuartile' THEN if(linked, 'orphans', 'unlinked_third_quartiles')
-        WHEN 'complete' THEN if(linked, 'orphans', 'unlinked_completes')
-    END AS metric, 1::HUGEINT AS amount
+CREATE OR REPLACE TABLE ages AS
+SELECT scope, id, minute,
+    list_position(list_transform(getvariable('ages'), lambda x: age <= 1000::BIGINT * x), true) AS class,
+    sum(millionths)::HUGEINT AS amount
+FROM credited_rows WHERE age IS NOT NULL GROUP BY ALL;
+"""
+
+# A play that somebody was heard in is one, in the earlier minute of its impression and start.
+FACTS: Final = f"""
+CREATE OR REPLACE TABLE cohorts AS
+SELECT any_value(combo) FILTER ({_IS["start"]}) AS combo, any_value(minute) FILTER ({_IS["start"]}) AS minute,
+    bool_or({_IS["complete"]}) AS d, d OR bool_or({_IS["thirdQuartile"]}) AS c,
+    c OR bool_or({_IS["midpoint"]}) AS b, b OR bool_or({_IS["firstQuartile"]}) AS a,
+    a::INT + b::INT + c::INT + d::INT - count(*) FILTER ({_MILESTONES}) AS missing,
+    bool_or({_IS["skip"]}) AS skips, bool_or({_IS["mute"]}) AS mutes
 FROM counted
-WHERE ok AND NOT joined AND metric IS NOT NULL
-    AND CASE event WHEN 'start' THEN NOT linked WHEN 'skip' THEN linked WHEN 'mute' THEN linked ELSE true END
+WHERE verdict = 'accepted' AND NOT bot AND linked AND ({_IS["start"]} OR joined) GROUP BY key, life
+HAVING bool_or({_IS["start"]});
+
+CREATE OR REPLACE TABLE facts AS
+WITH own AS (
+    SELECT combo, minute, CASE {_EVENT_NAME}
+            WHEN 'impression' THEN 'impressions' WHEN 'click' THEN 'clicks' WHEN 'error' THEN 'errors'
+            WHEN 'skip' THEN if(linked, 'skips', NULL) WHEN 'mute' THEN if(linked, 'mutes', NULL)
+            WHEN 'start' THEN if(linked, NULL, 'unlinked_starts')
+            WHEN 'firstQuartile' THEN if(linked, 'orphans', 'unlinked_first_quartiles')
+            WHEN 'midpoint' THEN if(linked, 'orphans', 'unlinked_midpoints')
+            WHEN 'thirdQuartile' THEN if(linked, 'orphans', 'unlinked_third_quartiles')
+            WHEN 'complete' THEN if(linked, 'orphans', 'unlinked_completes')
+        END AS metric, pixels AS amount
+    FROM tallies WHERE verdict = 'accepted' AND NOT bot AND NOT joined
+    UNION ALL
+    SELECT combo, minute, unnest(CASE WHEN verdict <> 'accepted' THEN [verdict]
+        WHEN bot THEN ['invalid_traffic'] WHEN consent THEN ['pixels', 'consented']
+        ELSE ['pixels'] END), pixels
+    FROM tallies
+    UNION ALL
+    SELECT combo, minute, 'blocked_impressions', pixels FROM tallies JOIN combos USING (combo)
+    WHERE verdict = 'accepted' AND NOT bot AND {_IS["impression"]} AND blocked
+    UNION ALL
+    SELECT combo, minute, unnest(list_concat(['starts'], if(a, ['first_quartiles'], []),
+        if(b, ['midpoints'], []), if(c, ['third_quartiles'], []), if(d, ['completes'], []),
+        list_resize([]::VARCHAR[], missing, 'repaired'),
+        if(skips, ['skips'], []), if(mutes, ['mutes'], []))), plays
+    FROM (SELECT *, count(*) AS plays FROM cohorts GROUP BY ALL)
+    UNION ALL
+    SELECT combo, minute, 'consented_plays', count(*) FROM (
+        SELECT arg_min(combo, (minute, event)) AS combo, min(minute) AS minute
+        FROM heard WHERE linked AND NOT {_IS["click"]} GROUP BY key, life
+        UNION ALL
+        SELECT combo, minute FROM heard WHERE NOT linked AND {_IS["impression"]})
+    GROUP BY ALL
+)
+SELECT scope, id, minute, metric, sum(amount)::HUGEINT AS amount
+FROM (SELECT combo, minute, metric, sum(amount) AS amount FROM own WHERE metric IS NOT NULL GROUP BY ALL)
+JOIN members USING (combo) GROUP BY ALL
 UNION ALL
-SELECT {_DIMENSIONS}, minute, CASE WHEN verdict <> 'accepted' THEN verdict WHEN bot THEN 'invalid_traffic'
-    ELSE 'consented' END, 1
-FROM counted WHERE verdict <> 'accepted' OR bot OR consent
+SELECT scope, id, minute, metric, sum(millionths) FROM (
+    SELECT scope, id, minute, millionths, unnest(['conversions', concat('conversions_', conversion_type),
+        concat('conversions_', way)]) AS metric FROM credited_rows)
+GROUP BY ALL
 UNION ALL
-SELECT {_DIMENSIONS}, minute, 'blocked_impressions', 1 FROM counted
-WHERE ok AND event = 'impression' AND blocked
+SELECT * FROM "values"
 UNION ALL
-SELECT {_DIMENSIONS}, minute, unnest(reached), 1
-FROM counted JOIN (
-    SELECT start_n,
-        bool_or(event = 'complete') AS d, d OR bool_or(event = 'thirdQuartile') AS c,
-        c OR bool_or(event = 'midpoint') AS b, b OR bool_or(event = 'firstQuartile') AS a,
-        a::INT + b::INT + c::INT + d::INT
-            - count(*) FILTER (event NOT IN ('start', 'skip', 'mute')) AS missing,
-        list_concat(['starts'], if(a, ['first_quartiles'], []), if(b, ['midpoints'], []),
-            if(c, ['third_quartiles'], []), if(d, ['completes'], []),
-            list_resize([]::VARCHAR[], missing, 'repaired'),
-            if(bool_or(event = 'skip'), ['skips'], []), if(bool_or(event = 'mute'), ['mutes'], [])) AS reached
-    FROM counted WHERE joined OR (ok AND linked AND event = 'start') GROUP BY start_n
-) AS cohort ON cohort.start_n = n
-UNION ALL
-SELECT {_DIMENSIONS}, minute, unnest(['conversions', concat('conversions_', conversion_type),
-    concat('conversions_', way)]), millionths
-FROM credits;
+SELECT scope, id, minute, concat('age_', class - 1), amount FROM ages;
+
+CREATE OR REPLACE TABLE reached AS
+SELECT DISTINCT combo, minute, listener FROM heard WHERE NOT {_IS["click"]};
 """
 
 # A planned placement's flight starts with the minute of its plan's start; a roll-up's has all its pixels.
-FLOWN: Final = "coalesce(minute >= start_ms - start_ms % 60000, true)"
+FLOWN: Final = "(scope <> 'placement' OR coalesce(minute >= start_ms - start_ms % 60000, true))"
 
-FLIGHT: Final = """
-SELECT {scope}, metric, sum(amount) FROM facts LEFT JOIN plans USING (placement)
-WHERE {scope} IS NOT NULL AND (metric IN ({whole}) OR {flown}) GROUP BY ALL
+# What rows have in a window: `moment` is the minute of a row's `as_of_ms`, `day_from` to `day_to` its day.
+WINDOWS: Final = f"""
+SELECT scope, id, metric, sum(amount) FILTER (minute > moment - 300000 AND minute <= moment) AS "5m",
+    sum(amount) FILTER (minute > moment - 3600000 AND minute <= moment) AS "1h",
+    sum(amount) FILTER (minute >= day_from AND minute < day_to) AS "1d",
+    sum(amount) FILTER (metric IN ({_WHOLE}) OR {FLOWN}) AS flight,
+    sum(amount) FILTER (minute > moment - 300000 AND minute <= moment AND minute < mature) AS mature_5m,
+    sum(amount) FILTER (minute > moment - 3600000 AND minute <= moment AND minute < mature) AS mature_1h
+FROM facts JOIN seen USING (scope, id) LEFT JOIN plans ON placement = id
+GROUP BY ALL
+"""
+REACHED: Final = f"""
+WITH of_rows AS (
+    SELECT scope, id, listener, bool_or(minute > moment_2 - 300000 AND minute <= moment_2) AS a,
+        bool_or(minute > moment_2 - 3600000 AND minute <= moment_2) AS b,
+        bool_or(minute >= day_from_2 AND minute < day_to_2) AS c,
+        bool_or({FLOWN}) AS d
+    FROM reached JOIN members USING (combo) JOIN seen USING (scope, id) LEFT JOIN plans ON placement = id
+    GROUP BY ALL
+)
+SELECT scope, id, 'reach', count(*) FILTER (a), count(*) FILTER (b), count(*) FILTER (c), count(*) FILTER (d),
+    0, 0
+FROM of_rows GROUP BY ALL
+"""
+
+# What a row is beside its counts: since when, how long it was heard of, and its labels.
+ROWS: Final = """
+SELECT scope, id, min(first) FILTER (verdict = 'accepted' AND NOT bot) AS since, max(latest) AS latest
+FROM tallies JOIN members USING (combo) GROUP BY ALL
 UNION ALL
-SELECT {scope}, 'reach', count(DISTINCT listener) FROM counted LEFT JOIN plans USING (placement)
-WHERE ok AND consent AND event IN ('impression', 'start') AND {scope} IS NOT NULL AND {flown} GROUP BY ALL
-UNION ALL
-SELECT id, metric, sum(amount) FROM "values" LEFT JOIN plans ON placement = id
-WHERE scope = '{scope}' AND {flown} GROUP BY ALL
-UNION ALL
-SELECT {scope}, NULL, count(*) FROM counted WHERE verdict = 'accepted' AND {scope} IS NOT NULL GROUP BY ALL
+SELECT scope, id, NULL, max(t) FROM credited_rows GROUP BY ALL
+"""
+_LATEST: Final = ", ".join(
+    f"arg_max({name}, (latest, {name})) FILTER ({name} IS NOT NULL)" for name in SCOPES[1:]
+)
+LABELS: Final = f"""
+SELECT placement, {_LATEST}
+FROM (SELECT combo, max(latest) AS latest FROM tallies WHERE verdict = 'accepted' AND NOT bot GROUP BY combo)
+JOIN combos USING (combo) WHERE placement IS NOT NULL GROUP BY placement
 """
 
 # Minutes that begin before the end; a flight goes on after it.
 DELIVERED: Final = f"""
 SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN} AND minute < end_ms), 0)
-FROM plans LEFT JOIN facts USING (placement) WHERE end_ms IS NOT NULL GROUP BY ALL
+FROM plans LEFT JOIN facts ON scope = 'placement' AND id = placement WHERE end_ms IS NOT NULL GROUP BY ALL
 """
 
-# Impressions a listener: of a flight, and up to each conversion that is credited to the campaign.
-FREQUENCY: Final = """
-WITH heard AS (
-    SELECT campaign, listener, t FROM counted
-    WHERE ok AND consent AND listener IS NOT NULL AND event = 'impression' AND campaign IS NOT NULL
-        AND getvariable('model') <> 'off'
+# Impressions a listener: since ever, and up to each conversion that is credited to the campaign. Who has had
+# none for more than 60 days begins anew, as another listener (`spell`).
+FREQUENCY: Final = f"""
+WITH days AS (
+    SELECT campaign, listener, t, t // 86400000 - lag(t // 86400000) OVER alone > 60 AS anew
+    FROM heard JOIN combos USING (combo)
+    WHERE {_IS["impression"]} AND campaign IS NOT NULL AND getvariable('model') <> 'off'
+    WINDOW alone AS (PARTITION BY campaign, listener ORDER BY t)
+), listened AS (
+    SELECT *, count(*) FILTER (anew) OVER (PARTITION BY campaign, listener ORDER BY t) AS spell FROM days
+), converted AS (
+    SELECT campaign, credit, any_value(millionths) AS millionths, spell, count(*) AS impressions
+    FROM (SELECT row_number() OVER () AS credit, campaign, listener, t, millionths FROM credits) AS credited
+    JOIN listened USING (campaign, listener) WHERE listened.t <= credited.t
+    GROUP BY campaign, credit, spell
 ), counts AS (
     SELECT campaign, count(*) AS impressions, 'listeners' AS metric, 1::HUGEINT AS amount
-    FROM heard GROUP BY campaign, listener
+    FROM listened GROUP BY campaign, listener, spell
     UNION ALL
-    SELECT campaign, count(*), 'conversions', any_value(millionths)
-    FROM (SELECT row_number() OVER () AS credit, campaign, listener, t, millionths FROM credits) AS credited
-    JOIN heard USING (campaign, listener) WHERE heard.t <= credited.t
-    GROUP BY campaign, credit
+    SELECT campaign, arg_max(impressions, spell), 'conversions', any_value(millionths)
+    FROM converted GROUP BY campaign, credit
 )
 SELECT campaign, concat('frequency.', CASE
         WHEN impressions <= 3 THEN impressions::VARCHAR WHEN impressions <= 5 THEN '4-5'
@@ -320,11 +441,7 @@ SELECT campaign, concat('frequency.', CASE
 FROM counts GROUP BY ALL
 """
 
-MINUTES: Final = """
-SELECT placement, minute, metric, sum(amount) FROM facts WHERE placement IS NOT NULL GROUP BY ALL
-UNION ALL
-SELECT id, minute, metric, sum(amount) FROM "values" WHERE scope = 'placement' GROUP BY ALL
-"""
+MINUTES: Final = "SELECT id, minute, metric, amount FROM facts WHERE scope = 'placement'"
 
 # The conversions that name a campaign, to whomever they are credited.
 ACCOUNTS: Final = """

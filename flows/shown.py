@@ -16,6 +16,22 @@ LONGEST: Final = 128
 """Cells of an id: whole, unless its letters are wide."""
 LINE: Final = 2_000
 """Cells of a whole line, such as an error with the names in it."""
+_UNSEEN: Final = frozenset(
+    map(
+        chr,
+        (
+            0x034F,  # grapheme joiner
+            *(0x115F, 0x1160, 0x3164, 0xFFA0),  # Hangul fillers
+            *(0x17B4, 0x17B5),  # Khmer inherent vowels
+            *range(0x180B, 0x1810),  # Mongolian variations
+            *(0x2800, 0x1D159),  # Braille without a dot, null notehead
+            *range(0xFE00, 0xFE10),  # variations, also in a plane of their own
+            *range(0xE0100, 0xE01F0),
+            0x16FE4,  # Khitan filler
+        ),
+    )
+)
+"""Letters, marks and symbols by their Unicode category, of which nothing is to be seen."""
 
 
 def shown(text: str, most: int = LONGEST) -> str:
@@ -24,11 +40,14 @@ def shown(text: str, most: int = LONGEST) -> str:
     The result is for `print`, logs and `Text`. Rich reads a `str` as markup: give it `cell`.
     """
     # Combining letters take no cell, so that cells alone would bound nothing.
-    letters = [letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[: 2 * most]]
-    line = "".join(letters)
+    line = "".join(letter if _seen(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text[: 2 * most])
     if len(text) <= 2 * most and cell_len(line) <= most:
         return line
     return f"{set_cell_size(line, most - 1).rstrip()}…"
+
+
+def _seen(letter: str) -> bool:
+    return letter.isprintable() and letter not in _UNSEEN
 
 
 def cell(text: str, most: int = LONGEST) -> Text:

@@ -16,7 +16,7 @@ from flows.attribution import Decided, ListenerShard, Rules
 from flows.batches import COLUMNS, ConversionPixel
 from flows.clock import ENDED, Cut, Tick, cut
 from flows.columns import traffic_reasons
-from flows.covered import nothing
+from flows.covered import Covered
 from flows.credits import CreditBatch, CreditBook
 from flows.decisions import told
 from flows.errors import StateError
@@ -302,7 +302,7 @@ class RowsOut(NamedTuple):
 
 class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, ...]]):
     """A row shard behind an aligner of the placement shards and the credit book; `secret` is the listeners'
-    key, `behind` says whether a cut is behind what an earlier execution has told.
+    key, `covered` what earlier executions have told of minutes (None: nothing that stays).
     """
 
     def __init__(
@@ -311,9 +311,9 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
         minutes: bool,
         state: tuple[Any, ...] | None,
         secret: bytes = b"",
-        behind: Callable[[Cut], bool] = nothing,
+        covered: Covered | None = None,
     ) -> None:
-        self._behind = behind
+        self._covered = covered
         self._homes = Homes(secret, settings.shards)
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
@@ -354,7 +354,11 @@ class RowsLogic(StatefulBatchLogic[RowBatch | CreditBatch, RowsOut, tuple[Any, .
     def _cut(self) -> RowsOut:
         here, self._shard.index = self._batches[0].cut, self._batches[0].to
         self._follow_plans()
-        windows, due = self._shard.apply(here, self._batches, self._credits, self._behind(here))
+        covered = self._covered
+        told_from = 0 if covered is None else covered.provisional_from(here)
+        windows, due = self._shard.apply(here, self._batches, self._credits, told_from)
+        if covered is not None and any(some.final for some in due):
+            covered.tell_final(self._shard.first_open)
         self._batches, self._credits = [], None
         as_of_ms = self._shard.watermark_ms
         changed = rows.pack(windows, as_of_ms, self._shard.final_through_ms) if windows else []

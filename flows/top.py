@@ -51,6 +51,15 @@ _TIGHT: Final = 30
 _BALANCE: Final = ("received", "accepted", "repeated")
 _REJECTED: Final = "rejected."
 _COUNTED: Final = (*_BALANCE, _REJECTED)
+_LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999."""
+
+
+def whole(text: str | None) -> int:
+    """A count; 0 where Redis holds none, or what is none."""
+    with suppress(ValueError):
+        return int(text or 0)
+    return 0
 
 
 def count(text: str) -> str:
@@ -150,13 +159,16 @@ def _urgency(placement: str, row: Mapping[str, str]) -> tuple[int, float, int, s
     """Sorts bad states first: too little by the least indicator, all else by the most impressions."""
     delivery = row.get(_STATE)
     rank = _BAD.index(delivery) if delivery in _BAD else len(_BAD)
-    short = float(row.get(_INDICATOR, 0)) if delivery in ("under", "ended_short") else 0.0
-    return rank, short, -int(row.get(_IMPRESSIONS, 0)), placement
+    short = 0.0
+    if delivery in ("under", "ended_short"):
+        with suppress(ValueError):
+            short = float(row.get(_INDICATOR, 0))
+    return rank, short, -whole(row.get(_IMPRESSIONS)), placement
 
 
 def _table(columns: list[Column], rows: list[dict[str, str]], width: int) -> Table:
     cells = {
-        column: [column.show(row[column.field]) if column.field in row else NULL for row in rows]
+        column: [_shown(column, row[column.field]) if column.field in row else NULL for row in rows]
         for column in columns
     }
     widths = {
@@ -179,6 +191,14 @@ def _table(columns: list[Column], rows: list[dict[str, str]], width: int) -> Tab
             )
         )
     return table
+
+
+def _shown(column: Column, text: str) -> str:
+    # What is damaged is seen to be, and takes no other row with it.
+    try:
+        return column.show(text)
+    except (ValueError, ArithmeticError):
+        return name(f"{text}?")
 
 
 def state(snapshot: Snapshot, now_s: float) -> list[Text]:
@@ -207,12 +227,11 @@ def state(snapshot: Snapshot, now_s: float) -> list[Text]:
 
 def _final_through(snapshot: Snapshot, now_s: float) -> str:
     # Of all rows the greatest: a quiet row still shows what was final when it last changed.
-    final_s = max(
-        (int(row.get("final_through_ms", 0)) / 1000 for row in snapshot.rows["placement"].values()), default=0
-    )
-    if final_s <= 0:
+    rows = snapshot.rows["placement"].values()
+    final_ms = max((whole(row.get("final_through_ms")) for row in rows), default=0)
+    if not 0 < final_ms <= _LAST_MS:
         return NULL
-    moment = datetime.fromtimestamp(final_s, UTC)
+    moment = datetime.fromtimestamp(final_ms / 1000, UTC)
     today = moment.date() == datetime.fromtimestamp(now_s, UTC).date()
     return f"{moment:%H:%M} UTC" if today else f"{moment:%Y-%m-%d %H:%M} UTC"
 
@@ -220,7 +239,7 @@ def _final_through(snapshot: Snapshot, now_s: float) -> str:
 def _ledger(accounts: Collection[Mapping[str, str]]) -> list[Text]:
     sums = Counter[str]()
     for account in accounts:
-        sums.update({field: int(number) for field, number in account.items() if field.startswith(_COUNTED)})
+        sums.update({field: whole(number) for field, number in account.items() if field.startswith(_COUNTED)})
     received, accepted, repeated = (f"{sums.pop(field, 0):,}" for field in _BALANCE)
     listed = " · ".join(f"{field.removeprefix(_REJECTED)} {n:,}" for field, n in sums.most_common() if n)
     return [

@@ -157,7 +157,7 @@ def start(
 
 def lines(firing: Sequence[Firing]) -> list[Text]:
     """What fires, a line each, for below the live table."""
-    shown = [
+    told = [
         Text.assemble(
             (one.name.removeprefix(_PREFIX), "bold red"),
             f" {shown(one.summary, LINE)}",
@@ -166,8 +166,8 @@ def lines(firing: Sequence[Firing]) -> list[Text]:
         )
         for one in firing[:_SHOWN]
     ]
-    rest = len(firing) - len(shown)
-    return [*shown, *([Text(f"… and {rest:,} more alerts", "dim")] if rest else [])]
+    rest = len(firing) - len(told)
+    return [*told, *([Text(f"… and {rest:,} more alerts", "dim")] if rest else [])]
 
 
 class News:

@@ -7,7 +7,6 @@ due. It owns the cells (row, minute), the totals of days and flights, and, by `f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,7 @@ from flows.rolling import Rolling
 from flows.rowindex import DEFAULT_LIMITS, OTHER, Limits, RowIndex
 from flows.shards import check_format
 
-FORMAT: Final = 9
+FORMAT: Final = 10
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 GROWING: Final = (
@@ -45,6 +44,7 @@ GROWING: Final = (
     "flight_end",
     "counted_from",
     "counted_to",
+    "own_from",
     "overrun",
     "heard",
     "given_reach",
@@ -109,6 +109,7 @@ class RowShard:
         self.flight_from, self.flight_end = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.counted_from, self.counted_to = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.overrun, self.heard = np.zeros(64, np.int64), np.zeros(64, np.int64)
+        self.own_from = np.zeros(64, np.int64)
         self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
         self.dirty = np.zeros(64, bool)
         self.is_placement, self.alive = np.zeros(64, bool), np.zeros(64, bool)
@@ -120,14 +121,18 @@ class RowShard:
         return self.first_open * 60_000
 
     def apply(
-        self, cut: Cut, batches: Sequence[RowBatch], credits: CreditBatch | None = None, behind: bool = False
+        self,
+        cut: Cut,
+        batches: Sequence[RowBatch],
+        credits: CreditBatch | None = None,
+        provisional_from: int = 0,
     ) -> tuple[Windows | None, list[Minutes]]:
         """Take in what all placement shards and the credit book sent for one cut; returns the rows that
         changed by it, and the minutes due.
 
         Args:
-            behind: an earlier execution may have told more: only what is final is due, which is what it was,
-                and what is not waits.
+            provisional_from: of a minute before, an earlier execution may have told more: only what is final
+                is due, which is what it was, and what is not waits.
         """
         before = self.watermark_ms // 60_000
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
@@ -139,7 +144,7 @@ class RowShard:
             self._credit(credits)
         if minute > before or cut.ended:
             self._turn(before, minute, cut.ended)
-        due = self._due(cut, behind)
+        due = self._due(cut, provisional_from)
         if minute > before or cut.ended:
             self._forget(minute)
         self.left = []
@@ -260,7 +265,19 @@ class RowShard:
             self.alive[number] = True
             if kept is not None:
                 self._take_up(number, kept)
+            self._note_elsewhere(number, kept is None)
         return number
+
+    def _note_elsewhere(self, row: int, new: bool) -> None:
+        """Note up to when a row that has just come may have had pixels that it does not count: in `other`,
+        or before it was forgotten.
+        """
+        scope, _ = self.row_index.name(row)
+        if new:
+            self.own_from[row] = self.row_index.ended.forgotten
+        other = self.row_index.numbers.get((OTHER, scope))
+        if other is not None and (last := int(self.latest[other]) // 60_000) >= self.heard[row]:
+            self.own_from[row] = last + 1
 
     def _make_room(self, name: str, rows: int) -> None:
         while len(old := getattr(self, name)) < rows:
@@ -303,7 +320,7 @@ class RowShard:
             np.add.at(self._day(day)[0], closed_rows[moved][these], settled[moved][these])
         self.dirty[closed_rows] = True
 
-    def _due(self, cut: Cut, behind: bool) -> list[Minutes]:
+    def _due(self, cut: Cut, provisional_from: int) -> list[Minutes]:
         if not self.minutes_every:
             return []
         slots = np.nonzero(self.cells.flags & DIRTY)[0]
@@ -311,7 +328,9 @@ class RowShard:
         slots = slots[self.is_placement[rows]]
         slots = slots[self._says_something(slots)]
         final = self.cells.flags[slots] & FINAL != 0
-        waited = cut.number - self.cells.given[slots] >= (math.inf if behind else self.minutes_every)
+        _, minutes_of = self.cells.at(slots)
+        waited = cut.number - self.cells.given[slots] >= self.minutes_every
+        waited &= minutes_of >= provisional_from
         due = []
         for some, is_final in ((slots[final], True), (slots[~final & waited], False)):
             if len(some):
@@ -415,6 +434,8 @@ class RowShard:
             self._cut_anew(row, *before)
         else:
             self.counted_from[row], self.counted_to[row] = start, max(start, end)
+        if start < self.own_from[row]:
+            self.counted_from[row] = max(self.counted_from[row], self.own_from[row])
 
     def _cut_anew(self, row: int, before: int, before_end: int) -> None:
         """Count a row's flight, which it counted from `before` and over from `before_end` on (0: never), by
@@ -483,8 +504,7 @@ class RowShard:
         reach, given, at = self.reached.reach(rows), self.given_reach[rows], self.given_at[rows]
         due = reach > given * (1.0 if ended else 1.01)
         due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
-        planned = [self.row_index.name(row) in self.row_index.planned for row in rows[due].tolist()]
-        due[due] = (reach[due] >= SKETCH_FROM) | np.array(planned, bool) | (given[due] != 0)
+        due &= (reach >= SKETCH_FROM) | (self.flight_end[rows] > 0) | (given != 0)
         self.given_reach[rows[due]], self.given_at[rows[due]] = reach[due], minute
         rows = rows[due]
         for start in range(0, len(rows), SKETCHES_AT_ONCE):

@@ -56,7 +56,9 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who called. `trusted`: by a token or a network; `refused`: a token that is none was shown."""
+    """Who called. `trusted`: by a token or, with `network`, by its network; `refused`: a token that is none
+    was shown.
+    """
 
     name: str = ""
     rights: frozenset[Right] = frozenset()
@@ -65,6 +67,12 @@ class Caller:
     refused: bool = False
     device_from: DeviceFrom | None = None
     masked: bool = False
+    network: bool = False
+
+    @property
+    def may_say_consent(self) -> bool:
+        """Whether this caller's own word on consent counts: a writer's, or a trusted network's."""
+        return self.network or "write" in self.rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,7 @@ class Device:
         address: None where it is not known or not told.
         grade: `device`: whole; `masked`: without its last part; `none`.
         basis: whose word it is.
+        source: what of the call it was taken from.
         ignored: whether a claim of somebody who may not make it was passed over.
     """
 
@@ -82,6 +91,7 @@ class Device:
     user_agent: str
     grade: Grade
     basis: Basis
+    source: str
     ignored: bool = False
 
 
@@ -109,14 +119,14 @@ class Callers:
             name, _, secret = said.strip().partition(".")
             token = self.tokens.get(name)
             expected = token.sha256 if token else "0" * 64
-            right = compare_digest(sha256(secret.encode()).hexdigest(), expected)
+            right = compare_digest(sha256(secret.encode(errors="replace")).hexdigest(), expected)
             if token is None or not right:
                 return Caller(refused=True)
             return Caller(name, token.rights, token.campaigns, True, False, token.device_from, token.masked)
         if transport is not None:
             for network, device_from in self.servers:
                 if transport in network:
-                    return Caller(str(network), trusted=True, device_from=device_from)
+                    return Caller(str(network), trusted=True, device_from=device_from, network=True)
         return NOBODY
 
     def transport(self, headers: Mapping[str, str], peer: str) -> Address | None:
@@ -133,7 +143,7 @@ def device(
     transport: Address | None,
     headers: Mapping[str, str],
     parameters: Mapping[str, str],
-    of_dialect: DeviceFrom = "transport",
+    of_dialect: DeviceFrom | None = None,
     masked: bool = False,
 ) -> Device:
     """The listener's device in a call.
@@ -144,40 +154,53 @@ def device(
     """
     agent = headers.get("user-agent", "")[:_LONGEST_AGENT]
     if caller.trusted:
-        where = caller.device_from or of_dialect
-        told, told_agent = _told(where, headers, parameters)
-        if where == "transport" and not told:
-            told, told_agent = (str(transport) if transport else ""), agent
-        return _graded(told, (told_agent or agent)[:_LONGEST_AGENT], caller.masked or masked)
+        where = caller.device_from or of_dialect or _usual(headers)
+        if where == "transport":
+            return _graded(transport, agent, caller.masked or masked, "transport")
+        told, told_agent, source = _told(where, headers, parameters)
+        return _graded(parsed(told), told_agent[:_LONGEST_AGENT], caller.masked or masked, source)
     claim = headers.get("x-device-ip") or headers.get("x-device-user-agent")
     elsewhere = parsed(parameters.get("ip", ""))
-    apart = elsewhere is not None and transport is not None and star(elsewhere) != star(transport)
+    apart = (
+        elsewhere is not None
+        and is_public(elsewhere)  # a player behind a router says what the router calls it
+        and transport is not None
+        and star(elsewhere) != star(transport)
+    )
     if claim or apart or parameters.get("server_side") in _SERVER_SIDE:
         # A server speaks for a device, and may not: its own address is no listener's.
-        return Device(None, agent, "none", "claimed", ignored=True)
+        return Device(None, agent, "none", "claimed", "nobody", ignored=True)
     public = transport if transport is not None and is_public(transport) else None
-    return Device(public, agent, "device" if public else "none", "transport")
+    return Device(public, agent, "device" if public else "none", "transport", "transport")
 
 
-def _told(where: DeviceFrom, headers: Mapping[str, str], parameters: Mapping[str, str]) -> tuple[str, str]:
-    """The address and user agent that a trusted caller tells of the device."""
+def _usual(headers: Mapping[str, str]) -> DeviceFrom:
+    """Where a trusted server that says nothing of it has the device: never in its own address."""
+    return "x-device" if "x-device-ip" in headers or "x-device-user-agent" in headers else "query"
+
+
+def _told(
+    where: DeviceFrom, headers: Mapping[str, str], parameters: Mapping[str, str]
+) -> tuple[str, str, str]:
+    """The address and user agent that a trusted caller tells of the device, and where they stand.
+
+    A host that forwards the address in `X-Forwarded-For` forwards the listener's own user agent; another
+    server's own is nobody's.
+    """
     forwarded = headers.get("x-forwarded-for", "")
     if where == "x-device":
-        return headers.get("x-device-ip", ""), headers.get("x-device-user-agent", "")
+        return headers.get("x-device-ip", ""), headers.get("x-device-user-agent", ""), "x-device-ip"
     if where == "query":
-        return parameters.get("ip", ""), parameters.get("user_agent", "")
-    if where == "xff-first":
-        return forwarded.split(",", 1)[0], ""
-    if where == "xff-last":
-        return forwarded.rsplit(",", 1)[-1], ""
-    return "", ""
+        return parameters.get("ip", ""), parameters.get("user_agent", ""), "ip"
+    place = forwarded.split(",", 1)[0] if where == "xff-first" else forwarded.rsplit(",", 1)[-1]
+    return place, headers.get("user-agent", ""), "x-forwarded-for"
 
 
-def _graded(told: str, agent: str, masked: bool) -> Device:
-    address = parsed(told)
+def _graded(address: Address | None, agent: str, masked: bool, source: str) -> Device:
     if address is None or not is_public(address):
-        return Device(None, agent, "none", "trusted")
-    return Device(address, agent, "masked" if masked or _looks_masked(address) else "device", "trusted")
+        return Device(None, agent, "none", "trusted", source)
+    grade: Grade = "masked" if masked or _looks_masked(address) else "device"
+    return Device(address, agent, grade, "trusted", source)
 
 
 def _looks_masked(address: Address) -> bool:

@@ -10,20 +10,21 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, Literal
 
-How = Literal["unreplaced", "empty", "placeholder", "time", "playhead", "boolean", "event", "unreadable"]
+How = Literal[
+    "unreplaced", "empty", "placeholder", "time", "playhead", "boolean", "event", "currency", "unreadable"
+]
 
-_UNREPLACED: Final = re.compile(
-    r"""\[\[?[^\[\]]+\]\]?        # VAST, Triton
+_MACRO: Final = r"""(?:
+      \[\[?[^\[\]]+\]\]?        # VAST, Triton
     | \$\{[^{}]+\} | \$[A-Za-z_]+ # OpenRTB, DV360
     | \{\{?[^{}]+\}\}?            # PRX, AdCP, Kevel
     | @[^@]+@                     # Triton
-    | %%[^%]+%% | %[A-Za-z_]+!    # Google, The Trade Desk; Campaign Manager
+    | %%[^%]+%% | %[A-Za-z_]+!?    # Google, The Trade Desk; Campaign Manager
     | \(acast-[^()]+\) | \(x-[^()]+\)
     | __[^_].*[^_]?__ | \#[^\#]+\# | <[^<>]+>
     | \$ | \$\{?\w+\[.*           # what a templating engine left of {X}, and of a FreeMarker expression
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+    )"""
+_UNREPLACED: Final = re.compile(f"{_MACRO}(?:-{_MACRO})*", re.VERBOSE | re.DOTALL)
 _PLACEHOLDERS: Final = frozenset({"-1", "-2", "null", "undefined", "none", "AUDIT"})
 _ZEROS: Final = re.compile(r"[0-]*0[0-]*")
 _NUMBER: Final = re.compile(r"-?\d{1,18}(?:\.\d*)?", re.ASCII)
@@ -33,6 +34,7 @@ _ISO: Final = re.compile(
     r"\s*(?:(Z)|([+-]| )?(\d{2}):?(\d{2})?)?",
     re.IGNORECASE | re.ASCII,
 )
+_FACTORS: Final = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 EVENTS: Final = {
     name.lower(): canonical
     for canonical, names in {
@@ -86,6 +88,14 @@ def event_name(value: str) -> tuple[str, How | None]:
     return canonical, None if canonical == value else "event"
 
 
+def currency(value: str) -> tuple[str | None, How | None]:
+    """A code of ISO 4217; a conversion counts without one, too."""
+    text = value.strip().upper()
+    if len(text) != 3 or not text.isascii() or not text.isalpha():
+        return None, "unreadable"
+    return text, None if text == value else "currency"
+
+
 def boolean(value: str) -> tuple[bool | None, How | None]:
     """A yes or no, in the spellings of ad servers."""
     text = value.strip().lower()
@@ -100,8 +110,8 @@ def epoch_ms(value: str, unit: str = "") -> tuple[int | None, How | None]:
     """A point in time as epoch ms: a number by its magnitude, or the sloppy ISO 8601 of ad servers.
 
     Args:
-        unit: `s`, `ms`, `us`: what a number is in, where the dialect says so; else ten digits are seconds,
-            thirteen ms, sixteen µs.
+        unit: `s`, `ms`, `us`: what a number is in, where the dialect says so and a time comes of it; else ten
+            digits are seconds, thirteen ms, sixteen µs.
 
     Returns:
         None where it cannot be read: a pixel is never refused for its time.
@@ -111,10 +121,9 @@ def epoch_ms(value: str, unit: str = "") -> tuple[int | None, How | None]:
         number = float(text) if "." in text else int(text)
         if number <= 0:
             return None, "unreadable"
-        if not unit:
+        if not unit or not 1e11 < number * _FACTORS[unit] < 1e14:
             unit = "s" if number < 1e11 else "ms" if number < 1e14 else "us"
-        factor = {"s": 1000.0, "ms": 1.0, "us": 0.001}[unit]
-        return int(number * factor) if unit != "ms" else int(number), None if unit == "ms" else "time"
+        return int(number * _FACTORS[unit]) if unit != "ms" else int(number), None if unit == "ms" else "time"
     return _iso_ms(text)
 
 

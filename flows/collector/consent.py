@@ -135,8 +135,8 @@ class Policy:
                     yield self.of_tc_string(signals.gpp)
             elif signals.gpp:
                 yield from self._of_sections(signals, gpp.sections(signals.gpp), unknown)
-            if signals.us_privacy:
-                yield "opted_out" if gpp.us_privacy(signals.us_privacy) else "given"
+            if signals.us_privacy and (out := gpp.us_privacy(signals.us_privacy)) is not None:
+                yield "opted_out" if out else "given"
         except ValueError:
             yield "unreadable"
 
@@ -149,9 +149,9 @@ class Policy:
             if section == gpp.TCF_EU:
                 if signals.gdpr is not False:
                     yield self.of_tc_string(body)
-            elif not body or (out := gpp.opted_out(section, body)) is None:
+            elif not body or not gpp.is_known(section):
                 unknown.append(section)
-            else:
+            elif (out := gpp.opted_out(section, body)) is not None:
                 yield "opted_out" if out else "given"
 
     def of_tc_string(self, text: str) -> Reason:

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from flows.collector.cleaner import present
 from flows.errors import SettingsError
 
 Status = Literal["documented", "seen", "inferred"]
@@ -60,8 +61,15 @@ NATIVE: Final = {
     "ga": "ga_client_id",
 }
 """Our own parameters, short, by what they mean."""
-WORDS: Final = frozenset((*NATIVE.values(), "basis", "regulations", "playhead_ms", "duration_ms"))
+WORDS: Final = frozenset((*NATIVE.values(), "basis", "consent", "regulations", "playhead_ms", "duration_ms"))
 """What a parameter can mean; each is a parameter's name too."""
+
+
+LITERAL: Final = {
+    name: NATIVE[name] for name in ("pl", "cm", "cr", "st", "pc", "pg", "pf", "ep", "ct", "co", "k")
+}
+"""What a marketer writes literally into the URL of a postback, beside the vendor's own names."""
+_IDS_OF_PARTS: Final = ("play_id", "event_id")
 
 
 class Word(BaseModel):
@@ -79,15 +87,17 @@ class Dialect(BaseModel):
         use: `tag`: our URL in the vendor's form; `postback`: the vendor's own names.
         urls: how many the vendor takes; None: any number.
         time, playhead: what a plain number is in; empty: by its magnitude; ms.
-        device_from: where a call of this vendor's server has the device's address.
+        device_from: where a call of this vendor's server has the device's address; None: in its headers, else
+            in its parameters.
         masked: whether that address lacks its last part.
         split: characters that part parameters beside `&`.
         macros: by word, as the vendor replaces them.
         names: words by the vendor's names.
         events: canonical events by the vendor's names.
         when: words that a parameter's value settles, by `name=value`; `event_from` names a parameter.
-        fixed: words that every call settles.
+        fixed: words of every call that does not say them itself.
         drop: names that are never kept.
+        note: what a marketer must do or know at this vendor, in words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,7 +107,7 @@ class Dialect(BaseModel):
     urls: int | None = None
     time: Literal["", "s", "ms", "us", "iso"] = ""
     playhead: Literal["ms", "s", "hms"] = "ms"
-    device_from: Literal["transport", "x-device", "xff-first", "xff-last", "query"] = "transport"
+    device_from: Literal["transport", "x-device", "xff-first", "xff-last", "query"] | None = None
     masked: bool = False
     split: tuple[str, ...] = ()
     macros: Mapping[str, str | Word] = {}
@@ -106,6 +116,7 @@ class Dialect(BaseModel):
     when: Mapping[str, Mapping[str, str]] = {}
     fixed: Mapping[str, str] = {}
     drop: tuple[str, ...] = ()
+    note: str = ""
 
     @field_validator("macros", "fixed")
     @classmethod
@@ -137,9 +148,21 @@ class Dialect(BaseModel):
         foreign = self.names.get(name)
         if foreign is not None:
             return plain(foreign)
-        if self.use == "postback" or name in self.drop:
+        if name in self.drop:
             return None
+        if self.use == "postback":
+            return LITERAL.get(name)
         return NATIVE.get(name) or (name if name in WORDS else None)
+
+    def is_whole(self, word: str, text: str) -> bool:
+        """Whether a value that this dialect's macro makes of several parts (`@AD_ID@-@COOKIE@`) has them all.
+
+        With one part missing it is the same for all listeners: all their plays would be one.
+        """
+        if "-" not in plain(self.macros.get(word, "")) or word not in _IDS_OF_PARTS:
+            return True
+        first, last = text.partition("-")[0], text.rpartition("-")[2]
+        return "--" not in text and present(first)[0] is not None and present(last)[0] is not None
 
 
 def plain(word: str | Word) -> str:

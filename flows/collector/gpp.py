@@ -52,18 +52,21 @@ def sections(text: str) -> dict[int, str]:
     return dict(zip(ids, bodies, strict=True))
 
 
+def is_known(section: int) -> bool:
+    """Whether the bits of a section of the United States are known here."""
+    return section == USP or section in OPT_OUTS
+
+
 def opted_out(section: int, body: str) -> bool | None:
-    """Whether a section of the United States opts out of sale, sharing or targeted advertising; None: its
-    bits are not known here.
+    """Whether a known section of the United States opts out of sale, sharing or targeted advertising; None:
+    it says that its law does not apply.
 
     Raises:
         ValueError: it is cut short.
     """
     if section == USP:
         return us_privacy(body)
-    places = OPT_OUTS.get(section)
-    if places is None:
-        return None
+    places = OPT_OUTS[section]
     core, *others = body.split(".")
     for place in places:
         bits = Bits(core)
@@ -77,12 +80,13 @@ def opted_out(section: int, body: str) -> bool | None:
     return False
 
 
-def us_privacy(text: str) -> bool:
-    """Whether a US privacy string (`1YNN`) opts out of sale; `1---`: the law does not apply.
+def us_privacy(text: str) -> bool | None:
+    """Whether a US privacy string (`1YNN`) opts out of sale; None (`1---`): the law does not apply, so that
+    the string is nobody's answer. Publishers send it from everywhere.
 
     Raises:
         ValueError: it is none.
     """
     if len(text) != 4 or text[0] != "1" or not set(text[1:].upper()) <= set("YN-"):
         raise ValueError("not a US privacy string")
-    return text[2].upper() == "Y"
+    return {"Y": True, "N": False, "-": None}[text[2].upper()]

@@ -42,6 +42,8 @@ _PODCAST_APP: Final = re.compile(
 )
 _WATCH: Final = re.compile(r"^(?:atc/.* watchOS|\(null\)/\(null\) watchOS)", re.IGNORECASE)
 _MOST_KNOWN: Final = 50_000
+_LONGEST_KNOWN: Final = 512
+"""User agents whose verdicts are remembered: 50 MB at the most, however many an enemy has."""
 
 
 class Verdict(NamedTuple):
@@ -87,11 +89,15 @@ class Judge:
 
     def of(self, device: Device) -> Verdict:
         """The verdict of a device's user agent and, where the call is its own, of its address."""
+        if not device.user_agent and device.basis == "trusted":
+            return Verdict()  # a server that tells of no device is no device without a user agent
         verdict = self._known.get(device.user_agent)
         if verdict is None:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            verdict = self._known[device.user_agent] = self._of_agent(device.user_agent)
+            verdict = self._of_agent(device.user_agent)
+            if len(device.user_agent) <= _LONGEST_KNOWN:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[device.user_agent] = verdict
         if verdict.reason or self.data_centres is None or device.basis != "transport":
             return verdict
         if device.address is not None and device.address in self.data_centres:
@@ -183,7 +189,11 @@ def judge_of(lists: Mapping[str, Path], today: datetime | None = None) -> Judge:
         except (ValueError, KeyError, TypeError, re.error) as error:
             raise SettingsError(f"{lists[name]}: is no list of the form {name}: {error}") from None
     if "iab_include" in contents or "iab_exclude" in contents:
-        judge.iab = iab(contents.get("iab_include"), contents.get("iab_exclude"), today or datetime.now(UTC))
+        include, exclude = contents.get("iab_include"), contents.get("iab_exclude")
+        try:
+            judge.iab = iab(include, exclude, today or datetime.now(UTC))
+        except ValueError as error:
+            raise SettingsError(f"the lists of IAB and ABC cannot be read: {error}") from None
     return judge
 
 

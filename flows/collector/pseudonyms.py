@@ -78,14 +78,18 @@ def _made(key: _Key, listener: str | None, device: Device) -> dict[str, str]:
         return {}
     made = {}
     if listener is not None:
-        made[LISTENER] = key.hash(LISTENER, listener.encode())
+        made[LISTENER] = key.hash(LISTENER, _bytes(listener))
     if device.address is not None and device.grade != "none":
         address = star(device.address)
         if device.user_agent:
-            made[CLIENT] = key.hash(CLIENT, address, device.user_agent.encode())
+            made[CLIENT] = key.hash(CLIENT, address, _bytes(device.user_agent))
         if device.grade == "device":
             made[HOUSEHOLD] = key.hash(HOUSEHOLD, address)
     return made
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="replace")  # a header's bytes need be no text
 
 
 def shortened(pseudonym: str) -> str:

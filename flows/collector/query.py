@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -9,6 +10,11 @@ MOST_PARAMETERS: Final = 128
 """Of one call; what comes behind them is not read."""
 MOST_DECODINGS: Final = 3
 """A URL that was put in another, in a third, is encoded so often; more is an enemy's."""
+
+_PERCENT: Final = re.compile(r"%[A-Za-z_]+!|%%\w+%%")
+"""Macros that begin like encoded bytes: `%ecid!` and `%%CACHEBUSTER%%` would decode to rubbish that looks
+like a value, and is the same at every fire.
+"""
 
 
 def parameters(text: str, separators: str = "&") -> dict[str, str]:
@@ -29,6 +35,11 @@ def parameters(text: str, separators: str = "&") -> dict[str, str]:
     return found
 
 
+def readable(text: str) -> str:
+    """A text without what cannot be encoded: servers hand bytes that are no UTF-8 on as lone surrogates."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def decoded(value: str) -> str:
     """A value with its percent-encoding undone, also where it was encoded twice or three times.
 
@@ -36,9 +47,13 @@ def decoded(value: str) -> str:
     """
     if "%" not in value:
         return value.replace("+", " ")
+    if _PERCENT.fullmatch(value) is not None:
+        return value
     text = unquote_plus(value)
     for _ in range(MOST_DECODINGS - 1):
-        if "%" not in text or (again := unquote_plus(text.replace("+", "%2B"))) == text:
+        if "%" not in text or _PERCENT.fullmatch(text) is not None:
             break
-        text = again
+        text, before = unquote_plus(text.replace("+", "%2B")), text
+        if text == before:
+            break
     return text

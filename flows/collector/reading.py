@@ -12,15 +12,17 @@ from flows.collector import cleaner
 from flows.collector.call import Call
 from flows.collector.cleaner import How
 from flows.collector.dialects import Dialect
-from flows.collector.query import MOST_PARAMETERS, decoded, parameters
+from flows.collector.query import MOST_PARAMETERS, decoded, parameters, readable
 
 LONGEST_VALUE: Final = 16_384
-_TEXTS: Final = frozenset(("landing_url", "gdpr_consent", "gpp", "signature", "target_signature"))
-"""Words whose values are no ids or labels: what looks like an event or a placeholder may be in them."""
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
 """
-_BOOLEANS: Final = ("gdpr", "lmt", "coppa")
+_BOOLEANS: Final = ("gdpr", "lmt", "coppa", "consent")
+_MOST_CATEGORIES: Final = 32
+_LONGEST_CATEGORY: Final = 128
+_LONGEST_NUMBER: Final = 64
+"""Of a conversion's value: the flow counts one of twenty digits at the most."""
 
 
 @dataclass(slots=True)
@@ -46,16 +48,17 @@ def read(call: Call, dialect: Dialect, extra: Mapping[str, str] | None = None) -
     Args:
         extra: parameters out of a body, which come behind those of the URL.
     """
-    raw = parameters(call.query, dialect.separators)
+    raw = parameters(readable(call.query), dialect.separators)
     if dialect.split and any(mark in call.path for mark in dialect.split):
-        raw = parameters(call.path, dialect.separators) | raw
+        raw = parameters(readable(call.path), dialect.separators) | raw
     reading = Reading()
     for name, value in raw.items():
         _take(reading, dialect, name, value, decoded)
     for name, value in (extra or {}).items():
         _take(reading, dialect, name, value, str)
     named = {name: decoded(value) for name, value in raw.items()} | dict(extra or {})
-    reading.words.update(dialect.fixed)
+    for word, meant in dialect.fixed.items():
+        reading.words.setdefault(word, meant)
     for case, words in dialect.when.items():
         parameter, _, wanted = case.partition("=")
         if named.get(parameter) == wanted:
@@ -75,14 +78,20 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
         return
     value = value[:LONGEST_VALUE]
     if word == "content_category":  # a list is parted before its values are decoded
-        values = [text for part in value.split(",") if (text := cleaner.present(decode(part))[0])]
-        reading.states[word] = (name, "given" if values else "empty")
+        parts = [cleaner.present(decode(part)) for part in value.split(",", _MOST_CATEGORIES)]
+        values = [text[:_LONGEST_CATEGORY] for text, _ in parts[:_MOST_CATEGORIES] if text]
+        said = next((how for _, how in parts if how is not None), None)
+        if said is not None:
+            reading.cleaned.setdefault(word, []).append(said)
+        reading.states[word] = (name, "given" if values else "empty" if said == "empty" else "unreplaced")
         if values:
             reading.words[word] = values
             reading.said.append((word, ",".join(values)))
         return
     clean = cleaner.device_id if word == "ifa" else cleaner.present
     text, how = clean(decode(value))
+    if text is not None and not dialect.is_whole(word, text):
+        text, how = None, "unreplaced"
     if how is not None:
         reading.cleaned.setdefault(word, []).append(how)
     reading.states[word] = (
@@ -105,6 +114,9 @@ def _settle(reading: Reading, dialect: Dialect) -> None:
     for word in ("playhead_ms", "duration_ms"):
         if isinstance(words.get(word), str):
             _typed(reading, word, word, cleaner.playhead_ms)
+    _typed(reading, "currency", "currency", cleaner.currency)
+    if isinstance(amount := words.get("value"), str):
+        words["value"] = amount[:_LONGEST_NUMBER]
     if isinstance(event := words.get("event"), str):
         own = dialect.events.get(event, event)
         words["event"], how = cleaner.event_name(own)

@@ -63,8 +63,8 @@ class Signatures:
         names = named.split(",") if named else []
         if len(signature) > 128 or not set(names) <= set(LABELS):
             return False
-        signed = [[name, labels.get(name)] for name in names]
-        known = (signature, placement or "", campaign or "", *(str(value) for _, value in signed))
+        signed = [[name, labels.get(name) or ""] for name in names]
+        known = (signature, placement or "", campaign or "", *(value for _, value in signed))
         if known in self._known:
             return True
         if not self._right(key, mac, _tag(placement, campaign, signed)):
@@ -89,7 +89,7 @@ class Signatures:
     def _right(self, key: str, mac: str, what: Sequence[Any]) -> bool:
         secret = self._keys.get(key)
         expected = _mac(secret if secret is not None else b"nobody's key", what)
-        return compare_digest(mac.encode(), expected.encode()) and secret is not None
+        return compare_digest(mac.encode(errors="replace"), expected.encode()) and secret is not None
 
 
 def _tag(placement: str | None, campaign: str | None, labels: Sequence[Sequence[Any]]) -> list[Any]:
@@ -98,7 +98,7 @@ def _tag(placement: str | None, campaign: str | None, labels: Sequence[Sequence[
 
 def _target(url: str) -> list[Any] | None:
     """What of a click's target is signed; None: it may not be led to, whoever signs it."""
-    if any(ord(letter) < 0x21 or ord(letter) == 0x7F for letter in url) or "\\" in url:
+    if any(not 0x21 <= ord(letter) < 0x7F for letter in url) or "\\" in url:
         return None  # browsers read control characters and backslashes in ways of their own
     try:
         parts = urlsplit(url)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -17,13 +17,14 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import msgspec
 
 from flows.collector import pseudonyms as names
+from flows.collector import tracing
 from flows.collector.call import Call, Outcome, Understood
-from flows.collector.callers import NOBODY, Address, Caller, Callers, Device, device
-from flows.collector.consent import WORDS as CONSENT_WORDS
+from flows.collector.callers import Address, Caller, Callers, Device, device
 from flows.collector.consent import Consent, Policy, Signals
 from flows.collector.dialects import Dialect
 from flows.collector.invalid_traffic import Judge, Verdict, not_counted
 from flows.collector.pseudonyms import Pseudonyms
+from flows.collector.query import decoded, parameters, readable
 from flows.collector.reading import PER_FIRE, Reading, body_parameters, read
 from flows.collector.signatures import LABELS, Signatures
 from flows.events import CODES, CONVERSION_TYPES, REASONS
@@ -62,6 +63,7 @@ NEVER_FROM_A_CALLER: Final = (
     "previous",
 )
 """Fields that only the door itself sets, whoever calls."""
+_NONE: Final[Mapping[str, str]] = {}
 _BASES: Final = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download")
 
 
@@ -101,32 +103,39 @@ class Understanding:
     def pixel(self, call: Call, trace: bool = False) -> Understood:
         """One event of a URL, or of a small POST of one event; raises for no input."""
         if why := not_counted(call.method, call.headers):
-            return Understood(Outcome.NOT_COUNTED, why)
+            return Understood(Outcome.NOT_COUNTED, why, trace=tracing.of_nothing(why) if trace else None)
         transport = self.callers.transport(call.headers, call.peer)
         caller = self.callers.of(call.headers, transport)
         extra = body_parameters(call) if call.method == "POST" else {}
         if extra is None:
             return Understood(Outcome.REJECTED, "malformed")
-        name, dialect = self._dialect(call, extra)
+        name, dialect = self.dialect_of(call, extra)
         reading = read(call, dialect, extra)
+        if _root(call.path) == "c":
+            reading.words.setdefault("event", "click")
         return self._understood(call, caller, transport, name, dialect, reading, trace)
 
     def events(self, call: Call, raws: Sequence[Mapping[str, Any]]) -> list[Understood]:
-        """Canonical events of a caller with a token, each by itself; raises for no input."""
+        """Canonical events of a caller with a token, each by itself; raises for no input.
+
+        An event of many says itself whose device it is of: the headers are those of the server that sends it.
+        """
         transport = self.callers.transport(call.headers, call.peer)
         caller = self.callers.of(call.headers, transport)
         dialect = self.dialects["native"]
+        if caller.trusted:
+            caller = replace(caller, device_from="query")
         return [
             self._understood(call, caller, transport, "native", dialect, _canonical(raw, dialect), False)
             for raw in raws
         ]
 
-    def _dialect(self, call: Call, extra: Mapping[str, str]) -> tuple[str, Dialect]:
+    def dialect_of(self, call: Call, extra: Mapping[str, str] = _NONE) -> tuple[str, Dialect]:
         """The dialect that the path names, else the parameter `d`, else our own."""
         parts = call.path.split(";", 1)[0].strip("/").split("/")
         named = parts[1] if len(parts) > 1 and parts[0] in ("p", "b", "c") else extra.get("d", "")
         if not named and "d=" in call.query:
-            named = read(call, self.dialects["native"]).words.get("dialect", "")
+            named = decoded(parameters(call.query).get("d", ""))
         found = self.dialects.get(named)
         return (named, found) if found is not None else ("native", self.dialects["native"])
 
@@ -145,7 +154,14 @@ class Understanding:
             for how in done:
                 self.tell(name, word, how)
         where = device(caller, transport, call.headers, words, dialect.device_from, dialect.masked)
+        if where.ignored:
+            self.tell(name, "ip", "claim_ignored")
+        if caller.refused:
+            self.tell(name, "token", "refused")
         consent = self.policy.decide(_signals(words, caller))
+        self.tell(name, "consent", consent.reason)
+        if consent.unknown_sections:
+            self.tell(name, "gpp_sid", "unknown_section")
         verdict = self.judge.of(where)
         event: dict[str, Any] = {"event_id": "", "event": words.get("event", "")}
         rule = self._identify(event, call, name, reading)
@@ -158,7 +174,7 @@ class Understanding:
             self._add_pseudonyms(event, words, where)
         understood = Understood(outcome, reason, wrong, event, _kafka_key(event))
         if trace:
-            understood.trace = _trace(understood, reading, caller, where, consent, verdict, rule)
+            understood.trace = tracing.of(understood, reading, where, consent, verdict, rule)
         return understood
 
     def _identify(self, event: dict[str, Any], call: Call, dialect: str, reading: Reading) -> str:
@@ -171,7 +187,8 @@ class Understanding:
             return "call"
         if any(word in reading.words for word in PER_FIRE):
             hasher = self._hasher.copy()
-            hasher.update(msgspec.json.encode((call.path, dialect, sorted(reading.said))))
+            kind = (reading.words.get("event"), reading.words.get("type"))  # a dialect's case settles them
+            hasher.update(msgspec.json.encode((readable(call.path), dialect, kind, sorted(reading.said))))
             event["event_id"] = hasher.hexdigest()
             return "query"
         event["event_id"] = uuid.uuid4().hex
@@ -232,6 +249,8 @@ class Understanding:
             for word in ("order_id", "value", "currency"):
                 if word in words:
                     conversion[word] = words[word]
+            if "value" in words and "write" not in caller.rights:
+                conversion["claimed"] = True  # whoever reads the page can say another value
             event["conversion"] = conversion
 
     def _add_pseudonyms(self, event: dict[str, Any], words: Mapping[str, Any], where: Device) -> None:
@@ -251,7 +270,7 @@ def _signals(words: Mapping[str, Any], caller: Caller) -> Signals:
         for part in str(words.get("gpp_sid", "")).replace("_", ",").split(",")[:16]
         if part.isascii() and part.isdigit() and len(part) < 4
     )
-    said = words.get("consent") if caller.trusted else None
+    said = words.get("consent") if caller.may_say_consent else None
     return Signals(
         words.get("gdpr"),
         words.get("gdpr_consent", ""),
@@ -311,81 +330,6 @@ def _canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
     return reading
 
 
-# What the checker shows
-
-
-def _trace(
-    understood: Understood,
-    reading: Reading,
-    caller: Caller,
-    where: Device,
-    consent: Consent,
-    verdict: Verdict,
-    rule: str,
-) -> dict[str, Any]:
-    event = dict(understood.event)
-    for name in (*names.FIELDS,):
-        if name in event:
-            event[name] = names.shortened(event[name])
-    event.pop("previous", None)
-    event.pop("ga_client_id", None)
-    return {
-        "outcome": understood.outcome.value,
-        "reason": understood.reason or None,
-        "event": event if understood.outcome is Outcome.STORED else None,
-        "fields": {
-            word: {"from": parameter, "state": state, "cleaned": list(reading.cleaned.get(word, ()))}
-            for word, (parameter, state) in sorted(reading.states.items())
-        },
-        "consent": {
-            "result": consent.given,
-            "reason": consent.reason,
-            "words": CONSENT_WORDS[consent.reason],
-        },
-        "invalid_traffic": {"rule": verdict.reason or None, "list": verdict.list or None},
-        "address": {
-            "from": caller.name or ("nobody" if caller == NOBODY else "a token that is none"),
-            "grade": where.grade,
-            "basis": where.basis,
-        },
-        "event_id": {"rule": rule},
-        "identity": {"once_by": _once_by(understood.event)},
-        "kafka_key_from": _key_from(understood.event),
-        "missing": _missing(understood.event, consent),
-    }
-
-
-def _once_by(event: Mapping[str, Any]) -> list[str]:
-    """By which fields an event counts once."""
-    if event["event"] == "conversion":
-        order = "order_id" in event["conversion"]
-        return (
-            ["campaign_id", "conversion.type", "conversion.order_id"]
-            if order
-            else ["campaign_id", "event_id"]
-        )
-    if "play_id" in event:
-        return [
-            "placement_id",
-            "play_id",
-            "event",
-            *(["playhead_ms"] if event["event"] == "progress" else []),
-        ]
-    return ["placement_id", "event_id"]
-
-
-def _key_from(event: Mapping[str, Any]) -> str:
-    if event["event"] == "conversion":
-        return "conversion.order_id" if "order_id" in event["conversion"] else "event_id"
-    return next((name for name in ("play_id", names.LISTENER) if name in event), "event_id")
-
-
-def _missing(event: Mapping[str, Any], consent: Consent) -> dict[str, list[str]]:
-    """What a number lacks of this event."""
-    reach = [] if names.LISTENER in event else ["consent" if not consent.given else "listener_id"]
-    completion = [] if "play_id" in event else ["play_id"]
-    joined = [name for name in names.FIELDS if name in event]
-    attribution = (
-        [] if joined else ["consent" if not consent.given else "listener_id, client_id or household_id"]
-    )
-    return {"reach": reach, "completion": completion, "attribution": attribution}
+def _root(path: str) -> str:
+    """The door of a path: `p`, `b`, `c`."""
+    return path.split(";", 1)[0].strip("/").split("/", 1)[0]

@@ -158,12 +158,17 @@ def test_a_row_that_expired_is_not_shown_though_the_index_still_names_it(valkey:
 
 @pytest.mark.parametrize(
     ("key", "field", "value"),
-    [("positions", "positions", "{"), ("meta", "flushed_ms", "noon"), ("index:placement", "a", "b")],
+    [
+        ("positions", "positions", "{"),
+        ("meta", "flushed_ms", "noon"),
+        ("meta", "watermark_ms", "9" * 400),
+        ("index:placement", "a", "b"),
+    ],
 )
 def test_damage_reaches_no_viewer_as_an_exception(
     valkey: EmbeddedValkey, key: str, field: str, value: str
 ) -> None:
-    namespace = f"damaged-{key.partition(':')[0]}"
+    namespace = f"damaged-{key.partition(':')[0]}-{field}"
     with Redis.from_url(valkey.url) as client:
         client.hset(f"{namespace}:{key}", field, value)
     snapshot = board(valkey.url, namespace).refresh()

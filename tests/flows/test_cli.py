@@ -122,7 +122,8 @@ def test_what_a_person_can_mend_is_one_line(
     run: Run, log: Path, tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
     (tmp_path / "words").write_text("no JSON\n")
-    (tmp_path / "letters").write_text('{"reason":"too_late","partition":"other.ndjson","offset":1}\n')
+    letter = {"reason": "too_late", "partition": "other.ndjson", "offset": 1}
+    (tmp_path / "letters").write_text(json.dumps(letter | {"event": {"event": "start", "ts": 1}}) + "\n")
     (tmp_path / "packed").write_bytes(gzip.compress(b"{}\n"))
     (tmp_path / os.fsdecode(b"\xff.ndjson")).write_text("{}\n")
     os.mkfifo(tmp_path / "fifo")
@@ -403,8 +404,8 @@ def test_letters_of_a_replay_are_letters_to_the_oracle(tmp_path: Path) -> None:
     from flows.differences import late_letters
 
     letters = [
-        {"reason": "too_late", "partition": "a", "offset": 3},
+        {"reason": "too_late", "partition": "a", "offset": 3, "event": {"event": "start", "ts": 5}},
         {"reason": "malformed", "partition": "a", "offset": 4},
     ]
     (tmp_path / "rejected.ndjson").write_text("".join(f"{json.dumps(one)}\n" for one in letters))
-    assert late_letters(tmp_path / "rejected.ndjson") == [("a", 3)]
+    assert late_letters(tmp_path / "rejected.ndjson") == [("a", 3, "start", 5)]

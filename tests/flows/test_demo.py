@@ -31,6 +31,7 @@ from flows.demo import FLIGHT, GRACE, OUT_OF_ORDERNESS, Demo, use_own_settings
 from flows.planfiles import read_plans
 from flows.settings import load
 from flows.simulate import Traffic, plans, write_plans
+from flows.watch import Firing, lines
 
 MARK = "DEMO_OF_A_TEST"
 """In the environment of all its processes: settings of ours it drops."""
@@ -301,3 +302,12 @@ def test_a_killed_demo_takes_its_processes_along() -> None:
     process.kill()
     process.wait(10)
     assert gone(mark, 15) == []
+
+
+def test_what_fires_is_a_line_each_and_what_others_chose_is_letters() -> None:
+    firing = [Firing("AudiopixelOver", f"pl-{n}", "", f"[b]pl\x1b-{n}") for n in range(20)]
+
+    told = [line.plain for line in lines(firing)]
+
+    assert told[0] == "Over [b]pl\N{REPLACEMENT CHARACTER}-0"
+    assert re.fullmatch(r"… and \d+ more alerts", told[-1])

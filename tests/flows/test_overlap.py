@@ -23,7 +23,7 @@ from flows.overlap import Overlap, overlap, pack, unpack
 from flows.reach import Distinct
 from flows.replay import replay
 from flows.settings import Settings
-from flows.windows import RowShard
+from flows.windows import SKETCH_FROM, RowShard
 
 DATA = Path(__file__).parents[1] / "data"
 MINUTE = 60_000
@@ -107,7 +107,9 @@ def test_the_command_tells_the_overlap_of_a_log(
         event = json.loads(line)
         if event["event"] == "impression":
             reached.setdefault(event["placement_id"], set()).add(event["listener_id"])
-    for a, b in combinations(sorted(reached), 2):
+    sketched = [name for name, who in reached.items() if len(who) >= SKETCH_FROM]
+    assert 4 <= len(sketched) < len(reached)
+    for a, b in combinations(sorted(sketched), 2):
         rows = [client.hget(f"{settings.namespace}:sketch:{{{name}}}", "registers") for name in (a, b)]
         found = overlap(*map(unpack, rows))  # type: ignore[arg-type]  # text
         assert abs(found.both - len(reached[a] & reached[b])) <= found.both_error, (a, b)

@@ -53,6 +53,7 @@ def pixel(event: str, after_s: float, play: str | None = "p", at: str | None = "
 def numbers(truth: Recomputation, scope: str = "placement", name: str = "a") -> dict[str, float]:
     """The numbers of a flight that are not 0."""
     row = truth.flight[scope, name]
+    row = {name: value for name, value in row.items() if name != "flight.pixels"}
     return {metric.removeprefix("flight."): value for metric, value in row.items() if value}
 
 
@@ -309,10 +310,12 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
     planned: Callable[..., Settings],
 ) -> None:
     settings = planned(f"a,1000,{iso(90)},{iso(86_400)},c,GBP,iab26;IAB7-39")
-    asked = set(signature(recompute).parameters) - {"files", "too_late", "podcast_apps", "threads", "tell"}
+    asked = set(signature(recompute).parameters) - {
+        *("files", "too_late", "podcast_apps", "denied", "guarded", "threads", "memory", "tell")
+    }
     assert set(rules(settings)) == asked
     assert rules(settings)["plans"] == {
-        "a": Planned(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"), T0 + 86_400_000)
+        "a": Planned(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"), T0 + 86_400_000, 1000)
     }
 
 

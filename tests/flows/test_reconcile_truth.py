@@ -13,15 +13,27 @@ import pytest
 import redis
 
 from connectors.embedded import EmbeddedValkey
-from flows.differences import Difference, differences, format_differences, minute_differences
+from flows import ledger, publish, rows
+from flows.differences import (
+    Difference,
+    compare,
+    differences,
+    format_differences,
+    minute_differences,
+    summary,
+)
 from flows.reconcile import Recomputation, recompute
+from flows.reconcile_fields import META, PARTITION, ROW, VERSIONS, How
+from flows.replay import replay
+from flows.settings import load
 
 DATA = Path(__file__).parents[1] / "data"
+LOG = DATA / "adversarial.ndjson.gz"
 
 
 @pytest.fixture(scope="module")
 def adversarial() -> Recomputation:
-    return recompute([DATA / "adversarial.ndjson.gz"])
+    return recompute([LOG])
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +42,19 @@ def own_valkey() -> Iterator[redis.Redis]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def replayed(own_valkey: redis.Redis) -> dict[bytes, bytes]:
+    """What a replay of the log leaves in Redis, by key."""
+    url = f"redis://127.0.0.1:{own_valkey.connection_pool.connection_kwargs['port']}/0"
+    replay([str(LOG)], load(redis_url=url, metrics_port=0, shards=2), b"a key of sixteen bytes or more")
+    return {key: own_valkey.dump(key) for key in own_valkey.keys("audiopixel:v1:*")}
+
+
 @pytest.fixture
-def published(adversarial: Recomputation, own_valkey: redis.Redis) -> redis.Redis:
-    """A Valkey that holds exactly what the log says."""
+def published(replayed: dict[bytes, bytes], own_valkey: redis.Redis) -> redis.Redis:
     own_valkey.flushall()
-    pipeline = own_valkey.pipeline(transaction=False)
-    for (scope, name), row in adversarial.flight.items():
-        pipeline.hset(f"audiopixel:v1:{scope}:{{{name}}}", mapping=row)
-        pipeline.zadd(f"audiopixel:v1:index:{scope}", {name: 1})
-    pipeline.hset("audiopixel:v1:meta", "unattributed", adversarial.totals["unattributed"])
-    pipeline.execute()
+    for key, packed in replayed.items():
+        own_valkey.restore(key, 0, packed)
     return own_valkey
 
 
@@ -107,11 +122,65 @@ def test_what_is_published_exactly_has_no_difference(
 def test_one_play_too_many_is_listed(adversarial: Recomputation, published: redis.Redis) -> None:
     published.hincrby("audiopixel:v1:placement:{pl-000}", "flight.completes", 1)
     wrong = Difference("placement", "pl-000", "flight.completes", "1941", "1942")
-    assert differences(adversarial, published) == [wrong]
+    found = differences(adversarial, published)
+    rates = [one.metric for one in found if one != wrong]
+    assert wrong in found
+    assert rates == ["flight.completion_rate", "flight.completions_per_impression"]
     assert format_differences([wrong]).splitlines()[1].split() == [
         *("placement", "pl-000", "flight.completes", "1941", "1942")
     ]
-    assert differences(adversarial, published, without=["completes"]) == []
+    assert differences(adversarial, published, without=["completes", *(rate[7:] for rate in rates)]) == []
+
+
+def test_every_field_that_the_flow_publishes_is_in_a_class() -> None:
+    assert {*rows.FIELDS, *VERSIONS} == ROW.keys()
+    assert {*ledger.FIELDS, *VERSIONS} == PARTITION.keys()
+    assert {*publish.META_FIELDS, *VERSIONS} == META.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "scope", "name"),
+    [
+        ("placement:{pl-000}", "placement", "pl-000"),
+        ("campaign:{c-0}", "campaign", "c-0"),
+        (f"partition:{{{LOG}}}", "partition", str(LOG)),
+        ("meta", "meta", ""),
+    ],
+)
+def test_nonsense_in_any_field_is_found(
+    adversarial: Recomputation, published: redis.Redis, key: str, scope: str, name: str
+) -> None:
+    classes = {"partition": PARTITION, "meta": META}.get(scope, ROW)
+    held = {field.decode() for field in published.hkeys(f"audiopixel:v1:{key}")}
+    compared = {field for field in held if classes[field] is not How.VERSION}
+    published.hset(f"audiopixel:v1:{key}", mapping=dict.fromkeys(compared, "123456"))
+    published.hset(f"audiopixel:v1:{key}", "flight.of_nobody", "1")
+    found = {
+        one.metric for one in differences(adversarial, published) if (one.scope, one.id) == (scope, name)
+    }
+    assert found >= compared | {"flight.of_nobody"}
+    published.delete(f"audiopixel:v1:{key}")
+    assert differences(adversarial, published)
+
+
+def test_a_null_that_is_told_and_a_number_that_is_not_are_found(
+    adversarial: Recomputation, published: redis.Redis
+) -> None:
+    row = "audiopixel:v1:placement:{pl-000}"
+    published.hdel(row, "flight.completion_rate", "flight.frequency", "station", "as_of_ms", "rev")
+    published.hset(row, mapping={"conversion_currency": "XXX", "delivery.booked": "1", "5m.frequency": "1"})
+    assert {one.metric for one in differences(adversarial, published)} >= {
+        *("flight.completion_rate", "flight.frequency", "station", "as_of_ms", "rev"),
+        *("conversion_currency", "delivery.booked"),
+    }
+
+
+def test_what_was_compared_is_told_by_class(adversarial: Recomputation, published: redis.Redis) -> None:
+    comparison = compare(adversarial, published)
+    assert comparison.found == []
+    assert set(comparison.compared) == set(How)
+    assert comparison.compared.total() > 100 * comparison.rows
+    assert f"{comparison.compared[How.EXACT]:,} exact" in summary(comparison, adversarial)
 
 
 def test_missing_and_surplus_rows_and_index_entries_are_listed(
@@ -138,7 +207,8 @@ def test_reach_may_be_off_by_four_standard_errors_above_a_thousand_only(
 ) -> None:
     reach = adversarial.flight["placement", placement]["flight.reach"]
     published.hset(f"audiopixel:v1:placement:{{{placement}}}", "flight.reach", round(reach * factor))
-    assert bool(differences(adversarial, published)) == differs
+    found = differences(adversarial, published, without=["frequency", "conversion_rate"])
+    assert [one.metric for one in found] == ["flight.reach"] * differs
 
 
 def test_the_last_final_minute_counts_and_provisional_ones_do_not(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from connectors.redis import Client
-from flows import journal, touches
+from flows import journal, touches, windows
 from flows.cli import app
 from flows.differences import differences, minute_differences
 from flows.errors import SettingsError
@@ -264,6 +264,7 @@ def test_no_identity_leaves_the_decode_step(
 ) -> None:
     monkeypatch.setattr(touches, "SPILL", 10)  # so that what is in files at size is in files here
     monkeypatch.setattr(journal, "SPILL_BYTES", 1)
+    monkeypatch.setattr(windows, "SKETCH_FROM", 1)
     canary = "canary-3f9a"
     lines = []
     for number, line in enumerate(lines_of("adversarial")[:8000]):

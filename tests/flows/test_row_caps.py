@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows_support import batch
 
 from connectors.redis import Client, read_rows, scan_index
 from flows import publish, rows
 from flows.clock import Cut
 from flows.ended import RowName
+from flows.numbers import Delivered
 from flows.publish import LAYOUTS, Flush, Publisher
 from flows.replay import replay
 from flows.rowindex import OTHER, Limits, RowIndex
 from flows.settings import Settings, load
+from flows.windows import RowShard
 
 T0 = 1_790_000_000_000
 SUMMED = ("flight.impressions", "flight.pixels", "1h.impressions", "1d.starts", "flight.conversions")
@@ -221,3 +227,80 @@ def test_a_flood_of_new_rows_delays_no_known_one_and_loses_none(publisher: Publi
     assert [shown(name) for name in flood] == ["2"] * 34 + ["4"]
     flush(publisher, 6, *(f"last-{n}" for n in range(35)), ended=True)
     assert all(shown(f"last-{n}") == "6" for n in range(35))
+
+
+# Plans of names that had no row
+
+
+BEGIN, HOUR = 29_000_000, 60
+PLACES = ("a", "b", "c", "d", "e")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((0, 1, 5, HOUR, 4 * HOUR)),
+            st.lists(st.tuples(st.sampled_from(PLACES), st.integers(-8, 0)), max_size=4),
+            st.none() | st.tuples(st.sampled_from(PLACES), st.integers(-9 * HOUR, 30)),
+            st.booleans(),
+        ),
+        min_size=3,
+        max_size=30,
+    )
+)
+def test_what_a_name_counted_where_it_had_no_row_is_never_missing_from_what_it_delivered(steps: Any) -> None:
+    limits = Limits(stays=2 * HOUR, remembered=6 * HOUR, rows=2)
+
+    def new() -> RowShard:
+        return RowShard(0, 1, 10 * 60_000, 90_000, lambda minute: minute // 1440, limits=limits)
+
+    shard, minute, heard, plans = new(), BEGIN, Counter[tuple[str, int]](), dict[str, int]()
+    for number, (jump, pixels, plan, restart) in enumerate(steps, 1):
+        if restart:
+            state = pickle.loads(pickle.dumps(shard.snapshot()))
+            shard = new()
+            shard.restore(state)
+            planned(shard, plans)
+        if plan is not None:
+            plans[plan[0]] = max(BEGIN, minute + plan[1])
+            planned(shard, plans)
+        minute += jump
+        here = [(name, max(BEGIN, shard.first_open, minute + at)) for name, at in pixels]
+        heard.update(here)
+        cut = Cut(number, minute * 60_000, False, ())
+        of_name = [[at for name, at in here if name == one] for one in PLACES]
+        batches = [
+            batch(cut, [(at, 7) for at in minutes])._replace(rows=[("placement", one)])
+            for one, minutes in zip(PLACES, of_name, strict=True)
+            if minutes
+        ]
+        shard.apply(cut, [batch(cut, []), *batches])
+        for name, start in plans.items():
+            windows = shard.numbers_of(np.array([shard.row_index.numbers["placement", name]]))
+            told = windows.delivered[0]
+            assert told is not None
+            whole = sum(count for (of, at), count in heard.items() if of == name and start <= at)
+            assert told.impressions in (None, whole)
+            if start > BEGIN and start >= minute and told.start == start:
+                assert told.impressions == whole, "a flight that begins now is known"
+
+
+def planned(shard: RowShard, plans: dict[str, int]) -> None:
+    """As the shard's step tells it."""
+    shard.row_index.planned = frozenset(("placement", name) for name in plans)
+    for name, start in sorted(plans.items()):
+        shard.plan(name, start, start + 10_000)
+
+
+def test_a_plan_of_a_name_in_other_is_known_from_where_other_ends() -> None:
+    shard = RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440, limits=Limits(rows=1))
+    cut = Cut(1, BEGIN * 60_000, False, ())
+    first = batch(cut, [(BEGIN, 1)])._replace(rows=[("placement", "x")])
+    second = batch(cut, [(BEGIN + 3, 2)])._replace(rows=[("placement", "late")])
+    shard.apply(cut, [first, second])
+    for start, delivered in ((BEGIN, None), (BEGIN + 3, None), (BEGIN + 4, 0), (BEGIN + 2, None)):
+        planned(shard, {"late": start})
+        row = shard.row_index.numbers["placement", "late"]
+        windows = shard.numbers_of(np.array([row]))
+        assert windows.delivered == [Delivered(start, start + 10_000, delivered)]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
+from redis import Redis
 from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
@@ -20,6 +23,7 @@ from connectors.redis import connect
 from flows import logs
 from flows.cli import app
 from flows.shown import LONGEST, cell, shown
+from flows.sketch import REGISTERS, compressed
 
 IDS = {
     "title": "a\x1b]0;owned\x07b",
@@ -37,6 +41,7 @@ IDS = {
     "option": "--help-me",
     "tag": "<script>alert(1)</script>",
     "path": "../../etc/passwd",
+    "unseen": "a\u3164b\u115fc\uffa0d\u2800e\ufe0ff\U000e0100g\u034fh",
     "astral": "\U0001d518" * 128,
     "wide": "広" * 128,
 }
@@ -48,6 +53,7 @@ AS_SHOWN = {
     "bidi": "a�txt.exe�b",
     "null": "�x�",
     "wide": "広" * 63 + "…",
+    "unseen": "a�b�c�d�e�f�g�h",
 }
 T0 = 1_790_000_040_000
 SKETCHED = 100
@@ -170,7 +176,8 @@ def test_any_text_is_one_line_of_letters_within_its_bound(text: str) -> None:
     assert len(told) <= 2 * LONGEST + 1
     assert told == shown(told)
     if text.isprintable() and len(text) <= LONGEST // 2:
-        assert told == text
+        assert len(told) == len(text)
+        assert all(one in (letter, "�") for one, letter in zip(told, text, strict=True))
     out = StringIO()
     Console(file=out, width=1000, color_system=None).print(cell(text))
     assert out.getvalue() == f"{told}\n"
@@ -188,3 +195,54 @@ def test_an_id_in_redis_that_should_not_be_there_is_shown_by_reconcile(
             assert shown(IDS[name]) in run("reconcile", str(log), code=1).output
         finally:
             client.hset(key, "flight.impressions", str(before))
+
+
+@pytest.mark.parametrize(
+    ("conversion", "held"),
+    [
+        ("text", "{"),
+        ("number", "7"),
+        ("other", '{"conversion":"x"}'),
+        ("moment", '"ts":1e18'),
+        ("late", f'"ts":{10**18}'),
+        ("value", '"value_micros":"much"'),
+        ("way", '"rule":{}'),
+    ],
+)
+def test_what_is_no_decision_is_told_in_one_line(
+    run: Callable[..., Result], settings: dict[str, str], conversion: str, held: str
+) -> None:
+    body = {
+        "conversion": "x",
+        "order_id": None,
+        "event_id": "x",
+        "type": "purchase",
+        "ts": T0,
+        "campaign_id": None,
+        "value_micros": None,
+        "currency": None,
+        "rule": "none",
+        "eligible": 0,
+        "capped": False,
+        "credits": [],
+    }
+    with Redis.from_url(settings["AUDIOPIXEL_REDIS_URL"]) as client:
+        key = f"audiopixel:v1:conversion:{{damaged-{conversion}}}"
+        client.hset(key, "good", json.dumps(body))
+        assert "unattributed" in run("explain", f"damaged-{conversion}").output
+        damaged = json.dumps(body | json.loads(f"{{{held}}}")) if held.startswith('"') else held
+        client.hset(key, "bad", damaged)
+    told = run("explain", f"damaged-{conversion}", code=1).output
+    assert "no decision" in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("held", ["", "%", "AAAA", b64encode(compressed(np.full(REGISTERS, 200, np.uint8)))])
+def test_what_is_no_sketch_is_told_in_one_line(
+    run: Callable[..., Result], settings: dict[str, str], held: str
+) -> None:
+    with Redis.from_url(settings["AUDIOPIXEL_REDIS_URL"]) as client:
+        client.hset("audiopixel:v1:sketch:{damaged}", "registers", held)
+    told = run("overlap", IDS["bold"], "damaged", code=1).output
+    assert "no sketch" in told
+    assert len(told.splitlines()) == 1

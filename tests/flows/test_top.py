@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
 
@@ -19,7 +20,7 @@ from rich.console import Console
 from connectors.embedded import EmbeddedValkey
 from connectors.redis import connect
 from flows.board import Board, Snapshot
-from flows.top import COLUMNS, FIELDS, PLANNED, age, name, percent, render
+from flows.top import COLUMNS, FIELDS, PLANNED, Column, age, name, percent, render
 
 RUN = "from flows.top import run; from flows.settings import load; run(load(redis_url={!r}))"
 
@@ -189,6 +190,19 @@ def test_before_any_flow_has_written_it_says_so(valkey: EmbeddedValkey) -> None:
 def test_a_name_cannot_give_orders_to_the_terminal() -> None:
     (row,) = (line for line in lines(one("pl-\x1b[2J\x07\n\r\u202e[bold]x")) if line.startswith("pl-"))
     assert row.startswith("pl-\ufffd[2J\ufffd\ufffd\ufffd\ufffd[bold]x ")
+
+
+@pytest.mark.parametrize("column", COLUMNS[1:], ids=lambda column: column.field)
+@pytest.mark.parametrize("held", ["noon", "", "1e999999", "9" * 5000])
+def test_what_is_no_number_spoils_its_own_cell_alone(column: Column, held: str) -> None:
+    damaged = one(
+        "breakfast-uk", **{"flight.starts": "7654"} | {column.field: held, "final_through_ms": held}
+    )
+    damaged.rows["placement"]["drive-time"] = {"flight.impressions": "4321"}  # type: ignore[index]
+    assert any("drive-time" in line and "4,321" in line for line in lines(damaged, width=400))
+    assert any("breakfast-uk" in line for line in lines(damaged, width=400))
+    accounted = replace(damaged, accounts={"p": {"received": held}})
+    assert any("received" in line for line in lines(accounted, width=400))
 
 
 def test_long_names_are_cut_by_cells_not_letters() -> None:

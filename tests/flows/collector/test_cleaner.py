@@ -14,7 +14,8 @@ from flows.collector.query import MOST_PARAMETERS, decoded, parameters
     "text",
     [
         *("[X]", "[[CACHEBUSTING]]", "[ERRORCODE]", "${AUCTION_ID}", "$cachebuster", "{timestamp}"),
-        *("{{device.ifa}}", "@STATION_NAME@", "@C.EPISODE-TITLE@", "%%CACHEBUSTER%%", "%ebuy!"),
+        *("{{device.ifa}}", "@STATION_NAME@", "@C.EPISODE-TITLE@", "%%CACHEBUSTER%%", "%ebuy!", "%n"),
+        *("@AD_ID@-@COOKIE@", "${AUCTION_ID}-${AUCTION_IMP_ID}"),
         *("(acast-ip)", "(x-y)", "__X__", "__CREATIVE_ID__", "#X#", "<X>", "$"),
         '${parameters["aw_0_2rt.show"]!}',
     ],
@@ -80,6 +81,12 @@ def test_a_time_is_read_in_every_sloppy_form(text: str, ms: int) -> None:
     assert epoch_ms(text)[0] == ms
 
 
+@pytest.mark.parametrize("unit", ["", "s", "ms", "us"])
+@pytest.mark.parametrize("text", ["1790000040", "1790000040000", "1790000040000000"])
+def test_a_number_that_is_no_time_in_its_dialects_unit_is_read_by_its_magnitude(text: str, unit: str) -> None:
+    assert epoch_ms(text, unit)[0] == 1_790_000_040_000
+
+
 @pytest.mark.parametrize("text", ["soon", "", "-5", "0", "2016-13-01T00:00Z", "2016-01-17", "٣", "1" * 40])
 def test_a_time_that_cannot_be_read_is_none_and_raises_nothing(text: str) -> None:
     assert epoch_ms(text) == (None, "unreadable")
@@ -142,6 +149,10 @@ def test_the_first_of_a_repeated_parameter_counts_and_their_number_is_bounded() 
         ("a%20b+c", "a b c"),
         ("a%252Bb", "a+b"),
         ("%25255BX%25255D", "[X]"),
+        ("%ebuy!", "%ebuy!"),
+        ("%%CACHEBUSTER%%", "%%CACHEBUSTER%%"),
+        ("%25%25ADVERTISING_IDENTIFIER_PLAIN%25%25", "%%ADVERTISING_IDENTIFIER_PLAIN%%"),
+        ("%25ecid!", "%ecid!"),
         ("50%25", "50%"),
         ("%ff", "\ufffd"),
         ("%E2%82", "\ufffd"),

@@ -60,9 +60,11 @@ def test_a_publishers_restriction_of_a_purpose_holds() -> None:
 
 @pytest.mark.parametrize(
     ("text", "out"),
-    [(CALIFORNIA, {6: False, 8: True, 9: False}), (VIRGINIA, {6: False, 8: False, 9: True})],
+    [(CALIFORNIA, {6: None, 8: True, 9: False}), (VIRGINIA, {6: False, 8: False, 9: True})],
 )
-def test_each_section_of_a_gpp_string_says_whether_it_opts_out(text: str, out: dict[int, bool]) -> None:
+def test_each_section_of_a_gpp_string_says_whether_it_opts_out(
+    text: str, out: dict[int, bool | None]
+) -> None:
     assert {section: gpp.opted_out(section, body) for section, body in gpp.sections(text).items()} == out
 
 
@@ -98,7 +100,8 @@ def test_headers_of_the_specification_name_their_sections(header: str, ids: list
         (Signals(gpp="DBA", gpp_sid=(8,)), "unreadable"),
         (Signals(us_privacy="1YYN"), "opted_out"),
         (Signals(us_privacy="1YNN"), "given"),
-        (Signals(us_privacy="1---"), "given"),
+        (Signals(us_privacy="1---"), "no_string"),
+        (Signals(gpp=CALIFORNIA, gpp_sid=(6,)), "no_string"),
         (Signals(us_privacy="2YNN"), "unreadable"),
         (Signals(tc_string=FIELD, us_privacy="1YYN"), "opted_out"),
         (Signals(said=True), "given"),

@@ -8,14 +8,16 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
-from collector_support import CONSENT, HOME, NOW_MS, PLAYER, SECRET, call, understanding, usual
+from collector_support import CONSENT, HOME, NOW_MS, PLAYER, SECRET, call, token, understanding, usual
 
 from flows.collector.call import Outcome
+from flows.collector.callers import Callers, networks
 from flows.collector.signatures import Signatures
 from flows.collector.understand import NEVER_FROM_A_CALLER
-from flows.events import decode
+from flows.events import decode, decode_conversion
 
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
+AGENT = {"x-device-user-agent": PLAYER}
 
 
 def test_a_usual_call_is_a_canonical_event_that_the_flow_takes() -> None:
@@ -208,6 +210,7 @@ def test_podscribes_conversion_keeps_no_address_of_anybody() -> None:
         "order_id": "o-9",
         "value": "12.50",
         "currency": "GBP",
+        "claimed": True,
     }
     assert found.key == b"o-9"
     assert "abc123" not in json.dumps(found.event)
@@ -241,8 +244,11 @@ def test_seconds_of_triton_and_acast_are_ms() -> None:
         ({}, "35.180.1.1", {"ss": "1"}, "claimed", 0),
         (BEARER | {"x-device-ip": HOME, "x-device-user-agent": PLAYER}, "35.180.1.1", {}, "trusted", 3),
         (BEARER, "35.180.1.1", {}, "trusted", 1),
+        (BEARER, "35.180.1.1", {"ip": HOME, "ua": PLAYER}, "trusted", 1),
         (BEARER | {"x-device-ip": "192.168.1.7"}, "35.180.1.1", {}, "trusted", 1),
-        (BEARER | {"x-device-ip": "81.2.69.0"}, "35.180.1.1", {}, "trusted", 2),
+        (BEARER | {"x-device-ip": "81.2.69.0"} | AGENT, "35.180.1.1", {}, "trusted", 2),
+        (BEARER | {"x-device-ip": HOME}, "35.180.1.1", {}, "trusted", 2),
+        ({}, HOME, {"ip": "192.168.1.7"}, "transport", 3),
         ({"x-forwarded-for": f"{HOME}, 35.1.1.1"}, "198.51.100.9", {}, "trusted", 3),
         ({}, "127.0.0.1", {}, "transport", 1),
     ],
@@ -282,6 +288,9 @@ def test_a_podcast_app_is_valid_whatever_lists_of_crawlers_say() -> None:
 
 
 # Anything at all
+
+
+LONE = "\udcff"
 
 
 def hostile(rng: random.Random) -> str:
@@ -328,6 +337,7 @@ def hostile(rng: random.Random) -> str:
             "'; --",
             "CQ",
             "DBABM~x",
+            "\udcff",
             "",
         ),
     ]
@@ -337,9 +347,9 @@ def hostile(rng: random.Random) -> str:
             rng.choice(names) if rng.random() < 0.9 else "".join(chr(rng.randint(33, 255)) for _ in range(5))
         )
         value = rng.choice(values)
-        parts.append(
-            f"{name}{rng.choice(['=', '=', '=', '', '=='])}{quote(value) if rng.random() < 0.5 else value}"
-        )
+        if rng.random() < 0.5 and value != LONE:
+            value = quote(value)
+        parts.append(f"{name}{rng.choice(['=', '=', '=', '', '=='])}{value}")
     return rng.choice(["&", "&", ";", "&&"]).join(parts)
 
 
@@ -364,6 +374,7 @@ def test_whatever_is_sent_has_an_outcome_and_what_is_stored_the_flow_takes() -> 
                     "9.9.9.9",
                     "[::1]:9",
                     "\udcff",
+                    "Bearer host.\udcff",
                 ]
             )
         }
@@ -384,3 +395,107 @@ def test_whatever_is_sent_has_an_outcome_and_what_is_stored_the_flow_takes() -> 
             assert decode(msgspec.json.encode(found.event)).event == found.event["event"]
             assert found.key
     assert stored > 1_000
+
+
+# What is told of a call, and what a conversion may claim
+
+
+def test_a_conversions_value_is_a_claim_unless_a_writer_says_it() -> None:
+    door, bought = understanding(), usual(e="conversion", ct="purchase", o="o-1", v="12.50", cur="gbp")
+    assert door.pixel(call(bought)).event["conversion"]["claimed"] is True
+    assert "claimed" not in door.pixel(call(bought, headers=BEARER)).event["conversion"]
+    assert "claimed" not in door.pixel(call(usual(e="conversion", ct="purchase"))).event["conversion"]
+    posted = {"event": "conversion", "event_id": "e", "conversion": {"type": "purchase", "value": 1}}
+    posted["conversion"]["claimed"] = True  # type: ignore[index]
+    (trusted,) = door.events(call(method="POST", headers=BEARER), [posted])
+    assert "claimed" not in trusted.event["conversion"]
+
+
+@pytest.mark.parametrize(("said", "kept"), [("gbp", "GBP"), ("£", None), ("POUNDS", None), ("[CUR]", None)])
+def test_a_currency_that_is_none_costs_the_currency_alone(said: str, kept: str | None) -> None:
+    found = understanding().pixel(call(usual(e="conversion", ct="purchase", v="1", cur=said)))
+    assert found.outcome is Outcome.STORED
+    assert found.event["conversion"].get("currency") == kept
+    decode_conversion(decode(msgspec.json.encode(found.event)))
+
+
+def test_two_kinds_of_postback_that_differ_in_nothing_else_are_two() -> None:
+    door = understanding()
+    for path, queries in (
+        ("/b/prebid", ("t=imp&b=b1&a=x", "t=vast&vtype=start&b=b1&a=x", "t=vast&vtype=complete&b=b1&a=x")),
+        ("/b/podscribe", ("action=view&timestamp=1795600000", "action=signup&timestamp=1795600000")),
+    ):
+        ids = [door.pixel(call(query, path)).event["event_id"] for query in queries]
+        assert len(set(ids)) == len(ids)
+
+
+def test_a_postback_is_signed_and_labelled_in_its_url() -> None:
+    signing = Signatures({"a1": b"a signing key"})
+    door = understanding(placements="signed", signatures=signing)
+    query = urlencode({"cm": "spring", "k": signing.of_tag(None, "spring"), "ct": "sign_up", "id": "o-7"})
+    found = door.pixel(call(query, "/b/magellan"))
+    assert (found.outcome, found.event["campaign_id"]) == (Outcome.STORED, "spring")
+    assert found.event["conversion"] == {"type": "sign_up", "order_id": "o-7"}
+    assert door.pixel(call("cm=spring&id=o-7&ct=sign_up", "/b/magellan")).reason == "unsigned"
+
+
+def test_consent_claims_and_tokens_that_are_none_are_told() -> None:
+    told: list[tuple[str, str, str]] = []
+    door = understanding(tell=lambda *what: told.append(what))
+    door.pixel(call(usual(gdpr_consent="")))
+    door.pixel(call(usual(), headers={"x-device-ip": HOME}))
+    door.pixel(call(usual(), headers={"authorization": "Bearer host.guessed"}))
+    door.pixel(call(usual(gpp="DBACTvA~1---~BUkAAABA.QA~BFoAABA", gpp_sid="10")))
+    for one in (
+        *(("consent", "no_string"), ("consent", "given"), ("ip", "claim_ignored")),
+        *(("token", "refused"), ("gpp_sid", "unknown_section")),
+    ):
+        assert ("native", *one) in told
+
+
+def test_an_ip_in_the_query_of_a_trusted_network_is_read_and_no_server_is_a_listener() -> None:
+    door = understanding(callers=Callers({}, (), [(networks(["198.51.100.0/24"])[0], "query")]))
+    asked = call(usual(ip=HOME, ua=PLAYER), headers={"user-agent": "Go-http-client/1.1"}, peer="198.51.100.9")
+    told = door.pixel(asked).event
+    assert told["household_id"] == door.pixel(call(usual())).event["household_id"]
+    assert "invalid_traffic" not in told
+    silent = call(usual(), headers={"user-agent": "Go-http-client/1.1"}, peer="198.51.100.9")
+    assert not {"household_id", "client_id", "invalid_traffic"} & set(door.pixel(silent).event)
+
+
+def test_events_of_a_batch_have_each_a_device_of_its_own() -> None:
+    door = understanding()
+    raws = [
+        {"event": "start", "event_id": str(n), "placement_id": "a", "consent": True, "ip": f"81.2.69.{n}"}
+        for n in (1, 2, 2)
+    ]
+    headers = BEARER | {"x-device-ip": "81.2.69.9"}
+    made = call(method="POST", headers=headers, peer="35.180.1.1")
+    first, second, third = (one.event["household_id"] for one in door.events(made, raws))
+    assert first != second == third
+
+
+def test_a_token_that_may_only_debug_says_nothing_of_consent() -> None:
+    known = {name: token(rights=frozenset({name})) for name in ("debug", "write")}
+    door = understanding(callers=Callers(known))
+    for name, consent in (("debug", False), ("write", True)):
+        headers = {"authorization": f"Bearer {name}.{SECRET}"}
+        assert door.pixel(call("e=start&pl=a&consent=1", headers=headers)).event["consent"] is consent
+
+
+def test_a_click_needs_no_event() -> None:
+    assert understanding().pixel(call("pl=a&u=https://shop.example/", "/c")).event["event"] == "click"
+
+
+def test_lists_of_categories_and_numbers_are_bounded() -> None:
+    query = f"e=conversion&ct=purchase&v={'9' * 9_000}&cat={','.join('x' * 200 for _ in range(70))}"
+    found = understanding().pixel(call(query))
+    assert found.outcome is Outcome.STORED
+    assert len(msgspec.json.encode(found.event)) < 8_000
+
+
+@pytest.mark.parametrize("value", ["@AD_ID@-@COOKIE@", "77-@COOKIE@", "@AD_ID@-c1", "77-", "-c1", "77-null"])
+def test_a_play_id_of_two_parts_counts_where_it_has_both(value: str) -> None:
+    query = f"e=start&pl=a&p={quote(value)}"
+    assert "play_id" not in understanding().pixel(call(query, "/p/triton")).event
+    assert understanding().pixel(call("e=start&pl=a&p=77-c1", "/p/triton")).event["play_id"] == "77-c1"

@@ -1,0 +1,219 @@
+"""The checker of tags: what the door would make of a URL, and in words what is wrong with it.
+
+It runs the door's own code on the URL as a player would send it, and looks besides at what the door cannot
+see: a macro that no vendor will replace, an ampersand that a page's editor escaped, a fragment.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from flows.collector.call import Call, Outcome
+from flows.collector.cleaner import present
+from flows.collector.dialects import LITERAL, NATIVE, WORDS, Dialect, plain
+from flows.collector.query import decoded
+from flows.collector.tags import LONGEST_URL, PER_FIRE, VENDOR
+from flows.collector.tracing import LOOKED_FOR
+from flows.collector.understand import Understanding
+
+AGENT: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1"
+"""A player's, so that the checker itself is no bot."""
+Level = Literal["error", "warning", "note"]
+_REASONS: Final = {
+    "unsigned": "it is signed for no such placement and campaign: build it again with `audiopixel tag`",
+    "unknown_event": "this event is none that is counted: {}",
+    "malformed": "it cannot be read",
+    "head": "a HEAD call is nobody's listening",
+}
+_SIGNALS: Final = ("gdpr_consent", "gpp", "us_privacy")
+_TELLS: Final = {
+    "reach": ("listener_id", "ifa"),
+    "completion": ("play_id",),
+    "attribution": ("listener_id", "ifa", "ip"),
+}
+"""Words by which a tag tells what a number needs."""
+
+
+class Finding(NamedTuple):
+    """One thing to know of a tag; an `error` costs the pixel or what it is for."""
+
+    level: Level
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the door would make of a tag, and what is to be said of it."""
+
+    trace: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing in it must be mended."""
+        return not any(finding.level == "error" for finding in self.findings)
+
+
+def check(understanding: Understanding, url: str, now_ms: int) -> Checked:
+    """Check a tag as it was pasted, with its macros or with what stands for them; stores nothing.
+
+    Args:
+        now_ms: of the call, epoch ms.
+    """
+    text = url.strip()
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\"'<>]", _without_macros(text)):
+        words = "this is no plain URL: paste https://… alone, without <img>, quotes or spaces"
+        return Checked({}, (Finding("error", words),))
+    call = Call("GET", parts.path, parts.query, {"user-agent": AGENT}, b"", "", now_ms)
+    if parts.path.split(";")[0].strip("/").split("/")[0] not in ("p", "b", "c"):
+        words = f"{parts.path or '/'} is no door: a tag's path begins with /p, /b or /c"
+        return Checked({}, (Finding("error", words),))
+    name, dialect = understanding.dialect_of(call)
+    trace = understanding.pixel(call, trace=True).trace or {}
+    pairs = [pair.partition("=")[::2] for pair in re.split(f"[{dialect.separators}]", parts.query) if pair]
+    findings = [
+        *_of_url(text, parts),
+        *_of_door(understanding, parts, call, name),
+        *_of_names(dialect, pairs),
+        *_of_macros(name, dialect, pairs, trace),
+        *_of_trace(trace),
+    ]
+    return Checked(trace, tuple(sorted(dict.fromkeys(findings), key=lambda one: _ORDER[one.level])))
+
+
+_ORDER: Final[dict[Level, int]] = {"error": 0, "warning": 1, "note": 2}
+_ANGLED: Final = re.compile(r"<[A-Za-z_.-]+>")
+
+
+def _without_macros(text: str) -> str:
+    return _ANGLED.sub("", text)
+
+
+def _of_url(text: str, parts: SplitResult) -> Iterator[Finding]:
+    """What the URL itself does wrong."""
+    if len(text) > LONGEST_URL:
+        yield Finding("warning", f"{len(text):,} characters: vendors' forms take {LONGEST_URL:,}")
+    if parts.scheme == "http":
+        yield Finding("warning", "http: players on secure pages do not fetch it")
+    if "&amp;" in text:
+        yield Finding("error", "&amp; stands where & belongs: what follows is not read")
+    if "#" in text:
+        yield Finding("error", "# ends a URL: nothing behind it is sent; write %23 where a value has one")
+    if "?" in parts.query:
+        yield Finding("error", "a second ? stands where & belongs")
+
+
+def _of_door(understanding: Understanding, parts: SplitResult, call: Call, name: str) -> Iterator[Finding]:
+    path = parts.path.split(";")[0].strip("/").split("/")
+    if len(path) > 1 and path[1] != name:
+        yield Finding("error", f"{path[1]!r} is no dialect that is known: it is read as our own")
+    if path[0] == "c":
+        words = dict(pair.partition("=")[::2] for pair in call.query.split("&"))
+        target, signature = decoded(words.get("u", "")), decoded(words.get("s", ""))
+        if not understanding.signatures.may_lead_to(target, signature):
+            yield Finding("error", "u: the click leads nowhere: its target is not signed, nor listed")
+
+
+def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Finding]:
+    """Parameters that nobody reads, or that stand there twice."""
+    known = {*LITERAL, *dialect.names} if dialect.use == "postback" else {*NATIVE, *WORDS, *dialect.names}
+    cases = {case.partition("=")[0] for case in dialect.when}
+    cases |= {words["event_from"] for words in dialect.when.values() if "event_from" in words}
+    seen: dict[str, str] = {}
+    for name, value in pairs:
+        if name in ("token", "secret", "key", "password", "api_key"):
+            yield Finding("error", f"{name}: no secret stands in a URL, which listeners see")
+        elif name not in known | cases and name not in dialect.drop:
+            close = get_close_matches(name.removeprefix("amp;"), sorted(known), 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            yield Finding("warning", f"{name}: nothing reads it, and it is not kept{meant}")
+        if name in seen and seen[name] != value:
+            yield Finding("error", f"{name} stands there twice: the first counts, the other is not read")
+        seen.setdefault(name, value)
+        if re.search(r"[^@\s]+(@|%40)[\w-]+\.[a-z]{2,}", value, re.IGNORECASE):
+            yield Finding("error", f"{name}: an e-mail address; no person may be named in a tag")
+
+
+def _of_macros(
+    name: str, dialect: Dialect, pairs: list[tuple[str, str]], trace: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Macros that wait to be replaced, and those that never will be."""
+    theirs = {plain(macro).casefold() for macro in dialect.macros.values()}
+    for parameter, value in pairs:
+        text = decoded(value)
+        if present(text)[1] != "unreplaced":
+            continue
+        kind = re.sub(r"GDPR_CONSENT_\d+", VENDOR, text)
+        if (text != value and not value.startswith("%")) or re.search("%(5B|7B|40|24)", value, re.IGNORECASE):
+            yield Finding("error", f"{parameter}: {text} is percent-encoded, and no vendor replaces it so")
+        elif kind.casefold() in theirs:
+            yield Finding("note", f"{parameter}: {text} waits for {name} to replace it")
+        elif dialect.macros:
+            yield Finding("error", f"{parameter}: {text} is no macro of {name} that is known")
+        else:
+            yield Finding("warning", f"{parameter}: {text} is replaced by nobody that is known")
+        word = dialect.word(parameter)
+        if word in ("placement_id", "campaign_id") and trace["reason"] != "unsigned":
+            yield Finding("error", f"{parameter}: write the {word.removesuffix('_id')} itself")
+
+
+def _of_trace(trace: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the door would say."""
+    fields = trace["fields"]
+    if trace["outcome"] != Outcome.STORED:
+        wrong = trace["wrong"] or ""
+        unsigned = trace["reason"] == "unsigned"
+        if unsigned and fields.get("signature", {}).get("state") != "given":
+            yield Finding("error", "k: it is not signed: build it with `audiopixel tag`")
+        elif words := _REASONS.get(trace["reason"]):
+            yield Finding("error", words.format(wrong))
+        else:
+            state = fields.get(wrong.rpartition(".")[2], {}).get("state", "absent")
+            why = "it is too long or none of the known" if state == "given" else f"it is {state}"
+            yield Finding("error", f"rejected for its {wrong}: {why}")
+    for word, said in fields.items():
+        if "unreadable" in said["cleaned"]:
+            yield Finding("warning", f"{said['from']}: its value cannot be read as {word}, and is left out")
+    yield from _of_consent(trace["consent"] or {}, fields)
+    for number, lacking in trace["missing"].items():
+        if lacking and lacking != ["consent"] and not _waits(fields, _TELLS[number]):
+            yield Finding("warning", f"no {number} by this pixel: it has no {' or '.join(lacking)}")
+    if (trace["event_id"] or {}).get("rule") == "new" and not _waits(fields, PER_FIRE):
+        yield Finding("warning", "no cachebuster, time or play: a retry counts again")
+
+
+def _of_consent(consent: Mapping[str, Any], fields: Mapping[str, Any]) -> Iterator[Finding]:
+    if not consent or consent["result"] or _waits(fields, _SIGNALS):
+        return
+    level: Level = "error" if consent["reason"] in ("unreadable", "policy") else "warning"
+    yield Finding(level, f"no listener is measured: {consent['words']}")
+
+
+def _waits(fields: Mapping[str, Any], words: tuple[str, ...]) -> bool:
+    return any(fields.get(word, {}).get("state") == "unreplaced" for word in words)
+
+
+def in_words(checked: Checked) -> str:
+    """What is to be said of a tag, for a person."""
+    lines = [f"{finding.level}: {finding.words}" for finding in checked.findings]
+    if not checked.trace:
+        return "\n".join(lines)
+    trace = checked.trace
+    head = f"{trace['outcome']}" + (f": {trace['reason']}" if trace["reason"] else "")
+    absent = [word for word in LOOKED_FOR if trace["fields"].get(word, {}).get("state") == "absent"]
+    if absent:
+        lines.append(f"not in it: {', '.join(absent)}")
+    if trace["event"]:
+        lines.append(json.dumps(trace["event"], indent=2))
+    return "\n".join([head, *lines])

@@ -1,0 +1,293 @@
+"""Tags: the URLs that a marketer pastes into a vendor's form, built from the vendor's dialect.
+
+Macros stand in them raw, since no vendor replaces one that is percent-encoded; values are encoded. What the
+vendor cannot tell is said in words, before the flight instead of after it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, urlsplit
+from xml.sax.saxutils import escape
+
+from flows.collector.cleaner import present
+from flows.collector.dialects import NATIVE, Dialect, Word, plain
+from flows.collector.signatures import LABELS, Signatures
+from flows.errors import UsageError
+from flows.events import CODES, CONVERSION_TYPES
+
+LONGEST_URL: Final = 2_000
+"""Characters, with the macros as they are: vendors' forms take no more."""
+LONGEST_ID: Final = 128
+USUAL: Final = ("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete")
+VENDOR: Final = "GDPR_CONSENT_VENDOR"
+"""Stands in macros for the IAB's `GDPR_CONSENT_<vendor id>`."""
+CONSENT: Final = ("gdpr_consent", "gpp", "us_privacy")
+PER_FIRE: Final = ("cachebuster", "ts", "play_id")
+_SHORT: Final = {word: name for name, word in NATIVE.items()}
+_MACRO: Final = re.compile(r"\[[A-Z_]+\]|\$\{\w+\}|\{[\w.]+\}|@[\w.-]+@|%%\w+%%|%[a-z]+!|\(acast-[\w-]+\)")
+_SIGNED: Final = ("placement_id", "campaign_id")
+"""Words that a signature covers whether they are there or not: what replaces a macro was never signed."""
+_LITERAL: Final = ("placement_id", "campaign_id", "creative_id", *LABELS)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What tags are asked for.
+
+    Args:
+        base: public address of the doors, such as `https://pixels.example.com`.
+        words: literal values by what they mean: ids and labels.
+        events: one URL each; empty: the usual ones, as many as the vendor takes.
+        target: where a click leads.
+        vendor: our id in the Global Vendor List.
+    """
+
+    base: str
+    words: Mapping[str, str]
+    events: tuple[str, ...] = ()
+    target: str = ""
+    vendor: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Tags by event, and what the vendor cannot tell, in words."""
+
+    urls: Mapping[str, str]
+    warnings: tuple[str, ...] = field(default=())
+
+
+def build(name: str, dialect: Dialect, order: Order, signatures: Signatures | None) -> Built:
+    """Build the tags of one placement at one vendor.
+
+    Args:
+        signatures: None: the tags are unsigned.
+
+    Raises:
+        UsageError: an id that the door would read otherwise than it is written, an event that is none, more
+            URLs than the vendor takes, or a URL that is too long.
+    """
+    base = _base(order.base)
+    for word, value in order.words.items():
+        _check(word, value)
+    if dialect.use == "postback":
+        return _postback(name, dialect, base, order, signatures)
+    if "placement_id" not in order.words:
+        raise UsageError("a tag needs a placement: --placement")
+    events = order.events or (USUAL if dialect.urls is None or dialect.urls >= len(USUAL) else USUAL[:1])
+    for event in events:
+        if event not in CODES or event == "conversion":
+            raise UsageError(f"{event!r} is no event of a placement: it takes {', '.join(USUAL)}, click, …")
+    if dialect.urls is not None and len(events) > dialect.urls:
+        raise UsageError(f"{name} takes {dialect.urls} URLs for an ad, and these are {len(events)}")
+    urls = {event: _url(name, dialect, base, order, event, signatures) for event in dict.fromkeys(events)}
+    for event, url in urls.items():
+        if len(url) > LONGEST_URL:
+            raise UsageError(f"{event}: {len(url):,} characters, and vendors take {LONGEST_URL:,}")
+    return Built(urls, tuple(_warnings(name, dialect, order, signatures)))
+
+
+def _base(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(f"{url!r} is no address of the doors: https://pixels.example.com")
+    return url.rstrip("/")
+
+
+def _check(word: str, value: str) -> None:
+    """A literal value must be read at the door as it is written, or its signature would fail there."""
+    what = word.removesuffix("_id")
+    if len(value) > LONGEST_ID:
+        raise UsageError(f"the {what} has {len(value)} characters, and {LONGEST_ID} are the most")
+    if present(value)[0] != value:
+        raise UsageError(
+            f"the {what} {value!r} would be read as none: it looks like a macro or a placeholder"
+        )
+
+
+def _url(
+    name: str, dialect: Dialect, base: str, order: Order, event: str, signatures: Signatures | None
+) -> str:
+    words = order.words
+    parts = [
+        f"e={event}",
+        *(f"{_SHORT[word]}={quote(words[word], safe='')}" for word in _LITERAL if word in words),
+    ]
+    if signatures is not None:
+        parts.append(
+            f"k={signatures.of_tag(words.get('placement_id'), words.get('campaign_id'), _labels(words))}"
+        )
+    for word, macro in _macros(dialect, order.vendor).items():
+        if word not in words and not (signatures is not None and word in _SIGNED):
+            parts.append(f"{_SHORT.get(word, word)}={macro}")
+    door = "p"
+    if event == "click" and order.target:
+        door = "c"
+        parts.append(f"u={_between_macros(order.target)}")
+        if signatures is not None:
+            try:
+                parts.append(f"s={signatures.of_target(order.target)}")
+            except ValueError as error:
+                raise UsageError(f"a click leads there: {error}") from None
+    path = f"/{door}/{name}" if name != "native" else f"/{door}"
+    return f"{base}{path}?{'&'.join(parts)}"
+
+
+def _postback(name: str, dialect: Dialect, base: str, order: Order, signatures: Signatures | None) -> Built:
+    words = {word: value for word, value in order.words.items() if word not in LABELS}
+    parts = [f"{_SHORT[word]}={quote(value, safe='')}" for word, value in words.items()]
+    if signatures is not None:
+        parts.append(f"k={signatures.of_tag(words.get('placement_id'), words.get('campaign_id'))}")
+    url = f"{base}/b/{name}?{'&'.join(parts)}"
+    return Built({"postback": url}, tuple(_warnings(name, dialect, order, signatures)))
+
+
+def _labels(words: Mapping[str, str]) -> dict[str, str]:
+    return {label: words[label] for label in LABELS if label in words}
+
+
+def _macros(dialect: Dialect, vendor: int | None) -> dict[str, str]:
+    """The vendor's macros by word; one that needs our vendor id is left out where there is none."""
+    found = {word: plain(macro) for word, macro in dialect.macros.items()}
+    return {
+        word: macro.replace(VENDOR, f"GDPR_CONSENT_{vendor}")
+        for word, macro in found.items()
+        if vendor is not None or VENDOR not in macro
+    }
+
+
+def _between_macros(target: str) -> str:
+    """A click's target, encoded but for the macros in it."""
+    encoded, at = [], 0
+    for match in _MACRO.finditer(target):
+        encoded += [quote(target[at : match.start()], safe=""), match.group()]
+        at = match.end()
+    return "".join([*encoded, quote(target[at:], safe="")])
+
+
+def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures | None) -> list[str]:
+    """What these tags cannot tell, in words."""
+    found, macros = [], _macros(dialect, order.vendor)
+    if dialect.use == "tag":
+        if not any(word in macros for word in CONSENT):
+            waits = any(VENDOR in plain(macro) for macro in dialect.macros.values())
+            found.append(
+                f"no consent: {name} fills in ${{GDPR_CONSENT_<vendor id>}}: set AUDIOPIXEL_COLLECT_VENDOR"
+                if waits
+                else f"no consent: {name} has no macro of a consent string that is known; where consent is "
+                "required these plays count, and are in no reach, frequency or attribution"
+            )
+        if "play_id" not in macros:
+            found.append(
+                f"no play id: {name} has no macro for it; each pixel counts by itself, so that a completion "
+                "rate is complete pixels by start pixels, and no play's own"
+            )
+        if not any(word in macros for word in PER_FIRE):
+            found.append(
+                "no cachebuster: a retry cannot be told from another listener's call, and counts again"
+            )
+    if dialect.urls is not None:
+        found.append(f"{name} takes {dialect.urls} URLs for an ad")
+    unsure = sorted(
+        f"{plain(macro)} ({macro.status})"
+        for word, macro in dialect.macros.items()
+        if isinstance(macro, Word) and word in macros
+    )
+    if dialect.status != "documented":
+        found.append(f"{name}: nothing of it is documented in public ({dialect.status}); try the tag first")
+    elif unsure:
+        found.append(f"not documented by {name}, so try them first: {', '.join(unsure)}")
+    if dialect.device_from is not None or "ip" in macros:
+        found.append(
+            f"{name}'s servers may call for the listener's device: they are believed where their network "
+            "is in AUDIOPIXEL_COLLECT_SERVERS or they show a token; else these plays have no reach"
+        )
+    if dialect.note:
+        found.append(dialect.note)
+    if signatures is None:
+        found.append("unsigned: a collector that wants signed tags (its default) rejects them")
+    if order.base.startswith("http://"):
+        found.append("http: players on secure pages do not fetch it, and anybody on the way reads it")
+    return found
+
+
+# How tags are handed over
+
+
+def as_vast(urls: Mapping[str, str]) -> str:
+    """Tags as the parts of a VAST document: `<Impression>`, `<Error>`, `<TrackingEvents>`, `<VideoClicks>`.
+
+    Raises:
+        UsageError: `progress`, which VAST ties to an offset.
+    """
+    if "progress" in urls:
+        raise UsageError("VAST ties progress to an offset: write that <Tracking> by hand")
+    lines = []
+    for event, tag in (("impression", "Impression"), ("error", "Error")):
+        if event in urls:
+            lines.append(f"<{tag}>{_cdata(urls[event])}</{tag}>")
+    apart = ("impression", "error", "click", "delivered", "download")
+    if tracked := [event for event in urls if event not in apart]:
+        lines.append("<TrackingEvents>")
+        lines += [f'  <Tracking event="{event}">{_cdata(urls[event])}</Tracking>' for event in tracked]
+        lines.append("</TrackingEvents>")
+    if "click" in urls:
+        lines.append(f"<VideoClicks><ClickTracking>{_cdata(urls['click'])}</ClickTracking></VideoClicks>")
+    return "\n".join(lines)
+
+
+def _cdata(url: str) -> str:
+    return escape(url) if "]]>" in url else f"<![CDATA[{url}]]>"
+
+
+def as_json(name: str, built: Built) -> str:
+    """Tags as JSON."""
+    tags = [{"event": event, "url": url} for event, url in built.urls.items()]
+    return json.dumps({"dialect": name, "tags": tags, "warnings": built.warnings}, indent=2)
+
+
+def snippet(base: str, kind: str, campaign: str | None, signatures: Signatures | None) -> str:
+    """What a site puts into its page to tell of conversions.
+
+    Raises:
+        UsageError: no such kind of conversion.
+    """
+    if kind not in CONVERSION_TYPES:
+        raise UsageError(f"{kind!r} is no conversion: it takes {', '.join(CONVERSION_TYPES)}")
+    if campaign is not None:
+        _check("campaign_id", campaign)
+    fixed: dict[str, str] = {"e": "conversion", "ct": kind}
+    if campaign is not None:
+        fixed["cm"] = campaign
+    if signatures is not None:
+        fixed["k"] = signatures.of_tag(None, campaign)
+    return _SNIPPET.replace("DOOR", _script(f"{_base(base)}/p")).replace("FIXED", _script(fixed))
+
+
+def _script(value: object) -> str:
+    """A value as JavaScript that stands in a page: `</script>` in it must not end the script."""
+    return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+_SNIPPET: Final = """\
+<script>
+/* audiopixel({o: "order-1", v: "12.50", cur: "GBP"}) where the order is confirmed; all three may be missing.
+   It sets no cookie and reads nothing but the consent string and the page's address. */
+function audiopixel(order) {
+  var told = Object.assign({}, FIXED, order, {u: location.href, ts: Date.now()});
+  function send(consent) {
+    navigator.sendBeacon(DOOR, new URLSearchParams(Object.assign(told, consent)));
+  }
+  if (typeof __tcfapi !== "function") return send({});
+  __tcfapi("addEventListener", 2, function (tc, ok) {
+    if (!ok || tc.eventStatus === "cmpuishown") return;
+    __tcfapi("removeEventListener", 2, function () {}, tc.listenerId);
+    send({gdpr: tc.gdprApplies ? 1 : 0, gdpr_consent: tc.tcString || ""});
+  });
+}
+</script>"""

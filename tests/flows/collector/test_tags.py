@@ -1,0 +1,308 @@
+"""The tag builder and the checker: what a marketer pastes, and what is said of what was pasted."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from collector_support import CONSENT, NOW_MS, call, understanding
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.collector.call import Outcome
+from flows.collector.checker import Checked, check, in_words
+from flows.collector.dialects import load_dialects, plain
+from flows.collector.signatures import LABELS, Signatures
+from flows.collector.tags import LONGEST_URL, USUAL, Built, Order, as_json, as_vast, build, snippet
+from flows.errors import UsageError
+
+DIALECTS = load_dialects()
+SIGNING = Signatures({"a1": b"a signing key"}, frozenset({"shop.example"}))
+BASE = "https://px.example"
+IDS = {"placement_id": "breakfast-uk", "campaign_id": "spring"}
+
+
+def tags(name: str, words: dict[str, str] = IDS, **more: object) -> Built:
+    return build(name, DIALECTS[name], Order(BASE, words, **more), SIGNING)  # type: ignore[arg-type]
+
+
+def checked(url: str) -> Checked:
+    return check(understanding(placements="signed", signatures=SIGNING), url, NOW_MS)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, one in DIALECTS.items() if one.use == "tag"))
+def test_every_vendors_tags_pass_the_checker_and_the_door(name: str) -> None:
+    urls = tags(name, vendor=5).urls
+    assert urls
+    for event, url in urls.items():
+        assert len(url) <= LONGEST_URL
+        found = checked(url)
+        assert [one.words for one in found.findings if one.level == "error"] == []
+        assert (found.trace["outcome"], found.trace["event"]["event"]) == ("stored", event)
+        for word, macro in DIALECTS[name].macros.items():
+            assert word == "campaign_id" or plain(macro).replace("VENDOR", "5") in url  # raw
+
+
+def test_a_vendor_that_takes_few_urls_gets_no_more() -> None:
+    assert list(tags("megaphone").urls) == ["impression"]
+    assert list(tags("triton").urls) == list(USUAL)
+    with pytest.raises(UsageError, match="takes 5 URLs for an ad, and these are 6"):
+        tags("megaphone", events=USUAL)
+
+
+ODD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+
+
+@given(st.fixed_dictionaries({"placement_id": ODD, "campaign_id": ODD}, optional=dict.fromkeys(LABELS, ODD)))
+def test_whatever_an_id_is_made_of_the_door_reads_it_as_it_was_signed(words: dict[str, str]) -> None:
+    try:
+        (url,) = tags("prx", words, events=("start",)).urls.values()
+    except UsageError:
+        return  # it would be read as a macro, or as nothing
+    parts = urlsplit(url)
+    assert url.isascii()
+    found = understanding(placements="signed", signatures=SIGNING).pixel(call(parts.query, parts.path))
+    assert (found.outcome, found.reason) == (Outcome.STORED, "")
+    assert {word: found.event[word] for word in words} == words
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "problem"),
+    [
+        ({}, {}, "needs a placement"),
+        ({"placement_id": "[PLACEMENT]"}, {}, "looks like a macro"),
+        ({"placement_id": "none"}, {}, "looks like a macro or a placeholder"),
+        ({"placement_id": " a"}, {}, "would be read as none"),
+        ({"placement_id": "x" * 129}, {}, "129 characters"),
+        (
+            {"placement_id": "ü" * 128, "campaign_id": "ü" * 128, "station": "ü" * 128},
+            {},
+            "characters, and vendors",
+        ),
+        ({"placement_id": "a"}, {"events": ("begin",)}, "is no event"),
+        ({"placement_id": "a"}, {"events": ("conversion",)}, "is no event"),
+    ],
+)
+def test_a_tag_that_could_not_count_is_not_built(
+    words: dict[str, str], more: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        tags("triton", words, **more)
+
+
+@pytest.mark.parametrize("base", ["px.example", "ftp://px.example", "https://px.example/?a=1", ""])
+def test_an_address_that_is_none_begins_no_tag(base: str) -> None:
+    with pytest.raises(UsageError, match="no address of the doors"):
+        build("triton", DIALECTS["triton"], Order(base, IDS), SIGNING)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("triton", "no consent: triton has no macro of a consent string"),
+        ("triton", "not documented by triton, so try them first: @AD_ID@-@COOKIE@ (inferred)"),
+        ("dv360", "set AUDIOPIXEL_COLLECT_VENDOR"),
+        ("acast", "no play id"),
+        ("acast", "have your domain approved first"),
+        ("megaphone", "no cachebuster"),
+        ("megaphone", "takes 5 URLs"),
+        ("art19", "nothing of it is documented in public (inferred)"),
+        ("prx", "AUDIOPIXEL_COLLECT_SERVERS"),
+    ],
+)
+def test_what_a_vendor_cannot_tell_is_said_before_the_flight(name: str, words: str) -> None:
+    assert any(words in warning for warning in tags(name).warnings)
+
+
+def test_a_vendor_that_tells_all_is_warned_of_nothing_but_its_servers() -> None:
+    warnings = tags("vast4").warnings
+    assert all("servers may call" in warning for warning in warnings)
+    unsigned = build("vast4", DIALECTS["vast4"], Order("http://px.example", IDS), None).warnings
+    assert any(warning.startswith("unsigned") for warning in unsigned)
+    assert any(warning.startswith("http:") for warning in unsigned)
+
+
+def test_tags_as_vast_are_xml_and_say_the_same_urls() -> None:
+    urls = tags("vast4", events=(*USUAL, "error", "click")).urls
+    document = ET.fromstring(f"<InLine>{as_vast(urls)}</InLine>")
+    found = {one.get("event"): one.text for one in document.findall("TrackingEvents/Tracking")}
+    found |= {"impression": document.findtext("Impression"), "error": document.findtext("Error")}
+    found["click"] = document.findtext("VideoClicks/ClickTracking")
+    assert found == urls
+    with pytest.raises(UsageError, match="progress"):
+        as_vast(tags("vast4", events=("progress",)).urls)
+
+
+def test_tags_as_json_carry_their_warnings() -> None:
+    built = tags("triton")
+    said = json.loads(as_json("triton", built))
+    assert {tag["event"]: tag["url"] for tag in said["tags"]} == built.urls
+    assert tuple(said["warnings"]) == built.warnings
+
+
+def test_a_click_is_signed_for_its_host_and_keeps_its_macros() -> None:
+    target = "https://shop.example/buy?c=[CACHEBUSTING]&n=a%20b"
+    url = tags("vast4", events=("click",), target=target).urls["click"]
+    assert "[CACHEBUSTING]" in url.partition("&u=")[2]
+    said = dict(parse_qsl(urlsplit(url).query))
+    assert (urlsplit(url).path, said["u"]) == ("/c/vast4", target)
+    assert Signatures({"a1": b"a signing key"}).may_lead_to("https://shop.example/", said["s"])
+
+
+def test_a_click_that_leads_nowhere_is_not_built() -> None:
+    with pytest.raises(UsageError, match="a click leads there"):
+        tags("vast4", events=("click",), target="javascript:alert(1)")
+
+
+def test_a_signed_tag_leaves_no_signed_id_to_a_macro() -> None:
+    for url in tags("dv360", {"placement_id": "a"}, events=("start",)).urls.values():
+        assert "CAMPAIGN_ID" not in url
+    unsigned = build("dv360", DIALECTS["dv360"], Order(BASE, {"placement_id": "a"}), None)
+    assert all("cm=${CAMPAIGN_ID}" in url for url in unsigned.urls.values())
+
+
+def test_a_postback_is_one_signed_url_without_an_event() -> None:
+    url = tags("podscribe", {"campaign_id": "spring"}).urls["postback"]
+    parts = urlsplit(url)
+    door = understanding(placements="signed", signatures=SIGNING)
+    found = door.pixel(call(parts.query + "&action=purchase&order_number=o-1", parts.path))
+    assert (found.outcome, found.event["campaign_id"]) == (Outcome.STORED, "spring")
+
+
+def test_the_snippet_is_signed_and_no_campaign_ends_its_script() -> None:
+    page = snippet(BASE, "purchase", '</script><script>alert("x")', SIGNING)
+    assert page.count("</script>") == 1
+    said = json.loads(page.partition("Object.assign({}, ")[2].partition(", order")[0])
+    assert SIGNING.passes(said["k"], None, said["cm"], {})
+    body = "&".join(f"{name}={value}" for name, value in {**said, "cm": "spring", "o": "o-1"}.items())
+    found = understanding().pixel(call(method="POST", body=body.encode()))
+    assert found.event["conversion"] == {"type": "purchase", "order_id": "o-1"}
+    with pytest.raises(UsageError, match="no conversion"):
+        snippet(BASE, "bought", None, SIGNING)
+
+
+# The checker
+
+
+def tag(**more: str) -> str:
+    """A tag that is good but for what a case does to it."""
+    said = {"e": "start", "pl": "breakfast-uk", "cm": "spring", "p": "[ADSERVINGID]", "cb": "[CACHEBUSTING]"}
+    said |= {
+        "gdpr_consent": "[GDPRCONSENT]",
+        "ifa": "[IFA]",
+        "k": SIGNING.of_tag("breakfast-uk", "spring"),
+    } | more
+    return f"{BASE}/p/vast4?" + "&".join(f"{name}={value}" for name, value in said.items() if value)
+
+
+def conversion(**more: str) -> str:
+    return tag(**{"e": "conversion", "ct": "purchase", "pl": "", "k": SIGNING.of_tag(None, "spring")} | more)
+
+
+def test_a_good_tag_has_no_errors_and_no_warnings() -> None:
+    found = checked(tag())
+    assert found.good
+    assert {one.level for one in found.findings} == {"note"}
+    assert in_words(found).startswith("stored\n")
+    assert checked(tag(gdpr_consent=CONSENT)).good
+
+
+@pytest.mark.parametrize(
+    ("url", "level", "words"),
+    [
+        (f'<img src="{tag()}">', "error", "this is no plain URL"),
+        ("px.example/p?e=start", "error", "this is no plain URL"),
+        (tag().replace("/p/", "/pixel/"), "error", "/pixel/vast4 is no door"),
+        (tag().replace("/p/vast4", "/p/vasst"), "error", "'vasst' is no dialect"),
+        (tag().replace("https", "http"), "warning", "http: players on secure pages"),
+        (tag().replace("&", "&amp;"), "error", "&amp; stands where & belongs"),
+        (tag() + "#top", "error", "# ends a URL"),
+        (tag() + "?st=one", "error", "a second ? stands where"),
+        (tag(dummy="x" * 2_000), "warning", "vendors' forms take 2,000"),
+        (tag(e=""), "error", "rejected for its event: it is absent"),
+        (tag(e="creativeView"), "error", "none that is counted"),
+        (tag(pl=""), "error", "rejected for its placement_id: it is absent"),
+        (tag(pl="[PLACEMENT]"), "error", "rejected for its placement_id: it is unreplaced"),
+        (tag(pl="x" * 129), "error", "too long"),
+        (tag(k=""), "error", "k: it is not signed"),
+        (tag(k=SIGNING.of_tag("breakfast-uk", "summer")), "error", "signed for no such placement"),
+        (tag(k="b9.AAAAAAAAAAAAAAAA"), "error", "signed for no such placement"),
+        (tag(cb="%5BCACHEBUSTING%5D"), "error", "is percent-encoded, and no vendor replaces it so"),
+        (tag(cb="@CACHEBUSTER@"), "error", "@CACHEBUSTER@ is no macro of vast4"),
+        (tag(p="", cb=""), "warning", "a retry counts again"),
+        (tag(ifa="", gdpr_consent=CONSENT), "warning", "no reach by this pixel"),
+        (tag(p=""), "warning", "no completion by this pixel"),
+        (
+            tag(placement="x"),
+            "warning",
+            "placement: nothing reads it, and it is not kept; did you mean placement_id?",
+        ),
+        (tag() + "&pl=other", "error", "pl stands there twice"),
+        (tag(token="host.secret"), "error", "token: no secret stands in a URL"),
+        (tag(l="me%40example.org"), "error", "l: an e-mail address"),
+        (tag(ts="soon"), "warning", "ts: its value cannot be read as ts"),
+        (tag(gdpr_consent=""), "warning", "the call carries no consent string"),
+        (tag(gdpr_consent=CONSENT[:30]), "error", "the consent string cannot be read"),
+        (tag(gdpr_consent=CONSENT, lmt="1"), "warning", "limits ad tracking"),
+        (tag(gdpr_consent=CONSENT, us_privacy="1YYN"), "warning", "opted out of sale"),
+        (conversion(ct="bought"), "error", "rejected for its conversion.type"),
+        (
+            tag(e="click", u="https%3A%2F%2Fevil.example%2F").replace("/p/", "/c/"),
+            "error",
+            "u: the click leads nowhere",
+        ),
+    ],
+)
+def test_a_broken_tag_is_told_what_is_wrong(url: str, level: str, words: str) -> None:
+    found = checked(url)
+    assert any(one.level == level and words in one.words for one in found.findings), in_words(found)
+    assert found.good == (level != "error")
+
+
+def test_what_the_checker_shows_has_no_id_of_anybody_in_it() -> None:
+    found = checked(tag(l="listener-7f3a", gdpr_consent=CONSENT, ifa="AEBE52E7-03EE-455A-B3C4-E57283966239"))
+    shown = in_words(found) + json.dumps(dict(found.trace))
+    for raw in ("listener-7f3a", "AEBE52E7", CONSENT, "iPhone"):
+        assert raw not in shown
+    assert found.trace["fields"]["ifa"] == {"from": "ifa", "state": "given", "cleaned": []}
+
+
+@given(st.text(max_size=200))
+def test_whatever_is_pasted_is_answered_in_words(text: str) -> None:
+    for url in (text, f"{BASE}/p?{text}", f"{BASE}/c/{text}", f"{BASE}/b/prebid?t={text}"):
+        assert in_words(checked(url))
+
+
+# The command
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path):  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUDIOPIXEL_COLLECT_SIGNING_KEYS", '{"a1": "sixteen bytes or more"}')
+    return lambda *words: CliRunner().invoke(app, ["tag", *words])
+
+
+def test_the_command_builds_and_checks_what_it_built(run) -> None:  # type: ignore[no-untyped-def]
+    built = run("--dialect", "triton", "--placement", "a", "--campaign", "b", "--base", BASE)
+    assert built.exit_code == 0, built.output
+    urls = [line for line in built.stdout.splitlines() if line.startswith("https")]
+    assert len(urls) == len(USUAL)
+    assert "no consent" in built.stderr
+    for url in urls:
+        assert run("--check", url).exit_code == 0
+    broken = run("--check", urls[0].replace("pl=a", "pl=c"))
+    assert (broken.exit_code, "signed for no such placement" in broken.stdout) == (1, True)
+    said = json.loads(run("--check", urls[0], "--json").stdout)
+    assert (said["outcome"], said["event"]["placement_id"]) == ("stored", "a")
+
+
+def test_the_command_says_in_words_what_it_lacks(run) -> None:  # type: ignore[no-untyped-def]
+    assert "say where the doors are" in run("--placement", "a").stderr
+    unknown = run("--dialect", "trition", "--placement", "a", "--base", BASE)
+    assert (unknown.exit_code, "triton (documented)" in unknown.stderr) == (2, True)
+    assert "sendBeacon" in run("--conversion", "purchase", "--campaign", "b", "--base", BASE).stdout
