@@ -25,7 +25,11 @@ MOST_HEADER_BYTES: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; header names are in lower case."""
+    """One request; header names are in lower case.
+
+    Attributes:
+        fault: the status that it deserves because its body was not read: 413 or 408.
+    """
 
     method: str
     path: str
@@ -33,6 +37,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     peer: str
+    fault: int = 0
 
 
 class Answered(Protocol):
@@ -46,11 +51,6 @@ class Answered(Protocol):
 
     @property
     def body(self) -> bytes: ...
-
-
-class _BodyError(Exception):
-    def __init__(self, status: int) -> None:
-        self.status = status
 
 
 class HttpServer:
@@ -97,38 +97,37 @@ class HttpServer:
             return
         self._answering += 1
         try:
-            try:
-                body = await _body(scope, protocol)
-                answer = await self._handler(_request(scope, body))
-                status, headers, content = answer.status, answer.headers, answer.body
-            except _BodyError as error:
-                status, headers, content = error.status, [("connection", "close")], b""
-            protocol.response_bytes(status, headers, content)
+            body, fault = await _body(scope, protocol)
+            answer = await self._handler(_request(scope, body, fault))
+            protocol.response_bytes(answer.status, answer.headers, answer.body)
         finally:
             self._answering -= 1
 
 
-def _request(scope: Any, body: bytes) -> Request:
-    headers = {name.lower(): value for name, value in scope.headers.items()}
+def _request(scope: Any, body: bytes, fault: int) -> Request:
+    headers: dict[str, str] = {}
+    for name, value in scope.headers.items():
+        # One that is repeated is a list in parts.
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
     peer = str(scope.client).rpartition(":")[0].strip("[]")
-    return Request(scope.method, scope.path, scope.query_string, headers, body, peer)
+    return Request(scope.method, scope.path, scope.query_string, headers, body, peer, fault)
 
 
-async def _body(scope: Any, protocol: Any) -> bytes:
-    """The body, as far as it is allowed to be."""
+async def _body(scope: Any, protocol: Any) -> tuple[bytes, int]:
+    """The body, as far as it is allowed to be, and the status that it deserves where it is not read."""
     if scope.method not in ("POST", "PUT", "PATCH"):
-        return b""
+        return b"", 0
     told = scope.headers.get("content-length")
     if told is not None and (not told.isdigit() or int(told) > MOST_BODY_BYTES):
-        raise _BodyError(413)
+        return b"", 413
     chunks, size = [], 0
     try:
         async with asyncio.timeout(BODY_DEADLINE_S):
             async for chunk in protocol:
                 size += len(chunk)
                 if size > MOST_BODY_BYTES:
-                    raise _BodyError(413)
+                    return b"", 413
                 chunks.append(chunk)
     except TimeoutError:
-        raise _BodyError(408) from None
-    return b"".join(chunks)
+        return b"", 408
+    return b"".join(chunks), 0

@@ -7,15 +7,23 @@ or as failed; a failed one may be in the log all the same, so whoever sends it a
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource
 
-from connectors.kafka_client import Cluster
+from connectors.kafka_client import TIMEOUT_S, Cluster
 
+_FATAL: Final = (
+    KafkaError._FATAL,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.UNKNOWN_PRODUCER_ID,
+)
 QUEUE_MESSAGES: Final = 100_000
 QUEUE_KIB: Final = 128 << 10
 
@@ -29,9 +37,9 @@ class Produced(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What became of the message of a `number`: its partition, or why it failed."""
+    """What became of the message that had a `token`: its partition, or why it failed."""
 
-    number: int
+    token: Any
     partition: int
     error: str = ""
 
@@ -58,7 +66,16 @@ class ReportingProducer:
         give_up_after: timedelta = timedelta(seconds=20),
     ) -> None:
         self._cluster, self.topic, self._report = Cluster(brokers, options or {}), topic, report
-        self._producer = self._cluster.client(
+        self._give_up_after = give_up_after
+        self._producer, self._ended = self._new(), list[Producer]()
+        self._fatal = False
+        self._reports = deque[Report]()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="kafka-reports", daemon=True)
+        self._thread.start()
+
+    def _new(self) -> Producer:
+        return self._cluster.client(
             Producer,
             {
                 "compression.type": "lz4",
@@ -70,13 +87,9 @@ class ReportingProducer:
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
-                "message.timeout.ms": give_up_after // timedelta(milliseconds=1),
+                "message.timeout.ms": self._give_up_after // timedelta(milliseconds=1),
             },
         )
-        self._reports: list[Report] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="kafka-reports", daemon=True)
-        self._thread.start()
 
     def partitions(self) -> list[int]:
         """The topic's partitions.
@@ -86,24 +99,49 @@ class ReportingProducer:
         """
         return list(self._cluster.partition_ids(self._producer, self.topic))
 
-    def produce(self, messages: Sequence[tuple[int, Produced]]) -> list[int]:
-        """Queue numbered messages; returns the numbers of those that found no room, and are not reported."""
-        batch: list[dict[str, Any]] = []
-        for number, message in messages:
-            one: dict[str, Any] = {"value": message.value, "callback": self._callback(number)}
-            if message.key is not None:
-                one["key"] = message.key
-            if message.partition is not None:
-                one["partition"] = message.partition
-            batch.append(one)
-        with suppress(BufferError, KafkaException):  # told of each message
-            self._producer.produce_batch(self.topic, batch)
-        return [number for (number, _), one in zip(messages, batch, strict=True) if "_error" in one]
+    def durability(self) -> tuple[int, int]:
+        """Of how many replicas the partition with the fewest has, and how many must have a message before it
+        is acknowledged.
 
-    def _callback(self, number: int) -> Callable[[KafkaError | None, Message], None]:
+        Raises:
+            ConnectError: the brokers do not tell.
+        """
+        client = self._cluster.client(AdminClient, {}, {})
+        topic = self._cluster.call(client, self.topic, lambda: client.list_topics(timeout=TIMEOUT_S)).topics
+        replicas = [len(one.replicas) for one in topic[self.topic].partitions.values()]
+        asked = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
+        told = client.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
+        config = self._cluster.call(client, self.topic, lambda: told.result(TIMEOUT_S))
+        return min(replicas), int(config["min.insync.replicas"].value)
+
+    def produce(self, messages: Sequence[tuple[Any, Produced]]) -> list[Any]:
+        """Queue messages with tokens; returns those of messages that found no room: they get no report."""
+        if self._fatal:  # a producer that lost its sequence takes nothing any more
+            self._ended.append(self._producer)
+            self._producer, self._fatal = self._new(), False
+        left, tokens = [], []
+        batch: list[dict[str, Any]] = []
+        for token, (value, key, partition) in messages:
+            told = self._callback(token)
+            if partition is None:
+                tokens.append(token)
+                batch.append({"value": value, "key": key, "callback": told})
+                continue
+            try:  # a batch would put it anywhere
+                self._producer.produce(self.topic, value, key, partition, on_delivery=told)
+            except (BufferError, KafkaException):
+                left.append(token)
+        if batch:
+            self._producer.produce_batch(self.topic, batch)  # says of each that it does not take
+        self._fatal |= any(one["_error"].code() in _FATAL for one in batch if "_error" in one)
+        return left + [token for token, one in zip(tokens, batch, strict=True) if "_error" in one]
+
+    def _callback(self, token: Any) -> Callable[[KafkaError | None, Message], None]:
         def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None and (error.fatal() or error.code() in _FATAL):
+                self._fatal = True
             self._reports.append(
-                Report(number, message.partition() or 0, "" if error is None else error.str())
+                Report(token, message.partition() or 0, "" if error is None else error.str())
             )
 
         return delivered
@@ -111,8 +149,11 @@ class ReportingProducer:
     def _poll(self) -> None:
         while not self._over.is_set():
             self._producer.poll(0.05)
-            if self._reports:
-                reports, self._reports = self._reports, []
+            for one in list(self._ended):
+                one.poll(0)
+                if not len(one):
+                    self._ended.remove(one)
+            if reports := [self._reports.popleft() for _ in range(len(self._reports))]:
                 self._report(reports)
 
     def flush(self, timeout: timedelta) -> int:

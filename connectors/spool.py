@@ -16,7 +16,9 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +64,7 @@ class Spool:
         stamp: a number of a record, of which `least` tells the least among those that rest.
 
     Attributes:
-        torn: records that were cut or passed over at the start because they were not whole.
+        torn: records that were cut or passed over because they were not whole any more.
         bytes: of all segments.
 
     Raises:
@@ -78,6 +80,7 @@ class Spool:
         stamp: Callable[[bytes], int] = lambda _: 0,
     ) -> None:
         self.directory, self._most, self._segment_bytes = directory, most_bytes, segment_bytes
+        # Each tells of the records up to a number that none has a lesser stamp; the stamps rise.
         self._stamp, self._stamps = stamp, deque[tuple[int, int]]()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         directory.chmod(0o700)
@@ -89,7 +92,13 @@ class Spool:
             os.close(self._lock)
             raise SpoolError(f"{directory} is another process's spool: give this one its own") from None
         self.torn = self.bytes = 0
-        self._acknowledged, self._ahead = self._cursor(), set[int]()
+        path = directory / "cursor"
+        try:
+            self._cursor = KeptNumber(path)
+        except ValueError:
+            os.close(self._lock)
+            raise SpoolError(f"{path} is no cursor of a spool: restore it, or move the spool away") from None
+        self._acknowledged, self._ahead = self._cursor.value, set[int]()
         self._next = self._due = self._acknowledged + 1
         self._segments: deque[_Segment] = deque()
         self._returned: deque[Record] = deque()
@@ -104,10 +113,8 @@ class Spool:
 
     @property
     def least(self) -> int | None:
-        """The least stamp of what rests, or one less than it by what was acknowledged a moment ago; None:
-        nothing rests.
-        """
-        return min((stamp for _, stamp in self._stamps), default=None) if self.resting else None
+        """The least stamp of what rests, or a lesser one of its neighbours; None: nothing rests."""
+        return self._stamps[0][1] if self.resting else None
 
     @property
     def full(self) -> float:
@@ -131,9 +138,13 @@ class Spool:
             _write(self._file, lines)
             os.fdatasync(self._file)
         except OSError:
-            # What a failed write left is cut off, or the next record would lie behind half of one.
-            os.ftruncate(self._file, last.size)
+            # What a failed write left is cut off, or the next record would lie behind half of one; where the
+            # disk does not even do that, it lies in a file of its own.
+            with suppress(OSError):
+                os.ftruncate(self._file, last.size)
             self._end_segment()
+            if not last.size:  # its name is the next one's
+                self._segments.pop()
             raise
         last.size += len(lines)
         self.bytes += len(lines)
@@ -148,11 +159,13 @@ class Spool:
             OSError: the disk does not give them.
         """
         taken = [self._returned.popleft() for _ in range(min(most, len(self._returned)))]
+        self._due = max(self._due, self._acknowledged + 1)  # numbers that were cut off are nobody's
         while len(taken) < most and self._due < self._next:
             segment = next(one for one in reversed(self._segments) if one.first <= self._due)
-            if segment.first != self._reading:
-                self._reading, self._offset = segment.first, 0
             with segment.path.open("rb") as file:
+                if segment.first != self._reading:
+                    self._reading = segment.first
+                    self._offset = sum(len(file.readline()) for _ in range(self._due - segment.first))
                 file.seek(self._offset)
                 while len(taken) < most and self._offset < segment.size:
                     line = file.readline()
@@ -160,6 +173,9 @@ class Spool:
                     body = _opened(line)
                     if body is not None:
                         taken.append(Record(self._due, body))
+                    elif self._due not in self._ahead:  # it was whole when it was written
+                        self._ahead.add(self._due)
+                        self.torn += 1
                     self._due += 1
             if self._offset >= segment.size:  # numbers cut off its end belong to nobody
                 later = [one.first for one in self._segments if one.first > segment.first]
@@ -189,31 +205,40 @@ class Spool:
         if self._file >= 0 and done and done[-1] is self._segments[-1]:
             done.pop()
         if done:
-            self._keep_cursor()
+            self._cursor.keep(self._acknowledged)
             for segment in done:
                 self._remove(segment)
 
     def close(self) -> None:
         """Keep the cursor and let go of the directory."""
-        self._keep_cursor()
+        with suppress(OSError):  # then the next start gives some records out again
+            self._cursor.keep(self._acknowledged)
+        self._cursor.close()
         self._end_segment()
         os.close(self._lock)
 
     def _count(self, body: bytes, number: int) -> None:
         """Remember a record's stamp, with those of its neighbours: exact to `_STAMPED` records."""
-        stamp = self._stamp(body)
-        if self._stamps and number % _STAMPED:
-            self._stamps[-1] = number, min(stamp, self._stamps[-1][1])
+        stamp, stamps = self._stamp(body), self._stamps
+        while stamps and stamps[-1][1] >= stamp:
+            stamps.pop()
+        if stamps and number % _STAMPED:
+            stamps[-1] = number, stamps[-1][1]
         else:
-            self._stamps.append((number, stamp))
+            stamps.append((number, stamp))
 
     # Files
 
     def _begin_segment(self) -> None:
         self._end_segment()
         segment = _Segment(self._next, self.directory / f"{self._next:020d}.ndjson")
-        self._file = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        sync_directory(self.directory)
+        file = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            sync_directory(self.directory)
+        except OSError:
+            os.close(file)
+            raise
+        self._file = file
         self._segments.append(segment)
 
     def _end_segment(self) -> None:
@@ -226,29 +251,21 @@ class Spool:
         self._segments.remove(segment)
         self.bytes -= segment.size
 
-    def _cursor(self) -> int:
-        path = self.directory / "cursor"
-        try:
-            return int(path.read_bytes())
-        except FileNotFoundError:
-            return 0
-        except ValueError:
-            raise SpoolError(f"{path} is no cursor of a spool: restore it, or move the spool away") from None
-
-    def _keep_cursor(self) -> None:
-        replace_file(self.directory / "cursor", str(self._acknowledged).encode())
-
     def _recover(self) -> None:
         """Find what rests. What is not whole at a file's end is cut off; a damaged record before it is passed
-        over.
+        over. What lies behind the number at which the next file begins was not cut off when its write failed.
         """
-        for path in sorted(self.directory.glob("*.ndjson")):
-            segment = _Segment(int(path.stem), path)
+        paths = sorted(self.directory.glob("*.ndjson"))
+        if paths:  # a cursor that was lost is behind files that are gone
+            self._acknowledged = max(self._acknowledged, int(paths[0].stem) - 1)
+            self._next = self._due = self._acknowledged + 1
+        for path, following in zip_longest(paths, paths[1:]):
+            segment, end = _Segment(int(path.stem), path), int(following.stem) if following else None
             number, whole, offset, damaged = segment.first, segment.first, 0, list[int]()
             with path.open("rb") as file:
                 for line in file:
-                    if number == self._due:
-                        self._reading, self._offset = segment.first, offset
+                    if number == end:
+                        break
                     offset += len(line)
                     body = _opened(line)
                     if body is None:
@@ -259,14 +276,15 @@ class Spool:
                         whole, segment.size = number + 1, offset
                     number += 1
             self.torn += len(damaged)
+            if not segment.size:  # its name is the next one's
+                path.unlink()
+                continue
             os.truncate(path, segment.size)
             self._ahead.update(one for one in damaged if self._acknowledged < one < whole)
             self._ahead.update(range(self._next, segment.first))  # cut off the segment before
             self._segments.append(segment)
             self._next = max(self._next, whole)
             self.bytes += segment.size
-        if self._segments and self._due == self._next:
-            self._reading, self._offset = self._segments[-1].first, self._segments[-1].size
         self.acknowledge(())
 
 
@@ -287,6 +305,42 @@ def _write(file: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(file, view) :]
+
+
+class KeptNumber:
+    """A number on the disk, written over in place, so that a full disk takes it too.
+
+    Its digits lie in one sector, which a disk writes whole or not.
+
+    Args:
+        path: of its file, which is made with 0 if it is missing.
+
+    Raises:
+        ValueError: the file holds no number.
+        OSError: the disk does not take it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.value = int(path.read_bytes())
+        except FileNotFoundError:
+            self.value = 0
+            replace_file(path, b"%020d" % 0)
+        self._file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def keep(self, value: int) -> None:
+        """Have another number on the disk when this returns.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        os.pwrite(self._file, b"%020d" % value, 0)
+        os.fdatasync(self._file)
+        self.value = value
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._file)
 
 
 def sync_directory(directory: Path) -> None:

@@ -62,6 +62,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
         ),
     ),
     "plans": (_CARE, ("plans plans.csv", "plans plans.csv --to placement-plans")),
+    "release": (_CARE, ("release 9f3c2ab1d4e5f607",)),
     "forget": (_CARE, ("forget 6D92078A-8246-4BA4-AE5B-76104861E7DC", "forget < listeners.txt")),
 }
 """Of each command what it is for, and how it is called."""

@@ -18,9 +18,8 @@ from zstandard import ZstdError
 
 from flows.kernel import U8
 from flows.shown import shown
-from flows.sketch import RANKS, REGISTERS, compressed, decompressed, estimate, histogram
+from flows.sketch import RANKS, REGISTERS, STANDARD_ERROR, compressed, decompressed, estimate, histogram
 
-STANDARD_ERROR: Final = 1.04 / sqrt(REGISTERS)
 SIGMAS: Final = 3
 
 

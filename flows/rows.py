@@ -20,7 +20,11 @@ from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.frequency import CLASSES
 from flows.kernel import I64
 from flows.numbers import Delivered, Minutes, Windows
+from flows.reach import EXACT_UP_TO
+from flows.sketch import STANDARD_ERROR
 
+ERRING: Final = 4
+"""Standard errors by which an estimated reach may be off."""
 DOUBLES_HOLD: Final = 1 << 53
 """Up to which every integer is a double."""
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
@@ -191,7 +195,7 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
                 ratio(values[COMPLETE], values[START]),
                 ratio(values[COMPLETE], values[IMPRESSION]),
                 reach[row],
-                ratio(plays[row], reach[row]),
+                _frequency_of(plays[row], reach[row]),
             ]
             if name in MATURE:
                 values.append(ratio(mature[row][1], mature[row][0]))
@@ -214,6 +218,14 @@ def pack(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Row]:
         values += NO_ACCOUNT if account is None else account
         rows.append(Row(scope, name, latest[row], encode(values), windows.delivered[row]))
     return rows
+
+
+def _frequency_of(plays: int, reach: int) -> str | None:
+    """Plays a listener. Who was reached was so by a play: where reach is an estimate that is greater than the
+    plays by no more than it may err, it is 1.
+    """
+    erring = reach > EXACT_UP_TO and plays < reach <= plays * (1 + ERRING * STANDARD_ERROR)
+    return "1" if erring else ratio(plays, reach)
 
 
 def _credited(counts: I64 | None, reach: int) -> list[int | str | None]:

@@ -8,6 +8,7 @@ so that merged and re-ordered streams agree to the bit.
 
 from __future__ import annotations
 
+from math import sqrt
 from threading import local
 from typing import Final
 
@@ -18,7 +19,9 @@ from flows.kernel import I64, U8, Int, kernel
 
 PRECISION: Final = 14
 REGISTERS: Final = 1 << PRECISION
-"""16,384 registers of one byte: 0.81 % standard error."""
+"""16,384 registers of one byte."""
+STANDARD_ERROR: Final = 1.04 / sqrt(REGISTERS)
+"""0.81 %."""
 RANKS: Final = 64 - PRECISION + 2
 """A register holds 0 .. 51."""
 

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from connectors.spool import replace_file
+from connectors.spool import KeptNumber
 from flows.errors import SettingsError
 
-AHEAD_MS: Final = 1_000
+AHEAD_MS: Final = 2_000
 """How far ahead of itself the clock is kept on the disk: a crash leaves it so much ahead at the most."""
+STANDS_AFTER_MS: Final = 5_000
+"""A clock that the disk has not let go on for so long tells no time that an event could have."""
 
 
 def wall_ms() -> int:
@@ -27,7 +29,7 @@ class CollectorClock:
     """One clock for a collector's times of receipt and low marks; neither may go back.
 
     What this clock has told is never more than what the file holds, so that one which starts again begins
-    behind nothing that was told before a crash.
+    behind nothing that was told before a crash. Where the disk does not take that in time, the clock stands.
 
     Args:
         path: of the file that keeps it.
@@ -41,32 +43,35 @@ class CollectorClock:
     path: Path
     wall_ms: Callable[[], int] = wall_ms
     monotonic_s: Callable[[], float] = time.monotonic
-    _kept_ms: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         try:
-            self._kept_ms = int(self.path.read_bytes())
-        except FileNotFoundError:
-            pass
+            self._kept = KeptNumber(self.path)
         except ValueError:
             raise SettingsError(f"{self.path} keeps no clock: restore it, or remove it") from None
-        self._from_s, self._from_ms = self.monotonic_s(), max(self.wall_ms(), self._kept_ms)
-        self._keep(self._from_ms)
+        self._from_s, self._from_ms = self.monotonic_s(), max(self.wall_ms(), self._kept.value)
+        self._kept.keep(self._from_ms + AHEAD_MS)
 
     def now_ms(self) -> int:
         """Epoch ms; never less than it was, nor more than what is kept on the disk."""
-        now = self._from_ms + int((self.monotonic_s() - self._from_s) * 1000)
-        if now > self._kept_ms:
-            self._keep(now)
-        return now
+        return min(self._went_ms(), self._kept.value)
+
+    @property
+    def stands(self) -> bool:
+        """Whether the disk has kept the clock from going on for longer than is bearable."""
+        return self._went_ms() - self._kept.value > STANDS_AFTER_MS
 
     def keep(self) -> None:
-        """Keep the clock ahead, so that `now_ms` need not wait for the disk; call it twice a second."""
-        now = self._from_ms + int((self.monotonic_s() - self._from_s) * 1000)
-        if now + AHEAD_MS // 2 > self._kept_ms:
-            self._keep(now)
+        """Keep the clock ahead; call it twice a second, in one thread.
 
-    def _keep(self, now: int) -> None:
-        kept = now + AHEAD_MS
-        replace_file(self.path, str(kept).encode())
-        self._kept_ms = kept
+        Raises:
+            OSError: the disk does not take it.
+        """
+        self._kept.keep(self._went_ms() + AHEAD_MS)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._kept.close()
+
+    def _went_ms(self) -> int:
+        return self._from_ms + int((self.monotonic_s() - self._from_s) * 1000)

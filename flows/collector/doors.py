@@ -9,14 +9,15 @@ may write | | `GET /debug/p` | how the call was understood; stores nothing; need
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
 from flows.collector.call import Call, Outcome, Understood
-from flows.collector.callers import Caller
+from flows.collector.callers import Caller, is_public, star
 from flows.collector.query import decoded, parameters
 from flows.collector.store import Store
 from flows.collector.understand import MOST_EVENTS, Understanding
@@ -26,6 +27,9 @@ MOST_BODY_BYTES: Final = 1 << 20
 MOST_LINE_BYTES: Final = 16 << 10
 MOST_HEADERS: Final = 64
 RETRY_AFTER_S: Final = 2
+
+_OF_URLS: Final = "%/:?#[]@!$&'()*+,;=~|^{}"
+"""What stays as it is in the target of a click: a header takes no letters beyond ASCII."""
 
 Headers = list[tuple[str, str]]
 _OPEN: Final[Headers] = [
@@ -52,6 +56,10 @@ class Answer(NamedTuple):
     body: bytes = b""
 
 
+UNREAD: Final = Understood(Outcome.REJECTED, "malformed")
+"""What a call counts as that is not read."""
+NO_TARGET: Final = Understood(Outcome.REJECTED, "unsigned", "u")
+"""A click that leads to nobody whom the operator knows."""
 NOT_FOUND: Final = Answer(404, _OPEN)
 TOO_LARGE: Final = Answer(413, _OPEN)
 TOO_LONG: Final = Answer(431, _OPEN)
@@ -80,39 +88,59 @@ class Doors:
     letters: Callable[[Sequence[Understood]], None] = field(default=_nobody)
     calls_per_caller: int = 0
     _second: int = 0
-    _calls: dict[str, int] = field(default_factory=dict)
+    _calls: dict[bytes, int] = field(default_factory=dict)
 
     async def answer(self, call: Call) -> Answer:
         """Answer one call; raises for no input. `call.received_ms` is by the lane's clock."""
-        if len(call.path) + len(call.query) > MOST_LINE_BYTES or len(call.headers) > MOST_HEADERS:
-            return TOO_LONG
-        if len(call.body) > MOST_BODY_BYTES:
-            return TOO_LARGE
-        if self._too_many(call):
-            return TOO_MANY
-        root = call.path.split(";", 1)[0].strip("/").split("/", 1)[0]
         if call.method == "OPTIONS":
             return Answer(204, _PREFLIGHT)
-        if call.method not in ("GET", "HEAD", "POST"):
-            return NOT_FOUND
-        if root in ("p", "b"):
-            return await self._pixel(call)
-        if root == "c" and call.method != "POST":
-            return await self._click(call)
-        if call.path == "/v1/events" and call.method == "POST":
-            return await self._events(call)
+        root = call.path.split(";", 1)[0].strip("/").split("/", 1)[0]
         if call.path.startswith("/debug/p") and call.method == "GET":
-            return self._debug(call)
-        return NOT_FOUND
+            return self._too_big(call) or self._debug(call)
+        door = self._door(root, call)
+        if door is None:
+            return NOT_FOUND
+        if refusal := self._too_big(call):
+            await self._keep([UNREAD], call)
+            return refusal
+        if self._too_many(call):
+            self.store.refuse()
+            return TOO_MANY
+        return await door(call)
+
+    async def unread(self, call: Call, status: int) -> Answer:
+        """Answer a call whose body was too long, or came too slowly."""
+        await self._keep([UNREAD], call)
+        return Answer(status, [*_OPEN, ("connection", "close")])
+
+    def _door(self, root: str, call: Call) -> Callable[[Call], Awaitable[Answer]] | None:
+        if root in ("p", "b") and call.method in ("GET", "HEAD", "POST"):
+            return self._pixel
+        if root == "c" and call.method in ("GET", "HEAD"):
+            return self._click
+        return self._events if call.path == "/v1/events" and call.method == "POST" else None
+
+    def _too_big(self, call: Call) -> Answer | None:
+        if len(call.path) + len(call.query) > MOST_LINE_BYTES or len(call.headers) > MOST_HEADERS:
+            return TOO_LONG
+        return TOO_LARGE if len(call.body) > MOST_BODY_BYTES else None
 
     def _too_many(self, call: Call) -> bool:
+        """Whether an address calls more often than it may in this second.
+
+        One that can be no listener's is a proxy's, which all listeners may share; who is known may call as
+        often as it likes.
+        """
         if not self.calls_per_caller:
             return False
         second = call.received_ms // 1000
         if second != self._second:
             self._second, self._calls = second, {}
-        calls = self._calls[call.peer] = self._calls.get(call.peer, 0) + 1
-        return calls > self.calls_per_caller
+        address = self.understanding.callers.transport(call.headers, call.peer)
+        if address is None or not is_public(address):
+            return False
+        calls = self._calls[star(address)] = self._calls.get(star(address), 0) + 1
+        return calls > self.calls_per_caller and not self._caller(call).trusted
 
     async def _pixel(self, call: Call) -> Answer:
         if call.method == "POST" and call.body.lstrip()[:1] == b"[":
@@ -131,20 +159,22 @@ class Doors:
         words = parameters(call.query)
         target, signature = decoded(words.get("u", "")), decoded(words.get("s", ""))
         if not self.understanding.signatures.may_lead_to(target, signature):
+            await self._keep([NO_TARGET], call)
             return Answer(
                 400, [("content-type", "text/plain"), *_OPEN], b"the target is neither signed nor listed\n"
             )
-        clicked = call if "e=" in call.query else _with(call, "e=click")
-        await self._keep([self.understanding.pixel(clicked)], call)
-        return Answer(302, [("location", target), *_OPEN])
+        # Of parameters with one name the first counts: it is a click unless the call itself says otherwise.
+        await self._keep([self.understanding.pixel(_with(call, "e=click"))], call)
+        return Answer(302, [("location", quote(target, safe=_OF_URLS)), *_OPEN])
 
     async def _events(self, call: Call) -> Answer:
         caller = self._caller(call)
         if "write" not in caller.rights:
+            await self._keep([UNREAD], call)
             return FORBIDDEN
         raws = _listed(call.body)
-        if raws is None or len(raws) > MOST_EVENTS:
-            await self._keep([Understood(Outcome.REJECTED, "malformed")], call)
+        if not raws or len(raws) > MOST_EVENTS:
+            await self._keep([UNREAD], call)
             said = f"takes one event, an array or NDJSON, of at most {MOST_EVENTS} events"
             return Answer(400, _JSON, msgspec.json.encode({"error": said}))
         understood = self.understanding.events(call, raws)

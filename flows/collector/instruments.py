@@ -52,7 +52,7 @@ class Instruments(Registered):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics as they are."""
+        """All metrics as they are; called in other threads than the event loop's."""
         ledger, lane = self._ledger, self.lane()
         outcomes = {
             "stored": ledger.stored,
@@ -62,14 +62,16 @@ class Instruments(Registered):
         }
         yield _counter(m.COLLECT_EVENTS, {(name,): value for name, value in outcomes.items()})
         yield _counter(m.COLLECT_ACKNOWLEDGED, {(): ledger.acknowledged})
-        yield _counter(m.COLLECT_REJECTED, {(name,): value for name, value in self._reasons.items()})
-        yield _counter(m.COLLECT_ANSWERS, {(str(name),): value for name, value in self._answers.items()})
+        yield _counter(m.COLLECT_REJECTED, {(name,): value for name, value in dict(self._reasons).items()})
+        yield _counter(
+            m.COLLECT_ANSWERS, {(str(name),): value for name, value in dict(self._answers).items()}
+        )
         yield _counter(m.COLLECT_CLEANED, dict(self._cleaned))
         if lane is not None:
             yield _gauge(m.COLLECT_RESTING, lane.resting)
             yield _gauge(m.COLLECT_SPOOL_BYTES, lane.spool.bytes)
             yield _gauge(m.COLLECT_SPOOL_FULL, lane.spool.full)
-            yield _gauge(m.COLLECT_LOW, lane.low_ms() / 1000)
+            yield _gauge(m.COLLECT_LOW, lane.told_ms / 1000)
 
 
 def _counter(definition: m.Definition, values: dict[Any, int]) -> Metric:

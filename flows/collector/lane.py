@@ -11,109 +11,39 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 from uuid import uuid4
 
-import msgspec
 import structlog
 
-from connectors.kafka_reports import Produced, Report, ReportingProducer
-from connectors.spool import Record, Spool, SpoolFullError, replace_file
+from connectors.kafka_reports import Produced, Report
+from connectors.spool import Record, Spool, SpoolFullError, replace_file, sync_directory
 from flows.collector.clock import CollectorClock
 from flows.collector.ledger import Ledger
+from flows.collector.log import Line, Log, Sending, mark_of, safe, unsealed
 from flows.collector.low_mark import InHand, low_mark
 
 MARK_EVERY_S: Final = 1.0
 DRAINED_AT_ONCE: Final = 500
 PAUSES_S: Final = (0.1, 2.0)
 """The first and the longest pause of a drain that Kafka does not take."""
-_KEY: Final = b',"_key":'
-_RECEIVED: Final = b'{"received_at":'
+MOST_QUEUED: Final = 20_000
+"""Events that may wait for the disk: one that hangs fills no memory."""
+FAILING_S: Final = 5.0
+"""How long a balancer is asked to look elsewhere after the spool took nothing."""
 _T = TypeVar("_T")
-
-
-class Line(NamedTuple):
-    """An event as JSON that begins with its time of receipt, and its Kafka key."""
-
-    body: bytes
-    key: bytes
-
-
-def line_of(event: dict[str, Any], key: bytes) -> Line:
-    """The line of a canonical event."""
-    first = {"received_at": event["received_at"]}
-    return Line(msgspec.json.encode(first | event), key)
-
-
-def received_ms(body: bytes) -> int:
-    """The time of receipt of an event's line."""
-    begin = len(_RECEIVED)
-    return int(body[begin : body.index(b",", begin)])
-
-
-def _sealed(line: Line) -> bytes:
-    """A line with its key, as it rests."""
-    return b"%s%s%s}" % (line.body[:-1], _KEY, msgspec.json.encode(line.key.decode()))
-
-
-def _unsealed(body: bytes) -> Line:
-    at = body.rindex(_KEY)
-    key: str = msgspec.json.decode(body[at + len(_KEY) : -1])
-    return Line(body[:at] + b"}", key.encode())
-
-
-class Reports:
-    """Futures of what a producer's thread reports, by number, in the event loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self._next = loop, 0
-        self._waiting: dict[int, asyncio.Future[Report | None]] = {}
-
-    def numbered(self) -> tuple[int, asyncio.Future[Report | None]]:
-        """A number for a message, and the future of its report; None: it found no room, or was given up."""
-        self._next += 1
-        future: asyncio.Future[Report | None] = self._loop.create_future()
-        self._waiting[self._next] = future
-        return self._next, future
-
-    def told(self, reports: list[Report]) -> None:
-        """Called in the producer's thread."""
-        self._loop.call_soon_threadsafe(self._settle, reports)
-
-    def _settle(self, reports: list[Report]) -> None:
-        for report in reports:
-            self.settle(report.number, report)
-
-    def settle(self, number: int, report: Report | None) -> None:
-        """Give a number's future its result, where nobody did so before."""
-        future = self._waiting.pop(number, None)
-        if future is not None and not future.done():
-            future.set_result(report)
-
-
-@dataclass
-class Log:
-    """The topic, as lanes write to it."""
-
-    producer: ReportingProducer
-    reports: Reports
-
-    def produce(self, messages: Iterable[Produced]) -> list[tuple[int, asyncio.Future[Report | None]]]:
-        """Queue messages; a future for each, None at once where there is no room."""
-        numbered = [(*self.reports.numbered(), message) for message in messages]
-        left = self.producer.produce([(number, message) for number, _, message in numbered])
-        for number in left:
-            self.reports.settle(number, None)
-        return [(number, future) for number, future, _ in numbered]
 
 
 @dataclass
 class Lane:
     """One collector's id on its way into the log.
+
+    Its spool is used in a thread of its own; what of it is known here is as of the last use.
 
     Args:
         directory: of its spool.
@@ -121,6 +51,12 @@ class Lane:
         log: where events go.
         partitions: asked for the partitions of the topic.
         ledger: counts.
+
+    Attributes:
+        resting: events on the spool.
+        told_ms: the last low mark.
+        proven: whether the log waits for what this lane spools. A new id needs a mark in every partition
+            first, and one that said bye needs them again.
     """
 
     directory: Path
@@ -129,50 +65,53 @@ class Lane:
     partitions: Callable[[], Sequence[int]]
     ledger: Ledger
     id: str = field(init=False)
-    known: bool = field(init=False)
     in_hand: InHand = field(default_factory=InHand)
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("collector")
         path = self.directory / "id"
-        self.known = path.exists()
-        if not self.known:
+        if not path.exists():
             replace_file(path, uuid4().hex[:16].encode())
         self.id = path.read_text()
+        self._stands = self.directory / "marked"
+        self.proven = self._stands.exists()
         self.clock = CollectorClock(self.directory / "clock")
         self._disk = ThreadPoolExecutor(1, f"spool-{self.id}")
         self._wake = asyncio.Event()
         self._written_s: dict[int, float] = {}
-        self._marking: set[int] = set()
-        self._marked: set[int] = set()
+        self._marks: dict[int, Sending] = {}
         self._waiting: list[tuple[list[Line], asyncio.Future[bool]]] = []
-        self._committing = False
+        self._queued, self._failed_s = 0, -FAILING_S
+        self._committing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self.ledger.inherited += self.spool.resting + self.spool.torn
-        self.ledger.torn += self.spool.torn
+        self.resting, self._least_ms = self.spool.resting, self.spool.least
+        self._torn, self.told_ms = self.spool.torn, 0
+        self.ledger.inherited += self.resting + self._torn
+        self.ledger.torn += self._torn
 
     def start(self) -> None:
         """Begin to drain, and to write marks; in the event loop."""
         self._tasks = [asyncio.create_task(self._drain()), asyncio.create_task(self._mark_again())]
 
     @property
-    def resting(self) -> int:
-        """Events on the spool."""
-        return self.spool.resting
+    def behind(self) -> int:
+        """Events that rest or are about to: fresh ones go behind them."""
+        return self.resting + self._queued
 
     @property
-    def proven(self) -> bool:
-        """Whether the log waits for what this lane spools: a new id needs a mark in every partition first."""
-        return self.known or (bool(self._marked) and self._marked >= set(self.partitions()))
+    def failing(self) -> bool:
+        """Whether the spool took nothing a moment ago."""
+        return time.monotonic() - self._failed_s < FAILING_S
 
     def low_ms(self) -> int:
         """The least time of receipt of what is not in the log."""
-        return low_mark(self.in_hand.least_ms, self.spool.least, self.clock.now_ms())
+        self.told_ms = low_mark(self.in_hand.least_ms, self._least_ms, self.clock.now_ms())
+        return self.told_ms
 
-    def produce(self, lines: Sequence[Line]) -> list[tuple[int, asyncio.Future[Report | None]]]:
+    def produce(self, lines: Iterable[Line]) -> Sending:
         """Put events into the log, with this lane's id and low mark."""
         tail = b',"collector":"%s","low_ms":%d}' % (self.id.encode(), self.low_ms())
-        return self.log.produce(Produced(line.body[:-1] + tail, line.key) for line in lines)
+        return self.log.send([Produced(line.body[:-1] + tail, line.key) for line in lines])
 
     def wrote(self, report: Report) -> None:
         """A message of this lane stands in a partition."""
@@ -185,118 +124,144 @@ class Lane:
 
         All that wait while the disk is busy are written with one sync.
         """
+        if self._queued + len(lines) > MOST_QUEUED:
+            self._failed_s = time.monotonic()
+            return False
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((lines, future))
-        if not self._committing:
-            self._committing = True
-            self._tasks.append(asyncio.create_task(self._commit()))
-            self._tasks = [task for task in self._tasks if not task.done()]
+        self._queued += len(lines)
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit())
         return await future
 
     async def _commit(self) -> None:
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            bodies = [_sealed(line) for lines, _ in waiting for line in lines]
+            bodies = [line.sealed() for lines, _ in waiting for line in lines]
             stored = True
             try:
                 await self._on_disk(partial(self.spool.append, bodies))
             except (SpoolFullError, OSError) as error:
-                self._log.warning("the spool takes nothing", error=str(error) or "it is full")
-                stored = False
+                if not self.failing:
+                    self._log.warning("the spool takes nothing", error=str(error) or "it is full")
+                self._failed_s, stored = time.monotonic(), False
+            self._queued -= len(bodies)
             for _, future in waiting:
-                if not future.done():
-                    future.set_result(stored)
+                future.set_result(stored)
             if stored:
                 self._wake.set()
-        self._committing = False
+        self._committing = None
 
     async def _drain(self) -> None:
         """Produce what rests, in order, until nothing does; again when something rests."""
         pause_s = PAUSES_S[0]
         while True:
-            if not self.spool.resting:
+            if not self.resting:
                 self._wake.clear()
                 await self._wake.wait()
             try:
                 records = await self._on_disk(partial(self.spool.take, DRAINED_AT_ONCE))
-                failed = await self._produced(records)
-                await self._on_disk(partial(self.spool.give_back, failed))
+                taken, failed = await self._produced(records)
+                self.ledger.acknowledged += len(taken)
+                await self._on_disk(partial(self._settle, taken, failed))
             except OSError as error:
                 self._log.warning("the spool cannot be drained", error=str(error))
-                records, failed = [], []
-            if records and not failed:
-                pause_s = PAUSES_S[0]
-                continue
+            else:
+                if records and not failed:
+                    pause_s = PAUSES_S[0]
+                    continue
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSES_S[1])
 
-    async def _produced(self, records: Sequence[Record]) -> list[Record]:
-        """Put records into the log; returns those that the brokers did not take."""
-        sent = self.produce([_unsealed(record.body) for record in records])
-        failed, safe = [], []
-        for record, (_, future) in zip(records, sent, strict=True):
-            report = await future
-            if report is None or report.error:
-                failed.append(record)
-            else:
+    async def _produced(self, records: Sequence[Record]) -> tuple[list[int], list[Record]]:
+        """Put records into the log; returns the numbers of those that are there, and the others."""
+        sending = self.produce(unsealed(record.body) for record in records)
+        taken, failed = [], []
+        for record, report in zip(records, await sending.within(), strict=True):
+            if report is not None and safe(report):
                 self.wrote(report)
-                safe.append(record.number)
-        if safe:
-            await self._on_disk(partial(self.spool.acknowledge, safe))
-            self.ledger.acknowledged += len(safe)
-        return failed
+                taken.append(record.number)
+            else:
+                failed.append(record)
+        return taken, failed
+
+    def _settle(self, taken: Sequence[int], failed: Sequence[Record]) -> None:
+        self.spool.give_back(failed)
+        self.spool.acknowledge(taken)
 
     # Marks
 
     async def _mark_again(self) -> None:
         while True:
-            await self._on_disk(self.clock.keep)
-            self.mark()
-            await asyncio.sleep(MARK_EVERY_S / 2)
+            try:
+                await self._on_disk(self.clock.keep)
+                if not self.proven and (here := set(self.partitions())) and here <= self._written_s.keys():
+                    await self._on_disk(partial(replace_file, self._stands, b""))
+                    self.proven = True
+            except OSError as error:
+                self._log.warning("the disk does not keep the clock", error=str(error))
+            self._mark()
+            await asyncio.sleep(MARK_EVERY_S / (2 if self.proven else 20))
 
-    def mark(self, bye: bool = False) -> list[asyncio.Future[Report | None]]:
-        """Write a mark into every partition that this lane wrote nothing to for a while; `bye`: into all."""
+    def _mark(self) -> None:
+        """Write a mark into every partition that this lane wrote nothing to for a while."""
         due_s = time.monotonic() - MARK_EVERY_S
-        wanted = [
-            one
-            for one in self.partitions()
-            if bye or (one not in self._marking and self._written_s.get(one, 0.0) < due_s)
-        ]
-        body = mark_of(self.id, self.low_ms(), bye)
-        sent = self.log.produce(Produced(body, None, one) for one in wanted)
-        for one, (_, future) in zip(wanted, sent, strict=True):
-            self._marking.add(one)
-            future.add_done_callback(partial(self._mark_done, one))
-        return [future for _, future in sent]
+        body = mark_of(self.id, self.low_ms())
+        for partition in self.partitions():
+            before = self._marks.get(partition)
+            if (before is None or before.ended.done()) and self._written_s.get(partition, 0.0) < due_s:
+                self._marks[partition] = sending = self.log.send([Produced(body, None, partition)])
+                sending.ended.add_done_callback(partial(self._marked, sending))
 
-    def _mark_done(self, partition: int, future: asyncio.Future[Report | None]) -> None:
-        self._marking.discard(partition)
-        report = None if future.cancelled() else future.result()
-        if report is not None and not report.error:
+    def _marked(self, sending: Sending, _: asyncio.Future[None]) -> None:
+        (report,) = sending.reports
+        if report is not None and safe(report):
             self.wrote(report)
-            self._marked.add(partition)
 
     async def say_bye(self, timeout: timedelta) -> bool:
-        """Say in every partition that this lane ends: nothing rests, so nothing need be waited for."""
-        if self.spool.resting or len(self.in_hand):
-            return False
-        done, waiting = await asyncio.wait(self.mark(bye=True), timeout=timeout.total_seconds())
-        reports = [future.result() for future in done]
-        return not waiting and all(report is not None and not report.error for report in reports)
+        """Say in every partition that this lane ends: nothing rests, so nothing need be waited for.
 
-    async def close(self) -> None:
-        """Stop draining and let go of the directory."""
+        Drains and marks no more: a mark behind its bye would bring it back.
+        """
+        await self._stop()
+        partitions = sorted({*self.partitions(), *self._written_s})
+        if self.resting or len(self.in_hand) or not partitions:
+            return False
+        with suppress(OSError):
+            await self._on_disk(self._unprove)
+        body = mark_of(self.id, self.low_ms(), bye=True)
+        sending = self.log.send([Produced(body, None, one) for one in partitions])
+        return all(map(safe, await sending.within(timeout.total_seconds())))
+
+    def _unprove(self) -> None:
+        self._stands.unlink(missing_ok=True)
+        sync_directory(self.directory)
+
+    async def close(self, forget: bool = False) -> None:
+        """Stop draining and let go of the directory; `forget`: its id has ended, nobody takes it up again."""
+        await self._stop()
+        if self._committing is not None:
+            await self._committing
+        if forget:
+            (self.directory / "id").unlink()
+        await self._on_disk(self.spool.close)
+        self.clock.close()
+        self._disk.shutdown()
+
+    async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._on_disk(self.spool.close)
-        self._disk.shutdown()
 
     async def _on_disk(self, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, call)
+        """The result of a call in the disk's thread."""
 
+        def called() -> tuple[_T, int, int | None, int]:
+            result = call()
+            return result, self.spool.resting, self.spool.least, self.spool.torn
 
-def mark_of(collector: str, low_ms: int, bye: bool = False) -> bytes:
-    """A mark: no pixel, but how far back a collector may still write."""
-    mark: dict[str, Any] = {"collector": collector, "low_ms": low_ms}
-    return msgspec.json.encode(mark | ({"bye": True} if bye else {}))
+        loop = asyncio.get_running_loop()
+        result, self.resting, self._least_ms, torn = await loop.run_in_executor(self._disk, called)
+        self.ledger.torn += torn - self._torn
+        self._torn = torn
+        return result

@@ -13,11 +13,11 @@ class Ledger:
     `inherited + stored = acknowledged + resting + torn`.
 
     Attributes:
-        stored: answered as stored: acknowledged by Kafka, or on the spool.
+        stored: acknowledged by Kafka, or on the spool; so late, a few times, that it was answered as refused.
         refused: not stored, and answered so.
         inherited: what rested at the start, torn records among it.
         acknowledged: in the log, each event once however often it was sent.
-        torn: records that a kill left without their end: they were never answered.
+        torn: records that a kill left without their end, which were never answered, or that the disk damaged.
     """
 
     calls: int = 0

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
+from uuid import uuid4
 
 import msgspec
 
@@ -74,7 +75,8 @@ def letter(collector: str, rejected: Understood) -> Produced:
         for name, value in rejected.event.items()
         if name in _KEPT
     }
-    position = f"collector/{collector}/{str(event.get('event_id') or '')[:_LONGEST]}"
+    named = str(event.get("event_id") or uuid4().hex)[:_LONGEST]
+    position = f"collector/{collector}/{named}"
     body: dict[str, Any] = {"reason": rejected.reason, "position": position, "event": event}
     if rejected.wrong:
         body["field"] = rejected.wrong

@@ -7,37 +7,47 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from types import FrameType
 from typing import Final
 
 PAUSE_S: Final = 1.0
 """Before a process that died is started again."""
+CANNOT_BEGIN: Final = (2, 3)
+"""Exit codes of a process that would not begin the next time either: a setting, or what lies in its spool."""
 
 
 def run_all(processes: int) -> int:
-    """Run so many, start again what dies, and pass signals on; returns the greatest exit code at the end."""
-    ending = False
-    children: list[subprocess.Popen[bytes]] = []
+    """Run so many, start again what dies, and pass signals on.
 
-    def start(seat: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "flows.cli", "collect"]
-        return subprocess.Popen([*command, "--processes", str(processes), "--seat", str(seat)])
+    Returns the greatest exit code at the end, or that of a process that cannot begin, which ends the others.
+    """
+    ending = False
+    children: dict[int, subprocess.Popen[bytes]] = {}
 
     def end(number: int, frame: FrameType | None) -> None:
         nonlocal ending
         ending = True
-        for child in children:
+        for child in children.values():
             child.send_signal(signal.SIGTERM)
+
+    def start(seat: int) -> None:
+        command = [sys.executable, "-m", "flows.cli", "collect"]
+        children[seat] = subprocess.Popen([*command, "--processes", str(processes), "--seat", str(seat)])
+        if ending:  # it was not there when the others were told
+            children[seat].send_signal(signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    children += [start(seat) for seat in range(processes)]
+    for seat in range(processes):
+        start(seat)
     while not ending:
-        for seat, child in enumerate(children):
-            try:
-                code = child.wait(PAUSE_S)
-            except subprocess.TimeoutExpired:
-                continue
-            if not ending and code != 0:
-                children[seat] = start(seat)
-    return max(child.wait() for child in children)
+        time.sleep(PAUSE_S)
+        for seat, child in list(children.items()):
+            code = child.poll()
+            if code in CANNOT_BEGIN:
+                end(signal.SIGTERM, None)
+            elif code is not None and not ending:
+                start(seat)
+    codes = [child.wait() for child in children.values()]
+    return max(1 if code < 0 else code for code in codes)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import blake2b
@@ -15,19 +16,20 @@ from typing import Any, Final
 import structlog
 
 from connectors.http_server import HttpServer, Request
-from connectors.kafka_reports import Produced, ReportingProducer
+from connectors.kafka_reports import ReportingProducer
 from connectors.spool import Spool, SpoolError
 from connectors.stream import ConnectError
 from flows.collector.call import Call, Understood
 from flows.collector.callers import Callers, Token, networks
 from flows.collector.consent import Policy
 from flows.collector.dialects import load_dialects
-from flows.collector.doors import MOST_HEADERS, Answer, Doors
+from flows.collector.doors import Answer, Doors
 from flows.collector.instruments import Instruments, health_server
 from flows.collector.invalid_traffic import judge_of
-from flows.collector.lane import Lane, Log, Reports, mark_of, received_ms
+from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
 from flows.collector.letters import Letters
+from flows.collector.log import Log, received_ms
 from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.signatures import Signatures
 from flows.collector.store import Store
@@ -41,9 +43,10 @@ RESTS: Final = 75
 UNREADY_ABOVE: Final = 0.8
 """Share of the spool beyond which a balancer had better look elsewhere."""
 PARTITIONS_EVERY_S: Final = 30.0
+ORPHANS_EVERY_S: Final = 5.0
 BYE: Final = timedelta(seconds=5)
-ADOPT_AFTER_S: Final = 5.0
-"""How long directories beyond the seats are left to whoever may still hold them."""
+FEWEST_REPLICAS: Final = 3
+FEWEST_IN_SYNC: Final = 2
 
 
 def understanding_of(settings: Settings, planned: frozenset[str] = frozenset(), **more: Any) -> Understanding:
@@ -118,7 +121,7 @@ class Collector:
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("collector")
         self._partitions: list[int] = []
-        self._leaving = False
+        self._leaving: asyncio.Task[None] | None = None
         self._orphans: list[Lane] = []
 
     async def run(self) -> int:
@@ -130,15 +133,10 @@ class Collector:
         settings, loop = self.settings, asyncio.get_running_loop()
         instruments = Instruments(self.ledger)
         understanding = understanding_of(settings, tell=instruments.cleaned)
-        reports = Reports(loop)
-        options = kafka_options(settings)
-        producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, reports.told)
-        log = Log(producer, reports)
+        options, log = kafka_options(settings), Log(loop)
+        producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, log.told)
+        log.producer = producer
         letters = Letters(settings.kafka_brokers, settings.kafka_rejected_topic, options)
-        try:
-            self._partitions = await loop.run_in_executor(None, producer.partitions)
-        except ConnectError as error:  # a known collector begins on its spool alone
-            self._log.warning("kafka does not answer", error=str(error))
         lane = self._lane(settings.collect_spool / str(self.seat), log)
         store = Store(lane)
         letters.collector = lane.id
@@ -155,7 +153,7 @@ class Collector:
             settings.collect_connections,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, lambda: loop.create_task(self._leave(server)))
+            loop.add_signal_handler(number, self._leave, server)
         health = health_server(
             settings.collect_host,
             settings.collect_health_port and settings.collect_health_port + self.seat,
@@ -164,14 +162,21 @@ class Collector:
             lambda: lane,
         )
         lane.start()
-        keeping = asyncio.create_task(self._keep_partitions(producer, log))
-        self._log.info(
-            "collecting", id=lane.id, known=lane.known, resting=lane.resting, port=settings.collect_port
-        )
+        keeping = [
+            asyncio.create_task(self._keep_partitions(producer)),
+            asyncio.create_task(self._keep_orphans(log)),
+        ]
+        self._log.info("collecting", id=lane.id, resting=lane.resting, port=settings.collect_port)
         try:
             await server.serve()
+        except OSError as error:
+            raise SettingsError(
+                f"{settings.collect_host}:{settings.collect_port} cannot be listened at ({error.strerror}): "
+                "end what listens there, or set AUDIOPIXEL_COLLECT_PORT"
+            ) from None
         finally:
-            keeping.cancel()
+            for task in keeping:
+                task.cancel()
         code = await self._end(lane, letters)
         producer.close()
         health()
@@ -179,7 +184,8 @@ class Collector:
 
     def ready(self, lane: Lane) -> bool:
         """Whether a balancer may send calls here."""
-        return lane.proven and lane.spool.full < UNREADY_ABOVE and not self._leaving
+        able = lane.proven and not lane.failing and not lane.clock.stands
+        return able and lane.spool.full < UNREADY_ABOVE and self._leaving is None
 
     def _lane(self, directory: Path, log: Log) -> Lane:
         try:
@@ -190,61 +196,83 @@ class Collector:
         except OSError as error:
             raise StateError(f"{directory}: no spool can be kept there: {error.strerror}") from None
 
-    async def _leave(self, server: HttpServer) -> None:
+    def _leave(self, server: HttpServer) -> None:
         """Be unready at once, and stop serving when balancers have seen it."""
-        if self._leaving:
-            return
-        self._leaving = True
-        await asyncio.sleep(self.settings.collect_drain.total_seconds())
-        server.stop()
 
-    async def _keep_partitions(self, producer: ReportingProducer, log: Log) -> None:
-        """Know the topic's partitions, and drain directories that nobody fills any more."""
-        await asyncio.sleep(ADOPT_AFTER_S)
-        self._adopt(log)
+        async def leave() -> None:
+            await asyncio.sleep(self.settings.collect_drain.total_seconds())
+            server.stop()
+
+        self._leaving = self._leaving or asyncio.create_task(leave())
+
+    async def _keep_partitions(self, producer: ReportingProducer) -> None:
+        """Know the topic's partitions, and say once what stored is worth."""
+        loop, away, weighed = asyncio.get_running_loop(), False, False
         while True:
-            if not self._partitions:
-                await asyncio.sleep(1.0)
             try:
-                loop = asyncio.get_running_loop()
                 self._partitions = await loop.run_in_executor(None, producer.partitions)
-                if self._partitions:
-                    await asyncio.sleep(PARTITIONS_EVERY_S)
-            except ConnectError:
+                away = False
+                if not weighed:
+                    weighed = True
+                    with suppress(ConnectError):  # brokers may keep their settings to themselves
+                        self._tell_durability(*await loop.run_in_executor(None, producer.durability))
+                await asyncio.sleep(PARTITIONS_EVERY_S)
+            except ConnectError as error:
+                if not away:  # a known id begins on its spool alone
+                    self._log.warning("kafka does not answer", error=str(error))
+                away = True
                 await asyncio.sleep(1.0)
 
-    def _adopt(self, log: Log) -> None:
-        """Drain the unlocked directories beyond the seats, under their old ids."""
-        root = self.settings.collect_spool
-        for directory in sorted(root.iterdir()):
-            if directory.name.isdigit() and int(directory.name) >= self.seats and (directory / "id").exists():
-                try:
-                    lane = self._lane(directory, log)
-                except StateError:
-                    continue  # another process drains it
+    def _tell_durability(self, replicas: int, in_sync: int) -> None:
+        if replicas < FEWEST_REPLICAS or in_sync < FEWEST_IN_SYNC:
+            self._log.warning(
+                "what Kafka has acknowledged is as safe as its topic's replicas: give it 3, and "
+                "min.insync.replicas=2",
+                topic=self.settings.kafka_topic,
+                replicas=replicas,
+                min_insync_replicas=in_sync,
+            )
+
+    async def _keep_orphans(self, log: Log) -> None:
+        """Drain the directories beyond the seats, under their old ids, and say bye for them."""
+        while True:
+            adopted = await asyncio.get_running_loop().run_in_executor(None, self._adopted, log)
+            for lane in adopted:
                 self._log.info("draining the spool of a process of before", id=lane.id, resting=lane.resting)
                 lane.start()
-                self._orphans.append(lane)
+            self._orphans += adopted
+            await asyncio.sleep(ORPHANS_EVERY_S)
+            for lane in [one for one in self._orphans if not one.resting]:
+                ended = await lane.say_bye(BYE)
+                self._orphans.remove(lane)
+                await lane.close(forget=ended)  # if it could not say so, it is adopted again
+
+    def _adopted(self, log: Log) -> list[Lane]:
+        """The directories beyond the seats that no process has; reads them, so not in the event loop."""
+        lanes = []
+        for directory in sorted(self.settings.collect_spool.iterdir()):
+            if directory.name.isdigit() and int(directory.name) >= self.seats and (directory / "id").exists():
+                with suppress(StateError):  # another process drains it
+                    lanes.append(self._lane(directory, log))
+        return lanes
 
     async def _end(self, lane: Lane, letters: Letters) -> int:
         deadline = asyncio.get_running_loop().time() + BYE.total_seconds()
         lanes = [lane, *self._orphans]
-        while any(one.resting or len(one.in_hand) for one in lanes):
+        while any(one.behind or len(one.in_hand) for one in lanes):
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(0.05)
-        left = 0
-        for one in lanes:
-            ended = await one.say_bye(BYE)
-            left += one.resting
-            if not ended and not one.resting:
-                self._log.warning("kafka does not take the last mark", id=one.id)
-                left += 1
-            await one.close()
+        byes = await asyncio.gather(*(one.say_bye(BYE) for one in lanes))
+        for one, ended in zip(lanes, byes, strict=True):
+            if not ended:
+                self._log.warning(
+                    "start it again: the log does not know that it ended", id=one.id, resting=one.resting
+                )
+            await one.close(forget=ended and one is not lane)
         letters.close()
-        resting = sum(one.resting for one in lanes)
-        self._log.info("ended", ledger=self.ledger.line(resting))
-        return RESTS if left else 0
+        self._log.info("ended", ledger=self.ledger.line(sum(one.resting for one in lanes)))
+        return 0 if all(byes) else RESTS
 
 
 async def _answered(doors: Doors, lane: Lane, instruments: Instruments, request: Request) -> Answer:
@@ -258,31 +286,6 @@ async def _answered(doors: Doors, lane: Lane, instruments: Instruments, request:
         request.peer,
         lane.clock.now_ms(),
     )
-    answer = await doors.answer(call)
+    answer = await (doors.unread(call, request.fault) if request.fault else doors.answer(call))
     instruments.answered(answer.status)
     return answer
-
-
-async def release(settings: Settings, collector: str) -> None:
-    """Say bye for a collector that does not come back, so that nothing waits for it any more.
-
-    Raises:
-        ConnectError: Kafka does not take it.
-    """
-    reports = Reports(asyncio.get_running_loop())
-    options = kafka_options(settings)
-    producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, reports.told)
-    try:
-        partitions = await asyncio.get_running_loop().run_in_executor(None, producer.partitions)
-        body = mark_of(collector, 0, bye=True)
-        for _, future in Log(producer, reports).produce(Produced(body, None, one) for one in partitions):
-            report = await future
-            if report is None or report.error:
-                raise ConnectError(f"{settings.kafka_topic}: the mark was not taken")
-    finally:
-        producer.close()
-
-
-def bounded(headers: Sequence[tuple[str, str]]) -> Mapping[str, str]:
-    """Headers by lower-case name, of those repeated the last; one more than may be, where there are more."""
-    return {name.lower(): value for name, value in headers[: MOST_HEADERS + 1]}

@@ -8,16 +8,33 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from connectors.kafka_reports import Report
 from flows.collector.call import Outcome, Understood
-from flows.collector.lane import Lane, Line, line_of
+from flows.collector.lane import Lane
+from flows.collector.log import Line, Sending, line_of, safe
+from flows.collector.low_mark import Call
 
 GATHER_S: Final = 0.002
 """How long events are gathered into one batch: a produce of many costs little more than one of one."""
 DEADLINE: Final = timedelta(milliseconds=250)
-"""How long Kafka's word is waited for; callers give up after one to five seconds."""
+"""How long Kafka's word is waited for."""
+ANSWER: Final = timedelta(milliseconds=900)
+"""How long a call waits for its answer at all; callers give up after one to five seconds."""
+LONGEST_LINE: Final = 256 << 10
+"""Of an event: one that Kafka could never take would keep all behind it on the spool."""
 
-_Sent = tuple[int, asyncio.Future[Report | None]]
+
+@dataclass(slots=True)
+class _Kept:
+    """The events of one call: how many, those that are not in the log, and who waits for them."""
+
+    count: int
+    lines: list[Line]
+    in_hand: Call
+    answer: asyncio.Future[bool]
+
+    def told(self, stored: bool) -> None:
+        if not self.answer.done():
+            self.answer.set_result(stored)
 
 
 @dataclass
@@ -30,13 +47,16 @@ class Store:
 
     lane: Lane
     deadline: timedelta = DEADLINE
-    _batch: list[tuple[Line, asyncio.Future[_Sent]]] = field(default_factory=list)
+    answer: timedelta = ANSWER
+    _batch: list[_Kept] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
         """Make the stored ones of a call's events durable; whether they all are.
 
-        Counts every event of the call in the ledger. False: nothing of them may be answered as stored; some
-        may be in the log all the same, where they are repeats when they are sent again.
+        Counts every event of the call in the ledger, the stored ones when it is known what became of them.
+        False: nothing of them may be answered as stored; some may be in the log all the same, where they are
+        repeats when they are sent again.
         """
         ledger = self.lane.ledger
         ledger.calls += len(understood)
@@ -50,56 +70,74 @@ class Store:
                 ledger.not_counted += 1
         if not lines:
             return True
-        in_hand = self.lane.in_hand.take(received_ms)
-        try:
-            stored = await self._keep(lines)
-        finally:
-            self.lane.in_hand.done(in_hand)
-        if stored:
-            ledger.stored += len(lines)
-        else:
+        if self.lane.clock.stands or any(len(line.body) > LONGEST_LINE for line in lines):
             ledger.refused += len(lines)
-        return stored
-
-    async def _keep(self, lines: list[Line]) -> bool:
-        left = lines if self.lane.resting else await self._produced(lines)
-        if not left:
-            self.lane.ledger.acknowledged += len(lines)
-            return True
-        if not self.lane.proven:
-            return False  # nothing in the log would wait for what rests here
-        if not await self.lane.rest(left):
             return False
-        self.lane.ledger.acknowledged += len(lines) - len(left)
-        return True
+        loop = asyncio.get_running_loop()
+        kept = _Kept(len(lines), lines, self.lane.in_hand.take(received_ms), loop.create_future())
+        if not self._batch:
+            loop.call_later(GATHER_S, self._begin)
+        self._batch.append(kept)
+        return await kept.answer
 
-    async def _produced(self, lines: list[Line]) -> list[Line]:
-        """Put events into the log; returns those that the brokers have not confirmed in time."""
-        left = []
-        for line, sent in [(line, await self._gathered(line)) for line in lines]:
-            report = await sent[1]
-            if report is None or report.error:
-                left.append(line)
+    def refuse(self) -> None:
+        """Count a call that is not even looked at."""
+        self.lane.ledger.calls += 1
+        self.lane.ledger.refused += 1
+
+    def _begin(self) -> None:
+        batch, self._batch = self._batch, []
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._store(batch))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        loop.call_later(self.answer.total_seconds(), _give_up, batch)
+
+    async def _store(self, batch: list[_Kept]) -> None:
+        """Into the log, and what is not there in time onto the spool."""
+        sending = None
+        if not self.lane.behind:
+            sending = self.lane.produce(line for kept in batch for line in kept.lines)
+            await sending.within(self.deadline.total_seconds())
+            batch = self._left(batch, sending)
+        if batch:
+            lines = [line for kept in batch for line in kept.lines]
+            # Where nothing in the log would wait for what rests, it may not rest.
+            stored = self.lane.proven and await self.lane.rest(lines)
+            for kept in batch:
+                self._end(kept, stored, sending)
+
+    def _left(self, batch: Sequence[_Kept], sending: Sending) -> list[_Kept]:
+        """The calls of which something is not in the log, with that alone; the others have ended."""
+        left, reports = [], iter(sending.reports)
+        for kept in batch:
+            lines = []
+            for line, report in zip(kept.lines, reports, strict=False):
+                if report is not None and safe(report):
+                    self.lane.wrote(report)
+                else:
+                    lines.append(line)
+            kept.lines = lines
+            if lines:
+                left.append(kept)
             else:
-                self.lane.wrote(report)
+                self._end(kept, True, None)
         return left
 
-    def _gathered(self, line: Line) -> asyncio.Future[_Sent]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_Sent] = loop.create_future()
-        if not self._batch:
-            loop.call_later(GATHER_S, self._produce)
-        self._batch.append((line, future))
-        return future
+    def _end(self, kept: _Kept, stored: bool, sending: Sending | None) -> None:
+        ledger, in_hand = self.lane.ledger, self.lane.in_hand
+        if stored:
+            ledger.stored += kept.count
+            ledger.acknowledged += kept.count - len(kept.lines)
+        else:
+            ledger.refused += kept.count
+        if stored or sending is None:
+            in_hand.done(kept.in_hand)
+        else:  # it may come into the log all the same
+            sending.ended.add_done_callback(lambda _: in_hand.done(kept.in_hand))
+        kept.told(stored)
 
-    def _produce(self) -> None:
-        batch, self._batch = self._batch, []
-        sent = self.lane.produce([line for line, _ in batch])
-        for (_, future), one in zip(batch, sent, strict=True):
-            if not future.done():
-                future.set_result(one)
-        asyncio.get_running_loop().call_later(self.deadline.total_seconds(), self._give_up, sent)
 
-    def _give_up(self, sent: list[_Sent]) -> None:
-        for number, _ in sent:
-            self.lane.log.reports.settle(number, None)
+def _give_up(batch: Sequence[_Kept]) -> None:
+    for kept in batch:
+        kept.told(False)

@@ -28,6 +28,15 @@ def bodies(spool: Spool, most: int = 1_000_000) -> list[int]:
     return [json.loads(record.body)["n"] for record in spool.take(most)]
 
 
+def killed(spool: Spool) -> None:
+    """As far as the disk knows: the directory is free, and nothing else was done."""
+    os.close(spool._lock)
+
+
+def failing(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def segments(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.ndjson"))
 
@@ -145,6 +154,125 @@ def test_a_disk_that_fails_in_the_midst_of_a_record_leaves_no_half(
     assert bodies(spool) == [1, 3]
     spool.close()
     assert bodies(Spool(tmp_path, MIB)) == [1, 3]
+
+
+def test_a_first_write_that_fails_does_not_take_the_next_one_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, MIB)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing)
+        with pytest.raises(OSError, match="No space"):
+            spool.append([body(1)])
+    spool.append([body(2), body(3)])
+    first, second = spool.take(2)
+    spool.acknowledge([first.number])
+    assert json.loads(second.body)["n"] == 3
+    assert len(segments(tmp_path)) == 1
+    killed(spool)
+    assert 3 in bodies(Spool(tmp_path, MIB))
+
+
+def test_a_file_that_a_kill_left_empty_does_not_take_the_next_one_with_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(1), body(2)])
+    killed(spool)
+    (tmp_path / f"{3:020d}.ndjson").write_bytes(b'{"n":3,"pa')
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(3)])
+    spool.acknowledge([record.number for record in spool.take(2)])
+    assert bodies(spool) == [3]
+    killed(spool)
+    assert bodies(Spool(tmp_path, MIB))[-1] == 3
+
+
+def test_a_write_that_failed_and_could_not_be_cut_off_hides_nothing_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing)
+        patch.setattr(os, "ftruncate", failing)
+        with pytest.raises(OSError, match="No space"):
+            spool.append([body(8), body(9)])
+    spool.append([body(2)])
+    assert bodies(spool) == [1, 2]
+    killed(spool)
+    again = Spool(tmp_path, MIB)
+    assert bodies(again) == [1, 2]
+    assert again.resting == 2
+
+
+def test_a_file_that_cannot_be_begun_is_begun_by_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, MIB)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "sync_directory", failing)
+        with pytest.raises(OSError, match="No space"):
+            spool.append([body(1)])
+    spool.append([body(2)])
+    assert bodies(spool) == [2]
+
+
+def test_a_disk_that_has_no_room_left_still_takes_the_cursor_so_that_room_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, MIB, segment_bytes=100)
+    for n in range(9):
+        spool.append([body(n, 60)])
+    monkeypatch.setattr(module, "replace_file", failing)  # no new file, and no longer one
+    spool.acknowledge([record.number for record in spool.take(6)])
+    assert len(segments(tmp_path)) < 9
+    killed(spool)
+    assert bodies(Spool(tmp_path, MIB))[-3:] == [6, 7, 8]
+
+
+def test_a_record_that_the_disk_damages_later_is_passed_over_and_counted(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, MIB)
+    spool.append([body(n) for n in range(5)])
+    (path,) = segments(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"n":2', b'"n":7'))
+    records = spool.take(5)
+    spool.acknowledge([record.number for record in records])
+    assert [json.loads(record.body)["n"] for record in records] == [0, 1, 3, 4]
+    assert (spool.torn, spool.resting) == (1, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_kills_with_torn_ends_between_any_calls_lose_what_was_torn_alone(
+    tmp_path_factory: pytest.TempPathFactory, rng: random.Random
+) -> None:
+    directory = tmp_path_factory.mktemp("spool")
+    spool = Spool(directory, MIB, segment_bytes=200)
+    sent, resting = 0, set[int]()
+    for _ in range(30):
+        act = rng.random()
+        if act < 0.5:
+            count = rng.randint(1, 5)
+            spool.append([body(n) for n in range(sent, sent + count)])
+            resting |= set(range(sent, sent + count))
+            sent += count
+        elif act < 0.75:
+            records = spool.take(rng.randint(1, 6))
+            spool.acknowledge([record.number for record in records])
+            resting -= {json.loads(record.body)["n"] for record in records}
+        else:
+            killed(spool)
+            if segments(directory) and rng.random() < 0.5:
+                path = segments(directory)[-1]
+                lines = path.read_bytes().splitlines(keepends=True)
+                whole = rng.randint(0, len(lines))
+                path.write_bytes(b"".join(lines[:whole]) + b"".join(lines[whole:])[: rng.randint(0, 20)])
+                resting -= {json.loads(line)["n"] for line in lines[whole:]}
+            spool = Spool(directory, MIB, segment_bytes=200)
+            assert spool.resting >= len(resting)
+    records = spool.take(1_000)
+    assert resting <= {json.loads(record.body)["n"] for record in records}
+    spool.acknowledge([record.number for record in records])
+    assert spool.resting == 0
 
 
 def test_one_process_owns_a_directory(tmp_path: Path) -> None:

@@ -14,22 +14,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rows_support import batch as pixels_of
 
 from flows import journal
 from flows.batches import Combo
 from flows.clock import Cut
-from flows.counts import BY_FLIGHT, BY_MINUTE, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.counts import BY_FLIGHT, BY_MINUTE, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
 from flows.credits import CreditBatch
 from flows.errors import StateError
 from flows.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.messages import RowBatch
 from flows.numbers import Minutes, Windows
 from flows.rowindex import Limits
+from flows.rows import FIELDS, pack
 from flows.windows import RowShard
 
 MINUTE, HOUR = 60_000, 3_600_000
@@ -490,3 +493,21 @@ def test_the_columns_are_those_that_the_kernels_are_written_for() -> None:
         "invalid_traffic",
         "blocked_impressions",
     )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_error_of_an_estimated_reach_takes_a_frequency_below_one(seed: int) -> None:
+    who = np.random.default_rng(seed).integers(1, (1 << 64) - 1, 20_000, np.uint64).tolist()
+    shard = RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440)
+    cut = Cut(1, 29_000_000 * 60_000, False, ())
+    windows, _ = shard.apply(cut, [pixels_of(cut, [(29_000_000, one) for one in who])])
+    assert windows is not None
+    reach = int(windows.reach[3][0])
+    (row,) = pack(windows, cut.watermark_ms, 0)
+    told = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
+    assert float(told["flight.frequency"]) == pytest.approx(max(1, len(who) / reach), abs=1e-6)
+    assert float(told["1h.frequency"]) >= 1
+    windows.sums[3][0, CONSENTED_PLAYS] //= 2  # plays of which each names two listeners
+    (row,) = pack(windows, cut.watermark_ms, 0)
+    told = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
+    assert float(told["flight.frequency"]) == pytest.approx(len(who) / 2 / reach, abs=1e-6)

@@ -1,0 +1,111 @@
+"""The log as lanes write to it: lines of events, marks, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from connectors.kafka_reports import Produced, Report, ReportingProducer
+
+_KEY: Final = b',"_key":'
+_RECEIVED: Final = b'{"received_at":'
+
+
+class Line(NamedTuple):
+    """An event as JSON that begins with its time of receipt, and its Kafka key."""
+
+    body: bytes
+    key: bytes
+
+    def sealed(self) -> bytes:
+        """As it rests: with its key."""
+        return b"%s%s%s}" % (self.body[:-1], _KEY, msgspec.json.encode(self.key.decode()))
+
+
+def line_of(event: dict[str, Any], key: bytes) -> Line:
+    """The line of a canonical event."""
+    first = {"received_at": event["received_at"]}
+    return Line(msgspec.json.encode(first | event), key)
+
+
+def unsealed(body: bytes) -> Line:
+    """The line of what rests."""
+    at = body.rindex(_KEY)
+    key: str = msgspec.json.decode(body[at + len(_KEY) : -1])
+    return Line(body[:at] + b"}", key.encode())
+
+
+def received_ms(body: bytes) -> int:
+    """The time of receipt of an event's line."""
+    begin = len(_RECEIVED)
+    return int(body[begin : body.index(b",", begin)])
+
+
+def mark_of(collector: str, low_ms: int, bye: bool = False) -> bytes:
+    """A mark: no pixel, but how far back a collector may still write."""
+    mark: dict[str, Any] = {"collector": collector, "low_ms": low_ms}
+    return msgspec.json.encode(mark | ({"bye": True} if bye else {}))
+
+
+class Sending:
+    """Messages on their way into the log.
+
+    Attributes:
+        reports: of each, in their order; None: there was no word of it yet.
+        ended: done when there was word of all.
+    """
+
+    __slots__ = ("_waiting", "ended", "reports")
+
+    def __init__(self, count: int) -> None:
+        self.reports: list[Report | None] = [None] * count
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting = count
+        if not count:
+            self.ended.set_result(None)
+
+    def told(self, place: int, report: Report) -> None:
+        """There is word of the message at a place."""
+        self.reports[place] = report
+        self._waiting -= 1
+        if not self._waiting:
+            self.ended.set_result(None)
+
+    async def within(self, seconds: float | None = None) -> list[Report | None]:
+        """The reports, after so long at the latest."""
+        await asyncio.wait((self.ended,), timeout=seconds)
+        return list(self.reports)
+
+
+class Log:
+    """The topic, as lanes write to it; `told` is to be given to its producer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.producer: ReportingProducer
+
+    def send(self, messages: Sequence[Produced]) -> Sending:
+        """Put messages into the log; one that finds no room is reported so at once."""
+        sending = Sending(len(messages))
+        numbered = [((sending, place), message) for place, message in enumerate(messages)]
+        for _, place in self.producer.produce(numbered):
+            sending.told(place, Report((sending, place), -1, "the producer's queue is full"))
+        return sending
+
+    def told(self, reports: list[Report]) -> None:
+        """Messages were reported; in the producer's thread."""
+        self._loop.call_soon_threadsafe(_settle, reports)
+
+
+def _settle(reports: list[Report]) -> None:
+    for report in reports:
+        sending, place = report.token
+        sending.told(place, report)
+
+
+def safe(report: Report | None) -> bool:
+    """Whether a message is in the log."""
+    return report is not None and not report.error

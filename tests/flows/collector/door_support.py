@@ -1,0 +1,161 @@
+"""A collector as a process of its own, calls to it, and what it put into Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from confluent_kafka import Consumer, TopicPartition
+
+from connectors.embedded import EmbeddedBroker
+
+PARTITIONS = 2
+KEY = "a key of the edge, 32 bytes long"
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        time.sleep(0.02)
+
+
+class Collector:
+    """`audiopixel collect`, which may be killed and started again over the same spool."""
+
+    def __init__(self, spool: Path, brokers: str, topic: str, *arguments: str, **settings: Any) -> None:
+        self.spool, self.port, self.health = spool, free_port(), free_port()
+        self.looked = self.health + (int(arguments[-1]) if "--seat" in arguments else 0)
+        self.arguments = arguments
+        known = {
+            "kafka_brokers": brokers,
+            "kafka_topic": topic,
+            "kafka_rejected_topic": f"{topic}-rejected",
+            "collect_port": self.port,
+            "collect_health_port": self.health,
+            "collect_spool": spool,
+            "collect_key": KEY,
+            "collect_placements": "any",
+            "collect_drain": "PT0S",
+        } | settings
+        self.environment = {f"AUDIOPIXEL_{name.upper()}": str(value) for name, value in known.items()}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.said = b""
+
+    def start(self, ready: bool = True) -> Self:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "collect", *self.arguments],
+            env=clean | self.environment,
+            cwd=self.spool.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        until(lambda: self.looks("/ready" if ready else "/live") == 200)
+        return self
+
+    def looks(self, path: str) -> int:
+        assert self.process is not None
+        assert self.process.poll() is None, self.process.communicate()[0].decode()
+        with suppress(OSError, HTTPException):
+            connection = HTTPConnection("127.0.0.1", self.looked, timeout=5)
+            connection.request("GET", path)
+            return connection.getresponse().status
+        return 0
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.communicate()
+
+    def end(self) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        self.said = self.process.communicate(timeout=30)[0]
+        return self.process.returncode
+
+    def ledger(self) -> dict[str, int]:
+        """What it said at its end."""
+        (line,) = [line for line in self.said.decode().splitlines() if "calls=" in line]
+        words = line[line.index("calls=") :].strip("'\" ").split()
+        return {name: int(value.strip("'\"")) for name, _, value in (word.partition("=") for word in words)}
+
+    def id(self, seat: int = 0) -> str:
+        return (self.spool / str(seat) / "id").read_text()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+
+@contextmanager
+def calling(port: int) -> Iterator[Callable[..., int]]:
+    """Calls over one connection, with their status; 0: there was no answer."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+
+    def call(event_id: str, **parameters: Any) -> int:
+        known = {"e": "start", "pl": "breakfast-uk", "id": event_id} | parameters
+        try:
+            connection.request("GET", f"/p?{urlencode(known)}")
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+        except (OSError, HTTPException):
+            connection.close()
+            return 0
+
+    yield call
+    connection.close()
+
+
+def new_topic(broker: EmbeddedBroker, partitions: int = PARTITIONS) -> str:
+    topic = f"t{uuid.uuid4().hex[:8]}"
+    broker.create_topic(topic, partitions)
+    return topic
+
+
+def messages(brokers: str, topic: str, partitions: int = PARTITIONS) -> list[list[dict[str, Any]]]:
+    """All messages of a topic by partition, in their order."""
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": uuid.uuid4().hex, "log_level": 0})
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+    found: list[list[dict[str, Any]]] = [[] for _ in range(partitions)]
+    # Not to the end that the embedded broker tells: of a batch that is the first message's.
+    while message := consumer.poll(5.0 if not any(found) else 0.5):
+        assert message.error() is None, message.error()
+        found[message.partition()].append(json.loads(message.value() or b"{}"))
+    consumer.close()
+    return found
+
+
+def events(found: list[list[dict[str, Any]]]) -> set[str]:
+    """The ids of the events among messages."""
+    return {one["event_id"] for partition in found for one in partition if "event_id" in one}
+
+
+def byes(found: list[list[dict[str, Any]]], collector: str) -> int:
+    """The partitions whose last message of a collector says bye."""
+    last = [[one for one in partition if one.get("collector") == collector][-1:] for partition in found]
+    return sum(bool(one and one[0].get("bye")) for one in last)

@@ -1,0 +1,193 @@
+"""Collectors that are killed, and a Kafka that is away, hangs or is there: what was answered as stored is in
+the topic.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from door_support import Collector, byes, calling, events, messages, new_topic, until
+
+from connectors.embedded import EmbeddedBroker
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+def in_the_log(broker: EmbeddedBroker, topic: str, wanted: set[str]) -> list[list[dict[str, Any]]]:
+    """All messages, once all that are wanted are among them."""
+    until(lambda: wanted <= events(messages(broker.bootstrap, topic)))
+    return messages(broker.bootstrap, topic)
+
+
+def test_a_collector_says_bye_and_its_ledger_balances(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    topic = new_topic(broker)
+    with Collector(tmp_path / "spool", broker.bootstrap, topic) as collector:
+        collector.start()
+        with calling(collector.port) as call:
+            assert [call(f"e{n}") for n in range(20)] == [200] * 20
+            assert call("none", e="no-such") == 200
+        assert collector.end() == 0
+    found = messages(broker.bootstrap, topic)
+    assert events(found) == {f"e{n}" for n in range(20)}
+    assert byes(found, collector.id()) == 2
+    ledger = collector.ledger()
+    assert (ledger["calls"], ledger["stored"], ledger["rejected"], ledger["resting"]) == (21, 20, 1, 0)
+    assert ledger["acknowledged"] == 20
+
+
+class Caller(threading.Thread):
+    """Calls one after the other until it is stopped; `answered` has the ids that were answered as stored."""
+
+    def __init__(self, port: int, name: str) -> None:
+        super().__init__(daemon=True)
+        self.answered, self.sent, self._port, self._over = set[str](), 0, port, threading.Event()
+        self.statuses: list[int] = []
+        self.slowest_s, self._name = 0.0, name
+
+    def run(self) -> None:
+        with calling(self._port) as call:
+            while not self._over.is_set():
+                self.sent += 1
+                began = time.monotonic()
+                status = call(f"{self._name}-{self.sent}", p=f"play-{self.sent % 7}")
+                if status == 200:
+                    self.answered.add(f"{self._name}-{self.sent}")
+                    self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+                elif status == 0:
+                    time.sleep(0.01)
+                self.statuses.append(status)
+
+    def stop(self) -> set[str]:
+        self._over.set()
+        self.join(20)
+        return self.answered
+
+
+def test_kills_at_any_moment_lose_nothing_that_was_answered_whether_kafka_answers_or_hangs(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    topic, answered = new_topic(broker), set[str]()
+    with Collector(tmp_path / "spool", broker.bootstrap, topic) as collector:
+        for number, (hangs, seconds) in enumerate(((False, 0.3), (True, 0.9), (True, 0.4), (False, 0.1))):
+            collector.start()
+            callers = [Caller(collector.port, f"r{number}c{n}") for n in range(3)]
+            for one in callers:
+                one.start()
+            if hangs:
+                time.sleep(0.2)
+                broker.pause()
+            time.sleep(seconds)
+            collector.kill()
+            if hangs:
+                broker.resume()
+            answered.update(*(one.stop() for one in callers))
+            assert all(one.slowest_s < 1.0 for one in callers)
+        collector.start()
+        found = in_the_log(broker, topic, answered)
+        assert len(answered) > 100
+        until(lambda: not list((tmp_path / "spool" / "0").glob("*.ndjson")))
+        assert collector.end() == 0
+    assert collector.ledger()["resting"] == 0
+    low = [one["low_ms"] for one in found[0] if one["collector"] == collector.id()]
+    assert all(one["received_at"] >= one["low_ms"] for part in found for one in part if "event_id" in one)
+    assert low == sorted(low)
+
+
+def test_while_kafka_is_away_pixels_rest_and_the_end_says_so_and_the_next_start_sends_them(
+    tmp_path: Path,
+) -> None:
+    with EmbeddedBroker() as broker:
+        topic = new_topic(broker)
+        with Collector(tmp_path / "spool", broker.bootstrap, topic) as collector:
+            collector.start()
+            broker.kill()  # with all that it had
+            with calling(collector.port) as call:
+                assert [call(f"away{n}") for n in range(30)] == [200] * 30
+            assert collector.end() == 75
+            ledger = collector.ledger()
+            assert (ledger["stored"], ledger["resting"], ledger["acknowledged"]) == (30, 30, 0)
+            collector.start()  # a known id begins on its spool alone
+            with calling(collector.port) as call:
+                assert call("behind") == 200
+            broker.start()
+            broker.create_topic(topic, 2)
+            wanted = {f"away{n}" for n in range(30)} | {"behind"}
+            found = in_the_log(broker, topic, wanted)
+            assert collector.end() == 0
+            ledger = collector.ledger()
+            assert ledger["inherited"] + ledger["stored"] == ledger["acknowledged"] == 31
+            assert byes(messages(broker.bootstrap, topic), collector.id()) == 2
+    for part in found:
+        order = [int(one["event_id"][4:]) for one in part if one.get("event_id", "").startswith("away")]
+        assert order == sorted(order)
+
+
+def test_a_new_id_takes_nothing_before_its_marks_stand_however_often_it_starts(tmp_path: Path) -> None:
+    with Collector(tmp_path / "spool", "127.0.0.1:1", "away") as collector:
+        for _ in range(2):
+            collector.start(ready=False)
+            with calling(collector.port) as call:
+                assert call("refused") == 503
+            assert collector.looks("/ready") == 503
+            assert collector.end() == 75
+            assert collector.ledger()["refused"] == 1
+
+
+def test_a_full_spool_refuses_and_counts_and_takes_again_when_kafka_is_back(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    topic = new_topic(broker)
+    with Collector(tmp_path / "spool", broker.bootstrap, topic, collect_spool_bytes=1 << 20) as collector:
+        collector.start()
+        broker.pause()
+        pad = {"landing_url": f"https://shop.example/{'x' * 3_900}", "e": "click"}
+        statuses = [200]
+        with calling(collector.port) as call:
+            while statuses[-1] == 200:
+                statuses.append(call(f"e{len(statuses)}", **pad))
+            assert statuses[-1] == 503
+            assert collector.looks("/ready") == 503
+            assert collector.looks("/live") == 200
+            broker.resume()
+            until(lambda: call("again") == 200, 30)
+        stored = {f"e{n}" for n, status in enumerate(statuses) if status == 200 and n}
+        in_the_log(broker, topic, stored | {"again"})
+        assert collector.end() == 0
+    ledger = collector.ledger()
+    assert ledger["calls"] == ledger["stored"] + ledger["refused"]
+    assert ledger["acknowledged"] == ledger["stored"] == len(stored) + 1
+
+
+def test_what_more_processes_left_is_sent_under_their_ids_and_they_say_bye(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    topic = new_topic(broker)
+    spool = tmp_path / "spool"
+    answered = set()
+    with Collector(spool, broker.bootstrap, topic, "--processes", "2", "--seat", "1") as second:
+        second.start()
+        broker.pause()
+        with calling(second.port) as call:
+            answered |= {f"e{n}" for n in range(10) if call(f"e{n}") == 200}
+        second.kill()
+        broker.resume()
+    assert len(answered) == 10
+    old = second.id(1)
+    with Collector(spool, broker.bootstrap, topic) as first:
+        first.start()
+        found = in_the_log(broker, topic, answered)
+        assert {one["collector"] for part in found for one in part if "event_id" in one} >= {old}
+        until(lambda: byes(messages(broker.bootstrap, topic), old) == 2)
+        until(lambda: not (spool / "1" / "id").exists())
+        assert first.end() == 0
+    ledger = first.ledger()
+    assert ledger["inherited"] == ledger["acknowledged"] == 10
