@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.console import Console
 from flows.command import FILES, command, interruptible
 from flows.errors import AudiopixelError, UsageError
 from flows.shown import LINE, shown
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
 
 
 @command
@@ -99,7 +102,8 @@ def forget(
 ) -> None:
     """Erase listeners: within a minute the flow drops their touches, and takes no more from their pixels.
 
-    Redis keeps their keyed hashes, never the ids, so that a restart does not bring them back. Numbers stay;
+    Where AUDIOPIXEL_COLLECT_KEY is set, they are known by the pseudonyms of the collector, too. Redis keeps
+    their keyed hashes, never the ids, so that a restart does not bring them back. Numbers stay;
     sketches hold no reversible id. The topic's own messages are yours to expire.
     """
     from flows.forget import deny
@@ -110,8 +114,21 @@ def forget(
     ids = [one for one in (listener_ids or sys.stdin.read().splitlines()) if one.strip()]
     if not ids:
         raise UsageError("no listener is named: give ids, or one a line on standard input")
-    deny(load(), ids)
+    settings = load()
+    deny(settings, [*ids, *_at_the_edge(settings, ids)])
     typer.echo(f"{len(ids)} listeners will be forgotten within a minute")
+
+
+def _at_the_edge(settings: Settings, ids: list[str]) -> list[str]:
+    """What the collector has made of these ids, by each of its keys in force."""
+    from flows.collector.pseudonyms import Pseudonyms
+
+    key = settings.collect_key
+    if key is None:
+        return []
+    previous = [one.get_secret_value().encode() for one in settings.collect_previous_keys]
+    pseudonyms = Pseudonyms(key.get_secret_value().encode(), previous)
+    return [made for one in ids for made in pseudonyms.of_listener(one.strip())]
 
 
 @command

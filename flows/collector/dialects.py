@@ -154,6 +154,13 @@ class Dialect(BaseModel):
             return LITERAL.get(name)
         return NATIVE.get(name) or (name if name in WORDS else None)
 
+    @property
+    def play_names_listener(self) -> bool:
+        """Whether this dialect's id of a play is made of an id of its listener (`@AD_ID@-@COOKIE@`)."""
+        play = plain(self.macros.get("play_id", ""))
+        persons = (plain(self.macros[word]) for word in ("listener_id", "ifa") if word in self.macros)
+        return any(person in play for person in persons)
+
     def is_whole(self, word: str, text: str) -> bool:
         """Whether a value that this dialect's macro makes of several parts (`@AD_ID@-@COOKIE@`) has them all.
 

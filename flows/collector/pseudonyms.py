@@ -68,9 +68,9 @@ class Pseudonyms:
         """The same by the newest key of before; empty where there was none."""
         return _made(self._previous[0], listener, device) if self._previous else {}
 
-    def all_of(self, field_name: str, *parts: bytes) -> list[str]:
-        """A pseudonym by every key in force, for whoever is to be erased or explained."""
-        return [key.hash(field_name, *parts) for key in (self._key, *self._previous)]
+    def of_listener(self, listener: str) -> list[str]:
+        """What stands for a listener's id in the log, by every key in force: for whoever is to be erased."""
+        return [key.hash(LISTENER, _bytes(listener)) for key in (self._key, *self._previous)]
 
 
 def _made(key: _Key, listener: str | None, device: Device) -> dict[str, str]:

@@ -187,6 +187,10 @@ def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures 
                 f"no play id: {name} has no macro for it; each pixel counts by itself, so that a completion "
                 "rate is complete pixels by start pixels, and no play's own"
             )
+        if dialect.play_names_listener:
+            found.append(
+                f"{name}'s play id is made of the listener's own: it counts, hashed, with consent alone"
+            )
         if not any(word in macros for word in PER_FIRE):
             found.append(
                 "no cachebuster: a retry cannot be told from another listener's call, and counts again"

@@ -99,6 +99,7 @@ class Understanding:
 
     def __post_init__(self) -> None:
         self._hasher = blake2b(digest_size=16, key=self.key, person=b"event")
+        self._plays = blake2b(digest_size=16, key=self.key, person=b"play")
 
     def pixel(self, call: Call, trace: bool = False) -> Understood:
         """One event of a URL, or of a small POST of one event; raises for no input."""
@@ -168,6 +169,8 @@ class Understanding:
         outcome, reason, wrong = Outcome.STORED, "", ""
         if refusal := self._refusal(words, caller):
             outcome, (reason, wrong) = Outcome.REJECTED, refusal
+        if "play_id" in words and dialect.play_names_listener:
+            self._hide_listener(words, consent)
         self._fill(event, call, words, caller)
         event |= _judged(consent, verdict, where)
         if consent.given:
@@ -194,6 +197,14 @@ class Understanding:
         event["event_id"] = uuid.uuid4().hex
         self.tell(dialect, "event_id", "unidentified")
         return "new"
+
+    def _hide_listener(self, words: dict[str, Any], consent: Consent) -> None:
+        """Hash an id of a play that has a listener's in it; without consent there is none."""
+        play = words.pop("play_id")
+        if consent.given:
+            hasher = self._plays.copy()
+            hasher.update(play.encode())
+            words["play_id"] = hasher.hexdigest()
 
     def _refusal(self, words: Mapping[str, Any], caller: Caller) -> tuple[str, str] | None:
         """Why an event is none: reason and field; in the order of the flow's own reasons."""

@@ -90,7 +90,8 @@ def test_a_vendors_tag_is_read_when_its_macros_are_replaced(name: str) -> None:
         "program",
         "episode",
     ):
-        assert event.get(word) == (SENT[word] if word in macros else None), word
+        hidden = word == "play_id" and dialect.play_names_listener  # without consent, here
+        assert event.get(word) == (SENT[word] if word in macros and not hidden else None), word
     assert event["ts"] == (1_795_599_990_000 if "ts" in macros else NOW_MS)
     if "content_category" in macros:
         assert event["content_category"] == ["1", "2,3"]

@@ -496,6 +496,20 @@ def test_lists_of_categories_and_numbers_are_bounded() -> None:
 
 @pytest.mark.parametrize("value", ["@AD_ID@-@COOKIE@", "77-@COOKIE@", "@AD_ID@-c1", "77-", "-c1", "77-null"])
 def test_a_play_id_of_two_parts_counts_where_it_has_both(value: str) -> None:
-    query = f"e=start&pl=a&p={quote(value)}"
+    query = f"e=start&pl=a&gdpr_consent={CONSENT}&p={quote(value)}"
     assert "play_id" not in understanding().pixel(call(query, "/p/triton")).event
-    assert understanding().pixel(call("e=start&pl=a&p=77-c1", "/p/triton")).event["play_id"] == "77-c1"
+
+
+def test_a_play_id_that_is_made_of_a_listeners_is_hashed_and_needs_consent() -> None:
+    door, query = understanding(), "e=start&pl=a&p=77-cookie1"
+    first, again, other = (
+        door.pixel(call(f"{one}&gdpr_consent={CONSENT}", "/p/triton"))
+        for one in (query, query + "&cb=2", query + "2")
+    )
+    assert first.event["play_id"] == again.event["play_id"] != other.event["play_id"]
+    without = door.pixel(call(query, "/p/triton"))
+    assert "play_id" not in without.event
+    assert without.key == without.event["event_id"].encode()
+    for found in (first, without):
+        assert "cookie1" not in json.dumps(found.event) + found.key.decode()
+    assert door.pixel(call(query)).event["play_id"] == "77-cookie1"  # the caller's own, of no listener

@@ -1,0 +1,165 @@
+"""Tables of docs/collector.md and docs/privacy.md, made from the code's own definitions.
+
+`python -m flows.collector.tables` writes them anew; a test holds that they are current.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from flows.collector.consent import WORDS as CONSENT_WORDS
+from flows.collector.dialects import NATIVE, Dialect, load_dialects
+from flows.settings import Settings
+
+KEPT, BY_URL, HASHED, DECIDES, IN_TOPIC = (
+    "as it came",
+    "without its query, `utm_*` aside",
+    "a keyed hash, with consent alone",
+    "decides, and is not kept",
+    "with consent alone, in the topic alone",
+)
+FATES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("event", "event_id", "placement_id", "campaign_id", "creative_id", "play_id"), KEPT),
+    **dict.fromkeys(("platform", "station", "podcast", "program", "episode", "content_category"), KEPT),
+    **dict.fromkeys(("ts", "playhead", "playhead_ms", "duration", "duration_ms", "basis"), KEPT),
+    **dict.fromkeys(("type", "order_id", "value", "currency"), KEPT),
+    "landing_url": BY_URL,
+    **dict.fromkeys(("listener_id", "ifa", "ip", "user_agent"), HASHED),
+    "ga_client_id": IN_TOPIC,
+    **dict.fromkeys(
+        ("gdpr", "gdpr_consent", "gpp", "gpp_sid", "us_privacy", "regulations", "consent"), DECIDES
+    ),
+    **dict.fromkeys(("lmt", "coppa", "country", "server_side", "ifa_type", "dialect"), DECIDES),
+    **dict.fromkeys(("signature", "target_signature", "cachebuster"), DECIDES),
+}
+"""What becomes of what a call says, by its meaning."""
+HEADERS: Final[Mapping[str, str]] = {
+    "the address of the call": HASHED,
+    "`User-Agent`, `X-Device-User-Agent`": HASHED,
+    "`X-Forwarded-For`, `X-Device-IP`": HASHED,
+    "`Authorization`": DECIDES,
+    "`Purpose`, `Range` and their like": DECIDES,
+    "anything else: parameters, headers, cookies": "is not read",
+}
+_TELLS: Final = (
+    ("consent", ("gdpr_consent", "gpp", "us_privacy")),
+    ("play", ("play_id",)),
+    ("listener", ("listener_id", "ifa")),
+    ("time", ("ts",)),
+    ("labels", ("platform", "station", "podcast", "program", "episode")),
+)
+
+
+def vendors() -> str:
+    """What each vendor's macros tell."""
+    rows = []
+    for name, dialect in load_dialects().items():
+        if name == "native":
+            continue
+        told = [_told(dialect, words) for _, words in _TELLS]
+        rows.append([f"`{name}`", dialect.use, dialect.status, *told, _urls(dialect)])
+    return _table(["vendor", "use", "known how", *(name for name, _ in _TELLS), "URLs"], rows)
+
+
+def _told(dialect: Dialect, words: Sequence[str]) -> str:
+    if dialect.use == "postback":
+        known = {*dialect.fixed, *(str(word) for word in dialect.names.values())}
+        return "yes" if known & set(words) else "–"
+    return "yes" if set(words) & set(dialect.macros) else "–"
+
+
+def _urls(dialect: Dialect) -> str:
+    return str(dialect.urls) if dialect.urls else "any"
+
+
+def parameters() -> str:
+    """Our own parameters."""
+    return _table(["parameter", "means"], [[f"`{name}`", f"`{word}`"] for name, word in NATIVE.items()])
+
+
+def consent() -> str:
+    """Reasons of decisions on consent."""
+    return _table(["reason", "the listener"], [[f"`{name}`", words] for name, words in CONSENT_WORDS.items()])
+
+
+def fields() -> str:
+    """What comes in, and what becomes of it."""
+    by_fate: dict[str, list[str]] = {}
+    for word, fate in FATES.items():
+        by_fate.setdefault(fate, []).append(f"`{word}`")
+    for what, fate in HEADERS.items():
+        by_fate.setdefault(fate, []).append(what)
+    return _table(
+        ["what a call says", "is kept"], [[", ".join(what), fate] for fate, what in by_fate.items()]
+    )
+
+
+def places() -> str:
+    """Where what of a person is kept, and how long."""
+    rows = [
+        ["the spool", "pseudonyms", "until Kafka has them"],
+        ["`audio-pixels`", "pseudonyms, an order's id", "as long as Kafka keeps it: yours to set"],
+        ["`audio-pixels-rejected`", "nothing", "as long as Kafka keeps it"],
+        ["the flow's state: touches", "a hash of the pseudonym", _days("click_window", "listen_window")],
+        ["the flow's state: conversions", "hashes, an order's id", _days("conversion_horizon")],
+        [
+            "the flow's state: reach",
+            "sets of hashes, then a sketch",
+            _days("row_memory") + " after the last pixel",
+        ],
+        ["`conversion-credits`", "an order's id; no listener", "as long as Kafka keeps it"],
+        ["Redis: rows, sketches", "no listener", _days("row_ttl") + " after a pixel"],
+        ["Redis: decisions on conversions", "an order's id; no listener", _days("decisions_ttl")],
+        ["Redis: the deny-list of `forget`", "hashes", "until it is taken out"],
+        ["logs, metrics, the live page", "nothing", "–"],
+    ]
+    return _table(["where", "what of a person", "how long, by default"], rows)
+
+
+def _days(*names: str) -> str:
+    found = []
+    for name in names:
+        default = Settings.model_fields[name].default
+        assert isinstance(default, timedelta)
+        found.append(f"{default.days} days (`AUDIOPIXEL_{name.upper()}`)")
+    return ", ".join(found)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+TABLES: Final[Mapping[str, Callable[[], str]]] = {
+    "vendors": vendors,
+    "parameters": parameters,
+    "consent": consent,
+    "fields": fields,
+    "places": places,
+}
+DOCUMENTS: Final = ("collector.md", "privacy.md")
+
+
+def current(text: str) -> str:
+    """A document with its tables as the code has them."""
+    for name, made in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if begin in text:
+            table = f"{begin}{made()}\n{end}"
+            text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: table, text, flags=re.DOTALL)  # noqa: B023
+    return text
+
+
+def write(directory: Path) -> None:
+    """Write the tables of the documents in a directory anew."""
+    for name in DOCUMENTS:
+        document = directory / name
+        document.write_text(current(document.read_text()))
+
+
+if __name__ == "__main__":
+    write(Path(__file__).parents[2] / "docs")

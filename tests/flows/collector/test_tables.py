@@ -1,0 +1,75 @@
+"""The documents of the collector say what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from collector_support import CONSENT, SECRET, call, understanding, usual
+
+from flows.collector.dialects import WORDS
+from flows.collector.pseudonyms import Pseudonyms
+from flows.collector.tables import BY_URL, DOCUMENTS, FATES, IN_TOPIC, KEPT, TABLES, current
+from flows.settings import Settings
+
+DOCS = Path(__file__).parents[3] / "docs"
+CANARY = "canary-5150"
+TYPED = {
+    *("event", "ts", "playhead", "playhead_ms", "duration", "duration_ms", "basis", "type", "currency"),
+    *("gdpr", "lmt", "coppa", "consent", "regulations"),
+}
+"""Words that have values of a type, so that no canary can be in them."""
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_tables_of_a_document_are_current(name: str) -> None:
+    text = (DOCS / name).read_text()
+    assert current(text) == text, "python -m flows.collector.tables writes them anew"
+    assert re.findall(r"<!-- (\w+) -->\n\| ", text)
+
+
+def test_every_table_stands_in_a_document() -> None:
+    said = "".join((DOCS / name).read_text() for name in DOCUMENTS)
+    assert {name for name in TABLES if f"<!-- {name} -->" not in said} == set()
+
+
+def test_what_becomes_of_every_word_is_told() -> None:
+    assert set(FATES) == WORDS
+
+
+@pytest.mark.parametrize("word", sorted(set(FATES) - TYPED))
+def test_what_is_told_of_a_word_is_what_becomes_of_it(word: str) -> None:
+    kept = {KEPT: {True}, BY_URL: {False}, IN_TOPIC: {True}}.get(FATES[word], {False})
+    value = f"https://shop.example/?x={CANARY}" if word == "landing_url" else CANARY
+    for consent in (CONSENT, ""):
+        parameters = {name: value_ for name, value_ in usual(gdpr_consent=consent).items() if name != "gdpr"}
+        asked = parameters | {"e": "conversion", "ct": "purchase", word: value}
+        if word in ("listener_id", "placement_id", "campaign_id", "play_id", "event_id", "gdpr_consent"):
+            short = {"listener_id": "l", "placement_id": "pl", "campaign_id": "cm", "play_id": "p"}
+            asked = {name: one for name, one in asked.items() if name != short.get(word)}
+        event = json.dumps(understanding().pixel(call(asked)).event)
+        wanted = kept if FATES[word] != IN_TOPIC or consent else {False}
+        assert (CANARY in event) in wanted, word
+
+
+def test_settings_and_metrics_that_the_documents_name_exist() -> None:
+    from flows import metrics
+
+    text = "".join((DOCS / name).read_text() for name in DOCUMENTS)
+    fields = {f"AUDIOPIXEL_{name.upper()}" for name in Settings.model_fields}
+    named = set(re.findall(r"AUDIOPIXEL_[A-Z_]+[A-Z]", text))
+    named |= {f"AUDIOPIXEL_{name}" for name in re.findall(r"`(COLLECT_[A-Z_]+)`", text)}
+    assert named - fields == set()
+    known = {one.name.removeprefix("audiopixel_") for one in metrics.COLLECT}
+    assert set(re.findall(r"`(collect_\w+)[{`]", text)) - known == set()
+
+
+def test_who_is_to_be_erased_is_known_by_every_key_of_the_edge() -> None:
+    old = Pseudonyms(b"the key of before, 16 bytes")
+    new = Pseudonyms(b"the key of today, 16 bytes", [b"the key of before, 16 bytes"])
+    asked = call(usual(), headers={"authorization": f"Bearer host.{SECRET}"})
+    found = {understanding(pseudonyms=one).pixel(asked).event["listener_id"] for one in (old, new)}
+    assert set(new.of_listener("listener-1")) == found
+    assert len(found) == 2
