@@ -1,0 +1,157 @@
+"""Callers: who is believed, and what forged headers are worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from collector_support import HOME, PLAYER, SECRET, call, token, understanding, usual
+
+from flows.collector.callers import Callers, is_public, networks, parsed
+from flows.collector.understand import Understanding
+
+PROXY, SERVER, STRANGER, ELSE = "10.0.0.1", "198.51.100.7", "35.180.1.1", "9.9.9.9"
+FIELDS = {"listener_id", "client_id", "household_id"}
+
+
+def door(**more: Any) -> Understanding:
+    known = {
+        "header": token(rights=frozenset({"write"}), device_from="x-device"),
+        "first": token(device_from="xff-first"),
+        "last": token(device_from="xff-last"),
+        "query": token(device_from="query"),
+        "itself": token(device_from="transport"),
+        "usual": token(),
+        "masking": token(device_from="x-device", masked=True),
+        "narrow": token(rights=frozenset({"write"}), campaigns=frozenset({"spring"})),
+    }
+    servers = [(networks(["198.51.100.0/24"])[0], "xff-first")]
+    return understanding(callers=Callers(known, networks(["10.0.0.0/8", "fd00::/8"]), servers), **more)
+
+
+def bearer(name: str, **headers: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {name}.{SECRET}"} | {
+        key.replace("_", "-"): headers[key] for key in headers
+    }
+
+
+def household(peer: str, headers: dict[str, str], **parameters: str) -> Any:
+    return door().pixel(call(usual(**parameters), headers=headers, peer=peer)).event.get("household_id")
+
+
+OURS = household(HOME, {})
+UA = {"x_device_user_agent": PLAYER}
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "parameters"),
+    [
+        (HOME, {}, {}),
+        (HOME, {"x-forwarded-for": ELSE}, {}),
+        (HOME, {"forwarded": f"for={ELSE}", "x-real-ip": ELSE, "cf-connecting-ip": ELSE}, {}),
+        (HOME, {}, {"ip": "192.168.0.7"}),
+        (f"::ffff:{HOME}", {}, {}),
+        (PROXY, {"x-forwarded-for": HOME}, {}),
+        (PROXY, {"x-forwarded-for": f"{ELSE}, {HOME}"}, {}),
+        (PROXY, {"x-forwarded-for": f"{ELSE}, {HOME}, 10.9.9.9, fd00::1"}, {}),
+        (PROXY, {"x-forwarded-for": f"{HOME}:4711"}, {}),
+        (PROXY, {"x-forwarded-for": ",".join([ELSE] * 5_000) + f",{HOME}"}, {}),
+        (SERVER, {"x-forwarded-for": f"{HOME}, {ELSE}"}, {}),
+        (STRANGER, bearer("header", x_device_ip=HOME, **UA), {}),
+        (STRANGER, bearer("first", x_forwarded_for=f"{HOME}, {ELSE}"), {}),
+        (STRANGER, bearer("last", x_forwarded_for=f"{ELSE}, {HOME}"), {}),
+        (STRANGER, bearer("query"), {"ip": HOME, "ua": PLAYER}),
+        (HOME, bearer("itself"), {"ip": ELSE}),
+        (STRANGER, bearer("usual", x_device_ip=HOME, **UA), {"ip": ELSE}),
+        (STRANGER, bearer("usual"), {"ip": HOME}),
+    ],
+)
+def test_a_device_is_found_where_its_caller_has_it(
+    peer: str, headers: dict[str, str], parameters: dict[str, str]
+) -> None:
+    assert household(peer, headers, **parameters) == OURS
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "parameters"),
+    [
+        (STRANGER, {"x-device-ip": HOME}, {}),
+        (STRANGER, {"x-device-ip": HOME, "x-device-user-agent": PLAYER}, {}),
+        (STRANGER, {"x-device-user-agent": PLAYER}, {}),
+        (STRANGER, {}, {"ip": HOME, "ua": PLAYER}),
+        (STRANGER, {}, {"ss": "1"}),
+        (STRANGER, {}, {"ss": "2"}),
+        (STRANGER, {"authorization": "Bearer header.guessed", "x-device-ip": HOME}, {}),
+        (STRANGER, {"authorization": f"Bearer nobody.{SECRET}", "x-device-ip": HOME}, {}),
+        (STRANGER, {"authorization": f"Basic header.{SECRET}", "x-device-ip": HOME}, {}),
+        (STRANGER, {"authorization": "Bearer header", "x-device-ip": HOME}, {}),
+        (STRANGER, {"x-device-ip": HOME}, {"token": f"header.{SECRET}"}),
+        (PROXY, {"x-forwarded-for": STRANGER, "x-device-ip": HOME}, {}),
+    ],
+)
+def test_a_stranger_who_speaks_for_a_device_is_counted_and_nobody(
+    peer: str, headers: dict[str, str], parameters: dict[str, str]
+) -> None:
+    told: list[tuple[str, str, str]] = []
+    asked = call(usual(**parameters), headers=headers, peer=peer)
+    event = door(tell=lambda *what: told.append(what)).pixel(asked).event
+    assert event["device_basis"] == "claimed"
+    assert not FIELDS & set(event)
+    assert ("native", "ip", "claim_ignored") in told
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers"),
+    [
+        (STRANGER, bearer("header")),
+        (STRANGER, bearer("usual")),
+        (STRANGER, bearer("header", x_device_ip="192.168.1.1", **UA)),
+        (STRANGER, bearer("header", x_device_ip="here", **UA)),
+        (STRANGER, bearer("first")),
+        (SERVER, {}),
+        (PROXY, {"x-forwarded-for": "10.2.2.2"}),
+        (PROXY, {"x-forwarded-for": "unknown"}),
+        (PROXY, {}),
+        ("127.0.0.1", {}),
+        ("", {}),
+    ],
+)
+def test_a_server_that_tells_of_no_device_is_nobodys_household(peer: str, headers: dict[str, str]) -> None:
+    assert household(peer, headers) is None
+
+
+def test_a_masked_address_is_a_client_and_no_household() -> None:
+    for headers in (
+        bearer("header", x_device_ip="81.2.69.0", **UA),
+        bearer("masking", x_device_ip=HOME, **UA),
+    ):
+        event = door().pixel(call(usual(), headers=headers, peer=STRANGER)).event
+        assert FIELDS & set(event) == {"listener_id", "client_id"}
+
+
+def test_a_token_writes_for_its_campaigns_alone() -> None:
+    for campaign, reason in (("spring", ""), ("summer", "unsigned"), ("", "unsigned")):
+        assert (
+            door(placements="signed").pixel(call(usual(cm=campaign), headers=bearer("narrow"))).reason
+            == reason
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        *((HOME, True), ("2a02:c7c::1", True), ("10.1.1.1", False), ("100.64.0.1", False)),
+        *(("127.0.0.1", False), ("192.0.2.1", False), ("169.254.1.1", False), ("224.0.0.1", False)),
+        *(("fe80::1%eth0", False), ("::1", False), ("2001:db8::1", False), ("0.0.0.0", False)),
+    ],
+)
+def test_an_address_that_no_listener_can_have_is_none(text: str, public: bool) -> None:
+    address = parsed(text)
+    assert address is not None
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize("text", ["", "here", "1.2.3", "1.2.3.4.5", "::g", "[::1", "x" * 5_000, "\udcff"])
+def test_what_is_no_address_is_none_and_raises_nothing(text: str) -> None:
+    parsed(text)
+    assert household(PROXY, {"x-forwarded-for": text}) is None

@@ -1,0 +1,179 @@
+"""Lists of invalid traffic, small ones of our own in the forms in which they are published or bought."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from collector_support import HOME, NOW_MS, PLAYER, call, understanding, usual
+
+from flows.collector.call import Call
+from flows.collector.callers import Device, parsed
+from flows.collector.invalid_traffic import REASONS, Judge, judge_of
+from flows.errors import SettingsError
+
+APP = "AcmeCast/3.1 (iPhone; bot protection)"
+TODAY = datetime(2026, 11, 25, tzinfo=UTC)
+OPAWG = {
+    "opawg_bots": [("^AcmeBot", "Acme"), ("scout/", "Scout")],
+    "opawg_apps": [("^AcmeCast/", "AcmeCast")],
+    "opawg_devices": [("SmartSpeaker", "Speaker")],
+    "opawg_libraries": [("^okhttp/", "OkHttp"), ("^AcmeCast", "never reached")],
+}
+INCLUDE = (
+    """# browsers\nmozilla|1|1\nacmecast|1|0|\nold browser|1|0|01/31/2026\nfuture|1|0|12/31/2026\noff|0|0\n"""
+)
+EXCLUDE = (
+    "# robots\nheadless|1|good headless,fine headless|1|0|0\nnightly|1||1|0|1|\ngone|1||1|0|0|11/25/2026\n"
+    "caf\xe9|1||1|0|0\n"
+)
+Made = Callable[..., Judge]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    def judge(**contents: bytes) -> Judge:
+        paths = {}
+        for name, content in contents.items():
+            paths[name] = tmp_path / name
+            paths[name].write_bytes(content)
+        return judge_of(paths, TODAY)
+
+    return judge
+
+
+def opawg() -> dict[str, bytes]:
+    return {
+        name: json.dumps({"entries": [{"pattern": one, "name": of} for one, of in entries]}).encode()
+        for name, entries in OPAWG.items()
+    }
+
+
+def device(agent: str, address: str = HOME, basis: str = "transport") -> Device:
+    return Device(parsed(address), agent, "device", basis, "transport")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("agent", "reason", "app"),
+    [
+        ("AcmeBot/1", "opawg_bot", ""),
+        ("scout/2", "opawg_bot", ""),
+        (APP, "", "AcmeCast"),
+        ("SmartSpeaker crawler", "", "Speaker"),
+        ("okhttp/4.9", "opawg_library", ""),
+        ("Overcast/3.0 (+http://overcast.fm/; iOS podcast app)", "", "Overcast"),
+        ("Googlebot/2.1", "declared_bot", ""),
+        ("curl/8.5.0", "crawler_list", ""),
+        ("", "no_user_agent", ""),
+        ("  ", "no_user_agent", ""),
+        (PLAYER, "", ""),
+    ],
+)
+def test_the_first_list_that_matches_decides(made: Made, agent: str, reason: str, app: str) -> None:
+    verdict = made(**opawg()).of(device(agent))
+    assert (verdict.reason, verdict.app) == (reason, app)
+
+
+@pytest.mark.parametrize(
+    ("agent", "invalid"),
+    [
+        ("Mozilla/5.0", False),
+        ("Something Mozilla", True),
+        ("the AcmeCast player", False),
+        ("Old Browser 1", True),
+        ("Future 1", False),
+        ("off 1", True),
+        ("Mozilla/5.0 Headless", True),
+        ("Mozilla/5.0 Good Headless", False),
+        ("Mozilla/5.0 nightly", False),
+        ("nightly Mozilla", True),
+        ("Mozilla gone", False),
+        ("Mozilla caf\xe9", True),
+    ],
+)
+def test_the_lists_of_iab_and_abc_are_read_in_their_own_form(made: Made, agent: str, invalid: bool) -> None:
+    judge = made(iab_include=INCLUDE.encode(), iab_exclude=EXCLUDE.encode("latin-1"))
+    assert judge.iab is not None
+    assert judge.iab(agent) is invalid
+
+
+def test_a_podcast_app_is_no_browser_and_valid_before_the_list_of_browsers_is_asked(made: Made) -> None:
+    judge = made(**opawg(), iab_include=b"mozilla|1|1\n")
+    assert judge.of(device(APP)).reason == ""
+    assert judge.of(device("Unknown/1")).reason == "iab_list"
+
+
+@pytest.mark.parametrize(
+    ("address", "basis", "reason"),
+    [
+        ("35.180.1.1", "transport", "data_centre"),
+        ("35.180.255.255", "transport", "data_centre"),
+        ("35.181.0.0", "transport", ""),
+        ("2600:1f00::1", "transport", "data_centre"),
+        ("2600:2000::1", "transport", ""),
+        ("81.2.69.142", "transport", ""),
+        ("35.180.1.1", "trusted", ""),
+        ("35.180.1.1", "claimed", ""),
+        ("1.2.3.4", "transport", "data_centre"),
+        ("1.2.3.5", "transport", ""),
+    ],
+)
+def test_a_data_centre_is_asked_of_a_devices_own_call_alone(
+    made: Made, address: str, basis: str, reason: str
+) -> None:
+    judge = made(data_centres=b"# ours\n35.180.0.0/17\n35.180.128.0/17 # joined\n1.2.3.4\n2600:1f00::/24\n")
+    assert judge.of(device(PLAYER, address, basis)).reason == reason
+
+
+def test_a_bot_in_a_data_centre_is_a_bot(made: Made) -> None:
+    judge = made(data_centres=b"35.180.0.0/16\n")
+    assert judge.of(device("Googlebot/2.1", "35.180.1.1")).reason == "declared_bot"
+
+
+def test_every_reason_is_of_the_closed_set_and_lists_are_known_by_their_hashes(made: Made) -> None:
+    judge = made(**opawg(), data_centres=b"1.2.3.4\n", iab_include=b"mozilla|1|1\n")
+    agents = ["AcmeBot/1", "okhttp/4", "Googlebot/2", "curl/8", "", "Unknown/1", PLAYER]
+    found = {judge.of(device(agent)).reason for agent in agents}
+    found.add(judge.of(device(PLAYER, "1.2.3.4")).reason)
+    assert found - {""} <= set(REASONS)
+    assert len(found) >= 6
+    assert judge.hashes["data_centres"] == sha256(b"1.2.3.4\n").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("opawg_bots", b"{}"),
+        ("opawg_bots", b"no json"),
+        ("opawg_apps", b'{"entries": [{"pattern": "(", "name": "x"}]}'),
+        ("data_centres", b"here\n"),
+        ("iab_exclude", b"x|1||1|0|0|2026-01-31\n"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_refused_at_the_start(made: Made, name: str, content: bytes) -> None:
+    with pytest.raises(SettingsError):
+        made(**{name: content})
+
+
+def test_a_list_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        judge_of({"opawg_bots": tmp_path / "none.json"})
+
+
+def test_a_verdict_travels_with_the_event_and_not_counted_is_none() -> None:
+    judged = understanding().pixel(call(usual(), headers={"user-agent": "Googlebot/2.1"}))
+    assert judged.event["invalid_traffic"] == "declared_bot"
+    prefetch = Call("GET", "/p", "e=start&pl=a", {"purpose": "prefetch"}, b"", HOME, NOW_MS)
+    assert understanding().pixel(prefetch).event == {}
+
+
+def test_user_agents_that_never_repeat_do_not_fill_the_memory() -> None:
+    judge = Judge()
+    for n in range(300):
+        judge.of(device(f"{n} " + "x" * 1_000))
+        judge.of(device(f"{n}"))
+    assert sum(map(len, judge._known)) < 300 * 10
