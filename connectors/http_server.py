@@ -9,6 +9,7 @@ not looked at here.
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -21,6 +22,8 @@ HEADER_DEADLINE_MS: Final = 5_000
 BODY_DEADLINE_S: Final = 5.0
 MOST_BODY_BYTES: Final = 1 << 20
 MOST_HEADER_BYTES: Final = 64 << 10
+OTHER_DESCRIPTORS: Final = 256
+"""What a process needs beside its connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class HttpServer:
             http=HTTPModes.http1,
             websockets=False,
             backlog=1024,
-            backpressure=connections,
+            backpressure=_descriptors(connections),
             http1_settings=HTTP1Settings(
                 header_read_timeout=HEADER_DEADLINE_MS, max_buffer_size=MOST_HEADER_BYTES
             ),
@@ -102,6 +105,20 @@ class HttpServer:
             protocol.response_bytes(answer.status, answer.headers, answer.body)
         finally:
             self._answering -= 1
+
+
+def _descriptors(connections: int) -> int:
+    """Have a descriptor for each connection; returns how many connections there is room for.
+
+    Without descriptors nothing could be accepted, nor a spool's next file be made.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_DESCRIPTORS
+    if hard == resource.RLIM_INFINITY or wanted <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+        return connections
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(hard - OTHER_DESCRIPTORS, hard // 2)
 
 
 def _request(scope: Any, body: bytes, fault: int) -> Request:

@@ -101,7 +101,7 @@ class ReportingProducer:
 
     def durability(self) -> tuple[int, int]:
         """Of how many replicas the partition with the fewest has, and how many must have a message before it
-        is acknowledged.
+        is acknowledged; 1 where the brokers do not tell that.
 
         Raises:
             ConnectError: the brokers do not tell.
@@ -112,7 +112,8 @@ class ReportingProducer:
         asked = ConfigResource(ConfigResource.Type.TOPIC, self.topic)
         told = client.describe_configs([asked], request_timeout=TIMEOUT_S)[asked]
         config = self._cluster.call(client, self.topic, lambda: told.result(TIMEOUT_S))
-        return min(replicas), int(config["min.insync.replicas"].value)
+        told_in_sync = config.get("min.insync.replicas")
+        return min(replicas), int(told_in_sync.value) if told_in_sync else 1
 
     def produce(self, messages: Sequence[tuple[Any, Produced]]) -> list[Any]:
         """Queue messages with tokens; returns those of messages that found no room: they get no report."""

@@ -63,7 +63,10 @@ class CollectSettings(BaseModel):
     )
     collect_connections: int = Field(10_000, ge=1, description="connections that one process takes")
     collect_calls_per_caller: int = Field(
-        0, ge=0, description="calls that one address may make in a second; 0: no cap"
+        1_000,
+        ge=0,
+        description="calls that one public address may make in a second, callers with a token and known "
+        "servers apart; 0: no cap",
     )
     collect_key: SecretStr | None = Field(
         None, description="secret of the edge's pseudonyms, 16 to 64 bytes, the same for all collectors"

@@ -89,6 +89,9 @@ CREDITS_SHARD: Final = -2
 ALERTS_KEPT: Final = 10_000
 MOST_ARRIVALS: Final = 4096
 """Kept while Redis is away, of which a partition brings some ten a second."""
+MOST_DECISIONS: Final = 100_000
+"""Kept for Redis while it is away, by the ids that they are asked for by; older ones are in the topic alone.
+"""
 ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
 NO_CONVERSIONS: Final = credits.Account(0, 0, 0, 0)
 
@@ -191,7 +194,8 @@ class Publisher:
     _written: bool = False
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
     _conversions: credits.Account = NO_CONVERSIONS
-    _decisions: dict[str, dict[str, str]] = field(default_factory=dict)
+    _decisions: dict[tuple[str, str], str] = field(default_factory=dict)
+    _undecided: int = 0
     _retry_at_s: float = -math.inf
     _pause_s: float = 0.0
     _known: str = ""
@@ -302,7 +306,7 @@ class Publisher:
             for decision in flush.decisions:
                 for name in decision.names:
                     key = row_key(self.settings.namespace, "conversion", name)
-                    self._decisions.setdefault(key, {})[decision.key] = decision.body.decode()
+                    self._decisions[key, decision.key] = decision.body.decode()
             for name, registers in flush.sketches:
                 key = row_key(self.settings.namespace, "sketch", name)
                 self._take(self._plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
@@ -310,6 +314,8 @@ class Publisher:
             values = [*rows.added_up(self._others[scope].values()), cut.watermark_ms]
             key = row_key(self.settings.namespace, OTHER, scope)
             self._take(self._plain(key, "other", values, rev, ms(self.settings.row_ttl)))
+        if self._pause_s:  # an outage must not take the memory
+            self._undecided += self._drop_decisions()
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
         metrics.pending_rows.set(len(self._pending) + len(self._waiting))
@@ -319,6 +325,7 @@ class Publisher:
                     "the log ended before the positions that Redis already holds: it is another or a shorter "
                     f"log; give it a Redis or a namespace of its own, or {ANEW}"
                 )
+            self._drop_decisions()  # an earlier execution has written them, or nearly all
             return
         self._covered = {}
         if self.pacer is not None:
@@ -472,7 +479,8 @@ class Publisher:
                 "this one stops; two flows must not share a namespace"
             ) from error
         if self._pause_s:
-            self._log.info("redis takes rows again")
+            self._log.info("redis takes rows again", decisions_left_out=self._undecided)
+            self._undecided = 0
         self._pause_s, self._retry_at_s = 0.0, -math.inf
         self._flush_at_s = started_s + self.pace_s
         now_s, ended_s = self.clock_s(), self.monotonic_s()
@@ -485,6 +493,13 @@ class Publisher:
         if ended_s >= self._trim_at_s:
             self._trim_at_s = ended_s + TRIM_EVERY_S
             self._trim(int(now_s * 1000) - ms(self.settings.row_ttl))
+
+    def _drop_decisions(self) -> int:
+        """Let go of the oldest decisions that wait, beyond `MOST_DECISIONS`; returns how many."""
+        oldest = list(islice(self._decisions, max(0, len(self._decisions) - MOST_DECISIONS)))
+        for one in oldest:
+            del self._decisions[one]
+        return len(oldest)
 
     def _trim(self, before_ms: int) -> None:
         """Take out of the indexes what had its last event before, and whose row has expired."""
@@ -522,7 +537,10 @@ class Publisher:
             sum(self._beyond.values()),
         ]
         self._tell()
-        put_fields(self._client, self._decisions, self.settings.decisions_ttl)
+        decisions: dict[str, dict[str, str]] = {}
+        for (key, name), body in self._decisions.items():
+            decisions.setdefault(key, {})[name] = body
+        put_fields(self._client, decisions, self.settings.decisions_ttl)
         landing = self._due(cut)
         placements = [
             row.member for row in landing if row.index_key == f"{self.settings.namespace}:index:{SCOPES[0]}"

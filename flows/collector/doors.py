@@ -12,13 +12,13 @@ from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller, is_public, star
-from flows.collector.query import decoded, parameters
+from flows.collector.query import MOST_DECODINGS, decoded, parameters
 from flows.collector.store import Store
 from flows.collector.understand import MOST_EVENTS, Understanding
 
@@ -28,8 +28,7 @@ MOST_LINE_BYTES: Final = 16 << 10
 MOST_HEADERS: Final = 64
 RETRY_AFTER_S: Final = 2
 
-_OF_URLS: Final = "%/:?#[]@!$&'()*+,;=~|^{}"
-"""What stays as it is in the target of a click: a header takes no letters beyond ASCII."""
+_ASCII: Final = "".join(map(chr, range(128)))
 
 Headers = list[tuple[str, str]]
 _OPEN: Final[Headers] = [
@@ -157,7 +156,7 @@ class Doors:
     async def _click(self, call: Call) -> Answer:
         """The listener goes first: a click that cannot be stored is redirected all the same."""
         words = parameters(call.query)
-        target, signature = decoded(words.get("u", "")), decoded(words.get("s", ""))
+        target, signature = _url(words.get("u", "")), decoded(words.get("s", ""))
         if not self.understanding.signatures.may_lead_to(target, signature):
             await self._keep([NO_TARGET], call)
             return Answer(
@@ -165,7 +164,7 @@ class Doors:
             )
         # Of parameters with one name the first counts: it is a click unless the call itself says otherwise.
         await self._keep([self.understanding.pixel(_with(call, "e=click"))], call)
-        return Answer(302, [("location", quote(target, safe=_OF_URLS)), *_OPEN])
+        return Answer(302, [("location", target), *_OPEN])
 
     async def _events(self, call: Call) -> Answer:
         caller = self._caller(call)
@@ -212,6 +211,17 @@ class Doors:
     def _caller(self, call: Call) -> Caller:
         callers = self.understanding.callers
         return callers.of(call.headers, callers.transport(call.headers, call.peer))
+
+
+def _url(value: str) -> str:
+    """The URL that a parameter carries: decoded until it is one, and no further, for it has a query of its
+    own. Letters beyond ASCII, which no header takes, are encoded.
+    """
+    for _ in range(MOST_DECODINGS):
+        value = unquote(value)
+        if value[:8].lower().startswith(("http://", "https://")):
+            break
+    return quote(value, safe=_ASCII)
 
 
 def _with(call: Call, parameter: str) -> Call:

@@ -15,6 +15,7 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis import Client, RedisUnavailable, connect, eviction_policies
 from flows import publish, rows
 from flows.clock import Cut
+from flows.decisions import Told
 from flows.delivery import Thresholds
 from flows.numbers import Delivered
 from flows.pacing import Pacer, plan_file
@@ -217,6 +218,30 @@ def test_a_day_without_redis_leaves_no_more_than_its_rows_and_some_arrivals(
         desk.publisher.flush(cut, [flush])
     assert len(desk.publisher._arrivals) <= publish.MOST_ARRIVALS
     assert sum(pixels for _, pixels in desk.publisher._arrivals) == 998 * 400
+
+
+def test_of_the_decisions_of_an_outage_the_newest_are_written_and_it_is_said_how_many_are_not(
+    desk: Desk, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def decide(number: int) -> None:
+        told = [Told(f"{number}-{n}", [f"o{number}-{n}", f"e{number}-{n}"], b"{}") for n in range(5)]
+        cut = Cut(number, 0, False, (("log", number),))
+        desk.publisher.flush(cut, [Flush(publish.CREDITS_SHARD, cut, decisions=told)])
+
+    def down(*_: Any, **__: Any) -> Any:
+        raise RedisUnavailable("connection", "gone")
+
+    monkeypatch.setattr(publish, "MOST_DECISIONS", 40)
+    with monkeypatch.context() as outage:
+        outage.setattr(publish, "put_fields", down)
+        for number in range(1, 100):
+            decide(number)
+            assert len(desk.publisher._decisions) <= 50
+    desk.passes(LONGEST_PAUSE_S)
+    decide(100)
+    assert "decisions_left_out=960" in capsys.readouterr().out
+    found = {key.partition("{")[2][:-1] for key in client.keys(f"{desk.settings.namespace}:conversion:*")}
+    assert found == {f"{kind}{number}-{n}" for kind in "oe" for number in range(97, 101) for n in range(5)}
 
 
 @pytest.mark.parametrize(("policy", "warns"), [("allkeys-lru", True), ("volatile-ttl", False)])

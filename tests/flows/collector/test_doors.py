@@ -1,0 +1,198 @@
+"""The doors: which call is answered how, and that each is in the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import quote
+
+import msgspec
+import pytest
+from collector_support import HOME, SECRET, call, understanding, usual
+
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.doors import GIF, Answer, Doors
+from flows.collector.store import Store
+
+BEARER = {"authorization": f"Bearer host.{SECRET}"}
+TARGET = "https://shop.example/offer"
+
+
+@dataclass
+class Kept:
+    """A store that keeps all, or nothing."""
+
+    takes: bool = True
+    events: list[Understood] = field(default_factory=list)
+    refused: int = 0
+
+    async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
+        self.events += understood
+        return self.takes or all(one.outcome is not Outcome.STORED for one in understood)
+
+    def refuse(self) -> None:
+        self.refused += 1
+
+
+def asked(one: Call, kept: Kept | None = None, **values: Any) -> tuple[Answer, Kept]:
+    kept = kept or Kept()
+    doors = Doors(understanding(), cast(Store, kept), **values)
+    return asyncio.run(doors.answer(one)), kept
+
+
+def headers(answer: Answer) -> Mapping[str, str]:
+    return dict(answer.headers)
+
+
+def test_a_pixel_is_answered_with_the_gif_and_may_be_asked_for_from_anywhere() -> None:
+    answer, kept = asked(call(usual()))
+    assert (answer.status, answer.body, len(GIF)) == (200, GIF, 43)
+    assert [one.outcome for one in kept.events] == [Outcome.STORED]
+    said = headers(answer)
+    assert said["access-control-allow-origin"] == "*"
+    assert said["cross-origin-resource-policy"] == "cross-origin"
+    assert "no-store" in said["cache-control"]
+    assert "set-cookie" not in said
+
+
+@pytest.mark.parametrize("path", ["/p", "/p/triton", "/b/triton", "/c"])
+def test_what_is_not_stored_is_503_but_the_listener_who_clicked_goes_on(path: str) -> None:
+    answer, _ = asked(call(usual(u=TARGET), path), Kept(takes=False))
+    assert answer.status == (302 if path == "/c" else 503)
+    assert path == "/c" or headers(answer)["retry-after"] == "2"
+
+
+def test_a_rejected_pixel_has_the_gif_too_and_who_has_a_token_is_told() -> None:
+    answer, kept = asked(call(usual(e="no-such")))
+    assert (answer.status, answer.body) == (200, GIF)
+    assert "x-audiopixel" not in headers(answer)
+    told, _ = asked(call(usual(e="no-such"), headers=BEARER))
+    assert headers(told)["x-audiopixel"] == "rejected"
+    assert [one.outcome for one in kept.events] == [Outcome.REJECTED]
+
+
+def test_a_head_is_answered_and_not_counted() -> None:
+    answer, kept = asked(call(usual(), method="HEAD"))
+    assert (answer.status, answer.body) == (200, b"")
+    assert [one.outcome for one in kept.events] == [Outcome.NOT_COUNTED]
+
+
+@pytest.mark.parametrize("other", ["page=3", "source=x", "name=e", ""])
+def test_a_click_is_one_whatever_its_other_parameters_are_called(other: str) -> None:
+    query = f"{other}&pl=a&u=https%3A%2F%2Fshop.example%2F"
+    answer, kept = asked(call(query, "/c"))
+    assert answer.status == 302
+    assert [one.event["event"] for one in kept.events] == ["click"]
+    assert [one.outcome for one in kept.events] == [Outcome.STORED]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.example/",
+        "//shop.example/",
+        "javascript:alert(1)",
+        "https://shop.example\r\nX: y",
+        "https://shop.example@evil.example/",
+        "",
+    ],
+)
+def test_a_click_to_nobody_whom_we_know_is_400_and_in_the_ledger(target: str) -> None:
+    answer, kept = asked(call({"pl": "a", "u": target}, "/c"))
+    assert answer.status == 400
+    assert "location" not in headers(answer)
+    assert [(one.outcome, one.reason) for one in kept.events] == [(Outcome.REJECTED, "unsigned")]
+
+
+def test_a_target_with_letters_beyond_ascii_is_one_that_a_header_takes() -> None:
+    answer, _ = asked(call({"pl": "a", "u": "https://shop.example/caf\u00e9?r=\ufffd"}, "/c"))
+    assert answer.status == 302
+    assert headers(answer)["location"] == "https://shop.example/caf%C3%A9?r=%EF%BF%BD"
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_target_keeps_what_is_encoded_in_its_own_query(times: int) -> None:
+    target = encoded = "https://shop.example/?next=a%26b%3Dc+d&x=%2525"
+    for _ in range(times):
+        encoded = quote(encoded, safe="")
+    answer, _ = asked(call(f"pl=a&u={encoded}", "/c"))
+    assert headers(answer)["location"] == target
+
+
+@pytest.mark.parametrize(
+    ("one", "status"),
+    [
+        (call("x" * 20_000), 431),
+        (call(headers={f"x-{n}": "y" for n in range(70)}), 431),
+        (call(path="/v1/events", method="POST", body=b"[]"), 401),
+        (call(path="/v1/events", method="POST", body=b"no", headers=BEARER), 400),
+        (call(path="/v1/events", method="POST", body=b"[]", headers=BEARER), 400),
+        (call(path="/v1/events", method="POST", body=b"{}\n" * 1_001, headers=BEARER), 400),
+        (call(path="/p", method="POST", body=b"\xff\xfe"), 200),
+        (call(path="/p", method="POST", body=b"[" * 100_000), 401),
+    ],
+)
+def test_a_call_that_cannot_be_read_is_one_event_of_the_ledger(one: Call, status: int) -> None:
+    answer, kept = asked(one)
+    assert answer.status == status
+    assert [understood.outcome for understood in kept.events] == [Outcome.REJECTED]
+
+
+@pytest.mark.parametrize("path", ["/", "/favicon.ico", "/pixel", "/v1/events/", "/debug", "/.env"])
+def test_what_is_no_door_is_404_and_no_event(path: str) -> None:
+    answer, kept = asked(call(path=path))
+    assert (answer.status, kept.events) == (404, [])
+
+
+def test_events_of_a_token_have_a_result_each() -> None:
+    sent = [{"event": "start", "placement_id": "a", "event_id": "1"}, {"event": "start"}, {"event": "x"}]
+    for body in (msgspec.json.encode(sent), b"\n".join(map(msgspec.json.encode, sent))):
+        answer, kept = asked(call(path="/v1/events", method="POST", body=body, headers=BEARER))
+        results = msgspec.json.decode(answer.body)["results"]
+        assert [one["outcome"] for one in results] == ["accepted", "rejected", "rejected"]
+        assert results[1] == {"outcome": "rejected", "reason": "invalid", "field": "placement_id"}
+        assert len(kept.events) == 3
+    answer, _ = asked(
+        call(path="/v1/events", method="POST", body=msgspec.json.encode(sent), headers=BEARER), Kept(False)
+    )
+    assert answer.status == 503
+
+
+def test_the_debug_door_needs_its_right_and_stores_nothing() -> None:
+    answer, kept = asked(call(usual(), "/debug/p", BEARER))
+    assert (answer.status, kept.events) == (401, [])
+
+
+def test_options_are_answered_for_the_beacons_of_browsers() -> None:
+    answer, kept = asked(call(method="OPTIONS"))
+    assert (answer.status, kept.events) == (204, [])
+    assert "POST" in headers(answer)["access-control-allow-methods"]
+
+
+def statuses(doors: Doors, calls: Sequence[Call]) -> list[int]:
+    async def all_of_them() -> list[int]:
+        return [(await doors.answer(one)).status for one in calls]
+
+    return asyncio.run(all_of_them())
+
+
+def test_an_address_has_so_many_calls_a_second_wherever_a_proxy_stands() -> None:
+    kept = Kept()
+    doors = Doors(understanding(), cast(Store, kept), calls_per_caller=3)
+    proxied = [
+        call(usual(), headers={"x-forwarded-for": f"9.9.9.{n}, {HOME}"}, peer="10.0.0.1") for n in range(5)
+    ]
+    assert statuses(doors, proxied) == [200, 200, 200, 429, 429]
+    assert kept.refused == 2
+    other = call(usual(), headers={"x-forwarded-for": "81.2.69.7"}, peer="10.0.0.1")
+    assert statuses(doors, [other]) == [200]
+    home = [call(usual(), peer=f"2001:470:1:2::{n}") for n in range(5)]  # one household's network
+    assert statuses(doors, home) == [200, 200, 200, 429, 429]
+
+
+def test_a_proxy_that_was_not_declared_and_who_has_a_token_are_not_capped() -> None:
+    doors = Doors(understanding(), cast(Store, Kept()), calls_per_caller=3)
+    assert statuses(doors, [call(usual(), peer="127.0.0.1")] * 5) == [200] * 5
+    assert statuses(doors, [call(usual(), headers=BEARER)] * 5) == [200] * 5
