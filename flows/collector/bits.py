@@ -6,6 +6,8 @@ import re
 from base64 import urlsafe_b64decode
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
+_GREATEST = 1 << 16
+"""Of what is written in Fibonacci coding: ids."""
 
 
 class Bits:
@@ -19,8 +21,7 @@ class Bits:
     def __init__(self, text: str) -> None:
         if _BASE64URL.fullmatch(text) is None:
             raise ValueError("not base64url")
-        packed = urlsafe_b64decode(text + "A" * (-len(text) % 4))
-        self._value, self._width = int.from_bytes(packed), 8 * len(packed)
+        self._packed = urlsafe_b64decode(text + "A" * (-len(text) % 4))
         self._end, self.at = 6 * len(text), 0
 
     def number(self, width: int) -> int:
@@ -28,8 +29,11 @@ class Bits:
         end = self.at + width
         if end > self._end:
             raise ValueError("cut short")
+        # Of these bytes alone: a shift of the whole string for each of its numbers takes quadratic time.
+        last = (end + 7) // 8
+        found = int.from_bytes(self._packed[self.at // 8 : last]) >> (8 * last - end)
         self.at = end
-        return (self._value >> (self._width - end)) & ((1 << width) - 1)
+        return found & ((1 << width) - 1)
 
     def flag(self) -> bool:
         """The next bit."""
@@ -39,6 +43,8 @@ class Bits:
         """The next number of Fibonacci coding: its Zeckendorf digits, the least first, then a one."""
         total, a, b, before = 0, 1, 2, False
         while True:
+            if a > _GREATEST:
+                raise ValueError("a number that nothing has")
             bit = self.flag()
             if bit and before:
                 return total

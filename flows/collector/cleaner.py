@@ -21,7 +21,8 @@ _MACRO: Final = r"""(?:
     | @[^@]+@                     # Triton
     | %%[^%]+%% | %[A-Za-z_]+!?    # Google, The Trade Desk; Campaign Manager
     | \(acast-[^()]+\) | \(x-[^()]+\)
-    | __[^_].*[^_]?__ | \#[^\#]+\# | <[^<>]+>
+    | __[^_](?:(?!__(?:-|\Z)).)*__ # ends where it can: a chain that can be parted in many ways takes for ever
+    | \#[^\#]+\# | <[^<>]+>
     | \$ | \$\{?\w+\[.*           # what a templating engine left of {X}, and of a FreeMarker expression
     )"""
 _UNREPLACED: Final = re.compile(f"{_MACRO}(?:-{_MACRO})*", re.VERBOSE | re.DOTALL)

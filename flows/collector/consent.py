@@ -125,9 +125,10 @@ class Policy:
 
     def _answers(self, signals: Signals, unknown: list[int]) -> Iterator[Reason]:
         """What each string of the call says, in order; `unknown` gets the sections not known."""
-        in_gpp = not signals.tc_string and bool(signals.gpp) and gpp.TCF_EU in signals.gpp_sid
+        misplaced = not signals.tc_string and signals.gpp.startswith("C")
+        elsewhere = bool(signals.tc_string or misplaced)
+        in_gpp = not elsewhere and bool(signals.gpp) and gpp.TCF_EU in signals.gpp_sid
         if signals.gdpr is not False and (signals.tc_string or signals.gdpr) and not in_gpp:
-            misplaced = not signals.tc_string and signals.gpp.startswith("C")
             yield self.of_tc_string(signals.gpp if misplaced else signals.tc_string)
         try:
             if signals.gpp.startswith("C"):  # a TC string in the wrong place: a common fault

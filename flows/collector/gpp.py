@@ -25,6 +25,7 @@ OPT_OUTS: Final = {
 not here is not guessed at.
 """
 _MOST_SECTIONS: Final = 64
+_MOST_SUBSECTIONS: Final = 8
 
 
 def sections(text: str) -> dict[int, str]:
@@ -67,7 +68,9 @@ def opted_out(section: int, body: str) -> bool | None:
     if section == USP:
         return us_privacy(body)
     places = OPT_OUTS[section]
-    core, *others = body.split(".")
+    core, *others = body.split(".", _MOST_SUBSECTIONS)
+    if len(others) >= _MOST_SUBSECTIONS:
+        raise ValueError("more sub-sections than there are")
     for place in places:
         bits = Bits(core)
         bits.number(place)

@@ -15,7 +15,11 @@ from flows.collector.bits import Bits
 _VERSION: Final = 2
 _DISCLOSED: Final = 1
 """Type of the segment that lists the vendors which the CMP showed."""
+MOST_SEGMENTS: Final = 4
+"""The core, vendors disclosed and allowed, and the publisher's."""
 PURPOSES: Final = 24
+MOST_RESTRICTIONS: Final = 256
+"""One of each of four types for each of 64 purposes."""
 NOT_ALLOWED, REQUIRE_CONSENT, REQUIRE_INTEREST = range(3)
 """Types of a publisher's restriction."""
 
@@ -103,7 +107,9 @@ def decode(text: str) -> TcString:
     Raises:
         ValueError: it is none, of another version, or cut short.
     """
-    core, *segments = text.split(".")
+    core, *segments = text.split(".", MOST_SEGMENTS)
+    if len(segments) >= MOST_SEGMENTS:
+        raise ValueError("more segments than there are")
     bits = Bits(core)
     if bits.number(6) != _VERSION:
         raise ValueError("not version 2")
@@ -115,9 +121,9 @@ def decode(text: str) -> TcString:
     one_treatment = bits.flag()
     bits.number(12)
     vendors, vendor_interests = _vendors(bits), _vendors(bits)
-    restrictions = tuple(
-        Restriction(bits.number(6), bits.number(2), _ranges(bits)) for _ in range(bits.number(12))
-    )
+    if (count := bits.number(12)) > MOST_RESTRICTIONS:
+        raise ValueError("more restrictions than there are")
+    restrictions = tuple(Restriction(bits.number(6), bits.number(2), _ranges(bits)) for _ in range(count))
     disclosed = None
     for segment in segments:
         more = Bits(segment)

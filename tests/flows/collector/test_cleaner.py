@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,20 @@ from flows.collector.query import MOST_PARAMETERS, decoded, parameters
 )
 def test_a_macro_that_nobody_replaced_says_nothing(text: str) -> None:
     assert present(text) == (None, "unreplaced")
+
+
+@pytest.mark.parametrize(
+    "macro",
+    ["__a__", "[a]", "[[a]]", "${a}", "$a", "{a}", "{{a}}", "@a@", "%%a%%", "%a", "%a!", "(x-a)", "#a#"],
+)
+@pytest.mark.parametrize("end", ["", "x", "-", "_", "-__"])
+def test_no_chain_of_macros_takes_more_than_linear_time(macro: str, end: str) -> None:
+    began_s = process_time()
+    for links in (3, 22, 2_000):
+        text = "-".join([macro] * links)
+        assert present(text) == (None, "unreplaced")
+        assert present(text + end)[1] in (None, "unreplaced")
+    assert process_time() - began_s < 1
 
 
 @pytest.mark.parametrize("text", ["-1", "-2", "null", "NULL", "undefined", "none", "None", "AUDIT"])
