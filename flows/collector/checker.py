@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from flows.collector.call import Call, Outcome
 from flows.collector.cleaner import present
 from flows.collector.dialects import LITERAL, NATIVE, WORDS, Dialect, plain
-from flows.collector.query import decoded
+from flows.collector.query import decoded, parameters, target_of
 from flows.collector.tags import LONGEST_URL, PER_FIRE, VENDOR
 from flows.collector.tracing import LOOKED_FOR
 from flows.collector.understand import Understanding
@@ -119,8 +119,8 @@ def _of_door(understanding: Understanding, parts: SplitResult, call: Call, name:
     if len(path) > 1 and path[1] != name:
         yield Finding("error", f"{path[1]!r} is no dialect that is known: it is read as our own")
     if path[0] == "c":
-        words = dict(pair.partition("=")[::2] for pair in call.query.split("&"))
-        target, signature = decoded(words.get("u", "")), decoded(words.get("s", ""))
+        words = parameters(call.query)
+        target, signature = target_of(words.get("u", "")), decoded(words.get("s", ""))
         if not understanding.signatures.may_lead_to(target, signature):
             yield Finding("error", "u: the click leads nowhere: its target is not signed, nor listed")
 

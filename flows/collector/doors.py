@@ -12,13 +12,12 @@ from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, unquote
 
 import msgspec
 
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller, is_public, star
-from flows.collector.query import MOST_DECODINGS, decoded, parameters
+from flows.collector.query import decoded, parameters, target_of
 from flows.collector.store import Store
 from flows.collector.understand import MOST_EVENTS, Understanding
 
@@ -27,8 +26,6 @@ MOST_BODY_BYTES: Final = 1 << 20
 MOST_LINE_BYTES: Final = 16 << 10
 MOST_HEADERS: Final = 64
 RETRY_AFTER_S: Final = 2
-
-_ASCII: Final = "".join(map(chr, range(128)))
 
 Headers = list[tuple[str, str]]
 _OPEN: Final[Headers] = [
@@ -156,7 +153,7 @@ class Doors:
     async def _click(self, call: Call) -> Answer:
         """The listener goes first: a click that cannot be stored is redirected all the same."""
         words = parameters(call.query)
-        target, signature = _url(words.get("u", "")), decoded(words.get("s", ""))
+        target, signature = target_of(words.get("u", "")), decoded(words.get("s", ""))
         if not self.understanding.signatures.may_lead_to(target, signature):
             await self._keep([NO_TARGET], call)
             return Answer(
@@ -211,17 +208,6 @@ class Doors:
     def _caller(self, call: Call) -> Caller:
         callers = self.understanding.callers
         return callers.of(call.headers, callers.transport(call.headers, call.peer))
-
-
-def _url(value: str) -> str:
-    """The URL that a parameter carries: decoded until it is one, and no further, for it has a query of its
-    own. Letters beyond ASCII, which no header takes, are encoded.
-    """
-    for _ in range(MOST_DECODINGS):
-        value = unquote(value)
-        if value[:8].lower().startswith(("http://", "https://")):
-            break
-    return quote(value, safe=_ASCII)
 
 
 def _with(call: Call, parameter: str) -> Call:

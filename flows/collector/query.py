@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
 
 MOST_PARAMETERS: Final = 128
 """Of one call; what comes behind them is not read."""
@@ -15,6 +15,7 @@ _PERCENT: Final = re.compile(r"%[A-Za-z_]+!|%%\w+%%")
 """Macros that begin like encoded bytes: `%ecid!` and `%%CACHEBUSTER%%` would decode to rubbish that looks
 like a value, and is the same at every fire.
 """
+_ASCII: Final = "".join(map(chr, range(128)))
 
 
 def parameters(text: str, separators: str = "&") -> dict[str, str]:
@@ -57,3 +58,14 @@ def decoded(value: str) -> str:
         if text == before:
             break
     return text
+
+
+def target_of(value: str) -> str:
+    """The URL that a parameter carries: decoded until it is one, and no further, for it has a query of its
+    own. Letters beyond ASCII, which no header takes, are encoded.
+    """
+    for _ in range(MOST_DECODINGS):
+        value = unquote(value)
+        if value[:8].lower().startswith(("http://", "https://")):
+            break
+    return quote(value, safe=_ASCII)

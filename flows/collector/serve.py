@@ -66,7 +66,12 @@ def understanding_of(settings: Settings, planned: frozenset[str] = frozenset(), 
     if settings.collect_placements == "signed" and not settings.collect_signing_keys:
         raise SettingsError(
             "AUDIOPIXEL_COLLECT_SIGNING_KEYS is empty, so that no tag could pass: give a key "
-            '({"a1": "a secret"}), or say AUDIOPIXEL_COLLECT_PLACEMENTS=planned, or =any for a trial'
+            '({"a1": "a secret"}), or say AUDIOPIXEL_COLLECT_PLACEMENTS=any for a trial'
+        )
+    if settings.collect_placements == "planned" and not planned:
+        raise SettingsError(
+            "AUDIOPIXEL_COLLECT_PLACEMENTS=planned: the collector reads no plans yet, so that every pixel "
+            "would be rejected: sign tags (audiopixel tag), and say signed"
         )
     secret = key.get_secret_value().encode()
     return Understanding(

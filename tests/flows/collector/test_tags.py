@@ -153,6 +153,12 @@ def test_a_click_is_signed_for_its_host_and_keeps_its_macros() -> None:
     assert Signatures({"a1": b"a signing key"}).may_lead_to("https://shop.example/", said["s"])
 
 
+def test_a_click_whose_target_has_encoded_letters_is_found_good() -> None:
+    target = "https://shop.example/caf%C3%A9?q=a%252Bb"
+    url = tags("vast4", events=("click",), target=target).urls["click"]
+    assert [one for one in checked(url).findings if one.words.startswith("u:")] == []
+
+
 def test_a_click_that_leads_nowhere_is_not_built() -> None:
     with pytest.raises(UsageError, match="a click leads there"):
         tags("vast4", events=("click",), target="javascript:alert(1)")
@@ -299,6 +305,12 @@ def test_the_command_builds_and_checks_what_it_built(run) -> None:  # type: igno
     assert (broken.exit_code, "signed for no such placement" in broken.stdout) == (1, True)
     said = json.loads(run("--check", urls[0], "--json").stdout)
     assert (said["outcome"], said["event"]["placement_id"]) == ("stored", "a")
+
+
+def test_planned_placements_are_refused_while_nobody_reads_plans(run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("AUDIOPIXEL_COLLECT_PLACEMENTS", "planned")
+    refused = run("--check", tag())
+    assert (refused.exit_code, "reads no plans yet" in refused.stderr) == (2, True)
 
 
 def test_the_command_says_in_words_what_it_lacks(run) -> None:  # type: ignore[no-untyped-def]
