@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import (
+    Path,
+)
 
 import pytest
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+)
 
 import typer
 
-from flows.command import command
-from flows.errors import UsageError
-from flows.shown import LINE, shown
+from flows.cli.app import (
+    command,
+)
+from flows.errors import (
+    UsageError,
+)
+from flows.shown import (
+    LINE,
+    shown,
+)
 
 if TYPE_CHECKING:
     from flows.settings import Settings

@@ -8,19 +8,53 @@ may write | | `GET /debug/p` | how the call was understood; stores nothing; need
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
-from urllib.parse import quote, unquote
+from base64 import (
+    b64decode,
+)
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Any,
+    Final,
+    NamedTuple,
+)
+from urllib.parse import (
+    quote,
+    unquote,
+)
 
 import msgspec
 
-from flows.collector.call import Call, Outcome, Understood
-from flows.collector.callers import Caller, is_public, star
-from flows.collector.query import MOST_DECODINGS, decoded, parameters
-from flows.collector.store import Store
-from flows.collector.understand import MOST_EVENTS, Understanding
+from flows.collector.call import (
+    Call,
+    Outcome,
+    Understood,
+)
+from flows.collector.callers import (
+    Caller,
+    is_public,
+    star,
+)
+from flows.collector.query import (
+    MOST_DECODINGS,
+    decoded,
+    parameters,
+)
+from flows.collector.store import (
+    Store,
+)
+from flows.collector.understand import (
+    MOST_EVENTS,
+    Understanding,
+)
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 MOST_BODY_BYTES: Final = 1 << 20

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Final
-from urllib.parse import unquote_plus
+from typing import (
+    Final,
+)
+from urllib.parse import (
+    unquote_plus,
+)
 
 MOST_PARAMETERS: Final = 128
 """Of one call; what comes behind them is not read."""
