@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import (
-    Any,
-)
+from typing import Any, get_origin
 
 from pydantic import (
     ValidationError,
@@ -24,6 +22,7 @@ from flows.settings.fields import (
     _file_values,
 )
 from flows.settings.wording import (
+    LIST,
     TABLE,
     in_our_words,
 )
@@ -44,8 +43,10 @@ def load(**values: Any) -> Settings:
         return Settings(**values)
     except UnreadableError as error:
         # Pydantic's name of it is in its words alone, its value nowhere.
-        name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "?")
-        raise SettingsError(f"{PREFIX}{name.upper()} (from {source(name, values)}): {TABLE}") from None
+        name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
+        listed = get_origin(Settings.model_fields[name].annotation) is tuple
+        said = LIST if listed else TABLE
+        raise SettingsError(f"{PREFIX}{name.upper()} (from {source(name, values)}): {said}") from None
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):

@@ -11,9 +11,7 @@ from typing import (
     Final,
 )
 
-from pydantic import (
-    SecretStr,
-)
+from pydantic import BaseModel, SecretStr
 from rich.console import (
     Console,
 )
@@ -67,16 +65,24 @@ def show(settings: Settings) -> None:
 
 def written(name: str, value: Any) -> str:
     """A setting as one would write it; of a secret only that it is set, of a URL only where it leads."""
-    if value is None or value == {}:
+    if value is None or value == {} or value == ():
         return "–"
     if isinstance(value, timedelta):
         return iso(value)
     if isinstance(value, dict):
         secret = any(isinstance(one, SecretStr) for one in value.values())
-        return ", ".join(f"{option}=…" for option in value) if secret else json.dumps(value)
+        return ", ".join(f"{option}=…" for option in value) if secret else json.dumps(value, default=_plain)
+    if isinstance(value, tuple):
+        secret = any(isinstance(one, SecretStr) for one in value)
+        return ", ".join("…" for _ in value) if secret else json.dumps(value)
     if not isinstance(value, SecretStr):
         return str(value)
     return _url(value.get_secret_value()) if name.endswith("_url") else "(set, not shown)"
+
+
+def _plain(value: object) -> object:
+    """What of a setting's own types JSON does not know."""
+    return value.model_dump() if isinstance(value, BaseModel) else str(value)
 
 
 def _url(url: str) -> str:

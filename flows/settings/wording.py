@@ -26,6 +26,8 @@ TABLE: Final = (
     'takes names and texts: as JSON in the environment, {"name": "text"}, or as a table in the file'
 )
 
+LIST: Final = "takes a list: as JSON in the environment, or as an array in the file"
+
 _Facts = Mapping[str, Any]
 _durations: Final = TypeAdapter(timedelta)
 
@@ -51,6 +53,8 @@ _SAID: Final[Mapping[str, Callable[[_Facts], str]]] = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), lambda _: "takes a whole number"),
     **dict.fromkeys(("float_parsing", "float_type", "finite_number"), lambda _: "takes a number"),
     **dict.fromkeys(("dict_type", "dict_parsing"), lambda _: TABLE),
+    **dict.fromkeys(("tuple_type", "list_type"), lambda _: LIST),
+    **dict.fromkeys(("bool_type", "bool_parsing"), lambda _: "takes true or false"),
     **dict.fromkeys(("string_type", "path_type"), lambda _: "takes a text"),
 }
 

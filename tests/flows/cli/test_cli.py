@@ -39,10 +39,8 @@ from connectors.embedded import (
 from connectors.ports import (
     free_run,
 )
-from flows.cli.app import (
-    GUIDE,
-    app,
-)
+from flows.cli.app import GUIDE
+from flows.cli.commands import app
 from flows.errors import (
     AudiopixelError,
 )

@@ -41,7 +41,7 @@ from connectors.embedded import (
     EmbeddedValkey,
 )
 from connectors.redis import (
-    rows as connector,
+    client,
 )
 from connectors.redis.client import (
     connect,
@@ -91,7 +91,7 @@ def server() -> Iterator[EmbeddedValkey]:
 
 @pytest.fixture(autouse=True)
 def small_pipelines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connector, "CHUNK", PIPELINE)
+    monkeypatch.setattr(client, "CHUNK", PIPELINE)
 
 
 def row(scope: str, name: str, impressions: int) -> PackedRow:
@@ -174,7 +174,7 @@ def redis(server: EmbeddedValkey) -> Iterator[Redis]:
 @pytest.fixture(scope="module")
 def truth(server: EmbeddedValkey, redis: Redis) -> Undisturbed:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(connector, "CHUNK", PIPELINE)
+        patched.setattr(client, "CHUNK", PIPELINE)
         return Undisturbed(server, redis)
 
 
