@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import (
+    deque,
+)
 
-from benchmarks.measure import Answers, Job, Meter, Result
-from flows.events import decode
+from benchmarks.measure import (
+    Answers,
+    Job,
+    Meter,
+    Result,
+)
+from flows.intake.schema import (
+    decode,
+)
 
 
 def run(job: Job) -> Result:

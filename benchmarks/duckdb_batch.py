@@ -11,7 +11,12 @@ from __future__ import annotations
 
 import duckdb
 
-from benchmarks.measure import Answers, Job, Meter, Result
+from benchmarks.measure import (
+    Answers,
+    Job,
+    Meter,
+    Result,
+)
 
 _PLAYS = """
 CREATE OR REPLACE TEMP TABLE plays AS

@@ -10,16 +10,45 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
+from pathlib import (
+    Path,
+)
 
-from benchmarks.flow_file import KEY, warm_up
-from benchmarks.measure import Answers, Job, Meter, Result
-from benchmarks.published import flights
-from connectors.redis import Client, connect
-from flows.engine import execute
-from flows.metrics import RECEIVED, instruments
-from flows.pixels import live
-from flows.settings import PREFIX, load
+from benchmarks.flow_file import (
+    KEY,
+    warm_up,
+)
+from benchmarks.measure import (
+    Answers,
+    Job,
+    Meter,
+    Result,
+)
+from benchmarks.published import (
+    flights,
+)
+from connectors.redis.client import (
+    Client,
+    connect,
+)
+from flows.engine.run import (
+    execute,
+)
+from flows.instruments import (
+    instruments,
+)
+from flows.metrics import (
+    RECEIVED,
+)
+from flows.pixels import (
+    live,
+)
+from flows.settings.fields import (
+    PREFIX,
+)
+from flows.settings.loading import (
+    load,
+)
 
 _POLL_S = 0.02
 _PATIENCE_S = 300.0

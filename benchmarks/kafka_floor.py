@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.measure import Answers, Job, Meter, Result
-from benchmarks.topic import TOPIC
-from connectors.kafka import KafkaInput
+from benchmarks.measure import (
+    Answers,
+    Job,
+    Meter,
+    Result,
+)
+from benchmarks.topic import (
+    TOPIC,
+)
+from connectors.kafka.reader import (
+    KafkaInput,
+)
 
 _BATCH = 20_000
 

@@ -4,8 +4,13 @@ gives.
 
 from __future__ import annotations
 
-from benchmarks import plain_bytewax
-from benchmarks.measure import Job, Result
+from benchmarks import (
+    plain_bytewax,
+)
+from benchmarks.measure import (
+    Job,
+    Result,
+)
 
 
 def run(job: Job) -> Result:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import (
+    Path,
+)
 
-from connectors.embedded import EmbeddedBroker
-from connectors.kafka import KafkaWriter
+from connectors.embedded import (
+    EmbeddedBroker,
+)
+from connectors.kafka.writer import (
+    KafkaWriter,
+)
 
 TOPIC = "audio-pixels"
 OUTPUTS = ("audio-pixels-rejected", "placement-minutes", "conversion-credits")

@@ -12,27 +12,63 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections.abc import (
+    Iterator,
+    Sequence,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Final,
+    NamedTuple,
+)
 
 import msgspec
 import numpy as np
 import structlog
-from rich.console import Console
-from rich.table import Table
+from rich.console import (
+    Console,
+)
+from rich.table import (
+    Table,
+)
 
-from benchmarks.measure import Meter
-from benchmarks.report import Bar, show_bars
-from connectors.embedded import EmbeddedValkey
-from flows.attribution import ListenerShard, Rules
-from flows.batches import Combo
-from flows.clock import Cut
-from flows.messages import TouchBatch
-from flows.replay import replay
-from flows.settings import load
-from flows.simulate import write_log
-from flows.touches import IMPRESSION
+from benchmarks.measure import (
+    Meter,
+)
+from benchmarks.report import (
+    Bar,
+    show_bars,
+)
+from connectors.embedded import (
+    EmbeddedValkey,
+)
+from flows.attribution.credit_models import (
+    Rules,
+)
+from flows.attribution.shard import (
+    ListenerShard,
+)
+from flows.model.dimensions import (
+    Dimensions,
+)
+from flows.model.messages import (
+    IMPRESSION_TOUCH,
+    TouchBatch,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.replay import (
+    replay,
+)
+from flows.settings.loading import (
+    load,
+)
+from flows.simulate.plain_log import (
+    write_log,
+)
 
 KEY: Final = b"sixteen secret b"
 SHARDS: Final = 16
@@ -119,14 +155,14 @@ def _feed(
 ) -> None:
     who = rng.integers(1, listeners + 1, count).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     ts = cut.watermark_ms - rng.integers(0, 60_000, count)
-    names: list[Combo] = [
+    names: list[Dimensions] = [
         (f"pl-{i}", f"c-{i % 20}", "acast", f"st-{i % 60}", None, None) for i in range(1000)
     ]
     combos = rng.integers(0, len(names), count).astype(np.uint32)
     plays = rng.integers(0, 1 << 32, count, dtype=np.uint32)
     for shard in shards:
         these = who % np.uint64(SHARDS) == shard.index
-        kinds = np.full(int(these.sum()), IMPRESSION, np.uint8)
+        kinds = np.full(int(these.sum()), IMPRESSION_TOUCH, np.uint8)
         columns = (who[these], ts[these], kinds, combos[these], plays[these])
         shard.apply(cut, [TouchBatch(0, shard.index, cut, names, *columns, [], np.zeros(0, np.uint64))])
 

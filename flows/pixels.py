@@ -26,43 +26,81 @@ Run it with `audiopixel run`, on several machines with its `--member`. Bytewax's
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import (
+    Callable,
+    Iterable,
+)
+from dataclasses import (
+    dataclass,
+)
+from datetime import (
+    timedelta,
+)
 
 import bytewax.operators as op
 import structlog
-from bytewax.dataflow import Dataflow
+from bytewax.dataflow import (
+    Dataflow,
+)
 
-from connectors.stream import ConnectError
-from flows import logs
-from flows.batches import SCOPES
-from flows.covered import Covered
-from flows.credits import CreditBatch
-from flows.errors import AudiopixelError
-from flows.events import TOO_LATE, Rejection, letter
-from flows.forget import DenyList
-from flows.foundation import begun as begun_of
-from flows.intake import Output, Receipt
-from flows.messages import Late, RowBatch, TouchBatch
-from flows.outputs import HURRY, PATIENCE, TopicLines, check, kafka_input, serve_metrics
-from flows.pacing import plan_file
-from flows.remedies import remedied
-from flows.settings import Settings, load
-from flows.sinks import LinesSink, RedisSink
-from flows.source import PixelSource, Stop
-from flows.steps import (
+from connectors.stream import (
+    ConnectError,
+)
+from flows import (
+    logs,
+)
+from flows.delivery import (
+    plan_file,
+)
+from flows.engine import (
     AttributionLogic,
     CreditsLogic,
+    LedgerLogic,
+    LinesSink,
+    PixelSource,
+    PlaysLogic,
+    RedisSink,
+    RowsLogic,
+    StopSignal,
+    kafka_input,
+    preflight,
+    serve_metrics,
+)
+from flows.engine import (
+    begun as begun_of,
+)
+from flows.errors import (
+    AudiopixelError,
+)
+from flows.intake import (
+    DenyList,
+    late_letter,
+)
+from flows.model.messages import (
+    CreditBatch,
     CreditsOut,
     ForShard,
-    LedgerLogic,
-    PlaysLogic,
+    Output,
     PlaysOut,
-    RowsLogic,
+    Receipt,
+    RowBatch,
     RowsOut,
     Settled,
+    TouchBatch,
     shard_key,
+)
+from flows.publish import (
+    HURRY,
+    PATIENCE,
+    Covered,
+    TopicLines,
+)
+from flows.settings import (
+    Settings,
+    load,
+)
+from flows.settings.remedies import (
+    with_remedy,
 )
 
 STEPS = (
@@ -169,21 +207,6 @@ def build(source: PixelSource, sinks: Sinks, settings: Settings, covered: Covere
     return flow
 
 
-def late_letter(late: Late) -> tuple[bytes, bytes]:
-    """The dead letter of a pixel that came when its minute was final."""
-    names = zip(("placement_id", "campaign_id", *SCOPES[2:]), late.combo, strict=True)
-    kept = {name: value for name, value in names if value is not None}
-    return letter(
-        late.sender,
-        late.position,
-        Rejection(
-            TOO_LATE,
-            None,
-            {"event": {"event": late.event, "ts": late.ts_ms, **kept}, "identity": f"{late.key:016x}"},
-        ),
-    )
-
-
 def flow(recompute: bool = False) -> Dataflow:
     """The flow of the settings for `python -m bytewax.run`, which would show an error as a traceback: what is
     wrong is told in one line. Bytewax is to be told of the store in `AUDIOPIXEL_RECOVERY_DIR`.
@@ -191,10 +214,10 @@ def flow(recompute: bool = False) -> Dataflow:
     logs.configure()
     try:
         settings = load()
-        check(settings, recompute)
+        preflight(settings, recompute)
         return live(settings, recompute)
     except (AudiopixelError, ConnectError) as error:
-        sys.stderr.write(f"audiopixel: {remedied(error)}\n")
+        sys.stderr.write(f"audiopixel: {with_remedy(error)}\n")
         raise SystemExit(getattr(error, "exit_code", 1)) from None
 
 
@@ -217,7 +240,7 @@ def live(
     """
     key = settings.secret_listener_key()
     source = kafka_input(settings, begun_of(settings.recovery_dir))
-    stop = Stop()
+    stop = StopSignal()
     stop.on_signals()
 
     def patience() -> timedelta:

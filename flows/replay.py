@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Final
+from collections.abc import (
+    Sequence,
+)
+from datetime import (
+    UTC,
+    datetime,
+    timedelta,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Final,
+)
 
 import msgspec
 
-from connectors.files import FileInput
-from connectors.redis import connect, read_rows
-from flows.batches import SCOPES
-from flows.engine import execute
-from flows.errors import UsageError
-from flows.forget import DenyList, refuse_less
-from flows.foundation import lay
-from flows.outputs import FileOutput
-from flows.paths import fresh
-from flows.pixels import Sinks, build
-from flows.publish import refuse_foreign, row_key
-from flows.settings import Settings
-from flows.sinks import LinesSink, RedisSink
-from flows.source import PixelSource, Stop
+from connectors.files import (
+    FileInput,
+)
+from connectors.redis import (
+    connect,
+    read_rows,
+)
+from flows.cli.paths import (
+    fresh,
+)
+from flows.engine import (
+    FileOutput,
+    LinesSink,
+    PixelSource,
+    RedisSink,
+    StopSignal,
+    execute,
+    lay,
+)
+from flows.errors import (
+    UsageError,
+)
+from flows.intake import (
+    DenyList,
+    refuse_less,
+)
+from flows.model.dimensions import (
+    SCOPES,
+)
+from flows.model.redis_keys import (
+    row_key,
+)
+from flows.pixels import (
+    Sinks,
+    build,
+)
+from flows.publish import (
+    refuse_foreign,
+)
+from flows.settings import (
+    Settings,
+)
 
 PACE: Final = timedelta(seconds=10)
 """Between two flushes: nobody bids by a log that is being replayed, and its rows change until it ends."""
@@ -39,7 +77,7 @@ def replay(
     workers: int = 1,
     recompute: bool = False,
     recovery_dir: Path | None = None,
-    stop: Stop | None = None,
+    stop: StopSignal | None = None,
 ) -> None:
     """Run the flow over NDJSON logs, each file a partition, into Redis.
 
@@ -72,7 +110,7 @@ def replay(
             source,
             settings,
             listener_key,
-            stop or Stop(),
+            stop or StopSignal(),
             denied=DenyList(settings),
         ),
         Sinks(

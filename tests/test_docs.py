@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import (
+    Path,
+)
 
 import pytest
 
@@ -12,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 def said() -> str:
     """All source, with the parts of a message joined."""
-    files = [path for package in ("flows", "connectors") for path in sorted((ROOT / package).glob("*.py"))]
+    files = [path for package in ("flows", "connectors") for path in sorted((ROOT / package).rglob("*.py"))]
     return re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text() for path in files))
 
 

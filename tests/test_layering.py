@@ -6,88 +6,156 @@ import ast
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from bytewax.dataflow import Dataflow
 
 from connectors.files import FileInput
+from flows.engine import LinesSink, PixelSource, RedisSink, StopSignal
 from flows.pixels import STEPS, Sinks, build
 from flows.settings import Settings
-from flows.sinks import LinesSink, RedisSink
-from flows.source import PixelSource, Stop
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("flows", "connectors", "dashboards")
-CORES = (
-    *("align", "batches", "clock", "events", "intake", "ledger", "plays", "reach"),
-    *("rows", "shards", "sketch", "split", "table", "windows"),
-)
+STAGES = ("intake", "plays", "attribution", "rows", "delivery", "publish")
+DOORS = (*STAGES, "engine", "settings", "reconcile", "simulate")
+BEHIND_NO_DOOR = ("flows.settings.remedies", "flows.settings.show")
+"""They load what a door must not: Kafka's client, tables."""
 
 
-def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+class Import(NamedTuple):
+    """One import: where it stands, and the module that it names."""
+
+    by: str
+    module: str
 
 
-def imported(path: Path) -> set[str]:
-    """Every module that a file imports anywhere in it, and `module.name` for what it imports from one."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import gives a module a second name"
-            assert node.module
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_name(f"{path.name}.py").exists() or (path / "__init__.py").exists()
+
+
+def imports(package: str, root: Path = ROOT) -> list[Import]:
+    """Every import of a package's files, those within functions too; a module counts as itself."""
+    found = []
+    for path in sorted((root / package).rglob("*.py")):
+        by = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found += [Import(by, alias.name) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import gives a module a second name"
+                assert node.module
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                found += [Import(by, name if is_module(name) else node.module) for name in names]
     return found
 
 
-def of_package(names: set[str], package: str) -> set[str]:
-    return {name for name in names if name.split(".")[0] == package}
+def room(module: str) -> str:
+    return module.split(".")[1] if module.count(".") else ""
+
+
+def of(found: list[Import], *rooms: str) -> list[Import]:
+    """The imports that stand in one of the rooms."""
+    return [one for one in found if room(one.by) in rooms]
+
+
+def ours(found: list[Import], package: str = "flows") -> list[Import]:
+    return [one for one in found if one.module.split(".")[0] == package]
 
 
 @pytest.mark.parametrize(
     ("package", "forbidden"), [("connectors", "flows"), ("connectors", "dashboards"), ("flows", "dashboards")]
 )
 def test_a_lower_layer_imports_nothing_of_a_higher_one(package: str, forbidden: str) -> None:
-    assert modules(package)
-    assert {
-        path.name: bad for path in modules(package) if (bad := of_package(imported(path), forbidden))
-    } == {}
+    found = imports(package)
+    assert found
+    assert ours(found, forbidden) == []
 
 
 def test_dashboards_know_of_flows_only_the_metrics_and_errors() -> None:
-    allowed = ("flows.metrics", "flows.errors")
-    used = {name for path in modules("dashboards") for name in of_package(imported(path), "flows")}
-    outside = {name for name in used - {"flows"} if not name.startswith(allowed)}
-    assert outside == set()
+    assert {one.module for one in ours(imports("dashboards"))} <= {"flows.metrics", "flows.errors"}
 
 
-def reached(module: str) -> Iterator[str]:
-    """All that importing `flows.<module>` imports, through every module of this project."""
-    seen, waiting = set[str](), [f"flows.{module}"]
-    while waiting:
-        name = waiting.pop()
-        path = ROOT / f"{name.replace('.', '/')}.py"
-        if name in seen:
-            continue
-        seen.add(name)
-        yield name
-        if name.split(".")[0] in PACKAGES and path.exists():
-            waiting += imported(path)
+def siblings(found: list[Import]) -> list[Import]:
+    """Imports of a stage by a stage; publish may use delivery, and nothing else."""
+    found = [one for one in of(found, *STAGES) if room(one.module) in STAGES]
+    crossing = [one for one in found if room(one.module) != room(one.by)]
+    return [one for one in crossing if (room(one.by), room(one.module)) != ("publish", "delivery")]
 
 
-@pytest.mark.parametrize("core", CORES)
-def test_a_pure_core_reaches_no_engine_however_indirectly(core: str) -> None:
-    assert (ROOT / "flows" / f"{core}.py").exists()
-    assert of_package(set(reached(core)), "bytewax") == set()
+def test_stages_are_siblings_that_never_import_each_other() -> None:
+    assert siblings(imports("flows")) == []
 
 
-def test_the_oracle_shares_no_code_with_the_flow() -> None:
-    ours = {name for name in reached("reconcile") if (ROOT / f"{name.replace('.', '/')}.py").exists()}
-    own = ("decode", "fields", "pacing", "scan", "sql")
-    assert ours == {"flows.errors", "flows.reconcile", *(f"flows.reconcile_{name}" for name in own)}
+def test_stages_import_of_ours_only_the_ground_that_they_share() -> None:
+    ground = {"model", "state", "settings", "errors", "instruments", "metrics", "delivery"}
+    reached = {
+        room(one.module) for one in ours(of(imports("flows"), *STAGES)) if room(one.by) != room(one.module)
+    }
+    assert reached <= ground
+
+
+def test_the_words_know_only_the_types_of_arrays_and_the_tools_only_errors() -> None:
+    found = imports("flows")
+    words = {one.module for one in ours(of(found, "model")) if room(one.module) != "model"}
+    tools = {one.module for one in ours(of(found, "state")) if room(one.module) != "state"}
+    assert words <= {"flows.state.kernel", "flows.errors"}
+    assert tools <= {"flows.errors"}
+
+
+def test_only_the_engine_and_the_page_of_the_flow_reach_bytewax() -> None:
+    reaching = {one.by for one in ours(imports("flows"), "bytewax")}
+    assert {room(by) for by in reaching} == {"engine", "pixels"}
+
+
+def test_viewers_reach_no_stage() -> None:
+    assert [
+        one for one in of(imports("flows"), "viewers") if room(one.module) in (*STAGES, "engine", "pixels")
+    ] == []
+
+
+def test_the_oracle_and_the_simulator_share_no_code_with_the_flow() -> None:
+    for apart in ("reconcile", "simulate"):
+        reached = {one.module for one in ours(of(imports("flows"), apart)) if room(one.module) != apart}
+        assert reached <= {"flows.errors", "flows.shown"}, apart
+
+
+def passing(found: list[Import]) -> list[Import]:
+    """Imports of what lies behind another room's door."""
+    deep = [one for one in ours(found) if one.module.count(".") > 1 and room(one.module) in DOORS]
+    return [one for one in deep if room(one.by) != room(one.module) and one.module not in BEHIND_NO_DOOR]
+
+
+def test_nobody_passes_a_door() -> None:
+    assert passing([*imports("flows"), *imports("connectors"), *imports("dashboards")]) == []
+
+
+@pytest.mark.parametrize(
+    "door", [f"flows.{name}" for name in DOORS] + ["connectors.redis", "connectors.kafka"]
+)
+def test_a_door_says_what_it_hands_on(door: str) -> None:
+    tree = ast.parse((ROOT / door.replace(".", "/") / "__init__.py").read_text())
+    handed = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    (named,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+    assert set(ast.literal_eval(named)) == handed - {"annotations"}
+    assert len(ast.get_docstring(tree) or "") > 40
+
+
+def test_these_rules_fail_where_they_are_broken(tmp_path: Path) -> None:
+    package = tmp_path / "flows" / "plays"
+    package.mkdir(parents=True)
+    (package / "bad.py").write_text(
+        "from flows.rows import RowShard\nfrom flows.settings.load import load\nimport bytewax\n"
+    )
+    found = imports("flows", tmp_path)
+    assert [one.module for one in siblings(found)] == ["flows.rows"]
+    assert [one.module for one in passing(found)] == ["flows.settings.load"]
+    assert [one.by for one in ours(found, "bytewax")] == ["flows.plays.bad"]
 
 
 # Steps
@@ -108,7 +176,8 @@ def unconnected() -> Dataflow:
     lines = LinesSink(lambda _: pytest.fail("opened"))
     outputs: dict[str, Any] = {field.name: lines for field in fields(Sinks) if field.name != "redis"}
     sinks = Sinks(RedisSink(settings, source), **outputs)
-    return build(PixelSource(source, settings, settings.secret_listener_key(), Stop()), sinks, settings)
+    stop = StopSignal(1000)
+    return build(PixelSource(source, settings, settings.secret_listener_key(), stop), sinks, settings)
 
 
 def test_the_steps_with_state_are_exactly_those_whose_names_never_change() -> None:

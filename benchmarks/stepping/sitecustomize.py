@@ -4,6 +4,8 @@ The file that `CHAOS_CLOCK` names holds two numbers: seconds by which the clock 
 seconds more for those with an odd number, so that members of a cluster differ.
 """
 
+from __future__ import annotations
+
 import os
 import time
 

@@ -7,8 +7,16 @@ One cleaner at the edge, so that all behind it may be strict. Each function says
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
-from typing import Final, Literal
+from datetime import (
+    UTC,
+    datetime,
+    timedelta,
+    timezone,
+)
+from typing import (
+    Final,
+    Literal,
+)
 
 How = Literal[
     "unreplaced", "empty", "placeholder", "time", "playhead", "boolean", "event", "currency", "unreadable"
@@ -27,7 +35,7 @@ _MACRO: Final = r"""(?:
     )"""
 _UNREPLACED: Final = re.compile(f"{_MACRO}(?:-{_MACRO})*", re.VERBOSE | re.DOTALL)
 _PLACEHOLDERS: Final = frozenset({"-1", "-2", "null", "undefined", "none", "AUDIT"})
-_ZEROS: Final = re.compile(r"[0-]*0[0-]*")
+_ZEROS: Final = re.compile(r"-*0[0-]*")
 _NUMBER: Final = re.compile(r"-?\d{1,18}(?:\.\d*)?", re.ASCII)
 _CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,9}))?", re.ASCII)
 _ISO: Final = re.compile(

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
-from typing import Final
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Final,
+)
 
-from connectors.kafka_reports import Produced, ReportingProducer
-from connectors.stream import ConnectError
-from flows.collector.log import Log, mark_of, safe
-from flows.outputs import kafka_options
-from flows.settings import Settings
+from connectors.kafka_reports import (
+    Produced,
+    ReportingProducer,
+)
+from connectors.stream import (
+    ConnectError,
+)
+from flows.collector.log import (
+    Log,
+    mark_of,
+    safe,
+)
+from flows.settings import (
+    Settings,
+    kafka_options,
+)
 
 TIMEOUT: Final = timedelta(seconds=20)
 

@@ -5,28 +5,55 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from collections.abc import Iterator
-from datetime import timedelta
-from typing import Any
+from collections.abc import (
+    Iterator,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Any,
+)
 
 import pytest
-from redis import Redis
-from redis.exceptions import TimeoutError as RedisTimeout
-from redis_support import LAYOUTS, TIMEOUT, WIDE, eventually, form_cluster, held, row
+from redis import (
+    Redis,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeout,
+)
+from redis_support import (
+    LAYOUTS,
+    TIMEOUT,
+    WIDE,
+    eventually,
+    form_cluster,
+    held,
+    row,
+)
 
-from connectors.embedded import EmbeddedValkey
-from connectors.redis import (
-    Emptied,
-    Outcome,
+from connectors.embedded import (
+    EmbeddedValkey,
+)
+from connectors.redis.client import (
     RedisUnavailable,
-    Row,
-    RowStore,
+    check_version,
     connect,
+    replies,
+)
+from connectors.redis.commands import (
     read_rows,
     scan_index,
 )
-from connectors.redis_client import check_version, replies
-from connectors.stream import ConnectError
+from connectors.redis.rows import (
+    Emptied,
+    RowStore,
+    RowVersion,
+    WriteOutcome,
+)
+from connectors.stream import (
+    ConnectError,
+)
 
 
 @pytest.fixture
@@ -55,7 +82,7 @@ def test_a_killed_server_is_unavailable_and_after_its_restart_all_works(server: 
     with pytest.raises(Emptied):
         store.write([row("k", (1, 1, 2))])
     store.watch("mark", 1)
-    assert store.write([row("k", (1, 1, 3))]) == [Outcome.LANDED]
+    assert store.write([row("k", (1, 1, 3))]) == [WriteOutcome.LANDED]
 
 
 def test_a_hung_server_times_out_once_and_what_it_applies_late_overwrites_nothing(
@@ -114,7 +141,7 @@ def test_a_primary_turned_replica_is_left_for_a_new_connection(server: EmbeddedV
         assert caught.value.reason == "readonly"
         assert client.client_id() != before
         operator.replicaof("NO", "ONE")
-    assert store.write([row("k", (1, 1, 2))]) == [Outcome.LANDED]
+    assert store.write([row("k", (1, 1, 2))]) == [WriteOutcome.LANDED]
 
 
 def test_a_full_server_is_unavailable_and_keeps_the_row_as_it_was(server: EmbeddedValkey) -> None:
@@ -123,11 +150,11 @@ def test_a_full_server_is_unavailable_and_keeps_the_row_as_it_was(server: Embedd
     store.write([row("k", (1, 1, 1), 1)])
     client.config_set("maxmemory", "1")
     with pytest.raises(RedisUnavailable) as caught:
-        store.write([Row("k", "wide", WIDE.pack([2] * 100), 1, 1, 2)])
+        store.write([RowVersion("k", "wide", WIDE.pack([2] * 100), 1, 1, 2)])
     assert caught.value.reason == "oom"
     assert held(client, "k")["5m.impressions"] == "1"
     client.config_set("maxmemory", "0")
-    assert store.write([Row("k", "wide", WIDE.pack([2] * 100), 1, 1, 2)]) == [Outcome.LANDED]
+    assert store.write([RowVersion("k", "wide", WIDE.pack([2] * 100), 1, 1, 2)]) == [WriteOutcome.LANDED]
 
 
 def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None:
@@ -138,7 +165,7 @@ def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None
         rows = [row(f"k:{{{i}}}", (1, 1, 1), i, index_key="i", member=str(i), score=i) for i in range(600)]
         store.watch("mark", 1)
         assert set(store.write(rows, first=rows[0], last=rows[-1:], publish=("c", "x"))[1:]) == {
-            Outcome.LANDED
+            WriteOutcome.LANDED
         }
         with Redis(port=one.port) as first, Redis(port=two.port) as second:
             assert min(first.dbsize(), second.dbsize()) > 200
@@ -152,7 +179,7 @@ def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None
             new = other.execute_command("CLUSTER MYID").decode()
             for node in (other, owner):
                 node.execute_command("CLUSTER SETSLOT", slot, "NODE", new)
-            assert store.write([row("{foo}", (1, 1, 1), 7)]) == [Outcome.LANDED]
+            assert store.write([row("{foo}", (1, 1, 1), 7)]) == [WriteOutcome.LANDED]
             assert other.exists("{foo}")
             keys = [rows[0].key, "{foo}", rows[599].key]
             assert [r["5m.impressions"] for r in read_rows(reader, keys, ["5m.impressions"])] == [
@@ -209,12 +236,12 @@ def test_slots_that_change_hands_are_a_reason_to_write_all_again_once_and_not_fo
             store.write([row("k", (1, 1, 2))])
         store.watch("mark", 1)
         for rev in range(3, 6):
-            assert store.write([row("k", (1, 1, rev))]) == [Outcome.LANDED]
+            assert store.write([row("k", (1, 1, rev))]) == [WriteOutcome.LANDED]
 
 
-def _writes(store: RowStore, rows: list[Row]) -> bool:
+def _writes(store: RowStore, rows: list[RowVersion]) -> bool:
     try:
-        return set(store.write(rows)) <= {Outcome.LANDED, Outcome.SAME}
+        return set(store.write(rows)) <= {WriteOutcome.LANDED, WriteOutcome.SAME}
     except Emptied:
         store.watch("mark", 1)
     except RedisUnavailable:

@@ -5,35 +5,66 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Iterator
-from datetime import timedelta
-from typing import Any
+from collections.abc import (
+    Iterator,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Any,
+)
 
 import pytest
-from redis import RedisCluster
-from redis.exceptions import ResponseError
-from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_cluster, held, row
+from redis import (
+    RedisCluster,
+)
+from redis.exceptions import (
+    ResponseError,
+)
+from redis_support import (
+    DEBIAN,
+    LAYOUTS,
+    ROW,
+    TIMEOUT,
+    WIDE,
+    eventually,
+    form_cluster,
+    held,
+    row,
+)
 
-from connectors import redis as connector
-from connectors.embedded import EmbeddedValkey
+from connectors.embedded import (
+    EmbeddedValkey,
+)
 from connectors.redis import (
+    rows as connector,
+)
+from connectors.redis.client import (
     REASONS,
     Client,
-    Emptied,
-    FencedHash,
-    Outcome,
     RedisUnavailable,
-    Row,
-    RowStore,
-    Superseded,
     connect,
+    failures,
+    replies,
+)
+from connectors.redis.commands import (
     put_fields,
     read_rows,
     scan_index,
     trim_index,
 )
-from connectors.redis_client import failures, replies
-from connectors.stream import ConnectError
+from connectors.redis.rows import (
+    Emptied,
+    FencedHash,
+    RowStore,
+    RowVersion,
+    Superseded,
+    WriteOutcome,
+)
+from connectors.stream import (
+    ConnectError,
+)
 
 
 @pytest.fixture(
@@ -72,7 +103,7 @@ def key() -> str:
 
 
 def test_a_row_is_all_its_fields_and_its_version(client: Client, store: RowStore, key: str) -> None:
-    assert store.write([row(key, (1, 2, 3), 42)]) == [Outcome.LANDED]
+    assert store.write([row(key, (1, 2, 3), 42)]) == [WriteOutcome.LANDED]
     assert held(client, key) == {
         "5m.impressions": "42",
         "1h.rate": "0.100000",
@@ -125,7 +156,7 @@ def test_a_retry_is_the_same_and_completes_what_the_first_attempt_left_out(
     index = f"{key}:index"
     store.write([row(key, (1, 1, 1))])
     indexed = row(key, (1, 1, 1), index_key=index, member="a", score=5)
-    assert store.write([indexed]) == [Outcome.SAME]
+    assert store.write([indexed]) == [WriteOutcome.SAME]
     assert scan_index(client, index) == ["a"]
 
 
@@ -155,7 +186,7 @@ def test_a_reader_never_sees_a_torn_row(client: Client, store: RowStore, key: st
         for start in range(1, 3_000, 100):
             store.write(
                 [
-                    Row(
+                    RowVersion(
                         key,
                         "wide",
                         WIDE.pack([None if rev % 2 and not i % 3 else rev for i in range(100)]),
@@ -180,17 +211,21 @@ def test_a_reader_never_sees_a_torn_row(client: Client, store: RowStore, key: st
 def test_a_null_vanishes_and_so_does_a_field_of_another_layout(
     client: Client, store: RowStore, key: str
 ) -> None:
-    store.write([Row(key, "wide", WIDE.pack(list(range(100))), 1, 1, 1)])
-    store.write([Row(key, "row", ROW.pack([7, None, None]), 1, 1, 2)])
+    store.write([RowVersion(key, "wide", WIDE.pack(list(range(100))), 1, 1, 1)])
+    store.write([RowVersion(key, "row", ROW.pack([7, None, None]), 1, 1, 2)])
     assert held(client, key).keys() == {"5m.impressions", "generation", "fence", "rev", "updated_ms"}
 
 
 def test_integers_are_exact_to_2_to_the_53(client: Client, store: RowStore, key: str) -> None:
     values = [0, 1, -1, 2**31, 2**32, 10**14 + 1, 10**15 + 3, 9 * 10**15 + 1, 2**53 - 1, 2**53, -(2**53)]
     values += [0] * (100 - len(values))
-    assert store.write([Row(key, "wide", WIDE.pack(values), 2**53 - 1, 2**53, 2**53)]) == [Outcome.LANDED]
+    assert store.write([RowVersion(key, "wide", WIDE.pack(values), 2**53 - 1, 2**53, 2**53)]) == [
+        WriteOutcome.LANDED
+    ]
     assert read_rows(client, [key], WIDE.fields)[0] == {f"f{i}": str(v) for i, v in enumerate(values)}
-    assert store.write([Row(key, "wide", WIDE.pack(values), 2**53 - 1, 2**53, 2**53 - 1)]) == [Outcome.STALE]
+    assert store.write([RowVersion(key, "wide", WIDE.pack(values), 2**53 - 1, 2**53, 2**53 - 1)]) == [
+        WriteOutcome.STALE
+    ]
 
 
 def test_the_ttl_is_renewed_by_each_landing_and_none_lifts_it(
@@ -207,7 +242,10 @@ def test_the_ttl_is_renewed_by_each_landing_and_none_lifts_it(
 def test_a_flushed_script_cache_goes_unnoticed(client: Client, store: RowStore, key: str) -> None:
     store.write([row(key, (1, 1, 1))])
     client.script_flush()
-    assert store.write([row(key, (1, 1, 2)), row(key, (1, 1, 1))]) == [Outcome.LANDED, Outcome.STALE]
+    assert store.write([row(key, (1, 1, 2)), row(key, (1, 1, 1))]) == [
+        WriteOutcome.LANDED,
+        WriteOutcome.STALE,
+    ]
 
 
 def test_outcomes_and_rows_keep_their_order_over_many_chunks(
@@ -227,7 +265,7 @@ def test_outcomes_and_rows_keep_their_order_over_many_chunks(
     assert [one["5m.impressions"] for one in read[1:-1:2]] == [str(i) for i in range(1, 1_201, 2)]
 
 
-def indexed(key: str, names: range, score: int, **more: Any) -> list[Row]:
+def indexed(key: str, names: range, score: int, **more: Any) -> list[RowVersion]:
     """Rows `0`, `1`, … of an index, each in a slot of its own."""
     return [
         row(f"{key}:{{{name}}}", (1, 1, 1), index_key=f"{key}:index", member=str(name), score=score, **more)
@@ -288,7 +326,7 @@ def test_a_slower_worker_of_the_same_execution_may_write_behind_a_faster_one(
 ) -> None:
     positions = f"{key}:positions"
     store.write([], first=row(positions, (1, 2, 8)))
-    assert store.write([row(key, (1, 2, 7))], first=row(positions, (1, 2, 7))) == [Outcome.LANDED]
+    assert store.write([row(key, (1, 2, 7))], first=row(positions, (1, 2, 7))) == [WriteOutcome.LANDED]
 
 
 def test_a_claim_returns_what_older_ones_wrote_and_shuts_them_out(
@@ -302,7 +340,7 @@ def test_a_claim_returns_what_older_ones_wrote_and_shuts_them_out(
     with pytest.raises(Superseded):
         store.claim(key, 1, 1)
     assert held(client, key)["5m.impressions"] == "77"
-    assert store.write([row(key, (1, 2, 0), 79)]) == [Outcome.LANDED]
+    assert store.write([row(key, (1, 2, 0), 79)]) == [WriteOutcome.LANDED]
     assert store.claim(f"{key}:new", 1, 1).keys() == {"generation", "fence", "rev"}
 
 
@@ -337,18 +375,18 @@ def test_a_writer_is_told_by_its_next_write_that_the_store_was_emptied_or_marked
     store, other = RowStore(client, LAYOUTS), RowStore(client, LAYOUTS)
     store.watch(f"mark:{key}", 7)
     for rev in (1, 2):
-        assert store.write([row(key, (1, 7, rev))]) == [Outcome.LANDED]
+        assert store.write([row(key, (1, 7, rev))]) == [WriteOutcome.LANDED]
     client.flushall()
     for rev in (3, 4):  # until it watches anew
         with pytest.raises(Emptied):
             store.write([row(key, (1, 7, rev))])
     store.watch(f"mark:{key}", 7)
-    assert store.write([row(key, (1, 7, 5))]) == [Outcome.LANDED]
+    assert store.write([row(key, (1, 7, 5))]) == [WriteOutcome.LANDED]
     assert store.newest_run(f"mark:{key}") == 7
     other.watch(f"mark:{key}", 8)
     with pytest.raises(Emptied):
         store.write([row(key, (1, 7, 6))])
-    assert other.write([row(key, (1, 8, 1))]) == [Outcome.LANDED], "and the other's mark stays"
+    assert other.write([row(key, (1, 8, 1))]) == [WriteOutcome.LANDED], "and the other's mark stays"
 
 
 def test_a_writer_that_was_superseded_is_told_so_and_not_that_the_store_was_emptied(
@@ -362,7 +400,7 @@ def test_a_writer_that_was_superseded_is_told_so_and_not_that_the_store_was_empt
     newer.watch(f"mark:{key}", 2)
     with pytest.raises(Superseded):
         store.write([row(key, (1, 1, 2))], first=row(positions, (1, 1, 2)))
-    assert newer.write([row(key, (1, 2, 1))], first=row(positions, (1, 2, 1))) == [Outcome.LANDED]
+    assert newer.write([row(key, (1, 2, 1))], first=row(positions, (1, 2, 1))) == [WriteOutcome.LANDED]
 
 
 def test_a_pipeline_of_which_nobody_knows_whether_it_was_made_is_no_loss(
@@ -383,7 +421,7 @@ def test_a_pipeline_of_which_nobody_knows_whether_it_was_made_is_no_loss(
             patched.setattr(connector, "replies", unanswered(made))
             with pytest.raises(RedisUnavailable):
                 store.write([row(key, (1, 1, 1))])
-    assert store.write([row(key, (1, 1, 2))]) == [Outcome.LANDED]
+    assert store.write([row(key, (1, 1, 2))]) == [WriteOutcome.LANDED]
 
 
 def test_a_key_of_another_type_is_refused_not_retried(client: Client, store: RowStore, key: str) -> None:
@@ -422,7 +460,9 @@ def test_what_passes_is_unavailable_by_the_servers_own_code(client: Client, key:
 def test_a_layout_of_3000_fields_works(client: Client, key: str) -> None:
     layout = FencedHash([f"f{i}" for i in range(3_000)])
     store = RowStore(client, {"huge": layout})
-    assert store.write([Row(key, "huge", layout.pack(list(range(3_000))), 1, 1, 1)]) == [Outcome.LANDED]
+    assert store.write([RowVersion(key, "huge", layout.pack(list(range(3_000))), 1, 1, 1)]) == [
+        WriteOutcome.LANDED
+    ]
     assert len(held(client, key)) == 3_004
 
 

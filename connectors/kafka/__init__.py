@@ -1,0 +1,19 @@
+"""Kafka: partitions as an input, topics as outputs, a compacted topic as a table."""
+
+from __future__ import annotations
+
+from connectors.kafka.client import TIMEOUT_S, Cluster, KafkaTrouble
+from connectors.kafka.reader import KafkaInput
+from connectors.kafka.table import Change, KafkaTable
+from connectors.kafka.writer import KafkaWriter, ensure_topic
+
+__all__ = [
+    "TIMEOUT_S",
+    "Change",
+    "Cluster",
+    "KafkaInput",
+    "KafkaTable",
+    "KafkaTrouble",
+    "KafkaWriter",
+    "ensure_topic",
+]

@@ -1,0 +1,164 @@
+"""What all Kafka clients share: the user's options, the user's secrets, and the reasons of failures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import (
+    Callable,
+    Mapping,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Literal,
+    TypeVar,
+)
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+)
+from confluent_kafka.admin import (
+    AdminClient,
+)
+
+from connectors.stream import (
+    ConnectError,
+)
+
+TIMEOUT_S = 5.0
+_GONE = (
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+)
+_AWAY = (
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError._AUTHENTICATION,
+)
+_SECRET_WORDS = ("password", "secret", "pem", "token", "oauthbearer.config")
+_Client = TypeVar("_Client", Consumer, Producer, AdminClient)
+_Result = TypeVar("_Result")
+
+Kind = Literal["away", "missing", "lost", "other"]
+
+
+class KafkaTrouble(ConnectError):
+    """Kafka cannot be used.
+
+    Attributes:
+        kind: `away`: no broker serves us; `missing`: there is no such topic, or not for us; `lost`: the
+            position to read on from is not in the log; `other`.
+        topic: of `missing`, its name.
+    """
+
+    def __init__(self, message: str, kind: Kind, topic: str) -> None:
+        super().__init__(message)
+        self.kind, self.topic = kind, topic
+
+
+# Without a logger librdkafka writes to stderr.
+_log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())
+
+
+@dataclass(slots=True)
+class Faults:
+    """What librdkafka reports beside the results of calls; its `error_cb`.
+
+    Attributes:
+        count: all faults so far, most of them passing.
+        last: the latest in words.
+        gone: that a topic is deleted or forbidden; librdkafka says so after half a minute.
+    """
+
+    count: int = 0
+    last: str = ""
+    gone: str = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        self.count += 1
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or not self.last:
+            self.last = error.str()
+        if error.code() in _GONE or error.fatal():
+            self.gone = error.str()
+
+
+@dataclass(slots=True)
+class Farewell:
+    """Closes consumers, each of which waits for its last commits; all together no longer than `left_s`."""
+
+    left_s: float = 3.0
+
+    def close(self, consumer: Consumer) -> None:
+        closing = threading.Thread(target=consumer.close, daemon=True)
+        began_s = time.monotonic()
+        closing.start()
+        closing.join(self.left_s)
+        self.left_s = max(0.0, self.left_s - (time.monotonic() - began_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Makes clients with the user's options, and errors without the user's secrets."""
+
+    brokers: str
+    options: Mapping[str, str] = field(repr=False)
+    faults: Faults = field(default_factory=Faults)
+
+    def client(
+        self, make: Callable[..., _Client], defaults: Mapping[str, object], fixed: Mapping[str, object]
+    ) -> _Client:
+        settings = {
+            # Librdkafka's minute is too long: a hung broker would pass for a quiet topic.
+            "socket.timeout.ms": 10_000,
+            "reconnect.backoff.max.ms": 2_000,
+            **defaults,
+            **self.options,
+            **fixed,
+            "bootstrap.servers": self.brokers,
+            "error_cb": self.faults,
+        }
+        try:
+            return make(settings, logger=_log)
+        except KafkaException as error:
+            raise self.failed("options", error.args[0].str()) from None
+
+    def call(self, client: _Client, what: str, request: Callable[[], _Result]) -> _Result:
+        """The result of a request; where it fails, the cause that librdkafka reported meanwhile is told."""
+        self.faults.last = ""
+        try:
+            return request()
+        except KafkaException as error:
+            for _ in range(20):
+                client.poll(0)
+            kind: Kind = "away" if error.args[0].code() in _AWAY else "other"
+            raise self.failed(what, self.faults.last or error.args[0].str(), kind) from None
+
+    def partition_ids(self, client: _Client, topic: str) -> list[int]:
+        # A producer that asks for one topic makes it, where the brokers let it: it must ask for all.
+        one = [] if isinstance(client, Producer) else [topic]
+        topics = self.call(client, topic, lambda: client.list_topics(*one, timeout=TIMEOUT_S)).topics
+        if topic not in topics:
+            raise self.failed(topic, "unknown topic, or one that this client may not see", "missing")
+        found = topics[topic]
+        if found.error is not None:
+            kind: Kind = "missing" if found.error.code() in _GONE else "other"
+            raise self.failed(topic, found.error.str(), kind)
+        return sorted(found.partitions)
+
+    def failed(self, what: str, reason: str, kind: Kind = "other") -> KafkaTrouble:
+        for name, value in self.options.items():
+            if value and any(word in name for word in _SECRET_WORDS):
+                reason = reason.replace(value, "***")
+        return KafkaTrouble(f"Kafka at {self.brokers}, {what}: {reason}", kind, what)

@@ -1,0 +1,160 @@
+"""A Kafka topic as a table: the latest value of each key, such as a compacted topic keeps.
+
+Unit of parallelism: none. One consumer, assigned by hand, reads all partitions, since a table is small and is
+wanted whole. Guarantee: every message that the topic has kept, in order within its partition, from the
+beginning on and then as they come; nothing is remembered between two tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Mapping,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Final,
+    NamedTuple,
+)
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    Message,
+    TopicPartition,
+)
+
+from connectors.kafka.client import (
+    Cluster,
+    Farewell,
+)
+from connectors.stream import (
+    ConnectError,
+)
+
+_CHUNK: Final = 500
+_LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
+
+
+class Change(NamedTuple):
+    """One message: what `key` is from now on; `value` is None where it was removed (a tombstone).
+
+    `timestamp_ms` is the broker's, 0 where it is absent.
+    """
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class KafkaTable:
+    """All partitions of one topic, from their beginning on.
+
+    Args:
+        brokers: `host:port`, comma-separated.
+        topic: must exist.
+        options: librdkafka's own, such as `security.protocol`.
+        group: for brokers that ask for one; no position is committed to it, and none is read.
+
+    Raises:
+        ConnectError: an option is refused, no broker answers in 5 s, or the topic is missing.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        options: Mapping[str, str] | None = None,
+        *,
+        group: str = "audiopixel",
+    ) -> None:
+        self._topic = topic
+        self._cluster = Cluster(brokers, options or {})
+        self._consumer = self._cluster.client(
+            Consumer,
+            {},
+            {
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "queued.max.messages.kbytes": 4096,
+            },
+        )
+        self._faults_seen = 0
+        self._ended: set[int] = set()
+        self._next: dict[int, int] = {}
+        try:
+            self._next = dict.fromkeys(self.partitions(), OFFSET_BEGINNING)
+        except ConnectError:
+            self.close()
+            raise
+        self._assign()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all partitions were read to their end; False from a fault on, until it is seen again."""
+        return self._ended == self._next.keys()
+
+    @property
+    def trouble(self) -> str:
+        """The latest fault in words, for people; most of them pass."""
+        return str(self._cluster.failed(self._topic, self._cluster.faults.last or "does not answer"))
+
+    def partitions(self) -> list[int]:
+        """Those that the topic has now.
+
+        Raises:
+            ConnectError: no broker answers in 5 s, or the topic is missing.
+        """
+        return self._cluster.partition_ids(self._consumer, self._topic)
+
+    def read(self, wait: timedelta) -> list[Change]:
+        """The next changes, none where none came within `wait`.
+
+        Raises:
+            ConnectError: the topic is gone or forbidden, or was made anew; only a new table can go on.
+        """
+        first = self._consumer.poll(wait.total_seconds())
+        messages = [] if first is None else [first, *self._consumer.consume(_CHUNK, 0)]
+        changes = [change for message in messages if (change := self._change(message)) is not None]
+        faults = self._cluster.faults
+        if faults.gone:
+            raise self._cluster.failed(self._topic, faults.gone, "missing")
+        if self._faults_seen != faults.count:
+            self._faults_seen = faults.count
+            if self.caught_up:
+                self._assign()  # librdkafka reports an end once: only so does it say again that it is there
+        return changes
+
+    def close(self) -> None:
+        """Leave the brokers; without waiting for long where they do not answer."""
+        Farewell().close(self._consumer)
+
+    def _change(self, message: Message) -> Change | None:
+        partition, offset = message.partition(), message.offset()
+        error = message.error()
+        if error is None:
+            assert partition is not None
+            assert offset is not None
+            self._next[partition] = offset + 1
+            self._ended.discard(partition)
+            timestamp_ms = max(0, message.timestamp()[1])
+            return Change(partition, offset, timestamp_ms, message.key(), message.value())
+        if error.code() == KafkaError._PARTITION_EOF:
+            assert partition is not None
+            self._next[partition] = offset  # it may be behind control records, which are no messages
+            self._ended.add(partition)
+        elif error.code() in _LOST:
+            raise self._cluster.failed(self._topic, "the topic was made anew, or trimmed while it was read")
+        else:
+            self._cluster.faults(error)
+        return None
+
+    def _assign(self) -> None:
+        self._ended.clear()
+        self._consumer.assign([TopicPartition(self._topic, *place) for place in self._next.items()])

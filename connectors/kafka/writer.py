@@ -1,0 +1,158 @@
+"""Topics as outputs: keyed messages, delivered when `flush` returns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import (
+    Mapping,
+    Sequence,
+)
+from datetime import (
+    timedelta,
+)
+
+from confluent_kafka import (
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+)
+from confluent_kafka.admin import (
+    AdminClient,
+    ClusterMetadata,
+)
+from confluent_kafka.cimpl import (
+    NewTopic,
+)
+
+from connectors.kafka.client import (
+    TIMEOUT_S,
+    Cluster,
+)
+
+
+class KafkaWriter:
+    """Sends keyed messages to one topic, idempotently; the queue is bounded to 32 MiB.
+
+    Args:
+        brokers, options: as for `KafkaInput`.
+        topic: must exist.
+        give_up_after: how long a message is tried; then the writer has failed for good.
+
+    Raises:
+        ConnectError: an option is refused, the brokers do not answer in 5 s, or the topic is missing.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topic: str,
+        options: Mapping[str, str] | None = None,
+        *,
+        give_up_after: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self._cluster = Cluster(brokers, options or {})
+        self._topic = topic
+        self._failed = ""
+        self._producer = self._cluster.client(
+            Producer,
+            {"compression.type": "lz4", "linger.ms": 20, "queue.buffering.max.kbytes": 32 << 10},
+            {"enable.idempotence": True, "message.timeout.ms": give_up_after // timedelta(milliseconds=1)},
+        )
+        self._cluster.partition_ids(self._producer, topic)
+
+    def write(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Queue (key, value) pairs; waits while the queue is full.
+
+        Raises:
+            ConnectError: a message, of this call or an earlier one, could not be delivered.
+        """
+        for key, value in items:
+            self._queue(value, key)
+        self._producer.poll(0)
+        self._check()
+
+    def send(self, partition: int, key: bytes, value: bytes, timestamp_ms: int) -> None:
+        """Queue one message for a partition, with a timestamp of its own; otherwise as `write`."""
+        self._queue(value, key, partition, timestamp_ms)
+        self._producer.poll(0)
+        self._check()
+
+    def _queue(self, value: bytes, key: bytes, partition: int = -1, timestamp_ms: int = 0) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    self._topic, value, key, partition, on_delivery=self._delivered, timestamp=timestamp_ms
+                )
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+                self._check()
+            except KafkaException as error:
+                raise self._cluster.failed(self._topic, error.args[0].str()) from None
+
+    def flush(self, timeout: timedelta = timedelta(seconds=30)) -> None:
+        """Wait until all messages are delivered.
+
+        Raises:
+            ConnectError: one could not be, or `timeout` passed.
+        """
+        left = self._producer.flush(timeout.total_seconds())
+        self._check()
+        if left:
+            reason = self._cluster.faults.last or "no answer"
+            raise self._cluster.failed(
+                self._topic,
+                f"{left} messages undelivered after {timeout.total_seconds():g} s: {reason}",
+                "away",
+            )
+
+    def close(self, timeout: timedelta = timedelta(seconds=30)) -> None:
+        """Flush for the last time."""
+        self.flush(timeout)
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._failed = error.str()
+
+    def _check(self) -> None:
+        if self._failed:
+            reason = f"a message was not delivered: {self._failed} {self._cluster.faults.last}"
+            raise self._cluster.failed(self._topic, reason.rstrip())
+
+
+def ensure_topic(
+    brokers: str,
+    topic: str,
+    partitions: int,
+    config: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
+) -> None:
+    """Make a topic with the broker's own replication, and wait until it can be used; one that exists stays as
+    it is.
+
+    Raises:
+        ConnectError: the brokers do not answer in 5 s, or refuse.
+    """
+    cluster = Cluster(brokers, options or {})
+    client = cluster.client(AdminClient, {}, {})
+    wanted = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=dict(config or {}))
+    cluster.call(client, topic, lambda: client.list_topics(timeout=TIMEOUT_S))
+    try:
+        client.create_topics([wanted], operation_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S)[topic].result()
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise cluster.failed(topic, error.args[0].str()) from None
+    # Made is not known: the brokers learn of it, and of its leaders, a moment after the controller.
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not _led(cluster.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)), topic):
+        if time.monotonic() > deadline_s:
+            raise cluster.failed(topic, f"has no leader {TIMEOUT_S:g} s after it was made")
+        time.sleep(0.02)
+
+
+def _led(found: ClusterMetadata, topic: str) -> bool:
+    """Whether all of a topic's partitions can be written and read."""
+    known = found.topics[topic]
+    partitions = known.partitions.values()
+    return known.error is None and bool(partitions) and all(one.leader >= 0 for one in partitions)

@@ -1,0 +1,40 @@
+"""Redis and Valkey: connecting, fenced rows, indexes, marks, streams."""
+
+from __future__ import annotations
+
+from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, shown
+from connectors.redis.commands import append, entries_after, put_fields, read_rows, scan_index, trim_index
+from connectors.redis.rows import (
+    Emptied,
+    FencedHash,
+    RowStore,
+    RowVersion,
+    Superseded,
+    WriteOutcome,
+    count_fields,
+    eviction_policies,
+    server_clock,
+)
+
+__all__ = [
+    "REASONS",
+    "Client",
+    "Emptied",
+    "FencedHash",
+    "RedisUnavailable",
+    "RowStore",
+    "RowVersion",
+    "Superseded",
+    "WriteOutcome",
+    "append",
+    "connect",
+    "count_fields",
+    "entries_after",
+    "eviction_policies",
+    "put_fields",
+    "read_rows",
+    "scan_index",
+    "server_clock",
+    "shown",
+    "trim_index",
+]

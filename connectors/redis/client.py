@@ -1,0 +1,280 @@
+"""The way to a Redis or Valkey, single node or cluster: connecting, pipelines, errors with a remedy.
+
+`connectors.redis` is the public door; nothing here knows of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import (
+    contextmanager,
+    suppress,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Any,
+    Final,
+    TypeAlias,
+    TypeVar,
+)
+from urllib.parse import (
+    urlsplit,
+)
+
+from redis import (
+    Redis,
+    RedisCluster,
+)
+from redis import (
+    exceptions as errors,
+)
+from redis.backoff import (
+    NoBackoff,
+)
+from redis.retry import (
+    Retry,
+)
+
+from connectors.stream import (
+    ConnectError,
+)
+
+CHUNK: Final = 500
+"""Rows a pipeline: one round trip, about 0.3 MB of requests at 100 fields a row."""
+
+
+_T = TypeVar("_T")
+
+
+def chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+Client: TypeAlias = Redis | RedisCluster
+
+Command: TypeAlias = tuple[str, tuple[Any, ...]]
+"""The key that decides which node it goes to, and the command itself."""
+
+# What passes by itself or by repeating; subclasses come before their base.
+_REASON_BY_CLASS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (errors.AuthenticationError, "auth"),
+    (errors.BusyLoadingError, "loading"),
+    (errors.ReadOnlyError, "readonly"),
+    (errors.OutOfMemoryError, "oom"),
+    (errors.MasterDownError, "masterdown"),
+    (errors.AskError, "moving"),  # MovedError is one
+    (errors.TryAgainError, "moving"),
+    (errors.SlotNotCoveredError, "clusterdown"),
+    (errors.ClusterError, "clusterdown"),
+    (errors.RedisClusterException, "clusterdown"),
+    (errors.TimeoutError, "timeout"),
+    (errors.ConnectionError, "connection"),
+)
+_REASON_BY_CODE: Final = {"BUSY": "busy", "MISCONF": "misconf", "NOREPLICAS": "noreplicas"}
+_FAILURES: Final = (errors.RedisError, errors.RedisClusterException)
+
+REASONS: Final = frozenset([reason for _, reason in _REASON_BY_CLASS] + list(_REASON_BY_CODE.values()))
+"""All that `RedisUnavailable.reason` can be."""
+
+
+class RedisUnavailable(ConnectError):
+    """Redis cannot serve now, and may later: repeat the whole call.
+
+    Attributes:
+        reason: one of `REASONS`, fit for a metric's label.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"Redis is unavailable ({reason}): {detail}")
+        self.reason = reason
+
+
+def connect(url: str, *, timeout: timedelta = timedelta(seconds=5)) -> Client:
+    """A client of the Redis >= 7 or Valkey >= 8 at `url`, checked to be ready; finds out a cluster by itself.
+
+    Args:
+        url: `redis://[user:password@]host:port[/db]`, `rediss://…` (TLS) or `unix:///path`; user and
+            password percent-encoded. A cluster has only db 0.
+        timeout: for connecting, and for each reply.
+
+    Raises:
+        ConnectError: says where (without user and password), why, and what to do.
+    """
+    where = f"Redis at {shown(url)}"
+    seconds = timeout.total_seconds()
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        # One attempt: the caller repeats, and a repetition inside would report `landed` as `same`.
+        "retry": Retry(NoBackoff(), 0),
+    }
+    try:
+        client: Client = Redis.from_url(url, **options)
+        client.ping()
+        check_version(client.info("server"), where)
+        if int(client.info("cluster")["cluster_enabled"]):
+            client.close()
+            client = RedisCluster.from_url(url, **options)
+    except (errors.AuthenticationError, errors.NoPermissionError) as error:
+        raise ConnectError(f"{where} refuses the login ({error}): check user and password") from None
+    except errors.TimeoutError:
+        raise ConnectError(f"{where} does not answer within {seconds:g} s: is it overloaded?") from None
+    except errors.BusyLoadingError:
+        raise ConnectError(f"{where} is not ready: it is loading its data, try again later") from None
+    except errors.ConnectionError as error:
+        raise ConnectError(f"{where} cannot be reached ({error}): start it, or set its address") from None
+    except (*_FAILURES, ValueError, TypeError) as error:
+        raise ConnectError(f"{where} is not ready ({error}): check the server and its address") from None
+    return client
+
+
+def replies(client: Client, commands: Sequence[Command], *, alike: bool = False) -> list[Any]:
+    """The reply to each command, or its error as a value; one round trip a node, no transaction.
+
+    Args:
+        alike: they differ in their key alone, which follows the command's name, and are all text. Then what
+            is equal is packed once: of 36 fields each, they take a third of the processor time.
+    """
+    if not commands:
+        return []
+    asked = _alike if alike else _pipelined
+    if not isinstance(client, RedisCluster):
+        return asked(client, commands)
+    # Not redis-py's cluster pipeline: when a node hangs, it waits one timeout a command, not one in all.
+    cluster: Any = client
+    by_node: dict[Any, list[int]] = {}
+    for i, (key, _) in enumerate(commands):
+        by_node.setdefault(cluster.get_node_from_key(key), []).append(i)
+    answers: list[Any] = [None] * len(commands)
+    for node, places in by_node.items():
+        here = asked(cluster.get_redis_connection(node), [commands[i] for i in places])
+        for i, answer in zip(places, here, strict=True):
+            answers[i] = _redirected(cluster, commands[i]) if isinstance(answer, errors.AskError) else answer
+    return answers
+
+
+def checked(answers: list[Any]) -> list[Any]:
+    """The same answers; raises the first one that is an error."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+@contextmanager
+def failures(client: Client) -> Iterator[None]:
+    """Turn redis-py's errors into ours, and forget connections: they may lead to a server since replaced.
+
+    Raises:
+        RedisUnavailable: for what passes.
+        ConnectError: for what does not.
+    """
+    try:
+        yield
+    except _FAILURES as error:
+        reason = _reason(error)
+        if reason is None:
+            raise ConnectError(
+                f"Redis refuses ({error}): check the key's type and the user's rights"
+            ) from error
+        _reconnect(client)
+        raise RedisUnavailable(reason, str(error)) from error
+
+
+def _pipelined(client: Any, commands: Sequence[Command]) -> list[Any]:
+    with client.pipeline(transaction=False) as pipe:
+        for _, command in commands:
+            pipe.execute_command(*command)
+        answers: list[Any] = pipe.execute(raise_on_error=False)
+        return answers
+
+
+def _alike(client: Any, commands: Sequence[Command]) -> list[Any]:
+    # Past redis-py's pipeline, which packs each command anew: two thirds of its time at 36 fields.
+    name, _, *rest = commands[0][1]
+    head, tail = b"*%d\r\n%s" % (2 + len(rest), _bulk(name)), b"".join(map(_bulk, rest))
+    packed = b"".join([head + _bulk(key) + tail for key, _ in commands])
+    connection = client.connection_pool.get_connection()
+    try:
+        connection.send_packed_command([packed])
+        return [_answer(client, connection, name) for _ in commands]
+    except BaseException:
+        connection.disconnect()  # answers that nobody waits for would be taken for those of the next command
+        raise
+    finally:
+        client.connection_pool.release(connection)
+
+
+def _answer(client: Any, connection: Any, name: str) -> Any:
+    try:
+        return client.parse_response(connection, name)
+    except errors.ResponseError as error:
+        return error
+
+
+def _bulk(text: str) -> bytes:
+    part = text.encode()
+    return b"$%d\r\n%s\r\n" % (len(part), part)
+
+
+def _redirected(cluster: Any, command: Command) -> Any:
+    """The answer by way of the cluster client, which follows MOVED and ASK and learns from them."""
+    try:
+        return cluster.execute_command(*command[1])
+    except _FAILURES as error:
+        return error
+
+
+def _reason(error: Exception) -> str | None:
+    for kind, reason in _REASON_BY_CLASS:
+        if isinstance(error, kind):
+            return reason
+    return _REASON_BY_CODE.get(str(error).partition(" ")[0])
+
+
+def _reconnect(client: Any) -> None:
+    # Only idle connections: another thread may be in the midst of a reply on the others.
+    if isinstance(client, RedisCluster):
+        for node in client.nodes_manager.nodes_cache.values():
+            if node.redis_connection is not None:
+                node.redis_connection.connection_pool.disconnect(inuse_connections=False)
+        with suppress(*_FAILURES):
+            client.nodes_manager.initialize()
+    else:
+        client.connection_pool.disconnect(inuse_connections=False)
+
+
+def shown(url: str) -> str:
+    """The URL without user, password and options.
+
+    Raises:
+        ConnectError: malformed; shows nothing of it, since any part may belong to the password.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        well_formed = url.count("@") == parts.netloc.count("@") <= 1 and (host or parts.scheme == "unix")
+    except ValueError:
+        well_formed = False
+    if not well_formed or parts.scheme not in ("redis", "rediss", "unix"):
+        raise ConnectError(
+            "the Redis URL is malformed: write redis://user:password@host:port/db, "
+            "and in user and password %40 for @, %2F for /, %23 for #, %3F for ?"
+        )
+    return f"{parts.scheme}://{host or ''}{f':{port}' if port else ''}{parts.path}"
+
+
+def check_version(info: Mapping[str, Any], where: str) -> None:
+    """Raise `ConnectError` for an `INFO server` of a Redis before 7 or a Valkey before 8."""
+    valkey = info.get("valkey_version")
+    version = str(valkey or info["redis_version"])
+    if int(version.partition(".")[0]) < (8 if valkey else 7):
+        name = "Valkey" if valkey else "Redis"
+        raise ConnectError(f"{where} is {name} {version}, which is too old: run Redis >= 7 or Valkey >= 8")

@@ -1,0 +1,153 @@
+"""Reads and small writes that need no fence: rows, indexes, streams, plain hashes."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Any,
+)
+
+from redis import (
+    RedisCluster,
+)
+
+from connectors.redis.client import (
+    CHUNK,
+    Client,
+    Command,
+    checked,
+    chunks,
+    failures,
+    replies,
+)
+from connectors.redis.rows import (
+    _PUT,
+)
+
+
+def read_rows(
+    client: Client, keys: Sequence[str], fields: Sequence[str] | None = None
+) -> list[dict[str, str]]:
+    """One dict a key, each a consistent snapshot: all fields, or those of `fields` that are present.
+
+    A key that is absent gives an empty dict. Raises as `RowStore` does.
+    """
+    rows: list[dict[str, str]] = []
+    for chunk in chunks(keys):
+        commands: list[Command] = [
+            (key, ("HGETALL", key) if fields is None else ("HMGET", key, *fields)) for key in chunk
+        ]
+        with failures(client):
+            answers = checked(replies(client, commands, alike=True))
+        if fields is not None:
+            answers = [
+                {name: value for name, value in zip(fields, answer, strict=True) if value is not None}
+                for answer in answers
+            ]
+        rows.extend(answers)
+    return rows
+
+
+def scan_index(client: Client, index_key: str) -> list[str]:
+    """All members of a sorted set, in no order, without blocking the server. Raises as `RowStore` does."""
+    with failures(client):
+        # A scan may give a member twice.
+        return list(dict.fromkeys(member for member, _ in client.zscan_iter(index_key, count=CHUNK)))
+
+
+def trim_index(
+    client: Client, index_key: str, before: int, key_of: Callable[[str], str], kept: Collection[str] = ()
+) -> int:
+    """Remove the members of a sorted set whose score is below `before` and whose row has expired.
+
+    On a cluster the set and the rows are on different nodes, so no script can do it at once. A row that
+    another writer brings back in between has its entry back too.
+
+    Args:
+        key_of: the row's key of a member.
+        kept: members that stay in any case.
+
+    Returns:
+        How many were removed. Raises as `RowStore` does.
+    """
+    removed = passed = 0
+    while True:
+        with failures(client):
+            found: Any = client.zrange(
+                index_key,
+                "-inf",
+                f"({before}",
+                byscore=True,
+                offset=passed,
+                num=CHUNK,
+                withscores=True,
+            )
+            if not found:
+                return removed
+            gone = _without_row(client, [pair for pair in found if pair[0] not in kept], key_of)
+            if gone:
+                checked(replies(client, [(index_key, ("ZREM", index_key, *(member for member, _ in gone)))]))
+            here = {member for member, _ in _without_row(client, gone, key_of)}
+            back = [(member, score) for member, score in gone if member not in here]
+            if back:
+                scores = [part for member, score in back for part in (int(score), member)]
+                checked(replies(client, [(index_key, ("ZADD", index_key, "GT", *scores))]))
+        removed += len(gone) - len(back)
+        passed += len(found) - len(gone) + len(back)
+
+
+def _without_row(
+    client: Client, members: Sequence[tuple[str, float]], key_of: Callable[[str], str]
+) -> list[tuple[str, float]]:
+    keys = [key_of(member) for member, _ in members]
+    there = checked(replies(client, [(key, ("EXISTS", key)) for key in keys]))
+    return [pair for pair, exists in zip(members, there, strict=True) if not exists]
+
+
+def append(client: Client, key: str, fields: Mapping[str, str], kept: int) -> None:
+    """Append an entry to a stream of about the newest `kept`. Raises as `RowStore` does."""
+    entry = [part for field in fields.items() for part in field]
+    with failures(client):
+        checked(replies(client, [(key, ("XADD", key, "MAXLEN", "~", kept, "*", *entry))]))
+
+
+def entries_after(client: Client, key: str, last: str = "") -> list[tuple[str, dict[str, str]]]:
+    """Ids and fields of a stream's entries behind that of id `last`. Raises as `RowStore` does."""
+    with failures(client):
+        found = checked(replies(client, [(key, ("XRANGE", key, f"({last}" if last else "-", "+"))]))
+    return [(entry, dict(fields)) for entry, fields in found[0]]
+
+
+def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: timedelta | None = None) -> None:
+    """Add fields to hashes that are nobody's rows, by key; those with other names stay.
+
+    Args:
+        ttl: of each whole hash, from now on; None: as it is.
+
+    Raises:
+        RedisUnavailable: some may not have been written; repeat the call.
+    """
+    # By one script of many keys: a command a key costs the client three times as much as the server. On a
+    # cluster a script's keys must be of one slot.
+    by_slot: dict[int, list[tuple[str, str, str]]] = {}
+    for key, fields in hashes.items():
+        slot = client.keyslot(key) if isinstance(client, RedisCluster) else 0  # type: ignore[no-untyped-call]
+        by_slot.setdefault(slot, []).extend((key, name, value) for name, value in fields.items())
+    ttl_ms = "" if ttl is None else ttl // timedelta(milliseconds=1)
+    commands: list[Command] = []
+    for entries in by_slot.values():
+        for some in chunks(entries):
+            keys = [key for key, _, _ in some]
+            parts = [part for _, *pair in some for part in pair]
+            commands.append((keys[0], ("EVAL", _PUT, len(keys), *keys, ttl_ms, *parts)))
+    with failures(client):
+        for batch in chunks(commands):
+            checked(replies(client, list(batch)))

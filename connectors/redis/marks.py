@@ -1,0 +1,113 @@
+"""Marks in the store, by which its one writer finds out whenever it lost data.
+
+Each primary holds one: a number that every pipeline moves on as its last command, by compare-and-set. So a
+store that was emptied, or came back from an older snapshot or a replica that lagged, shows it at the first
+pipeline behind the loss, also in the midst of a flush and also where the client has connected anew without a
+word. A mark that is set unasked at a flush's end would hide all that was lost during it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Sequence,
+)
+from itertools import (
+    count,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+from redis import (
+    RedisCluster,
+)
+
+from connectors.redis.client import (
+    Client,
+    Command,
+    checked,
+    failures,
+    replies,
+)
+
+_STEP: Final = """#!lua
+local run, n = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+)-(%d+)$')
+n = tonumber(n)
+if run ~= ARGV[1] or n < tonumber(ARGV[2]) or n >= tonumber(ARGV[3]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1] .. '-' .. ARGV[3])
+return 1
+"""
+
+
+class Marks:
+    """The marks of one writer.
+
+    Args:
+        key: of the mark; on a cluster, with a hash tag behind it, one a primary.
+        run: the writer's own number.
+    """
+
+    def __init__(self, client: Client, key: str, run: int) -> None:
+        self._client = client
+        self._key = key
+        self._run = run
+        self._number = 0
+        self._least: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Set them, whatever is there. All that the store must hold is written behind this."""
+        with failures(self._client):
+            keys, value = mark_keys(self._client, self._key), f"{self._run}-{self._number}"
+            checked(replies(self._client, [(key, ("SET", key, value)) for key in keys]))
+        self._least = dict.fromkeys(keys, self._number)
+
+    def steps(self) -> list[Command]:
+        """The commands that end the next pipeline: one a primary."""
+        self._number += 1
+        commands: list[Command] = []
+        for key in mark_keys(self._client, self._key):
+            # A primary that is new here may have lost what came to it: its mark never fits.
+            least = self._least.get(key, self._number)
+            commands.append((key, ("EVAL", _STEP, 1, key, self._run, least, self._number)))
+        return commands
+
+    def settle(self, steps: Sequence[Command], answers: Sequence[Any]) -> bool:
+        """Take the answers to `steps`; whether nothing is lost.
+
+        Without them nobody knows which of the steps were made: then any of them may be found.
+        """
+        for (key, _), stepped in zip(steps, answers, strict=True):
+            if stepped:
+                self._least[key] = self._number
+        return all(answers)
+
+
+def mark_keys(client: Client, key: str) -> list[str]:
+    """A key on every primary: `key` itself on a single node."""
+    if not isinstance(client, RedisCluster):
+        return [key]
+    cluster: Any = client
+    nodes = cluster.nodes_manager
+    missing = {owners[0].name for owners in nodes.slots_cache.values()}
+    keys: list[str] = []
+    for number in count():
+        if not missing:
+            return keys
+        one = f"{key}:{{{number}}}"
+        owner = nodes.slots_cache[cluster.keyslot(one)][0].name
+        if owner in missing:
+            missing.remove(owner)
+            keys.append(one)
+    raise AssertionError("there are more numbers than slots")
+
+
+def newest_run(client: Client, key: str) -> int:
+    """The greatest number of a writer that any mark is of; 0: there are none.
+
+    Raises:
+        RedisUnavailable: it cannot be had now.
+    """
+    with failures(client):
+        held = checked(replies(client, [(one, ("GET", one)) for one in mark_keys(client, key)]))
+    return max((int(mark.partition("-")[0]) for mark in held if mark), default=0)

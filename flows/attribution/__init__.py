@@ -1,0 +1,15 @@
+"""Who heard what, and to which touches a conversion is credited.
+
+Owns: touches and frequency by listener shard, the credit book. Receives: `TouchBatch`. Sends: `CreditBatch`.
+Must not import: another stage, the engine.
+"""
+
+from __future__ import annotations
+
+from flows.attribution.credit_book import CreditBook
+from flows.attribution.credit_models import Rules
+from flows.attribution.decisions import decision_record
+from flows.attribution.shard import ListenerShard
+from flows.attribution.touches import Caps
+
+__all__ = ["Caps", "CreditBook", "ListenerShard", "Rules", "decision_record"]

@@ -1,0 +1,258 @@
+"""Credits: decided conversions as increments of rows, their values in one currency a row, and the account of
+all conversions.
+
+One place for the whole flow, since the first currency of a row is one for all listeners; conversions are
+rare. What readers are told of a decision is `flows.attribution.decisions`.
+"""
+
+from __future__ import annotations
+
+from bisect import (
+    bisect_left,
+)
+from collections.abc import (
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Any,
+    Final,
+    TypeVar,
+)
+
+import numpy as np
+
+from flows.attribution.credit_models import (
+    divide,
+)
+from flows.errors import (
+    StateError,
+)
+from flows.model.conversions import (
+    AGES_AT,
+    AGES_S,
+    HIGH,
+    LOW,
+    OTHER,
+    TYPES_AT,
+    VALUE,
+    VALUE_BITS,
+    WAYS,
+    WAYS_AT,
+    RowName,
+)
+from flows.model.dimensions import (
+    SCOPES,
+)
+from flows.model.events import (
+    CONVERSION_TYPES,
+)
+from flows.model.messages import (
+    ConversionAccount,
+    Credit,
+    CreditBatch,
+    Decided,
+    Decision,
+)
+from flows.model.plan import (
+    Plan,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.state.homes import (
+    Homes,
+)
+
+FORMAT: Final = 3
+
+
+MOST_CURRENCIES: Final = 1_000_000
+"""Rows whose currency is remembered; in further ones a value counts as one in another currency."""
+_Entry = TypeVar("_Entry", bound=tuple[Any, ...])
+
+
+@dataclass
+class CreditBook:
+    """Turns decisions into increments.
+
+    Args:
+        shards: of the rows.
+        plans: whose currency goes before what was credited first.
+        currencies: of each row's `conversion_value`, once it has one.
+        decided: all accepted, attributed and unattributed conversions, those of a campaign being kept with
+            its row.
+        secret: see `flows.state.homes`.
+    """
+
+    shards: int
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+    currencies: dict[RowName, str] = field(default_factory=dict)
+    decided: tuple[int, int, int] = (0, 0, 0)
+    secret: bytes = b""
+    _priced: dict[RowName, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._homes = Homes(self.secret, self.shards)
+
+    def cut(
+        self, cut: Cut, decided: Sequence[Decided]
+    ) -> tuple[list[CreditBatch], ConversionAccount, list[Decision]]:
+        """Increments for every row shard, the account of all conversions, and all decisions, sorted."""
+        decisions = [decision for one in decided for decision in one.decisions]
+        decisions.sort(
+            key=lambda one: (one.conversion.ts_ms, one.conversion.pixel.currency or "", one.conversion.key)
+        )
+        rows: dict[RowName, tuple[int, int]] = {}
+        names: list[list[RowName]] = [[] for _ in range(self.shards)]
+        entries: list[list[int]] = [[] for _ in range(self.shards)]
+        for decision in decisions:
+            minute = decision.conversion.ts_ms // 60_000
+            for name, column, amount in self._amounts(decision):
+                if (place := rows.get(name)) is None:
+                    shard = self._homes.of(*name)
+                    place = rows[name] = (shard, len(names[shard]))
+                    names[shard].append(name)
+                entries[place[0]] += (place[1], minute, column, amount)
+        gained = self._account(decided, decisions)
+        frequency = self._by_shard(self._frequency(decided))
+        currencies, self._priced = self._by_shard(list(self._priced.items())), {}
+        accounts = self._by_shard(
+            [(("campaign", campaign), account) for campaign, account in gained.items() if campaign]
+        )
+        batches = []
+        for shard in range(self.shards):
+            table = np.array(entries[shard], np.int64).reshape(-1, 4)
+            at, minutes, columns, added = (table[:, i] for i in range(4))
+            batches.append(
+                CreditBatch(
+                    shard,
+                    cut,
+                    names[shard],
+                    at.astype(np.uint32),
+                    minutes.astype(np.uint32),
+                    columns.astype(np.uint8),
+                    added.copy(),
+                    frequency[shard],
+                    currencies[shard],
+                    accounts[shard],
+                )
+            )
+        accepted, attributed, unattributed = self.decided
+        total = ConversionAccount(accepted, attributed, unattributed, sum(one.pending for one in decided))
+        assert total.accepted == total.attributed + total.unattributed + total.pending
+        return batches, total, decisions
+
+    def _account(
+        self, decided: Sequence[Decided], decisions: Sequence[Decision]
+    ) -> dict[str, ConversionAccount]:
+        """Enter what has come in and what is decided; returns what each conversion's own campaign gains by it
+        ("": those of none).
+        """
+        gained: dict[str, list[int]] = {}
+        for one in decided:
+            for campaign, count in one.accepted.items():
+                gained.setdefault(campaign, [0, 0, 0])[0] += count
+        for decision in decisions:
+            campaign = decision.conversion.pixel.combo[1] or ""
+            gained.setdefault(campaign, [0, 0, 0])[1 if decision.credits else 2] += 1
+        accepted, attributed, unattributed = map(sum, zip(self.decided, *gained.values(), strict=True))
+        self.decided = (accepted, attributed, unattributed)
+        return {name: ConversionAccount(a, b, c, a - b - c) for name, (a, b, c) in gained.items()}
+
+    def _frequency(self, decided: Sequence[Decided]) -> list[tuple[RowName, int, int, int]]:
+        sums: dict[tuple[str, int], tuple[int, int]] = {}
+        for one in decided:
+            for campaign, place, listeners, millionths in one.frequency:
+                before = sums.get((campaign, place), (0, 0))
+                sums[campaign, place] = (before[0] + listeners, before[1] + millionths)
+        return [(("campaign", campaign), place, *more) for (campaign, place), more in sums.items()]
+
+    def _by_shard(self, entries: Iterable[_Entry]) -> list[list[_Entry]]:
+        """Entries that begin with a row's name, by the row's shard."""
+        shards: list[list[_Entry]] = [[] for _ in range(self.shards)]
+        for entry in entries:
+            scope, name = entry[0]
+            shards[self._homes.of(scope, name)].append(entry)
+        return shards
+
+    def _amounts(self, decision: Decision) -> Iterator[tuple[RowName, int, int]]:
+        """What a decision adds to which column of which row; a row may come several times."""
+        pixel, credits = decision.conversion.pixel, decision.credits
+        kind = TYPES_AT + CONVERSION_TYPES.index(pixel.type)
+        shares = _shares(pixel.value_micros, credits)
+        others: set[RowName] = set()
+        for credit, share in zip(credits, shares, strict=True):
+            columns = [0, kind, WAYS_AT + WAYS.index(credit.way)]
+            if credit.age_ms is not None:
+                columns.append(AGES_AT + bisect_left(AGES_S, credit.age_ms / 1000))
+            for scope, name in zip(SCOPES, credit.combo, strict=True):
+                if name is None:
+                    continue
+                row = (scope, name)
+                for column in columns:
+                    yield row, column, credit.millionths
+                other = pixel.other_value
+                if share is not None:
+                    currency = self._currency(row, credit.combo[1], pixel.currency)
+                    if currency is not None:  # told each time: a row may have been forgotten since
+                        self._priced[row] = currency
+                    other = pixel.currency not in (None, currency)
+                    if not other:
+                        yield row, VALUE, share & LOW
+                        if high := share >> VALUE_BITS:
+                            yield row, HIGH, high
+                if other and row not in others:  # a conversion once, in however many parts it came
+                    others.add(row)
+                    yield row, OTHER, 1
+
+    def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
+        """That of a row's value: of a placement its plan's, else its campaign's; of a campaign the one that
+        its plans agree on; else the first that the row was credited in. Once it is known it stays.
+        """
+        known = self.currencies.get(row)
+        if known is None and currency is not None:
+            scope, name = row
+            if scope == "placement":
+                plan = self.plans.get(name)
+                known = None if plan is None else plan.currency
+            elif scope == "campaign":
+                agreed = {plan.currency for plan in self.plans.values() if plan.campaign_id == name}
+                known = agreed.pop() if len(agreed) == 1 else None
+            if known is None and len(self.currencies) >= MOST_CURRENCIES:
+                return None
+            if known is None and scope == "placement" and campaign is not None:
+                known = self._currency(("campaign", campaign), None, currency)
+            known = self.currencies[row] = known or currency
+        return known
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state with its format's version."""
+        return FORMAT, dict(self.currencies), self.decided
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again.
+
+        Raises:
+            StateError: another format's.
+        """
+        if state[0] != FORMAT:
+            raise StateError(
+                f"the recovery store holds credits of format {state[0]}, this version reads {FORMAT}: "
+                "run the version that wrote it, or recompute from the log with --recompute and an empty "
+                "recovery directory"
+            )
+        _, currencies, self.decided = state
+        self.currencies = dict(currencies)
+
+
+def _shares(value: int | None, credits: Sequence[Credit]) -> Sequence[int | None]:
+    if value is None or len(credits) <= 1:
+        return [value] * len(credits)
+    return divide(value, [one.millionths for one in credits])

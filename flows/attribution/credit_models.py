@@ -1,0 +1,82 @@
+"""Models of credit: last touch, first touch, linear, time decay; shares by largest remainder."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Mapping,
+    Sequence,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+
+from flows.model.conversions import (
+    WHOLE,
+    Model,
+)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How conversions are credited.
+
+    Attributes:
+        click_ms, listen_ms: how old a touch may be, both ends inclusive.
+        half_life_ms: of `time_decay`.
+        utm: `utm_content` to a placement.
+    """
+
+    model: Model = "last_touch"
+    click_ms: int = 30 * 86_400_000
+    listen_ms: int = 14 * 86_400_000
+    half_life_ms: int = 7 * 86_400_000
+    utm: Mapping[str, str] = field(default_factory=dict)
+
+
+def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]]) -> list[int]:
+    """Millionths of one conversion for each of its eligible touches (time, whether a click, placement); their
+    sum is 1,000,000.
+
+    `touches` are in order of time and placement (UTF-8): of two that are equal in what a model looks at, the
+    later in this order is preferred.
+    """
+    n = len(touches)
+    if rules.model in ("last_touch", "first_touch"):
+        chosen = n - 1
+        if rules.model == "first_touch":
+            while touches[chosen][0] != touches[0][0]:
+                chosen -= 1
+        else:
+            chosen = next((i for i in range(n - 1, -1, -1) if touches[i][1]), chosen)
+        parts = [0] * n
+        parts[chosen] = WHOLE
+        return parts
+    if rules.model == "linear":
+        return apportion([1.0] * n, WHOLE)
+    # Against the newest touch, whose weight is 1: against the conversion all of them may be 0.0.
+    newest = max(ts for ts, _, _ in touches)
+    return apportion([0.5 ** ((newest - ts) / rules.half_life_ms) for ts, _, _ in touches], WHOLE)
+
+
+def apportion(weights: Sequence[float], whole: int) -> list[int]:
+    """`whole` in integer parts by weight, largest remainder first; of equal remainders the later one's."""
+    total = sum(weights)
+    exact = [whole * weight / total for weight in weights]
+    parts = [int(share) for share in exact]
+    order = sorted(range(len(parts)), key=lambda i: (exact[i] - parts[i], i), reverse=True)
+    for i in order[: whole - sum(parts)]:
+        parts[i] += 1
+    return parts
+
+
+def divide(whole: int, millionths: Sequence[int]) -> list[int]:
+    """`whole` (of either sign) in exact integer parts by millionths, largest remainder first; of equal
+    remainders the later one's.
+    """
+    parts = [whole * share // WHOLE for share in millionths]
+    rests = [whole * share % WHOLE for share in millionths]
+    order = sorted(range(len(parts)), key=lambda i: (rests[i], i), reverse=True)
+    for i in order[: whole - sum(parts)]:
+        parts[i] += 1
+    return parts

@@ -1,0 +1,29 @@
+"""The `audiopixel` command: a small door, so that Ctrl-C is quiet while the rest is still being imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import (
+    FrameType,
+)
+
+INTERRUPTED = 130
+
+
+def _quit(number: int, frame: FrameType | None) -> None:
+    # Not an exception: in the midst of an import it would be told as that import's failure.
+    os._exit(INTERRUPTED)
+
+
+def main() -> None:
+    """Run the command line; SIGINT ends it with 130 until the command takes care of that itself."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _quit)
+    from flows.cli.commands import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

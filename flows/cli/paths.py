@@ -1,0 +1,68 @@
+"""Files that a command is given, looked at before the work and not behind it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import (
+    closing,
+)
+from pathlib import (
+    Path,
+)
+from urllib.parse import (
+    quote,
+)
+
+from connectors.files import (
+    regular,
+)
+from flows.errors import (
+    AudiopixelError,
+)
+
+
+def readable(path: Path | None) -> None:
+    """Do nothing if `path` (None: not given) is a file that can be read.
+
+    Raises:
+        ConnectError: says why it cannot.
+    """
+    if path is not None:
+        regular(str(path))
+
+
+def writable(path: Path | None) -> None:
+    """Do nothing if a file can be made at `path` (None: not given), or written anew.
+
+    Raises:
+        AudiopixelError: says why it cannot.
+    """
+    if path is None:
+        return
+    try:
+        if path.is_dir():
+            raise AudiopixelError(f"{path}: is a directory: name a file")
+        if not path.parent.is_dir():
+            raise AudiopixelError(f"{path}: there is no directory {path.parent}: make it first")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise AudiopixelError(f"{path}: no permission to write it")
+    except OSError as error:
+        raise AudiopixelError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def fresh(recovery_dir: Path | None) -> bool:
+    """Whether no snapshot was ever written there (None: nowhere), so that an execution begins its log anew.
+
+    The store's files say nothing: they are made at the first start, or before it.
+    """
+    return recovery_dir is None or not any(map(_written, recovery_dir.glob("*.sqlite3")))
+
+
+def _written(part: Path) -> bool:
+    """Whether one of the store's files has a snapshot; a damaged one may have had, as the engine will say."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(part))}?mode=ro", uri=True)) as database:
+            return database.execute("SELECT 1 FROM snaps LIMIT 1").fetchone() is not None
+    except sqlite3.Error:
+        return True

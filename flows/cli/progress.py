@@ -1,0 +1,65 @@
+"""What long work shows on a terminal; nothing elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import (
+    Callable,
+    Iterator,
+)
+from contextlib import (
+    contextmanager,
+)
+
+from rich.console import (
+    Console,
+)
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from flows.logs import (
+    above,
+)
+from flows.shown import (
+    shown,
+)
+
+LOOK_S = 0.2
+
+
+@contextmanager
+def progress(said: Callable[[], str], share: Callable[[], float] | None = None) -> Iterator[None]:
+    """Show what the work within says of itself, five times a second.
+
+    Args:
+        said: for people, in a few words.
+        share: of the work that is done, 0..1; None: it is not known.
+    """
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        yield
+        return
+    bars = () if share is None else (BarColumn(),)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *bars, TimeElapsedColumn())
+    with Progress(*columns, console=terminal, transient=True) as display, above(terminal):
+        task = display.add_task(shown(said()), total=1.0 if share is not None else None)
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(LOOK_S):
+                display.update(
+                    task, description=shown(said()), completed=share() if share is not None else None
+                )
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()

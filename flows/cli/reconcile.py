@@ -1,0 +1,86 @@
+"""`audiopixel reconcile`."""
+
+from __future__ import annotations
+
+from pathlib import (
+    Path,
+)
+from typing import (
+    Annotated,
+)
+
+import typer
+
+from flows.cli.app import (
+    FILES,
+    command,
+    interruptible,
+)
+from flows.errors import (
+    UsageError,
+)
+
+
+@command
+def reconcile(
+    files: FILES,
+    rejected: Annotated[
+        Path | None,
+        typer.Option(
+            help="rejected.ndjson of the run: takes lateness from its dead letters instead of judging it.",
+            show_default=False,
+        ),
+    ] = None,
+    minutes: Annotated[
+        Path | None,
+        typer.Option(help="minutes.ndjson of the run: compare its final minutes too.", show_default=False),
+    ] = None,
+    memory: Annotated[
+        str, typer.Option(help="The most that the database may take; the rest goes to temporary files.")
+    ] = "2GB",
+) -> None:
+    """Recompute logs in one exact batch query and compare every published field with Redis: prints every
+    difference, exit code 1 if there is any.
+    """
+    from connectors.files import logs
+    from connectors.redis import connect
+    from flows.cli.paths import readable
+    from flows.cli.progress import progress
+    from flows.cli.reconcile_settings import denied, rules
+    from flows.reconcile import (
+        compare,
+        format_differences,
+        late_letters,
+        minute_differences,
+        recompute,
+        summary,
+    )
+    from flows.settings import load
+
+    settings = load()
+    for path in (rejected, minutes):
+        readable(path)
+    files = logs(files)
+    too_late = None if rejected is None else late_letters(rejected)
+    if others := sorted({partition for partition, *_ in too_late or ()} - set(files)):
+        raise UsageError(f"{rejected}: is of another log, {others[0]}: name the logs as they were replayed")
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    phase = ["reading"]
+    interruptible()
+    with progress(lambda: phase[-1]):
+        truth = recompute(
+            [Path(file) for file in files],
+            too_late=too_late,
+            denied=denied(settings, client),
+            memory=memory,
+            tell=lambda doing: phase.__setitem__(0, doing),
+            **rules(settings),
+        )
+        phase[0] = "comparing"
+        comparison = compare(truth, client, settings.namespace)
+    if minutes is not None:
+        comparison.found += minute_differences(truth, minutes)
+    typer.echo(summary(comparison, truth))
+    if comparison.found:
+        typer.echo(format_differences(comparison.found))
+        raise typer.Exit(1)

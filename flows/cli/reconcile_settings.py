@@ -1,0 +1,94 @@
+"""What the oracle is told of the settings, and of the plans that they name: the one place that says so."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+)
+from decimal import (
+    Decimal,
+)
+from typing import (
+    Any,
+)
+
+from connectors.redis import (
+    Client,
+    read_rows,
+)
+from flows.delivery import (
+    read_book,
+)
+from flows.intake import (
+    Decoder,
+)
+from flows.model.redis_keys import (
+    deny_key,
+)
+from flows.reconcile import (
+    Planned,
+    Thresholds,
+)
+from flows.settings import (
+    Settings,
+    ms,
+)
+
+
+def rules(settings: Settings) -> dict[str, Any]:
+    """The keyword arguments of `flows.reconcile.recompute` for what a flow of these settings counts.
+
+    The plans are read as they are now: others that held while the flow ran are not known. Bad ones are left
+    out, as by the flow.
+
+    Raises:
+        PlanError, ConnectError: the plans cannot be read.
+    """
+    book = read_book(settings)
+    return {
+        "out_of_orderness": settings.out_of_orderness,
+        "allowed_lateness": settings.allowed_lateness,
+        "horizon": settings.horizon,
+        "conversion_horizon": settings.conversion_horizon,
+        "consent": settings.consent,
+        "invalid_agents": list(settings.invalid_agents.values()),
+        "model": settings.attribution,
+        "click_window": settings.click_window,
+        "listen_window": settings.listen_window,
+        "half_life": settings.half_life,
+        "mature_after": settings.mature_after,
+        "row_ttl": settings.row_ttl,
+        "timezone": settings.timezone,
+        "thresholds": Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),
+        "utm_placements": settings.utm_placements,
+        "plans": {
+            name: Planned(
+                plan.start_ms,
+                plan.currency,
+                plan.campaign_id,
+                plan.blocked_categories,
+                plan.end_ms,
+                plan.booked,
+                plan.pauses,
+                plan.curve,
+                plan.timezone or "UTC",
+                None if plan.cpm_micros is None else Decimal(plan.cpm_micros) / 1_000_000,
+                plan.target_completion_rate,
+            )
+            for name, plan in book.items()
+        },
+    }
+
+
+def denied(settings: Settings, client: Client) -> Callable[[bytes], bool] | None:
+    """Whether a listener is on the deny-list in Redis; None where nobody is.
+
+    Raises:
+        SettingsError: somebody is, and the listeners' key, by which they are known, is not set.
+        RedisUnavailable: Redis does not serve.
+    """
+    (listed,) = read_rows(client, [deny_key(settings.namespace)])
+    if not listed:
+        return None
+    keys, key_of = {int(key, 16) for key in listed}, Decoder(settings.secret_listener_key()).listener
+    return lambda who: key_of(who) in keys

@@ -1,0 +1,26 @@
+"""`audiopixel release`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import command
+from flows.errors import UsageError
+
+
+@command
+def release(
+    collector: Annotated[str, typer.Argument(help="Its id, as alerts and its spool's file `id` say it.")],
+) -> None:
+    """Say bye for a collector that does not come back with its spool, so that no window waits for it."""
+    import asyncio
+
+    from flows.collector.release import release as say_bye
+    from flows.settings import load
+
+    if not collector or len(collector) > 128:
+        raise UsageError("the id of a collector has 1 to 128 letters")
+    partitions = asyncio.run(say_bye(load(), collector))
+    typer.echo(f"{collector} ended in {partitions} partitions")

@@ -1,0 +1,83 @@
+"""`audiopixel replay`."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import (
+    Path,
+)
+from typing import (
+    Annotated,
+)
+
+import typer
+
+from flows.cli.app import (
+    FILES,
+    command,
+)
+
+
+@command
+def replay(
+    files: FILES,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write minutes.ndjson, credits.ndjson and rejected.ndjson here, anew.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads; the numbers do not depend on it.")] = 1,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute", help="Begin a new generation in a Redis that holds another log's numbers."
+        ),
+    ] = False,
+    recovery: Annotated[
+        Path | None, typer.Option(help="Snapshot here, to go on after an interruption.", show_default=False)
+    ] = None,
+) -> None:
+    """Run the same flow over log files into the configured Redis; ends when they end, with every window
+    final.
+    """
+    from flows.cli.progress import progress
+    from flows.engine import StopSignal as Stop
+    from flows.instruments import instruments
+    from flows.replay import closing_line
+    from flows.replay import replay as run_replay
+    from flows.settings import load
+
+    settings = load()
+    if settings.listener_key is None:
+        typer.echo(
+            "audiopixel: AUDIOPIXEL_LISTENER_KEY is not set: this replay uses a throw-away one", err=True
+        )
+    key = (
+        settings.listener_key.get_secret_value().encode()
+        if settings.listener_key
+        else secrets.token_bytes(32)
+    )
+    stop = Stop()
+    stop.on_signals()
+    received = instruments().received
+
+    def said() -> str:
+        return f"replaying {sum(received.labels(name)._value.get() for name in files):,.0f} messages"
+
+    with progress(said):
+        run_replay(
+            files,
+            settings,
+            key,
+            out=out,
+            workers=workers,
+            recompute=recompute,
+            recovery_dir=recovery,
+            stop=stop,
+        )
+    if stop.asked:
+        typer.echo("audiopixel: stopped before the end of the logs", err=True)
+        raise typer.Exit(130)
+    typer.echo(closing_line(files, settings))

@@ -1,0 +1,96 @@
+"""`audiopixel run`."""
+
+from __future__ import annotations
+
+from typing import (
+    Annotated,
+)
+
+import typer
+
+from flows.cli.app import (
+    command,
+)
+from flows.errors import (
+    UsageError,
+)
+
+
+@command
+def run(
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes on this machine; they share the work by source partition and by shard."
+        ),
+    ] = 1,
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute",
+            help="Begin a new generation in Redis: for a log that is deliberately counted from scratch, with "
+            "an empty recovery directory. Restarts go on with it.",
+        ),
+    ] = False,
+    restarts: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Start again after a crash, so often at most; without it, a crash ends the command.",
+            show_default=False,
+        ),
+    ] = None,
+    member: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of several machines: the place of this one in --addresses, from 0.",
+            show_default=False,
+        ),
+    ] = None,
+    addresses: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT;HOST:PORT",
+            help="Of several machines: where each listens to the others, the same list on all.",
+            show_default=False,
+        ),
+    ] = "",
+    supervised: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Run the flow on the configured Kafka and Redis, until SIGTERM or Ctrl-C, which drain, flush, snapshot
+    and exit 0.
+
+    On several machines, with one recovery directory that all of them share, on each with its own number:
+    audiopixel run --member 0 --addresses 'HOST:PORT;HOST:PORT'
+    """
+    from flows.engine import Cluster, end_with_supervisor, execute, members
+    from flows.engine import ExitWhileWaiting as Waiting
+    from flows.engine import preflight as check
+    from flows.pixels import live
+    from flows.settings import load
+
+    if (member is None) != (not addresses):
+        raise UsageError("--member and --addresses go together: this machine's place, and the list of all")
+    if member is not None and (processes > 1 or restarts is not None):
+        raise UsageError(
+            "--processes and --restarts are for one machine: with --member each process is in --addresses, "
+            "and what starts it again is this machine's supervisor"
+        )
+    settings = load()
+    if member is None and (processes > 1 or restarts is not None):
+        check(settings, recompute)
+        Cluster(processes, ["--recompute"] if recompute else [], restarts or 0).run()
+        return
+    if supervised:
+        end_with_supervisor()
+    places = None if member is None else members(member, addresses)
+    check(settings, recompute)
+    waiting = Waiting() if member is not None and not supervised else None
+    execute(
+        live(settings, recompute, member or 0, waiting.over if waiting else lambda: None),
+        recovery_dir=settings.recovery_dir,
+        epoch_interval=settings.epoch_interval,
+        addresses=places,
+        process=member or 0,
+    )

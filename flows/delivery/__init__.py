@@ -1,0 +1,24 @@
+"""What is booked, and whether it is being delivered.
+
+Owns: the plans in force, pacing. Receives: plans, delivered impressions. Sends: delivery fields, alerts.
+Must not import: another stage, the engine.
+"""
+
+from __future__ import annotations
+
+from flows.delivery.pacer import DELIVERY_AT, Pacer
+from flows.delivery.pacing import Thresholds
+from flows.delivery.plan_columns import plan_to_json
+from flows.delivery.plan_files import read_plans
+from flows.delivery.plan_source import PlanFollower, plan_file, read_book
+
+__all__ = [
+    "DELIVERY_AT",
+    "Pacer",
+    "PlanFollower",
+    "Thresholds",
+    "plan_file",
+    "plan_to_json",
+    "read_book",
+    "read_plans",
+]

@@ -1,0 +1,246 @@
+"""Pacing of what is published: the delivery fields of planned placements and their campaigns, and the alerts
+when a state changes.
+
+It works where all rows of a flush come together, so that a campaign's pacing is of the same cut as its
+placements'. The plans are a file or a topic, looked at once a flush; while it is gone or broken the last good
+version stays in force.
+
+The row shards look at the plans by themselves, at other moments and maybe in other processes. So each row
+says by what flight it counts (`flows.rows.shard.Delivered`), and a placement whose row counts by another one
+than its plan's is *held*: it keeps its last delivery fields, and no alert is made of it, until its row and
+its plan agree. Only moved flights are held, however often other plans change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterable,
+    Mapping,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Any,
+    Final,
+    NamedTuple,
+)
+
+import structlog
+
+from flows.delivery.pacing import (
+    Delivery,
+    Thresholds,
+    pace,
+    pace_campaign,
+    state_change,
+)
+from flows.delivery.spend import (
+    Spend,
+    shown,
+    spend,
+    together,
+)
+from flows.model.dimensions import (
+    SCOPES,
+)
+from flows.model.fields import (
+    DELIVERY,
+    FIELDS,
+    LABELS,
+    NO_DELIVERY,
+    decimal,
+    empty,
+)
+from flows.model.flight import (
+    MINUTE_MS,
+)
+from flows.model.messages import (
+    Delivered,
+)
+from flows.model.plan import (
+    PlanBook,
+    PlanSource,
+)
+
+LAST_HOUR: Final = FIELDS.index("1h.impressions")
+DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])
+DELIVERY_STATE: Final = "delivery.state"
+CAMPAIGN: Final = FIELDS.index(LABELS[0])
+AS_OF: Final = FIELDS.index("as_of_ms")
+
+Values = list[Any]
+Key = tuple[str, str]
+"""Scope and name of a row."""
+
+
+class Paced(NamedTuple):
+    """Rows with new delivery fields (none where the plan was withdrawn), as (scope, name, values), and the
+    alerts of changed states.
+    """
+
+    rows: list[tuple[str, str, Values]]
+    alerts: list[dict[str, str]]
+
+
+@dataclass
+class Pacer:
+    """Delivery of every planned placement.
+
+    Args:
+        source: of the plans.
+        states: the state of each placement that readers know of.
+        counted: what each placement's latest row says that it delivered, if that knows of a plan.
+    """
+
+    source: PlanSource
+    thresholds: Thresholds
+    states: dict[str, str] = field(default_factory=dict)
+    counted: dict[str, Delivered] = field(default_factory=dict)
+    _deliveries: dict[str, Delivery] = field(default_factory=dict)
+    _spent: dict[str, Spend | None] = field(default_factory=dict)
+    _campaigns: dict[str, str] = field(default_factory=dict)
+    _shown: dict[Key, Values] = field(default_factory=dict)
+    _minute: int = -1
+    _version: str = ""
+
+    @property
+    def book(self) -> PlanBook:
+        """The plans in force."""
+        return self.source.book
+
+    def refresh(self, now_ms: int) -> None:
+        """Look at the source; what is wrong with it is logged, once."""
+        for problem in self.source.refresh(now_ms):
+            structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
+
+    def recall(self, placement: str, told: Mapping[str, str]) -> None:
+        """Take up what readers were told of a placement by an earlier execution: fields of its row."""
+        if DELIVERY_STATE in told:
+            self.states[placement] = told[DELIVERY_STATE]
+            self._shown[SCOPES[0], placement] = [told.get(name) for name in DELIVERY]
+
+    def keep(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
+        """While nothing can be paced: what changed, with its last delivery fields. Next time all is paced."""
+        self._minute = -1
+        return Paced([self._kept(key, images) for key in sorted(set(changed) & self._shown.keys())], [])
+
+    def pace(self, images: Mapping[Key, Values], changed: Iterable[Key], now_ms: int) -> Paced:
+        """Pace the placements that changed, or all of them when a minute or the plans have turned.
+
+        Args:
+            images: values of the latest rows, by scope and name.
+            changed: rows that changed since the last call, by scope and name.
+            now_ms: watermark of the rows; the wall clock where there never was a pixel.
+        """
+        first, version, changed = self._minute < 0, self.book.version, set(changed)
+        every = now_ms // MINUTE_MS != self._minute or version != self._version
+        self._minute, self._version = now_ms // MINUTE_MS, version
+        paced = Paced([], [])
+        # Also a campaign that changed by a placement without a plan.
+        campaigns = {name for scope, name in changed & self._shown.keys() if scope == SCOPES[1]}
+        known = [name for scope, name in self._shown if scope == SCOPES[0]] if every else []
+        for name in sorted(set(known) - self.book.keys()):
+            campaigns |= self._withdraw(name)
+            paced.rows.append(self._placement(name, images, now_ms))
+        for name in self.book:
+            key = (SCOPES[0], name)
+            if not every and key not in changed:
+                continue
+            if self._held(name, images):
+                if key in images and (first or key in changed):
+                    paced.rows.append(self._kept(key, images))
+                continue
+            campaigns |= self._pace(name, images, now_ms, paced)
+        for name in sorted(campaigns):
+            paced.rows.append(self._campaign(name, images, now_ms))
+        return paced
+
+    def _held(self, name: str, images: Mapping[Key, Values]) -> bool:
+        """Whether a placement's row counts by another flight than its plan's. One without a row has never
+        had a pixel, by any plan.
+        """
+        counted = self.counted.get(name)
+        if counted is None:
+            return (SCOPES[0], name) in images
+        return counted[:2] != self.book[name].minutes
+
+    def _pace(self, name: str, images: Mapping[Key, Values], now_ms: int, paced: Paced) -> set[str]:
+        """Pace a placement; the campaigns that it is in, or was before."""
+        plan, counted = self.book[name], self.counted.get(name)
+        scope, _, values = self._placement(name, images, now_ms)
+        delivered = counted.impressions if counted else 0
+        delivery = pace(plan, delivered, values[LAST_HOUR] or 0, now_ms, self.thresholds)
+        before, campaign = self._campaigns.pop(name, None), plan.campaign_id or values[CAMPAIGN]
+        if campaign:
+            self._campaigns[name] = campaign
+        values[CAMPAIGN] = values[CAMPAIGN] or campaign
+        alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
+        if alert is not None:
+            paced.alerts.append(alert)
+        self.states[name], self._deliveries[name] = delivery.state, delivery
+        self._spent[name] = spent = spend(plan, delivered, values)
+        fields = _shown(delivery, plan.target_completion_rate, plan.currency, spent)
+        self._show((scope, name), values, fields)
+        paced.rows.append((scope, name, values))
+        return {one for one in (before, campaign) if one}
+
+    def _withdraw(self, name: str) -> set[str]:
+        """Forget a placement whose plan is gone; the campaigns that it was in."""
+        self._deliveries.pop(name, None)
+        self._spent.pop(name, None)
+        self.states.pop(name, None)
+        del self._shown[SCOPES[0], name]
+        campaign = self._campaigns.pop(name, None)
+        return {campaign} if campaign else set()
+
+    def _placement(self, name: str, images: Mapping[Key, Values], now_ms: int) -> tuple[str, str, Values]:
+        """A placement's row, as it is without a plan."""
+        values = list(images.get((SCOPES[0], name)) or empty(now_ms))
+        values[AS_OF] = now_ms
+        return SCOPES[0], name, values
+
+    def _campaign(self, name: str, images: Mapping[Key, Values], now_ms: int) -> tuple[str, str, Values]:
+        key = (SCOPES[1], name)
+        values = list(images.get(key) or empty(now_ms))
+        parts = [part for part in self._deliveries if self._campaigns.get(part) == name]
+        if parts:
+            delivery = pace_campaign([self._deliveries[part] for part in parts], self.thresholds)
+            spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
+            currency = None if spent is None else spent.currency
+            self._show(key, values, _shown(delivery, None, currency, spent))
+        else:
+            self._shown.pop(key, None)
+        return (*key, values)
+
+    def _show(self, key: Key, values: Values, delivery: Values) -> None:
+        self._shown[key] = delivery
+        values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = delivery
+
+    def _kept(self, key: Key, images: Mapping[Key, Values]) -> tuple[str, str, Values]:
+        """A row as it is, with the delivery fields that readers have."""
+        values = list(images[key])
+        values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = self._shown.get(key, NO_DELIVERY)
+        values[CAMPAIGN] = values[CAMPAIGN] or self._campaigns.get(key[1])
+        return (*key, values)
+
+
+def _shown(delivery: Delivery, target: float | None, currency: str | None, spent: Spend | None) -> Values:
+    """The values of `DELIVERY`."""
+
+    def number(value: float | None) -> str | None:
+        return None if value is None else decimal(value)
+
+    return [
+        delivery.booked,
+        delivery.delivered,
+        number(delivery.expected),
+        number(delivery.indicator),
+        delivery.state,
+        number(delivery.projected),
+        number(delivery.required_rate),
+        number(target),
+        currency,
+        *shown(spent),
+    ]

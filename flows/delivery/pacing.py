@@ -1,0 +1,296 @@
+"""Pacing: is what is booked being delivered? From a plan, counts and a moment to what readers see; all pure.
+
+`expected` = booked x f(x), with f(x) the part of the booking that is due (`flows.model.flight`). The delivery
+indicator is delivered / expected, Google Ad Manager's progress
+(https://support.google.com/admanager/answer/79229): half of the booked at three quarters of an even flight
+is 0.667. Quotients of integers are rounded once, so that a threshold is met exactly or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Sequence,
+)
+from dataclasses import (
+    dataclass,
+)
+from datetime import (
+    timedelta,
+)
+from functools import (
+    cached_property,
+)
+from math import (
+    fsum,
+)
+from typing import (
+    Final,
+    Literal,
+    NamedTuple,
+)
+
+from flows.model.flight import (
+    HOUR_MS,
+    MINUTE_MS,
+)
+from flows.model.plan import (
+    Plan,
+)
+
+State = Literal[
+    "not_started", "complete", "ended_short", "paused", "under", "warming_up", "at_risk", "over", "on_track"
+]
+STATES: Final[tuple[State, ...]] = (
+    "not_started",
+    "complete",
+    "ended_short",
+    "paused",
+    "under",
+    "warming_up",
+    "at_risk",
+    "over",
+    "on_track",
+)
+"""In the order in which they are tried: the first that holds is the state."""
+
+STANDARD_ERRORS: Final = 3
+"""What chance alone could explain."""
+_STILL: Final = frozenset(STATES[:4])
+_OVER_FOR_GOOD: Final = frozenset(STATES[1:3])
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When delivery is judged, and how.
+
+    Args:
+        under: least indicator that is not `under`.
+        over: greatest indicator that is not `over`.
+        grace: unpaused time from a flight's start in which it is not judged.
+    """
+
+    under: float = 0.90
+    over: float = 1.10
+    grace: timedelta = timedelta(minutes=15)
+
+    @cached_property
+    def grace_ms(self) -> int:
+        """Whole milliseconds of `grace`."""
+        return self.grace // timedelta(milliseconds=1)
+
+
+class Delivery(NamedTuple):
+    """Pacing of a placement or a campaign at one moment; None is null: an absent field, never 0.
+
+    Args:
+        booked: impressions.
+        delivered: impressions; null where the plan came too late to know.
+        expected: impressions due by now; null before the flight.
+        indicator: delivered / expected; null before the flight, in its grace, paused, when nothing is due, or
+            where `delivered` is.
+        projected: impressions at the flight's end if delivery goes on as in the last hour; null where the
+            indicator is, and while it falls short of what is booked by no more than chance may.
+        required_rate: impressions an unpaused hour that are still needed; null before the flight, when
+            complete, when no unpaused time is left, or where `delivered` is.
+    """
+
+    booked: int
+    delivered: int | None
+    expected: float | None
+    indicator: float | None
+    projected: float | None
+    required_rate: float | None
+    state: State
+
+
+class Recent(NamedTuple):
+    """What has been delivered lately, and the part of the booking that was due meanwhile.
+
+    Args:
+        delivered: impressions.
+        due: numerator of a part of f(x), above 0.
+        young: it is the whole flight, which has not had an hour yet.
+    """
+
+    delivered: int
+    due: int
+    young: bool
+
+
+def expected(booked: int, due: int, of: int) -> float:
+    """Impressions due by now: booked x f(x), with f(x) = due / of."""
+    return booked * due / of
+
+
+def delivery_indicator(booked: int, delivered: int, due: int, of: int) -> float | None:
+    """delivered / expected; None where nothing is due."""
+    return delivered * of / (booked * due) if due else None
+
+
+def lately(plan: Plan, delivered: int, last_hour: int, now_ms: int) -> Recent | None:
+    """The last hour of a flight, as `1h` counts it: the present minute and the 59 before. The flight so far
+    where that is less, or where nothing was due in the hour; None where nothing is due at all.
+    """
+    due, _ = plan.flight.reached(now_ms)
+    since_ms = now_ms // MINUTE_MS * MINUTE_MS - (HOUR_MS - MINUTE_MS)
+    young = since_ms < plan.start_ms
+    due_lately = due - plan.flight.reached(max(since_ms, plan.start_ms))[0]
+    if young or not due_lately:
+        return Recent(delivered, due, young) if due else None
+    return Recent(last_hour, due_lately, young)
+
+
+def projected(booked: int, delivered: int, left: int, recent: Recent) -> float | None:
+    """Delivered, and what is still due times delivered / expected of late; None while that falls short of
+    what is booked and chance alone could explain it.
+
+    The question is whether delivery of late is less than what from now on would be needed. Where exactly that
+    much is delivered, arrivals by chance have a standard error of its root.
+
+    Args:
+        left: numerator of the part of the booking that is due from now on.
+    """
+    found = (delivered * recent.due + recent.delivered * left) / recent.due
+    missing = booked - delivered
+    if left and found < booked:
+        needed = missing * recent.due / left
+        if (needed - recent.delivered) ** 2 <= STANDARD_ERRORS**2 * needed:
+            return None
+    return found
+
+
+def required_rate(booked: int, delivered: int, left_ms: int) -> float | None:
+    """Impressions an unpaused hour that are still needed; None when none are, or no time is left."""
+    missing = booked - delivered
+    return missing * HOUR_MS / left_ms if missing > 0 and left_ms > 0 else None
+
+
+def pace(plan: Plan, delivered: int | None, last_hour: int, now_ms: int, thresholds: Thresholds) -> Delivery:
+    """The pacing of a planned placement, up to the last moment of its flight and after it.
+
+    Args:
+        delivered: net impressions of the flight; None where its plan came too late to know.
+        last_hour: net impressions of the last hour.
+        now_ms: the moment that the counts are of: their watermark.
+    """
+    flight = plan.flight
+    if now_ms < plan.start_ms:
+        return Delivery(plan.booked, delivered, None, None, None, None, "not_started")
+    elapsed_ms = flight.elapsed_ms(now_ms)
+    ended, paused = now_ms >= plan.end_ms, flight.paused(now_ms)
+    due, of = flight.reached(now_ms)
+    indicator = projection = needed = None
+    young = False
+    if delivered is not None:
+        needed = required_rate(plan.booked, delivered, flight.total_ms - elapsed_ms)
+        if ended or not (paused or elapsed_ms < thresholds.grace_ms):
+            indicator = delivery_indicator(plan.booked, delivered, due, of)
+            recent = lately(plan, delivered, last_hour, now_ms)
+            if recent is not None:
+                projection, young = projected(plan.booked, delivered, of - due, recent), recent.young
+    state = _state(plan.booked, delivered, ended, paused, indicator, projection, young, thresholds)
+    due_now = expected(plan.booked, due, of)
+    return Delivery(plan.booked, delivered, due_now, indicator, projection, needed, state)
+
+
+def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Delivery:
+    """The pacing of a campaign: sums over its planned placements, at least one, and the state of the sums.
+
+    It has started when one placement has; it has ended when each is over or has what it booked; it is paused
+    when all are that could deliver. To `projected` a placement without a projection of its own (paused, in
+    its grace, not started, within chance) adds what it booked: nothing is known against it. `required_rate`
+    is what the placements need together now. What one of them has delivered nobody knows, all have not.
+    """
+    booked = sum(each.booked for each in placements)
+    known = [each.delivered for each in placements if each.delivered is not None]
+    delivered = sum(known) if len(known) == len(placements) else None
+    states = {each.state for each in placements}
+    if states == {"not_started"}:
+        return Delivery(booked, delivered, None, None, None, None, "not_started")
+    ended = states <= _OVER_FOR_GOOD
+    paused = "paused" in states and states <= _STILL
+    due = fsum(each.expected or 0.0 for each in placements)
+    indicator = projection = None
+    if delivered is not None and not paused and any(each.indicator is not None for each in placements):
+        # A sum of rounded numbers may be off in its last digit, and must not cross a threshold by it.
+        indicator = round(delivered / due, 12) if due else None
+        if any(each.projected is not None for each in placements):
+            projection = round(fsum(_hoped(each) for each in placements), 6)
+    needed = [each.required_rate for each in placements if each.required_rate is not None]
+    more = delivered is not None and delivered < booked
+    young = "warming_up" in states and states <= _STILL | {"warming_up"}
+    return Delivery(
+        booked,
+        delivered,
+        due,
+        indicator,
+        projection,
+        fsum(needed) if needed and more else None,
+        _state(booked, delivered, ended, paused, indicator, projection, young, thresholds),
+    )
+
+
+def _hoped(placement: Delivery) -> float:
+    return placement.booked if placement.projected is None else placement.projected
+
+
+def _state(
+    booked: int,
+    delivered: int | None,
+    ended: bool,
+    paused: bool,
+    indicator: float | None,
+    projection: float | None,
+    young: bool,
+    thresholds: Thresholds,
+) -> State:
+    """The state of a flight that has started."""
+    if delivered is not None and delivered >= booked:
+        return "complete"
+    if ended and delivered is not None:
+        return "ended_short"
+    if paused:
+        return "paused"
+    if indicator is None:
+        return "warming_up"
+    if indicator < thresholds.under:
+        return "under"
+    if projection is None and young:
+        return "warming_up"
+    if indicator > thresholds.over:
+        return "over"
+    return "at_risk" if projection is not None and projection < booked else "on_track"
+
+
+def state_change(
+    placement: str, campaign: str | None, previous: State | None, now: Delivery, as_of_ms: int
+) -> dict[str, str] | None:
+    """The alert that tells of a change of state, or None where there was none.
+
+    Args:
+        previous: the state that was told last; None for a plan that is new, which begins as `not_started`.
+        as_of_ms: watermark of `now`.
+
+    Returns: texts by name; a null is absent. `id` is the same whenever the change is found again at this
+    watermark.
+    """
+    before = previous or "not_started"
+    if before == now.state:
+        return None
+    record = {
+        "id": f"{placement}|{now.state}|{as_of_ms}",
+        "placement": placement,
+        "from": before,
+        "to": now.state,
+        "booked": str(now.booked),
+        "as_of_ms": str(as_of_ms),
+    }
+    if now.delivered is not None:
+        record["delivered"] = str(now.delivered)
+    if campaign is not None:
+        record["campaign"] = campaign
+    for name in ("expected", "indicator", "projected", "required_rate"):
+        value: float | None = getattr(now, name)
+        if value is not None:
+            record[name] = f"{value:.6f}"
+    return record

@@ -1,0 +1,323 @@
+"""Plans from named columns, as text or as JSON, each value checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import (
+    Callable,
+    Mapping,
+)
+from datetime import (
+    UTC,
+    datetime,
+    timedelta,
+)
+from decimal import (
+    Decimal,
+)
+from math import (
+    lcm,
+)
+from typing import (
+    Any,
+    Final,
+    NoReturn,
+)
+from zoneinfo import (
+    ZoneInfo,
+)
+
+import msgspec
+
+from flows.errors import (
+    PlanError,
+)
+from flows.model.events import (
+    MAX_MS,
+    absent,
+)
+from flows.model.flight import (
+    Curve,
+)
+from flows.model.plan import (
+    Plan,
+)
+
+COLUMNS: Final = (
+    "placement_id",
+    "booked",
+    "start",
+    "end",
+    "timezone",
+    "campaign_id",
+    "cpm",
+    "currency",
+    "target_completion_rate",
+    "curve",
+    "pauses",
+    "blocked_categories",
+)
+NEEDED: Final = COLUMNS[:4]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST: Final = 10**12
+_WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+JSON: Final = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse)
+"""Numbers exact, and no NaN."""
+
+
+def plan_from_json(data: bytes) -> Plan:
+    """The plan of one JSON object; unknown names are ignored.
+
+    Raises:
+        PlanError: it is none.
+    """
+    return plan_of(columns_from_json(data))
+
+
+def plan_to_json(plan: Plan) -> bytes:
+    """One JSON object, of which `plan_from_json` makes the same plan.
+
+    Raises:
+        PlanError: there is none: as whole numbers the curve's weights are too large.
+    """
+
+    def moment(ms: int) -> str:
+        return (_EPOCH + timedelta(milliseconds=ms)).isoformat()
+
+    cpm = plan.cpm_micros
+    columns = {
+        "placement_id": plan.placement_id,
+        "booked": plan.booked,
+        "start": moment(plan.start_ms),
+        "end": moment(plan.end_ms),
+        "timezone": plan.timezone,
+        "campaign_id": plan.campaign_id,
+        "cpm": None if cpm is None else f"{cpm // 1_000_000}.{cpm % 1_000_000:06}",
+        "currency": plan.currency,
+        "target_completion_rate": plan.target_completion_rate,
+        "curve": plan.curve,
+        "pauses": [[moment(start), moment(end)] for start, end in plan.pauses] or None,
+        "blocked_categories": plan.blocked_categories or None,
+    }
+    data = msgspec.json.encode({name: value for name, value in columns.items() if value is not None})
+    assert plan_from_json(data) == plan, plan
+    return data
+
+
+def columns_from_json(data: bytes) -> dict[str, Any]:
+    """The named values of one JSON object, for `plan_of`.
+
+    Raises:
+        PlanError: it is none.
+    """
+    try:
+        columns = JSON.decode(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"not JSON: {error}") from None
+    if not isinstance(columns, dict):
+        raise PlanError("takes a JSON object")
+    return columns
+
+
+def plan_of(columns: Mapping[str, Any]) -> Plan:
+    """The plan of named values: texts, or what JSON has (exact numbers, lists).
+
+    Raises:
+        PlanError: names the column, and what it takes.
+    """
+
+    def take(column: str, convert: Callable[[Any], Any], default: Any = None) -> Any:
+        value = columns.get(column)
+        if isinstance(value, str):
+            value = value.strip()
+        if value is None or value == "":
+            if column in NEEDED:
+                raise PlanError("is missing", column)
+            return default
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise PlanError(str(error), column) from None
+
+    zone: ZoneInfo | None = take("timezone", _zone)
+
+    def moment(value: Any) -> int:
+        return _moment(value, zone)
+
+    plan = Plan(
+        placement_id=take("placement_id", _id),
+        booked=take("booked", _booked),
+        start_ms=take("start", moment),
+        end_ms=take("end", moment),
+        timezone=zone.key if zone else None,
+        campaign_id=take("campaign_id", _id),
+        cpm_micros=take("cpm", _micros),
+        currency=take("currency", _currency),
+        target_completion_rate=take("target_completion_rate", _rate),
+        curve=take("curve", _curve, "even"),
+        pauses=take("pauses", lambda value: _pauses(value, moment), ()),
+        blocked_categories=take("blocked_categories", _categories, ()),
+    )
+    _check(plan)
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    """What columns must be together."""
+    if plan.end_ms <= plan.start_ms:
+        raise PlanError("is not after the start", "end")
+    if plan.cpm_micros is not None and plan.currency is None:
+        raise PlanError("is missing, and there is a cpm", "currency")
+    if not isinstance(plan.curve, str) and plan.timezone is None:
+        raise PlanError("is missing, and the curve's weights are by its hours of day", "timezone")
+    if any(end <= plan.start_ms or start >= plan.end_ms for start, end in plan.pauses):
+        raise PlanError("has a pause outside of the flight", "pauses")
+    if not plan.flight.total_ms:
+        raise PlanError("leaves nothing of the flight", "pauses")
+    if not isinstance(plan.curve, str) and not plan.flight.total_weight:
+        raise PlanError("has weight in no hour of the flight that is not paused", "curve")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("takes a text")
+    if not _WRITABLE.fullmatch(value):
+        raise ValueError("takes a text, and has half a character (a lone surrogate)")
+    return value.strip()
+
+
+def _id(value: Any) -> str:
+    name = _text(value)
+    if len(name) > 128 or absent(name):
+        raise ValueError("takes an id of 1 to 128 characters")
+    return name
+
+
+def _booked(value: Any) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 13:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MOST:
+        raise ValueError(f"takes impressions, a whole number from 1 to {_MOST}, in digits alone")
+    return value
+
+
+def _decimal(value: Any) -> Decimal:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,30})?", value):
+        value = Decimal(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = Decimal(value)
+    if not isinstance(value, Decimal) or not 0 <= value <= _MOST or not -18 <= _exponent(value) <= 18:
+        raise ValueError(f"takes a decimal number from 0 to {_MOST}, such as 12.50")
+    return value
+
+
+def _exponent(number: Decimal) -> int:
+    """What `as_integer_ratio` would raise 10 to: a number in JSON may have one that fills the memory."""
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int), number
+    return exponent
+
+
+def _micros(value: Any) -> int:
+    numerator, denominator = _decimal(value).as_integer_ratio()
+    micros, rest = divmod(numerator * 1_000_000, denominator)
+    if rest:
+        raise ValueError("takes no more than six decimal places")
+    return micros
+
+
+def _rate(value: Any) -> float:
+    number = _decimal(value)
+    if number > 1:
+        raise ValueError("takes a ratio from 0 to 1")
+    return float(number)
+
+
+def _currency(value: Any) -> str:
+    code = _text(value)
+    if re.fullmatch("[A-Z]{3}", code) is None:
+        raise ValueError("takes an ISO 4217 code of three upper-case letters, such as GBP")
+    return code
+
+
+def _zone(value: Any) -> ZoneInfo:
+    name = _text(value)
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # OSError: the name of a folder of the zone database
+        raise ValueError(f"no such time zone: {name!r}; takes an IANA name, such as Europe/London") from None
+
+
+def _moment(value: Any, zone: ZoneInfo | None) -> int:
+    text = _text(value)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"takes ISO 8601, such as 2026-11-01T00:00, not {text[:40]!r}") from None
+    if len(text) <= len("2026-11-01"):
+        raise ValueError("needs a time of day beside the date: the end of a flight is its first moment after")
+    if moment.tzinfo is None:
+        if zone is None:
+            raise ValueError("has no offset from UTC, and the plan no timezone")
+        moment = moment.replace(tzinfo=zone)
+        first, second = moment.utcoffset(), moment.replace(fold=1).utcoffset()
+        assert first is not None
+        assert second is not None
+        if first != second:
+            times = "twice" if first > second else "never"
+            raise ValueError(f"the clocks of {zone.key} show {text} {times}: write its offset from UTC")
+    ms = (moment - _EPOCH) // timedelta(milliseconds=1)
+    if not 0 <= ms < MAX_MS:
+        raise ValueError("takes the years 1970 to 2099")
+    return ms
+
+
+def _curve(value: Any) -> Curve:
+    if value == "even":
+        return "even"
+    if value == "frontloaded":
+        return "frontloaded"
+    weights = value.split(";") if isinstance(value, str) else value
+    if not isinstance(weights, list) or len(weights) != 24:
+        raise ValueError("takes even, frontloaded, or 24 weights for the hours of day from 0 to 23")
+    ratios = [
+        _decimal(weight.strip() if isinstance(weight, str) else weight).as_integer_ratio()
+        for weight in weights
+    ]
+    whole = lcm(*(denominator for _, denominator in ratios))
+    numbers = tuple(numerator * whole // denominator for numerator, denominator in ratios)
+    if not any(numbers):
+        raise ValueError("takes weights that are not all 0")
+    return numbers
+
+
+def _pauses(value: Any, moment: Callable[[Any], int]) -> tuple[tuple[int, int], ...]:
+    items = value.split(";") if isinstance(value, str) else value
+    pauses = []
+    for item in items if isinstance(items, list) else [items]:
+        pair = item.split("/") if isinstance(item, str) else item
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError("takes pauses as start/end;start/end")
+        start, end = moment(pair[0]), moment(pair[1])
+        if end <= start:
+            raise ValueError(f"has a pause that ends before it starts: {pair[0]}")
+        pauses.append((start, end))
+    return tuple(sorted(pauses))
+
+
+def _categories(value: Any) -> tuple[str, ...]:
+    names = value.split(";") if isinstance(value, str) else value
+    if not isinstance(names, list):
+        raise ValueError("takes IAB category ids as id;id")
+    ids = {_text(name).upper() for name in names}
+    if any(re.fullmatch(r"[A-Z0-9][A-Z0-9_-]*", name) is None for name in ids):
+        raise ValueError("takes IAB category ids, such as IAB7-39 or 432")
+    return tuple(sorted(ids))

@@ -1,0 +1,222 @@
+"""Files of plans: CSV with a header line, or a JSON list of objects. Bad rows are told and kept out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import (
+    Iterator,
+    Mapping,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+    Final,
+    NamedTuple,
+)
+
+from flows.delivery.plan_columns import (
+    COLUMNS,
+    JSON,
+    NEEDED,
+    plan_of,
+)
+from flows.errors import (
+    PlanError,
+)
+from flows.model.plan import (
+    Plan,
+    PlanBook,
+)
+
+LOOK_MS: Final = 1000
+
+_KNOWN: Final = frozenset((*COLUMNS, ""))  # "": a comma too many at the end of a header
+_SPACE: Final = re.compile(r"\s*")
+
+
+class Problem(NamedTuple):
+    """What was kept out of a plan book, and why; no line: the whole file."""
+
+    file: str
+    line: int | None
+    column: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return ": ".join([f"{self.file}:{self.line}" if self.line else self.file, *filter(None, self[2:])])
+
+
+def read_plans(path: Path) -> tuple[PlanBook, list[Problem]]:
+    """The plans of a file, and what of it is not in them. Of two rows for one placement the later is wrong.
+
+    Args:
+        path: `.csv` (UTF-8, with or without a byte-order mark, columns in any order) or `.json`.
+
+    Raises:
+        PlanError: the file as a whole cannot be read, or is neither.
+    """
+    try:
+        return parse_plans(path.read_bytes(), path)
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read: {error.strerror}") from None
+    except PlanError as error:
+        raise PlanError(str(Problem(str(path), error.line, None, error.reason)), line=error.line) from None
+
+
+def parse_plans(data: bytes, path: Path) -> tuple[PlanBook, list[Problem]]:
+    """`read_plans` of content that has been read; its PlanError does not name the file."""
+    readers = {".csv": _csv_rows, ".json": _json_rows}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise PlanError("takes the name of a .csv or a .json file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PlanError(
+            "not UTF-8: save the file as such", line=data.count(b"\n", 0, error.start) + 1
+        ) from None
+    plans: dict[str, Plan] = {}
+    lines: dict[str, int] = {}
+    unknown: dict[str, int] = {}
+    problems = []
+    for line, row in reader(text):
+        try:
+            if isinstance(row, PlanError):
+                raise row
+            for name in row.keys() - _KNOWN:
+                unknown.setdefault(name, line)
+            plan = plan_of(row)
+            if plan.placement_id in plans:
+                before = lines[plan.placement_id]
+                raise PlanError(
+                    f"{plan.placement_id!r} has a plan in line {before}, which counts", "placement_id"
+                )
+        except PlanError as error:
+            problems.append(Problem(str(path), line, error.column, error.reason))
+        else:
+            plans[plan.placement_id], lines[plan.placement_id] = plan, line
+    problems += [
+        Problem(str(path), line, name, "no such column, ignored here and below")
+        for name, line in sorted(unknown.items())
+    ]
+    return PlanBook(plans.values()), problems
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | PlanError]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            if not any(map(str.strip, cells)):
+                pass
+            elif header is None:
+                header = [name.strip() for name in cells]
+                _check_header(header, line)
+            elif len(cells) != len(header):
+                yield line, PlanError(f"has {len(cells)} cells, the header {len(header)}")
+            else:
+                yield line, dict(zip(header, cells, strict=True))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise PlanError(f"not CSV: {error}", line=line) from None
+    if header is None:
+        raise PlanError("is empty: the first line names the columns")
+
+
+def _check_header(header: list[str], line: int) -> None:
+    missing = [name for name in NEEDED if name not in header]
+    if missing:
+        raise PlanError(f"no column {', '.join(missing)}; columns are separated by commas", line=line)
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise PlanError(f"column {', '.join(twice)} is there twice", line=line)
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | PlanError]]:
+    """Item by item: a decoder of the whole tells no item's line."""
+    at = _skip(text, 0)
+    if not text.startswith("[", at):
+        raise PlanError("not a JSON list of objects")
+    counted, line = 0, 1
+    at = _skip(text, at + 1)
+    more = not text.startswith("]", at)
+    while more:
+        line, counted = line + text.count("\n", counted, at), at
+        try:
+            item, at = JSON.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"not JSON: {error}", line=getattr(error, "lineno", line)) from None
+        yield line, item if isinstance(item, dict) else PlanError("takes a JSON object")
+        at = _skip(text, at)
+        if text[at : at + 1] not in (",", "]"):
+            raise PlanError(
+                "not a JSON list: a comma or ] is missing behind the object that starts here", line=line
+            )
+        more = text[at] == ","
+        at = _skip(text, at + more)
+    if _skip(text, at + 1) < len(text):
+        raise PlanError("there is more behind the end of the JSON list")
+
+
+def _skip(text: str, at: int) -> int:
+    space = _SPACE.match(text, at)
+    assert space is not None
+    return space.end()
+
+
+class PlanFile:
+    """A file of plans that may change at any time; `book` are the plans in force.
+
+    The last good version stays in force while the file is gone or cannot be read. A change is read when two
+    looks in a row have found the same, so that a file that is being written is not read half. Starts no
+    thread and keeps no file open; `book` is replaced, never changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.book = PlanBook()
+        self._looked_ms: int | None = None
+        self._seen: tuple[int, ...] = ()
+        self._read: tuple[int, ...] = ()
+        self._trouble: str | None = None
+
+    def refresh(self, now_ms: int) -> list[Problem]:
+        """Look whether the file has changed, at most once a `LOOK_MS`; the first time it is read at once.
+
+        Args:
+            now_ms: by any clock that goes forward.
+
+        Returns: what is wrong with the file, once for each change of it.
+        """
+        first = self._looked_ms is None
+        if self._looked_ms is not None and now_ms - self._looked_ms < LOOK_MS:
+            return []
+        self._looked_ms = now_ms
+        try:
+            status = self.path.stat()
+            found = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+            before, self._seen = self._seen, found
+            if found == self._read:
+                self._trouble = None
+            if found == self._read or (found != before and not first):
+                return []
+            data = self.path.read_bytes()
+        except OSError as error:
+            trouble, self._trouble = self._trouble, f"cannot be read: {error.strerror}"
+            return [self._problem(self._trouble)] if self._trouble != trouble else []
+        self._read, self._trouble = found, None
+        try:
+            book, problems = parse_plans(data, self.path)
+        except PlanError as error:
+            return [self._problem(error.reason, error.line)]
+        if book.version != self.book.version:
+            self.book = book
+        return problems
+
+    def _problem(self, reason: str, line: int | None = None) -> Problem:
+        return Problem(str(self.path), line, None, f"{reason}; the plans read last stay in force")

@@ -1,0 +1,76 @@
+"""Plans of the settings' file or topic, followed while they change."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Mapping,
+)
+from pathlib import (
+    Path,
+)
+
+from flows.delivery.plan_files import (
+    PlanFile,
+    read_plans,
+)
+from flows.delivery.plan_topics import (
+    PlanTopic,
+    plan_topic,
+)
+from flows.errors import (
+    PlanError,
+)
+from flows.model.plan import (
+    Plan,
+    PlanBook,
+)
+from flows.settings import (
+    Settings,
+    Topic,
+    kafka_options,
+)
+
+
+def plan_file(settings: Settings) -> PlanFile | PlanTopic | None:
+    """The file or topic of plans that the settings name; see `plan_topic` on when it waits.
+
+    Raises:
+        ConnectError: there is no such topic.
+    """
+    if not isinstance(settings.plans, Topic):
+        return None if settings.plans is None else PlanFile(settings.plans)
+    return plan_topic(
+        settings.kafka_brokers, settings.plans.name, kafka_options(settings), settings.kafka_group
+    )
+
+
+class PlanFollower:
+    """The settings' plans, for a step that has to know when they have changed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._source = plan_file(settings)
+        self._told = PlanBook()
+
+    def news(self, now_ms: int) -> PlanBook | None:
+        """The plans in force, if they are not those that were told last."""
+        if self._source is None:
+            return None
+        self._source.refresh(now_ms)
+        if self._source.book is self._told:
+            return None
+        self._told = self._source.book
+        return self._told
+
+
+def read_book(settings: Settings) -> Mapping[str, Plan]:
+    """The plans as they are now.
+
+    Raises:
+        PlanError, ConnectError: they cannot be read.
+    """
+    if isinstance(settings.plans, Path):
+        return read_plans(settings.plans)[0]
+    plans = plan_file(settings)
+    if isinstance(plans, PlanTopic) and not plans.ready:
+        raise PlanError(f"{settings.plans}: cannot be read to its end: does Kafka answer?")
+    return {} if plans is None else plans.book

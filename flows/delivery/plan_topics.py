@@ -1,0 +1,283 @@
+"""Topics of plans: a compacted Kafka topic, placement_id → one plan as JSON, followed live.
+
+One consumer and one thread a process, whoever asks and how many: `plan_topic` gives each its own view of
+them. No asker waits for Kafka, except the first one, before anything flows.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import (
+    deque,
+)
+from collections.abc import (
+    Callable,
+    Mapping,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Final,
+    NamedTuple,
+)
+
+from connectors.kafka import (
+    Change,
+    KafkaTable,
+)
+from connectors.stream import (
+    ConnectError,
+)
+from flows.delivery.plan_columns import (
+    COLUMNS,
+    columns_from_json,
+    plan_of,
+)
+from flows.errors import (
+    PlanError,
+)
+from flows.model.plan import (
+    Plan,
+    PlanBook,
+)
+
+FIRST_WAIT_S: Final = 10.0
+"""How long the first asker waits for the first book."""
+AWAY_S: Final = 5.0
+"""How long Kafka is away before that is told and the topic read anew; shorter faults pass all the time."""
+AGAIN_S: Final = 2.0
+LOOK_S: Final = 60.0
+"""Between two looks whether the topic has more partitions."""
+TOLD_KEPT: Final = 1000
+
+_POLL: Final = timedelta(seconds=0.2)
+_KNOWN: Final = frozenset(COLUMNS)
+
+
+class Refusal(NamedTuple):
+    """What of a topic was not taken, and why; no partition and offset: the whole topic."""
+
+    topic: str
+    partition: int | None
+    offset: int | None
+    placement: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        place = "" if self.partition is None else f"/{self.partition}, offset {self.offset}"
+        return ": ".join(filter(None, (self.topic + place, self.placement, self.reason)))
+
+
+class _Latest(NamedTuple):
+    """The order in which messages of different partitions count: by time, then by partition."""
+
+    timestamp_ms: int
+    partition: int
+    plan: Plan | None
+
+
+class Entries:
+    """The plans that a topic's messages make, whatever the order of its partitions.
+
+    A message that is not taken changes nothing, so the last good plan stays. Where a placement has messages
+    in several partitions (writers that spread keys differently), the one with the latest timestamp counts.
+    """
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._latest: dict[str, dict[int, _Latest]] = {}
+
+    def take(self, change: Change) -> list[Refusal]:
+        """Enter one message; what is wrong with it."""
+
+        def refusal(reason: str) -> Refusal:
+            return Refusal(self._topic, change.partition, change.offset, name, reason)
+
+        name = None
+        if change.key is None:
+            return [refusal("has no key: takes the placement_id")]
+        name = change.key.decode(errors="replace")
+        remarks: list[Refusal] = []
+        plan = None
+        if change.value is not None:
+            try:
+                if not change.value:
+                    raise PlanError("is empty: takes a plan, or a tombstone (no value) to remove it")
+                columns = columns_from_json(change.value)
+                plan = plan_of(columns)
+                if plan.placement_id != name:
+                    raise PlanError(f"{plan.placement_id!r} is not the message's key", "placement_id")
+            except PlanError as error:
+                return [refusal(f"{error}; the plan read last stays in force")]
+            unknown = sorted(columns.keys() - _KNOWN)
+            remarks = [refusal(f"{other}: no such name, ignored") for other in unknown]
+        of = self._latest.setdefault(name, {})
+        of[change.partition] = _Latest(change.timestamp_ms, change.partition, plan)
+        return remarks
+
+    def keep(self, plan: Plan) -> None:
+        """Enter a plan known from before, of a placement that has no good message any more."""
+        self._latest.setdefault(plan.placement_id, {-1: _Latest(-1, -1, plan)})
+
+    def book(self) -> PlanBook:
+        """The plans in force."""
+        newest = (max(of.values(), key=lambda latest: latest[:2]) for of in self._latest.values())
+        return PlanBook(latest.plan for latest in newest if latest.plan is not None)
+
+
+class TopicFeed:
+    """Follows a topic in a thread of its own; the first book comes when all partitions were read.
+
+    While Kafka is away or the topic gone the last book stays in force, and that is told once. Afterwards the
+    topic, which may have been made anew, is read from its beginning, and counts when it has been read.
+
+    Args:
+        topic: for messages.
+        open_table: called again after each outage.
+
+    Raises:
+        ConnectError: by `open_table`, the first time.
+    """
+
+    def __init__(self, topic: str, open_table: Callable[[], KafkaTable]) -> None:
+        self.book = PlanBook()
+        self.ready = threading.Event()
+        self._count = 0
+        self._told: deque[Refusal] = deque(maxlen=TOLD_KEPT)
+        self._topic = topic
+        self._open_table = open_table
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._trouble_told = False
+        self._thread = threading.Thread(target=self._run, args=(open_table(),), name="plans", daemon=True)
+        self._thread.start()
+
+    def since(self, count: int) -> tuple[int, list[Refusal]]:
+        """What was told behind the first `count`, as far as it is kept, and how much was told in all."""
+        with self._lock:
+            new = self._count - count
+            return self._count, list(self._told)[-new:] if new else []
+
+    def tell(self, reason: str) -> None:
+        """Something about the topic as a whole."""
+        self._tell([Refusal(self._topic, None, None, None, reason)])
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing.set()
+        self._thread.join(5)
+
+    def _run(self, table: KafkaTable | None) -> None:
+        while not self._closing.is_set():
+            try:
+                table = table or self._open_table()
+                self._follow(table)
+            except ConnectError as error:
+                self._tell_trouble(str(error))
+                self._closing.wait(AGAIN_S)
+            if table is not None:
+                table.close()
+            table = None
+
+    def _follow(self, table: KafkaTable) -> None:
+        """Until closing, or until the topic has more partitions.
+
+        Raises:
+            ConnectError: by the table, or it has been away for `AWAY_S`.
+        """
+        entries, waiting = Entries(self._topic), dict[tuple[int, bytes | None], list[Refusal]]()
+        partitions = table.partitions()
+        seen_s = looked_s = time.monotonic()
+        complete = False
+        while not self._closing.is_set():
+            changes = table.read(_POLL)
+            for change in changes:
+                # What was put right further on in the topic is not worth a word.
+                waiting[change.partition, change.key] = entries.take(change)
+            now_s = time.monotonic()
+            if table.caught_up or changes:
+                seen_s = now_s
+            elif now_s - seen_s > AWAY_S:
+                raise ConnectError(table.trouble)
+            if table.caught_up:
+                self._trouble_told = False
+            if table.caught_up and not complete:
+                complete = True
+                for refusal in (one for many in waiting.values() for one in many):
+                    plan = self.book.get(refusal.placement or "")
+                    if plan is not None:
+                        entries.keep(plan)
+                self._replace(entries.book())
+                self.ready.set()
+            elif complete and changes:
+                self._replace(entries.book())
+            if complete:
+                self._tell([one for many in waiting.values() for one in many])
+                waiting.clear()
+            if now_s - looked_s > LOOK_S and table.caught_up:
+                looked_s = now_s
+                if table.partitions() != partitions:
+                    return
+
+    def _replace(self, book: PlanBook) -> None:
+        if book.version != self.book.version:
+            self.book = book
+
+    def _tell_trouble(self, reason: str) -> None:
+        if not self._trouble_told:
+            self._trouble_told = True
+            self.tell(f"{reason}; the plans read last stay in force")
+
+    def _tell(self, refusals: list[Refusal]) -> None:
+        with self._lock:
+            self._told += refusals
+            self._count += len(refusals)
+
+
+class PlanTopic:
+    """One asker's view of a topic of plans, like a `PlanFile`; `book` is replaced, never changed."""
+
+    def __init__(self, feed: TopicFeed) -> None:
+        self.book = feed.book
+        self._feed = feed
+        self._told = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the topic has been read to its end once."""
+        return self._feed.ready.is_set()
+
+    def refresh(self, now_ms: int) -> list[Refusal]:
+        """Take up what the topic has said since; never waits.
+
+        Args:
+            now_ms: not needed here.
+
+        Returns: what was not taken, once for each view; of very much, the latest `TOLD_KEPT`.
+        """
+        self.book = self._feed.book
+        self._told, refusals = self._feed.since(self._told)
+        return refusals
+
+
+_feeds: dict[tuple[object, ...], TopicFeed] = {}
+_making = threading.Lock()
+
+
+def plan_topic(brokers: str, topic: str, options: Mapping[str, str], group: str) -> PlanTopic:
+    """A view of a topic of plans; the first of a process waits for the first book, at most `FIRST_WAIT_S`.
+
+    Raises:
+        ConnectError: the brokers do not answer, or the topic is missing; of the first view alone.
+    """
+    with _making:
+        key = (brokers, topic, *sorted(options.items()))
+        feed = _feeds.get(key)
+        if feed is None:
+            feed = TopicFeed(topic, lambda: KafkaTable(brokers, topic, options, group=group))
+            _feeds[key] = feed
+            if not feed.ready.wait(FIRST_WAIT_S):
+                feed.tell("is not read to its end yet: no plan is in force before that")
+        return PlanTopic(feed)

@@ -1,0 +1,101 @@
+"""What impressions cost and brought: cost per acquisition and return on ad spend, in every window, of a
+placement whose plan has a price and of a campaign's placements that have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Collection,
+    Sequence,
+)
+from math import (
+    fsum,
+)
+from typing import (
+    Any,
+    Final,
+    NamedTuple,
+)
+
+from flows.model.fields import (
+    CURRENCY,
+    FIELDS,
+    WINDOWS,
+    decimal,
+)
+from flows.model.plan import (
+    Plan,
+)
+
+METRICS: Final = ("impressions", "conversions", "conversion_value")
+_AT: Final = [[FIELDS.index(f"{window}.{metric}") for metric in METRICS] for window in WINDOWS]
+_CURRENCY_AT: Final = FIELDS.index(CURRENCY)
+_FLIGHT: Final = WINDOWS.index("flight")
+
+
+class Window(NamedTuple):
+    """Cost (None where nobody knows what was delivered), conversions and their value (None where it is of
+    another currency), in whole units.
+    """
+
+    cost: float | None
+    conversions: float
+    value: float | None
+
+
+class Spend(NamedTuple):
+    """By window, in the order of `WINDOWS`, in one currency."""
+
+    currency: str
+    windows: Sequence[Window]
+
+
+def spend(plan: Plan, delivered: int | None, values: Sequence[Any]) -> Spend | None:
+    """Of a placement by its row's values; None where its plan has no price.
+
+    Args:
+        delivered: impressions of the plan's flight, which alone were bought; None where nobody knows.
+        values: of `flows.rows.FIELDS`.
+    """
+    if plan.cpm_micros is None or plan.currency is None:
+        return None
+    same, windows = values[_CURRENCY_AT] in (None, plan.currency), []
+    for place, (impressions, conversions, value) in enumerate(_AT):
+        bought = delivered if place == _FLIGHT else values[impressions] or 0
+        brought = int(values[value] or 0) / 1e6 if same else None  # text beyond 2^53
+        cost = None if bought is None else bought * plan.cpm_micros / 1e9
+        windows.append(Window(cost, float(values[conversions] or 0), brought))
+    return Spend(plan.currency, windows)
+
+
+def together(parts: Collection[Spend]) -> Spend | None:
+    """The sum; None where there is nothing, or money of several currencies."""
+    currencies = {part.currency for part in parts}
+    if len(currencies) != 1:
+        return None
+    windows = [
+        Window(
+            _sum([one.cost for one in of]),
+            fsum(one.conversions for one in of),
+            _sum([one.value for one in of]),
+        )
+        for of in zip(*(part.windows for part in parts), strict=True)
+    ]
+    return Spend(currencies.pop(), windows)
+
+
+def shown(of: Spend | None) -> list[str | None]:
+    """Cost per acquisition and return on ad spend of each window, as `flows.rows.SPENDING` names them."""
+    if of is None:
+        return [None] * (2 * len(WINDOWS))
+    found: list[str | None] = []
+    for cost, conversions, value in of.windows:
+        found.append(decimal(cost / conversions) if conversions and cost is not None else None)
+        found.append(decimal(value / cost) if cost and value is not None else None)
+    return found
+
+
+def _sum(of: Sequence[float | None]) -> float | None:
+    """None where one is."""
+    known = [one for one in of if one is not None]
+    return fsum(known) if len(known) == len(of) else None

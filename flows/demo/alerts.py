@@ -1,0 +1,243 @@
+"""What fires while the demo runs.
+
+Where Prometheus and Alertmanager are installed, they run on loopback with the project's own rules, and what
+fires is what Alertmanager says. Elsewhere it is what the flow itself has told of in Redis: its alerts about
+changes of delivery states.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import (
+    Sequence,
+)
+from contextlib import (
+    ExitStack,
+    suppress,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Final,
+    NamedTuple,
+    Protocol,
+)
+
+from rich import (
+    box,
+)
+from rich.console import (
+    RenderableType,
+)
+from rich.table import (
+    Table,
+)
+from rich.text import (
+    Text,
+)
+
+from connectors.alerting import (
+    Alertmanager,
+    Prometheus,
+    program,
+)
+from connectors.ports import (
+    free_ports,
+)
+from connectors.redis import (
+    Client,
+    entries_after,
+)
+from connectors.stream import (
+    ConnectError,
+)
+from flows.shown import (
+    LINE,
+    cell,
+    shown,
+)
+
+SUSTAINED_S: Final = 2
+"""How long a state must hold to fire, instead of the ten minutes of a trader's alert."""
+
+STATE_CHANGE: Final = "state change"
+_TOLD: Final = "under"
+_SHOWN: Final = 5
+_PREFIX: Final = "Audiopixel"
+"""Of every alert's name; without it a line has room for what the alert says."""
+WAIT_S: Final = 20.0
+"""How long the summary waits for an alert that is due: two scrapes, its `for:`, and a busy machine."""
+
+
+class Firing(NamedTuple):
+    """One alert that fires; texts, empty where there is none."""
+
+    name: str
+    placement: str
+    campaign: str
+    summary: str
+
+
+class Watch(Protocol):
+    """Where alerts are seen.
+
+    Attributes:
+        where: for people, one line.
+    """
+
+    where: str
+
+    def firing(self) -> list[Firing]:
+        """What fires now, by placement; the last known where that cannot be read."""
+
+
+class Rules:
+    """A Prometheus that evaluates the rules, and an Alertmanager that is told."""
+
+    def __init__(self, prometheus: Prometheus, alertmanager: Alertmanager) -> None:
+        self.where = f"{alertmanager.url}/#/alerts  {prometheus.url}/alerts"
+        self._alertmanager = alertmanager
+        self._last: list[Firing] = []
+
+    def firing(self) -> list[Firing]:
+        """What fires in Alertmanager."""
+        with suppress(ConnectError):
+            self._last = sorted(
+                Firing(
+                    alert["labels"]["alertname"],
+                    alert["labels"].get("placement", ""),
+                    alert["labels"].get("campaign", ""),
+                    alert["annotations"].get("summary", ""),
+                )
+                for alert in self._alertmanager.firing()
+            )
+        return self._last
+
+
+class Changes:
+    """The flow's stream of changed states: a placement whose last change was to `under` fires."""
+
+    def __init__(self, client: Client, namespace: str, why: str) -> None:
+        self._client, self._key = client, f"{namespace}:alerts"
+        self.where = (
+            f"{why}: their alert rules are not evaluated, and what fires is what the flow itself says in the "
+            f"Redis stream {self._key}"
+        )
+        self._last = ""
+        self._under: dict[str, Firing] = {}
+
+    def firing(self) -> list[Firing]:
+        """Placements that the flow told of last as under-delivering."""
+        with suppress(ConnectError):
+            for entry, told in entries_after(self._client, self._key, self._last):
+                self._last = entry
+                self._under.pop(told["placement"], None)
+                if told["to"] == _TOLD:
+                    self._under[told["placement"]] = _told(told)
+        return sorted(self._under.values())
+
+
+def _told(change: dict[str, str]) -> Firing:
+    placement, campaign = change["placement"], change.get("campaign", "")
+    return Firing(
+        STATE_CHANGE,
+        placement,
+        campaign,
+        f"{placement} of campaign {campaign} is {change['to']}: {int(change['delivered']):,} delivered of "
+        f"{float(change['expected']):,.0f} due by now",
+    )
+
+
+def start(
+    stack: ExitStack, directory: Path, client: Client, namespace: str, flow: int, exporter: int
+) -> Watch:
+    """Start what is installed, until `stack` is closed.
+
+    Args:
+        directory: for their configuration.
+        flow, exporter: ports of the flow's metrics and of the exporter.
+    """
+    missing = [name.capitalize() for name in ("prometheus", "alertmanager") if program(name) is None]
+    if missing:
+        return Changes(client, namespace, f"{' and '.join(missing)} not found on the PATH")
+    with ExitStack() as started:
+        try:
+            (port,) = free_ports(1)
+            # As a program: the dashboards import the flow's metrics, never the other way round.
+            subprocess.run(
+                [
+                    *(sys.executable, "-m", "dashboards", "local", str(directory)),
+                    *("--flow", str(flow), "--exporter", str(exporter), "--alertmanager", str(port)),
+                    *("--sustained", str(SUSTAINED_S)),
+                ],
+                check=True,
+                capture_output=True,
+                text=True,
+                start_new_session=True,
+            )
+            alertmanager = started.enter_context(Alertmanager(directory / "alertmanager.yml", port))
+            prometheus = started.enter_context(Prometheus(directory / "prometheus.yml"))
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.strip().splitlines() or ["no rules"]
+            return Changes(client, namespace, f"Prometheus and Alertmanager got no rules ({said[-1]})")
+        except ConnectError as error:
+            return Changes(client, namespace, f"Prometheus and Alertmanager did not start ({error})")
+        stack.enter_context(started.pop_all())
+    return Rules(prometheus, alertmanager)
+
+
+def lines(firing: Sequence[Firing]) -> list[Text]:
+    """What fires, a line each, for below the live table."""
+    told = [
+        Text.assemble(
+            (one.name.removeprefix(_PREFIX), "bold red"),
+            f" {shown(one.summary, LINE)}",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+        for one in firing[:_SHOWN]
+    ]
+    rest = len(firing) - len(told)
+    return [*told, *([Text(f"… and {rest:,} more alerts", "dim")] if rest else [])]
+
+
+class News:
+    """Tells an alert once, however often it is seen to fire."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def of(self, firing: Sequence[Firing]) -> list[Firing]:
+        """Those that were not told yet."""
+        new = [one for one in firing if one[:2] not in self._told]
+        self._told.update(one[:2] for one in new)
+        return new
+
+
+def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:
+    """What fires, for the summary, and which alert tells of the starved placement.
+
+    Args:
+        starved: waited for, up to 20 s; None: whatever fires now.
+    """
+    deadline_s = time.monotonic() + WAIT_S
+    while True:
+        firing = watch.firing()
+        found = [one for one in firing if one.placement == starved]
+        if found or starved is None or time.monotonic() > deadline_s:
+            break
+        time.sleep(0.2)
+    said = [Text(f"{one.name} fires for {starved}, which the simulator starves", "green") for one in found]
+    if starved is not None and not found:
+        said = [Text(f"no alert fires for {starved}, which the simulator starves", "bold red")]
+    if not firing:
+        return said or [Text("no alert fires")]
+    table = Table(title="the alerts that fire", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("alert", no_wrap=True)
+    table.add_column("summary")
+    for one in firing:
+        table.add_row(one.name, cell(one.summary, LINE))
+    return [table, *said]

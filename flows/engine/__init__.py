@@ -1,0 +1,39 @@
+"""The only room that knows Bytewax: sources, steps, sinks, aligned barriers, running a flow, a cluster.
+
+Owns: the aligners. Receives: an input. Sends: what the stages send.
+Must not import: viewers, cli.
+"""
+
+from __future__ import annotations
+
+from flows.engine.cluster import Cluster, end_with_supervisor, members
+from flows.engine.foundation import begun, lay
+from flows.engine.run import execute
+from flows.engine.sinks import LinesSink, RedisSink
+from flows.engine.source import PixelSource, StopSignal
+from flows.engine.start import FileOutput, kafka_input, preflight, serve_metrics
+from flows.engine.steps import AttributionLogic, CreditsLogic, LedgerLogic, PlaysLogic, RowsLogic
+from flows.engine.waiting import ExitWhileWaiting
+
+__all__ = [
+    "AttributionLogic",
+    "Cluster",
+    "CreditsLogic",
+    "ExitWhileWaiting",
+    "FileOutput",
+    "LedgerLogic",
+    "LinesSink",
+    "PixelSource",
+    "PlaysLogic",
+    "RedisSink",
+    "RowsLogic",
+    "StopSignal",
+    "begun",
+    "end_with_supervisor",
+    "execute",
+    "kafka_input",
+    "lay",
+    "members",
+    "preflight",
+    "serve_metrics",
+]

@@ -1,0 +1,113 @@
+"""Aligned barriers: what a step with several senders has seen at a mark is one exact prefix of each sender's
+stream.
+
+Every sender sends items and numbered marks, in order. What a sender sent after a mark is held back until all
+the others have sent a mark of that number or a later one (K. M. Chandy and L. Lamport, "Distributed
+Snapshots", 1985). The cuts and what lies between them depend on the senders' streams alone, not on how they
+interleave.
+"""
+
+from __future__ import annotations
+
+from collections import (
+    deque,
+)
+from collections.abc import (
+    Hashable,
+    Iterator,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Any,
+    Generic,
+    TypeVar,
+)
+
+from flows.errors import (
+    StateError,
+)
+
+S = TypeVar("S", bound=Hashable)
+T = TypeVar("T")
+
+
+@dataclass
+class Aligner(Generic[S, T]):
+    """Orders the items of several senders between their marks.
+
+    Attributes:
+        expected: the senders to wait for.
+        at: the number of each sender's latest mark that has been let in.
+        released: the number of the latest cut.
+        held: what fast senders sent after their latest mark, as (item, mark number or None).
+    """
+
+    expected: frozenset[S] = frozenset()
+    at: dict[S, int] = field(default_factory=dict)
+    released: int = -1
+    held: dict[S, deque[tuple[T, int | None]]] = field(default_factory=dict)
+
+    def expect(self, senders: frozenset[S]) -> None:
+        """Wait for exactly these senders from now on; what is known of others is forgotten."""
+        if senders != self.expected:
+            self.expected = senders
+            self.at = {sender: number for sender, number in self.at.items() if sender in senders}
+
+    def push(
+        self, sender: S, item: T, mark: int | None = None, first: bool = True
+    ) -> Iterator[tuple[T | None, int | None]]:
+        """Take one item of `sender` in, a mark if it has a number; yields (item, None) in order, and (None,
+        number) at each cut.
+
+        Args:
+            first: whether the mark is the sender's first one ever, if that is known.
+
+        Raises:
+            StateError: it is not, but this aligner, and the step that it serves, has never seen one.
+        """
+        if mark is not None and not first and self.released < 0 and sender not in self.at:
+            raise StateError(
+                f"a step begins anew behind {sender}, which does not: the recovery store has lost its state. "
+                "Restore the recovery directory from a backup, or recompute from the log with --recompute "
+                "and an empty one"
+            )
+        if self.held.get(sender) or self.at.get(sender, -1) > self.released:
+            self.held.setdefault(sender, deque()).append((item, mark))
+        else:
+            yield item, None
+            if mark is not None:
+                self.at[sender] = mark
+        if mark is not None:  # a held one too: those that the others waited for may be gone since
+            yield from self._release()
+
+    def _release(self) -> Iterator[tuple[T | None, int | None]]:
+        while (
+            self.expected and (lowest := min(self.at.get(one, -1) for one in self.expected)) > self.released
+        ):
+            self.released = lowest
+            yield None, lowest
+            for waiting in sorted(self.held, key=str):
+                queue = self.held[waiting]
+                while queue and self.at.get(waiting, -1) <= self.released:
+                    held_item, held_mark = queue.popleft()
+                    yield held_item, None
+                    if held_mark is not None:
+                        self.at[waiting] = held_mark
+                if not queue:
+                    del self.held[waiting]
+
+    def resume(self, released: int) -> None:
+        """Go on behind the cut `released`, with nothing held."""
+        self.at, self.released = dict.fromkeys(self.expected, released), released
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state, without `expected`; items are kept as they are."""
+        return self.at, self.released, {sender: list(queue) for sender, queue in self.held.items()}
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again."""
+        self.at, self.released = dict(state[0]), state[1]
+        self.held = {sender: deque(queue) for sender, queue in state[2].items()}

@@ -1,0 +1,190 @@
+"""The flow as several processes on one machine: started together, stopped together, restarted together."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import (
+    Sequence,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Final,
+)
+
+import structlog
+
+from connectors.ports import (
+    free_ports,
+)
+from flows.errors import (
+    AudiopixelError,
+    SettingsError,
+)
+
+LONGEST_PAUSE_S: Final = 30.0
+STOP_WITHIN_S: Final = 10.0
+
+
+_ADDRESS: Final = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]\s]+):(?P<port>\d{1,5})")
+
+
+def members(member: int, addresses: str) -> list[str]:
+    """The addresses of a cluster's members, and that `member` can listen at its own.
+
+    Args:
+        addresses: `HOST:PORT` of each, separated by semicolons, in the same order for all.
+
+    Raises:
+        SettingsError: says which is wrong.
+    """
+    places = [place.strip() for place in addresses.split(";")]
+    matched = [_ADDRESS.fullmatch(place) for place in places]
+    for place, match in zip(places, matched, strict=True):
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise SettingsError(f"--addresses: takes 'HOST:PORT;HOST:PORT' of all members, not {place!r}")
+        if places.count(place) > 1:
+            raise SettingsError(f"--addresses: {place} is there twice: every member has its own")
+    if not 0 <= member < len(places):
+        raise SettingsError(
+            f"--member {member}: takes 0 to {len(places) - 1}, the place in --addresses of this machine's own"
+        )
+    own = matched[member]
+    assert own is not None
+    try:
+        family = socket.AF_INET6 if own["host"].startswith("[") else socket.AF_INET
+        socket.create_server((own["host"].strip("[]"), int(own["port"])), family=family).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise SettingsError(
+            f"--member {member} cannot listen at {places[member]} ({reason}): it takes a free port of this "
+            "machine"
+        ) from None
+    return places
+
+
+def end_with_supervisor() -> None:
+    """End this member at once when its supervisor is gone and the pipe to it has closed, even by SIGKILL.
+
+    Left alone it would hold the recovery store, and the next supervisor's members could never start.
+    """
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+class Cluster:
+    """Child processes of one flow: when one dies the others are useless to the engine, so all are ended and
+    started again.
+
+    Args:
+        processes: how many.
+        arguments: more of `audiopixel run`'s.
+        restarts: how often to start again after a crash, with growing pauses; None: for ever.
+    """
+
+    def __init__(self, processes: int, arguments: Sequence[str] = (), restarts: int | None = None) -> None:
+        self._processes = processes
+        self._arguments = list(arguments)
+        self._restarts = restarts
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._stopping = False
+        self._log = structlog.get_logger("cluster")
+
+    def run(self) -> None:
+        """Supervise until a signal or a clean end.
+
+        Raises:
+            AudiopixelError: the flow failed more often than it may.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop())
+        failed, pause_s = 0, 0.5
+        while True:
+            started_s = time.monotonic()
+            self._start()
+            if self._stopping:  # asked while they were being started
+                self._stop()
+            code = self._wait()
+            if self._stopping or code == 0:
+                if code:
+                    raise AudiopixelError(f"a process of the flow ended with code {code} while stopping")
+                return
+            failed += 1
+            if self._restarts is not None and failed > self._restarts:
+                raise AudiopixelError(
+                    f"the flow failed {failed} times, last with code {code}: see its messages above"
+                )
+            if time.monotonic() - started_s > 60:
+                pause_s = 0.5
+            self._log.warning("a process of the flow died: all start again", code=code, pause_s=pause_s)
+            time.sleep(pause_s)
+            if self._stopping:
+                return
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+
+    def _start(self) -> None:
+        addresses = ";".join(f"127.0.0.1:{port}" for port in free_ports(self._processes))
+        self._children = [
+            subprocess.Popen(
+                [
+                    *(
+                        sys.executable,
+                        "-m",
+                        "flows.cli",
+                        "run",
+                        "--member",
+                        str(process),
+                        "--addresses",
+                        addresses,
+                        "--supervised",
+                    ),
+                    *self._arguments,
+                ],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+                cwd=Path.cwd(),
+                env=dict(os.environ),
+            )
+            for process in range(self._processes)
+        ]
+
+    def _wait(self) -> int:
+        """The first code that is not 0, once all have ended."""
+        while all(child.poll() is None for child in self._children):
+            time.sleep(0.1)
+        deadline_s = time.monotonic() + (STOP_WITHIN_S if self._stopping else 2.0)
+        while any(child.poll() is None for child in self._children) and time.monotonic() < deadline_s:
+            if self._stopping and self._unbegun():
+                break
+            time.sleep(0.05)
+        unbegun = self._unbegun()
+        for child in self._children:
+            if child.poll() is None:
+                child.kill()
+            assert child.stdin is not None
+            child.stdin.close()
+        codes = [child.wait() for child in self._children]
+        return 0 if self._stopping and unbegun else next((code for code in codes if code), 0)
+
+    def _unbegun(self) -> bool:
+        """Whether a child was ended by SIGTERM itself, before it listened to it: then none has begun, since
+        each waits for all, and there is nothing to drain.
+        """
+        return any(child.poll() == -signal.SIGTERM for child in self._children)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for child in self._children:
+            child.terminate()

@@ -1,0 +1,165 @@
+"""What a recovery store is founded on: settings that its state cannot follow, and where its log begins.
+
+A file beside the snapshots says it, and is there before anything is read. Every execution holds its settings
+against it: each is either safe to change at a restart, or refused with what to do. A partition that has no
+snapshot begins where the file says, so a crash before the first snapshot loses nothing; one that turned up
+later begins at its own beginning, wherever the first start began.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import (
+    Callable,
+    Mapping,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Final,
+    NamedTuple,
+)
+
+import msgspec
+
+from flows.cli.paths import (
+    fresh,
+)
+from flows.errors import (
+    StateError,
+)
+from flows.model.ticks import (
+    DAY_MS,
+)
+from flows.settings import (
+    PREFIX,
+    Settings,
+    ms,
+)
+from flows.state.durable import (
+    private_directory,
+    privately,
+    put,
+    sync_directory,
+)
+from flows.state.keys import (
+    fingerprint,
+)
+
+_FILE: Final = "foundation"
+KEY: Final = "listener_key"
+_BACK: Final = "or count the log anew with --recompute and an empty recovery directory"
+
+
+class Foundation(NamedTuple):
+    """The file.
+
+    Attributes:
+        fixed: what never changes, as text; of the listeners' key a fingerprint.
+        longest_ms: how far back what is remembered goes, which may become less and never more: what was
+            forgotten does not come back.
+        begun: where each partition was first read.
+    """
+
+    fixed: dict[str, str]
+    longest_ms: dict[str, int]
+    begun: dict[str, int]
+
+
+def of(settings: Settings, secret: bytes) -> Foundation:
+    """What a store that is made now is founded on."""
+    touches = settings.attribution != "off"
+    return Foundation(
+        {
+            KEY: fingerprint(secret),
+            "shards": str(settings.shards),
+            "timezone": settings.timezone,
+        },
+        {
+            "conversion_horizon": ms(settings.conversion_horizon),
+            "click_window": ms(settings.click_window) if touches else 0,
+            "listen_window": ms(settings.listen_window) if touches else 0,
+        },
+        {},
+    )
+
+
+def begun(directory: Path | None) -> Mapping[str, int] | None:
+    """Where each partition was first read; None: this would be the very first start.
+
+    Raises:
+        StateError: the file cannot be read.
+    """
+    found = _read(directory) if directory is not None else None
+    return None if found is None else found.begun
+
+
+def lay(
+    settings: Settings,
+    secret: bytes,
+    begins: Callable[[Mapping[str, int] | None], Mapping[str, int]] = lambda known: {},
+) -> None:
+    """Hold the settings against what the store in `settings.recovery_dir` is founded on, and make that
+    durable: what is new of it, or all of it at the very first start.
+
+    Args:
+        begins: gives where partitions begin that are not among those known.
+
+    Raises:
+        StateError: a setting was changed that the state cannot follow, or the directory cannot be used.
+    """
+    directory = settings.recovery_dir
+    if directory is None:
+        return
+    try:
+        private_directory(directory)
+        with privately():
+            lock = open(directory / "init", "w")  # noqa: SIM115 (closed below)
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found, now = _read(directory), of(settings, secret)
+            if not fresh(directory):
+                if found is None:
+                    raise StateError(
+                        f"the recovery directory {directory} has snapshots, but the file {_FILE} that says "
+                        "what they are made of is missing: restore all of it from one backup, " + _BACK
+                    )
+                _hold(found, now)
+            known = None if found is None else found.begun
+            now = now._replace(begun={**(known or {}), **begins(known)})
+            if now != found:
+                put(directory / _FILE, msgspec.json.encode(now))
+                sync_directory(directory)
+    except OSError as error:
+        raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
+
+
+def _hold(found: Foundation, now: Foundation) -> None:
+    for name, was in found.fixed.items():
+        if now.fixed[name] != was:
+            # Of the key not even the fingerprints are told.
+            change = f"{name}={was}, now {name}={now.fixed[name]}" if name != KEY else f"another {name}"
+            raise StateError(
+                f"the recovery store was made with {change}: set {PREFIX}{name.upper()} back, {_BACK}"
+            )
+    for name, was_ms in found.longest_ms.items():
+        if now.longest_ms[name] > was_ms:
+            setting = name if was_ms else "attribution"
+            reason = f"was {was_ms / DAY_MS:g} days" if was_ms else "was off"
+            raise StateError(
+                f"{setting} {reason} in the recovery store, and what was forgotten does not come back: "
+                f"set {PREFIX}{setting.upper()} back, {_BACK}"
+            )
+
+
+def _read(directory: Path) -> Foundation | None:
+    try:
+        return msgspec.json.decode((directory / _FILE).read_bytes(), type=Foundation)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StateError(
+            f"{directory / _FILE} cannot be read ({error}): restore all of the directory from one backup, "
+            + _BACK
+        ) from None

@@ -1,0 +1,144 @@
+"""Sinks on Bytewax: every one a single partition, so that a flush is written whole and its place is kept."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+)
+from dataclasses import (
+    dataclass,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Final,
+)
+
+from bytewax.outputs import (
+    FixedPartitionedSink,
+    StatefulSinkPartition,
+)
+
+from connectors.stream import (
+    Input,
+)
+from flows.delivery import (
+    Pacer,
+    Thresholds,
+    plan_file,
+)
+from flows.engine.aligner import (
+    Aligner,
+)
+from flows.model.messages import (
+    CREDITS_SHARD,
+    LEDGER_SHARD,
+    Flush,
+)
+from flows.publish import (
+    LineWriter,
+    Publisher,
+)
+from flows.settings import (
+    Settings,
+)
+
+_SINGLE: Final = "writer"
+"""Part of the recovery store: the one partition of every sink."""
+
+
+class RedisPartition(StatefulSinkPartition[Flush, int]):
+    """The publisher behind an aligner of the row shards and the ledger."""
+
+    def __init__(self, publisher: Publisher, shards: int) -> None:
+        self._publisher = publisher
+        self._aligner: Aligner[int, Flush] = Aligner(frozenset((LEDGER_SHARD, CREDITS_SHARD, *range(shards))))
+        self._flushes: list[Flush] = []
+
+    def write_batch(self, values: list[Flush]) -> None:
+        """Flush every cut that all have reached."""
+        for value in values:
+            for flush, number in self._aligner.push(value.shard, value, value.cut.number):
+                if flush is not None:
+                    self._flushes.append(flush)
+                elif number is not None:
+                    flushes, self._flushes = self._flushes, []
+                    self._publisher.flush(flushes[0].cut, flushes)
+
+    def snapshot(self) -> int:
+        """Nothing but that there was one: rows are absolute and all given out again after a resume."""
+        return 1
+
+    def close(self) -> None:
+        """Let go of Redis."""
+        self._publisher.close()
+
+
+@dataclass
+class RedisSink(FixedPartitionedSink[Flush, int]):
+    """One writer for the whole flow: a flush is one cut, whole."""
+
+    settings: Settings
+    input: Input
+    recompute: bool = False
+    open_alerts: Callable[[], LineWriter] | None = None
+    process: int = 0
+    pace: timedelta = timedelta(0)
+
+    def list_parts(self) -> list[str]:
+        """One."""
+        return [_SINGLE]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> RedisPartition:
+        """Take the fence and take over."""
+        file = plan_file(self.settings)
+        thresholds = Thresholds(self.settings.under, self.settings.over, self.settings.delivery_grace)
+        publisher = Publisher(
+            self.settings,
+            self.input.partitions(),
+            resume_state is not None,
+            self.recompute,
+            None if file is None else Pacer(file, thresholds),
+            self.open_alerts() if file is not None and self.open_alerts is not None else None,
+            process=self.process,
+            pace_s=self.pace.total_seconds(),
+        )
+        publisher.open()
+        return RedisPartition(publisher, self.settings.shards)
+
+
+class LinesPartition(StatefulSinkPartition[list[tuple[bytes, bytes]], int]):
+    """One output of keyed messages, safe before an epoch is committed."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def write_batch(self, values: list[list[tuple[bytes, bytes]]]) -> None:
+        """Hand on."""
+        for value in values:
+            self._writer.write(value)
+
+    def snapshot(self) -> int:
+        """Where the output stands, with all before it safe."""
+        self._writer.flush()
+        return self._writer.position
+
+    def close(self) -> None:
+        """Make all safe."""
+        self._writer.close()
+
+
+@dataclass
+class LinesSink(FixedPartitionedSink[list[tuple[bytes, bytes]], int]):
+    """A topic or file of keyed messages; `open_writer` takes the position to go on from, None at first."""
+
+    open_writer: Callable[[int | None], LineWriter]
+
+    def list_parts(self) -> list[str]:
+        """One."""
+        return [_SINGLE]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> LinesPartition:
+        """Open the output."""
+        return LinesPartition(self.open_writer(resume_state))

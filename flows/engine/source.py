@@ -1,0 +1,225 @@
+"""Sources on Bytewax: an input's messages as batches for the placement shards, with a tick a flush."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import (
+    Callable,
+    Iterable,
+)
+from dataclasses import (
+    dataclass,
+)
+from datetime import (
+    UTC,
+    datetime,
+    timedelta,
+)
+from functools import (
+    partial,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+from bytewax.inputs import (
+    FixedPartitionedSource,
+    StatefulSourcePartition,
+)
+
+from connectors.stream import (
+    Input,
+)
+from flows.delivery import (
+    PlanFollower,
+)
+from flows.engine.tick_clock import (
+    Anchor,
+    TickClock,
+    redis_anchor,
+)
+from flows.intake import (
+    Decoder,
+    Intake,
+    PartitionClock,
+    nobody,
+    position_of,
+)
+from flows.model.messages import (
+    Output,
+)
+from flows.model.ticks import (
+    awake_ms,
+)
+from flows.settings import (
+    Settings,
+    ms,
+)
+from flows.state.kernel import (
+    U64,
+)
+
+REST_S: Final = 0.002
+"""The longest rest at once: what comes from other members is passed on in between."""
+LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass
+class StopSignal:
+    """A planned stop: set by a signal, seen by every source partition."""
+
+    asked: bool = False
+    _at: int | None = None
+
+    def on_signals(self) -> None:
+        """Let SIGTERM and SIGINT ask for it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.set())
+
+    def set(self) -> None:
+        """Ask every partition to stop after one more tick, the same for all."""
+        self.asked = True
+
+    def tick(self, clock: TickClock) -> int:
+        """The number of the last tick."""
+        if self._at is None:
+            self._at = clock.number + 1
+        return self._at
+
+
+class Rest(threading.local):
+    """How the partitions of a worker wait for what comes next: together, until the first of them is due.
+
+    Bytewax would wait for them, but by the wall clock: set back by an hour, it would not look at a quiet
+    partition for an hour.
+    """
+
+    def __init__(self) -> None:
+        self._due_ms: dict[str, int] = {}
+
+    def until(self, partition: str, due_ms: int) -> bool:
+        """Rest for a moment, unless one of the partitions is due; returns whether this one is."""
+        self._due_ms[partition] = due_ms
+        now_ms = awake_ms()
+        if (left_ms := min(self._due_ms.values()) - now_ms) > 0:
+            time.sleep(min(REST_S, left_ms / 1000))
+        return due_ms <= now_ms
+
+    def over(self, partition: str) -> None:
+        """Wait for this one no more."""
+        self._due_ms.pop(partition, None)
+
+
+class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
+    """One source partition."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        stop: StopSignal,
+        linger: timedelta,
+        clock: TickClock,
+        rest: Rest,
+        denied: Callable[[], U64],
+        plans: PlanFollower,
+    ) -> None:
+        self._intake, self._stop, self._linger_ms, self._clock = intake, stop, ms(linger), clock
+        self._rest, self._denied, self._plans = rest, denied, plans
+        self._due_ms = 0
+        self._done = False
+        self._reported: int | None = None
+
+    def next_batch(self) -> Iterable[Output]:
+        """One output: a batch, or a tick, or both."""
+        if self._done:
+            raise StopIteration
+        if self._stop.asked:
+            self._done = True
+            self._rest.over(self._intake.partition)
+            return [self._intake.stop(self._stop.tick(self._clock))]
+        if not self._rest.until(self._intake.partition, self._due_ms):
+            return []
+        moment_ms = awake_ms()
+        self._intake.deny(self._denied())
+        if (book := self._plans.news(moment_ms)) is not None:
+            self._intake.decoder.follow(book)
+        output = self._intake.step(self._clock.number, moment_ms, self._clock.watermark_ms)
+        self._done = self._intake.ended
+        # At once while there is much to read, else after a short gathering.
+        wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, self._clock.left_ms))
+        self._due_ms = moment_ms + wait_ms
+        if self._done:
+            self._rest.over(self._intake.partition)
+        return [output] if output.pixels or output.letters or output.receipt else []
+
+    def next_awake(self) -> datetime | None:
+        """At once, by any wall clock: `Rest` does the waiting."""
+        return LONG_AGO
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The intake's; the previous snapshot's position, which is surely committed by now, is reported to
+        lag tools.
+        """
+        if self._reported is not None:
+            self._intake.reader.commit(self._reported)
+        self._reported = self._intake.position
+        return self._intake.snapshot()
+
+    def close(self) -> None:
+        """Let go of the reader."""
+        self._intake.reader.close()
+
+
+@dataclass
+class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
+    """Every partition of an input; `denied` are the listeners who are to be forgotten."""
+
+    input: Input
+    settings: Settings
+    listener_key: bytes
+    stop: StopSignal
+    denied: Callable[..., U64] = nobody
+    begun: Callable[[], None] = lambda: None
+    anchor: Callable[[], Anchor] | None = None
+
+    def __post_init__(self) -> None:
+        self.clock = TickClock(ms(self.settings.flush_interval))
+        self._rest = Rest()
+
+    def list_parts(self) -> list[str]:
+        """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""
+        self.begun()
+        self.clock.begin(self.anchor or partial(redis_anchor, self.settings))
+        self._partitions = self.input.partitions()
+        return self._partitions
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None
+    ) -> StatefulSourcePartition[Output, tuple[Any, ...]]:
+        """Open a partition where its snapshot left it."""
+        settings, live = self.settings, self.input.live
+        intake = Intake(
+            for_part,
+            tuple(self._partitions),
+            self.input.open(for_part, None if resume_state is None else position_of(resume_state)),
+            Decoder(
+                self.listener_key,
+                settings.consent == "assumed",
+                [re.compile(own, re.IGNORECASE) for own in settings.invalid_agents.values()],
+            ),
+            PartitionClock(ms(settings.out_of_orderness), ms(settings.quiet)),
+            settings.shards,
+            settings.batch_messages,
+            live,
+        )
+        if resume_state is not None:
+            intake.restore(resume_state)
+            self.denied(intake.denied)
+            self.clock.hear(intake.last_tick + 1)
+        return PixelPartition(
+            intake, self.stop, settings.linger, self.clock, self._rest, self.denied, PlanFollower(settings)
+        )

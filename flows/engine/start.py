@@ -1,0 +1,174 @@
+"""From settings to connections: the Kafka input and topics, files, and a worker's /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Mapping,
+)
+from dataclasses import (
+    dataclass,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Literal,
+    NoReturn,
+    cast,
+)
+
+import msgspec
+from prometheus_client import (
+    start_http_server,
+)
+
+from connectors.kafka import (
+    KafkaInput,
+    KafkaTable,
+    KafkaWriter,
+)
+from connectors.redis import (
+    connect,
+    read_rows,
+)
+from flows.cli.paths import (
+    fresh,
+)
+from flows.engine.foundation import (
+    lay,
+)
+from flows.errors import (
+    SettingsError,
+    StateError,
+)
+from flows.instruments import (
+    instruments,
+)
+from flows.intake import (
+    refuse_less,
+)
+from flows.publish import (
+    FileLines,
+    LineWriter,
+    kept,
+)
+from flows.settings import (
+    Settings,
+    Topic,
+    kafka_options,
+)
+
+
+def kafka_input(settings: Settings, begun: Mapping[str, int] | None = None) -> KafkaInput:
+    """The topic of the pixels; `begun` as for `KafkaInput`."""
+    start = settings.kafka_start
+    return KafkaInput(
+        settings.kafka_brokers,
+        [settings.kafka_topic],
+        start=int(start) if start.isdigit() else cast(Literal["earliest", "latest"], start),
+        begun=begun,
+        options=kafka_options(settings),
+        on_lost=settings.kafka_on_lost,
+        group=settings.kafka_group,
+    )
+
+
+@dataclass
+class FileOutput:
+    """A file that an execution writes, and no line of another one's is left in it.
+
+    The engine opens an output when its first message is due. So one that has none would stay as it was found.
+    """
+
+    path: Path
+    opened: bool = False
+
+    def __call__(self, position: int | None) -> LineWriter:
+        """Open it at a saved position; None: anew."""
+        self.opened = True
+        return FileLines(self.path, position)
+
+    def begin(self) -> None:
+        """Make it an empty file, unless it was opened.
+
+        Raises:
+            ConnectError: it cannot be written.
+        """
+        if not self.opened:
+            FileLines(self.path, None).close()
+
+
+def serve_metrics(settings: Settings, process: int = 0) -> str | None:
+    """Serve this process's /metrics at the port of the settings plus its number, and at no other, since who
+    scrapes it would not know. Returns the address; None: not wanted.
+
+    Raises:
+        SettingsError: the port is taken, or the host is not this machine's.
+    """
+    if settings.metrics_port == 0:
+        return None
+    port, host = settings.metrics_port + process, settings.metrics_host
+    try:
+        start_http_server(port, host, instruments().registry)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"/metrics cannot be served at {host}:{port} ({reason}): end what listens there, or set "
+            f"AUDIOPIXEL_METRICS_PORT (process {process} takes that and {process}; 0: none)"
+        ) from None
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+
+
+def preflight(settings: Settings, recompute: bool = False) -> None:
+    """Look whether Kafka, its topics and Redis are there, so that what is missing is said in one line before
+    anything starts.
+
+    Raises:
+        ConnectError, SettingsError, StateError: what is missing, and what to do.
+    """
+    secret = settings.secret_listener_key()
+    partitions = kafka_input(settings).partitions()
+    topics = [settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic]
+    if settings.plans is not None:
+        topics.append(settings.kafka_alerts_topic)
+    if isinstance(settings.plans, Topic):
+        KafkaTable(settings.kafka_brokers, settings.plans.name, kafka_options(settings)).close()
+    for topic in topics:
+        KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings)).close()
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    (held,) = read_rows(client, [f"{settings.namespace}:positions"])
+    covered: dict[str, int] = {}
+    if "positions" in held and not recompute and fresh(settings.recovery_dir):
+        refuse_less(client, settings.namespace)
+        # What an execution on this directory has published was counted from where it began, as before.
+        if int(held.get("fence", 0)) != kept(settings.recovery_dir).fence:
+            covered = msgspec.json.decode(held["positions"], type=dict[str, int])
+    client.close()
+
+    def begins(known: Mapping[str, int] | None) -> dict[str, int]:
+        source = kafka_input(settings, known)
+        found = {one: _begin(source, one) for one in partitions if known is None or one not in known}
+        for partition, begin in {**(known or {}), **found}.items():
+            if covered.get(partition) and begin > 0:
+                _refuse_to_begin_later(partition, begin, settings)
+        return found
+
+    if settings.recovery_dir is None:
+        begins(None)
+    lay(settings, secret, begins)
+
+
+def _begin(source: KafkaInput, partition: str) -> int:
+    reader = source.open(partition, None)
+    position = reader.position
+    reader.close()
+    return position
+
+
+def _refuse_to_begin_later(partition: str, begin: int, settings: Settings) -> NoReturn:
+    """Without saved state only the whole log gives what Redis holds: less of it, and counts would fall."""
+    raise StateError(
+        f"the recovery directory {settings.recovery_dir} holds nothing, but Redis ({settings.namespace}) "
+        f"holds numbers of a log whose beginning would not be read ({partition} begins at {begin}): "
+        "restore the directory, or say --recompute to begin a new generation with what is left"
+    )

@@ -1,0 +1,105 @@
+"""Which tick is due: one clock for all source partitions of all members, whatever their wall clocks say.
+
+Each process takes the number once from one clock for all, Redis's, and counts on from there by time that
+elapses. What it hears raises it: a number that it has saved, or that any sender has sent, is never ahead of
+its own for longer than the way takes (L. Lamport, "Time, Clocks, and the Ordering of Events", 1978). So no
+sender's ticks are held back until the others' numbers catch up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from threading import (
+    Lock,
+)
+from typing import (
+    NamedTuple,
+)
+
+from connectors.redis import (
+    connect,
+    server_clock,
+)
+from flows.model.ticks import (
+    ENDED,
+    boot_ms,
+)
+from flows.settings import (
+    Settings,
+)
+
+
+class Anchor(NamedTuple):
+    """Where the numbers begin: epoch milliseconds, and the number of the last cut that was published."""
+
+    now_ms: int
+    published: int = -1
+
+
+def redis_anchor(settings: Settings) -> Anchor:
+    """Redis's clock and the cut of its `meta`.
+
+    Raises:
+        ConnectError: Redis does not serve.
+    """
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    now_ms, rev = server_clock(client, f"{settings.namespace}:meta", "rev")
+    client.close()
+    return Anchor(now_ms, -1 if rev is None else int(rev))
+
+
+@dataclass
+class TickClock:
+    """The number of the tick that is due, for all of a process.
+
+    Args:
+        interval_ms: length of a tick.
+        elapsed_ms: a monotonic clock.
+
+    Attributes:
+        watermark_ms: the flow's watermark as this process last heard of it; 0: unknown.
+    """
+
+    interval_ms: int
+    elapsed_ms: Callable[[], int] = boot_ms
+    watermark_ms: int = 0
+    _ahead_ms: int | None = None
+    _lock: Lock = field(default_factory=Lock)
+
+    def begin(self, anchor: Callable[[], Anchor]) -> None:
+        """Take the number, unless it has been taken: the first of a process's threads does it for all."""
+        with self._lock:
+            if self._ahead_ms is None:
+                now_ms, published = anchor()
+                self._ahead_ms = max(now_ms, (published + 1) * self.interval_ms) - self.elapsed_ms()
+
+    @property
+    def _now_ms(self) -> int:
+        return (self._ahead_ms or 0) + self.elapsed_ms()
+
+    @property
+    def number(self) -> int:
+        """Of the tick that is due; grows by one an interval."""
+        return self._now_ms // self.interval_ms
+
+    @property
+    def left_ms(self) -> int:
+        """Until the next one."""
+        return self.interval_ms - self._now_ms % self.interval_ms
+
+    def hear(self, number: int) -> None:
+        """Be no less than `number`, which a sender has sent or a snapshot holds."""
+        # The end of a log is no number of a tick.
+        if number < ENDED and number > self.number:
+            with self._lock:
+                self._ahead_ms = (self._ahead_ms or 0) + max(0, number * self.interval_ms - self._now_ms)
+
+    def learn(self, watermark_ms: int) -> None:
+        """Take in the flow's watermark at a cut."""
+        self.watermark_ms = max(self.watermark_ms, watermark_ms)

@@ -1,0 +1,34 @@
+"""A member that waits for the others: it is in native code, where no signal handler of Python runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import (
+    Final,
+)
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class ExitWhileWaiting:
+    """Until `over` is called, SIGTERM and SIGINT end the process at once and with 0: nothing has begun, so
+    there is nothing to drain. Make it in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._over = False
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(reading,), name="waiting", daemon=True).start()
+
+    def over(self) -> None:
+        """All members are there: from now on the flow's own handlers count."""
+        self._over = True
+
+    def _watch(self, reading: int) -> None:
+        while not self._over:
+            if os.read(reading, 1)[0] in _ENDING and not self._over:
+                os._exit(0)

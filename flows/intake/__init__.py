@@ -1,0 +1,29 @@
+"""Raw messages of one source partition become packed, timed pixels by shard, and dead letters.
+
+Owns: the partition's position, its watermark, the deny-list. Receives: `connectors.stream.Messages`.
+Sends: `flows.model.messages.Output`.
+Must not import: another stage, the engine.
+"""
+
+from __future__ import annotations
+
+from flows.intake.dead_letters import Rejection, late_letter
+from flows.intake.decoder import Decoder
+from flows.intake.erasure import NOBODY, DenyList, deny, nobody, refuse_less, without
+from flows.intake.partition import Intake, position_of
+from flows.intake.watermark import PartitionClock
+
+__all__ = [
+    "NOBODY",
+    "Decoder",
+    "DenyList",
+    "Intake",
+    "PartitionClock",
+    "Rejection",
+    "deny",
+    "late_letter",
+    "nobody",
+    "position_of",
+    "refuse_less",
+    "without",
+]

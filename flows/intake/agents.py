@@ -1,0 +1,67 @@
+"""User agents: which of them are invalid traffic, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import (
+    Sequence,
+)
+from typing import (
+    Final,
+)
+
+from flows.model.events import (
+    absent,
+)
+
+_MOST_REASONS: Final = 2_000
+"""Of user agents in full, of 1 KiB each, that the plain way remembers."""
+
+_BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
+_PODCAST_APP = re.compile(
+    r"AntennaPod|AppleCoreMedia|Podcasts?/|Pocket ?Casts|Overcast|Castro|Castbox|Podimo|Podbean|Podkicker"
+    r"|Podcast ?Addict|Spotify/|Stitcher|Deezer|TuneIn|iHeartRadio|Audible|Downcast|Player ?FM|RadioPublic"
+    r"|BBC ?Sounds|GlobalPlayer",
+    re.IGNORECASE,
+)
+
+
+class Verdicts:
+    """Judges user agents, and remembers some.
+
+    Args:
+        own: regular expressions of the user agents that are invalid traffic besides declared bots; which of
+            them is found first is the reason.
+    """
+
+    def __init__(self, own: Sequence[re.Pattern[str]]) -> None:
+        self._own = own
+        self._reasons: dict[str, int] = {}
+
+    def reason(self, agent: str) -> int:
+        """Why a user agent is invalid traffic, counted from 1 in `flows.model.pixel.traffic_reasons`; 0 when
+        it is valid.
+        """
+        reason = self._reasons.get(agent)
+        if reason is None:
+            if len(self._reasons) >= _MOST_REASONS:
+                self._reasons.clear()
+            if absent(agent):
+                reason = 0
+            elif _is_bot(agent) and _PODCAST_APP.search(agent) is None:
+                reason = 1
+            else:
+                reason = next((at for at, own in enumerate(self._own, 2) if own.search(agent)), 0)
+            self._reasons[agent] = reason
+        return reason
+
+
+def _is_bot(agent: str) -> bool:
+    """Whether it says so itself; the words are looked for first, since the expression takes ten times as
+    long.
+    """
+    if agent.isascii():
+        small = agent.lower()
+        if "bot" not in small and "crawler" not in small and "spider" not in small:
+            return False
+    return _BOT.search(agent) is not None

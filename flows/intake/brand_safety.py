@@ -1,0 +1,35 @@
+"""Brand safety: whether a pixel's content category is one that its plan must not run in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import (
+    Iterable,
+)
+from typing import (
+    Final,
+)
+
+from flows.model.plan import (
+    Plan,
+)
+
+_IAB_PARENT: Final = re.compile(r"(IAB\d+)-\d+")
+
+
+def blocked(plan: Plan, categories: str | Iterable[str] | None) -> bool:
+    """Whether content of these IAB categories is what the plan must not run in, whatever their case.
+
+    Args:
+        categories: a pixel's `content_category`: one id, several, or none, which is never blocked. `IAB26-1`
+            is in `IAB26`, as ids of Content Taxonomy 1 say themselves; later taxonomies' are compared as
+            they are.
+    """
+    if not plan.blocked_categories or not categories:
+        return False
+    for category in (categories,) if isinstance(categories, str) else categories:
+        name = category.strip().upper()
+        parent = _IAB_PARENT.fullmatch(name)
+        if name in plan.blocked_categories or (parent and parent[1] in plan.blocked_categories):
+            return True
+    return False

@@ -1,0 +1,197 @@
+"""Dead letters: why a message is no pixel, its position, and nothing that identifies anybody."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from math import (
+    isfinite,
+)
+from typing import (
+    Any,
+    Final,
+)
+from urllib.parse import (
+    parse_qsl,
+    urlsplit,
+)
+
+import msgspec
+
+from flows.intake.schema import (
+    _decode_any,
+    decode,
+    field_of,
+)
+from flows.model.dimensions import (
+    SCOPES,
+)
+from flows.model.events import (
+    CODES,
+    INVALID,
+    MALFORMED,
+    MAX_MESSAGE_BYTES,
+    MAX_URL_BYTES,
+    TOO_LATE,
+    UNKNOWN_EVENT,
+    absent,
+    cut_bytes,
+)
+from flows.model.messages import (
+    Late,
+)
+
+_MOST_DIGITS: Final = 400
+"""Of an integer: Python reads no more than 4,300, and no known field needs a tenth of these."""
+
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why a message is no pixel, and what of it may be kept: of a malformed one its length and digest."""
+
+    reason: str
+    field: str | None
+    kept: dict[str, Any]
+
+
+def _document(raw: bytes) -> Any:
+    """Any JSON, also with a number that no machine type holds, which msgspec takes for no JSON at all: such a
+    number is None.
+
+    Raises:
+        ValueError, msgspec.MsgspecError, RecursionError: it is no JSON.
+    """
+    try:
+        return _decode_any(raw)
+    except msgspec.DecodeError as error:
+        if "out of range" not in str(error):
+            raise
+    document = json.loads(raw, parse_float=_float, parse_int=_integer, parse_constant=_refused)
+    json.dumps(document, ensure_ascii=False).encode()  # half a character passes json, and no encoder
+    return document
+
+
+def _float(digits: str) -> float | None:
+    value = float(digits)
+    return value if isfinite(value) else None
+
+
+def _integer(digits: str) -> int | None:
+    return int(digits) if len(digits) <= _MOST_DIGITS else None
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def explain(raw: bytes, suspect: str = "?") -> Rejection:
+    """Why `raw`, which was refused, is rejected; `suspect` is the field that was stumbled on, if any."""
+    malformed = Rejection(MALFORMED, None, {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
+    if len(raw) > MAX_MESSAGE_BYTES:
+        return malformed
+    try:
+        raw.decode()
+        document = _document(raw)
+    except (ValueError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return malformed
+    if not isinstance(document, dict):
+        return malformed
+    kept = {"event": keepable(document)}
+    for field in ("event_id", "event"):
+        value = document.get(field)
+        if not isinstance(value, str) or absent(value) or (field == "event_id" and len(value) > 128):
+            return Rejection(INVALID, field, kept)
+    if document["event"] not in CODES:
+        return Rejection(UNKNOWN_EVENT, "event", kept)
+    return Rejection(INVALID, _wrong_field(raw) or suspect, kept)
+
+
+def _wrong_field(raw: bytes) -> str | None:
+    """The first field of the wrong type, or of the wrong form; None when all have theirs."""
+    try:
+        decode(raw)
+    except msgspec.ValidationError as error:
+        return field_of(str(error))
+    except msgspec.MsgspecError:
+        return None
+    return None
+
+
+_KEPT: Final = (
+    "event_id",
+    "event",
+    "ts",
+    "received_at",
+    "placement_id",
+    "play_id",
+    "campaign_id",
+    "creative_id",
+    "platform",
+    "station",
+    "podcast",
+    "program",
+    "consent",
+    "playhead_ms",
+    "duration_ms",
+)
+
+
+def keepable(document: dict[str, Any]) -> dict[str, Any]:
+    """The known fields that identify nobody: scalars, cut to 128 characters; URLs without their query."""
+    kept: dict[str, Any] = {name: _short(document[name]) for name in _KEPT if _is_scalar(document.get(name))}
+    conversion = document.get("conversion")
+    if isinstance(conversion, dict):
+        kept["conversion"] = {
+            name: _short(conversion[name])
+            for name in ("type", "order_id", "value", "currency")
+            if _is_scalar(conversion.get(name))
+        }
+    url = document.get("landing_url")
+    if isinstance(url, str):
+        try:
+            parts = urlsplit(cut_bytes(url, MAX_URL_BYTES))
+            host = parts.hostname or ""
+            kept["landing_url"] = _short(f"{parts.scheme}://{host}{parts.path}")
+            kept |= {name: _short(text) for name, text in parse_qsl(parts.query) if name.startswith("utm_")}
+        except ValueError:
+            pass  # no URL, nothing of it is kept
+    return kept
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, (str, int, float)) and value is not None
+
+
+def _short(value: Any) -> Any:
+    return value[:128] if isinstance(value, str) else value
+
+
+def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, bytes]:
+    """A dead letter as (key, JSON): keyed by its position, so that repeats of it collapse."""
+    where = f"{partition}/{position}"
+    body: dict[str, Any] = {
+        "reason": rejection.reason,
+        "position": where,
+        "partition": partition,
+        "offset": position,
+    }
+    if rejection.field is not None:
+        body["field"] = rejection.field
+    return where.encode(), _encode(body | rejection.kept)
+
+
+def late_letter(late: Late) -> tuple[bytes, bytes]:
+    """The dead letter of a pixel that came when its minute was final."""
+    names = zip(("placement_id", "campaign_id", *SCOPES[2:]), late.combo, strict=True)
+    kept = {name: value for name, value in names if value is not None}
+    return letter(
+        late.sender,
+        late.position,
+        Rejection(
+            TOO_LATE,
+            None,
+            {"event": {"event": late.event, "ts": late.ts_ms, **kept}, "identity": f"{late.key:016x}"},
+        ),
+    )

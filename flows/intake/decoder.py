@@ -1,0 +1,444 @@
+"""Raw messages to a packed batch: one row of 64-bit columns a pixel, names interned, identities hashed.
+
+This is the decode step, and the only place that sees a listener's id, address or user agent.
+`flows.intake.scanner` reads the lines of the common form, msgspec all others. Both make the same `Batch`.
+"""
+
+from __future__ import annotations
+
+import re
+from array import (
+    array,
+)
+from collections.abc import (
+    Mapping,
+    Sequence,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from hashlib import (
+    blake2b,
+)
+from secrets import (
+    randbits,
+)
+from sys import (
+    getsizeof,
+)
+from typing import (
+    Final,
+)
+
+import msgspec
+import numpy as np
+
+from connectors.stream import (
+    Lines,
+    Messages,
+)
+from flows.intake.agents import (
+    Verdicts,
+)
+from flows.intake.brand_safety import (
+    blocked,
+)
+from flows.intake.dead_letters import (
+    Rejection,
+    explain,
+)
+from flows.intake.fingerprints import (
+    FingerprintCache,
+)
+from flows.intake.identity import (
+    EVENT,
+    NO_PLAYHEAD,
+    PLAY,
+    Identities,
+    identities,
+)
+from flows.intake.scanner import (
+    AGAIN,
+    AGENTS,
+    LEFT,
+    LISTENERS,
+    NAMES,
+    REFUSED,
+    WAITING,
+    Desk,
+    scan,
+)
+from flows.intake.schema import (
+    NO_CONVERSION,
+    Event,
+    Invalid,
+    decode,
+    decode_conversion,
+    epoch_ms,
+    micros,
+    utm_content,
+)
+from flows.model.dimensions import (
+    Dimensions,
+)
+from flows.model.events import (
+    CODES,
+    CONVERSION,
+    MAX_AGENT_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_MS,
+    PROGRESS,
+    absent,
+    cut_bytes,
+    present,
+    presents,
+)
+from flows.model.pixel import (
+    BLOCKED,
+    COLUMNS,
+    COMBO,
+    CONSENTED,
+    INVALID_SHIFT,
+    KEY,
+    LINKED,
+    LISTENER,
+    POSITION,
+    ConversionPixel,
+)
+from flows.model.plan import (
+    Plan,
+)
+from flows.state.kernel import (
+    I64,
+    U64,
+)
+from flows.state.keys import (
+    LISTENER as LISTENER_LABEL,
+)
+from flows.state.keys import (
+    sub_key,
+)
+
+_MOST_COMBOS: Final = 500_000
+_MOST_COMBO_BYTES: Final = 256 << 20
+_COMBO_BYTES: Final = 400
+"""What a combination of names takes beside them: a tuple, its places in a list and a dictionary, a key."""
+_MOST_AGENTS: Final = 50_000
+_MOST_LISTENERS: Final = 200_000
+_NO_KEY: Final = bytes(16)
+"""Of names without a placement, whose pixels are conversions or none."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What became of a run of messages.
+
+    Attributes:
+        pixels: (n, `COLUMNS`) uint64, in arrival order; `COMBO` indexes `combos`, or `conversions`.
+        combos: every combination of names that the decoder has met, by index; it grows, or is begun anew.
+        conversions: the conversions among the pixels.
+        rejected: (position, why) of every message that is no pixel.
+        received: how many messages there were.
+    """
+
+    pixels: U64
+    combos: list[Dimensions]
+    conversions: list[ConversionPixel]
+    rejected: list[tuple[int, Rejection]]
+    received: int
+
+
+@dataclass
+class Decoder:
+    """Decodes message after message of one partition.
+
+    Args:
+        listener_key: the secret, up to 64 bytes, with whose sub-keys listeners and identities are hashed.
+        consent_default: whether a pixel that says nothing of consent may be measured.
+        agents: regular expressions of the user agents that are invalid traffic besides declared bots; which
+            of them is found first is the reason.
+        scanning: whether `flows.intake.scanner` goes first, which changes the time and nothing else.
+    """
+
+    listener_key: bytes
+    consent_default: bool = False
+    agents: Sequence[re.Pattern[str]] = ()
+    scanning: bool = True
+    _plans: Mapping[str, Plan] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._names, self._agents = FingerprintCache(_MOST_COMBOS), FingerprintCache(_MOST_AGENTS)
+        self._listeners = FingerprintCache(_MOST_LISTENERS)
+        self._verdicts = Verdicts(self.agents)
+        self._identities = Identities(self.listener_key)
+        self._keyed = blake2b(digest_size=8, key=sub_key(self.listener_key, LISTENER_LABEL))
+        self._secret = np.array([randbits(64), randbits(64)], np.uint64)
+        self._forget_names()
+
+    def _forget_names(self) -> None:
+        self._combos: list[Dimensions] = []
+        self._numbers: dict[tuple[str | None, ...], int] = {}
+        self._key_rows, self._new_keys = np.zeros((1, 2), np.uint64), list[bytes]()
+        self._combo_bytes = 0
+        self._names.clear()
+
+    def follow(self, plans: Mapping[str, Plan]) -> None:
+        """Judge content categories by these plans, by placement, from now on."""
+        self._plans = plans
+        self._names.clear()  # it remembers what was blocked
+
+    def decode(self, messages: Messages) -> Batch:
+        """All of `messages`, each either a pixel or rejected with its reason; raises for no input."""
+        if len(self._combos) > _MOST_COMBOS or self._combo_bytes > _MOST_COMBO_BYTES:
+            self._forget_names()  # a producer that invents names must not fill the memory
+        count = len(messages.values)
+        batch = Batch(np.empty((count, COLUMNS), np.uint64), self._combos, [], [], count)
+        left: Sequence[int] = range(count)
+        if self.scanning and count:
+            left = self._scan(messages, batch)
+        if left and (wrong := self._decode_plainly(messages, left, batch)):
+            batch.pixels = np.delete(batch.pixels, wrong, axis=0)
+        return batch
+
+    def _scan(self, messages: Messages, batch: Batch) -> Sequence[int]:
+        """Fill in the pixels of the lines of the common form; returns the others, in their order."""
+        values, pixels = messages.values, batch.pixels
+        positions = messages.positions
+        # Element by element numpy takes ten times as long for a range.
+        pixels[:, POSITION] = (
+            np.arange(positions.start, positions.stop, positions.step)
+            if isinstance(positions, range)
+            else positions
+        )
+        lines = values if isinstance(values, Lines) else Lines.join(values)
+        block = np.frombuffer(lines.block, np.uint8)
+        stamps = np.array(messages.timestamps_ms or [], np.int64)
+        memos, desk = (self._names, self._agents, self._listeners), Desk.of(len(lines))
+        names, agents, listeners = memos
+        left: list[int] = []
+
+        def read(some: I64, done: int) -> int:
+            done = scan(
+                block, lines.ends, lines.begin, some, done, stamps, self._secret, self.consent_default,
+                names.slots, names.used, agents.slots, agents.used, listeners.slots, listeners.used,
+                self._keys, pixels, desk,
+            )  # fmt: skip
+            left.extend(desk.left[: desk.filled[LEFT]].tolist())
+            self._answer(lines.block, desk)
+            waiting = desk.waiting[: desk.filled[WAITING]]
+            pixels[waiting[:, 0], LISTENER] = listeners.slots[waiting[:, 1], 1]
+            return done
+
+        every, done = np.arange(len(lines)), 0
+        while done < len(lines):
+            for memo in memos:
+                memo.make_room()
+            done = read(every, done)
+            if again := int(desk.filled[AGAIN]):
+                for memo in memos:
+                    memo.grow()  # and forget nothing: these lines have asked for all that they need
+                read(desk.again[:again].copy(), 0)
+        return sorted(left)
+
+    def _answer(self, block: bytes, desk: Desk) -> None:
+        """Give the names, user agents and listeners that were asked for their numbers."""
+        filled = desk.filled.tolist()
+        if filled[NAMES]:
+            asked = desk.names[: filled[NAMES]]
+            numbers = [self._numbered(block, places) for places in asked[:, 1:].tolist()]
+            self._names.slots[asked[:, 0], 1] = np.array(numbers, np.uint64)
+        if filled[AGENTS]:
+            asked = desk.agents[: filled[AGENTS]]
+            reasons = [self._verdicts.reason(block[a:b].decode()) for a, b in asked[:, 1:].tolist()]
+            self._agents.slots[asked[:, 0], 1] = reasons
+        if filled[LISTENERS]:
+            asked = desk.listeners[: filled[LISTENERS]]
+            hashes = [self.listener(block[a:b]) for a, b in asked[:, 1:].tolist()]
+            self._listeners.slots[asked[:, 0], 1] = hashes
+
+    def _numbered(self, block: bytes, places: list[int]) -> int:
+        """The combination of a line's names, which begin and end at `places`, with the flag that the scanner
+        wants.
+        """
+        ends = iter(places)
+        *names, category = [None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)]
+        combo = self._number(tuple(names))
+        placement = self._combos[combo][0]
+        if placement is None:
+            return int(REFUSED)
+        return combo | self._blocked(placement, category) << 32
+
+    def _blocked(self, placement: str | None, category: str | list[str] | None) -> int:
+        """`BLOCKED` where the placement's plan blocks the category, else 0."""
+        if not category or not self._plans:
+            return 0
+        plan = self._plans.get(placement or "")
+        return BLOCKED if plan is not None and blocked(plan, category) else 0
+
+    def _decode_plainly(self, messages: Messages, left: Sequence[int], batch: Batch) -> list[int]:
+        """Fill in the pixels of some lines the plain way; returns those that are none."""
+        rows = array("Q")
+        right, wrong = list[int](), list[int]()
+        untold: list[tuple[int, int, bytes]] = []
+        for line in left:
+            raw, position = messages.values[line], messages.positions[line]
+            stamp = messages.timestamps_ms[line] if messages.timestamps_ms else 0
+            try:
+                rows.extend(self._pixel(raw, position, stamp, batch.conversions, untold))
+                right.append(line)
+                continue
+            except Invalid as invalid:
+                rejection = explain(raw, invalid.field)
+            except (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                rejection = explain(raw)
+            batch.rejected.append((position, rejection))
+            wrong.append(line)
+        pixels = np.array(rows, np.uint64).reshape(-1, COLUMNS)
+        if untold:
+            self._tell(pixels, untold)
+        batch.pixels[right] = pixels
+        return wrong
+
+    def _tell(self, pixels: U64, untold: list[tuple[int, int, bytes]]) -> None:
+        """Fill in the identities that are to be hashed of a placement's texts, by the kernel that the scanner
+        has, too.
+        """
+        what, playheads, texts = zip(*untold, strict=True)
+        ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+        to = np.flatnonzero(pixels[:, KEY] == 0)
+        pixels[to, KEY] = identities(
+            np.frombuffer(b"".join([*texts, bytes(8)]), np.uint8),
+            ends,
+            self._keys[pixels[to, COMBO].astype(np.int64)],
+            np.array(what, np.int64),
+            np.array(playheads, np.uint64),
+        )
+
+    def _pixel(
+        self,
+        raw: bytes,
+        position: int,
+        stamp: int,
+        conversions: list[ConversionPixel],
+        untold: list[tuple[int, int, bytes]],
+    ) -> tuple[int, ...]:
+        """One message the plain way: its columns; the identity 0 where `untold` says of what it is to be.
+
+        Raises:
+            Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is rejected.
+        """
+        if not raw.isascii():
+            raw.decode()  # msgspec skips what it does not read, bad UTF-8 included
+        if len(raw) > MAX_MESSAGE_BYTES:
+            raise Invalid("")
+        event = decode(raw)
+        code = CODES[event.event]
+        names = (
+            event.placement_id,
+            event.campaign_id,
+            event.platform,
+            event.station,
+            event.podcast,
+            event.program,
+        )
+        combo = self._number(names)
+        placement = self._combos[combo][0]
+        if placement is None and code != CONVERSION:
+            raise Invalid("placement_id")
+        ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
+        received = event.received_at
+        if received is None or (isinstance(received, str) and absent(received)):
+            received = stamp
+        else:
+            if received.__class__ is not int:
+                received = epoch_ms(received, "received_at")
+            received = min(received, stamp + 60_000) if stamp else received
+            if not 0 <= received < MAX_MS:
+                raise Invalid("received_at")
+            received = max(received, 1)  # 0 is no receipt at all
+        if not 0 <= ts < MAX_MS:
+            if not received:
+                raise Invalid("ts")
+            ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
+        if absent(event.event_id):
+            raise Invalid("event_id")
+        info = code | self._blocked(placement, event.content_category)
+        if event.user_agent:
+            info |= self._verdicts.reason(cut_bytes(event.user_agent, MAX_AGENT_BYTES)) << INVALID_SHIFT
+        listener = 0
+        if event.consent or (event.consent is None and self.consent_default):
+            info |= CONSENTED
+            if event.listener_id is not None and not absent(event.listener_id):
+                listener = self.listener(event.listener_id.encode())
+        play, key = event.play_id, 0
+        if code == CONVERSION:
+            key = self._conversion(event, self._combos[combo], conversions)
+            combo = len(conversions) - 1
+        elif event.conversion is not NO_CONVERSION and bytes(event.conversion)[:1] not in (b"{", b"n"):
+            raise Invalid("conversion")
+        elif play is None or absent(play):
+            untold.append((EVENT, NO_PLAYHEAD, event.event_id.encode()))
+        else:
+            info |= LINKED
+            playhead = event.playhead_ms
+            if code != PROGRESS:
+                untold.append((PLAY, NO_PLAYHEAD, play.encode()))
+            elif playhead is None or playhead in (-1, -2):
+                untold.append((PROGRESS, NO_PLAYHEAD, play.encode()))
+            elif 0 <= playhead < 2**63:
+                untold.append((PROGRESS, playhead, play.encode()))
+            else:
+                key = self._identities.of("progress", placement, play, str(playhead))
+        return key, listener, ts, received, position, info, combo
+
+    def _number(self, names: tuple[str | None, ...]) -> int:
+        """The index of the names in `combos`, a new one where they are new, with their placement's key."""
+        index = self._numbers.get(names, -1)
+        if index < 0:
+            combo: Dimensions = presents(names)  # type: ignore[assignment]  # six
+            index = self._numbers[names] = len(self._combos)
+            self._combos.append(combo)
+            self._combo_bytes += _COMBO_BYTES + sum(map(getsizeof, names))
+            self._new_keys.append(_NO_KEY if combo[0] is None else self._identities.key_of(combo[0]))
+        return index
+
+    @property
+    def _keys(self) -> U64:
+        """The key of each combination's placement, two words; there may be more rows than combinations."""
+        if self._new_keys:
+            count = len(self._combos)
+            if count > len(self._key_rows):
+                more = np.zeros((count, 2), np.uint64)  # so that there is room for as many again
+                self._key_rows = np.concatenate([self._key_rows, more])
+            new = np.frombuffer(b"".join(self._new_keys), "<u8").reshape(-1, 2)
+            self._key_rows[count - len(new) : count] = new
+            self._new_keys.clear()
+        return self._key_rows
+
+    def listener(self, who: bytes) -> int:
+        """The keyed hash of a listener; not 0, which is nobody."""
+        hasher = self._keyed.copy()
+        hasher.update(who)
+        return int.from_bytes(hasher.digest(), "little") or 1
+
+    def _conversion(self, event: Event, combo: Dimensions, conversions: list[ConversionPixel]) -> int:
+        """Add the conversion; its key by order, or by event id where it names none."""
+        conversion = decode_conversion(event)
+        campaign, order = combo[1] or "", present(conversion.order_id)
+        value, other = micros(conversion.value)
+        conversions.append(
+            ConversionPixel(
+                combo,
+                conversion.type,
+                order,
+                event.event_id,
+                value,
+                present(conversion.currency),
+                utm_content(event.landing_url),
+                other,
+            )
+        )
+        if order:
+            return self._identities.of("order", campaign, conversion.type, order)
+        return self._identities.of("conversion", campaign, event.event_id)

@@ -1,0 +1,186 @@
+"""Erasure: a deny-list of listeners' keys in Redis, which the flow follows within a minute.
+
+`audiopixel forget` writes the keyed hash of an id, never the id. Every source partition looks at the list
+every second. It takes the listener off the pixels that it reads from then on, and says so in its next tick;
+the listener shards drop touches, counters and the names on waiting conversions behind that tick, so that no
+pixel that went before it can bring them back. The placement shards remember what the ticks said, and take the
+listener off whatever comes from a partition that does not know it: one that is new, when Redis has lost the
+list. The list is part of the snapshots of both and outlives Redis, where what is missing is put back;
+snapshots from before, and their files, are gone two epochs later. What is counted stays counted, and
+reach keeps its sketches and its sets of keys, on the disk also those that told a sketch anything new, from
+which no id can be had without the secret.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import (
+    Callable,
+    Sequence,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Final,
+)
+
+import numpy as np
+import structlog
+
+from connectors.redis import (
+    Client,
+    RedisUnavailable,
+    connect,
+    count_fields,
+    put_fields,
+    read_rows,
+)
+from flows.errors import (
+    UsageError,
+)
+from flows.intake.decoder import (
+    Decoder,
+)
+from flows.model.messages import (
+    Pixels,
+)
+from flows.model.pixel import (
+    LISTENER,
+)
+from flows.model.redis_keys import (
+    deny_key,
+)
+from flows.settings import (
+    Settings,
+)
+from flows.state.kernel import (
+    U64,
+)
+
+LOOK_S: Final = 1.0
+WHOLE_S: Final = 30.0
+"""Between two looks at the whole list while it is as long as the one that is known."""
+AGAIN_S: Final = 15.0
+"""Between two looks at a Redis that does not serve: each may take a timeout."""
+NOBODY: Final[U64] = np.zeros(0, np.uint64)
+
+
+def nobody(_: U64 = NOBODY) -> U64:
+    """An empty list."""
+    return NOBODY
+
+
+def take_off(pixels: U64, denied: U64) -> None:
+    """Take listeners (sorted) off pixels, in place."""
+    if len(denied):
+        listeners = pixels[:, LISTENER]
+        places = np.minimum(np.searchsorted(denied, listeners), len(denied) - 1)
+        pixels[denied[places] == listeners, LISTENER] = 0
+
+
+def without(item: Pixels, denied: U64) -> Pixels:
+    """A shard's pixels and conversions, with listeners (sorted) taken off."""
+    if not len(denied):
+        return item
+    take_off(item.pixels, denied)
+    conversions = []
+    for row, conversion in item.conversions:
+        anew = row.reshape(1, -1).copy()
+        take_off(anew, denied)
+        conversions.append((anew[0], conversion))
+    return item._replace(conversions=conversions)
+
+
+def deny(settings: Settings, listener_ids: Sequence[str]) -> None:
+    """Put listeners on the list, by their keys.
+
+    Raises:
+        SettingsError: the listeners' key is not set.
+        ConnectError: Redis does not serve.
+    """
+    decoder = Decoder(settings.secret_listener_key())
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    now_ms = str(time.time_ns() // 1_000_000)
+    keys = [f"{decoder.listener(one.encode()):016x}" for one in listener_ids]
+    put_fields(client, {deny_key(settings.namespace): dict.fromkeys(keys, now_ms)})
+    client.close()
+
+
+def refuse_less(client: Client, namespace: str) -> None:
+    """Refuse to count a log anew into numbers of it that were counted when nobody was forgotten.
+
+    Who is on the list is left out of reach and conversions, which would fall below what readers have seen.
+
+    Raises:
+        UsageError: somebody is on the list.
+        ConnectError: Redis does not serve.
+    """
+    if forgotten := count_fields(client, deny_key(namespace)):
+        raise UsageError(
+            f"{forgotten} listeners are forgotten, and Redis ({namespace}) may hold numbers with them, which "
+            "would fall if counted again; say --recompute to begin a new generation without them"
+        )
+
+
+@dataclass
+class DenyList:
+    """The list as a process knows it: all that Redis held at any look, and what the snapshots of its
+    partitions hold. It only grows, so what is missing in Redis was lost there, and is put back.
+    """
+
+    settings: Settings
+    clock_s: Callable[[], float] = time.monotonic
+    _client: Client | None = None
+    _keys: U64 = field(default_factory=lambda: NOBODY)
+    _next_s: float = -math.inf
+    _whole_s: float = -math.inf
+
+    def __call__(self, already: U64 = NOBODY) -> U64:
+        """The keys, sorted; the same array while they are the same.
+
+        Args:
+            already: those that a partition's snapshot denies.
+
+        Raises:
+            ConnectError: at the first call, when Redis does not serve.
+        """
+        now_s = self.clock_s()
+        if len(already):
+            self._learn(already)
+            self._whole_s = -math.inf
+        elif now_s < self._next_s:
+            return self._keys
+        self._next_s = now_s + LOOK_S
+        if self._client is None:
+            self._client = connect(
+                self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout
+            )
+        try:
+            self._look(self._client, now_s)
+        except RedisUnavailable:
+            self._next_s = now_s + AGAIN_S
+        return self._keys
+
+    def _look(self, client: Client, now_s: float) -> None:
+        key = deny_key(self.settings.namespace)
+        if now_s < self._whole_s and count_fields(client, key) == len(self._keys):
+            return
+        (listed,) = read_rows(client, [key])
+        here = np.array([int(one, 16) for one in listed], np.uint64)
+        lost = np.setdiff1d(self._keys, here)
+        if len(lost):
+            now_ms = str(time.time_ns() // 1_000_000)
+            put_fields(client, {key: dict.fromkeys((f"{one:016x}" for one in lost.tolist()), now_ms)})
+            structlog.get_logger("forget").warning(
+                "redis lost denied listeners: put back", listeners=len(lost)
+            )
+        self._learn(here)
+        self._whole_s = now_s + WHOLE_S
+
+    def _learn(self, keys: U64) -> None:
+        every = np.union1d(self._keys, keys)
+        if len(every) > len(self._keys):
+            self._keys = every

@@ -1,0 +1,77 @@
+"""What a decoder remembers by fingerprint: numbers to numbers in one array that compiled loops can probe."""
+
+from __future__ import annotations
+
+from typing import (
+    Final,
+)
+
+import numpy as np
+
+from flows.state.hash_table import (
+    find,
+)
+from flows.state.kernel import (
+    I64,
+    U64,
+    Int,
+    kernel,
+)
+
+_SMALLEST: Final = 1024
+
+
+@kernel
+def room(slots: U64, used: I64) -> bool:
+    """Whether one more key may come: at most half of the slots are in use, so that most probes are one."""
+    return bool(2 * used[0] < len(slots))
+
+
+@kernel
+def put(slots: U64, used: I64, key: np.uint64, value: int | np.uint64) -> Int:
+    """Set the value of `key` (not 0), which must have room; returns its slot."""
+    slot = find(slots, key)
+    used[0] += slots[slot, 0] == np.uint64(0)
+    slots[slot, 0] = key
+    slots[slot, 1] = value
+    return slot
+
+
+@kernel
+def _refill(old: U64, slots: U64, used: I64) -> None:
+    for i in range(len(old)):
+        if old[i, 0] != np.uint64(0):
+            put(slots, used, old[i, 0], old[i, 1])
+
+
+class FingerprintCache:
+    """A cache of numbers, emptied when it has grown beyond a bound.
+
+    Args:
+        most: keys to hold, about.
+
+    Attributes:
+        slots: (capacity, 2) uint64: key or 0, value.
+        used: how many keys there are, int64[1].
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.slots, self.used = np.zeros((_SMALLEST, 2), np.uint64), np.zeros(1, np.int64)
+
+    def make_room(self) -> None:
+        """Be ready for more keys, by growth or, beyond the bound, by forgetting all that are there."""
+        if self.used[0] > self._most:
+            self.clear()
+        self.grow()
+
+    def grow(self) -> None:
+        """Be ready for more keys."""
+        if not room(self.slots, self.used):
+            old, self.slots = self.slots, np.zeros((4 * len(self.slots), 2), np.uint64)
+            self.used = np.zeros(1, np.int64)
+            _refill(old, self.slots, self.used)

@@ -1,0 +1,100 @@
+"""What makes a pixel one: keyed 64-bit hashes of plays, of events without a play, and of conversions.
+
+A pixel that counts once is known by its hash alone, so whoever finds two of one hash makes another's pixel a
+repeated one, and whoever finds many of one slot makes a table slow. Both need the key.
+"""
+
+from __future__ import annotations
+
+from hashlib import (
+    blake2b,
+)
+from typing import (
+    Final,
+)
+
+import msgspec
+import numpy as np
+
+from flows.model.events import (
+    PROGRESS,
+)
+from flows.state.kernel import (
+    I64,
+    U8,
+    U64,
+    kernel,
+)
+from flows.state.keys import (
+    IDENTITY,
+    sub_key,
+)
+from flows.state.siphash import (
+    begin,
+    end,
+    text,
+    word,
+)
+
+PLAY, EVENT = 0, 1
+"""What a hash is of, before the text, or else the code of a `progress`, which its playhead follows."""
+NO_PLAYHEAD: Final = 2**64 - 1
+"""Greater than all playheads that are hashed as words."""
+
+
+class Identities:
+    """The identities of one store.
+
+    Args:
+        secret: the listeners' key.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        key = sub_key(secret, IDENTITY)
+        self._placements = blake2b(digest_size=16, key=key, person=b"placement")
+        self._parts = blake2b(digest_size=8, key=key, person=b"parts")
+
+    def key_of(self, placement: str) -> bytes:
+        """The key of 16 bytes that the plays and events of a placement are hashed with."""
+        hasher = self._placements.copy()
+        hasher.update(placement.encode())
+        return hasher.digest()
+
+    def of(self, *parts: object) -> int:
+        """The identity that JSON values make together; not 0."""
+        hasher = self._parts.copy()
+        hasher.update(msgspec.json.encode(parts))
+        return int.from_bytes(hasher.digest(), "little") or 1
+
+
+@kernel
+def identity(
+    low: np.uint64, high: np.uint64, what: int, playhead: np.uint64, block: U8, place: int, length: int
+) -> np.uint64:
+    """The identity of a play or event by its text in `block`; not 0.
+
+    Args:
+        low, high: the key of its placement.
+        what: `PLAY`, `EVENT`, or the code of a `progress`.
+        playhead: of a `progress`; else it does not count.
+    """
+    state = word(begin(low, high), np.uint64(what))
+    before = 8
+    if what == PROGRESS:
+        state = word(state, playhead)
+        before = 16
+    found = end(text(state, block, place, length, before))
+    return found if found != np.uint64(0) else np.uint64(1)
+
+
+@kernel
+def identities(block: U8, ends: I64, keys: U64, what: I64, playheads: U64) -> U64:
+    """The identities by the texts that end at `ends` in `block`, one behind the other; seven bytes more must
+    be there behind the last.
+    """
+    found = np.empty(len(ends), np.uint64)
+    place = 0
+    for i in range(len(ends)):
+        found[i] = identity(keys[i, 0], keys[i, 1], what[i], playheads[i], block, place, ends[i] - place)
+        place = ends[i]
+    return found

@@ -1,0 +1,235 @@
+"""One source partition: raw messages in, shards' pixels, dead letters and ticks out. A pure core with a
+position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import (
+    dataclass,
+    field,
+)
+from itertools import (
+    pairwise,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+import numpy as np
+
+from connectors.stream import (
+    EndOfInput,
+    Messages,
+    Reader,
+)
+from flows.errors import (
+    StateError,
+)
+from flows.instruments import (
+    instruments,
+)
+from flows.intake.dead_letters import (
+    letter,
+)
+from flows.intake.decoder import (
+    Decoder,
+)
+from flows.intake.erasure import (
+    NOBODY,
+    take_off,
+)
+from flows.intake.split import (
+    Splitter,
+)
+from flows.intake.watermark import (
+    PartitionClock,
+)
+from flows.model.messages import (
+    Output,
+    Pixels,
+    Receipt,
+)
+from flows.model.pixel import (
+    POSITION,
+    WATERMARK,
+)
+from flows.model.ticks import (
+    ENDED,
+    Tick,
+)
+from flows.state.kernel import (
+    U64,
+)
+
+FORMAT: Final = 2
+BEFORE_A_TICK: Final = 4
+"""Batches read at once before a tick: what has piled up in a pause is published now, not a second later."""
+
+
+@dataclass
+class Intake:
+    """Reads, decodes, judges and splits one partition.
+
+    Args:
+        partition, partitions: its name, and all partitions of the flow.
+        reader: open at the position of `clock` and `last_tick`'s snapshot.
+        live: whether the input has an end that moves (a broker's) or not (a file's).
+    """
+
+    partition: str
+    partitions: tuple[str, ...]
+    reader: Reader
+    decoder: Decoder
+    clock: PartitionClock
+    shards: int
+    batch_messages: int
+    live: bool
+    last_tick: int = 0
+    denied: U64 = field(default_factory=lambda: NOBODY)
+    _denied_now: list[int] = field(default_factory=list)
+    _rejected: dict[str, int] = field(default_factory=dict)
+    _arrivals: list[tuple[float, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._splitter = Splitter(self.partition, self.shards, self.decoder.listener_key)
+        self._received = self._skewed = self._errors = self._skipped = 0
+        self.position = self.reader.position
+        self.ended = False
+        self.full = self._empty = False
+        self._listed = NOBODY
+
+    def step(self, number: int, now_ms: int, flow_ms: int = 0) -> Output:
+        """Read once, and tick when `number` is another one.
+
+        After the end of a finite partition `ended` is set, and the output's tick says so; call it no more.
+
+        Args:
+            number: of the tick that is due (`flows.engine.tick_clock`).
+            now_ms: by a monotonic clock that stands still while the machine is suspended.
+            flow_ms: the flow's watermark, as far as it is known here.
+        """
+        pixels: list[tuple[int, Pixels]] = []
+        letters: list[tuple[bytes, bytes]] = []
+        due = number > self.last_tick
+        try:
+            messages = self.reader.read(self.batch_messages * (BEFORE_A_TICK if due and self.live else 1))
+        except EndOfInput:
+            self.ended = True
+            messages = None
+        found = 0 if messages is None else len(messages.values)
+        self.full = found > 0 and (not self.live or 2 * found >= self.batch_messages)
+        if messages is not None and len(messages.values):
+            pixels, letters = self._take(messages)
+        # Whatever was found: a partition to which somebody sends junk is as quiet as one without.
+        if self.live and self.clock.due(now_ms) and self.reader.proven():
+            self.clock.prove(now_ms, flow_ms)
+        # An end is not reported where a message comes twice a second, but it is proved.
+        self._empty = self.reader.caught_up or self.clock.proved(now_ms)
+        receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
+        return Output(pixels, letters, receipt)
+
+    def deny(self, listeners: U64) -> None:
+        """Take these listeners (sorted) off the pixels from now on, and say so at the next tick."""
+        if listeners is self._listed:
+            return
+        self._listed = listeners
+        new = np.setdiff1d(listeners, self.denied)
+        self.denied = np.union1d(self.denied, new)
+        self._denied_now += new.tolist()
+
+    def stop(self, number: int) -> Output:
+        """A last tick before a planned stop, with nothing read, so that what has been read is published."""
+        return Output([], [], self._tick(max(number, self.last_tick + 1)))
+
+    def _take(self, messages: Messages) -> tuple[list[tuple[int, Pixels]], list[tuple[bytes, bytes]]]:
+        batch = self.decoder.decode(messages)
+        if self.live and len(batch.pixels):
+            self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
+        take_off(batch.pixels, self.denied)
+        skewed = sum(self.clock.judge(some, bounded) for some, bounded in _by_bound(batch.pixels, messages))
+        self.position = messages.next_position
+        self._received += batch.received
+        self._skewed += skewed
+        metrics = instruments()
+        metrics.received.labels(self.partition).inc(batch.received)
+        metrics.clock_skewed.labels(self.partition).inc(skewed)
+        for _, rejection in batch.rejected:
+            self._rejected[rejection.reason] = self._rejected.get(rejection.reason, 0) + 1
+            metrics.rejected.labels(self.partition, rejection.reason).inc()
+        letters = [letter(self.partition, position, rejection) for position, rejection in batch.rejected]
+        return self._splitter.split(batch), letters
+
+    def _tick(self, number: int) -> Receipt:
+        first, self.last_tick = self.last_tick == 0, number
+        tick = Tick(
+            self.partition,
+            self.partitions,
+            ENDED if self.ended else number,
+            self.clock.watermark_ms,
+            self.clock.watermark_ms > 0 or not self._empty,
+            self.ended,
+            self.position,
+            self.clock.greatest_ms,
+            tuple(self._denied_now),
+            self.clock.candidate_ms,
+            first,
+        )
+        receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals)
+        self._received = self._skewed = 0
+        self._rejected, self._arrivals, self._denied_now = {}, [], []
+        metrics, reader = instruments(), self.reader
+        metrics.partition_watermark.labels(self.partition).set(self.clock.watermark_ms / 1000)
+        metrics.lag.labels(self.partition).set(reader.lag)
+        metrics.kafka_errors.labels(self.partition).inc(reader.errors - self._errors)
+        metrics.skipped.labels(self.partition).inc(reader.skipped - self._skipped)
+        self._errors, self._skipped = reader.errors, reader.skipped
+        return receipt
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state with its format's version."""
+        # The watermark as its own floor: with a larger bound it must not go back.
+        clock = (
+            self.clock.greatest_ms,
+            self.clock.candidate_ms,
+            self.clock.watermark_ms,
+            self.clock.start_ms,
+        )
+        waiting = (self._received, dict(self._rejected), self._skewed)
+        denied = (self.denied.tobytes(), list(self._denied_now))
+        return FORMAT, self.position, self.last_tick, clock, waiting, denied
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again; the reader must be open at its position."""
+        _, self.position, self.last_tick, clock, waiting, denied = state
+        self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, self.clock.start_ms = clock
+        self._received, self._rejected, self._skewed = waiting[0], dict(waiting[1]), waiting[2]
+        self.denied, self._denied_now = np.frombuffer(denied[0], np.uint64), list(denied[1])
+
+
+def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
+    """The pixels in their order, cut where it changes whether a broker's timestamp bounds their receipt."""
+    stamps = messages.timestamps_ms
+    if stamps is None or not len(pixels):
+        return [(pixels, False)]
+    if min(stamps) > 0:
+        return [(pixels, True)]
+    places = np.searchsorted(np.asarray(messages.positions), pixels[:, POSITION].astype(np.int64))
+    bounded = np.asarray(stamps)[places] > 0
+    bounds = [0, *(np.flatnonzero(np.diff(bounded)) + 1).tolist(), len(pixels)]
+    return [(pixels[a:b], bool(bounded[a])) for a, b in pairwise(bounds)]
+
+
+def position_of(state: tuple[Any, ...]) -> int:
+    """Where a snapshot's partition reads on.
+
+    Raises:
+        StateError: another format's.
+    """
+    if state[0] != FORMAT:
+        raise StateError(
+            f"the recovery store holds source state of format {state[0]}, this version reads {FORMAT}: "
+            "run the version that wrote it, or recompute from the log with --recompute and an empty recovery "
+            "directory"
+        )
+    return int(state[1])

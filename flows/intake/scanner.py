@@ -1,0 +1,398 @@
+"""A byte scanner for the common form of a line, several times as fast as a JSON parser that makes objects.
+
+It reads what it is sure of and sets every other line aside for the plain way in (`flows.intake.decoder`),
+which decides alone what is wrong and why. It reads
+
+    line    = "{" pair *( "," pair ) "}"                         nothing before or behind
+    pair    = [SP] string ":" [SP] ( string / integer / "true" / "false" / "null" )
+    string  = DQUOTE *( ASCII from SP on, but DQUOTE and backslash ) DQUOTE
+    integer = 1*18DIGIT                                          no leading zero, no sign
+
+of at most 64 KiB, where a known field comes once, with a value of its type or null, ids and labels have at
+most 128 characters, the event is known and no `conversion`, times are numbers before 2100, and no id that
+counts begins like a macro. Names, user agents and listeners are known by fingerprint. One that is not is
+asked for, once; a line whose names or user agent were asked for waits, and is read again when they are known.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    Final,
+    NamedTuple,
+)
+
+import numpy as np
+
+from flows.intake import (
+    keywords as words,
+)
+from flows.intake.fingerprints import (
+    put,
+    room,
+)
+from flows.intake.identity import (
+    EVENT,
+    NO_PLAYHEAD,
+    PLAY,
+    identity,
+)
+from flows.model import (
+    pixel,
+)
+from flows.model.events import (
+    CONVERSION,
+    MAX_AGENT_BYTES,
+    MAX_ID,
+    MAX_MESSAGE_BYTES,
+    MAX_MS,
+    PROGRESS,
+)
+from flows.state.hash_table import (
+    find,
+)
+from flows.state.kernel import (
+    I64,
+    U8,
+    U64,
+    kernel,
+)
+from flows.state.siphash import (
+    begin,
+    end,
+    load64,
+    siphash,
+    text,
+    word,
+)
+
+_SPARE_BYTES: Final = 8
+"""To be there where a line ends, since eight are read at a time."""
+_MOST_QUOTES: Final = 256
+_LONGEST_TAG: Final = 255
+"""Bytes: of a tag its last word tells the length in eight bits, and so where the one before it ends."""
+
+ASKED: Final = np.uint64(2**64 - 1)
+"""Instead of what is known by a fingerprint: it is being asked for."""
+REFUSED: Final = np.uint64(2**64 - 2)
+"""Instead of the names' index: no pixel has these names, so its line is for the plain way, which says why."""
+LEFT, AGAIN, NAMES, AGENTS, LISTENERS, WAITING = range(6)
+
+
+class Desk(NamedTuple):
+    """What a scan puts down; `filled` says how many rows of each are.
+
+    Attributes:
+        left: (lines,) lines for the plain way.
+        again: (lines,) lines that wait for their names or user agent, to be done again.
+        names: (lines, 1 + 2 * `TAGS`) slot of a combination of names that is asked for, and begin and end of
+            each tag, -1 where it is absent.
+        agents, listeners: (lines, 3) slot of what is asked for, its begin and end.
+        waiting: (lines, 2) a line that waits for its listener alone, and the listener's slot.
+    """
+
+    left: I64
+    again: I64
+    names: I64
+    agents: I64
+    listeners: I64
+    waiting: I64
+    filled: I64
+
+    @classmethod
+    def of(cls, lines: int) -> Desk:
+        """One with room for so many lines."""
+        left, again = np.empty(lines, np.int64), np.empty(lines, np.int64)
+        names = np.empty((lines, 1 + 2 * words.TAGS), np.int64)
+        agents, listeners = np.empty((lines, 3), np.int64), np.empty((lines, 3), np.int64)
+        return cls(
+            left, again, names, agents, listeners, np.empty((lines, 2), np.int64), np.zeros(6, np.int64)
+        )
+
+
+_REQUIRED: Final = 1 << words.PLACEMENT | 1 << words.EVENT_ID | 1 << words.EVENT | 1 << words.TS
+
+_EACH: Final = 0x0101010101010101
+_ONES: Final = np.uint64(_EACH)
+_TOPS: Final = np.uint64(0x80 * _EACH)
+_LOWS: Final = np.uint64(0x7F * _EACH)
+_SPACES: Final = np.uint64(0x20 * _EACH)
+_QUOTES: Final = np.uint64(ord('"') * _EACH)
+_BACKSLASHES: Final = np.uint64(ord("\\") * _EACH)
+_LOW: Final = np.uint64(0xFFFFFFFF)
+_TAGS: Final = (1 << words.TAGS) - 1
+_TRUE, _FALSE, _NULL = (np.uint64(int.from_bytes(text, "little")) for text in (b"true", b"false", b"null"))
+_BRACE, _END, _QUOTE, _COLON, _COMMA, _SPACE, _ZERO, _NINE = b'{}":, 09'
+
+
+@kernel
+def _find_quotes(block: U8, begin: int, end: int, quotes: I64) -> int:
+    """Write down where a line's quotes are; returns how many, or -1 where it is not plain text.
+
+    Looking for the end of each string in turn takes longer: each search waits for the one before it.
+    """
+    count = 0
+    odd = np.uint64(0)
+    for place in range(begin, end, 8):
+        word = load64(block, place)
+        if place + 8 > end:
+            inside = np.uint64(8 * (end - place))
+            word = (word & ((np.uint64(1) << inside) - np.uint64(1))) | (_SPACES << inside)
+        # The top bit of a byte tells: it is one, or taking away borrows it.
+        odd |= word | (word - _SPACES) | ((word ^ _BACKSLASHES) - _ONES)
+        others = word ^ _QUOTES
+        hits = ~(((others & _LOWS) + _LOWS) | others) & _TOPS
+        while hits != np.uint64(0):
+            if count == len(quotes):
+                return -1
+            below = (hits - np.uint64(1)) & ~hits & _ONES  # one bit a byte, up to the first hit
+            quotes[count] = place + np.int64((below * _ONES) >> np.uint64(56)) - 1
+            count += 1
+            hits &= hits - np.uint64(1)
+    return count if odd & _TOPS == np.uint64(0) else -1
+
+
+@kernel
+def _suspect(block: U8, place: int) -> bool:
+    """Whether one of [ % $ { @ - is here: a macro, or VAST's -1, if `flows.model.events.absent` says so."""
+    first = block[place]
+    return bool(first == 91 or first == 37 or first == 36 or first == 123 or first == 64 or first == 45)
+
+
+@kernel
+def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64) -> int:
+    """The fields of one line: a bit for each one that has a value, or -1 where the line is to be set aside.
+
+    By field, `values` has an integer, a truth value, or the length of a string, which begins at `begins`.
+    """
+    count = _find_quotes(block, place, end, quotes)
+    quote = 0
+    seen = 0
+    given = 0
+    if block[place] != _BRACE:
+        return -1
+    while True:
+        place += 1
+        if block[place] == _SPACE:
+            place += 1
+        if quote + 2 > count or quotes[quote] != place:
+            return -1
+        begin = place + 1
+        place = quotes[quote + 1]
+        quote += 2
+        if block[place + 1] != _COLON:
+            return -1
+        field = min(words.number_of(block, begin, place - begin), words.UNKNOWN)
+        bit = 1 << field
+        if field != words.UNKNOWN and seen & bit:
+            return -1
+        seen |= bit
+        kind = words.TYPES[field]
+        place += 2
+        if block[place] == _SPACE:
+            place += 1
+        first = block[place]
+        begin = place
+        if first == _QUOTE:
+            if quote + 2 > count or kind > words.ID:
+                return -1
+            begin += 1
+            place = quotes[quote + 1]
+            quote += 2
+            length = place - begin
+            if (kind == words.ID and length > MAX_ID) or (field < words.TAGS and length > _LONGEST_TAG):
+                return -1
+            place += 1
+            begins[field] = begin
+            values[field] = length
+            given |= bit
+        elif _ZERO <= first <= _NINE:
+            number = np.int64(0)
+            while _ZERO <= block[place] <= _NINE:
+                number = number * 10 + np.int64(block[place]) - _ZERO
+                place += 1
+            digits = place - begin
+            if (
+                (kind != words.INTEGER and kind != words.ANY)
+                or digits > 18
+                or (first == _ZERO and digits > 1)
+            ):
+                return -1
+            values[field] = number
+            given |= bit
+        else:
+            word = load64(block, place)
+            if word & np.uint64(0xFFFFFFFF) == _NULL:
+                place += 4
+            elif kind != words.BOOLEAN and kind != words.ANY:
+                return -1
+            elif word & np.uint64(0xFFFFFFFF) == _TRUE:
+                place += 4
+                values[field] = 1
+                given |= bit
+            elif word & np.uint64(0xFFFFFFFFFF) == _FALSE:
+                place += 5
+                values[field] = 0
+                given |= bit
+            else:
+                return -1
+        if block[place] == _END:
+            return given if place + 1 == end else -1
+        if block[place] != _COMMA:
+            return -1
+
+
+@kernel
+def _fingerprint(
+    low: np.uint64, high: np.uint64, block: U8, given: int, begins: I64, values: I64
+) -> np.uint64:
+    """Of a line's tags: the names that it gives, each with its length, and which of them it gives."""
+    state = word(begin(low, high), np.uint64(given & _TAGS))
+    for field in range(words.TAGS):
+        if given >> field & 1:
+            state = text(state, block, begins[field], values[field], 0)
+    return end(state) | np.uint64(1)
+
+
+@kernel
+def _ask(asked: I64, slot: int, begin: int, length: int) -> None:
+    asked[0] = slot
+    asked[1] = begin
+    asked[2] = begin + length
+
+
+@kernel
+def scan(
+    block: U8, ends: I64, first: int, lines: I64, done: int, stamps: I64, secret: U64, consent_default: bool,
+    names: U64, names_used: I64, agents: U64, agents_used: I64, listeners: U64, listeners_used: I64,
+    keys: U64, pixels: U64, desk: Desk,
+) -> int:  # fmt: skip
+    """Turn lines into pixels, to the end or to where what is remembered has no room for more.
+
+    Args:
+        block, ends, first: the lines, as in `connectors.stream.Lines`.
+        lines, done: the numbers of those to do, and how many of these are done.
+        stamps: the broker's timestamps, or none.
+        secret: key of the fingerprints, two words.
+        names, agents, listeners: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
+            with the flag
+            `BLOCKED` 32 bits higher, or `REFUSED`; a user agent to its reason; a listener to the keyed hash.
+            While it is asked for it is `ASKED`, a listener 0.
+        keys: of the identities of plays and events, by combination of names.
+        pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
+        desk: begun anew.
+
+    Returns:
+        How many of `lines` are done.
+    """
+    quotes = np.zeros(_MOST_QUOTES, np.int64)
+    begins = np.zeros(words.UNKNOWN + 1, np.int64)
+    values = np.zeros(words.UNKNOWN + 1, np.int64)
+    low, high = secret[0], secret[1]
+    filled = desk.filled
+    filled[:] = 0
+    while (
+        done < len(lines)
+        and room(names, names_used)
+        and room(agents, agents_used)
+        and room(listeners, listeners_used)
+    ):
+        this = lines[done]
+        done += 1
+        place = ends[this - 1] + 1 if this else first
+        line_end = ends[this]
+        desk.left[filled[LEFT]] = this
+        filled[LEFT] += 1  # until the line is found to be plain
+        if line_end - place > MAX_MESSAGE_BYTES or line_end + _SPARE_BYTES > len(block):
+            continue
+        given = _read(block, place, line_end, quotes, begins, values)
+        if given < 0 or given & _REQUIRED != _REQUIRED:
+            continue
+        code = words.number_of(block, begins[words.EVENT], values[words.EVENT]) - words.UNKNOWN
+        ts = values[words.TS]
+        if not 0 <= code < CONVERSION or ts >= MAX_MS:
+            continue
+        if values[words.EVENT_ID] == 0 or _suspect(block, begins[words.EVENT_ID]):
+            continue
+        stamp = stamps[this] if len(stamps) else 0
+        received = stamp
+        if given >> words.RECEIVED & 1:
+            received = max(values[words.RECEIVED], 1)
+            if stamp and received - 60_000 > stamp:
+                received = stamp + 60_000
+            if received >= MAX_MS:
+                continue
+        info = np.int64(code)
+        linked = given >> words.PLAY & 1 and values[words.PLAY] > 0
+        if linked:
+            if _suspect(block, begins[words.PLAY]):
+                continue
+            info |= pixel.LINKED
+        consent = values[words.CONSENT] == 1 if given >> words.CONSENT & 1 else consent_default
+        heard = consent and given >> words.LISTENER & 1 and values[words.LISTENER] > 0
+        if consent:
+            info |= pixel.CONSENTED
+        if heard and _suspect(block, begins[words.LISTENER]):
+            continue
+
+        fingerprint = _fingerprint(low, high, block, given, begins, values)
+        slot = find(names, fingerprint)
+        if names[slot, 0] != fingerprint:
+            put(names, names_used, fingerprint, ASKED)
+            asked = desk.names[filled[NAMES]]
+            filled[NAMES] += 1
+            asked[0] = slot
+            for field in range(words.TAGS):
+                asked[1 + 2 * field] = begins[field] if given >> field & 1 else -1
+                asked[2 + 2 * field] = begins[field] + values[field]
+        combo = names[slot, 1]
+        if combo == REFUSED:
+            continue
+        known = combo != ASKED
+        info |= np.int64(combo >> np.uint64(32))
+        combo &= _LOW
+        if given >> words.AGENT & 1 and values[words.AGENT] > 0:
+            begin_at, length = begins[words.AGENT], min(values[words.AGENT], MAX_AGENT_BYTES)
+            fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
+            slot = find(agents, fingerprint)
+            if agents[slot, 0] != fingerprint:
+                put(agents, agents_used, fingerprint, ASKED)
+                _ask(desk.agents[filled[AGENTS]], slot, begin_at, length)
+                filled[AGENTS] += 1
+            known = known and agents[slot, 1] != ASKED
+            info |= np.int64(agents[slot, 1]) << pixel.INVALID_SHIFT
+        who = np.uint64(0)
+        if heard:
+            begin_at, length = begins[words.LISTENER], values[words.LISTENER]
+            fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
+            slot = find(listeners, fingerprint)
+            if listeners[slot, 0] != fingerprint:
+                put(listeners, listeners_used, fingerprint, 0)
+                _ask(desk.listeners[filled[LISTENERS]], slot, begin_at, length)
+                filled[LISTENERS] += 1
+            who = listeners[slot, 1]
+        filled[LEFT] -= 1
+        if not known:
+            desk.again[filled[AGAIN]] = this
+            filled[AGAIN] += 1
+            continue
+        if heard and who == np.uint64(0):
+            desk.waiting[filled[WAITING], 0] = this
+            desk.waiting[filled[WAITING], 1] = slot
+            filled[WAITING] += 1
+
+        field, what, playhead = words.EVENT_ID, EVENT, np.uint64(NO_PLAYHEAD)
+        if linked:
+            field, what = words.PLAY, PLAY
+            if code == PROGRESS:
+                what = PROGRESS
+                if given >> words.PLAYHEAD & 1:
+                    playhead = np.uint64(values[words.PLAYHEAD])
+        pixels[this, pixel.KEY] = identity(
+            keys[combo, 0], keys[combo, 1], what, playhead, block, begins[field], values[field]
+        )
+        pixels[this, pixel.LISTENER] = who
+        pixels[this, pixel.TS] = ts
+        pixels[this, pixel.WATERMARK] = received
+        pixels[this, pixel.INFO] = info
+        pixels[this, pixel.COMBO] = combo
+    return done

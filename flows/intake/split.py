@@ -1,0 +1,121 @@
+"""A batch of one source partition into one item a placement shard."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flows.intake.decoder import (
+    Batch,
+)
+from flows.model.dimensions import (
+    SCOPES,
+)
+from flows.model.events import (
+    CONVERSION,
+)
+from flows.model.messages import (
+    Pixels,
+)
+from flows.model.pixel import (
+    COLUMNS,
+    COMBO,
+    INFO,
+    ConversionPixel,
+)
+from flows.state.homes import (
+    Homes,
+)
+from flows.state.kernel import (
+    I32,
+    I64,
+    U64,
+    kernel,
+)
+
+
+@kernel
+def _sort(
+    pixels: U64, shard_of_combo: I64, local: I32, ends: I64, out: U64, used: I32, used_ends: I64
+) -> None:
+    """Counting sort by shard, each shard's combinations of names numbered from 0 in the order in which they
+    come.
+
+    `ends` and `used_ends`, (shards + 1,), give the bounds in `out` and in `used`; `local` is -1 where a
+    combination has no number yet.
+    """
+    shards = len(ends) - 1
+    for i in range(len(pixels)):
+        if pixels[i, 5] & np.uint64(0xFF) != np.uint64(14):
+            combo = pixels[i, 6]
+            shard = shard_of_combo[combo]
+            ends[shard + 1] += 1
+            if local[combo] == -1:
+                local[combo] = used_ends[shard + 1]
+                used_ends[shard + 1] += 1
+    for shard in range(shards):
+        ends[shard + 1] += ends[shard]
+        used_ends[shard + 1] += used_ends[shard]
+    fill = ends[:-1].copy()
+    for i in range(len(pixels)):
+        if pixels[i, 5] & np.uint64(0xFF) != np.uint64(14):
+            combo = pixels[i, 6]
+            shard = shard_of_combo[combo]
+            to = fill[shard]
+            fill[shard] += 1
+            for column in range(6):
+                out[to, column] = pixels[i, column]
+            out[to, 6] = np.uint64(local[combo])
+            used[used_ends[shard] + local[combo]] = combo
+
+
+class Splitter:
+    """Splits batch after batch of one partition, remembering the shards of names.
+
+    Args:
+        partition: the source partition that the batches come from.
+        shards: how many there are.
+        secret: see `flows.state.homes`.
+    """
+
+    def __init__(self, partition: str, shards: int, secret: bytes = b"") -> None:
+        self.partition = partition
+        self.shards = shards
+        self._homes = Homes(secret, shards)
+        self._of_combo = np.zeros(0, np.int64)
+        self._combos: list[object] = []
+
+    def split(self, batch: Batch) -> list[tuple[int, Pixels]]:
+        """(shard, its pixels) for every shard that has any; a conversion goes to the shard of its own key."""
+        combos = batch.combos
+        if self._combos is not combos:  # the decoder began anew
+            self._combos, self._of_combo = combos, np.zeros(0, np.int64)  # type: ignore[assignment]  # compared, never read
+        known = len(self._of_combo)
+        if known < len(combos):
+            more = self._homes.of_all(SCOPES[0], [combo[0] or "" for combo in combos[known:]])
+            self._of_combo = np.append(self._of_combo, more)
+        local = np.full(len(combos), -1, np.int32)
+        used = np.zeros(len(combos), np.int32)
+        ends, used_ends = np.zeros(self.shards + 1, np.int64), np.zeros(self.shards + 1, np.int64)
+        out = np.empty((len(batch.pixels), COLUMNS), np.uint64)
+        _sort(batch.pixels, self._of_combo, local, ends, out, used, used_ends)
+        apart: dict[int, list[tuple[U64, ConversionPixel]]] = {}
+        if batch.conversions:
+            rows = batch.pixels[batch.pixels[:, INFO] & np.uint64(0xFF) == CONVERSION]
+            for row in rows:
+                apart.setdefault(int(row[0]) % self.shards, []).append(
+                    (row, batch.conversions[int(row[COMBO])])
+                )
+        bounds, used_bounds, order = ends.tolist(), used_ends.tolist(), used.tolist()
+        return [
+            (
+                shard,
+                Pixels(
+                    self.partition,
+                    out[bounds[shard] : bounds[shard + 1]],
+                    [combos[combo] for combo in order[used_bounds[shard] : used_bounds[shard + 1]]],
+                    apart.get(shard, []),
+                ),
+            )
+            for shard in range(self.shards)
+            if bounds[shard] < bounds[shard + 1] or shard in apart
+        ]

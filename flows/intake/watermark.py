@@ -1,0 +1,146 @@
+"""Event time and watermark of a source partition, pixel by pixel, from the log alone."""
+
+from __future__ import annotations
+
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Final,
+)
+
+import numpy as np
+
+from flows.model.pixel import (
+    TS,
+    WATERMARK,
+)
+from flows.model.ticks import (
+    ASK_MS,
+    DAY_MS,
+    MINUTE_MS,
+    RECENT_MS,
+    STEP_MS,
+)
+from flows.state.kernel import (
+    I64,
+    U64,
+    Int,
+    kernel,
+)
+
+SKEW_MS: Final = 5 * MINUTE_MS
+"""A clamp by more than this is counted as `clock_skewed`."""
+
+GREATEST, CANDIDATE, SKEWED = range(3)
+
+
+@kernel
+def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bounded: bool) -> None:
+    """Replace each pixel's clock by its event time, and its time of receipt by the partition's watermark with
+    it.
+
+    Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where no broker bounds the receipt (a
+    line of a file says anything), a jump of more than 24 h counts only when the next pixel is within 24 h of
+    it or later.
+
+    Args:
+        pixels: (n, COLUMNS) uint64, changed in place.
+        state: greatest event time, candidate for it (0: none), pixels with a skewed clock; int64[3], changed
+            in place.
+        bounded: whether a broker's timestamp bounds the receipts.
+    """
+    greatest = state[GREATEST]
+    candidate = state[CANDIDATE]
+    for i in range(len(pixels)):
+        ts = np.int64(pixels[i, TS])
+        received = np.int64(pixels[i, WATERMARK])
+        if received > 0:
+            told = ts
+            ts = max(min(ts, received + MINUTE_MS), received - DAY_MS, np.int64(0))
+            if abs(ts - told) > SKEW_MS:
+                state[SKEWED] += 1
+            pixels[i, TS] = np.uint64(ts)
+        if candidate > 0:
+            if ts >= candidate - DAY_MS:
+                greatest = max(greatest, candidate)
+            candidate = np.int64(0)
+        if not bounded and ts > greatest + DAY_MS:
+            candidate = ts
+        else:
+            greatest = max(greatest, ts)
+        pixels[i, WATERMARK] = np.uint64(max(greatest - bound_ms, floor_ms, 0))
+    state[GREATEST] = greatest
+    state[CANDIDATE] = candidate
+
+
+@dataclass
+class PartitionClock:
+    """The watermark of one source partition; never goes back.
+
+    A partition that is read to its end advances by the time that elapses. The line along which it does so
+    lies `quiet_ms` behind the pixel that was the furthest ahead of elapsed time: one that moves the
+    watermark by less than has elapsed does not hold it up, one that moves it by more begins another line.
+
+    Args:
+        bound_ms: out-of-orderness bound.
+        quiet_ms: how far behind the elapsed time a quiet partition advances.
+        greatest_ms, candidate_ms, floor_ms: state from a snapshot.
+        start_ms: where one without a pixel begins: the flow's watermark when it was last proved empty.
+    """
+
+    bound_ms: int
+    quiet_ms: int
+    greatest_ms: int = 0
+    candidate_ms: int = 0
+    floor_ms: int = 0
+    start_ms: int = 0
+    _ahead_ms: int = field(default=0, compare=False)
+    _proved_ms: int | None = field(default=None, compare=False)
+
+    @property
+    def watermark_ms(self) -> int:
+        """0 while no pixel has set it."""
+        return max(self.greatest_ms - self.bound_ms, self.floor_ms, 0)
+
+    def judge(self, pixels: U64, bounded: bool = True) -> int:
+        """Give `pixels` their event times and watermarks, in place; returns how many had a skewed clock."""
+        if not len(pixels):
+            return 0
+        if self.watermark_ms == 0:
+            self.floor_ms = self.start_ms
+        before_ms = self.watermark_ms
+        state = np.array([self.greatest_ms, self.candidate_ms, 0], np.int64)
+        assign_event_times(pixels, state, self.bound_ms, self.floor_ms, bounded)
+        self.greatest_ms, self.candidate_ms = int(state[GREATEST]), int(state[CANDIDATE])
+        self._ahead_ms = max(0, self._ahead_ms - (self.watermark_ms - before_ms))
+        return int(state[SKEWED])
+
+    def due(self, now_ms: int) -> bool:
+        """Whether it is time for another proof, by the clock of `prove`."""
+        return self._proved_ms is None or now_ms - self._proved_ms >= ASK_MS
+
+    def proved(self, now_ms: int) -> bool:
+        """Whether the partition was read to its end a moment ago."""
+        return self._proved_ms is not None and now_ms - self._proved_ms <= RECENT_MS
+
+    def prove(self, now_ms: int, flow_ms: int = 0) -> None:
+        """Advance by what has elapsed since the proof before, but by no more than `STEP_MS`.
+
+        Call it when the partition turned out to be read to its end, by an answer to a question that was put
+        after the call before. Time of which there is no proof does not count: it may have been an outage, in
+        which whoever writes to the partition could not either.
+
+        Args:
+            now_ms: by a monotonic clock that stands still while the machine is suspended.
+            flow_ms: the flow's watermark.
+        """
+        before_ms, self._proved_ms = self._proved_ms, now_ms
+        if self.watermark_ms == 0:
+            self.start_ms = max(self.start_ms, flow_ms)
+        elif before_ms is not None:
+            self._ahead_ms += min(now_ms - before_ms, STEP_MS)
+            if (step_ms := self._ahead_ms - self.quiet_ms) > 0:
+                self.floor_ms = self.watermark_ms + step_ms
+                self._ahead_ms = self.quiet_ms

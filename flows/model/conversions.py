@@ -1,0 +1,74 @@
+"""What a row counts of conversions: columns, ways, ages, classes of frequency."""
+
+from __future__ import annotations
+
+from typing import (
+    Final,
+    Literal,
+)
+
+import numpy as np
+
+from flows.model.events import (
+    CONVERSION_TYPES,
+)
+from flows.state.kernel import (
+    I64,
+)
+
+WHOLE: Final = 1_000_000
+
+
+Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
+"""`off`: the placement shards send no touches, so that nothing is eligible."""
+WAYS: Final = ("click", "listen", "utm", "declared")
+OTHER_RULES: Final = ("declared", "utm", "none")
+"""How a conversion is decided that no touch decides."""
+
+
+_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
+AGES_S: Final = (
+    *(10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE),
+    *(_HOUR, 2 * _HOUR, 4 * _HOUR, 8 * _HOUR, 12 * _HOUR),
+    *(_DAY, 2 * _DAY, 3 * _DAY, 4 * _DAY, 5 * _DAY, 7 * _DAY, 10 * _DAY, 14 * _DAY, 21 * _DAY),
+    *(30 * _DAY, 45 * _DAY, 60 * _DAY),
+)
+"""Upper bounds of the classes of the time from the touch to the conversion, in seconds, up to the longest
+window that the settings allow.
+"""
+
+COLUMNS: Final = (
+    "conversions",
+    *(f"conversions_{kind}" for kind in CONVERSION_TYPES),
+    *(f"conversions_{way}" for way in WAYS),
+    "conversion_value",
+    "conversion_value_other_count",
+    *(f"age_{number}" for number in range(len(AGES_S))),
+    "conversion_value_high",
+)
+"""What a row counts of conversions: all in millionths but `…_other_count` (conversions) and
+`conversion_value`, millionths of the row's currency: two columns hold its lower 32 bits and the rest, since
+64 bits hold the sum of no two of the largest values.
+"""
+TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
+VALUE, OTHER = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_other_count")
+AGES_AT: Final = OTHER + 1
+HIGH: Final = len(COLUMNS) - 1
+VALUE_BITS: Final = 32
+LOW: Final = (1 << VALUE_BITS) - 1
+
+RowName = tuple[str, str]
+"""Scope and id."""
+
+
+def value_of(counts: I64) -> int:
+    """The `conversion_value` of a row's counts, exact at any size."""
+    return (int(counts[HIGH]) << VALUE_BITS) + int(counts[VALUE])
+
+
+CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
+
+
+def new_frequency() -> I64:
+    """(2, classes) zeros: listeners, and millionths of conversions."""
+    return np.zeros((2, len(CLASSES)), np.int64)

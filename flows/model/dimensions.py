@@ -1,0 +1,20 @@
+"""Dimensions of a pixel: placement, campaign, platform, station, podcast, program."""
+
+from __future__ import annotations
+
+from typing import (
+    Final,
+)
+
+Dimensions = tuple[str | None, str | None, str | None, str | None, str | None, str | None]
+"""placement, campaign, platform, station, podcast, program: where a pixel counts."""
+
+SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program")
+
+
+OTHER_NAME: Final = "other"
+"""Scope of the rows in which the names beyond a scope's cap count; the name is that scope."""
+
+
+FORGET_AT: Final = 100_000
+"""Combinations of names in memory from which on those without a play are forgotten."""

@@ -1,0 +1,92 @@
+"""The canonical pixel event: its form, strict decoding, and the closed set of reasons to reject a message.
+
+`decode` is the way in for the messages that are right; `explain` says of any other why it is not, in the
+order that the specification of events sets: malformed, invalid id or event, unknown event, invalid others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import (
+    Iterable,
+)
+from typing import (
+    Final,
+)
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+MAX_ID: Final = 128
+"""Characters of an id or label."""
+MAX_AGENT_BYTES: Final = 1024
+MAX_URL_BYTES: Final = 4096
+"""Of UTF-8, to which user agents and landing URLs are cut."""
+MAX_MS: Final = 4_102_444_800_000
+"""Times lie in [0, year 2100): what a 32-bit minute and every calendar can hold."""
+
+EVENTS: Final = (
+    "impression",
+    "start",
+    "firstQuartile",
+    "midpoint",
+    "thirdQuartile",
+    "complete",
+    "skip",
+    "mute",
+    "click",
+    "error",
+    "unmute",
+    "pause",
+    "resume",
+    "progress",
+    "conversion",
+)
+"""VAST 4.2 spellings, `click` and `conversion`; an event's code is its place, part of the state's format."""
+
+CODES: Final = {name: code for code, name in enumerate(EVENTS)}
+(IMPRESSION, START, FIRST_QUARTILE, MIDPOINT, THIRD_QUARTILE, COMPLETE, SKIP, MUTE, CLICK, ERROR) = range(10)
+PROGRESS: Final = CODES["progress"]
+CONVERSION: Final = CODES["conversion"]
+
+CONVERSION_TYPES: Final = (
+    "site_visit",
+    "sign_up",
+    "purchase",
+    "app_download",
+    "phone_call",
+    "form_submission",
+)
+
+MALFORMED, INVALID, UNKNOWN_EVENT, TOO_LATE = REASONS = ("malformed", "invalid", "unknown_event", "too_late")
+
+_MACRO = re.compile(
+    r"\[[^\[\]]+\]|%5B(?:(?!%5B|%5D).)+%5D|\$\{[^{}]+\}|\{[^{}]+\}|@[^@]+@|-[12]", re.IGNORECASE | re.DOTALL
+)
+
+
+_SUSPECT = frozenset("[%${@-")
+
+
+def absent(text: str | None) -> bool:
+    """Whether a string says nothing: missing, empty, an ad server's unreplaced macro, or VAST's -1 and -2."""
+    return not text or (text[0] in _SUSPECT and _MACRO.fullmatch(text) is not None)
+
+
+def present(text: str | None) -> str | None:
+    """`text`, or None where it is `absent`."""
+    return None if absent(text) else text
+
+
+def presents(texts: Iterable[str | None]) -> tuple[str | None, ...]:
+    """Each text, or None where it is `absent`."""
+    return tuple(
+        [
+            text if text and text[0] not in _SUSPECT else present(text) for text in texts
+        ]  # most are as they are
+    )
+
+
+def cut_bytes(text: str, most_bytes: int) -> str:
+    """`text` to so many bytes of UTF-8, by whole characters."""
+    if len(text) * 4 <= most_bytes:  # the most that a character takes
+        return text
+    return text.encode()[:most_bytes].decode(errors="ignore")

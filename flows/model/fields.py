@@ -1,0 +1,177 @@
+"""The fields of a published row, in their order, and how numbers are written in them."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterable,
+)
+from decimal import (
+    Decimal,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+import msgspec
+
+from flows.model.conversions import (
+    AGES_AT,
+    CLASSES,
+    COLUMNS,
+)
+from flows.model.counts import (
+    BY_FLIGHT,
+    BY_MINUTE,
+    CONSENTED_PLAYS,
+)
+from flows.model.dimensions import (
+    SCOPES,
+)
+from flows.model.messages import (
+    ConversionAccount,
+)
+
+DOUBLES_HOLD: Final = 1 << 53
+"""Up to which every integer is a double."""
+WINDOWS: Final = ("5m", "1h", "1d", "flight")
+COUNTS: Final = BY_MINUTE[:CONSENTED_PLAYS]
+UNLINKED_STARTS: Final = COUNTS.index("unlinked_starts")
+UNLINKED_COMPLETES: Final = COUNTS.index("unlinked_completes")
+MATURE: Final = ("5m", "1h")
+UNLINKED_RATE: Final = ("1h", "1d", "flight")
+LABELS: Final = ("campaign_id", *SCOPES[2:])
+SPENDING: Final = tuple(
+    f"{window}.{metric}" for window in WINDOWS for metric in ("cost_per_acquisition", "return_on_ad_spend")
+)
+DELIVERY: Final = (
+    "delivery.booked",
+    "delivery.delivered",
+    "delivery.expected",
+    "delivery.indicator",
+    "delivery.state",
+    "delivery.projected",
+    "delivery.required_rate",
+    "delivery.target_completion_rate",
+    "delivery.currency",
+    *SPENDING,
+)
+"""What `flows.delivery.pacer` says of a planned placement or its campaign; money in the plan's currency."""
+NO_DELIVERY: Final = (None,) * len(DELIVERY)
+
+
+CURRENCY: Final = "conversion_currency"
+"""Of a row's `conversion_value`s; absent until it has one."""
+CREDITS: Final = (
+    *COLUMNS[:AGES_AT],
+    "conversion_rate",
+    "time_to_convert_p50_seconds",
+    "time_to_convert_p90_seconds",
+)
+"""What a window says of conversions; a count by type or way that is 0 is absent. Times are upper bounds of
+`flows.attribution.credit_book.AGES_S`.
+"""
+NEVER_NULL: Final = ("conversions", "conversion_value", "conversion_value_other_count")
+NO_CREDITS: Final = [0 if name in NEVER_NULL else None for name in CREDITS]
+RATE_AT: Final = CREDITS.index("conversion_rate")
+ACCOUNT: Final = tuple(f"flight.conversions_{name}" for name in ConversionAccount._fields)
+"""Of a campaign: the conversions that name it, to whomever they are credited; accepted = attributed +
+unattributed + pending.
+"""
+NO_ACCOUNT: Final = [None] * len(ACCOUNT)
+FREQUENCY: Final = tuple(
+    f"frequency.{name}.{metric}"
+    for name in CLASSES
+    for metric in ("listeners", "conversions", "conversion_rate")
+)
+"""Of a campaign, by impressions a listener: how many have had so many, what conversions came at so many, and
+these by the listeners who ever had so many.
+"""
+NO_FREQUENCY: Final = [None] * len(FREQUENCY)
+
+
+READ_FIRST: Final = tuple(map(WINDOWS.index, ("flight", "1h", "5m", "1d")))
+"""The windows in the order in which a row has them: Redis looks for a field from the front of a row."""
+
+
+TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms")
+"""The first values of a row, which say as of when the others are."""
+
+
+def _fields() -> tuple[str, ...]:
+    fields = [*TIMES, *LABELS, *DELIVERY]
+    fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage", "since_ms")]
+    for place in READ_FIRST:
+        name = WINDOWS[place]
+        metrics = [*COUNTS, "completion_rate", "completions_per_impression", "reach", "frequency"]
+        if name in MATURE:
+            metrics.append("mature_completion_rate")
+        if name in UNLINKED_RATE:
+            metrics.append("unlinked_completion_rate")
+        fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS)]
+    return (*fields, CURRENCY, *FREQUENCY, *ACCOUNT)
+
+
+FIELDS: Final = _fields()
+"""The fields of a row, in the order of its packed values; a null is an absent field."""
+
+
+ADDITIVE: Final = (
+    *(f"flight.{name}" for name in BY_FLIGHT),
+    *(f"{window}.{name}" for window in WINDOWS for name in (*COUNTS, "conversions")),
+)
+"""The fields that add up over rows: those of the names that count together in `other`."""
+_ADDED: Final = tuple(map(FIELDS.index, ADDITIVE))
+
+
+_HEAD, _LONG, _LONG_BYTES = 3, 0xCF, 9
+_NUMBERS_AT: Final = _HEAD + len(TIMES) * _LONG_BYTES
+
+
+def same_numbers(one: bytes, other: bytes) -> bool:
+    """Whether packed rows differ in their `TIMES` at most: in MessagePack an array's head, then these as
+    64-bit numbers, unless there are none yet.
+    """
+    if one[_NUMBERS_AT:] != other[_NUMBERS_AT:]:
+        return False
+    longs = range(_HEAD, _NUMBERS_AT, _LONG_BYTES)
+    return all(packed[place] == _LONG for packed in (one, other) for place in longs)
+
+
+def added_up(packed: Iterable[bytes]) -> list[int | str]:
+    """The values of `ADDITIVE` over packed rows."""
+    # Shares of a conversion are decimals, which binary sums would not add up.
+    parts = [[Decimal(row[place] or 0) for place in _ADDED] for row in map(msgspec.msgpack.decode, packed)]
+    sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
+    return [int(total) if total == int(total) else str(total) for total in sums]
+
+
+def decimal(value: float) -> str:
+    """Up to six places, no trailing zeros."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def exact(number: int) -> int | str:
+    """An integer as readers have it exactly: as text where a double, as Lua and JavaScript have it, does not
+    hold it.
+    """
+    return number if abs(number) <= DOUBLES_HOLD else str(number)
+
+
+def ratio(part: int, whole: int) -> str | None:
+    """`part / whole`, None where there is no whole."""
+    return decimal(part / whole) if whole else None
+
+
+def empty(as_of_ms: int) -> list[Any]:
+    """The values of a row that has not had a pixel: counts are 0, rates, labels and delivery null."""
+    values: list[Any] = [0 if _counts(name) else None for name in FIELDS]
+    values[FIELDS.index("as_of_ms")] = as_of_ms
+    return values
+
+
+def _counts(field: str) -> bool:
+    window, _, metric = field.partition(".")
+    return (window in WINDOWS and metric in (*COUNTS, "reach", *NEVER_NULL)) or (
+        window == "flight" and metric in BY_FLIGHT
+    )

@@ -1,0 +1,420 @@
+"""Messages between steps: columns, with the names that they index."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Sequence,
+)
+from dataclasses import (
+    astuple,
+)
+from typing import (
+    Any,
+    Final,
+    NamedTuple,
+)
+
+import msgspec
+import numpy as np
+
+from flows.model.conversions import (
+    OTHER_RULES,
+    RowName,
+)
+from flows.model.dimensions import (
+    Dimensions,
+)
+from flows.model.pixel import (
+    COLUMNS,
+    ConversionPixel,
+)
+from flows.model.ticks import (
+    Cut,
+    Tick,
+)
+from flows.state.kernel import (
+    I64,
+    U8,
+    U32,
+    U64,
+)
+
+
+class Credit(NamedTuple):
+    """A part of a conversion: to whom, how much of it (0 for a touch that was eligible and not chosen), how,
+    and how long after the touch (None without a touch).
+    """
+
+    combo: Dimensions
+    millionths: int
+    way: str
+    age_ms: int | None
+
+
+class Decision(NamedTuple):
+    """A conversion that has been decided: by which rule, a model or one of `OTHER_RULES`, what it found, in
+    the order of time and placement, and whether a cap of touches may have changed its credits.
+    """
+
+    conversion: PendingConversion
+    rule: str
+    found: list[Credit]
+    capped: bool = False
+
+    @property
+    def eligible(self) -> int:
+        """How many touches could have been credited."""
+        return 0 if self.rule in OTHER_RULES else len(self.found)
+
+    @property
+    def credits(self) -> list[Credit]:
+        """The parts of the whole; none: unattributed."""
+        return [one for one in self.found if one.millionths]
+
+
+class Decided(NamedTuple):
+    """What one listener shard decided at a cut, how many conversions of each campaign ("": of none) came in
+    with it, and how many wait.
+
+    `frequency` are (campaign, class of `flows.attribution.frequency`, listeners that it gains, millionths of
+    conversions from it).
+    """
+
+    shard: int
+    cut: Cut
+    decisions: list[Decision]
+    accepted: dict[str, int]
+    pending: int
+    frequency: list[tuple[str, int, int, int]]
+
+
+class ConversionAccount(NamedTuple):
+    """Accepted, valid conversions, or what a cut adds to them: accepted = attributed + unattributed +
+    pending.
+    """
+
+    accepted: int
+    attributed: int
+    unattributed: int
+    pending: int
+
+    def plus(self, more: ConversionAccount) -> ConversionAccount:
+        """Both together."""
+        return ConversionAccount(*(ours + theirs for ours, theirs in zip(self, more, strict=True)))
+
+
+class CreditBatch(NamedTuple):
+    """What the decisions of a cut add to one row shard: `amounts[i]` to column `columns[i]` of `rows[at[i]]`
+    in a minute.
+
+    `frequency` are (row, class of `flows.attribution.frequency`, listeners that it gains, millionths of
+    conversions from it). `currencies` are of the rows that get a value; `accounts` are what campaigns'
+    accounts gain.
+    """
+
+    to: int
+    cut: Cut
+    rows: list[tuple[str, str]]
+    at: U32
+    minutes: U32
+    columns: U8
+    amounts: I64
+    frequency: list[tuple[RowName, int, int, int]]
+    currencies: list[tuple[RowName, str]]
+    accounts: list[tuple[RowName, ConversionAccount]]
+
+
+class Share(msgspec.Struct):
+    """One touch of a decision; `touched_at` None: credited without one."""
+
+    placement_id: str | None
+    campaign_id: str | None
+    way: str
+    millionths: int
+    touched_at: int | None
+
+
+class Body(msgspec.Struct):
+    """A decision's JSON."""
+
+    conversion: str
+    order_id: str | None
+    event_id: str
+    type: str
+    ts: int
+    campaign_id: str | None
+    value_micros: int | str | None
+    currency: str | None
+    rule: str
+    eligible: int
+    capped: bool
+    credits: list[Share]
+
+
+class DecisionRecord(NamedTuple):
+    """A decision as it is given out.
+
+    Attributes:
+        key: JSON of what makes the conversion one: `[campaign, type, order]`, or `[campaign, event]`.
+        names: the ids by which people ask for it: of its order, and of its event.
+        body: JSON.
+    """
+
+    key: str
+    names: list[str]
+    body: bytes
+
+
+class Receipt(NamedTuple):
+    """What one partition received since its last tick, with the tick: the source's side of the ledger.
+
+    `arrivals` are (mean time of receipt in epoch ms, pixels), one a batch, of a live partition.
+    """
+
+    tick: Tick
+    received: int
+    rejected: dict[str, int]
+    skewed: int
+    arrivals: list[tuple[float, int]]
+
+
+class Output(NamedTuple):
+    """What one step of a partition gives: pixels by shard, dead letters as (key, JSON), and a receipt when a
+    tick is due.
+    """
+
+    pixels: list[tuple[int, Pixels]]
+    letters: list[tuple[bytes, bytes]]
+    receipt: Receipt | None
+
+
+class PartitionAccount(NamedTuple):
+    """One partition's counts since the log's beginning, at a cut."""
+
+    partition: str
+    counts: dict[str, int]
+    position: int
+    watermark_ms: int
+
+
+class Pixels(NamedTuple):
+    """One shard's pixels of one batch of one source partition; `COMBO` indexes `combos`."""
+
+    sender: str
+    pixels: U64
+    combos: list[Dimensions]
+    conversions: list[tuple[U64, ConversionPixel]]
+
+
+class PixelOutcomes(NamedTuple):
+    """What became of a shard's pixels of one source partition since the last tick; `invalid` are the accepted
+    ones that are invalid traffic, by reason.
+    """
+
+    sender: str
+    accepted: int
+    repeated: int
+    too_late: int
+    invalid: tuple[int, ...]
+
+    @property
+    def invalid_traffic(self) -> int:
+        """Of all reasons."""
+        return sum(self.invalid)
+
+
+class Late(NamedTuple):
+    """A pixel whose minute is final: where it lies and which it is, for its dead letter; `key` is what makes
+    it or its play one.
+    """
+
+    sender: str
+    position: int
+    event: str
+    ts_ms: int
+    key: int
+    combo: Dimensions
+
+
+class RowBatch(NamedTuple):
+    """What one placement shard adds to one row shard at a tick.
+
+    `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
+    time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
+    names) of the placements among them.
+    """
+
+    sender: int
+    to: int
+    cut: Cut
+    rows: list[tuple[str, str]]
+    latest: I64
+    cell_rows: U32
+    cell_minutes: U32
+    cell_counts: I64
+    total_rows: U32
+    total_counts: I64
+    touch_rows: U32
+    touch_minutes: U32
+    touch_who: U64
+    labels: list[tuple[int, int, Dimensions]]
+    first: I64
+
+
+class PendingConversion(NamedTuple):
+    """An accepted, valid conversion that waits for its minute to be final; `listener` 0: not known."""
+
+    ts_ms: int
+    listener: int
+    key: int
+    pixel: ConversionPixel
+
+
+def frozen_pending(one: PendingConversion) -> tuple[Any, ...]:
+    """Plain state of a waiting conversion."""
+    return (*one[:3], tuple(one.pixel))
+
+
+def thawed_pending(state: tuple[Any, ...]) -> PendingConversion:
+    """`frozen_pending`'s counterpart."""
+    *numbers, pixel = state
+    ts_ms, listener, key = numbers
+    return PendingConversion(ts_ms, listener, key, ConversionPixel(*pixel))
+
+
+class TouchBatch(NamedTuple):
+    """What one placement shard sends to one listener shard at a tick: touches, whose `combos` index `names`,
+    conversions, and which listeners are to be forgotten behind them.
+    """
+
+    sender: int
+    to: int
+    cut: Cut
+    names: list[Dimensions]
+    who: U64
+    ts: I64
+    kinds: U8
+    combos: U32
+    plays: U32
+    conversions: list[PendingConversion]
+    forgotten: U64
+
+
+class Delivered(NamedTuple):
+    """The impressions that a planned placement has delivered, None where its plan came too late to know that,
+    and by what plan they are counted: from the minute `start` to before the minute `end`, since the epoch.
+    """
+
+    start: int
+    end: int
+    impressions: int | None
+
+
+LEDGER_SHARD: Final = -1
+CREDITS_SHARD: Final = -2
+
+
+class Flush(NamedTuple):
+    """What one row shard, the ledger or the credit book has for one cut."""
+
+    shard: int
+    cut: Cut
+    rows: Sequence[PackedRow] = ()
+    accounts: Sequence[PartitionAccount] = ()
+    arrivals: Sequence[tuple[float, int]] = ()
+    conversions: ConversionAccount | None = None
+    decisions: Sequence[DecisionRecord] = ()
+    sketches: Sequence[tuple[str, str]] = ()
+    ended: Sequence[tuple[str, str]] = ()
+    beyond: int = 0
+
+
+class PackedRow(NamedTuple):
+    """One row as it is to be published: `packed` is a MessagePack array of the values of `FIELDS`, of which
+    `flows.delivery.pacer` fills those of `DELIVERY`; by `delivered`, None without a plan.
+    """
+
+    scope: str
+    name: str
+    latest_ms: int
+    packed: bytes
+    delivered: Delivered | None = None
+
+
+def shard_key(shard: int) -> str:
+    """The Bytewax key of a shard: part of the recovery store."""
+    return f"{shard:04d}"
+
+
+class ForShard(NamedTuple):
+    """An item with the shard that its key stands for, since Bytewax tells a logic's key to nobody."""
+
+    shard: int
+    item: Pixels | Tick
+
+
+class PlaysOut(NamedTuple):
+    """What a placement shard gives at once: late pixels, or a cut's messages."""
+
+    late: list[Late]
+    shard: int = 0
+    cut: Cut | None = None
+    batches: Sequence[RowBatch] = ()
+    touches: Sequence[TouchBatch] = ()
+    outcomes: Sequence[PixelOutcomes] = ()
+
+
+def _frozen(item: Pixels | Tick) -> tuple[Any, ...]:
+    if isinstance(item, Tick):
+        return ("tick", *astuple(item))
+    conversions = [(row.tobytes(), tuple(conversion)) for row, conversion in item.conversions]
+    return ("pixels", item.sender, item.pixels.tobytes(), item.combos, conversions)
+
+
+def _thawed(held: tuple[tuple[Any, ...], int | None]) -> tuple[Pixels | Tick, int | None]:
+    (kind, *state), mark = held
+    if kind == "tick":
+        return Tick(*state), mark
+    sender, pixels, combos, conversions = state
+    apart = [(np.frombuffer(row, np.uint64), ConversionPixel(*conversion)) for row, conversion in conversions]
+    return Pixels(sender, np.frombuffer(pixels, np.uint64).reshape(-1, COLUMNS).copy(), combos, apart), mark
+
+
+class CreditsOut(NamedTuple):
+    """The credit book at a cut: increments for the rows, its account, and the decisions as (key, JSON)."""
+
+    batches: list[CreditBatch]
+    flush: Flush
+    decisions: list[tuple[bytes, bytes]]
+
+
+class RowsOut(NamedTuple):
+    """A row shard at a cut: rows for Redis, and minutes as (key, JSON)."""
+
+    flush: Flush
+    minutes: list[tuple[bytes, bytes]]
+
+
+class Settled(NamedTuple):
+    """A placement shard's outcomes at a cut."""
+
+    shard: int
+    cut: Cut
+    outcomes: Sequence[PixelOutcomes]
+
+
+def _plain(receipt: Receipt | Settled) -> tuple[Any, ...]:
+    assert isinstance(receipt, Receipt), "an epoch holds a cut whole"
+    return (astuple(receipt.tick), *receipt[1:])
+
+
+def _receipt(state: tuple[Any, ...]) -> Receipt:
+    return Receipt(Tick(*state[0]), *state[1:])
+
+
+REACH_ONLY, IMPRESSION_TOUCH, START_TOUCH, CLICK_TOUCH = range(4)
+"""Kinds of a touch, as plays gives them and as they are kept; a start without a play is none. Of one play's
+touches a conversion takes the impression if it is of the conversion's minute or earlier, else the start.
+"""
+KIND_BITS: Final = 2
+KIND: Final = 3

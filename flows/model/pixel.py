@@ -1,0 +1,55 @@
+"""The 64-bit columns of a pixel: what decoding writes and every kernel behind it reads."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterable,
+)
+from typing import (
+    Final,
+    NamedTuple,
+)
+
+from flows.model.dimensions import (
+    Dimensions,
+)
+
+
+class ConversionPixel(NamedTuple):
+    """A conversion beside its row in the columns: the rare pixel that carries more than numbers.
+
+    `other_value`: it names a value, and none that counts.
+    """
+
+    combo: Dimensions
+    type: str
+    order_id: str | None
+    event_id: str
+    value_micros: int | None
+    currency: str | None
+    utm_content: str | None
+    other_value: bool = False
+
+
+KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO = range(7)
+"""Of a pixel. `TS` and `WATERMARK` are the caller's clock and the receipt until `flows.model.ticks` judges.
+"""
+
+COLUMNS: Final = 7
+LINKED: Final = 1 << 8
+"""Flag in `INFO` (whose low byte is the event's code): the pixel names its play."""
+CONSENTED: Final = 1 << 9
+"""Flag in `INFO`: this listener may be measured."""
+BLOCKED: Final = 1 << 10
+"""Flag in `INFO`: it ran in a content category that its placement's plan blocks."""
+INVALID_SHIFT: Final = 16
+"""`INFO >> 16`: why the pixel is invalid traffic, counted from 1 in `traffic_reasons`; 0 when it is valid."""
+
+DECLARED_BOT: Final = "declared_bot"
+MOST_REASONS: Final = 8
+"""Of invalid traffic, the user's own included."""
+
+
+def traffic_reasons(own: Iterable[str]) -> tuple[str, ...]:
+    """The reasons of invalid traffic: the default rule's, then those of the user's own lists."""
+    return (DECLARED_BOT, *own)

@@ -1,0 +1,101 @@
+"""What is booked: a plan a placement, from named columns, strictly. What each column takes: docs/plans.md.
+
+Files of plans are read by `flows.delivery.plan_files`, topics of plans by `flows.delivery.plan_topics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import (
+    dataclass,
+    fields,
+)
+from functools import (
+    cached_property,
+)
+from typing import (
+    Final,
+    Protocol,
+)
+
+import msgspec
+import xxhash
+
+from flows.model.flight import (
+    MINUTE_MS,
+    Curve,
+    Flight,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is booked of a placement, as `plan_of` has checked it.
+
+    Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `cpm_micros` are millionths
+    of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
+    """
+
+    placement_id: str
+    booked: int
+    start_ms: int
+    end_ms: int
+    timezone: str | None = None
+    campaign_id: str | None = None
+    cpm_micros: int | None = None
+    currency: str | None = None
+    target_completion_rate: float | None = None
+    curve: Curve = "even"
+    pauses: tuple[tuple[int, int], ...] = ()
+    blocked_categories: tuple[str, ...] = ()
+
+    @cached_property
+    def flight(self) -> Flight:
+        """The flight's unpaused time and its curve, summed up once."""
+        return Flight(self.start_ms, self.end_ms, self.pauses, self.curve, self.timezone or "UTC")
+
+    @property
+    def minutes(self) -> tuple[int, int]:
+        """The flight in minutes since the epoch: from the one of its start to before the first that begins
+        at its end or later.
+        """
+        return self.start_ms // MINUTE_MS, -(-self.end_ms // MINUTE_MS)
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Plan))
+
+
+class PlanBook(Mapping[str, Plan]):
+    """The plans in force by placement. `version` is a hash of their content: equal plans, equal version."""
+
+    def __init__(self, plans: Iterable[Plan] = ()) -> None:
+        self._plans = {plan.placement_id: plan for plan in plans}
+        content = [[getattr(self._plans[name], field) for field in _FIELDS] for name in sorted(self._plans)]
+        self.version: str = xxhash.xxh3_64_hexdigest(msgspec.json.encode(content))
+
+    def __getitem__(self, placement_id: str) -> Plan:
+        return self._plans[placement_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plans)
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+
+class PlanSource(Protocol):
+    """Where plans come from, and may change at any time: `PlanFile`, `PlanTopic`."""
+
+    @property
+    def book(self) -> PlanBook:
+        """The plans in force; replaced by `refresh`, never changed."""
+        ...
+
+    def refresh(self, now_ms: int) -> Sequence[object]:
+        """Take up changes, without waiting. Returns what was kept out, once each; `str` is for people."""
+        ...

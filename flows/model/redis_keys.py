@@ -1,0 +1,13 @@
+"""The spelling of keys in Redis."""
+
+from __future__ import annotations
+
+
+def deny_key(namespace: str) -> str:
+    """A hash: the listener's key in hexadecimal to when it was denied, in epoch ms."""
+    return f"{namespace}:forgotten"
+
+
+def row_key(namespace: str, scope: str, name: str) -> str:
+    """The key of a row."""
+    return f"{namespace}:{scope}:{{{name}}}"

@@ -1,0 +1,113 @@
+"""Ticks and cuts: one exact prefix of every partition's log, and what it says of time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import (
+    dataclass,
+)
+from typing import (
+    Final,
+)
+
+MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
+
+
+STEP_MS: Final = 1_000
+"""One proof that a partition is read to its end stands for no more elapsed time than this."""
+ASK_MS: Final = 250
+"""Between two proofs: so many steps keep up with time, though a proof itself takes a while."""
+
+RECENT_MS: Final = 5_000
+"""For so long an end that was proved stands for the present one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A partition's mark in every channel, behind the data that it covers.
+
+    Attributes:
+        sender: the source partition.
+        senders: all of them, so that a step knows for whom to wait.
+        number: of the flush interval, by one clock for all senders (`flows.engine.tick_clock`); grows.
+        watermark_ms: 0 while unknown.
+        holding: whether an unknown watermark holds the others back (there is data to read) or not (the
+            partition is empty).
+        ended: the finite partition is at its end.
+        position: of the partition, where it would read on.
+        greatest_ms: the greatest event time so far.
+        forgotten: listeners whom the partition has taken off its pixels since the tick before.
+        candidate_ms: event time of the last pixel where only a next one could make it the greatest; 0: none.
+        first: whether it is the first one of the partition, ever.
+    """
+
+    sender: str
+    senders: tuple[str, ...]
+    number: int
+    watermark_ms: int
+    holding: bool
+    ended: bool
+    position: int
+    greatest_ms: int
+    forgotten: tuple[int, ...] = ()
+    candidate_ms: int = 0
+    first: bool = False
+
+
+ENDED: Final = 1 << 62
+"""The tick number of a partition that has ended: later than any other's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One exact prefix of every partition's log, and what it says of time.
+
+    Attributes:
+        number: of the tick.
+        watermark_ms: the least over partitions, 0 while one of them is unknown.
+        ended: every partition has ended, so that everything is final.
+        positions: source partition to position.
+        first: whether it is the first one ever.
+        empty: no partition has had a pixel, or has anything to read: there is no time but the wall clock's.
+    """
+
+    number: int
+    watermark_ms: int
+    ended: bool
+    positions: tuple[tuple[str, int], ...]
+    first: bool = False
+    empty: bool = False
+
+
+def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
+    """The cut of every partition's latest tick up to `number`."""
+    live = [tick for tick in ticks.values() if not tick.ended and tick.holding]
+    ended = all(tick.ended for tick in ticks.values())
+    if live:
+        watermark = min(tick.watermark_ms for tick in live)
+    elif ended:
+        # Logs of one pixel each: none will follow that could confirm it, or that it could make late.
+        watermark = max(tick.greatest_ms for tick in ticks.values()) or max(
+            tick.candidate_ms for tick in ticks.values()
+        )
+    else:  # nothing but empty and ended partitions: time stands where the ended ones left it
+        watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
+    empty = not live and not any(tick.greatest_ms or tick.candidate_ms for tick in ticks.values())
+    positions = tuple(sorted((tick.sender, tick.position) for tick in ticks.values()))
+    return Cut(number, watermark, ended, positions, empty=empty)
+
+
+_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boot_ms() -> int:
+    """Milliseconds that have elapsed, those in which the machine was suspended too where that is known: a
+    member that slept is not behind the others.
+    """
+    return time.clock_gettime_ns(_BOOT) // 1_000_000
+
+
+def awake_ms() -> int:
+    """Milliseconds that have elapsed while the machine was awake."""
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,103 @@
+"""Combinations of names by number, and the rows in which each of them counts: what a placement shard needs to
+spread its increments over the row shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Sequence,
+)
+
+import numpy as np
+
+from flows.model.dimensions import (
+    SCOPES,
+    Dimensions,
+)
+from flows.state.homes import (
+    Homes,
+)
+from flows.state.kernel import (
+    I64,
+)
+
+
+class DimensionIndex:
+    """The combinations that a shard has met.
+
+    Their rows are found when they are first asked for, many at once.
+
+    Args:
+        homes: the shards of rows.
+        combos: to begin with.
+
+    Attributes:
+        combos: by number.
+    """
+
+    def __init__(self, homes: Homes, combos: Sequence[Dimensions] = ()) -> None:
+        self.combos: list[Dimensions] = []
+        self._homes, self._shards = homes, homes.shards
+        self._numbers: dict[Dimensions, int] = {}
+        self._rows: dict[tuple[str, str], int] = {}
+        self._row_shards = np.zeros(0, np.int64)
+        self._rows_of = np.zeros((0, len(SCOPES)), np.int64)
+        for combo in combos:
+            self.number(combo)
+
+    def __len__(self) -> int:
+        return len(self.combos)
+
+    def number(self, combo: Dimensions) -> int:
+        """Its number; the next one where it is new."""
+        number = self._numbers.get(combo)
+        if number is None:
+            number = self._numbers[combo] = len(self.combos)
+            self.combos.append(combo)
+        return number
+
+    @property
+    def rows(self) -> dict[tuple[str, str], int]:
+        """(scope, id) to its number."""
+        self._find_rows()
+        return self._rows
+
+    def _find_rows(self) -> None:
+        new = self.combos[len(self._rows_of) :]
+        if not new:
+            return
+        columns = []
+        for scope, names in zip(SCOPES, zip(*new, strict=True), strict=True):
+            column, more = [], list[str]()
+            for name in names:
+                row = -1 if name is None else self._rows.get((scope, name))
+                if row is None:
+                    row = self._rows[scope, name] = len(self._rows)
+                    more.append(name)
+                column.append(row)
+            self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
+            columns.append(column)
+        self._rows_of = np.concatenate([self._rows_of, np.array(columns, np.int64).T])
+
+    def placement_row(self, combo: int) -> int:
+        """The row of a combination's placement; -1: it names none."""
+        self._find_rows()
+        return int(self._rows_of[combo, 0])
+
+    def shard_of(self, row: int) -> int:
+        """The row shard of one of `rows`."""
+        return int(self._row_shards[row])
+
+    def spread(self, combos: I64) -> tuple[I64, I64]:
+        """The rows in which each of `combos` counts, and for each the place in `combos` that it came from."""
+        self._find_rows()
+        rows = self._rows_of[combos]
+        source, scope = np.nonzero(rows >= 0)
+        return rows[source, scope], source
+
+    def by_shard(self, rows: I64) -> tuple[I64, list[int]]:
+        """The places of `rows` in the order of their row shards, and where each shard's begin."""
+        shards = self._row_shards[rows].astype(np.uint16)
+        order = np.argsort(shards, kind="stable")
+        bounds: list[int] = np.searchsorted(shards[order], np.arange(self._shards + 1)).tolist()
+        return order, bounds

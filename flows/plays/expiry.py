@@ -1,0 +1,100 @@
+"""Expiry of plays: compiled loops that drop slots behind their horizon."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flows.model.counts import (
+    ORPHANS,
+)
+from flows.model.events import (
+    COMPLETE,
+)
+from flows.plays.cohort import (
+    add,
+)
+from flows.plays.slots import (
+    CELLS_USED,
+    CHANGED,
+    COMBO_SHIFT,
+    FLAGS,
+    HELD_BACK,
+    JOINED,
+    LOW,
+    MINUTES,
+    PLAY,
+    SLOT_KEY,
+    SLOTS_USED,
+    TIME,
+    TIMES,
+    kind_of,
+)
+from flows.state.kernel import (
+    I64,
+    U64,
+    Int,
+    kernel,
+)
+
+
+@kernel
+def gone(
+    table: U64, slot: Int, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
+) -> Int:
+    """Whether a slot is of no use any more at a watermark, minutes before `first_open` being final. One that
+    has joined is, once a snapshot has it so: an earlier one has it as held, which the other kinds' earlier
+    versions would not outlive.
+    """
+    flags, last_ms = table[slot, FLAGS], np.int64(table[slot, TIMES] & TIME)
+    kind = kind_of(flags)
+    if kind == JOINED:
+        return flags & CHANGED == np.uint64(0)
+    if kind == HELD_BACK:
+        return np.int64(table[slot, MINUTES] & LOW) < first_open
+    return last_ms + (horizon_ms if kind == PLAY else conversion_horizon_ms) < watermark_ms
+
+
+@kernel
+def sweep(
+    table: U64,
+    cells: U64,
+    counts: I64,
+    used: I64,
+    first: Int,
+    watermark_ms: Int,
+    first_open: Int,
+    horizon_ms: Int,
+    conversion_horizon_ms: Int,
+) -> Int:
+    """Make orphans of what is held in final minutes, and empty the slots of what is forgotten; the table must
+    then be rebuilt.
+
+    Returns how far it got, as `apply` does; `used[SLOTS_USED]` then counts the slots that are left.
+    """
+    for slot in range(first, len(table)):
+        if used[CELLS_USED] + 2 > len(cells) * 3 // 4:
+            return slot
+        if table[slot, SLOT_KEY] == np.uint64(0):
+            continue
+        if gone(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
+            flags = table[slot, FLAGS]
+            if kind_of(flags) == HELD_BACK and flags & np.uint64(0xFF) <= np.uint64(COMPLETE):
+                add(cells, counts, used, flags >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
+            table[slot, SLOT_KEY] = np.uint64(0)
+            used[SLOTS_USED] -= 1
+    return len(table)
+
+
+@kernel
+def expire(
+    table: U64, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
+) -> Int:
+    """Empty the slots of what a sweep up to a watermark has made an end of; returns how many are left."""
+    left = 0
+    for slot in range(len(table)):
+        if table[slot, SLOT_KEY] != np.uint64(0):
+            if gone(table, slot, watermark_ms, first_open, horizon_ms, conversion_horizon_ms):
+                table[slot, SLOT_KEY] = np.uint64(0)
+            else:
+                left += 1
+    return left

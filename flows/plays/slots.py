@@ -1,0 +1,75 @@
+"""The layout of a play's slot: which bits of its words mean what."""
+
+from __future__ import annotations
+
+from typing import (
+    Final,
+)
+
+import numpy as np
+
+from flows.state.kernel import (
+    Int,
+    kernel,
+)
+
+SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
+"""The words of a slot, (high bits | low bits): its key; combination of the start | flags; minute in which the
+play is reached, below the combination of the reach beyond 22 bits | minute of the start, or of what is held;
+the lowest 22 bits of the combination of the reach | time of the last pixel.
+"""
+
+STARTED: Final = np.uint64(1 << 16)
+COHORT: Final = 15
+"""The lowest 16 flags are the events seen, by their code; milestone `code` is in its cohort when flag
+`code + COHORT` is set.
+"""
+REACHED: Final = np.uint64(1 << 21)
+KIND_SHIFT: Final = np.uint64(22)
+KIND: Final = np.uint64(3 << 22)
+PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))
+"""What a slot is: a play or an event; a milestone, skip or mute that waits for its start, or has joined it; a
+conversion.
+"""
+CHANGED: Final = np.uint64(1 << 31)
+"""The slot is not as it was at the last snapshot."""
+COMBO_SHIFT: Final = np.uint64(32)
+MINUTE_BITS: Final = np.uint64(32)
+
+
+TIME_BITS: Final = np.uint64(42)
+TIME: Final = np.uint64((1 << 42) - 1)
+LOW: Final = np.uint64(0xFFFFFFFF)
+INVALID_SPACE: Final = np.uint64(0x5BD1E995)
+
+CELLS_USED, TOUCHES, SLOTS_USED, SECRET = range(4)
+"""What is in use, and the secret by which cells find their slots."""
+
+
+ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
+MOST_CELLS: Final = 12
+"""One pixel adds to no more cells than that."""
+
+
+@kernel
+def final(minute: Int, watermark_ms: Int, lateness_ms: Int) -> Int:
+    """Whether a minute can no longer change."""
+    return (np.int64(minute) + 1) * 60_000 + lateness_ms <= watermark_ms
+
+
+@kernel
+def seen(code: Int) -> Int:
+    """The flag of an event that has been seen."""
+    return np.uint64(1) << np.uint64(code)
+
+
+@kernel
+def counted(code: Int) -> Int:
+    """The flag of a milestone that is in its start's cohort, by its own pixel or repaired."""
+    return np.uint64(1) << np.uint64(code + COHORT)
+
+
+@kernel
+def kind_of(flags: Int) -> Int:
+    """What a slot is."""
+    return (flags & KIND) >> KIND_SHIFT

@@ -1,0 +1,27 @@
+"""Everything that leaves: fenced rows, the ledger, dead letters, minutes.
+
+Owns: the last image of each row, the partitions' accounts. Receives: `Flush`, `Receipt`, `Settled`.
+Sends: writes to Redis, lines to topics and files.
+Must not import: a stage but delivery, the engine.
+"""
+
+from __future__ import annotations
+
+from flows.publish.covered import Covered
+from flows.publish.fence import kept
+from flows.publish.ledger import Ledger
+from flows.publish.lines import HURRY, PATIENCE, FileLines, LineWriter, TopicLines
+from flows.publish.publisher import Publisher, refuse_foreign
+
+__all__ = [
+    "HURRY",
+    "PATIENCE",
+    "Covered",
+    "FileLines",
+    "Ledger",
+    "LineWriter",
+    "Publisher",
+    "TopicLines",
+    "kept",
+    "refuse_foreign",
+]

@@ -1,0 +1,164 @@
+"""What earlier executions have told of minutes, for the row shards: while the replay is behind it, a minute
+that is told may be told as final already.
+
+The positions in Redis never fall, and the writer of this execution puts its own there only behind those that
+it found. So whenever they are read, who has passed them has passed the earlier execution's. Redis may be away
+while minutes are told: so up to where they are final is on the disk, too, before any final one is told.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import time
+from collections.abc import (
+    Callable,
+    Mapping,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from pathlib import (
+    Path,
+)
+from threading import (
+    Lock,
+)
+from typing import (
+    Final,
+)
+
+import msgspec
+
+from connectors.redis import (
+    connect,
+    read_rows,
+)
+from connectors.stream import (
+    ConnectError,
+)
+from flows.errors import (
+    StateError,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.publish.fence import (
+    kept,
+)
+from flows.settings import (
+    Settings,
+)
+from flows.state.durable import (
+    private_directory,
+    privately,
+    put,
+    sync_directory,
+)
+
+AGAIN_S: Final = 15.0
+"""Between two tries to read from a Redis that does not serve: each may take a timeout."""
+NEVER: Final = 1 << 40
+"""A minute that does not come."""
+_FILE: Final = "final"
+
+
+def positions_key(namespace: str) -> str:
+    """The hash of the last flush's positions."""
+    return f"{namespace}:positions"
+
+
+def positions_of(held: Mapping[str, str]) -> dict[str, int]:
+    """Those of that hash; none where nobody has written it."""
+    return msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
+
+
+@dataclass
+class Covered:
+    """What one process knows of it; asked at each cut, from the first on.
+
+    Args:
+        recompute: whether `--recompute` was given: the first execution with it is behind nobody.
+
+    Raises:
+        StateError: the recovery directory cannot be read.
+    """
+
+    settings: Settings
+    recompute: bool = False
+    clock_s: Callable[[], float] = time.monotonic
+    _positions: dict[str, int] | None = None
+    _next_s: float = -math.inf
+    _final: int = 0
+    _kept: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        if self.recompute and not kept(self.settings.recovery_dir).begun:
+            self._positions = {}
+        elif self.settings.recovery_dir is not None:
+            self._final = self._kept = _read(self.settings.recovery_dir)
+
+    def provisional_from(self, cut: Cut) -> int:
+        """The first minute, since the epoch, of which a provisional value can be told at a cut: none while
+        the cut is behind the last flush, or Redis does not tell.
+        """
+        return NEVER if self._behind(cut) else self._final
+
+    def tell_final(self, before: int) -> None:
+        """Make durable that minutes before `before` may have been told as final; they may be behind this.
+
+        Raises:
+            StateError: the disk does not take it.
+        """
+        directory = self.settings.recovery_dir
+        with self._lock:
+            if directory is None or before <= self._kept:
+                return
+            try:
+                private_directory(directory)
+                with privately():
+                    lock = open(directory / f"{_FILE}.lock", "w")  # noqa: SIM115 (closed below)
+                with lock:  # other members have the same file
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    self._kept = max(before, _read(directory))
+                    put(directory / _FILE, msgspec.json.encode(self._kept))
+                    sync_directory(directory)
+            except OSError as error:
+                raise StateError(
+                    f"the recovery directory {directory} cannot be used: {error.strerror}"
+                ) from None
+
+    def _behind(self, cut: Cut) -> bool:
+        if self._positions is None:
+            self._ask()
+        if self._positions:
+            at = dict(cut.positions)
+            if all(at.get(partition, 0) >= position for partition, position in self._positions.items()):
+                self._positions = {}
+        return self._positions != {}
+
+    def _ask(self) -> None:
+        if (now_s := self.clock_s()) < self._next_s:
+            return
+        self._next_s = now_s + AGAIN_S
+        try:
+            client = connect(self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout)
+            (held,) = read_rows(client, [positions_key(self.settings.namespace)])
+            client.close()
+        except ConnectError:  # asked again: until then nothing is told that might be taken back
+            return
+        self._positions = positions_of(held)
+
+
+def _read(directory: Path) -> int:
+    try:
+        return msgspec.json.decode((directory / _FILE).read_bytes(), type=int)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except (OSError, msgspec.DecodeError) as error:
+        raise StateError(
+            f"{directory / _FILE} cannot be read ({error}): restore it, or put the minute there, since the "
+            "epoch, before which all is final"
+        ) from None

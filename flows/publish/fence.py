@@ -1,0 +1,78 @@
+"""The execution's fence and the generation that it writes, on the disk beside its snapshots: both outlive
+Redis.
+
+A Redis that was emptied between two executions would begin at fence 1 again, and readers would take the older
+execution's rows for the newer ones. Each member of a cluster has a file of its own, since any of them may be
+the writer; the one with the greatest fence counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import (
+    Path,
+)
+from typing import (
+    Final,
+    NamedTuple,
+)
+
+import msgspec
+
+from flows.errors import (
+    StateError,
+)
+from flows.state.durable import (
+    private_directory,
+    put,
+    sync_directory,
+)
+
+_PREFIX: Final = "fence-"
+
+
+class Kept(NamedTuple):
+    """What the latest execution on a recovery directory took.
+
+    Attributes:
+        begun: whether the generation was begun with this directory, by `--recompute`.
+    """
+
+    fence: int = 0
+    generation: int = 0
+    begun: bool = False
+
+
+def kept(directory: Path | None) -> Kept:
+    """The latest of all members'; zeros where there was none, or there is no directory.
+
+    Raises:
+        StateError: a file cannot be read.
+    """
+    if directory is None:
+        return Kept()
+    found = [Kept()]
+    for path in sorted(directory.glob(f"{_PREFIX}*[0-9]")):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=Kept))
+        except (OSError, msgspec.DecodeError) as error:
+            raise StateError(
+                f"{path} cannot be read ({error}): restore it, or put the greatest fence of the rows in "
+                "Redis there: [fence, generation, false]"
+            ) from None
+    return max(found)
+
+
+def keep(directory: Path | None, process: int, taken: Kept) -> None:
+    """Make a member's fence durable; it may be used behind this.
+
+    Raises:
+        StateError: the disk does not take it.
+    """
+    if directory is None:
+        return
+    try:
+        private_directory(directory)
+        put(directory / f"{_PREFIX}{process}", msgspec.json.encode(taken))
+        sync_directory(directory)
+    except OSError as error:
+        raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None

@@ -1,0 +1,39 @@
+"""Layouts of the hashes that the flow writes: field names, in order."""
+
+from __future__ import annotations
+
+from typing import (
+    Final,
+)
+
+from connectors.redis import (
+    FencedHash,
+)
+from flows.model.fields import (
+    ADDITIVE,
+    FIELDS,
+)
+from flows.publish import (
+    ledger,
+)
+
+SCHEMA: Final = 1
+META_FIELDS: Final = (
+    "schema",
+    "watermark_ms",
+    "flushed_ms",
+    "flow_version",
+    "conversions_accepted",
+    "conversions_attributed",
+    "unattributed",
+    "conversions_pending",
+    "rows_beyond_cap",
+)
+LAYOUTS: Final = {
+    "row": FencedHash(FIELDS),
+    "partition": FencedHash(ledger.FIELDS),
+    "positions": FencedHash(("positions", "watermark_ms", "run")),
+    "meta": FencedHash(META_FIELDS),
+    "sketch": FencedHash(("registers",)),
+    "other": FencedHash((*ADDITIVE, "as_of_ms")),
+}

@@ -1,0 +1,126 @@
+"""Every published field, and how the oracle compares it: one table, made from the fields' definitions."""
+
+from __future__ import annotations
+
+from enum import (
+    StrEnum,
+)
+from typing import (
+    Final,
+)
+
+SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program")
+WINDOWS: Final = ("5m", "1h", "1d", "flight")
+LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program")
+
+COUNTS: Final = (
+    *("impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes"),
+    *("clicks", "errors", "skips", "mutes", "orphans", "repaired"),
+    *("unlinked_starts", "unlinked_first_quartiles", "unlinked_midpoints", "unlinked_third_quartiles"),
+    "unlinked_completes",
+)
+CREDITS: Final = (
+    *("conversions", "conversion_value", "conversion_value_other_count"),
+    *(f"conversions_{kind}" for kind in ("site_visit", "sign_up", "purchase")),
+    *(f"conversions_{kind}" for kind in ("app_download", "phone_call", "form_submission")),
+    *(f"conversions_{way}" for way in ("click", "listen", "utm", "declared")),
+)
+MINUTE_METRICS: Final = (*COUNTS, *CREDITS)
+CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
+"""Impressions a listener."""
+FREQUENCY_METRICS: Final = tuple(
+    f"frequency.{name}.{metric}" for name in CLASSES for metric in ("listeners", "conversions")
+)
+ACCOUNTS: Final = ("accepted", "attributed", "unattributed", "pending")
+ACCOUNT_METRICS: Final = tuple(f"flight.conversions_{name}" for name in ACCOUNTS)
+WHOLE_METRICS: Final = (
+    "pixels",
+    "consented",
+    "repeated",
+    "too_late",
+    "invalid_traffic",
+    "blocked_impressions",
+)
+"""Counted since a row's first pixel, also those from before a planned flight."""
+FLIGHT_METRICS: Final = (*MINUTE_METRICS, "reach", *WHOLE_METRICS)
+QUANTILES: Final = {"time_to_convert_p50_seconds": 50, "time_to_convert_p90_seconds": 90}
+"""In per cent."""
+_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
+AGES_S: Final = (
+    *(10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE),
+    *(_HOUR, 2 * _HOUR, 4 * _HOUR, 8 * _HOUR, 12 * _HOUR),
+    *(_DAY, 2 * _DAY, 3 * _DAY, 4 * _DAY, 5 * _DAY, 7 * _DAY, 10 * _DAY, 14 * _DAY, 21 * _DAY),
+    *(30 * _DAY, 45 * _DAY, 60 * _DAY),
+)
+"""Upper bounds of the classes of the time from a touch to its conversion."""
+DERIVED_RATES: Final = {
+    "completion_rate": ("completes", "starts"),
+    "completions_per_impression": ("completes", "impressions"),
+    "conversion_rate": ("conversions", "reach"),
+    "unlinked_completion_rate": ("unlinked_completes", "unlinked_starts"),
+}
+"""A rate to its numerator and denominator, in the same window."""
+MONEY: Final = ("cost_per_acquisition", "return_on_ad_spend")
+DELIVERY: Final = tuple(
+    f"delivery.{name}"
+    for name in (
+        *("booked", "delivered", "expected", "indicator", "state", "projected", "required_rate"),
+        *("target_completion_rate", "currency"),
+    )
+)
+
+
+class How(StrEnum):
+    """How a field is compared."""
+
+    EXACT = "exact"
+    SKETCH = "sketch"
+    """Reach above 1,000, and what divides by it: within four standard errors of the exact count."""
+    DERIVED = "derived"
+    """From the row's own fields, to the last of six places."""
+    AT = "at its time"
+    """At the row's `as_of_ms`."""
+    VERSION = "version"
+    """Only that it is there."""
+
+
+VERSIONS: Final = ("generation", "fence", "rev", "updated_ms")
+
+
+def _row() -> dict[str, How]:
+    fields = dict.fromkeys(LABELS, How.EXACT) | dict.fromkeys(VERSIONS, How.VERSION)
+    fields |= dict.fromkeys(("as_of_ms", "final_through_ms", "reach_as_of_ms"), How.AT)
+    fields |= dict.fromkeys(DELIVERY, How.AT)
+    fields |= dict.fromkeys(("conversion_currency", *FREQUENCY_METRICS, *ACCOUNT_METRICS), How.EXACT)
+    fields |= {f"frequency.{name}.conversion_rate": How.DERIVED for name in CLASSES}
+    fields |= {f"flight.{metric}": How.EXACT for metric in WHOLE_METRICS}
+    fields["flight.consent_coverage"] = How.DERIVED
+    fields["flight.since_ms"] = How.EXACT
+    for window in WINDOWS:
+        counted = How.EXACT if window == "flight" else How.AT
+        fields |= {f"{window}.{metric}": counted for metric in (*MINUTE_METRICS, *QUANTILES)}
+        fields |= {f"{window}.{metric}": How.SKETCH for metric in ("reach", "frequency")}
+        fields |= {f"{window}.{metric}": How.DERIVED for metric in (*DERIVED_RATES, *MONEY)}
+    fields |= {f"{window}.mature_completion_rate": How.AT for window in ("5m", "1h")}
+    del fields["5m.unlinked_completion_rate"]
+    return fields
+
+
+ROW: Final = _row()
+"""The fields of a row."""
+PARTITION: Final = {
+    **dict.fromkeys(("received", "accepted", "repeated", "invalid_traffic", "clock_skewed"), How.EXACT),
+    **{f"rejected.{reason}": How.EXACT for reason in ("malformed", "invalid", "unknown_event", "too_late")},
+    "position": How.EXACT,
+    **dict.fromkeys(("watermark_ms", "as_of_ms"), How.AT),
+    **dict.fromkeys(VERSIONS, How.VERSION),
+}
+"""The fields of a source partition's ledger."""
+META: Final = {
+    **dict.fromkeys(
+        ("conversions_accepted", "conversions_attributed", "unattributed", "conversions_pending"), How.EXACT
+    ),
+    "watermark_ms": How.AT,
+    **dict.fromkeys(("schema", "flushed_ms", "flow_version", "rows_beyond_cap", *VERSIONS), How.VERSION),
+}
+"""The fields of `meta`."""

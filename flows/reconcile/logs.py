@@ -1,0 +1,68 @@
+"""Log files of the oracle, plain or compressed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+    BinaryIO,
+    Final,
+)
+
+import zstandard
+
+READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+"""What reading a file of `open_log` may raise."""
+
+
+def open_log(path: Path) -> BinaryIO:
+    """A file of lines, plain, `.gz` or `.zst`, opened for reading as bytes; one that was cut short raises
+    `EOFError` at its end.
+    """
+    if path.suffix == ".gz":
+        return io.BufferedReader(gzip.open(path))
+    if path.suffix == ".zst":
+        return io.BufferedReader(_ZstFile(path))
+    return path.open("rb")
+
+
+class _ZstFile(io.RawIOBase):
+    """Frame after frame; zstandard's own reader takes a file cut within a frame for a whole one."""
+
+    _PIECE: Final = 4096
+
+    def __init__(self, path: Path) -> None:
+        self._packed = path.open("rb")
+        self._frame: Any = None
+        self._waiting = b""
+        self._unpacked = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._unpacked:
+            if not self._waiting:
+                self._waiting = self._packed.read(self._PIECE)
+            if not self._waiting:
+                if self._frame is not None:
+                    raise EOFError("the file ends within a compressed frame: it was cut short")
+                return 0
+            if self._frame is None:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._unpacked = memoryview(self._frame.decompress(self._waiting))
+            self._waiting = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = None
+        size = min(len(buffer), len(self._unpacked))
+        buffer[:size], self._unpacked = self._unpacked[:size], self._unpacked[size:]
+        return size
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()

@@ -1,0 +1,260 @@
+"""The oracle's pacing: what a plan wants delivered by a moment, and what its impressions cost and bring.
+
+Exact, in fractions, and without the flow's summing up: a curve by hours is added hour by hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from datetime import (
+    datetime,
+)
+from decimal import (
+    Decimal,
+)
+from fractions import (
+    Fraction,
+)
+from typing import (
+    Any,
+    Final,
+    NamedTuple,
+    Protocol,
+)
+from zoneinfo import (
+    ZoneInfo,
+)
+
+_HOUR_MS: Final = 3_600_000
+_QUARTER_MS: Final = 900_000
+"""Clocks are an odd number of quarters of an hour from UTC at most."""
+_WINDOWS: Final = 4
+STILL: Final = ("not_started", "complete", "ended_short", "paused")
+JUDGED: Final = ("under", "warming_up", "at_risk", "over", "on_track")
+
+
+class Plan(Protocol):
+    """See `flows.reconcile.Planned`."""
+
+    @property
+    def start_ms(self) -> int: ...
+    @property
+    def end_ms(self) -> int | None: ...
+    @property
+    def booked(self) -> int: ...
+    @property
+    def pauses(self) -> tuple[tuple[int, int], ...]: ...
+    @property
+    def curve(self) -> str | tuple[int, ...]: ...
+    @property
+    def timezone(self) -> str: ...
+    @property
+    def cpm(self) -> Decimal | None: ...
+    @property
+    def currency(self) -> str | None: ...
+    @property
+    def target(self) -> float | None: ...
+
+
+class Thresholds(NamedTuple):
+    """When delivery is judged, and how: indicators, and unpaused time from a flight's start."""
+
+    under: float = 0.90
+    over: float = 1.10
+    grace_ms: int = _QUARTER_MS
+
+
+class Money(NamedTuple):
+    """Of one window: what its impressions cost, its conversions, their value (None: of another currency)."""
+
+    cost: Fraction
+    conversions: Fraction
+    value: Fraction | None
+
+
+class Figures(NamedTuple):
+    """Delivery of a planned placement at a moment; None is null. `states` are those that may be told."""
+
+    booked: int
+    delivered: int
+    expected: Fraction | None
+    indicator: Fraction | None
+    required_rate: Fraction | None
+    states: tuple[str, ...]
+    judged: bool
+    target: float | None
+    currency: str | None
+    money: tuple[Money, ...] | None
+
+
+def paced(
+    plan: Plan,
+    delivered: int,
+    at_ms: int,
+    thresholds: Thresholds,
+    windows: Sequence[tuple[int, Fraction, Fraction]],
+    currency: str | None,
+) -> Figures:
+    """The delivery of one placement.
+
+    Args:
+        delivered: impressions of the flight.
+        windows: impressions, conversions and value of the row's windows.
+        currency: of that value.
+    """
+    assert plan.end_ms is not None
+    money = None
+    if plan.cpm is not None and plan.currency is not None:
+        price, same = Fraction(plan.cpm) / 1000, currency in (None, plan.currency)
+        bought = [*(impressions for impressions, _, _ in windows[:-1]), delivered]
+        money = tuple(
+            Money(count * price, conversions, value if same else None)
+            for count, (_, conversions, value) in zip(bought, windows, strict=True)
+        )
+    told = (plan.target, plan.currency, money)
+    if at_ms < plan.start_ms:
+        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *told)
+    unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
+    total, gone = _length(unpaused), _length(_before(unpaused, at_ms))
+    due = _due(plan, unpaused, at_ms)
+    expected = plan.booked * due
+    ended = at_ms >= plan.end_ms
+    paused = not ended and not any(begin <= at_ms < end for begin, end in unpaused)
+    judged = ended or not (paused or gone < thresholds.grace_ms)
+    indicator = Fraction(delivered) / expected if judged and expected else None
+    missing, left = plan.booked - delivered, total - gone
+    rate = Fraction(missing * _HOUR_MS, left) if missing > 0 and left > 0 else None
+    states: tuple[str, ...]
+    if delivered >= plan.booked:
+        states = ("complete",)
+    elif ended:
+        states = ("ended_short",)
+    elif paused:
+        states = ("paused",)
+    else:
+        states = _judged(indicator, thresholds)
+    return Figures(plan.booked, delivered, expected, indicator, rate, states, judged, *told)
+
+
+def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
+    """The delivery of a campaign by its planned placements, at least one."""
+    booked, delivered = sum(one.booked for one in parts), sum(one.delivered for one in parts)
+    priced = [one for one in parts if one.money is not None]
+    currencies = {one.currency for one in priced}
+    money = currency = None
+    if len(currencies) == 1:
+        currency = currencies.pop()
+        money = tuple(
+            _added(one.money[window] for one in priced if one.money is not None) for window in range(_WINDOWS)
+        )
+    told = (None, currency, money)
+    if all(one.states == ("not_started",) for one in parts):
+        return Figures(booked, delivered, None, None, None, ("not_started",), False, *told)
+    states = {state for one in parts for state in one.states}
+    ended = states <= {"complete", "ended_short"}
+    paused = "paused" in states and states <= set(STILL)
+    expected = sum((one.expected or Fraction(0) for one in parts), Fraction(0))
+    judged = not paused and any(one.indicator is not None for one in parts)
+    indicator = Fraction(delivered) / expected if judged and expected else None
+    rates = [one.required_rate for one in parts if one.required_rate is not None]
+    rate = sum(rates, Fraction(0)) if rates and delivered < booked else None
+    of: tuple[str, ...]
+    if delivered >= booked:
+        of = ("complete",)
+    elif ended:
+        of = ("ended_short",)
+    elif paused:
+        of = ("paused",)
+    else:
+        of = _judged(indicator, thresholds)
+    return Figures(booked, delivered, expected, indicator, rate, of, judged, *told)
+
+
+def _judged(indicator: Fraction | None, thresholds: Thresholds) -> tuple[str, ...]:
+    """The states that are left for a flight that runs; which of them depends on what is projected."""
+    if indicator is not None and float(indicator) < thresholds.under:
+        return ("under",)
+    if indicator is not None and float(indicator) > thresholds.over:
+        return JUDGED[1:-1]
+    return ("warming_up", "at_risk", "on_track")
+
+
+def _added(of: Iterable[Money]) -> Money:
+    parts = list(of)
+    value = None
+    if all(one.value is not None for one in parts):
+        value = sum((one.value or Fraction(0) for one in parts), Fraction(0))
+    cost = sum((one.cost for one in parts), Fraction(0))
+    return Money(cost, sum((one.conversions for one in parts), Fraction(0)), value)
+
+
+def _unpaused(start_ms: int, end_ms: int, pauses: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    spans = [(start_ms, end_ms)]
+    for begin, end in pauses:
+        spans = [
+            piece
+            for first, last in spans
+            for piece in ((first, min(last, begin)), (max(first, end), last))
+            if piece[0] < piece[1]
+        ]
+    return spans
+
+
+def _before(spans: Iterable[tuple[int, int]], at_ms: int) -> list[tuple[int, int]]:
+    return [(begin, min(end, at_ms)) for begin, end in spans if begin < at_ms]
+
+
+def _length(spans: Iterable[tuple[int, int]]) -> int:
+    return sum(end - begin for begin, end in spans)
+
+
+def _due(plan: Plan, unpaused: list[tuple[int, int]], at_ms: int) -> Fraction:
+    """f(x): the part of the booking that is due."""
+    if not isinstance(plan.curve, str):
+        return Fraction(
+            _weight(_before(unpaused, at_ms), plan.curve, plan.timezone),
+            _weight(unpaused, plan.curve, plan.timezone),
+        )
+    x = Fraction(_length(_before(unpaused, at_ms)), _length(unpaused))
+    if plan.curve == "even":
+        return x
+    return x * 5 / 4 if 2 * x <= 1 else (1 + 3 * x) / 4
+
+
+def _weight(spans: Iterable[tuple[int, int]], weights: Sequence[int], timezone: str) -> int:
+    zone, found = ZoneInfo(timezone), 0
+    for begin, end in spans:
+        while begin < end:
+            border = min(end, (begin // _QUARTER_MS + 1) * _QUARTER_MS)
+            found += (border - begin) * weights[datetime.fromtimestamp(begin // 1000, zone).hour]
+            begin = border
+    return found
+
+
+def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
+    """What a row's delivery fields have to be: None (absent), a text, a number, texts of which one holds, or
+    (least, greatest).
+    """
+    found: dict[str, Any] = {
+        "booked": figures.booked,
+        "delivered": figures.delivered,
+        "expected": figures.expected,
+        "indicator": figures.indicator,
+        "required_rate": figures.required_rate,
+        "state": frozenset(figures.states),
+        "target_completion_rate": None if figures.target is None else Fraction(str(figures.target)),
+        "currency": figures.currency,
+    }
+    found = {f"delivery.{name}": value for name, value in found.items()}
+    for place, window in enumerate(windows):
+        acquisition = returned = None
+        if figures.money is not None:
+            cost, conversions, value = figures.money[place]
+            acquisition = cost / conversions if conversions else None
+            returned = value / cost if cost and value is not None else None
+        found[f"{window}.cost_per_acquisition"], found[f"{window}.return_on_ad_spend"] = acquisition, returned
+    return found

@@ -1,0 +1,403 @@
+"""The oracle's fast way into a log: lines of the plainest form, told apart and hashed in one compiled pass.
+
+A line is plain if nothing about it can be read in two ways: one flat object of strings without escapes, whole
+numbers, true, false and null, in which every known field comes once and with its common type. All others, and
+all that may be refused, go to the strict reading of `flows.reconcile.decode`. Texts become polynomials over
+the prime 2^61 - 1 at two secret points: two texts of n bytes are taken for one with a probability below
+(n / 2^61)^2, whoever chose them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+    Sequence,
+)
+from secrets import (
+    randbelow,
+)
+from typing import (
+    Any,
+    Final,
+    TypeVar,
+)
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+EVENTS: Final = (
+    *("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete", "skip", "mute"),
+    *("click", "error", "unmute", "pause", "resume", "progress", "conversion"),
+)
+"""An event's code is its place."""
+CODES: Final = {name: code for code, name in enumerate(EVENTS)}
+NAMES: Final = ("placement_id", "campaign_id", "platform", "station", "podcast", "program")
+"""What pixels are counted by."""
+SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent")
+"""Fields whose place in a plain line is told."""
+_TEXTS: Final = (*SPANS, "event_id", "play_id", "event", "creative_id", "ip", "landing_url")
+_WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms")
+FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion")
+_LISTENER, _AGENT, _EVENT_ID, _PLAY, _EVENT = 7, 8, 9, 10, 11
+_TS, _RECEIVED, _PLAYHEAD, _DURATION = range(len(_TEXTS), len(_TEXTS) + 4)
+_CONSENT: Final = _DURATION + 1
+_LIMITED: Final = np.array([name.endswith("_id") or name in NAMES for name in FIELDS])
+_MACROS: Final = np.array(
+    [name in (*NAMES, "listener_id", "event_id", "play_id", "event") for name in FIELDS]
+)
+"""Fields of which it matters whether their text is a macro; a user agent is looked at
+when it is met first.
+"""
+
+PRIME: Final = 2**61 - 1
+ABSENT: Final = 2**32 + 1
+"""What stands in a polynomial for no text; lengths and pieces are less."""
+NO_TIME: Final = -(2**62)
+NEVER: Final = 4_102_444_800_000
+"""The year 2100, beyond which no time lies."""
+MAX_BYTES: Final = 65_536
+_PROGRESS: Final = CODES["progress"]
+_CONVERSION: Final = CODES["conversion"]
+BY_PLAY, BY_PROGRESS, BY_EVENT, BY_ORDER, BY_CONVERSION = range(1, 6)
+"""What a pixel is known again by (specification 1.3)."""
+
+_QUOTE, _COLON, _COMMA, _SPACE, _OPEN, _SHUT, _BACKSLASH, _ZERO, _NINE = b'":, {}\\09'
+_MACRO_STARTS: Final = np.array([byte in b"[%${@-" for byte in range(256)])
+
+
+def _word_table(words: Sequence[str]) -> tuple[Array, Array, Array]:
+    """Words one after the other, where each begins, and slots of 256 by `_slot_of`: a word's number or -1."""
+    text = "".join(words).encode()
+    begins = np.cumsum([0, *map(len, words)])
+    slots = np.full(256, -1, np.int64)
+    for number, word in enumerate(words):
+        slot = (len(word) * 7 + word.encode()[0] * 3 + word.encode()[-1] * 31) % 256
+        while slots[slot] >= 0:
+            slot = (slot + 1) % 256
+        slots[slot] = number
+    return np.frombuffer(text, np.uint8).copy(), begins, slots
+
+
+_FIELD_TEXT, _FIELD_AT, _FIELD_SLOTS = _word_table(FIELDS)
+_EVENT_TEXT, _EVENT_AT, _EVENT_SLOTS = _word_table(EVENTS)
+
+
+def _compiled(function: _F) -> _F:
+    made: _F = numba.njit(cache=True, nogil=True)(function)
+    return made
+
+
+@_compiled
+def _word(block: Any, begin: Any, length: Any, text: Any, at: Any, slots: Any) -> Any:
+    """The number of a word, or -1."""
+    if length == 0:
+        return -1
+    slot = (length * 7 + np.int64(block[begin]) * 3 + np.int64(block[begin + length - 1]) * 31) % 256
+    while slots[slot] >= 0:
+        number = slots[slot]
+        if at[number + 1] - at[number] == length:
+            same = True
+            for i in range(length):
+                if text[at[number] + i] != block[begin + i]:
+                    same = False
+                    break
+            if same:
+                return number
+        slot = (slot + 1) % 256
+    return -1
+
+
+@_compiled
+def _times(a: Any, b: Any) -> Any:
+    """a b modulo 2^61 - 1."""
+    low, half = np.uint64(0x7FFFFFFF), np.uint64(31)
+    prime = np.uint64(0x1FFFFFFFFFFFFFFF)
+    a_high, a_low, b_high, b_low = a >> half, a & low, b >> half, b & low
+    middle = a_low * b_high + a_high * b_low
+    sum_ = (
+        a_high * b_high * np.uint64(2)
+        + (middle >> np.uint64(30))
+        + ((middle & np.uint64(0x3FFFFFFF)) << half)
+        + a_low * b_low
+    )
+    sum_ = (sum_ >> np.uint64(61)) + (sum_ & prime)
+    return sum_ - prime if sum_ >= prime else sum_
+
+
+@_compiled
+def _step(value: Any, point: Any, piece: Any) -> Any:
+    prime = np.uint64(0x1FFFFFFFFFFFFFFF)
+    value = _times(value, point) + piece
+    return value - prime if value >= prime else value
+
+
+@_compiled
+def _feed(pair: Any, points: Any, block: Any, begin: Any, length: Any) -> None:
+    """Take a text into a pair of polynomials: its length, then four bytes at a time."""
+    a, b = pair[0], pair[1]
+    if length < 0:
+        pair[0] = _step(a, points[0], np.uint64(ABSENT))
+        pair[1] = _step(b, points[1], np.uint64(ABSENT))
+        return
+    a, b = _step(a, points[0], np.uint64(length)), _step(b, points[1], np.uint64(length))
+    for at in range(begin, begin + length, 4):
+        piece = np.uint64(0)
+        for i in range(min(4, begin + length - at)):
+            piece |= np.uint64(block[at + i]) << np.uint64(8 * i)
+        a, b = _step(a, points[0], piece), _step(b, points[1], piece)
+    pair[0], pair[1] = a, b
+
+
+@_compiled
+def _feed_all(pair: Any, points: Any, block: Any, lengths: Any) -> None:
+    begin = 0
+    for length in lengths:
+        _feed(pair, points, block, begin, length)
+        begin += max(length, 0)
+
+
+@_compiled
+def find_pair(tags: Any, first: Any, second: Any) -> Any:
+    """The slot of a pair in a table of (first, second, number + 1), or the empty one where it belongs."""
+    mask = len(tags) - 1
+    slot = np.int64(first & np.uint64(mask))
+    while tags[slot, 2] != 0 and (tags[slot, 0] != first or tags[slot, 1] != second):
+        slot = (slot + 1) & mask
+    return slot
+
+
+@_compiled
+def _read(block: Any, at: Any, end: Any, whole: Any, begins: Any, lengths: Any, values: Any) -> Any:
+    """Where a plain line's fields are (`lengths` -1: absent) and the numbers (-1: absent); False if it is not
+    plain.
+    """
+    lengths[:] = -1
+    values[:] = -1
+    given = np.int64(0)
+    if end - at < 2 or end - at > MAX_BYTES or block[at] != _OPEN or block[end - 1] != _SHUT:
+        return False
+    at += 1
+    while True:
+        if block[at] != _QUOTE:
+            return False
+        at += 1
+        begin = at
+        while at < end and block[at] != _QUOTE:
+            if block[at] < 32 or block[at] == _BACKSLASH or (block[at] >= 128 and not whole):
+                return False
+            at += 1
+        if at + 2 >= end or block[at + 1] != _COLON:
+            return False
+        field = _word(block, begin, at - begin, _FIELD_TEXT, _FIELD_AT, _FIELD_SLOTS)
+        if field >= 0:
+            if given >> field & 1:
+                return False
+            given |= np.int64(1) << field
+        at += 2
+        at += block[at] == _SPACE
+        byte = block[at]
+        if byte == _QUOTE:
+            at += 1
+            begin = at
+            while at < end and block[at] != _QUOTE:
+                if block[at] < 32 or block[at] == _BACKSLASH or (block[at] >= 128 and not whole):
+                    return False
+                at += 1
+            if at >= end:
+                return False
+            if field >= len(_TEXTS):
+                return False
+            if field >= 0:
+                begins[field], lengths[field] = begin, at - begin
+            at += 1
+        elif _ZERO <= byte <= _NINE:
+            begin = at
+            number = np.int64(0)
+            while at < end and _ZERO <= block[at] <= _NINE and at - begin < 18:
+                number = number * 10 + (np.int64(block[at]) - 48)
+                at += 1
+            if (byte == _ZERO and at - begin > 1) or not (block[at] == _COMMA or block[at] == _SHUT):
+                return False
+            if field >= 0:
+                if not _TS <= field <= _DURATION:
+                    return False
+                begins[field], lengths[field], values[field] = begin, at - begin, number
+        elif byte == 116 and block[at + 1] == 114 and block[at + 2] == 117 and block[at + 3] == 101:  # true
+            if field >= 0 and field != _CONSENT:
+                return False
+            if field >= 0:
+                values[field] = 1
+            at += 4
+        elif byte == 110 and block[at + 1] == 117 and block[at + 2] == 108 and block[at + 3] == 108:  # null
+            at += 4
+        elif (
+            byte == 102
+            and block[at + 1] == 97
+            and block[at + 2] == 108
+            and block[at + 3] == 115
+            and block[at + 4] == 101
+        ):  # false
+            if field >= 0 and field != _CONSENT:
+                return False
+            if field >= 0:
+                values[field] = 0
+            at += 5
+        else:
+            return False
+        if block[at] == _SHUT:
+            return at + 1 == end
+        if block[at] != _COMMA:
+            return False
+        at += 1
+        at += block[at] == _SPACE
+
+
+@_compiled
+def scan(
+    block: Any, ends: Any, whole: Any, consent_default: Any, categories: Any, points: Any, combos: Any,
+    combos_used: Any, agents: Any, agents_used: Any, rows: Any, keys: Any, spans: Any,
+) -> None:  # fmt: skip
+    """Read the lines of a block.
+
+    Args:
+        block, ends: bytes with some to spare behind the last line, and where each line ends.
+        whole: which lines are UTF-8.
+        consent_default: whether a pixel that says nothing of consent may be measured.
+        categories: whether the content category is a part of what pixels are counted by.
+        points: of the polynomials.
+        combos, agents: tables of `find_pair`, of combinations of names and of user agents, with their sizes.
+        rows: (lines, `ROW`): filled in; its `PLAIN` is 0 where the line is not plain.
+        keys: (lines, 4): the pairs of what it is known again by, and of the listener (0, 0: none).
+        spans: (lines, len(SPANS), 2): begin and length of each, -1 where it is absent.
+    """
+    begins = np.zeros(len(FIELDS), np.int64)
+    lengths = np.zeros(len(FIELDS), np.int64)
+    values = np.zeros(len(FIELDS), np.int64)
+    pair = np.zeros(2, np.uint64)
+    begin = 0
+    for line in range(len(ends)):
+        at, end = begin, ends[line]
+        begin = end + 1
+        rows[line, PLAIN] = 0
+        if not _read(block, at, end, whole[line], begins, lengths, values):
+            continue
+        plain = lengths[0] > 0 and lengths[_EVENT_ID] > 0 and 0 <= values[_TS] < NEVER
+        for field in range(len(_TEXTS)):
+            length = lengths[field]
+            if length > 128 and (_LIMITED[field] or field == _AGENT):
+                plain = plain and field == _AGENT and length <= 1024
+            if length > 0 and _MACROS[field] and _MACRO_STARTS[block[begins[field]]]:
+                plain = False
+            if length == 0:
+                lengths[field] = -1
+        if lengths[_RECEIVED] >= 0 and not 0 < values[_RECEIVED] < NEVER:
+            plain = False
+        if not plain or lengths[_EVENT] < 0:
+            continue
+        code = _word(block, begins[_EVENT], lengths[_EVENT], _EVENT_TEXT, _EVENT_AT, _EVENT_SLOTS)
+        if code < 0 or code == _CONVERSION:
+            continue
+
+        pair[:] = 0
+        for field in range(len(NAMES) + categories):
+            _feed(pair, points, block, begins[field], lengths[field])
+        slot = find_pair(combos, pair[0], pair[1])
+        fresh = combos[slot, 2] == 0
+        if fresh:
+            combos_used[0] += 1
+            combos[slot, 0], combos[slot, 1], combos[slot, 2] = pair[0], pair[1], combos_used[0]
+        rows[line, COMBO] = combos[slot, 2] - np.uint64(1)
+        rows[line, NEW_COMBO] = fresh
+        rows[line, AGENT] = -1
+        rows[line, NEW_AGENT] = False
+        if lengths[_AGENT] > 0:
+            pair[:] = 0
+            _feed(pair, points, block, begins[_AGENT], lengths[_AGENT])
+            slot = find_pair(agents, pair[0], pair[1])
+            fresh = agents[slot, 2] == 0
+            if fresh:
+                agents_used[0] += 1
+                agents[slot, 0], agents[slot, 1], agents[slot, 2] = pair[0], pair[1], agents_used[0]
+            rows[line, AGENT] = agents[slot, 2] - np.uint64(1)
+            rows[line, NEW_AGENT] = fresh
+
+        linked = lengths[_PLAY] > 0
+        kind = BY_EVENT if not linked else (BY_PROGRESS if code == _PROGRESS else BY_PLAY)
+        pair[:] = np.uint64(kind)
+        _feed(pair, points, block, begins[0], lengths[0])
+        field = _PLAY if linked else _EVENT_ID
+        _feed(pair, points, block, begins[field], lengths[field])
+        if kind == BY_PROGRESS:
+            _feed(pair, points, block, begins[_PLAYHEAD], lengths[_PLAYHEAD])
+        keys[line, 0], keys[line, 1] = pair[0], pair[1]
+        keys[line, 2] = keys[line, 3] = 0
+        if lengths[_LISTENER] > 0:
+            pair[:] = 0
+            _feed(pair, points, block, begins[_LISTENER], lengths[_LISTENER])
+            keys[line, 2], keys[line, 3] = pair[0], pair[1]
+        for field in range(len(SPANS)):
+            spans[line, field, 0], spans[line, field, 1] = begins[field], lengths[field]
+        rows[line, EVENT] = code
+        rows[line, TOLD] = values[_TS]
+        rows[line, RECEIVED] = values[_RECEIVED] if lengths[_RECEIVED] >= 0 else NO_TIME
+        rows[line, CONSENT] = values[_CONSENT] if values[_CONSENT] >= 0 else consent_default
+        rows[line, LINKED] = linked
+        rows[line, PLAIN] = 1
+
+
+PLAIN, EVENT, TOLD, RECEIVED, CONSENT, LINKED, COMBO, NEW_COMBO, AGENT, NEW_AGENT, T, GREATEST = range(12)
+ROW: Final = 12
+"""The columns of what a line becomes: whether it is a pixel; its event; `ts` and `received_at` as they are
+told; flags; its combination of names and user agent, and whether they were not met before; its event time,
+and the greatest of the partition up to it.
+"""
+
+
+@_compiled
+def clock(rows: Any, state: Any, guarded: Any) -> Any:
+    """Give the pixels among `rows` their event times and the partition's greatest (specification 1.4);
+    returns how many had a skewed clock.
+
+    Args:
+        state: greatest so far and the jump that waits for the next pixel; `NO_TIME`: none.
+        guarded: whether `received_at` is believed no more than `ts`: no broker has bounded it.
+    """
+    skewed = 0
+    day = 86_400_000
+    for i in range(len(rows)):
+        if rows[i, PLAIN] == 0:
+            continue
+        told, received = rows[i, TOLD], rows[i, RECEIVED]
+        t = told
+        if received != NO_TIME:
+            t = max(min(told, received + 60_000), received - day, 0)
+            skewed += abs(t - told) > 300_000
+        if state[1] != NO_TIME and t >= state[1] - day:
+            state[0] = max(state[0], state[1])
+        state[1] = NO_TIME
+        if (received != NO_TIME and not guarded) or (state[0] != NO_TIME and t <= state[0] + day):
+            state[0] = max(state[0], t)
+        else:
+            state[1] = t
+        rows[i, T] = t
+        rows[i, GREATEST] = state[0]
+    return skewed
+
+
+class Hash:
+    """The polynomials at this process' secret points."""
+
+    def __init__(self) -> None:
+        self.points = np.array([2**32 + randbelow(PRIME - 2**32) for _ in range(2)], np.uint64)
+
+    def __call__(self, first: int, texts: Sequence[str | None]) -> tuple[int, int]:
+        """As `scan` hashes: from `first` on, text after text."""
+        data = b"".join(text.encode() for text in texts if text is not None)
+        lengths = np.array([-1 if text is None else len(text.encode()) for text in texts], np.int64)
+        pair = np.array([first, first], np.uint64)
+        _feed_all(pair, self.points, np.frombuffer(data + b"\0", np.uint8), lengths)
+        return int(pair[0]), int(pair[1])

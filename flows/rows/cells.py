@@ -1,0 +1,228 @@
+"""Cells of rows: an open-addressing map from (row, minute) to its counts, and the loops over it."""
+
+from __future__ import annotations
+
+from typing import (
+    Any,
+    Final,
+)
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.model.counts import (
+    MINUTE_COUNTS,
+    REPAIRED,
+)
+from flows.model.events import (
+    COMPLETE,
+    IMPRESSION,
+    START,
+)
+from flows.state.journal import (
+    Files,
+    Journal,
+)
+from flows.state.kernel import (
+    I64,
+    U8,
+    U32,
+    U64,
+    Int,
+    kernel,
+    mixed,
+)
+
+SMALLEST: Final = 256
+DIRTY, FINAL, CHANGED = 1, 2, 4
+"""Flags of a cell: changed since it was last given out as a minute; given out for good; not as it was at the
+last snapshot.
+"""
+KEY, FLAGS, GIVEN, COUNTS = range(4)
+"""The words of a cell in a snapshot, the counts being the rest."""
+
+
+@kernel
+def add_cells(
+    rows: U32,
+    minutes: U32,
+    deltas: I64,
+    keys: U64,
+    counts: I64,
+    flags: U8,
+    flight: I64,
+    flight_from: I64,
+    flight_end: I64,
+    overrun: I64,
+    first_open: Int,
+) -> Int:
+    """Add increments to cells and flights, and impressions of minutes at or behind a flight's end (0: it has
+    none) to `overrun`; returns how many cells are new, -1 if a final one would change.
+    """
+    mask = np.uint64(len(keys) - 1)
+    new = 0
+    for i in range(len(rows)):
+        key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minutes[i])) + np.uint64(1)
+        if np.int64(minutes[i]) < first_open:
+            return -1
+        slot = mixed(key, np.uint64(7)) & mask
+        while keys[slot] != key:
+            if keys[slot] == np.uint64(0):
+                keys[slot] = key
+                new += 1
+                break
+            slot = (slot + np.uint64(1)) & mask
+        flags[slot] |= np.uint8(DIRTY | CHANGED)
+        for column in range(MINUTE_COUNTS):
+            counts[slot, column] += deltas[i, column]
+            if column != REPAIRED and np.int64(minutes[i]) >= flight_from[rows[i]]:
+                flight[rows[i], column] += deltas[i, column]
+        if 0 < flight_end[rows[i]] <= minutes[i] and flight_from[rows[i]] <= minutes[i]:
+            overrun[rows[i]] += deltas[i, IMPRESSION]
+    return new
+
+
+@kernel
+def window(
+    rows: I64, last: Int, minutes: Int, keys: U64, counts: I64, sums: I64, mature: I64, mature_before: Int
+) -> None:
+    """Sums over the `minutes` minutes up to `last` of each of `rows`; `mature`: starts and completes of the
+    minutes before `mature_before`.
+    """
+    mask = np.uint64(len(keys) - 1)
+    for i in range(len(rows)):
+        for minute in range(last - minutes + 1, last + 1):
+            key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minute)) + np.uint64(1)
+            slot = mixed(key, np.uint64(7)) & mask
+            while keys[slot] != key and keys[slot] != np.uint64(0):
+                slot = (slot + np.uint64(1)) & mask
+            if keys[slot] != key:
+                continue
+            for column in range(MINUTE_COUNTS):
+                sums[i, column] += counts[slot, column]
+            if minute < mature_before:
+                mature[i, 0] += counts[slot, START]
+                mature[i, 1] += counts[slot, COMPLETE]
+
+
+@kernel
+def move(
+    old: U64, old_counts: I64, old_flags: U8, old_given: I64, keys: U64, counts: I64, flags: U8, given: I64
+) -> None:
+    """Move cells into an empty map with room for them."""
+    mask = np.uint64(len(keys) - 1)
+    for i in range(len(old)):
+        slot = mixed(old[i], np.uint64(7)) & mask
+        while keys[slot] != np.uint64(0):
+            slot = (slot + np.uint64(1)) & mask
+        keys[slot], flags[slot], given[slot] = old[i], old_flags[i], old_given[i]
+        for column in range(counts.shape[1]):
+            counts[slot, column] = old_counts[i, column]
+
+
+@kernel
+def places(sought: U64, keys: U64) -> I64:
+    """The slot of each key, -1 where it is not."""
+    found = np.full(len(sought), -1, np.int64)
+    mask = np.uint64(len(keys) - 1)
+    for i in range(len(sought)):
+        slot = mixed(sought[i], np.uint64(7)) & mask
+        while keys[slot] != np.uint64(0) and keys[slot] != sought[i]:
+            slot = (slot + np.uint64(1)) & mask
+        if keys[slot] == sought[i]:
+            found[i] = slot
+    return found
+
+
+def split(keys: U64) -> tuple[I64, I64]:
+    """Rows and minutes of cell keys."""
+    packed = keys - np.uint64(1)
+    return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def _empty(capacity: int) -> tuple[U64, I64, U8, I64]:
+    return (
+        np.zeros(capacity, np.uint64),
+        np.zeros((capacity, MINUTE_COUNTS), np.int64),
+        np.zeros(capacity, np.uint8),
+        np.zeros(capacity, np.int64),
+    )
+
+
+class Cells:
+    """The map, as columns with a place a slot.
+
+    Attributes:
+        keys: of (row, minute), 0 where there is none; see `split`.
+        counts: (slots, MINUTE_COUNTS).
+        flags: `DIRTY`, `FINAL` and `CHANGED`.
+        given: number of the cut at which the cell was last given out.
+        used: how many slots have a cell.
+    """
+
+    def __init__(self) -> None:
+        self.keys, self.counts, self.flags, self.given = _empty(SMALLEST)
+        self.used = 0
+        self.journal = Journal(COUNTS + MINUTE_COUNTS)
+
+    def make_room(self, more: int) -> None:
+        """Let `more` cells come in."""
+        while (self.used + more) * 4 > len(self.keys) * 3:
+            self.keep(np.ones(len(self.keys), bool), 2 * len(self.keys))
+
+    def keep(self, kept: npt.NDArray[np.bool_], room: int = SMALLEST) -> None:
+        """Drop the cells of all other slots, and make the map as large as is then needed, or as `room`."""
+        old = np.nonzero(kept & (self.keys != 0))[0]
+        capacity = room
+        while len(old) * 2 > capacity:
+            capacity *= 2
+        new = _empty(capacity)
+        move(self.keys[old], self.counts[old], self.flags[old], self.given[old], *new)
+        (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
+
+    def at(self, slots: Any) -> tuple[I64, I64]:
+        """Rows and minutes of some slots that have a cell."""
+        return split(self.keys[slots])
+
+    def __len__(self) -> int:
+        return self.used
+
+    def changed(self) -> U64:
+        """See `flows.state.journal.Table`."""
+        slots = np.flatnonzero(self.flags & CHANGED)
+        self.flags[slots] &= ~np.uint8(CHANGED)
+        return self._rows(slots)
+
+    def current(self, rows: U64) -> U64:
+        """See `flows.state.journal.Table`."""
+        slots = places(rows[:, KEY].copy(), self.keys)
+        rows, now = rows[slots >= 0], self._rows(slots[slots >= 0])
+        same: U64 = now[(now == rows).all(axis=1)]
+        return same
+
+    def whole(self) -> U64:
+        """See `flows.state.journal.Table`."""
+        return self._rows(np.flatnonzero(self.keys))
+
+    def _rows(self, slots: I64) -> U64:
+        columns = (self.keys[slots], self.flags[slots], self.given[slots], self.counts[slots])
+        rows: U64 = np.column_stack([column.astype(np.uint64) for column in columns])
+        return rows
+
+    def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
+        """Plain state: what has changed, beside the pieces before, which may be in `files`."""
+        return [tuple(piece) for piece in self.journal.snapshot(self, files)]
+
+    @classmethod
+    def restored(cls, state: list[tuple[Any, ...]], files: Files, oldest: int) -> Cells:
+        """From `snapshot`'s state; minutes before `oldest` had been dropped."""
+        self = cls()
+        pieces = [rows for rows, _ in self.journal.restore(state, files)]
+        rows = np.concatenate([np.zeros((0, self.journal.words), np.uint64), *pieces])[::-1]
+        _, latest = np.unique(rows[:, KEY], return_index=True)
+        rows = rows[latest]
+        rows = rows[split(rows[:, KEY])[1] >= oldest]
+        self.keys, self.flags = rows[:, KEY].copy(), rows[:, FLAGS].astype(np.uint8) & ~np.uint8(CHANGED)
+        self.given, self.counts = rows[:, GIVEN].astype(np.int64), rows[:, COUNTS:].astype(np.int64)
+        self.keep(np.ones(len(self.keys), bool))
+        return self

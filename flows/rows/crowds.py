@@ -1,0 +1,234 @@
+"""Registers of rows that are crowded: what `flows.rows.rolling_reach` estimates by, where exact counting
+would be dear.
+
+A minute of a row that has more than `flows.rows.rolling_reach.MINUTE_EXACT_UP_TO` listeners is crowded. It
+has registers of its own, and its row two unions: of all its minutes of the last 5 and of the last 60. An hour
+after its last crowded minute a row has none of them any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Final,
+)
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.rows.pairs import (
+    BITS,
+    MARK,
+    NUMBER,
+    ROW,
+    WHO,
+    minute_of,
+)
+from flows.state.hyperloglog import (
+    REGISTERS,
+    compressed,
+    decompressed,
+    estimate,
+    histogram,
+    rank,
+)
+from flows.state.kernel import (
+    I64,
+    U8,
+    U64,
+    Int,
+    kernel,
+    longer,
+)
+
+RING: Final = 64
+"""Minutes are told apart modulo this: 59 before the present one and `AHEAD` after it are known."""
+AHEAD: Final = 3
+WIDTHS: Final = (5, 60)
+UNIONS: Final = len(WIDTHS)
+
+
+@kernel
+def place_of(minute: Int) -> Int:
+    """Where a row's registers of a minute are, behind those of its unions."""
+    return UNIONS + (minute & (RING - 1))
+
+
+@kernel
+def unite(registers: U8, places: I64, now: Int, minute: Int, register: Int, value: Int) -> None:
+    """Raise a register in those unions of a row that `minute` is in."""
+    for width in range(UNIONS):
+        if now - WIDTHS[width] < minute <= now and registers[places[width], register] < value:
+            registers[places[width], register] = value
+
+
+@kernel
+def _fold(table: U64, now: Int, dense_of: I64, due: U8, places: I64, registers: U8, touched: U8) -> None:
+    """Make the unions of the rows that are `due` anew. The listeners of their crowded minutes leave the table
+    for these minutes' registers.
+    """
+    for dense in range(len(due)):
+        if due[dense]:
+            for width in range(UNIONS):
+                registers[places[dense, width]] = 0
+    for i in range(len(table)):
+        if table[i, WHO] == np.uint64(0):
+            continue
+        dense = dense_of[table[i, ROW] & NUMBER]
+        if dense < 0 or not due[dense]:
+            continue
+        register, value = rank(table[i, WHO])
+        latest, bits = minute_of(table[i, ROW]), table[i, BITS]
+        for back in range(min(RING, latest - now + WIDTHS[-1])):
+            if not (bits >> np.uint64(back)) & np.uint64(1):
+                continue
+            own = places[dense, place_of(latest - back)]
+            if own < 0:
+                unite(registers, places[dense], now, latest - back, register, value)
+                continue
+            if registers[own, register] < value:
+                registers[own, register] = value
+                touched[own] = 1
+            table[i, BITS] &= ~(np.uint64(1) << np.uint64(back))
+            table[i, ROW] |= MARK
+    for dense in range(len(due)):
+        if due[dense]:
+            for width in range(UNIONS):
+                union = registers[places[dense, width]]
+                for minute in range(now - WIDTHS[width] + 1, now + 1):
+                    own = places[dense, place_of(minute)]
+                    if own >= 0:
+                        for register in range(REGISTERS):
+                            union[register] = max(union[register], registers[own, register])
+
+
+@dataclass
+class Crowds:
+    """The registers of one shard's crowded rows.
+
+    Attributes:
+        dense_of: by row, its line in `places`; -1 where it has none.
+        places: (crowded rows, UNIONS + RING) where in `registers` something is; -1 where nowhere.
+        minutes: (crowded rows, RING) the minutes that are there.
+        registers: (room, REGISTERS).
+        touched: by place in `registers`: it has changed since the last snapshot.
+    """
+
+    dense_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    places: I64 = field(default_factory=lambda: np.zeros((0, UNIONS + RING), np.int64))
+    registers: U8 = field(default_factory=lambda: np.zeros((0, REGISTERS), np.uint8))
+    touched: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
+    _free: list[int] = field(default_factory=list)
+    _packed: dict[int, bytes] = field(default_factory=dict)
+
+    def grow(self, n_rows: int) -> None:
+        """Know of so many rows."""
+        self.dense_of = longer(self.dense_of, n_rows, -1)
+
+    def begin(self, crowded: list[tuple[int, int]], table: U64, now: int) -> None:
+        """Give registers to minutes, as (row, minute), that have become crowded."""
+        before = len(self.places)
+        for row, minute in crowded:
+            if self.dense_of[row] < 0:
+                self.dense_of[row] = len(self.places)
+                self.places = np.vstack([self.places, np.full((1, UNIONS + RING), -1)])
+                self.places[-1, :UNIONS] = self._room(), self._room()
+            self.places[self.dense_of[row], UNIONS + minute % RING] = self._room()
+        if len(self.places) > before:
+            self._unite(np.arange(len(self.places)) >= before, table, now)
+
+    def advance(self, gone: list[int], table: U64, now: int) -> None:
+        """The minutes of these places of the ring are of use no longer; the windows end with `now`."""
+        if not len(self.places):
+            return
+        columns = UNIONS + np.array(gone)
+        self._release(self.places[:, columns])
+        self.places[:, columns] = -1
+        over = (self.places[:, UNIONS:] < 0).all(axis=1)
+        if over.any():
+            self._release(self.places[over, :UNIONS])
+            numbers = np.where(over, -1, np.cumsum(~over) - 1)
+            has = self.dense_of >= 0
+            self.dense_of[has] = numbers[self.dense_of[has]]
+            self.places = self.places[~over]
+        self._shrink()
+        self._unite(np.ones(len(self.places), bool), table, now)
+
+    def estimate(self, row: int, width: int, now: int) -> int | None:
+        """Distinct listeners of a row in the last `WIDTHS[width]` minutes; None where no minute of them is
+        crowded.
+        """
+        places = self.places[self.dense_of[row]]
+        minutes = np.arange(now - WIDTHS[width] + 1, now + 1)
+        if (places[UNIONS + minutes % RING] < 0).all():
+            return None
+        return round(estimate(histogram(self.registers[places[width]])))
+
+    def since(self, row: int, minute: int, now: int) -> U8 | None:
+        """The registers of a row's crowded minutes from `minute` on; None where there are none."""
+        if row >= len(self.dense_of) or self.dense_of[row] < 0:
+            return None
+        minutes = np.arange(minute, now + AHEAD + 1)
+        places = self.places[self.dense_of[row], UNIONS + minutes % RING]
+        places = places[places >= 0]
+        return self.registers[places].max(axis=0) if len(places) else None
+
+    def snapshot(self, now: int) -> list[tuple[int, int, bytes]]:
+        """Row, minute and registers of each crowded minute."""
+        kept = []
+        rows = np.zeros(len(self.places), np.int64)
+        rows[self.dense_of[self.dense_of >= 0]] = np.nonzero(self.dense_of >= 0)[0]
+        for dense, ring in np.argwhere(self.places[:, UNIONS:] >= 0).tolist():
+            place = int(self.places[dense, UNIONS + ring])
+            if self.touched[place] or place not in self._packed:
+                self._packed[place] = compressed(self.registers[place])
+            minute = now + AHEAD - (now + AHEAD - ring) % RING
+            kept.append((int(rows[dense]), minute, self._packed[place]))
+        self.touched[:] = 0
+        return kept
+
+    def restore(self, kept: list[tuple[int, int, bytes]], table: U64, now: int) -> None:
+        """Take up `snapshot`'s registers, of rows that are known."""
+        self.begin([(row, minute) for row, minute, _ in kept], table[:0], now)
+        for row, minute, packed in kept:
+            self.registers[self.places[self.dense_of[row], UNIONS + minute % RING]] = decompressed(packed)
+        self._unite(np.ones(len(self.places), bool), table, now)
+
+    def _unite(self, due: npt.NDArray[np.bool_], table: U64, now: int) -> None:
+        if due.any():
+            _fold(table, now, self.dense_of, due.view(np.uint8), self.places, self.registers, self.touched)
+
+    def _room(self) -> int:
+        """A place in `registers`, empty."""
+        if not self._free:
+            used = len(self.registers)
+            self._resize(np.arange(used), max(4, 2 * used))
+            self._free = list(range(len(self.registers) - 1, used - 1, -1))
+        place = self._free.pop()
+        self.registers[place] = 0
+        return place
+
+    def _release(self, places: I64) -> None:
+        for place in places[places >= 0].tolist():
+            self._free.append(place)
+            self._packed.pop(place, None)
+
+    def _shrink(self) -> None:
+        """Give the room back that an hour's crowds have left."""
+        used = np.unique(self.places[self.places >= 0])
+        if 4 * len(used) >= len(self.registers):
+            return
+        self._resize(used, 2 * len(used))
+        numbers = {before: now for now, before in enumerate(used.tolist())}
+        self._packed = {numbers[before]: packed for before, packed in self._packed.items()}
+        has = self.places >= 0
+        self.places[has] = np.searchsorted(used, self.places[has])
+        self._free = list(range(len(self.registers) - 1, len(used) - 1, -1))
+
+    def _resize(self, kept: I64, room: int) -> None:
+        registers, touched = np.empty((room, REGISTERS), np.uint8), np.zeros(room, np.uint8)
+        registers[: len(kept)], touched[: len(kept)] = self.registers[kept], self.touched[kept]
+        self.registers, self.touched = registers, touched

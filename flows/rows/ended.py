@@ -1,0 +1,214 @@
+"""Rows that have ended, packed: what is left of a row from when it leaves Redis until it comes back with its
+next pixel, or is forgotten.
+
+A record is written once, behind those before it, in a segment of memory that becomes an immutable file
+(`flows.state.journal.Files`) once it is full and a snapshot lists it. In memory stays an index of 16 bytes a
+row: a keyed hash of its name, and the place of its latest record. Segments go whole, when the youngest of
+their records is forgotten. What a record holds is the owner's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Container,
+    Iterable,
+    Iterator,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from hashlib import (
+    blake2b,
+)
+from secrets import (
+    token_bytes,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+import msgspec
+import numpy as np
+
+from flows.errors import (
+    StateError,
+)
+from flows.state import (
+    journal,
+)
+from flows.state.journal import (
+    Files,
+)
+from flows.state.kernel import (
+    I64,
+    U64,
+)
+
+MERGE_AT: Final = 4_096
+"""Records whose places wait in a dictionary, until they are sorted into the index together."""
+OFFSET_BITS: Final = 32
+GONE: Final = -1
+_LENGTH: Final = 4
+_SECRET: Final = 16
+
+RowName = tuple[str, str]
+"""Scope and id."""
+
+
+@dataclass
+class Segment:
+    """Records, each behind its length: in `body`, or in the file `name`; `minute` is that of the youngest."""
+
+    name: str = ""
+    body: bytearray | bytes = field(default_factory=bytearray)
+    minute: int = 0
+
+
+@dataclass
+class Ended:
+    """Packed rows of one row shard, by scope and id.
+
+    Attributes:
+        secret: of the hash: whoever chooses names must not choose their places.
+        first: number of the oldest segment.
+        forgotten: the minute before which rows that are forgotten were last heard of; 0: none is.
+    """
+
+    secret: bytes = field(default_factory=lambda: token_bytes(_SECRET))
+    first: int = 0
+    forgotten: int = 0
+    segments: list[Segment] = field(default_factory=lambda: [Segment()])
+    _keys: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
+    _places: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    _fresh: dict[int, int] = field(default_factory=dict)
+    _files: Files = field(default_factory=lambda: Files(None))
+
+    def key(self, row: RowName) -> int:
+        """64 bits that stand for a name, never 0."""
+        text = f"{row[0]}\0{row[1]}".encode()
+        return int.from_bytes(blake2b(text, digest_size=8, key=self.secret).digest(), "little") or 1
+
+    def put(self, row: RowName, minute: int, values: Iterable[Any]) -> None:
+        """Keep plain values of a row that was last heard of in `minute`."""
+        record = msgspec.msgpack.encode((*row, minute, *values))
+        open_one = self.segments[-1]
+        if len(open_one.body) >= journal.SPILL_BYTES:
+            open_one = Segment()
+            self.segments.append(open_one)
+        serial = self.first + len(self.segments) - 1
+        self._fresh[self.key(row)] = serial << OFFSET_BITS | len(open_one.body)
+        assert isinstance(open_one.body, bytearray), "an open segment is in memory"
+        open_one.body += len(record).to_bytes(_LENGTH, "little") + record
+        open_one.minute = max(open_one.minute, minute)
+        if len(self._fresh) >= MERGE_AT:
+            self._merge()
+
+    def take(self, row: RowName, oldest: int) -> list[Any] | None:
+        """The values of a row, which is then no longer kept; None where there are none, or it was last heard
+        of before the minute `oldest`.
+        """
+        key = self.key(row)
+        place = self._fresh.get(key, GONE)
+        at = int(np.searchsorted(self._keys, np.uint64(key))) if place == GONE else len(self._keys)
+        if at < len(self._keys) and int(self._keys[at]) == key:
+            place = int(self._places[at])
+        if place == GONE:
+            return None
+        scope, name, minute, *values = self._record(place)
+        if (scope, name) != row:  # two names of one hash: the later record hides the other's
+            return None
+        if self._fresh.pop(key, None) is None:
+            self._places[at] = GONE
+        if minute < oldest:
+            self.forgotten = max(self.forgotten, minute + 1)
+            return None
+        return values
+
+    def _record(self, place: int) -> list[Any]:
+        serial, offset = place >> OFFSET_BITS, place & ((1 << OFFSET_BITS) - 1)
+        segment = self.segments[serial - self.first]
+        body = self._files.part(segment.name, offset) if segment.name else segment.body[offset:]
+        length = int.from_bytes(body[:_LENGTH], "little")
+        try:
+            record: list[Any] = msgspec.msgpack.decode(body[_LENGTH : _LENGTH + length])
+        except msgspec.DecodeError:
+            raise StateError(
+                f"an ended row in {segment.name} is damaged: restore the whole recovery directory, or "
+                "recompute from the log"
+            ) from None
+        return record
+
+    def _merge(self) -> None:
+        """Sort what is fresh into the index, without what is gone and what has a later record."""
+        fresh = np.fromiter(self._fresh, np.uint64, len(self._fresh))
+        kept = (self._places >= self.first << OFFSET_BITS) & ~np.isin(self._keys, fresh)
+        keys = np.concatenate([self._keys[kept], fresh])
+        places = np.concatenate(
+            [self._places[kept], np.fromiter(self._fresh.values(), np.int64, len(self._fresh))]
+        )
+        order = np.argsort(keys)
+        self._keys, self._places, self._fresh = keys[order], places[order], {}
+
+    def forget(self, oldest: int) -> None:
+        """Drop the segments in which nothing was heard of since the minute `oldest`."""
+        before = self.first
+        while len(self.segments) > 1 and self.segments[0].minute < oldest:
+            self.forgotten = max(self.forgotten, self.segments.pop(0).minute + 1)
+            self.first += 1
+        if self.first > before:
+            self._fresh = {
+                key: place for key, place in self._fresh.items() if place >> OFFSET_BITS >= self.first
+            }
+            self._merge()
+
+    def __len__(self) -> int:
+        """How many rows are kept; of those that came under the same hash one."""
+        return len(self._fresh) + int(np.count_nonzero(self._places != GONE))
+
+    @property
+    def nbytes(self) -> int:
+        """Of the memory that it takes, about."""
+        bodies = sum(len(segment.body) for segment in self.segments)
+        return bodies + self._keys.nbytes + self._places.nbytes + 100 * len(self._fresh)
+
+    def names(self) -> list[str]:
+        """Of the segments that are files."""
+        return [segment.name for segment in self.segments if segment.name]
+
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """Plain state: the segments, of which the full ones may be in `files`."""
+        self._files = files
+        if files.directory is not None:
+            for segment in self.segments[:-1]:
+                if not segment.name:
+                    segment.name, segment.body = files.write(bytes(segment.body)), b""
+        kept = [(segment.name, bytes(segment.body), segment.minute) for segment in self.segments]
+        return self.secret, self.first, self.forgotten, kept
+
+    @classmethod
+    def restored(cls, state: tuple[Any, ...], files: Files, back: Container[RowName]) -> Ended:
+        """From `snapshot`'s state; rows that are `back` had been taken."""
+        secret, first, forgotten, segments = state
+        self = cls(secret, first, forgotten, [Segment(name, body, minute) for name, body, minute in segments])
+        self.segments[-1].body = bytearray(self.segments[-1].body)
+        self._files = files
+        files.restored(self.names())
+        for serial, segment in enumerate(self.segments, first):
+            body = files.read(segment.name) if segment.name else bytes(segment.body)
+            for offset, (scope, name, *_) in _records(body):
+                if (scope, name) not in back:
+                    self._fresh[self.key((scope, name))] = serial << OFFSET_BITS | offset
+        self._merge()
+        return self
+
+
+def _records(body: bytes) -> Iterator[tuple[int, list[Any]]]:
+    """The records of a segment, with their offsets."""
+    offset = 0
+    while offset < len(body):
+        start = offset + _LENGTH
+        end = start + int.from_bytes(body[offset:start], "little")
+        yield offset, msgspec.msgpack.decode(body[start:end])
+        offset = end

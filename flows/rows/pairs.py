@@ -1,0 +1,69 @@
+"""An open-addressing table of (listener, row) pairs, with a word of bits where it is wanted: what `reach` and
+`rolling` are exact by, while a row's listeners are few.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    Final,
+)
+
+import numpy as np
+
+from flows.state.kernel import (
+    I64,
+    U64,
+    Int,
+    kernel,
+    mixed,
+)
+
+WHO, ROW, BITS = range(3)
+"""The words of a slot; its listener is 0 where it is empty."""
+MARK: Final = np.uint64(1 << 63)
+"""Over the number of the row: the slot's bits are not as they were at the last snapshot."""
+NUMBER: Final = np.uint64((1 << 32) - 1)
+"""What of that word is the row's number; `rolling` has a minute between the two, see `minute_of`."""
+FULLEST: Final = 0.7
+CHUNK: Final = 1 << 16
+"""So many are added at once: the table must have room for them all."""
+
+
+def new_pairs(entries: int, words: int) -> U64:
+    """An empty table with room for `entries`, of slots of `words` words."""
+    capacity = 256
+    while capacity * FULLEST < entries:
+        capacity *= 2
+    return np.zeros((capacity, words), np.uint64)
+
+
+@kernel
+def find_pair(table: U64, who: Int, row: Int) -> Int:
+    """The slot of a listener in a row, or the empty one where it would go."""
+    mask = np.uint64(len(table) - 1)
+    slot = mixed(who, np.uint64(row) + np.uint64(1)) & mask
+    while table[slot, WHO] != np.uint64(0) and (
+        table[slot, WHO] != np.uint64(who) or table[slot, ROW] & NUMBER != np.uint64(row)
+    ):
+        slot = (slot + np.uint64(1)) & mask
+    return np.int64(slot)
+
+
+@kernel
+def minute_of(row: Int) -> Int:
+    """The minute over the number of a row."""
+    return np.int64((row & ~MARK) >> np.uint64(32))
+
+
+@kernel
+def refill(old: U64, table: U64, dense_of: I64) -> Int:
+    """Move what is not in registers to the empty `table`; returns how much that is."""
+    used = 0
+    for i in range(len(old)):
+        row = old[i, ROW] & NUMBER
+        if old[i, WHO] != np.uint64(0) and dense_of[row] < 0:
+            slot = find_pair(table, old[i, WHO], row)
+            used += 1
+            for w in range(old.shape[1]):
+                table[slot, w] = old[i, w]
+    return used

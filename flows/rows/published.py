@@ -1,0 +1,216 @@
+"""What readers see: the fields of a Redis row and of a `placement-minutes` message, from counts. Contract:
+docs/contracts.md.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    Any,
+    Final,
+)
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from flows.model.conversions import (
+    AGES_AT,
+    COLUMNS,
+    OTHER,
+    VALUE,
+    WHOLE,
+    value_of,
+)
+from flows.model.counts import (
+    CONSENTED,
+    CONSENTED_PLAYS,
+    HELD,
+    PIXELS,
+)
+from flows.model.dimensions import (
+    SCOPES,
+)
+from flows.model.events import (
+    COMPLETE,
+    IMPRESSION,
+    MUTE,
+    SKIP,
+    START,
+)
+from flows.model.fields import (
+    COUNTS,
+    MATURE,
+    NO_ACCOUNT,
+    NO_CREDITS,
+    NO_DELIVERY,
+    NO_FREQUENCY,
+    RATE_AT,
+    READ_FIRST,
+    UNLINKED_COMPLETES,
+    UNLINKED_RATE,
+    UNLINKED_STARTS,
+    WINDOWS,
+    decimal,
+    exact,
+    ratio,
+)
+from flows.model.messages import (
+    PackedRow,
+)
+from flows.rows.credit_cells import (
+    quantile_s,
+)
+from flows.rows.reach import (
+    EXACT_UP_TO,
+)
+from flows.rows.values import (
+    Minutes,
+    Windows,
+)
+from flows.state.hyperloglog import (
+    STANDARD_ERROR,
+)
+from flows.state.kernel import (
+    I64,
+)
+
+ERRING: Final = 4
+"""Standard errors by which an estimated reach may be off."""
+
+
+def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[PackedRow]:
+    """The rows of `windows`, at a watermark."""
+    columns: list[list[list[Any]]] = []
+    for place, name in enumerate(WINDOWS):
+        sums = windows.sums[place]
+        counts = _shown(sums, _held(windows, name)).tolist()
+        reach, plays = windows.reach[place].tolist(), sums[:, CONSENTED_PLAYS].tolist()
+        mature = windows.mature[place].tolist() if name in MATURE else []
+        for row, values in enumerate(counts):
+            values += [
+                ratio(values[COMPLETE], values[START]),
+                ratio(values[COMPLETE], values[IMPRESSION]),
+                reach[row],
+                _frequency_of(plays[row], reach[row]),
+            ]
+            if name in MATURE:
+                values.append(ratio(mature[row][1], mature[row][0]))
+            if name in UNLINKED_RATE:
+                values.append(ratio(values[UNLINKED_COMPLETES], values[UNLINKED_STARTS]))
+            credited = windows.credits[row][place]
+            values += _credited(credited, reach[row])
+        columns.append(counts)
+    totals, latest, since = windows.totals.tolist(), windows.latest.tolist(), windows.since.tolist()
+    encode = msgspec.msgpack.encode
+    rows = []
+    for row, (scope, name) in enumerate(windows.rows):
+        values = [as_of_ms, final_through_ms, as_of_ms, *windows.labels[row], *NO_DELIVERY, *totals[row]]
+        values += [ratio(totals[row][CONSENTED], totals[row][PIXELS]), since[row] or None]
+        for place in READ_FIRST:
+            values += columns[place][row]
+        frequency, account = windows.frequency[row], windows.accounts[row]
+        values.append(windows.currencies[row])
+        values += NO_FREQUENCY if frequency is None else _frequency(frequency)
+        values += NO_ACCOUNT if account is None else account
+        rows.append(PackedRow(scope, name, latest[row], encode(values), windows.delivered[row]))
+    return rows
+
+
+def _frequency_of(plays: int, reach: int) -> str | None:
+    """Plays a listener. Who was reached was so by a play: where reach is an estimate that is greater than the
+    plays by no more than it may err, it is 1.
+    """
+    erring = reach > EXACT_UP_TO and plays < reach <= plays * (1 + ERRING * STANDARD_ERROR)
+    return "1" if erring else ratio(plays, reach)
+
+
+def _credited(counts: I64 | None, reach: int) -> list[int | str | None]:
+    """The values of `CREDITS`."""
+    shown: list[int | str | None] = []
+    if counts is None:
+        return [*NO_CREDITS[:RATE_AT], "0" if reach else None, *NO_CREDITS[RATE_AT + 1 :]]
+    for column, amount in enumerate(counts[:AGES_AT].tolist()):
+        if column == VALUE:
+            shown.append(exact(value_of(counts)))
+        elif column == OTHER:
+            shown.append(amount)
+        else:
+            shown.append(_whole(amount) if amount or column == 0 else None)
+    rate = decimal(int(counts[0]) / WHOLE / reach) if reach else None
+    return [*shown, rate, quantile_s(counts, 0.5), quantile_s(counts, 0.9)]
+
+
+def _frequency(counts: I64) -> list[int | str | None]:
+    """The values of `FREQUENCY`."""
+    listeners, millionths = counts.tolist()
+    shown: list[int | str | None] = []
+    for place, amount in enumerate(millionths):
+        reached = sum(listeners[place:])
+        shown += (listeners[place], _whole(amount), decimal(amount / WHOLE / reached) if reached else None)
+    return shown
+
+
+def _number(millionths: int) -> int | float:
+    return millionths // WHOLE if millionths % WHOLE == 0 else millionths / WHOLE
+
+
+def _whole(millionths: int) -> int | str:
+    return millionths // WHOLE if millionths % WHOLE == 0 else decimal(millionths / WHOLE)
+
+
+def _held(windows: Windows, name: str) -> npt.NDArray[np.bool_]:
+    """Where to show the skips and mutes of plays still without a start, whose start may take them to another
+    minute, day or roll-up.
+
+    In rolling windows, which may fall, and in a placement's flight, which a play never leaves; not where a
+    count that must never fall would: in a day, and in a roll-up's flight. There they appear when their minute
+    is final.
+    """
+    return np.array(
+        [name in MATURE or (name == "flight" and scope == SCOPES[0]) for scope, _ in windows.rows]
+    )
+
+
+def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
+    """The published counts."""
+    shown = sums[:, :CONSENTED_PLAYS].copy()
+    for code in (SKIP, MUTE):
+        shown[:, code] += sums[:, code + HELD] * held
+    return shown
+
+
+def minute_messages(minutes: Minutes, rev: int, as_of_ms: int) -> list[tuple[bytes, bytes]]:
+    """(key, JSON) of each minute: key `<placement_id>|<minute_ms>`."""
+    shown = _shown(minutes.counts, np.ones(len(minutes.counts), bool))
+    state = "final" if minutes.final else "provisional"
+    messages = []
+    encode = msgspec.json.encode
+    with np.errstate(invalid="ignore", divide="ignore"):
+        completion = shown[:, COMPLETE] / shown[:, START]
+        per_impression = shown[:, COMPLETE] / shown[:, IMPRESSION]
+    rates = zip(np.round(completion, 6).tolist(), np.round(per_impression, 6).tolist(), strict=True)
+    for placement, minute, counts, credited, (rate, per) in zip(
+        minutes.placements, minutes.minutes, shown.tolist(), minutes.credits, rates, strict=True
+    ):
+        body = {
+            "placement_id": placement,
+            "minute_ms": minute * 60_000,
+            "state": state,
+            "rev": rev,
+            "as_of_ms": as_of_ms,
+            **dict(zip(COUNTS, counts, strict=True)),
+            "completion_rate": rate if counts[START] else None,
+            "completions_per_impression": per if counts[IMPRESSION] else None,
+            "conversions": 0,
+            "conversion_value": 0,
+        }
+        if credited is not None:
+            amounts = zip(COLUMNS[:AGES_AT], credited[:AGES_AT].tolist(), strict=True)
+            body |= {
+                name: amount if name == COLUMNS[OTHER] else _number(amount)
+                for name, amount in amounts
+                if amount
+            }
+            body[COLUMNS[VALUE]] = exact(value_of(credited))
+        messages.append((f"{placement}|{minute * 60_000}".encode(), encode(body)))
+    return messages

@@ -1,0 +1,284 @@
+"""Reach: how many different listeners, exact while they are few, by a mergeable sketch when they are many.
+
+`Distinct` counts since ever (a flight, a day), `flows.rows.rolling_reach` over the last 5 and 60 minutes.
+Both serve all rows of one shard at once, from arrays of (row, listener); adding one twice, or in any order,
+changes nothing. A roll-up is fed each of its listeners, which is the union of its placements' sketches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+import numpy as np
+
+from flows.rows.pairs import (
+    CHUNK,
+    FULLEST,
+    ROW,
+    WHO,
+    find_pair,
+    new_pairs,
+    refill,
+)
+from flows.state import (
+    journal,
+)
+from flows.state.hyperloglog import (
+    RANKS,
+    REGISTERS,
+    compressed,
+    decompressed,
+    estimate,
+    rank,
+)
+from flows.state.journal import (
+    Files,
+    Journal,
+)
+from flows.state.kernel import (
+    I64,
+    U8,
+    U32,
+    U64,
+    Int,
+    kernel,
+    longer,
+)
+
+EXACT_UP_TO: Final = 1_000
+
+
+@kernel
+def _raise(registers: U8, counts: I64, who: Int) -> Int:
+    register, value = rank(who)
+    before = registers[register]
+    if value <= before:
+        return False
+    registers[register] = value
+    counts[before] -= 1
+    counts[value] += 1
+    return True
+
+
+@kernel
+def _distinct(
+    rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64, told: U8
+) -> Int:
+    """Add; mark in `told` what told anything new, returns how much of it is in the table."""
+    used = 0
+    for i in range(len(rows)):
+        row = rows[i]
+        dense = dense_of[row]
+        if dense >= 0:
+            told[i] = _raise(registers[dense], histograms[dense], who[i])
+            continue
+        slot = find_pair(table, who[i], row)
+        if table[slot, WHO] == np.uint64(0):
+            table[slot, WHO] = who[i]
+            table[slot, ROW] = row
+            count[row] += 1
+            used += 1
+            told[i] = True
+    return used
+
+
+@kernel
+def _fold(table: U64, dense_of: I64, registers: U8, histograms: I64) -> None:
+    for i in range(len(table)):
+        if table[i, WHO] != np.uint64(0):
+            dense = dense_of[table[i, ROW]]
+            if dense >= 0:
+                _raise(registers[dense], histograms[dense], table[i, WHO])
+
+
+@dataclass
+class Distinct:
+    """Distinct listeners of each row: a set of up to `EXACT_UP_TO`, then 16 KiB of registers.
+
+    On the disk it is sketches, and who has told it anything new since: to restore it they are added again.
+    """
+
+    table: U64 = field(default_factory=lambda: new_pairs(0, 2))
+    used: int = 0
+    count: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    dense_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    registers: U8 = field(default_factory=lambda: np.zeros((0, REGISTERS), np.uint8))
+    histograms: I64 = field(default_factory=lambda: np.zeros((0, RANKS), np.int64))
+    sketches: Journal = field(default_factory=lambda: Journal(1 + REGISTERS // 8))
+    news: Journal = field(default_factory=lambda: Journal(2))
+    _told: list[U64] = field(default_factory=list)
+
+    def add(self, rows: U32, who: U64, n_rows: int) -> None:
+        """Add listener `who[i]` to row `rows[i]`, rows being below `n_rows`."""
+        self.count, self.dense_of = longer(self.count, n_rows, 0), longer(self.dense_of, n_rows, -1)
+        for start in range(0, len(rows), CHUNK):
+            some, them = rows[start : start + CHUNK], who[start : start + CHUNK]
+            if self.used + len(some) > len(self.table) * FULLEST:
+                self._rebuild(len(some))
+            told = np.zeros(len(some), np.uint8)
+            self.used += _distinct(
+                some, them, self.table, self.count, self.dense_of, self.registers, self.histograms, told
+            )
+            new = np.flatnonzero(told)
+            if len(new):
+                self._told.append(np.column_stack([them[new], some[new].astype(np.uint64)]))
+        over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
+        if len(over):  # all at once: it goes through the whole table
+            self._to_registers(over)
+
+    def clear(self, row: int) -> None:
+        """Forget a row's listeners."""
+        if row >= len(self.count):
+            return
+        dense = int(self.dense_of[row])
+        if dense >= 0:
+            self.dense_of[row] = -1
+            self.dense_of[self.dense_of > dense] -= 1
+            self.registers = np.delete(self.registers, dense, axis=0)
+            self.histograms = np.delete(self.histograms, dense, axis=0)
+        elif self.count[row]:
+            self.table[self.table[:, ROW] == row, WHO] = 0
+            self._rebuild(0)
+        self.count[row] = 0
+        self._begin_anew()
+
+    def take_out(self, rows: I64) -> list[tuple[int, bytes, bytes]]:
+        """Forget the listeners of `rows`; returns of each what `put_back` takes: its count, its exact
+        listeners, its packed registers.
+        """
+        self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), int(rows.max(initial=-1)) + 1)
+        leaving = np.zeros(len(self.count), bool)
+        leaving[rows] = True
+        slots = np.flatnonzero(self.table[:, WHO])
+        slots = slots[leaving[self.table[slots, ROW].astype(np.int64)]]
+        slots = slots[np.argsort(self.table[slots, ROW], kind="stable")]
+        owners, who = self.table[slots, ROW].astype(np.int64), self.table[slots, WHO]
+        bounds = np.searchsorted(owners, rows), np.searchsorted(owners, rows, "right")
+        dense = self.dense_of[rows]
+        packed = [compressed(self.registers[at]) if at >= 0 else b"" for at in dense.tolist()]
+        out = [
+            (int(count), who[start:end].tobytes(), registers)
+            for count, start, end, registers in zip(self.count[rows], *bounds, packed, strict=True)
+        ]
+        kept = np.ones(len(self.registers), bool)
+        kept[dense[dense >= 0]] = False
+        self.registers, self.histograms = self.registers[kept], self.histograms[kept]
+        self.dense_of[rows] = -1
+        staying = self.dense_of >= 0
+        self.dense_of[staying] = (np.cumsum(kept) - 1)[self.dense_of[staying]]
+        self.table[slots, WHO] = 0
+        self.count[rows] = 0
+        self._rebuild(0)
+        self._begin_anew()
+        return out
+
+    def put_back(self, row: int, taken: tuple[int, bytes, bytes], n_rows: int) -> None:
+        """Give a row without listeners those that `take_out` gave."""
+        count, who, registers = taken
+        listeners = np.frombuffer(who, np.uint64).copy()
+        self.add(np.full(len(listeners), row, np.uint32), listeners, n_rows)
+        if registers:
+            self._merge(row, decompressed(registers), n_rows)
+            words = self.registers[self.dense_of[row]].view(np.uint64)
+            self.sketches.append(np.concatenate([np.array([row], np.uint64), words])[None])
+            self.count[row] = count
+
+    def merge(self, row: int, registers: U8, n_rows: int) -> None:
+        """Add the listeners of a sketch to a row, which is a sketch from then on."""
+        self._merge(row, registers, n_rows)
+        self._begin_anew()
+
+    def _merge(self, row: int, registers: U8, n_rows: int) -> None:
+        self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), n_rows)
+        if self.dense_of[row] < 0:
+            self._to_registers(np.array([row]))
+        dense = self.dense_of[row]
+        np.maximum(self.registers[dense], registers, out=self.registers[dense])
+        self.histograms[dense] = np.bincount(self.registers[dense], minlength=RANKS)
+
+    def _to_registers(self, rows: I64) -> None:
+        dense = len(self.registers) + np.arange(len(rows))
+        self.dense_of[rows] = dense
+        self.registers = np.vstack([self.registers, np.zeros((len(rows), REGISTERS), np.uint8)])
+        fresh = np.zeros((len(rows), RANKS), np.int64)
+        fresh[:, 0] = REGISTERS
+        self.histograms = np.vstack([self.histograms, fresh])
+        _fold(self.table, self.dense_of, self.registers, self.histograms)
+        self._rebuild(0)
+
+    def _rebuild(self, spare: int) -> None:
+        kept = int(np.count_nonzero(self.table[:, WHO]))
+        table = new_pairs(kept + spare, 2)
+        self.used = refill(self.table, table, self.dense_of)
+        self.table = table
+
+    def reach(self, rows: I64) -> I64:
+        """Distinct listeners of each of `rows`: exact, or the estimate of its registers."""
+        out = np.zeros(len(rows), np.int64)
+        for i, row in enumerate(rows.tolist()):
+            if row < len(self.count):
+                dense = self.dense_of[row]
+                # Just beyond the exact count the bare estimate may lie below it: readers would see it fall.
+                counted = min(self.count[row], EXACT_UP_TO + 1)
+                out[i] = counted if dense < 0 else max(counted, round(estimate(self.histograms[dense])))
+        return out
+
+    def registers_of(self, rows: I64) -> U8:
+        """The sketches of `rows`, of exact sets too; (rows, REGISTERS)."""
+        out, counts = np.zeros((len(rows), REGISTERS), np.uint8), np.zeros((len(rows), RANKS), np.int64)
+        places = np.full(len(self.count), -1, np.int64)
+        places[rows] = np.arange(len(rows))
+        _fold(self.table, places, out, counts)
+        dense = self.dense_of[rows]
+        out[dense >= 0] = self.registers[dense[dense >= 0]]
+        return out
+
+    def _begin_anew(self) -> None:
+        """Let the disk hold what there is now and nothing of before."""
+        dense = np.nonzero(self.dense_of >= 0)[0]
+        packed = self.registers[self.dense_of[dense]].view(np.uint64)
+        self.sketches.pieces, self.news.pieces = [], []
+        self.sketches.append(np.column_stack([dense.astype(np.uint64), packed]))
+        self._told = [self.table[self.table[:, WHO] != 0]]
+
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """Plain state: what is new beside the pieces before, which may be in `files`; sketches anew where the
+        news take twice their room.
+        """
+        room = self.used + len(self.registers) * REGISTERS // (8 * self.news.words)
+        told = sum(map(len, self._told))
+        if files.directory is None or self.news.rows + told > 2 * room + journal.SLACK:
+            self._begin_anew()
+        for told_once in self._told:
+            self.news.append(told_once)
+        self._told = []
+        self.sketches.spill(files)
+        self.news.spill(files)
+        pieces = [*map(tuple, self.sketches.pieces)], [*map(tuple, self.news.pieces)]
+        if files.directory is None:
+            self.sketches.pieces, self.news.pieces = [], []
+        return self.count.tobytes(), *pieces
+
+    def names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return self.sketches.names() + self.news.names()
+
+    @classmethod
+    def restored(cls, state: tuple[Any, ...], files: Files) -> Distinct:
+        """From `snapshot`'s state."""
+        self, count = cls(), np.frombuffer(state[0], np.int64)
+        self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), len(count))
+        for sketches, _ in self.sketches.restore(state[1], files):
+            for row, registers in zip(sketches[:, 0].tolist(), sketches[:, 1:].copy(), strict=True):
+                self._merge(row, registers.view(np.uint8), len(count))
+        for news, _ in self.news.restore(state[2], files):
+            self.add(news[:, ROW].astype(np.uint32), news[:, WHO].copy(), len(count))
+        self.count[: len(count)], self._told = count, []
+        return self

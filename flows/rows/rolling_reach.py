@@ -1,0 +1,428 @@
+"""Reach over the last 5 and 60 minutes, as of the watermark's minute: see `flows.rows.reach`.
+
+A minute in which a listener was heard keeps them in the windows that end with it and with the next 4 or 59
+minutes. So one more minute changes a count at two moments at most, when the listener comes in and when they
+drop out, which are noted where they will happen: as time goes on, nothing is counted again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.rows.crowds import (
+    AHEAD,
+    RING,
+    UNIONS,
+    WIDTHS,
+    Crowds,
+    place_of,
+    unite,
+)
+from flows.rows.pairs import (
+    BITS,
+    CHUNK,
+    FULLEST,
+    MARK,
+    NUMBER,
+    ROW,
+    WHO,
+    find_pair,
+    minute_of,
+    new_pairs,
+    refill,
+)
+from flows.state.hyperloglog import (
+    rank,
+)
+from flows.state.journal import (
+    Files,
+    Journal,
+)
+from flows.state.kernel import (
+    I64,
+    U8,
+    U32,
+    U64,
+    Int,
+    kernel,
+    longer,
+    mixed,
+)
+
+I16 = npt.NDArray[np.int16]
+
+MINUTE_EXACT_UP_TO: Final = 1_000
+"""A minute of a row with more listeners is crowded. It depends on who was heard in the minute alone, never on
+their order or on when it is looked at, and a window without a crowded minute is exact: so every window of up
+to so many is. A crowded minute's registers take 16 KiB, its listeners would take 24 bytes each.
+"""
+HEARD: Final = UNIONS
+"""Behind the changes of the two windows, in the ring: the listeners of a minute."""
+TIDY_EVERY: Final = WIDTHS[-1]
+"""Minutes, after which the table is made as large as it needs to be. Until then who is new takes the slots of
+those who have left the hour.
+"""
+_ONE: Final = np.uint64(1)
+
+
+@kernel
+def _lowest(bits: Int) -> Int:
+    """The place of the lowest bit that is set."""
+    place = 0
+    for half in (32, 16, 8, 4, 2, 1):
+        if not bits & ((_ONE << np.uint64(half)) - _ONE):
+            bits >>= np.uint64(half)
+            place += half
+    return place
+
+
+@kernel
+def _slot(table: U64, who: Int, row: Int, known_from: Int) -> Int:
+    """The slot of a listener in a row, or the first one where it may go: empty, or of somebody who has no
+    minute left.
+    """
+    mask = np.uint64(len(table) - 1)
+    slot = mixed(who, np.uint64(row) + _ONE) & mask
+    left = np.int64(-1)
+    while table[slot, WHO] != np.uint64(0):
+        if table[slot, WHO] == np.uint64(who) and table[slot, ROW] & NUMBER == np.uint64(row):
+            return np.int64(slot)
+        if left < 0 and minute_of(table[slot, ROW]) < known_from:
+            left = np.int64(slot)
+        slot = (slot + _ONE) & mask
+    return np.int64(slot) if left < 0 else left
+
+
+@kernel
+def _cover(row: Int, minute: Int, before: Int, after: Int, now: Int, counts: I64, ring: I16) -> None:
+    """Count a listener's minute, whose nearest ones are `before` and `after`, in the windows that end now and
+    later and that neither of these is in.
+    """
+    for width in range(UNIONS):
+        first = max(minute, before + WIDTHS[width], now)
+        last = min(minute + WIDTHS[width], after) - 1
+        if first <= last:
+            if first == now:
+                counts[width, row] += 1
+            else:
+                ring[width, first & (RING - 1), row] += 1
+            ring[width, (last + 1) & (RING - 1), row] -= 1
+
+
+@kernel
+def _roll(
+    rows: U32,
+    minutes: I64,
+    who: U64,
+    now: Int,
+    most: Int,
+    table: U64,
+    counts: I64,
+    ring: I16,
+    dense_of: I64,
+    places: I64,
+    registers: U8,
+    touched: U8,
+) -> tuple[Int, Int]:
+    """Returns how many empty slots were taken, and how many minutes have become crowded."""
+    used = crowded = 0
+    for i in range(len(rows)):
+        row, minute = rows[i], minutes[i]
+        dense = dense_of[row]
+        if dense >= 0:
+            register, value = rank(who[i])
+            own = places[dense, place_of(minute)]
+            if own >= 0:
+                if registers[own, register] >= value:
+                    continue
+                registers[own, register] = value
+                touched[own] = 1
+            unite(registers, places[dense], now, minute, register, value)
+            if own >= 0:
+                continue
+        slot = _slot(table, who[i], row, now - WIDTHS[-1] + 1)
+        latest, bits = minute, np.uint64(0)
+        if table[slot, WHO] == who[i] and table[slot, ROW] & NUMBER == row:
+            latest, bits = minute_of(table[slot, ROW]), table[slot, BITS]
+        else:
+            used += table[slot, WHO] == np.uint64(0)
+            table[slot, WHO] = who[i]
+        if minute > latest:
+            bits = bits << np.uint64(minute - latest) if minute - latest < RING else np.uint64(0)
+            latest = minute
+        own_bit = _ONE << np.uint64(latest - minute)
+        if bits & own_bit:
+            continue
+        table[slot, BITS] = bits | own_bit
+        table[slot, ROW] = np.uint64(row) | np.uint64(latest) << np.uint64(32) | MARK
+        heard = ring[HEARD, minute & (RING - 1), row]
+        if heard > most:
+            continue
+        ring[HEARD, minute & (RING - 1), row] += 1
+        crowded += heard == most
+        before, after = minute - RING, minute + RING
+        older, newer = bits & ~(own_bit | (own_bit - _ONE)), bits & (own_bit - _ONE)
+        if older:
+            before = latest - _lowest(older)
+        while newer:  # seldom, and there is seldom more than one
+            after = latest - _lowest(newer)
+            newer &= newer - _ONE
+        _cover(row, minute, before, after, now, counts, ring)
+    return used, crowded
+
+
+@kernel
+def _recount(table: U64, now: Int, most: Int, counts: I64, ring: I16) -> None:
+    """Count a whole table."""
+    for i in range(len(table)):
+        if table[i, WHO] == np.uint64(0):
+            continue
+        row, latest, before = np.int64(table[i, ROW] & NUMBER), minute_of(table[i, ROW]), -RING
+        for back in range(min(RING - 1, latest - now + WIDTHS[-1] - 1), -1, -1):
+            if (table[i, BITS] >> np.uint64(back)) & _ONE:
+                minute = latest - back
+                _cover(row, minute, before, minute + RING, now, counts, ring)
+                ring[HEARD, minute & (RING - 1), row] = min(
+                    ring[HEARD, minute & (RING - 1), row] + 1, most + 1
+                )
+                before = minute
+
+
+@kernel
+def _tidy(table: U64, known_from: Int) -> Int:
+    """Empty the slots of listeners who have no minute left; returns how many have one. The table must then be
+    filled anew.
+    """
+    kept = 0
+    for i in range(len(table)):
+        if table[i, BITS] == np.uint64(0) or minute_of(table[i, ROW]) < known_from:
+            table[i, WHO] = np.uint64(0)
+        elif table[i, WHO] != np.uint64(0):
+            kept += 1
+    return kept
+
+
+@kernel
+def _taken(table: U64, mark: Int, known_from: Int, most: Int) -> U64:
+    """(n, 3): the rows that are marked (all: 0), at most so many; they are no longer."""
+    rows = np.empty((most, 3), np.uint64)
+    n = 0
+    for i in range(len(table)):
+        if table[i, WHO] != np.uint64(0) and table[i, ROW] & mark == mark:
+            table[i, ROW] &= ~MARK
+            if table[i, BITS] != np.uint64(0) and minute_of(table[i, ROW]) >= known_from:
+                rows[n] = table[i]
+                n += 1
+    return rows[:n]
+
+
+@kernel
+def _upsert(rows: U64, table: U64) -> Int:
+    """Put rows in, in place of those of their listener and row; returns how many are new."""
+    new = 0
+    for i in range(len(rows)):
+        slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)
+        new += table[slot, WHO] == np.uint64(0)
+        table[slot] = rows[i]
+    return new
+
+
+@kernel
+def _unchanged(rows: U64, table: U64, known_from: Int) -> U8:
+    """Which rows are in the table as they are, and of use."""
+    same = np.zeros(len(rows), np.uint8)
+    for i in range(len(rows)):
+        slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)
+        same[i] = (
+            table[slot, WHO] != np.uint64(0)
+            and table[slot, ROW] & ~MARK == rows[i, ROW]
+            and table[slot, BITS] == rows[i, BITS]
+            and minute_of(rows[i, ROW]) >= known_from
+        )
+    return same
+
+
+@dataclass
+class Rolling:
+    """Distinct listeners of each row over the last 5 and 60 minutes up to `minute`.
+
+    A listener of a row is one slot: the latest minute in which they were heard, and a bit for it and for each
+    of the 63 before. Minutes are taken from 59 before `minute` to 3 after; what is later waits.
+
+    Attributes:
+        counts: (2, rows) listeners of the windows that end with `minute`, but for crowded minutes.
+        ring: (3, RING, rows) by how much these change with each of the coming minutes, and how many listeners
+            each minute has, up to one more than `MINUTE_EXACT_UP_TO`.
+    """
+
+    minute: int = 0
+    table: U64 = field(default_factory=lambda: new_pairs(0, 3))
+    used: int = 0
+    counts: I64 = field(default_factory=lambda: np.zeros((UNIONS, 0), np.int64))
+    ring: I16 = field(default_factory=lambda: np.zeros((HEARD + 1, RING, 0), np.int16))
+    crowds: Crowds = field(default_factory=Crowds)
+    waiting: list[tuple[U32, I64, U64]] = field(default_factory=list)
+    journal: Journal = field(default_factory=lambda: Journal(3))
+    _tidied: int = 0
+
+    def add(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
+        """Listener `who[i]` was heard of in `minutes[i]` (since the epoch) in row `rows[i]`."""
+        self._grow(n_rows)
+        later = minutes > self.minute + AHEAD
+        if later.any():
+            self.waiting.append((rows[later], minutes[later], who[later]))
+        now = ~later & (minutes >= self.known_from)
+        if not now.all():
+            rows, minutes, who = rows[now], minutes[now], who[now]
+        crowds, crowded = self.crowds, 0
+        for start in range(0, len(rows), CHUNK):
+            end = start + CHUNK
+            if self.used + min(CHUNK, len(rows) - start) > len(self.table) * FULLEST:
+                self._rebuild(CHUNK)
+            used, more = _roll(
+                rows[start:end],
+                minutes[start:end],
+                who[start:end],
+                self.minute,
+                MINUTE_EXACT_UP_TO,
+                self.table,
+                self.counts,
+                self.ring,
+                crowds.dense_of,
+                crowds.places,
+                crowds.registers,
+                crowds.touched,
+            )
+            self.used += used
+            crowded += more
+        if crowded:  # all at once: it may go through the whole table
+            self._crowd(rows, minutes)
+
+    def _crowd(self, rows: U32, minutes: I64) -> None:
+        """Give registers to those of these minutes that are crowded and have none."""
+        over = self.ring[HEARD, minutes % RING, rows] > MINUTE_EXACT_UP_TO
+        pairs = np.unique(np.column_stack([rows[over].astype(np.int64), minutes[over]]), axis=0)
+        dense = self.crowds.dense_of[pairs[:, 0]]
+        has = dense >= 0
+        has[has] = self.crowds.places[dense[has], UNIONS + pairs[has, 1] % RING] >= 0
+        self.crowds.begin([(row, minute) for row, minute in pairs[~has].tolist()], self.table, self.minute)
+
+    def _grow(self, n_rows: int) -> None:
+        self.counts, self.ring = longer(self.counts, n_rows, 0), longer(self.ring, n_rows, 0)
+        self.crowds.grow(n_rows)
+
+    def advance(self, minute: int) -> None:
+        """The windows now end with `minute`."""
+        if minute <= self.minute:
+            return
+        gone = []
+        for at in range(max(self.minute, minute - RING) + 1, minute + 1):
+            self.counts += self.ring[:HEARD, at % RING]
+            self.ring[:HEARD, at % RING] = 0
+            gone.append((at - WIDTHS[-1]) % RING)
+        self.ring[HEARD, gone] = 0
+        self.minute = minute
+        if minute - self._tidied >= TIDY_EVERY:
+            self._rebuild(0)
+        self.crowds.advance(gone, self.table, minute)
+        waiting, self.waiting = self.waiting, []
+        for rows, minutes, who in waiting:
+            self.add(rows, minutes, who, self.counts.shape[1])
+
+    def _rebuild(self, spare: int) -> None:
+        """Without the listeners who have no minute left."""
+        self._tidied = self.minute
+        table = new_pairs(_tidy(self.table, self.known_from) + spare, 3)
+        self.used = refill(self.table, table, np.full(self.counts.shape[1], -1))
+        self.table = table
+
+    def reach(self, rows: I64) -> tuple[I64, I64]:
+        """Distinct listeners of each of `rows` in the last 5 and in the last 60 minutes: exact, or where a
+        minute of them was crowded the estimate of its registers.
+        """
+        known = np.nonzero(rows < self.counts.shape[1])[0]
+        out = np.zeros((UNIONS, len(rows)), np.int64)
+        out[:, known] = self.counts[:, rows[known]]
+        for i in known[self.crowds.dense_of[rows[known]] >= 0].tolist():
+            for width in range(UNIONS):
+                found = self.crowds.estimate(int(rows[i]), width, self.minute)
+                if found is not None:
+                    out[width, i] = max(found, MINUTE_EXACT_UP_TO + 1)  # a bare estimate may lie below
+        return out[0], out[1]
+
+    @property
+    def known_from(self) -> int:
+        """The first minute of which it knows who was heard, and of all that come behind it."""
+        return self.minute - WIDTHS[-1] + 1
+
+    def since(self, row: int, minute: int) -> tuple[U64, U8 | None]:
+        """Who was heard in a row from `minute` on (`known_from` or later): listeners, some maybe twice, and
+        the registers of the others where a minute was crowded.
+        """
+        who = [some[(rows == row) & (minutes >= minute)] for rows, minutes, some in self.waiting]
+        of = self.table[(self.table[:, WHO] != 0) & (self.table[:, ROW] & NUMBER == row)]
+        older = np.clip((of[:, ROW] & ~MARK).astype(np.int64) // (1 << 32) - minute + 1, 0, RING - 1)
+        recent = of[:, BITS] & ((_ONE << older.astype(np.uint64)) - _ONE)
+        who.append(of[recent != 0, WHO])
+        return np.concatenate(who), self.crowds.since(row, minute, self.minute)
+
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """Plain state; of the table what has changed, beside the pieces of the last hour, which may be in
+        `files`.
+        """
+        self.journal.pieces = [one for one in self.journal.pieces if self.minute - one.mark < RING]
+        pieces = self.journal.snapshot(self, files, self.minute)
+        waiting = [(rows.tobytes(), minutes.tobytes(), who.tobytes()) for rows, minutes, who in self.waiting]
+        crowds = self.crowds.snapshot(self.minute)
+        return self.minute, self.counts.shape[1], [tuple(piece) for piece in pieces], crowds, waiting
+
+    def __len__(self) -> int:
+        return self.used
+
+    def changed(self) -> U64:
+        """See `flows.state.journal.Table`; rows of listener, row and latest minute, bits."""
+        return _taken(self.table, MARK, self.known_from, self.used)
+
+    def current(self, rows: U64) -> U64:
+        """See `flows.state.journal.Table`."""
+        same: U64 = rows[_unchanged(rows, self.table, self.known_from) != 0]
+        return same
+
+    def whole(self) -> U64:
+        """See `flows.state.journal.Table`."""
+        return _taken(self.table, np.uint64(0), self.known_from, self.used)
+
+    @classmethod
+    def restored(cls, state: tuple[Any, ...], files: Files) -> Rolling:
+        """From `snapshot`'s state."""
+        minute, n_rows, pieces, crowds, waiting = state
+        self = cls(minute=minute)
+        self._grow(n_rows)
+        for rows, _ in self.journal.restore(pieces, files):
+            if self.used + len(rows) > len(self.table) * FULLEST:
+                self._rebuild(len(rows))
+            self.used += _upsert(rows, self.table)
+        self._rebuild(0)
+        self.crowds.restore(crowds, self.table, minute)
+        _recount(self.table, minute, MINUTE_EXACT_UP_TO, self.counts, self.ring)
+        for row, crowded, _ in crowds:
+            self.ring[HEARD, crowded % RING, row] = MINUTE_EXACT_UP_TO + 1
+        self.waiting = [
+            (
+                np.frombuffer(a, np.uint32).copy(),
+                np.frombuffer(b, np.int64).copy(),
+                np.frombuffer(c, np.uint64).copy(),
+            )
+            for a, b, c in waiting
+        ]
+        return self

@@ -1,0 +1,141 @@
+"""Which rows of a shard there are, by number: who gets one, and who counts in `other`."""
+
+from __future__ import annotations
+
+from collections import (
+    Counter,
+)
+from typing import (
+    Any,
+    Final,
+    NamedTuple,
+)
+
+import numpy as np
+
+from flows.model.dimensions import (
+    OTHER_NAME,
+)
+from flows.rows.ended import (
+    Ended,
+    RowName,
+)
+from flows.rows.reach import (
+    Distinct,
+)
+from flows.settings import (
+    Settings,
+    ms,
+)
+from flows.state.journal import (
+    Files,
+)
+
+_MINUTE_MS: Final = 60_000
+
+
+class Limits(NamedTuple):
+    """For how many minutes without a pixel a row stays, and is remembered, and how many rows a scope has in
+    one shard; by default as `flows.settings` has it for 16 shards.
+    """
+
+    stays: int = 48 * 60
+    remembered: int = 62 * 24 * 60
+    rows: int = 12_500
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Those of the settings."""
+        stays, remembered = (ms(of) // _MINUTE_MS for of in (settings.row_ttl, settings.row_memory))
+        return cls(stays, remembered, max(1, settings.row_cap // settings.shards))
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class RowIndex:
+    """The rows of one shard.
+
+    Attributes:
+        names: by number, None where a number is free.
+        numbers: by name.
+        planned: rows that exist, whatever the cap.
+        ended: what is kept of those that have ended.
+    """
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
+        self.names: list[RowName | None] = []
+        self.numbers: dict[RowName, int] = {}
+        self.planned: frozenset[RowName] = frozenset()
+        self.ended = Ended()
+        self._free: list[int] = []
+        self._rows = Counter[str]()
+        self._beyond, self._passed = Distinct(), list[int]()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def name(self, number: int) -> RowName:
+        """The name of a row that there is."""
+        name = self.names[number]
+        assert name is not None, "a row that has ended"
+        return name
+
+    def admit(self, row: RowName, oldest: int) -> tuple[int, list[Any] | None]:
+        """A number for a row that has none, and what is kept of it, if it had ended; beyond the cap the
+        number of `other`.
+
+        Args:
+            oldest: the minute before which a row that ended is forgotten.
+        """
+        scope, _ = row
+        kept = None
+        if scope != OTHER_NAME and self._rows[scope] >= self._cap and row not in self.planned:
+            self._passed.append(self.ended.key(row))
+            row = (OTHER_NAME, scope)
+            if row in self.numbers:
+                return self.numbers[row], None
+        else:
+            kept = self.ended.take(row, oldest)
+        number = self._free.pop() if self._free else len(self.names)
+        self.names[number : number + 1] = [row]
+        self.numbers[row] = number
+        self._rows[row[0]] += 1
+        return number, kept
+
+    def leave(self, number: int) -> RowName:
+        """Free a number; returns whose it was."""
+        row = self.name(number)
+        del self.numbers[row]
+        self.names[number] = None
+        self._free.append(number)
+        self._rows[row[0]] -= 1
+        return row
+
+    def beyond(self) -> int:
+        """How many names have counted in `other` so far: exact to 1,000, then about."""
+        passed, self._passed = np.array(self._passed, np.uint64), []
+        self._beyond.add(np.zeros(len(passed), np.uint32), passed, 1)
+        return int(self._beyond.reach(np.zeros(1, np.int64))[0])
+
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """Plain state; of the ended rows what is not in `files`."""
+        self.beyond()
+        names = {number: name for name, number in self.numbers.items()}
+        return names, self.ended.snapshot(files), self._beyond.snapshot(Files(None))
+
+    @classmethod
+    def restored(cls, cap: int, state: tuple[Any, ...], files: Files) -> RowIndex:
+        """From `snapshot`'s state."""
+        self = cls(cap)
+        names, ended, beyond = state
+        self.numbers = {(scope, name): number for number, (scope, name) in names.items()}
+        self.names = [None] * (max(names, default=-1) + 1)
+        for row, number in self.numbers.items():
+            self.names[number] = row
+        self._free = [number for number, row in enumerate(self.names) if row is None]
+        self._rows.update(scope for scope, _ in self.numbers)
+        self.ended = Ended.restored(ended, files, self.numbers)
+        self._beyond = Distinct.restored(beyond, Files(None))
+        return self

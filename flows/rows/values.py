@@ -1,0 +1,54 @@
+"""The numbers of rows and minutes at a cut: what `flows.rows.shard` counts and `flows.rows` shows."""
+
+from __future__ import annotations
+
+from typing import (
+    NamedTuple,
+)
+
+from flows.model.messages import (
+    ConversionAccount,
+    Delivered,
+)
+from flows.state.kernel import (
+    I64,
+)
+
+
+class Windows(NamedTuple):
+    """The numbers of some rows at one cut.
+
+    `sums[w]` are (rows, MINUTE_COUNTS) by window, `mature[w]` (rows, 2) starts and completes, `reach[w]`
+    (rows,), for w in 5m, 1h, 1d, flight (no `mature` for the last two); `since` is the flight's first event
+    time, of a planned placement the plan's start, 0 for none; `totals` are (rows, FLIGHT_COUNTS);
+    `credits[row][w]` are what `flows.attribution.credit_book.COLUMNS` name, None for nothing;
+    `currencies[row]` is that of their value; `frequency[row]` are (2, classes) listeners and millionths of
+    conversions, and `accounts[row]` the conversions that name it, None for what is no campaign;
+    `delivered[row]` is None for what has no plan.
+    """
+
+    rows: list[tuple[str, str]]
+    labels: list[tuple[str | None, ...]]
+    latest: I64
+    since: I64
+    sums: tuple[I64, I64, I64, I64]
+    mature: tuple[I64, I64]
+    reach: tuple[I64, I64, I64, I64]
+    totals: I64
+    credits: list[list[I64 | None]]
+    currencies: list[str | None]
+    frequency: list[I64 | None]
+    accounts: list[ConversionAccount | None]
+    delivered: list[Delivered | None]
+
+
+class Minutes(NamedTuple):
+    """Placements' minutes that are due at a cut: ids, minutes since the epoch, counts, credits (None for
+    nothing), whether final.
+    """
+
+    placements: list[str]
+    minutes: list[int]
+    counts: I64
+    credits: list[I64 | None]
+    final: bool

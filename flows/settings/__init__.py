@@ -1,0 +1,14 @@
+"""One frozen object of settings, its loading, its errors in our words.
+
+Owns: nothing. Receives: the environment, a TOML file. Sends: `Settings`.
+Remedies stay behind the door: they load Kafka's client.
+Must not import: a stage, the engine.
+"""
+
+from __future__ import annotations
+
+from flows.settings.collect import CollectSettings
+from flows.settings.fields import PREFIX, Settings, Topic, kafka_options, ms
+from flows.settings.loading import load, source
+
+__all__ = ["PREFIX", "CollectSettings", "Settings", "Topic", "kafka_options", "load", "ms", "source"]

@@ -1,0 +1,167 @@
+"""The settings of the collector, a part of `flows.settings.Settings`."""
+
+from __future__ import annotations
+
+import re
+from datetime import (
+    timedelta,
+)
+from ipaddress import (
+    ip_network,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Literal,
+)
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+)
+
+_SECRETS = ("collect_key",)
+DeviceFrom = Literal["transport", "x-device", "xff-first", "xff-last", "query"]
+Lists = Literal[
+    "opawg_bots",
+    "opawg_apps",
+    "opawg_devices",
+    "opawg_libraries",
+    "iab_include",
+    "iab_exclude",
+    "data_centres",
+]
+
+
+class TokenSetting(BaseModel):
+    """A caller that shows `Authorization: Bearer NAME.SECRET`; the settings know its SHA-256 alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    rights: tuple[Literal["write", "debug", "tag", "read"], ...] = ()
+    campaigns: tuple[str, ...] = ()
+    device_from: DeviceFrom | None = None
+    masked: bool = False
+
+
+class CollectSettings(BaseModel):
+    """What the collector needs to know."""
+
+    collect_url: str | None = Field(
+        None,
+        description="public address of the doors, such as https://pixels.example.com: what tags begin with",
+    )
+    collect_host: str = Field("127.0.0.1", description="address that the collector's doors listen on")
+    collect_port: int = Field(9580, ge=1, le=65535, description="port of the collector's doors")
+    collect_health_port: int = Field(
+        9590,
+        ge=0,
+        le=65535,
+        description="port of the collector's /metrics, /live and /ready; each further process takes the next "
+        "one; 0: none",
+    )
+    collect_spool: Path = Field(
+        Path("spool"), description="directory of the spools, one below it for each process"
+    )
+    collect_spool_bytes: int = Field(
+        8 << 30, ge=1 << 20, description="bytes that one process may have on its spool; beyond that: 503"
+    )
+    collect_drain: timedelta = Field(
+        timedelta(seconds=10),
+        ge=timedelta(0),
+        description="how long the collector goes on serving after SIGTERM, while balancers look away",
+    )
+    collect_connections: int = Field(10_000, ge=1, description="connections that one process takes")
+    collect_calls_per_caller: int = Field(
+        1_000,
+        ge=0,
+        description="calls that one public address may make in a second, callers with a token and known "
+        "servers apart; 0: no cap",
+    )
+    collect_key: SecretStr | None = Field(
+        None, description="secret of the edge's pseudonyms, 16 to 64 bytes, the same for all collectors"
+    )
+    collect_previous_keys: tuple[SecretStr, ...] = Field(
+        (), description="keys of the edge that were in force before, the newest first, for 60 days"
+    )
+    collect_signing_keys: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="secrets that sign tags, by a short id of yours; the first signs, all are accepted",
+    )
+    collect_placements: Literal["signed", "planned", "any"] = Field(
+        "signed", description="who may make a row: signed tags, planned placements, or anybody (trials)"
+    )
+    collect_click_hosts: tuple[str, ...] = Field(
+        (), description="hosts that a click may lead to without a signature"
+    )
+    collect_proxies: tuple[str, ...] = Field(
+        (), description="networks of your own proxies and balancers, through which X-Forwarded-For is read"
+    )
+    collect_servers: dict[str, DeviceFrom] = Field(
+        default_factory=dict,
+        description="networks of known servers, with where their calls have the device's address: "
+        "transport, x-device, xff-first, xff-last or query",
+    )
+    collect_tokens: dict[str, TokenSetting] = Field(
+        default_factory=dict,
+        description="callers by name: sha256 of the secret, rights (write, debug, tag, read), campaigns, "
+        "device_from, masked",
+    )
+    collect_vendor: int | None = Field(
+        None, ge=1, description="your id in the Global Vendor List; none: purposes alone are asked for"
+    )
+    collect_purposes: tuple[int, ...] = Field(
+        (1, 7), description="purposes of the TCF that measurement needs; 9 is for audience figures"
+    )
+    collect_interest_purposes: tuple[int, ...] = Field(
+        (), description="those of them for which you have registered a legitimate interest"
+    )
+    collect_needs_disclosure: bool = Field(
+        False, description="whether a vendor must have been disclosed where it relies on consent, too"
+    )
+    collect_consent_free: tuple[str, ...] = Field(
+        (), description="countries (ISO 3166-1) in which silence is enough"
+    )
+    collect_lists: dict[Lists, Path] = Field(
+        default_factory=dict,
+        description="files of lists of invalid traffic: opawg_bots, opawg_apps, opawg_devices, "
+        "opawg_libraries, iab_include, iab_exclude, data_centres",
+    )
+    collect_dialects: Path | None = Field(
+        None, description="a TOML file of dialects of your own, which win over ours"
+    )
+
+    @field_validator("collect_key")
+    @classmethod
+    def _collect_key_length(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not 16 <= len(key.get_secret_value().encode()) <= 64:
+            raise ValueError("takes 16 to 64 bytes")
+        return key
+
+    @field_validator("collect_previous_keys")
+    @classmethod
+    def _collect_previous_length(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(not 16 <= len(key.get_secret_value().encode()) <= 64 for key in keys):
+            raise ValueError("takes keys of 16 to 64 bytes")
+        return keys
+
+    @field_validator("collect_signing_keys")
+    @classmethod
+    def _collect_signing_ids(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        if any(re.fullmatch("[A-Za-z0-9_-]{1,16}", name) is None for name in keys):
+            raise ValueError("an id has 1 to 16 letters, digits, _ and -")
+        if any(len(key.get_secret_value()) < 16 for key in keys.values()):
+            raise ValueError("takes secrets of 16 bytes or more")
+        return keys
+
+    @field_validator("collect_proxies", "collect_servers")
+    @classmethod
+    def _collect_networks(cls, networks: object) -> object:
+        assert isinstance(networks, tuple | dict)
+        for network in networks:
+            ip_network(str(network), strict=False)
+        return networks

@@ -1,0 +1,411 @@
+"""All settings, in one frozen object: from the environment (`AUDIOPIXEL_…`), then a TOML file, then the
+defaults.
+
+Durations are written as ISO 8601 (`PT10M`), as `00:10:00`, or in seconds; `{}` settings as JSON in the
+environment, and as a table in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from contextlib import (
+    suppress,
+)
+from datetime import (
+    timedelta,
+)
+from functools import (
+    cached_property,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+    Literal,
+)
+from zoneinfo import (
+    ZoneInfo,
+    ZoneInfoNotFoundError,
+)
+
+from pydantic import (
+    Field,
+    InstanceOf,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from flows.errors import (
+    SettingsError,
+)
+from flows.model.pixel import (
+    DECLARED_BOT,
+    MOST_REASONS,
+)
+from flows.settings.collect import (
+    CollectSettings,
+)
+
+
+def kafka_options(settings: Settings) -> dict[str, str]:
+    """librdkafka's options, secrets plain."""
+    return {name: value.get_secret_value() for name, value in settings.kafka_options.items()}
+
+
+PREFIX = "AUDIOPIXEL_"
+_NONE = timedelta(0)
+_MOMENT = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
+_MINUTE = timedelta(minutes=1)
+_TOPIC = "[A-Za-z0-9._-]{1,249}"
+_TOPICS = tuple(f"kafka_{name}topic" for name in ("", "rejected_", "minutes_", "credits_", "alerts_"))
+
+
+class Topic(str):
+    """A Kafka topic where a file could be named as well, as it is written: `kafka:NAME`."""
+
+    @property
+    def name(self) -> str:
+        """As Kafka knows it."""
+        return self.removeprefix("kafka:")
+
+
+class Settings(CollectSettings, BaseSettings):
+    """What a flow needs to know. Unknown names are refused, secrets are never printed."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+
+    kafka_brokers: str = Field("127.0.0.1:9092", description="host:port[,host:port…] of the Kafka brokers")
+    kafka_topic: str = Field("audio-pixels", description="topic of the pixels")
+    kafka_rejected_topic: str = Field("audio-pixels-rejected", description="topic of the dead letters")
+    kafka_minutes_topic: str = Field(
+        "placement-minutes", description="topic of the placements' minutes, compactable"
+    )
+    kafka_start: str = Field(
+        "earliest", description="where the very first start begins: earliest, latest or epoch ms"
+    )
+    kafka_on_lost: Literal["stop", "earliest", "latest"] = Field(
+        "stop", description="when the saved position is no longer in the log: stop, or skip (counted)"
+    )
+    kafka_options: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="further librdkafka options (SASL, TLS…), as JSON in the environment",
+    )
+    kafka_group: str = Field(
+        "audiopixel", description="group under which positions are reported to lag tools"
+    )
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis >= 7 or Valkey >= 8, node or cluster"
+    )
+    redis_timeout: timedelta = Field(timedelta(seconds=2), ge=_MOMENT, description="of one call")
+    row_ttl: timedelta = Field(
+        timedelta(hours=48),
+        ge=_MINUTE,
+        description="how long a row without a plan stays after its last pixel, by the watermark, and in "
+        "Redis after its last change",
+    )
+    row_memory: timedelta = Field(
+        timedelta(days=62),
+        ge=_MINUTE,
+        description="how long a row that has ended is remembered, to come back whole",
+    )
+    row_cap: int = Field(
+        200_000, ge=1, description="rows a scope, plans aside; names beyond it count together as other"
+    )
+    namespace: str = Field("audiopixel:v1", description="prefix of every Redis key")
+    flush_interval: timedelta = Field(
+        timedelta(seconds=1), ge=_MOMENT, description="of changed rows; also the length of a tick"
+    )
+    minutes_interval: timedelta = Field(
+        timedelta(seconds=10), ge=_NONE, description="least time between two provisional values of a minute"
+    )
+
+    listener_key: SecretStr | None = Field(
+        None, description="secret of the keyed hash that stands for a listener, 16 to 64 bytes"
+    )
+    consent: Literal["required", "assumed"] = Field(
+        "required", description="what a pixel without `consent` means"
+    )
+    invalid_agents: dict[str, str] = Field(
+        default_factory=dict,
+        description="invalid traffic besides declared bots: a reason of your own to a regular expression of "
+        "user agents, case-insensitive; the first that fits is the reason",
+    )
+
+    attribution: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = Field(
+        "last_touch",
+        description="model of credit for conversions; off: no touches and no frequency are kept, "
+        "only declared and utm conversions are credited",
+    )
+    click_window: timedelta = Field(
+        timedelta(days=30),
+        ge=timedelta(days=1),
+        le=timedelta(days=60),
+        description="how long a click may be credited",
+    )
+    listen_window: timedelta = Field(
+        timedelta(days=14),
+        ge=timedelta(days=1),
+        le=timedelta(days=60),
+        description="how long a listen may be credited",
+    )
+    half_life: timedelta = Field(
+        timedelta(days=7), ge=_SECOND, description="of a touch's weight in time_decay"
+    )
+    touch_listens: int = Field(
+        64, ge=1, description="a listener's newest listens of a campaign that may be credited"
+    )
+    touch_clicks: int = Field(
+        16, ge=1, description="a listener's newest clicks of a campaign that may be credited"
+    )
+    touch_listens_in_all: int = Field(1000, ge=1, description="of these, the newest listens of all campaigns")
+    touch_clicks_in_all: int = Field(250, ge=1, description="of these, the newest clicks of all campaigns")
+    utm_placements: dict[str, str] = Field(
+        default_factory=dict, description="utm_content to the placement that it stands for"
+    )
+    decisions_ttl: timedelta = Field(
+        timedelta(days=7), ge=_MINUTE, description="how long the decision on a conversion can be explained"
+    )
+    kafka_credits_topic: str = Field(
+        "conversion-credits", description="topic of the decisions on conversions, compactable"
+    )
+
+    plans: Path | InstanceOf[Topic] | None = Field(
+        None,
+        description="file of plans, CSV or JSON, read again when it changes; or kafka:TOPIC, compacted",
+    )
+    under: float = Field(
+        0.90, gt=0, description="delivery indicator below which a placement is under-delivering"
+    )
+    over: float = Field(
+        1.10, gt=0, description="delivery indicator above which a placement is over-delivering"
+    )
+    delivery_grace: timedelta = Field(
+        timedelta(minutes=15), ge=_NONE, description="from a flight's start in which delivery is not judged"
+    )
+    kafka_alerts_topic: str = Field("delivery-alerts", description="topic of the changes of delivery states")
+
+    out_of_orderness: timedelta = Field(
+        timedelta(seconds=10),
+        ge=_NONE,
+        description="how far the watermark stays behind the greatest event time",
+    )
+    allowed_lateness: timedelta = Field(
+        timedelta(minutes=10), ge=_NONE, description="how long a minute stays provisional after its end"
+    )
+    horizon: timedelta = Field(
+        timedelta(minutes=30),
+        ge=_MINUTE,
+        description="how long plays and events are remembered behind the watermark",
+    )
+    conversion_horizon: timedelta = Field(
+        timedelta(days=60), ge=_MINUTE, description="how long conversions are remembered"
+    )
+    quiet: timedelta = Field(
+        timedelta(seconds=60),
+        ge=_NONE,
+        description="how far behind the elapsed time a quiet partition advances",
+    )
+    mature_after: timedelta = Field(
+        timedelta(seconds=90), ge=_NONE, description="age of a start minute from which its rate is mature"
+    )
+    timezone: str = Field("Europe/London", description="calendar of the `1d` window")
+
+    shards: int = Field(
+        16, ge=1, le=1024, description="packed shards of state; part of the recovery store's format"
+    )
+    recovery_dir: Path | None = Field(Path("recovery"), description="where snapshots go; made on first use")
+    epoch_interval: timedelta = Field(timedelta(seconds=10), ge=_MOMENT, description="between snapshots")
+    batch_messages: int = Field(
+        32_768,
+        ge=1,
+        description="messages at most a batch of one partition; before a flush, four times so many",
+    )
+    linger: timedelta = Field(
+        timedelta(milliseconds=100),
+        ge=_NONE,
+        description="how long a partition that is not busy gathers a batch",
+    )
+
+    reject_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of rejected messages, of the last hour's, at which the flow stops",
+    )
+    reject_least: int = Field(10_000, ge=1, description="messages from which on that share is judged")
+
+    metrics_port: int = Field(
+        9464,
+        ge=0,
+        le=65535,
+        description="port of a worker's /metrics; further processes add their number; 0: none",
+    )
+    metrics_host: str = Field("127.0.0.1", description="address that /metrics and the exporter listen on")
+
+    @model_validator(mode="after")
+    def _remembers_what_is_open(self) -> Settings:
+        for name in ("horizon", "conversion_horizon"):
+            if getattr(self, name) < self.allowed_lateness + _MINUTE:
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} must be at least {PREFIX}ALLOWED_LATENESS and a minute, or an "
+                    "open minute could count a pixel twice"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_outlive_their_credits(self) -> Settings:
+        least = max(self.row_ttl, max(self.click_window, self.listen_window) + self.allowed_lateness)
+        if self.row_memory < least:
+            raise ValueError(
+                f"{PREFIX}ROW_MEMORY must be at least {PREFIX}ROW_TTL, and the longest attribution window "
+                f"with {PREFIX}ALLOWED_LATENESS, or a conversion would be credited to a forgotten row"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _states_apart(self) -> Settings:
+        if self.under >= self.over:
+            raise ValueError(f"{PREFIX}UNDER must be below {PREFIX}OVER, or a placement would be both")
+        return self
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
+        """A bare number is seconds also where it is text, as the environment has it; no text is empty."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, str) and not value.strip() and info.field_name != "redis_url":
+            raise ValueError("is empty: give it a value, or leave it out for the default")
+        if field.annotation is timedelta and isinstance(value, str):
+            with suppress(ValueError):
+                return float(value)
+        return value
+
+    @field_validator(*_TOPICS)
+    @classmethod
+    def _topic(cls, name: str) -> str:
+        if re.fullmatch(_TOPIC, name) is None:
+            raise ValueError("takes the name of a topic: up to 249 letters, digits, dots, _ and -")
+        return name
+
+    @field_validator("namespace")
+    @classmethod
+    def _prefix(cls, namespace: str) -> str:
+        if re.fullmatch("[A-Za-z0-9:_-]+", namespace) is None:
+            raise ValueError("takes letters, digits, colons, _ and -")
+        return namespace
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"no such time zone: {name!r}") from error
+        return name
+
+    @field_validator("listener_key")
+    @classmethod
+    def _key_length(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not 16 <= len(key.get_secret_value().encode()) <= 64:
+            raise ValueError("takes 16 to 64 bytes")
+        return key
+
+    @field_validator("invalid_agents")
+    @classmethod
+    def _expressions(cls, agents: dict[str, str]) -> dict[str, str]:
+        if len(agents) >= MOST_REASONS:
+            raise ValueError(f"takes up to {MOST_REASONS - 1} reasons")
+        for reason, expression in agents.items():
+            if re.fullmatch("[a-z][a-z_]{0,40}", reason) is None or reason == DECLARED_BOT:
+                raise ValueError(
+                    f"a reason is a word of lower case and _, and not {DECLARED_BOT}: {reason!r}"
+                )
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"{reason}: no regular expression: {error}") from None
+        return agents
+
+    @field_validator("plans", mode="before")
+    @classmethod
+    def _plans_topic(cls, value: Any) -> Any:
+        if not isinstance(value, str) or not value.startswith("kafka:"):
+            return value
+        if re.fullmatch(f"kafka:{_TOPIC}", value) is None:
+            raise ValueError("takes a file, or kafka:TOPIC with the name of a topic")
+        return Topic(value)
+
+    @field_validator("kafka_start")
+    @classmethod
+    def _start(cls, start: str) -> str:
+        if start not in ("earliest", "latest") and not start.isdigit():
+            raise ValueError("takes earliest, latest or epoch milliseconds")
+        return start
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the file."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values())
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """Of the calendar day."""
+        return ZoneInfo(self.timezone)
+
+    def secret_listener_key(self) -> bytes:
+        """The key of the listeners' hash.
+
+        Raises:
+            SettingsError: there is none; a made-up one would make every restart forget its listeners.
+        """
+        if self.listener_key is None:
+            raise SettingsError(
+                f"{PREFIX}LISTENER_KEY is not set: listeners are known by a keyed hash alone. "
+                "Set it to 16 to 64 secret bytes (python -c 'import secrets; print(secrets.token_hex(16))') "
+                "and keep it"
+            )
+        return self.listener_key.get_secret_value().encode()
+
+
+def _file() -> Path | None:
+    name = os.environ.get(f"{PREFIX}CONFIG")
+    return Path(name) if name else Path("audiopixel.toml") if Path("audiopixel.toml").exists() else None
+
+
+def _file_values() -> dict[str, Any]:
+    path = _file()
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: {error.strerror}: make the file, or mend {PREFIX}CONFIG, which names it"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def ms(duration: timedelta) -> int:
+    """Whole milliseconds of a duration."""
+    return duration // timedelta(milliseconds=1)

@@ -1,0 +1,66 @@
+"""Loading the settings: arguments, environment, file, defaults; errors in our words."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, get_origin
+
+from pydantic import (
+    ValidationError,
+)
+from pydantic_settings import (
+    SettingsError as UnreadableError,
+)
+
+from flows.errors import (
+    SettingsError,
+)
+from flows.settings.fields import (
+    PREFIX,
+    Settings,
+    _file,
+    _file_values,
+)
+from flows.settings.wording import (
+    LIST,
+    TABLE,
+    in_our_words,
+)
+
+
+def load(**values: Any) -> Settings:
+    """The settings in force, `values` first.
+
+    Raises:
+        SettingsError: names each setting that is wrong, and where it came from, without its value.
+    """
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {f"{PREFIX}CONFIG"}
+    ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    unknown = sorted(name for name in ours if name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"no such setting: {', '.join(unknown)}; `audiopixel config` lists all")
+    try:
+        return Settings(**values)
+    except UnreadableError as error:
+        # Pydantic's name of it is in its words alone, its value nowhere.
+        name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
+        listed = get_origin(Settings.model_fields[name].annotation) is tuple
+        said = LIST if listed else TABLE
+        raise SettingsError(f"{PREFIX}{name.upper()} (from {source(name, values)}): {said}") from None
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            name, said = str(problem["loc"][0]) if problem["loc"] else "", in_our_words(problem)
+            lines.append(f"{PREFIX}{name.upper()} (from {source(name, values)}): {said}" if name else said)
+        raise SettingsError("; ".join(lines)) from None
+
+
+def source(name: str, values: dict[str, Any] | None = None) -> str:
+    """Where a setting's value comes from: an argument, the environment, the file, or the default."""
+    if values and name in values:
+        return "an argument"
+    if f"{PREFIX}{name}".upper() in map(str.upper, os.environ):
+        return "the environment"
+    if name in _file_values():
+        return str(_file())
+    return "the default"

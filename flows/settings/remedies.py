@@ -1,0 +1,79 @@
+"""What to do about a connection that fails, by the names of our settings, which connectors do not know."""
+
+from __future__ import annotations
+
+from contextlib import (
+    suppress,
+)
+from typing import (
+    Final,
+)
+
+from connectors.kafka import (
+    KafkaTrouble,
+)
+from connectors.redis import (
+    RedisUnavailable,
+)
+from flows.errors import (
+    SettingsError,
+)
+from flows.settings.fields import (
+    PREFIX,
+    Settings,
+    Topic,
+)
+from flows.settings.loading import (
+    load,
+)
+from flows.shown import (
+    LINE,
+    shown,
+)
+
+_TOPICS: Final = (
+    *("kafka_topic", "kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic"),
+    *("kafka_alerts_topic", "plans"),
+)
+
+
+def with_remedy(error: Exception) -> str:
+    """The error in one line, with what to do where the error itself cannot know."""
+    said = shown(" ".join(str(error).split()), LINE)
+    return "; ".join(filter(None, (said, _remedy(error))))
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, RedisUnavailable):
+        return f"mend Redis, or set {PREFIX}REDIS_URL"
+    if not isinstance(error, KafkaTrouble):
+        return ""
+    match error.kind:
+        case "away":
+            return (
+                f"start it, or set {PREFIX}KAFKA_BROKERS to its host:port, and {PREFIX}KAFKA_OPTIONS to what "
+                "it asks for (SASL, TLS)"
+            )
+        case "lost":
+            return (
+                f"to go on without what is missing, set {PREFIX}KAFKA_ON_LOST to earliest or latest: what is "
+                "skipped is counted"
+            )
+        case "missing":
+            name = error.topic.partition("/")[0]
+            return f"create the topic{_named_by(name)}"
+    return ""
+
+
+def _named_by(topic: str) -> str:
+    with suppress(SettingsError):
+        settings = load()
+        for name in _TOPICS:
+            if topic == _topic(settings, name):
+                return f" {topic}, or set {PREFIX}{name.upper()} to another"
+    return f" {topic} first"
+
+
+def _topic(settings: Settings, name: str) -> str | None:
+    value = getattr(settings, name)
+    return value.name if isinstance(value, Topic) else value if isinstance(value, str) else None

@@ -1,0 +1,92 @@
+"""`audiopixel config`: what is in force, in the form in which it can be set again."""
+
+from __future__ import annotations
+
+import json
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+from pydantic import BaseModel, SecretStr
+from rich.console import (
+    Console,
+)
+from rich.table import (
+    Table,
+)
+
+from connectors.redis import (
+    shown as without_secrets,
+)
+from connectors.stream import (
+    ConnectError,
+)
+from flows.settings.fields import (
+    PREFIX,
+    Settings,
+)
+from flows.settings.loading import (
+    source,
+)
+from flows.settings.wording import (
+    iso,
+)
+from flows.shown import (
+    LINE,
+    cell,
+)
+
+_WIDE: Final = 1000
+
+
+def show(settings: Settings) -> None:
+    """Print every setting; one line each where no terminal has to fit it."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("setting", no_wrap=True)
+    for name in ("value", "from", "meaning"):
+        table.add_column(name, overflow="fold")
+    for name, field in Settings.model_fields.items():
+        value = written(name, getattr(settings, name))
+        told = (f"{PREFIX}{name.upper()}", value, source(name), field.description or "")
+        table.add_row(*(cell(text, LINE) for text in told))
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(width=_WIDE)
+    with wide.capture() as kept:
+        wide.print(table)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))
+
+
+def written(name: str, value: Any) -> str:
+    """A setting as one would write it; of a secret only that it is set, of a URL only where it leads."""
+    if value is None or value == {} or value == ():
+        return "–"
+    if isinstance(value, timedelta):
+        return iso(value)
+    if isinstance(value, dict):
+        secret = any(isinstance(one, SecretStr) for one in value.values())
+        return ", ".join(f"{option}=…" for option in value) if secret else json.dumps(value, default=_plain)
+    if isinstance(value, tuple):
+        secret = any(isinstance(one, SecretStr) for one in value)
+        return ", ".join("…" for _ in value) if secret else json.dumps(value)
+    if not isinstance(value, SecretStr):
+        return str(value)
+    return _url(value.get_secret_value()) if name.endswith("_url") else "(set, not shown)"
+
+
+def _plain(value: object) -> object:
+    """What of a setting's own types JSON does not know."""
+    return value.model_dump() if isinstance(value, BaseModel) else str(value)
+
+
+def _url(url: str) -> str:
+    try:
+        return without_secrets(url)
+    except ConnectError:
+        return "(malformed, not shown)"

@@ -1,0 +1,65 @@
+"""What is wrong with a setting, in our own words: pydantic's are about types, ours about what to write."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+    Mapping,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+from pydantic import (
+    TypeAdapter,
+)
+from pydantic_core import (
+    ErrorDetails,
+)
+
+DURATION: Final = "takes a duration: PT10M, 00:10:00, or seconds"
+TABLE: Final = (
+    'takes names and texts: as JSON in the environment, {"name": "text"}, or as a table in the file'
+)
+
+LIST: Final = "takes a list: as JSON in the environment, or as an array in the file"
+
+_Facts = Mapping[str, Any]
+_durations: Final = TypeAdapter(timedelta)
+
+
+def iso(duration: timedelta) -> str:
+    """A duration as a setting takes it, `PT10M`."""
+    return str(_durations.dump_python(duration, mode="json"))
+
+
+def _bound(word: str, name: str) -> Callable[[_Facts], str]:
+    return lambda facts: f"takes {word} " + str(facts[name]).replace("000 microseconds", " ms")
+
+
+_SAID: Final[Mapping[str, Callable[[_Facts], str]]] = {
+    "value_error": lambda facts: str(facts["error"]),
+    "extra_forbidden": lambda _: "no such setting; `audiopixel config` lists all",
+    "literal_error": lambda facts: f"takes {str(facts['expected']).replace(chr(39), '')}",
+    "greater_than": _bound("more than", "gt"),
+    "greater_than_equal": _bound("at least", "ge"),
+    "less_than": _bound("less than", "lt"),
+    "less_than_equal": _bound("at most", "le"),
+    **dict.fromkeys(("time_delta_parsing", "time_delta_type"), lambda _: DURATION),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), lambda _: "takes a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), lambda _: "takes a number"),
+    **dict.fromkeys(("dict_type", "dict_parsing"), lambda _: TABLE),
+    **dict.fromkeys(("tuple_type", "list_type"), lambda _: LIST),
+    **dict.fromkeys(("bool_type", "bool_parsing"), lambda _: "takes true or false"),
+    **dict.fromkeys(("string_type", "path_type"), lambda _: "takes a text"),
+}
+
+
+def in_our_words(problem: ErrorDetails) -> str:
+    """What a setting takes, instead of what it was given; its value is not in it."""
+    said = _SAID.get(problem["type"])
+    return said(problem.get("ctx", {})) if said is not None else problem["msg"]

@@ -1,0 +1,160 @@
+"""Simulated traffic where it is wanted: in logs, to a producer in real time, plain for benches; its plans."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import threading
+import time
+from collections.abc import (
+    Callable,
+    Sequence,
+)
+from contextlib import (
+    ExitStack,
+)
+from datetime import (
+    UTC,
+    datetime,
+    timedelta,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    IO,
+    Any,
+    Final,
+    cast,
+)
+from zoneinfo import (
+    ZoneInfo,
+)
+
+import numpy.typing as npt
+import zstandard
+
+from flows.simulate.traffic import (
+    Traffic,
+)
+from flows.simulate.truth import (
+    Tally,
+)
+
+_TICK_MS: Final = 25
+_BURST_MS: Final = 50
+_BLOCK_PLAYS: Final = 50_000
+_PIXELS_A_PLAY: Final = 5.56
+_EVENTS: Final = (b"impression", b"start", b"firstQuartile", b"midpoint", b"thirdQuartile", b"complete")
+
+_Columns = tuple[npt.NDArray[Any], ...]
+
+
+def run_log(paths: Path | Sequence[Path], traffic: Traffic, events: int) -> Tally:
+    """Write the next `events` calls of `traffic` as NDJSON and return the ledger of all its calls.
+
+    Args:
+        paths: one file a partition; `.gz` and `.zst` are compressed.
+
+    Raises:
+        ValueError: not as many paths as partitions.
+    """
+    files = [paths] if isinstance(paths, Path) else list(paths)
+    if len(files) != traffic.partitions:
+        raise ValueError(f"{len(files)} paths for {traffic.partitions} partitions: give one a partition")
+    with ExitStack() as stack:
+        writers = [stack.enter_context(_open(path)) for path in files]
+        for _, call in zip(range(events), traffic, strict=False):
+            writers[call.partition].write(call.value + b"\n")
+    return traffic.ledger
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return cast("IO[bytes]", gzip.open(path, "wb", compresslevel=1))
+    if path.suffix == ".zst":
+        return cast("IO[bytes]", zstandard.open(path, "wb"))
+    return path.open("wb")
+
+
+def now_ms() -> int:
+    """The wall clock, epoch ms."""
+    return time.time_ns() // 1_000_000
+
+
+def pump(
+    traffic: Traffic,
+    send: Callable[[int, bytes, bytes, int], None],
+    seconds: float | None = None,
+    stop: threading.Event | None = None,
+    clock: Callable[[], int] = now_ms,
+) -> int:
+    """Send each call when the clock reaches its time of arrival; returns how many were sent.
+
+    Make `traffic` with `start_ms` at the clock's present. After a stall it catches up at twice the rate,
+    never with more than 50 ms of traffic at once. A call is in `traffic.ledger` from just before it is sent.
+
+    Args:
+        send: partition, key, value, arrival in epoch ms (the message's timestamp).
+        seconds: of traffic; None for ever. The same seconds are the same calls, whatever stalled.
+        stop: ends it within 25 ms.
+        clock: epoch ms.
+
+    Raises:
+        ValueError: the traffic begins a minute or more before the clock's present.
+    """
+    stop = stop or threading.Event()
+    reached_ms = traffic.next_arrival_ms
+    if clock() - reached_ms >= 60_000:
+        raise ValueError("the traffic is of the past: make it with start_ms at the clock's present")
+    end_ms = math.inf if seconds is None else traffic.next_arrival_ms + seconds * 1000
+    sent = 0
+    while (arrival_ms := traffic.next_arrival_ms) < end_ms:
+        while arrival_ms > reached_ms and not stop.is_set():
+            stop.wait(_TICK_MS / 1000)
+            reached_ms = min(clock(), reached_ms + _BURST_MS)
+        if stop.is_set():
+            break
+        partition, arrival_ms, key, value = next(traffic)
+        send(partition, key, value, arrival_ms)
+        sent += 1
+    return sent
+
+
+def plans(
+    traffic: Traffic, flight: timedelta = timedelta(days=1), timezone: str = "Europe/London"
+) -> list[dict[str, Any]]:
+    """A plan a placement: all deliver about 105 % of what is booked but the last, which is starved.
+
+    Args:
+        flight: from the start of the traffic on.
+        timezone: IANA name; `start` and `end` are ISO 8601 in it.
+    """
+    start = datetime.fromtimestamp(traffic.start_ms / 1000, UTC).astimezone(ZoneInfo(timezone))
+    total = traffic.impressions_a_second * flight.total_seconds()
+    starved = traffic.placements[-1]
+    return [
+        {
+            "placement_id": place.id,
+            "campaign_id": place.labels["campaign_id"],
+            "booked": max(
+                1, round(total / len(traffic.placements) if place is starved else total * place.share * 0.95)
+            ),
+            "start": start.isoformat(timespec="milliseconds"),
+            "end": (start + flight).isoformat(timespec="milliseconds"),
+            "timezone": timezone,
+            "cpm": f"{8 + rank % 9}.50",
+            "currency": "GBP",
+            "target_completion_rate": round(place.liking * 0.9, 2),
+        }
+        for rank, place in enumerate(traffic.placements)
+    ]
+
+
+def write_plans(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write `plans` as CSV with a header line."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,117 @@
+"""A plain log of plays, in time order and without faults, for benches."""
+
+from __future__ import annotations
+
+from pathlib import (
+    Path,
+)
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.simulate.feed import (
+    _BLOCK_PLAYS,
+    _EVENTS,
+    _PIXELS_A_PLAY,
+    _Columns,
+    _open,
+)
+
+
+def write_log(
+    path: Path,
+    events: int,
+    seed: int = 1,
+    placements: int = 1000,
+    rate: float = 2000.0,
+    start_ms: int = 1_764_000_000_000,
+    listeners: int = 200_000,
+) -> int:
+    """Write a plain log fast, for benches, and return its bytes.
+
+    Whole plays on Zipf placements, up to 5 s of disorder, 1 % repeats within a minute; no rubbish,
+    nothing late, skewed or unlinked; about 270 bytes a line.
+
+    Args:
+        events: lines.
+        rate: pixels a second of the log's time.
+        path: `.gz` and `.zst` are compressed.
+    """
+    rng = np.random.default_rng(seed)
+    share = np.arange(1, placements + 1) ** -1.0
+    edges = np.cumsum(share / share.sum())[:-1]
+    labels = [
+        b'"placement_id":"pl-%05d","campaign_id":"c-%d","platform":"%b","station":"st-%d"'
+        % (i, i % 40, (b"spotify", b"acast", b"tunein", b"programmatic")[i % 4], i % 60)
+        for i in range(placements)
+    ]
+    written = size = plays = 0
+    born = float(start_ms)
+    waiting: list[_Columns] = []
+    with _open(path) as file:
+        while written < events:
+            block, born = _plain_plays(rng, plays, born, rate, edges, listeners)
+            plays += _BLOCK_PLAYS
+            columns = [np.concatenate(parts) for parts in zip(*waiting, block, strict=True)]
+            order = np.argsort(columns[0], kind="stable")
+            due = int(np.searchsorted(columns[0][order], born))
+            waiting = [tuple(column[order[due:]] for column in columns)]
+            chosen = order[: min(due, events - written)]
+            received, happened, event, play, place, listener, duration, pixel = (
+                column[chosen].tolist() for column in columns
+            )
+            lines = [
+                b'{"event_id":"%016x","event":"%b","ts":%d,%b,"play_id":"play-%09d","listener_id":"L%06d","consent":true,'
+                b'"duration_ms":%d,"received_at":%d}\n' % (i, _EVENTS[e], t, labels[p], n, who, d, r)
+                for r, t, e, n, p, who, d, i in zip(
+                    received, happened, event, play, place, listener, duration, pixel, strict=True
+                )
+            ]  # fmt: skip
+            size += file.write(b"".join(lines))
+            written += len(lines)
+    return size
+
+
+def _plain_plays(
+    rng: np.random.Generator,
+    first: int,
+    born: float,
+    rate: float,
+    edges: npt.NDArray[np.float64],
+    listeners: int,
+) -> tuple[_Columns, float]:
+    """The pixels of a block of plays, as columns, and when the last was born.
+
+    Columns: received_at, ts, event, play, placement, listener, duration_ms, pixel number; int64[pixels].
+    """
+    count = _BLOCK_PLAYS
+    births = born + np.cumsum(rng.exponential(1000 * _PIXELS_A_PLAY / rate, count))
+    duration = rng.choice(np.array([15_000, 20_000, 30_000, 60_000]), count)
+    heard = np.where(rng.random(count) < 0.8, 1.0, rng.random(count))
+    begun = births + 40 + rng.random(count) * 1000
+    quarters = begun[:, None] + duration[:, None] * np.array([0, 0.25, 0.5, 0.75, 1.0])
+    times = np.column_stack([births, quarters]).astype(np.int64)
+    happens = np.column_stack([np.ones((count, 2), bool), heard[:, None] >= np.array([0.25, 0.5, 0.75, 1.0])])
+    row, event = np.nonzero(happens)
+    again = np.flatnonzero(rng.random(len(row)) < 0.01)
+    source = np.concatenate([np.arange(len(row)), again])
+    delay = 15 + rng.random(len(source)) * 5000
+    delay[len(row) :] += rng.random(len(again)) * 60_000
+    row, event = row[source], event[source]
+    happened = times[row, event]
+    play = first + row
+    # Event ids look random and are unique: an odd multiplier permutes the 64-bit numbers.
+    pixel = (play * 6 + event).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    place = np.searchsorted(edges, rng.random(count), side="right")
+    who = rng.integers(0, listeners, count)
+    columns = (
+        happened + delay.astype(np.int64),
+        happened,
+        event,
+        play,
+        place[row],
+        who[row],
+        duration[row],
+        pixel,
+    )
+    return columns, float(births[-1])

@@ -1,0 +1,146 @@
+"""What is simulated: the placements, who listens with what, and how often what goes wrong."""
+
+from __future__ import annotations
+
+from dataclasses import (
+    dataclass,
+    fields,
+)
+from typing import (
+    Any,
+    Final,
+)
+
+DURATIONS_MS: Final = (15_000, 20_000, 30_000, 30_000, 60_000)
+_PLATFORMS: Final = ("spotify", "acast", "global-player", "tunein", "programmatic")
+AGENTS: Final = (
+    "Spotify/8.9.10 iOS/17.4 (iPhone14,5)",
+    "AppleCoreMedia/1.0.0.21E236 (iPhone; U; CPU OS 17_4 like Mac OS X; en_us)",
+    "Overcast/3.0 (+http://overcast.fm/; iOS podcast app)",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0",
+    "[USERAGENT]",
+)
+BOTS: Final = (
+    "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
+    "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+    "AudioCRAWLER 1.1",
+    "Baiduspider-render/2.0",
+)
+MACROS: Final = ("[X]", "%5BX%5D", "${X}", "{x}", "@X@", "-1", "-2")
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """How often what goes wrong goes wrong: probabilities, of a play unless said otherwise.
+
+    Attributes:
+        repeats: of a pixel: it is retried, seconds to 18 min later.
+        refires: of a pixel: the player calls it again, under another `event_id`.
+        late: all of it arrives 1 to 6 min late; `late_pixels`: of a pixel; `too_late`: 15 to 25 min late.
+        disorder_ms: the longest delay of a pixel that is not late, in ms.
+        clock_ahead, clock_behind: by years; `clock_off`: by up to 3 min.
+        malformed, invalid, unknown: of a call: further calls, to be rejected.
+        macros: an optional field is an unreplaced macro.
+        foreign: another JSON writer's form, RFC 3339 times, unknown fields.
+        bots, no_consent, absent_consent: of its listener; `withdrawn`: consent ends during the play.
+        lost_starts; lost_milestones: of a milestone; `unheard`: delivered, never started; `errors`: failed.
+        no_play_id: the player sends none; `shared_ids`: all its pixels have one `event_id`.
+        no_received_at: of a pixel.
+        skips (of a play left early), mutes, pauses, progress, clicks, conversions: no trouble, but rare.
+
+    Raises:
+        ValueError: no probability, more than half of the pixels repeated, or more than 8 s of disorder.
+    """
+
+    repeats: float = 0.01
+    refires: float = 0.003
+    late: float = 0.01
+    late_pixels: float = 0.005
+    too_late: float = 0.002
+    disorder_ms: int = 5000
+    clock_ahead: float = 0.001
+    clock_behind: float = 0.0005
+    clock_off: float = 0.01
+    malformed: float = 0.0005
+    invalid: float = 0.0005
+    unknown: float = 0.0003
+    macros: float = 0.01
+    foreign: float = 0.02
+    bots: float = 0.03
+    no_consent: float = 0.15
+    absent_consent: float = 0.05
+    withdrawn: float = 0.005
+    lost_starts: float = 0.01
+    lost_milestones: float = 0.02
+    unheard: float = 0.03
+    errors: float = 0.005
+    no_play_id: float = 0.04
+    shared_ids: float = 0.01
+    no_received_at: float = 0.02
+    skips: float = 0.6
+    mutes: float = 0.03
+    pauses: float = 0.03
+    progress: float = 0.02
+    clicks: float = 0.01
+    conversions: float = 0.01
+
+    def __post_init__(self) -> None:
+        chances = [getattr(self, field.name) for field in fields(self) if field.name != "disorder_ms"]
+        if not all(0 <= chance <= 1 for chance in chances) or self.repeats > 0.5:
+            raise ValueError("probabilities are 0 to 1, that of repeats at most 0.5")
+        if not 0 <= self.disorder_ms <= 8000:
+            raise ValueError("disorder_ms is 0 to 8000: beyond the flow's bound nobody knows what is late")
+
+    @classmethod
+    def none(cls) -> Trouble:
+        """Plain traffic: impressions, starts and milestones, in order."""
+        return cls(**dict.fromkeys((field.name for field in fields(cls)), 0))
+
+    @classmethod
+    def much(cls) -> Trouble:
+        """Every rare trouble about five times as often, for short logs."""
+        usual = cls()
+        often = {name: getattr(usual, name) * 5 for name in _RARE}
+        return cls(**often)
+
+
+_RARE: Final = (
+    "repeats", "refires", "late", "late_pixels", "too_late", "clock_ahead", "clock_behind", "clock_off",
+    "malformed", "invalid", "unknown", "macros", "foreign", "withdrawn", "lost_starts", "lost_milestones",
+    "errors", "shared_ids", "mutes", "pauses", "progress", "clicks", "conversions",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where ads run: its labels, its share of all plays, and how often a play is heard to the end."""
+
+    id: str
+    labels: dict[str, Any]
+    share: float
+    liking: float
+
+
+def new_placements(count: int) -> list[Placement]:
+    """A hot Zipf head, a tail, and last a starved one with a twentieth of the least share."""
+    weights = [(rank + 1) ** -1.1 for rank in range(count)]
+    if count > 1:
+        weights[-1] = weights[-2] / 20
+    total = sum(weights)
+    return [
+        Placement(
+            f"pl-{rank:04}",
+            {
+                "placement_id": f"pl-{rank:04}",
+                "campaign_id": f"c-{rank % 7}",
+                "creative_id": f"cr-{rank % 11}",
+                "platform": _PLATFORMS[rank % 5],
+                "station": f"st-{rank % 13}",
+                "podcast": f"Füße & Ohren «{rank}»" if rank % 10 == 3 else f"pod-{rank % 29}",
+                "program": f"prog-{rank % 3}",
+            },
+            weight / total,
+            0.5 + 0.45 * (rank * 7 % 10) / 9,
+        )
+        for rank, weight in enumerate(weights)
+    ]

@@ -1,0 +1,418 @@
+"""Seeded, adversarial traffic of audio-ad pixels, with a ledger of the truth.
+
+```
+ births (Poisson) ─► plays ─► pixels: lost, late, out of order, repeated, mis-clocked … ┐
+                 ├─► conversions and their retries                                      ├─► by arrival ─► Call
+                 └─► rubbish: malformed, invalid, unknown                               ┘        └─► Ledger
+```
+
+Every call's outcome is beyond doubt, so that the ledger needs no copy of the flow's rules. With the default
+settings of a flow (10 s disorder, 10 min allowed lateness, 30 min horizon): what is late arrives within 8 min
+of its play's start, or is of a play unseen before and 15 min old or more; a repeat arrives within 18 min of
+the first; all pixels of a play, and a conversion with its retries, are in one partition.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from bisect import (
+    bisect,
+)
+from collections.abc import (
+    Callable,
+    Iterator,
+)
+from datetime import (
+    UTC,
+    datetime,
+    timedelta,
+    timezone,
+)
+from itertools import (
+    accumulate,
+)
+from typing import (
+    Any,
+    Final,
+    NamedTuple,
+)
+
+import msgspec
+import numpy as np
+
+from flows.simulate.bad_calls import (
+    invalid,
+    malformed,
+    unknown,
+)
+from flows.simulate.scenario import (
+    AGENTS,
+    BOTS,
+    DURATIONS_MS,
+    MACROS,
+    Placement,
+    Trouble,
+    new_placements,
+)
+from flows.simulate.truth import (
+    DAY_MS,
+    MILESTONES,
+    MINUTE_MS,
+    PlayTruth,
+    Tally,
+    Truth,
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")
+_TRIAL_PLAYS: Final = 2000
+
+
+class Call(NamedTuple):
+    """One message: all calls of a play, and of a conversion, have one `partition` and `key`."""
+
+    partition: int
+    arrival_ms: int
+    key: bytes
+    value: bytes
+
+
+class _Arrival(NamedTuple):
+    arrival_ms: int
+    number: int
+    partition: int
+    key: bytes
+    value: bytes
+    event_ms: int
+    truth: Truth
+
+
+class Traffic:
+    """An endless iterator of `Call`, in order of arrival; `ledger` is the truth of exactly those taken.
+
+    The same arguments give the same calls, byte for byte. An iterator is good for one pass.
+
+    Args:
+        seed: of the random numbers.
+        placements: how many; the last one is starved.
+        rate: calls a second; reached within the first minute, as plays fill up (half of it at once).
+        start_ms: epoch ms of the first birth.
+        partitions: over which plays go round.
+        trouble: probabilities.
+        listeners: population.
+
+    Raises:
+        ValueError: `placements`, `rate`, `partitions` or `listeners` is not above 0.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        placements: int = 120,
+        rate: float = 2000.0,
+        start_ms: int = 1_764_000_000_000,
+        partitions: int = 1,
+        trouble: Trouble | None = None,
+        listeners: int = 20_000,
+    ) -> None:
+        if min(placements, rate, partitions, listeners) <= 0:
+            raise ValueError("placements, rate, partitions and listeners are above 0")
+        self.seed, self.rate, self.start_ms, self.partitions = seed, rate, start_ms, partitions
+        self.trouble = trouble or Trouble()
+        self.placements = new_placements(placements)
+        self._edges = list(accumulate(place.share for place in self.placements))[:-1]
+        self._listeners = listeners
+        self._calls_a_play = 6.0
+        self._reset()
+        for _ in range(_TRIAL_PLAYS):
+            self._birth(start_ms)
+        self._calls_a_play = len(self._ahead) / _TRIAL_PLAYS
+        delivered = sum(("impressions", 1) in arrival.truth.counts for arrival in self._ahead)
+        self._impressions_a_play = delivered / _TRIAL_PLAYS
+        self._reset()
+
+    def _reset(self) -> None:
+        self.ledger = Tally.empty()
+        self._ahead: list[_Arrival] = []
+        self._made = self._plays = 0
+        self._born = float(self.start_ms)
+        rng = np.random.default_rng(self.seed)
+
+        def uniform() -> Iterator[float]:
+            while True:
+                yield from rng.random(1 << 14).tolist()
+
+        self._u: Callable[[], float] = uniform().__next__
+
+    def __iter__(self) -> Iterator[Call]:
+        return self
+
+    def __next__(self) -> Call:
+        self._settle()
+        arrival, _, partition, key, value, event_ms, truth = heapq.heappop(self._ahead)
+        self.ledger.count(partition, event_ms, truth)
+        return Call(partition, arrival, key, value)
+
+    @property
+    def next_arrival_ms(self) -> int:
+        """When the next call arrives, epoch ms; the call is not taken by asking."""
+        self._settle()
+        return self._ahead[0].arrival_ms
+
+    @property
+    def impressions_a_second(self) -> float:
+        """Net impressions a second of all placements, as a long run has them."""
+        return self.rate / self._calls_a_play * self._impressions_a_play
+
+    def _settle(self) -> None:
+        """Make plays until nothing that is yet to be born can arrive before the first call in line."""
+        ahead, heads_ms = self._ahead, self.ledger.heads_ms
+        while True:
+            while ahead and ahead[0].arrival_ms <= self._born:
+                first = ahead[0]
+                if first.truth.outcome != "rejected.too_late":
+                    return
+                if heads_ms.get(first.partition, 0) > first.arrival_ms - MINUTE_MS:
+                    return
+                # Its partition's watermark has not come to where the call is too late beyond doubt.
+                heapq.heappop(ahead)
+            # A play's later pixels are missing at first: more births in the first seconds stand in for them.
+            boost = 1 + 1.7 * math.exp((self.start_ms - self._born) / 7000)
+            self._born -= math.log(1 - self._u()) * 1000 * self._calls_a_play / (self.rate * boost)
+            self._birth(int(self._born))
+
+    def _push(
+        self, arrival: int, partition: int, key: bytes, value: bytes, event_ms: int, truth: Truth
+    ) -> None:
+        self._made += 1
+        heapq.heappush(self._ahead, _Arrival(arrival, self._made, partition, key, value, event_ms, truth))
+
+    def _chance(self, probability: float) -> bool:
+        return self._u() < probability
+
+    def _id(self) -> str:
+        self._made += 1
+        return f"{int(self._u() * 4294967296):08x}-{self.seed & 0xFFFF:04x}-{self._made:012x}"
+
+    def _birth(self, born: int) -> None:
+        """One play with all its pixels, and at times a conversion and rubbish."""
+        u, trouble = self._u, self.trouble
+        self._plays += 1
+        place = self.placements[bisect(self._edges, u())]
+        partition = self._plays % self.partitions
+        listener = int(u() ** 2 * self._listeners)
+        play_id = f"play-{self.seed}-{self._plays}"
+        self._play(born, place, partition, listener, play_id)
+        if self._chance(trouble.conversions):
+            self._conversion(born, place, partition, listener)
+        if self._chance((trouble.malformed + trouble.invalid + trouble.unknown) * self._calls_a_play):
+            self._rubbish(born, place, partition)
+
+    def _play(self, born: int, place: Placement, partition: int, listener: int, play_id: str) -> None:
+        u, trouble, chance = self._u, self.trouble, self._chance
+        duration = DURATIONS_MS[int(u() * len(DURATIONS_MS))]
+        bot, linked = chance(trouble.bots), not chance(trouble.no_play_id)
+        labels = {**place.labels, "duration_ms": duration, "ip": f"10.0.{listener >> 8}.{listener & 255}"}
+        labels["user_agent"] = BOTS[int(u() * 4)] if bot else AGENTS[int(u() * 5)]
+        if linked:
+            labels["play_id"] = play_id
+        elif chance(0.5):
+            labels["play_id"] = MACROS[int(u() * 7)]
+        if chance(trouble.macros):
+            field = ("creative_id", "station", "podcast", "program", "ip", "duration_ms")[int(u() * 6)]
+            labels[field] = -1 if field == "duration_ms" else MACROS[int(u() * 7)]
+        dice = u() - trouble.no_consent
+        consent = None if 0 <= dice < trouble.absent_consent else dice >= 0
+        labels["listener_id"] = f"L{listener}"
+        consenting = _body({**labels, "consent": True})
+        refusing = _body(labels if consent is None else {**labels, "consent": False})
+        withdrawn = born + (u() * duration if chance(trouble.withdrawn) else DAY_MS)
+
+        late = skew = 0
+        too_late, known_clock = False, False
+        dice = u()
+        if dice < (edge := trouble.late):
+            late = 60_000 + int(u() * 300_000)
+        elif dice < (edge := edge + trouble.too_late):
+            skew, too_late = -int(900_000 + u() * 600_000), True
+        elif dice < (edge := edge + trouble.clock_ahead):
+            skew, known_clock = int((9 + 2 * u()) * 365 * DAY_MS), True
+        elif dice < (edge := edge + trouble.clock_behind):
+            skew, known_clock, too_late = -int((1 + 9 * u()) * 365 * DAY_MS), True, True
+        elif dice < edge + trouble.clock_off:
+            # No accepted pixel is older than the traffic: plans begin with it.
+            skew = max(int((2 * u() - 1) * 180_000), self.start_ms - born)
+
+        calls: list[tuple[int, int, str, int | None, str]] = []
+        shared = play_id if linked and chance(trouble.shared_ids) else None
+        for event, offset, playhead in self._script(place, duration, linked):
+            if event == "start" and chance(trouble.lost_starts):
+                continue
+            if event in MILESTONES and chance(trouble.lost_milestones):
+                continue
+            happened = born + offset
+            sent = (
+                happened
+                + 15
+                + late
+                + min(int(-math.log(1 - u()) * trouble.disorder_ms / 5), trouble.disorder_ms)
+            )
+            if late == skew == 0 and chance(trouble.late_pixels):
+                sent += 20_000 + int(u() * 340_000)
+            event_id = shared or self._id()
+            calls.append((sent, happened, event, playhead, event_id))
+            if too_late:  # whether a retry of what was too late is a repeat is not for a ledger to say
+                continue
+            while chance(trouble.repeats):
+                again = sent + (200 + int(u() * 8000) if chance(0.7) else int(u() * 1_080_000))
+                calls.append((again, happened, event, playhead, event_id))
+            if linked and chance(trouble.refires):
+                delay = 1 + int(u() * 1500)
+                calls.append((sent + delay, happened + delay, event, playhead, self._id()))
+
+        calls.sort()
+        truths = PlayTruth(place.id, listener, linked, bot)
+        key = play_id.encode()
+        foreign = chance(trouble.foreign)
+        for sent, happened, event, playhead, event_id in calls:
+            consented = consent is True and happened < withdrawn
+            ts = happened + skew
+            value = b'{"event_id":"%b","event":"%b","ts":%d,%b' % (
+                event_id.encode(), event.encode(), ts, consenting if consented else refusing,
+            )  # fmt: skip
+            if playhead is not None:
+                value += b',"playhead_ms":%d' % playhead
+            if event == "click":
+                value += (
+                    b',"landing_url":"https://shop.example/?utm_source=audio&utm_content=%b"'
+                    % place.id.encode()
+                )
+            if known_clock or not chance(trouble.no_received_at):
+                value += b',"received_at":%d}' % sent
+            else:
+                value += b"}"
+            if foreign:
+                value = self._foreign(value)
+            event_ms = max(min(ts, sent + 60_000), sent - DAY_MS)
+            if too_late:
+                truth = Truth("rejected.too_late", place.id, (("too_late", 1),))
+            else:
+                truth = truths.pixel(event, event_id, playhead, event_ms, consented)
+            self._push(sent, partition, key, value, event_ms, truth)
+
+    def _script(self, place: Placement, duration: int, linked: bool) -> list[tuple[str, int, int | None]]:
+        """What happens in a play: (event, ms since the delivery, ms into the ad)."""
+        u, trouble, chance = self._u, self.trouble, self._chance
+        script: list[tuple[str, int, int | None]] = [("impression", 0, None)]
+        dice = u()
+        if dice < trouble.errors:
+            return [*script, ("error", 400, None)]
+        if dice < trouble.errors + trouble.unheard:
+            return script
+        start = 40 + int(u() * 1500)
+        script.append(("start", start, 0))
+        heard = 1.0 if chance(place.liking) else u()
+        for quarter, event in enumerate(MILESTONES, 1):
+            if quarter <= heard * 4:
+                at = duration * quarter // 4
+                script.append((event, start + at, at))
+
+        def now_and_then(probability: float, *events: str) -> None:
+            if chance(probability):
+                at = int(u() * heard * duration)
+                script.extend((event, start + at + i * 700, at) for i, event in enumerate(events))
+
+        if linked:  # a skip or mute counts a play: without its id none can be told from another
+            if heard < 1 and chance(trouble.skips):
+                at = int(heard * duration)
+                script.append(("skip", start + at, at))
+            now_and_then(trouble.mutes, "mute", "unmute", "mute")
+        now_and_then(trouble.pauses, "pause", "resume")
+        now_and_then(trouble.progress, "progress")
+        now_and_then(trouble.progress, "progress")
+        if chance(trouble.clicks):
+            script.append(("click", start + int(u() * 2 * duration), None))
+        return script
+
+    def _conversion(self, born: int, place: Placement, partition: int, listener: int) -> None:
+        """Somebody buys: after a touch, with a placement's own code, by a tagged link, or out of nowhere."""
+        u, chance = self._u, self._chance
+        happened = born + int(u() * 240_000)
+        done: dict[str, Any] = {"type": _TYPES[int(u() * 6)]}
+        ordered = chance(0.8)
+        if ordered:
+            done["order_id"] = f"o-{self.seed}-{self._plays}"
+        if done["type"] == "purchase" and chance(0.9):
+            price = round(u() * 200, 2)
+            done |= {
+                "value": f"{price:.2f}" if chance(0.7) else price,
+                "currency": ("GBP", "GBP", "EUR")[int(u() * 3)],
+            }
+        call: dict[str, Any] = {
+            "event_id": self._id(),
+            "event": "conversion",
+            "ts": happened,
+            "conversion": done,
+        }
+        if chance(0.8):
+            call["campaign_id"] = place.labels["campaign_id"]
+        counts: tuple[tuple[str, int], ...] = ()
+        placement = declared = None
+        way = u()
+        if way < 0.5:
+            call |= {"listener_id": f"L{listener}", "consent": True}
+        elif way < 0.7:
+            call["placement_id"] = placement = place.id
+            declared, counts = happened - happened % MINUTE_MS, (("repeated", 1),)
+        elif way < 0.85:
+            call["landing_url"] = f"https://shop.example/thanks?utm_source=audio&utm_content={place.id}"
+        else:
+            call |= {"listener_id": f"stranger-{self._plays}", "consent": chance(0.5)}
+        arrivals = [happened + 20 + int(u() * 2000)]
+        while chance(0.15):  # a retry of the shop's server may come after the conversion's minute is final
+            arrivals.append(arrivals[0] + int(u() * (10_000 if chance(0.5) else 2_400_000)))
+        for index, sent in enumerate(sorted(arrivals)):
+            if index and ordered:
+                call["event_id"] = self._id()
+            truth = (
+                Truth("repeated", placement, counts)
+                if index
+                else Truth("accepted", placement, declared=declared, also="conversions")
+            )
+            value = msgspec.json.encode({**call, "received_at": sent})
+            self._push(sent, partition, f"L{listener}".encode(), value, happened, truth)
+
+    def _rubbish(self, born: int, place: Placement, partition: int) -> None:
+        u, trouble = self._u, self.trouble
+        good = {
+            "event_id": self._id(),
+            "event": "impression",
+            "ts": born,
+            **place.labels,
+            "received_at": born,
+        }
+        dice = u() * (trouble.malformed + trouble.invalid + trouble.unknown)
+        if dice < trouble.malformed:
+            reason, value = "malformed", malformed(u, good)
+        elif dice < trouble.malformed + trouble.invalid:
+            reason, value = "invalid", msgspec.json.encode(invalid(u, good))
+        else:
+            reason, value = "unknown_event", msgspec.json.encode(unknown(u, good))
+        self._push(born, partition, b"rubbish", value, born, Truth(f"rejected.{reason}"))
+
+    def _foreign(self, value: bytes) -> bytes:
+        """The same call by another JSON writer: spaces, escapes, other order, RFC 3339 times, more fields."""
+        call = json.loads(value)
+        zone = timezone(timedelta(hours=int(self._u() * 4)))
+        moment = (_EPOCH + timedelta(milliseconds=call["ts"])).astimezone(zone)
+        call["ts"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        call["vendor"] = {"sdk": [1, None, "π"], "event": "start", "nested": {"ts": 0}}
+        call["content_category"] = "150" if self._chance(0.5) else ["150", "JLBCU7"]
+        return json.dumps(call, sort_keys=True).encode()
+
+
+def _body(labels: dict[str, Any]) -> bytes:
+    """The fields that a play's pixels share, without the braces."""
+    return msgspec.json.encode(labels)[1:-1]

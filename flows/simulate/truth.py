@@ -1,0 +1,244 @@
+"""The ledger of simulated traffic: what a right flow must count, known as each call was made to count so.
+
+Every call comes with its `Truth`, fixed when its play was made up; the `Ledger` adds truths in order of
+arrival. It parses no call and judges no lateness: the simulation makes only calls whose outcome is beyond
+doubt.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    Final,
+    NamedTuple,
+)
+
+import msgspec
+
+MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
+
+MILESTONES: Final = {"firstQuartile": 1, "midpoint": 2, "thirdQuartile": 3, "complete": 4}
+_REACHED: Final = ("", "first_quartiles", "midpoints", "third_quartiles", "completes")
+_PLAIN: Final = {
+    "impression": "impressions", "click": "clicks", "error": "errors", "skip": "skips", "mute": "mutes",
+}  # fmt: skip
+
+FLIGHT: Final = (
+    "impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes", "repaired",
+    "skips", "mutes", "clicks", "errors", "orphans", "unlinked_starts", "unlinked_first_quartiles",
+    "unlinked_midpoints", "unlinked_third_quartiles", "unlinked_completes", "reach", "consented", "repeated",
+    "too_late", "invalid_traffic", "conversions_declared",
+)  # fmt: skip
+"""The numbers of a placement, as in `flight.<name>`; `conversions_declared`: those that name it."""
+
+TOTALS: Final = (
+    "received", "accepted", "repeated", "invalid_traffic", "conversions", "rejected.malformed",
+    "rejected.invalid", "rejected.unknown_event", "rejected.too_late",
+)  # fmt: skip
+
+
+class Truth(NamedTuple):
+    """What one call does to the numbers when it arrives.
+
+    Attributes:
+        outcome: `accepted`, `repeated` or `rejected.<reason>`.
+        placement: whose numbers change; None for calls that belong to no placement.
+        counts: names of `FLIGHT` and what is added.
+        listener: number of a consented listener reached, or None.
+        held: minute of a milestone that waits for its start, or None.
+        freed: minutes of the milestones whose wait this start ends.
+        declared: minute of a conversion that names its placement, or None.
+        also: a further one of `TOTALS`, or None.
+    """
+
+    outcome: str
+    placement: str | None = None
+    counts: tuple[tuple[str, int], ...] = ()
+    listener: int | None = None
+    held: int | None = None
+    freed: tuple[int, ...] = ()
+    declared: int | None = None
+    also: str | None = None
+
+
+class PlayTruth:
+    """The truths of one play's pixels, asked for in order of arrival.
+
+    Args:
+        placement: id.
+        listener: number, counted in reach where a pixel is consented.
+        linked: the pixels carry a `play_id`.
+        bot: they are invalid traffic.
+    """
+
+    __slots__ = (
+        "_bits",
+        "_bot",
+        "_held",
+        "_linked",
+        "_listener",
+        "_placement",
+        "_reached",
+        "_seen",
+        "_started",
+    )
+
+    def __init__(self, placement: str, listener: int, linked: bool, bot: bool) -> None:
+        self._placement, self._listener, self._linked, self._bot = placement, listener, linked, bot
+        self._seen: set[object] = set()
+        self._held: list[int] = []
+        self._started = False
+        self._bits = self._reached = 0
+
+    def pixel(
+        self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool
+    ) -> Truth:
+        """The truth of the play's next pixel to arrive; `event_ms` is its event time."""
+        key: object = event_id if not self._linked else (event, playhead_ms) if event == "progress" else event
+        if key in self._seen:
+            return Truth("repeated", self._placement, (("repeated", 1),))
+        self._seen.add(key)
+        if self._bot:
+            return Truth("accepted", self._placement, (("invalid_traffic", 1),), also="invalid_traffic")
+        counts: list[tuple[str, int]] = [("consented", 1)] if consented else []
+        held: int | None = None
+        freed: tuple[int, ...] = ()
+        level = MILESTONES.get(event, 0)
+        if event in _PLAIN:
+            counts.append((_PLAIN[event], 1))
+        elif event == "start":
+            if self._linked:
+                self._started = True
+                freed = tuple(self._held)
+                counts += [("starts", 1), *self._raise(0, self._reached)]
+            else:
+                counts.append(("unlinked_starts", 1))
+        elif level and not self._linked:
+            counts.append((f"unlinked_{_REACHED[level]}", 1))
+        elif level:
+            self._bits |= 1 << level
+            if self._started:
+                counts += self._raise(self._reached, level)
+            else:
+                held = event_ms - event_ms % MINUTE_MS
+                self._held.append(held)
+            self._reached = max(self._reached, level)
+        listener = self._listener if consented and event in ("impression", "start") else None
+        return Truth("accepted", self._placement, tuple(counts), listener, held, freed)
+
+    def _raise(self, reached: int, level: int) -> list[tuple[str, int]]:
+        """What a cohort gains when a play that had counted up to `reached` gets to `level`."""
+        if level <= reached:
+            return [("repaired", -1)] if reached else []
+        implied = sum(not self._bits >> step & 1 for step in range(reached + 1, level))
+        gains = [(_REACHED[step], 1) for step in range(reached + 1, level + 1)]
+        return [*gains, ("repaired", implied)] if implied else gains
+
+
+class PlacementTally(msgspec.Struct):
+    """What the ledger keeps of one placement; minutes in epoch ms."""
+
+    counts: dict[str, int]
+    listeners: set[int]
+    held: dict[int, int]
+    declared: dict[int, int]
+
+
+class Expected(NamedTuple):
+    """A right flow's numbers: `totals` by name of `TOTALS`, `flight` by placement and name of `FLIGHT`."""
+
+    totals: dict[str, int]
+    flight: dict[str, dict[str, int]]
+
+
+class Tally(msgspec.Struct):
+    """The truth of all calls counted so far, in their order of arrival.
+
+    Attributes:
+        totals: by name of `TOTALS`.
+        placements: by id.
+        heads_ms: greatest event time of each partition's accepted and repeated calls.
+    """
+
+    totals: dict[str, int]
+    placements: dict[str, PlacementTally]
+    heads_ms: dict[int, int]
+
+    @classmethod
+    def empty(cls) -> Tally:
+        """A ledger of no calls."""
+        return cls(dict.fromkeys(TOTALS, 0), {}, {})
+
+    def count(self, partition: int, event_ms: int, truth: Truth) -> None:
+        """Add one call, in order of arrival."""
+        totals = self.totals
+        totals["received"] += 1
+        totals[truth.outcome] += 1
+        if truth.also is not None:
+            totals[truth.also] += 1
+        if event_ms > self.heads_ms.get(partition, 0) and not truth.outcome.startswith("rejected"):
+            self.heads_ms[partition] = event_ms
+        if truth.placement is None:
+            return
+        flight = self.placements.get(truth.placement)
+        if flight is None:
+            flight = self.placements[truth.placement] = PlacementTally(
+                dict.fromkeys(FLIGHT, 0), set(), {}, {}
+            )
+        counts = flight.counts
+        for name, more in truth.counts:
+            counts[name] += more
+        if truth.listener is not None:
+            flight.listeners.add(truth.listener)
+        if truth.held is not None:
+            flight.held[truth.held] = flight.held.get(truth.held, 0) + 1
+        for minute in truth.freed:
+            flight.held[minute] -= 1
+        if truth.declared is not None:
+            flight.declared[truth.declared] = flight.declared.get(truth.declared, 0) + 1
+
+    def expected(
+        self, finite: bool = True, watermark_ms: int | None = None, lateness_ms: int = 600_000
+    ) -> Expected:
+        """The numbers of a flow that has taken all calls counted so far.
+
+        Orphans and conversions become known when their minute is final: in a finite log, at its end, all are;
+        in a live flow, those of the minutes that end `lateness_ms` or more before the flow's watermark. The
+        arguments touch no other number.
+
+        Args:
+            finite: the log has ended.
+            watermark_ms: of the live flow (`watermark_ms` of its meta row); None: that of a flow that has
+                read all, with an out-of-orderness bound of 10 s.
+            lateness_ms: allowed lateness.
+        """
+        if watermark_ms is None:
+            watermark_ms = min(self.heads_ms.values(), default=0) - 10_000
+        final_ms = watermark_ms - lateness_ms - MINUTE_MS
+
+        def known(minutes: dict[int, int]) -> int:
+            return sum(count for minute, count in minutes.items() if finite or minute <= final_ms)
+
+        flight = {
+            placement: {
+                **of.counts,
+                "orphans": known(of.held),
+                "reach": len(of.listeners),
+                "conversions_declared": known(of.declared),
+            }
+            for placement, of in sorted(self.placements.items())
+        }
+        return Expected(dict(self.totals), flight)
+
+    def to_json(self) -> bytes:
+        """The whole ledger as one JSON object, `from_json`'s counterpart."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Tally:
+        """The ledger that `to_json` wrote.
+
+        Raises:
+            msgspec.ValidationError: it is no ledger.
+        """
+        return msgspec.json.decode(text, type=cls)

@@ -1,0 +1,267 @@
+"""State on disk by what has changed: a snapshot lists immutable files instead of copying all that there is.
+
+The engine stores what a step's snapshot returns, whole, at every epoch. So a table's rows that changed since
+the last snapshot are appended as one piece, and large pieces are files. The latest version of a row is right.
+Where more than half of the rows listed are out of date, the oldest pieces are read again and what is still
+right in them is appended anew, a little at each snapshot, so that none of them stops the flow for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterable,
+    Iterator,
+)
+from concurrent.futures import (
+    Future,
+    ThreadPoolExecutor,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Final,
+    NamedTuple,
+    Protocol,
+)
+
+import numpy as np
+import xxhash
+
+from flows.errors import (
+    StateError,
+)
+from flows.state.durable import (
+    private_directory,
+    put,
+    sync_directory,
+)
+from flows.state.kernel import (
+    U64,
+)
+
+SPILL_BYTES: Final = 1 << 18
+"""From which size on a piece goes to a file."""
+KEEP_SNAPSHOTS: Final = 2
+"""For how many snapshots a file is kept that they list no more: the engine may resume from the one before the
+latest.
+"""
+SLACK: Final = 1 << 13
+"""Rows that are never worth cleaning up."""
+INSTALMENT: Final = 4
+"""Rows read again at a snapshot, at most, by rows that it appends."""
+PART_BYTES: Final = 1 << 15
+"""The longest record of which a part of a file is read: 16 KiB of registers, and what a row counts."""
+_WRITERS: Final = ThreadPoolExecutor(4, "journal")
+"""Files of one snapshot are made safe side by side: each waits for the disk, and then for a processor."""
+
+
+@dataclass
+class Files:
+    """The immutable files of one owner in a directory of its own, named by their content.
+
+    Attributes:
+        directory: None: there are none.
+    """
+
+    directory: Path | None
+    _listed: set[str] | None = None
+    _restored: set[str] = field(default_factory=set)
+    _retired: dict[str, int] = field(default_factory=dict)
+    _writing: dict[str, Future[None]] = field(default_factory=dict)
+    _step: Path | None = None
+    _made: bool = False
+
+    @classmethod
+    def of(cls, root: Path | None, step: str, shard: int) -> Files:
+        """Those of one shard of a step, under the recovery directory."""
+        return cls(None) if root is None else cls(root / step / f"{shard:04d}", _step=root / step)
+
+    def write(self, body: bytes) -> str:
+        """Begin to put `body` on the disk, where it is when `keep` returns; returns the file's name."""
+        assert self.directory is not None
+        if not self._made:  # the step's and the shard's; the recovery directory is the engine's to make
+            for directory in filter(None, (self._step, self.directory)):
+                private_directory(directory)
+            self._made = True
+        name = _digest(body)
+        if name not in self._writing:  # two tables may have the same news
+            self._writing[name] = _WRITERS.submit(_write, self.directory / name, body)
+        return name
+
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            StateError: it is missing or damaged.
+        """
+        if self.directory is None:
+            raise StateError(
+                f"the recovery store lists {name}, and there is no recovery directory to read it from"
+            )
+        if name in self._writing:
+            self._writing.pop(name).result()
+        try:
+            body = (self.directory / name).read_bytes()
+        except OSError as error:
+            raise StateError(
+                f"the recovery store lists {name}, which cannot be read from {self.directory} "
+                f"({error.strerror}): restore the whole recovery directory, or recompute from the log"
+            ) from None
+        if _digest(body) != name:
+            raise StateError(f"{self.directory / name} is damaged: restore it, or recompute from the log")
+        return body
+
+    def part(self, name: str, offset: int) -> bytes:
+        """So much of a file from `offset` on as a record of `PART_BYTES` needs, unchecked.
+
+        Raises:
+            StateError: it is missing.
+        """
+        assert self.directory is not None
+        try:
+            with (self.directory / name).open("rb", buffering=0) as file:
+                file.seek(offset)
+                return file.read(PART_BYTES)
+        except OSError:
+            return self.read(name)[offset : offset + PART_BYTES]
+
+    def restored(self, names: Iterable[str]) -> None:
+        """The snapshot that is resumed from lists `names`."""
+        self._restored.update(names)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """A snapshot lists `names`: wait until they are on the disk under their names, remove what nothing
+        can resume from any more, and, the first time, what an execution left that died before its snapshot
+        was whole.
+
+        Raises:
+            OSError: the disk does not take them.
+        """
+        if self.directory is None:
+            return
+        written = bool(self._writing)
+        while self._writing:
+            self._writing.popitem()[1].result()
+        if written:
+            sync_directory(self.directory)
+        now = set(names)
+        for name in (self._restored if self._listed is None else self._listed) - now:
+            self._retired[name] = KEEP_SNAPSHOTS + 1
+        self._retired = {name: left - 1 for name, left in self._retired.items() if name not in now}
+        gone = [name for name, left in self._retired.items() if left <= 0]
+        if self._listed is None and self.directory.exists():
+            here = {path.name for path in self.directory.iterdir()}
+            gone += here - now - self._retired.keys()
+        for name in gone:
+            self._retired.pop(name, None)
+            (self.directory / name).unlink(missing_ok=True)
+        self._listed = now
+
+
+def _write(path: Path, body: bytes) -> None:
+    if not path.exists():
+        put(path, body)
+
+
+class Piece(NamedTuple):
+    """Rows as they were at a snapshot: `body`, or the file `name`; `mark` is the owner's."""
+
+    name: str
+    body: bytes
+    rows: int
+    mark: int = 0
+
+
+class Table(Protocol):
+    """Rows of so many 64-bit words, one a key."""
+
+    def __len__(self) -> int: ...
+
+    def changed(self) -> U64:
+        """(n, words): the rows that changed since this was last called, as they are."""
+
+    def current(self, rows: U64) -> U64:
+        """(n, words): as they are, the rows of which an earlier version in `rows` is still the latest."""
+
+    def whole(self) -> U64:
+        """(n, words): all rows."""
+
+
+@dataclass
+class Journal:
+    """The pieces of one table, the oldest first; `words` a row."""
+
+    words: int
+    pieces: list[Piece] = field(default_factory=list)
+
+    def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[Piece]:
+        """Append what changed; returns the pieces that together hold the table. `files.keep` is the caller's.
+
+        Args:
+            mark: that of the rows appended.
+        """
+        if files.directory is None:
+            self.pieces = []
+            return [_piece(table.whole(), mark)]
+        rows = table.changed()
+        self.append(rows, mark)
+        left = INSTALMENT * len(rows) + SLACK
+        while len(self.pieces) > 1 and left > 0 and self.rows > 2 * len(table) + SLACK:
+            oldest = self.pieces.pop(0)
+            left -= oldest.rows
+            self.append(table.current(self._rows(oldest, files)), mark)
+        self.spill(files)
+        return list(self.pieces)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all pieces."""
+        return sum(piece.rows for piece in self.pieces)
+
+    def append(self, rows: U64, mark: int = 0) -> None:
+        """Add rows to the last piece, or as one, where that is a file."""
+        if not len(rows):
+            return
+        new = _piece(rows, mark)
+        if self.pieces and not self.pieces[-1].name:
+            last = self.pieces.pop()
+            new = Piece("", last.body + new.body, last.rows + new.rows, mark)
+        self.pieces.append(new)
+
+    def spill(self, files: Files) -> None:
+        """Put the last piece in a file, if it is large."""
+        if files.directory is not None and self.pieces and len(self.pieces[-1].body) >= SPILL_BYTES:
+            last = self.pieces[-1]
+            self.pieces[-1] = Piece(files.write(last.body), b"", last.rows, last.mark)
+
+    def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> Iterator[tuple[U64, int]]:
+        """Take pieces up again; yields their rows (n, words) and marks, the oldest first.
+
+        Raises:
+            StateError: a file is missing or damaged.
+        """
+        self.pieces = [Piece(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
+        files.restored(self.names())
+        for piece in self.pieces:
+            yield self._rows(piece, files), piece.mark
+
+    def names(self) -> list[str]:
+        """Of the pieces that are files."""
+        return [piece.name for piece in self.pieces if piece.name]
+
+    def _rows(self, piece: Piece, files: Files) -> U64:
+        body = files.read(piece.name) if piece.name else piece.body
+        return np.frombuffer(body, np.uint64).reshape(-1, self.words).copy()
+
+
+def _piece(rows: U64, mark: int) -> Piece:
+    return Piece("", rows.tobytes(), len(rows), mark)
+
+
+def _digest(body: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(body)

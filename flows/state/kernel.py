@@ -1,0 +1,61 @@
+"""Compiled loops: numba's decorator with its type kept, and the array types that they share."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+)
+from typing import (
+    Any,
+    TypeAlias,
+    TypeVar,
+)
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Int: TypeAlias = Any
+"""A number of whatever machine type numba infers: to mypy int and np.uint64 are strangers."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+U32 = npt.NDArray[np.uint32]
+U16 = npt.NDArray[np.uint16]
+U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
+
+
+def kernel(function: F) -> F:
+    """Compile `function` on first use, cached on disk, without the interpreter's lock."""
+    compiled: F = numba.njit(cache=True, nogil=True)(function)
+    return compiled
+
+
+@kernel
+def mixed(a: Int, b: Int) -> Int:
+    """One 64-bit hash of two (the finaliser of MurmurHash3 over their combination); never 0."""
+    x = np.uint64(a) ^ (np.uint64(b) * np.uint64(0x9E3779B97F4A7C15))
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xFF51AFD7ED558CCD)
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xC4CEB9FE1A85EC53)
+    x ^= x >> np.uint64(33)
+    return x if x != np.uint64(0) else np.uint64(1)
+
+
+def doubled(array: Any) -> Any:
+    """`array` with as much room again, zeros."""
+    return np.concatenate([array, np.zeros_like(array)])
+
+
+def longer(array: Any, length: int, fill: int) -> Any:
+    """`array` with at least `length` places along its last axis, doubling."""
+    *others, here = array.shape
+    if here >= length:
+        return array
+    more = np.full((*others, max(length, 2 * here, 64) - here), fill, array.dtype)
+    return np.concatenate([array, more], axis=-1)

@@ -1,0 +1,45 @@
+"""Sub-keys of the listeners' key, one for each purpose: what is hashed for one tells nothing of another.
+
+A sub-key is BLAKE2b of nothing under the secret, personalised by its label. So whoever learns one, or may
+choose what is hashed with it, has neither the secret nor the others.
+"""
+
+from __future__ import annotations
+
+from hashlib import (
+    blake2b,
+)
+from typing import (
+    Final,
+)
+
+IDENTITY, LISTENER, CLIENT, HOUSEHOLD, NAMES, SHARD = LABELS = (
+    "identity",
+    "listener",
+    "client",
+    "household",
+    "names",
+    "shard",
+)
+"""What keys are for: plays, events and conversions; listeners; the pseudonyms of their devices and of their
+addresses; rows on the disk by their names; and the shards of names. Part of the state's format.
+"""
+
+KEY_BYTES: Final = 32
+_FINGERPRINT: Final = "fingerprint"
+assert _FINGERPRINT not in LABELS
+
+
+def sub_key(secret: bytes, label: str) -> bytes:
+    """The key of `KEY_BYTES` for the purpose that one of `LABELS` names; `secret` has up to 64 bytes."""
+    assert label in LABELS, label
+    return _derived(secret, label, KEY_BYTES)
+
+
+def fingerprint(secret: bytes) -> str:
+    """16 hexadecimal digits by which a store knows the secret again, and from which nobody has it."""
+    return _derived(secret, _FINGERPRINT, 8).hex()
+
+
+def _derived(secret: bytes, label: str, size: int) -> bytes:
+    return blake2b(digest_size=size, key=secret, person=label.encode()).digest()

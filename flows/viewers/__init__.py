@@ -1,0 +1,6 @@
+"""What people look at: exporter, live page, top, explain, overlap; they read Redis and cost the flow nothing.
+
+Owns: nothing that lasts. Receives: rows out of Redis. Sends: pages, series, tables.
+Door: none; a shelf of independent files, so that `top` never loads a compiler.
+Must not import: a stage, the engine.
+"""

@@ -1,0 +1,77 @@
+"""A decision on a conversion, for people."""
+
+from __future__ import annotations
+
+from datetime import (
+    datetime,
+    timedelta,
+)
+from decimal import (
+    Decimal,
+)
+from typing import (
+    Final,
+)
+from zoneinfo import (
+    ZoneInfo,
+)
+
+from rich.console import (
+    Group,
+)
+from rich.table import (
+    Table,
+)
+from rich.text import (
+    Text,
+)
+
+from flows.model.messages import (
+    Body,
+)
+from flows.shown import (
+    LINE,
+    cell,
+    shown,
+)
+
+RULES: Final = {
+    "declared": "declared: the conversion names its placement",
+    "utm": "utm: no eligible touch; utm_content names a placement",
+    "none": "unattributed: no eligible touch, and utm_content names no placement",
+}
+
+
+def show(decision: Body, zone: ZoneInfo) -> Group:
+    """The rule, and the touches with their credits, of a decision.
+
+    Raises:
+        ValueError, ArithmeticError: a number that no decision has.
+    """
+
+    def moment(ts_ms: int) -> str:
+        return datetime.fromtimestamp(ts_ms / 1000, zone).isoformat(sep=" ", timespec="milliseconds")
+
+    campaign = decision.campaign_id
+    head = f"{decision.type} {shown(decision.conversion)} at {moment(decision.ts)}"
+    if decision.value_micros is not None:
+        head += f", {Decimal(decision.value_micros).scaleb(-6):,.2f} {decision.currency or ''}".rstrip()
+    head += f", of campaign {shown(campaign)}" if campaign is not None else ", of no campaign"
+    rule = RULES.get(decision.rule) or (
+        f"{decision.rule} of {decision.eligible} eligible touches of the listener"
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("placement", "campaign", "way", "credit", "touched at", "before"):
+        table.add_column(name, justify="right" if name == "credit" else "left")
+    for credit in decision.credits:
+        touched = credit.touched_at
+        table.add_row(
+            cell(credit.placement_id or "–"),
+            cell(credit.campaign_id or "–"),
+            cell(credit.way),
+            f"{credit.millionths / 1e6:.6f}".rstrip("0").rstrip("."),
+            "–" if touched is None else moment(touched),
+            "–" if touched is None else str(timedelta(milliseconds=decision.ts - touched)),
+        )
+    parts: list[Text | Table] = [Text(shown(head, LINE)), Text(shown(rule, LINE))]
+    return Group(*parts, *([table] if decision.credits else []))

@@ -1,0 +1,188 @@
+"""The reader's side of the Redis contract: one read serves every viewer, and none of them sees an exception.
+
+Keys and fields: docs/contracts.md. The keys are spelt a second time here, so that a viewer does not load the
+flow and its compiler (0.4 s, 90 MB); the tests read through this module what the flow has written.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import (
+    Callable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import (
+    dataclass,
+    field,
+    replace,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Final,
+)
+
+import msgspec
+
+from connectors.redis import (
+    Client,
+    read_rows,
+    scan_index,
+)
+from connectors.stream import (
+    ConnectError,
+)
+
+Rows = Mapping[str, Mapping[str, str]]
+"""Fields by id; a null is an absent field."""
+
+DAMAGED: Final = "what Redis holds is damaged"
+
+STATE: Final = "delivery.state"
+"""Every row with a plan has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What Redis held when it was last read, as its own text.
+
+    Attributes:
+        up: whether the latest try to read succeeded; all else is of the last try that did.
+        error: why it did not, empty while `up`.
+        read_s: wall clock of that read, epoch s; 0 before the first.
+        meta: fields of `meta`; empty while no flow has written.
+        rows: by scope.
+        accounts: the ledger, by source partition.
+        others: what the names beyond a scope's cap have counted together, by scope.
+    """
+
+    up: bool = False
+    error: str = "not read yet"
+    read_s: float = 0.0
+    meta: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+    accounts: Rows = field(default_factory=dict)
+    others: Rows = field(default_factory=dict)
+
+    @property
+    def flushed_s(self) -> float | None:
+        """When the flow last wrote, epoch s; None before."""
+        return _seconds(self.meta.get("flushed_ms"))
+
+    @property
+    def watermark_s(self) -> float | None:
+        """Event time that the flow has got to, epoch s; None while unknown."""
+        return _seconds(self.meta.get("watermark_ms"))
+
+
+def _of_a_plan(field: str) -> bool:
+    return field.startswith("delivery.") or field.endswith((".cost_per_acquisition", ".return_on_ad_spend"))
+
+
+def _seconds(text: str | None) -> float | None:
+    # The flow writes 0 while it does not know: shown as a time it would be a lag of half a century.
+    number = int(text or 0)
+    return number / 1000 if number > 0 else None
+
+
+class RowsReader:
+    """Reads the rows of a namespace, at most once an interval for any number of viewers in any threads.
+
+    Args:
+        client: from `connectors.redis.connect`.
+        namespace: prefix of the keys.
+        fields: what to read of a row.
+        scopes: which rows to read.
+        interval: how long a read serves.
+        clock_s: wall clock, epoch s.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        namespace: str,
+        fields: Sequence[str],
+        *,
+        scopes: Sequence[str] = ("placement",),
+        interval: timedelta = timedelta(seconds=1),
+        clock_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._fields = tuple(fields)
+        plain = tuple(field for field in fields if field == STATE or not _of_a_plan(field))
+        self._unplanned = plain if STATE in fields else self._fields
+        self._scopes = tuple(scopes)
+        self._interval_s = interval.total_seconds()
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+        self._tried_s = float("-inf")
+        self._snapshot = Snapshot()
+
+    def refresh(self, age_s: float = 0.0) -> Snapshot:
+        """The snapshot, read anew if the last try is an interval ago and more than `age_s`; raises nothing,
+        whatever Redis does.
+        """
+        with self._lock:
+            if time.monotonic() - self._tried_s >= max(age_s, self._interval_s):
+                try:
+                    self._snapshot = self._read()
+                except ConnectError as error:
+                    self._snapshot = replace(self._snapshot, up=False, error=str(error))
+                except (msgspec.MsgspecError, ValueError, ArithmeticError) as error:
+                    self._snapshot = replace(self._snapshot, up=False, error=f"{DAMAGED}: {error}")
+                # After the read: one that timed out must not be followed by another at once.
+                self._tried_s = time.monotonic()
+            return self._snapshot
+
+    def row(self, scope: str, name: str) -> Mapping[str, str]:
+        """One row with all its fields, read now; empty when there is none.
+
+        Raises:
+            ConnectError: Redis cannot be read.
+        """
+        return read_rows(self._client, [self._key(scope, name)], None)[0]
+
+    def _read(self) -> Snapshot:
+        # `meta` first: the flow writes it last, so the rows are never older than it says.
+        meta, positions = read_rows(self._client, [f"{self._namespace}:meta", f"{self._namespace}:positions"])
+        partitions = list(msgspec.json.decode(positions.get("positions", "{}"), type=dict[str, int]))
+        snapshot = Snapshot(
+            up=True,
+            error="",
+            read_s=self._clock_s(),
+            meta=meta,
+            rows={scope: self._rows(scope) for scope in self._scopes},
+            accounts=self._hashes("partition", partitions, None),
+            others=self._hashes("other", self._scopes, None),
+        )
+        # Touched here, where a number that is none can still be refused.
+        _ = snapshot.flushed_s, snapshot.watermark_s
+        return snapshot
+
+    def _rows(self, scope: str) -> Rows:
+        # For a field that is absent Redis looks through the whole row: so one without a plan is asked only
+        # for what it may have, and read again once it turns out to have got one.
+        names = scan_index(self._client, f"{self._namespace}:index:{scope}")
+        before = self._snapshot.rows.get(scope, {})
+        planned = {name for name in names if STATE in before.get(name, ())}
+        rows = self._hashes(scope, [name for name in names if name not in planned], self._unplanned)
+        planned |= {name for name, row in rows.items() if STATE in row}
+        return rows | self._hashes(scope, [*planned], self._fields)
+
+    def _hashes(
+        self, scope: str, names: Sequence[str], fields: Sequence[str] | None
+    ) -> dict[str, dict[str, str]]:
+        rows = read_rows(self._client, [self._key(scope, name) for name in names], fields)
+        # An index outlives its rows.
+        return {name: row for name, row in zip(names, rows, strict=True) if row}
+
+    def _key(self, scope: str, name: str) -> str:
+        return f"{self._namespace}:{scope}:{{{name}}}"
+
+    def close(self) -> None:
+        """Let go of Redis."""
+        self._client.close()

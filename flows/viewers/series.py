@@ -1,0 +1,289 @@
+"""Series of placements and campaigns for Prometheus, rendered from rows in Redis."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import (
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from decimal import (
+    Decimal,
+)
+from typing import (
+    Final,
+    NamedTuple,
+)
+
+from connectors.prometheus import (
+    Exposition,
+    Family,
+    label_string,
+)
+from flows import (
+    metrics,
+)
+from flows.metrics import (
+    Definition,
+)
+from flows.viewers import (
+    page,
+)
+from flows.viewers.reader import (
+    STATE,
+    Rows,
+    Snapshot,
+)
+
+CAP: Final = 20_000
+"""Placements with series of their own: up to 31 series of about 3 KB in the server each. The planned
+campaigns, seven series each, are fewer than the placements.
+"""
+
+BLOCK: Final = 500
+"""Rows rendered at a time, which the processor's cache holds: all at once take twice as long."""
+
+OTHER: Final = "other"
+
+COUNTERS: Final[Mapping[Definition, str]] = {
+    metrics.PLACEMENT_IMPRESSIONS: "flight.impressions",
+    metrics.PLACEMENT_STARTS: "flight.starts",
+    metrics.PLACEMENT_FIRST_QUARTILES: "flight.first_quartiles",
+    metrics.PLACEMENT_MIDPOINTS: "flight.midpoints",
+    metrics.PLACEMENT_THIRD_QUARTILES: "flight.third_quartiles",
+    metrics.PLACEMENT_COMPLETES: "flight.completes",
+    metrics.PLACEMENT_CLICKS: "flight.clicks",
+    metrics.PLACEMENT_ERRORS: "flight.errors",
+    metrics.PLACEMENT_INVALID: "flight.invalid_traffic",
+    metrics.PLACEMENT_REPEATED: "flight.repeated",
+    metrics.PLACEMENT_TOO_LATE: "flight.too_late",
+    metrics.PLACEMENT_CONVERSIONS: "flight.conversions",
+    metrics.PLACEMENT_BLOCKED: "flight.blocked_impressions",
+}
+GAUGES: Final[Mapping[Definition, str]] = {
+    metrics.PLACEMENT_COMPLETION_1H: "1h.completion_rate",
+    metrics.PLACEMENT_MATURE_5M: "5m.mature_completion_rate",
+    metrics.PLACEMENT_MATURE_1H: "1h.mature_completion_rate",
+    metrics.PLACEMENT_REACH: "flight.reach",
+    metrics.PLACEMENT_REACH_1H: "1h.reach",
+    metrics.PLACEMENT_FREQUENCY: "flight.frequency",
+    metrics.PLACEMENT_CONSENT: "flight.consent_coverage",
+    metrics.PLACEMENT_CONVERSION_VALUE: "flight.conversion_value",
+    metrics.PLACEMENT_TARGET_COMPLETION: "delivery.target_completion_rate",
+    metrics.PLACEMENT_BOOKED: "delivery.booked",
+    metrics.PLACEMENT_DELIVERED: "delivery.delivered",
+    metrics.PLACEMENT_EXPECTED: "delivery.expected",
+    metrics.PLACEMENT_INDICATOR: "delivery.indicator",
+    metrics.PLACEMENT_PROJECTED: "delivery.projected",
+    metrics.PLACEMENT_REQUIRED: "delivery.required_rate",
+    metrics.PLACEMENT_CPA: "flight.cost_per_acquisition",
+}
+CAMPAIGN_GAUGES: Final[Mapping[Definition, str]] = {
+    metrics.CAMPAIGN_BOOKED: "delivery.booked",
+    metrics.CAMPAIGN_DELIVERED: "delivery.delivered",
+    metrics.CAMPAIGN_EXPECTED: "delivery.expected",
+    metrics.CAMPAIGN_INDICATOR: "delivery.indicator",
+    metrics.CAMPAIGN_PROJECTED: "delivery.projected",
+    metrics.CAMPAIGN_REQUIRED: "delivery.required_rate",
+}
+HOUR_S: Final = 3600
+SINCE: Final = "flight.since_ms"
+NO_ROW: Final[Mapping[str, str]] = {}
+NEW_MS: Final = 86_400_000
+"""A row that began as long before the last read and was not in it had ended, and has come back."""
+UNITS: Final[Mapping[str, Callable[[str], str]]] = {
+    "flight.conversion_value": lambda millionths: str(Decimal(millionths).scaleb(-6)),
+    "delivery.required_rate": lambda an_hour: repr(float(an_hour) / HOUR_S),
+}
+"""How a series shows a field whose unit is another one."""
+SCOPES: Final = ("placement", "campaign")
+"""What the `Board` it takes reads."""
+LABELS: Final = dict(
+    zip(
+        metrics.PLACEMENT_INFO.labels[1:],
+        ("campaign_id", "platform", "station", "podcast", "program"),
+        strict=True,
+    )
+)
+FIELDS: Final = tuple(
+    dict.fromkeys((*COUNTERS.values(), *GAUGES.values(), STATE, SINCE, *LABELS.values(), *page.FIELDS))
+)
+"""What of a row the exporter shows: the fields of the `Board` it takes."""
+
+
+class Cap:
+    """Parts the placements into those shown and those summed as `other`.
+
+    Those with a plan are shown whatever the cap. Of the others the busiest get the places, and keep them;
+    later ones get a place while one is free. A placement once in `other` stays there, with what it last
+    counted once its row has ended, until the log is recomputed or the exporter restarted. Showing the busiest
+    of each moment would make `other` fall when one is promoted, and Prometheus takes a counter that falls for
+    one that began anew: it would count all of `other` again.
+
+    Of ended rows it keeps sums alone. A row that comes back has its old counts, which these sums may have, so
+    beside them it adds only its growth, in `other`.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._generation = ""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._shown: set[str] = set()
+        self._cut: dict[str, list[Decimal]] = {}
+        self._counted_before: dict[str, list[Decimal]] = {}
+        self._ended = self._beyond = [Decimal()] * len(COUNTERS)
+        self._read_ms = 0.0
+
+    def part(
+        self, rows: Rows, generation: str, at_s: float = 0.0, beyond: Mapping[str, str] = NO_ROW
+    ) -> tuple[list[str], int, list[Decimal]]:
+        """The placements to show, how many are cut, and the sums of their `COUNTERS`.
+
+        Args:
+            at_s: event time that the rows have got to.
+            beyond: what the names without a row have counted together; it goes when it is quiet, as rows do.
+        """
+        if generation != self._generation:
+            self._begin()
+            self._generation = generation
+        planned = {name for name, row in rows.items() if STATE in row} - {OTHER}
+        self._leave([name for name in self._cut if name not in rows or name in planned])
+        fresh = rows.keys() - self._shown - self._cut.keys() - planned - {OTHER}
+        returned = {name for name in fresh if self._returned(rows[name])} if any(self._ended) else set()
+        kept = (self._shown & rows.keys()) - planned
+        busiest = sorted(
+            fresh - returned, key=lambda name: (-int(rows[name].get("flight.impressions", 0)), name)
+        )
+        room = max(0, self._most - len(planned) - len(kept))
+        self._shown = kept | planned | set(busiest[:room])
+        self._counted_before |= {name: _counts(rows[name]) for name in returned}
+        for name in [*self._cut, *busiest[room:], *returned, *({OTHER} & rows.keys())]:
+            self._cut[name] = self._growth(name, _counts(rows[name]))
+        self._read_ms = 1000 * at_s
+        self._beyond = [max(pair) for pair in zip(self._beyond, _counts(beyond), strict=True)]
+        parts = (self._ended, self._beyond, *self._cut.values())
+        sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
+        return sorted(self._shown), len(self._cut), sums
+
+    def _leave(self, names: Iterable[str]) -> None:
+        """Keep what these have counted, and no longer their names."""
+        for name in names:
+            counts = self._cut.pop(name)
+            self._counted_before.pop(name, None)
+            self._ended = [total + count for total, count in zip(self._ended, counts, strict=True)]
+
+    def _returned(self, row: Mapping[str, str]) -> bool:
+        """Whether a row that was not there at the last read had begun long before it."""
+        return 0 < int(row.get(SINCE, 0)) < self._read_ms - NEW_MS
+
+    def _growth(self, name: str, counts: list[Decimal]) -> list[Decimal]:
+        before = self._counted_before.get(name)
+        return counts if before is None else [now - was for now, was in zip(counts, before, strict=True)]
+
+
+def _counts(row: Mapping[str, str]) -> list[Decimal]:
+    # Shares of a conversion are decimals, which binary sums would not add up.
+    return [Decimal(row.get(field, 0)) for field in COUNTERS.values()]
+
+
+class _Named(NamedTuple):
+    """A placement's label strings: of all its series, and of its info, which says what it belongs to."""
+
+    belongs: tuple[str | None, ...]
+    labels: str
+    info: str
+
+
+class Placements:
+    """Renders snapshots; keeps the labels' text and the cap's parting from one scrape to the next."""
+
+    def __init__(self, cap: int = CAP) -> None:
+        self._cap = Cap(cap)
+        self._named: dict[str, _Named] = {}
+        self._lock = threading.Lock()
+
+    def render(self, snapshot: Snapshot) -> bytes:
+        """The exposition: the exporter's own state, then the placements and campaigns, family by family."""
+        with self._lock:
+            return self._render(snapshot).encode()
+
+    def _render(self, snapshot: Snapshot) -> str:
+        rows = snapshot.rows.get("placement", {})
+        names, cut, sums = self._cap.part(
+            rows,
+            snapshot.meta.get("generation", ""),
+            snapshot.watermark_s or 0.0,
+            snapshot.others.get("placement", NO_ROW),
+        )
+        text = Exposition()
+        own = {
+            metrics.EXPORTER_UP: int(snapshot.up),
+            metrics.EXPORTER_READ: snapshot.read_s or None,
+            metrics.EXPORTER_WATERMARK: snapshot.watermark_s,
+            metrics.EXPORTER_LAST_FLUSH: snapshot.flushed_s,
+            metrics.EXPORTER_CUT: cut,
+        }
+        for definition, value in own.items():
+            text.add(_family(definition), [""], [value])
+        self._named = named = {name: self._name(name, rows[name]) for name in names}
+        for start in range(0, len(names) or 1, BLOCK):
+            some = names[start : start + BLOCK]
+            shown, labels = [rows[name] for name in some], [named[name].labels for name in some]
+            for definition, field in COUNTERS.items():
+                text.add(_family(definition), labels, [row.get(field) for row in shown])
+            _gauges(text, GAUGES, labels, shown)
+            _states(text, metrics.PLACEMENT_STATE, some, shown)
+            text.add(_family(metrics.PLACEMENT_INFO), [named[name].info for name in some], [1] * len(some))
+        if cut or any(sums):
+            others = [label_string({"placement": OTHER})]
+            for definition, total in zip(COUNTERS, sums, strict=True):
+                text.add(_family(definition), others, [str(total)])
+            text.add(_family(metrics.PLACEMENT_INFO), others, [1])
+        planned = {name: row for name, row in snapshot.rows.get("campaign", {}).items() if STATE in row}
+        campaigns = [label_string({"campaign": name}) for name in planned]
+        _gauges(text, CAMPAIGN_GAUGES, campaigns, [*planned.values()])
+        _states(text, metrics.CAMPAIGN_STATE, planned, [*planned.values()])
+        return text.text()
+
+    def _name(self, name: str, row: Mapping[str, str]) -> _Named:
+        belongs = tuple(map(row.get, LABELS.values()))
+        kept = self._named.get(name)
+        if kept is not None and kept.belongs == belongs:
+            return kept
+        whole = {"placement": name, **{label: of or "" for label, of in zip(LABELS, belongs, strict=True)}}
+        return _Named(belongs, label_string({"placement": name}), label_string(whole))
+
+
+def _gauges(
+    text: Exposition,
+    gauges: Mapping[Definition, str],
+    labels: Sequence[str],
+    rows: Sequence[Mapping[str, str]],
+) -> None:
+    """Add the families of some rows' fields."""
+    for definition, field in gauges.items():
+        values = [row.get(field) for row in rows]
+        if (shown := UNITS.get(field)) is not None:
+            values = [None if value is None else shown(value) for value in values]
+        text.add(_family(definition), labels, values)
+
+
+def _states(
+    text: Exposition, definition: Definition, names: Iterable[str], rows: Sequence[Mapping[str, str]]
+) -> None:
+    """Add the family of the states of those rows that have one."""
+    owner, state = definition.labels
+    stated = [
+        label_string({owner: name, state: row[STATE]})
+        for name, row in zip(names, rows, strict=True)
+        if STATE in row
+    ]
+    text.add(_family(definition), stated, [1] * len(stated))
+
+
+def _family(definition: Definition) -> Family:
+    return Family(definition.name, "counter" if definition.kind == "counter" else "gauge", definition.help)

@@ -1,0 +1,375 @@
+"""Whole flows over logs of touches and conversions across sixty days, held to what DuckDB finds in them."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+import zlib
+from collections.abc import (
+    Callable,
+)
+from datetime import (
+    timedelta,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+    get_args,
+)
+
+import pytest
+from prometheus_client import (
+    Gauge,
+)
+from typer.testing import (
+    CliRunner,
+)
+
+from connectors.redis.client import (
+    Client,
+)
+from flows.cli.commands import app
+from flows.cli.reconcile_settings import (
+    rules,
+)
+from flows.engine.source import (
+    StopSignal,
+)
+from flows.instruments import (
+    instruments,
+)
+from flows.model.conversions import (
+    Model,
+)
+from flows.model.messages import (
+    shard_key,
+)
+from flows.reconcile.comparison import (
+    differences,
+    minute_differences,
+)
+from flows.reconcile.recomputation import (
+    recompute,
+)
+from flows.replay import (
+    replay,
+)
+from flows.settings.fields import (
+    Settings,
+)
+
+KEY = b"a key of sixteen bytes or more"
+DAY = 86_400_000
+T0 = 1_764_000_000_000 // DAY * DAY
+PLACEMENTS = {"a": "red", "b": "red", "é": "red", "z": "blue", "\U00010000": "blue", "\uffff": None}
+Line = dict[str, Any]
+
+
+def log(seed: int, plays: int = 600, buyers: int = 300) -> list[Line]:
+    """Lines in the order of their times, on a grid of half days, so that windows end exactly at a touch."""
+    rng = random.Random(seed)
+    lines: list[Line] = []
+
+    def moment() -> int:
+        return T0 + rng.randrange(120) * DAY // 2 + rng.choice([0, 0, 0, 1, -1, rng.randrange(DAY // 2)])
+
+    def line(event: str, ts: int, **fields: Any) -> None:
+        lines.append({"event_id": f"e{len(lines)}", "event": event, "ts": ts, **fields})
+
+    def listener() -> Line:
+        return {"listener_id": f"L{rng.randrange(25)}", "consent": rng.random() < 0.9}
+
+    for number in range(plays):
+        placement, campaign = rng.choice(list(PLACEMENTS.items()))
+        fields = {
+            "placement_id": placement,
+            "campaign_id": campaign,
+            "station": f"s{number % 3}",
+            **listener(),
+        }
+        at = moment()
+        if rng.random() < 0.8:
+            fields["play_id"] = f"p{number}"
+        if rng.random() < 0.1:
+            fields["user_agent"] = "a bot/1.0"
+        if rng.random() < 0.8:
+            line("impression", at, **fields)
+        if rng.random() < 0.8:
+            line("start", at + rng.randrange(-2000, 2000), **fields)
+        if rng.random() < 0.2:
+            line("click", at + rng.choice([0, 5000]), **fields)
+    for number in range(buyers):
+        bought = {
+            "type": rng.choice(["purchase", "sign_up", "site_visit"]),
+            "order_id": f"o{number}" if rng.random() < 0.7 else None,
+            "value": rng.choice([None, "19.99", "-3.3333335", 7, "0.0000015"]),
+            "currency": rng.choice(["GBP", "EUR", None]),
+        }
+        fields = {
+            "conversion": bought,
+            "campaign_id": rng.choice(["red", "blue", "green", None]),
+            **listener(),
+        }
+        dice = rng.random()
+        if dice < 0.1:
+            fields["placement_id"] = rng.choice(list(PLACEMENTS))
+        elif dice < 0.5:
+            told = rng.choice(["a", "%C3%A9", "spring+sale", "spring%20sale", "nobody", "A"])
+            fields["landing_url"] = f"https://shop.example/?utm_source=x&utm_content={told}&b=1"
+        if dice > 0.9:
+            del fields["listener_id"]
+        at = moment()
+        line("conversion", at, **fields)
+        if rng.random() < 0.1:
+            lines.append({**lines[-1], "ts": at + rng.randrange(5000)})
+    present = [{name: value for name, value in one.items() if value is not None} for one in lines]
+    return sorted(present, key=lambda one: one["ts"])
+
+
+def files_of(lines: list[Line], seed: int, parts: int, directory: Path) -> list[str]:
+    """The lines out of order by up to nine seconds, a listener's (or an order's) all in one file."""
+    rng = random.Random(seed)
+    moved = sorted(((one["ts"] + rng.random() * 9_000 * (seed > 0), n) for n, one in enumerate(lines)))
+    out: list[list[bytes]] = [[] for _ in range(parts)]
+    for _, n in moved:
+        one = lines[n]
+        owner = one.get("listener_id") or one["conversion"].get("order_id") or one["event_id"]
+        out[zlib.crc32(owner.encode()) % parts].append(json.dumps(one).encode() + b"\n")
+    names = [str(directory / f"{seed}-{part}.ndjson") for part in range(parts)]
+    for name, part in zip(names, out, strict=True):
+        Path(name).write_bytes(b"".join(part))
+    return names
+
+
+UTM = {"spring sale": "a", "é": "é", "a": "z"}
+
+
+@pytest.mark.parametrize("model", get_args(Model))
+@pytest.mark.parametrize(("order", "parts", "workers"), [(0, 1, 1), (1, 1, 2), (2, 3, 2), (3, 4, 4)])
+def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_of_workers(
+    model: Model,
+    order: int,
+    parts: int,
+    workers: int,
+    tmp_path: Path,
+    settings_of: Callable[..., Settings],
+    client: Client,
+) -> None:
+    settings = settings_of(
+        attribution=model,
+        utm_placements=UTM,
+        # Many small cuts, so that decisions fall in the middle of the log, between merges of the touches.
+        flush_interval=timedelta(milliseconds=20),
+        batch_messages=23,
+        touch_listens=10_000,
+        touch_clicks=10_000,
+        row_ttl=timedelta(days=62),  # no row ends
+    )
+    lines = log(zlib.crc32(model.encode()))
+    files = files_of(lines, order, parts, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out", workers=workers)
+    truth = recompute([Path(name) for name in files], **rules(settings))
+    assert differences(truth, client, settings.namespace) == []
+    assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
+    meta = client.hgetall(f"{settings.namespace}:meta")
+    accepted, attributed, unattributed, pending = (
+        int(meta[name])
+        for name in ("conversions_accepted", "conversions_attributed", "unattributed", "conversions_pending")
+    )
+    assert accepted == truth.totals["conversions"] == attributed + unattributed
+    assert min(attributed, unattributed) > 20
+    assert ("frequency.1.listeners" in client.hgetall(f"{settings.namespace}:campaign:{{red}}")) == (
+        model != "off"
+    )
+    assert pending == 0
+
+
+def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of(attribution="linear", utm_placements=UTM, row_ttl=timedelta(days=62))
+    files = files_of(log(5), 1, 2, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out", workers=2)
+    decisions = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
+    totals = recompute([Path(name) for name in files], **rules(settings)).totals
+    assert len(decisions) == totals["conversions"]
+    assert sum(not one["credits"] for one in decisions) == totals["unattributed"]
+    for one in decisions:
+        assert sum(credit["millionths"] for credit in one["credits"]) in (0, 1_000_000)
+        for credit in one["credits"]:
+            assert (credit["touched_at"] is None) == (credit["way"] in ("utm", "declared"))
+    assert any(len(one["credits"]) > 3 for one in decisions)
+
+
+@pytest.mark.parametrize("steps", [1, 50])
+def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_however_the_log_is_cut(
+    steps: int, tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    lines = log(6, plays=2000, buyers=60)
+    flows = []
+    for number, batch in enumerate((10_000, 11)):
+        settings = settings_of(
+            attribution="linear",
+            touch_listens=7,
+            touch_clicks=2,
+            batch_messages=batch,
+            row_ttl=timedelta(days=62),
+            flush_interval=timedelta(milliseconds=1000 // steps),
+        )
+        out = tmp_path / f"out-{number}"
+        files = files_of(lines, number, 1, tmp_path)
+        replay(files, settings, KEY, out=out, recompute=number > 0)
+        decided = [json.loads(line) for line in (out / "credits.ndjson").read_text().splitlines()]
+        flows.append(sorted((one["conversion"], one["credits"]) for one in decided))
+    assert flows[0] == flows[1]
+    assert 9 < max(len(credits) for _, credits in flows[0]) <= 3 * 9, "of red, of blue and of no campaign"
+    assert sum(one["capped"] for one in decided) > 20
+
+
+def test_a_touch_within_its_window_is_not_lost_for_being_one_of_many_of_other_campaigns(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """Five days of a commuter's radio, and clicks in a flood, with the caps that are usual."""
+    lines: list[Line] = []
+
+    def line(event: str, at: int, campaign: str, **more: Any) -> None:
+        fields = {"listener_id": "L", "consent": True, "campaign_id": campaign, **more}
+        lines.append({"event_id": f"e{len(lines)}", "event": event, "ts": T0 + at, **fields})
+
+    line("impression", 0, "heard", placement_id="a")
+    for number in range(200):
+        line("impression", 60_000 + number * DAY // 40, f"other-{number % 30}", placement_id=f"p{number}")
+    line("click", 5 * DAY, "clicked", placement_id="b")
+    for number in range(100):
+        line("click", 5 * DAY + 100 * number, "flood", placement_id="c")
+    for campaign in ("heard", "clicked"):
+        line("conversion", 5 * DAY + 60_000, campaign, conversion={"type": "purchase", "order_id": campaign})
+    settings = settings_of()
+    files = files_of(lines, 0, 1, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out")
+    for placement in ("a", "b"):
+        row = client.hgetall(f"{settings.namespace}:placement:{{{placement}}}")
+        assert row["flight.conversions"] == "1"
+    decided = [json.loads(one) for one in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
+    assert [one["capped"] for one in decided] == [False, False]
+
+
+def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.attribution.touches.SPILL", 20)
+    settings = settings_of(
+        attribution="linear",
+        flush_interval=timedelta(milliseconds=10),
+        epoch_interval=timedelta(milliseconds=50),
+        batch_messages=5,
+    )
+    lines = log(9, plays=4000, buyers=500)
+    files = files_of(lines, 1, 2, tmp_path)
+    recovery, stop = tmp_path / "recovery", StopSignal()
+
+    def written() -> set[str]:
+        return {path.name for path in (recovery / "touches").rglob("*") if path.is_file()}
+
+    def watch() -> None:
+        while not written() or int(client.hget(f"{settings.namespace}:meta", "unattributed") or 0) < 20:
+            time.sleep(0.002)
+        stop.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    replay(files, settings, KEY, recovery_dir=recovery, stop=stop)
+    watcher.join(30)
+    truth = recompute([Path(name) for name in files], **rules(settings))
+    half = int(client.hget(f"{settings.namespace}:meta", "conversions_accepted") or 0)
+    assert 20 < half < truth.totals["conversions"] - 20, "it was stopped on the way"
+    assert written()
+    faster = settings.model_copy(update={"batch_messages": 100})  # nobody has to catch it on its way
+    replay(files, faster, KEY, recovery_dir=recovery)
+    assert differences(truth, client, settings.namespace) == []
+
+
+def test_money_is_exact_in_redis_and_in_the_minutes_however_much_it_is(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    sold = {
+        "largest": ["9000000000000", "9000000000000", "-0.000001"],
+        "refunded": ["-9000000000000", "-9000000000000"],
+        "rupiah": ["12000000000.000001", "0.000002"],
+    }
+    lines: list[Line] = []
+    for placement, values in sold.items():
+        for value in values:
+            event = {"event_id": f"e{len(lines)}", "event": "conversion", "ts": T0, "placement_id": placement}
+            lines.append({**event, "conversion": {"type": "purchase", "value": value, "currency": "IDR"}})
+    settings = settings_of()
+    files = files_of(lines, 0, 1, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out")
+    right = {"largest": 18 * 10**18 - 1, "refunded": -18 * 10**18, "rupiah": 12_000_000_000_000_003}
+    minutes = [json.loads(line) for line in (tmp_path / "out" / "minutes.ndjson").read_text().splitlines()]
+    for placement, micros in right.items():
+        row = client.hgetall(f"{settings.namespace}:placement:{{{placement}}}")
+        assert row["flight.conversion_value"] == row["1d.conversion_value"] == str(micros)
+        told = [one["conversion_value"] for one in minutes if one["placement_id"] == placement]
+        assert told == [micros if abs(micros) <= 2**53 else str(micros)]
+    truth = recompute([Path(name) for name in files], **rules(settings))
+    assert differences(truth, client, settings.namespace) == []
+
+
+def test_explain_tells_the_touches_the_rule_and_the_credit_and_no_listener(
+    tmp_path: Path, settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(attribution="linear")
+    bought = {"type": "purchase", "order_id": "o-7", "value": "19.99", "currency": "GBP"}
+    lines: list[Line] = [
+        {"event": "click", "ts": T0, "placement_id": "spot [1]", "campaign_id": "red"},
+        {"event": "impression", "ts": T0 + DAY, "placement_id": "b", "campaign_id": "red"},
+        {"event": "conversion", "ts": T0 + 2 * DAY, "conversion": bought},
+    ]
+    known = [
+        {"event_id": f"e{n}", "listener_id": "L-secret", "consent": True} | line
+        for n, line in enumerate(lines)
+    ]
+    replay(files_of(known, 0, 1, tmp_path), settings, KEY)
+    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(app, ["explain", "o-7"])
+    assert shown.exit_code == 0
+    assert "2 eligible" in shown.output
+    assert "19.99 GBP" in shown.output
+    for placement, way in (("spot [1]", "click"), ("b", "listen")):
+        (line,) = (line for line in shown.output.splitlines() if line.startswith(placement))
+        assert way in line
+        assert "0.5" in line
+    assert "secret" not in shown.output
+    missing = CliRunner().invoke(app, ["explain", "o-8"])
+    assert missing.exit_code == 1
+    assert len(missing.output.strip().splitlines()) == 1
+    assert "no decision on 'o-8'" in missing.output
+
+
+def test_touches_given_up_by_the_cap_are_a_metric(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    flow = settings_of(
+        touch_listens=2,
+        touch_clicks=1,
+        attribution="linear",
+        flush_interval=timedelta(milliseconds=10),
+        batch_messages=20,
+    )
+    replay(files_of(log(3), 0, 1, tmp_path), flow, KEY)
+    # Of this flow's shards: the process's metrics also hold those of flows before it.
+    shards = {shard_key(shard) for shard in range(flow.shards)}
+
+    def total(gauge: Gauge) -> float:
+        return sum(one.value for one in gauge.collect()[0].samples if one.labels["shard"] in shards)
+
+    assert total(instruments().dropped_touches) > 100
+    assert 10 < total(instruments().capped_decisions) < 300
+    assert 0 < total(instruments().state_touches) < 400

@@ -1,0 +1,825 @@
+"""Conversions: credits to the millionth, touches that may count, and decisions that are made once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import (
+    Sequence,
+)
+from typing import (
+    Any,
+)
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import (
+    given,
+    settings,
+)
+from hypothesis import (
+    strategies as st,
+)
+
+from connectors.stream import (
+    Messages,
+)
+from flows.attribution import (
+    credit_book,
+)
+from flows.attribution.credit_book import (
+    CreditBook,
+)
+from flows.attribution.credit_models import (
+    Rules,
+    apportion,
+    credit,
+    divide,
+)
+from flows.attribution.decisions import (
+    decision_record,
+)
+from flows.attribution.shard import (
+    ListenerShard,
+)
+from flows.attribution.touches import (
+    Caps,
+)
+from flows.intake.decoder import (
+    Decoder,
+)
+from flows.model.conversions import (
+    AGES_S,
+    CLASSES,
+    COLUMNS,
+    WHOLE,
+    Model,
+)
+from flows.model.counts import (
+    FLIGHT_COUNTS,
+    MINUTE_COUNTS,
+)
+from flows.model.dimensions import (
+    Dimensions,
+)
+from flows.model.fields import (
+    FIELDS,
+)
+from flows.model.messages import (
+    CLICK_TOUCH,
+    IMPRESSION_TOUCH,
+    START_TOUCH,
+    Credit,
+    Decided,
+    Decision,
+    PendingConversion,
+    Pixels,
+    RowBatch,
+    TouchBatch,
+)
+from flows.model.pixel import (
+    LISTENER,
+    WATERMARK,
+    ConversionPixel,
+)
+from flows.model.plan import (
+    Plan,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.plays.shard import (
+    PlayShard,
+)
+from flows.rows.credit_cells import (
+    quantile_s,
+)
+from flows.rows.published import (
+    minute_messages,
+    pack_rows,
+)
+from flows.rows.shard import (
+    RowShard,
+)
+
+DAY = 86_400_000
+MINUTE = 60_000
+T0 = 1_764_000_000_000 // DAY * DAY
+MODELS: tuple[Model, ...] = ("last_touch", "first_touch", "linear", "time_decay")
+LATENESS = 10 * MINUTE
+SOMEBODY = 0xA11CE
+
+Touch = tuple[int, int, str, str | None]
+"""Time, kind, placement, campaign."""
+
+
+def combo(placement: str | None, campaign: str | None) -> Dimensions:
+    return (placement, campaign, None, None, None, None)
+
+
+def shard_of_listeners(**rules: Any) -> ListenerShard:
+    caps = {name: rules.pop(name) for name in Caps._fields if name in rules}
+    return ListenerShard(0, 1, LATENESS, Rules(**rules), None, Caps(**caps))
+
+
+def conversion(
+    at: int, placement: str | None = None, campaign: str | None = None, **more: Any
+) -> PendingConversion:
+    pixel = {
+        "type": "purchase",
+        "order_id": f"o{at}",
+        "event_id": "e",
+        "value_micros": None,
+        "currency": None,
+    }
+    known = {name: value for name, value in more.items() if name not in ("listener", "key")}
+    utm = {"utm_content": None}
+    return PendingConversion(
+        at,
+        more.get("listener", SOMEBODY),
+        more.get("key", at),
+        ConversionPixel(combo=combo(placement, campaign), **{**pixel, **utm, **known}),
+    )
+
+
+def batch(
+    cut: Cut,
+    touches: Sequence[Touch] = (),
+    conversions: Sequence[PendingConversion] = (),
+    who: int = SOMEBODY,
+) -> TouchBatch:
+    return TouchBatch(
+        0,
+        0,
+        cut,
+        [combo(placement, campaign) for _, _, placement, campaign in touches],
+        np.full(len(touches), who, np.uint64),
+        np.array([touch[0] for touch in touches], np.int64),
+        np.array([touch[1] for touch in touches], np.uint8),
+        np.arange(len(touches), dtype=np.uint32),
+        np.arange(len(touches), dtype=np.uint32) + 7,
+        list(conversions),
+        np.zeros(0, np.uint64),
+    )
+
+
+def moment(watermark_ms: int, ended: bool = False, number: int = 0) -> Cut:
+    return Cut(number, watermark_ms, ended, ())
+
+
+def decided(touches: Sequence[Touch], one: PendingConversion, **rules: Any) -> Decision:
+    """The decision on one conversion, everything being there when the log ends."""
+    cut = moment(one.ts_ms, ended=True)
+    (decision,) = shard_of_listeners(**rules).apply(cut, [batch(cut, touches, [one])]).decisions
+    return decision
+
+
+def shares(decision: Decision) -> dict[str | None, int]:
+    """Millionths by placement."""
+    found: dict[str | None, int] = {}
+    for one in decision.credits:
+        found[one.combo[0]] = found.get(one.combo[0], 0) + one.millionths
+    return found
+
+
+# Millionths
+
+SOME_TOUCHES = st.lists(
+    st.tuples(
+        st.integers(0, 13 * DAY), st.booleans(), st.sampled_from(["a", "b", "é", "\U00010000", "\uffff"])
+    ),
+    min_size=1,
+    max_size=80,
+)
+
+
+@given(SOME_TOUCHES, st.sampled_from(MODELS))
+def test_the_credits_of_a_conversion_sum_to_a_million(
+    touches: list[tuple[int, bool, str]], model: Model
+) -> None:
+    ordered = sorted(((T0 - age, click, name) for age, click, name in touches), key=lambda one: one[0])
+    parts = credit(Rules(model), ordered)
+    assert sum(parts) == WHOLE
+    assert min(parts) >= 0
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=50), st.integers(0, 10**9))
+def test_parts_by_weight_are_off_by_less_than_one(weights: list[float], whole: int) -> None:
+    parts = apportion(weights, whole)
+    assert sum(parts) == whole
+    for part, weight in zip(parts, weights, strict=True):
+        assert abs(part - whole * weight / sum(weights)) < 1 + 1e-6
+
+
+@given(st.integers(-(10**15), 10**15), SOME_TOUCHES, st.sampled_from(MODELS))
+def test_a_value_of_either_sign_is_divided_without_a_rest(
+    value: int, touches: list[tuple[int, bool, str]], model: Model
+) -> None:
+    millionths = credit(Rules(model), sorted((T0 - age, click, name) for age, click, name in touches))
+    parts = divide(value, millionths)
+    assert sum(parts) == value
+    for part, share in zip(parts, millionths, strict=True):
+        assert abs(part - value * share // WHOLE) <= 1
+
+
+@pytest.mark.parametrize(
+    ("placements", "first"),
+    [(["a", "b"], "b"), (["z", "é"], "é"), (["\uffff", "\U00010000"], "\U00010000"), (["pl", "pl2"], "pl2")],
+)
+@pytest.mark.parametrize("model", ["last_touch", "first_touch"])
+def test_of_touches_at_one_moment_the_greater_placement_in_utf8_has_it(
+    placements: list[str], first: str, model: Model
+) -> None:
+    for some in (placements, placements[::-1]):
+        touches = [(T0, CLICK_TOUCH, name, None) for name in some]
+        assert shares(decided(touches, conversion(T0 + 5), model=model)) == {first: WHOLE}
+
+
+def test_the_rest_of_a_million_goes_to_the_later_touch_then_to_the_greater_placement() -> None:
+    at_once = [(T0, IMPRESSION_TOUCH, name, None) for name in ("b", "c", "a")]
+    assert shares(decided(at_once, conversion(T0), model="linear")) == {
+        "a": 333_333,
+        "b": 333_333,
+        "c": 333_334,
+    }
+    later = [(T0 + (name == "a"), IMPRESSION_TOUCH, name, None) for name in ("b", "c", "a")]
+    assert shares(decided(later, conversion(T0 + 1), model="linear"))["a"] == 333_334
+
+
+@given(
+    st.lists(st.integers(0, 60 * DAY), min_size=1, max_size=80),
+    st.integers(1000, 60 * DAY),
+)
+def test_a_touch_of_any_age_has_a_share_that_sums_to_a_million_under_any_half_life(
+    ages: list[int], half_life_ms: int
+) -> None:
+    rules = Rules("time_decay", half_life_ms=half_life_ms)
+    parts = credit(rules, [(T0 - age, True, "a") for age in sorted(ages, reverse=True)])
+    assert sum(parts) == WHOLE
+    assert parts == sorted(parts), "an older touch never has more"
+
+
+def test_a_click_of_a_month_ago_has_the_whole_under_a_half_life_of_a_second() -> None:
+    touches = [(T0 - 30 * DAY, CLICK_TOUCH, "a", None), (T0 - 30 * DAY - 1000, CLICK_TOUCH, "b", None)]
+    found = shares(decided(touches, conversion(T0), model="time_decay", half_life_ms=1000, click_ms=60 * DAY))
+    assert found == {"a": 666_667, "b": 333_333}
+
+
+def test_half_a_life_halves_the_weight() -> None:
+    touches = [(T0 - 7 * DAY, IMPRESSION_TOUCH, "old", None), (T0, IMPRESSION_TOUCH, "new", None)]
+    assert shares(decided(touches, conversion(T0), model="time_decay")) == {"old": 333_333, "new": 666_667}
+
+
+# Eligible touches
+
+
+@pytest.mark.parametrize(
+    ("kind", "window"), [(CLICK_TOUCH, 30 * DAY), (IMPRESSION_TOUCH, 14 * DAY), (START_TOUCH, 14 * DAY)]
+)
+@pytest.mark.parametrize("model", MODELS)
+def test_windows_hold_both_their_ends(kind: int, window: int, model: Model) -> None:
+    for age, counts in ((0, True), (window, True), (window + 1, False), (-1, False)):
+        decision = decided([(T0 - age, kind, "a", None)], conversion(T0), model=model)
+        assert (shares(decision) == {"a": WHOLE}) is counts, age
+        assert decision.eligible == counts
+
+
+def test_windows_are_settings() -> None:
+    touches = [(T0 - 2 * DAY, IMPRESSION_TOUCH, "listen", None), (T0 - 3 * DAY, CLICK_TOUCH, "click", None)]
+    assert shares(decided(touches, conversion(T0), click_ms=2 * DAY)) == {"listen": WHOLE}
+    assert shares(decided(touches, conversion(T0), click_ms=2 * DAY, listen_ms=DAY)) == {}
+
+
+def test_the_last_click_goes_before_any_listen() -> None:
+    touches = [
+        (T0, CLICK_TOUCH, "a", None),
+        (T0 + 1, CLICK_TOUCH, "b", None),
+        (T0 + 2, IMPRESSION_TOUCH, "c", None),
+    ]
+    decision = decided(touches, conversion(T0 + 3))
+    assert [(one.combo[0], one.way, one.age_ms) for one in decision.credits] == [("b", "click", 2)]
+    assert decision.eligible == 3
+
+
+def test_a_conversion_of_a_campaign_is_credited_to_its_touches_alone() -> None:
+    touches = [
+        (T0, CLICK_TOUCH, "a", "red"),
+        (T0 + 1, CLICK_TOUCH, "b", "blue"),
+        (T0 + 2, CLICK_TOUCH, "c", None),
+    ]
+    assert shares(decided(touches, conversion(T0 + 9, campaign="red"))) == {"a": WHOLE}
+    assert shares(decided(touches, conversion(T0 + 9, campaign="green"))) == {}
+    assert shares(decided(touches, conversion(T0 + 9))) == {"c": WHOLE}
+
+
+def test_a_declared_placement_has_it_whatever_was_touched() -> None:
+    decision = decided([(T0, CLICK_TOUCH, "a", "red")], conversion(T0 + 1, placement="promo", campaign="red"))
+    assert [(one.combo[:2], one.way, one.age_ms) for one in decision.credits] == [
+        (("promo", "red"), "declared", None)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "credited"),
+    [
+        ("pl 1", {"pl 1": WHOLE}),
+        ("spring", {"b": WHOLE}),
+        ("Spring", {}),
+    ],
+)
+def test_utm_content_counts_when_nothing_was_touched(content: str, credited: dict[str, int]) -> None:
+    utm = {"pl 1": "pl 1", "spring": "b"}
+    assert shares(decided([], conversion(T0, utm_content=content), utm=utm)) == credited
+    touched = decided([(T0, IMPRESSION_TOUCH, "a", None)], conversion(T0, utm_content=content), utm=utm)
+    assert shares(touched) == {"a": WHOLE}
+
+
+def test_a_conversion_of_nobody_known_has_no_touch() -> None:
+    cut = moment(T0, ended=True)
+    nobody = conversion(T0, listener=0)
+    found = shard_of_listeners().apply(cut, [batch(cut, [(T0, CLICK_TOUCH, "a", None)], [nobody])])
+    assert [decision.credits for decision in found.decisions] == [[]]
+
+
+def test_a_play_is_one_listen_at_its_impression_even_if_its_start_came_first() -> None:
+    shard = shard_of_listeners(model="linear")
+    early, late = moment(T0), moment(T0 + 2 * MINUTE, number=1)
+    shard.apply(
+        early, [batch(early, [(T0 - 500, START_TOUCH, "a", None), (T0 - 500, START_TOUCH, "b", None)])]
+    )
+    shard.apply(late, [batch(late, [(T0 - 900, IMPRESSION_TOUCH, "a", None)])])
+    last = moment(T0 + 3 * MINUTE, ended=True, number=2)
+    (decision,) = shard.apply(last, [batch(last, [], [conversion(T0)])]).decisions
+    assert [(one.combo[0], one.millionths, one.age_ms) for one in decision.credits] == [
+        ("a", 500_000, 900),
+        ("b", 500_000, 500),
+    ]
+
+
+@pytest.mark.parametrize("start_first", [True, False])
+@pytest.mark.parametrize(
+    ("impression_after_ms", "credited"), [(-1, True), (0, True), (59_999, True), (MINUTE, False)]
+)
+def test_a_start_stands_for_its_play_until_the_minute_of_its_impression_in_whatever_order_they_come(
+    impression_after_ms: int, credited: bool, start_first: bool
+) -> None:
+    """`credited`: the conversion, made in the first minute, is the impression's, if it is not before it."""
+    pixels = [("start", T0), ("impression", T0 + impression_after_ms)]
+    plays = PlayShard(0, 1, LATENESS, 30 * MINUTE, 60 * DAY)
+    shard = shard_of_listeners()
+    bought_at = T0 + 30_000
+    for number, (event, at) in enumerate(pixels if start_first else pixels[::-1]):
+        plays.apply(pixels_of(event, at))
+        (touches,) = plays.cut(moment(T0, number=number))[1]
+        buyer = [conversion(bought_at)] if number == 0 else []
+        shard.apply(touches.cut, [touches._replace(conversions=buyer)])
+    end = moment(T0 + DAY, ended=True, number=9)
+    (decision,) = shard.apply(end, [batch(end)]).decisions
+    if credited:
+        heard = T0 + impression_after_ms
+        assert [one.age_ms for one in decision.found] == ([bought_at - heard] if heard <= bought_at else [])
+    else:
+        assert [one.age_ms for one in decision.found] == [bought_at - T0]
+
+
+def pixels_of(event: str, at: int) -> Pixels:
+    """One pixel of the play `p` of placement `a`, as the intake hands it on."""
+    decoder = Decoder(b"sixteen secret b", consent_default=True)
+    line = {
+        "event_id": event,
+        "event": event,
+        "ts": at,
+        "placement_id": "a",
+        "play_id": "p",
+        "listener_id": "L",
+    }
+    values = [json.dumps(line).encode()]
+    found = decoder.decode(Messages(values, [at], at + 1, [0]))
+    found.pixels[:, WATERMARK] = T0
+    found.pixels[:, LISTENER] = SOMEBODY
+    return Pixels("f", found.pixels, found.combos, [])
+
+
+# Decisions
+
+
+def test_a_conversion_is_decided_once_when_its_minute_is_final() -> None:
+    shard = shard_of_listeners()
+    at = T0 + 30_000
+    first = moment(at)
+    assert shard.apply(first, [batch(first, [(T0, IMPRESSION_TOUCH, "a", None)], [conversion(at)])])[2:5] == (
+        [],
+        {"": 1},
+        1,
+    )
+    for number, watermark in enumerate((T0 + MINUTE, T0 + MINUTE + LATENESS - 1), 1):
+        cut = moment(watermark, number=number)
+        assert shard.apply(cut, [batch(cut)])[2:5] == ([], {}, 1)
+    click = batch(moment(T0 + MINUTE + LATENESS, number=3), [(at, CLICK_TOUCH, "late", None)])
+    found = shard.apply(click.cut, [click])
+    assert [shares(decision) for decision in found.decisions] == [{"late": WHOLE}]
+    assert (found.accepted, found.pending) == ({}, 0)
+    end = moment(T0 + DAY, ended=True, number=4)
+    assert shard.apply(end, [batch(end)]).decisions == []
+
+
+def test_what_waits_is_taken_up_again_with_its_touches() -> None:
+    shard = shard_of_listeners()
+    cut = moment(T0 + MINUTE)
+    touches = [(T0, CLICK_TOUCH, "a", "red"), (T0 + 1, IMPRESSION_TOUCH, "b", "red")]
+    shard.apply(cut, [batch(cut, touches, [conversion(T0 + 2, value_micros=7)])])
+    again = shard_of_listeners()
+    again.restore(shard.snapshot())
+    end = moment(T0 + DAY, ended=True, number=1)
+    left, right = shard.apply(end, [batch(end)]), again.apply(end, [batch(end)])
+    assert left == right
+    assert [shares(decision) for decision in left.decisions] == [{"a": WHOLE}]
+
+
+def test_a_leap_of_the_watermark_expires_no_touch_that_a_waiting_conversion_may_still_use() -> None:
+    shard = shard_of_listeners()
+    first = moment(T0 + MINUTE)
+    shard.apply(first, [batch(first, [(T0, IMPRESSION_TOUCH, "a", None)], [conversion(T0 + 13 * DAY)])])
+    leap = moment(T0 + 50 * DAY, number=1)
+    many = [(T0 + 40 * DAY + second, IMPRESSION_TOUCH, "b", None) for second in range(60)]
+    found = shard.apply(leap, [batch(leap, many)])
+    assert [shares(decision) for decision in found.decisions] == [{"a": WHOLE}]
+
+
+@pytest.mark.parametrize("step", [MINUTE, 7 * MINUTE, 1000 * MINUTE])
+def test_of_more_touches_than_are_kept_the_newest_up_to_the_conversion_count_whenever_the_rest_was_dropped(
+    step: int,
+) -> None:
+    shard = shard_of_listeners(model="linear", listens=10, clicks=3)
+    touches = [
+        (T0 + second * 20_000, CLICK_TOUCH if second % 4 == 0 else IMPRESSION_TOUCH, f"p{second}", None)
+        for second in range(200)
+    ]
+    buyer = conversion(T0 + 150 * 20_000)
+    decisions: list[Decision] = []
+    for number, start in enumerate(range(0, 250 * 20_000, step)):
+        cut = moment(T0 + start + step, number=number)
+        some = [touch for touch in touches if start <= touch[0] - T0 < start + step]
+        due = [buyer] if start <= buyer.ts_ms - T0 < start + step else []
+        decisions += shard.apply(cut, [batch(cut, some, due)]).decisions
+    end = moment(T0 + DAY, ended=True, number=10**6)
+    decisions += shard.apply(end, [batch(end)]).decisions
+    (decision,) = decisions
+    clicks = {f"p{second}" for second in (140, 144, 148)}
+    listens = {f"p{second}" for second in range(138, 151) if second % 4}
+    assert set(shares(decision)) == clicks | listens
+    if step == MINUTE:
+        assert shard.store.dropped > 80
+
+
+def test_names_that_no_touch_refers_to_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.attribution.shard.FORGET_AT", 100)
+    shard = shard_of_listeners()
+    for number in range(300):
+        cut = moment(T0 + number * DAY, number=number)
+        some = [(cut.watermark_ms, IMPRESSION_TOUCH, f"p{number}-{i}", f"c{i}") for i in range(10)]
+        shard.apply(cut, [batch(cut, some)])
+    assert len(shard.names) < 1500
+    end = moment(T0 + 299 * DAY + 1, ended=True, number=300)
+    (decision,) = shard.apply(end, [batch(end, [], [conversion(T0 + 299 * DAY)])]).decisions
+    assert shares(decision) == {"p299-9": WHOLE}
+
+
+def test_a_forgotten_listener_has_no_touch_and_no_counter_and_what_waits_is_nobodys() -> None:
+    shard = shard_of_listeners()
+    cut = moment(T0 + MINUTE)
+    shard.apply(cut, [batch(cut, [(T0, CLICK_TOUCH, "a", "red")], [conversion(T0 + 1)])])
+    shard.apply(moment(T0 + MINUTE, number=1), [batch(cut, [(T0, IMPRESSION_TOUCH, "a", "red")], who=77)])
+    assert shard.forget(np.array([SOMEBODY], np.uint64)) == 1
+    assert SOMEBODY.to_bytes(8, "little") not in repr_bytes(shard.snapshot())
+    end = moment(T0 + DAY, ended=True, number=2)
+    both = [conversion(T0 + 2), conversion(T0 + 3, listener=77)]
+    found = shard.apply(end, [batch(end, [], both)]).decisions
+    assert [shares(decision) for decision in found] == [{}, {}, {"a": WHOLE}]
+
+
+def repr_bytes(state: Any) -> bytes:
+    """All bytes and numbers of a snapshot, one after the other."""
+    if isinstance(state, bytes):
+        return state
+    if isinstance(state, int):
+        return state.to_bytes(16, "little", signed=True)
+    if isinstance(state, dict):
+        return repr_bytes(list(state.items()))
+    if isinstance(state, (tuple, list)):
+        return b"".join(map(repr_bytes, state))
+    return str(state).encode()
+
+
+# The book
+
+
+def decision_of(at: int, kind: str, credits: Sequence[tuple[str, int]], **pixel: Any) -> Decision:
+    one = conversion(at, type=kind, **pixel)
+    return Decision(
+        one, "linear", [Credit(combo(name, "red"), share, "click", 61_000) for name, share in credits]
+    )
+
+
+def sums(
+    book: CreditBook, *decisions: Decision, accepted: int | None = None, pending: int = 0
+) -> dict[tuple[str, str], dict[str, int]]:
+    """What a cut adds, by row and column."""
+    count = len(decisions) + pending if accepted is None else accepted
+    own = [one.conversion.pixel.combo[1] or "" for one in decisions]
+    assert set(own) <= {""}, "the account is of conversions without a campaign"
+    sent = Decided(0, moment(T0), list(decisions), {"": count} if count else {}, pending, [])
+    batches, account, _ = book.cut(sent.cut, [sent])
+    assert account.accepted == account.attributed + account.unattributed + account.pending
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for some in batches:
+        for at, column, amount in zip(
+            some.at.tolist(), some.columns.tolist(), some.amounts.tolist(), strict=True
+        ):
+            row = found.setdefault(some.rows[at], {})
+            row[COLUMNS[column]] = row.get(COLUMNS[column], 0) + amount
+    return found
+
+
+def test_a_decision_adds_to_every_row_of_its_credits() -> None:
+    found = sums(
+        CreditBook(4),
+        decision_of(T0, "sign_up", [("a", 600_000), ("b", 400_000)], value_micros=5, currency="GBP"),
+    )
+    assert found["campaign", "red"] == {
+        "conversions": WHOLE,
+        "conversions_sign_up": WHOLE,
+        "conversions_click": WHOLE,
+        "conversion_value": 5,
+        f"age_{AGES_S.index(120)}": WHOLE,
+    }
+    assert found["placement", "a"]["conversions"] == 600_000
+    assert found["placement", "a"]["conversion_value"] + found["placement", "b"]["conversion_value"] == 5
+
+
+def test_values_are_of_the_campaigns_first_currency_and_others_are_counted() -> None:
+    book = CreditBook(2)
+    euros = decision_of(T0, "purchase", [("a", WHOLE)], value_micros=7, currency="EUR")
+    pounds = decision_of(T0 + 1, "purchase", [("a", WHOLE)], value_micros=11, currency="GBP")
+    bare = decision_of(T0 + 2, "purchase", [("a", WHOLE)], value_micros=13)
+    row = sums(book, pounds, bare, euros)["placement", "a"]
+    assert (row["conversion_value"], row["conversion_value_other_count"]) == (20, 1)
+    again = CreditBook(2)
+    again.restore(book.snapshot())
+    assert sums(again, pounds)["placement", "a"]["conversion_value_other_count"] == 1
+
+
+def test_a_row_that_gets_a_value_is_told_its_currency_each_time_since_it_may_have_been_forgotten() -> None:
+    book = CreditBook(2)
+    for at in (T0, T0 + DAY):
+        one = decision_of(at, "purchase", [("a", WHOLE)], value_micros=7, currency="EUR")
+        batches, _, _ = book.cut(moment(at), [Decided(0, moment(at), [one], {"": 1}, 0, [])])
+        told = dict(entry for some in batches for entry in some.currencies)
+        assert told["placement", "a"] == told["campaign", "red"] == "EUR"
+
+
+def test_every_accepted_conversion_is_attributed_unattributed_or_pending() -> None:
+    book = CreditBook(2)
+    sums(book, decision_of(T0, "purchase", [("a", WHOLE)]), pending=2)
+    sums(book, decision_of(T0, "purchase", []), accepted=3, pending=4)
+    assert book.decided == (6, 1, 1)
+    with pytest.raises(AssertionError):
+        sums(book, accepted=1, pending=4)
+
+
+def test_a_campaign_has_an_account_of_the_conversions_that_name_it() -> None:
+    book = CreditBook(2)
+    red = decision_of(T0, "purchase", [("a", WHOLE)], campaign="red")
+    blue = decision_of(T0, "purchase", [], campaign="blue")
+    sent = Decided(0, moment(T0), [red, blue], {"red": 3, "blue": 1, "": 2}, 4, [])
+    batches, total, _ = book.cut(sent.cut, [sent])
+    found = dict(one for some in batches for one in some.accounts)
+    assert found == {("campaign", "red"): (3, 1, 0, 2), ("campaign", "blue"): (1, 0, 1, 0)}
+    assert total == (6, 1, 1, 4)
+    later = Decided(0, moment(T0), [red], {"blue": 2}, 5, [])
+    batches, total, _ = book.cut(later.cut, [later])
+    gained = dict(one for some in batches for one in some.accounts)
+    assert gained == {("campaign", "red"): (0, 1, 0, -1), ("campaign", "blue"): (2, 0, 0, 2)}
+    assert total == (8, 2, 1, 5)
+
+
+def test_a_book_and_its_cuts_do_not_grow_with_the_campaigns_that_ever_converted() -> None:
+    book = CreditBook(2)
+    names = [f"made-up-{number}" for number in range(3_000)]
+    sent = Decided(0, moment(T0), [], dict.fromkeys(names, 1), len(names), [])
+    batches, total, _ = book.cut(sent.cut, [sent])
+    assert sum(len(some.accounts) for some in batches) == total.accepted == len(names)
+    assert len(repr_bytes(book.snapshot())) < 100
+    later = Decided(0, moment(T0), [], {"blue": 1}, len(names) + 1, [])
+    batches, total, _ = book.cut(later.cut, [later])
+    assert [one for some in batches for one in some.accounts] == [(("campaign", "blue"), (1, 0, 0, 1))]
+    assert total.accepted == len(names) + 1
+
+
+def test_a_value_that_does_not_count_is_counted_as_such_and_gives_a_row_no_currency() -> None:
+    book = CreditBook(2)
+    parts = [("a", WHOLE // 2), ("b", WHOLE // 2)]
+    other = decision_of(T0, "purchase", parts, value_micros=None, currency="USD", other_value=True)
+    none = decision_of(T0 + 1, "purchase", parts, value_micros=None, currency="USD")
+    found = sums(book, other, none)
+    for placement in "ab":
+        row = found["placement", placement]
+        assert (row["conversions"], row["conversion_value_other_count"]) == (WHOLE, 1)
+        assert row.get("conversion_value", 0) == 0
+    assert not book.currencies
+
+
+def test_of_more_rows_than_currencies_are_remembered_for_a_value_is_in_another_currency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(credit_book, "MOST_CURRENCIES", 1)
+    book = CreditBook(2, {"planned": planned("planned", None, "USD")})
+    found = sums(book, bought("planned", "red", 5, "USD"), bought("a", "red", 7, "EUR", T0 + 1))
+    assert found["placement", "planned"]["conversion_value"] == 5
+    assert found["placement", "a"]["conversion_value_other_count"] == 1
+    assert found["campaign", "red"]["conversion_value_other_count"] == 2
+    assert list(book.currencies) == [("placement", "planned")]
+
+
+# Sums of money
+
+
+def nothing_for_rows(cut: Cut) -> RowBatch:
+    """What a placement shard without pixels sends."""
+    u32, i64, u64 = (np.zeros(0, kind) for kind in (np.uint32, np.int64, np.uint64))
+    cells, totals = np.zeros((0, MINUTE_COUNTS), np.int64), np.zeros((0, FLIGHT_COUNTS), np.int64)
+    return RowBatch(0, 0, cut, [], i64, i64, u32, u32, cells, u32, totals, u32, u32, u64, [])
+
+
+MOST = 10**13 * 10**6
+"""Millionths of the largest value of a conversion."""
+
+
+@settings(deadline=None, max_examples=40)  # kernels are compiled on first use
+@given(st.lists(st.integers(-MOST, MOST) | st.sampled_from([MOST, -MOST, 2**53, 1]), min_size=1, max_size=40))
+def test_values_add_up_exactly_at_any_size_and_of_either_sign(values: list[int]) -> None:
+    """Through the credit book, a row shard that is restarted on the way, and what readers are given."""
+    book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
+    given_out: dict[str, object] = {}
+    for number, value in enumerate((*values, None)):
+        made = [] if value is None else [bought("a", "red", value, "GBP", T0 + number)]
+        cut = moment(T0 + number, ended=value is None, number=number)
+        sent = Decided(0, cut, made, {"red": len(made)} if made else {}, 0, [])
+        (batch,), _, _ = book.cut(cut, [sent])
+        windows, due = rows.apply(cut, [nothing_for_rows(cut)], batch)
+        if windows is not None:
+            for row in pack_rows(windows, T0, 0):
+                named = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
+                given_out[row.scope] = named["flight.conversion_value"]
+        again = RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
+        again.restore(rows.snapshot())
+        rows = again
+    told = [json.loads(body) for some in due for _, body in minute_messages(some, 1, T0)]
+    for shown in (given_out["placement"], given_out["station"], told[-1]["conversion_value"]):
+        assert int(str(shown)) == sum(values)
+        assert isinstance(shown, str) == (abs(sum(values)) > 2**53), "text where a double would round"
+
+
+# One currency a row
+
+
+def money(
+    *decisions: Decision, plans: dict[str, Plan] | None = None
+) -> dict[str, tuple[int, int, str | None]]:
+    """`scope/id` to its value, how many conversions are in another currency, and its currency."""
+    book = CreditBook(3, plans or {})
+    found = sums(book, *decisions)
+    again = CreditBook(3)
+    again.restore(book.snapshot())
+    return {
+        f"{scope}/{name}": (
+            row.get("conversion_value", 0),
+            row.get("conversion_value_other_count", 0),
+            again.currencies.get((scope, name)),
+        )
+        for (scope, name), row in found.items()
+    }
+
+
+def planned(name: str, campaign: str | None, currency: str | None) -> Plan:
+    return Plan(name, 100, T0, T0 + DAY, campaign_id=campaign, currency=currency)
+
+
+def bought(name: str, campaign: str, value: int, currency: str, at: int = T0) -> Decision:
+    one = conversion(at, value_micros=value, currency=currency, key=value)
+    where = (name, campaign, None, "s", None, None)
+    return Decision(one, "last_touch", [Credit(where, WHOLE, "click", 5)])
+
+
+def test_money_of_two_currencies_is_never_added_up() -> None:
+    plans = {"a": planned("a", "red", "GBP"), "b": planned("b", "red", "EUR")}
+    found = money(bought("a", "red", 10, "GBP"), bought("b", "red", 7, "EUR", T0 + 1), plans=plans)
+    assert found["placement/a"] == (10, 0, "GBP")
+    assert found["placement/b"] == (7, 0, "EUR")
+    assert found["campaign/red"] == found["station/s"] == (10, 1, "GBP")
+
+
+def test_a_station_of_two_campaigns_has_the_currency_that_came_first() -> None:
+    found = money(bought("a", "red", 10, "GBP", T0 + 1), bought("b", "blue", 7, "EUR"))
+    assert found["station/s"] == (7, 1, "EUR")
+    assert found["campaign/red"] == (10, 0, "GBP")
+
+
+def test_the_currency_on_which_a_campaigns_plans_agree_goes_before_the_first_credited() -> None:
+    found = money(
+        bought("c", "red", 10, "GBP"),
+        bought("c", "red", 7, "EUR", T0 + 1),
+        plans={"a": planned("a", "red", "EUR"), "b": planned("b", "red", "EUR")},
+    )
+    assert found["placement/c"] == found["campaign/red"] == (7, 1, "EUR")
+    assert found["station/s"] == (10, 1, "GBP")
+
+
+def test_a_conversion_in_another_currency_is_counted_once_a_row_in_however_many_parts_it_came() -> None:
+    parts = [Credit((name, "red", None, "s", None, None), share, "listen", 5) for name, share in
+             (("a", 300_000), ("a", 300_000), ("b", 400_000))]  # fmt: skip
+    euros = Decision(conversion(T0 + 1, value_micros=9, currency="EUR"), "linear", parts)
+    found = money(bought("a", "red", 10, "GBP"), bought("b", "red", 10, "GBP"), euros)
+    assert found["placement/a"] == found["placement/b"] == (10, 1, "GBP")
+    assert found["campaign/red"] == (20, 1, "GBP")
+
+
+# What is told
+
+
+def test_conversions_of_one_order_number_are_told_apart_and_found_by_order_and_event() -> None:
+    made = [
+        decision_record(decision_of(T0, kind, [], order_id="o1", event_id=event, campaign=campaign))
+        for kind, event, campaign in (
+            ("purchase", "e1", "red"),
+            ("purchase", "e2", "blue"),
+            ("sign_up", "e3", "blue"),
+        )
+    ]
+    assert len({one.key for one in made}) == 3
+    assert [one.names for one in made] == [["o1", "e1"], ["o1", "e2"], ["o1", "e3"]]
+    bare = decision_record(decision_of(T0, "purchase", [], order_id=None, event_id="e4"))
+    assert (json.loads(bare.key), bare.names) == (["", "e4"], ["e4"])
+
+
+@given(st.lists(st.text("ax", max_size=2), min_size=1, max_size=3), st.sampled_from(["|", '","', "\\"]))
+def test_two_conversions_have_one_key_only_if_the_specification_takes_them_for_one(
+    ids: list[str], separator: str
+) -> None:
+    """Conversions whose ids are made of one text, cut at every place."""
+    parts = [*(part for one in ids for part in (one, "purchase")), "z"]
+    keys: dict[str, tuple[str, ...]] = {}
+    for at in range(1, len(parts)):
+        campaign, rest = separator.join(parts[:at]), separator.join(parts[at:])
+        bare = conversion(T0, campaign=campaign, order_id=None, event_id=rest)
+        identities = {(campaign, rest): bare}
+        if parts[at] == "purchase":
+            order = separator.join(parts[at + 1 :])
+            identities[campaign, "purchase", order] = conversion(T0, campaign=campaign, order_id=order)
+        for identity, one in identities.items():
+            assert keys.setdefault(decision_record(Decision(one, "none", [])).key, identity) == identity
+
+
+def test_a_decision_tells_its_model_and_the_touches_that_were_not_chosen() -> None:
+    touches = [
+        (T0, CLICK_TOUCH, "a", None),
+        (T0 + 1, IMPRESSION_TOUCH, "b", None),
+        (T0 + 2, CLICK_TOUCH, "c", None),
+    ]
+    body = json.loads(decision_record(decided(touches, conversion(T0 + 9))).body)
+    assert (body["rule"], body["eligible"]) == ("last_touch", 3)
+    shown = [
+        (one["placement_id"], one["way"], one["millionths"], one["touched_at"]) for one in body["credits"]
+    ]
+    assert shown == [("a", "click", 0, T0), ("b", "listen", 0, T0 + 1), ("c", "click", WHOLE, T0 + 2)]
+    assert json.loads(decision_record(decided([], conversion(T0))).body)["rule"] == "none"
+
+
+@pytest.mark.parametrize(("share", "seconds"), [(0.1, 60), (0.5, 3_600), (0.9, 60 * 86_400)])
+def test_quantiles_of_the_time_to_convert_are_upper_bounds(share: float, seconds: int | None) -> None:
+    counts = np.zeros(len(COLUMNS), np.int64)
+    assert quantile_s(counts, share) is None
+    first = COLUMNS.index("age_0")
+    for bound, amount in ((60, 2), (3_600, 5)):
+        counts[first + AGES_S.index(bound)] = amount * WHOLE
+    counts[first + AGES_S.index(60 * 86_400)] = 3 * WHOLE
+    assert quantile_s(counts, share) == seconds
+
+
+# Frequency
+
+
+def test_the_frequency_at_a_conversion_is_that_of_its_moment_whenever_it_is_decided() -> None:
+    for together in (True, False):
+        shard = shard_of_listeners()
+        heard = [(T0 + second * 1000, IMPRESSION_TOUCH, "a", "red") for second in range(8)]
+        buyer = conversion(T0 + 3_500)
+        first, end = moment(T0 + MINUTE), moment(T0 + DAY, ended=True, number=1)
+        moved = shard.apply(first, [batch(first, heard if together else heard[:2], [buyer])]).frequency
+        found = shard.apply(end, [batch(end, () if together else heard[2:])])
+        listeners = dict.fromkeys(range(len(CLASSES)), 0)
+        for campaign, place, gained, _ in (*moved, *found.frequency):
+            assert campaign == "red"
+            listeners[place] += gained
+        assert {place: count for place, count in listeners.items() if count} == {CLASSES.index("6-10"): 1}
+        assert [one[1:] for one in found.frequency if one[3]] == [(CLASSES.index("4-5"), 0, WHOLE)]

@@ -1,0 +1,434 @@
+"""The command line as scripts see it: one line that says what to do, a code that is not 0, no traceback."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import (
+    Callable,
+    Iterator,
+)
+from contextlib import (
+    suppress,
+)
+from pathlib import (
+    Path,
+)
+
+import pytest
+import typer
+import zstandard
+from typer.testing import (
+    CliRunner,
+)
+
+from connectors.embedded import (
+    EmbeddedBroker,
+    EmbeddedValkey,
+)
+from connectors.ports import (
+    free_run,
+)
+from flows.cli.app import GUIDE
+from flows.cli.commands import app
+from flows.errors import (
+    AudiopixelError,
+)
+from flows.reconcile.logs import (
+    open_log,
+)
+from flows.simulate.feed import (
+    run_log,
+)
+from flows.simulate.traffic import (
+    Traffic,
+)
+
+ROOT = Path(__file__).parents[3]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(**settings: str) -> dict[str, str]:
+    known = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
+    return {**known, **{f"AUDIOPIXEL_{name}": value for name, value in settings.items()}}
+
+
+@pytest.fixture
+def run(valkey: EmbeddedValkey, tmp_path: Path) -> Run:
+    """`audiopixel …` in an empty directory."""
+
+    def command(*arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+        told = {
+            "REDIS_URL": valkey.url,
+            "NAMESPACE": f"t-{tmp_path.name}",
+            "LISTENER_KEY": "sixteen bytes ok",
+            **settings,
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            cwd=tmp_path,
+            env=environment(**told),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "pixels.ndjson"
+    run_log(path, Traffic(7, placements=3), 3000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as server:
+        yield server
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("audiopixel: ")]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["reconcile", "LOG", "--rejected", "nofile"], 1, "nofile: no such file"),
+        (["reconcile", "LOG", "--minutes", "nofile"], 1, "nofile: no such file"),
+        (["reconcile", "LOG", "--minutes", "."], 1, ".: is a directory: name a file"),
+        (["reconcile", "nofile"], 1, "nofile: no such file"),
+        (["reconcile", "LOG", "LOG"], 1, "LOG: the same file as LOG; give each file once"),
+        (["reconcile", "fifo"], 1, "fifo: not a regular file: write what it gives into one"),
+        (["replay", "fifo"], 1, "fifo: not a regular file: write what it gives into one"),
+        (["reconcile", "LOG", "--rejected", "fifo"], 1, "fifo: not a regular file"),
+        (["reconcile", "LOG", "--rejected", "letters"], 2, "letters: is of another log, other.ndjson"),
+        (["replay", "packed"], 1, "packed: is compressed, by its content: give it a name that ends in .gz"),
+        (["replay", "\udcff.ndjson"], 1, "\ufffd.ndjson: its name is not UTF-8: rename it"),
+        (["reconcile", "\udcff.ndjson"], 1, "\ufffd.ndjson: its name is not UTF-8: rename it"),
+        (["replay", "x" * 300], 1, "cannot be read: File name too long"),
+        (["simulate", "x" * 300], 1, "File name too long"),
+        (["replay", "LOG", "--out", "words"], 1, "cannot be written: File exists"),
+        (["replay", "LOG", "--out", "words/nested"], 1, "cannot be written: Not a directory"),
+        (["reconcile", "LOG", "--rejected", "LOG"], 1, "LOG:1: is not a dead letter"),
+        (["reconcile", "LOG", "--rejected", "words"], 1, "words:1: is not a dead letter"),
+        (["reconcile", "LOG", "--minutes", "words"], 1, "words:1: is not a minute"),
+        (["simulate", "nodir/x.ndjson"], 1, "nodir/x.ndjson: there is no directory nodir: make it first"),
+        (["simulate", "/dev/full"], 1, "No space left on device"),
+        (["simulate", "x.gz", "--events", "9", "--ledger", "/dev/full"], 1, "No space left on device"),
+        (["simulate", "."], 1, ".: is a directory: name a file"),
+        (["simulate", "x.ndjson", "--events", "1", "--ledger", "nodir/x"], 1, "there is no directory nodir"),
+        (["simulate", "x.ndjson", "--seconds", "3"], 2, "--seconds is for traffic to kafka alone"),
+        (["simulate", "x.ndjson", "--plans", "plans.csv"], 2, "--plans is for traffic to kafka alone"),
+        (["simulate", "kafka", "--events", "3"], 2, "--events is for traffic to a file alone"),
+        (["forget"], 2, "no listener is named"),
+        (["overlap", "a", "a"], 2, "'a' is there twice: name two placements"),
+    ],
+)
+def test_what_a_person_can_mend_is_one_line(
+    run: Run, log: Path, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "words").write_text("no JSON\n")
+    letter = {"reason": "too_late", "partition": "other.ndjson", "offset": 1}
+    (tmp_path / "letters").write_text(json.dumps(letter | {"event": {"event": "start", "ts": 1}}) + "\n")
+    (tmp_path / "packed").write_bytes(gzip.compress(b"{}\n"))
+    (tmp_path / os.fsdecode(b"\xff.ndjson")).write_text("{}\n")
+    os.mkfifo(tmp_path / "fifo")
+    done = run(*[one.replace("LOG", str(log)) for one in arguments])
+    assert said.replace("LOG", str(log)) in one_line(done, code)
+    assert not (tmp_path / "x.ndjson").exists(), "the work was done first"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--restarts", "-3"],
+        ["run", "--member", "-1"],
+        ["simulate", "kafka", "--seconds", "-1"],
+        ["nosuch"],
+    ],
+)
+def test_an_option_out_of_its_range_is_refused(run: Run, arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_of_settings_that_is_not_there_is_one_line(run: Run) -> None:
+    assert "AUDIOPIXEL_CONFIG" in one_line(run("config", CONFIG="nofile.toml"), 2)
+
+
+def test_a_topic_that_is_missing_is_told_and_not_made(run: Run, broker: EmbeddedBroker) -> None:
+    example = str(ROOT / "docs/plans.example.csv")
+    for _ in range(2):
+        done = run("plans", example, "--to", "nosuch", KAFKA_BROKERS=broker.bootstrap)
+        assert one_line(done, 1).endswith("create the topic nosuch first")
+    done = run("simulate", "kafka", "--seconds", "1", KAFKA_BROKERS=broker.bootstrap)
+    assert one_line(done, 1).endswith(
+        "create the topic audio-pixels, or set AUDIOPIXEL_KAFKA_TOPIC to another"
+    )
+
+
+def test_kafka_that_is_not_there_is_told_with_its_setting(run: Run) -> None:
+    done = run("simulate", "kafka", "--seconds", "1", KAFKA_BROKERS="127.0.0.1:1")
+    assert "set AUDIOPIXEL_KAFKA_BROKERS to its host:port" in one_line(done, 1)
+
+
+# The oracle's reading
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_compressed_log_that_was_cut_short_is_an_error_to_the_oracle(
+    run: Run, log: Path, tmp_path: Path, suffix: str
+) -> None:
+    pack = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
+    packed = pack(log.read_bytes())
+    (tmp_path / f"cut{suffix}").write_bytes(packed[: len(packed) // 2])
+    assert f"cut{suffix}: cannot be read: " in one_line(run("reconcile", f"cut{suffix}"), 1)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 100, 1000])
+def test_frame_after_frame_is_read_and_a_cut_in_the_last_is_noticed(tmp_path: Path, cut: int) -> None:
+    lines = [b'{"n":%d}\n' % n for n in range(3000)]
+    frames = [zstandard.compress(b"".join(lines[at : at + 1000])) for at in range(0, 3000, 1000)]
+    path = tmp_path / "log.zst"
+    path.write_bytes(b"".join(frames))
+    with open_log(path) as file:
+        assert list(file) == lines
+    path.write_bytes(b"".join(frames)[:-cut])
+    with pytest.raises(EOFError, match="cut short"), open_log(path) as file:
+        list(file)
+    path.write_bytes(b"".join(frames[:2]))
+    with open_log(path) as file:
+        assert list(file) == lines[:2000]
+    path.write_bytes(b"".join(frames) + b"more")
+    with pytest.raises(zstandard.ZstdError), open_log(path) as file:
+        list(file)
+
+
+def test_a_cut_log_is_refused_by_the_name_of_its_file(tmp_path: Path) -> None:
+    from flows.reconcile.recomputation import recompute
+
+    path = tmp_path / "log.zst"
+    path.write_bytes(zstandard.compress(b'{"n": 1}\n' * 1000)[:-4])
+    with pytest.raises(AudiopixelError, match=r"log\.zst: cannot be read: .*cut short"):
+        recompute([path])
+
+
+# What long work says
+
+
+def test_a_replay_ends_with_its_account(run: Run, log: Path) -> None:
+    done = run("replay", str(log))
+    assert done.returncode == 0, done.stderr
+    match = re.fullmatch(
+        r"received ([\d,]+) = accepted ([\d,]+) \+ repeated ([\d,]+) \+ rejected ([\d,]+); ([\d,]+) rows, "
+        r"final through (20\d\d-\d\d-\d\dT\d\d:\d\d:00Z)\n",
+        done.stdout,
+    )
+    assert match, done.stdout
+    received, accepted, repeated, rejected, rows = (int(match[n].replace(",", "")) for n in range(1, 6))
+    assert received == accepted + repeated + rejected == 3000
+    assert rows > 3
+
+
+def in_a_terminal(*arguments: str, cwd: Path, typed: bytes = b"", **settings: str) -> tuple[int, str]:
+    """The code of `audiopixel …`, and all that it showed."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        cwd=cwd,
+        env=environment(**settings),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    deadline_s = time.monotonic() + 90
+    while time.monotonic() < deadline_s:
+        if select.select([ours], [], [], 0.1)[0]:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # all that wrote to it have ended
+                break
+            if typed and b"Ctrl-D" in shown:
+                os.write(ours, typed)
+                typed = b""
+    os.close(ours)
+    return process.wait(10), shown.decode()
+
+
+def test_on_a_terminal_log_lines_are_lines_of_their_own_above_the_progress(
+    valkey: EmbeddedValkey, log: Path, tmp_path: Path
+) -> None:
+    code, shown = in_a_terminal(
+        *("replay", str(log)), cwd=tmp_path, REDIS_URL=valkey.url, NAMESPACE=f"t-{tmp_path.name}"
+    )
+    assert code == 0, shown
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-ln-z]", "\r", re.sub(r"\x1b\[[0-9;]*m", "", shown))
+    (line,) = [line for line in re.split(r"[\r\n]+", plain) if "publishing" in line]
+    assert "messages" not in line
+    assert "replaying" in plain
+
+
+def test_on_a_terminal_simulate_and_reconcile_show_how_far_they_are(
+    valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    code, shown = in_a_terminal("simulate", "x.ndjson", "--events", "30000", cwd=tmp_path)
+    assert (code, "of 30,000 events" in shown) == (0, True), shown
+    code, shown = in_a_terminal("reconcile", "x.ndjson", cwd=tmp_path, REDIS_URL=valkey.url)
+    assert (code, "reading x.ndjson" in shown or "counting" in shown) == (1, True), shown
+
+
+def test_forget_asks_for_ids_on_a_terminal(valkey: EmbeddedValkey, tmp_path: Path) -> None:
+    code, shown = in_a_terminal(
+        *("forget",),
+        cwd=tmp_path,
+        typed=b"L1\nL2\n\x04",
+        REDIS_URL=valkey.url,
+        NAMESPACE=f"t-{tmp_path.name}",
+        LISTENER_KEY="sixteen bytes ok",
+    )
+    assert code == 0, shown
+    assert "Ids of listeners, one a line, then Ctrl-D:" in shown
+    assert "2 listeners will be forgotten" in shown
+
+
+def test_the_exporter_says_where_its_page_is(valkey: EmbeddedValkey, tmp_path: Path) -> None:
+    port = free_run(1)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "exporter", "--port", str(port)],
+        env=environment(REDIS_URL=valkey.url),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert f"page=http://127.0.0.1:{port}/" in line
+        deadline_s = time.monotonic() + 20
+        page = b""
+        while not page and time.monotonic() < deadline_s:
+            with suppress(OSError):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+        assert b"<html" in page
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize("after_s", [0.15, 0.25, 0.4, 0.6, 0.9, 1.3])
+def test_ctrl_c_at_any_time_ends_quietly_with_130(tmp_path: Path, after_s: float) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "simulate", "x.ndjson", "--events", "100000000"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, "")
+
+
+def test_ctrl_c_while_the_oracle_computes_ends_with_130(valkey: EmbeddedValkey, tmp_path: Path) -> None:
+    run_log(tmp_path / "x.ndjson", Traffic(1), 60_000)
+    code = (
+        "import os, signal, threading; from flows.reconcile import recompute; from pathlib import Path\n"
+        "def tell(doing):\n"
+        "    if doing == 'counting': threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try: recompute([Path('x.ndjson')], tell=tell, threads=1)\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "interrupted\n", done.stderr
+
+
+# The rest
+
+
+def test_the_version_is_told(run: Run) -> None:
+    assert re.fullmatch(r"audiopixel \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("simulate", ["default: 2000.0", "default: 120", "default: 1", "100,000 by default"]),
+        ("run", ["--member", "--addresses", "HOST:PORT"]),
+        ("exporter", ["live page"]),
+        ("config", ["PT10M", "JSON", "AUDIOPIXEL_CONFIG"]),
+    ],
+)
+def test_help_says_what_there_is(run: Run, command: str, words: list[str]) -> None:
+    shown = " ".join(re.sub(r"[│\s]+", " ", run(command, "--help", NO_COLOR="1").stdout).split())
+    for word in words:
+        assert word in shown
+
+
+def test_every_command_has_its_place_in_the_help_and_examples_that_it_takes() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # of a group
+    assert commands.keys() == GUIDE.keys()
+    for name, (_, examples) in GUIDE.items():
+        assert examples
+        for example in examples:
+            words = shlex.split(example.partition(" < ")[0])
+            assert words[0] == name
+            commands[name].make_context(name, words[1:])  # raises for what the command does not take
+        (shown,) = {CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output}
+        assert all(f"audiopixel {example}" in shown for example in examples)
+        assert "--no-" not in shown
+
+
+def test_make_help_lists_every_target() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    for target in ("install", "demo", "test", "lint", "bench", "chaos", "help"):
+        assert re.search(rf"^{target} +\S", done.stdout, re.M), done.stdout
+
+
+def test_dashboards_for_one_machine_go_into_a_directory_that_is_made(tmp_path: Path) -> None:
+    new = tmp_path / "new" / "er"
+    command = [sys.executable, "-m", "dashboards", "local", str(new)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in new.iterdir()} == {"prometheus.yml", "rules.yml", "alertmanager.yml"}
+    (tmp_path / "file").write_text("")
+    done = subprocess.run([*command[:-1], str(tmp_path / "file")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_letters_of_a_replay_are_letters_to_the_oracle(tmp_path: Path) -> None:
+    from flows.reconcile.comparison import late_letters
+
+    letters = [
+        {"reason": "too_late", "partition": "a", "offset": 3, "event": {"event": "start", "ts": 5}},
+        {"reason": "malformed", "partition": "a", "offset": 4},
+    ]
+    (tmp_path / "rejected.ndjson").write_text("".join(f"{json.dumps(one)}\n" for one in letters))
+    assert late_letters(tmp_path / "rejected.ndjson") == [("a", 3, "start", 5)]

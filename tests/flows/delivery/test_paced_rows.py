@@ -1,0 +1,358 @@
+"""What the Redis writer makes of plans: rows keep their counts, withdrawn plans leave nothing."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+)
+from dataclasses import (
+    dataclass,
+    field,
+    replace,
+)
+from datetime import (
+    timedelta,
+)
+from typing import (
+    Any,
+)
+
+import msgspec
+import pytest
+
+from connectors.redis.client import (
+    Client,
+)
+from flows.delivery.pacer import (
+    CAMPAIGN,
+    Pacer,
+)
+from flows.delivery.pacing import (
+    Thresholds,
+)
+from flows.model.fields import (
+    FIELDS,
+    empty,
+)
+from flows.model.messages import (
+    Delivered,
+    Flush,
+    PackedRow,
+)
+from flows.model.plan import (
+    Plan,
+    PlanBook,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.publish.publisher import (
+    Publisher,
+)
+from flows.settings.fields import (
+    Settings,
+)
+
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+AT_MS = 2_000_000_000_000 // 60_000 * 60_000
+PLAN = Plan("p", 1000, AT_MS - 2 * HOUR_MS, AT_MS + 2 * HOUR_MS, campaign_id="c")
+ROWS = (("placement", "p"), ("campaign", "c"))
+FLIGHT = Thresholds(0.9, 1.1, timedelta(minutes=15))
+
+
+@dataclass
+class Held:
+    """Plans as a test sets them."""
+
+    book: PlanBook = field(default_factory=PlanBook)
+
+    def refresh(self, now_ms: int) -> list[object]:
+        return []
+
+
+def row(
+    scope: str, name: str, impressions: int, by: Plan | None = PLAN, delivered: int | None = None
+) -> PackedRow:
+    """A row of so many impressions, that counts by a plan."""
+    values = empty(AT_MS)
+    values[FIELDS.index("flight.impressions")] = impressions
+    values[CAMPAIGN] = "c" if scope == "placement" else None
+    counted = None
+    if by is not None and scope == "placement":
+        counted = Delivered(*by.minutes, impressions if delivered is None else delivered)
+    return PackedRow(scope, name, AT_MS, msgspec.msgpack.encode(values), counted)
+
+
+def flushed(*some: PackedRow) -> list[Flush]:
+    return [Flush(0, None, some), Flush(1, None)]  # type: ignore[arg-type]  # the writer is given the cut
+
+
+def rows(impressions: int, by: Plan | None = PLAN, delivered: int | None = None) -> list[Flush]:
+    return flushed(row("placement", "p", impressions, by, delivered), row("campaign", "c", impressions))
+
+
+@dataclass
+class Writer:
+    """An execution of the writer; each flush is a minute after the one before."""
+
+    settings: Settings
+    plans: Held
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self.publisher = Publisher(self.settings, ["t/0"], True, pacer=Pacer(self.plans, FLIGHT))
+        self.publisher.open()
+
+    def flush(
+        self, position: int, flushes: list[Flush], watermark_ms: int | None = None, empty: bool = False
+    ) -> None:
+        self.number += 1
+        if watermark_ms is None:
+            watermark_ms = AT_MS + self.number * 60_000
+        cut = Cut(self.number, watermark_ms, False, (("t/0", position),), empty=empty)
+        self.publisher.flush(cut, flushes)
+
+
+def told(client: Client, settings: Settings) -> list[tuple[str, str, str]]:
+    """The alerts, as (placement, from, to)."""
+    alerts = client.xrange(f"{settings.namespace}:alerts")
+    return [(alert["placement"], alert["from"], alert["to"]) for _, alert in alerts]
+
+
+def delivery(client: Client, settings: Settings, scope: str, name: str) -> dict[str, str]:
+    """What a row says of its delivery, by the bare names."""
+    found = client.hgetall(f"{settings.namespace}:{scope}:{{{name}}}")
+    return {
+        field.removeprefix("delivery."): text for field, text in found.items() if field.startswith("delivery")
+    }
+
+
+def shown(client: Client, settings: Settings, scope: str, name: str) -> tuple[str | None, str | None]:
+    found = client.hgetall(f"{settings.namespace}:{scope}:{{{name}}}")
+    return found.get("flight.impressions"), found.get("delivery.state")
+
+
+def test_a_row_that_was_read_again_behind_what_readers_have_keeps_its_counts_when_it_is_paced(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    before = Writer(settings, Held(PlanBook([PLAN])))
+    before.flush(10, rows(200))
+    assert shown(client, settings, "placement", "p") == ("200", "under")
+    before.publisher.close()
+
+    after = Writer(settings, Held(PlanBook([PLAN])))
+    after.flush(5, rows(200))  # still behind: nothing is published
+    after.flush(11, [])
+    assert shown(client, settings, "placement", "p") == ("200", "under")
+    assert shown(client, settings, "campaign", "c") == ("200", "under")
+    after.publisher.close()
+
+
+def test_plans_are_looked_at_as_time_elapses_also_when_the_wall_clock_is_set_back(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    looks: list[int] = []
+
+    class Looked(Held):
+        def refresh(self, now_ms: int) -> list[object]:
+            looks.append(now_ms)
+            return []
+
+    wall_s, elapsed_s = AT_MS / 1000, 50.0
+    writer = Writer(settings_of(), Looked(PlanBook([PLAN])))
+    writer.publisher.clock_s, writer.publisher.monotonic_s = lambda: wall_s, lambda: elapsed_s
+    for position in range(3):
+        writer.flush(position, [])
+        wall_s, elapsed_s = wall_s - 3600, elapsed_s + 1
+    assert looks == [50_000, 51_000, 52_000]
+    writer.publisher.close()
+
+
+def test_a_withdrawn_plan_leaves_its_rows_at_once_and_they_expire_again(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, plans = settings_of(), Held(PlanBook([PLAN]))
+    writer = Writer(settings, plans)
+    writer.flush(10, rows(200))
+    key = f"{settings.namespace}:placement:{{p}}"
+    assert (shown(client, settings, "placement", "p"), client.ttl(key)) == (("200", "under"), -1)
+    plans.book = PlanBook()
+    writer.flush(11, [])
+    assert shown(client, settings, "placement", "p") == ("200", None)
+    assert shown(client, settings, "campaign", "c") == ("200", None)
+    assert client.ttl(key) > 0
+    writer.publisher.close()
+
+
+def test_a_plan_that_comes_later_than_the_flow_does_not_tell_a_known_state_again(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    before = Writer(settings, Held(PlanBook([PLAN])))
+    before.flush(10, rows(200))
+    before.publisher.close()
+    plans = Held()
+    after = Writer(settings, plans)
+    after.flush(10, [])
+    plans.book = PlanBook([PLAN])
+    after.flush(11, rows(200))
+    assert shown(client, settings, "placement", "p") == ("200", "under")
+    assert client.xlen(f"{settings.namespace}:alerts") == 1
+    after.publisher.close()
+
+
+def replaced(**by: Any) -> Plan:
+    return replace(PLAN, **by)
+
+
+ENDED = replaced(booked=100, end_ms=AT_MS - 10 * MINUTE_MS)
+
+
+def test_what_comes_after_the_flights_end_delivers_nothing_and_costs_nothing(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    priced = replace(ENDED, cpm_micros=10_000_000, currency="GBP")
+    settings = settings_of()
+    writer = Writer(settings, Held(PlanBook([priced])))
+    writer.flush(10, rows(90, priced))
+    writer.flush(11, rows(110, priced, delivered=90))
+    for scope, name in (("placement", "p"), ("campaign", "c")):
+        found = delivery(client, settings, scope, name)
+        assert (found["booked"], found["delivered"], found["indicator"]) == ("100", "90", "0.9"), scope
+        assert (found["projected"], found["state"]) == ("90", "ended_short"), scope
+        assert shown(client, settings, scope, name)[0] == "110"
+    assert told(client, settings) == [("p", "not_started", "ended_short")]
+    writer.publisher.close()
+
+
+@pytest.mark.parametrize("pacer_first", [True, False], ids=["the pacer", "the row shard"])
+def test_a_plan_that_is_replaced_by_another_gives_no_alert_whoever_reads_it_first(
+    pacer_first: bool, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """The old flight is over and complete; of the new one, which starts later, nobody has heard yet."""
+    new = replaced(booked=100, start_ms=AT_MS - 10 * MINUTE_MS, end_ms=AT_MS + 2 * HOUR_MS)
+    settings, plans = settings_of(), Held(PlanBook([ENDED]))
+    writer = Writer(settings, plans)
+    writer.flush(10, rows(100, ENDED))
+    assert told(client, settings) == [("p", "not_started", "complete")]
+    before = {scope: delivery(client, settings, scope, name) for scope, name in ROWS}
+
+    if pacer_first:
+        plans.book = PlanBook([new])
+        writer.flush(11, flushed())
+        writer.flush(12, rows(101, ENDED, delivered=100))
+    else:
+        writer.flush(11, rows(1, new))
+        writer.flush(12, flushed())
+    for scope, name in ROWS:
+        assert delivery(client, settings, scope, name) == before[scope], scope
+        assert shown(client, settings, scope, name)[0] == ("101" if pacer_first else "1")
+        assert client.ttl(f"{settings.namespace}:{scope}:{{{name}}}") == -1
+
+    plans.book = PlanBook([new])
+    writer.flush(13, rows(1, new) if pacer_first else flushed())
+    found = delivery(client, settings, "placement", "p")
+    assert (found["delivered"], found["state"]) == ("1", "warming_up")
+    assert told(client, settings)[1:] == [("p", "complete", "warming_up")]
+    writer.publisher.close()
+
+
+def test_a_row_that_knows_no_plan_yet_is_not_paced_by_what_it_counted_without_one(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    writer = Writer(settings, Held(PlanBook([PLAN])))
+    writer.flush(10, rows(2000, None))
+    assert shown(client, settings, "placement", "p") == ("2000", None)
+    writer.flush(11, rows(10))
+    assert shown(client, settings, "placement", "p") == ("10", "under")
+    assert told(client, settings) == [("p", "not_started", "under")]
+    writer.publisher.close()
+
+
+def test_one_flight_that_moves_holds_no_other_and_a_new_booking_holds_none(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, plans = settings_of(), Held()
+    other = replaced(placement_id="q", campaign_id="d")
+    plans.book = PlanBook([PLAN, other])
+    writer = Writer(settings, plans)
+    writer.flush(10, flushed(row("placement", "p", 480), row("placement", "q", 480)))
+    assert delivery(client, settings, "placement", "p")["state"] == "at_risk"
+    plans.book = PlanBook([replaced(end_ms=AT_MS + 9 * HOUR_MS), replace(other, booked=480)])
+    writer.flush(11, flushed())
+    assert delivery(client, settings, "placement", "p")["state"] == "at_risk"
+    assert delivery(client, settings, "placement", "q")["state"] == "complete"
+    writer.publisher.close()
+
+
+def test_a_held_row_keeps_its_delivery_over_a_restart_and_loses_it_when_its_plan_is_withdrawn(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    before = Writer(settings, Held(PlanBook([PLAN])))
+    before.flush(10, rows(200))
+    told_before = delivery(client, settings, "placement", "p")
+    before.publisher.close()
+
+    plans = Held(PlanBook([replaced(start_ms=AT_MS)]))
+    after = Writer(settings, plans)
+    after.flush(5, rows(200))  # behind
+    after.flush(10, flushed())
+    assert delivery(client, settings, "placement", "p") == told_before
+    assert len(told(client, settings)) == 1
+    plans.book = PlanBook()
+    after.flush(11, flushed())
+    assert delivery(client, settings, "placement", "p") == {}
+    assert shown(client, settings, "placement", "p")[0] == "200"
+    after.publisher.close()
+
+
+def test_while_pixels_have_set_no_watermark_yet_nothing_is_paced_by_the_wall_clock(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """The plan is of the years before: by the wall clock it has long ended."""
+    past = replaced(start_ms=AT_MS - 40_000 * HOUR_MS, end_ms=AT_MS - 39_000 * HOUR_MS)
+    settings = settings_of()
+    writer = Writer(settings, Held(PlanBook([past])))
+    writer.publisher.clock_s = lambda: AT_MS / 1000
+    writer.flush(1, rows(1, past), watermark_ms=0)
+    assert (delivery(client, settings, "placement", "p"), told(client, settings)) == ({}, [])
+    writer.flush(2, rows(2, past), watermark_ms=past.start_ms - HOUR_MS)
+    assert delivery(client, settings, "placement", "p")["state"] == "not_started"
+    writer.flush(3, rows(3, past), watermark_ms=0)  # a partition that is new and has much to read
+    assert delivery(client, settings, "placement", "p")["state"] == "not_started"
+    assert told(client, settings) == []
+    writer.publisher.close()
+
+
+def test_where_there_never_was_a_pixel_the_wall_clock_stands_in(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    writer = Writer(settings, Held(PlanBook([PLAN])))
+    writer.publisher.clock_s = lambda: AT_MS / 1000
+    writer.flush(0, flushed(), watermark_ms=0, empty=True)
+    before = delivery(client, settings, "placement", "p")
+    assert before["state"] == "under"
+    writer.flush(1, rows(1), watermark_ms=0)  # its pixel is no more than a candidate for the time
+    assert delivery(client, settings, "placement", "p") == before
+    writer.flush(2, rows(1), watermark_ms=AT_MS)
+    assert delivery(client, settings, "placement", "p")["delivered"] == "1"
+    writer.publisher.close()
+
+
+def test_a_campaign_that_all_its_placements_have_left_loses_its_delivery_at_once(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, plans = settings_of(), Held(PlanBook([PLAN]))
+    writer = Writer(settings, plans)
+    writer.flush(10, rows(200))
+    assert delivery(client, settings, "campaign", "c")["delivered"] == "200"
+    plans.book = PlanBook([replaced(campaign_id="d")])
+    writer.flush(11, flushed())
+    assert delivery(client, settings, "campaign", "c") == {}
+    assert client.ttl(f"{settings.namespace}:campaign:{{c}}") > 0
+    assert delivery(client, settings, "campaign", "d")["delivered"] == "200"
+    writer.publisher.close()

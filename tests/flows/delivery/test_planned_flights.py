@@ -1,0 +1,332 @@
+"""Planned flights of a shard of rows: what they count, deliver and reach, while plans come and move."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import (
+    Iterator,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from typing import (
+    Any,
+)
+
+import numpy as np
+import pytest
+from hypothesis import (
+    HealthCheck,
+    given,
+    settings,
+)
+from hypothesis import (
+    strategies as st,
+)
+from rows_support import (
+    ROW,
+    Impressions,
+    batch,
+)
+
+from flows.model.events import (
+    IMPRESSION,
+)
+from flows.model.messages import (
+    Delivered,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.rows.shard import (
+    RowShard,
+)
+from flows.rows.values import (
+    Windows,
+)
+from flows.state.hyperloglog import (
+    REGISTERS,
+    estimate,
+    histogram,
+    pack_registers,
+)
+
+MINUTE = 60_000
+FIRST = 29_000_000
+"""A minute since the epoch, the first of every log here."""
+LATENESS = 10
+
+
+@dataclass
+class Model:
+    """Who was heard in each minute: what is right, however late a plan has come."""
+
+    plan: tuple[int, int] | None = None
+    heard: dict[int, list[int]] = field(default_factory=dict)
+
+    def numbers(self) -> tuple[int, int, Delivered | None]:
+        """Impressions and reach of the flight, and what of it was delivered."""
+        start, end = self.plan or (0, 1 << 40)
+        flown = {minute: who for minute, who in self.heard.items() if minute >= start}
+        delivered = sum(len(who) for minute, who in flown.items() if minute < end)
+        reach = len({one for who in flown.values() for one in who})
+        impressions = sum(map(len, flown.values()))
+        return impressions, reach, self.plan and Delivered(*self.plan, delivered)
+
+
+@dataclass
+class World:
+    """A shard and its model."""
+
+    lateness: int = LATENESS
+    shard: RowShard = field(init=False)
+    model: Model = field(default_factory=Model)
+    minute: int = FIRST
+    number: int = 0
+    shown: tuple[int, int, Delivered | None] | None = None
+    moves: int = 0
+    moved_at: int = 0
+
+    def __post_init__(self) -> None:
+        self.shard = self.new()
+
+    def new(self) -> RowShard:
+        return RowShard(0, 1, self.lateness * MINUTE, 90_000, lambda minute: minute // 1440)
+
+    def restart(self) -> None:
+        state = pickle.loads(pickle.dumps(self.shard.snapshot()))
+        self.shard = self.new()
+        self.shard.restore(state)
+
+    def hear(self, impressions: Impressions, jump: int = 0) -> None:
+        """The watermark moves on, with impressions of open minutes; all numbers are compared."""
+        self.minute, self.number = self.minute + jump, self.number + 1
+        cut = Cut(self.number, self.minute * MINUTE, False, ())
+        windows, _ = self.shard.apply(cut, [batch(cut, impressions)])
+        for minute, listener in impressions:
+            self.model.heard.setdefault(minute, []).append(listener)
+        if windows is not None:
+            self.shown = numbers(windows)
+
+    def plan(self, start: int, end: int) -> None:
+        self.shard.plan(ROW[1], start, end)
+        self.model.plan = (start, end)
+        self.moves, self.moved_at = self.moves + 1, self.shard.watermark_ms // MINUTE
+
+    def sketch(self) -> str | None:
+        """What readers are given at the next minute, if it is due."""
+        self.hear([], jump=1)
+        return next((pack_registers(registers) for _, registers in self.shard.sketches(False)), None)
+
+
+def numbers(windows: Windows) -> tuple[int, int, Delivered | None]:
+    assert windows.rows == [ROW]
+    return int(windows.sums[3][0, IMPRESSION]), int(windows.reach[3][0]), windows.delivered[0]
+
+
+offsets = st.integers(-LATENESS, 6)
+heard = st.lists(st.tuples(offsets, st.integers(1, 12)), max_size=6)
+moved = st.tuples(st.integers(-80, 30), st.integers(1, 90))
+steps = st.lists(
+    st.tuples(st.sampled_from((0, 0, 1, 1, 2, 7, 61)), heard, st.none() | moved, st.booleans()),
+    min_size=3,
+    max_size=25,
+)
+
+
+def run(world: World, steps: Any) -> Iterator[None]:
+    """After each step, with all that must have been given out."""
+    for jump, heard, plan, restart in steps:
+        if restart:
+            world.restart()
+        if plan is not None:
+            world.plan(world.minute + plan[0], world.minute + plan[0] + plan[1])
+        open_from = max(FIRST, world.shard.first_open)
+        world.hear([(max(open_from, world.minute + at), who) for at, who in heard], jump)
+        if world.shown is not None:
+            yield
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps)
+def test_what_a_flight_is_said_to_have_delivered_is_right_wherever_its_plan_moves_and_however_late(
+    steps: Any,
+) -> None:
+    """It is known where the flight began in the last hour or before the first pixel; elsewhere it may be."""
+    world = World()
+    for _ in run(world, steps):
+        assert world.shown is not None
+        delivered, right = world.shown[2], world.model.numbers()
+        if delivered is None or delivered.impressions is not None:
+            assert world.shown == right
+        elif world.model.plan is not None:
+            assert delivered[:2] == world.model.plan
+            start, end = world.model.plan
+            assert min(start, end) < world.moved_at - 59, "it was known all the time"
+            assert min(world.model.heard) < start or end < world.moved_at or world.moves > 1
+
+
+def test_a_plan_that_comes_within_the_hour_counts_its_own_minutes_alone_though_they_are_final() -> None:
+    world = World()
+    for _ in range(20):
+        world.hear([(world.minute, listener) for listener in range(1, 51)], jump=1)
+    world.hear([], jump=40)
+    world.plan(FIRST + 30, FIRST + 1_440)
+    world.hear([])
+    assert world.shown == (0, 0, Delivered(FIRST + 30, FIRST + 1_440, 0))
+    world.plan(FIRST + 15, FIRST + 1_440)
+    world.hear([])
+    assert world.shown == (250, 50, Delivered(FIRST + 15, FIRST + 1_440, 250))
+
+
+def test_what_was_delivered_is_not_known_where_a_plan_comes_an_hour_late_and_the_row_ran_before() -> None:
+    world = World()
+    world.hear([(FIRST, 1), (FIRST + 5, 2)])
+    world.hear([], jump=120)
+    world.plan(FIRST + 5, FIRST + 1_440)
+    world.hear([(world.minute, 3)])
+    assert world.shown is not None
+    assert world.shown[2] == Delivered(FIRST + 5, FIRST + 1_440, None)
+    world.restart()
+    world.hear([(world.minute, 4)])
+    assert world.shown[2] == Delivered(FIRST + 5, FIRST + 1_440, None)
+    world.plan(world.minute - 30, FIRST + 1_440)
+    world.hear([])
+    assert world.shown == (2, 2, Delivered(world.minute - 30, FIRST + 1_440, 2))
+
+
+def test_a_late_plan_of_a_row_that_never_ran_before_it_is_counted_in_full() -> None:
+    world = World()
+    world.hear([(FIRST + 5, 1), (FIRST + 5, 2)])
+    world.hear([], jump=300)
+    world.plan(FIRST + 5, FIRST + 1_440)
+    world.hear([])
+    assert world.shown == (2, 2, Delivered(FIRST + 5, FIRST + 1_440, 2))
+
+
+def test_a_flight_that_is_prolonged_is_known_if_nothing_ran_between_its_ends() -> None:
+    for between, delivered in ((0, 3), (1, None)):
+        world = World()
+        world.plan(FIRST, FIRST + 10)
+        world.hear([(FIRST, 1), (FIRST, 2)])
+        world.hear([(FIRST + 11, 9)] * between, jump=11)
+        world.hear([], jump=300)
+        world.plan(FIRST, FIRST + 1_440)
+        world.hear([(world.minute, 3)])
+        assert world.shown is not None
+        assert world.shown[2] == Delivered(FIRST, FIRST + 1_440, delivered)
+
+
+def many(number: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(1, (1 << 64) - 1, number, np.uint64).tolist()
+
+
+def test_reach_is_cut_anew_where_minutes_are_registers_and_where_the_flight_is_a_sketch() -> None:
+    crowd = many(3_500)
+    world = World()
+    world.hear([])
+    world.hear([(FIRST, who) for who in crowd[:2_000]])
+    world.hear([(FIRST + 1, who) for who in crowd[1_990:3_000]], jump=1)
+    world.hear([(FIRST + 2, who) for who in crowd[3_000:3_008]], jump=1)
+    assert world.shard.rolling.crowds.dense_of[0] >= 0
+    assert world.shard.reached.dense_of[0] >= 0
+    for start, reach in ((FIRST + 2, 8), (FIRST + 1, 1_018), (FIRST, 3_008), (FIRST + 30, 0)):
+        world.plan(start, start + 60)
+        world.restart()
+        world.hear([])
+        assert world.shown is not None
+        assert world.shown[1] == pytest.approx(reach, rel=0.03), start
+    world.plan(FIRST + 1, FIRST + 60)
+    world.hear([(FIRST + 2, who) for who in crowd[3_008:]])
+    assert world.shown is not None
+    assert world.shown[1] == pytest.approx(1_510, rel=0.03)
+
+
+def test_other_rows_keep_their_reach_when_one_is_cut_anew() -> None:
+    shard = RowShard(0, 1, LATENESS * MINUTE, 90_000, lambda minute: minute // 1440)
+    rows = [("placement", "a"), ("placement", "b"), ("campaign", "c")]
+    crowds = [many(2_000, 1), many(1_500, 2), many(700, 3)]
+    cut = Cut(1, FIRST * MINUTE, False, ())
+    for row, crowd in zip(rows, crowds, strict=True):
+        shard.apply(cut, [batch(cut, [(FIRST, who) for who in crowd])._replace(rows=[row])])
+    before = shard.reached.reach(np.arange(3)).tolist()
+    shard.plan("a", FIRST + 1, FIRST + 2)
+    after = shard.reached.reach(np.arange(3)).tolist()
+    assert after == [0, *before[1:]]
+    restored = RowShard(0, 1, LATENESS * MINUTE, 90_000, lambda minute: minute // 1440)
+    restored.restore(pickle.loads(pickle.dumps(shard.snapshot())))
+    assert restored.reached.reach(np.arange(3)).tolist() == after
+
+
+def test_frequency_is_at_least_one_when_a_plan_comes_after_the_first_pixels() -> None:
+    world = World()
+    world.hear([(FIRST, who) for who in range(1, 6)])
+    world.hear([(FIRST + 3, who) for who in (1, 2, 9)], jump=3)
+    world.plan(FIRST + 3, FIRST + 60)
+    world.hear([])
+    assert world.shown is not None
+    impressions, reach, _ = world.shown
+    assert (impressions, reach) == (3, 3)
+
+
+def test_where_minutes_stay_open_for_hours_who_was_heard_over_an_hour_ago_stays_in_reach() -> None:
+    world = World(lateness=180)
+    world.hear([(FIRST, 1)])
+    world.hear([(FIRST + 90, 2), (FIRST + 120, 3)], jump=120)
+    world.plan(FIRST + 10, FIRST + 500)
+    world.hear([])
+    assert world.shown == (2, 3, Delivered(FIRST + 10, FIRST + 500, 2))
+    world.plan(FIRST + 100, FIRST + 500)
+    world.hear([])
+    assert world.shown == (1, 1, Delivered(FIRST + 100, FIRST + 500, 1))
+
+
+def test_the_sketch_that_readers_have_is_given_anew_when_the_flight_is_even_if_nobody_is_left() -> None:
+    world = World()
+    world.hear([(FIRST, who) for who in many(150)])
+    assert world.sketch() is not None
+    assert world.sketch() is None
+    world.plan(world.minute + 5, world.minute + 60)
+    assert world.sketch() == pack_registers(np.zeros(REGISTERS, np.uint8))
+    assert world.sketch() is None
+    world.shard.row_index.planned = frozenset({ROW})  # as its step tells it
+    world.hear([(world.minute + 5, 7)], jump=5)
+    given = [registers for _, registers in world.shard.sketches(False)]
+    assert [round(estimate(histogram(one))) for one in given] == [1]
+
+
+def test_what_comes_after_a_flights_end_is_in_the_flight_and_is_not_delivered() -> None:
+    world = World()
+    world.plan(FIRST + 1, FIRST + 3)
+    world.hear([(FIRST + minute, minute + 1) for minute in range(6)])
+    assert world.shown == (5, 5, Delivered(FIRST + 1, FIRST + 3, 2))
+    world.hear([], jump=30)
+    world.hear([(world.minute, 8)])
+    assert world.shown == (6, 6, Delivered(FIRST + 1, FIRST + 3, 2))
+
+
+def test_an_end_that_moves_cuts_the_last_hour_anew_though_it_is_final() -> None:
+    world = World()
+    world.plan(FIRST, FIRST + 5)
+    world.hear([(FIRST + minute, 1) for minute in range(20)])
+    world.hear([], jump=LATENESS + 8)  # the minutes before FIRST + 8 are final
+    assert world.shown == (20, 1, Delivered(FIRST, FIRST + 5, 5))
+    for end, delivered in ((FIRST + 10, 10), (FIRST + 20, 20), (FIRST + 6, 6), (FIRST + 9, 9)):
+        world.plan(FIRST, end)
+        world.hear([])
+        assert world.shown == (20, 1, Delivered(FIRST, end, delivered)), end
+
+
+def test_a_plan_that_changes_gives_its_row_out_though_no_pixel_came() -> None:
+    world = World()
+    world.plan(FIRST, FIRST + 5)
+    world.hear([])
+    assert world.shown == (0, 0, Delivered(FIRST, FIRST + 5, 0))
+    world.shown = None
+    world.plan(FIRST, FIRST + 5)
+    world.hear([])
+    assert world.shown is None
+    world.plan(FIRST, FIRST + 6)
+    world.hear([])
+    assert world.shown == (0, 0, Delivered(FIRST, FIRST + 6, 0))

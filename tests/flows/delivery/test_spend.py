@@ -1,0 +1,82 @@
+"""Cost per acquisition and return on ad spend: by window, by plan, by campaign."""
+
+from __future__ import annotations
+
+from typing import (
+    Any,
+)
+
+import pytest
+
+from flows.delivery.spend import (
+    shown,
+    spend,
+    together,
+)
+from flows.model.fields import (
+    CURRENCY,
+    FIELDS,
+    SPENDING,
+    empty,
+)
+from flows.model.plan import (
+    Plan,
+)
+
+
+def plan(name: str = "p", cpm_micros: int | None = 10_000_000, currency: str | None = "GBP") -> Plan:
+    return Plan(name, 1000, 0, 3_600_000, campaign_id="c", cpm_micros=cpm_micros, currency=currency)
+
+
+def values(currency: str | None = "GBP", **told: Any) -> list[Any]:
+    """A row with some fields, `_` for the dot after the window."""
+    row = empty(0)
+    row[FIELDS.index(CURRENCY)] = currency
+    for name, value in told.items():
+        window, _, metric = name.partition("_")
+        row[FIELDS.index(f"{window.removeprefix('w')}.{metric}")] = value
+    return row
+
+
+def fields(*parts: tuple[Plan, int, list[Any]]) -> dict[str, str]:
+    """What is shown of placements with plans, delivered impressions and rows, together."""
+    priced = [of for one in parts if (of := spend(*one)) is not None]
+    found = zip(SPENDING, shown(together(priced)), strict=True)
+    return {name: value for name, value in found if value is not None}
+
+
+HOUR = {"w1h_impressions": 3_000, "w1h_conversions": 4, "w1h_conversion_value": 60_000_000}
+FLIGHT = {"flight_impressions": 12_000, "flight_conversions": "2.5", "flight_conversion_value": 50_000_000}
+
+
+def test_every_window_has_its_own_cost_and_the_flight_that_of_what_was_delivered_in_it() -> None:
+    assert fields((plan(), 10_000, values(**HOUR, **FLIGHT))) == {
+        "1h.cost_per_acquisition": "7.5",
+        "1h.return_on_ad_spend": "2",
+        "flight.cost_per_acquisition": "40",
+        "flight.return_on_ad_spend": "0.5",
+    }
+
+
+def test_a_plan_without_a_price_says_nothing() -> None:
+    assert fields((plan(cpm_micros=None), 10_000, values(**FLIGHT))) == {}
+
+
+def test_a_value_in_another_currency_than_the_price_gives_no_return() -> None:
+    assert fields((plan(), 10_000, values("EUR", **FLIGHT))) == {"flight.cost_per_acquisition": "40"}
+
+
+def test_a_campaign_has_the_cost_and_the_conversions_of_its_placements_with_a_price() -> None:
+    priced, other = (plan(), 10_000, values(**FLIGHT)), (plan("q"), 2_000, values(flight_conversions=1))
+    free = (plan("r", None), 9_000, values(**FLIGHT))
+    assert fields(priced, other, free) == {
+        "flight.cost_per_acquisition": "34.285714",
+        "flight.return_on_ad_spend": "0.416667",
+    }
+
+
+@pytest.mark.parametrize("currency", ["EUR", None])
+def test_money_of_several_currencies_is_not_added_up(currency: str | None) -> None:
+    other = (plan("q", currency=currency), 2_000, values(currency, flight_conversions=1))
+    expected = {} if currency else {"flight.cost_per_acquisition": "40", "flight.return_on_ad_spend": "0.5"}
+    assert fields((plan(), 10_000, values(**FLIGHT)), other) == expected

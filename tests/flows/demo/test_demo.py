@@ -1,0 +1,349 @@
+"""The demo as a newcomer runs it: real processes, ended by time, by Ctrl-C and by a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+import uuid
+from contextlib import (
+    suppress,
+)
+from datetime import (
+    timedelta,
+)
+from itertools import (
+    takewhile,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+    NamedTuple,
+)
+
+import httpx
+import pytest
+import redis
+
+from connectors.alerting import (
+    PROGRAMS,
+    program,
+)
+from flows.delivery.pacing import (
+    Thresholds,
+    pace,
+)
+from flows.delivery.plan_files import (
+    read_plans,
+)
+from flows.demo.alerts import (
+    Firing,
+    lines,
+)
+from flows.demo.demo import (
+    FLIGHT,
+    GRACE,
+    OUT_OF_ORDERNESS,
+    Demo,
+    use_own_settings,
+)
+from flows.settings.loading import (
+    load,
+)
+from flows.simulate.feed import (
+    plans,
+    write_plans,
+)
+from flows.simulate.traffic import (
+    Traffic,
+)
+
+MARK = "DEMO_OF_A_TEST"
+"""In the environment of all its processes: settings of ours it drops."""
+NAMESPACE = "audiopixel:v1"
+STARVED, CAMPAIGN = "pl-0039", "c-4"
+"""The last of the demo's forty placements."""
+MISSING = any(program(name) is None for name in PROGRAMS)
+
+
+def alive(mark: str) -> list[str]:
+    """Command lines of the processes that run with this mark in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def started(
+    *arguments: str, errors: int = subprocess.STDOUT, **environment: str
+) -> tuple[subprocess.Popen[str], str]:
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "demo", *arguments],
+        env={**os.environ, MARK: mark, **environment},
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        start_new_session=True,
+    )
+    return process, mark
+
+
+def gone(mark: str, within_s: float = 8.0) -> list[str]:
+    """What is left of a demo after a while."""
+    deadline = time.monotonic() + within_s
+    while (left := alive(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def test_for_minutes_only_the_starved_placement_is_under_by_the_simulators_own_ledger(
+    tmp_path: Path,
+) -> None:
+    traffic = Traffic(1, 40, 2000.0, partitions=4)
+    write_plans(tmp_path / "plans.csv", plans(traffic, FLIGHT))
+    book, problems = read_plans(tmp_path / "plans.csv")
+    assert problems == []
+    bound_ms = OUT_OF_ORDERNESS // timedelta(milliseconds=1)
+    under: dict[str, int] = {}
+    for second in range(1, 121):
+        while traffic.next_arrival_ms < traffic.start_ms + second * 1000:
+            next(traffic)
+        ledger = traffic.ledger
+        for name, plan in book.items():
+            delivered = ledger.placements[name].counts["impressions"] if name in ledger.placements else 0
+            watermark_ms = min(ledger.heads_ms.values()) - bound_ms
+            if pace(plan, delivered, delivered, watermark_ms, Thresholds(grace=GRACE)).state == "under":
+                under.setdefault(name, second)
+    assert list(under) == [STARVED]
+    assert under[STARVED] < 18, "a demo of 20 s shows it"
+
+
+def test_it_takes_nothing_from_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "audiopixel.toml").write_text('timezone = "Mars/Olympus"\n')
+    monkeypatch.setenv("AUDIOPIXEL_KAFKA_OPTIONS", '{"security.protocol": "SASL_SSL"}')
+    monkeypatch.setenv("AUDIOPIXEL_NO_SUCH_SETTING", "1")
+    monkeypatch.setenv("AUDIOPIXEL_CONFIG", "nowhere.toml")
+    directory = tmp_path / "demo"
+    directory.mkdir()
+    use_own_settings(directory)
+    settings = load()
+    assert settings.kafka_options == {}
+    assert settings.timezone == "Europe/London"
+
+
+@pytest.mark.parametrize(("seconds", "promised"), [(4.0, False), (19.0, False), (20.0, True), (None, True)])
+def test_an_alert_is_promised_only_where_the_seconds_are_enough(
+    seconds: float | None, promised: bool
+) -> None:
+    said = Demo(seconds, 2000.0, 40, 4, 1, 1).promise(STARVED)
+    assert ("its alert fires" in said) == promised
+    assert ("too few seconds for its alert, which takes 20" in said) != promised
+
+
+def bounded(errors: int = subprocess.STDOUT, **environment: str) -> str:
+    """The output of a demo of 20 s that ended well."""
+    process, mark = started("--seconds", "20", errors=errors, **environment)
+    output, _ = process.communicate(timeout=150)
+    assert process.returncode == 0, output
+    assert gone(mark) == []
+    return output
+
+
+class Ended(NamedTuple):
+    """What a demo of 20 s showed on a screen, and what it said in the end."""
+
+    screen: str
+    output: str
+
+
+@pytest.fixture(scope="module")
+def ended() -> Ended:
+    """On a screen of 80 by 24."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    screen: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # how Linux says that the other side is closed
+            while True:
+                screen.append(os.read(ours, 65_536))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    output = bounded(errors=theirs)
+    os.close(theirs)
+    reader.join(5)
+    os.close(ours)
+    return Ended(b"".join(screen).decode(), output)
+
+
+def check_against_the_ledger(output: str) -> None:
+    assert "differ" not in output
+    assert "flight.completes" in output
+    received = next(line for line in output.splitlines() if "received" in line)
+    assert int(received.split()[2].replace(",", "")) > 10_000
+
+
+def test_a_bounded_demo_ends_with_redis_equal_to_the_ledger_and_says_what_fires(ended: Ended) -> None:
+    check_against_the_ledger(ended.output)
+    alert = "state change" if MISSING else "AudiopixelUnderDelivery"
+    assert f"{alert} fires for {STARVED}, which the simulator starves" in ended.output
+
+
+def test_a_screen_of_80_by_24_shows_ten_placements_the_starved_one_first_and_whole_sentences(
+    ended: Ended,
+) -> None:
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.screen)
+    shown = re.split(r"[\r\n]+", plain)
+    assert max(len(line) for line in [*shown, *ended.output.splitlines()]) <= 80
+    assert "…" not in ended.output, "the summary cuts no name"
+    first, *_, last = [place for place, line in enumerate(shown) if line.startswith(f"{STARVED}  ")]
+    rows = list(takewhile(lambda line: line.startswith("pl-"), shown[last:]))
+    assert len(rows) >= 10
+    assert re.match(rf"{STARVED} +under +0\.0", rows[0])
+    head = " ".join(line.strip() for line in shown[: first - 5])
+    assert f"{STARVED} is starved: it will be `under`, and its alert fires. The others are" in head
+
+
+def test_without_prometheus_the_flows_own_alert_is_what_fires(tmp_path: Path) -> None:
+    for name in ("sh", "sleep", "rm"):  # all that ends its processes
+        path = shutil.which(name)
+        assert path is not None
+        (tmp_path / name).symlink_to(path)
+    output = bounded(PATH=str(tmp_path))
+    check_against_the_ledger(output)
+    assert "Prometheus and Alertmanager not found" in output
+    assert "their alert rules are not evaluated" in output
+    assert f"state change fires for {STARVED}, which the simulator starves" in output
+
+
+class Seen(NamedTuple):
+    """What a demo showed at one moment to those who look at its services from outside.
+
+    `states` are by placement, `changes` all of the stream, `firing` as Alertmanager's API tells them.
+    """
+
+    states: dict[str, str]
+    changes: list[dict[str, str]]
+    firing: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    """A demo from when its alert has fired; ended by Ctrl-C."""
+    process, mark = started()
+    output: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=output.extend, args=(process.stdout,))
+    reader.start()
+
+    def address(pattern: str) -> str:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(pattern, "".join(output))):
+            assert process.poll() is None, output
+            assert time.monotonic() < deadline, output
+            time.sleep(0.1)
+        return found[1]
+
+    try:
+        manager = "" if MISSING else address(r"(http://\S+)/#/alerts")
+        with redis.Redis.from_url(address(r"redis (redis://\S+)"), decode_responses=True) as client:
+
+            def look() -> Seen:
+                names = client.zrange(f"{NAMESPACE}:index:placement", 0, -1)
+                return Seen(
+                    {
+                        name: client.hget(f"{NAMESPACE}:placement:{{{name}}}", "delivery.state") or ""
+                        for name in names
+                    },
+                    [fields for _, fields in client.xrange(f"{NAMESPACE}:alerts")],
+                    httpx.get(f"{manager}/api/v2/alerts").json() if manager else [],
+                )
+
+            deadline = time.monotonic() + 60
+            while not ((now := look()).firing or (MISSING and "under" in now.states.values())):
+                assert process.poll() is None, output
+                assert time.monotonic() < deadline, now
+                time.sleep(0.2)
+            time.sleep(2)  # for what may fire as well
+            return look()
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 130), output
+        reader.join(5)
+        assert "Traceback" not in "".join(output)
+        assert gone(mark) == []
+
+
+def test_exactly_the_starved_placement_is_seen_to_under_deliver_in_redis(seen: Seen) -> None:
+    assert len(seen.states) == 40
+    assert [name for name, state in seen.states.items() if state == "under"] == [STARVED]
+    assert set(seen.states.values()) <= {"under", "warming_up", "on_track", "over"}, (
+        "a healthy one is not at risk"
+    )
+
+
+def test_the_flow_itself_tells_of_the_starved_placement_and_of_no_other(seen: Seen) -> None:
+    under = [change for change in seen.changes if change["to"] == "under"]
+    assert {change["placement"] for change in under} == {STARVED}
+    assert {change["campaign"] for change in under} == {CAMPAIGN}
+    assert all(float(change["indicator"]) < 0.2 for change in under)
+    assert {change["placement"] for change in seen.changes} == set(seen.states)
+
+
+@pytest.mark.debian
+@pytest.mark.skipif(MISSING, reason="needs apt-get install prometheus prometheus-alertmanager")
+def test_its_alert_and_no_other_fires_in_alertmanager(seen: Seen) -> None:
+    (alert,) = seen.firing
+    labels = {name: alert["labels"][name] for name in ("alertname", "placement", "campaign")}
+    assert labels == {"alertname": "AudiopixelUnderDelivery", "placement": STARVED, "campaign": CAMPAIGN}
+    assert alert["status"]["state"] == "active"
+    assert alert["annotations"]["summary"].startswith(f"{STARVED} of campaign {CAMPAIGN} has delivered ")
+
+
+@pytest.mark.parametrize("after_s", [1.0, 3.0])
+def test_ctrl_c_ends_a_demo_with_no_process_left_behind(after_s: float) -> None:
+    process, mark = started()
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode in (0, 130), output
+    assert "Traceback" not in output
+    assert gone(mark) == []
+
+
+def test_a_killed_demo_takes_its_processes_along() -> None:
+    process, mark = started()
+    time.sleep(6)
+    running = " ".join(alive(mark))
+    assert "exporter" in running
+    assert MISSING or ("--storage.tsdb.path" in running and "--cluster.listen-address" in running)
+    process.kill()
+    process.wait(10)
+    assert gone(mark, 15) == []
+
+
+def test_what_fires_is_a_line_each_and_what_others_chose_is_letters() -> None:
+    firing = [Firing("AudiopixelOver", f"pl-{n}", "", f"[b]pl\x1b-{n}") for n in range(20)]
+
+    told = [line.plain for line in lines(firing)]
+
+    assert told[0] == "Over [b]pl\N{REPLACEMENT CHARACTER}-0"
+    assert re.fullmatch(r"… and \d+ more alerts", told[-1])

@@ -1,0 +1,188 @@
+"""Aligned barriers: the cuts and what lies between them depend on the senders' streams alone."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import (
+    Iterable,
+)
+from typing import (
+    NamedTuple,
+)
+
+import pytest
+from hypothesis import (
+    given,
+    settings,
+)
+from hypothesis import (
+    strategies as st,
+)
+
+from flows.engine.aligner import (
+    Aligner,
+)
+from flows.errors import (
+    StateError,
+)
+from flows.model.ticks import (
+    ENDED,
+)
+
+SENDERS = ("a", "b", "c")
+
+
+class Item(NamedTuple):
+    """The `place`-th of a sender; a mark if it has a number."""
+
+    sender: str
+    place: int
+    mark: int | None
+
+
+Between = tuple[int | None, dict[str, list[int]]]
+"""A cut, and the places of each sender's items since the cut before; None: since the last."""
+
+
+@st.composite
+def streams(draw: st.DrawFn, senders: Iterable[str] = SENDERS, ended: bool = True) -> dict[str, list[Item]]:
+    """Marks grow, with gaps, and some send more of them than others; a finite sender ends with `ENDED`."""
+    all_: dict[str, list[Item]] = {}
+    for sender in senders:
+        gaps = draw(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=6))
+        marks: list[int | None] = []
+        number = draw(st.integers(-1, 2))
+        for items, gap in gaps:
+            number += gap
+            marks += [None] * items + [number]
+        marks += [None] * draw(st.integers(0, 2)) + ([ENDED] if ended else [])
+        all_[sender] = [Item(sender, place, mark) for place, mark in enumerate(marks)]
+    return all_
+
+
+def interleaved(draw: st.DrawFn, of: dict[str, list[Item]]) -> list[Item]:
+    order = draw(st.permutations([sender for sender, items in of.items() for _ in items]))
+    left = {sender: iter(items) for sender, items in of.items()}
+    return [next(left[sender]) for sender in order]
+
+
+class Step:
+    """An aligner, and what came out of it."""
+
+    def __init__(self, expected: Iterable[str]) -> None:
+        self.aligner: Aligner[str, Item] = Aligner()
+        self.aligner.expect(frozenset(expected))
+        self.cuts: list[Between] = []
+        self.since: dict[str, list[int]] = {}
+
+    def push(self, item: Item) -> None:
+        for out, number in self.aligner.push(item.sender, item, item.mark):
+            if out is not None:
+                self.since.setdefault(out.sender, []).append(out.place)
+            else:
+                self.cuts.append((number, self.since))
+                self.since = {}
+
+    def restart(self, expected: Iterable[str]) -> None:
+        state = pickle.loads(pickle.dumps(self.aligner.snapshot()))
+        self.aligner = Aligner()
+        self.aligner.restore(state)
+        self.aligner.expect(frozenset(expected))
+
+
+def expected(of: dict[str, list[Item]]) -> list[Between]:
+    """At cut n: each prefix up to its first mark from n on; cuts are the marks that all have reached."""
+    marks = {sender: [item.mark for item in items if item.mark is not None] for sender, items in of.items()}
+    reached = min(max(numbers, default=-1) for numbers in marks.values())
+    numbers = sorted({number for numbers in marks.values() for number in numbers if number <= reached})
+    cuts: list[Between] = []
+    before = dict.fromkeys(of, 0)
+    for number in numbers:
+        between = {}
+        for sender, items in of.items():
+            here = next(i.place for i in items if i.mark is not None and i.mark >= number) + 1
+            if places := list(range(before[sender], here)):
+                between[sender] = places
+            before[sender] = max(before[sender], here)
+        cuts.append((number, between))
+    return cuts
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_every_interleaving_gives_the_same_cuts_and_the_same_between_them(data: st.DataObject) -> None:
+    of = data.draw(streams())
+    step = Step(of)
+    for item in data.draw(st.composite(interleaved)(of)):
+        step.push(item)
+        if data.draw(st.integers(0, 9)) == 0:
+            step.restart(of)
+    assert step.cuts == expected(of)
+    assert step.cuts[-1][0] == ENDED
+    assert not step.since
+    assert not step.aligner.held
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_what_no_cut_covers_yet_is_kept_for_the_next(data: st.DataObject) -> None:
+    of = data.draw(streams(ended=False))
+    step = Step(of)
+    for item in data.draw(st.composite(interleaved)(of)):
+        step.push(item)
+    assert step.cuts == expected(of)
+    for sender, items in of.items():
+        let_in = [place for _, between in step.cuts for place in between.get(sender, ())] + step.since.get(
+            sender, []
+        )
+        held = [item.place for item, _ in step.aligner.held.get(sender, ())]
+        assert let_in + held == [item.place for item in items]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.sets(st.sampled_from(SENDERS), min_size=1), st.sets(st.sampled_from(("d", "e"))))
+def test_after_a_restart_senders_may_be_gone_and_new_ones_come(
+    data: st.DataObject, staying: set[str], new: set[str]
+) -> None:
+    before = data.draw(streams(ended=False))
+    step = Step(before)
+    for item in data.draw(st.composite(interleaved)(before)):
+        step.push(item)
+    at_restart = len(step.cuts)
+    step.restart(staying | new)
+    after = {
+        sender: [
+            Item(sender, len(before.get(sender, ())) + place, mark)
+            for place, mark in enumerate((None, 100, None, 101))
+        ]
+        for sender in staying | new
+    }
+    for item in data.draw(st.composite(interleaved)(after)):
+        step.push(item)
+    numbers = [number for number, _ in step.cuts if number is not None]
+    assert numbers == sorted(set(numbers))
+    assert [number for number in numbers[at_restart:] if number >= 100] == [100, 101]
+    for sender in sorted({*before, *after}):
+        sent = [item.place for item in (*before.get(sender, ()), *after.get(sender, ()))]
+        let_in = [place for _, between in step.cuts for place in between.get(sender, ())]
+        assert let_in == sent
+    assert not step.aligner.held
+
+
+def test_without_knowing_the_senders_nothing_is_cut_and_nothing_held() -> None:
+    step = Step(())
+    step.push(Item("a", 0, None))
+    step.push(Item("b", 0, None))
+    assert step.since == {"a": [0], "b": [0]}
+    assert step.cuts == []
+
+
+def test_a_step_that_has_lost_its_state_refuses_a_sender_that_goes_on() -> None:
+    with pytest.raises(StateError, match=r"behind a, which does not.*lost its state"):
+        list(Aligner[str, str](frozenset("a")).push("a", "tick", 7, first=False))
+    kept = Aligner[str, str](frozenset("a"))
+    assert list(kept.push("a", "tick", 7, first=True)) == [("tick", None), (None, 7)]
+    assert list(kept.push("a", "tick", 8, first=False)) == [("tick", None), (None, 8)]
+    resumed = Aligner[str, str](frozenset("a"))
+    resumed.resume(8)
+    assert list(resumed.push("a", "tick", 9, first=False)) == [("tick", None), (None, 9)]

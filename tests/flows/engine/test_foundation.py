@@ -1,0 +1,158 @@
+"""A recovery store is held to what its state is made of; what else changes at a restart is safe."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import (
+    Callable,
+    Mapping,
+)
+from contextlib import (
+    closing,
+)
+from datetime import (
+    timedelta,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+)
+
+import pytest
+from bytewax.recovery import (
+    init_db_dir,
+)
+from hypothesis import (
+    given,
+)
+from hypothesis import (
+    settings as examples,
+)
+from hypothesis import (
+    strategies as st,
+)
+
+from flows.cli.paths import (
+    fresh,
+)
+from flows.engine.foundation import (
+    begun,
+    lay,
+)
+from flows.errors import (
+    StateError,
+)
+from flows.settings.fields import (
+    Settings,
+)
+
+KEY = b"the first secret of a flow"
+FIXED: dict[str, tuple[Any, Any]] = {
+    "shards": (8, 16),
+    "timezone": ("Europe/London", "Europe/Berlin"),
+}
+LONGEST = ("conversion_horizon", "click_window", "listen_window")
+
+
+def saved(directory: Path) -> None:
+    """Write a snapshot of something."""
+    if not any(directory.glob("*.sqlite3")):
+        init_db_dir(directory, 1)
+    with closing(sqlite3.connect(directory / "part-0.sqlite3")) as part, part:
+        part.execute("INSERT INTO snaps (step_id, state_key, snap_epoch) VALUES ('step', 'key', 1)")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a store that has snapshots, with these settings."""
+
+    def make(**settings: Any) -> Path:
+        lay(Settings(recovery_dir=tmp_path, **settings), KEY)
+        saved(tmp_path)
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_what_the_state_is_made_of_is_refused_with_what_to_do(name: str, store: Callable[..., Path]) -> None:
+    was, now = FIXED[name]
+    written = store(**{name: was})
+    with pytest.raises(
+        StateError, match=f"{name}={was}, now {name}={now}: set AUDIOPIXEL_{name.upper()} back"
+    ):
+        lay(Settings(recovery_dir=written, **{name: now}), KEY)
+    lay(Settings(recovery_dir=written, **{name: was}), KEY)
+
+
+def test_another_secret_is_refused_and_neither_is_shown(store: Callable[..., Path]) -> None:
+    written = store()
+    with pytest.raises(StateError, match="another listener_key: set AUDIOPIXEL_LISTENER_KEY back"):
+        lay(Settings(recovery_dir=written), b"another secret by mistake")
+    (file,) = (path for path in written.iterdir() if path.name == "foundation")
+    assert KEY not in file.read_bytes()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", LONGEST)
+def test_what_is_remembered_may_become_less_and_then_not_more(name: str, store: Callable[..., Path]) -> None:
+    days = [timedelta(days=n) for n in (5, 4, 5)]
+    written = store(**{name: days[0]})
+    lay(Settings(recovery_dir=written, **{name: days[1]}), KEY)
+    with pytest.raises(StateError, match=rf"{name} was 4 days .* set AUDIOPIXEL_{name.upper()} back"):
+        lay(Settings(recovery_dir=written, **{name: days[2]}), KEY)
+    lay(Settings(recovery_dir=written, **{name: days[1]}), KEY)
+
+
+def test_attribution_that_was_off_does_not_come_back(store: Callable[..., Path]) -> None:
+    written = store()
+    lay(Settings(recovery_dir=written, attribution="off"), KEY)
+    with pytest.raises(StateError, match=r"attribution was off .* set AUDIOPIXEL_ATTRIBUTION back"):
+        lay(Settings(recovery_dir=written), KEY)
+
+
+def test_snapshots_without_their_foundation_are_refused(store: Callable[..., Path]) -> None:
+    written = store()
+    (written / "foundation").unlink()
+    with pytest.raises(StateError, match="foundation that says what they are made of is missing"):
+        lay(Settings(recovery_dir=written), KEY)
+
+
+def test_nothing_is_held_to_settings_of_which_no_snapshot_was_ever_written(tmp_path: Path) -> None:
+    lay(Settings(recovery_dir=tmp_path, shards=4), KEY)
+    lay(Settings(recovery_dir=tmp_path, shards=8), b"another secret by mistake")
+
+
+PARTITIONS = st.dictionaries(st.sampled_from(("t/0", "t/1", "t/2")), st.integers(0, 99), max_size=3)
+
+
+@examples(max_examples=50, deadline=None)
+@given(st.lists(PARTITIONS, min_size=1, max_size=6))
+def test_where_a_partition_begins_is_decided_once(
+    tmp_path_factory: pytest.TempPathFactory, starts: list[dict[str, int]]
+) -> None:
+    settings = Settings(recovery_dir=tmp_path_factory.mktemp("store"))
+    assert begun(settings.recovery_dir) is None
+    model: dict[str, int] = {}
+    for start in starts:
+
+        def begins(known: Mapping[str, int] | None, start: dict[str, int] = start) -> dict[str, int]:
+            return {name: at for name, at in start.items() if name not in (known or {})}
+
+        lay(settings, KEY, begins)
+        model = {**start, **model}
+        assert begun(settings.recovery_dir) == model
+
+
+def test_a_store_is_fresh_until_a_snapshot_is_written(tmp_path: Path) -> None:
+    assert fresh(None)
+    assert fresh(tmp_path / "not there")
+    init_db_dir(tmp_path, 2)  # as by `python -m bytewax.recovery`
+    assert fresh(tmp_path)
+    saved(tmp_path)
+    assert not fresh(tmp_path)
+    (tmp_path / "part-1.sqlite3").write_bytes(b"damaged")
+    assert not fresh(tmp_path)

@@ -1,0 +1,170 @@
+"""The clock of ticks: no wall clock stops it, and no member's ticks wait long for another's."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterator,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+
+import pytest
+from hypothesis import (
+    given,
+    settings,
+)
+from hypothesis import (
+    strategies as st,
+)
+
+from connectors.embedded import (
+    EmbeddedValkey,
+)
+from connectors.redis.client import (
+    connect,
+)
+from connectors.redis.commands import (
+    put_fields,
+)
+from flows.engine.aligner import (
+    Aligner,
+)
+from flows.engine.tick_clock import (
+    Anchor,
+    TickClock,
+    redis_anchor,
+)
+from flows.model.ticks import (
+    ENDED,
+)
+from flows.settings.fields import (
+    Settings,
+)
+
+INTERVAL_MS, LOOP_MS = 1_000, 100
+NOW_MS = 1_790_000_000_000
+HOUR_MS = 3_600_000
+
+
+@dataclass
+class Member:
+    """A process with some partitions, and its own idea of how much time has elapsed."""
+
+    name: int
+    partitions: int
+    elapsed_ms: int
+    last: dict[str, int] = field(default_factory=dict)
+    inbox: list[int] = field(default_factory=list)
+    asleep_ms: int = 0
+
+    def __post_init__(self) -> None:
+        self.clock = TickClock(INTERVAL_MS, lambda: self.elapsed_ms)
+
+    def ticks(self) -> Iterator[tuple[str, int]]:
+        """What its partitions send now."""
+        for partition in range(self.partitions):
+            sender, number = f"{self.name}/{partition}", self.clock.number
+            if number > self.last.get(sender, -1):
+                self.last[sender] = number
+                yield sender, number
+
+
+MEMBERS = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(0, HOUR_MS), st.integers(-HOUR_MS, HOUR_MS), st.integers(0, 5)),
+    min_size=1,
+    max_size=3,
+)
+"""(partitions, time since boot, by how much what it takes for Redis's clock is off, saved ticks beyond it)"""
+SLEEPS = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(0, 2), st.integers(100, 30_000), st.booleans()), max_size=4
+)
+"""(rounds later, who, for how long the machine is suspended, whether its clock counts that)"""
+
+
+@settings(max_examples=150, deadline=None)
+@given(MEMBERS, SLEEPS)
+def test_ticks_never_stop_and_none_waits_two_intervals_for_another_members(
+    starts: list[tuple[int, int, int, int]], sleeps: list[tuple[int, int, int, bool]]
+) -> None:
+    members = [Member(i, partitions, boot_ms) for i, (partitions, boot_ms, _, _) in enumerate(starts)]
+    for member, (_, _, off_ms, saved) in zip(members, starts, strict=True):
+        member.clock.begin(lambda off_ms=off_ms: Anchor(NOW_MS + off_ms))  # type: ignore[misc]  # a default binds it
+        member.clock.hear(member.clock.number + saved)
+    aligner: Aligner[str, str] = Aligner(
+        frozenset(f"{member.name}/{one}" for member in members for one in range(member.partitions))
+    )
+    planned = {}
+    at = 0
+    for later, *sleep in sleeps:
+        at += later
+        planned[at] = sleep
+    sent: list[tuple[int, int]] = []
+    disturbed_ms = 0
+    for turn in range(at + 80):
+        now_ms = turn * LOOP_MS
+        if turn in planned:
+            who, asleep_ms, counted = planned[turn]
+            member = members[who % len(members)]
+            member.asleep_ms += asleep_ms
+            member.elapsed_ms += asleep_ms if counted else 0
+        for member in members:
+            if member.asleep_ms > 0:
+                member.asleep_ms -= LOOP_MS
+                disturbed_ms = now_ms
+                continue
+            member.elapsed_ms += LOOP_MS
+            before = dict(member.last)
+            for number in member.inbox:
+                member.clock.hear(number)
+            member.inbox.clear()
+            for sender, number in member.ticks():
+                for other in members:
+                    other.inbox.append(number)
+                sent.append((now_ms, number))
+                list(aligner.push(sender, "", number))
+            assert before.keys() <= member.last.keys()
+        if now_ms - disturbed_ms > 3 * INTERVAL_MS:
+            waiting = [began_ms for began_ms, number in sent if number > aligner.released]
+            assert not waiting or now_ms - waiting[0] <= 2 * INTERVAL_MS
+            awake = {sender for member in members for sender in member.last}
+            recent = [number for began_ms, number in sent if now_ms - began_ms <= INTERVAL_MS]
+            assert len(recent) >= len(awake), "each partition ticks once an interval"
+
+
+def test_the_number_is_above_the_last_cut_that_was_published_and_above_what_was_saved() -> None:
+    clock = TickClock(INTERVAL_MS, lambda: 5)
+    clock.begin(lambda: Anchor(NOW_MS, published=NOW_MS // INTERVAL_MS + 100))
+    assert clock.number == NOW_MS // INTERVAL_MS + 101
+    clock.begin(lambda: Anchor(2 * NOW_MS))
+    clock.hear(NOW_MS // INTERVAL_MS + 50)
+    clock.hear(ENDED)
+    assert clock.number == NOW_MS // INTERVAL_MS + 101
+    clock.hear(2 * NOW_MS)
+    assert (clock.number, clock.left_ms) == (2 * NOW_MS, INTERVAL_MS)
+
+
+@pytest.mark.parametrize(("before_ms", "after_ms"), [(500, 1000), (1000, 500), (1000, 60_000), (60_000, 10)])
+def test_another_interval_goes_on_at_once_behind_the_last_tick(before_ms: int, after_ms: int) -> None:
+    before, after = TickClock(before_ms, lambda: 0), TickClock(after_ms, lambda: elapsed_ms)
+    before.begin(lambda: Anchor(NOW_MS))
+    elapsed_ms = 0
+    after.begin(lambda: Anchor(NOW_MS, before.number))
+    assert after.number > before.number
+    number = after.number
+    elapsed_ms = after_ms
+    assert after.number == number + 1
+
+
+def test_the_clock_is_rediss_and_the_cut_that_of_its_meta() -> None:
+    with EmbeddedValkey() as redis:
+        settings = Settings(redis_url=redis.url)  # type: ignore[arg-type]  # pydantic takes text
+        client = connect(redis.url)
+        seconds, micros = client.time()
+        first = redis_anchor(settings)
+        assert 0 <= first.now_ms - (seconds * 1000 + micros // 1000) < 60_000
+        assert first.published == -1
+        put_fields(client, {f"{settings.namespace}:meta": {"rev": "17"}})
+        assert redis_anchor(settings).published == 17
+        client.close()

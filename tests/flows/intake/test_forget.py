@@ -1,0 +1,442 @@
+"""Forgetting a listener: in a log, in a live flow, and after it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import (
+    Callable,
+    Iterator,
+    Sequence,
+)
+from contextlib import (
+    contextmanager,
+    suppress,
+)
+from datetime import (
+    timedelta,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+)
+
+import numpy as np
+import pytest
+from typer.testing import (
+    CliRunner,
+)
+
+from connectors.embedded import (
+    EmbeddedBroker,
+    EmbeddedValkey,
+)
+from connectors.files import (
+    FileInput,
+)
+from connectors.kafka.writer import (
+    KafkaWriter,
+)
+from connectors.ports import (
+    free_ports,
+)
+from connectors.redis.client import (
+    Client,
+    connect,
+)
+from flows.attribution.credit_models import (
+    Rules,
+)
+from flows.attribution.shard import (
+    ListenerShard,
+)
+from flows.cli.commands import app
+from flows.engine.source import (
+    StopSignal,
+)
+from flows.engine.steps import (
+    PlaysLogic,
+)
+from flows.engine.tick_clock import (
+    TickClock,
+)
+from flows.errors import (
+    UsageError,
+)
+from flows.intake.decoder import (
+    Decoder,
+)
+from flows.intake.erasure import (
+    LOOK_S,
+    DenyList,
+    deny,
+)
+from flows.intake.partition import (
+    Intake,
+    position_of,
+)
+from flows.intake.watermark import (
+    PartitionClock,
+)
+from flows.model.messages import (
+    CLICK_TOUCH,
+    ForShard,
+    TouchBatch,
+)
+from flows.model.redis_keys import (
+    deny_key,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.replay import (
+    replay,
+)
+from flows.settings.fields import (
+    Settings,
+)
+
+SECRET = "a key of sixteen bytes or more"
+T0 = 1_764_000_000_000
+MINUTE = 60_000
+Line = dict[str, Any]
+
+
+def key_of(listener: str) -> int:
+    return Decoder(SECRET.encode()).listener(listener.encode())
+
+
+def pixel(event: str, ts: int, listener: str | None, **fields: Any) -> Line:
+    known = {"event_id": f"{event}{ts}{listener}", "event": event, "ts": ts, "consent": True}
+    who = {"listener_id": listener} if listener else {}
+    where = {} if event == "conversion" else {"placement_id": "a", "campaign_id": "red"}
+    return known | who | where | fields
+
+
+def bought(ts: int, listener: str) -> Line:
+    return pixel("conversion", ts, listener, conversion={"type": "purchase", "order_id": f"{listener}-{ts}"})
+
+
+def written(path: Path, lines: list[Line]) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def rule_of(client: Client, namespace: str, order: str) -> str:
+    (decision,) = client.hvals(f"{namespace}:conversion:{{{order}}}") or ['{"rule": ""}']
+    return str(json.loads(decision)["rule"])
+
+
+def test_a_forgotten_listener_is_credited_for_nothing_in_a_log_that_is_read_again(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of(listener_key=SECRET)
+    lines = [
+        pixel(event, T0 + n, who) for n, event in enumerate(("impression", "click")) for who in ("L1", "L2")
+    ]
+    log = written(tmp_path / "log.ndjson", [*lines, bought(T0 + MINUTE, "L1"), bought(T0 + MINUTE, "L2")])
+    replay([log], settings, SECRET.encode())
+    assert [rule_of(client, settings.namespace, f"{who}-{T0 + MINUTE}") for who in ("L1", "L2")] == [
+        "last_touch"
+    ] * 2
+    deny(settings, ["L1"])
+    replay([log], settings, SECRET.encode(), recompute=True)
+    rules = [rule_of(client, settings.namespace, f"{who}-{T0 + MINUTE}") for who in ("L1", "L2")]
+    assert rules == ["none", "last_touch"]
+    row = client.hgetall(f"{settings.namespace}:placement:{{a}}")
+    assert (row["flight.impressions"], row["flight.consented"], row["flight.reach"]) == ("2", "4", "1")
+    assert client.hget(f"{settings.namespace}:campaign:{{red}}", "frequency.1.listeners") == "1"
+
+
+def test_the_list_holds_keys_and_no_id(
+    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(listener_key=SECRET)
+    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
+    refused = CliRunner().invoke(app, ["forget", "somebody-7"])
+    assert refused.exit_code != 0
+    assert "LISTENER_KEY" in refused.output
+    monkeypatch.setenv("AUDIOPIXEL_LISTENER_KEY", SECRET)
+    assert CliRunner().invoke(app, ["forget", "somebody-7"]).exit_code == 0
+    assert CliRunner().invoke(app, ["forget"], input="somebody-8\nsomebody-9\n").exit_code == 0
+    held = client.hgetall(deny_key(settings.namespace))
+    assert held.keys() == {f"{key_of(f'somebody-{n}'):016x}" for n in (7, 8, 9)}
+    assert all(abs(int(ms) / 1000 - time.time()) < 60 for ms in held.values())
+    assert "somebody" not in str(held)
+
+
+def intake(path: Path, partitions: Sequence[str], state: tuple[Any, ...] | None = None) -> Intake:
+    """Of a file that is a partition among others."""
+    path.touch()
+    made = Intake(
+        path.name,
+        tuple(partitions),
+        FileInput([str(path)]).open(str(path), None),
+        Decoder(SECRET.encode()),
+        PartitionClock(0, 0),
+        1,
+        1000,
+        False,
+    )
+    if state is not None:
+        made.restore(state)
+    return made
+
+
+def held(client: Client, settings: Settings) -> set[int]:
+    """The keys that are denied, by Redis."""
+    return {int(key, 16) for key in client.hkeys(deny_key(settings.namespace))}
+
+
+@pytest.mark.parametrize("known_by", ["a look", "a snapshot"])
+def test_a_list_that_redis_has_lost_is_kept_and_put_back(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client, known_by: str
+) -> None:
+    settings, now_s = settings_of(listener_key=SECRET), [0.0]
+    deny(settings, ["L1", "L2"])
+    known = DenyList(settings, lambda: now_s[0])
+    both = known()
+    assert set(both.tolist()) == {key_of("L1"), key_of("L2")}
+    assert known() is both
+    client.delete(deny_key(settings.namespace))
+    if known_by == "a look":
+        now_s[0] += LOOK_S
+        assert known() is both
+    else:
+        known = DenyList(settings, lambda: now_s[0])
+        assert known(both).tolist() == both.tolist()
+    assert held(client, settings) == set(both.tolist())
+
+    first = intake(tmp_path / "log", ["log"])
+    first.deny(both)
+    second = intake(tmp_path / "log", ["log"], first.snapshot())
+    second.deny(known())
+    receipt = second.stop(1).receipt
+    assert receipt is not None
+    assert set(receipt.tick.forgotten) == set(both.tolist()), (
+        "what no tick has said yet is said after a resume"
+    )
+    assert second.stop(2).receipt.tick.forgotten == ()  # type: ignore[union-attr]  # a tick is always due
+    third = intake(tmp_path / "log", ["log"], second.snapshot())
+    third.deny(np.array(sorted([*both.tolist(), 7]), np.uint64))
+    assert third.stop(3).receipt.tick.forgotten == (7,)  # type: ignore[union-attr]  # a tick is always due
+    assert third.denied.tolist() == sorted([*both.tolist(), 7])
+    assert position_of(third.snapshot()) == 0
+
+
+def test_a_list_that_was_lost_and_has_grown_as_long_again_is_whole_within_a_minute(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, now_s = settings_of(listener_key=SECRET), 0.0
+    known = DenyList(settings, lambda: now_s)
+    deny(settings, ["L1", "L2"])
+    known()
+    client.delete(deny_key(settings.namespace))
+    deny(settings, ["L3", "L4"])
+    while now_s < 60:
+        now_s += LOOK_S
+        known()
+    every = {key_of(f"L{n}") for n in range(1, 5)}
+    assert set(known().tolist()) == held(client, settings) == every
+
+
+def test_a_partition_that_does_not_know_of_a_forgotten_listener_brings_nothing_of_her_back(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    settings, partitions = settings_of(listener_key=SECRET, shards=1), ["old", "new"]
+    who = ("L1", "L2")
+    lines = [pixel(event, T0 + n, one) for one in who for n, event in enumerate(("impression", "click"))]
+    written(tmp_path / "new", [*lines, *(bought(T0 + 5, one) for one in who)])
+
+    def plays(state: Any = None) -> PlaysLogic:
+        thawed = pickle.loads(pickle.dumps(state))  # as the engine does
+        return PlaysLogic(settings, thawed, TickClock(1000, lambda: 0))
+
+    old, shard = intake(tmp_path / "old", partitions[:1]), plays()
+    old.deny(np.array([key_of("L1")], np.uint64))
+    receipt = old.stop(1).receipt
+    assert receipt is not None
+    shard.on_batch([ForShard(0, receipt.tick)])
+    old, shard = intake(tmp_path / "old", partitions, old.snapshot()), plays(shard.snapshot())
+
+    new = intake(tmp_path / "new", partitions).step(2, 0)
+    again = old.stop(2).receipt
+    assert new.receipt is not None
+    assert again is not None
+    shard.on_batch([ForShard(index, pixels) for index, pixels in new.pixels])
+    out, _ = shard.on_batch([ForShard(0, new.receipt.tick), ForShard(0, again.tick)])
+    (cut,) = [one for one in out if one.cut is not None]
+    assert {int(one) for batch in cut.batches for one in batch.touch_who} == {key_of("L2")}
+    assert {int(one) for batch in cut.touches for one in batch.who} == {key_of("L2")}
+    waiting = [one.listener for batch in cut.touches for one in batch.conversions]
+    assert sorted(waiting) == [0, key_of("L2")]
+
+
+def test_touches_that_come_with_the_order_to_forget_go_with_the_others() -> None:
+    shard = ListenerShard(0, 1, 10 * MINUTE, Rules(), None)
+
+    def batch(number: int, sender: int, count: int, forgotten: tuple[int, ...] = ()) -> TouchBatch:
+        columns = (
+            np.full(count, 5, np.uint64),
+            np.full(count, T0, np.int64),
+            np.full(count, CLICK_TOUCH, np.uint8),
+        )
+        zeros = np.zeros(count, np.uint32)
+        cut = Cut(number, T0 + number * MINUTE, False, ())
+        names = [("a", None, None, None, None, None)]
+        return TouchBatch(sender, 0, cut, names, *columns, zeros, zeros, [], np.array(forgotten, np.uint64))  # type: ignore[arg-type]  # names are a combo
+
+    for number, batches in enumerate(([batch(0, 0, 3)], [batch(1, 0, 0, (5,)), batch(1, 1, 2)])):
+        shard.apply(batches[0].cut, batches)
+        assert len(shard.store) == (3, 0)[number]
+
+
+# A live flow
+
+
+@contextmanager
+def running(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("ab") as output:
+        flow = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run"],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield flow
+    finally:
+        flow.kill()
+        flow.wait()
+
+
+def until(what: Callable[[], bool], within_s: float, flow: subprocess.Popen[bytes], log: Path) -> float:
+    """Seconds until it was so."""
+    began = time.monotonic()
+    while not what():
+        assert flow.poll() is None, log.read_text()
+        assert time.monotonic() - began < within_s, log.read_text()
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+@pytest.mark.timeout(240)
+def test_a_live_flow_forgets_within_a_minute_and_a_kill_does_not_make_it_remember(tmp_path: Path) -> None:
+    with EmbeddedBroker() as broker, EmbeddedValkey() as valkey:
+        (port,) = free_ports(1)
+        environment = {
+            "AUDIOPIXEL_KAFKA_BROKERS": broker.bootstrap,
+            "AUDIOPIXEL_REDIS_URL": valkey.url,
+            "AUDIOPIXEL_LISTENER_KEY": SECRET,
+            "AUDIOPIXEL_RECOVERY_DIR": str(tmp_path / "recovery"),
+            "AUDIOPIXEL_EPOCH_INTERVAL": "1",
+            "AUDIOPIXEL_FLUSH_INTERVAL": "0.2",
+            "AUDIOPIXEL_SHARDS": "2",
+            "AUDIOPIXEL_METRICS_PORT": str(port),
+        }
+        settings = Settings(kafka_brokers=broker.bootstrap)
+        for topic in (
+            settings.kafka_rejected_topic,
+            settings.kafka_minutes_topic,
+            settings.kafka_credits_topic,
+            settings.kafka_alerts_topic,
+        ):
+            broker.create_topic(topic, 1)
+        broker.create_topic(settings.kafka_topic, 2)
+        client = connect(valkey.url, timeout=timedelta(seconds=5))
+        writer = KafkaWriter(broker.bootstrap, settings.kafka_topic, {})
+        now = time.time_ns() // 1_000_000
+        log = tmp_path / "flow.log"
+
+        def send(partition: int, *lines: Line) -> None:
+            for line in lines:
+                writer.send(partition, b"k", json.dumps(line).encode(), time.time_ns() // 1_000_000)
+            writer.flush()
+
+        def touches() -> int:
+            """In memory, by the flow's own account; -1 while it does not answer."""
+            with suppress(OSError):
+                text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+                found = re.findall(r"^audiopixel_state_touches\{.*\} (\S+)$", text, re.MULTILINE)
+                return int(sum(map(float, found))) if found else -1
+            return -1
+
+        early = now - 40 * MINUTE
+        for partition in range(2):
+            times = range(early + partition, early + partition + 10, 2)
+            send(partition, *(pixel("click", at, who) for at in times for who in ("L1", "L2")))
+        send(0, bought(now - 12 * MINUTE, "L1"))
+        with running(environment, log) as flow:
+            until(lambda: touches() == 20, 90, flow, log)
+            told = subprocess.run(
+                [sys.executable, "-m", "flows.cli", "forget", "L1"],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert "within a minute" in told.stdout
+            assert until(lambda: touches() == 10, 60, flow, log) < 60
+            send(0, pixel("click", now - 12 * MINUTE + 1, "L1"), bought(now - 12 * MINUTE + 2, "L1"))
+        with running(environment, log) as flow:
+            until(lambda: touches() == 10, 90, flow, log)
+            send(1, pixel("click", now - 12 * MINUTE + 3, "L1"))
+            send(0, bought(now - 12 * MINUTE + 4, "L1"), bought(now - 12 * MINUTE + 5, "L2"))
+            for partition in range(2):
+                send(partition, pixel("click", time.time_ns() // 1_000_000, None))
+            account = f"{settings.namespace}:meta"
+            decided = {"conversions_accepted": "4", "conversions_pending": "0", "unattributed": "3"}
+            until(lambda: decided.items() <= client.hgetall(account).items(), 60, flow, log)
+            assert touches() == 10
+            for at in (0, 2, 4):
+                order = f"L1-{now - 12 * MINUTE + at}"
+                assert rule_of(client, settings.namespace, order) == "none"
+            assert rule_of(client, settings.namespace, f"L2-{now - 12 * MINUTE + 5}") == "last_touch"
+        writer.close()
+        client.close()
+
+
+def test_numbers_with_a_listener_do_not_fall_when_the_log_is_replayed_after_she_was_forgotten(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of(listener_key=SECRET)
+    lines = [pixel("impression", T0 + n, f"L{n}") for n in range(5)]
+    log = written(tmp_path / "log.ndjson", [*lines, *(bought(T0 + MINUTE, f"L{n}") for n in range(5))])
+
+    def seen() -> tuple[str, str, str]:
+        row = client.hgetall(f"{settings.namespace}:placement:{{a}}")
+        return row["generation"], row["flight.reach"], row["flight.conversions"]
+
+    replay([log], settings, SECRET.encode())
+    assert seen() == ("1", "5", "5")
+    replay([log], settings, SECRET.encode())
+    deny(settings, ["L1", "L2"])
+    with pytest.raises(UsageError, match=r"2 listeners are forgotten, .* say --recompute"):
+        replay([log], settings, SECRET.encode())
+    assert seen() == ("1", "5", "5")
+    replay([log], settings, SECRET.encode(), recompute=True)
+    assert seen() == ("2", "3", "3")
+
+
+def test_a_replay_that_goes_on_from_its_own_recovery_is_not_refused_for_who_was_forgotten(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, recovery = settings_of(listener_key=SECRET), tmp_path / "recovery"
+    log = written(tmp_path / "log.ndjson", [pixel("impression", T0 + n, f"L{n}") for n in range(5)])
+    at_once = StopSignal()
+    at_once.set()
+    replay([log], settings, SECRET.encode(), recovery_dir=recovery, stop=at_once)
+    assert client.exists(f"{settings.namespace}:positions")
+    deny(settings, ["L1"])
+    replay([log], settings, SECRET.encode(), recovery_dir=recovery)
+    assert client.hget(f"{settings.namespace}:placement:{{a}}", "flight.reach") == "4"

@@ -1,0 +1,387 @@
+"""Once, start cohort and lateness: the shards of plays against a model in plain Python, at every cut."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections import (
+    Counter,
+)
+from collections.abc import (
+    Iterable,
+)
+from pathlib import (
+    Path,
+)
+from tempfile import (
+    TemporaryDirectory,
+)
+from typing import (
+    Any,
+)
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import (
+    HealthCheck,
+    given,
+    settings,
+)
+from hypothesis import (
+    strategies as st,
+)
+from plays_model import (
+    HORIZON_MS,
+    KEY,
+    MILESTONES,
+    MINUTE,
+    Call,
+    Model,
+)
+
+from connectors.stream import (
+    Messages,
+)
+from flows.intake.decoder import (
+    Decoder,
+)
+from flows.intake.split import (
+    Splitter,
+)
+from flows.intake.watermark import (
+    PartitionClock,
+)
+from flows.model.counts import (
+    BY_FLIGHT,
+    BY_MINUTE,
+    HELD,
+    REPAIRED,
+)
+from flows.model.dimensions import (
+    SCOPES,
+    Dimensions,
+)
+from flows.model.events import (
+    COMPLETE,
+    MUTE,
+    SKIP,
+    START,
+)
+from flows.model.messages import (
+    PixelOutcomes,
+    Pixels,
+    RowBatch,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.plays import (
+    shard as shards,
+)
+from flows.plays.shard import (
+    PlayShard,
+)
+from flows.state import (
+    journal,
+)
+from flows.state.homes import (
+    Homes,
+)
+
+BOUND_MS, YEAR_MS = 10_000, 365 * 86_400_000
+BEGIN_MS = 29_000_000 * MINUTE
+SHARDS = 2
+
+Row = tuple[str, str]
+
+EVENTS = ("start", "impression", "skip", "mute", "click", "error", "pause", "progress")
+CHOICES: tuple[tuple[Any, ...], ...] = (
+    (0, 0, 1, 2),
+    ("a", "a", "b"),
+    (*"uvwxy", None),
+    (*EVENTS, *MILESTONES, *MILESTONES, "start", "start", "impression"),
+    (*[0] * 70, 1, 5, 13, 30, 60, 200, 700),
+    (*[0] * 6, 5, 30, 60, 61, 130, 290, 400),
+    ("e", "f"),
+    ("c", "c", "d", None),
+    ("p", None),
+    ("l", "l", "m", None),
+    (True, True, False, None),
+    (False, False, False, False, False, True),
+    (0, 0, 900, None),
+)
+"""Of each field of `Call`; what is frequent stands there often."""
+SEND, CUT, SNAPSHOT, RESTART = "send", "cut", "snapshot", "restart"
+
+
+class Lateness(int):
+    """Another allowed lateness, in ms, with a restart."""
+
+
+LATENESSES = tuple(map(Lateness, (0, MINUTE, 90_000, 2 * MINUTE, 4 * MINUTE)))
+Step = Call | str | Lateness
+STEPS = st.lists(
+    st.one_of(
+        st.builds(Call, *(st.sampled_from(choices) for choices in CHOICES)),
+        st.builds(Call, *(st.sampled_from(choices) for choices in CHOICES)),
+        st.builds(Call, *(st.sampled_from(choices) for choices in CHOICES)),
+        st.sampled_from((SEND, SEND, CUT, CUT, CUT, CUT, SNAPSHOT, RESTART, *LATENESSES)),
+    ),
+    min_size=30,
+    max_size=200,
+)
+
+
+def any_steps(rng: random.Random, number: int) -> list[Step]:
+    return [
+        rng.choice((SEND, CUT, CUT, SNAPSHOT, rng.choice((RESTART, *LATENESSES))))
+        if rng.random() < 0.12
+        else Call(*(rng.choice(c) for c in CHOICES))
+        for _ in range(number)
+    ]
+
+
+def scoped(combo: Dimensions) -> list[Row]:
+    return [(scope, name) for scope, name in zip(SCOPES, combo, strict=True) if name is not None]
+
+
+class Source:
+    """One partition: its own time, and what it has sent but not yet handed over."""
+
+    def __init__(self, index: int) -> None:
+        self.name = f"partition-{index}"
+        self.now_ms = BEGIN_MS + index * 25_000
+        self.greatest_ms = self.next = 0
+        self.unsent: list[bytes] = []
+        self.decoder, self.splitter = Decoder(KEY), Splitter(self.name, SHARDS, KEY)
+        self.clock = PartitionClock(BOUND_MS, MINUTE)
+
+    def call(self, call: Call) -> tuple[int, int]:
+        """(event time, watermark) of the call."""
+        self.now_ms += call.forward * 1000
+        ts = self.now_ms - call.back * 1000
+        self.greatest_ms = max(self.greatest_ms, ts)
+        document = {
+            "event_id": f"{call.partition}{call.event_id}",
+            "event": call.event,
+            "ts": ts,
+            "placement_id": call.placement,
+            "play_id": call.play and f"{call.partition}{call.play}",
+            "campaign_id": call.campaign,
+            "platform": call.platform,
+            "listener_id": call.listener,
+            "consent": call.consent,
+            "playhead_ms": call.playhead,
+            "user_agent": "somebot/1" if call.bot else None,
+        }
+        self.unsent.append(msgspec.json.encode({k: v for k, v in document.items() if v is not None}))
+        return ts, self.greatest_ms - BOUND_MS
+
+    def send(self) -> list[tuple[int, Pixels]]:
+        first, self.next = self.next, self.next + len(self.unsent)
+        batch = self.decoder.decode(Messages(self.unsent, range(first, self.next), self.next))
+        assert not batch.rejected
+        self.unsent = []
+        self.clock.judge(batch.pixels)
+        return self.splitter.split(batch)
+
+
+class Published:
+    """The sum of all increments."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[str, str, int], npt.NDArray[np.int64]] = {}
+        self.totals: dict[Row, npt.NDArray[np.int64]] = {}
+        self.touches: Counter[tuple[str, str, int, int]] = Counter()
+        self.latest: dict[Row, int] = {}
+        self.first: dict[Row, int] = {}
+        self.labels: dict[Dimensions, int] = {}
+        self.final: dict[tuple[str, str, int], npt.NDArray[np.int64]] = {}
+
+    def add(self, batch: RowBatch) -> None:
+        for row, latest in zip(batch.rows, batch.latest.tolist(), strict=True):
+            assert Homes(KEY, SHARDS).of(*row) == batch.to
+            self.latest[row] = max(self.latest.get(row, 0), latest)
+        for row, first in zip(batch.rows, batch.first.tolist(), strict=True):
+            if first:
+                self.first[row] = min(self.first.get(row, first), first)
+        for row, minute, counts in zip(
+            batch.cell_rows, batch.cell_minutes.tolist(), batch.cell_counts, strict=True
+        ):
+            key = (*batch.rows[row], minute)
+            self.cells[key] = self.cells.get(key, 0) + counts
+        for row, counts in zip(batch.total_rows, batch.total_counts, strict=True):
+            self.totals[batch.rows[row]] = self.totals.get(batch.rows[row], 0) + counts
+        for place, minute, who in zip(
+            batch.touch_rows, batch.touch_minutes.tolist(), batch.touch_who.tolist(), strict=True
+        ):
+            self.touches[*batch.rows[place], minute, who] += 1
+        for place, ts, combo in batch.labels:
+            assert batch.rows[place] == ("placement", combo[0])
+            self.labels[combo] = max(self.labels.get(combo, 0), ts)
+
+    def flights(self) -> dict[Row, npt.NDArray[np.int64]]:
+        flights: dict[Row, npt.NDArray[np.int64]] = {}
+        for (scope, name, _), counts in self.cells.items():
+            flights[scope, name] = flights.get((scope, name), 0) + counts
+        return flights
+
+    def same_as(self, model: Model) -> None:
+        cells: dict[tuple[str, str, int], Counter[str]] = {}
+        for (combo, minute), counts in model.cells().items():
+            for row in scoped(combo):
+                cells.setdefault((*row, minute), Counter()).update(counts)
+        assert named(self.cells, BY_MINUTE) == {key: +counts for key, counts in cells.items() if +counts}
+        totals: dict[Row, Counter[str]] = {}
+        for (combo, name), number in model.totals.items():
+            for row in scoped(combo):
+                totals.setdefault(row, Counter())[name] += number
+        assert named(self.totals, BY_FLIGHT) == {row: +counts for row, counts in totals.items()}
+        touches: Counter[tuple[str, str, int, int]] = Counter()
+        for (combo, minute, who), number in model.touches.items():
+            for row in scoped(combo):
+                touches[*row, minute, who] += number
+        assert self.touches == touches
+        assert self.labels == model.latest
+        latest: dict[Row, int] = {}
+        for combo, ts in model.latest.items():
+            for row in scoped(combo):
+                latest[row] = max(latest.get(row, 0), ts)
+        assert {row: ts for row, ts in self.latest.items() if ts} == latest
+        first: dict[Row, int] = {}
+        for combo, ts in model.first.items():
+            for row in scoped(combo):
+                first[row] = min(first.get(row, ts), ts)
+        assert self.first == first
+
+    def hold_to(self, before: dict[Row, npt.NDArray[np.int64]], model: Model, ended: bool) -> None:
+        """The invariants of every cut; `before`: the flights of the one before."""
+        flights = self.flights()
+        for counts in (*self.cells.values(), *flights.values()):
+            assert (np.diff(counts[START : COMPLETE + 1]) <= 0).all(), counts
+            assert (counts >= 0).all(), counts
+        falls = [REPAIRED, BY_MINUTE.index("consented_plays"), SKIP + HELD, MUTE + HELD]
+        for row, counts in before.items():
+            fallen = [column for column in np.nonzero(flights[row] < counts)[0] if column not in falls]
+            assert not fallen, (row, fallen)
+        for key, counts in self.final.items():
+            assert (self.cells[key] == counts).all(), f"{key} was final"
+        self.final = {key: c for key, c in self.cells.items() if ended or key[2] < model.closed}
+
+
+def named(counts: dict[Any, Any], names: Iterable[str]) -> dict[Any, Counter[str]]:
+    given = {key: Counter(dict(zip(names, row.tolist(), strict=True))) for key, row in counts.items()}
+    assert all(number >= 0 for row in given.values() for number in row.values())
+    return {key: +row for key, row in given.items() if +row}
+
+
+class World:
+    """Sources, shards, and the model beside them."""
+
+    def __init__(self, lateness_ms: int, recovery: Path | None = None) -> None:
+        self.recovery = recovery
+        self.model, self.published = Model(lateness_ms), Published()
+        self.sources = [Source(index) for index in range(3)]
+        self.shards = [self.new_shard(index) for index in range(SHARDS)]
+        self.expected: Counter[tuple[str, str]] = Counter()
+        self.given: Counter[tuple[str, str]] = Counter()
+        self.late: list[tuple[str, int]] = []
+        self.lates: list[tuple[str, int]] = []
+
+    def new_shard(self, index: int) -> PlayShard:
+        lateness_ms, recovery = self.model.lateness_ms, self.recovery
+        return PlayShard(index, SHARDS, lateness_ms, HORIZON_MS, YEAR_MS, recovery=recovery, secret=KEY)
+
+    def run(self, steps: list[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Call):
+                self.call(step)
+            elif step == SEND:
+                self.send()
+            elif step == CUT:
+                self.cut()
+            else:
+                if isinstance(step, Lateness):
+                    self.send()
+                    self.model.lateness_ms = step
+                for index, old in enumerate(self.shards):
+                    state = pickle.dumps(old.snapshot())
+                    if step != SNAPSHOT:
+                        self.shards[index] = self.new_shard(index)
+                        self.shards[index].restore(pickle.loads(state))
+        self.cut()
+        self.cut(ended=True)
+
+    def call(self, call: Call) -> None:
+        source = self.sources[call.partition]
+        ts, watermark_ms = source.call(call)
+        became = self.model.take(call, ts, watermark_ms)
+        self.expected[source.name, became] += 1
+        if became == "too_late":
+            self.late.append((source.name, source.next + len(source.unsent) - 1))
+
+    def send(self) -> None:
+        for source in self.sources:
+            for index, pixels in source.send():
+                self.lates += [(late.sender, late.position) for late in self.shards[index].apply(pixels)]
+
+    def cut(self, ended: bool = False) -> None:
+        self.send()
+        known = [source.clock.watermark_ms for source in self.sources if source.greatest_ms]
+        cut = Cut(0, min(known, default=0), ended, ())
+        before = self.published.flights()
+        self.model.cut(cut.watermark_ms, ended)
+        for shard in self.shards:
+            batches, *_, outcomes = shard.cut(cut)
+            assert [batch.to for batch in batches] == list(range(SHARDS))
+            for batch in batches:
+                self.published.add(batch)
+            for outcome in outcomes:
+                self.settle(outcome)
+        assert self.given == self.expected
+        assert sorted(self.lates) == sorted(self.late)
+        self.published.same_as(self.model)
+        self.published.hold_to(before, self.model, ended)
+
+    def settle(self, outcome: PixelOutcomes) -> None:
+        counts = {
+            "accepted": outcome.accepted - outcome.invalid_traffic,
+            "repeated": outcome.repeated,
+            "too_late": outcome.too_late,
+            "invalid_traffic": outcome.invalid_traffic,
+        }
+        for name, number in counts.items():
+            if number:
+                self.given[outcome.sender, name] += number
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are small, and cleaned up all the time."""
+    monkeypatch.setattr(journal, "SPILL_BYTES", 200)
+    monkeypatch.setattr(journal, "SLACK", 2)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    steps=STEPS,
+    lateness_ms=st.sampled_from((0, MINUTE, 90_000, 2 * MINUTE)),
+    files=st.booleans(),
+    forget_at=st.sampled_from((3, 1000)),
+)
+def test_every_cut_counts_what_the_specification_says(
+    steps: list[Step], lateness_ms: int, files: bool, forget_at: int
+) -> None:
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "FORGET_AT", forget_at)
+        World(lateness_ms, Path(name) if files else None).run(steps)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_long_runs_count_what_the_specification_says(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "FORGET_AT", rng.choice((3, 1000)))
+        World(rng.choice((0, MINUTE, 3 * MINUTE)), tmp_path if seed % 3 else None).run(any_steps(rng, 500))

@@ -1,0 +1,154 @@
+"""The memory of plays: how large, for how long, and in which form."""
+
+from __future__ import annotations
+
+import pickle
+from typing import (
+    Any,
+)
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from flows.errors import (
+    StateError,
+)
+from flows.model.counts import (
+    BY_MINUTE,
+)
+from flows.model.dimensions import (
+    Dimensions,
+)
+from flows.model.events import (
+    CODES,
+    COMPLETE,
+    IMPRESSION,
+    START,
+)
+from flows.model.messages import (
+    Pixels,
+)
+from flows.model.pixel import (
+    COLUMNS,
+    LINKED,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.plays import (
+    shard as shards,
+)
+from flows.plays.shard import (
+    PlayShard,
+)
+from flows.state.hash_table import (
+    SLOT_BYTES,
+)
+from flows.state.homes import (
+    Homes,
+)
+
+MINUTE = 60_000
+YEAR_MS = 365 * 86_400_000
+BOUND_MS = 10_000
+BEGIN_MS = 29_000_000 * MINUTE
+SHARDS = 2
+HOMES = Homes(b"", SHARDS)
+
+
+def bulk(
+    keys: npt.NDArray[np.uint64], ts: Any, watermark: Any, events: tuple[str, ...], combos: int
+) -> npt.NDArray[np.uint64]:
+    """`events` of every play in `keys`, one after the other, as packed pixels with a listener each."""
+    pixels = np.zeros((len(keys), len(events), COLUMNS), np.uint64)
+    pixels[:, :, 0] = pixels[:, :, 1] = keys[:, None]
+    pixels[:, :, 2], pixels[:, :, 3] = np.asarray(ts)[..., None], np.asarray(watermark)[..., None]
+    pixels[:, :, 5] = np.array([CODES[event] | LINKED for event in events], np.uint64)
+    pixels[:, :, 6] = (keys % np.uint64(combos))[:, None]
+    return pixels.reshape(-1, COLUMNS)
+
+
+def any_keys(rng: np.random.Generator, number: int) -> npt.NDArray[np.uint64]:
+    return rng.integers(1, (1 << 64) - 1, number, np.uint64)
+
+
+def placements(number: int, shard: int = 0) -> list[Dimensions]:
+    names = (f"placement-{i}" for i in range(20 * SHARDS * number))
+    combos: list[Dimensions] = [
+        (name, "c", None, None, None, None) for name in names if HOMES.of("placement", name) == shard
+    ]
+    return combos[:number]
+
+
+def test_a_remembered_play_takes_at_most_64_bytes_at_every_size() -> None:
+    rng = np.random.default_rng(1)
+    shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
+    combos = placements(50)
+    worst: dict[int, float] = {}
+    while shard.plays < 1_200_000:
+        keys = any_keys(rng, 2_000)
+        shard.apply(Pixels("p", bulk(keys, BEGIN_MS, BEGIN_MS, ("start", "complete"), 50), combos, []))
+        decade = 10 ** (len(str(shard.plays)) - 1)
+        worst[decade] = max(worst.get(decade, 0), shard.table.nbytes / shard.plays)
+    print(
+        "bytes a play, at worst, from each size on:", {size: round(most, 1) for size, most in worst.items()}
+    )
+    *_, ((_, packed, *_),) = shard.snapshot()[4]
+    assert all(worst[size] <= 64 for size in (10_000, 100_000, 1_000_000))
+    assert len(packed) == SLOT_BYTES * shard.plays
+    batches, *_, (outcome,) = shard.cut(Cut(0, BEGIN_MS, False, ()))
+    assert outcome.accepted == 2 * shard.plays
+    assert (
+        sum(int(b.cell_counts[:, START].sum()) for b in batches) == 2 * shard.plays
+    )  # placement and campaign
+
+
+def test_one_batch_of_many_minutes_names_and_listeners_is_counted_whole() -> None:
+    rng = np.random.default_rng(2)
+    shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
+    keys = any_keys(rng, 60_000)
+    ts = BEGIN_MS + rng.integers(0, 300, len(keys)) * MINUTE
+    pixels = bulk(keys, ts, BEGIN_MS, ("impression", "complete", "start"), 97)
+    pixels[:, 6] = np.repeat(np.arange(len(keys), dtype=np.uint64) % np.uint64(97), 3)
+    assert not shard.apply(Pixels("p", pixels, placements(97), []))
+    batches, *_ = shard.cut(Cut(0, BEGIN_MS, False, ()))
+    batch = batches[0]
+    chosen = [i for i, (scope, _) in enumerate(batch.rows) if scope == "placement"]
+    here = np.isin(batch.cell_rows, chosen)
+    minutes = np.bincount(ts // MINUTE - BEGIN_MS // MINUTE)
+    for column in (IMPRESSION, START, COMPLETE, BY_MINUTE.index("consented_plays")):
+        got = np.bincount(batch.cell_minutes[here] - BEGIN_MS // MINUTE, batch.cell_counts[here, column])
+        assert (got == minutes).all(), BY_MINUTE[column]
+    assert np.isin(batch.touch_rows, chosen).sum() == 2 * len(keys)
+    assert sorted(set(batch.touch_who.tolist())) == sorted(keys.tolist())
+
+
+def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "FORGET_AT", 100)
+    rng = np.random.default_rng(3)
+    shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
+    bytes_, names, state = [], [], []
+    for minute in range(300):
+        keys = any_keys(rng, 3_000)
+        now_ms = BEGIN_MS + minute * MINUTE
+        combos: list[Dimensions] = [(f"{minute}-{i}", None, None, None, None, None) for i in range(10)]
+        events = ("complete", "midpoint", "start") if minute % 2 else ("midpoint", "skip")
+        shard.apply(Pixels("p", bulk(keys, now_ms, now_ms - BOUND_MS, events, 10), combos, []))
+        shard.cut(Cut(minute, now_ms - BOUND_MS, False, ()))
+        bytes_.append(shard.table.nbytes)
+        names.append(len(shard.names))
+        state.append(len(pickle.dumps(shard.snapshot())))
+    for series in (bytes_, names, state):
+        assert max(series[60:]) <= 1.3 * max(series[:60])
+        assert max(series[270:]) <= 1.05 * max(series[60:120])
+    assert names[-1] < 30 * 10 * 2 + 100
+
+
+def test_state_of_another_format_or_ring_is_refused() -> None:
+    shard = PlayShard(0, SHARDS, MINUTE, 30 * MINUTE, YEAR_MS)
+    state = shard.snapshot()
+    with pytest.raises(StateError, match="format 99"):
+        shard.restore((99, *state[1:]))
+    with pytest.raises(StateError, match="shards=2"):
+        PlayShard(0, 3, MINUTE, 30 * MINUTE, YEAR_MS).restore(state)

@@ -1,0 +1,249 @@
+"""The fence never falls, and a generation is begun once, whatever dies at whatever moment and loses what."""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Iterator,
+)
+from pathlib import (
+    Path,
+)
+from tempfile import (
+    TemporaryDirectory,
+)
+from typing import (
+    Any,
+)
+
+import pytest
+from hypothesis import (
+    HealthCheck,
+    given,
+)
+from hypothesis import (
+    settings as profile,
+)
+from hypothesis import (
+    strategies as st,
+)
+from redis import (
+    Redis,
+)
+from redis_between import (
+    Between,
+)
+
+from connectors.embedded import (
+    EmbeddedValkey,
+)
+from connectors.redis.client import (
+    RedisUnavailable,
+)
+from connectors.redis.rows import (
+    RowStore,
+)
+from connectors.stream import (
+    ConnectError,
+)
+from flows.errors import (
+    StateError,
+)
+from flows.model.fields import (
+    FIELDS,
+    empty,
+)
+from flows.model.messages import (
+    Flush,
+    PackedRow,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.publish.fence import (
+    Kept,
+    keep,
+    kept,
+)
+from flows.publish.layout import (
+    LAYOUTS,
+)
+from flows.publish.publisher import (
+    Publisher,
+)
+from flows.settings.fields import (
+    Settings,
+)
+
+NAMESPACE = "fence:v1"
+NOW = 1_790_000_000_000
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(server: EmbeddedValkey) -> Iterator[Redis]:
+    with Redis(port=server.port, decode_responses=True) as redis:
+        redis.flushall()
+        yield redis
+
+
+def execution(url: str, directory: Path | None, resumed: bool = False, **more: Any) -> Publisher:
+    values: dict[str, Any] = {"redis_url": url, "namespace": NAMESPACE, "recovery_dir": directory}
+    publisher = Publisher(Settings(**values), ["log"], resumed, **more)
+    publisher.open()
+    return publisher
+
+
+def flush(publisher: Publisher, number: int, position: int) -> None:
+    """One row that says how far the log was read."""
+    values = empty(NOW)
+    values[FIELDS.index("flight.impressions")] = position
+    cut = Cut(number, NOW + number, False, (("log", position),))
+    publisher.flush(cut, [Flush(0, cut, [PackedRow("placement", "p", NOW, LAYOUTS["row"].pack(values))])])
+
+
+def seen(redis: Redis) -> tuple[int, ...]:
+    """Generation, fence and impressions of the row."""
+    fields = ["generation", "fence", "flight.impressions"]
+    return tuple(int(value or 0) for value in redis.hmget(f"{NAMESPACE}:placement:{{p}}", fields))
+
+
+STARTS = st.lists(
+    st.tuples(
+        st.integers(1, 12) | st.none(),
+        st.sampled_from(["nothing", "all", "the counter", "the counter and the positions"]),
+        st.integers(0, 2),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@profile(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(starts=STARTS)
+def test_fences_grow_over_starts_that_die_anywhere_and_a_redis_that_loses_anything_in_between(
+    server: EmbeddedValkey, redis: Redis, starts: list[tuple[int | None, str, int]]
+) -> None:
+    redis.flushall()
+    used = [0]
+    with TemporaryDirectory() as name, Between(server) as between:
+        for dies_behind, lost, process in starts:
+            between.refuses, last = False, dies_behind and len(between.commands) + dies_behind
+
+            def die(number: int, last: int | None = last) -> bool:
+                between.refuses |= number == last
+                return between.refuses
+
+            between.then = die
+            try:
+                publisher = execution(between.url, Path(name), process=process)
+                publisher.close()
+            except ConnectError:
+                assert dies_behind is not None
+            claimed = int(redis.hget(f"{NAMESPACE}:positions", "fence") or 0)
+            if claimed and claimed != used[-1]:
+                assert claimed > max(used)
+                assert kept(Path(name)).fence == claimed, "used before it was on the disk"
+                used.append(claimed)
+            if dies_behind is None:
+                assert claimed == used[-1] > 0
+                assert int(redis.get(f"{NAMESPACE}:fence") or 0) == claimed
+            match lost:
+                case "all":
+                    redis.flushall()
+                case "the counter":
+                    redis.delete(f"{NAMESPACE}:fence")
+                case "the counter and the positions":
+                    redis.delete(f"{NAMESPACE}:fence", f"{NAMESPACE}:positions")
+
+
+def test_of_several_members_files_the_greatest_counts(tmp_path: Path, redis: Redis, server: Any) -> None:
+    keep(tmp_path, 0, Kept(7, 1))
+    keep(tmp_path, 11, Kept(9, 1))
+    keep(tmp_path, 2, Kept(8, 1))
+    execution(server.url, tmp_path, process=2).close()
+    assert kept(tmp_path) == Kept(10, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"fence-0", "fence-2", "fence-11"}
+
+
+def test_a_fence_that_the_disk_does_not_take_is_not_used(tmp_path: Path, redis: Redis, server: Any) -> None:
+    execution(server.url, tmp_path).close()
+    (tmp_path / "fence-0.part").mkdir()
+    with pytest.raises(StateError, match="cannot be used"):
+        execution(server.url, tmp_path)
+    assert redis.hget(f"{NAMESPACE}:positions", "fence") == "1"
+
+
+def test_a_damaged_fence_is_refused_with_what_to_do(tmp_path: Path, redis: Redis, server: Any) -> None:
+    (tmp_path / "fence-0").write_bytes(b"[3")
+    with pytest.raises(StateError, match=r"fence-0 cannot be read .* restore it"):
+        execution(server.url, tmp_path)
+
+
+@pytest.mark.parametrize("snapshot", [False, True], ids=["before the first snapshot", "resumed"])
+def test_a_log_that_is_recomputed_begins_one_generation_however_often_it_is_started(
+    tmp_path: Path, redis: Redis, server: Any, snapshot: bool
+) -> None:
+    older = execution(server.url, tmp_path / "older")
+    flush(older, 1, 5000)
+    older.close()
+    first = execution(server.url, tmp_path / "new", recompute=True)
+    flush(first, 2, 1000)
+    assert seen(redis) == (2, 2, 1000), "it begins anew, and the older one's positions hold nothing back"
+    first.close()
+    again = execution(server.url, tmp_path / "new", resumed=snapshot, recompute=True)
+    flush(again, 3, 900)
+    assert seen(redis) == (2, 2, 1000), "the replay is behind what readers have"
+    flush(again, 4, 1001)
+    assert seen(redis) == (2, 3, 1001)
+    again.close()
+
+
+def test_a_start_that_dies_between_its_fence_and_its_claim_has_begun_its_generation(
+    tmp_path: Path, redis: Redis, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = execution(server.url, tmp_path / "older")
+    flush(older, 1, 5000)
+    older.close()
+
+    def down(*_: Any) -> Any:
+        raise RedisUnavailable("connection", "gone for a moment")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RowStore, "claim", down)
+        with pytest.raises(ConnectError):
+            execution(server.url, tmp_path / "new", recompute=True)
+    assert kept(tmp_path / "new") == Kept(2, 2, begun=True)
+    again = execution(server.url, tmp_path / "new", recompute=True)
+    flush(again, 2, 10)
+    assert seen(redis) == (2, 3, 10)
+    again.close()
+
+
+def test_a_generation_outlives_a_redis_that_is_emptied_between_two_executions(
+    tmp_path: Path, redis: Redis, server: Any
+) -> None:
+    keep(tmp_path, 0, Kept(4, 3))
+    publisher = execution(server.url, tmp_path, resumed=True)
+    flush(publisher, 1, 10)
+    assert seen(redis) == (3, 5, 10)
+    publisher.close()
+
+
+def test_a_state_of_an_older_generation_is_refused_and_writes_nothing(
+    tmp_path: Path, redis: Redis, server: Any
+) -> None:
+    execution(server.url, tmp_path / "older").close()
+    newer = execution(server.url, tmp_path / "newer", recompute=True)
+    flush(newer, 1, 10)
+    with pytest.raises(
+        StateError, match=r"holds generation 2, and the recovery directory .* of generation 1"
+    ):
+        execution(server.url, tmp_path / "older", resumed=True)
+    flush(newer, 2, 11)
+    assert seen(redis) == (2, 2, 11)
+    newer.close()

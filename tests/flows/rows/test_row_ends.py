@@ -1,0 +1,384 @@
+"""A row ends when nothing was heard of it for long, comes back whole, and is forgotten in the end."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import (
+    Callable,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from pathlib import (
+    Path,
+)
+from tempfile import (
+    TemporaryDirectory,
+)
+from typing import (
+    Any,
+)
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import (
+    given,
+    settings,
+)
+from hypothesis import (
+    strategies as st,
+)
+
+from connectors.redis.client import (
+    Client,
+)
+from flows.model.conversions import (
+    COLUMNS,
+)
+from flows.model.counts import (
+    BY_FLIGHT,
+    CONSENTED_PLAYS,
+    FLIGHT_COUNTS,
+    MINUTE_COUNTS,
+)
+from flows.model.dimensions import (
+    Dimensions,
+)
+from flows.model.events import (
+    IMPRESSION,
+)
+from flows.model.fields import (
+    FIELDS,
+)
+from flows.model.messages import (
+    ConversionAccount,
+    CreditBatch,
+    RowBatch,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.replay import (
+    replay,
+)
+from flows.rows import (
+    published,
+)
+from flows.rows.ended import (
+    Ended,
+    RowName,
+)
+from flows.rows.row_index import (
+    Limits,
+)
+from flows.rows.shard import (
+    RowShard,
+)
+from flows.settings.fields import (
+    Settings,
+)
+from flows.state import (
+    journal,
+)
+from flows.state.journal import (
+    Files,
+)
+from flows.state.kernel import (
+    mixed,
+)
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+T0 = 1_790_000_000_000 // DAY * DAY
+A: RowName = ("placement", "a")
+NAMES: list[RowName] = [("placement", f"p{n}") for n in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are small, and the index is sorted all the time."""
+    monkeypatch.setattr(journal, "SPILL_BYTES", 400)
+    monkeypatch.setattr("flows.rows.ended.MERGE_AT", 3)
+
+
+# What is kept of ended rows
+
+DOINGS = st.lists(st.tuples(st.sampled_from(("end", "back", "later", "restart")), st.integers(0, 5)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(DOINGS, st.booleans())
+def test_whoever_ended_is_found_until_it_is_forgotten_whatever_restarts(
+    doings: list[tuple[str, int]], in_files: bool
+) -> None:
+    kept: dict[RowName, tuple[int, list[Any]]] = {}
+    alive, minute, remembered = set(NAMES), 1_000, 40
+    with TemporaryDirectory() as name:
+        root = Path(name) if in_files else None
+        files, ended = Files.of(root, "rows", 0), Ended()
+        for number, (doing, which) in enumerate(doings):
+            row = NAMES[which]
+            if doing == "end" and row in alive:
+                values = [number, "x" * 50 * which]
+                ended.put(row, minute, values)
+                kept[row] = (minute, values)
+                alive.remove(row)
+            elif doing == "back" and row not in alive:
+                last, values = kept.pop(row)
+                found = ended.take(row, minute - remembered)
+                assert found == (values if last >= minute - remembered else None)
+                alive.add(row)
+            elif doing == "later":
+                minute += 7 * which
+                ended.forget(minute - remembered)
+            elif doing == "restart":
+                state = pickle.loads(pickle.dumps(ended.snapshot(files)))
+                files.keep(ended.names())
+                files = Files.of(root, "rows", 0)
+                ended = Ended.restored(state, files, alive)
+        assert all(ended.take(row, minute - remembered) is None for row in alive)
+
+
+def test_an_ended_row_takes_sixteen_bytes_of_memory_and_what_it_says_at_most_a_kilobyte_of_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SPILL_BYTES", 1 << 18)
+    monkeypatch.setattr("flows.rows.ended.MERGE_AT", 4_096)
+    line = Line(tmp_path, Limits(rows=1 << 20))
+    line.cut(T0, {f"p{n:05}": [n + 1] for n in range(20_000)}, campaign="c" * 64)
+    line.cut(T0 + 3 * DAY, {"other": [1]})
+    ended = line.shard.row_index.ended
+    state = pickle.dumps(line.shard.snapshot())
+    assert len(ended) == 20_000
+    size = sum(path.stat().st_size for path in (tmp_path / "rows").rglob("*") if path.is_file())
+    print(
+        f"{ended.nbytes / 20_000:.0f} B of memory, {size / 20_000:.0f} B of disk, {len(state):,} B a snapshot"
+    )
+    assert ended.nbytes < 20_000 * 16 + (1 << 18) + 100 * 4_096
+    assert 20_000 * 50 < size < 20_000 * 1_024
+    assert len(state) < 20_000 * 64 + (1 << 18)
+
+
+# Rows
+
+
+@dataclass
+class Line:
+    """A row shard that is told of impressions, by placement and listener."""
+
+    recovery: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self.shard = self.new()
+
+    def new(self) -> RowShard:
+        return RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440, 0, self.recovery, self.limits)
+
+    def restart(self) -> None:
+        state = pickle.loads(pickle.dumps(self.shard.snapshot()))
+        self.shard = self.new()
+        self.shard.restore(state)
+
+    def cut(
+        self,
+        at_ms: int,
+        heard: dict[str, list[int]],
+        credits: CreditBatch | None = None,
+        campaign: str | None = None,
+        ended: bool = False,
+    ) -> dict[RowName, dict[str, Any]]:
+        """The rows that changed, as readers see them."""
+        self.number += 1
+        here = Cut(self.number, at_ms, ended, ())
+        pairs = [(row, who) for row, of in enumerate(heard.values()) for who in of]
+        where = np.array([row for row, _ in pairs], np.uint32)
+        minutes = np.full(len(pairs), at_ms // MINUTE, np.uint32)
+        counts = np.zeros((len(pairs), MINUTE_COUNTS), np.int64)
+        counts[:, [IMPRESSION, CONSENTED_PLAYS]] = 1
+        totals = np.zeros((len(pairs), FLIGHT_COUNTS), np.int64)
+        totals[:, BY_FLIGHT.index("pixels")] = 1
+        who = np.array([mixed(who, 1) for _, who in pairs], np.uint64)
+        times = np.full(len(heard), at_ms)
+        named: list[RowName] = [("placement", name) for name in heard]
+        labels: list[tuple[int, int, Dimensions]] = [
+            (row, at_ms, (name, campaign, None, None, None, None)) for row, name in enumerate(heard)
+        ]
+        batch = RowBatch(
+            0, 0, here, named, times, where, minutes, counts, where,
+            totals, where, minutes, who, labels, times,
+        )  # fmt: skip
+        windows, _ = self.shard.apply(here, [batch], credits)
+        if windows is None:
+            return {}
+        some = published.pack_rows(windows, at_ms, self.shard.final_through_ms)
+        return {
+            (row.scope, row.name): {
+                name: value
+                for name, value in zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True)
+                if value is not None
+            }
+            for row in some
+        }
+
+
+def credited(at_ms: int) -> CreditBatch:
+    """A conversion in placement a; what frequency and account of a campaign are, in its row, too."""
+    amounts = {"conversions": 1_000_000, "conversion_value": 7_000_000}
+    columns = np.array([COLUMNS.index(name) for name in amounts], np.uint8)
+    minutes = np.full(2, at_ms // MINUTE, np.uint32)
+    return CreditBatch(
+        0, Cut(1, at_ms, False, ()), [A], np.zeros(2, np.uint32), minutes, columns,
+        np.array([*amounts.values()]),
+        [(A, 1, 3, 500_000)],
+        [(A, "EUR")], [(A, ConversionAccount(4, 2, 1, 1))],
+    )  # fmt: skip
+
+
+def flight(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in row.items()
+        if name.startswith(("flight.", "frequency.", "campaign_id", "conversion_currency"))
+    }
+
+
+@pytest.mark.parametrize("listeners", [3, 1_000, 5_000])
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("in_files", [False, True])
+def test_a_row_that_ended_comes_back_whole(
+    listeners: int, restarts: bool, in_files: bool, tmp_path: Path
+) -> None:
+    line = Line(tmp_path if in_files else None)
+    line.cut(T0, {"a": list(range(1, listeners + 1)), "b": [1]}, credited(T0), campaign="autumn")
+    before = line.cut(T0 + DAY, {"b": [2]}, ended=False)
+    assert A in before, "its day is over"
+    assert line.cut(T0 + 2 * DAY - HOUR, {"b": [2]}).keys() == {("placement", "b")}
+    assert line.shard.left == []
+    line.cut(T0 + 2 * DAY + HOUR, {"b": [3]})
+    assert line.shard.left == [A]
+    if restarts:
+        line.restart()
+    given = line.cut(T0 + 5 * DAY, {"b": [4]})
+    assert given.keys() == {("placement", "b")}, "a restart gives out what is alive"
+    line.cut(T0 + 5 * DAY + MINUTE, {f"reuses-{n}": [n] for n in range(1, 5)})
+    if restarts:
+        line.restart()
+    after = line.cut(T0 + 6 * DAY, {"a": [1]})[A]
+    grown = {"flight.impressions": 1, "flight.pixels": 1}
+    as_before = flight(before[A])
+    derived = {"flight.frequency", "flight.completions_per_impression"}
+    assert {name: of for name, of in flight(after).items() if name not in derived} == {
+        name: of + grown.get(name, 0) if name in grown else of
+        for name, of in as_before.items()
+        if name not in derived
+    }
+    assert as_before["flight.reach"] == pytest.approx(listeners, rel=0.03)
+    assert {
+        "flight.conversions": 1,
+        "flight.conversion_value": 7_000_000,
+        "conversion_currency": "EUR",
+        "campaign_id": "autumn",
+        "flight.conversions_accepted": 4,
+        "frequency.2.listeners": 3,
+        "flight.since_ms": T0,
+    }.items() <= after.items()
+    assert after["1d.impressions"] == after["1d.reach"] == 1
+    assert line.cut(T0 + 6 * DAY + HOUR, {"b": [9]})[A]["1h.reach"] == 0
+
+
+def test_what_was_quiet_for_longer_than_rows_are_remembered_begins_anew_and_says_so() -> None:
+    line = Line(limits=Limits(stays=120, remembered=6 * 1440))
+    line.cut(T0, {"a": [1, 2], "b": [1, 2]})
+    for day in (1, 2, 3, 4, 5):
+        line.cut(T0 + day * DAY, {"c": [1]})
+    remembered = line.cut(T0 + 6 * DAY, {"a": [3]})[A]
+    assert (remembered["flight.impressions"], remembered["flight.since_ms"]) == (3, T0)
+    line.cut(T0 + 7 * DAY, {"c": [1]})
+    anew = line.cut(T0 + 8 * DAY, {"b": [1]})["placement", "b"]
+    assert (anew["flight.impressions"], anew["flight.reach"], anew["flight.since_ms"]) == (1, 1, T0 + 8 * DAY)
+
+
+def test_a_row_that_never_had_a_listener_or_was_only_credited_comes_back_too() -> None:
+    line = Line()
+    line.cut(T0, {"b": [1]}, credited(T0))
+    line.cut(T0 + 3 * DAY, {"c": [1]})
+    assert set(line.shard.left) == {A, ("placement", "b")}
+    after = line.cut(T0 + 4 * DAY, {"c": [1], "a": []})[A]
+    assert (after["flight.conversions"], after["flight.reach"]) == (1, 0)
+
+
+def test_a_planned_row_and_its_campaign_never_end() -> None:
+    line = Line()
+    line.shard.row_index.planned = frozenset([A])
+    line.cut(T0, {"a": [1], "b": [1]})
+    line.cut(T0 + 9 * DAY, {"c": [1]})
+    assert line.shard.left == [("placement", "b")]
+    line.shard.row_index.planned = frozenset()
+    line.cut(T0 + 9 * DAY + HOUR, {"c": [1]})
+    assert line.shard.left == [A]
+
+
+def test_a_long_life_of_new_placements_every_day_costs_what_its_last_days_hold(tmp_path: Path) -> None:
+    line = Line(tmp_path, Limits(stays=1440, remembered=5 * 1440))
+    sizes, kept = [], []
+    for day in range(40):
+        line.cut(T0 + day * DAY, {f"d{day}-{n}": [n + 1, n + 2] for n in range(100)})
+        line.cut(T0 + day * DAY + 12 * HOUR, {f"d{day}-{n}": [n + 1] for n in range(100)})
+        sizes.append(len(pickle.dumps(line.shard.snapshot())))
+        kept.append(len(line.shard.row_index.ended))
+    assert len(line.shard.row_index.names) <= 400
+    assert len(line.shard.latest) <= 512
+    assert len(line.shard.reached.table) <= 2_048
+    assert max(kept) <= 100 * 8
+    assert max(sizes[20:]) <= 1.1 * max(sizes[10:20])
+
+
+# In Redis
+
+
+def pixel(number: int, placement: str, at_ms: int) -> bytes:
+    return json.dumps(
+        {
+            "event_id": f"e{number}",
+            "event": "impression",
+            "ts": at_ms,
+            "received_at": at_ms,
+            "placement_id": placement,
+            "campaign_id": f"of-{placement}",
+            "play_id": f"p{number}",
+            "listener_id": f"l{number}",
+            "consent": True,
+        }
+    ).encode()
+
+
+def test_an_ended_row_leaves_redis_its_index_and_its_sketch_and_comes_back_whole(
+    settings_of: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.ndjson"
+    lines, number = [], 0
+    for day in range(12):
+        for hour in range(0, 24, 2):
+            names = ["steady", *(["short"] if day < 2 else []), *(["again"] if day in (0, 11) else [])]
+            for name in names:
+                number += 1
+                lines.append(pixel(number, name, T0 + day * DAY + hour * HOUR))
+    log.write_bytes(b"\n".join(lines) + b"\n")
+    known = settings_of(recovery_dir=tmp_path / "recovery")
+    replay([str(log)], known, b"a key of sixteen bytes or more")
+
+    def there(scope: str, name: str) -> tuple[bool, bool]:
+        space = known.namespace
+        indexed = client.zscore(f"{space}:index:{scope}", name) is not None
+        return bool(client.exists(f"{space}:{scope}:{{{name}}}")), indexed
+
+    assert there("placement", "short") == there("campaign", "of-short") == (False, False)
+    assert there("placement", "steady") == there("campaign", "of-again") == (True, True)
+    again = client.hgetall(f"{known.namespace}:placement:{{again}}")
+    assert (again["flight.impressions"], again["flight.since_ms"]) == ("24", str(T0))
+    assert client.exists(f"{known.namespace}:sketch:{{steady}}")
+    assert not client.exists(f"{known.namespace}:sketch:{{short}}")

@@ -1,0 +1,577 @@
+"""Minutes and windows: a shard of rows against sums made anew from the same increments, at every cut."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections import (
+    Counter,
+)
+from collections.abc import (
+    Callable,
+)
+from dataclasses import (
+    dataclass,
+    field,
+)
+from datetime import (
+    UTC,
+    datetime,
+)
+from functools import (
+    cache,
+)
+from pathlib import (
+    Path,
+)
+from tempfile import (
+    TemporaryDirectory,
+)
+from typing import (
+    Any,
+)
+from zoneinfo import (
+    ZoneInfo,
+)
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import (
+    HealthCheck,
+    given,
+    settings,
+)
+from hypothesis import (
+    strategies as st,
+)
+from rows_support import (
+    batch as pixels_of,
+)
+
+from flows.errors import (
+    StateError,
+)
+from flows.model.counts import (
+    BY_FLIGHT,
+    BY_MINUTE,
+    CONSENTED_PLAYS,
+    FLIGHT_COUNTS,
+    HELD,
+    MINUTE_COUNTS,
+    REPAIRED,
+)
+from flows.model.dimensions import (
+    Dimensions,
+)
+from flows.model.events import (
+    COMPLETE,
+    IMPRESSION,
+    MUTE,
+    SKIP,
+    START,
+)
+from flows.model.fields import (
+    FIELDS,
+)
+from flows.model.messages import (
+    CreditBatch,
+    RowBatch,
+)
+from flows.model.ticks import (
+    Cut,
+)
+from flows.rows.published import (
+    pack_rows,
+)
+from flows.rows.row_index import (
+    Limits,
+)
+from flows.rows.shard import (
+    RowShard,
+)
+from flows.rows.values import (
+    Minutes,
+    Windows,
+)
+from flows.state import (
+    journal,
+)
+
+MINUTE, HOUR = 60_000, 3_600_000
+MATURE_MS = 90_000
+SENDERS = 2
+ROWS = [("placement", "a"), ("placement", "b"), ("campaign", "c"), ("program", "p")]
+LONDON = ZoneInfo("Europe/London")
+
+Row = tuple[str, str]
+Counts = npt.NDArray[np.int64]
+
+
+def at(*of: int) -> int:
+    return int(datetime(*of, tzinfo=UTC).timestamp()) * 1000  # type: ignore[misc, arg-type]  # year to second
+
+
+BEGINNINGS = (at(2026, 3, 28, 22, 50), at(2026, 10, 24, 22, 50), at(2026, 7, 1, 12, 0))
+"""Before the days of 23 and of 25 hours, and an ordinary noon."""
+
+
+@cache
+def london_day(minute: int) -> int:
+    return datetime.fromtimestamp(minute * 60, LONDON).toordinal()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An increment: `by` to a column of a row, `offset` minutes after the watermark's; maybe a listener."""
+
+    sender: int
+    row: int
+    offset: int
+    column: int
+    by: int
+    who: int
+    flight_column: int
+    campaign: str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """The watermark moves on by `jump_ms`, with these increments; before it a snapshot may be taken,
+    and the shard restarted from it."""
+
+    jump_ms: int
+    ticks: int
+    before: str
+    entries: list[Entry]
+
+
+JUMPS = (0, 0, 1_000, 20_000, 60_000, 60_000, 61_000, 300_000, 59 * MINUTE, 61 * MINUTE, 3 * HOUR, 26 * HOUR)
+OFFSETS = (0, 0, 0, -1, -2, -7, -40, 1, 2, 5, 50, 130)
+CHOICES: tuple[Any, ...] = (
+    range(SENDERS),
+    range(len(ROWS)),
+    OFFSETS,
+    range(MINUTE_COUNTS),
+    (1, 1, 2, -1),
+    range(6),
+    range(FLIGHT_COUNTS),
+    ("c", "d", None),
+)
+ENTRIES = st.lists(st.builds(Entry, *(st.sampled_from(choices) for choices in CHOICES)), max_size=8)
+STEPS = st.lists(
+    st.builds(
+        Step,
+        st.sampled_from(JUMPS),
+        st.integers(1, 4),
+        st.sampled_from(("", "", "snapshot", "restart")),
+        ENTRIES,
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+def any_steps(rng: random.Random, number: int) -> list[Step]:
+    return [
+        Step(
+            rng.choice(JUMPS[: rng.choice((4, 7, len(JUMPS)))]),
+            rng.randint(1, 4),
+            rng.choice(["", "", "", "", "snapshot", "restart"]),
+            [Entry(*(rng.choice(choices) for choices in CHOICES)) for _ in range(rng.randint(0, 12))],
+        )
+        for _ in range(number)
+    ]
+
+
+@dataclass
+class Brute:
+    """All increments ever, and what follows from them."""
+
+    lateness_ms: int
+    watermark_ms: int = 0
+    ended: bool = False
+    cells: dict[tuple[Row, int], Counts] = field(default_factory=dict)
+    totals: dict[Row, Counts] = field(default_factory=dict)
+    touches: set[tuple[Row, int, int]] = field(default_factory=set)
+    latest: dict[Row, int] = field(default_factory=dict)
+    first: dict[Row, int] = field(default_factory=dict)
+    labels: dict[Row, tuple[int, str]] = field(default_factory=dict)
+
+    @property
+    def minute(self) -> int:
+        return self.watermark_ms // MINUTE
+
+    def final(self, minute: int) -> bool:
+        return self.ended or (minute + 1) * MINUTE + self.lateness_ms <= self.watermark_ms
+
+    def sums(self, row: Row, chosen: Callable[[int], bool]) -> Counts:
+        counts = [of for (name, minute), of in self.cells.items() if name == row and chosen(minute)]
+        total: Counts = np.sum([np.zeros(MINUTE_COUNTS, np.int64), *counts], axis=0)
+        return total
+
+    def settled(self, row: Row, chosen: Callable[[int], bool]) -> Counts:
+        """Of a day or flight: repaired and what waited for a start only as far as it is final."""
+        sums = self.sums(row, chosen)
+        final = self.sums(row, lambda minute: chosen(minute) and self.final(minute))
+        sums[REPAIRED] = final[REPAIRED]
+        for code in (SKIP, MUTE):
+            sums[code] += final[code + HELD]
+            sums[code + HELD] -= final[code + HELD]
+        return sums
+
+    def windows(self) -> list[Callable[[int], bool]]:
+        today = london_day(self.minute)
+        return [
+            lambda minute: self.minute - 4 <= minute <= self.minute,
+            lambda minute: self.minute - 59 <= minute <= self.minute,
+            lambda minute: london_day(minute) == today,
+            lambda minute: True,
+        ]
+
+    def numbers(self, row: Row) -> dict[str, Any]:
+        sums = [
+            (self.sums if place < 2 else self.settled)(row, of) for place, of in enumerate(self.windows())
+        ]
+        sums[2][SKIP + HELD : MUTE + HELD + 1] = 0
+        return {
+            "sums": [counts.tolist() for counts in sums],
+            "reach": [
+                len({who for name, m, who in self.touches if name == row and of(m)}) for of in self.windows()
+            ],
+            "totals": self.totals[row].tolist(),
+            "latest": self.latest[row],
+            "since": self.first[row],
+            "campaign": self.labels[row][1] if row in self.labels else None,
+        }
+
+    def mature(self, row: Row) -> list[list[int]]:
+        """Starts and completes of the minutes of 5m and 1h that ended long enough before the watermark."""
+        of = [
+            self.sums(row, lambda m, of=of: of(m) and (m + 1) * MINUTE + MATURE_MS <= self.watermark_ms)  # type: ignore[misc]  # bound early
+            for of in self.windows()[:2]
+        ]
+        return [[int(counts[START]), int(counts[COMPLETE])] for counts in of]
+
+
+def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
+    """The entries as the placement shards send them, and into `brute`."""
+    out = []
+    open_from = max(0, (brute.watermark_ms - brute.lateness_ms) // MINUTE)
+    for sender in range(SENDERS):
+        mine = [entry for entry in entries if entry.sender == sender]
+        rows = sorted({ROWS[entry.row] for entry in mine})
+        place = np.array([rows.index(ROWS[entry.row]) for entry in mine], np.uint32)
+        start = (cut.watermark_ms // MINUTE) if not brute.watermark_ms else brute.minute
+        minutes = np.array([max(start + entry.offset, open_from) for entry in mine], np.uint32)
+        counts = np.zeros((len(mine), MINUTE_COUNTS), np.int64)
+        totals = np.zeros((len(mine), FLIGHT_COUNTS), np.int64)
+        latest, first = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+        labels: list[tuple[int, int, Dimensions]] = []
+        touched = [i for i, entry in enumerate(mine) if entry.who]
+        for i, entry in enumerate(mine):
+            row, minute = ROWS[entry.row], int(minutes[i])
+            ts = minute * MINUTE + 7
+            counts[i, entry.column] = entry.by
+            totals[i, entry.flight_column] = 1
+            latest[place[i]] = max(latest[place[i]], ts)
+            first[place[i]] = min(first[place[i]] or ts, ts)
+            brute.cells[row, minute] = (
+                brute.cells.get((row, minute), np.zeros(MINUTE_COUNTS, np.int64)) + counts[i]
+            )
+            brute.totals[row] = brute.totals.get(row, np.zeros(FLIGHT_COUNTS, np.int64)) + totals[i]
+            brute.latest[row] = max(brute.latest.get(row, 0), ts)
+            brute.first[row] = min(brute.first.get(row, ts), ts)
+            if entry.who:
+                brute.touches.add((row, minute, entry.who))
+            if row[0] == "placement":
+                labels.append((int(place[i]), ts, (row[1], entry.campaign, None, None, None, None)))
+                if entry.campaign:
+                    brute.labels[row] = max(brute.labels.get(row, (0, "")), (ts, entry.campaign))
+        who = np.array([mine[i].who for i in touched], np.uint64)
+        out.append(
+            RowBatch(
+                sender,
+                0,
+                cut,
+                rows,
+                latest,
+                place,
+                minutes,
+                counts,
+                place,
+                totals,
+                place[touched],
+                minutes[touched],
+                who,
+                labels,
+                first,
+            )
+        )
+    return out
+
+
+class World:
+    """A shard, what its readers have, and the brute sums beside it."""
+
+    LIMITS = Limits(stays=180)
+
+    def __init__(self, lateness_ms: int, begin_ms: int, every: int, recovery: Path | None = None) -> None:
+        self.recovery = recovery
+        self.brute, self.begin_ms, self.every = Brute(lateness_ms), begin_ms, every
+        self.shard = self.new_shard()
+        self.tick = 1_000
+        self.readers: dict[Row, dict[str, Any]] = {}
+        self.given: dict[tuple[str, int], int] = {}
+        self.finals: dict[tuple[str, int], list[int]] = {}
+        self.gone: set[Row] = set()
+
+    def new_shard(self) -> RowShard:
+        return RowShard(
+            0, 1, self.brute.lateness_ms, MATURE_MS, london_day, self.every, self.recovery, self.LIMITS
+        )
+
+    def run(self, steps: list[Step]) -> None:
+        for step in steps:
+            if step.before:
+                state = pickle.loads(pickle.dumps(self.shard.snapshot()))
+            if step.before == "restart":
+                self.shard = self.new_shard()
+                self.shard.restore(state)
+                self.readers.clear()  # what they have is not known: all is to be given out anew
+            self.tick += step.ticks
+            begun_ms = self.brute.watermark_ms or self.begin_ms
+            self.cut(Cut(self.tick, begun_ms + step.jump_ms, False, ()), step.entries)
+        self.cut(Cut(self.tick + 1, self.brute.watermark_ms, True, ()), [])
+
+    def cut(self, cut: Cut, entries: list[Entry]) -> None:
+        windows, due = self.shard.apply(cut, batches(self.brute, cut, entries))
+        self.brute.watermark_ms, self.brute.ended = cut.watermark_ms, cut.ended
+        if windows is not None:
+            self.publish(windows)
+        self.leave(cut)
+        alive = self.brute.totals.keys() - self.gone
+        assert self.readers == {row: self.brute.numbers(row) for row in alive}
+        self.minutes(cut, due)
+
+    def leave(self, cut: Cut) -> None:
+        """A row goes when it had no pixel for three hours and the day of its last one is over."""
+        self.gone.update(self.shard.left)
+        for row in self.shard.left:
+            self.readers.pop(row, None)
+        for row, latest in self.brute.latest.items():
+            quiet_ms = cut.watermark_ms - latest
+            assert row not in self.shard.left or quiet_ms >= 180 * MINUTE - MINUTE
+            assert row in self.gone or quiet_ms < 29 * HOUR + self.brute.lateness_ms
+
+    def publish(self, windows: Windows) -> None:
+        for i, row in enumerate(windows.rows):
+            self.gone.discard(row)
+            self.readers[row] = {
+                "sums": [counts[i].tolist() for counts in windows.sums],
+                "reach": [int(reach[i]) for reach in windows.reach],
+                "totals": windows.totals[i].tolist(),
+                "latest": int(windows.latest[i]),
+                "since": int(windows.since[i]),
+                "campaign": windows.labels[i][0],
+            }
+            assert [mature[i].tolist() for mature in windows.mature] == self.brute.mature(row)
+
+    def minutes(self, cut: Cut, due: list[Minutes]) -> None:
+        """A placement's minute is final once, at once, for good; provisional no more often than asked."""
+        for some in due:
+            for placement, minute, counts in zip(
+                some.placements, some.minutes, some.counts.tolist(), strict=True
+            ):
+                assert any(counts) or (placement, minute) in self.given, "readers need no minute of zeros"
+                assert counts == self.brute.cells[("placement", placement), minute].tolist()
+                assert (placement, minute) not in self.finals
+                if some.final:
+                    self.finals[placement, minute] = counts
+                else:
+                    assert cut.number - self.given.get((placement, minute), 0) >= self.every
+                self.given[placement, minute] = cut.number
+        cells = {
+            (row[1], minute): of.tolist()
+            for (row, minute), of in self.brute.cells.items()
+            if row[0] == "placement" and (of.any() or (row[1], minute) in self.given)
+        }
+        if self.every:
+            assert self.finals == {key: counts for key, counts in cells.items() if self.brute.final(key[1])}
+        else:
+            assert due == []
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    STEPS,
+    st.sampled_from((0, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),
+    st.sampled_from(BEGINNINGS),
+    st.sampled_from((0, 1, 5)),
+    st.booleans(),
+)
+def test_every_cut_shows_the_sums_of_what_has_come(
+    steps: list[Step], lateness_ms: int, begin_ms: int, every: int, in_files: bool
+) -> None:
+    with TemporaryDirectory() as name:
+        World(lateness_ms, begin_ms, every, Path(name) if in_files else None).run(steps)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_run_longer_than_what_is_kept_shows_the_sums_of_what_has_come(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    World(
+        rng.choice((0, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),
+        rng.choice(BEGINNINGS),
+        rng.choice((1, 3)),
+        tmp_path if seed % 3 else None,
+    ).run(any_steps(rng, 120))
+    assert any(path.is_file() for path in tmp_path.rglob("*")) == (seed % 3 > 0)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are small, and cleaned up all the time."""
+    monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
+    monkeypatch.setattr(journal, "SLACK", 2)
+
+
+def impressions(cut: Cut, minutes: range) -> RowBatch:
+    """One of each minute, in one row."""
+    n = len(minutes)
+    counts = np.zeros((n, MINUTE_COUNTS), np.int64)
+    counts[:, IMPRESSION] = 1
+    rows, none = np.zeros(n, np.uint32), np.zeros(0, np.uint32)
+    totals = np.zeros((0, FLIGHT_COUNTS), np.int64)
+    latest, first = (np.array([minutes[place] * MINUTE]) for place in (-1, 0))
+    which = np.array(minutes, np.uint32)
+    who = np.zeros(0, np.uint64)
+    return RowBatch(
+        0, 0, cut, [("placement", "a")], latest, rows, which, counts, none, totals, none, none, who, [], first
+    )
+
+
+@pytest.mark.parametrize(
+    ("begin_ms", "hours"),
+    [
+        (at(2026, 3, 28), [24, 23, 24]),
+        (at(2026, 10, 23, 23), [24, 25, 24]),
+        (at(2026, 6, 30, 23), [24, 24, 24]),
+    ],
+)
+def test_a_day_in_london_has_23_24_or_25_hours(begin_ms: int, hours: list[int]) -> None:
+    shard = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day)
+    full: Counter[int] = Counter()
+    first = begin_ms // MINUTE
+    for start in range(first, first + 60 * sum(hours), 30):
+        minutes = range(start, start + 30)
+        cut = Cut(start, minutes[-1] * MINUTE, False, ())
+        windows, _ = shard.apply(cut, [impressions(cut, minutes)])
+        assert windows is not None
+        full[london_day(start)] = int(windows.sums[2][0, IMPRESSION])
+        assert int(windows.sums[1][0, IMPRESSION]) == min(60, start + 30 - first)
+    assert list(full.values()) == [60 * number for number in hours]
+
+
+def credited(cut: Cut, minute: int) -> CreditBatch:
+    """One conversion, to the row of `impressions`."""
+    at, column = np.zeros(1, np.uint32), np.zeros(1, np.uint8)
+    whole = np.array([1_000_000])
+    return CreditBatch(
+        0, cut, [("placement", "a")], at, np.array([minute], np.uint32), column, whole, [], [], []
+    )
+
+
+def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_moves_it() -> None:
+    shard = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day)
+    first = at(2026, 7, 1, 12, 0) // MINUTE
+
+    def flight(number: int, minutes: range, converted: int) -> tuple[int, int]:
+        """Impressions and conversions after a cut; both count in the day in any case."""
+        here = Cut(number, minutes[-1] * MINUTE, False, ())
+        windows, _ = shard.apply(here, [impressions(here, minutes)], credited(here, converted))
+        assert windows is not None
+        (day, flown), sums = windows.credits[0][2:], windows.sums
+        assert day is not None
+        assert flown is not None
+        assert (day[0], sums[2][0, IMPRESSION]) == (number * 1_000_000, minutes[-1] - first + 1)
+        return int(sums[3][0, IMPRESSION]), int(flown[0]) // 1_000_000
+
+    shard.plan("a", first + 3, first + 60)
+    assert flight(1, range(first, first + 5), first + 2) == (2, 0)
+    assert flight(2, range(first + 5, first + 6), first + 3) == (3, 1)
+    shard.plan("a", first + 5, first + 60)
+    assert flight(3, range(first + 6, first + 7), first + 4) == (2, 0)
+    shard.restore(pickle.loads(pickle.dumps(shard.snapshot())))
+    assert flight(4, range(first + 7, first + 8), first + 7) == (3, 1)
+
+
+def test_memory_is_flat_in_a_run_of_a_week() -> None:
+    shard = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day, 10)
+    used, state = [], []
+    first = BEGINNINGS[0] // MINUTE
+    for start in range(first, first + 7 * 24 * 60, 20):
+        cut = Cut(start, (start + 19) * MINUTE, False, ())
+        shard.apply(cut, [impressions(cut, range(start, start + 20))])
+        used.append(shard.cells.used)
+        state.append(len(pickle.dumps(shard.snapshot())))
+    assert max(used) <= 60 + 20 + 10
+    assert max(state[6:]) <= 1.02 * min(state[6:])
+
+
+def test_a_change_to_a_final_minute_is_our_bug_and_stops_the_flow() -> None:
+    shard = RowShard(0, 1, 0, MATURE_MS, london_day)
+    first = BEGINNINGS[2] // MINUTE
+    cut = Cut(1, (first + 5) * MINUTE, False, ())
+    shard.apply(cut, [impressions(cut, range(first, first + 5))])
+    assert shard.final_through_ms == (first + 5) * MINUTE
+    with pytest.raises(AssertionError, match="final"):
+        shard.apply(cut, [impressions(cut, range(first + 4, first + 6))])
+
+
+def test_state_of_another_format_or_ring_is_refused() -> None:
+    shard = RowShard(0, 1, 0, MATURE_MS, london_day)
+    state = shard.snapshot()
+    with pytest.raises(StateError, match="format 99"):
+        shard.restore((99, *state[1:]))
+    with pytest.raises(StateError, match="shards=1"):
+        RowShard(0, 2, 0, MATURE_MS, london_day).restore(state)
+
+
+def test_the_columns_are_those_that_the_kernels_are_written_for() -> None:
+    assert BY_MINUTE[START : COMPLETE + 1] == (
+        "starts",
+        "first_quartiles",
+        "midpoints",
+        "third_quartiles",
+        "completes",
+    )
+    assert BY_MINUTE[REPAIRED] == "repaired"
+    assert (BY_MINUTE[SKIP + HELD], BY_MINUTE[MUTE + HELD]) == ("held_skips", "held_mutes")
+    assert BY_FLIGHT == (
+        "pixels",
+        "consented",
+        "repeated",
+        "too_late",
+        "invalid_traffic",
+        "blocked_impressions",
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_error_of_an_estimated_reach_takes_a_frequency_below_one(seed: int) -> None:
+    who = np.random.default_rng(seed).integers(1, (1 << 64) - 1, 20_000, np.uint64).tolist()
+    shard = RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440)
+    cut = Cut(1, 29_000_000 * 60_000, False, ())
+    windows, _ = shard.apply(cut, [pixels_of(cut, [(29_000_000, one) for one in who])])
+    assert windows is not None
+    reach = int(windows.reach[3][0])
+    (row,) = pack_rows(windows, cut.watermark_ms, 0)
+    told = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
+    assert float(told["flight.frequency"]) == pytest.approx(max(1, len(who) / reach), abs=1e-6)
+    assert float(told["1h.frequency"]) >= 1
+    windows.sums[3][0, CONSENTED_PLAYS] //= 2  # plays of which each names two listeners
+    (row,) = pack_rows(windows, cut.watermark_ms, 0)
+    told = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
+    assert float(told["flight.frequency"]) == pytest.approx(len(who) / 2 / reach, abs=1e-6)

@@ -1,0 +1,192 @@
+"""Settings: what is refused, in which words, and what `audiopixel config` shows of the rest."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import (
+    Path,
+)
+
+import pytest
+
+from flows.errors import (
+    SettingsError,
+)
+from flows.settings.fields import (
+    Settings,
+)
+from flows.settings.loading import (
+    load,
+    source,
+)
+from flows.settings.show import (
+    written,
+)
+
+DOCS = Path(__file__).parents[3] / "docs"
+SECRET = "sEcReT"
+DURATION = "takes a duration: PT10M, 00:10:00, or seconds"
+PYDANTIC = re.compile(r"Value error|Extra inputs|valid timedelta|String should|Input should|pydantic")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.upper().startswith("AUDIOPIXEL_"):
+            monkeypatch.delenv(name)
+
+
+def shown(**environment: str) -> subprocess.CompletedProcess[str]:
+    known = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", "config"],
+        env={**known, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EPOCH_INTERVAL", "-1", "takes at least 1 ms"),
+        ("FLUSH_INTERVAL", "0", "takes at least 1 ms"),
+        ("FLUSH_INTERVAL", "-1", "takes at least 1 ms"),
+        ("REDIS_TIMEOUT", "0", "takes at least 1 ms"),
+        ("HALF_LIFE", "0", "takes at least 1 second"),
+        ("ROW_TTL", "0", "takes at least 1 minute"),
+        ("DECISIONS_TTL", "0", "takes at least 1 minute"),
+        ("MATURE_AFTER", "-60", "takes at least 0 seconds"),
+        ("LINGER", "-1", "takes at least 0 seconds"),
+        ("ALLOWED_LATENESS", "-60", "takes at least 0 seconds"),
+        ("QUIET", "PT-1S", DURATION),
+        ("LINGER", "soon", DURATION),
+        ("CLICK_WINDOW", "P99D", "takes at most 60 days"),
+        ("CONVERSION_HORIZON", "PT1M", "AUDIOPIXEL_CONVERSION_HORIZON must be at least"),
+        ("HORIZON", "PT1M", "AUDIOPIXEL_HORIZON must be at least AUDIOPIXEL_ALLOWED_LATENESS and a minute"),
+        ("UNDER", "1.2", "AUDIOPIXEL_UNDER must be below AUDIOPIXEL_OVER"),
+        ("UNDER", "x", "takes a number"),
+        ("SHARDS", "many", "takes a whole number"),
+        ("SHARDS", "0", "takes at least 1"),
+        ("METRICS_PORT", "99999", "takes at most 65535"),
+        ("KAFKA_TOPIC", "", "is empty: give it a value"),
+        ("KAFKA_TOPIC", "a b", "takes the name of a topic"),
+        ("KAFKA_ALERTS_TOPIC", "a/b", "takes the name of a topic"),
+        ("RECOVERY_DIR", "", "is empty: give it a value"),
+        ("NAMESPACE", "x{y}", "takes letters, digits, colons, _ and -"),
+        ("CONSENT", "maybe", "takes required or assumed"),
+        ("TIMEZONE", "Mars", "no such time zone: 'Mars'"),
+        ("LISTENER_KEY", SECRET, "takes 16 to 64 bytes"),
+        ("KAFKA_OPTIONS", f"not json {SECRET}", "takes names and texts: as JSON"),
+        ("UTM_PLACEMENTS", "x", "takes names and texts: as JSON"),
+        ("UTM_PLACEMENTS", "[1]", "takes names and texts: as JSON"),
+        ("NOSUCH", "1", "no such setting: AUDIOPIXEL_NOSUCH; `audiopixel config` lists all"),
+        ("CONFIG", "nofile.toml", "nofile.toml: No such file or directory: make the file, or mend"),
+    ],
+)
+def test_nonsense_is_refused_by_its_name_in_our_words(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"AUDIOPIXEL_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    line = str(caught.value)
+    assert said in line
+    assert name == "CONFIG" or f"AUDIOPIXEL_{name}" in line
+    assert "\n" not in line
+    assert SECRET not in line
+    assert PYDANTIC.search(line) is None
+
+
+def test_a_name_in_the_file_that_is_none_is_told_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "audiopixel.toml").write_text("nosuch = 1\n")
+    with pytest.raises(SettingsError, match=r"AUDIOPIXEL_NOSUCH \(from audiopixel.toml\): no such setting"):
+        load()
+
+
+def test_no_refusal_is_left_in_the_words_of_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = []
+    for name in Settings.model_fields:
+        with monkeypatch.context() as patched:
+            patched.setenv(f"AUDIOPIXEL_{name.upper()}", "-nonsense, all of it-")
+            try:
+                load()
+            except SettingsError as error:
+                refused.append(str(error))
+    assert len(refused) > 30
+    assert [line for line in refused if PYDANTIC.search(line)] == []
+
+
+def test_a_variable_in_lower_case_counts_and_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("audiopixel_kafka_topic", "other")
+    assert load().kafka_topic == "other"
+    assert source("kafka_topic") == "the environment"
+    monkeypatch.setenv("audiopixel_nosuch", "other")
+    with pytest.raises(SettingsError, match="no such setting: audiopixel_nosuch"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://user:{SECRET}/{SECRET}@host",
+        f"redis:user:{SECRET}@host",
+        f"redis://:{SECRET}#{SECRET}@host",
+        f"redis://user:{SECRET}?{SECRET}@host:6379",
+        f"user:{SECRET}",
+        f"http://user:{SECRET}@host",
+        "",
+    ],
+)
+def test_a_malformed_url_is_not_shown(url: str) -> None:
+    done = shown(AUDIOPIXEL_REDIS_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert re.search(r"^AUDIOPIXEL_REDIS_URL +\(malformed, not shown\) ", done.stdout, re.M)
+
+
+def test_of_secrets_config_shows_that_they_are_set() -> None:
+    done = shown(
+        AUDIOPIXEL_REDIS_URL=f"rediss://user:{SECRET}@host:6380/2",
+        AUDIOPIXEL_LISTENER_KEY=f"redis://{SECRET * 3}",
+        AUDIOPIXEL_KAFKA_OPTIONS=f'{{"sasl.password": "{SECRET}"}}',
+    )
+    assert SECRET not in done.stdout + done.stderr
+    for name, value in (
+        ("REDIS_URL", "rediss://host:6380/2"),
+        ("LISTENER_KEY", "(set, not shown)"),
+        ("KAFKA_OPTIONS", "sasl.password=…"),
+    ):
+        assert re.search(rf"^AUDIOPIXEL_{name} +{re.escape(value)} +the environment ", done.stdout, re.M)
+
+
+def test_config_is_one_line_a_setting_that_can_be_grepped_however_narrow_it_is() -> None:
+    done = shown(COLUMNS="80")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        f"AUDIOPIXEL_{name.upper()}" for name in Settings.model_fields
+    ]
+
+
+def test_what_config_shows_can_be_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load(utm_placements={"spring": "breakfast"}, plans="kafka:plans", linger=0.25)
+    for name in Settings.model_fields:
+        value = written(name, getattr(before, name))
+        if value != "–":
+            monkeypatch.setenv(f"AUDIOPIXEL_{name.upper()}", value)
+    assert load() == before
+    assert written("allowed_lateness", before.allowed_lateness) == "PT10M"
+
+
+def test_the_example_of_the_docs_is_a_file_of_settings(tmp_path: Path) -> None:
+    text = (DOCS / "operations.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "audiopixel.toml").write_text(text)
+    settings = load()
+    assert set(tomllib.loads(text)) <= settings.model_fields_set
+    assert str(settings.plans) == "kafka:audio-plans"

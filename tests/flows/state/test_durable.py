@@ -1,0 +1,155 @@
+"""What is made safe is safe by its name too, in an order that no power cut can turn round, and private."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import (
+    Callable,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+)
+
+import numpy as np
+import pytest
+
+from flows.engine.run import (
+    recovery_store,
+)
+from flows.errors import (
+    StateError,
+)
+from flows.state import (
+    durable,
+    journal,
+)
+from flows.state.durable import (
+    private_directory,
+    put,
+)
+from flows.state.journal import (
+    Files,
+    Journal,
+)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """What is asked of the disk, in order: names that appear, and what is fsynced."""
+    calls: list[tuple[str, Path]] = []
+    fsync, rename, mkdir = os.fsync, os.rename, os.mkdir
+
+    def synced(descriptor: int) -> None:
+        calls.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def named(do: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any, **more: Any) -> None:
+            do(*arguments, **more)
+            calls.append(("name", Path(arguments[-1] if do is rename else arguments[0])))
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", named(rename))
+    monkeypatch.setattr(os, "mkdir", named(mkdir))
+    return calls
+
+
+def modes(root: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in [root, *root.rglob("*")]}
+
+
+def test_a_snapshots_files_and_every_directory_on_the_way_are_durable_by_name_when_it_is_kept(
+    tmp_path: Path, disk: list[tuple[str, Path]]
+) -> None:
+    root = tmp_path / "var" / "recovery"
+    files = Files.of(root, "plays", 3)
+    names = [files.write(body * 100_000) for body in (b"a", b"b", b"c")]
+    files.keep(names)
+
+    made = [path for call, path in disk if call == "name"]
+    assert {path.relative_to(tmp_path).as_posix() for path in made} == {
+        "var",
+        "var/recovery",
+        "var/recovery/plays",
+        "var/recovery/plays/0003",
+        *(f"var/recovery/plays/0003/{name}" for name in names),
+    }
+    for path in made:
+        assert ("fsync", path.parent) in disk[disk.index(("name", path)) :], f"{path} may be gone"
+    for name in names:
+        content = disk.index(("fsync", root / "plays" / "0003" / f"{name}.part"))
+        assert content < disk.index(("name", root / "plays" / "0003" / name)), "named before it was whole"
+
+
+def test_the_directory_of_many_files_is_fsynced_once_a_snapshot_and_of_none_never(
+    tmp_path: Path, disk: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SPILL_BYTES", 1)
+    files, one = Files(tmp_path / "rows" / "0000"), Journal(1)
+    files.keep([files.write(bytes([n]) * 10) for n in range(9)])
+    assert files.directory is not None
+    assert [path for call, path in disk if call == "fsync"].count(files.directory) == 1
+    disk.clear()
+    files.keep(one.names())
+    assert disk == []
+
+
+def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    umask = os.umask(0)  # whoever starts it
+    try:
+        root = tmp_path / "recovery"
+        root.mkdir(mode=0o755)
+        (root / "rows").mkdir(mode=0o777)
+        with recovery_store(root):
+            files, one = Files.of(root, "rows", 0), Journal(1)
+            monkeypatch.setattr(journal, "SPILL_BYTES", 1)
+            one.append(np.arange(5, dtype=np.uint64).reshape(-1, 1))
+            one.spill(files)
+            files.keep(one.names())
+            (root / "part-0.sqlite3").chmod(0o644)
+        with recovery_store(root):
+            pass
+    finally:
+        os.umask(umask)
+    found = modes(root)
+    assert {name for name in found if name.endswith(".sqlite3")} == {f"part-{n}.sqlite3" for n in range(8)}
+    for name, mode in found.items():
+        private = 0o700 if name in ("recovery", "rows", "0000") else 0o600
+        assert mode == private, f"{name} has mode {mode:o}"
+
+
+def test_a_directory_that_is_shared_on_purpose_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with pytest.raises(StateError, match="give it mode 0700, or name a directory inside it"):
+        private_directory(shared)
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
+    private_directory(shared / "ours")
+    assert stat.S_IMODE((shared / "ours").stat().st_mode) == 0o700
+
+
+def test_a_file_is_its_old_content_until_it_is_its_new_one_and_what_was_cut_short_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fence"
+    put(path, b"old")
+    (tmp_path / "fence.part").write_bytes(b"torn, and open to all")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable.os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            put(path, b"new")
+    assert path.read_bytes() == b"old"
+    put(path, b"newer")
+    assert path.read_bytes() == b"newer"
+    assert modes(tmp_path)["fence"] == 0o600

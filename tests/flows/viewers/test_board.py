@@ -1,0 +1,199 @@
+"""The reader of the Redis contract, over what the flow wrote."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import (
+    Iterator,
+    Sequence,
+)
+from concurrent.futures import (
+    ThreadPoolExecutor,
+)
+from datetime import (
+    timedelta,
+)
+
+import pytest
+from board_support import (
+    LOG,
+    RECEIVED,
+    TRUTH,
+    put_rows,
+    replayed,
+)
+from redis import (
+    Redis,
+)
+
+from connectors.embedded import (
+    EmbeddedValkey,
+)
+from connectors.redis.client import (
+    connect,
+)
+from flows.model import fields
+from flows.viewers.reader import (
+    RowsReader,
+    Snapshot,
+    _of_a_plan,
+)
+
+FIELDS = ("flight.impressions", "flight.reach", "campaign_id", "1h.mature_completion_rate")
+NOW = timedelta(0)
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        replayed(server)
+        yield server
+
+
+@pytest.fixture
+def mortal() -> Iterator[EmbeddedValkey]:
+    """One of its own for a test that kills it."""
+    with EmbeddedValkey() as server:
+        put_rows(server.url, "t", {"pl-1": {"flight.impressions": 7}})
+        yield server
+
+
+def board(
+    url: str, namespace: str = "audiopixel:v1", interval: timedelta = NOW, fields: Sequence[str] = FIELDS
+) -> RowsReader:
+    return RowsReader(connect(url, timeout=timedelta(seconds=1)), namespace, fields, interval=interval)
+
+
+def test_what_the_flow_wrote_is_read_by_placement(valkey: EmbeddedValkey) -> None:
+    rows = board(valkey.url).refresh().rows["placement"]
+    assert len(rows) > 90
+    for name, row in rows.items():
+        assert row["flight.impressions"] == TRUTH[name]["flight.impressions"]
+        assert set(row) <= set(FIELDS)
+
+
+def test_the_ledger_balances(valkey: EmbeddedValkey) -> None:
+    account = board(valkey.url).refresh().accounts[LOG]
+    rejected = sum(int(number) for field, number in account.items() if field.startswith("rejected."))
+    assert int(account["received"]) == RECEIVED
+    assert int(account["accepted"]) + int(account["repeated"]) + rejected == RECEIVED
+
+
+def test_freshness_comes_from_meta(valkey: EmbeddedValkey) -> None:
+    snapshot = board(valkey.url).refresh()
+    assert (snapshot.up, snapshot.error) == (True, "")
+    assert snapshot.flushed_s is not None
+    assert snapshot.watermark_s is not None
+    assert snapshot.watermark_s < snapshot.flushed_s <= snapshot.read_s <= time.time()
+
+
+def test_a_watermark_of_0_is_unknown_not_half_a_century_ago() -> None:
+    snapshot = Snapshot(meta={"watermark_ms": "0", "flushed_ms": "1500"})
+    assert (snapshot.watermark_s, snapshot.flushed_s) == (None, 1.5)
+
+
+def test_one_read_serves_many_viewers(valkey: EmbeddedValkey) -> None:
+    shared = board(valkey.url, interval=timedelta(minutes=1))
+    with Redis.from_url(valkey.url) as client:
+        client.config_resetstat()
+        client.client_pause(200)  # long enough for all eight to come while the first one reads
+        with ThreadPoolExecutor(8) as viewers:
+            seen = list(viewers.map(lambda _: shared.refresh(), range(40)))
+        calls = client.info("commandstats")["cmdstat_hmget"]["calls"]
+    assert all(snapshot is seen[0] for snapshot in seen)
+    assert calls == len(seen[0].rows["placement"])
+
+
+def test_after_the_interval_it_is_read_anew(mortal: EmbeddedValkey) -> None:
+    shared = board(mortal.url, "t")
+    assert shared.refresh().rows["placement"]["pl-1"]["flight.impressions"] == "7"
+    put_rows(mortal.url, "t", {"pl-1": {"flight.impressions": 8}})
+    assert shared.refresh().rows["placement"]["pl-1"]["flight.impressions"] == "8"
+
+
+def test_with_redis_killed_the_last_snapshot_stays_and_says_so_until_it_is_back(
+    mortal: EmbeddedValkey,
+) -> None:
+    shared = board(mortal.url, "t")
+    before = shared.refresh()
+    mortal.kill()
+    away = shared.refresh()
+    assert (before.up, away.up) == (True, False)
+    assert "connection" in away.error
+    assert (away.rows, away.read_s) == (before.rows, before.read_s)
+    mortal.start()
+    put_rows(mortal.url, "t", {"pl-2": {"flight.impressions": 1}})
+    back = shared.refresh()
+    assert (back.up, back.error, list(back.rows["placement"])) == (True, "", ["pl-2"])
+
+
+def test_a_hanging_redis_costs_the_viewers_of_an_interval_one_timeout_in_all(mortal: EmbeddedValkey) -> None:
+    shared = board(mortal.url, "t", interval=timedelta(seconds=30))
+    mortal.pause()
+    began_s = time.monotonic()
+    try:
+        with ThreadPoolExecutor(4) as viewers:
+            seen = list(viewers.map(lambda _: shared.refresh(), range(12)))
+    finally:
+        mortal.resume()
+    assert time.monotonic() - began_s < 1.9, "the timeout is 1 s"
+    assert {(snapshot.up, snapshot.read_s) for snapshot in seen} == {(False, 0.0)}
+
+
+def test_what_a_plan_brings_is_what_the_flow_leaves_out_without_one() -> None:
+    assert {field for field in fields.FIELDS if _of_a_plan(field)} == set(fields.DELIVERY)
+
+
+def test_what_a_plan_brings_is_read_from_the_moment_it_is_there_until_it_is_gone(
+    valkey: EmbeddedValkey,
+) -> None:
+    plan = {"delivery.state": "under", "delivery.booked": "9", "flight.cost_per_acquisition": "1.5"}
+    shared = board(valkey.url, "planned", fields=("flight.impressions", *plan))
+
+    def read() -> dict[str, dict[str, str]]:
+        return {name: dict(row) for name, row in shared.refresh().rows["placement"].items()}
+
+    counts = {"flight.impressions": "7"}
+    put_rows(valkey.url, "planned", {"pl-1": counts, "pl-2": counts | plan})
+    for _ in range(2):
+        assert read() == {"pl-1": counts, "pl-2": counts | plan}
+    put_rows(valkey.url, "planned", {"pl-1": plan})
+    with Redis.from_url(valkey.url) as client:
+        client.hdel("planned:placement:{pl-2}", *plan)
+    for _ in range(2):
+        assert read() == {"pl-1": counts | plan, "pl-2": counts}
+    with Redis.from_url(valkey.url) as client:
+        client.delete("planned:placement:{pl-1}")
+    assert read() == {"pl-2": counts}
+
+
+def test_a_namespace_without_a_flow_is_up_and_empty(valkey: EmbeddedValkey) -> None:
+    snapshot = board(valkey.url, "nobody").refresh()
+    assert (snapshot.up, snapshot.rows, snapshot.flushed_s) == (True, {"placement": {}}, None)
+
+
+def test_a_row_that_expired_is_not_shown_though_the_index_still_names_it(valkey: EmbeddedValkey) -> None:
+    put_rows(valkey.url, "old", {"pl-1": {"flight.impressions": 1}, "pl-2": {"flight.impressions": 2}})
+    with Redis.from_url(valkey.url) as client:
+        client.delete("old:placement:{pl-1}")
+    assert list(board(valkey.url, "old").refresh().rows["placement"]) == ["pl-2"]
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value"),
+    [
+        ("positions", "positions", "{"),
+        ("meta", "flushed_ms", "noon"),
+        ("meta", "watermark_ms", "9" * 400),
+        ("index:placement", "a", "b"),
+    ],
+)
+def test_damage_reaches_no_viewer_as_an_exception(
+    valkey: EmbeddedValkey, key: str, field: str, value: str
+) -> None:
+    namespace = f"damaged-{key.partition(':')[0]}-{field}"
+    with Redis.from_url(valkey.url) as client:
+        client.hset(f"{namespace}:{key}", field, value)
+    snapshot = board(valkey.url, namespace).refresh()
+    assert not snapshot.up
+    assert snapshot.error

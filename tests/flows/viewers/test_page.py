@@ -1,0 +1,361 @@
+"""The live page's server side, over what the flow wrote: what a browser is sent, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+import tomllib
+from collections.abc import (
+    Iterator,
+)
+from contextlib import (
+    ExitStack,
+    contextmanager,
+)
+from dataclasses import (
+    dataclass,
+)
+from datetime import (
+    timedelta,
+)
+from itertools import (
+    count,
+)
+from pathlib import (
+    Path,
+)
+from typing import (
+    Any,
+)
+
+import httpx
+import pytest
+from board_support import (
+    TRUTH,
+    eventually,
+    free_port,
+    put_rows,
+    python,
+    replayed,
+)
+from redis import (
+    Redis,
+)
+
+from connectors.embedded import (
+    EmbeddedValkey,
+)
+from connectors.redis.client import (
+    connect,
+)
+from flows.viewers.page import (
+    FIELDS as SHOWN,
+)
+from flows.viewers.page import (
+    MOST,
+    POINT_S,
+    POINTS,
+    SPARK,
+    Feed,
+    History,
+    _most,
+)
+from flows.viewers.reader import (
+    RowsReader,
+)
+from flows.viewers.series import (
+    FIELDS,
+)
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "flows" / "viewers" / "static"
+SERVE = (
+    "from flows.viewers.exporter import serve; from flows.settings import load; "
+    "serve(load(redis_url={!r}, namespace={!r}), '127.0.0.1', {})"
+)
+IMPRESSIONS = SHOWN.index("flight.impressions")
+HOSTILE = [
+    "..",
+    "a/../b",
+    "two\nlines",
+    "<script>alert(1)</script>",
+    "constructor",
+    "__proto__",
+    "%2e%2e",
+    "{x}",
+]
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        replayed(server)
+        yield server
+
+
+@contextmanager
+def exporter(url: str, namespace: str = "audiopixel:v1") -> Iterator[tuple[str, Any]]:
+    """Its address and its process."""
+    port = free_port()
+    with python(SERVE.format(url, namespace, port)) as process:
+        address = f"http://127.0.0.1:{port}"
+        eventually(lambda: _answers(f"{address}/healthz"))
+        yield address, process
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@dataclass
+class Stream:
+    """Server-sent events of one connection."""
+
+    lines: Iterator[str]
+
+    def next(self) -> tuple[str, dict[str, Any]]:
+        name = next(line for line in self.lines if line.startswith("event: "))
+        return name.removeprefix("event: "), json.loads(next(self.lines).removeprefix("data: "))
+
+    def until(self, holds: Any, most: int = 15) -> dict[str, Any]:
+        for _ in range(most):
+            name, data = self.next()
+            if name == "change" and holds(data):
+                return data
+        raise AssertionError(f"not among {most} events")
+
+
+@contextmanager
+def stream(address: str) -> Iterator[Stream]:
+    with httpx.stream("GET", f"{address}/events", timeout=10) as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        yield Stream(answer.iter_lines())
+
+
+def feed(url: str, namespace: str) -> Feed:
+    client = connect(url, timeout=timedelta(seconds=1))
+    return Feed(RowsReader(client, namespace, FIELDS, interval=timedelta(0)))
+
+
+def sent(event: bytes) -> dict[str, Any]:
+    return json.loads(event.partition(b"data: ")[2])  # type: ignore[no-any-return]
+
+
+def test_a_browser_is_sent_all_that_the_flow_wrote_and_then_only_what_changes(valkey: EmbeddedValkey) -> None:
+    with exporter(valkey.url) as (address, _), stream(address) as events:
+        name, first = events.next()
+        assert name == "all"
+        assert first["fields"] == list(SHOWN)
+        assert len(first["rows"]) > 90
+        for placement, cells in first["rows"].items():
+            assert cells[IMPRESSIONS] == TRUTH[placement]["flight.impressions"]
+        one = next(iter(first["rows"]))
+        put_rows(valkey.url, "audiopixel:v1", {one: {"flight.impressions": 123456}, "new": {"platform": "p"}})
+        change = events.until(lambda data: data["rows"])
+        assert change["rows"][one] == {str(IMPRESSIONS): "123456"}
+        assert set(change["rows"]) == {one, "new"}
+        with Redis.from_url(valkey.url) as client:
+            client.delete("audiopixel:v1:placement:{new}")
+        assert events.until(lambda data: data["gone"])["gone"] == ["new"]
+
+
+def test_a_second_with_nothing_new_still_says_how_fresh_it_is(valkey: EmbeddedValkey) -> None:
+    with exporter(valkey.url) as (address, _), stream(address) as events:
+        seen = [events.next()[1] for _ in range(3)]
+    assert [data["rows"] for data in seen[1:]] == [{}, {}]
+    assert seen[1]["status"]["now_s"] < seen[2]["status"]["now_s"] <= time.time()
+    assert seen[2]["status"]["up"]
+    assert seen[2]["status"]["flushed_s"] > seen[2]["status"]["watermark_s"]
+
+
+def test_with_redis_killed_the_stream_says_so_and_keeps_the_rows_until_it_is_back() -> None:
+    with EmbeddedValkey() as mortal:
+        put_rows(mortal.url, "t", {"pl-1": {"flight.impressions": 7}})
+        with exporter(mortal.url, "t") as (address, _), stream(address) as events:
+            assert events.next()[1]["status"]["up"]
+            mortal.kill()
+            away = events.until(lambda data: not data["status"]["up"])
+            assert away["status"]["error"]
+            assert away["gone"] == []
+            lost = httpx.get(f"{address}/placement", params={"id": "pl-1"})
+            assert (lost.status_code, bool(lost.json()["error"])) == (503, True)
+            mortal.start()
+            put_rows(mortal.url, "t", {"pl-1": {"flight.impressions": 8}})
+            assert events.until(lambda data: data["rows"])["rows"] == {"pl-1": {str(IMPRESSIONS): "8"}}
+
+
+def test_an_open_stream_does_not_hold_up_the_end(valkey: EmbeddedValkey) -> None:
+    with exporter(valkey.url) as (address, process), stream(address) as events:
+        events.next()
+        began_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+        assert time.monotonic() - began_s < 3, (
+            "uvicorn would wait five seconds for a stream that does not end"
+        )
+
+
+def test_a_placement_is_told_whole_whatever_its_id(valkey: EmbeddedValkey) -> None:
+    put_rows(valkey.url, "odd", {name: {"flight.orphans": n} for n, name in enumerate(HOSTILE)})
+    with exporter(valkey.url, "odd") as (address, _):
+        for n, name in enumerate(HOSTILE):
+            found = httpx.get(f"{address}/placement", params={"id": name}).raise_for_status().json()
+            assert (found["id"], found["row"]) == (name, {"flight.orphans": str(n)})
+        for nobody in ({"id": "nobody"}, {}):
+            assert httpx.get(f"{address}/placement", params=nobody).status_code == 404
+
+
+def test_every_part_of_the_page_forbids_foreign_and_inline_code(valkey: EmbeddedValkey) -> None:
+    with exporter(valkey.url) as (address, _):
+        page = httpx.get(address).raise_for_status()
+        parts = [word.split('"')[0] for word in page.text.split('="/')[1:]]
+        assert len(parts) == 5
+        for answer in (page, *(httpx.get(f"{address}/{part}") for part in parts)):
+            assert answer.status_code == 200
+            policy = answer.headers["content-security-policy"]
+            assert policy.startswith("default-src 'none'; script-src 'self';")
+            assert "unsafe" not in policy
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert "access-control-allow-origin" not in answer.headers
+
+
+def test_who_comes_after_a_time_unwatched_sees_the_latest_rows_and_then_what_changes(
+    valkey: EmbeddedValkey,
+) -> None:
+    clock = count(0, POINT_S)
+    board = RowsReader(
+        connect(valkey.url), "calm", FIELDS, interval=timedelta(0), clock_s=lambda: next(clock)
+    )
+    view = Feed(board)
+    for impressions in (1, 2, 5):
+        put_rows(valkey.url, "calm", {"pl-1": {"flight.impressions": impressions}})
+        board.refresh()  # as a scrape does
+        view.tick(watched=False)
+    version, event = view.whole()
+    everything = sent(event)
+    assert everything["rows"]["pl-1"][IMPRESSIONS] == "5"
+    assert everything["grown"] == {"pl-1": [1, 3]}
+    put_rows(valkey.url, "calm", {"pl-1": {"flight.impressions": 6}, "pl-2": {"platform": "p"}})
+    view.tick()
+    latest, event = view._latest
+    assert latest == version + 1
+    change = sent(event)
+    assert change["rows"]["pl-1"] == {str(IMPRESSIONS): "6"}
+    assert set(change["rows"]) == {"pl-1", "pl-2"}
+    assert change["grown"] == {"pl-1": 1}
+
+
+def test_who_comes_amid_a_tick_that_nobody_watched_is_sent_the_whole_again(valkey: EmbeddedValkey) -> None:
+    put_rows(valkey.url, "amid", {"pl-1": {"flight.impressions": 1}})
+    view = feed(valkey.url, "amid")
+    view.tick(watched=False)
+
+    async def seen() -> list[bytes]:
+        events, found = view.events(), []
+        for watched in (True, False, True, True):
+            found.append((await anext(events)).split(b"\n")[0])
+            view.tick(watched)
+        await events.aclose()  # type: ignore[attr-defined]  # it is a generator
+        return found
+
+    assert asyncio.run(seen()) == [b"event: all", b"event: change", b"event: all", b"event: change"]
+
+
+def test_damage_in_redis_does_not_stop_the_feed(valkey: EmbeddedValkey) -> None:
+    put_rows(valkey.url, "damaged", {"pl-1": {"flight.impressions": "seven", "delivery.expected": ""}})
+    with Redis.from_url(valkey.url) as client:
+        client.hset("damaged:positions", "positions", '{"p/0": 1}')
+        client.hset("damaged:partition:{p/0}", "received", "many")
+    view = feed(valkey.url, "damaged")
+    view.tick()
+    everything = sent(view.whole()[1])
+    assert everything["rows"]["pl-1"][IMPRESSIONS] == "seven"
+    assert everything["status"]["received"] is None
+
+
+def test_curves_end_at_the_latest_sample_and_are_bounded() -> None:
+    history = History()
+    rows = {"a": {"flight.impressions": "0", "delivery.expected": "1.5"}}
+    for n in range(POINTS + 5):
+        rows["a"]["flight.impressions"] = str(n * n)
+        grown = history.add(float(n), {**rows, **({"b": {"flight.impressions": "9"}} if n > POINTS else {})})
+        assert grown == ({"a": 2 * n - 1} if n else {})
+    curve = history.curve("a")
+    assert [len(column) for column in curve.values()] == [POINTS] * 3
+    assert (curve["at_s"][-1], curve["impressions"][-1], curve["expected"][-1]) == (364, 364**2, 1.5)
+    assert len(history.spark("a")) == SPARK
+    assert history.curve("b")["at_s"] == [361, 362, 363, 364]
+    history.add(365.0, {})
+    assert history.curve("a")["at_s"] == []
+
+
+def test_a_log_recomputed_from_scratch_is_no_negative_rate() -> None:
+    history = History()
+    for n in (100, 20, 25):
+        history.add(float(n), {"a": {"flight.impressions": str(n)}})
+    assert history.spark("a") == [0, 5]
+
+
+def test_of_too_many_placements_the_under_delivering_and_the_busiest_are_sent() -> None:
+    rows = {f"pl-{n:05}": {"flight.impressions": str(n)} for n in range(MOST + 10)}
+    rows["pl-00003"]["delivery.state"] = "under"
+    kept = _most(rows)
+    assert len(kept) == MOST
+    assert rows.keys() - kept.keys() == {f"pl-{n:05}" for n in range(11)} - {"pl-00003"}
+
+
+def test_ten_thousand_placements_cost_a_tick_little(valkey: EmbeddedValkey) -> None:
+    row = dict.fromkeys(FIELDS, "123")
+    rows = {f"pl-{n:05}": {**row, "delivery.state": "under"} for n in range(10_000)}
+    put_rows(valkey.url, "many", rows)
+    view = feed(valkey.url, "many")
+    costs_s = []
+    for n in range(3):
+        put_rows(valkey.url, "many", {f"pl-{n:05}": {"flight.impressions": n} for n in range(n * 500)})
+        began_s = time.process_time()
+        view.tick()
+        costs_s.append(time.process_time() - began_s)
+    began_s = time.process_time()
+    _, event = view.whole()
+    whole_s = time.process_time() - began_s
+    print(f"CPU of ticks {[round(cost, 3) for cost in costs_s]} s, of all {whole_s:.3f} s, {len(event):,} B")
+    assert max(costs_s) < 1.5
+    assert len(event) < 4_000_000
+
+
+def test_the_package_brings_every_file_of_the_page() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    brought = {
+        path for pattern in patterns["flows.viewers"] for path in (ROOT / "flows" / "viewers").glob(pattern)
+    }
+    assert {path for path in PAGE.rglob("*") if path.is_file()} <= brought
+
+
+def test_the_vendored_chart_is_of_the_version_noted_and_brings_its_licence() -> None:
+    head = (PAGE / "vendor" / "uPlot.iife.min.js").read_text()[:200]
+    noted = (PAGE / "vendor" / "README.md").read_text().split()[1]
+    assert f"(v{noted.rstrip(',')})" in head
+    assert "MIT License" in (PAGE / "vendor" / "uPlot.LICENSE").read_text()
+
+
+def test_streams_of_two_browsers_are_one_reading_of_redis(valkey: EmbeddedValkey) -> None:
+    put_rows(valkey.url, "two", {"pl-1": {"flight.impressions": 1}})
+    with (
+        exporter(valkey.url, "two") as (address, _),
+        ExitStack() as stack,
+        Redis.from_url(valkey.url) as client,
+    ):
+        browsers = [stack.enter_context(stream(address)) for _ in range(4)]
+        for browser in browsers:
+            browser.next()
+        client.config_resetstat()
+        for browser in browsers:
+            for _ in range(3):
+                browser.next()
+        calls = client.info("commandstats")["cmdstat_hmget"]["calls"]
+    assert calls <= 4, "one row, once a second, whoever looks"

@@ -1,0 +1,41 @@
+"""What a placement shard sends to a shard of rows, for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flows.model.counts import (
+    CONSENTED_PLAYS,
+    FLIGHT_COUNTS,
+    MINUTE_COUNTS,
+)
+from flows.model.events import (
+    IMPRESSION,
+)
+from flows.model.messages import (
+    RowBatch,
+)
+from flows.model.ticks import (
+    Cut,
+)
+
+MINUTE = 60_000
+ROW = ("placement", "a")
+
+Impressions = list[tuple[int, int]]
+"""(minute, listener) each."""
+
+
+def batch(cut: Cut, impressions: Impressions) -> RowBatch:
+    minutes = np.array([minute for minute, _ in impressions], np.uint32)
+    who = np.array([listener for _, listener in impressions], np.uint64)
+    n, none = len(impressions), np.zeros(0, np.uint32)
+    counts, rows = np.zeros((n, MINUTE_COUNTS), np.int64), np.zeros(n, np.uint32)
+    counts[:, [IMPRESSION, CONSENTED_PLAYS]] = 1
+    latest = np.array([int(minutes.max(initial=0)) * MINUTE] if n else [], np.int64)
+    first = np.array([int(minutes.min()) * MINUTE] if n else [], np.int64)
+    totals = np.zeros((0, FLIGHT_COUNTS), np.int64)
+    names = [ROW] if n else []
+    return RowBatch(
+        0, 0, cut, names, latest, rows, minutes, counts, none, totals, rows, minutes, who, [], first
+    )
