@@ -35,7 +35,7 @@ _MACRO: Final = r"""(?:
     )"""
 _UNREPLACED: Final = re.compile(f"{_MACRO}(?:-{_MACRO})*", re.VERBOSE | re.DOTALL)
 _PLACEHOLDERS: Final = frozenset({"-1", "-2", "null", "undefined", "none", "AUDIT"})
-_ZEROS: Final = re.compile(r"[0-]*0[0-]*")
+_ZEROS: Final = re.compile(r"-*0[0-]*")
 _NUMBER: Final = re.compile(r"-?\d{1,18}(?:\.\d*)?", re.ASCII)
 _CLOCK: Final = re.compile(r"(\d{1,3}):([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,9}))?", re.ASCII)
 _ISO: Final = re.compile(
