@@ -57,6 +57,13 @@ def test_no_chain_of_macros_takes_more_than_linear_time(macro: str, end: str) ->
     assert process_time() - began_s < 1
 
 
+@pytest.mark.parametrize("text", ["0" * 16_000 + "x", "-0" * 8_000 + "x", "-" * 16_000])
+def test_no_device_of_nearly_nothing_but_zeros_takes_more_than_linear_time(text: str) -> None:
+    began_s = process_time()
+    assert device_id(text) == (text, None)
+    assert process_time() - began_s < 0.1
+
+
 @pytest.mark.parametrize("text", ["-1", "-2", "null", "NULL", "undefined", "none", "None", "AUDIT"])
 def test_a_placeholder_says_nothing(text: str) -> None:
     assert present(text) == (None, "placeholder")
