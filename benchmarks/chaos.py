@@ -19,66 +19,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections import (
-    Counter,
-    deque,
-)
-from collections.abc import (
-    Callable,
-)
-from contextlib import (
-    ExitStack,
-    suppress,
-)
-from dataclasses import (
-    dataclass,
-)
-from itertools import (
-    cycle,
-)
-from pathlib import (
-    Path,
-)
-from tempfile import (
-    TemporaryDirectory,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
-from redis import (
-    RedisError,
-)
+from redis import RedisError
 
-from benchmarks.chaos_bugs import (
-    BUGS,
-)
-from benchmarks.chaos_services import (
-    ROOT,
-    Broker,
-    Flow,
-    Store,
-    WallClock,
-)
-from benchmarks.chaos_stream import (
-    PARTITIONS,
-    Stream,
-)
-from benchmarks.chaos_verdict import (
-    against_the_log,
-    output_topics,
-    undisturbed,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.settings.loading import (
-    load,
-)
-from flows.simulate.feed import (
-    now_ms,
-)
+from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_services import ROOT, Broker, Flow, Store, WallClock
+from benchmarks.chaos_stream import PARTITIONS, Stream
+from benchmarks.chaos_verdict import against_the_log, output_topics, undisturbed
+from flows.settings.fields import Settings
+from flows.settings.loading import load
+from flows.simulate.feed import now_ms
 
 BUG_VARIABLE: Final = "CHAOS_BUG"
 SHOWN: Final = 60

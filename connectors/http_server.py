@@ -10,30 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-)
-from typing import (
-    Any,
-    Final,
-    Protocol,
-)
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
-from granian.constants import (
-    HTTPModes,
-    Interfaces,
-)
-from granian.http import (
-    HTTP1Settings,
-)
-from granian.server.embed import (
-    Server,
-)
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
 
 HEADER_DEADLINE_MS: Final = 5_000
 BODY_DEADLINE_S: Final = 5.0

@@ -8,45 +8,18 @@ may write | | `GET /debug/p` | how the call was understood; stores nothing; need
 
 from __future__ import annotations
 
-from base64 import (
-    b64decode,
-)
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from flows.collector.call import (
-    Call,
-    Outcome,
-    Understood,
-)
-from flows.collector.callers import (
-    Caller,
-    is_public,
-    star,
-)
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.callers import Caller, is_public, star
 from flows.collector.query import decoded, parameters, target_of
-from flows.collector.store import (
-    Store,
-)
-from flows.collector.understand import (
-    MOST_EVENTS,
-    Understanding,
-)
+from flows.collector.store import Store
+from flows.collector.understand import MOST_EVENTS, Understanding
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 MOST_BODY_BYTES: Final = 1 << 20

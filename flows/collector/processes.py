@@ -8,12 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from types import (
-    FrameType,
-)
-from typing import (
-    Final,
-)
+from types import FrameType
+from typing import Final
 
 PAUSE_S: Final = 1.0
 """Before a process that died is started again."""

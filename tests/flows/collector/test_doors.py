@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    cast,
-)
-from urllib.parse import (
-    quote,
-)
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import quote
 
 import msgspec
 import pytest
-from collector_support import (
-    HOME,
-    SECRET,
-    call,
-    understanding,
-    usual,
-)
+from collector_support import HOME, SECRET, call, understanding, usual
 
-from flows.collector.call import (
-    Call,
-    Outcome,
-    Understood,
-)
-from flows.collector.doors import (
-    GIF,
-    Answer,
-    Doors,
-)
-from flows.collector.store import (
-    Store,
-)
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.doors import GIF, Answer, Doors
+from flows.collector.store import Store
 
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
 TARGET = "https://shop.example/offer"

@@ -6,30 +6,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import (
-    Iterator,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from door_support import (
-    Collector,
-    byes,
-    calling,
-    events,
-    messages,
-    new_topic,
-    until,
-)
+from door_support import Collector, byes, calling, events, messages, new_topic, until
 
-from connectors.embedded import (
-    EmbeddedBroker,
-)
+from connectors.embedded import EmbeddedBroker
 
 
 @pytest.fixture(scope="module")
