@@ -85,6 +85,8 @@ class ReportingProducer:
             },
             {
                 "acks": "all",
+                # With more, librdkafka's thread turns without rest while a broker hangs (measured: a core).
+                "max.in.flight.requests.per.connection": 1,
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "message.timeout.ms": self._give_up_after // timedelta(milliseconds=1),

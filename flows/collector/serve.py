@@ -23,7 +23,7 @@ from flows.collector.call import Call, Understood
 from flows.collector.callers import Callers, Token, networks
 from flows.collector.consent import Policy
 from flows.collector.dialects import load_dialects
-from flows.collector.doors import Answer, Doors
+from flows.collector.doors import Answer, Doors, Letterbox
 from flows.collector.instruments import Instruments, health_server
 from flows.collector.invalid_traffic import judge_of
 from flows.collector.lane import Lane
@@ -149,7 +149,7 @@ class Collector:
             letters.send(understood)
             instruments.rejected(understood)
 
-        doors = Doors(understanding, store, rejected, settings.collect_calls_per_caller)
+        doors = self.doors(store, understanding, rejected)
         server = HttpServer(
             lambda request: _answered(doors, lane, instruments, request),
             settings.collect_host,
@@ -185,6 +185,10 @@ class Collector:
         producer.close()
         health()
         return code
+
+    def doors(self, store: Store, understanding: Understanding, rejected: Letterbox) -> Doors:
+        """The doors of this process."""
+        return Doors(understanding, store, rejected, self.settings.collect_calls_per_caller)
 
     def ready(self, lane: Lane) -> bool:
         """Whether a balancer may send calls here."""

@@ -160,6 +160,15 @@ def test_events_of_a_token_have_a_result_each() -> None:
     assert answer.status == 503
 
 
+def test_a_line_that_is_no_event_spoils_no_other() -> None:
+    body = b'{"event":"start","placement_id":"a"}\n{"event":\n[1]\n{"event":"start","placement_id":"b"}'
+    answer, kept = asked(call(path="/v1/events", method="POST", body=body, headers=BEARER))
+    results = msgspec.json.decode(answer.body)["results"]
+    assert [one["outcome"] for one in results] == ["accepted", "rejected", "rejected", "accepted"]
+    assert results[1]["reason"] == "malformed"
+    assert [one.event.get("placement_id") for one in kept.events] == ["a", None, None, "b"]
+
+
 def test_the_debug_door_needs_its_right_and_stores_nothing() -> None:
     answer, kept = asked(call(usual(), "/debug/p", BEARER))
     assert (answer.status, kept.events) == (401, [])
