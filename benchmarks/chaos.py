@@ -240,8 +240,9 @@ class Chaos:
                 while sent and sent[0][1] <= shown:
                     sent.popleft()
             if meta and self._healthy():
-                behind_s = (now_ms() - int(meta.get("watermark_ms", now_ms()))) / 1000
-                self._held_s = max(self._held_s, behind_s)
+                # 0: not known yet, as behind a start that has read nothing.
+                watermark_ms = int(meta.get("watermark_ms", 0)) or now_ms()
+                self._held_s = max(self._held_s, (now_ms() - watermark_ms) / 1000)
             if sent:
                 self._longest_s = max(self._longest_s, now_s - sent[0][0])
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 from confluent_kafka.admin import AdminClient, NewPartitions
-from kafka_server import ApacheKafka, KafkaUnavailable
 from redis import Redis
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
@@ -29,6 +28,7 @@ from flows.settings.fields import PREFIX
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "apache"))
 
+from kafka_server import ApacheKafka, KafkaUnavailable  # noqa: E402 (found by the line above)
 
 STOP_WITHIN_S: Final = 10.0
 RESTARTS: Final = 3
