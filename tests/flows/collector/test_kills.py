@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from door_support import Collector, byes, calling, events, messages, new_topic, 
 
 from connectors.embedded import EmbeddedBroker
 from connectors.ports import free_run
+from connectors.stream import ConnectError
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,8 @@ def test_while_kafka_is_away_pixels_rest_and_the_end_says_so_and_the_next_start_
             with calling(collector.port) as call:
                 assert call("behind") == 200
             broker.start()
-            broker.create_topic(topic, 2)
+            with suppress(ConnectError):  # this broker makes a topic for whoever asks first
+                broker.create_topic(topic, 2)
             wanted = {f"away{n}" for n in range(30)} | {"behind"}
             found = in_the_log(broker, topic, wanted)
             assert collector.end() == 0
