@@ -5,25 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from contextlib import (
-    ExitStack,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
 
-from benchmarks.bench import (
-    Bench,
-)
-from connectors.stream import (
-    ConnectError,
-)
-from flows.errors import (
-    AudiopixelError,
-)
+from benchmarks.bench import Bench
+from connectors.stream import ConnectError
+from flows.errors import AudiopixelError
 
 EVENTS: Final = 1_000_000
 SMOKE_EVENTS: Final = 60_000

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-)
+from collections.abc import Mapping
 
-from benchmarks.measure import (
-    Answers,
-    Counts,
-)
+from benchmarks.measure import Answers, Counts
 
 EXACT_REACH = 1_000
 REACH_ERROR = 0.035

@@ -7,55 +7,21 @@ import shutil
 import statistics
 import subprocess
 import sys
-from dataclasses import (
-    dataclass,
-    field,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
 import msgspec
-from rich.console import (
-    Console,
-)
+from rich.console import Console
 
-from benchmarks import (
-    topic,
-    touches,
-)
-from benchmarks.answers import (
-    differences,
-)
-from benchmarks.measure import (
-    Answers,
-    Job,
-    Result,
-    process_cpu_s,
-)
-from benchmarks.report import (
-    Bar,
-    bars,
-    ratios,
-    show,
-    show_bars,
-)
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.settings.fields import (
-    PREFIX,
-)
-from flows.simulate.plain_log import (
-    write_log,
-)
+from benchmarks import topic, touches
+from benchmarks.answers import differences
+from benchmarks.measure import Answers, Job, Result, process_cpu_s
+from benchmarks.report import Bar, bars, ratios, show, show_bars
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from flows.errors import AudiopixelError
+from flows.settings.fields import PREFIX
+from flows.simulate.plain_log import write_log
 
 SEED: Final = 1
 WARM_EVENTS: Final = 20_000

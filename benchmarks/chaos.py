@@ -19,66 +19,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections import (
-    Counter,
-    deque,
-)
-from collections.abc import (
-    Callable,
-)
-from contextlib import (
-    ExitStack,
-    suppress,
-)
-from dataclasses import (
-    dataclass,
-)
-from itertools import (
-    cycle,
-)
-from pathlib import (
-    Path,
-)
-from tempfile import (
-    TemporaryDirectory,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
-from redis import (
-    RedisError,
-)
+from redis import RedisError
 
-from benchmarks.chaos_bugs import (
-    BUGS,
-)
-from benchmarks.chaos_services import (
-    ROOT,
-    Broker,
-    Flow,
-    Store,
-    WallClock,
-)
-from benchmarks.chaos_stream import (
-    PARTITIONS,
-    Stream,
-)
-from benchmarks.chaos_verdict import (
-    against_the_log,
-    output_topics,
-    undisturbed,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.settings.loading import (
-    load,
-)
-from flows.simulate.feed import (
-    now_ms,
-)
+from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_services import ROOT, Broker, Flow, Store, WallClock
+from benchmarks.chaos_stream import PARTITIONS, Stream
+from benchmarks.chaos_verdict import against_the_log, output_topics, undisturbed
+from flows.settings.fields import Settings
+from flows.settings.loading import load
+from flows.simulate.feed import now_ms
 
 BUG_VARIABLE: Final = "CHAOS_BUG"
 SHOWN: Final = 60
@@ -282,8 +240,9 @@ class Chaos:
                 while sent and sent[0][1] <= shown:
                     sent.popleft()
             if meta and self._healthy():
-                behind_s = (now_ms() - int(meta.get("watermark_ms", now_ms()))) / 1000
-                self._held_s = max(self._held_s, behind_s)
+                # 0: not known yet, as behind a start that has read nothing.
+                watermark_ms = int(meta.get("watermark_ms", 0)) or now_ms()
+                self._held_s = max(self._held_s, (now_ms() - watermark_ms) / 1000)
             if sent:
                 self._longest_s = max(self._longest_s, now_s - sent[0][0])
 

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
-from collections.abc import (
-    Callable,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
-from flows.settings.fields import (
-    Settings,
-)
+from flows.settings.fields import Settings
 
 
 def _stores(settings: Settings) -> list[Path]:

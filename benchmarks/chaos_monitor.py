@@ -12,49 +12,20 @@ from __future__ import annotations
 import json
 import select
 import sys
-from collections.abc import (
-    Iterator,
-    Mapping,
-)
-from contextlib import (
-    suppress,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from datetime import (
-    UTC,
-    datetime,
-)
-from typing import (
-    Any,
-    Final,
-)
-from zoneinfo import (
-    ZoneInfo,
-)
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
-from redis import (
-    Redis,
-    RedisError,
-)
-from redis.backoff import (
-    NoBackoff,
-)
-from redis.retry import (
-    Retry,
-)
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from flows.model.counts import (
-    BY_FLIGHT,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.model.fields import (
-    COUNTS,
-)
+from flows.model.counts import BY_FLIGHT
+from flows.model.dimensions import SCOPES
+from flows.model.fields import COUNTS
 
 MOST_FINDINGS: Final = 200
 ZONE: Final = ZoneInfo("Europe/London")

@@ -10,59 +10,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import (
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import (
-    contextmanager,
-    suppress,
-)
-from datetime import (
-    UTC,
-    datetime,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
 
-from confluent_kafka.admin import (
-    AdminClient,
-    NewPartitions,
-)
-from kafka_server import (
-    ApacheKafka,
-    KafkaUnavailable,
-)
-from redis import (
-    Redis,
-)
+from confluent_kafka.admin import AdminClient, NewPartitions
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
-from connectors.kafka.reader import (
-    KafkaInput,
-)
-from connectors.kafka.writer import (
-    ensure_topic,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.settings.fields import (
-    PREFIX,
-)
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.kafka.reader import KafkaInput
+from connectors.kafka.writer import ensure_topic
+from flows.errors import StateError
+from flows.settings.fields import PREFIX
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "apache"))
 
+from kafka_server import ApacheKafka, KafkaUnavailable  # noqa: E402 (found by the line above)
 
 STOP_WITHIN_S: Final = 10.0
 RESTARTS: Final = 3

@@ -7,30 +7,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Final,
-)
+from datetime import timedelta
+from typing import Final
 
-from connectors.kafka.writer import (
-    KafkaWriter,
-)
-from flows.settings.fields import (
-    Settings,
-    ms,
-)
-from flows.simulate.feed import (
-    now_ms,
-    pump,
-)
-from flows.simulate.scenario import (
-    Trouble,
-)
-from flows.simulate.traffic import (
-    Traffic,
-)
+from connectors.kafka.writer import KafkaWriter
+from flows.settings.fields import Settings, ms
+from flows.simulate.feed import now_ms, pump
+from flows.simulate.scenario import Trouble
+from flows.simulate.traffic import Traffic
 
 PARTITIONS: Final = 5
 SILENT: Final = PARTITIONS - 1

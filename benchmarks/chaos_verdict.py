@@ -6,46 +6,18 @@ import json
 import pickle
 import sqlite3
 import time
-from collections.abc import (
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import (
-    closing,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
 
-from connectors.kafka.reader import (
-    KafkaInput,
-)
-from flows.cli.reconcile_settings import (
-    rules,
-)
-from flows.engine.steps import (
-    RowsLogic,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.reconcile.comparison import (
-    differences,
-    minute_differences,
-)
-from flows.reconcile.recomputation import (
-    Recomputation,
-    recompute,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from connectors.kafka.reader import KafkaInput
+from flows.cli.reconcile_settings import rules
+from flows.engine.steps import RowsLogic
+from flows.model.dimensions import SCOPES
+from flows.reconcile.comparison import differences, minute_differences
+from flows.reconcile.recomputation import Recomputation, recompute
+from flows.settings.fields import Settings
 
 UNLIKE: Final = frozenset(("generation", "fence", "rev", "updated_ms", "as_of_ms", "reach_as_of_ms"))
 """Fields of a row that say when and by whom it was written."""

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import msgspec
 
-from benchmarks.measure import (
-    Job,
-    Result,
-)
+from benchmarks.measure import Job, Result
 
 
 def main(name: str, result: Path) -> None:

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections import (
-    deque,
-)
+from collections import deque
 
-from benchmarks.measure import (
-    Answers,
-    Job,
-    Meter,
-    Result,
-)
-from flows.intake.schema import (
-    decode,
-)
+from benchmarks.measure import Answers, Job, Meter, Result
+from flows.intake.schema import decode
 
 
 def run(job: Job) -> Result:

@@ -11,12 +11,7 @@ from __future__ import annotations
 
 import duckdb
 
-from benchmarks.measure import (
-    Answers,
-    Job,
-    Meter,
-    Result,
-)
+from benchmarks.measure import Answers, Job, Meter, Result
 
 _PLAYS = """
 CREATE OR REPLACE TEMP TABLE plays AS

@@ -12,41 +12,18 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-    suppress,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
 
-from benchmarks.measure import (
-    process_cpu_s,
-)
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.ports import (
-    free_ports,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    PREFIX,
-)
-from flows.settings.loading import (
-    load,
-)
-from flows.simulate.plain_log import (
-    write_log,
-)
+from benchmarks.measure import process_cpu_s
+from connectors.embedded import EmbeddedValkey
+from connectors.ports import free_ports
+from flows.replay import replay
+from flows.settings.fields import PREFIX
+from flows.settings.loading import load
+from flows.simulate.plain_log import write_log
 
 PLACEMENTS: Final = 10_700
 EVENTS: Final = 1_000_000

@@ -8,17 +8,9 @@ from __future__ import annotations
 
 import threading
 
-from benchmarks import (
-    flow_file,
-)
-from benchmarks.flow_kafka import (
-    received,
-)
-from benchmarks.measure import (
-    Job,
-    Result,
-    peak_mib,
-)
+from benchmarks import flow_file
+from benchmarks.flow_kafka import received
+from benchmarks.measure import Job, Result, peak_mib
 
 _POLL_S = 0.05
 

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
-from benchmarks.measure import (
-    Answers,
-    Job,
-    Meter,
-    Result,
-)
-from benchmarks.published import (
-    bytes_a_play,
-    flights,
-    minutes,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.settings.loading import (
-    load,
-)
+from benchmarks.measure import Answers, Job, Meter, Result
+from benchmarks.published import bytes_a_play, flights, minutes
+from flows.replay import replay
+from flows.settings.fields import Settings
+from flows.settings.loading import load
 
 KEY = b"sixteen secret b"
 

@@ -10,45 +10,18 @@ import os
 import signal
 import threading
 import time
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
-from benchmarks.flow_file import (
-    KEY,
-    warm_up,
-)
-from benchmarks.measure import (
-    Answers,
-    Job,
-    Meter,
-    Result,
-)
-from benchmarks.published import (
-    flights,
-)
-from connectors.redis.client import (
-    Client,
-    connect,
-)
-from flows.engine.run import (
-    execute,
-)
-from flows.instruments import (
-    instruments,
-)
-from flows.metrics import (
-    RECEIVED,
-)
-from flows.pixels import (
-    live,
-)
-from flows.settings.fields import (
-    PREFIX,
-)
-from flows.settings.loading import (
-    load,
-)
+from benchmarks.flow_file import KEY, warm_up
+from benchmarks.measure import Answers, Job, Meter, Result
+from benchmarks.published import flights
+from connectors.redis.client import Client, connect
+from flows.engine.run import execute
+from flows.instruments import instruments
+from flows.metrics import RECEIVED
+from flows.pixels import live
+from flows.settings.fields import PREFIX
+from flows.settings.loading import load
 
 _POLL_S = 0.02
 _PATIENCE_S = 300.0

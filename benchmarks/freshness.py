@@ -16,79 +16,29 @@ import sys
 import tempfile
 import threading
 import time
-from bisect import (
-    bisect_left,
-)
-from collections.abc import (
-    Iterator,
-    Sequence,
-)
-from contextlib import (
-    ExitStack,
-    contextmanager,
-)
-from pathlib import (
-    Path,
-)
-from types import (
-    TracebackType,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-    Self,
-)
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
-from confluent_kafka import (
-    Producer,
-)
-from rich.console import (
-    Console,
-)
-from rich.table import (
-    Table,
-)
+from confluent_kafka import Producer
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks.flow_file import (
-    KEY,
-)
-from benchmarks.measure import (
-    process_cpu_s,
-)
-from benchmarks.topic import (
-    OUTPUTS,
-    PARTITIONS,
-    TOPIC,
-    partition_of,
-)
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    connect,
-)
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.model.redis_keys import (
-    row_key,
-)
-from flows.settings.fields import (
-    PREFIX,
-)
-from flows.simulate.feed import (
-    now_ms,
-)
-from flows.simulate.plain_log import (
-    write_log,
-)
-from flows.state.kernel import (
-    F64,
-    I64,
-)
+from benchmarks.flow_file import KEY
+from benchmarks.measure import process_cpu_s
+from benchmarks.topic import OUTPUTS, PARTITIONS, TOPIC, partition_of
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.redis.client import connect
+from flows.errors import AudiopixelError
+from flows.model.redis_keys import row_key
+from flows.settings.fields import PREFIX
+from flows.simulate.feed import now_ms
+from flows.simulate.plain_log import write_log
+from flows.state.kernel import F64, I64
 
 RATES: Final = (2_000, 300_000)
 """The demo's, and half of what the flow reads from Kafka when it catches up (`make bench`)."""

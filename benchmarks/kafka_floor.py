@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.measure import (
-    Answers,
-    Job,
-    Meter,
-    Result,
-)
-from benchmarks.topic import (
-    TOPIC,
-)
-from connectors.kafka.reader import (
-    KafkaInput,
-)
+from benchmarks.measure import Answers, Job, Meter, Result
+from benchmarks.topic import TOPIC
+from connectors.kafka.reader import KafkaInput
 
 _BATCH = 20_000
 

@@ -5,18 +5,10 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import (
-    Mapping,
-)
-from pathlib import (
-    Path,
-)
-from types import (
-    TracebackType,
-)
-from typing import (
-    Self,
-)
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import msgspec
 

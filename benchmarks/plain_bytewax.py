@@ -12,71 +12,27 @@ letters, the ledger, and that a write repeated after a crash must not go backwar
 
 from __future__ import annotations
 
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-)
-from hashlib import (
-    blake2b,
-)
-from itertools import (
-    islice,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    BinaryIO,
-)
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import bytewax.operators as op
 import bytewax.operators.windowing as window
 import numpy as np
-from bytewax.dataflow import (
-    Dataflow,
-)
-from bytewax.inputs import (
-    FixedPartitionedSource,
-    StatefulSourcePartition,
-)
-from bytewax.outputs import (
-    DynamicSink,
-    StatelessSinkPartition,
-)
-from bytewax.recovery import (
-    RecoveryConfig,
-    init_db_dir,
-)
-from bytewax.testing import (
-    run_main,
-)
-from redis import (
-    Redis,
-)
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import run_main
+from redis import Redis
 
-from benchmarks.measure import (
-    Answers,
-    Job,
-    Meter,
-    Result,
-)
-from flows.intake.schema import (
-    Event,
-    decode,
-)
-from flows.model.events import (
-    CODES,
-)
-from flows.rows.reach import (
-    EXACT_UP_TO,
-)
-from flows.state.hyperloglog import (
-    REGISTERS,
-    estimate,
-    histogram,
-)
+from benchmarks.measure import Answers, Job, Meter, Result
+from flows.intake.schema import Event, decode
+from flows.model.events import CODES
+from flows.rows.reach import EXACT_UP_TO
+from flows.state.hyperloglog import REGISTERS, estimate, histogram
 
 METRICS = ("impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes")
 

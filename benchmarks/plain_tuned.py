@@ -4,13 +4,8 @@ gives.
 
 from __future__ import annotations
 
-from benchmarks import (
-    plain_bytewax,
-)
-from benchmarks.measure import (
-    Job,
-    Result,
-)
+from benchmarks import plain_bytewax
+from benchmarks.measure import Job, Result
 
 
 def run(job: Job) -> Result:

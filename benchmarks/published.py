@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import msgspec
 
-from benchmarks.measure import (
-    Counts,
-)
-from connectors.redis.client import (
-    connect,
-)
-from connectors.redis.commands import (
-    read_rows,
-    scan_index,
-)
-from flows.instruments import (
-    instruments,
-)
-from flows.metrics import (
-    STATE_BYTES,
-    STATE_PLAYS,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.model.events import (
-    CLICK,
-    COMPLETE,
-)
-from flows.model.fields import (
-    COUNTS,
-    WINDOWS,
-)
-from flows.model.redis_keys import (
-    row_key,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from benchmarks.measure import Counts
+from connectors.redis.client import connect
+from connectors.redis.commands import read_rows, scan_index
+from flows.instruments import instruments
+from flows.metrics import STATE_BYTES, STATE_PLAYS
+from flows.model.dimensions import SCOPES
+from flows.model.events import CLICK, COMPLETE
+from flows.model.fields import COUNTS, WINDOWS
+from flows.model.redis_keys import row_key
+from flows.settings.fields import Settings
 
 MINUTE_METRICS = (*COUNTS[: COMPLETE + 1], COUNTS[CLICK])
 WINDOW_METRICS = (

@@ -16,59 +16,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import (
-    Sequence,
-)
-from concurrent.futures import (
-    ProcessPoolExecutor,
-)
-from datetime import (
-    timedelta,
-)
-from multiprocessing import (
-    get_context,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import structlog
-from rich.console import (
-    Console,
-)
-from rich.table import (
-    Table,
-)
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks.flow_kafka import (
-    received,
-)
-from benchmarks.measure import (
-    peak_mib,
-)
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from flows.engine.source import (
-    StopSignal,
-)
-from flows.instruments import (
-    instruments,
-)
-from flows.metrics import (
-    STATE_PLAYS,
-    STATE_TOUCHES,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.loading import (
-    load,
-)
+from benchmarks.flow_kafka import received
+from benchmarks.measure import peak_mib
+from connectors.embedded import EmbeddedValkey
+from flows.engine.source import StopSignal
+from flows.instruments import instruments
+from flows.metrics import STATE_PLAYS, STATE_TOUCHES
+from flows.replay import replay
+from flows.settings.loading import load
 
 KEY: Final = b"sixteen secret b"
 PLACEMENTS: Final = 1000

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from rich.console import (
-    Console,
-)
-from rich.table import (
-    Table,
-)
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks.measure import (
-    Result,
-)
+from benchmarks.measure import Result
 
 PLAIN_BYTEWAX: Final = 10.0
 DUCKDB: Final = 0.5

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
-from connectors.embedded import (
-    EmbeddedBroker,
-)
-from connectors.kafka.writer import (
-    KafkaWriter,
-)
+from connectors.embedded import EmbeddedBroker
+from connectors.kafka.writer import KafkaWriter
 
 TOPIC = "audio-pixels"
 OUTPUTS = ("audio-pixels-rejected", "placement-minutes", "conversion-credits")

@@ -12,63 +12,27 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import (
-    Iterator,
-    Sequence,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 import structlog
-from rich.console import (
-    Console,
-)
-from rich.table import (
-    Table,
-)
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks.measure import (
-    Meter,
-)
-from benchmarks.report import (
-    Bar,
-    show_bars,
-)
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from flows.attribution.credit_models import (
-    Rules,
-)
-from flows.attribution.shard import (
-    ListenerShard,
-)
-from flows.model.dimensions import (
-    Dimensions,
-)
-from flows.model.messages import (
-    IMPRESSION_TOUCH,
-    TouchBatch,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.loading import (
-    load,
-)
-from flows.simulate.plain_log import (
-    write_log,
-)
+from benchmarks.measure import Meter
+from benchmarks.report import Bar, show_bars
+from connectors.embedded import EmbeddedValkey
+from flows.attribution.credit_models import Rules
+from flows.attribution.shard import ListenerShard
+from flows.model.dimensions import Dimensions
+from flows.model.messages import IMPRESSION_TOUCH, TouchBatch
+from flows.model.ticks import Cut
+from flows.replay import replay
+from flows.settings.loading import load
+from flows.simulate.plain_log import write_log
 
 KEY: Final = b"sixteen secret b"
 SHARDS: Final = 16

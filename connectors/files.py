@@ -10,36 +10,16 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import (
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import (
-    suppress,
-)
-from functools import (
-    partial,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    BinaryIO,
-    Final,
-    Protocol,
-)
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
 
 import numpy as np
 import zstandard
 
-from connectors.stream import (
-    ConnectError,
-    EndOfInput,
-    Lines,
-    Messages,
-)
+from connectors.stream import ConnectError, EndOfInput, Lines, Messages
 
 MAX_LINE_BYTES = 16 << 20
 _COMPRESSED: Final = (".gz", ".zst")

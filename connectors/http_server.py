@@ -10,30 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-)
-from typing import (
-    Any,
-    Final,
-    Protocol,
-)
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
-from granian.constants import (
-    HTTPModes,
-    Interfaces,
-)
-from granian.http import (
-    HTTP1Settings,
-)
-from granian.server.embed import (
-    Server,
-)
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
 
 HEADER_DEADLINE_MS: Final = 5_000
 BODY_DEADLINE_S: Final = 5.0
@@ -85,6 +69,7 @@ class HttpServer:
         self, handler: Callable[[Request], Awaitable[Answered]], host: str, port: int, connections: int
     ) -> None:
         self._handler, self._answering = handler, 0
+        self._host, self._port = host, port
         self._server = Server(
             self,
             host,
@@ -101,7 +86,16 @@ class HttpServer:
         )
 
     async def serve(self) -> None:
-        """Serve until `stop`."""
+        """Serve until `stop`.
+
+        Raises:
+            OSError: the port is another program's, or the address is none of this machine's.
+        """
+        with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as probe:
+            # The server itself would panic; those that share the port all set this.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            probe.bind((self._host, self._port))
         await self._server.serve()
         while self._answering:
             await asyncio.sleep(0.01)

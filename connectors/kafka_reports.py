@@ -7,38 +7,15 @@ or as failed; a failed one may be in the log all the same, so whoever sends it a
 from __future__ import annotations
 
 import threading
-from collections import (
-    deque,
-)
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
 
-from confluent_kafka import (
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-    ConfigResource,
-)
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource
 
-from connectors.kafka import (
-    TIMEOUT_S,
-    Cluster,
-)
+from connectors.kafka import TIMEOUT_S, Cluster
 
 _FATAL: Final = (
     KafkaError._FATAL,
@@ -108,6 +85,8 @@ class ReportingProducer:
             },
             {
                 "acks": "all",
+                # With more, librdkafka's thread turns without rest while a broker hangs (measured: a core).
+                "max.in.flight.requests.per.connection": 1,
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "message.timeout.ms": self._give_up_after // timedelta(milliseconds=1),

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from contextlib import (
-    ExitStack,
-    suppress,
-)
+from contextlib import ExitStack, suppress
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:

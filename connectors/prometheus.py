@@ -7,34 +7,15 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-format
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Iterable,
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-)
-from typing import (
-    Final,
-    Literal,
-)
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from starlette.middleware import (
-    Middleware,
-)
-from starlette.middleware.gzip import (
-    GZipMiddleware,
-)
-from starlette.requests import (
-    Request,
-)
-from starlette.responses import (
-    Response,
-)
-from starlette.routing import (
-    Route,
-)
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 GZIP_LEVEL: Final = 1

@@ -14,28 +14,13 @@ from __future__ import annotations
 import fcntl
 import os
 import zlib
-from collections import (
-    deque,
-)
-from collections.abc import (
-    Callable,
-    Sequence,
-)
-from contextlib import (
-    suppress,
-)
-from dataclasses import (
-    dataclass,
-)
-from itertools import (
-    zip_longest,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Final
 
 SEGMENT_BYTES: Final = 64 << 20
 _STAMPED: Final = 256

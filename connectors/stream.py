@@ -6,16 +6,9 @@ file's line number); `open(partition, position)` reads from that position on.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-)
-from typing import (
-    Protocol,
-    overload,
-)
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, overload
 
 import numpy as np
 import numpy.typing as npt

@@ -3,15 +3,9 @@ one machine."""
 
 from __future__ import annotations
 
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Annotated,
-)
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
 
 import typer
 

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from pathlib import Path
+from typing import Final
 
-from dashboards import (
-    delivery_rules,
-    pipeline_rules,
-)
-from dashboards.layout import (
-    to_json,
-)
-from dashboards.pipeline import (
-    pipeline,
-)
-from dashboards.placement import (
-    placement,
-)
-from dashboards.routing import (
-    alertmanager,
-)
-from dashboards.rules import (
-    rule_file,
-)
-from dashboards.trading_desk import (
-    trading_desk,
-)
+from dashboards import delivery_rules, pipeline_rules
+from dashboards.layout import to_json
+from dashboards.pipeline import pipeline
+from dashboards.placement import placement
+from dashboards.routing import alertmanager
+from dashboards.rules import rule_file
+from dashboards.trading_desk import trading_desk
 
 GENERATED: Final = Path(__file__).parent / "generated"
 

@@ -11,27 +11,12 @@ the latest pixel, would make another alert of it, whose time begins anew, whenev
 
 from __future__ import annotations
 
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Final,
-)
+from datetime import timedelta
+from typing import Final
 
-from dashboards.pipeline_rules import (
-    FRESH,
-    kept,
-)
-from dashboards.rules import (
-    Alert,
-    Group,
-    Record,
-    number,
-    shown,
-)
-from flows import (
-    metrics as m,
-)
+from dashboards.pipeline_rules import FRESH, kept
+from dashboards.rules import Alert, Group, Record, number, shown
+from flows import metrics as m
 
 SUSTAINED: Final = timedelta(minutes=10)
 """How long a delivery state must hold to be told."""

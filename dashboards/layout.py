@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from grafana_foundation_sdk.builders import (
-    dashboard,
-)
-from grafana_foundation_sdk.cog.builder import (
-    Builder,
-)
-from grafana_foundation_sdk.cog.encoder import (
-    JSONEncoder,
-)
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import (
     Dashboard,
     DashboardCursorSync,
@@ -34,9 +22,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from dashboards.panels import (
-    DATASOURCE,
-)
+from dashboards.panels import DATASOURCE
 
 WIDTH: Final = 24
 TAG: Final = "audiopixel"

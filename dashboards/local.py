@@ -6,28 +6,12 @@ seconds what takes a trader's plan minutes.
 
 from __future__ import annotations
 
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-    Final,
-)
+from datetime import timedelta
+from typing import Any, Final
 
-from dashboards import (
-    delivery_rules,
-    pipeline_rules,
-)
-from dashboards.routing import (
-    alertmanager,
-)
-from dashboards.rules import (
-    EXPORTER_JOB,
-    FLOW_JOB,
-    PLACEMENTS_JOB,
-    rule_file,
-    to_text,
-)
+from dashboards import delivery_rules, pipeline_rules
+from dashboards.routing import alertmanager
+from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, rule_file, to_text
 
 HOST: Final = "127.0.0.1"
 

@@ -5,32 +5,12 @@ A panel stands nowhere yet: `dashboards.layout` numbers and places it.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-)
-from string import (
-    ascii_uppercase,
-)
-from typing import (
-    Any,
-    Final,
-    Protocol,
-    Self,
-)
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any, Final, Protocol, Self
 
-from grafana_foundation_sdk.builders import (
-    bargauge,
-    common,
-    dashboard,
-    prometheus,
-    stat,
-    table,
-    timeseries,
-)
+from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
     BigValueTextMode,
@@ -49,13 +29,9 @@ from grafana_foundation_sdk.models.dashboard import (
     Threshold,
     ThresholdsMode,
 )
-from grafana_foundation_sdk.models.prometheus import (
-    PromQueryFormat,
-)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from dashboards.rules import (
-    RUNBOOK,
-)
+from dashboards.rules import RUNBOOK
 
 DATASOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 CONTRACTS: Final = RUNBOOK.replace("runbook.md", "contracts.md")

@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
-from grafana_foundation_sdk.models.dashboard import (
-    Dashboard,
-)
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards import (
-    queries as q,
-)
-from dashboards.layout import (
-    Row,
-    board,
-)
-from dashboards.panels import (
-    AMBER,
-    GREEN,
-    RED,
-    Column,
-    Query,
-    Steps,
-    lines,
-    number,
-    rows,
-)
-from dashboards.rules import (
-    EXPORTER_JOB,
-    FLOW_JOB,
-    PLACEMENTS_JOB,
-)
-from flows import (
-    metrics as m,
-)
+from dashboards import queries as q
+from dashboards.layout import Row, board
+from dashboards.panels import AMBER, GREEN, RED, Column, Query, Steps, lines, number, rows
+from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
+from flows import metrics as m
 
 UID: Final = "audiopixel-pipeline"
 

@@ -6,25 +6,11 @@ and what is stalled does not also lag. Freshness is judged by the exporter, whic
 
 from __future__ import annotations
 
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Final,
-)
+from datetime import timedelta
+from typing import Final
 
-from dashboards.rules import (
-    FLOW_JOB,
-    PLACEMENTS_JOB,
-    Alert,
-    Group,
-    Record,
-    duration,
-    number,
-)
-from flows import (
-    metrics as m,
-)
+from dashboards.rules import FLOW_JOB, PLACEMENTS_JOB, Alert, Group, Record, duration, number
+from flows import metrics as m
 
 FLUSH_OLD: Final = timedelta(minutes=2)
 """A healthy flow writes to Redis every second."""

@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
-from grafana_foundation_sdk.models.dashboard import (
-    Dashboard,
-)
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards import (
-    queries as q,
-)
-from dashboards.layout import (
-    Row,
-    board,
-    variable,
-)
-from dashboards.panels import (
-    AMBER,
-    GREEN,
-    RED,
-    Query,
-    Steps,
-    bars,
-    lines,
-    number,
-)
-from dashboards.trading_desk import (
-    PACE,
-)
-from flows import (
-    metrics as m,
-)
+from dashboards import queries as q
+from dashboards.layout import Row, board, variable
+from dashboards.panels import AMBER, GREEN, RED, Query, Steps, bars, lines, number
+from dashboards.trading_desk import PACE
+from flows import metrics as m
 
 UID: Final = "audiopixel-placement"
 

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from pathlib import Path
+from typing import Final
 
-from grafana_client.api import (
-    GrafanaApi,
-)
-from grafana_client.client import (
-    GrafanaClientError,
-    GrafanaException,
-)
+from grafana_client.api import GrafanaApi
+from grafana_client.client import GrafanaClientError, GrafanaException
 
-from dashboards.build import (
-    GENERATED,
-)
+from dashboards.build import GENERATED
 
 FOLDER: Final = "audiopixel"
 """Uid and title of their folder."""

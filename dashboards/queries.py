@@ -6,13 +6,9 @@ A placement's number is that of the exporter that shows the greatest, should the
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
-from flows import (
-    metrics as m,
-)
+from flows import metrics as m
 
 MATCH: Final = 'job=~"$job", instance=~"$instance"'
 CAMPAIGN: Final = 'campaign=~"$campaign"'

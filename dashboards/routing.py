@@ -6,18 +6,10 @@ the pipeline too; brand safety is silenced by nothing. Nothing delivered says al
 
 from __future__ import annotations
 
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-    Final,
-)
+from datetime import timedelta
+from typing import Any, Final
 
-from dashboards.rules import (
-    duration,
-    to_text,
-)
+from dashboards.rules import duration, to_text
 
 BLINDING: Final = (
     "AudiopixelPipelineDown",

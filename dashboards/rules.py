@@ -6,18 +6,9 @@ What they say is in `dashboards.delivery_rules` and `dashboards.pipeline_rules`;
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-    field,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-    Final,
-    Literal,
-)
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Literal
 
 import yaml
 

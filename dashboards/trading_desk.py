@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
-from grafana_foundation_sdk.models.dashboard import (
-    Dashboard,
-)
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards import (
-    queries as q,
-)
-from dashboards.delivery_rules import (
-    LEAST_STARTS,
-)
-from dashboards.layout import (
-    Row,
-    board,
-    variable,
-)
-from dashboards.panels import (
-    AMBER,
-    GREEN,
-    RED,
-    Column,
-    Query,
-    Steps,
-    lines,
-    number,
-    rows,
-)
-from flows import (
-    metrics as m,
-)
+from dashboards import queries as q
+from dashboards.delivery_rules import LEAST_STARTS
+from dashboards.layout import Row, board, variable
+from dashboards.panels import AMBER, GREEN, RED, Column, Query, Steps, lines, number, rows
+from flows import metrics as m
 
 UID: Final = "audiopixel-trading-desk"
 

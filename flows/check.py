@@ -7,42 +7,16 @@ No value is shown, since it may tell of a listener.
 from __future__ import annotations
 
 import secrets
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Final,
-)
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
-from connectors.files import (
-    FileInput,
-)
-from connectors.stream import (
-    EndOfInput,
-)
-from flows.intake import (
-    Decoder,
-    Rejection,
-)
-from flows.model.events import (
-    CONVERSION_TYPES,
-    EVENTS,
-    MALFORMED,
-)
-from flows.shown import (
-    LINE,
-    shown,
-)
+from connectors.files import FileInput
+from connectors.stream import EndOfInput
+from flows.intake import Decoder, Rejection
+from flows.model.events import CONVERSION_TYPES, EVENTS, MALFORMED
+from flows.shown import LINE, shown
 
 BATCH: Final = 10_000
 """Lines that are decoded at once."""

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import platform
-from bisect import (
-    bisect_left,
-)
-from collections.abc import (
-    Iterator,
-)
-from functools import (
-    cache,
-)
-from importlib.metadata import (
-    version,
-)
-from typing import (
-    Final,
-)
+from bisect import bisect_left
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
+from typing import Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Info,
-    disable_created_metrics,
-)
-from prometheus_client.core import (
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import (
-    Collector,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from flows.metrics import (
     ACCEPTED,

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import structlog
-from rich.console import (
-    Console,
-)
-from rich.text import (
-    Text,
-)
+from rich.console import Console
+from rich.text import Text
 
-from flows.shown import (
-    LINE,
-    shown,
-)
+from flows.shown import LINE, shown
 
 _displays: list[Console] = []
 

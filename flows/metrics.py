@@ -4,13 +4,8 @@ alerts derive from these.
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-)
-from typing import (
-    Final,
-    Literal,
-)
+from dataclasses import dataclass
+from typing import Final, Literal
 
 PREFIX: Final = "audiopixel_"
 

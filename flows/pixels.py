@@ -26,32 +26,17 @@ Run it with `audiopixel run`, on several machines with its `--member`. Bytewax's
 from __future__ import annotations
 
 import sys
-from collections.abc import (
-    Callable,
-    Iterable,
-)
-from dataclasses import (
-    dataclass,
-)
-from datetime import (
-    timedelta,
-)
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
 
 import bytewax.operators as op
 import structlog
-from bytewax.dataflow import (
-    Dataflow,
-)
+from bytewax.dataflow import Dataflow
 
-from connectors.stream import (
-    ConnectError,
-)
-from flows import (
-    logs,
-)
-from flows.delivery import (
-    plan_file,
-)
+from connectors.stream import ConnectError
+from flows import logs
+from flows.delivery import plan_file
 from flows.engine import (
     AttributionLogic,
     CreditsLogic,
@@ -66,16 +51,9 @@ from flows.engine import (
     preflight,
     serve_metrics,
 )
-from flows.engine import (
-    begun as begun_of,
-)
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.intake import (
-    DenyList,
-    late_letter,
-)
+from flows.engine import begun as begun_of
+from flows.errors import AudiopixelError
+from flows.intake import DenyList, late_letter
 from flows.model.messages import (
     CreditBatch,
     CreditsOut,
@@ -89,19 +67,9 @@ from flows.model.messages import (
     TouchBatch,
     shard_key,
 )
-from flows.publish import (
-    HURRY,
-    PATIENCE,
-    Covered,
-    TopicLines,
-)
-from flows.settings import (
-    Settings,
-    load,
-)
-from flows.settings.remedies import (
-    with_remedy,
-)
+from flows.publish import HURRY, PATIENCE, Covered, TopicLines
+from flows.settings import Settings, load
+from flows.settings.remedies import with_remedy
 
 STEPS = (
     "intake",

@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from connectors.files import (
-    FileInput,
-)
-from connectors.redis import (
-    connect,
-    read_rows,
-)
-from flows.cli.paths import (
-    fresh,
-)
-from flows.engine import (
-    FileOutput,
-    LinesSink,
-    PixelSource,
-    RedisSink,
-    StopSignal,
-    execute,
-    lay,
-)
-from flows.errors import (
-    UsageError,
-)
-from flows.intake import (
-    DenyList,
-    refuse_less,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.model.redis_keys import (
-    row_key,
-)
-from flows.pixels import (
-    Sinks,
-    build,
-)
-from flows.publish import (
-    refuse_foreign,
-)
-from flows.settings import (
-    Settings,
-)
+from connectors.files import FileInput
+from connectors.redis import connect, read_rows
+from flows.cli.paths import fresh
+from flows.engine import FileOutput, LinesSink, PixelSource, RedisSink, StopSignal, execute, lay
+from flows.errors import UsageError
+from flows.intake import DenyList, refuse_less
+from flows.model.dimensions import SCOPES
+from flows.model.redis_keys import row_key
+from flows.pixels import Sinks, build
+from flows.publish import refuse_foreign
+from flows.settings import Settings
 
 PACE: Final = timedelta(seconds=10)
 """Between two flushes: nobody bids by a log that is being replayed, and its rows change until it ends."""

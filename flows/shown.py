@@ -7,17 +7,10 @@ an error, `[link=…]` a link) and emoji codes. So no such text goes to a termin
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
-from rich.cells import (
-    cell_len,
-    set_cell_size,
-)
-from rich.text import (
-    Text,
-)
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
 LONGEST: Final = 128
 """Cells of an id: whole, unless its letters are wide."""

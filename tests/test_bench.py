@@ -3,23 +3,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from benchmarks.answers import (
-    differences,
-)
-from benchmarks.measure import (
-    Answers,
-    Result,
-)
-from benchmarks.report import (
-    bars,
-)
+from benchmarks.answers import differences
+from benchmarks.measure import Answers, Result
+from benchmarks.report import bars
 
 TRUTH = Answers(
     {"placement/a": {"starts": 9, "reach": 8}, "placement/b": {"starts": 2000, "reach": 2000}},

@@ -6,15 +6,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos_monitor import (
-    Monitor,
-)
+from benchmarks.chaos_monitor import Monitor
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from pathlib import (
-    Path,
-)
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +25,57 @@ def test_a_message_in_quotation_marks_is_one_of_the_code(name: str) -> None:
     assert quoted
     code = said()
     assert [one for one in quoted if one not in code] == []
+
+
+def glossary() -> dict[str, list[str]]:
+    """Each term of the glossary, with the words that it is never called by."""
+    table = (ROOT / "docs" / "architecture.md").read_text().split("## Glossary")[1]
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| ?([^|]*)\|$", table, re.M)
+    return {term: [word for word in other.strip().split(", ") if word] for term, other in rows[1:]}
+
+
+def docstrings(source: str) -> Iterator[str]:
+    """All texts that stand alone: of modules, classes, functions and constants."""
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            yield " ".join(node.value.value.split())
+
+
+def misnamed(source: str, words: list[str]) -> list[str]:
+    """The refused words in a source's docstrings, whole, in the singular or plural, in any case."""
+    refused = re.compile(rf"\b({'|'.join(map(re.escape, words))})s?\b", re.I)
+    return [found for text in docstrings(source) for found in refused.findall(text)]
+
+
+def test_each_term_is_in_the_glossary_once_in_the_order_of_the_alphabet() -> None:
+    terms = list(glossary())
+    assert len(terms) > 30
+    assert terms == sorted(terms)
+
+
+def test_docstrings_call_a_thing_by_the_word_of_the_glossary() -> None:
+    words = [word for other in glossary().values() for word in other]
+    assert len(words) > 12
+    found = {
+        str(path.relative_to(ROOT)): wrong
+        for path in sorted((ROOT / "flows").rglob("*.py"))
+        if (wrong := misnamed(path.read_text(), words))
+    }
+    assert found == {}
+
+
+def test_a_docstring_with_another_word_is_found() -> None:
+    assert misnamed('def f():\n    """Take a\n    dead-letter queue."""', ["dead-letter queue"]) != []
+    assert misnamed('TWICE = 2\n"""Duplicates in a day."""', ["duplicate"]) == ["Duplicate"]
+    assert misnamed("duplicate = 2  # a duplicate", ["duplicate"]) == []
+
+
+def test_the_architecture_has_one_heading_for_each_folder() -> None:
+    headings = re.findall(r"^### (\w+)$", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    folders = {path.parent.name for path in (ROOT / "flows").glob("*/__init__.py")}
+    assert folders <= set(headings)
+    assert len(headings) == len(set(headings))

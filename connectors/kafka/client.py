@@ -5,32 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import (
-    Callable,
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Literal,
-    TypeVar,
-)
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Producer,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.stream import ConnectError
 
 TIMEOUT_S = 5.0
 _GONE = (

@@ -8,42 +8,15 @@ when `flush` returns.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
-from concurrent.futures import (
-    Future,
-)
-from typing import (
-    Literal,
-    TypeVar,
-    cast,
-)
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Literal, TypeVar, cast
 
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-    ListOffsetsResultInfo,
-    OffsetSpec,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
-from connectors.kafka.client import (
-    TIMEOUT_S,
-    Cluster,
-    Farewell,
-)
-from connectors.stream import (
-    ConnectError,
-    Messages,
-)
+from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
+from connectors.stream import ConnectError, Messages
 
 Start = Literal["earliest", "latest"] | int
 OnLost = Literal["stop", "earliest", "latest"]

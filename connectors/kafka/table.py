@@ -7,32 +7,14 @@ beginning on and then as they come; nothing is remembered between two tables.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final, NamedTuple
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from connectors.kafka.client import (
-    Cluster,
-    Farewell,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.kafka.client import Cluster, Farewell
+from connectors.stream import ConnectError
 
 _CHUNK: Final = 500
 _LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)

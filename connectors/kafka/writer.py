@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
-from datetime import (
-    timedelta,
-)
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
-from confluent_kafka import (
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-    ClusterMetadata,
-)
-from confluent_kafka.cimpl import (
-    NewTopic,
-)
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient, ClusterMetadata
+from confluent_kafka.cimpl import NewTopic
 
-from connectors.kafka.client import (
-    TIMEOUT_S,
-    Cluster,
-)
+from connectors.kafka.client import TIMEOUT_S, Cluster
 
 
 class KafkaWriter:

@@ -5,45 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import (
-    contextmanager,
-    suppress,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-    Final,
-    TypeAlias,
-    TypeVar,
-)
-from urllib.parse import (
-    urlsplit,
-)
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
-from redis import (
-    Redis,
-    RedisCluster,
-)
-from redis import (
-    exceptions as errors,
-)
-from redis.backoff import (
-    NoBackoff,
-)
-from redis.retry import (
-    Retry,
-)
+from redis import Redis, RedisCluster
+from redis import exceptions as errors
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.stream import ConnectError
 
 CHUNK: Final = 500
 """Rows a pipeline: one round trip, about 0.3 MB of requests at 100 fields a row."""

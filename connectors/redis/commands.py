@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Collection,
-    Mapping,
-    Sequence,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
 
-from redis import (
-    RedisCluster,
-)
+from redis import RedisCluster
 
-from connectors.redis.client import (
-    CHUNK,
-    Client,
-    Command,
-    checked,
-    chunks,
-    failures,
-    replies,
-)
-from connectors.redis.rows import (
-    _PUT,
-)
+from connectors.redis.client import CHUNK, Client, Command, checked, chunks, failures, replies
+from connectors.redis.rows import _PUT
 
 
 def read_rows(

@@ -8,28 +8,13 @@ word. A mark that is set unasked at a flush's end would hide all that was lost d
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
-from itertools import (
-    count,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Sequence
+from itertools import count
+from typing import Any, Final
 
-from redis import (
-    RedisCluster,
-)
+from redis import RedisCluster
 
-from connectors.redis.client import (
-    Client,
-    Command,
-    checked,
-    failures,
-    replies,
-)
+from connectors.redis.client import Client, Command, checked, failures, replies
 
 _STEP: Final = """#!lua
 local run, n = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+)-(%d+)$')

@@ -10,41 +10,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
-from enum import (
-    StrEnum,
-)
-from hashlib import (
-    sha1,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from hashlib import sha1
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from redis.exceptions import (
-    NoScriptError,
-)
+from redis.exceptions import NoScriptError
 
-from connectors.redis.client import (
-    Client,
-    Command,
-    checked,
-    chunks,
-    failures,
-    replies,
-)
-from connectors.redis.marks import (
-    Marks,
-    mark_keys,
-    newest_run,
-)
+from connectors.redis.client import Client, Command, checked, chunks, failures, replies
+from connectors.redis.marks import Marks, mark_keys, newest_run
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:+-]+")
 _MOST_FIELDS: Final = 3_000  # Lua's unpack() passes at most 8,000 values

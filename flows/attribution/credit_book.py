@@ -7,33 +7,15 @@ rare. What readers are told of a decision is `flows.attribution.decisions`.
 
 from __future__ import annotations
 
-from bisect import (
-    bisect_left,
-)
-from collections.abc import (
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    Final,
-    TypeVar,
-)
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from flows.attribution.credit_models import (
-    divide,
-)
-from flows.errors import (
-    StateError,
-)
+from flows.attribution.credit_models import divide
+from flows.errors import StateError
 from flows.model.conversions import (
     AGES_AT,
     AGES_S,
@@ -47,28 +29,12 @@ from flows.model.conversions import (
     WAYS_AT,
     RowName,
 )
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.model.events import (
-    CONVERSION_TYPES,
-)
-from flows.model.messages import (
-    ConversionAccount,
-    Credit,
-    CreditBatch,
-    Decided,
-    Decision,
-)
-from flows.model.plan import (
-    Plan,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.state.homes import (
-    Homes,
-)
+from flows.model.dimensions import SCOPES
+from flows.model.events import CONVERSION_TYPES
+from flows.model.messages import ConversionAccount, Credit, CreditBatch, Decided, Decision
+from flows.model.plan import Plan
+from flows.model.ticks import Cut
+from flows.state.homes import Homes
 
 FORMAT: Final = 3
 

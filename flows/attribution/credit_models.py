@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from flows.model.conversions import (
-    WHOLE,
-    Model,
-)
+from flows.model.conversions import WHOLE, Model
 
 
 @dataclass(frozen=True)

@@ -8,36 +8,14 @@ touches came.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from flows.attribution.touches import (
-    Caps,
-    Touches,
-)
-from flows.model.messages import (
-    CLICK_TOUCH,
-    IMPRESSION_TOUCH,
-    KIND,
-    KIND_BITS,
-    START_TOUCH,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U32,
-    U64,
-    Int,
-    kernel,
-)
+from flows.attribution.touches import Caps, Touches
+from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, START_TOUCH
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel
 
 ANY: Final = -1
 """Instead of a campaign's number: the conversion names none, so that touches of all may be credited."""

@@ -8,33 +8,14 @@ for 60 days counts as another when they come back, which bounds the memory.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 
-from flows.model.conversions import (
-    CLASSES,
-)
-from flows.state.journal import (
-    Files,
-    Journal,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U16,
-    U32,
-    U64,
-    Int,
-    kernel,
-    mixed,
-)
+from flows.model.conversions import CLASSES
+from flows.state.journal import Files, Journal
+from flows.state.kernel import I64, U8, U16, U32, U64, Int, kernel, mixed
 
 CLASS_OF: Final[U8] = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 4, 4, *[5] * 245], np.uint8)
 """Class of a count, which stays at 255; of 0 there is none."""

@@ -9,56 +9,20 @@ with a click before any listen in `last_touch`.
 
 from __future__ import annotations
 
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
-from flows.attribution.credit_models import (
-    Rules,
-    credit,
-)
-from flows.attribution.eligible import (
-    ANY,
-    MET_CLICKS,
-    MET_LISTENS,
-    Asked,
-    eligible,
-    in_order,
-    standing,
-)
-from flows.attribution.frequency import (
-    CLASS_OF,
-    Frequency,
-)
-from flows.attribution.touches import (
-    DEFAULT_CAPS,
-    Caps,
-    Touches,
-    TouchStore,
-)
-from flows.model.conversions import (
-    WHOLE,
-)
-from flows.model.dimensions import (
-    FORGET_AT,
-    Dimensions,
-)
+from flows.attribution.credit_models import Rules, credit
+from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Asked, eligible, in_order, standing
+from flows.attribution.frequency import CLASS_OF, Frequency
+from flows.attribution.touches import DEFAULT_CAPS, Caps, Touches, TouchStore
+from flows.model.conversions import WHOLE
+from flows.model.dimensions import FORGET_AT, Dimensions
 from flows.model.messages import (
     CLICK_TOUCH,
     IMPRESSION_TOUCH,
@@ -72,21 +36,10 @@ from flows.model.messages import (
     frozen_pending,
     thawed_pending,
 )
-from flows.model.ticks import (
-    DAY_MS,
-    MINUTE_MS,
-    Cut,
-)
-from flows.state.journal import (
-    Files,
-)
-from flows.state.kernel import (
-    I64,
-    U64,
-)
-from flows.state.snapshot import (
-    check_format,
-)
+from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
+from flows.state.journal import Files
+from flows.state.kernel import I64, U64
+from flows.state.snapshot import check_format
 
 FORMAT: Final = 3
 STEP: Final = "touches"

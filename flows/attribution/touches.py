@@ -7,39 +7,14 @@ are immutable files, so that a snapshot only lists them.
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-    field,
-    replace,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from flows.model.messages import (
-    CLICK_TOUCH,
-    IMPRESSION_TOUCH,
-    KIND,
-    KIND_BITS,
-    REACH_ONLY,
-    START_TOUCH,
-)
-from flows.state.journal import (
-    Files,
-    Journal,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U32,
-    U64,
-    Int,
-    kernel,
-)
+from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, REACH_ONLY, START_TOUCH
+from flows.state.journal import Files, Journal
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel
 
 TOUCH_BYTES: Final = 24
 LOW: Final = np.uint64(0xFFFFFFFF)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from types import (
-    FrameType,
-)
+from types import FrameType
 
 INTERRUPTED = 130
 

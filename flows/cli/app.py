@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
-from functools import (
-    wraps,
-)
-from importlib.metadata import (
-    version,
-)
-from typing import (
-    Annotated,
-    Any,
-    Final,
-)
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from importlib.metadata import version
+from typing import Annotated, Any, Final
 
 import typer
 
-from connectors.stream import (
-    ConnectError,
-)
-from flows import (
-    logs,
-)
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.shown import (
-    LINE,
-    shown,
-)
+from connectors.stream import ConnectError
+from flows import logs
+from flows.errors import AudiopixelError
+from flows.shown import LINE, shown
 
 app = typer.Typer(
     name="audiopixel",

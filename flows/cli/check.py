@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import (
-    Annotated,
-)
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    FILES,
-    command,
-    interruptible,
-)
+from flows.cli.app import FILES, command, interruptible
 
 
 @command

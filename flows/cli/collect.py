@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import (
-    Annotated,
-)
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    command,
-)
+from flows.cli.app import command
 
 
 @command
 def collect(
     processes: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a core.")] = 1,
     seat: Annotated[int | None, typer.Option(hidden=True)] = None,
+    supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Take pixels over HTTP, durable before they are answered: in Kafka, or on the spool while Kafka is away.
 
@@ -25,11 +22,13 @@ def collect(
     """
     import asyncio
 
-    from flows.collector.processes import run_all
+    from flows.collector.processes import end_with_supervisor, run_all
     from flows.collector.serve import Collector
     from flows.settings import load
 
     settings = load()
+    if supervised:
+        end_with_supervisor()
     if seat is None and processes > 1:
         code = run_all(processes)
     else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from flows.cli.app import (
-    command,
-)
+from flows.cli.app import command
 
 
 @command

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-)
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import (
-    Console,
-)
+from rich.console import Console
 
-from flows.cli.app import (
-    command,
-)
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.shown import (
-    shown,
-)
+from flows.cli.app import command
+from flows.errors import AudiopixelError
+from flows.shown import shown
 
 if TYPE_CHECKING:
     from flows.settings import Settings

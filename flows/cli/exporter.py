@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import (
-    Annotated,
-)
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    command,
-)
+from flows.cli.app import command
 
 
 @command

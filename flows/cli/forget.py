@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import (
-    Annotated,
-)
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    command,
-)
-from flows.cli.explain import (
-    _at_the_edge,
-)
-from flows.errors import (
-    UsageError,
-)
+from flows.cli.app import command
+from flows.cli.explain import _at_the_edge
+from flows.errors import UsageError
 
 
 @command

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Annotated,
-)
+from datetime import timedelta
+from typing import Annotated
 
 import typer
-from rich.console import (
-    Console,
-)
+from rich.console import Console
 
-from flows.cli.app import (
-    command,
-)
-from flows.errors import (
-    AudiopixelError,
-    UsageError,
-)
-from flows.shown import (
-    shown,
-)
+from flows.cli.app import command
+from flows.errors import AudiopixelError, UsageError
+from flows.shown import shown
 
 
 @command

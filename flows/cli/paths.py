@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import (
-    closing,
-)
-from pathlib import (
-    Path,
-)
-from urllib.parse import (
-    quote,
-)
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
 
-from connectors.files import (
-    regular,
-)
-from flows.errors import (
-    AudiopixelError,
-)
+from connectors.files import regular
+from flows.errors import AudiopixelError
 
 
 def readable(path: Path | None) -> None:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
-from typing import (
-    Annotated,
-)
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    command,
-)
-from flows.shown import (
-    LINE,
-    shown,
-)
+from flows.cli.app import command
+from flows.shown import LINE, shown
 
 
 @command

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-)
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from rich.console import (
-    Console,
-)
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from flows.logs import (
-    above,
-)
-from flows.shown import (
-    shown,
-)
+from flows.logs import above
+from flows.shown import shown
 
 LOOK_S = 0.2
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
-from typing import (
-    Annotated,
-)
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    FILES,
-    command,
-    interruptible,
-)
-from flows.errors import (
-    UsageError,
-)
+from flows.cli.app import FILES, command, interruptible
+from flows.errors import UsageError
 
 
 @command

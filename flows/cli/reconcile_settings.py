@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-)
-from decimal import (
-    Decimal,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
 
-from connectors.redis import (
-    Client,
-    read_rows,
-)
-from flows.delivery import (
-    read_book,
-)
-from flows.intake import (
-    Decoder,
-)
-from flows.model.redis_keys import (
-    deny_key,
-)
-from flows.reconcile import (
-    Planned,
-    Thresholds,
-)
-from flows.settings import (
-    Settings,
-    ms,
-)
+from connectors.redis import Client, read_rows
+from flows.delivery import read_book
+from flows.intake import Decoder
+from flows.model.redis_keys import deny_key
+from flows.reconcile import Planned, Thresholds
+from flows.settings import Settings, ms
 
 
 def rules(settings: Settings) -> dict[str, Any]:

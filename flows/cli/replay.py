@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import (
-    Path,
-)
-from typing import (
-    Annotated,
-)
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    FILES,
-    command,
-)
+from flows.cli.app import FILES, command
 
 
 @command

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import (
-    Annotated,
-)
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    command,
-)
-from flows.errors import (
-    UsageError,
-)
+from flows.cli.app import command
+from flows.errors import UsageError
 
 
 @command

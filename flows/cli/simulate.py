@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from pathlib import (
-    Path,
-)
-from typing import (
-    Annotated,
-)
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    command,
-    interruptible,
-)
-from flows.errors import (
-    UsageError,
-)
+from flows.cli.app import command, interruptible
+from flows.errors import UsageError
 
 
 @command

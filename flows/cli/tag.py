@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-)
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.app import (
-    command,
-)
-from flows.errors import (
-    UsageError,
-)
-from flows.shown import (
-    LINE,
-    shown,
-)
+from flows.cli.app import command
+from flows.errors import UsageError
+from flows.shown import LINE, shown
 
 if TYPE_CHECKING:
     from flows.settings import Settings

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Annotated,
-)
+from datetime import timedelta
+from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    command,
-    interruptible,
-)
+from flows.cli.app import command, interruptible
 
 
 @command

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from base64 import (
-    urlsafe_b64decode,
-)
+from base64 import urlsafe_b64decode
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 _GREATEST = 1 << 16

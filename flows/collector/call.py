@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from enum import (
-    StrEnum,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)

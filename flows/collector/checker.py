@@ -8,53 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import (
-    Iterator,
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-)
-from difflib import (
-    get_close_matches,
-)
-from typing import (
-    Any,
-    Final,
-    Literal,
-    NamedTuple,
-)
-from urllib.parse import (
-    SplitResult,
-    urlsplit,
-)
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import SplitResult, urlsplit
 
-from flows.collector.call import (
-    Call,
-    Outcome,
-)
-from flows.collector.cleaner import (
-    present,
-)
-from flows.collector.dialects import (
-    LITERAL,
-    NATIVE,
-    WORDS,
-    Dialect,
-    plain,
-)
+from flows.collector.call import Call, Outcome
+from flows.collector.cleaner import present
+from flows.collector.dialects import LITERAL, NATIVE, WORDS, Dialect, plain
 from flows.collector.query import decoded, parameters, target_of
-from flows.collector.tags import (
-    LONGEST_URL,
-    PER_FIRE,
-    VENDOR,
-)
-from flows.collector.tracing import (
-    LOOKED_FOR,
-)
-from flows.collector.understand import (
-    Understanding,
-)
+from flows.collector.tags import LONGEST_URL, PER_FIRE, VENDOR
+from flows.collector.tracing import LOOKED_FOR
+from flows.collector.understand import Understanding
 
 AGENT: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1"
 """A player's, so that the checker itself is no bot."""

@@ -7,16 +7,8 @@ One cleaner at the edge, so that all behind it may be strict. Each function says
 from __future__ import annotations
 
 import re
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-    timezone,
-)
-from typing import (
-    Final,
-    Literal,
-)
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final, Literal
 
 How = Literal[
     "unreplaced", "empty", "placeholder", "time", "playhead", "boolean", "event", "currency", "unreadable"

@@ -5,25 +5,13 @@ back.
 from __future__ import annotations
 
 import time
-from collections.abc import (
-    Callable,
-)
-from dataclasses import (
-    dataclass,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from connectors.spool import (
-    KeptNumber,
-)
-from flows.errors import (
-    SettingsError,
-)
+from connectors.spool import KeptNumber
+from flows.errors import SettingsError
 
 AHEAD_MS: Final = 2_000
 """How far ahead of itself the clock is kept on the disk: a crash leaves it so much ahead at the most."""

@@ -6,25 +6,11 @@ US privacy, what a trusted caller says, the default. The answer and its reason a
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterator,
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Final,
-    Literal,
-    NamedTuple,
-    get_args,
-)
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, get_args
 
-from flows.collector import (
-    gpp,
-    tcf,
-)
+from flows.collector import gpp, tcf
 
 Reason = Literal[
     "given",

@@ -7,34 +7,15 @@ inferred. A file of the operator's own, of the same form, adds rows and wins ove
 from __future__ import annotations
 
 import tomllib
-from collections.abc import (
-    Mapping,
-)
-from importlib.resources import (
-    files,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-    Literal,
-)
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flows.collector.cleaner import (
-    present,
-)
-from flows.errors import (
-    SettingsError,
-)
+from flows.collector.cleaner import present
+from flows.errors import SettingsError
 
 Status = Literal["documented", "seen", "inferred"]
 

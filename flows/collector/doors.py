@@ -8,45 +8,19 @@ may write | | `GET /debug/p` | how the call was understood; stores nothing; need
 
 from __future__ import annotations
 
-from base64 import (
-    b64decode,
-)
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from flows.collector.call import (
-    Call,
-    Outcome,
-    Understood,
-)
-from flows.collector.callers import (
-    Caller,
-    is_public,
-    star,
-)
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.callers import Caller, is_public, star
 from flows.collector.query import decoded, parameters, target_of
-from flows.collector.store import (
-    Store,
-)
-from flows.collector.understand import (
-    MOST_EVENTS,
-    Understanding,
-)
+from flows.collector.store import Store
+from flows.collector.understand import MOST_EVENTS, Understanding
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 MOST_BODY_BYTES: Final = 1 << 20
@@ -55,14 +29,16 @@ MOST_HEADERS: Final = 64
 RETRY_AFTER_S: Final = 2
 
 
+_T = TypeVar("_T")
 Headers = list[tuple[str, str]]
+Letterbox = Callable[[Sequence[Understood]], None]
 _OPEN: Final[Headers] = [
     ("access-control-allow-origin", "*"),
     ("cache-control", "no-store, no-cache, must-revalidate, private"),
     ("cross-origin-resource-policy", "cross-origin"),
     ("x-content-type-options", "nosniff"),
 ]
-_IMAGE: Final[Headers] = [("content-type", "image/gif"), *_OPEN]
+IMAGE: Final[Headers] = [("content-type", "image/gif"), *_OPEN]
 _JSON: Final[Headers] = [("content-type", "application/json"), *_OPEN]
 _PREFLIGHT: Final[Headers] = [
     *_OPEN,
@@ -109,7 +85,7 @@ class Doors:
 
     understanding: Understanding
     store: Store
-    letters: Callable[[Sequence[Understood]], None] = field(default=_nobody)
+    letters: Letterbox = field(default=_nobody)
     calls_per_caller: int = 0
     _second: int = 0
     _calls: dict[bytes, int] = field(default_factory=dict)
@@ -173,7 +149,7 @@ class Doors:
         stored = await self._keep([understood], call)
         if not stored:
             return REFUSED
-        headers = list(_IMAGE)
+        headers = list(IMAGE)
         if understood.outcome is not Outcome.STORED and self._caller(call).trusted:
             headers.append(("x-audiopixel", understood.outcome.value))
         return Answer(200, headers, b"" if call.method == "HEAD" else GIF)
@@ -197,11 +173,12 @@ class Doors:
             await self._keep([UNREAD], call)
             return FORBIDDEN
         raws = _listed(call.body)
-        if not raws or len(raws) > MOST_EVENTS:
+        if raws is None or not any(raw is not None for raw in raws) or len(raws) > MOST_EVENTS:
             await self._keep([UNREAD], call)
             said = f"takes one event, an array or NDJSON, of at most {MOST_EVENTS} events"
             return Answer(400, _JSON, msgspec.json.encode({"error": said}))
-        understood = self.understanding.events(call, raws)
+        read = iter(self.understanding.events(call, [raw for raw in raws if raw is not None]))
+        understood = [UNREAD if raw is None else next(read) for raw in raws]
         if not await self._keep(understood, call):
             return REFUSED
         results = [
@@ -243,12 +220,17 @@ def _with(call: Call, parameter: str) -> Call:
     return Call(call.method, call.path, query, call.headers, call.body, call.peer, call.received_ms)
 
 
-def _listed(body: bytes) -> list[Mapping[str, Any]] | None:
-    """The events of a body: one object, an array, or a line each; None: it is none of these."""
+def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
+    """The events of a body: one object, an array, or a line each; None, also of a line: none."""
     text = body.strip()
+    if text[:1] == b"[":
+        return _decoded(text, list[dict[str, Any]])
+    lines = (line for line in text.splitlines() if line.strip())
+    return [_decoded(line, dict[str, Any]) for line in islice(lines, MOST_EVENTS + 1)]
+
+
+def _decoded(text: bytes, kind: type[_T]) -> _T | None:
     try:
-        if text[:1] == b"[":
-            return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
-        return [msgspec.json.decode(line, type=dict[str, Any]) for line in text.splitlines() if line.strip()]
+        return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

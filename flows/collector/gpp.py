@@ -6,13 +6,9 @@ Source: InteractiveAdvertisingBureau/Global-Privacy-Platform, `Core/Consent Stri
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
-from flows.collector.bits import (
-    Bits,
-)
+from flows.collector.bits import Bits
 
 TCF_EU, USP = 2, 6
 """Ids of the sections that hold a TC string, and a US privacy string."""

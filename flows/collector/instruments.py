@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Callable,
-    Iterator,
-    Sequence,
-)
-from http.server import (
-    BaseHTTPRequestHandler,
-    ThreadingHTTPServer,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    generate_latest,
-)
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import (
-    Collector as Registered,
-)
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector as Registered
 
-from flows import (
-    metrics as m,
-)
-from flows.collector.call import (
-    Understood,
-)
-from flows.collector.lane import (
-    Lane,
-)
-from flows.collector.ledger import (
-    Ledger,
-)
-from flows.errors import (
-    SettingsError,
-)
+from flows import metrics as m
+from flows.collector.call import Understood
+from flows.collector.lane import Lane
+from flows.collector.ledger import Ledger
+from flows.errors import SettingsError
 
 _MOST_LABELS: Final = 1_000
 

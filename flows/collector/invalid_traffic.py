@@ -10,48 +10,18 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import (
-    bisect_right,
-)
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from datetime import (
-    UTC,
-    datetime,
-)
-from functools import (
-    cache,
-)
-from hashlib import (
-    sha256,
-)
-from ipaddress import (
-    IPv4Address,
-    ip_network,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from ipaddress import IPv4Address, ip_network
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from flows.collector.callers import (
-    Address,
-    Device,
-)
-from flows.errors import (
-    SettingsError,
-)
+from flows.collector.callers import Address, Device
+from flows.errors import SettingsError
 
 REASONS: Final = (
     "declared_bot",

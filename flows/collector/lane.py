@@ -9,69 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import (
-    Callable,
-    Iterable,
-    Sequence,
-)
-from concurrent.futures import (
-    ThreadPoolExecutor,
-)
-from contextlib import (
-    suppress,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from datetime import (
-    timedelta,
-)
-from functools import (
-    partial,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-    TypeVar,
-)
-from uuid import (
-    uuid4,
-)
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+from uuid import uuid4
 
 import structlog
 
-from connectors.kafka_reports import (
-    Produced,
-    Report,
-)
-from connectors.spool import (
-    Record,
-    Spool,
-    SpoolFullError,
-    replace_file,
-    sync_directory,
-)
-from flows.collector.clock import (
-    CollectorClock,
-)
-from flows.collector.ledger import (
-    Ledger,
-)
-from flows.collector.log import (
-    Line,
-    Log,
-    Sending,
-    mark_of,
-    safe,
-    unsealed,
-)
-from flows.collector.low_mark import (
-    InHand,
-    low_mark,
-)
+from connectors.kafka_reports import Produced, Report
+from connectors.spool import Record, Spool, SpoolFullError, replace_file, sync_directory
+from flows.collector.clock import CollectorClock
+from flows.collector.ledger import Ledger
+from flows.collector.log import Line, Log, Sending, mark_of, safe, unsealed
+from flows.collector.low_mark import InHand, low_mark
 
 MARK_EVERY_S: Final = 1.0
 DRAINED_AT_ONCE: Final = 500

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import (
-    asdict,
-    dataclass,
-)
+from dataclasses import asdict, dataclass
 
 
 @dataclass

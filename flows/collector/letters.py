@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-    Final,
-)
-from uuid import (
-    uuid4,
-)
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+from uuid import uuid4
 
 import msgspec
 
-from connectors.kafka_reports import (
-    Produced,
-    Report,
-    ReportingProducer,
-)
-from flows.collector.call import (
-    Understood,
-)
+from connectors.kafka_reports import Produced, Report, ReportingProducer
+from flows.collector.call import Understood
 
 MOST_A_SECOND: Final = 100
 """Of each reason: a flood of rubbish fills nothing; what is beyond is counted alone."""

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import (
-    Sequence,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from connectors.kafka_reports import (
-    Produced,
-    Report,
-    ReportingProducer,
-)
+from connectors.kafka_reports import Produced, Report, ReportingProducer
 
 _KEY: Final = b',"_key":'
 _RECEIVED: Final = b'{"received_at":'

@@ -6,13 +6,8 @@ everything that rests, and all of that would be too late.
 
 from __future__ import annotations
 
-from collections import (
-    deque,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
+from collections import deque
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)

@@ -4,21 +4,32 @@ port.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from types import (
-    FrameType,
-)
-from typing import (
-    Final,
-)
+from types import FrameType
+from typing import Final
 
 PAUSE_S: Final = 1.0
 """Before a process that died is started again."""
 CANNOT_BEGIN: Final = (2, 3)
 """Exit codes of a process that would not begin the next time either: a setting, or what lies in its spool."""
+
+
+def end_with_supervisor() -> None:
+    """End this process as on SIGTERM when its supervisor is gone, even by SIGKILL, and its pipe has closed.
+
+    Left alone it would hold its spool, and the next supervisor's process could not begin.
+    """
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run_all(processes: int) -> int:
@@ -36,8 +47,10 @@ def run_all(processes: int) -> int:
             child.send_signal(signal.SIGTERM)
 
     def start(seat: int) -> None:
-        command = [sys.executable, "-m", "flows.cli", "collect"]
-        children[seat] = subprocess.Popen([*command, "--processes", str(processes), "--seat", str(seat)])
+        command = [sys.executable, "-m", "flows.cli", "collect", "--supervised"]
+        children[seat] = subprocess.Popen(
+            [*command, "--processes", str(processes), "--seat", str(seat)], stdin=subprocess.PIPE
+        )
         if ending:  # it was not there when the others were told
             children[seat].send_signal(signal.SIGTERM)
 
@@ -54,4 +67,13 @@ def run_all(processes: int) -> int:
             elif code is not None and not ending:
                 start(seat)
     codes = [child.wait() for child in children.values()]
-    return max(1 if code < 0 else code for code in codes)
+    return max(_ended(code) for code in codes)
+
+
+def _ended(code: int) -> int:
+    """The exit code of a process; of one that was told to end before it could hear of it, and so had not
+    begun, 0.
+    """
+    if code == -signal.SIGTERM:
+        return 0
+    return 1 if code < 0 else code

@@ -7,25 +7,12 @@ and 128 bits in hexadecimal. Behind this module no address, user agent or device
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from hashlib import (
-    blake2b,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Final
 
-from flows.collector.callers import (
-    Device,
-    star,
-)
+from flows.collector.callers import Device, star
 
 LISTENER, CLIENT, HOUSEHOLD = FIELDS = ("listener_id", "client_id", "household_id")
 _LABELS: Final = {LISTENER: b"listener", CLIENT: b"client", HOUSEHOLD: b"household"}

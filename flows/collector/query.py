@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import (
-    Final,
-)
+from typing import Final
 from urllib.parse import quote, unquote, unquote_plus
 
 MOST_PARAMETERS: Final = 128

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import msgspec
 
-from flows.collector import (
-    cleaner,
-)
-from flows.collector.call import (
-    Call,
-)
-from flows.collector.cleaner import (
-    How,
-)
-from flows.collector.dialects import (
-    Dialect,
-)
-from flows.collector.query import (
-    MOST_PARAMETERS,
-    decoded,
-    parameters,
-    readable,
-)
+from flows.collector import cleaner
+from flows.collector.call import Call
+from flows.collector.cleaner import How
+from flows.collector.dialects import Dialect
+from flows.collector.query import MOST_PARAMETERS, decoded, parameters, readable
 
 LONGEST_VALUE: Final = 16_384
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Final,
-)
+from datetime import timedelta
+from typing import Final
 
-from connectors.kafka_reports import (
-    Produced,
-    ReportingProducer,
-)
-from connectors.stream import (
-    ConnectError,
-)
-from flows.collector.log import (
-    Log,
-    mark_of,
-    safe,
-)
-from flows.settings import (
-    Settings,
-    kafka_options,
-)
+from connectors.kafka_reports import Produced, ReportingProducer
+from connectors.stream import ConnectError
+from flows.collector.log import Log, mark_of, safe
+from flows.settings import Settings, kafka_options
 
 TIMEOUT: Final = timedelta(seconds=20)
 

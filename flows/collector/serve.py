@@ -4,108 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import (
-    Sequence,
-)
-from contextlib import (
-    suppress,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from datetime import (
-    timedelta,
-)
-from hashlib import (
-    blake2b,
-)
-from ipaddress import (
-    ip_network,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from hashlib import blake2b
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Final
 
 import structlog
 
-from connectors.http_server import (
-    HttpServer,
-    Request,
-)
-from connectors.kafka_reports import (
-    ReportingProducer,
-)
-from connectors.spool import (
-    Spool,
-    SpoolError,
-)
-from connectors.stream import (
-    ConnectError,
-)
-from flows.collector.call import (
-    Call,
-    Understood,
-)
-from flows.collector.callers import (
-    Callers,
-    Token,
-    networks,
-)
-from flows.collector.consent import (
-    Policy,
-)
-from flows.collector.dialects import (
-    load_dialects,
-)
-from flows.collector.doors import (
-    Answer,
-    Doors,
-)
-from flows.collector.instruments import (
-    Instruments,
-    health_server,
-)
-from flows.collector.invalid_traffic import (
-    judge_of,
-)
-from flows.collector.lane import (
-    Lane,
-)
-from flows.collector.ledger import (
-    Ledger,
-)
-from flows.collector.letters import (
-    Letters,
-)
-from flows.collector.log import (
-    Log,
-    received_ms,
-)
-from flows.collector.pseudonyms import (
-    Pseudonyms,
-)
-from flows.collector.signatures import (
-    Signatures,
-)
-from flows.collector.store import (
-    Store,
-)
-from flows.collector.understand import (
-    Understanding,
-)
-from flows.errors import (
-    SettingsError,
-    StateError,
-)
-from flows.settings import (
-    Settings,
-    kafka_options,
-)
+from connectors.http_server import HttpServer, Request
+from connectors.kafka_reports import ReportingProducer
+from connectors.spool import Spool, SpoolError
+from connectors.stream import ConnectError
+from flows.collector.call import Call, Understood
+from flows.collector.callers import Callers, Token, networks
+from flows.collector.consent import Policy
+from flows.collector.dialects import load_dialects
+from flows.collector.doors import Answer, Doors, Letterbox
+from flows.collector.instruments import Instruments, health_server
+from flows.collector.invalid_traffic import judge_of
+from flows.collector.lane import Lane
+from flows.collector.ledger import Ledger
+from flows.collector.letters import Letters
+from flows.collector.log import Log, received_ms
+from flows.collector.pseudonyms import Pseudonyms
+from flows.collector.signatures import Signatures
+from flows.collector.store import Store
+from flows.collector.understand import Understanding
+from flows.errors import SettingsError, StateError
+from flows.settings import Settings, kafka_options
 
 RESTS: Final = 75
 """Exit code (EX_TEMPFAIL) of a collector that ends while something rests on its spool."""
@@ -219,7 +149,7 @@ class Collector:
             letters.send(understood)
             instruments.rejected(understood)
 
-        doors = Doors(understanding, store, rejected, settings.collect_calls_per_caller)
+        doors = self.doors(store, understanding, rejected)
         server = HttpServer(
             lambda request: _answered(doors, lane, instruments, request),
             settings.collect_host,
@@ -255,6 +185,10 @@ class Collector:
         producer.close()
         health()
         return code
+
+    def doors(self, store: Store, understanding: Understanding, rejected: Letterbox) -> Doors:
+        """The doors of this process."""
+        return Doors(understanding, store, rejected, self.settings.collect_calls_per_caller)
 
     def ready(self, lane: Lane) -> bool:
         """Whether a balancer may send calls here."""

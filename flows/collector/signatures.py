@@ -8,27 +8,12 @@ A tag carries `k`: `<key id>.<base64url of the first 12 bytes of HMAC-SHA256>` o
 
 from __future__ import annotations
 
-from base64 import (
-    urlsafe_b64encode,
-)
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
-from hashlib import (
-    sha256,
-)
-from hmac import (
-    compare_digest,
-    digest,
-)
-from typing import (
-    Any,
-    Final,
-)
-from urllib.parse import (
-    urlsplit,
-)
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from hmac import compare_digest, digest
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import (
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
 
-from flows.collector.call import (
-    Outcome,
-    Understood,
-)
-from flows.collector.lane import (
-    Lane,
-)
-from flows.collector.log import (
-    Line,
-    Sending,
-    line_of,
-    safe,
-)
-from flows.collector.low_mark import (
-    Call,
-)
+from flows.collector.call import Outcome, Understood
+from flows.collector.lane import Lane
+from flows.collector.log import Line, Sending, line_of, safe
+from flows.collector.low_mark import Call
 
 GATHER_S: Final = 0.002
 """How long events are gathered into one batch: a produce of many costs little more than one of one."""

@@ -6,32 +6,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
 
-from flows.collector.consent import (
-    WORDS as CONSENT_WORDS,
-)
-from flows.collector.dialects import (
-    NATIVE,
-    Dialect,
-    load_dialects,
-)
-from flows.settings import (
-    Settings,
-)
+from flows.collector.consent import WORDS as CONSENT_WORDS
+from flows.collector.dialects import NATIVE, Dialect, load_dialects
+from flows.settings import Settings
 
 KEPT, BY_URL, HASHED, DECIDES, IN_TOPIC = (
     "as it came",

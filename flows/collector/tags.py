@@ -8,44 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import (
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Final,
-)
-from urllib.parse import (
-    quote,
-    urlsplit,
-)
-from xml.sax.saxutils import (
-    escape,
-)
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, urlsplit
+from xml.sax.saxutils import escape
 
-from flows.collector.cleaner import (
-    present,
-)
-from flows.collector.dialects import (
-    NATIVE,
-    Dialect,
-    Word,
-    plain,
-)
-from flows.collector.signatures import (
-    LABELS,
-    Signatures,
-)
-from flows.errors import (
-    UsageError,
-)
-from flows.model.events import (
-    CODES,
-    CONVERSION_TYPES,
-)
+from flows.collector.cleaner import present
+from flows.collector.dialects import NATIVE, Dialect, Word, plain
+from flows.collector.signatures import LABELS, Signatures
+from flows.errors import UsageError
+from flows.model.events import CODES, CONVERSION_TYPES
 
 LONGEST_URL: Final = 2_000
 """Characters, with the macros as they are: vendors' forms take no more."""

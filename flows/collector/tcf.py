@@ -6,19 +6,11 @@ Source: InteractiveAdvertisingBureau/GDPR-Transparency-and-Consent-Framework,
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-)
-from functools import (
-    cached_property,
-)
-from typing import (
-    Final,
-)
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
-from flows.collector.bits import (
-    Bits,
-)
+from flows.collector.bits import Bits
 
 _VERSION: Final = 2
 _DISCLOSED: Final = 1

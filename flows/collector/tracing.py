@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Mapping
+from typing import Any, Final
 
-from flows.collector import (
-    pseudonyms as names,
-)
-from flows.collector.call import (
-    Outcome,
-    Understood,
-)
-from flows.collector.callers import (
-    Device,
-)
-from flows.collector.consent import (
-    WORDS as CONSENT_WORDS,
-)
-from flows.collector.consent import (
-    Consent,
-)
-from flows.collector.invalid_traffic import (
-    Verdict,
-)
-from flows.collector.reading import (
-    Reading,
-)
+from flows.collector import pseudonyms as names
+from flows.collector.call import Outcome, Understood
+from flows.collector.callers import Device
+from flows.collector.consent import WORDS as CONSENT_WORDS
+from flows.collector.consent import Consent
+from flows.collector.invalid_traffic import Verdict
+from flows.collector.reading import Reading
 
 LOOKED_FOR: Final = (
     *("event", "placement_id", "campaign_id", "creative_id", "play_id", "listener_id", "ifa"),

@@ -8,86 +8,26 @@ same code with `trace`, so that it cannot tell otherwise than the door does.
 from __future__ import annotations
 
 import uuid
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-    replace,
-)
-from hashlib import (
-    blake2b,
-)
-from typing import (
-    Any,
-    Final,
-    Literal,
-)
-from urllib.parse import (
-    parse_qsl,
-    urlencode,
-    urlsplit,
-)
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
-from flows.collector import (
-    pseudonyms as names,
-)
-from flows.collector import (
-    tracing,
-)
-from flows.collector.call import (
-    Call,
-    Outcome,
-    Understood,
-)
-from flows.collector.callers import (
-    Address,
-    Caller,
-    Callers,
-    Device,
-    device,
-)
-from flows.collector.consent import (
-    Consent,
-    Policy,
-    Signals,
-)
-from flows.collector.dialects import (
-    Dialect,
-)
-from flows.collector.invalid_traffic import (
-    Judge,
-    Verdict,
-    not_counted,
-)
-from flows.collector.pseudonyms import (
-    Pseudonyms,
-)
-from flows.collector.query import (
-    decoded,
-    parameters,
-    readable,
-)
-from flows.collector.reading import (
-    PER_FIRE,
-    Reading,
-    body_parameters,
-    read,
-)
-from flows.collector.signatures import (
-    LABELS,
-    Signatures,
-)
-from flows.model.events import (
-    CODES,
-    CONVERSION_TYPES,
-    REASONS,
-)
+from flows.collector import pseudonyms as names
+from flows.collector import tracing
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.callers import Address, Caller, Callers, Device, device
+from flows.collector.consent import Consent, Policy, Signals
+from flows.collector.dialects import Dialect
+from flows.collector.invalid_traffic import Judge, Verdict, not_counted
+from flows.collector.pseudonyms import Pseudonyms
+from flows.collector.query import decoded, parameters, readable
+from flows.collector.reading import PER_FIRE, Reading, body_parameters, read
+from flows.collector.signatures import LABELS, Signatures
+from flows.model.events import CODES, CONVERSION_TYPES, REASONS
 
 UNSIGNED: Final = "unsigned"
 UNKNOWN_EVENT: Final = "unknown_event"

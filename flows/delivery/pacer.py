@@ -13,56 +13,19 @@ its plan agree. Only moved flights are held, however often other plans change.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterable,
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import structlog
 
-from flows.delivery.pacing import (
-    Delivery,
-    Thresholds,
-    pace,
-    pace_campaign,
-    state_change,
-)
-from flows.delivery.spend import (
-    Spend,
-    shown,
-    spend,
-    together,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.model.fields import (
-    DELIVERY,
-    FIELDS,
-    LABELS,
-    NO_DELIVERY,
-    decimal,
-    empty,
-)
-from flows.model.flight import (
-    MINUTE_MS,
-)
-from flows.model.messages import (
-    Delivered,
-)
-from flows.model.plan import (
-    PlanBook,
-    PlanSource,
-)
+from flows.delivery.pacing import Delivery, Thresholds, pace, pace_campaign, state_change
+from flows.delivery.spend import Spend, shown, spend, together
+from flows.model.dimensions import SCOPES
+from flows.model.fields import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
+from flows.model.flight import MINUTE_MS
+from flows.model.messages import Delivered
+from flows.model.plan import PlanBook, PlanSource
 
 LAST_HOUR: Final = FIELDS.index("1h.impressions")
 DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])

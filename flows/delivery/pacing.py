@@ -8,34 +8,15 @@ is 0.667. Quotients of integers are rounded once, so that a threshold is met exa
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-)
-from datetime import (
-    timedelta,
-)
-from functools import (
-    cached_property,
-)
-from math import (
-    fsum,
-)
-from typing import (
-    Final,
-    Literal,
-    NamedTuple,
-)
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from math import fsum
+from typing import Final, Literal, NamedTuple
 
-from flows.model.flight import (
-    HOUR_MS,
-    MINUTE_MS,
-)
-from flows.model.plan import (
-    Plan,
-)
+from flows.model.flight import HOUR_MS, MINUTE_MS
+from flows.model.plan import Plan
 
 State = Literal[
     "not_started", "complete", "ended_short", "paused", "under", "warming_up", "at_risk", "over", "on_track"

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import (
-    Callable,
-    Mapping,
-)
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-)
-from decimal import (
-    Decimal,
-)
-from math import (
-    lcm,
-)
-from typing import (
-    Any,
-    Final,
-    NoReturn,
-)
-from zoneinfo import (
-    ZoneInfo,
-)
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from math import lcm
+from typing import Any, Final, NoReturn
+from zoneinfo import ZoneInfo
 
 import msgspec
 
-from flows.errors import (
-    PlanError,
-)
-from flows.model.events import (
-    MAX_MS,
-    absent,
-)
-from flows.model.flight import (
-    Curve,
-)
-from flows.model.plan import (
-    Plan,
-)
+from flows.errors import PlanError
+from flows.model.events import MAX_MS, absent
+from flows.model.flight import Curve
+from flows.model.plan import Plan
 
 COLUMNS: Final = (
     "placement_id",

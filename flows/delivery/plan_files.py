@@ -5,32 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import (
-    Iterator,
-    Mapping,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from flows.delivery.plan_columns import (
-    COLUMNS,
-    JSON,
-    NEEDED,
-    plan_of,
-)
-from flows.errors import (
-    PlanError,
-)
-from flows.model.plan import (
-    Plan,
-    PlanBook,
-)
+from flows.delivery.plan_columns import COLUMNS, JSON, NEEDED, plan_of
+from flows.errors import PlanError
+from flows.model.plan import Plan, PlanBook
 
 LOOK_MS: Final = 1000
 

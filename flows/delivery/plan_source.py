@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Mapping
+from pathlib import Path
 
-from flows.delivery.plan_files import (
-    PlanFile,
-    read_plans,
-)
-from flows.delivery.plan_topics import (
-    PlanTopic,
-    plan_topic,
-)
-from flows.errors import (
-    PlanError,
-)
-from flows.model.plan import (
-    Plan,
-    PlanBook,
-)
-from flows.settings import (
-    Settings,
-    Topic,
-    kafka_options,
-)
+from flows.delivery.plan_files import PlanFile, read_plans
+from flows.delivery.plan_topics import PlanTopic, plan_topic
+from flows.errors import PlanError
+from flows.model.plan import Plan, PlanBook
+from flows.settings import Settings, Topic, kafka_options
 
 
 def plan_file(settings: Settings) -> PlanFile | PlanTopic | None:

@@ -8,40 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import (
-    deque,
-)
-from collections.abc import (
-    Callable,
-    Mapping,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Final, NamedTuple
 
-from connectors.kafka import (
-    Change,
-    KafkaTable,
-)
-from connectors.stream import (
-    ConnectError,
-)
-from flows.delivery.plan_columns import (
-    COLUMNS,
-    columns_from_json,
-    plan_of,
-)
-from flows.errors import (
-    PlanError,
-)
-from flows.model.plan import (
-    Plan,
-    PlanBook,
-)
+from connectors.kafka import Change, KafkaTable
+from connectors.stream import ConnectError
+from flows.delivery.plan_columns import COLUMNS, columns_from_json, plan_of
+from flows.errors import PlanError
+from flows.model.plan import Plan, PlanBook
 
 FIRST_WAIT_S: Final = 10.0
 """How long the first asker waits for the first book."""

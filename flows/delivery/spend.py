@@ -4,28 +4,12 @@ placement whose plan has a price and of a campaign's placements that have one.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Collection,
-    Sequence,
-)
-from math import (
-    fsum,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections.abc import Collection, Sequence
+from math import fsum
+from typing import Any, Final, NamedTuple
 
-from flows.model.fields import (
-    CURRENCY,
-    FIELDS,
-    WINDOWS,
-    decimal,
-)
-from flows.model.plan import (
-    Plan,
-)
+from flows.model.fields import CURRENCY, FIELDS, WINDOWS, decimal
+from flows.model.plan import Plan
 
 METRICS: Final = ("impressions", "conversions", "conversion_value")
 _AT: Final = [[FIELDS.index(f"{window}.{metric}") for metric in METRICS] for window in WINDOWS]

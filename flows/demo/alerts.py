@@ -10,55 +10,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import (
-    Sequence,
-)
-from contextlib import (
-    ExitStack,
-    suppress,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-    NamedTuple,
-    Protocol,
-)
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
-from rich import (
-    box,
-)
-from rich.console import (
-    RenderableType,
-)
-from rich.table import (
-    Table,
-)
-from rich.text import (
-    Text,
-)
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from connectors.alerting import (
-    Alertmanager,
-    Prometheus,
-    program,
-)
-from connectors.ports import (
-    free_ports,
-)
-from connectors.redis import (
-    Client,
-    entries_after,
-)
-from connectors.stream import (
-    ConnectError,
-)
-from flows.shown import (
-    LINE,
-    cell,
-    shown,
-)
+from connectors.alerting import Alertmanager, Prometheus, program
+from connectors.ports import free_ports
+from connectors.redis import Client, entries_after
+from connectors.stream import ConnectError
+from flows.shown import LINE, cell, shown
 
 SUSTAINED_S: Final = 2
 """How long a state must hold to fire, instead of the ten minutes of a trader's alert."""

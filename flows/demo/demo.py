@@ -10,89 +10,28 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import (
-    Callable,
-)
-from contextlib import (
-    ExitStack,
-    suppress,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
 
-from rich.console import (
-    Console,
-    Group,
-    RenderableType,
-)
-from rich.live import (
-    Live,
-)
-from rich.table import (
-    Table,
-)
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
 
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
-from connectors.ports import (
-    free_ports,
-    free_run,
-)
-from connectors.redis import (
-    Client,
-    RedisUnavailable,
-    connect,
-)
-from flows.demo.alerts import (
-    News,
-    Watch,
-    lines,
-    report,
-    start,
-)
-from flows.demo.produce import (
-    produce,
-)
-from flows.demo.summary import (
-    compare,
-    ledger_totals,
-)
-from flows.errors import (
-    AudiopixelError,
-    DifferencesError,
-)
-from flows.settings import (
-    PREFIX,
-    Settings,
-    load,
-)
-from flows.simulate import (
-    Traffic,
-    now_ms,
-    plans,
-    write_plans,
-)
-from flows.viewers.reader import (
-    RowsReader,
-)
-from flows.viewers.top import (
-    FIELDS,
-    PLAIN_WIDTH,
-    render,
-)
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.ports import free_ports, free_run
+from connectors.redis import Client, RedisUnavailable, connect
+from flows.demo.alerts import News, Watch, lines, report, start
+from flows.demo.produce import produce
+from flows.demo.summary import compare, ledger_totals
+from flows.errors import AudiopixelError, DifferencesError
+from flows.settings import PREFIX, Settings, load
+from flows.simulate import Traffic, now_ms, plans, write_plans
+from flows.viewers.reader import RowsReader
+from flows.viewers.top import FIELDS, PLAIN_WIDTH, render
 
 DRAIN_S: Final = 30.0
 """How long the summary waits for the flow to take in what was sent."""

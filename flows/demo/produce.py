@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from connectors.kafka import (
-    KafkaWriter,
-)
-from flows.settings import (
-    Settings,
-    kafka_options,
-)
-from flows.simulate import (
-    Traffic,
-    pump,
-)
+from connectors.kafka import KafkaWriter
+from flows.settings import Settings, kafka_options
+from flows.simulate import Traffic, pump
 
 
 def produce(

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from rich import (
-    box,
-)
-from rich.table import (
-    Table,
-)
+from rich import box
+from rich.table import Table
 
-from connectors.redis import (
-    Client,
-    read_rows,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.model.redis_keys import (
-    row_key,
-)
-from flows.simulate import (
-    Expected,
-)
+from connectors.redis import Client, read_rows
+from flows.model.dimensions import SCOPES
+from flows.model.redis_keys import row_key
+from flows.simulate import Expected
 
 
 def ledger_totals(client: Client, namespace: str) -> dict[str, int]:

@@ -9,26 +9,12 @@ interleave.
 
 from __future__ import annotations
 
-from collections import (
-    deque,
-)
-from collections.abc import (
-    Hashable,
-    Iterator,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    Generic,
-    TypeVar,
-)
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
-from flows.errors import (
-    StateError,
-)
+from flows.errors import StateError
 
 S = TypeVar("S", bound=Hashable)
 T = TypeVar("T")

@@ -10,25 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import (
-    Sequence,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 import structlog
 
-from connectors.ports import (
-    free_ports,
-)
-from flows.errors import (
-    AudiopixelError,
-    SettingsError,
-)
+from connectors.ports import free_ports
+from flows.errors import AudiopixelError, SettingsError
 
 LONGEST_PAUSE_S: Final = 30.0
 STOP_WITHIN_S: Final = 10.0

@@ -9,43 +9,18 @@ later begins at its own beginning, wherever the first start began.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import (
-    Callable,
-    Mapping,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import msgspec
 
-from flows.cli.paths import (
-    fresh,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.model.ticks import (
-    DAY_MS,
-)
-from flows.settings import (
-    PREFIX,
-    Settings,
-    ms,
-)
-from flows.state.durable import (
-    private_directory,
-    privately,
-    put,
-    sync_directory,
-)
-from flows.state.keys import (
-    fingerprint,
-)
+from flows.cli.paths import fresh
+from flows.errors import StateError
+from flows.model.ticks import DAY_MS
+from flows.settings import PREFIX, Settings, ms
+from flows.state.durable import private_directory, privately, put, sync_directory
+from flows.state.keys import fingerprint
 
 _FILE: Final = "foundation"
 KEY: Final = "listener_key"

@@ -9,27 +9,13 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    ExitStack,
-    contextmanager,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    IO,
-    Final,
-)
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Final
 
-from bytewax.dataflow import (
-    Dataflow,
-)
+from bytewax.dataflow import Dataflow
 from bytewax.recovery import (
     InconsistentPartitionsError,
     MissingPartitionsError,
@@ -37,26 +23,12 @@ from bytewax.recovery import (
     RecoveryConfig,
     init_db_dir,
 )
-from bytewax.testing import (
-    cluster_main,
-    run_main,
-)
+from bytewax.testing import cluster_main, run_main
 
-from connectors.stream import (
-    ConnectError,
-)
-from flows.errors import (
-    AudiopixelError,
-    StateError,
-)
-from flows.state.allocator import (
-    keep_memory,
-)
-from flows.state.durable import (
-    private_directory,
-    privately,
-    sync_directory,
-)
+from connectors.stream import ConnectError
+from flows.errors import AudiopixelError, StateError
+from flows.state.allocator import keep_memory
+from flows.state.durable import private_directory, privately, sync_directory
 
 STORE_PARTITIONS: Final = 8
 """SQLite files of a recovery store, over which keys are spread; at most so many workers write at once."""

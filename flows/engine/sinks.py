@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-)
-from dataclasses import (
-    dataclass,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
-from bytewax.outputs import (
-    FixedPartitionedSink,
-    StatefulSinkPartition,
-)
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from connectors.stream import (
-    Input,
-)
-from flows.delivery import (
-    Pacer,
-    Thresholds,
-    plan_file,
-)
-from flows.engine.aligner import (
-    Aligner,
-)
-from flows.model.messages import (
-    CREDITS_SHARD,
-    LEDGER_SHARD,
-    Flush,
-)
-from flows.publish import (
-    LineWriter,
-    Publisher,
-)
-from flows.settings import (
-    Settings,
-)
+from connectors.stream import Input
+from flows.delivery import Pacer, Thresholds, plan_file
+from flows.engine.aligner import Aligner
+from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush
+from flows.publish import LineWriter, Publisher
+from flows.settings import Settings
 
 _SINGLE: Final = "writer"
 """Part of the recovery store: the one partition of every sink."""

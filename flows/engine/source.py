@@ -6,62 +6,22 @@ import re
 import signal
 import threading
 import time
-from collections.abc import (
-    Callable,
-    Iterable,
-)
-from dataclasses import (
-    dataclass,
-)
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-)
-from functools import (
-    partial,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final
 
-from bytewax.inputs import (
-    FixedPartitionedSource,
-    StatefulSourcePartition,
-)
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from connectors.stream import (
-    Input,
-)
-from flows.delivery import (
-    PlanFollower,
-)
-from flows.engine.tick_clock import (
-    Anchor,
-    TickClock,
-    redis_anchor,
-)
-from flows.intake import (
-    Decoder,
-    Intake,
-    PartitionClock,
-    nobody,
-    position_of,
-)
-from flows.model.messages import (
-    Output,
-)
-from flows.model.ticks import (
-    awake_ms,
-)
-from flows.settings import (
-    Settings,
-    ms,
-)
-from flows.state.kernel import (
-    U64,
-)
+from connectors.stream import Input
+from flows.delivery import PlanFollower
+from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
+from flows.intake import Decoder, Intake, PartitionClock, nobody, position_of
+from flows.model.messages import Output
+from flows.model.ticks import awake_ms
+from flows.settings import Settings, ms
+from flows.state.kernel import U64
 
 REST_S: Final = 0.002
 """The longest rest at once: what comes from other members is passed on in between."""

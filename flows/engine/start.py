@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-)
-from dataclasses import (
-    dataclass,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Literal,
-    NoReturn,
-    cast,
-)
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn, cast
 
 import msgspec
-from prometheus_client import (
-    start_http_server,
-)
+from prometheus_client import start_http_server
 
-from connectors.kafka import (
-    KafkaInput,
-    KafkaTable,
-    KafkaWriter,
-)
-from connectors.redis import (
-    connect,
-    read_rows,
-)
-from flows.cli.paths import (
-    fresh,
-)
-from flows.engine.foundation import (
-    lay,
-)
-from flows.errors import (
-    SettingsError,
-    StateError,
-)
-from flows.instruments import (
-    instruments,
-)
-from flows.intake import (
-    refuse_less,
-)
-from flows.publish import (
-    FileLines,
-    LineWriter,
-    kept,
-)
-from flows.settings import (
-    Settings,
-    Topic,
-    kafka_options,
-)
+from connectors.kafka import KafkaInput, KafkaTable, KafkaWriter
+from connectors.redis import connect, read_rows
+from flows.cli.paths import fresh
+from flows.engine.foundation import lay
+from flows.errors import SettingsError, StateError
+from flows.instruments import instruments
+from flows.intake import refuse_less
+from flows.publish import FileLines, LineWriter, kept
+from flows.settings import Settings, Topic, kafka_options
 
 
 def kafka_input(settings: Settings, begun: Mapping[str, int] | None = None) -> KafkaInput:

@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Iterable,
-    Sequence,
-)
-from dataclasses import (
-    astuple,
-    replace,
-)
-from datetime import (
-    datetime,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, replace
+from datetime import datetime
+from typing import Any
 
 import numpy as np
-from bytewax.operators import (
-    StatefulBatchLogic,
-)
+from bytewax.operators import StatefulBatchLogic
 
-from flows.attribution import (
-    Caps,
-    CreditBook,
-    ListenerShard,
-    Rules,
-    decision_record,
-)
-from flows.delivery import (
-    PlanFollower,
-)
-from flows.engine.aligner import (
-    Aligner,
-)
-from flows.engine.tick_clock import (
-    TickClock,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.instruments import (
-    instruments,
-)
-from flows.intake import (
-    NOBODY,
-    without,
-)
+from flows.attribution import Caps, CreditBook, ListenerShard, Rules, decision_record
+from flows.delivery import PlanFollower
+from flows.engine.aligner import Aligner
+from flows.engine.tick_clock import TickClock
+from flows.errors import StateError
+from flows.instruments import instruments
+from flows.intake import NOBODY, without
 from flows.model.messages import (
     CREDITS_SHARD,
     LEDGER_SHARD,
@@ -70,39 +38,14 @@ from flows.model.messages import (
     _thawed,
     shard_key,
 )
-from flows.model.pixel import (
-    traffic_reasons,
-)
-from flows.model.ticks import (
-    ENDED,
-    Cut,
-    Tick,
-    awake_ms,
-    cut_at,
-)
-from flows.plays import (
-    PlayShard,
-)
-from flows.publish import (
-    Covered,
-    Ledger,
-)
-from flows.rows import (
-    Limits,
-    RowShard,
-    minute_messages,
-    pack_rows,
-)
-from flows.settings import (
-    Settings,
-    ms,
-)
-from flows.state.homes import (
-    Homes,
-)
-from flows.state.hyperloglog import (
-    pack_registers,
-)
+from flows.model.pixel import traffic_reasons
+from flows.model.ticks import ENDED, Cut, Tick, awake_ms, cut_at
+from flows.plays import PlayShard
+from flows.publish import Covered, Ledger
+from flows.rows import Limits, RowShard, minute_messages, pack_rows
+from flows.settings import Settings, ms
+from flows.state.homes import Homes
+from flows.state.hyperloglog import pack_registers
 
 
 class PlaysLogic(StatefulBatchLogic[ForShard, PlaysOut, tuple[Any, ...]]):

@@ -8,31 +8,14 @@ sender's ticks are held back until the others' numbers catch up.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from threading import (
-    Lock,
-)
-from typing import (
-    NamedTuple,
-)
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import NamedTuple
 
-from connectors.redis import (
-    connect,
-    server_clock,
-)
-from flows.model.ticks import (
-    ENDED,
-    boot_ms,
-)
-from flows.settings import (
-    Settings,
-)
+from connectors.redis import connect, server_clock
+from flows.model.ticks import ENDED, boot_ms
+from flows.settings import Settings
 
 
 class Anchor(NamedTuple):

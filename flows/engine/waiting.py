@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import (
-    Final,
-)
+from typing import Final
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import (
-    Sequence,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Sequence
+from typing import Final
 
-from flows.model.events import (
-    absent,
-)
+from flows.model.events import absent
 
 _MOST_REASONS: Final = 2_000
 """Of user agents in full, of 1 KiB each, that the plain way remembers."""

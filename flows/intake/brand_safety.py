@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import (
-    Iterable,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Iterable
+from typing import Final
 
-from flows.model.plan import (
-    Plan,
-)
+from flows.model.plan import Plan
 
 _IAB_PARENT: Final = re.compile(r"(IAB\d+)-\d+")
 

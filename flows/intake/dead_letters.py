@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from math import (
-    isfinite,
-)
-from typing import (
-    Any,
-    Final,
-)
-from urllib.parse import (
-    parse_qsl,
-    urlsplit,
-)
+from math import isfinite
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from flows.intake.schema import (
-    _decode_any,
-    decode,
-    field_of,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
+from flows.intake.schema import _decode_any, decode, field_of
+from flows.model.dimensions import SCOPES
 from flows.model.events import (
     CODES,
     INVALID,
@@ -37,9 +23,7 @@ from flows.model.events import (
     absent,
     cut_bytes,
 )
-from flows.model.messages import (
-    Late,
-)
+from flows.model.messages import Late
 
 _MOST_DIGITS: Final = 400
 """Of an integer: Python reads no more than 4,300, and no known field needs a tenth of these."""

@@ -7,68 +7,24 @@ This is the decode step, and the only place that sees a listener's id, address o
 from __future__ import annotations
 
 import re
-from array import (
-    array,
-)
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from hashlib import (
-    blake2b,
-)
-from secrets import (
-    randbits,
-)
-from sys import (
-    getsizeof,
-)
-from typing import (
-    Final,
-)
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from secrets import randbits
+from sys import getsizeof
+from typing import Final
 
 import msgspec
 import numpy as np
 
-from connectors.stream import (
-    Lines,
-    Messages,
-)
-from flows.intake.agents import (
-    Verdicts,
-)
-from flows.intake.brand_safety import (
-    blocked,
-)
-from flows.intake.dead_letters import (
-    Rejection,
-    explain,
-)
-from flows.intake.fingerprints import (
-    FingerprintCache,
-)
-from flows.intake.identity import (
-    EVENT,
-    NO_PLAYHEAD,
-    PLAY,
-    Identities,
-    identities,
-)
-from flows.intake.scanner import (
-    AGAIN,
-    AGENTS,
-    LEFT,
-    LISTENERS,
-    NAMES,
-    REFUSED,
-    WAITING,
-    Desk,
-    scan,
-)
+from connectors.stream import Lines, Messages
+from flows.intake.agents import Verdicts
+from flows.intake.brand_safety import blocked
+from flows.intake.dead_letters import Rejection, explain
+from flows.intake.fingerprints import FingerprintCache
+from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
+from flows.intake.scanner import AGAIN, AGENTS, LEFT, LISTENERS, NAMES, REFUSED, WAITING, Desk, scan
 from flows.intake.schema import (
     NO_CONVERSION,
     Event,
@@ -79,9 +35,7 @@ from flows.intake.schema import (
     micros,
     utm_content,
 )
-from flows.model.dimensions import (
-    Dimensions,
-)
+from flows.model.dimensions import Dimensions
 from flows.model.events import (
     CODES,
     CONVERSION,
@@ -106,19 +60,10 @@ from flows.model.pixel import (
     POSITION,
     ConversionPixel,
 )
-from flows.model.plan import (
-    Plan,
-)
-from flows.state.kernel import (
-    I64,
-    U64,
-)
-from flows.state.keys import (
-    LISTENER as LISTENER_LABEL,
-)
-from flows.state.keys import (
-    sub_key,
-)
+from flows.model.plan import Plan
+from flows.state.kernel import I64, U64
+from flows.state.keys import LISTENER as LISTENER_LABEL
+from flows.state.keys import sub_key
 
 _MOST_COMBOS: Final = 500_000
 _MOST_COMBO_BYTES: Final = 256 << 20

@@ -15,50 +15,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import (
-    Callable,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import structlog
 
-from connectors.redis import (
-    Client,
-    RedisUnavailable,
-    connect,
-    count_fields,
-    put_fields,
-    read_rows,
-)
-from flows.errors import (
-    UsageError,
-)
-from flows.intake.decoder import (
-    Decoder,
-)
-from flows.model.messages import (
-    Pixels,
-)
-from flows.model.pixel import (
-    LISTENER,
-)
-from flows.model.redis_keys import (
-    deny_key,
-)
-from flows.settings import (
-    Settings,
-)
-from flows.state.kernel import (
-    U64,
-)
+from connectors.redis import Client, RedisUnavailable, connect, count_fields, put_fields, read_rows
+from flows.errors import UsageError
+from flows.intake.decoder import Decoder
+from flows.model.messages import Pixels
+from flows.model.pixel import LISTENER
+from flows.model.redis_keys import deny_key
+from flows.settings import Settings
+from flows.state.kernel import U64
 
 LOOK_S: Final = 1.0
 WHOLE_S: Final = 30.0

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
 import numpy as np
 
-from flows.state.hash_table import (
-    find,
-)
-from flows.state.kernel import (
-    I64,
-    U64,
-    Int,
-    kernel,
-)
+from flows.state.hash_table import find
+from flows.state.kernel import I64, U64, Int, kernel
 
 _SMALLEST: Final = 1024
 

@@ -6,35 +6,16 @@ repeated one, and whoever finds many of one slot makes a table slow. Both need t
 
 from __future__ import annotations
 
-from hashlib import (
-    blake2b,
-)
-from typing import (
-    Final,
-)
+from hashlib import blake2b
+from typing import Final
 
 import msgspec
 import numpy as np
 
-from flows.model.events import (
-    PROGRESS,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U64,
-    kernel,
-)
-from flows.state.keys import (
-    IDENTITY,
-    sub_key,
-)
-from flows.state.siphash import (
-    begin,
-    end,
-    text,
-    word,
-)
+from flows.model.events import PROGRESS
+from flows.state.kernel import I64, U8, U64, kernel
+from flows.state.keys import IDENTITY, sub_key
+from flows.state.siphash import begin, end, text, word
 
 PLAY, EVENT = 0, 1
 """What a hash is of, before the text, or else the code of a `progress`, which its playhead follows."""

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
 import numpy as np
 
-from flows.model.events import (
-    CONVERSION,
-    EVENTS,
-)
-from flows.state.kernel import (
-    U8,
-    kernel,
-)
-from flows.state.siphash import (
-    load64,
-)
+from flows.model.events import CONVERSION, EVENTS
+from flows.state.kernel import U8, kernel
+from flows.state.siphash import load64
 
 ANY, TEXT, ID, INTEGER, BOOLEAN, NESTED = range(6)
 FIELDS: Final = {

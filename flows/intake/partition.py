@@ -4,63 +4,24 @@ position.
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-    field,
-)
-from itertools import (
-    pairwise,
-)
-from typing import (
-    Any,
-    Final,
-)
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 
-from connectors.stream import (
-    EndOfInput,
-    Messages,
-    Reader,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.instruments import (
-    instruments,
-)
-from flows.intake.dead_letters import (
-    letter,
-)
-from flows.intake.decoder import (
-    Decoder,
-)
-from flows.intake.erasure import (
-    NOBODY,
-    take_off,
-)
-from flows.intake.split import (
-    Splitter,
-)
-from flows.intake.watermark import (
-    PartitionClock,
-)
-from flows.model.messages import (
-    Output,
-    Pixels,
-    Receipt,
-)
-from flows.model.pixel import (
-    POSITION,
-    WATERMARK,
-)
-from flows.model.ticks import (
-    ENDED,
-    Tick,
-)
-from flows.state.kernel import (
-    U64,
-)
+from connectors.stream import EndOfInput, Messages, Reader
+from flows.errors import StateError
+from flows.instruments import instruments
+from flows.intake.dead_letters import letter
+from flows.intake.decoder import Decoder
+from flows.intake.erasure import NOBODY, take_off
+from flows.intake.split import Splitter
+from flows.intake.watermark import PartitionClock
+from flows.model.messages import Output, Pixels, Receipt
+from flows.model.pixel import POSITION, WATERMARK
+from flows.model.ticks import ENDED, Tick
+from flows.state.kernel import U64
 
 FORMAT: Final = 2
 BEFORE_A_TICK: Final = 4

@@ -16,54 +16,18 @@ asked for, once; a line whose names or user agent were asked for waits, and is r
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-    NamedTuple,
-)
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from flows.intake import (
-    keywords as words,
-)
-from flows.intake.fingerprints import (
-    put,
-    room,
-)
-from flows.intake.identity import (
-    EVENT,
-    NO_PLAYHEAD,
-    PLAY,
-    identity,
-)
-from flows.model import (
-    pixel,
-)
-from flows.model.events import (
-    CONVERSION,
-    MAX_AGENT_BYTES,
-    MAX_ID,
-    MAX_MESSAGE_BYTES,
-    MAX_MS,
-    PROGRESS,
-)
-from flows.state.hash_table import (
-    find,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U64,
-    kernel,
-)
-from flows.state.siphash import (
-    begin,
-    end,
-    load64,
-    siphash,
-    text,
-    word,
-)
+from flows.intake import keywords as words
+from flows.intake.fingerprints import put, room
+from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, identity
+from flows.model import pixel
+from flows.model.events import CONVERSION, MAX_AGENT_BYTES, MAX_ID, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
+from flows.state.hash_table import find
+from flows.state.kernel import I64, U8, U64, kernel
+from flows.state.siphash import begin, end, load64, siphash, text, word
 
 _SPARE_BYTES: Final = 8
 """To be there where a line ends, since eight are read at a time."""

@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import (
-    datetime,
-    timedelta,
-)
-from decimal import (
-    Decimal,
-    InvalidOperation,
-    localcontext,
-)
-from typing import (
-    Annotated,
-    Final,
-)
-from urllib.parse import (
-    parse_qsl,
-    unquote_plus,
-    urlsplit,
-)
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation, localcontext
+from typing import Annotated, Final
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 import msgspec
 

@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.intake.decoder import (
-    Batch,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.model.events import (
-    CONVERSION,
-)
-from flows.model.messages import (
-    Pixels,
-)
-from flows.model.pixel import (
-    COLUMNS,
-    COMBO,
-    INFO,
-    ConversionPixel,
-)
-from flows.state.homes import (
-    Homes,
-)
-from flows.state.kernel import (
-    I32,
-    I64,
-    U64,
-    kernel,
-)
+from flows.intake.decoder import Batch
+from flows.model.dimensions import SCOPES
+from flows.model.events import CONVERSION
+from flows.model.messages import Pixels
+from flows.model.pixel import COLUMNS, COMBO, INFO, ConversionPixel
+from flows.state.homes import Homes
+from flows.state.kernel import I32, I64, U64, kernel
 
 
 @kernel

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Final,
-)
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
-from flows.model.pixel import (
-    TS,
-    WATERMARK,
-)
-from flows.model.ticks import (
-    ASK_MS,
-    DAY_MS,
-    MINUTE_MS,
-    RECENT_MS,
-    STEP_MS,
-)
-from flows.state.kernel import (
-    I64,
-    U64,
-    Int,
-    kernel,
-)
+from flows.model.pixel import TS, WATERMARK
+from flows.model.ticks import ASK_MS, DAY_MS, MINUTE_MS, RECENT_MS, STEP_MS
+from flows.state.kernel import I64, U64, Int, kernel
 
 SKEW_MS: Final = 5 * MINUTE_MS
 """A clamp by more than this is counted as `clock_skewed`."""

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-    Literal,
-)
+from typing import Final, Literal
 
 import numpy as np
 
-from flows.model.events import (
-    CONVERSION_TYPES,
-)
-from flows.state.kernel import (
-    I64,
-)
+from flows.model.events import CONVERSION_TYPES
+from flows.state.kernel import I64
 
 WHOLE: Final = 1_000_000
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
 BY_MINUTE: Final = (
     "impressions",

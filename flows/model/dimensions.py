@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
 Dimensions = tuple[str | None, str | None, str | None, str | None, str | None, str | None]
 """placement, campaign, platform, station, podcast, program: where a pixel counts."""

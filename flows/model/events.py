@@ -7,12 +7,8 @@ order that the specification of events sets: malformed, invalid id or event, unk
 from __future__ import annotations
 
 import re
-from collections.abc import (
-    Iterable,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Iterable
+from typing import Final
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 MAX_ID: Final = 128

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterable,
-)
-from decimal import (
-    Decimal,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any, Final
 
 import msgspec
 
-from flows.model.conversions import (
-    AGES_AT,
-    CLASSES,
-    COLUMNS,
-)
-from flows.model.counts import (
-    BY_FLIGHT,
-    BY_MINUTE,
-    CONSENTED_PLAYS,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.model.messages import (
-    ConversionAccount,
-)
+from flows.model.conversions import AGES_AT, CLASSES, COLUMNS
+from flows.model.counts import BY_FLIGHT, BY_MINUTE, CONSENTED_PLAYS
+from flows.model.dimensions import SCOPES
+from flows.model.messages import ConversionAccount
 
 DOUBLES_HOLD: Final = 1 << 53
 """Up to which every integer is a double."""

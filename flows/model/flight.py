@@ -5,30 +5,13 @@ Exact: whole milliseconds and fractions of integers, so that a share of 0.9 is n
 
 from __future__ import annotations
 
-from bisect import (
-    bisect_right,
-)
-from collections.abc import (
-    Iterator,
-    Sequence,
-)
-from datetime import (
-    UTC,
-    datetime,
-)
-from functools import (
-    lru_cache,
-)
-from itertools import (
-    accumulate,
-)
-from typing import (
-    Final,
-    Literal,
-)
-from zoneinfo import (
-    ZoneInfo,
-)
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import accumulate
+from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS

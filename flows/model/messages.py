@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
-from dataclasses import (
-    astuple,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from flows.model.conversions import (
-    OTHER_RULES,
-    RowName,
-)
-from flows.model.dimensions import (
-    Dimensions,
-)
-from flows.model.pixel import (
-    COLUMNS,
-    ConversionPixel,
-)
-from flows.model.ticks import (
-    Cut,
-    Tick,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U32,
-    U64,
-)
+from flows.model.conversions import OTHER_RULES, RowName
+from flows.model.dimensions import Dimensions
+from flows.model.pixel import COLUMNS, ConversionPixel
+from flows.model.ticks import Cut, Tick
+from flows.state.kernel import I64, U8, U32, U64
 
 
 class Credit(NamedTuple):

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterable,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-from flows.model.dimensions import (
-    Dimensions,
-)
+from flows.model.dimensions import Dimensions
 
 
 class ConversionPixel(NamedTuple):

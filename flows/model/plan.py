@@ -5,32 +5,15 @@ Files of plans are read by `flows.delivery.plan_files`, topics of plans by `flow
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    fields,
-)
-from functools import (
-    cached_property,
-)
-from typing import (
-    Final,
-    Protocol,
-)
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Final, Protocol
 
 import msgspec
 import xxhash
 
-from flows.model.flight import (
-    MINUTE_MS,
-    Curve,
-    Flight,
-)
+from flows.model.flight import MINUTE_MS, Curve, Flight
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import (
-    dataclass,
-)
-from typing import (
-    Final,
-)
+from dataclasses import dataclass
+from typing import Final
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000

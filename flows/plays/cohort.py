@@ -17,9 +17,7 @@ A play is remembered as a whole until the horizon behind its last accepted pixel
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
 import numpy as np
 
@@ -37,38 +35,11 @@ from flows.model.counts import (
     TOO_LATE,
     UNLINKED,
 )
-from flows.model.events import (
-    CLICK,
-    COMPLETE,
-    ERROR,
-    FIRST_QUARTILE,
-    IMPRESSION,
-    MUTE,
-    SKIP,
-    START,
-)
-from flows.model.messages import (
-    CLICK_TOUCH,
-    IMPRESSION_TOUCH,
-    REACH_ONLY,
-    START_TOUCH,
-)
-from flows.model.pixel import (
-    BLOCKED as BLOCKED_FLAG,
-)
-from flows.model.pixel import (
-    COMBO,
-    INFO,
-    INVALID_SHIFT,
-    KEY,
-    LINKED,
-    LISTENER,
-    TS,
-    WATERMARK,
-)
-from flows.model.pixel import (
-    CONSENTED as CONSENT_FLAG,
-)
+from flows.model.events import CLICK, COMPLETE, ERROR, FIRST_QUARTILE, IMPRESSION, MUTE, SKIP, START
+from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, REACH_ONLY, START_TOUCH
+from flows.model.pixel import BLOCKED as BLOCKED_FLAG
+from flows.model.pixel import COMBO, INFO, INVALID_SHIFT, KEY, LINKED, LISTENER, TS, WATERMARK
+from flows.model.pixel import CONSENTED as CONSENT_FLAG
 from flows.plays.slots import (
     ACCEPTED,
     CELLS_USED,
@@ -102,20 +73,8 @@ from flows.plays.slots import (
     kind_of,
     seen,
 )
-from flows.state.hash_table import (
-    MAX_LOAD,
-    find,
-)
-from flows.state.kernel import (
-    I32,
-    I64,
-    U8,
-    U32,
-    U64,
-    Int,
-    kernel,
-    mixed,
-)
+from flows.state.hash_table import MAX_LOAD, find
+from flows.state.kernel import I32, I64, U8, U32, U64, Int, kernel, mixed
 
 MINUTE: Final = np.uint64((1 << 27) - 1)
 """Minutes before the year 2100 have 27 bits."""

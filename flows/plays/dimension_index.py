@@ -4,22 +4,13 @@ spread its increments over the row shards.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
+from collections.abc import Sequence
 
 import numpy as np
 
-from flows.model.dimensions import (
-    SCOPES,
-    Dimensions,
-)
-from flows.state.homes import (
-    Homes,
-)
-from flows.state.kernel import (
-    I64,
-)
+from flows.model.dimensions import SCOPES, Dimensions
+from flows.state.homes import Homes
+from flows.state.kernel import I64
 
 
 class DimensionIndex:

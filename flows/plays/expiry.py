@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.model.counts import (
-    ORPHANS,
-)
-from flows.model.events import (
-    COMPLETE,
-)
-from flows.plays.cohort import (
-    add,
-)
+from flows.model.counts import ORPHANS
+from flows.model.events import COMPLETE
+from flows.plays.cohort import add
 from flows.plays.slots import (
     CELLS_USED,
     CHANGED,
@@ -29,12 +23,7 @@ from flows.plays.slots import (
     TIMES,
     kind_of,
 )
-from flows.state.kernel import (
-    I64,
-    U64,
-    Int,
-    kernel,
-)
+from flows.state.kernel import I64, U64, Int, kernel
 
 
 @kernel

@@ -6,43 +6,19 @@ A pure core: batches in, messages out, and a state that can be packed. No engine
 
 from __future__ import annotations
 
-from collections.abc import (
-    Collection,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from itertools import (
-    pairwise,
-)
-from pathlib import (
-    Path,
-)
-from secrets import (
-    randbits,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from secrets import randbits
+from typing import Any, Final
 
 import numpy as np
 
-from flows.errors import (
-    StateError,
-)
-from flows.model.counts import (
-    FLIGHT_COUNTS,
-    MINUTE_COUNTS,
-)
-from flows.model.dimensions import (
-    FORGET_AT,
-    Dimensions,
-)
-from flows.model.events import (
-    EVENTS,
-)
+from flows.errors import StateError
+from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
+from flows.model.dimensions import FORGET_AT, Dimensions
+from flows.model.events import EVENTS
 from flows.model.messages import (
     CLICK_TOUCH,
     REACH_ONLY,
@@ -55,30 +31,11 @@ from flows.model.messages import (
     frozen_pending,
     thawed_pending,
 )
-from flows.model.pixel import (
-    COMBO,
-    INFO,
-    KEY,
-    LISTENER,
-    MOST_REASONS,
-    POSITION,
-    TS,
-    ConversionPixel,
-)
-from flows.model.ticks import (
-    ENDED,
-    Cut,
-)
-from flows.plays import (
-    cohort,
-)
-from flows.plays.dimension_index import (
-    DimensionIndex,
-)
-from flows.plays.expiry import (
-    expire,
-    sweep,
-)
+from flows.model.pixel import COMBO, INFO, KEY, LISTENER, MOST_REASONS, POSITION, TS, ConversionPixel
+from flows.model.ticks import ENDED, Cut
+from flows.plays import cohort
+from flows.plays.dimension_index import DimensionIndex
+from flows.plays.expiry import expire, sweep
 from flows.plays.slots import (
     ACCEPTED,
     CELLS_USED,
@@ -96,30 +53,11 @@ from flows.plays.slots import (
     TIMES,
     TOUCHES,
 )
-from flows.state.hash_table import (
-    MAX_LOAD,
-    WORDS,
-    new_table,
-    put,
-    sized,
-    still,
-    take_marked,
-)
-from flows.state.homes import (
-    Homes,
-)
-from flows.state.journal import (
-    Files,
-    Journal,
-)
-from flows.state.kernel import (
-    I64,
-    U64,
-    doubled,
-)
-from flows.state.snapshot import (
-    check_format,
-)
+from flows.state.hash_table import MAX_LOAD, WORDS, new_table, put, sized, still, take_marked
+from flows.state.homes import Homes
+from flows.state.journal import Files, Journal
+from flows.state.kernel import I64, U64, doubled
+from flows.state.snapshot import check_format
 
 FORMAT: Final = 5
 STEP: Final = "plays"

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import (
-    Int,
-    kernel,
-)
+from flows.state.kernel import Int, kernel
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
 """The words of a slot, (high bits | low bits): its key; combination of the start | flags; minute in which the

@@ -8,24 +8,13 @@ the writer; the one with the greatest fence counts.
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import msgspec
 
-from flows.errors import (
-    StateError,
-)
-from flows.state.durable import (
-    private_directory,
-    put,
-    sync_directory,
-)
+from flows.errors import StateError
+from flows.state.durable import private_directory, put, sync_directory
 
 _PREFIX: Final = "fence-"
 

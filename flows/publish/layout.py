@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
-from connectors.redis import (
-    FencedHash,
-)
-from flows.model.fields import (
-    ADDITIVE,
-    FIELDS,
-)
-from flows.publish import (
-    ledger,
-)
+from connectors.redis import FencedHash
+from flows.model.fields import ADDITIVE, FIELDS
+from flows.publish import ledger
 
 SCHEMA: Final = 1
 META_FIELDS: Final = (

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from collections import (
-    Counter,
-    deque,
-)
-from collections.abc import (
-    Callable,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from flows.errors import (
-    RejectingError,
-    StateError,
-)
-from flows.model.events import (
-    REASONS,
-    TOO_LATE,
-)
-from flows.model.messages import (
-    PartitionAccount,
-    PixelOutcomes,
-    Receipt,
-)
-from flows.model.ticks import (
-    Cut,
-    awake_ms,
-)
+from flows.errors import RejectingError, StateError
+from flows.model.events import REASONS, TOO_LATE
+from flows.model.messages import PartitionAccount, PixelOutcomes, Receipt
+from flows.model.ticks import Cut, awake_ms
 
 FORMAT: Final = 2
 PARTS: Final = 12

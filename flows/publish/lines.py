@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import (
-    Callable,
-    Iterator,
-    Sequence,
-)
-from contextlib import (
-    contextmanager,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-    Protocol,
-)
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Protocol
 
-from connectors.files import (
-    NdjsonWriter,
-)
-from connectors.kafka import (
-    KafkaWriter,
-)
-from connectors.stream import (
-    ConnectError,
-)
-from flows.settings import (
-    Settings,
-    kafka_options,
-)
+from connectors.files import NdjsonWriter
+from connectors.kafka import KafkaWriter
+from connectors.stream import ConnectError
+from flows.settings import Settings, kafka_options
 
 
 class LineWriter(Protocol):

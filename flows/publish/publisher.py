@@ -10,31 +10,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from functools import (
-    partial,
-)
-from importlib.metadata import (
-    version,
-)
-from itertools import (
-    islice,
-    zip_longest,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from itertools import islice, zip_longest
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -54,65 +35,21 @@ from connectors.redis import (
     read_rows,
     trim_index,
 )
-from connectors.stream import (
-    ConnectError,
-)
-from flows.delivery import (
-    DELIVERY_AT,
-    Pacer,
-)
-from flows.errors import (
-    AudiopixelError,
-    SettingsError,
-    StateError,
-)
-from flows.instruments import (
-    instruments,
-)
-from flows.model.dimensions import (
-    OTHER_NAME,
-    SCOPES,
-)
-from flows.model.fields import (
-    DELIVERY,
-    added_up,
-    same_numbers,
-)
-from flows.model.messages import (
-    ConversionAccount,
-    Flush,
-    PackedRow,
-    PartitionAccount,
-)
-from flows.model.redis_keys import (
-    row_key,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.publish import (
-    ledger,
-)
-from flows.publish.covered import (
-    positions_key,
-    positions_of,
-)
-from flows.publish.fence import (
-    Kept,
-    keep,
-    kept,
-)
-from flows.publish.layout import (
-    LAYOUTS,
-    SCHEMA,
-)
-from flows.publish.lines import (
-    LineWriter,
-)
-from flows.settings import (
-    Settings,
-    ms,
-)
+from connectors.stream import ConnectError
+from flows.delivery import DELIVERY_AT, Pacer
+from flows.errors import AudiopixelError, SettingsError, StateError
+from flows.instruments import instruments
+from flows.model.dimensions import OTHER_NAME, SCOPES
+from flows.model.fields import DELIVERY, added_up, same_numbers
+from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionAccount
+from flows.model.redis_keys import row_key
+from flows.model.ticks import Cut
+from flows.publish import ledger
+from flows.publish.covered import positions_key, positions_of
+from flows.publish.fence import Kept, keep, kept
+from flows.publish.layout import LAYOUTS, SCHEMA
+from flows.publish.lines import LineWriter
+from flows.settings import Settings, ms
 
 LONGEST_PAUSE_S: Final = 15.0
 PATIENCE_S: Final = 60.0

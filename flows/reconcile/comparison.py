@@ -8,39 +8,15 @@ four standard errors of its sketch (specification 2.3).
 from __future__ import annotations
 
 import json
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from decimal import (
-    Decimal,
-    InvalidOperation,
-)
-from fractions import (
-    Fraction,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from flows.errors import (
-    AudiopixelError,
-)
+from flows.errors import AudiopixelError
 from flows.reconcile.fields import (
     ACCOUNTS,
     AGES_S,
@@ -57,26 +33,10 @@ from flows.reconcile.fields import (
     WINDOWS,
     How,
 )
-from flows.reconcile.logs import (
-    READ_ERRORS,
-    open_log,
-)
-from flows.reconcile.pacing import (
-    Figures,
-    fields,
-    paced,
-    together,
-)
-from flows.reconcile.recomputation import (
-    Key,
-    Number,
-    Recomputation,
-    Seen,
-    Truth,
-)
-from flows.shown import (
-    shown,
-)
+from flows.reconcile.logs import READ_ERRORS, open_log
+from flows.reconcile.pacing import Figures, fields, paced, together
+from flows.reconcile.recomputation import Key, Number, Recomputation, Seen, Truth
+from flows.shown import shown
 
 _EXACT_REACH: Final = 1000
 _REACH_TOLERANCE: Final = Decimal(4) * Decimal("0.008")

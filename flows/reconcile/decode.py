@@ -7,48 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from datetime import (
-    datetime,
-)
-from decimal import (
-    MIN_EMIN,
-    Decimal,
-    InvalidOperation,
-    localcontext,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-    NoReturn,
-)
-from urllib.parse import (
-    parse_qsl,
-    urlsplit,
-)
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import MIN_EMIN, Decimal, InvalidOperation, localcontext
+from pathlib import Path
+from typing import Any, Final, NamedTuple, NoReturn
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.reconcile.logs import (
-    READ_ERRORS,
-    open_log,
-)
+from flows.errors import AudiopixelError
+from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.scan import (
     AGENT,
     BY_CONVERSION,

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from enum import (
-    StrEnum,
-)
-from typing import (
-    Final,
-)
+from enum import StrEnum
+from typing import Final
 
 SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program")
 WINDOWS: Final = ("5m", "1h", "1d", "flight")

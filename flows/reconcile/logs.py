@@ -5,14 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    BinaryIO,
-    Final,
-)
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 import zstandard
 

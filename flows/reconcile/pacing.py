@@ -5,29 +5,12 @@ Exact, in fractions, and without the flow's summing up: a curve by hours is adde
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from datetime import (
-    datetime,
-)
-from decimal import (
-    Decimal,
-)
-from fractions import (
-    Fraction,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-    Protocol,
-)
-from zoneinfo import (
-    ZoneInfo,
-)
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final, NamedTuple, Protocol
+from zoneinfo import ZoneInfo
 
 _HOUR_MS: Final = 3_600_000
 _QUARTER_MS: Final = 900_000

@@ -10,61 +10,23 @@ fit its memory in a temporary directory.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import (
-    contextmanager,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from datetime import (
-    UTC,
-    datetime,
-    time,
-    timedelta,
-)
-from decimal import (
-    Decimal,
-)
-from functools import (
-    cached_property,
-)
-from itertools import (
-    islice,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-    Literal,
-    NamedTuple,
-)
-from zoneinfo import (
-    ZoneInfo,
-)
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo
 
 import duckdb
 import numpy as np
 
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.reconcile import (
-    sql,
-)
-from flows.reconcile.decode import (
-    Reader,
-)
+from flows.errors import AudiopixelError
+from flows.reconcile import sql
+from flows.reconcile.decode import Reader
 from flows.reconcile.fields import (
     ACCOUNT_METRICS,
     AGES_S,
@@ -73,12 +35,8 @@ from flows.reconcile.fields import (
     MINUTE_METRICS,
     SCOPES,
 )
-from flows.reconcile.pacing import (
-    Thresholds,
-)
-from flows.reconcile.scan import (
-    NO_TIME,
-)
+from flows.reconcile.pacing import Thresholds
+from flows.reconcile.scan import NO_TIME
 
 Number = int | float
 Counts = dict[str, Number]

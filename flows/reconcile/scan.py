@@ -9,18 +9,9 @@ the prime 2^61 - 1 at two secret points: two texts of n bytes are taken for one 
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Sequence,
-)
-from secrets import (
-    randbelow,
-)
-from typing import (
-    Any,
-    Final,
-    TypeVar,
-)
+from collections.abc import Callable, Sequence
+from secrets import randbelow
+from typing import Any, Final, TypeVar
 
 import numba
 import numpy as np

@@ -9,18 +9,10 @@ it confirms what it was given: every round settles at least the next pixel of ea
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
-from flows.reconcile.fields import (
-    SCOPES,
-    WHOLE_METRICS,
-)
-from flows.reconcile.scan import (
-    CODES,
-    EVENTS,
-)
+from flows.reconcile.fields import SCOPES, WHOLE_METRICS
+from flows.reconcile.scan import CODES, EVENTS
 
 _IS: Final = {name: f"event = {code}" for name, code in CODES.items()}
 _MILESTONES: Final = f"event BETWEEN {CODES['firstQuartile']} AND {CODES['complete']}"

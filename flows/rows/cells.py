@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from typing import (
-    Any,
-    Final,
-)
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.counts import (
-    MINUTE_COUNTS,
-    REPAIRED,
-)
-from flows.model.events import (
-    COMPLETE,
-    IMPRESSION,
-    START,
-)
-from flows.state.journal import (
-    Files,
-    Journal,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U32,
-    U64,
-    Int,
-    kernel,
-    mixed,
-)
+from flows.model.counts import MINUTE_COUNTS, REPAIRED
+from flows.model.events import COMPLETE, IMPRESSION, START
+from flows.state.journal import Files, Journal
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
 SMALLEST: Final = 256
 DIRTY, FINAL, CHANGED = 1, 2, 4

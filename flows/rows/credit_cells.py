@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-)
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from flows.model.conversions import (
-    AGES_AT,
-    AGES_S,
-    HIGH,
-    LOW,
-    VALUE,
-    VALUE_BITS,
-)
-from flows.state.kernel import (
-    I64,
-)
+from flows.model.conversions import AGES_AT, AGES_S, HIGH, LOW, VALUE, VALUE_BITS
+from flows.state.kernel import I64
 
 
 @dataclass

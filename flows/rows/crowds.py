@@ -8,41 +8,15 @@ after its last crowded minute a row has none of them any more.
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Final,
-)
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.rows.pairs import (
-    BITS,
-    MARK,
-    NUMBER,
-    ROW,
-    WHO,
-    minute_of,
-)
-from flows.state.hyperloglog import (
-    REGISTERS,
-    compressed,
-    decompressed,
-    estimate,
-    histogram,
-    rank,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U64,
-    Int,
-    kernel,
-    longer,
-)
+from flows.rows.pairs import BITS, MARK, NUMBER, ROW, WHO, minute_of
+from flows.state.hyperloglog import REGISTERS, compressed, decompressed, estimate, histogram, rank
+from flows.state.kernel import I64, U8, U64, Int, kernel, longer
 
 RING: Final = 64
 """Minutes are told apart modulo this: 59 before the present one and `AHEAD` after it are known."""

@@ -9,42 +9,19 @@ their records is forgotten. What a record holds is the owner's business.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Container,
-    Iterable,
-    Iterator,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from hashlib import (
-    blake2b,
-)
-from secrets import (
-    token_bytes,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from secrets import token_bytes
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from flows.errors import (
-    StateError,
-)
-from flows.state import (
-    journal,
-)
-from flows.state.journal import (
-    Files,
-)
-from flows.state.kernel import (
-    I64,
-    U64,
-)
+from flows.errors import StateError
+from flows.state import journal
+from flows.state.journal import Files
+from flows.state.kernel import I64, U64
 
 MERGE_AT: Final = 4_096
 """Records whose places wait in a dictionary, until they are sorted into the index together."""

@@ -4,19 +4,11 @@
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import (
-    I64,
-    U64,
-    Int,
-    kernel,
-    mixed,
-)
+from flows.state.kernel import I64, U64, Int, kernel, mixed
 
 WHO, ROW, BITS = range(3)
 """The words of a slot; its listener is 0 where it is empty."""

@@ -4,39 +4,16 @@ docs/contracts.md.
 
 from __future__ import annotations
 
-from typing import (
-    Any,
-    Final,
-)
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.conversions import (
-    AGES_AT,
-    COLUMNS,
-    OTHER,
-    VALUE,
-    WHOLE,
-    value_of,
-)
-from flows.model.counts import (
-    CONSENTED,
-    CONSENTED_PLAYS,
-    HELD,
-    PIXELS,
-)
-from flows.model.dimensions import (
-    SCOPES,
-)
-from flows.model.events import (
-    COMPLETE,
-    IMPRESSION,
-    MUTE,
-    SKIP,
-    START,
-)
+from flows.model.conversions import AGES_AT, COLUMNS, OTHER, VALUE, WHOLE, value_of
+from flows.model.counts import CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
+from flows.model.dimensions import SCOPES
+from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.model.fields import (
     COUNTS,
     MATURE,
@@ -54,25 +31,12 @@ from flows.model.fields import (
     exact,
     ratio,
 )
-from flows.model.messages import (
-    PackedRow,
-)
-from flows.rows.credit_cells import (
-    quantile_s,
-)
-from flows.rows.reach import (
-    EXACT_UP_TO,
-)
-from flows.rows.values import (
-    Minutes,
-    Windows,
-)
-from flows.state.hyperloglog import (
-    STANDARD_ERROR,
-)
-from flows.state.kernel import (
-    I64,
-)
+from flows.model.messages import PackedRow
+from flows.rows.credit_cells import quantile_s
+from flows.rows.reach import EXACT_UP_TO
+from flows.rows.values import Minutes, Windows
+from flows.state.hyperloglog import STANDARD_ERROR
+from flows.state.kernel import I64
 
 ERRING: Final = 4
 """Standard errors by which an estimated reach may be off."""

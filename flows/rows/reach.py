@@ -7,50 +7,16 @@ changes nothing. A roll-up is fed each of its listeners, which is the union of i
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    Final,
-)
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 
-from flows.rows.pairs import (
-    CHUNK,
-    FULLEST,
-    ROW,
-    WHO,
-    find_pair,
-    new_pairs,
-    refill,
-)
-from flows.state import (
-    journal,
-)
-from flows.state.hyperloglog import (
-    RANKS,
-    REGISTERS,
-    compressed,
-    decompressed,
-    estimate,
-    rank,
-)
-from flows.state.journal import (
-    Files,
-    Journal,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U32,
-    U64,
-    Int,
-    kernel,
-    longer,
-)
+from flows.rows.pairs import CHUNK, FULLEST, ROW, WHO, find_pair, new_pairs, refill
+from flows.state import journal
+from flows.state.hyperloglog import RANKS, REGISTERS, compressed, decompressed, estimate, rank
+from flows.state.journal import Files, Journal
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer
 
 EXACT_UP_TO: Final = 1_000
 

@@ -7,27 +7,13 @@ drop out, which are noted where they will happen: as time goes on, nothing is co
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    Final,
-)
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.rows.crowds import (
-    AHEAD,
-    RING,
-    UNIONS,
-    WIDTHS,
-    Crowds,
-    place_of,
-    unite,
-)
+from flows.rows.crowds import AHEAD, RING, UNIONS, WIDTHS, Crowds, place_of, unite
 from flows.rows.pairs import (
     BITS,
     CHUNK,
@@ -41,23 +27,9 @@ from flows.rows.pairs import (
     new_pairs,
     refill,
 )
-from flows.state.hyperloglog import (
-    rank,
-)
-from flows.state.journal import (
-    Files,
-    Journal,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U32,
-    U64,
-    Int,
-    kernel,
-    longer,
-    mixed,
-)
+from flows.state.hyperloglog import rank
+from flows.state.journal import Files, Journal
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer, mixed
 
 I16 = npt.NDArray[np.int16]
 

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections import (
-    Counter,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from collections import Counter
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from flows.model.dimensions import (
-    OTHER_NAME,
-)
-from flows.rows.ended import (
-    Ended,
-    RowName,
-)
-from flows.rows.reach import (
-    Distinct,
-)
-from flows.settings import (
-    Settings,
-    ms,
-)
-from flows.state.journal import (
-    Files,
-)
+from flows.model.dimensions import OTHER_NAME
+from flows.rows.ended import Ended, RowName
+from flows.rows.reach import Distinct
+from flows.settings import Settings, ms
+from flows.state.journal import Files
 
 _MINUTE_MS: Final = 60_000
 

@@ -8,96 +8,30 @@ reached.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Iterator,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.conversions import (
-    COLUMNS,
-    new_frequency,
-)
-from flows.model.counts import (
-    CONSENTED_PLAYS,
-    FLIGHT_COUNTS,
-    HELD,
-    MINUTE_COUNTS,
-    REPAIRED,
-)
-from flows.model.dimensions import (
-    OTHER_NAME,
-    SCOPES,
-)
-from flows.model.events import (
-    IMPRESSION,
-    MUTE,
-    SKIP,
-)
-from flows.model.messages import (
-    ConversionAccount,
-    CreditBatch,
-    Delivered,
-    RowBatch,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.rows.cells import (
-    CHANGED,
-    DIRTY,
-    FINAL,
-    Cells,
-    add_cells,
-    split,
-    window,
-)
-from flows.rows.credit_cells import (
-    CreditCells,
-)
-from flows.rows.ended import (
-    RowName,
-)
-from flows.rows.reach import (
-    Distinct,
-)
-from flows.rows.rolling_reach import (
-    Rolling,
-)
-from flows.rows.row_index import (
-    DEFAULT_LIMITS,
-    Limits,
-    RowIndex,
-)
-from flows.rows.values import (
-    Minutes,
-    Windows,
-)
-from flows.state.journal import (
-    Files,
-)
-from flows.state.kernel import (
-    I64,
-    U8,
-    U32,
-)
-from flows.state.snapshot import (
-    check_format,
-)
+from flows.model.conversions import COLUMNS, new_frequency
+from flows.model.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.model.dimensions import OTHER_NAME, SCOPES
+from flows.model.events import IMPRESSION, MUTE, SKIP
+from flows.model.messages import ConversionAccount, CreditBatch, Delivered, RowBatch
+from flows.model.ticks import Cut
+from flows.rows.cells import CHANGED, DIRTY, FINAL, Cells, add_cells, split, window
+from flows.rows.credit_cells import CreditCells
+from flows.rows.ended import RowName
+from flows.rows.reach import Distinct
+from flows.rows.rolling_reach import Rolling
+from flows.rows.row_index import DEFAULT_LIMITS, Limits, RowIndex
+from flows.rows.values import Minutes, Windows
+from flows.state.journal import Files
+from flows.state.kernel import I64, U8, U32
+from flows.state.snapshot import check_format
 
 FORMAT: Final = 10
 STEP: Final = "rows"

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import (
-    NamedTuple,
-)
+from typing import NamedTuple
 
-from flows.model.messages import (
-    ConversionAccount,
-    Delivered,
-)
-from flows.state.kernel import (
-    I64,
-)
+from flows.model.messages import ConversionAccount, Delivered
+from flows.state.kernel import I64
 
 
 class Windows(NamedTuple):

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import (
-    timedelta,
-)
-from ipaddress import (
-    ip_network,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Literal,
-)
+from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 _SECRETS = ("collect_key",)
 DeviceFrom = Literal["transport", "x-device", "xff-first", "xff-last", "query"]

@@ -10,52 +10,19 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from contextlib import (
-    suppress,
-)
-from datetime import (
-    timedelta,
-)
-from functools import (
-    cached_property,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Literal,
-)
-from zoneinfo import (
-    ZoneInfo,
-    ZoneInfoNotFoundError,
-)
+from contextlib import suppress
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    Field,
-    InstanceOf,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import Field, InstanceOf, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from flows.errors import (
-    SettingsError,
-)
-from flows.model.pixel import (
-    DECLARED_BOT,
-    MOST_REASONS,
-)
-from flows.settings.collect import (
-    CollectSettings,
-)
+from flows.errors import SettingsError
+from flows.model.pixel import DECLARED_BOT, MOST_REASONS
+from flows.settings.collect import CollectSettings
 
 
 def kafka_options(settings: Settings) -> dict[str, str]:

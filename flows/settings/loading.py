@@ -5,27 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any, get_origin
 
-from pydantic import (
-    ValidationError,
-)
-from pydantic_settings import (
-    SettingsError as UnreadableError,
-)
+from pydantic import ValidationError
+from pydantic_settings import SettingsError as UnreadableError
 
-from flows.errors import (
-    SettingsError,
-)
-from flows.settings.fields import (
-    PREFIX,
-    Settings,
-    _file,
-    _file_values,
-)
-from flows.settings.wording import (
-    LIST,
-    TABLE,
-    in_our_words,
-)
+from flows.errors import SettingsError
+from flows.settings.fields import PREFIX, Settings, _file, _file_values
+from flows.settings.wording import LIST, TABLE, in_our_words
 
 
 def load(**values: Any) -> Settings:

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import (
-    suppress,
-)
-from typing import (
-    Final,
-)
+from contextlib import suppress
+from typing import Final
 
-from connectors.kafka import (
-    KafkaTrouble,
-)
-from connectors.redis import (
-    RedisUnavailable,
-)
-from flows.errors import (
-    SettingsError,
-)
-from flows.settings.fields import (
-    PREFIX,
-    Settings,
-    Topic,
-)
-from flows.settings.loading import (
-    load,
-)
-from flows.shown import (
-    LINE,
-    shown,
-)
+from connectors.kafka import KafkaTrouble
+from connectors.redis import RedisUnavailable
+from flows.errors import SettingsError
+from flows.settings.fields import PREFIX, Settings, Topic
+from flows.settings.loading import load
+from flows.shown import LINE, shown
 
 _TOPICS: Final = (
     *("kafka_topic", "kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic"),

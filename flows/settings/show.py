@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import json
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-    Final,
-)
+from datetime import timedelta
+from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
-from rich.console import (
-    Console,
-)
-from rich.table import (
-    Table,
-)
+from rich.console import Console
+from rich.table import Table
 
-from connectors.redis import (
-    shown as without_secrets,
-)
-from connectors.stream import (
-    ConnectError,
-)
-from flows.settings.fields import (
-    PREFIX,
-    Settings,
-)
-from flows.settings.loading import (
-    source,
-)
-from flows.settings.wording import (
-    iso,
-)
-from flows.shown import (
-    LINE,
-    cell,
-)
+from connectors.redis import shown as without_secrets
+from connectors.stream import ConnectError
+from flows.settings.fields import PREFIX, Settings
+from flows.settings.loading import source
+from flows.settings.wording import iso
+from flows.shown import LINE, cell
 
 _WIDE: Final = 1000
 

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Mapping,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final
 
-from pydantic import (
-    TypeAdapter,
-)
-from pydantic_core import (
-    ErrorDetails,
-)
+from pydantic import TypeAdapter
+from pydantic_core import ErrorDetails
 
 DURATION: Final = "takes a duration: PT10M, 00:10:00, or seconds"
 TABLE: Final = (

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-)
-from typing import (
-    Any,
-    Final,
-)
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 

@@ -7,40 +7,18 @@ import gzip
 import math
 import threading
 import time
-from collections.abc import (
-    Callable,
-    Sequence,
-)
-from contextlib import (
-    ExitStack,
-)
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    IO,
-    Any,
-    Final,
-    cast,
-)
-from zoneinfo import (
-    ZoneInfo,
-)
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, Final, cast
+from zoneinfo import ZoneInfo
 
 import numpy.typing as npt
 import zstandard
 
-from flows.simulate.traffic import (
-    Traffic,
-)
-from flows.simulate.truth import (
-    Tally,
-)
+from flows.simulate.traffic import Traffic
+from flows.simulate.truth import Tally
 
 _TICK_MS: Final = 25
 _BURST_MS: Final = 50

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.simulate.feed import (
-    _BLOCK_PLAYS,
-    _EVENTS,
-    _PIXELS_A_PLAY,
-    _Columns,
-    _open,
-)
+from flows.simulate.feed import _BLOCK_PLAYS, _EVENTS, _PIXELS_A_PLAY, _Columns, _open
 
 
 def write_log(

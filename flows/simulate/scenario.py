@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import (
-    dataclass,
-    fields,
-)
-from typing import (
-    Any,
-    Final,
-)
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 DURATIONS_MS: Final = (15_000, 20_000, 30_000, 30_000, 60_000)
 _PLATFORMS: Final = ("spotify", "acast", "global-player", "tunein", "programmatic")

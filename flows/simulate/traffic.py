@@ -17,53 +17,18 @@ from __future__ import annotations
 import heapq
 import json
 import math
-from bisect import (
-    bisect,
-)
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-    timezone,
-)
-from itertools import (
-    accumulate,
-)
-from typing import (
-    Any,
-    Final,
-    NamedTuple,
-)
+from bisect import bisect
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from flows.simulate.bad_calls import (
-    invalid,
-    malformed,
-    unknown,
-)
-from flows.simulate.scenario import (
-    AGENTS,
-    BOTS,
-    DURATIONS_MS,
-    MACROS,
-    Placement,
-    Trouble,
-    new_placements,
-)
-from flows.simulate.truth import (
-    DAY_MS,
-    MILESTONES,
-    MINUTE_MS,
-    PlayTruth,
-    Tally,
-    Truth,
-)
+from flows.simulate.bad_calls import invalid, malformed, unknown
+from flows.simulate.scenario import AGENTS, BOTS, DURATIONS_MS, MACROS, Placement, Trouble, new_placements
+from flows.simulate.truth import DAY_MS, MILESTONES, MINUTE_MS, PlayTruth, Tally, Truth
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")

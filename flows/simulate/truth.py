@@ -7,10 +7,7 @@ doubt.
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-    NamedTuple,
-)
+from typing import Final, NamedTuple
 
 import msgspec
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from typing import (
-    Final,
-)
+from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3

@@ -8,22 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
-from flows.errors import (
-    StateError,
-)
+from flows.errors import StateError
 
 PRIVATE: Final = 0o700
 """Mode of a directory; of a file, without the right to execute."""

@@ -6,17 +6,11 @@ A slot is four 64-bit words: the key (0: empty), flags and names, minutes, times
 
 from __future__ import annotations
 
-from typing import (
-    Final,
-)
+from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import (
-    U64,
-    Int,
-    kernel,
-)
+from flows.state.kernel import U64, Int, kernel
 
 WORDS: Final = 4
 SLOT_BYTES: Final = 8 * WORDS

@@ -4,28 +4,14 @@ not the key, so that nobody can send all names to one.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import (
-    I64,
-    U8,
-    U64,
-    kernel,
-)
-from flows.state.keys import (
-    SHARD,
-    sub_key,
-)
-from flows.state.siphash import (
-    siphash,
-)
+from flows.state.kernel import I64, U8, U64, kernel
+from flows.state.keys import SHARD, sub_key
+from flows.state.siphash import siphash
 
 _MOST_KNOWN: Final = 20_000
 """Names of up to 128 characters whose shards are remembered."""

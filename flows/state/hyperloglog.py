@@ -8,32 +8,16 @@ so that merged and re-ordered streams agree to the bit.
 
 from __future__ import annotations
 
-from base64 import (
-    b64decode,
-    b64encode,
-)
-from math import (
-    sqrt,
-)
-from threading import (
-    local,
-)
-from typing import (
-    Final,
-)
+from base64 import b64decode, b64encode
+from math import sqrt
+from threading import local
+from typing import Final
 
 import numpy as np
 import zstandard
-from zstandard import (
-    ZstdError,
-)
+from zstandard import ZstdError
 
-from flows.state.kernel import (
-    I64,
-    U8,
-    Int,
-    kernel,
-)
+from flows.state.kernel import I64, U8, Int, kernel
 
 
 def pack_registers(registers: U8) -> str:

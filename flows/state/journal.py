@@ -8,41 +8,18 @@ right in them is appended anew, a little at each snapshot, so that none of them 
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterable,
-    Iterator,
-)
-from concurrent.futures import (
-    Future,
-    ThreadPoolExecutor,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Final,
-    NamedTuple,
-    Protocol,
-)
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import xxhash
 
-from flows.errors import (
-    StateError,
-)
-from flows.state.durable import (
-    private_directory,
-    put,
-    sync_directory,
-)
-from flows.state.kernel import (
-    U64,
-)
+from flows.errors import StateError
+from flows.state.durable import private_directory, put, sync_directory
+from flows.state.kernel import U64
 
 SPILL_BYTES: Final = 1 << 18
 """From which size on a piece goes to a file."""

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-)
-from typing import (
-    Any,
-    TypeAlias,
-    TypeVar,
-)
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import numba
 import numpy as np

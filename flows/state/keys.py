@@ -6,12 +6,8 @@ choose what is hashed with it, has neither the secret nor the others.
 
 from __future__ import annotations
 
-from hashlib import (
-    blake2b,
-)
-from typing import (
-    Final,
-)
+from hashlib import blake2b
+from typing import Final
 
 IDENTITY, LISTENER, CLIENT, HOUSEHOLD, NAMES, SHARD = LABELS = (
     "identity",

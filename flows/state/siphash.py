@@ -8,30 +8,15 @@ with one and three it is what Python hashes its strings by.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-)
-from typing import (
-    Any,
-    Final,
-    TypeAlias,
-)
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-from llvmlite import (
-    ir,
-)
-from numba import (
-    types,
-)
-from numba.extending import (
-    intrinsic,
-)
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
-from flows.state.kernel import (
-    U8,
-    kernel,
-)
+from flows.state.kernel import U8, kernel
 
 State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 

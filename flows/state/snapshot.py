@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import (
-    Any,
-)
+from typing import Any
 
-from flows.errors import (
-    StateError,
-)
+from flows.errors import StateError
 
 
 def check_format(step: str, state: tuple[Any, ...], version: int, shards: int) -> None:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import (
-    datetime,
-    timedelta,
-)
-from decimal import (
-    Decimal,
-)
-from typing import (
-    Final,
-)
-from zoneinfo import (
-    ZoneInfo,
-)
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+from zoneinfo import ZoneInfo
 
-from rich.console import (
-    Group,
-)
-from rich.table import (
-    Table,
-)
-from rich.text import (
-    Text,
-)
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
-from flows.model.messages import (
-    Body,
-)
-from flows.shown import (
-    LINE,
-    cell,
-    shown,
-)
+from flows.model.messages import Body
+from flows.shown import LINE, cell, shown
 
 RULES: Final = {
     "declared": "declared: the conversion names its placement",

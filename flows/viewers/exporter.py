@@ -11,70 +11,28 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import structlog
 import uvicorn
-from prometheus_client import (
-    CollectorRegistry,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
-from starlette.applications import (
-    Starlette,
-)
-from starlette.requests import (
-    Request,
-)
-from starlette.responses import (
-    PlainTextResponse,
-)
-from starlette.routing import (
-    Route,
-)
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
-from connectors.prometheus import (
-    metrics_route,
-)
-from connectors.redis import (
-    connect,
-)
-from flows import (
-    metrics,
-)
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.instruments import (
-    WeightedHistogram,
-)
-from flows.settings import (
-    Settings,
-)
-from flows.state.allocator import (
-    keep_memory,
-)
-from flows.viewers import (
-    page,
-)
-from flows.viewers.reader import (
-    RowsReader,
-)
-from flows.viewers.series import (
-    CAP,
-    FIELDS,
-    SCOPES,
-    Placements,
-)
+from connectors.prometheus import metrics_route
+from connectors.redis import connect
+from flows import metrics
+from flows.errors import AudiopixelError
+from flows.instruments import WeightedHistogram
+from flows.settings import Settings
+from flows.state.allocator import keep_memory
+from flows.viewers import page
+from flows.viewers.reader import RowsReader
+from flows.viewers.series import CAP, FIELDS, SCOPES, Placements
 
 _GRACE_S: Final = 5
 _log: Final = structlog.get_logger("exporter")

@@ -6,36 +6,17 @@ whether they are in it.
 
 from __future__ import annotations
 
-from math import (
-    sqrt,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from math import sqrt
+from typing import Final, NamedTuple
 
 import numpy as np
-from rich.console import (
-    Group,
-)
-from rich.table import (
-    Table,
-)
-from rich.text import (
-    Text,
-)
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
-from flows.shown import (
-    shown,
-)
-from flows.state.hyperloglog import (
-    STANDARD_ERROR,
-    estimate,
-    histogram,
-)
-from flows.state.kernel import (
-    U8,
-)
+from flows.shown import shown
+from flows.state.hyperloglog import STANDARD_ERROR, estimate, histogram
+from flows.state.kernel import U8
 
 SIGMAS: Final = 3
 

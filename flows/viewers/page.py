@@ -11,54 +11,22 @@ import asyncio
 import math
 import threading
 import time
-from array import (
-    array,
-)
-from collections import (
-    deque,
-)
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Mapping,
-)
-from contextlib import (
-    asynccontextmanager,
-)
-from importlib.resources import (
-    files,
-)
-from itertools import (
-    pairwise,
-)
-from typing import (
-    Any,
-    Final,
-)
+from array import array
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any, Final
 
 import msgspec
-from starlette.applications import (
-    Starlette,
-)
-from starlette.requests import (
-    Request,
-)
-from starlette.responses import (
-    Response,
-    StreamingResponse,
-)
-from starlette.routing import (
-    Route,
-)
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
-from connectors.stream import (
-    ConnectError,
-)
-from flows.viewers.reader import (
-    Rows,
-    RowsReader,
-    Snapshot,
-)
+from connectors.stream import ConnectError
+from flows.viewers.reader import Rows, RowsReader, Snapshot
 
 FIELDS: Final = (
     "delivery.state",

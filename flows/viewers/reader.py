@@ -8,33 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import (
-    Callable,
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-    replace,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Final,
-)
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final
 
 import msgspec
 
-from connectors.redis import (
-    Client,
-    read_rows,
-    scan_index,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.redis import Client, read_rows, scan_index
+from connectors.stream import ConnectError
 
 Rows = Mapping[str, Mapping[str, str]]
 """Fields by id; a null is an absent field."""

@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import (
-    Callable,
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from decimal import (
-    Decimal,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Final, NamedTuple
 
-from connectors.prometheus import (
-    Exposition,
-    Family,
-    label_string,
-)
-from flows import (
-    metrics,
-)
-from flows.metrics import (
-    Definition,
-)
-from flows.viewers import (
-    page,
-)
-from flows.viewers.reader import (
-    STATE,
-    Rows,
-    Snapshot,
-)
+from connectors.prometheus import Exposition, Family, label_string
+from flows import metrics
+from flows.metrics import Definition
+from flows.viewers import page
+from flows.viewers.reader import STATE, Rows, Snapshot
 
 CAP: Final = 20_000
 """Placements with series of their own: up to 31 series of about 3 KB in the server each. The planned

@@ -7,61 +7,23 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Callable,
-    Collection,
-    Mapping,
-)
-from contextlib import (
-    suppress,
-)
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-)
-from typing import (
-    Final,
-    NamedTuple,
-)
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
 
-from rich import (
-    box,
-)
-from rich.cells import (
-    cell_len,
-)
-from rich.console import (
-    Console,
-    Group,
-)
-from rich.live import (
-    Live,
-)
-from rich.table import (
-    Table,
-)
-from rich.text import (
-    Text,
-)
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-from connectors.redis import (
-    connect,
-)
-from flows.settings import (
-    Settings,
-)
-from flows.shown import (
-    LINE,
-    shown,
-)
-from flows.viewers.reader import (
-    RowsReader,
-    Snapshot,
-)
+from connectors.redis import connect
+from flows.settings import Settings
+from flows.shown import LINE, shown
+from flows.viewers.reader import RowsReader, Snapshot
 
 NULL: Final = "–"
 STALE_S: Final = 10.0

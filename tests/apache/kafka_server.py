@@ -12,25 +12,13 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import (
-    suppress,
-)
-from pathlib import (
-    Path,
-)
-from types import (
-    TracebackType,
-)
-from typing import (
-    Self,
-)
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from confluent_kafka import (
-    KafkaException,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-)
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 HERE = Path(__file__).resolve().parent
 HOW_TO = "install Java 17 and Maven (Debian: openjdk-17-jre-headless maven), and let mvn reach a repository"

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterator,
-)
+from collections.abc import Iterator
 
 import pytest
-from kafka_server import (
-    ApacheKafka,
-    KafkaUnavailable,
-)
+from kafka_server import ApacheKafka, KafkaUnavailable
 
-from connectors.embedded import (
-    EmbeddedBroker,
-)
+from connectors.embedded import EmbeddedBroker
 
 
 @pytest.fixture(scope="session")

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import (
-    Path,
-)
-from urllib.request import (
-    Request,
-    urlopen,
-)
+from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
-from connectors.alerting import (
-    PROGRAMS,
-    Alertmanager,
-    Prometheus,
-    program,
-)
-from connectors.ports import (
-    free_ports,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.alerting import PROGRAMS, Alertmanager, Prometheus, program
+from connectors.ports import free_ports
+from connectors.stream import ConnectError
 
 installed = pytest.mark.skipif(
     any(program(name) is None for name in PROGRAMS),

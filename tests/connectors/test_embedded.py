@@ -11,48 +11,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import (
-    Iterator,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from confluent_kafka import (
-    Consumer,
-    Producer,
-    TopicPartition,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-)
-from redis import (
-    Redis,
-)
-from redis.backoff import (
-    NoBackoff,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
-)
-from redis.retry import (
-    Retry,
-)
-from redis_support import (
-    eventually,
-)
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from redis_support import eventually
 
-from connectors import (
-    embedded,
-)
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors import embedded
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.stream import ConnectError
 
 ONCE = Retry(NoBackoff(), 0)
 KINDS = [EmbeddedValkey, EmbeddedBroker]

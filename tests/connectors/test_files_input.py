@@ -5,30 +5,16 @@ from __future__ import annotations
 import gzip
 import os
 import tracemalloc
-from contextlib import (
-    suppress,
-)
-from pathlib import (
-    Path,
-)
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given
+from hypothesis import strategies as st
 
-from connectors.files import (
-    FileInput,
-    NdjsonWriter,
-)
-from connectors.stream import (
-    ConnectError,
-    EndOfInput,
-)
+from connectors.files import FileInput, NdjsonWriter
+from connectors.stream import ConnectError, EndOfInput
 
 PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor(write_checksum=True).compress}
 LINES = [b'{"n":%d,"noise":"%s"}' % (n, os.urandom(30).hex().encode()) for n in range(20_000)]

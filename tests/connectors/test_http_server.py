@@ -7,27 +7,15 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import (
-    Iterator,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from http.client import (
-    HTTPConnection,
-)
-from typing import (
-    NamedTuple,
-)
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from typing import NamedTuple
 
 import pytest
 
 import connectors.http_server as module
-from connectors.http_server import (
-    HttpServer,
-    Request,
-)
+from connectors.http_server import HttpServer, Request
 
 DEADLINE_S = 1.0
 

@@ -5,34 +5,17 @@ from __future__ import annotations
 import gzip
 import time
 import uuid
-from collections.abc import (
-    Callable,
-)
-from itertools import (
-    pairwise,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import zstandard
 
-from connectors.files import (
-    FileInput,
-)
-from connectors.kafka.reader import (
-    KafkaInput,
-)
-from connectors.kafka.writer import (
-    KafkaWriter,
-    ensure_topic,
-)
-from connectors.stream import (
-    EndOfInput,
-    Input,
-    Reader,
-)
+from connectors.files import FileInput
+from connectors.kafka.reader import KafkaInput
+from connectors.kafka.writer import KafkaWriter, ensure_topic
+from connectors.stream import EndOfInput, Input, Reader
 
 VALUES = [b'{"n":%d}' % n for n in range(5_000)]
 MakeInput = Callable[[list[bytes]], Input]

@@ -6,52 +6,21 @@ import json
 import os
 import time
 import uuid
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from contextlib import (
-    suppress,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from confluent_kafka import (
-    Consumer,
-    TopicPartition,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-)
-from kafka_server import (
-    PASSWORD,
-    USER,
-    ApacheKafka,
-    KafkaUnavailable,
-)
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from kafka_server import PASSWORD, USER, ApacheKafka, KafkaUnavailable
 
-from connectors.embedded import (
-    EmbeddedBroker,
-)
-from connectors.kafka.client import (
-    KafkaTrouble,
-)
-from connectors.kafka.reader import (
-    KafkaInput,
-    KafkaReader,
-)
-from connectors.kafka.writer import (
-    KafkaWriter,
-    ensure_topic,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.embedded import EmbeddedBroker
+from connectors.kafka.client import KafkaTrouble
+from connectors.kafka.reader import KafkaInput, KafkaReader
+from connectors.kafka.writer import KafkaWriter, ensure_topic
+from connectors.stream import ConnectError
 
 SASL = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": USER}
 # With batches of 100 kB, less than 500 kB are held in front of the reader.

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-)
-from datetime import (
-    timedelta,
-)
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
-from confluent_kafka import (
-    Producer,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-)
-from kafka_server import (
-    ApacheKafka,
-)
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from kafka_server import ApacheKafka
 
-from connectors.kafka.table import (
-    Change,
-    KafkaTable,
-)
-from connectors.kafka.writer import (
-    ensure_topic,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.kafka.table import Change, KafkaTable
+from connectors.kafka.writer import ensure_topic
+from connectors.stream import ConnectError
 
 COMPACTED = {"cleanup.policy": "compact"}
 WAIT = timedelta(milliseconds=100)

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given
+from hypothesis import strategies as st
 
-from connectors.stream import (
-    Lines,
-)
+from connectors.stream import Lines
 
 values_of = st.lists(st.binary(max_size=12))
 

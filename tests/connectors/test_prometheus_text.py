@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import (
-    Iterable,
-)
+from collections.abc import Iterable
 
 import httpx
 import pytest
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
-from prometheus_client.parser import (
-    text_string_to_metric_families,
-)
-from starlette.applications import (
-    Starlette,
-)
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
 
-from connectors.prometheus import (
-    Exposition,
-    Family,
-    label_string,
-    metrics_route,
-)
+from connectors.prometheus import Exposition, Family, label_string, metrics_route
 
 PLAYS = Family("plays_total", "counter", "Plays, with a \\ and\na second line.")
 SPEED = Family("speed_ratio", "gauge", "Speed.")

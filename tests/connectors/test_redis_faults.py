@@ -5,55 +5,20 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from collections.abc import (
-    Iterator,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
-from redis import (
-    Redis,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeout,
-)
-from redis_support import (
-    LAYOUTS,
-    TIMEOUT,
-    WIDE,
-    eventually,
-    form_cluster,
-    held,
-    row,
-)
+from redis import Redis
+from redis.exceptions import TimeoutError as RedisTimeout
+from redis_support import LAYOUTS, TIMEOUT, WIDE, eventually, form_cluster, held, row
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    RedisUnavailable,
-    check_version,
-    connect,
-    replies,
-)
-from connectors.redis.commands import (
-    read_rows,
-    scan_index,
-)
-from connectors.redis.rows import (
-    Emptied,
-    RowStore,
-    RowVersion,
-    WriteOutcome,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import RedisUnavailable, check_version, connect, replies
+from connectors.redis.commands import read_rows, scan_index
+from connectors.redis.rows import Emptied, RowStore, RowVersion, WriteOutcome
+from connectors.stream import ConnectError
 
 
 @pytest.fixture

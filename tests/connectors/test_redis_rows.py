@@ -5,66 +5,21 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import (
-    Iterator,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
-from redis import (
-    RedisCluster,
-)
-from redis.exceptions import (
-    ResponseError,
-)
-from redis_support import (
-    DEBIAN,
-    LAYOUTS,
-    ROW,
-    TIMEOUT,
-    WIDE,
-    eventually,
-    form_cluster,
-    held,
-    row,
-)
+from redis import RedisCluster
+from redis.exceptions import ResponseError
+from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_cluster, held, row
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis import (
-    rows as connector,
-)
-from connectors.redis.client import (
-    REASONS,
-    Client,
-    RedisUnavailable,
-    connect,
-    failures,
-    replies,
-)
-from connectors.redis.commands import (
-    put_fields,
-    read_rows,
-    scan_index,
-    trim_index,
-)
-from connectors.redis.rows import (
-    Emptied,
-    FencedHash,
-    RowStore,
-    RowVersion,
-    Superseded,
-    WriteOutcome,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis import rows as connector
+from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, failures, replies
+from connectors.redis.commands import put_fields, read_rows, scan_index, trim_index
+from connectors.redis.rows import Emptied, FencedHash, RowStore, RowVersion, Superseded, WriteOutcome
+from connectors.stream import ConnectError
 
 
 @pytest.fixture(

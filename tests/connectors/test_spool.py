@@ -8,27 +8,14 @@ import random
 import signal
 import subprocess
 import sys
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from connectors import (
-    spool as module,
-)
-from connectors.spool import (
-    Spool,
-    SpoolError,
-    SpoolFullError,
-)
+from connectors import spool as module
+from connectors.spool import Spool, SpoolError, SpoolFullError
 
 MIB = 1 << 20
 

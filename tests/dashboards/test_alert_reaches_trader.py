@@ -4,60 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    ExitStack,
-    contextmanager,
-)
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
-from prometheus_client import (
-    generate_latest,
-)
-from prometheus_support import (
-    HOST,
-    Site,
-    alertmanager,
-    eventually,
-    exporter,
-    prometheus,
-    scrape,
-)
-from redis import (
-    Redis,
-)
+from prometheus_client import generate_latest
+from prometheus_support import HOST, Site, alertmanager, eventually, exporter, prometheus, scrape
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from dashboards import (
-    delivery_rules,
-    pipeline_rules,
-)
-from dashboards.routing import (
-    alertmanager as routing,
-)
-from dashboards.rules import (
-    FLOW_JOB,
-    PLACEMENTS_JOB,
-    rule_file,
-)
-from flows.instruments import (
-    instruments,
-)
+from connectors.embedded import EmbeddedValkey
+from dashboards import delivery_rules, pipeline_rules
+from dashboards.routing import alertmanager as routing
+from dashboards.rules import FLOW_JOB, PLACEMENTS_JOB, rule_file
+from flows.instruments import instruments
 
 pytestmark = pytest.mark.debian
 

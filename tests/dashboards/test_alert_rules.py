@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from prometheus_support import (
-    GENERATED,
-    promtool,
-)
+from prometheus_support import GENERATED, promtool
 
-from dashboards.delivery_rules import (
-    groups,
-)
-from dashboards.pipeline_rules import (
-    PIPELINE,
-)
-from dashboards.routing import (
-    BLINDING,
-)
-from dashboards.rules import (
-    Alert,
-    Record,
-)
-from flows import (
-    metrics,
-)
+from dashboards.delivery_rules import groups
+from dashboards.pipeline_rules import PIPELINE
+from dashboards.routing import BLINDING
+from dashboards.rules import Alert, Record
+from flows import metrics
 
 HERE = Path(__file__).parent
 RULES = [rule for group in (PIPELINE, *groups()) for rule in group.rules]

@@ -6,32 +6,17 @@ import os
 import re
 import shutil
 import subprocess
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from prometheus_support import (
-    promtool,
-)
-from typer.testing import (
-    CliRunner,
-)
+from prometheus_support import promtool
+from typer.testing import CliRunner
 
-from dashboards.rules import (
-    EXPORTER_JOB,
-    FLOW_JOB,
-    PLACEMENTS_JOB,
-)
+from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.cli.commands import app
-from flows.settings.fields import (
-    PREFIX,
-    Settings,
-)
+from flows.settings.fields import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

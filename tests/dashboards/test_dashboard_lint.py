@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
 
 import promql_parser as promql
 import pytest
-from prometheus_support import (
-    GENERATED,
-)
+from prometheus_support import GENERATED
 
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(GENERATED.glob("*.json"))}
 Board = dict[str, Any]

@@ -5,29 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from pathlib import Path
+from typing import Any
 
 import pytest
-from prometheus_support import (
-    GENERATED,
-)
+from prometheus_support import GENERATED
 
-from dashboards.build import (
-    generated,
-    stale,
-    write,
-)
-from dashboards.panels import (
-    CONTRACTS,
-)
-from dashboards.rules import (
-    RUNBOOK,
-)
+from dashboards.build import generated, stale, write
+from dashboards.panels import CONTRACTS
+from dashboards.rules import RUNBOOK
 
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(GENERATED.glob("*.json"))}
 PANELS = [

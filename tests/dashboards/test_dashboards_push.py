@@ -6,23 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import (
-    Callable,
-)
+from collections.abc import Callable
 
 import pytest
-from prometheus_support import (
-    HOST,
-    Site,
-)
+from prometheus_support import HOST, Site
 
-from connectors.ports import (
-    free_ports,
-)
-from dashboards.push import (
-    PushError,
-    push,
-)
+from connectors.ports import free_ports
+from dashboards.push import PushError, push
 
 Answer = Callable[[str, str], tuple[int, bytes]]
 

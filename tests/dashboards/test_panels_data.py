@@ -10,66 +10,25 @@ import json
 import math
 import re
 import time
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    ExitStack,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import (
-    generate_latest,
-)
-from prometheus_support import (
-    GENERATED,
-    Site,
-    eventually,
-    exporter,
-    prometheus,
-    scrape,
-)
-from redis import (
-    Redis,
-)
+from prometheus_client import generate_latest
+from prometheus_support import GENERATED, Site, eventually, exporter, prometheus, scrape
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from dashboards import (
-    delivery_rules,
-    pipeline_rules,
-    queries,
-)
-from dashboards.rules import (
-    EXPORTER_JOB,
-    FLOW_JOB,
-    PLACEMENTS_JOB,
-    rule_file,
-)
-from flows.instruments import (
-    instruments,
-)
-from flows.metrics import (
-    RECEIVED,
-    Definition,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.loading import (
-    load,
-)
-from flows.viewers.series import (
-    FIELDS,
-)
+from connectors.embedded import EmbeddedValkey
+from dashboards import delivery_rules, pipeline_rules, queries
+from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, rule_file
+from flows.instruments import instruments
+from flows.metrics import RECEIVED, Definition
+from flows.replay import replay
+from flows.settings.loading import load
+from flows.viewers.series import FIELDS
 
 pytestmark = pytest.mark.debian
 

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import (
-    Iterator,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from faults_support import (
-    World,
-    in_memory,
-)
-from kafka_server import (
-    ApacheKafka,
-    KafkaUnavailable,
-)
+from faults_support import World, in_memory
+from kafka_server import ApacheKafka, KafkaUnavailable
 
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 
 
 @pytest.fixture(scope="session")

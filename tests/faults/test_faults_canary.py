@@ -8,41 +8,18 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    suppress,
-)
-from hashlib import (
-    sha256,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka import (
-    Consumer,
-    TopicPartition,
-)
-from faults_support import (
-    ROOT,
-    World,
-    eventually,
-    in_memory,
-)
+from confluent_kafka import Consumer, TopicPartition
+from faults_support import ROOT, World, eventually, in_memory
 
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
-from connectors.ports import (
-    free_run,
-)
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.ports import free_run
 
 SECRET = "canary-secret-of-a-caller"
 CONSENT = "CQtDjkAQtDjkAAfAAAENCWFgAIKAAAAAAAwIAEEkAAAAAAAA.IAEEkAAA.YAAAAAAAAAAA"

@@ -7,20 +7,11 @@ import json
 import threading
 import time
 
-from faults_support import (
-    World,
-    eventually,
-)
+from faults_support import World, eventually
 
-from connectors.kafka.reader import (
-    KafkaInput,
-)
-from connectors.kafka.writer import (
-    KafkaWriter,
-)
-from connectors.redis.commands import (
-    read_rows,
-)
+from connectors.kafka.reader import KafkaInput
+from connectors.kafka.writer import KafkaWriter
+from connectors.redis.commands import read_rows
 
 MEGABYTE = 1_000_000
 DAY_MS = 86_400_000

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-)
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    TopicPartition,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-)
-from confluent_kafka.cimpl import (
-    NewPartitions,
-)
-from faults_support import (
-    World,
-    eventually,
-)
-from kafka_server import (
-    ApacheKafka,
-)
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
+from faults_support import World, eventually
+from kafka_server import ApacheKafka
 
 pytestmark = pytest.mark.apache
 

@@ -8,29 +8,14 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from faults_support import (
-    ROOT,
-    Flow,
-    World,
-    children,
-    eventually,
-)
+from faults_support import ROOT, Flow, World, children, eventually
 
-from connectors.ports import (
-    free_ports,
-    free_run,
-)
+from connectors.ports import free_ports, free_run
 
 RECIPES = re.findall(
     r"```sh\n(.*?)```", (ROOT / "docs/operations.md").read_text().partition("## On several machines")[2], re.S

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import (
-    UTC,
-    datetime,
-    timedelta,
-)
-from typing import (
-    Any,
-)
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from confluent_kafka import (
-    Producer,
-)
-from faults_support import (
-    Flow,
-    World,
-    eventually,
-)
+from confluent_kafka import Producer
+from faults_support import Flow, World, eventually
 
 
 def plan(name: str, **more: Any) -> str:

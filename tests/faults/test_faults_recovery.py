@@ -7,25 +7,13 @@ import pickle
 import signal
 import sqlite3
 import time
-from collections.abc import (
-    Callable,
-)
-from contextlib import (
-    closing,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
-from faults_support import (
-    World,
-    children,
-    eventually,
-)
+from faults_support import World, children, eventually
 
 
 def doctor(store: Path, step: str, change: Callable[[Any], Any]) -> None:

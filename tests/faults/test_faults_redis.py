@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from contextlib import (
-    AbstractContextManager,
-    contextmanager,
-)
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-from faults_support import (
-    World,
-    eventually,
-)
+from faults_support import World, eventually
 
 Fault = Callable[[World], AbstractContextManager[None]]
 

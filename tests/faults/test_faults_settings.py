@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import pytest
-from faults_support import (
-    World,
-    eventually,
-)
+from faults_support import World, eventually
 
 MINUTE_MS = 60_000
 SAFE = [

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    Client,
-    connect,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.settings.loading import (
-    load,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import Client, connect
+from flows.settings.fields import Settings
+from flows.settings.loading import load
 
 
 @pytest.fixture(scope="session")

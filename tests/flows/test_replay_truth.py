@@ -10,66 +10,28 @@ import json
 import random
 import re
 import zlib
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from connectors.redis.client import (
-    Client,
-)
-from flows.attribution import (
-    touches,
-)
+from connectors.redis.client import Client
+from flows.attribution import touches
 from flows.cli.commands import app
-from flows.cli.reconcile_settings import (
-    rules,
-)
-from flows.errors import (
-    SettingsError,
-)
-from flows.intake.erasure import (
-    deny,
-)
-from flows.reconcile.comparison import (
-    differences,
-    minute_differences,
-)
-from flows.reconcile.recomputation import (
-    recompute,
-)
-from flows.replay import (
-    replay,
-)
-from flows.rows import (
-    shard as windows,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.simulate.feed import (
-    run_log,
-)
-from flows.simulate.scenario import (
-    Trouble,
-)
-from flows.simulate.traffic import (
-    Traffic,
-)
-from flows.state import (
-    journal,
-)
+from flows.cli.reconcile_settings import rules
+from flows.errors import SettingsError
+from flows.intake.erasure import deny
+from flows.reconcile.comparison import differences, minute_differences
+from flows.reconcile.recomputation import recompute
+from flows.replay import replay
+from flows.rows import shard as windows
+from flows.settings.fields import Settings
+from flows.simulate.feed import run_log
+from flows.simulate.scenario import Trouble
+from flows.simulate.traffic import Traffic
+from flows.state import journal
 
 LISTENER_KEY = b"a key of sixteen bytes or more"
 

@@ -9,37 +9,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import (
-    Callable,
-    Iterator,
-    Mapping,
-)
-from contextlib import (
-    contextmanager,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from redis import (
-    Redis,
-)
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.settings.loading import (
-    load,
-)
+from connectors.embedded import EmbeddedValkey
+from flows.replay import replay
+from flows.settings.fields import Settings
+from flows.settings.loading import load
 
 DATA = Path(__file__).parent.parent / "data"
 LOG = str(DATA / "adversarial.ndjson.gz")

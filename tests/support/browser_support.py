@@ -9,15 +9,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = "needs Chromium: apt-get install --no-install-recommends chromium"

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import (
-    Any,
-)
+from typing import Any
 
-from connectors.stream import (
-    Messages,
-)
-from flows.intake.decoder import (
-    Batch,
-    Decoder,
-)
-from flows.model.pixel import (
-    COMBO,
-    KEY,
-    ConversionPixel,
-)
+from connectors.stream import Messages
+from flows.intake.decoder import Batch, Decoder
+from flows.model.pixel import COMBO, KEY, ConversionPixel
 
 MAX_MS = 4_102_444_800_000
 EVENT: dict[str, Any] = {

@@ -11,35 +11,16 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import (
-    Callable,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from redis import (
-    Redis,
-)
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
-from connectors.kafka.writer import (
-    KafkaWriter,
-    ensure_topic,
-)
-from connectors.ports import (
-    free_run,
-)
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.kafka.writer import KafkaWriter, ensure_topic
+from connectors.ports import free_run
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ("REJECTED", "MINUTES", "CREDITS")

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections import (
-    Counter,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from hashlib import (
-    blake2b,
-)
-from typing import (
-    Any,
-    NamedTuple,
-)
+from collections import Counter
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
-from flows.model.dimensions import (
-    Dimensions,
-)
+from flows.model.dimensions import Dimensions
 
 MINUTE = 60_000
 HORIZON_MS = 5 * MINUTE

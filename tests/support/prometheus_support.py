@@ -9,33 +9,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import (
-    Callable,
-    Iterator,
-    Mapping,
-)
-from contextlib import (
-    contextmanager,
-)
-from http.server import (
-    BaseHTTPRequestHandler,
-    ThreadingHTTPServer,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    TypeVar,
-)
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 import yaml
 
-from connectors.ports import (
-    free_ports,
-)
+from connectors.ports import free_ports
 
 HOST = "127.0.0.1"
 GENERATED = Path(__file__).parents[2] / "dashboards" / "generated"

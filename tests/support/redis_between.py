@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import (
-    Callable,
-)
-from contextlib import (
-    suppress,
-)
-from typing import (
-    BinaryIO,
-    Self,
-)
+from collections.abc import Callable
+from contextlib import suppress
+from typing import BinaryIO, Self
 
-from redis import (
-    Redis,
-)
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
+from connectors.embedded import EmbeddedValkey
 
 Dump = dict[bytes, tuple[bytes, int]]
 """Key to its content and what is left of its TTL, in ms (0: none)."""

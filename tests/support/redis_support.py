@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import (
-    Callable,
-    Sequence,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
 
-from redis import (
-    Redis,
-)
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    Client,
-)
-from connectors.redis.commands import (
-    read_rows,
-)
-from connectors.redis.rows import (
-    FencedHash,
-    RowVersion,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import Client
+from connectors.redis.commands import read_rows
+from connectors.redis.rows import FencedHash, RowVersion
 
 TIMEOUT = timedelta(seconds=2)
 ROW = FencedHash(["5m.impressions", "1h.rate", "station"])

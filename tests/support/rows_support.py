@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.model.counts import (
-    CONSENTED_PLAYS,
-    FLIGHT_COUNTS,
-    MINUTE_COUNTS,
-)
-from flows.model.events import (
-    IMPRESSION,
-)
-from flows.model.messages import (
-    RowBatch,
-)
-from flows.model.ticks import (
-    Cut,
-)
+from flows.model.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, MINUTE_COUNTS
+from flows.model.events import IMPRESSION
+from flows.model.messages import RowBatch
+from flows.model.ticks import Cut
 
 MINUTE = 60_000
 ROW = ("placement", "a")

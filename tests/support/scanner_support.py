@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import (
-    Iterator,
-    Sequence,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from connectors.stream import (
-    Messages,
-)
-from flows.intake.decoder import (
-    Batch,
-    Decoder,
-)
-from flows.intake.scanner import (
-    LISTENERS,
-    NAMES,
-    Desk,
-)
-from flows.model.dimensions import (
-    Dimensions,
-)
-from flows.model.events import (
-    CONVERSION,
-)
-from flows.model.pixel import (
-    COLUMNS,
-    COMBO,
-    INFO,
-    POSITION,
-    ConversionPixel,
-)
-from flows.model.plan import (
-    PlanBook,
-)
+from connectors.stream import Messages
+from flows.intake.decoder import Batch, Decoder
+from flows.intake.scanner import LISTENERS, NAMES, Desk
+from flows.model.dimensions import Dimensions
+from flows.model.events import CONVERSION
+from flows.model.pixel import COLUMNS, COMBO, INFO, POSITION, ConversionPixel
+from flows.model.plan import PlanBook
 
 DATA = Path(__file__).parent.parent / "data"
 LISTENER_KEY = b"0123456789abcdef"

@@ -7,37 +7,18 @@ order, some cuts, some restarts, and has dropped and merged on the way.
 from __future__ import annotations
 
 import random
-from collections import (
-    Counter,
-)
-from dataclasses import (
-    dataclass,
-    replace,
-)
-from itertools import (
-    groupby,
-)
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import pytest
 
-from flows.attribution.credit_models import (
-    Rules,
-    credit,
-)
-from flows.attribution.shard import (
-    ListenerShard,
-)
-from flows.attribution.touches import (
-    Caps,
-)
-from flows.model.conversions import (
-    CLASSES,
-    Model,
-)
-from flows.model.dimensions import (
-    Dimensions,
-)
+from flows.attribution.credit_models import Rules, credit
+from flows.attribution.shard import ListenerShard
+from flows.attribution.touches import Caps
+from flows.model.conversions import CLASSES, Model
+from flows.model.dimensions import Dimensions
 from flows.model.messages import (
     CLICK_TOUCH,
     IMPRESSION_TOUCH,
@@ -46,12 +27,8 @@ from flows.model.messages import (
     PendingConversion,
     TouchBatch,
 )
-from flows.model.pixel import (
-    ConversionPixel,
-)
-from flows.model.ticks import (
-    Cut,
-)
+from flows.model.pixel import ConversionPixel
+from flows.model.ticks import Cut
 
 DAY, MINUTE = 86_400_000, 60_000
 T0 = 1_764_000_000_000 // DAY * DAY

@@ -7,60 +7,26 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import (
-    Callable,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    get_args,
-)
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
-from prometheus_client import (
-    Gauge,
-)
-from typer.testing import (
-    CliRunner,
-)
+from prometheus_client import Gauge
+from typer.testing import CliRunner
 
-from connectors.redis.client import (
-    Client,
-)
+from connectors.redis.client import Client
 from flows.cli.commands import app
-from flows.cli.reconcile_settings import (
-    rules,
-)
-from flows.engine.source import (
-    StopSignal,
-)
-from flows.instruments import (
-    instruments,
-)
-from flows.model.conversions import (
-    Model,
-)
-from flows.model.messages import (
-    shard_key,
-)
-from flows.reconcile.comparison import (
-    differences,
-    minute_differences,
-)
-from flows.reconcile.recomputation import (
-    recompute,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from flows.cli.reconcile_settings import rules
+from flows.engine.source import StopSignal
+from flows.instruments import instruments
+from flows.model.conversions import Model
+from flows.model.messages import shard_key
+from flows.reconcile.comparison import differences, minute_differences
+from flows.reconcile.recomputation import recompute
+from flows.replay import replay
+from flows.settings.fields import Settings
 
 KEY = b"a key of sixteen bytes or more"
 DAY = 86_400_000

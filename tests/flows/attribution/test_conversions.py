@@ -3,68 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Sequence,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from connectors.stream import (
-    Messages,
-)
-from flows.attribution import (
-    credit_book,
-)
-from flows.attribution.credit_book import (
-    CreditBook,
-)
-from flows.attribution.credit_models import (
-    Rules,
-    apportion,
-    credit,
-    divide,
-)
-from flows.attribution.decisions import (
-    decision_record,
-)
-from flows.attribution.shard import (
-    ListenerShard,
-)
-from flows.attribution.touches import (
-    Caps,
-)
-from flows.intake.decoder import (
-    Decoder,
-)
-from flows.model.conversions import (
-    AGES_S,
-    CLASSES,
-    COLUMNS,
-    WHOLE,
-    Model,
-)
-from flows.model.counts import (
-    FLIGHT_COUNTS,
-    MINUTE_COUNTS,
-)
-from flows.model.dimensions import (
-    Dimensions,
-)
-from flows.model.fields import (
-    FIELDS,
-)
+from connectors.stream import Messages
+from flows.attribution import credit_book
+from flows.attribution.credit_book import CreditBook
+from flows.attribution.credit_models import Rules, apportion, credit, divide
+from flows.attribution.decisions import decision_record
+from flows.attribution.shard import ListenerShard
+from flows.attribution.touches import Caps
+from flows.intake.decoder import Decoder
+from flows.model.conversions import AGES_S, CLASSES, COLUMNS, WHOLE, Model
+from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
+from flows.model.dimensions import Dimensions
+from flows.model.fields import FIELDS
 from flows.model.messages import (
     CLICK_TOUCH,
     IMPRESSION_TOUCH,
@@ -77,30 +36,13 @@ from flows.model.messages import (
     RowBatch,
     TouchBatch,
 )
-from flows.model.pixel import (
-    LISTENER,
-    WATERMARK,
-    ConversionPixel,
-)
-from flows.model.plan import (
-    Plan,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.plays.shard import (
-    PlayShard,
-)
-from flows.rows.credit_cells import (
-    quantile_s,
-)
-from flows.rows.published import (
-    minute_messages,
-    pack_rows,
-)
-from flows.rows.shard import (
-    RowShard,
-)
+from flows.model.pixel import LISTENER, WATERMARK, ConversionPixel
+from flows.model.plan import Plan
+from flows.model.ticks import Cut
+from flows.plays.shard import PlayShard
+from flows.rows.credit_cells import quantile_s
+from flows.rows.published import minute_messages, pack_rows
+from flows.rows.shard import RowShard
 
 DAY = 86_400_000
 MINUTE = 60_000

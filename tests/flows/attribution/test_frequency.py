@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Sequence,
-)
-from pathlib import (
-    Path,
-)
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flows.attribution.frequency import (
-    CLASS_OF,
-    DAY_MS,
-    MOST,
-    REMEMBERED_DAYS,
-    Frequency,
-)
-from flows.model.conversions import (
-    CLASSES,
-)
-from flows.state import (
-    journal,
-)
-from flows.state.journal import (
-    Files,
-)
+from flows.attribution.frequency import CLASS_OF, DAY_MS, MOST, REMEMBERED_DAYS, Frequency
+from flows.model.conversions import CLASSES
+from flows.state import journal
+from flows.state.journal import Files
 
 CAMPAIGNS = ("red", "blue", "green")
 TODAY = 20_000

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import (
-    dataclass,
-    field,
-)
-from pathlib import (
-    Path,
-)
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flows.attribution import (
-    touches,
-)
-from flows.attribution.eligible import (
-    standing,
-)
-from flows.attribution.touches import (
-    Caps,
-    Touches,
-    TouchStore,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.model.messages import (
-    CLICK_TOUCH,
-    IMPRESSION_TOUCH,
-    KIND,
-    KIND_BITS,
-    REACH_ONLY,
-    START_TOUCH,
-)
-from flows.state import (
-    journal,
-)
-from flows.state.journal import (
-    Files,
-)
+from flows.attribution import touches
+from flows.attribution.eligible import standing
+from flows.attribution.touches import Caps, Touches, TouchStore
+from flows.errors import StateError
+from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, REACH_ONLY, START_TOUCH
+from flows.state import journal
+from flows.state.journal import Files
 
 DAY, MINUTE = 86_400_000, 60_000
 PLAY_MS = 30 * MINUTE

@@ -14,45 +14,23 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from contextlib import (
-    suppress,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import typer
 import zstandard
-from typer.testing import (
-    CliRunner,
-)
+from typer.testing import CliRunner
 
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
-from connectors.ports import (
-    free_run,
-)
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.ports import free_run
 from flows.cli.app import GUIDE
 from flows.cli.commands import app
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.reconcile.logs import (
-    open_log,
-)
-from flows.simulate.feed import (
-    run_log,
-)
-from flows.simulate.traffic import (
-    Traffic,
-)
+from flows.errors import AudiopixelError
+from flows.reconcile.logs import open_log
+from flows.simulate.feed import run_log
+from flows.simulate.traffic import Traffic
 
 ROOT = Path(__file__).parents[3]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Callable,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import (
-    CliRunner,
-)
+from typer.testing import CliRunner
 
-from connectors.redis.client import (
-    Client,
-)
-from connectors.stream import (
-    ConnectError,
-)
+from connectors.redis.client import Client
+from connectors.stream import ConnectError
 from flows.cli.commands import app
-from flows.engine.source import (
-    StopSignal,
-)
-from flows.errors import (
-    SettingsError,
-    UsageError,
-)
-from flows.replay import (
-    OUTPUTS,
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from flows.engine.source import StopSignal
+from flows.errors import SettingsError, UsageError
+from flows.replay import OUTPUTS, replay
+from flows.settings.fields import Settings
 
 KEY = b"a key of sixteen bytes or more"
 T0 = 1_790_000_040_000

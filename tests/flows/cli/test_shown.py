@@ -3,63 +3,27 @@
 from __future__ import annotations
 
 import json
-from base64 import (
-    b64encode,
-)
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from io import (
-    StringIO,
-)
-from pathlib import (
-    Path,
-)
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import (
-    Result,
-)
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
-from redis import (
-    Redis,
-)
-from rich.cells import (
-    cell_len,
-)
-from rich.console import (
-    Console,
-)
-from typer.testing import (
-    CliRunner,
-)
+from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+from rich.cells import cell_len
+from rich.console import Console
+from typer.testing import CliRunner
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    connect,
-)
-from flows import (
-    logs,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import connect
+from flows import logs
 from flows.cli.commands import app
-from flows.shown import (
-    LONGEST,
-    cell,
-    shown,
-)
-from flows.state.hyperloglog import (
-    REGISTERS,
-    compressed,
-)
+from flows.shown import LONGEST, cell, shown
+from flows.state.hyperloglog import REGISTERS, compressed
 
 IDS = {
     "title": "a\x1b]0;owned\x07b",

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Mapping,
-)
-from typing import (
-    Any,
-)
-from urllib.parse import (
-    urlencode,
-)
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
 
-from flows.collector.call import (
-    Call,
-)
-from flows.collector.callers import (
-    Callers,
-    Token,
-    networks,
-)
-from flows.collector.consent import (
-    Policy,
-)
-from flows.collector.dialects import (
-    load_dialects,
-)
-from flows.collector.invalid_traffic import (
-    Judge,
-)
-from flows.collector.pseudonyms import (
-    Pseudonyms,
-)
-from flows.collector.signatures import (
-    Signatures,
-)
-from flows.collector.understand import (
-    Understanding,
-)
+from flows.collector.call import Call
+from flows.collector.callers import Callers, Token, networks
+from flows.collector.consent import Policy
+from flows.collector.dialects import load_dialects
+from flows.collector.invalid_traffic import Judge
+from flows.collector.pseudonyms import Pseudonyms
+from flows.collector.signatures import Signatures
+from flows.collector.understand import Understanding
 
 NOW_MS = 1_795_600_000_000
 SECRET = "a secret of a caller"

@@ -10,37 +10,16 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-    suppress,
-)
-from http.client import (
-    HTTPConnection,
-    HTTPException,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    Self,
-)
-from urllib.parse import (
-    urlencode,
-)
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlencode
 
-from confluent_kafka import (
-    Consumer,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, TopicPartition
 
-from connectors.embedded import (
-    EmbeddedBroker,
-)
+from connectors.embedded import EmbeddedBroker
 
 PARTITIONS = 2
 KEY = "a key of the edge, 32 bytes long"

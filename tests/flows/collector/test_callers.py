@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from typing import (
-    Any,
-)
+from typing import Any
 
 import pytest
-from collector_support import (
-    HOME,
-    PLAYER,
-    SECRET,
-    call,
-    token,
-    understanding,
-    usual,
-)
+from collector_support import HOME, PLAYER, SECRET, call, token, understanding, usual
 
-from flows.collector.callers import (
-    Callers,
-    is_public,
-    networks,
-    parsed,
-)
-from flows.collector.understand import (
-    Understanding,
-)
+from flows.collector.callers import Callers, is_public, networks, parsed
+from flows.collector.understand import Understanding
 
 PROXY, SERVER, STRANGER, ELSE = "10.0.0.1", "198.51.100.7", "35.180.1.1", "9.9.9.9"
 FIELDS = {"listener_id", "client_id", "household_id"}

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from time import (
-    process_time,
-)
+from time import process_time
 
 import pytest
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flows.collector.cleaner import (
-    boolean,
-    device_id,
-    epoch_ms,
-    event_name,
-    playhead_ms,
-    present,
-)
-from flows.collector.query import (
-    MOST_PARAMETERS,
-    decoded,
-    parameters,
-)
+from flows.collector.cleaner import boolean, device_id, epoch_ms, event_name, playhead_ms, present
+from flows.collector.query import MOST_PARAMETERS, decoded, parameters
 
 
 @pytest.mark.parametrize(

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from string import (
-    ascii_lowercase,
-    ascii_uppercase,
-    digits,
-)
-from time import (
-    process_time,
-)
+from string import ascii_lowercase, ascii_uppercase, digits
+from time import process_time
 
 import pytest
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flows.collector import (
-    gpp,
-    tcf,
-)
-from flows.collector.consent import (
-    REASONS,
-    WORDS,
-    Policy,
-    Reason,
-    Signals,
-)
+from flows.collector import gpp, tcf
+from flows.collector.consent import REASONS, WORDS, Policy, Reason, Signals
 
 # Made by @iabgpp/cmpapi 3.2.0 (all but CORE_ONLY): CMP 31, policy 5, service-specific, GB, 2 November 2026.
 FIELD = "CQtDjkAQtDjkAAfAAAENCWFgAIKAAAAAAAwIAEEkAAAAAAAA.IAEEkAAA.YAAAAAAAAAAA"

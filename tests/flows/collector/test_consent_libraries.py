@@ -11,19 +11,12 @@ import json
 import os
 import shutil
 import subprocess
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flows.collector import (
-    gpp,
-    tcf,
-)
+from flows.collector import gpp, tcf
 
 LIBRARIES = ("@iabtcf/core@1.5.6", "@iabgpp/cmpapi@3.2.0")
 COUNT, SEED = 1_000, 2026

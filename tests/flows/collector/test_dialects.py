@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
-from urllib.parse import (
-    quote,
-    urlsplit,
-)
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
-from collector_support import (
-    CONSENT,
-    HOME,
-    NOW_MS,
-    PLAYER,
-    SECRET,
-    call,
-    understanding,
-)
+from collector_support import CONSENT, HOME, NOW_MS, PLAYER, SECRET, call, understanding
 
-from flows.collector.call import (
-    Call,
-    Outcome,
-)
-from flows.collector.dialects import (
-    Dialect,
-    load_dialects,
-    plain,
-)
-from flows.collector.signatures import (
-    Signatures,
-)
-from flows.collector.tags import (
-    Order,
-    build,
-)
-from flows.errors import (
-    SettingsError,
-)
+from flows.collector.call import Call, Outcome
+from flows.collector.dialects import Dialect, load_dialects, plain
+from flows.collector.signatures import Signatures
+from flows.collector.tags import Order, build
+from flows.errors import SettingsError
 
 DIALECTS = load_dialects()
 TAGS = sorted(name for name, one in DIALECTS.items() if one.use == "tag")

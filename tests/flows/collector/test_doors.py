@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-    cast,
-)
-from urllib.parse import (
-    quote,
-)
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import quote
 
 import msgspec
 import pytest
-from collector_support import (
-    HOME,
-    SECRET,
-    call,
-    understanding,
-    usual,
-)
+from collector_support import HOME, SECRET, call, understanding, usual
 
-from flows.collector.call import (
-    Call,
-    Outcome,
-    Understood,
-)
-from flows.collector.doors import (
-    GIF,
-    Answer,
-    Doors,
-)
-from flows.collector.store import (
-    Store,
-)
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.doors import GIF, Answer, Doors
+from flows.collector.store import Store
 
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
 TARGET = "https://shop.example/offer"
@@ -185,6 +158,15 @@ def test_events_of_a_token_have_a_result_each() -> None:
         call(path="/v1/events", method="POST", body=msgspec.json.encode(sent), headers=BEARER), Kept(False)
     )
     assert answer.status == 503
+
+
+def test_a_line_that_is_no_event_spoils_no_other() -> None:
+    body = b'{"event":"start","placement_id":"a"}\n{"event":\n[1]\n{"event":"start","placement_id":"b"}'
+    answer, kept = asked(call(path="/v1/events", method="POST", body=body, headers=BEARER))
+    results = msgspec.json.decode(answer.body)["results"]
+    assert [one["outcome"] for one in results] == ["accepted", "rejected", "rejected", "accepted"]
+    assert results[1]["reason"] == "malformed"
+    assert [one.event.get("placement_id") for one in kept.events] == ["a", None, None, "b"]
 
 
 def test_the_debug_door_needs_its_right_and_stores_nothing() -> None:

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Callable,
-)
-from datetime import (
-    UTC,
-    datetime,
-)
-from hashlib import (
-    sha256,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
-from collector_support import (
-    HOME,
-    NOW_MS,
-    PLAYER,
-    call,
-    understanding,
-    usual,
-)
+from collector_support import HOME, NOW_MS, PLAYER, call, understanding, usual
 
-from flows.collector.call import (
-    Call,
-)
-from flows.collector.callers import (
-    Device,
-    parsed,
-)
-from flows.collector.invalid_traffic import (
-    REASONS,
-    Judge,
-    judge_of,
-)
-from flows.errors import (
-    SettingsError,
-)
+from flows.collector.call import Call
+from flows.collector.callers import Device, parsed
+from flows.collector.invalid_traffic import REASONS, Judge, judge_of
+from flows.errors import SettingsError
 
 APP = "AcmeCast/3.1 (iPhone; bot protection)"
 TODAY = datetime(2026, 11, 25, tzinfo=UTC)

@@ -4,32 +4,21 @@ the topic.
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import (
-    Iterator,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from door_support import (
-    Collector,
-    byes,
-    calling,
-    events,
-    messages,
-    new_topic,
-    until,
-)
+from door_support import Collector, byes, calling, events, messages, new_topic, until
 
-from connectors.embedded import (
-    EmbeddedBroker,
-)
+from connectors.embedded import EmbeddedBroker
+from connectors.ports import free_run
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +196,77 @@ def test_what_more_processes_left_is_sent_under_their_ids_and_they_say_bye(
         assert first.end() == 0
     ledger = first.ledger()
     assert ledger["inherited"] == ledger["acknowledged"] == 10
+
+
+def test_a_term_signal_under_calls_loses_none_that_was_answered(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    topic = new_topic(broker)
+    with Collector(tmp_path / "spool", broker.bootstrap, topic, collect_drain="PT0.3S") as collector:
+        collector.start()
+        callers = [Caller(collector.port, f"c{n}") for n in range(3)]
+        for one in callers:
+            one.start()
+        time.sleep(0.3)
+        assert collector.end() == 0
+        answered = set().union(*(one.stop() for one in callers))
+    ledger = collector.ledger()
+    assert ledger["calls"] == ledger["stored"] == ledger["acknowledged"] >= len(answered) > 50
+    assert answered <= events(messages(broker.bootstrap, topic))
+
+
+def test_two_processes_share_a_port_and_are_ended_together(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    topic = new_topic(broker)
+    with Collector(tmp_path / "spool", broker.bootstrap, topic, "--processes", "2") as both:
+        both.health = both.looked = free_run(2)
+        both.environment["AUDIOPIXEL_COLLECT_HEALTH_PORT"] = str(both.health)
+        both.start()
+        both.looked += 1
+        until(lambda: both.looks("/ready") == 200)
+        for n in range(20):  # a connection each, which the kernel deals out
+            with calling(both.port) as call:
+                assert call(f"e{n}") == 200
+        assert both.end() == 0
+    found = messages(broker.bootstrap, topic)
+    assert events(found) == {f"e{n}" for n in range(20)}
+    for seat in (0, 1):
+        assert byes(found, both.id(seat)) == 2
+
+
+def test_processes_end_when_their_supervisor_is_killed(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), "--processes", "2") as both:
+        both.health = both.looked = free_run(2)
+        both.environment["AUDIOPIXEL_COLLECT_HEALTH_PORT"] = str(both.health)
+        both.start()
+        both.kill()
+        with socket.socket() as one:
+            until(lambda: one.connect_ex(("127.0.0.1", both.port)) != 0)
+        both.start()  # the spools are free
+        assert both.end() == 0
+
+
+def test_a_collector_that_does_not_come_back_is_released_in_every_partition(broker: EmbeddedBroker) -> None:
+    topic = new_topic(broker)
+    settings = {"AUDIOPIXEL_KAFKA_BROKERS": broker.bootstrap, "AUDIOPIXEL_KAFKA_TOPIC": topic}
+    command = [sys.executable, "-m", "flows.cli", "release", "9f3c2ab1d4e5f607"]
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "9f3c2ab1d4e5f607 ended in 2 partitions\n")
+    assert byes(messages(broker.bootstrap, topic), "9f3c2ab1d4e5f607") == 2
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        port = one.getsockname()[1]
+        collector = Collector(tmp_path / "spool", broker.bootstrap, "t", collect_port=port)
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "collect"],
+            env=os.environ | collector.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port} cannot be listened at" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import pytest
-from collector_support import (
-    CONSENT,
-    SECRET,
-    call,
-    understanding,
-    usual,
-)
+from collector_support import CONSENT, SECRET, call, understanding, usual
 
-from flows.collector.dialects import (
-    WORDS,
-)
-from flows.collector.pseudonyms import (
-    Pseudonyms,
-)
-from flows.collector.tables import (
-    BY_URL,
-    DOCUMENTS,
-    FATES,
-    IN_TOPIC,
-    KEPT,
-    TABLES,
-    current,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from flows.collector.dialects import WORDS
+from flows.collector.pseudonyms import Pseudonyms
+from flows.collector.tables import BY_URL, DOCUMENTS, FATES, IN_TOPIC, KEPT, TABLES, current
+from flows.settings.fields import Settings
 
 DOCS = Path(__file__).parents[3] / "docs"
 CANARY = "canary-5150"

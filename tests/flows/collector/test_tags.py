@@ -4,58 +4,21 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from urllib.parse import (
-    parse_qsl,
-    urlsplit,
-)
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from collector_support import (
-    CONSENT,
-    NOW_MS,
-    call,
-    understanding,
-)
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
-from typer.testing import (
-    CliRunner,
-)
+from collector_support import CONSENT, NOW_MS, call, understanding
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from flows.cli.commands import app
-from flows.collector.call import (
-    Outcome,
-)
-from flows.collector.checker import (
-    Checked,
-    check,
-    in_words,
-)
-from flows.collector.dialects import (
-    load_dialects,
-    plain,
-)
-from flows.collector.signatures import (
-    LABELS,
-    Signatures,
-)
-from flows.collector.tags import (
-    LONGEST_URL,
-    USUAL,
-    Built,
-    Order,
-    as_json,
-    as_vast,
-    build,
-    snippet,
-)
-from flows.errors import (
-    UsageError,
-)
+from flows.collector.call import Outcome
+from flows.collector.checker import Checked, check, in_words
+from flows.collector.dialects import load_dialects, plain
+from flows.collector.signatures import LABELS, Signatures
+from flows.collector.tags import LONGEST_URL, USUAL, Built, Order, as_json, as_vast, build, snippet
+from flows.errors import UsageError
 
 DIALECTS = load_dialects()
 SIGNING = Signatures({"a1": b"a signing key"}, frozenset({"shop.example"}))

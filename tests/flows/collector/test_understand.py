@@ -4,42 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from urllib.parse import (
-    quote,
-    urlencode,
-)
+from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
-from collector_support import (
-    CONSENT,
-    HOME,
-    NOW_MS,
-    PLAYER,
-    SECRET,
-    call,
-    token,
-    understanding,
-    usual,
-)
+from collector_support import CONSENT, HOME, NOW_MS, PLAYER, SECRET, call, token, understanding, usual
 
-from flows.collector.call import (
-    Outcome,
-)
-from flows.collector.callers import (
-    Callers,
-    networks,
-)
-from flows.collector.signatures import (
-    Signatures,
-)
-from flows.collector.understand import (
-    NEVER_FROM_A_CALLER,
-)
-from flows.intake.schema import (
-    decode,
-    decode_conversion,
-)
+from flows.collector.call import Outcome
+from flows.collector.callers import Callers, networks
+from flows.collector.signatures import Signatures
+from flows.collector.understand import NEVER_FROM_A_CALLER
+from flows.intake.schema import decode, decode_conversion
 
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
 AGENT = {"x-device-user-agent": PLAYER}

@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from datetime import (
-    timedelta,
-)
-from fractions import (
-    Fraction,
-)
-from typing import (
-    Any,
-)
+from datetime import timedelta
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flows.delivery.pacing import (
-    STATES,
-    Delivery,
-    State,
-    Thresholds,
-    pace,
-    pace_campaign,
-    state_change,
-)
-from flows.model.flight import (
-    DAY_MS,
-    HOUR_MS,
-)
-from flows.model.plan import (
-    Plan,
-)
+from flows.delivery.pacing import STATES, Delivery, State, Thresholds, pace, pace_campaign, state_change
+from flows.model.flight import DAY_MS, HOUR_MS
+from flows.model.plan import Plan
 
 MINUTE_MS = 60_000
 START_MS = 1_793_577_600_000

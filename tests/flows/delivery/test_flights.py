@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import (
-    UTC,
-    datetime,
-)
-from fractions import (
-    Fraction,
-)
-from zoneinfo import (
-    ZoneInfo,
-)
+from datetime import UTC, datetime
+from fractions import Fraction
+from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flows.model.flight import (
-    DAY_MS,
-    HOUR_MS,
-    Curve,
-    Flight,
-)
+from flows.model.flight import DAY_MS, HOUR_MS, Curve, Flight
 
 MINUTE_MS = 60_000
 START_MS = int(datetime(2026, 3, 20, tzinfo=UTC).timestamp()) * 1000

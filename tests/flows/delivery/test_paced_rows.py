@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-)
-from dataclasses import (
-    dataclass,
-    field,
-    replace,
-)
-from datetime import (
-    timedelta,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
 
-from connectors.redis.client import (
-    Client,
-)
-from flows.delivery.pacer import (
-    CAMPAIGN,
-    Pacer,
-)
-from flows.delivery.pacing import (
-    Thresholds,
-)
-from flows.model.fields import (
-    FIELDS,
-    empty,
-)
-from flows.model.messages import (
-    Delivered,
-    Flush,
-    PackedRow,
-)
-from flows.model.plan import (
-    Plan,
-    PlanBook,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.publish.publisher import (
-    Publisher,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from connectors.redis.client import Client
+from flows.delivery.pacer import CAMPAIGN, Pacer
+from flows.delivery.pacing import Thresholds
+from flows.model.fields import FIELDS, empty
+from flows.model.messages import Delivered, Flush, PackedRow
+from flows.model.plan import Plan, PlanBook
+from flows.model.ticks import Cut
+from flows.publish.publisher import Publisher
+from flows.settings.fields import Settings
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 AT_MS = 2_000_000_000_000 // 60_000 * 60_000

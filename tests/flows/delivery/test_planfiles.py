@@ -6,34 +6,16 @@ import csv
 import json
 import os
 import re
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from flows.delivery.plan_columns import (
-    COLUMNS,
-)
-from flows.delivery.plan_files import (
-    LOOK_MS,
-    PlanFile,
-    Problem,
-    read_plans,
-)
-from flows.errors import (
-    PlanError,
-)
-from flows.simulate.feed import (
-    plans,
-    write_plans,
-)
-from flows.simulate.traffic import (
-    Traffic,
-)
+from flows.delivery.plan_columns import COLUMNS
+from flows.delivery.plan_files import LOOK_MS, PlanFile, Problem, read_plans
+from flows.errors import PlanError
+from flows.simulate.feed import plans, write_plans
+from flows.simulate.traffic import Traffic
 
 DOCS = Path(__file__).parents[3] / "docs"
 HEADER = "placement_id,booked,start,end,timezone,pauses\n"

@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import (
-    Iterator,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import (
-    HealthCheck,
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
-from rows_support import (
-    ROW,
-    Impressions,
-    batch,
-)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rows_support import ROW, Impressions, batch
 
-from flows.model.events import (
-    IMPRESSION,
-)
-from flows.model.messages import (
-    Delivered,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.rows.shard import (
-    RowShard,
-)
-from flows.rows.values import (
-    Windows,
-)
-from flows.state.hyperloglog import (
-    REGISTERS,
-    estimate,
-    histogram,
-    pack_registers,
-)
+from flows.model.events import IMPRESSION
+from flows.model.messages import Delivered
+from flows.model.ticks import Cut
+from flows.rows.shard import RowShard
+from flows.rows.values import Windows
+from flows.state.hyperloglog import REGISTERS, estimate, histogram, pack_registers
 
 MINUTE = 60_000
 FIRST = 29_000_000

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-from datetime import (
-    datetime,
-)
-from typing import (
-    Any,
-)
+from datetime import datetime
+from typing import Any
 
 import pytest
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flows.delivery.plan_columns import (
-    COLUMNS,
-    plan_from_json,
-    plan_of,
-    plan_to_json,
-)
-from flows.errors import (
-    PlanError,
-)
-from flows.intake.brand_safety import (
-    blocked,
-)
-from flows.model.plan import (
-    PlanBook,
-)
+from flows.delivery.plan_columns import COLUMNS, plan_from_json, plan_of, plan_to_json
+from flows.errors import PlanError
+from flows.intake.brand_safety import blocked
+from flows.model.plan import PlanBook
 
 NEEDED = {"placement_id": "p", "booked": "1000", "start": "2026-11-02T00:00Z", "end": "2026-11-03T00:00Z"}
 WEIGHTS = ";".join(["0"] * 8 + ["1.5", "0.5", "1"] + ["0"] * 13)

@@ -9,59 +9,23 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka import (
-    Producer,
-)
+from confluent_kafka import Producer
 
-from connectors.embedded import (
-    EmbeddedBroker,
-)
-from connectors.kafka.table import (
-    Change,
-    KafkaTable,
-)
-from connectors.stream import (
-    ConnectError,
-)
-from flows.delivery import (
-    plan_topics,
-)
-from flows.delivery.plan_files import (
-    read_plans,
-)
-from flows.delivery.plan_source import (
-    plan_file,
-    read_book,
-)
-from flows.delivery.plan_topics import (
-    Entries,
-    PlanTopic,
-    Refusal,
-    TopicFeed,
-    plan_topic,
-)
-from flows.errors import (
-    SettingsError,
-)
-from flows.settings.fields import (
-    Settings,
-    Topic,
-)
-from flows.settings.loading import (
-    load,
-)
+from connectors.embedded import EmbeddedBroker
+from connectors.kafka.table import Change, KafkaTable
+from connectors.stream import ConnectError
+from flows.delivery import plan_topics
+from flows.delivery.plan_files import read_plans
+from flows.delivery.plan_source import plan_file, read_book
+from flows.delivery.plan_topics import Entries, PlanTopic, Refusal, TopicFeed, plan_topic
+from flows.errors import SettingsError
+from flows.settings.fields import Settings, Topic
+from flows.settings.loading import load
 
 
 def plan(name: str, booked: Any = 1000, **more: Any) -> dict[str, Any]:

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import (
-    Any,
-)
+from typing import Any
 
 import pytest
 
-from flows.delivery.spend import (
-    shown,
-    spend,
-    together,
-)
-from flows.model.fields import (
-    CURRENCY,
-    FIELDS,
-    SPENDING,
-    empty,
-)
-from flows.model.plan import (
-    Plan,
-)
+from flows.delivery.spend import shown, spend, together
+from flows.model.fields import CURRENCY, FIELDS, SPENDING, empty
+from flows.model.plan import Plan
 
 
 def plan(name: str = "p", cpm_micros: int | None = 10_000_000, currency: str | None = "GBP") -> Plan:

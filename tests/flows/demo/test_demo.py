@@ -15,59 +15,24 @@ import termios
 import threading
 import time
 import uuid
-from contextlib import (
-    suppress,
-)
-from datetime import (
-    timedelta,
-)
-from itertools import (
-    takewhile,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-    NamedTuple,
-)
+from contextlib import suppress
+from datetime import timedelta
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 import redis
 
-from connectors.alerting import (
-    PROGRAMS,
-    program,
-)
-from flows.delivery.pacing import (
-    Thresholds,
-    pace,
-)
-from flows.delivery.plan_files import (
-    read_plans,
-)
-from flows.demo.alerts import (
-    Firing,
-    lines,
-)
-from flows.demo.demo import (
-    FLIGHT,
-    GRACE,
-    OUT_OF_ORDERNESS,
-    Demo,
-    use_own_settings,
-)
-from flows.settings.loading import (
-    load,
-)
-from flows.simulate.feed import (
-    plans,
-    write_plans,
-)
-from flows.simulate.traffic import (
-    Traffic,
-)
+from connectors.alerting import PROGRAMS, program
+from flows.delivery.pacing import Thresholds, pace
+from flows.delivery.plan_files import read_plans
+from flows.demo.alerts import Firing, lines
+from flows.demo.demo import FLIGHT, GRACE, OUT_OF_ORDERNESS, Demo, use_own_settings
+from flows.settings.loading import load
+from flows.simulate.feed import plans, write_plans
+from flows.simulate.traffic import Traffic
 
 MARK = "DEMO_OF_A_TEST"
 """In the environment of all its processes: settings of ours it drops."""

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import (
-    Iterable,
-)
-from typing import (
-    NamedTuple,
-)
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flows.engine.aligner import (
-    Aligner,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.model.ticks import (
-    ENDED,
-)
+from flows.engine.aligner import Aligner
+from flows.errors import StateError
+from flows.model.ticks import ENDED
 
 SENDERS = ("a", "b", "c")
 

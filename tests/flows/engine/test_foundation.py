@@ -4,50 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import (
-    Callable,
-    Mapping,
-)
-from contextlib import (
-    closing,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
-from bytewax.recovery import (
-    init_db_dir,
-)
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    settings as examples,
-)
-from hypothesis import (
-    strategies as st,
-)
+from bytewax.recovery import init_db_dir
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
-from flows.cli.paths import (
-    fresh,
-)
-from flows.engine.foundation import (
-    begun,
-    lay,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from flows.cli.paths import fresh
+from flows.engine.foundation import begun, lay
+from flows.errors import StateError
+from flows.settings.fields import Settings
 
 KEY = b"the first secret of a flow"
 FIXED: dict[str, tuple[Any, Any]] = {

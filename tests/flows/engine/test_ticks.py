@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterator,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    connect,
-)
-from connectors.redis.commands import (
-    put_fields,
-)
-from flows.engine.aligner import (
-    Aligner,
-)
-from flows.engine.tick_clock import (
-    Anchor,
-    TickClock,
-    redis_anchor,
-)
-from flows.model.ticks import (
-    ENDED,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import connect
+from connectors.redis.commands import put_fields
+from flows.engine.aligner import Aligner
+from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
+from flows.model.ticks import ENDED
+from flows.settings.fields import Settings
 
 INTERVAL_MS, LOOP_MS = 1_000, 100
 NOW_MS = 1_790_000_000_000

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Callable,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
-from scanner_support import (
-    EVENT,
-    Both,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scanner_support import EVENT, Both
 
-from flows.delivery.plan_columns import (
-    plan_of,
-)
-from flows.intake.brand_safety import (
-    blocked,
-)
-from flows.model.pixel import (
-    BLOCKED,
-    INFO,
-)
-from flows.model.plan import (
-    PlanBook,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from flows.delivery.plan_columns import plan_of
+from flows.intake.brand_safety import blocked
+from flows.model.pixel import BLOCKED, INFO
+from flows.model.plan import PlanBook
+from flows.replay import replay
+from flows.settings.fields import Settings
 
 KEY = b"a key of sixteen bytes or more"
 T0 = 1_764_000_000_000

@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Callable,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import (
-    CliRunner,
-)
+from typer.testing import CliRunner
 
-from flows.check import (
-    TAKES,
-)
+from flows.check import TAKES
 from flows.cli.commands import app
-from flows.intake.schema import (
-    Conversion,
-    Event,
-)
-from flows.model.events import (
-    EVENTS,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.simulate.feed import (
-    run_log,
-)
-from flows.simulate.traffic import (
-    Traffic,
-)
+from flows.intake.schema import Conversion, Event
+from flows.model.events import EVENTS
+from flows.replay import replay
+from flows.settings.fields import Settings
+from flows.simulate.feed import run_log
+from flows.simulate.traffic import Traffic
 
 RIGHT = {"event_id": "e", "event": "impression", "ts": 1_790_000_040_000, "placement_id": "p"}
 BOUGHT = RIGHT | {"event": "conversion", "conversion": {"type": "purchase"}}

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import (
-    pairwise,
-)
-from typing import (
-    Any,
-)
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flows.intake.watermark import (
-    PartitionClock,
-)
-from flows.model.pixel import (
-    COLUMNS,
-    TS,
-    WATERMARK,
-)
-from flows.model.ticks import (
-    DAY_MS,
-    ENDED,
-    STEP_MS,
-    Cut,
-    Tick,
-    cut_at,
-)
+from flows.intake.watermark import PartitionClock
+from flows.model.pixel import COLUMNS, TS, WATERMARK
+from flows.model.ticks import DAY_MS, ENDED, STEP_MS, Cut, Tick, cut_at
 
 SECOND, MINUTE = 1_000, 60_000
 BOUND_MS, QUIET_MS = 10_000, 60_000

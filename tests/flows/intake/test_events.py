@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import (
-    Any,
-)
+from typing import Any
 
 import pytest
 from events_support import (
@@ -23,20 +21,9 @@ from events_support import (
     why,
 )
 
-from flows.intake.dead_letters import (
-    letter,
-)
-from flows.model.events import (
-    CODES,
-    EVENTS,
-)
-from flows.model.pixel import (
-    INFO,
-    LINKED,
-    LISTENER,
-    TS,
-    WATERMARK,
-)
+from flows.intake.dead_letters import letter
+from flows.model.events import CODES, EVENTS
+from flows.model.pixel import INFO, LINKED, LISTENER, TS, WATERMARK
 
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import (
-    Any,
-)
+from typing import Any
 
 import pytest
 from events_support import (
@@ -24,33 +22,14 @@ from events_support import (
     raw_of,
     why,
 )
-from hypothesis import (
-    example,
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from connectors.stream import (
-    Messages,
-)
-from flows.intake.dead_letters import (
-    letter,
-)
-from flows.intake.decoder import (
-    Decoder,
-)
-from flows.model.events import (
-    EVENTS,
-)
-from flows.model.pixel import (
-    CONSENTED,
-    INFO,
-    LISTENER,
-    POSITION,
-)
+from connectors.stream import Messages
+from flows.intake.dead_letters import letter
+from flows.intake.decoder import Decoder
+from flows.model.events import EVENTS
+from flows.model.pixel import CONSENTED, INFO, LISTENER, POSITION
 
 
 def test_the_pixels_of_a_play_share_a_key_within_its_placement_and_whatever_their_ids() -> None:

@@ -10,99 +10,37 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import (
-    Callable,
-    Iterator,
-    Sequence,
-)
-from contextlib import (
-    contextmanager,
-    suppress,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import (
-    CliRunner,
-)
+from typer.testing import CliRunner
 
-from connectors.embedded import (
-    EmbeddedBroker,
-    EmbeddedValkey,
-)
-from connectors.files import (
-    FileInput,
-)
-from connectors.kafka.writer import (
-    KafkaWriter,
-)
-from connectors.ports import (
-    free_ports,
-)
-from connectors.redis.client import (
-    Client,
-    connect,
-)
-from flows.attribution.credit_models import (
-    Rules,
-)
-from flows.attribution.shard import (
-    ListenerShard,
-)
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.files import FileInput
+from connectors.kafka.writer import KafkaWriter
+from connectors.ports import free_ports
+from connectors.redis.client import Client, connect
+from flows.attribution.credit_models import Rules
+from flows.attribution.shard import ListenerShard
 from flows.cli.commands import app
-from flows.engine.source import (
-    StopSignal,
-)
-from flows.engine.steps import (
-    PlaysLogic,
-)
-from flows.engine.tick_clock import (
-    TickClock,
-)
-from flows.errors import (
-    UsageError,
-)
-from flows.intake.decoder import (
-    Decoder,
-)
-from flows.intake.erasure import (
-    LOOK_S,
-    DenyList,
-    deny,
-)
-from flows.intake.partition import (
-    Intake,
-    position_of,
-)
-from flows.intake.watermark import (
-    PartitionClock,
-)
-from flows.model.messages import (
-    CLICK_TOUCH,
-    ForShard,
-    TouchBatch,
-)
-from flows.model.redis_keys import (
-    deny_key,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from flows.engine.source import StopSignal
+from flows.engine.steps import PlaysLogic
+from flows.engine.tick_clock import TickClock
+from flows.errors import UsageError
+from flows.intake.decoder import Decoder
+from flows.intake.erasure import LOOK_S, DenyList, deny
+from flows.intake.partition import Intake, position_of
+from flows.intake.watermark import PartitionClock
+from flows.model.messages import CLICK_TOUCH, ForShard, TouchBatch
+from flows.model.redis_keys import deny_key
+from flows.model.ticks import Cut
+from flows.replay import replay
+from flows.settings.fields import Settings
 
 SECRET = "a key of sixteen bytes or more"
 T0 = 1_764_000_000_000

@@ -3,84 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Callable,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import xxhash
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given
+from hypothesis import strategies as st
 
-from connectors.stream import (
-    Messages,
-)
-from flows.engine.steps import (
-    CreditsLogic,
-    PlaysLogic,
-    RowsLogic,
-)
-from flows.engine.tick_clock import (
-    TickClock,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.intake.decoder import (
-    Batch,
-    Decoder,
-)
-from flows.intake.split import (
-    Splitter,
-)
-from flows.intake.watermark import (
-    PartitionClock,
-)
-from flows.model.counts import (
-    CONSENTED_PLAYS,
-)
-from flows.model.dimensions import (
-    Dimensions,
-)
-from flows.model.events import (
-    IMPRESSION,
-    START,
-)
-from flows.model.messages import (
-    PixelOutcomes,
-)
-from flows.model.pixel import (
-    COMBO,
-    INFO,
-    INVALID_SHIFT,
-    KEY,
-)
-from flows.plays import (
-    cohort,
-)
-from flows.plays.shard import (
-    PlayShard,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.state.hash_table import (
-    new_table,
-)
-from flows.state.homes import (
-    Homes,
-)
-from flows.state.kernel import (
-    U64,
-)
+from connectors.stream import Messages
+from flows.engine.steps import CreditsLogic, PlaysLogic, RowsLogic
+from flows.engine.tick_clock import TickClock
+from flows.errors import StateError
+from flows.intake.decoder import Batch, Decoder
+from flows.intake.split import Splitter
+from flows.intake.watermark import PartitionClock
+from flows.model.counts import CONSENTED_PLAYS
+from flows.model.dimensions import Dimensions
+from flows.model.events import IMPRESSION, START
+from flows.model.messages import PixelOutcomes
+from flows.model.pixel import COMBO, INFO, INVALID_SHIFT, KEY
+from flows.plays import cohort
+from flows.plays.shard import PlayShard
+from flows.settings.fields import Settings
+from flows.state.hash_table import new_table
+from flows.state.homes import Homes
+from flows.state.kernel import U64
 
 SECRET = b"sixteen bytes !!"
 T0 = 1_790_000_040_000

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import pytest
 
-from connectors.files import (
-    FileInput,
-)
-from flows.intake.decoder import (
-    Decoder,
-)
-from flows.intake.partition import (
-    BEFORE_A_TICK,
-    Intake,
-)
-from flows.intake.watermark import (
-    PartitionClock,
-)
+from connectors.files import FileInput
+from flows.intake.decoder import Decoder
+from flows.intake.partition import BEFORE_A_TICK, Intake
+from flows.intake.watermark import PartitionClock
 
 
 @pytest.mark.parametrize(("live", "at_a_tick"), [(True, 10 * BEFORE_A_TICK), (False, 10)])

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from hashlib import (
-    blake2b,
-)
+from hashlib import blake2b
 
 import pytest
 
-from flows.state.keys import (
-    KEY_BYTES,
-    LABELS,
-    fingerprint,
-    sub_key,
-)
+from flows.state.keys import KEY_BYTES, LABELS, fingerprint, sub_key
 
 SECRET = b"a key of sixteen bytes or more"
 

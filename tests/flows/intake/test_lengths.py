@@ -4,56 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from decimal import (
-    Decimal,
-)
-from typing import (
-    Any,
-)
-from urllib.parse import (
-    parse_qsl,
-    urlsplit,
-)
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import (
-    example,
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
-from scanner_support import (
-    EVENT,
-    LISTENER_KEY,
-    Both,
-)
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scanner_support import EVENT, LISTENER_KEY, Both
 
-from connectors.stream import (
-    Messages,
-)
-from flows.intake import (
-    decoder as batches,
-)
-from flows.intake.decoder import (
-    Batch,
-    Decoder,
-)
-from flows.intake.schema import (
-    micros,
-    utm_content,
-)
-from flows.model.events import (
-    absent,
-    cut_bytes,
-)
-from flows.model.pixel import (
-    COMBO,
-    INFO,
-    INVALID_SHIFT,
-)
+from connectors.stream import Messages
+from flows.intake import decoder as batches
+from flows.intake.decoder import Batch, Decoder
+from flows.intake.schema import micros, utm_content
+from flows.model.events import absent, cut_bytes
+from flows.model.pixel import COMBO, INFO, INVALID_SHIFT
 
 NAMES = ("placement_id", "campaign_id", "platform", "station", "podcast", "program")
 MACRO = st.sampled_from([("[", "]"), ("%5B", "%5d"), ("%5b", "%5D"), ("${", "}"), ("{", "}"), ("@", "@")])

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.intake.fingerprints import (
-    FingerprintCache,
-    put,
-    room,
-)
-from flows.state.hash_table import (
-    find,
-)
+from flows.intake.fingerprints import FingerprintCache, put, room
+from flows.state.hash_table import find
 
 
 def _value(memo: FingerprintCache, key: int) -> int | None:

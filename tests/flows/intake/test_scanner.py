@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scanner_support import (
-    EVENT,
-    LINE,
-    Both,
-    log,
-    named,
-    parts,
-)
+from scanner_support import EVENT, LINE, Both, log, named, parts
 
-from connectors.stream import (
-    Lines,
-)
-from flows.intake import (
-    decoder as batches,
-)
-from flows.intake.decoder import (
-    Batch,
-)
-from flows.intake.fingerprints import (
-    FingerprintCache,
-)
-from flows.intake.scanner import (
-    scan,
-)
-from flows.model.pixel import (
-    COMBO,
-    INFO,
-    KEY,
-    LISTENER,
-)
-from flows.simulate.plain_log import (
-    write_log,
-)
+from connectors.stream import Lines
+from flows.intake import decoder as batches
+from flows.intake.decoder import Batch
+from flows.intake.fingerprints import FingerprintCache
+from flows.intake.scanner import scan
+from flows.model.pixel import COMBO, INFO, KEY, LISTENER
+from flows.simulate.plain_log import write_log
 
 
 def _read_as(line: bytes, knowing: bytes = LINE) -> tuple[Batch, bool]:

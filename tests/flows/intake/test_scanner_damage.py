@@ -6,29 +6,13 @@ import itertools
 import json
 import random
 
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
-from scanner_support import (
-    EVENT,
-    LINE,
-    Both,
-    log,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scanner_support import EVENT, LINE, Both, log
 
-from flows.intake.keywords import (
-    FIELDS,
-)
-from flows.model.events import (
-    EVENTS,
-)
-from flows.simulate.traffic import (
-    Traffic,
-)
+from flows.intake.keywords import FIELDS
+from flows.model.events import EVENTS
+from flows.simulate.traffic import Traffic
 
 _VALUES = (
     "null", "true", "false", "0", "1", "-1", "-0", "01", "1.0", "1e3", "NaN", "Infinity", "-",

@@ -9,19 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from flows.state.kernel import (
-    U8,
-    U64,
-    kernel,
-)
-from flows.state.siphash import (
-    begin,
-    end,
-    load64,
-    siphash,
-    text,
-    word,
-)
+from flows.state.kernel import U8, U64, kernel
+from flows.state.siphash import begin, end, load64, siphash, text, word
 
 NOISE = os.urandom(2_000)
 BLOCK = np.frombuffer(NOISE, np.uint8)

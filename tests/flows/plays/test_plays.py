@@ -4,91 +4,33 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Iterable,
-)
-from pathlib import (
-    Path,
-)
-from tempfile import (
-    TemporaryDirectory,
-)
-from typing import (
-    Any,
-)
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import (
-    HealthCheck,
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
-from plays_model import (
-    HORIZON_MS,
-    KEY,
-    MILESTONES,
-    MINUTE,
-    Call,
-    Model,
-)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from plays_model import HORIZON_MS, KEY, MILESTONES, MINUTE, Call, Model
 
-from connectors.stream import (
-    Messages,
-)
-from flows.intake.decoder import (
-    Decoder,
-)
-from flows.intake.split import (
-    Splitter,
-)
-from flows.intake.watermark import (
-    PartitionClock,
-)
-from flows.model.counts import (
-    BY_FLIGHT,
-    BY_MINUTE,
-    HELD,
-    REPAIRED,
-)
-from flows.model.dimensions import (
-    SCOPES,
-    Dimensions,
-)
-from flows.model.events import (
-    COMPLETE,
-    MUTE,
-    SKIP,
-    START,
-)
-from flows.model.messages import (
-    PixelOutcomes,
-    Pixels,
-    RowBatch,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.plays import (
-    shard as shards,
-)
-from flows.plays.shard import (
-    PlayShard,
-)
-from flows.state import (
-    journal,
-)
-from flows.state.homes import (
-    Homes,
-)
+from connectors.stream import Messages
+from flows.intake.decoder import Decoder
+from flows.intake.split import Splitter
+from flows.intake.watermark import PartitionClock
+from flows.model.counts import BY_FLIGHT, BY_MINUTE, HELD, REPAIRED
+from flows.model.dimensions import SCOPES, Dimensions
+from flows.model.events import COMPLETE, MUTE, SKIP, START
+from flows.model.messages import PixelOutcomes, Pixels, RowBatch
+from flows.model.ticks import Cut
+from flows.plays import shard as shards
+from flows.plays.shard import PlayShard
+from flows.state import journal
+from flows.state.homes import Homes
 
 BOUND_MS, YEAR_MS = 10_000, 365 * 86_400_000
 BEGIN_MS = 29_000_000 * MINUTE

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import pickle
-from typing import (
-    Any,
-)
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flows.errors import (
-    StateError,
-)
-from flows.model.counts import (
-    BY_MINUTE,
-)
-from flows.model.dimensions import (
-    Dimensions,
-)
-from flows.model.events import (
-    CODES,
-    COMPLETE,
-    IMPRESSION,
-    START,
-)
-from flows.model.messages import (
-    Pixels,
-)
-from flows.model.pixel import (
-    COLUMNS,
-    LINKED,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.plays import (
-    shard as shards,
-)
-from flows.plays.shard import (
-    PlayShard,
-)
-from flows.state.hash_table import (
-    SLOT_BYTES,
-)
-from flows.state.homes import (
-    Homes,
-)
+from flows.errors import StateError
+from flows.model.counts import BY_MINUTE
+from flows.model.dimensions import Dimensions
+from flows.model.events import CODES, COMPLETE, IMPRESSION, START
+from flows.model.messages import Pixels
+from flows.model.pixel import COLUMNS, LINKED
+from flows.model.ticks import Cut
+from flows.plays import shard as shards
+from flows.plays.shard import PlayShard
+from flows.state.hash_table import SLOT_BYTES
+from flows.state.homes import Homes
 
 MINUTE = 60_000
 YEAR_MS = 365 * 86_400_000

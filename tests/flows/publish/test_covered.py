@@ -4,75 +4,29 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import (
-    HealthCheck,
-    example,
-    given,
-)
-from hypothesis import (
-    settings as profile,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
 
-from connectors.ports import (
-    free_ports,
-)
-from connectors.redis.client import (
-    Client,
-)
-from flows.attribution.credit_book import (
-    CreditBook,
-)
-from flows.engine.steps import (
-    RowsLogic,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.model.counts import (
-    FLIGHT_COUNTS,
-    MINUTE_COUNTS,
-)
-from flows.model.events import (
-    IMPRESSION,
-)
-from flows.model.messages import (
-    RowBatch,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.publish.covered import (
-    AGAIN_S,
-    NEVER,
-    Covered,
-    positions_key,
-)
-from flows.publish.fence import (
-    Kept,
-    keep,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from connectors.ports import free_ports
+from connectors.redis.client import Client
+from flows.attribution.credit_book import CreditBook
+from flows.engine.steps import RowsLogic
+from flows.errors import StateError
+from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
+from flows.model.events import IMPRESSION
+from flows.model.messages import RowBatch
+from flows.model.ticks import Cut
+from flows.publish.covered import AGAIN_S, NEVER, Covered, positions_key
+from flows.publish.fence import Kept, keep
+from flows.settings.fields import Settings
 
 MINUTE = 60_000
 BEGIN = 29_000_000

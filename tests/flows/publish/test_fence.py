@@ -2,77 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Iterator,
-)
-from pathlib import (
-    Path,
-)
-from tempfile import (
-    TemporaryDirectory,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
-from hypothesis import (
-    HealthCheck,
-    given,
-)
-from hypothesis import (
-    settings as profile,
-)
-from hypothesis import (
-    strategies as st,
-)
-from redis import (
-    Redis,
-)
-from redis_between import (
-    Between,
-)
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+from redis import Redis
+from redis_between import Between
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    RedisUnavailable,
-)
-from connectors.redis.rows import (
-    RowStore,
-)
-from connectors.stream import (
-    ConnectError,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.model.fields import (
-    FIELDS,
-    empty,
-)
-from flows.model.messages import (
-    Flush,
-    PackedRow,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.publish.fence import (
-    Kept,
-    keep,
-    kept,
-)
-from flows.publish.layout import (
-    LAYOUTS,
-)
-from flows.publish.publisher import (
-    Publisher,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import RedisUnavailable
+from connectors.redis.rows import RowStore
+from connectors.stream import ConnectError
+from flows.errors import StateError
+from flows.model.fields import FIELDS, empty
+from flows.model.messages import Flush, PackedRow
+from flows.model.ticks import Cut
+from flows.publish.fence import Kept, keep, kept
+from flows.publish.layout import LAYOUTS
+from flows.publish.publisher import Publisher
+from flows.settings.fields import Settings
 
 NAMESPACE = "fence:v1"
 NOW = 1_790_000_000_000

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import pickle
-from collections import (
-    Counter,
-)
+from collections import Counter
 
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flows.errors import (
-    RejectingError,
-    StateError,
-)
-from flows.model.messages import (
-    PartitionAccount,
-    PixelOutcomes,
-    Receipt,
-)
-from flows.model.ticks import (
-    Cut,
-    Tick,
-)
-from flows.publish.ledger import (
-    COUNTS,
-    PARTS,
-    Ledger,
-)
+from flows.errors import RejectingError, StateError
+from flows.model.messages import PartitionAccount, PixelOutcomes, Receipt
+from flows.model.ticks import Cut, Tick
+from flows.publish.ledger import COUNTS, PARTS, Ledger
 
 HERE = Cut(1, 0, False, ())
 FATES = ("malformed", "invalid", "unknown_event", "too_late", "accepted", "repeated")

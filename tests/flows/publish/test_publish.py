@@ -2,84 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from dataclasses import (
-    dataclass,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import (
-    given,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given
+from hypothesis import strategies as st
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    Client,
-    RedisUnavailable,
-    connect,
-)
-from connectors.redis.rows import (
-    eviction_policies,
-)
-from flows.delivery.pacer import (
-    Pacer,
-)
-from flows.delivery.pacing import (
-    Thresholds,
-)
-from flows.delivery.plan_files import (
-    parse_plans,
-)
-from flows.delivery.plan_source import (
-    plan_file,
-)
-from flows.model.fields import (
-    FIELDS,
-    empty,
-)
-from flows.model.messages import (
-    CREDITS_SHARD,
-    LEDGER_SHARD,
-    DecisionRecord,
-    Delivered,
-    Flush,
-    PackedRow,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.publish import (
-    publisher as publish,
-)
-from flows.publish.layout import (
-    LAYOUTS,
-)
-from flows.publish.publisher import (
-    LONGEST_PAUSE_S,
-    TRIM_EVERY_S,
-    Publisher,
-)
-from flows.settings.fields import (
-    Settings,
-    ms,
-)
-from flows.settings.loading import (
-    load,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import Client, RedisUnavailable, connect
+from connectors.redis.rows import eviction_policies
+from flows.delivery.pacer import Pacer
+from flows.delivery.pacing import Thresholds
+from flows.delivery.plan_files import parse_plans
+from flows.delivery.plan_source import plan_file
+from flows.model.fields import FIELDS, empty
+from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, DecisionRecord, Delivered, Flush, PackedRow
+from flows.model.ticks import Cut
+from flows.publish import publisher as publish
+from flows.publish.layout import LAYOUTS
+from flows.publish.publisher import LONGEST_PAUSE_S, TRIM_EVERY_S, Publisher
+from flows.settings.fields import Settings, ms
+from flows.settings.loading import load
 
 NOW_S = 1_764_000_000.0
 DAY_S = 86_400

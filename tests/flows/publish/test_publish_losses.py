@@ -2,79 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from datetime import (
-    timedelta,
-)
-from functools import (
-    partial,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
-from hypothesis import (
-    HealthCheck,
-    given,
-)
-from hypothesis import (
-    settings as profile,
-)
-from hypothesis import (
-    strategies as st,
-)
-from redis import (
-    Redis,
-)
-from redis_between import (
-    Between,
-    Dump,
-    bring_back,
-    dump,
-)
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+from redis import Redis
+from redis_between import Between, Dump, bring_back, dump
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis import (
-    client,
-)
-from connectors.redis.client import (
-    connect,
-)
-from connectors.redis.commands import (
-    read_rows,
-)
-from flows.model.fields import (
-    FIELDS,
-    empty,
-)
-from flows.model.messages import (
-    LEDGER_SHARD,
-    ConversionAccount,
-    Flush,
-    PackedRow,
-    PartitionAccount,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.publish import (
-    ledger,
-)
-from flows.publish.layout import (
-    LAYOUTS,
-)
-from flows.publish.publisher import (
-    Publisher,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis import client
+from connectors.redis.client import connect
+from connectors.redis.commands import read_rows
+from flows.model.fields import FIELDS, empty
+from flows.model.messages import LEDGER_SHARD, ConversionAccount, Flush, PackedRow, PartitionAccount
+from flows.model.ticks import Cut
+from flows.publish import ledger
+from flows.publish.layout import LAYOUTS
+from flows.publish.publisher import Publisher
+from flows.settings.fields import Settings
 
 NAMESPACE = "lost:v1"
 T0 = 1_790_000_000_000

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flows.reconcile.decode import (
-    Reader,
-)
+from flows.reconcile.decode import Reader
 
 
 def pixel(event: str, **fields: Any) -> bytes:

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Callable,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from connectors.redis.client import (
-    Client,
-)
-from flows.cli.reconcile_settings import (
-    denied,
-    rules,
-)
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.intake.erasure import (
-    deny,
-)
-from flows.reconcile.comparison import (
-    compare,
-    summary,
-)
-from flows.reconcile.recomputation import (
-    recompute,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from connectors.redis.client import Client
+from flows.cli.reconcile_settings import denied, rules
+from flows.errors import AudiopixelError
+from flows.intake.erasure import deny
+from flows.reconcile.comparison import compare, summary
+from flows.reconcile.recomputation import recompute
+from flows.replay import replay
+from flows.settings.fields import Settings
 
 T0 = 1_764_000_000_000
 KEY = b"a key of sixteen bytes or more"

@@ -5,55 +5,22 @@ the same reason; and the fast way into the oracle says what its strict one says.
 from __future__ import annotations
 
 import json
-from pathlib import (
-    Path,
-)
-from tempfile import (
-    TemporaryDirectory,
-)
-from typing import (
-    Any,
-)
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from connectors.stream import (
-    Messages,
-)
-from flows.intake.decoder import (
-    Decoder,
-)
-from flows.intake.watermark import (
-    PartitionClock,
-)
-from flows.model.events import (
-    EVENTS,
-)
-from flows.model.pixel import (
-    COMBO,
-    CONSENTED,
-    INFO,
-    INVALID_SHIFT,
-    LINKED,
-    LISTENER,
-    TS,
-)
-from flows.reconcile.decode import (
-    Reader,
-)
-from flows.reconcile.recomputation import (
-    PODCAST_APPS,
-)
-from flows.reconcile.scan import (
-    EVENTS as CODES,
-)
+from connectors.stream import Messages
+from flows.intake.decoder import Decoder
+from flows.intake.watermark import PartitionClock
+from flows.model.events import EVENTS
+from flows.model.pixel import COMBO, CONSENTED, INFO, INVALID_SHIFT, LINKED, LISTENER, TS
+from flows.reconcile.decode import Reader
+from flows.reconcile.recomputation import PODCAST_APPS
+from flows.reconcile.scan import EVENTS as CODES
 
 T0 = 1_764_000_000_000
 MACROS = (

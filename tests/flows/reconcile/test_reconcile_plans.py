@@ -3,62 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Callable,
-)
-from datetime import (
-    UTC,
-    datetime,
-)
-from inspect import (
-    signature,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from datetime import UTC, datetime
+from inspect import signature
+from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import (
-    CliRunner,
-)
+from typer.testing import CliRunner
 
-from connectors.redis.client import (
-    Client,
-)
+from connectors.redis.client import Client
 from flows.cli.commands import app
-from flows.cli.reconcile_settings import (
-    rules,
-)
-from flows.reconcile.comparison import (
-    Difference,
-    differences,
-)
-from flows.reconcile.fields import (
-    FLIGHT_METRICS,
-)
-from flows.reconcile.recomputation import (
-    Planned,
-    Recomputation,
-    recompute,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.simulate.feed import (
-    run_log,
-)
-from flows.simulate.scenario import (
-    Trouble,
-)
-from flows.simulate.traffic import (
-    Traffic,
-)
+from flows.cli.reconcile_settings import rules
+from flows.reconcile.comparison import Difference, differences
+from flows.reconcile.fields import FLIGHT_METRICS
+from flows.reconcile.recomputation import Planned, Recomputation, recompute
+from flows.replay import replay
+from flows.settings.fields import Settings
+from flows.simulate.feed import run_log
+from flows.simulate.scenario import Trouble
+from flows.simulate.traffic import Traffic
 
 T0 = 1_764_000_000_000  # a full minute
 KEY = b"a key of sixteen bytes or more"

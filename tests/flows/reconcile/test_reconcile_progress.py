@@ -5,33 +5,17 @@ is not the play's, and let the same jumps of time count.
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Callable,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from connectors.redis.client import (
-    Client,
-)
-from flows.cli.reconcile_settings import (
-    rules,
-)
-from flows.reconcile.comparison import (
-    differences,
-)
-from flows.reconcile.recomputation import (
-    recompute,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.fields import (
-    Settings,
-)
+from connectors.redis.client import Client
+from flows.cli.reconcile_settings import rules
+from flows.reconcile.comparison import differences
+from flows.reconcile.recomputation import recompute
+from flows.replay import replay
+from flows.settings.fields import Settings
 
 START_MS = 1_764_000_000_000
 

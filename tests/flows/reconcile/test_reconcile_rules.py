@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Callable,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.reconcile.recomputation import (
-    Planned,
-    Recomputation,
-    recompute,
-)
+from flows.errors import AudiopixelError
+from flows.reconcile.recomputation import Planned, Recomputation, recompute
 
 T0 = 1_764_000_000_000
 MINUTE = 60_000

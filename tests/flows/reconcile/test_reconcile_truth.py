@@ -5,31 +5,17 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import (
-    Iterator,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import redis
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from flows.model.fields import (
-    FIELDS,
-)
-from flows.publish import (
-    ledger,
-)
-from flows.publish.layout import (
-    META_FIELDS,
-)
+from connectors.embedded import EmbeddedValkey
+from flows.model.fields import FIELDS
+from flows.publish import ledger
+from flows.publish.layout import META_FIELDS
 from flows.reconcile.comparison import (
     Difference,
     compare,
@@ -38,23 +24,10 @@ from flows.reconcile.comparison import (
     minute_differences,
     summary,
 )
-from flows.reconcile.fields import (
-    META,
-    PARTITION,
-    ROW,
-    VERSIONS,
-    How,
-)
-from flows.reconcile.recomputation import (
-    Recomputation,
-    recompute,
-)
-from flows.replay import (
-    replay,
-)
-from flows.settings.loading import (
-    load,
-)
+from flows.reconcile.fields import META, PARTITION, ROW, VERSIONS, How
+from flows.reconcile.recomputation import Recomputation, recompute
+from flows.replay import replay
+from flows.settings.loading import load
 
 DATA = Path(__file__).parents[2] / "data"
 LOG = DATA / "adversarial.ndjson.gz"

@@ -3,59 +3,25 @@
 from __future__ import annotations
 
 import pickle
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Iterable,
-)
-from itertools import (
-    cycle,
-)
-from pathlib import (
-    Path,
-)
-from tempfile import (
-    TemporaryDirectory,
-)
-from typing import (
-    Any,
-)
+from collections import Counter
+from collections.abc import Iterable
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flows.rows import (
-    rolling_reach,
-)
-from flows.rows.reach import (
-    EXACT_UP_TO,
-    Distinct,
-)
-from flows.rows.rolling_reach import (
-    Rolling,
-)
-from flows.state import (
-    journal,
-)
-from flows.state.hyperloglog import (
-    PRECISION,
-    REGISTERS,
-    estimate,
-    histogram,
-    rank,
-)
-from flows.state.journal import (
-    Files,
-)
+from flows.rows import rolling_reach
+from flows.rows.reach import EXACT_UP_TO, Distinct
+from flows.rows.rolling_reach import Rolling
+from flows.state import journal
+from flows.state.hyperloglog import PRECISION, REGISTERS, estimate, histogram, rank
+from flows.state.journal import Files
 
 SEEDS = 100
 STANDARD_ERROR = 1.04 / REGISTERS**0.5

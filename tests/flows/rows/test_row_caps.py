@@ -4,85 +4,32 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Callable,
-    Iterator,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
-from rows_support import (
-    batch,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rows_support import batch
 
-from connectors.redis.client import (
-    Client,
-)
-from connectors.redis.commands import (
-    read_rows,
-    scan_index,
-)
-from flows.model.dimensions import (
-    OTHER_NAME,
-)
-from flows.model.fields import (
-    FIELDS,
-    TIMES,
-    empty,
-    same_numbers,
-)
-from flows.model.messages import (
-    Delivered,
-    Flush,
-    PackedRow,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.publish import (
-    publisher as publish,
-)
-from flows.publish.layout import (
-    LAYOUTS,
-)
-from flows.publish.publisher import (
-    Publisher,
-)
-from flows.replay import (
-    replay,
-)
-from flows.rows.ended import (
-    RowName,
-)
-from flows.rows.row_index import (
-    Limits,
-    RowIndex,
-)
-from flows.rows.shard import (
-    RowShard,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.settings.loading import (
-    load,
-)
+from connectors.redis.client import Client
+from connectors.redis.commands import read_rows, scan_index
+from flows.model.dimensions import OTHER_NAME
+from flows.model.fields import FIELDS, TIMES, empty, same_numbers
+from flows.model.messages import Delivered, Flush, PackedRow
+from flows.model.ticks import Cut
+from flows.publish import publisher as publish
+from flows.publish.layout import LAYOUTS
+from flows.publish.publisher import Publisher
+from flows.replay import replay
+from flows.rows.ended import RowName
+from flows.rows.row_index import Limits, RowIndex
+from flows.rows.shard import RowShard
+from flows.settings.fields import Settings
+from flows.settings.loading import load
 
 T0 = 1_790_000_000_000
 SUMMED = ("flight.impressions", "flight.pixels", "1h.impressions", "1d.starts", "flight.conversions")

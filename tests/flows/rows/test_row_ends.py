@@ -4,91 +4,35 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import (
-    Callable,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from pathlib import (
-    Path,
-)
-from tempfile import (
-    TemporaryDirectory,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from connectors.redis.client import (
-    Client,
-)
-from flows.model.conversions import (
-    COLUMNS,
-)
-from flows.model.counts import (
-    BY_FLIGHT,
-    CONSENTED_PLAYS,
-    FLIGHT_COUNTS,
-    MINUTE_COUNTS,
-)
-from flows.model.dimensions import (
-    Dimensions,
-)
-from flows.model.events import (
-    IMPRESSION,
-)
-from flows.model.fields import (
-    FIELDS,
-)
-from flows.model.messages import (
-    ConversionAccount,
-    CreditBatch,
-    RowBatch,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.replay import (
-    replay,
-)
-from flows.rows import (
-    published,
-)
-from flows.rows.ended import (
-    Ended,
-    RowName,
-)
-from flows.rows.row_index import (
-    Limits,
-)
-from flows.rows.shard import (
-    RowShard,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.state import (
-    journal,
-)
-from flows.state.journal import (
-    Files,
-)
-from flows.state.kernel import (
-    mixed,
-)
+from connectors.redis.client import Client
+from flows.model.conversions import COLUMNS
+from flows.model.counts import BY_FLIGHT, CONSENTED_PLAYS, FLIGHT_COUNTS, MINUTE_COUNTS
+from flows.model.dimensions import Dimensions
+from flows.model.events import IMPRESSION
+from flows.model.fields import FIELDS
+from flows.model.messages import ConversionAccount, CreditBatch, RowBatch
+from flows.model.ticks import Cut
+from flows.replay import replay
+from flows.rows import published
+from flows.rows.ended import Ended, RowName
+from flows.rows.row_index import Limits
+from flows.rows.shard import RowShard
+from flows.settings.fields import Settings
+from flows.state import journal
+from flows.state.journal import Files
+from flows.state.kernel import mixed
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 T0 = 1_790_000_000_000 // DAY * DAY

@@ -4,55 +4,25 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections import (
-    Counter,
-)
-from collections.abc import (
-    Callable,
-)
-from dataclasses import (
-    dataclass,
-    field,
-)
-from datetime import (
-    UTC,
-    datetime,
-)
-from functools import (
-    cache,
-)
-from pathlib import (
-    Path,
-)
-from tempfile import (
-    TemporaryDirectory,
-)
-from typing import (
-    Any,
-)
-from zoneinfo import (
-    ZoneInfo,
-)
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import (
-    HealthCheck,
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
-from rows_support import (
-    batch as pixels_of,
-)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rows_support import batch as pixels_of
 
-from flows.errors import (
-    StateError,
-)
+from flows.errors import StateError
 from flows.model.counts import (
     BY_FLIGHT,
     BY_MINUTE,
@@ -62,42 +32,16 @@ from flows.model.counts import (
     MINUTE_COUNTS,
     REPAIRED,
 )
-from flows.model.dimensions import (
-    Dimensions,
-)
-from flows.model.events import (
-    COMPLETE,
-    IMPRESSION,
-    MUTE,
-    SKIP,
-    START,
-)
-from flows.model.fields import (
-    FIELDS,
-)
-from flows.model.messages import (
-    CreditBatch,
-    RowBatch,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.rows.published import (
-    pack_rows,
-)
-from flows.rows.row_index import (
-    Limits,
-)
-from flows.rows.shard import (
-    RowShard,
-)
-from flows.rows.values import (
-    Minutes,
-    Windows,
-)
-from flows.state import (
-    journal,
-)
+from flows.model.dimensions import Dimensions
+from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
+from flows.model.fields import FIELDS
+from flows.model.messages import CreditBatch, RowBatch
+from flows.model.ticks import Cut
+from flows.rows.published import pack_rows
+from flows.rows.row_index import Limits
+from flows.rows.shard import RowShard
+from flows.rows.values import Minutes, Windows
+from flows.state import journal
 
 MINUTE, HOUR = 60_000, 3_600_000
 MATURE_MS = 90_000

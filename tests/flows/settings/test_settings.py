@@ -7,25 +7,14 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
 import pytest
 
-from flows.errors import (
-    SettingsError,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.settings.loading import (
-    load,
-    source,
-)
-from flows.settings.show import (
-    written,
-)
+from flows.errors import SettingsError
+from flows.settings.fields import Settings
+from flows.settings.loading import load, source
+from flows.settings.show import written
 
 DOCS = Path(__file__).parents[3] / "docs"
 SECRET = "sEcReT"

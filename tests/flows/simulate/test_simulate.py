@@ -8,45 +8,18 @@ import itertools
 import json
 import threading
 import time
-from collections import (
-    Counter,
-)
-from datetime import (
-    timedelta,
-)
-from pathlib import (
-    Path,
-)
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from flows.reconcile.recomputation import (
-    Recomputation,
-    recompute,
-)
-from flows.simulate.feed import (
-    now_ms,
-    plans,
-    pump,
-    run_log,
-    write_plans,
-)
-from flows.simulate.plain_log import (
-    write_log,
-)
-from flows.simulate.scenario import (
-    Trouble,
-)
-from flows.simulate.traffic import (
-    Call,
-    Traffic,
-)
-from flows.simulate.truth import (
-    FLIGHT,
-    TOTALS,
-    Expected,
-    Tally,
-)
+from flows.reconcile.recomputation import Recomputation, recompute
+from flows.simulate.feed import now_ms, plans, pump, run_log, write_plans
+from flows.simulate.plain_log import write_log
+from flows.simulate.scenario import Trouble
+from flows.simulate.traffic import Call, Traffic
+from flows.simulate.truth import FLIGHT, TOTALS, Expected, Tally
 
 NEVER = timedelta(0)
 MINUTE_MS = 60_000

@@ -5,16 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import (
-    Path,
-)
+from pathlib import Path
 
-from connectors.embedded import (
-    EmbeddedBroker,
-)
-from flows.delivery.plan_files import (
-    read_plans,
-)
+from connectors.embedded import EmbeddedBroker
+from flows.delivery.plan_files import read_plans
 
 
 def test_simulated_traffic_writes_a_plan_of_every_placement_that_a_flow_takes(tmp_path: Path) -> None:

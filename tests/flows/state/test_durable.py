@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import (
-    Callable,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from flows.engine.run import (
-    recovery_store,
-)
-from flows.errors import (
-    StateError,
-)
-from flows.state import (
-    durable,
-    journal,
-)
-from flows.state.durable import (
-    private_directory,
-    put,
-)
-from flows.state.journal import (
-    Files,
-    Journal,
-)
+from flows.engine.run import recovery_store
+from flows.errors import StateError
+from flows.state import durable, journal
+from flows.state.durable import private_directory, put
+from flows.state.journal import Files, Journal
 
 
 @pytest.fixture

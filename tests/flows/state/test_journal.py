@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import (
-    Path,
-)
-from tempfile import (
-    TemporaryDirectory,
-)
-from typing import (
-    Any,
-)
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import (
-    given,
-    settings,
-)
-from hypothesis import (
-    strategies as st,
-)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flows.errors import (
-    StateError,
-)
-from flows.state import (
-    journal,
-)
-from flows.state.journal import (
-    KEEP_SNAPSHOTS,
-    Files,
-    Journal,
-)
-from flows.state.kernel import (
-    U64,
-)
+from flows.errors import StateError
+from flows.state import journal
+from flows.state.journal import KEEP_SNAPSHOTS, Files, Journal
+from flows.state.kernel import U64
 
 SLACK, SPILL_ROWS = 4, 3
 

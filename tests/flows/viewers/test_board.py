@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import (
-    Iterator,
-    Sequence,
-)
-from concurrent.futures import (
-    ThreadPoolExecutor,
-)
-from datetime import (
-    timedelta,
-)
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
-from board_support import (
-    LOG,
-    RECEIVED,
-    TRUTH,
-    put_rows,
-    replayed,
-)
-from redis import (
-    Redis,
-)
+from board_support import LOG, RECEIVED, TRUTH, put_rows, replayed
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    connect,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import connect
 from flows.model import fields
-from flows.viewers.reader import (
-    RowsReader,
-    Snapshot,
-    _of_a_plan,
-)
+from flows.viewers.reader import RowsReader, Snapshot, _of_a_plan
 
 FIELDS = ("flight.impressions", "flight.reach", "campaign_id", "1h.mature_completion_rate")
 NOW = timedelta(0)

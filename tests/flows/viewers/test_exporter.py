@@ -13,72 +13,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections import (
-    defaultdict,
-)
-from collections.abc import (
-    Iterator,
-)
-from dataclasses import (
-    replace,
-)
-from datetime import (
-    timedelta,
-)
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import httpx
 import pytest
-from board_support import (
-    TRUTH,
-    eventually,
-    free_port,
-    put_rows,
-    python,
-    replayed,
-)
-from prometheus_client.parser import (
-    text_string_to_metric_families,
-)
-from redis import (
-    Redis,
-)
-from starlette.applications import (
-    Starlette,
-)
+from board_support import TRUTH, eventually, free_port, put_rows, python, replayed
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+from starlette.applications import Starlette
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    connect,
-)
-from flows import (
-    metrics,
-)
-from flows.errors import (
-    AudiopixelError,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.settings.loading import (
-    load,
-)
-from flows.viewers.exporter import (
-    create_app,
-    serve,
-)
-from flows.viewers.reader import (
-    RowsReader,
-    Snapshot,
-)
-from flows.viewers.series import (
-    CAP,
-    COUNTERS,
-    FIELDS,
-    Cap,
-    Placements,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import connect
+from flows import metrics
+from flows.errors import AudiopixelError
+from flows.settings.fields import Settings
+from flows.settings.loading import load
+from flows.viewers.exporter import create_app, serve
+from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.series import CAP, COUNTERS, FIELDS, Cap, Placements
 
 SERVE = (
     "from flows.viewers.exporter import serve; from flows.settings import load; "

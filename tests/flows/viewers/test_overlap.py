@@ -5,59 +5,26 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import (
-    Callable,
-)
-from datetime import (
-    timedelta,
-)
-from itertools import (
-    combinations,
-)
-from pathlib import (
-    Path,
-)
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import (
-    CliRunner,
-)
+from typer.testing import CliRunner
 
-from connectors.redis.client import (
-    Client,
-)
+from connectors.redis.client import Client
 from flows.cli.commands import app
-from flows.model.messages import (
-    RowBatch,
-)
-from flows.model.ticks import (
-    Cut,
-)
-from flows.replay import (
-    replay,
-)
-from flows.rows.reach import (
-    Distinct,
-)
-from flows.rows.shard import (
-    SKETCH_FROM,
-    RowShard,
-)
-from flows.settings.fields import (
-    Settings,
-)
-from flows.state.hyperloglog import (
-    pack_registers,
-    unpack_registers,
-)
-from flows.state.kernel import (
-    U8,
-)
-from flows.viewers.overlap import (
-    Overlap,
-    overlap,
-)
+from flows.model.messages import RowBatch
+from flows.model.ticks import Cut
+from flows.replay import replay
+from flows.rows.reach import Distinct
+from flows.rows.shard import SKETCH_FROM, RowShard
+from flows.settings.fields import Settings
+from flows.state.hyperloglog import pack_registers, unpack_registers
+from flows.state.kernel import U8
+from flows.viewers.overlap import Overlap, overlap
 
 DATA = Path(__file__).parents[2] / "data"
 MINUTE = 60_000

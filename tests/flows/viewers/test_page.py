@@ -7,67 +7,25 @@ import json
 import signal
 import time
 import tomllib
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    ExitStack,
-    contextmanager,
-)
-from dataclasses import (
-    dataclass,
-)
-from datetime import (
-    timedelta,
-)
-from itertools import (
-    count,
-)
-from pathlib import (
-    Path,
-)
-from typing import (
-    Any,
-)
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from board_support import (
-    TRUTH,
-    eventually,
-    free_port,
-    put_rows,
-    python,
-    replayed,
-)
-from redis import (
-    Redis,
-)
+from board_support import TRUTH, eventually, free_port, put_rows, python, replayed
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    connect,
-)
-from flows.viewers.page import (
-    FIELDS as SHOWN,
-)
-from flows.viewers.page import (
-    MOST,
-    POINT_S,
-    POINTS,
-    SPARK,
-    Feed,
-    History,
-    _most,
-)
-from flows.viewers.reader import (
-    RowsReader,
-)
-from flows.viewers.series import (
-    FIELDS,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import connect
+from flows.viewers.page import FIELDS as SHOWN
+from flows.viewers.page import MOST, POINT_S, POINTS, SPARK, Feed, History, _most
+from flows.viewers.reader import RowsReader
+from flows.viewers.series import FIELDS
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "flows" / "viewers" / "static"

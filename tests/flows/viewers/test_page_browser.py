@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (
-    Iterator,
-)
-from contextlib import (
-    contextmanager,
-)
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
-from board_support import (
-    TRUTH,
-    eventually,
-    free_port,
-    put_rows,
-    python,
-    replayed,
-)
-from browser_support import (
-    CHROMIUM,
-    MISSING,
-    Browser,
-    chromium,
-)
-from redis import (
-    Redis,
-)
+from board_support import TRUTH, eventually, free_port, put_rows, python, replayed
+from browser_support import CHROMIUM, MISSING, Browser, chromium
+from redis import Redis
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from flows.viewers.series import (
-    FIELDS,
-)
+from connectors.embedded import EmbeddedValkey
+from flows.viewers.series import FIELDS
 
 pytestmark = [pytest.mark.debian, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 

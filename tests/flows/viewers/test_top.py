@@ -7,55 +7,20 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import (
-    Iterator,
-)
-from dataclasses import (
-    replace,
-)
-from datetime import (
-    timedelta,
-)
-from io import (
-    StringIO,
-)
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from io import StringIO
 
 import pytest
-from board_support import (
-    RECEIVED,
-    TRUTH,
-    eventually,
-    put_rows,
-    python,
-    replayed,
-)
-from rich.cells import (
-    cell_len,
-)
-from rich.console import (
-    Console,
-)
+from board_support import RECEIVED, TRUTH, eventually, put_rows, python, replayed
+from rich.cells import cell_len
+from rich.console import Console
 
-from connectors.embedded import (
-    EmbeddedValkey,
-)
-from connectors.redis.client import (
-    connect,
-)
-from flows.viewers.reader import (
-    RowsReader,
-    Snapshot,
-)
-from flows.viewers.top import (
-    COLUMNS,
-    FIELDS,
-    PLANNED,
-    Column,
-    age,
-    name,
-    percent,
-    render,
-)
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import connect
+from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.top import COLUMNS, FIELDS, PLANNED, Column, age, name, percent, render
 
 RUN = "from flows.viewers.top import run; from flows.settings import load; run(load(redis_url={!r}))"
 

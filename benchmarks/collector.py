@@ -1,0 +1,212 @@
+"""Measure the collector: `python -m benchmarks.collector`. Server and caller have a core each.
+
+| mode | what a call costs |
+|---|---|
+| gif | the server's fixed answer |
+| raw | the undecoded query and headers as one line, durable by the collector's own path |
+| kafka | the whole collector |
+| spool | the whole collector, while Kafka hangs |
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from benchmarks.caller import Outcome
+from benchmarks.measure import process_cpu_s
+from connectors.embedded import EmbeddedBroker
+from connectors.http_server import HttpServer, Request
+from connectors.ports import free_ports
+from flows.collector.call import Call, Understood
+from flows.collector.call import Outcome as Became
+from flows.collector.doors import GIF, IMAGE, REFUSED, Answer
+from flows.collector.serve import Collector
+from flows.collector.store import Store
+from flows.settings import load
+
+MOST_US: Final = 100.0
+MOST_OF_RAW: Final = 2.5
+MOST_P99_MS: Final = 25.0
+MODES: Final = ("gif", "raw", "kafka", "spool")
+WARM_S: Final = 1.0
+CONNECTIONS: Final = 64
+
+
+class Measured(NamedTuple):
+    """One mode: µs of the server's processor a call, calls a second, ms, and MiB at the end."""
+
+    us: float
+    rate: float
+    p99: float
+    half_p99: float
+    mib: float
+    statuses: dict[str, int]
+
+
+class Raw:
+    """Stores calls as they came."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def answer(self, call: Call) -> Answer:
+        """Stored as one line, or refused."""
+        event = {"received_at": call.received_ms, "query": call.query, "headers": call.headers}
+        stored = await self._store.keep([Understood(Became.STORED, event=event)], call.received_ms)
+        return Answer(200, IMAGE, GIF) if stored else REFUSED
+
+    async def unread(self, call: Call, status: int) -> Answer:
+        """Not measured."""
+        return Answer(status, [])
+
+
+class RawCollector(Collector):
+    """A collector that understands nothing."""
+
+    def doors(self, *arguments: Any) -> Any:
+        """The doors of one that understands nothing."""
+        return Raw(arguments[0])
+
+
+def serve(mode: str, port: int) -> None:
+    """Serve one mode until SIGTERM."""
+    if mode == "gif":
+        asyncio.run(_gif(port))
+    else:
+        asyncio.run((RawCollector if mode == "raw" else Collector)(load()).run())
+
+
+async def _gif(port: int) -> None:
+    async def answer(request: Request) -> Answer:
+        return Answer(200, IMAGE, GIF)
+
+    server = HttpServer(answer, "127.0.0.1", port, 10_000)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
+    await server.serve()
+
+
+@contextmanager
+def _served(mode: str, broker: EmbeddedBroker, directory: Path) -> Iterator[tuple[int, int]]:
+    """Port and process of a server that is ready."""
+    (port, health), topic = free_ports(2), f"bench-{mode}"
+    broker.create_topic(topic, 4)
+    settings = {
+        "KAFKA_BROKERS": broker.bootstrap,
+        "KAFKA_TOPIC": topic,
+        "KAFKA_REJECTED_TOPIC": topic,
+        "COLLECT_PORT": port,
+        "COLLECT_HEALTH_PORT": health,
+        "COLLECT_SPOOL": directory / mode,
+        "COLLECT_KEY": "a key of a benchmark, 16 bytes or more",
+        "COLLECT_PLACEMENTS": "any",
+        "COLLECT_PROXIES": '["127.0.0.0/8"]',
+        "COLLECT_CALLS_PER_CALLER": 0,
+        "COLLECT_DRAIN": "PT0S",
+    }
+    environment = os.environ | {f"AUDIOPIXEL_{name}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-m", "benchmarks.collector", "--serve", mode, "--port", str(port)]
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        os.sched_setaffinity(child.pid, {_cores()[0]})
+        _until_ready(port if mode == "gif" else health)
+        if mode == "spool":
+            broker.kill()
+        yield port, child.pid
+    finally:
+        child.kill()
+        child.wait()
+        if mode == "spool":
+            broker.start()
+
+
+def _until_ready(port: int) -> None:
+    deadline_s = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5):
+                return
+        except OSError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.05)
+
+
+def _cores() -> tuple[int, int]:
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[0], cores[-1]
+
+
+def _calls(port: int, seconds: float, rate: float, seed: int) -> Outcome:
+    command = [sys.executable, "-m", "benchmarks.caller", *map(str, (port, CONNECTIONS, seconds, rate, seed))]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {_cores()[1]})
+    )
+    return Outcome(**json.loads(done.stdout))
+
+
+def measure(mode: str, broker: EmbeddedBroker, directory: Path, seconds: float) -> Measured:
+    """Measure one mode."""
+    with _served(mode, broker, directory) as (port, pid):
+        _calls(port, WARM_S, 0, 1)
+        before = process_cpu_s(pid)
+        flat_out = _calls(port, seconds, 0, 2)
+        after = process_cpu_s(pid)
+        assert before is not None
+        assert after is not None
+        half = _calls(port, seconds, flat_out.calls / flat_out.seconds / 2, 3)
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        mib = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+    rate = flat_out.calls / flat_out.seconds
+    us = (after - before) / flat_out.calls * 1e6
+    return Measured(us, rate, flat_out.p99, half.p99, mib, flat_out.statuses)
+
+
+def main() -> int:
+    """`python -m benchmarks.collector`; exit code 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.collector", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each stretch")
+    parser.add_argument("--serve", choices=MODES, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve, arguments.port)
+        return 0
+    found: dict[str, Measured] = {}
+    print("mode   µs a call  calls/s  p99 ms  p99 ms at half  MiB  answers")
+    with tempfile.TemporaryDirectory() as directory, EmbeddedBroker() as broker:
+        for mode in MODES:
+            found[mode] = one = measure(mode, broker, Path(directory), arguments.seconds)
+            print(
+                f"{mode:6} {one.us:9.1f} {one.rate:8.0f} {one.p99:7.1f} {one.half_p99:15.1f} {one.mib:4.0f}  "
+                f"{one.statuses}",
+                flush=True,
+            )
+    whole, raw, spool = found["kafka"], found["raw"], found["spool"]
+    bars = {
+        f"the whole at most {MOST_US:.0f} µs a call: {whole.us:.1f}": whole.us <= MOST_US,
+        f"at most {MOST_OF_RAW} x raw: {whole.us / raw.us:.2f}": whole.us <= MOST_OF_RAW * raw.us,
+        f"p99 at half the rate at most {MOST_P99_MS:.0f} ms: {whole.half_p99:.1f}": whole.half_p99
+        <= MOST_P99_MS,
+        f"the spool no dearer than Kafka: {spool.us / whole.us:.2f}": spool.us <= whole.us,
+        "every call answered 200": all(set(one.statuses) == {"200"} for one in found.values()),
+    }
+    for bar, held in bars.items():
+        print(f"{'pass' if held else 'MISS'}  {bar}")
+    return 0 if all(bars.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

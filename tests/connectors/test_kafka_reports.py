@@ -1,0 +1,94 @@
+"""A producer that tells of each message: where it stands, that it found no room, that it failed."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+
+from connectors.embedded import EmbeddedBroker
+from connectors.kafka_reports import Produced, Report, ReportingProducer
+
+
+@pytest.fixture
+def topic(tansu: EmbeddedBroker) -> str:
+    name = f"t{uuid.uuid4().hex[:8]}"
+    tansu.create_topic(name, 3)
+    return name
+
+
+@contextmanager
+def producing(
+    brokers: str, topic: str, **options: str
+) -> Iterator[tuple[ReportingProducer, list[Report], Callable[[int], None]]]:
+    told: list[Report] = []
+    named = {name.replace("_", "."): value for name, value in options.items()}
+    producer = ReportingProducer(brokers, topic, named, told.extend, timedelta(seconds=2))
+
+    def wait(count: int) -> None:
+        deadline_s = time.monotonic() + 20
+        while len(told) < count:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+
+    yield producer, told, wait
+    producer.close()
+
+
+def test_a_message_goes_into_the_partition_that_it_is_meant_for(tansu: EmbeddedBroker, topic: str) -> None:
+    with producing(tansu.bootstrap, topic) as (producer, told, wait):
+        meant = [n % 3 for n in range(60)]
+        sent = [((n, one), Produced(b"{}", None, one)) for n, one in enumerate(meant)]
+        assert producer.produce(sent) == []
+        wait(60)
+    assert {(report.token[0], report.partition) for report in told} == set(enumerate(meant))
+
+
+def test_messages_of_one_key_go_into_one_partition(tansu: EmbeddedBroker, topic: str) -> None:
+    with producing(tansu.bootstrap, topic) as (producer, told, wait):
+        assert producer.produce([(n % 7, Produced(b"{}", b"%d" % (n % 7))) for n in range(70)]) == []
+        wait(70)
+    assert len({(report.token, report.partition) for report in told}) == 7
+    assert len({report.partition for report in told}) > 1
+
+
+@pytest.mark.parametrize("partition", [None, 1])
+def test_what_finds_no_room_is_told_at_once_and_the_rest_later_each_once(partition: int | None) -> None:
+    with producing("127.0.0.1:1", "away", queue_buffering_max_messages="3") as (producer, told, wait):
+        left = producer.produce([(n, Produced(b"{}", None, partition)) for n in range(10)])
+        assert left == list(range(3, 10))
+        wait(3)
+    assert sorted(report.token for report in told) == [0, 1, 2]
+    assert all(report.error for report in told)
+
+
+def test_what_is_too_large_for_any_broker_is_told_at_once(tansu: EmbeddedBroker, topic: str) -> None:
+    with producing(tansu.bootstrap, topic, message_max_bytes="2000") as (producer, told, wait):
+        assert producer.produce([(0, Produced(b"x" * 3_000)), (1, Produced(b"{}"))]) == [0]
+        wait(1)
+    assert [(report.token, report.error) for report in told] == [(1, "")]
+
+
+def test_a_broker_that_hung_longer_than_a_message_waits_takes_messages_again(topic: str) -> None:
+    with EmbeddedBroker() as broker:
+        broker.create_topic(topic, 3)
+        with producing(broker.bootstrap, topic, socket_timeout_ms="1000") as (producer, told, wait):
+            producer.produce([(0, Produced(b"{}", b"a"))])
+            wait(1)
+            broker.pause()
+            producer.produce([(1, Produced(b"{}", b"a"))])
+            wait(2)
+            broker.resume()
+            deadline_s = time.monotonic() + 15
+            while told[-1].error:
+                assert time.monotonic() < deadline_s
+                count = len(told)
+                producer.produce([(2, Produced(b"{}", b"a"))])
+                wait(count + 1)
+    assert not told[0].error
+    assert told[1].error
+    assert told[-1].token == 2

@@ -1,0 +1,231 @@
+"""The store and its lane over a log that answers when the test says so, on a disk that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from connectors.kafka_reports import Produced, Report, ReportingProducer
+from connectors.spool import Spool
+from flows.collector.call import Outcome, Understood
+from flows.collector.clock import AHEAD_MS, STANDS_AFTER_MS, CollectorClock
+from flows.collector.lane import Lane
+from flows.collector.ledger import Ledger
+from flows.collector.log import Log, received_ms
+from flows.collector.store import Store
+
+
+class Producer:
+    """Keeps what is sent until it is told what became of it."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, Produced]] = []
+        self.batches, self.answers = 0, True
+
+    def produce(self, messages: Sequence[tuple[Any, Produced]]) -> list[Any]:
+        self.batches += 1
+        if self.answers:
+            asyncio.get_running_loop().call_soon(self._tell, list(messages), "")
+        self.sent += messages
+        return []
+
+    def _tell(self, messages: Sequence[tuple[Any, Produced]], error: str) -> None:
+        for (sending, place), message in messages:
+            sending.told(place, Report((sending, place), message.partition or 0, error))
+
+    def tell(self, number: int, error: str = "") -> None:
+        self._tell([self.sent[number]], error)
+
+    def said(self, number: int = -1) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.sent[number][1].value)
+        return found
+
+
+class World:
+    """One lane and its store."""
+
+    def __init__(self, directory: Path, proven: bool = True, **values: Any) -> None:
+        self.producer, self.ledger = Producer(), Ledger()
+        spool = Spool(directory, 1 << 20, stamp=received_ms)
+        if proven:
+            (directory / "marked").touch()
+        log = Log(asyncio.get_running_loop())
+        log.producer = cast(ReportingProducer, self.producer)
+        self.lane = Lane(directory, spool, log, lambda: [0, 1], self.ledger)
+        known = {"deadline": timedelta(milliseconds=30), "answer": timedelta(milliseconds=150)}
+        self.store = Store(self.lane, **known | values)
+
+    def keep(self, *ids: str) -> asyncio.Task[bool]:
+        now = self.lane.clock.now_ms()
+        events = [{"event_id": one, "event": "start", "received_at": now} for one in ids]
+        understood = [Understood(Outcome.STORED, event=one, key=b"k") for one in events]
+        return asyncio.create_task(self.store.keep(understood, now))
+
+
+def run(directory: Path, test: Callable[[World], Awaitable[None]], **values: Any) -> World:
+    async def whole() -> World:
+        world = World(directory, **values)
+        await test(world)
+        return world
+
+    return asyncio.run(whole())
+
+
+def test_a_thousand_events_of_one_call_are_one_batch_and_wait_for_no_timer_each(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        assert await world.keep(*map(str, range(1_000)))
+        assert world.producer.batches == 1
+        assert (world.ledger.stored, world.ledger.acknowledged) == (1_000, 1_000)
+
+    run(tmp_path, test)
+
+
+def test_what_the_log_does_not_confirm_in_time_rests_and_fresh_events_go_behind_it(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.producer.answers = False
+        assert await world.keep("a")
+        assert world.lane.resting == 1
+        batches = world.producer.batches
+        assert await world.keep("b")
+        assert (world.lane.resting, world.producer.batches) == (2, batches)
+        world.producer.answers = True
+        world.lane.start()
+        while world.lane.resting:
+            await asyncio.sleep(0.01)
+        drained = [json.loads(one.value) for _, one in world.producer.sent[1:] if one.key]
+        assert [one["event_id"] for one in drained] == ["a", "b"]
+        assert all(one["low_ms"] <= one["received_at"] for one in drained)
+        assert world.ledger.balanced(0)
+        await world.lane.close()
+
+    run(tmp_path, test)
+
+
+def test_the_low_mark_stays_with_what_was_refused_until_the_log_has_told_of_it(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.producer.answers = False
+        first = world.lane.clock.now_ms()
+        assert not await world.keep("a")  # a new id may not rest
+        await asyncio.sleep(0.02)
+        assert world.lane.low_ms() == first
+        assert world.ledger.refused == 1
+        world.producer.tell(0, "it timed out")
+        await asyncio.sleep(0)
+        assert world.lane.low_ms() > first
+
+    run(tmp_path, test, proven=False)
+
+
+def test_a_disk_that_hangs_is_answered_as_refused_and_what_it_takes_later_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(world: World) -> None:
+        world.producer.answers = False
+        hung, append = threading.Event(), world.lane.spool.append
+
+        def slow(bodies: Sequence[bytes]) -> None:
+            hung.wait(10)
+            append(bodies)
+
+        monkeypatch.setattr(world.lane.spool, "append", slow)
+        first = world.lane.clock.now_ms()
+        began_s = asyncio.get_running_loop().time()
+        assert not await world.keep("a")
+        assert asyncio.get_running_loop().time() - began_s < 1
+        assert world.ledger.stored == world.ledger.refused == 0  # nobody knows yet
+        assert world.lane.low_ms() == first
+        hung.set()
+        while not world.lane.resting:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+        assert world.ledger.balanced(world.lane.resting)
+        assert world.lane.low_ms() == first
+
+    run(tmp_path, test)
+
+
+def test_a_disk_that_takes_nothing_refuses_and_says_that_it_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(world: World) -> None:
+        def full(_: Sequence[bytes]) -> None:
+            raise OSError(28, "No space left on device")
+
+        world.producer.answers = False
+        monkeypatch.setattr(world.lane.spool, "append", full)
+        assert not await world.keep("a")
+        assert world.lane.failing
+        assert world.ledger.balanced(0)
+        world.producer.answers = True
+        assert await world.keep("b")  # what Kafka has needs no disk
+        assert world.ledger.balanced(0)
+
+    run(tmp_path, test)
+
+
+def test_nothing_is_written_behind_a_bye_and_it_stands_in_every_partition(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.lane.start()
+        await asyncio.sleep(0.05)
+        assert await world.lane.say_bye(timedelta(seconds=1))
+        assert {message.partition for _, message in world.producer.sent[-2:]} == {0, 1}
+        assert world.producer.said()["bye"]
+        count = len(world.producer.sent)
+        await asyncio.sleep(0.7)
+        assert len(world.producer.sent) == count
+        assert not (tmp_path / "marked").exists()  # the log waits for this id no more
+        await world.lane.close()
+
+    run(tmp_path, test)
+
+
+def test_a_bye_without_kafka_is_no_bye(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.lane.partitions = list
+        assert not await world.lane.say_bye(timedelta(seconds=1))
+        await world.lane.close()
+
+    run(tmp_path, test)
+
+
+class Clocks:
+    wall, monotonic = 1_000_000, 0.0
+
+    def clock(self, path: Path) -> CollectorClock:
+        return CollectorClock(path, lambda: self.wall, lambda: self.monotonic)
+
+
+def test_a_clock_never_goes_back_whatever_the_wall_clock_does_between_two_starts(tmp_path: Path) -> None:
+    clocks = Clocks()
+    told = [clocks.clock(tmp_path / "clock").now_ms()]
+    for step in (0.4, 3.0, 100.0):
+        clock = clocks.clock(tmp_path / "clock")
+        told.append(clock.now_ms())
+        clocks.monotonic += step
+        clocks.wall -= 50_000
+        clock.keep()
+        told.append(clock.now_ms())
+    assert told == sorted(told)
+    assert told[-1] >= 1_000_000 + 103_400
+
+
+def test_a_clock_tells_nothing_that_the_disk_does_not_know_and_says_when_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = Clocks()
+    clock = clocks.clock(tmp_path / "clock")
+    clocks.monotonic = 4.0
+    assert clock.now_ms() == 1_000_000 + AHEAD_MS
+    assert not clock.stands
+    clocks.monotonic = (AHEAD_MS + STANDS_AFTER_MS) / 1_000 + 1
+    assert clock.stands
+    clock.keep()
+    assert not clock.stands
+    assert clock.now_ms() == 1_000_000 + AHEAD_MS + STANDS_AFTER_MS + 1_000
