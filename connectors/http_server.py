@@ -100,6 +100,11 @@ class HttpServer:
         while self._answering:
             await asyncio.sleep(0.01)
 
+    @property
+    def listening(self) -> bool:
+        """Whether connections are taken."""
+        return bool(self._server.wrks)
+
     def stop(self) -> None:
         """Take no more connections, answer what is there, and let `serve` return."""
         self._server.stop()  # type: ignore[no-untyped-call]  # it has no types

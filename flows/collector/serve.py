@@ -162,7 +162,7 @@ class Collector:
             settings.collect_host,
             settings.collect_health_port and settings.collect_health_port + self.seat,
             instruments,
-            lambda: self.ready(lane),
+            lambda: server.listening and self.ready(lane),
             lambda: lane,
         )
         lane.start()

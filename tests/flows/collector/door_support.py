@@ -71,6 +71,8 @@ class Collector:
             stderr=subprocess.STDOUT,
         )
         until(lambda: self.looks("/ready" if ready else "/live") == 200)
+        with socket.socket() as one:
+            until(lambda: one.connect_ex(("127.0.0.1", self.port)) == 0)
         return self
 
     def looks(self, path: str) -> int:
