@@ -215,6 +215,7 @@ class Flow:
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self.processes = 1
+        self.launched_s = 0.0
         self.wanted = self.refused = False
 
     def start(self, processes: int) -> None:
@@ -235,6 +236,7 @@ class Flow:
             log.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {what}\n")
 
     def _launch(self) -> None:
+        self.launched_s = time.monotonic()
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
                 [

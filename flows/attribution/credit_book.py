@@ -40,7 +40,9 @@ FORMAT: Final = 3
 
 
 MOST_CURRENCIES: Final = 1_000_000
-"""Rows whose currency is remembered; in further ones a value counts as one in another currency."""
+"""Rows whose currency is remembered: those that were credited last. A row keeps its own, too, so that one
+which was forgotten here counts a value in another as such.
+"""
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 
 
@@ -182,7 +184,7 @@ class CreditBook:
         """That of a row's value: of a placement its plan's, else its campaign's; of a campaign the one that
         its plans agree on; else the first that the row was credited in. Once it is known it stays.
         """
-        known = self.currencies.get(row)
+        known = self.currencies.pop(row, None)
         if known is None and currency is not None:
             scope, name = row
             if scope == "placement":
@@ -191,11 +193,13 @@ class CreditBook:
             elif scope == "campaign":
                 agreed = {plan.currency for plan in self.plans.values() if plan.campaign_id == name}
                 known = agreed.pop() if len(agreed) == 1 else None
-            if known is None and len(self.currencies) >= MOST_CURRENCIES:
-                return None
             if known is None and scope == "placement" and campaign is not None:
                 known = self._currency(("campaign", campaign), None, currency)
-            known = self.currencies[row] = known or currency
+            known = known or currency
+        if known is not None:  # behind all others: the first one is the next to be forgotten
+            self.currencies[row] = known
+            if len(self.currencies) > MOST_CURRENCIES:
+                del self.currencies[next(iter(self.currencies))]
         return known
 
     def snapshot(self) -> tuple[Any, ...]:

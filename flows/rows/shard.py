@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.conversions import COLUMNS, new_frequency
+from flows.model.conversions import COLUMNS, HIGH, OTHER, VALUE, new_frequency
 from flows.model.counts import CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import IMPRESSION, MUTE, SKIP
@@ -192,8 +192,11 @@ class RowShard:
             row = self._number(name)
             self.dirty[row] = True
             self.frequency.setdefault(row, new_frequency())[:, place] += (listeners, millionths)
+        foreign = []
         for name, currency in batch.currencies:
-            self.currencies[self._number(name)] = currency
+            row = self._number(name)
+            if self.currencies.setdefault(row, currency) != currency:
+                foreign.append(row)
         for name, account in batch.accounts:
             row = self._number(name)
             self.dirty[row] = True
@@ -205,7 +208,13 @@ class RowShard:
         keys = (rows[batch.at].astype(np.int64) << 32) | batch.minutes
         places, inverse = np.unique(keys, return_inverse=True)
         counts = np.zeros((len(places), len(COLUMNS)), np.int64)
-        np.add.at(counts, (inverse, batch.columns), batch.amounts)
+        columns, amounts = batch.columns, batch.amounts
+        if foreign:  # the book has forgotten a row's currency, and found another
+            theirs = np.isin(rows[batch.at], foreign)
+            values, rest = theirs & (columns == VALUE), theirs & (columns == HIGH)
+            columns, amounts = np.where(values, OTHER, columns), np.where(values, 1, amounts)
+            amounts = np.where(rest, 0, amounts)
+        np.add.at(counts, (inverse, columns), amounts)
         at, minutes = (places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32)
         self._add_cells(at, minutes, np.zeros((len(places), MINUTE_COUNTS), np.int64))
         for row, minute, of_place in zip(at.tolist(), minutes.tolist(), counts, strict=True):

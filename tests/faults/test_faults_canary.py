@@ -182,7 +182,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 def test_nothing_raw_is_found_behind_the_door(own_world: World) -> None:
     world = own_world
-    flow, door = world.start(), Door(world)
+    door = Door(world)
     try:
         eventually(lambda: door.page("ready") == "ready\n", 30, lambda: door.log.read_text())
         traffic(door, "one")
@@ -196,10 +196,11 @@ def test_nothing_raw_is_found_behind_the_door(own_world: World) -> None:
             } == {}
         finally:
             world.broker.resume()  # type: ignore[attr-defined]
-        eventually(lambda: world.row(PLACEMENT).get("flight.impressions") == "2", 60, flow.said)
         eventually(
             lambda: "collect_resting_events 0.0" in door.page("metrics"), 30, lambda: door.log.read_text()
         )
+        flow = world.start()
+        eventually(lambda: world.row(PLACEMENT).get("flight.impressions") == "2", 30, flow.said)
         time.sleep(2)  # a snapshot, and a flush
         sent = messages(world)
         assert sum(b'"household_id"' in one for one in sent) > 4  # who consented is known, by pseudonyms

@@ -20,7 +20,7 @@ from flows.attribution.decisions import decision_record
 from flows.attribution.shard import ListenerShard
 from flows.attribution.touches import Caps
 from flows.intake.decoder import Decoder
-from flows.model.conversions import AGES_S, CLASSES, COLUMNS, WHOLE, Model
+from flows.model.conversions import AGES_S, CLASSES, COLUMNS, OTHER, WHOLE, Model, value_of
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.model.dimensions import Dimensions
 from flows.model.fields import FIELDS
@@ -571,16 +571,31 @@ def test_a_value_that_does_not_count_is_counted_as_such_and_gives_a_row_no_curre
     assert not book.currencies
 
 
-def test_of_more_rows_than_currencies_are_remembered_for_a_value_is_in_another_currency(
+def test_whoever_fills_the_book_of_currencies_takes_no_later_rows_value_and_mixes_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(credit_book, "MOST_CURRENCIES", 1)
-    book = CreditBook(2, {"planned": planned("planned", None, "USD")})
-    found = sums(book, bought("planned", "red", 5, "USD"), bought("a", "red", 7, "EUR", T0 + 1))
-    assert found["placement", "planned"]["conversion_value"] == 5
-    assert found["placement", "a"]["conversion_value_other_count"] == 1
-    assert found["campaign", "red"]["conversion_value_other_count"] == 2
-    assert list(book.currencies) == [("placement", "planned")]
+    monkeypatch.setattr(credit_book, "MOST_CURRENCIES", 10)
+    book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440)
+    sold = [
+        *(("a", 5, "GBP"), *((f"made-up-{number}", 1, "USD") for number in range(40))),
+        *(("honest", 7, "EUR"), ("honest", 7, "EUR"), ("a", 9, "USD"), ("a", 6, "GBP")),
+        *(*((f"again-{number}", 1, "USD") for number in range(40)), ("a", 8, "GBP")),
+    ]
+    shown: dict[tuple[str, str], tuple[int, int, str | None]] = {}
+    for number, (placement, value, currency) in enumerate(sold):
+        cut = moment(T0 + number, number=number)
+        made = bought(placement, f"of {placement}", value, currency, T0 + number)
+        (batch,), _, _ = book.cut(cut, [Decided(0, cut, [made], {f"of {placement}": 1}, 0, [])])
+        windows, _ = rows.apply(cut, [nothing_for_rows(cut)], batch)
+        assert windows is not None
+        assert len(book.currencies) <= 10
+        for name, credited, known in zip(windows.rows, windows.credits, windows.currencies, strict=True):
+            flight = credited[3]
+            shown[name] = (0, 0, known) if flight is None else (value_of(flight), int(flight[OTHER]), known)
+    for scope, of in (("placement", ""), ("campaign", "of ")):
+        assert shown[scope, f"{of}honest"] == (14, 0, "EUR")
+        # What came while the book took it for a row of dollars is counted, and never added to pounds.
+        assert shown[scope, f"{of}a"] == (5 + 8, 2, "GBP")
 
 
 # Sums of money
