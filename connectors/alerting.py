@@ -22,7 +22,7 @@ PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = {
     "prometheus": ("prometheus",),
     "alertmanager": ("prometheus-alertmanager", "alertmanager"),
 }
-"""What each is called on the PATH: by Debian, and by the project itself."""
+"""The names of each program on the PATH: Debian's, and the project's own."""
 
 _WITHIN_S: Final = 2.0
 _direct: Final = build_opener(ProxyHandler({}))  # the environment's proxy would not find this loopback

@@ -67,7 +67,7 @@ class Server(ABC):
 
     @abstractmethod
     def _answers(self, port: int, pid: int) -> bool:
-        """Whether it is this very process that answers at `port`, and is ready."""
+        """True if it is this very process that answers at `port`, and is ready."""
 
     @property
     def port(self) -> int:

@@ -31,7 +31,7 @@ _READ_ERRORS = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 
 
 def regular(path: str) -> os.stat_result:
-    """What the system knows of a file that can be read, and again after an interruption.
+    """The status of a file that can be read, and again after an interruption.
 
     Raises:
         ConnectError: it is missing, unreadable, or no regular file.
@@ -150,15 +150,15 @@ class FileReader:
 
     @property
     def position(self) -> int:
-        """How many lines were read."""
+        """The number of lines that were read."""
         return self._line
 
     def proven(self) -> bool:
-        """Never: a file ends, and then says so."""
+        """False: a file ends, and then says so."""
         return False
 
     def commit(self, position: int) -> None:
-        """Nothing: no tool asks how far a file was read."""
+        """Do nothing: no tool asks for the position in a file."""
 
     def close(self) -> None:
         """Close the file."""
@@ -190,7 +190,7 @@ class FileReader:
 
 
 class _Decoder(Protocol):
-    """What zlib's and zstandard's decompression objects share."""
+    """The interface that zlib's and zstandard's decompression objects share."""
 
     @property
     def eof(self) -> bool: ...

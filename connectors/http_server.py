@@ -24,7 +24,7 @@ BODY_DEADLINE_S: Final = 5.0
 MOST_BODY_BYTES: Final = 1 << 20
 MOST_HEADER_BYTES: Final = 64 << 10
 OTHER_DESCRIPTORS: Final = 256
-"""What a process needs beside its connections."""
+"""Descriptors that a process needs beside its connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Request:
 
 
 class Answered(Protocol):
-    """What a handler returns."""
+    """The result of a handler."""
 
     @property
     def status(self) -> int: ...
@@ -102,7 +102,7 @@ class HttpServer:
 
     @property
     def listening(self) -> bool:
-        """Whether connections are taken."""
+        """True if connections are taken."""
         return bool(self._server.wrks)
 
     def stop(self) -> None:

@@ -37,7 +37,7 @@ class Produced(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What became of the message that had a `token`: its partition, or why it failed."""
+    """The report on the message that had a `token`: its partition, or the reason of its failure."""
 
     token: Any
     partition: int

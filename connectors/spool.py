@@ -187,7 +187,8 @@ class Spool:
         self._returned.extendleft(reversed(records))
 
     def acknowledge(self, numbers: Sequence[int]) -> None:
-        """These records are safe elsewhere. Segments that hold no others go, behind a synced cursor.
+        """Acknowledge records that are safe elsewhere. Segments that hold no others are removed, behind a
+        synced cursor.
 
         Raises:
             OSError: the disk does not take the cursor; the next start may give the records out again.

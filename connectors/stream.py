@@ -1,4 +1,4 @@
-"""What every input looks like to a flow: named partitions of raw messages, each with a position.
+"""The interface of every input: named partitions of raw messages, each with a position.
 
 A connector reads; it does not decode. Positions are integers that grow along a partition (a Kafka offset, a
 file's line number); `open(partition, position)` reads from that position on.
@@ -88,16 +88,16 @@ class Reader(Protocol):
 
     @property
     def position(self) -> int:
-        """Where the next `read` begins."""
+        """The position at which the next `read` begins."""
         ...
 
     @property
     def caught_up(self) -> bool:
-        """Whether the last `read` reached the partition's present end."""
+        """True if the last `read` reached the partition's present end."""
         ...
 
     def proven(self) -> bool:
-        """Whether all that was in the partition has been read, by the system's answer to a question that was
+        """True if all that was in the partition has been read, by the system's answer to a question that was
         put after the call before; without blocking. Call it behind a `read`.
 
         Other than `caught_up` it says nothing that an outage, or a suspended machine, has made old, and is
@@ -141,7 +141,7 @@ class Input(Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether the partitions go on growing, with a broker's timestamps, or end."""
+        """True if the partitions go on growing, with a broker's timestamps; False if they end."""
         ...
 
     def partitions(self) -> list[str]:

@@ -19,9 +19,9 @@ from dashboards.rules import Alert, Group, Record, number, shown
 from flows import metrics as m
 
 SUSTAINED: Final = timedelta(minutes=10)
-"""How long a delivery state must hold to be told."""
+"""The time for which a delivery state must hold to be told."""
 SILENT: Final = timedelta(minutes=5)
-"""How long a silence of half an hour must last on to be told."""
+"""The time for which a silence of half an hour must last on to be told."""
 LEAST_STARTS: Final = 50
 """In a window whose completion rate is judged."""
 LEAST_DUE: Final = 20

@@ -1,4 +1,4 @@
-"""Where panels stand in rows of a grid, and what is around them: variables, links to the other dashboards."""
+"""The layout of a dashboard: panels in rows of a grid, variables, links to the other dashboards."""
 
 from __future__ import annotations
 

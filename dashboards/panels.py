@@ -35,7 +35,7 @@ from dashboards.rules import RUNBOOK
 
 DATASOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 CONTRACTS: Final = RUNBOOK.replace("runbook.md", "contracts.md")
-"""Where the meaning of the numbers is read."""
+"""The address of the numbers' meanings."""
 
 GREEN, AMBER, RED, PLAIN = "green", "orange", "red", "text"
 Steps = Sequence[tuple[float | None, str]]

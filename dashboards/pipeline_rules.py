@@ -1,4 +1,4 @@
-"""Whether the numbers are fresh, and the alerts of the pipeline itself.
+"""Freshness of the numbers, and the alerts of the pipeline itself.
 
 A pipeline that stands still raises one alert: what is down explains what is stalled, a failing Redis too,
 and what is stalled does not also lag. Freshness is judged by the exporter, which shows what traders see.

@@ -1,4 +1,4 @@
-"""What is asked of Prometheus: PromQL over the metrics of `flows.metrics`, with Grafana's variables.
+"""Queries: PromQL over the metrics of `flows.metrics`, with Grafana's variables.
 
 Every selector takes the dashboard's `job` and `instance`, those of placements its `campaign` or `placement`.
 A placement's number is that of the exporter that shows the greatest, should there be several of one Redis.
@@ -67,7 +67,7 @@ def by_placement(definition: m.Definition) -> str:
 
 
 def delivered() -> str:
-    """What counts for the chosen placement's plan; without a plan, all impressions."""
+    """Impressions that count for the chosen placement's plan; without a plan, all."""
     return (
         f"{one(m.PLACEMENT_DELIVERED)} or ({one(m.PLACEMENT_IMPRESSIONS)} unless {one(m.PLACEMENT_BOOKED)})"
     )
@@ -93,7 +93,7 @@ def running(definition: m.Definition) -> str:
 
 
 def behind() -> str:
-    """What part of what is due is missing, by placement that still delivers, of the chosen campaigns."""
+    """The missing part of the due impressions, by placement that still delivers, of the chosen campaigns."""
     return f"1 - ({running(m.PLACEMENT_INDICATOR)})"
 
 
@@ -115,7 +115,7 @@ def states(*matchers: str) -> str:
 
 
 def count_in(state: str) -> str:
-    """How many placements of the chosen campaigns are in a state; nothing where no exporter says so."""
+    """The number of placements of the chosen campaigns in a state; empty where no exporter says so."""
     matcher = f'state="{state}"'
     return f"count({states(matcher)}) or 0 * max({select(m.EXPORTER_UP)})"
 

@@ -1,4 +1,4 @@
-"""Who hears of which alert: Alertmanager's configuration.
+"""The routing of alerts: Alertmanager's configuration.
 
 While the numbers are old or short, the pipeline's alerts silence those about delivery, which would be about
 the pipeline too; brand safety is silenced by nothing. Nothing delivered says all that under-delivery would.

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import yaml
 
 RUNBOOK: Final = "https://github.com/audiopixel/audiopixel/blob/main/docs/runbook.md"
-"""Where docs/runbook.md is read: its headings are the names of the alerts."""
+"""The address of docs/runbook.md, whose headings are the names of the alerts."""
 
 FLOW_JOB: Final = "audiopixel-flow"
 """Scrape job of the flow's workers."""

@@ -43,13 +43,13 @@ TAKES: Final[Mapping[str, str]] = {
     "conversion.value": "takes a decimal number, or a text that holds one",
     "conversion.currency": "takes three capital letters, as ISO 4217 has them",
 }
-"""What a field takes, for people who make pixels."""
+"""Values that each field takes, in words for people who make pixels."""
 _NO_EVENT: Final = "takes a JSON object in UTF-8, of at most 64 KiB"
 
 
 @dataclass
 class Checked:
-    """What has been found so far.
+    """The findings so far.
 
     Attributes:
         received: lines read.

@@ -1,4 +1,4 @@
-"""What can go wrong, by kind. Messages say what happened, where, and what to do; facts are attributes."""
+"""Errors, by kind. A message says the event, its place and the remedy; facts are attributes."""
 
 from __future__ import annotations
 

@@ -90,7 +90,9 @@ def _refuse_own_input(output: Path, files: Sequence[str]) -> None:
 
 
 def _refuse_other_numbers(partitions: Sequence[str], settings: Settings, recompute: bool) -> None:
-    """What Redis holds must not be another log's, nor become less: looked at before a file is begun anew."""
+    """Refuse a Redis that holds another log's numbers, or whose numbers would fall. The check comes before a
+    file is begun anew.
+    """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (held,) = read_rows(client, [f"{settings.namespace}:positions"])
     if "positions" in held and not recompute:
@@ -103,8 +105,8 @@ def _refuse_other_numbers(partitions: Sequence[str], settings: Settings, recompu
 
 
 def closing_line(files: Sequence[str], settings: Settings) -> str:
-    """What a finished replay has left in Redis, in one line: the accounts of its logs, how many rows, and the
-    end of the last final minute.
+    """The closing line of a replay, from Redis: the accounts of its logs, the number of rows, and the end of
+    the last final minute.
 
     Raises:
         ConnectError: Redis does not serve.

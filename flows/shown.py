@@ -1,4 +1,4 @@
-"""How a text from outside is shown in a terminal: as letters, whatever it says.
+"""Texts from outside, shown in a terminal as letters, whatever they say.
 
 Ids and labels out of pixels, cells of plans, names of files and what a server answers are chosen by others. A
 terminal obeys control characters, it turns the text behind a bidirectional one, rich obeys markup (`[/b]` is

@@ -1,4 +1,6 @@
-"""What all Kafka clients share: the user's options, the user's secrets, and the reasons of failures."""
+"""The parts that all Kafka clients share: the user's options, the user's secrets, and the reasons of
+failures.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ _log.addHandler(logging.NullHandler())
 
 @dataclass(slots=True)
 class Faults:
-    """What librdkafka reports beside the results of calls; its `error_cb`.
+    """The faults that librdkafka reports beside the results of calls; its `error_cb`.
 
     Attributes:
         count: all faults so far, most of them passing.

@@ -209,7 +209,7 @@ class KafkaReader:
         return batch
 
     def proven(self) -> bool:
-        """Whether `position` is the partition's end, as it was when a broker was asked after the call before;
+        """True if `position` is the partition's end, as it was when a broker was asked after the call before;
         asks when no answer is due.
         """
         try:

@@ -79,7 +79,7 @@ class KafkaTable:
 
     @property
     def caught_up(self) -> bool:
-        """Whether all partitions were read to their end; False from a fault on, until it is seen again."""
+        """True if all partitions were read to their end; False from a fault on, until it is seen again."""
         return self._ended == self._next.keys()
 
     @property

@@ -134,7 +134,7 @@ def ensure_topic(
 
 
 def _led(found: ClusterMetadata, topic: str) -> bool:
-    """Whether all of a topic's partitions can be written and read."""
+    """True if all of a topic's partitions can be written and read."""
     known = found.topics[topic]
     partitions = known.partitions.values()
     return known.error is None and bool(partitions) and all(one.leader >= 0 for one in partitions)

@@ -113,7 +113,7 @@ class Emptied(Exception):
 
 
 class WriteOutcome(StrEnum):
-    """What became of a row.
+    """The outcome of writing a row.
 
     `LANDED`: written. `SAME`: exactly this version was there already. `STALE`: a newer `rev` of the same
     (`generation`, `fence`) is there. `SUPERSEDED`: a newer (`generation`, `fence`) is.
@@ -342,13 +342,13 @@ class RowStore:
 
 
 def count_fields(client: Client, key: str) -> int:
-    """How many fields a hash has; 0: it is not there. Raises as `RowStore` does."""
+    """The number of fields of a hash; 0: the hash is not there. Raises as `RowStore` does."""
     with failures(client):
         return int(checked(replies(client, [(key, ("HLEN", key))]))[0])
 
 
 def eviction_policies(client: Client) -> set[str]:
-    """What the primaries do when their memory is full (`maxmemory-policy`), of those that tell this user.
+    """The policies of the primaries for a full memory (`maxmemory-policy`), of those that tell this user.
 
     Raises:
         RedisUnavailable: they cannot be asked now.

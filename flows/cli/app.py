@@ -1,4 +1,6 @@
-"""What the commands of `audiopixel` share: the application, one line for what went wrong, an exit code."""
+"""The frame that all commands of `audiopixel` share: the application, one line for what went wrong, an exit
+code.
+"""
 
 from __future__ import annotations
 

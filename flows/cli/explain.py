@@ -52,7 +52,7 @@ def explain(
 
 
 def _at_the_edge(settings: Settings, ids: list[str]) -> list[str]:
-    """What the collector has made of these ids, by each of its keys in force."""
+    """The pseudonyms that the collector makes of these ids, by each of its keys in force."""
     from flows.collector.pseudonyms import Pseudonyms
 
     key = settings.collect_key

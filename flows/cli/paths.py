@@ -42,7 +42,7 @@ def writable(path: Path | None) -> None:
 
 
 def fresh(recovery_dir: Path | None) -> bool:
-    """Whether no snapshot was ever written there (None: nowhere), so that an execution begins its log anew.
+    """True if no snapshot was ever written there (None: nowhere), so that an execution begins its log anew.
 
     The store's files say nothing: they are made at the first start, or before it.
     """
@@ -50,7 +50,7 @@ def fresh(recovery_dir: Path | None) -> bool:
 
 
 def _written(part: Path) -> bool:
-    """Whether one of the store's files has a snapshot; a damaged one may have had, as the engine will say."""
+    """True if one of the store's files has a snapshot; a damaged one may have had, as the engine will say."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(part))}?mode=ro", uri=True)) as database:
             return database.execute("SELECT 1 FROM snaps LIMIT 1").fetchone() is not None

@@ -1,4 +1,4 @@
-"""What long work shows on a terminal; nothing elsewhere."""
+"""Progress of long work, on a terminal alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the oracle is told of the settings, and of the plans that they name: the one place that says so."""
+"""The settings and plans as the oracle takes them. The oracle imports neither, so this file alone hands them
+over.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def rules(settings: Settings) -> dict[str, Any]:
 
 
 def denied(settings: Settings, client: Client) -> Callable[[bytes], bool] | None:
-    """Whether a listener is on the deny-list in Redis; None where nobody is.
+    """A test for listeners on Redis's deny-list; None where the list is empty.
 
     Raises:
         SettingsError: somebody is, and the listeners' key, by which they are known, is not set.

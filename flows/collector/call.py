@@ -29,7 +29,7 @@ class Call:
 
 
 class Outcome(StrEnum):
-    """What becomes of one event of a call.
+    """The outcome of one event of a call.
 
     `STORED`: it counts. `REJECTED`: it is no pixel, and its dead letter says why. `NOT_COUNTED`: the IAB's
     rules leave it out, such as a prefetch.
@@ -42,7 +42,7 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Understood:
-    """What one event of a call is: a canonical event with its Kafka key, or why it is none.
+    """One event of a call, understood: a canonical event with its Kafka key, or the reason why there is none.
 
     Attributes:
         reason, wrong: why it is rejected or not counted, and which field.

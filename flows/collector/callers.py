@@ -1,4 +1,4 @@
-"""Who called, and where the listener's device stands: tokens, trusted networks, forwarded addresses.
+"""Callers, and the addresses of listeners' devices: tokens, trusted networks, forwarded addresses.
 
 An address is believed as far as its teller is. `X-Forwarded-For` is read from the right, through the
 operator's own proxies. What a caller says of another device counts only where that caller has a token or
@@ -49,7 +49,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who called. `trusted`: by a token or, with `network`, by its network; `refused`: a token that is none
+    """The caller. `trusted`: by a token or, with `network`, by its network; `refused`: a token that is none
     was shown.
     """
 
@@ -64,7 +64,7 @@ class Caller:
 
     @property
     def may_say_consent(self) -> bool:
-        """Whether this caller's own word on consent counts: a writer's, or a trusted network's."""
+        """True if this caller's own word on consent counts: a writer's, or a trusted network's."""
         return self.network or "write" in self.rights
 
 
@@ -106,7 +106,7 @@ class Callers:
     servers: Sequence[tuple[Network, DeviceFrom]] = ()
 
     def of(self, headers: Mapping[str, str], transport: Address | None) -> Caller:
-        """Who a call is of, by its token, else by its network; constant time in the secret."""
+        """Identify the caller by its token, else by its network; constant time in the secret."""
         scheme, _, said = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             name, _, secret = said.strip().partition(".")
@@ -123,7 +123,7 @@ class Callers:
         return NOBODY
 
     def transport(self, headers: Mapping[str, str], peer: str) -> Address | None:
-        """Who stands before our own proxies: the first address, from the right, that is none of theirs."""
+        """The address that reached our own proxies: the first from the right that is none of theirs."""
         at = parsed(peer)
         forwarded = headers.get("x-forwarded-for", "").rsplit(",", MOST_FORWARDED)[-MOST_FORWARDED:]
         while at is not None and forwarded and any(at in network for network in self.proxies):
@@ -168,7 +168,7 @@ def device(
 
 
 def _usual(headers: Mapping[str, str]) -> DeviceFrom:
-    """Where a trusted server that says nothing of it has the device: never in its own address."""
+    """The device's place in a trusted server's call that does not say it: never the server's own address."""
     return "x-device" if "x-device-ip" in headers or "x-device-user-agent" in headers else "query"
 
 
@@ -197,7 +197,7 @@ def _graded(address: Address | None, agent: str, masked: bool, source: str) -> D
 
 
 def _looks_masked(address: Address) -> bool:
-    """Whether the last part of an IPv4 address is 0, which no device's is, but one that was masked."""
+    """True if the last part of an IPv4 address is 0, which no device's is, but one that was masked."""
     return isinstance(address, IPv4Address) and int(address) & 0xFF == 0
 
 
@@ -220,7 +220,7 @@ def parsed(text: str) -> Address | None:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address can be a listener's: no private, loopback, shared or documentation one."""
+    """True if an address can be a listener's: no private, loopback, shared or documentation one."""
     return address.is_global and not address.is_multicast and address not in _SHARED
 
 

@@ -49,14 +49,14 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the door would make of a tag, and what is to be said of it."""
+    """The door's verdict on a tag, and remarks for its author."""
 
     trace: Mapping[str, Any]
     findings: tuple[Finding, ...]
 
     @property
     def good(self) -> bool:
-        """Whether nothing in it must be mended."""
+        """True if nothing in it must be mended."""
         return not any(finding.level == "error" for finding in self.findings)
 
 
@@ -101,7 +101,7 @@ def _without_macros(text: str) -> str:
 
 
 def _of_url(text: str, parts: SplitResult) -> Iterator[Finding]:
-    """What the URL itself does wrong."""
+    """Find the faults of the URL itself."""
     if len(text) > LONGEST_URL:
         yield Finding("warning", f"{len(text):,} characters: vendors' forms take {LONGEST_URL:,}")
     if parts.scheme == "http":
@@ -169,7 +169,7 @@ def _of_macros(
 
 
 def _of_trace(trace: Mapping[str, Any]) -> Iterator[Finding]:
-    """What the door would say."""
+    """Find the faults that the door's own trace shows."""
     fields = trace["fields"]
     if trace["outcome"] != Outcome.STORED:
         wrong = trace["wrong"] or ""
@@ -205,7 +205,7 @@ def _waits(fields: Mapping[str, Any], words: tuple[str, ...]) -> bool:
 
 
 def in_words(checked: Checked) -> str:
-    """What is to be said of a tag, for a person."""
+    """The remarks on a tag, in words for a person."""
     lines = [f"{finding.level}: {finding.words}" for finding in checked.findings]
     if not checked.trace:
         return "\n".join(lines)

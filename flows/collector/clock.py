@@ -14,7 +14,7 @@ from connectors.spool import KeptNumber
 from flows.errors import SettingsError
 
 AHEAD_MS: Final = 2_000
-"""How far ahead of itself the clock is kept on the disk: a crash leaves it so much ahead at the most."""
+"""The lead of the clock on the disk, in ms: a crash leaves the clock ahead by this much at most."""
 STANDS_AFTER_MS: Final = 5_000
 """A clock that the disk has not let go on for so long tells no time that an event could have."""
 
@@ -58,7 +58,7 @@ class CollectorClock:
 
     @property
     def stands(self) -> bool:
-        """Whether the disk has kept the clock from going on for longer than is bearable."""
+        """True if the disk has kept the clock from going on for longer than is bearable."""
         return self._went_ms() - self._kept.value > STANDS_AFTER_MS
 
     def keep(self) -> None:

@@ -1,4 +1,5 @@
-"""Whether a listener may be measured: the call's consent signals held against the operator's policy.
+"""Consent: the decision whether a listener may be measured, from the call's signals and the operator's
+policy.
 
 The signals are asked in this order, and the first *no* decides: COPPA, limit ad tracking, TCF or GPP,
 US privacy, what a trusted caller says, the default. The answer and its reason are kept, the strings are not.
@@ -59,7 +60,7 @@ class Consent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What a call says of consent; empty: nothing.
+    """The consent signals of a call; empty: none.
 
     Attributes:
         gdpr: whether the GDPR applies; None: not said.
@@ -83,7 +84,7 @@ class Signals:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the operator needs.
+    """The operator's policy on consent.
 
     Args:
         vendor: its id in the Global Vendor List; None: no vendor's consent is asked for.
@@ -124,7 +125,7 @@ class Policy:
         return Consent(False, "no_string", tuple(unknown))
 
     def _answers(self, signals: Signals, unknown: list[int]) -> Iterator[Reason]:
-        """What each string of the call says, in order; `unknown` gets the sections not known."""
+        """The answers of the call's strings, in order; `unknown` gets the sections not known."""
         misplaced = not signals.tc_string and signals.gpp.startswith("C")
         elsewhere = bool(signals.tc_string or misplaced)
         in_gpp = not elsewhere and bool(signals.gpp) and gpp.TCF_EU in signals.gpp_sid
@@ -144,7 +145,7 @@ class Policy:
     def _of_sections(
         self, signals: Signals, found: Mapping[int, str], unknown: list[int]
     ) -> Iterator[Reason]:
-        """What the sections that apply say. One that a call names and does not carry says nothing."""
+        """The answers of the sections that apply. A section that a call names and lacks gives none."""
         for section in signals.gpp_sid:
             body = found.get(section, "")
             if section == gpp.TCF_EU:
@@ -188,7 +189,7 @@ class Policy:
         return "given"
 
     def _purpose(self, said: tcf.TcString, purpose: int) -> Reason:
-        """Whether one purpose has a basis, consent first."""
+        """True if one purpose has a basis, consent first."""
         if purpose == 1 and said.purpose_one_treatment and self.accepts_purpose_one_treatment:
             return "given"
         vendor, agreed = self.vendor, said.consents_to(purpose)

@@ -62,13 +62,13 @@ NATIVE: Final = {
 }
 """Our own parameters, short, by what they mean."""
 WORDS: Final = frozenset((*NATIVE.values(), "basis", "consent", "regulations", "playhead_ms", "duration_ms"))
-"""What a parameter can mean; each is a parameter's name too."""
+"""Meanings of parameters; each is a parameter's name too."""
 
 
 LITERAL: Final = {
     name: NATIVE[name] for name in ("pl", "cm", "cr", "st", "pc", "pg", "pf", "ep", "ct", "co", "k")
 }
-"""What a marketer writes literally into the URL of a postback, beside the vendor's own names."""
+"""Parameters that a marketer writes literally into the URL of a postback, beside the vendor's own names."""
 _IDS_OF_PARTS: Final = ("play_id", "event_id")
 
 
@@ -140,11 +140,11 @@ class Dialect(BaseModel):
 
     @property
     def separators(self) -> str:
-        """What parts the parameters of a call."""
+        """The characters that part the parameters of a call."""
         return "&" + "".join(self.split)
 
     def word(self, name: str) -> str | None:
-        """What a parameter means; None: nothing that is read."""
+        """The meaning of a parameter; None: the parameter is not read."""
         foreign = self.names.get(name)
         if foreign is not None:
             return plain(foreign)
@@ -156,13 +156,13 @@ class Dialect(BaseModel):
 
     @property
     def play_names_listener(self) -> bool:
-        """Whether this dialect's id of a play is made of an id of its listener (`@AD_ID@-@COOKIE@`)."""
+        """True if this dialect's id of a play is made of an id of its listener (`@AD_ID@-@COOKIE@`)."""
         play = plain(self.macros.get("play_id", ""))
         persons = (plain(self.macros[word]) for word in ("listener_id", "ifa") if word in self.macros)
         return any(person in play for person in persons)
 
     def is_whole(self, word: str, text: str) -> bool:
-        """Whether a value that this dialect's macro makes of several parts (`@AD_ID@-@COOKIE@`) has them all.
+        """True if a value that this dialect's macro makes of several parts (`@AD_ID@-@COOKIE@`) has them all.
 
         With one part missing it is the same for all listeners: all their plays would be one.
         """

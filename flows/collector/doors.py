@@ -49,7 +49,7 @@ _PREFLIGHT: Final[Headers] = [
 
 
 class Answer(NamedTuple):
-    """What a call is answered."""
+    """The answer to a call."""
 
     status: int
     headers: Headers
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
 
 
 UNREAD: Final = Understood(Outcome.REJECTED, "malformed")
-"""What a call counts as that is not read."""
+"""The outcome of a call that is not read."""
 NO_TARGET: Final = Understood(Outcome.REJECTED, "unsigned", "u")
 """A click that leads to nobody whom the operator knows."""
 NOT_FOUND: Final = Answer(404, _OPEN)
@@ -126,7 +126,7 @@ class Doors:
         return TOO_LARGE if len(call.body) > MOST_BODY_BYTES else None
 
     def _too_many(self, call: Call) -> bool:
-        """Whether an address calls more often than it may in this second.
+        """True if an address calls more often than it may in this second.
 
         One that can be no listener's is a proxy's, which all listeners may share; who is known may call as
         often as it likes.

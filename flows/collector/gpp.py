@@ -54,12 +54,12 @@ def sections(text: str) -> dict[int, str]:
 
 
 def is_known(section: int) -> bool:
-    """Whether the bits of a section of the United States are known here."""
+    """True if the bits of a section of the United States are known here."""
     return section == USP or section in OPT_OUTS
 
 
 def opted_out(section: int, body: str) -> bool | None:
-    """Whether a known section of the United States opts out of sale, sharing or targeted advertising; None:
+    """True if a known section of the United States opts out of sale, sharing or targeted advertising; None:
     it says that its law does not apply.
 
     Raises:
@@ -84,7 +84,7 @@ def opted_out(section: int, body: str) -> bool | None:
 
 
 def us_privacy(text: str) -> bool | None:
-    """Whether a US privacy string (`1YNN`) opts out of sale; None (`1---`): the law does not apply, so that
+    """True if a US privacy string (`1YNN`) opts out of sale; None (`1---`): the law does not apply, so that
     the string is nobody's answer. Publishers send it from everywhere.
 
     Raises:

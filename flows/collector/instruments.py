@@ -1,4 +1,4 @@
-"""What a collector tells of itself: metrics, and whether it lives and is ready."""
+"""Instruments of a collector: its metrics, its liveness and its readiness."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Instruments(Registered):
         self._answers[status] += 1
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing is collected before it is asked for."""
+        """Describe no metric: the registry then collects none before a scrape."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:

@@ -47,7 +47,7 @@ _LONGEST_KNOWN: Final = 512
 
 
 class Verdict(NamedTuple):
-    """What decided of a user agent: a reason of `REASONS`, or empty; `app` where one was recognised."""
+    """The verdict on a user agent: a reason of `REASONS`, or empty; `app` where one was recognised."""
 
     reason: str = ""
     list: str = ""
@@ -55,7 +55,9 @@ class Verdict(NamedTuple):
 
 
 def not_counted(method: str, headers: Mapping[str, str]) -> str:
-    """Why a call is none of a listener's: `head`, `prefetch`, `range`, `watch`; empty: it is."""
+    """The reason why a call is not counted as a listener's: `head`, `prefetch`, `range`, `watch`; empty:
+    counted.
+    """
     if method == "HEAD":
         return "head"
     for name in ("sec-purpose", "purpose", "x-purpose", "x-moz"):
@@ -218,7 +220,7 @@ def lines(content: bytes) -> list[str]:
 
 
 def iab(include: bytes | None, exclude: bytes | None, today: datetime) -> Callable[[str], bool]:
-    """Whether a user agent is invalid by the International Spiders and Bots List of IAB and ABC.
+    """True if a user agent is invalid by the International Spiders and Bots List of IAB and ABC.
 
     One that no pattern of the include list names is invalid; so is one that the exclude list names, unless it
     names an exception too. Fields are parted by `|`; a flag says whether a pattern stands at the start alone.

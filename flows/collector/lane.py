@@ -35,7 +35,7 @@ PAUSES_S: Final = (0.1, 2.0)
 MOST_QUEUED: Final = 20_000
 """Events that may wait for the disk: one that hangs fills no memory."""
 FAILING_S: Final = 5.0
-"""How long a balancer is asked to look elsewhere after the spool took nothing."""
+"""The time for which a balancer is sent elsewhere after a write to the spool has failed, in s."""
 _T = TypeVar("_T")
 
 
@@ -100,7 +100,7 @@ class Lane:
 
     @property
     def failing(self) -> bool:
-        """Whether the spool took nothing a moment ago."""
+        """True if the spool took nothing a moment ago."""
         return time.monotonic() - self._failed_s < FAILING_S
 
     def low_ms(self) -> int:

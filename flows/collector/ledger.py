@@ -30,7 +30,7 @@ class Ledger:
     torn: int = 0
 
     def balanced(self, resting: int) -> bool:
-        """Whether both equations hold while nothing is in hand."""
+        """True if both equations hold while nothing is in hand."""
         answered = self.stored + self.not_counted + self.rejected + self.refused
         return (
             self.calls == answered and self.inherited + self.stored == self.acknowledged + resting + self.torn

@@ -107,5 +107,5 @@ def _settle(reports: list[Report]) -> None:
 
 
 def safe(report: Report | None) -> bool:
-    """Whether a message is in the log."""
+    """True if a message is in the log."""
     return report is not None and not report.error

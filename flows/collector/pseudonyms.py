@@ -69,7 +69,7 @@ class Pseudonyms:
         return _made(self._previous[0], listener, device) if self._previous else {}
 
     def of_listener(self, listener: str) -> list[str]:
-        """What stands for a listener's id in the log, by every key in force: for whoever is to be erased."""
+        """The pseudonyms of a listener's id in the log, one by each key in force: for erasure."""
         return [key.hash(LISTENER, _bytes(listener)) for key in (self._key, *self._previous)]
 
 

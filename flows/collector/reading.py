@@ -27,7 +27,7 @@ _LONGEST_NUMBER: Final = 64
 
 @dataclass(slots=True)
 class Reading:
-    """What a call's parameters say.
+    """The parameters of a call, read.
 
     Attributes:
         words: cleaned values by what they mean; times and playheads in ms.

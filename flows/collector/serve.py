@@ -49,7 +49,7 @@ FEWEST_IN_SYNC: Final = 2
 
 
 def understanding_of(settings: Settings, planned: frozenset[str] = frozenset(), **more: Any) -> Understanding:
-    """What calls are, by the settings.
+    """The understanding of calls that the settings ask for.
 
     Raises:
         SettingsError: a key is missing, or a list cannot be read.
@@ -191,7 +191,7 @@ class Collector:
         return Doors(understanding, store, rejected, self.settings.collect_calls_per_caller)
 
     def ready(self, lane: Lane) -> bool:
-        """Whether a balancer may send calls here."""
+        """True if a balancer may send calls here."""
         able = lane.proven and not lane.failing and not lane.clock.stands
         return able and lane.spool.full < UNREADY_ABOVE and self._leaving is None
 

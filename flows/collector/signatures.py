@@ -57,7 +57,7 @@ class Signatures:
     def passes(
         self, signature: str, placement: str | None, campaign: str | None, labels: Mapping[str, str | None]
     ) -> bool:
-        """Whether a tag's ids, and the labels that its signature names, are as they were signed."""
+        """True if a tag's ids, and the labels that its signature names, are as they were signed."""
         key, _, rest = signature.partition(".")
         mac, _, named = rest.partition(".")
         names = named.split(",") if named else []
@@ -75,7 +75,7 @@ class Signatures:
         return True
 
     def may_lead_to(self, url: str, signature: str) -> bool:
-        """Whether a click may be redirected: to a host of the operator's, or to a signed one."""
+        """True if a click may be redirected: to a host of the operator's, or to a signed one."""
         target = _target(url)
         if target is None:
             return False
@@ -97,7 +97,7 @@ def _tag(placement: str | None, campaign: str | None, labels: Sequence[Sequence[
 
 
 def _target(url: str) -> list[Any] | None:
-    """What of a click's target is signed; None: it may not be led to, whoever signs it."""
+    """The signed part of a click's target; None: no signature makes this target allowed."""
     if any(not 0x21 <= ord(letter) < 0x7F for letter in url) or "\\" in url:
         return None  # browsers read control characters and backslashes in ways of their own
     try:

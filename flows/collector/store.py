@@ -14,11 +14,13 @@ from flows.collector.log import Line, Sending, line_of, safe
 from flows.collector.low_mark import Call
 
 GATHER_S: Final = 0.002
-"""How long events are gathered into one batch: a produce of many costs little more than one of one."""
+"""The time for which events are gathered into one batch, in s: a produce of many costs little more than of
+one.
+"""
 DEADLINE: Final = timedelta(milliseconds=250)
-"""How long Kafka's word is waited for."""
+"""The time limit of Kafka's acknowledgement."""
 ANSWER: Final = timedelta(milliseconds=900)
-"""How long a call waits for its answer at all; callers give up after one to five seconds."""
+"""The time limit of a call's answer; callers give up after one to five seconds."""
 LONGEST_LINE: Final = 256 << 10
 """Of an event: one that Kafka could never take would keep all behind it on the spool."""
 

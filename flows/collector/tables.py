@@ -36,7 +36,7 @@ FATES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("lmt", "coppa", "country", "server_side", "ifa_type", "dialect"), DECIDES),
     **dict.fromkeys(("signature", "target_signature", "cachebuster"), DECIDES),
 }
-"""What becomes of what a call says, by its meaning."""
+"""The fate of each part of a call, by its meaning."""
 HEADERS: Final[Mapping[str, str]] = {
     "the address of the call": HASHED,
     "`User-Agent`, `X-Device-User-Agent`": HASHED,
@@ -55,7 +55,7 @@ _TELLS: Final = (
 
 
 def vendors() -> str:
-    """What each vendor's macros tell."""
+    """The table of vendors: the facts that each vendor's macros tell."""
     rows = []
     for name, dialect in load_dialects().items():
         if name == "native":
@@ -87,7 +87,7 @@ def consent() -> str:
 
 
 def fields() -> str:
-    """What comes in, and what becomes of it."""
+    """The table of a call's parts and their fates."""
     by_fate: dict[str, list[str]] = {}
     for word, fate in FATES.items():
         by_fate.setdefault(fate, []).append(f"`{word}`")
@@ -99,7 +99,7 @@ def fields() -> str:
 
 
 def places() -> str:
-    """Where what of a person is kept, and how long."""
+    """The table of personal data: each place, its content, its time."""
     rows = [
         ["the spool", "pseudonyms", "until Kafka has them"],
         ["`audio-pixels`", "pseudonyms, an order's id", "as long as Kafka keeps it: yours to set"],

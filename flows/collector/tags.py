@@ -37,7 +37,7 @@ _LITERAL: Final = ("placement_id", "campaign_id", "creative_id", *LABELS)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What tags are asked for.
+    """The order of a set of tags.
 
     Args:
         base: public address of the doors, such as `https://pixels.example.com`.
@@ -171,7 +171,7 @@ def _between_macros(target: str) -> str:
 
 
 def _warnings(name: str, dialect: Dialect, order: Order, signatures: Signatures | None) -> list[str]:
-    """What these tags cannot tell, in words."""
+    """Warnings of the facts that these tags cannot tell, in words."""
     found, macros = [], _macros(dialect, order.vendor)
     if dialect.use == "tag":
         if not any(word in macros for word in CONSENT):
@@ -256,7 +256,7 @@ def as_json(name: str, built: Built) -> str:
 
 
 def snippet(base: str, kind: str, campaign: str | None, signatures: Signatures | None) -> str:
-    """What a site puts into its page to tell of conversions.
+    """The snippet that a site puts into its page to send conversions.
 
     Raises:
         UsageError: no such kind of conversion.

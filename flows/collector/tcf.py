@@ -42,20 +42,20 @@ class Vendors:
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """What a publisher restricts a purpose to, for some vendors."""
+    """A publisher's restriction of a purpose for some vendors."""
 
     purpose: int
     type: int
     vendors: Ranges
 
     def holds_for(self, vendor: int) -> bool:
-        """Whether the vendor is among those restricted."""
+        """True if the vendor is among those restricted."""
         return any(first <= vendor <= last for first, last in self.vendors)
 
 
 @dataclass(frozen=True)
 class TcString:
-    """What a TC string says.
+    """A TC string, decoded.
 
     Attributes:
         created_ms: epoch ms.
@@ -79,15 +79,15 @@ class TcString:
     disclosed: Vendors | None
 
     def consents_to(self, purpose: int) -> bool:
-        """Whether the user consents to a purpose, 1 to 24."""
+        """True if the user consents to a purpose, 1 to 24."""
         return bool(self.purposes >> (PURPOSES - purpose) & 1)
 
     def accepts_interest(self, purpose: int) -> bool:
-        """Whether a legitimate interest may be the basis of a purpose: never of 1, nor of 3 to 6."""
+        """True if a legitimate interest may be the basis of a purpose: never of 1, nor of 3 to 6."""
         return purpose not in (1, 3, 4, 5, 6) and bool(self.interests >> (PURPOSES - purpose) & 1)
 
     def restricted(self, purpose: int, vendor: int, *types: int) -> bool:
-        """Whether the publisher restricts the vendor's purpose in one of these ways."""
+        """True if the publisher restricts the vendor's purpose in one of these ways."""
         return any(
             one.purpose == purpose and one.type in types and one.holds_for(vendor)
             for one in self._by_purpose.get(purpose, ())

@@ -1,4 +1,4 @@
-"""How a call was understood, as the checker of tags shows it; no raw id, address or user agent is in it."""
+"""The trace of a call, as the checker of tags shows it. A trace holds no raw id, address or user agent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOKED_FOR: Final = (
 def of(
     understood: Understood, reading: Reading, where: Device, consent: Consent, verdict: Verdict, rule: str
 ) -> dict[str, Any]:
-    """How one event was understood."""
+    """The trace of one event."""
     stored = understood.outcome is Outcome.STORED
     return {
         "outcome": understood.outcome.value,
@@ -46,7 +46,7 @@ def of(
 
 
 def of_nothing(reason: str) -> dict[str, Any]:
-    """How a call was understood that is not looked at any further, for this reason."""
+    """The trace of a call that ends here, for this reason."""
     return {
         "outcome": Outcome.NOT_COUNTED.value,
         "reason": reason,
@@ -97,7 +97,7 @@ def _key_from(event: Mapping[str, Any]) -> str:
 
 
 def _missing(event: Mapping[str, Any], consent: Consent) -> dict[str, list[str]]:
-    """What a number lacks of this event."""
+    """The facts that a number lacks of this event."""
     joined = any(name in event for name in names.FIELDS)
     return {
         "reach": _lacking(names.LISTENER in event, consent, "listener_id"),

@@ -207,7 +207,7 @@ class Understanding:
             words["play_id"] = hasher.hexdigest()
 
     def _refusal(self, words: Mapping[str, Any], caller: Caller) -> tuple[str, str] | None:
-        """Why an event is none: reason and field; in the order of the flow's own reasons."""
+        """The refusal of an event: reason and field, in the order of the flow's own reasons."""
         event = words.get("event", "")
         if not event:
             return INVALID, "event"
@@ -275,7 +275,7 @@ class Understanding:
 
 
 def _signals(words: Mapping[str, Any], caller: Caller) -> Signals:
-    """What a call says of consent; a boolean counts of a caller that may write or is trusted alone."""
+    """The consent signals of a call; a boolean counts from a caller that may write or is trusted alone."""
     sections = tuple(
         int(part)
         for part in str(words.get("gpp_sid", "")).replace("_", ",").split(",")[:16]
@@ -307,8 +307,8 @@ def _judged(consent: Consent, verdict: Verdict, where: Device) -> dict[str, Any]
 
 
 def _kafka_key(event: Mapping[str, Any]) -> bytes:
-    """What keeps all pixels of a play in one partition, and a conversion with its retries, whatever each of
-    them says of consent.
+    """The Kafka key of an event: equal for all pixels of a play, and for a conversion and its retries,
+    whatever each says of consent.
     """
     if event["event"] == "conversion":
         order = event["conversion"].get("order_id")

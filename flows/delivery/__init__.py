@@ -1,4 +1,4 @@
-"""What is booked, and whether it is being delivered.
+"""Plans in force, and the pacing of their delivery.
 
 Owns: the plans in force, pacing. Receives: plans, delivered impressions. Sends: delivery fields, alerts.
 Must not import: another stage, the engine.

@@ -121,8 +121,8 @@ class Pacer:
         return paced
 
     def _held(self, name: str, images: Mapping[Key, Values]) -> bool:
-        """Whether a placement's row counts by another flight than its plan's. One without a row has never
-        had a pixel, by any plan.
+        """True if a placement's row counts by another flight than its plan's. One without a row has never had
+        a pixel, by any plan.
         """
         counted = self.counted.get(name)
         if counted is None:

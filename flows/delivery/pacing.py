@@ -35,14 +35,14 @@ STATES: Final[tuple[State, ...]] = (
 """In the order in which they are tried: the first that holds is the state."""
 
 STANDARD_ERRORS: Final = 3
-"""What chance alone could explain."""
+"""Standard errors that chance alone could explain."""
 _STILL: Final = frozenset(STATES[:4])
 _OVER_FOR_GOOD: Final = frozenset(STATES[1:3])
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When delivery is judged, and how.
+    """The thresholds by which delivery is judged.
 
     Args:
         under: least indicator that is not `under`.
@@ -85,7 +85,7 @@ class Delivery(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """What has been delivered lately, and the part of the booking that was due meanwhile.
+    """The latest delivery, and the part of the booking that was due meanwhile.
 
     Args:
         delivered: impressions.

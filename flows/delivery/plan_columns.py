@@ -145,7 +145,7 @@ def plan_of(columns: Mapping[str, Any]) -> Plan:
 
 
 def _check(plan: Plan) -> None:
-    """What columns must be together."""
+    """Check the columns that must come together."""
     if plan.end_ms <= plan.start_ms:
         raise PlanError("is not after the start", "end")
     if plan.cpm_micros is not None and plan.currency is None:
@@ -194,7 +194,7 @@ def _decimal(value: Any) -> Decimal:
 
 
 def _exponent(number: Decimal) -> int:
-    """What `as_integer_ratio` would raise 10 to: a number in JSON may have one that fills the memory."""
+    """The exponent to which `as_integer_ratio` would raise 10: one in a JSON number may fill the memory."""
     exponent = number.as_tuple().exponent
     assert isinstance(exponent, int), number
     return exponent

@@ -20,7 +20,7 @@ _SPACE: Final = re.compile(r"\s*")
 
 
 class Problem(NamedTuple):
-    """What was kept out of a plan book, and why; no line: the whole file."""
+    """A plan that was kept out of a book, with its reason; no line: the whole file."""
 
     file: str
     line: int | None

@@ -20,9 +20,11 @@ from flows.errors import PlanError
 from flows.model.plan import Plan, PlanBook
 
 FIRST_WAIT_S: Final = 10.0
-"""How long the first asker waits for the first book."""
+"""The time for which the first asker waits for the first book, in s."""
 AWAY_S: Final = 5.0
-"""How long Kafka is away before that is told and the topic read anew; shorter faults pass all the time."""
+"""The outage of Kafka that is reported and that makes the topic be read anew, in s; shorter faults pass all
+the time.
+"""
 AGAIN_S: Final = 2.0
 LOOK_S: Final = 60.0
 """Between two looks whether the topic has more partitions."""
@@ -33,7 +35,7 @@ _KNOWN: Final = frozenset(COLUMNS)
 
 
 class Refusal(NamedTuple):
-    """What of a topic was not taken, and why; no partition and offset: the whole topic."""
+    """A refused message of a topic, with its reason; no partition and offset: the whole topic."""
 
     topic: str
     partition: int | None
@@ -131,7 +133,7 @@ class TopicFeed:
         self._thread.start()
 
     def since(self, count: int) -> tuple[int, list[Refusal]]:
-        """What was told behind the first `count`, as far as it is kept, and how much was told in all."""
+        """The refusals after the first `count`, as far as they are kept, and the number of all."""
         with self._lock:
             new = self._count - count
             return self._count, list(self._told)[-new:] if new else []
@@ -222,7 +224,7 @@ class PlanTopic:
 
     @property
     def ready(self) -> bool:
-        """Whether the topic has been read to its end once."""
+        """True if the topic has been read to its end once."""
         return self._feed.ready.is_set()
 
     def refresh(self, now_ms: int) -> list[Refusal]:

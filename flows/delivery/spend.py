@@ -1,5 +1,5 @@
-"""What impressions cost and brought: cost per acquisition and return on ad spend, in every window, of a
-placement whose plan has a price and of a campaign's placements that have one.
+"""Spend: cost per acquisition and return on ad spend, in every window, of a placement whose plan has a price
+and of a campaign's placements that have one.
 """
 
 from __future__ import annotations
@@ -80,6 +80,6 @@ def shown(of: Spend | None) -> list[str | None]:
 
 
 def _sum(of: Sequence[float | None]) -> float | None:
-    """None where one is."""
+    """Add amounts; None if one of them is None."""
     known = [one for one in of if one is not None]
     return fsum(known) if len(known) == len(of) else None

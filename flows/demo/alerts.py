@@ -1,8 +1,8 @@
-"""What fires while the demo runs.
+"""Alerts that fire while the demo runs.
 
-Where Prometheus and Alertmanager are installed, they run on loopback with the project's own rules, and what
-fires is what Alertmanager says. Elsewhere it is what the flow itself has told of in Redis: its alerts about
-changes of delivery states.
+Where Prometheus and Alertmanager are installed, both run on loopback with the project's own rules, and
+Alertmanager says what fires. Elsewhere the alerts are those of the flow itself in Redis, about changes of
+delivery states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from connectors.stream import ConnectError
 from flows.shown import LINE, cell, shown
 
 SUSTAINED_S: Final = 2
-"""How long a state must hold to fire, instead of the ten minutes of a trader's alert."""
+"""The time for which a state must hold to fire, in s, instead of the ten minutes of a trader's alert."""
 
 STATE_CHANGE: Final = "state change"
 _TOLD: Final = "under"
@@ -35,7 +35,9 @@ _SHOWN: Final = 5
 _PREFIX: Final = "Audiopixel"
 """Of every alert's name; without it a line has room for what the alert says."""
 WAIT_S: Final = 20.0
-"""How long the summary waits for an alert that is due: two scrapes, its `for:`, and a busy machine."""
+"""The time for which the summary waits for an alert that is due, in s: two scrapes, its `for:`, and a busy
+machine.
+"""
 
 
 class Firing(NamedTuple):
@@ -48,7 +50,7 @@ class Firing(NamedTuple):
 
 
 class Watch(Protocol):
-    """Where alerts are seen.
+    """A source of firing alerts.
 
     Attributes:
         where: for people, one line.
@@ -57,7 +59,7 @@ class Watch(Protocol):
     where: str
 
     def firing(self) -> list[Firing]:
-        """What fires now, by placement; the last known where that cannot be read."""
+        """The alerts that fire now, by placement; the last known where they cannot be read."""
 
 
 class Rules:
@@ -69,7 +71,7 @@ class Rules:
         self._last: list[Firing] = []
 
     def firing(self) -> list[Firing]:
-        """What fires in Alertmanager."""
+        """The alerts that fire in Alertmanager."""
         with suppress(ConnectError):
             self._last = sorted(
                 Firing(
@@ -156,7 +158,7 @@ def start(
 
 
 def lines(firing: Sequence[Firing]) -> list[Text]:
-    """What fires, a line each, for below the live table."""
+    """The firing alerts, a line each, for below the live table."""
     told = [
         Text.assemble(
             (one.name.removeprefix(_PREFIX), "bold red"),
@@ -184,7 +186,7 @@ class News:
 
 
 def report(watch: Watch, starved: str | None) -> Sequence[RenderableType]:
-    """What fires, for the summary, and which alert tells of the starved placement.
+    """The firing alerts for the summary, and the alert that tells of the starved placement.
 
     Args:
         starved: waited for, up to 20 s; None: whatever fires now.

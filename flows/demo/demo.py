@@ -34,7 +34,7 @@ from flows.viewers.reader import RowsReader
 from flows.viewers.top import FIELDS, PLAIN_WIDTH, render
 
 DRAIN_S: Final = 30.0
-"""How long the summary waits for the flow to take in what was sent."""
+"""The time for which the summary waits for the flow to take in all that was sent, in s."""
 
 FLIGHT: Final = timedelta(hours=6)
 GRACE: Final = timedelta(seconds=2)
@@ -194,7 +194,7 @@ class Demo:
             self._summarise(settings, client, traffic, watch, due)
 
     def promise(self, starved: str) -> str:
-        """What one will see of delivery, for people."""
+        """The delivery that a viewer will see, in words."""
         short = self.seconds is not None and self.seconds < FIRES_WITHIN.total_seconds()
         fires = (
             f"too few seconds for its alert, which takes {FIRES_WITHIN.total_seconds():.0f}"

@@ -33,8 +33,8 @@ class Verdicts:
         self._reasons: dict[str, int] = {}
 
     def reason(self, agent: str) -> int:
-        """Why a user agent is invalid traffic, counted from 1 in `flows.model.pixel.traffic_reasons`; 0 when
-        it is valid.
+        """The reason why a user agent is invalid traffic, counted from 1 in
+        `flows.model.pixel.traffic_reasons`; 0 when it is valid.
         """
         reason = self._reasons.get(agent)
         if reason is None:
@@ -51,8 +51,8 @@ class Verdicts:
 
 
 def _is_bot(agent: str) -> bool:
-    """Whether it says so itself; the words are looked for first, since the expression takes ten times as
-    long.
+    """True if a user agent calls itself a bot; the words are looked for first, since the expression takes ten
+    times as long.
     """
     if agent.isascii():
         small = agent.lower()

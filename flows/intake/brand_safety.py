@@ -12,7 +12,7 @@ _IAB_PARENT: Final = re.compile(r"(IAB\d+)-\d+")
 
 
 def blocked(plan: Plan, categories: str | Iterable[str] | None) -> bool:
-    """Whether content of these IAB categories is what the plan must not run in, whatever their case.
+    """True if content of these IAB categories is what the plan must not run in, whatever their case.
 
     Args:
         categories: a pixel's `content_category`: one id, several, or none, which is never blocked. `IAB26-1`

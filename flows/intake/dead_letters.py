@@ -33,7 +33,9 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """Why a message is no pixel, and what of it may be kept: of a malformed one its length and digest."""
+    """The rejection of a message: its reason, and the part that may be kept: of a malformed one its length
+    and digest.
+    """
 
     reason: str
     field: str | None
@@ -71,7 +73,10 @@ def _refused(constant: str) -> None:
 
 
 def explain(raw: bytes, suspect: str = "?") -> Rejection:
-    """Why `raw`, which was refused, is rejected; `suspect` is the field that was stumbled on, if any."""
+    """Explain why the refused message `raw` is rejected; `suspect` is the field that was stumbled on, if any.
+
+    The order of reasons is that of `flows.model.events`.
+    """
     malformed = Rejection(MALFORMED, None, {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
     if len(raw) > MAX_MESSAGE_BYTES:
         return malformed

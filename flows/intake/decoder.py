@@ -77,7 +77,7 @@ _NO_KEY: Final = bytes(16)
 
 @dataclass(slots=True)
 class Batch:
-    """What became of a run of messages.
+    """The decoded run of messages.
 
     Attributes:
         pixels: (n, `COLUMNS`) uint64, in arrival order; `COMBO` indexes `combos`, or `conversions`.

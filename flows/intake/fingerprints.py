@@ -1,4 +1,4 @@
-"""What a decoder remembers by fingerprint: numbers to numbers in one array that compiled loops can probe."""
+"""A bounded cache from a 64-bit fingerprint to a number, in one array that compiled loops probe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SMALLEST: Final = 1024
 
 @kernel
 def room(slots: U64, used: I64) -> bool:
-    """Whether one more key may come: at most half of the slots are in use, so that most probes are one."""
+    """True if one more key may come: at most half of the slots are in use, so that most probes are one."""
     return bool(2 * used[0] < len(slots))
 
 

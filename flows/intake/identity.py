@@ -1,4 +1,4 @@
-"""What makes a pixel one: keyed 64-bit hashes of plays, of events without a play, and of conversions.
+"""Identities of pixels: keyed 64-bit hashes of plays, of events without a play, and of conversions.
 
 A pixel that counts once is known by its hash alone, so whoever finds two of one hash makes another's pixel a
 repeated one, and whoever finds many of one slot makes a table slow. Both need the key.

@@ -182,7 +182,7 @@ def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
 
 
 def position_of(state: tuple[Any, ...]) -> int:
-    """Where a snapshot's partition reads on.
+    """The position from which a snapshot's partition reads on.
 
     Raises:
         StateError: another format's.

@@ -43,7 +43,7 @@ LEFT, AGAIN, NAMES, AGENTS, LISTENERS, WAITING = range(6)
 
 
 class Desk(NamedTuple):
-    """What a scan puts down; `filled` says how many rows of each are.
+    """The output arrays of a scan; `filled` counts the rows of each.
 
     Attributes:
         left: (lines,) lines for the plain way.
@@ -117,7 +117,7 @@ def _find_quotes(block: U8, begin: int, end: int, quotes: I64) -> int:
 
 @kernel
 def _suspect(block: U8, place: int) -> bool:
-    """Whether one of [ % $ { @ - is here: a macro, or VAST's -1, if `flows.model.events.absent` says so."""
+    """True if one of [ % $ { @ - is here: a macro, or VAST's -1, if `flows.model.events.absent` says so."""
     first = block[place]
     return bool(first == 91 or first == 37 or first == 36 or first == 123 or first == 64 or first == 45)
 

@@ -36,7 +36,7 @@ Id = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
 
 
 class Conversion(msgspec.Struct, gc=False):
-    """What a listener did; `value` is its text, so that it stays exact."""
+    """A listener's conversion; `value` is its text, so that it stays exact."""
 
     type: str
     order_id: Id | None = None
@@ -170,7 +170,7 @@ def decode_conversion(event: Event) -> Conversion:
 
 
 def utm_content(url: str | None) -> str | None:
-    """What a landing URL's query says in `utm_content`, decoded; None where it says nothing or is no URL."""
+    """Decode `utm_content` from a landing URL's query; None where it is absent or the text is no URL."""
     if not url or absent(url := cut_bytes(url, MAX_URL_BYTES)):
         return None
     if not url.isascii() or not url.isprintable() or "[" in url or "]" in url:

@@ -99,11 +99,11 @@ class PartitionClock:
         return int(state[SKEWED])
 
     def due(self, now_ms: int) -> bool:
-        """Whether it is time for another proof, by the clock of `prove`."""
+        """True if it is time for another proof, by the clock of `prove`."""
         return self._proved_ms is None or now_ms - self._proved_ms >= ASK_MS
 
     def proved(self, now_ms: int) -> bool:
-        """Whether the partition was read to its end a moment ago."""
+        """True if the partition was read to its end a moment ago."""
         return self._proved_ms is not None and now_ms - self._proved_ms <= RECENT_MS
 
     def prove(self, now_ms: int, flow_ms: int = 0) -> None:

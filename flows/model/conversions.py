@@ -1,4 +1,4 @@
-"""What a row counts of conversions: columns, ways, ages, classes of frequency."""
+"""Counts of conversions: columns, ways, ages, classes of frequency."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
 """`off`: the placement shards send no touches, so that nothing is eligible."""
 WAYS: Final = ("click", "listen", "utm", "declared")
 OTHER_RULES: Final = ("declared", "utm", "none")
-"""How a conversion is decided that no touch decides."""
+"""Rules of conversions that no touch decides."""
 
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
@@ -39,7 +39,7 @@ COLUMNS: Final = (
     *(f"age_{number}" for number in range(len(AGES_S))),
     "conversion_value_high",
 )
-"""What a row counts of conversions: all in millionths but `…_other_count` (conversions) and
+"""Columns of a row's counts of conversions: all in millionths but `…_other_count` (conversions) and
 `conversion_value`, millionths of the row's currency: two columns hold its lower 32 bits and the rest, since
 64 bits hold the sum of no two of the largest values.
 """

@@ -1,4 +1,4 @@
-"""What is counted, by column: an order that plays, windows and rows share (part of the state's format)."""
+"""Columns of counts: an order that plays, windows and rows share (part of the state's format)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ _SUSPECT = frozenset("[%${@-")
 
 
 def absent(text: str | None) -> bool:
-    """Whether a string says nothing: missing, empty, an ad server's unreplaced macro, or VAST's -1 and -2."""
+    """True if a string says nothing: missing, empty, an ad server's unreplaced macro, or VAST's -1 and -2."""
     return not text or (text[0] in _SUSPECT and _MACRO.fullmatch(text) is not None)
 
 

@@ -37,7 +37,9 @@ DELIVERY: Final = (
     "delivery.currency",
     *SPENDING,
 )
-"""What `flows.delivery.pacer` says of a planned placement or its campaign; money in the plan's currency."""
+"""Delivery fields of a planned placement or its campaign, which `flows.delivery.pacer` fills; money in the
+plan's currency.
+"""
 NO_DELIVERY: Final = (None,) * len(DELIVERY)
 
 
@@ -49,7 +51,7 @@ CREDITS: Final = (
     "time_to_convert_p50_seconds",
     "time_to_convert_p90_seconds",
 )
-"""What a window says of conversions; a count by type or way that is 0 is absent. Times are upper bounds of
+"""Conversion fields of a window; a count by type or way that is 0 is absent. Times are upper bounds of
 `flows.attribution.credit_book.AGES_S`.
 """
 NEVER_NULL: Final = ("conversions", "conversion_value", "conversion_value_other_count")
@@ -110,7 +112,7 @@ _NUMBERS_AT: Final = _HEAD + len(TIMES) * _LONG_BYTES
 
 
 def same_numbers(one: bytes, other: bytes) -> bool:
-    """Whether packed rows differ in their `TIMES` at most: in MessagePack an array's head, then these as
+    """True if packed rows differ in their `TIMES` at most: in MessagePack an array's head, then these as
     64-bit numbers, unless there are none yet.
     """
     if one[_NUMBERS_AT:] != other[_NUMBERS_AT:]:

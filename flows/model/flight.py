@@ -1,4 +1,4 @@
-"""How far a flight has got: its unpaused time, and the part of the booking that its curve wants by now.
+"""The progress of a flight: its unpaused time, and the part of the booking that its curve wants by now.
 
 Exact: whole milliseconds and fractions of integers, so that a share of 0.9 is never taken for 0.8999….
 """
@@ -18,7 +18,7 @@ HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
 Curve = Literal["even", "frontloaded"] | tuple[int, ...]
-"""How delivery is spread over a flight; numbers are weights of the 24 local hours: only ratios count."""
+"""The curve of delivery over a flight; numbers are weights of the 24 local hours: only ratios count."""
 
 
 class Flight:
@@ -68,7 +68,7 @@ class Flight:
         return self._before[span] + min(now_ms, self._ends[span]) - self._starts[span]
 
     def paused(self, now_ms: int) -> bool:
-        """Whether `now_ms` is in the flight and in one of its pauses."""
+        """True if `now_ms` is in the flight and in one of its pauses."""
         if not self.start_ms <= now_ms < self.end_ms:
             return False
         span = bisect_right(self._starts, now_ms) - 1

@@ -1,4 +1,4 @@
-"""What is booked: a plan a placement, from named columns, strictly. What each column takes: docs/plans.md.
+"""Plans: one a placement, from named columns, strictly. docs/plans.md says the values of each column.
 
 Files of plans are read by `flows.delivery.plan_files`, topics of plans by `flows.delivery.plan_topics`.
 """
@@ -18,7 +18,7 @@ from flows.model.flight import MINUTE_MS, Curve, Flight
 
 @dataclass(frozen=True)
 class Plan:
-    """What is booked of a placement, as `plan_of` has checked it.
+    """The plan of a placement, as `plan_of` has checked it.
 
     Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `cpm_micros` are millionths
     of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
@@ -72,7 +72,7 @@ class PlanBook(Mapping[str, Plan]):
 
 
 class PlanSource(Protocol):
-    """Where plans come from, and may change at any time: `PlanFile`, `PlanTopic`."""
+    """A source of plans, which may change at any time: `PlanFile`, `PlanTopic`."""
 
     @property
     def book(self) -> PlanBook:

@@ -35,7 +35,7 @@ class TokenSetting(BaseModel):
 
 
 class CollectSettings(BaseModel):
-    """What the collector needs to know."""
+    """The settings of a collector."""
 
     collect_url: str | None = Field(
         None,

@@ -49,7 +49,7 @@ class Topic(str):
 
 
 class Settings(CollectSettings, BaseSettings):
-    """What a flow needs to know. Unknown names are refused, secrets are never printed."""
+    """The settings of a flow. Unknown names are refused, secrets are never printed."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
 

@@ -41,7 +41,7 @@ def load(**values: Any) -> Settings:
 
 
 def source(name: str, values: dict[str, Any] | None = None) -> str:
-    """Where a setting's value comes from: an argument, the environment, the file, or the default."""
+    """The source of a setting's value: an argument, the environment, the file, or the default."""
     if values and name in values:
         return "an argument"
     if f"{PREFIX}{name}".upper() in map(str.upper, os.environ):

@@ -1,4 +1,4 @@
-"""What to do about a connection that fails, by the names of our settings, which connectors do not know."""
+"""Remedies for failed connections, by the names of our settings, which connectors do not know."""
 
 from __future__ import annotations
 

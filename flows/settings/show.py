@@ -58,7 +58,7 @@ def written(name: str, value: Any) -> str:
 
 
 def _plain(value: object) -> object:
-    """What of a setting's own types JSON does not know."""
+    """Convert a setting's own types, which JSON does not know."""
     return value.model_dump() if isinstance(value, BaseModel) else str(value)
 
 

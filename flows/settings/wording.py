@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in our own words: pydantic's are about types, ours about what to write."""
+"""Errors of settings in our own words: pydantic's are about types, ours about the value to write."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ _SAID: Final[Mapping[str, Callable[[_Facts], str]]] = {
 
 
 def in_our_words(problem: ErrorDetails) -> str:
-    """What a setting takes, instead of what it was given; its value is not in it."""
+    """The values that a setting takes, without the value that it was given."""
     said = _SAID.get(problem["type"])
     return said(problem.get("ctx", {})) if said is not None else problem["msg"]

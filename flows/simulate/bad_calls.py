@@ -49,7 +49,8 @@ _NOT_JSON: Final = (
 
 
 def malformed(u: Callable[[], float], good: dict[str, Any]) -> bytes:
-    """Not one UTF-8 JSON object of at most 64 KiB: the call `good` damaged on its way, or what never was one.
+    """Make a message that is no UTF-8 JSON object of at most 64 KiB: the call `good` damaged on its way, or
+    what never was one.
 
     Args:
         u: uniform random numbers in [0, 1).

@@ -1,4 +1,4 @@
-"""What is simulated: the placements, who listens with what, and how often what goes wrong."""
+"""The scenario: placements, listeners with their devices, and rates of faults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MACROS: Final = ("[X]", "%5BX%5D", "${X}", "{x}", "@X@", "-1", "-2")
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """How often what goes wrong goes wrong: probabilities, of a play unless said otherwise.
+    """Rates of faults: probabilities, of a play unless said otherwise.
 
     Attributes:
         repeats: of a pixel: it is retried, seconds to 18 min later.
@@ -107,7 +107,7 @@ _RARE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where ads run: its labels, its share of all plays, and how often a play is heard to the end."""
+    """A placement: its labels, its share of all plays, and its rate of plays that are heard to the end."""
 
     id: str
     labels: dict[str, Any]

@@ -122,7 +122,7 @@ class Traffic:
 
     @property
     def next_arrival_ms(self) -> int:
-        """When the next call arrives, epoch ms; the call is not taken by asking."""
+        """The arrival of the next call, epoch ms; asking does not take the call."""
         self._settle()
         return self._ahead[0].arrival_ms
 
@@ -268,7 +268,7 @@ class Traffic:
             self._push(sent, partition, key, value, event_ms, truth)
 
     def _script(self, place: Placement, duration: int, linked: bool) -> list[tuple[str, int, int | None]]:
-        """What happens in a play: (event, ms since the delivery, ms into the ad)."""
+        """The script of a play: (event, ms since the delivery, ms into the ad)."""
         u, trouble, chance = self._u, self.trouble, self._chance
         script: list[tuple[str, int, int | None]] = [("impression", 0, None)]
         dice = u()

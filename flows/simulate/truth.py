@@ -35,7 +35,7 @@ TOTALS: Final = (
 
 
 class Truth(NamedTuple):
-    """What one call does to the numbers when it arrives.
+    """The effect of one call on the numbers when it arrives.
 
     Attributes:
         outcome: `accepted`, `repeated` or `rejected.<reason>`.
@@ -124,7 +124,7 @@ class PlayTruth:
         return Truth("accepted", self._placement, tuple(counts), listener, held, freed)
 
     def _raise(self, reached: int, level: int) -> list[tuple[str, int]]:
-        """What a cohort gains when a play that had counted up to `reached` gets to `level`."""
+        """The gain of a cohort when a play that had counted up to `reached` gets to `level`."""
         if level <= reached:
             return [("repaired", -1)] if reached else []
         implied = sum(not self._bits >> step & 1 for step in range(reached + 1, level))
@@ -133,7 +133,7 @@ class PlayTruth:
 
 
 class PlacementTally(msgspec.Struct):
-    """What the ledger keeps of one placement; minutes in epoch ms."""
+    """The tally of one placement; minutes in epoch ms."""
 
     counts: dict[str, int]
     listeners: set[int]

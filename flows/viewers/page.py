@@ -51,7 +51,7 @@ FIELDS: Final = (
     "podcast",
     "program",
 )
-"""What of a row the table shows, in the order in which it is sent."""
+"""The fields of a row that the table shows, in the order in which they are sent."""
 
 MOST: Final = 10_000
 """Placements sent to a page: those under-delivering, then the busiest."""
@@ -65,7 +65,8 @@ SPARK: Final = 60
 TICK_S: Final = 1.0
 POINT_S: Final = 10.0
 UNSEEN_S: Final = 30.0
-"""How old what is drawn may be while nobody looks: Prometheus's reads serve, and cost nothing more."""
+"""The greatest age of the curves while nobody looks, in s: Prometheus's reads serve, and cost nothing more.
+"""
 REST: Final = 9
 """Rest after a tick, in times of the processor time it took: with 10,000 placements it takes 0.25 s."""
 
@@ -118,7 +119,7 @@ class History:
         return {"at_s": at_s, "impressions": list(delivered), "expected": list(expected)}
 
     def spark(self, name: str) -> list[int]:
-        """What a placement's impressions grew by, sample by sample, at most `SPARK` of them."""
+        """The growth of a placement's impressions, sample by sample, `SPARK` of them at most."""
         curve = self._curves.get(name)
         return _steps(curve[0][-SPARK - 1 :]) if curve else []
 
@@ -136,7 +137,7 @@ def _number(text: str | None) -> float:
 
 
 class Feed:
-    """What the browsers see: the whole to one that comes, then what changed from tick to tick. While there is
+    """The feed of the browsers: the whole to a new one, then the changes from tick to tick. While there is
     none, only the curves are kept up.
 
     Args:

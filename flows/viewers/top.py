@@ -128,7 +128,7 @@ COLUMNS: Final = (
 PLANNED: Final = (_STATE, _INDICATOR)
 """Fields of the columns that are shown where any placement has a plan."""
 FIELDS: Final = (*(column.field for column in COLUMNS if column.field != _PLACEMENT), "final_through_ms")
-"""What of a row the table shows: the fields of the `Board` it takes."""
+"""The fields of a row that the table shows, and that its `Board` reads."""
 
 
 def render(snapshot: Snapshot, now_s: float, width: int, height: int | None = None) -> Group:
