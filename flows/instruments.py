@@ -26,6 +26,7 @@ from flows.metrics import (
     KAFKA_ERRORS,
     LAG,
     LAST_FLUSH,
+    MARKS,
     PARTITION_WATERMARK,
     PENDING_ROWS,
     RECEIVED,
@@ -86,7 +87,7 @@ class Instruments:
 
         self.received, self.accepted, self.repeated = counter(RECEIVED), counter(ACCEPTED), counter(REPEATED)
         self.rejected, self.invalid_traffic = counter(REJECTED), counter(INVALID_TRAFFIC)
-        self.clock_skewed, self.skipped = counter(CLOCK_SKEWED), counter(SKIPPED)
+        self.clock_skewed, self.skipped, self.marks = counter(CLOCK_SKEWED), counter(SKIPPED), counter(MARKS)
         self.lag, self.partition_watermark, self.watermark = (
             gauge(LAG),
             gauge(PARTITION_WATERMARK),

@@ -30,7 +30,8 @@ def _d(
     return Definition(PREFIX + name, kind, text, labels)
 
 
-RECEIVED = _d("received_total", "counter", "Messages read from the source.", "partition")
+RECEIVED = _d("received_total", "counter", "Messages read from the source, without marks.", "partition")
+MARKS = _d("marks_total", "counter", "Marks of collectors read from the source: no pixels.", "partition")
 ACCEPTED = _d("accepted_total", "counter", "Pixels that count, invalid traffic included.", "partition")
 REPEATED = _d("repeated_total", "counter", "Pixels that had counted before.", "partition")
 REJECTED = _d("rejected_total", "counter", "Messages that went to the dead letters.", "partition", "reason")
@@ -91,6 +92,7 @@ BUILD = _d("build_info", "info", "What is running.", "version", "python", "bytew
 
 PIPELINE: Final = (
     RECEIVED,
+    MARKS,
     ACCEPTED,
     REPEATED,
     REJECTED,

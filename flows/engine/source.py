@@ -169,7 +169,7 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
             Decoder(
                 self.listener_key,
                 settings.consent == "assumed",
-                [re.compile(own, re.IGNORECASE) for own in settings.invalid_agents.values()],
+                {name: re.compile(own, re.IGNORECASE) for name, own in settings.invalid_agents.items()},
             ),
             PartitionClock(ms(settings.out_of_orderness), ms(settings.quiet)),
             settings.shards,

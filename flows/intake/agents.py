@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from flows.model.events import absent
+from flows.model.pixel import KNOWN_REASONS, OTHER_REASON, traffic_reasons
 
 _MOST_REASONS: Final = 2_000
 """Of user agents in full, of 1 KiB each, that the plain way remembers."""
@@ -24,13 +25,18 @@ class Verdicts:
     """Judges user agents, and remembers some.
 
     Args:
-        own: regular expressions of the user agents that are invalid traffic besides declared bots; which of
-            them is found first is the reason.
+        own: by reason, regular expressions of the user agents that are invalid traffic besides declared bots;
+            which of them is found first is the reason.
     """
 
-    def __init__(self, own: Sequence[re.Pattern[str]]) -> None:
-        self._own = own
+    def __init__(self, own: Mapping[str, re.Pattern[str]]) -> None:
+        self._own = tuple(own.values())
+        self._numbers = {name: number for number, name in enumerate(traffic_reasons(own), 1)}
         self._reasons: dict[str, int] = {}
+
+    def told(self, reason: str) -> int:
+        """The number of a reason that a pixel came with; of one that is not known, that of `other`."""
+        return self._numbers.get(reason, self._numbers[OTHER_REASON])
 
     def reason(self, agent: str) -> int:
         """The reason why a user agent is invalid traffic, counted from 1 in
@@ -45,7 +51,9 @@ class Verdicts:
             elif _is_bot(agent) and _PODCAST_APP.search(agent) is None:
                 reason = 1
             else:
-                reason = next((at for at, own in enumerate(self._own, 2) if own.search(agent)), 0)
+                reason = next(
+                    (at for at, own in enumerate(self._own, len(KNOWN_REASONS) + 1) if own.search(agent)), 0
+                )
             self._reasons[agent] = reason
         return reason
 

@@ -32,6 +32,7 @@ from flows.intake.schema import (
     decode,
     decode_conversion,
     epoch_ms,
+    mark_of,
     micros,
     utm_content,
 )
@@ -84,7 +85,8 @@ class Batch:
         combos: every combination of names that the decoder has met, by index; it grows, or is begun anew.
         conversions: the conversions among the pixels.
         rejected: (position, why) of every message that is no pixel.
-        received: how many messages there were.
+        received: how many messages there were, without the marks.
+        marks: how many marks of collectors there were.
     """
 
     pixels: U64
@@ -92,6 +94,7 @@ class Batch:
     conversions: list[ConversionPixel]
     rejected: list[tuple[int, Rejection]]
     received: int
+    marks: int = 0
 
 
 @dataclass
@@ -101,14 +104,14 @@ class Decoder:
     Args:
         listener_key: the secret, up to 64 bytes, with whose sub-keys listeners and identities are hashed.
         consent_default: whether a pixel that says nothing of consent may be measured.
-        agents: regular expressions of the user agents that are invalid traffic besides declared bots; which
-            of them is found first is the reason.
+        agents: by reason, regular expressions of the user agents that are invalid traffic besides declared
+            bots; which of them is found first is the reason.
         scanning: whether `flows.intake.scanner` goes first, which changes the time and nothing else.
     """
 
     listener_key: bytes
     consent_default: bool = False
-    agents: Sequence[re.Pattern[str]] = ()
+    agents: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     scanning: bool = True
     _plans: Mapping[str, Plan] = field(default_factory=dict)
 
@@ -134,7 +137,7 @@ class Decoder:
         self._names.clear()  # it remembers what was blocked
 
     def decode(self, messages: Messages) -> Batch:
-        """All of `messages`, each either a pixel or rejected with its reason; raises for no input."""
+        """All of `messages`, each a pixel, a mark, or rejected with its reason; raises for no input."""
         if len(self._combos) > _MOST_COMBOS or self._combo_bytes > _MOST_COMBO_BYTES:
             self._forget_names()  # a producer that invents names must not fill the memory
         count = len(messages.values)
@@ -144,6 +147,7 @@ class Decoder:
             left = self._scan(messages, batch)
         if left and (wrong := self._decode_plainly(messages, left, batch)):
             batch.pixels = np.delete(batch.pixels, wrong, axis=0)
+        batch.received -= batch.marks
         return batch
 
     def _scan(self, messages: Messages, batch: Batch) -> Sequence[int]:
@@ -234,11 +238,14 @@ class Decoder:
                 right.append(line)
                 continue
             except Invalid as invalid:
-                rejection = explain(raw, invalid.field)
+                suspect = invalid.field
             except (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                rejection = explain(raw)
-            batch.rejected.append((position, rejection))
+                suspect = "?"
             wrong.append(line)
+            if mark_of(raw) is not None:
+                batch.marks += 1
+            else:
+                batch.rejected.append((position, explain(raw, suspect)))
         pixels = np.array(rows, np.uint64).reshape(-1, COLUMNS)
         if untold:
             self._tell(pixels, untold)
@@ -309,7 +316,9 @@ class Decoder:
         if absent(event.event_id):
             raise Invalid("event_id")
         info = code | self._blocked(placement, event.content_category)
-        if event.user_agent:
+        if event.invalid_traffic and not absent(event.invalid_traffic):
+            info |= self._verdicts.told(event.invalid_traffic) << INVALID_SHIFT
+        elif event.user_agent:
             info |= self._verdicts.reason(cut_bytes(event.user_agent, MAX_AGENT_BYTES)) << INVALID_SHIFT
         listener = 0
         if event.consent or (event.consent is None and self.consent_default):

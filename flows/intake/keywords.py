@@ -15,7 +15,8 @@ FIELDS: Final = {
     "placement_id": ID, "campaign_id": ID, "platform": ID, "station": ID, "podcast": ID,
     "program": ID, "content_category": TEXT,
     "event_id": ID, "event": TEXT, "ts": INTEGER, "received_at": INTEGER, "play_id": ID, "listener_id": ID,
-    "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "duration_ms": INTEGER, "creative_id": ID,
+    "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "invalid_traffic": TEXT,
+    "collector": ID, "low_ms": INTEGER, "duration_ms": INTEGER, "creative_id": ID,
     "ip": TEXT, "landing_url": TEXT, "conversion": NESTED,
 }  # fmt: skip
 """The fields of `flows.model.events.Event`, the tags first, each with the type of its most common form."""
@@ -23,20 +24,23 @@ FIELDS: Final = {
 TAGS: Final = 7
 """The six names, and the content category."""
 PLACEMENT: Final = 0
-EVENT_ID, EVENT, TS, RECEIVED, PLAY, LISTENER, CONSENT, PLAYHEAD, AGENT = range(TAGS, TAGS + 9)
+EVENT_ID, EVENT, TS, RECEIVED, PLAY, LISTENER, CONSENT, PLAYHEAD, AGENT, TRAFFIC = range(TAGS, TAGS + 10)
 UNKNOWN: Final = len(FIELDS)
-"""Number of any other field; and of the first event: an event's code is what its word's number is beyond."""
+"""Number of any other field; an event's code is what its word's number is beyond."""
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)
 
 # A word is told by its length, its first eight bytes and its last eight; the factor gives each its own slot.
 # `conversion` is a field, and as an event of no use to a scanner.
-_WORDS: Final = (*FIELDS, *EVENTS[:CONVERSION])
-_FACTOR: Final = 0xEE071E1F2283BE23
+_WORDS: Final = {name: UNKNOWN + code for code, name in enumerate(EVENTS) if code != CONVERSION} | {
+    name: number for number, name in enumerate(FIELDS)
+}
+_NONE: Final = UNKNOWN + len(EVENTS)
+_FACTOR: Final = 0xF2EE4E4519F9919D
 _SPREAD: Final = np.uint64(_FACTOR)
 _SLOTS: Final = np.zeros((128, 2), np.uint64)
 _LENGTHS: Final = np.full(128, -1, np.int64)
 _NUMBERS: Final = np.zeros(128, np.int64)
-for _number, _word in enumerate(_WORDS):
+for _word, _number in _WORDS.items():
     _head, _tail = (int.from_bytes(part.encode(), "little") for part in (_word[:8], _word[8:] and _word[-8:]))
     _slot = _head * _FACTOR % 2**64 >> 57
     assert _LENGTHS[_slot] == -1, "another factor is needed for these words"
@@ -56,4 +60,4 @@ def number_of(block: U8, begin: int, length: int) -> int:
     slot = (head * _SPREAD) >> np.uint64(57)
     if _SLOTS[slot, 0] == head and _SLOTS[slot, 1] == tail and _LENGTHS[slot] == length:
         return _NUMBERS[slot]  # type: ignore[no-any-return]
-    return len(_WORDS)
+    return _NONE

@@ -23,7 +23,7 @@ from flows.model.pixel import POSITION, WATERMARK
 from flows.model.ticks import ENDED, Tick
 from flows.state.kernel import U64
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 BEFORE_A_TICK: Final = 4
 """Batches read at once before a tick: what has piled up in a pause is published now, not a second later."""
 
@@ -54,7 +54,7 @@ class Intake:
 
     def __post_init__(self) -> None:
         self._splitter = Splitter(self.partition, self.shards, self.decoder.listener_key)
-        self._received = self._skewed = self._errors = self._skipped = 0
+        self._received = self._skewed = self._marks = self._errors = self._skipped = 0
         self.position = self.reader.position
         self.ended = False
         self.full = self._empty = False
@@ -112,8 +112,10 @@ class Intake:
         self.position = messages.next_position
         self._received += batch.received
         self._skewed += skewed
+        self._marks += batch.marks
         metrics = instruments()
         metrics.received.labels(self.partition).inc(batch.received)
+        metrics.marks.labels(self.partition).inc(batch.marks)
         metrics.clock_skewed.labels(self.partition).inc(skewed)
         for _, rejection in batch.rejected:
             self._rejected[rejection.reason] = self._rejected.get(rejection.reason, 0) + 1
@@ -136,8 +138,8 @@ class Intake:
             self.clock.candidate_ms,
             first,
         )
-        receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals)
-        self._received = self._skewed = 0
+        receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
+        self._received = self._skewed = self._marks = 0
         self._rejected, self._arrivals, self._denied_now = {}, [], []
         metrics, reader = instruments(), self.reader
         metrics.partition_watermark.labels(self.partition).set(self.clock.watermark_ms / 1000)
@@ -156,7 +158,7 @@ class Intake:
             self.clock.watermark_ms,
             self.clock.start_ms,
         )
-        waiting = (self._received, dict(self._rejected), self._skewed)
+        waiting = (self._received, dict(self._rejected), self._skewed, self._marks)
         denied = (self.denied.tobytes(), list(self._denied_now))
         return FORMAT, self.position, self.last_tick, clock, waiting, denied
 
@@ -164,7 +166,8 @@ class Intake:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
         _, self.position, self.last_tick, clock, waiting, denied = state
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, self.clock.start_ms = clock
-        self._received, self._rejected, self._skewed = waiting[0], dict(waiting[1]), waiting[2]
+        self._received, rejected, self._skewed, self._marks = waiting
+        self._rejected = dict(rejected)
         self.denied, self._denied_now = np.frombuffer(denied[0], np.uint64), list(denied[1])
 
 

@@ -9,9 +9,10 @@ which decides alone what is wrong and why. It reads
     integer = 1*18DIGIT                                          no leading zero, no sign
 
 of at most 64 KiB, where a known field comes once, with a value of its type or null, ids and labels have at
-most 128 characters, the event is known and no `conversion`, times are numbers before 2100, and no id that
-counts begins like a macro. Names, user agents and listeners are known by fingerprint. One that is not is
-asked for, once; a line whose names or user agent were asked for waits, and is read again when they are known.
+most 128 characters, the event is known and no `conversion`, nobody has judged it invalid, times are numbers
+before 2100, and no id that counts begins like a macro. Names, user agents and listeners are known by
+fingerprint. One that is not is asked for, once; a line whose names or user agent were asked for waits, and is
+read again when they are known.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from flows.intake import keywords as words
 from flows.intake.fingerprints import put, room
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, identity
 from flows.model import pixel
-from flows.model.events import CONVERSION, MAX_AGENT_BYTES, MAX_ID, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
+from flows.model.events import EVENTS, MAX_AGENT_BYTES, MAX_ID, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
 from flows.state.hash_table import find
 from flows.state.kernel import I64, U8, U64, kernel
 from flows.state.siphash import begin, end, load64, siphash, text, word
@@ -32,6 +33,7 @@ from flows.state.siphash import begin, end, load64, siphash, text, word
 _SPARE_BYTES: Final = 8
 """To be there where a line ends, since eight are read at a time."""
 _MOST_QUOTES: Final = 256
+_EVENTS: Final = len(EVENTS)
 _LONGEST_TAG: Final = 255
 """Bytes: of a tag its last word tells the length in eight bits, and so where the one before it ends."""
 
@@ -273,9 +275,11 @@ def scan(
             continue
         code = words.number_of(block, begins[words.EVENT], values[words.EVENT]) - words.UNKNOWN
         ts = values[words.TS]
-        if not 0 <= code < CONVERSION or ts >= MAX_MS:
+        if not 0 <= code < _EVENTS or ts >= MAX_MS:
             continue
         if values[words.EVENT_ID] == 0 or _suspect(block, begins[words.EVENT_ID]):
+            continue
+        if given >> words.TRAFFIC & 1 and values[words.TRAFFIC] > 0:
             continue
         stamp = stamps[this] if len(stamps) else 0
         received = stamp

@@ -14,6 +14,7 @@ from flows.model.events import (
     CONVERSION_TYPES,
     MAX_ID,
     MAX_MESSAGE_BYTES,
+    MAX_MS,
     MAX_URL_BYTES,
     absent,
     cut_bytes,
@@ -70,10 +71,22 @@ class Event(msgspec.Struct, gc=False):
     playhead_ms: int | None = None
     duration_ms: int | None = None
     user_agent: str | None = None
+    invalid_traffic: str | None = None
+    collector: Id | None = None
+    low_ms: int | None = None
     ip: str | None = None
     content_category: str | list[str] | None = None
     landing_url: str | None = None
     conversion: msgspec.Raw = NO_CONVERSION
+
+
+class Mark(msgspec.Struct, gc=False):
+    """A collector's word of what it has not yet put into the log; no pixel."""
+
+    collector: Id
+    low_ms: int
+    event: None = None
+    bye: bool | None = None
 
 
 decode = msgspec.json.Decoder(Event).decode
@@ -81,6 +94,19 @@ decode = msgspec.json.Decoder(Event).decode
 
 _decode_conversion = msgspec.json.Decoder(Conversion).decode
 _decode_any = msgspec.json.Decoder().decode
+_decode_mark = msgspec.json.Decoder(Mark).decode
+
+
+def mark_of(raw: bytes) -> Mark | None:
+    """The mark that a message is; None where it is none."""
+    if len(raw) > MAX_MESSAGE_BYTES:
+        return None
+    try:
+        raw.decode()  # msgspec skips what it does not read, bad UTF-8 included
+        mark = _decode_mark(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return mark if 0 <= mark.low_ms < MAX_MS and not absent(mark.collector) else None
 
 
 class Invalid(ValueError):

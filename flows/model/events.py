@@ -35,8 +35,12 @@ EVENTS: Final = (
     "resume",
     "progress",
     "conversion",
+    "delivered",
+    "download",
 )
-"""VAST 4.2 spellings, `click` and `conversion`; an event's code is its place, part of the state's format."""
+"""VAST 4.2 spellings, and `click`, `conversion`, `delivered`, `download`; an event's code is its place, part
+of the state's format.
+"""
 
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 (IMPRESSION, START, FIRST_QUARTILE, MIDPOINT, THIRD_QUARTILE, COMPLETE, SKIP, MUTE, CLICK, ERROR) = range(10)

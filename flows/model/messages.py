@@ -144,7 +144,8 @@ class DecisionRecord(NamedTuple):
 class Receipt(NamedTuple):
     """What one partition received since its last tick, with the tick: the source's side of the ledger.
 
-    `arrivals` are (mean time of receipt in epoch ms, pixels), one a batch, of a live partition.
+    `received` leaves the collectors' `marks` out. `arrivals` are (mean time of receipt in epoch ms, pixels),
+    one a batch, of a live partition.
     """
 
     tick: Tick
@@ -152,6 +153,7 @@ class Receipt(NamedTuple):
     rejected: dict[str, int]
     skewed: int
     arrivals: list[tuple[float, int]]
+    marks: int = 0
 
 
 class Output(NamedTuple):

@@ -39,10 +39,23 @@ INVALID_SHIFT: Final = 16
 """`INFO >> 16`: why the pixel is invalid traffic, counted from 1 in `traffic_reasons`; 0 when it is valid."""
 
 DECLARED_BOT: Final = "declared_bot"
-MOST_REASONS: Final = 8
-"""Of invalid traffic, the user's own included."""
+OTHER_REASON: Final = "other"
+KNOWN_REASONS: Final = (
+    DECLARED_BOT,
+    "opawg_bot",
+    "opawg_library",
+    "iab_list",
+    "crawler_list",
+    "no_user_agent",
+    "data_centre",
+    "volume",
+    OTHER_REASON,
+)
+"""Why a pixel is invalid traffic, beside the settings' own reasons: the default rule's comes first."""
+MOST_OWN_REASONS: Final = 7
+MOST_REASONS: Final = len(KNOWN_REASONS) + MOST_OWN_REASONS
 
 
 def traffic_reasons(own: Iterable[str]) -> tuple[str, ...]:
-    """The reasons of invalid traffic: the default rule's, then those of the user's own lists."""
-    return (DECLARED_BOT, *own)
+    """The reasons of invalid traffic: the known ones, then those of the user's own lists."""
+    return (*KNOWN_REASONS, *own)

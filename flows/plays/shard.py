@@ -59,7 +59,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 

@@ -14,14 +14,14 @@ play is reached, below the combination of the reach beyond 22 bits | minute of t
 the lowest 22 bits of the combination of the reach | time of the last pixel.
 """
 
-STARTED: Final = np.uint64(1 << 16)
-COHORT: Final = 15
-"""The lowest 16 flags are the events seen, by their code; milestone `code` is in its cohort when flag
+STARTED: Final = np.uint64(1 << 17)
+COHORT: Final = 16
+"""The lowest 17 flags are the events seen, by their code; milestone `code` is in its cohort when flag
 `code + COHORT` is set.
 """
-REACHED: Final = np.uint64(1 << 21)
-KIND_SHIFT: Final = np.uint64(22)
-KIND: Final = np.uint64(3 << 22)
+REACHED: Final = np.uint64(1 << 22)
+KIND_SHIFT: Final = np.uint64(23)
+KIND: Final = np.uint64(3 << 23)
 PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))
 """What a slot is: a play or an event; a milestone, skip or mute that waits for its start, or has joined it; a
 conversion.

@@ -1,4 +1,6 @@
-"""The ledger: of every source partition, at every tick, received = accepted + repeated + rejected."""
+"""The ledger: of every source partition, at every tick, messages = marks + received, and received =
+accepted + repeated + rejected.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,12 @@ from flows.model.events import REASONS, TOO_LATE
 from flows.model.messages import PartitionAccount, PixelOutcomes, Receipt
 from flows.model.ticks import Cut, awake_ms
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 PARTS: Final = 12
 PART_MS: Final = 300_000
 """The last hour or so is judged, in parts of at least five minutes."""
 COUNTS: Final = (
+    "marks",
     "received",
     "accepted",
     "repeated",
@@ -41,7 +44,7 @@ class Ledger:
     reject_share: float
     reject_least: int
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    marks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    reached: dict[str, tuple[int, int]] = field(default_factory=dict)
     arrivals: list[tuple[float, int]] = field(default_factory=list)
     now_ms: Callable[[], int] = awake_ms
     _parts: deque[Counter[str]] = field(default_factory=lambda: deque([Counter()], PARTS))
@@ -55,14 +58,15 @@ class Ledger:
         partition = receipt.tick.sender
         counts = self._of(partition)
         counts["received"] += receipt.received
+        counts["marks"] += receipt.marks
         counts["clock_skewed"] += receipt.skewed
         self._parts[-1]["received"] += receipt.received
         for reason, number in receipt.rejected.items():
             counts[f"rejected.{reason}"] += number
             self._parts[-1][reason] += number
-        self.marks[partition] = (receipt.tick.position, receipt.tick.watermark_ms)
+        self.reached[partition] = (receipt.tick.position, receipt.tick.watermark_ms)
         self.arrivals += receipt.arrivals
-        if receipt.received:
+        if receipt.received or receipt.marks:
             self._changed.add(partition)
 
     def settle(self, outcome: PixelOutcomes) -> None:
@@ -86,7 +90,7 @@ class Ledger:
             assert counts["received"] == counts["accepted"] + counts["repeated"] + lost, (partition, counts)
         self._judge()
         accounts = [
-            PartitionAccount(name, dict(self.counts[name]), *self.marks.get(name, (0, 0)))
+            PartitionAccount(name, dict(self.counts[name]), *self.reached.get(name, (0, 0)))
             for name in sorted(self._changed)
         ]
         arrivals, self.arrivals = self.arrivals, []
@@ -123,7 +127,7 @@ class Ledger:
         """Plain state with its format's version."""
         counts = {name: dict(counts) for name, counts in self.counts.items()}
         parts = [dict(part) for part in self._parts]
-        return FORMAT, counts, dict(self.marks), (parts, self.now_ms() - self._began_ms)
+        return FORMAT, counts, dict(self.reached), (parts, self.now_ms() - self._began_ms)
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again, with every account to be given out anew.
@@ -138,7 +142,7 @@ class Ledger:
                 "recovery directory"
             )
         self.counts = {name: dict(counts) for name, counts in state[1].items()}
-        self.marks = dict(state[2])
+        self.reached = dict(state[2])
         parts, age_ms = state[3]
         self._parts, self._began_ms = deque(map(Counter, parts), PARTS), self.now_ms() - age_ms
         self._changed = set(self.counts)

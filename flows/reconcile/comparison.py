@@ -417,7 +417,7 @@ class _Comparer:
             ledgers, watermarks = {"*": truth.totals}, {"*": min(truth.watermarks.values(), default=0)}
         for name, account in sorted(ledgers.items()):
             expected: dict[str, Any] = {of: account.get(of, 0) for of in _SUMMED}
-            expected["position"] = None if name == "*" else account["received"]
+            expected["position"] = None if name == "*" else account["received"] + account["marks"]
             expected["watermark_ms"] = self._watermarks(watermarks[name], watermarks[name])
             # Of several the one that is least may have been far behind.
             least_ms = watermarks[name] if len(truth.ledger) == 1 else 0

@@ -53,9 +53,19 @@ from flows.reconcile.scan import (
 _CONVERSION_TYPES: Final = frozenset(
     {"site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission"}
 )
-_TEXTS: Final = (*NAMES, "play_id", "listener_id", "user_agent", "landing_url", "creative_id", "ip")
+_TEXTS: Final = (
+    *NAMES,
+    "play_id",
+    "listener_id",
+    "user_agent",
+    "landing_url",
+    "invalid_traffic",
+    "creative_id",
+    "ip",
+    "collector",
+)
 _LIMITED: Final = frozenset(
-    {*NAMES, "event_id", "play_id", "listener_id", "creative_id", "order_id"},
+    {*NAMES, "event_id", "play_id", "listener_id", "creative_id", "order_id", "collector"},
 )
 _MOST_CHARACTERS: Final = 128
 _CUT_AT: Final = {"user_agent": 1_024, "landing_url": 4_096}
@@ -106,7 +116,7 @@ class Conversion(NamedTuple):
 
 
 class Pixel(NamedTuple):
-    """One well-formed pixel as it was told; times in epoch ms."""
+    """One well-formed pixel as it was told; times in epoch ms. `invalid`: it came with a reason."""
 
     event: str
     ts: int
@@ -117,6 +127,7 @@ class Pixel(NamedTuple):
     play: str | None
     listener: str | None
     agent: str | None
+    invalid: bool
     consent: bool | None
     playhead: int | None
     conversion: Conversion | None
@@ -144,7 +155,8 @@ class Reader:
         plainly: whether `flows.reconcile.scan` goes first, which changes the time and nothing else.
 
     Attributes:
-        received: lines by partition number.
+        received: lines by partition number, without the marks of collectors.
+        marks: those, by partition number.
         rejected: (partition number, reason) to lines; `too_late` is not known here.
         clock_skewed: pixels by partition number whose `ts` was clamped by more than 5 min.
         greatest: the greatest event time by partition number, and the jump that waits (`NO_TIME`: none).
@@ -162,6 +174,7 @@ class Reader:
         plainly: bool = True,
     ) -> None:
         self.received: Counter[int] = Counter()
+        self.marks: Counter[int] = Counter()
         self.rejected: Counter[tuple[int, str]] = Counter()
         self.clock_skewed: Counter[int] = Counter()
         self.greatest: dict[int, tuple[int, int]] = {}
@@ -231,13 +244,18 @@ class Reader:
             denied[heard] = np.array([self._denied(text.encode()) for text in texts], bool)[which]
         conversions = []
         for i in np.flatnonzero(rows[:, PLAIN] == 0).tolist():
+            text = block[int(ends[i - 1]) + 1 if i else 0 : int(ends[i])]
             try:
-                pixel = self.pixel(block[int(ends[i - 1]) + 1 if i else 0 : int(ends[i])])
+                pixel = self.pixel(text)
             except Rejected as wrong:
+                if _is_mark(parse(text)):
+                    self.marks[src] += 1
+                    self.received[src] -= 1
+                    continue
                 self.rejected[src, wrong.reason] += 1
                 continue
             self._enter(pixel, rows[i], keys[i], combos)
-            bots[i] = pixel.agent is not None and self._is_bot(pixel.agent)
+            bots[i] = pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent))
             if self._denied is not None and pixel.listener is not None:
                 denied[i] = self._denied(pixel.listener.encode())
             if pixel.conversion is not None:
@@ -335,7 +353,7 @@ def _pixel(document: dict[str, Any]) -> Pixel:
         raise Rejected("event_id" if event_id is None else "event")
     if event not in CODES:
         raise Rejected("event", "unknown_event")
-    *names, play, listener, agent, url, _, _ = _texts(document, _TEXTS)
+    *names, play, listener, agent, url, invalid, _, _, _ = _texts(document, _TEXTS)
     if names[0] is None and event != "conversion":
         raise Rejected("placement_id")
     ts, received_at = _time(document, "ts"), _time(document, "received_at")
@@ -345,7 +363,7 @@ def _pixel(document: dict[str, Any]) -> Pixel:
         raise Rejected("received_at")
     if received_at is None and not 0 <= ts < NEVER:
         raise Rejected("ts")
-    playhead, _ = _integer(document, "playhead_ms"), _integer(document, "duration_ms")
+    playhead, *_ = (_integer(document, name) for name in ("playhead_ms", "duration_ms", "low_ms"))
     consent = document.get("consent")
     if consent is not None and consent.__class__ is not bool:
         raise Rejected("consent")
@@ -359,9 +377,24 @@ def _pixel(document: dict[str, Any]) -> Pixel:
             raise Rejected("conversion")
         conversion = _conversion(told, _utm_content(url) if url else None)
     return Pixel(
-        event, ts, received_at, event_id, tuple(names), tuple(categories), play, listener, agent, consent,
-        playhead, conversion,
+        event, ts, received_at, event_id, tuple(names), tuple(categories), play, listener, agent,
+        invalid is not None, consent, playhead, conversion,
     )  # fmt: skip
+
+
+def _is_mark(document: dict[str, Any] | None) -> bool:
+    """Whether a message is a collector's word of its low mark, and no pixel."""
+    if document is None or document.get("event") is not None:
+        return False
+    collector, low = document.get("collector"), document.get("low_ms")
+    return (
+        collector.__class__ is str
+        and 0 < len(collector) <= _MOST_CHARACTERS
+        and not _is_macro(collector)
+        and low.__class__ is int
+        and 0 <= low < NEVER
+        and document.get("bye").__class__ in (bool, type(None))
+    )
 
 
 def _table(room: int) -> Any:

@@ -105,7 +105,9 @@ def _row() -> dict[str, How]:
 ROW: Final = _row()
 """The fields of a row."""
 PARTITION: Final = {
-    **dict.fromkeys(("received", "accepted", "repeated", "invalid_traffic", "clock_skewed"), How.EXACT),
+    **dict.fromkeys(
+        ("received", "marks", "accepted", "repeated", "invalid_traffic", "clock_skewed"), How.EXACT
+    ),
     **{f"rejected.{reason}": How.EXACT for reason in ("malformed", "invalid", "unknown_event", "too_late")},
     "position": How.EXACT,
     **dict.fromkeys(("watermark_ms", "as_of_ms"), How.AT),

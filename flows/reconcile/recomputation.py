@@ -110,7 +110,8 @@ class Recomputation:
     """What the log says, exactly; asks its database for all that is large.
 
     Attributes:
-        totals: `received`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (of the accepted),
+        totals: `received`, `marks`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (of the
+            accepted),
             `conversions` (accepted and valid), `unattributed`, `clock_skewed`; a reason not met is missing.
         ledger: the same counts of messages by source partition (its path as given).
         watermarks: the watermark of each partition at its end, ms.
@@ -466,7 +467,10 @@ def _column(values: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.obje
 def _ledger(
     db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path]
 ) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    ledger = {str(path): {"received": reader.received[src], "accepted": 0} for src, path in enumerate(files)}
+    ledger = {
+        str(path): {"received": reader.received[src], "marks": reader.marks[src], "accepted": 0}
+        for src, path in enumerate(files)
+    }
     for (src, reason), lines in reader.rejected.items():
         ledger[str(files[src])][f"rejected.{reason}"] = lines
     for src, verdict, bot, pixels in db.execute(sql.LEDGER).fetchall():
@@ -477,7 +481,9 @@ def _ledger(
             account[name] = account.get(name, 0) + pixels
     for src, pixels in reader.clock_skewed.items():
         ledger[str(files[src])]["clock_skewed"] = pixels
-    totals: dict[str, int] = dict.fromkeys(("received", "accepted", "repeated", "invalid_traffic"), 0)
+    totals: dict[str, int] = dict.fromkeys(
+        ("received", "marks", "accepted", "repeated", "invalid_traffic"), 0
+    )
     for account in ledger.values():
         for name, count in account.items():
             totals[name] = totals.get(name, 0) + count

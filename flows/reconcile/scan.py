@@ -23,6 +23,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 EVENTS: Final = (
     *("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete", "skip", "mute"),
     *("click", "error", "unmute", "pause", "resume", "progress", "conversion"),
+    *("delivered", "download"),
 )
 """An event's code is its place."""
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
@@ -30,13 +31,24 @@ NAMES: Final = ("placement_id", "campaign_id", "platform", "station", "podcast",
 """What pixels are counted by."""
 SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent")
 """Fields whose place in a plain line is told."""
-_TEXTS: Final = (*SPANS, "event_id", "play_id", "event", "creative_id", "ip", "landing_url")
-_WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms")
+_TEXTS: Final = (
+    *SPANS,
+    "event_id",
+    "play_id",
+    "event",
+    "creative_id",
+    "ip",
+    "landing_url",
+    "collector",
+    "invalid_traffic",
+)
+_WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")
 FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion")
 _LISTENER, _AGENT, _EVENT_ID, _PLAY, _EVENT = 7, 8, 9, 10, 11
-_TS, _RECEIVED, _PLAYHEAD, _DURATION = range(len(_TEXTS), len(_TEXTS) + 4)
-_CONSENT: Final = _DURATION + 1
-_LIMITED: Final = np.array([name.endswith("_id") or name in NAMES for name in FIELDS])
+_TRAFFIC: Final = _TEXTS.index("invalid_traffic")
+_TS, _RECEIVED, _PLAYHEAD, _DURATION, _LOW = range(len(_TEXTS), len(FIELDS) - 2)
+_CONSENT: Final = _LOW + 1
+_LIMITED: Final = np.array([name.endswith("_id") or name in (*NAMES, "collector") for name in FIELDS])
 _MACROS: Final = np.array(
     [name in (*NAMES, "listener_id", "event_id", "play_id", "event") for name in FIELDS]
 )
@@ -214,7 +226,7 @@ def _read(block: Any, at: Any, end: Any, whole: Any, begins: Any, lengths: Any, 
             if (byte == _ZERO and at - begin > 1) or not (block[at] == _COMMA or block[at] == _SHUT):
                 return False
             if field >= 0:
-                if not _TS <= field <= _DURATION:
+                if not _TS <= field <= _LOW:
                     return False
                 begins[field], lengths[field], values[field] = begin, at - begin, number
         elif byte == 116 and block[at + 1] == 114 and block[at + 2] == 117 and block[at + 3] == 101:  # true
@@ -287,7 +299,7 @@ def scan(
                 lengths[field] = -1
         if lengths[_RECEIVED] >= 0 and not 0 < values[_RECEIVED] < NEVER:
             plain = False
-        if not plain or lengths[_EVENT] < 0:
+        if not plain or lengths[_EVENT] < 0 or lengths[_TRAFFIC] >= 0:
             continue
         code = _word(block, begins[_EVENT], lengths[_EVENT], _EVENT_TEXT, _EVENT_AT, _EVENT_SLOTS)
         if code < 0 or code == _CONVERSION:

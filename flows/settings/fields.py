@@ -21,7 +21,7 @@ from pydantic import Field, InstanceOf, SecretStr, ValidationInfo, field_validat
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flows.errors import SettingsError
-from flows.model.pixel import DECLARED_BOT, MOST_REASONS
+from flows.model.pixel import KNOWN_REASONS, MOST_OWN_REASONS
 from flows.settings.collect import CollectSettings
 
 
@@ -293,12 +293,13 @@ class Settings(CollectSettings, BaseSettings):
     @field_validator("invalid_agents")
     @classmethod
     def _expressions(cls, agents: dict[str, str]) -> dict[str, str]:
-        if len(agents) >= MOST_REASONS:
-            raise ValueError(f"takes up to {MOST_REASONS - 1} reasons")
+        if len(agents) > MOST_OWN_REASONS:
+            raise ValueError(f"takes up to {MOST_OWN_REASONS} reasons")
         for reason, expression in agents.items():
-            if re.fullmatch("[a-z][a-z_]{0,40}", reason) is None or reason == DECLARED_BOT:
+            if re.fullmatch("[a-z][a-z_]{0,40}", reason) is None or reason in KNOWN_REASONS:
                 raise ValueError(
-                    f"a reason is a word of lower case and _, and not {DECLARED_BOT}: {reason!r}"
+                    "a reason is a word of lower case and _, and none of "
+                    f"{' '.join(KNOWN_REASONS)}: {reason!r}"
                 )
             try:
                 re.compile(expression)

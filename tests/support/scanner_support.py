@@ -100,7 +100,8 @@ class Both:
         assert named(batch) == named(expected)
         assert batch.conversions == expected.conversions
         assert batch.rejected == expected.rejected
-        assert batch.received == expected.received == len(values) == len(batch.pixels) + len(batch.rejected)
+        assert batch.received == expected.received == len(batch.pixels) + len(batch.rejected)
+        assert batch.marks == expected.marks == len(values) - batch.received
         self.rejected += len(batch.rejected)
         return batch
 

@@ -114,14 +114,14 @@ class Collector:
 
 
 @contextmanager
-def calling(port: int) -> Iterator[Callable[..., int]]:
+def calling(port: int, agent: str = "") -> Iterator[Callable[..., int]]:
     """Calls over one connection, with their status; 0: there was no answer."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
 
     def call(event_id: str, **parameters: Any) -> int:
         known = {"e": "start", "pl": "breakfast-uk", "id": event_id} | parameters
         try:
-            connection.request("GET", f"/p?{urlencode(known)}")
+            connection.request("GET", f"/p?{urlencode(known)}", headers={"User-Agent": agent})
             answer = connection.getresponse()
             answer.read()
             return answer.status

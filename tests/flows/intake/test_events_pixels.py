@@ -29,7 +29,7 @@ from connectors.stream import Messages
 from flows.intake.dead_letters import letter
 from flows.intake.decoder import Decoder
 from flows.model.events import EVENTS
-from flows.model.pixel import CONSENTED, INFO, LISTENER, POSITION
+from flows.model.pixel import CONSENTED, INFO, LISTENER, POSITION, traffic_reasons
 
 
 def test_the_pixels_of_a_play_share_a_key_within_its_placement_and_whatever_their_ids() -> None:
@@ -170,13 +170,42 @@ def test_a_podcast_app_or_a_word_with_bot_in_it_is_no_bot(agent: str) -> None:
 
 
 def test_agents_of_ones_own_lists_are_invalid_traffic_by_their_own_reasons() -> None:
-    lists = [re.compile("curl/|python-requests", re.IGNORECASE), re.compile("monitor", re.IGNORECASE)]
+    lists = {
+        "tool": re.compile("curl/|python-requests", re.IGNORECASE),
+        "probe": re.compile("monitor", re.IGNORECASE),
+    }
+    bot, tool, probe = (traffic_reasons(lists).index(name) + 1 for name in ("declared_bot", "tool", "probe"))
     for scanning in (False, True):
         decoder = Decoder(b"0123456789abcdef", agents=lists, scanning=scanning)
         agents = ["Googlebot/2", "Python-Requests/2", "Uptime Monitor curl/8", "Monitor 1", "VLC/3"]
         lines = [raw_of(EVENT, event_id=f"{n}", user_agent=agent) for n, agent in enumerate(agents * 2)]
         batch = decoder.decode(Messages(lines, range(1, 11), 11, [0] * 10))
-        assert (batch.pixels[:, INFO] >> 16).tolist() == [1, 2, 2, 3, 0] * 2
+        assert (batch.pixels[:, INFO] >> 16).tolist() == [bot, tool, tool, probe, 0] * 2
+
+
+@pytest.mark.parametrize(
+    ("told", "agent", "reason"),
+    [
+        ("data_centre", "Googlebot/2", "data_centre"),
+        ("volume", "VLC/3", "volume"),
+        ("tool", "VLC/3", "tool"),
+        ("Declared_Bot", "VLC/3", "other"),
+        ("x" * 200, "VLC/3", "other"),
+        ("", "Googlebot/2", "declared_bot"),
+        ("[IVT]", "Googlebot/2", "declared_bot"),
+        (None, "VLC/3", None),
+    ],
+)
+def test_a_pixel_that_was_judged_invalid_where_it_arrived_counts_with_that_reason_alone(
+    told: str | None, agent: str, reason: str | None
+) -> None:
+    lists = {"tool": re.compile("curl/")}
+    wanted = 0 if reason is None else traffic_reasons(lists).index(reason) + 1
+    line = raw_of(EVENT, invalid_traffic=told, user_agent=agent)
+    for scanning in (False, True):
+        decoder = Decoder(b"0123456789abcdef", agents=lists, scanning=scanning)
+        batch = decoder.decode(Messages([line] * 2, range(1, 3), 3, [0] * 2))
+        assert (batch.pixels[:, INFO] >> 16).tolist() == [wanted] * 2
 
 
 @pytest.mark.parametrize(

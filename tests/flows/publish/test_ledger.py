@@ -186,3 +186,12 @@ def test_what_is_judged_is_bounded_and_never_too_little(cuts: list[tuple[int, in
 def test_state_of_another_format_is_refused() -> None:
     with pytest.raises(StateError, match="format 0"):
         ledger().restore((0, {}, {}, ([], 0)))
+
+
+def test_marks_are_counted_beside_what_is_received_and_given_out_though_nothing_else_came() -> None:
+    one = ledger()
+    one.receive(receipt("a", 1, 0)._replace(marks=3))
+    one.receive(receipt("a", 2, 1, {"invalid": 1})._replace(marks=2))
+    one.receive(receipt("b", 1, 0))
+    (account,), _ = one.cut(HERE)
+    assert (account.partition, account.counts["marks"], account.counts["received"]) == ("a", 5, 1)

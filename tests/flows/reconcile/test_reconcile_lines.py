@@ -17,7 +17,7 @@ from connectors.stream import Messages
 from flows.intake.decoder import Decoder
 from flows.intake.watermark import PartitionClock
 from flows.model.events import EVENTS
-from flows.model.pixel import COMBO, CONSENTED, INFO, INVALID_SHIFT, LINKED, LISTENER, TS
+from flows.model.pixel import COMBO, CONSENTED, INFO, INVALID_SHIFT, LINKED, LISTENER, POSITION, TS
 from flows.reconcile.decode import Reader
 from flows.reconcile.recomputation import PODCAST_APPS
 from flows.reconcile.scan import EVENTS as CODES
@@ -78,6 +78,8 @@ OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("play_id", "campaign_id", "creative_id", "listener_id", "station", "podcast"), texts),
     "received_at": times, "consent": st.booleans(), "playhead_ms": whole, "duration_ms": whole,
     "user_agent": st.one_of(agents, texts), "ip": texts, "landing_url": texts, "content_category": texts,
+    "invalid_traffic": st.one_of(st.sampled_from(["volume", "theft"]), texts), "collector": texts,
+    "low_ms": st.one_of(whole, times),
     "conversion": conversions, "unknown": st.sampled_from([[{}], 1e300, "x", {"a": [1]}]),
 }  # fmt: skip
 awkward = st.lists(
@@ -102,8 +104,16 @@ documents = st.tuples(st.fixed_dictionaries(HONEST), awkward).map(lambda of: of[
 plain = documents.map(
     lambda document: json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
 )
+marks = st.fixed_dictionaries(
+    {"collector": st.one_of(st.just("c"), texts, wrong), "low_ms": st.one_of(st.just(T0), times, whole)},
+    optional={
+        "bye": st.one_of(st.booleans(), wrong), "event": st.sampled_from([None, "start", 5]),
+        "more": texts,
+    },
+)  # fmt: skip
 lines = st.one_of(
     plain,
+    marks.map(lambda mark: json.dumps(mark, ensure_ascii=False).encode("utf-8", "surrogatepass")),
     documents.map(lambda document: json.dumps(document).encode()),
     st.tuples(plain, st.sampled_from([b"x", b" ", b"\xff", b"}", b"\r"])).map(b"".join),
     st.tuples(plain, st.integers(0, 60)).map(lambda of: of[0][: of[1]] + of[0][of[1] + 1 :]),
@@ -131,19 +141,20 @@ def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[An
                     (int(columns["pos"][i]), event, int(columns["t"][i]), linked, consent, bot,
                      bool(heard[i]) and consent, tuple(names[int(columns["combo"][i])]))
                 )  # fmt: skip
-        return found, {reason: count for (_, reason), count in reader.rejected.items()}
+        return found, {"marks": reader.marks[0]} | {
+            reason: count for (_, reason), count in reader.rejected.items()
+        }
 
 
 def by_the_flow(log: list[bytes]) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
     batch = Decoder(b"a key of sixteen bytes").decode(Messages(log, range(1, len(log) + 1), len(log), []))
-    reasons: dict[str, int] = {}
+    reasons = {"marks": batch.marks}
     for _, rejection in batch.rejected:
         reasons[rejection.reason] = reasons.get(rejection.reason, 0) + 1
     PartitionClock(10_000, 60_000).judge(batch.pixels)
-    rejected = {position for position, _ in batch.rejected}
-    places = [position for position in range(1, len(log) + 1) if position not in rejected]
     found = []
-    for position, pixel in zip(places, batch.pixels, strict=True):
+    for pixel in batch.pixels:
+        position = int(pixel[POSITION])
         info = int(pixel[INFO])
         event = EVENTS[info & 0xFF]
         conversion = event == "conversion"
