@@ -9,23 +9,18 @@ fit its memory in a temporary directory.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo
-
-import duckdb
-import numpy as np
 
 from flows.errors import AudiopixelError
 from flows.reconcile import sql
+from flows.reconcile.database import Database
 from flows.reconcile.decode import Reader
 from flows.reconcile.fields import (
     ACCOUNT_METRICS,
@@ -130,7 +125,7 @@ class Recomputation:
     lateness_ms: int
     row_ttl_ms: int
     thresholds: Thresholds
-    _db: duckdb.DuckDBPyConnection
+    _db: Database
     _days: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @cached_property
@@ -160,7 +155,7 @@ class Recomputation:
     def minutes(self) -> dict[tuple[str, int], Counts]:
         """(placement id, minute in epoch ms) to all of `MINUTE_METRICS`; minutes of zeros are missing."""
         found: dict[tuple[str, int], Counts] = {}
-        for placement, minute, metric, amount in self._db.execute(sql.MINUTES).fetchall():
+        for placement, minute, metric, amount in self._db.all(sql.MINUTES):
             if metric in MINUTE_METRICS:
                 counts = found.setdefault((placement, minute), dict.fromkeys(MINUTE_METRICS, 0))
                 counts[metric] = number(metric, amount)
@@ -169,17 +164,17 @@ class Recomputation:
     @cached_property
     def delivered(self) -> dict[str, int]:
         """Planned placements to the impressions of their flights."""
-        return {name: int(count) for name, count in self._db.execute(sql.DELIVERED).fetchall()}
+        return {name: int(count) for name, count in self._db.all(sql.DELIVERED)}
 
     @cached_property
     def labels(self) -> dict[str, tuple[str | None, ...]]:
         """Placements to their campaign, platform, station, podcast and program."""
-        return {name: tuple(labels) for name, *labels in self._db.execute(sql.LABELS).fetchall()}
+        return {name: tuple(labels) for name, *labels in self._db.all(sql.LABELS)}
 
     @cached_property
     def currencies(self) -> dict[Key, str]:
         """Rows to the currency of their values."""
-        rows = self._db.execute("SELECT scope, id, known FROM currencies WHERE known IS NOT NULL").fetchall()
+        rows = self._db.all("SELECT scope, id, known FROM currencies WHERE known IS NOT NULL")
         return {(scope, name): known for scope, name, known in rows}
 
     @cached_property
@@ -187,18 +182,18 @@ class Recomputation:
         """Campaigns to all of `FREQUENCY_METRICS` and `ACCOUNT_METRICS`."""
         nothing = dict.fromkeys((*FREQUENCY_METRICS, *ACCOUNT_METRICS), 0)
         found: dict[str, Counts] = {name: dict(nothing) for name in self.names("campaign")}
-        for name, metric, amount in self._db.execute(sql.FREQUENCY).fetchall():
+        for name, metric, amount in self._db.all(sql.FREQUENCY):
             found[name][metric] = number(metric, amount)
-        for name, metric, amount in self._db.execute(sql.ACCOUNTS).fetchall():
+        for name, metric, amount in self._db.all(sql.ACCOUNTS):
             found[name][f"flight.conversions_{metric}"] = int(amount)
         return found
 
     def names(self, scope: str) -> list[str]:
         """All ids of a scope that the log or a plan has, sorted."""
-        names = self._db.execute(
+        names = self._db.all(
             "SELECT id FROM members WHERE scope = $1 UNION SELECT id FROM credited_rows WHERE scope = $1",
             [scope],
-        ).fetchall()
+        )
         planned: dict[str, list[str | None]] = {
             "placement": list(self.plans),
             "campaign": [of.campaign for of in self.plans.values()],
@@ -209,7 +204,7 @@ class Recomputation:
     @cached_property
     def _latest(self) -> dict[Key, tuple[int | None, int]]:
         found: dict[Key, tuple[int | None, int]] = {}
-        for scope, name, since, latest in self._db.execute(sql.ROWS).fetchall():
+        for scope, name, since, latest in self._db.all(sql.ROWS):
             before = found.get((scope, name), (None, 0))
             found[scope, name] = since if before[0] is None else before[0], max(before[1], latest)
         return found
@@ -218,12 +213,12 @@ class Recomputation:
         """Let all that follows be as if the listeners on the deny-list had been on it from the log's
         beginning, or never.
         """
-        self._db.execute("SET VARIABLE erased = ?", [erased])
+        self._db.set({"erased": erased})
         for statements in (sql.TOUCHES, sql.CREDITS, sql.FACTS):
-            self._db.execute(statements)
+            self._db.run(statements)
         for name in ("flight", "minutes", "delivered", "labels", "currencies", "campaigns", "_latest"):
             self.__dict__.pop(name, None)
-        found = self._db.execute(sql.CONVERSIONS).fetchone()
+        found = self._db.first(sql.CONVERSIONS)
         assert found is not None, "an aggregate without groups has one row"
         self.totals["conversions"], self.totals["unattributed"] = found
 
@@ -232,15 +227,15 @@ class Recomputation:
         columns = [
             (one.scope, one.id, *self._moments(one.at_ms), *self._moments(one.reached_ms)) for one in seen
         ]
-        self._db.execute(
+        self._db.run(
             "CREATE OR REPLACE TABLE seen (scope VARCHAR, id VARCHAR, moment BIGINT, day_from BIGINT, "
             "day_to BIGINT, mature BIGINT, moment_2 BIGINT, day_from_2 BIGINT, day_to_2 BIGINT, "
             "mature_2 BIGINT)"
         )
-        _insert(self._db, "seen", columns)
+        self._db.insert("seen", columns)
         sums: dict[Key, dict[str, tuple[int, ...]]] = {}
         for query in (sql.WINDOWS, sql.REACHED):
-            for scope, name, metric, *amounts in self._db.execute(query).fetchall():
+            for scope, name, metric, *amounts in self._db.all(query):
                 sums.setdefault((scope, name), {})[metric] = tuple(amount or 0 for amount in amounts)
         for one in seen:
             key = one.scope, one.id
@@ -252,16 +247,16 @@ class Recomputation:
 
     def last_minute(self) -> int:
         """The last one in which anything is counted, ms."""
-        found = self._db.execute("SELECT max(minute) FROM facts").fetchone()
+        found = self._db.first("SELECT max(minute) FROM facts")
         return 0 if found is None or found[0] is None else int(found[0])
 
     def heard_between(self, key: Key, begin_ms: int, end_ms: int) -> bool:
         """Whether a row counts anything in the minutes from `begin_ms` to before `end_ms`."""
-        found = self._db.execute(
+        found = self._db.first(
             "SELECT 1 FROM facts WHERE scope = ? AND id = ? AND minute >= ? AND minute < ? LIMIT 1",
             [*key, begin_ms, end_ms],
         )
-        return found.fetchone() is not None
+        return found is not None
 
     def _moments(self, at_ms: int) -> tuple[int, int, int, int]:
         """Of a moment: its minute, its calendar day's begin and end, and the minute before which cohorts are
@@ -278,11 +273,6 @@ class Recomputation:
 
 
 _NONE: Final = (0, 0, 0, 0, 0, 0)
-_CHUNK: Final = 65_536
-_SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
-    "preserve_insertion_order": False,
-    "temp_directory": tempfile.gettempdir(),
-}
 
 
 def recompute(
@@ -341,92 +331,78 @@ def recompute(
     plans = plans or {}
     blocked = {name: plan.blocked_categories for name, plan in plans.items() if plan.blocked_categories}
     reader = Reader(consent == "assumed", podcast_apps, blocked, invalid_agents, guarded, denied)
-    config = {
-        **_SETTINGS,
-        **({"threads": threads} if threads else {}),
-        **({"memory_limit": memory} if memory else {}),
+    db = Database(threads, memory)
+    variables: dict[str, object] = {
+        "judge": too_late is None,
+        "model": model,
+        "final_after": _ms(timedelta(minutes=1) + allowed_lateness),
+        "out_of_orderness": _ms(out_of_orderness),
+        "horizon": _ms(horizon),
+        "conversion_horizon": _ms(conversion_horizon),
+        "click_window": _ms(click_window),
+        "listen_window": _ms(listen_window),
+        "half_life": _ms(half_life),
+        "ages": list(AGES_S),
+        "erased": denied is not None,
     }
-    db = duckdb.connect(config=config)
-    with _interruptible():
-        variables: dict[str, object] = {
-            "judge": too_late is None,
-            "model": model,
-            "final_after": _ms(timedelta(minutes=1) + allowed_lateness),
-            "out_of_orderness": _ms(out_of_orderness),
-            "horizon": _ms(horizon),
-            "conversion_horizon": _ms(conversion_horizon),
-            "click_window": _ms(click_window),
-            "listen_window": _ms(listen_window),
-            "half_life": _ms(half_life),
-            "ages": list(AGES_S),
-            "erased": denied is not None,
-        }
-        for name, value in variables.items():
-            db.execute(f"SET VARIABLE {name} = ?", [value])
-        db.execute(sql.PIXELS)
-        _insert(
-            db,
-            "plans",
-            ((name, of.currency, of.start_ms, of.end_ms, of.campaign) for name, of in plans.items()),
-        )
-        targets = {placement: placement for placement in plans} | dict(utm_placements or {})
-        _insert(db, "utm_targets", targets.items())
-        _read(db, reader, files, tell)
-        tell("putting in order")
-        db.execute(sql.ARRIVED.format(n=sql.ONE_FILE if len(files) == 1 else sql.FILES))
-        if too_late is not None:
-            _take_out(db, too_late, files)
-        tell("taking out what came twice or too late")
-        db.execute(sql.PLAYS)
-        while db.execute("SELECT 1 FROM pending LIMIT 1").fetchone():
-            db.execute(sql.ROUND)
-        db.execute(sql.COUNTED)
-        tell("crediting conversions and adding up")
-        ledger, totals = _ledger(db, reader, files)
-        greatest = [reader.greatest[src] for src in range(len(files))]
-        reached = [of for of, _ in greatest if of != NO_TIME] or [of for _, of in greatest if of != NO_TIME]
-        bound = _ms(out_of_orderness)
-        found = Recomputation(
-            totals,
-            ledger,
-            {str(path): max(0, of[0] - bound) for path, of in zip(files, greatest, strict=True)},
-            max(reached, default=0),
-            plans,
-            reader.denied_pixels,
-            ZoneInfo(timezone),
-            _ms(mature_after),
-            _ms(allowed_lateness),
-            _ms(row_ttl),
-            thresholds or Thresholds(),
-            db,
-        )
-        found.erase(denied is not None)
+    db.set(variables)
+    db.run(sql.PIXELS)
+    db.insert(
+        "plans",
+        ((name, of.currency, of.start_ms, of.end_ms, of.campaign) for name, of in plans.items()),
+    )
+    targets = {placement: placement for placement in plans} | dict(utm_placements or {})
+    db.insert("utm_targets", targets.items())
+    _read(db, reader, files, tell)
+    tell("putting in order")
+    db.run(sql.ARRIVED.format(n=sql.ONE_FILE if len(files) == 1 else sql.FILES))
+    if too_late is not None:
+        _take_out(db, too_late, files)
+    tell("taking out what came twice or too late")
+    db.run(sql.PLAYS)
+    while db.first("SELECT 1 FROM pending LIMIT 1"):
+        db.run(sql.ROUND)
+    db.run(sql.COUNTED)
+    tell("crediting conversions and adding up")
+    ledger, totals = _ledger(db, reader, files)
+    greatest = [reader.greatest[src] for src in range(len(files))]
+    reached = [of for of, _ in greatest if of != NO_TIME] or [of for _, of in greatest if of != NO_TIME]
+    bound = _ms(out_of_orderness)
+    found = Recomputation(
+        totals,
+        ledger,
+        {str(path): max(0, of[0] - bound) for path, of in zip(files, greatest, strict=True)},
+        max(reached, default=0),
+        plans,
+        reader.denied_pixels,
+        ZoneInfo(timezone),
+        _ms(mature_after),
+        _ms(allowed_lateness),
+        _ms(row_ttl),
+        thresholds or Thresholds(),
+        db,
+    )
+    found.erase(denied is not None)
     return found
 
 
-def _read(
-    db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path], tell: Callable[[str], None]
-) -> None:
+def _read(db: Database, reader: Reader, files: Sequence[Path], tell: Callable[[str], None]) -> None:
     for src, path in enumerate(files):
         tell(f"reading {path}")
         for batch in reader.read(src, path):
-            _insert(db, "combos", batch.combos)
-            _insert(db, "told", batch.conversions)
-            db.register("chunk", batch.pixels)
-            db.execute(sql.INSERT)
-            db.unregister("chunk")
+            db.insert("combos", batch.combos)
+            db.insert("told", batch.conversions)
+            db.load(sql.INSERT, batch.pixels)
             tell(f"reading {path}: {reader.received[src]:,} pixels")
 
 
-def _take_out(
-    db: duckdb.DuckDBPyConnection, too_late: Collection[tuple[str, int, str, int]], files: Sequence[Path]
-) -> None:
+def _take_out(db: Database, too_late: Collection[tuple[str, int, str, int]], files: Sequence[Path]) -> None:
     numbers = {str(path): src for src, path in enumerate(files)}
     for name, pos, *_ in too_late:
         if name not in numbers:
             raise AudiopixelError(f"a dead letter is of {name}:{pos}: these are the letters of another log")
-    _insert(db, "letters", ((numbers[name], *more) for name, *more in set(too_late)))
-    wrong = db.execute(sql.WRONG_LETTERS).fetchone()
+    db.insert("letters", ((numbers[name], *more) for name, *more in set(too_late)))
+    wrong = db.first(sql.WRONG_LETTERS)
     if wrong is not None:
         raise AudiopixelError(
             f"{files[wrong[0]]}:{wrong[1]} is not the pixel that a dead letter says it is: these are the "
@@ -434,38 +410,12 @@ def _take_out(
         )
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """DuckDB makes a failed query of a Ctrl-C."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "interrupted" in str(error).lower():
-            raise KeyboardInterrupt from None
-        raise
-
-
 def _ms(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
-def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    remaining = iter(rows)
-    while chunk := list(islice(remaining, _CHUNK)):
-        columns = {f"c{i}": _column(values) for i, values in enumerate(zip(*chunk, strict=True))}
-        db.register("chunk", columns)
-        db.execute(f"INSERT INTO {table} SELECT * FROM chunk")
-        db.unregister("chunk")
-
-
-def _column(values: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
-
-
 def _ledger(
-    db: duckdb.DuckDBPyConnection, reader: Reader, files: Sequence[Path]
+    db: Database, reader: Reader, files: Sequence[Path]
 ) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     ledger = {
         str(path): {"received": reader.received[src], "marks": reader.marks[src], "accepted": 0}
@@ -473,7 +423,7 @@ def _ledger(
     }
     for (src, reason), lines in reader.rejected.items():
         ledger[str(files[src])][f"rejected.{reason}"] = lines
-    for src, verdict, bot, pixels in db.execute(sql.LEDGER).fetchall():
+    for src, verdict, bot, pixels in db.all(sql.LEDGER):
         account = ledger[str(files[src])]
         names = ["rejected.too_late" if verdict == "too_late" else verdict]
         names += ["invalid_traffic"] if bot and verdict == "accepted" else []

@@ -331,19 +331,38 @@ def test_ctrl_c_at_any_time_ends_quietly_with_130(tmp_path: Path, after_s: float
     assert (process.returncode, said) == (130, "")
 
 
-def test_ctrl_c_while_the_oracle_computes_ends_with_130(valkey: EmbeddedValkey, tmp_path: Path) -> None:
-    run_log(tmp_path / "x.ndjson", Traffic(1), 60_000)
+@pytest.fixture(scope="module")
+def long_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "pixels.ndjson"
+    run_log(path, Traffic(1), 60_000)
+    return path
+
+
+@pytest.mark.parametrize("phase", ["reading", "putting in order", "taking out", "crediting", "comparing"])
+def test_ctrl_c_while_the_oracle_computes_ends_with_130(
+    phase: str, long_log: Path, valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
     code = (
-        "import os, signal, threading; from flows.reconcile import recompute; from pathlib import Path\n"
+        "import os, signal, sys, threading\n"
+        "from flows import reconcile as oracle\n"
+        "from flows.cli.__main__ import main\n"
+        "recompute, compare = oracle.recompute, oracle.compare\n"
         "def tell(doing):\n"
-        "    if doing == 'counting': threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-        "try: recompute([Path('x.ndjson')], tell=tell, threads=1)\n"
-        "except KeyboardInterrupt: print('interrupted')\n"
+        f"    if doing.startswith({phase!r}):\n"
+        "        print(doing, flush=True)\n"
+        "        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "def begin(*all): tell('comparing'); return compare(*all)\n"
+        "oracle.recompute = lambda *all, **more: recompute(*all, **{**more, 'tell': tell})\n"
+        "oracle.compare = begin\n"
+        f"sys.argv = ['audiopixel', 'reconcile', {str(long_log)!r}]\n"
+        "main()\n"
     )
+    told = environment(REDIS_URL=valkey.url, NAMESPACE=f"t-{tmp_path.name}")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=tmp_path, env=told, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout == "interrupted\n", done.stderr
+    assert (done.returncode, done.stderr) == (130, "")
+    assert done.stdout.startswith(phase)
 
 
 # The rest

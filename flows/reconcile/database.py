@@ -1,0 +1,88 @@
+"""An embedded DuckDB of one recomputation; it keeps what does not fit its memory in a temporary directory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+
+_CHUNK: Final = 65_536
+"""Rows that one `insert` hands over at once."""
+_SETTINGS: Final[Mapping[str, str | bool | int | float | list[str]]] = {
+    "preserve_insertion_order": False,
+    "temp_directory": tempfile.gettempdir(),
+}
+
+
+class Database:
+    """A DuckDB whose every statement ends on Ctrl-C with `KeyboardInterrupt`.
+
+    Args:
+        threads: of the database; None: one a core.
+        memory: the most that the database may take, such as `2GB`; None: four fifths of the machine's.
+    """
+
+    def __init__(self, threads: int | None = None, memory: str | None = None) -> None:
+        config = dict(_SETTINGS)
+        if threads:
+            config["threads"] = threads
+        if memory:
+            config["memory_limit"] = memory
+        self._connection = duckdb.connect(config=config)
+
+    def run(self, statements: str, parameters: Sequence[object] = ()) -> None:
+        """Run statements whose results nobody wants."""
+        with _interruptible():
+            self._connection.execute(statements, list(parameters) or None)
+
+    def all(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Every row of a query."""
+        with _interruptible():
+            return self._connection.execute(query, list(parameters) or None).fetchall()
+
+    def first(self, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of a query; None: the query has no row."""
+        with _interruptible():
+            return self._connection.execute(query, list(parameters) or None).fetchone()
+
+    def set(self, variables: Mapping[str, object]) -> None:
+        """Set variables, which statements read by `getvariable`."""
+        for name, value in variables.items():
+            self.run(f"SET VARIABLE {name} = ?", [value])
+
+    def insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Append rows to a table, in the order of its columns."""
+        remaining = iter(rows)
+        while chunk := list(islice(remaining, _CHUNK)):
+            columns = {f"c{i}": _column(values) for i, values in enumerate(zip(*chunk, strict=True))}
+            self.load(f"INSERT INTO {table} SELECT * FROM chunk", columns)
+
+    def load(self, statement: str, columns: Mapping[str, Any]) -> None:
+        """Run a statement that reads arrays as a table `chunk`."""
+        self._connection.register("chunk", columns)
+        try:
+            self.run(statement)
+        finally:
+            self._connection.unregister("chunk")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """DuckDB makes a failed query of a Ctrl-C."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _column(values: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column

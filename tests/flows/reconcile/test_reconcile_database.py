@@ -1,0 +1,41 @@
+"""The oracle's database: whoever presses Ctrl-C while a statement runs has ended the oracle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from flows.reconcile.database import Database
+
+LONG = "SELECT x, hash(x) FROM (SELECT unnest(range(300)) AS y), rows, range(1000000) AS t(x) ORDER BY ALL"
+CHUNK = {"of": np.arange(3)}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda db: db.run(LONG),
+        lambda db: db.all(LONG),
+        lambda db: db.first(LONG),
+    ],
+)
+def test_ctrl_c_within_a_statement_is_an_interrupt_and_no_failed_query(
+    ask: Callable[[Database], object],
+) -> None:
+    db = Database(threads=1)
+    db.load("CREATE TABLE rows AS FROM chunk", CHUNK)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        ask(db)
+    db.insert("rows", [(3,), (4,)])
+    assert db.all("FROM rows ORDER BY ALL") == [(of,) for of in range(5)]
+
+
+def test_a_query_that_is_wrong_is_said_to_be() -> None:
+    with pytest.raises(Exception, match="nowhere"):
+        Database(threads=1).run("FROM nowhere")
