@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from collector_support import HOME, NOW_MS, PLAYER, call, understanding, usual
+from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 
 from flows.collector.call import Call
 from flows.collector.callers import Device, parsed
-from flows.collector.invalid_traffic import REASONS, Judge, judge_of
+from flows.collector.invalid_traffic import REASONS, Crawlers, Judge, judge_of
 from flows.errors import SettingsError
 
 APP = "AcmeCast/3.1 (iPhone; bot protection)"
@@ -177,3 +179,18 @@ def test_user_agents_that_never_repeat_do_not_fill_the_memory() -> None:
         judge.of(device(f"{n} " + "x" * 1_000))
         judge.of(device(f"{n}"))
     assert sum(map(len, judge._known)) < 300 * 10
+
+
+def test_crawlers_are_those_of_all_the_patterns_as_one_expression() -> None:
+    patterns = [one["pattern"] for one in CRAWLER_USER_AGENTS_DATA]
+    whole, crawlers = re.compile("|".join(f"(?:{one})" for one in patterns)), Crawlers(patterns)
+    agents = [agent for one in CRAWLER_USER_AGENTS_DATA for agent in one.get("instances", ())]
+    agents += [agent[place:] for place in (3, 9) for agent in agents]
+    assert len(agents) > 1_000
+    assert [agent for agent in agents if (agent in crawlers) != bool(whole.search(agent))] == []
+
+
+def test_plain_texts_are_told_from_expressions() -> None:
+    crawlers = Crawlers([r"a\.b", "c.d", r"e\/f", "^g", r"h\d"])
+    yes, no = ("xa.bx", "xc-dx", "e/f", "gx", "h7"), ("xa-bx", "cd", "ef", "xg", "hd")
+    assert [agent in crawlers for agent in (*yes, *no)] == [True] * 5 + [False] * 5
