@@ -113,10 +113,15 @@ def test_only_the_engine_and_the_page_of_the_flow_reach_bytewax() -> None:
     assert {room(by) for by in reaching} == {"engine", "pixels"}
 
 
-def test_viewers_reach_no_stage() -> None:
-    assert [
-        one for one in of(imports("flows"), "viewers") if room(one.module) in (*STAGES, "engine", "pixels")
-    ] == []
+@pytest.mark.parametrize("beside", ["viewers", "collector", "demo"])
+def test_what_stands_beside_the_flow_reaches_no_stage(beside: str) -> None:
+    found = of(imports("flows"), beside)
+    assert found
+    assert [one for one in found if room(one.module) in (*STAGES, "engine", "pixels")] == []
+
+
+def test_the_engine_reaches_no_viewer() -> None:
+    assert [one for one in of(imports("flows"), "engine") if room(one.module) == "viewers"] == []
 
 
 def test_the_oracle_and_the_simulator_share_no_code_with_the_flow() -> None:
