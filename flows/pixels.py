@@ -26,13 +26,15 @@ Run it with `audiopixel run`, on several machines with its `--member`. Bytewax's
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import bytewax.operators as op
 import structlog
 from bytewax.dataflow import Dataflow
+from bytewax.operators import KeyedStream
 
 from connectors.stream import ConnectError
 from flows import logs
@@ -53,19 +55,20 @@ from flows.engine import (
 )
 from flows.engine import begun as begun_of
 from flows.errors import AudiopixelError
-from flows.intake import DenyList, late_letter
+from flows.intake import DenyList
 from flows.model.messages import (
     CreditBatch,
-    CreditsOut,
-    ForShard,
-    Output,
-    PlaysOut,
+    Decided,
+    Flush,
+    Lines,
+    Message,
+    Pixels,
     Receipt,
     RowBatch,
-    RowsOut,
     Settled,
+    ShardTick,
     TouchBatch,
-    shard_key,
+    key_of,
 )
 from flows.publish import HURRY, PATIENCE, Covered, TopicLines
 from flows.settings import Settings, load
@@ -85,7 +88,7 @@ STEPS = (
 )
 """Steps with state: their names are keys of the recovery store, and never change."""
 
-Messages = list[tuple[bytes, bytes]]
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -104,75 +107,53 @@ def build(source: PixelSource, sinks: Sinks, settings: Settings, covered: Covere
     Args:
         covered: what earlier executions have told of minutes; None: where that is cut back at a restart.
     """
-    keys = [shard_key(shard) for shard in range(settings.shards)]
-    secret = source.listener_key
-
-    def shard(output: Output) -> Iterable[tuple[str, ForShard]]:
-        yield from ((keys[index], ForShard(index, pixels)) for index, pixels in output.pixels)
-        if output.receipt is not None:
-            yield from ((key, ForShard(index, output.receipt.tick)) for index, key in enumerate(keys))
-
-    def receipt(output: Output) -> tuple[str, Receipt | Settled] | None:
-        return None if output.receipt is None else ("ledger", output.receipt)
-
-    def refused(output: Output) -> tuple[str, Messages] | None:
-        return ("all", output.letters) if output.letters else None
-
-    def late(item: tuple[str, PlaysOut]) -> tuple[str, Messages] | None:
-        return ("all", [late_letter(one) for one in item[1].late]) if item[1].late else None
-
-    def to_rows(item: tuple[str, PlaysOut]) -> Iterable[tuple[str, RowBatch | CreditBatch]]:
-        return ((keys[batch.to], batch) for batch in item[1].batches)
-
-    def to_listeners(item: tuple[str, PlaysOut]) -> Iterable[tuple[str, TouchBatch]]:
-        return ((keys[batch.to], batch) for batch in item[1].touches)
-
-    def credited(item: tuple[str, CreditsOut]) -> Iterable[tuple[str, RowBatch | CreditBatch]]:
-        return ((keys[batch.to], batch) for batch in item[1].batches)
-
-    def decisions(item: tuple[str, CreditsOut]) -> tuple[str, Messages] | None:
-        return ("all", item[1].decisions) if item[1].decisions else None
-
-    def settled(item: tuple[str, PlaysOut]) -> tuple[str, Receipt | Settled] | None:
-        out = item[1]
-        return None if out.cut is None else ("ledger", Settled(out.shard, out.cut, out.outcomes))
-
-    def minutes(item: tuple[str, RowsOut]) -> tuple[str, Messages] | None:
-        return ("all", item[1].minutes) if item[1].minutes else None
-
+    secret, wanted = source.listener_key, sinks.minutes is not None
     flow = Dataflow("audiopixel")
-    outputs = op.input("intake", flow, source)
-    for_shards = op.flat_map("shard", outputs, shard)
-    plays = op.stateful_batch(
-        "plays", for_shards, lambda state: PlaysLogic(settings, state, source.clock, secret)
+    intake = op.input("intake", flow, source)
+
+    pixels: KeyedStream[Pixels | ShardTick] = only("shard", intake, Pixels, ShardTick)
+    plays = op.stateful_batch("plays", pixels, lambda of: PlaysLogic(settings, of, source.clock, secret))
+
+    touches = only("to_listeners", plays, TouchBatch)
+    attribution = op.stateful_batch("attribution", touches, lambda of: AttributionLogic(settings, of))
+    decided = only("to_book", attribution, Decided)
+    credits = op.stateful_batch("credits", decided, lambda of: CreditsLogic(settings, of, secret))
+
+    increments: KeyedStream[RowBatch | CreditBatch] = op.merge(
+        "increments", only("to_rows", plays, RowBatch), only("credited", credits, CreditBatch)
     )
-    for_rows = op.flat_map("to_rows", plays, to_rows)
-    wanted = sinks.minutes is not None
-    for_listeners = op.flat_map("to_listeners", plays, to_listeners)
-    decided = op.stateful_batch("attribution", for_listeners, lambda state: AttributionLogic(settings, state))
-    to_book = op.map("to_book", decided, lambda item: ("book", item[1]))
-    credits = op.stateful_batch("credits", to_book, lambda state: CreditsLogic(settings, state, secret))
-    increments = op.merge("increments", for_rows, op.flat_map("credited", credits, credited))
-    rows = op.stateful_batch(
-        "rows", increments, lambda state: RowsLogic(settings, wanted, state, secret, covered)
+    rows = op.stateful_batch("rows", increments, lambda of: RowsLogic(settings, wanted, of, secret, covered))
+
+    accounts: KeyedStream[Receipt | Settled] = op.merge(
+        "accounts", only("receipts", intake, Receipt), only("settled", plays, Settled)
     )
-    accounts = op.merge(
-        "accounts", op.filter_map("receipts", outputs, receipt), op.filter_map("settled", plays, settled)
+    ledger = op.stateful_batch("ledger", accounts, lambda of: LedgerLogic(settings, of))
+
+    flushes = op.merge(
+        "flushes",
+        only("row_flushes", rows, Flush),
+        only("ledger_flushes", ledger, Flush),
+        only("book_flushes", credits, Flush),
     )
-    ledger = op.stateful_batch("ledger", accounts, lambda state: LedgerLogic(settings, state))
-    row_flushes = op.map("row_flushes", rows, lambda item: ("all", item[1].flush))
-    book_flushes = op.map("book_flushes", credits, lambda item: ("all", item[1].flush))
-    op.output("redis", op.merge("flushes", row_flushes, ledger, book_flushes), sinks.redis)
+    op.output("redis", flushes, sinks.redis)
     if sinks.credits is not None:
-        op.output("decisions", op.filter_map("decided", credits, decisions), sinks.credits)
+        op.output("decisions", only("decided", credits, Lines), sinks.credits)
     if sinks.rejected is not None:
-        letters = op.merge(
-            "letters", op.filter_map("refused", outputs, refused), op.filter_map("late", plays, late)
-        )
+        letters = op.merge("letters", only("refused", intake, Lines), only("late", plays, Lines))
         op.output("rejected", letters, sinks.rejected)
     if sinks.minutes is not None:
-        op.output("minutes", op.filter_map("due", rows, minutes), sinks.minutes)
+        op.output("minutes", only("due", rows, Lines), sinks.minutes)
     return flow
+
+
+def only(step_id: str, messages: KeyedStream[Message], *kinds: type[M]) -> KeyedStream[M]:
+    """The messages of some kinds, each to its own key."""
+
+    def keyed(item: tuple[str, Message]) -> tuple[str, M] | None:
+        message = item[1]
+        return (key_of(message), message) if isinstance(message, kinds) else None
+
+    return op.filter_map(step_id, messages, keyed)
 
 
 def flow(recompute: bool = False) -> Dataflow:

@@ -36,7 +36,7 @@ from flows.model.plan import Plan
 from flows.model.ticks import Cut
 from flows.state.homes import Homes
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 MOST_CURRENCIES: Final = 1_000_000

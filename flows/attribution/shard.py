@@ -41,7 +41,7 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 

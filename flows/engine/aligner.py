@@ -10,7 +10,7 @@ interleave.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -29,12 +29,14 @@ class Aligner(Generic[S, T]):
         at: the number of each sender's latest mark that has been let in.
         released: the number of the latest cut.
         held: what fast senders sent after their latest mark, as (item, mark number or None).
+        inside: the items let in since the latest cut, where `cuts` gathers them.
     """
 
     expected: frozenset[S] = frozenset()
     at: dict[S, int] = field(default_factory=dict)
     released: int = -1
     held: dict[S, deque[tuple[T, int | None]]] = field(default_factory=dict)
+    inside: list[T] = field(default_factory=list)
 
     def expect(self, senders: frozenset[S]) -> None:
         """Wait for exactly these senders from now on; what is known of others is forgotten."""
@@ -69,6 +71,19 @@ class Aligner(Generic[S, T]):
         if mark is not None:  # a held one too: those that the others waited for may be gone since
             yield from self._release()
 
+    def cuts(self, sender: S, item: T, mark: int | None = None, first: bool = True) -> Iterator[list[T]]:
+        """Take one item in as `push` does and gather; yields the items of each cut, in order.
+
+        Raises:
+            StateError: see `push`.
+        """
+        for let_in, number in self.push(sender, item, mark, first):
+            if let_in is not None:
+                self.inside.append(let_in)
+            elif number is not None:
+                inside, self.inside = self.inside, []
+                yield inside
+
     def _release(self) -> Iterator[tuple[T | None, int | None]]:
         while (
             self.expected and (lowest := min(self.at.get(one, -1) for one in self.expected)) > self.released
@@ -85,15 +100,15 @@ class Aligner(Generic[S, T]):
                 if not queue:
                     del self.held[waiting]
 
-    def resume(self, released: int) -> None:
-        """Go on behind the cut `released`, with nothing held."""
-        self.at, self.released = dict.fromkeys(self.expected, released), released
+    def snapshot(self, plain: Callable[[T], Any]) -> tuple[Any, ...]:
+        """Plain state, without `expected`; `plain` packs an item."""
+        held = {sender: [(plain(item), mark) for item, mark in queue] for sender, queue in self.held.items()}
+        return dict(self.at), self.released, held, [plain(item) for item in self.inside]
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """Plain state, without `expected`; items are kept as they are."""
-        return self.at, self.released, {sender: list(queue) for sender, queue in self.held.items()}
-
-    def restore(self, state: tuple[Any, ...]) -> None:
-        """Take `snapshot`'s state up again."""
-        self.at, self.released = dict(state[0]), state[1]
-        self.held = {sender: deque(queue) for sender, queue in state[2].items()}
+    def restore(self, state: tuple[Any, ...], thawed: Callable[[Any], T]) -> None:
+        """Take `snapshot`'s state up again; `thawed` unpacks an item."""
+        at, self.released, held, inside = state
+        self.at, self.inside = dict(at), [thawed(item) for item in inside]
+        self.held = {
+            sender: deque((thawed(item), mark) for item, mark in queue) for sender, queue in held.items()
+        }

@@ -12,7 +12,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from connectors.stream import Input
 from flows.delivery import Pacer, Thresholds, plan_file
 from flows.engine.aligner import Aligner
-from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush
+from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush, Lines
 from flows.publish import LineWriter, Publisher
 from flows.settings import Settings
 
@@ -25,18 +25,13 @@ class RedisPartition(StatefulSinkPartition[Flush, int]):
 
     def __init__(self, publisher: Publisher, shards: int) -> None:
         self._publisher = publisher
-        self._aligner: Aligner[int, Flush] = Aligner(frozenset((LEDGER_SHARD, CREDITS_SHARD, *range(shards))))
-        self._flushes: list[Flush] = []
+        self._aligner = Aligner[int, Flush](frozenset((LEDGER_SHARD, CREDITS_SHARD, *range(shards))))
 
     def write_batch(self, values: list[Flush]) -> None:
         """Flush every cut that all have reached."""
         for value in values:
-            for flush, number in self._aligner.push(value.shard, value, value.cut.number):
-                if flush is not None:
-                    self._flushes.append(flush)
-                elif number is not None:
-                    flushes, self._flushes = self._flushes, []
-                    self._publisher.flush(flushes[0].cut, flushes)
+            for flushes in self._aligner.cuts(value.shard, value, value.cut.number):
+                self._publisher.flush(flushes[0].cut, flushes)
 
     def snapshot(self) -> int:
         """Nothing but that there was one: rows are absolute and all given out again after a resume."""
@@ -80,16 +75,16 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
         return RedisPartition(publisher, self.settings.shards)
 
 
-class LinesPartition(StatefulSinkPartition[list[tuple[bytes, bytes]], int]):
+class LinesPartition(StatefulSinkPartition[Lines, int]):
     """One output of keyed messages, safe before an epoch is committed."""
 
     def __init__(self, writer: LineWriter) -> None:
         self._writer = writer
 
-    def write_batch(self, values: list[list[tuple[bytes, bytes]]]) -> None:
+    def write_batch(self, values: list[Lines]) -> None:
         """Hand on."""
         for value in values:
-            self._writer.write(value)
+            self._writer.write(value.messages)
 
     def snapshot(self) -> int:
         """Where the output stands, with all before it safe."""
@@ -102,7 +97,7 @@ class LinesPartition(StatefulSinkPartition[list[tuple[bytes, bytes]], int]):
 
 
 @dataclass
-class LinesSink(FixedPartitionedSink[list[tuple[bytes, bytes]], int]):
+class LinesSink(FixedPartitionedSink[Lines, int]):
     """A topic or file of keyed messages; `open_writer` takes the position to go on from, None at first."""
 
     open_writer: Callable[[int | None], LineWriter]

@@ -18,7 +18,7 @@ from connectors.stream import Input
 from flows.delivery import PlanFollower
 from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
 from flows.intake import Decoder, Intake, PartitionClock, nobody, position_of
-from flows.model.messages import Output
+from flows.model.messages import Lines, Message, Output, ShardTick, key_of
 from flows.model.ticks import awake_ms
 from flows.settings import Settings, ms
 from flows.state.kernel import U64
@@ -74,7 +74,7 @@ class Rest(threading.local):
         self._due_ms.pop(partition, None)
 
 
-class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
+class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...]]):
     """One source partition."""
 
     def __init__(
@@ -93,14 +93,14 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
         self._done = False
         self._reported: int | None = None
 
-    def next_batch(self) -> Iterable[Output]:
-        """One output: a batch, or a tick, or both."""
+    def next_batch(self) -> Iterable[tuple[str, Message]]:
+        """The messages of a batch, or of a tick, or of both."""
         if self._done:
             raise StopIteration
         if self._stop.asked:
             self._done = True
             self._rest.over(self._intake.partition)
-            return [self._intake.stop(self._stop.tick(self._clock))]
+            return self._messages(self._intake.stop(self._stop.tick(self._clock)))
         if not self._rest.until(self._intake.partition, self._due_ms):
             return []
         moment_ms = awake_ms()
@@ -114,7 +114,17 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
         self._due_ms = moment_ms + wait_ms
         if self._done:
             self._rest.over(self._intake.partition)
-        return [output] if output.pixels or output.letters or output.receipt else []
+        return self._messages(output)
+
+    def _messages(self, output: Output) -> list[tuple[str, Message]]:
+        """The output by its keys; a tick goes to every placement shard, behind the pixels that it covers."""
+        messages: list[Message] = [*output.pixels]
+        if output.letters:
+            messages.append(Lines(output.letters))
+        if output.receipt is not None:
+            tick = output.receipt.tick
+            messages += [output.receipt, *(ShardTick(to, tick) for to in range(self._intake.shards))]
+        return [(key_of(message), message) for message in messages]
 
     def next_awake(self) -> datetime | None:
         """At once, by any wall clock: `Rest` does the waiting."""
@@ -135,7 +145,7 @@ class PixelPartition(StatefulSourcePartition[Output, tuple[Any, ...]]):
 
 
 @dataclass
-class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
+class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
     """Every partition of an input; `denied` are the listeners who are to be forgotten."""
 
     input: Input
@@ -157,9 +167,7 @@ class PixelSource(FixedPartitionedSource[Output, tuple[Any, ...]]):
         self._partitions = self.input.partitions()
         return self._partitions
 
-    def build_part(
-        self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None
-    ) -> StatefulSourcePartition[Output, tuple[Any, ...]]:
+    def build_part(self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None) -> PixelPartition:
         """Open a partition where its snapshot left it."""
         settings, live = self.settings, self.input.live
         intake = Intake(

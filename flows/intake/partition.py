@@ -70,7 +70,7 @@ class Intake:
             now_ms: by a monotonic clock that stands still while the machine is suspended.
             flow_ms: the flow's watermark, as far as it is known here.
         """
-        pixels: list[tuple[int, Pixels]] = []
+        pixels: list[Pixels] = []
         letters: list[tuple[bytes, bytes]] = []
         due = number > self.last_tick
         try:
@@ -103,7 +103,7 @@ class Intake:
         """A last tick before a planned stop, with nothing read, so that what has been read is published."""
         return Output([], [], self._tick(max(number, self.last_tick + 1)))
 
-    def _take(self, messages: Messages) -> tuple[list[tuple[int, Pixels]], list[tuple[bytes, bytes]]]:
+    def _take(self, messages: Messages) -> tuple[list[Pixels], list[tuple[bytes, bytes]]]:
         batch = self.decoder.decode(messages)
         if self.live and len(batch.pixels):
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))

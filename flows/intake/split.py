@@ -64,8 +64,8 @@ class Splitter:
         self._of_combo = np.zeros(0, np.int64)
         self._combos: list[object] = []
 
-    def split(self, batch: Batch) -> list[tuple[int, Pixels]]:
-        """(shard, its pixels) for every shard that has any; a conversion goes to the shard of its own key."""
+    def split(self, batch: Batch) -> list[Pixels]:
+        """The pixels of every shard that has any; a conversion goes to the shard of its own key."""
         combos = batch.combos
         if self._combos is not combos:  # the decoder began anew
             self._combos, self._of_combo = combos, np.zeros(0, np.int64)  # type: ignore[assignment]  # compared, never read
@@ -87,14 +87,12 @@ class Splitter:
                 )
         bounds, used_bounds, order = ends.tolist(), used_ends.tolist(), used.tolist()
         return [
-            (
+            Pixels(
+                self.partition,
                 shard,
-                Pixels(
-                    self.partition,
-                    out[bounds[shard] : bounds[shard + 1]],
-                    [combos[combo] for combo in order[used_bounds[shard] : used_bounds[shard + 1]]],
-                    apart.get(shard, []),
-                ),
+                out[bounds[shard] : bounds[shard + 1]],
+                [combos[combo] for combo in order[used_bounds[shard] : used_bounds[shard + 1]]],
+                apart.get(shard, []),
             )
             for shard in range(self.shards)
             if bounds[shard] < bounds[shard + 1] or shard in apart

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import numpy as np
 
 from flows.model.conversions import OTHER_RULES, RowName
 from flows.model.dimensions import Dimensions
-from flows.model.pixel import COLUMNS, ConversionPixel
+from flows.model.pixel import ConversionPixel
 from flows.model.ticks import Cut, Tick
 from flows.state.kernel import I64, U8, U32, U64
+
+LEDGER_SHARD: Final = -1
+CREDITS_SHARD: Final = -2
 
 
 class Credit(NamedTuple):
@@ -56,7 +57,7 @@ class Decided(NamedTuple):
     conversions from it).
     """
 
-    shard: int
+    sender: int
     cut: Cut
     decisions: list[Decision]
     accepted: dict[str, int]
@@ -98,6 +99,11 @@ class CreditBatch(NamedTuple):
     frequency: list[tuple[RowName, int, int, int]]
     currencies: list[tuple[RowName, str]]
     accounts: list[tuple[RowName, ConversionAccount]]
+
+    @property
+    def sender(self) -> int:
+        """The credit book."""
+        return CREDITS_SHARD
 
 
 class Share(msgspec.Struct):
@@ -157,11 +163,11 @@ class Receipt(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What one step of a partition gives: pixels by shard, dead letters as (key, JSON), and a receipt when a
-    tick is due.
+    """What one step of a partition gives: pixels for shards, dead letters as (key, JSON), and a receipt when
+    a tick is due.
     """
 
-    pixels: list[tuple[int, Pixels]]
+    pixels: list[Pixels]
     letters: list[tuple[bytes, bytes]]
     receipt: Receipt | None
 
@@ -176,9 +182,11 @@ class PartitionAccount(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """One shard's pixels of one batch of one source partition; `COMBO` indexes `combos`."""
+    """One shard's pixels of one batch of one source partition, for the placement shard
+    `to`; `COMBO` indexes `combos`."""
 
     sender: str
+    to: int
     pixels: U64
     combos: list[Dimensions]
     conversions: list[tuple[U64, ConversionPixel]]
@@ -288,10 +296,6 @@ class Delivered(NamedTuple):
     impressions: int | None
 
 
-LEDGER_SHARD: Final = -1
-CREDITS_SHARD: Final = -2
-
-
 class Flush(NamedTuple):
     """What one row shard, the ledger or the credit book has for one cut."""
 
@@ -319,75 +323,50 @@ class PackedRow(NamedTuple):
     delivered: Delivered | None = None
 
 
-def shard_key(shard: int) -> str:
-    """The Bytewax key of a shard: part of the recovery store."""
-    return f"{shard:04d}"
+class ShardTick(NamedTuple):
+    """A partition's tick for one placement shard: Bytewax tells a logic's key to nobody, a tick does."""
 
-
-class ForShard(NamedTuple):
-    """An item with the shard that its key stands for, since Bytewax tells a logic's key to nobody."""
-
-    shard: int
-    item: Pixels | Tick
-
-
-class PlaysOut(NamedTuple):
-    """What a placement shard gives at once: late pixels, or a cut's messages."""
-
-    late: list[Late]
-    shard: int = 0
-    cut: Cut | None = None
-    batches: Sequence[RowBatch] = ()
-    touches: Sequence[TouchBatch] = ()
-    outcomes: Sequence[PixelOutcomes] = ()
-
-
-def _frozen(item: Pixels | Tick) -> tuple[Any, ...]:
-    if isinstance(item, Tick):
-        return ("tick", *astuple(item))
-    conversions = [(row.tobytes(), tuple(conversion)) for row, conversion in item.conversions]
-    return ("pixels", item.sender, item.pixels.tobytes(), item.combos, conversions)
-
-
-def _thawed(held: tuple[tuple[Any, ...], int | None]) -> tuple[Pixels | Tick, int | None]:
-    (kind, *state), mark = held
-    if kind == "tick":
-        return Tick(*state), mark
-    sender, pixels, combos, conversions = state
-    apart = [(np.frombuffer(row, np.uint64), ConversionPixel(*conversion)) for row, conversion in conversions]
-    return Pixels(sender, np.frombuffer(pixels, np.uint64).reshape(-1, COLUMNS).copy(), combos, apart), mark
-
-
-class CreditsOut(NamedTuple):
-    """The credit book at a cut: increments for the rows, its account, and the decisions as (key, JSON)."""
-
-    batches: list[CreditBatch]
-    flush: Flush
-    decisions: list[tuple[bytes, bytes]]
-
-
-class RowsOut(NamedTuple):
-    """A row shard at a cut: rows for Redis, and minutes as (key, JSON)."""
-
-    flush: Flush
-    minutes: list[tuple[bytes, bytes]]
+    to: int
+    tick: Tick
 
 
 class Settled(NamedTuple):
     """A placement shard's outcomes at a cut."""
 
-    shard: int
+    sender: int
     cut: Cut
     outcomes: Sequence[PixelOutcomes]
 
 
-def _plain(receipt: Receipt | Settled) -> tuple[Any, ...]:
-    assert isinstance(receipt, Receipt), "an epoch holds a cut whole"
-    return (astuple(receipt.tick), *receipt[1:])
+class Lines(NamedTuple):
+    """Messages for one output of lines: dead letters, minutes or decisions."""
+
+    messages: Sequence[tuple[bytes, bytes]]
 
 
-def _receipt(state: tuple[Any, ...]) -> Receipt:
-    return Receipt(Tick(*state[0]), *state[1:])
+Message = (
+    Pixels | ShardTick | RowBatch | CreditBatch | TouchBatch | Decided | Receipt | Settled | Flush | Lines
+)
+
+
+def shard_key(shard: int) -> str:
+    """The Bytewax key of a shard: part of the recovery store."""
+    return f"{shard:04d}"
+
+
+def key_of(message: Message) -> str:
+    """The Bytewax key that a message is sent to: a shard's, or that of a step that is one for the whole flow;
+    part of the recovery store.
+    """
+    match message:
+        case Decided():
+            return "book"
+        case Receipt() | Settled():
+            return "ledger"
+        case Flush() | Lines():
+            return "all"
+        case _:
+            return shard_key(message.to)
 
 
 REACH_ONLY, IMPRESSION_TOUCH, START_TOUCH, CLICK_TOUCH = range(4)

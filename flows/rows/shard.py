@@ -33,7 +33,7 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 10
+FORMAT: Final = 11
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 GROWING: Final = (

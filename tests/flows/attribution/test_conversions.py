@@ -339,7 +339,7 @@ def pixels_of(event: str, at: int) -> Pixels:
     found = decoder.decode(Messages(values, [at], at + 1, [0]))
     found.pixels[:, WATERMARK] = T0
     found.pixels[:, LISTENER] = SOMEBODY
-    return Pixels("f", found.pixels, found.combos, [])
+    return Pixels("f", 0, found.pixels, found.combos, [])
 
 
 # Decisions

@@ -36,7 +36,7 @@ from flows.intake.decoder import Decoder
 from flows.intake.erasure import LOOK_S, DenyList, deny
 from flows.intake.partition import Intake, position_of
 from flows.intake.watermark import PartitionClock
-from flows.model.messages import CLICK_TOUCH, ForShard, TouchBatch
+from flows.model.messages import CLICK_TOUCH, RowBatch, ShardTick, TouchBatch
 from flows.model.redis_keys import deny_key
 from flows.model.ticks import Cut
 from flows.replay import replay
@@ -203,19 +203,19 @@ def test_a_partition_that_does_not_know_of_a_forgotten_listener_brings_nothing_o
     old.deny(np.array([key_of("L1")], np.uint64))
     receipt = old.stop(1).receipt
     assert receipt is not None
-    shard.on_batch([ForShard(0, receipt.tick)])
+    shard.on_batch([ShardTick(0, receipt.tick)])
     old, shard = intake(tmp_path / "old", partitions, old.snapshot()), plays(shard.snapshot())
 
     new = intake(tmp_path / "new", partitions).step(2, 0)
     again = old.stop(2).receipt
     assert new.receipt is not None
     assert again is not None
-    shard.on_batch([ForShard(index, pixels) for index, pixels in new.pixels])
-    out, _ = shard.on_batch([ForShard(0, new.receipt.tick), ForShard(0, again.tick)])
-    (cut,) = [one for one in out if one.cut is not None]
-    assert {int(one) for batch in cut.batches for one in batch.touch_who} == {key_of("L2")}
-    assert {int(one) for batch in cut.touches for one in batch.who} == {key_of("L2")}
-    waiting = [one.listener for batch in cut.touches for one in batch.conversions]
+    shard.on_batch(new.pixels)
+    out, _ = shard.on_batch([ShardTick(0, new.receipt.tick), ShardTick(0, again.tick)])
+    touches = [one for one in out if isinstance(one, TouchBatch)]
+    assert {int(who) for one in out if isinstance(one, RowBatch) for who in one.touch_who} == {key_of("L2")}
+    assert {int(who) for batch in touches for who in batch.who} == {key_of("L2")}
+    waiting = [one.listener for batch in touches for one in batch.conversions]
     assert sorted(waiting) == [0, key_of("L2")]
 
 

@@ -121,7 +121,7 @@ class Source:
         self.unsent.append(msgspec.json.encode({k: v for k, v in document.items() if v is not None}))
         return ts, self.greatest_ms - BOUND_MS
 
-    def send(self) -> list[tuple[int, Pixels]]:
+    def send(self) -> list[Pixels]:
         first, self.next = self.next, self.next + len(self.unsent)
         batch = self.decoder.decode(Messages(self.unsent, range(first, self.next), self.next))
         assert not batch.rejected
@@ -266,8 +266,8 @@ class World:
 
     def send(self) -> None:
         for source in self.sources:
-            for index, pixels in source.send():
-                self.lates += [(late.sender, late.position) for late in self.shards[index].apply(pixels)]
+            for pixels in source.send():
+                self.lates += [(late.sender, late.position) for late in self.shards[pixels.to].apply(pixels)]
 
     def cut(self, ended: bool = False) -> None:
         self.send()

@@ -60,7 +60,7 @@ def test_a_remembered_play_takes_at_most_64_bytes_at_every_size() -> None:
     worst: dict[int, float] = {}
     while shard.plays < 1_200_000:
         keys = any_keys(rng, 2_000)
-        shard.apply(Pixels("p", bulk(keys, BEGIN_MS, BEGIN_MS, ("start", "complete"), 50), combos, []))
+        shard.apply(Pixels("p", 0, bulk(keys, BEGIN_MS, BEGIN_MS, ("start", "complete"), 50), combos, []))
         decade = 10 ** (len(str(shard.plays)) - 1)
         worst[decade] = max(worst.get(decade, 0), shard.table.nbytes / shard.plays)
     print(
@@ -83,7 +83,7 @@ def test_one_batch_of_many_minutes_names_and_listeners_is_counted_whole() -> Non
     ts = BEGIN_MS + rng.integers(0, 300, len(keys)) * MINUTE
     pixels = bulk(keys, ts, BEGIN_MS, ("impression", "complete", "start"), 97)
     pixels[:, 6] = np.repeat(np.arange(len(keys), dtype=np.uint64) % np.uint64(97), 3)
-    assert not shard.apply(Pixels("p", pixels, placements(97), []))
+    assert not shard.apply(Pixels("p", 0, pixels, placements(97), []))
     batches, *_ = shard.cut(Cut(0, BEGIN_MS, False, ()))
     batch = batches[0]
     chosen = [i for i, (scope, _) in enumerate(batch.rows) if scope == "placement"]
@@ -106,7 +106,7 @@ def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytes
         now_ms = BEGIN_MS + minute * MINUTE
         combos: list[Dimensions] = [(f"{minute}-{i}", None, None, None, None, None) for i in range(10)]
         events = ("complete", "midpoint", "start") if minute % 2 else ("midpoint", "skip")
-        shard.apply(Pixels("p", bulk(keys, now_ms, now_ms - BOUND_MS, events, 10), combos, []))
+        shard.apply(Pixels("p", 0, bulk(keys, now_ms, now_ms - BOUND_MS, events, 10), combos, []))
         shard.cut(Cut(minute, now_ms - BOUND_MS, False, ()))
         bytes_.append(shard.table.nbytes)
         names.append(len(shard.names))

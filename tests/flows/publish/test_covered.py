@@ -22,7 +22,7 @@ from flows.engine.steps import RowsLogic
 from flows.errors import StateError
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.model.events import IMPRESSION
-from flows.model.messages import RowBatch
+from flows.model.messages import Lines, RowBatch
 from flows.model.ticks import Cut
 from flows.publish.covered import AGAIN_S, NEVER, Covered, positions_key
 from flows.publish.fence import Kept, keep
@@ -121,7 +121,12 @@ class Execution:
             self._first = False
             credits = self._book.cut(cut, [])[0]
             out, _ = self._rows.on_batch([batch(cut, self._log[begin : self._position]), *credits])
-            minutes = [(key.decode(), json.loads(body)) for one in out for key, body in one.minutes]
+            minutes = [
+                (key.decode(), json.loads(body))
+                for one in out
+                if isinstance(one, Lines)
+                for key, body in one.messages
+            ]
             told = [(key, body["state"], body["impressions"]) for key, body in minutes]
             yield cut, told, pickle.dumps(self._rows.snapshot())
 
