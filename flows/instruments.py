@@ -122,5 +122,5 @@ class Instruments:
 
 @cache
 def instruments() -> Instruments:
-    """This process's instruments, made on first use."""
+    """The instruments of this process, made on first use."""
     return Instruments()

@@ -291,7 +291,7 @@ PLACEMENT: Final = (
     PLACEMENT_STATE,
     PLACEMENT_INFO,
 )
-"""What the exporter shows of each placement; beyond its cap, counters are summed as placement `other`."""
+"""The exporter's metrics of each placement; beyond its cap, counters are summed as placement `other`."""
 
 CAMPAIGN_BOOKED = _d(
     "campaign_delivery_booked_impressions", "gauge", "Impressions that its plans have booked.", "campaign"
@@ -340,7 +340,7 @@ CAMPAIGN: Final = (
     CAMPAIGN_REQUIRED,
     CAMPAIGN_STATE,
 )
-"""What the exporter shows of each campaign with a planned placement."""
+"""The exporter's metrics of each campaign with a planned placement."""
 
 EXPORTER_UP = _d(
     "exporter_up",

@@ -1,4 +1,4 @@
-"""Who heard what, and to which touches a conversion is credited.
+"""Touches of listeners, and the credits that a conversion gives to them.
 
 Owns: touches and frequency by listener shard, the credit book. Receives: `TouchBatch`. Sends: `CreditBatch`.
 Must not import: another stage, the engine.

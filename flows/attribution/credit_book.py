@@ -151,7 +151,7 @@ class CreditBook:
         return shards
 
     def _amounts(self, decision: Decision) -> Iterator[tuple[RowName, int, int]]:
-        """What a decision adds to which column of which row; a row may come several times."""
+        """Amounts that a decision adds, each to one column of one row; a row may come several times."""
         pixel, credits = decision.conversion.pixel, decision.credits
         kind = TYPES_AT + CONVERSION_TYPES.index(pixel.type)
         shares = _shares(pixel.value_micros, credits)
@@ -181,8 +181,9 @@ class CreditBook:
                     yield row, OTHER, 1
 
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
-        """That of a row's value: of a placement its plan's, else its campaign's; of a campaign the one that
-        its plans agree on; else the first that the row was credited in. Once it is known it stays.
+        """The currency of a row's value. A placement has its plan's, else its campaign's; a campaign has the
+        one that its plans agree on; any other row has the first that it was credited in. A known currency
+        stays.
         """
         known = self.currencies.pop(row, None)
         if known is None and currency is not None:
@@ -203,11 +204,11 @@ class CreditBook:
         return known
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Plain state with its format's version."""
+        """The state as plain values, with its format."""
         return FORMAT, dict(self.currencies), self.decided
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Take `snapshot`'s state up again.
+        """Restore the state that `snapshot` gave.
 
         Raises:
             StateError: another format's.

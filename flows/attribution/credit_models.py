@@ -10,7 +10,7 @@ from flows.model.conversions import WHOLE, Model
 
 @dataclass(frozen=True)
 class Rules:
-    """How conversions are credited.
+    """The rules by which conversions are credited.
 
     Attributes:
         click_ms, listen_ms: how old a touch may be, both ends inclusive.

@@ -1,5 +1,5 @@
-"""What readers are told of a decision on a conversion: by which rule, of which touches, for whom. No listener
-is in it.
+"""The record of a decision on a conversion, for readers: its rule, its touches, its credits. The record names
+no listener.
 """
 
 from __future__ import annotations

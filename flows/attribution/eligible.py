@@ -1,5 +1,5 @@
-"""Which touches a conversion may be credited to: those of its listener in their windows, up to its moment, as
-far as the caps allow.
+"""Eligible touches of a conversion: those of its listener in their windows, up to its moment, as far as the
+caps allow.
 
 For many conversions at once, in one compiled loop over the touches of all their listeners. What it finds
 depends on event times alone: not on what a store has dropped or merged by now, nor on the order in which
@@ -36,7 +36,7 @@ class Asked(NamedTuple):
 
 
 class Eligible(NamedTuple):
-    """What conversions may be credited to: `found[bounds[n]:bounds[n + 1]]` are rows of the touches, in the
+    """Eligible touches of many conversions: `found[bounds[n]:bounds[n + 1]]` are rows of the touches, in the
     order of time and placement; and which caps they met.
     """
 
@@ -171,7 +171,7 @@ def _find(
 def eligible(
     touches: Touches, until: I64, campaigns: U32, asked: Asked, windows_ms: tuple[int, int], caps: Caps
 ) -> Eligible:
-    """What each conversion may be credited to.
+    """Find the eligible touches of each conversion.
 
     Args:
         touches, until: from `standing`, in the order of `in_order`.

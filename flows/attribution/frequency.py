@@ -149,7 +149,7 @@ def _put(rows: U64, held_who: U64, held: U32, held_day: U16) -> Int:
 
 @kernel
 def _still(rows: U64, held_who: U64, held: U32, held_day: U16) -> U8:
-    """Which packed rows are here, as they are."""
+    """Mark the packed rows that are in the table unchanged."""
     same = np.zeros(len(rows), np.uint8)
     for i in range(len(rows)):
         packed = np.uint32(rows[i, 1] & np.uint64(0xFFFFFFFF))
@@ -232,7 +232,7 @@ class Frequency:
         campaigns: Sequence[str],
         uncounted: tuple[U64, I64, Sequence[str | None], I64],
     ) -> I64:
-        """How many impressions each listener had had of a campaign at a time, no more than `MOST`.
+        """Count the impressions that each listener had had of a campaign at a time, `MOST` at most.
 
         Args:
             uncounted: the impressions of these listeners that are not counted yet, as `count` takes them.
@@ -286,7 +286,7 @@ class Frequency:
             self._fill_anew(held[kept], packed[kept], day[kept])
 
     def _fill_anew(self, who: U64, packed: U32, day: U16) -> None:
-        """What is on the disk is not of use any more, since a journal knows of nothing that goes."""
+        """Begin the journal anew after rows were removed: a journal cannot record a removal."""
         self._fill(who, packed, day | MARK, 0)
         self.journal.pieces = []
 
@@ -319,7 +319,7 @@ class Frequency:
         return self.campaigns, [tuple(piece) for piece in self.journal.snapshot(self, files)]
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
-        """Take `snapshot`'s state up again."""
+        """Restore the state that `snapshot` gave."""
         names, pieces = state
         self.campaigns, self._numbers = list(names), {name: number for number, name in enumerate(names)}
         for rows, _ in self.journal.restore(pieces, files):

@@ -56,7 +56,7 @@ UNKNOWN: Final = -2
 
 @dataclass
 class ListenerShard:
-    """Touches and waiting conversions of the listeners of one shard.
+    """The touches and pending conversions of one listener shard.
 
     Args:
         lateness_ms: allowed lateness, after which a minute is final.
@@ -90,7 +90,9 @@ class ListenerShard:
         self._cuts_left = 0
 
     def apply(self, cut: Cut, batches: Sequence[TouchBatch]) -> Decided:
-        """Take in what all placement shards sent for one cut, and decide what has become final by it."""
+        """Apply the messages of all placement shards for one cut, and decide the conversions whose minute has
+        become final.
+        """
         before = self.watermark_ms // MINUTE_MS
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         self._take(batches)
@@ -109,8 +111,8 @@ class ListenerShard:
         return Decided(self.index, cut, decisions, dict(accepted), len(self.pending), frequency)
 
     def _settle(self, turned: bool) -> None:
-        """Settle the touches once a minute, each shard at a cut of its own, or all would stop the flow for as
-        long as it takes.
+        """Compact the touches once a minute, `1 + index % SPREAD` cuts after it turned. All shards at one cut
+        would stop the flow for the sum of their times.
         """
         overdue = turned and self._cuts_left > 0
         if turned:
@@ -137,7 +139,7 @@ class ListenerShard:
         self._number_campaigns()
 
     def _final_ms(self) -> int:
-        """Conversions before it can be decided, and no touch before it can still come."""
+        """The time before which conversions can be decided: no touch before it can still come."""
         return (self.watermark_ms - self.lateness_ms) // MINUTE_MS * MINUTE_MS
 
     def _number(self, combo: Dimensions) -> int:
@@ -153,7 +155,7 @@ class ListenerShard:
         self._of_campaign = np.append(self._of_campaign, np.array(more, np.uint32))
 
     def _forget_names(self) -> None:
-        """Keep only the combinations of names that a touch still refers to."""
+        """Drop the dimensions that no touch refers to, and number the rest anew."""
         kept = [self.names[number] for number in self.store.renumbered().tolist()]
         self.names, self.numbers = kept, {combo: number for number, combo in enumerate(kept)}
         self.campaigns, self._of_campaign = {}, np.zeros(0, np.uint32)
@@ -275,8 +277,8 @@ class ListenerShard:
         return (placement or "").encode(), click, [(name or "").encode() for name in names]
 
     def forget(self, who: U64) -> int:
-        """Remove all touches of these listeners, and let their waiting conversions know of none; returns how
-        many touches.
+        """Erase these listeners: remove their touches, and take the listener off their pending conversions;
+        returns the number of touches.
         """
         gone = self.store.forget(who)
         self.frequency.forget(who)
@@ -285,7 +287,7 @@ class ListenerShard:
         return gone
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Plain state with its format's version."""
+        """The state as plain values, with its format."""
         pending = [frozen_pending(one) for one in self.pending]
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
         store, frequency = self.store.snapshot(self._files), self.frequency.snapshot(self._files)
@@ -302,7 +304,7 @@ class ListenerShard:
         )
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Take `snapshot`'s state up again.
+        """Restore the state that `snapshot` gave.
 
         Raises:
             StateError: another format's, or made for another number of shards, or a file is missing.

@@ -29,7 +29,7 @@ _MINUTE: Final = 60_000
 
 
 class Caps(NamedTuple):
-    """How many touches of one listener a conversion looks at: the newest of each campaign up to the
+    """Caps on the touches of one listener that a conversion looks at: the newest of each campaign up to the
     conversion, and of those the newest of all campaigns.
     """
 
@@ -255,7 +255,7 @@ def _ranges(held: U64, who: U64, begins: I64, counts: I64) -> Int:
 
 
 def _of(held: Touches, who: U64) -> Touches | None:
-    """What there is of the sorted `who` in sorted touches."""
+    """Select the rows of the sorted listeners `who` from sorted touches."""
     begins, counts = np.empty(len(who), np.int64), np.empty(len(who), np.int64)
     total = _ranges(held.who, who, begins, counts)
     if not total:
@@ -411,7 +411,7 @@ class TouchStore:
         return [*self.journal.names(), *(segment.name for segment in self.segments if segment.name)]
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
-        """Take `snapshot`'s state up again.
+        """Restore the state that `snapshot` gave.
 
         Raises:
             StateError: a file that it lists is missing or damaged.

@@ -10,7 +10,7 @@ from flows.model.events import absent
 from flows.model.pixel import KNOWN_REASONS, OTHER_REASON, traffic_reasons
 
 _MOST_REASONS: Final = 2_000
-"""Of user agents in full, of 1 KiB each, that the plain way remembers."""
+"""The number of user agents in full, of 1 KiB each, that the slow path remembers."""
 
 _BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 _PODCAST_APP = re.compile(

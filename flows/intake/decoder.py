@@ -69,7 +69,9 @@ from flows.state.keys import sub_key
 _MOST_COMBOS: Final = 500_000
 _MOST_COMBO_BYTES: Final = 256 << 20
 _COMBO_BYTES: Final = 400
-"""What a combination of names takes beside them: a tuple, its places in a list and a dictionary, a key."""
+"""Bytes that a tuple of dimensions takes beside its texts: a tuple, its places in a list and a dictionary, a
+key.
+"""
 _MOST_AGENTS: Final = 50_000
 _MOST_LISTENERS: Final = 200_000
 _NO_KEY: Final = bytes(16)
@@ -82,7 +84,7 @@ class Batch:
 
     Attributes:
         pixels: (n, `COLUMNS`) uint64, in arrival order; `COMBO` indexes `combos`, or `conversions`.
-        combos: every combination of names that the decoder has met, by index; it grows, or is begun anew.
+        combos: all dimensions that the decoder has met, by index; it grows, or is begun anew.
         conversions: the conversions among the pixels.
         rejected: (position, why) of every message that is no pixel.
         received: how many messages there were, without the marks.
@@ -207,7 +209,7 @@ class Decoder:
             self._listeners.slots[asked[:, 0], 1] = hashes
 
     def _numbered(self, block: bytes, places: list[int]) -> int:
-        """The combination of a line's names, which begin and end at `places`, with the flag that the scanner
+        """The dimensions of a line, whose names begin and end at `places`, with the flag that the scanner
         wants.
         """
         ends = iter(places)
@@ -226,7 +228,7 @@ class Decoder:
         return BLOCKED if plan is not None and blocked(plan, category) else 0
 
     def _decode_plainly(self, messages: Messages, left: Sequence[int], batch: Batch) -> list[int]:
-        """Fill in the pixels of some lines the plain way; returns those that are none."""
+        """Fill in the pixels of some lines on the slow path; returns the lines that are no pixels."""
         rows = array("Q")
         right, wrong = list[int](), list[int]()
         untold: list[tuple[int, int, bytes]] = []
@@ -275,7 +277,8 @@ class Decoder:
         conversions: list[ConversionPixel],
         untold: list[tuple[int, int, bytes]],
     ) -> tuple[int, ...]:
-        """One message the plain way: its columns; the identity 0 where `untold` says of what it is to be.
+        """Decode one message on the slow path: its columns; the identity 0 where `untold` says of what it is
+        to be.
 
         Raises:
             Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is rejected.

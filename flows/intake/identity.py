@@ -18,7 +18,9 @@ from flows.state.keys import IDENTITY, sub_key
 from flows.state.siphash import begin, end, text, word
 
 PLAY, EVENT = 0, 1
-"""What a hash is of, before the text, or else the code of a `progress`, which its playhead follows."""
+"""The kind of an identity, hashed before its text; a `progress` has its code instead, and its playhead behind
+it.
+"""
 NO_PLAYHEAD: Final = 2**64 - 1
 """Greater than all playheads that are hashed as words."""
 

@@ -150,7 +150,7 @@ class Intake:
         return receipt
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Plain state with its format's version."""
+        """The state as plain values, with its format."""
         # The watermark as its own floor: with a larger bound it must not go back.
         clock = (
             self.clock.greatest_ms,

@@ -1,6 +1,6 @@
 """A byte scanner for the common form of a line, several times as fast as a JSON parser that makes objects.
 
-It reads what it is sure of and sets every other line aside for the plain way in (`flows.intake.decoder`),
+It reads what it is sure of and sets every other line aside for the slow path (`flows.intake.decoder`),
 which decides alone what is wrong and why. It reads
 
     line    = "{" pair *( "," pair ) "}"                         nothing before or behind
@@ -40,7 +40,9 @@ _LONGEST_TAG: Final = 255
 ASKED: Final = np.uint64(2**64 - 1)
 """Instead of what is known by a fingerprint: it is being asked for."""
 REFUSED: Final = np.uint64(2**64 - 2)
-"""Instead of the names' index: no pixel has these names, so its line is for the plain way, which says why."""
+"""A mark instead of the dimensions' index: no pixel has these names. The line is for the slow path, which
+says why.
+"""
 LEFT, AGAIN, NAMES, AGENTS, LISTENERS, WAITING = range(6)
 
 
@@ -48,9 +50,9 @@ class Desk(NamedTuple):
     """The output arrays of a scan; `filled` counts the rows of each.
 
     Attributes:
-        left: (lines,) lines for the plain way.
+        left: (lines,) lines for the slow path.
         again: (lines,) lines that wait for their names or user agent, to be done again.
-        names: (lines, 1 + 2 * `TAGS`) slot of a combination of names that is asked for, and begin and end of
+        names: (lines, 1 + 2 * `TAGS`) slot of dimensions that are asked for, and begin and end of
             each tag, -1 where it is absent.
         agents, listeners: (lines, 3) slot of what is asked for, its begin and end.
         waiting: (lines, 2) a line that waits for its listener alone, and the listener's slot.
@@ -243,7 +245,7 @@ def scan(
             with the flag
             `BLOCKED` 32 bits higher, or `REFUSED`; a user agent to its reason; a listener to the keyed hash.
             While it is asked for it is `ASKED`, a listener 0.
-        keys: of the identities of plays and events, by combination of names.
+        keys: of the identities of plays and events, by dimensions.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
         desk: begun anew.
 

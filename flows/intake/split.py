@@ -17,7 +17,7 @@ from flows.state.kernel import I32, I64, U64, kernel
 def _sort(
     pixels: U64, shard_of_combo: I64, local: I32, ends: I64, out: U64, used: I32, used_ends: I64
 ) -> None:
-    """Counting sort by shard, each shard's combinations of names numbered from 0 in the order in which they
+    """Counting sort by shard, each shard's dimensions numbered from 0 in the order in which they
     come.
 
     `ends` and `used_ends`, (shards + 1,), give the bounds in `out` and in `used`; `local` is -1 where a

@@ -15,4 +15,4 @@ OTHER_NAME: Final = "other"
 
 
 FORGET_AT: Final = 100_000
-"""Combinations of names in memory from which on those without a play are forgotten."""
+"""The number of tuples of dimensions in memory from which on those without a play are dropped."""

@@ -1,7 +1,7 @@
 """The play: a pixel counts once, and in the right minute.
 
 One shard's memory of plays, and the kernel that holds each pixel against it. A pixel is repeated, too late,
-or accepted; an accepted one adds to cells, a cell being one combination of names (placement, campaign,
+or accepted; an accepted one adds to cells, a cell being one tuple of dimensions (placement, campaign,
 platform, station, podcast, program) in one minute.
 
 - Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has a key space
@@ -81,12 +81,12 @@ MINUTE: Final = np.uint64((1 << 27) - 1)
 REST_BITS: Final = np.uint64(59)
 LOWEST_BITS: Final = np.uint64(22)
 MOST_COMBOS: Final = 1 << 27
-"""Combinations of names that a slot can tell apart."""
+"""The number of tuples of dimensions that a slot can tell apart."""
 
 
 LATEST, FIRST = range(2)
 BACKWARDS: Final = 1 << 42
-"""What a time is taken from for the greatest to be the first."""
+"""The constant from which a time is subtracted, so that the greatest is the first."""
 
 
 @kernel
@@ -178,13 +178,13 @@ def reached_minute(minutes: Int) -> Int:
 
 @kernel
 def reached_combo(minutes: Int, times: Int) -> Int:
-    """The combination of names by which a play is reached, of a slot's words of minutes and of times."""
+    """The dimensions by which a play reaches its listener, of a slot's words of minutes and of times."""
     return (times >> TIME_BITS) | ((minutes >> REST_BITS) << LOWEST_BITS)
 
 
 @kernel
 def with_combo(minutes: Int, times: Int, combo: Int) -> tuple[Int, Int]:
-    """The words of minutes and of times with another combination of the reach."""
+    """The words of minutes and of times with other dimensions of the reach."""
     kept = (LOW | (MINUTE << MINUTE_BITS)) & minutes
     return kept | ((combo >> LOWEST_BITS) << REST_BITS), (times & TIME) | (combo << TIME_BITS)
 
@@ -234,7 +234,7 @@ def apply(
 
     Args:
         pixels: (n, COLUMNS) uint64, judged by `flows.model.ticks`.
-        combo_of: this shard's number of each combination of names in the batch.
+        combo_of: this shard's number of each of the batch's dimensions.
         table: (slots, 4) uint64.
         cells, counts: map from (combo, minute) to its `BY_MINUTE` increments; a power of two in size.
         totals: (combos, FLIGHT_COUNTS) `BY_FLIGHT` increments.
@@ -382,7 +382,7 @@ def convert(
     it got: to the end, or to where the table is full.
 
     Args:
-        combo_of: number of each conversion's combination of names.
+        combo_of: number of each conversion's dimensions.
         verdicts: (n,) what each is: `ACCEPTED` (and to be credited), `REPEATED_OUT`, `LATE_OUT` or
             `INVALID_OUT`.
     """

@@ -1,5 +1,5 @@
-"""Combinations of names by number, and the rows in which each of them counts: what a placement shard needs to
-spread its increments over the row shards.
+"""Dimensions by number, and the rows in which each of them counts: what a placement shard needs to spread its
+increments over the row shards.
 """
 
 from __future__ import annotations

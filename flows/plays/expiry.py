@@ -30,9 +30,10 @@ from flows.state.kernel import I64, U64, Int, kernel
 def gone(
     table: U64, slot: Int, watermark_ms: Int, first_open: Int, horizon_ms: Int, conversion_horizon_ms: Int
 ) -> Int:
-    """Whether a slot is of no use any more at a watermark, minutes before `first_open` being final. One that
-    has joined is, once a snapshot has it so: an earlier one has it as held, which the other kinds' earlier
-    versions would not outlive.
+    """True if a slot may be freed at a watermark; minutes before `first_open` are final.
+
+    A joined slot may be freed only after a snapshot has stored it as `JOINED`. Freed earlier, a restart would
+    restore it as `HELD_BACK` and count it again.
     """
     flags, last_ms = table[slot, FLAGS], np.int64(table[slot, TIMES] & TIME)
     kind = kind_of(flags)

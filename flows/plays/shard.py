@@ -66,7 +66,7 @@ STEP: Final = "plays"
 
 @dataclass
 class PlayShard:
-    """Once, start cohort and lateness for the placements of one shard.
+    """The plays of one placement shard: once, start cohort, lateness.
 
     Args:
         index, shards: which of how many.
@@ -108,13 +108,17 @@ class PlayShard:
 
     @property
     def plays(self) -> int:
-        """How many plays, events and held milestones are remembered."""
+        """The number of plays, events and held milestones that are remembered."""
         return int(self.used[SLOTS_USED])
 
     # Pixels in
 
     def apply(self, batch: Pixels) -> list[Late]:
-        """Hold a batch against the table; returns what is too late."""
+        """Count a batch by the table of plays; returns the pixels that are too late.
+
+        A pixel is repeated, too late or accepted. An accepted pixel adds to cells, which `cut` sends. A
+        milestone counts in the minute of its play's start, or is held until the start comes.
+        """
         combo_of = np.fromiter((self._number(combo) for combo in batch.combos), np.int32, len(batch.combos))
         pixels = batch.pixels
         outcomes = _no_outcomes()
@@ -162,7 +166,7 @@ class PlayShard:
     def _convert(
         self, sender: str, conversions: list[tuple[U64, ConversionPixel]], outcomes: I64, lates: list[Late]
     ) -> None:
-        """A conversion counts once by its own key and horizon."""
+        """Count conversions, each once by its own key and horizon."""
         pixels = np.array([pixel for pixel, _ in conversions], np.uint64)
         numbers = np.array([self._number(conversion.combo) for _, conversion in conversions], np.int32)
         verdicts = np.zeros(len(pixels), np.uint8)
@@ -224,8 +228,10 @@ class PlayShard:
     def cut(
         self, cut: Cut, forgotten: Collection[int] = ()
     ) -> tuple[list[RowBatch], list[TouchBatch], list[PixelOutcomes]]:
-        """Everything counted since the last tick, by row shard and by listener shard (a message to each,
-        empty or not), and by source partition.
+        """Send all that was counted since the last cut: a message to every row shard and every listener
+        shard, empty or not, and outcomes by source partition.
+
+        In a new minute of the watermark the table is swept first, so that orphans are in this very message.
 
         Args:
             forgotten: listeners who are in no pixel that is still to come.
@@ -277,7 +283,7 @@ class PlayShard:
             self.table = sized(self.table, int(self.used[SLOTS_USED]))
 
     def _ages(self) -> tuple[int, int, int, int]:
-        """What the latest sweep went by; of a log that has ended nothing more is forgotten."""
+        """The horizons of the latest sweep; after the end of the log no slot is dropped."""
         if self.swept[0] == ENDED:
             return *self.swept, ENDED, ENDED
         return *self.swept, self.horizon_ms, self.conversion_horizon_ms
@@ -386,7 +392,7 @@ class PlayShard:
         return batches
 
     def _forget_combos(self) -> None:
-        """Keep only the combinations of names that a play still refers to."""
+        """Drop the dimensions that no play refers to, and number the rest anew."""
         used = self.table[:, SLOT_KEY] != 0
         flags, times = self.table[used, FLAGS], self.table[used, TIMES]
         minutes = self.table[used, MINUTES]
@@ -405,7 +411,9 @@ class PlayShard:
     # State
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Plain state with its format's version; of the table what has changed, beside the files before."""
+        """The state as plain values, with its format; of the table the rows that changed, beside the files of
+        earlier snapshots.
+        """
         cells = np.nonzero(self.cells)[0]
         touches = int(self.used[TOUCHES])
         combos = len(self.names)
@@ -443,7 +451,7 @@ class PlayShard:
         return self.table.take(np.flatnonzero(self.table[:, SLOT_KEY]), axis=0)
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Take `snapshot`'s state up again.
+        """Restore the state that `snapshot` gave.
 
         Raises:
             StateError: another format's, or made for another number of shards.
@@ -482,7 +490,9 @@ class PlayShard:
         self.conversions = [thawed_pending(one) for one in conversions]
 
     def _restore_table(self, first_open: int, swept: tuple[int, int], pieces: list[Any]) -> None:
-        """Later versions of a row replace earlier ones; what has been swept since they were written goes."""
+        """Restore the table from its segments: a later version of a row replaces an earlier one, and slots
+        that were swept since are dropped.
+        """
         self.first_open, self.swept = first_open, swept
         self._files = Files.of(self.recovery, STEP, self.index)
         used = 0

@@ -9,9 +9,9 @@ import numpy as np
 from flows.state.kernel import Int, kernel
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
-"""The words of a slot, (high bits | low bits): its key; combination of the start | flags; minute in which the
-play is reached, below the combination of the reach beyond 22 bits | minute of the start, or of what is held;
-the lowest 22 bits of the combination of the reach | time of the last pixel.
+"""The words of a slot, (high bits | low bits): its key; dimensions of the start | flags; minute in which the
+play is reached, below the dimensions of the reach beyond 22 bits | minute of the start, or of what is held;
+the lowest 22 bits of the dimensions of the reach | time of the last pixel.
 """
 
 STARTED: Final = np.uint64(1 << 17)
@@ -23,9 +23,7 @@ REACHED: Final = np.uint64(1 << 22)
 KIND_SHIFT: Final = np.uint64(23)
 KIND: Final = np.uint64(3 << 23)
 PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))
-"""What a slot is: a play or an event; a milestone, skip or mute that waits for its start, or has joined it; a
-conversion.
-"""
+"""Kinds of slots: a play or an event; a held milestone, skip or mute; a joined one; a conversion."""
 CHANGED: Final = np.uint64(1 << 31)
 """The slot is not as it was at the last snapshot."""
 COMBO_SHIFT: Final = np.uint64(32)
@@ -38,7 +36,7 @@ LOW: Final = np.uint64(0xFFFFFFFF)
 INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
 CELLS_USED, TOUCHES, SLOTS_USED, SECRET = range(4)
-"""What is in use, and the secret by which cells find their slots."""
+"""Counts of rows in use, and the secret by which cells find their slots."""
 
 
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
@@ -48,7 +46,7 @@ MOST_CELLS: Final = 12
 
 @kernel
 def final(minute: Int, watermark_ms: Int, lateness_ms: Int) -> Int:
-    """Whether a minute can no longer change."""
+    """True if a minute can no longer change."""
     return (np.int64(minute) + 1) * 60_000 + lateness_ms <= watermark_ms
 
 
@@ -66,5 +64,5 @@ def counted(code: Int) -> Int:
 
 @kernel
 def kind_of(flags: Int) -> Int:
-    """What a slot is."""
+    """The kind of a slot."""
     return (flags & KIND) >> KIND_SHIFT

@@ -1,5 +1,5 @@
-"""What earlier executions have told of minutes, for the row shards: while the replay is behind it, a minute
-that is told may be told as final already.
+"""The minutes that earlier executions have published, for the row shards. While the replay is behind them, a
+published minute may be final already.
 
 The positions in Redis never fall, and the writer of this execution puts its own there only behind those that
 it found. So whenever they are read, who has passed them has passed the earlier execution's. Redis may be away
@@ -46,7 +46,7 @@ def positions_of(held: Mapping[str, str]) -> dict[str, int]:
 
 @dataclass
 class Covered:
-    """What one process knows of it; asked at each cut, from the first on.
+    """One process's knowledge of covered minutes; asked at each cut, from the first on.
 
     Args:
         recompute: whether `--recompute` was given: the first execution with it is behind nobody.

@@ -20,7 +20,7 @@ _PREFIX: Final = "fence-"
 
 
 class Kept(NamedTuple):
-    """What the latest execution on a recovery directory took.
+    """The fence and generation of the latest execution on a recovery directory.
 
     Attributes:
         begun: whether the generation was begun with this directory, by `--recompute`.

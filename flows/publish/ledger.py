@@ -124,7 +124,7 @@ class Ledger:
         return self.counts.setdefault(partition, dict.fromkeys(COUNTS, 0))
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Plain state with its format's version."""
+        """The state as plain values, with its format."""
         counts = {name: dict(counts) for name, counts in self.counts.items()}
         parts = [dict(part) for part in self._parts]
         return FORMAT, counts, dict(self.reached), (parts, self.now_ms() - self._began_ms)

@@ -31,7 +31,7 @@ class LineWriter(Protocol):
 
 
 PATIENCE: Final = timedelta(seconds=30)
-"""How long an output waits for the brokers before the flow gives up and ends."""
+"""The time for which an output waits for the brokers before the flow ends."""
 HURRY: Final = timedelta(seconds=5)
 """The same of a flow that was told to stop: what is not out will come again from the log."""
 

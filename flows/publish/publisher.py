@@ -1,5 +1,5 @@
-"""What reaches Redis: once a tick the rows that changed, absolute, whole, and never behind what was there
-before.
+"""The publisher: once a tick it writes the changed rows to Redis, absolute, whole, and never older than
+Redis's.
 
 A flush is written in this order: the positions that it covers, the rows, the ledger and the index, `meta`,
 the message to subscribers. So whoever takes over knows how far the log must have been replayed before its
@@ -53,7 +53,7 @@ from flows.settings import Settings, ms
 
 LONGEST_PAUSE_S: Final = 15.0
 PATIENCE_S: Final = 60.0
-"""How long a finished log waits for Redis before it gives up."""
+"""The time for which a finished log waits for Redis before the flow ends, in s."""
 TRIM_EVERY_S: Final = 3600.0
 """Between two looks for ids in the indexes whose rows have expired."""
 
@@ -103,7 +103,7 @@ def bounded(arrivals: list[tuple[float, int]]) -> list[tuple[float, int]]:
 
 
 def refuse_foreign(held: Collection[str], partitions: Collection[str], namespace: str) -> None:
-    """Do nothing if all partitions that Redis holds numbers of are among those of the flow.
+    """Refuse a Redis that holds numbers of a partition that is not among the flow's.
 
     Raises:
         SettingsError: they are not.
@@ -118,7 +118,7 @@ def refuse_foreign(held: Collection[str], partitions: Collection[str], namespace
 
 @dataclass
 class Publisher:
-    """Writes flushes, and holds back what is behind the last flush of an earlier execution.
+    """The writer of flushes; it holds back those that are behind the last flush of an earlier execution.
 
     Args:
         partitions: the flow's source partitions.
@@ -218,7 +218,7 @@ class Publisher:
                 )
 
     def _taken(self, last: Kept, there: int) -> Kept:
-        """Which generation this execution writes, where Redis has generation `there` (0: none).
+        """The generation that this execution writes, where Redis has generation `there` (0: none).
 
         Raises:
             StateError: the state that it resumes is of an older one.
@@ -237,7 +237,7 @@ class Publisher:
         return Kept(0, max(newest, 1), begun=last.begun and last.generation == newest)
 
     def flush(self, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Everything that the shards have for one cut.
+        """Write all that the shards have for one cut.
 
         Raises:
             AudiopixelError: another execution took over, or the log ended before what Redis already holds.
@@ -338,7 +338,7 @@ class Publisher:
         return True
 
     def _behind(self, cut: Cut) -> bool:
-        """Whether an earlier execution has published more of the log than this one has read yet."""
+        """True if an earlier execution has published more of the log than this one has read yet."""
         at = dict(cut.positions)
         return any(at.get(partition, 0) < position for partition, position in self._covered.items())
 
@@ -353,20 +353,20 @@ class Publisher:
             self._pending[row.key] = row
 
     def _show(self, row: RowVersion, ended: bool) -> None:
-        """Take a row up, unless its numbers are those that readers have: a minute that turns changes few rows
-        of the last hour. At a log's end all say that they are final.
+        """Queue a row, unless readers have its numbers already: a minute that turns changes few rows of the
+        last hour. At a log's end all say that they are final.
         """
         image = self._images.get(row.key)
         if ended or image is None or image.ttl_ms is None or not same_numbers(image.packed, row.packed):
             self._take(row)
 
     def _due(self, cut: Cut) -> list[RowVersion]:
-        """What to write now: all that readers know or wait for by a plan, and of what is new a part."""
+        """The rows to write now: all that readers know or wait for by a plan, and a part of the new ones."""
         most = len(self._waiting) if cut.ended or not self._written else NEW_ROWS_A_FLUSH
         return [*self._pending.values(), *islice(self._waiting.values(), most)]
 
     def _end(self, scope: str, name: str, rev: int) -> None:
-        """Forget a row that has ended, and its sketch, and let them leave Redis; one that is paced stays."""
+        """Drop a row that has ended, with its sketch, from the images and from Redis; a paced row stays."""
         image = self._images.get(row_key(self.settings.namespace, scope, name))
         if image is not None and image.ttl_ms is None:
             return
@@ -455,7 +455,7 @@ class Publisher:
             self._trim(int(now_s * 1000) - ms(self.settings.row_ttl))
 
     def _drop_decisions(self) -> int:
-        """Let go of the oldest decisions that wait, beyond `MOST_DECISIONS`; returns how many."""
+        """Drop the oldest decisions that wait, beyond `MOST_DECISIONS`; returns their number."""
         oldest = list(islice(self._decisions, max(0, len(self._decisions) - MOST_DECISIONS)))
         for one in oldest:
             del self._decisions[one]
@@ -523,7 +523,7 @@ class Publisher:
         instruments().flushed_rows.inc(len(landing))
 
     def _write_again(self, cut: Cut, rev: int) -> None:
-        """Write all that there is, behind a loss; whatever fails now, the rows stay pending."""
+        """Write all rows again after Redis has lost them; whatever fails now, the rows stay pending."""
         assert self._store is not None
         self._log.warning("redis lost its data: writing every row again", rows=len(self._images))
         self._pending, self._waiting = dict(self._images), {}

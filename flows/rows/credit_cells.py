@@ -13,7 +13,7 @@ from flows.state.kernel import I64
 
 @dataclass
 class CreditCells:
-    """What one row shard's rows have been credited: by minute, by day, and since ever.
+    """Credits of one row shard's rows: by minute, by day, and since ever.
 
     Few rows convert in few minutes, so these are dictionaries of small arrays.
     """

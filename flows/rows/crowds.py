@@ -27,7 +27,7 @@ UNIONS: Final = len(WIDTHS)
 
 @kernel
 def place_of(minute: Int) -> Int:
-    """Where a row's registers of a minute are, behind those of its unions."""
+    """The place of a row's registers of a minute, behind those of its unions."""
     return UNIONS + (minute & (RING - 1))
 
 

@@ -141,7 +141,7 @@ class Ended:
             self._merge()
 
     def __len__(self) -> int:
-        """How many rows are kept; of those that came under the same hash one."""
+        """The number of rows that are kept; rows of the same hash count as one."""
         return len(self._fresh) + int(np.count_nonzero(self._places != GONE))
 
     @property

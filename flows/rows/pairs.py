@@ -15,7 +15,7 @@ WHO, ROW, BITS = range(3)
 MARK: Final = np.uint64(1 << 63)
 """Over the number of the row: the slot's bits are not as they were at the last snapshot."""
 NUMBER: Final = np.uint64((1 << 32) - 1)
-"""What of that word is the row's number; `rolling` has a minute between the two, see `minute_of`."""
+"""The bits of that word that are the row's number; `rolling` has a minute between the two (`minute_of`)."""
 FULLEST: Final = 0.7
 CHUNK: Final = 1 << 16
 """So many are added at once: the table must have room for them all."""

@@ -1,4 +1,4 @@
-"""What readers see: the fields of a Redis row and of a `placement-minutes` message, from counts. Contract:
+"""Published values: the fields of a Redis row and of a `placement-minutes` message, from counts. Contract:
 docs/contracts.md.
 """
 
@@ -123,12 +123,10 @@ def _whole(millionths: int) -> int | str:
 
 
 def _held(windows: Windows, name: str) -> npt.NDArray[np.bool_]:
-    """Where to show the skips and mutes of plays still without a start, whose start may take them to another
-    minute, day or roll-up.
-
-    In rolling windows, which may fall, and in a placement's flight, which a play never leaves; not where a
-    count that must never fall would: in a day, and in a roll-up's flight. There they appear when their minute
-    is final.
+    """The windows that show held skips and mutes, whose start may take them to another minute, day or
+    roll-up. They are rolling windows, which may fall, and a placement's flight, which a play never leaves. A
+    day and a roll-up's flight never fall, and so do not show them. There they appear when their minute is
+    final.
     """
     return np.array(
         [name in MATURE or (name == "flight" and scope == SCOPES[0]) for scope, _ in windows.rows]

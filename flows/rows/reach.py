@@ -68,7 +68,8 @@ def _fold(table: U64, dense_of: I64, registers: U8, histograms: I64) -> None:
 class Distinct:
     """Distinct listeners of each row: a set of up to `EXACT_UP_TO`, then 16 KiB of registers.
 
-    On the disk it is sketches, and who has told it anything new since: to restore it they are added again.
+    A snapshot is the sketches at the last full write, and every listener that has changed a count since.
+    Restoring adds those listeners again.
     """
 
     table: U64 = field(default_factory=lambda: new_pairs(0, 2))

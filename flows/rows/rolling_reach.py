@@ -211,7 +211,7 @@ def _upsert(rows: U64, table: U64) -> Int:
 
 @kernel
 def _unchanged(rows: U64, table: U64, known_from: Int) -> U8:
-    """Which rows are in the table as they are, and of use."""
+    """Mark the rows that are in the table unchanged, and are of use."""
     same = np.zeros(len(rows), np.uint8)
     for i in range(len(rows)):
         slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)
@@ -338,7 +338,7 @@ class Rolling:
         return self.minute - WIDTHS[-1] + 1
 
     def since(self, row: int, minute: int) -> tuple[U64, U8 | None]:
-        """Who was heard in a row from `minute` on (`known_from` or later): listeners, some maybe twice, and
+        """The listeners that a row reached from `minute` on (`known_from` or later), some maybe twice, and
         the registers of the others where a minute was crowded.
         """
         who = [some[(rows == row) & (minutes >= minute)] for rows, minutes, some in self.waiting]

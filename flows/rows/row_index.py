@@ -1,4 +1,4 @@
-"""Which rows of a shard there are, by number: who gets one, and who counts in `other`."""
+"""The index of a shard's rows, by number, and the cap beyond which names count in `other`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class RowIndex:
         return row
 
     def beyond(self) -> int:
-        """How many names have counted in `other` so far: exact to 1,000, then about."""
+        """The number of names that have counted in `other` so far: exact to 1,000, then about."""
         passed, self._passed = np.array(self._passed, np.uint64), []
         self._beyond.add(np.zeros(len(passed), np.uint32), passed, 1)
         return int(self._beyond.reach(np.zeros(1, np.int64))[0])

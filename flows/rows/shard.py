@@ -118,7 +118,7 @@ class RowShard:
 
     @property
     def final_through_ms(self) -> int:
-        """Everything before it is final."""
+        """The end of the last final minute, epoch ms."""
         return self.first_open * 60_000
 
     def apply(
@@ -128,8 +128,8 @@ class RowShard:
         credits: CreditBatch | None = None,
         provisional_from: int = 0,
     ) -> tuple[Windows | None, list[Minutes]]:
-        """Take in what all placement shards and the credit book sent for one cut; returns the rows that
-        changed by it, and the minutes due.
+        """Apply the messages of all placement shards and the credit book for one cut; returns the rows that
+        changed, and the minutes due.
 
         Args:
             provisional_from: of a minute before, an earlier execution may have told more: only what is final
@@ -294,14 +294,14 @@ class RowShard:
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
 
     def _label(self, row: int, ts: int, names: Sequence[str | None]) -> None:
-        """A label is the value with the latest event time; of two with the same, the greater."""
+        """Keep of each label the value with the latest event time; of two with the same time, the greater."""
         labels = self.labels.setdefault(row, [None] * len(names))
         for place, name in enumerate(names):
             if name is not None and (labels[place] is None or (ts, name) > labels[place]):  # type: ignore[operator]  # not None here
                 labels[place] = (ts, name)
 
     def _turn(self, before: int, minute: int, ended: bool) -> None:
-        """The watermark has entered another minute: rolling windows move, days end, minutes become final."""
+        """Advance to the watermark's new minute: rolling windows move, days end, minutes become final."""
         placed = self.cells.keys != 0
         rows, minutes = self.cells.at(placed)
         self.dirty[rows[minutes >= before - 60]] = True
@@ -355,7 +355,7 @@ class RowShard:
         return due
 
     def _end_quiet(self, minute: int) -> None:
-        """Let the rows go that nothing was heard of for long, and keep what they have counted, packed."""
+        """End the rows that have had no pixel for long, and keep their counts, packed."""
         self.heard[self.alive & (self.heard == 0)] = minute  # made by a plan
         quiet = self.alive & (self.heard + self.limits.stays <= minute)
         rows, _ = self.cells.at(self.cells.keys != 0)
@@ -379,7 +379,7 @@ class RowShard:
                 getattr(self, array)[leaving] = 0
 
     def _given_up(self, row: int) -> list[Any]:
-        """What a row has counted, as plain values, which it then has no longer."""
+        """Take a row's counts out of the shard, as plain values."""
         credited, frequency = self.credits.flight.pop(row, None), self.frequency.pop(row, None)
         return [
             [getattr(self, name)[row].tolist() for name in KEPT],
@@ -391,7 +391,7 @@ class RowShard:
         ]
 
     def _take_up(self, row: int, kept: list[Any]) -> None:
-        """Give a new row what one that ended had counted."""
+        """Restore an ended row's counts to a new row of its name."""
         arrays, labels, credited, currency, frequency, account, reached_by = kept
         for name, values in zip(KEPT, arrays, strict=True):
             getattr(self, name)[row] = values
@@ -408,7 +408,7 @@ class RowShard:
         self.reached.put_back(row, tuple(reached_by), len(self.latest))
 
     def _says_something(self, slots: I64) -> npt.NDArray[np.bool_]:
-        """Which cells have a count, a credit, or readers who were given one.
+        """Mark the cells that have a count, a credit, or readers who were given one.
 
         A milestone, a skip or a play that went to another minute leaves a cell of zeros, if it came first.
         """
@@ -426,7 +426,7 @@ class RowShard:
         self.cells.keep(minutes >= oldest)
 
     def _oldest(self, minute: int) -> int:
-        """The first minute that is still of use; all before it are final."""
+        """The first minute that a window still needs; all before it are final."""
         return min(self.first_open, minute - 60)
 
     def plan(self, placement: str, start: int, end: int) -> None:
@@ -477,7 +477,7 @@ class RowShard:
             self.counted_from[row] = start  # nothing ever was before either
 
     def _flown(self, slots: Any) -> I64:
-        """What cells add to a flight; see `_turn` on what becomes part of it when a minute is final."""
+        """Add cells to a flight; `_turn` adds the parts that come when a minute is final."""
         counts: I64 = self.cells.counts[slots].copy()
         final = self.cells.flags[slots] & FINAL != 0
         counts[~final, REPAIRED] = 0
@@ -487,9 +487,11 @@ class RowShard:
         return counts
 
     def _reach_anew(self, row: int, start: int) -> None:
-        """Let a row's flight have reached whom its minutes from `start` on did."""
+        """Count a flight's reach anew from its minutes from `start` on. The rolling table knows 60 minutes:
+        with a longer lateness, earlier listeners stay counted.
+        """
         known_from = self.rolling.known_from
-        if start >= known_from:  # else, where minutes stay open for hours: who was heard before that stays
+        if start >= known_from:  # else earlier listeners stay counted: the table knows no more
             self.reached.clear(row)
         who, registers = self.rolling.since(row, max(start, known_from))
         self.reached.add(np.full(len(who), row, np.uint32), who, len(self.row_index.names))
@@ -499,7 +501,9 @@ class RowShard:
             self.given_reach[row] = -1  # the sketch that readers have is due anew, even if nobody is left
 
     def touch_all(self) -> None:
-        """Give every row out at the next cut: after a resume, when what readers have is not known."""
+        """Mark all rows as changed, so that the next cut publishes them: after a resume it is not known what
+        readers have.
+        """
         self.dirty |= self.alive
 
     def sketches(self, ended: bool) -> Iterator[tuple[str, U8]]:
@@ -570,7 +574,7 @@ class RowShard:
         return Delivered(start, end, delivered)
 
     def snapshot(self) -> tuple[Any, ...]:
-        """Plain state with its format's version."""
+        """The state as plain values, with its format."""
         alive = np.flatnonzero(self.alive)
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
         cells = self.cells.snapshot(self._files)
@@ -603,7 +607,7 @@ class RowShard:
         )
 
     def restore(self, state: tuple[Any, ...]) -> None:
-        """Take `snapshot`'s state up again, with every row to be given out anew.
+        """Restore the state that `snapshot` gave; every row is published anew.
 
         Raises:
             StateError: another format's, or made for another number of shards.

@@ -67,7 +67,7 @@ def put(path: Path, body: bytes) -> None:
 
 @contextmanager
 def privately() -> Iterator[None]:
-    """What this process makes in here is its user's alone."""
+    """Make files that this process's user alone can read, within the context."""
     before = os.umask(0o077)
     try:
         yield

@@ -1,5 +1,5 @@
-"""Which shard a name lives in: the same on every machine and in every execution, and known to nobody who has
-not the key, so that nobody can send all names to one.
+"""Homes: the shard of a name, by a keyed hash. The shard is the same on every machine and in every execution.
+Without the key nobody knows it, so nobody can send all names to one shard.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def estimate(histogram: I64) -> float:
 
 @kernel
 def histogram(registers: U8) -> I64:
-    """How many registers hold each rank."""
+    """The number of registers that hold each rank."""
     counts = np.zeros(52, np.int64)
     for i in range(len(registers)):
         counts[registers[i]] += 1

@@ -1,9 +1,9 @@
-"""State on disk by what has changed: a snapshot lists immutable files instead of copying all that there is.
+"""An incremental snapshot: a list of immutable segments on disk instead of a copy of all rows.
 
 The engine stores what a step's snapshot returns, whole, at every epoch. So a table's rows that changed since
-the last snapshot are appended as one piece, and large pieces are files. The latest version of a row is right.
-Where more than half of the rows listed are out of date, the oldest pieces are read again and what is still
-right in them is appended anew, a little at each snapshot, so that none of them stops the flow for long.
+the last snapshot are appended as one segment, and large segments are files. The latest version of a row is
+right. Where more than half of the rows listed are out of date, the oldest segments are read again and what is
+still right in them is appended anew, a little at each snapshot, so that none of them stops the flow for long.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from flows.state.durable import private_directory, put, sync_directory
 from flows.state.kernel import U64
 
 SPILL_BYTES: Final = 1 << 18
-"""From which size on a piece goes to a file."""
+"""The size in bytes from which a segment goes to a file of its own."""
 KEEP_SNAPSHOTS: Final = 2
-"""For how many snapshots a file is kept that they list no more: the engine may resume from the one before the
+"""The number of snapshots for which an unlisted file is kept: the engine may resume from the one before the
 latest.
 """
 SLACK: Final = 1 << 13
-"""Rows that are never worth cleaning up."""
+"""The number of outdated rows below which no compaction is worth its cost."""
 INSTALMENT: Final = 4
-"""Rows read again at a snapshot, at most, by rows that it appends."""
+"""The ratio of rows that a snapshot compacts to rows that it appends, at most; raising it compacts sooner and
+makes snapshots longer.
+"""
 PART_BYTES: Final = 1 << 15
 """The longest record of which a part of a file is read: 16 KiB of registers, and what a row counts."""
 _WRITERS: Final = ThreadPoolExecutor(4, "journal")
@@ -171,13 +173,14 @@ class Table(Protocol):
 
 @dataclass
 class Journal:
-    """The pieces of one table, the oldest first; `words` a row."""
+    """The segments of one table, the oldest first; `words` a row."""
 
     words: int
     pieces: list[Piece] = field(default_factory=list)
 
     def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[Piece]:
-        """Append what changed; returns the pieces that together hold the table. `files.keep` is the caller's.
+        """Append what changed; returns the segments that together hold the table. `files.keep` is the
+        caller's.
 
         Args:
             mark: that of the rows appended.
@@ -197,11 +200,11 @@ class Journal:
 
     @property
     def rows(self) -> int:
-        """Rows in all pieces."""
+        """Rows in all segments."""
         return sum(piece.rows for piece in self.pieces)
 
     def append(self, rows: U64, mark: int = 0) -> None:
-        """Add rows to the last piece, or as one, where that is a file."""
+        """Add rows to the last segment, or as one, where that is a file."""
         if not len(rows):
             return
         new = _piece(rows, mark)
@@ -211,13 +214,13 @@ class Journal:
         self.pieces.append(new)
 
     def spill(self, files: Files) -> None:
-        """Put the last piece in a file, if it is large."""
+        """Put the last segment in a file, if it is large."""
         if files.directory is not None and self.pieces and len(self.pieces[-1].body) >= SPILL_BYTES:
             last = self.pieces[-1]
             self.pieces[-1] = Piece(files.write(last.body), b"", last.rows, last.mark)
 
     def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> Iterator[tuple[U64, int]]:
-        """Take pieces up again; yields their rows (n, words) and marks, the oldest first.
+        """Take segments up again; yields their rows (n, words) and marks, the oldest first.
 
         Raises:
             StateError: a file is missing or damaged.
@@ -228,7 +231,7 @@ class Journal:
             yield self._rows(piece, files), piece.mark
 
     def names(self) -> list[str]:
-        """Of the pieces that are files."""
+        """Of the segments that are files."""
         return [piece.name for piece in self.pieces if piece.name]
 
     def _rows(self, piece: Piece, files: Files) -> U64:

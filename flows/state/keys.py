@@ -17,7 +17,7 @@ IDENTITY, LISTENER, CLIENT, HOUSEHOLD, NAMES, SHARD = LABELS = (
     "names",
     "shard",
 )
-"""What keys are for: plays, events and conversions; listeners; the pseudonyms of their devices and of their
+"""Purposes of keys: plays, events and conversions; listeners; the pseudonyms of their devices and of their
 addresses; rows on the disk by their names; and the shards of names. Part of the state's format.
 """
 

@@ -29,7 +29,7 @@ STATE: Final = "delivery.state"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What Redis held when it was last read, as its own text.
+    """The content of Redis at the last read, as its own text.
 
     Attributes:
         up: whether the latest try to read succeeded; all else is of the last try that did.
@@ -51,7 +51,7 @@ class Snapshot:
 
     @property
     def flushed_s(self) -> float | None:
-        """When the flow last wrote, epoch s; None before."""
+        """The time of the flow's last write, epoch s; None before the first."""
         return _seconds(self.meta.get("flushed_ms"))
 
     @property

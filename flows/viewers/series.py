@@ -73,9 +73,9 @@ UNITS: Final[Mapping[str, Callable[[str], str]]] = {
     "flight.conversion_value": lambda millionths: str(Decimal(millionths).scaleb(-6)),
     "delivery.required_rate": lambda an_hour: repr(float(an_hour) / HOUR_S),
 }
-"""How a series shows a field whose unit is another one."""
+"""Factors of fields whose series has another unit."""
 SCOPES: Final = ("placement", "campaign")
-"""What the `Board` it takes reads."""
+"""The scopes that its `Board` reads."""
 LABELS: Final = dict(
     zip(
         metrics.PLACEMENT_INFO.labels[1:],
@@ -86,7 +86,7 @@ LABELS: Final = dict(
 FIELDS: Final = tuple(
     dict.fromkeys((*COUNTERS.values(), *GAUGES.values(), STATE, SINCE, *LABELS.values(), *page.FIELDS))
 )
-"""What of a row the exporter shows: the fields of the `Board` it takes."""
+"""The fields of a row that the exporter shows, and that its `Board` reads."""
 
 
 class Cap:
@@ -153,7 +153,7 @@ class Cap:
             self._ended = [total + count for total, count in zip(self._ended, counts, strict=True)]
 
     def _returned(self, row: Mapping[str, str]) -> bool:
-        """Whether a row that was not there at the last read had begun long before it."""
+        """True if a row that was not there at the last read had begun long before it."""
         return 0 < int(row.get(SINCE, 0)) < self._read_ms - NEW_MS
 
     def _growth(self, name: str, counts: list[Decimal]) -> list[Decimal]:
