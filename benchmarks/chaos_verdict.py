@@ -15,8 +15,10 @@ from connectors.kafka.reader import KafkaInput
 from flows.cli.reconcile_settings import rules
 from flows.engine.steps import RowsLogic
 from flows.model.dimensions import SCOPES
-from flows.reconcile.comparison import differences, minute_differences
-from flows.reconcile.recomputation import Recomputation, recompute
+from flows.reconcile.comparison import differences
+from flows.reconcile.minutes import minute_differences
+from flows.reconcile.recomputation import recompute
+from flows.reconcile.truth import Recomputation
 from flows.settings.fields import Settings
 
 UNLIKE: Final = frozenset(("generation", "fence", "rev", "updated_ms", "as_of_ms", "reach_as_of_ms"))

@@ -6,16 +6,11 @@ Must not import: anything of ours but errors; its independence is its point.
 
 from __future__ import annotations
 
-from flows.reconcile.comparison import (
-    compare,
-    differences,
-    format_differences,
-    late_letters,
-    minute_differences,
-    summary,
-)
-from flows.reconcile.pacing import Thresholds
-from flows.reconcile.recomputation import Planned, recompute
+from flows.reconcile.comparison import compare, differences
+from flows.reconcile.minutes import late_letters, minute_differences
+from flows.reconcile.pacing import Planned, Thresholds
+from flows.reconcile.recomputation import recompute
+from flows.reconcile.report import format_differences, summary
 
 __all__ = [
     "Planned",

@@ -7,25 +7,19 @@ four standard errors of its sketch (specification 2.3).
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from flows.errors import AudiopixelError
+from flows.reconcile.accounts import Accounts
 from flows.reconcile.fields import (
     ACCOUNTS,
     AGES_S,
     CLASSES,
     DERIVED_RATES,
     LABELS,
-    META,
     MINUTE_METRICS,
-    PARTITION,
     QUANTILES,
     ROW,
     SCOPES,
@@ -33,55 +27,28 @@ from flows.reconcile.fields import (
     WINDOWS,
     How,
 )
-from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.pacing import Figures, fields, paced, together
-from flows.reconcile.recomputation import Key, Number, Recomputation, Seen, Truth
-from flows.shown import shown
+from flows.reconcile.report import Comparison, Difference
+from flows.reconcile.truth import Key, Recomputation, Seen, Truth
+from flows.reconcile.values import (
+    as_shown,
+    decimal_of,
+    moment_of,
+    quantile,
+    ratio,
+    same,
+    text_of,
+    texts_of,
+    within,
+    wrong_of,
+)
 
 _EXACT_REACH: Final = 1000
 _REACH_TOLERANCE: Final = Decimal(4) * Decimal("0.008")
-_LAST_PLACE: Final = Decimal("0.0000011")
-"""Of six; what is rounded half up here may be half even there."""
 _ROWS_A_CALL: Final = 1000
 _ROWS_AT_ONCE: Final = 20_000
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 60 * _MINUTE_MS
-
-
-@dataclass(frozen=True, order=True)
-class Difference:
-    """One number that is not what the log says.
-
-    Attributes:
-        scope, id: of the row; (`minute`, `<placement>|<minute in epoch ms>`) of a minute; (`meta`, ""),
-            (`partition`, its name).
-        metric: the field's name; `row` where a whole row is missing or too many, `index` for its entry there.
-        expected, actual: as text; "" where there is none.
-    """
-
-    scope: str
-    id: str
-    metric: str
-    expected: str
-    actual: str
-
-
-@dataclass
-class Comparison:
-    """What a comparison has found.
-
-    Attributes:
-        found: all differences, sorted.
-        compared: how many fields were compared, by how.
-        rows: how many there were.
-        bounded: how many could not be recomputed, for a listener was forgotten on the way, and lie between
-            what they are without that listener and with.
-    """
-
-    found: list[Difference] = field(default_factory=list)
-    compared: Counter[str] = field(default_factory=Counter)
-    bounded: int = 0
-    rows: int = 0
 
 
 def compare(
@@ -136,7 +103,7 @@ def _beyond(
 
 
 def _between(one: Difference, other: Difference) -> bool:
-    ends, got = [_decimal(each.expected or "0") for each in (one, other)], _decimal(one.actual or "0")
+    ends, got = [decimal_of(each.expected or "0") for each in (one, other)], decimal_of(one.actual or "0")
     if got is None or None in ends or ends[0] == ends[1]:
         return False
     low, high = sorted(end for end in ends if end is not None)
@@ -168,6 +135,8 @@ _NOTHING: Final = (0, 0, 0, 0)
 
 
 class _Comparer:
+    """Compares the rows of all scopes, then the accounts."""
+
     def __init__(
         self,
         recomputation: Recomputation,
@@ -179,7 +148,7 @@ class _Comparer:
         self._truth, self._client, self._namespace = recomputation, client, namespace
         self._without, self._compared, self._comparison = without, comparison.compared, comparison
         self._meta = self._hash(f"{namespace}:meta")
-        told = _decimal(self._meta.get("watermark_ms", ""))
+        told = decimal_of(self._meta.get("watermark_ms", ""))
         self._watermark_ms = recomputation.end_ms if told is None else int(told)
         self._last = recomputation.last_minute()
         self._parts: dict[str, list[Figures]] = {}
@@ -187,17 +156,16 @@ class _Comparer:
     def all(self) -> Iterator[Difference]:
         for scope in SCOPES:
             yield from self._scope(scope)
-        yield from self._account()
-        yield from self._partitions()
+        yield from Accounts(self._truth, self._client, self._namespace, self._without, self._compared).all()
 
     def _hash(self, key: str) -> dict[str, str]:
-        return _texts(self._client.hgetall(key))
+        return texts_of(self._client.hgetall(key))
 
     # Rows
 
     def _scope(self, scope: str) -> Iterator[Difference]:
         expected = set(self._truth.names(scope))
-        indexed = {_text(name) for name in self._client.zrange(f"{self._namespace}:index:{scope}", 0, -1)}
+        indexed = {text_of(name) for name in self._client.zrange(f"{self._namespace}:index:{scope}", 0, -1)}
         names = sorted(expected | indexed)
         for start in range(0, len(names), _ROWS_AT_ONCE):
             some = names[start : start + _ROWS_AT_ONCE]
@@ -214,10 +182,10 @@ class _Comparer:
             pipeline = self._client.pipeline(transaction=False)
             for name in names[start : start + _ROWS_A_CALL]:
                 pipeline.hgetall(f"{self._namespace}:{scope}:{{{name}}}")
-            yield from map(_texts, pipeline.execute())
+            yield from map(texts_of, pipeline.execute())
 
     def _seen(self, scope: str, name: str, row: Mapping[str, str]) -> Seen:
-        times = [_moment(row.get(of)) for of in ("as_of_ms", "reach_as_of_ms")]
+        times = [moment_of(row.get(of)) for of in ("as_of_ms", "reach_as_of_ms")]
         return Seen(scope, name, *(self._truth.end_ms if time is None else time for time in times))
 
     def _row(self, key: Key, truth: Truth, row: Mapping[str, str], indexed: bool) -> Iterator[Difference]:
@@ -248,12 +216,12 @@ class _Comparer:
                 want: Any = truth.windows.get(count.metric, _NOTHING)[count.window]
                 if count.millionths:
                     want = Decimal(want) / 1_000_000
-                if not _same(Decimal(want), Decimal(0) if actual is None else _decimal(actual)):
-                    yield Difference(*key, name, _shown(want), actual or "")
+                if not same(Decimal(want), Decimal(0) if actual is None else decimal_of(actual)):
+                    yield Difference(*key, name, as_shown(want), actual or "")
             elif how is How.VERSION:
                 if actual is None:
                     yield Difference(*key, name, "present", "")
-            elif name in expected and (wrong := _wrong(expected[name], actual)) is not None:
+            elif name in expected and (wrong := wrong_of(expected[name], actual)) is not None:
                 yield Difference(*key, name, wrong, actual or "")
             elif name not in expected and actual is not None:
                 yield Difference(*key, name, "", actual)
@@ -275,23 +243,23 @@ class _Comparer:
         yield from self._paced(key, truth, row)
         if scope == "campaign":
             yield from self._campaign(name, truth, row)
-        own = {metric: _decimal(row.get(metric) or "0") or Decimal(0) for metric in _DIVIDED}
-        yield "flight.consent_coverage", _ratio(own["flight.consented"], own["flight.pixels"])
+        own = {metric: decimal_of(row.get(metric) or "0") or Decimal(0) for metric in _DIVIDED}
+        yield "flight.consent_coverage", ratio(own["flight.consented"], own["flight.pixels"])
         for place, window in enumerate(WINDOWS):
             reach = truth.windows.get("reach", _NOTHING)[place]
             plays = truth.windows.get("consented_plays", _NOTHING)[place]
             tolerance = _REACH_TOLERANCE if reach > _EXACT_REACH else Decimal(0)
             yield f"{window}.reach", (reach * (1 - tolerance), reach * (1 + tolerance))
             if reach:
-                yield f"{window}.frequency", _within(plays / Decimal(reach), tolerance)
+                yield f"{window}.frequency", within(plays / Decimal(reach), tolerance)
             for metric, (part, whole) in DERIVED_RATES.items():
                 if f"{window}.{metric}" in ROW:
-                    yield f"{window}.{metric}", _ratio(own[f"{window}.{part}"], own[f"{window}.{whole}"])
+                    yield f"{window}.{metric}", ratio(own[f"{window}.{part}"], own[f"{window}.{whole}"])
             ages = [truth.windows.get(f"age_{at}", _NOTHING)[place] for at in range(len(AGES_S))]
             for metric, percent in QUANTILES.items():
-                yield f"{window}.{metric}", _quantile(ages, percent, AGES_S)
+                yield f"{window}.{metric}", quantile(ages, percent, AGES_S)
         for window, (starts, completes) in zip(WINDOWS, truth.mature, strict=False):
-            yield f"{window}.mature_completion_rate", _ratio(Decimal(completes), Decimal(starts))
+            yield f"{window}.mature_completion_rate", ratio(Decimal(completes), Decimal(starts))
 
     def _paced(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         scope, name = key
@@ -309,7 +277,7 @@ class _Comparer:
                 for place in range(len(WINDOWS))
             ]
             at_ms, currency = (
-                _moment(row.get("as_of_ms")) or self._truth.end_ms,
+                moment_of(row.get("as_of_ms")) or self._truth.end_ms,
                 self._truth.currencies.get(key),
             )
             delivered = self._truth.delivered.get(name, 0)
@@ -329,7 +297,7 @@ class _Comparer:
             yield "delivery.projected", told if figures.judged else None
 
     def _times(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-        at_ms = _moment(row.get("as_of_ms"))
+        at_ms = moment_of(row.get("as_of_ms"))
         end_ms = self._watermark_ms
         if at_ms is None or not self._may_be_of(key, at_ms):
             at_ms = end_ms
@@ -368,257 +336,21 @@ class _Comparer:
         )
         reached = Decimal(0)
         for of in reversed(CLASSES):
-            begun = _decimal(row.get(f"frequency.{of}.listeners") or "0") or Decimal(0)
+            begun = decimal_of(row.get(f"frequency.{of}.listeners") or "0") or Decimal(0)
             reached += begun
             for metric in ("listeners", "conversions"):
                 field_name = f"frequency.{of}.{metric}"
                 want = Decimal(str(counts[field_name]))
                 yield field_name, want if listened or row.get(field_name) is not None else None
-            converted = _decimal(row.get(f"frequency.{of}.conversions") or "0") or Decimal(0)
-            yield f"frequency.{of}.conversion_rate", _ratio(converted, reached)
+            converted = decimal_of(row.get(f"frequency.{of}.conversions") or "0") or Decimal(0)
+            yield f"frequency.{of}.conversion_rate", ratio(converted, reached)
         for account in ACCOUNTS:
             field_name = f"flight.conversions_{account}"
             want = Decimal(counts[field_name])
             yield field_name, want if want or row.get(field_name) is not None else None
 
-    # Accounts
 
-    def _account(self) -> Iterator[Difference]:
-        totals = self._truth.totals
-        expected: dict[str, Any] = {
-            "conversions_accepted": totals["conversions"],
-            "conversions_attributed": totals["conversions"] - totals["unattributed"],
-            "unattributed": totals["unattributed"],
-            "conversions_pending": 0,
-            "watermark_ms": self._watermarks(
-                self._truth.end_ms, min(self._truth.watermarks.values(), default=0)
-            ),
-        }
-        yield from self._fields(("meta", ""), self._meta, META, expected)
-
-    def _watermarks(self, end_ms: int, least_ms: int) -> tuple[int, int]:
-        """From the log's to that of a flow that went on, with time, behind it."""
-        flushed = _moment(self._meta.get("flushed_ms")) or 0
-        return min(end_ms, least_ms), max(end_ms, flushed + _MINUTE_MS)
-
-    def _partitions(self) -> Iterator[Difference]:
-        truth = self._truth
-        told = self._hash(f"{self._namespace}:positions").get("positions")
-        try:
-            names = sorted(json.loads(told or "{}"))
-        except ValueError:
-            names = []
-        ledgers, watermarks = truth.ledger, truth.watermarks
-        found = {name: self._hash(f"{self._namespace}:partition:{{{name}}}") for name in {*names, *ledgers}}
-        if names and not ledgers.keys() & set(names):  # files of what the partitions of a topic held
-            some = [row for name, row in found.items() if name in names]
-            found = {"*": {of: str(sum(int(row.get(of, 0)) for row in some)) for of in _SUMMED}}
-            found["*"] |= {of: some[0].get(of, "") for of in PARTITION.keys() - set(_SUMMED)}
-            ledgers, watermarks = {"*": truth.totals}, {"*": min(truth.watermarks.values(), default=0)}
-        for name, account in sorted(ledgers.items()):
-            expected: dict[str, Any] = {of: account.get(of, 0) for of in _SUMMED}
-            expected["position"] = None if name == "*" else account["received"] + account["marks"]
-            expected["watermark_ms"] = self._watermarks(watermarks[name], watermarks[name])
-            # Of several the one that is least may have been far behind.
-            least_ms = watermarks[name] if len(truth.ledger) == 1 else 0
-            expected["as_of_ms"] = (min(least_ms, self._watermark_ms), self._watermark_ms)
-            if name == "*":
-                del expected["position"]
-            yield from self._fields(("partition", name), found.get(name, {}), PARTITION, expected)
-
-    def _fields(
-        self, key: Key, row: Mapping[str, str], how: Mapping[str, How], expected: Mapping[str, Any]
-    ) -> Iterator[Difference]:
-        for name in how.keys() | row.keys():
-            if name in self._without:
-                continue
-            actual = row.get(name)
-            if name not in how:
-                yield Difference(*key, name, "no such field", actual or "")
-                continue
-            self._compared[how[name]] += 1
-            if how[name] is How.VERSION:
-                if actual is None:
-                    yield Difference(*key, name, "present", "")
-            elif name in expected:
-                want = expected[name]
-                wrong = _wrong(want if isinstance(want, tuple) else Decimal(want), actual or "0")
-                if wrong is not None:
-                    yield Difference(*key, name, wrong, actual or "")
-
-
-_SUMMED: Final = tuple(name for name, how in PARTITION.items() if how is How.EXACT and name != "position")
 _DIVIDED: Final = (
     *("flight.consented", "flight.pixels"),
     *(f"{window}.{name}" for window in WINDOWS for pair in DERIVED_RATES.values() for name in pair),
 )
-
-
-def _within(value: Decimal, tolerance: Decimal) -> tuple[Decimal, Decimal]:
-    return value / (1 + tolerance) - _LAST_PLACE, value / (1 - tolerance) + _LAST_PLACE
-
-
-def _ratio(part: Decimal, whole: Decimal) -> tuple[Decimal, Decimal] | None:
-    return _within(part / whole, Decimal(0)) if whole else None
-
-
-def _quantile(ages: Sequence[int], percent: int, bounds: Sequence[int]) -> Decimal | None:
-    """The upper bound of the class in which a share of the millionths is reached."""
-    reached, whole = 0, sum(ages)
-    for amount, bound in zip(ages, bounds, strict=True):
-        reached += amount
-        if whole and reached * 100 >= whole * percent:
-            return Decimal(bound)
-    return None
-
-
-def _wrong(want: Any, actual: str | None) -> str | None:
-    """What was expected, if it is not that."""
-    if want is None:
-        return None if actual is None else "absent"
-    if isinstance(want, str):
-        return None if actual == want else want
-    if isinstance(want, frozenset):
-        return None if actual in want else " ".join(sorted(want))
-    if isinstance(want, Fraction):
-        want = _within(Decimal(want.numerator) / want.denominator, Decimal(0))
-    got = None if actual is None else _decimal(actual)
-    if isinstance(want, tuple):
-        least, greatest = want
-        if got is not None and least <= got <= greatest:
-            return None
-        if least == 0 == greatest and actual is None:
-            return None
-        return _shown((least + greatest) / 2) if greatest - least < 1 or least else _shown(greatest)
-    return None if _same(Decimal(want), got) else _shown(want)
-
-
-def _same(want: Decimal, got: Decimal | None) -> bool:
-    return got is not None and got == want
-
-
-def _shown(value: Any) -> str:
-    text = f"{Decimal(value):.6f}"
-    return text.rstrip("0").rstrip(".")
-
-
-def _decimal(text: str) -> Decimal | None:
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
-
-
-def _moment(text: str | None) -> int | None:
-    """Epoch ms within any calendar."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 14 else None
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _texts(packed: Mapping[Any, Any]) -> dict[str, str]:
-    return {_text(key): _text(value) for key, value in packed.items()}
-
-
-def late_letters(rejected_file: Path) -> list[tuple[str, int, str, int]]:
-    """(source partition, line, event, event time) of what a `rejected.ndjson` says came too late.
-
-    Raises:
-        AudiopixelError: the file cannot be read, or a line is no dead letter.
-    """
-    found: list[tuple[str, int, str, int]] = []
-    for number, letter in _documents(rejected_file, "a dead letter of replay --out"):
-        try:
-            if letter["reason"] == "too_late":
-                found.append(
-                    (letter["partition"], letter["offset"], letter["event"]["event"], letter["event"]["ts"])
-                )
-        except (KeyError, TypeError):
-            raise _not_one(rejected_file, number, "a dead letter of replay --out") from None
-    return found
-
-
-def _documents(path: Path, what: str) -> Iterator[tuple[int, Any]]:
-    try:
-        with open_log(path) as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    yield number, json.loads(line)
-                except ValueError:
-                    raise _not_one(path, number, what) from None
-    except READ_ERRORS as error:
-        raise AudiopixelError(f"{path}: cannot be read: {error}") from None
-
-
-def _not_one(path: Path, number: int, what: str) -> AudiopixelError:
-    return AudiopixelError(f"{path}:{number}: is not {what}: is it the right file?")
-
-
-def minute_differences(
-    recomputation: Recomputation, minutes_file: Path, without: Collection[str] = ()
-) -> list[Difference]:
-    """All differences between a recomputation and the final minutes of a `minutes.ndjson`, sorted.
-
-    Of several `final` lines of a minute the last one holds; a minute of zeros may be absent.
-
-    Raises:
-        AudiopixelError: the file cannot be read, or a line is no minute.
-    """
-    final: dict[tuple[str, int], dict[str, Any]] = {}
-    for number, minute in _documents(minutes_file, "a minute of replay --out"):
-        try:
-            if minute["state"] == "final":
-                final[minute["placement_id"], minute["minute_ms"]] = minute
-        except (KeyError, TypeError):
-            raise _not_one(minutes_file, number, "a minute of replay --out") from None
-    found = []
-    for key in recomputation.minutes.keys() | final.keys():
-        expected, actual = recomputation.minutes.get(key, {}), final.get(key, {})
-        for metric in MINUTE_METRICS:
-            want, got = expected.get(metric, 0), actual.get(metric)
-            if metric not in without and _differs(want, got):
-                shown = "" if got is None else str(got)
-                found.append(Difference("minute", f"{key[0]}|{key[1]}", metric, str(want), shown))
-    return sorted(found)
-
-
-def _differs(want: Number, got: Any) -> bool:
-    number = Decimal(0) if got is None else _decimal(str(got))
-    return number is None or number != Decimal(str(want))
-
-
-def summary(comparison: Comparison, recomputation: Recomputation) -> str:
-    """What was compared, in one line: how many fields of each class, and what could not be recomputed."""
-    counts = ", ".join(f"{comparison.compared[how]:,} {how}" for how in How)
-    erased = recomputation.erased
-    text = (
-        f"{len(comparison.found)} differences in {comparison.compared.total():,} fields ({counts}) of "
-        f"{comparison.rows:,} rows, of {recomputation.totals['received']:,} messages"
-    )
-    if erased:
-        text += (
-            f"; {erased:,} pixels are of listeners on the deny-list, {comparison.bounded:,} fields lie "
-            "between what they are without and with them"
-        )
-    return text
-
-
-def format_differences(found: Sequence[Difference], limit: int = 50) -> str:
-    """A table in plain text, at most `limit` differences and how many more there are; "" for none."""
-    if not found:
-        return ""
-    head = ("scope", "id", "metric", "expected", "actual")
-    rows = [
-        head,
-        *(tuple(map(shown, (d.scope, d.id, d.metric, d.expected, d.actual or "-"))) for d in found[:limit]),
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    if len(found) > limit:
-        lines.append(f"… and {len(found) - limit:,} more")
-    return "\n".join(lines)

@@ -1,23 +1,20 @@
-"""The oracle's own strict reading of NDJSON lines; it shares nothing with the flow, so no mistake either.
+"""The oracle's reader of logs: lines to columns of numbers.
 
 Listeners become numbers and user agents a flag here: what reaches the database identifies nobody.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import datetime
-from decimal import MIN_EMIN, Decimal, InvalidOperation, localcontext
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from flows.errors import AudiopixelError
+from flows.reconcile.line import Pixel, Rejected, is_macro, is_mark, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.scan import (
     AGENT,
@@ -32,9 +29,7 @@ from flows.reconcile.scan import (
     EVENT,
     GREATEST,
     LINKED,
-    MAX_BYTES,
     NAMES,
-    NEVER,
     NEW_AGENT,
     NEW_COMBO,
     NO_TIME,
@@ -50,87 +45,14 @@ from flows.reconcile.scan import (
     scan,
 )
 
-_CONVERSION_TYPES: Final = frozenset(
-    {"site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission"}
-)
-_TEXTS: Final = (
-    *NAMES,
-    "play_id",
-    "listener_id",
-    "user_agent",
-    "landing_url",
-    "invalid_traffic",
-    "creative_id",
-    "ip",
-    "collector",
-)
-_LIMITED: Final = frozenset(
-    {*NAMES, "event_id", "play_id", "listener_id", "creative_id", "order_id", "collector"},
-)
-_MOST_CHARACTERS: Final = 128
-_CUT_AT: Final = {"user_agent": 1_024, "landing_url": 4_096}
-"""Bytes that are left of a text before anything looks at it."""
 _AGENT_SPAN: Final = SPANS.index("user_agent")
 _LISTENER_SPAN: Final = SPANS.index("listener_id")
 _MOST_AGENTS: Final = 1 << 18
 _BLOCK_BYTES: Final = 8 << 20
 _MAX_LINE_BYTES: Final = 16 << 20
 _MOST_BROKEN: Final = 64
-_MOST_DIGITS: Final = 4_300
-_MOST_VALUE: Final = Decimal(10) ** 13
-
-_MACRO: Final = re.compile(
-    r"\[[^\[\]]+\]|%5[Bb](?:(?!%5[BbDd]).)+%5[Dd]|\$\{[^{}]+\}|\{[^{}]+\}|@[^@]+@|-[12]", re.DOTALL
-)
-_MACRO_STARTS: Final = frozenset("[%${@-")
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_RFC3339: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
-)
 _CATEGORY_WITH_PARTS: Final = re.compile(r"IAB[0-9]+", re.IGNORECASE)
 _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
-_EPOCH: Final = datetime(1970, 1, 1)
-
-
-class Rejected(Exception):
-    """A line is no pixel, for `reason`; its argument is the field."""
-
-    def __init__(self, field: str, reason: str = "invalid") -> None:
-        super().__init__(field)
-        self.reason = reason
-
-
-class Conversion(NamedTuple):
-    """What a conversion carries beside its pixel.
-
-    `value` is in micros, None where there is none; `odd`: there is one that is no number in bounds.
-    """
-
-    kind: str
-    order_id: str | None
-    value: int | None
-    odd: bool
-    currency: str | None
-    utm: str | None
-
-
-class Pixel(NamedTuple):
-    """One well-formed pixel as it was told; times in epoch ms. `invalid`: it came with a reason."""
-
-    event: str
-    ts: int
-    received_at: int | None
-    event_id: str
-    names: tuple[str | None, ...]
-    categories: tuple[str, ...]
-    play: str | None
-    listener: str | None
-    agent: str | None
-    invalid: bool
-    consent: bool | None
-    playhead: int | None
-    conversion: Conversion | None
 
 
 class Batch(NamedTuple):
@@ -213,7 +135,7 @@ class Reader:
         document = parse(line)
         if document is None:
             raise Rejected("", "malformed")
-        return _pixel(document)
+        return pixel_of(document)
 
     def _batch(self, src: int, before: int, block: bytes, ends: Any, state: Any) -> Batch:
         n = len(ends)
@@ -248,7 +170,7 @@ class Reader:
             try:
                 pixel = self.pixel(text)
             except Rejected as wrong:
-                if _is_mark(parse(text)):
+                if is_mark(parse(text)):
                     self.marks[src] += 1
                     self.received[src] -= 1
                     continue
@@ -339,62 +261,12 @@ class Reader:
         self._bot = np.zeros(_MOST_AGENTS, bool)
 
     def _learn(self, number: int, agent: str | None) -> None:
-        self._bot[number] = agent is not None and not _is_macro(agent) and self._is_bot(agent)
+        self._bot[number] = agent is not None and not is_macro(agent) and self._is_bot(agent)
 
     def _is_bot(self, agent: str) -> bool:
         if _BOT.search(agent) and not self._podcast_app.search(agent):
             return True
         return any(own.search(agent) for own in self._agents)
-
-
-def _pixel(document: dict[str, Any]) -> Pixel:
-    (event_id,), (event,) = _texts(document, ("event_id",)), _texts(document, ("event",))
-    if event_id is None or event is None:
-        raise Rejected("event_id" if event_id is None else "event")
-    if event not in CODES:
-        raise Rejected("event", "unknown_event")
-    *names, play, listener, agent, url, invalid, _, _, _ = _texts(document, _TEXTS)
-    if names[0] is None and event != "conversion":
-        raise Rejected("placement_id")
-    ts, received_at = _time(document, "ts"), _time(document, "received_at")
-    if ts is None:
-        raise Rejected("ts")
-    if received_at is not None and not 0 <= received_at < NEVER:
-        raise Rejected("received_at")
-    if received_at is None and not 0 <= ts < NEVER:
-        raise Rejected("ts")
-    playhead, *_ = (_integer(document, name) for name in ("playhead_ms", "duration_ms", "low_ms"))
-    consent = document.get("consent")
-    if consent is not None and consent.__class__ is not bool:
-        raise Rejected("consent")
-    categories = _categories(document)
-    told = document.get("conversion")
-    if told is not None and not isinstance(told, dict):
-        raise Rejected("conversion")
-    conversion = None
-    if event == "conversion":
-        if told is None:
-            raise Rejected("conversion")
-        conversion = _conversion(told, _utm_content(url) if url else None)
-    return Pixel(
-        event, ts, received_at, event_id, tuple(names), tuple(categories), play, listener, agent,
-        invalid is not None, consent, playhead, conversion,
-    )  # fmt: skip
-
-
-def _is_mark(document: dict[str, Any] | None) -> bool:
-    """Whether a message is a collector's word of its low mark, and no pixel."""
-    if document is None or document.get("event") is not None:
-        return False
-    collector, low = document.get("collector"), document.get("low_ms")
-    return (
-        collector.__class__ is str
-        and 0 < len(collector) <= _MOST_CHARACTERS
-        and not _is_macro(collector)
-        and low.__class__ is int
-        and 0 <= low < NEVER
-        and document.get("bye").__class__ in (bool, type(None))
-    )
 
 
 def _table(room: int) -> Any:
@@ -449,142 +321,9 @@ def _blocks(path: Path) -> Iterator[tuple[bytes, Any]]:
         yield rest, np.array([len(rest)])
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line; None when it is `malformed`."""
-    if len(line) > MAX_BYTES:
-        return None
-    try:
-        # Not json.loads of the bytes: it guesses UTF-16 and UTF-32, and makes its decoder anew each time.
-        document = _JSON.decode(line.decode())
-        if _SURROGATE.search(line):
-            json.dumps(document, ensure_ascii=False, default=str).encode()
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _decimal(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:  # an exponent of twenty digits
-        return Decimal("NaN")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _whole(digits: str) -> int | Decimal:
-    """A number too long for Python's integers is none of a known field, and no reason to refuse a line."""
-    return int(digits) if len(digits) <= _MOST_DIGITS else _decimal(digits)
-
-
-_JSON: Final = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_no_constant)
-
-
-def _is_macro(text: str) -> bool:
-    return text[0] in _MACRO_STARTS and _MACRO.fullmatch(text) is not None
-
-
-def _texts(document: dict[str, Any], names: tuple[str, ...]) -> list[str | None]:
-    texts: list[str | None] = []
-    for name in names:
-        value = document.get(name)
-        if value is not None:
-            if value.__class__ is not str:
-                raise Rejected(name)
-            if name in _LIMITED and len(value) > _MOST_CHARACTERS:
-                raise Rejected(name)
-            if name in _CUT_AT:
-                value = value.encode()[: _CUT_AT[name]].decode(errors="ignore")
-            if not value or _is_macro(value):
-                value = None
-        texts.append(value)
-    return texts
-
-
-def _integer(document: dict[str, Any], name: str) -> int | None:
-    value = document.get(name)
-    if value is None:
-        return None
-    if value.__class__ is not int:
-        raise Rejected(name)
-    return None if value in (-1, -2) else int(value)
-
-
-def _time(document: dict[str, Any], name: str) -> int | None:
-    value = document.get(name)
-    if value.__class__ is int:
-        return int(value)
-    (text,) = _texts(document, (name,))
-    if text is None:
-        return None
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        raise Rejected(name)
-    day, hour, minute, second, fraction, sign, *offset = match.groups()
-    if int(hour) > 23 or int(minute) > 59 or int(second) > 60:
-        raise Rejected(name)
-    try:
-        days = (datetime.fromisoformat(day) - _EPOCH).days
-    except ValueError:
-        raise Rejected(name) from None
-    away = 0
-    if sign:
-        if int(offset[0]) > 23 or int(offset[1]) > 59:
-            raise Rejected(name)
-        away = (int(offset[0]) * 60 + int(offset[1])) * (1 if sign == "+" else -1)
-    seconds = days * 86_400 + int(hour) * 3600 + (int(minute) - away) * 60 + int(second)
-    return seconds * 1000 + int(((fraction or "") + "000")[:3])
-
-
-def _categories(document: dict[str, Any]) -> list[str]:
-    value = document.get("content_category")
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(item, str) for item in values):
-        raise Rejected("content_category")
-    return values
-
-
 def _any_of(categories: Sequence[str]) -> re.Pattern[str]:
     names = [
         re.escape(name) + (r"(?:-\d+)?" if _CATEGORY_WITH_PARTS.fullmatch(name) else "")
         for name in categories
     ]
     return re.compile(rf"\s*(?:{'|'.join(names)})\s*", re.IGNORECASE)
-
-
-def _conversion(told: dict[str, Any], utm: str | None) -> Conversion:
-    kind, currency, order_id = _texts(told, ("type", "currency", "order_id"))
-    if kind not in _CONVERSION_TYPES:
-        raise Rejected("conversion.type")
-    if currency is not None and not re.fullmatch("[A-Z]{3}", currency):
-        raise Rejected("conversion.currency")
-    value, odd = _micros(told.get("value"))
-    return Conversion(str(kind), order_id, value, odd, currency, utm)
-
-
-def _micros(value: Any) -> tuple[int | None, bool]:
-    """A conversion's value, and whether there is one that is no decimal of six places within 10^13."""
-    if value.__class__ is str:
-        if not value or _is_macro(value):
-            return None, False
-        number = _decimal(value) if _DECIMAL.fullmatch(value) else None
-    elif value is None:
-        return None, False
-    else:
-        number = Decimal(value) if value.__class__ in (int, Decimal) else None
-    if number is None or not number.is_finite() or number.adjusted() > 13 or abs(number) > _MOST_VALUE:
-        return None, True
-    with localcontext(prec=100_000, Emin=MIN_EMIN):
-        micros = number.scaleb(6)
-        whole = int(micros.to_integral_value())
-        return (whole, False) if micros == whole else (None, True)
-
-
-def _utm_content(url: str) -> str | None:
-    try:
-        query = parse_qsl(urlsplit(url).query)
-    except ValueError:
-        return None
-    return next((value for name, value in query if name == "utm_content"), None)

@@ -6,10 +6,11 @@ Exact, in fractions, and without the flow's summing up: a curve by hours is adde
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 _HOUR_MS: Final = 3_600_000
@@ -20,27 +21,33 @@ STILL: Final = ("not_started", "complete", "ended_short", "paused")
 JUDGED: Final = ("under", "warming_up", "at_risk", "over", "on_track")
 
 
-class Plan(Protocol):
-    """See `flows.reconcile.Planned`."""
+@dataclass(frozen=True)
+class Planned:
+    """What a recomputation needs of a plan.
 
-    @property
-    def start_ms(self) -> int: ...
-    @property
-    def end_ms(self) -> int | None: ...
-    @property
-    def booked(self) -> int: ...
-    @property
-    def pauses(self) -> tuple[tuple[int, int], ...]: ...
-    @property
-    def curve(self) -> str | tuple[int, ...]: ...
-    @property
-    def timezone(self) -> str: ...
-    @property
-    def cpm(self) -> Decimal | None: ...
-    @property
-    def currency(self) -> str | None: ...
-    @property
-    def target(self) -> float | None: ...
+    Attributes:
+        start_ms: the placement's flight starts with the minute of it.
+        currency: of the placement's conversion values.
+        campaign: of whose values the plans' currency is, if they agree on one; it has a row from its plan on,
+            as the placement has.
+        blocked_categories: content categories in which the placement's ad must not run; `IAB26` stands for
+            `IAB26-1` too.
+        end_ms: impressions of minutes that begin before it are delivered; None: nothing of delivery is known.
+        booked, pauses, curve, timezone, cpm, target: of the delivery; `pauses` are [start, end) in epoch ms,
+            the curve is `even`, `frontloaded` or 24 weights of the zone's hours, `cpm` is in whole units.
+    """
+
+    start_ms: int = 0
+    currency: str | None = None
+    campaign: str | None = None
+    blocked_categories: tuple[str, ...] = ()
+    end_ms: int | None = None
+    booked: int = 0
+    pauses: tuple[tuple[int, int], ...] = ()
+    curve: str | tuple[int, ...] = "even"
+    timezone: str = "UTC"
+    cpm: Decimal | None = None
+    target: float | None = None
 
 
 class Thresholds(NamedTuple):
@@ -75,7 +82,7 @@ class Figures(NamedTuple):
 
 
 def paced(
-    plan: Plan,
+    plan: Planned,
     delivered: int,
     at_ms: int,
     thresholds: Thresholds,
@@ -195,7 +202,7 @@ def _length(spans: Iterable[tuple[int, int]]) -> int:
     return sum(end - begin for begin, end in spans)
 
 
-def _due(plan: Plan, unpaused: list[tuple[int, int]], at_ms: int) -> Fraction:
+def _due(plan: Planned, unpaused: list[tuple[int, int]], at_ms: int) -> Fraction:
     """f(x): the part of the booking that is due."""
     if not isinstance(plan.curve, str):
         return Fraction(

@@ -2,7 +2,7 @@
 
 A line is plain if nothing about it can be read in two ways: one flat object of strings without escapes, whole
 numbers, true, false and null, in which every known field comes once and with its common type. All others, and
-all that may be refused, go to the strict reading of `flows.reconcile.decode`. Texts become polynomials over
+all that may be refused, go to the strict reading of `flows.reconcile.line`. Texts become polynomials over
 the prime 2^61 - 1 at two secret points: two texts of n bytes are taken for one with a probability below
 (n / 2^61)^2, whoever chose them.
 """
@@ -32,14 +32,7 @@ NAMES: Final = ("placement_id", "campaign_id", "platform", "station", "podcast",
 SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent")
 """Fields whose place in a plain line is told."""
 _TEXTS: Final = (
-    *SPANS,
-    "event_id",
-    "play_id",
-    "event",
-    "creative_id",
-    "ip",
-    "landing_url",
-    "collector",
+    *(*SPANS, "event_id", "play_id", "event", "creative_id", "ip", "landing_url", "collector"),
     "invalid_traffic",
 )
 _WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")

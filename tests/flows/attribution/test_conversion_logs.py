@@ -23,7 +23,8 @@ from flows.engine.source import StopSignal
 from flows.instruments import instruments
 from flows.model.conversions import Model
 from flows.model.messages import shard_key
-from flows.reconcile.comparison import differences, minute_differences
+from flows.reconcile.comparison import differences
+from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
 from flows.replay import replay
 from flows.settings.fields import Settings

@@ -421,7 +421,7 @@ def test_dashboards_for_one_machine_go_into_a_directory_that_is_made(tmp_path: P
 
 
 def test_letters_of_a_replay_are_letters_to_the_oracle(tmp_path: Path) -> None:
-    from flows.reconcile.comparison import late_letters
+    from flows.reconcile.minutes import late_letters
 
     letters = [
         {"reason": "too_late", "partition": "a", "offset": 3, "event": {"event": "start", "ts": 5}},

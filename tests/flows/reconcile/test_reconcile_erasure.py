@@ -13,8 +13,9 @@ from connectors.redis.client import Client
 from flows.cli.reconcile_settings import denied, rules
 from flows.errors import AudiopixelError
 from flows.intake.erasure import deny
-from flows.reconcile.comparison import compare, summary
+from flows.reconcile.comparison import compare
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.report import summary
 from flows.replay import replay
 from flows.settings.fields import Settings
 

@@ -15,9 +15,12 @@ from typer.testing import CliRunner
 from connectors.redis.client import Client
 from flows.cli.commands import app
 from flows.cli.reconcile_settings import rules
-from flows.reconcile.comparison import Difference, differences
+from flows.reconcile.comparison import differences
 from flows.reconcile.fields import FLIGHT_METRICS
-from flows.reconcile.recomputation import Planned, Recomputation, recompute
+from flows.reconcile.pacing import Planned
+from flows.reconcile.recomputation import recompute
+from flows.reconcile.report import Difference
+from flows.reconcile.truth import Recomputation
 from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.simulate.feed import run_log

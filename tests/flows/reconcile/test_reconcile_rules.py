@@ -14,7 +14,9 @@ import pytest
 import zstandard
 
 from flows.errors import AudiopixelError
-from flows.reconcile.recomputation import Planned, Recomputation, recompute
+from flows.reconcile.pacing import Planned
+from flows.reconcile.recomputation import recompute
+from flows.reconcile.truth import Recomputation
 
 T0 = 1_764_000_000_000
 MINUTE = 60_000

@@ -16,16 +16,12 @@ from connectors.embedded import EmbeddedValkey
 from flows.model.fields import FIELDS
 from flows.publish import ledger
 from flows.publish.layout import META_FIELDS
-from flows.reconcile.comparison import (
-    Difference,
-    compare,
-    differences,
-    format_differences,
-    minute_differences,
-    summary,
-)
+from flows.reconcile.comparison import compare, differences
 from flows.reconcile.fields import META, PARTITION, ROW, VERSIONS, How
-from flows.reconcile.recomputation import Recomputation, recompute
+from flows.reconcile.minutes import minute_differences
+from flows.reconcile.recomputation import recompute
+from flows.reconcile.report import Difference, format_differences, summary
+from flows.reconcile.truth import Recomputation
 from flows.replay import replay
 from flows.settings.loading import load
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.reconcile.recomputation import Recomputation, recompute
+from flows.reconcile.recomputation import recompute
+from flows.reconcile.truth import Recomputation
 from flows.simulate.feed import now_ms, plans, pump, run_log, write_plans
 from flows.simulate.plain_log import write_log
 from flows.simulate.scenario import Trouble

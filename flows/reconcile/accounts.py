@@ -1,0 +1,115 @@
+"""The accounts that were published, against those of the log: `meta`, and a ledger a source partition."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from flows.reconcile.fields import (
+    META,
+    PARTITION,
+    How,
+)
+from flows.reconcile.report import Difference
+from flows.reconcile.truth import Key, Recomputation
+from flows.reconcile.values import (
+    decimal_of,
+    moment_of,
+    texts_of,
+    wrong_of,
+)
+
+_SUMMED: Final = tuple(name for name, how in PARTITION.items() if how is How.EXACT and name != "position")
+_MINUTE_MS: Final = 60_000
+
+
+class Accounts:
+    """Compares `meta` and the partitions' ledgers; counts the fields that it compared in `compared`."""
+
+    def __init__(
+        self,
+        truth: Recomputation,
+        client: Any,
+        namespace: str,
+        without: Collection[str],
+        compared: Counter[str],
+    ) -> None:
+        self._truth, self._client, self._namespace = truth, client, namespace
+        self._without, self._compared = without, compared
+        self._meta = self._hash(f"{namespace}:meta")
+        told = decimal_of(self._meta.get("watermark_ms", ""))
+        self._watermark_ms = truth.end_ms if told is None else int(told)
+
+    def all(self) -> Iterator[Difference]:
+        """Every difference of the accounts."""
+        yield from self._account()
+        yield from self._partitions()
+
+    def _hash(self, key: str) -> dict[str, str]:
+        return texts_of(self._client.hgetall(key))
+
+    def _account(self) -> Iterator[Difference]:
+        totals = self._truth.totals
+        expected: dict[str, Any] = {
+            "conversions_accepted": totals["conversions"],
+            "conversions_attributed": totals["conversions"] - totals["unattributed"],
+            "unattributed": totals["unattributed"],
+            "conversions_pending": 0,
+            "watermark_ms": self._watermarks(
+                self._truth.end_ms, min(self._truth.watermarks.values(), default=0)
+            ),
+        }
+        yield from self._fields(("meta", ""), self._meta, META, expected)
+
+    def _watermarks(self, end_ms: int, least_ms: int) -> tuple[int, int]:
+        """From the log's to that of a flow that went on, with time, behind it."""
+        flushed = moment_of(self._meta.get("flushed_ms")) or 0
+        return min(end_ms, least_ms), max(end_ms, flushed + _MINUTE_MS)
+
+    def _partitions(self) -> Iterator[Difference]:
+        truth = self._truth
+        told = self._hash(f"{self._namespace}:positions").get("positions")
+        try:
+            names = sorted(json.loads(told or "{}"))
+        except ValueError:
+            names = []
+        ledgers, watermarks = truth.ledger, truth.watermarks
+        found = {name: self._hash(f"{self._namespace}:partition:{{{name}}}") for name in {*names, *ledgers}}
+        if names and not ledgers.keys() & set(names):  # files of what the partitions of a topic held
+            some = [row for name, row in found.items() if name in names]
+            found = {"*": {of: str(sum(int(row.get(of, 0)) for row in some)) for of in _SUMMED}}
+            found["*"] |= {of: some[0].get(of, "") for of in PARTITION.keys() - set(_SUMMED)}
+            ledgers, watermarks = {"*": truth.totals}, {"*": min(truth.watermarks.values(), default=0)}
+        for name, account in sorted(ledgers.items()):
+            expected: dict[str, Any] = {of: account.get(of, 0) for of in _SUMMED}
+            expected["position"] = None if name == "*" else account["received"] + account["marks"]
+            expected["watermark_ms"] = self._watermarks(watermarks[name], watermarks[name])
+            # Of several the one that is least may have been far behind.
+            least_ms = watermarks[name] if len(truth.ledger) == 1 else 0
+            expected["as_of_ms"] = (min(least_ms, self._watermark_ms), self._watermark_ms)
+            if name == "*":
+                del expected["position"]
+            yield from self._fields(("partition", name), found.get(name, {}), PARTITION, expected)
+
+    def _fields(
+        self, key: Key, row: Mapping[str, str], how: Mapping[str, How], expected: Mapping[str, Any]
+    ) -> Iterator[Difference]:
+        for name in how.keys() | row.keys():
+            if name in self._without:
+                continue
+            actual = row.get(name)
+            if name not in how:
+                yield Difference(*key, name, "no such field", actual or "")
+                continue
+            self._compared[how[name]] += 1
+            if how[name] is How.VERSION:
+                if actual is None:
+                    yield Difference(*key, name, "present", "")
+            elif name in expected:
+                want = expected[name]
+                wrong = wrong_of(want if isinstance(want, tuple) else Decimal(want), actual or "0")
+                if wrong is not None:
+                    yield Difference(*key, name, wrong, actual or "")

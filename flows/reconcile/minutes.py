@@ -1,0 +1,87 @@
+"""The files of a replay against what the log says: its final minutes, and its late pixels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from flows.errors import AudiopixelError
+from flows.reconcile.fields import (
+    MINUTE_METRICS,
+)
+from flows.reconcile.logs import READ_ERRORS, open_log
+from flows.reconcile.report import Difference
+from flows.reconcile.truth import Number, Recomputation
+from flows.reconcile.values import (
+    decimal_of,
+)
+
+
+def late_letters(rejected_file: Path) -> list[tuple[str, int, str, int]]:
+    """(source partition, line, event, event time) of what a `rejected.ndjson` says came too late.
+
+    Raises:
+        AudiopixelError: the file cannot be read, or a line is no dead letter.
+    """
+    found: list[tuple[str, int, str, int]] = []
+    for number, letter in _documents(rejected_file, "a dead letter of replay --out"):
+        try:
+            if letter["reason"] == "too_late":
+                found.append(
+                    (letter["partition"], letter["offset"], letter["event"]["event"], letter["event"]["ts"])
+                )
+        except (KeyError, TypeError):
+            raise _not_one(rejected_file, number, "a dead letter of replay --out") from None
+    return found
+
+
+def _documents(path: Path, what: str) -> Iterator[tuple[int, Any]]:
+    try:
+        with open_log(path) as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield number, json.loads(line)
+                except ValueError:
+                    raise _not_one(path, number, what) from None
+    except READ_ERRORS as error:
+        raise AudiopixelError(f"{path}: cannot be read: {error}") from None
+
+
+def _not_one(path: Path, number: int, what: str) -> AudiopixelError:
+    return AudiopixelError(f"{path}:{number}: is not {what}: is it the right file?")
+
+
+def minute_differences(
+    recomputation: Recomputation, minutes_file: Path, without: Collection[str] = ()
+) -> list[Difference]:
+    """All differences between a recomputation and the final minutes of a `minutes.ndjson`, sorted.
+
+    Of several `final` lines of a minute the last one holds; a minute of zeros may be absent.
+
+    Raises:
+        AudiopixelError: the file cannot be read, or a line is no minute.
+    """
+    final: dict[tuple[str, int], dict[str, Any]] = {}
+    for number, minute in _documents(minutes_file, "a minute of replay --out"):
+        try:
+            if minute["state"] == "final":
+                final[minute["placement_id"], minute["minute_ms"]] = minute
+        except (KeyError, TypeError):
+            raise _not_one(minutes_file, number, "a minute of replay --out") from None
+    found = []
+    for key in recomputation.minutes.keys() | final.keys():
+        expected, actual = recomputation.minutes.get(key, {}), final.get(key, {})
+        for metric in MINUTE_METRICS:
+            want, got = expected.get(metric, 0), actual.get(metric)
+            if metric not in without and _differs(want, got):
+                shown = "" if got is None else str(got)
+                found.append(Difference("minute", f"{key[0]}|{key[1]}", metric, str(want), shown))
+    return sorted(found)
+
+
+def _differs(want: Number, got: Any) -> bool:
+    number = Decimal(0) if got is None else decimal_of(str(got))
+    return number is None or number != Decimal(str(want))

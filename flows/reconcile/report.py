@@ -1,0 +1,83 @@
+"""What a comparison has found, and how it is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flows.reconcile.fields import (
+    How,
+)
+from flows.reconcile.truth import Recomputation
+from flows.shown import shown
+
+
+@dataclass(frozen=True, order=True)
+class Difference:
+    """One number that is not what the log says.
+
+    Attributes:
+        scope, id: of the row; (`minute`, `<placement>|<minute in epoch ms>`) of a minute; (`meta`, ""),
+            (`partition`, its name).
+        metric: the field's name; `row` where a whole row is missing or too many, `index` for its entry there.
+        expected, actual: as text; "" where there is none.
+    """
+
+    scope: str
+    id: str
+    metric: str
+    expected: str
+    actual: str
+
+
+@dataclass
+class Comparison:
+    """What a comparison has found.
+
+    Attributes:
+        found: all differences, sorted.
+        compared: how many fields were compared, by how.
+        rows: how many there were.
+        bounded: how many could not be recomputed, for a listener was forgotten on the way, and lie between
+            what they are without that listener and with.
+    """
+
+    found: list[Difference] = field(default_factory=list)
+    compared: Counter[str] = field(default_factory=Counter)
+    bounded: int = 0
+    rows: int = 0
+
+
+def summary(comparison: Comparison, recomputation: Recomputation) -> str:
+    """What was compared, in one line: how many fields of each class, and what could not be recomputed."""
+    counts = ", ".join(f"{comparison.compared[how]:,} {how}" for how in How)
+    erased = recomputation.erased
+    text = (
+        f"{len(comparison.found)} differences in {comparison.compared.total():,} fields ({counts}) of "
+        f"{comparison.rows:,} rows, of {recomputation.totals['received']:,} messages"
+    )
+    if erased:
+        text += (
+            f"; {erased:,} pixels are of listeners on the deny-list, {comparison.bounded:,} fields lie "
+            "between what they are without and with them"
+        )
+    return text
+
+
+def format_differences(found: Sequence[Difference], limit: int = 50) -> str:
+    """A table in plain text, at most `limit` differences and how many more there are; "" for none."""
+    if not found:
+        return ""
+    head = ("scope", "id", "metric", "expected", "actual")
+    rows = [
+        head,
+        *(tuple(map(shown, (d.scope, d.id, d.metric, d.expected, d.actual or "-"))) for d in found[:limit]),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    if len(found) > limit:
+        lines.append(f"… and {len(found) - limit:,} more")
+    return "\n".join(lines)

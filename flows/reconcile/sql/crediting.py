@@ -1,0 +1,184 @@
+"""Statements that credit conversions and count impressions a listener (specification 2.4 and 2.6)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flows.reconcile.fields import SCOPES
+from flows.reconcile.scan import CODES
+from flows.reconcile.sql.terms import IS, NAMES
+
+TOUCHES: Final = f"""
+CREATE OR REPLACE TABLE heard AS
+SELECT n, key, life, event, t, minute, combo, listener, linked
+FROM counted
+WHERE verdict = 'accepted' AND NOT bot AND listener IS NOT NULL AND NOT (denied AND getvariable('erased'))
+    AND event IN ({CODES["impression"]}, {CODES["start"]}, {CODES["click"]});
+
+CREATE OR REPLACE TABLE conversions AS
+SELECT counted.* EXCLUDE (listener), {NAMES}, conversion_type, value, odd, currency, utm,
+    if(denied AND getvariable('erased'), NULL, listener) AS listener
+FROM counted JOIN told USING (src, pos) JOIN combos USING (combo)
+WHERE verdict = 'accepted' AND NOT bot AND {IS["conversion"]};
+
+CREATE OR REPLACE TABLE touches AS
+SELECT heard.*, {NAMES}, {IS["click"]} AS is_click,
+    [coalesce(campaign, ''), coalesce(platform, ''), coalesce(station, ''), coalesce(podcast, ''),
+        coalesce(program, '')] AS names,
+    -- A start stands for its play until the minute of the play's impression.
+    if({IS["start"]}, min(minute) FILTER ({IS["impression"]}) OVER (PARTITION BY key, life, listener), NULL)
+        AS stands_until
+FROM heard JOIN combos USING (combo)
+WHERE (NOT {IS["start"]} OR linked) AND listener IN (SELECT listener FROM conversions);
+
+CREATE OR REPLACE TABLE eligible AS
+WITH candidates AS (
+    SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, touch.names,
+        c.t - touch.t AS age
+    FROM conversions AS c
+    JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
+        AND c.t - touch.t <= if(touch.is_click, getvariable('click_window'), getvariable('listen_window'))
+    WHERE c.placement IS NULL AND coalesce(c.minute < touch.stands_until, true)
+        AND (c.campaign IS NULL OR c.campaign = touch.campaign) AND getvariable('model') <> 'off'
+)
+SELECT conversion_n, touch_n, t, placement, is_click, names, age,
+    CASE getvariable('model')
+        WHEN 'last_touch' THEN (row_number() OVER (PARTITION BY conversion_n
+            ORDER BY is_click DESC, t DESC, placement DESC, names DESC) = 1)::DOUBLE
+        WHEN 'first_touch' THEN (row_number() OVER (PARTITION BY conversion_n
+            ORDER BY t, placement DESC, is_click DESC, names DESC) = 1)::DOUBLE
+        WHEN 'linear' THEN 1.0
+        WHEN 'time_decay' THEN pow(0.5,
+            (max(t) OVER (PARTITION BY conversion_n) - t) / getvariable('half_life')::DOUBLE)
+    END AS weight
+FROM candidates;
+"""
+
+# Shares by largest remainder, of the millionths and of the value alike: the parts sum to the whole.
+CREDITS: Final = f"""
+CREATE OR REPLACE TABLE shares AS
+WITH floored AS (
+    SELECT *, 1e6 * weight / sum(weight) OVER (PARTITION BY conversion_n) AS exact,
+        floor(exact)::BIGINT AS low
+    FROM eligible WHERE weight > 0
+), credited AS (
+    SELECT floored.*, low + (row_number() OVER (
+            PARTITION BY conversion_n
+            ORDER BY exact - low DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
+        <= 1000000 - sum(low) OVER (PARTITION BY conversion_n))::INT AS millionths
+    FROM floored
+), valued AS (
+    SELECT credited.*, value, value::HUGEINT * millionths AS product,
+        ((product % 1000000) + 1000000) % 1000000 AS rest, (product - rest) // 1000000 AS low_value
+    FROM credited JOIN (SELECT n AS conversion_n, value FROM conversions) USING (conversion_n)
+)
+SELECT conversion_n, touch_n, millionths, age, low_value + (row_number() OVER (
+        PARTITION BY conversion_n
+        ORDER BY rest DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
+    <= value - sum(low_value) OVER (PARTITION BY conversion_n))::INT AS value
+FROM valued;
+
+CREATE OR REPLACE TABLE credits AS
+WITH credited AS (
+    SELECT conversion_n, touch_n, millionths, value, age, NULL AS target, NULL AS way
+    FROM shares WHERE millionths > 0
+    UNION ALL
+    SELECT n, NULL, 1000000, value, NULL, placement, 'declared' FROM conversions WHERE placement IS NOT NULL
+    UNION ALL
+    SELECT n, NULL, 1000000, value, NULL, utm_targets.placement, 'utm'
+    FROM conversions JOIN utm_targets USING (utm)
+    WHERE conversions.placement IS NULL AND n NOT IN (SELECT conversion_n FROM shares)
+)
+SELECT coalesce(target, touch.placement) AS placement,
+    {", ".join(f"if(touch_n IS NULL, c.{name}, touch.{name}) AS {name}" for name in SCOPES[1:])},
+    c.minute, c.n AS conversion_n, c.t, c.currency, c.odd, millionths, credited.value, age,
+    c.conversion_type, coalesce(way, if(touch.is_click, 'click', 'listen')) AS way, c.listener, c.watermark
+FROM credited JOIN conversions AS c ON c.n = conversion_n
+LEFT JOIN touches AS touch ON touch.n = touch_n;
+
+CREATE OR REPLACE TABLE credited_rows AS
+SELECT * FROM (
+    SELECT *, unnest([{", ".join(f"'{scope}'" for scope in SCOPES)}]) AS scope, unnest([{NAMES}]) AS id
+    FROM credits)
+WHERE id IS NOT NULL;
+
+-- Values are of one currency a row, the others are counted.
+CREATE OR REPLACE TABLE valued AS
+SELECT scope, id, conversion_n, t, minute, currency, campaign, value, odd FROM credited_rows
+WHERE value IS NOT NULL OR odd;
+
+CREATE OR REPLACE TABLE currencies AS
+WITH firsts AS (
+    SELECT scope, id, arg_min(currency, (t, currency)) AS first, arg_min([campaign], (t, currency))[1] AS of
+    FROM valued WHERE currency IS NOT NULL AND NOT odd GROUP BY ALL
+), agreed AS (
+    SELECT planned_in AS campaign, any_value(currency) AS currency FROM plans WHERE planned_in IS NOT NULL
+    GROUP BY planned_in HAVING count(DISTINCT currency) = 1 AND count(currency) = count(*)
+), campaigns AS (
+    SELECT id, coalesce(agreed.currency, first) AS currency
+    FROM firsts LEFT JOIN agreed ON agreed.campaign = id WHERE scope = 'campaign'
+)
+SELECT scope, firsts.id, CASE scope
+        WHEN 'placement' THEN coalesce(plans.currency, of_placement.currency, first)
+        WHEN 'campaign' THEN own.currency
+        ELSE first END AS known
+FROM firsts
+LEFT JOIN plans ON plans.placement = firsts.id
+LEFT JOIN campaigns AS of_placement ON of_placement.id = firsts.of
+LEFT JOIN campaigns AS own ON own.id = firsts.id;
+
+
+CREATE OR REPLACE TABLE "values" AS
+SELECT scope, id, minute, 'conversion_value' AS metric, sum(value) AS amount
+FROM valued LEFT JOIN currencies USING (scope, id)
+WHERE NOT odd AND coalesce(currency = known, true) GROUP BY ALL
+UNION ALL
+SELECT scope, id, minute, 'conversion_value_other_count', count(DISTINCT conversion_n)
+FROM valued LEFT JOIN currencies USING (scope, id) WHERE odd OR currency <> known GROUP BY ALL;
+
+CREATE OR REPLACE TABLE ages AS
+SELECT scope, id, minute,
+    list_position(list_transform(getvariable('ages'), lambda x: age <= 1000::BIGINT * x), true) AS class,
+    sum(millionths)::HUGEINT AS amount
+FROM credited_rows WHERE age IS NOT NULL GROUP BY ALL;
+"""
+
+# Impressions a listener: since ever, and up to each conversion that is credited to the campaign. Who has had
+# none for more than 60 days begins anew, as another listener (`spell`).
+FREQUENCY: Final = f"""
+WITH days AS (
+    SELECT campaign, listener, t, t // 86400000 - lag(t // 86400000) OVER alone > 60 AS anew
+    FROM heard JOIN combos USING (combo)
+    WHERE {IS["impression"]} AND campaign IS NOT NULL AND getvariable('model') <> 'off'
+    WINDOW alone AS (PARTITION BY campaign, listener ORDER BY t)
+), listened AS (
+    SELECT *, count(*) FILTER (anew) OVER (PARTITION BY campaign, listener ORDER BY t) AS spell FROM days
+), converted AS (
+    SELECT campaign, credit, any_value(millionths) AS millionths, spell, count(*) AS impressions
+    FROM (SELECT row_number() OVER () AS credit, campaign, listener, t, millionths FROM credits) AS credited
+    JOIN listened USING (campaign, listener) WHERE listened.t <= credited.t
+    GROUP BY campaign, credit, spell
+), counts AS (
+    SELECT campaign, count(*) AS impressions, 'listeners' AS metric, 1::HUGEINT AS amount
+    FROM listened GROUP BY campaign, listener, spell
+    UNION ALL
+    SELECT campaign, arg_max(impressions, spell), 'conversions', any_value(millionths)
+    FROM converted GROUP BY campaign, credit
+)
+SELECT campaign, concat('frequency.', CASE
+        WHEN impressions <= 3 THEN impressions::VARCHAR WHEN impressions <= 5 THEN '4-5'
+        WHEN impressions <= 10 THEN '6-10' ELSE '11+'
+    END, '.', metric), sum(amount)
+FROM counts GROUP BY ALL
+"""
+
+# The conversions that name a campaign, to whomever they are credited.
+ACCOUNTS: Final = """
+SELECT campaign, unnest(['accepted', if(attributed, 'attributed', 'unattributed')]) AS name, count(*)
+FROM (SELECT campaign, n IN (SELECT conversion_n FROM credits) AS attributed FROM conversions)
+WHERE campaign IS NOT NULL GROUP BY campaign, name
+"""
+
+CONVERSIONS: Final = """
+SELECT count(*), count(*) FILTER (n NOT IN (SELECT conversion_n FROM credits)) FROM conversions
+"""

@@ -1,0 +1,159 @@
+"""Statements that judge each pixel: accepted, repeated or too late (specification 1.3 and 1.4).
+
+Which pixel counts depends on which pixels before it count: a play is remembered from its last accepted pixel
+on. Where all of a play came before its first minute was final, the first of each event counts (`plays`). For
+the few others `ROUND` is repeated until it confirms what it was given: every round settles at least the next
+pixel of each play.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flows.reconcile.fields import SCOPES
+from flows.reconcile.scan import CODES
+from flows.reconcile.sql.terms import EVENT_NAME, IS, JOINS, NAMES
+
+PIXELS: Final = f"""
+CREATE TABLE pixels (
+    src INTEGER, pos BIGINT, event UTINYINT, t BIGINT, greatest BIGINT, combo INTEGER, key HUGEINT,
+    listener HUGEINT, linked BOOLEAN, consent BOOLEAN, bot BOOLEAN, denied BOOLEAN);
+CREATE TABLE combos (
+    combo INTEGER, {", ".join(f"{name} VARCHAR" for name in SCOPES)}, blocked BOOLEAN);
+CREATE TABLE told (
+    src INTEGER, pos BIGINT, conversion_type VARCHAR, value HUGEINT, odd BOOLEAN, currency VARCHAR,
+    utm VARCHAR);
+CREATE TABLE letters (src INTEGER, pos BIGINT, event VARCHAR, t BIGINT);
+CREATE TABLE plans (
+    placement VARCHAR, currency VARCHAR, start_ms BIGINT, end_ms BIGINT, planned_in VARCHAR);
+CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
+"""
+
+# Bots are plays apart. A listener of whom nothing may be known is none.
+INSERT: Final = """
+INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
+    (key_1::HUGEINT << 61) + key_2 + if(bot, 1::HUGEINT << 124, 0::HUGEINT),
+    if(consent AND (listener_1 <> 0 OR listener_2 <> 0), (listener_1::HUGEINT << 61) + listener_2, NULL),
+    linked, consent, bot, denied
+FROM chunk
+"""
+
+# Partitions have no common order of arrival; that of their watermarks is all that the log tells.
+ARRIVED: Final = """
+CREATE TABLE timed AS SELECT {n} AS n, *, t - t % 60000 AS minute,
+    greatest - getvariable('out_of_orderness') AS watermark FROM pixels;
+DROP TABLE pixels;
+"""
+ONE_FILE: Final = "pos"
+FILES: Final = "row_number() OVER (ORDER BY greatest, src, pos)"
+
+WRONG_LETTERS: Final = f"""
+SELECT src, letters.pos FROM letters LEFT JOIN timed USING (src, pos)
+WHERE timed.n IS NULL OR letters.t <> timed.t
+    OR letters.event <> {EVENT_NAME.replace("event", "timed.event")}
+ORDER BY ALL LIMIT 1
+"""
+
+PLAYS: Final = f"""
+CREATE TABLE firsts AS
+SELECT key, if(linked, event, 255) AS slot, min(n) AS n, max(watermark) AS watermark, min(minute) AS minute,
+    bool_or(event = {CODES["conversion"]}) AS converts
+FROM timed GROUP BY ALL;
+CREATE TABLE plays AS
+SELECT key, min(n) FILTER (slot = {CODES["start"]}) AS start_n,
+    NOT (max(watermark) < min(minute)
+        + least(getvariable('final_after'), if(bool_or(converts), getvariable('conversion_horizon'),
+            getvariable('horizon')))) AS hard
+FROM firsts GROUP BY key;
+UPDATE plays SET hard = true
+WHERE key IN (SELECT key FROM timed JOIN letters USING (src, pos));
+
+-- final_own: whether the pixel's own minute was final when it came.
+CREATE TABLE pending AS
+SELECT n, key, timed.t, minute, watermark, timed.{IS["start"]} AND linked AS is_start,
+    if(linked, timed.event, 255) AS slot, linked AND timed.{JOINS} AS joins,
+    if(timed.{IS["conversion"]}, getvariable('conversion_horizon'), getvariable('horizon')) AS horizon,
+    letters.pos IS NOT NULL AS lettered,
+    CASE WHEN getvariable('judge') THEN watermark >= minute + getvariable('final_after')
+        ELSE lettered END AS final_own,
+    NOT final_own AS guess
+FROM timed JOIN plays USING (key)
+LEFT JOIN letters ON letters.src = timed.src AND letters.pos = timed.pos
+WHERE hard;
+
+CREATE TABLE verdicts (n BIGINT, life BIGINT, verdict VARCHAR, start_n BIGINT);
+"""
+
+ROUND: Final = """
+CREATE OR REPLACE TEMP TABLE lives AS
+SELECT *, count(*) FILTER (NOT known) OVER (PARTITION BY key ORDER BY n) AS life
+FROM (
+    SELECT *, coalesce(last_t >= watermark - horizon, false) AS known
+    FROM (
+        SELECT *, max(t) FILTER (guess) OVER (
+            PARTITION BY key ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS last_t
+        FROM pending));
+
+CREATE OR REPLACE TEMP TABLE round AS
+WITH starts AS (
+    SELECT key, life, min(n) AS start_n, arg_min(minute, n) AS start_minute
+    FROM lives WHERE is_start AND NOT final_own GROUP BY ALL
+), judged AS (
+    SELECT lives.*, start_n,
+        CASE WHEN getvariable('judge') AND joins AND n > start_n
+            THEN watermark >= start_minute + getvariable('final_after')
+            ELSE final_own END AS final
+    FROM lives LEFT JOIN starts USING (key, life)
+), firsts AS (
+    SELECT key, life, slot, min(n) AS first_n FROM judged WHERE NOT final GROUP BY ALL
+)
+SELECT judged.*, CASE
+        WHEN n = first_n THEN 'accepted'
+        WHEN n > first_n AND NOT lettered THEN 'repeated'
+        ELSE 'too_late'
+    END AS verdict
+FROM judged LEFT JOIN firsts USING (key, life, slot);
+
+CREATE OR REPLACE TEMP TABLE unsettled AS
+SELECT DISTINCT key FROM round WHERE guess <> (verdict = 'accepted');
+
+INSERT INTO verdicts
+SELECT n, life, verdict, start_n FROM round WHERE key NOT IN (FROM unsettled);
+
+CREATE OR REPLACE TABLE pending AS
+SELECT n, key, t, minute, watermark, is_start, slot, joins, horizon, lettered, final_own,
+    verdict = 'accepted' AS guess
+FROM round WHERE key IN (FROM unsettled);
+"""
+
+# joined: the pixel counts in its start's minute; one that waited until its own minute was final never does.
+COUNTED: Final = f"""
+CREATE TABLE counted AS
+SELECT timed.n, src, pos, timed.key, 0 AS life, event, t, timed.minute, timed.watermark, combo, listener,
+    linked, consent, bot, denied, if(firsts.n IS NULL, 'repeated', 'accepted') AS verdict,
+    firsts.n IS NOT NULL AND NOT bot AND linked AND start_n IS NOT NULL AND {JOINS} AS joined
+FROM timed JOIN plays ON plays.key = timed.key LEFT JOIN firsts ON firsts.n = timed.n
+WHERE NOT hard
+UNION ALL
+SELECT timed.n, src, pos, timed.key, life, event, timed.t, timed.minute, timed.watermark, combo, listener,
+    linked, consent, bot, denied, verdict,
+    verdict = 'accepted' AND NOT bot AND linked AND verdicts.start_n IS NOT NULL AND {JOINS}
+        AND (timed.n > verdicts.start_n
+            OR NOT start.watermark >= timed.minute + getvariable('final_after')) AS joined
+FROM timed JOIN verdicts USING (n)
+LEFT JOIN (SELECT n AS start_n, watermark FROM timed WHERE n IN (SELECT start_n FROM verdicts)) AS start
+    ON start.start_n = verdicts.start_n;
+DROP TABLE timed; DROP TABLE plays; DROP TABLE firsts; DROP TABLE pending;
+
+CREATE TABLE tallies AS
+SELECT combo, minute, event, linked, verdict, bot, consent, joined, count(*) AS pixels, max(t) AS latest,
+    min(t) AS first
+FROM counted GROUP BY ALL;
+
+CREATE TABLE members AS
+SELECT combo, unnest([{", ".join(f"'{scope}'" for scope in SCOPES)}]) AS scope, unnest([{NAMES}]) AS id
+FROM combos;
+DELETE FROM members WHERE id IS NULL;
+"""
+
+LEDGER: Final = "SELECT src, verdict, bot, count(*) FROM counted GROUP BY ALL"

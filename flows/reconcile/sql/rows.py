@@ -1,0 +1,123 @@
+"""Statements that add up minutes and rows (specification 2.1 to 2.3)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flows.reconcile.fields import SCOPES
+from flows.reconcile.sql.terms import EVENT_NAME, IS, MILESTONES, WHOLE
+
+# A play that somebody was heard in is one, in the earlier minute of its impression and start.
+FACTS: Final = f"""
+CREATE OR REPLACE TABLE cohorts AS
+SELECT any_value(combo) FILTER ({IS["start"]}) AS combo, any_value(minute) FILTER ({IS["start"]}) AS minute,
+    bool_or({IS["complete"]}) AS d, d OR bool_or({IS["thirdQuartile"]}) AS c,
+    c OR bool_or({IS["midpoint"]}) AS b, b OR bool_or({IS["firstQuartile"]}) AS a,
+    a::INT + b::INT + c::INT + d::INT - count(*) FILTER ({MILESTONES}) AS missing,
+    bool_or({IS["skip"]}) AS skips, bool_or({IS["mute"]}) AS mutes
+FROM counted
+WHERE verdict = 'accepted' AND NOT bot AND linked AND ({IS["start"]} OR joined) GROUP BY key, life
+HAVING bool_or({IS["start"]});
+
+CREATE OR REPLACE TABLE facts AS
+WITH own AS (
+    SELECT combo, minute, CASE {EVENT_NAME}
+            WHEN 'impression' THEN 'impressions' WHEN 'click' THEN 'clicks' WHEN 'error' THEN 'errors'
+            WHEN 'skip' THEN if(linked, 'skips', NULL) WHEN 'mute' THEN if(linked, 'mutes', NULL)
+            WHEN 'start' THEN if(linked, NULL, 'unlinked_starts')
+            WHEN 'firstQuartile' THEN if(linked, 'orphans', 'unlinked_first_quartiles')
+            WHEN 'midpoint' THEN if(linked, 'orphans', 'unlinked_midpoints')
+            WHEN 'thirdQuartile' THEN if(linked, 'orphans', 'unlinked_third_quartiles')
+            WHEN 'complete' THEN if(linked, 'orphans', 'unlinked_completes')
+        END AS metric, pixels AS amount
+    FROM tallies WHERE verdict = 'accepted' AND NOT bot AND NOT joined
+    UNION ALL
+    SELECT combo, minute, unnest(CASE WHEN verdict <> 'accepted' THEN [verdict]
+        WHEN bot THEN ['invalid_traffic'] WHEN consent THEN ['pixels', 'consented']
+        ELSE ['pixels'] END), pixels
+    FROM tallies
+    UNION ALL
+    SELECT combo, minute, 'blocked_impressions', pixels FROM tallies JOIN combos USING (combo)
+    WHERE verdict = 'accepted' AND NOT bot AND {IS["impression"]} AND blocked
+    UNION ALL
+    SELECT combo, minute, unnest(list_concat(['starts'], if(a, ['first_quartiles'], []),
+        if(b, ['midpoints'], []), if(c, ['third_quartiles'], []), if(d, ['completes'], []),
+        list_resize([]::VARCHAR[], missing, 'repaired'),
+        if(skips, ['skips'], []), if(mutes, ['mutes'], []))), plays
+    FROM (SELECT *, count(*) AS plays FROM cohorts GROUP BY ALL)
+    UNION ALL
+    SELECT combo, minute, 'consented_plays', count(*) FROM (
+        SELECT arg_min(combo, (minute, event)) AS combo, min(minute) AS minute
+        FROM heard WHERE linked AND NOT {IS["click"]} GROUP BY key, life
+        UNION ALL
+        SELECT combo, minute FROM heard WHERE NOT linked AND {IS["impression"]})
+    GROUP BY ALL
+)
+SELECT scope, id, minute, metric, sum(amount)::HUGEINT AS amount
+FROM (SELECT combo, minute, metric, sum(amount) AS amount FROM own WHERE metric IS NOT NULL GROUP BY ALL)
+JOIN members USING (combo) GROUP BY ALL
+UNION ALL
+SELECT scope, id, minute, metric, sum(millionths) FROM (
+    SELECT scope, id, minute, millionths, unnest(['conversions', concat('conversions_', conversion_type),
+        concat('conversions_', way)]) AS metric FROM credited_rows)
+GROUP BY ALL
+UNION ALL
+SELECT * FROM "values"
+UNION ALL
+SELECT scope, id, minute, concat('age_', class - 1), amount FROM ages;
+
+CREATE OR REPLACE TABLE reached AS
+SELECT DISTINCT combo, minute, listener FROM heard WHERE NOT {IS["click"]};
+"""
+
+# A planned placement's flight starts with the minute of its plan's start; a roll-up's has all its pixels.
+FLOWN: Final = "(scope <> 'placement' OR coalesce(minute >= start_ms - start_ms % 60000, true))"
+
+# What rows have in a window: `moment` is the minute of a row's `as_of_ms`, `day_from` to `day_to` its day.
+WINDOWS: Final = f"""
+SELECT scope, id, metric, sum(amount) FILTER (minute > moment - 300000 AND minute <= moment) AS "5m",
+    sum(amount) FILTER (minute > moment - 3600000 AND minute <= moment) AS "1h",
+    sum(amount) FILTER (minute >= day_from AND minute < day_to) AS "1d",
+    sum(amount) FILTER (metric IN ({WHOLE}) OR {FLOWN}) AS flight,
+    sum(amount) FILTER (minute > moment - 300000 AND minute <= moment AND minute < mature) AS mature_5m,
+    sum(amount) FILTER (minute > moment - 3600000 AND minute <= moment AND minute < mature) AS mature_1h
+FROM facts JOIN seen USING (scope, id) LEFT JOIN plans ON placement = id
+GROUP BY ALL
+"""
+REACHED: Final = f"""
+WITH of_rows AS (
+    SELECT scope, id, listener, bool_or(minute > moment_2 - 300000 AND minute <= moment_2) AS a,
+        bool_or(minute > moment_2 - 3600000 AND minute <= moment_2) AS b,
+        bool_or(minute >= day_from_2 AND minute < day_to_2) AS c,
+        bool_or({FLOWN}) AS d
+    FROM reached JOIN members USING (combo) JOIN seen USING (scope, id) LEFT JOIN plans ON placement = id
+    GROUP BY ALL
+)
+SELECT scope, id, 'reach', count(*) FILTER (a), count(*) FILTER (b), count(*) FILTER (c), count(*) FILTER (d),
+    0, 0
+FROM of_rows GROUP BY ALL
+"""
+
+# What a row is beside its counts: since when, how long it was heard of, and its labels.
+ROWS: Final = """
+SELECT scope, id, min(first) FILTER (verdict = 'accepted' AND NOT bot) AS since, max(latest) AS latest
+FROM tallies JOIN members USING (combo) GROUP BY ALL
+UNION ALL
+SELECT scope, id, NULL, max(t) FROM credited_rows GROUP BY ALL
+"""
+_LATEST: Final = ", ".join(
+    f"arg_max({name}, (latest, {name})) FILTER ({name} IS NOT NULL)" for name in SCOPES[1:]
+)
+LABELS: Final = f"""
+SELECT placement, {_LATEST}
+FROM (SELECT combo, max(latest) AS latest FROM tallies WHERE verdict = 'accepted' AND NOT bot GROUP BY combo)
+JOIN combos USING (combo) WHERE placement IS NOT NULL GROUP BY placement
+"""
+
+# Minutes that begin before the end; a flight goes on after it.
+DELIVERED: Final = f"""
+SELECT placement, coalesce(sum(amount) FILTER (metric = 'impressions' AND {FLOWN} AND minute < end_ms), 0)
+FROM plans LEFT JOIN facts ON scope = 'placement' AND id = placement WHERE end_ms IS NOT NULL GROUP BY ALL
+"""
+
+MINUTES: Final = "SELECT id, minute, metric, amount FROM facts WHERE scope = 'placement'"

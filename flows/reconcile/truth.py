@@ -1,0 +1,233 @@
+"""The truth of a log, as the oracle's database holds it: counts of every row, minute and account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from functools import cached_property
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from flows.reconcile.database import Database
+from flows.reconcile.fields import (
+    ACCOUNT_METRICS,
+    FLIGHT_METRICS,
+    FREQUENCY_METRICS,
+    MINUTE_METRICS,
+    SCOPES,
+)
+from flows.reconcile.pacing import Planned, Thresholds
+from flows.reconcile.sql import crediting, rows
+
+Number = int | float
+Counts = dict[str, Number]
+Key = tuple[str, str]
+"""Scope and id of a row."""
+
+
+class Seen(NamedTuple):
+    """A row whose windows are wanted: those at `at_ms`, reach at `reached_ms`."""
+
+    scope: str
+    id: str
+    at_ms: int
+    reached_ms: int
+
+
+class Truth(NamedTuple):
+    """What the log says of one row.
+
+    Attributes:
+        windows: metric to its sums in 5m, 1h, 1d and flight; conversions in millionths.
+        mature: starts and completes of the minutes of 5m and 1h that are mature.
+        since_ms: the least event time of its pixels; None where it never had one.
+        latest_ms: its latest pixel or credit, counted or not.
+    """
+
+    windows: dict[str, tuple[int, int, int, int]]
+    mature: tuple[tuple[int, int], tuple[int, int]]
+    since_ms: int | None
+    latest_ms: int | None
+
+
+@dataclass
+class Recomputation:
+    """What the log says, exactly; asks its database for all that is large.
+
+    Attributes:
+        totals: `received`, `marks`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (of the
+            accepted),
+            `conversions` (accepted and valid), `unattributed`, `clock_skewed`; a reason not met is missing.
+        ledger: the same counts of messages by source partition (its path as given).
+        watermarks: the watermark of each partition at its end, ms.
+        end_ms: the watermark of the finished logs.
+        erased: consented pixels of listeners on the deny-list.
+    """
+
+    totals: dict[str, int]
+    ledger: dict[str, dict[str, int]]
+    watermarks: dict[str, int]
+    end_ms: int
+    plans: Mapping[str, Planned]
+    erased: int
+    zone: ZoneInfo
+    mature_ms: int
+    lateness_ms: int
+    row_ttl_ms: int
+    thresholds: Thresholds
+    _db: Database
+    _days: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @cached_property
+    def flight(self) -> dict[Key, Counts]:
+        """(scope, id) to `flight.<metric>` for all of `FLIGHT_METRICS`; all are integers, but the conversions
+        of the models `linear` and `time_decay` (multiples of 0.000001).
+
+        Planned placements and their campaigns are in it without any pixel, the former with
+        `delivery.delivered`. Campaigns have all of `FREQUENCY_METRICS` and `ACCOUNT_METRICS` too; listeners
+        are counted since ever.
+        """
+        found: dict[Key, Counts] = {}
+        for scope in SCOPES:
+            seen = [Seen(scope, name, self.end_ms, self.end_ms) for name in self.names(scope)]
+            for (_, name), truth in self.rows(seen):
+                found[scope, name] = {
+                    f"flight.{metric}": number(metric, truth.windows.get(metric, _NONE)[3])
+                    for metric in FLIGHT_METRICS
+                }
+        for name, delivered in self.delivered.items():
+            found["placement", name]["delivery.delivered"] = delivered
+        for name, counts in self.campaigns.items():
+            found["campaign", name].update(counts)
+        return found
+
+    @cached_property
+    def minutes(self) -> dict[tuple[str, int], Counts]:
+        """(placement id, minute in epoch ms) to all of `MINUTE_METRICS`; minutes of zeros are missing."""
+        found: dict[tuple[str, int], Counts] = {}
+        for placement, minute, metric, amount in self._db.all(rows.MINUTES):
+            if metric in MINUTE_METRICS:
+                counts = found.setdefault((placement, minute), dict.fromkeys(MINUTE_METRICS, 0))
+                counts[metric] = number(metric, amount)
+        return found
+
+    @cached_property
+    def delivered(self) -> dict[str, int]:
+        """Planned placements to the impressions of their flights."""
+        return {name: int(count) for name, count in self._db.all(rows.DELIVERED)}
+
+    @cached_property
+    def labels(self) -> dict[str, tuple[str | None, ...]]:
+        """Placements to their campaign, platform, station, podcast and program."""
+        return {name: tuple(labels) for name, *labels in self._db.all(rows.LABELS)}
+
+    @cached_property
+    def currencies(self) -> dict[Key, str]:
+        """Rows to the currency of their values."""
+        rows = self._db.all("SELECT scope, id, known FROM currencies WHERE known IS NOT NULL")
+        return {(scope, name): known for scope, name, known in rows}
+
+    @cached_property
+    def campaigns(self) -> dict[str, Counts]:
+        """Campaigns to all of `FREQUENCY_METRICS` and `ACCOUNT_METRICS`."""
+        nothing = dict.fromkeys((*FREQUENCY_METRICS, *ACCOUNT_METRICS), 0)
+        found: dict[str, Counts] = {name: dict(nothing) for name in self.names("campaign")}
+        for name, metric, amount in self._db.all(crediting.FREQUENCY):
+            found[name][metric] = number(metric, amount)
+        for name, metric, amount in self._db.all(crediting.ACCOUNTS):
+            found[name][f"flight.conversions_{metric}"] = int(amount)
+        return found
+
+    def names(self, scope: str) -> list[str]:
+        """All ids of a scope that the log or a plan has, sorted."""
+        names = self._db.all(
+            "SELECT id FROM members WHERE scope = $1 UNION SELECT id FROM credited_rows WHERE scope = $1",
+            [scope],
+        )
+        planned: dict[str, list[str | None]] = {
+            "placement": list(self.plans),
+            "campaign": [of.campaign for of in self.plans.values()],
+        }
+        counted = {name for (name,) in names if (scope, name) in self._latest}
+        return sorted(counted | {name for name in planned.get(scope, ()) if name})
+
+    @cached_property
+    def _latest(self) -> dict[Key, tuple[int | None, int]]:
+        found: dict[Key, tuple[int | None, int]] = {}
+        for scope, name, since, latest in self._db.all(rows.ROWS):
+            before = found.get((scope, name), (None, 0))
+            found[scope, name] = since if before[0] is None else before[0], max(before[1], latest)
+        return found
+
+    def erase(self, erased: bool) -> None:
+        """Let all that follows be as if the listeners on the deny-list had been on it from the log's
+        beginning, or never.
+        """
+        self._db.set({"erased": erased})
+        for statements in (crediting.TOUCHES, crediting.CREDITS, rows.FACTS):
+            self._db.run(statements)
+        for name in ("flight", "minutes", "delivered", "labels", "currencies", "campaigns", "_latest"):
+            self.__dict__.pop(name, None)
+        found = self._db.first(crediting.CONVERSIONS)
+        assert found is not None, "an aggregate without groups has one row"
+        self.totals["conversions"], self.totals["unattributed"] = found
+
+    def rows(self, seen: Sequence[Seen]) -> Iterator[tuple[Key, Truth]]:
+        """What the log says of some rows, in their order."""
+        columns = [
+            (one.scope, one.id, *self._moments(one.at_ms), *self._moments(one.reached_ms)) for one in seen
+        ]
+        self._db.run(
+            "CREATE OR REPLACE TABLE seen (scope VARCHAR, id VARCHAR, moment BIGINT, day_from BIGINT, "
+            "day_to BIGINT, mature BIGINT, moment_2 BIGINT, day_from_2 BIGINT, day_to_2 BIGINT, "
+            "mature_2 BIGINT)"
+        )
+        self._db.insert("seen", columns)
+        sums: dict[Key, dict[str, tuple[int, ...]]] = {}
+        for query in (rows.WINDOWS, rows.REACHED):
+            for scope, name, metric, *amounts in self._db.all(query):
+                sums.setdefault((scope, name), {})[metric] = tuple(amount or 0 for amount in amounts)
+        for one in seen:
+            key = one.scope, one.id
+            found = sums.pop(key, {})
+            starts, completes = found.get("starts", _NONE), found.get("completes", _NONE)
+            windows = {metric: (of[0], of[1], of[2], of[3]) for metric, of in found.items()}
+            mature = (starts[4], completes[4]), (starts[5], completes[5])
+            yield key, Truth(windows, mature, *self._latest.get(key, (None, None)))
+
+    def last_minute(self) -> int:
+        """The last one in which anything is counted, ms."""
+        found = self._db.first("SELECT max(minute) FROM facts")
+        return 0 if found is None or found[0] is None else int(found[0])
+
+    def heard_between(self, key: Key, begin_ms: int, end_ms: int) -> bool:
+        """Whether a row counts anything in the minutes from `begin_ms` to before `end_ms`."""
+        found = self._db.first(
+            "SELECT 1 FROM facts WHERE scope = ? AND id = ? AND minute >= ? AND minute < ? LIMIT 1",
+            [*key, begin_ms, end_ms],
+        )
+        return found is not None
+
+    def _moments(self, at_ms: int) -> tuple[int, int, int, int]:
+        """Of a moment: its minute, its calendar day's begin and end, and the minute before which cohorts are
+        mature.
+        """
+        minute = at_ms - at_ms % 60_000
+        if minute not in self._days:
+            day = datetime.fromtimestamp(minute / 1000, self.zone).date()
+            ends = (datetime.combine(of, time.min, self.zone) for of in (day, day + timedelta(days=1)))
+            first, second = (round(end.astimezone(UTC).timestamp()) * 1000 for end in ends)
+            self._days[minute] = first, second
+        mature = at_ms - self.mature_ms
+        return minute, *self._days[minute], mature - mature % 60_000
+
+
+_NONE: Final = (0, 0, 0, 0, 0, 0)
+
+
+def number(metric: str, amount: int) -> Number:
+    """An amount as it is published: conversions are counted in millionths."""
+    if "conversion" not in metric or metric.startswith("conversion_value"):
+        return int(amount)
+    return int(amount) // 1_000_000 if amount % 1_000_000 == 0 else amount / 1_000_000

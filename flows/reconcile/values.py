@@ -1,0 +1,80 @@
+"""A published value against what it has to be: a number, a text, one of several, or bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any, Final
+
+_LAST_PLACE: Final = Decimal("0.0000011")
+"""Of six; what is rounded half up here may be half even there."""
+
+
+def within(value: Decimal, tolerance: Decimal) -> tuple[Decimal, Decimal]:
+    return value / (1 + tolerance) - _LAST_PLACE, value / (1 - tolerance) + _LAST_PLACE
+
+
+def ratio(part: Decimal, whole: Decimal) -> tuple[Decimal, Decimal] | None:
+    return within(part / whole, Decimal(0)) if whole else None
+
+
+def quantile(ages: Sequence[int], percent: int, bounds: Sequence[int]) -> Decimal | None:
+    """The upper bound of the class in which a share of the millionths is reached."""
+    reached, whole = 0, sum(ages)
+    for amount, bound in zip(ages, bounds, strict=True):
+        reached += amount
+        if whole and reached * 100 >= whole * percent:
+            return Decimal(bound)
+    return None
+
+
+def wrong_of(want: Any, actual: str | None) -> str | None:
+    """What was expected, if it is not that."""
+    if want is None:
+        return None if actual is None else "absent"
+    if isinstance(want, str):
+        return None if actual == want else want
+    if isinstance(want, frozenset):
+        return None if actual in want else " ".join(sorted(want))
+    if isinstance(want, Fraction):
+        want = within(Decimal(want.numerator) / want.denominator, Decimal(0))
+    got = None if actual is None else decimal_of(actual)
+    if isinstance(want, tuple):
+        least, greatest = want
+        if got is not None and least <= got <= greatest:
+            return None
+        if least == 0 == greatest and actual is None:
+            return None
+        return as_shown((least + greatest) / 2) if greatest - least < 1 or least else as_shown(greatest)
+    return None if same(Decimal(want), got) else as_shown(want)
+
+
+def same(want: Decimal, got: Decimal | None) -> bool:
+    return got is not None and got == want
+
+
+def as_shown(value: Any) -> str:
+    text = f"{Decimal(value):.6f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def decimal_of(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def moment_of(text: str | None) -> int | None:
+    """Epoch ms within any calendar."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 14 else None
+
+
+def text_of(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def texts_of(packed: Mapping[Any, Any]) -> dict[str, str]:
+    return {text_of(key): text_of(value) for key, value in packed.items()}
