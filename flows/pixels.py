@@ -9,6 +9,11 @@
          └─ refused ─────────┴─ late ─────────────────► rejected  dead letters
 ```
 
+Each arrow is a stream of `flows.model.messages`. Ticks travel behind the pixels that they cover; plays,
+attribution, credits, rows, ledger and redis work once a cut, when all their senders' ticks are there. `plays`
+decides on a late pixel: it counts in its minute while that is open, else it leaves by `late`, for the dead
+letters, and as `too_late` by `settled`, for the ledger.
+
 Guarantee. State, source positions and what was counted are of one snapshot, so every pixel in the log counts
 exactly once in the numbers, whatever dies and however often. Redis rows are absolute and fenced: after a
 crash readers see nothing until the replay has passed what they had. Dead letters and minutes are at least
@@ -93,7 +98,7 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True)
 class Sinks:
-    """Where the flow's outputs go; None: not wanted."""
+    """The outputs of the flow; None: not wanted."""
 
     redis: RedisSink
     rejected: LinesSink | None = None

@@ -68,7 +68,7 @@ class Aligner(Generic[S, T]):
             yield item, None
             if mark is not None:
                 self.at[sender] = mark
-        if mark is not None:  # a held one too: those that the others waited for may be gone since
+        if mark is not None:  # held marks too: the sender that blocked the cut may have left
             yield from self._release()
 
     def cuts(self, sender: S, item: T, mark: int | None = None, first: bool = True) -> Iterator[list[T]]:

@@ -168,7 +168,7 @@ class Cluster:
         return 0 if self._stopping and unbegun else next((code for code in codes if code), 0)
 
     def _unbegun(self) -> bool:
-        """Whether a child was ended by SIGTERM itself, before it listened to it: then none has begun, since
+        """True if a child was ended by SIGTERM itself, before it listened to it: then none has begun, since
         each waits for all, and there is nothing to drain.
         """
         return any(child.poll() == -signal.SIGTERM for child in self._children)

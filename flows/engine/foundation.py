@@ -1,4 +1,4 @@
-"""What a recovery store is founded on: settings that its state cannot follow, and where its log begins.
+"""The foundation of a recovery store: settings that its state cannot follow, and the beginning of its log.
 
 A file beside the snapshots says it, and is there before anything is read. Every execution holds its settings
 against it: each is either safe to change at a restart, or refused with what to do. A partition that has no
@@ -43,7 +43,7 @@ class Foundation(NamedTuple):
 
 
 def of(settings: Settings, secret: bytes) -> Foundation:
-    """What a store that is made now is founded on."""
+    """The foundation of a store that is made now."""
     touches = settings.attribution != "off"
     return Foundation(
         {
@@ -61,7 +61,7 @@ def of(settings: Settings, secret: bytes) -> Foundation:
 
 
 def begun(directory: Path | None) -> Mapping[str, int] | None:
-    """Where each partition was first read; None: this would be the very first start.
+    """The position at which each partition was first read; None: this would be the very first start.
 
     Raises:
         StateError: the file cannot be read.

@@ -139,12 +139,14 @@ def _ours(error: BaseException | None) -> Exception | None:
 
 
 def _panicked(error: BaseException) -> bool:
-    """Whether a thread of the engine's native code did, as those do that speak to a member that has gone."""
+    """True if a thread of the engine's native code panicked, as those do that speak to a member that has
+    gone.
+    """
     return type(error).__module__ == "pyo3_runtime"
 
 
 def _damage(error: BaseException, said: str) -> str | None:
-    """What is wrong with the recovery store, if that ended the engine, by what its native code said."""
+    """The damage of the recovery store, if that ended the engine, by the words of its native code."""
     if isinstance(error, _INCOMPLETE):
         return " ".join(str(error).split())
     found = _SQLITE.search(f"{error}\n{said}")

@@ -34,7 +34,7 @@ class RedisPartition(StatefulSinkPartition[Flush, int]):
                 self._publisher.flush(flushes[0].cut, flushes)
 
     def snapshot(self) -> int:
-        """Nothing but that there was one: rows are absolute and all given out again after a resume."""
+        """A sign that there was a snapshot. Rows are absolute, and all are given out again after a resume."""
         return 1
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class LinesPartition(StatefulSinkPartition[Lines, int]):
             self._writer.write(value.messages)
 
     def snapshot(self) -> int:
-        """Where the output stands, with all before it safe."""
+        """The position of the output, with all before it safe."""
         self._writer.flush()
         return self._writer.position
 

@@ -52,7 +52,7 @@ class StopSignal:
 
 
 class Rest(threading.local):
-    """How the partitions of a worker wait for what comes next: together, until the first of them is due.
+    """The rest of a worker's partitions: they wait together, until the first of them is due.
 
     Bytewax would wait for them, but by the wall clock: set back by an hour, it would not look at a quiet
     partition for an hour.

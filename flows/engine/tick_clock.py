@@ -1,4 +1,4 @@
-"""Which tick is due: one clock for all source partitions of all members, whatever their wall clocks say.
+"""The tick clock: one clock for all source partitions of all members, whatever their wall clocks say.
 
 Each process takes the number once from one clock for all, Redis's, and counts on from there by time that
 elapses. What it hears raises it: a number that it has saved, or that any sender has sent, is never ahead of
@@ -19,7 +19,7 @@ from flows.settings import Settings
 
 
 class Anchor(NamedTuple):
-    """Where the numbers begin: epoch milliseconds, and the number of the last cut that was published."""
+    """The anchor of tick numbers: epoch milliseconds, and the number of the last cut that was published."""
 
     now_ms: int
     published: int = -1

@@ -1,4 +1,4 @@
-"""A member that waits for the others: it is in native code, where no signal handler of Python runs."""
+"""End of a member on SIGTERM while Bytewax still waits, in native code, for the other members."""
 
 from __future__ import annotations
 

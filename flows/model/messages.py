@@ -40,7 +40,7 @@ class Decision(NamedTuple):
 
     @property
     def eligible(self) -> int:
-        """How many touches could have been credited."""
+        """The number of touches that could have been credited."""
         return 0 if self.rule in OTHER_RULES else len(self.found)
 
     @property
@@ -50,8 +50,8 @@ class Decision(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What one listener shard decided at a cut, how many conversions of each campaign ("": of none) came in
-    with it, and how many wait.
+    """The decisions of one listener shard at a cut, with its counts of new and of pending conversions.
+    `accepted` counts the new ones by campaign ("": of none).
 
     `frequency` are (campaign, class of `flows.attribution.frequency`, listeners that it gains, millionths of
     conversions from it).
@@ -81,8 +81,8 @@ class ConversionAccount(NamedTuple):
 
 
 class CreditBatch(NamedTuple):
-    """What the decisions of a cut add to one row shard: `amounts[i]` to column `columns[i]` of `rows[at[i]]`
-    in a minute.
+    """Increments by the decisions of a cut, for one row shard: `amounts[i]` to column `columns[i]` of
+    `rows[at[i]]` in a minute.
 
     `frequency` are (row, class of `flows.attribution.frequency`, listeners that it gains, millionths of
     conversions from it). `currencies` are of the rows that get a value; `accounts` are what campaigns'
@@ -148,7 +148,7 @@ class DecisionRecord(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What one partition received since its last tick, with the tick: the source's side of the ledger.
+    """The receipt of one partition since its last tick, with the tick: the source's side of the ledger.
 
     `received` leaves the collectors' `marks` out. `arrivals` are (mean time of receipt in epoch ms, pixels),
     one a batch, of a live partition.
@@ -163,8 +163,8 @@ class Receipt(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What one step of a partition gives: pixels for shards, dead letters as (key, JSON), and a receipt when
-    a tick is due.
+    """The output of one step of a partition: pixels for shards, dead letters as (key, JSON), and a receipt
+    when a tick is due.
     """
 
     pixels: list[Pixels]
@@ -193,8 +193,8 @@ class Pixels(NamedTuple):
 
 
 class PixelOutcomes(NamedTuple):
-    """What became of a shard's pixels of one source partition since the last tick; `invalid` are the accepted
-    ones that are invalid traffic, by reason.
+    """The outcomes of a shard's pixels of one source partition since the last tick; `invalid` are the
+    accepted ones that are invalid traffic, by reason.
     """
 
     sender: str
@@ -223,7 +223,7 @@ class Late(NamedTuple):
 
 
 class RowBatch(NamedTuple):
-    """What one placement shard adds to one row shard at a tick.
+    """Increments of one placement shard for one row shard at a tick.
 
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
     time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
@@ -269,8 +269,8 @@ def thawed_pending(state: tuple[Any, ...]) -> PendingConversion:
 
 
 class TouchBatch(NamedTuple):
-    """What one placement shard sends to one listener shard at a tick: touches, whose `combos` index `names`,
-    conversions, and which listeners are to be forgotten behind them.
+    """Touches and conversions of one placement shard for one listener shard at a tick. `combos` index
+    `names`; the listeners `forgotten` are erased behind them.
     """
 
     sender: int
@@ -297,7 +297,7 @@ class Delivered(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """What one row shard, the ledger or the credit book has for one cut."""
+    """The part of one row shard, the ledger or the credit book in a flush."""
 
     shard: int
     cut: Cut

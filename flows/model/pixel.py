@@ -51,7 +51,7 @@ KNOWN_REASONS: Final = (
     "volume",
     OTHER_REASON,
 )
-"""Why a pixel is invalid traffic, beside the settings' own reasons: the default rule's comes first."""
+"""Reasons of invalid traffic, beside the settings' own: the default rule's comes first."""
 MOST_OWN_REASONS: Final = 7
 MOST_REASONS: Final = len(KNOWN_REASONS) + MOST_OWN_REASONS
 
