@@ -79,3 +79,27 @@ def test_the_architecture_has_one_heading_for_each_folder() -> None:
     folders = {path.parent.name for path in (ROOT / "flows").glob("*/__init__.py")}
     assert folders <= set(headings)
     assert len(headings) == len(set(headings))
+
+
+OPENINGS = {"how", "no", "nobody", "nothing", "what", "when", "where", "whether", "which", "who", "why"}
+"""Words that a question or a negation begins with: the reader would have to know the answer first."""
+
+
+def openings(source: str) -> list[str]:
+    """The docstrings of a source that begin with one of `OPENINGS`."""
+    return [text for text in docstrings(source) if re.match(r"\W*(\w*)", text).group(1).lower() in OPENINGS]  # type: ignore[union-attr]  # it matches any text
+
+
+@pytest.mark.parametrize("package", ["flows", "connectors", "dashboards"])
+def test_a_docstring_begins_with_its_subject(package: str) -> None:
+    found = {
+        str(path.relative_to(ROOT)): wrong
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if (wrong := openings(path.read_text()))
+    }
+    assert found == {}
+
+
+def test_a_docstring_that_asks_is_found() -> None:
+    assert openings('def f():\n    """What it does."""') == ["What it does."]
+    assert openings('def f():\n    """Whatever comes goes."""') == []

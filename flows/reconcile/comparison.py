@@ -1,4 +1,4 @@
-"""What was published against what the log says: every difference, by row or minute and field.
+"""The comparison of published numbers with the log: every difference, by row or minute and field.
 
 `flows.reconcile.fields` says how each field is compared. A count that is absent counts as 0; any other field
 that is absent is a null. Reach must be equal up to 1,000, where the flow is exact, and beyond that lie within
@@ -91,7 +91,9 @@ def differences(
 def _beyond(
     without: Iterable[Difference], whole: Mapping[tuple[str, str, str], Difference]
 ) -> tuple[list[Difference], int]:
-    """What is neither right without the listeners on the deny-list nor with them, nor in between."""
+    """The difference of a number that is right neither without the erased listeners nor with them, nor in
+    between.
+    """
     found, bounded = [], 0
     for one in without:
         other = whole.get((one.scope, one.id, one.metric))
@@ -227,8 +229,9 @@ class _Comparer:
                 yield Difference(*key, name, "", actual)
 
     def _expected(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-        """What a row's fields have to be, but its counts and versions: None (absent), a text, a number, or
-        (least, greatest)."""
+        """The expected fields of a row, without its counts and versions: None (absent), a text, a number, or
+        (least, greatest).
+        """
         scope, name = key
         yield from self._times(key, truth, row)
         if scope == "placement":
@@ -311,14 +314,14 @@ class _Comparer:
         yield "final_through_ms", (open_from - open_from % _MINUTE_MS, latest + _MINUTE_MS)
 
     def _planned(self, key: Key) -> bool:
-        """Whether a row has a plan, and so no end."""
+        """True if a row has a plan, and so no end."""
         plans = self._truth.plans
         return key[1] in {"placement": plans, "campaign": {of.campaign for of in plans.values()}}.get(
             key[0], ()
         )
 
     def _may_be_of(self, key: Key, at_ms: int) -> bool:
-        """Whether a row may be as old as it says: one that had anything in the hour before is looked at every
+        """True if a row may be as old as it says: one that had anything in the hour before is looked at every
         minute, and a planned one always.
         """
         minute, now = at_ms - at_ms % _MINUTE_MS, self._watermark_ms - self._watermark_ms % _MINUTE_MS

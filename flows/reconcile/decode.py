@@ -208,7 +208,7 @@ class Reader:
         )
 
     def _enter(self, pixel: Pixel, row: Any, key: Any, combos: list[tuple[Any, ...]]) -> None:
-        """What `scan` fills in, of a line that is not plain."""
+        """Enter a line that is not plain into the arrays that `scan` fills."""
         placement, campaign, *_ = pixel.names
         linked = pixel.play is not None and pixel.conversion is None
         kind: int
@@ -282,7 +282,7 @@ def _moved(table: Any, room: int) -> Any:
 
 
 def _texts_of(block: bytes, ends: Any) -> Any:
-    """Which lines are UTF-8, for sure: behind many that are not, none is said to be."""
+    """Mark the lines that are UTF-8 for sure: behind many that are not, none is marked."""
     sure, view, begin = np.ones(len(ends), bool), memoryview(block), 0
     for _ in range(_MOST_BROKEN):
         try:

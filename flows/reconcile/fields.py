@@ -67,7 +67,7 @@ DELIVERY: Final = tuple(
 
 
 class How(StrEnum):
-    """How a field is compared."""
+    """The ways to compare a field."""
 
     EXACT = "exact"
     SKETCH = "sketch"

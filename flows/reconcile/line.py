@@ -60,7 +60,7 @@ class Rejected(Exception):
 
 
 class Conversion(NamedTuple):
-    """What a conversion carries beside its pixel.
+    """The part of a conversion beside its pixel.
 
     `value` is in micros, None where there is none; `odd`: there is one that is no number in bounds.
     """
@@ -127,7 +127,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
 
 
 def is_mark(document: dict[str, Any] | None) -> bool:
-    """Whether a message is a collector's word of its low mark, and no pixel."""
+    """True if a message is a collector's word of its low mark, and no pixel."""
     if document is None or document.get("event") is not None:
         return False
     collector, low = document.get("collector"), document.get("low_ms")

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 import zstandard
 
 READ_ERRORS: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
-"""What reading a file of `open_log` may raise."""
+"""Errors that reading a file of `open_log` may raise."""
 
 
 def open_log(path: Path) -> BinaryIO:

@@ -23,7 +23,7 @@ JUDGED: Final = ("under", "warming_up", "at_risk", "over", "on_track")
 
 @dataclass(frozen=True)
 class Planned:
-    """What a recomputation needs of a plan.
+    """The part of a plan that a recomputation needs.
 
     Attributes:
         start_ms: the placement's flight starts with the minute of it.
@@ -51,7 +51,7 @@ class Planned:
 
 
 class Thresholds(NamedTuple):
-    """When delivery is judged, and how: indicators, and unpaused time from a flight's start."""
+    """The thresholds by which delivery is judged: indicators, and unpaused time from a flight's start."""
 
     under: float = 0.90
     over: float = 1.10
@@ -226,7 +226,7 @@ def _weight(spans: Iterable[tuple[int, int]], weights: Sequence[int], timezone: 
 
 
 def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
-    """What a row's delivery fields have to be: None (absent), a text, a number, texts of which one holds, or
+    """The expected delivery fields of a row: None (absent), a text, a number, texts of which one holds, or
     (least, greatest).
     """
     found: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What a comparison has found, and how it is told."""
+"""Report of a comparison: its findings, and their words."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """What a comparison has found.
+    """The findings of a comparison.
 
     Attributes:
         found: all differences, sorted.
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def summary(comparison: Comparison, recomputation: Recomputation) -> str:
-    """What was compared, in one line: how many fields of each class, and what could not be recomputed."""
+    """The comparison in one line: counts of fields by class, and the fields that could not be recomputed."""
     counts = ", ".join(f"{comparison.compared[how]:,} {how}" for how in How)
     erased = recomputation.erased
     text = (

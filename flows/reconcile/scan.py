@@ -28,7 +28,7 @@ EVENTS: Final = (
 """An event's code is its place."""
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 NAMES: Final = ("placement_id", "campaign_id", "platform", "station", "podcast", "program")
-"""What pixels are counted by."""
+"""The names that pixels are counted by."""
 SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent")
 """Fields whose place in a plain line is told."""
 _TEXTS: Final = (
@@ -51,7 +51,7 @@ when it is met first.
 
 PRIME: Final = 2**61 - 1
 ABSENT: Final = 2**32 + 1
-"""What stands in a polynomial for no text; lengths and pieces are less."""
+"""The term of an absent text in a polynomial; lengths and parts of texts are less."""
 NO_TIME: Final = -(2**62)
 NEVER: Final = 4_102_444_800_000
 """The year 2100, beyond which no time lies."""
@@ -59,7 +59,7 @@ MAX_BYTES: Final = 65_536
 _PROGRESS: Final = CODES["progress"]
 _CONVERSION: Final = CODES["conversion"]
 BY_PLAY, BY_PROGRESS, BY_EVENT, BY_ORDER, BY_CONVERSION = range(1, 6)
-"""What a pixel is known again by (specification 1.3)."""
+"""The kinds of identity by which a pixel is recognised (specification 1.3)."""
 
 _QUOTE, _COLON, _COMMA, _SPACE, _OPEN, _SHUT, _BACKSLASH, _ZERO, _NINE = b'":, {}\\09'
 _MACRO_STARTS: Final = np.array([byte in b"[%${@-" for byte in range(256)])
@@ -168,7 +168,7 @@ def find_pair(tags: Any, first: Any, second: Any) -> Any:
 
 @_compiled
 def _read(block: Any, at: Any, end: Any, whole: Any, begins: Any, lengths: Any, values: Any) -> Any:
-    """Where a plain line's fields are (`lengths` -1: absent) and the numbers (-1: absent); False if it is not
+    """Find a plain line's fields (`lengths` -1: absent) and numbers (-1: absent); False if the line is not
     plain.
     """
     lengths[:] = -1
@@ -265,7 +265,7 @@ def scan(
         consent_default: whether a pixel that says nothing of consent may be measured.
         categories: whether the content category is a part of what pixels are counted by.
         points: of the polynomials.
-        combos, agents: tables of `find_pair`, of combinations of names and of user agents, with their sizes.
+        combos, agents: tables of `find_pair`, of dimensions and of user agents, with their sizes.
         rows: (lines, `ROW`): filled in; its `PLAIN` is 0 where the line is not plain.
         keys: (lines, 4): the pairs of what it is known again by, and of the listener (0, 0: none).
         spans: (lines, len(SPANS), 2): begin and length of each, -1 where it is absent.
@@ -348,7 +348,7 @@ def scan(
 PLAIN, EVENT, TOLD, RECEIVED, CONSENT, LINKED, COMBO, NEW_COMBO, AGENT, NEW_AGENT, T, GREATEST = range(12)
 ROW: Final = 12
 """The columns of what a line becomes: whether it is a pixel; its event; `ts` and `received_at` as they are
-told; flags; its combination of names and user agent, and whether they were not met before; its event time,
+told; flags; its dimensions and user agent, and whether they were not met before; its event time,
 and the greatest of the partition up to it.
 """
 

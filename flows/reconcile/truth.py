@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What the log says of one row.
+    """The log's numbers of one row.
 
     Attributes:
         windows: metric to its sums in 5m, 1h, 1d and flight; conversions in millionths.
@@ -53,7 +53,7 @@ class Truth(NamedTuple):
 
 @dataclass
 class Recomputation:
-    """What the log says, exactly; asks its database for all that is large.
+    """The log's numbers, exactly. The large ones are asked of its database.
 
     Attributes:
         totals: `received`, `marks`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (of the
@@ -174,7 +174,7 @@ class Recomputation:
         self.totals["conversions"], self.totals["unattributed"] = found
 
     def rows(self, seen: Sequence[Seen]) -> Iterator[tuple[Key, Truth]]:
-        """What the log says of some rows, in their order."""
+        """The log's numbers of some rows, in their order."""
         columns = [
             (one.scope, one.id, *self._moments(one.at_ms), *self._moments(one.reached_ms)) for one in seen
         ]
@@ -202,7 +202,7 @@ class Recomputation:
         return 0 if found is None or found[0] is None else int(found[0])
 
     def heard_between(self, key: Key, begin_ms: int, end_ms: int) -> bool:
-        """Whether a row counts anything in the minutes from `begin_ms` to before `end_ms`."""
+        """True if a row counts anything in the minutes from `begin_ms` to before `end_ms`."""
         found = self._db.first(
             "SELECT 1 FROM facts WHERE scope = ? AND id = ? AND minute >= ? AND minute < ? LIMIT 1",
             [*key, begin_ms, end_ms],

@@ -30,7 +30,7 @@ def quantile(ages: Sequence[int], percent: int, bounds: Sequence[int]) -> Decima
 
 
 def wrong_of(want: Any, actual: str | None) -> str | None:
-    """What was expected, if it is not that."""
+    """The expected value, if the published one differs."""
     if want is None:
         return None if actual is None else "absent"
     if isinstance(want, str):

@@ -419,7 +419,7 @@ class RowShard:
         return something
 
     def _forget(self, minute: int) -> None:
-        """Drop the cells that are final and out of every rolling window."""
+        """Drop the cells that are final and out of every rolling window, without a change of any number."""
         oldest = self._oldest(minute)
         self.credits.forget(oldest, self.day_of(minute))
         _, minutes = split(self.cells.keys)

@@ -10,7 +10,7 @@ from flows.reconcile.scan import CODES, EVENTS
 IS: Final = {name: f"event = {code}" for name, code in CODES.items()}
 MILESTONES: Final = f"event BETWEEN {CODES['firstQuartile']} AND {CODES['complete']}"
 JOINS: Final = f"event BETWEEN {CODES['firstQuartile']} AND {CODES['mute']}"
-"""What belongs to the minute of its play's start."""
+"""The events that count in the minute of their play's start."""
 EVENT_NAME: Final = "[" + ", ".join(f"'{name}'" for name in EVENTS) + "][event + 1]"
 NAMES: Final = ", ".join(SCOPES)
 WHOLE: Final = ", ".join(f"'{metric}'" for metric in WHOLE_METRICS)
