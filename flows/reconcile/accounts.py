@@ -23,6 +23,7 @@ from flows.reconcile.values import (
 )
 
 _SUMMED: Final = tuple(name for name, how in PARTITION.items() if how is How.EXACT and name != "position")
+_EXACT_NAMES: Final = 1_000
 _MINUTE_MS: Final = 60_000
 
 
@@ -43,21 +44,23 @@ class Accounts:
         told = decimal_of(self._meta.get("watermark_ms", ""))
         self._watermark_ms = truth.end_ms if told is None else int(told)
 
-    def all(self) -> Iterator[Difference]:
-        """Every difference of the accounts."""
-        yield from self._account()
+    def all(self, beyond: tuple[int, int]) -> Iterator[Difference]:
+        """Every difference of the accounts; `beyond` bounds how many names are beyond a cap."""
+        yield from self._account(beyond)
         yield from self._partitions()
 
     def _hash(self, key: str) -> dict[str, str]:
         return texts_of(self._client.hgetall(key))
 
-    def _account(self) -> Iterator[Difference]:
+    def _account(self, beyond: tuple[int, int]) -> Iterator[Difference]:
         totals = self._truth.totals
         expected: dict[str, Any] = {
             "conversions_accepted": totals["conversions"],
             "conversions_attributed": totals["conversions"] - totals["unattributed"],
             "unattributed": totals["unattributed"],
             "conversions_pending": 0,
+            # Exact to 1,000 names: beyond, the flow estimates.
+            "rows_beyond_cap": beyond if beyond[1] <= _EXACT_NAMES else (1, 10 * beyond[1]),
             "watermark_ms": self._watermarks(
                 self._truth.end_ms, min(self._truth.watermarks.values(), default=0)
             ),

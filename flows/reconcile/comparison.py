@@ -27,6 +27,7 @@ from flows.reconcile.fields import (
     WINDOWS,
     How,
 )
+from flows.reconcile.other import Other
 from flows.reconcile.pacing import Figures, fields, paced, together
 from flows.reconcile.report import Comparison, Difference
 from flows.reconcile.truth import Key, Recomputation, Seen, Truth
@@ -154,11 +155,14 @@ class _Comparer:
         self._watermark_ms = recomputation.end_ms if told is None else int(told)
         self._last = recomputation.last_minute()
         self._parts: dict[str, list[Figures]] = {}
+        self._other = Other("", {})
+        self._beyond = (0, 0)
 
     def all(self) -> Iterator[Difference]:
         for scope in SCOPES:
             yield from self._scope(scope)
-        yield from Accounts(self._truth, self._client, self._namespace, self._without, self._compared).all()
+        accounts = Accounts(self._truth, self._client, self._namespace, self._without, self._compared)
+        yield from accounts.all(self._beyond)
 
     def _hash(self, key: str) -> dict[str, str]:
         return texts_of(self._client.hgetall(key))
@@ -169,6 +173,7 @@ class _Comparer:
         expected = set(self._truth.names(scope))
         indexed = {text_of(name) for name in self._client.zrange(f"{self._namespace}:index:{scope}", 0, -1)}
         names = sorted(expected | indexed)
+        self._other = Other(scope, self._hash(f"{self._namespace}:other:{{{scope}}}"))
         for start in range(0, len(names), _ROWS_AT_ONCE):
             some = names[start : start + _ROWS_AT_ONCE]
             rows = dict(zip(some, self._rows(scope, some), strict=True))
@@ -178,6 +183,9 @@ class _Comparer:
             for name in some:
                 if name not in expected:
                     yield Difference(scope, name, "row", "", "present")
+        yield from self._other.differences(self._without, self._compared)
+        least, most = self._beyond
+        self._beyond = least + self._other.open, most + self._other.open + self._other.ended
 
     def _rows(self, scope: str, names: Sequence[str]) -> Iterator[dict[str, str]]:
         for start in range(0, len(names), _ROWS_A_CALL):
@@ -187,19 +195,18 @@ class _Comparer:
             yield from map(texts_of, pipeline.execute())
 
     def _seen(self, scope: str, name: str, row: Mapping[str, str]) -> Seen:
-        times = [moment_of(row.get(of)) for of in ("as_of_ms", "reach_as_of_ms")]
+        times = [moment_of((row or self._other.row).get(of)) for of in ("as_of_ms", "reach_as_of_ms")]
         return Seen(scope, name, *(self._truth.end_ms if time is None else time for time in times))
 
     def _row(self, key: Key, truth: Truth, row: Mapping[str, str], indexed: bool) -> Iterator[Difference]:
         if not row:
             list(self._paced(key, truth, row))  # its campaign has its part of it
             latest_ms = truth.latest_ms
-            if (
-                latest_ms is None
-                or latest_ms + self._truth.row_ttl_ms > self._watermark_ms
-                or self._planned(key)
-            ):
+            ended = latest_ms is not None and latest_ms + self._truth.row_ttl_ms <= self._watermark_ms
+            if self._planned(key) or not (ended or self._other.row):
                 yield Difference(*key, "row", "present", "")
+            else:
+                self._other.add(truth, ended)
             return
         if not indexed:
             yield Difference(*key, "index", "present", "")

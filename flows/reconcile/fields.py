@@ -116,9 +116,16 @@ PARTITION: Final = {
 """The fields of a source partition's ledger."""
 META: Final = {
     **dict.fromkeys(
-        ("conversions_accepted", "conversions_attributed", "unattributed", "conversions_pending"), How.EXACT
+        (
+            "conversions_accepted",
+            "conversions_attributed",
+            "unattributed",
+            "conversions_pending",
+            "rows_beyond_cap",
+        ),
+        How.EXACT,
     ),
     "watermark_ms": How.AT,
-    **dict.fromkeys(("schema", "flushed_ms", "flow_version", "rows_beyond_cap", *VERSIONS), How.VERSION),
+    **dict.fromkeys(("schema", "flushed_ms", "flow_version", *VERSIONS), How.VERSION),
 }
 """The fields of `meta`."""

@@ -1,0 +1,66 @@
+"""The names beyond a scope's cap, which count together in `other:{<scope>}`, against the sums of the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from flows.reconcile.fields import COUNTS, VERSIONS, WHOLE_METRICS, WINDOWS, How
+from flows.reconcile.report import Difference
+from flows.reconcile.truth import Truth
+from flows.reconcile.values import wrong_of
+
+_SUMMED: Final = {
+    **{
+        f"{window}.{name}": (name, at)
+        for at, window in enumerate(WINDOWS)
+        for name in (*COUNTS, "conversions")
+    },
+    **{f"flight.{name}": (name, WINDOWS.index("flight")) for name in WHOLE_METRICS},
+}
+"""Fields to their metric and window."""
+_NOTHING: Final = (0, 0, 0, 0)
+
+
+class Other:
+    """Sums of the names that have no row.
+
+    A name whose row would have ended may have had one, or may have counted here: it widens the bounds.
+
+    Attributes:
+        row: what is in Redis; empty: no name of the scope was beyond the cap.
+        open, ended: how many names were added.
+    """
+
+    def __init__(self, scope: str, row: Mapping[str, str]) -> None:
+        self.row, self._scope = row, scope
+        self.open = self.ended = 0
+        self._open, self._ended = Counter[str](), Counter[str]()
+
+    def add(self, truth: Truth, ended: bool) -> None:
+        """Add what the log says of a name without a row."""
+        self.ended, self.open = self.ended + ended, self.open + (not ended)
+        sums = self._ended if ended else self._open
+        for name, (metric, window) in _SUMMED.items():
+            sums[name] += truth.windows.get(metric, _NOTHING)[window]
+
+    def differences(self, without: Collection[str], compared: Counter[str]) -> Iterator[Difference]:
+        """Every field that is not the sum of the names that were added."""
+        if not self.row:
+            return
+        for name in _SUMMED.keys() | self.row.keys():
+            actual = self.row.get(name)
+            if name in (*VERSIONS, "as_of_ms") or name.partition(".")[2] in without:
+                continue
+            if name not in _SUMMED:
+                yield Difference("other", self._scope, name, "no such field", actual or "")
+                continue
+            compared[How.EXACT if name.startswith("flight.") else How.AT] += 1
+            least, most = Decimal(self._open[name]), Decimal(self._open[name] + self._ended[name])
+            if name.endswith(".conversions"):
+                least, most = least / 1_000_000, most / 1_000_000
+            want: Any = least if least == most else (least, most)
+            if (wrong := wrong_of(want, actual or "0")) is not None:
+                yield Difference("other", self._scope, name, wrong, actual or "")
