@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_cluster, held, row
 
 from connectors.embedded import EmbeddedValkey
-from connectors.redis import commands
+from connectors.redis import commands as reading
 from connectors.redis import rows as connector
 from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, failures, replies
 from connectors.redis.commands import put_fields, read_rows, scan_index, trim_index
@@ -254,15 +254,15 @@ def test_a_row_that_comes_back_while_the_index_is_trimmed_keeps_its_entry(
     store.write([one, other])
     client.delete(one.key)
     client.delete(other.key)
-    asked = commands.replies
+    asked = reading.replies
 
     def replies(client: Client, commands: Any) -> list[Any]:
         if commands and commands[0][1][0] == "ZREM":
-            monkeypatch.setattr(commands, "replies", asked)
+            monkeypatch.setattr(reading, "replies", asked)
             store.write([one])  # by another execution, just now
         return asked(client, commands)
 
-    monkeypatch.setattr(commands, "replies", replies)
+    monkeypatch.setattr(reading, "replies", replies)
     assert trim_index(client, f"{key}:index", 100, lambda name: f"{key}:{{{name}}}") == 1
     assert (client.zscore(f"{key}:index", "0"), client.zscore(f"{key}:index", "1")) == (7, None)
 
