@@ -75,7 +75,7 @@ from flows.model.messages import (
     TouchBatch,
     key_of,
 )
-from flows.publish import HURRY, PATIENCE, Covered, TopicLines
+from flows.publish import STOP_TIMEOUT, TIMEOUT, Covered, TopicLines
 from flows.settings import Settings, load
 from flows.settings.remedies import with_remedy
 
@@ -198,7 +198,7 @@ def live(
     stop.on_signals()
 
     def patience() -> timedelta:
-        return HURRY if stop.asked else PATIENCE
+        return STOP_TIMEOUT if stop.asked else TIMEOUT
 
     metrics = serve_metrics(settings, process)
     structlog.get_logger("flow").info(

@@ -23,8 +23,8 @@ MOST: Final = 11
 """The least count of the highest class."""
 REMEMBERED_DAYS: Final = 60
 DAY_MS: Final = 86_400_000
-FULLEST: Final = 0.75
-SMALLEST: Final = 64
+MAX_LOAD: Final = 0.75
+MIN_SLOTS: Final = 64
 NO_CAMPAIGN: Final = 0xFFFFFFFF
 MARK: Final = np.uint16(1 << 15)
 """Over a counter's day: it is not as it was at the last snapshot."""
@@ -170,7 +170,7 @@ class Frequency:
         self._fill(np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint16), 0)
 
     def _fill(self, who: U64, packed: U32, day: U16, spare: int) -> None:
-        capacity = max(SMALLEST, int((len(who) + spare) / FULLEST * 1.25) + 1)
+        capacity = max(MIN_SLOTS, int((len(who) + spare) / MAX_LOAD * 1.25) + 1)
         self._who, self._packed, self._day = (
             np.zeros(capacity, np.uint64),
             np.zeros(capacity, np.uint32),
@@ -215,7 +215,7 @@ class Frequency:
         if days.min() < days.max():
             order = np.argsort(days, kind="stable")
             who, of, days = who[order], of[order], days[order]
-        if self.used + len(who) > FULLEST * len(self._who):
+        if self.used + len(who) > MAX_LOAD * len(self._who):
             self._fill(*self._held(), len(who))
         moved = np.zeros((len(campaigns), len(CLASSES)), np.int64)
         table = (self._who, self._packed, self._day)
@@ -323,6 +323,6 @@ class Frequency:
         names, pieces = state
         self.campaigns, self._numbers = list(names), {name: number for number, name in enumerate(names)}
         for rows, _ in self.journal.restore(pieces, files):
-            if self.used + len(rows) > FULLEST * len(self._who):
+            if self.used + len(rows) > MAX_LOAD * len(self._who):
                 self._fill(*self._held(), len(rows))
             self.used += _put(rows, self._who, self._packed, self._day)

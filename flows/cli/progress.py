@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from flows.logs import above
 from flows.shown import shown
 
-LOOK_S = 0.2
+POLL_S = 0.2
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def progress(said: Callable[[], str], share: Callable[[], float] | None = None) 
         done = threading.Event()
 
         def watch() -> None:
-            while not done.wait(LOOK_S):
+            while not done.wait(POLL_S):
                 display.update(
                     task, description=shown(said()), completed=share() if share is not None else None
                 )

@@ -32,7 +32,7 @@ class PlanFollower:
         self._source = plan_file(settings)
         self._told = PlanBook()
 
-    def news(self, now_ms: int) -> PlanBook | None:
+    def changed(self, now_ms: int) -> PlanBook | None:
         """The plans in force, if they are not those that were told last."""
         if self._source is None:
             return None

@@ -21,12 +21,12 @@ from flows.model.plan import Plan, PlanBook
 
 FIRST_WAIT_S: Final = 10.0
 """The time for which the first asker waits for the first book, in s."""
-AWAY_S: Final = 5.0
+OUTAGE_S: Final = 5.0
 """The outage of Kafka that is reported and that makes the topic be read anew, in s; shorter faults pass all
 the time.
 """
-AGAIN_S: Final = 2.0
-LOOK_S: Final = 60.0
+RETRY_S: Final = 2.0
+POLL_S: Final = 60.0
 """Between two looks whether the topic has more partitions."""
 TOLD_KEPT: Final = 1000
 
@@ -154,7 +154,7 @@ class TopicFeed:
                 self._follow(table)
             except ConnectError as error:
                 self._tell_trouble(str(error))
-                self._closing.wait(AGAIN_S)
+                self._closing.wait(RETRY_S)
             if table is not None:
                 table.close()
             table = None
@@ -163,7 +163,7 @@ class TopicFeed:
         """Until closing, or until the topic has more partitions.
 
         Raises:
-            ConnectError: by the table, or it has been away for `AWAY_S`.
+            ConnectError: by the table, or it has been away for `OUTAGE_S`.
         """
         entries, waiting = Entries(self._topic), dict[tuple[int, bytes | None], list[Refusal]]()
         partitions = table.partitions()
@@ -177,7 +177,7 @@ class TopicFeed:
             now_s = time.monotonic()
             if table.caught_up or changes:
                 seen_s = now_s
-            elif now_s - seen_s > AWAY_S:
+            elif now_s - seen_s > OUTAGE_S:
                 raise ConnectError(table.trouble)
             if table.caught_up:
                 self._trouble_told = False
@@ -194,7 +194,7 @@ class TopicFeed:
             if complete:
                 self._tell([one for many in waiting.values() for one in many])
                 waiting.clear()
-            if now_s - looked_s > LOOK_S and table.caught_up:
+            if now_s - looked_s > POLL_S and table.caught_up:
                 looked_s = now_s
                 if table.partitions() != partitions:
                     return

@@ -105,7 +105,7 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...
             return []
         moment_ms = awake_ms()
         self._intake.deny(self._denied())
-        if (book := self._plans.news(moment_ms)) is not None:
+        if (book := self._plans.changed(moment_ms)) is not None:
             self._intake.decoder.follow(book)
         output = self._intake.step(self._clock.number, moment_ms, self._clock.watermark_ms)
         self._done = self._intake.ended

@@ -176,7 +176,7 @@ class AttributionLogic(CutStep[TouchBatch]):
     def cut(self, messages: list[TouchBatch]) -> Iterable[Message]:
         """The conversions that are decided at the cut."""
         self._shard.index = messages[0].to
-        if (book := self._plans.news(awake_ms())) is not None:
+        if (book := self._plans.changed(awake_ms())) is not None:
             utm = {name: name for name in book} | self._utm
             self._shard.rules = replace(self._shard.rules, utm=utm)
         decided = self._shard.apply(messages[0].cut, messages)
@@ -197,7 +197,7 @@ class CreditsLogic(CutStep[Decided]):
     def cut(self, messages: list[Decided]) -> Iterable[Message]:
         """The credits of a cut's decisions, and the decisions themselves."""
         here = messages[0].cut
-        if (book := self._plans.news(awake_ms())) is not None:
+        if (book := self._plans.changed(awake_ms())) is not None:
             self._book.plans = book
         batches, account, decisions = self._book.cut(here, messages)
         records = [decision_record(decision) for decision in decisions]
@@ -239,7 +239,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         """The rows that a cut changes, and the minutes that are due."""
         shard, covered, here = self._shard, self._covered, messages[0].cut
         shard.index = messages[0].to
-        if (book := self._plans.news(awake_ms())) is not None:
+        if (book := self._plans.changed(awake_ms())) is not None:
             self._follow(book)
         batches = [one for one in messages if isinstance(one, RowBatch)]
         (credits,) = (one for one in messages if isinstance(one, CreditBatch))

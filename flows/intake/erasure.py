@@ -31,10 +31,10 @@ from flows.model.redis_keys import deny_key
 from flows.settings import Settings
 from flows.state.kernel import U64
 
-LOOK_S: Final = 1.0
+POLL_S: Final = 1.0
 WHOLE_S: Final = 30.0
 """Between two looks at the whole list while it is as long as the one that is known."""
-AGAIN_S: Final = 15.0
+RETRY_S: Final = 15.0
 """Between two looks at a Redis that does not serve: each may take a timeout."""
 NOBODY: Final[U64] = np.zeros(0, np.uint64)
 
@@ -124,7 +124,7 @@ class DenyList:
             self._whole_s = -math.inf
         elif now_s < self._next_s:
             return self._keys
-        self._next_s = now_s + LOOK_S
+        self._next_s = now_s + POLL_S
         if self._client is None:
             self._client = connect(
                 self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout
@@ -132,7 +132,7 @@ class DenyList:
         try:
             self._look(self._client, now_s)
         except RedisUnavailable:
-            self._next_s = now_s + AGAIN_S
+            self._next_s = now_s + RETRY_S
         return self._keys
 
     def _look(self, client: Client, now_s: float) -> None:

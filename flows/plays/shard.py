@@ -53,7 +53,7 @@ from flows.plays.slots import (
     TIMES,
     TOUCHES,
 )
-from flows.state.hash_table import MAX_LOAD, WORDS, new_table, put, sized, still, take_marked
+from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, new_table, put, resized, still
 from flows.state.homes import Homes
 from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U64, doubled
@@ -211,7 +211,7 @@ class PlayShard:
 
     def _make_room(self) -> None:
         if self.used[SLOTS_USED] + 3 > len(self.table) * 0.99 * MAX_LOAD:
-            self.table = sized(self.table, int(self.used[SLOTS_USED]))
+            self.table = resized(self.table, int(self.used[SLOTS_USED]))
         if self.used[TOUCHES] + 1 > len(self.touch_who):
             self.touch_where, self.touch_who = doubled(self.touch_where), doubled(self.touch_who)
             self.touch_ts = doubled(self.touch_ts)
@@ -280,7 +280,7 @@ class PlayShard:
             if done < len(self.table):
                 self._grow_cells()
         if self.used[SLOTS_USED] < before:
-            self.table = sized(self.table, int(self.used[SLOTS_USED]))
+            self.table = resized(self.table, int(self.used[SLOTS_USED]))
 
     def _ages(self) -> tuple[int, int, int, int]:
         """The horizons of the latest sweep; after the end of the log no slot is dropped."""
@@ -439,7 +439,7 @@ class PlayShard:
 
     def changed(self) -> U64:
         """See `flows.state.journal.Table`."""
-        return take_marked(self.table, CHANGED, len(self))
+        return drain_changed(self.table, CHANGED, len(self))
 
     def current(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
@@ -498,10 +498,10 @@ class PlayShard:
         used = 0
         for rows, _ in self.journal.restore(pieces, self._files):
             if used + len(rows) > MAX_LOAD * len(self.table):
-                self.table = sized(self.table, used, used + len(rows))
+                self.table = resized(self.table, used, used + len(rows))
             used += put(rows, self.table)
         used = expire(self.table, *self._ages())
-        self.table = sized(self.table, used)
+        self.table = resized(self.table, used)
         self.used[SLOTS_USED] = used
 
 

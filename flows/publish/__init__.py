@@ -10,12 +10,12 @@ from __future__ import annotations
 from flows.publish.covered import Covered
 from flows.publish.fence import kept
 from flows.publish.ledger import Ledger
-from flows.publish.lines import HURRY, PATIENCE, FileLines, LineWriter, TopicLines
+from flows.publish.lines import STOP_TIMEOUT, TIMEOUT, FileLines, LineWriter, TopicLines
 from flows.publish.publisher import Publisher, refuse_foreign
 
 __all__ = [
-    "HURRY",
-    "PATIENCE",
+    "STOP_TIMEOUT",
+    "TIMEOUT",
     "Covered",
     "FileLines",
     "Ledger",

@@ -27,7 +27,7 @@ from flows.publish.fence import kept
 from flows.settings import Settings
 from flows.state.durable import private_directory, privately, put, sync_directory
 
-AGAIN_S: Final = 15.0
+RETRY_S: Final = 15.0
 """Between two tries to read from a Redis that does not serve: each may take a timeout."""
 NEVER: Final = 1 << 40
 """A minute that does not come."""
@@ -112,7 +112,7 @@ class Covered:
     def _ask(self) -> None:
         if (now_s := self.clock_s()) < self._next_s:
             return
-        self._next_s = now_s + AGAIN_S
+        self._next_s = now_s + RETRY_S
         try:
             client = connect(self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout)
             (held,) = read_rows(client, [positions_key(self.settings.namespace)])

@@ -30,9 +30,9 @@ class LineWriter(Protocol):
     def close(self) -> None: ...
 
 
-PATIENCE: Final = timedelta(seconds=30)
+TIMEOUT: Final = timedelta(seconds=30)
 """The time for which an output waits for the brokers before the flow ends."""
-HURRY: Final = timedelta(seconds=5)
+STOP_TIMEOUT: Final = timedelta(seconds=5)
 """The same of a flow that was told to stop: what is not out will come again from the log."""
 
 
@@ -46,11 +46,11 @@ class TopicLines:
     position = 0
 
     def __init__(
-        self, settings: Settings, topic: str, patience: Callable[[], timedelta] = lambda: PATIENCE
+        self, settings: Settings, topic: str, patience: Callable[[], timedelta] = lambda: TIMEOUT
     ) -> None:
         self._patience, self._failed = patience, False
         # The engine opens an output when the first message is due, which may be while the brokers are away.
-        deadline_s = time.monotonic() + PATIENCE.total_seconds()
+        deadline_s = time.monotonic() + TIMEOUT.total_seconds()
         while True:
             try:
                 self._writer = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))

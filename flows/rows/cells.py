@@ -12,7 +12,7 @@ from flows.model.events import COMPLETE, IMPRESSION, START
 from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
-SMALLEST: Final = 256
+MIN_SLOTS: Final = 256
 DIRTY, FINAL, CHANGED = 1, 2, 4
 """Flags of a cell: changed since it was last given out as a minute; given out for good; not as it was at the
 last snapshot.
@@ -140,7 +140,7 @@ class Cells:
     """
 
     def __init__(self) -> None:
-        self.keys, self.counts, self.flags, self.given = _empty(SMALLEST)
+        self.keys, self.counts, self.flags, self.given = _empty(MIN_SLOTS)
         self.used = 0
         self.journal = Journal(COUNTS + MINUTE_COUNTS)
 
@@ -149,7 +149,7 @@ class Cells:
         while (self.used + more) * 4 > len(self.keys) * 3:
             self.keep(np.ones(len(self.keys), bool), 2 * len(self.keys))
 
-    def keep(self, kept: npt.NDArray[np.bool_], room: int = SMALLEST) -> None:
+    def keep(self, kept: npt.NDArray[np.bool_], room: int = MIN_SLOTS) -> None:
         """Drop the cells of all other slots, and make the map as large as is then needed, or as `room`."""
         old = np.nonzero(kept & (self.keys != 0))[0]
         capacity = room

@@ -31,7 +31,7 @@ class CreditCells:
         flight[HIGH] += flight[VALUE] >> VALUE_BITS  # else the lower words of 2^31 conversions would overflow
         flight[VALUE] &= LOW
 
-    def fly_from(self, row: int, minute: int) -> None:
+    def restart_flight(self, row: int, minute: int) -> None:
         """Let a row's flight begin with a minute, later than those that were forgotten."""
         if row in self.flight:
             begun = [counts for at, counts in self.minutes.get(row, {}).items() if at >= minute]

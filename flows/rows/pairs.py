@@ -16,7 +16,7 @@ MARK: Final = np.uint64(1 << 63)
 """Over the number of the row: the slot's bits are not as they were at the last snapshot."""
 NUMBER: Final = np.uint64((1 << 32) - 1)
 """The bits of that word that are the row's number; `rolling` has a minute between the two (`minute_of`)."""
-FULLEST: Final = 0.7
+MAX_LOAD: Final = 0.7
 CHUNK: Final = 1 << 16
 """So many are added at once: the table must have room for them all."""
 
@@ -24,7 +24,7 @@ CHUNK: Final = 1 << 16
 def new_pairs(entries: int, words: int) -> U64:
     """An empty table with room for `entries`, of slots of `words` words."""
     capacity = 256
-    while capacity * FULLEST < entries:
+    while capacity * MAX_LOAD < entries:
         capacity *= 2
     return np.zeros((capacity, words), np.uint64)
 

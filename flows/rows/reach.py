@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.rows.pairs import CHUNK, FULLEST, ROW, WHO, find_pair, new_pairs, refill
+from flows.rows.pairs import CHUNK, MAX_LOAD, ROW, WHO, find_pair, new_pairs, refill
 from flows.state import journal
 from flows.state.hyperloglog import RANKS, REGISTERS, compressed, decompressed, estimate, rank
 from flows.state.journal import Files, Journal
@@ -79,7 +79,7 @@ class Distinct:
     registers: U8 = field(default_factory=lambda: np.zeros((0, REGISTERS), np.uint8))
     histograms: I64 = field(default_factory=lambda: np.zeros((0, RANKS), np.int64))
     sketches: Journal = field(default_factory=lambda: Journal(1 + REGISTERS // 8))
-    news: Journal = field(default_factory=lambda: Journal(2))
+    additions: Journal = field(default_factory=lambda: Journal(2))
     _told: list[U64] = field(default_factory=list)
 
     def add(self, rows: U32, who: U64, n_rows: int) -> None:
@@ -87,7 +87,7 @@ class Distinct:
         self.count, self.dense_of = longer(self.count, n_rows, 0), longer(self.dense_of, n_rows, -1)
         for start in range(0, len(rows), CHUNK):
             some, them = rows[start : start + CHUNK], who[start : start + CHUNK]
-            if self.used + len(some) > len(self.table) * FULLEST:
+            if self.used + len(some) > len(self.table) * MAX_LOAD:
                 self._rebuild(len(some))
             told = np.zeros(len(some), np.uint8)
             self.used += _distinct(
@@ -211,31 +211,31 @@ class Distinct:
         """Let the disk hold what there is now and nothing of before."""
         dense = np.nonzero(self.dense_of >= 0)[0]
         packed = self.registers[self.dense_of[dense]].view(np.uint64)
-        self.sketches.pieces, self.news.pieces = [], []
+        self.sketches.pieces, self.additions.pieces = [], []
         self.sketches.append(np.column_stack([dense.astype(np.uint64), packed]))
         self._told = [self.table[self.table[:, WHO] != 0]]
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """Plain state: what is new beside the pieces before, which may be in `files`; sketches anew where the
-        news take twice their room.
+        additions take twice their room.
         """
-        room = self.used + len(self.registers) * REGISTERS // (8 * self.news.words)
+        room = self.used + len(self.registers) * REGISTERS // (8 * self.additions.words)
         told = sum(map(len, self._told))
-        if files.directory is None or self.news.rows + told > 2 * room + journal.SLACK:
+        if files.directory is None or self.additions.rows + told > 2 * room + journal.COMPACTION_SLACK:
             self._begin_anew()
         for told_once in self._told:
-            self.news.append(told_once)
+            self.additions.append(told_once)
         self._told = []
         self.sketches.spill(files)
-        self.news.spill(files)
-        pieces = [*map(tuple, self.sketches.pieces)], [*map(tuple, self.news.pieces)]
+        self.additions.spill(files)
+        pieces = [*map(tuple, self.sketches.pieces)], [*map(tuple, self.additions.pieces)]
         if files.directory is None:
-            self.sketches.pieces, self.news.pieces = [], []
+            self.sketches.pieces, self.additions.pieces = [], []
         return self.count.tobytes(), *pieces
 
     def names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return self.sketches.names() + self.news.names()
+        return self.sketches.names() + self.additions.names()
 
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files) -> Distinct:
@@ -245,7 +245,7 @@ class Distinct:
         for sketches, _ in self.sketches.restore(state[1], files):
             for row, registers in zip(sketches[:, 0].tolist(), sketches[:, 1:].copy(), strict=True):
                 self._merge(row, registers.view(np.uint8), len(count))
-        for news, _ in self.news.restore(state[2], files):
-            self.add(news[:, ROW].astype(np.uint32), news[:, WHO].copy(), len(count))
+        for additions, _ in self.additions.restore(state[2], files):
+            self.add(additions[:, ROW].astype(np.uint32), additions[:, WHO].copy(), len(count))
         self.count[: len(count)], self._told = count, []
         return self

@@ -17,8 +17,8 @@ from flows.rows.crowds import AHEAD, RING, UNIONS, WIDTHS, Crowds, place_of, uni
 from flows.rows.pairs import (
     BITS,
     CHUNK,
-    FULLEST,
     MARK,
+    MAX_LOAD,
     NUMBER,
     ROW,
     WHO,
@@ -259,7 +259,7 @@ class Rolling:
         crowds, crowded = self.crowds, 0
         for start in range(0, len(rows), CHUNK):
             end = start + CHUNK
-            if self.used + min(CHUNK, len(rows) - start) > len(self.table) * FULLEST:
+            if self.used + min(CHUNK, len(rows) - start) > len(self.table) * MAX_LOAD:
                 self._rebuild(CHUNK)
             used, more = _roll(
                 rows[start:end],
@@ -381,7 +381,7 @@ class Rolling:
         self = cls(minute=minute)
         self._grow(n_rows)
         for rows, _ in self.journal.restore(pieces, files):
-            if self.used + len(rows) > len(self.table) * FULLEST:
+            if self.used + len(rows) > len(self.table) * MAX_LOAD:
                 self._rebuild(len(rows))
             self.used += _upsert(rows, self.table)
         self._rebuild(0)

@@ -49,7 +49,7 @@ GROWING: Final = (
     "overrun",
     "heard",
     "given_reach",
-    "given_at",
+    "published_at",
     "dirty",
     "is_placement",
     "alive",
@@ -111,7 +111,11 @@ class RowShard:
         self.counted_from, self.counted_to = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.overrun, self.heard = np.zeros(64, np.int64), np.zeros(64, np.int64)
         self.own_from = np.zeros(64, np.int64)
-        self.given_reach, self.given_at, self.sketched = np.zeros(64, np.int64), np.zeros(64, np.int64), -1
+        self.given_reach, self.published_at, self.sketched = (
+            np.zeros(64, np.int64),
+            np.zeros(64, np.int64),
+            -1,
+        )
         self.dirty = np.zeros(64, bool)
         self.is_placement, self.alive = np.zeros(64, bool), np.zeros(64, bool)
         self._files = Files(None)
@@ -144,7 +148,7 @@ class RowShard:
         if credits is not None:
             self._credit(credits)
         if minute > before or cut.ended:
-            self._turn(before, minute, cut.ended)
+            self._advance_minute(before, minute, cut.ended)
         due = self._due(cut, provisional_from)
         if minute > before or cut.ended:
             self._forget(minute)
@@ -152,7 +156,7 @@ class RowShard:
         if minute // 60 > before // 60 or cut.ended:
             self._end_quiet(minute)
         if cut.ended:
-            self.touch_all()  # all rows say that they are final
+            self.mark_all_changed()  # all rows say that they are final
         changed = np.nonzero(self.dirty)[0]
         self.dirty[:] = False
         return (self.numbers_of(changed) if len(changed) else None), due
@@ -300,7 +304,7 @@ class RowShard:
             if name is not None and (labels[place] is None or (ts, name) > labels[place]):  # type: ignore[operator]  # not None here
                 labels[place] = (ts, name)
 
-    def _turn(self, before: int, minute: int, ended: bool) -> None:
+    def _advance_minute(self, before: int, minute: int, ended: bool) -> None:
         """Advance to the watermark's new minute: rolling windows move, days end, minutes become final."""
         placed = self.cells.keys != 0
         rows, minutes = self.cells.at(placed)
@@ -461,7 +465,7 @@ class RowShard:
             begun = max(start, oldest)
             self.flight[row] = counts[minutes >= begun].sum(axis=0)
             self.overrun[row] = counts[minutes >= max(begun, end), IMPRESSION].sum()
-            self.credits.fly_from(row, begun)
+            self.credits.restart_flight(row, begun)
             self._reach_anew(row, begun)
             self.counted_from[row], self.counted_to[row] = begun, end
         else:
@@ -477,7 +481,7 @@ class RowShard:
             self.counted_from[row] = start  # nothing ever was before either
 
     def _flown(self, slots: Any) -> I64:
-        """Add cells to a flight; `_turn` adds the parts that come when a minute is final."""
+        """Add cells to a flight; `_advance_minute` adds the parts that come when a minute is final."""
         counts: I64 = self.cells.counts[slots].copy()
         final = self.cells.flags[slots] & FINAL != 0
         counts[~final, REPAIRED] = 0
@@ -500,7 +504,7 @@ class RowShard:
         if self.given_reach[row]:
             self.given_reach[row] = -1  # the sketch that readers have is due anew, even if nobody is left
 
-    def touch_all(self) -> None:
+    def mark_all_changed(self) -> None:
         """Mark all rows as changed, so that the next cut publishes them: after a resume it is not known what
         readers have.
         """
@@ -515,11 +519,11 @@ class RowShard:
             return
         self.sketched = minute
         rows = np.nonzero(self.is_placement[: len(self.row_index.names)])[0]
-        reach, given, at = self.reached.reach(rows), self.given_reach[rows], self.given_at[rows]
+        reach, given, at = self.reached.reach(rows), self.given_reach[rows], self.published_at[rows]
         due = reach > given * (1.0 if ended else 1.01)
         due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
         due &= (reach >= SKETCH_FROM) | (self.flight_end[rows] > 0) | (given != 0)
-        self.given_reach[rows[due]], self.given_at[rows[due]] = reach[due], minute
+        self.given_reach[rows[due]], self.published_at[rows[due]] = reach[due], minute
         rows = rows[due]
         for start in range(0, len(rows), SKETCHES_AT_ONCE):
             some = rows[start : start + SKETCHES_AT_ONCE]
@@ -652,7 +656,7 @@ class RowShard:
         self.currencies = dict(currencies)
         self.frequency = {row: np.array(counts, np.int64) for row, counts in frequency.items()}
         self.accounts = {row: ConversionAccount(*counts) for row, counts in accounts.items()}
-        self.touch_all()
+        self.mark_all_changed()
 
 
 def _earlier(a: I64, b: I64) -> I64:

@@ -124,7 +124,7 @@ def plans(
             "timezone": timezone,
             "cpm": f"{8 + rank % 9}.50",
             "currency": "GBP",
-            "target_completion_rate": round(place.liking * 0.9, 2),
+            "target_completion_rate": round(place.completion_rate * 0.9, 2),
         }
         for rank, place in enumerate(traffic.placements)
     ]

@@ -112,7 +112,7 @@ class Placement:
     id: str
     labels: dict[str, Any]
     share: float
-    liking: float
+    completion_rate: float
 
 
 def new_placements(count: int) -> list[Placement]:

@@ -115,7 +115,7 @@ class Traffic:
         return self
 
     def __next__(self) -> Call:
-        self._settle()
+        self._fill_ahead()
         arrival, _, partition, key, value, event_ms, truth = heapq.heappop(self._ahead)
         self.ledger.count(partition, event_ms, truth)
         return Call(partition, arrival, key, value)
@@ -123,7 +123,7 @@ class Traffic:
     @property
     def next_arrival_ms(self) -> int:
         """The arrival of the next call, epoch ms; asking does not take the call."""
-        self._settle()
+        self._fill_ahead()
         return self._ahead[0].arrival_ms
 
     @property
@@ -131,7 +131,7 @@ class Traffic:
         """Net impressions a second of all placements, as a long run has them."""
         return self.rate / self._calls_a_play * self._impressions_a_play
 
-    def _settle(self) -> None:
+    def _fill_ahead(self) -> None:
         """Make plays until nothing that is yet to be born can arrive before the first call in line."""
         ahead, heads_ms = self._ahead, self.ledger.heads_ms
         while True:
@@ -278,7 +278,7 @@ class Traffic:
             return script
         start = 40 + int(u() * 1500)
         script.append(("start", start, 0))
-        heard = 1.0 if chance(place.liking) else u()
+        heard = 1.0 if chance(place.completion_rate) else u()
         for quarter, event in enumerate(MILESTONES, 1):
             if quarter <= heard * 4:
                 at = duration * quarter // 4

@@ -65,7 +65,7 @@ def put(rows: U64, table: U64) -> Int:
 
 
 @kernel
-def take_marked(table: U64, mark: Int, most: Int) -> U64:
+def drain_changed(table: U64, mark: Int, most: Int) -> U64:
     """The rows with `mark` in their second word, at most so many; it is taken off them, there and here."""
     rows = np.empty((most, 4), np.uint64)
     n = 0
@@ -95,8 +95,8 @@ def still(rows: U64, table: U64) -> U64:
     return kept[:n]
 
 
-def sized(rows: U64, used: int, spare: int = 0) -> U64:
-    """A table of the `used` rows with a key, with room for `spare` more before it is `FULLEST`."""
+def resized(rows: U64, used: int, spare: int = 0) -> U64:
+    """A table of the `used` rows with a key, with room for `spare` more before it is `MAX_LOAD`."""
     table = new_table(max(MIN_SLOTS, int((used + spare) / MAX_LOAD * GROWTH) + 1))
     refill(rows, table)
     return table

@@ -27,9 +27,9 @@ KEEP_SNAPSHOTS: Final = 2
 """The number of snapshots for which an unlisted file is kept: the engine may resume from the one before the
 latest.
 """
-SLACK: Final = 1 << 13
+COMPACTION_SLACK: Final = 1 << 13
 """The number of outdated rows below which no compaction is worth its cost."""
-INSTALMENT: Final = 4
+COMPACTION_RATIO: Final = 4
 """The ratio of rows that a snapshot compacts to rows that it appends, at most; raising it compacts sooner and
 makes snapshots longer.
 """
@@ -147,7 +147,7 @@ def _write(path: Path, body: bytes) -> None:
         put(path, body)
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """Rows as they were at a snapshot: `body`, or the file `name`; `mark` is the owner's."""
 
     name: str
@@ -176,9 +176,9 @@ class Journal:
     """The segments of one table, the oldest first; `words` a row."""
 
     words: int
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[Segment] = field(default_factory=list)
 
-    def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[Piece]:
+    def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[Segment]:
         """Append what changed; returns the segments that together hold the table. `files.keep` is the
         caller's.
 
@@ -190,8 +190,8 @@ class Journal:
             return [_piece(table.whole(), mark)]
         rows = table.changed()
         self.append(rows, mark)
-        left = INSTALMENT * len(rows) + SLACK
-        while len(self.pieces) > 1 and left > 0 and self.rows > 2 * len(table) + SLACK:
+        left = COMPACTION_RATIO * len(rows) + COMPACTION_SLACK
+        while len(self.pieces) > 1 and left > 0 and self.rows > 2 * len(table) + COMPACTION_SLACK:
             oldest = self.pieces.pop(0)
             left -= oldest.rows
             self.append(table.current(self._rows(oldest, files)), mark)
@@ -210,14 +210,14 @@ class Journal:
         new = _piece(rows, mark)
         if self.pieces and not self.pieces[-1].name:
             last = self.pieces.pop()
-            new = Piece("", last.body + new.body, last.rows + new.rows, mark)
+            new = Segment("", last.body + new.body, last.rows + new.rows, mark)
         self.pieces.append(new)
 
     def spill(self, files: Files) -> None:
         """Put the last segment in a file, if it is large."""
         if files.directory is not None and self.pieces and len(self.pieces[-1].body) >= SPILL_BYTES:
             last = self.pieces[-1]
-            self.pieces[-1] = Piece(files.write(last.body), b"", last.rows, last.mark)
+            self.pieces[-1] = Segment(files.write(last.body), b"", last.rows, last.mark)
 
     def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> Iterator[tuple[U64, int]]:
         """Take segments up again; yields their rows (n, words) and marks, the oldest first.
@@ -225,7 +225,7 @@ class Journal:
         Raises:
             StateError: a file is missing or damaged.
         """
-        self.pieces = [Piece(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
+        self.pieces = [Segment(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
         files.restored(self.names())
         for piece in self.pieces:
             yield self._rows(piece, files), piece.mark
@@ -234,13 +234,13 @@ class Journal:
         """Of the segments that are files."""
         return [piece.name for piece in self.pieces if piece.name]
 
-    def _rows(self, piece: Piece, files: Files) -> U64:
+    def _rows(self, piece: Segment, files: Files) -> U64:
         body = files.read(piece.name) if piece.name else piece.body
         return np.frombuffer(body, np.uint64).reshape(-1, self.words).copy()
 
 
-def _piece(rows: U64, mark: int) -> Piece:
-    return Piece("", rows.tobytes(), len(rows), mark)
+def _piece(rows: U64, mark: int) -> Segment:
+    return Segment("", rows.tobytes(), len(rows), mark)
 
 
 def _digest(body: bytes) -> str:

@@ -79,7 +79,7 @@ def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
     seed: int, in_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "SPILL_BYTES", 200)
-    monkeypatch.setattr(journal, "SLACK", 2)
+    monkeypatch.setattr(journal, "COMPACTION_SLACK", 2)
     rng = random.Random(seed)
     files, model, frequency, today = Files(tmp_path if in_files else None), Model(), Frequency(), TODAY
     shown: Counter[tuple[str, int]] = Counter()

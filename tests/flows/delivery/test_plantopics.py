@@ -192,7 +192,7 @@ def test_a_book_that_says_the_same_is_the_same(plans: Plans) -> None:
 def test_the_book_stays_while_kafka_is_away_which_is_told_once_and_goes_on_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(plan_topics, "AWAY_S", 0.5)
+    monkeypatch.setattr(plan_topics, "OUTAGE_S", 0.5)
     with EmbeddedBroker() as broker:
         plans = Plans(broker)
         plans.put(("a", plan("a")), ("b", plan("b")))

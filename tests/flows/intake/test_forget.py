@@ -33,7 +33,7 @@ from flows.engine.steps import PlaysLogic
 from flows.engine.tick_clock import TickClock
 from flows.errors import UsageError
 from flows.intake.decoder import Decoder
-from flows.intake.erasure import LOOK_S, DenyList, deny
+from flows.intake.erasure import POLL_S, DenyList, deny
 from flows.intake.partition import Intake, position_of
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import CLICK_TOUCH, RowBatch, ShardTick, TouchBatch
@@ -147,7 +147,7 @@ def test_a_list_that_redis_has_lost_is_kept_and_put_back(
     assert known() is both
     client.delete(deny_key(settings.namespace))
     if known_by == "a look":
-        now_s[0] += LOOK_S
+        now_s[0] += POLL_S
         assert known() is both
     else:
         known = DenyList(settings, lambda: now_s[0])
@@ -181,7 +181,7 @@ def test_a_list_that_was_lost_and_has_grown_as_long_again_is_whole_within_a_minu
     client.delete(deny_key(settings.namespace))
     deny(settings, ["L3", "L4"])
     while now_s < 60:
-        now_s += LOOK_S
+        now_s += POLL_S
         known()
     every = {key_of(f"L{n}") for n in range(1, 5)}
     assert set(known().tolist()) == held(client, settings) == every

@@ -303,7 +303,7 @@ class World:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are small, and cleaned up all the time."""
     monkeypatch.setattr(journal, "SPILL_BYTES", 200)
-    monkeypatch.setattr(journal, "SLACK", 2)
+    monkeypatch.setattr(journal, "COMPACTION_SLACK", 2)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

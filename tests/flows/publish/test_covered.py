@@ -24,7 +24,7 @@ from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.model.events import IMPRESSION
 from flows.model.messages import Lines, RowBatch
 from flows.model.ticks import Cut
-from flows.publish.covered import AGAIN_S, NEVER, Covered, positions_key
+from flows.publish.covered import NEVER, RETRY_S, Covered, positions_key
 from flows.publish.fence import Kept, keep
 from flows.settings.fields import Settings
 
@@ -72,7 +72,7 @@ def test_while_redis_does_not_tell_a_cut_is_behind(
     assert behind(covered, at(a=9))
     covered.settings = settings
     assert behind(covered, at(a=9)), "not asked at every cut: each may take a timeout"
-    now_s[0] += AGAIN_S
+    now_s[0] += RETRY_S
     assert not behind(covered, at(a=9))
 
 

@@ -172,7 +172,7 @@ def test_a_distinct_count_goes_on_after_a_restart_as_if_there_had_been_none(
     straight, stopped = Distinct(), Distinct()
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "SPILL_BYTES", 2_000)
-        patch.setattr(journal, "SLACK", 500)
+        patch.setattr(journal, "COMPACTION_SLACK", 500)
         files = Files(Path(name) if in_files else None)
         for size, then in steps:
             who, row = listeners(rng, size), rng.integers(0, 3, size).astype(np.uint32)
@@ -194,7 +194,7 @@ def test_a_distinct_count_goes_on_after_a_restart_as_if_there_had_been_none(
 def test_a_snapshot_writes_who_is_new_and_sketches_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "SLACK", 1_000)
+    monkeypatch.setattr(journal, "COMPACTION_SLACK", 1_000)
     rng, files = np.random.default_rng(5), Files(tmp_path)
     distinct = added((0, listeners(rng, 2_000)), (1, listeners(rng, 2_000)), rows=2)
     before = len(pickle.dumps(distinct.snapshot(files)))
@@ -248,7 +248,7 @@ def test_rolling_reach_is_that_of_the_last_5_and_60_minutes_and_of_who_was_heard
 ) -> None:
     """With pixels ahead of the watermark's minute and behind it, jumps, quiet hours, restarts anywhere."""
     monkeypatch.setattr(journal, "SPILL_BYTES", 300)
-    monkeypatch.setattr(journal, "SLACK", 2)
+    monkeypatch.setattr(journal, "COMPACTION_SLACK", 2)
     files = Files(tmp_path if in_files else None)
     rng = np.random.default_rng(seed)
     rolling, heard, estimated = Rolling(), set[Heard](), []

@@ -378,7 +378,7 @@ def test_a_run_longer_than_what_is_kept_shows_the_sums_of_what_has_come(seed: in
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are small, and cleaned up all the time."""
     monkeypatch.setattr(journal, "SPILL_BYTES", 2_000)
-    monkeypatch.setattr(journal, "SLACK", 2)
+    monkeypatch.setattr(journal, "COMPACTION_SLACK", 2)
 
 
 def impressions(cut: Cut, minutes: range) -> RowBatch:

@@ -17,7 +17,7 @@ from flows.state import journal
 from flows.state.journal import KEEP_SNAPSHOTS, Files, Journal
 from flows.state.kernel import U64
 
-SLACK, SPILL_ROWS = 4, 3
+COMPACTION_SLACK, SPILL_ROWS = 4, 3
 
 
 class Numbers:
@@ -65,7 +65,7 @@ class Owner:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "SLACK", SLACK)
+    monkeypatch.setattr(journal, "COMPACTION_SLACK", COMPACTION_SLACK)
     monkeypatch.setattr(journal, "SPILL_BYTES", 16 * SPILL_ROWS)
 
 
@@ -97,7 +97,7 @@ def test_every_snapshot_holds_the_table_and_the_disk_holds_every_snapshot_to_res
                 owner = Owner(directory, taken[-1][0])
             listed = set(owner.journal.names())
             assert not listed or in_files
-            assert owner.journal.rows <= 2 * len(owner.table) + SLACK + 12 * len(epochs)
+            assert owner.journal.rows <= 2 * len(owner.table) + COMPACTION_SLACK + 12 * len(epochs)
         if in_files:
             for _ in range(KEEP_SNAPSHOTS + 1):
                 owner.snapshot()
@@ -118,7 +118,7 @@ def test_what_is_out_of_date_is_cleaned_up_in_instalments(tmp_path: Path) -> Non
         most = max(most, owner.journal.rows - before)
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     print(f"{owner.journal.rows} rows, {len(owner.journal.pieces)} pieces, {size} bytes, at most {most} more")
-    assert owner.journal.rows <= 2 * 1000 + SLACK + 10
+    assert owner.journal.rows <= 2 * 1000 + COMPACTION_SLACK + 10
     assert size <= 16 * (owner.journal.rows + 1000 + 100), "and what is not listed has gone"
     assert most <= 10
 
