@@ -22,10 +22,12 @@ from flows.metrics import (
     EVENT_TO_REDIS,
     FLUSH_DURATION,
     FLUSHED_ROWS,
+    HOLDS_EVICTED,
     INVALID_TRAFFIC,
     KAFKA_ERRORS,
     LAG,
     LAST_FLUSH,
+    LOW_MARK,
     MARKS,
     PARTITION_WATERMARK,
     PENDING_ROWS,
@@ -88,6 +90,7 @@ class Instruments:
         self.received, self.accepted, self.repeated = counter(RECEIVED), counter(ACCEPTED), counter(REPEATED)
         self.rejected, self.invalid_traffic = counter(REJECTED), counter(INVALID_TRAFFIC)
         self.clock_skewed, self.skipped, self.marks = counter(CLOCK_SKEWED), counter(SKIPPED), counter(MARKS)
+        self.low_mark, self.holds_evicted = gauge(LOW_MARK), counter(HOLDS_EVICTED)
         self.lag, self.partition_watermark, self.watermark = (
             gauge(LAG),
             gauge(PARTITION_WATERMARK),

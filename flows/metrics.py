@@ -45,6 +45,15 @@ INVALID_TRAFFIC = _d(
 CLOCK_SKEWED = _d(
     "clock_skewed_total", "counter", "Pixels whose clock was off by more than five minutes.", "partition"
 )
+LOW_MARK = _d(
+    "partition_low_mark_timestamp_seconds",
+    "gauge",
+    "The least low mark that the partition's time waits for; 0: it waits for no collector.",
+    "partition",
+)
+HOLDS_EVICTED = _d(
+    "holds_evicted_total", "counter", "Collectors not waited for, since there were too many.", "partition"
+)
 LAG = _d("consumer_lag_messages", "gauge", "Messages in the partition that have not been read.", "partition")
 PARTITION_WATERMARK = _d(
     "partition_watermark_timestamp_seconds",
@@ -100,6 +109,8 @@ PIPELINE: Final = (
     CLOCK_SKEWED,
     LAG,
     PARTITION_WATERMARK,
+    LOW_MARK,
+    HOLDS_EVICTED,
     WATERMARK,
     LAST_FLUSH,
     EVENT_TO_REDIS,

@@ -38,6 +38,8 @@ def rules(settings: Settings) -> dict[str, Any]:
         "listen_window": settings.listen_window,
         "half_life": settings.half_life,
         "mature_after": settings.mature_after,
+        "quiet": settings.quiet,
+        "max_hold": settings.max_hold,
         "row_ttl": settings.row_ttl,
         "timezone": settings.timezone,
         "thresholds": Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),

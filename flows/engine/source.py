@@ -179,7 +179,9 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
                 settings.consent == "assumed",
                 {name: re.compile(own, re.IGNORECASE) for name, own in settings.invalid_agents.items()},
             ),
-            PartitionClock(ms(settings.out_of_orderness), ms(settings.quiet)),
+            PartitionClock(
+                ms(settings.out_of_orderness), ms(settings.quiet), max_hold_ms=ms(settings.max_hold)
+            ),
             settings.shards,
             settings.batch_messages,
             live,

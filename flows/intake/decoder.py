@@ -23,8 +23,20 @@ from flows.intake.agents import Verdicts
 from flows.intake.brand_safety import blocked
 from flows.intake.dead_letters import Rejection, explain
 from flows.intake.fingerprints import FingerprintCache
+from flows.intake.holds import BYE, Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
-from flows.intake.scanner import AGAIN, AGENTS, LEFT, LISTENERS, NAMES, REFUSED, WAITING, Desk, scan
+from flows.intake.scanner import (
+    AGAIN,
+    AGENTS,
+    LEFT,
+    LISTENERS,
+    NAMES,
+    REFUSED,
+    WAITING,
+    Desk,
+    collector_of,
+    scan,
+)
 from flows.intake.schema import (
     NO_CONVERSION,
     Event,
@@ -64,6 +76,7 @@ from flows.model.pixel import (
 from flows.model.plan import Plan
 from flows.state.kernel import I64, U64
 from flows.state.keys import LISTENER as LISTENER_LABEL
+from flows.state.keys import NAMES as NAMES_LABEL
 from flows.state.keys import sub_key
 
 _MOST_COMBOS: Final = 500_000
@@ -88,6 +101,7 @@ class Batch:
         conversions: the conversions among the pixels.
         rejected: (position, why) of every message that is no pixel.
         received: how many messages there were, without the marks.
+        told: what the messages say of their collectors.
         marks: how many marks of collectors there were.
     """
 
@@ -96,6 +110,7 @@ class Batch:
     conversions: list[ConversionPixel]
     rejected: list[tuple[int, Rejection]]
     received: int
+    told: Told
     marks: int = 0
 
 
@@ -123,7 +138,8 @@ class Decoder:
         self._verdicts = Verdicts(self.agents)
         self._identities = Identities(self.listener_key)
         self._keyed = blake2b(digest_size=8, key=sub_key(self.listener_key, LISTENER_LABEL))
-        self._secret = np.array([randbits(64), randbits(64)], np.uint64)
+        own = np.frombuffer(sub_key(self.listener_key, NAMES_LABEL)[:16], "<u8")
+        self._secret = np.array([randbits(64), randbits(64), *own], np.uint64)
         self._forget_names()
 
     def _forget_names(self) -> None:
@@ -143,7 +159,8 @@ class Decoder:
         if len(self._combos) > _MOST_COMBOS or self._combo_bytes > _MOST_COMBO_BYTES:
             self._forget_names()  # a producer that invents names must not fill the memory
         count = len(messages.values)
-        batch = Batch(np.empty((count, COLUMNS), np.uint64), self._combos, [], [], count)
+        told = Told(np.zeros(count, np.uint64), np.zeros(count, np.int64))
+        batch = Batch(np.empty((count, COLUMNS), np.uint64), self._combos, [], [], count, told)
         left: Sequence[int] = range(count)
         if self.scanning and count:
             left = self._scan(messages, batch)
@@ -165,7 +182,7 @@ class Decoder:
         lines = values if isinstance(values, Lines) else Lines.join(values)
         block = np.frombuffer(lines.block, np.uint8)
         stamps = np.array(messages.timestamps_ms or [], np.int64)
-        memos, desk = (self._names, self._agents, self._listeners), Desk.of(len(lines))
+        memos, desk = (self._names, self._agents, self._listeners), Desk.of(len(lines), batch.told)
         names, agents, listeners = memos
         left: list[int] = []
 
@@ -231,12 +248,14 @@ class Decoder:
         """Fill in the pixels of some lines on the slow path; returns the lines that are no pixels."""
         rows = array("Q")
         right, wrong = list[int](), list[int]()
-        untold: list[tuple[int, int, bytes]] = []
+        untold, said = list[tuple[int, int, bytes]](), list[tuple[str, int]]()
         for line in left:
             raw, position = messages.values[line], messages.positions[line]
             stamp = messages.timestamps_ms[line] if messages.timestamps_ms else 0
             try:
-                rows.extend(self._pixel(raw, position, stamp, batch.conversions, untold))
+                rows.extend(self._pixel(raw, position, stamp, batch.conversions, untold, said))
+                if said:
+                    self._hear(batch, line, *said.pop())
                 right.append(line)
                 continue
             except Invalid as invalid:
@@ -244,8 +263,9 @@ class Decoder:
             except (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 suspect = "?"
             wrong.append(line)
-            if mark_of(raw) is not None:
+            if (mark := mark_of(raw)) is not None:
                 batch.marks += 1
+                self._hear(batch, line, mark.collector, BYE if mark.bye else mark.low_ms)
             else:
                 batch.rejected.append((position, explain(raw, suspect)))
         pixels = np.array(rows, np.uint64).reshape(-1, COLUMNS)
@@ -276,9 +296,10 @@ class Decoder:
         stamp: int,
         conversions: list[ConversionPixel],
         untold: list[tuple[int, int, bytes]],
+        said: list[tuple[str, int]],
     ) -> tuple[int, ...]:
         """Decode one message on the slow path: its columns; the identity 0 where `untold` says of what it is
-        to be.
+        to be; `said` takes its collector and low mark.
 
         Raises:
             Invalid, KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is rejected.
@@ -347,7 +368,16 @@ class Decoder:
                 untold.append((PROGRESS, playhead, play.encode()))
             else:
                 key = self._identities.of("progress", placement, play, str(playhead))
+        if event.low_ms is not None and event.collector is not None and not absent(event.collector):
+            said.append((event.collector, min(max(event.low_ms, 0), MAX_MS)))
         return key, listener, ts, received, position, info, combo
+
+    def _hear(self, batch: Batch, line: int, collector: str, low_ms: int) -> None:
+        """Note what a line says of its collector."""
+        text = collector.encode()
+        block = np.frombuffer(text + bytes(8), np.uint8)
+        batch.told.collectors[line] = collector_of(self._secret, block, 0, len(text))
+        batch.told.lows[line] = low_ms
 
     def _number(self, names: tuple[str | None, ...]) -> int:
         """The index of the names in `combos`, a new one where they are new, with their placement's key."""

@@ -24,7 +24,9 @@ FIELDS: Final = {
 TAGS: Final = 7
 """The six names, and the content category."""
 PLACEMENT: Final = 0
-EVENT_ID, EVENT, TS, RECEIVED, PLAY, LISTENER, CONSENT, PLAYHEAD, AGENT, TRAFFIC = range(TAGS, TAGS + 10)
+EVENT_ID, EVENT, TS, RECEIVED, PLAY, LISTENER, CONSENT, PLAYHEAD, AGENT, TRAFFIC, COLLECTOR, LOW = range(
+    TAGS, TAGS + 12
+)
 UNKNOWN: Final = len(FIELDS)
 """Number of any other field; an event's code is what its word's number is beyond."""
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)

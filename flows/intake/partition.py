@@ -5,7 +5,6 @@ position.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +18,7 @@ from flows.intake.erasure import NOBODY, take_off
 from flows.intake.split import Splitter
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import Output, Pixels, Receipt
-from flows.model.pixel import POSITION, WATERMARK
+from flows.model.pixel import WATERMARK
 from flows.model.ticks import ENDED, Tick
 from flows.state.kernel import U64
 
@@ -53,6 +52,7 @@ class Intake:
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._evicted = self.clock.holds.evicted
         self._splitter = Splitter(self.partition, self.shards, self.decoder.listener_key)
         self._received = self._skewed = self._marks = self._errors = self._skipped = 0
         self.position = self.reader.position
@@ -108,7 +108,7 @@ class Intake:
         if self.live and len(batch.pixels):
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
         take_off(batch.pixels, self.denied)
-        skewed = sum(self.clock.judge(some, bounded) for some, bounded in _by_bound(batch.pixels, messages))
+        skewed = self.clock.follow(batch.pixels, messages, batch.told)
         self.position = messages.next_position
         self._received += batch.received
         self._skewed += skewed
@@ -143,6 +143,9 @@ class Intake:
         self._rejected, self._arrivals, self._denied_now = {}, [], []
         metrics, reader = instruments(), self.reader
         metrics.partition_watermark.labels(self.partition).set(self.clock.watermark_ms / 1000)
+        metrics.low_mark.labels(self.partition).set((self.clock.holds.least_ms or 0) / 1000)
+        metrics.holds_evicted.labels(self.partition).inc(self.clock.holds.evicted - self._evicted)
+        self._evicted = self.clock.holds.evicted
         metrics.lag.labels(self.partition).set(reader.lag)
         metrics.kafka_errors.labels(self.partition).inc(reader.errors - self._errors)
         metrics.skipped.labels(self.partition).inc(reader.skipped - self._skipped)
@@ -155,33 +158,24 @@ class Intake:
         clock = (
             self.clock.greatest_ms,
             self.clock.candidate_ms,
-            self.clock.watermark_ms,
+            self.clock.natural_ms,
             self.clock.start_ms,
+            self.clock.watermark_ms,
         )
         waiting = (self._received, dict(self._rejected), self._skewed, self._marks)
         denied = (self.denied.tobytes(), list(self._denied_now))
-        return FORMAT, self.position, self.last_tick, clock, waiting, denied
+        return FORMAT, self.position, self.last_tick, clock, waiting, denied, self.clock.holds.snapshot()
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
-        _, self.position, self.last_tick, clock, waiting, denied = state
-        self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, self.clock.start_ms = clock
+        _, self.position, self.last_tick, clock, waiting, denied, holds = state
+        self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, *more = clock
+        self.clock.start_ms, self.clock.held_ms = more
+        self.clock.holds.restore(holds)
+        self._evicted = self.clock.holds.evicted
         self._received, rejected, self._skewed, self._marks = waiting
         self._rejected = dict(rejected)
         self.denied, self._denied_now = np.frombuffer(denied[0], np.uint64), list(denied[1])
-
-
-def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
-    """The pixels in their order, cut where it changes whether a broker's timestamp bounds their receipt."""
-    stamps = messages.timestamps_ms
-    if stamps is None or not len(pixels):
-        return [(pixels, False)]
-    if min(stamps) > 0:
-        return [(pixels, True)]
-    places = np.searchsorted(np.asarray(messages.positions), pixels[:, POSITION].astype(np.int64))
-    bounded = np.asarray(stamps)[places] > 0
-    bounds = [0, *(np.flatnonzero(np.diff(bounded)) + 1).tolist(), len(pixels)]
-    return [(pixels[a:b], bool(bounded[a])) for a, b in pairwise(bounds)]
 
 
 def position_of(state: tuple[Any, ...]) -> int:

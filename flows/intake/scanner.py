@@ -23,6 +23,7 @@ import numpy as np
 
 from flows.intake import keywords as words
 from flows.intake.fingerprints import put, room
+from flows.intake.holds import Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, identity
 from flows.model import pixel
 from flows.model.events import EVENTS, MAX_AGENT_BYTES, MAX_ID, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
@@ -56,6 +57,7 @@ class Desk(NamedTuple):
             each tag, -1 where it is absent.
         agents, listeners: (lines, 3) slot of what is asked for, its begin and end.
         waiting: (lines, 2) a line that waits for its listener alone, and the listener's slot.
+        told: what the lines say of their collectors.
     """
 
     left: I64
@@ -64,16 +66,17 @@ class Desk(NamedTuple):
     agents: I64
     listeners: I64
     waiting: I64
+    told: Told
     filled: I64
 
     @classmethod
-    def of(cls, lines: int) -> Desk:
+    def of(cls, lines: int, told: Told) -> Desk:
         """One with room for so many lines."""
         left, again = np.empty(lines, np.int64), np.empty(lines, np.int64)
         names = np.empty((lines, 1 + 2 * words.TAGS), np.int64)
         agents, listeners = np.empty((lines, 3), np.int64), np.empty((lines, 3), np.int64)
         return cls(
-            left, again, names, agents, listeners, np.empty((lines, 2), np.int64), np.zeros(6, np.int64)
+            left, again, names, agents, listeners, np.empty((lines, 2), np.int64), told, np.zeros(6, np.int64)
         )
 
 
@@ -229,6 +232,13 @@ def _ask(asked: I64, slot: int, begin: int, length: int) -> None:
 
 
 @kernel
+def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
+    """The keyed hash of a collector's id; not 0, which is none."""
+    found = siphash(secret[2], secret[3], block, begin, length)
+    return found if found != np.uint64(0) else np.uint64(1)
+
+
+@kernel
 def scan(
     block: U8, ends: I64, first: int, lines: I64, done: int, stamps: I64, secret: U64, consent_default: bool,
     names: U64, names_used: I64, agents: U64, agents_used: I64, listeners: U64, listeners_used: I64,
@@ -240,7 +250,7 @@ def scan(
         block, ends, first: the lines, as in `connectors.stream.Lines`.
         lines, done: the numbers of those to do, and how many of these are done.
         stamps: the broker's timestamps, or none.
-        secret: key of the fingerprints, two words.
+        secret: key of the fingerprints, two words, and that of the collectors, two more.
         names, agents, listeners: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
             with the flag
             `BLOCKED` 32 bits higher, or `REFUSED`; a user agent to its reason; a listener to the keyed hash.
@@ -304,6 +314,10 @@ def scan(
         if heard and _suspect(block, begins[words.LISTENER]):
             continue
 
+        told = given >> words.COLLECTOR & 1 and given >> words.LOW & 1 and values[words.COLLECTOR] > 0
+        if told and _suspect(block, begins[words.COLLECTOR]):
+            continue
+
         fingerprint = _fingerprint(low, high, block, given, begins, values)
         slot = find(names, fingerprint)
         if names[slot, 0] != fingerprint:
@@ -365,4 +379,8 @@ def scan(
         pixels[this, pixel.WATERMARK] = received
         pixels[this, pixel.INFO] = info
         pixels[this, pixel.COMBO] = combo
+        if told:
+            begin_at, length = begins[words.COLLECTOR], values[words.COLLECTOR]
+            desk.told.collectors[this] = collector_of(secret, block, begin_at, length)
+            desk.told.lows[this] = min(values[words.LOW], MAX_MS)
     return done

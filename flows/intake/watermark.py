@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
-from flows.model.pixel import TS, WATERMARK
+from connectors.stream import Messages
+from flows.intake.holds import MAX_HOLD_MS, Holds, Told
+from flows.model.pixel import POSITION, TS, WATERMARK
 from flows.model.ticks import ASK_MS, DAY_MS, MINUTE_MS, RECENT_MS, STEP_MS
 from flows.state.kernel import I64, U64, Int, kernel
 
@@ -67,7 +70,7 @@ class PartitionClock:
     Args:
         bound_ms: out-of-orderness bound.
         quiet_ms: how far behind the elapsed time a quiet partition advances.
-        greatest_ms, candidate_ms, floor_ms: state from a snapshot.
+        greatest_ms, candidate_ms, floor_ms, held_ms: state from a snapshot.
         start_ms: where one without a pixel begins: the flow's watermark when it was last proved empty.
     """
 
@@ -77,13 +80,25 @@ class PartitionClock:
     candidate_ms: int = 0
     floor_ms: int = 0
     start_ms: int = 0
+    held_ms: int = 0
+    max_hold_ms: int = MAX_HOLD_MS
     _ahead_ms: int = field(default=0, compare=False)
     _proved_ms: int | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        self.holds = Holds(self.bound_ms, self.quiet_ms, self.max_hold_ms)
+
+    @property
+    def natural_ms(self) -> int:
+        """The watermark without collectors, for whom it waits."""
+        return max(self.greatest_ms - self.bound_ms, self.floor_ms, 0)
+
     @property
     def watermark_ms(self) -> int:
-        """0 while no pixel has set it."""
-        return max(self.greatest_ms - self.bound_ms, self.floor_ms, 0)
+        """0 while no pixel and no mark has set it."""
+        if self.holds.known and self.holds.least_ms is not None:
+            return self.held_ms
+        return max(self.natural_ms, self.held_ms)
 
     def judge(self, pixels: U64, bounded: bool = True) -> int:
         """Give `pixels` their event times and watermarks, in place; returns how many had a skewed clock."""
@@ -97,6 +112,32 @@ class PartitionClock:
         self.greatest_ms, self.candidate_ms = int(state[GREATEST]), int(state[CANDIDATE])
         self._ahead_ms = max(0, self._ahead_ms - (self.watermark_ms - before_ms))
         return int(state[SKEWED])
+
+    def follow(self, pixels: U64, messages: Messages, told: Told) -> int:
+        """`judge` a batch's pixels, and let them wait for the collectors that `messages` name or have named.
+
+        `pixels` are those of `messages`, and are changed in place.
+        """
+        if not (self.holds.known or told.collectors.any()):
+            return self._judge_all(pixels, messages)
+        if self.watermark_ms == 0:
+            self.floor_ms = self.start_ms
+        before_ms, natural_ms, ahead_ms = self.watermark_ms, self.natural_ms, self._ahead_ms
+        positions = np.array(messages.positions, np.int64)
+        moments, told = _stamped(pixels, positions, messages, told)
+        skewed = self._judge_all(pixels, messages)
+        self.held_ms = self.holds.hold(pixels, positions, moments, told, natural_ms, before_ms)
+        self._end_hold()
+        self._ahead_ms = max(0, ahead_ms - (self.watermark_ms - before_ms))
+        return skewed
+
+    def _end_hold(self) -> None:
+        # What low marks have moved stays, when pixels are judged without them again.
+        if self.holds.least_ms is None:
+            self.floor_ms = max(self.floor_ms, self.held_ms)
+
+    def _judge_all(self, pixels: U64, messages: Messages) -> int:
+        return sum(self.judge(some, bounded) for some, bounded in _by_bound(pixels, messages))
 
     def due(self, now_ms: int) -> bool:
         """True if it is time for another proof, by the clock of `prove`."""
@@ -118,6 +159,12 @@ class PartitionClock:
             flow_ms: the flow's watermark.
         """
         before_ms, self._proved_ms = self._proved_ms, now_ms
+        if self.holds.known:
+            elapsed_ms = 0 if before_ms is None else min(now_ms - before_ms, STEP_MS)
+            self.held_ms = self.holds.elapse(elapsed_ms, self.natural_ms, self.watermark_ms)
+            self._end_hold()
+            if self.holds.least_ms is not None:
+                return
         if self.watermark_ms == 0:
             self.start_ms = max(self.start_ms, flow_ms)
         elif before_ms is not None:
@@ -125,3 +172,35 @@ class PartitionClock:
             if (step_ms := self._ahead_ms - self.quiet_ms) > 0:
                 self.floor_ms = self.watermark_ms + step_ms
                 self._ahead_ms = self.quiet_ms
+
+
+def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
+    """The pixels in their order, cut where it changes whether a broker's timestamp bounds their receipt."""
+    stamps = messages.timestamps_ms
+    if stamps is None or not len(pixels):
+        return [(pixels, False)]
+    if min(stamps) > 0:
+        return [(pixels, True)]
+    places = np.searchsorted(np.asarray(messages.positions), pixels[:, POSITION].astype(np.int64))
+    bounded = np.asarray(stamps)[places] > 0
+    bounds = [0, *(np.flatnonzero(np.diff(bounded)) + 1).tolist(), len(pixels)]
+    return [(pixels[a:b], bool(bounded[a])) for a, b in pairwise(bounds)]
+
+
+def _stamped(pixels: U64, positions: I64, messages: Messages, told: Told) -> tuple[I64, Told]:
+    """When each message was put into the log, and the low marks, none beyond that.
+
+    Where no broker says so, a message stands at its pixel's receipt, else at its low mark, else nowhere.
+    """
+    moments = np.zeros(len(positions), np.int64)
+    if messages.timestamps_ms is not None and len(positions):
+        moments[:] = messages.timestamps_ms
+    stamped = moments > 0
+    lows = np.where(stamped, np.minimum(told.lows, moments), told.lows)
+    if not stamped.all():
+        others = np.maximum(told.lows, 0)
+        receipts = pixels[:, WATERMARK].astype(np.int64)
+        received = receipts > 0
+        others[np.searchsorted(positions, pixels[received, POSITION].astype(np.int64))] = receipts[received]
+        moments = np.where(stamped, moments, others)
+    return moments, Told(told.collectors, lows)

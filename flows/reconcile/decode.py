@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.errors import AudiopixelError
-from flows.reconcile.line import Pixel, Rejected, is_macro, is_mark, parse, pixel_of
+from flows.reconcile.holds import Holds
+from flows.reconcile.line import Pixel, Rejected, is_macro, mark_of, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.scan import (
     AGENT,
@@ -29,6 +30,7 @@ from flows.reconcile.scan import (
     EVENT,
     GREATEST,
     LINKED,
+    LOW,
     NAMES,
     NEW_AGENT,
     NEW_COMBO,
@@ -46,6 +48,7 @@ from flows.reconcile.scan import (
 )
 
 _AGENT_SPAN: Final = SPANS.index("user_agent")
+_COLLECTOR_SPAN: Final = SPANS.index("collector")
 _LISTENER_SPAN: Final = SPANS.index("listener_id")
 _MOST_AGENTS: Final = 1 << 18
 _BLOCK_BYTES: Final = 8 << 20
@@ -75,6 +78,7 @@ class Reader:
         guarded: see `flows.reconcile.scan.clock`.
         denied: whether a listener (UTF-8) is on the deny-list; None: nobody is.
         plainly: whether `flows.reconcile.scan` goes first, which changes the time and nothing else.
+        waits: see `flows.reconcile.holds.Holds`.
 
     Attributes:
         received: lines by partition number, without the marks of collectors.
@@ -82,6 +86,7 @@ class Reader:
         rejected: (partition number, reason) to lines; `too_late` is not known here.
         clock_skewed: pixels by partition number whose `ts` was clamped by more than 5 min.
         greatest: the greatest event time by partition number, and the jump that waits (`NO_TIME`: none).
+        holds: whom each partition waited for, by its number.
         denied_pixels: how many consented pixels are of listeners on the deny-list.
     """
 
@@ -94,13 +99,16 @@ class Reader:
         guarded: bool = True,
         denied: Callable[[bytes], bool] | None = None,
         plainly: bool = True,
+        waits: tuple[int, int, int] = (10_000, 60_000, 21_600_000),
     ) -> None:
         self.received: Counter[int] = Counter()
         self.marks: Counter[int] = Counter()
         self.rejected: Counter[tuple[int, str]] = Counter()
         self.clock_skewed: Counter[int] = Counter()
         self.greatest: dict[int, tuple[int, int]] = {}
+        self.holds: dict[int, Holds] = {}
         self.denied_pixels = 0
+        self._waits = waits
         self._consent_default = consent_default
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
         self._agents = [re.compile(own, re.IGNORECASE) for own in agents]
@@ -117,10 +125,11 @@ class Reader:
             AudiopixelError: the file cannot be read.
         """
         state, line = np.array([NO_TIME, NO_TIME], np.int64), 0
+        holds = self.holds[src] = Holds(*self._waits)
         try:
             for block, ends in _blocks(path):
                 self.received[src] += len(ends)
-                yield self._batch(src, line, block, ends, state)
+                yield self._batch(src, line, block, ends, state, holds)
                 line += len(ends)
         except READ_ERRORS as error:
             raise AudiopixelError(f"{path}: cannot be read: {error}") from error
@@ -137,7 +146,7 @@ class Reader:
             raise Rejected("", "malformed")
         return pixel_of(document)
 
-    def _batch(self, src: int, before: int, block: bytes, ends: Any, state: Any) -> Batch:
+    def _batch(self, src: int, before: int, block: bytes, ends: Any, state: Any, holds: Holds) -> Batch:
         n = len(ends)
         rows, keys = np.zeros((n, ROW), np.int64), np.zeros((n, 4), np.uint64)
         spans = np.full((n, len(SPANS), 2), -1, np.int32)
@@ -164,26 +173,36 @@ class Reader:
             _, firsts, which = np.unique(keys[heard, 2], return_index=True, return_inverse=True)
             texts = [_at(block, spans[i, _LISTENER_SPAN]) or "" for i in heard[firsts].tolist()]
             denied[heard] = np.array([self._denied(text.encode()) for text in texts], bool)[which]
+        told: dict[int, tuple[str, int | None]] = {
+            i: (_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
+            for i in plain[rows[plain, LOW] >= 0].tolist()
+        }
         conversions = []
         for i in np.flatnonzero(rows[:, PLAIN] == 0).tolist():
             text = block[int(ends[i - 1]) + 1 if i else 0 : int(ends[i])]
             try:
                 pixel = self.pixel(text)
             except Rejected as wrong:
-                if is_mark(parse(text)):
+                if (mark := mark_of(parse(text))) is not None:
                     self.marks[src] += 1
                     self.received[src] -= 1
+                    told[i] = mark
                     continue
                 self.rejected[src, wrong.reason] += 1
                 continue
             self._enter(pixel, rows[i], keys[i], combos)
+            if pixel.told is not None:
+                told[i] = pixel.told
             bots[i] = pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent))
             if self._denied is not None and pixel.listener is not None:
                 denied[i] = self._denied(pixel.listener.encode())
             if pixel.conversion is not None:
                 kind, _, *more = pixel.conversion
                 conversions.append((src, before + i + 1, kind, *more))
+        greatest = int(state[0])
         self.clock_skewed[src] += clock(rows, state, self._guarded)
+        if told or holds.begun:
+            _wait(rows, told, holds, greatest)
         some = np.flatnonzero(rows[:, PLAIN])
         self.denied_pixels += int((denied[some] & (rows[some, CONSENT] != 0)).sum())
         return Batch(
@@ -267,6 +286,21 @@ class Reader:
         if _BOT.search(agent) and not self._podcast_app.search(agent):
             return True
         return any(own.search(agent) for own in self._agents)
+
+
+def _wait(rows: Any, told: Mapping[int, tuple[str, int | None]], holds: Holds, greatest: int) -> None:
+    """Let the pixels' greatest event times stand for a watermark that waits for collectors."""
+    for i in range(len(rows)):
+        word, moment = told.get(i), None
+        if rows[i, PLAIN]:
+            greatest = int(rows[i, GREATEST])
+            moment = None if rows[i, RECEIVED] == NO_TIME else max(int(rows[i, RECEIVED]), 1)
+        if moment is None and word is not None:
+            moment = word[1]
+        natural = None if greatest == NO_TIME else greatest - holds.bound
+        watermark = holds.line(moment, word, natural)
+        if rows[i, PLAIN] and watermark is not None:
+            rows[i, GREATEST] = watermark + holds.bound
 
 
 def _table(room: int) -> Any:

@@ -74,7 +74,9 @@ class Conversion(NamedTuple):
 
 
 class Pixel(NamedTuple):
-    """One well-formed pixel as it was told; times in epoch ms. `invalid`: it came with a reason."""
+    """One well-formed pixel as it was told; times in epoch ms. `invalid`: it came with a reason;
+    `told`: its collector and low mark.
+    """
 
     event: str
     ts: int
@@ -89,6 +91,7 @@ class Pixel(NamedTuple):
     consent: bool | None
     playhead: int | None
     conversion: Conversion | None
+    told: tuple[str, int | None] | None = None
 
 
 def pixel_of(document: dict[str, Any]) -> Pixel:
@@ -97,7 +100,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
         raise Rejected("event_id" if event_id is None else "event")
     if event not in CODES:
         raise Rejected("event", "unknown_event")
-    *names, play, listener, agent, url, invalid, _, _, _ = _texts(document, _TEXTS)
+    *names, play, listener, agent, url, invalid, _, _, collector = _texts(document, _TEXTS)
     if names[0] is None and event != "conversion":
         raise Rejected("placement_id")
     ts, received_at = _time(document, "ts"), _time(document, "received_at")
@@ -108,6 +111,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
     if received_at is None and not 0 <= ts < NEVER:
         raise Rejected("ts")
     playhead, *_ = (_integer(document, name) for name in ("playhead_ms", "duration_ms", "low_ms"))
+    low = document.get("low_ms")
     consent = document.get("consent")
     if consent is not None and consent.__class__ is not bool:
         raise Rejected("consent")
@@ -123,22 +127,25 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
     return Pixel(
         event, ts, received_at, event_id, tuple(names), tuple(categories), play, listener, agent,
         invalid is not None, consent, playhead, conversion,
+        None if collector is None or low is None else (collector, min(max(low, 0), NEVER)),
     )  # fmt: skip
 
 
-def is_mark(document: dict[str, Any] | None) -> bool:
-    """True if a message is a collector's word of its low mark, and no pixel."""
+def mark_of(document: dict[str, Any] | None) -> tuple[str, int | None] | None:
+    """A collector's word of its low mark, None for a bye; None where a message is no such word."""
     if document is None or document.get("event") is not None:
-        return False
-    collector, low = document.get("collector"), document.get("low_ms")
-    return (
+        return None
+    collector, low, bye = (document.get(name) for name in ("collector", "low_ms", "bye"))
+    if (
         collector.__class__ is str
         and 0 < len(collector) <= _MOST_CHARACTERS
         and not is_macro(collector)
         and low.__class__ is int
         and 0 <= low < NEVER
-        and document.get("bye").__class__ in (bool, type(None))
-    )
+        and bye.__class__ in (bool, type(None))
+    ):
+        return collector, None if bye else low
+    return None
 
 
 def parse(line: bytes) -> dict[str, Any] | None:

@@ -39,6 +39,8 @@ def recompute(
     *,
     too_late: Collection[tuple[str, int, str, int]] | None = None,
     out_of_orderness: timedelta = timedelta(seconds=10),
+    quiet: timedelta = timedelta(minutes=1),
+    max_hold: timedelta = timedelta(hours=6),
     allowed_lateness: timedelta = timedelta(minutes=10),
     horizon: timedelta = timedelta(minutes=30),
     conversion_horizon: timedelta = timedelta(days=60),
@@ -89,7 +91,8 @@ def recompute(
     """
     plans = plans or {}
     blocked = {name: plan.blocked_categories for name, plan in plans.items() if plan.blocked_categories}
-    reader = Reader(consent == "assumed", podcast_apps, blocked, invalid_agents, guarded, denied)
+    waits = _ms(out_of_orderness), _ms(quiet), _ms(max_hold)
+    reader = Reader(consent == "assumed", podcast_apps, blocked, invalid_agents, guarded, denied, waits=waits)
     db = Database(threads, memory)
     durations = {
         "final_after": timedelta(minutes=1) + allowed_lateness,
@@ -144,8 +147,12 @@ def _ends(reader: Reader, files: Sequence[Path], out_of_orderness_ms: int) -> tu
     """The watermark of each partition at its end, and that of the finished logs, ms."""
     greatest = [reader.greatest[src] for src in range(len(files))]
     reached = [of for of, _ in greatest if of != NO_TIME] or [of for _, of in greatest if of != NO_TIME]
-    ends = zip(files, greatest, strict=True)
-    return {str(path): max(0, of - out_of_orderness_ms) for path, (of, _) in ends}, max(reached, default=0)
+    watermarks = {}
+    for src, path in enumerate(files):
+        holds = reader.holds[src]
+        natural = greatest[src][0] - out_of_orderness_ms
+        watermarks[str(path)] = max(0, (holds.watermark or 0) if holds.begun else natural)
+    return watermarks, max(reached, default=0)
 
 
 def _read(db: Database, reader: Reader, files: Sequence[Path], tell: Callable[[str], None]) -> None:

@@ -29,21 +29,27 @@ EVENTS: Final = (
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 NAMES: Final = ("placement_id", "campaign_id", "platform", "station", "podcast", "program")
 """The names that pixels are counted by."""
-SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent")
+SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent", "collector")
 """Fields whose place in a plain line is told."""
 _TEXTS: Final = (
-    *(*SPANS, "event_id", "play_id", "event", "creative_id", "ip", "landing_url", "collector"),
+    *SPANS,
+    "event_id",
+    "play_id",
+    "event",
+    "creative_id",
+    "ip",
+    "landing_url",
     "invalid_traffic",
 )
 _WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")
 FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion")
-_LISTENER, _AGENT, _EVENT_ID, _PLAY, _EVENT = 7, 8, 9, 10, 11
+_LISTENER, _AGENT, _COLLECTOR, _EVENT_ID, _PLAY, _EVENT = range(7, 13)
 _TRAFFIC: Final = _TEXTS.index("invalid_traffic")
 _TS, _RECEIVED, _PLAYHEAD, _DURATION, _LOW = range(len(_TEXTS), len(FIELDS) - 2)
 _CONSENT: Final = _LOW + 1
 _LIMITED: Final = np.array([name.endswith("_id") or name in (*NAMES, "collector") for name in FIELDS])
 _MACROS: Final = np.array(
-    [name in (*NAMES, "listener_id", "event_id", "play_id", "event") for name in FIELDS]
+    [name in (*NAMES, "listener_id", "collector", "event_id", "play_id", "event") for name in FIELDS]
 )
 """Fields of which it matters whether their text is a macro; a user agent is looked at
 when it is met first.
@@ -342,14 +348,17 @@ def scan(
         rows[line, RECEIVED] = values[_RECEIVED] if lengths[_RECEIVED] >= 0 else NO_TIME
         rows[line, CONSENT] = values[_CONSENT] if values[_CONSENT] >= 0 else consent_default
         rows[line, LINKED] = linked
+        rows[line, LOW] = values[_LOW] if lengths[_COLLECTOR] > 0 else -1
         rows[line, PLAIN] = 1
 
 
-PLAIN, EVENT, TOLD, RECEIVED, CONSENT, LINKED, COMBO, NEW_COMBO, AGENT, NEW_AGENT, T, GREATEST = range(12)
-ROW: Final = 12
+PLAIN, EVENT, TOLD, RECEIVED, CONSENT, LINKED, COMBO, NEW_COMBO, AGENT, NEW_AGENT, T, GREATEST, LOW = range(
+    13
+)
+ROW: Final = 13
 """The columns of what a line becomes: whether it is a pixel; its event; `ts` and `received_at` as they are
 told; flags; its dimensions and user agent, and whether they were not met before; its event time,
-and the greatest of the partition up to it.
+the greatest of the partition up to it, and its collector's low mark (below 0: none).
 """
 
 

@@ -185,6 +185,11 @@ class Settings(CollectSettings, BaseSettings):
         ge=_NONE,
         description="how far behind the elapsed time a quiet partition advances",
     )
+    max_hold: timedelta = Field(
+        timedelta(hours=6),
+        ge=_MINUTE,
+        description="how long a collector that is silent, or whose low mark stands still, is waited for",
+    )
     mature_after: timedelta = Field(
         timedelta(seconds=90), ge=_NONE, description="age of a start minute from which its rate is mature"
     )

@@ -66,9 +66,10 @@ class Counting(Decoder):
         stamp: int,
         conversions: list[ConversionPixel],
         untold: list[tuple[int, int, bytes]],
+        said: list[tuple[str, int]],
     ) -> tuple[int, ...]:
         self.plainly += 1
-        return super()._pixel(raw, position, stamp, conversions, untold)
+        return super()._pixel(raw, position, stamp, conversions, untold, said)
 
 
 class Both:
@@ -100,6 +101,8 @@ class Both:
         assert named(batch) == named(expected)
         assert batch.conversions == expected.conversions
         assert batch.rejected == expected.rejected
+        assert batch.told.collectors.tolist() == expected.told.collectors.tolist()
+        assert batch.told.lows.tolist() == expected.told.lows.tolist()
         assert batch.received == expected.received == len(batch.pixels) + len(batch.rejected)
         assert batch.marks == expected.marks == len(values) - batch.received
         self.rejected += len(batch.rejected)

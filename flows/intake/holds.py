@@ -1,0 +1,205 @@
+"""Low marks: a partition's time waits for what collectors have not yet put into its log.
+
+Without them a spool would be pointless: the first fresh pixel behind an outage would make all that rests too
+late. Everything that ends a hold stands in the log, so a replay decides the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from flows.model.pixel import POSITION, WATERMARK
+from flows.state.kernel import I64, U64, Int, kernel
+
+MOST_COLLECTORS: Final = 1_024
+"""Of a partition. Beyond, the collector whose low mark has stood for longest is waited for no more."""
+LOG_STEP_MS: Final = 10_000
+"""A step between two messages counts as no more: a longer gap is an outage, in which nobody was silent."""
+BYE: Final = -1
+"""In the place of a low mark: the collector's last word."""
+NOBODY_LIVE: Final = 1 << 62
+MAX_HOLD_MS: Final = 6 * 3_600_000
+
+LOW, HEARD, ROSE, RELEASED = range(4)
+LOG, NEWEST, CREDIT, USED, EVICTED, AT = range(6)
+
+
+class Told(NamedTuple):
+    """What a batch's messages say of their collectors.
+
+    Attributes:
+        collectors: (messages,) keyed hashes of ids; 0: the message names none.
+        lows: (messages,) their low marks, or `BYE`.
+    """
+
+    collectors: U64
+    lows: I64
+
+
+@kernel
+def _survey(table: I64, used: Int, max_hold_ms: Int) -> tuple[Int, Int]:
+    """The least low mark of live collectors, and the log time up to which no hold ends."""
+    least = due = np.int64(NOBODY_LIVE)
+    for i in range(used):
+        ends = table[i, HEARD] + max_hold_ms
+        if not table[i, RELEASED]:
+            least = min(least, table[i, LOW])
+            ends = min(ends, table[i, ROSE] + max_hold_ms)
+        due = min(due, ends)
+    return least, due
+
+
+@kernel
+def _expire(ids: U64, table: I64, state: I64, max_hold_ms: Int) -> None:
+    """End the holds of collectors that were silent, or stood still, for too long of the log's time."""
+    kept = 0
+    for i in range(state[USED]):
+        if state[LOG] - table[i, HEARD] >= max_hold_ms:
+            continue
+        # One that stands still is remembered: its next word must not begin another hold.
+        table[i, RELEASED] |= np.int64(state[LOG] - table[i, ROSE] >= max_hold_ms)
+        ids[kept] = ids[i]
+        table[kept] = table[i]
+        kept += 1
+    state[USED] = kept
+
+
+@kernel
+def _tell(ids: U64, table: I64, state: I64, who: np.uint64, low_ms: Int) -> None:
+    """Take a collector's word."""
+    used = state[USED]
+    at = 0
+    while at < used and ids[at] != who:
+        at += 1
+    if low_ms == BYE:
+        if at < used:
+            ids[at], table[at] = ids[used - 1], table[used - 1]
+            state[USED] = used - 1
+        return
+    if at == used:
+        if used == len(ids):
+            at = 0
+            for i in range(1, used):
+                if table[i, ROSE] < table[at, ROSE]:
+                    at = i
+            state[EVICTED] += 1
+        else:
+            state[USED] = used + 1
+        ids[at] = who
+        table[at, LOW] = -1
+    table[at, HEARD] = state[LOG]
+    if low_ms > table[at, LOW]:
+        table[at, LOW], table[at, ROSE], table[at, RELEASED] = low_ms, state[LOG], 0
+
+
+@kernel
+def _held(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_ms: Int) -> Int:
+    """The watermark behind `before_ms`, where collectors allow no more than their least low mark."""
+    if least_ms == NOBODY_LIVE:
+        return max(before_ms, natural_ms)
+    return max(before_ms, min(max(natural_ms, least_ms - quiet_ms), least_ms - bound_ms))
+
+
+@kernel
+def _hold(
+    pixels: U64, positions: I64, moments: I64, collectors: U64, lows: I64, ids: U64, table: I64, state: I64,
+    natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int,
+) -> None:  # fmt: skip
+    """Give pixels the watermark that collectors allow, in place of the one that pixels alone would set.
+
+    Args:
+        pixels: judged by `flows.intake.watermark`; changed in place.
+        positions, moments: (messages,) where they stand, and when they were put there; 0: unknown.
+        collectors, lows: see `Told`.
+        ids, table, state: of `Holds`; changed in place.
+        natural_ms: the watermark that pixels alone have set so far.
+    """
+    least, due = _survey(table, state[USED], max_hold_ms)
+    pixel = 0
+    for i in range(len(positions)):
+        if moments[i] > state[NEWEST]:
+            if state[NEWEST]:
+                state[LOG] += max(min(moments[i] - state[NEWEST], LOG_STEP_MS) - state[CREDIT], 0)
+            state[NEWEST], state[CREDIT] = moments[i], 0
+        if state[LOG] >= due:
+            _expire(ids, table, state, max_hold_ms)
+            least, due = _survey(table, state[USED], max_hold_ms)
+        if collectors[i]:
+            _tell(ids, table, state, collectors[i], lows[i])
+            least, due = _survey(table, state[USED], max_hold_ms)
+        here = pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]
+        if here:
+            natural_ms = np.int64(pixels[pixel, WATERMARK])
+        state[AT] = _held(state[AT], natural_ms, least, bound_ms, quiet_ms)
+        if here:
+            pixels[pixel, WATERMARK] = np.uint64(state[AT])
+            pixel += 1
+
+
+@dataclass
+class Holds:
+    """The collectors that one partition waits for.
+
+    Time is the log's: the steps between its newest timestamps, and, while it is read to its end, what has
+    elapsed behind fresh proofs of that.
+
+    Args:
+        bound_ms, quiet_ms: how far the watermark stays behind the least low mark: at least, and at most.
+        max_hold_ms: log time after which a collector that is silent, or stands still, is waited for no more.
+    """
+
+    bound_ms: int
+    quiet_ms: int
+    max_hold_ms: int
+    _ids: U64 = field(default_factory=lambda: np.zeros(MOST_COLLECTORS, np.uint64))
+    _table: I64 = field(default_factory=lambda: np.zeros((MOST_COLLECTORS, 4), np.int64))
+    _state: I64 = field(default_factory=lambda: np.zeros(6, np.int64))
+
+    @property
+    def known(self) -> bool:
+        """Whether any collector is known; where none is, nothing here need be called."""
+        return bool(self._state[USED])
+
+    @property
+    def least_ms(self) -> int | None:
+        """The least low mark of live collectors; None: none is live."""
+        least, _ = _survey(self._table, self._state[USED], self.max_hold_ms)
+        return None if least == NOBODY_LIVE else int(least)
+
+    @property
+    def evicted(self) -> int:
+        """Holds that ended because there were too many."""
+        return int(self._state[EVICTED])
+
+    def hold(
+        self, pixels: U64, positions: I64, moments: I64, told: Told, natural_ms: int, before_ms: int
+    ) -> int:
+        """Give a batch's pixels their watermarks, in place; returns the partition's behind them."""
+        self._state[AT] = before_ms
+        _hold(
+            pixels, positions, moments, told.collectors, told.lows, self._ids, self._table, self._state,
+            natural_ms, self.bound_ms, self.quiet_ms, self.max_hold_ms,
+        )  # fmt: skip
+        return int(self._state[AT])
+
+    def elapse(self, by_ms: int, natural_ms: int, before_ms: int) -> int:
+        """Let time pass in which the partition was read to its end; returns its watermark."""
+        self._state[LOG] += by_ms
+        self._state[CREDIT] += by_ms  # the next message's step has it too
+        _expire(self._ids, self._table, self._state, self.max_hold_ms)
+        least, _ = _survey(self._table, self._state[USED], self.max_hold_ms)
+        return int(_held(before_ms, natural_ms, least, self.bound_ms, self.quiet_ms))
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """Plain state."""
+        used = int(self._state[USED])
+        return self._ids[:used].tolist(), self._table[:used].tolist(), self._state.tolist()
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Take `snapshot`'s state up again."""
+        ids, table, self._state[:] = state
+        self._ids[: len(ids)] = ids
+        self._table[: len(ids)] = np.array(table, np.int64).reshape(-1, 4)

@@ -1,0 +1,78 @@
+"""The oracle's own reading of low marks (specification 6.3): what in a log holds its time back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+_STEP_MS: Final = 10_000
+
+
+@dataclass
+class Word:
+    """A collector's greatest low mark, and the log's time when it was last heard, and when that rose."""
+
+    low: int
+    heard: int
+    rose: int
+
+
+@dataclass
+class Holds:
+    """The collectors of one log, line by line; times in ms.
+
+    Args:
+        bound, quiet: how far the watermark stays behind the least low mark: at least, and at most.
+        patience: how much of the log's time a collector that is silent or stands still is waited for.
+
+    Attributes:
+        watermark: None before anything is known.
+        begun: whether a line has named a collector.
+    """
+
+    bound: int
+    quiet: int
+    patience: int
+    watermark: int | None = None
+    begun: bool = False
+    _words: dict[str, Word] = field(default_factory=dict)
+    _time: int = 0
+    _newest: int | None = None
+
+    def line(
+        self, moment: int | None, told: tuple[str, int | None] | None, natural: int | None
+    ) -> int | None:
+        """Go on by a line; returns the watermark.
+
+        Args:
+            moment: when the line was written, where that is known.
+            told: its collector and low mark, None for a bye.
+            natural: the watermark that pixels alone would set.
+        """
+        if moment is not None:
+            if self._newest is not None:
+                self._time += min(max(moment - self._newest, 0), _STEP_MS)
+            self._newest = max(moment, self._newest or 0)
+        self._words = {
+            name: word for name, word in self._words.items() if self._time - word.heard < self.patience
+        }
+        if told is not None:
+            self.begun = True
+            self._hear(*told)
+        lows = [word.low for word in self._words.values() if self._time - word.rose < self.patience]
+        wanted = natural
+        if lows:
+            least = min(lows)
+            wanted = min(max(least - self.quiet, natural or 0), least - self.bound)
+        if wanted is not None:
+            self.watermark = max(wanted, self.watermark or 0)
+        return self.watermark
+
+    def _hear(self, collector: str, low: int | None) -> None:
+        if low is None:
+            self._words.pop(collector, None)
+            return
+        word = self._words.setdefault(collector, Word(-1, 0, 0))
+        word.heard = self._time
+        if low > word.low:
+            word.low, word.rose = low, self._time

@@ -1,0 +1,167 @@
+"""Low marks hold a partition's time: against a model, and what ends a hold."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+
+from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, MINUTE, QUIET, SECOND, T0, Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.stream import Messages
+from flows.intake.decoder import Decoder
+from flows.intake.holds import MOST_COLLECTORS
+from flows.intake.watermark import PartitionClock
+from flows.model.pixel import POSITION, WATERMARK
+
+
+@dataclass
+class Model:
+    """The rule as it is written, over the whole log again for every message."""
+
+    log: list[Message] = field(default_factory=list)
+    watermark: int = 0
+
+    def take(self, message: Message) -> int:
+        self.log.append(message)
+        newest = times = 0
+        log_times = []
+        for one in self.log:
+            if newest and one.stamp > newest:
+                times += min(one.stamp - newest, 10 * SECOND)
+            newest = max(newest, one.stamp)
+            log_times.append(times)
+        natural = 0
+        for one in self.log:
+            if one.ts is not None:
+                ts = max(min(one.ts, one.stamp + MINUTE), one.stamp - 24 * HOUR)
+                natural = max(natural, ts - BOUND)
+        lows = [
+            low for who in {one.collector for one in self.log} if who and (low := self._low(who, log_times))
+        ]
+        if lows:
+            natural = min(max(natural, min(lows) - QUIET), min(lows) - BOUND)
+        self.watermark = max(self.watermark, natural)
+        return self.watermark
+
+    def _low(self, who: str, log_times: list[int]) -> int | None:
+        """A collector's greatest low mark; None where it is not waited for."""
+        life: list[tuple[int, int]] = []
+        for one, at in zip(self.log, log_times, strict=True):
+            if life and at - life[-1][0] >= HOLD:
+                life = []
+            if one.collector == who and one.low is not None:
+                life = [] if one.bye and one.ts is None else [*life, (at, min(one.low, one.stamp))]
+        if not life:
+            return None
+        low = max(low for _, low in life)
+        rose = next(at for at, reached in life if reached == low)
+        return None if log_times[-1] - rose >= HOLD else low
+
+
+def clock(hold_ms: int = HOLD) -> PartitionClock:
+    return PartitionClock(BOUND, QUIET, max_hold_ms=hold_ms)
+
+
+def judged(
+    clock: PartitionClock, log: list[Message], first: int = 0, scanning: bool = True
+) -> dict[int, int]:
+    """The watermark of every pixel, by its position."""
+    decoder = Decoder(KEY, scanning=scanning)
+    raws = [one.raw(first + number) for number, one in enumerate(log)]
+    stamps = [one.stamp for one in log]
+    messages = Messages(raws, range(first, first + len(log)), first + len(log), stamps)
+    batch = decoder.decode(messages)
+    clock.follow(batch.pixels, messages, batch.told)
+    return dict(zip(batch.pixels[:, POSITION].tolist(), batch.pixels[:, WATERMARK].tolist(), strict=True))
+
+
+def restarted(before: PartitionClock) -> PartitionClock:
+    state = pickle.loads(pickle.dumps(before.holds.snapshot()))
+    after = PartitionClock(
+        BOUND, QUIET, before.greatest_ms, before.candidate_ms, before.natural_ms, before.start_ms,
+        before.watermark_ms, HOLD,
+    )  # fmt: skip
+    after.holds.restore(state)
+    return after
+
+
+@settings(deadline=None, max_examples=300)
+@given(LOGS, st.integers(1, 40), st.booleans())
+def test_every_pixel_is_judged_as_the_rule_says_however_batches_are_cut_and_across_restarts(
+    log: list[Message], size: int, scanning: bool
+) -> None:
+    model, partition = Model(), clock()
+    for first in range(0, len(log), size):
+        some = log[first : first + size]
+        wanted = [model.take(one) for one in some]
+        found = judged(partition, some, first, scanning)
+        assert found == {first + n: wanted[n] for n, one in enumerate(some) if one.ts is not None}
+        assert partition.watermark_ms == model.watermark
+        partition = restarted(partition)
+
+
+def spooled(low: bool) -> list[Message]:
+    """One collector that is fresh, and one whose events of an hour ago come behind it, half a minute long."""
+    log = [Message(T0 - HOUR, None, "late", T0 - HOUR), Message(T0, None, "fresh", T0)]
+    for n in range(1, 300):
+        stamp, resting = T0 + n * 100, T0 - HOUR + n * 12 * SECOND
+        log.append(Message(stamp, stamp, "fresh", stamp))
+        log.append(Message(stamp, resting, "late", resting))
+    if not low:
+        log = [Message(one.stamp, one.ts) for one in log]
+    return log
+
+
+def test_what_rested_for_an_hour_is_not_too_late_behind_fresh_pixels_of_another_collector() -> None:
+    log, partition = spooled(low=True), clock(6 * HOUR)
+    partition.greatest_ms = T0 - HOUR  # as far as the log had got when Kafka went away
+    watermarks = judged(partition, log)
+    assert all(watermarks[n] <= log[n].ts for n in watermarks)  # type: ignore[operator]  # pixels have one
+    without = judged(clock(), spooled(low=False))
+    assert sum(mark > (log[n].ts or 0) + 10 * MINUTE for n, mark in without.items()) > 200
+
+
+def test_marks_alone_move_time() -> None:
+    partition = clock()
+    judged(partition, [Message(T0 + n * SECOND, None, "a", T0 + n * SECOND) for n in range(100)])
+    assert partition.watermark_ms == T0 + 99 * SECOND - QUIET
+
+
+def test_a_partition_with_a_live_collector_is_moved_by_no_proof_until_the_hold_ends() -> None:
+    partition = clock()
+    judged(partition, [Message(T0, T0, "a", T0 - HOUR), Message(T0, None, "b", T0)])
+    assert partition.watermark_ms == T0 - HOUR - BOUND
+    now_ms = 0
+    while now_ms < HOLD:
+        partition.prove(now_ms)
+        assert partition.watermark_ms == T0 - HOUR - BOUND
+        now_ms += 250
+    partition.prove(now_ms)
+    assert partition.holds.least_ms is None
+    assert partition.watermark_ms == T0 - BOUND
+
+
+def test_elapsed_time_that_a_messages_step_has_too_counts_once() -> None:
+    partition = clock()
+    judged(partition, [Message(T0, T0, "a", T0 - HOUR)])
+    for second in range(1, HOLD // SECOND):
+        for quarter in range(4):
+            partition.prove(second * SECOND + quarter * 250)
+        judged(partition, [Message(T0 + second * SECOND)], second)
+        assert partition.holds.least_ms == T0 - HOUR
+
+
+def test_collectors_beyond_the_cap_end_the_hold_that_has_stood_for_longest() -> None:
+    partition = clock()
+    judged(partition, [Message(T0 + n, None, f"c{n}", T0 - HOUR + n) for n in range(MOST_COLLECTORS + 1)])
+    assert partition.holds.evicted == 1
+    assert partition.holds.least_ms == T0 - HOUR + 1
+
+
+def test_a_log_without_collectors_asks_nothing_of_holds() -> None:
+    partition = clock()
+    judged(partition, [Message(T0 + n, T0 + n) for n in range(10)])
+    assert not partition.holds.known
+    assert partition.watermark_ms == T0 + 9 - BOUND

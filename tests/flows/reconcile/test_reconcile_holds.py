@@ -1,0 +1,67 @@
+"""Low marks: the flow and the oracle, which share no code, let a file's time wait alike."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, QUIET, SECOND, T0, Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.stream import Messages
+from flows.intake.decoder import Decoder
+from flows.intake.watermark import PartitionClock
+from flows.model.pixel import WATERMARK
+from flows.reconcile import recompute
+from flows.reconcile.decode import Reader
+from flows.reconcile.recomputation import PODCAST_APPS
+from flows.reconcile.scan import NO_TIME
+
+
+def lines_of(log: list[Message], received: bool) -> list[bytes]:
+    lines = []
+    for number, one in enumerate(log):
+        document = json.loads(one.raw(number))
+        if received and one.ts is not None:
+            document["received_at"] = one.stamp
+        lines.append(json.dumps(document).encode())
+    return lines
+
+
+@settings(deadline=None, max_examples=150)
+@given(LOGS, st.booleans(), st.integers(1, 40), st.booleans())
+def test_the_flow_and_the_oracle_judge_the_pixels_of_a_file_by_the_same_watermarks(
+    log: list[Message], received: bool, size: int, plainly: bool
+) -> None:
+    lines = lines_of(log, received)
+    clock, decoder, ours = PartitionClock(BOUND, QUIET, max_hold_ms=HOLD), Decoder(KEY), list[int]()
+    for first in range(0, len(lines), size):
+        some = lines[first : first + size]
+        messages = Messages(some, range(first, first + len(some)), first + len(some))
+        batch = decoder.decode(messages)
+        clock.follow(batch.pixels, messages, batch.told)
+        ours += batch.pixels[:, WATERMARK].tolist()
+    with TemporaryDirectory() as directory:
+        file = Path(directory) / "log.ndjson"
+        file.write_bytes(b"".join(line + b"\n" for line in lines))
+        reader = Reader(False, PODCAST_APPS, plainly=plainly, waits=(BOUND, QUIET, HOLD))
+        theirs = [of for batch in reader.read(0, file) for of in batch.pixels["greatest"].tolist()]
+    assert [0 if of == NO_TIME else of - BOUND for of in theirs] == ours
+    if reader.holds[0].begun:
+        assert clock.watermark_ms == (reader.holds[0].watermark or 0)
+
+
+def test_what_rested_for_an_hour_counts_in_the_recomputation_too(tmp_path: Path) -> None:
+    log = [Message(T0 - HOUR, T0 - HOUR, "late", T0 - HOUR), Message(T0, T0, "fresh", T0)]
+    log += [Message(T0 + n, T0 - HOUR + n * SECOND, "late", T0 - HOUR + n * SECOND) for n in range(1, 60)]
+    for name, low in (("held", True), ("free", False)):
+        some = log if low else [Message(one.stamp, one.ts) for one in log]
+        (tmp_path / name).write_bytes(b"".join(line + b"\n" for line in lines_of(some, True)))
+    held, free = recompute([tmp_path / "held"]), recompute([tmp_path / "free"])
+    assert (held.totals["accepted"], held.totals.get("rejected.too_late", 0)) == (61, 0)
+    assert free.totals["rejected.too_late"] > 50
+    impatient = recompute([tmp_path / "held"], max_hold=timedelta(milliseconds=10 * SECOND))
+    assert impatient.totals["rejected.too_late"] > 50
