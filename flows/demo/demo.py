@@ -45,6 +45,10 @@ OUT_OF_ORDERNESS: Final = timedelta(seconds=70)
 """Some players' clocks are ahead, and a minute of that is taken for true: with the usual 10 s the watermark
 would run most of a minute ahead of us, and flights of seconds would be judged by impressions yet to come.
 """
+OVER: Final = 100.0
+"""Pixels ahead of the watermark count at once, and what is due goes by the watermark: in a flight of seconds
+every placement would be over-delivering.
+"""
 LEAST_ROWS: Final = 10
 """Placements on the screen, though the addresses scroll up for them in a low terminal."""
 TABLE_LINES: Final = 6
@@ -103,6 +107,7 @@ class Demo:
                 plans=directory / "plans.csv",
                 delivery_grace=GRACE,
                 out_of_orderness=OUT_OF_ORDERNESS,
+                over=OVER,
             )
             (directory / "plans.csv").write_text("placement_id,booked,start,end\n")
             for topic in (
@@ -236,6 +241,7 @@ class Demo:
             "PLANS": str(settings.plans),
             "DELIVERY_GRACE": f"PT{settings.delivery_grace.total_seconds():.0f}S",
             "OUT_OF_ORDERNESS": f"PT{settings.out_of_orderness.total_seconds():.0f}S",
+            "OVER": str(settings.over),
         }
         with (directory / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(
