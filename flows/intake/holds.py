@@ -28,7 +28,7 @@ LOG, NEWEST, CREDIT, USED, EVICTED, AT = range(6)
 
 
 class Told(NamedTuple):
-    """What a batch's messages say of their collectors.
+    """The words of a batch's messages on their collectors.
 
     Attributes:
         collectors: (messages,) keyed hashes of ids; 0: the message names none.
@@ -160,7 +160,7 @@ class Holds:
 
     @property
     def known(self) -> bool:
-        """Whether any collector is known; where none is, nothing here need be called."""
+        """True if any collector is known; else nothing here need be called."""
         return bool(self._state[USED])
 
     @property

@@ -188,7 +188,7 @@ def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:
 
 
 def _stamped(pixels: U64, positions: I64, messages: Messages, told: Told) -> tuple[I64, Told]:
-    """When each message was put into the log, and the low marks, none beyond that.
+    """The times at which messages were put into the log, and their low marks, none beyond those times.
 
     Where no broker says so, a message stands at its pixel's receipt, else at its low mark, else nowhere.
     """

@@ -31,7 +31,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 def in_the_log(broker: EmbeddedBroker, topic: str, wanted: set[str]) -> list[list[dict[str, Any]]]:
     """All messages, once all that are wanted are among them."""
-    until(lambda: wanted <= events(messages(broker.bootstrap, topic)))
+    until(lambda: wanted <= events(messages(broker.bootstrap, topic)), 60.0)
     return messages(broker.bootstrap, topic)
 
 

@@ -118,7 +118,7 @@ def displacement(ids: list[str]) -> float:
     shard = PlayShard(0, 1, 10 * MINUTE, 30 * MINUTE, 60 * MINUTE, secret=SECRET)
     batch = read(decoder, [line(number, play_id=one) for number, one in enumerate(ids)])
     clock.judge(batch.pixels)
-    for _, pixels in splitter.split(batch):
+    for pixels in splitter.split(batch):
         shard.apply(pixels)
     slots = np.flatnonzero(shard.table[:, 0])
     assert len(slots) == len(ids)
@@ -139,7 +139,7 @@ def test_a_play_whose_key_is_0_counts_once_and_takes_one_slot() -> None:
     batch = read(Decoder(SECRET), [line(number) for number in range(1_000)])
     batch.pixels[:, KEY] = 0
     PartitionClock(10_000, MINUTE).judge(batch.pixels)
-    ((_, pixels),) = Splitter("t", 1).split(batch)
+    (pixels,) = Splitter("t", 1).split(batch)
     shard.apply(pixels)
     outcome = PixelOutcomes("t", *shard.outcomes["t"][:3].tolist(), ())
     assert (outcome.accepted, outcome.repeated, shard.plays) == (1, 999, 1)

@@ -140,7 +140,7 @@ def test_the_worst_delivery_is_first_and_red_and_says_so_in_words(shared_desk: D
 
 
 def test_a_change_in_redis_reaches_the_cell_and_the_order(desk: Desk) -> None:
-    desk.put({"good": {**ON_PLAN, "flight.impressions": "1234", "delivery.state": "at_risk"}})
+    desk.put({"good": {**ON_PLAN, "delivery.delivered": "1234", "delivery.state": "at_risk"}})
     desk.browser.until("document.querySelector('#rows').textContent.includes('1,234')")
     desk.browser.until(f'JSON.stringify({NAMES}) === \'["silent","starved","good","unplanned"]\'')
     desk.put({"good": {**ON_PLAN, "delivery.state": "under", "delivery.indicator": "-1"}})
