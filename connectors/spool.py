@@ -292,14 +292,18 @@ class Spool:
 def _sealed(body: bytes) -> bytes:
     assert body[-1:] == b"}"
     assert b"\n" not in body, "not a JSON object in one line"
+    return _line(body)
+
+
+def _line(body: bytes) -> bytes:
+    """The line of a record: its checksum is the last field."""
     return b'%s%s%08x"}\n' % (body[:-1], _CHECKSUM, zlib.crc32(body))
 
 
 def _opened(line: bytes) -> bytes | None:
     """The record of a line; None: it is not whole."""
     body = line[:-_TAIL_BYTES] + b"}"
-    sealed = b'%s%s%08x"}\n' % (body[:-1], _CHECKSUM, zlib.crc32(body))
-    return body if line == sealed else None
+    return body if line == _line(body) else None
 
 
 def _write(file: int, content: bytes) -> None:
