@@ -217,9 +217,9 @@ class Chaos:
             self._all()
             self._done["all after the last event"] += 1
             self._wait_for_the_end(self._settings)
+            self._stop()  # the tracker still runs: it is what sees whether the flow is well
             self._over.set()
             tracker.join()
-            self._stop()
         finally:
             self._over.set()
             assert self._monitor.stdin is not None
