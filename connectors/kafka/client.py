@@ -110,6 +110,8 @@ class Cluster:
             **defaults,
             **self.options,
             **fixed,
+            # A producer would make a topic that is missing, with the brokers' number of partitions, not ours.
+            "allow.auto.create.topics": False,
             "bootstrap.servers": self.brokers,
             "error_cb": self.faults,
         }
@@ -130,12 +132,7 @@ class Cluster:
             raise self.failed(what, self.faults.last or error.args[0].str(), kind) from None
 
     def partition_ids(self, client: _Client, topic: str) -> list[int]:
-        # A producer that asks for one topic makes it, where the brokers let it: it must ask for all.
-        one = [] if isinstance(client, Producer) else [topic]
-        topics = self.call(client, topic, lambda: client.list_topics(*one, timeout=TIMEOUT_S)).topics
-        if topic not in topics:
-            raise self.failed(topic, "unknown topic, or one that this client may not see", "missing")
-        found = topics[topic]
+        found = self.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)).topics[topic]
         if found.error is not None:
             kind: Kind = "missing" if found.error.code() in _GONE else "other"
             raise self.failed(topic, found.error.str(), kind)

@@ -12,6 +12,7 @@ import pytest
 
 from connectors.embedded import EmbeddedBroker
 from connectors.kafka_reports import Produced, Report, ReportingProducer
+from connectors.stream import ConnectError
 
 
 @pytest.fixture
@@ -92,3 +93,19 @@ def test_a_broker_that_hung_longer_than_a_message_waits_takes_messages_again(top
     assert not told[0].error
     assert told[1].error
     assert told[-1].token == 2
+
+
+def test_a_producer_makes_no_topic_that_is_missing_and_finds_one_that_is_made(
+    tansu: EmbeddedBroker, topic: str
+) -> None:
+    missing = f"{topic}-missing"
+    with producing(tansu.bootstrap, missing) as (producer, told, wait):
+        producer.produce([(0, Produced(b"{}", b"a"))])
+        wait(1)
+        with pytest.raises(ConnectError, match=r"[Uu]nknown topic"):
+            producer.partitions()
+        tansu.create_topic(missing, 2)  # this broker would have made 4
+        assert producer.partitions() == [0, 1]
+        producer.produce([(1, Produced(b"{}", b"a"))])
+        wait(2)
+    assert [bool(report.error) for report in told] == [True, False]
