@@ -12,39 +12,42 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from rich.table import Table
+
 from connectors.files import FileInput
 from connectors.stream import EndOfInput
 from flows.intake import Decoder, Rejection
 from flows.model.events import CONVERSION_TYPES, EVENTS, MALFORMED
-from flows.shown import LINE, shown
+from flows.shown import LINE, cell, shown
 
 BATCH: Final = 10_000
 """Lines that are decoded at once."""
 
 _ID: Final = "takes a text of at most 128 characters"
 _TEXT: Final = "takes a text"
-_TIME: Final = "takes epoch milliseconds, or RFC 3339 with its offset, of the years 1970 to 2099"
+_TIME: Final = "takes epoch milliseconds, or RFC 3339 with an offset, from 1970 to 2099"
 _DURATION: Final = "takes a whole number of milliseconds"
 TAKES: Final[Mapping[str, str]] = {
-    "event_id": "takes a text of 1 to 128 characters, and is needed",
+    "event_id": "takes a text of 1 to 128 characters, and is required",
     "event": f"takes one of {' '.join(EVENTS)}",
-    "ts": f"{_TIME}, and is needed",
+    "ts": f"{_TIME}, and is required",
     "received_at": _TIME,
-    "placement_id": f"{_ID}, and is needed but for a conversion; an unreplaced macro is none",
+    "placement_id": "takes a text of 1 to 128 characters, and is required except on a conversion; an "
+    "unreplaced macro such as [ID] counts as missing",
     **dict.fromkeys(("play_id", "campaign_id", "creative_id", "listener_id"), _ID),
     **dict.fromkeys(("platform", "station", "podcast", "program"), _ID),
     "consent": "takes true or false",
     **dict.fromkeys(("playhead_ms", "duration_ms"), _DURATION),
     **dict.fromkeys(("user_agent", "ip", "landing_url"), _TEXT),
     "content_category": "takes a text, or a list of texts",
-    "invalid_traffic": "takes a text: the reason that the place of arrival found",
+    "invalid_traffic": "takes a text: the reason that the collector found",
     "collector": _ID,
     "low_ms": "takes epoch milliseconds, as an integer",
-    "conversion": "takes an object, and is needed with a conversion",
+    "conversion": "takes an object, and is required when event is conversion",
     "conversion.type": f"takes one of {' '.join(CONVERSION_TYPES)}",
     "conversion.order_id": _ID,
     "conversion.value": "takes a decimal number, or a text that holds one",
-    "conversion.currency": "takes three capital letters, as ISO 4217 has them",
+    "conversion.currency": "takes three capital letters, such as GBP (ISO 4217)",
 }
 """Values that each field takes, in words for people who make pixels."""
 _NO_EVENT: Final = "takes a JSON object in UTF-8, of at most 64 KiB"
@@ -55,18 +58,31 @@ class Checked:
     """The findings so far.
 
     Attributes:
-        received: lines read.
-        rejected: how many of them are no pixel, by reason and field.
+        received: lines read, without the marks.
+        marks: lines that are marks of collectors.
+        rejected: how many lines are no pixel, by reason and field.
+        first: the first of them, `FILE:LINE`.
     """
 
     received: int = 0
+    marks: int = 0
     rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
+    first: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def summary(self) -> list[str]:
-        """The account, and below it how many are wrong in what, the most frequent first."""
+    def account(self) -> str:
+        """The sum that holds: every line is a mark, a pixel, or rejected."""
         wrong = self.rejected.total()
         account = f"received {self.received:,} = pixels {self.received - wrong:,} + rejected {wrong:,}"
-        return [account, *(f"{n:,} {' '.join(what).rstrip()}" for what, n in self.rejected.most_common())]
+        return f"{account}; marks {self.marks:,}" if self.marks else account
+
+    def table(self) -> Table:
+        """The reasons and fields of what was rejected, the most frequent first."""
+        table = Table(box=None, pad_edge=False)
+        for head in ("reason", "field", "lines", "first at"):
+            table.add_column(head, justify="right" if head == "lines" else "left", overflow="fold")
+        for (reason, name), lines in self.rejected.most_common():
+            table.add_row(reason, name or "–", f"{lines:,}", cell(self.first[reason, name], LINE))
+        return table
 
 
 def check(files: Sequence[str], found: Checked, tell: Callable[[str], None]) -> None:
@@ -78,8 +94,10 @@ def check(files: Sequence[str], found: Checked, tell: Callable[[str], None]) -> 
     source = FileInput(files)
     for file in source.partitions():
         for line, rejection in _rejected(source, file, found):
-            found.rejected[rejection.reason, rejection.field or ""] += 1
-            tell(shown(f"{file}:{line}: {said(rejection)}", LINE))
+            what, where = (rejection.reason, rejection.field or ""), f"{file}:{line}"
+            found.rejected[what] += 1
+            found.first.setdefault(what, where)
+            tell(shown(f"{where}: {said(rejection)}", LINE))
 
 
 def said(rejection: Rejection) -> str:
@@ -96,6 +114,7 @@ def _rejected(source: FileInput, file: str, found: Checked) -> Iterator[tuple[in
         while True:
             batch = decoder.decode(reader.read(BATCH))
             found.received += batch.received
+            found.marks += batch.marks
             yield from sorted(batch.rejected, key=lambda one: one[0])
     except EndOfInput:
         return

@@ -7,15 +7,20 @@ an error, `[link=…]` a link) and emoji codes. So no such text goes to a termin
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 LONGEST: Final = 128
 """Cells of an id: whole, unless its letters are wide."""
 LINE: Final = 2_000
 """Cells of a whole line, such as an error with the names in it."""
+_WIDE: Final = 1000
+"""Cells of a table's line where no terminal has to fit it."""
 _UNSEEN: Final = frozenset(
     map(
         chr,
@@ -53,3 +58,17 @@ def _seen(letter: str) -> bool:
 def cell(text: str, most: int = LONGEST) -> Text:
     """`shown` for rich, as a cell of a table or a line, without markup and emoji codes."""
     return Text(shown(text, most))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on standard output; one line a row where that is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(width=_WIDE)
+    with wide.capture() as kept:
+        wide.print(table)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))

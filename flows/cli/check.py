@@ -7,19 +7,22 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import FILES, command, interruptible
+from flows.shown import print_table
 
 
 @command
 def check(
     files: FILES,
-    most: Annotated[
-        int, typer.Option(min=0, help="How many lines that are wrong are told one by one.")
-    ] = 100,
+    most: Annotated[int, typer.Option(min=0, help="Print at most this many rejected lines.")] = 100,
 ) -> None:
-    """Check logs of pixels before a flow reads them: tells each line that is no pixel by its file and number,
-    why it is rejected, in which field, and what that takes. Exit code 1 if there is any.
+    """Check files of pixels before a flow reads them. Each line that is no pixel is printed as FILE:LINE:
+    REASON: FIELD: what the field takes. A table of the reasons and fields follows.
 
-    It is the flow's own decoder. What is repeated or too late is not judged, and no value is shown.
+    Exit code 0: all lines are pixels or marks. 1: some are rejected, or a file cannot be read. 2: a wrong
+    option.
+
+    The flow's own decoder decides. Repeats and late pixels are not judged, and no value is shown. Fields,
+    limits and examples: docs/pixels.md.
     """
     from flows.check import Checked
     from flows.check import check as checked
@@ -38,7 +41,7 @@ def check(
         checked(files, found, tell)
     if told > most:
         typer.echo(f"… and {told - most:,} more")
-    for line in found.summary():
-        typer.echo(line)
+    typer.echo(found.account())
     if told:
+        print_table(found.table())
         raise typer.Exit(1)

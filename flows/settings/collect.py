@@ -6,9 +6,11 @@ import re
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from flows.settings.wording import Takes
 
 _SECRETS = ("collect_key",)
 DeviceFrom = Literal["transport", "x-device", "xff-first", "xff-last", "query"]
@@ -48,7 +50,7 @@ class CollectSettings(BaseModel):
         ge=0,
         le=65535,
         description="port of the collector's /metrics, /live and /ready; each further process takes the next "
-        "one; 0: none",
+        "one; `0` opens none",
     )
     collect_spool: Path = Field(
         Path("spool"), description="directory of the spools, one below it for each process"
@@ -66,10 +68,10 @@ class CollectSettings(BaseModel):
         1_000,
         ge=0,
         description="calls that one public address may make in a second, callers with a token and known "
-        "servers apart; 0: no cap",
+        "servers apart; `0` is no cap",
     )
-    collect_key: SecretStr | None = Field(
-        None, description="secret of the edge's pseudonyms, 16 to 64 bytes, the same for all collectors"
+    collect_key: Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")] = Field(
+        None, description="secret of the edge's pseudonyms, the same for all collectors"
     )
     collect_previous_keys: tuple[SecretStr, ...] = Field(
         (), description="keys of the edge that were in force before, the newest first, for 60 days"
@@ -79,7 +81,8 @@ class CollectSettings(BaseModel):
         description="secrets that sign tags, by a short id of yours; the first signs, all are accepted",
     )
     collect_placements: Literal["signed", "planned", "any"] = Field(
-        "signed", description="who may make a row: signed tags, planned placements, or anybody (trials)"
+        "signed",
+        description="who may make a row: `signed` tags, `planned` placements, or `any` call, for trials",
     )
     collect_click_hosts: tuple[str, ...] = Field(
         (), description="hosts that a click may lead to without a signature"
@@ -89,16 +92,14 @@ class CollectSettings(BaseModel):
     )
     collect_servers: dict[str, DeviceFrom] = Field(
         default_factory=dict,
-        description="networks of known servers, with where their calls have the device's address: "
-        "transport, x-device, xff-first, xff-last or query",
+        description="networks of known servers, with where their calls have the device's address",
     )
     collect_tokens: dict[str, TokenSetting] = Field(
         default_factory=dict,
-        description="callers by name: sha256 of the secret, rights (write, debug, tag, read), campaigns, "
-        "device_from, masked",
+        description="callers by name, with the SHA-256 of their secret",
     )
     collect_vendor: int | None = Field(
-        None, ge=1, description="your id in the Global Vendor List; none: purposes alone are asked for"
+        None, ge=1, description="your id in the Global Vendor List; without it, purposes alone are asked for"
     )
     collect_purposes: tuple[int, ...] = Field(
         (1, 7), description="purposes of the TCF that measurement needs; 9 is for audience figures"
@@ -114,8 +115,7 @@ class CollectSettings(BaseModel):
     )
     collect_lists: dict[Lists, Path] = Field(
         default_factory=dict,
-        description="files of lists of invalid traffic: opawg_bots, opawg_apps, opawg_devices, "
-        "opawg_libraries, iab_include, iab_exclude, data_centres",
+        description="files of lists of invalid traffic, by the name of the list",
     )
     collect_dialects: Path | None = Field(
         None, description="a TOML file of dialects of your own, which win over ours"

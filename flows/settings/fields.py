@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, InstanceOf, SecretStr, ValidationInfo, field_validator, model_validator
@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from flows.errors import SettingsError
 from flows.model.pixel import KNOWN_REASONS, MOST_OWN_REASONS
 from flows.settings.collect import CollectSettings
+from flows.settings.wording import Takes
 
 
 def kafka_options(settings: Settings) -> dict[str, str]:
@@ -48,22 +49,30 @@ class Topic(str):
         return self.removeprefix("kafka:")
 
 
+TopicName = Annotated[str, Takes("name of a topic")]
+Key = Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")]
+
+
 class Settings(CollectSettings, BaseSettings):
     """The settings of a flow. Unknown names are refused, secrets are never printed."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
 
-    kafka_brokers: str = Field("127.0.0.1:9092", description="host:port[,host:port…] of the Kafka brokers")
-    kafka_topic: str = Field("audio-pixels", description="topic of the pixels")
-    kafka_rejected_topic: str = Field("audio-pixels-rejected", description="topic of the dead letters")
-    kafka_minutes_topic: str = Field(
+    kafka_brokers: Annotated[str, Takes("host:port[,host:port…]")] = Field(
+        "127.0.0.1:9092", description="Kafka brokers"
+    )
+    kafka_topic: TopicName = Field("audio-pixels", description="topic of the pixels")
+    kafka_rejected_topic: TopicName = Field("audio-pixels-rejected", description="topic of the dead letters")
+    kafka_minutes_topic: TopicName = Field(
         "placement-minutes", description="topic of the placements' minutes, compactable"
     )
-    kafka_start: str = Field(
-        "earliest", description="where the very first start begins: earliest, latest or epoch ms"
+    kafka_start: Annotated[str, Takes("earliest | latest | epoch ms")] = Field(
+        "earliest", description="where the very first start begins to read"
     )
     kafka_on_lost: Literal["stop", "earliest", "latest"] = Field(
-        "stop", description="when the saved position is no longer in the log: stop, or skip (counted)"
+        "stop",
+        description="what to do when Kafka has deleted the saved position: `stop` with an error, or skip to "
+        "the `earliest` or `latest` pixel there is, and count what was lost",
     )
     kafka_options: dict[str, SecretStr] = Field(
         default_factory=dict,
@@ -73,7 +82,7 @@ class Settings(CollectSettings, BaseSettings):
         "audiopixel", description="group under which positions are reported to lag tools"
     )
 
-    redis_url: SecretStr = Field(
+    redis_url: Annotated[SecretStr, Takes("redis:// or rediss:// URL")] = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Redis >= 7 or Valkey >= 8, node or cluster"
     )
     redis_timeout: timedelta = Field(timedelta(seconds=2), ge=_MOMENT, description="of one call")
@@ -91,7 +100,9 @@ class Settings(CollectSettings, BaseSettings):
     row_cap: int = Field(
         200_000, ge=1, description="rows a scope, plans aside; names beyond it count together as other"
     )
-    namespace: str = Field("audiopixel:v1", description="prefix of every Redis key")
+    namespace: Annotated[str, Takes("letters, digits, colons, _ and -")] = Field(
+        "audiopixel:v1", description="prefix of every Redis key"
+    )
     flush_interval: timedelta = Field(
         timedelta(seconds=1), ge=_MOMENT, description="of changed rows; also the length of a tick"
     )
@@ -99,9 +110,7 @@ class Settings(CollectSettings, BaseSettings):
         timedelta(seconds=10), ge=_NONE, description="least time between two provisional values of a minute"
     )
 
-    listener_key: SecretStr | None = Field(
-        None, description="secret of the keyed hash that stands for a listener, 16 to 64 bytes"
-    )
+    listener_key: Key = Field(None, description="secret of the keyed hash that stands for a listener")
     consent: Literal["required", "assumed"] = Field(
         "required", description="what a pixel without `consent` means"
     )
@@ -113,8 +122,8 @@ class Settings(CollectSettings, BaseSettings):
 
     attribution: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = Field(
         "last_touch",
-        description="model of credit for conversions; off: no touches and no frequency are kept, "
-        "only declared and utm conversions are credited",
+        description="model of credit for conversions; `off` keeps no touches and no frequency, and credits "
+        "declared and utm conversions alone",
     )
     click_window: timedelta = Field(
         timedelta(days=30),
@@ -145,13 +154,13 @@ class Settings(CollectSettings, BaseSettings):
     decisions_ttl: timedelta = Field(
         timedelta(days=7), ge=_MINUTE, description="how long the decision on a conversion can be explained"
     )
-    kafka_credits_topic: str = Field(
+    kafka_credits_topic: TopicName = Field(
         "conversion-credits", description="topic of the decisions on conversions, compactable"
     )
 
-    plans: Path | InstanceOf[Topic] | None = Field(
+    plans: Annotated[Path | InstanceOf[Topic] | None, Takes("path | kafka:TOPIC, or unset")] = Field(
         None,
-        description="file of plans, CSV or JSON, read again when it changes; or kafka:TOPIC, compacted",
+        description="plans: a file, CSV or JSON, read again when it changes, or a compacted topic",
     )
     under: float = Field(
         0.90, gt=0, description="delivery indicator below which a placement is under-delivering"
@@ -162,7 +171,9 @@ class Settings(CollectSettings, BaseSettings):
     delivery_grace: timedelta = Field(
         timedelta(minutes=15), ge=_NONE, description="from a flight's start in which delivery is not judged"
     )
-    kafka_alerts_topic: str = Field("delivery-alerts", description="topic of the changes of delivery states")
+    kafka_alerts_topic: TopicName = Field(
+        "delivery-alerts", description="topic of the changes of delivery states"
+    )
 
     out_of_orderness: timedelta = Field(
         timedelta(seconds=10),
@@ -193,7 +204,9 @@ class Settings(CollectSettings, BaseSettings):
     mature_after: timedelta = Field(
         timedelta(seconds=90), ge=_NONE, description="age of a start minute from which its rate is mature"
     )
-    timezone: str = Field("Europe/London", description="calendar of the `1d` window")
+    timezone: Annotated[str, Takes("IANA name of a time zone")] = Field(
+        "Europe/London", description="calendar of the `1d` window"
+    )
 
     shards: int = Field(
         16, ge=1, le=1024, description="packed shards of state; part of the recovery store's format"
@@ -223,7 +236,7 @@ class Settings(CollectSettings, BaseSettings):
         9464,
         ge=0,
         le=65535,
-        description="port of a worker's /metrics; further processes add their number; 0: none",
+        description="port of a worker's /metrics; further processes add their number; `0` opens none",
     )
     metrics_host: str = Field("127.0.0.1", description="address that /metrics and the exporter listen on")
 

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, SecretStr
-from rich.console import Console
 from rich.table import Table
 
 from connectors.redis import shown as without_secrets
 from connectors.stream import ConnectError
 from flows.settings.fields import PREFIX, Settings
 from flows.settings.loading import source
+from flows.settings.takes import takes
 from flows.settings.wording import iso
-from flows.shown import LINE, cell
-
-_WIDE: Final = 1000
+from flows.shown import LINE, cell, print_table
 
 
 def show(settings: Settings) -> None:
     """Print every setting; one line each where no terminal has to fit it."""
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", no_wrap=True)
-    for name in ("value", "from", "meaning"):
+    for name in ("value", "from", "takes", "meaning"):
         table.add_column(name, overflow="fold")
     for name, field in Settings.model_fields.items():
         value = written(name, getattr(settings, name))
-        told = (f"{PREFIX}{name.upper()}", value, source(name), field.description or "")
+        told = (f"{PREFIX}{name.upper()}", value, source(name), takes(field), field.description or "")
         table.add_row(*(cell(text, LINE) for text in told))
-    console = Console()
-    if console.is_terminal:
-        console.print(table)
-        return
-    wide = Console(width=_WIDE)
-    with wide.capture() as kept:
-        wide.print(table)
-    console.file.write("".join(f"{line.rstrip()}\n" for line in kept.get().splitlines()))
+    print_table(table)
 
 
 def written(name: str, value: Any) -> str:

@@ -16,6 +16,11 @@ TABLE: Final = (
 
 LIST: Final = "takes a list: as JSON in the environment, or as an array in the file"
 
+
+class Takes(str):
+    """The values of a setting in words, as metadata of a type that says too little by itself."""
+
+
 _Facts = Mapping[str, Any]
 _durations: Final = TypeAdapter(timedelta)
 

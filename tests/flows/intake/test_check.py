@@ -52,7 +52,7 @@ def test_what_is_told_is_what_a_replay_rejects(tmp_path: Path, settings_of: Call
         (RIGHT | {"event": "[EVENT]"}, "invalid: event: takes one of impression"),
         (RIGHT | {"event": "impresion"}, f"unknown_event: event: takes one of {' '.join(EVENTS)}"),
         (RIGHT | {"ts": "yesterday"}, "invalid: ts: takes epoch milliseconds"),
-        (RIGHT | {"placement_id": "${PLACEMENT}"}, "invalid: placement_id: takes a text of at most 128"),
+        (RIGHT | {"placement_id": "${PLACEMENT}"}, "invalid: placement_id: takes a text of 1 to 128"),
         (RIGHT | {"consent": "yes"}, "invalid: consent: takes true or false"),
         (RIGHT | {"station": "s" * 129}, "invalid: station: takes a text of at most 128"),
         (BOUGHT | {"conversion": {"type": "sale"}}, "invalid: conversion.type: takes one of site_visit"),
@@ -72,7 +72,16 @@ def test_a_line_that_is_no_pixel_is_told_with_its_number_its_field_and_what_that
     assert code == 1
     assert lines[0].startswith(f"{path}:2: {said}")
     assert lines[1] == "received 3 = pixels 2 + rejected 1"
-    assert lines[2] == f"1 {' '.join(said.split(': takes')[0].split(': '))}"
+    reason, field = [*said.split(": takes")[0].split(": "), "–"][:2]
+    assert lines[2].split() == ["reason", "field", "lines", "first", "at"]
+    assert lines[3].split() == [reason, field, "1", f"{path}:2"]
+
+
+def test_marks_are_counted_apart_and_are_no_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "log.ndjson"
+    mark = {"collector": "edge-1", "low_ms": 1_790_000_040_000}
+    path.write_text("".join(json.dumps(one) + "\n" for one in (RIGHT, mark, mark | {"bye": True}, BOUGHT)))
+    assert checked(path) == (0, ["received 2 = pixels 2 + rejected 0; marks 2"])
 
 
 def test_right_lines_are_no_more_than_counted(tmp_path: Path) -> None:
@@ -87,11 +96,8 @@ def test_only_so_many_are_told_and_all_are_counted(tmp_path: Path) -> None:
     code, lines = checked(path, "--most", "3")
     assert code == 1
     assert [line.split(": ")[0] for line in lines[:3]] == [f"{path}:{n}" for n in (1, 2, 3)]
-    assert lines[3:] == [
-        "… and 24,997 more",
-        "received 25,000 = pixels 0 + rejected 25,000",
-        "25,000 malformed",
-    ]
+    assert lines[3:5] == ["… and 24,997 more", "received 25,000 = pixels 0 + rejected 25,000"]
+    assert lines[6].split()[:3] == ["malformed", "–", "25,000"]
 
 
 def test_no_value_is_shown(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from flows.errors import SettingsError
 from flows.settings.fields import Settings
 from flows.settings.loading import load, source
 from flows.settings.show import written
+from flows.settings.takes import takes
 
 DOCS = Path(__file__).parents[3] / "docs"
 SECRET = "sEcReT"
@@ -179,3 +180,88 @@ def test_the_example_of_the_docs_is_a_file_of_settings(tmp_path: Path) -> None:
     settings = load()
     assert set(tomllib.loads(text)) <= settings.model_fields_set
     assert str(settings.plans) == "kafka:audio-plans"
+
+
+def choices(name: str) -> list[str]:
+    """The words among the values that a setting takes: alternatives that are the value itself."""
+    said = takes(Settings.model_fields[name])
+    described = {"epoch ms", "path", "kafka:TOPIC, or unset"}
+    listed = [] if said[0] in "{[" or " | " not in said else said.split(" | ")
+    return [one for one in listed if one not in described]
+
+
+CHOICES = [(name, value) for name in Settings.model_fields for value in choices(name)]
+
+
+@pytest.mark.parametrize(("name", "value"), CHOICES)
+def test_every_choice_that_config_shows_is_accepted(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"AUDIOPIXEL_{name.upper()}", value)
+    assert str(getattr(load(), name)).lower() == value
+
+
+def test_settings_with_a_choice_are_among_them() -> None:
+    assert {name for name, _ in CHOICES} >= {"kafka_on_lost", "kafka_start", "consent", "attribution"}
+    assert ("kafka_on_lost", "skip") not in CHOICES
+
+
+def test_every_value_that_a_meaning_names_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"consent", "1d"}  # of a pixel, of a row
+    named = [
+        (name, value)
+        for name, field in Settings.model_fields.items()
+        for value in re.findall("`([^`]+)`", field.description or "")
+        if value not in fields
+    ]
+    assert len(named) > 5
+    for name, value in named:
+        with monkeypatch.context() as patched:
+            patched.setenv(f"AUDIOPIXEL_{name.upper()}", value)
+            load()
+
+
+def test_a_meaning_names_values_in_backquotes_alone() -> None:
+    for name, field in Settings.model_fields.items():
+        bare = re.sub("`[^`]+`", "", field.description or "")
+        assert not [value for value in choices(name) if re.search(rf"\b{re.escape(value)}\b", bare)], name
+
+
+SAID = [
+    (path.relative_to(DOCS.parent), name, value.strip("'.,;:"))
+    for folder in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs",
+        "flows",
+        "connectors",
+        "docker-compose.yml",
+        "Dockerfile",
+    )
+    for path in sorted([DOCS.parent / folder, *(DOCS.parent / folder).rglob("*")])
+    if path.suffix in (".md", ".py", ".yml") or path.name == "Dockerfile"
+    for name, value in re.findall(r"AUDIOPIXEL_([A-Z_]+)=([^\s`)\"…]+)", path.read_text())
+]
+
+
+def test_every_value_that_a_text_gives_to_a_setting_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {name for _, name, _ in SAID} >= {"CONSENT", "PLANS", "COLLECT_PLACEMENTS"}
+    not_made = {("docs/open.md", "LABELS")}  # named there as what is missing
+    for path, name, value in SAID:
+        if (str(path), name) in not_made or "{" in value:
+            continue
+        with monkeypatch.context() as patched:
+            patched.setenv(f"AUDIOPIXEL_{name}", value)
+            load()
+
+
+def test_config_says_what_each_setting_takes_and_its_bounds() -> None:
+    said = {name: takes(field) for name, field in Settings.model_fields.items()}
+    assert said["kafka_on_lost"] == "stop | earliest | latest"
+    assert said["consent"] == "required | assumed"
+    assert said["click_window"] == "duration, at least P1D, at most P60D"
+    assert said["metrics_port"] == "whole number, at least 0, at most 65535"
+    assert said["under"] == "number, above 0"
+    assert said["utm_placements"] == "{text: text}"
+    assert said["recovery_dir"] == "path, or unset"
+    assert re.search(r"^setting +value +from +takes +meaning$", shown().stdout, re.M)
