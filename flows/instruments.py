@@ -13,36 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_c
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from flows.metrics import (
-    ACCEPTED,
-    BUILD,
-    CAPPED_DECISIONS,
-    CLOCK_SKEWED,
-    DROPPED_TOUCHES,
-    EVENT_TO_REDIS,
-    FLUSH_DURATION,
-    FLUSHED_ROWS,
-    HOLDS_EVICTED,
-    INVALID_TRAFFIC,
-    KAFKA_ERRORS,
-    LAG,
-    LAST_FLUSH,
-    LOW_MARK,
-    MARKS,
-    PARTITION_WATERMARK,
-    PENDING_ROWS,
-    RECEIVED,
-    REDIS_ERRORS,
-    REJECTED,
-    REPEATED,
-    SKIPPED,
-    STATE_BYTES,
-    STATE_PLAYS,
-    STATE_ROWS,
-    STATE_TOUCHES,
-    WATERMARK,
-    Definition,
-)
+from flows import metrics as m
+from flows.metrics import Definition
 
 LATENCY_BUCKETS: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 FLUSH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -87,33 +59,24 @@ class Instruments:
         def gauge(definition: Definition) -> Gauge:
             return Gauge(definition.name, definition.help, definition.labels, registry=registry)
 
-        self.received, self.accepted, self.repeated = counter(RECEIVED), counter(ACCEPTED), counter(REPEATED)
-        self.rejected, self.invalid_traffic = counter(REJECTED), counter(INVALID_TRAFFIC)
-        self.clock_skewed, self.skipped, self.marks = counter(CLOCK_SKEWED), counter(SKIPPED), counter(MARKS)
-        self.low_mark, self.holds_evicted = gauge(LOW_MARK), counter(HOLDS_EVICTED)
-        self.lag, self.partition_watermark, self.watermark = (
-            gauge(LAG),
-            gauge(PARTITION_WATERMARK),
-            gauge(WATERMARK),
-        )
-        self.last_flush, self.pending_rows = gauge(LAST_FLUSH), gauge(PENDING_ROWS)
-        self.flushed_rows, self.redis_errors, self.kafka_errors = (
-            counter(FLUSHED_ROWS),
-            counter(REDIS_ERRORS),
-            counter(KAFKA_ERRORS),
-        )
-        self.state_plays, self.state_bytes, self.state_rows = (
-            gauge(STATE_PLAYS),
-            gauge(STATE_BYTES),
-            gauge(STATE_ROWS),
-        )
-        self.state_touches, self.dropped_touches = gauge(STATE_TOUCHES), gauge(DROPPED_TOUCHES)
-        self.capped_decisions = gauge(CAPPED_DECISIONS)
-        self.event_to_redis = WeightedHistogram(EVENT_TO_REDIS, LATENCY_BUCKETS)
-        self.flush_duration = WeightedHistogram(FLUSH_DURATION, FLUSH_BUCKETS)
+        self.received, self.marks = counter(m.RECEIVED), counter(m.MARKS)
+        self.accepted, self.repeated = counter(m.ACCEPTED), counter(m.REPEATED)
+        self.rejected, self.invalid_traffic = counter(m.REJECTED), counter(m.INVALID_TRAFFIC)
+        self.clock_skewed, self.skipped = counter(m.CLOCK_SKEWED), counter(m.SKIPPED)
+        self.low_mark, self.holds_evicted = gauge(m.LOW_MARK), counter(m.HOLDS_EVICTED)
+        self.lag, self.partition_watermark = gauge(m.LAG), gauge(m.PARTITION_WATERMARK)
+        self.watermark, self.last_flush = gauge(m.WATERMARK), gauge(m.LAST_FLUSH)
+        self.pending_rows, self.flushed_rows = gauge(m.PENDING_ROWS), counter(m.FLUSHED_ROWS)
+        self.redis_errors, self.kafka_errors = counter(m.REDIS_ERRORS), counter(m.KAFKA_ERRORS)
+        self.state_plays, self.state_bytes = gauge(m.STATE_PLAYS), gauge(m.STATE_BYTES)
+        self.state_rows, self.state_touches = gauge(m.STATE_ROWS), gauge(m.STATE_TOUCHES)
+        self.dropped_touches = gauge(m.DROPPED_TOUCHES)
+        self.capped_decisions = gauge(m.CAPPED_DECISIONS)
+        self.event_to_redis = WeightedHistogram(m.EVENT_TO_REDIS, LATENCY_BUCKETS)
+        self.flush_duration = WeightedHistogram(m.FLUSH_DURATION, FLUSH_BUCKETS)
         registry.register(self.event_to_redis)
         registry.register(self.flush_duration)
-        build = Info(BUILD.name.removesuffix("_info"), BUILD.help, registry=registry)
+        build = Info(m.BUILD.name.removesuffix("_info"), m.BUILD.help, registry=registry)
         build.info(
             {
                 "version": version("audiopixel"),

@@ -1,9 +1,11 @@
-"""Every metric, defined once: name, kind, unit, labels and help. Instruments, the README's table, queries and
-alerts derive from these.
+"""Every metric, defined once: name, kind, unit, labels, help, and the field of a row that it shows.
+
+Instruments, the exporter, the README's table, queries and alerts derive from these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,256 +14,253 @@ PREFIX: Final = "audiopixel_"
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One metric. `name` is whole, with its unit, and `_total` on a counter."""
+    """One metric.
+
+    Attributes:
+        name: whole, with its unit, and `_total` on a counter.
+        field: the field of a row in Redis that the exporter shows by it, if it does.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram", "info"]
     help: str
     labels: tuple[str, ...] = ()
+    field: str = ""
 
     def __post_init__(self) -> None:
         assert self.name.startswith(PREFIX), self.name
         assert (self.kind == "counter") == self.name.endswith("_total"), self.name
 
 
-def _d(
-    name: str, kind: Literal["counter", "gauge", "histogram", "info"], text: str, *labels: str
-) -> Definition:
-    return Definition(PREFIX + name, kind, text, labels)
+class Metrics:
+    """The metrics of one subject, in the order in which they are defined.
+
+    Args:
+        labels: labels that each of them has before its own.
+    """
+
+    def __init__(self, *labels: str) -> None:
+        self._labels = labels
+        self._all: list[Definition] = []
+
+    def __iter__(self) -> Iterator[Definition]:
+        return iter(self._all)
+
+    def _define(
+        self,
+        kind: Literal["counter", "gauge", "histogram", "info"],
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        field: str,
+    ) -> Definition:
+        self._all.append(Definition(PREFIX + name, kind, text, self._labels + labels, field))
+        return self._all[-1]
+
+    def counter(self, name: str, text: str, *labels: str, field: str = "") -> Definition:
+        """Define what only grows while its process, or its row, lives."""
+        return self._define("counter", name, text, labels, field)
+
+    def gauge(self, name: str, text: str, *labels: str, field: str = "") -> Definition:
+        """Define what may fall."""
+        return self._define("gauge", name, text, labels, field)
+
+    def histogram(self, name: str, text: str, *labels: str) -> Definition:
+        """Define a distribution of seconds."""
+        return self._define("histogram", name, text, labels, "")
+
+    def info(self, name: str, text: str, *labels: str) -> Definition:
+        """Define a series that is always 1, for its labels."""
+        return self._define("info", name, text, labels, "")
 
 
-RECEIVED = _d("received_total", "counter", "Messages read from the source, without marks.", "partition")
-MARKS = _d("marks_total", "counter", "Marks of collectors read from the source: no pixels.", "partition")
-ACCEPTED = _d("accepted_total", "counter", "Pixels that count, invalid traffic included.", "partition")
-REPEATED = _d("repeated_total", "counter", "Pixels that had counted before.", "partition")
-REJECTED = _d("rejected_total", "counter", "Messages that went to the dead letters.", "partition", "reason")
-INVALID_TRAFFIC = _d(
-    "invalid_traffic_total",
-    "counter",
-    "Accepted pixels kept out of every other number.",
-    "partition",
-    "reason",
+PIPELINE: Final = Metrics()
+"""The flow's, one set a process."""
+
+RECEIVED = PIPELINE.counter("received_total", "Messages read from the source, without marks.", "partition")
+MARKS = PIPELINE.counter("marks_total", "Marks of collectors read from the source: no pixels.", "partition")
+ACCEPTED = PIPELINE.counter("accepted_total", "Pixels that count, invalid traffic included.", "partition")
+REPEATED = PIPELINE.counter("repeated_total", "Pixels that had counted before.", "partition")
+REJECTED = PIPELINE.counter(
+    "rejected_total", "Messages that went to the dead letters.", "partition", "reason"
 )
-CLOCK_SKEWED = _d(
-    "clock_skewed_total", "counter", "Pixels whose clock was off by more than five minutes.", "partition"
+INVALID_TRAFFIC = PIPELINE.counter(
+    "invalid_traffic_total", "Accepted pixels kept out of every other number.", "partition", "reason"
 )
-LOW_MARK = _d(
+CLOCK_SKEWED = PIPELINE.counter(
+    "clock_skewed_total", "Pixels whose clock was off by more than five minutes.", "partition"
+)
+LAG = PIPELINE.gauge(
+    "consumer_lag_messages", "Messages in the partition that have not been read.", "partition"
+)
+PARTITION_WATERMARK = PIPELINE.gauge(
+    "partition_watermark_timestamp_seconds", "Event time the partition's log has got to.", "partition"
+)
+LOW_MARK = PIPELINE.gauge(
     "partition_low_mark_timestamp_seconds",
-    "gauge",
     "The least low mark that the partition's time waits for; 0: it waits for no collector.",
     "partition",
 )
-HOLDS_EVICTED = _d(
-    "holds_evicted_total", "counter", "Collectors not waited for, since there were too many.", "partition"
+HOLDS_EVICTED = PIPELINE.counter(
+    "holds_evicted_total", "Collectors not waited for, since there were too many.", "partition"
 )
-LAG = _d("consumer_lag_messages", "gauge", "Messages in the partition that have not been read.", "partition")
-PARTITION_WATERMARK = _d(
-    "partition_watermark_timestamp_seconds",
-    "gauge",
-    "Event time the partition's log has got to.",
-    "partition",
+WATERMARK = PIPELINE.gauge(
+    "watermark_timestamp_seconds", "Event time of the whole flow: the least over partitions."
 )
-WATERMARK = _d(
-    "watermark_timestamp_seconds", "gauge", "Event time of the whole flow: the least over partitions."
+LAST_FLUSH = PIPELINE.gauge("last_flush_timestamp_seconds", "When rows were last written to Redis.")
+EVENT_TO_REDIS = PIPELINE.histogram("event_to_redis_seconds", "From a pixel's receipt until Redis shows it.")
+FLUSH_DURATION = PIPELINE.histogram("flush_duration_seconds", "Writing one tick's rows to Redis.")
+FLUSHED_ROWS = PIPELINE.counter("flushed_rows_total", "Rows written to Redis.")
+PENDING_ROWS = PIPELINE.gauge("redis_pending_rows", "Changed rows that Redis has not taken yet.")
+REDIS_ERRORS = PIPELINE.counter(
+    "redis_errors_total", "Flushes that Redis did not take, to be retried.", "reason"
 )
-LAST_FLUSH = _d("last_flush_timestamp_seconds", "gauge", "When rows were last written to Redis.")
-EVENT_TO_REDIS = _d("event_to_redis_seconds", "histogram", "From a pixel's receipt until Redis shows it.")
-FLUSH_DURATION = _d("flush_duration_seconds", "histogram", "Writing one tick's rows to Redis.")
-FLUSHED_ROWS = _d("flushed_rows_total", "counter", "Rows written to Redis.")
-PENDING_ROWS = _d("redis_pending_rows", "gauge", "Changed rows that Redis has not taken yet.")
-REDIS_ERRORS = _d(
-    "redis_errors_total", "counter", "Flushes that Redis did not take, to be retried.", "reason"
+KAFKA_ERRORS = PIPELINE.counter(
+    "kafka_errors_total", "Errors of the Kafka client that it recovers from.", "partition"
 )
-KAFKA_ERRORS = _d(
-    "kafka_errors_total", "counter", "Errors of the Kafka client that it recovers from.", "partition"
-)
-SKIPPED = _d(
+SKIPPED = PIPELINE.counter(
     "skipped_messages_total",
-    "counter",
     "Messages lost to retention before they were read, skipped by choice.",
     "partition",
 )
-STATE_PLAYS = _d("state_plays", "gauge", "Plays and events remembered.", "shard")
-STATE_BYTES = _d("state_bytes", "gauge", "Memory of the remembered plays.", "shard")
-STATE_ROWS = _d("state_rows", "gauge", "Rows kept.", "shard")
-STATE_TOUCHES = _d("state_touches", "gauge", "Touches kept for attribution.", "shard")
-DROPPED_TOUCHES = _d(
-    "state_dropped_touches",
-    "gauge",
-    "Touches given up because their listener has more than are kept.",
-    "shard",
+STATE_PLAYS = PIPELINE.gauge("state_plays", "Plays and events remembered.", "shard")
+STATE_BYTES = PIPELINE.gauge("state_bytes", "Memory of the remembered plays.", "shard")
+STATE_ROWS = PIPELINE.gauge("state_rows", "Rows kept.", "shard")
+STATE_TOUCHES = PIPELINE.gauge("state_touches", "Touches kept for attribution.", "shard")
+DROPPED_TOUCHES = PIPELINE.gauge(
+    "state_dropped_touches", "Touches given up because their listener has more than are kept.", "shard"
 )
-CAPPED_DECISIONS = _d(
-    "state_capped_decisions",
-    "gauge",
-    "Decisions on conversions that a cap on touches may have changed.",
-    "shard",
+CAPPED_DECISIONS = PIPELINE.gauge(
+    "state_capped_decisions", "Decisions on conversions that a cap on touches may have changed.", "shard"
 )
-BUILD = _d("build_info", "info", "What is running.", "version", "python", "bytewax")
+BUILD = PIPELINE.info("build_info", "What is running.", "version", "python", "bytewax")
 
-PIPELINE: Final = (
-    RECEIVED,
-    MARKS,
-    ACCEPTED,
-    REPEATED,
-    REJECTED,
-    INVALID_TRAFFIC,
-    CLOCK_SKEWED,
-    LAG,
-    PARTITION_WATERMARK,
-    LOW_MARK,
-    HOLDS_EVICTED,
-    WATERMARK,
-    LAST_FLUSH,
-    EVENT_TO_REDIS,
-    FLUSH_DURATION,
-    FLUSHED_ROWS,
-    PENDING_ROWS,
-    REDIS_ERRORS,
-    KAFKA_ERRORS,
-    SKIPPED,
-    STATE_PLAYS,
-    STATE_BYTES,
-    STATE_ROWS,
-    STATE_TOUCHES,
-    DROPPED_TOUCHES,
-    CAPPED_DECISIONS,
-    BUILD,
-)
+PLACEMENT: Final = Metrics("placement")
+"""The exporter's metrics of each placement; beyond its cap, counters are summed as placement `other`."""
 
-PLACEMENT_IMPRESSIONS = _d(
-    "placement_impressions_total", "counter", "Impressions of the flight.", "placement"
+PLACEMENT_IMPRESSIONS = PLACEMENT.counter(
+    "placement_impressions_total", "Impressions of the flight.", field="flight.impressions"
 )
-PLACEMENT_STARTS = _d("placement_starts_total", "counter", "Plays of the flight that started.", "placement")
-PLACEMENT_COMPLETES = _d(
-    "placement_completes_total", "counter", "Started plays of the flight that completed.", "placement"
+PLACEMENT_STARTS = PLACEMENT.counter(
+    "placement_starts_total", "Plays of the flight that started.", field="flight.starts"
 )
-PLACEMENT_FIRST_QUARTILES = _d(
+PLACEMENT_FIRST_QUARTILES = PLACEMENT.counter(
     "placement_first_quartiles_total",
-    "counter",
     "Started plays of the flight that reached a quarter.",
-    "placement",
+    field="flight.first_quartiles",
 )
-PLACEMENT_MIDPOINTS = _d(
-    "placement_midpoints_total", "counter", "Started plays of the flight that reached the half.", "placement"
+PLACEMENT_MIDPOINTS = PLACEMENT.counter(
+    "placement_midpoints_total",
+    "Started plays of the flight that reached the half.",
+    field="flight.midpoints",
 )
-PLACEMENT_THIRD_QUARTILES = _d(
+PLACEMENT_THIRD_QUARTILES = PLACEMENT.counter(
     "placement_third_quartiles_total",
-    "counter",
     "Started plays of the flight that reached three quarters.",
-    "placement",
+    field="flight.third_quartiles",
 )
-PLACEMENT_CLICKS = _d("placement_clicks_total", "counter", "Clicks of the flight.", "placement")
-PLACEMENT_ERRORS = _d("placement_errors_total", "counter", "Player errors of the flight.", "placement")
-PLACEMENT_INVALID = _d(
-    "placement_invalid_traffic_total", "counter", "Pixels kept out of every other number.", "placement"
+PLACEMENT_COMPLETES = PLACEMENT.counter(
+    "placement_completes_total", "Started plays of the flight that completed.", field="flight.completes"
 )
-PLACEMENT_REPEATED = _d("placement_repeated_total", "counter", "Pixels that had counted before.", "placement")
-PLACEMENT_TOO_LATE = _d(
-    "placement_too_late_total", "counter", "Pixels that came after their minute was final.", "placement"
+PLACEMENT_CLICKS = PLACEMENT.counter("placement_clicks_total", "Clicks of the flight.", field="flight.clicks")
+PLACEMENT_ERRORS = PLACEMENT.counter(
+    "placement_errors_total", "Player errors of the flight.", field="flight.errors"
 )
-PLACEMENT_CONVERSIONS = _d(
-    "placement_conversions_total",
-    "counter",
-    "Conversions of the flight credited to it.",
-    "placement",
+PLACEMENT_INVALID = PLACEMENT.counter(
+    "placement_invalid_traffic_total",
+    "Pixels kept out of every other number.",
+    field="flight.invalid_traffic",
 )
-PLACEMENT_CONVERSION_VALUE = _d(
-    "placement_conversion_value",
-    "gauge",
-    "Value of the conversions of the flight credited to it, in its plan's currency; a refund makes it fall.",
-    "placement",
+PLACEMENT_REPEATED = PLACEMENT.counter(
+    "placement_repeated_total", "Pixels that had counted before.", field="flight.repeated"
 )
-PLACEMENT_BLOCKED = _d(
+PLACEMENT_TOO_LATE = PLACEMENT.counter(
+    "placement_too_late_total", "Pixels that came after their minute was final.", field="flight.too_late"
+)
+PLACEMENT_CONVERSIONS = PLACEMENT.counter(
+    "placement_conversions_total", "Conversions of the flight credited to it.", field="flight.conversions"
+)
+PLACEMENT_BLOCKED = PLACEMENT.counter(
     "placement_blocked_impressions_total",
-    "counter",
     "Impressions since its first pixel in content that its plan blocks.",
-    "placement",
+    field="flight.blocked_impressions",
 )
-PLACEMENT_COMPLETION_1H = _d(
-    "placement_completion_1h_ratio", "gauge", "Completes by starts of the last hour.", "placement"
+PLACEMENT_COMPLETION_1H = PLACEMENT.gauge(
+    "placement_completion_1h_ratio", "Completes by starts of the last hour.", field="1h.completion_rate"
 )
-PLACEMENT_MATURE_5M = _d(
+PLACEMENT_MATURE_5M = PLACEMENT.gauge(
     "placement_mature_completion_5m_ratio",
-    "gauge",
     "Completes by starts of the last five minutes, without the youngest, which cannot have completed yet.",
-    "placement",
+    field="5m.mature_completion_rate",
 )
-PLACEMENT_MATURE_1H = _d(
+PLACEMENT_MATURE_1H = PLACEMENT.gauge(
     "placement_mature_completion_1h_ratio",
-    "gauge",
     "Completes by starts of the last hour, without the youngest, which cannot have completed yet.",
-    "placement",
+    field="1h.mature_completion_rate",
 )
-PLACEMENT_REACH = _d(
-    "placement_reach_listeners", "gauge", "Distinct consenting listeners of the flight.", "placement"
+PLACEMENT_REACH = PLACEMENT.gauge(
+    "placement_reach_listeners", "Distinct consenting listeners of the flight.", field="flight.reach"
 )
-PLACEMENT_REACH_1H = _d(
-    "placement_reach_1h_listeners", "gauge", "Distinct consenting listeners of the last hour.", "placement"
+PLACEMENT_REACH_1H = PLACEMENT.gauge(
+    "placement_reach_1h_listeners", "Distinct consenting listeners of the last hour.", field="1h.reach"
 )
-PLACEMENT_FREQUENCY = _d(
-    "placement_frequency_plays", "gauge", "Plays of the flight by listener of its reach.", "placement"
+PLACEMENT_FREQUENCY = PLACEMENT.gauge(
+    "placement_frequency_plays", "Plays of the flight by listener of its reach.", field="flight.frequency"
 )
-PLACEMENT_CONSENT = _d(
+PLACEMENT_CONSENT = PLACEMENT.gauge(
     "placement_consent_coverage_ratio",
-    "gauge",
     "Pixels since its first with consent, by all of them.",
-    "placement",
+    field="flight.consent_coverage",
 )
-PLACEMENT_TARGET_COMPLETION = _d(
-    "placement_target_completion_ratio", "gauge", "Completion rate that its plan wants.", "placement"
+PLACEMENT_CONVERSION_VALUE = PLACEMENT.gauge(
+    "placement_conversion_value",
+    "Value of the conversions of the flight credited to it, in its plan's currency; a refund makes it fall.",
+    field="flight.conversion_value",
 )
-PLACEMENT_BOOKED = _d(
-    "placement_delivery_booked_impressions", "gauge", "Impressions that its plan has booked.", "placement"
+PLACEMENT_TARGET_COMPLETION = PLACEMENT.gauge(
+    "placement_target_completion_ratio",
+    "Completion rate that its plan wants.",
+    field="delivery.target_completion_rate",
 )
-PLACEMENT_EXPECTED = _d(
-    "placement_delivery_expected_impressions",
-    "gauge",
-    "Impressions that its plan's delivery curve wants by now.",
-    "placement",
+PLACEMENT_BOOKED = PLACEMENT.gauge(
+    "placement_delivery_booked_impressions", "Impressions that its plan has booked.", field="delivery.booked"
 )
-PLACEMENT_INDICATOR = _d(
-    "placement_delivery_indicator_ratio",
-    "gauge",
-    "Delivered by expected impressions: 1 is on plan; absent while nothing is to be delivered.",
-    "placement",
-)
-PLACEMENT_PROJECTED = _d(
-    "placement_delivery_projected_impressions",
-    "gauge",
-    "Impressions at the end of the flight at the last hour's rate.",
-    "placement",
-)
-PLACEMENT_DELIVERED = _d(
+PLACEMENT_DELIVERED = PLACEMENT.gauge(
     "placement_delivery_delivered_impressions",
-    "gauge",
     "Impressions of the flight up to its plan's end.",
-    "placement",
+    field="delivery.delivered",
 )
-PLACEMENT_REQUIRED = _d(
+PLACEMENT_EXPECTED = PLACEMENT.gauge(
+    "placement_delivery_expected_impressions",
+    "Impressions that its plan's delivery curve wants by now.",
+    field="delivery.expected",
+)
+PLACEMENT_INDICATOR = PLACEMENT.gauge(
+    "placement_delivery_indicator_ratio",
+    "Delivered by expected impressions: 1 is on plan; absent while nothing is to be delivered.",
+    field="delivery.indicator",
+)
+PLACEMENT_PROJECTED = PLACEMENT.gauge(
+    "placement_delivery_projected_impressions",
+    "Impressions at the end of the flight at the last hour's rate.",
+    field="delivery.projected",
+)
+PLACEMENT_REQUIRED = PLACEMENT.gauge(
     "placement_delivery_required_impressions_per_second",
-    "gauge",
     "Impressions a second of unpaused time that are still needed; absent while none are.",
-    "placement",
+    field="delivery.required_rate",
 )
-PLACEMENT_CPA = _d(
+PLACEMENT_CPA = PLACEMENT.gauge(
     "placement_cost_per_acquisition",
-    "gauge",
     "Price of the delivered impressions by the flight's conversions, in its currency; absent while none.",
-    "placement",
+    field="flight.cost_per_acquisition",
 )
-PLACEMENT_STATE = _d(
-    "placement_delivery_state",
-    "gauge",
-    "1 for the state that its delivery is in; the others are absent.",
-    "placement",
-    "state",
+PLACEMENT_STATE = PLACEMENT.gauge(
+    "placement_delivery_state", "1 for the state that its delivery is in; the others are absent.", "state"
 )
-PLACEMENT_INFO = _d(
+PLACEMENT_INFO = PLACEMENT.info(
     "placement_info",
-    "info",
     "What a placement belongs to, to join on.",
-    "placement",
     "campaign",
     "platform",
     "station",
@@ -269,151 +268,83 @@ PLACEMENT_INFO = _d(
     "program",
 )
 
-PLACEMENT: Final = (
-    PLACEMENT_IMPRESSIONS,
-    PLACEMENT_STARTS,
-    PLACEMENT_FIRST_QUARTILES,
-    PLACEMENT_MIDPOINTS,
-    PLACEMENT_THIRD_QUARTILES,
-    PLACEMENT_COMPLETES,
-    PLACEMENT_CLICKS,
-    PLACEMENT_ERRORS,
-    PLACEMENT_INVALID,
-    PLACEMENT_REPEATED,
-    PLACEMENT_TOO_LATE,
-    PLACEMENT_CONVERSIONS,
-    PLACEMENT_BLOCKED,
-    PLACEMENT_COMPLETION_1H,
-    PLACEMENT_MATURE_5M,
-    PLACEMENT_MATURE_1H,
-    PLACEMENT_REACH,
-    PLACEMENT_REACH_1H,
-    PLACEMENT_FREQUENCY,
-    PLACEMENT_CONSENT,
-    PLACEMENT_CONVERSION_VALUE,
-    PLACEMENT_TARGET_COMPLETION,
-    PLACEMENT_BOOKED,
-    PLACEMENT_DELIVERED,
-    PLACEMENT_EXPECTED,
-    PLACEMENT_INDICATOR,
-    PLACEMENT_PROJECTED,
-    PLACEMENT_REQUIRED,
-    PLACEMENT_CPA,
-    PLACEMENT_STATE,
-    PLACEMENT_INFO,
-)
-"""The exporter's metrics of each placement; beyond its cap, counters are summed as placement `other`."""
-
-CAMPAIGN_BOOKED = _d(
-    "campaign_delivery_booked_impressions", "gauge", "Impressions that its plans have booked.", "campaign"
-)
-CAMPAIGN_DELIVERED = _d(
-    "campaign_delivery_delivered_impressions",
-    "gauge",
-    "Impressions of its planned placements' flights up to their ends.",
-    "campaign",
-)
-CAMPAIGN_EXPECTED = _d(
-    "campaign_delivery_expected_impressions", "gauge", "Impressions that its plans want by now.", "campaign"
-)
-CAMPAIGN_INDICATOR = _d(
-    "campaign_delivery_indicator_ratio",
-    "gauge",
-    "Delivered by expected impressions: 1 is on plan; absent while nothing is to be delivered.",
-    "campaign",
-)
-CAMPAIGN_PROJECTED = _d(
-    "campaign_delivery_projected_impressions",
-    "gauge",
-    "Impressions at the end of its flights at the last hour's rate.",
-    "campaign",
-)
-CAMPAIGN_REQUIRED = _d(
-    "campaign_delivery_required_impressions_per_second",
-    "gauge",
-    "Impressions a second that its placements need together now; absent while none are.",
-    "campaign",
-)
-CAMPAIGN_STATE = _d(
-    "campaign_delivery_state",
-    "gauge",
-    "1 for the state that its delivery is in; the others are absent.",
-    "campaign",
-    "state",
-)
-
-CAMPAIGN: Final = (
-    CAMPAIGN_BOOKED,
-    CAMPAIGN_DELIVERED,
-    CAMPAIGN_EXPECTED,
-    CAMPAIGN_INDICATOR,
-    CAMPAIGN_PROJECTED,
-    CAMPAIGN_REQUIRED,
-    CAMPAIGN_STATE,
-)
+CAMPAIGN: Final = Metrics("campaign")
 """The exporter's metrics of each campaign with a planned placement."""
 
-EXPORTER_UP = _d(
-    "exporter_up",
-    "gauge",
-    "Whether Redis answered the latest read; if not, all numbers are of the last that did.",
+CAMPAIGN_BOOKED = CAMPAIGN.gauge(
+    "campaign_delivery_booked_impressions", "Impressions that its plans have booked.", field="delivery.booked"
 )
-EXPORTER_READ = _d("exporter_read_timestamp_seconds", "gauge", "When the rows shown were read from Redis.")
-EXPORTER_WATERMARK = _d("exporter_watermark_timestamp_seconds", "gauge", "Event time of the rows shown.")
-EXPORTER_LAST_FLUSH = _d(
-    "exporter_last_flush_timestamp_seconds", "gauge", "When the flow last wrote to Redis."
+CAMPAIGN_DELIVERED = CAMPAIGN.gauge(
+    "campaign_delivery_delivered_impressions",
+    "Impressions of its planned placements' flights up to their ends.",
+    field="delivery.delivered",
 )
-EXPORTER_CUT = _d(
-    "exporter_cut_placements", "gauge", "Placements beyond the cap, shown only as part of other."
+CAMPAIGN_EXPECTED = CAMPAIGN.gauge(
+    "campaign_delivery_expected_impressions",
+    "Impressions that its plans want by now.",
+    field="delivery.expected",
 )
-EXPORTER_RENDER = _d(
-    "exporter_render_seconds", "histogram", "Rendering the placements, reading Redis not included."
+CAMPAIGN_INDICATOR = CAMPAIGN.gauge(
+    "campaign_delivery_indicator_ratio",
+    "Delivered by expected impressions: 1 is on plan; absent while nothing is to be delivered.",
+    field="delivery.indicator",
 )
-EXPORTER_REFRESH = _d(
-    "exporter_refresh_seconds", "histogram", "Waiting for a snapshot of Redis, once a scrape."
+CAMPAIGN_PROJECTED = CAMPAIGN.gauge(
+    "campaign_delivery_projected_impressions",
+    "Impressions at the end of its flights at the last hour's rate.",
+    field="delivery.projected",
+)
+CAMPAIGN_REQUIRED = CAMPAIGN.gauge(
+    "campaign_delivery_required_impressions_per_second",
+    "Impressions a second that its placements need together now; absent while none are.",
+    field="delivery.required_rate",
+)
+CAMPAIGN_STATE = CAMPAIGN.gauge(
+    "campaign_delivery_state", "1 for the state that its delivery is in; the others are absent.", "state"
 )
 
-EXPORTER: Final = (
-    EXPORTER_UP,
-    EXPORTER_READ,
-    EXPORTER_WATERMARK,
-    EXPORTER_LAST_FLUSH,
-    EXPORTER_CUT,
-    EXPORTER_RENDER,
-    EXPORTER_REFRESH,
-)
+EXPORTER: Final = Metrics()
 """The exporter about itself: the last two on its `/metrics`, the others beside the placements."""
 
-COLLECT_EVENTS = _d(
-    "collect_events_total", "counter", "Events that called, by what became of them.", "outcome"
+EXPORTER_UP = EXPORTER.gauge(
+    "exporter_up", "Whether Redis answered the latest read; if not, all numbers are of the last that did."
 )
-COLLECT_ACKNOWLEDGED = _d("collect_acknowledged_total", "counter", "Events that Kafka has acknowledged.")
-COLLECT_REJECTED = _d("collect_rejected_total", "counter", "Events that are no pixels, by reason.", "reason")
-COLLECT_ANSWERS = _d("collect_answers_total", "counter", "Calls answered, by status.", "status")
-COLLECT_CLEANED = _d(
+EXPORTER_READ = EXPORTER.gauge("exporter_read_timestamp_seconds", "When the rows shown were read from Redis.")
+EXPORTER_WATERMARK = EXPORTER.gauge("exporter_watermark_timestamp_seconds", "Event time of the rows shown.")
+EXPORTER_LAST_FLUSH = EXPORTER.gauge(
+    "exporter_last_flush_timestamp_seconds", "When the flow last wrote to Redis."
+)
+EXPORTER_CUT = EXPORTER.gauge(
+    "exporter_cut_placements", "Placements beyond the cap, shown only as part of other."
+)
+EXPORTER_RENDER = EXPORTER.histogram(
+    "exporter_render_seconds", "Rendering the placements, reading Redis not included."
+)
+EXPORTER_REFRESH = EXPORTER.histogram(
+    "exporter_refresh_seconds", "Waiting for a snapshot of Redis, once a scrape."
+)
+
+COLLECT: Final = Metrics()
+"""The collector's, one set a process."""
+
+COLLECT_EVENTS = COLLECT.counter(
+    "collect_events_total", "Events that called, by what became of them.", "outcome"
+)
+COLLECT_ACKNOWLEDGED = COLLECT.counter("collect_acknowledged_total", "Events that Kafka has acknowledged.")
+COLLECT_REJECTED = COLLECT.counter(
+    "collect_rejected_total", "Events that are no pixels, by reason.", "reason"
+)
+COLLECT_ANSWERS = COLLECT.counter("collect_answers_total", "Calls answered, by status.", "status")
+COLLECT_CLEANED = COLLECT.counter(
     "collect_cleaned_total",
-    "counter",
     "Values that the cleaner mended or found to be nothing, unreplaced macros among them.",
     "dialect",
     "parameter",
     "how",
 )
-COLLECT_RESTING = _d("collect_resting_events", "gauge", "Events on the spool.")
-COLLECT_SPOOL_BYTES = _d("collect_spool_bytes", "gauge", "Bytes of the spool.")
-COLLECT_SPOOL_FULL = _d("collect_spool_full_ratio", "gauge", "Share of the spool that is in use.")
-COLLECT_LOW = _d(
-    "collect_low_mark_timestamp_seconds", "gauge", "Receipt of the oldest event that is not in the log."
+COLLECT_RESTING = COLLECT.gauge("collect_resting_events", "Events on the spool.")
+COLLECT_SPOOL_BYTES = COLLECT.gauge("collect_spool_bytes", "Bytes of the spool.")
+COLLECT_SPOOL_FULL = COLLECT.gauge("collect_spool_full_ratio", "Share of the spool that is in use.")
+COLLECT_LOW = COLLECT.gauge(
+    "collect_low_mark_timestamp_seconds", "Receipt of the oldest event that is not in the log."
 )
-
-COLLECT: Final = (
-    COLLECT_EVENTS,
-    COLLECT_ACKNOWLEDGED,
-    COLLECT_REJECTED,
-    COLLECT_ANSWERS,
-    COLLECT_CLEANED,
-    COLLECT_RESTING,
-    COLLECT_SPOOL_BYTES,
-    COLLECT_SPOOL_FULL,
-    COLLECT_LOW,
-)
-"""The collector's, one set a process."""

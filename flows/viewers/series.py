@@ -23,47 +23,9 @@ BLOCK: Final = 500
 
 OTHER: Final = "other"
 
-COUNTERS: Final[Mapping[Definition, str]] = {
-    metrics.PLACEMENT_IMPRESSIONS: "flight.impressions",
-    metrics.PLACEMENT_STARTS: "flight.starts",
-    metrics.PLACEMENT_FIRST_QUARTILES: "flight.first_quartiles",
-    metrics.PLACEMENT_MIDPOINTS: "flight.midpoints",
-    metrics.PLACEMENT_THIRD_QUARTILES: "flight.third_quartiles",
-    metrics.PLACEMENT_COMPLETES: "flight.completes",
-    metrics.PLACEMENT_CLICKS: "flight.clicks",
-    metrics.PLACEMENT_ERRORS: "flight.errors",
-    metrics.PLACEMENT_INVALID: "flight.invalid_traffic",
-    metrics.PLACEMENT_REPEATED: "flight.repeated",
-    metrics.PLACEMENT_TOO_LATE: "flight.too_late",
-    metrics.PLACEMENT_CONVERSIONS: "flight.conversions",
-    metrics.PLACEMENT_BLOCKED: "flight.blocked_impressions",
-}
-GAUGES: Final[Mapping[Definition, str]] = {
-    metrics.PLACEMENT_COMPLETION_1H: "1h.completion_rate",
-    metrics.PLACEMENT_MATURE_5M: "5m.mature_completion_rate",
-    metrics.PLACEMENT_MATURE_1H: "1h.mature_completion_rate",
-    metrics.PLACEMENT_REACH: "flight.reach",
-    metrics.PLACEMENT_REACH_1H: "1h.reach",
-    metrics.PLACEMENT_FREQUENCY: "flight.frequency",
-    metrics.PLACEMENT_CONSENT: "flight.consent_coverage",
-    metrics.PLACEMENT_CONVERSION_VALUE: "flight.conversion_value",
-    metrics.PLACEMENT_TARGET_COMPLETION: "delivery.target_completion_rate",
-    metrics.PLACEMENT_BOOKED: "delivery.booked",
-    metrics.PLACEMENT_DELIVERED: "delivery.delivered",
-    metrics.PLACEMENT_EXPECTED: "delivery.expected",
-    metrics.PLACEMENT_INDICATOR: "delivery.indicator",
-    metrics.PLACEMENT_PROJECTED: "delivery.projected",
-    metrics.PLACEMENT_REQUIRED: "delivery.required_rate",
-    metrics.PLACEMENT_CPA: "flight.cost_per_acquisition",
-}
-CAMPAIGN_GAUGES: Final[Mapping[Definition, str]] = {
-    metrics.CAMPAIGN_BOOKED: "delivery.booked",
-    metrics.CAMPAIGN_DELIVERED: "delivery.delivered",
-    metrics.CAMPAIGN_EXPECTED: "delivery.expected",
-    metrics.CAMPAIGN_INDICATOR: "delivery.indicator",
-    metrics.CAMPAIGN_PROJECTED: "delivery.projected",
-    metrics.CAMPAIGN_REQUIRED: "delivery.required_rate",
-}
+COUNTERS: Final = {one: one.field for one in metrics.PLACEMENT if one.kind == "counter"}
+GAUGES: Final = {one: one.field for one in metrics.PLACEMENT if one.kind == "gauge" and one.field}
+CAMPAIGN_GAUGES: Final = {one: one.field for one in metrics.CAMPAIGN if one.field}
 HOUR_S: Final = 3600
 SINCE: Final = "flight.since_ms"
 NO_ROW: Final[Mapping[str, str]] = {}
