@@ -250,6 +250,27 @@ PLACEMENT_REQUIRED = PLACEMENT.gauge(
     "Impressions a second of unpaused time that are still needed; absent while none are.",
     field="delivery.required_rate",
 )
+PLACEMENT_SHORT = PLACEMENT.gauge(
+    "placement_delivery_short_impressions",
+    "Impressions that are due and not delivered: 0 where it is ahead, absent while it is not judged.",
+    field="delivery.short_by",
+)
+PLACEMENT_SINCE = PLACEMENT.gauge(
+    "placement_delivery_since_timestamp_seconds",
+    "Event time at which the state of its delivery began.",
+    field="delivery.since_ms",
+)
+PLACEMENT_END = PLACEMENT.gauge(
+    "placement_flight_end_timestamp_seconds", "When the flight of its plan ends.", field="delivery.end_ms"
+)
+PLACEMENT_CPM = PLACEMENT.gauge(
+    "placement_cpm", "Price of a thousand impressions, in its plan's currency.", field="delivery.cpm"
+)
+PLACEMENT_COST = PLACEMENT.gauge(
+    "placement_cost",
+    "Price of the delivered impressions of the flight, in its plan's currency.",
+    field="flight.cost",
+)
 PLACEMENT_CPA = PLACEMENT.gauge(
     "placement_cost_per_acquisition",
     "Price of the delivered impressions by the flight's conversions, in its currency; absent while none.",
@@ -266,6 +287,7 @@ PLACEMENT_INFO = PLACEMENT.info(
     "station",
     "podcast",
     "program",
+    "currency",
 )
 
 CAMPAIGN: Final = Metrics("campaign")
@@ -299,6 +321,16 @@ CAMPAIGN_REQUIRED = CAMPAIGN.gauge(
     "Impressions a second that its placements need together now; absent while none are.",
     field="delivery.required_rate",
 )
+CAMPAIGN_SHORT = CAMPAIGN.gauge(
+    "campaign_delivery_short_impressions",
+    "Impressions that are due and not delivered: 0 where it is ahead, absent while it is not judged.",
+    field="delivery.short_by",
+)
+CAMPAIGN_END = CAMPAIGN.gauge(
+    "campaign_flight_end_timestamp_seconds",
+    "When the last flight of its plans ends.",
+    field="delivery.end_ms",
+)
 CAMPAIGN_STATE = CAMPAIGN.gauge(
     "campaign_delivery_state", "1 for the state that its delivery is in; the others are absent.", "state"
 )
@@ -313,6 +345,11 @@ EXPORTER_READ = EXPORTER.gauge("exporter_read_timestamp_seconds", "When the rows
 EXPORTER_WATERMARK = EXPORTER.gauge("exporter_watermark_timestamp_seconds", "Event time of the rows shown.")
 EXPORTER_LAST_FLUSH = EXPORTER.gauge(
     "exporter_last_flush_timestamp_seconds", "When the flow last wrote to Redis."
+)
+EXPORTER_UNJUDGED = EXPORTER.gauge(
+    "exporter_delivery_unjudged_since_timestamp_seconds",
+    "Since when delivery is not judged, by reason; absent while it is judged.",
+    "reason",
 )
 EXPORTER_CUT = EXPORTER.gauge(
     "exporter_cut_placements", "Placements beyond the cap, shown only as part of other."

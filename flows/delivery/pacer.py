@@ -25,11 +25,12 @@ from flows.model.dimensions import SCOPES
 from flows.model.fields import DELIVERY, FIELDS, LABELS, NO_DELIVERY, decimal, empty
 from flows.model.flight import MINUTE_MS
 from flows.model.messages import Delivered
-from flows.model.plan import PlanBook, PlanSource
+from flows.model.plan import Plan, PlanBook, PlanSource
 
 LAST_HOUR: Final = FIELDS.index("1h.impressions")
 DELIVERY_AT: Final = FIELDS.index(DELIVERY[0])
 DELIVERY_STATE: Final = "delivery.state"
+DELIVERY_SINCE: Final = "delivery.since_ms"
 CAMPAIGN: Final = FIELDS.index(LABELS[0])
 AS_OF: Final = FIELDS.index("as_of_ms")
 
@@ -64,6 +65,7 @@ class Pacer:
     _deliveries: dict[str, Delivery] = field(default_factory=dict)
     _spent: dict[str, Spend | None] = field(default_factory=dict)
     _campaigns: dict[str, str] = field(default_factory=dict)
+    _since: dict[Key, tuple[str, int]] = field(default_factory=dict)
     _shown: dict[Key, Values] = field(default_factory=dict)
     _minute: int = -1
     _version: str = ""
@@ -78,11 +80,17 @@ class Pacer:
         for problem in self.source.refresh(now_ms):
             structlog.get_logger("plans").warning("plan not taken", problem=str(problem))
 
-    def recall(self, placement: str, told: Mapping[str, str]) -> None:
-        """Take up what readers were told of a placement by an earlier execution: fields of its row."""
-        if DELIVERY_STATE in told:
-            self.states[placement] = told[DELIVERY_STATE]
-            self._shown[SCOPES[0], placement] = [told.get(name) for name in DELIVERY]
+    def recall(self, scope: str, name: str, told: Mapping[str, str]) -> None:
+        """Take up what readers were told of a placement or a campaign by an earlier execution: fields of its
+        row.
+        """
+        if DELIVERY_STATE not in told:
+            return
+        if DELIVERY_SINCE in told:
+            self._since.setdefault((scope, name), (told[DELIVERY_STATE], int(told[DELIVERY_SINCE])))
+        if scope == SCOPES[0]:
+            self.states[name] = told[DELIVERY_STATE]
+            self._shown[scope, name] = [told.get(field) for field in DELIVERY]
 
     def keep(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
         """While nothing can be paced: what changed, with its last delivery fields. Next time all is paced."""
@@ -144,8 +152,8 @@ class Pacer:
             paced.alerts.append(alert)
         self.states[name], self._deliveries[name] = delivery.state, delivery
         self._spent[name] = spent = spend(plan, delivered, values)
-        fields = _shown(delivery, plan.target_completion_rate, plan.currency, spent)
-        self._show((scope, name), values, fields)
+        since_ms = self._since_ms((scope, name), delivery, now_ms)
+        self._show((scope, name), values, _shown(delivery, since_ms, plan, plan.currency, spent))
         paced.rows.append((scope, name, values))
         return {one for one in (before, campaign) if one}
 
@@ -154,6 +162,7 @@ class Pacer:
         self._deliveries.pop(name, None)
         self._spent.pop(name, None)
         self.states.pop(name, None)
+        self._since.pop((SCOPES[0], name), None)
         del self._shown[SCOPES[0], name]
         campaign = self._campaigns.pop(name, None)
         return {campaign} if campaign else set()
@@ -172,10 +181,23 @@ class Pacer:
             delivery = pace_campaign([self._deliveries[part] for part in parts], self.thresholds)
             spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency
-            self._show(key, values, _shown(delivery, None, currency, spent))
+            since_ms = self._since_ms(key, delivery, now_ms)
+            self._show(key, values, _shown(delivery, since_ms, None, currency, spent))
         else:
             self._shown.pop(key, None)
+            self._since.pop(key, None)
         return (*key, values)
+
+    def _since_ms(self, key: Key, delivery: Delivery, now_ms: int) -> int:
+        """The watermark at which a row's state began, within the flight of which it is: a plan may move."""
+        state, since_ms = self._since.get(key, ("", now_ms))
+        if state != delivery.state:
+            since_ms = now_ms
+        if delivery.state != "not_started":
+            since_ms = max(since_ms, delivery.start_ms)
+        since_ms = min(since_ms, now_ms)
+        self._since[key] = delivery.state, since_ms
+        return since_ms
 
     def _show(self, key: Key, values: Values, delivery: Values) -> None:
         self._shown[key] = delivery
@@ -189,8 +211,12 @@ class Pacer:
         return (*key, values)
 
 
-def _shown(delivery: Delivery, target: float | None, currency: str | None, spent: Spend | None) -> Values:
-    """The values of `DELIVERY`."""
+def _shown(
+    delivery: Delivery, since_ms: int, plan: Plan | None, currency: str | None, spent: Spend | None
+) -> Values:
+    """The values of `DELIVERY`; `plan` None: a campaign's, which has neither a target nor a price."""
+    target = None if plan is None else plan.target_completion_rate
+    cpm = None if plan is None or plan.cpm_micros is None else plan.cpm_micros / 1e6
 
     def number(value: float | None) -> str | None:
         return None if value is None else decimal(value)
@@ -199,11 +225,17 @@ def _shown(delivery: Delivery, target: float | None, currency: str | None, spent
         delivery.booked,
         delivery.delivered,
         number(delivery.expected),
+        number(delivery.short_by),
         number(delivery.indicator),
         delivery.state,
+        since_ms,
         number(delivery.projected),
         number(delivery.required_rate),
+        delivery.start_ms,
+        delivery.end_ms,
+        number(delivery.remaining_ms / 1000),
         number(target),
+        number(cpm),
         currency,
         *shown(spent),
     ]

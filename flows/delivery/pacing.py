@@ -73,6 +73,8 @@ class Delivery(NamedTuple):
             indicator is, and while it falls short of what is booked by no more than chance may.
         required_rate: impressions an unpaused hour that are still needed; null before the flight, when
             complete, when no unpaused time is left, or where `delivered` is.
+        start_ms, end_ms: of the flight, the end not included; of a campaign the first and the last.
+        remaining_ms: unpaused time until the end; of a campaign the longest of its placements'.
     """
 
     booked: int
@@ -82,6 +84,16 @@ class Delivery(NamedTuple):
     projected: float | None
     required_rate: float | None
     state: State
+    start_ms: int
+    end_ms: int
+    remaining_ms: int
+
+    @property
+    def short_by(self) -> float | None:
+        """Impressions that are due and not delivered, 0 where it is ahead; null where the indicator is."""
+        if self.indicator is None or self.expected is None or self.delivered is None:
+            return None
+        return max(0.0, self.expected - self.delivered)
 
 
 class Recent(NamedTuple):
@@ -155,15 +167,16 @@ def pace(plan: Plan, delivered: int | None, last_hour: int, now_ms: int, thresho
         now_ms: the moment that the counts are of: their watermark.
     """
     flight = plan.flight
-    if now_ms < plan.start_ms:
-        return Delivery(plan.booked, delivered, None, None, None, None, "not_started")
     elapsed_ms = flight.elapsed_ms(now_ms)
+    times = (plan.start_ms, plan.end_ms, flight.total_ms - elapsed_ms)
+    if now_ms < plan.start_ms:
+        return Delivery(plan.booked, delivered, None, None, None, None, "not_started", *times)
     ended, paused = now_ms >= plan.end_ms, flight.paused(now_ms)
     due, of = flight.reached(now_ms)
     indicator = projection = needed = None
     young = False
     if delivered is not None:
-        needed = required_rate(plan.booked, delivered, flight.total_ms - elapsed_ms)
+        needed = required_rate(plan.booked, delivered, times[-1])
         if ended or not (paused or elapsed_ms < thresholds.grace_ms):
             indicator = delivery_indicator(plan.booked, delivered, due, of)
             recent = lately(plan, delivered, last_hour, now_ms)
@@ -171,7 +184,7 @@ def pace(plan: Plan, delivered: int | None, last_hour: int, now_ms: int, thresho
                 projection, young = projected(plan.booked, delivered, of - due, recent), recent.young
     state = _state(plan.booked, delivered, ended, paused, indicator, projection, young, thresholds)
     due_now = expected(plan.booked, due, of)
-    return Delivery(plan.booked, delivered, due_now, indicator, projection, needed, state)
+    return Delivery(plan.booked, delivered, due_now, indicator, projection, needed, state, *times)
 
 
 def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Delivery:
@@ -186,8 +199,13 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
     known = [each.delivered for each in placements if each.delivered is not None]
     delivered = sum(known) if len(known) == len(placements) else None
     states = {each.state for each in placements}
+    times = (
+        min(each.start_ms for each in placements),
+        max(each.end_ms for each in placements),
+        max(each.remaining_ms for each in placements),
+    )
     if states == {"not_started"}:
-        return Delivery(booked, delivered, None, None, None, None, "not_started")
+        return Delivery(booked, delivered, None, None, None, None, "not_started", *times)
     ended = states <= _OVER_FOR_GOOD
     paused = "paused" in states and states <= _STILL
     due = fsum(each.expected or 0.0 for each in placements)
@@ -208,6 +226,7 @@ def pace_campaign(placements: Sequence[Delivery], thresholds: Thresholds) -> Del
         projection,
         fsum(needed) if needed and more else None,
         _state(booked, delivered, ended, paused, indicator, projection, young, thresholds),
+        *times,
     )
 
 
@@ -270,7 +289,7 @@ def state_change(
         record["delivered"] = str(now.delivered)
     if campaign is not None:
         record["campaign"] = campaign
-    for name in ("expected", "indicator", "projected", "required_rate"):
+    for name in ("expected", "short_by", "indicator", "projected", "required_rate"):
         value: float | None = getattr(now, name)
         if value is not None:
             record[name] = f"{value:.6f}"

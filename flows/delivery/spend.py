@@ -1,5 +1,5 @@
-"""Spend: cost per acquisition and return on ad spend, in every window, of a placement whose plan has a price
-and of a campaign's placements that have one.
+"""Spend: cost, cost per acquisition and return on ad spend, in every window, of a placement whose plan has a
+price and of a campaign's placements that have one.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from math import fsum
 from typing import Any, Final, NamedTuple
 
-from flows.model.fields import CURRENCY, FIELDS, WINDOWS, decimal
+from flows.model.fields import CURRENCY, FIELDS, SPENDING, WINDOWS, decimal
 from flows.model.plan import Plan
 
 METRICS: Final = ("impressions", "conversions", "conversion_value")
@@ -69,11 +69,12 @@ def together(parts: Collection[Spend]) -> Spend | None:
 
 
 def shown(of: Spend | None) -> list[str | None]:
-    """Cost per acquisition and return on ad spend of each window, as `flows.rows.SPENDING` names them."""
+    """Cost, cost per acquisition and return on ad spend of each window, as `SPENDING` names them."""
     if of is None:
-        return [None] * (2 * len(WINDOWS))
+        return [None] * len(SPENDING)
     found: list[str | None] = []
     for cost, conversions, value in of.windows:
+        found.append(None if cost is None else decimal(cost))
         found.append(decimal(cost / conversions) if conversions and cost is not None else None)
         found.append(decimal(value / cost) if cost and value is not None else None)
     return found

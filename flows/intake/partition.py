@@ -137,6 +137,7 @@ class Intake:
             tuple(self._denied_now),
             self.clock.candidate_ms,
             first,
+            self.clock.holds.least_ms or 0,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
         self._received = self._skewed = self._marks = 0

@@ -23,17 +23,25 @@ MATURE: Final = ("5m", "1h")
 UNLINKED_RATE: Final = ("1h", "1d", "flight")
 LABELS: Final = ("campaign_id", *SCOPES[2:])
 SPENDING: Final = tuple(
-    f"{window}.{metric}" for window in WINDOWS for metric in ("cost_per_acquisition", "return_on_ad_spend")
+    f"{window}.{metric}"
+    for window in WINDOWS
+    for metric in ("cost", "cost_per_acquisition", "return_on_ad_spend")
 )
 DELIVERY: Final = (
     "delivery.booked",
     "delivery.delivered",
     "delivery.expected",
+    "delivery.short_by",
     "delivery.indicator",
     "delivery.state",
+    "delivery.since_ms",
     "delivery.projected",
     "delivery.required_rate",
+    "delivery.start_ms",
+    "delivery.end_ms",
+    "delivery.remaining_seconds",
     "delivery.target_completion_rate",
+    "delivery.cpm",
     "delivery.currency",
     *SPENDING,
 )

@@ -36,6 +36,7 @@ class Tick:
         forgotten: listeners whom the partition has taken off its pixels since the tick before.
         candidate_ms: event time of the last pixel where only a next one could make it the greatest; 0: none.
         first: whether it is the first one of the partition, ever.
+        low_mark_ms: the least low mark that the partition's time waits for; 0: for no collector.
     """
 
     sender: str
@@ -49,6 +50,7 @@ class Tick:
     forgotten: tuple[int, ...] = ()
     candidate_ms: int = 0
     first: bool = False
+    low_mark_ms: int = 0
 
 
 ENDED: Final = 1 << 62
@@ -66,6 +68,7 @@ class Cut:
         positions: source partition to position.
         first: whether it is the first one ever.
         empty: no partition has had a pixel, or has anything to read: there is no time but the wall clock's.
+        low_mark_ms: the least over partitions; 0: none waits for a collector.
     """
 
     number: int
@@ -74,6 +77,7 @@ class Cut:
     positions: tuple[tuple[str, int], ...]
     first: bool = False
     empty: bool = False
+    low_mark_ms: int = 0
 
 
 def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
@@ -91,7 +95,8 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
         watermark = max((tick.watermark_ms for tick in ticks.values() if tick.ended), default=0)
     empty = not live and not any(tick.greatest_ms or tick.candidate_ms for tick in ticks.values())
     positions = tuple(sorted((tick.sender, tick.position) for tick in ticks.values()))
-    return Cut(number, watermark, ended, positions, empty=empty)
+    low_mark = min((tick.low_mark_ms for tick in live if tick.low_mark_ms), default=0)
+    return Cut(number, watermark, ended, positions, empty=empty, low_mark_ms=low_mark)
 
 
 _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

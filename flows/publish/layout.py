@@ -19,6 +19,9 @@ META_FIELDS: Final = (
     "unattributed",
     "conversions_pending",
     "rows_beyond_cap",
+    "judged",
+    "unjudged_since_ms",
+    "unjudged_reason",
 )
 LAYOUTS: Final = {
     "row": FencedHash(FIELDS),

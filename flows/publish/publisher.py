@@ -40,6 +40,7 @@ from flows.delivery import DELIVERY_AT, Pacer
 from flows.errors import AudiopixelError, SettingsError, StateError
 from flows.instruments import instruments
 from flows.model.dimensions import OTHER_NAME, SCOPES
+from flows.model.events import REASONS
 from flows.model.fields import DELIVERY, added_up, same_numbers
 from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionAccount
 from flows.model.redis_keys import row_key
@@ -47,6 +48,7 @@ from flows.model.ticks import Cut
 from flows.publish import ledger
 from flows.publish.covered import positions_key, positions_of
 from flows.publish.fence import Kept, keep, kept
+from flows.publish.judging import Judging
 from flows.publish.layout import LAYOUTS, SCHEMA
 from flows.publish.lines import LineWriter
 from flows.settings import Settings, ms
@@ -161,6 +163,7 @@ class Publisher:
     _values: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _watermark_ms: int = 0
     _alerts: list[dict[str, str]] = field(default_factory=list)
+    _judging: Judging = field(default_factory=Judging)
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("publish")
@@ -181,7 +184,8 @@ class Publisher:
         try:
             self._client = connect(url, timeout=timeout)
             self._store = RowStore(self._client, LAYOUTS)
-            (held,) = read_rows(self._client, [self._positions_key])
+            held, meta = read_rows(self._client, [self._positions_key, self._meta_key])
+            self._judging.recall(meta)
             last = kept(self.settings.recovery_dir)
             taken = self._taken(last, int(held.get("generation", 0)))
             if held.get("generation") == str(taken.generation):
@@ -258,6 +262,8 @@ class Publisher:
                         self.pacer.counted[row.name] = row.delivered
             for account in flush.accounts:
                 self._take(self._account(account, cut, rev))
+                lost = sum(account.counts[f"rejected.{reason}"] for reason in REASONS)
+                self._judging.count(account.partition, account.counts["received"], lost)
             self._arrivals = bounded(self._arrivals + list(flush.arrivals))
             if flush.conversions is not None:
                 self._conversions = flush.conversions
@@ -286,8 +292,8 @@ class Publisher:
             self._drop_decisions()  # an earlier execution has written them, or nearly all
             return
         self._covered = {}
-        if self.pacer is not None:
-            self._pace(self.pacer, cut, flushes)
+        known = self.pacer is None or self._pace(self.pacer, cut, flushes)
+        self._judging.look(int(self.clock_s() * 1000), cut.watermark_ms, cut.low_mark_ms, known)
         due = cut.ended or self.monotonic_s() >= self._flush_at_s
         if due and self.monotonic_s() >= self._retry_at_s:
             self._try(cut, rev)
@@ -301,8 +307,10 @@ class Publisher:
             time.sleep(min(0.2, self._pause_s))
             self._try(cut, rev)
 
-    def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> None:
-        """Put delivery into the rows of planned placements and their campaigns, which never expire."""
+    def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> bool:
+        """Put delivery into the rows of planned placements and their campaigns, which never expire; False
+        where it is what readers had.
+        """
         now_ms = int(self.clock_s() * 1000)
         pacer.refresh(int(self.monotonic_s() * 1000))
         self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
@@ -310,7 +318,8 @@ class Publisher:
         images = _Decoded(self._values)
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
         # No alert on a guess, of the time or of what readers know.
-        if at_ms is None or (self._known != pacer.book.version and not self._know(pacer)):
+        known = self._known == pacer.book.version or self._know(pacer)
+        if at_ms is None or not known:
             paced = pacer.keep(images, changed)
         else:
             paced = pacer.pace(images, changed, at_ms)
@@ -320,11 +329,14 @@ class Publisher:
             whole = self._row(row, cut.number)
             self._take(whole if values[DELIVERY_AT] is None else whole._replace(ttl_ms=None))
         self._alerts += paced.alerts
+        return known
 
     def _know(self, pacer: Pacer) -> bool:
         """Find out what readers were told of the plans that are new; whether Redis answered."""
-        new = [name for name in pacer.book if name not in pacer.states]
-        keys = [row_key(self.settings.namespace, SCOPES[0], name) for name in new]
+        new = [(SCOPES[0], name) for name in pacer.book if name not in pacer.states]
+        campaigns = {plan.campaign_id for plan in pacer.book.values() if plan.campaign_id} if new else set()
+        new += [(SCOPES[1], name) for name in sorted(campaigns)]
+        keys = [row_key(self.settings.namespace, *one) for one in new]
         assert self._client is not None
         if self.monotonic_s() < self._retry_at_s:
             return False
@@ -332,8 +344,8 @@ class Publisher:
             held = read_rows(self._client, keys, DELIVERY) if keys else []
         except RedisUnavailable:
             return False
-        for name, row in zip(new, held, strict=True):
-            pacer.recall(name, row)
+        for (scope, name), row in zip(new, held, strict=True):
+            pacer.recall(scope, name, row)
         self._known = pacer.book.version
         return True
 
@@ -495,6 +507,9 @@ class Publisher:
             version("audiopixel"),
             *self._conversions,
             sum(self._beyond.values()),
+            int(self._judging.reason is None),
+            self._judging.since_ms or None,
+            self._judging.reason,
         ]
         self._tell()
         decisions: dict[str, dict[str, str]] = {}

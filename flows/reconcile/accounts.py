@@ -25,6 +25,9 @@ from flows.reconcile.values import (
 _SUMMED: Final = tuple(name for name, how in PARTITION.items() if how is How.EXACT and name != "position")
 _EXACT_NAMES: Final = 1_000
 _MINUTE_MS: Final = 60_000
+_JUDGED_MS: Final = 300_000
+UNJUDGED: Final = ("starting", "collector", "stalled", "lagging", "rejecting")
+"""The reasons for which delivery is not judged."""
 
 
 class Accounts:
@@ -65,7 +68,19 @@ class Accounts:
                 self._truth.end_ms, min(self._truth.watermarks.values(), default=0)
             ),
         }
-        yield from self._fields(("meta", ""), self._meta, META, expected)
+        yield from self._fields(("meta", ""), self._meta, META, expected | self._judged())
+
+    def _judged(self) -> dict[str, Any]:
+        """The expected fields on whether delivery is judged: never on numbers of more than five minutes ago,
+        and a reason with its time where it is not.
+        """
+        flushed_ms, told = moment_of(self._meta.get("flushed_ms")) or 0, self._meta.get("judged")
+        old = flushed_ms - self._watermark_ms > _JUDGED_MS
+        return {
+            "judged": "0" if old else frozenset("01"),
+            "unjudged_since_ms": (1, flushed_ms) if told == "0" else None,
+            "unjudged_reason": frozenset(UNJUDGED) if told == "0" else None,
+        }
 
     def _watermarks(self, end_ms: int, least_ms: int) -> tuple[int, int]:
         """From the log's to that of a flow that went on, with time, behind it."""
@@ -113,6 +128,8 @@ class Accounts:
                     yield Difference(*key, name, "present", "")
             elif name in expected:
                 want = expected[name]
-                wrong = wrong_of(want if isinstance(want, tuple) else Decimal(want), actual or "0")
+                if how[name] is not How.DERIVED:
+                    want, actual = want if isinstance(want, tuple) else Decimal(want), actual or "0"
+                wrong = wrong_of(want, actual)
                 if wrong is not None:
                     yield Difference(*key, name, wrong, actual or "")

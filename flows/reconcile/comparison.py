@@ -261,7 +261,7 @@ class _Comparer:
             tolerance = _REACH_TOLERANCE if reach > _EXACT_REACH else Decimal(0)
             yield f"{window}.reach", (reach * (1 - tolerance), reach * (1 + tolerance))
             if reach:
-                yield f"{window}.frequency", within(plays / Decimal(reach), tolerance)
+                yield f"{window}.frequency", within(max(plays, reach) / Decimal(reach), tolerance)
             for metric, (part, whole) in DERIVED_RATES.items():
                 if f"{window}.{metric}" in ROW:
                     yield f"{window}.{metric}", ratio(own[f"{window}.{part}"], own[f"{window}.{whole}"])
@@ -300,11 +300,13 @@ class _Comparer:
         if figures is not None and row.get("delivery.delivered") is None and "delivery.booked" in row:
             # The plan came too late for the flow to know what was delivered, and it says nothing of that.
             yield from ((name, row.get(name)) for name in fields(figures, WINDOWS))
-            yield "delivery.projected", None
+            yield from (("delivery.projected", None), ("delivery.since_ms", row.get("delivery.since_ms")))
         elif figures is not None:
             yield from fields(figures, WINDOWS).items()
             told = row.get("delivery.projected")
             yield "delivery.projected", told if figures.judged else None
+            latest_ms = max(moment_of(row.get("as_of_ms")) or 0, self._watermark_ms)
+            yield "delivery.since_ms", (figures.since_ms, latest_ms)
 
     def _times(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         at_ms = moment_of(row.get("as_of_ms"))

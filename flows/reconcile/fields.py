@@ -56,12 +56,13 @@ DERIVED_RATES: Final = {
     "unlinked_completion_rate": ("unlinked_completes", "unlinked_starts"),
 }
 """A rate to its numerator and denominator, in the same window."""
-MONEY: Final = ("cost_per_acquisition", "return_on_ad_spend")
+MONEY: Final = ("cost", "cost_per_acquisition", "return_on_ad_spend")
 DELIVERY: Final = tuple(
     f"delivery.{name}"
     for name in (
-        *("booked", "delivered", "expected", "indicator", "state", "projected", "required_rate"),
-        *("target_completion_rate", "currency"),
+        *("booked", "delivered", "expected", "short_by", "indicator", "state", "since_ms", "projected"),
+        *("required_rate", "start_ms", "end_ms", "remaining_seconds", "target_completion_rate", "cpm"),
+        "currency",
     )
 )
 
@@ -126,6 +127,7 @@ META: Final = {
         How.EXACT,
     ),
     "watermark_ms": How.AT,
+    **dict.fromkeys(("judged", "unjudged_since_ms", "unjudged_reason"), How.DERIVED),
     **dict.fromkeys(("schema", "flushed_ms", "flow_version", *VERSIONS), How.VERSION),
 }
 """The fields of `meta`."""

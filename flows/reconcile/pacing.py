@@ -77,8 +77,24 @@ class Figures(NamedTuple):
     states: tuple[str, ...]
     judged: bool
     target: float | None
+    start_ms: int
+    end_ms: int
+    remaining_ms: int
+    cpm: Decimal | None
     currency: str | None
     money: tuple[Money, ...] | None
+
+    @property
+    def short_by(self) -> Fraction | None:
+        """Impressions that are due and not delivered, where there is an indicator."""
+        if self.indicator is None or self.expected is None:
+            return None
+        return max(Fraction(0), self.expected - self.delivered)
+
+    @property
+    def since_ms(self) -> int:
+        """The earliest moment at which one of the states can have begun."""
+        return 0 if self.states == STILL[:1] else self.start_ms
 
 
 def paced(
@@ -105,11 +121,12 @@ def paced(
             Money(count * price, conversions, value if same else None)
             for count, (_, conversions, value) in zip(bought, windows, strict=True)
         )
-    told = (plan.target, plan.currency, money)
-    if at_ms < plan.start_ms:
-        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *told)
     unpaused = _unpaused(plan.start_ms, plan.end_ms, plan.pauses)
     total, gone = _length(unpaused), _length(_before(unpaused, at_ms))
+    times = (plan.start_ms, plan.end_ms, total - gone)
+    told = (plan.target, *times, plan.cpm, plan.currency, money)
+    if at_ms < plan.start_ms:
+        return Figures(plan.booked, delivered, None, None, None, STILL[:1], False, *told)
     due = _due(plan, unpaused, at_ms)
     expected = plan.booked * due
     ended = at_ms >= plan.end_ms
@@ -141,7 +158,12 @@ def together(parts: Sequence[Figures], thresholds: Thresholds) -> Figures:
         money = tuple(
             _added(one.money[window] for one in priced if one.money is not None) for window in range(_WINDOWS)
         )
-    told = (None, currency, money)
+    times = (
+        min(one.start_ms for one in parts),
+        max(one.end_ms for one in parts),
+        max(one.remaining_ms for one in parts),
+    )
+    told = (None, *times, None, currency, money)
     if all(one.states == ("not_started",) for one in parts):
         return Figures(booked, delivered, None, None, None, ("not_started",), False, *told)
     states = {state for one in parts for state in one.states}
@@ -233,18 +255,24 @@ def fields(figures: Figures, windows: Sequence[str]) -> Mapping[str, Any]:
         "booked": figures.booked,
         "delivered": figures.delivered,
         "expected": figures.expected,
+        "short_by": figures.short_by,
         "indicator": figures.indicator,
         "required_rate": figures.required_rate,
         "state": frozenset(figures.states),
         "target_completion_rate": None if figures.target is None else Fraction(str(figures.target)),
+        "start_ms": figures.start_ms,
+        "end_ms": figures.end_ms,
+        "remaining_seconds": Fraction(figures.remaining_ms, 1000),
+        "cpm": None if figures.cpm is None else Fraction(figures.cpm),
         "currency": figures.currency,
     }
     found = {f"delivery.{name}": value for name, value in found.items()}
     for place, window in enumerate(windows):
-        acquisition = returned = None
+        cost = acquisition = returned = None
         if figures.money is not None:
             cost, conversions, value = figures.money[place]
             acquisition = cost / conversions if conversions else None
             returned = value / cost if cost and value is not None else None
+        found[f"{window}.cost"] = cost
         found[f"{window}.cost_per_acquisition"], found[f"{window}.return_on_ad_spend"] = acquisition, returned
     return found

@@ -4,7 +4,7 @@ docs/contracts.md.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -33,13 +33,8 @@ from flows.model.fields import (
 )
 from flows.model.messages import PackedRow
 from flows.rows.credit_cells import quantile_s
-from flows.rows.reach import EXACT_UP_TO
 from flows.rows.values import Minutes, Windows
-from flows.state.hyperloglog import STANDARD_ERROR
 from flows.state.kernel import I64
-
-ERRING: Final = 4
-"""Standard errors by which an estimated reach may be off."""
 
 
 def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[PackedRow]:
@@ -81,11 +76,10 @@ def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Pa
 
 
 def _frequency_of(plays: int, reach: int) -> str | None:
-    """Plays a listener. Who was reached was so by a play: where reach is an estimate that is greater than the
-    plays by no more than it may err, it is 1.
+    """Plays a listener, at least 1: everybody in the reach has heard one. Fewer are counted where a start
+    has no play id, a play began in an earlier window, or reach is an estimate.
     """
-    erring = reach > EXACT_UP_TO and plays < reach <= plays * (1 + ERRING * STANDARD_ERROR)
-    return "1" if erring else ratio(plays, reach)
+    return ratio(max(plays, reach), reach)
 
 
 def _credited(counts: I64 | None, reach: int) -> list[int | str | None]:

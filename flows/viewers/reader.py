@@ -11,12 +11,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from connectors.redis import Client, read_rows, scan_index
 from connectors.stream import ConnectError
+
+FLUSH_OLD_S: Final = 120
+"""Age of the flow's last write above which nobody judges delivery: the flow writes twice a second."""
+
+
+class Unjudged(NamedTuple):
+    """Delivery is not judged.
+
+    Attributes:
+        since_s: epoch s.
+        reason: the flow's own (`unjudged_reason`), `down` where the flow writes nothing, or `redis` where
+            Redis does not answer.
+    """
+
+    since_s: float
+    reason: str
+
 
 Rows = Mapping[str, Mapping[str, str]]
 """Fields by id; a null is an absent field."""
@@ -54,6 +71,16 @@ class Snapshot:
         """The time of the flow's last write, epoch s; None before the first."""
         return _seconds(self.meta.get("flushed_ms"))
 
+    def unjudged_at(self, now_s: float) -> Unjudged | None:
+        """The reason for which delivery is not judged at a moment; None: it is, or nobody has written yet."""
+        flushed_s = self.flushed_s
+        if not self.up and self.read_s:
+            return Unjudged(self.read_s, "redis")
+        if flushed_s is not None and now_s - flushed_s > FLUSH_OLD_S:
+            return Unjudged(flushed_s, "down")
+        since_s, reason = _seconds(self.meta.get("unjudged_since_ms")), self.meta.get("unjudged_reason")
+        return None if since_s is None or not reason else Unjudged(since_s, reason)
+
     @property
     def watermark_s(self) -> float | None:
         """Event time that the flow has got to, epoch s; None while unknown."""
@@ -61,7 +88,9 @@ class Snapshot:
 
 
 def _of_a_plan(field: str) -> bool:
-    return field.startswith("delivery.") or field.endswith((".cost_per_acquisition", ".return_on_ad_spend"))
+    return field.startswith("delivery.") or field.endswith(
+        (".cost", ".cost_per_acquisition", ".return_on_ad_spend")
+    )
 
 
 def _seconds(text: str | None) -> float | None:
@@ -142,7 +171,7 @@ class RowsReader:
             others=self._hashes("other", self._scopes, None),
         )
         # Touched here, where a number that is none can still be refused.
-        _ = snapshot.flushed_s, snapshot.watermark_s
+        _ = snapshot.unjudged_at(0.0), snapshot.watermark_s
         return snapshot
 
     def _rows(self, scope: str) -> Rows:

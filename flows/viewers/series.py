@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -31,9 +32,17 @@ SINCE: Final = "flight.since_ms"
 NO_ROW: Final[Mapping[str, str]] = {}
 NEW_MS: Final = 86_400_000
 """A row that began as long before the last read and was not in it had ended, and has come back."""
+
+
+def _seconds_of(ms: str) -> str:
+    return repr(int(ms) / 1000)
+
+
 UNITS: Final[Mapping[str, Callable[[str], str]]] = {
     "flight.conversion_value": lambda millionths: str(Decimal(millionths).scaleb(-6)),
     "delivery.required_rate": lambda an_hour: repr(float(an_hour) / HOUR_S),
+    "delivery.since_ms": _seconds_of,
+    "delivery.end_ms": _seconds_of,
 }
 """Factors of fields whose series has another unit."""
 SCOPES: Final = ("placement", "campaign")
@@ -41,7 +50,7 @@ SCOPES: Final = ("placement", "campaign")
 LABELS: Final = dict(
     zip(
         metrics.PLACEMENT_INFO.labels[1:],
-        ("campaign_id", "platform", "station", "podcast", "program"),
+        ("campaign_id", "platform", "station", "podcast", "program", "delivery.currency"),
         strict=True,
     )
 )
@@ -139,8 +148,8 @@ class _Named(NamedTuple):
 class Placements:
     """Renders snapshots; keeps the labels' text and the cap's parting from one scrape to the next."""
 
-    def __init__(self, cap: int = CAP) -> None:
-        self._cap = Cap(cap)
+    def __init__(self, cap: int = CAP, clock_s: Callable[[], float] = time.time) -> None:
+        self._cap, self._clock_s = Cap(cap), clock_s
         self._named: dict[str, _Named] = {}
         self._lock = threading.Lock()
 
@@ -167,6 +176,9 @@ class Placements:
         }
         for definition, value in own.items():
             text.add(_family(definition), [""], [value])
+        why = snapshot.unjudged_at(self._clock_s())
+        reasons = [] if why is None else [label_string({metrics.EXPORTER_UNJUDGED.labels[0]: why.reason})]
+        text.add(_family(metrics.EXPORTER_UNJUDGED), reasons, [] if why is None else [why.since_s])
         self._named = named = {name: self._name(name, rows[name]) for name in names}
         for start in range(0, len(names) or 1, BLOCK):
             some = names[start : start + BLOCK]

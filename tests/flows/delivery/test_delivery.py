@@ -65,10 +65,39 @@ def test_weights_expect_nothing_in_the_hours_that_weigh_nothing() -> None:
     assert (first.expected, first.indicator, first.projected, first.state) == (0, None, None, "warming_up")
 
 
+def test_a_flight_says_what_it_is_short_by_and_how_much_of_its_time_is_left() -> None:
+    paused = plan(3_000, pauses=((at(0.8), at(0.9)),))
+    now = pace(paused, 1_500, 0, at(0.75), USUAL)
+    assert (now.start_ms, now.end_ms, now.remaining_ms) == (START_MS, END_MS, 15 * DAY_MS // 10)
+    assert now.expected is not None
+    assert now.short_by == now.expected - 1_500 == 1_000
+    assert pace(paused, 2_600, 0, at(0.75), USUAL).short_by == 0
+    assert pace(paused, 1_500, 0, at(0.85), USUAL).short_by is None  # paused
+    over = pace(paused, 1_500, 0, END_MS + 1, USUAL)
+    assert (over.short_by, over.remaining_ms) == (1_500, 0)
+
+
+def test_a_campaign_ends_with_its_last_placement_and_is_short_by_its_sums() -> None:
+    early = Plan("q", 100, START_MS - DAY_MS, END_MS - DAY_MS)
+    parts = [pace(plan(1_000), 200, 0, at(0.5), USUAL), pace(early, 100, 0, at(0.5), USUAL)]
+    whole = pace_campaign(parts, USUAL)
+    assert (whole.start_ms, whole.end_ms, whole.remaining_ms) == (
+        START_MS - DAY_MS,
+        END_MS,
+        DAYS * DAY_MS // 2,
+    )
+    assert whole.expected is not None
+    assert whole.short_by == pytest.approx(whole.expected - 300)
+
+
 @given(booked, st.integers(0, 10**9), st.integers(0, 10**7), st.integers(1, DAY_MS))
 def test_before_the_flight_all_is_null(of: int, delivered: int, last_hour: int, before_ms: int) -> None:
-    now = pace(plan(of), delivered, last_hour, START_MS - before_ms, USUAL)
-    assert now == Delivery(of, delivered, None, None, None, None, "not_started")
+    now, times = (
+        pace(plan(of), delivered, last_hour, START_MS - before_ms, USUAL),
+        (START_MS, END_MS, DAYS * DAY_MS),
+    )
+    assert now.short_by is None
+    assert now == Delivery(of, delivered, None, None, None, None, "not_started", *times)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +184,8 @@ def test_the_state_is_the_first_that_holds(
     this = plan(of, pauses=paused, curve=curve, timezone="Europe/London")
     now = pace(this, delivered, last_hour, now_ms, USUAL)
     due = Fraction(*this.flight.reached(now_ms))
-    judged = now_ms >= END_MS or this.flight.elapsed_ms(now_ms) >= 15 * MINUTE_MS
+    in_grace = this.flight.elapsed_ms(now_ms) < 15 * MINUTE_MS
+    judged = now_ms >= END_MS or not (in_grace or this.flight.paused(now_ms))
     indicator = Fraction(delivered) / (of * due) if judged and due else None
     since_ms = now_ms // MINUTE_MS * MINUTE_MS - 59 * MINUTE_MS
     young = since_ms < START_MS
@@ -226,7 +256,7 @@ def paced(state: State, share: float = 0.5, delivered: int = 500, last_hour: int
 
 def shown(delivery: Delivery) -> list[float | None]:
     """Its numbers, to six places."""
-    numbers = delivery[:-1]
+    numbers = [*(value for value in delivery if not isinstance(value, str)), delivery.short_by]
     return [number if number is None else round(number, 6) for number in numbers]
 
 
@@ -423,6 +453,7 @@ def test_a_change_tells_the_numbers_in_texts() -> None:
         "booked": "10000",
         "delivered": "5000",
         "expected": "7500.000000",
+        "short_by": "2500.000000",
         "indicator": "0.666667",
         "projected": "5122.033898",
         "required_rate": "83.333333",

@@ -323,3 +323,40 @@ def test_a_campaign_that_all_its_placements_have_left_loses_its_delivery_at_once
     assert client.ttl(f"{settings.namespace}:campaign:{{c}}") > 0
     assert delivery(client, settings, "campaign", "d")["delivered"] == "200"
     writer.publisher.close()
+
+
+def test_a_row_says_when_it_ends_what_it_cost_and_by_how_much_it_is_short(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    writer = Writer(settings, Held(PlanBook([replaced(cpm_micros=12_500_000, currency="GBP")])))
+    writer.flush(10, rows(200), watermark_ms=AT_MS)
+    for scope, name in ROWS:
+        found = delivery(client, settings, scope, name)
+        assert (found["expected"], found["short_by"], found["remaining_seconds"]) == ("500", "300", "7200")
+        assert (found["start_ms"], found["end_ms"]) == (str(PLAN.start_ms), str(PLAN.end_ms))
+        assert (found.get("cpm"), found["currency"]) == ("12.5" if scope == "placement" else None, "GBP")
+        assert client.hget(f"{settings.namespace}:{scope}:{{{name}}}", "flight.cost") == "2.5"
+    writer.publisher.close()
+
+
+def test_a_state_has_begun_when_it_did_also_for_the_next_execution(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+
+    def since() -> list[str]:
+        return [delivery(client, settings, scope, name)["since_ms"] for scope, name in ROWS]
+
+    before = Writer(settings, Held(PlanBook([PLAN])))
+    before.flush(10, rows(200), watermark_ms=AT_MS)
+    before.flush(11, rows(201), watermark_ms=AT_MS + MINUTE_MS)
+    assert since() == [str(AT_MS)] * 2
+    before.publisher.close()
+    after = Writer(settings, Held(PlanBook([PLAN])))
+    after.flush(11, rows(201), watermark_ms=AT_MS + 2 * MINUTE_MS)
+    assert since() == [str(AT_MS)] * 2
+    after.flush(12, rows(1000), watermark_ms=AT_MS + 3 * MINUTE_MS)
+    assert since() == [str(AT_MS + 3 * MINUTE_MS)] * 2
+    assert delivery(client, settings, "campaign", "c")["state"] == "complete"
+    after.publisher.close()

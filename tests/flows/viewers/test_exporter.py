@@ -32,7 +32,7 @@ from flows.errors import AudiopixelError
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 from flows.viewers.exporter import create_app, serve
-from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.reader import FLUSH_OLD_S, RowsReader, Snapshot
 from flows.viewers.series import CAP, COUNTERS, FIELDS, Cap, Placements
 
 SERVE = (
@@ -106,12 +106,26 @@ def test_every_placement_shows_the_truth_of_the_log(snapshot: Snapshot) -> None:
 def test_every_definition_is_shown_and_nothing_else(snapshot: Snapshot) -> None:
     row = dict.fromkeys(FIELDS, "1")
     rows = {"placement": {"pl-1": row}, "campaign": {"c-1": row}}
-    body = Placements().render(replace(snapshot, rows=rows))
+    body = Placements(clock_s=lambda: snapshot.read_s + 1_000).render(replace(snapshot, rows=rows))
     heads = dict(re.findall(r"# TYPE (\S+) (\S+)", body.decode()))
     every = (*metrics.EXPORTER, *metrics.PLACEMENT, *metrics.CAMPAIGN)
     defined = {d.name: d.kind for d in every if d.kind != "histogram"}
     assert heads == {name: "gauge" if kind == "info" else kind for name, kind in defined.items()}
     assert set(series(body)) == set(defined)
+
+
+def test_it_says_since_when_and_why_delivery_is_not_judged(snapshot: Snapshot) -> None:
+    def told(after_s: float = 1.0, up: bool = True, **meta: str) -> list[str]:
+        fresh = {"watermark_ms": "1000000", "flushed_ms": "1000000", "judged": "1"} | meta
+        seen = replace(snapshot, up=up, read_s=1_010.0, meta=fresh, rows={})
+        body = Placements(clock_s=lambda: 1_000 + after_s).render(seen).decode()
+        return re.findall(r"\naudiopixel_exporter_delivery_unjudged_since_timestamp_seconds(.+)", body)
+
+    assert told() == told(FLUSH_OLD_S) == []
+    why = {"judged": "0", "unjudged_since_ms": "900000", "unjudged_reason": "collector"}
+    assert told(**why) == ['{reason="collector"} 900.0']
+    assert told(FLUSH_OLD_S + 1, **why) == ['{reason="down"} 1000.0']
+    assert told(20, up=False) == ['{reason="redis"} 1010.0']
 
 
 def test_an_info_series_names_what_a_placement_belongs_to(snapshot: Snapshot) -> None:

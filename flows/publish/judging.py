@@ -1,0 +1,86 @@
+"""Judging: whether the numbers of delivery are fit to act on, and if not, since when and why.
+
+Readers find the answer in `meta`. A flow that is dead says nothing more there: a reader also looks at
+`flushed_ms` (docs/contracts.md).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Reason = Literal["starting", "collector", "stalled", "lagging", "rejecting"]
+"""`starting`: the flow does not know the time of its log yet, or what readers were told. `collector`: time
+waits for pixels that a collector still has. `stalled`, `lagging`: the numbers are old, and stand or move.
+`rejecting`: more is rejected than chance explains.
+"""
+OLD_MS: Final = 300_000
+"""Age of the watermark above which its numbers are old; a healthy one is 10 s behind, on a quiet topic 60 s.
+"""
+STANDS_MS: Final = 60_000
+"""Time without a new watermark after which old numbers stand."""
+REJECTED_SHARE: Final = 0.05
+REJECTED_LEAST: Final = 100
+"""Share and least number of the messages of `REJECTED_MS` that are rejected."""
+REJECTED_MS: Final = 600_000
+SAMPLE_MS: Final = 60_000
+
+
+@dataclass
+class Judging:
+    """The state of one flow; `since_ms` is the wall clock's, 0 while delivery is judged."""
+
+    since_ms: int = 0
+    reason: Reason | None = None
+    _watermark_ms: int = 0
+    _moved_ms: int = 0
+    _counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _samples: deque[tuple[int, int, int]] = field(default_factory=deque)
+
+    def recall(self, meta: Mapping[str, str]) -> None:
+        """Take up since when an earlier execution did not judge."""
+        self.since_ms = int(meta.get("unjudged_since_ms") or 0)
+
+    def count(self, partition: str, received: int, rejected: int) -> None:
+        """Take a partition's messages since the log's beginning, and those of them that were rejected."""
+        self._counts[partition] = received, rejected
+
+    def look(self, now_ms: int, watermark_ms: int, low_mark_ms: int, known: bool) -> None:
+        """Judge anew.
+
+        Args:
+            now_ms: wall clock.
+            watermark_ms: 0 while unknown.
+            low_mark_ms: the least low mark that the watermark waits for; 0: for none.
+            known: the pacing knows what readers were told.
+        """
+        if watermark_ms != self._watermark_ms:
+            self._watermark_ms, self._moved_ms = watermark_ms, now_ms
+        self.reason = self._reason(now_ms, low_mark_ms, known)
+        self.since_ms = (self.since_ms or now_ms) if self.reason else 0
+
+    def _reason(self, now_ms: int, low_mark_ms: int, known: bool) -> Reason | None:
+        rejecting = self._rejecting(now_ms)
+        if not known or not self._watermark_ms:
+            return "starting"
+        if now_ms - self._watermark_ms > OLD_MS:
+            if low_mark_ms and now_ms - low_mark_ms > OLD_MS:
+                return "collector"
+            return "stalled" if now_ms - self._moved_ms > STANDS_MS else "lagging"
+        return "rejecting" if rejecting else None
+
+    def _rejecting(self, now_ms: int) -> bool:
+        """True if too many messages of the last ten minutes were rejected, by a sample a minute."""
+        received, rejected = (
+            (sum(of) for of in zip(*self._counts.values(), strict=True)) if self._counts else (0, 0)
+        )
+        samples = self._samples
+        if not samples or now_ms - samples[-1][0] >= SAMPLE_MS or now_ms < samples[-1][0]:
+            samples.append((now_ms, received, rejected))
+        while len(samples) > 1 and not 0 <= now_ms - samples[0][0] <= REJECTED_MS:
+            samples.popleft()
+        _, before, lost = samples[0]
+        lately, of = rejected - lost, received - before
+        return lately > REJECTED_LEAST and lately > REJECTED_SHARE * of

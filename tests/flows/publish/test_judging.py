@@ -1,0 +1,87 @@
+"""Judging: when the numbers of delivery are not fit to act on, since when, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from connectors.redis.client import Client
+from flows.model.ticks import Cut
+from flows.publish.judging import OLD_MS, REJECTED_MS, SAMPLE_MS, STANDS_MS, Judging, Reason
+from flows.publish.publisher import Publisher
+from flows.settings.fields import Settings
+
+NOW_MS = 1_800_000_000_000
+BEHIND_MS = 10_000
+
+
+def looked(
+    judging: Judging, after_ms: int, watermark_ms: int | None = None, low_ms: int = 0
+) -> Reason | None:
+    now_ms = NOW_MS + after_ms
+    judging.look(now_ms, now_ms - BEHIND_MS if watermark_ms is None else watermark_ms, low_ms, True)
+    return judging.reason
+
+
+def test_numbers_of_the_last_minutes_are_judged() -> None:
+    judging = Judging()
+    assert looked(judging, 0) is None
+    assert looked(judging, 1_000, NOW_MS + 1_000 - OLD_MS) is None
+    assert judging.since_ms == 0
+
+
+@pytest.mark.parametrize(("moves", "reason"), [(True, "lagging"), (False, "stalled")])
+def test_old_numbers_are_not_judged_whether_they_move_or_stand(moves: bool, reason: Reason) -> None:
+    judging = Judging()
+    for after_ms in range(0, 10 * STANDS_MS, 1_000):
+        looked(judging, after_ms, NOW_MS - OLD_MS - 1_000 + (after_ms // 2 if moves else 0))
+    assert (judging.reason, judging.since_ms) == (reason, NOW_MS)
+
+
+def test_a_collector_for_whose_pixels_time_waits_is_the_reason() -> None:
+    judging = Judging()
+    stands_ms = NOW_MS - OLD_MS
+    assert looked(judging, 0, stands_ms, stands_ms) is None
+    assert looked(judging, 1_000, stands_ms, stands_ms) == "collector"
+    assert looked(judging, 2_000, stands_ms, NOW_MS) == "lagging"  # its mark is fresh: it is not the reason
+    assert looked(judging, 3_000, low_ms=NOW_MS) is None
+
+
+def test_many_rejections_of_ten_minutes_are_a_reason_and_few_or_old_ones_are_none() -> None:
+    judging = Judging()
+    for minute, (received, rejected) in enumerate([(10_000, 9_000), (11_000, 9_100), (12_000, 9_101)]):
+        judging.count("t/0", received, rejected)
+        assert looked(judging, minute * SAMPLE_MS) == (None if minute < 2 else "rejecting"), minute
+    judging.count("t/0", 20_000, 9_101)
+    assert looked(judging, 3 * SAMPLE_MS) is None
+    assert looked(judging, 3 * SAMPLE_MS + REJECTED_MS) is None
+
+
+def test_what_an_earlier_execution_did_not_judge_is_not_judged_since_then() -> None:
+    judging = Judging()
+    judging.recall({"unjudged_since_ms": str(NOW_MS - 5_000), "unjudged_reason": "stalled"})
+    judging.look(NOW_MS, 0, 0, True)
+    assert (judging.reason, judging.since_ms) == ("starting", NOW_MS - 5_000)
+    assert looked(judging, 1_000) is None
+    assert judging.since_ms == 0
+    assert looked(judging, 2_000, NOW_MS - OLD_MS) == "lagging"
+    assert judging.since_ms == NOW_MS + 2_000
+
+
+def test_meta_says_whether_delivery_is_judged(settings_of: Callable[..., Settings], client: Client) -> None:
+    settings = settings_of()
+    publisher = Publisher(settings, ["t/0"], True, clock_s=lambda: NOW_MS / 1000)
+    publisher.open()
+
+    def told(number: int, watermark_ms: int, low_mark_ms: int = 0) -> dict[str, str]:
+        publisher.flush(Cut(number, watermark_ms, False, (("t/0", number),), low_mark_ms=low_mark_ms), [])
+        meta = client.hgetall(f"{settings.namespace}:meta")
+        return {name: meta[name] for name in meta if "judged" in name}
+
+    assert told(1, NOW_MS - BEHIND_MS) == {"judged": "1"}
+    old = NOW_MS - 2 * OLD_MS
+    why = {"judged": "0", "unjudged_since_ms": str(NOW_MS), "unjudged_reason": "collector"}
+    assert told(2, old, old) == why
+    assert told(3, NOW_MS - BEHIND_MS, NOW_MS) == {"judged": "1"}
+    publisher.close()
