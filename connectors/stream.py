@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, overload
+from typing import Final, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
+
+SPARE_BYTES: Final = 64
+"""Behind joined lines, for a reader that takes so many at a time."""
 
 
 class ConnectError(Exception):
@@ -41,9 +44,9 @@ class Lines(Sequence[bytes]):
 
     @classmethod
     def join(cls, values: Sequence[bytes]) -> Lines:
-        """`values`, which may hold LF themselves; with bytes to spare for who reads eight at a time."""
+        """`values`, which may hold LF themselves; with `SPARE_BYTES` behind them."""
         lengths = np.fromiter(map(len, values), np.int64, len(values))
-        return cls(b"\n".join([*values, bytes(8)]), np.cumsum(lengths + 1) - 1)
+        return cls(b"\n".join([*values, bytes(SPARE_BYTES)]), np.cumsum(lengths + 1) - 1)
 
     def __len__(self) -> int:
         return len(self.ends)

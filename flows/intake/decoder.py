@@ -29,10 +29,8 @@ from flows.intake.scanner import (
     AGAIN,
     AGENTS,
     LEFT,
-    LISTENERS,
     NAMES,
     REFUSED,
-    WAITING,
     Desk,
     collector_of,
     scan,
@@ -69,11 +67,11 @@ from flows.model.pixel import (
     INVALID_SHIFT,
     KEY,
     LINKED,
-    LISTENER,
     POSITION,
     ConversionPixel,
 )
 from flows.model.plan import Plan
+from flows.state.blake2b import keyed
 from flows.state.kernel import I64, U64
 from flows.state.keys import LISTENER as LISTENER_LABEL
 from flows.state.keys import NAMES as NAMES_LABEL
@@ -137,7 +135,8 @@ class Decoder:
         self._listeners = FingerprintCache(_MOST_LISTENERS)
         self._verdicts = Verdicts(self.agents)
         self._identities = Identities(self.listener_key)
-        self._keyed = blake2b(digest_size=8, key=sub_key(self.listener_key, LISTENER_LABEL))
+        listener_key = sub_key(self.listener_key, LISTENER_LABEL)
+        self._keyed, self._listener_key = blake2b(digest_size=8, key=listener_key), keyed(listener_key)
         own = np.frombuffer(sub_key(self.listener_key, NAMES_LABEL)[:16], "<u8")
         self._secret = np.array([randbits(64), randbits(64), *own], np.uint64)
         self._forget_names()
@@ -190,12 +189,10 @@ class Decoder:
             done = scan(
                 block, lines.ends, lines.begin, some, done, stamps, self._secret, self.consent_default,
                 names.slots, names.used, agents.slots, agents.used, listeners.slots, listeners.used,
-                self._keys, pixels, desk,
+                self._listener_key, self._keys, pixels, desk,
             )  # fmt: skip
             left.extend(desk.left[: desk.filled[LEFT]].tolist())
             self._answer(lines.block, desk)
-            waiting = desk.waiting[: desk.filled[WAITING]]
-            pixels[waiting[:, 0], LISTENER] = listeners.slots[waiting[:, 1], 1]
             return done
 
         every, done = np.arange(len(lines)), 0
@@ -210,7 +207,7 @@ class Decoder:
         return sorted(left)
 
     def _answer(self, block: bytes, desk: Desk) -> None:
-        """Give the names, user agents and listeners that were asked for their numbers."""
+        """Give the names and user agents that were asked for their numbers."""
         filled = desk.filled.tolist()
         if filled[NAMES]:
             asked = desk.names[: filled[NAMES]]
@@ -220,10 +217,6 @@ class Decoder:
             asked = desk.agents[: filled[AGENTS]]
             reasons = [self._verdicts.reason(block[a:b].decode()) for a, b in asked[:, 1:].tolist()]
             self._agents.slots[asked[:, 0], 1] = reasons
-        if filled[LISTENERS]:
-            asked = desk.listeners[: filled[LISTENERS]]
-            hashes = [self.listener(block[a:b]) for a, b in asked[:, 1:].tolist()]
-            self._listeners.slots[asked[:, 0], 1] = hashes
 
     def _numbered(self, block: bytes, places: list[int]) -> int:
         """The dimensions of a line, whose names begin and end at `places`, with the flag that the scanner

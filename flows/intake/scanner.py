@@ -11,8 +11,8 @@ which decides alone what is wrong and why. It reads
 of at most 64 KiB, where a known field comes once, with a value of its type or null, ids and labels have at
 most 128 characters, the event is known and no `conversion`, nobody has judged it invalid, times are numbers
 before 2100, and no id that counts begins like a macro. Names, user agents and listeners are known by
-fingerprint. One that is not is asked for, once; a line whose names or user agent were asked for waits, and is
-read again when they are known.
+fingerprint. A listener that is not is hashed here. Names and an agent are asked for, once; their line waits,
+and is read again when they are known.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from connectors.stream import SPARE_BYTES
 from flows.intake import keywords as words
 from flows.intake.fingerprints import put, room
 from flows.intake.holds import Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, identity
+from flows.intake.text_masks import WIDTH, lowest, text_masks
 from flows.model import pixel
 from flows.model.events import EVENTS, MAX_AGENT_BYTES, MAX_ID, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
+from flows.state.blake2b import BLOCK_BYTES, BLOCK_WORDS, hash64
 from flows.state.hash_table import find
 from flows.state.kernel import I64, U8, U64, kernel
 from flows.state.siphash import begin, end, load64, siphash, text, word
 
-_SPARE_BYTES: Final = 8
-"""To be there where a line ends, since eight are read at a time."""
+assert SPARE_BYTES >= WIDTH
+assert BLOCK_BYTES >= MAX_ID
 _MOST_QUOTES: Final = 256
 _EVENTS: Final = len(EVENTS)
 _LONGEST_TAG: Final = 255
@@ -44,7 +47,7 @@ REFUSED: Final = np.uint64(2**64 - 2)
 """A mark instead of the dimensions' index: no pixel has these names. The line is for the slow path, which
 says why.
 """
-LEFT, AGAIN, NAMES, AGENTS, LISTENERS, WAITING = range(6)
+LEFT, AGAIN, NAMES, AGENTS = range(4)
 
 
 class Desk(NamedTuple):
@@ -55,8 +58,7 @@ class Desk(NamedTuple):
         again: (lines,) lines that wait for their names or user agent, to be done again.
         names: (lines, 1 + 2 * `TAGS`) slot of dimensions that are asked for, and begin and end of
             each tag, -1 where it is absent.
-        agents, listeners: (lines, 3) slot of what is asked for, its begin and end.
-        waiting: (lines, 2) a line that waits for its listener alone, and the listener's slot.
+        agents: (lines, 3) slot of an agent that is asked for, its begin and end.
         told: what the lines say of their collectors.
     """
 
@@ -64,8 +66,6 @@ class Desk(NamedTuple):
     again: I64
     names: I64
     agents: I64
-    listeners: I64
-    waiting: I64
     told: Told
     filled: I64
 
@@ -73,22 +73,12 @@ class Desk(NamedTuple):
     def of(cls, lines: int, told: Told) -> Desk:
         """One with room for so many lines."""
         left, again = np.empty(lines, np.int64), np.empty(lines, np.int64)
-        names = np.empty((lines, 1 + 2 * words.TAGS), np.int64)
-        agents, listeners = np.empty((lines, 3), np.int64), np.empty((lines, 3), np.int64)
-        return cls(
-            left, again, names, agents, listeners, np.empty((lines, 2), np.int64), told, np.zeros(6, np.int64)
-        )
+        names, agents = np.empty((lines, 1 + 2 * words.TAGS), np.int64), np.empty((lines, 3), np.int64)
+        return cls(left, again, names, agents, told, np.zeros(4, np.int64))
 
 
 _REQUIRED: Final = 1 << words.PLACEMENT | 1 << words.EVENT_ID | 1 << words.EVENT | 1 << words.TS
 
-_EACH: Final = 0x0101010101010101
-_ONES: Final = np.uint64(_EACH)
-_TOPS: Final = np.uint64(0x80 * _EACH)
-_LOWS: Final = np.uint64(0x7F * _EACH)
-_SPACES: Final = np.uint64(0x20 * _EACH)
-_QUOTES: Final = np.uint64(ord('"') * _EACH)
-_BACKSLASHES: Final = np.uint64(ord("\\") * _EACH)
 _LOW: Final = np.uint64(0xFFFFFFFF)
 _TAGS: Final = (1 << words.TAGS) - 1
 _TRUE, _FALSE, _NULL = (np.uint64(int.from_bytes(text, "little")) for text in (b"true", b"false", b"null"))
@@ -102,24 +92,20 @@ def _find_quotes(block: U8, begin: int, end: int, quotes: I64) -> int:
     Looking for the end of each string in turn takes longer: each search waits for the one before it.
     """
     count = 0
-    odd = np.uint64(0)
-    for place in range(begin, end, 8):
-        word = load64(block, place)
-        if place + 8 > end:
-            inside = np.uint64(8 * (end - place))
-            word = (word & ((np.uint64(1) << inside) - np.uint64(1))) | (_SPACES << inside)
-        # The top bit of a byte tells: it is one, or taking away borrows it.
-        odd |= word | (word - _SPACES) | ((word ^ _BACKSLASHES) - _ONES)
-        others = word ^ _QUOTES
-        hits = ~(((others & _LOWS) + _LOWS) | others) & _TOPS
+    for place in range(begin, end, WIDTH):
+        hits, odd = text_masks(block, place)
+        if place + WIDTH > end:
+            inside = (np.uint64(1) << np.uint64(end - place)) - np.uint64(1)
+            hits, odd = hits & inside, odd & inside
+        if odd != np.uint64(0):
+            return -1
         while hits != np.uint64(0):
             if count == len(quotes):
                 return -1
-            below = (hits - np.uint64(1)) & ~hits & _ONES  # one bit a byte, up to the first hit
-            quotes[count] = place + np.int64((below * _ONES) >> np.uint64(56)) - 1
+            quotes[count] = place + lowest(hits)
             count += 1
             hits &= hits - np.uint64(1)
-    return count if odd & _TOPS == np.uint64(0) else -1
+    return count
 
 
 @kernel
@@ -225,13 +211,6 @@ def _fingerprint(
 
 
 @kernel
-def _ask(asked: I64, slot: int, begin: int, length: int) -> None:
-    asked[0] = slot
-    asked[1] = begin
-    asked[2] = begin + length
-
-
-@kernel
 def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
     """The keyed hash of a collector's id; not 0, which is none."""
     found = siphash(secret[2], secret[3], block, begin, length)
@@ -242,7 +221,7 @@ def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
 def scan(
     block: U8, ends: I64, first: int, lines: I64, done: int, stamps: I64, secret: U64, consent_default: bool,
     names: U64, names_used: I64, agents: U64, agents_used: I64, listeners: U64, listeners_used: I64,
-    keys: U64, pixels: U64, desk: Desk,
+    listener_key: U64, keys: U64, pixels: U64, desk: Desk,
 ) -> int:  # fmt: skip
     """Turn lines into pixels, to the end or to where what is remembered has no room for more.
 
@@ -254,7 +233,8 @@ def scan(
         names, agents, listeners: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
             with the flag
             `BLOCKED` 32 bits higher, or `REFUSED`; a user agent to its reason; a listener to the keyed hash.
-            While it is asked for it is `ASKED`, a listener 0.
+            What is being asked for is `ASKED`.
+        listener_key: from `flows.state.blake2b.keyed`.
         keys: of the identities of plays and events, by dimensions.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
         desk: begun anew.
@@ -265,6 +245,7 @@ def scan(
     quotes = np.zeros(_MOST_QUOTES, np.int64)
     begins = np.zeros(words.UNKNOWN + 1, np.int64)
     values = np.zeros(words.UNKNOWN + 1, np.int64)
+    scratch = np.zeros(BLOCK_WORDS + 8, np.uint64)
     low, high = secret[0], secret[1]
     filled = desk.filled
     filled[:] = 0
@@ -280,7 +261,7 @@ def scan(
         line_end = ends[this]
         desk.left[filled[LEFT]] = this
         filled[LEFT] += 1  # until the line is found to be plain
-        if line_end - place > MAX_MESSAGE_BYTES or line_end + _SPARE_BYTES > len(block):
+        if line_end - place > MAX_MESSAGE_BYTES or line_end + WIDTH > len(block):
             continue
         given = _read(block, place, line_end, quotes, begins, values)
         if given < 0 or given & _REQUIRED != _REQUIRED:
@@ -340,7 +321,8 @@ def scan(
             slot = find(agents, fingerprint)
             if agents[slot, 0] != fingerprint:
                 put(agents, agents_used, fingerprint, ASKED)
-                _ask(desk.agents[filled[AGENTS]], slot, begin_at, length)
+                asked = desk.agents[filled[AGENTS]]
+                asked[0], asked[1], asked[2] = slot, begin_at, begin_at + length
                 filled[AGENTS] += 1
             known = known and agents[slot, 1] != ASKED
             info |= np.int64(agents[slot, 1]) << pixel.INVALID_SHIFT
@@ -350,19 +332,14 @@ def scan(
             fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
             slot = find(listeners, fingerprint)
             if listeners[slot, 0] != fingerprint:
-                put(listeners, listeners_used, fingerprint, 0)
-                _ask(desk.listeners[filled[LISTENERS]], slot, begin_at, length)
-                filled[LISTENERS] += 1
+                who = max(hash64(listener_key, block, begin_at, length, scratch), np.uint64(1))
+                put(listeners, listeners_used, fingerprint, who)
             who = listeners[slot, 1]
         filled[LEFT] -= 1
         if not known:
             desk.again[filled[AGAIN]] = this
             filled[AGAIN] += 1
             continue
-        if heard and who == np.uint64(0):
-            desk.waiting[filled[WAITING], 0] = this
-            desk.waiting[filled[WAITING], 1] = slot
-            filled[WAITING] += 1
 
         field, what, playhead = words.EVENT_ID, EVENT, np.uint64(NO_PLAYHEAD)
         if linked:

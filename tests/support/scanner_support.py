@@ -12,7 +12,7 @@ import pytest
 
 from connectors.stream import Messages
 from flows.intake.decoder import Batch, Decoder
-from flows.intake.scanner import LISTENERS, NAMES, Desk
+from flows.intake.scanner import AGENTS, NAMES, Desk
 from flows.model.dimensions import Dimensions
 from flows.model.events import CONVERSION
 from flows.model.pixel import COLUMNS, COMBO, INFO, POSITION, ConversionPixel
@@ -50,13 +50,13 @@ def named(batch: Batch) -> list[Dimensions | int]:
 
 
 class Counting(Decoder):
-    """Counts the messages that go the plain way, and what the scanner asks for: names, agents, listeners."""
+    """Counts the messages that go the plain way, and what the scanner asks for: names, agents."""
 
     plainly = 0
-    asked: tuple[int, ...] = (0, 0, 0)
+    asked: tuple[int, ...] = (0, 0)
 
     def _answer(self, block: bytes, desk: Desk) -> None:
-        self.asked = tuple(a + b for a, b in zip(self.asked, desk.filled[NAMES : LISTENERS + 1], strict=True))
+        self.asked = tuple(a + b for a, b in zip(self.asked, desk.filled[NAMES : AGENTS + 1], strict=True))
         super()._answer(block, desk)
 
     def _pixel(

@@ -247,7 +247,7 @@ def test_the_batch_is_the_same_for_a_list_for_lines_and_for_one_message_at_a_tim
 def test_a_line_without_bytes_to_spare_behind_it_is_set_aside() -> None:
     both = Both()
     both.decode([LINE])
-    for spare, scanned in ((b"", 0), (b"\n", 0), (b"\n123456", 0), (b"\n1234567", 1)):
+    for spare, scanned in ((b"", 0), (b"\n", 0), (b"\n" * 63, 0), (b"\n" * 64, 1)):
         before = both.scanned
         both.decode(Lines(LINE + spare, np.array([len(LINE)])))
         assert both.scanned - before == scanned
