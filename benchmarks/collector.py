@@ -115,6 +115,7 @@ def _served(mode: str, broker: EmbeddedBroker, directory: Path) -> Iterator[tupl
         "COLLECT_PROXIES": '["127.0.0.0/8"]',
         "COLLECT_CALLS_PER_CALLER": 0,
         "COLLECT_DRAIN": "PT0S",
+        "COLLECT_FIGURES": "false",
     }
     environment = os.environ | {f"AUDIOPIXEL_{name}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-m", "benchmarks.collector", "--serve", mode, "--port", str(port)]

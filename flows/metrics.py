@@ -360,6 +360,15 @@ EXPORTER_RENDER = EXPORTER.histogram(
 EXPORTER_REFRESH = EXPORTER.histogram(
     "exporter_refresh_seconds", "Waiting for a snapshot of Redis, once a scrape."
 )
+TAGS: Final = Metrics()
+"""The exporter's of tags, on its `/metrics`."""
+
+SILENT_TAGS = TAGS.gauge(
+    "silent_tags",
+    "Placements whose signed tags have not fired for a day since they were built, or fire with macros that "
+    "nobody replaces.",
+    "why",
+)
 
 COLLECT: Final = Metrics()
 """The collector's, one set a process."""
@@ -371,6 +380,22 @@ COLLECT_ACKNOWLEDGED = COLLECT.counter("collect_acknowledged_total", "Events tha
 COLLECT_REJECTED = COLLECT.counter(
     "collect_rejected_total", "Events that are no pixels, by reason.", "reason"
 )
+COLLECT_INHERITED = COLLECT.counter(
+    "collect_inherited_total", "Events that rested on the spool at the start."
+)
+COLLECT_TORN = COLLECT.counter("collect_torn_total", "Damaged records that were cut off the spool.")
+COLLECT_REFUSED = COLLECT.counter(
+    "collect_refused_total", "Events that were not stored, by reason.", "reason"
+)
+COLLECT_NOT_COUNTED = COLLECT.counter(
+    "collect_not_counted_total", "Calls that are nobody's listening, by reason.", "reason"
+)
+COLLECT_CONSENT = COLLECT.counter(
+    "collect_consent_total", "Pixels by the reason of the decision on consent.", "reason"
+)
+COLLECT_INVALID = COLLECT.counter(
+    "collect_invalid_traffic_total", "Pixels judged to be invalid traffic, by reason.", "reason"
+)
 COLLECT_ANSWERS = COLLECT.counter("collect_answers_total", "Calls answered, by status.", "status")
 COLLECT_CLEANED = COLLECT.counter(
     "collect_cleaned_total",
@@ -378,6 +403,10 @@ COLLECT_CLEANED = COLLECT.counter(
     "dialect",
     "parameter",
     "how",
+)
+COLLECT_READY = COLLECT.gauge("collect_ready", "1: a balancer may send calls here; 0: it may not.")
+COLLECT_OLDEST = COLLECT.gauge(
+    "collect_oldest_resting_seconds", "Age of the oldest event on the spool; 0: none rests."
 )
 COLLECT_RESTING = COLLECT.gauge("collect_resting_events", "Events on the spool.")
 COLLECT_SPOOL_BYTES = COLLECT.gauge("collect_spool_bytes", "Bytes of the spool.")

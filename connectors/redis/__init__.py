@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, shown
-from connectors.redis.commands import append, entries_after, put_fields, read_rows, scan_index, trim_index
+from connectors.redis.commands import (
+    append,
+    drop_fields,
+    entries_after,
+    put_fields,
+    read_rows,
+    scan_index,
+    trim_index,
+)
 from connectors.redis.rows import (
     Emptied,
     FencedHash,
@@ -29,6 +37,7 @@ __all__ = [
     "append",
     "connect",
     "count_fields",
+    "drop_fields",
     "entries_after",
     "eviction_policies",
     "put_fields",

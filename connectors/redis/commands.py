@@ -130,3 +130,10 @@ def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: tim
     with failures(client):
         for batch in chunks(commands):
             checked(replies(client, list(batch)))
+
+
+def drop_fields(client: Client, key: str, names: Collection[str]) -> None:
+    """Take fields out of a hash that is nobody's row. Raises as `RowStore` does."""
+    with failures(client):
+        for some in chunks(list(names)):
+            checked(replies(client, [(key, ("HDEL", key, *some))]))

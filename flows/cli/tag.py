@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from flows.cli.app import command
-from flows.errors import UsageError
 from flows.shown import LINE, shown
 
 if TYPE_CHECKING:
     from flows.settings import Settings
+
+_PATIENCE: Final = timedelta(seconds=1)
+"""With a Redis that is told of a tag: the tag matters more."""
 
 
 @command
@@ -48,68 +52,73 @@ def tag(
 
     What the vendor cannot tell is said on standard error. --check ends with 1 where the tag must be mended.
     """
+    from flows.collector import tag_answers as answers
     from flows.collector import tags
-    from flows.collector.dialects import load_dialects
-    from flows.collector.serve import signatures_of
     from flows.settings import load
 
     settings = load()
     if check:
         _check(settings, check, as_json)
         return
-    dialects = load_dialects(settings.collect_dialects)
-    if dialect not in dialects:
-        known = ", ".join(f"{name} ({one.status})" for name, one in sorted(dialects.items()))
-        if dialect == "list":
-            typer.echo(known)
-            return
-        raise UsageError(f"{shown(dialect)!r} is no dialect: {known}")
-    signatures = signatures_of(settings) if settings.collect_signing_keys else None
-    address = base or settings.collect_url
-    if not address:
-        raise UsageError("say where the doors are: --base https://…, or AUDIOPIXEL_COLLECT_URL")
-    if conversion:
-        typer.echo(tags.snippet(address, conversion, campaign or None, signatures))
+    if dialect == "list":
+        known = answers.choices(settings)["dialects"]
+        typer.echo(", ".join(f"{one['name']} ({one['known_how']})" for one in known))
         return
-    said = {
-        "placement_id": placement,
-        "campaign_id": campaign,
-        "creative_id": creative,
+    asked = {
+        "dialect": dialect,
+        "placement": placement,
+        "campaign": campaign,
+        "creative": creative,
         "platform": platform,
         "station": station,
         "podcast": podcast,
         "program": program,
+        "events": events,
+        "click": click,
+        "conversion": conversion,
+        "base": base,
     }
-    wanted = tuple(name.strip() for name in events.split(",") if name.strip())
-    if click:
-        wanted = (*(wanted or tags.USUAL), "click")
-    words = {word: value for word, value in said.items() if value}
-    order = tags.Order(address, words, wanted, click, settings.collect_vendor)
-    built = tags.build(dialect, dialects[dialect], order, signatures)
+    if conversion:
+        typer.echo(answers.snippet(settings, asked))
+        return
+    built = answers.build(settings, asked)
+    warnings = [*built.warnings, *_noted(settings, asked)]
     if as_json:
-        typer.echo(tags.as_json(dialect, built))
+        typer.echo(json.dumps(tags.as_body(dialect, built) | {"warnings": warnings}, indent=2))
         return
     typer.echo(tags.as_vast(built.urls) if vast else "\n".join(built.urls.values()))
-    for warning in built.warnings:
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
 
 
-def _check(settings: Settings, url: str, as_json: bool) -> None:
-    import secrets
+def _noted(settings: Settings, asked: Mapping[str, str]) -> list[str]:
+    """Note in Redis, where it is there, that these tags were built; a warning where nobody will see them
+    stay silent.
+    """
     import time
 
-    from pydantic import SecretStr
+    from connectors.redis import connect
+    from connectors.stream import ConnectError
+    from flows.collector.tag_answers import note
 
-    from flows.collector.checker import check, in_words
-    from flows.collector.serve import understanding_of
+    if not settings.collect_signing_keys or not asked["placement"]:
+        return []
+    try:
+        client = connect(settings.redis_url.get_secret_value(), timeout=_PATIENCE)
+        note(client, settings.namespace, asked, time.time_ns() // 1_000_000)
+    except ConnectError:
+        return ["Redis was not told of these tags: nothing will say so if they never fire"]
+    return []
 
-    if settings.collect_key is None:  # pseudonyms are shown shortened, so that any key serves
-        settings = settings.model_copy(update={"collect_key": SecretStr(secrets.token_hex(16))})
-    checked = check(understanding_of(settings), url, time.time_ns() // 1_000_000)
+
+def _check(settings: Settings, url: str, as_json: bool) -> None:
+    from flows.collector import tag_answers as answers
+    from flows.collector.checker import in_words
+
+    found = answers.checked(settings, url)
     if as_json:
-        findings = [{"level": one.level, "words": one.words} for one in checked.findings]
-        typer.echo(json.dumps(dict(checked.trace) | {"findings": findings}, indent=2))
+        typer.echo(json.dumps(answers.of_checked(found), indent=2))
     else:
-        typer.echo("\n".join(shown(line, LINE) for line in in_words(checked).splitlines()))
-    if not checked.good:
+        typer.echo("\n".join(shown(line, LINE) for line in in_words(found).splitlines()))
+    if not found.good:
         raise typer.Exit(1)

@@ -46,6 +46,8 @@ class Understood:
 
     Attributes:
         reason, wrong: why it is rejected or not counted, and which field.
+        consent: the reason of the decision on consent.
+        unreplaced: whether it had a macro that nobody has replaced.
         event: the canonical event, without `collector` and `low_ms`, which the store adds; empty: none.
         key: of the Kafka message: play, else listener, else event id; of a conversion order, else event id.
         trace: how it was understood, as the checker shows it; None where nobody asked.
@@ -56,4 +58,6 @@ class Understood:
     wrong: str = ""
     event: dict[str, Any] = field(default_factory=dict)
     key: bytes = b""
+    consent: str = ""
+    unreplaced: bool = False
     trace: dict[str, Any] | None = None

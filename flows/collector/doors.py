@@ -31,7 +31,7 @@ RETRY_AFTER_S: Final = 2
 
 _T = TypeVar("_T")
 Headers = list[tuple[str, str]]
-Letterbox = Callable[[Sequence[Understood]], None]
+Ear = Callable[[Sequence[Understood]], None]
 _OPEN: Final[Headers] = [
     ("access-control-allow-origin", "*"),
     ("cache-control", "no-store, no-cache, must-revalidate, private"),
@@ -68,7 +68,7 @@ TOO_MANY: Final = Answer(429, [*_OPEN, ("retry-after", str(RETRY_AFTER_S))])
 FORBIDDEN: Final = Answer(401, [*_OPEN, ("www-authenticate", "Bearer")])
 
 
-def _nobody(rejected: Sequence[Understood]) -> None:
+def _nobody(understood: Sequence[Understood]) -> None:
     pass
 
 
@@ -79,13 +79,13 @@ class Doors:
     Args:
         understanding: what calls are.
         store: where events are kept.
-        letters: is given the rejected events of each call, for the dead letters.
+        heard: is given the events of each call before they are kept, for counts and dead letters.
         calls_per_caller: in one second, by address; 0: no cap.
     """
 
     understanding: Understanding
     store: Store
-    letters: Letterbox = field(default=_nobody)
+    heard: Ear = field(default=_nobody)
     calls_per_caller: int = 0
     _second: int = 0
     _calls: dict[bytes, int] = field(default_factory=dict)
@@ -206,8 +206,7 @@ class Doors:
         return Answer(200, _JSON, msgspec.json.encode(trace))
 
     async def _keep(self, understood: Sequence[Understood], call: Call) -> bool:
-        if rejected := [one for one in understood if one.outcome is Outcome.REJECTED]:
-            self.letters(rejected)
+        self.heard(understood)
         return await self.store.keep(understood, call.received_ms)
 
     def _caller(self, call: Call) -> Caller:

@@ -13,23 +13,38 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector as Registered
 
 from flows import metrics as m
-from flows.collector.call import Understood
+from flows.collector.call import Outcome, Understood
 from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
 from flows.errors import SettingsError
 
 _MOST_LABELS: Final = 1_000
+MOST_PLACEMENTS: Final = 10_000
+"""Of which fires are counted one by one: a rate of unreplaced macros, and who has fired at all."""
 
 
 class Instruments(Registered):
-    """The collector's metrics, read from its ledger and its lane when they are asked for."""
+    """The collector's metrics, read from its ledger and its lane when they are asked for.
+
+    Attributes:
+        rejected, not_counted, consent, invalid_traffic: events by reason.
+        fires: by placement, its pixels and those of them with a macro that nobody has replaced; of the first
+            `MOST_PLACEMENTS` alone.
+        fired: placements of which a pixel has come since somebody last emptied this.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._cleaned: Counter[tuple[str, str, str]] = Counter()
-        self._reasons: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.not_counted: Counter[str] = Counter()
+        self.consent: Counter[str] = Counter()
+        self.invalid_traffic: Counter[str] = Counter()
+        self.fires: dict[str, list[int]] = {}
+        self.fired: set[str] = set()
         self._answers: Counter[int] = Counter()
         self.lane: Callable[[], Lane | None] = lambda: None
+        self.ready: Callable[[], bool] = lambda: False
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -39,9 +54,38 @@ class Instruments(Registered):
         if key in self._cleaned or len(self._cleaned) < _MOST_LABELS:
             self._cleaned[key] += 1
 
-    def rejected(self, understood: Sequence[Understood]) -> None:
-        """Events were rejected."""
-        self._reasons.update(one.reason for one in understood)
+    def heard(self, understood: Sequence[Understood]) -> None:
+        """Count events as they were understood, before it is known whether they can be stored."""
+        for one in understood:
+            if one.outcome is Outcome.REJECTED:
+                self.rejected[one.reason] += 1
+            elif one.outcome is Outcome.NOT_COUNTED:
+                self.not_counted[one.reason] += 1
+            else:
+                self._count(one)
+
+    def _count(self, one: Understood) -> None:
+        self.consent[one.consent] += 1
+        if reason := one.event.get("invalid_traffic"):
+            self.invalid_traffic[reason] += 1
+        if (placement := one.event.get("placement_id")) is None:
+            return
+        fires = self.fires.get(placement)
+        if fires is None:
+            if len(self.fires) >= MOST_PLACEMENTS:
+                return
+            fires = self.fires[placement] = [0, 0]
+        fires[0] += 1
+        fires[1] += one.unreplaced
+        self.fired.add(placement)
+
+    def unreplaced(self) -> dict[str, dict[str, int]]:
+        """Macros that nobody has replaced, by dialect and parameter."""
+        found: dict[str, dict[str, int]] = {}
+        for (dialect, word, how), count in self._cleaned.items():
+            if how == "unreplaced":
+                found.setdefault(dialect, {})[word] = count
+        return found
 
     def answered(self, status: int) -> None:
         """A call was answered."""
@@ -62,13 +106,24 @@ class Instruments(Registered):
         }
         yield _counter(m.COLLECT_EVENTS, {(name,): value for name, value in outcomes.items()})
         yield _counter(m.COLLECT_ACKNOWLEDGED, {(): ledger.acknowledged})
-        yield _counter(m.COLLECT_REJECTED, {(name,): value for name, value in dict(self._reasons).items()})
-        yield _counter(
-            m.COLLECT_ANSWERS, {(str(name),): value for name, value in dict(self._answers).items()}
-        )
+        yield _counter(m.COLLECT_INHERITED, {(): ledger.inherited})
+        yield _counter(m.COLLECT_TORN, {(): ledger.torn})
+        for definition, counts in (
+            (m.COLLECT_REJECTED, self.rejected),
+            (m.COLLECT_REFUSED, ledger.refused_by),
+            (m.COLLECT_NOT_COUNTED, self.not_counted),
+            (m.COLLECT_CONSENT, self.consent),
+            (m.COLLECT_INVALID, self.invalid_traffic),
+            (m.COLLECT_ANSWERS, self._answers),
+        ):
+            yield _counter(definition, {(str(name),): value for name, value in dict(counts).items()})
         yield _counter(m.COLLECT_CLEANED, dict(self._cleaned))
         if lane is not None:
+            oldest_ms = lane.oldest_ms
+            age_ms = 0 if oldest_ms is None else max(0, lane.clock.now_ms() - oldest_ms)
+            yield _gauge(m.COLLECT_READY, int(self.ready()))
             yield _gauge(m.COLLECT_RESTING, lane.resting)
+            yield _gauge(m.COLLECT_OLDEST, age_ms / 1000)
             yield _gauge(m.COLLECT_SPOOL_BYTES, lane.spool.bytes)
             yield _gauge(m.COLLECT_SPOOL_FULL, lane.spool.full)
             yield _gauge(m.COLLECT_LOW, lane.told_ms / 1000)
@@ -93,7 +148,7 @@ def health_server(
     Raises:
         SettingsError: the port is taken.
     """
-    instruments.lane = lane
+    instruments.lane, instruments.ready = lane, ready
     if not port:
         return lambda: None
 

@@ -99,6 +99,11 @@ class Lane:
         return self.resting + self._queued
 
     @property
+    def oldest_ms(self) -> int | None:
+        """The receipt of the oldest event that rests; None: none does."""
+        return self._least_ms
+
+    @property
     def failing(self) -> bool:
         """True if the spool took nothing a moment ago."""
         return time.monotonic() - self._failed_s < FAILING_S

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -15,6 +16,8 @@ class Ledger:
     Attributes:
         stored: acknowledged by Kafka, or on the spool; so late, a few times, that it was answered as refused.
         refused: not stored, and answered so.
+        refused_by: the same by reason: `calls` (too many of one address), `clock` (the disk does not keep
+            it), `size` (an event that Kafka could never take), `store` (neither Kafka nor the spool took it).
         inherited: what rested at the start, torn records among it.
         acknowledged: in the log, each event once however often it was sent.
         torn: records that a kill left without their end, which were never answered, or that the disk damaged.
@@ -28,6 +31,12 @@ class Ledger:
     inherited: int = 0
     acknowledged: int = 0
     torn: int = 0
+    refused_by: Counter[str] = field(default_factory=Counter)
+
+    def refuse(self, events: int, reason: str) -> None:
+        """Events are not stored, and answered so."""
+        self.refused += events
+        self.refused_by[reason] += events
 
     def balanced(self, resting: int) -> bool:
         """True if both equations hold while nothing is in hand."""
@@ -38,5 +47,9 @@ class Ledger:
 
     def line(self, resting: int) -> str:
         """The ledger in one line, for the log at the exit."""
-        counts = asdict(self) | {"resting": resting}
-        return " ".join(f"{name}={count}" for name, count in counts.items())
+        return " ".join(f"{name}={count}" for name, count in self.counts(resting).items())
+
+    def counts(self, resting: int) -> dict[str, int]:
+        """All terms of both equations, by name."""
+        terms = (name for name in self.__dataclass_fields__ if name != "refused_by")
+        return {name: getattr(self, name) for name in terms} | {"resting": resting}

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from hashlib import blake2b
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -19,19 +17,15 @@ from connectors.http_server import HttpServer, Request
 from connectors.kafka_reports import ReportingProducer
 from connectors.spool import Spool, SpoolError
 from connectors.stream import ConnectError
-from flows.collector.call import Call, Understood
-from flows.collector.callers import Callers, Token, networks
-from flows.collector.consent import Policy
-from flows.collector.dialects import load_dialects
-from flows.collector.doors import Answer, Doors, Letterbox
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.doors import Answer, Doors, Ear
+from flows.collector.figures import Figures
+from flows.collector.from_settings import understanding_of
 from flows.collector.instruments import Instruments, health_server
-from flows.collector.invalid_traffic import judge_of
 from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
 from flows.collector.letters import Letters
 from flows.collector.log import Log, received_ms
-from flows.collector.pseudonyms import Pseudonyms
-from flows.collector.signatures import Signatures
 from flows.collector.store import Store
 from flows.collector.understand import Understanding
 from flows.errors import SettingsError, StateError
@@ -46,67 +40,6 @@ ORPHANS_EVERY_S: Final = 5.0
 BYE: Final = timedelta(seconds=5)
 FEWEST_REPLICAS: Final = 3
 FEWEST_IN_SYNC: Final = 2
-
-
-def understanding_of(settings: Settings, planned: frozenset[str] = frozenset(), **more: Any) -> Understanding:
-    """The understanding of calls that the settings ask for.
-
-    Raises:
-        SettingsError: a key is missing, or a list cannot be read.
-    """
-    key = settings.collect_key
-    if key is None:
-        raise SettingsError(
-            "AUDIOPIXEL_COLLECT_KEY is not set: listeners, devices and households are known by keyed hashes "
-            "alone. Set it to 16 to 64 secret bytes "
-            "(python -c 'import secrets; print(secrets.token_hex(16))'), the same for all collectors, and "
-            "keep it"
-        )
-    if settings.collect_placements == "signed" and not settings.collect_signing_keys:
-        raise SettingsError(
-            "AUDIOPIXEL_COLLECT_SIGNING_KEYS is empty, so that no tag could pass: give a key "
-            '({"a1": "a secret"}), or say AUDIOPIXEL_COLLECT_PLACEMENTS=any for a trial'
-        )
-    if settings.collect_placements == "planned" and not planned:
-        raise SettingsError(
-            "AUDIOPIXEL_COLLECT_PLACEMENTS=planned: the collector reads no plans yet, so that every pixel "
-            "would be rejected: sign tags (audiopixel tag), and say signed"
-        )
-    secret = key.get_secret_value().encode()
-    return Understanding(
-        load_dialects(settings.collect_dialects),
-        Callers(
-            {
-                name: Token(
-                    one.sha256, frozenset(one.rights), frozenset(one.campaigns), one.device_from, one.masked
-                )
-                for name, one in settings.collect_tokens.items()
-            },
-            networks(settings.collect_proxies),
-            [(ip_network(net, strict=False), where) for net, where in settings.collect_servers.items()],
-        ),
-        Policy(
-            settings.collect_vendor,
-            settings.collect_purposes,
-            frozenset(settings.collect_interest_purposes),
-            settings.collect_needs_disclosure,
-            required=settings.consent == "required",
-            free=frozenset(country.upper() for country in settings.collect_consent_free),
-        ),
-        Pseudonyms(secret, [one.get_secret_value().encode() for one in settings.collect_previous_keys]),
-        judge_of({str(name): path for name, path in settings.collect_lists.items()}),
-        signatures_of(settings),
-        blake2b(digest_size=32, key=secret, person=b"calls").digest(),
-        settings.collect_placements,
-        lambda placement, campaign: placement in planned if placement else campaign in planned,
-        **more,
-    )
-
-
-def signatures_of(settings: Settings) -> Signatures:
-    """The signatures of tags, by the settings."""
-    keys = {name: key.get_secret_value().encode() for name, key in settings.collect_signing_keys.items()}
-    return Signatures(keys, frozenset(settings.collect_click_hosts))
 
 
 @dataclass
@@ -145,11 +78,12 @@ class Collector:
         store = Store(lane)
         letters.collector = lane.id
 
-        def rejected(understood: Sequence[Understood]) -> None:
-            letters.send(understood)
-            instruments.rejected(understood)
+        def heard(understood: Sequence[Understood]) -> None:
+            instruments.heard(understood)
+            if rejected := [one for one in understood if one.outcome is Outcome.REJECTED]:
+                letters.send(rejected)
 
-        doors = self.doors(store, understanding, rejected)
+        doors = self.doors(store, understanding, heard)
         server = HttpServer(
             lambda request: _answered(doors, lane, instruments, request),
             settings.collect_host,
@@ -170,6 +104,9 @@ class Collector:
             asyncio.create_task(self._keep_partitions(producer)),
             asyncio.create_task(self._keep_orphans(log)),
         ]
+        figures = Figures(settings, instruments, self.ledger, lane)
+        if settings.collect_figures:
+            keeping.append(asyncio.create_task(figures.keep()))
         self._log.info("collecting", id=lane.id, resting=lane.resting, port=settings.collect_port)
         try:
             await server.serve()
@@ -186,9 +123,9 @@ class Collector:
         health()
         return code
 
-    def doors(self, store: Store, understanding: Understanding, rejected: Letterbox) -> Doors:
+    def doors(self, store: Store, understanding: Understanding, heard: Ear) -> Doors:
         """The doors of this process."""
-        return Doors(understanding, store, rejected, self.settings.collect_calls_per_caller)
+        return Doors(understanding, store, heard, self.settings.collect_calls_per_caller)
 
     def ready(self, lane: Lane) -> bool:
         """True if a balancer may send calls here."""

@@ -72,8 +72,11 @@ class Store:
                 ledger.not_counted += 1
         if not lines:
             return True
-        if self.lane.clock.stands or any(len(line.body) > LONGEST_LINE for line in lines):
-            ledger.refused += len(lines)
+        if self.lane.clock.stands:
+            ledger.refuse(len(lines), "clock")
+            return False
+        if any(len(line.body) > LONGEST_LINE for line in lines):
+            ledger.refuse(len(lines), "size")
             return False
         loop = asyncio.get_running_loop()
         kept = _Kept(len(lines), lines, self.lane.in_hand.take(received_ms), loop.create_future())
@@ -85,7 +88,7 @@ class Store:
     def refuse(self) -> None:
         """Count a call that is not even looked at."""
         self.lane.ledger.calls += 1
-        self.lane.ledger.refused += 1
+        self.lane.ledger.refuse(1, "calls")
 
     def _begin(self) -> None:
         batch, self._batch = self._batch, []
@@ -132,7 +135,7 @@ class Store:
             ledger.stored += kept.count
             ledger.acknowledged += kept.count - len(kept.lines)
         else:
-            ledger.refused += kept.count
+            ledger.refuse(kept.count, "store")
         if stored or sending is None:
             in_hand.done(kept.in_hand)
         else:  # it may come into the log all the same

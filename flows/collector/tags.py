@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -32,6 +32,8 @@ _SHORT: Final = {word: name for name, word in NATIVE.items()}
 _MACRO: Final = re.compile(r"\[[A-Z_]+\]|\$\{\w+\}|\{[\w.]+\}|@[\w.-]+@|%%\w+%%|%[a-z]+!|\(acast-[\w-]+\)")
 _SIGNED: Final = ("placement_id", "campaign_id")
 """Words that a signature covers whether they are there or not: what replaces a macro was never signed."""
+WORD_OF: Final = {"placement": "placement_id", "campaign": "campaign_id", "creative": "creative_id"}
+"""The words of the ids that people name; a label's word is its name."""
 _LITERAL: Final = ("placement_id", "campaign_id", "creative_id", *LABELS)
 
 
@@ -249,10 +251,10 @@ def _cdata(url: str) -> str:
     return escape(url) if "]]>" in url else f"<![CDATA[{url}]]>"
 
 
-def as_json(name: str, built: Built) -> str:
+def as_body(name: str, built: Built) -> dict[str, Any]:
     """Tags as JSON."""
     tags = [{"event": event, "url": url} for event, url in built.urls.items()]
-    return json.dumps({"dialect": name, "tags": tags, "warnings": built.warnings}, indent=2)
+    return {"dialect": name, "tags": tags, "warnings": list(built.warnings)}
 
 
 def snippet(base: str, kind: str, campaign: str | None, signatures: Signatures | None) -> str:

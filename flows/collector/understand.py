@@ -160,7 +160,6 @@ class Understanding:
         if caller.refused:
             self.tell(name, "token", "refused")
         consent = self.policy.decide(_signals(words, caller))
-        self.tell(name, "consent", consent.reason)
         if consent.unknown_sections:
             self.tell(name, "gpp_sid", "unknown_section")
         verdict = self.judge.of(where)
@@ -175,7 +174,8 @@ class Understanding:
         event |= _judged(consent, verdict, where)
         if consent.given:
             self._add_pseudonyms(event, words, where)
-        understood = Understood(outcome, reason, wrong, event, _kafka_key(event))
+        understood = Understood(outcome, reason, wrong, event, _kafka_key(event), consent.reason)
+        understood.unreplaced = any("unreplaced" in done for done in reading.cleaned.values())
         if trace:
             understood.trace = tracing.of(understood, reading, where, consent, verdict, rule)
         return understood

@@ -11,3 +11,13 @@ def deny_key(namespace: str) -> str:
 def row_key(namespace: str, scope: str, name: str) -> str:
     """The key of a row."""
     return f"{namespace}:{scope}:{{{name}}}"
+
+
+def collectors_key(namespace: str) -> str:
+    """A hash: a collector's id to when it last told its figures, in epoch ms."""
+    return f"{namespace}:collectors"
+
+
+def tags_key(namespace: str) -> str:
+    """A hash: a placement whose tag was built and has not fired since, to JSON of that tag."""
+    return f"{namespace}:tags"

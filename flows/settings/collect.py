@@ -52,6 +52,9 @@ class CollectSettings(BaseModel):
         description="port of the collector's /metrics, /live and /ready; each further process takes the next "
         "one; `0` opens none",
     )
+    collect_figures: bool = Field(
+        True, description="whether a collector puts its figures into Redis, where the live page finds them"
+    )
     collect_spool: Path = Field(
         Path("spool"), description="directory of the spools, one below it for each process"
     )

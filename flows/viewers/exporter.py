@@ -1,8 +1,9 @@
 """The exporter: placements in Redis as Prometheus series, in one process that takes none of the flow's time.
 
 `/metrics/placements` shows the rows, `/metrics` this process, `/healthz` that it serves, `/` the live page
-(`flows.viewers.page`). Of campaigns it shows their pacing. Roll-ups of counters are sums joined with
-`audiopixel_placement_info`; those of reach, which does not add up, are in Redis alone.
+(`flows.viewers.page`), `/api/…` the collectors and tags (`flows.viewers.api`). Of campaigns it shows their
+pacing. Roll-ups of counters are sums joined with `audiopixel_placement_info`; those of reach, which does not
+add up, are in Redis alone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from flows.errors import AudiopixelError
 from flows.instruments import WeightedHistogram
 from flows.settings import Settings
 from flows.state.allocator import keep_memory
-from flows.viewers import page
+from flows.viewers import api, page
+from flows.viewers.collectors import Collectors, SilentTags
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import CAP, FIELDS, SCOPES, Placements
 
@@ -39,12 +41,19 @@ _log: Final = structlog.get_logger("exporter")
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-def create_app(board: RowsReader, *, cap: int = CAP) -> Starlette:
+def create_app(
+    board: RowsReader,
+    *,
+    cap: int = CAP,
+    settings: Settings | None = None,
+    collectors: Collectors | None = None,
+) -> Starlette:
     """The exporter's web application.
 
     Args:
         board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
         cap: placements with series of their own; the others are summed as `other`.
+        settings, collectors: what `/api/…` answers by; None: there is no such address.
 
     `state.feed` is what the live page shows; it moves while the application's lifespan runs.
     """
@@ -56,6 +65,10 @@ def create_app(board: RowsReader, *, cap: int = CAP) -> Starlette:
     registry.register(rendering)
     registry.register(refreshing)
     view = Placements(cap)
+    beside: list[Route] = []
+    if settings is not None and collectors is not None:
+        registry.register(SilentTags(collectors))
+        beside = api.routes(settings, collectors)
 
     def placements() -> bytes:
         began_s = time.perf_counter()
@@ -76,6 +89,7 @@ def create_app(board: RowsReader, *, cap: int = CAP) -> Starlette:
             metrics_route("/metrics", lambda: generate_latest(registry)),
             Route("/healthz", health),
             *page.routes(feed),
+            *beside,
         ],
         lifespan=page.ticking,
     )
@@ -94,13 +108,15 @@ def serve(settings: Settings, host: str, port: int, *, cap: int = CAP) -> None:
         ConnectError: Redis is not there at the start; later it may go and come back.
     """
     with _listen(host, port) as listener:
+        client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
         board = RowsReader(
-            connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout),
+            client,
             settings.namespace,
             FIELDS,
             scopes=SCOPES,
         )
-        app = create_app(board, cap=cap)
+        collectors = Collectors(client, settings.namespace)
+        app = create_app(board, cap=cap, settings=settings, collectors=collectors)
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _log.info("serving", page=f"{place}/", metrics=f"{place}/metrics/placements")
         config = uvicorn.Config(

@@ -42,7 +42,11 @@ class Door:
         self.log, self.spool = world.directory / "collector.log", world.directory / "spool"
         token = {"sha256": sha256(SECRET.encode()).hexdigest(), "rights": ["write", "debug"]}
         told = {
-            **{name: value for name, value in world.settings.items() if name.startswith("KAFKA")},
+            **{
+                name: value
+                for name, value in world.settings.items()
+                if name.startswith(("KAFKA", "REDIS", "NAMESPACE"))
+            },
             "COLLECT_PORT": str(self.port),
             "COLLECT_HEALTH_PORT": str(self.health),
             "COLLECT_SPOOL": str(self.spool),

@@ -56,6 +56,7 @@ class Collector:
             "collect_key": KEY,
             "collect_placements": "any",
             "collect_drain": "PT0S",
+            "collect_figures": "false",
         } | settings
         self.environment = {f"AUDIOPIXEL_{name.upper()}": str(value) for name, value in known.items()}
         self.process: subprocess.Popen[bytes] | None = None

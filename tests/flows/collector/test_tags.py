@@ -17,7 +17,7 @@ from flows.collector.call import Outcome
 from flows.collector.checker import Checked, check, in_words
 from flows.collector.dialects import load_dialects, plain
 from flows.collector.signatures import LABELS, Signatures
-from flows.collector.tags import LONGEST_URL, USUAL, Built, Order, as_json, as_vast, build, snippet
+from flows.collector.tags import LONGEST_URL, USUAL, Built, Order, as_body, as_vast, build, snippet
 from flows.errors import UsageError
 
 DIALECTS = load_dialects()
@@ -139,7 +139,7 @@ def test_tags_as_vast_are_xml_and_say_the_same_urls() -> None:
 
 def test_tags_as_json_carry_their_warnings() -> None:
     built = tags("triton")
-    said = json.loads(as_json("triton", built))
+    said = json.loads(json.dumps(as_body("triton", built)))
     assert {tag["event"]: tag["url"] for tag in said["tags"]} == built.urls
     assert tuple(said["warnings"]) == built.warnings
 

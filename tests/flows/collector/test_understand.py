@@ -439,17 +439,15 @@ def test_a_postback_is_signed_and_labelled_in_its_url() -> None:
     assert door.pixel(call("cm=spring&id=o-7&ct=sign_up", "/b/magellan")).reason == "unsigned"
 
 
-def test_consent_claims_and_tokens_that_are_none_are_told() -> None:
+def test_claims_and_tokens_that_are_none_are_told_and_every_decision_on_consent() -> None:
     told: list[tuple[str, str, str]] = []
     door = understanding(tell=lambda *what: told.append(what))
-    door.pixel(call(usual(gdpr_consent="")))
+    assert door.pixel(call(usual(gdpr_consent=""))).consent == "no_string"
+    assert door.pixel(call(usual())).consent == "given"
     door.pixel(call(usual(), headers={"x-device-ip": HOME}))
     door.pixel(call(usual(), headers={"authorization": "Bearer host.guessed"}))
     door.pixel(call(usual(gpp="DBACTvA~1---~BUkAAABA.QA~BFoAABA", gpp_sid="10")))
-    for one in (
-        *(("consent", "no_string"), ("consent", "given"), ("ip", "claim_ignored")),
-        *(("token", "refused"), ("gpp_sid", "unknown_section")),
-    ):
+    for one in (*(("ip", "claim_ignored"), ("token", "refused"), ("gpp_sid", "unknown_section")),):
         assert ("native", *one) in told
 
 

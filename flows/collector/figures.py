@@ -1,0 +1,104 @@
+"""The figures of a collector in Redis, for the live page. They are told beside the calls, never on their
+path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from functools import partial
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from connectors.redis import Client, connect, drop_fields, put_fields, read_rows
+from connectors.stream import ConnectError
+from flows.collector.instruments import Instruments
+from flows.collector.lane import Lane
+from flows.collector.ledger import Ledger
+from flows.model.redis_keys import collectors_key, row_key, tags_key
+from flows.settings import Settings
+
+EVERY_S: Final = 2.0
+RETRY_S: Final = 15.0
+"""Between two tries to reach a Redis that does not serve."""
+TTL: Final = timedelta(minutes=10)
+"""Of the figures of a collector that tells none any more: so long the page shows that it is gone."""
+LISTED: Final = timedelta(days=1)
+TIMEOUT: Final = timedelta(seconds=1)
+MOST_PLACEMENTS: Final = 100
+"""Placements whose unreplaced macros are told, the worst first."""
+
+
+class Figures:
+    """Tells the figures of one process."""
+
+    def __init__(self, settings: Settings, instruments: Instruments, ledger: Ledger, lane: Lane) -> None:
+        self._settings, self._instruments, self._ledger, self._lane = settings, instruments, ledger, lane
+        self._started_ms = _now_ms()
+        self._client: Client | None = None
+
+    def now(self) -> dict[str, str]:
+        """The figures as fields of a hash; always the same fields, so that none stays of a process before."""
+        instruments, lane = self._instruments, self._lane
+        oldest_ms = lane.oldest_ms
+        counts: dict[str, Any] = dict(self._ledger.counts(lane.resting)) | {
+            "id": lane.id,
+            "version": version("audiopixel"),
+            "started_ms": self._started_ms,
+            "updated_ms": _now_ms(),
+            "ready": int(instruments.ready()),
+            "spool_bytes": lane.spool.bytes,
+            "spool_full_ratio": round(lane.spool.full, 6),
+            "oldest_resting_ms": 0 if oldest_ms is None else oldest_ms,
+            "low_ms": lane.told_ms,
+        }
+        worst = sorted(instruments.fires.items(), key=lambda one: (-one[1][1], one[0]))[:MOST_PLACEMENTS]
+        maps: dict[str, Any] = {
+            "rejected_by": instruments.rejected,
+            "refused_by": self._ledger.refused_by,
+            "not_counted_by": instruments.not_counted,
+            "consent_by": instruments.consent,
+            "invalid_traffic_by": instruments.invalid_traffic,
+            "unreplaced": instruments.unreplaced(),
+            "placements_unreplaced": {name: fires for name, fires in worst if fires[1]},
+        }
+        return {name: str(value) for name, value in counts.items()} | {
+            name: msgspec.json.encode(value).decode() for name, value in maps.items()
+        }
+
+    async def keep(self) -> None:
+        """Tell them every two seconds, until cancelled; a Redis that is away is told of once, in the log."""
+        log, loop, away = structlog.get_logger("collector"), asyncio.get_running_loop(), False
+        while True:
+            fired, self._instruments.fired = self._instruments.fired, set()
+            try:
+                await loop.run_in_executor(None, partial(self._tell, self.now(), fired))
+                away = False
+            except ConnectError as error:
+                self._instruments.fired |= fired
+                if not away:
+                    log.warning("the live page is not told of this collector", error=str(error))
+                away = True
+            await asyncio.sleep(RETRY_S if away else EVERY_S)
+
+    def _tell(self, fields: dict[str, str], fired: set[str]) -> None:
+        settings, id = self._settings, fields["id"]
+        if self._client is None:
+            self._client = connect(settings.redis_url.get_secret_value(), timeout=TIMEOUT)
+        client, listed = self._client, collectors_key(settings.namespace)
+        put_fields(client, {row_key(settings.namespace, "collector", id): fields}, TTL)
+        put_fields(client, {listed: {id: fields["updated_ms"]}})
+        silent, told = read_rows(client, [tags_key(settings.namespace), listed])
+        if speaking := silent.keys() & fired:
+            drop_fields(client, tags_key(settings.namespace), speaking)
+        before_ms = int(fields["updated_ms"]) - LISTED // timedelta(milliseconds=1)
+        if gone := [name for name, at in told.items() if not at.isdigit() or int(at) < before_ms]:
+            drop_fields(client, listed, gone)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

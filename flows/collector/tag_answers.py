@@ -1,0 +1,158 @@
+"""Answers about tags as JSON: what the command says of them, and what the exporter's page shows."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from pydantic import SecretStr
+
+from connectors.redis import Client, put_fields, read_rows
+from flows.collector import tags
+from flows.collector.checker import Checked, check
+from flows.collector.dialects import Dialect, load_dialects
+from flows.collector.from_settings import signatures_of, understanding_of
+from flows.errors import UsageError
+from flows.model.events import CODES, CONVERSION_TYPES
+from flows.model.redis_keys import tags_key
+from flows.settings import Settings
+from flows.shown import shown
+
+NAMES: Final = ("placement", "campaign", "creative", "platform", "station", "podcast", "program")
+LONGEST_ASKED: Final = 4_096
+"""Characters of one field that somebody asks with."""
+MOST_NOTED: Final = 10_000
+"""Placements whose tags were built and have not fired."""
+
+
+def choices(settings: Settings) -> dict[str, Any]:
+    """The fields of a form: dialects with what is known of them, events, kinds of conversions."""
+    dialects = load_dialects(settings.collect_dialects)
+    return {
+        "base": settings.collect_url,
+        "signs": bool(settings.collect_signing_keys),
+        "dialects": [
+            {
+                "name": name,
+                "use": one.use,
+                "known_how": one.status,
+                "urls": one.urls,
+                "tells": sorted(one.macros),
+                "note": one.note,
+            }
+            for name, one in sorted(dialects.items())
+        ],
+        "usual_events": tags.USUAL,
+        "events": sorted(name for name in CODES if name != "conversion"),
+        "conversions": CONVERSION_TYPES,
+        "names": NAMES,
+    }
+
+
+def dialect_of(settings: Settings, name: str) -> Dialect:
+    """The dialect of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    dialects = load_dialects(settings.collect_dialects)
+    if name not in dialects:
+        known = ", ".join(f"{known} ({one.status})" for known, one in sorted(dialects.items()))
+        raise UsageError(f"{shown(name)!r} is no dialect: {known}")
+    return dialects[name]
+
+
+def build(settings: Settings, asked: Mapping[str, str]) -> tags.Built:
+    """Build tags.
+
+    Args:
+        asked: `dialect`, each of `NAMES`, `events` by comma, `click`, `base`; what is empty is not asked.
+
+    Raises:
+        UsageError: they cannot be built so.
+    """
+    name = asked.get("dialect") or "native"
+    words = {tags.WORD_OF.get(of, of): asked[of] for of in NAMES if asked.get(of)}
+    wanted = tuple(one.strip() for one in asked.get("events", "").split(",") if one.strip())
+    click = asked.get("click", "")
+    if click:
+        wanted = (*(wanted or tags.USUAL), "click")
+    order = tags.Order(_base(settings, asked), words, wanted, click, settings.collect_vendor)
+    signatures = signatures_of(settings) if settings.collect_signing_keys else None
+    return tags.build(name, dialect_of(settings, name), order, signatures)
+
+
+def snippet(settings: Settings, asked: Mapping[str, str]) -> str:
+    """The snippet for a site's conversions.
+
+    Args:
+        asked: `conversion`, `campaign`, `base`.
+
+    Raises:
+        UsageError: there is no such kind of conversion.
+    """
+    signatures = signatures_of(settings) if settings.collect_signing_keys else None
+    base = _base(settings, asked)
+    return tags.snippet(base, asked["conversion"], asked.get("campaign") or None, signatures)
+
+
+def checked(settings: Settings, url: str) -> Checked:
+    """The door's verdict on a tag, now."""
+    if settings.collect_key is None:  # pseudonyms are shown shortened, so that any key serves
+        settings = settings.model_copy(update={"collect_key": SecretStr(secrets.token_hex(16))})
+    return check(understanding_of(settings), url, time.time_ns() // 1_000_000)
+
+
+def of_checked(found: Checked) -> dict[str, Any]:
+    """A verdict as JSON."""
+    findings = [{"level": one.level, "words": one.words} for one in found.findings]
+    return dict(found.trace) | {"findings": findings}
+
+
+def answer(settings: Settings, asked: Mapping[str, str]) -> dict[str, Any]:
+    """The answer to a form: `check` a URL, a `conversion`'s snippet, a `placement`'s tags, else the choices.
+
+    Raises:
+        UsageError: what is asked for cannot be built.
+        SettingsError: no tag can be built or checked by these settings.
+    """
+    if any(len(value) > LONGEST_ASKED for value in asked.values()):
+        raise UsageError(f"a field takes {LONGEST_ASKED:,} characters")
+    if asked.get("check"):
+        found = checked(settings, asked["check"])
+        return of_checked(found) | {"good": found.good}
+    if asked.get("conversion"):
+        return {"snippet": snippet(settings, asked)}
+    if not asked.get("dialect") and not asked.get("placement"):
+        return choices(settings)
+    built = build(settings, asked)
+    name = asked.get("dialect") or "native"
+    vast = "" if "progress" in built.urls or "postback" in built.urls else tags.as_vast(built.urls)
+    return tags.as_body(name, built) | {"vast": vast}
+
+
+def note(client: Client, namespace: str, asked: Mapping[str, str], now_ms: int) -> None:
+    """Remember that a placement's tags were built, until they fire.
+
+    Raises:
+        ConnectError: Redis does not take it.
+    """
+    (noted,) = read_rows(client, [tags_key(namespace)])
+    placement = asked.get("placement")
+    if placement and (placement in noted or len(noted) < MOST_NOTED):
+        told = {
+            "built_ms": now_ms,
+            "dialect": asked.get("dialect") or "native",
+            "campaign": asked.get("campaign") or None,
+        }
+        put_fields(client, {tags_key(namespace): {placement: msgspec.json.encode(told).decode()}})
+
+
+def _base(settings: Settings, asked: Mapping[str, str]) -> str:
+    base = asked.get("base") or settings.collect_url
+    if not base:
+        raise UsageError("say where the doors are: --base https://…, or AUDIOPIXEL_COLLECT_URL")
+    return base

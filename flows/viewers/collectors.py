@@ -1,0 +1,185 @@
+"""The collectors as they tell of themselves in Redis, and the tags that stay silent."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector as Registered
+
+from connectors.redis import Client, read_rows
+from connectors.stream import ConnectError
+from flows import metrics
+
+STALE_MS: Final = 15_000
+"""A collector that has told nothing for so long is away: it tells its figures every two seconds."""
+SILENT_MS: Final = 86_400_000
+"""A tag that has not fired for so long after it was built is silent."""
+LEAST_FIRES: Final = 20
+UNREPLACED_SHARE: Final = 0.5
+"""Of a placement's pixels, with a macro that nobody has replaced."""
+MOST: Final = 1_000
+"""Collectors, and silent tags, that are shown."""
+READ_EVERY_S: Final = 1.0
+NEVER_FIRED, UNREPLACED = WHY = ("never_fired", "unreplaced")
+
+COUNTS: Final = (
+    *("calls", "stored", "not_counted", "rejected", "refused"),
+    *("inherited", "acknowledged", "resting", "torn", "spool_bytes"),
+)
+TIMES: Final = ("started_ms", "updated_ms", "oldest_resting_ms", "low_ms")
+BY_REASON: Final = ("rejected_by", "refused_by", "not_counted_by", "consent_by", "invalid_traffic_by")
+
+
+@dataclass
+class Collectors:
+    """Reads the collectors' figures, at most once a second for any number of viewers.
+
+    Args:
+        now_ms: the wall clock.
+    """
+
+    client: Client
+    namespace: str
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _read_s: float = float("-inf")
+    _latest: dict[str, Any] = field(default_factory=dict)
+
+    def read(self) -> dict[str, Any]:
+        """All figures as JSON; raises nothing: where Redis is away, those of before, with `error`."""
+        with self._lock:
+            if time.monotonic() - self._read_s >= READ_EVERY_S:
+                try:
+                    self._latest = self._read() | {"error": None}
+                except (ConnectError, msgspec.MsgspecError, ValueError) as error:
+                    self._latest = (self._latest or self._empty()) | {"error": str(error)}
+                self._read_s = time.monotonic()
+            return self._latest
+
+    def _empty(self) -> dict[str, Any]:
+        return {"at_ms": 0, "hold": None, "collectors": [], "together": _together([]), "silent_tags": []}
+
+    def _read(self) -> dict[str, Any]:
+        now_ms, space = self.now_ms(), self.namespace
+        listed, tags, meta = read_rows(
+            self.client, [f"{space}:collectors", f"{space}:tags", f"{space}:meta"], None
+        )
+        ids = sorted(listed, key=lambda name: (-_whole(listed[name]), name))[:MOST]
+        rows = read_rows(self.client, [f"{space}:collector:{{{name}}}" for name in ids])
+        collectors = [_figures(row, now_ms) for row in rows if row]
+        collectors.sort(key=lambda one: str(one["id"]))
+        return {
+            "at_ms": now_ms,
+            "hold": _hold(meta),
+            "collectors": collectors,
+            "together": _together(collectors),
+            "silent_tags": self._silent(tags, collectors, now_ms)[:MOST],
+        }
+
+    def _silent(
+        self, tags: Mapping[str, str], collectors: list[dict[str, Any]], now_ms: int
+    ) -> list[dict[str, Any]]:
+        """Tags that have not fired for a day since they were built, unless their flight is to come; and those
+        that fire with macros that nobody replaces.
+        """
+        old = {}
+        for name, text in tags.items():
+            built = msgspec.json.decode(text, type=dict[str, Any])
+            if now_ms - int(built.get("built_ms", 0)) >= SILENT_MS:
+                old[name] = built
+        names = sorted(old)
+        keys = [f"{self.namespace}:placement:{{{name}}}" for name in names]
+        states = read_rows(self.client, keys, ["delivery.state"]) if keys else []
+        silent = [
+            {"placement": name, "why": NEVER_FIRED, **old[name], "fires": 0, "unreplaced": 0}
+            for name, row in zip(names, states, strict=True)
+            if row.get("delivery.state") != "not_started"
+        ]
+        fires: Counter[str] = Counter()
+        wrong: Counter[str] = Counter()
+        for one in collectors:
+            for name, (all_fires, unreplaced) in one["placements_unreplaced"].items():
+                fires[name] += all_fires
+                wrong[name] += unreplaced
+        return silent + [
+            {"placement": name, "why": UNREPLACED, "fires": fires[name], "unreplaced": count}
+            for name, count in wrong.most_common()
+            if fires[name] >= LEAST_FIRES and count >= UNREPLACED_SHARE * fires[name]
+        ]
+
+
+class SilentTags(Registered):
+    """The number of silent tags, as a metric."""
+
+    def __init__(self, collectors: Collectors) -> None:
+        self._collectors = collectors
+
+    def describe(self) -> Iterator[Metric]:
+        """Describe no metric: the registry then collects none before a scrape."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """The tags as they are now; none where Redis is away."""
+        definition = metrics.SILENT_TAGS
+        family = GaugeMetricFamily(definition.name, definition.help, labels=definition.labels)
+        found = self._collectors.read()
+        if found["error"] is None:
+            counts = Counter(tag["why"] for tag in found["silent_tags"])
+            for why in WHY:
+                family.add_metric([why], counts[why])
+        yield family
+
+
+def _figures(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
+    counts = {name: _whole(row.get(name, "0")) for name in (*COUNTS, *TIMES)}
+    maps = {name: msgspec.json.decode(row.get(name, "{}"), type=dict[str, int]) for name in BY_REASON}
+    return {
+        "id": row.get("id", ""),
+        "version": row.get("version", ""),
+        "away": now_ms - counts["updated_ms"] > STALE_MS,
+        "ready": row.get("ready") == "1",
+        "spool_full_ratio": float(row.get("spool_full_ratio", "0")),
+        **counts,
+        **maps,
+        "unreplaced": msgspec.json.decode(row.get("unreplaced", "{}"), type=dict[str, dict[str, int]]),
+        "placements_unreplaced": msgspec.json.decode(
+            row.get("placements_unreplaced", "{}"), type=dict[str, tuple[int, int]]
+        ),
+    }
+
+
+def _together(collectors: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sums over collectors, their worst spool, and the receipt of their oldest resting event."""
+    sums: dict[str, Any] = {name: sum(one[name] for one in collectors) for name in COUNTS}
+    for name in BY_REASON:
+        sums[name] = dict(sum((Counter(one[name]) for one in collectors), Counter[str]()))
+    unreplaced: dict[str, Counter[str]] = {}
+    for one in collectors:
+        for dialect, counts in one["unreplaced"].items():
+            unreplaced.setdefault(dialect, Counter()).update(counts)
+    resting = [one["oldest_resting_ms"] for one in collectors if one["oldest_resting_ms"]]
+    return sums | {
+        "unreplaced": unreplaced,
+        "spool_full_ratio": max((one["spool_full_ratio"] for one in collectors), default=0.0),
+        "oldest_resting_ms": min(resting, default=0),
+        "ready": sum(one["ready"] and not one["away"] for one in collectors),
+        "away": sum(one["away"] for one in collectors),
+    }
+
+
+def _hold(meta: Mapping[str, str]) -> dict[str, Any] | None:
+    """The hold that the flow tells of: since when time stands, and because of which collector."""
+    if not (since_ms := _whole(meta.get("held_since_ms", "0"))):
+        return None
+    return {"since_ms": since_ms, "by": meta.get("held_by", "")}
+
+
+def _whole(text: str) -> int:
+    return int(text or 0)

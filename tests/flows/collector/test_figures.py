@@ -1,0 +1,194 @@
+"""Figures of collectors on their way to the page: into Redis, and out of it as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from door_support import Collector, calling, new_topic, until
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from connectors.embedded import EmbeddedBroker, EmbeddedValkey
+from connectors.redis import Client, put_fields, read_rows
+from flows.collector.signatures import Signatures
+from flows.settings import Settings, load
+from flows.viewers.collectors import SILENT_MS, STALE_MS, Collectors
+from flows.viewers.exporter import create_app
+from flows.viewers.reader import RowsReader
+
+SECRET = "a secret that signs tags"
+PLAYER = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Safari/604.1"
+
+
+@pytest.fixture
+def space() -> str:
+    return f"t{uuid.uuid4().hex[:8]}:v1"
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+def exporter(client: Client, settings: Settings) -> TestClient:
+    board = RowsReader(client, settings.namespace, ["flight.impressions"])
+    collectors = Collectors(client, settings.namespace)
+    return TestClient(create_app(board, settings=settings, collectors=collectors))
+
+
+def settings_for(valkey: EmbeddedValkey, space: str, **more: Any) -> Settings:
+    known = {"redis_url": valkey.url, "namespace": space, "collect_signing_keys": {"a1": SECRET}}
+    return load(**known, collect_url="https://pixels.example.com", **more)
+
+
+def test_a_collector_tells_its_figures_and_the_page_adds_them_up(
+    broker: EmbeddedBroker, valkey: EmbeddedValkey, client: Client, space: str, tmp_path: Path
+) -> None:
+    more = {"collect_figures": "true", "redis_url": valkey.url, "namespace": space}
+    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+        collector.start()
+        with calling(collector.port, PLAYER) as call:
+            for number in range(7):
+                assert call(f"e{number}", cr="[CREATIVE]") == 200
+            assert call("none", e="no-such") == 200
+        with calling(collector.port, "curl/8") as call:
+            assert call("robot", gdpr="1") == 200
+        reader = Collectors(client, space)
+
+        def told() -> dict[str, Any]:
+            return reader.read()["together"]  # type: ignore[no-any-return]  # JSON
+
+        until(lambda: told()["stored"] == 8)
+        (one,) = reader.read()["collectors"]
+        assert (one["id"], one["ready"], one["away"]) == (collector.id(), True, False)
+        assert told()["calls"] == told()["stored"] + told()["rejected"] == 9
+        assert told()["rejected_by"] == {"unknown_event": 1}
+        assert told()["consent_by"] == {"no_string": 8}
+        assert told()["invalid_traffic_by"] == {"crawler_list": 1}
+        assert told()["unreplaced"] == {"native": {"creative_id": 7}}
+        assert one["placements_unreplaced"] == {"breakfast-uk": (8, 7)}
+        assert (told()["resting"], told()["ready"], told()["away"]) == (0, 1, 0)
+
+
+def test_a_collector_that_tells_nothing_is_away_and_its_last_figures_stay(client: Client, space: str) -> None:
+    now_ms = int(time.time() * 1000)
+    put_fields(client, {f"{space}:collectors": {"a": str(now_ms), "b": str(now_ms)}})
+    for name in "ab":
+        fields = {"id": name, "updated_ms": str(now_ms), "calls": "3", "resting": "2", "ready": "1"}
+        put_fields(client, {f"{space}:collector:{{{name}}}": fields})
+    at = now_ms + STALE_MS + 1
+    found = Collectors(client, space, lambda: at).read()
+    assert [one["away"] for one in found["collectors"]] == [True, True]
+    assert (found["together"]["calls"], found["together"]["away"], found["together"]["ready"]) == (6, 2, 0)
+    assert found["hold"] is None
+    put_fields(client, {f"{space}:meta": {"held_since_ms": "12345", "held_by": "a"}})
+    assert Collectors(client, space).read()["hold"] == {"since_ms": 12345, "by": "a"}
+
+
+def test_what_is_no_figure_is_an_error_and_no_exception(client: Client, space: str) -> None:
+    put_fields(client, {f"{space}:collectors": {"a": "never"}})
+    found = Collectors(client, space).read()
+    assert found["error"]
+    assert found["collectors"] == []
+
+
+def test_a_tag_that_never_fires_is_silent_until_it_fires(
+    broker: EmbeddedBroker, valkey: EmbeddedValkey, client: Client, space: str, tmp_path: Path
+) -> None:
+    page = exporter(client, settings_for(valkey, space))
+    asked = {"dialect": "native", "placement": "breakfast-uk", "campaign": "spring"}
+    built = page.post("/api/tag", json=asked).json()
+    assert page.post("/api/tag", json=asked | {"placement": "evening"}).status_code == 200
+    assert [tag["event"] for tag in built["tags"]][:2] == ["impression", "start"]
+    assert '<Tracking event="start">' in built["vast"]
+
+    def silent() -> list[str]:
+        at = int(time.time() * 1000) + SILENT_MS
+        return [one["placement"] for one in Collectors(client, space, lambda: at).read()["silent_tags"]]
+
+    assert Collectors(client, space).read()["silent_tags"] == []
+    assert silent() == ["breakfast-uk", "evening"]
+    put_fields(client, {f"{space}:placement:{{evening}}": {"delivery.state": "not_started"}})
+    assert silent() == ["breakfast-uk"]
+    more = {"collect_figures": "true", "redis_url": valkey.url, "namespace": space}
+    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+        collector.start()
+        with calling(collector.port, PLAYER) as call:
+            assert call("one") == 200
+        until(lambda: silent() == [])
+
+
+def test_a_tag_whose_macros_nobody_replaces_is_told_and_is_a_metric(
+    client: Client, valkey: EmbeddedValkey, space: str
+) -> None:
+    now = str(int(time.time() * 1000))
+    put_fields(client, {f"{space}:collectors": {"a": now}})
+    fires = json.dumps({"wrong": [40, 30], "some": [40, 3], "young": [5, 5]})
+    fields = {"id": "a", "updated_ms": now, "placements_unreplaced": fires}
+    put_fields(client, {f"{space}:collector:{{a}}": fields})
+    page = exporter(client, settings_for(valkey, space))
+    (silent,) = page.get("/api/collectors").json()["silent_tags"]
+    assert silent == {"placement": "wrong", "why": "unreplaced", "fires": 40, "unreplaced": 30}
+    families = text_string_to_metric_families(page.get("/metrics").text)
+    found = {
+        sample.labels["why"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "audiopixel_silent_tags"
+    }
+    assert found == {"never_fired": 0, "unreplaced": 1}
+
+
+def test_the_page_builds_and_checks_the_tags_that_the_command_does(
+    client: Client, valkey: EmbeddedValkey, space: str
+) -> None:
+    page = exporter(client, settings_for(valkey, space))
+    choices = page.get("/api/tag").json()
+    assert choices["signs"]
+    assert "triton" in {one["name"] for one in choices["dialects"]}
+    asked = {"dialect": "triton", "placement": "breakfast-uk", "campaign": "spring", "events": "start"}
+    built = page.get("/api/tag", params=asked).json()
+    (url,) = [tag["url"] for tag in built["tags"]]
+    signature = Signatures({"a1": SECRET.encode()}).of_tag("breakfast-uk", "spring")
+    assert url.startswith("https://pixels.example.com/p/triton?e=start&pl=breakfast-uk")
+    assert f"k={signature}" in url
+    good = page.get("/api/tag", params={"check": url}).json()
+    assert (good["outcome"], good["good"]) == ("stored", True)
+    changed = page.get("/api/tag", params={"check": url.replace("breakfast", "evening")}).json()
+    assert (changed["reason"], changed["good"]) == ("unsigned", False)
+    snippet = page.get("/api/tag", params={"conversion": "purchase", "campaign": "spring"}).json()
+    assert "sendBeacon" in snippet["snippet"]
+    assert read_rows(client, [f"{space}:tags"]) == [{}]  # who only asks notes nothing
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({"dialect": "nobody", "placement": "a"}, 400),
+        ({"placement": "x" * 5_000}, 400),
+        ({"conversion": "bought"}, 400),
+        (
+            {"dialect": "megaphone", "placement": "a", "events": "start,midpoint,complete,skip,mute,click"},
+            400,
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_said_in_words(
+    client: Client, valkey: EmbeddedValkey, space: str, asked: dict[str, str], status: int
+) -> None:
+    answer = exporter(client, settings_for(valkey, space)).post("/api/tag", json=asked)
+    assert answer.status_code == status
+    assert len(answer.json()["error"]) > 20
+
+
+def test_a_body_that_is_no_form_is_refused(client: Client, valkey: EmbeddedValkey, space: str) -> None:
+    page = exporter(client, settings_for(valkey, space))
+    assert page.post("/api/tag", content=b"[1]").status_code == 400
+    assert page.post("/api/tag", content=b"x" * 70_000).status_code == 413
