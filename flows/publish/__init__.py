@@ -11,7 +11,8 @@ from flows.publish.covered import Covered
 from flows.publish.fence import kept
 from flows.publish.ledger import Ledger
 from flows.publish.lines import STOP_TIMEOUT, TIMEOUT, FileLines, LineWriter, TopicLines
-from flows.publish.publisher import Publisher, refuse_foreign
+from flows.publish.publisher import Publisher
+from flows.publish.redis_writer import refuse_foreign
 
 __all__ = [
     "STOP_TIMEOUT",

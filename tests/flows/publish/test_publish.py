@@ -21,9 +21,10 @@ from flows.delivery.plan_source import plan_file
 from flows.model.fields import FIELDS, empty
 from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, DecisionRecord, Delivered, Flush, PackedRow
 from flows.model.ticks import Cut
-from flows.publish import publisher as publish
+from flows.publish import backlog, redis_writer
 from flows.publish.layout import LAYOUTS
-from flows.publish.publisher import LONGEST_PAUSE_S, TRIM_EVERY_S, Publisher
+from flows.publish.publisher import Publisher
+from flows.publish.redis_writer import LONGEST_PAUSE_S, TRIM_EVERY_S
 from flows.settings.fields import Settings, ms
 from flows.settings.loading import load
 
@@ -146,7 +147,7 @@ def test_planned_rows_keep_their_numbers_when_redis_fails_at_the_first_flush(
         raise RedisUnavailable("connection", "gone for a moment")
 
     with monkeypatch.context() as patched:
-        patched.setattr("flows.publish.publisher.read_rows", down)
+        patched.setattr("flows.publish.redis_writer.read_rows", down)
         desk.flush("quiet", impressions=7)
     desk.passes(60)
     desk.flush()
@@ -199,10 +200,10 @@ def test_what_arrives_while_redis_is_away_is_kept_in_bounded_room_and_no_pixel_i
     flushes: list[list[tuple[float, int]]],
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(publish, "MOST_ARRIVALS", 16)
+        patched.setattr(backlog, "MOST_ARRIVALS", 16)
         kept: list[tuple[float, int]] = []
         for some in flushes:
-            kept = publish.bounded(kept + some)
+            kept = backlog.bounded(kept + some)
             assert len(kept) <= 16
     came = [one for some in flushes for one in some]
     assert sum(pixels for _, pixels in kept) == sum(pixels for _, pixels in came)
@@ -220,8 +221,8 @@ def test_a_day_without_redis_leaves_no_more_than_its_rows_and_some_arrivals(
         cut = Cut(number, 0, False, (("log", number),))
         flush = Flush(LEDGER_SHARD, cut, arrivals=[(float(number), 10)] * 40)
         desk.publisher.flush(cut, [flush])
-    assert len(desk.publisher._arrivals) <= publish.MOST_ARRIVALS
-    assert sum(pixels for _, pixels in desk.publisher._arrivals) == 998 * 400
+    assert len(desk.publisher.backlog.arrivals) <= backlog.MOST_ARRIVALS
+    assert sum(pixels for _, pixels in desk.publisher.backlog.arrivals) == 998 * 400
 
 
 def test_of_the_decisions_of_an_outage_the_newest_are_written_and_it_is_said_how_many_are_not(
@@ -237,12 +238,12 @@ def test_of_the_decisions_of_an_outage_the_newest_are_written_and_it_is_said_how
     def down(*_: Any, **__: Any) -> Any:
         raise RedisUnavailable("connection", "gone")
 
-    monkeypatch.setattr(publish, "MOST_DECISIONS", 40)
+    monkeypatch.setattr(backlog, "MOST_DECISIONS", 40)
     with monkeypatch.context() as outage:
-        outage.setattr(publish, "put_fields", down)
+        outage.setattr(redis_writer, "put_fields", down)
         for number in range(1, 100):
             decide(number)
-            assert len(desk.publisher._decisions) <= 50
+            assert len(desk.publisher.backlog.decisions) <= 50
     desk.passes(LONGEST_PAUSE_S)
     decide(100)
     assert "decisions_left_out=960" in "".join(capsys.readouterr())

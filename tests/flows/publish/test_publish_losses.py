@@ -190,12 +190,12 @@ def test_a_counter_of_executions_that_was_lost_alone_or_with_all_else_is_no_obst
     redis.set(f"{NAMESPACE}:fence", 19)
     first = Execution(server.url)
     first.quiet()
-    fences = [first.publisher._fence]
+    fences = [first.publisher.writer.fence]
     for lost in ([f"{NAMESPACE}:fence"], [f"{NAMESPACE}:fence", f"{NAMESPACE}:positions"]):
         redis.delete(*lost)
         again = Execution(server.url, first.number, resumed=True)
         again.busy()
-        fences.append(again.publisher._fence)
+        fences.append(again.publisher.writer.fence)
         again.publisher.close()
         (held,) = read_rows(connect(server.url, timeout=timedelta(seconds=2)), [f"{NAMESPACE}:meta"])
         assert int(held["fence"]) == fences[-1] == int(redis.get(f"{NAMESPACE}:fence") or 0)

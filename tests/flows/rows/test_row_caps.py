@@ -21,7 +21,7 @@ from flows.model.dimensions import OTHER_NAME
 from flows.model.fields import FIELDS, TIMES, empty, same_numbers
 from flows.model.messages import Delivered, Flush, PackedRow
 from flows.model.ticks import Cut
-from flows.publish import publisher as publish
+from flows.publish import backlog
 from flows.publish.layout import LAYOUTS
 from flows.publish.publisher import Publisher
 from flows.replay import replay
@@ -140,7 +140,7 @@ def test_the_cap_is_held_a_shard() -> None:
 
 @pytest.fixture
 def publisher(settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
-    monkeypatch.setattr(publish, "NEW_ROWS_A_FLUSH", 10)
+    monkeypatch.setattr(backlog, "NEW_ROWS_A_FLUSH", 10)
     publisher = Publisher(settings_of(), ["log"], False)
     publisher.open()
     yield publisher

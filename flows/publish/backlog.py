@@ -1,0 +1,115 @@
+"""The rows of one execution, and all that waits for Redis: rows, decisions, times of arrival. It stays
+bounded while Redis is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice, zip_longest
+from typing import Final
+
+from connectors.redis import RowVersion
+from flows.model.fields import same_numbers
+
+NEW_ROWS_A_FLUSH: Final = 4_000
+"""So many rows that readers do not know yet are written with one flush, so that a flood of new names delays
+nobody else's numbers; the rest wait for the next ones, and nothing of them is lost.
+"""
+MOST_ARRIVALS: Final = 4096
+"""Kept while Redis is away, of which a partition brings some ten a second."""
+MOST_DECISIONS: Final = 100_000
+"""Kept for Redis while it is away, by the ids that they are asked for by; older ones are in the topic alone.
+"""
+
+Arrivals = list[tuple[float, int]]
+"""Mean times of receipt in epoch ms, with their pixels."""
+
+
+def bounded(arrivals: Arrivals) -> Arrivals:
+    """Merge neighbours at their mean time where the arrivals are too many: the mean delay of the pixels stays
+    what it was.
+    """
+    while len(arrivals) > MOST_ARRIVALS:
+        arrivals.sort()
+        pairs = zip_longest(arrivals[::2], arrivals[1::2], fillvalue=(0.0, 0))
+        arrivals = [((one * n + other * m) / (n + m), n + m) for (one, n), (other, m) in pairs]
+    return arrivals
+
+
+@dataclass
+class Backlog:
+    """The rows of one execution, by key.
+
+    Attributes:
+        images: the last version of each row, to refill a Redis that was emptied.
+        pending: versions to write with the next flush.
+        waiting: rows that readers do not know yet, of which each flush takes a part.
+        leaving: rows that ended, to be deleted.
+        decisions: JSON by key of a hash and name of its field.
+        written: whether there was a flush.
+    """
+
+    images: dict[str, RowVersion] = field(default_factory=dict)
+    pending: dict[str, RowVersion] = field(default_factory=dict)
+    waiting: dict[str, RowVersion] = field(default_factory=dict)
+    leaving: dict[str, RowVersion] = field(default_factory=dict)
+    decisions: dict[tuple[str, str], str] = field(default_factory=dict)
+    arrivals: Arrivals = field(default_factory=list)
+    written: bool = False
+
+    def __len__(self) -> int:
+        """The number of rows that wait."""
+        return len(self.pending) + len(self.waiting)
+
+    def take(self, row: RowVersion) -> None:
+        """Queue a version of a row."""
+        new = row.key not in self.images or row.key in self.waiting
+        self.images[row.key] = row
+        self.leaving.pop(row.key, None)
+        if new and row.layout in ("row", "sketch") and row.ttl_ms is not None:
+            self.waiting[row.key] = row
+        else:
+            self.waiting.pop(row.key, None)
+            self.pending[row.key] = row
+
+    def show(self, row: RowVersion, ended: bool) -> None:
+        """Queue a row, unless readers have its numbers already: a minute that turns changes few rows of the
+        last hour. At a log's end all say that they are final.
+        """
+        image = self.images.get(row.key)
+        if ended or image is None or image.ttl_ms is None or not same_numbers(image.packed, row.packed):
+            self.take(row)
+
+    def end(self, rows: Sequence[RowVersion]) -> None:
+        """Queue the deletion of rows."""
+        for row in rows:
+            for held in (self.images, self.pending, self.waiting):
+                held.pop(row.key, None)
+            self.leaving[row.key] = row
+
+    def arrive(self, some: Sequence[tuple[float, int]]) -> None:
+        """Note when pixels came that the next flush will show."""
+        self.arrivals = bounded(self.arrivals + list(some))
+
+    def drop_decisions(self) -> int:
+        """Drop the oldest decisions beyond `MOST_DECISIONS`; returns their number."""
+        oldest = list(islice(self.decisions, max(0, len(self.decisions) - MOST_DECISIONS)))
+        for one in oldest:
+            del self.decisions[one]
+        return len(oldest)
+
+    def due(self, ended: bool) -> list[RowVersion]:
+        """The rows to write now: all that readers know or wait for by a plan, and a part of the new ones."""
+        most = len(self.waiting) if ended or not self.written else NEW_ROWS_A_FLUSH
+        return [*self.pending.values(), *islice(self.waiting.values(), most)]
+
+    def landed(self, rows: Sequence[RowVersion]) -> None:
+        """Redis has `rows`, which `due` gave, and all else."""
+        self.leaving, self.decisions, self.pending, self.written = {}, {}, {}, True
+        for row in rows:
+            self.waiting.pop(row.key, None)
+
+    def lost(self) -> None:
+        """Redis has lost its data: queue every row."""
+        self.pending, self.waiting = dict(self.images), {}

@@ -1,0 +1,346 @@
+"""The writer to Redis: takes over from earlier executions, and writes flushes until Redis has them.
+
+A flush is written in this order: alerts and decisions, the positions that it covers, the rows, their index,
+`meta`, the message to subscribers. So whoever takes over knows how far the log must have been replayed before
+its numbers may be shown.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import msgspec
+import structlog
+
+from connectors.redis import (
+    Client,
+    Emptied,
+    RedisUnavailable,
+    RowStore,
+    RowVersion,
+    Superseded,
+    WriteOutcome,
+    append,
+    connect,
+    eviction_policies,
+    put_fields,
+    read_rows,
+    trim_index,
+)
+from connectors.stream import ConnectError
+from flows.errors import AudiopixelError, SettingsError, StateError
+from flows.instruments import instruments
+from flows.model.dimensions import SCOPES
+from flows.model.messages import PackedRow
+from flows.model.redis_keys import row_key
+from flows.model.ticks import Cut
+from flows.publish.backlog import Backlog
+from flows.publish.covered import positions_key, positions_of
+from flows.publish.fence import Kept, keep, kept
+from flows.publish.layout import LAYOUTS
+from flows.publish.lines import LineWriter
+from flows.settings import Settings, ms
+
+LONGEST_PAUSE_S: Final = 15.0
+PATIENCE_S: Final = 60.0
+"""The time for which a finished log waits for Redis before the flow ends, in s."""
+TRIM_EVERY_S: Final = 3600.0
+"""Between two looks for ids in the indexes whose rows have expired."""
+ALERTS_KEPT: Final = 10_000
+Meta = Callable[[], Sequence[int | str | None]]
+"""The values of `META_FIELDS`, as of now."""
+ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
+
+
+def refuse_foreign(held: Collection[str], partitions: Collection[str], namespace: str) -> None:
+    """Refuse a Redis that holds numbers of a partition that is not among the flow's.
+
+    Raises:
+        SettingsError: they are not.
+    """
+    foreign = sorted(set(held) - set(partitions))
+    if foreign:
+        raise SettingsError(
+            f"Redis ({namespace}) holds numbers of {', '.join(foreign[:3])}, which this flow does not read: "
+            f"give it a Redis or a namespace of its own, or {ANEW}"
+        )
+
+
+@dataclass
+class RedisWriter:
+    """One execution's hold on Redis.
+
+    Args:
+        partitions, resumed, recompute, process, pace_s: see `flows.publish.publisher.Publisher`.
+        alerts_to: where alerts go, beside the stream.
+
+    Attributes:
+        backlog: what `flush` writes.
+        alerts: that wait.
+    """
+
+    settings: Settings
+    partitions: Sequence[str]
+    resumed: bool
+    recompute: bool
+    process: int
+    pace_s: float
+    alerts_to: LineWriter | None
+    clock_s: Callable[[], float] = time.time
+    monotonic_s: Callable[[], float] = time.monotonic
+    backlog: Backlog = field(default_factory=Backlog)
+    alerts: list[dict[str, str]] = field(default_factory=list)
+    fence: int = 0
+    _generation: int = 0
+    _client: Client | None = None
+    _store: RowStore | None = None
+    _flush_at_s: float = -math.inf
+    _retry_at_s: float = -math.inf
+    _pause_s: float = 0.0
+    _trim_at_s: float = 0.0
+    _left_out: int = 0
+
+    def __post_init__(self) -> None:
+        self._log = structlog.get_logger("publish")
+        namespace = self.settings.namespace
+        self._positions_key, self._fence_key = positions_key(namespace), f"{namespace}:fence"
+        self._marker_key = f"{namespace}:marker"
+
+    def open(self) -> dict[str, int]:
+        """Connect, take a fence, and take over from whoever wrote before; returns the positions that are
+        covered.
+
+        Raises:
+            ConnectError: Redis cannot be reached or refuses.
+            SettingsError: it holds the numbers of another log.
+            StateError: the recovery directory cannot be used, or is of an older generation.
+            AudiopixelError: another execution has started at the same moment.
+        """
+        url, timeout = self.settings.redis_url.get_secret_value(), self.settings.redis_timeout
+        try:
+            self._client = connect(url, timeout=timeout)
+            self._store = RowStore(self._client, LAYOUTS)
+            (held,) = read_rows(self._client, [self._positions_key])
+            last = kept(self.settings.recovery_dir)
+            taken = self._taken(last, int(held.get("generation", 0)))
+            if held.get("generation") == str(taken.generation):
+                refuse_foreign(positions_of(held), self.partitions, self.settings.namespace)
+            # A counter that was lost alone would give fences behind those of the rows.
+            above = max(last.fence, int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
+            taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
+            keep(self.settings.recovery_dir, self.process, taken)
+            self.fence, self._generation, _ = taken
+            held = self._store.claim(self._positions_key, self._generation, self.fence)
+            self._store.watch(self._marker_key, self.fence)
+            self._warn_of_eviction(self._client)
+        except RedisUnavailable as error:
+            raise ConnectError(f"Redis does not serve ({error.reason}): {error}") from None
+        except Superseded:
+            raise AudiopixelError(
+                f"another execution on {self.settings.namespace} has started at the same moment: this one "
+                "stops; two flows must not share a namespace"
+            ) from None
+        covered = positions_of(held)
+        refuse_foreign(covered, self.partitions, self.settings.namespace)
+        self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
+        self._flush_at_s = self.monotonic_s() + self.pace_s
+        told = {"behind": " ".join(f"{of}:{at}" for of, at in covered.items())} if covered else {}
+        self._log.info("publishing", fence=self.fence, generation=self._generation, **told)
+        return covered
+
+    def _warn_of_eviction(self, client: Client) -> None:
+        for policy in sorted(eviction_policies(client)):
+            if policy.startswith("allkeys-"):
+                self._log.warning(
+                    "redis may drop rows that readers need, and nobody notices: set its maxmemory-policy to "
+                    "noeviction or volatile-ttl",
+                    maxmemory_policy=policy,
+                )
+
+    def _taken(self, last: Kept, there: int) -> Kept:
+        """The generation that this execution writes, where Redis has generation `there` (0: none).
+
+        Raises:
+            StateError: the state that it resumes is of an older one.
+        """
+        newest = max(there, last.generation)
+        if self.recompute and not self.resumed and not last.begun:
+            return Kept(0, newest + 1, begun=True)
+        if self.recompute:
+            self._log.info("--recompute has begun here: its generation goes on", generation=newest)
+        if self.resumed and 0 < last.generation < there:
+            raise StateError(
+                f"Redis ({self.settings.namespace}) holds generation {there}, and the recovery directory "
+                f"{self.settings.recovery_dir} is of generation {last.generation}: give the one that the "
+                "newer was begun with, or --recompute with an empty one"
+            )
+        return Kept(0, max(newest, 1), begun=last.begun and last.generation == newest)
+
+    def row(self, row: PackedRow, rev: int, *, lasting: bool = False) -> RowVersion:
+        """This execution's version of a row; a `lasting` one has no time to live."""
+        namespace = self.settings.namespace
+        return RowVersion(
+            row_key(namespace, row.scope, row.name),
+            "row",
+            row.packed,
+            self._generation,
+            self.fence,
+            rev,
+            None if lasting else ms(self.settings.row_ttl),
+            f"{namespace}:index:{row.scope}",
+            row.name,
+            row.latest_ms,
+        )
+
+    def plain(
+        self, key: str, layout: str, values: Sequence[int | str | None], rev: int, ttl_ms: int | None = None
+    ) -> RowVersion:
+        """This execution's version of a hash that is in no index."""
+        return RowVersion(
+            key, layout, LAYOUTS[layout].pack(values), self._generation, self.fence, rev, ttl_ms
+        )
+
+    def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[dict[str, str]] | None:
+        """Fields of rows, as readers have them; None while Redis does not serve."""
+        assert self._client is not None
+        if self.monotonic_s() < self._retry_at_s:
+            return None
+        try:
+            return read_rows(self._client, keys, fields) if keys else []
+        except RedisUnavailable:
+            return None
+
+    def flush(self, cut: Cut, meta: Meta) -> None:
+        """Write what is due, if it is time; at the log's end until all of it is written.
+
+        Raises:
+            AudiopixelError: another execution took over, or Redis is away for too long at the end.
+        """
+        if self._pause_s:  # an outage must not take the memory
+            self._left_out += self.backlog.drop_decisions()
+        now_s = self.monotonic_s()
+        if (cut.ended or now_s >= self._flush_at_s) and now_s >= self._retry_at_s:
+            self._try(cut, meta)
+        deadline_s = self.monotonic_s() + PATIENCE_S
+        while cut.ended and len(self.backlog):
+            if self.monotonic_s() > deadline_s:
+                raise AudiopixelError(
+                    f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: "
+                    f"{len(self.backlog)} rows are missing"
+                )
+            time.sleep(min(0.2, self._pause_s))
+            self._try(cut, meta)
+
+    def _try(self, cut: Cut, meta: Meta) -> None:
+        started_s = self.monotonic_s()
+        metrics = instruments()
+        try:
+            try:
+                self._write(cut, meta)
+            except Emptied:
+                self._write_again(cut, meta)
+        except Emptied:  # once more: it is found out again at the next flush
+            return
+        except RedisUnavailable as error:
+            metrics.redis_errors.labels(error.reason).inc()
+            self._pause_s = min(LONGEST_PAUSE_S, max(0.1, 2 * self._pause_s))
+            self._retry_at_s = self.monotonic_s() + self._pause_s
+            self._log.warning(
+                "redis does not take rows",
+                reason=error.reason,
+                pending=len(self.backlog.pending),
+                again_in_s=self._pause_s,
+            )
+            return
+        except Superseded as error:
+            raise AudiopixelError(
+                f"another execution took over {self.settings.namespace} (fence {self.fence} is no longer "
+                f"the newest): "
+                "this one stops; two flows must not share a namespace"
+            ) from error
+        if self._pause_s:
+            self._log.info("redis takes rows again", decisions_left_out=self._left_out)
+        self._left_out, self._pause_s, self._retry_at_s = 0, 0.0, -math.inf
+        self._flush_at_s = started_s + self.pace_s
+        now_s, ended_s = self.clock_s(), self.monotonic_s()
+        metrics.pending_rows.set(len(self.backlog))
+        metrics.last_flush.set(now_s)
+        metrics.flush_duration.observe(ended_s - started_s)
+        for arrived_ms, pixels in self.backlog.arrivals:
+            metrics.event_to_redis.observe(max(0.0, now_s - arrived_ms / 1000), pixels)
+        self.backlog.arrivals = []
+        if ended_s >= self._trim_at_s:
+            self._trim_at_s = ended_s + TRIM_EVERY_S
+            self._trim(int(now_s * 1000) - ms(self.settings.row_ttl))
+
+    def _write(self, cut: Cut, meta: Meta) -> None:
+        assert self._client is not None
+        assert self._store is not None
+        namespace, rev, backlog = self.settings.namespace, cut.number, self.backlog
+        positions = msgspec.json.encode(dict(cut.positions)).decode()
+        covered: list[int | str | None] = [positions, cut.watermark_ms, f"{self.fence}-{rev}"]
+        self._tell()
+        decisions: dict[str, dict[str, str]] = {}
+        for (key, name), body in backlog.decisions.items():
+            decisions.setdefault(key, {})[name] = body
+        put_fields(self._client, decisions, self.settings.decisions_ttl)
+        landing = backlog.due(cut.ended)
+        placements = [row.member for row in landing if row.index_key == f"{namespace}:index:{SCOPES[0]}"]
+        message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})
+        outcomes = self._store.write(
+            landing,
+            first=self.plain(self._positions_key, "positions", covered, rev),
+            last=[self.plain(f"{namespace}:meta", "meta", meta(), rev)],
+            publish=(f"{namespace}:updates", message),
+        )
+        if WriteOutcome.SUPERSEDED in outcomes:
+            raise Superseded(self._positions_key)
+        self._store.drop(list(backlog.leaving.values()))
+        backlog.landed(landing)
+        instruments().flushed_rows.inc(len(landing))
+
+    def _write_again(self, cut: Cut, meta: Meta) -> None:
+        """Write all rows again after Redis has lost them; whatever fails now, the rows stay pending."""
+        assert self._store is not None
+        self._log.warning("redis lost its data: writing every row again", rows=len(self.backlog.images))
+        self.backlog.lost()
+        self._store.raise_fence(self._fence_key, self.fence)
+        self._store.watch(self._marker_key, self.fence)
+        self._write(cut, meta)
+
+    def _tell(self) -> None:
+        """Alerts go out before the rows that show the new state: at least once, each with its id."""
+        assert self._client is not None
+        while self.alerts:
+            alert = self.alerts[0]
+            if self.alerts_to is not None:
+                self.alerts_to.write([(alert["id"].encode(), msgspec.json.encode(alert))])
+                self.alerts_to.flush()
+            append(self._client, f"{self.settings.namespace}:alerts", alert, ALERTS_KEPT)
+            self.alerts.pop(0)
+
+    def _trim(self, before_ms: int) -> None:
+        """Take out of the indexes what had its last event before, and whose row has expired."""
+        assert self._client is not None
+        namespace, removed = self.settings.namespace, 0
+        lasting = {(row.index_key, row.member) for row in self.backlog.images.values() if row.ttl_ms is None}
+        try:
+            for scope in SCOPES:
+                index = f"{namespace}:index:{scope}"
+                stay = {member for key, member in lasting if key == index}
+                key_of = partial(row_key, namespace, scope)
+                removed += trim_index(self._client, index, before_ms, key_of, stay)
+        except ConnectError as error:  # the numbers are written: what is left is for the next time
+            self._log.warning("indexes not trimmed", error=str(error))
+        if removed:
+            self._log.info("took expired rows out of the indexes", rows=removed)
+
+    def close(self) -> None:
+        """Let go of Redis."""
+        if self._client is not None:
+            self._client.close()
