@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Who starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -15,10 +18,44 @@ for _name in ("COLUMNS", "LINES"):
 # and some hundred processes do not all compile our sources anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-LONGEST = ("test_faults_kafka", "test_chaos", "test_faults_recovery", "test_kafka_input", "test_demo")
+FIRST = (
+    "test_replay_truth",  # compiles the kernels, while the next two need none
+    "test_kafka_input",
+    "test_kills",
+    "test_faults_kafka",
+    "test_chaos",
+    "test_demo",
+    "test_faults_recovery",
+    "test_faults_members",
+    "test_conversion_logs",
+)
+"""Files that take longest, so that all workers end together."""
+
+APART = ("test_chaos.py", "test_conversion_logs.py", "/faults/")
+"""Files whose tests need not be one worker's."""
+
+
+def group_of(nodeid: str) -> str:
+    """What one worker runs one after the other: a file, or a test of its own, or all that share a JVM."""
+    path = nodeid.partition("::")[0]
+    if "test_faults_kafka" in path or "apache" in nodeid.partition("[")[2]:
+        return f"Apache Kafka in {Path(path).parent}"
+    return nodeid if any(one in path for one in APART) else path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest first, so that two workers end together."""
-    places = {name: place for place, name in enumerate(LONGEST)}
+    """The groups that take longest first."""
+    places = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+class Groups(LoadScopeScheduling):
+    """Hands groups to workers; xdist's own marks for groups do nothing under pytest 9."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 import uuid
@@ -16,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from command_support import ROOT, Command
 from redis import Redis
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka.writer import KafkaWriter, ensure_topic
 from connectors.ports import free_run
 
-ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ("REJECTED", "MINUTES", "CREDITS")
 
 
@@ -50,7 +49,7 @@ def children(parent: int) -> set[int]:
 class Flow:
     """One run of `audiopixel run`."""
 
-    process: subprocess.Popen[bytes]
+    process: Command
     log: Path
     port: int
 
@@ -142,16 +141,13 @@ class World:
         known = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
         told = {**self.settings, "METRICS_PORT": str(port), **settings}
         log = self.directory / f"flow-{len(self.flows)}.log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "run", *arguments],
-                cwd=ROOT,
-                env={**known, **{f"AUDIOPIXEL_{name}": value for name, value in told.items()}},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
+        process = Command(
+            "run",
+            *arguments,
+            directory=ROOT,
+            environment={**known, **{f"AUDIOPIXEL_{name}": value for name, value in told.items()}},
+            out=log,
+        )
         flow = Flow(process, log, port)
         self.flows.append(flow)
         if ready:

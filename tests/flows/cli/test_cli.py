@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import typer
 import zstandard
+from command_support import run_command
 from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
@@ -42,8 +43,9 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(valkey: EmbeddedValkey, tmp_path: Path) -> Run:
+def run(valkey: EmbeddedValkey, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """`audiopixel …` in an empty directory."""
+    into = tmp_path_factory.mktemp("said")
 
     def command(*arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
         told = {
@@ -52,14 +54,8 @@ def run(valkey: EmbeddedValkey, tmp_path: Path) -> Run:
             "LISTENER_KEY": "sixteen bytes ok",
             **settings,
         }
-        return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments],
-            cwd=tmp_path,
-            env=environment(**told),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
+        return run_command(
+            *arguments, directory=tmp_path, environment=environment(**told), into=into, stdin=stdin
         )
 
     return command

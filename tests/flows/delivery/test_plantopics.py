@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_support import run_command
 from confluent_kafka import Producer
 
 from connectors.embedded import EmbeddedBroker
@@ -215,11 +214,11 @@ def test_the_book_stays_while_kafka_is_away_which_is_told_once_and_goes_on_after
         feed.close()
 
 
-def test_a_file_of_plans_that_is_put_into_a_topic_is_the_same_book(plans: Plans) -> None:
+def test_a_file_of_plans_that_is_put_into_a_topic_is_the_same_book(plans: Plans, tmp_path: Path) -> None:
     example = Path(__file__).parents[3] / "docs" / "plans.example.csv"
-    run = [sys.executable, "-m", "flows.cli", "plans", str(example), "--to", f"kafka:{plans.topic}"]
     environment = {**os.environ, "AUDIOPIXEL_KAFKA_BROKERS": plans.broker.bootstrap}
-    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)
+    command = ("plans", str(example), "--to", f"kafka:{plans.topic}")
+    done = run_command(*command, directory=tmp_path, environment=environment, into=tmp_path)
     assert (done.returncode, done.stderr) == (0, f"4 plans put into kafka:{plans.topic}\n")
     plans.follow()
     assert plans.feed.book.version == read_plans(example)[0].version
@@ -229,9 +228,9 @@ def test_a_file_of_plans_that_is_put_into_a_topic_is_the_same_book(plans: Plans)
 def test_of_a_file_with_a_wrong_row_nothing_is_put(plans: Plans, tmp_path: Path) -> None:
     wrong = tmp_path / "plans.json"
     wrong.write_text(json.dumps([plan("a"), plan("b", 0)]))
-    run = [sys.executable, "-m", "flows.cli", "plans", str(wrong), "--to", plans.topic]
     environment = {**os.environ, "AUDIOPIXEL_KAFKA_BROKERS": plans.broker.bootstrap}
-    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)
+    command = ("plans", str(wrong), "--to", plans.topic)
+    done = run_command(*command, directory=tmp_path, environment=environment, into=tmp_path)
     assert done.returncode == 1
     assert done.stdout.startswith(f"{wrong}:1: booked: takes impressions")
     plans.follow()

@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_support import Command, run_command
 from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
@@ -242,15 +241,8 @@ def test_touches_that_come_with_the_order_to_forget_go_with_the_others() -> None
 
 
 @contextmanager
-def running(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("ab") as output:
-        flow = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run"],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
+def running(environment: dict[str, str], log: Path) -> Iterator[Command]:
+    flow = Command("run", directory=log.parent, environment={**os.environ, **environment}, out=log)
     try:
         yield flow
     finally:
@@ -258,7 +250,7 @@ def running(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen
         flow.wait()
 
 
-def until(what: Callable[[], bool], within_s: float, flow: subprocess.Popen[bytes], log: Path) -> float:
+def until(what: Callable[[], bool], within_s: float, flow: Command, log: Path) -> float:
     """Seconds until it was so."""
     began = time.monotonic()
     while not what():
@@ -316,13 +308,10 @@ def test_a_live_flow_forgets_within_a_minute_and_a_kill_does_not_make_it_remembe
         send(0, bought(now - 12 * MINUTE, "L1"))
         with running(environment, log) as flow:
             until(lambda: touches() == 20, 90, flow, log)
-            told = subprocess.run(
-                [sys.executable, "-m", "flows.cli", "forget", "L1"],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                check=True,
+            told = run_command(
+                "forget", "L1", directory=tmp_path, environment={**os.environ, **environment}, into=tmp_path
             )
+            assert told.returncode == 0
             assert "within a minute" in told.stdout
             assert until(lambda: touches() == 10, 60, flow, log) < 60
             send(0, pixel("click", now - 12 * MINUTE + 1, "L1"), bought(now - 12 * MINUTE + 2, "L1"))

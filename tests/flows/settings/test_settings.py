@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from command_support import run_command
 
 from flows.errors import SettingsError
 from flows.settings.fields import Settings
@@ -33,13 +33,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shown(**environment: str) -> subprocess.CompletedProcess[str]:
     known = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    return subprocess.run(
-        [sys.executable, "-m", "flows.cli", "config"],
-        env={**known, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_command("config", directory=Path.cwd(), environment={**known, **environment}, into=Path.cwd())
 
 
 @pytest.mark.parametrize(
