@@ -34,6 +34,25 @@ STOP_WITHIN_S: Final = 10.0
 RESTARTS: Final = 3
 """By the flow's own supervisor, before it is the harness that starts it again."""
 
+SETTINGS: Final = {
+    "LISTENER_KEY": "a key for chaos alone",
+    "SHARDS": "8",
+    "EPOCH_INTERVAL": "PT2S",
+    "ALLOWED_LATENESS": "PT30S",
+    "HORIZON": "PT2M",
+    "QUIET": "PT10S",
+    "MINUTES_INTERVAL": "PT3S",
+    "REJECT_SHARE": "0.9",
+    "METRICS_PORT": "0",
+}
+OTHER_OUTPUTS: Final = {
+    "NAMESPACE": "undisturbed:v1",
+    "KAFKA_REJECTED_TOPIC": "undisturbed-rejected",
+    "KAFKA_MINUTES_TOPIC": "undisturbed-minutes",
+    "KAFKA_CREDITS_TOPIC": "undisturbed-credits",
+    "KAFKA_GROUP": "undisturbed",
+}
+
 
 class Broker:
     """Apache Kafka with its log on the disk, or the embedded broker, which loses all when it is killed.

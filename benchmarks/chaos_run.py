@@ -1,0 +1,396 @@
+"""One chaos run: the play of its faults, what is watched meanwhile, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from redis import RedisError
+
+from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_services import OTHER_OUTPUTS, ROOT, SETTINGS, Broker, Flow, Store, WallClock
+from benchmarks.chaos_stream import PARTITIONS, Stream
+from benchmarks.chaos_verdict import against_the_log, output_topics, undisturbed
+from flows.settings.fields import Settings
+from flows.settings.loading import load
+from flows.simulate.feed import now_ms
+
+SHOWN: Final = 60
+WITHIN_S: Final = 120.0
+"""For the flow to get to the end of the log after the last fault."""
+
+RESCALES: Final = (2, 4, 1)
+
+LATENESS_CHANGED: Final = "lateness_changed"
+"""A fault of runs of its own: which pixels are late is then known by the dead letters alone."""
+INTERVALS: Final = ("PT0.5S", "PT2S", "PT1S")
+LATENESSES: Final = ("PT90S", "PT30S", "PT45S")
+STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
+LEAST_START_S: Final = 0.5
+"""No flow writes sooner after its start: what is seen sooner was written by the one before."""
+HELD_S: Final = 90.0
+"""The longest that a healthy flow's watermark may be behind: junk in a silent partition holds nobody up."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to be.
+
+    Attributes:
+        seed: of traffic and faults.
+        seconds: of traffic.
+        rate: pixels a second.
+        faults: how often each, by its method's name in `Chaos`.
+        embedded: use the embedded broker although Apache Kafka is there.
+        bug: one of `BUGS`; None: none.
+        keep: directory to make, for the log, the recovery stores and what the flow said; None: keep nothing.
+    """
+
+    seed: int
+    seconds: float
+    rate: float
+    faults: dict[str, int]
+    embedded: bool
+    bug: str | None
+    keep: Path | None
+
+
+class Chaos:
+    """One run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._faults = [name for name, times in plan.faults.items() for _ in range(times)]
+        self._random = random.Random(plan.seed)
+        self._rescales, self._intervals = cycle(RESCALES), cycle(INTERVALS)
+        self._latenesses = cycle(LATENESSES)
+        self._done: Counter[str] = Counter()
+        self._killed = 0
+        self._longest_s = self._held_s = self._died_s = self._flushed_s = 0.0
+        self._stops: list[float] = []
+        self._over = threading.Event()
+        self._refilling = False
+
+    def run(self) -> bool:
+        """Do it and print the report; whether all is well.
+
+        Raises:
+            AssertionError: the flow did not start, stop or catch up in time.
+        """
+        with ExitStack() as stack:
+            directory = self._plan.keep or Path(
+                stack.enter_context(TemporaryDirectory(prefix="audiopixel-chaos-"))
+            )
+            directory.mkdir(parents=True, exist_ok=self._plan.keep is None)
+            self._broker, self._store = Broker(directory, self._plan.embedded), Store(directory)
+            stack.callback(self._broker.stop)
+            stack.callback(self._store.stop)
+            self._broker.start()
+            self._store.start()
+            self._client: Any = self._store.client()
+            ours = SETTINGS | {
+                "KAFKA_BROKERS": self._broker.brokers,
+                "REDIS_URL": self._store.url,
+                "RECOVERY_DIR": str(directory / "recovery"),
+            }
+            theirs = ours | OTHER_OUTPUTS | {"RECOVERY_DIR": str(directory / "undisturbed")}
+            self._settings, other = _settings(ours), _settings(theirs)
+            outputs = [topic for one in (self._settings, other) for topic in output_topics(one)]
+            self._broker.create({self._settings.kafka_topic: PARTITIONS, **dict.fromkeys(outputs, 1)})
+            self._stream = Stream(self._settings, self._plan.seed, self._plan.seconds, self._plan.rate)
+            self._clock = WallClock(directory)
+            self._flow = Flow(ours, directory / "flow.log", self._clock.environment)
+            second = Flow(theirs, directory / "undisturbed.log")
+            stack.callback(self._flow.close)
+            stack.callback(second.close)
+            try:
+                return self._judge(directory, self._play(directory), second, other)
+            except AssertionError:
+                for log in directory.glob("*.log"):
+                    print(log.name, *log.read_text(errors="replace").splitlines()[-25:], sep="\n  ")
+                raise
+
+    def _judge(self, directory: Path, seen: list[dict[str, Any]], second: Flow, other: Settings) -> bool:
+        brokers, one_lateness = self._broker.brokers, LATENESS_CHANGED not in self._plan.faults
+        events, differences = against_the_log(
+            self._settings, self._client, brokers, directory, self._stream.closed_ms, one_lateness
+        )
+        if events != self._stream.sent:
+            differences.append(f"the topic holds {events} messages, {self._stream.sent} were sent")
+        if self._held_s > HELD_S:
+            differences.append(f"the watermark was {self._held_s:.0f} s behind, more than {HELD_S:.0f}")
+        if one_lateness:
+            second.start(1)
+            self._wait_for_the_end(other)
+            second.stop()
+            differences += undisturbed(self._settings, other, self._client, brokers)
+        summary, steps = seen.pop(), [one for one in seen if "what" in one]
+        print(f"broker: {self._broker.name}")
+        print(f"events: {events:,} on {PARTITIONS} partitions")
+        print(f"faults: {_listed(self._done)}")
+        print(f"kills: {self._killed} processes of the flow")
+        print(f"stops: {len(self._stops)} by SIGTERM, all with code 0, the longest {max(self._stops):.1f} s")
+        print(f"longest time to catch up: {self._longest_s:.1f} s")
+        print(f"watermark of a flow that writes: at most {self._held_s:.1f} s behind")
+        print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
+        print(f"backward steps seen: {summary['findings']}")
+        print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
+        print(f"differences: {len(differences)}")
+        print(*(f"  {one}" for one in differences[:SHOWN]), sep="\n", end="\n" if differences else "")
+        return not (differences or summary["findings"])
+
+    # The play
+
+    def _play(self, directory: Path) -> list[dict[str, Any]]:
+        """From the first event to the last stop; returns what the monitor said, its summary last."""
+        with (directory / "monitor.ndjson").open("wb") as watched:
+            self._monitor = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.chaos_monitor", self._store.url, self._settings.namespace],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=watched,
+            )
+        try:
+            self._flow.start(1)
+            _until(lambda: bool(self._meta()), WITHIN_S, "the flow did not start")
+            tracker = threading.Thread(target=self._track, daemon=True)
+            self._stream.start()
+            tracker.start()
+            self._break_things()
+            self._stream.join()
+            if self._stream.failed is not None:
+                raise self._stream.failed
+            self._all()
+            self._done["all after the last event"] += 1
+            self._wait_for_the_end(self._settings)
+            self._stop()  # the tracker still runs: it is what sees whether the flow is well
+            self._over.set()
+            tracker.join()
+        finally:
+            self._over.set()
+            assert self._monitor.stdin is not None
+            self._monitor.stdin.close()
+            self._monitor.wait(30)
+        return [json.loads(line) for line in (directory / "monitor.ndjson").read_text().splitlines()]
+
+    def _track(self) -> None:
+        """The longest that something sent waited until readers saw it."""
+        sent: deque[tuple[float, int]] = deque()
+        client: Any = self._store.client()
+        version = None
+        while not self._over.wait(0.1):
+            now_s, meta = time.monotonic(), self._meta()
+            if (now := (meta.get("fence"), meta.get("rev"))) != version:
+                version, self._flushed_s = now, now_s if meta else self._flushed_s
+            sent.append((now_s, self._stream.sent))
+            with suppress(RedisError):
+                shown = sum(_positions(client, self._settings.namespace, self._stream.partitions).values())
+                while sent and sent[0][1] <= shown:
+                    sent.popleft()
+            if meta and self._healthy():
+                # 0: not known yet, as behind a start that has read nothing.
+                watermark_ms = int(meta.get("watermark_ms", 0)) or now_ms()
+                self._held_s = max(self._held_s, (now_ms() - watermark_ms) / 1000)
+            if sent:
+                self._longest_s = max(self._longest_s, now_s - sent[0][0])
+
+    def _break_things(self) -> None:
+        """All faults, at random moments of the traffic's time."""
+        began_s = time.monotonic()
+        self._random.shuffle(self._faults)
+        moments = sorted(self._random.uniform(0.05, 0.95) * self._plan.seconds for _ in self._faults)
+        if self._plan.bug is not None:
+            # First of all: what it does to the log's end, on a slow machine, would be another bug.
+            self._faults.insert(0, "doubted")
+            moments.insert(0, moments[0])
+        for moment_s, fault in zip(moments, self._faults, strict=True):
+            time.sleep(max(0.0, moment_s - (time.monotonic() - began_s)))
+            if self._stream.failed is not None:
+                return
+            if fault in ("broker_killed", "partition_added") and not self._broker.durable:
+                continue
+            self._say(f"{fault} begins")
+            getattr(self, f"_{fault}")()
+            self._say(f"{fault} is over")
+            self._done[fault.replace("_", " ")] += 1
+
+    # Faults
+
+    def _all(self) -> None:
+        _until(self._alive, WITHIN_S, "there was no flow to kill")
+        self._about_to_die()
+        with self._flow.dead() as killed:
+            self._killed += killed
+
+    def _one(self) -> None:
+        """Any process, the supervisor too."""
+        _until(self._alive, WITHIN_S, "there was no flow to kill")
+        self._about_to_die()
+        if family := self._flow.family():
+            self._killed += self._flow.kill([self._random.choice(family)])
+
+    def _again_while_starting(self) -> None:
+        self._all()
+        time.sleep(self._random.uniform(0.3, 5.0))
+        self._all()
+
+    def _broker_killed(self) -> None:
+        self._broker.kill(self._random.uniform(0.0, 4.0))
+
+    def _redis_emptied(self) -> None:
+        healthy = self._healthy()
+        self._tell("emptied")
+        with self._store.emptied():
+            if not healthy:
+                self._tell("forget")  # not before: the monitor would see the old rows again
+            time.sleep(self._random.uniform(0.0, 3.0))
+        self._refilling = healthy
+
+    def _redis_refuses(self) -> None:
+        self._store.refuse(self._random.uniform(0.5, 3.0))
+
+    def _redis_hangs(self) -> None:
+        self._store.hang(self._random.uniform(1.0, 5.0))
+
+    def _redis_full(self) -> None:
+        self._store.fill(self._random.uniform(1.0, 4.0))
+
+    def _redis_read_only(self) -> None:
+        self._store.demote(self._random.uniform(1.0, 4.0))
+
+    def _rolled(self) -> None:
+        """SIGTERM and start, as on an upgrade."""
+        self._restart(self._flow.processes)
+
+    def _rescaled(self) -> None:
+        self._restart(next(self._rescales))
+
+    def _clock_stepped(self) -> None:
+        """The wall clock of all processes is set, and that of every second one by an hour more."""
+        self._clock.set(self._random.choice(STEPS_S), self._random.choice((0.0, 3600.0)))
+
+    def _redis_flushed(self) -> None:
+        """Emptied by a command, in the midst of flushes."""
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        self._tell("emptied")
+        self._store.flush_within_flushes(3, f"{self._settings.namespace}:positions", self._random)
+        self._refilling = True
+
+    def _interval_changed(self) -> None:
+        """Stopped, and started with ticks of another length."""
+        self._flow.set({"FLUSH_INTERVAL": next(self._intervals)})
+        self._restart(self._flow.processes)
+
+    def _lateness_changed(self) -> None:
+        """Stopped, and started with another allowed lateness."""
+        self._flow.set({"ALLOWED_LATENESS": next(self._latenesses)})
+        self._restart(self._flow.processes)
+
+    def _partition_added(self) -> None:
+        """The topic grows, the flow is started anew, and pixels come into the new partition."""
+        number = self._broker.add_partition(self._settings.kafka_topic)
+        self._restart(self._flow.processes)
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        self._stream.begin_partition(number)
+
+    def _doubted(self) -> None:
+        """A bug, to see this harness bark."""
+        assert self._plan.bug is not None
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        time.sleep(3 * self._settings.epoch_interval.total_seconds())  # there are snapshots
+        self._about_to_die()
+        with self._flow.dead():
+            BUGS[self._plan.bug](self._settings, self._client)
+
+    def _restart(self, processes: int) -> None:
+        self._stop()
+        self._flow.start(processes)
+
+    def _stop(self) -> None:
+        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        self._stops.append(self._flow.stop())
+        self._died_s = time.monotonic()
+
+    def _about_to_die(self) -> None:
+        """A flow that dies before it has filled Redis again takes with it what readers had seen."""
+        if self._refilling and not self._meta():
+            self._tell("forget")
+        self._refilling = False
+        self._died_s = time.monotonic() + 1.0
+
+    # What is so
+
+    def _say(self, what: str) -> None:
+        """Into the flow's own log, so that it can be read as one story."""
+        self._flow.note(f"chaos: {what}")
+
+    def _tell(self, order: str) -> None:
+        assert self._monitor.stdin is not None
+        self._say(f"the monitor is told: {order}")
+        self._monitor.stdin.write(order.encode() + b"\n")
+        self._monitor.stdin.flush()
+        time.sleep(0.2)
+
+    def _meta(self) -> dict[str, str]:
+        with suppress(RedisError):
+            return dict(self._client.hgetall(f"{self._settings.namespace}:meta"))
+        return {}
+
+    def _alive(self) -> bool:
+        """Whether there is a flow: on a busy machine the one that was killed last may not be there again."""
+        assert not self._flow.refused, "the flow refuses its recovery store"
+        return bool(self._flow.family())
+
+    def _healthy(self) -> bool:
+        """Whether the present flow writes, by our clock: its own may be set."""
+        assert not self._flow.refused, "the flow refuses its recovery store"
+        began_s = max(self._died_s, self._flow.launched_s + LEAST_START_S)
+        return self._flushed_s > began_s and time.monotonic() - self._flushed_s < 3.0
+
+    def _wait_for_the_end(self, settings: Settings) -> None:
+        """Until rows of the whole log are shown, at the closing pixels' watermark."""
+
+        def ended() -> bool:
+            with suppress(RedisError):
+                shown = sum(_positions(self._client, settings.namespace, self._stream.partitions).values())
+                watermark_ms = int(self._client.hget(f"{settings.namespace}:meta", "watermark_ms") or 0)
+                return shown >= self._stream.sent and watermark_ms >= self._stream.closed_ms
+            return False
+
+        _until(ended, WITHIN_S, "the flow did not get to the end of the log")
+
+
+def _settings(environment: dict[str, str]) -> Settings:
+    """As the flow has them."""
+    return load(**{name.lower(): value for name, value in environment.items()})
+
+
+def _positions(client: Any, namespace: str, partitions: int) -> dict[str, int]:
+    pipeline = client.pipeline(transaction=False)
+    keys = [f"{namespace}:partition:{{audio-pixels/{number}}}" for number in range(partitions)]
+    for key in keys:
+        pipeline.hget(key, "position")
+    return {key: int(held or 0) for key, held in zip(keys, pipeline.execute(), strict=True)}
+
+
+def _until(holds: Callable[[], bool], within_s: float, otherwise: str) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline_s, f"{otherwise} within {within_s:.0f} s"
+        time.sleep(0.1)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {times}" for name, times in sorted(counts.items()))
