@@ -17,8 +17,6 @@ A play is remembered as a whole until the horizon behind its last accepted pixel
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from flows.model.counts import (
@@ -27,7 +25,6 @@ from flows.model.counts import (
     CONSENTED_PLAYS,
     HELD,
     INVALID_TRAFFIC,
-    MINUTE_COUNTS,
     ORPHANS,
     PIXELS,
     REPAIRED,
@@ -40,12 +37,12 @@ from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, REACH_ONLY, STAR
 from flows.model.pixel import BLOCKED as BLOCKED_FLAG
 from flows.model.pixel import COMBO, INFO, INVALID_SHIFT, KEY, LINKED, LISTENER, TS, WATERMARK
 from flows.model.pixel import CONSENTED as CONSENT_FLAG
+from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments, add
 from flows.plays.slots import (
     ACCEPTED,
     CELLS_USED,
     CHANGED,
     COMBO_SHIFT,
-    CONVERSION_KIND,
     FLAGS,
     HELD_BACK,
     INVALID_OUT,
@@ -60,51 +57,22 @@ from flows.plays.slots import (
     MOST_CELLS,
     REACHED,
     REPEATED_OUT,
-    SECRET,
     SLOT_KEY,
     SLOTS_USED,
     STARTED,
     TIME,
-    TIME_BITS,
     TIMES,
     TOUCHES,
     counted,
     final,
     kind_of,
+    reached_combo,
+    reached_minute,
     seen,
+    with_combo,
 )
 from flows.state.hash_table import MAX_LOAD, find
-from flows.state.kernel import I32, I64, U8, U32, U64, Int, kernel, mixed
-
-MINUTE: Final = np.uint64((1 << 27) - 1)
-"""Minutes before the year 2100 have 27 bits."""
-REST_BITS: Final = np.uint64(59)
-LOWEST_BITS: Final = np.uint64(22)
-MOST_COMBOS: Final = 1 << 27
-"""The number of tuples of dimensions that a slot can tell apart."""
-
-
-LATEST, FIRST = range(2)
-BACKWARDS: Final = 1 << 42
-"""The constant from which a time is subtracted, so that the greatest is the first."""
-
-
-@kernel
-def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
-    """Add to one cell of the open-addressing map `cells` (key + 1, so that 0 is empty) with its rows
-    `counts`.
-    """
-    key = (np.uint64(combo) << np.uint64(32)) | np.uint64(minute)
-    key += np.uint64(1)
-    mask = np.uint64(len(cells) - 1)
-    slot = mixed(key, np.uint64(used[SECRET])) & mask
-    while cells[slot] != key:
-        if cells[slot] == np.uint64(0):
-            cells[slot] = key
-            used[CELLS_USED] += 1
-            break
-        slot = (slot + np.uint64(1)) & mask
-    counts[slot, column] += by
+from flows.state.kernel import I32, I64, U64, Int, kernel, mixed
 
 
 @kernel
@@ -171,25 +139,6 @@ def join(
 
 
 @kernel
-def reached_minute(minutes: Int) -> Int:
-    """The minute in which a play is reached, of a slot's word of minutes."""
-    return (minutes >> MINUTE_BITS) & MINUTE
-
-
-@kernel
-def reached_combo(minutes: Int, times: Int) -> Int:
-    """The dimensions by which a play reaches its listener, of a slot's words of minutes and of times."""
-    return (times >> TIME_BITS) | ((minutes >> REST_BITS) << LOWEST_BITS)
-
-
-@kernel
-def with_combo(minutes: Int, times: Int, combo: Int) -> tuple[Int, Int]:
-    """The words of minutes and of times with other dimensions of the reach."""
-    kept = (LOW | (MINUTE << MINUTE_BITS)) & minutes
-    return kept | ((combo >> LOWEST_BITS) << REST_BITS), (times & TIME) | (combo << TIME_BITS)
-
-
-@kernel
 def reach(
     table: U64, used: I64, slot: Int, code: Int, combo: Int, minute: Int, cells: U64, counts: I64
 ) -> None:
@@ -215,13 +164,7 @@ def apply(
     first: Int,
     combo_of: I32,
     table: U64,
-    cells: U64,
-    counts: I64,
-    totals: I64,
-    times: I64,
-    touch_where: U32,
-    touch_who: U64,
-    touch_ts: I64,
+    increments: Increments,
     used: I64,
     outcomes: I64,
     late: I64,
@@ -236,23 +179,19 @@ def apply(
         pixels: (n, COLUMNS) uint64, judged by `flows.model.ticks`.
         combo_of: this shard's number of each of the batch's dimensions.
         table: (slots, 4) uint64.
-        cells, counts: map from (combo, minute) to its `BY_MINUTE` increments; a power of two in size.
-        totals: (combos, FLIGHT_COUNTS) `BY_FLIGHT` increments.
-        times: (combos, 2) of the accepted, valid pixels the greatest event time, and the greatest of
-            `BACKWARDS` less event time; 0 for none.
-        touch_where, touch_who, touch_ts: (room, 3) combo, kind and half a hash of the play; (room,) listener;
-            (room,) time: consented impressions, starts and clicks, by their kind in
-            `flows.attribution.touches`.
+        increments: added to.
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, and invalid traffic by reason; added to.
         late: (n,) rows of the pixels that are too late, as many as `outcomes` says.
         flow_watermark_ms: by which what is final is so, for a partition that wakes up behind the others.
     """
     n = len(pixels)
+    cells, counts, totals, times = increments.cells, increments.counts, increments.totals, increments.times
+    where, who, touched_ts = increments.where, increments.who, increments.ts
     for i in range(first, n):
         if (
             used[CELLS_USED] + MOST_CELLS > len(cells) * 3 // 4
-            or used[TOUCHES] + 1 > len(touch_who)
+            or used[TOUCHES] + 1 > len(who)
             or used[SLOTS_USED] + 3 > len(table) * MAX_LOAD
         ):
             return i
@@ -320,11 +259,11 @@ def apply(
                 kind = IMPRESSION_TOUCH
             elif linked:
                 kind = START_TOUCH
-            touch_where[used[TOUCHES], 0] = combo
-            touch_where[used[TOUCHES], 1] = kind
-            touch_where[used[TOUCHES], 2] = np.uint32(key & LOW)
-            touch_who[used[TOUCHES]] = listener
-            touch_ts[used[TOUCHES]] = ts
+            where[used[TOUCHES], COMBO_OF] = combo
+            where[used[TOUCHES], KIND_OF] = kind
+            where[used[TOUCHES], PLAY_HALF] = np.uint32(key & LOW)
+            who[used[TOUCHES]] = listener
+            touched_ts[used[TOUCHES]] = ts
             used[TOUCHES] += 1
             if linked and code <= START:
                 reach(table, used, slot, code, combo, minute, cells, counts)
@@ -361,86 +300,3 @@ def apply(
                         add(cells, counts, used, start_combo, home, REPAIRED, 1)
                 table[slot, FLAGS] = flags
     return n
-
-
-@kernel
-def convert(
-    pixels: U64,
-    first: Int,
-    combo_of: I32,
-    table: U64,
-    totals: I64,
-    times: I64,
-    used: I64,
-    outcomes: I64,
-    verdicts: U8,
-    flow_watermark_ms: Int,
-    lateness_ms: Int,
-    horizon_ms: Int,
-) -> Int:
-    """Hold conversions against the table, from `first` on, each by its own key and horizon; returns how far
-    it got: to the end, or to where the table is full.
-
-    Args:
-        combo_of: number of each conversion's dimensions.
-        verdicts: (n,) what each is: `ACCEPTED` (and to be credited), `REPEATED_OUT`, `LATE_OUT` or
-            `INVALID_OUT`.
-    """
-    for i in range(first, len(pixels)):
-        if used[SLOTS_USED] + 2 > len(table) * MAX_LOAD:
-            return i
-        key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)
-        ts, watermark = np.int64(pixels[i, TS]), np.int64(pixels[i, WATERMARK])
-        info = np.int64(pixels[i, INFO])
-        invalid, combo = info >> INVALID_SHIFT, combo_of[i]
-        if invalid:
-            key = mixed(key, INVALID_SPACE)
-        slot = find(table, key)
-        there = table[slot, SLOT_KEY] != np.uint64(0)
-        if there and np.int64(table[slot, TIMES]) + horizon_ms >= watermark:
-            verdicts[i] = REPEATED_OUT
-            outcomes[REPEATED_OUT] += 1
-            totals[combo, REPEATED] += 1
-            continue
-        if final(ts // 60_000, max(watermark, flow_watermark_ms), lateness_ms):
-            verdicts[i] = LATE_OUT
-            outcomes[LATE_OUT] += 1
-            totals[combo, TOO_LATE] += 1
-            continue
-        used[SLOTS_USED] += not there
-        table[slot, SLOT_KEY] = key
-        table[slot, FLAGS] = (CONVERSION_KIND << KIND_SHIFT) | CHANGED
-        table[slot, MINUTES] = np.uint64(0)
-        table[slot, TIMES] = np.uint64(ts)
-        outcomes[ACCEPTED] += 1
-        verdicts[i] = ACCEPTED
-        if invalid:
-            verdicts[i] = INVALID_OUT
-            outcomes[INVALID_OUT + invalid - 1] += 1
-            totals[combo, INVALID_TRAFFIC] += 1
-            continue
-        times[combo, LATEST] = max(times[combo, LATEST], ts)
-        times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
-        totals[combo, PIXELS] += 1
-        totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
-    return len(pixels)
-
-
-def new_cells(capacity: int = 256) -> tuple[U64, I64]:
-    """An empty map from (combo, minute) to its counts; `capacity` is a power of two."""
-    return np.zeros(capacity, np.uint64), np.zeros((capacity, MINUTE_COUNTS), np.int64)
-
-
-@kernel
-def regrow(old: U64, old_counts: I64, cells: U64, counts: I64, used: I64) -> None:
-    """Move every cell of one map to another, larger one."""
-    mask = np.uint64(len(cells) - 1)
-    for i in range(len(old)):
-        if old[i] == np.uint64(0):
-            continue
-        slot = mixed(old[i], np.uint64(used[SECRET])) & mask
-        while cells[slot] != np.uint64(0):
-            slot = (slot + np.uint64(1)) & mask
-        cells[slot] = old[i]
-        for column in range(counts.shape[1]):
-            counts[slot, column] = old_counts[i, column]

@@ -28,9 +28,10 @@ class DimensionIndex:
 
     def __init__(self, homes: Homes, combos: Sequence[Dimensions] = ()) -> None:
         self.combos: list[Dimensions] = []
-        self._homes, self._shards = homes, homes.shards
+        self._homes = homes
         self._numbers: dict[Dimensions, int] = {}
         self._rows: dict[tuple[str, str], int] = {}
+        self._row_names: list[tuple[str, str]] = []
         self._row_shards = np.zeros(0, np.int64)
         self._rows_of = np.zeros((0, len(SCOPES)), np.int64)
         for combo in combos:
@@ -48,10 +49,22 @@ class DimensionIndex:
         return number
 
     @property
-    def rows(self) -> dict[tuple[str, str], int]:
-        """(scope, id) to its number."""
+    def row_names(self) -> list[tuple[str, str]]:
+        """(scope, id) by row."""
         self._find_rows()
-        return self._rows
+        return self._row_names
+
+    @property
+    def rows_of(self) -> I64:
+        """(combinations, scopes): the rows in which each counts; -1: it names none."""
+        self._find_rows()
+        return self._rows_of
+
+    @property
+    def shards_of_rows(self) -> I64:
+        """The row shard of each row."""
+        self._find_rows()
+        return self._row_shards
 
     def _find_rows(self) -> None:
         new = self.combos[len(self._rows_of) :]
@@ -66,29 +79,7 @@ class DimensionIndex:
                     row = self._rows[scope, name] = len(self._rows)
                     more.append(name)
                 column.append(row)
+            self._row_names += [(scope, name) for name in more]
             self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
             columns.append(column)
         self._rows_of = np.concatenate([self._rows_of, np.array(columns, np.int64).T])
-
-    def placement_row(self, combo: int) -> int:
-        """The row of a combination's placement; -1: it names none."""
-        self._find_rows()
-        return int(self._rows_of[combo, 0])
-
-    def shard_of(self, row: int) -> int:
-        """The row shard of one of `rows`."""
-        return int(self._row_shards[row])
-
-    def spread(self, combos: I64) -> tuple[I64, I64]:
-        """The rows in which each of `combos` counts, and for each the place in `combos` that it came from."""
-        self._find_rows()
-        rows = self._rows_of[combos]
-        source, scope = np.nonzero(rows >= 0)
-        return rows[source, scope], source
-
-    def by_shard(self, rows: I64) -> tuple[I64, list[int]]:
-        """The places of `rows` in the order of their row shards, and where each shard's begin."""
-        shards = self._row_shards[rows].astype(np.uint16)
-        order = np.argsort(shards, kind="stable")
-        bounds: list[int] = np.searchsorted(shards[order], np.arange(self._shards + 1)).tolist()
-        return order, bounds

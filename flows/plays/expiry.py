@@ -6,7 +6,7 @@ import numpy as np
 
 from flows.model.counts import ORPHANS
 from flows.model.events import COMPLETE
-from flows.plays.cohort import add
+from flows.plays.increments import add
 from flows.plays.slots import (
     CELLS_USED,
     CHANGED,

@@ -33,6 +33,12 @@ MINUTE_BITS: Final = np.uint64(32)
 TIME_BITS: Final = np.uint64(42)
 TIME: Final = np.uint64((1 << 42) - 1)
 LOW: Final = np.uint64(0xFFFFFFFF)
+MINUTE: Final = np.uint64((1 << 27) - 1)
+"""Minutes before the year 2100 have 27 bits."""
+REST_BITS: Final = np.uint64(59)
+LOWEST_BITS: Final = np.uint64(22)
+MOST_COMBOS: Final = 1 << 27
+"""The number of tuples of dimensions that a slot can tell apart."""
 INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
 CELLS_USED, TOUCHES, SLOTS_USED, SECRET = range(4)
@@ -66,3 +72,22 @@ def counted(code: Int) -> Int:
 def kind_of(flags: Int) -> Int:
     """The kind of a slot."""
     return (flags & KIND) >> KIND_SHIFT
+
+
+@kernel
+def reached_minute(minutes: Int) -> Int:
+    """The minute in which a play is reached, of a slot's word of minutes."""
+    return (minutes >> MINUTE_BITS) & MINUTE
+
+
+@kernel
+def reached_combo(minutes: Int, times: Int) -> Int:
+    """The dimensions by which a play reaches its listener, of a slot's words of minutes and of times."""
+    return (times >> TIME_BITS) | ((minutes >> REST_BITS) << LOWEST_BITS)
+
+
+@kernel
+def with_combo(minutes: Int, times: Int, combo: Int) -> tuple[Int, Int]:
+    """The words of minutes and of times with other dimensions of the reach."""
+    kept = (LOW | (MINUTE << MINUTE_BITS)) & minutes
+    return kept | ((combo >> LOWEST_BITS) << REST_BITS), (times & TIME) | (combo << TIME_BITS)

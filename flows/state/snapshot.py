@@ -1,8 +1,12 @@
-"""Formats of snapshots: a state of another format is refused, never misread."""
+"""Forms of snapshots: arrays by name as plain values; a state of another format is refused, never misread."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from flows.errors import StateError
 
@@ -24,3 +28,15 @@ def check_format(step: str, state: tuple[Any, ...], version: int, shards: int) -
             f"the recovery store was made with shards={state[1]}, now shards={shards}: set AUDIOPIXEL_SHARDS "
             f"back"
         )
+
+
+def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """Arrays by name as plain values: type, shape, bytes."""
+    return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
+
+
+def unpack(state: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """`pack`'s counterpart; the arrays can be written to."""
+    return {
+        name: np.frombuffer(body, dtype).reshape(shape).copy() for name, (dtype, shape, body) in state.items()
+    }

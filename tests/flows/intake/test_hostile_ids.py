@@ -24,7 +24,8 @@ from flows.model.dimensions import Dimensions
 from flows.model.events import IMPRESSION, START
 from flows.model.messages import PixelOutcomes
 from flows.model.pixel import COMBO, INFO, INVALID_SHIFT, KEY
-from flows.plays import cohort
+from flows.plays import cohort, slots
+from flows.plays.increments import Increments
 from flows.plays.shard import PlayShard
 from flows.settings.fields import Settings
 from flows.state.hash_table import new_table
@@ -199,7 +200,7 @@ def test_no_two_rows_are_one_text_to_the_hash_of_their_homes() -> None:
 
 
 @given(
-    st.integers(0, cohort.MOST_COMBOS - 1),
+    st.integers(0, slots.MOST_COMBOS - 1),
     st.integers(0, 2**27 - 1),
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**42 - 1),
@@ -208,18 +209,18 @@ def test_a_slot_holds_any_combination_beside_its_minutes_and_time(
     combo: int, reached: int, started: int, ts: int
 ) -> None:
     minutes, times = np.uint64(reached << 32 | started), np.uint64(ts)
-    for other in (cohort.MOST_COMBOS - 1, combo):
-        minutes, times = cohort.with_combo(minutes, times, np.uint64(other))
+    for other in (slots.MOST_COMBOS - 1, combo):
+        minutes, times = slots.with_combo(minutes, times, np.uint64(other))
         minutes, times = np.uint64(minutes), np.uint64(times)
-    assert cohort.reached_combo(minutes, times) == combo
-    assert cohort.reached_minute(minutes) == reached
+    assert slots.reached_combo(minutes, times) == combo
+    assert slots.reached_minute(minutes) == reached
     assert int(minutes) & 0xFFFFFFFF == started
     assert int(times) & (2**42 - 1) == ts
 
 
 def test_a_play_moves_to_its_earlier_minute_in_its_own_row_beyond_4_194_304_combinations() -> None:
     table, used = new_table(), np.zeros(4, np.int64)
-    cells, counts = cohort.new_cells()
+    cells, counts, *_ = Increments.new()
     for code, minute in ((START, 10), (IMPRESSION, 9)):
         cohort.reach(table, used, 3, code, 5_000_000, minute, cells, counts)
     found = {int(cells[at]) - 1: int(counts[at, CONSENTED_PLAYS]) for at in np.flatnonzero(cells)}
@@ -227,7 +228,7 @@ def test_a_play_moves_to_its_earlier_minute_in_its_own_row_beyond_4_194_304_comb
 
 
 def test_more_combinations_than_a_slot_tells_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cohort, "MOST_COMBOS", 3)
+    monkeypatch.setattr(slots, "MOST_COMBOS", 3)
     shard = PlayShard(0, 1, 10 * MINUTE, 30 * MINUTE, 60 * MINUTE)
     combos: list[Dimensions] = [(name, None, None, None, None, None) for name in "abcd"]
     assert [shard._number(combo) for combo in combos[:3] * 2] == [0, 1, 2] * 2

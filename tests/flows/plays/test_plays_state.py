@@ -66,7 +66,7 @@ def test_a_remembered_play_takes_at_most_64_bytes_at_every_size() -> None:
     print(
         "bytes a play, at worst, from each size on:", {size: round(most, 1) for size, most in worst.items()}
     )
-    *_, ((_, packed, *_),) = shard.snapshot()[4]
+    ((_, packed, *_),) = shard.snapshot()[2]["pieces"]
     assert all(worst[size] <= 64 for size in (10_000, 100_000, 1_000_000))
     assert len(packed) == SLOT_BYTES * shard.plays
     batches, *_, (outcome,) = shard.cut(Cut(0, BEGIN_MS, False, ()))

@@ -1,0 +1,91 @@
+"""Conversions: each counts once by its own key and horizon, unless it is too late."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flows.model.counts import CONSENTED, INVALID_TRAFFIC, PIXELS, REPEATED, TOO_LATE
+from flows.model.pixel import CONSENTED as CONSENT_FLAG
+from flows.model.pixel import INFO, INVALID_SHIFT, KEY, TS, WATERMARK
+from flows.plays.increments import BACKWARDS, FIRST, LATEST
+from flows.plays.slots import (
+    ACCEPTED,
+    CHANGED,
+    CONVERSION_KIND,
+    FLAGS,
+    INVALID_OUT,
+    INVALID_SPACE,
+    KIND_SHIFT,
+    LATE_OUT,
+    MINUTES,
+    REPEATED_OUT,
+    SLOT_KEY,
+    SLOTS_USED,
+    TIMES,
+    final,
+)
+from flows.state.hash_table import MAX_LOAD, find
+from flows.state.kernel import I32, I64, U8, U64, Int, kernel, mixed
+
+
+@kernel
+def convert(
+    pixels: U64,
+    first: Int,
+    combo_of: I32,
+    table: U64,
+    totals: I64,
+    times: I64,
+    used: I64,
+    outcomes: I64,
+    verdicts: U8,
+    flow_watermark_ms: Int,
+    lateness_ms: Int,
+    horizon_ms: Int,
+) -> Int:
+    """Hold conversions against the table, from `first` on, each by its own key and horizon; returns how far
+    it got: to the end, or to where the table is full.
+
+    Args:
+        combo_of: number of each conversion's dimensions.
+        verdicts: (n,) what each is: `ACCEPTED` (and to be credited), `REPEATED_OUT`, `LATE_OUT` or
+            `INVALID_OUT`.
+    """
+    for i in range(first, len(pixels)):
+        if used[SLOTS_USED] + 2 > len(table) * MAX_LOAD:
+            return i
+        key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)
+        ts, watermark = np.int64(pixels[i, TS]), np.int64(pixels[i, WATERMARK])
+        info = np.int64(pixels[i, INFO])
+        invalid, combo = info >> INVALID_SHIFT, combo_of[i]
+        if invalid:
+            key = mixed(key, INVALID_SPACE)
+        slot = find(table, key)
+        there = table[slot, SLOT_KEY] != np.uint64(0)
+        if there and np.int64(table[slot, TIMES]) + horizon_ms >= watermark:
+            verdicts[i] = REPEATED_OUT
+            outcomes[REPEATED_OUT] += 1
+            totals[combo, REPEATED] += 1
+            continue
+        if final(ts // 60_000, max(watermark, flow_watermark_ms), lateness_ms):
+            verdicts[i] = LATE_OUT
+            outcomes[LATE_OUT] += 1
+            totals[combo, TOO_LATE] += 1
+            continue
+        used[SLOTS_USED] += not there
+        table[slot, SLOT_KEY] = key
+        table[slot, FLAGS] = (CONVERSION_KIND << KIND_SHIFT) | CHANGED
+        table[slot, MINUTES] = np.uint64(0)
+        table[slot, TIMES] = np.uint64(ts)
+        outcomes[ACCEPTED] += 1
+        verdicts[i] = ACCEPTED
+        if invalid:
+            verdicts[i] = INVALID_OUT
+            outcomes[INVALID_OUT + invalid - 1] += 1
+            totals[combo, INVALID_TRAFFIC] += 1
+            continue
+        times[combo, LATEST] = max(times[combo, LATEST], ts)
+        times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
+        totals[combo, PIXELS] += 1
+        totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
+    return len(pixels)

@@ -1,0 +1,141 @@
+"""Increments: what one shard of plays has counted since the last cut, in arrays that compiled loops fill."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
+from flows.plays.slots import CELLS_USED, MOST_CELLS, SECRET, TOUCHES
+from flows.state.kernel import I64, U32, U64, Int, doubled, kernel, mixed
+from flows.state.snapshot import pack, unpack
+
+LATEST, FIRST = range(2)
+BACKWARDS: Final = 1 << 42
+"""The constant from which a time is subtracted, so that the greatest is the first."""
+COMBO_OF, KIND_OF, PLAY_HALF = range(3)
+"""Of a touch, in `where`: its dimensions, its kind of `flows.model.messages`, and half a hash of its play."""
+_CELLS: Final = 256
+_COMBOS: Final = 64
+_TOUCHES: Final = 1024
+
+
+class Increments(NamedTuple):
+    """The increments of one shard.
+
+    Attributes:
+        cells, counts: an open-addressing map from (dimensions, minute) to its `BY_MINUTE` increments; a power
+            of
+            two in size. A key is one more than it says, so that 0 is empty.
+        totals: (dimensions, `FLIGHT_COUNTS`) `BY_FLIGHT` increments.
+        times: (dimensions, 2) of the accepted, valid pixels the greatest event time, and the greatest of
+            `BACKWARDS` less event time; 0 for none.
+        where, who, ts: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener; (room,) time:
+            consented
+            impressions, starts and clicks.
+    """
+
+    cells: U64
+    counts: I64
+    totals: I64
+    times: I64
+    where: U32
+    who: U64
+    ts: I64
+
+    @classmethod
+    def new(cls) -> Increments:
+        """None of anything, with little room."""
+        return cls(
+            *_new_cells(_CELLS),
+            np.zeros((_COMBOS, FLIGHT_COUNTS), np.int64),
+            np.zeros((_COMBOS, 2), np.int64),
+            np.zeros((_TOUCHES, 3), np.uint32),
+            np.zeros(_TOUCHES, np.uint64),
+            np.zeros(_TOUCHES, np.int64),
+        )
+
+    def with_combos(self) -> Increments:
+        """The same with room for twice as many dimensions."""
+        return self._replace(totals=doubled(self.totals), times=doubled(self.times))
+
+    def with_touches(self) -> Increments:
+        """The same with room for twice as many touches."""
+        return self._replace(where=doubled(self.where), who=doubled(self.who), ts=doubled(self.ts))
+
+    def with_cells(self, used: I64) -> Increments:
+        """The same with room for twice as many cells."""
+        cells, counts = _new_cells(2 * len(self.cells))
+        _move(self.cells, self.counts, cells, counts, used)
+        return self._replace(cells=cells, counts=counts)
+
+    def begun_anew(self, used: I64) -> Increments:
+        """None of anything again, behind a cut; `used` is set back."""
+        self.totals[:] = 0
+        self.times[:] = 0
+        after = self
+        if used[CELLS_USED]:
+            cells, counts = _new_cells(max(_CELLS, len(self.cells) // 2))
+            after = self._replace(cells=cells, counts=counts)
+        used[CELLS_USED] = used[TOUCHES] = 0
+        return after
+
+    def snapshot(self, combos: int, touches: int) -> dict[str, Any]:
+        """Plain state, by name; what was swept is not in it."""
+        filled = np.flatnonzero(self.cells)
+        return pack(
+            {"cells": self.cells[filled], "counts": self.counts[filled]}
+            | {name: getattr(self, name)[:combos] for name in ("totals", "times")}
+            | {name: getattr(self, name)[:touches] for name in ("where", "who", "ts")}
+        )
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], used: I64) -> Increments:
+        """Those of a snapshot; `used` is set."""
+        held = cls(**unpack(state))
+        capacity = _CELLS
+        while capacity * 3 // 4 < len(held.cells) + MOST_CELLS:
+            capacity *= 2
+        cells, counts = _new_cells(capacity)
+        used[CELLS_USED], used[TOUCHES] = len(held.cells), len(held.who)
+        _move(held.cells, held.counts, cells, counts, used)
+        held = held._replace(cells=cells, counts=counts)
+        empty = cls.new()
+        rest = {name: np.concatenate([getattr(held, name), getattr(empty, name)]) for name in cls._fields[2:]}
+        return held._replace(**rest)
+
+
+def _new_cells(capacity: int) -> tuple[U64, I64]:
+    return np.zeros(capacity, np.uint64), np.zeros((capacity, MINUTE_COUNTS), np.int64)
+
+
+@kernel
+def add(cells: U64, counts: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
+    """Add to one cell, of which there must be room for one more."""
+    key = (np.uint64(combo) << np.uint64(32)) | np.uint64(minute)
+    key += np.uint64(1)
+    mask = np.uint64(len(cells) - 1)
+    slot = mixed(key, np.uint64(used[SECRET])) & mask
+    while cells[slot] != key:
+        if cells[slot] == np.uint64(0):
+            cells[slot] = key
+            used[CELLS_USED] += 1
+            break
+        slot = (slot + np.uint64(1)) & mask
+    counts[slot, column] += by
+
+
+@kernel
+def _move(old: U64, old_counts: I64, cells: U64, counts: I64, used: I64) -> None:
+    """Move every cell of one map to another, larger one."""
+    mask = np.uint64(len(cells) - 1)
+    for i in range(len(old)):
+        if old[i] == np.uint64(0):
+            continue
+        slot = mixed(old[i], np.uint64(used[SECRET])) & mask
+        while cells[slot] != np.uint64(0):
+            slot = (slot + np.uint64(1)) & mask
+        cells[slot] = old[i]
+        for column in range(counts.shape[1]):
+            counts[slot, column] = old_counts[i, column]

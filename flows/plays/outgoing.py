@@ -1,0 +1,235 @@
+"""Messages of one shard of plays at a cut: to each row shard its increments, to each listener shard its
+touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from flows.model.dimensions import Dimensions
+from flows.model.messages import CLICK_TOUCH, REACH_ONLY, PendingConversion, RowBatch, TouchBatch
+from flows.model.ticks import Cut
+from flows.plays.dimension_index import DimensionIndex
+from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel
+
+
+class Entries(NamedTuple):
+    """Entries of rows, by row shard: the row, the place that it came from, and where each shard's begin."""
+
+    rows: I64
+    source: I64
+    bounds: I64
+
+
+class Touched(NamedTuple):
+    """Touches by listener shard, each shard's dimensions numbered from 0 as they come: their `dims`, and
+    where each shard's touches and dimensions begin.
+    """
+
+    who: U64
+    ts: I64
+    kinds: U8
+    combos: U32
+    plays: U32
+    dims: I64
+    bounds: I64
+    dim_bounds: I64
+
+
+@kernel
+def _spread(combos: I64, rows_of: I64, shard_of: I64, shards: Int) -> tuple[I64, I64, I64]:
+    """An entry for each row in which each of `combos` counts."""
+    bounds = np.zeros(shards + 1, np.int64)
+    for i in range(len(combos)):
+        for scope in range(rows_of.shape[1]):
+            row = rows_of[combos[i], scope]
+            if row >= 0:
+                bounds[shard_of[row] + 1] += 1
+    for shard in range(shards):
+        bounds[shard + 1] += bounds[shard]
+    rows, source = np.empty(bounds[shards], np.int64), np.empty(bounds[shards], np.int64)
+    fill = bounds.copy()
+    for i in range(len(combos)):
+        for scope in range(rows_of.shape[1]):
+            row = rows_of[combos[i], scope]
+            if row >= 0:
+                to = fill[shard_of[row]]
+                fill[shard_of[row]] += 1
+                rows[to], source[to] = row, i
+    return rows, source, bounds
+
+
+@kernel
+def _number(
+    cells: I64, totals: I64, touches: I64, timed: I64, seen: I64, times: I64, shard_of: I64, shards: Int
+) -> tuple[I64, U32, I64, I64]:
+    """The rows that any entry names, by shard; the number of each in its shard; where each shard's begin; and
+    the (greatest, greatest of those backwards) event times of every row.
+    """
+    named = np.zeros(len(shard_of), np.uint8)
+    for rows in (cells, totals, touches, timed):
+        for i in range(len(rows)):
+            named[rows[i]] = 1
+    of_row = np.zeros((len(shard_of), 2), np.int64)
+    for i in range(len(timed)):
+        for n in range(2):
+            of_row[timed[i], n] = max(of_row[timed[i], n], times[seen[i], n])
+    bounds, place = np.zeros(shards + 1, np.int64), np.zeros(len(shard_of), np.uint32)
+    for row in range(len(shard_of)):
+        if named[row]:
+            place[row] = bounds[shard_of[row] + 1]
+            bounds[shard_of[row] + 1] += 1
+    for shard in range(shards):
+        bounds[shard + 1] += bounds[shard]
+    order = np.empty(bounds[shards], np.int64)
+    for row in range(len(shard_of)):
+        if named[row]:
+            order[bounds[shard_of[row]] + np.int64(place[row])] = row
+    return order, place, bounds, of_row
+
+
+def row_batches(
+    sender: int, cut: Cut, shards: int, names: DimensionIndex, increments: Increments, touches: int
+) -> list[RowBatch]:
+    """A message to every row shard, empty or not.
+
+    Args:
+        touches: how many of `increments` there are.
+    """
+    rows_of, shard_of = names.rows_of, names.shards_of_rows
+
+    def spread(combos: I64) -> Entries:
+        return Entries(*_spread(combos, rows_of, shard_of, shards))
+
+    filled = np.flatnonzero(increments.cells)
+    keys = increments.cells[filled] - np.uint64(1)
+    changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
+    reached = np.flatnonzero(increments.where[:touches, KIND_OF] != CLICK_TOUCH)
+    seen = np.flatnonzero(increments.times[: len(names), LATEST])
+    cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
+    heard, timed = spread(increments.where[reached, COMBO_OF].astype(np.int64)), spread(seen)
+    order, place, bounds, times = _number(
+        cells.rows,
+        totals.rows,
+        heard.rows,
+        timed.rows,
+        seen[timed.source],
+        increments.times,
+        shard_of,
+        shards,
+    )
+    first = np.where(times[:, FIRST], BACKWARDS - times[:, FIRST], 0)
+    rows, known = names.row_names, order.tolist()
+    labels: dict[int, list[tuple[int, int, Dimensions]]] = {}
+    for number, row, latest in zip(
+        seen.tolist(), rows_of[seen, 0].tolist(), increments.times[seen, LATEST].tolist(), strict=True
+    ):
+        if row >= 0:
+            labels.setdefault(int(shard_of[row]), []).append((int(place[row]), latest, names.combos[number]))
+    minutes = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)[cells.source]
+    counts, flights = increments.counts[filled[cells.source]], increments.totals[changed[totals.source]]
+    heard_at = reached[heard.source]
+    heard_minutes = (increments.ts[heard_at] // 60_000).astype(np.uint32)
+    who = increments.who[heard_at]
+    cell_rows, total_rows, heard_rows = place[cells.rows], place[totals.rows], place[heard.rows]
+    every = (bounds, cells.bounds, totals.bounds, heard.bounds)
+    parts = [[slice(a, b) for a, b in pairwise(of.tolist())] for of in every]
+    return [
+        RowBatch(
+            sender,
+            shard,
+            cut,
+            [rows[row] for row in known[own]],
+            times[order[own], LATEST],
+            cell_rows[cell],
+            minutes[cell],
+            counts[cell],
+            total_rows[total],
+            flights[total],
+            heard_rows[hear],
+            heard_minutes[hear],
+            who[hear],
+            labels.get(shard, []),
+            first[order[own]],
+        )
+        for shard, (own, cell, total, hear) in enumerate(zip(*parts, strict=True))
+    ]
+
+
+@kernel
+def _by_listener(where: U32, who: U64, ts: I64, used: Int, combos: Int, shards: Int) -> Touched:
+    bounds, dim_bounds = np.zeros(shards + 1, np.int64), np.zeros(shards + 1, np.int64)
+    for i in range(used):
+        if where[i, KIND_OF] != REACH_ONLY:
+            bounds[np.int64(who[i] % np.uint64(shards)) + 1] += 1
+    for shard in range(shards):
+        bounds[shard + 1] += bounds[shard]
+    n = bounds[shards]
+    order, fill = np.empty(n, np.int64), bounds.copy()
+    for i in range(used):
+        if where[i, KIND_OF] != REACH_ONLY:
+            home = np.int64(who[i] % np.uint64(shards))
+            order[fill[home]] = i
+            fill[home] += 1
+    kinds, local, plays = np.empty(n, np.uint8), np.empty(n, np.uint32), np.empty(n, np.uint32)
+    dims, number = np.empty(n, np.int64), np.full(combos, -1, np.int64)
+    known: Int = 0
+    for shard in range(shards):
+        begin = known
+        for m in range(bounds[shard], bounds[shard + 1]):
+            touch = order[m]
+            combo = where[touch, COMBO_OF]
+            if number[combo] < begin:  # of no touch of this shard yet
+                number[combo] = known
+                dims[known] = combo
+                known += 1
+            kinds[m], plays[m] = where[touch, KIND_OF], where[touch, PLAY_HALF]
+            local[m] = number[combo] - begin
+        dim_bounds[shard + 1] = known
+    return Touched(who[order], ts[order], kinds, local, plays, dims[:known], bounds, dim_bounds)
+
+
+def touch_batches(
+    sender: int,
+    cut: Cut,
+    shards: int,
+    names: DimensionIndex,
+    increments: Increments,
+    touches: int,
+    conversions: Sequence[PendingConversion],
+    forgotten: Collection[int],
+) -> list[TouchBatch]:
+    """A message to every listener shard, empty or not, with its touches, its conversions and the listeners
+    that are erased behind them.
+    """
+    given = _by_listener(increments.where, increments.who, increments.ts, touches, len(names), shards)
+    due: list[list[PendingConversion]] = [[] for _ in range(shards)]
+    for one in conversions:
+        due[(one.listener or one.key) % shards].append(one)
+    erased = np.array(sorted(forgotten), np.uint64)
+    homes = erased % np.uint64(shards)
+    dims, bounds, dim_bounds = given.dims.tolist(), given.bounds.tolist(), given.dim_bounds.tolist()
+    batches = []
+    for shard in range(shards):
+        own = slice(bounds[shard], bounds[shard + 1])
+        batches.append(
+            TouchBatch(
+                sender,
+                shard,
+                cut,
+                [names.combos[number] for number in dims[dim_bounds[shard] : dim_bounds[shard + 1]]],
+                given.who[own],
+                given.ts[own],
+                given.kinds[own],
+                given.combos[own],
+                given.plays[own],
+                due[shard],
+                erased[homes == shard],
+            )
+        )
+    return batches
