@@ -13,12 +13,23 @@ from flows.cli.app import command, interruptible
 @command
 def top(
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="Print the table once.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once, as plain text.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--all", help="With --once: all rows, not only those that fit the terminal.")
+    ] = False,
+    campaigns: Annotated[bool, typer.Option("--campaigns", help="Begin with the campaigns.")] = False,
 ) -> None:
-    """Watch the placements live in the terminal."""
-    from flows.settings import load
-    from flows.viewers.top import run as watch
+    """Watch placements and campaigns live in the terminal: what needs attention comes first.
 
+    Keys: / filters, s orders, j and k move, Enter opens a row, Tab changes between placements and campaigns,
+    ? shows all keys and what each column means, q quits. Into a pipe it prints all rows once.
+    """
+    from flows.errors import UsageError
+    from flows.settings import load
+    from flows.viewers.top import run
+
+    if whole and not once:
+        raise UsageError("--all goes with --once: the live table scrolls")
     settings = load()
     interruptible()
-    watch(settings, timedelta(seconds=interval), once)
+    run(settings, timedelta(seconds=interval), once=once, whole_table=whole, campaigns=campaigns)

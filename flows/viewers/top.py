@@ -1,245 +1,182 @@
-"""The placements as a live table in the terminal, below how fresh the numbers are: first those whose delivery
-is bad, then the busiest.
+"""`audiopixel top`: placements and campaigns in the terminal, what needs attention first, below how fresh the
+numbers are.
+
+This module prints the table once; `flows.viewers.top_app` is the one that lives in a terminal, with keys.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta, tzinfo
+from typing import Final
 
-from rich import box
-from rich.cells import cell_len
 from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from connectors.redis import connect
 from flows.settings import Settings
 from flows.shown import LINE, shown
+from flows.viewers.columns import FIELDS, Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.table import GAP, Layout, lay_out, ordered
+from flows.viewers.words import NULL, UNJUDGED, amount, moment, number, since, span, whole
 
-NULL: Final = "–"
-STALE_S: Final = 10.0
-"""Age from which on the last flush is shown in red: ten flush intervals by default."""
+__all__ = ["FIELDS", "PLAIN_WIDTH", "render", "run"]
 
 PLAIN_WIDTH: Final = 120
 """Columns of the output where there is neither a terminal nor COLUMNS."""
+SCOPES: Final = ("placement", "campaign")
 
-_LONGEST_NAME: Final = 28
-_GAP: Final = 2
-_HEAD_LINES: Final = 3  # two of names, one below
-_PLACEMENT: Final = "placement"
-_STATE: Final = "delivery.state"
-_INDICATOR: Final = "delivery.indicator"
-_IMPRESSIONS: Final = "flight.impressions"
-_BAD: Final = ("under", "ended_short", "at_risk", "over")
-_STYLES: Final = {
+_SLOW_S: Final = 5.0
+_DOWN_S: Final = 30.0
+_OLD_S: Final = 300.0
+_UNJUDGED_S: Final = 120.0
+"""Ages of the last flush and of the watermark from which on the page, too, says so."""
+_HEAD_LINES: Final = 2
+_TIGHT: Final = 30
+"""Lines of a terminal in which the reasons of rejections leave their line to a placement."""
+STYLES: Final = {
     **dict.fromkeys(("under", "ended_short"), "bold red"),
     "at_risk": "yellow",
     "over": "blue",
     **dict.fromkeys(("on_track", "complete"), "green"),
+    **dict.fromkeys(("warming_up", "paused", "not_started", "none"), "dim"),
 }
-_TIGHT: Final = 30
-"""Lines of a terminal in which the reasons of rejections leave their line to a placement."""
+BLOCKED: Final = "bold red"
 _BALANCE: Final = ("received", "accepted", "repeated")
 _REJECTED: Final = "rejected."
 _COUNTED: Final = (*_BALANCE, _REJECTED)
-_LAST_MS: Final = 253_402_300_799_999
-"""The end of the year 9999."""
 
 
-def whole(text: str | None) -> int:
-    """A count; 0 where Redis holds none, or what is none."""
-    with suppress(ValueError):
-        return int(text or 0)
-    return 0
-
-
-def count(text: str) -> str:
-    """`1,234,567`."""
-    return f"{int(text):,}"
-
-
-def percent(text: str) -> str:
-    """`97.3%`; what is below one never reads 100.0%."""
-    ratio = float(text)
-    return f"{100 * ratio:.1f}%" if ratio >= 1 else f"{min(100 * ratio, 99.9):.1f}%"
-
-
-def times(text: str) -> str:
-    """`1.73`."""
-    return f"{float(text):.2f}"
-
-
-def words(state: str) -> str:
-    """`at risk`."""
-    return name(state.replace("_", " "))
-
-
-def three_places(text: str) -> str:
-    """`0.667`."""
-    return f"{float(text):.3f}"
-
-
-def name(text: str) -> str:
-    """At most 28 cells."""
-    return shown(text, _LONGEST_NAME)
-
-
-class Column(NamedTuple):
-    """One column of the table.
-
-    Attributes:
-        head: of two lines.
-        field: of the row, or `placement`.
-        show: its text for people.
-        rank: where the terminal is narrow, the greatest goes first.
-    """
-
-    head: str
-    field: str
-    show: Callable[[str], str]
-    rank: int
-
-
-COLUMNS: Final = (
-    Column("\nplacement", _PLACEMENT, name, 0),
-    Column("\ncampaign", "campaign_id", name, 12),
-    Column("\nstate", _STATE, words, 2),
-    Column("\ndelivery", _INDICATOR, three_places, 3),
-    Column("\nimpressions", _IMPRESSIONS, count, 1),
-    Column("\nstarts", "flight.starts", count, 5),
-    Column("compl.\nflight", "flight.completion_rate", percent, 4),
-    Column("mature\n1h", "1h.mature_completion_rate", percent, 6),
-    Column("\nreach", "flight.reach", count, 7),
-    Column("\nfreq.", "flight.frequency", times, 8),
-    Column("\nrepeated", "flight.repeated", count, 9),
-    Column("too\nlate", "flight.too_late", count, 10),
-    Column("\ninvalid", "flight.invalid_traffic", count, 11),
-    Column("\nconsent", "flight.consent_coverage", percent, 13),
-)
-PLANNED: Final = (_STATE, _INDICATOR)
-"""Fields of the columns that are shown where any placement has a plan."""
-FIELDS: Final = (*(column.field for column in COLUMNS if column.field != _PLACEMENT), "final_through_ms")
-"""The fields of a row that the table shows, and that its `Board` reads."""
-
-
-def render(snapshot: Snapshot, now_s: float, width: int, height: int | None = None) -> Group:
-    """The table below its lines of state, in `width` columns and `height` lines (None: all placements).
+def render(
+    snapshot: Snapshot,
+    now_s: float,
+    width: int,
+    height: int | None = None,
+    scope: str = "placement",
+    zone: tzinfo | None = None,
+) -> Group:
+    """The table below its lines of state, in `width` columns and `height` lines (None: all rows).
 
     Args:
-        snapshot: of a board that reads at least `FIELDS` of the placements.
+        snapshot: of a reader of at least `FIELDS`.
         now_s: wall clock, epoch s.
+        scope: `placement` or `campaign`.
+        zone: of the reader's clock; None is this machine's.
     """
-    rows = snapshot.rows.get("placement", {})
-    above = state(snapshot, now_s)
+    desk = Desk.of(snapshot.rows, 1000 * now_s)
+    above = state(snapshot, now_s, zone)
     if height is not None and height < _TIGHT and snapshot.flushed_s is not None:
         del above[-1]
-    first = sorted(rows, key=lambda placement: _urgency(placement, rows[placement]))
-    if height is not None:
-        room = max(1, height - len(above) - _HEAD_LINES)
-        if len(first) > room:
-            first = first[: max(1, room - 1)]
-    planned = any(_STATE in row for row in rows.values())
-    columns = [column for column in COLUMNS if planned or column.field not in PLANNED]
-    table = _table(columns, [{**rows[placement], _PLACEMENT: placement} for placement in first], width)
+    rows = ordered(desk.rows[scope], "", desk)
+    if not rows:
+        return Group(*above)
+    first = rows
+    if height is not None and len(rows) > (room := max(1, height - len(above) - _HEAD_LINES)):
+        first = rows[: max(1, room - 1)]
+    layout, cells = lay_out(first, desk, scope, width)
+    lines = [
+        Text(head.rstrip(), "bold" if not at else "dim", no_wrap=True, overflow="crop")
+        for at, head in enumerate(layout.heads(desk, scope))
+    ]
+    lines += [styled(layout, row, line) for row, line in zip(first, cells, strict=True)]
     rest = len(rows) - len(first)
     below = [_line(f"… and {rest:,} more", "dim")] if rest else []
-    return Group(*above, table, *below) if rows else Group(*above)
+    return Group(*above, *lines, *below)
 
 
-def _urgency(placement: str, row: Mapping[str, str]) -> tuple[int, float, int, str]:
-    """Sorts bad states first: too little by the least indicator, all else by the most impressions."""
-    delivery = row.get(_STATE)
-    rank = _BAD.index(delivery) if delivery in _BAD else len(_BAD)
-    short = 0.0
-    if delivery in ("under", "ended_short"):
-        with suppress(ValueError):
-            short = float(row.get(_INDICATOR, 0))
-    return rank, short, -whole(row.get(_IMPRESSIONS)), placement
+def styled(layout: Layout, row: Row, cells: Sequence[str]) -> Text:
+    """A row's line, its state and its pacing coloured."""
+    line = Text(layout.line(cells).rstrip(), no_wrap=True, overflow="crop")
+    style, at = STYLES[row.state], 0
+    for column, width in zip(layout.columns, layout.widths, strict=True):
+        if column.key in ("state", "pacing"):
+            line.stylize(BLOCKED if row.blocked and column.key == "state" else style, at, at + width)
+        at += width + GAP
+    return line
 
 
-def _table(columns: list[Column], rows: list[dict[str, str]], width: int) -> Table:
-    cells = {
-        column: [_shown(column, row[column.field]) if column.field in row else NULL for row in rows]
-        for column in columns
-    }
-    widths = {
-        column: max(map(cell_len, [*column.head.split("\n"), *texts]), default=0)
-        for column, texts in cells.items()
-    }
-    while len(widths) > 2 and sum(widths.values()) + _GAP * (len(widths) - 1) > width:
-        del widths[max(widths, key=lambda column: column.rank)]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
-    for column in widths:
-        table.add_column(
-            column.head, justify="left" if column.show in (name, words) else "right", no_wrap=True
-        )
-    styles = [_STYLES.get(row.get(_STATE, ""), "") for row in rows]
-    for style, line in zip(styles, zip(*(cells[column] for column in widths), strict=True), strict=True):
-        table.add_row(
-            *(
-                Text(text, style if column.field in PLANNED else "")
-                for column, text in zip(widths, line, strict=True)
-            )
-        )
-    return table
+# State
 
 
-def _shown(column: Column, text: str) -> str:
-    # What is damaged is seen to be, and takes no other row with it.
-    try:
-        return column.show(text)
-    except (ValueError, ArithmeticError):
-        return name(f"{text}?")
+def verdict(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
+    """How fresh the numbers are, in the words of the page, and a style for it."""
+    if not snapshot.up:
+        held = f"numbers of {span(now_s - snapshot.read_s)} ago" if snapshot.read_s else "no numbers yet"
+        return f"{held}: {snapshot.error}", "bold red"
+    if snapshot.flushed_s is None:
+        return "no flow has written to this namespace of Redis yet", "yellow"
+    age_s = now_s - snapshot.flushed_s
+    if age_s > _SLOW_S:
+        word, style = ("stalled", "bold red") if age_s > _DOWN_S else ("slow", "yellow")
+        return f"{word}: nothing written for {span(age_s)}", style
+    behind_s = 0.0 if snapshot.watermark_s is None else now_s - snapshot.watermark_s
+    return (f"behind: numbers of {span(behind_s)} ago", "yellow") if behind_s > _OLD_S else ("live", "green")
 
 
-def state(snapshot: Snapshot, now_s: float) -> list[Text]:
+def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> str | None:
+    """Why delivery is not judged now, and since when; None where it is."""
+    if snapshot.flushed_s is None:
+        return None
+    if now_s - snapshot.flushed_s > _UNJUDGED_S:
+        since_ms, reason = 1000 * snapshot.flushed_s, "the flow writes nothing"
+    elif snapshot.meta.get("judged") == "0":
+        since_ms = number(snapshot.meta.get("unjudged_since_ms"))
+        reason = UNJUDGED.get(snapshot.meta.get("unjudged_reason", ""), "the flow does not say why")
+    else:
+        return None
+    told = since(since_ms, 1000 * now_s, zone)
+    return f"Delivery is not judged since {told}: {reason}. Do not change bids by these numbers."
+
+
+def state(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> list[Text]:
     """Lines that say how fresh the numbers are, and what became of everything received."""
+    words, style = verdict(snapshot, now_s)
+    if snapshot.flushed_s is None:
+        return [_line(words, style)]
     lines = []
     if not snapshot.up:
-        since = f"numbers of {age(now_s - snapshot.read_s)} ago" if snapshot.read_s else "no numbers yet"
-        lines.append(_line(f"{since}: {snapshot.error}", "bold red"))
-    if snapshot.flushed_s is None:
-        if snapshot.up:
-            lines.append(_line("no flow has written to this namespace of Redis yet", "yellow"))
-        return lines
-    flushed_s = now_s - snapshot.flushed_s
+        lines.append(_line(words, style))
+        words, style = "", ""
+    if (banner := unjudged(snapshot, now_s, zone)) is not None:
+        lines.append(_line(banner, "bold red"))
+    watermark_s = snapshot.watermark_s
     fresh = Text.assemble(
+        (words, style),
+        " · " if words else "",
         "watermark ",
-        "unknown" if snapshot.watermark_s is None else f"{age(now_s - snapshot.watermark_s)} behind",
+        "unknown" if watermark_s is None else f"{span(now_s - watermark_s)} behind",
         " · ",
-        (f"flushed {age(flushed_s)} ago", "red" if flushed_s > STALE_S else "green"),
+        f"flushed {span(now_s - snapshot.flushed_s)} ago",
         " · final through ",
-        _final_through(snapshot, now_s),
+        _final_through(snapshot, now_s, zone),
         no_wrap=True,
         overflow="ellipsis",
     )
     return [*lines, fresh, *_ledger(snapshot.accounts.values())]
 
 
-def _final_through(snapshot: Snapshot, now_s: float) -> str:
+def _final_through(snapshot: Snapshot, now_s: float, zone: tzinfo | None) -> str:
     # Of all rows the greatest: a quiet row still shows what was final when it last changed.
-    rows = snapshot.rows["placement"].values()
-    final_ms = max((whole(row.get("final_through_ms")) for row in rows), default=0)
-    if not 0 < final_ms <= _LAST_MS:
-        return NULL
-    moment = datetime.fromtimestamp(final_ms / 1000, UTC)
-    today = moment.date() == datetime.fromtimestamp(now_s, UTC).date()
-    return f"{moment:%H:%M} UTC" if today else f"{moment:%Y-%m-%d %H:%M} UTC"
+    rows = snapshot.rows.get("placement", {}).values()
+    final = (number(row.get("final_through_ms")) for row in rows)
+    return moment(max((ms for ms in final if math.isfinite(ms)), default=0.0), 1000 * now_s, zone)
+
+
+def _whole(text: str | None) -> int:
+    value = number(text)
+    return 0 if math.isnan(value) else int(value)
 
 
 def _ledger(accounts: Collection[Mapping[str, str]]) -> list[Text]:
     sums = Counter[str]()
     for account in accounts:
-        sums.update({field: whole(number) for field, number in account.items() if field.startswith(_COUNTED)})
+        sums.update({field: _whole(text) for field, text in account.items() if field.startswith(_COUNTED)})
     received, accepted, repeated = (f"{sums.pop(field, 0):,}" for field in _BALANCE)
     listed = " · ".join(f"{field.removeprefix(_REJECTED)} {n:,}" for field, n in sums.most_common() if n)
     return [
@@ -248,15 +185,21 @@ def _ledger(accounts: Collection[Mapping[str, str]]) -> list[Text]:
     ]
 
 
-def age(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `35 min`, `5 h`, `354 d`."""
-    seconds = max(0.0, seconds)
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for unit, length, most in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
-        if seconds < most:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds / 86_400:,.0f} d"
+def sums(rows: Sequence[Row], desk: Desk) -> str:
+    """Sums of rows: `40 placements · 1 under · short by 12,345 · GBP 61.20 at stake`."""
+    found = Counter(row.state for row in rows)
+    said = [
+        f"{found[name]:,} {words}"
+        for name, words in (("under", "under"), ("at_risk", "at risk"))
+        if found[name]
+    ]
+    hits = sum(1 for row in rows if row.blocked)
+    short = math.fsum(row.short for row in rows if math.isfinite(row.short))
+    stake = math.fsum(row.stake for row in rows if math.isfinite(row.stake))
+    said += [f"{hits:,} in blocked content"] if hits else []
+    said += [f"short by {whole(short)} impressions"] if short else []
+    said += [f"{desk.currency} {amount(stake)} at stake"] if stake and desk.currency else []
+    return " · ".join(said) or NULL
 
 
 def _line(text: str, style: str = "") -> Text:
@@ -264,31 +207,50 @@ def _line(text: str, style: str = "") -> Text:
     return Text(shown(text, LINE), style, no_wrap=True, overflow="ellipsis")
 
 
-def run(settings: Settings, interval: timedelta = timedelta(seconds=1), once: bool = False) -> None:
-    """Show the table until Ctrl-C; once, and whole, where the output is not a terminal.
+def run(
+    settings: Settings,
+    interval: timedelta = timedelta(seconds=1),
+    *,
+    once: bool = False,
+    whole_table: bool = False,
+    campaigns: bool = False,
+) -> None:
+    """Show the table until it is left; once, where the output is not a terminal.
 
     Args:
         interval: between two readings of Redis.
-        once: print one screenful and return.
+        once: print it once and return.
+        whole_table: with `once`, print all rows, not those alone that fit the terminal.
+        campaigns: begin with the campaigns.
 
     Raises:
         ConnectError: Redis is not there at the start; later it may go and come back.
     """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    board = RowsReader(client, settings.namespace, FIELDS, interval=interval)
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH)
-
-    def view() -> Group:
-        return render(board.refresh(), time.time(), console.width, console.height if terminal else None)
-
+    plain = once or not terminal or not sys.stdin.isatty() or console.is_dumb_terminal
+    scope = SCOPES[campaigns]
+    # A campaign has at stake what its placements have.
+    scopes = SCOPES if campaigns or not plain else SCOPES[:1]
+    reader = RowsReader(client, settings.namespace, FIELDS, scopes=scopes, interval=interval)
     try:
-        if once or not terminal or console.is_dumb_terminal:
-            console.print(view())
+        if plain:
+            height = console.height if terminal and not whole_table else None
+            _print(console, render(reader.refresh(), time.time(), console.width, height, scope))
             return
-        with Live(console=console, screen=True, auto_refresh=False) as live, suppress(KeyboardInterrupt):
-            while True:
-                live.update(view(), refresh=True)
-                time.sleep(interval.total_seconds())
+        from flows.viewers.top_app import TopApp
+
+        TopApp(reader, interval, scope).run()
     finally:
-        board.close()
+        reader.close()
+
+
+def _print(console: Console, table: Group) -> None:
+    """Print lines that fit already: rich would look for words to wrap, for a second in ten thousand lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    for line in table.renderables:
+        assert isinstance(line, Text)
+        print(line.plain)

@@ -1,0 +1,379 @@
+"""Columns of `audiopixel top`: those of the live page (`static/columns.js`).
+
+The curve of the last ten minutes is not among them: a terminal that has just begun has no history.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from flows.shown import shown
+from flows.viewers.reader import Rows
+from flows.viewers.words import (
+    NULL,
+    STATES,
+    amount,
+    fixed,
+    left,
+    number,
+    percent,
+    shares,
+    span,
+    whole,
+)
+
+LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program")
+_LONGEST_NAME: Final = 28
+_CURRENCY: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One placement or campaign.
+
+    Attributes:
+        scope: `placement` or `campaign`.
+        id: its id.
+        fields: of its hash in Redis.
+        stake: money that is short; NaN where no price is known.
+    """
+
+    scope: str
+    id: str
+    fields: Mapping[str, str]
+    stake: float = math.nan
+
+    def get(self, name: str) -> float:
+        """A field as a number; NaN where there is none."""
+        return number(self.fields.get(name))
+
+    @property
+    def state(self) -> str:
+        """The delivery state, `none` without a plan."""
+        told = self.fields.get("delivery.state", "none")
+        return told if told in STATES else "none"
+
+    @property
+    def delivered(self) -> float:
+        """Impressions of the flight up to its plan's end; without a plan, all."""
+        return self.get("delivery.delivered" if "delivery.booked" in self.fields else "flight.impressions")
+
+    @property
+    def short(self) -> float:
+        """Impressions that are due and not delivered."""
+        return max(0.0, self.get("delivery.short_by")) if "delivery.short_by" in self.fields else math.nan
+
+    @property
+    def blocked(self) -> float:
+        """Impressions in blocked content; 0 where there are none."""
+        found = self.get("flight.blocked_impressions")
+        return 0.0 if math.isnan(found) else found
+
+    def matches(self, words: Iterable[str]) -> bool:
+        """True if every word, in lower case, is in its id, its labels or its state."""
+        labels = (self.fields.get(label, "") for label in LABELS)
+        text = "\n".join((self.id, *labels, STATES[self.state][0])).lower()
+        return all(word in text for word in words)
+
+
+@dataclass
+class Desk:
+    """The rows of one reading.
+
+    Attributes:
+        rows: by scope.
+        currency: of all plans, where they agree.
+        now_ms: wall clock.
+    """
+
+    rows: dict[str, list[Row]]
+    currency: str | None = None
+    now_ms: float = 0.0
+    by_id: dict[str, dict[str, Row]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
+        """The placements and campaigns; a campaign has at stake what its placements have."""
+        stakes: dict[str, float] = {}
+        placements = []
+        for name, fields in scopes.get("placement", {}).items():
+            row = Row("placement", name, fields)
+            money = row.short * row.get("delivery.cpm") / 1000
+            placements.append(Row("placement", name, fields, money))
+            if math.isfinite(money) and (campaign := fields.get("campaign_id")) is not None:
+                stakes[campaign] = stakes.get(campaign, 0.0) + money
+        campaigns = [
+            Row("campaign", name, fields, stakes.get(name, math.nan))
+            for name, fields in scopes.get("campaign", {}).items()
+        ]
+        plans = (fields for rows in scopes.values() for fields in rows.values())
+        told = {fields["delivery.currency"] for fields in plans if "delivery.currency" in fields}
+        rows = {"placement": placements, "campaign": campaigns}
+        by_id = {scope: {row.id: row for row in found} for scope, found in rows.items()}
+        return cls(rows, shown(told.pop(), _CURRENCY) if len(told) == 1 else None, now_ms, by_id)
+
+
+class Column(NamedTuple):
+    """One column of the table.
+
+    Attributes:
+        key: a short name.
+        title: its heading.
+        unit: below it; `money` stands for the plans' currency.
+        means: for people, in a sentence.
+        rank: where the terminal is narrow, the greatest goes first.
+        value: what it sorts by, a number or a text.
+        text: its cell.
+        left: whether it is set flush left.
+        down: whether its order begins with the greatest.
+    """
+
+    key: str
+    title: str
+    unit: str
+    means: str
+    rank: float
+    value: Callable[[Row], float | str]
+    text: Callable[[Row, Desk], str]
+    left: bool = False
+    down: bool = True
+
+    def heading(self, desk: Desk) -> tuple[str, str]:
+        """Its two lines."""
+        return self.title, (desk.currency or "") if self.unit == "money" else self.unit
+
+
+def name_of(text: str) -> str:
+    """At most 28 cells, without anything that a terminal obeys."""
+    return shown(text, _LONGEST_NAME)
+
+
+def _count(key: str, title: str, unit: str, means: str, rank: float, value: Callable[[Row], float]) -> Column:
+    return Column(key, title, unit, means, rank, value, lambda row, _: whole(value(row)))
+
+
+def _share(key: str, title: str, means: str, rank: float, name: str, down: bool = True) -> Column:
+    return Column(
+        key,
+        title,
+        "%",
+        means,
+        rank,
+        lambda row: row.get(name),
+        lambda row, _: percent(row.get(name)),
+        down=down,
+    )
+
+
+def _money(key: str, title: str, means: str, rank: float, value: Callable[[Row], float]) -> Column:
+    def text(row: Row, desk: Desk) -> str:
+        own = row.fields.get("delivery.currency")
+        said = amount(value(row))
+        return said if desk.currency or not own or said == NULL else f"{shown(own, _CURRENCY)} {said}"
+
+    return Column(key, title, "money", means, rank, value, text)
+
+
+def _label(key: str, title: str, means: str, rank: float, name: str) -> Column:
+    return Column(
+        key, title, "", means, rank,
+        lambda row: row.fields.get(name, ""), lambda row, _: name_of(row.fields.get(name, NULL)), True, False,
+    )  # fmt: skip
+
+
+def _field(name: str) -> Callable[[Row], float]:
+    return lambda row: row.get(name)
+
+
+def _state(row: Row, _: Desk) -> str:
+    words = STATES[row.state][0]
+    return f"{words} ⊘ {whole(row.blocked)}" if row.blocked else words
+
+
+def ends(row: Row, desk: Desk) -> str:
+    """Time until the flight's end, by the clock: `2 d 8 h`, `begins 3 h 5 min`, `5 h ago`."""
+    start, end = row.get("delivery.start_ms"), row.get("delivery.end_ms")
+    if math.isnan(end):
+        return NULL
+    if desk.now_ms < start:
+        return f"begins {left((start - desk.now_ms) / 1000)}"
+    return (
+        left((end - desk.now_ms) / 1000) if end > desk.now_ms else f"{span((desk.now_ms - end) / 1000)} ago"
+    )
+
+
+def _booked(row: Row) -> float:
+    booked = row.get("delivery.booked")
+    return row.get("delivery.delivered") / booked if booked > 0 else math.nan
+
+
+SEVERITY: Final = {state: rank for rank, state in enumerate(STATES)}
+COLUMNS: Final = (
+    Column(
+        "state",
+        "state",
+        "",
+        "The delivery state, and behind ⊘ the impressions in content that the plan blocks.",
+        0,
+        lambda row: SEVERITY[row.state],
+        _state,
+        True,
+        False,
+    ),
+    Column(
+        "id",
+        "placement",
+        "",
+        "The placement's or campaign's id.",
+        0,
+        lambda row: row.id,
+        lambda row, _: name_of(row.id),
+        True,
+        False,
+    ),
+    _label("campaign", "campaign", "The campaign that the placement belongs to.", 8.5, "campaign_id"),
+    _share(
+        "pacing",
+        "pacing",
+        "Delivered, of what is due by now: 100 % is on plan.",
+        1,
+        "delivery.indicator",
+        down=False,
+    ),
+    _count(
+        "short",
+        "short by",
+        "impressions",
+        "Impressions that are due and not delivered.",
+        2,
+        lambda row: row.short,
+    ),
+    _money("stake", "at stake", "Short by, at the plan's price for a thousand.", 4, lambda row: row.stake),
+    Column(
+        "ends",
+        "ends in",
+        "",
+        "Time until the flight's end, by the clock.",
+        3,
+        _field("delivery.end_ms"),
+        ends,
+        down=False,
+    ),
+    _count(
+        "delivered",
+        "delivered",
+        "impressions",
+        "Impressions of the flight up to its end; without a plan, all.",
+        5,
+        lambda row: row.delivered,
+    ),
+    _count(
+        "booked", "booked", "impressions", "Impressions that the plan books.", 6, _field("delivery.booked")
+    ),
+    Column(
+        "progress",
+        "of booked",
+        "%",
+        "Delivered, of what is booked.",
+        9,
+        _booked,
+        lambda row, _: percent(_booked(row)),
+    ),
+    _count(
+        "hour", "last hour", "impressions/hour", "Impressions of the last hour.", 8, _field("1h.impressions")
+    ),
+    _count(
+        "needed",
+        "needed",
+        "impressions/hour",
+        "Impressions that each hour which is left and not paused must bring.",
+        7,
+        _field("delivery.required_rate"),
+    ),
+    _count(
+        "projected",
+        "projected",
+        "impressions",
+        "Impressions at the flight's end at the rate of the last hour.",
+        17,
+        _field("delivery.projected"),
+    ),
+    _money("cost", "cost", "Delivered, at the plan's price for a thousand.", 11, _field("flight.cost")),
+    _share(
+        "completion",
+        "completed",
+        "Plays that were completed, of those that started in the last hour and have had time to end.",
+        12,
+        "1h.mature_completion_rate",
+    ),
+    _count(
+        "reach",
+        "reach",
+        "listeners",
+        "Listeners who consented and were reached, each once in the flight.",
+        13,
+        _field("flight.reach"),
+    ),
+    Column(
+        "frequency",
+        "frequency",
+        "plays/listener",
+        "Plays of these listeners, for each of them.",
+        14,
+        _field("flight.frequency"),
+        lambda row, _: fixed(row.get("flight.frequency")),
+    ),
+    Column(
+        "conversions",
+        "conversions",
+        "",
+        "Conversions credited in the flight.",
+        15,
+        _field("flight.conversions"),
+        lambda row, _: shares(row.get("flight.conversions")),
+    ),
+    _money(
+        "cpa", "cost per conversion", "Cost, for each conversion.", 16, _field("flight.cost_per_acquisition")
+    ),
+    _count(
+        "blocked",
+        "blocked",
+        "impressions",
+        "Impressions in content that the plan blocks.",
+        20,
+        _field("flight.blocked_impressions"),
+    ),
+    _label("platform", "platform", "The platform of the latest pixel.", 18, "platform"),
+    _label("station", "station", "The station of the latest pixel.", 19, "station"),
+)
+BY_KEY: Final = {column.key: column for column in COLUMNS}
+FIELDS: Final = (
+    "delivery.state",
+    "delivery.since_ms",
+    "delivery.indicator",
+    "delivery.short_by",
+    "delivery.booked",
+    "delivery.delivered",
+    "delivery.expected",
+    "delivery.projected",
+    "delivery.required_rate",
+    "delivery.start_ms",
+    "delivery.end_ms",
+    "delivery.cpm",
+    "delivery.currency",
+    "flight.cost",
+    "flight.impressions",
+    "1h.impressions",
+    "1h.mature_completion_rate",
+    "flight.reach",
+    "flight.frequency",
+    "flight.conversions",
+    "flight.cost_per_acquisition",
+    "flight.blocked_impressions",
+    *LABELS,
+    "final_through_ms",
+)
+"""The fields of a row that the table shows."""

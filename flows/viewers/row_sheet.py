@@ -1,0 +1,133 @@
+"""One placement or campaign whole, for a terminal: the sections of the live page's pane."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import tzinfo
+from typing import Final
+
+from rich.console import Group
+from rich.text import Text
+
+from flows.shown import shown
+from flows.viewers.columns import LABELS, Desk, Row, ends
+from flows.viewers.words import (
+    NULL,
+    STATES,
+    amount,
+    fixed,
+    left,
+    moment,
+    number,
+    percent,
+    shares,
+    since,
+    whole,
+)
+
+_WINDOWS: Final = ("5m", "1h", "1d", "flight")
+_FUNNEL: Final = (
+    ("starts", "starts"), ("first_quartiles", "first quartile"), ("midpoints", "midpoint"),
+    ("third_quartiles", "third quartile"), ("completes", "complete"),
+)  # fmt: skip
+_INTEGRITY: Final = (
+    ("repeated", "repeated"), ("too_late", "too late"), ("invalid_traffic", "invalid traffic"),
+    ("orphans", "orphans"), ("repaired", "repaired"), ("blocked_impressions", "in blocked content"),
+)  # fmt: skip
+
+
+def sheet(row: Row, desk: Desk, zone: tzinfo | None = None) -> Group:
+    """All sections, one text each.
+
+    Args:
+        row: with all its fields.
+        desk: of the reading, for the currency and the clock.
+        zone: of the reader's clock; None is this machine's.
+    """
+    fields, now_ms = row.fields, desk.now_ms
+    labels = " · ".join(shown(fields[label]) for label in LABELS if label in fields)
+    words, means = STATES[row.state]
+    began = since(row.get("delivery.since_ms"), now_ms, zone)
+    lines = [Text.assemble((shown(row.id), "bold"), f"  {words}", "" if began == NULL else f" since {began}")]
+    lines += [Text(labels, "dim")] if labels else []
+    lines += [Text(means, "dim"), *_section("Pacing", _pacing(row, desk, zone)), Text("\nWindows", "bold")]
+    lines.append(
+        Text(
+            _table(("", "impressions", "starts", "completed", "reach", "frequency"), "", [], head=True), "dim"
+        )
+    )
+    lines += [Text(_window(row, window)) for window in _WINDOWS]
+    lines += _section("Quartiles of the flight", _funnel(row))
+    lines += _section("Conversions of the flight", _conversions(row))
+    kept = ((title, whole(row.get(f"flight.{name}"))) for name, title in _INTEGRITY)
+    finals = moment(row.get("final_through_ms"), now_ms, zone), since(row.get("as_of_ms"), now_ms, zone)
+    lines += _section("Integrity", [*kept, ("final through", finals[0]), ("as of", finals[1])])
+    return Group(*lines)
+
+
+def _section(title: str, facts: Iterable[tuple[str, str]]) -> list[Text]:
+    return [Text(f"\n{title}", "bold"), *(Text(f"  {name:<22}{value}") for name, value in facts)]
+
+
+def _pacing(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
+    if "delivery.booked" not in row.fields:
+        return [("no plan", "nothing says what was booked")]
+    currency = shown(row.fields.get("delivery.currency", ""))
+    booked, needed = row.get("delivery.booked"), row.get("delivery.required_rate")
+    end, paused_left = row.get("delivery.end_ms"), row.get("delivery.remaining_seconds")
+    when = f"{moment(end, desk.now_ms, zone)}, {ends(row, desk)}" if math.isfinite(end) else NULL
+    if math.isfinite(end) and end > desk.now_ms:
+        when += f" left, {left(paused_left)} of it unpaused" if math.isfinite(paused_left) else " left"
+
+    def money(value: float) -> str:
+        said = amount(value)
+        return said if said == NULL else f"{currency} {said}".strip()
+
+    return [
+        ("pacing", f"{percent(row.get('delivery.indicator'))} of what is due"),
+        (
+            "delivered",
+            f"{whole(row.delivered)} of {whole(booked)} booked, {whole(row.get('delivery.expected'))} due",
+        ),
+        ("short by", f"{whole(row.short)} impressions, {money(row.stake)} at stake"),
+        ("last hour", f"{whole(row.get('1h.impressions'))} impressions, {whole(needed)} an hour needed"),
+        ("projected", f"{whole(row.get('delivery.projected'))} impressions at the end"),
+        ("ends", when),
+        ("cost", f"{money(row.get('flight.cost'))}, at {money(row.get('delivery.cpm'))} a thousand"),
+        ("completion target", percent(row.get("delivery.target_completion_rate"))),
+    ]
+
+
+def _table(cells: tuple[str, ...], name: str, rest: list[str], head: bool = False) -> str:
+    texts = cells[1:] if head else rest
+    return f"  {name:<10}" + "".join(f"{text:>14}" for text in texts)
+
+
+def _window(row: Row, window: str) -> str:
+    rate = "mature_completion_rate" if window in ("5m", "1h") else "completion_rate"
+    texts = [whole(row.get(f"{window}.impressions")), whole(row.get(f"{window}.starts"))]
+    texts += [percent(row.get(f"{window}.{rate}")), whole(row.get(f"{window}.reach"))]
+    return _table((), window, [*texts, fixed(row.get(f"{window}.frequency"))])
+
+
+def _funnel(row: Row) -> list[tuple[str, str]]:
+    starts = row.get("flight.starts")
+    found = ((title, row.get(f"flight.{name}")) for name, title in _FUNNEL)
+    return [
+        (title, f"{whole(value)}  {percent(value / starts if starts else math.nan)}")
+        for title, value in found
+    ]
+
+
+def _conversions(row: Row) -> list[tuple[str, str]]:
+    fields = row.fields
+    currency = shown(fields.get("conversion_currency", fields.get("delivery.currency", "")))
+    value = number(fields.get("flight.conversion_value")) / 1e6
+    return [
+        ("conversions", shares(row.get("flight.conversions"))),
+        ("value", f"{currency} {amount(value)}".strip() if math.isfinite(value) else NULL),
+        ("cost per conversion", amount(row.get("flight.cost_per_acquisition"))),
+        ("return on ad spend", fixed(row.get("flight.return_on_ad_spend"))),
+        ("conversions by reach", percent(row.get("flight.conversion_rate"))),
+    ]

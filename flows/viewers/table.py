@@ -1,0 +1,127 @@
+"""Order and layout of the rows of `audiopixel top`, in the orders of the live page (`static/columns.js`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+
+from flows.viewers.columns import BY_KEY, COLUMNS, Column, Desk, Row
+from flows.viewers.words import NULL
+
+GAP: Final = 2
+"""Cells between two columns."""
+_OF_PLACEMENTS: Final = ("campaign", "platform", "station")
+
+ORDERS: Final = {
+    "": "needs attention first",
+    "-delivered": "most delivered first",
+    "pacing": "least pacing first",
+    "-stake": "most at stake first",
+    "ends": "next to end first",
+    "id": "by name",
+}
+_TIERS: Final = {"under": 1, "at_risk": 2, "ended_short": 4, "none": 5}
+
+
+def _most(value: float) -> tuple[bool, float]:
+    return (True, 0.0) if math.isnan(value) else (False, -value)
+
+
+def ordered(rows: Iterable[Row], sort: str, desk: Desk) -> list[Row]:
+    """The rows in an order: a column's key, behind `-` the greatest first, or empty for what needs attention.
+
+    Attention: blocked content first, then states that need somebody, each by what is at stake: money where
+    all plans have one currency, else impressions.
+    """
+    if not sort:
+        return sorted(
+            rows,
+            key=lambda row: (
+                0 if row.blocked else _TIERS.get(row.state, 3),
+                *_most(row.stake if desk.currency else math.nan),
+                *_most(row.short),
+                *_most(row.delivered),
+                row.id,
+            ),
+        )
+    key, down = sort.removeprefix("-"), sort.startswith("-")
+    valued = [(BY_KEY[key].value(row), row) for row in rows]
+    known = sorted((one for one in valued if one[0] == one[0]), key=lambda one: one[1].id)
+    known.sort(key=lambda one: one[0], reverse=down)
+    return [row for _, row in known] + sorted(
+        (row for value, row in valued if value != value), key=lambda row: row.id
+    )
+
+
+def sort_words(sort: str) -> str:
+    """An order in words: `needs attention first`, `by short by, greatest first`."""
+    if sort in ORDERS:
+        return ORDERS[sort]
+    key, down = sort.removeprefix("-"), sort.startswith("-")
+    return f"by {BY_KEY[key].title}, {'greatest' if down else 'least'} first"
+
+
+# Layout
+
+
+class Layout(NamedTuple):
+    """The columns that fit into a width, each with its cells."""
+
+    columns: tuple[Column, ...]
+    widths: tuple[int, ...]
+
+    def line(self, cells: Sequence[str]) -> str:
+        """One line of the table."""
+        padded = []
+        for cell, column, width in zip(cells, self.columns, self.widths, strict=True):
+            short = width - _size(cell)
+            if short < 0:
+                cell, short = set_cell_size(cell, width), 0
+            padded.append(cell + " " * short if column.left else " " * short + cell)
+        return (" " * GAP).join(padded)
+
+    def heads(self, desk: Desk, scope: str) -> tuple[str, str]:
+        """The two lines of headings."""
+        titles = [scope if column.key == "id" else column.title for column in self.columns]
+        return self.line(titles), self.line([column.heading(desk)[1] for column in self.columns])
+
+
+def cell_of(column: Column, row: Row, desk: Desk) -> str:
+    """A cell; what is damaged is a dash, and takes no other cell with it."""
+    try:
+        return column.text(row, desk)
+    except (ValueError, ArithmeticError):
+        return NULL
+
+
+def lay_out(
+    rows: Sequence[Row], desk: Desk, scope: str, width: int, least: Mapping[str, int] | None = None
+) -> tuple[Layout, list[tuple[str, ...]]]:
+    """The columns that fit, the dearest first, and the cells of `rows` in them.
+
+    Args:
+        least: widths below which no column goes, by key, so that a table does not jump while it is scrolled.
+    """
+    wanted = [column for column in COLUMNS if scope == "placement" or column.key not in _OF_PLACEMENTS]
+    cells: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
+    room = width + GAP
+    for column in sorted(wanted, key=lambda one: one.rank):
+        title, unit = column.heading(desk)
+        texts = [cell_of(column, row, desk) for row in rows]
+        heads = len(scope if column.key == "id" else title), len(unit), (least or {}).get(column.key, 0)
+        size = max(*heads, max(map(_size, texts), default=0))
+        room -= size + GAP
+        if room < 0 and column.rank:
+            break
+        sizes[column.key], cells[column.key] = size, texts
+    columns = tuple(column for column in COLUMNS if column.key in sizes)
+    layout = Layout(columns, tuple(sizes[column.key] for column in columns))
+    return layout, list(zip(*(cells[column.key] for column in columns), strict=True))
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else cell_len(text)

@@ -1,0 +1,371 @@
+"""The table of `audiopixel top` as it lives in a terminal: filter, order, scroll, open, quit.
+
+Only the lines in sight are made; ten thousand rows cost what fifty do. Redis is read in a thread, so that one
+that hangs stops no key.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from datetime import timedelta
+from typing import Any, ClassVar, Final
+
+from rich.console import Group
+from rich.text import Text
+from textual import work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.geometry import Size
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.widgets import Footer, Input, Static
+
+from connectors.stream import ConnectError
+from flows.shown import LINE, shown
+from flows.viewers.columns import COLUMNS, Desk, Row
+from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.row_sheet import sheet
+from flows.viewers.table import ORDERS, Layout, lay_out, ordered, sort_words
+from flows.viewers.top import state, styled, sums
+from flows.viewers.words import STATES
+
+RESORT_S: Final = 5.0
+"""Rows keep their places for so long: nobody reads a table that jumps each second."""
+_PLURAL: Final = {"placement": "placements", "campaign": "campaigns"}
+
+
+class Grid(ScrollView, can_focus=True):
+    """The table: its two heads above, then as many rows as there is room for."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down,j", "move(1)", "down", show=False),
+        Binding("up,k", "move(-1)", "up", show=False),
+        Binding("pagedown,space", "page(1)", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("home,g", "move(-1000000000)", show=False),
+        Binding("end,G", "move(1000000000)", show=False),
+        Binding("enter", "open", "open"),
+    ]
+
+    class Opened(Message):
+        """A row is to be shown whole."""
+
+        def __init__(self, row: Row) -> None:
+            super().__init__()
+            self.row = row
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Row] = []
+        self.desk = Desk({})
+        self.scope = "placement"
+        self.layout_of: Layout = Layout((), ())
+        self._chosen: str | None = None
+        self._lines: dict[int, Strip] = {}
+        self._sizes: dict[str, int] = {}
+
+    def put(self, rows: list[Row], desk: Desk, scope: str) -> None:
+        """Show these rows; the chosen one stays chosen wherever it has gone."""
+        if scope != self.scope:
+            self._sizes.clear()
+            self._chosen = None
+            self.scroll_to(0, 0, animate=False)
+        self.rows, self.desk, self.scope = rows, desk, scope
+        self.virtual_size = Size(1, len(rows))
+        self.draw()
+
+    def draw(self) -> None:
+        """Make the lines in sight anew."""
+        first = int(self.scroll_offset.y)
+        visible = self.rows[first : first + max(1, self.size.height)]
+        width = self.scrollable_content_region.width
+        self.layout_of, cells = lay_out(visible, self.desk, self.scope, width, self._sizes)
+        self._sizes |= {
+            column.key: size
+            for column, size in zip(self.layout_of.columns, self.layout_of.widths, strict=True)
+        }
+        self._lines = {}
+        for place, (row, texts) in enumerate(zip(visible, cells, strict=True)):
+            line = styled(self.layout_of, row, texts)
+            line.truncate(width, pad=True)
+            if row.id == self._chosen:
+                line.stylize("reverse")
+            self._lines[first + place] = Strip(line.render(self.app.console)).adjust_cell_length(width)
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen."""
+        return self._lines.get(int(self.scroll_offset.y) + y, Strip.blank(self.size.width))
+
+    def watch_scroll_y(self, old: float, new: float) -> None:
+        """Follow the wheel and the keys."""
+        super().watch_scroll_y(old, new)
+        self.draw()
+
+    def on_resize(self) -> None:
+        """Fit the new width."""
+        self._sizes.clear()
+        self.draw()
+
+    @property
+    def chosen(self) -> int:
+        """The place of the chosen row, -1 where none is."""
+        return next((place for place, row in enumerate(self.rows) if row.id == self._chosen), -1)
+
+    def action_move(self, steps: int) -> None:
+        """Choose a row further down or up."""
+        if not self.rows:
+            return
+        at = max(0, min(len(self.rows) - 1, self.chosen + steps if self._chosen or abs(steps) > 1 else 0))
+        self._chosen = self.rows[at].id
+        top, room = int(self.scroll_offset.y), self.size.height
+        if not top <= at < top + room:
+            self.scroll_to(0, at if at < top else at - room + 1, animate=False)
+        self.draw()
+
+    def action_page(self, pages: int) -> None:
+        """Choose a row a screen further."""
+        self.action_move(pages * max(2, self.size.height - 1))
+
+    def action_open(self) -> None:
+        """Show the chosen row whole; the first one where none is chosen."""
+        if self.rows:
+            self.post_message(self.Opened(self.rows[max(0, self.chosen)]))
+
+
+class Sheet(ModalScreen[None]):
+    """A text over the table, until Escape."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,enter,question_mark", "dismiss", "close"),
+        Binding("down,j", "scroll(1)", show=False),
+        Binding("up,k", "scroll(-1)", show=False),
+    ]
+
+    def __init__(self, content: Group) -> None:
+        super().__init__()
+        self._content = content
+
+    def compose(self) -> ComposeResult:
+        """The text, which scrolls."""
+        with VerticalScroll():
+            yield Static(self._content)
+        yield Footer()
+
+    def action_scroll(self, lines: int) -> None:
+        """Scroll by lines."""
+        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
+
+    async def action_dismiss(self, result: Any = None) -> None:
+        """Close."""
+        self.dismiss(None)
+
+
+class TopApp(App[None]):
+    """`audiopixel top` in a terminal.
+
+    Args:
+        reader: of the placements and the campaigns.
+        interval: between two readings of Redis.
+        scope: what to begin with.
+    """
+
+    TITLE = "audiopixel top"
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    #head { height: auto; }
+    #sums { height: 1; }
+    #heads { height: 2; }
+    #filter { display: none; border: none; height: 1; padding: 0; }
+    #filter.asked { display: block; }
+    Grid { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
+    Sheet { align: center middle; }
+    Sheet VerticalScroll { width: 100%; height: 1fr; padding: 1 2; background: $surface; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "ask", "filter"),
+        Binding("s", "next_order", "order"),
+        Binding("left_angle_bracket,comma", "by_column(-1)", "by column <", show=False),
+        Binding("right_angle_bracket,full_stop", "by_column(1)", "by column >", show=False),
+        Binding("r", "reverse", "reverse"),
+        Binding("tab", "next_scope", "placements/campaigns", priority=True),
+        Binding("escape", "leave", "close", show=False),
+        Binding("question_mark", "keys", "keys"),
+        Binding("q,ctrl+c", "quit", "quit"),
+    ]
+
+    def __init__(self, reader: RowsReader, interval: timedelta, scope: str) -> None:
+        super().__init__()
+        self._reader = reader
+        self._interval = interval
+        self._scope = scope
+        self._sort = ""
+        self._words: list[str] = []
+        self._snapshot = Snapshot()
+        self._sorted: list[str] = []
+        self._sorted_s = float("-inf")
+
+    def compose(self) -> ComposeResult:
+        """The head, the table, the filter and the keys."""
+        yield Static(id="head")
+        yield Static(id="sums")
+        yield Static(id="heads")
+        yield Grid()
+        yield Input(
+            placeholder="filter: placement, campaign, platform, station, podcast, program or state",
+            id="filter",
+        )
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to read."""
+        self.theme = "ansi-dark"
+        self.query_one(Grid).focus()
+        # Textual takes the key, but not the signal that a supervisor sends.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop_of().add_signal_handler(number, self.exit)
+        self.set_interval(self._interval.total_seconds(), self.look)
+        self.look()
+
+    @staticmethod
+    def _loop_of() -> Any:
+        import asyncio
+
+        return asyncio.get_running_loop()
+
+    @work(thread=True, exclusive=True)
+    def look(self) -> None:
+        """Read Redis, in a thread."""
+        snapshot = self._reader.refresh()
+        self.call_from_thread(self.take, snapshot)
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Show what was read."""
+        self._snapshot = snapshot
+        self.show(fresh=time.monotonic() - self._sorted_s > RESORT_S)
+
+    def show(self, fresh: bool = True) -> None:
+        """Filter, order where that is due, and draw."""
+        now_s = time.time()
+        desk = Desk.of(self._snapshot.rows, 1000 * now_s)
+        if fresh:
+            self._sorted_s = time.monotonic()
+            found = [row for row in desk.rows[self._scope] if row.matches(self._words)]
+            rows = ordered(found, self._sort, desk)
+            self._sorted = [row.id for row in rows]
+        else:
+            known = desk.by_id[self._scope]
+            rows = [known[name] for name in self._sorted if name in known]
+        grid = self.query_one(Grid)
+        grid.put(rows, desk, self._scope)
+        self.query_one("#head", Static).update(Group(*state(self._snapshot, now_s)))
+        heads = grid.layout_of.heads(desk, self._scope)
+        self.query_one("#heads", Static).update(
+            Group(*(Text(head, "bold" if not at else "dim", no_wrap=True) for at, head in enumerate(heads)))
+        )
+        total = len(desk.rows[self._scope])
+        many = f"{len(rows):,} of {total:,}" if self._words else f"{total:,}"
+        told = f"{many} {_PLURAL[self._scope]} · {sort_words(self._sort)} · {sums(rows, desk)}"
+        told += f" · filter: {' '.join(self._words)}" if self._words else ""
+        self.query_one("#sums", Static).update(
+            Text(shown(told, LINE), "bold", no_wrap=True, overflow="ellipsis")
+        )
+
+    # Keys
+
+    def action_ask(self) -> None:
+        """Ask for a filter."""
+        asked = self.query_one("#filter", Input)
+        asked.add_class("asked")
+        asked.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while it is typed."""
+        self._words = event.value.lower().split()
+        self.show()
+
+    def on_input_submitted(self) -> None:
+        """Go back to the table, and keep the filter."""
+        self.query_one("#filter", Input).remove_class("asked")
+        self.query_one(Grid).focus()
+
+    def action_leave(self) -> None:
+        """Empty the filter."""
+        self.query_one("#filter", Input).value = ""
+        self.on_input_submitted()
+
+    def action_next_order(self) -> None:
+        """Take the next of the page's orders."""
+        names = list(ORDERS)
+        at = names.index(self._sort) if self._sort in names else -1
+        self._order(names[(at + 1) % len(names)])
+
+    def action_by_column(self, steps: int) -> None:
+        """Order by the next column to the right or to the left of those in sight."""
+        columns = self.query_one(Grid).layout_of.columns or COLUMNS
+        keys = [column.key for column in columns]
+        now = self._sort.removeprefix("-")
+        column = columns[(keys.index(now) + steps) % len(keys) if now in keys else 0]
+        self._order(f"-{column.key}" if column.down else column.key)
+
+    def action_reverse(self) -> None:
+        """Turn the order round."""
+        if self._sort:
+            self._order(self._sort.removeprefix("-") if self._sort.startswith("-") else f"-{self._sort}")
+
+    def _order(self, sort: str) -> None:
+        self._sort = sort
+        self.show()
+
+    def action_next_scope(self) -> None:
+        """Change between placements and campaigns."""
+        if isinstance(self.screen, Sheet):
+            return
+        self._scope = "campaign" if self._scope == "placement" else "placement"
+        self.show()
+
+    def action_keys(self) -> None:
+        """Show the keys, the columns and the states."""
+        self.push_screen(Sheet(legend()))
+
+    def on_grid_opened(self, event: Grid.Opened) -> None:
+        """Show one row whole."""
+        self.open(event.row)
+
+    @work(thread=True, exclusive=True, group="open")
+    def open(self, row: Row) -> None:
+        """Read one row and show it, in a thread."""
+        try:
+            fields = self._reader.row(row.scope, row.id)
+        except ConnectError as error:
+            self.call_from_thread(self.notify, shown(str(error), LINE), severity="error")
+            return
+        whole = Row(row.scope, row.id, fields, row.stake)
+        now_ms = 1000 * time.time()
+        self.call_from_thread(self.push_screen, Sheet(sheet(whole, Desk.of(self._snapshot.rows, now_ms))))
+
+
+KEYS: Final = (
+    ("/", "filter by placement, campaign, platform, station, podcast, program or state; Esc empties it"),
+    ("j k, arrows", "next or previous row; PgUp PgDn a screen; g G first, last"),
+    ("Enter", "open the row; Esc closes it"),
+    ("s", "next order; < > by the column left or right; r turns it round"),
+    ("Tab", "placements or campaigns"),
+    ("?", "this sheet"),
+    ("q", "quit"),
+)
+
+
+def legend() -> Group:
+    """Keys, columns and states, each with what it means."""
+    lines = [Text("Keys", "bold"), *(Text(f"  {key:<14}{words}") for key, words in KEYS)]
+    lines += [Text("\nColumns", "bold")]
+    for column in COLUMNS:
+        unit = "the plan's currency" if column.unit == "money" else column.unit
+        lines.append(Text(f"  {column.title:<21}{column.means}{f' Unit: {unit}.' if unit else ''}"))
+    lines += [Text("\nStates", "bold"), *(Text(f"  {words:<14}{means}") for words, means in STATES.values())]
+    return Group(*lines)

@@ -1,0 +1,122 @@
+"""Words and numbers of `audiopixel top`: the vocabulary of the live page (`static/words.js`) for a terminal.
+
+One name, one scale and one unit for a quantity, on the page and here; a test holds them together.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from datetime import UTC, datetime, tzinfo
+from typing import Final
+
+NULL: Final = "–"
+STATES: Final = {
+    "under": ("under", "Delivered less of what is due than the plan allows (90 % unless set otherwise)."),
+    "at_risk": (
+        "at risk",
+        "Not under yet, but at the rate of the last hour the booking will not be met.",
+    ),
+    "over": ("over", "Delivered more of what is due than the plan allows (110 % unless set otherwise)."),
+    "ended_short": ("ended short", "The flight is over and its booking was not met."),
+    "warming_up": ("warming up", "The flight is too young to be judged."),
+    "on_track": ("on track", "Delivery keeps to the plan."),
+    "paused": ("paused", "The plan pauses the flight now."),
+    "not_started": ("not started", "The flight has not begun."),
+    "complete": ("complete", "All that was booked is delivered."),
+    "none": ("no plan", "Pixels came, but no plan says what was booked."),
+}
+"""Words and meaning of each delivery state, the most severe first; `none` is that of a row without a plan."""
+UNJUDGED: Final = {
+    "starting": "the flow is starting and does not know the time of its pixels yet",
+    "collector": "time waits for pixels that a collector still holds",
+    "stalled": "the numbers are old and stand still",
+    "lagging": "the numbers are old, and the flow is catching up",
+    "rejecting": "more pixels are rejected than chance explains",
+}
+"""Reasons of `meta` for which delivery is not judged."""
+_LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999."""
+
+
+def number(text: str | None) -> float:
+    """A number of Redis; NaN where there is none, or what is none."""
+    with suppress(ValueError, TypeError):
+        value = float(text) if text is not None else math.nan
+        return value if math.isfinite(value) else math.nan
+    return math.nan
+
+
+def whole(value: float) -> str:
+    """`1,234,567`."""
+    return f"{value:,.0f}" if math.isfinite(value) else NULL
+
+
+def fixed(value: float) -> str:
+    """`1.73`."""
+    return f"{value:.2f}" if math.isfinite(value) else NULL
+
+
+def percent(value: float) -> str:
+    """`97 %`."""
+    return f"{100 * value:.0f} %" if math.isfinite(value) else NULL
+
+
+def shares(value: float) -> str:
+    """A count that may hold shares of a conversion: `12`, `12.50`."""
+    return whole(value) if value.is_integer() else fixed(value)
+
+
+def amount(value: float) -> str:
+    """Money without its currency: `12.50`, `1,235`."""
+    if not math.isfinite(value):
+        return NULL
+    return f"{value:,.2f}" if value and abs(value) < 1000 else f"{value:,.0f}"
+
+
+def span(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `35 min`, `5 h`, `354 d`."""
+    if not math.isfinite(seconds):
+        return NULL
+    seconds = max(0.0, seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for unit, length, most in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
+        if seconds < most:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86_400:,.0f} d"
+
+
+def left(seconds: float) -> str:
+    """Time that is left, in two units: `2 d 8 h`, `8 h 12 min`, `12 min`."""
+    if not math.isfinite(seconds):
+        return NULL
+    minutes = max(0, round(seconds / 60))
+    days, hours, rest = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days:,} d {hours} h"
+    return f"{hours} h {rest} min" if hours else f"{rest} min"
+
+
+def moment(ms: float, now_ms: float, zone: tzinfo | None = None) -> str:
+    """`25 Nov, 16:04 UTC`: date and zone always, the year where it is another one.
+
+    Args:
+        ms: epoch milliseconds.
+        now_ms: wall clock.
+        zone: of the reader; None is this machine's.
+    """
+    if not math.isfinite(ms) or not 0 < ms <= _LAST_MS:
+        return NULL
+    at, now = (datetime.fromtimestamp(one / 1000, UTC).astimezone(zone) for one in (ms, now_ms))
+    year = f" {at.year}" if at.year != now.year else ""
+    return f"{at.day} {at:%b}{year}, {at:%H:%M} {at.tzname()}"
+
+
+def since(ms: float, now_ms: float, zone: tzinfo | None = None) -> str:
+    """The moment, and how long ago."""
+    told = moment(ms, now_ms, zone)
+    if told == NULL:
+        return NULL
+    ago = f"in {left((ms - now_ms) / 1000)}" if ms > now_ms else f"{span((now_ms - ms) / 1000)} ago"
+    return f"{told} ({ago})"
