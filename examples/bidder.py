@@ -34,5 +34,7 @@ if __name__ == "__main__":
     url, *placements = sys.argv[1:]
     for name in placements:
         found = row(Redis.from_url(url, decode_responses=True), name)
-        needed, had = (float((found or {}).get(one) or 0) for one in ("delivery.required_rate", "1h.impressions"))
+        needed, had = (
+            float((found or {}).get(one) or 0) for one in ("delivery.required_rate", "1h.impressions")
+        )
         print(name, "leave" if not had else f"{found['delivery.state']}: {needed / had:.2f} x the last hour")
