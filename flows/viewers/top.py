@@ -105,7 +105,7 @@ def styled(layout: Layout, row: Row, cells: Sequence[str]) -> Text:
 
 
 def verdict(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
-    """How fresh the numbers are, in the words of the page, and a style for it."""
+    """The freshness of the numbers in the words of the page, and a style for it."""
     if not snapshot.up:
         held = f"numbers of {span(now_s - snapshot.read_s)} ago" if snapshot.read_s else "no numbers yet"
         return f"{held}: {snapshot.error}", "bold red"
@@ -120,7 +120,7 @@ def verdict(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
 
 
 def unjudged(snapshot: Snapshot, now_s: float, zone: tzinfo | None = None) -> str | None:
-    """Why delivery is not judged now, and since when; None where it is."""
+    """The reason for which delivery is not judged now, and since when; None where it is."""
     if snapshot.flushed_s is None:
         return None
     if now_s - snapshot.flushed_s > _UNJUDGED_S:
