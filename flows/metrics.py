@@ -101,6 +101,22 @@ LOW_MARK = PIPELINE.gauge(
     "The least low mark that the partition's time waits for; 0: it waits for no collector.",
     "partition",
 )
+HELD_PIXELS = PIPELINE.gauge(
+    "partition_held_pixels",
+    "Pixels that came while the partition's time waits for a collector: what state keeps beyond its usual.",
+    "partition",
+)
+HOLDS_RELEASED = PIPELINE.counter(
+    "holds_released_total",
+    "Holds that ended since more pixels came than AUDIOPIXEL_MAX_STATE allows.",
+    "partition",
+)
+HOLD_SINCE = PIPELINE.gauge(
+    "hold_since_timestamp_seconds",
+    "Receipt of the oldest event that this collector still has, while the flow's time waits for it; absent "
+    "while there is no hold.",
+    "collector",
+)
 HOLDS_EVICTED = PIPELINE.counter(
     "holds_evicted_total", "Collectors not waited for, since there were too many.", "partition"
 )

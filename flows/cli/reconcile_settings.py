@@ -40,6 +40,7 @@ def rules(settings: Settings) -> dict[str, Any]:
         "mature_after": settings.mature_after,
         "quiet": settings.quiet,
         "max_hold": settings.max_hold,
+        "max_state": settings.max_state,
         "row_ttl": settings.row_ttl,
         "timezone": settings.timezone,
         "thresholds": Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),

@@ -180,7 +180,10 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
                 {name: re.compile(own, re.IGNORECASE) for name, own in settings.invalid_agents.items()},
             ),
             PartitionClock(
-                ms(settings.out_of_orderness), ms(settings.quiet), max_hold_ms=ms(settings.max_hold)
+                ms(settings.out_of_orderness),
+                ms(settings.quiet),
+                max_hold_ms=ms(settings.max_hold),
+                max_state=settings.max_state,
             ),
             settings.shards,
             settings.batch_messages,

@@ -22,9 +22,10 @@ BYE: Final = -1
 """In the place of a low mark: the collector's last word."""
 NOBODY_LIVE: Final = 1 << 62
 MAX_HOLD_MS: Final = 6 * 3_600_000
+MAX_STATE: Final = 50_000_000
 
 LOW, HEARD, ROSE, RELEASED = range(4)
-LOG, NEWEST, CREDIT, USED, EVICTED, AT = range(6)
+LOG, NEWEST, CREDIT, USED, EVICTED, AT, WHILE_HELD, RELEASES = range(8)
 
 
 class Told(NamedTuple):
@@ -96,6 +97,18 @@ def _tell(ids: U64, table: I64, state: I64, who: np.uint64, low_ms: Int) -> None
 
 
 @kernel
+def _release_oldest(table: I64, state: I64) -> None:
+    """Wait no more for the live collector with the least low mark, until that rises."""
+    oldest = -1
+    for i in range(state[USED]):
+        if not table[i, RELEASED] and (oldest < 0 or table[i, LOW] < table[oldest, LOW]):
+            oldest = i
+    table[oldest, RELEASED] = 1
+    state[RELEASES] += 1
+    state[WHILE_HELD] = 0
+
+
+@kernel
 def _held(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_ms: Int) -> Int:
     """The watermark behind `before_ms`, where collectors allow no more than their least low mark."""
     if least_ms == NOBODY_LIVE:
@@ -106,7 +119,7 @@ def _held(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_m
 @kernel
 def _hold(
     pixels: U64, positions: I64, moments: I64, collectors: U64, lows: I64, ids: U64, table: I64, state: I64,
-    natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int,
+    natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int, max_state: Int,
 ) -> None:  # fmt: skip
     """Give pixels the watermark that collectors allow, in place of the one that pixels alone would set.
 
@@ -133,6 +146,11 @@ def _hold(
         here = pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]
         if here:
             natural_ms = np.int64(pixels[pixel, WATERMARK])
+            # Of the log alone, so that a replay releases at the same pixel.
+            state[WHILE_HELD] = state[WHILE_HELD] + 1 if state[NEWEST] - least > quiet_ms else 0
+            if state[WHILE_HELD] > max_state:
+                _release_oldest(table, state)
+                least, due = _survey(table, state[USED], max_hold_ms)
         state[AT] = _held(state[AT], natural_ms, least, bound_ms, quiet_ms)
         if here:
             pixels[pixel, WATERMARK] = np.uint64(state[AT])
@@ -149,14 +167,17 @@ class Holds:
     Args:
         bound_ms, quiet_ms: how far the watermark stays behind the least low mark: at least, and at most.
         max_hold_ms: log time after which a collector that is silent, or stands still, is waited for no more.
+        max_state: pixels that may come during a hold; beyond, the oldest one is released.
     """
 
     bound_ms: int
     quiet_ms: int
     max_hold_ms: int
+    max_state: int = MAX_STATE
+    _names: dict[int, str] = field(default_factory=dict)
     _ids: U64 = field(default_factory=lambda: np.zeros(MOST_COLLECTORS, np.uint64))
     _table: I64 = field(default_factory=lambda: np.zeros((MOST_COLLECTORS, 4), np.int64))
-    _state: I64 = field(default_factory=lambda: np.zeros(6, np.int64))
+    _state: I64 = field(default_factory=lambda: np.zeros(8, np.int64))
 
     @property
     def known(self) -> bool:
@@ -174,6 +195,38 @@ class Holds:
         """Holds that ended because there were too many."""
         return int(self._state[EVICTED])
 
+    @property
+    def released(self) -> int:
+        """Holds that ended because of `max_state`."""
+        return int(self._state[RELEASES])
+
+    @property
+    def while_held(self) -> int:
+        """Pixels that have come during the hold that lasts."""
+        return int(self._state[WHILE_HELD])
+
+    @property
+    def held_by(self) -> str:
+        """The collector for which time stands more than `quiet_ms` behind the log's; empty: none."""
+        least = self.least_ms
+        now_ms = int(self._state[NEWEST] + self._state[CREDIT])
+        if least is None or now_ms - least <= self.quiet_ms:
+            return ""
+        table = self._table[: self._state[USED]]
+        (places,) = np.nonzero((table[:, LOW] == least) & (table[:, RELEASED] == 0))
+        return self._names.get(int(self._ids[places[0]]), "")
+
+    def unnamed(self) -> list[int]:
+        """The collectors whose names are not known yet; forgets those of collectors that have gone."""
+        used = self._ids[: self._state[USED]].tolist()
+        if len(self._names) > len(used):
+            self._names = {who: self._names[who] for who in used if who in self._names}
+        return [who for who in used if who not in self._names]
+
+    def name(self, who: int, name: str) -> None:
+        """Remember a collector's name, of 128 letters at most."""
+        self._names[who] = name
+
     def hold(
         self, pixels: U64, positions: I64, moments: I64, told: Told, natural_ms: int, before_ms: int
     ) -> int:
@@ -181,7 +234,7 @@ class Holds:
         self._state[AT] = before_ms
         _hold(
             pixels, positions, moments, told.collectors, told.lows, self._ids, self._table, self._state,
-            natural_ms, self.bound_ms, self.quiet_ms, self.max_hold_ms,
+            natural_ms, self.bound_ms, self.quiet_ms, self.max_hold_ms, self.max_state,
         )  # fmt: skip
         return int(self._state[AT])
 
@@ -196,10 +249,11 @@ class Holds:
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state."""
         used = int(self._state[USED])
-        return self._ids[:used].tolist(), self._table[:used].tolist(), self._state.tolist()
+        return self._ids[:used].tolist(), self._table[:used].tolist(), self._state.tolist(), dict(self._names)
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again."""
-        ids, table, self._state[:] = state
+        ids, table, self._state[:], names = state
+        self._names = dict(names)
         self._ids[: len(ids)] = ids
         self._table[: len(ids)] = np.array(table, np.int64).reshape(-1, 4)

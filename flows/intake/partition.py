@@ -22,7 +22,7 @@ from flows.model.pixel import WATERMARK
 from flows.model.ticks import ENDED, Tick
 from flows.state.kernel import U64
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 BEFORE_A_TICK: Final = 4
 """Batches read at once before a tick: what has piled up in a pause is published now, not a second later."""
 
@@ -52,7 +52,7 @@ class Intake:
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._evicted = self.clock.holds.evicted
+        self._evicted, self._released = self.clock.holds.evicted, self.clock.holds.released
         self._splitter = Splitter(self.partition, self.shards, self.decoder.listener_key)
         self._received = self._skewed = self._marks = self._errors = self._skipped = 0
         self.position = self.reader.position
@@ -138,6 +138,7 @@ class Intake:
             self.clock.candidate_ms,
             first,
             self.clock.holds.least_ms or 0,
+            self.clock.holds.held_by,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
         self._received = self._skewed = self._marks = 0
@@ -145,8 +146,11 @@ class Intake:
         metrics, reader = instruments(), self.reader
         metrics.partition_watermark.labels(self.partition).set(self.clock.watermark_ms / 1000)
         metrics.low_mark.labels(self.partition).set((self.clock.holds.least_ms or 0) / 1000)
-        metrics.holds_evicted.labels(self.partition).inc(self.clock.holds.evicted - self._evicted)
-        self._evicted = self.clock.holds.evicted
+        holds = self.clock.holds
+        metrics.held_pixels.labels(self.partition).set(holds.while_held)
+        metrics.holds_evicted.labels(self.partition).inc(holds.evicted - self._evicted)
+        metrics.holds_released.labels(self.partition).inc(holds.released - self._released)
+        self._evicted, self._released = holds.evicted, holds.released
         metrics.lag.labels(self.partition).set(reader.lag)
         metrics.kafka_errors.labels(self.partition).inc(reader.errors - self._errors)
         metrics.skipped.labels(self.partition).inc(reader.skipped - self._skipped)
@@ -173,7 +177,7 @@ class Intake:
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, *more = clock
         self.clock.start_ms, self.clock.held_ms = more
         self.clock.holds.restore(holds)
-        self._evicted = self.clock.holds.evicted
+        self._evicted, self._released = self.clock.holds.evicted, self.clock.holds.released
         self._received, rejected, self._skewed, self._marks = waiting
         self._rejected = dict(rejected)
         self.denied, self._denied_now = np.frombuffer(denied[0], np.uint64), list(denied[1])

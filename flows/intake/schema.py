@@ -109,6 +109,18 @@ def mark_of(raw: bytes) -> Mark | None:
     return mark if 0 <= mark.low_ms < MAX_MS and not absent(mark.collector) else None
 
 
+class _Named(msgspec.Struct, gc=False):
+    collector: Id
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
+def collector_in(raw: bytes) -> str:
+    """The id of the collector that a pixel or a mark names; it is known to name one."""
+    return _decode_named(raw).collector
+
+
 class Invalid(ValueError):
     """A field of a well-formed event is wrong; `field` names it."""
 

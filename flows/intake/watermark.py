@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from connectors.stream import Messages
-from flows.intake.holds import MAX_HOLD_MS, Holds, Told
+from flows.intake.holds import MAX_HOLD_MS, MAX_STATE, Holds, Told
+from flows.intake.schema import collector_in
 from flows.model.pixel import POSITION, TS, WATERMARK
 from flows.model.ticks import ASK_MS, DAY_MS, MINUTE_MS, RECENT_MS, STEP_MS
 from flows.state.kernel import I64, U64, Int, kernel
@@ -82,11 +83,12 @@ class PartitionClock:
     start_ms: int = 0
     held_ms: int = 0
     max_hold_ms: int = MAX_HOLD_MS
+    max_state: int = MAX_STATE
     _ahead_ms: int = field(default=0, compare=False)
     _proved_ms: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        self.holds = Holds(self.bound_ms, self.quiet_ms, self.max_hold_ms)
+        self.holds = Holds(self.bound_ms, self.quiet_ms, self.max_hold_ms, self.max_state)
 
     @property
     def natural_ms(self) -> int:
@@ -128,6 +130,8 @@ class PartitionClock:
         skewed = self._judge_all(pixels, messages)
         self.held_ms = self.holds.hold(pixels, positions, moments, told, natural_ms, before_ms)
         self._end_hold()
+        for who in self.holds.unnamed():
+            self.holds.name(who, collector_in(messages.values[int(np.argmax(told.collectors == who))]))
         self._ahead_ms = max(0, ahead_ms - (self.watermark_ms - before_ms))
         return skewed
 

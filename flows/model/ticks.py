@@ -37,6 +37,7 @@ class Tick:
         candidate_ms: event time of the last pixel where only a next one could make it the greatest; 0: none.
         first: whether it is the first one of the partition, ever.
         low_mark_ms: the least low mark that the partition's time waits for; 0: for no collector.
+        held_by: the collector of that mark, where it holds time far behind the log's; empty: it does not.
     """
 
     sender: str
@@ -51,6 +52,7 @@ class Tick:
     candidate_ms: int = 0
     first: bool = False
     low_mark_ms: int = 0
+    held_by: str = ""
 
 
 ENDED: Final = 1 << 62
@@ -69,6 +71,8 @@ class Cut:
         first: whether it is the first one ever.
         empty: no partition has had a pixel, or has anything to read: there is no time but the wall clock's.
         low_mark_ms: the least over partitions; 0: none waits for a collector.
+        held_by: the collector of the least low mark that holds a partition's time; empty: there is no hold.
+        held_since_ms: that mark: the oldest event that this collector has not put into the log.
     """
 
     number: int
@@ -78,6 +82,8 @@ class Cut:
     first: bool = False
     empty: bool = False
     low_mark_ms: int = 0
+    held_by: str = ""
+    held_since_ms: int = 0
 
 
 def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
@@ -96,7 +102,10 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
     empty = not live and not any(tick.greatest_ms or tick.candidate_ms for tick in ticks.values())
     positions = tuple(sorted((tick.sender, tick.position) for tick in ticks.values()))
     low_mark = min((tick.low_mark_ms for tick in live if tick.low_mark_ms), default=0)
-    return Cut(number, watermark, ended, positions, empty=empty, low_mark_ms=low_mark)
+    since_ms, held_by = min(
+        ((tick.low_mark_ms, tick.held_by) for tick in live if tick.held_by), default=(0, "")
+    )
+    return Cut(number, watermark, ended, positions, False, empty, low_mark, held_by, since_ms)
 
 
 _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -47,7 +47,7 @@ class Judging:
         """Take a partition's messages since the log's beginning, and those of them that were rejected."""
         self._counts[partition] = received, rejected
 
-    def look(self, now_ms: int, watermark_ms: int, low_mark_ms: int, known: bool) -> None:
+    def look(self, now_ms: int, watermark_ms: int, low_mark_ms: int, known: bool, held: bool = False) -> None:
         """Judge anew.
 
         Args:
@@ -55,16 +55,19 @@ class Judging:
             watermark_ms: 0 while unknown.
             low_mark_ms: the least low mark that the watermark waits for; 0: for none.
             known: the pacing knows what readers were told.
+            held: a collector holds time back, by the log's own word.
         """
         if watermark_ms != self._watermark_ms:
             self._watermark_ms, self._moved_ms = watermark_ms, now_ms
-        self.reason = self._reason(now_ms, low_mark_ms, known)
+        self.reason = self._reason(now_ms, low_mark_ms, known, held)
         self.since_ms = (self.since_ms or now_ms) if self.reason else 0
 
-    def _reason(self, now_ms: int, low_mark_ms: int, known: bool) -> Reason | None:
+    def _reason(self, now_ms: int, low_mark_ms: int, known: bool, held: bool) -> Reason | None:
         rejecting = self._rejecting(now_ms)
         if not known or not self._watermark_ms:
             return "starting"
+        if held:
+            return "collector"
         if now_ms - self._watermark_ms > OLD_MS:
             if low_mark_ms and now_ms - low_mark_ms > OLD_MS:
                 return "collector"

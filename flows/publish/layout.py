@@ -22,6 +22,8 @@ META_FIELDS: Final = (
     "judged",
     "unjudged_since_ms",
     "unjudged_reason",
+    "held_since_ms",
+    "held_by",
 )
 LAYOUTS: Final = {
     "row": FencedHash(FIELDS),

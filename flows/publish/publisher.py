@@ -111,6 +111,9 @@ class Publisher:
         self._add_up_others(cut, flushes)
         metrics = instruments()
         metrics.watermark.set(cut.watermark_ms / 1000)
+        metrics.hold_since.clear()
+        if cut.held_by:
+            metrics.hold_since.labels(cut.held_by).set(cut.held_since_ms / 1000)
         metrics.pending_rows.set(len(self.backlog))
         if self._behind(cut):
             if cut.ended:
@@ -122,7 +125,8 @@ class Publisher:
             return
         self._covered = {}
         known = self.pacer is None or self._pace(self.pacer, cut, flushes)
-        self._judging.look(int(self.clock_s() * 1000), cut.watermark_ms, cut.low_mark_ms, known)
+        now_ms, held = int(self.clock_s() * 1000), bool(cut.held_by)
+        self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, known, held)
         self.writer.flush(cut, lambda: self._meta(cut))
 
     def _gather(self, cut: Cut, flush: Flush) -> None:
@@ -177,6 +181,8 @@ class Publisher:
             int(judging.reason is None),
             judging.since_ms or None,
             judging.reason,
+            cut.held_since_ms or None,
+            cut.held_by or None,
         ]
 
     def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> bool:
@@ -189,9 +195,9 @@ class Publisher:
         at_ms = self._watermark_ms or (now_ms if cut.empty else None)
         counted = _Decoded(self._counted)
         changed = [(row.scope, row.name) for flush in flushes for row in flush.rows]
-        # No alert on a guess, of the time or of what readers know.
+        # No alert on a guess, of the time or of what readers know, nor while time waits for a collector.
         known = self._known == pacer.book.version or self._know(pacer)
-        if at_ms is None or not known:
+        if at_ms is None or not known or cut.held_by:
             paced = pacer.keep(counted, changed)
         else:
             paced = pacer.pace(counted, changed, at_ms)

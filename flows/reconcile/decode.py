@@ -99,7 +99,7 @@ class Reader:
         guarded: bool = True,
         denied: Callable[[bytes], bool] | None = None,
         plainly: bool = True,
-        waits: tuple[int, int, int] = (10_000, 60_000, 21_600_000),
+        waits: tuple[int, int, int, int] = (10_000, 60_000, 21_600_000, 50_000_000),
     ) -> None:
         self.received: Counter[int] = Counter()
         self.marks: Counter[int] = Counter()
@@ -298,7 +298,7 @@ def _wait(rows: Any, told: Mapping[int, tuple[str, int | None]], holds: Holds, g
         if moment is None and word is not None:
             moment = word[1]
         natural = None if greatest == NO_TIME else greatest - holds.bound
-        watermark = holds.line(moment, word, natural)
+        watermark = holds.line(moment, word, natural, bool(rows[i, PLAIN]))
         if rows[i, PLAIN] and watermark is not None:
             rows[i, GREATEST] = watermark + holds.bound
 

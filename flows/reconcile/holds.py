@@ -15,6 +15,7 @@ class Word:
     low: int
     heard: int
     rose: int
+    released: bool = False
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Holds:
     Args:
         bound, quiet: how far the watermark stays behind the least low mark: at least, and at most.
         patience: how much of the log's time a collector that is silent or stands still is waited for.
+        most: pixels that may come during a hold; the next one releases the collector with the least low mark.
 
     Attributes:
         watermark: None before anything is known.
@@ -33,14 +35,16 @@ class Holds:
     bound: int
     quiet: int
     patience: int
+    most: int = 50_000_000
     watermark: int | None = None
     begun: bool = False
     _words: dict[str, Word] = field(default_factory=dict)
     _time: int = 0
     _newest: int | None = None
+    _came: int = 0
 
     def line(
-        self, moment: int | None, told: tuple[str, int | None] | None, natural: int | None
+        self, moment: int | None, told: tuple[str, int | None] | None, natural: int | None, pixel: bool
     ) -> int | None:
         """Go on by a line; returns the watermark.
 
@@ -48,6 +52,7 @@ class Holds:
             moment: when the line was written, where that is known.
             told: its collector and low mark, None for a bye.
             natural: the watermark that pixels alone would set.
+            pixel: whether the line is one.
         """
         if moment is not None:
             if self._newest is not None:
@@ -59,7 +64,14 @@ class Holds:
         if told is not None:
             self.begun = True
             self._hear(*told)
-        lows = [word.low for word in self._words.values() if self._time - word.rose < self.patience]
+        live = self._live()
+        if pixel:
+            held = bool(live) and (self._newest or 0) - min(word.low for word in live) > self.quiet
+            self._came = self._came + 1 if held else 0
+            if self._came > self.most:
+                min(live, key=lambda word: word.low).released, self._came = True, 0
+                live = self._live()
+        lows = [word.low for word in live]
         wanted = natural
         if lows:
             least = min(lows)
@@ -68,6 +80,13 @@ class Holds:
             self.watermark = max(wanted, self.watermark or 0)
         return self.watermark
 
+    def _live(self) -> list[Word]:
+        return [
+            word
+            for word in self._words.values()
+            if not word.released and self._time - word.rose < self.patience
+        ]
+
     def _hear(self, collector: str, low: int | None) -> None:
         if low is None:
             self._words.pop(collector, None)
@@ -75,4 +94,4 @@ class Holds:
         word = self._words.setdefault(collector, Word(-1, 0, 0))
         word.heard = self._time
         if low > word.low:
-            word.low, word.rose = low, self._time
+            word.low, word.rose, word.released = low, self._time, False

@@ -41,6 +41,7 @@ def recompute(
     out_of_orderness: timedelta = timedelta(seconds=10),
     quiet: timedelta = timedelta(minutes=1),
     max_hold: timedelta = timedelta(hours=6),
+    max_state: int = 50_000_000,
     allowed_lateness: timedelta = timedelta(minutes=10),
     horizon: timedelta = timedelta(minutes=30),
     conversion_horizon: timedelta = timedelta(days=60),
@@ -91,7 +92,7 @@ def recompute(
     """
     plans = plans or {}
     blocked = {name: plan.blocked_categories for name, plan in plans.items() if plan.blocked_categories}
-    waits = _ms(out_of_orderness), _ms(quiet), _ms(max_hold)
+    waits = _ms(out_of_orderness), _ms(quiet), _ms(max_hold), max_state
     reader = Reader(consent == "assumed", podcast_apps, blocked, invalid_agents, guarded, denied, waits=waits)
     db = Database(threads, memory)
     durations = {

@@ -201,6 +201,12 @@ class Settings(CollectSettings, BaseSettings):
         ge=_MINUTE,
         description="how long a collector that is silent, or whose low mark stands still, is waited for",
     )
+    max_state: int = Field(
+        50_000_000,
+        ge=1,
+        description="pixels of a partition that may come while its time waits for a collector; beyond, the "
+        "oldest hold is released",
+    )
     mature_after: timedelta = Field(
         timedelta(seconds=90), ge=_NONE, description="age of a start minute from which its rate is mature"
     )

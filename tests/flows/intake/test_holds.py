@@ -20,8 +20,12 @@ from flows.model.pixel import POSITION, WATERMARK
 class Model:
     """The rule as it is written, over the whole log again for every message."""
 
+    most: int = 1 << 60
     log: list[Message] = field(default_factory=list)
     watermark: int = 0
+    came: int = 0
+    releases: int = 0
+    out: dict[str, int] = field(default_factory=dict)
 
     def take(self, message: Message) -> int:
         self.log.append(message)
@@ -37,13 +41,28 @@ class Model:
             if one.ts is not None:
                 ts = max(min(one.ts, one.stamp + MINUTE), one.stamp - 24 * HOUR)
                 natural = max(natural, ts - BOUND)
-        lows = [
-            low for who in {one.collector for one in self.log} if who and (low := self._low(who, log_times))
-        ]
+        lows = self._lows(log_times)
+        if message.ts is not None:
+            held = bool(lows) and newest - min(lows.values()) > QUIET
+            self.came = self.came + 1 if held else 0
+            if self.came > self.most:
+                oldest = min(lows, key=lambda who: lows[who])
+                self.out[oldest], self.came, self.releases = lows[oldest], 0, self.releases + 1
+                lows = self._lows(log_times)
         if lows:
-            natural = min(max(natural, min(lows) - QUIET), min(lows) - BOUND)
+            least = min(lows.values())
+            natural = min(max(natural, least - QUIET), least - BOUND)
         self.watermark = max(self.watermark, natural)
         return self.watermark
+
+    def _lows(self, log_times: list[int]) -> dict[str, int]:
+        """The low marks of those that are waited for."""
+        everybody = {one.collector for one in self.log if one.collector}
+        lows = {who: low for who in sorted(everybody) if (low := self._low(who, log_times))}
+        for who in [*self.out]:
+            if who not in lows or lows[who] > self.out[who]:
+                del self.out[who]
+        return {who: low for who, low in lows.items() if who not in self.out}
 
     def _low(self, who: str, log_times: list[int]) -> int | None:
         """A collector's greatest low mark; None where it is not waited for."""
@@ -60,8 +79,8 @@ class Model:
         return None if log_times[-1] - rose >= HOLD else low
 
 
-def clock(hold_ms: int = HOLD) -> PartitionClock:
-    return PartitionClock(BOUND, QUIET, max_hold_ms=hold_ms)
+def clock(hold_ms: int = HOLD, most: int = 1 << 60) -> PartitionClock:
+    return PartitionClock(BOUND, QUIET, max_hold_ms=hold_ms, max_state=most)
 
 
 def judged(
@@ -81,24 +100,25 @@ def restarted(before: PartitionClock) -> PartitionClock:
     state = pickle.loads(pickle.dumps(before.holds.snapshot()))
     after = PartitionClock(
         BOUND, QUIET, before.greatest_ms, before.candidate_ms, before.natural_ms, before.start_ms,
-        before.watermark_ms, HOLD,
+        before.watermark_ms, HOLD, before.max_state,
     )  # fmt: skip
     after.holds.restore(state)
     return after
 
 
 @settings(deadline=None, max_examples=300)
-@given(LOGS, st.integers(1, 40), st.booleans())
+@given(LOGS, st.integers(1, 40), st.booleans(), st.sampled_from([1, 2, 5, 1 << 60]))
 def test_every_pixel_is_judged_as_the_rule_says_however_batches_are_cut_and_across_restarts(
-    log: list[Message], size: int, scanning: bool
+    log: list[Message], size: int, scanning: bool, most: int
 ) -> None:
-    model, partition = Model(), clock()
+    model, partition = Model(most), clock(most=most)
     for first in range(0, len(log), size):
         some = log[first : first + size]
         wanted = [model.take(one) for one in some]
         found = judged(partition, some, first, scanning)
         assert found == {first + n: wanted[n] for n, one in enumerate(some) if one.ts is not None}
         assert partition.watermark_ms == model.watermark
+        assert partition.holds.released == model.releases
         partition = restarted(partition)
 
 
@@ -164,4 +184,35 @@ def test_a_log_without_collectors_asks_nothing_of_holds() -> None:
     partition = clock()
     judged(partition, [Message(T0 + n, T0 + n) for n in range(10)])
     assert not partition.holds.known
+    assert partition.watermark_ms == T0 + 9 - BOUND
+
+
+def test_a_hold_says_because_of_whom_and_the_name_outlives_a_restart() -> None:
+    log = [Message(T0, None, "late", T0 - HOUR), Message(T0, None, "fresh", T0)]
+    partition = clock(6 * HOUR)
+    judged(partition, log)
+    assert (partition.holds.held_by, partition.holds.least_ms) == ("late", T0 - HOUR)
+    partition = restarted(partition)
+    assert partition.holds.held_by == "late"
+    judged(partition, [Message(T0 + SECOND, None, "late", T0 + SECOND)], 2)
+    assert partition.holds.held_by == ""
+
+
+def test_a_collector_that_is_as_far_as_the_log_holds_nothing() -> None:
+    partition = clock()
+    judged(partition, [Message(T0, T0, "a", T0 - 30 * SECOND)])
+    assert partition.holds.held_by == ""
+
+
+def test_beyond_max_state_the_oldest_hold_is_released_and_time_goes_on() -> None:
+    log = [Message(T0, None, "later", T0 - 2 * HOUR), Message(T0, None, "late", T0 - HOUR)]
+    log += [Message(T0 + n, T0 + n) for n in range(7)]
+    partition = clock(6 * HOUR, most=3)
+    marks = judged(partition, log)
+    held = [marks[n] for n in range(2, 9)]
+    assert held[:3] == [T0 - 2 * HOUR - BOUND] * 3
+    assert held[3:] == [T0 - HOUR - BOUND] * 4  # "later" is released; "late" holds yet
+    assert (partition.holds.released, partition.holds.held_by) == (1, "late")
+    judged(partition, [Message(T0 + 9, T0 + 9)], 9)
+    assert (partition.holds.released, partition.holds.held_by) == (2, "")
     assert partition.watermark_ms == T0 + 9 - BOUND

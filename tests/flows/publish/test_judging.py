@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from connectors.redis.client import Client
-from flows.model.ticks import Cut
+from flows.model.ticks import Cut, Tick, cut_at
 from flows.publish.judging import OLD_MS, REJECTED_MS, SAMPLE_MS, STANDS_MS, Judging, Reason
 from flows.publish.publisher import Publisher
 from flows.settings.fields import Settings
@@ -85,3 +85,31 @@ def test_meta_says_whether_delivery_is_judged(settings_of: Callable[..., Setting
     assert told(2, old, old) == why
     assert told(3, NOW_MS - BEHIND_MS, NOW_MS) == {"judged": "1"}
     publisher.close()
+
+
+def test_meta_says_since_when_and_because_of_whom_a_hold_lasts(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    publisher = Publisher(settings, ["t/0"], True, clock_s=lambda: NOW_MS / 1000)
+    publisher.open()
+
+    def told(number: int, by: str, since_ms: int) -> dict[str, str]:
+        at_ms = NOW_MS - BEHIND_MS
+        publisher.flush(Cut(number, at_ms, False, (("t/0", number),), held_by=by, held_since_ms=since_ms), [])
+        meta = client.hgetall(f"{settings.namespace}:meta")
+        return {name: meta[name] for name in meta if name.startswith("held") or name.endswith("_reason")}
+
+    held = {"held_by": "c-1", "held_since_ms": "12345", "unjudged_reason": "collector"}
+    assert told(1, "c-1", 12345) == held
+    assert told(2, "", 0) == {}
+    publisher.close()
+
+
+def test_the_least_low_mark_that_holds_is_the_flows_hold() -> None:
+    def tick(name: str, low_ms: int, by: str) -> Tick:
+        return Tick(name, ("a", "b", "c"), 1, 5, True, False, 0, 5, low_mark_ms=low_ms, held_by=by)
+
+    ticks = {one.sender: one for one in (tick("a", 70, "x"), tick("b", 60, "y"), tick("c", 50, ""))}
+    cut = cut_at(ticks, 1)
+    assert (cut.held_by, cut.held_since_ms, cut.low_mark_ms) == ("y", 60, 50)

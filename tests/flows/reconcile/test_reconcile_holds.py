@@ -32,12 +32,13 @@ def lines_of(log: list[Message], received: bool) -> list[bytes]:
 
 
 @settings(deadline=None, max_examples=150)
-@given(LOGS, st.booleans(), st.integers(1, 40), st.booleans())
+@given(LOGS, st.booleans(), st.integers(1, 40), st.booleans(), st.sampled_from([1, 3, 50_000_000]))
 def test_the_flow_and_the_oracle_judge_the_pixels_of_a_file_by_the_same_watermarks(
-    log: list[Message], received: bool, size: int, plainly: bool
+    log: list[Message], received: bool, size: int, plainly: bool, most: int
 ) -> None:
     lines = lines_of(log, received)
-    clock, decoder, ours = PartitionClock(BOUND, QUIET, max_hold_ms=HOLD), Decoder(KEY), list[int]()
+    decoder, ours = Decoder(KEY), list[int]()
+    clock = PartitionClock(BOUND, QUIET, max_hold_ms=HOLD, max_state=most)
     for first in range(0, len(lines), size):
         some = lines[first : first + size]
         messages = Messages(some, range(first, first + len(some)), first + len(some))
@@ -47,7 +48,7 @@ def test_the_flow_and_the_oracle_judge_the_pixels_of_a_file_by_the_same_watermar
     with TemporaryDirectory() as directory:
         file = Path(directory) / "log.ndjson"
         file.write_bytes(b"".join(line + b"\n" for line in lines))
-        reader = Reader(False, PODCAST_APPS, plainly=plainly, waits=(BOUND, QUIET, HOLD))
+        reader = Reader(False, PODCAST_APPS, plainly=plainly, waits=(BOUND, QUIET, HOLD, most))
         theirs = [of for batch in reader.read(0, file) for of in batch.pixels["greatest"].tolist()]
     assert [0 if of == NO_TIME else of - BOUND for of in theirs] == ours
     if reader.holds[0].begun:
