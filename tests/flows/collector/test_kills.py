@@ -8,14 +8,13 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from door_support import Collector, byes, calling, events, messages, new_topic, until
+from door_support import Caller, Collector, byes, calling, events, messages, new_topic, until
 
 from connectors.embedded import EmbeddedBroker
 from connectors.ports import free_run
@@ -47,34 +46,6 @@ def test_a_collector_says_bye_and_its_ledger_balances(broker: EmbeddedBroker, tm
     ledger = collector.ledger()
     assert (ledger["calls"], ledger["stored"], ledger["rejected"], ledger["resting"]) == (21, 20, 1, 0)
     assert ledger["acknowledged"] == 20
-
-
-class Caller(threading.Thread):
-    """Calls one after the other until it is stopped; `answered` has the ids that were answered as stored."""
-
-    def __init__(self, port: int, name: str) -> None:
-        super().__init__(daemon=True)
-        self.answered, self.sent, self._port, self._over = set[str](), 0, port, threading.Event()
-        self.statuses: list[int] = []
-        self.slowest_s, self._name = 0.0, name
-
-    def run(self) -> None:
-        with calling(self._port) as call:
-            while not self._over.is_set():
-                self.sent += 1
-                began = time.monotonic()
-                status = call(f"{self._name}-{self.sent}", p=f"play-{self.sent % 7}")
-                if status == 200:
-                    self.answered.add(f"{self._name}-{self.sent}")
-                    self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-                elif status == 0:
-                    time.sleep(0.01)
-                self.statuses.append(status)
-
-    def stop(self) -> set[str]:
-        self._over.set()
-        self.join(20)
-        return self.answered
 
 
 def test_kills_at_any_moment_lose_nothing_that_was_answered_whether_kafka_answers_or_hangs(
