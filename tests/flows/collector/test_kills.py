@@ -118,11 +118,24 @@ def test_a_new_id_takes_nothing_before_its_marks_stand_however_often_it_starts(t
             assert collector.ledger()["refused"] == 1
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """One of a MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "small", str(disk)]
+    if subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("only root may mount a disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("full", ["limit", "disk"])
 def test_a_full_spool_refuses_and_counts_and_takes_again_when_kafka_is_back(
-    broker: EmbeddedBroker, tmp_path: Path
+    broker: EmbeddedBroker, small_disk: Path, full: str
 ) -> None:
-    topic = new_topic(broker)
-    with Collector(tmp_path / "spool", broker.bootstrap, topic, collect_spool_bytes=1 << 20) as collector:
+    topic, most = new_topic(broker), 1 << 20 if full == "limit" else 1 << 30
+    with Collector(small_disk / "spool", broker.bootstrap, topic, collect_spool_bytes=most) as collector:
         collector.start()
         broker.pause()
         pad = {"landing_url": f"https://shop.example/{'x' * 3_900}", "e": "click"}
