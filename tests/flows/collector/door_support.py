@@ -72,7 +72,7 @@ class Collector:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        until(lambda: self.looks("/ready" if ready else "/live") == 200)
+        until(lambda: self.looks("/ready" if ready else "/live") == 200, 60)
         with socket.socket() as one:
             until(lambda: one.connect_ex(("127.0.0.1", self.port)) == 0)
         return self
