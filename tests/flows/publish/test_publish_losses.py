@@ -165,7 +165,7 @@ def test_a_store_that_is_emptied_behind_any_command_of_a_flush_has_all_back_with
         )
 
 
-@profile(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@profile(suppress_health_check=list(HealthCheck))
 @given(moments=st.data())
 def test_a_store_that_comes_back_as_it_was_at_any_earlier_moment_has_all_back_with_a_later_flush(
     server: EmbeddedValkey, redis: Redis, truth: Undisturbed, moments: st.DataObject
