@@ -15,7 +15,7 @@ from bytewax.recovery import init_db_dir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.cli.paths import fresh
+from flows.engine import fresh
 from flows.engine.foundation import begun, lay
 from flows.errors import StateError
 from flows.settings.fields import Settings
