@@ -13,9 +13,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from connectors.durable import put, sync_directory
 from flows.errors import StateError
-from flows.state.durable import private_directory
+from flows.state.durable import private_directory, put, sync_directory
 
 _PREFIX: Final = "fence-"
 

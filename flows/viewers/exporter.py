@@ -33,6 +33,7 @@ from flows.settings import Settings
 from flows.state.allocator import keep_memory
 from flows.viewers import api, page
 from flows.viewers.collectors import Collectors, SilentTags
+from flows.viewers.feed import Feed
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import CAP, FIELDS, SCOPES, Placements
 
@@ -82,7 +83,7 @@ def create_app(
     def health(_: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
-    feed = page.Feed(board)
+    feed = Feed(board)
     app = Starlette(
         routes=[
             metrics_route("/metrics/placements", placements),

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from connectors.redis import Client, read_rows, scan_index
+from connectors.redis import Client, entries_after, read_rows, scan_index
 from connectors.stream import ConnectError
 
 FLUSH_OLD_S: Final = 120
@@ -156,6 +156,14 @@ class RowsReader:
             ConnectError: Redis cannot be read.
         """
         return read_rows(self._client, [self._key(scope, name)], None)[0]
+
+    def alerts_after(self, last: str) -> list[tuple[str, dict[str, str]]]:
+        """Ids and fields of the alerts behind that of id `last`, the oldest first; of all where it is empty.
+
+        Raises:
+            ConnectError: Redis cannot be read.
+        """
+        return entries_after(self._client, f"{self._namespace}:alerts", last)
 
     def _read(self) -> Snapshot:
         # `meta` first: the flow writes it last, so the rows are never older than it says.

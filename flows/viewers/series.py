@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from connectors.prometheus import Exposition, Family, label_string
 from flows import metrics
 from flows.metrics import Definition
-from flows.viewers import page
+from flows.viewers import feed
 from flows.viewers.reader import STATE, Rows, Snapshot
 
 CAP: Final = 20_000
@@ -55,7 +55,7 @@ LABELS: Final = dict(
     )
 )
 FIELDS: Final = tuple(
-    dict.fromkeys((*COUNTERS.values(), *GAUGES.values(), STATE, SINCE, *LABELS.values(), *page.FIELDS))
+    dict.fromkeys((*COUNTERS.values(), *GAUGES.values(), STATE, SINCE, *LABELS.values(), *feed.FIELDS))
 )
 """The fields of a row that the exporter shows, and that its `Board` reads."""
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -28,6 +29,13 @@ ARGUMENTS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
+CODES = {
+    "Enter": (13, "\r"),
+    "Tab": (9, ""),
+    "Escape": (27, ""),
+    "ArrowLeft": (37, ""),
+    "ArrowRight": (39, ""),
+}
 
 
 class Browser:
@@ -85,20 +93,59 @@ class Browser:
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
+    def thread_ms(self, expression: str) -> float:
+        """Processor time of the page's thread while it evaluates, in ms."""
+
+        def spent_s() -> float:
+            metrics = self.call("Performance.getMetrics")["metrics"]
+            return next(float(one["value"]) for one in metrics if one["name"] == "TaskDuration")
+
+        self.call("Performance.enable", timeDomain="threadTicks")
+        before_s = spent_s()
+        self.js(expression)
+        return 1000 * (spent_s() - before_s)
+
     def until(self, expression: str, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
         while not self.js(f"Boolean({expression})"):
             assert time.monotonic() < deadline, f"did not come true in time: {expression}; {self.errors}"
             time.sleep(0.05)
 
-    def press(self, key: str) -> None:
-        typed = {"text": key} if len(key) == 1 else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **typed)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+    def press(self, key: str, modifiers: int = 0) -> None:
+        """Press a key; of `Enter` and `Tab` also what they do to buttons and focus. Shift is 8."""
+        typed: dict[str, Any] = {"text": key} if len(key) == 1 else {}
+        if key in CODES:
+            code, text = CODES[key]
+            typed = {"windowsVirtualKeyCode": code, "code": key} | ({"text": text} if text else {})
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, modifiers=modifiers, **typed)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, modifiers=modifiers)
 
-    def dark(self, dark: bool) -> None:
+    def click(self, selector: str) -> None:
+        """Click into the middle of an element, as a mouse does."""
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        x, y = self.js(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({box})")
+        for what in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=what, x=x, y=y, button="left", clickCount=1)
+
+    def scripts(self, allowed: bool) -> None:
+        """Allow scripts or none; without them `js` never answers."""
+        self.call("Emulation.setScriptExecutionDisabled", value=not allowed)
+
+    def html(self) -> str:
+        """The document as it is, also without scripts."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        return str(self.call("DOM.getOuterHTML", nodeId=root)["outerHTML"])
+
+    def downloads(self, folder: Path) -> None:
+        """Let files be saved, into a folder."""
+        session, self._session = self._session, None
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self._session = session
+
+    def dark(self, dark: bool, forced: bool = False) -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        colours = {"name": "forced-colors", "value": "active" if forced else "none"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme, colours])
 
     def screenshot(self) -> bytes:
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from html import escape
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
-from flows.viewers.page import FIELDS as SHOWN
-from flows.viewers.page import MOST, POINT_S, POINTS, SPARK, Feed, History, _most
+from flows.viewers.feed import FIELDS as SHOWN
+from flows.viewers.feed import MOST, Feed, most
+from flows.viewers.history import LEVELS, POINT_S, POINTS, SPARK, History
+from flows.viewers.page import plain_table
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import FIELDS
 
@@ -109,23 +112,23 @@ def test_a_browser_is_sent_all_that_the_flow_wrote_and_then_only_what_changes(va
         name, first = events.next()
         assert name == "all"
         assert first["fields"] == list(SHOWN)
-        assert len(first["rows"]) > 90
-        for placement, cells in first["rows"].items():
+        assert len(first["rows"]["placement"]) > 90
+        for placement, cells in first["rows"]["placement"].items():
             assert cells[IMPRESSIONS] == TRUTH[placement]["flight.impressions"]
-        one = next(iter(first["rows"]))
+        one = next(iter(first["rows"]["placement"]))
         put_rows(valkey.url, "audiopixel:v1", {one: {"flight.impressions": 123456}, "new": {"platform": "p"}})
-        change = events.until(lambda data: data["rows"])
-        assert change["rows"][one] == {str(IMPRESSIONS): "123456"}
-        assert set(change["rows"]) == {one, "new"}
+        change = events.until(lambda data: data["rows"]["placement"])
+        assert change["rows"]["placement"][one] == {str(IMPRESSIONS): "123456"}
+        assert set(change["rows"]["placement"]) == {one, "new"}
         with Redis.from_url(valkey.url) as client:
             client.delete("audiopixel:v1:placement:{new}")
-        assert events.until(lambda data: data["gone"])["gone"] == ["new"]
+        assert events.until(lambda data: data["gone"]["placement"])["gone"]["placement"] == ["new"]
 
 
 def test_a_second_with_nothing_new_still_says_how_fresh_it_is(valkey: EmbeddedValkey) -> None:
     with exporter(valkey.url) as (address, _), stream(address) as events:
         seen = [events.next()[1] for _ in range(3)]
-    assert [data["rows"] for data in seen[1:]] == [{}, {}]
+    assert [data["rows"] for data in seen[1:]] == [{"placement": {}, "campaign": {}}] * 2
     assert seen[1]["status"]["now_s"] < seen[2]["status"]["now_s"] <= time.time()
     assert seen[2]["status"]["up"]
     assert seen[2]["status"]["flushed_s"] > seen[2]["status"]["watermark_s"]
@@ -139,12 +142,13 @@ def test_with_redis_killed_the_stream_says_so_and_keeps_the_rows_until_it_is_bac
             mortal.kill()
             away = events.until(lambda data: not data["status"]["up"])
             assert away["status"]["error"]
-            assert away["gone"] == []
-            lost = httpx.get(f"{address}/placement", params={"id": "pl-1"})
+            assert away["gone"] == {"placement": [], "campaign": []}
+            lost = httpx.get(f"{address}/row", params={"id": "pl-1"})
             assert (lost.status_code, bool(lost.json()["error"])) == (503, True)
             mortal.start()
             put_rows(mortal.url, "t", {"pl-1": {"flight.impressions": 8}})
-            assert events.until(lambda data: data["rows"])["rows"] == {"pl-1": {str(IMPRESSIONS): "8"}}
+            changed = events.until(lambda data: data["rows"]["placement"])["rows"]["placement"]
+            assert changed == {"pl-1": {str(IMPRESSIONS): "8"}}
 
 
 def test_an_open_stream_does_not_hold_up_the_end(valkey: EmbeddedValkey) -> None:
@@ -162,17 +166,23 @@ def test_a_placement_is_told_whole_whatever_its_id(valkey: EmbeddedValkey) -> No
     put_rows(valkey.url, "odd", {name: {"flight.orphans": n} for n, name in enumerate(HOSTILE)})
     with exporter(valkey.url, "odd") as (address, _):
         for n, name in enumerate(HOSTILE):
-            found = httpx.get(f"{address}/placement", params={"id": name}).raise_for_status().json()
+            found = httpx.get(f"{address}/row", params={"id": name}).raise_for_status().json()
             assert (found["id"], found["row"]) == (name, {"flight.orphans": str(n)})
-        for nobody in ({"id": "nobody"}, {}):
-            assert httpx.get(f"{address}/placement", params=nobody).status_code == 404
+        for nobody in (
+            {"id": "nobody"},
+            {},
+            {"id": HOSTILE[0], "scope": "campaign"},
+            {"scope": "meta", "id": ""},
+        ):
+            assert httpx.get(f"{address}/row", params=nobody).status_code == 404
 
 
 def test_every_part_of_the_page_forbids_foreign_and_inline_code(valkey: EmbeddedValkey) -> None:
     with exporter(valkey.url) as (address, _):
         page = httpx.get(address).raise_for_status()
         parts = [word.split('"')[0] for word in page.text.split('="/')[1:]]
-        assert len(parts) == 5
+        assert len(parts) == 6
+        parts += [f"page/{path.name}" for path in PAGE.glob("*.js")]
         for answer in (page, *(httpx.get(f"{address}/{part}") for part in parts)):
             assert answer.status_code == 200
             policy = answer.headers["content-security-policy"]
@@ -196,16 +206,16 @@ def test_who_comes_after_a_time_unwatched_sees_the_latest_rows_and_then_what_cha
         view.tick(watched=False)
     version, event = view.whole()
     everything = sent(event)
-    assert everything["rows"]["pl-1"][IMPRESSIONS] == "5"
-    assert everything["grown"] == {"pl-1": [1, 3]}
+    assert everything["rows"]["placement"]["pl-1"][IMPRESSIONS] == "5"
+    assert everything["grown"]["placement"] == {"pl-1": [1, 3]}
     put_rows(valkey.url, "calm", {"pl-1": {"flight.impressions": 6}, "pl-2": {"platform": "p"}})
     view.tick()
     latest, event = view._latest
     assert latest == version + 1
     change = sent(event)
-    assert change["rows"]["pl-1"] == {str(IMPRESSIONS): "6"}
-    assert set(change["rows"]) == {"pl-1", "pl-2"}
-    assert change["grown"] == {"pl-1": 1}
+    assert change["rows"]["placement"]["pl-1"] == {str(IMPRESSIONS): "6"}
+    assert set(change["rows"]["placement"]) == {"pl-1", "pl-2"}
+    assert change["grown"]["placement"] == {"pl-1": 1}
 
 
 def test_who_comes_amid_a_tick_that_nobody_watched_is_sent_the_whole_again(valkey: EmbeddedValkey) -> None:
@@ -224,6 +234,23 @@ def test_who_comes_amid_a_tick_that_nobody_watched_is_sent_the_whole_again(valke
     assert asyncio.run(seen()) == [b"event: all", b"event: change", b"event: all", b"event: change"]
 
 
+def test_nothing_is_sent_before_the_first_tick(valkey: EmbeddedValkey) -> None:
+    put_rows(valkey.url, "early", {"pl-1": {"flight.impressions": 1}})
+    view = feed(valkey.url, "early")
+
+    async def first() -> dict[str, Any]:
+        events = view.events()
+        asked = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0.1)
+        assert not asked.done()
+        view.tick()
+        found = sent(await asked)
+        await events.aclose()  # type: ignore[attr-defined]  # it is a generator
+        return found
+
+    assert asyncio.run(first())["status"]["up"]
+
+
 def test_damage_in_redis_does_not_stop_the_feed(valkey: EmbeddedValkey) -> None:
     put_rows(valkey.url, "damaged", {"pl-1": {"flight.impressions": "seven", "delivery.expected": ""}})
     with Redis.from_url(valkey.url) as client:
@@ -232,7 +259,7 @@ def test_damage_in_redis_does_not_stop_the_feed(valkey: EmbeddedValkey) -> None:
     view = feed(valkey.url, "damaged")
     view.tick()
     everything = sent(view.whole()[1])
-    assert everything["rows"]["pl-1"][IMPRESSIONS] == "seven"
+    assert everything["rows"]["placement"]["pl-1"][IMPRESSIONS] == "seven"
     assert everything["status"]["received"] is None
 
 
@@ -241,28 +268,73 @@ def test_curves_end_at_the_latest_sample_and_are_bounded() -> None:
     rows = {"a": {"flight.impressions": "0", "delivery.expected": "1.5"}}
     for n in range(POINTS + 5):
         rows["a"]["flight.impressions"] = str(n * n)
-        grown = history.add(float(n), {**rows, **({"b": {"flight.impressions": "9"}} if n > POINTS else {})})
+        new = {"b": {"flight.impressions": "9"}} if n > POINTS else {}
+        grown = history.add(n * POINT_S, {**rows, **new})
         assert grown == ({"a": 2 * n - 1} if n else {})
-    curve = history.curve("a")
+        assert history.add(n * POINT_S + 9.9, rows) is None, (
+            "a sample every ten seconds, however often one looks"
+        )
+    curve = history.curve("a", POINT_S * (POINTS - 1))
     assert [len(column) for column in curve.values()] == [POINTS] * 3
-    assert (curve["at_s"][-1], curve["impressions"][-1], curve["expected"][-1]) == (364, 364**2, 1.5)
+    assert (curve["at_s"][-1], curve["impressions"][-1], curve["expected"][-1]) == (3640, 364**2, 1.5)
     assert len(history.spark("a")) == SPARK
-    assert history.curve("b")["at_s"] == [361, 362, 363, 364]
-    history.add(365.0, {})
+    assert history.curve("b")["at_s"] == [3610, 3620, 3630, 3640]
+    history.add(3650.0, {})
     assert history.curve("a")["at_s"] == []
+
+
+def test_a_curve_of_days_has_coarse_points_of_before_and_fine_ones_of_the_last_hour() -> None:
+    history = History()
+    end_s = 3 * 86_400
+    for at_s in range(0, end_s + 1, 60):
+        history.add(float(at_s), {"a": {"flight.impressions": str(at_s)}})
+    whole = history.curve("a")
+    assert whole["at_s"] == whole["impressions"] == sorted(set(whole["at_s"]))
+    assert (whole["at_s"][0], whole["at_s"][-1]) == (0, end_s)
+    day, hours = history.curve("a", 86_400), history.curve("a", 6 * 3_600)
+    assert (day["at_s"][0], hours["at_s"][0]) == (end_s - 86_400, end_s - 6 * 3_600)
+    assert len(whole["at_s"]) <= sum(points for _, points in LEVELS)
+
+
+def test_a_row_is_told_with_its_changes_of_state_the_latest_first(valkey: EmbeddedValkey) -> None:
+    put_rows(valkey.url, "told", {"pl-1": {"flight.impressions": 1}, "pl-2": {"flight.impressions": 1}})
+    with Redis.from_url(valkey.url) as client:
+        for id, placement in (("1", "pl-1"), ("2", "pl-2"), ("3", "pl-1"), ("3", "pl-1")):
+            client.xadd("told:alerts", {"id": id, "placement": placement, "campaign": "c", "to": "under"})
+        client.hset("told:campaign:{c}", "flight.impressions", 2)
+        view = feed(valkey.url, "told")
+        view.tick()
+        assert [one["id"] for one in sent(view.whole()[1])["alerts"]] == ["1", "2", "3"]
+        client.xadd("told:alerts", {"id": "4", "placement": "pl-1", "to": "on_track"})
+        view.tick()
+    assert [one["id"] for one in sent(view._latest[1])["alerts"]] == ["4"]
+    for scope, name, ids in (("placement", "pl-1", ["4", "3", "1"]), ("campaign", "c", ["3", "2", "1"])):
+        row = view.row(scope, name, "1h")
+        assert row is not None
+        assert [one["id"] for one in row["alerts"]] == ids
+
+
+def test_the_table_without_scripts_has_every_id_as_text_the_most_urgent_first(valkey: EmbeddedValkey) -> None:
+    rows = {name: {"flight.impressions": "1"} for name in HOSTILE}
+    put_rows(valkey.url, "plain", rows | {"low": {"delivery.state": "under", "delivery.indicator": "0.25"}})
+    view = feed(valkey.url, "plain")
+    text = plain_table(view)
+    assert "<script" not in text
+    assert text.index("low") < min(text.index(escape(name)) for name in HOSTILE if name != "..")
+    assert "<td>under</td><td></td><td>25</td>" in text
 
 
 def test_a_log_recomputed_from_scratch_is_no_negative_rate() -> None:
     history = History()
-    for n in (100, 20, 25):
-        history.add(float(n), {"a": {"flight.impressions": str(n)}})
+    for n, count_ in enumerate((100, 20, 25)):
+        history.add(n * POINT_S, {"a": {"flight.impressions": str(count_)}})
     assert history.spark("a") == [0, 5]
 
 
-def test_of_too_many_placements_the_under_delivering_and_the_busiest_are_sent() -> None:
+def test_of_too_many_placements_the_urgent_and_the_busiest_are_sent() -> None:
     rows = {f"pl-{n:05}": {"flight.impressions": str(n)} for n in range(MOST + 10)}
     rows["pl-00003"]["delivery.state"] = "under"
-    kept = _most(rows)
+    kept = most(rows)
     assert len(kept) == MOST
     assert rows.keys() - kept.keys() == {f"pl-{n:05}" for n in range(11)} - {"pl-00003"}
 

@@ -1,0 +1,108 @@
+"""Curves of rows in the exporter's memory: finer the younger, from its start on."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import deque
+from itertools import pairwise
+from typing import Final
+
+from flows.viewers.reader import Rows
+
+POINT_S: Final = 10.0
+POINTS: Final = 360
+"""Points of the finest level: the last hour."""
+LEVELS: Final = ((POINT_S, POINTS), (300.0, 288), (7_200.0, 372))
+"""Seconds between two points, and points: an hour, a day, a month. Together at most 10 KB a row."""
+SPARK: Final = 60
+"""Points of a sparkline: ten minutes."""
+RANGES_S: Final = {"1h": 3_600.0, "6h": 21_600.0, "24h": 86_400.0, "flight": math.inf}
+"""Lengths of the curves that a reader may ask for."""
+
+
+class Level:
+    """Impressions and expected impressions of each row at the last samples of one step.
+
+    A row that is missing from a sample begins anew, so that every curve ends at the latest sample.
+    """
+
+    def __init__(self, step_s: float, points: int) -> None:
+        self._step_s, self._points = step_s, points
+        self.times: deque[float] = deque(maxlen=points)
+        self.curves: dict[str, tuple[array[float], array[float]]] = {}
+
+    def add(self, at_s: float, rows: Rows) -> bool:
+        """Take a sample at wall clock `at_s`; False where the last one is less than a step old."""
+        if self.times and at_s - self.times[-1] < self._step_s:
+            return False
+        self.times.append(at_s)
+        curves = {name: self.curves.get(name) or (array("d"), array("f")) for name in rows}
+        for name, (delivered, expected) in curves.items():
+            row = rows[name]
+            delivered.append(number(row.get("delivery.delivered", row.get("flight.impressions", "0"))))
+            expected.append(number(row.get("delivery.expected")))
+            del delivered[: -self._points], expected[: -self._points]
+        self.curves = curves
+        return True
+
+    def of(self, name: str) -> list[tuple[float, float, float]]:
+        """(at_s, impressions, expected) of a row, the oldest first."""
+        delivered, expected = self.curves.get(name) or (array("d"), array("f"))
+        at_s = list(self.times)[len(self.times) - len(delivered) :]
+        return list(zip(at_s, delivered, expected, strict=True))
+
+
+class History:
+    """Curves of the rows of one scope, over an hour, a day and a month."""
+
+    def __init__(self) -> None:
+        self._levels = [Level(step_s, points) for step_s, points in LEVELS]
+
+    def add(self, at_s: float, rows: Rows) -> dict[str, int] | None:
+        """Take a sample at wall clock `at_s`; the growth of each row that has grown, or None where the last
+        sample is less than `POINT_S` old.
+        """
+        finest, *coarser = self._levels
+        if not finest.add(at_s, rows):
+            return None
+        for level in coarser:
+            level.add(at_s, rows)
+            for name in level.curves.keys() - rows.keys():
+                del level.curves[name]
+        grown = {name: steps(delivered[-2:]) for name, (delivered, _) in finest.curves.items()}
+        return {name: step[0] for name, step in grown.items() if step and step[0]}
+
+    def curve(self, name: str, length_s: float = math.inf) -> dict[str, list[float]]:
+        """`at_s`, `impressions` and `expected` (NaN where there is none) of a row, the oldest first.
+
+        Args:
+            length_s: of the curve, back from its latest sample; what is older than a level has is told by
+                the next coarser one.
+        """
+        found: list[tuple[float, float, float]] = []
+        for level in self._levels:
+            first_s = found[0][0] if found else math.inf
+            found = [point for point in level.of(name) if point[0] < first_s] + found
+        since_s = found[-1][0] - length_s if found else 0.0
+        shown = [point for point in found if point[0] >= since_s]
+        columns = zip(("at_s", "impressions", "expected"), zip(*shown, strict=True), strict=True)
+        return {"at_s": [], "impressions": [], "expected": []} if not shown else {n: [*c] for n, c in columns}
+
+    def spark(self, name: str) -> list[int]:
+        """The growth of a row's impressions, sample by sample, `SPARK` of them at most."""
+        curve = self._levels[0].curves.get(name)
+        return steps(curve[0][-SPARK - 1 :]) if curve else []
+
+
+def steps(counts: array[float]) -> list[int]:
+    """Differences of counts. A count falls only when a log is recomputed from scratch: not a rate to draw."""
+    return [int(after - before) if after > before else 0 for before, after in pairwise(counts)]
+
+
+def number(text: str | None) -> float:
+    """A field's number; NaN where it is absent or none."""
+    try:
+        return math.nan if text is None else float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,86 @@
+// How fresh the numbers are, whether delivery is judged, and the same in the tab's title and icon.
+
+import { blocked, desk, nowMs } from "./data.js";
+import { $, say, setText } from "./dom.js";
+import { NULL, numeral, percent, since, span, whole } from "./words.js";
+
+const SLOW_S = 5, DOWN_S = 30, OLD_S = 300, UNJUDGED_S = 120, WAIT_MS = 5000;
+const began = performance.now();
+let lost = null, told = "";
+
+/** The connection has gone (`at` a moment of performance.now()) or is back (null). */
+export function connection(at) {
+  lost = at === null ? null : lost ?? at;
+  freshness();
+}
+
+/** What is so, its level, and words for it. */
+function verdict() {
+  const { status } = desk, now = performance.now(), silence = (now - desk.heardAt) / 1000;
+  if (status === null) return now - began < WAIT_MS ? ["connecting", "wait", "connecting"] : ["silent", "down", "the exporter does not answer"];
+  if (lost !== null || silence > SLOW_S) return ["lost", "down", `connection to the exporter lost ${span(lost === null ? silence : (now - lost) / 1000)} ago`];
+  if (!status.up) return [`redis ${status.error}`, "down", status.error.split(": ")[0]];
+  if (status.flushed_s === null) return ["empty", "wait", "no flow has written yet"];
+  const age = status.now_s - status.flushed_s + silence;
+  if (age > DOWN_S) return ["stalled", "down", `stalled: nothing written for ${span(age)}`];
+  if (age > SLOW_S) return ["slow", "slow", `slow: nothing written for ${span(age)}`];
+  // What is written every second may be of an hour ago: delivery is not judged by it either.
+  const behind = status.watermark_s === null ? 0 : status.now_s - status.watermark_s + silence;
+  return behind > OLD_S ? ["behind", "slow", `behind: numbers of ${span(behind)} ago`] : ["live", "ok", "live"];
+}
+
+const REASONS = {
+  starting: "the flow is starting and does not know the time of its pixels yet",
+  collector: "time waits for pixels that a collector still holds",
+  stalled: "the numbers are old and stand still",
+  lagging: "the numbers are old, and the flow is catching up",
+  rejecting: "more pixels are rejected than chance explains",
+};
+
+/** Why delivery is not judged now, and since when; null where it is. */
+function unjudged(kind, now) {
+  const { status } = desk;
+  if (status === null || kind === "empty") return null;
+  const told = (ms, reason) => `Delivery is not judged since ${since(ms, now)}: ${reason}. Do not change bids by these numbers.`;
+  if (status.flushed_s !== null && now / 1000 - status.flushed_s > UNJUDGED_S) return told(status.flushed_s * 1000, "the flow writes nothing");
+  if (!status.judged) return told(status.unjudged_since_ms ?? NaN, REASONS[status.unjudged_reason] ?? "the flow does not say why");
+  return ["lost", "redis"].includes(kind.split(" ")[0]) ? "These numbers are old: do not change bids by them." : null;
+}
+
+export function freshness() {
+  const { status } = desk, [kind, level, words] = verdict(), bar = $("bar");
+  bar.dataset.level = level;
+  if (told !== kind) {
+    told = kind;
+    say(words);
+  }
+  setText($("verdict"), words);
+  $("verdict").title = status && !status.up ? status.error : words;
+  const banner = unjudged(kind, nowMs());
+  $("banner").hidden = banner === null;
+  setText($("banner"), banner ?? "");
+  signal(level, kind);
+  if (status === null) return;
+  const now = nowMs() / 1000;
+  setText($("flushed"), status.flushed_s === null ? NULL : `${span(now - status.flushed_s)} ago`);
+  setText($("watermark"), status.watermark_s === null ? NULL : `${span(now - status.watermark_s)} behind`);
+  $("flushed").title = status.flushed_s === null ? "" : since(status.flushed_s * 1000, now * 1000);
+  $("watermark").title = status.watermark_s === null ? "" : since(status.watermark_s * 1000, now * 1000);
+  const { received } = desk, [first, last] = [received[0], received[received.length - 1]];
+  setText($("rate"), received.length > 1 && last[0] > first[0] ? whole((last[1] - first[1]) / (last[0] - first[0])) : NULL);
+  for (const [id, count] of [["repeated", status.repeated], ["rejected", status.rejected], ["invalid", status.invalid_traffic]]) {
+    setText($(id), status.received ? percent(count / status.received, 2) : NULL);
+  }
+  setText($("pending"), whole(numeral(status.pending)));
+}
+
+/** The tab: a reader who looks at another one sees it there. */
+function signal(level, kind) {
+  const placements = [...desk.rows.placement.values()];
+  const under = placements.filter((row) => row.state === "under").length, hits = placements.filter(blocked).length;
+  const bad = [under ? `${under} under` : "", hits ? `${hits} blocked` : ""].filter(Boolean).join(", ");
+  const down = level === "down" || level === "slow";
+  document.title = `${down ? `${kind.split(" ")[0]} · ` : bad ? `(${bad}) ` : ""}audiopixel`;
+  const icon = `/page/icon${level === "down" || (!down && bad) ? "-red" : down ? "-amber" : ""}.svg`;
+  if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
+}

@@ -1,0 +1,83 @@
+// The collectors: what they were called with, what became of it, what rests on their spools, and tags that stay silent.
+
+import { nowMs } from "./data.js";
+import { $, make } from "./dom.js";
+import { view } from "./view.js";
+import { percent, since, span, whole } from "./words.js";
+
+const EVERY_MS = 2000, OLDEST_S = 60;
+let askedAt = -Infinity;
+
+const CONSENT = {
+  given: "given", no_string: "no consent string", unreadable: "string cannot be read", policy: "string of an old form", not_disclosed: "vendor not shown",
+  purpose: "purpose refused", vendor: "vendor refused", lmt: "device limits tracking", child: "child", opted_out: "opted out",
+};
+
+/** Asks anew where the section is in sight and the last answer is old. */
+export async function drawCollectors() {
+  if ($("collectors").hidden || performance.now() - askedAt < EVERY_MS) return;
+  askedAt = performance.now();
+  let told;
+  try {
+    const answer = await fetch("/api/collectors");
+    if (!answer.ok) throw new Error();
+    told = await answer.json();
+  } catch {
+    $("collectors-body").replaceChildren(make("p", "soft", "The exporter does not tell of collectors."));
+    return;
+  }
+  if (view.view === "collectors") $("collectors-body").replaceChildren(...sections(told));
+}
+
+function sections({ error, hold, collectors, together, silent_tags: silent }) {
+  const now = nowMs(), parts = [];
+  if (error) parts.push(make("p", "trouble", `Redis cannot be read (${error}): these figures are old.`));
+  if (hold) parts.push(make("p", "trouble", `Time stands since ${since(hold.since_ms, now)}: the flow waits for pixels that collector ${hold.by || "?"} holds.`));
+  if (!collectors.length) return [...parts, make("p", "soft", "No collector has told of itself. Start one: audiopixel collect.")];
+  parts.push(
+    table("Processes", ["collector", "state", "calls", "stored", "refused", "rejected", "not counted", "on the spool", "spool full", "low mark", "last told"], collectors.map((one) => [
+      one.id, one.away ? "away" : one.ready ? "ready" : "not ready", whole(one.calls), whole(one.stored), whole(one.refused), whole(one.rejected), whole(one.not_counted),
+      resting(one, now), percent(one.spool_full_ratio), one.low_ms ? `${span((now - one.low_ms) / 1000)} ago` : "–", `${span((now - one.updated_ms) / 1000)} ago`,
+    ]).concat(collectors.length > 1 ? [["together", `${together.ready} ready, ${together.away} away`, whole(together.calls), whole(together.stored), whole(together.refused), whole(together.rejected), whole(together.not_counted), resting(together, now), percent(together.spool_full_ratio), "", ""]] : []), 2),
+  );
+  const halves = make("div", "halves",
+    shares("Consent, by reason", together.consent_by, (reason) => CONSENT[reason] ?? reason),
+    shares("Rejected, by reason", together.rejected_by),
+    shares("Refused, by reason", together.refused_by),
+    shares("Invalid traffic, by rule", together.invalid_traffic_by));
+  const macros = Object.entries(together.unreplaced).flatMap(([dialect, words]) => Object.entries(words).map(([word, count]) => [dialect, word, whole(count)]));
+  parts.push(halves,
+    table("Macros that nobody replaced", ["vendor", "parameter", "pixels"], macros, 2),
+    table("Tags that need somebody", ["placement", "what", "vendor", "built", "pixels", "with such a macro"], silent.map((tag) => [
+      tag.placement, tag.why === "never_fired" ? "has never fired" : "macros are not replaced", tag.dialect ?? "–", tag.built_ms ? since(tag.built_ms, now) : "–", whole(tag.fires), whole(tag.unreplaced),
+    ]), 4));
+  return parts;
+}
+
+function resting(one, now) {
+  const age = one.oldest_resting_ms ? `, from ${since(one.oldest_resting_ms, now)}` : "";
+  return `${whole(one.resting)}${one.oldest_resting_ms && now - one.oldest_resting_ms > OLDEST_S * 1000 ? age : ""}`;
+}
+
+/** A table with its caption; the first `left` columns are words. */
+function table(caption, heads, rows, left) {
+  const side = (place) => (place < left ? "left" : "");
+  const head = heads.map((words, place) => Object.assign(make("th", side(place), words), { scope: "col" }));
+  const body = rows.map((row) => make("tr", "", ...row.map((words, place) => make("td", side(place), words))));
+  const box = make("div", "wide", make("table", "", make("thead", "", make("tr", "", ...head)), make("tbody", "", ...(body.length ? body : [make("tr", "", Object.assign(make("td", "left soft", "none"), { colSpan: heads.length }))]))));
+  box.tabIndex = 0;
+  box.role = "region";
+  box.ariaLabel = caption;
+  return make("section", "", make("h3", "", caption), box);
+}
+
+/** Counts as bars, the greatest first. */
+function shares(caption, counts, words = (reason) => reason.replaceAll("_", " ")) {
+  const sum = Object.values(counts).reduce((so, one) => so + one, 0);
+  const lines = Object.entries(counts).sort((a, b) => b[1] - a[1]).map(([reason, count]) => {
+    const bar = make("i");
+    bar.style.width = `${(100 * count) / sum}%`;
+    return make("div", "step", make("span", "", words(reason)), make("span", "fill", bar), make("span", "", whole(count)), make("span", "", percent(count / sum, 1)));
+  });
+  return make("section", "", make("h3", "", caption), ...(lines.length ? lines : [make("p", "soft", "none")]));
+}

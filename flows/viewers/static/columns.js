@@ -1,0 +1,177 @@
+// The columns: name, unit, meaning, value. The `?` sheet, the table, the cards and the CSV are made of them.
+
+import { blocked, currencyOf, delivered, desk, number, short, stake, text, nowMs } from "./data.js";
+import { make, setText } from "./dom.js";
+import { NULL, SEVERITY, amount, fixed, left, money, moment, percent, shares, span, stateWords, whole } from "./words.js";
+import { link, view } from "./view.js";
+
+const SPARK_FLOOR = 10;               // impressions a step at the top of a quiet row: one more or less is no peak
+
+const count = (key, title, unit, means, px, rank, value) => ({ key, title, unit, means, px, rank, down: true, value, text: (row) => whole(value(row)) });
+const field = (name) => (row) => number(row, name);
+const label = (key, title, means, name, px, rank) => ({
+  key, title, unit: "", means, px, rank, left: true, soft: true, value: (row) => text(row, name) ?? "", text: (row) => text(row, name) ?? (row.sum ? "" : NULL),
+});
+const share = (key, title, means, px, rank, name) => ({
+  key, title, unit: "%", means, px, rank, down: true, value: field(name), text: (row) => percent(number(row, name)), csv: (row) => fixed(100 * number(row, name)),
+});
+const inMoney = (key, title, means, px, rank, value) => ({
+  key, title, unit: "money", means, px, rank, down: true, value,
+  text: (row) => (desk.currency ? amount(value(row)) : money(value(row), currencyOf(row))),
+});
+
+export const COLUMNS = [
+  { key: "state", title: "state", unit: "", means: "The delivery state (below), and the impressions in content that the plan blocks, with a barred circle.", px: 146, rank: 0, left: true, value: (row) => SEVERITY[row.state], text: (row) => stateWords(row.state), draw: drawState },
+  { key: "id", title: "placement", unit: "", means: "The placement's or campaign's id; opens it.", px: 150, rank: 0, left: true, value: (row) => row.title ?? row.id, text: (row) => row.title ?? row.id, draw: drawName },
+  label("campaign", "campaign", "The campaign that the placement belongs to.", "campaign_id", 92, 8.5),
+  { ...share("pacing", "pacing", "Delivered impressions as a share of those due by now: 100 % is on plan.", 76, 1, "delivery.indicator"), down: false },
+  count("short", "short by", "impressions", "Impressions that are due and not delivered. Sums add what is short; what is ahead elsewhere does not offset it.", 92, 2, short),
+  inMoney("stake", "at stake", "Short by, at the plan's price per thousand impressions (CPM).", 88, 4, stake),
+  { key: "ends", title: "ends in", unit: "", means: "Time until the flight's end, by the clock.", px: 100, rank: 3, value: field("delivery.end_ms"), text: ends, csv: (row) => iso(number(row, "delivery.end_ms")) },
+  count("delivered", "delivered", "impressions", "Impressions of the flight up to its end; without a plan, all.", 102, 5, delivered),
+  count("booked", "booked", "impressions", "Impressions that the plan books.", 102, 6, field("delivery.booked")),
+  { key: "progress", title: "of booked", unit: "%", means: "Bar: delivered as a share of booked. Line: what is due by now.", px: 110, rank: 9, left: true, down: true, value: (row) => number(row, "delivery.delivered") / number(row, "delivery.booked"), text: (row) => percent(number(row, "delivery.delivered") / number(row, "delivery.booked")), draw: drawProgress },
+  count("hour", "last hour", "impressions/hour", "Impressions of the last hour.", 106, 8, field("1h.impressions")),
+  count("needed", "needed", "impressions/hour", "Impressions needed in each remaining hour that is not paused.", 106, 7, field("delivery.required_rate")),
+  count("projected", "projected", "impressions", "Impressions at the flight's end if delivery goes on as in the last hour.", 92, 17, field("delivery.projected")),
+  inMoney("cost", "cost", "Delivered, at the plan's price per thousand impressions (CPM).", 88, 11, field("flight.cost")),
+  { key: "spark", title: "last 10 min", unit: "impressions", means: "Impressions every ten seconds. Sorts by the latest minute.", px: 110, rank: 10, left: true, down: true, value: lately, text: (row) => whole(sum(row.spark)), draw: drawSpark },
+  share("completion", "completed", "Share of the plays started in the last hour that were completed, once they have had time to end.", 88, 12, "1h.mature_completion_rate"),
+  count("reach", "reach", "listeners", "Listeners with consent, each counted once in the flight.", 84, 13, field("flight.reach")),
+  { key: "frequency", title: "frequency", unit: "plays/listener", means: "Plays by each of these listeners, on average.", px: 92, rank: 14, down: true, value: field("flight.frequency"), text: (row) => fixed(number(row, "flight.frequency")) },
+  { key: "conversions", title: "conversions", unit: "", means: "Conversions credited in the flight.", px: 92, rank: 15, down: true, value: field("flight.conversions"), text: (row) => shares(number(row, "flight.conversions")) },
+  inMoney("cpa", "cost per conversion", "Cost divided by conversions.", 96, 16, field("flight.cost_per_acquisition")),
+  count("blocked", "blocked", "impressions", "Impressions in content that the plan blocks.", 92, 20, (row) => number(row, "flight.blocked_impressions")),
+  label("platform", "platform", "The platform of the latest pixel.", "platform", 110, 18),
+  label("station", "station", "The station of the latest pixel.", "station", 100, 19),
+];
+const BY_KEY = new Map(COLUMNS.map((column) => [column.key, column]));
+export const column = (key) => BY_KEY.get(key);
+export const unitOf = (one) => (one.unit === "money" ? desk.currency ?? "" : one.unit);
+export const CARD = ["state", "id", "pacing", "short", "ends", "progress"].map((key) => BY_KEY.get(key));
+
+const iso = (ms) => (Number.isFinite(ms) ? new Date(ms).toISOString() : "");
+const sum = (steps) => (steps.length ? steps.reduce((so, step) => so + step, 0) : NaN);
+function lately(row) { return sum(row.spark.slice(-6)); }
+
+/** The columns that fit into a width, the dearest first; or those that the reader has chosen. */
+export function columnsFor(width) {
+  const only = view.view === "campaigns" ? (one) => one.key !== "campaign" && one.key !== "platform" && one.key !== "station" : () => true;
+  const chosen = new Set(view.cols.split(",").filter((key) => BY_KEY.has(key)));
+  if (chosen.size) return COLUMNS.filter((one) => one.rank === 0 || chosen.has(one.key));
+  const fitting = new Set();
+  let room = width;
+  for (const one of COLUMNS.filter(only).toSorted((a, b) => a.rank - b.rank)) {
+    if ((room -= one.px) < 0 && one.rank > 2) break;
+    fitting.add(one);
+  }
+  return COLUMNS.filter((one) => fitting.has(one));
+}
+
+function ends(row) {
+  if (row.sum) return "";
+  const now = nowMs(), start = number(row, "delivery.start_ms"), end = number(row, "delivery.end_ms");
+  if (!Number.isFinite(end)) return NULL;
+  if (now < start) return `begins ${left((start - now) / 1000)}`;
+  return end > now ? left((end - now) / 1000) : `${span((now - end) / 1000)} ago`;
+}
+
+function drawState(cell, row) {
+  cell.badge ??= cell.appendChild(make("span", "state"));
+  cell.mark ??= cell.appendChild(make("span", "blocked"));
+  const words = row.sum ? sumState(row) : stateWords(row.state), shown = row.sum ? "sum" : row.state, hits = blocked(row);
+  if (cell.badge.dataset.state !== shown) cell.badge.dataset.state = shown;
+  setText(cell.badge, words);
+  setText(cell.mark, hits ? whole(hits) : "");
+  const since = number(row, "delivery.since_ms"), title = [Number.isFinite(since) ? `since ${moment(since)}` : "", hits ? `${whole(hits)} impressions in blocked content` : ""].filter(Boolean).join("; ");
+  if (cell.title !== title) cell.title = title;
+}
+
+function sumState({ rows, under }) {
+  return under ? `${whole(under)} under` : `${whole(rows.length)} rows`;
+}
+
+function drawName(cell, row) {
+  cell.link ??= cell.appendChild(Object.assign(make("a"), { tabIndex: -1 }));
+  cell.fold ??= cell.appendChild(Object.assign(make("button", "fold"), { type: "button", tabIndex: -1 }));
+  const name = row.title ?? row.id, sum = Boolean(row.sum), href = sum ? "" : link({ open: row.id });
+  if (cell.link.hidden !== sum) cell.link.hidden = sum;
+  const foldable = sum && row.group !== undefined;
+  cell.fold.hidden = !sum;
+  cell.fold.disabled = !foldable;
+  setText(sum ? cell.fold : cell.link, foldable ? `${row.folded ? "▸" : "▾"} ${name}` : name);
+  if (foldable) cell.fold.ariaExpanded = String(!row.folded);
+  else cell.fold.removeAttribute("aria-expanded");
+  if (!sum && cell.href !== href) cell.link.setAttribute("href", (cell.href = href));
+  if (cell.title !== name) cell.title = name;
+}
+
+function drawProgress(cell, row) {
+  cell.track ??= cell.appendChild(make("span", "track", make("i"), make("b")));
+  const booked = number(row, "delivery.booked"), done = number(row, "delivery.delivered"), due = number(row, "delivery.expected");
+  const key = `${done}/${due}/${booked}`;
+  if (cell.key === key) return;
+  cell.key = key;
+  const part = (value) => `${Math.min(100, (100 * value) / booked).toFixed(2)}%`;
+  cell.setAttribute("aria-label", booked > 0 ? `${percent(done / booked)} of booked delivered, ${percent(due / booked)} due` : "no plan");
+  cell.track.style.display = booked > 0 ? "" : "none";
+  if (!(booked > 0)) return;
+  const [bar, line] = cell.track.children;
+  bar.style.width = Number.isFinite(done) ? part(done) : "0";
+  line.style.display = Number.isFinite(due) ? "" : "none";
+  if (Number.isFinite(due)) line.style.left = part(due);
+}
+
+function drawSpark(cell, row) {
+  if (!cell.path) {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("viewBox", `0 0 ${desk.sparkPoints - 1} 18`);
+    svg.setAttribute("preserveAspectRatio", "none");
+    svg.setAttribute("class", "spark");
+    svg.setAttribute("aria-hidden", "true");
+    cell.path = svg.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "path"));
+    cell.appendChild(svg);
+  }
+  row.path ??= sparkPath(row.spark);
+  if (cell.key === row.path) return;
+  cell.path.setAttribute("d", (cell.key = row.path));
+  cell.setAttribute("aria-label", row.path ? `${whole(sum(row.spark))} impressions in ${span(10 * row.spark.length)}` : "no curve yet");
+}
+
+export function sparkPath(steps) {
+  if (steps.length < 2) return "";
+  const top = Math.max(SPARK_FLOOR, ...steps), left = desk.sparkPoints - steps.length;
+  return "M" + steps.map((step, place) => `${left + place} ${(17 - (16 * step) / top).toFixed(1)}`).join("L");
+}
+
+// ------------------------------------------------------------------ order
+
+// What can still be mended stands above what has ended; below it what has no plan.
+const TIERS = { under: 1, at_risk: 2, ended_short: 4, none: 5 };
+
+/** Blocked content first, then states that need somebody, each by what is at stake: money where all plans have one currency, else impressions. */
+function attention(row) {
+  const tier = blocked(row) ? 0 : row.sum ? 3 : TIERS[row.state] ?? 3, most = desk.currency ? stake(row) : short(row);
+  return Number.isNaN(most) ? { row, tier: tier + 0.5, value: delivered(row) } : { row, tier, value: most };
+}
+
+export const ORDERS = { "": "needs attention first", "-delivered": "most delivered first", pacing: "least pacing first", "-stake": "most at stake first", ends: "next to end first", id: "by name" };
+
+/** The order of the view: its column and its direction; no column: what needs attention. */
+export function ordered() {
+  const down = view.sort.startsWith("-"), key = down ? view.sort.slice(1) : view.sort;
+  return BY_KEY.has(key) ? { key, down } : { key: "", down: true };
+}
+
+/** Rows in the order of the view; what has no value comes last, whichever way. */
+export function inOrder(rows) {
+  const { key, down } = ordered(), sign = down ? -1 : 1, value = key && BY_KEY.get(key).value;
+  const keyed = rows.map(value ? (row) => ({ row, tier: 0, value: value(row) }) : attention);
+  return keyed.sort((a, b) => {
+    if (a.tier !== b.tier) return a.tier - b.tier;
+    if (a.value === b.value) return a.row.id < b.row.id ? -1 : 1;
+    const [none, other] = [Number.isNaN(a.value), Number.isNaN(b.value)];
+    if (none || other) return none - other || (a.row.id < b.row.id ? -1 : 1);
+    return a.value < b.value ? -sign : sign;
+  }).map(({ row }) => row);
+}

@@ -1,0 +1,146 @@
+// What the exporter has told: rows by scope, alerts, the collectors, and how fresh all that is.
+
+import { STATES, numeral, stateWords } from "./words.js";
+
+const RATE_S = 10;
+const ALERTS = 200;
+export const LABELS = ["campaign_id", "platform", "station", "podcast", "program"];
+
+export const desk = {
+  fields: {},                         // field -> its place in a row
+  sparkPoints: 60,
+  status: null,
+  heardAt: -Infinity,
+  rows: { placement: new Map(), campaign: new Map() },   // id -> row
+  alerts: [],                         // the latest first
+  received: [],                       // [now_s, received]
+  stakes: new Map(),                  // campaign -> money at stake
+  currency: null,                     // of all plans, where they agree
+  sparks: 0,                          // grows with every sample
+  dirty: true,                        // order or filter must be looked at anew
+};
+
+export const text = (row, field) => row.v[desk.fields[field]] ?? null;
+export const number = (row, field) => row.n[desk.fields[field]] ?? NaN;
+export const nowMs = () => (desk.status ? desk.status.now_s * 1000 + performance.now() - desk.heardAt : Date.now());
+
+// Behind its end a flight delivers nothing more, whatever still runs.
+// What a plan that came late has delivered nobody knows.
+export const delivered = (row) => row.delivered ?? number(row, text(row, "delivery.booked") === null ? "flight.impressions" : "delivery.delivered");
+export const short = (row) => row.short ?? Math.max(0, number(row, "delivery.short_by"));
+/** Money: of a campaign, which has no price of its own, that of its placements. */
+export const stake = (row) => row.stake ?? (row.scope === "campaign" ? desk.stakes.get(row.id) ?? NaN : (short(row) * number(row, "delivery.cpm")) / 1000);
+export const blocked = (row) => number(row, "flight.blocked_impressions") || 0;
+export const currencyOf = (row) => text(row, "delivery.currency");
+
+// An id may be `constructor`: only what the message itself holds counts.
+const own = (table, id, otherwise) => (Object.hasOwn(table, id) ? table[id] : otherwise);
+
+export function stateOf(told) {
+  return told !== null && told !== undefined && Object.hasOwn(STATES, told) ? told : "none";
+}
+
+function take(scope, id, cells) {
+  const rows = desk.rows[scope];
+  let row = rows.get(id);
+  if (!row) {
+    rows.set(id, (row = { scope, id, v: [], n: [], spark: [], path: null, search: "", state: "none" }));
+    desk.dirty = true;
+  }
+  for (const place in cells) {
+    row.v[place] = cells[place];
+    row.n[place] = numeral(cells[place]);
+  }
+  const state = stateOf(text(row, "delivery.state"));
+  if (state !== row.state) { row.state = state; desk.dirty = true; }
+  row.search = [id, ...LABELS.map((label) => text(row, label) ?? ""), stateWords(state)].join("\n").toLowerCase();
+}
+
+function hear(message) {
+  const status = (desk.status = message.status);
+  desk.heardAt = performance.now();
+  if (Number.isFinite(status.received)) desk.received.push([status.now_s, status.received]);
+  while (desk.received.length > 2 && desk.received[0][0] < status.now_s - RATE_S) desk.received.shift();
+  desk.alerts = [...message.alerts].reverse().concat(desk.alerts).slice(0, ALERTS);
+  desk.stakes.clear();
+  for (const row of desk.rows.placement.values()) {
+    const campaign = text(row, "campaign_id"), money = stake(row);
+    if (campaign !== null && Number.isFinite(money)) desk.stakes.set(campaign, (desk.stakes.get(campaign) ?? 0) + money);
+  }
+  const currencies = new Set();
+  for (const rows of Object.values(desk.rows)) for (const row of rows.values()) if (currencyOf(row)) currencies.add(currencyOf(row));
+  desk.currency = currencies.size === 1 ? [...currencies][0] : null;
+}
+
+/** Takes the whole: what was known is forgotten. */
+export function all(message) {
+  desk.fields = Object.fromEntries(message.fields.map((field, place) => [field, place]));
+  desk.sparkPoints = message.spark;
+  desk.received.length = 0;
+  desk.alerts = [];
+  for (const [scope, rows] of Object.entries(desk.rows)) {
+    rows.clear();
+    for (const id of Object.keys(message.rows[scope])) {
+      take(scope, id, message.rows[scope][id]);
+      rows.get(id).spark = own(message.grown[scope], id, []);
+    }
+  }
+  desk.sparks += 1;
+  desk.dirty = true;
+  hear(message);
+}
+
+/** Takes what has changed since the last message. */
+export function change(message) {
+  for (const [scope, rows] of Object.entries(desk.rows)) {
+    for (const id of message.gone[scope]) desk.dirty = rows.delete(id) || desk.dirty;
+    for (const id of Object.keys(message.rows[scope])) take(scope, id, message.rows[scope][id]);
+    if (!message.grown) continue;
+    for (const row of rows.values()) {
+      row.spark.push(own(message.grown[scope], row.id, 0));
+      if (row.spark.length > desk.sparkPoints) row.spark.shift();
+      row.path = null;
+    }
+  }
+  if (message.grown) desk.sparks += 1;
+  hear(message);
+}
+
+// ------------------------------------------------------------------ sums
+
+const SUMMED = [
+  "delivery.booked", "delivery.delivered", "delivery.expected", "delivery.required_rate",
+  "1h.impressions", "flight.conversions", "flight.blocked_impressions",
+];
+
+/** A row that sums others; columns draw it as they draw a row. */
+export const newSum = (key, title) => ({ sum: true, id: key, title, v: [], n: [], spark: [], path: null, sparks: -1, rows: [], state: "none" });
+
+/** Adds rows up anew. What does not add up (reach, rates) stays empty; money of several currencies too. */
+export function addUp(sum, rows) {
+  const places = [...SUMMED, "flight.cost"].map((field) => desk.fields[field]), totals = places.map(() => NaN);
+  const currencies = new Set(), at = (field) => desk.fields[field];
+  const plus = (so, one) => (Number.isFinite(one) ? (Number.isNaN(so) ? one : so + one) : so);
+  let due = 0, done = 0, all = NaN, lacking = NaN, money = NaN;
+  for (const row of rows) {
+    for (let place = 0; place < places.length; place += 1) totals[place] = plus(totals[place], row.n[places[place]]);
+    const [expected, is] = [row.n[at("delivery.expected")], row.n[at("delivery.delivered")]];
+    if (expected > 0 && Number.isFinite(is)) { due += expected; done += is; }
+    all = plus(all, delivered(row));
+    lacking = plus(lacking, short(row));
+    money = plus(money, stake(row));
+    const currency = currencyOf(row);
+    if (currency) currencies.add(currency);
+  }
+  const one = currencies.size === 1;
+  places.forEach((place, nth) => { sum.n[place] = totals[nth]; });
+  if (!one) sum.n[at("flight.cost")] = NaN;
+  sum.n[at("delivery.indicator")] = due ? done / due : NaN;
+  sum.v[at("delivery.currency")] = one ? [...currencies][0] : null;
+  Object.assign(sum, { rows, delivered: all, short: lacking, stake: one ? money : NaN, under: rows.filter((row) => row.state === "under").length });
+  if (sum.sparks === desk.sparks && sum.sparkOf === rows.length) return;
+  Object.assign(sum, { sparks: desk.sparks, sparkOf: rows.length, path: null });
+  const longest = rows.reduce((most, row) => Math.max(most, row.spark.length), 0);
+  sum.spark = new Array(longest).fill(0);
+  for (const { spark } of rows) for (let place = 0, shift = longest - spark.length; place < spark.length; place += 1) sum.spark[shift + place] += spark[place];
+}

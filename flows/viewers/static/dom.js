@@ -1,0 +1,38 @@
+// Elements: all that comes from outside goes through textContent or attributes of numbers, never through markup.
+
+export const $ = (id) => document.getElementById(id);
+
+/** Writes a text where it differs from the last one written. */
+export function setText(element, value) {
+  if (element.shown !== value) element.textContent = element.shown = value;
+}
+
+export function make(name, className = "", ...children) {
+  const element = document.createElement(name);
+  if (className) element.className = className;
+  element.append(...children);
+  return element;
+}
+
+export function button(words, act, more = {}) {
+  const one = Object.assign(make("button", "", words), { type: "button" }, more);
+  one.addEventListener("click", act);
+  return one;
+}
+
+/** A line of a list of terms. */
+export const term = (name, words) => make("div", "", make("dt", "", name), make("dd", "", words));
+
+/** Says something to a screen reader, once. */
+export function say(words) {
+  setText($("said"), "");
+  setText($("said"), words);
+}
+
+/** What the browser keeps for this reader; a browser that forbids it keeps nothing. */
+export const kept = {
+  get(name) { try { return localStorage.getItem(name); } catch { return null; } },
+  set(name, value) { try { localStorage.setItem(name, value); } catch { /* forbidden */ } },
+};
+
+export const narrow = matchMedia("(max-width: 640px), (max-height: 420px)");

@@ -1,0 +1,116 @@
+// The live page: a table over what /events pushes, a pane over /row, and what leads there: the URL, the keys, the wires.
+
+import { drawAlerts } from "./alerts.js";
+import { connection, freshness } from "./bar.js";
+import { drawCollectors } from "./collectors.js";
+import { ORDERS, COLUMNS } from "./columns.js";
+import { all, change, desk } from "./data.js";
+import { $, make, narrow } from "./dom.js";
+import { dress, help, letters, nextTheme } from "./menus.js";
+import { copied, saveCsv } from "./out.js";
+import { show } from "./pane.js";
+import { chosenItem, draw, fold, move, pageSize, refresh } from "./table.js";
+import { showTag } from "./tag.js";
+import { GROUPS, VIEWS, follow, go, link, view } from "./view.js";
+
+// ------------------------------------------------------------------ the view
+
+$("tabs").replaceChildren(...Object.entries(VIEWS).map(([key, words]) => { const tab = make("a", "", words); tab.dataset.view = key; return tab; }));
+$("group").replaceChildren(...Object.entries(GROUPS).map(([value, words]) => new Option(words, value)));
+$("sort").replaceChildren(...Object.entries(ORDERS).map(([value, words]) => new Option(words, value)));
+
+function arrive(before) {
+  for (const tab of $("tabs").children) {
+    tab.href = link({ view: tab.dataset.view, open: "", sort: "", state: "" });
+    if (tab.dataset.view === view.view) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+  }
+  const grid = view.view === "placements" || view.view === "campaigns";
+  $("desk").hidden = !grid;
+  for (const part of ["alerts", "collectors", "tag"]) $(part).hidden = view.view !== part;
+  $("tools").hidden = !grid && view.view !== "alerts";
+  document.body.dataset.view = view.view;
+  if ($("filter").value !== view.q) $("filter").value = view.q;
+  $("group").value = view.group;
+  if (!Object.hasOwn(ORDERS, view.sort)) {
+    const one = COLUMNS.find(({ key }) => key === view.sort.replace(/^-/, ""));
+    $("sort").options[Object.keys(ORDERS).length] = new Option(`by ${one?.title ?? "?"}`, view.sort);
+  }
+  $("sort").value = view.sort;
+  if (before.view !== view.view || before.q !== view.q || before.sort !== view.sort) $("scroll").scrollTop = 0;
+  desk.dirty = true;
+  show(before);
+  redraw();
+  showTag();
+}
+
+function redraw() {
+  refresh();
+  drawAlerts();
+  drawCollectors();
+}
+
+// ------------------------------------------------------------------ keys
+
+const after = (list, one) => list[(list.indexOf(one) + 1) % list.length];
+function enter() {
+  if (!chosenItem()) move(0);
+  const item = chosenItem();
+  if (item?.sum) fold(item);
+  else if (item) go({ open: item.id });
+}
+const MOVES = {
+  ArrowDown: () => move(1), ArrowUp: () => move(-1), PageDown: () => move(pageSize()), PageUp: () => move(-pageSize()),
+  Home: () => move(-Infinity), End: () => move(Infinity), Enter: enter,
+};
+const LETTERS = {
+  "/": () => $("filter").focus(),
+  j: () => move(1), k: () => move(-1),
+  c: () => { const item = chosenItem(); if (item && !item.sum) copied(item.id, "id"); },
+  g: () => go({ group: after(Object.keys(GROUPS), view.group) }),
+  s: () => go({ sort: after(Object.keys(ORDERS), view.sort) }),
+  e: saveCsv, t: nextTheme, "?": help,
+};
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  const { target, key } = event;
+  if (target === $("filter")) {
+    if (key === "Escape") go({ q: "" }, { replace: true });
+    else if (key !== "Enter" && key !== "ArrowDown") return;
+    event.preventDefault();
+    $("scroll").focus();
+    return;
+  }
+  if (target.closest("input, select, textarea, [popover]")) return;
+  const onGrid = target === $("scroll") || target === document.body;
+  const act = key === "Escape" && view.open ? () => go({ open: "" }) : onGrid && Object.hasOwn(MOVES, key) ? MOVES[key] : letters() && Object.hasOwn(LETTERS, key) ? LETTERS[key] : null;
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+// ------------------------------------------------------------------ wires
+
+$("filter").addEventListener("input", () => go({ q: $("filter").value }, { replace: true }));
+$("group").addEventListener("change", () => go({ group: $("group").value }));
+$("sort").addEventListener("change", () => go({ sort: $("sort").value }));
+$("csv").addEventListener("click", saveCsv);
+$("more").addEventListener("click", () => $("more").setAttribute("aria-expanded", String(document.body.classList.toggle("tools-open"))));
+for (const place of [$("scroll"), window]) place.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
+new ResizeObserver(() => refresh()).observe($("scroll"));
+narrow.addEventListener("change", () => { desk.dirty = true; refresh(); });
+setInterval(freshness, 500);
+
+dress();
+follow(arrive);
+const source = new EventSource("/events");
+source.addEventListener("open", () => connection(null));
+source.addEventListener("error", () => connection(performance.now()));
+for (const [name, take] of [["all", all], ["change", change]]) {
+  source.addEventListener(name, (event) => {
+    take(JSON.parse(event.data));
+    connection(null);
+    redraw();
+  });
+}

@@ -1,0 +1,157 @@
+// One placement or campaign, whole: pacing, money, quartiles, reach, conversions, integrity and its history.
+
+import { change } from "./alerts.js";
+import { drawChart, forget, keys, legend } from "./chart.js";
+import { LABELS, nowMs, stateOf } from "./data.js";
+import { $, button, make, narrow, say, setText } from "./dom.js";
+import { copied } from "./out.js";
+import { choose, scope } from "./table.js";
+import { RANGES, go, link, view } from "./view.js";
+import { NULL, fixed, left, money, numeral, percent, shares, since, span, stateWords, whole } from "./words.js";
+
+const PANE_MS = 2000;
+const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
+let asked = 0, pending = 0, shown = null;
+
+/** Opens, changes or closes the pane as the view says. */
+export function show(before) {
+  const id = view.open || null;
+  const covers = narrow.matches && id !== null;
+  for (const part of ["bar", "top", "tools", "scroll"]) $(part).inert = covers;
+  $("pane").hidden = id === null;
+  if (id === null) {
+    if (shown !== null) { close(); $("scroll").focus(); }
+    return;
+  }
+  if (shown !== `${scope()} ${id}` || before?.range !== view.range) forget();
+  if (shown !== `${scope()} ${id}`) {
+    shown = `${scope()} ${id}`;
+    choose(id);
+    setText($("p-id"), id);
+    setText($("p-labels"), "");
+    $("p-body").hidden = true;
+    $("p-state").hidden = true;
+    $("pane").scrollTop = 0;
+    $("p-id").focus();
+    say(`${scope()} ${id} is open`);
+  }
+  for (const one of $("p-ranges").children) one.setAttribute("aria-pressed", String(one.dataset.range === view.range));
+  load();
+}
+
+function close() {
+  shown = null;
+  asked += 1;
+  clearTimeout(pending);
+  forget();
+}
+
+async function load() {
+  const turn = (asked += 1);
+  clearTimeout(pending);
+  let found = null;
+  try {
+    const answer = await fetch(`/row?${new URLSearchParams({ scope: scope(), id: view.open, range: view.range })}`);
+    found = await answer.json();
+  } catch {
+    found = { error: "The exporter does not answer." };
+  }
+  if (turn !== asked) return;
+  if (found.error) setText($("p-labels"), found.error);
+  else fill(found);
+  pending = setTimeout(load, PANE_MS);
+}
+
+function facts(id, pairs) {
+  $(id).replaceChildren(...pairs.map(([name, value, tone]) => make("div", tone ?? "", make("dt", "", name), make("dd", "", value))));
+}
+
+function fill({ row, curve, alerts }) {
+  const n = (field) => numeral(row[field]), now = nowMs(), currency = row["delivery.currency"];
+  const state = stateOf(row["delivery.state"]), planned = row["delivery.booked"] !== undefined;
+  $("p-body").hidden = false;
+  $("p-state").hidden = false;
+  $("p-state").dataset.state = state;
+  setText($("p-state"), stateWords(state));
+  const told = Number.isFinite(n("delivery.since_ms")) ? `${stateWords(state)} since ${since(n("delivery.since_ms"), now)}` : "";
+  setText($("p-labels"), [LABELS.map((label) => row[label] && (label === "campaign_id" ? `campaign ${row[label]}` : row[label])).filter(Boolean).join(" · "), told].filter(Boolean).join(" — "));
+  const short = Math.max(0, n("delivery.short_by"));
+  const done = planned ? n("delivery.delivered") : n("flight.impressions");
+  facts("p-pacing", [
+    ["pacing", percent(n("delivery.indicator")), ["under", "at_risk"].includes(state) ? state : ""],
+    ["short by, impressions", whole(short)],
+    ["at stake", money((short * n("delivery.cpm")) / 1000, currency)],
+    ["delivered", whole(done)],
+    ["due by now", whole(n("delivery.expected"))],
+    ["booked", whole(n("delivery.booked"))],
+    ["last hour, impressions/hour", whole(n("1h.impressions"))],
+    ["needed, impressions/hour", whole(n("delivery.required_rate"))],
+    ["projected", whole(n("delivery.projected"))],
+    ["cost", money(n("flight.cost"), currency)],
+    ["CPM", money(n("delivery.cpm"), currency)],
+    ["blocked content", whole(n("flight.blocked_impressions")), n("flight.blocked_impressions") > 0 ? "under" : ""],
+  ]);
+  setText($("p-ends"), flight(n, now));
+  if (view.range === "flight" && planned) drawChart(curve, n("delivery.start_ms") / 1000, n("delivery.end_ms") / 1000, true);
+  else drawChart(curve, now / 1000 - (RANGE_S[view.range] ?? 31 * 86400), now / 1000, false);
+  funnel(n);
+  reach(n);
+  const types = Object.keys(row).filter((field) => /^flight\.conversions_/.test(field) && n(field) > 0);
+  facts("p-conversions", [
+    ["conversions", shares(n("flight.conversions"))],
+    ["of reach", percent(n("flight.conversion_rate"), 2)],
+    ["value", money(n("flight.conversion_value") / 1e6, row.conversion_currency ?? currency)],
+    ["cost per conversion", money(n("flight.cost_per_acquisition"), currency)],
+    ["half within", span(n("flight.time_to_convert_p50_seconds"))],
+    ["return on spend", fixed(n("flight.return_on_ad_spend"))],
+    ...types.map((field) => [field.slice("flight.conversions_".length).replaceAll("_", " "), shares(n(field))]),
+  ]);
+  facts("p-integrity", [
+    ["repeated", whole(n("flight.repeated"))],
+    ["too late", whole(n("flight.too_late"))],
+    ["invalid traffic", whole(n("flight.invalid_traffic"))],
+    ["orphans", whole(n("flight.orphans"))],
+    ["repaired", whole(n("flight.repaired"))],
+    ["consent", percent(n("flight.consent_coverage"), 1)],
+  ]);
+  setText($("p-final"), `Numbers as of ${since(n("as_of_ms"), now)}; final through ${since(n("final_through_ms"), now)}.`);
+  $("p-history").replaceChildren(...(alerts.length ? alerts.map((one) => change(one, scope() === "campaign")) : [make("li", "soft", "No change of state is known.")]));
+}
+
+function flight(n, now) {
+  const [start, end] = [n("delivery.start_ms"), n("delivery.end_ms")];
+  if (!Number.isFinite(end)) return "";
+  const rest = n("delivery.remaining_seconds"), unpaused = Number.isFinite(rest) && end > now ? `, ${left(rest)} of it not paused` : "";
+  return now < start ? `Begins ${since(start, now)}, ends ${since(end, now)}.` : `${end > now ? "Ends" : "Ended"} ${since(end, now)}${unpaused}. Began ${since(start, now)}.`;
+}
+
+function funnel(n) {
+  const steps = [["starts", "starts"], ["25 %", "first_quartiles"], ["50 %", "midpoints"], ["75 %", "third_quartiles"], ["completes", "completes"]];
+  const starts = n("flight.starts");
+  $("p-funnel").replaceChildren(...steps.map(([name, metric]) => {
+    const value = n(`flight.${metric}`), bar = make("i");
+    bar.style.width = starts > 0 && value > 0 ? `${(100 * value) / starts}%` : "0";
+    return make("div", "step", make("span", "", name), make("span", "fill", bar), make("span", "", whole(value)), make("span", "", starts > 0 ? percent(value / starts, 1) : NULL));
+  }));
+}
+
+function reach(n) {
+  const windows = [["5m", "5 min"], ["1h", "1 hour"], ["1d", "today"], ["flight", "flight"]];
+  const mature = (window) => n(`${window}.${window === "5m" || window === "1h" ? "mature_completion_rate" : "completion_rate"}`);
+  $("p-reach").replaceChildren(...windows.map(([window, words]) => {
+    const head = make("th", "left", words);
+    head.scope = "row";
+    return make("tr", "", head, ...[whole(n(`${window}.impressions`)), whole(n(`${window}.reach`)), fixed(n(`${window}.frequency`)), percent(mature(window))].map((value) => make("td", "", value)));
+  }));
+}
+
+$("p-ranges").replaceChildren(...Object.entries(RANGES).map(([range, words]) => {
+  const one = button(words, () => go({ range }, { replace: true }));
+  one.dataset.range = range;
+  return one;
+}));
+$("p-legend-keys").replaceChildren(...legend());
+$("p-plot").addEventListener("keydown", keys);
+$("p-close").addEventListener("click", () => go({ open: "" }));
+$("p-copy").addEventListener("click", () => copied(view.open, "id"));
+$("p-link").addEventListener("click", () => copied(new URL(link(), location.href).href, "link"));

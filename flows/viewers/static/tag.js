@@ -1,0 +1,94 @@
+// The tag builder: a form whose answer is what a marketer pastes into a vendor's form, or a site into its page.
+
+import { $, button, make, say } from "./dom.js";
+import { copied } from "./out.js";
+import { view } from "./view.js";
+
+const TITLES = { placement: "Placement", campaign: "Campaign", creative: "Creative", platform: "Platform", station: "Station", podcast: "Podcast", program: "Program" };
+let choices = null;
+
+/** Asks what the form offers, once it is in sight. */
+export async function showTag() {
+  if (view.view !== "tag" || choices) return;
+  choices = await ask({});
+  if (choices.error) { $("tag-trouble").textContent = choices.error; choices = null; return; }
+  $("tag-dialect").replaceChildren(...choices.dialects.map(({ name, use, known_how: how }) => new Option(`${name} (${use}, ${how})`, name)));
+  $("tag-dialect").value = choices.dialects.some(({ name }) => name === "native") ? "native" : choices.dialects[0]?.name;
+  $("tag-names").replaceChildren(...choices.names.map((name) => field(name, TITLES[name] ?? name, name === "placement")));
+  $("tag-events").replaceChildren(make("legend", "", "Events"), ...[...new Set([...choices.usual_events, ...choices.events])].map((event) => {
+    const box = Object.assign(make("input"), { type: "checkbox", name: "event", value: event, checked: choices.usual_events.includes(event) });
+    return make("label", "", box, event);
+  }));
+  $("tag-conversion").replaceChildren(...choices.conversions.map((kind) => new Option(kind.replaceAll("_", " "), kind)));
+  $("tag-base").value = choices.base ?? "";
+  $("site-base").value = choices.base ?? "";
+  $("tag-signs").textContent = choices.signs ? "Tags are signed: change none by hand." : "No signing key is set: these tags are unsigned, and a collector that wants signed ones rejects them.";
+  vendor();
+}
+
+function field(name, title, needed) {
+  const input = Object.assign(make("input"), { name, required: needed, maxLength: 128, autocomplete: "off", spellcheck: false });
+  return make("label", "stacked", make("span", "", title, ...(needed ? [make("small", "", "needed")] : [])), input);
+}
+
+async function ask(body) {
+  try {
+    const answer = await fetch("/api/tag", Object.keys(body).length ? { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) } : {});
+    return await answer.json();
+  } catch {
+    return { error: "The exporter does not build tags." };
+  }
+}
+
+/** Says what is known of the vendor that is chosen. */
+function vendor() {
+  const one = choices?.dialects.find(({ name }) => name === $("tag-dialect").value);
+  if (!one) return;
+  const known = { documented: "documented by the vendor or a standard", seen: "seen in public code or live URLs alone: try the tag first", inferred: "inferred by us: try the tag first" };
+  $("tag-vendor").textContent = [known[one.known_how] ?? one.known_how, one.urls ? `takes ${one.urls} URLs` : "", one.note].filter(Boolean).join("; ");
+}
+
+function result(box, texts, warnings = []) {
+  box.replaceChildren(
+    ...texts.map(([title, words]) => {
+      const area = Object.assign(make("textarea"), { readOnly: true, value: words, rows: Math.min(16, Math.max(2, words.split("\n").length)), ariaLabel: title, spellcheck: false });
+      return make("div", "made", make("div", "made-head", make("strong", "", title), button("Copy", () => copied(words, title), { ariaLabel: `Copy ${title}` })), area);
+    }),
+    ...(warnings.length ? [make("h4", "", "What this vendor cannot tell"), make("ul", "warnings", ...warnings.map((words) => make("li", "", words)))] : []),
+  );
+  say(texts.length ? `${texts.length} results` : warnings[0] ?? "");
+}
+
+async function build(event) {
+  event.preventDefault();
+  const form = new FormData($("tag-form")), asked = { dialect: form.get("dialect"), base: form.get("base"), click: form.get("click") };
+  for (const name of choices?.names ?? []) asked[name] = form.get(name) ?? "";
+  const events = form.getAll("event");
+  if (events.join() !== choices?.usual_events.join()) asked.events = events.join();
+  const told = await ask(Object.fromEntries(Object.entries(asked).filter(([, value]) => value)));
+  $("tag-trouble").textContent = told.error ?? "";
+  if (told.error) { $("tag-made").replaceChildren(); return; }
+  result($("tag-made"), [...told.tags.map(({ event: name, url }) => [name, url]), ...(told.vast ? [["VAST", told.vast]] : [])], told.warnings);
+}
+
+async function site(event) {
+  event.preventDefault();
+  const form = new FormData($("site-form"));
+  const told = await ask(Object.fromEntries([...form].filter(([, value]) => value)));
+  $("site-trouble").textContent = told.error ?? "";
+  result($("site-made"), told.error ? [] : [["the snippet", told.snippet]]);
+}
+
+async function check(event) {
+  event.preventDefault();
+  const told = await ask({ check: $("check-url").value });
+  $("check-made").replaceChildren(...(told.error ? [make("p", "trouble", told.error)] : [
+    make("p", told.good ? "good" : "trouble", told.good ? "This tag is good." : "This tag must be mended."),
+    make("ul", "warnings", ...told.findings.map(({ level, words }) => make("li", level, `${level}: ${words}`))),
+  ]));
+}
+
+$("tag-dialect").addEventListener("change", vendor);
+$("tag-form").addEventListener("submit", build);
+$("site-form").addEventListener("submit", site);
+$("check-form").addEventListener("submit", check);

@@ -1,0 +1,50 @@
+// What is looked at, all of it in the URL: a link shows another reader the same, and Back goes back.
+
+const DEFAULTS = { view: "placements", q: "", state: "", sort: "", group: "", cols: "", open: "", range: "1h" };
+export const VIEWS = { placements: "Placements", campaigns: "Campaigns", alerts: "Alerts", collectors: "Collectors", tag: "Tag builder" };
+export const GROUPS = { "": "no groups", campaign_id: "by campaign", platform: "by platform", station: "by station" };
+export const RANGES = { "1h": "1 h", "6h": "6 h", "24h": "24 h", flight: "flight" };
+
+export const view = { ...DEFAULTS };
+
+function parse(hash) {
+  const told = new URLSearchParams(hash.replace(/^#/, ""));
+  const found = Object.fromEntries(Object.entries(DEFAULTS).map(([name, value]) => [name, told.get(name) ?? value]));
+  for (const [name, known] of [["view", VIEWS], ["group", GROUPS], ["range", RANGES]]) {
+    if (!Object.hasOwn(known, found[name])) found[name] = DEFAULTS[name];
+  }
+  return found;
+}
+
+/** The URL of this view with some things otherwise; what is as usual is left out. */
+export function link(changes = {}) {
+  const told = new URLSearchParams();
+  for (const [name, value] of Object.entries({ ...view, ...changes })) if (value !== DEFAULTS[name]) told.set(name, value);
+  return `#${told}`;
+}
+
+let apply = () => {};
+
+/** Goes to a view. Without `replace` Back leads to the one before. */
+export function go(changes, { replace = false } = {}) {
+  const next = link(changes);
+  if (next === link()) return;
+  if (replace) history.replaceState(null, "", next);
+  else history.pushState(null, "", next);
+  arrive();
+}
+
+function arrive() {
+  const before = { ...view };
+  Object.assign(view, parse(location.hash));
+  apply(before);
+}
+
+/** Calls `act` with the view before whenever another one is gone to, and once now. */
+export function follow(act) {
+  apply = act;
+  addEventListener("popstate", arrive);
+  arrive();
+}
+
+export const states = () => new Set(view.state.split(",").filter(Boolean));

@@ -1,0 +1,64 @@
+// The vocabulary: one name, one scale and one unit for a quantity, here and in the `?` sheet.
+
+export const STATES = {
+  under: ["under", "Pacing is below what is allowed: 90 % unless set otherwise."],
+  at_risk: ["at risk", "Pacing is still allowed, but at the rate of the last hour the booking will be missed."],
+  over: ["over", "Pacing is above what is allowed: 110 % unless set otherwise."],
+  ended_short: ["ended short", "The flight has ended and its booking was missed."],
+  warming_up: ["warming up", "The flight is too young to judge."],
+  on_track: ["on track", "Delivery is as planned."],
+  paused: ["paused", "The plan pauses the flight now."],
+  not_started: ["not started", "The flight has not begun."],
+  complete: ["complete", "All that was booked is delivered."],
+  none: ["no plan", "Pixels arrive, but no plan says what is booked."],
+};
+export const stateWords = (state) => STATES[state][0];
+export const SEVERITY = Object.fromEntries(Object.keys(STATES).map((state, rank) => [state, rank]));
+
+const grouped = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 0 });
+const cents = new Intl.NumberFormat("en-GB", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+
+export const NULL = "–";
+export const numeral = (value) => (value === null || value === undefined || value === "" ? NaN : Number(value));
+export const whole = (value) => (Number.isFinite(value) ? grouped.format(value) : NULL);
+export const fixed = (value, places = 2) => (Number.isFinite(value) ? value.toFixed(places) : NULL);
+export const percent = (value, places = 0) => (Number.isFinite(value) ? `${(value * 100).toFixed(places)} %` : NULL);
+/** A count that may hold shares of a conversion. */
+export const shares = (value) => (Number.isInteger(value) ? whole(value) : fixed(value));
+export const amount = (value) => (Number.isFinite(value) ? (value && Math.abs(value) < 1000 ? cents : grouped).format(value) : NULL);
+export const money = (value, currency) => (Number.isFinite(value) && currency ? `${currency} ${amount(value)}` : amount(value));
+
+/** `0.4 s`, `12 s`, `35 min`, `5 h`, `354 d`. */
+export function span(seconds) {
+  if (!Number.isFinite(seconds)) return NULL;
+  const s = Math.max(0, seconds);
+  if (s < 10) return `${s.toFixed(1)} s`;
+  if (s < 120) return `${Math.round(s)} s`;
+  if (s < 7200) return `${Math.round(s / 60)} min`;
+  return s < 172800 ? `${Math.round(s / 3600)} h` : `${grouped.format(Math.round(s / 86400))} d`;
+}
+
+/** Time that is left, in two units: `2 d 8 h`, `8 h 12 min`, `12 min`. */
+export function left(seconds) {
+  if (!Number.isFinite(seconds)) return NULL;
+  const minutes = Math.max(0, Math.round(seconds / 60));
+  const [days, hours, rest] = [Math.floor(minutes / 1440), Math.floor(minutes / 60) % 24, minutes % 60];
+  if (days) return `${whole(days)} d ${hours} h`;
+  return hours ? `${hours} h ${rest} min` : `${rest} min`;
+}
+
+const dated = { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
+const thisYear = new Intl.DateTimeFormat("en-GB", dated), otherYear = new Intl.DateTimeFormat("en-GB", { ...dated, year: "numeric" });
+
+/** `25 Nov, 16:04 UTC`: date and zone always, the year where it is another one. */
+export function moment(ms) {
+  if (!Number.isFinite(ms) || Math.abs(ms) > 8.64e15) return NULL;
+  const at = new Date(ms);
+  return (at.getFullYear() === new Date().getFullYear() ? thisYear : otherYear).format(at);
+}
+
+/** The moment, and how long ago. */
+export function since(ms, nowMs) {
+  if (!Number.isFinite(ms)) return NULL;
+  return `${moment(ms)} (${ms > nowMs ? `in ${left((ms - nowMs) / 1000)}` : `${span((nowMs - ms) / 1000)} ago`})`;
+}

@@ -1,0 +1,167 @@
+"""The live page's collectors and tag builder, as Chromium shows them, over what collectors tell in Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from browser_support import CHROMIUM, MISSING, Browser, chromium
+from page_support import NO_AXE, axe, axe_findings, exporter, now_ms
+from redis import Redis
+
+from connectors.embedded import EmbeddedValkey
+from connectors.redis import connect
+from flows.collector import tag_answers
+from flows.settings import Settings, load
+from flows.viewers.collectors import Collectors
+
+pytestmark = [pytest.mark.debian, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
+
+BODY = "document.querySelector('#collectors-body')"
+
+
+def figures(id: str, **more: Any) -> dict[str, Any]:
+    """The figures of one collector, as it tells them."""
+    counts = ("calls", "stored", "not_counted", "rejected", "refused", "inherited", "acknowledged", "torn")
+    maps = ("rejected_by", "refused_by", "not_counted_by", "consent_by", "invalid_traffic_by", "unreplaced")
+    return {
+        "id": id,
+        "version": "0.1.0",
+        "ready": 1,
+        "updated_ms": now_ms() + 600_000,
+        "resting": 0,
+        "spool_bytes": 0,
+        "spool_full_ratio": 0,
+        "oldest_resting_ms": 0,
+        "low_ms": now_ms(),
+        "placements_unreplaced": json.dumps({"pl-9": [100, 80]}),
+        **dict.fromkeys(counts, 0),
+        **dict.fromkeys(maps, "{}"),
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    with EmbeddedValkey() as server:
+        yield load(
+            redis_url=server.url,
+            namespace="t",
+            collect_url="https://pixels.example.com",
+            collect_signing_keys={"a1": "a secret for tests"},
+        )
+
+
+@pytest.fixture(scope="module")
+def page(settings: Settings) -> Iterator[tuple[Browser, int]]:
+    url = settings.redis_url.get_secret_value()
+    client = connect(url, timeout=timedelta(seconds=1))
+    with (
+        chromium() as browser,
+        exporter(url, "t", settings=settings, collectors=Collectors(client, "t")) as port,
+    ):
+        yield browser, port
+    client.close()
+
+
+@pytest.fixture
+def browser(page: tuple[Browser, int], request: pytest.FixtureRequest) -> Browser:
+    one, port = page
+    one.errors.clear()
+    one.open("about:blank")
+    one.open(f"http://127.0.0.1:{port}/#view={request.param}")
+    one.until("document.querySelector('#tabs a')")
+    return one
+
+
+at = pytest.mark.parametrize
+
+
+@at("browser", ["collectors"], indirect=True)
+def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, settings: Settings) -> None:
+    browser.until(f"{BODY}.textContent.includes('No collector has told of itself')")
+    consent, macros = {"given": 75, "no_string": 25}, {"triton": {"play_id": 7}}
+    one = figures(
+        "one/0",
+        calls=1_234,
+        stored=1_200,
+        refused=34,
+        consent_by=json.dumps(consent),
+        refused_by=json.dumps({"calls": 34}),
+        unreplaced=json.dumps(macros),
+    )
+    two = figures(
+        "<b>two</b>", calls=1, resting=42, oldest_resting_ms=now_ms() - 600_000, spool_full_ratio=0.41
+    )
+    with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
+        for row in (one, two):
+            client.hset(f"t:collector:{{{row['id']}}}", mapping=row)
+            client.hset("t:collectors", row["id"], now_ms())
+        client.hset("t:meta", mapping={"held_since_ms": now_ms() - 120_000, "held_by": "<b>two</b>"})
+    browser.until(f"{BODY}.textContent.includes('one/0')")
+    cells = browser.js(f"[...{BODY}.querySelectorAll('tbody tr')].map(row => row.innerText)")
+    assert cells[0].split("\t")[:4] == ["<b>two</b>", "ready", "1", "0"]
+    assert "42, from" in cells[0]
+    assert "41 %" in cells[0]
+    assert cells[1].split("\t")[:5] == ["one/0", "ready", "1,234", "1,200", "34"]
+    assert cells[2].split("\t")[:5] == ["together", "2 ready, 0 away", "1,235", "1,200", "34"]
+    text = browser.js(f"{BODY}.innerText")
+    for words in ("collector <b>two</b> holds", "no consent string", "25.0 %", "macros are not replaced"):
+        assert words in text
+    assert "triton\tplay_id\t7" in text
+    if (source := axe()) is not None:
+        assert axe_findings(browser, source) == []
+
+
+@at("browser", ["tag"], indirect=True)
+def test_the_tag_builder_gives_what_the_command_gives(browser: Browser, settings: Settings) -> None:
+    browser.until("document.querySelectorAll('#tag-dialect option').length > 10")
+    asked = {"dialect": "triton", "placement": "breakfast-uk", "campaign": "spring"}
+    for name, value in asked.items():
+        browser.js(f"document.querySelector('#tag-form [name={name}]').value = {json.dumps(value)}")
+    browser.js("document.querySelector('#tag-form').requestSubmit()")
+    browser.until("document.querySelectorAll('#tag-made textarea').length")
+    made = "[...document.querySelectorAll('#tag-made textarea')].map(area => [area.ariaLabel, area.value])"
+    built = dict(browser.js(made))
+    told = tag_answers.build(settings, asked)
+    assert {name: url for name, url in built.items() if name != "VAST"} == dict(told.urls)
+    assert "<Impression><![CDATA[https://pixels.example.com/p/triton?e=impression" in built["VAST"]
+    warnings = browser.js("[...document.querySelectorAll('#tag-made li')].map(one => one.textContent)")
+    assert warnings == list(told.warnings)
+    browser.js(
+        "navigator.clipboard.writeText = words => { window.copied = words; return Promise.resolve(); }"
+    )
+    browser.js("document.querySelector('#tag-made button').click()")
+    browser.until(f"window.copied === {json.dumps(built['impression'])}")
+    if (source := axe()) is None:
+        pytest.skip(NO_AXE)
+    assert axe_findings(browser, source) == []
+
+
+@at("browser", ["tag"], indirect=True)
+def test_what_cannot_be_built_is_told_in_words_and_makes_nothing(browser: Browser) -> None:
+    browser.until("document.querySelectorAll('#tag-dialect option').length > 10")
+    browser.js("document.querySelector('#tag-form [name=placement]').value = '[PLACEMENT]'")
+    browser.js("document.querySelector('#tag-form').requestSubmit()")
+    browser.until("document.querySelector('#tag-trouble').textContent.includes('looks like a macro')")
+    assert browser.js("document.querySelectorAll('#tag-made textarea').length") == 0
+
+
+@at("browser", ["tag"], indirect=True)
+def test_a_sites_snippet_is_built_and_a_tag_is_checked(browser: Browser, settings: Settings) -> None:
+    browser.until("document.querySelectorAll('#tag-conversion option').length")
+    browser.js("document.querySelector('#tag-conversion').value = 'purchase'")
+    browser.js("document.querySelector('#site-form [name=campaign]').value = 'spring'")
+    browser.js("document.querySelector('#site-form').requestSubmit()")
+    browser.until("document.querySelector('#site-made textarea')")
+    snippet = browser.js("document.querySelector('#site-made textarea').value")
+    assert snippet == tag_answers.snippet(settings, {"conversion": "purchase", "campaign": "spring"})
+    assert "navigator.sendBeacon" in snippet
+    url = "https://pixels.example.com/p/triton?e=start&pl=changed-by-hand&k=a1.wrong"
+    browser.js(f"document.querySelector('#check-url').value = {json.dumps(url)}")
+    browser.js("document.querySelector('#check-form').requestSubmit()")
+    browser.until("document.querySelector('#check-made li')")
+    assert browser.js("document.querySelector('#check-made p').textContent") == "This tag must be mended."
