@@ -192,8 +192,9 @@ class Chaos:
         version = None
         while not self._over.wait(0.1):
             now_s, meta = time.monotonic(), self._meta()
-            if (now := (meta.get("fence"), meta.get("rev"))) != version:
-                version, self._flushed_s = now, now_s if meta else self._flushed_s
+            # A Redis that comes back with what it had has had no flush.
+            if meta and (now := (meta["fence"], meta["rev"])) != version:
+                version, self._flushed_s = now, now_s
             sent.append((now_s, self._stream.sent))
             with suppress(RedisError):
                 shown = sum(_positions(client, self._settings.namespace, self._stream.partitions).values())

@@ -22,6 +22,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
+from connectors.durable import replace_file, sync_directory
+
 SEGMENT_BYTES: Final = 64 << 20
 _STAMPED: Final = 256
 """Records that share one stamp: 16 bytes of memory for so many that rest."""
@@ -346,25 +348,3 @@ class KeptNumber:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._file)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a small file so that a crash leaves the old one or the new one, whole."""
-    partial = path.with_suffix(".part")
-    number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        _write(number, content)
-        os.fsync(number)
-    finally:
-        os.close(number)
-    partial.rename(path)
-    sync_directory(path.parent)

@@ -11,8 +11,7 @@ import msgspec
 
 from connectors.files import FileInput
 from connectors.redis import connect, read_rows
-from flows.cli.paths import fresh
-from flows.engine import FileOutput, LinesSink, PixelSource, RedisSink, StopSignal, execute, lay
+from flows.engine import FileOutput, LinesSink, PixelSource, RedisSink, StopSignal, execute, fresh, lay
 from flows.errors import UsageError
 from flows.intake import DenyList, refuse_less
 from flows.model.dimensions import SCOPES

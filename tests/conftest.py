@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -17,6 +18,11 @@ for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
 # and some hundred processes do not all compile our sources anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Deadlines would be of a machine that others use, too, and of kernels that are compiled on first use.
+hypothesis.settings.register_profile("ci", max_examples=40, deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 FIRST = (
     "test_replay_truth",  # compiles the kernels, while the next two need none

@@ -5,11 +5,14 @@ from __future__ import annotations
 from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, shown
 from connectors.redis.commands import (
     append,
+    count_fields,
     drop_fields,
     entries_after,
+    eviction_policies,
     put_fields,
     read_rows,
     scan_index,
+    server_clock,
     trim_index,
 )
 from connectors.redis.rows import (
@@ -19,9 +22,6 @@ from connectors.redis.rows import (
     RowVersion,
     Superseded,
     WriteOutcome,
-    count_fields,
-    eviction_policies,
-    server_clock,
 )
 
 __all__ = [

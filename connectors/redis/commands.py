@@ -9,7 +9,8 @@ from typing import Any
 from redis import RedisCluster
 
 from connectors.redis.client import CHUNK, Client, Command, checked, chunks, failures, replies
-from connectors.redis.rows import _PUT
+from connectors.redis.marks import mark_keys
+from connectors.redis.scripts import CLOCK, PUT
 
 
 def read_rows(
@@ -126,7 +127,7 @@ def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: tim
         for some in chunks(entries):
             keys = [key for key, _, _ in some]
             parts = [part for _, *pair in some for part in pair]
-            commands.append((keys[0], ("EVAL", _PUT, len(keys), *keys, ttl_ms, *parts)))
+            commands.append((keys[0], ("EVAL", PUT, len(keys), *keys, ttl_ms, *parts)))
     with failures(client):
         for batch in chunks(commands):
             checked(replies(client, list(batch)))
@@ -137,3 +138,32 @@ def drop_fields(client: Client, key: str, names: Collection[str]) -> None:
     with failures(client):
         for some in chunks(list(names)):
             checked(replies(client, [(key, ("HDEL", key, *some))]))
+
+
+def count_fields(client: Client, key: str) -> int:
+    """The number of fields of a hash; 0: the hash is not there. Raises as `RowStore` does."""
+    with failures(client):
+        return int(checked(replies(client, [(key, ("HLEN", key))]))[0])
+
+
+def eviction_policies(client: Client) -> set[str]:
+    """The policies of the primaries for a full memory (`maxmemory-policy`), of those that tell this user.
+
+    Raises:
+        RedisUnavailable: they cannot be asked now.
+    """
+    with failures(client):
+        commands = [(key, ("CONFIG", "GET", "maxmemory-policy")) for key in mark_keys(client, "policy")]
+        told = replies(client, commands)
+    lists = [next(iter(one.items())) if isinstance(one, dict) else one for one in told if one]
+    return {str(one[1]) for one in lists if not isinstance(one, Exception)}
+
+
+def server_clock(client: Client, key: str, field: str) -> tuple[int, str | None]:
+    """The server's clock in epoch ms, of a cluster that of the node which has `key`; and a field of the hash
+    there. Raises as `RowStore` does.
+    """
+    with failures(client):
+        answer: Any = client.eval(CLOCK, 1, key, field)
+    seconds, micros, *held = answer
+    return int(seconds) * 1000 + int(micros) // 1000, held[0] if held else None

@@ -1,9 +1,11 @@
 """Redis or Valkey, single node or cluster: hashes written whole, fenced, and never backwards.
 
-A row is one hash. One server-side script a row compares (`generation`, `fence`, `rev`) with what the hash
-holds and writes all fields or none, so that a reader sees one version and a stale writer cannot overwrite.
+A row is one hash. A server-side script compares (`generation`, `fence`, `rev`) with what the hash holds and
+writes the whole version or nothing, so that a reader sees one version and a stale writer cannot overwrite.
+A version that builds on one which this writer has written travels as what has changed; where the hash holds
+another one the script refuses it, and the whole row follows.
 Everything here is idempotent: after any error the caller repeats the whole call. Unit of parallelism: one
-`RowStore` a process; a script touches only its row's key, so any number of writers share a store.
+`RowStore` a process; a script touches only its rows' keys, so any number of writers share a store.
 """
 
 from __future__ import annotations
@@ -13,91 +15,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha1
+from itertools import compress
+from operator import ne
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from redis import RedisCluster
 from redis.exceptions import NoScriptError
 
 from connectors.redis.client import Client, Command, checked, chunks, failures, replies
-from connectors.redis.marks import Marks, mark_keys, newest_run
+from connectors.redis.marks import Marks, newest_run
+from connectors.redis.scripts import CLAIM, DROP, RAISE, TAKE, WRITE
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:+-]+")
 _MOST_FIELDS: Final = 3_000  # Lua's unpack() passes at most 8,000 values
+_MOST_NEW: Final = 8
+"""Fields that a changed row may get, before it is written whole, in the layout's order."""
+_A_SCRIPT: Final = 32
+"""Rows that one call of the script writes: a millisecond of the server's time."""
 _RESERVED: Final = ("generation", "fence", "rev", "updated_ms")
 
-_WRITE: Final = """#!lua
-local held = redis.call('HMGET', KEYS[1], 'generation', 'fence', 'rev')
-local newer = false
-for i = 1, 3 do
-  local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
-  if ours < theirs then return i == 3 and 'stale' or 'superseded' end
-  if ours > theirs then newer = true break end
-end
-if not newer then return 'same' end
-local names = {%s}
-local values = cmsgpack.unpack(ARGV[5])
-local row = {'generation', ARGV[1], 'fence', ARGV[2], 'rev', ARGV[3], 'updated_ms', ARGV[4]}
-local n = #row
-for i = 1, #names do
-  local value = values[i]
-  if value ~= nil then
-    -- As a number: the server writes integers to 2^53 exactly; tostring() would round to 14 digits.
-    row[n + 1], row[n + 2] = names[i], value
-    n = n + 2
-  end
-end
-redis.call('HSET', KEYS[1], unpack(row))
-if redis.call('HLEN', KEYS[1]) * 2 > n then
-  local kept = {}
-  for i = 1, n, 2 do kept[row[i]] = true end
-  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if not kept[name] then redis.call('HDEL', KEYS[1], name) end
-  end
-end
-if ARGV[6] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[6]) end
-return 'landed'
-"""
-
-_DROP: Final = """#!lua
-local held = redis.call('HMGET', KEYS[1], 'generation', 'fence')
-for i = 1, 2 do
-  local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
-  if ours < theirs then return 0 end
-  if ours > theirs then break end
-end
-return redis.call('DEL', KEYS[1])
-"""
-
-_CLAIM: Final = """#!lua
-local held = redis.call('HMGET', KEYS[1], 'generation', 'fence')
-local newer = false
-for i = 1, 2 do
-  local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
-  if ours < theirs then return false end
-  if ours > theirs then
-    newer = true
-    if i == 1 then redis.call('DEL', KEYS[1]) end
-    break
-  end
-end
-if newer then redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'fence', ARGV[2], 'rev', -1) end
-return redis.call('HGETALL', KEYS[1])
-"""
-
-_TAKE: Final = """#!lua
-local taken = redis.call('INCR', KEYS[1])
-if taken <= tonumber(ARGV[1]) then
-  taken = tonumber(ARGV[1]) + 1
-  redis.call('SET', KEYS[1], taken)
-end
-return taken
-"""
-
-_RAISE: Final = """#!lua
-local held = tonumber(redis.call('GET', KEYS[1])) or 0
-if held < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
-return 1
-"""
+Value = int | str | None
+_WRITE_SHA: Final = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
+_packed: Final = msgspec.msgpack.Encoder().encode
 
 
 class Superseded(Exception):
@@ -146,32 +86,71 @@ class RowVersion(NamedTuple):
 
 
 class FencedHash:
-    """The layout of a hash that is written whole: its field names, and the script that writes them.
+    """The layout of a hash that is fenced: its field names, in the order of a row's packed values.
 
     Beside `fields` (at most 3,000) each hash holds `generation`, `fence`, `rev` and `updated_ms`. No other
     field outlives a write.
+
+    Args:
+        usual: the values of a row as most new ones are. Rows that are alike are written as copies of one,
+            which is cheap, and then what is theirs alone.
 
     Raises:
         ValueError: a name repeated, reserved, or not of letters, digits and `_ . : + -`.
     """
 
-    def __init__(self, fields: Sequence[str]) -> None:
+    def __init__(self, fields: Sequence[str], usual: Sequence[Value] | None = None) -> None:
         bad = [name for name in fields if not _NAME.fullmatch(name) or name in _RESERVED]
         if bad or len(set(fields)) < len(fields) or len(fields) > _MOST_FIELDS:
             raise ValueError(f"not a layout: {len(fields)} fields, {bad or 'some repeated or too many'}")
         self.fields: Final = tuple(fields)
-        self.script: Final = _WRITE % ", ".join(f"'{name}'" for name in fields)
-        self.sha: Final = sha1(self.script.encode(), usedforsecurity=False).hexdigest()
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._usual: Final = usual
+        # The version first: the server looks for a field from the front of a hash.
+        whole = self.changes([None] * len(fields), usual or [], most_new=_MOST_FIELDS)
+        self.usual: Final = _packed(
+            [part for name in _RESERVED for part in (name, 0)] + (whole or ([], []))[0]
+        )
 
-    def pack(self, values: Sequence[int | str | None]) -> bytes:
+    def pack(self, values: Sequence[Value]) -> bytes:
         """One value a field, in the layout's order.
 
         An integer within ±2**53, or text (decimals come as text: a float would be written with 17 digits),
         or None for an absent field.
         """
         assert len(values) == len(self.fields), "values do not fit the layout"
-        return self._encode(values)
+        return _packed(values)
+
+    def changes(
+        self, old: Sequence[Value], new: Sequence[Value], most_new: int = _MOST_NEW
+    ) -> tuple[list[Value], list[str]] | None:
+        """Changes from `old` to `new`: names and values in turn, and names of fields that go. None where more
+        than `most_new` fields are new: they would stand behind the others, where the server finds them late.
+        """
+        fields: list[Value] = []
+        gone, added = [], 0
+        for at in compress(range(len(new)), map(ne, old, new)):
+            if new[at] is None:
+                gone.append(self.fields[at])
+            else:
+                fields += (self.fields[at], new[at])
+                added += old[at] is None
+        return None if added > most_new else (fields, gone)
+
+    def command(self, row: RowVersion, base: RowVersion | None) -> bytes:
+        """The script's argument that writes `row`: where the store holds `base`, by what has changed."""
+        new: list[Value] = msgspec.msgpack.decode(row.packed)
+        version: Any = (row.generation, row.fence, row.rev)
+        on: Any = "none"
+        found = None
+        if base is not None and base.layout == row.layout:
+            on, found = base[3:6], self.changes(msgspec.msgpack.decode(base.packed), new)
+        elif self._usual is not None:
+            on, found = "usual", self.changes(self._usual, new)
+        if found is None:
+            on, found = "none", self.changes([None] * len(new), new, most_new=_MOST_FIELDS)
+        assert found is not None, "all may be new"
+        fields, gone = found
+        return _packed({"version": version, "base": on, "fields": fields, "gone": gone, "ttl_ms": row.ttl_ms})
 
 
 class RowStore:
@@ -198,11 +177,12 @@ class RowStore:
         self._clock_ms = clock_ms
         self._marks: Marks | None = None
         self._whole = True
+        self._landed: dict[str, RowVersion] = {}
 
     def take_fence(self, key: str, above: int = 0) -> int:
         """A new fence: the greater of `INCR` and one more than `above`, greater than all before it."""
         with failures(self._client):
-            taken: Any = self._client.eval(_TAKE, 1, key, str(above))
+            taken: Any = self._client.eval(TAKE, 1, key, str(above))
         return int(taken)
 
     def newest_run(self, key: str) -> int:
@@ -219,6 +199,7 @@ class RowStore:
             self._marks = Marks(self._client, key, fence)
         self._marks.begin()
         self._whole = True
+        self._landed.clear()
 
     def raise_fence(self, key: str, fence: int) -> None:
         """Let every later `take_fence` give more than `fence`.
@@ -227,7 +208,7 @@ class RowStore:
         restored.
         """
         with failures(self._client):
-            self._client.eval(_RAISE, 1, key, str(fence))
+            self._client.eval(RAISE, 1, key, str(fence))
 
     def claim(self, key: str, generation: int, fence: int) -> dict[str, str]:
         """Take over the hash that `write` gets as `first`, and return its fields.
@@ -240,7 +221,7 @@ class RowStore:
             Superseded: a newer generation or fence holds it.
         """
         with failures(self._client):
-            held: Any = self._client.eval(_CLAIM, 1, key, str(generation), str(fence))
+            held: Any = self._client.eval(CLAIM, 1, key, str(generation), str(fence))
         if held is None:
             raise Superseded(key)
         return dict(zip(held[::2], held[1::2], strict=True))
@@ -284,12 +265,13 @@ class RowStore:
         """
         for chunk in chunks(rows):
             commands: list[Command] = [
-                (row.key, ("EVAL", _DROP, 1, row.key, row.generation, row.fence)) for row in chunk
+                (row.key, ("EVAL", DROP, 1, row.key, row.generation, row.fence)) for row in chunk
             ]
             with failures(self._client):
                 gone = checked(self._send(commands))
             members: dict[str, list[str]] = {}
             for row, dropped in zip(chunk, gone, strict=True):
+                self._landed.pop(row.key, None)
                 if dropped and row.index_key is not None:
                     members.setdefault(row.index_key, []).append(row.member)
             commands = [(key, ("ZREM", key, *some)) for key, some in members.items()]
@@ -297,24 +279,58 @@ class RowStore:
                 checked(self._send(commands))
 
     def _land(self, rows: Sequence[RowVersion]) -> list[WriteOutcome]:
-        now_ms = self._clock_ms()
-        commands: list[Command] = []
-        for row in rows:
-            version = (row.generation, row.fence, row.rev)
-            ttl_ms = "" if row.ttl_ms is None else row.ttl_ms
-            sha = self._layouts[row.layout].sha
-            commands.append((row.key, ("EVALSHA", sha, 1, row.key, *version, now_ms, row.packed, ttl_ms)))
+        """Write rows, of those that this has written before what has changed; whole, where the store has
+        another version than the one that was written.
+        """
+        outcomes = self._call(rows, self._landed)
+        unbased = [at for at, outcome in enumerate(outcomes) if outcome == "unbased"]
+        if unbased:
+            again = self._call([rows[at] for at in unbased], {})
+            for at, outcome in zip(unbased, again, strict=True):
+                outcomes[at] = outcome
+        for row, outcome in zip(rows, outcomes, strict=True):
+            if outcome in (WriteOutcome.LANDED, WriteOutcome.SAME):
+                self._landed[row.key] = row
+        return list(map(WriteOutcome, outcomes))
+
+    def _call(self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion]) -> list[str]:
+        """The script's outcome of each row."""
+        now_ms, calls, commands = self._clock_ms(), self._calls(rows), list[Command]()
+        for call in calls:
+            some = [rows[at] for at in call.values()]
+            layout = self._layouts[some[0].layout]
+            packed = [layout.command(row, bases.get(row.key)) for row in some]
+            script = ("EVALSHA", _WRITE_SHA, len(call), *call, now_ms, layout.usual, *packed)
+            commands.append((some[0].key, script))
         with failures(self._client):
             answers = self._send(commands)
             # After a restart, a failover or SCRIPT FLUSH.
             unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                for layout in self._layouts.values():
-                    self._client.script_load(layout.script)
+                self._client.script_load(WRITE)
                 again = self._send([commands[i] for i in unknown])
                 for i, answer in zip(unknown, again, strict=True):
                     answers[i] = answer
-            return [WriteOutcome(answer) for answer in checked(answers)]
+            told: list[list[str]] = checked(answers)
+        outcomes = [""] * len(rows)
+        for call, some_told in zip(calls, told, strict=True):
+            for at, outcome in zip(call.values(), some_told, strict=True):
+                outcomes[at] = outcome
+        return outcomes
+
+    def _calls(self, rows: Sequence[RowVersion]) -> list[dict[str, int]]:
+        """The places of the rows by key, in calls of the script: each of one layout, no key twice, and on a
+        cluster, where all keys of a script must be in one slot, of one row.
+        """
+        most = 1 if isinstance(self._client, RedisCluster) else _A_SCRIPT
+        calls, begun = list[dict[str, int]](), dict[str, dict[str, int]]()
+        for at, row in enumerate(rows):
+            call = begun.get(row.layout)
+            if call is None or len(call) == most or row.key in call:
+                call = begun[row.layout] = {}
+                calls.append(call)
+            call[row.key] = at
+        return calls
 
     def _add_to_index(self, rows: Sequence[RowVersion], outcomes: Sequence[WriteOutcome]) -> None:
         scores: dict[str, dict[str, int]] = {}
@@ -339,47 +355,3 @@ class RowStore:
         answers = replies(self._client, [*commands, *steps])
         self._whole &= self._marks.settle(steps, checked(answers[len(commands) :]))
         return answers[: len(commands)]
-
-
-def count_fields(client: Client, key: str) -> int:
-    """The number of fields of a hash; 0: the hash is not there. Raises as `RowStore` does."""
-    with failures(client):
-        return int(checked(replies(client, [(key, ("HLEN", key))]))[0])
-
-
-def eviction_policies(client: Client) -> set[str]:
-    """The policies of the primaries for a full memory (`maxmemory-policy`), of those that tell this user.
-
-    Raises:
-        RedisUnavailable: they cannot be asked now.
-    """
-    with failures(client):
-        commands = [(key, ("CONFIG", "GET", "maxmemory-policy")) for key in mark_keys(client, "policy")]
-        told = replies(client, commands)
-    lists = [next(iter(one.items())) if isinstance(one, dict) else one for one in told if one]
-    return {str(one[1]) for one in lists if not isinstance(one, Exception)}
-
-
-_PUT: Final = """#!lua
-for i, key in ipairs(KEYS) do
-  redis.call('HSET', key, ARGV[2 * i], ARGV[2 * i + 1])
-  if ARGV[1] ~= '' then redis.call('PEXPIRE', key, ARGV[1]) end
-end
-return #KEYS
-"""
-
-
-_CLOCK: Final = """#!lua
-local now = redis.call('TIME')
-return {now[1], now[2], redis.call('HGET', KEYS[1], ARGV[1])}
-"""
-
-
-def server_clock(client: Client, key: str, field: str) -> tuple[int, str | None]:
-    """The server's clock in epoch ms, of a cluster that of the node which has `key`; and a field of the hash
-    there. Raises as `RowStore` does.
-    """
-    with failures(client):
-        answer: Any = client.eval(_CLOCK, 1, key, field)
-    seconds, micros, *held = answer
-    return int(seconds) * 1000 + int(micros) // 1000, held[0] if held else None

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 from connectors.files import regular
 from flows.errors import AudiopixelError
@@ -39,20 +36,3 @@ def writable(path: Path | None) -> None:
             raise AudiopixelError(f"{path}: no permission to write it")
     except OSError as error:
         raise AudiopixelError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def fresh(recovery_dir: Path | None) -> bool:
-    """True if no snapshot was ever written there (None: nowhere), so that an execution begins its log anew.
-
-    The store's files say nothing: they are made at the first start, or before it.
-    """
-    return recovery_dir is None or not any(map(_written, recovery_dir.glob("*.sqlite3")))
-
-
-def _written(part: Path) -> bool:
-    """True if one of the store's files has a snapshot; a damaged one may have had, as the engine will say."""
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(part))}?mode=ro", uri=True)) as database:
-            return database.execute("SELECT 1 FROM snaps LIMIT 1").fetchone() is not None
-    except sqlite3.Error:
-        return True

@@ -21,8 +21,9 @@ from uuid import uuid4
 
 import structlog
 
+from connectors.durable import replace_file, sync_directory
 from connectors.kafka_reports import Produced, Report
-from connectors.spool import Record, Spool, SpoolFullError, replace_file, sync_directory
+from connectors.spool import Record, Spool, SpoolFullError
 from flows.collector.clock import CollectorClock
 from flows.collector.ledger import Ledger
 from flows.collector.log import Line, Log, Sending, mark_of, safe, unsealed

@@ -68,4 +68,4 @@ def target_of(value: str) -> str:
         value = unquote(value)
         if value[:8].lower().startswith(("http://", "https://")):
             break
-    return quote(value, safe=_ASCII)
+    return quote(value, safe=_ASCII, errors="replace")

@@ -7,7 +7,7 @@ Must not import: viewers, cli.
 from __future__ import annotations
 
 from flows.engine.cluster import Cluster, end_with_supervisor, members
-from flows.engine.foundation import begun, lay
+from flows.engine.foundation import begun, fresh, lay
 from flows.engine.run import execute
 from flows.engine.sinks import LinesSink, RedisSink
 from flows.engine.source import PixelSource, StopSignal
@@ -31,6 +31,7 @@ __all__ = [
     "begun",
     "end_with_supervisor",
     "execute",
+    "fresh",
     "kafka_input",
     "lay",
     "members",

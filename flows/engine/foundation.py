@@ -9,17 +9,20 @@ later begins at its own beginning, wherever the first start began.
 from __future__ import annotations
 
 import fcntl
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
-from flows.cli.paths import fresh
+from connectors.durable import put, sync_directory
 from flows.errors import StateError
 from flows.model.ticks import DAY_MS
 from flows.settings import PREFIX, Settings, ms
-from flows.state.durable import private_directory, privately, put, sync_directory
+from flows.state.durable import private_directory, privately
 from flows.state.keys import fingerprint
 
 _FILE: Final = "foundation"
@@ -138,3 +141,20 @@ def _read(directory: Path) -> Foundation | None:
             f"{directory / _FILE} cannot be read ({error}): restore all of the directory from one backup, "
             + _BACK
         ) from None
+
+
+def fresh(recovery_dir: Path | None) -> bool:
+    """True if no snapshot was ever written there (None: nowhere), so that an execution begins its log anew.
+
+    The store's files say nothing: they are made at the first start, or before it.
+    """
+    return recovery_dir is None or not any(map(_written, recovery_dir.glob("*.sqlite3")))
+
+
+def _written(part: Path) -> bool:
+    """True if one of the store's files has a snapshot; a damaged one may have had, as the engine will say."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(part))}?mode=ro", uri=True)) as database:
+            return database.execute("SELECT 1 FROM snaps LIMIT 1").fetchone() is not None
+    except sqlite3.Error:
+        return True

@@ -25,10 +25,11 @@ from bytewax.recovery import (
 )
 from bytewax.testing import cluster_main, run_main
 
+from connectors.durable import sync_directory
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError, StateError
 from flows.state.allocator import keep_memory
-from flows.state.durable import private_directory, privately, sync_directory
+from flows.state.durable import private_directory, privately
 
 STORE_PARTITIONS: Final = 8
 """SQLite files of a recovery store, over which keys are spread; at most so many workers write at once."""

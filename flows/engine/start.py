@@ -12,8 +12,7 @@ from prometheus_client import start_http_server
 
 from connectors.kafka import KafkaInput, KafkaTable, KafkaWriter
 from connectors.redis import connect, read_rows
-from flows.cli.paths import fresh
-from flows.engine.foundation import lay
+from flows.engine.foundation import fresh, lay
 from flows.errors import SettingsError, StateError
 from flows.instruments import instruments
 from flows.intake import refuse_less

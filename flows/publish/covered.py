@@ -19,13 +19,14 @@ from typing import Final
 
 import msgspec
 
+from connectors.durable import put, sync_directory
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
 from flows.errors import StateError
 from flows.model.ticks import Cut
 from flows.publish.fence import kept
 from flows.settings import Settings
-from flows.state.durable import private_directory, privately, put, sync_directory
+from flows.state.durable import private_directory, privately
 
 RETRY_S: Final = 15.0
 """Between two tries to read from a Redis that does not serve: each may take a timeout."""

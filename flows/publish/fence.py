@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from connectors.durable import put, sync_directory
 from flows.errors import StateError
-from flows.state.durable import private_directory, put, sync_directory
+from flows.state.durable import private_directory
 
 _PREFIX: Final = "fence-"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from connectors.redis import FencedHash
-from flows.model.fields import ADDITIVE, FIELDS
+from flows.model.fields import ADDITIVE, FIELDS, LABELS, TIMES, WINDOWS, empty
 from flows.publish import ledger
 
 SCHEMA: Final = 1
@@ -25,8 +25,21 @@ META_FIELDS: Final = (
     "held_since_ms",
     "held_by",
 )
+
+
+def _one_impression() -> list[int | str | None]:
+    """The row of a placement with one consented impression, as most new rows are."""
+    usual = dict(zip(FIELDS, empty(0), strict=True)) | dict.fromkeys((*TIMES, *LABELS), 0)
+    usual |= {"flight.pixels": 1, "flight.consented": 1, "flight.consent_coverage": "1", "flight.since_ms": 0}
+    for window in WINDOWS:
+        usual |= {f"{window}.{name}": 1 for name in ("impressions", "reach")}
+        rates = {"frequency": "1", "completions_per_impression": "0", "conversion_rate": "0"}
+        usual |= {f"{window}.{name}": rate for name, rate in rates.items()}
+    return [usual[name] for name in FIELDS]
+
+
 LAYOUTS: Final = {
-    "row": FencedHash(FIELDS),
+    "row": FencedHash(FIELDS, _one_impression()),
     "partition": FencedHash(ledger.FIELDS),
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),

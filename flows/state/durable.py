@@ -1,7 +1,7 @@
-"""Files and directories that a power cut does not take back, and that nobody else can read.
+"""Directories that a power cut does not take back, and that nobody else can read.
 
-A file's content is safe once the file is fsynced; its name, only once its directory is, and so on upwards for
-each directory that was made.
+The name of a file is safe only once its directory is fsynced, and so on upwards for each directory that was
+made.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from connectors.durable import sync_directory
 from flows.errors import StateError
 
 PRIVATE: Final = 0o700
@@ -43,26 +44,6 @@ def private_directory(path: Path) -> None:
             path.chmod(PRIVATE)
     # Whoever made it may have died before this.
     sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def put(path: Path, body: bytes) -> None:
-    """Write a private file, whole or not at all; its name is durable behind `sync_directory`."""
-    partial = path.with_name(f"{path.name}.part")
-    partial.unlink(missing_ok=True)  # a mode is given to a new file alone
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
 
 
 @contextmanager

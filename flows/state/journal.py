@@ -17,8 +17,9 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import xxhash
 
+from connectors.durable import put, sync_directory
 from flows.errors import StateError
-from flows.state.durable import private_directory, put, sync_directory
+from flows.state.durable import private_directory
 from flows.state.kernel import U64
 
 SPILL_BYTES: Final = 1 << 18

@@ -10,6 +10,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
 from redis import RedisCluster
 from redis.exceptions import ResponseError
 from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_cluster, held, row
@@ -323,6 +326,72 @@ def test_a_message_comes_when_all_else_is_stored(client: Client, store: RowStore
     assert all(read_rows(client, [f"{key}:first", f"{key}:last", *(r.key for r in rows)]))
     assert len(scan_index(client, f"{key}:i")) == 800
     subscriber.close()
+
+
+FEW = FencedHash([f"f{n}" for n in range(12)], usual=[0, 0, None, "a", *range(8)])
+VALUES = st.lists(st.sampled_from([None, 0, 1, "a"]), min_size=12, max_size=12)
+HAPPENS = st.sampled_from(["nothing", "gone", "older", "another writer"])
+
+
+@given(steps=st.lists(st.tuples(HAPPENS, st.lists(VALUES, min_size=3, max_size=3)), max_size=6))
+@profile(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_happens_to_rows_between_two_writes_the_next_leaves_them_whole(
+    client: Client, steps: list[tuple[str, list[list[int | str | None]]]]
+) -> None:
+    """Written by what has changed, as copies, or whole: a reader cannot tell which."""
+    keys = [f"few:{{{uuid.uuid4().hex}}}" for _ in range(3)]
+    ours, others = RowStore(client, {"few": FEW}), RowStore(client, {"few": FEW})
+
+    def write(store: RowStore, rev: int, some: list[list[int | str | None]]) -> None:
+        rows = [RowVersion(key, "few", FEW.pack(of), 1, 1, rev) for key, of in zip(keys, some, strict=True)]
+        assert set(store.write(rows)) == {WriteOutcome.LANDED}
+
+    before: list[list[int | str | None]] = [list(range(12))] * 3
+    write(ours, 1, before)
+    for rev, (happens, values) in enumerate(steps, 1):
+        if happens != "nothing":
+            client.delete(*keys[:1])
+        if happens == "older":
+            client.hset(keys[0], mapping={"generation": 1, "fence": 0, "rev": 9, "f0": "x", "f2": "x"})
+        if happens == "another writer":
+            write(others, 2 * rev, [before[0][::-1], *before[1:]])
+        write(ours, 2 * rev + 1, values)
+        before = values
+        for key, row_values in zip(keys, values, strict=True):
+            fields = {f"f{n}": str(value) for n, value in enumerate(row_values) if value is not None}
+            version = {"generation": "1", "fence": "1", "rev": str(2 * rev + 1)}
+            found = held(client, key)
+            assert found.pop("updated_ms")
+            assert found == fields | version
+
+
+def test_of_a_row_that_is_known_only_what_has_changed_travels_and_many_rows_share_a_command() -> None:
+    with EmbeddedValkey() as valkey:
+        one = connect(valkey.url, timeout=TIMEOUT)
+        store = RowStore(one, LAYOUTS)
+        sent = []
+        for rev in (1, 2):
+            before: Any = one.info("stats")
+            values = [[*range(99), rev * n] for n in range(1000)]
+            rows = [RowVersion(f"r{n}", "wide", WIDE.pack(of), 1, 1, rev) for n, of in enumerate(values)]
+            assert set(store.write(rows)) == {WriteOutcome.LANDED}
+            after: Any = one.info("stats")
+            sent.append(after["total_net_input_bytes"] - before["total_net_input_bytes"])
+        asked: Any = one.info("commandstats")
+        assert asked["cmdstat_evalsha"]["calls"] <= 80, "of 2,000 rows, and a pipeline without the script"
+        assert sent[1] < sent[0] / 3
+        one.close()
+
+
+def test_a_key_of_another_type_among_many_leaves_no_row_half_written(client: Client, store: RowStore) -> None:
+    tag = uuid.uuid4().hex
+    keys = [f"{tag}:{n}" for n in range(5)]
+    client.set(keys[3], "text")
+    with pytest.raises(ConnectError, match="WRONGTYPE"):
+        store.write([row(key, (1, 1, 1), 7) for key in keys])
+    for key in keys[:3] + keys[4:]:
+        assert held(client, key).get("5m.impressions", "7") == "7"
+        assert "rev" in held(client, key) or not held(client, key)
 
 
 def test_a_writer_is_told_by_its_next_write_that_the_store_was_emptied_or_marked_by_another(

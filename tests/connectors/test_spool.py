@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors import spool as module
@@ -240,7 +240,6 @@ def test_a_record_that_the_disk_damages_later_is_passed_over_and_counted(tmp_pat
     assert (spool.torn, spool.resting) == (1, 0)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_kills_with_torn_ends_between_any_calls_lose_what_was_torn_alone(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random
@@ -300,7 +299,6 @@ def test_files_are_their_owners_alone(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "s").iterdir()} == {0o600}
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_any_order_of_calls_and_starts_gives_out_each_record_until_it_is_acknowledged(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random

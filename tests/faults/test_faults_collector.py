@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from door_support import Collector, calling, messages
-from faults_support import World, eventually
+import pytest
+from door_support import Caller, Collector, calling, events, messages
+from faults_support import ROOT, World, eventually
+from kafka_server import ApacheKafka
 
 
 def test_what_the_door_has_stored_is_what_redis_counts_and_its_marks_are_no_pixels(
@@ -67,3 +72,100 @@ def test_what_a_collector_spooled_for_an_hour_counts_behind_fresh_pixels_of_anot
     world.shown(flow, 200)
     assert [world.ledger(name) for name in ("accepted", "rejected.too_late", "marks")] == [200, 0, 4]
     assert world.row()["flight.unlinked_starts"] == "200"
+
+
+AGENT, PLACEMENTS = "VLC/3.0", ("spooled", "behind", "fresh")
+HOUR_MS = 3_600_000
+
+
+def counts(world: World) -> dict[str, dict[str, str]]:
+    """The counts of whole flights and days."""
+    return {
+        name: {
+            field: value for field, value in world.row(name).items() if field.startswith(("flight.", "1d."))
+        }
+        for name in PLACEMENTS
+    }
+
+
+def off(world: World, directory: Path, name: str, behind_ms: int = 0) -> Collector:
+    """A collector whose wall clock is behind."""
+    (directory / name).mkdir()
+    made = Collector(directory / name / "spool", world.brokers, world.topic)
+    (directory / name / "clock").write_text(f"{-behind_ms / 1000} 0")
+    made.environment |= {
+        "CHAOS_CLOCK": str(directory / name / "clock"),
+        "PYTHONPATH": f"{ROOT / 'benchmarks' / 'stepping'}:{ROOT}",
+    }
+    return made
+
+
+@pytest.mark.apache
+def test_three_collectors_and_kills_of_everything_count_what_was_answered_once_and_a_replay_says_the_same(
+    kafka: ApacheKafka, kafka_world: World, tmp_path: Path
+) -> None:
+    world, began_ms = kafka_world, int(time.time() * 1000)
+    flow = world.start()
+    clocks = {"spooled": 2 * HOUR_MS, "behind": HOUR_MS, "fresh": 0}
+    spooled, behind, fresh = (off(world, tmp_path, name, by_ms) for name, by_ms in clocks.items())
+    with spooled, behind, fresh:
+        spooled.start()
+        behind.start()
+        kafka.pause()
+        with calling(spooled.port, AGENT) as call:  # two hours ago
+            ts = {"e": "impression", "pl": "spooled", "ts": began_ms - 2 * HOUR_MS}
+            assert [call(f"spooled-{n}", p=f"spooled-{n}", **ts) for n in range(40)] == [200] * 40
+        spooled.kill()
+        kafka.resume()
+        (segment,) = (spooled.spool / "0").glob("*.ndjson")
+        with segment.open("ab") as file:
+            file.write(b'{"received_at":1795600000000,"torn')
+        fresh.start()
+        callers = [
+            Caller(one.port, f"{name}-{n}", AGENT, e="impression", pl=name, ts=began_ms)
+            for name, one in (("fresh", fresh), ("behind", behind))
+            for n in range(2)
+        ]
+        for one in callers:
+            one.start()
+        time.sleep(1)
+        flow.kill()
+        fresh.kill()
+        kafka.kill()
+        fresh.start()  # on its spool alone
+        (tmp_path / "spooled" / "clock").write_text("0 0")
+        spooled.start()
+        time.sleep(1)
+        kafka.start()
+        answered = {f"spooled-{n}" for n in range(40)}.union(*(one.stop() for one in callers))
+        flow = world.start()
+        eventually(lambda: answered <= events(messages(world.brokers, world.topic)), 60)
+        assert (spooled.end(), fresh.end()) == (0, 0)
+        assert (spooled.ledger()["torn"], spooled.ledger()["acknowledged"]) == (1, 40)
+        behind.kill()  # and never comes back
+        found = [one for part in messages(world.brokers, world.topic) for one in part if "event_id" in one]
+        sent = {
+            name: {one["event_id"] for one in found if one["placement_id"] == name} for name in PLACEMENTS
+        }
+        assert answered <= set().union(*sent.values())
+        world.shown(flow, len(found), 60)
+        rejected = [world.ledger(f"rejected.{reason}") for reason in ("malformed", "invalid", "too_late")]
+        assert rejected == [0, 0, 0]
+        assert world.ledger("accepted") == sum(map(len, sent.values()))
+        assert world.ledger("clock_skewed") == sum(one["placement_id"] == "behind" for one in found) > 20
+        assert world.meta("watermark_ms") < began_ms - HOUR_MS // 2
+        released = [sys.executable, "-m", "flows.cli", "release", behind.id()]
+        subprocess.run(
+            released, env=os.environ | fresh.environment, check=True, capture_output=True, timeout=60
+        )
+        eventually(lambda: world.meta("watermark_ms") > began_ms - 60_000, otherwise=flow.said)
+        told = counts(world)
+        assert {name: int(told[name]["flight.impressions"]) for name in told} == {
+            name: len(ids) for name, ids in sent.items()
+        }
+        assert flow.stop() < 10
+    with world.client() as client:
+        client.flushall()
+    flow = world.start(RECOVERY_DIR=str(tmp_path / "again"))
+    world.shown(flow, len(found), 60)
+    eventually(lambda: counts(world) == told, otherwise=lambda: f"{counts(world)}\n{told}")

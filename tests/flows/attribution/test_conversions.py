@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
@@ -612,7 +612,6 @@ MOST = 10**13 * 10**6
 """Millionths of the largest value of a conversion."""
 
 
-@settings(deadline=None, max_examples=40)  # kernels are compiled on first use
 @given(st.lists(st.integers(-MOST, MOST) | st.sampled_from([MOST, -MOST, 2**53, 1]), min_size=1, max_size=40))
 def test_values_add_up_exactly_at_any_size_and_of_either_sign(values: list[int]) -> None:
     """Through the credit book, a row shard that is restarted on the way, and what readers are given."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ class Collector:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        until(lambda: self.looks("/ready" if ready else "/live") == 200)
+        until(lambda: self.looks("/ready" if ready else "/live") == 200, 60)
         with socket.socket() as one:
             until(lambda: one.connect_ex(("127.0.0.1", self.port)) == 0)
         return self
@@ -132,6 +133,35 @@ def calling(port: int, agent: str = "") -> Iterator[Callable[..., int]]:
 
     yield call
     connection.close()
+
+
+class Caller(threading.Thread):
+    """Calls one after the other until it is stopped; `answered` has the ids that were answered as stored."""
+
+    def __init__(self, port: int, name: str, agent: str = "", **parameters: Any) -> None:
+        super().__init__(daemon=True)
+        self.answered, self.sent, self._port, self._over = set[str](), 0, port, threading.Event()
+        self.statuses: list[int] = []
+        self.slowest_s, self._name, self._agent, self._parameters = 0.0, name, agent, parameters
+
+    def run(self) -> None:
+        with calling(self._port, self._agent) as call:
+            while not self._over.is_set():
+                self.sent += 1
+                began = time.monotonic()
+                name = f"{self._name}-{self.sent}"
+                status = call(name, p=name, **self._parameters)
+                if status == 200:
+                    self.answered.add(name)
+                    self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+                elif status == 0:
+                    time.sleep(0.01)
+                self.statuses.append(status)
+
+    def stop(self) -> set[str]:
+        self._over.set()
+        self.join(20)
+        return self.answered
 
 
 def new_topic(broker: EmbeddedBroker, partitions: int = PARTITIONS) -> str:

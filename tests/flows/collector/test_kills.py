@@ -8,14 +8,13 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from door_support import Collector, byes, calling, events, messages, new_topic, until
+from door_support import Caller, Collector, byes, calling, events, messages, new_topic, until
 
 from connectors.embedded import EmbeddedBroker
 from connectors.ports import free_run
@@ -47,34 +46,6 @@ def test_a_collector_says_bye_and_its_ledger_balances(broker: EmbeddedBroker, tm
     ledger = collector.ledger()
     assert (ledger["calls"], ledger["stored"], ledger["rejected"], ledger["resting"]) == (21, 20, 1, 0)
     assert ledger["acknowledged"] == 20
-
-
-class Caller(threading.Thread):
-    """Calls one after the other until it is stopped; `answered` has the ids that were answered as stored."""
-
-    def __init__(self, port: int, name: str) -> None:
-        super().__init__(daemon=True)
-        self.answered, self.sent, self._port, self._over = set[str](), 0, port, threading.Event()
-        self.statuses: list[int] = []
-        self.slowest_s, self._name = 0.0, name
-
-    def run(self) -> None:
-        with calling(self._port) as call:
-            while not self._over.is_set():
-                self.sent += 1
-                began = time.monotonic()
-                status = call(f"{self._name}-{self.sent}", p=f"play-{self.sent % 7}")
-                if status == 200:
-                    self.answered.add(f"{self._name}-{self.sent}")
-                    self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-                elif status == 0:
-                    time.sleep(0.01)
-                self.statuses.append(status)
-
-    def stop(self) -> set[str]:
-        self._over.set()
-        self.join(20)
-        return self.answered
 
 
 def test_kills_at_any_moment_lose_nothing_that_was_answered_whether_kafka_answers_or_hangs(
@@ -147,11 +118,24 @@ def test_a_new_id_takes_nothing_before_its_marks_stand_however_often_it_starts(t
             assert collector.ledger()["refused"] == 1
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """One of a MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "small", str(disk)]
+    if subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("only root may mount a disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("full", ["limit", "disk"])
 def test_a_full_spool_refuses_and_counts_and_takes_again_when_kafka_is_back(
-    broker: EmbeddedBroker, tmp_path: Path
+    broker: EmbeddedBroker, small_disk: Path, full: str
 ) -> None:
-    topic = new_topic(broker)
-    with Collector(tmp_path / "spool", broker.bootstrap, topic, collect_spool_bytes=1 << 20) as collector:
+    topic, most = new_topic(broker), 1 << 20 if full == "limit" else 1 << 30
+    with Collector(small_disk / "spool", broker.bootstrap, topic, collect_spool_bytes=most) as collector:
         collector.start()
         broker.pause()
         pad = {"landing_url": f"https://shop.example/{'x' * 3_900}", "e": "click"}

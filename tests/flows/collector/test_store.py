@@ -8,65 +8,12 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from store_support import World
 
-from connectors.kafka_reports import Produced, Report, ReportingProducer
-from connectors.spool import Spool
-from flows.collector.call import Outcome, Understood
 from flows.collector.clock import AHEAD_MS, STANDS_AFTER_MS, CollectorClock
-from flows.collector.lane import Lane
-from flows.collector.ledger import Ledger
-from flows.collector.log import Log, received_ms
-from flows.collector.store import Store
-
-
-class Producer:
-    """Keeps what is sent until it is told what became of it."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[Any, Produced]] = []
-        self.batches, self.answers = 0, True
-
-    def produce(self, messages: Sequence[tuple[Any, Produced]]) -> list[Any]:
-        self.batches += 1
-        if self.answers:
-            asyncio.get_running_loop().call_soon(self._tell, list(messages), "")
-        self.sent += messages
-        return []
-
-    def _tell(self, messages: Sequence[tuple[Any, Produced]], error: str) -> None:
-        for (sending, place), message in messages:
-            sending.told(place, Report((sending, place), message.partition or 0, error))
-
-    def tell(self, number: int, error: str = "") -> None:
-        self._tell([self.sent[number]], error)
-
-    def said(self, number: int = -1) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.sent[number][1].value)
-        return found
-
-
-class World:
-    """One lane and its store."""
-
-    def __init__(self, directory: Path, proven: bool = True, **values: Any) -> None:
-        self.producer, self.ledger = Producer(), Ledger()
-        spool = Spool(directory, 1 << 20, stamp=received_ms)
-        if proven:
-            (directory / "marked").touch()
-        log = Log(asyncio.get_running_loop())
-        log.producer = cast(ReportingProducer, self.producer)
-        self.lane = Lane(directory, spool, log, lambda: [0, 1], self.ledger)
-        known = {"deadline": timedelta(milliseconds=30), "answer": timedelta(milliseconds=150)}
-        self.store = Store(self.lane, **known | values)
-
-    def keep(self, *ids: str) -> asyncio.Task[bool]:
-        now = self.lane.clock.now_ms()
-        events = [{"event_id": one, "event": "start", "received_at": now} for one in ids]
-        understood = [Understood(Outcome.STORED, event=one, key=b"k") for one in events]
-        return asyncio.create_task(self.store.keep(understood, now))
 
 
 def run(directory: Path, test: Callable[[World], Awaitable[None]], **values: Any) -> World:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.model.flight import DAY_MS, HOUR_MS, Curve, Flight
@@ -51,7 +51,6 @@ def test_what_is_due_never_falls_and_goes_from_0_to_1(
     assert all(0 <= share <= 1 for share in shares)
 
 
-@settings(max_examples=40, deadline=None)
 @given(lengths, pauses, weights, st.sampled_from(ZONES), st.integers(0, 3000), st.integers(0, 700))
 def test_time_and_weights_are_what_counting_minute_by_minute_gives(
     minutes: int,

@@ -116,7 +116,7 @@ def run(world: World, steps: Any) -> Iterator[None]:
             yield
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_what_a_flight_is_said_to_have_delivered_is_right_wherever_its_plan_moves_and_however_late(
     steps: Any,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.engine.aligner import Aligner
@@ -93,7 +93,6 @@ def expected(of: dict[str, list[Item]]) -> list[Between]:
     return cuts
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_every_interleaving_gives_the_same_cuts_and_the_same_between_them(data: st.DataObject) -> None:
     of = data.draw(streams())
@@ -108,7 +107,6 @@ def test_every_interleaving_gives_the_same_cuts_and_the_same_between_them(data: 
     assert not step.aligner.held
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_what_no_cut_covers_yet_is_kept_for_the_next(data: st.DataObject) -> None:
     of = data.draw(streams(ended=False))
@@ -124,7 +122,6 @@ def test_what_no_cut_covers_yet_is_kept_for_the_next(data: st.DataObject) -> Non
         assert let_in + held == [item.place for item in items]
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.data(), st.sets(st.sampled_from(SENDERS), min_size=1), st.sets(st.sampled_from(("d", "e"))))
 def test_after_a_restart_senders_may_be_gone_and_new_ones_come(
     data: st.DataObject, staying: set[str], new: set[str]

@@ -15,7 +15,6 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from flows.engine.steps import CreditsLogic, LedgerLogic, PlaysLogic
@@ -87,7 +86,6 @@ def settled(cut: int) -> list[Settled]:
     ]
 
 
-@profile(max_examples=100, deadline=None)
 @given(receipts(), st.sets(st.integers(0, 6)))
 def test_a_ledger_stopped_between_any_two_receipts_goes_on_with_those_that_no_cut_has_covered(
     order: list[str], stops: set[int]
@@ -144,7 +142,6 @@ def decided(sender: int, number: int) -> Decided:
     return Decided(sender, Cut(number, T0, False, (), first=number == 1), [], {}, 0, [])
 
 
-@profile(max_examples=50, deadline=None)
 @given(st.lists(st.permutations(range(SHARDS)), min_size=1, max_size=5), st.booleans())
 def test_a_cut_goes_on_when_the_last_sender_has_come_to_it_and_not_before(
     cuts: list[list[int]], restarted: bool

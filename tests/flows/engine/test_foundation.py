@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from bytewax.recovery import init_db_dir
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from flows.cli.paths import fresh
+from flows.engine import fresh
 from flows.engine.foundation import begun, lay
 from flows.errors import StateError
 from flows.settings.fields import Settings
@@ -101,7 +100,6 @@ def test_nothing_is_held_to_settings_of_which_no_snapshot_was_ever_written(tmp_p
 PARTITIONS = st.dictionaries(st.sampled_from(("t/0", "t/1", "t/2")), st.integers(0, 99), max_size=3)
 
 
-@examples(max_examples=50, deadline=None)
 @given(st.lists(PARTITIONS, min_size=1, max_size=6))
 def test_where_a_partition_begins_is_decided_once(
     tmp_path_factory: pytest.TempPathFactory, starts: list[dict[str, int]]

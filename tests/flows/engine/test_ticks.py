@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.embedded import EmbeddedValkey
@@ -57,7 +57,6 @@ SLEEPS = st.lists(
 """(rounds later, who, for how long the machine is suspended, whether its clock counts that)"""
 
 
-@settings(max_examples=150, deadline=None)
 @given(MEMBERS, SLEEPS)
 def test_ticks_never_stop_and_none_waits_two_intervals_for_another_members(
     starts: list[tuple[int, int, int, int]], sleeps: list[tuple[int, int, int, bool]]

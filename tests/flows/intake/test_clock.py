@@ -218,7 +218,6 @@ JUNK = st.tuples(st.integers(1, 100), st.one_of(st.just(None), st.integers(-2 * 
 """A message after so many seconds: no pixel, or one that is so far from the watermark."""
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.lists(JUNK, min_size=1, max_size=40))
 def test_what_does_not_move_the_watermark_as_fast_as_time_elapses_does_not_hold_it(
     junk: list[tuple[int, int | None]],

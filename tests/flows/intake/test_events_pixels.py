@@ -22,7 +22,7 @@ from events_support import (
     raw_of,
     why,
 )
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
@@ -292,7 +292,6 @@ _messages = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
 @given(st.lists(_messages, max_size=8))
 @example([*MALFORMED.values()])
 def test_no_bytes_raise_and_every_message_is_accounted_for(raws: list[bytes]) -> None:

@@ -6,7 +6,7 @@ import pickle
 from dataclasses import dataclass, field
 
 from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, MINUTE, QUIET, SECOND, T0, Message
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
@@ -106,7 +106,6 @@ def restarted(before: PartitionClock) -> PartitionClock:
     return after
 
 
-@settings(deadline=None, max_examples=300)
 @given(LOGS, st.integers(1, 40), st.booleans(), st.sampled_from([1, 2, 5, 1 << 60]))
 def test_every_pixel_is_judged_as_the_rule_says_however_batches_are_cut_and_across_restarts(
     log: list[Message], size: int, scanning: bool, most: int

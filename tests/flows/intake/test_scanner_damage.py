@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scanner_support import EVENT, LINE, Both, log
 
@@ -109,7 +109,6 @@ _token = st.one_of(
 _pair = st.tuples(st.sampled_from(_KEYS).map(lambda key: f'"{key}"'), _token)
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     changes=st.lists(_pair, max_size=6),
     order=st.randoms(use_true_random=False),
@@ -140,7 +139,6 @@ def test_any_line_of_words_is_read_the_same_at_first_and_once_known(
     assert both.scanned >= 2
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.binary(max_size=40)))
 def test_any_bytes_are_read_the_same(values: list[bytes]) -> None:
     Both().decode([LINE, *values, LINE])

@@ -306,7 +306,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 2)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(
     steps=STEPS,
     lateness_ms=st.sampled_from((0, MINUTE, 90_000, 2 * MINUTE)),

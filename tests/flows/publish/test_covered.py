@@ -134,7 +134,7 @@ class Execution:
 SIZES = st.lists(st.integers(0, 6), max_size=12)
 
 
-@profile(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@profile(suppress_health_check=list(HealthCheck))
 @given(
     steps=st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=1, max_size=50),
     first=SIZES,

@@ -76,7 +76,7 @@ STARTS = st.lists(
 )
 
 
-@profile(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@profile(suppress_health_check=list(HealthCheck))
 @given(starts=STARTS)
 def test_fences_grow_over_starts_that_die_anywhere_and_a_redis_that_loses_anything_in_between(
     server: EmbeddedValkey, redis: Redis, starts: list[tuple[int | None, str, int]]

@@ -171,7 +171,6 @@ def test_a_bad_minute_of_a_good_hour_does_not_stop_the_flow() -> None:
         days.cut(1_000, 1_000 if minute % 60 == 30 else 0, 60_000)
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 2 * HOUR_MS)), max_size=100))
 def test_what_is_judged_is_bounded_and_never_too_little(cuts: list[tuple[int, int]]) -> None:
     days, all_ = Days(), 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import Client, RedisUnavailable, connect
-from connectors.redis.rows import eviction_policies
+from connectors.redis.commands import eviction_policies
 from flows.delivery.pacer import Pacer
 from flows.delivery.pacing import Thresholds
 from flows.delivery.plan_files import parse_plans

@@ -15,7 +15,7 @@ from redis import Redis
 from redis_between import Between, Dump, bring_back, dump
 
 from connectors.embedded import EmbeddedValkey
-from connectors.redis import client
+from connectors.redis import client, rows
 from connectors.redis.client import connect
 from connectors.redis.commands import read_rows
 from flows.model.fields import FIELDS, empty
@@ -28,7 +28,7 @@ from flows.settings.fields import Settings
 
 NAMESPACE = "lost:v1"
 T0 = 1_790_000_000_000
-PIPELINE = 4
+PIPELINE, SCRIPT = 4, 2
 PAUSE_S = 60.0
 """Longer than the publisher ever waits."""
 
@@ -42,6 +42,7 @@ def server() -> Iterator[EmbeddedValkey]:
 @pytest.fixture(autouse=True)
 def small_pipelines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CHUNK", PIPELINE)
+    monkeypatch.setattr(rows, "_A_SCRIPT", SCRIPT)
 
 
 def row(scope: str, name: str, impressions: int) -> PackedRow:
@@ -125,6 +126,7 @@ def redis(server: EmbeddedValkey) -> Iterator[Redis]:
 def truth(server: EmbeddedValkey, redis: Redis) -> Undisturbed:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(client, "CHUNK", PIPELINE)
+        patched.setattr(rows, "_A_SCRIPT", SCRIPT)
         return Undisturbed(server, redis)
 
 
@@ -163,7 +165,7 @@ def test_a_store_that_is_emptied_behind_any_command_of_a_flush_has_all_back_with
         )
 
 
-@profile(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@profile(suppress_health_check=list(HealthCheck))
 @given(moments=st.data())
 def test_a_store_that_comes_back_as_it_was_at_any_earlier_moment_has_all_back_with_a_later_flush(
     server: EmbeddedValkey, redis: Redis, truth: Undisturbed, moments: st.DataObject

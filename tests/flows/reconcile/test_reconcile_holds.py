@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, QUIET, SECOND, T0, Message
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
@@ -31,7 +31,6 @@ def lines_of(log: list[Message], received: bool) -> list[bytes]:
     return lines
 
 
-@settings(deadline=None, max_examples=150)
 @given(LOGS, st.booleans(), st.integers(1, 40), st.booleans(), st.sampled_from([1, 3, 50_000_000]))
 def test_the_flow_and_the_oracle_judge_the_pixels_of_a_file_by_the_same_watermarks(
     log: list[Message], received: bool, size: int, plainly: bool, most: int

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
@@ -169,7 +169,6 @@ def by_the_flow(log: list[bytes]) -> tuple[list[tuple[Any, ...]], dict[str, int]
 
 
 @given(st.lists(lines.filter(lambda line: b"\n" not in line), min_size=1, max_size=12))
-@settings(max_examples=150, deadline=None)
 def test_the_flow_and_the_oracle_read_the_same_in_awkward_lines(log: list[bytes]) -> None:
     ours, reasons = by_the_oracle(log)
     theirs, told = by_the_flow(log)
@@ -178,6 +177,5 @@ def test_the_flow_and_the_oracle_read_the_same_in_awkward_lines(log: list[bytes]
 
 
 @given(st.lists(lines.filter(lambda line: b"\n" not in line), min_size=1, max_size=12))
-@settings(max_examples=150, deadline=None)
 def test_a_plain_line_is_read_as_by_the_strict_way(log: list[bytes]) -> None:
     assert by_the_oracle(log) == by_the_oracle(log, plainly=False)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.rows import rolling_reach
@@ -119,7 +119,6 @@ def test_the_rank_of_a_hash_is_the_place_of_its_first_one_behind_the_registers_b
         assert ranked(register << 50) == (register, 51)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 3_000), st.integers(1, 5))
 def test_order_repetition_and_batches_change_nothing(seed: int, number: int, batches: int) -> None:
     rng = np.random.default_rng(seed)
@@ -159,7 +158,6 @@ def test_a_roll_up_that_is_fed_its_placements_listeners_is_their_union(number: i
         assert np.maximum(*dense).tobytes() == registers[3]
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 2**32),
     st.lists(st.tuples(st.integers(0, 1_500), st.sampled_from(["", "", "clear", "merge"])), max_size=8),
@@ -283,7 +281,6 @@ def test_rolling_reach_is_that_of_the_last_5_and_60_minutes_and_of_who_was_heard
     assert any(tmp_path.iterdir()) == in_files
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 90), st.integers(0, 1), st.integers(1, 40)), min_size=1, max_size=120),
     st.lists(st.integers(1, 30), min_size=1, max_size=8),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rows_support import batch
 
@@ -102,7 +102,6 @@ def test_rows_and_other_add_up_to_the_log_and_meta_says_that_names_are_beyond_th
 NAMES = st.lists(st.integers(0, 30), min_size=1, max_size=80)
 
 
-@settings(max_examples=100, deadline=None)
 @given(NAMES, st.integers(1, 8), st.sets(st.integers(0, 30), max_size=3))
 def test_who_has_a_row_keeps_it_until_it_ends_and_who_is_planned_always_has_one(
     names: list[int], cap: int, planned: set[int]
@@ -241,7 +240,6 @@ BEGIN, HOUR = 29_000_000, 60
 PLACES = ("a", "b", "c", "d", "e")
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.tuples(

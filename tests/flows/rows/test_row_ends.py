@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.redis.client import Client
@@ -52,7 +52,6 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 DOINGS = st.lists(st.tuples(st.sampled_from(("end", "back", "later", "restart")), st.integers(0, 5)))
 
 
-@settings(max_examples=150, deadline=None)
 @given(DOINGS, st.booleans())
 def test_whoever_ended_is_found_until_it_is_forgotten_whatever_restarts(
     doings: list[tuple[str, int]], in_files: bool

@@ -347,7 +347,7 @@ class World:
             assert due == []
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(
     STEPS,
     st.sampled_from((0, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),

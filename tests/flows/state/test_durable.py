@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from connectors.durable import put
 from flows.engine.run import recovery_store
 from flows.errors import StateError
 from flows.state import durable, journal
-from flows.state.durable import private_directory, put
+from flows.state.durable import private_directory
 from flows.state.journal import Files, Journal
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.errors import StateError
@@ -72,7 +72,6 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 CHANGES = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 5)), max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     epochs=st.lists(st.tuples(CHANGES, st.sampled_from(["go on", "go on", "restart", "crash"])), max_size=40),
     in_files=st.booleans(),
