@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.counts import MINUTE_COUNTS, REPAIRED
-from flows.model.events import COMPLETE, IMPRESSION, START
+from flows.model.counts import HELD, MINUTE_COUNTS, REPAIRED
+from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
@@ -158,6 +158,19 @@ class Cells:
         new = _empty(capacity)
         move(self.keys[old], self.counts[old], self.flags[old], self.given[old], *new)
         (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
+
+    def close(self, before: int) -> tuple[I64, I64, I64]:
+        """Let the minutes before `before` be final; returns rows, minutes and what the end of each adds to
+        flights and days: `repaired`, and skips and mutes that were held.
+        """
+        slots = np.nonzero((self.keys != 0) & (self.flags & FINAL == 0))[0]
+        slots = slots[split(self.keys[slots])[1] < before]
+        self.flags[slots] |= DIRTY | FINAL | CHANGED
+        ended = np.zeros((len(slots), MINUTE_COUNTS), np.int64)
+        ended[:, REPAIRED] = self.counts[slots, REPAIRED]
+        for code in (SKIP, MUTE):
+            ended[:, code] = self.counts[slots, code + HELD]
+        return *self.at(slots), ended
 
     def at(self, slots: Any) -> tuple[I64, I64]:
         """Rows and minutes of some slots that have a cell."""

@@ -274,7 +274,7 @@ def test_a_long_life_of_new_placements_every_day_costs_what_its_last_days_hold(t
         sizes.append(len(pickle.dumps(line.shard.snapshot())))
         kept.append(len(line.shard.row_index.ended))
     assert len(line.shard.row_index.names) <= 400
-    assert len(line.shard.latest) <= 512
+    assert len(line.shard.columns) <= 512
     assert len(line.shard.reached.table) <= 2_048
     assert max(kept) <= 100 * 8
     assert max(sizes[20:]) <= 1.1 * max(sizes[10:20])

@@ -1,0 +1,104 @@
+"""Conversions of rows: credits by minute, day and flight, their currency, frequency, accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from flows.model.conversions import COLUMNS, HIGH, OTHER, VALUE, new_frequency
+from flows.model.messages import ConversionAccount, CreditBatch
+from flows.rows.credit_cells import CreditCells
+from flows.rows.ended import RowName
+from flows.state.kernel import I64, U32
+
+NO_ACCOUNT: Final = ConversionAccount(0, 0, 0, 0)
+
+
+class RowConversions:
+    """Conversions of one row shard's rows, by number.
+
+    Attributes:
+        credits: by minute, day and flight.
+        currencies: of the rows that have a value.
+        frequency: of campaigns, (2, classes) listeners and millionths of conversions.
+        accounts: of campaigns.
+    """
+
+    def __init__(self) -> None:
+        self.credits = CreditCells()
+        self.currencies: dict[int, str] = {}
+        self.frequency: dict[int, I64] = {}
+        self.accounts: dict[int, ConversionAccount] = {}
+
+    def note(self, batch: CreditBatch, number: Callable[[RowName], int]) -> set[int]:
+        """Take what a batch says of campaigns and currencies; returns the rows that this changes."""
+        changed = set()
+        for name, place, listeners, millionths in batch.frequency:
+            changed.add(row := number(name))
+            self.frequency.setdefault(row, new_frequency())[:, place] += (listeners, millionths)
+        for name, account in batch.accounts:
+            changed.add(row := number(name))
+            self.accounts[row] = self.accounts.get(row, NO_ACCOUNT).plus(account)
+        return changed
+
+    def counts(self, batch: CreditBatch, rows: U32, number: Callable[[RowName], int]) -> tuple[U32, U32, I64]:
+        """Rows, minutes and counts of conversions (columns `COLUMNS`) that a batch adds, each place once."""
+        foreign = [
+            row
+            for name, currency in batch.currencies
+            if self.currencies.setdefault(row := number(name), currency) != currency
+        ]
+        columns, amounts = batch.columns, batch.amounts
+        if foreign:  # the book has forgotten a row's currency, and found another
+            theirs = np.isin(rows[batch.at], foreign)
+            values, rest = theirs & (columns == VALUE), theirs & (columns == HIGH)
+            columns, amounts = np.where(values, OTHER, columns), np.where(values, 1, amounts)
+            amounts = np.where(rest, 0, amounts)
+        keys = (rows[batch.at].astype(np.int64) << 32) | batch.minutes
+        places, inverse = np.unique(keys, return_inverse=True)
+        counts = np.zeros((len(places), len(COLUMNS)), np.int64)
+        np.add.at(counts, (inverse, columns), amounts)
+        return (places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32), counts
+
+    def take_out(self, row: int) -> list[Any]:
+        """Forget a row's conversions; returns them as plain values."""
+        credited, frequency = self.credits.flight.pop(row, None), self.frequency.pop(row, None)
+        return [
+            None if credited is None else credited.tolist(),
+            self.currencies.pop(row, None),
+            None if frequency is None else frequency.tolist(),
+            self.accounts.pop(row, None),
+        ]
+
+    def put_back(self, row: int, taken: list[Any]) -> None:
+        """Give a row what `take_out` gave."""
+        credited, currency, frequency, account = taken
+        if credited is not None:
+            self.credits.flight[row] = np.array(credited, np.int64)
+        if currency is not None:
+            self.currencies[row] = currency
+        if frequency is not None:
+            self.frequency[row] = np.array(frequency, np.int64)
+        if account is not None:
+            self.accounts[row] = ConversionAccount(*account)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain state."""
+        return {
+            "credits": self.credits.snapshot(),
+            "currencies": dict(self.currencies),
+            "frequency": {row: counts.tolist() for row, counts in self.frequency.items()},
+            "accounts": {row: tuple(account) for row, account in self.accounts.items()},
+        }
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> RowConversions:
+        """From `snapshot`'s state."""
+        self = cls()
+        self.credits = CreditCells.restored(state["credits"])
+        self.currencies = dict(state["currencies"])
+        self.frequency = {row: np.array(of, np.int64) for row, of in state["frequency"].items()}
+        self.accounts = {row: ConversionAccount(*of) for row, of in state["accounts"].items()}
+        return self

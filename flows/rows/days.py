@@ -1,0 +1,103 @@
+"""The days that are not over: counts and reach of each row, by calendar day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.model.counts import CONSENTED_PLAYS, MINUTE_COUNTS, REPAIRED
+from flows.rows.reach import Distinct
+from flows.state import snapshot
+from flows.state.journal import Files
+from flows.state.kernel import I64, U32, U64
+
+
+class Days:
+    """Counts and reach by day.
+
+    Args:
+        day_of: calendar day number of a minute since the epoch, in the configured zone.
+
+    Attributes:
+        today: what comes for earlier days is too late for them.
+    """
+
+    def __init__(self, day_of: Callable[[int], int]) -> None:
+        self.day_of = day_of
+        self.today = 0
+        self._of: dict[int, tuple[I64, Distinct]] = {}
+
+    def add(self, rows: U32, minutes: I64, deltas: I64, n_rows: int) -> None:
+        """Add increments of minutes that are open: `repaired` and held counts come when these are final."""
+        for day, these in self._split(minutes):
+            by_day = deltas[these].copy()
+            by_day[:, REPAIRED] = by_day[:, CONSENTED_PLAYS + 1 :] = 0
+            np.add.at(self._day(day, n_rows)[0], rows[these], by_day)
+
+    def add_final(self, rows: I64, minutes: I64, counts: I64, n_rows: int) -> None:
+        """Add what came with the end of minutes."""
+        for day, these in self._split(minutes):
+            np.add.at(self._day(day, n_rows)[0], rows[these], counts[these])
+
+    def reach(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
+        """Listener `who[i]` was reached by `rows[i]` in `minutes[i]`."""
+        for day, these in self._split(minutes):
+            self._day(day, n_rows)[1].add(rows[these], who[these], n_rows)
+
+    def of_today(self, n_rows: int) -> tuple[I64, Distinct]:
+        """Today's counts, (rows, MINUTE_COUNTS), and reach."""
+        return self._day(self.today, n_rows)
+
+    def advance(self, minute: int) -> Iterator[npt.NDArray[np.bool_]]:
+        """Drop the days before that of `minute`; yields of each which rows had counts."""
+        self.today = max(self.today, self.day_of(minute))
+        for day in [day for day in self._of if day < self.today]:
+            counts, _ = self._of.pop(day)
+            yield np.logical_or.reduce(counts, axis=1)
+
+    def clear(self, quiet: npt.NDArray[np.bool_]) -> None:
+        """Unmark the rows that have anything in a day."""
+        for counts, reached in self._of.values():
+            quiet[: len(counts)] &= ~counts.any(axis=1)
+            quiet[: len(reached.count)] &= reached.count[: len(quiet)] == 0
+
+    def _split(self, minutes: I64) -> list[tuple[int, Any]]:
+        """(day, which of `minutes` are in it), without the days that are over."""
+        if not len(minutes):
+            return []
+        first, last = int(minutes.min()), int(minutes.max())
+        if (day := self.day_of(first)) == self.day_of(last):
+            return [(day, slice(None))] if day >= self.today else []
+        unique, inverse = np.unique(minutes, return_inverse=True)
+        days = np.array([self.day_of(minute) for minute in unique.tolist()])
+        return [(day, days[inverse] == day) for day in np.unique(days).tolist() if day >= self.today]
+
+    def _day(self, day: int, n_rows: int) -> tuple[I64, Distinct]:
+        counts, reached = self._of.get(day) or (np.zeros((0, MINUTE_COUNTS), np.int64), Distinct())
+        if len(counts) < n_rows:
+            counts = np.concatenate([counts, np.zeros((n_rows - len(counts), MINUTE_COUNTS), np.int64)])
+        self._of[day] = (counts, reached)
+        return self._of[day]
+
+    def names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return [name for _, reached in self._of.values() for name in reached.names()]
+
+    def snapshot(self, rows: I64, files: Files) -> list[tuple[Any, ...]]:
+        """The days of `rows` as plain state, with what is not in `files`."""
+        n_rows = int(rows.max(initial=-1)) + 1
+        return [
+            (day, snapshot.pack({"counts": self._day(day, n_rows)[0][rows]}), reached.snapshot(files))
+            for day, (_, reached) in list(self._of.items())
+        ]
+
+    def restore(self, rows: I64, state: list[tuple[Any, ...]], files: Files, minute: int) -> None:
+        """Take up `snapshot`'s state of `rows`, at the watermark's `minute`."""
+        self.today = self.day_of(minute)
+        for day, packed, reached in state:
+            counts = np.zeros((int(rows.max(initial=-1)) + 1, MINUTE_COUNTS), np.int64)
+            counts[rows] = snapshot.unpack(packed)["counts"]
+            self._of[day] = counts, Distinct.restored(reached, files)

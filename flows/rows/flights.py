@@ -1,0 +1,114 @@
+"""The flights of planned placements: a plan that comes, or moves, counts its placement's flight anew by the
+minutes that are still kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from flows.model.counts import HELD, REPAIRED
+from flows.model.events import IMPRESSION, MUTE, SKIP
+from flows.model.messages import Delivered
+from flows.rows.cells import FINAL, Cells, split
+from flows.rows.conversions import RowConversions
+from flows.rows.reach import Distinct
+from flows.rows.rolling_reach import Rolling
+from flows.rows.row_columns import RowColumns
+from flows.state.kernel import I64
+
+FOREVER: Final = 1 << 40
+"""A minute that no flight reaches."""
+
+
+@dataclass
+class Flights:
+    """The parts of a row shard that a flight is counted by; `reached` are the listeners of each flight."""
+
+    columns: RowColumns
+    cells: Cells
+    conversions: RowConversions
+    rolling: Rolling
+    reached: Distinct
+
+    def plan(self, row: int, start: int, end: int, first_open: int) -> None:
+        """Let a row's flight count from the minute `start` on, and what it delivers to before the minute
+        `end`; see `flows.rows.shard.RowShard.plan`.
+        """
+        of = self.columns
+        before = int(of.flight_from[row]), int(of.flight_end[row])
+        if (start, end) == before:
+            return
+        of.changed[row] = True
+        of.flight_from[row], of.flight_end[row] = start, end
+        if of.latest[row] or row in self.conversions.credits.flight:
+            self._recount(row, *before, min(first_open, self.rolling.known_from))
+        else:
+            of.counted_from[row], of.counted_to[row] = start, max(start, end)
+        if start < of.own_from[row]:
+            of.counted_from[row] = max(of.counted_from[row], of.own_from[row])
+
+    def _recount(self, row: int, before: int, before_end: int, oldest: int) -> None:
+        """Count a row's flight, which it counted from `before` and over from `before_end` on (0: never), by
+        its new start and end; `counted_from` and `counted_to` say by which it is known. Minutes before
+        `oldest` are forgotten.
+        """
+        of = self.columns
+        start, end = int(of.flight_from[row]), max(int(of.flight_from[row]), int(of.flight_end[row]))
+        rows, minutes = split(self.cells.keys)
+        kept = (self.cells.keys != 0) & (rows == row) & (minutes >= oldest)
+        minutes, counts = minutes[kept], self._counts(kept)
+        over = counts[minutes >= end, IMPRESSION].sum()
+        if max(start, of.counted_from[row]) >= oldest:  # nothing that is forgotten is in the flight
+            begun = max(start, oldest)
+            of.flight[row] = counts[minutes >= begun].sum(axis=0)
+            of.overrun[row] = counts[minutes >= max(begun, end), IMPRESSION].sum()
+            self.conversions.credits.restart_flight(row, begun)
+            self._recount_reach(row, begun)
+            of.counted_from[row], of.counted_to[row] = begun, end
+        else:
+            last = max(before, before_end) if before_end else FOREVER
+            forgotten = of.flight[row, IMPRESSION] - counts[:, IMPRESSION].sum()
+            forgotten_over = of.overrun[row] - counts[minutes >= last, IMPRESSION].sum()
+            of.overrun[row] = forgotten_over + over
+            ends = sorted((end, int(of.counted_to[row]) or FOREVER))
+            between = forgotten_over if end == ends[1] else forgotten - forgotten_over
+            if ends[0] >= oldest or not between:
+                of.counted_to[row] = end
+        if not of.first[row] or of.first[row] // 60_000 >= max(start, of.counted_from[row]):
+            of.counted_from[row] = start  # nothing ever was before either
+
+    def _counts(self, slots: Any) -> I64:
+        """The counts of cells as a flight has them: some parts come when a minute is final."""
+        counts: I64 = self.cells.counts[slots].copy()
+        final = self.cells.flags[slots] & FINAL != 0
+        counts[~final, REPAIRED] = 0
+        for code in (SKIP, MUTE):
+            counts[final, code] += counts[final, code + HELD]
+            counts[final, code + HELD] = 0
+        return counts
+
+    def _recount_reach(self, row: int, start: int) -> None:
+        """Count a flight's reach anew from its minutes from `start` on. The rolling table knows 60 minutes:
+        with a longer lateness, earlier listeners stay counted.
+        """
+        known_from, n_rows = self.rolling.known_from, len(self.columns)
+        if start >= known_from:
+            self.reached.clear(row)
+        who, registers = self.rolling.since(row, max(start, known_from))
+        self.reached.add(np.full(len(who), row, np.uint32), who, n_rows)
+        if registers is not None:
+            self.reached.merge(row, registers, n_rows)
+        if self.columns.given_reach[row]:
+            self.columns.given_reach[row] = -1  # the sketch that readers have is due anew
+
+    def delivered(self, row: int) -> Delivered | None:
+        """Impressions that a planned placement has delivered; None without a plan."""
+        of = self.columns
+        if not of.flight_end[row]:
+            return None
+        start, end = int(of.flight_from[row]), int(of.flight_end[row])
+        known = of.counted_from[row] == start and of.counted_to[row] == max(start, end)
+        return Delivered(start, end, int(of.flight[row, IMPRESSION] - of.overrun[row]) if known else None)

@@ -1,0 +1,115 @@
+"""The numbers of a shard's rows, as arrays with a place a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
+from flows.state import snapshot
+from flows.state.kernel import I64, U32, Int, doubled, kernel
+
+ROOM: Final = 64
+KEPT: Final = (
+    "flight",
+    "totals",
+    "latest",
+    "first",
+    "flight_from",
+    "flight_end",
+    "counted_from",
+    "counted_to",
+    "own_from",
+    "overrun",
+    "heard",
+)
+"""The columns that a snapshot has, and an ended row keeps."""
+OTHERS: Final = ("given_reach", "published_at", "changed", "is_placement", "alive")
+
+
+@kernel
+def _note(
+    rows: U32, latest: I64, first: I64, now: Int, latest_of: I64, first_of: I64, heard: I64, changed: Any
+) -> None:
+    """Take the times of some rows' pixels; 0: pixels that are repeated, late or invalid have no time of their
+    own, and are heard in the minute `now`.
+    """
+    for i in range(len(rows)):
+        row = rows[i]
+        changed[row] = True
+        latest_of[row] = max(latest_of[row], latest[i])
+        if first[i] != 0 and (first_of[row] == 0 or first[i] < first_of[row]):
+            first_of[row] = first[i]
+        heard[row] = max(heard[row], latest[i] // 60_000 if latest[i] > 0 else now)
+
+
+class RowColumns:
+    """The columns; all times of minutes are since the epoch.
+
+    Attributes:
+        flight: (rows, MINUTE_COUNTS) counts of the flight.
+        totals: (rows, FLIGHT_COUNTS).
+        latest, first: greatest and least event time, ms; 0: none.
+        flight_from, flight_end: minutes of the plan; 0: none.
+        counted_from, counted_to: by which of them the flight is known.
+        own_from: the minute up to which a row may have had pixels that it does not count.
+        overrun: impressions behind the flight's end.
+        heard: the minute of the last pixel or credit.
+        given_reach, published_at: reach and minute of the sketch that readers have.
+        changed: since the last cut.
+        alive: there is such a row.
+    """
+
+    def __init__(self) -> None:
+        self.flight, self.totals = (
+            np.zeros((ROOM, columns), np.int64) for columns in (MINUTE_COUNTS, FLIGHT_COUNTS)
+        )
+        self.latest, self.first, self.heard, self.overrun, self.own_from = _numbers(5)
+        self.flight_from, self.flight_end, self.counted_from, self.counted_to = _numbers(4)
+        self.given_reach, self.published_at = _numbers(2)
+        self.changed, self.is_placement, self.alive = (np.zeros(ROOM, bool) for _ in range(3))
+
+    def __len__(self) -> int:
+        return len(self.latest)
+
+    def make_room(self, rows: int) -> None:
+        """Let there be so many rows."""
+        while len(self) < rows:
+            for name in (*KEPT, *OTHERS):
+                setattr(self, name, doubled(getattr(self, name)))
+
+    def note(self, rows: U32, latest: I64, first: I64, now: int) -> None:
+        """Take the times of the latest and first pixels of `rows`; see `RowBatch`."""
+        _note(rows, latest, first, now, self.latest, self.first, self.heard, self.changed)
+
+    def clear(self, rows: list[int]) -> None:
+        """Let places be those of no row."""
+        for name in (*KEPT, *OTHERS):
+            getattr(self, name)[rows] = 0
+
+    def of(self, row: int) -> list[Any]:
+        """A row's numbers, as plain values."""
+        return [getattr(self, name)[row].tolist() for name in KEPT]
+
+    def put(self, row: int, numbers: Iterable[Any]) -> None:
+        """Restore what `of` gave."""
+        for name, number in zip(KEPT, numbers, strict=True):
+            getattr(self, name)[row] = number
+
+    def snapshot(self, rows: I64) -> dict[str, Any]:
+        """The numbers of `rows` as plain state."""
+        return snapshot.pack({name: getattr(self, name)[rows] for name in KEPT})
+
+    def restore(self, rows: I64, state: dict[str, Any]) -> None:
+        """Take up `snapshot`'s state of `rows`."""
+        self.make_room(int(rows.max(initial=-1)) + 1)
+        for name, numbers in snapshot.unpack(state).items():
+            getattr(self, name)[rows] = numbers
+        self.alive[rows] = True
+
+
+def _numbers(columns: int) -> Iterable[npt.NDArray[np.int64]]:
+    return (np.zeros(ROOM, np.int64) for _ in range(columns))
