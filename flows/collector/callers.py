@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -24,6 +25,9 @@ Grade = Literal["device", "masked", "none"]
 MOST_FORWARDED: Final = 32
 """Addresses of `X-Forwarded-For` that are looked at, from the right."""
 _LONGEST_AGENT: Final = 1_024
+_LONGEST_ADDRESS: Final = 64
+_MOST_KNOWN: Final = 16_384
+"""Addresses that are remembered: all pixels of a play come from one."""
 _SERVER_SIDE: Final = ("1", "2")
 _SHARED: Final = ip_network("100.64.0.0/10")
 """Addresses of carriers' translators, which `ipaddress` does not call private."""
@@ -204,8 +208,11 @@ def _looks_masked(address: Address) -> bool:
 def parsed(text: str) -> Address | None:
     """An address; one of IPv4 in IPv6 is itself, and a port or brackets are no part of it."""
     text = text.strip()
-    if not text or len(text) > 64:
-        return None
+    return _parsed(text) if text and len(text) <= _LONGEST_ADDRESS else None
+
+
+@lru_cache(_MOST_KNOWN)
+def _parsed(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -219,6 +226,7 @@ def parsed(text: str) -> Address | None:
     return found
 
 
+@lru_cache(_MOST_KNOWN)
 def is_public(address: Address) -> bool:
     """True if an address can be a listener's: no private, loopback, shared or documentation one."""
     return address.is_global and not address.is_multicast and address not in _SHARED

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
@@ -145,16 +146,20 @@ class Dialect(BaseModel):
 
     def word(self, name: str) -> str | None:
         """The meaning of a parameter; None: the parameter is not read."""
-        foreign = self.names.get(name)
-        if foreign is not None:
-            return plain(foreign)
-        if name in self.drop:
-            return None
-        if self.use == "postback":
-            return LITERAL.get(name)
-        return NATIVE.get(name) or (name if name in WORDS else None)
+        return self._meanings.get(name)
 
-    @property
+    @cached_property
+    def _meanings(self) -> Mapping[str, str]:
+        own = LITERAL if self.use == "postback" else {word: word for word in WORDS} | NATIVE
+        kept = {name: word for name, word in own.items() if name not in self.drop}
+        return kept | {name: plain(word) for name, word in self.names.items()}
+
+    @cached_property
+    def _of_parts(self) -> frozenset[str]:
+        """Ids that this dialect's macro makes of several parts."""
+        return frozenset(word for word in _IDS_OF_PARTS if "-" in plain(self.macros.get(word, "")))
+
+    @cached_property
     def play_names_listener(self) -> bool:
         """True if this dialect's id of a play is made of an id of its listener (`@AD_ID@-@COOKIE@`)."""
         play = plain(self.macros.get("play_id", ""))
@@ -166,7 +171,7 @@ class Dialect(BaseModel):
 
         With one part missing it is the same for all listeners: all their plays would be one.
         """
-        if "-" not in plain(self.macros.get(word, "")) or word not in _IDS_OF_PARTS:
+        if word not in self._of_parts:
             return True
         first, last = text.partition("-")[0], text.rpartition("-")[2]
         return "--" not in text and present(first)[0] is not None and present(last)[0] is not None

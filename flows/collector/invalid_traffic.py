@@ -61,9 +61,11 @@ def not_counted(method: str, headers: Mapping[str, str]) -> str:
     if method == "HEAD":
         return "head"
     for name in ("sec-purpose", "purpose", "x-purpose", "x-moz"):
-        if "prefetch" in headers.get(name, "").lower() or "preview" in headers.get(name, "").lower():
+        said = headers.get(name, "").lower()
+        if said and ("prefetch" in said or "preview" in said):
             return "prefetch"
-    if re.sub(r"\s", "", headers.get("range", "").lower()) in ("bytes=0-1", "bytes=0-0"):
+    wanted = headers.get("range", "")
+    if wanted and re.sub(r"\s", "", wanted.lower()) in ("bytes=0-1", "bytes=0-0"):
         return "range"
     if _WATCH.match(headers.get("user-agent", "")):
         return "watch"

@@ -56,7 +56,9 @@ def read(call: Call, dialect: Dialect, extra: Mapping[str, str] | None = None) -
         _take(reading, dialect, name, value, decoded)
     for name, value in (extra or {}).items():
         _take(reading, dialect, name, value, str)
-    named = {name: decoded(value) for name, value in raw.items()} | dict(extra or {})
+    named = {}
+    if dialect.when:
+        named = {name: decoded(value) for name, value in raw.items()} | dict(extra or {})
     for word, meant in dialect.fixed.items():
         reading.words.setdefault(word, meant)
     for case, words in dialect.when.items():
@@ -107,14 +109,17 @@ def _settle(reading: Reading, dialect: Dialect) -> None:
     """Give values their types; one that cannot be read is as if it were not there."""
     words = reading.words
     for word in _BOOLEANS:
-        _typed(reading, word, word, cleaner.boolean)
-    _typed(reading, "ts", "ts", lambda text: cleaner.epoch_ms(text, _unit(dialect)))
-    _typed(reading, "playhead", "playhead_ms", lambda text: cleaner.playhead_ms(text, dialect.playhead))
-    _typed(reading, "duration", "duration_ms", lambda text: cleaner.playhead_ms(text, dialect.playhead))
-    for word in ("playhead_ms", "duration_ms"):
-        if isinstance(words.get(word), str):
-            _typed(reading, word, word, cleaner.playhead_ms)
-    _typed(reading, "currency", "currency", cleaner.currency)
+        if word in words:
+            _typed(reading, word, word, cleaner.boolean)
+    if "ts" in words:
+        _typed(reading, "ts", "ts", lambda text: cleaner.epoch_ms(text, _unit(dialect)))
+    for word, meant in (("playhead", "playhead_ms"), ("duration", "duration_ms")):
+        if word in words:
+            _typed(reading, word, meant, lambda text: cleaner.playhead_ms(text, dialect.playhead))
+        if isinstance(words.get(meant), str):
+            _typed(reading, meant, meant, cleaner.playhead_ms)
+    if "currency" in words:
+        _typed(reading, "currency", "currency", cleaner.currency)
     if isinstance(amount := words.get("value"), str):
         words["value"] = amount[:_LONGEST_NUMBER]
     if isinstance(event := words.get("event"), str):
@@ -133,10 +138,7 @@ def _unit(dialect: Dialect) -> str:
 
 
 def _typed(reading: Reading, word: str, meant: str, clean: Callable[[str], tuple[Any, How | None]]) -> None:
-    text = reading.words.pop(word, None)
-    if text is None:
-        return
-    value, how = clean(text)
+    value, how = clean(reading.words.pop(word))
     if how is not None:
         reading.cleaned.setdefault(word, []).append(how)
     if value is not None:
