@@ -103,3 +103,36 @@ def test_a_docstring_begins_with_its_subject(package: str) -> None:
 def test_a_docstring_that_asks_is_found() -> None:
     assert openings('def f():\n    """What it does."""') == ["What it does."]
     assert openings('def f():\n    """Whatever comes goes."""') == []
+
+
+FOREIGN = "|".join(
+    (
+        r"\bmend(?:s|ed|ing)?\b",
+        r"\banew\b",
+        r"\b(?:is|are|was) told\b",
+        "take or give numbers",
+        "heard to its end",
+        "so often at most",
+    )
+)
+"""Phrases that no native reader would use."""
+PLAIN = ("README.md", "docs/pixels.md", "docs/bidders.md", "docs/reading-the-page.md", "docs/contracts.md")
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_document_for_newcomers_is_plain_english(name: str) -> None:
+    found = re.finditer(FOREIGN, (ROOT / name).read_text())
+    assert [one.group() for one in found] == []
+
+
+def test_a_command_speaks_plain_english() -> None:
+    files = sorted((ROOT / "flows" / "cli").glob("*.py"))
+    assert len(files) > 15
+    found = {
+        path.name: node.value
+        for path in files
+        if path.name != "paths.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(FOREIGN, node.value)
+    }
+    assert found == {}

@@ -6,24 +6,25 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import version
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from connectors.stream import ConnectError
 from flows import logs
+from flows.cli.help import Command, Group
 from flows.errors import AudiopixelError
 from flows.shown import LINE, shown
 
 app = typer.Typer(
     name="audiopixel",
-    help="Live, exact, reconcilable numbers from audio-ad pixels.\n\nStart with [bold]audiopixel "
-    "demo[/bold]: it needs nothing installed. "
-    "Settings come from AUDIOPIXEL_… variables and audiopixel.toml; [bold]audiopixel config[/bold] shows "
-    "what is in force. A duration is written PT10M, 00:10:00, or in seconds.",
+    cls=Group,
+    help="Live, exact, reconcilable numbers from audio-ad pixels.\n\n"
+    "Settings come from AUDIOPIXEL_… variables and audiopixel.toml; audiopixel config shows what is in force."
+    " A duration is written PT10M, 00:10:00, or in seconds.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -34,40 +35,6 @@ FILES = Annotated[
     list[str],
     typer.Argument(help="NDJSON logs, plain, .gz or .zst; each is one source partition.", show_default=False),
 ]
-
-
-_RUN, _LOOK, _PROVE, _CARE = "Run it", "Look at it", "Prove it", "Take care of it"
-GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
-    "demo": (_RUN, ("demo", "demo --seconds 30")),
-    "run": (_RUN, ("run --processes 4 --restarts 3", "run --member 0 --addresses 'one:7000;two:7000'")),
-    "replay": (_RUN, ("replay monday.ndjson.gz --out numbers", "replay monday.ndjson.gz --recompute")),
-    "tag": (
-        _CARE,
-        (
-            "tag --dialect triton --placement breakfast-uk --campaign spring",
-            "tag --check 'https://pixels.example.com/p/triton?e=start&pl=breakfast-uk'",
-        ),
-    ),
-    "collect": (_RUN, ("collect", "collect --processes 4")),
-    "exporter": (_RUN, ("exporter --host 0.0.0.0 --port 9480",)),
-    "top": (_LOOK, ("top", "top --once")),
-    "explain": (_LOOK, ("explain order-1234", "explain -- -1234")),
-    "overlap": (_LOOK, ("overlap breakfast-uk drivetime-uk",)),
-    "config": (_LOOK, ("config",)),
-    "check": (_PROVE, ("check monday.ndjson.gz --most 20",)),
-    "simulate": (_PROVE, ("simulate pixels.ndjson --events 10000", "simulate kafka --seconds 60")),
-    "reconcile": (
-        _PROVE,
-        (
-            "reconcile monday.ndjson.gz",
-            "reconcile monday.ndjson.gz --rejected numbers/rejected.ndjson --minutes numbers/minutes.ndjson",
-        ),
-    ),
-    "plans": (_CARE, ("plans plans.csv", "plans plans.csv --to placement-plans")),
-    "release": (_CARE, ("release 9f3c2ab1d4e5f607",)),
-    "forget": (_CARE, ("forget 6D92078A-8246-4BA4-AE5B-76104861E7DC", "forget < listeners.txt")),
-}
-"""Of each command what it is for, and how it is called."""
 
 
 def _version(wanted: bool) -> None:
@@ -107,12 +74,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
-    panel, examples = GUIDE.get(function.__name__, ("More", ()))
-    return app.command(
-        help=_flowing(function.__doc__ or ""),
-        rich_help_panel=panel,
-        epilog="\n\n".join(("Examples:", *(f"  audiopixel {one}" for one in examples))) if examples else None,
-    )(guarded)
+    return app.command(cls=Command, help=_flowing(function.__doc__ or ""))(guarded)
 
 
 def _say(what: str) -> None:

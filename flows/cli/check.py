@@ -13,7 +13,9 @@ from flows.shown import print_table
 @command
 def check(
     files: FILES,
-    most: Annotated[int, typer.Option(min=0, help="Print at most this many rejected lines.")] = 100,
+    most: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Print at most this many rejected lines.")
+    ] = 100,
 ) -> None:
     """Check files of pixels before a flow reads them. Each line that is no pixel is printed as FILE:LINE:
     REASON: FIELD: what the field takes. A table of the reasons and fields follows.

@@ -11,14 +11,16 @@ from flows.cli.app import command
 
 @command
 def collect(
-    processes: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a core.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes on this machine, one a core.")
+    ] = 1,
     seat: Annotated[int | None, typer.Option(hidden=True)] = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Take pixels over HTTP, durable before they are answered: in Kafka, or on the spool while Kafka is away.
+    """Take pixels over HTTP. Each is in Kafka, or on disk while Kafka is away, before it is answered.
 
-    SIGTERM: goes on serving for a while (AUDIOPIXEL_COLLECT_DRAIN), drains, and ends with 0, or with 75 where
-    something still rests on the spool: start it again to send that.
+    After SIGTERM it serves for AUDIOPIXEL_COLLECT_DRAIN more, then finishes and exits with 0. It exits with
+    75 if pixels are still on disk: start it again to send them.
     """
     import asyncio
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 def explain(
     conversion: Annotated[str, typer.Argument(help="The order id or the event id of a conversion.")],
 ) -> None:
-    """Say which touches a conversion could have been credited to, to which it was, and by which rule; no
-    listener is in it. Conversions of several campaigns or types may have the same order id: all are told.
+    """Show which touches a conversion could have been credited to, which ones it was credited to, and by
+    which rule. No listener is named.
+
+    Conversions of several campaigns or types may have the same order id: all of them are shown.
     """
     import msgspec
 

@@ -19,13 +19,14 @@ def exporter(
         int | None,
         typer.Option(
             min=0,
-            help="Placements with series of their own, the others being one; 20,000 by default.",
+            metavar="N",
+            help="Placements with series of their own; the others share one. 20,000 by default.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Serve the live page at / and /metrics/placements for Prometheus, read from Redis so that a look costs
-    the flow nothing.
+    """Serve the live page at / and /metrics/placements for Prometheus. It reads Redis and costs the flow
+    nothing.
     """
     from flows.settings import load
     from flows.viewers.exporter import serve

@@ -16,14 +16,14 @@ from flows.errors import UsageError
 def forget(
     listener_ids: Annotated[
         list[str] | None,
-        typer.Argument(help="Ids as the pixels have them; none: one a line on standard input."),
+        typer.Argument(help="Ids as the pixels have them. Without any, one a line from standard input."),
     ] = None,
 ) -> None:
-    """Erase listeners: within a minute the flow drops their touches, and takes no more from their pixels.
+    """Erase listeners. Within a minute the flow drops their touches, and takes no more from their pixels.
 
-    Where AUDIOPIXEL_COLLECT_KEY is set, they are known by the pseudonyms of the collector, too. Redis keeps
-    their keyed hashes, never the ids, so that a restart does not bring them back. Numbers stay;
-    sketches hold no reversible id. The topic's own messages are yours to expire.
+    With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms. Redis keeps their keyed
+    hashes, never the ids, so that a restart does not bring them back. Counts stay. Sketches hold no id that
+    could be recovered. Messages of the topic expire by your retention.
     """
     from flows.intake import deny
     from flows.settings import load

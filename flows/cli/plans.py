@@ -16,13 +16,15 @@ def plans(
     file: Annotated[Path, typer.Argument(help="Plans, .csv or .json.", show_default=False)],
     to: Annotated[
         str | None,
-        typer.Option(help="Put them into this topic, where nothing is wrong with any.", show_default=False),
+        typer.Option(
+            metavar="TOPIC", help="Put the plans into this topic, unless one is wrong.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Check a file of plans: prints what is wrong, exit code 1 if anything is.
+    """Check a file of plans and print what is wrong in it; exit code 1 if anything is.
 
-    With --to, each plan goes into the Kafka topic that AUDIOPIXEL_PLANS=kafka:TOPIC reads; what the file does
-    not name stays there.
+    With --to, each plan goes into the Kafka topic that AUDIOPIXEL_PLANS=kafka:TOPIC reads. Plans that the
+    file does not name stay there.
     """
     from connectors.kafka import KafkaWriter
     from flows.delivery import plan_to_json, read_plans

@@ -17,20 +17,25 @@ def reconcile(
     rejected: Annotated[
         Path | None,
         typer.Option(
-            help="rejected.ndjson of the run: takes lateness from its dead letters instead of judging it.",
+            metavar="PATH",
+            help="rejected.ndjson of the run: which pixels were late is taken from it, not judged again.",
             show_default=False,
         ),
     ] = None,
     minutes: Annotated[
         Path | None,
-        typer.Option(help="minutes.ndjson of the run: compare its final minutes too.", show_default=False),
+        typer.Option(
+            metavar="PATH",
+            help="minutes.ndjson of the run: compare its final minutes too.",
+            show_default=False,
+        ),
     ] = None,
     memory: Annotated[
-        str, typer.Option(help="The most that the database may take; the rest goes to temporary files.")
+        str, typer.Option(metavar="SIZE", help="Memory for the database. The rest goes to temporary files.")
     ] = "2GB",
 ) -> None:
-    """Recompute logs in one exact batch query and compare every published field with Redis: prints every
-    difference, exit code 1 if there is any.
+    """Recompute logs in one exact batch query and compare every published field with Redis. It prints every
+    difference; exit code 1 if there is any.
     """
     from connectors.files import logs
     from connectors.redis import connect

@@ -12,9 +12,13 @@ from flows.errors import UsageError
 
 @command
 def release(
-    collector: Annotated[str, typer.Argument(help="Its id, as alerts and its spool's file `id` say it.")],
+    collector: Annotated[
+        str, typer.Argument(help="Its id, as alerts and the file `id` of its spool show it.")
+    ],
 ) -> None:
-    """Say bye for a collector that does not come back with its spool, so that no window waits for it."""
+    """Declare a collector gone for good, so that the flow stops waiting for its pixels. Use it where a
+    collector will not come back with its spool.
+    """
     import asyncio
 
     from flows.collector.release import release as say_bye

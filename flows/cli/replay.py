@@ -17,23 +17,27 @@ def replay(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Also write minutes.ndjson, credits.ndjson and rejected.ndjson here, anew.",
+            metavar="DIR",
+            help="Also write minutes.ndjson, credits.ndjson and rejected.ndjson here; older ones go.",
             show_default=False,
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Threads; the numbers do not depend on it.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Threads. The numbers do not depend on it.")
+    ] = 1,
     recompute: Annotated[
         bool,
-        typer.Option(
-            "--recompute", help="Begin a new generation in a Redis that holds another log's numbers."
-        ),
+        typer.Option("--recompute", help="Replace the numbers of another log in Redis by a new generation."),
     ] = False,
     recovery: Annotated[
-        Path | None, typer.Option(help="Snapshot here, to go on after an interruption.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Save snapshots here, to continue after an interruption.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Run the same flow over log files into the configured Redis; ends when they end, with every window
-    final.
+    """Run the same flow over log files, into the configured Redis. It ends with the files; every window is
+    then final.
     """
     from flows.cli.progress import progress
     from flows.engine import StopSignal as Stop

@@ -14,23 +14,22 @@ from flows.errors import UsageError
 def run(
     processes: Annotated[
         int,
-        typer.Option(
-            min=1, help="Processes on this machine; they share the work by source partition and by shard."
-        ),
+        typer.Option(min=1, metavar="N", help="Processes on this machine, which share the work."),
     ] = 1,
     recompute: Annotated[
         bool,
         typer.Option(
             "--recompute",
-            help="Begin a new generation in Redis: for a log that is deliberately counted from scratch, with "
-            "an empty recovery directory. Restarts go on with it.",
+            help="Count the log again from scratch, as a new generation in Redis. The recovery directory "
+            "must be empty. A restart continues it.",
         ),
     ] = False,
     restarts: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Start again after a crash, so often at most; without it, a crash ends the command.",
+            metavar="N",
+            help="Restart after a crash, at most N times. Without it a crash ends the command.",
             show_default=False,
         ),
     ] = None,
@@ -38,7 +37,8 @@ def run(
         int | None,
         typer.Option(
             min=0,
-            help="Of several machines: the place of this one in --addresses, from 0.",
+            metavar="N",
+            help="On several machines: the place of this one in --addresses, from 0.",
             show_default=False,
         ),
     ] = None,
@@ -46,17 +46,17 @@ def run(
         str,
         typer.Option(
             metavar="HOST:PORT;HOST:PORT",
-            help="Of several machines: where each listens to the others, the same list on all.",
+            help="On several machines: where each listens to the others. The list is the same on all.",
             show_default=False,
         ),
     ] = "",
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Run the flow on the configured Kafka and Redis, until SIGTERM or Ctrl-C, which drain, flush, snapshot
-    and exit 0.
+    """Run the flow on the configured Kafka and Redis. SIGTERM or Ctrl-C make it finish what it has read,
+    write it, save a snapshot and exit with 0.
 
-    On several machines, with one recovery directory that all of them share, on each with its own number:
-    audiopixel run --member 0 --addresses 'HOST:PORT;HOST:PORT'
+    On several machines, run it on each with its own number and one shared recovery directory: see the second
+    example.
     """
     from flows.engine import Cluster, end_with_supervisor, execute, members
     from flows.engine import ExitWhileWaiting as Waiting

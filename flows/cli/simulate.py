@@ -20,27 +20,30 @@ def simulate(
     ],
     events: Annotated[
         int | None,
-        typer.Option(min=1, help="How many, to a file; 100,000 by default.", show_default=False),
+        typer.Option(min=1, metavar="N", help="To a file: how many; 100,000 by default.", show_default=False),
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0, help="How long, to Kafka; without it, until Ctrl-C.", show_default=False),
+        typer.Option(
+            min=0, metavar="SECONDS", help="To Kafka: how long; until Ctrl-C by default.", show_default=False
+        ),
     ] = None,
-    rate: Annotated[float, typer.Option(min=1, help="Pixels a second.")] = 2000.0,
-    placements: Annotated[int, typer.Option(min=1, help="How many placements.")] = 120,
-    seed: Annotated[int, typer.Option(help="Of the traffic: the same seed is the same traffic.")] = 1,
+    rate: Annotated[float, typer.Option(min=1, metavar="N", help="Pixels a second.")] = 2000.0,
+    placements: Annotated[int, typer.Option(min=1, metavar="N", help="How many placements.")] = 120,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed makes the same traffic.")] = 1,
     ledger: Annotated[
-        Path | None, typer.Option(help="Write the truth as JSON here.", show_default=False)
+        Path | None, typer.Option(metavar="PATH", help="Write the truth here, as JSON.", show_default=False)
     ] = None,
     plans: Annotated[
         Path | None,
         typer.Option(
-            help="With kafka: write plans of a day that fit the traffic here, one placement starved.",
+            metavar="PATH",
+            help="With kafka: write plans of one day here that fit the traffic, with one placement starved.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Make seeded, adversarial traffic, with a ledger of the truth, to a file or in real time to Kafka."""
+    """Make seeded traffic with faults, and a ledger of the truth: to a file, or in real time to Kafka."""
     from flows.cli.paths import writable
     from flows.cli.progress import progress
     from flows.demo.produce import produce

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flows.settings import Settings
 
 _PATIENCE: Final = timedelta(seconds=1)
-"""With a Redis that is told of a tag: the tag matters more."""
+"""Time limit of the Redis that remembers tags: the tag matters more."""
 
 
 @command
@@ -48,9 +48,9 @@ def tag(
         str, typer.Option(metavar="URL", help="Say what the door would make of a tag.", show_default=False)
     ] = "",
 ) -> None:
-    """Build a vendor's tags for a placement, signed, one URL an event; or check one that is there.
+    """Build a vendor's tags for a placement, signed, one URL an event; or check a tag that exists.
 
-    What the vendor cannot tell is said on standard error. --check ends with 1 where the tag must be mended.
+    What the vendor cannot tell is printed on standard error. --check exits with 1 if the tag needs a change.
     """
     from flows.collector import tag_answers as answers
     from flows.collector import tags

@@ -12,7 +12,9 @@ from flows.cli.app import command, interruptible
 
 @command
 def top(
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
+    interval: Annotated[
+        float, typer.Option(min=0.2, metavar="SECONDS", help="Time between two readings.")
+    ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Print the table once, as plain text.")] = False,
     whole: Annotated[
         bool, typer.Option("--all", help="With --once: all rows, not only those that fit the terminal.")

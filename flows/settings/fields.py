@@ -392,7 +392,7 @@ def _file_values() -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except OSError as error:
         raise SettingsError(
-            f"{path}: {error.strerror}: make the file, or mend {PREFIX}CONFIG, which names it"
+            f"{path}: {error.strerror}: create the file, or correct {PREFIX}CONFIG, which names it"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read as TOML: {error}") from None

@@ -26,7 +26,7 @@ def with_remedy(error: Exception) -> str:
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, RedisUnavailable):
-        return f"mend Redis, or set {PREFIX}REDIS_URL"
+        return f"check Redis, or set {PREFIX}REDIS_URL"
     if not isinstance(error, KafkaTrouble):
         return ""
     match error.kind:

@@ -29,15 +29,16 @@ def show(decision: Body, zone: ZoneInfo) -> Group:
     """
 
     def moment(ts_ms: int) -> str:
-        return datetime.fromtimestamp(ts_ms / 1000, zone).isoformat(sep=" ", timespec="milliseconds")
+        return datetime.fromtimestamp(ts_ms / 1000, zone).isoformat(sep=" ", timespec="seconds")
 
     campaign = decision.campaign_id
     head = f"{decision.type} {shown(decision.conversion)} at {moment(decision.ts)}"
     if decision.value_micros is not None:
         head += f", {Decimal(decision.value_micros).scaleb(-6):,.2f} {decision.currency or ''}".rstrip()
     head += f", of campaign {shown(campaign)}" if campaign is not None else ", of no campaign"
+    touches = "touch" if decision.eligible == 1 else "touches"
     rule = RULES.get(decision.rule) or (
-        f"{decision.rule} of {decision.eligible} eligible touches of the listener"
+        f"{decision.rule} of {decision.eligible} eligible {touches} of the listener"
     )
     table = Table(box=None, pad_edge=False)
     for name in ("placement", "campaign", "way", "credit", "touched at", "before"):
@@ -50,7 +51,7 @@ def show(decision: Body, zone: ZoneInfo) -> Group:
             cell(credit.way),
             f"{credit.millionths / 1e6:.6f}".rstrip("0").rstrip("."),
             "–" if touched is None else moment(touched),
-            "–" if touched is None else str(timedelta(milliseconds=decision.ts - touched)),
+            "–" if touched is None else str(timedelta(seconds=(decision.ts - touched) // 1000)),
         )
     parts: list[Text | Table] = [Text(shown(head, LINE)), Text(shown(rule, LINE))]
     return Group(*parts, *([table] if decision.credits else []))

@@ -1,4 +1,4 @@
-"""Overlap of two placements' reach, from their flight sketches: who was reached by A was also reached by B.
+"""Overlap of the reach of two placements or campaigns, from flight sketches.
 
 |A ∩ B| = |A| + |B| - |A ∪ B|, the union's sketch being the registers' maxima. A sketch tells of no listener
 whether they are in it.
@@ -14,8 +14,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from connectors.redis import Client, read_rows, scan_index
+from flows.errors import AudiopixelError
+from flows.model.redis_keys import row_key
 from flows.shown import shown
-from flows.state.hyperloglog import STANDARD_ERROR, estimate, histogram
+from flows.state.hyperloglog import STANDARD_ERROR, estimate, histogram, unpack_registers
 from flows.state.kernel import U8
 
 SIGMAS: Final = 3
@@ -43,21 +46,86 @@ def overlap(a: U8, b: U8) -> Overlap:
     return Overlap(*map(round, (in_a, in_b, both, *errors)))
 
 
-def show(a: str, b: str, found: Overlap) -> Group:
+class Audience(NamedTuple):
+    """Listeners of a placement or a campaign.
+
+    Attributes:
+        name: its id.
+        registers: of its sketch; of a campaign the maxima of its placements'.
+        placements: how many it is made of; `without`: how many more have no sketch.
+    """
+
+    name: str
+    registers: U8
+    placements: int = 1
+    without: int = 0
+
+
+def audience(client: Client, namespace: str, name: str, campaign: bool = False) -> Audience:
+    """Read the sketch of a placement, or of all placements of a campaign.
+
+    Raises:
+        AudiopixelError: there is none, or it is damaged.
+        ConnectError: Redis cannot be read.
+    """
+    names = _placements_of(client, namespace, name) if campaign else [name]
+    rows = read_rows(client, [row_key(namespace, "sketch", one) for one in names])
+    found = [
+        _unpacked(one, row["registers"]) for one, row in zip(names, rows, strict=True) if "registers" in row
+    ]
+    if not found:
+        raise AudiopixelError(_missing(client, namespace, name, campaign))
+    return Audience(name, np.maximum.reduce(found), len(found), len(names) - len(found))
+
+
+def _placements_of(client: Client, namespace: str, campaign: str) -> list[str]:
+    names = scan_index(client, f"{namespace}:index:placement")
+    rows = read_rows(client, [row_key(namespace, "placement", name) for name in names], ["campaign_id"])
+    return [name for name, row in zip(names, rows, strict=True) if row.get("campaign_id") == campaign]
+
+
+def _unpacked(name: str, registers: str) -> U8:
+    try:
+        return unpack_registers(registers)
+    except ValueError as error:
+        raise AudiopixelError(
+            f"the sketch of placement {shown(name)!r} in Redis is damaged ({error}): it is written again "
+            "once the placement has more listeners, or within a day"
+        ) from None
+
+
+def _missing(client: Client, namespace: str, name: str, campaign: bool) -> str:
+    """The reason for which there is no sketch, and what to do."""
+    other = "placement" if campaign else "campaign"
+    (row,) = read_rows(client, [row_key(namespace, other, name)], ["as_of_ms"])
+    what = f"no sketch of {'campaign' if campaign else 'placement'} {shown(name)!r}: "
+    if row:
+        return what + f"it is a {other}: {'leave out' if campaign else 'add'} --campaigns"
+    whose = "none of its placements has" if campaign else "it has neither"
+    return what + f"{whose} a plan or 100 consenting listeners in the last two days, or it does not exist"
+
+
+def show(a: Audience, b: Audience, found: Overlap) -> Group:
     """For people."""
-    a, b = shown(a), shown(b)
+    first, second = shown(a.name), shown(b.name)
     table = Table(box=None, pad_edge=False)
     for name, side in (("listeners of the flight", "left"), ("", "right"), ("share", "right")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]  # one of two literals
     reached = (
-        (a, found.a, found.a_error),
-        (b, found.b, found.b_error),
+        (first, found.a, found.a_error),
+        (second, found.b, found.b_error),
         ("both", found.both, found.both_error),
     )
     for name, number, error in reached:
         table.add_row(Text(f"reached by {name}"), f"{number:,} ± {error:,}", "")
-    for one, other, whole in ((a, b, found.a), (b, a, found.b)):
+    for one, other, whole in ((first, second, found.a), (second, first, found.b)):
         if whole:
             share = f"{100 * found.both / whole:.1f} % ± {100 * found.both_error / whole:.1f}"
             table.add_row(Text(f"of {one}, also by {other}"), "", share)
-    return Group(table, f"±: {SIGMAS} standard errors; that of one sketch is {100 * STANDARD_ERROR:.1f} %")
+    said = [f"± is three standard errors; one of a sketch is {100 * STANDARD_ERROR:.1f} %"]
+    said += [
+        f"{shown(one.name)}: {one.placements} placements; {one.without} more have no sketch"
+        for one in (a, b)
+        if one.without
+    ]
+    return Group(table, *(Text(line) for line in said))

@@ -27,6 +27,8 @@ from flows.viewers.words import (
 )
 
 _WINDOWS: Final = ("5m", "1h", "1d", "flight")
+_PAUSED_S: Final = 600
+"""Time by which a flight must be paused to say so: the plan's clock is the watermark, some seconds behind."""
 _FUNNEL: Final = (
     ("starts", "starts"), ("first_quartiles", "first quartile"), ("midpoints", "midpoint"),
     ("third_quartiles", "third quartile"), ("completes", "complete"),
@@ -75,10 +77,11 @@ def _pacing(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
         return [("no plan", "nothing says what was booked")]
     currency = shown(row.fields.get("delivery.currency", ""))
     booked, needed = row.get("delivery.booked"), row.get("delivery.required_rate")
-    end, paused_left = row.get("delivery.end_ms"), row.get("delivery.remaining_seconds")
+    end, unpaused_left = row.get("delivery.end_ms"), row.get("delivery.remaining_seconds")
     when = f"{moment(end, desk.now_ms, zone)}, {ends(row, desk)}" if math.isfinite(end) else NULL
     if math.isfinite(end) and end > desk.now_ms:
-        when += f" left, {left(paused_left)} of it unpaused" if math.isfinite(paused_left) else " left"
+        paused = (end - desk.now_ms) / 1000 - unpaused_left
+        when += f" left, {left(unpaused_left)} of it not paused" if paused > _PAUSED_S else " left"
 
     def money(value: float) -> str:
         said = amount(value)

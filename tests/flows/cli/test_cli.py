@@ -26,8 +26,8 @@ from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.ports import free_run
-from flows.cli.app import GUIDE
 from flows.cli.commands import app
+from flows.cli.help import GUIDE, PANELS
 from flows.errors import AudiopixelError
 from flows.reconcile.logs import open_log
 from flows.simulate.feed import run_log
@@ -112,7 +112,7 @@ def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
         (["simulate", "x.ndjson", "--plans", "plans.csv"], 2, "--plans is for traffic to kafka alone"),
         (["simulate", "kafka", "--events", "3"], 2, "--events is for traffic to a file alone"),
         (["forget"], 2, "no listener is named"),
-        (["overlap", "a", "a"], 2, "'a' is there twice: name two placements"),
+        (["overlap", "a", "a"], 2, "'a' is named twice: name two placements"),
     ],
 )
 def test_what_a_person_can_mend_is_one_line(
@@ -392,9 +392,20 @@ def test_every_command_has_its_place_in_the_help_and_examples_that_it_takes() ->
             words = shlex.split(example.partition(" < ")[0])
             assert words[0] == name
             commands[name].make_context(name, words[1:])  # raises for what the command does not take
-        (shown,) = {CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output}
-        assert all(f"audiopixel {example}" in shown for example in examples)
+        (shown,) = {CliRunner().invoke(app, [name, "--help"]).output}
+        assert all(f"  audiopixel {example}\n" in shown for example in examples)
+        assert shown.index("Examples") < shown.index("Options")
         assert "--no-" not in shown
+        assert "range" not in shown
+        assert "x>=" not in shown
+
+
+def test_the_help_groups_the_commands_and_begins_with_examples() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    places = [shown.index(f"\n{panel}\n") for panel in ("Examples", *PANELS, "Options")]
+    assert places == sorted(places)
+    for name in GUIDE:
+        assert re.search(rf"^  {name}  +\w", shown, re.M)
 
 
 def test_make_help_lists_every_target() -> None:

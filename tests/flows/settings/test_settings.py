@@ -71,7 +71,7 @@ def shown(**environment: str) -> subprocess.CompletedProcess[str]:
         ("UTM_PLACEMENTS", "x", "takes names and texts: as JSON"),
         ("UTM_PLACEMENTS", "[1]", "takes names and texts: as JSON"),
         ("NOSUCH", "1", "no such setting: AUDIOPIXEL_NOSUCH; `audiopixel config` lists all"),
-        ("CONFIG", "nofile.toml", "nofile.toml: No such file or directory: make the file, or mend"),
+        ("CONFIG", "nofile.toml", "nofile.toml: No such file or directory: create the file, or correct"),
     ],
 )
 def test_nonsense_is_refused_by_its_name_in_our_words(

@@ -24,7 +24,7 @@ from flows.rows.shard import SKETCH_FROM, RowShard
 from flows.settings.fields import Settings
 from flows.state.hyperloglog import pack_registers, unpack_registers
 from flows.state.kernel import U8
-from flows.viewers.overlap import Overlap, overlap
+from flows.viewers.overlap import Overlap, audience, overlap
 
 DATA = Path(__file__).parents[2] / "data"
 MINUTE = 60_000
@@ -127,7 +127,7 @@ def test_the_command_tells_the_overlap_of_a_log(
         (alone,) = [line for line in told if line[:3] == ["reached", "by", name]]
         number, error = (int(alone[place].replace(",", "")) for place in (3, 5))
         assert abs(number - len(reached[name])) <= error <= 0.03 * number
-    assert "that of one sketch is 0.8 %" in shown.output
+    assert "± is three standard errors; one of a sketch is 0.8 %" in shown.output
     shares = [float(line[5]) for line in told if line[0] == "of"]
     assert len(shares) == 2
     assert abs(shares[0] - 100 * both / len(reached["eta"])) < 6
@@ -136,3 +136,13 @@ def test_the_command_tells_the_overlap_of_a_log(
     assert missing.exit_code == 1
     assert len(missing.output.strip().splitlines()) == 1
     assert "no sketch of placement 'nowhere'" in missing.output
+
+    campaigns = {
+        row["campaign_id"] for row in map(json.loads, gzip.decompress(log.read_bytes()).splitlines())
+    }
+    whole = {name: audience(client, settings.namespace, name, campaign=True) for name in campaigns if name}
+    assert sum(one.placements for one in whole.values()) == len(sketched)
+    assert any(one.without for one in whole.values())
+    some = max(whole, key=lambda name: whole[name].placements)
+    mistaken = CliRunner().invoke(app, ["overlap", "eta", some])
+    assert f"no sketch of placement '{some}': it is a campaign: add --campaigns" in mistaken.output

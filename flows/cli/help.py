@@ -1,0 +1,119 @@
+"""Help of the commands: what one does, examples to copy, then its options.
+
+Typer's own help names types and bounds (`<int range> [x>=1]`) before it shows a single call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+RUN, LOOK, PROVE, PRIVACY = PANELS = ("Run", "Look", "Prove", "Privacy")
+GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
+    "demo": (RUN, ("demo", "demo --seconds 30")),
+    "run": (RUN, ("run --processes 4 --restarts 3", "run --member 0 --addresses 'one:7000;two:7000'")),
+    "collect": (RUN, ("collect", "collect --processes 4")),
+    "replay": (RUN, ("replay monday.ndjson.gz --out numbers", "replay monday.ndjson.gz --recompute")),
+    "exporter": (RUN, ("exporter --host 0.0.0.0 --port 9480",)),
+    "tag": (
+        RUN,
+        (
+            "tag --dialect triton --placement breakfast-uk --campaign spring",
+            "tag --check 'https://pixels.example.com/p/triton?e=start&pl=breakfast-uk'",
+        ),
+    ),
+    "release": (RUN, ("release 9f3c2ab1d4e5f607",)),
+    "top": (LOOK, ("top", "top --once --all", "top --campaigns")),
+    "explain": (LOOK, ("explain order-1234", "explain -- -1234")),
+    "overlap": (LOOK, ("overlap breakfast-uk drivetime-uk", "overlap --campaigns spring autumn")),
+    "config": (LOOK, ("config",)),
+    "check": (PROVE, ("check monday.ndjson.gz --most 20",)),
+    "plans": (PROVE, ("plans plans.csv", "plans plans.csv --to placement-plans")),
+    "simulate": (PROVE, ("simulate pixels.ndjson --events 10000", "simulate kafka --seconds 60")),
+    "reconcile": (
+        PROVE,
+        (
+            "reconcile monday.ndjson.gz",
+            "reconcile monday.ndjson.gz --rejected numbers/rejected.ndjson --minutes numbers/minutes.ndjson",
+        ),
+    ),
+    "forget": (PRIVACY, ("forget 6D92078A-8246-4BA4-AE5B-76104861E7DC", "forget < listeners.txt")),
+}
+"""Of each command what it is for, and how it is called."""
+_FIRST: Final = ("demo", "check pixels.ndjson", "top", "config")
+_WIDEST_NAME: Final = 34
+
+
+def _heading(out: Any, name: str) -> None:
+    out.write(f"\n{typer.style(name, bold=True)}\n")
+
+
+def _listed(out: Any, name: str, rows: Sequence[tuple[str, str]]) -> None:
+    if rows:
+        _heading(out, name)
+        out.indent()
+        out.write_dl(rows, col_max=_WIDEST_NAME)
+        out.dedent()
+
+
+def _examples(out: Any, examples: Iterable[str]) -> None:
+    _heading(out, "Examples")
+    for example in examples:  # never wrapped: they are to be copied
+        out.write(f"  audiopixel {example}\n")
+
+
+def _said(param: Any) -> tuple[str, str]:
+    """An argument or option with what it takes, and its help with its default."""
+    words = str(param.help or "")
+    if not isinstance(param, TyperOption):
+        return f"{param.metavar or param.name.upper()}{'…' if param.nargs != 1 else ''}", words
+    name = ", ".join(param.opts)
+    if param.is_flag:
+        return name, words
+    if param.show_default and param.default is not None:
+        words = f"{words} (default: {param.default})"
+    return f"{name} {param.metavar or param.name.upper()}", words
+
+
+# Typer brings its own copy of click, whose types have no name that mypy knows: hence `Any`.
+
+
+class Command(TyperCommand):
+    """A command whose help shows examples first."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        _paragraphs(formatter, self.help or "")
+        _examples(formatter, GUIDE[self.name or ""][1])
+        params = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
+        arguments = [_said(param) for param in params if not isinstance(param, TyperOption)]
+        _listed(formatter, "Arguments", arguments)
+        _listed(formatter, "Options", [_said(param) for param in params if isinstance(param, TyperOption)])
+
+
+class Group(TyperGroup):
+    """The commands together, by what they are for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help: a sentence a command."""
+        _paragraphs(formatter, self.help or "")
+        _examples(formatter, _FIRST)
+        for panel in PANELS:
+            rows = [
+                (name, (self.commands[name].help or "").split("\n\n")[0].split(". ")[0].rstrip(".") + ".")
+                for name, (at, _) in GUIDE.items()
+                if at == panel and name in self.commands
+            ]
+            _listed(formatter, panel, rows)
+        _listed(formatter, "Options", [_said(param) for param in self.get_params(ctx)])
+        formatter.write("\naudiopixel COMMAND --help says more of each.\n")
+
+
+def _paragraphs(out: Any, text: str) -> None:
+    for at, part in enumerate(text.split("\n\n")):
+        if at:
+            out.write("\n")
+        out.write_text(part)
