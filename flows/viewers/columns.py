@@ -63,7 +63,9 @@ class Row:
 
     @property
     def short(self) -> float:
-        """Impressions that are due and not delivered."""
+        """Impressions that are due and not delivered. Sums add what is short; what is ahead elsewhere does
+        not offset it.
+        """
         return max(0.0, self.get("delivery.short_by")) if "delivery.short_by" in self.fields else math.nan
 
     @property
@@ -216,7 +218,7 @@ COLUMNS: Final = (
         "state",
         "state",
         "",
-        "The delivery state, and behind ⊘ the impressions in content that the plan blocks.",
+        "The delivery state (below), and the impressions in content that the plan blocks, with a barred circle.",
         0,
         lambda row: SEVERITY[row.state],
         _state,
@@ -238,7 +240,7 @@ COLUMNS: Final = (
     _share(
         "pacing",
         "pacing",
-        "Delivered, of what is due by now: 100 % is on plan.",
+        "Delivered impressions as a share of those due by now: 100 % is on plan.",
         1,
         "delivery.indicator",
         down=False,
@@ -247,11 +249,17 @@ COLUMNS: Final = (
         "short",
         "short by",
         "impressions",
-        "Impressions that are due and not delivered.",
+        "Impressions that are due and not delivered. Sums add what is short; what is ahead elsewhere does not offset it.",
         2,
         lambda row: row.short,
     ),
-    _money("stake", "at stake", "Short by, at the plan's price for a thousand.", 4, lambda row: row.stake),
+    _money(
+        "stake",
+        "at stake",
+        "Short by, at the plan's price per thousand impressions (CPM).",
+        4,
+        lambda row: row.stake,
+    ),
     Column(
         "ends",
         "ends in",
@@ -289,7 +297,7 @@ COLUMNS: Final = (
         "needed",
         "needed",
         "impressions/hour",
-        "Impressions that each hour which is left and not paused must bring.",
+        "Impressions needed in each remaining hour that is not paused.",
         7,
         _field("delivery.required_rate"),
     ),
@@ -297,15 +305,21 @@ COLUMNS: Final = (
         "projected",
         "projected",
         "impressions",
-        "Impressions at the flight's end at the rate of the last hour.",
+        "Impressions at the flight's end if delivery goes on as in the last hour.",
         17,
         _field("delivery.projected"),
     ),
-    _money("cost", "cost", "Delivered, at the plan's price for a thousand.", 11, _field("flight.cost")),
+    _money(
+        "cost",
+        "cost",
+        "Delivered, at the plan's price per thousand impressions (CPM).",
+        11,
+        _field("flight.cost"),
+    ),
     _share(
         "completion",
         "completed",
-        "Plays that were completed, of those that started in the last hour and have had time to end.",
+        "Share of the plays started in the last hour that were completed, once they have had time to end.",
         12,
         "1h.mature_completion_rate",
     ),
@@ -313,7 +327,7 @@ COLUMNS: Final = (
         "reach",
         "reach",
         "listeners",
-        "Listeners who consented and were reached, each once in the flight.",
+        "Listeners with consent, each counted once in the flight.",
         13,
         _field("flight.reach"),
     ),
@@ -321,7 +335,7 @@ COLUMNS: Final = (
         "frequency",
         "frequency",
         "plays/listener",
-        "Plays of these listeners, for each of them.",
+        "Plays by each of these listeners, on average.",
         14,
         _field("flight.frequency"),
         lambda row, _: fixed(row.get("flight.frequency")),
@@ -336,7 +350,11 @@ COLUMNS: Final = (
         lambda row, _: shares(row.get("flight.conversions")),
     ),
     _money(
-        "cpa", "cost per conversion", "Cost, for each conversion.", 16, _field("flight.cost_per_acquisition")
+        "cpa",
+        "cost per conversion",
+        "Cost divided by conversions.",
+        16,
+        _field("flight.cost_per_acquisition"),
     ),
     _count(
         "blocked",

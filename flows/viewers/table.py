@@ -26,27 +26,24 @@ ORDERS: Final = {
 _TIERS: Final = {"under": 1, "at_risk": 2, "ended_short": 4, "none": 5}
 
 
-def _most(value: float) -> tuple[bool, float]:
-    return (True, 0.0) if math.isnan(value) else (False, -value)
+def _attention(row: Row, desk: Desk) -> tuple[float, float]:
+    tier = 0 if row.blocked else _TIERS.get(row.state, 3)
+    most = row.stake if desk.currency else row.short
+    if math.isnan(most):
+        delivered = row.delivered
+        return tier + 0.5, 0.0 if math.isnan(delivered) else -delivered
+    return tier, -most
 
 
 def ordered(rows: Iterable[Row], sort: str, desk: Desk) -> list[Row]:
     """The rows in an order: a column's key, behind `-` the greatest first, or empty for what needs attention.
 
     Attention: blocked content first, then states that need somebody, each by what is at stake: money where
-    all plans have one currency, else impressions.
+    all plans have one currency, else impressions; behind them rows of which that is not known, by what is
+    delivered.
     """
     if not sort:
-        return sorted(
-            rows,
-            key=lambda row: (
-                0 if row.blocked else _TIERS.get(row.state, 3),
-                *_most(row.stake if desk.currency else math.nan),
-                *_most(row.short),
-                *_most(row.delivered),
-                row.id,
-            ),
-        )
+        return sorted(rows, key=lambda row: (*_attention(row, desk), row.id))
     key, down = sort.removeprefix("-"), sort.startswith("-")
     valued = [(BY_KEY[key].value(row), row) for row in rows]
     known = sorted((one for one in valued if one[0] == one[0]), key=lambda one: one[1].id)

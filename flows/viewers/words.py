@@ -12,19 +12,19 @@ from typing import Final
 
 NULL: Final = "–"
 STATES: Final = {
-    "under": ("under", "Delivered less of what is due than the plan allows (90 % unless set otherwise)."),
+    "under": ("under", "Pacing is below what is allowed: 90 % unless set otherwise."),
     "at_risk": (
         "at risk",
-        "Not under yet, but at the rate of the last hour the booking will not be met.",
+        "Pacing is still allowed, but at the rate of the last hour the booking will be missed.",
     ),
-    "over": ("over", "Delivered more of what is due than the plan allows (110 % unless set otherwise)."),
-    "ended_short": ("ended short", "The flight is over and its booking was not met."),
-    "warming_up": ("warming up", "The flight is too young to be judged."),
-    "on_track": ("on track", "Delivery keeps to the plan."),
+    "over": ("over", "Pacing is above what is allowed: 110 % unless set otherwise."),
+    "ended_short": ("ended short", "The flight has ended and its booking was missed."),
+    "warming_up": ("warming up", "The flight is too young to judge."),
+    "on_track": ("on track", "Delivery is as planned."),
     "paused": ("paused", "The plan pauses the flight now."),
     "not_started": ("not started", "The flight has not begun."),
     "complete": ("complete", "All that was booked is delivered."),
-    "none": ("no plan", "Pixels came, but no plan says what was booked."),
+    "none": ("no plan", "Pixels arrive, but no plan says what is booked."),
 }
 """Words and meaning of each delivery state, the most severe first; `none` is that of a row without a plan."""
 UNJUDGED: Final = {

@@ -1,0 +1,69 @@
+"""`audiopixel top` says what the live page says: the same columns, words, units and orders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from flows.viewers.feed import FIELDS
+
+import flows.viewers
+from flows.viewers.columns import COLUMNS
+from flows.viewers.columns import FIELDS as READ
+from flows.viewers.table import _TIERS, ORDERS
+from flows.viewers.words import STATES, UNJUDGED
+
+STATIC = Path(flows.viewers.__file__).parent / "static"
+OWN = {"id", "progress"}
+"""Columns whose meaning is another in a terminal: there is no link and no bar."""
+
+
+def part(file: str, begins: str, ends: str) -> str:
+    return (STATIC / file).read_text().split(begins, 1)[1].split(ends, 1)[0]
+
+
+def columns_of_the_page() -> list[tuple[str, str, str, str]]:
+    """Key, title, unit and meaning of each column."""
+    found = []
+    for line in part("columns.js", "export const COLUMNS = [\n", "\n];").splitlines():
+        told = dict(re.findall(r'(key|title|unit|means): "([^"]*)"', line)) or None
+        texts = re.findall(r'"([^"]*)"', line)
+        match re.match(r"\s*(?:\{ \.\.\.)?(count|share|inMoney|label)\(", line):
+            case None:
+                assert told is not None, line
+                found.append((told["key"], told["title"], told["unit"], told["means"]))
+            case made if made[1] == "count":
+                found.append((texts[0], texts[1], texts[2], texts[3]))
+            case made:
+                unit = {"share": "%", "inMoney": "money", "label": ""}[made[1]]
+                found.append((texts[0], texts[1], unit, texts[2]))
+    return found
+
+
+def test_columns_have_the_titles_the_units_the_meanings_and_the_order_of_the_page() -> None:
+    page = [one for one in columns_of_the_page() if one[0] != "spark"]
+    assert len(page) > 20
+    ours = [(column.key, column.title, column.unit, column.means) for column in COLUMNS]
+    assert [one[:3] for one in ours] == [one[:3] for one in page]
+    assert [one for one in ours if one[0] not in OWN] == [one for one in page if one[0] not in OWN]
+
+
+def test_states_have_the_words_and_the_severity_of_the_page() -> None:
+    told = re.findall(r'^  (\w+): \["([^"]+)", "([^"]+)"\],$', part("words.js", "STATES = {", "};"), re.M)
+    assert [(state, *words) for state, words in STATES.items()] == told
+
+
+def test_reasons_for_not_judging_are_those_of_the_page() -> None:
+    assert dict(re.findall(r'(\w+): "([^"]+)"', part("bar.js", "REASONS = {", "};"))) == UNJUDGED
+
+
+def test_orders_are_those_of_the_page() -> None:
+    told = part("columns.js", "export const ORDERS = {", "};")
+    assert {key.strip('"'): words for key, words in re.findall(r'("[^"]*"|\w+): "([^"]+)"', told)} == ORDERS
+    assert {
+        state: int(tier) for state, tier in re.findall(r"(\w+): (\d)", part("columns.js", "TIERS = {", "}"))
+    } == _TIERS
+
+
+def test_top_reads_every_field_that_the_page_reads() -> None:
+    assert set(READ) >= set(FIELDS)
