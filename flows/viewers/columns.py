@@ -218,7 +218,8 @@ COLUMNS: Final = (
         "state",
         "state",
         "",
-        "The delivery state (below), and the impressions in content that the plan blocks, with a barred circle.",
+        "The delivery state (below), and the impressions in content that the plan "
+        "blocks, with a barred circle.",
         0,
         lambda row: SEVERITY[row.state],
         _state,
@@ -249,7 +250,8 @@ COLUMNS: Final = (
         "short",
         "short by",
         "impressions",
-        "Impressions that are due and not delivered. Sums add what is short; what is ahead elsewhere does not offset it.",
+        "Impressions that are due and not delivered. Sums add what is short; what is "
+        "ahead elsewhere does not offset it.",
         2,
         lambda row: row.short,
     ),

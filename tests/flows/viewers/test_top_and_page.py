@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flows.viewers.feed import FIELDS
-
 import flows.viewers
 from flows.viewers.columns import COLUMNS
 from flows.viewers.columns import FIELDS as READ
+from flows.viewers.feed import FIELDS
 from flows.viewers.table import _TIERS, ORDERS
 from flows.viewers.words import STATES, UNJUDGED
 
