@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class AudiopixelError(Exception):
     """A failure that a person can act on: shown as one line, exit code not 0, no traceback."""
@@ -40,12 +42,23 @@ class DifferencesError(AudiopixelError):
 
 
 class PlanError(AudiopixelError):
-    """A plan, or a whole file of them, cannot be taken; `column` and `line` say where, when known."""
+    """A plan, or a whole file of them, cannot be taken; `column` and `line` say where, when known.
+
+    Attributes:
+        cells: of one plan all that is wrong, as (column, reason); the first are `column` and `reason`.
+    """
 
     exit_code = 2
 
-    def __init__(self, reason: str, column: str | None = None, line: int | None = None) -> None:
-        super().__init__(f"{column}: {reason}" if column else reason)
+    def __init__(
+        self,
+        reason: str,
+        column: str | None = None,
+        line: int | None = None,
+        more: Sequence[tuple[str | None, str]] = (),
+    ) -> None:
+        self.cells = ((column, reason), *more)
+        super().__init__("; ".join(f"{where}: {what}" if where else what for where, what in self.cells))
         self.reason = reason
         self.column = column
         self.line = line

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import lcm
-from typing import Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 from zoneinfo import ZoneInfo
 
 import msgspec
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 
 from flows.errors import PlanError
 from flows.model.events import MAX_MS, absent
@@ -105,41 +106,21 @@ def plan_of(columns: Mapping[str, Any]) -> Plan:
     """The plan of named values: texts, or what JSON has (exact numbers, lists).
 
     Raises:
-        PlanError: names the column, and what it takes.
+        PlanError: names each column that is wrong, and what it takes.
     """
-
-    def take(column: str, convert: Callable[[Any], Any], default: Any = None) -> Any:
-        value = columns.get(column)
-        if isinstance(value, str):
-            value = value.strip()
-        if value is None or value == "":
-            if column in NEEDED:
-                raise PlanError("is missing", column)
-            return default
-        try:
-            return convert(value)
-        except ValueError as error:
-            raise PlanError(str(error), column) from None
-
-    zone: ZoneInfo | None = take("timezone", _zone)
-
-    def moment(value: Any) -> int:
-        return _moment(value, zone)
-
-    plan = Plan(
-        placement_id=take("placement_id", _id),
-        booked=take("booked", _booked),
-        start_ms=take("start", moment),
-        end_ms=take("end", moment),
-        timezone=zone.key if zone else None,
-        campaign_id=take("campaign_id", _id),
-        cpm_micros=take("cpm", _micros),
-        currency=take("currency", _currency),
-        target_completion_rate=take("target_completion_rate", _rate),
-        curve=take("curve", _curve, "even"),
-        pauses=take("pauses", lambda value: _pauses(value, moment), ()),
-        blocked_categories=take("blocked_categories", _categories, ()),
-    )
+    stripped = {name: one.strip() if isinstance(one, str) else one for name, one in columns.items()}
+    given = {name: stripped[name] for name in COLUMNS if stripped.get(name) not in (None, "")}
+    try:
+        read = _Columns.model_validate(given)
+    except ValidationError as error:
+        wrong = {
+            str(one["loc"][0]): "is missing" if one["type"] == "missing" else str(one["ctx"]["error"])
+            for one in error.errors(include_input=False, include_url=False)
+        }
+        (column, reason), *more = ((name, wrong[name]) for name in COLUMNS if name in wrong)
+        raise PlanError(reason, column, more=more) from None
+    values = {name: getattr(read, name) for name in _Columns.model_fields}
+    plan = Plan(**values | {"timezone": read.timezone and read.timezone.key})
     _check(plan)
     return plan
 
@@ -230,8 +211,10 @@ def _zone(value: Any) -> ZoneInfo:
         raise ValueError(f"no such time zone: {name!r}; takes an IANA name, such as Europe/London") from None
 
 
-def _moment(value: Any, zone: ZoneInfo | None) -> int:
+def _moment(value: Any, columns: ValidationInfo) -> int:
     text = _text(value)
+    # A wrong timezone is told by itself: what is without an offset is then looked at as by UTC.
+    zone: ZoneInfo | None = columns.data.get("timezone", ZoneInfo("UTC"))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -273,14 +256,14 @@ def _curve(value: Any) -> Curve:
     return numbers
 
 
-def _pauses(value: Any, moment: Callable[[Any], int]) -> tuple[tuple[int, int], ...]:
+def _pauses(value: Any, columns: ValidationInfo) -> tuple[tuple[int, int], ...]:
     items = value.split(";") if isinstance(value, str) else value
     pauses = []
     for item in items if isinstance(items, list) else [items]:
         pair = item.split("/") if isinstance(item, str) else item
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError("takes pauses as start/end;start/end")
-        start, end = moment(pair[0]), moment(pair[1])
+        start, end = (_moment(one, columns) for one in pair)
         if end <= start:
             raise ValueError(f"has a pause that ends before it starts: {pair[0]}")
         pauses.append((start, end))
@@ -295,3 +278,22 @@ def _categories(value: Any) -> tuple[str, ...]:
     if any(re.fullmatch(r"[A-Z0-9][A-Z0-9_-]*", name) is None for name in ids):
         raise ValueError("takes IAB category ids, such as IAB7-39 or 432")
     return tuple(sorted(ids))
+
+
+class _Columns(BaseModel):
+    """The columns, each read by its own reader. The time zone is first: times are read by it."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    timezone: Annotated[ZoneInfo | None, PlainValidator(_zone)] = None
+    placement_id: Annotated[str, PlainValidator(_id)]
+    booked: Annotated[int, PlainValidator(_booked)]
+    start_ms: Annotated[int, PlainValidator(_moment)] = Field(alias="start")
+    end_ms: Annotated[int, PlainValidator(_moment)] = Field(alias="end")
+    campaign_id: Annotated[str | None, PlainValidator(_id)] = None
+    cpm_micros: Annotated[int | None, PlainValidator(_micros)] = Field(None, alias="cpm")
+    currency: Annotated[str | None, PlainValidator(_currency)] = None
+    target_completion_rate: Annotated[float | None, PlainValidator(_rate)] = None
+    curve: Annotated[Curve, PlainValidator(_curve)] = "even"
+    pauses: Annotated[tuple[tuple[int, int], ...], PlainValidator(_pauses)] = ()
+    blocked_categories: Annotated[tuple[str, ...], PlainValidator(_categories)] = ()

@@ -77,7 +77,7 @@ def parse_plans(data: bytes, path: Path) -> tuple[PlanBook, list[Problem]]:
                     f"{plan.placement_id!r} has a plan in line {before}, which counts", "placement_id"
                 )
         except PlanError as error:
-            problems.append(Problem(str(path), line, error.column, error.reason))
+            problems += [Problem(str(path), line, column, reason) for column, reason in error.cells]
         else:
             plans[plan.placement_id], lines[plan.placement_id] = plan, line
     problems += [
