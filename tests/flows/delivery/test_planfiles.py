@@ -78,10 +78,7 @@ def test_bad_rows_are_told_by_line_and_column_and_the_others_count(tmp_path: Pat
 
 def test_of_a_wrong_row_every_wrong_cell_is_told(tmp_path: Path) -> None:
     """A wrong time zone makes no time wrong that is read by it."""
-    text = (
-        HEADER + "a,many,2026-11-02,2026-11-03T00:00Z,Europe/Londn,\n"
-        "b,5,2026-11-02T00:00,,Nowhere,\n"
-    )
+    text = HEADER + "a,many,2026-11-02,2026-11-03T00:00Z,Europe/Londn,\nb,5,2026-11-02T00:00,,Nowhere,\n"
     _, problems = read_plans(written(tmp_path / "plans.csv", text))
     assert [(problem.line, problem.column) for problem in problems] == [
         (2, "booked"), (2, "start"), (2, "timezone"), (3, "end"), (3, "timezone"),
