@@ -97,9 +97,8 @@ class Broker:
         """Give a topic one partition more; returns its number."""
         assert self.durable
         number = len(KafkaInput(self.brokers, [topic]).partitions())
-        grown = AdminClient({"bootstrap.servers": self.brokers}).create_partitions(
-            [NewPartitions(topic, number + 1)]
-        )
+        client = AdminClient({"bootstrap.servers": self.brokers})  # which lives until it has its answer
+        grown = client.create_partitions([NewPartitions(topic, number + 1)])
         grown[topic].result(10)
         return number
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -11,6 +14,7 @@ import msgspec
 
 from connectors.files import FileInput
 from connectors.redis import connect, read_rows
+from connectors.stream import ConnectError
 from flows.engine import FileOutput, LinesSink, PixelSource, RedisSink, StopSignal, execute, fresh, lay
 from flows.errors import UsageError
 from flows.intake import DenyList, refuse_less
@@ -50,6 +54,20 @@ def replay(
     Raises:
         ConnectError, AudiopixelError: see the messages.
     """
+    with _alone(out):
+        _replay(files, settings, listener_key, out, workers, recompute, recovery_dir, stop or StopSignal())
+
+
+def _replay(
+    files: Sequence[str],
+    settings: Settings,
+    listener_key: bytes,
+    out: Path | None,
+    workers: int,
+    recompute: bool,
+    recovery_dir: Path | None,
+    stop: StopSignal,
+) -> None:
     source, settings = FileInput(files), settings.model_copy(update={"recovery_dir": recovery_dir})
     outputs = {} if out is None else {name: FileOutput(out / name) for name in OUTPUTS}
     for output in outputs.values():
@@ -68,7 +86,7 @@ def replay(
             source,
             settings,
             listener_key,
-            stop or StopSignal(),
+            stop,
             denied=DenyList(settings),
         ),
         Sinks(
@@ -80,6 +98,27 @@ def replay(
     execute(flow, recovery_dir=recovery_dir, epoch_interval=settings.epoch_interval, workers=workers)
     for output in outputs.values():
         output.begin()
+
+
+@contextmanager
+def _alone(out: Path | None) -> Iterator[None]:
+    """Hold a directory of outputs: two replays would write through each other."""
+    if out is None:
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        number = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ConnectError(f"{out}: cannot be written: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another replay writes to {out}: give --out another directory") from None
+        yield
+    finally:
+        os.close(number)
 
 
 def _refuse_own_input(output: Path, files: Sequence[str]) -> None:

@@ -18,7 +18,6 @@ from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
 from flows.errors import SettingsError
 
-_MOST_LABELS: Final = 1_000
 MOST_PLACEMENTS: Final = 10_000
 """Of which fires are counted one by one: a rate of unreplaced macros, and who has fired at all."""
 
@@ -49,10 +48,10 @@ class Instruments(Registered):
         self.registry.register(self)
 
     def cleaned(self, dialect: str, word: str, how: str) -> None:
-        """A value was cleaned; labels are bounded by the dialects and words that there are."""
-        key = (dialect, word, how)
-        if key in self._cleaned or len(self._cleaned) < _MOST_LABELS:
-            self._cleaned[key] += 1
+        """A value was cleaned. All three are names of ours, whatever a caller sends; a cap below their
+        product could be filled by an enemy, and would then hide a vendor's fault.
+        """
+        self._cleaned[dialect, word, how] += 1
 
     def heard(self, understood: Sequence[Understood]) -> None:
         """Count events as they were understood, before it is known whether they can be stored."""

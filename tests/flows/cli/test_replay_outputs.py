@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,3 +129,18 @@ def test_an_interrupted_replay_goes_on_with_its_files_and_with_no_other_ones(
         )
     assert finals[out] == finals[whole]
     assert texts(out)["rejected.ndjson"] == texts(out)["credits.ndjson"] == ""
+
+
+def test_two_replays_do_not_write_into_one_directory(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    settings, out, log = settings_of(), tmp_path / "out", written(tmp_path / "log.ndjson", CLEAN)
+    replay([log], settings, KEY, out=out)
+    before = texts(out)
+    held = os.open(out, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(UsageError, match="another replay writes to"):
+        replay([log], settings, KEY, out=out, recompute=True)
+    assert texts(out) == before
+    os.close(held)
+    replay([log], settings, KEY, out=out, recompute=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -11,6 +12,10 @@ from collector_support import CONSENT, HOME, NOW_MS, PLAYER, SECRET, call, token
 
 from flows.collector.call import Outcome
 from flows.collector.callers import Callers, networks
+from flows.collector.cleaner import How
+from flows.collector.dialects import NATIVE, WORDS, load_dialects
+from flows.collector.instruments import Instruments
+from flows.collector.ledger import Ledger
 from flows.collector.signatures import Signatures
 from flows.collector.understand import NEVER_FROM_A_CALLER
 from flows.intake.schema import decode, decode_conversion
@@ -400,3 +405,18 @@ def test_a_play_id_that_is_made_of_a_listeners_is_hashed_and_needs_consent() -> 
     for found in (first, without):
         assert "cookie1" not in json.dumps(found.event) + found.key.decode()
     assert door.pixel(call(query)).event["play_id"] == "77-cookie1"  # the caller's own, of no listener
+
+
+def test_no_flood_of_broken_macros_hides_a_vendors_fault() -> None:
+    instruments = Instruments(Ledger())
+    door, dialects = understanding(tell=instruments.cleaned), load_dialects()
+    for name in dialects:
+        for value in ("[X]", "", "-1"):
+            door.pixel(call(dict.fromkeys(sorted(WORDS), value), f"/p/{name}"))
+            door.pixel(call(dict.fromkeys(NATIVE, value), f"/p/{name}"))
+    told = instruments.unreplaced()
+    assert sum(map(len, told.values())) > 500
+    assert all("campaign_id" in words for words in told.values())
+    assert told.keys() == dialects.keys()
+    exported = [one for metric in instruments.collect() for one in metric.samples if "cleaned" in one.name]
+    assert 1_000 < len(exported) <= len(dialects) * len(WORDS) * len(get_args(How))
