@@ -150,6 +150,8 @@ class Column(NamedTuple):
 
 def name_of(text: str) -> str:
     """At most 28 cells, without anything that a terminal obeys."""
+    if len(text) <= _LONGEST_NAME and text.isascii() and text.isprintable():
+        return text  # nearly all are, and ten thousand are shown at once
     return shown(text, _LONGEST_NAME)
 
 

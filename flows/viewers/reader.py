@@ -184,10 +184,11 @@ class RowsReader:
 
     def _rows(self, scope: str) -> Rows:
         # For a field that is absent Redis looks through the whole row: so one without a plan is asked only
-        # for what it may have, and read again once it turns out to have got one.
+        # for what it may have, and read again once it turns out to have got one. The first time none is
+        # known.
         names = scan_index(self._client, f"{self._namespace}:index:{scope}")
-        before = self._snapshot.rows.get(scope, {})
-        planned = {name for name in names if STATE in before.get(name, ())}
+        before = self._snapshot.rows.get(scope)
+        planned = {name for name in names if not before or STATE in before.get(name, ())}
         rows = self._hashes(scope, [name for name in names if name not in planned], self._unplanned)
         planned |= {name for name, row in rows.items() if STATE in row}
         return rows | self._hashes(scope, [*planned], self._fields)

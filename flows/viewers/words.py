@@ -6,7 +6,6 @@ One name, one scale and one unit for a quantity, on the page and here; a test ho
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 
@@ -41,10 +40,13 @@ _LAST_MS: Final = 253_402_300_799_999
 
 def number(text: str | None) -> float:
     """A number of Redis; NaN where there is none, or what is none."""
-    with suppress(ValueError, TypeError):
-        value = float(text) if text is not None else math.nan
-        return value if math.isfinite(value) else math.nan
-    return math.nan
+    if text is None:
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def whole(value: float) -> str:
