@@ -9,15 +9,34 @@ from typing import Annotated
 
 import typer
 
+from dashboards.rules import DOCS, USUAL, Limits
+
+GENERATED = Path(__file__).parent / "generated"
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
-def build() -> None:
-    """Write the rules, Alertmanager's configuration and the dashboards to dashboards/generated."""
-    from dashboards.build import write
+Docs = Annotated[
+    str, typer.Option("--docs-url", help="Address of the documents that alerts and panels link to.")
+]
+Grafana = Annotated[
+    str, typer.Option("--dashboard-url", help="Root of the Grafana that alerts link to.", show_default=False)
+]
+Under = Annotated[float, typer.Option(envvar="AUDIOPIXEL_UNDER", help="As of the flow.")]
+Over = Annotated[float, typer.Option(envvar="AUDIOPIXEL_OVER", help="As of the flow.")]
 
-    for name in write():
+
+@app.command()
+def build(
+    to: Annotated[Path, typer.Option(help="Where to write them.")] = GENERATED,
+    docs: Docs = DOCS,
+    grafana: Grafana = "",
+    under: Under = USUAL.under,
+    over: Over = USUAL.over,
+) -> None:
+    """Write the rules, Alertmanager's configuration and the dashboards."""
+    from dashboards.build import Site, write
+
+    for name in write(to, Site(docs, grafana, Limits(under, over))):
         typer.echo(f"wrote {name}")
 
 
@@ -38,17 +57,24 @@ def local(
     flow: Annotated[int, typer.Option(help="Port of the flow's /metrics.")] = 9464,
     exporter: Annotated[int, typer.Option(help="Port of the exporter.")] = 9480,
     alertmanager: Annotated[int, typer.Option(help="Port of Alertmanager.")] = 9093,
-    sustained: Annotated[int, typer.Option(help="Seconds a delivery state must hold to be told.")] = 600,
+    sustained: Annotated[int, typer.Option(help="Seconds a delivery state must hold to fire.")] = 600,
+    collector: Annotated[int, typer.Option(help="Port of a collector's /metrics; 0: none.")] = 0,
+    docs: Docs = DOCS,
+    grafana: Grafana = "",
+    under: Under = USUAL.under,
+    over: Over = USUAL.over,
 ) -> None:
     """Write prometheus.yml, rules.yml and alertmanager.yml for programs on this machine's loopback."""
+    from dashboards.build import Site
     from dashboards.local import files
 
+    site = Site(docs, grafana, Limits(under, over), timedelta(seconds=sustained))
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         typer.echo(f"dashboards: {directory}: cannot be made: {error.strerror}", err=True)
         raise typer.Exit(1) from None
-    for name, text in files(flow, exporter, alertmanager, timedelta(seconds=sustained)).items():
+    for name, text in files(flow, exporter, alertmanager, site, collector).items():
         (directory / name).write_text(text)
 
 
@@ -60,7 +86,7 @@ def push(
         typer.Option(envvar="GRAFANA_TOKEN", help="Of a service account that may edit.", show_default=False),
     ] = "",
 ) -> None:
-    """Create or replace the three dashboards in a Grafana, in a folder of their own."""
+    """Create or replace the dashboards in a Grafana, in a folder of their own."""
     from dashboards.push import PushError
     from dashboards.push import push as send
 

@@ -2,43 +2,79 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from dashboards import delivery_rules, pipeline_rules
+from dashboards import collector_rules, delivery_rules, pipeline_rules
 from dashboards.layout import to_json
 from dashboards.pipeline import pipeline
 from dashboards.placement import placement
 from dashboards.routing import alertmanager
-from dashboards.rules import rule_file
+from dashboards.rules import DOCS, USUAL, Group, Limits, rule_file
 from dashboards.trading_desk import trading_desk
 
 GENERATED: Final = Path(__file__).parent / "generated"
 
 
-def generated() -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The choices of one installation.
+
+    Attributes:
+        docs: address of the documents that alerts and panels link to.
+        grafana: root of a Grafana that has the dashboards, to which alerts link; empty: to none.
+        sustained: how long a state of under- or over-delivery must hold.
+    """
+
+    docs: str = DOCS
+    grafana: str = ""
+    limits: Limits = USUAL
+    sustained: timedelta = delivery_rules.SUSTAINED
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups of rules."""
+        return (
+            pipeline_rules.PIPELINE,
+            collector_rules.COLLECTOR,
+            *delivery_rules.groups(self.sustained, self.limits),
+        )
+
+    @property
+    def rules(self) -> str:
+        """The rule file."""
+        return rule_file(self.groups, self.docs, self.grafana)
+
+
+USUAL_SITE: Final = Site()
+"""The files that are committed are of this one."""
+
+
+def generated(site: Site = USUAL_SITE) -> dict[str, str]:
     """Content by file name."""
     boards = {"trading-desk": trading_desk(), "placement": placement(), "pipeline": pipeline()}
     return {
-        "rules.yml": rule_file((pipeline_rules.PIPELINE, *delivery_rules.groups())),
+        "rules.yml": site.rules,
         "alertmanager.yml": alertmanager(),
-        **{f"{name}.json": to_json(board) for name, board in boards.items()},
+        **{f"{name}.json": to_json(board, site.docs) for name, board in boards.items()},
     }
 
 
-def write(directory: Path = GENERATED) -> list[str]:
+def write(directory: Path = GENERATED, site: Site = USUAL_SITE) -> list[str]:
     """Write what differs; the names of the files written."""
-    directory.mkdir(exist_ok=True)
-    names = stale(directory)
-    contents = generated()
+    directory.mkdir(parents=True, exist_ok=True)
+    names = stale(directory, site)
+    contents = generated(site)
     for name in names:
         (directory / name).write_text(contents[name])
     return names
 
 
-def stale(directory: Path = GENERATED) -> list[str]:
+def stale(directory: Path = GENERATED, site: Site = USUAL_SITE) -> list[str]:
     """Names of the files that differ from what their Python makes, or are missing."""
-    made = generated().items()
+    made = generated(site).items()
     return [
         name
         for name, text in made

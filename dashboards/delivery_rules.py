@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from dashboards.pipeline_rules import FRESH, kept
-from dashboards.rules import Alert, Group, Record, number, shown
+from dashboards.rules import USUAL, Alert, Group, Limits, Record, moment, number, shown
 from flows import metrics as m
 
 SUSTAINED: Final = timedelta(minutes=10)
@@ -30,10 +30,6 @@ SURE: Final = 3
 """Standard errors of a count of impressions by which it must miss what is due: one in a thousand does by
 chance, for as long as a tenth of what is due is less than that (900 impressions).
 """
-EARLY: Final = 1.1
-"""Indicator above which a placement that has all it booked, and goes on, is over; `AUDIOPIXEL_OVER` as it is
-by default.
-"""
 LEAST_CONVERSIONS: Final = 10
 """Usual in six hours, of which none is no chance (1 in 10⁴)."""
 HISTORY_EVERY: Final = timedelta(minutes=5)
@@ -45,6 +41,7 @@ INDICATOR: Final = "placement:audiopixel_delivery_indicator:max"
 STATE: Final = "placement:audiopixel_delivery_state:max"
 DELIVERED: Final = "placement:audiopixel_delivery_delivered:max"
 EXPECTED: Final = "placement:audiopixel_delivery_expected:max"
+SHORT_COST: Final = "placement:audiopixel_delivery_short_cost:max"
 STARTS: Final = {
     "5m": "placement:audiopixel_starts:increase5m",
     "1h": "placement:audiopixel_starts:increase1h",
@@ -58,6 +55,7 @@ BLOCKED: Final = "placement:audiopixel_blocked_impressions:max"
 CONVERSIONS: Final = "campaign:audiopixel_conversions:rate10m"
 IMPRESSIONS: Final = "campaign:audiopixel_impressions:rate10m"
 
+_BOARD: Final = "audiopixel-placement"
 _FRESH: Final = f"and on (job, instance) {FRESH}"
 _NAMED: Final = f"* on (placement) group_left (campaign) {INFO}"
 _WHO: Final = (
@@ -86,15 +84,39 @@ def _percent(ratio: str) -> str:
     return f"{number(f'100 * {ratio}{{placement=%q}}', 'placement', 'printf `%.1f`')} %"
 
 
-_PACE: Final = (
-    f"{_own(m.PLACEMENT_DELIVERED)} impressions delivered where {_own(m.PLACEMENT_EXPECTED)} are due by "
-    f"now; at the last hour's rate it ends at {_own(m.PLACEMENT_PROJECTED)} of {_own(m.PLACEMENT_BOOKED)} "
-    "booked."
+_CURRENCY: Final = (
+    f"{{{{ range printf `topk(1, {m.PLACEMENT_INFO.name}{{placement=%q}})` $labels.placement | query }}}}"
+    f"{shown('.Labels.currency')}{{{{ end }}}}"
+)
+_WORTH: Final = (
+    f"{{{{ with printf `{SHORT_COST}{{placement=%q}}` $labels.placement | query }}}}, worth "
+    f"{{{{ . | first | value | printf `%.2f` }}}} {_CURRENCY}{{{{ end }}}}"
+)
+_DELIVERED: Final = (
+    f"Delivered: {_own(m.PLACEMENT_DELIVERED)} of {_own(m.PLACEMENT_EXPECTED)} impressions due by now, of "
+    f"{_own(m.PLACEMENT_BOOKED)} booked."
+)
+_MISSING: Final = kept(f"{m.PLACEMENT_SHORT.name}{{placement=%q}}")
+
+
+def _short(said: str) -> str:
+    """Template text: `said` with the missing impressions for its `{}`, where they are known."""
+    known = said.format("{{ . | first | value | humanize }}")
+    return f"{{{{ with printf `round({_MISSING})` $labels.placement | query }}}}{known}{{{{ end }}}}"
+
+
+_SHORT: Final = _short(f" Short by {{}} impressions{_WORTH.replace('{', '{{').replace('}', '}}')}.")
+_SINCE: Final = moment(kept(f"{m.PLACEMENT_SINCE.name}{{placement=%q}}"), "placement", " Since {}.")
+_ENDS: Final = moment(kept(f"{m.PLACEMENT_END.name}{{placement=%q}}"), "placement", " The flight ends {}.")
+_PROJECTED: Final = kept(f"{m.PLACEMENT_PROJECTED.name}{{placement=%q}}")
+_HEADED: Final = (
+    f"{{{{ with printf `round({_PROJECTED})` $labels.placement | query }}}} At the last hour's rate it ends "
+    "with {{ . | first | value | humanize }} impressions.{{ end }}"
 )
 _NEEDED: Final = f"round(3600 * {kept(f'{m.PLACEMENT_REQUIRED.name}{{placement=%q}}')})"
 _NEEDS: Final = (
-    f"{{{{ with printf `{_NEEDED}` $labels.placement | query }}}} From now on it needs "
-    "{{ . | first | value | humanize }} an hour.{{ end }}"
+    f"{{{{ with printf `{_NEEDED}` $labels.placement | query }}}} It now needs "
+    "{{ . | first | value | humanize }} impressions an hour.{{ end }}"
 )
 
 
@@ -109,6 +131,11 @@ RECORDS: Final = (
     Record(INDICATOR, _by_placement(m.PLACEMENT_INDICATOR.name)),
     Record(DELIVERED, _by_placement(m.PLACEMENT_DELIVERED.name)),
     Record(EXPECTED, _by_placement(m.PLACEMENT_EXPECTED.name)),
+    Record(
+        SHORT_COST,
+        f"{_by_placement(m.PLACEMENT_SHORT.name)} * on (placement) {_by_placement(m.PLACEMENT_CPM.name)} / "
+        f"1000",
+    ),
     # A state that was left is not kept: a placement has one.
     Record(
         STATE,
@@ -164,19 +191,23 @@ def _completion_dropped(window: str) -> Alert:
 {_NAMED}""",
         "warning",
         "delivery",
-        f"{_WHO} is heard to its end less than usual",
-        f"{_percent(rate)} of the starts of the last {window} were heard to the end, without the youngest, "
-        f"which cannot have been yet; usual of the last day is {_percent(USUAL_RATE)}. "
-        f"{number(f'round({starts}{{placement=%q}})', 'placement')} starts.{_WHERE}",
+        f"{_WHO} has a completion rate of {_percent(rate)}, usually {_percent(USUAL_RATE)}",
+        f"Of the plays that started in the last {window}, {_percent(rate)} were completed; the average of "
+        f"the "
+        f"last day is {_percent(USUAL_RATE)}. The youngest plays are left out: they cannot have been "
+        f"completed "
+        f"yet. {number(f'round({starts}{{placement=%q}})', 'placement')} plays started.{_WHERE}",
         labels={"window": window},
+        board=_BOARD,
     )
 
 
-def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
+def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Alert, ...]:
     """The alerts.
 
     Args:
         sustained: how long a state of under- or over-delivery must hold.
+        limits: a placement that has all it booked, and goes on, is over above the one of these.
     """
     return (
         Alert(
@@ -189,9 +220,10 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
 {_NAMED}""",
             "warning",
             "delivery",
-            f"{_WHO} has delivered {_percent(INDICATOR)} of what is due by now",
-            f"{_PACE}{_NEEDS}{_WHERE}",
+            f"{_WHO} has delivered {_percent(INDICATOR)} of what is due{_short(', {} impressions short')}",
+            f"{_DELIVERED}{_SHORT}{_SINCE}{_ENDS}{_HEADED}{_NEEDS}{_WHERE}",
             sustained,
+            board=_BOARD,
         ),
         Alert(
             "AudiopixelNotDelivering",
@@ -206,10 +238,11 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
 {_NAMED}""",
             "critical",
             "delivery",
-            f"{_WHO} delivers nothing",
-            "No impression in half an hour in which {{ $value | printf `%.0f` }} were due; "
-            f"{_own(m.PLACEMENT_DELIVERED)} of {_own(m.PLACEMENT_BOOKED)} booked are delivered.{_WHERE}",
+            f"{_WHO} has delivered nothing for 30 minutes",
+            f"{{{{ $value | printf `%.0f` }}}} impressions were due in that time. "
+            f"{_DELIVERED}{_SHORT}{_ENDS}{_NEEDS}{_WHERE}",
             SILENT,
+            board=_BOARD,
         ),
         Alert(
             "AudiopixelOverDelivery",
@@ -219,7 +252,7 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
   and on (placement) (
     {STATE}{{state="over"}}
     or {STATE}{{state="complete"}}
-      and on (placement) ({INDICATOR} > {EARLY})
+      and on (placement) ({INDICATOR} > {limits.over:g})
       and on (placement) ({DELIVERED} > min_over_time({DELIVERED}[10m]))
   )
   unless on (placement) ({DELIVERED} - {EXPECTED} <= {SURE} * sqrt({DELIVERED}))
@@ -227,9 +260,10 @@ def alerts(sustained: timedelta = SUSTAINED) -> tuple[Alert, ...]:
 {_NAMED}""",
             "warning",
             "delivery",
-            f"{_WHO} has delivered {_percent(INDICATOR)} of what is due by now",
-            f"{_PACE}{_WHERE}",
+            f"{_WHO} has delivered {_percent(INDICATOR)} of what is due",
+            f"{_DELIVERED}{_SINCE}{_ENDS}{_HEADED} Impressions beyond the booking are not paid for.{_WHERE}",
             sustained,
+            board=_BOARD,
         ),
         _completion_dropped("5m"),
         _completion_dropped("1h"),
@@ -242,8 +276,10 @@ and avg_over_time({IMPRESSIONS}[6h]) > 0.5 * avg_over_time({IMPRESSIONS}[1d] off
 and on () max({FRESH})""",
             "warning",
             "delivery",
-            f"Campaign {shown('$labels.campaign')} has no conversions any more",
-            "None in six hours, in which {{ $value | printf `%.0f` }} were usual, and its impressions go on.",
+            f"Campaign {shown('$labels.campaign')} has had no conversions for six hours",
+            "About {{ $value | printf `%.0f` }} are usual in that time, and its impressions continue. Lost "
+            "conversions do not come back: check the advertiser's page now.",
+            board="audiopixel-trading-desk",
         ),
         Alert(
             "AudiopixelBrandSafetyBreach",
@@ -253,16 +289,18 @@ and on () max({FRESH})""",
             "critical",
             "safety",
             f"{_WHO} ran in content that its plan blocks",
-            "Impressions in blocked content categories: {{ $value | printf `%.0f` }} more than were known "
-            f"fifteen minutes ago, {_own(m.PLACEMENT_BLOCKED)} in all."
+            "{{ $value | printf `%.0f` }} new impressions in blocked content categories within fifteen "
+            "minutes, "
+            f"{_own(m.PLACEMENT_BLOCKED)} in all. Stop the placement at the ad server first."
             f"{_where('platform', 'station', 'podcast', 'program')}",
+            board=_BOARD,
         ),
     )
 
 
-def groups(sustained: timedelta = SUSTAINED) -> tuple[Group, ...]:
-    """The groups of rules; `sustained` as of `alerts`."""
+def groups(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Group, ...]:
+    """The groups of rules; arguments as of `alerts`."""
     return (
-        Group("audiopixel-delivery", (*RECORDS, *alerts(sustained))),
+        Group("audiopixel-delivery", (*RECORDS, *alerts(sustained, limits))),
         Group("audiopixel-history", HISTORY, HISTORY_EVERY),
     )

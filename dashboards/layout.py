@@ -23,6 +23,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from dashboards.panels import DATASOURCE
+from dashboards.rules import DOCS
 
 WIDTH: Final = 24
 TAG: Final = "audiopixel"
@@ -135,6 +136,7 @@ def _placed(rows: Sequence[Row]) -> list[Panel | RowPanel]:
     return placed
 
 
-def to_json(made: Dashboard) -> str:
-    """As Grafana takes it, keys sorted, so that a change reads as one."""
-    return JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False).encode(made) + "\n"
+def to_json(made: Dashboard, docs: str = DOCS) -> str:
+    """As Grafana takes it, keys sorted, so that a change reads as one; links lead to `docs`."""
+    text = JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False).encode(made) + "\n"
+    return text.replace(DOCS, docs.rstrip("/"))

@@ -6,22 +6,21 @@ seconds what takes a trader's plan minutes.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, Final
 
-from dashboards import delivery_rules, pipeline_rules
+from dashboards.build import Site
 from dashboards.routing import alertmanager
-from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, rule_file, to_text
+from dashboards.rules import COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, to_text
 
 HOST: Final = "127.0.0.1"
 
 
-def files(flow: int, exporter: int, manager: int, sustained: timedelta) -> dict[str, str]:
+def files(flow: int, exporter: int, manager: int, site: Site, collector: int = 0) -> dict[str, str]:
     """Content by file name; prometheus.yml finds rules.yml beside it.
 
     Args:
         flow, exporter, manager: ports of the flow's metrics, of the exporter, of Alertmanager.
-        sustained: how long a state of under- or over-delivery must hold; whole seconds.
+        collector: port of a collector's metrics; 0: there is none.
     """
 
     def scrape(job: str, port: int, path: str = "/metrics") -> dict[str, Any]:
@@ -34,12 +33,13 @@ def files(flow: int, exporter: int, manager: int, sustained: timedelta) -> dict[
             scrape(FLOW_JOB, flow),
             scrape(PLACEMENTS_JOB, exporter, "/metrics/placements"),
             scrape(EXPORTER_JOB, exporter),
+            *([scrape(COLLECTOR_JOB, collector)] if collector else []),
         ],
         "alerting": {"alertmanagers": [{"static_configs": _at(manager)}]},
     }
     return {
         "prometheus.yml": to_text(prometheus),
-        "rules.yml": rule_file((pipeline_rules.PIPELINE, *delivery_rules.groups(sustained))),
+        "rules.yml": site.rules,
         "alertmanager.yml": alertmanager(),
     }
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from dashboards.rules import FLOW_JOB, PLACEMENTS_JOB, Alert, Group, Record, duration, number
+from dashboards.rules import (
+    FLOW_JOB,
+    PLACEMENTS_JOB,
+    Alert,
+    Group,
+    Record,
+    at,
+    duration,
+    moment,
+    number,
+)
 from flows import metrics as m
 
 FLUSH_OLD: Final = timedelta(minutes=2)
@@ -32,6 +42,7 @@ WATERMARK_AGE: Final = "pipeline:audiopixel_watermark_age_seconds:min"
 MOVES: Final = "pipeline:audiopixel_watermark:changes5m"
 DOWN: Final = "pipeline:audiopixel_down:count"
 REDIS: Final = "pipeline:audiopixel_redis_failing:max"
+LOW_MARK_AGE: Final = "pipeline:audiopixel_low_mark_age_seconds:max"
 RECEIVED: Final = "pipeline:audiopixel_received:rate10m"
 REJECTED: Final = "pipeline:audiopixel_rejected:ratio_rate10m"
 
@@ -67,15 +78,33 @@ and on (job, instance) (time() - {kept(m.EXPORTER_WATERMARK.name)} <= {_WATERMAR
         f"""sum(increase({m.REDIS_ERRORS.name}[2m])) > 0 and on () ({FLUSH_AGE} > {_FLUSH_LATE_S})
 or 1 - max({m.EXPORTER_UP.name}) > 0""",
     ),
+    Record(LOW_MARK_AGE, f"time() - min({m.LOW_MARK.name} > 0)"),
     Record(RECEIVED, f"sum(rate({m.RECEIVED.name}[10m]))"),
     Record(REJECTED, f"sum(rate({m.REJECTED.name}[10m])) / {RECEIVED}"),
 )
 
+_AGE: Final = "{{ . | first | value | humanizeDuration }}"
 _AGES: Final = (
-    f"Redis was last written {number(FLUSH_AGE, form='humanizeDuration')} ago; its numbers are of "
-    f"{number(WATERMARK_AGE, form='humanizeDuration')} ago."
+    f"{{{{ with query `{FLUSH_AGE}` }}}}Redis was last written {_AGE} ago.{{{{ else }}}}The time of the "
+    f"last write to Redis is unknown.{{{{ end }}}}{{{{ with query `{WATERMARK_AGE}` }}}} Its numbers are "
+    f"{_AGE} old."
+    "{{ end }}"
 )
 _REJECTED_SHARE: Final = f"{number(f'100 * {REJECTED}', form='printf `%.1f`')} %"
+_HELD: Final = f"{LOW_MARK_AGE} > {_WATERMARK_OLD_S}"
+BLINDING: Final = (
+    "AudiopixelPipelineDown",
+    "AudiopixelPipelineStalled",
+    "AudiopixelPipelineLagging",
+    "AudiopixelInputSilent",
+    "AudiopixelPipelineRejecting",
+    "AudiopixelRedisFailing",
+    "AudiopixelCollectorHold",
+)
+"""Alerts under which delivery cannot be judged."""
+NOT_JUDGED: Final = "AudiopixelDeliveryNotJudged"
+_BLIND: Final = f'alertname=~"{"|".join(BLINDING)}"'
+_FIRING_BLIND: Final = f'ALERTS{{alertstate="firing", {_BLIND}}}'
 
 
 def _count(expr: str) -> str:
@@ -83,8 +112,8 @@ def _count(expr: str) -> str:
 
 
 _WAITING: Final = (
-    f"{_count(f'sum({m.LAG.name})')} messages wait in Kafka, of which "
-    f"{_count(f'sum(rate({m.RECEIVED.name}[5m]))')} a second are read."
+    f"{_count(f'sum({m.LAG.name})')} messages are waiting in Kafka; the flow reads "
+    f"{_count(f'sum(rate({m.RECEIVED.name}[5m]))')} a second."
 )
 
 
@@ -95,7 +124,7 @@ def _of_job(expr: str) -> str:
 _REACHED: Final = (
     f"{{{{ with {_of_job('count(up{job=%q})')} | query }}}}Prometheus reaches "
     f"{number('sum(up{job=%q})', 'job')} of {number('count(up{job=%q})', 'job')} instances"
-    f"{{{{ if {_of_job('min(up{job=%q}) == 1')} | query }}}}, and finds nothing of audiopixel's there"
+    f"{{{{ if {_of_job('min(up{job=%q}) == 1')} | query }}}}, but finds no audiopixel metrics there"
     "{{ end }}.{{ else }}Prometheus has no job of this name.{{ end }}"
 )
 
@@ -112,7 +141,7 @@ ALERTS: Final = (
         _UNREACHABLE,
         "critical",
         "pipeline",
-        "{{ $labels.job }} is down, or is not scraped",
+        "{{ $labels.job }} is down or not scraped",
         f"{_REACHED} {_AGES}",
         timedelta(minutes=2),
     ),
@@ -124,11 +153,12 @@ ALERTS: Final = (
   or (max({m.EXPORTER_UP.name}) == 1 unless on () {_WATERMARK})
 )
 unless on () {DOWN}
-unless on () {REDIS}""",
+unless on () {REDIS}
+unless on () ({_HELD} and on () ({FLUSH_AGE} <= {_FLUSH_OLD_S}))""",
         "critical",
         "pipeline",
-        "The pipeline stands still",
-        f"Processes run, and the numbers do not move. {_AGES} {_WAITING}",
+        "The pipeline has stalled",
+        f"The processes are running, but the numbers are not changing. {_AGES} {_WAITING}",
         timedelta(minutes=1),
     ),
     Alert(
@@ -137,12 +167,31 @@ unless on () {REDIS}""",
 and on () ({MOVES} > 0)
 and on () ({FLUSH_AGE} <= {_FLUSH_OLD_S})
 unless on () {DOWN}
-unless on () {REDIS}""",
+unless on () {REDIS}
+unless on () ({_HELD})""",
         "warning",
         "pipeline",
         "The pipeline is {{ $value | humanizeDuration }} behind",
-        f"The numbers are of {{{{ $value | humanizeDuration }}}} ago, and move. {_WAITING}",
+        f"The numbers are {{{{ $value | humanizeDuration }}}} old and are still being updated. {_WAITING}",
         timedelta(minutes=5),
+    ),
+    Alert(
+        "AudiopixelCollectorHold",
+        f"""{LOW_MARK_AGE} > {_WATERMARK_OLD_S}
+and on () ({WATERMARK_AGE} > {_WATERMARK_OLD_S})
+and on () ({FLUSH_AGE} <= {_FLUSH_OLD_S})
+unless on () {DOWN}
+unless on () {REDIS}""",
+        "warning",
+        "pipeline",
+        "The pipeline has waited {{ $value | humanizeDuration }} for a collector's pixels",
+        "A collector still holds pixels that it received {{ $value | humanizeDuration }} ago. Flight and day "
+        "totals are current; rolling windows and pacing stand still, and delivery is not judged. "
+        f"{{{{ with query `topk(1, {m.COLLECT_OLDEST.name} > {_WATERMARK_OLD_S})` }}}}"
+        "It is {{ (. | first).Labels.instance }}, whose oldest stored pixel is "
+        "{{ . | first | value | humanizeDuration }} old.{{ else }}Prometheus does not see that collector."
+        "{{ end }}",
+        timedelta(minutes=1),
     ),
     Alert(
         "AudiopixelInputSilent",
@@ -155,9 +204,11 @@ and on () ({WATERMARK_AGE} <= {_WATERMARK_OLD_S})
 unless on () {DOWN}""",
         "critical",
         "pipeline",
-        "No message has come for half an hour",
-        "Some {{ $value | printf `%.0f` }} are usual at this time. The topic can be read to its end: nobody "
-        "writes to it. Look at what sends the pixels; alerts on delivery are held back meanwhile.",
+        "No pixel has arrived for 30 minutes",
+        "About {{ $value | printf `%.0f` }} messages are usual in that time. The flow is healthy and reads "
+        "the "
+        "topic to its end, so nothing is being written to the topic. Check the collectors and producers. "
+        "Delivery is not judged meanwhile.",
         timedelta(minutes=2),
     ),
     Alert(
@@ -165,13 +216,13 @@ unless on () {DOWN}""",
         f"{REJECTED} > 0.05 and on () (sum(increase({m.REJECTED.name}[10m])) > 100)",
         "warning",
         "pipeline",
-        f"{_REJECTED_SHARE} of the messages of the last ten minutes were rejected, most often as "
+        f"{_REJECTED_SHARE} of the last ten minutes' messages were rejected, most often as "
         f"{_top_reason('{{ .Labels.reason }}')}",
         f"{_count(f'sum(increase({m.REJECTED.name}[10m]))')} of "
-        f"{_count(f'sum(increase({m.RECEIVED.name}[10m]))')} messages of the last ten minutes went to the "
-        f"dead letters, {_top_reason('{{ .Value | humanize }} as {{ .Labels.reason }}')}. Their ads ran, and "
-        "are missing from every number; alerts on delivery are held back meanwhile. Look in the newest dead "
-        "letters for the field that is wrong, and have their producer mend it and send the pixels again.",
+        f"{_count(f'sum(increase({m.RECEIVED.name}[10m]))')} messages in ten minutes went to the dead-letter "
+        f"topic, {_top_reason('{{ .Value | humanize }} of them as {{ .Labels.reason }}')}. Their ads ran but "
+        "are missing from every number. Delivery is not judged meanwhile. The newest dead letters name the "
+        "field that is wrong: ask its producer to fix it and send the pixels again.",
         timedelta(minutes=10),
     ),
     Alert(
@@ -181,21 +232,24 @@ unless on () {DOWN}""",
 != (sum(last_over_time({m.SKIPPED.name}[1h] offset 1d)) or vector(0))""",
         "warning",
         "pipeline",
-        "{{ $value | printf `%.0f` }} messages were lost before they were read",
-        "Kafka had deleted {{ $value | printf `%.0f` }} messages when the flow came to read them, and it "
-        "skipped them, as it was told to. Their ads ran, and are missing from every number for good. This is "
-        "told for a day.",
+        "{{ $value | printf `%.0f` }} messages were lost before the flow read them",
+        "Kafka had deleted {{ $value | printf `%.0f` }} messages before the flow could read them, and the "
+        "flow "
+        "skipped them (AUDIOPIXEL_KAFKA_ON_LOST). Their ads ran and are missing from every number for good. "
+        "This alert ends after a day.",
     ),
     Alert(
         "AudiopixelRedisFailing",
         REDIS,
         "critical",
         "pipeline",
-        "Redis does not take or give numbers",
-        f"{_count(f'sum(increase({m.REDIS_ERRORS.name}[2m])) or vector(0)')} flushes failed in two minutes, "
-        f"{_count(f'sum({m.PENDING_ROWS.name})')} rows wait; the exporter "
-        f"{{{{ if query `max({m.EXPORTER_UP.name}) == 1` }}}}reads Redis{{{{ else }}}}cannot read Redis"
-        f"{{{{ end }}}}. {_AGES}",
+        f"Redis {{{{ if query `max({m.EXPORTER_UP.name}) == 1` }}}}is rejecting writes{{{{ else }}}}is not "
+        "answering{{ end }}",
+        f"{_count(f'sum(increase({m.REDIS_ERRORS.name}[2m])) or vector(0)')} writes failed in two minutes "
+        f"and "
+        f"{_count(f'sum({m.PENDING_ROWS.name})')} rows are waiting. The exporter "
+        f"{{{{ if query `max({m.EXPORTER_UP.name}) == 1` }}}}can read Redis{{{{ else }}}}cannot read Redis"
+        f"{{{{ end }}}}. {_AGES} Nothing is lost: the rows are written when Redis is back.",
         timedelta(minutes=3),
     ),
     Alert(
@@ -204,9 +258,28 @@ unless on () {DOWN}""",
         "warning",
         "pipeline",
         "{{ $value | printf `%.0f` }} placements have no series of their own",
-        "The exporter is at its cap: {{ $value | printf `%.0f` }} placements are summed as `other`, and of "
-        "alerts only that on brand safety watches their sum.",
+        "The exporter has reached its cap. {{ $value | printf `%.0f` }} placements are summed as `other`, "
+        "and "
+        "only the brand-safety alert watches that sum.",
         timedelta(minutes=10),
+    ),
+    Alert(
+        NOT_JUDGED,
+        # The flow's own word says since when best; of a flow that is dead only the pipeline's alerts know.
+        f"""min({m.EXPORTER_UNJUDGED.name})
+or min(ALERTS_FOR_STATE{{{_BLIND}}} and on (alertname) {_FIRING_BLIND})""",
+        "warning",
+        "delivery",
+        f"Delivery has not been judged since {at('$value')}",
+        "Do not change bids, budgets or pacing by these numbers. The newest are of "
+        f"{moment(f'max({kept(m.EXPORTER_WATERMARK.name)})', other='an unknown time')}. Cause:"
+        f"{{{{ range query `group by (alertname) ({_FIRING_BLIND})` }}}} "
+        f"{{{{ .Labels.alertname }}}},{{{{ end }}}}"
+        f"{{{{ range query `group by (reason) ({m.EXPORTER_UNJUDGED.name})` }}}} the flow says "
+        "{{ .Labels.reason }},{{ end }} operators are alerted. Alerts on single placements are held back "
+        "until this one ends; brand-safety alerts are not.",
+        timedelta(minutes=2),
+        board="audiopixel-trading-desk",
     ),
 )
 

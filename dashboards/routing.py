@@ -1,25 +1,17 @@
 """The routing of alerts: Alertmanager's configuration.
 
 While the numbers are old or short, the pipeline's alerts silence those about delivery, which would be about
-the pipeline too; brand safety is silenced by nothing. Nothing delivered says all that under-delivery would.
+the pipeline too: traders hear that delivery is not judged. Brand safety is silenced by nothing. Nothing
+delivered says all that under-delivery would.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
+from dashboards.pipeline_rules import BLINDING, NOT_JUDGED
 from dashboards.rules import duration, to_text
-
-BLINDING: Final = (
-    "AudiopixelPipelineDown",
-    "AudiopixelPipelineStalled",
-    "AudiopixelPipelineLagging",
-    "AudiopixelInputSilent",
-    "AudiopixelPipelineRejecting",
-    "AudiopixelRedisFailing",
-)
-"""Alerts under which delivery cannot be judged."""
 
 
 def alertmanager(
@@ -44,12 +36,12 @@ def alertmanager(
                 "group_wait": duration(group_wait),
                 "group_interval": duration(group_interval),
                 "repeat_interval": "12h",
-                "routes": [{"matchers": ['area=~"delivery|safety"'], "receiver": "traders"}],
+                "routes": [{"matchers": ['area=~"delivery|safety|tags"'], "receiver": "traders"}],
             },
             "inhibit_rules": [
                 {
                     "source_matchers": [f'alertname=~"{"|".join(BLINDING)}"'],
-                    "target_matchers": ['area="delivery"'],
+                    "target_matchers": ['area="delivery"', f'alertname!="{NOT_JUDGED}"'],
                 },
                 {
                     "source_matchers": ['alertname="AudiopixelNotDelivering"'],

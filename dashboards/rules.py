@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Any, Final, Literal
 
 import yaml
 
-RUNBOOK: Final = "https://github.com/audiopixel/audiopixel/blob/main/docs/runbook.md"
+DOCS: Final = f"https://github.com/audiopixel/audiopixel/blob/v{version('audiopixel')}/docs"
+"""The documents of this version; `--docs-url` puts another address in its place."""
+RUNBOOK: Final = f"{DOCS}/runbook.md"
 """The address of docs/runbook.md, whose headings are the names of the alerts."""
 
 FLOW_JOB: Final = "audiopixel-flow"
@@ -21,8 +24,22 @@ PLACEMENTS_JOB: Final = "audiopixel-placements"
 """Scrape job of the exporter's `/metrics/placements`."""
 EXPORTER_JOB: Final = "audiopixel-exporter"
 """Scrape job of the exporter's own `/metrics`."""
+COLLECTOR_JOB: Final = "audiopixel-collector"
+"""Scrape job of the collectors."""
 
-Area = Literal["delivery", "safety", "pipeline"]
+Area = Literal["delivery", "safety", "tags", "pipeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings that rules and dashboards share with the flow: `AUDIOPIXEL_UNDER`, `AUDIOPIXEL_OVER`."""
+
+    under: float = 0.90
+    over: float = 1.10
+
+
+USUAL: Final = Limits()
+"""The settings' defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +49,7 @@ class Record:
     name: str
     expr: str
 
-    def to_yaml(self) -> dict[str, Any]:
+    def to_yaml(self, grafana: str = "") -> dict[str, Any]:
         """As in a rule file."""
         return {"record": self.name, "expr": self.expr}
 
@@ -42,10 +59,12 @@ class Alert:
     """An alert.
 
     Attributes:
-        area: `delivery` is judged on fresh numbers, silenced by the pipeline's alerts; `safety` by nothing.
+        area: `delivery` is judged on fresh numbers, silenced by the pipeline's alerts; `safety` and `tags` by
+            nothing.
         description: with the numbers; Go template.
         sustained: how long it must hold.
         labels: more of them.
+        board: uid of the dashboard that shows it.
     """
 
     name: str
@@ -56,9 +75,12 @@ class Alert:
     description: str
     sustained: timedelta = timedelta(0)
     labels: dict[str, str] = field(default_factory=dict)
+    board: str = "audiopixel-pipeline"
 
-    def to_yaml(self) -> dict[str, Any]:
-        """As in a rule file."""
+    def to_yaml(self, grafana: str = "") -> dict[str, Any]:
+        """As in a rule file; with the address of `board`, where Grafana's root is known."""
+        chosen = "?var-placement={{ $labels.placement | urlquery }}" if "placement" in self.board else ""
+        dashboard = {"dashboard_url": f"{grafana.rstrip('/')}/d/{self.board}{chosen}"} if grafana else {}
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -68,6 +90,7 @@ class Alert:
                 "summary": self.summary,
                 "description": self.description,
                 "runbook_url": f"{RUNBOOK}#{self.name.lower()}",
+                **dashboard,
             },
         }
 
@@ -83,15 +106,21 @@ class Group:
     rules: tuple[Record | Alert, ...]
     interval: timedelta | None = None
 
-    def to_yaml(self) -> dict[str, Any]:
+    def to_yaml(self, grafana: str = "") -> dict[str, Any]:
         """As in a rule file."""
         interval = {"interval": duration(self.interval)} if self.interval else {}
-        return {"name": self.name, **interval, "rules": [rule.to_yaml() for rule in self.rules]}
+        return {"name": self.name, **interval, "rules": [rule.to_yaml(grafana) for rule in self.rules]}
 
 
-def rule_file(groups: tuple[Group, ...]) -> str:
-    """The rule file of these groups."""
-    return to_text({"groups": [group.to_yaml() for group in groups]})
+def rule_file(groups: tuple[Group, ...], docs: str = DOCS, grafana: str = "") -> str:
+    """The rule file of these groups.
+
+    Args:
+        docs: address of the documents, to which alerts link.
+        grafana: root of a Grafana that has the dashboards; empty: alerts link to none.
+    """
+    text = to_text({"groups": [group.to_yaml(grafana) for group in groups]})
+    return text.replace(DOCS, docs.rstrip("/"))
 
 
 def duration(span: timedelta) -> str:
@@ -115,6 +144,26 @@ def number(expr: str, label: str = "", form: str = "humanize") -> str:
     asked = f"printf `{expr}` $labels.{label}" if label else f"`{expr}`"
     known = f"{{{{ . | first | value | {form} }}}}"
     return f"{{{{ with {asked} | query }}}}{known}{{{{ else }}}}unknown{{{{ end }}}}"
+
+
+def moment(expr: str, label: str = "", said: str = "{}", other: str = "") -> str:
+    """Template text: an expression's value in epoch seconds, as a date and time in UTC, within `said`;
+    `other` where there is none.
+    """
+    asked = f"printf `{expr}` $labels.{label}" if label else f"`{expr}`"
+    known = said.format(at(". | first | value"))
+    return f"{{{{ with {asked} | query }}}}{known}{{{{ else }}}}{other}{{{{ end }}}}"
+
+
+def listed(expr: str, said: str) -> str:
+    """Template text: `said` of each series of an expression, between commas."""
+    each = f"{{{{ if $i }}}}, {{{{ end }}}}{{{{ {said} }}}}"
+    return f"{{{{ range $i, $each := query `{expr}` }}}}{each}{{{{ end }}}}"
+
+
+def at(seconds: str) -> str:
+    """Template text: a value in epoch seconds as a date and time in UTC."""
+    return f"{{{{ ({seconds} | toTime).UTC.Format `Mon 2 Jan 15:04 UTC` }}}}"
 
 
 def shown(value: str) -> str:

@@ -1,0 +1,141 @@
+"""The alerts about collectors and about the tags that call them.
+
+A collector that is down or refuses loses pixels for good: those are critical. The alerts about tags go to
+traders, who placed them.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from dashboards.rules import COLLECTOR_JOB, Alert, Group, Record, listed, number, shown
+from flows import metrics as m
+
+FULL: Final = 0.5
+"""Share of a spool from which it is told of."""
+UNREPLACED: Final = 0.05
+"""Share of an hour's events that carry one macro unreplaced, from which it is told of."""
+LEAST_EVENTS: Final = 100
+"""Events of an hour that are enough to judge macros and consent by."""
+FALLEN: Final = 0.8
+"""Part of the usual share of consent below which it has fallen."""
+STORELESS: Final = 'reason=~"store|clock"'
+"""Refusals that are the collector's fault; the others are the caller's."""
+
+EVENTS: Final = "pipeline:audiopixel_collect_events:increase1h"
+GIVEN: Final = "pipeline:audiopixel_collect_consent_given:ratio_increase1h"
+USUAL_GIVEN: Final = "pipeline:audiopixel_collect_consent_given:avg1d"
+
+_BOARD: Final = "audiopixel-collector"
+_UP: Final = f'up{{job="{COLLECTOR_JOB}"}}'
+_NOT_GIVEN: Final = f'{m.COLLECT_CONSENT.name}{{reason!="given"}}'
+_OURS: Final = f"{m.COLLECT_REFUSED.name}{{{STORELESS}}}"
+_REFUSED: Final = f"sum(increase({_OURS}[5m]))"
+
+
+def _at(expr: str, form: str = "humanize") -> str:
+    return number(expr, "instance", form)
+
+
+RECORDS: Final = (
+    Record(EVENTS, f"sum(increase({m.COLLECT_EVENTS.name}[1h]))"),
+    Record(
+        GIVEN,
+        f"""sum(increase({m.COLLECT_CONSENT.name}{{reason="given"}}[1h]))
+/ (sum(increase({m.COLLECT_CONSENT.name}[1h])) >= {LEAST_EVENTS})""",
+    ),
+    Record(USUAL_GIVEN, f"avg_over_time({GIVEN}[1d] offset 1h)"),
+)
+
+ALERTS: Final = (
+    Alert(
+        "AudiopixelCollectorDown",
+        f"{_UP} == 0",
+        "critical",
+        "pipeline",
+        f"Collector {shown('$labels.instance')} is down or not scraped",
+        f"Prometheus reaches {number(f'sum({_UP})')} of "
+        f"{number(f'count({_UP})')} collectors. Calls that no other collector answers are "
+        "lost. What this one has stored stays on its spool and is sent when it is back.",
+        timedelta(minutes=2),
+        board=_BOARD,
+    ),
+    Alert(
+        "AudiopixelCollectorRefusing",
+        f"{_REFUSED} > 0",
+        "critical",
+        "pipeline",
+        "Collectors refused {{ $value | printf `%.0f` }} events in five minutes",
+        "They could store them neither in Kafka nor on the spool and answered 503. Players and tags that do "
+        "not "
+        "retry lose their pixel. Reasons: "
+        f"{listed(f'sum by (reason) (increase({_OURS}[5m])) > 0', '.Labels.reason')}. The fullest spool is "
+        f"at "
+        f"{number(f'100 * max({m.COLLECT_SPOOL_FULL.name})', form='printf `%.0f`')} %.",
+        timedelta(minutes=1),
+        board=_BOARD,
+    ),
+    Alert(
+        "AudiopixelCollectorSpoolFilling",
+        f"""{m.COLLECT_SPOOL_FULL.name} > {FULL}
+or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.name}[15m], 3600) > 1)""",
+        "warning",
+        "pipeline",
+        f"The spool of {shown('$labels.instance')} is "
+        f"{_at(f'100 * {m.COLLECT_SPOOL_FULL.name}{{instance=%q}}', 'printf `%.0f`')} % full",
+        f"{_at(f'{m.COLLECT_RESTING.name}{{instance=%q}}')} events wait for Kafka, the oldest for "
+        f"{_at(f'{m.COLLECT_OLDEST.name}{{instance=%q}}', 'humanizeDuration')}. When the spool is full the "
+        "collector refuses calls, and their pixels are lost.",
+        timedelta(minutes=5),
+        board=_BOARD,
+    ),
+    Alert(
+        "AudiopixelTagSilent",
+        f'max({m.SILENT_TAGS.name}{{why="never_fired"}}) > 0',
+        "warning",
+        "tags",
+        "{{ $value | printf `%.0f` }} placements have signed tags that have never fired",
+        "Their tags were built over a day ago, and no pixel has come from them. Either the ads are not "
+        "running, "
+        "or the tags were not pasted as they were built.",
+        timedelta(hours=1),
+        board=_BOARD,
+    ),
+    Alert(
+        "AudiopixelMacrosUnreplaced",
+        f"""sum by (dialect, parameter) (increase({m.COLLECT_CLEANED.name}{{how="unreplaced"}}[1h]))
+/ on () group_left () ({EVENTS} >= {LEAST_EVENTS})
+> {UNREPLACED}""",
+        "warning",
+        "tags",
+        f"Tags of {shown('$labels.dialect')} arrive with the macro of {shown('$labels.parameter')} "
+        f"unreplaced",
+        "It is in {{ $value | humanizePercentage }} of the last hour's events. The vendor does not replace "
+        "this "
+        "macro: "
+        f"{shown('$labels.parameter')} is missing from their pixels. `audiopixel tag --check URL` shows what "
+        "the vendor supports.",
+        timedelta(minutes=15),
+        labels={},
+        board=_BOARD,
+    ),
+    Alert(
+        "AudiopixelConsentFalling",
+        f"""{GIVEN} < {FALLEN} * {USUAL_GIVEN}
+and count_over_time({GIVEN}[1d] offset 1h) >= 360""",
+        "warning",
+        "tags",
+        "Consent has fallen to {{ $value | humanizePercentage }} of pixels",
+        f"The average of the last day is {number(USUAL_GIVEN, form='humanizePercentage')}. Reach, frequency "
+        f"and "
+        "conversions count consented listeners alone and fall with it; impressions and delivery do not. Most "
+        "frequent reason without consent: "
+        f"{{{{ range query `topk(1, sum by (reason) (increase({_NOT_GIVEN}[1h])))` }}}}"
+        "{{ .Labels.reason }}{{ end }}.",
+        timedelta(minutes=15),
+        board=_BOARD,
+    ),
+)
+
+COLLECTOR: Final = Group("audiopixel-collector", (*RECORDS, *ALERTS))
