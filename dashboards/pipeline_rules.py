@@ -19,6 +19,7 @@ from dashboards.rules import (
     duration,
     moment,
     number,
+    shown,
 )
 from flows import metrics as m
 
@@ -42,7 +43,7 @@ WATERMARK_AGE: Final = "pipeline:audiopixel_watermark_age_seconds:min"
 MOVES: Final = "pipeline:audiopixel_watermark:changes5m"
 DOWN: Final = "pipeline:audiopixel_down:count"
 REDIS: Final = "pipeline:audiopixel_redis_failing:max"
-LOW_MARK_AGE: Final = "pipeline:audiopixel_low_mark_age_seconds:max"
+HOLD_AGE: Final = "pipeline:audiopixel_hold_age_seconds:max"
 RECEIVED: Final = "pipeline:audiopixel_received:rate10m"
 REJECTED: Final = "pipeline:audiopixel_rejected:ratio_rate10m"
 
@@ -78,7 +79,7 @@ and on (job, instance) (time() - {kept(m.EXPORTER_WATERMARK.name)} <= {_WATERMAR
         f"""sum(increase({m.REDIS_ERRORS.name}[2m])) > 0 and on () ({FLUSH_AGE} > {_FLUSH_LATE_S})
 or 1 - max({m.EXPORTER_UP.name}) > 0""",
     ),
-    Record(LOW_MARK_AGE, f"time() - min({m.LOW_MARK.name} > 0)"),
+    Record(HOLD_AGE, f"time() - min({m.HOLD_SINCE.name})"),
     Record(RECEIVED, f"sum(rate({m.RECEIVED.name}[10m]))"),
     Record(REJECTED, f"sum(rate({m.REJECTED.name}[10m])) / {RECEIVED}"),
 )
@@ -91,7 +92,7 @@ _AGES: Final = (
     "{{ end }}"
 )
 _REJECTED_SHARE: Final = f"{number(f'100 * {REJECTED}', form='printf `%.1f`')} %"
-_HELD: Final = f"{LOW_MARK_AGE} > {_WATERMARK_OLD_S}"
+_HELD: Final = f"{HOLD_AGE} > {_WATERMARK_OLD_S}"
 BLINDING: Final = (
     "AudiopixelPipelineDown",
     "AudiopixelPipelineStalled",
@@ -177,7 +178,7 @@ unless on () ({_HELD})""",
     ),
     Alert(
         "AudiopixelCollectorHold",
-        f"""{LOW_MARK_AGE} > {_WATERMARK_OLD_S}
+        f"""{HOLD_AGE} > {_WATERMARK_OLD_S}
 and on () ({WATERMARK_AGE} > {_WATERMARK_OLD_S})
 and on () ({FLUSH_AGE} <= {_FLUSH_OLD_S})
 unless on () {DOWN}
@@ -187,10 +188,8 @@ unless on () {REDIS}""",
         "The pipeline has waited {{ $value | humanizeDuration }} for a collector's pixels",
         "A collector still holds pixels that it received {{ $value | humanizeDuration }} ago. Flight and day "
         "totals are current; rolling windows and pacing stand still, and delivery is not judged. "
-        f"{{{{ with query `topk(1, {m.COLLECT_OLDEST.name} > {_WATERMARK_OLD_S})` }}}}"
-        "It is {{ (. | first).Labels.instance }}, whose oldest stored pixel is "
-        "{{ . | first | value | humanizeDuration }} old.{{ else }}Prometheus does not see that collector."
-        "{{ end }}",
+        f"It is the collector {{{{ range query `bottomk(1, {m.HOLD_SINCE.name})` }}}}"
+        f"{shown('.Labels.collector')}{{{{ end }}}}.",
         timedelta(minutes=1),
     ),
     Alert(

@@ -16,9 +16,9 @@ from prometheus_support import HOST, Site, alertmanager, eventually, exporter, p
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
-from dashboards import delivery_rules, pipeline_rules
+from dashboards import build
 from dashboards.routing import alertmanager as routing
-from dashboards.rules import FLOW_JOB, PLACEMENTS_JOB, rule_file
+from dashboards.rules import FLOW_JOB, PLACEMENTS_JOB
 from flows.instruments import instruments
 
 pytestmark = pytest.mark.debian
@@ -35,6 +35,11 @@ STARVED = {
     "delivery.indicator": "0.666667",
     "delivery.projected": "26000",
     "delivery.required_rate": "340",
+    "delivery.short_by": "3000",
+    "delivery.since_ms": "1764079320000",
+    "delivery.end_ms": "1764288000000",
+    "delivery.cpm": "12.5",
+    "delivery.currency": "GBP",
 }
 FINE = {**STARVED, "delivery.state": "on_track", "delivery.indicator": "1.01"}
 
@@ -77,8 +82,7 @@ def test_under_delivery_arrives_at_a_webhook_with_campaign_and_placement(tmp_pat
             stack.enter_context(site)
         config = routing(f"{hook.url}/hook", group_wait=timedelta(0), group_interval=second)
         manager = stack.enter_context(alertmanager(tmp_path, config))
-        groups = (pipeline_rules.PIPELINE, *delivery_rules.groups(sustained=timedelta(0)))
-        (tmp_path / "rules.yml").write_text(rule_file(groups))
+        (tmp_path / "rules.yml").write_text(build.Site(sustained=timedelta(0)).rules)
         stack.enter_context(
             prometheus(
                 tmp_path,
@@ -110,12 +114,12 @@ def test_under_delivery_arrives_at_a_webhook_with_campaign_and_placement(tmp_pat
         "placement": "starved",
     }
     assert alert["annotations"]["summary"] == (
-        "starved of campaign spring has delivered 66.7 % of what is due by now"
+        "starved of campaign spring has delivered 66.7 % of what is due, 3k impressions short"
     )
     assert alert["annotations"]["description"] == (
-        "6k impressions delivered where 9k are due by now; "
-        "at the last hour's rate it ends at 26k of 40k booked. From now on it needs 340 an hour. "
-        "Latest platform: web. Latest station: st-1."
+        "Delivered: 6k of 9k impressions due by now, of 40k booked. Short by 3k impressions, worth 37.50 GBP. "
+        "Since Tue 25 Nov 14:02 UTC. The flight ends Fri 28 Nov 00:00 UTC. At the last hour's rate it ends "
+        "with 26k impressions. It now needs 340 impressions an hour. Latest platform: web. Latest station: st-1."
     )
     assert {body["groupLabels"]["alertname"] for _, body in hook.posted} == {"AudiopixelUnderDelivery"}
 
@@ -134,6 +138,7 @@ def test_a_stalled_pipeline_silences_delivery_and_never_brand_safety(tmp_path: P
             told("AudiopixelUnderDelivery", "delivery", placement="b"),
             told("AudiopixelNotDelivering", "delivery", placement="a"),
             told("AudiopixelBrandSafetyBreach", "safety", placement="a"),
+            told("AudiopixelDeliveryNotJudged", "delivery"),
         ]
 
         def silenced() -> dict[tuple[str, str], bool]:
@@ -146,7 +151,7 @@ def test_a_stalled_pipeline_silences_delivery_and_never_brand_safety(tmp_path: P
             }
 
         manager.post("/api/v2/alerts", json=posted).raise_for_status()
-        assert eventually(lambda: len(silenced()) == 4)
+        assert eventually(lambda: len(silenced()) == 5)
         assert {name for name, is_silent in silenced().items() if is_silent} == {
             ("AudiopixelUnderDelivery", "a")
         }, "nothing delivered says all that under-delivery would"
@@ -155,5 +160,6 @@ def test_a_stalled_pipeline_silences_delivery_and_never_brand_safety(tmp_path: P
         assert eventually(lambda: silenced().get(("AudiopixelUnderDelivery", "b")))
         assert {name for name, is_silent in silenced().items() if not is_silent} == {
             ("AudiopixelBrandSafetyBreach", "a"),
+            ("AudiopixelDeliveryNotJudged", ""),
             ("AudiopixelPipelineStalled", ""),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,23 @@ import pytest
 import yaml
 from prometheus_support import GENERATED, promtool
 
-from dashboards.delivery_rules import groups
-from dashboards.pipeline_rules import PIPELINE
-from dashboards.routing import BLINDING
-from dashboards.rules import Alert, Record
+from dashboards.build import Site
+from dashboards.pipeline_rules import BLINDING, NOT_JUDGED
+from dashboards.routing import alertmanager
+from dashboards.rules import USUAL, Alert, Limits, Record
 from flows import metrics
+from flows.settings.fields import Settings
 
 HERE = Path(__file__).parent
-RULES = [rule for group in (PIPELINE, *groups()) for rule in group.rules]
+RULES = [rule for group in Site().groups for rule in group.rules]
 ALERTS = {rule.name: rule for rule in RULES if isinstance(rule, Alert)}
 RECORDS = {rule.name: rule for rule in RULES if isinstance(rule, Record)}
 FILES = {path.name: yaml.safe_load(path.read_text()) for path in sorted(HERE.glob("*_stories.yml"))}
 STORIES: list[dict[str, Any]] = [story for told in FILES.values() for story in told["tests"]]
-DEFINED = (*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.CAMPAIGN, *metrics.EXPORTER)
+DEFINED = (
+    *(*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.CAMPAIGN, *metrics.EXPORTER),
+    *(*metrics.COLLECT, *metrics.TAGS),
+)
 NAMES = {definition.name for definition in DEFINED}
 INDICATOR = metrics.PLACEMENT_INDICATOR.name
 BLOCKED = metrics.PLACEMENT_BLOCKED.name
@@ -62,6 +67,30 @@ def test_every_metric_in_a_rule_is_defined_or_recorded() -> None:
                 assert name in NAMES | set(RECORDS), (rule.name, name)
 
 
+def test_delivery_that_is_not_judged_is_an_alert_for_traders_that_none_holds_back() -> None:
+    assert ALERTS[NOT_JUDGED].area == "delivery"
+    assert NOT_JUDGED not in BLINDING
+    (rule, _) = yaml.safe_load(alertmanager())["inhibit_rules"]
+    assert rule["target_matchers"] == ['area="delivery"', f'alertname!="{NOT_JUDGED}"']
+
+
+def test_links_and_thresholds_are_an_installations_own() -> None:
+    site = Site("https://wiki.internal/audiopixel/", "https://grafana.internal/", Limits(0.8, 1.3))
+    rules = yaml.safe_load(site.rules)["groups"]
+    alerts = {rule["alert"]: rule for group in rules for rule in group["rules"] if "alert" in rule}
+    assert {alert["annotations"]["runbook_url"] for alert in alerts.values()} == {
+        f"https://wiki.internal/audiopixel/runbook.md#{name.lower()}" for name in alerts
+    }
+    under = alerts["AudiopixelUnderDelivery"]["annotations"]["dashboard_url"]
+    assert under == (
+        "https://grafana.internal/d/audiopixel-placement?var-placement={{ $labels.placement | urlquery }}"
+    )
+    assert "indicator:max > 1.3)" in alerts["AudiopixelOverDelivery"]["expr"]
+    assert "dashboard_url" not in (GENERATED / "rules.yml").read_text()
+    assert f"/v{version('audiopixel')}/" in (GENERATED / "rules.yml").read_text()
+    assert (USUAL.under, USUAL.over) == (Settings().under, Settings().over)
+
+
 def test_what_blinds_are_alerts_of_the_pipeline() -> None:
     assert {ALERTS[name].area for name in BLINDING} == {"pipeline"}
 
@@ -86,7 +115,7 @@ def test_promtool_finds_no_fault_in_the_rules() -> None:
 
 
 @pytest.mark.debian
-@pytest.mark.parametrize("area", ["delivery", "campaign", "pipeline"])
+@pytest.mark.parametrize("area", ["delivery", "campaign", "pipeline", "collector"])
 def test_the_rules_tell_the_stories(area: str) -> None:
     done = promtool("test", "rules", str(HERE / f"{area}_stories.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -104,6 +133,13 @@ def test_the_rules_tell_the_stories(area: str) -> None:
         ("a log that is counted anew", "changes5m == 0", "changes5m >= 0"),
         ("what answers at both", 'or absent(audiopixel_build_info{job="audiopixel-flow"})', ""),
         ("what answers at both", 'or absent(audiopixel_exporter_up{job="audiopixel-placements"})', ""),
+        ("a collector that keeps its pixels", "pipeline:audiopixel_hold_age_seconds:max > 300", "none > 300"),
+        ("delivery that the flow itself", "min(audiopixel_exporter_delivery_unjudged", "min(audiopixel_none"),
+        ("a collector that can store nothing", 'reason=~"store|clock"', 'reason=~"size"'),
+        ("a spool that fills", "[15m], 3600) > 1", "[15m], 3600) > 9"),
+        ("a vendor that replaces", "> 0.05", "> 0.5"),
+        ("collectors that answer", "> 0.05", "> 0.01"),
+        ("consent falls", "< 0.8 *", "< 0.4 *"),
         ("nobody sends pixels", "(audiopixel_received_total[30m])", "(audiopixel_received_total[3h])"),
         ("a station that sends nothing at night", "[1h] offset 23h30m", "[6h]"),
         ("messages that a start skipped", "[1h] offset 1d", "[1m] offset 1d"),

@@ -22,8 +22,8 @@ from prometheus_support import GENERATED, Site, eventually, exporter, prometheus
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
-from dashboards import delivery_rules, pipeline_rules, queries
-from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB, rule_file
+from dashboards import build, queries
+from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.instruments import instruments
 from flows.metrics import RECEIVED, Definition
 from flows.replay import replay
@@ -85,8 +85,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clie
             port = stack.enter_context(exporter(valkey.url, directory))
             flow = stack.enter_context(Site(lambda *_: (200, generate_latest(metrics.registry))))
             metrics.redis_errors.labels("timeout").inc()
-            rules = rule_file((pipeline_rules.PIPELINE, *delivery_rules.groups()))
-            (directory / "rules.yml").write_text(re.sub(r"\n    for: \w+", "", rules))
+            (directory / "rules.yml").write_text(re.sub(r"\n    for: \w+", "", build.Site().rules))
             config = {
                 "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
                 "rule_files": [str(directory / "rules.yml")],
