@@ -96,9 +96,8 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
         "warning",
         "tags",
         "{{ $value | printf `%.0f` }} placements have signed tags that have never fired",
-        "Their tags were built over a day ago, and no pixel has come from them. Either the ads are not "
-        "running, "
-        "or the tags were not pasted as they were built.",
+        "The tags of {{ $value | printf `%.0f` }} placements were built over a day ago, and no pixel has "
+        "come from them. Either the ads are not running, or the tags were not pasted as they were built.",
         timedelta(hours=1),
         board=_BOARD,
     ),

@@ -117,9 +117,10 @@ def test_under_delivery_arrives_at_a_webhook_with_campaign_and_placement(tmp_pat
         "starved of campaign spring has delivered 66.7 % of what is due, 3k impressions short"
     )
     assert alert["annotations"]["description"] == (
-        "Delivered: 6k of 9k impressions due by now, of 40k booked. Short by 3k impressions, worth 37.50 GBP. "
-        "Since Tue 25 Nov 14:02 UTC. The flight ends Fri 28 Nov 00:00 UTC. At the last hour's rate it ends "
-        "with 26k impressions. It now needs 340 impressions an hour. Latest platform: web. Latest station: st-1."
+        "Delivered: 6k of 9k impressions due by now, of 40k booked. Short by 3k impressions, worth "
+        "37.50 GBP. Since Tue 25 Nov 14:02 UTC. The flight ends Fri 28 Nov 00:00 UTC. At the last hour's "
+        "rate it ends with 26k impressions. It now needs 340 impressions an hour. Latest platform: web. "
+        "Latest station: st-1."
     )
     assert {body["groupLabels"]["alertname"] for _, body in hook.posted} == {"AudiopixelUnderDelivery"}
 
