@@ -34,10 +34,11 @@ export function drawChart({ at_s: at, impressions, expected }, from_s, to_s, who
 function plot(box, width) {
   const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   const hour = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" }), day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+  const incrs = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 7200].map((minutes) => 60 * minutes);
   const time = (_, ticks) => ticks.map((tick) => (ticks.at(-1) - ticks[0] > 86400 ? day : hour).format(tick * 1000));
   return new uPlot({
     width, height: 150, cursor: { y: false }, legend: { show: false },
-    axes: [{ ...axis, size: 26, values: time, space: 64 }, { ...axis, size: 64, values: (_, ticks) => ticks.map(whole) }],
+    axes: [{ ...axis, size: 26, values: time, incrs, space: 64 }, { ...axis, size: 64, values: (_, ticks) => ticks.map(whole) }],
     series: [
       {},
       { stroke: colour("--accent"), width: 2, points: { show: false } },

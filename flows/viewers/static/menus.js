@@ -101,7 +101,8 @@ export function dress(next = theme) {
   theme = next;
   kept.set("theme", theme);
   document.documentElement.dataset.theme = theme;
-  setText($("theme"), `Theme: ${theme}`);
+  setText($("theme"), `◐ ${theme}`);
+  $("theme").ariaLabel = `Theme: ${theme}`;
   forget();
 }
 
