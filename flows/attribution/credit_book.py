@@ -8,12 +8,11 @@ rare. What readers are told of a decision is `flows.attribution.decisions`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-import numpy as np
-
+from flows.attribution.credit_entries import Entries
 from flows.attribution.credit_models import divide
 from flows.errors import StateError
 from flows.model.conversions import (
@@ -29,12 +28,13 @@ from flows.model.conversions import (
     WAYS_AT,
     RowName,
 )
-from flows.model.dimensions import SCOPES
+from flows.model.dimensions import Dimensions
 from flows.model.events import CONVERSION_TYPES
 from flows.model.messages import ConversionAccount, Credit, CreditBatch, Decided, Decision
 from flows.model.plan import Plan
 from flows.model.ticks import Cut
 from flows.state.homes import Homes
+from flows.state.kernel import I64, U8, U32
 
 FORMAT: Final = 4
 
@@ -44,6 +44,7 @@ MOST_CURRENCIES: Final = 1_000_000
 which was forgotten here counts a value in another as such.
 """
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
+_WAY_COLUMNS: Final = {way: WAYS_AT + number for number, way in enumerate(WAYS)}
 
 
 @dataclass
@@ -77,41 +78,17 @@ class CreditBook:
         decisions.sort(
             key=lambda one: (one.conversion.ts_ms, one.conversion.pixel.currency or "", one.conversion.key)
         )
-        rows: dict[RowName, tuple[int, int]] = {}
-        names: list[list[RowName]] = [[] for _ in range(self.shards)]
-        entries: list[list[int]] = [[] for _ in range(self.shards)]
-        for decision in decisions:
-            minute = decision.conversion.ts_ms // 60_000
-            for name, column, amount in self._amounts(decision):
-                if (place := rows.get(name)) is None:
-                    shard = self._homes.of(*name)
-                    place = rows[name] = (shard, len(names[shard]))
-                    names[shard].append(name)
-                entries[place[0]] += (place[1], minute, column, amount)
+        entries = self._entries(decisions)
         gained = self._account(decided, decisions)
         frequency = self._by_shard(self._frequency(decided))
         currencies, self._priced = self._by_shard(list(self._priced.items())), {}
         accounts = self._by_shard(
             [(("campaign", campaign), account) for campaign, account in gained.items() if campaign]
         )
-        batches = []
-        for shard in range(self.shards):
-            table = np.array(entries[shard], np.int64).reshape(-1, 4)
-            at, minutes, columns, added = (table[:, i] for i in range(4))
-            batches.append(
-                CreditBatch(
-                    shard,
-                    cut,
-                    names[shard],
-                    at.astype(np.uint32),
-                    minutes.astype(np.uint32),
-                    columns.astype(np.uint8),
-                    added.copy(),
-                    frequency[shard],
-                    currencies[shard],
-                    accounts[shard],
-                )
-            )
+        batches = [
+            CreditBatch(shard, cut, *entries[shard], frequency[shard], currencies[shard], accounts[shard])
+            for shard in range(self.shards)
+        ]
         accepted, attributed, unattributed = self.decided
         total = ConversionAccount(accepted, attributed, unattributed, sum(one.pending for one in decided))
         assert total.accepted == total.attributed + total.unattributed + total.pending
@@ -150,35 +127,49 @@ class CreditBook:
             shards[self._homes.of(scope, name)].append(entry)
         return shards
 
-    def _amounts(self, decision: Decision) -> Iterator[tuple[RowName, int, int]]:
-        """Amounts that a decision adds, each to one column of one row; a row may come several times."""
-        pixel, credits = decision.conversion.pixel, decision.credits
-        kind = TYPES_AT + CONVERSION_TYPES.index(pixel.type)
-        shares = _shares(pixel.value_micros, credits)
-        others: set[RowName] = set()
-        for credit, share in zip(credits, shares, strict=True):
-            columns = [0, kind, WAYS_AT + WAYS.index(credit.way)]
-            if credit.age_ms is not None:
-                columns.append(AGES_AT + bisect_left(AGES_S, credit.age_ms / 1000))
-            for scope, name in zip(SCOPES, credit.combo, strict=True):
-                if name is None:
-                    continue
-                row = (scope, name)
-                for column in columns:
-                    yield row, column, credit.millionths
-                other = pixel.other_value
+    def _entries(self, decisions: Sequence[Decision]) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
+        """What the decisions add, by row shard: its rows, and (place in them, minute, column, amount), of
+        which one cell may have several.
+        """
+        rows = Entries()
+        priced: dict[tuple[Dimensions, str | None], tuple[int, list[int]]] = {}
+        for decision in decisions:
+            conversion, credits = decision.conversion, decision.credits
+            pixel, minute = conversion.pixel, conversion.ts_ms // 60_000
+            kind = TYPES_AT + CONVERSION_TYPES.index(pixel.type)
+            others: set[int] = set()
+            for credit, share in zip(credits, _shares(pixel.value_micros, credits), strict=True):
+                here, millionths, age_ms = rows.of(credit.combo), credit.millionths, credit.age_ms
+                rows.add(here, minute, 0, millionths)
+                rows.add(here, minute, kind, millionths)
+                rows.add(here, minute, _WAY_COLUMNS[credit.way], millionths)
+                if age_ms is not None:
+                    rows.add(here, minute, AGES_AT + bisect_left(AGES_S, age_ms / 1000), millionths)
                 if share is not None:
-                    currency = self._currency(row, credit.combo[1], pixel.currency)
-                    if currency is not None:  # told each time: a row may have been forgotten since
-                        self._priced[row] = currency
-                    other = pixel.currency not in (None, currency)
-                    if not other:
-                        yield row, VALUE, share & LOW
-                        if high := share >> VALUE_BITS:
-                            yield row, HIGH, high
-                if other and row not in others:  # a conversion once, in however many parts it came
-                    others.add(row)
-                    yield row, OTHER, 1
+                    of = (credit.combo, pixel.currency)
+                    if (found := priced.get(of)) is None:
+                        found = priced[of] = self._by_currency(rows, here, *of)
+                    rows.add(found[0], minute, VALUE, share & LOW)
+                    if high := share >> VALUE_BITS:
+                        rows.add(found[0], minute, HIGH, high)
+                    others.update(found[1])
+                elif pixel.other_value:
+                    others.update(rows.groups[here])
+            if others:  # once, in however many parts it came
+                rows.add(rows.group(sorted(others)), minute, OTHER, 1)
+        return rows.by_shard(self._homes)
+
+    def _by_currency(
+        self, rows: Entries, here: int, combo: Dimensions, currency: str | None
+    ) -> tuple[int, list[int]]:
+        """Of a group of rows that get a value in a currency, the group whose own it is, and the others."""
+        own, others = list[int](), list[int]()
+        for row in rows.groups[here]:
+            known = self._currency(rows.names[row], combo[1], currency)
+            if known is not None:  # told at every cut: a row may have been forgotten since
+                self._priced[rows.names[row]] = known
+            (own if currency in (None, known) else others).append(row)
+        return rows.group(own), others
 
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
         """The currency of a row's value. A placement has its plan's, else its campaign's; a campaign has the

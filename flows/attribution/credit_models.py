@@ -25,29 +25,30 @@ class Rules:
     utm: Mapping[str, str] = field(default_factory=dict)
 
 
-def credit(rules: Rules, touches: Sequence[tuple[int, bool, str]]) -> list[int]:
-    """Millionths of one conversion for each of its eligible touches (time, whether a click, placement); their
-    sum is 1,000,000.
+def credit(rules: Rules, times_ms: Sequence[int], clicks: Sequence[bool]) -> list[int]:
+    """Millionths of one conversion for each of its eligible touches; their sum is 1,000,000.
 
-    `touches` are in order of time and placement (UTF-8): of two that are equal in what a model looks at, the
-    later in this order is preferred.
+    Args:
+        times_ms, clicks: of each touch its time, and whether it is a click. Touches are in order of time and
+            placement (UTF-8): of two that are equal in what a model looks at, the later is preferred.
     """
-    n = len(touches)
+    n = len(times_ms)
     if rules.model in ("last_touch", "first_touch"):
         chosen = n - 1
         if rules.model == "first_touch":
-            while touches[chosen][0] != touches[0][0]:
+            while times_ms[chosen] != times_ms[0]:
                 chosen -= 1
-        else:
-            chosen = next((i for i in range(n - 1, -1, -1) if touches[i][1]), chosen)
+        elif True in clicks:
+            while not clicks[chosen]:
+                chosen -= 1
         parts = [0] * n
         parts[chosen] = WHOLE
         return parts
     if rules.model == "linear":
         return apportion([1.0] * n, WHOLE)
     # Against the newest touch, whose weight is 1: against the conversion all of them may be 0.0.
-    newest = max(ts for ts, _, _ in touches)
-    return apportion([0.5 ** ((newest - ts) / rules.half_life_ms) for ts, _, _ in touches], WHOLE)
+    newest = max(times_ms)
+    return apportion([0.5 ** ((newest - ts) / rules.half_life_ms) for ts in times_ms], WHOLE)
 
 
 def apportion(weights: Sequence[float], whole: int) -> list[int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -231,38 +232,37 @@ class ListenerShard:
         )
         windows = (self.rules.click_ms, self.rules.listen_ms)
         got = eligible(touches, until, self._of_campaign[touches.combo], asked, windows, self.caps)
-        found = touches.at(got.found)
-        told = (
-            (found.ts >> KIND_BITS).tolist(),
-            (found.ts & KIND == CLICK_TOUCH).tolist(),
-            found.combo.tolist(),
-        )
-        bounds, met = got.bounds.tolist(), got.met.tolist()
+        found, names = touches.at(got.found), self.names
+        times_ms, clicks = (found.ts >> KIND_BITS).tolist(), (found.ts & KIND == CLICK_TOUCH).tolist()
+        combos = [names[number] for number in found.combo.tolist()]
+        parts = [slice(a, b) for a, b in pairwise(got.bounds.tolist())]
         return [
-            self._decision(one, [*zip(*(of[bounds[n] : bounds[n + 1]] for of in told), strict=True)], met[n])
-            for n, one in enumerate(due)
+            self._decision(one, times_ms[part], clicks[part], combos[part], met)
+            for one, part, met in zip(due, parts, got.met.tolist(), strict=True)
         ]
 
     def _decision(
-        self, conversion: PendingConversion, found: list[tuple[int, bool, int]], met: int
+        self,
+        conversion: PendingConversion,
+        times_ms: list[int],
+        clicks: list[bool],
+        combos: list[Dimensions],
+        met: int,
     ) -> Decision:
-        """`found` are (time, whether a click, number of the names); `met` is of `Eligible`."""
-        pixel = conversion.pixel
+        """Decide by the eligible touches, of each its time, whether it is a click, and its names; `met` is of
+        `Eligible`.
+        """
+        pixel, ts_ms = conversion.pixel, conversion.ts_ms
         if pixel.combo[0] is not None:
             return Decision(conversion, "declared", [Credit(pixel.combo, WHOLE, "declared", None)])
         if met and self.rules.model == "last_touch":
             # The newest are what it sees: only older clicks, or listens where it sees none, are hidden.
-            clicked = any(click for _, click, _ in found)
-            met &= 0 if clicked else MET_CLICKS if found else MET_CLICKS | MET_LISTENS
-        if found:
-            names = [self.names[number] for _, _, number in found]
-            shares = credit(
-                self.rules,
-                [(ts, click, combo[0] or "") for (ts, click, _), combo in zip(found, names, strict=True)],
-            )
+            met &= 0 if True in clicks else MET_CLICKS if clicks else MET_CLICKS | MET_LISTENS
+        if times_ms:
+            shares = credit(self.rules, times_ms, clicks)
             credits = [
-                Credit(combo, share, "click" if click else "listen", conversion.ts_ms - ts)
-                for (ts, click, _), combo, share in zip(found, names, shares, strict=True)
+                Credit(combo, share, "click" if click else "listen", ts_ms - ts)
+                for combo, share, click, ts in zip(combos, shares, clicks, times_ms, strict=True)
             ]
             return Decision(conversion, self.rules.model, credits, met != 0)
         target = self.rules.utm.get(pixel.utm_content) if pixel.utm_content else None

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.model.pixel import POSITION, WATERMARK
+from flows.state.hash_table import find
 from flows.state.kernel import I64, U64, Int, kernel
 
 MOST_COLLECTORS: Final = 1_024
@@ -26,6 +27,11 @@ MAX_STATE: Final = 50_000_000
 
 LOW, HEARD, ROSE, RELEASED = range(4)
 LOG, NEWEST, CREDIT, USED, EVICTED, AT, WHILE_HELD, RELEASES = range(8)
+LEAST, ENDS, STOOD = range(3)
+"""Three trees over the collectors, a place being the least of the two below it, so that one has the least of
+all (`_top`): of the low marks of live collectors, of the log times at which a hold ends, and of those at
+which a low mark last rose.
+"""
 
 
 class Told(NamedTuple):
@@ -41,21 +47,62 @@ class Told(NamedTuple):
 
 
 @kernel
-def _survey(table: I64, used: Int, max_hold_ms: Int) -> tuple[Int, Int]:
-    """The least low mark of live collectors, and the log time up to which no hold ends."""
-    least = due = np.int64(NOBODY_LIVE)
-    for i in range(used):
-        ends = table[i, HEARD] + max_hold_ms
-        if not table[i, RELEASED]:
-            least = min(least, table[i, LOW])
-            ends = min(ends, table[i, ROSE] + max_hold_ms)
-        due = min(due, ends)
-    return least, due
+def _top(used: Int) -> Int:
+    """The place of a tree that has the least of all: the first that spans the collectors there are."""
+    span = 1
+    while span < used:
+        span *= 2
+    return MOST_COLLECTORS // span
 
 
 @kernel
-def _expire(ids: U64, table: I64, state: I64, max_hold_ms: Int) -> None:
-    """End the holds of collectors that were silent, or stood still, for too long of the log's time."""
+def _lift(table: I64, used: Int, trees: I64, at: Int, max_hold_ms: Int) -> None:
+    """Bring the trees up to date with one place of the table."""
+    least = ends = rose = np.int64(NOBODY_LIVE)
+    if at < used:
+        rose = table[at, ROSE]
+        ends = table[at, HEARD] + max_hold_ms
+        if not table[at, RELEASED]:
+            least = table[at, LOW]
+            ends = min(ends, table[at, ROSE] + max_hold_ms)
+    place, top = MOST_COLLECTORS + at, _top(used)
+    trees[LEAST, place], trees[ENDS, place], trees[STOOD, place] = least, ends, rose
+    while place > top:
+        place >>= 1
+        for tree in range(len(trees)):
+            trees[tree, place] = min(trees[tree, 2 * place], trees[tree, 2 * place + 1])
+
+
+@kernel
+def _least_of(trees: I64, tree: Int, used: Int) -> Int:
+    """The first place of the table that has what a tree's root has."""
+    place = _top(used)
+    while place < MOST_COLLECTORS:
+        place *= 2
+        place += trees[tree, place] > trees[tree, place // 2]
+    return place - MOST_COLLECTORS
+
+
+@kernel
+def _drop(index: U64, key: Int | np.uint64) -> None:
+    """Take a key out of the index, so that no other's search ends at its slot."""
+    size = np.int64(len(index))
+    empty = find(index, key)
+    place = (empty + 1) % size
+    while index[place, 0]:
+        home = np.int64(((index[place, 0] >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
+        if (place - home) % size >= (place - empty) % size:
+            index[empty] = index[place]
+            empty = place
+        place = (place + 1) % size
+    index[empty, 0] = np.uint64(0)
+
+
+@kernel
+def _expire(ids: U64, table: I64, index: U64, trees: I64, state: I64, max_hold_ms: Int) -> None:
+    """End the holds of collectors that were silent, or stood still, for too long of the log's time; the index
+    and the trees are begun anew.
+    """
     kept = 0
     for i in range(state[USED]):
         if state[LOG] - table[i, HEARD] >= max_hold_ms:
@@ -66,44 +113,54 @@ def _expire(ids: U64, table: I64, state: I64, max_hold_ms: Int) -> None:
         table[kept] = table[i]
         kept += 1
     state[USED] = kept
+    index[:] = 0
+    trees[:] = NOBODY_LIVE
+    for i in range(kept):
+        slot = find(index, ids[i])
+        index[slot, 0], index[slot, 1] = ids[i], i
+        _lift(table, kept, trees, i, max_hold_ms)
 
 
 @kernel
-def _tell(ids: U64, table: I64, state: I64, who: np.uint64, low_ms: Int) -> None:
+def _tell(
+    ids: U64, table: I64, index: U64, trees: I64, state: I64, who: np.uint64, low_ms: Int, max_hold_ms: Int
+) -> None:
     """Take a collector's word."""
-    used = state[USED]
-    at = 0
-    while at < used and ids[at] != who:
-        at += 1
+    slot = find(index, who)
+    known = index[slot, 0] != np.uint64(0)
+    at = np.int64(index[slot, 1]) if known else state[USED]
     if low_ms == BYE:
-        if at < used:
-            ids[at], table[at] = ids[used - 1], table[used - 1]
-            state[USED] = used - 1
+        if known:
+            last = state[USED] - 1
+            index[find(index, ids[last]), 1] = at
+            _drop(index, who)
+            ids[at], table[at], state[USED] = ids[last], table[last], last
+            _lift(table, last, trees, at, max_hold_ms)
+            _lift(table, last, trees, last, max_hold_ms)
         return
-    if at == used:
-        if used == len(ids):
-            at = 0
-            for i in range(1, used):
-                if table[i, ROSE] < table[at, ROSE]:
-                    at = i
+    if not known:
+        if at == len(ids):
+            at = _least_of(trees, STOOD, state[USED])
+            _drop(index, ids[at])
+            slot = find(index, who)
             state[EVICTED] += 1
         else:
-            state[USED] = used + 1
+            state[USED] += 1
+        index[slot, 0], index[slot, 1] = who, at
         ids[at] = who
         table[at, LOW] = -1
     table[at, HEARD] = state[LOG]
     if low_ms > table[at, LOW]:
         table[at, LOW], table[at, ROSE], table[at, RELEASED] = low_ms, state[LOG], 0
+    _lift(table, state[USED], trees, at, max_hold_ms)
 
 
 @kernel
-def _release_oldest(table: I64, state: I64) -> None:
+def _release_oldest(table: I64, trees: I64, state: I64, max_hold_ms: Int) -> None:
     """Wait no more for the live collector with the least low mark, until that rises."""
-    oldest = -1
-    for i in range(state[USED]):
-        if not table[i, RELEASED] and (oldest < 0 or table[i, LOW] < table[oldest, LOW]):
-            oldest = i
-    table[oldest, RELEASED] = 1
+    at = _least_of(trees, LEAST, state[USED])
+    table[at, RELEASED] = 1
+    _lift(table, state[USED], trees, at, max_hold_ms)
     state[RELEASES] += 1
     state[WHILE_HELD] = 0
 
@@ -118,8 +175,8 @@ def _held(before_ms: Int, natural_ms: Int, least_ms: Int, bound_ms: Int, quiet_m
 
 @kernel
 def _hold(
-    pixels: U64, positions: I64, moments: I64, collectors: U64, lows: I64, ids: U64, table: I64, state: I64,
-    natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int, max_state: Int,
+    pixels: U64, positions: I64, moments: I64, collectors: U64, lows: I64, ids: U64, table: I64, index: U64,
+    trees: I64, state: I64, natural_ms: Int, bound_ms: Int, quiet_ms: Int, max_hold_ms: Int, max_state: Int,
 ) -> None:  # fmt: skip
     """Give pixels the watermark that collectors allow, in place of the one that pixels alone would set.
 
@@ -127,31 +184,28 @@ def _hold(
         pixels: judged by `flows.intake.watermark`; changed in place.
         positions, moments: (messages,) where they stand, and when they were put there; 0: unknown.
         collectors, lows: see `Told`.
-        ids, table, state: of `Holds`; changed in place.
+        ids, table, index, trees, state: of `Holds`; changed in place.
         natural_ms: the watermark that pixels alone have set so far.
     """
-    least, due = _survey(table, state[USED], max_hold_ms)
     pixel = 0
     for i in range(len(positions)):
         if moments[i] > state[NEWEST]:
             if state[NEWEST]:
                 state[LOG] += max(min(moments[i] - state[NEWEST], LOG_STEP_MS) - state[CREDIT], 0)
             state[NEWEST], state[CREDIT] = moments[i], 0
-        if state[LOG] >= due:
-            _expire(ids, table, state, max_hold_ms)
-            least, due = _survey(table, state[USED], max_hold_ms)
+        if state[LOG] >= trees[ENDS, _top(state[USED])]:
+            _expire(ids, table, index, trees, state, max_hold_ms)
         if collectors[i]:
-            _tell(ids, table, state, collectors[i], lows[i])
-            least, due = _survey(table, state[USED], max_hold_ms)
+            _tell(ids, table, index, trees, state, collectors[i], lows[i], max_hold_ms)
         here = pixel < len(pixels) and np.int64(pixels[pixel, POSITION]) == positions[i]
         if here:
             natural_ms = np.int64(pixels[pixel, WATERMARK])
             # Of the log alone, so that a replay releases at the same pixel.
-            state[WHILE_HELD] = state[WHILE_HELD] + 1 if state[NEWEST] - least > quiet_ms else 0
+            held = state[NEWEST] - trees[LEAST, _top(state[USED])] > quiet_ms
+            state[WHILE_HELD] = state[WHILE_HELD] + 1 if held else 0
             if state[WHILE_HELD] > max_state:
-                _release_oldest(table, state)
-                least, due = _survey(table, state[USED], max_hold_ms)
-        state[AT] = _held(state[AT], natural_ms, least, bound_ms, quiet_ms)
+                _release_oldest(table, trees, state, max_hold_ms)
+        state[AT] = _held(state[AT], natural_ms, trees[LEAST, _top(state[USED])], bound_ms, quiet_ms)
         if here:
             pixels[pixel, WATERMARK] = np.uint64(state[AT])
             pixel += 1
@@ -177,6 +231,8 @@ class Holds:
     _names: dict[int, str] = field(default_factory=dict)
     _ids: U64 = field(default_factory=lambda: np.zeros(MOST_COLLECTORS, np.uint64))
     _table: I64 = field(default_factory=lambda: np.zeros((MOST_COLLECTORS, 4), np.int64))
+    _index: U64 = field(default_factory=lambda: np.zeros((2 * MOST_COLLECTORS, 2), np.uint64))
+    _trees: I64 = field(default_factory=lambda: np.full((3, 2 * MOST_COLLECTORS), NOBODY_LIVE))
     _state: I64 = field(default_factory=lambda: np.zeros(8, np.int64))
 
     @property
@@ -187,8 +243,8 @@ class Holds:
     @property
     def least_ms(self) -> int | None:
         """The least low mark of live collectors; None: none is live."""
-        least, _ = _survey(self._table, self._state[USED], self.max_hold_ms)
-        return None if least == NOBODY_LIVE else int(least)
+        least = int(self._trees[LEAST, _top(self._state[USED])])
+        return None if least == NOBODY_LIVE else least
 
     @property
     def evicted(self) -> int:
@@ -233,8 +289,9 @@ class Holds:
         """Give a batch's pixels their watermarks, in place; returns the partition's behind them."""
         self._state[AT] = before_ms
         _hold(
-            pixels, positions, moments, told.collectors, told.lows, self._ids, self._table, self._state,
-            natural_ms, self.bound_ms, self.quiet_ms, self.max_hold_ms, self.max_state,
+            pixels, positions, moments, told.collectors, told.lows, self._ids, self._table, self._index,
+            self._trees, self._state, natural_ms, self.bound_ms, self.quiet_ms, self.max_hold_ms,
+            self.max_state,
         )  # fmt: skip
         return int(self._state[AT])
 
@@ -242,9 +299,12 @@ class Holds:
         """Let time pass in which the partition was read to its end; returns its watermark."""
         self._state[LOG] += by_ms
         self._state[CREDIT] += by_ms  # the next message's step has it too
-        _expire(self._ids, self._table, self._state, self.max_hold_ms)
-        least, _ = _survey(self._table, self._state[USED], self.max_hold_ms)
-        return int(_held(before_ms, natural_ms, least, self.bound_ms, self.quiet_ms))
+        self._expire()
+        least_ms = self._trees[LEAST, _top(self._state[USED])]
+        return int(_held(before_ms, natural_ms, least_ms, self.bound_ms, self.quiet_ms))
+
+    def _expire(self) -> None:
+        _expire(self._ids, self._table, self._index, self._trees, self._state, self.max_hold_ms)
 
     def snapshot(self) -> tuple[Any, ...]:
         """Plain state."""
@@ -257,3 +317,4 @@ class Holds:
         self._names = dict(names)
         self._ids[: len(ids)] = ids
         self._table[: len(ids)] = np.array(table, np.int64).reshape(-1, 4)
+        self._expire()

@@ -49,6 +49,10 @@ class Touch:
     play: int
 
 
+def shares(rules: Rules, touches: list[tuple[int, bool, str]]) -> list[int]:
+    return credit(rules, [ts for ts, _, _ in touches], [click for _, click, _ in touches])
+
+
 def order(one: Touch) -> tuple[int, bytes, bool, list[bytes]]:
     placement, *names = one.combo
     return (
@@ -227,13 +231,13 @@ def test_every_conversion_is_credited_as_the_specification_says_however_the_log_
                     "click" if one.kind == CLICK_TOUCH else "listen",
                     decision.conversion.ts_ms - one.at,
                 )
-                for one, share in zip(found, credit(rules, told) if told else [], strict=True)
+                for one, share in zip(found, shares(rules, told) if told else [], strict=True)
             ]
             assert [tuple(one) for one in decision.found] == right
             everything = of.eligible(decision.conversion, CAPS[1])
             if not decision.capped:
                 whole = [(one.at, one.kind == CLICK_TOUCH, one.combo[0] or "") for one in everything]
-                parts = credit(rules, whole) if whole else []
+                parts = shares(rules, whole) if whole else []
                 uncapped = [(one.combo, share) for one, share in zip(everything, parts, strict=True) if share]
                 assert [(one.combo, one.millionths) for one in decision.credits] == uncapped
     assert dropped > 0 or caps.listens >= 64

@@ -135,12 +135,16 @@ SOME_TOUCHES = st.lists(
 )
 
 
+def millionths_of(rules: Rules, touches: list[tuple[int, bool, str]]) -> list[int]:
+    return credit(rules, [ts for ts, _, _ in touches], [click for _, click, _ in touches])
+
+
 @given(SOME_TOUCHES, st.sampled_from(MODELS))
 def test_the_credits_of_a_conversion_sum_to_a_million(
     touches: list[tuple[int, bool, str]], model: Model
 ) -> None:
     ordered = sorted(((T0 - age, click, name) for age, click, name in touches), key=lambda one: one[0])
-    parts = credit(Rules(model), ordered)
+    parts = millionths_of(Rules(model), ordered)
     assert sum(parts) == WHOLE
     assert min(parts) >= 0
 
@@ -157,7 +161,7 @@ def test_parts_by_weight_are_off_by_less_than_one(weights: list[float], whole: i
 def test_a_value_of_either_sign_is_divided_without_a_rest(
     value: int, touches: list[tuple[int, bool, str]], model: Model
 ) -> None:
-    millionths = credit(Rules(model), sorted((T0 - age, click, name) for age, click, name in touches))
+    millionths = millionths_of(Rules(model), sorted((T0 - age, click, name) for age, click, name in touches))
     parts = divide(value, millionths)
     assert sum(parts) == value
     for part, share in zip(parts, millionths, strict=True):
@@ -196,7 +200,7 @@ def test_a_touch_of_any_age_has_a_share_that_sums_to_a_million_under_any_half_li
     ages: list[int], half_life_ms: int
 ) -> None:
     rules = Rules("time_decay", half_life_ms=half_life_ms)
-    parts = credit(rules, [(T0 - age, True, "a") for age in sorted(ages, reverse=True)])
+    parts = millionths_of(rules, [(T0 - age, True, "a") for age in sorted(ages, reverse=True)])
     assert sum(parts) == WHOLE
     assert parts == sorted(parts), "an older touch never has more"
 

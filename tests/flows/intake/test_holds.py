@@ -5,15 +5,16 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass, field
 
+import numpy as np
 from holds_support import BOUND, HOLD, HOUR, KEY, LOGS, MINUTE, QUIET, SECOND, T0, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.stream import Messages
 from flows.intake.decoder import Decoder
-from flows.intake.holds import MOST_COLLECTORS
+from flows.intake.holds import BYE, MOST_COLLECTORS, Holds, Told
 from flows.intake.watermark import PartitionClock
-from flows.model.pixel import POSITION, WATERMARK
+from flows.model.pixel import COLUMNS, POSITION, WATERMARK
 
 
 @dataclass
@@ -177,6 +178,44 @@ def test_collectors_beyond_the_cap_end_the_hold_that_has_stood_for_longest() -> 
     judged(partition, [Message(T0 + n, None, f"c{n}", T0 - HOUR + n) for n in range(MOST_COLLECTORS + 1)])
     assert partition.holds.evicted == 1
     assert partition.holds.least_ms == T0 - HOUR + 1
+
+
+def test_many_collectors_that_come_rise_stand_still_fall_silent_and_leave_are_held_as_a_plain_list_says() -> (
+    None
+):
+    rng = np.random.default_rng(5)
+    ids = rng.integers(1, 2**64 - 1, 1_500, dtype=np.uint64)
+    held, hold_ms = Holds(BOUND, QUIET, HOUR), HOUR
+    plain: dict[int, tuple[int, int, int]] = {}  # low mark, when it was heard, when it rose
+    evicted, log_ms = 0, -SECOND  # the first message is no step
+    for part in range(40):
+        most = (3, 1_500, 1_500)[part % 3]
+        who = ids[rng.integers(0, most, 400)]
+        lows = T0 + 10 * part + rng.integers(0, 40, 400)
+        lows[rng.random(400) < 0.1] = BYE
+        moments = T0 + SECOND * (1 + np.arange(400) + 400 * part)
+        for one, low in zip(who.tolist(), lows.tolist(), strict=True):
+            log_ms += SECOND
+            plain = {name: life for name, life in plain.items() if log_ms - life[1] < hold_ms}
+            if low == BYE:
+                plain.pop(one, None)
+                continue
+            if one not in plain and len(plain) == MOST_COLLECTORS:
+                del plain[min(plain, key=lambda name: plain[name][2])]
+                evicted += 1
+            before, _, rose = plain.get(one, (-1, 0, 0))
+            plain[one] = (max(before, low), log_ms, log_ms if low > before else rose)
+        positions = np.arange(400)
+        held.hold(np.zeros((0, COLUMNS), np.uint64), positions, moments, Told(who, lows), 0, 0)
+        again = Holds(BOUND, QUIET, HOUR)
+        again.restore(held.snapshot())
+        live = [low for low, _, rose in plain.values() if log_ms - rose < hold_ms]
+        for one in (held, again):
+            assert sorted(one.snapshot()[0]) == sorted(plain)
+            assert one.least_ms == min(live, default=None)
+            assert one.evicted == evicted
+        held = again if part % 2 else held
+    assert evicted > 100
 
 
 def test_a_log_without_collectors_asks_nothing_of_holds() -> None:

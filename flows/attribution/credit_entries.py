@@ -1,0 +1,85 @@
+"""Entries of a cut's credits: what is added to which rows, each credit kept once for all rows that it counts
+in.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+
+from flows.model.conversions import RowName
+from flows.model.dimensions import SCOPES, Dimensions
+from flows.state.homes import Homes
+from flows.state.kernel import I64, U8, U32
+
+
+class Entries:
+    """Amounts for groups of rows, of which one of dimensions has at most a row a scope.
+
+    Attributes:
+        names: of the rows, numbered as they come.
+        groups: rows, by the number of the group.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[RowName] = []
+        self.groups: list[list[int]] = []
+        self._numbers: dict[RowName, int] = {}
+        self._of: dict[Dimensions, int] = {}
+        self._added = array("q")
+
+    def of(self, combo: Dimensions) -> int:
+        """The group of the rows in which a credit counts."""
+        found = self._of.get(combo)
+        if found is None:
+            names = zip(SCOPES, combo, strict=True)
+            rows = [self._number((scope, name)) for scope, name in names if name is not None]
+            found = self._of[combo] = self.group(rows)
+        return found
+
+    def group(self, rows: Sequence[int]) -> int:
+        """A new group."""
+        self.groups.append(list(rows))
+        return len(self.groups) - 1
+
+    def _number(self, name: RowName) -> int:
+        number = self._numbers.setdefault(name, len(self.names))
+        if number == len(self.names):
+            self.names.append(name)
+        return number
+
+    def add(self, group: int, minute: int, column: int, amount: int) -> None:
+        """Add to one column of a minute of each row of a group."""
+        self._added.extend((group, minute, column, amount))
+
+    def by_shard(self, homes: Homes) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
+        """The rows of each shard; and (place in them, minute, column, amount), of which one cell may have
+        several.
+        """
+        table = np.frombuffer(self._added, np.int64).reshape(-1, 4)
+        sizes = np.fromiter(map(len, self.groups), np.int64, len(self.groups))
+        rows = np.fromiter((row for rows in self.groups for row in rows), np.int64, int(sizes.sum()))
+        # An entry for each row: those of its group lie one behind the other.
+        many = sizes[table[:, 0]]
+        source = np.repeat(np.arange(len(table)), many)
+        begins = (np.cumsum(sizes) - sizes)[table[:, 0]] - (np.cumsum(many) - many)
+        entry_rows = rows[np.arange(len(source)) + begins[source]]
+        shards = np.array([homes.of(*name) for name in self.names], np.int64)
+        place, home = np.empty(len(self.names), np.uint32), shards[entry_rows]
+        found = []
+        for shard in range(homes.shards):
+            own, entries = np.flatnonzero(shards == shard), np.flatnonzero(home == shard)
+            place[own] = np.arange(len(own), dtype=np.uint32)
+            _, minutes, columns, amounts = table[source[entries]].T
+            found.append(
+                (
+                    [self.names[row] for row in own.tolist()],
+                    place[entry_rows[entries]],
+                    minutes.astype(np.uint32),
+                    columns.astype(np.uint8),
+                    amounts.copy(),
+                )
+            )
+        return found
