@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from secrets import randbits
-from sys import getsizeof
 from typing import Final
 
 import msgspec
@@ -22,6 +21,7 @@ from connectors.stream import Lines, Messages
 from flows.intake.agents import Verdicts
 from flows.intake.brand_safety import blocked
 from flows.intake.dead_letters import Rejection, explain
+from flows.intake.dimension_numbers import MOST_COMBOS, DimensionNumbers
 from flows.intake.fingerprints import FingerprintCache
 from flows.intake.holds import BYE, Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
@@ -57,7 +57,6 @@ from flows.model.events import (
     absent,
     cut_bytes,
     present,
-    presents,
 )
 from flows.model.pixel import (
     BLOCKED,
@@ -77,16 +76,8 @@ from flows.state.keys import LISTENER as LISTENER_LABEL
 from flows.state.keys import NAMES as NAMES_LABEL
 from flows.state.keys import sub_key
 
-_MOST_COMBOS: Final = 500_000
-_MOST_COMBO_BYTES: Final = 256 << 20
-_COMBO_BYTES: Final = 400
-"""Bytes that a tuple of dimensions takes beside its texts: a tuple, its places in a list and a dictionary, a
-key.
-"""
 _MOST_AGENTS: Final = 50_000
 _MOST_LISTENERS: Final = 200_000
-_NO_KEY: Final = bytes(16)
-"""Of names without a placement, whose pixels are conversions or none."""
 
 
 @dataclass(slots=True)
@@ -131,7 +122,7 @@ class Decoder:
     _plans: Mapping[str, Plan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._names, self._agents = FingerprintCache(_MOST_COMBOS), FingerprintCache(_MOST_AGENTS)
+        self._names, self._agents = FingerprintCache(MOST_COMBOS), FingerprintCache(_MOST_AGENTS)
         self._listeners = FingerprintCache(_MOST_LISTENERS)
         self._verdicts = Verdicts(self.agents)
         self._identities = Identities(self.listener_key)
@@ -139,14 +130,7 @@ class Decoder:
         self._keyed, self._listener_key = blake2b(digest_size=8, key=listener_key), keyed(listener_key)
         own = np.frombuffer(sub_key(self.listener_key, NAMES_LABEL)[:16], "<u8")
         self._secret = np.array([randbits(64), randbits(64), *own], np.uint64)
-        self._forget_names()
-
-    def _forget_names(self) -> None:
-        self._combos: list[Dimensions] = []
-        self._numbers: dict[tuple[str | None, ...], int] = {}
-        self._key_rows, self._new_keys = np.zeros((1, 2), np.uint64), list[bytes]()
-        self._combo_bytes = 0
-        self._names.clear()
+        self._dimensions = DimensionNumbers(self._identities)
 
     def follow(self, plans: Mapping[str, Plan]) -> None:
         """Judge content categories by these plans, by placement, from now on."""
@@ -155,11 +139,12 @@ class Decoder:
 
     def decode(self, messages: Messages) -> Batch:
         """All of `messages`, each a pixel, a mark, or rejected with its reason; raises for no input."""
-        if len(self._combos) > _MOST_COMBOS or self._combo_bytes > _MOST_COMBO_BYTES:
-            self._forget_names()  # a producer that invents names must not fill the memory
+        if self._dimensions.full:
+            self._dimensions = DimensionNumbers(self._identities)
+            self._names.clear()
         count = len(messages.values)
         told = Told(np.zeros(count, np.uint64), np.zeros(count, np.int64))
-        batch = Batch(np.empty((count, COLUMNS), np.uint64), self._combos, [], [], count, told)
+        batch = Batch(np.empty((count, COLUMNS), np.uint64), self._dimensions.combos, [], [], count, told)
         left: Sequence[int] = range(count)
         if self.scanning and count:
             left = self._scan(messages, batch)
@@ -189,7 +174,7 @@ class Decoder:
             done = scan(
                 block, lines.ends, lines.begin, some, done, stamps, self._secret, self.consent_default,
                 names.slots, names.used, agents.slots, agents.used, listeners.slots, listeners.used,
-                self._listener_key, self._keys, pixels, desk,
+                self._listener_key, self._dimensions.keys, pixels, desk,
             )  # fmt: skip
             left.extend(desk.left[: desk.filled[LEFT]].tolist())
             self._answer(lines.block, desk)
@@ -224,8 +209,8 @@ class Decoder:
         """
         ends = iter(places)
         *names, category = [None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)]
-        combo = self._number(tuple(names))
-        placement = self._combos[combo][0]
+        combo = self._dimensions.number(tuple(names))
+        placement = self._dimensions.combos[combo][0]
         if placement is None:
             return int(REFUSED)
         return combo | self._blocked(placement, category) << 32
@@ -277,7 +262,7 @@ class Decoder:
         pixels[to, KEY] = identities(
             np.frombuffer(b"".join([*texts, bytes(8)]), np.uint8),
             ends,
-            self._keys[pixels[to, COMBO].astype(np.int64)],
+            self._dimensions.keys[pixels[to, COMBO].astype(np.int64)],
             np.array(what, np.int64),
             np.array(playheads, np.uint64),
         )
@@ -311,25 +296,11 @@ class Decoder:
             event.podcast,
             event.program,
         )
-        combo = self._number(names)
-        placement = self._combos[combo][0]
+        combo = self._dimensions.number(names)
+        placement = self._dimensions.combos[combo][0]
         if placement is None and code != CONVERSION:
             raise Invalid("placement_id")
-        ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
-        received = event.received_at
-        if received is None or (isinstance(received, str) and absent(received)):
-            received = stamp
-        else:
-            if received.__class__ is not int:
-                received = epoch_ms(received, "received_at")
-            received = min(received, stamp + 60_000) if stamp else received
-            if not 0 <= received < MAX_MS:
-                raise Invalid("received_at")
-            received = max(received, 1)  # 0 is no receipt at all
-        if not 0 <= ts < MAX_MS:
-            if not received:
-                raise Invalid("ts")
-            ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
+        ts, received = _times(event, stamp)
         if absent(event.event_id):
             raise Invalid("event_id")
         info = code | self._blocked(placement, event.content_category)
@@ -344,7 +315,7 @@ class Decoder:
                 listener = self.listener(event.listener_id.encode())
         play, key = event.play_id, 0
         if code == CONVERSION:
-            key = self._conversion(event, self._combos[combo], conversions)
+            key = self._conversion(event, self._dimensions.combos[combo], conversions)
             combo = len(conversions) - 1
         elif event.conversion is not NO_CONVERSION and bytes(event.conversion)[:1] not in (b"{", b"n"):
             raise Invalid("conversion")
@@ -372,30 +343,6 @@ class Decoder:
         batch.told.collectors[line] = collector_of(self._secret, block, 0, len(text))
         batch.told.lows[line] = low_ms
 
-    def _number(self, names: tuple[str | None, ...]) -> int:
-        """The index of the names in `combos`, a new one where they are new, with their placement's key."""
-        index = self._numbers.get(names, -1)
-        if index < 0:
-            combo: Dimensions = presents(names)  # type: ignore[assignment]  # six
-            index = self._numbers[names] = len(self._combos)
-            self._combos.append(combo)
-            self._combo_bytes += _COMBO_BYTES + sum(map(getsizeof, names))
-            self._new_keys.append(_NO_KEY if combo[0] is None else self._identities.key_of(combo[0]))
-        return index
-
-    @property
-    def _keys(self) -> U64:
-        """The key of each combination's placement, two words; there may be more rows than combinations."""
-        if self._new_keys:
-            count = len(self._combos)
-            if count > len(self._key_rows):
-                more = np.zeros((count, 2), np.uint64)  # so that there is room for as many again
-                self._key_rows = np.concatenate([self._key_rows, more])
-            new = np.frombuffer(b"".join(self._new_keys), "<u8").reshape(-1, 2)
-            self._key_rows[count - len(new) : count] = new
-            self._new_keys.clear()
-        return self._key_rows
-
     def listener(self, who: bytes) -> int:
         """The keyed hash of a listener; not 0, which is nobody."""
         hasher = self._keyed.copy()
@@ -422,3 +369,27 @@ class Decoder:
         if order:
             return self._identities.of("order", campaign, conversion.type, order)
         return self._identities.of("conversion", campaign, event.event_id)
+
+
+def _times(event: Event, stamp: int) -> tuple[int, int]:
+    """When a pixel happened, by the caller's clock, and when it was received; 0: nobody says.
+
+    Raises:
+        Invalid: neither is told by the other.
+    """
+    ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
+    received = event.received_at
+    if received is None or (isinstance(received, str) and absent(received)):
+        received = stamp
+    else:
+        if received.__class__ is not int:
+            received = epoch_ms(received, "received_at")
+        received = min(received, stamp + 60_000) if stamp else received
+        if not 0 <= received < MAX_MS:
+            raise Invalid("received_at")
+        received = max(received, 1)  # 0 is no receipt at all
+    if not 0 <= ts < MAX_MS:
+        if not received:
+            raise Invalid("ts")
+        ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
+    return ts, received

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scanner_support import EVENT, LISTENER_KEY, Both
 
 from connectors.stream import Messages
-from flows.intake import decoder as batches
+from flows.intake import dimension_numbers
 from flows.intake.decoder import Batch, Decoder
 from flows.intake.schema import micros, utm_content
 from flows.model.events import absent, cut_bytes
@@ -112,7 +112,7 @@ def test_a_landing_url_is_read_in_its_first_4096_bytes(letters: int) -> None:
 def test_names_that_are_remembered_are_bounded_in_bytes(
     scanning: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "_MOST_COMBO_BYTES", 1_000_000)
+    monkeypatch.setattr(dimension_numbers, "MOST_COMBO_BYTES", 1_000_000)
     decoder, most = Decoder(LISTENER_KEY, scanning=scanning), 0
     for first in range(0, 4_000, 100):
         names = [
@@ -120,7 +120,7 @@ def test_names_that_are_remembered_are_bounded_in_bytes(
         ]
         batch = read(decoder, lines_of(*names))
         assert len(batch.pixels) == 100
-        most = max(most, sum(sys.getsizeof(name) for combo in decoder._combos for name in combo))
+        most = max(most, sum(sys.getsizeof(name) for combo in decoder._dimensions.combos for name in combo))
     assert 500_000 < most < 1_000_000 + 100 * 6 * 200
 
 

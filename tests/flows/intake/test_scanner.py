@@ -12,6 +12,7 @@ from scanner_support import EVENT, LINE, Both, log, named, parts
 
 from connectors.stream import Lines
 from flows.intake import decoder as batches
+from flows.intake import dimension_numbers
 from flows.intake.decoder import Batch
 from flows.intake.fingerprints import FingerprintCache
 from flows.intake.scanner import scan
@@ -222,7 +223,7 @@ def test_caches_that_forget_change_nothing(most: int) -> None:
 
 
 def test_too_many_combinations_begin_anew_for_both_ways_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_MOST_COMBOS", 15)
+    monkeypatch.setattr(dimension_numbers, "MOST_COMBOS", 15)
     both = Both()
     lists = []
     for part in parts(log("adversarial")[:6_000], 500):

@@ -1,0 +1,158 @@
+"""Compiled loops over sorted touches: merging two runs, looking listeners up, and what may be dropped."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, KIND, KIND_BITS, START_TOUCH
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel
+
+NEAR: Final = 16
+"""Touches of a listener before a start, and behind it, among which a merge looks for its impression. Nearly
+all are the next but one; a start that is missed takes room and no credit.
+"""
+_MINUTE: Final = 60_000
+
+
+@kernel
+def merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64) -> Int:
+    """Places of two sorted segments in their merged order, without what is older than `oldest`; `b` begins at
+    len(a).
+    """
+    i = j = n = 0
+    while i < len(a_who) or j < len(b_who):
+        first = j == len(b_who) or (
+            i < len(a_who) and (a_who[i] < b_who[j] or (a_who[i] == b_who[j] and a_ts[i] <= b_ts[j]))
+        )
+        if first:
+            keep, place = a_ts[i] >= oldest, i
+            i += 1
+        else:
+            keep, place = b_ts[j] >= oldest, len(a_who) + j
+            j += 1
+        if keep:
+            order[n] = place
+            n += 1
+    return n
+
+
+@kernel
+def stood_for(who: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
+    """Mark the starts that no conversion can take: the impression of their play, of their minute or an
+    earlier one, is near; returns how many.
+    """
+    n = 0
+    for i in range(len(who)):
+        if ts[i] & KIND != START_TOUCH:
+            continue
+        at, here = ts[i] >> KIND_BITS, False
+        minute = at // _MINUTE
+        j = i - 1
+        while (
+            not here and j >= max(0, i - NEAR) and who[j] == who[i] and at - (ts[j] >> KIND_BITS) <= play_ms
+        ):
+            here = play[j] == play[i] and ts[j] & KIND == IMPRESSION_TOUCH
+            j -= 1
+        j = i + 1
+        while not here and j < min(len(who), i + NEAR + 1) and who[j] == who[i]:
+            if (ts[j] >> KIND_BITS) // _MINUTE > minute:
+                break
+            here = play[j] == play[i] and ts[j] & KIND == IMPRESSION_TOUCH
+            j += 1
+        if here:
+            dropped[i] = 1
+            n += 1
+    return n
+
+
+@kernel
+def _take(kinds: I64, totals: I64, kind: Int, campaign: Int, cap: Int) -> None:
+    """Count a touch where its campaign's cap leaves it."""
+    if kinds[kind, campaign] < cap:
+        kinds[kind, campaign] += 1
+        totals[kind] += 1
+
+
+@kernel
+def beyond(
+    who: U64,
+    ts: I64,
+    combo: U32,
+    of_campaign: U32,
+    settled_ms: Int,
+    play_ms: Int,
+    listens: Int,
+    clicks: Int,
+    listens_in_all: Int,
+    clicks_in_all: Int,
+    dropped: U8,
+) -> Int:
+    """Mark what no conversion of a time from `settled_ms` on can take, being beyond a cap; returns how many.
+
+    What is surely a listen of such a conversion is counted alone: an impression, or a start whose impression
+    had to come by now; and only what is newer than the touch by more than a play can last, so that a start
+    stays hidden as long as it is kept. Counted impressions and starts may be of the same plays, so that one
+    of the two must fill the cap.
+    """
+    marked, end = 0, len(who)
+    counts, totals = np.zeros((4, len(of_campaign)), np.int64), np.zeros(4, np.int64)
+    few = min(min(listens, clicks), min(listens_in_all, clicks_in_all))
+    while end > 0:
+        begin = end - 1
+        while begin > 0 and who[begin - 1] == who[begin]:
+            begin -= 1
+        heard = clicked = end - 1  # what is behind is counted
+        for i in range(end - 1, begin - 1 if end - begin > few else end - 1, -1):
+            at, campaign = ts[i] >> KIND_BITS, of_campaign[combo[i]]
+            if at >= settled_ms:
+                continue
+            if ts[i] & KIND == CLICK_TOUCH:
+                while clicked > i and ts[clicked] >> KIND_BITS > at:
+                    if ts[clicked] & KIND == CLICK_TOUCH and ts[clicked] >> KIND_BITS < settled_ms:
+                        _take(counts, totals, CLICK_TOUCH, of_campaign[combo[clicked]], clicks)
+                    clicked -= 1
+                over = counts[CLICK_TOUCH, campaign] >= clicks or totals[CLICK_TOUCH] >= clicks_in_all
+            else:
+                while heard > i and ts[heard] >> KIND_BITS > at + play_ms:
+                    kind, then = ts[heard] & KIND, ts[heard] >> KIND_BITS
+                    if (kind == IMPRESSION_TOUCH and then < settled_ms) or (
+                        kind == START_TOUCH and then < settled_ms - play_ms
+                    ):
+                        _take(counts, totals, kind, of_campaign[combo[heard]], listens)
+                    heard -= 1
+                over = (
+                    max(counts[IMPRESSION_TOUCH, campaign], counts[START_TOUCH, campaign]) >= listens
+                    or max(totals[IMPRESSION_TOUCH], totals[START_TOUCH]) >= listens_in_all
+                )
+            if over:
+                dropped[i] = 1
+                marked += 1
+        for i in range(min(heard, clicked) + 1, end):
+            counts[:, of_campaign[combo[i]]] = 0
+        totals[:] = 0
+        end = begin
+    return marked
+
+
+@kernel
+def ranges(held: U64, who: U64, begins: I64, counts: I64) -> Int:
+    """Of each of the sorted `who`, where in the sorted `held` it begins, and how often it is there; returns
+    how many in all.
+    """
+    total = low = 0
+    for n in range(len(who)):
+        high = len(held)
+        while low < high:
+            middle = (low + high) // 2
+            if held[middle] < who[n]:
+                low = middle + 1
+            else:
+                high = middle
+        begins[n] = low
+        while low < len(held) and held[low] == who[n]:
+            low += 1
+        counts[n] = low - begins[n]
+        total += counts[n]
+    return total

@@ -1,0 +1,64 @@
+"""Dimensions by number, each with the key that its placement's plays and events are hashed with."""
+
+from __future__ import annotations
+
+from sys import getsizeof
+from typing import Final
+
+import numpy as np
+
+from flows.intake.identity import Identities
+from flows.model.dimensions import Dimensions
+from flows.model.events import presents
+from flows.state.kernel import U64
+
+MOST_COMBOS: Final = 500_000
+MOST_COMBO_BYTES: Final = 256 << 20
+_COMBO_BYTES: Final = 400
+"""The bytes of one's tuple, its places in a list and a dictionary, and its key, beside its texts."""
+_NO_KEY: Final = bytes(16)
+"""Of names without a placement, whose pixels are conversions or none."""
+
+
+class DimensionNumbers:
+    """The dimensions that one decoder has met.
+
+    Attributes:
+        combos: by number.
+    """
+
+    def __init__(self, identities: Identities) -> None:
+        self.combos: list[Dimensions] = []
+        self._identities = identities
+        self._numbers: dict[tuple[str | None, ...], int] = {}
+        self._key_rows, self._new_keys = np.zeros((1, 2), np.uint64), list[bytes]()
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """True if a decoder had better begin anew: a producer that invents names must not fill the memory."""
+        return len(self.combos) > MOST_COMBOS or self._bytes > MOST_COMBO_BYTES
+
+    def number(self, names: tuple[str | None, ...]) -> int:
+        """The index of the names in `combos`, a new one where they are new."""
+        index = self._numbers.get(names, -1)
+        if index < 0:
+            combo: Dimensions = presents(names)  # type: ignore[assignment]  # six
+            index = self._numbers[names] = len(self.combos)
+            self.combos.append(combo)
+            self._bytes += _COMBO_BYTES + sum(map(getsizeof, names))
+            self._new_keys.append(_NO_KEY if combo[0] is None else self._identities.key_of(combo[0]))
+        return index
+
+    @property
+    def keys(self) -> U64:
+        """The key of each one's placement, two words; there may be more rows than dimensions."""
+        if self._new_keys:
+            count = len(self.combos)
+            if count > len(self._key_rows):
+                more = np.zeros((count, 2), np.uint64)  # so that there is room for as many again
+                self._key_rows = np.concatenate([self._key_rows, more])
+            new = np.frombuffer(b"".join(self._new_keys), "<u8").reshape(-1, 2)
+            self._key_rows[count - len(new) : count] = new
+            self._new_keys.clear()
+        return self._key_rows
