@@ -128,7 +128,7 @@ class CreditBook:
         return shards
 
     def _entries(self, decisions: Sequence[Decision]) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
-        """What the decisions add, by row shard: its rows, and (place in them, minute, column, amount), of
+        """Amounts of the decisions by row shard: its rows, and (place in them, minute, column, amount), of
         which one cell may have several.
         """
         rows = Entries()

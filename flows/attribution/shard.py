@@ -42,10 +42,11 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
-
+KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped", "names")
+"""The plain attributes of a shard that are in its snapshot."""
 
 SPREAD: Final = 16
 """Cuts over which the shards settle their touches when a minute has ended."""
@@ -288,20 +289,13 @@ class ListenerShard:
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
-        pending = [frozen_pending(one) for one in self.pending]
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        store, frequency = self.store.snapshot(self._files), self.frequency.snapshot(self._files)
+        state = {name: getattr(self, name) for name in KEPT}
+        state["pending"] = [frozen_pending(one) for one in self.pending]
+        state["store"] = self.store.snapshot(self._files)
+        state["frequency"] = self.frequency.snapshot(self._files)
         self._files.keep([*self.store.names(), *self.frequency.journal.names()])
-        return (
-            FORMAT,
-            self.shards,
-            self.index,
-            (self.watermark_ms, self.decided_ms, self.capped),
-            self.names,
-            pending,
-            store,
-            frequency,
-        )
+        return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Restore the state that `snapshot` gave.
@@ -310,12 +304,13 @@ class ListenerShard:
             StateError: another format's, or made for another number of shards, or a file is missing.
         """
         check_format("attribution", state, FORMAT, self.shards)
-        _, _, self.index, at, names, pending, store, frequency = state
-        self.watermark_ms, self.decided_ms, self.capped = at
-        for combo in names:
-            self._number(tuple(combo))
+        *_, of = state
+        for name in KEPT:
+            setattr(self, name, of[name])
+        self.names = list(self.names)
+        self.numbers = {combo: number for number, combo in enumerate(self.names)}
         self._number_campaigns()
-        self.pending = [thawed_pending(one) for one in pending]
+        self.pending = [thawed_pending(one) for one in of["pending"]]
         self._files = Files.of(self.recovery, STEP, self.index)
-        self.store.restore(store, self._files)
-        self.frequency.restore(frequency, self._files)
+        self.store.restore(of["store"], self._files)
+        self.frequency.restore(of["frequency"], self._files)

@@ -372,10 +372,10 @@ class Decoder:
 
 
 def _times(event: Event, stamp: int) -> tuple[int, int]:
-    """When a pixel happened, by the caller's clock, and when it was received; 0: nobody says.
+    """A pixel's time by the caller's clock, and its time of receipt; 0: nobody says.
 
     Raises:
-        Invalid: neither is told by the other.
+        Invalid: one of them is no time.
     """
     ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
     received = event.received_at
