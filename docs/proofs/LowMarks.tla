@@ -31,7 +31,7 @@ Pass == now < T /\ now' = now + 1 /\ UNCHANGED <<known, rest, way, log, read, lo
 Mark(c) == /\ MARKS /\ Room /\ (c \notin known \/ \A i \in 1..Len(log) : log[i].c # c \/ log[i].low < Low(c))
            /\ log' = Append(log, [c |-> c, at |-> 0, low |-> Low(c)]) /\ known' = known \cup {c}
            /\ UNCHANGED <<now, rest, way, read, low, top, late>>
-Call(c) == /\ (FIRST => c \in known)
+Call(c) == /\ (FIRST /\ MARKS => c \in known)
            /\ now \notin rest[c] \cup way[c]
            /\ rest' = [rest EXCEPT ![c] = @ \cup {now}]
            /\ UNCHANGED <<now, known, way, log, read, low, top, late>>
