@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from dashboards import collector_rules, delivery_rules, pipeline_rules
+from dashboards.collector import collector
 from dashboards.layout import to_json
 from dashboards.pipeline import pipeline
 from dashboards.placement import placement
@@ -54,7 +55,12 @@ USUAL_SITE: Final = Site()
 
 def generated(site: Site = USUAL_SITE) -> dict[str, str]:
     """Content by file name."""
-    boards = {"trading-desk": trading_desk(), "placement": placement(), "pipeline": pipeline()}
+    boards = {
+        "trading-desk": trading_desk(site.limits),
+        "placement": placement(site.limits),
+        "pipeline": pipeline(),
+        "collector": collector(),
+    }
     return {
         "rules.yml": site.rules,
         "alertmanager.yml": alertmanager(),

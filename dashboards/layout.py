@@ -23,10 +23,28 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from dashboards.panels import DATASOURCE
+from dashboards.pipeline_rules import NOT_JUDGED
 from dashboards.rules import DOCS
+from flows import metrics as m
 
 WIDTH: Final = 24
 TAG: Final = "audiopixel"
+
+ANNOTATIONS: Final = (
+    (
+        "Delivery not judged",
+        f'ALERTS{{alertname="{NOT_JUDGED}", alertstate="firing"}}',
+        "The numbers were old or incomplete.",
+        "red",
+    ),
+    (
+        "Plan changed",
+        f"changes({m.PLACEMENT_BOOKED.name}[2m]) > 0 or changes({m.PLACEMENT_END.name}[2m]) > 0",
+        "{{placement}}",
+        "blue",
+    ),
+)
+"""Marks over time in every dashboard: name, query, text, colour."""
 
 Variable = Builder[VariableModel]
 
@@ -60,11 +78,12 @@ def variable(name: str, query: str, *, label: str = "", many: bool = True, all_v
 
 
 def _variables(job_metric: str, more: Sequence[Variable]) -> list[Variable]:
+    # Grafana resolves them by their dependencies, whatever their order.
     return [
-        dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        variable("job", f"label_values({job_metric}, job)"),
-        variable("instance", f'label_values({job_metric}{{job=~"$job"}}, instance)'),
         *more,
+        variable("instance", f'label_values({job_metric}{{job=~"$job"}}, instance)'),
+        variable("job", f"label_values({job_metric}, job)"),
+        dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
     ]
 
 
@@ -101,14 +120,28 @@ def board(
         .readonly()
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .time(since, "now")
-        .refresh("10s")
+        .refresh("30s")
         .timezone("browser")
         .variables(_variables(job_metric, variables))
+        .annotations([_annotation(*one) for one in ANNOTATIONS])
         .link(links)
         .build()
     )
     made.panels = _placed(rows)
     return made
+
+
+def _annotation(name: str, expr: str, text: str, color: str) -> dashboard.AnnotationQuery:
+    return (
+        dashboard.AnnotationQuery()
+        .name(name)
+        .datasource(DATASOURCE)
+        .enable(True)
+        .icon_color(color)
+        .expr(expr)
+        .title_format(name)
+        .text_format(text)
+    )
 
 
 def _placed(rows: Sequence[Row]) -> list[Panel | RowPanel]:

@@ -37,7 +37,19 @@ DATASOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 CONTRACTS: Final = RUNBOOK.replace("runbook.md", "contracts.md")
 """The address of the numbers' meanings."""
 
-GREEN, AMBER, RED, PLAIN = "green", "orange", "red", "text"
+GREEN, AMBER, RED, BLUE, GREY, PLAIN = "green", "orange", "red", "blue", "gray", "text"
+STATE_COLORS: Final[Mapping[str, str]] = {
+    "under": RED,
+    "at_risk": AMBER,
+    "over": AMBER,
+    "ended_short": RED,
+    "on_track": GREEN,
+    "complete": BLUE,
+    "warming_up": GREY,
+    "paused": GREY,
+    "not_started": GREY,
+}
+SEVERITY_COLORS: Final[Mapping[str, str]] = {"critical": RED, "warning": AMBER}
 Steps = Sequence[tuple[float | None, str]]
 """Colours from a value on, the first from None on."""
 NO_STEPS: Final[Steps] = ((None, PLAIN),)
@@ -182,6 +194,7 @@ class Column:
         field: label, or `Value #A` of the query with that letter.
         link: where a click on a cell leads; Grafana's variables in it.
         steps: colours of its cells.
+        colors: colours of its cells by their text, in which `_` is shown as a space.
     """
 
     title: str
@@ -190,6 +203,7 @@ class Column:
     steps: Steps = NO_STEPS
     link: str | None = None
     decimals: int | None = None
+    colors: Mapping[str, str] | None = None
 
 
 def rows(
@@ -236,14 +250,27 @@ def rows(
     return _finished(panel, title, description, "short", NO_STEPS, alert, targets)
 
 
+_COLORED: Final = {"type": "color-background", "mode": "basic"}
+
+
+def mapped(colors: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Grafana's value mappings of these texts."""
+    options = {
+        text: {"text": text.replace("_", " "), "color": color, "index": place}
+        for place, (text, color) in enumerate(colors.items())
+    }
+    return [{"type": "value", "options": options}]
+
+
 def _cell(column: Column) -> list[DynamicConfigValue]:
     properties: Mapping[str, Any] = {
         "unit": column.unit,
         **({"decimals": column.decimals} if column.decimals is not None else {}),
         **({"links": [{"title": "Open", "url": column.link}]} if column.link else {}),
+        **({"custom.cellOptions": _COLORED, "mappings": mapped(column.colors)} if column.colors else {}),
         **(
             {
-                "custom.cellOptions": {"type": "color-background", "mode": "basic"},
+                "custom.cellOptions": _COLORED,
                 "thresholds": {
                     "mode": "absolute",
                     "steps": [{"value": value, "color": color} for value, color in column.steps],

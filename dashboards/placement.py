@@ -9,7 +9,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards import queries as q
 from dashboards.layout import Row, board, variable
 from dashboards.panels import AMBER, GREEN, RED, Query, Steps, bars, lines, number
-from dashboards.trading_desk import PACE
+from dashboards.rules import USUAL, Limits
+from dashboards.trading_desk import pace
 from flows import metrics as m
 
 UID: Final = "audiopixel-placement"
@@ -22,70 +23,96 @@ def _rate(definition: m.Definition) -> str:
     return q.per_second(definition, q.ONE)
 
 
-_PLAN: Final = Row(
-    "Plan",
-    4,
-    [
-        (
-            number(
-                "State",
-                "on_track, at_risk, warming_up, under, over, paused, complete, not_started or ended_short.",
-                "string",
-                Query(f"max by (state) ({q.select(m.PLACEMENT_STATE, q.ONE)})", "{{state}}"),
-                named=True,
-                alert="AudiopixelUnderDelivery",
+def _plan(limits: Limits) -> Row:
+    return Row(
+        "Plan",
+        4,
+        [
+            (
+                number(
+                    "State",
+                    "on_track, at_risk, warming_up, under, over, paused, complete, not_started or "
+                    "ended_short.",
+                    "string",
+                    Query(f"max by (state) ({q.select(m.PLACEMENT_STATE, q.ONE)})", "{{state}}"),
+                    named=True,
+                    alert="AudiopixelUnderDelivery",
+                ),
+                4,
             ),
-            4,
-        ),
-        (
-            number(
-                "Delivery",
-                "Delivered impressions by those due by now: 1 is on plan. Empty without a plan, before the "
-                "flight, in its first minutes and while paused.",
-                "percentunit",
-                Query(q.one(m.PLACEMENT_INDICATOR)),
-                steps=PACE,
-                alert="AudiopixelUnderDelivery",
+            (
+                number(
+                    "Delivery",
+                    "Delivered impressions by those due by now: 1 is on plan. Empty without a plan, before "
+                    "the "
+                    "flight, in its first minutes and while paused.",
+                    "percentunit",
+                    Query(q.one(m.PLACEMENT_INDICATOR)),
+                    steps=pace(limits),
+                    alert="AudiopixelUnderDelivery",
+                ),
+                4,
             ),
-            4,
-        ),
-        (
-            number(
-                "Delivered",
-                "Impressions of the flight up to its plan's end, without a plan all of them; invalid "
-                "traffic is not among them.",
-                "short",
-                Query(q.delivered()),
+            (
+                number(
+                    "Delivered",
+                    "Impressions of the flight up to its plan's end, without a plan all of them; invalid "
+                    "traffic is not among them.",
+                    "locale",
+                    Query(q.delivered()),
+                ),
+                4,
             ),
-            4,
-        ),
-        (
-            number(
-                "Projected",
-                "Impressions at the end of the flight at the last hour's rate.",
-                "short",
-                Query(q.one(m.PLACEMENT_PROJECTED)),
+            (
+                number(
+                    "Projected",
+                    "Impressions at the end of the flight at the last hour's rate.",
+                    "locale",
+                    Query(q.one(m.PLACEMENT_PROJECTED)),
+                ),
+                4,
             ),
-            4,
-        ),
-        (
-            number(
-                "Booked", "Impressions that the plan has booked.", "short", Query(q.one(m.PLACEMENT_BOOKED))
+            (
+                number(
+                    "Short by",
+                    "Impressions that are due by now and not delivered; 0 where it is ahead.",
+                    "locale",
+                    Query(q.one(m.PLACEMENT_SHORT)),
+                    alert="AudiopixelUnderDelivery",
+                ),
+                4,
             ),
-            4,
-        ),
-        (
-            number(
-                "Cost per conversion",
-                "Price of the delivered impressions by the flight's conversions, in the plan's currency; "
-                "empty while there is none.",
-                "short",
-                Query(q.one(m.PLACEMENT_CPA)),
+            (
+                number(
+                    "Ends in",
+                    "Time until the flight of the plan ends, pauses included.",
+                    "dtdurations",
+                    Query(f"{q.one(m.PLACEMENT_END)} - time()"),
+                ),
+                4,
             ),
-            4,
-        ),
-    ],
-)
+            (
+                number(
+                    "Booked",
+                    "Impressions that the plan has booked.",
+                    "locale",
+                    Query(q.one(m.PLACEMENT_BOOKED)),
+                ),
+                4,
+            ),
+            (
+                number(
+                    "Cost per conversion",
+                    "Price of the delivered impressions by the flight's conversions, in the plan's currency; "
+                    "empty while there is none.",
+                    "locale",
+                    Query(f"{q.one(m.PLACEMENT_COST)} / ({q.one(m.PLACEMENT_CONVERSIONS)} > 0)"),
+                ),
+                4,
+            ),
+        ],
+    )
+
 
 _CURVE: Final = Row(
     "Delivery",
@@ -96,7 +123,7 @@ _CURVE: Final = Row(
                 "Delivered against the plan",
                 "Impressions of the flight up to its plan's end, beside what its delivery curve wants by "
                 "each moment; without a plan all impressions.",
-                "short",
+                "locale",
                 [
                     Query(q.delivered(), "delivered"),
                     Query(q.one(m.PLACEMENT_EXPECTED), "due"),
@@ -143,7 +170,7 @@ _LISTENING: Final = Row(
             bars(
                 "Quartile funnel",
                 "Plays of the flight that started, and how far they got: each is a part of the one above it.",
-                "short",
+                "locale",
                 [
                     Query(q.one(m.PLACEMENT_STARTS), "start"),
                     Query(q.one(m.PLACEMENT_FIRST_QUARTILES), "first quartile"),
@@ -163,7 +190,6 @@ _LISTENING: Final = Row(
                 [
                     Query(q.one(m.PLACEMENT_MATURE_5M), "mature, 5 min"),
                     Query(q.one(m.PLACEMENT_MATURE_1H), "mature, 1 h"),
-                    Query(q.one(m.PLACEMENT_COMPLETION_1H), "all, 1 h"),
                     Query(q.one(m.PLACEMENT_TARGET_COMPLETION), "target"),
                 ],
                 alert="AudiopixelCompletionRateDropped",
@@ -181,7 +207,7 @@ _PEOPLE: Final = Row(
             lines(
                 "Reach",
                 "Distinct listeners who consented; above 1,000 within 1 %.",
-                "short",
+                "locale",
                 [Query(q.one(m.PLACEMENT_REACH), "flight"), Query(q.one(m.PLACEMENT_REACH_1H), "1 h")],
             ),
             8,
@@ -190,7 +216,7 @@ _PEOPLE: Final = Row(
             lines(
                 "Frequency",
                 "Plays of the flight by listener reached.",
-                "short",
+                "locale",
                 [Query(q.one(m.PLACEMENT_FREQUENCY), "plays a listener")],
             ),
             8,
@@ -199,7 +225,7 @@ _PEOPLE: Final = Row(
             lines(
                 "Conversions",
                 "Of the flight, credited to this placement when their minute is final.",
-                "short",
+                "locale",
                 [Query(q.one(m.PLACEMENT_CONVERSIONS), "conversions")],
                 alert="AudiopixelConversionsMissing",
             ),
@@ -209,7 +235,7 @@ _PEOPLE: Final = Row(
             lines(
                 "Value of conversions",
                 "Of the flight, in the plan's currency; a refund makes it fall.",
-                "short",
+                "locale",
                 [Query(q.one(m.PLACEMENT_CONVERSION_VALUE), "value")],
                 least=None,
             ),
@@ -251,7 +277,7 @@ _INTEGRITY: Final = Row(
             number(
                 "In blocked content",
                 "All its impressions in content categories that the plan blocked when they were read.",
-                "short",
+                "locale",
                 Query(q.one(m.PLACEMENT_BLOCKED)),
                 steps=_NONE,
                 alert="AudiopixelBrandSafetyBreach",
@@ -262,13 +288,13 @@ _INTEGRITY: Final = Row(
 )
 
 
-def placement() -> Dashboard:
-    """The dashboard."""
+def placement(limits: Limits = USUAL) -> Dashboard:
+    """The dashboard; `limits` colour its delivery."""
     return board(
         UID,
         "Placement",
         "One placement: its plan, how it is heard and by how many, what it sells, and what was kept out.",
-        [_PLAN, _CURVE, _LISTENING, _PEOPLE, _INTEGRITY],
+        [_plan(limits), _CURVE, _LISTENING, _PEOPLE, _INTEGRITY],
         job_metric=m.PLACEMENT_INFO.name,
         variables=[
             variable("placement", f"label_values({q.select(m.PLACEMENT_INFO)}, placement)", many=False)

@@ -12,6 +12,8 @@ from flows import metrics as m
 
 MATCH: Final = 'job=~"$job", instance=~"$instance"'
 CAMPAIGN: Final = 'campaign=~"$campaign"'
+CHOSEN: Final = f'{CAMPAIGN}, platform=~"$platform", station=~"$station"'
+"""Of a placement's info series."""
 ONE: Final = 'placement="$placement"'
 FIRING: Final = 'alertstate="firing"'
 RUNNING: Final = 'state=~"under|warming_up|at_risk|over|on_track"'
@@ -57,8 +59,8 @@ def one(definition: m.Definition) -> str:
 
 
 def of_campaign(expr: str) -> str:
-    """Only the placements of the chosen campaigns; `expr` has the label `placement`."""
-    return f"{expr} and on (placement) {select(m.PLACEMENT_INFO, CAMPAIGN)}"
+    """Only the chosen placements, by campaign, platform and station; `expr` has the label `placement`."""
+    return f"{expr} and on (placement) {select(m.PLACEMENT_INFO, CHOSEN)}"
 
 
 def by_placement(definition: m.Definition) -> str:
@@ -92,15 +94,37 @@ def running(definition: m.Definition) -> str:
     return f"{by_placement(definition)} and on (placement) {select(m.PLACEMENT_STATE, RUNNING)}"
 
 
-def behind() -> str:
-    """The missing part of the due impressions, by placement that still delivers, of the chosen campaigns."""
-    return f"1 - ({running(m.PLACEMENT_INDICATOR)})"
+def short() -> str:
+    """Impressions due and not delivered, by placement that still delivers, of the chosen ones."""
+    return running(m.PLACEMENT_SHORT)
 
 
-def campaigns_behind() -> str:
-    """As `behind`, by campaign."""
-    indicator = by_campaign(m.CAMPAIGN_INDICATOR)
-    return f"1 - ({indicator} and on (campaign) {select(m.CAMPAIGN_STATE, CAMPAIGN, RUNNING)})"
+def short_cost() -> str:
+    """The price of `short`, in the plan's currency."""
+    return f"({short()}) * on (placement) max by (placement) ({select(m.PLACEMENT_CPM)}) / 1000"
+
+
+def campaigns_short() -> str:
+    """As `short`, by campaign."""
+    found = by_campaign(m.CAMPAIGN_SHORT)
+    return f"{found} and on (campaign) {select(m.CAMPAIGN_STATE, CAMPAIGN, RUNNING)}"
+
+
+def ends_in(definition: m.Definition, by: str) -> str:
+    """Seconds until the flights end, below 0 after it."""
+    selected = by_placement(definition) if by == "placement" else by_campaign(definition)
+    return f"({selected}) - time()"
+
+
+def an_hour(expr: str) -> str:
+    """A rate a second as one an hour."""
+    return f"3600 * ({expr})"
+
+
+def yesterday(definition: m.Definition) -> str:
+    """The rate of a counter of the chosen placements a day before, summed."""
+    rate = f"sum by (placement) (rate({select(definition)}[$__rate_interval] offset 1d))"
+    return f"sum({of_campaign(rate)})"
 
 
 def well_heard(least: int) -> str:
@@ -122,7 +146,8 @@ def count_in(state: str) -> str:
 
 def names() -> str:
     """1 by placement with its labels, of the chosen campaigns."""
-    return f"max by (placement, campaign, station) ({select(m.PLACEMENT_INFO, CAMPAIGN)})"
+    labels = "placement, campaign, platform, station, currency"
+    return f"max by ({labels}) ({select(m.PLACEMENT_INFO, CHOSEN)})"
 
 
 def completion() -> str:
@@ -135,3 +160,9 @@ def completion() -> str:
 def firing(*matchers: str) -> str:
     """Alerts that fire: of placements and of the pipeline, so that they have neither job nor instance."""
     return f"ALERTS{{{', '.join((FIRING, *matchers))}}}"
+
+
+def firing_since() -> str:
+    """Epoch seconds since when each alert that fires is there."""
+    alike = "alertname, placement, campaign, severity"
+    return f"max by ({alike}) (ALERTS_FOR_STATE and ignoring (alertstate) {firing()})"

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana_foundation_sdk.models.dashboard import Dashboard
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from dashboards import queries as q
 from dashboards.delivery_rules import LEAST_STARTS
 from dashboards.layout import Row, board, variable
-from dashboards.panels import AMBER, GREEN, RED, Column, Query, Steps, lines, number, rows
+from dashboards.panels import (
+    AMBER,
+    GREEN,
+    RED,
+    SEVERITY_COLORS,
+    STATE_COLORS,
+    Column,
+    Query,
+    Steps,
+    lines,
+    number,
+    rows,
+)
+from dashboards.rules import RUNBOOK, USUAL, Limits
 from flows import metrics as m
 
 UID: Final = "audiopixel-trading-desk"
 
-PACE: Final[Steps] = ((None, RED), (0.9, AMBER), (0.95, GREEN), (1.1, AMBER), (1.25, RED))
-"""Of a delivery indicator: 1 is on plan."""
+
+def pace(limits: Limits) -> Steps:
+    """Colours of a delivery indicator: 1 is on plan."""
+    return ((None, RED), (limits.under, GREEN), (limits.over, AMBER))
+
+
 _ANY: Final[Steps] = ((None, GREEN), (1, RED))
 _SOME: Final[Steps] = ((None, GREEN), (1, AMBER))
 _FRESH: Final[Steps] = ((None, GREEN), (90, AMBER), (300, RED))
@@ -26,98 +43,113 @@ _OPEN: Final = (
 
 _IMPRESSIONS: Final = q.of_campaign(q.per_second(m.PLACEMENT_IMPRESSIONS, by="placement"))
 
-_WORST: Final = rows(
-    "Placements, worst delivery first",
-    "Each placement of the chosen campaigns. Delivery is delivered impressions by those due by now: empty "
-    "without a plan, before the flight, in its first minutes and while paused. Delivered counts up to the "
-    "plan's end, without a plan all impressions. Behind is the part of what is due that is missing, below 0 "
-    "what is too much, while the flight runs. Money is in the plan's currency. A click opens the placement.",
-    [
-        Query(q.names()),
-        Query(q.states()),
-        Query(q.by_placement(m.PLACEMENT_INDICATOR)),
-        Query(q.delivered_by_placement()),
-        Query(q.by_placement(m.PLACEMENT_EXPECTED)),
-        Query(q.by_placement(m.PLACEMENT_PROJECTED)),
-        Query(q.by_placement(m.PLACEMENT_BOOKED)),
-        Query(q.by_placement(m.PLACEMENT_MATURE_1H)),
-        Query(q.by_placement(m.PLACEMENT_REACH)),
-        Query(q.by_placement(m.PLACEMENT_CONVERSIONS)),
-        Query(q.by_placement(m.PLACEMENT_CPA)),
-        Query(q.by_placement(m.PLACEMENT_CONVERSION_VALUE)),
-        Query(q.behind()),
-    ],
-    [
-        Column("Placement", "placement", link=_OPEN),
-        Column("Campaign", "campaign"),
-        Column("Station", "station"),
-        Column("State", "state"),
-        Column("Delivery", "Value #C", "percentunit", PACE, decimals=1),
-        Column("Behind", "Value #M", "percentunit", decimals=1),
-        Column("Delivered", "Value #D", "short"),
-        Column("Due", "Value #E", "short"),
-        Column("Projected", "Value #F", "short"),
-        Column("Booked", "Value #G", "short"),
-        Column("Completion, 1 h", "Value #H", "percentunit", decimals=1),
-        Column("Reach", "Value #I", "short"),
-        Column("Conversions", "Value #J", "short"),
-        Column("Cost per conversion", "Value #K", "short", decimals=2),
-        Column("Value", "Value #L", "short", decimals=2),
-    ],
-    join="placement",
-    sort="Behind",
-    descending=True,
-    alert="AudiopixelUnderDelivery",
-)
 
-_CAMPAIGNS: Final = rows(
-    "Campaigns, worst delivery first",
-    "Each chosen campaign with a planned placement, by the sums of these. Needed a second is what they must "
-    "bring together from now on to have what is booked by their ends.",
-    [
-        Query(q.by_campaign(m.CAMPAIGN_STATE, "campaign, state")),
-        Query(q.by_campaign(m.CAMPAIGN_INDICATOR)),
-        Query(q.by_campaign(m.CAMPAIGN_DELIVERED)),
-        Query(q.by_campaign(m.CAMPAIGN_EXPECTED)),
-        Query(q.by_campaign(m.CAMPAIGN_PROJECTED)),
-        Query(q.by_campaign(m.CAMPAIGN_BOOKED)),
-        Query(q.by_campaign(m.CAMPAIGN_REQUIRED)),
-        Query(q.campaigns_behind()),
-    ],
-    [
-        Column("Campaign", "campaign"),
-        Column("State", "state"),
-        Column("Delivery", "Value #B", "percentunit", PACE, decimals=1),
-        Column("Behind", "Value #H", "percentunit", decimals=1),
-        Column("Delivered", "Value #C", "short"),
-        Column("Due", "Value #D", "short"),
-        Column("Projected", "Value #E", "short"),
-        Column("Booked", "Value #F", "short"),
-        Column("Needed a second", "Value #G", "cps", decimals=2),
-    ],
-    join="campaign",
-    sort="Behind",
-    descending=True,
-    alert="AudiopixelUnderDelivery",
-)
+def _worst(limits: Limits) -> Panel:
+    return rows(
+        "Placements, most short first",
+        "Each chosen placement. Short by are impressions due by now and not delivered, of flights that run; "
+        "Worth is their price. Delivery is delivered by due impressions: empty without a plan, before the "
+        "flight, in its first minutes and while paused. Delivered counts up to the plan's end, without a "
+        "plan "
+        "all impressions. Money is in the currency of the row. A click opens the placement.",
+        [
+            Query(q.names()),
+            Query(q.states()),
+            Query(q.by_placement(m.PLACEMENT_INDICATOR)),
+            Query(q.delivered_by_placement()),
+            Query(q.by_placement(m.PLACEMENT_EXPECTED)),
+            Query(q.by_placement(m.PLACEMENT_PROJECTED)),
+            Query(q.by_placement(m.PLACEMENT_BOOKED)),
+            Query(q.ends_in(m.PLACEMENT_END, "placement")),
+            Query(q.an_hour(q.by_placement(m.PLACEMENT_REQUIRED))),
+            Query(q.by_placement(m.PLACEMENT_COST)),
+            Query(q.by_placement(m.PLACEMENT_CONVERSIONS)),
+            Query(q.short_cost()),
+            Query(q.short()),
+        ],
+        [
+            Column("Placement", "placement", link=_OPEN),
+            Column("State", "state", colors=STATE_COLORS),
+            Column("Short by", "Value #M", "locale", decimals=0),
+            Column("Worth", "Value #L", "locale", decimals=2),
+            Column("Currency", "currency"),
+            Column("Ends in", "Value #H", "dtdurations"),
+            Column("Needed an hour", "Value #I", "locale", decimals=0),
+            Column("Delivery", "Value #C", "percentunit", pace(limits), decimals=1),
+            Column("Delivered", "Value #D", "locale"),
+            Column("Due", "Value #E", "locale", decimals=0),
+            Column("Projected", "Value #F", "locale", decimals=0),
+            Column("Booked", "Value #G", "locale"),
+            Column("Cost", "Value #J", "locale", decimals=2),
+            Column("Conversions", "Value #K", "locale"),
+            Column("Campaign", "campaign"),
+            Column("Platform", "platform"),
+            Column("Station", "station"),
+        ],
+        join="placement",
+        sort="Short by",
+        descending=True,
+        alert="AudiopixelUnderDelivery",
+    )
+
+
+def _campaigns(limits: Limits) -> Panel:
+    return rows(
+        "Campaigns, most short first",
+        "Each chosen campaign with a planned placement, by the sums of these. Needed an hour is what they "
+        "must "
+        "bring together from now on to have what is booked by their ends.",
+        [
+            Query(q.by_campaign(m.CAMPAIGN_STATE, "campaign, state")),
+            Query(q.by_campaign(m.CAMPAIGN_INDICATOR)),
+            Query(q.by_campaign(m.CAMPAIGN_DELIVERED)),
+            Query(q.by_campaign(m.CAMPAIGN_EXPECTED)),
+            Query(q.by_campaign(m.CAMPAIGN_PROJECTED)),
+            Query(q.by_campaign(m.CAMPAIGN_BOOKED)),
+            Query(q.an_hour(q.by_campaign(m.CAMPAIGN_REQUIRED))),
+            Query(q.ends_in(m.CAMPAIGN_END, "campaign")),
+            Query(q.campaigns_short()),
+        ],
+        [
+            Column("Campaign", "campaign"),
+            Column("State", "state", colors=STATE_COLORS),
+            Column("Short by", "Value #I", "locale", decimals=0),
+            Column("Ends in", "Value #H", "dtdurations"),
+            Column("Needed an hour", "Value #G", "locale", decimals=0),
+            Column("Delivery", "Value #B", "percentunit", pace(limits), decimals=1),
+            Column("Delivered", "Value #C", "locale"),
+            Column("Due", "Value #D", "locale", decimals=0),
+            Column("Projected", "Value #E", "locale", decimals=0),
+            Column("Booked", "Value #F", "locale"),
+        ],
+        join="campaign",
+        sort="Short by",
+        descending=True,
+        alert="AudiopixelUnderDelivery",
+    )
+
 
 _ALERTS: Final = rows(
     "Alerts that fire",
-    "Of placements and campaigns; and of the pipeline, when the numbers are old or short and delivery is not "
-    "judged.",
-    [Query(q.firing())],
+    "With the time since when. Their texts, with numbers and what to do, are in Alertmanager's messages and "
+    "in the "
+    "runbook, to which a click on an alert leads.",
+    [Query(f"1000 * {q.firing_since()}")],
     [
-        Column("Alert", "alertname"),
-        Column("Severity", "severity"),
-        Column("Campaign", "campaign"),
+        Column("Since", "Value", "dateTimeFromNow"),
+        Column("Alert", "alertname", link=RUNBOOK),
+        Column("Severity", "severity", colors=SEVERITY_COLORS),
         Column("Placement", "placement", link=_OPEN),
+        Column("Campaign", "campaign"),
     ],
-    sort="Severity",
+    sort="Since",
+    descending=True,
+    alert="AudiopixelDeliveryNotJudged",
 )
 
 
-def trading_desk() -> Dashboard:
-    """The dashboard."""
+def trading_desk(limits: Limits = USUAL) -> Dashboard:
+    """The dashboard; `limits` colour its deliveries."""
     return board(
         UID,
         "Trading desk",
@@ -194,12 +226,24 @@ def trading_desk() -> Dashboard:
                     ),
                 ],
             ),
-            Row("Placements", 14, [(_WORST, 24)]),
-            Row("Campaigns", 8, [(_CAMPAIGNS, 24)]),
+            Row("Placements", 14, [(_worst(limits), 24)]),
+            Row("Campaigns", 8, [(_campaigns(limits), 24)]),
             Row(
                 "How it came",
                 9,
                 [
+                    (
+                        lines(
+                            "Impressions a second, today and yesterday by now",
+                            "Of the chosen placements.",
+                            "cps",
+                            [
+                                Query(f"sum({_IMPRESSIONS})", "today"),
+                                Query(q.yesterday(m.PLACEMENT_IMPRESSIONS), "yesterday"),
+                            ],
+                        ),
+                        8,
+                    ),
                     (_ALERTS, 8),
                     (
                         lines(
@@ -207,7 +251,7 @@ def trading_desk() -> Dashboard:
                             "Delivered impressions by those due by now, of flights that run: 1 is on plan.",
                             "percentunit",
                             [Query(f"bottomk(10, {q.running(m.PLACEMENT_INDICATOR)})", "{{placement}}")],
-                            steps=((None, RED), (0.9, GREEN), (1.1, AMBER)),
+                            steps=pace(limits),
                             alert="AudiopixelUnderDelivery",
                         ),
                         8,
@@ -228,10 +272,7 @@ def trading_desk() -> Dashboard:
         ],
         job_metric=m.PLACEMENT_INFO.name,
         variables=[
-            variable(
-                "campaign",
-                f"label_values({q.select(m.PLACEMENT_INFO)}, campaign)",
-                all_value=".*",
-            )
+            variable(name, f"label_values({q.select(m.PLACEMENT_INFO)}, {name})", all_value=".*")
+            for name in ("platform", "station", "campaign")
         ],
     )

@@ -201,9 +201,6 @@ PLACEMENT_BLOCKED = PLACEMENT.counter(
     "Impressions since its first pixel in content that its plan blocks.",
     field="flight.blocked_impressions",
 )
-PLACEMENT_COMPLETION_1H = PLACEMENT.gauge(
-    "placement_completion_1h_ratio", "Completes by starts of the last hour.", field="1h.completion_rate"
-)
 PLACEMENT_MATURE_5M = PLACEMENT.gauge(
     "placement_mature_completion_5m_ratio",
     "Completes by starts of the last five minutes, without the youngest, which cannot have completed yet.",
@@ -286,11 +283,6 @@ PLACEMENT_COST = PLACEMENT.gauge(
     "placement_cost",
     "Price of the delivered impressions of the flight, in its plan's currency.",
     field="flight.cost",
-)
-PLACEMENT_CPA = PLACEMENT.gauge(
-    "placement_cost_per_acquisition",
-    "Price of the delivered impressions by the flight's conversions, in its currency; absent while none.",
-    field="flight.cost_per_acquisition",
 )
 PLACEMENT_STATE = PLACEMENT.gauge(
     "placement_delivery_state", "1 for the state that its delivery is in; the others are absent.", "state"

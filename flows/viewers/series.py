@@ -15,8 +15,8 @@ from flows.viewers import feed
 from flows.viewers.reader import STATE, Rows, Snapshot
 
 CAP: Final = 20_000
-"""Placements with series of their own: up to 31 series of about 3 KB in the server each. The planned
-campaigns, seven series each, are fewer than the placements.
+"""Placements with series of their own: up to 34 series of about 3 KB in the server each. The planned
+campaigns, nine series each, are fewer than the placements.
 """
 
 BLOCK: Final = 500

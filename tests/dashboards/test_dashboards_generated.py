@@ -44,8 +44,10 @@ def test_check_exits_with_0_here() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_there_are_three_dashboards_of_which_each_leads_to_the_others() -> None:
-    assert {board["title"] for board in BOARDS.values()} == {"Trading desk", "Placement", "Pipeline"}
+def test_there_are_four_dashboards_of_which_each_leads_to_the_others() -> None:
+    assert {board["title"] for board in BOARDS.values()} == {
+        *("Trading desk", "Placement", "Pipeline", "Collector")
+    }
     for board in BOARDS.values():
         (link,) = board["links"]
         assert link["type"] == "dashboards"
@@ -105,7 +107,7 @@ def test_a_row_of_the_trading_desk_leads_into_its_placement() -> None:
     assert url.startswith(f"/d/{BOARDS['placement']['uid']}?var-placement={placement}&")
 
 
-def test_the_worst_come_first_because_grafana_puts_cells_without_a_value_there_too() -> None:
+def test_what_is_most_short_comes_first_because_grafana_puts_cells_without_a_value_there_too() -> None:
     for panel in BOARDS["trading-desk"]["panels"]:
-        if "worst delivery first" in panel["title"]:
-            assert panel["options"]["sortBy"] == [{"displayName": "Behind", "desc": True}]
+        if "most short first" in panel["title"]:
+            assert panel["options"]["sortBy"] == [{"displayName": "Short by", "desc": True}]
