@@ -132,9 +132,14 @@ class Browser:
         self.call("Emulation.setScriptExecutionDisabled", value=not allowed)
 
     def html(self) -> str:
-        """The document as it is, also without scripts."""
+        """The document as it is, also without scripts; empty between two documents."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
-        return str(self.call("DOM.getOuterHTML", nodeId=root)["outerHTML"])
+        try:
+            return str(self.call("DOM.getOuterHTML", nodeId=root)["outerHTML"])
+        except AssertionError as gone:
+            if "Could not find node" in str(gone):
+                return ""
+            raise
 
     def downloads(self, folder: Path) -> None:
         """Let files be saved, into a folder."""

@@ -243,6 +243,15 @@ def test_freshness_is_in_sight_and_nothing_overflows_at_any_width(page: Page, wi
     assert browser.js(OVERFLOW) == []
 
 
+def test_an_open_pane_takes_no_column_that_has_room(page: Page) -> None:
+    page.browser.resize(1920, 1000)
+    browser = page.open("#open=starved")
+    heads = browser.js("[...document.querySelectorAll('#heads th')].map(head => head.dataset.key)")
+    assert {"campaign", "hour", "needed", "progress"} <= set(heads)
+    box = "document.querySelector('#scroll')"
+    assert browser.js(f"{box}.scrollWidth <= {box}.clientWidth")
+
+
 def test_state_and_name_stay_in_sight_when_the_table_is_scrolled_sideways(page: Page) -> None:
     page.browser.resize(800, 600)
     browser = page.open("#cols=campaign,pacing,short,stake,ends,delivered,booked,hour,needed,cost,reach")
