@@ -179,10 +179,12 @@ def test_a_screen_of_80_by_24_shows_ten_placements_the_starved_one_first_and_who
     shown = re.split(r"[\r\n]+", plain)
     assert max(len(line) for line in [*shown, *ended.output.splitlines()]) <= 80
     assert "…" not in ended.output, "the summary cuts no name"
-    first, *_, last = [place for place, line in enumerate(shown) if line.startswith(f"{STARVED}  ")]
-    rows = list(takewhile(lambda line: line.startswith("pl-"), shown[last:]))
+    row = re.compile(r"(?:under|over|at risk|on track|warming up|no plan) +(pl-\d+|door-\w+) ")
+    places = [place for place, line in enumerate(shown) if row.match(line)]
+    first, last = places[0], max(place for place in places if place - 1 not in places)
+    rows = list(takewhile(row.match, shown[last:]))
     assert len(rows) >= 10
-    assert re.match(rf"{STARVED} +under +0\.0", rows[0])
+    assert rows[0].split()[:2] == ["under", STARVED]
     head = " ".join(line.strip() for line in shown[: first - 5])
     assert f"{STARVED} is starved: it will be `under`, and its alert fires. The others are" in head
 
@@ -202,12 +204,14 @@ def test_without_prometheus_the_flows_own_alert_is_what_fires(tmp_path: Path) ->
 class Seen(NamedTuple):
     """What a demo showed at one moment to those who look at its services from outside.
 
-    `states` are by placement, `changes` all of the stream, `firing` as Alertmanager's API tells them.
+    `states` are by placement, `changes` all of the stream, `firing` as Alertmanager's API tells them, `bids`
+    what the sample reader of docs/bidders.md says.
     """
 
     states: dict[str, str]
     changes: list[dict[str, str]]
     firing: list[dict[str, Any]]
+    bids: str = ""
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +252,10 @@ def seen() -> Seen:
                 assert time.monotonic() < deadline, now
                 time.sleep(0.2)
             time.sleep(2)  # for what may fire as well
-            return look()
+            bidder = Path(__file__).parents[3] / "examples" / "bidder.py"
+            command = [sys.executable, str(bidder), address(r"redis (redis://\S+)"), STARVED, "pl-9999"]
+            bids = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+            return look()._replace(bids=bids.stdout)
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(30) in (0, 130), output
@@ -312,3 +319,11 @@ def test_what_fires_is_a_line_each_and_what_others_chose_is_letters() -> None:
 
     assert told[0] == "Over [b]pl\N{REPLACEMENT CHARACTER}-0"
     assert re.fullmatch(r"… and \d+ more alerts", told[-1])
+
+
+def test_the_sample_reader_for_bidders_bids_up_for_the_starved_placement(seen: Seen) -> None:
+    starved, nobody = seen.bids.splitlines()
+    found = re.fullmatch(rf"{STARVED} needs (\d+\.\d\d) x its present rate", starved)
+    assert found is not None, starved
+    assert float(found[1]) > 2
+    assert nobody == "pl-9999 leave the bid as it is"
