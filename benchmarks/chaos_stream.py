@@ -7,10 +7,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from datetime import timedelta
 from typing import Final
 
 from connectors.kafka.writer import KafkaWriter
+from connectors.stream import ConnectError
 from flows.settings.fields import Settings, ms
 from flows.simulate.feed import now_ms, pump
 from flows.simulate.scenario import Trouble
@@ -26,6 +28,10 @@ GIVE_UP_AFTER: Final = timedelta(minutes=2)
 
 # A log on disk has no broker's timestamps; a clock that is ahead makes all late where lateness is short.
 TROUBLE: Final = dataclasses.replace(Trouble.much(), no_received_at=0.0, clock_ahead=0.0, clock_off=0.0)
+
+
+SOON_KNOWN: Final = {"topic.metadata.refresh.interval.ms": "1000"}
+"""Options by which a producer hears of a partition that is added."""
 
 
 class Stream(threading.Thread):
@@ -55,7 +61,9 @@ class Stream(threading.Thread):
 
     def _run(self) -> None:
         settings = self._settings
-        writer = KafkaWriter(settings.kafka_brokers, settings.kafka_topic, give_up_after=GIVE_UP_AFTER)
+        writer = KafkaWriter(
+            settings.kafka_brokers, settings.kafka_topic, SOON_KNOWN, give_up_after=GIVE_UP_AFTER
+        )
 
         def send(partition: int, key: bytes, value: bytes, arrival_ms: int) -> None:
             with self._lock:
@@ -96,9 +104,17 @@ class Stream(threading.Thread):
             n += 1
 
     def begin_partition(self, number: int) -> None:
-        """Send some pixels into a partition that has come later."""
-        for n in range(50):
-            self._send(number, b"later", _impression(f"later-{number}-{n}", now_ms()), now_ms())
+        """Send some pixels into a partition that has come later, once the producer knows it."""
+        deadline_s = time.monotonic() + GIVE_UP_AFTER.total_seconds()
+        n = 0
+        while n < 50:
+            try:
+                self._send(number, b"later", _impression(f"later-{number}-{n}", now_ms()), now_ms())
+                n += 1
+            except ConnectError:
+                if n or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.2)
         self.partitions = number + 1
 
 
