@@ -78,6 +78,9 @@ class Door:
         except urllib.error.HTTPError as error:
             return error.code
 
+    def id(self) -> str:
+        return (self.spool / "0" / "id").read_text()
+
     def page(self, name: str) -> str:
         with suppress(OSError), _direct.open(f"http://127.0.0.1:{self.health}/{name}", timeout=5) as answer:
             return str(answer.read().decode())
@@ -210,15 +213,19 @@ def test_nothing_raw_is_found_behind_the_door(own_world: World) -> None:
         assert sum(b'"household_id"' in one for one in sent) > 4  # who consented is known, by pseudonyms
         assert [bad for one in sent if (bad := leaked(one, "canary-ga"))] == []
         assert any(b"canary-ga" in one for one in sent)
-        assert leaked(rows(world)) == []
+        shown = rows(world)
+        assert PLACEMENT in shown
+        assert f":collector:{{{door.id()}}}" in shown
+        assert leaked(shown) == []
         with urllib.request.urlopen(f"http://127.0.0.1:{flow.port}/metrics", timeout=5) as answer:
             assert leaked(answer.read()) == []
         assert leaked(door.page("metrics")) == []
         assert flow.stop() < 30
         door.process.terminate()
         assert door.process.wait(30) == 0, door.log.read_text()
-        kept = files(world.directory / "recovery") | files(door.spool)
-        assert len(kept) > 3
+        recovered = files(world.directory / "recovery")
+        assert any(PLACEMENT.encode() in content for content in recovered.values())
+        kept = recovered | files(door.spool)
         assert {name: bad for name, content in kept.items() if (bad := leaked(content, "canary-ga"))} == {}
         assert leaked(door.log.read_text()) == []
         assert leaked(flow.said()) == []
