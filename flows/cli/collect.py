@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.app import command
+
+if TYPE_CHECKING:
+    from flows.collector.planned import Planned
+    from flows.settings import Settings
 
 
 @command
@@ -34,6 +38,27 @@ def collect(
     if seat is None and processes > 1:
         code = run_all(processes)
     else:
-        code = asyncio.run(Collector(settings, seat or 0, processes).run())
+        code = asyncio.run(Collector(settings, seat or 0, processes, planned=_planned(settings)).run())
     if code:
         raise typer.Exit(code)
+
+
+def _planned(settings: Settings) -> Planned | None:
+    """The plans as the flow reads them, where they say who may make a row."""
+    if settings.collect_placements != "planned" or settings.plans is None:
+        return None
+    import time
+    from collections.abc import Iterable
+
+    from flows.collector.planned import Planned
+    from flows.delivery import PlanFollower
+
+    follower = PlanFollower(settings)
+
+    def read() -> Iterable[tuple[str, str | None]] | None:
+        book = follower.changed(time.monotonic_ns() // 1_000_000)
+        return None if book is None else [(name, plan.campaign_id) for name, plan in book.items()]
+
+    planned = Planned(read)
+    planned.refresh()
+    return planned

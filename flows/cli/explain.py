@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.app import command
-from flows.errors import AudiopixelError
+from flows.errors import AudiopixelError, UsageError
 from flows.shown import shown
 
 if TYPE_CHECKING:
@@ -17,12 +17,21 @@ if TYPE_CHECKING:
 
 @command
 def explain(
-    conversion: Annotated[str, typer.Argument(help="The order id or the event id of a conversion.")],
+    conversion: Annotated[
+        str, typer.Argument(help="The order id or the event id of a conversion.", show_default=False)
+    ] = "",
+    listener: Annotated[
+        str,
+        typer.Option(help="Instead: an id or an address as the caller knew it.", show_default=False),
+    ] = "",
+    user_agent: Annotated[str, typer.Option(help="Of the device at that address.", show_default=False)] = "",
 ) -> None:
     """Show which touches a conversion could have been credited to, which ones it was credited to, and by
     which rule. No listener is named.
 
     Conversions of several campaigns or types may have the same order id: all of them are shown.
+
+    With --listener show by which pseudonyms of the collector somebody stands in the topic, by each key.
     """
     import msgspec
 
@@ -33,6 +42,11 @@ def explain(
     from flows.viewers.explain import show
 
     settings = load()
+    if bool(conversion) == bool(listener):
+        raise UsageError("name a conversion, or a listener (--listener)")
+    if listener:
+        _of_listener(settings, listener, user_agent)
+        return
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (row,) = read_rows(client, [row_key(settings.namespace, "conversion", conversion)])
     if not row:
@@ -53,13 +67,33 @@ def explain(
         Console().print(one)
 
 
-def _at_the_edge(settings: Settings, ids: list[str]) -> list[str]:
-    """The pseudonyms that the collector makes of these ids, by each of its keys in force."""
+def at_the_edge(settings: Settings, known: str, user_agent: str = "") -> list[tuple[str, str]]:
+    """The pseudonyms that the collector makes of an id or an address, by each of its keys in force, as
+    (field, pseudonym); none where it has no key.
+    """
     from flows.collector.pseudonyms import Pseudonyms
 
     key = settings.collect_key
     if key is None:
         return []
     previous = [one.get_secret_value().encode() for one in settings.collect_previous_keys]
-    pseudonyms = Pseudonyms(key.get_secret_value().encode(), previous)
-    return [made for one in ids for made in pseudonyms.of_listener(one.strip())]
+    return Pseudonyms(key.get_secret_value().encode(), previous).of_person(known, user_agent)
+
+
+def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
+    """Say by which pseudonyms a listener stands in the topic, and whether the flow has forgotten them."""
+    from connectors.redis import connect, read_rows
+    from flows.intake import Decoder
+    from flows.model.redis_keys import deny_key
+
+    made = at_the_edge(settings, known.strip(), user_agent)
+    if not made:
+        raise AudiopixelError(
+            "the collector makes no pseudonym of that: AUDIOPIXEL_COLLECT_KEY is not set, or it is no id"
+        )
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    (forgotten,) = read_rows(client, [deny_key(settings.namespace)])
+    key_of = Decoder(settings.secret_listener_key()).listener
+    for field, pseudonym in made:
+        state = "forgotten" if f"{key_of(pseudonym.encode()):016x}" in forgotten else "not forgotten"
+        typer.echo(f"{field} {pseudonym} {state}")

@@ -112,10 +112,11 @@ def _noted(settings: Settings, asked: Mapping[str, str]) -> list[str]:
 
 
 def _check(settings: Settings, url: str, as_json: bool) -> None:
+    from flows.cli.collect import _planned
     from flows.collector import tag_answers as answers
     from flows.collector.checker import in_words
 
-    found = answers.checked(settings, url)
+    found = answers.checked(settings, url, _planned(settings))
     if as_json:
         typer.echo(json.dumps(answers.of_checked(found), indent=2))
     else:

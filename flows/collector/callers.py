@@ -24,7 +24,7 @@ Grade = Literal["device", "masked", "none"]
 
 MOST_FORWARDED: Final = 32
 """Addresses of `X-Forwarded-For` that are looked at, from the right."""
-_LONGEST_AGENT: Final = 1_024
+LONGEST_AGENT: Final = 1_024
 _LONGEST_ADDRESS: Final = 64
 _MOST_KNOWN: Final = 16_384
 """Addresses that are remembered: all pixels of a play come from one."""
@@ -149,13 +149,13 @@ def device(
         parameters: `ip`, `user_agent` and `server_side` of the call, cleaned.
         of_dialect, masked: where this dialect's servers have it, for a caller that says nothing of it.
     """
-    agent = headers.get("user-agent", "")[:_LONGEST_AGENT]
+    agent = headers.get("user-agent", "")[:LONGEST_AGENT]
     if caller.trusted:
         where = caller.device_from or of_dialect or _usual(headers)
         if where == "transport":
             return _graded(transport, agent, caller.masked or masked, "transport")
         told, told_agent, source = _told(where, headers, parameters)
-        return _graded(parsed(told), told_agent[:_LONGEST_AGENT], caller.masked or masked, source)
+        return _graded(parsed(told), told_agent[:LONGEST_AGENT], caller.masked or masked, source)
     claim = headers.get("x-device-ip") or headers.get("x-device-user-agent")
     elsewhere = parsed(parameters.get("ip", ""))
     apart = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from ipaddress import ip_network
 from typing import Any
@@ -16,9 +17,14 @@ from flows.collector.understand import Understanding
 from flows.errors import SettingsError
 from flows.settings import Settings
 
+Who = Callable[[str | None, str | None], bool]
 
-def understanding_of(settings: Settings, planned: frozenset[str] = frozenset(), **more: Any) -> Understanding:
+
+def understanding_of(settings: Settings, planned: Who | None = None, **more: Any) -> Understanding:
     """The understanding of calls that the settings ask for.
+
+    Args:
+        planned: whether a placement, or a campaign, is in the plans.
 
     Raises:
         SettingsError: a key is missing, or a list cannot be read.
@@ -36,10 +42,10 @@ def understanding_of(settings: Settings, planned: frozenset[str] = frozenset(), 
             "AUDIOPIXEL_COLLECT_SIGNING_KEYS is empty, so that no tag could pass: give a key "
             '({"a1": "a secret"}), or say AUDIOPIXEL_COLLECT_PLACEMENTS=any for a trial'
         )
-    if settings.collect_placements == "planned" and not planned:
+    if settings.collect_placements == "planned" and planned is None:
         raise SettingsError(
-            "AUDIOPIXEL_COLLECT_PLACEMENTS=planned: the collector reads no plans yet, so that every pixel "
-            "would be rejected: sign tags (audiopixel tag), and say signed"
+            "AUDIOPIXEL_COLLECT_PLACEMENTS=planned: there are no plans (AUDIOPIXEL_PLANS), so that every "
+            "pixel would be rejected: name them, or sign tags (audiopixel tag) and say signed"
         )
     secret = key.get_secret_value().encode()
     return Understanding(
@@ -67,9 +73,13 @@ def understanding_of(settings: Settings, planned: frozenset[str] = frozenset(), 
         signatures_of(settings),
         blake2b(digest_size=32, key=secret, person=b"calls").digest(),
         settings.collect_placements,
-        lambda placement, campaign: placement in planned if placement else campaign in planned,
+        planned or _nobody,
         **more,
     )
+
+
+def _nobody(placement: str | None, campaign: str | None) -> bool:
+    return False
 
 
 def signatures_of(settings: Settings) -> Signatures:

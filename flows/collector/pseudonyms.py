@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
-from flows.collector.callers import Device, star
+from flows.collector.callers import LONGEST_AGENT, Device, parsed, star
+from flows.collector.cleaner import device_id
 
 LISTENER, CLIENT, HOUSEHOLD = FIELDS = ("listener_id", "client_id", "household_id")
 _LABELS: Final = {LISTENER: b"listener", CLIENT: b"client", HOUSEHOLD: b"household"}
@@ -68,9 +69,25 @@ class Pseudonyms:
         """The same by the newest key of before; empty where there was none."""
         return _made(self._previous[0], listener, device) if self._previous else {}
 
-    def of_listener(self, listener: str) -> list[str]:
-        """The pseudonyms of a listener's id in the log, one by each key in force: for erasure."""
-        return [key.hash(LISTENER, _bytes(listener)) for key in (self._key, *self._previous)]
+    def of_person(self, known: str, user_agent: str = "") -> list[tuple[str, str]]:
+        """The pseudonyms in the log of an id that a caller had, or of an address, by each key in force: as
+        (field, pseudonym), for erasure and access.
+
+        Args:
+            known: an id of the listener or the device, or an address, as the door reads them.
+            user_agent: of the address, for the pseudonym of both together.
+        """
+        keys, address = (self._key, *self._previous), parsed(known)
+        if address is None:
+            found_id, _ = device_id(known)
+            return (
+                [] if found_id is None else [(LISTENER, key.hash(LISTENER, _bytes(found_id))) for key in keys]
+            )
+        at = star(address)
+        found = [(HOUSEHOLD, key.hash(HOUSEHOLD, at)) for key in keys]
+        if user_agent:
+            found += [(CLIENT, key.hash(CLIENT, at, _bytes(user_agent[:LONGEST_AGENT]))) for key in keys]
+        return found
 
 
 def _made(key: _Key, listener: str | None, device: Device) -> dict[str, str]:

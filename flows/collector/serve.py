@@ -26,6 +26,7 @@ from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
 from flows.collector.letters import Letters
 from flows.collector.log import Log, received_ms
+from flows.collector.planned import Planned
 from flows.collector.store import Store
 from flows.collector.understand import Understanding
 from flows.errors import SettingsError, StateError
@@ -48,11 +49,13 @@ class Collector:
 
     Args:
         seat: which of `seats` processes this is: its spool directory and its health port.
+        planned: the plans, where these say who may make a row.
     """
 
     settings: Settings
     seat: int = 0
     seats: int = 1
+    planned: Planned | None = None
     ledger: Ledger = field(default_factory=Ledger)
 
     def __post_init__(self) -> None:
@@ -69,7 +72,7 @@ class Collector:
         """
         settings, loop = self.settings, asyncio.get_running_loop()
         instruments = Instruments(self.ledger)
-        understanding = understanding_of(settings, tell=instruments.cleaned)
+        understanding = understanding_of(settings, self.planned, tell=instruments.cleaned)
         options, log = kafka_options(settings), Log(loop)
         producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, log.told)
         log.producer = producer
@@ -104,6 +107,8 @@ class Collector:
             asyncio.create_task(self._keep_partitions(producer)),
             asyncio.create_task(self._keep_orphans(log)),
         ]
+        if self.planned is not None:
+            keeping.append(asyncio.create_task(self.planned.keep()))
         figures = Figures(settings, instruments, self.ledger, lane)
         if settings.collect_figures:
             keeping.append(asyncio.create_task(figures.keep()))

@@ -114,6 +114,7 @@ def places() -> str:
         ["`conversion-credits`", "an order's id; no listener", "as long as Kafka keeps it"],
         ["Redis: rows, sketches", "no listener", _days("row_ttl") + " after a pixel"],
         ["Redis: decisions on conversions", "an order's id; no listener", _days("decisions_ttl")],
+        ["Redis: figures of collectors, tags that are silent", "nothing", "10 minutes; until they fire"],
         ["Redis: the deny-list of `forget`", "hashes", "until it is taken out"],
         ["logs, metrics, the live page", "nothing", "–"],
     ]

@@ -14,7 +14,7 @@ from connectors.redis import Client, put_fields, read_rows
 from flows.collector import tags
 from flows.collector.checker import Checked, check
 from flows.collector.dialects import Dialect, load_dialects
-from flows.collector.from_settings import signatures_of, understanding_of
+from flows.collector.from_settings import Who, signatures_of, understanding_of
 from flows.errors import UsageError
 from flows.model.events import CODES, CONVERSION_TYPES
 from flows.model.redis_keys import tags_key
@@ -99,11 +99,19 @@ def snippet(settings: Settings, asked: Mapping[str, str]) -> str:
     return tags.snippet(base, asked["conversion"], asked.get("campaign") or None, signatures)
 
 
-def checked(settings: Settings, url: str) -> Checked:
-    """The door's verdict on a tag, now."""
+def checked(settings: Settings, url: str, planned: Who | None = None) -> Checked:
+    """The door's verdict on a tag, now.
+
+    Args:
+        planned: whether a placement, or a campaign, is in the plans; None: not known here, so it may be.
+    """
     if settings.collect_key is None:  # pseudonyms are shown shortened, so that any key serves
         settings = settings.model_copy(update={"collect_key": SecretStr(secrets.token_hex(16))})
-    return check(understanding_of(settings), url, time.time_ns() // 1_000_000)
+    return check(understanding_of(settings, planned or _may_be), url, time.time_ns() // 1_000_000)
+
+
+def _may_be(placement: str | None, campaign: str | None) -> bool:
+    return True
 
 
 def of_checked(found: Checked) -> dict[str, Any]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,32 +23,40 @@ from rich.table import Table
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.ports import free_ports, free_run
-from connectors.redis import Client, RedisUnavailable, connect
+from connectors.redis import Client, connect
+from flows.collector.dialects import load_dialects
+from flows.collector.from_settings import signatures_of
 from flows.demo.alerts import News, Watch, lines, report, start
-from flows.demo.produce import produce
-from flows.demo.summary import compare, ledger_totals
-from flows.errors import AudiopixelError, DifferencesError
+from flows.demo.door import Door
+from flows.demo.plays import Scene
+from flows.demo.processes import Processes
+from flows.demo.produce import produce, replay
+from flows.demo.summary import collected, compare, compare_calls, ledger_totals, ready
+from flows.errors import DifferencesError
 from flows.settings import PREFIX, Settings, load
-from flows.simulate import Traffic, now_ms, plans, write_plans
+from flows.simulate import History, Traffic, now_ms, plans, write_plans
 from flows.viewers.reader import RowsReader
 from flows.viewers.top import FIELDS, PLAIN_WIDTH, render
 
-DRAIN_S: Final = 30.0
+DRAIN_S: Final = 60.0
 """The time for which the summary waits for the flow to take in all that was sent, in s."""
-
-FLIGHT: Final = timedelta(hours=6)
-GRACE: Final = timedelta(seconds=2)
-"""Flights begin with the traffic and are judged after seconds, so that one sees the starved placement
-under-deliver.
-"""
+READY: Final = timedelta(minutes=3)
+"""The time that the flow has to start, and then to take in the past: on a machine that has more to do."""
+PAST: Final = timedelta(hours=2)
+AHEAD: Final = timedelta(hours=6)
+"""Flights began so long before the demo, and end so long after it began."""
+MOST_PAST: Final = 300_000
+"""Pixels of the past: a demo of many pixels a second has a shorter one."""
+PIXELS_A_PAST_PLAY: Final = 2.7
 OUT_OF_ORDERNESS: Final = timedelta(seconds=70)
 """Some players' clocks are ahead, and a minute of that is taken for true: with the usual 10 s the watermark
-would run most of a minute ahead of us, and flights of seconds would be judged by impressions yet to come.
+would run most of a minute ahead of us, and flights would be judged by impressions yet to come.
 """
-OVER: Final = 100.0
-"""Pixels ahead of the watermark count at once, and what is due goes by the watermark: in a flight of seconds
-every placement would be over-delivering.
-"""
+OVER, BLOCKED = 5, 2
+"""Places of the placement that delivers more than is planned, and of the one that runs in blocked content."""
+BLOCKED_CATEGORY: Final = "150"
+DOOR_RATE: Final = 50.0
+"""Calls a second of the collector, at most half of all pixels."""
 LEAST_ROWS: Final = 10
 """Placements on the screen, though the addresses scroll up for them in a low terminal."""
 TABLE_LINES: Final = 6
@@ -57,9 +65,6 @@ TABLE_LINES: Final = 6
 FIRES_WITHIN: Final = timedelta(seconds=20)
 """Of traffic, after which the starved placement's alert fires or will in seconds."""
 
-# Ends a child with us, even when we are killed: our end of the pipe closes. TERM first, so that it drains.
-_GUARD: Final = 'read -r end; kill -TERM "$1" 2>/dev/null; sleep 3; kill -KILL "$1" 2>/dev/null'
-
 
 @dataclass
 class Demo:
@@ -67,7 +72,7 @@ class Demo:
 
     Args:
         seconds: of traffic, then a summary; None: until Ctrl-C.
-        rate: pixels a second.
+        rate: pixels a second, those through the collector's door included.
         placements, partitions, processes, seed: see `audiopixel demo --help`.
     """
 
@@ -77,7 +82,6 @@ class Demo:
     partitions: int
     processes: int
     seed: int
-    _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run(self) -> None:
         """Show it.
@@ -97,19 +101,8 @@ class Demo:
             console.print("audiopixel demo: with settings and a listeners' key of its own, not yours")
             with console.status("starting a Kafka-protocol broker and a Valkey"):
                 broker, valkey = stack.enter_context(EmbeddedBroker()), stack.enter_context(EmbeddedValkey())
-            metrics_port, (exporter_port,) = free_run(self.processes), free_ports(1)
-            settings = load(
-                kafka_brokers=broker.bootstrap,
-                redis_url=valkey.url,
-                listener_key=secrets.token_hex(16),
-                recovery_dir=directory / "recovery",
-                metrics_port=metrics_port,
-                plans=directory / "plans.csv",
-                delivery_grace=GRACE,
-                out_of_orderness=OUT_OF_ORDERNESS,
-                over=OVER,
-            )
-            (directory / "plans.csv").write_text("placement_id,booked,start,end\n")
+            token = secrets.token_hex(16)
+            settings = self._settings(broker.bootstrap, valkey.url, directory, token)
             for topic in (
                 settings.kafka_rejected_topic,
                 settings.kafka_minutes_topic,
@@ -118,49 +111,91 @@ class Demo:
             ):
                 broker.create_topic(topic, 1)
             broker.create_topic(settings.kafka_topic, self.partitions)
-            stack.callback(self._end_children)
+            with console.status("telling Kafka of the hours before"):
+                past = self._past(directory / "plans.csv")
+                replay(settings, past)
+            processes = Processes(settings, directory)
+            stack.callback(processes.end)
+            client = connect(valkey.url, timeout=settings.redis_timeout)
+            stack.callback(client.close)
+            (exporter_port,) = free_ports(1)
             with console.status(
-                "starting the flow and the exporter; the first time it compiles for half a minute"
+                "starting flow, collector and exporter; the first time the flow compiles for half a minute"
             ):
-                self._start("flow", settings, directory, "run", "--processes", str(self.processes))
-                self._start("exporter", settings, directory, "exporter", "--port", str(exporter_port))
-                client = connect(valkey.url, timeout=settings.redis_timeout)
-                stack.callback(client.close)
-                watch = start(stack, directory, client, settings.namespace, metrics_port, exporter_port)
-                self._until(
-                    lambda: bool(client.exists(f"{settings.namespace}:meta")),
-                    stopping,
-                    120,
-                    "the flow",
-                    directory,
+                processes.start("flow", "run", "--processes", str(self.processes))
+                processes.start("exporter", "exporter", "--port", str(exporter_port))
+                wanted = past.tally.totals["received"]
+                processes.wait(
+                    lambda: ledger_totals(client, settings.namespace).get("received", 0) >= wanted,
+                    stopping, READY, "the flow",
+                )  # fmt: skip
+                # Not before: its marks say that time is now, and what is read behind them would be too late.
+                processes.start("collector", "collect")
+                processes.wait(lambda: ready(settings), stopping, READY, "the collector")
+                traffic = self._traffic(now_ms())
+                traffic.ledger.add(past.tally)
+                watch = start(
+                    stack, directory, client, settings.namespace, settings.metrics_port, exporter_port
                 )
             if stopping.is_set():
                 return
+            scene = Scene(load_dialects(None), signatures_of(settings), f"adserver.{token}", self.seed)
+            stage = Stage(
+                settings, client, watch, processes, stopping, traffic,
+                Door(settings.collect_port, scene, min(DOOR_RATE, self.rate / 2)),
+            )  # fmt: skip
             head: list[RenderableType] = [
                 f"[bold]{self.rate:,.0f} pixels/s[/bold], live page http://127.0.0.1:{exporter_port}/",
                 _addresses(
                     metrics=f"http://127.0.0.1:{exporter_port}/metrics/placements, "
-                    f"flow :{metrics_port}/metrics",
+                    f"flow :{settings.metrics_port}/metrics",
+                    collector=f"{settings.collect_url}/p, :{settings.collect_health_port}/metrics",
                     kafka=f"{broker.bootstrap}, {self.partitions} partitions; redis {valkey.url}",
                     alerts=watch.where,
                 ),
             ]
-            self._show(settings, client, watch, directory, console, head, stopping)
+            self._show(stage, console, head)
 
-    def _show(
-        self,
-        settings: Settings,
-        client: Client,
-        watch: Watch,
-        directory: Path,
-        console: Console,
-        head: list[RenderableType],
-        stopping: threading.Event,
-    ) -> None:
-        traffic = Traffic(
-            self.seed, self.placements, self.rate, start_ms=now_ms(), partitions=self.partitions
+    def _settings(self, brokers: str, redis_url: str, directory: Path, token: str) -> Settings:
+        ports = free_ports(2)
+        return load(
+            kafka_brokers=brokers,
+            redis_url=redis_url,
+            listener_key=secrets.token_hex(16),
+            recovery_dir=directory / "recovery",
+            metrics_port=free_run(self.processes),
+            plans=directory / "plans.csv",
+            out_of_orderness=OUT_OF_ORDERNESS,
+            collect_key=secrets.token_hex(16),
+            collect_signing_keys={"demo": secrets.token_hex(16)},
+            collect_tokens={
+                "adserver": {"sha256": sha256(token.encode()).hexdigest(), "rights": ["write", "debug"]}
+            },
+            collect_proxies=["127.0.0.0/8"],
+            collect_url=f"http://127.0.0.1:{ports[0]}",
+            collect_port=ports[0],
+            collect_health_port=ports[1],
+            collect_spool=directory / "spool",
+            collect_drain=timedelta(0),
         )
-        write_plans(directory / "plans.csv", plans(traffic, FLIGHT))
+
+    def _traffic(self, start_ms: int) -> Traffic:
+        rate = max(self.rate - DOOR_RATE, self.rate / 2)
+        return Traffic(self.seed, self.placements, rate, start_ms=start_ms, partitions=self.partitions)
+
+    def _past(self, path: Path) -> History:
+        """Write the plans; returns what has happened since their flights began."""
+        traffic = self._traffic(now_ms())
+        most = timedelta(seconds=MOST_PAST / PIXELS_A_PAST_PLAY / traffic.impressions_a_second)
+        past = min(PAST, most)
+        write_plans(path, story(plans(traffic, past + AHEAD, began=past)))
+        blocked = traffic.placements[BLOCKED % self.placements].id
+        return History(
+            traffic, traffic.start_ms - past // timedelta(milliseconds=1), traffic.start_ms, blocked
+        )
+
+    def _show(self, stage: Stage, console: Console, head: list[RenderableType]) -> None:
+        traffic = stage.traffic
         starved = traffic.placements[-1].id if self.placements > 1 else None
         if starved:
             head.append(self.promise(starved))
@@ -168,19 +203,30 @@ class Demo:
         head_lines = 2 + len(console.render_lines(Group(*head)))
         failed: list[BaseException] = []
 
-        def send() -> None:
-            try:
-                produce(settings, traffic, self.seconds, stopping)
-            except BaseException as error:
-                failed.append(error)
+        def sending(what: Callable[[], None]) -> Callable[[], None]:
+            def send() -> None:
+                try:
+                    what()
+                except BaseException as error:
+                    failed.append(error)
 
-        sender = threading.Thread(target=send, daemon=True)
-        sender.start()
-        board = RowsReader(client, settings.namespace, FIELDS)
+            return send
+
+        seconds, stop = self.seconds, stage.stopping
+        senders = [
+            threading.Thread(target=sending(what), daemon=True)
+            for what in (
+                lambda: produce(stage.settings, traffic, seconds, stop),
+                lambda: stage.door.run(seconds, stop),
+            )
+        ]
+        for sender in senders:
+            sender.start()
+        board = RowsReader(stage.client, stage.settings.namespace, FIELDS)
         news = News()
         with Live(console=console, auto_refresh=False, transient=self.seconds is not None) as live:
-            while sender.is_alive():
-                firing = watch.firing()
+            while any(sender.is_alive() for sender in senders):
+                firing = stage.watch.firing()
                 if not console.is_terminal:
                     for line in lines(news.of(firing)):
                         console.print(line, soft_wrap=True)
@@ -190,13 +236,13 @@ class Demo:
                     height = max(height - head_lines, min(height - 1, LEAST_ROWS + TABLE_LINES))
                     rows = render(board.refresh(), time.time(), console.width, height)
                     live.update(Group(rows, *alerts), refresh=True)
-                sender.join(0.5)
-                self._alive(directory)
+                senders[0].join(0.5)
+                stage.processes.check()
         if failed:
             raise failed[0]
-        if self.seconds is not None and not stopping.is_set():
+        if self.seconds is not None and not stop.is_set():
             due = starved if self.seconds >= FIRES_WITHIN.total_seconds() else None
-            self._summarise(settings, client, traffic, watch, due)
+            self._summarise(stage, due)
 
     def promise(self, starved: str) -> str:
         """The delivery that a viewer will see, in words."""
@@ -204,93 +250,63 @@ class Demo:
         fires = (
             f"too few seconds for its alert, which takes {FIRES_WITHIN.total_seconds():.0f}"
             if short
-            else "it will be `under`, and its alert fires"
+            else "it is `under`, and its alert fires"
         )
-        return (
-            f"{starved} is starved: {fires}. The others are `warming up` until chance alone cannot "
-            "explain what they lack. Delivery reads high at first: what is due counts up to the watermark."
+        more = (
+            f" pl-{OVER:04} delivers more than is booked, and pl-{BLOCKED:04} runs in content that its plan "
+            "blocks. The others are on track."
+            if self.placements > OVER + 1
+            else ""
         )
+        return f"{starved} is starved: {fires}.{more} Those named door-… call the collector."
 
-    def _summarise(
-        self, settings: Settings, client: Client, traffic: Traffic, watch: Watch, starved: str | None
-    ) -> None:
-        sent = traffic.ledger.totals["received"]
+    def _summarise(self, stage: Stage, starved: str | None) -> None:
+        settings, client, door = stage.settings, stage.client, stage.door
+        truth = stage.traffic.ledger
+        truth.add(door.tally)
+        sent = truth.totals["received"]
         deadline_s = time.monotonic() + DRAIN_S
-        totals: dict[str, int] = {}
-        while totals.get("received", 0) < sent and time.monotonic() < deadline_s:
+        while ledger_totals(client, settings.namespace).get("received", 0) < sent:
+            if time.monotonic() > deadline_s:
+                break
             time.sleep(0.2)
-            totals = ledger_totals(client, settings.namespace)
-        time.sleep(2 * settings.flush_interval.total_seconds())
+        # A call whose message timed out on its way may be in the log twice: the last copies come now.
+        time.sleep(2 + 2 * settings.flush_interval.total_seconds())
         totals = ledger_totals(client, settings.namespace)
         meta = client.hgetall(f"{settings.namespace}:meta")
         totals["conversions"] = int(meta.get("conversions_accepted", 0))
         watermark_ms = int(meta.get("watermark_ms", 0))
-        expected = traffic.ledger.expected(finite=False, watermark_ms=watermark_ms)
-        table, differences = compare(expected, totals, client, settings.namespace)
-        Console().print(table, *report(watch, starved), sep="\n")
-        if differences:
-            raise DifferencesError(f"{differences} numbers in Redis differ from the simulator's ledger")
+        expected = truth.expected(finite=False, watermark_ms=watermark_ms)
+        calls, wrong = compare_calls(door, collected(settings))
+        doors = frozenset(door.scene.placements)
+        table, differences = compare(expected, totals, client, settings.namespace, doors)
+        Console().print(calls, table, *report(stage.watch, starved), sep="\n")
+        if differences + wrong:
+            raise DifferencesError(f"{differences + wrong} numbers differ from the simulator's ledger")
 
-    def _start(self, name: str, settings: Settings, directory: Path, *arguments: str) -> None:
-        shown = {
-            "KAFKA_BROKERS": settings.kafka_brokers,
-            "REDIS_URL": settings.redis_url.get_secret_value(),
-            "LISTENER_KEY": settings.listener_key.get_secret_value() if settings.listener_key else "",
-            "RECOVERY_DIR": str(settings.recovery_dir),
-            "METRICS_PORT": str(settings.metrics_port),
-            "PLANS": str(settings.plans),
-            "DELIVERY_GRACE": f"PT{settings.delivery_grace.total_seconds():.0f}S",
-            "OUT_OF_ORDERNESS": f"PT{settings.out_of_orderness.total_seconds():.0f}S",
-            "OVER": str(settings.over),
-        }
-        with (directory / f"{name}.log").open("wb") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", *arguments],
-                env={**os.environ, **{PREFIX + key: value for key, value in shown.items()}},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        guard = subprocess.Popen(
-            ["sh", "-c", _GUARD, "guard", str(child.pid)], stdin=subprocess.PIPE, start_new_session=True
-        )
-        self._children += [child, guard]
 
-    def _end_children(self) -> None:
-        for child in self._children[::2]:
-            child.terminate()
-        for child, guard in zip(self._children[::2], self._children[1::2], strict=True):
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(12)
-            child.kill()
-            child.wait()
-            guard.kill()
-            guard.wait()
+@dataclass(frozen=True)
+class Stage:
+    """All that runs while the demo shows it."""
 
-    def _alive(self, directory: Path) -> None:
-        for child, name in zip(self._children[::2], ("flow", "exporter"), strict=False):
-            if child.poll() is not None:
-                tail = (directory / f"{name}.log").read_text(errors="replace").strip().splitlines()[-5:]
-                raise AudiopixelError(f"the {name} ended with code {child.returncode}: {' | '.join(tail)}")
+    settings: Settings
+    client: Client
+    watch: Watch
+    processes: Processes
+    stopping: threading.Event
+    traffic: Traffic
+    door: Door
 
-    def _until(
-        self,
-        ready: Callable[[], bool],
-        stopping: threading.Event,
-        within_s: float,
-        what: str,
-        directory: Path,
-    ) -> None:
-        deadline_s = time.monotonic() + within_s
-        while not stopping.is_set():
-            self._alive(directory)
-            with suppress(RedisUnavailable):
-                if ready():
-                    return
-            if time.monotonic() > deadline_s:
-                raise AudiopixelError(f"{what} was not ready within {within_s:.0f} s")
-            time.sleep(0.1)
+
+def story(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The plans of a demo: one placement is to deliver less than is booked, one more, one has content that it
+    blocks; all others are on track.
+    """
+    for rank, row in enumerate(rows):
+        row["blocked_categories"] = BLOCKED_CATEGORY if rank == BLOCKED else ""
+        if rank == OVER and rank < len(rows) - 1:
+            row["booked"] = max(1, round(row["booked"] * 0.8))
+    return rows
 
 
 def use_own_settings(directory: Path) -> None:

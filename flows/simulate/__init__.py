@@ -7,7 +7,21 @@ Must not import: anything of ours but errors.
 from __future__ import annotations
 
 from flows.simulate.feed import now_ms, plans, pump, run_log, write_plans
-from flows.simulate.traffic import Traffic
-from flows.simulate.truth import Expected
+from flows.simulate.history import History
+from flows.simulate.traffic import Call, Traffic
+from flows.simulate.truth import Expected, PlayTruth, Tally, Truth
 
-__all__ = ["Expected", "Traffic", "now_ms", "plans", "pump", "run_log", "write_plans"]
+__all__ = [
+    "Call",
+    "Expected",
+    "History",
+    "PlayTruth",
+    "Tally",
+    "Traffic",
+    "Truth",
+    "now_ms",
+    "plans",
+    "pump",
+    "run_log",
+    "write_plans",
+]

@@ -101,15 +101,18 @@ def pump(
 
 
 def plans(
-    traffic: Traffic, flight: timedelta = timedelta(days=1), timezone: str = "Europe/London"
+    traffic: Traffic,
+    flight: timedelta = timedelta(days=1),
+    timezone: str = "Europe/London",
+    began: timedelta = timedelta(0),
 ) -> list[dict[str, Any]]:
     """A plan a placement: all deliver about 105 % of what is booked but the last, which is starved.
 
     Args:
-        flight: from the start of the traffic on.
+        flight: from the start of the traffic on, or from before it by `began`.
         timezone: IANA name; `start` and `end` are ISO 8601 in it.
     """
-    start = datetime.fromtimestamp(traffic.start_ms / 1000, UTC).astimezone(ZoneInfo(timezone))
+    start = datetime.fromtimestamp(traffic.start_ms / 1000, UTC).astimezone(ZoneInfo(timezone)) - began
     total = traffic.impressions_a_second * flight.total_seconds()
     starved = traffic.placements[-1]
     return [

@@ -88,7 +88,7 @@ class Traffic:
         self.trouble = trouble or Trouble()
         self.placements = new_placements(placements)
         self._edges = list(accumulate(place.share for place in self.placements))[:-1]
-        self._listeners = listeners
+        self.listeners = listeners
         self._calls_a_play = 6.0
         self._reset()
         for _ in range(_TRIAL_PLAYS):
@@ -167,7 +167,7 @@ class Traffic:
         self._plays += 1
         place = self.placements[bisect(self._edges, u())]
         partition = self._plays % self.partitions
-        listener = int(u() ** 2 * self._listeners)
+        listener = int(u() ** 2 * self.listeners)
         play_id = f"play-{self.seed}-{self._plays}"
         self._play(born, place, partition, listener, play_id)
         if self._chance(trouble.conversions):

@@ -227,6 +227,24 @@ class Tally(msgspec.Struct):
         }
         return Expected(dict(self.totals), flight)
 
+    def add(self, other: Tally) -> None:
+        """Add the truth of other calls: of other plays."""
+        for name, more in other.totals.items():
+            self.totals[name] += more
+        for partition, head_ms in other.heads_ms.items():
+            self.heads_ms[partition] = max(head_ms, self.heads_ms.get(partition, 0))
+        for name, theirs in other.placements.items():
+            ours = self.placements.setdefault(name, PlacementTally(dict.fromkeys(FLIGHT, 0), set(), {}, {}))
+            ours.listeners |= theirs.listeners
+            for ours_by, theirs_by in (
+                (ours.held, theirs.held),
+                (ours.declared, theirs.declared),
+            ):
+                for minute, count in theirs_by.items():
+                    ours_by[minute] = ours_by.get(minute, 0) + count
+            for metric, more in theirs.counts.items():
+                ours.counts[metric] += more
+
     def to_json(self) -> bytes:
         """The whole ledger as one JSON object, `from_json`'s counterpart."""
         return msgspec.json.encode(self)

@@ -87,6 +87,16 @@ def test_links_in_alerts_lead_where_it_is_seen(name: str) -> None:
     assert url.endswith("=http://" + port.rpartition(":")[0])
 
 
+def test_the_collectors_doors_are_behind_the_proxy_alone() -> None:
+    doors = str(Settings.model_fields["collect_port"].default)
+    assert not [port for port in SERVICES["collector"]["ports"] if port.endswith(f":{doors}")]
+    told = (ROOT / "Caddyfile").read_text()
+    assert f"reverse_proxy collector:{doors}" in told
+    address = SERVICES["collector"]["environment"]["AUDIOPIXEL_COLLECT_URL"].partition(":-")[2].rstrip("}")
+    assert address.partition("://")[2] in told
+    assert SERVICES["proxy"]["ports"] == [f"127.0.0.1:{address.rpartition(':')[2]}:8443"]
+
+
 def test_valkey_is_healthy_only_when_it_says_pong() -> None:
     assert "-e" in SERVICES["valkey"]["healthcheck"]["test"], "else an error is as good an answer"
 
@@ -153,7 +163,7 @@ def test_prometheus_takes_its_configuration_and_scrapes_the_jobs_of_the_rules() 
     done = promtool("check", "config", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = {job["job_name"]: job for job in yaml.safe_load(path.read_text())["scrape_configs"]}
-    assert set(jobs) == {FLOW_JOB, PLACEMENTS_JOB, EXPORTER_JOB}
+    assert set(jobs) == {FLOW_JOB, PLACEMENTS_JOB, EXPORTER_JOB, "audiopixel-collector"}
     for job in jobs.values():
         ((target,),) = (config["targets"] for config in job["static_configs"])
         service, port = target.split(":")

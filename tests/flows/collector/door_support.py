@@ -86,6 +86,11 @@ class Collector:
             return connection.getresponse().status
         return 0
 
+    def reads(self, path: str) -> bytes:
+        connection = HTTPConnection("127.0.0.1", self.looked, timeout=5)
+        connection.request("GET", path)
+        return connection.getresponse().read()
+
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from collector_support import CONSENT, SECRET, call, understanding, usual
+from collector_support import CONSENT, HOME, PLAYER, SECRET, call, understanding, usual
 
 from flows.collector.dialects import WORDS
 from flows.collector.pseudonyms import Pseudonyms
@@ -71,5 +71,12 @@ def test_who_is_to_be_erased_is_known_by_every_key_of_the_edge() -> None:
     new = Pseudonyms(b"the key of today, 16 bytes", [b"the key of before, 16 bytes"])
     asked = call(usual(), headers={"authorization": f"Bearer host.{SECRET}"})
     found = {understanding(pseudonyms=one).pixel(asked).event["listener_id"] for one in (old, new)}
-    assert set(new.of_listener("listener-1")) == found
+    assert {made for _, made in new.of_person("listener-1")} == found
     assert len(found) == 2
+    asked = call(usual(), headers={"x-forwarded-for": HOME})
+    events = [understanding(pseudonyms=one).pixel(asked).event for one in (old, new)]
+    for field in ("household_id", "client_id"):
+        made = {name for of, name in new.of_person(HOME, PLAYER) if of == field}
+        assert made == {event[field] for event in events}
+    assert {of for of, _ in new.of_person(HOME)} == {"household_id"}
+    assert new.of_person("00000000-0000-0000-0000-000000000000") == []

@@ -307,10 +307,16 @@ def test_the_command_builds_and_checks_what_it_built(run) -> None:  # type: igno
     assert (said["outcome"], said["event"]["placement_id"]) == ("stored", "a")
 
 
-def test_planned_placements_are_refused_while_nobody_reads_plans(run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_where_plans_say_who_makes_a_row_a_tag_is_checked_by_the_plans(run, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("AUDIOPIXEL_COLLECT_PLACEMENTS", "planned")
-    refused = run("--check", tag())
-    assert (refused.exit_code, "reads no plans yet" in refused.stderr) == (2, True)
+    plans = tmp_path / "plans.csv"
+    plans.write_text("placement_id,booked,start,end\na,1000,2026-11-01T00:00Z,2027-11-01T00:00Z\n")
+    monkeypatch.setenv("AUDIOPIXEL_PLANS", str(plans))
+    assert (
+        json.loads(run("--check", "https://x.example/p?e=start&pl=a", "--json").stdout)["outcome"] == "stored"
+    )
+    other = json.loads(run("--check", "https://x.example/p?e=start&pl=b", "--json").stdout)
+    assert (other["outcome"], other["reason"]) == ("rejected", "unsigned")
 
 
 def test_the_command_says_in_words_what_it_lacks(run) -> None:  # type: ignore[no-untyped-def]

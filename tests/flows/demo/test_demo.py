@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -15,6 +16,7 @@ import termios
 import threading
 import time
 import uuid
+from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
 from itertools import takewhile
@@ -29,16 +31,17 @@ from connectors.alerting import PROGRAMS, program
 from flows.delivery.pacing import Thresholds, pace
 from flows.delivery.plan_files import read_plans
 from flows.demo.alerts import Firing, lines
-from flows.demo.demo import FLIGHT, GRACE, OUT_OF_ORDERNESS, Demo, use_own_settings
+from flows.demo.demo import MOST_PAST, OUT_OF_ORDERNESS, Demo, use_own_settings
 from flows.settings.loading import load
-from flows.simulate.feed import plans, write_plans
-from flows.simulate.traffic import Traffic
+from flows.simulate.history import History
 
 MARK = "DEMO_OF_A_TEST"
 """In the environment of all its processes: settings of ours it drops."""
 NAMESPACE = "audiopixel:v1"
 STARVED, CAMPAIGN = "pl-0039", "c-4"
 """The last of the demo's forty placements."""
+AHEAD, BREACHED = "pl-0005", "pl-0002"
+"""The placement that delivers too much, and the one that runs in blocked content."""
 MISSING = any(program(name) is None for name in PROGRAMS)
 
 
@@ -77,26 +80,46 @@ def gone(mark: str, within_s: float = 8.0) -> list[str]:
     return left
 
 
-def test_for_minutes_only_the_starved_placement_is_under_by_the_simulators_own_ledger(
-    tmp_path: Path,
-) -> None:
-    traffic = Traffic(1, 40, 2000.0, partitions=4)
-    write_plans(tmp_path / "plans.csv", plans(traffic, FLIGHT))
+def test_from_the_first_moment_one_is_under_one_over_and_all_others_on_track(tmp_path: Path) -> None:
+    demo = Demo(20.0, 150.0, 40, 4, 1, 1)
+    past = demo._past(tmp_path / "plans.csv")
     book, problems = read_plans(tmp_path / "plans.csv")
     assert problems == []
+    assert [name for name, plan in book.items() if plan.blocked_categories] == [BREACHED]
+    traffic, began_ms = past.traffic, past.from_ms
+    calls = sum(1 for _ in past)
+    assert calls == past.tally.totals["received"] <= 1.1 * MOST_PAST
+    traffic.ledger.add(past.tally)
     bound_ms = OUT_OF_ORDERNESS // timedelta(milliseconds=1)
-    under: dict[str, int] = {}
-    for second in range(1, 121):
+    for second in range(0, 121, 5):
         while traffic.next_arrival_ms < traffic.start_ms + second * 1000:
             next(traffic)
-        ledger = traffic.ledger
+        at_ms = traffic.start_ms + second * 1000
+        states: dict[str, list[str]] = {}
         for name, plan in book.items():
-            delivered = ledger.placements[name].counts["impressions"] if name in ledger.placements else 0
-            watermark_ms = min(ledger.heads_ms.values()) - bound_ms
-            if pace(plan, delivered, delivered, watermark_ms, Thresholds(grace=GRACE)).state == "under":
-                under.setdefault(name, second)
-    assert list(under) == [STARVED]
-    assert under[STARVED] < 18, "a demo of 20 s shows it"
+            delivered = traffic.ledger.placements[name].counts["impressions"]
+            last_hour = delivered * 3_600_000 // (at_ms - began_ms)
+            state = pace(plan, delivered, last_hour, at_ms - bound_ms, Thresholds()).state
+            states.setdefault(state, []).append(name)
+        assert states.pop("under") == [STARVED], second
+        assert states.pop("over") == [AHEAD], second
+        assert set(states) == {"on_track"}, (second, states)
+
+
+def test_the_past_is_within_the_flight_in_order_of_time_and_says_what_it_must_count() -> None:
+    traffic = Demo(20.0, 150.0, 40, 4, 1, 1)._traffic(10_000_000_000)
+    past = History(traffic, 9_999_000_000, 10_000_000_000, BREACHED)
+    calls = [(call.partition, call.arrival_ms, json.loads(call.value)) for call in past]
+    times = [at for _, at, _ in calls]
+    assert times == sorted(times)
+    assert (min(times), max(times)) >= (9_999_000_000, 9_999_000_000)
+    assert max(times) < 10_000_000_000
+    events = Counter(event["event"] for _, _, event in calls)
+    counts = past.tally.placements
+    assert events["impression"] == sum(of.counts["impressions"] for of in counts.values())
+    assert events["complete"] == sum(of.counts["completes"] for of in counts.values())
+    assert events["conversion"] == past.tally.totals["conversions"] > 10
+    assert {event["placement_id"] for _, _, event in calls if "content_category" in event} == {BREACHED}
 
 
 def test_it_takes_nothing_from_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +140,7 @@ def test_it_takes_nothing_from_the_users_settings(tmp_path: Path, monkeypatch: p
 def test_an_alert_is_promised_only_where_the_seconds_are_enough(
     seconds: float | None, promised: bool
 ) -> None:
-    said = Demo(seconds, 2000.0, 40, 4, 1, 1).promise(STARVED)
+    said = Demo(seconds, 150.0, 40, 4, 1, 1).promise(STARVED)
     assert ("its alert fires" in said) == promised
     assert ("too few seconds for its alert, which takes 20" in said) != promised
 
@@ -125,7 +148,7 @@ def test_an_alert_is_promised_only_where_the_seconds_are_enough(
 def bounded(errors: int = subprocess.STDOUT, **environment: str) -> str:
     """The output of a demo of 20 s that ended well."""
     process, mark = started("--seconds", "20", errors=errors, **environment)
-    output, _ = process.communicate(timeout=150)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
     assert gone(mark) == []
     return output
@@ -161,9 +184,13 @@ def ended() -> Ended:
 
 def check_against_the_ledger(output: str) -> None:
     assert "differ" not in output
+    assert "calls against the collector" in output
     assert "flight.completes" in output
-    received = next(line for line in output.splitlines() if "received" in line)
-    assert int(received.split()[2].replace(",", "")) > 10_000
+    received, stored = (
+        next(line for line in output.splitlines() if name in line) for name in ("received", "stored")
+    )
+    assert int(received.split()[2].replace(",", "")) > 100_000
+    assert int(stored.split()[2].replace(",", "")) > 300
 
 
 def test_a_bounded_demo_ends_with_redis_equal_to_the_ledger_and_says_what_fires(ended: Ended) -> None:
@@ -186,7 +213,7 @@ def test_a_screen_of_80_by_24_shows_ten_placements_the_starved_one_first_and_who
     assert len(rows) >= 10
     assert rows[0].split()[:2] == ["under", STARVED]
     head = " ".join(line.strip() for line in shown[: first - 5])
-    assert f"{STARVED} is starved: it will be `under`, and its alert fires. The others are" in head
+    assert f"{STARVED} is starved: it is `under`, and its alert fires." in head
 
 
 def test_without_prometheus_the_flows_own_alert_is_what_fires(tmp_path: Path) -> None:
@@ -224,7 +251,7 @@ def seen() -> Seen:
     reader.start()
 
     def address(pattern: str) -> str:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (found := re.search(pattern, "".join(output))):
             assert process.poll() is None, output
             assert time.monotonic() < deadline, output
@@ -246,8 +273,8 @@ def seen() -> Seen:
                     httpx.get(f"{manager}/api/v2/alerts").json() if manager else [],
                 )
 
-            deadline = time.monotonic() + 60
-            while not ((now := look()).firing or (MISSING and "under" in now.states.values())):
+            deadline = time.monotonic() + 120
+            while not (len((now := look()).firing) > 2 or (MISSING and "under" in now.states.values())):
                 assert process.poll() is None, output
                 assert time.monotonic() < deadline, now
                 time.sleep(0.2)
@@ -264,12 +291,13 @@ def seen() -> Seen:
         assert gone(mark) == []
 
 
-def test_exactly_the_starved_placement_is_seen_to_under_deliver_in_redis(seen: Seen) -> None:
-    assert len(seen.states) == 40
-    assert [name for name, state in seen.states.items() if state == "under"] == [STARVED]
-    assert set(seen.states.values()) <= {"under", "warming_up", "on_track", "over"}, (
-        "a healthy one is not at risk"
-    )
+def test_one_is_under_one_over_and_all_others_are_on_track_in_redis(seen: Seen) -> None:
+    planned = {name: state for name, state in seen.states.items() if not name.startswith("door-")}
+    assert len(planned) == 40
+    states = Counter(planned.values())
+    assert (planned[STARVED], planned[AHEAD]) == ("under", "over")
+    assert states == {"under": 1, "over": 1, "on_track": 38}
+    assert {name for name, state in seen.states.items() if not state} <= {*seen.states} - {*planned}
 
 
 def test_the_flow_itself_tells_of_the_starved_placement_and_of_no_other(seen: Seen) -> None:
@@ -277,15 +305,19 @@ def test_the_flow_itself_tells_of_the_starved_placement_and_of_no_other(seen: Se
     assert {change["placement"] for change in under} == {STARVED}
     assert {change["campaign"] for change in under} == {CAMPAIGN}
     assert all(float(change["indicator"]) < 0.2 for change in under)
-    assert {change["placement"] for change in seen.changes} == set(seen.states)
 
 
 @pytest.mark.debian
 @pytest.mark.skipif(MISSING, reason="needs apt-get install prometheus prometheus-alertmanager")
-def test_its_alert_and_no_other_fires_in_alertmanager(seen: Seen) -> None:
-    (alert,) = seen.firing
-    labels = {name: alert["labels"][name] for name in ("alertname", "placement", "campaign")}
-    assert labels == {"alertname": "AudiopixelUnderDelivery", "placement": STARVED, "campaign": CAMPAIGN}
+def test_its_alert_that_of_blocked_content_and_of_delivery_ahead_fire_and_no_other(seen: Seen) -> None:
+    found = {(one["labels"]["alertname"], one["labels"].get("placement")) for one in seen.firing}
+    assert found == {
+        ("AudiopixelUnderDelivery", STARVED),
+        ("AudiopixelOverDelivery", AHEAD),
+        ("AudiopixelBrandSafetyBreach", BREACHED),
+    }
+    (alert,) = [one for one in seen.firing if one["labels"]["alertname"] == "AudiopixelUnderDelivery"]
+    assert alert["labels"]["campaign"] == CAMPAIGN
     assert alert["status"]["state"] == "active"
     assert alert["annotations"]["summary"].startswith(f"{STARVED} of campaign {CAMPAIGN} has delivered ")
 
@@ -303,10 +335,11 @@ def test_ctrl_c_ends_a_demo_with_no_process_left_behind(after_s: float) -> None:
 
 def test_a_killed_demo_takes_its_processes_along() -> None:
     process, mark = started()
-    time.sleep(6)
-    running = " ".join(alive(mark))
-    assert "exporter" in running
-    assert MISSING or ("--storage.tsdb.path" in running and "--cluster.listen-address" in running)
+    wanted = ["exporter", *([] if MISSING else ["--storage.tsdb.path", "--cluster.listen-address"])]
+    deadline = time.monotonic() + 300
+    while not all(one in " ".join(alive(mark)) for one in wanted):
+        assert time.monotonic() < deadline, alive(mark)
+        time.sleep(0.2)
     process.kill()
     process.wait(10)
     assert gone(mark, 15) == []

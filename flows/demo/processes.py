@@ -1,0 +1,118 @@
+"""The demo's processes: started with settings of its own, watched, and ended with it, even by a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from connectors.redis import RedisUnavailable
+from flows.errors import AudiopixelError
+from flows.settings import PREFIX, Settings
+
+# Ends a child with us, even when we are killed: our end of the pipe closes. TERM first, so that it drains.
+_GUARD: Final = 'read -r end; kill -TERM "$1" 2>/dev/null; sleep 3; kill -KILL "$1" 2>/dev/null'
+
+
+class Processes:
+    """Commands of ours that run beside the demo.
+
+    Args:
+        settings: whose fields that were given explicitly the commands get in their environment.
+        directory: for their logs.
+    """
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        self._directory = directory
+        self._environment = {**os.environ, **environment(settings)}
+        self._children: list[tuple[str, subprocess.Popen[bytes], subprocess.Popen[bytes]]] = []
+
+    def start(self, name: str, *arguments: str) -> None:
+        """Start a command."""
+        with (self._directory / f"{name}.log").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", *arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        guard = subprocess.Popen(
+            ["sh", "-c", _GUARD, "guard", str(child.pid)], stdin=subprocess.PIPE, start_new_session=True
+        )
+        self._children.append((name, child, guard))
+
+    def end(self) -> None:
+        """End them all."""
+        for _, child, _ in self._children:
+            child.terminate()
+        for _, child, guard in self._children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(12)
+            child.kill()
+            child.wait()
+            guard.kill()
+            guard.wait()
+
+    def check(self) -> None:
+        """Raise where one has ended.
+
+        Raises:
+            AudiopixelError: it has.
+        """
+        for name, child, _ in self._children:
+            if child.poll() is not None:
+                log = self._directory / f"{name}.log"
+                tail = log.read_text(errors="replace").strip().splitlines()[-5:]
+                raise AudiopixelError(f"the {name} ended with code {child.returncode}: {' | '.join(tail)}")
+
+    def wait(
+        self, ready: Callable[[], bool], stopping: threading.Event, within: timedelta, what: str
+    ) -> None:
+        """Wait until something is ready, or the demo is to stop.
+
+        Raises:
+            AudiopixelError: a process ended, or it is not ready in time.
+        """
+        deadline_s = time.monotonic() + within.total_seconds()
+        while not stopping.is_set():
+            self.check()
+            with suppress(RedisUnavailable):
+                if ready():
+                    return
+            if time.monotonic() > deadline_s:
+                raise AudiopixelError(f"{what} was not ready within {within.total_seconds():.0f} s")
+            time.sleep(0.1)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The explicitly given settings as variables."""
+    return {
+        f"{PREFIX}{name.upper()}": _text(getattr(settings, name))
+        for name in sorted(settings.model_fields_set)
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, timedelta):
+        return str(value.total_seconds())
+    if isinstance(value, Mapping | tuple | list):
+        return json.dumps(value, default=_plain)
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value.model_dump()

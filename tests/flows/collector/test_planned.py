@@ -1,0 +1,75 @@
+"""Plans say who may make a row: the collector follows them as they change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from door_support import Collector, calling, new_topic, until
+
+from connectors.embedded import EmbeddedBroker
+from flows.collector.from_settings import understanding_of
+from flows.collector.planned import Planned
+from flows.errors import SettingsError
+from flows.settings import load
+
+HEAD = "placement_id,campaign_id,booked,start,end\n"
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+def plan(path: Path, *placements: str) -> None:
+    rows = [f"{name},spring,1000,2026-11-01T00:00Z,2027-11-01T00:00Z\n" for name in placements]
+    new = path.with_suffix(".new")
+    new.write_text(HEAD + "".join(rows))
+    os.replace(new, path)
+
+
+def test_a_placement_passes_when_it_is_planned_and_a_conversion_when_its_campaign_is() -> None:
+    books = iter([[("a", "spring"), ("b", None)], None, [("c", "autumn")]])
+    planned = Planned(lambda: next(books))
+    assert not planned("a", None)
+    for _ in range(2):
+        planned.refresh()
+        assert [planned(name, None) for name in "abc"] == [True, True, False]
+        assert (planned(None, "spring"), planned(None, "autumn"), planned(None, None)) == (True, False, False)
+    planned.refresh()
+    assert (planned("a", "spring"), planned("c", None)) == (False, True)
+
+
+def test_without_plans_nothing_could_pass_and_it_is_said() -> None:
+    settings = load(collect_key="a key of the edge for tests", collect_placements="planned")
+    with pytest.raises(SettingsError, match="there are no plans"):
+        understanding_of(settings)
+
+
+def test_a_collector_takes_what_is_planned_and_follows_the_file(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    plans = tmp_path / "plans.csv"
+    plan(plans, "breakfast-uk")
+    more = {"collect_placements": "planned", "plans": plans}
+    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+        collector.start()
+        with calling(collector.port) as call:
+            assert call("one", pl="breakfast-uk") == 200
+            assert call("two", pl="evening-uk") == 200
+            plan(plans, "breakfast-uk", "evening-uk", "night-uk")
+            sent = 2
+
+            def stored() -> bool:
+                nonlocal sent
+                sent += 1
+                assert call(f"n{sent}", pl="night-uk") == 200
+                return b'outcome="stored"} 2' in collector.reads("/metrics")
+
+            until(stored, 30.0)
+        assert collector.end() == 0
+    ledger = collector.ledger()
+    assert (ledger["calls"], ledger["stored"], ledger["rejected"]) == (sent, 2, sent - 2)
