@@ -244,5 +244,5 @@ def test_what_is_no_sketch_is_told_in_one_line(
     with Redis.from_url(settings["AUDIOPIXEL_REDIS_URL"]) as client:
         client.hset("audiopixel:v1:sketch:{damaged}", "registers", held)
     told = run("overlap", IDS["bold"], "damaged", code=1).output
-    assert "no sketch" in told
+    assert "the sketch of placement 'damaged' in Redis is damaged" in told
     assert len(told.splitlines()) == 1
