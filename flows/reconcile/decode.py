@@ -17,6 +17,7 @@ from flows.errors import AudiopixelError
 from flows.reconcile.holds import Holds
 from flows.reconcile.line import Pixel, Rejected, is_macro, mark_of, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, open_log
+from flows.reconcile.polynomials import Hash
 from flows.reconcile.scan import (
     AGENT,
     BY_CONVERSION,
@@ -40,7 +41,6 @@ from flows.reconcile.scan import (
     ROW,
     SPANS,
     TOLD,
-    Hash,
     T,
     clock,
     find_pair,

@@ -2,23 +2,21 @@
 
 A line is plain if nothing about it can be read in two ways: one flat object of strings without escapes, whole
 numbers, true, false and null, in which every known field comes once and with its common type. All others, and
-all that may be refused, go to the strict reading of `flows.reconcile.line`. Texts become polynomials over
-the prime 2^61 - 1 at two secret points: two texts of n bytes are taken for one with a probability below
-(n / 2^61)^2, whoever chose them.
+all that may be refused, go to the strict reading of `flows.reconcile.line`. Texts become pairs of polynomials
+(`flows.reconcile.polynomials`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from secrets import randbelow
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from flows.reconcile.polynomials import compiled, feed
+
 Array = npt.NDArray[Any]
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 EVENTS: Final = (
     *("impression", "start", "firstQuartile", "midpoint", "thirdQuartile", "complete", "skip", "mute"),
@@ -55,9 +53,6 @@ _MACROS: Final = np.array(
 when it is met first.
 """
 
-PRIME: Final = 2**61 - 1
-ABSENT: Final = 2**32 + 1
-"""The term of an absent text in a polynomial; lengths and parts of texts are less."""
 NO_TIME: Final = -(2**62)
 NEVER: Final = 4_102_444_800_000
 """The year 2100, beyond which no time lies."""
@@ -88,12 +83,7 @@ _FIELD_TEXT, _FIELD_AT, _FIELD_SLOTS = _word_table(FIELDS)
 _EVENT_TEXT, _EVENT_AT, _EVENT_SLOTS = _word_table(EVENTS)
 
 
-def _compiled(function: _F) -> _F:
-    made: _F = numba.njit(cache=True, nogil=True)(function)
-    return made
-
-
-@_compiled
+@compiled
 def _word(block: Any, begin: Any, length: Any, text: Any, at: Any, slots: Any) -> Any:
     """The number of a word, or -1."""
     if length == 0:
@@ -113,56 +103,7 @@ def _word(block: Any, begin: Any, length: Any, text: Any, at: Any, slots: Any) -
     return -1
 
 
-@_compiled
-def _times(a: Any, b: Any) -> Any:
-    """a b modulo 2^61 - 1."""
-    low, half = np.uint64(0x7FFFFFFF), np.uint64(31)
-    prime = np.uint64(0x1FFFFFFFFFFFFFFF)
-    a_high, a_low, b_high, b_low = a >> half, a & low, b >> half, b & low
-    middle = a_low * b_high + a_high * b_low
-    sum_ = (
-        a_high * b_high * np.uint64(2)
-        + (middle >> np.uint64(30))
-        + ((middle & np.uint64(0x3FFFFFFF)) << half)
-        + a_low * b_low
-    )
-    sum_ = (sum_ >> np.uint64(61)) + (sum_ & prime)
-    return sum_ - prime if sum_ >= prime else sum_
-
-
-@_compiled
-def _step(value: Any, point: Any, piece: Any) -> Any:
-    prime = np.uint64(0x1FFFFFFFFFFFFFFF)
-    value = _times(value, point) + piece
-    return value - prime if value >= prime else value
-
-
-@_compiled
-def _feed(pair: Any, points: Any, block: Any, begin: Any, length: Any) -> None:
-    """Take a text into a pair of polynomials: its length, then four bytes at a time."""
-    a, b = pair[0], pair[1]
-    if length < 0:
-        pair[0] = _step(a, points[0], np.uint64(ABSENT))
-        pair[1] = _step(b, points[1], np.uint64(ABSENT))
-        return
-    a, b = _step(a, points[0], np.uint64(length)), _step(b, points[1], np.uint64(length))
-    for at in range(begin, begin + length, 4):
-        piece = np.uint64(0)
-        for i in range(min(4, begin + length - at)):
-            piece |= np.uint64(block[at + i]) << np.uint64(8 * i)
-        a, b = _step(a, points[0], piece), _step(b, points[1], piece)
-    pair[0], pair[1] = a, b
-
-
-@_compiled
-def _feed_all(pair: Any, points: Any, block: Any, lengths: Any) -> None:
-    begin = 0
-    for length in lengths:
-        _feed(pair, points, block, begin, length)
-        begin += max(length, 0)
-
-
-@_compiled
+@compiled
 def find_pair(tags: Any, first: Any, second: Any) -> Any:
     """The slot of a pair in a table of (first, second, number + 1), or the empty one where it belongs."""
     mask = len(tags) - 1
@@ -172,7 +113,7 @@ def find_pair(tags: Any, first: Any, second: Any) -> Any:
     return slot
 
 
-@_compiled
+@compiled
 def _read(block: Any, at: Any, end: Any, whole: Any, begins: Any, lengths: Any, values: Any) -> Any:
     """Find a plain line's fields (`lengths` -1: absent) and numbers (-1: absent); False if the line is not
     plain.
@@ -258,7 +199,7 @@ def _read(block: Any, at: Any, end: Any, whole: Any, begins: Any, lengths: Any, 
         at += block[at] == _SPACE
 
 
-@_compiled
+@compiled
 def scan(
     block: Any, ends: Any, whole: Any, consent_default: Any, categories: Any, points: Any, combos: Any,
     combos_used: Any, agents: Any, agents_used: Any, rows: Any, keys: Any, spans: Any,
@@ -306,7 +247,7 @@ def scan(
 
         pair[:] = 0
         for field in range(len(NAMES) + categories):
-            _feed(pair, points, block, begins[field], lengths[field])
+            feed(pair, points, block, begins[field], lengths[field])
         slot = find_pair(combos, pair[0], pair[1])
         fresh = combos[slot, 2] == 0
         if fresh:
@@ -318,7 +259,7 @@ def scan(
         rows[line, NEW_AGENT] = False
         if lengths[_AGENT] > 0:
             pair[:] = 0
-            _feed(pair, points, block, begins[_AGENT], lengths[_AGENT])
+            feed(pair, points, block, begins[_AGENT], lengths[_AGENT])
             slot = find_pair(agents, pair[0], pair[1])
             fresh = agents[slot, 2] == 0
             if fresh:
@@ -330,16 +271,16 @@ def scan(
         linked = lengths[_PLAY] > 0
         kind = BY_EVENT if not linked else (BY_PROGRESS if code == _PROGRESS else BY_PLAY)
         pair[:] = np.uint64(kind)
-        _feed(pair, points, block, begins[0], lengths[0])
+        feed(pair, points, block, begins[0], lengths[0])
         field = _PLAY if linked else _EVENT_ID
-        _feed(pair, points, block, begins[field], lengths[field])
+        feed(pair, points, block, begins[field], lengths[field])
         if kind == BY_PROGRESS:
-            _feed(pair, points, block, begins[_PLAYHEAD], lengths[_PLAYHEAD])
+            feed(pair, points, block, begins[_PLAYHEAD], lengths[_PLAYHEAD])
         keys[line, 0], keys[line, 1] = pair[0], pair[1]
         keys[line, 2] = keys[line, 3] = 0
         if lengths[_LISTENER] > 0:
             pair[:] = 0
-            _feed(pair, points, block, begins[_LISTENER], lengths[_LISTENER])
+            feed(pair, points, block, begins[_LISTENER], lengths[_LISTENER])
             keys[line, 2], keys[line, 3] = pair[0], pair[1]
         for field in range(len(SPANS)):
             spans[line, field, 0], spans[line, field, 1] = begins[field], lengths[field]
@@ -362,7 +303,7 @@ the greatest of the partition up to it, and its collector's low mark (below 0: n
 """
 
 
-@_compiled
+@compiled
 def clock(rows: Any, state: Any, guarded: Any) -> Any:
     """Give the pixels among `rows` their event times and the partition's greatest (specification 1.4);
     returns how many had a skewed clock.
@@ -391,18 +332,3 @@ def clock(rows: Any, state: Any, guarded: Any) -> Any:
         rows[i, T] = t
         rows[i, GREATEST] = state[0]
     return skewed
-
-
-class Hash:
-    """The polynomials at this process' secret points."""
-
-    def __init__(self) -> None:
-        self.points = np.array([2**32 + randbelow(PRIME - 2**32) for _ in range(2)], np.uint64)
-
-    def __call__(self, first: int, texts: Sequence[str | None]) -> tuple[int, int]:
-        """As `scan` hashes: from `first` on, text after text."""
-        data = b"".join(text.encode() for text in texts if text is not None)
-        lengths = np.array([-1 if text is None else len(text.encode()) for text in texts], np.int64)
-        pair = np.array([first, first], np.uint64)
-        _feed_all(pair, self.points, np.frombuffer(data + b"\0", np.uint8), lengths)
-        return int(pair[0]), int(pair[1])
