@@ -27,7 +27,7 @@ from flows.model.counts import BY_FLIGHT
 from flows.model.dimensions import SCOPES
 from flows.model.fields import COUNTS
 
-MOST_FINDINGS: Final = 200
+MAX_FINDINGS: Final = 200
 ZONE: Final = ZoneInfo("Europe/London")
 COHORT: Final = ("starts", "first_quartiles", "midpoints", "third_quartiles", "completes")
 GROWING: Final = (
@@ -161,7 +161,7 @@ def main(url: str, namespace: str) -> None:
         for key, row in zip(ordered, held, strict=True):
             for finding in monitor.check(key, row):
                 findings += 1
-                if findings <= MOST_FINDINGS:
+                if findings <= MAX_FINDINGS:
                     print(json.dumps(finding), flush=True)
     print(json.dumps({"polls": polls, "rows": rows, "findings": findings, "unanswered": away}), flush=True)
 

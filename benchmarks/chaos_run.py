@@ -38,7 +38,7 @@ LATENESS_CHANGED: Final = "lateness_changed"
 INTERVALS: Final = ("PT0.5S", "PT2S", "PT1S")
 LATENESSES: Final = ("PT90S", "PT30S", "PT45S")
 STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
-LEAST_START_S: Final = 0.5
+MIN_START_S: Final = 0.5
 """No flow writes sooner after its start: what is seen sooner was written by the one before."""
 HELD_S: Final = 90.0
 """The longest that a healthy flow's watermark may be behind: junk in a silent partition holds nobody up."""
@@ -357,7 +357,7 @@ class Chaos:
     def _healthy(self) -> bool:
         """Whether the present flow writes, by our clock: its own may be set."""
         assert not self._flow.refused, "the flow refuses its recovery store"
-        began_s = max(self._died_s, self._flow.launched_s + LEAST_START_S)
+        began_s = max(self._died_s, self._flow.launched_s + MIN_START_S)
         return self._flushed_s > began_s and time.monotonic() - self._flushed_s < 3.0
 
     def _wait_for_the_end(self, settings: Settings) -> None:

@@ -31,8 +31,8 @@ EVENTS: Final = 1_000_000
 SCRAPE_S: Final = 15.0
 """Prometheus's usual interval, and docker-compose.yml's."""
 SCRAPES: Final = 4
-MOST_SHARE: Final = 0.02
-MOST_RENDER_S: Final = 0.5
+MAX_SHARE: Final = 0.02
+MAX_RENDER_S: Final = 0.5
 
 
 def main() -> int:
@@ -64,12 +64,12 @@ def main() -> int:
             finally:
                 exporter.terminate()
     cores = os.cpu_count() or 1
-    print(f"{found:,} placements, {size >> 10:,} KiB a scrape: {render_s:.2f} CPU-s (<= {MOST_RENDER_S:g})")
+    print(f"{found:,} placements, {size >> 10:,} KiB a scrape: {render_s:.2f} CPU-s (<= {MAX_RENDER_S:g})")
     print(
         f"scraped every {SCRAPE_S:g} s, Redis included: {100 * scraped / cores:.2f} % of {cores} cores "
-        f"(<= {100 * MOST_SHARE:g}); with the live page open {100 * looked_at / cores:.2f} %"
+        f"(<= {100 * MAX_SHARE:g}); with the live page open {100 * looked_at / cores:.2f} %"
     )
-    return int(render_s > MOST_RENDER_S or scraped / cores > MOST_SHARE)
+    return int(render_s > MAX_RENDER_S or scraped / cores > MAX_SHARE)
 
 
 def _watched(exporter: int, redis: int, address: str) -> tuple[float, int, float]:

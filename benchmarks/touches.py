@@ -42,7 +42,7 @@ CUTS: Final = 300
 CONVERSION_EVERY: Final = 1000
 RUNS: Final = 3
 BYTES_A_TOUCH: Final = 40.0
-LEAST_SHARE: Final = 0.8
+MIN_SHARE: Final = 0.8
 _T0_MS: Final = 1_764_000_000_000
 
 
@@ -217,7 +217,7 @@ def show(console: Console, with_them: float, without: float, states: Sequence[He
         )
     console.print(table)
     return [
-        Bar("flow with conversions by without, events per CPU-second", with_them / without, LEAST_SHARE),
+        Bar("flow with conversions by without, events per CPU-second", with_them / without, MIN_SHARE),
         Bar("bytes a touch", max(one.touch_bytes for one in states), BYTES_A_TOUCH, at_least=False),
     ]
 

@@ -21,8 +21,8 @@ from granian.server.embed import Server
 
 HEADER_DEADLINE_MS: Final = 5_000
 BODY_DEADLINE_S: Final = 5.0
-MOST_BODY_BYTES: Final = 1 << 20
-MOST_HEADER_BYTES: Final = 64 << 10
+MAX_BODY_BYTES: Final = 1 << 20
+MAX_HEADER_BYTES: Final = 64 << 10
 OTHER_DESCRIPTORS: Final = 256
 """Descriptors that a process needs beside its connections."""
 
@@ -80,7 +80,7 @@ class HttpServer:
             backlog=1024,
             backpressure=_descriptors(connections),
             http1_settings=HTTP1Settings(
-                header_read_timeout=HEADER_DEADLINE_MS, max_buffer_size=MOST_HEADER_BYTES
+                header_read_timeout=HEADER_DEADLINE_MS, max_buffer_size=MAX_HEADER_BYTES
             ),
             log_enabled=False,
         )
@@ -151,14 +151,14 @@ async def _body(scope: Any, protocol: Any) -> tuple[bytes, int]:
     if scope.method not in ("POST", "PUT", "PATCH"):
         return b"", 0
     told = scope.headers.get("content-length")
-    if told is not None and (not told.isdigit() or int(told) > MOST_BODY_BYTES):
+    if told is not None and (not told.isdigit() or int(told) > MAX_BODY_BYTES):
         return b"", 413
     chunks, size = [], 0
     try:
         async with asyncio.timeout(BODY_DEADLINE_S):
             async for chunk in protocol:
                 size += len(chunk)
-                if size > MOST_BODY_BYTES:
+                if size > MAX_BODY_BYTES:
                     return b"", 413
                 chunks.append(chunk)
     except TimeoutError:

@@ -120,6 +120,10 @@ def test_what_stands_beside_the_flow_reaches_no_stage(beside: str) -> None:
     assert [one for one in found if room(one.module) in (*STAGES, "engine", "pixels")] == []
 
 
+def test_nobody_reaches_the_command_line() -> None:
+    assert [one for one in imports("flows") if room(one.module) == "cli" and room(one.by) != "cli"] == []
+
+
 def test_the_engine_reaches_no_viewer() -> None:
     assert [one for one in of(imports("flows"), "engine") if room(one.module) == "viewers"] == []
 

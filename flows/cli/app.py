@@ -61,9 +61,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except (AudiopixelError, ConnectError) as error:
-            from flows.settings.remedies import with_remedy as remedied
+            from flows.settings.remedies import with_remedy
 
-            _say(remedied(error))
+            _say(with_remedy(error))
             raise typer.Exit(getattr(error, "exit_code", 1)) from None
         except OSError as error:
             if error.errno == errno.EPIPE:  # who reads us has seen enough: typer ends quietly

@@ -58,9 +58,7 @@ def run(
     On several machines, run it on each with its own number and one shared recovery directory: see the second
     example.
     """
-    from flows.engine import Cluster, end_with_supervisor, execute, members
-    from flows.engine import ExitWhileWaiting as Waiting
-    from flows.engine import preflight as check
+    from flows.engine import Cluster, ExitWhileWaiting, end_with_supervisor, execute, members, preflight
     from flows.pixels import live
     from flows.settings import load
 
@@ -73,14 +71,14 @@ def run(
         )
     settings = load()
     if member is None and (processes > 1 or restarts is not None):
-        check(settings, recompute)
+        preflight(settings, recompute)
         Cluster(processes, ["--recompute"] if recompute else [], restarts or 0).run()
         return
     if supervised:
         end_with_supervisor()
     places = None if member is None else members(member, addresses)
-    check(settings, recompute)
-    waiting = Waiting() if member is not None and not supervised else None
+    preflight(settings, recompute)
+    waiting = ExitWhileWaiting() if member is not None and not supervised else None
     execute(
         live(settings, recompute, member or 0, waiting.over if waiting else lambda: None),
         recovery_dir=settings.recovery_dir,

@@ -36,7 +36,7 @@ COLUMNS: Final = (
 NEEDED: Final = COLUMNS[:4]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MOST: Final = 10**12
+_MAX: Final = 10**12
 _WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
 
 
@@ -109,9 +109,9 @@ def plan_of(columns: Mapping[str, Any]) -> Plan:
         PlanError: names each column that is wrong, and what it takes.
     """
     stripped = {name: one.strip() if isinstance(one, str) else one for name, one in columns.items()}
-    given = {name: stripped[name] for name in COLUMNS if stripped.get(name) not in (None, "")}
+    present = {name: stripped[name] for name in COLUMNS if stripped.get(name) not in (None, "")}
     try:
-        read = _Columns.model_validate(given)
+        read = _Columns.model_validate(present)
     except ValidationError as error:
         wrong = {
             str(one["loc"][0]): "is missing" if one["type"] == "missing" else str(one["ctx"]["error"])
@@ -159,8 +159,8 @@ def _id(value: Any) -> str:
 def _booked(value: Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 13:
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MOST:
-        raise ValueError(f"takes impressions, a whole number from 1 to {_MOST}, in digits alone")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX:
+        raise ValueError(f"takes impressions, a whole number from 1 to {_MAX}, in digits alone")
     return value
 
 
@@ -169,8 +169,8 @@ def _decimal(value: Any) -> Decimal:
         value = Decimal(value)
     if isinstance(value, int) and not isinstance(value, bool):
         value = Decimal(value)
-    if not isinstance(value, Decimal) or not 0 <= value <= _MOST or not -18 <= _exponent(value) <= 18:
-        raise ValueError(f"takes a decimal number from 0 to {_MOST}, such as 12.50")
+    if not isinstance(value, Decimal) or not 0 <= value <= _MAX or not -18 <= _exponent(value) <= 18:
+        raise ValueError(f"takes a decimal number from 0 to {_MAX}, such as 12.50")
     return value
 
 

@@ -50,10 +50,10 @@ from flows.reconcile.scan import (
 _AGENT_SPAN: Final = SPANS.index("user_agent")
 _COLLECTOR_SPAN: Final = SPANS.index("collector")
 _LISTENER_SPAN: Final = SPANS.index("listener_id")
-_MOST_AGENTS: Final = 1 << 18
+_MAX_AGENTS: Final = 1 << 18
 _BLOCK_BYTES: Final = 8 << 20
 _MAX_LINE_BYTES: Final = 16 << 20
-_MOST_BROKEN: Final = 64
+_MAX_BROKEN: Final = 64
 _CATEGORY_WITH_PARTS: Final = re.compile(r"IAB[0-9]+", re.IGNORECASE)
 _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 
@@ -272,12 +272,12 @@ class Reader:
         """Let the tables take as many new names and user agents; where agents are many, begin anew."""
         if 2 * (int(self._combos_used[0]) + lines) > len(self._combos):
             self._combos = _moved(self._combos, int(self._combos_used[0]) + lines)
-        if int(self._agents_used[0]) + lines > _MOST_AGENTS:
+        if int(self._agents_used[0]) + lines > _MAX_AGENTS:
             self._begin_agents()
 
     def _begin_agents(self) -> None:
-        self._agent_tags, self._agents_used = _table(_MOST_AGENTS), np.zeros(1, np.int64)
-        self._bot = np.zeros(_MOST_AGENTS, bool)
+        self._agent_tags, self._agents_used = _table(_MAX_AGENTS), np.zeros(1, np.int64)
+        self._bot = np.zeros(_MAX_AGENTS, bool)
 
     def _learn(self, number: int, agent: str | None) -> None:
         self._bot[number] = agent is not None and not is_macro(agent) and self._is_bot(agent)
@@ -318,7 +318,7 @@ def _moved(table: Any, room: int) -> Any:
 def _texts_of(block: bytes, ends: Any) -> Any:
     """Mark the lines that are UTF-8 for sure: behind many that are not, none is marked."""
     sure, view, begin = np.ones(len(ends), bool), memoryview(block), 0
-    for _ in range(_MOST_BROKEN):
+    for _ in range(_MAX_BROKEN):
         try:
             str(view[begin:], "utf-8")
             return sure

@@ -33,11 +33,11 @@ _TEXTS: Final = (
 _LIMITED: Final = frozenset(
     {*NAMES, "event_id", "play_id", "listener_id", "creative_id", "order_id", "collector"},
 )
-_MOST_CHARACTERS: Final = 128
+_MAX_CHARACTERS: Final = 128
 _CUT_AT: Final = {"user_agent": 1_024, "landing_url": 4_096}
 """Bytes that are left of a text before anything looks at it."""
-_MOST_DIGITS: Final = 4_300
-_MOST_VALUE: Final = Decimal(10) ** 13
+_MAX_DIGITS: Final = 4_300
+_MAX_VALUE: Final = Decimal(10) ** 13
 
 _MACRO: Final = re.compile(
     r"\[[^\[\]]+\]|%5[Bb](?:(?!%5[BbDd]).)+%5[Dd]|\$\{[^{}]+\}|\{[^{}]+\}|@[^@]+@|-[12]", re.DOTALL
@@ -138,7 +138,7 @@ def mark_of(document: dict[str, Any] | None) -> tuple[str, int | None] | None:
     collector, low, bye = (document.get(name) for name in ("collector", "low_ms", "bye"))
     if (
         collector.__class__ is str
-        and 0 < len(collector) <= _MOST_CHARACTERS
+        and 0 < len(collector) <= _MAX_CHARACTERS
         and not is_macro(collector)
         and low.__class__ is int
         and 0 <= low < NEVER
@@ -175,7 +175,7 @@ def _no_constant(name: str) -> NoReturn:
 
 def _whole(digits: str) -> int | Decimal:
     """A number too long for Python's integers is none of a known field, and no reason to refuse a line."""
-    return int(digits) if len(digits) <= _MOST_DIGITS else _decimal(digits)
+    return int(digits) if len(digits) <= _MAX_DIGITS else _decimal(digits)
 
 
 _JSON: Final = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_no_constant)
@@ -192,7 +192,7 @@ def _texts(document: dict[str, Any], names: tuple[str, ...]) -> list[str | None]
         if value is not None:
             if value.__class__ is not str:
                 raise Rejected(name)
-            if name in _LIMITED and len(value) > _MOST_CHARACTERS:
+            if name in _LIMITED and len(value) > _MAX_CHARACTERS:
                 raise Rejected(name)
             if name in _CUT_AT:
                 value = value.encode()[: _CUT_AT[name]].decode(errors="ignore")
@@ -265,7 +265,7 @@ def _micros(value: Any) -> tuple[int | None, bool]:
         return None, False
     else:
         number = Decimal(value) if value.__class__ in (int, Decimal) else None
-    if number is None or not number.is_finite() or number.adjusted() > 13 or abs(number) > _MOST_VALUE:
+    if number is None or not number.is_finite() or number.adjusted() > 13 or abs(number) > _MAX_VALUE:
         return None, True
     with localcontext(prec=100_000, Emin=MIN_EMIN):
         micros = number.scaleb(6)

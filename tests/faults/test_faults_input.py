@@ -15,7 +15,7 @@ from connectors.redis.commands import read_rows
 
 MEGABYTE = 1_000_000
 DAY_MS = 86_400_000
-MOST_GROWTH_MB = 250
+MAX_GROWTH_MB = 250
 
 
 def letters(world: World) -> dict[str, dict[str, object]]:
@@ -184,6 +184,6 @@ def test_more_than_it_can_do_for_twenty_seconds_costs_freshness_and_neither_memo
     assert world.ledger() < world.sent
     world.shown(flow, seconds=90)
     assert flow.metric("consumer_lag_messages") == 0
-    assert max(most_mb, flow.memory_mb()) - before_mb < MOST_GROWTH_MB
+    assert max(most_mb, flow.memory_mb()) - before_mb < MAX_GROWTH_MB
     assert world.row()["flight.impressions"] == str(world.sent)
     assert world.ledger("accepted") == world.sent
