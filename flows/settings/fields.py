@@ -7,9 +7,7 @@ environment, and as a table in the file.
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
@@ -23,6 +21,8 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from flows.errors import SettingsError
 from flows.model.pixel import KNOWN_REASONS, MOST_OWN_REASONS
 from flows.settings.collect import CollectSettings
+from flows.settings.file import PREFIX as PREFIX
+from flows.settings.file import file_values
 from flows.settings.wording import Takes
 
 
@@ -31,7 +31,6 @@ def kafka_options(settings: Settings) -> dict[str, str]:
     return {name: value.get_secret_value() for name, value in settings.kafka_options.items()}
 
 
-PREFIX = "AUDIOPIXEL_"
 _NONE = timedelta(0)
 _MOMENT = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
@@ -357,7 +356,7 @@ class Settings(CollectSettings, BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then the file."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values())
+        return init_settings, env_settings, InitSettingsSource(settings_cls, file_values())
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -377,25 +376,6 @@ class Settings(CollectSettings, BaseSettings):
                 "and keep it"
             )
         return self.listener_key.get_secret_value().encode()
-
-
-def _file() -> Path | None:
-    name = os.environ.get(f"{PREFIX}CONFIG")
-    return Path(name) if name else Path("audiopixel.toml") if Path("audiopixel.toml").exists() else None
-
-
-def _file_values() -> dict[str, Any]:
-    path = _file()
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SettingsError(
-            f"{path}: {error.strerror}: create the file, or correct {PREFIX}CONFIG, which names it"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read as TOML: {error}") from None
 
 
 def ms(duration: timedelta) -> int:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError as UnreadableError
 
 from flows.errors import SettingsError
-from flows.settings.fields import PREFIX, Settings, _file, _file_values
+from flows.settings.fields import Settings
+from flows.settings.file import PREFIX, file_values, settings_file
 from flows.settings.wording import LIST, TABLE, in_our_words
 
 
@@ -46,6 +47,6 @@ def source(name: str, values: dict[str, Any] | None = None) -> str:
         return "an argument"
     if f"{PREFIX}{name}".upper() in map(str.upper, os.environ):
         return "the environment"
-    if name in _file_values():
-        return str(_file())
+    if name in file_values():
+        return str(settings_file())
     return "the default"
