@@ -1,0 +1,168 @@
+"""Settings that change at random from one start to the next: each start goes on with right numbers, or is
+refused with what to do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+
+from connectors.redis.client import Client
+from flows.engine import StopSignal, fresh
+from flows.errors import AudiopixelError, SettingsError, StateError
+from flows.replay import replay
+from flows.settings.fields import Settings
+
+KEYS = (b"the first secret of a flow", b"another secret by mistake")
+BEGAN_MS = 1_764_000_000_000
+PIXELS, BOUGHT = 180, 9
+
+
+def durations(*values: int, **unit: int) -> st.SearchStrategy[timedelta]:
+    (name,) = unit
+    return st.sampled_from([timedelta(**{name: value}) for value in values])
+
+
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "listener_key": st.sampled_from(KEYS),
+        "shards": st.sampled_from([4, 8]),
+        "timezone": st.sampled_from(["UTC", "Asia/Tokyo"]),
+        "conversion_horizon": durations(20, 40, 60, days=1),
+        "click_window": durations(1, 7, 30, days=1),
+        "listen_window": durations(1, 7, 14, days=1),
+        "attribution": st.sampled_from(["last_touch", "linear", "time_decay", "off"]),
+        "allowed_lateness": durations(0, 30, 600, seconds=1),
+        "horizon": durations(1, 60, 1440, minutes=1),
+        "out_of_orderness": durations(0, 10, 60, seconds=1),
+        "quiet": durations(1, 60, seconds=1),
+        "flush_interval": durations(5, 50, 200, milliseconds=1),
+        "epoch_interval": durations(5, 200, milliseconds=1),
+        "mature_after": durations(0, 10, minutes=1),
+        "minutes_interval": durations(0, 10, seconds=1),
+        "row_ttl": durations(2, 2880, minutes=1),
+        "half_life": durations(1, 72, hours=1),
+        "touch_listens": st.sampled_from([1, 100]),
+        "consent": st.sampled_from(["required", "assumed"]),
+        "batch_messages": st.sampled_from([7, 1000]),
+    },
+)
+FIXED = ("listener_key", "shards", "timezone")
+SHRINKING = ("conversion_horizon", "click_window", "listen_window")
+
+
+class After(StopSignal):
+    """Stops a flow when its sources have looked so often."""
+
+    def __init__(self, looks: int) -> None:
+        self._left = looks
+        super().__init__()
+
+    @property
+    def asked(self) -> bool:  # type: ignore[override]  # a field, which the flow only reads
+        self._left -= 1
+        return self._left < 0
+
+    @asked.setter
+    def asked(self, value: bool) -> None:
+        pass
+
+
+def log() -> str:
+    """Pixels ten seconds apart, in their order, and conversions among them."""
+    lines: list[dict[str, Any]] = [
+        {
+            "event": "impression",
+            "placement_id": "p",
+            "campaign_id": "c",
+            "play_id": f"play{n}",
+            "consent": True,
+        }
+        for n in range(PIXELS)
+    ]
+    for n in range(BOUGHT):
+        bought = {"type": "purchase", "order_id": f"order{n}"}
+        lines.insert(n * 21, {"event": "conversion", "campaign_id": "c", "conversion": bought})
+    told = [
+        one | {"event_id": f"e{n}", "listener_id": f"L{n % 5}", "ts": BEGAN_MS + 10_000 * n}
+        for n, one in enumerate(lines)
+    ]
+    return "".join(json.dumps(one) + "\n" for one in told)
+
+
+def refused(held: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    """The settings that a store which was used with all of `held` cannot follow."""
+    wrong = {name for name in FIXED if now[name] != held[name]}
+    off = {"attribution"} if held["attribution"] == "off" != now["attribution"] else set[str]()
+    return wrong | off | {name for name in SHRINKING if now[name] > held[name]}
+
+
+def kept(held: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What the store is held to behind a start."""
+    least = {name: min(held[name], now[name]) for name in SHRINKING}
+    off = {"attribution": "off"} if "off" in (held["attribution"], now["attribution"]) else {}
+    return {**now, **least, **off}
+
+
+@profile(max_examples=8, suppress_health_check=list(HealthCheck))
+@given(starts=st.lists(st.tuples(CHANGES, st.integers(0, 12), st.integers(1, 2)), min_size=2, max_size=4))
+def test_however_settings_change_a_start_is_right_or_refused_with_what_to_do(
+    starts: list[tuple[dict[str, Any], int, int]],
+    tmp_path_factory: pytest.TempPathFactory,
+    settings_of: Callable[..., Settings],
+    client: Client,
+) -> None:
+    directory = tmp_path_factory.mktemp("changed")
+    (directory / "log.ndjson").write_text(log())
+    recovery, files = directory / "recovery", [str(directory / "log.ndjson")]
+    namespace = f"{directory.name}:v1"
+    first = settings_of()
+    now: dict[str, Any] = {name: getattr(first, name) for name in CHANGED} | {"listener_key": KEYS[0]}
+    held: dict[str, Any] | None = None
+
+    def start(wanted: dict[str, Any], stop: StopSignal, workers: int) -> None:
+        known = {name: value for name, value in wanted.items() if name != "listener_key"}
+        settings = settings_of(**known | {"namespace": namespace})
+        key = wanted["listener_key"]
+        replay(files, settings, key, workers=workers, recovery_dir=recovery, stop=stop)
+
+    for change, looks, workers in [*starts, ({}, 1_000_000, 1)]:
+        wanted = now | change
+        refusal: AudiopixelError | None = None
+        try:
+            start(wanted, After(looks), workers)
+        except (SettingsError, StateError) as error:
+            refusal = error
+        if isinstance(refusal, SettingsError):  # settings that contradict each other
+            assert "AUDIOPIXEL_" in str(refusal)
+            continue
+        wrong = set[str]() if held is None else refused(held, wanted)
+        assert (refusal is not None) == bool(wrong), refusal
+        if refusal is not None:
+            assert any(f"set AUDIOPIXEL_{name.upper()} back" in str(refusal) for name in wrong)
+            continue
+        held, now = kept(held or wanted, wanted), wanted
+        assert not fresh(recovery)
+        accounts = [client.hgetall(key) for key in client.scan_iter(f"{namespace}:partition:*")]
+        accepted = sum(int(one["accepted"]) for one in accounts)
+        counts = client.hgetall(f"{namespace}:placement:{{p}}").get("flight.impressions", "0")
+        bought = client.hget(f"{namespace}:meta", "conversions_accepted") or "0"
+        assert int(counts) + int(bought) == accepted
+        if accepted == PIXELS + BOUGHT:
+            break  # nothing goes on behind a log's end
+    assert (int(counts), int(bought)) == (PIXELS, BOUGHT)
+
+
+CHANGED = (
+    *FIXED[1:], *SHRINKING, "attribution", "allowed_lateness", "horizon", "out_of_orderness", "quiet",
+    "flush_interval", "epoch_interval", "mature_after", "minutes_interval", "row_ttl", "half_life",
+    "touch_listens", "consent", "batch_messages",
+)  # fmt: skip
