@@ -104,13 +104,22 @@ setInterval(freshness, 500);
 
 dress();
 follow(arrive);
-const source = new EventSource("/events");
-source.addEventListener("open", () => connection(null));
-source.addEventListener("error", () => connection(performance.now()));
-for (const [name, take] of [["all", all], ["change", change]]) {
-  source.addEventListener(name, (event) => {
-    take(JSON.parse(event.data));
-    connection(null);
-    redraw();
-  });
+let source = null;
+
+function connect() {
+  source = new EventSource("/events");
+  source.addEventListener("open", () => connection(null));
+  source.addEventListener("error", () => connection(performance.now()));
+  for (const [name, take] of [["all", all], ["change", change]]) {
+    source.addEventListener(name, (event) => {
+      take(JSON.parse(event.data));
+      connection(null);
+      redraw();
+    });
+  }
 }
+
+connect();
+// A page that is kept for Back would keep its stream, and a browser opens six to a host: the next page would wait.
+addEventListener("pagehide", () => source.close());
+addEventListener("pageshow", (event) => { if (event.persisted) connect(); });

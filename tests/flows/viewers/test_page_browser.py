@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -443,6 +444,17 @@ def test_it_shows_what_the_flow_wrote(browser: Browser) -> None:
             assert [name for name, _, frequency in shown if frequency is not None and frequency < 1] == []
             browser.until("!document.querySelector('#watermark').textContent.includes('–')")
             assert browser.errors == []
+
+
+def test_a_page_that_is_left_keeps_no_stream_for_which_the_next_would_wait(shared: Desk) -> None:
+    took_s = []
+    for _ in range(8):  # a browser opens six connections to a host
+        began_s = time.monotonic()
+        browser = shared.open()
+        took_s.append(time.monotonic() - began_s)
+    assert max(took_s) < 20, "else the seventh waits for most of a minute"
+    browser.js("history.go(-2)")
+    browser.until("document.querySelectorAll('#rows tr:not(.pad)').length")
 
 
 def test_the_page_is_small_and_loads_nothing_from_outside(shared: Desk) -> None:
