@@ -213,7 +213,7 @@ def test_every_column_of_a_table_has_a_field(name: str, asked: tuple[httpx.Clien
         }
         (organize,) = (t["options"] for t in panel["transformations"] if t["id"] == "organize")
         # Alerts of one kind have no label of another.
-        optional = {"campaign", "placement"} if "Alerts" in panel["title"] else set()
+        optional = {"job", "campaign", "placement"} if "Alerts" in panel["title"] else set()
         assert set(organize["renameByName"]) <= labels | letters | optional
 
 
