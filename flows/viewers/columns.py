@@ -1,6 +1,5 @@
-"""Columns of `audiopixel top`: those of the live page (`static/columns.js`).
-
-The curve of the last ten minutes is not among them: a terminal that has just begun has no history.
+"""Columns of `audiopixel top`: those of the live page (`static/columns.js`) but its curve, which has a
+history.
 """
 
 from __future__ import annotations
