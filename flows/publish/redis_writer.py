@@ -110,6 +110,7 @@ class RedisWriter:
         namespace = self.settings.namespace
         self._positions_key, self._fence_key = positions_key(namespace), f"{namespace}:fence"
         self._marker_key = f"{namespace}:marker"
+        self._ttl_ms = ms(self.settings.row_ttl)
 
     def open(self) -> dict[str, int]:
         """Connect, take a fence, and take over from whoever wrote before; returns the positions that are
@@ -191,7 +192,7 @@ class RedisWriter:
             self._generation,
             self.fence,
             rev,
-            None if lasting else ms(self.settings.row_ttl),
+            None if lasting else self._ttl_ms,
             f"{namespace}:index:{row.scope}",
             row.name,
             row.latest_ms,

@@ -22,6 +22,21 @@ KEY, FLAGS, GIVEN, COUNTS = range(4)
 
 
 @kernel
+def _key(row: Int, minute: Int) -> np.uint64:
+    return ((np.uint64(row) << np.uint64(32)) | np.uint64(minute)) + np.uint64(1)
+
+
+@kernel
+def _find(keys: U64, key: Int | np.uint64) -> Int:
+    """The slot of a key, or the empty one where it would go."""
+    mask = np.uint64(len(keys) - 1)
+    slot = mixed(key, np.uint64(7)) & mask
+    while keys[slot] != key and keys[slot] != np.uint64(0):
+        slot = (slot + np.uint64(1)) & mask
+    return np.int64(slot)
+
+
+@kernel
 def add_cells(
     rows: U32,
     minutes: U32,
@@ -38,19 +53,14 @@ def add_cells(
     """Add increments to cells and flights, and impressions of minutes at or behind a flight's end (0: it has
     none) to `overrun`; returns how many cells are new, -1 if a final one would change.
     """
-    mask = np.uint64(len(keys) - 1)
     new = 0
     for i in range(len(rows)):
-        key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minutes[i])) + np.uint64(1)
         if np.int64(minutes[i]) < first_open:
             return -1
-        slot = mixed(key, np.uint64(7)) & mask
-        while keys[slot] != key:
-            if keys[slot] == np.uint64(0):
-                keys[slot] = key
-                new += 1
-                break
-            slot = (slot + np.uint64(1)) & mask
+        key = _key(rows[i], minutes[i])
+        slot = _find(keys, key)
+        new += keys[slot] == np.uint64(0)
+        keys[slot] = key
         flags[slot] |= np.uint8(DIRTY | CHANGED)
         for column in range(MINUTE_COUNTS):
             counts[slot, column] += deltas[i, column]
@@ -68,14 +78,10 @@ def window(
     """Sums over the `minutes` minutes up to `last` of each of `rows`; `mature`: starts and completes of the
     minutes before `mature_before`.
     """
-    mask = np.uint64(len(keys) - 1)
     for i in range(len(rows)):
         for minute in range(last - minutes + 1, last + 1):
-            key = ((np.uint64(rows[i]) << np.uint64(32)) | np.uint64(minute)) + np.uint64(1)
-            slot = mixed(key, np.uint64(7)) & mask
-            while keys[slot] != key and keys[slot] != np.uint64(0):
-                slot = (slot + np.uint64(1)) & mask
-            if keys[slot] != key:
+            slot = _find(keys, _key(rows[i], minute))
+            if keys[slot] == np.uint64(0):
                 continue
             for column in range(MINUTE_COUNTS):
                 sums[i, column] += counts[slot, column]
@@ -89,11 +95,8 @@ def move(
     old: U64, old_counts: I64, old_flags: U8, old_given: I64, keys: U64, counts: I64, flags: U8, given: I64
 ) -> None:
     """Move cells into an empty map with room for them."""
-    mask = np.uint64(len(keys) - 1)
     for i in range(len(old)):
-        slot = mixed(old[i], np.uint64(7)) & mask
-        while keys[slot] != np.uint64(0):
-            slot = (slot + np.uint64(1)) & mask
+        slot = _find(keys, old[i])
         keys[slot], flags[slot], given[slot] = old[i], old_flags[i], old_given[i]
         for column in range(counts.shape[1]):
             counts[slot, column] = old_counts[i, column]
@@ -103,12 +106,9 @@ def move(
 def places(sought: U64, keys: U64) -> I64:
     """The slot of each key, -1 where it is not."""
     found = np.full(len(sought), -1, np.int64)
-    mask = np.uint64(len(keys) - 1)
     for i in range(len(sought)):
-        slot = mixed(sought[i], np.uint64(7)) & mask
-        while keys[slot] != np.uint64(0) and keys[slot] != sought[i]:
-            slot = (slot + np.uint64(1)) & mask
-        if keys[slot] == sought[i]:
+        slot = _find(keys, sought[i])
+        if keys[slot] != np.uint64(0):
             found[i] = slot
     return found
 

@@ -86,6 +86,8 @@ class Ended:
         """The values of a row, which is then no longer kept; None where there are none, or it was last heard
         of before the minute `oldest`.
         """
+        if not len(self._keys) and not self._fresh:
+            return None
         key = self.key(row)
         place = self._fresh.get(key, GONE)
         at = int(np.searchsorted(self._keys, np.uint64(key))) if place == GONE else len(self._keys)

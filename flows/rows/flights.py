@@ -104,11 +104,9 @@ class Flights:
         if self.columns.given_reach[row]:
             self.columns.given_reach[row] = -1  # the sketch that readers have is due anew
 
-    def delivered(self, row: int) -> Delivered | None:
-        """Impressions that a planned placement has delivered; None without a plan."""
+    def delivered(self, row: int) -> Delivered:
+        """Impressions that a planned placement has delivered."""
         of = self.columns
-        if not of.flight_end[row]:
-            return None
         start, end = int(of.flight_from[row]), int(of.flight_end[row])
         known = of.counted_from[row] == start and of.counted_to[row] == max(start, end)
         return Delivered(start, end, int(of.flight[row, IMPRESSION] - of.overrun[row]) if known else None)

@@ -4,7 +4,8 @@ docs/contracts.md.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -29,16 +30,25 @@ from flows.model.fields import (
     WINDOWS,
     decimal,
     exact,
-    ratio,
 )
+from flows.model.fields import ratio as uncached_ratio
 from flows.model.messages import PackedRow
 from flows.rows.credit_cells import quantile_s
 from flows.rows.values import Minutes, Windows
 from flows.state.kernel import I64
 
+ratio: Final = lru_cache(1 << 14)(uncached_ratio)
+"""Most rates are of few plays, and the same ones again and again."""
+_REACHED: Final = [*NO_CREDITS[:RATE_AT], "0", *NO_CREDITS[RATE_AT + 1 :]]
+"""The values of `CREDITS` where somebody was reached and nobody converted."""
+
 
 def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[PackedRow]:
-    """The rows of `windows`, at a watermark."""
+    """The rows of `windows`, at a watermark.
+
+    Plays a listener are at least 1: everybody in the reach has heard one. Fewer are counted where a start has
+    no play id, a play began in an earlier window, or reach is an estimate.
+    """
     columns: list[list[list[Any]]] = []
     for place, name in enumerate(WINDOWS):
         sums = windows.sums[place]
@@ -50,14 +60,17 @@ def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Pa
                 ratio(values[COMPLETE], values[START]),
                 ratio(values[COMPLETE], values[IMPRESSION]),
                 reach[row],
-                _frequency_of(plays[row], reach[row]),
+                ratio(max(plays[row], reach[row]), reach[row]),
             ]
             if name in MATURE:
                 values.append(ratio(mature[row][1], mature[row][0]))
             if name in UNLINKED_RATE:
                 values.append(ratio(values[UNLINKED_COMPLETES], values[UNLINKED_STARTS]))
             credited = windows.credits[row][place]
-            values += _credited(credited, reach[row])
+            if credited is None:
+                values += _REACHED if reach[row] else NO_CREDITS
+            else:
+                values += _credited(credited, reach[row])
         columns.append(counts)
     totals, latest, since = windows.totals.tolist(), windows.latest.tolist(), windows.since.tolist()
     encode = msgspec.msgpack.encode
@@ -75,18 +88,9 @@ def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Pa
     return rows
 
 
-def _frequency_of(plays: int, reach: int) -> str | None:
-    """Plays a listener, at least 1: everybody in the reach has heard one. Fewer are counted where a start
-    has no play id, a play began in an earlier window, or reach is an estimate.
-    """
-    return ratio(max(plays, reach), reach)
-
-
-def _credited(counts: I64 | None, reach: int) -> list[int | str | None]:
+def _credited(counts: I64, reach: int) -> list[int | str | None]:
     """The values of `CREDITS`."""
     shown: list[int | str | None] = []
-    if counts is None:
-        return [*NO_CREDITS[:RATE_AT], "0" if reach else None, *NO_CREDITS[RATE_AT + 1 :]]
     for column, amount in enumerate(counts[:AGES_AT].tolist()):
         if column == VALUE:
             shown.append(exact(value_of(counts)))

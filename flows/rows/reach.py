@@ -189,12 +189,12 @@ class Distinct:
     def reach(self, rows: I64) -> I64:
         """Distinct listeners of each of `rows`: exact, or the estimate of its registers."""
         out = np.zeros(len(rows), np.int64)
-        for i, row in enumerate(rows.tolist()):
-            if row < len(self.count):
-                dense = self.dense_of[row]
-                # Just beyond the exact count the bare estimate may lie below it: readers would see it fall.
-                counted = min(self.count[row], EXACT_UP_TO + 1)
-                out[i] = counted if dense < 0 else max(counted, round(estimate(self.histograms[dense])))
+        known = np.flatnonzero(rows < len(self.count))
+        out[known] = np.minimum(self.count[rows[known]], EXACT_UP_TO + 1)
+        dense = self.dense_of[rows[known]]
+        for i, place in zip(known[dense >= 0].tolist(), dense[dense >= 0].tolist(), strict=True):
+            # Just beyond the exact count the bare estimate may lie below it: readers would see it fall.
+            out[i] = max(out[i], round(estimate(self.histograms[place])))
         return out
 
     def registers_of(self, rows: I64) -> U8:

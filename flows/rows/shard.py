@@ -341,7 +341,10 @@ class RowShard:
             [conversions.currencies.get(row) for row in each],
             [conversions.frequency.get(row) for row in each],
             [conversions.accounts.get(row) for row in each],
-            [self.flights.delivered(row) for row in each],
+            [
+                self.flights.delivered(row) if end else None
+                for row, end in zip(each, of.flight_end[rows].tolist(), strict=True)
+            ],
         )
 
     def snapshot(self) -> tuple[Any, ...]:
