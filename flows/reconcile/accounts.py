@@ -72,7 +72,7 @@ class Accounts:
 
     def _judged(self) -> dict[str, Any]:
         """The expected fields on whether delivery is judged: never on numbers of more than five minutes ago,
-        and a reason with its time where it is not.
+        and a reason with its time where it is not; a hold has its collector.
         """
         flushed_ms, told = moment_of(self._meta.get("flushed_ms")) or 0, self._meta.get("judged")
         old = flushed_ms - self._watermark_ms > _JUDGED_MS
@@ -80,6 +80,7 @@ class Accounts:
             "judged": "0" if old else frozenset("01"),
             "unjudged_since_ms": (1, flushed_ms) if told == "0" else None,
             "unjudged_reason": frozenset(UNJUDGED) if told == "0" else None,
+            "held_since_ms": (1, flushed_ms) if self._meta.get("held_by") else None,
         }
 
     def _watermarks(self, end_ms: int, least_ms: int) -> tuple[int, int]:

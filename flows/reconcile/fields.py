@@ -127,7 +127,9 @@ META: Final = {
         How.EXACT,
     ),
     "watermark_ms": How.AT,
-    **dict.fromkeys(("judged", "unjudged_since_ms", "unjudged_reason"), How.DERIVED),
+    **dict.fromkeys(
+        ("judged", "unjudged_since_ms", "unjudged_reason", "held_since_ms", "held_by"), How.DERIVED
+    ),
     **dict.fromkeys(("schema", "flushed_ms", "flow_version", *VERSIONS), How.VERSION),
 }
 """The fields of `meta`."""

@@ -33,14 +33,19 @@ def grafana(*, folder: bool) -> Answer:
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_the_folder_is_made_once_and_three_dashboards_are_replaced(folder: bool) -> None:
+def test_the_folder_is_made_once_and_the_four_dashboards_are_replaced(folder: bool) -> None:
     with Site(grafana(folder=folder)) as site:
         addresses = push(site.url, "secret-token")
-    assert addresses == [f"{site.url}/d/uid/slug"] * 3
+    assert addresses == [f"{site.url}/d/uid/slug"] * 4
     made = [body for path, body in site.posted if path == "/api/folders"]
     assert made == ([] if folder else [{"uid": "audiopixel", "title": "audiopixel"}])
     sent = [body for path, body in site.posted if path == "/api/dashboards/db"]
-    assert {body["dashboard"]["title"] for body in sent} == {"Trading desk", "Placement", "Pipeline"}
+    assert {body["dashboard"]["title"] for body in sent} == {
+        "Trading desk",
+        "Placement",
+        "Pipeline",
+        "Collector",
+    }
     assert all(body["overwrite"] and body["folderUid"] == "audiopixel" for body in sent)
     assert {head["Authorization"] for head in site.heads} == {"Bearer secret-token"}
 

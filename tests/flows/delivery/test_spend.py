@@ -35,9 +35,14 @@ def fields(*parts: tuple[Plan, int, list[Any]]) -> dict[str, str]:
 HOUR = {"w1h_impressions": 3_000, "w1h_conversions": 4, "w1h_conversion_value": 60_000_000}
 FLIGHT = {"flight_impressions": 12_000, "flight_conversions": "2.5", "flight_conversion_value": 50_000_000}
 
+NO_COST = dict.fromkeys(("5m.cost", "1h.cost", "1d.cost", "flight.cost"), "0")
+"""Of a plan with a price whose windows have delivered nothing."""
+
 
 def test_every_window_has_its_own_cost_and_the_flight_that_of_what_was_delivered_in_it() -> None:
-    assert fields((plan(), 10_000, values(**HOUR, **FLIGHT))) == {
+    assert fields((plan(), 10_000, values(**HOUR, **FLIGHT))) == NO_COST | {
+        "1h.cost": "30",
+        "flight.cost": "100",
         "1h.cost_per_acquisition": "7.5",
         "1h.return_on_ad_spend": "2",
         "flight.cost_per_acquisition": "40",
@@ -50,13 +55,17 @@ def test_a_plan_without_a_price_says_nothing() -> None:
 
 
 def test_a_value_in_another_currency_than_the_price_gives_no_return() -> None:
-    assert fields((plan(), 10_000, values("EUR", **FLIGHT))) == {"flight.cost_per_acquisition": "40"}
+    assert fields((plan(), 10_000, values("EUR", **FLIGHT))) == NO_COST | {
+        "flight.cost": "100",
+        "flight.cost_per_acquisition": "40",
+    }
 
 
 def test_a_campaign_has_the_cost_and_the_conversions_of_its_placements_with_a_price() -> None:
     priced, other = (plan(), 10_000, values(**FLIGHT)), (plan("q"), 2_000, values(flight_conversions=1))
     free = (plan("r", None), 9_000, values(**FLIGHT))
-    assert fields(priced, other, free) == {
+    assert fields(priced, other, free) == NO_COST | {
+        "flight.cost": "120",
         "flight.cost_per_acquisition": "34.285714",
         "flight.return_on_ad_spend": "0.416667",
     }
@@ -65,5 +74,10 @@ def test_a_campaign_has_the_cost_and_the_conversions_of_its_placements_with_a_pr
 @pytest.mark.parametrize("currency", ["EUR", None])
 def test_money_of_several_currencies_is_not_added_up(currency: str | None) -> None:
     other = (plan("q", currency=currency), 2_000, values(currency, flight_conversions=1))
-    expected = {} if currency else {"flight.cost_per_acquisition": "40", "flight.return_on_ad_spend": "0.5"}
+    of_the_first = {
+        "flight.cost": "100",
+        "flight.cost_per_acquisition": "40",
+        "flight.return_on_ad_spend": "0.5",
+    }
+    expected = {} if currency else NO_COST | of_the_first
     assert fields((plan(), 10_000, values(**FLIGHT)), other) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import itertools
@@ -287,11 +288,15 @@ def test_a_ledger_comes_back_from_json_whole() -> None:
 
 
 def test_the_generator_is_fast_enough_to_feed_a_bench() -> None:
-    traffic = Traffic(30)
-    begun = time.process_time()
-    for _ in itertools.islice(traffic, 60_000):
-        pass
-    assert 60_000 / (time.process_time() - begun) > 25_000  # measured 80,000; other tests share the caches
+    begun_s = time.process_time()
+    calls = list(itertools.islice(Traffic(30), 60_000))
+    made_s = time.process_time()
+    for call in calls:
+        with contextlib.suppress(ValueError):
+            json.loads(call.value)
+    read_s = time.process_time() - made_s
+    # Measured 4 to 7, whatever the machine: 80,000 calls a second on a quick one, 20,000 on a slow one.
+    assert made_s - begun_s < 12 * read_s
 
 
 def test_the_pump_sends_each_call_when_its_time_has_come() -> None:
@@ -313,25 +318,27 @@ def test_the_pump_sends_each_call_when_its_time_has_come() -> None:
 
 def test_after_a_stall_the_pump_catches_up_without_a_burst() -> None:
     traffic = Traffic(32, placements=5, rate=1000, start_ms=now_ms())
+    at_ms = float(traffic.start_ms)
     bursts: list[list[int]] = [[]]
-    stall_ms = 0
-    lag_ms = 0
+    lags_ms: list[float] = []
 
-    def clock() -> int:
-        nonlocal stall_ms
-        bursts.append([])
-        if len(bursts) == 10:
-            stall_ms = 700
-        return now_ms() + stall_ms
+    class Turns(threading.Event):
+        """Waits in no time."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal at_ms
+            bursts.append([])
+            at_ms += 1000 * (timeout or 0) + (700 if len(bursts) == 10 else 0)
+            return False
 
     def send(partition: int, key: bytes, value: bytes, arrival_ms: int) -> None:
-        nonlocal lag_ms
         bursts[-1].append(arrival_ms)
-        lag_ms = now_ms() + stall_ms - arrival_ms
+        lags_ms.append(at_ms - arrival_ms)
 
-    pump(traffic, send, seconds=2.5, clock=clock)
+    pump(traffic, send, seconds=2.5, stop=Turns(), clock=lambda: int(at_ms))
     assert max(burst[-1] - burst[0] for burst in bursts if burst) <= 50
-    assert lag_ms < 400  # caught up from 700, whatever else the machine does
+    assert max(lags_ms) > 600
+    assert lags_ms[-1] <= 50
 
 
 def test_a_stopped_pump_ends_soon_and_one_of_the_past_is_refused() -> None:
