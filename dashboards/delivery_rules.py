@@ -202,6 +202,39 @@ def _completion_dropped(window: str) -> Alert:
     )
 
 
+_OTHERS: Final = (
+    Alert(
+        "AudiopixelConversionsMissing",
+        f"""{_USUAL_CONVERSIONS} >= {LEAST_CONVERSIONS}
+and max_over_time({CONVERSIONS}[6h]) == 0
+and count_over_time({CONVERSIONS}[6h]) >= {KNOWN}
+and avg_over_time({IMPRESSIONS}[6h]) > 0.5 * avg_over_time({IMPRESSIONS}[1d] offset 6h)
+and on () max({FRESH})""",
+        "warning",
+        "delivery",
+        f"Campaign {shown('$labels.campaign')} has had no conversions for six hours",
+        "About {{ $value | printf `%.0f` }} are usual in that time, and its impressions continue. Lost "
+        "conversions do not come back: check the advertiser's page now.",
+        board="audiopixel-trading-desk",
+    ),
+    Alert(
+        "AudiopixelBrandSafetyBreach",
+        # What was known fifteen minutes ago may have been known for longer: the exporter was away.
+        f"""({BLOCKED} - {_KNOWN_BLOCKED} > 0 or {BLOCKED} unless {_KNOWN_BLOCKED})
+{_NAMED}""",
+        "critical",
+        "safety",
+        f"{_WHO} ran in content that its plan blocks",
+        "{{ $value | printf `%.0f` }} new impressions in blocked content categories within fifteen "
+        "minutes, "
+        f"{_own(m.PLACEMENT_BLOCKED)} in all. Stop the placement at the ad server first."
+        f"{_where('platform', 'station', 'podcast', 'program')}",
+        board=_BOARD,
+    ),
+)
+"""Alerts that no setting changes."""
+
+
 def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Alert, ...]:
     """The alerts.
 
@@ -267,34 +300,7 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
         ),
         _completion_dropped("5m"),
         _completion_dropped("1h"),
-        Alert(
-            "AudiopixelConversionsMissing",
-            f"""{_USUAL_CONVERSIONS} >= {LEAST_CONVERSIONS}
-and max_over_time({CONVERSIONS}[6h]) == 0
-and count_over_time({CONVERSIONS}[6h]) >= {KNOWN}
-and avg_over_time({IMPRESSIONS}[6h]) > 0.5 * avg_over_time({IMPRESSIONS}[1d] offset 6h)
-and on () max({FRESH})""",
-            "warning",
-            "delivery",
-            f"Campaign {shown('$labels.campaign')} has had no conversions for six hours",
-            "About {{ $value | printf `%.0f` }} are usual in that time, and its impressions continue. Lost "
-            "conversions do not come back: check the advertiser's page now.",
-            board="audiopixel-trading-desk",
-        ),
-        Alert(
-            "AudiopixelBrandSafetyBreach",
-            # What was known fifteen minutes ago may have been known for longer: the exporter was away.
-            f"""({BLOCKED} - {_KNOWN_BLOCKED} > 0 or {BLOCKED} unless {_KNOWN_BLOCKED})
-{_NAMED}""",
-            "critical",
-            "safety",
-            f"{_WHO} ran in content that its plan blocks",
-            "{{ $value | printf `%.0f` }} new impressions in blocked content categories within fifteen "
-            "minutes, "
-            f"{_own(m.PLACEMENT_BLOCKED)} in all. Stop the placement at the ad server first."
-            f"{_where('platform', 'station', 'podcast', 'program')}",
-            board=_BOARD,
-        ),
+        *_OTHERS,
     )
 
 

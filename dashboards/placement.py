@@ -23,6 +23,58 @@ def _rate(definition: m.Definition) -> str:
     return q.per_second(definition, q.ONE)
 
 
+_AHEAD: Final = [
+    (
+        number(
+            "Projected",
+            "Impressions at the end of the flight at the last hour's rate.",
+            "locale",
+            Query(q.one(m.PLACEMENT_PROJECTED)),
+        ),
+        4,
+    ),
+    (
+        number(
+            "Short by",
+            "Impressions that are due by now and not delivered; 0 where it is ahead.",
+            "locale",
+            Query(q.one(m.PLACEMENT_SHORT)),
+            alert="AudiopixelUnderDelivery",
+        ),
+        4,
+    ),
+    (
+        number(
+            "Ends in",
+            "Time until the flight of the plan ends, pauses included.",
+            "dtdurations",
+            Query(f"{q.one(m.PLACEMENT_END)} - time()"),
+        ),
+        4,
+    ),
+    (
+        number(
+            "Booked",
+            "Impressions that the plan has booked.",
+            "locale",
+            Query(q.one(m.PLACEMENT_BOOKED)),
+        ),
+        4,
+    ),
+    (
+        number(
+            "Cost per conversion",
+            "Price of the delivered impressions by the flight's conversions, in the plan's currency; "
+            "empty while there is none.",
+            "locale",
+            Query(f"{q.one(m.PLACEMENT_COST)} / ({q.one(m.PLACEMENT_CONVERSIONS)} > 0)"),
+        ),
+        4,
+    ),
+]
+"""Panels of what is to come, and what it costs."""
+
+
 def _plan(limits: Limits) -> Row:
     return Row(
         "Plan",
@@ -63,53 +115,7 @@ def _plan(limits: Limits) -> Row:
                 ),
                 4,
             ),
-            (
-                number(
-                    "Projected",
-                    "Impressions at the end of the flight at the last hour's rate.",
-                    "locale",
-                    Query(q.one(m.PLACEMENT_PROJECTED)),
-                ),
-                4,
-            ),
-            (
-                number(
-                    "Short by",
-                    "Impressions that are due by now and not delivered; 0 where it is ahead.",
-                    "locale",
-                    Query(q.one(m.PLACEMENT_SHORT)),
-                    alert="AudiopixelUnderDelivery",
-                ),
-                4,
-            ),
-            (
-                number(
-                    "Ends in",
-                    "Time until the flight of the plan ends, pauses included.",
-                    "dtdurations",
-                    Query(f"{q.one(m.PLACEMENT_END)} - time()"),
-                ),
-                4,
-            ),
-            (
-                number(
-                    "Booked",
-                    "Impressions that the plan has booked.",
-                    "locale",
-                    Query(q.one(m.PLACEMENT_BOOKED)),
-                ),
-                4,
-            ),
-            (
-                number(
-                    "Cost per conversion",
-                    "Price of the delivered impressions by the flight's conversions, in the plan's currency; "
-                    "empty while there is none.",
-                    "locale",
-                    Query(f"{q.one(m.PLACEMENT_COST)} / ({q.one(m.PLACEMENT_CONVERSIONS)} > 0)"),
-                ),
-                4,
-            ),
+            *_AHEAD,
         ],
     )
 

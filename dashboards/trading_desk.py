@@ -148,6 +148,123 @@ _ALERTS: Final = rows(
 )
 
 
+_NOW: Final = Row(
+    "Now",
+    4,
+    [
+        (
+            number(
+                "Numbers are of",
+                "How far what is shown is behind the clock. Below 90 s all is well; above "
+                "five minutes delivery is not judged.",
+                "s",
+                Query(q.age(m.EXPORTER_WATERMARK)),
+                steps=_FRESH,
+                alert="AudiopixelPipelineStalled",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Under plan",
+                "Placements that have delivered too little of what is due by now.",
+                "short",
+                Query(q.count_in("under")),
+                steps=_ANY,
+                alert="AudiopixelUnderDelivery",
+            ),
+            4,
+        ),
+        (
+            number(
+                "At risk",
+                "Placements that would end below what is booked, going on as in the last hour.",
+                "short",
+                Query(q.count_in("at_risk")),
+                steps=_SOME,
+                alert="AudiopixelUnderDelivery",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Over plan",
+                "Placements that have delivered too much of what is due by now.",
+                "short",
+                Query(q.count_in("over")),
+                steps=_SOME,
+                alert="AudiopixelOverDelivery",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Completion, 1 h",
+                "Completes by starts of the last hour, without the youngest, which cannot "
+                "have completed yet; placements weighed by their starts.",
+                "percentunit",
+                Query(q.completion()),
+                alert="AudiopixelCompletionRateDropped",
+            ),
+            4,
+        ),
+        (
+            number(
+                "Impressions a second",
+                "Of the chosen campaigns.",
+                "cps",
+                Query(f"sum({_IMPRESSIONS})"),
+            ),
+            4,
+        ),
+    ],
+)
+
+
+def _how_it_came(limits: Limits) -> Row:
+    return Row(
+        "How it came",
+        9,
+        [
+            (
+                lines(
+                    "Impressions a second, today and yesterday by now",
+                    "Of the chosen placements.",
+                    "cps",
+                    [
+                        Query(f"sum({_IMPRESSIONS})", "today"),
+                        Query(q.yesterday(m.PLACEMENT_IMPRESSIONS), "yesterday"),
+                    ],
+                ),
+                8,
+            ),
+            (_ALERTS, 8),
+            (
+                lines(
+                    "Delivery of the ten worst",
+                    "Delivered impressions by those due by now, of flights that run: 1 is on plan.",
+                    "percentunit",
+                    [Query(f"bottomk(10, {q.running(m.PLACEMENT_INDICATOR)})", "{{placement}}")],
+                    steps=pace(limits),
+                    alert="AudiopixelUnderDelivery",
+                ),
+                8,
+            ),
+            (
+                lines(
+                    "Completion of the ten worst",
+                    "Completes by starts of the last hour, without the youngest starts; of "
+                    f"placements with at least {LEAST_STARTS}.",
+                    "percentunit",
+                    [Query(f"bottomk(10, {q.well_heard(LEAST_STARTS)})", "{{placement}}")],
+                    alert="AudiopixelCompletionRateDropped",
+                ),
+                8,
+            ),
+        ],
+    )
+
+
 def trading_desk(limits: Limits = USUAL) -> Dashboard:
     """The dashboard; `limits` colour its deliveries."""
     return board(
@@ -155,120 +272,10 @@ def trading_desk(limits: Limits = USUAL) -> Dashboard:
         "Trading desk",
         "What needs me now: the placements and campaigns that are not as they were sold.",
         [
-            Row(
-                "Now",
-                4,
-                [
-                    (
-                        number(
-                            "Numbers are of",
-                            "How far what is shown is behind the clock. Below 90 s all is well; above "
-                            "five minutes delivery is not judged.",
-                            "s",
-                            Query(q.age(m.EXPORTER_WATERMARK)),
-                            steps=_FRESH,
-                            alert="AudiopixelPipelineStalled",
-                        ),
-                        4,
-                    ),
-                    (
-                        number(
-                            "Under plan",
-                            "Placements that have delivered too little of what is due by now.",
-                            "short",
-                            Query(q.count_in("under")),
-                            steps=_ANY,
-                            alert="AudiopixelUnderDelivery",
-                        ),
-                        4,
-                    ),
-                    (
-                        number(
-                            "At risk",
-                            "Placements that would end below what is booked, going on as in the last hour.",
-                            "short",
-                            Query(q.count_in("at_risk")),
-                            steps=_SOME,
-                            alert="AudiopixelUnderDelivery",
-                        ),
-                        4,
-                    ),
-                    (
-                        number(
-                            "Over plan",
-                            "Placements that have delivered too much of what is due by now.",
-                            "short",
-                            Query(q.count_in("over")),
-                            steps=_SOME,
-                            alert="AudiopixelOverDelivery",
-                        ),
-                        4,
-                    ),
-                    (
-                        number(
-                            "Completion, 1 h",
-                            "Completes by starts of the last hour, without the youngest, which cannot "
-                            "have completed yet; placements weighed by their starts.",
-                            "percentunit",
-                            Query(q.completion()),
-                            alert="AudiopixelCompletionRateDropped",
-                        ),
-                        4,
-                    ),
-                    (
-                        number(
-                            "Impressions a second",
-                            "Of the chosen campaigns.",
-                            "cps",
-                            Query(f"sum({_IMPRESSIONS})"),
-                        ),
-                        4,
-                    ),
-                ],
-            ),
+            _NOW,
             Row("Placements", 14, [(_worst(limits), 24)]),
             Row("Campaigns", 8, [(_campaigns(limits), 24)]),
-            Row(
-                "How it came",
-                9,
-                [
-                    (
-                        lines(
-                            "Impressions a second, today and yesterday by now",
-                            "Of the chosen placements.",
-                            "cps",
-                            [
-                                Query(f"sum({_IMPRESSIONS})", "today"),
-                                Query(q.yesterday(m.PLACEMENT_IMPRESSIONS), "yesterday"),
-                            ],
-                        ),
-                        8,
-                    ),
-                    (_ALERTS, 8),
-                    (
-                        lines(
-                            "Delivery of the ten worst",
-                            "Delivered impressions by those due by now, of flights that run: 1 is on plan.",
-                            "percentunit",
-                            [Query(f"bottomk(10, {q.running(m.PLACEMENT_INDICATOR)})", "{{placement}}")],
-                            steps=pace(limits),
-                            alert="AudiopixelUnderDelivery",
-                        ),
-                        8,
-                    ),
-                    (
-                        lines(
-                            "Completion of the ten worst",
-                            "Completes by starts of the last hour, without the youngest starts; of "
-                            f"placements with at least {LEAST_STARTS}.",
-                            "percentunit",
-                            [Query(f"bottomk(10, {q.well_heard(LEAST_STARTS)})", "{{placement}}")],
-                            alert="AudiopixelCompletionRateDropped",
-                        ),
-                        8,
-                    ),
-                ],
-            ),
+            _how_it_came(limits),
         ],
         job_metric=m.PLACEMENT_INFO.name,
         variables=[

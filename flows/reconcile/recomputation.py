@@ -69,8 +69,7 @@ def recompute(
     Args:
         files: NDJSON, plain, `.gz` or `.zst`, each a source partition in arrival order.
         too_late: (path as given, line number from 1, event, event time in ms) of the dead letters to take
-            out; None: lateness is judged from each partition's log alone. Orphans are told by that watermark
-            in both cases.
+            out; None: each partition's log alone tells what is late. In both cases it tells orphans.
         mature_after: age of a minute from which its starts' rate is mature.
         row_ttl: how long a row without a plan stays behind its last pixel or credit.
         timezone: whose calendar days are meant.

@@ -195,21 +195,7 @@ class Traffic:
         refusing = _body(labels if consent is None else {**labels, "consent": False})
         withdrawn = born + (u() * duration if chance(trouble.withdrawn) else DAY_MS)
 
-        late = skew = 0
-        too_late, known_clock = False, False
-        dice = u()
-        if dice < (edge := trouble.late):
-            late = 60_000 + int(u() * 300_000)
-        elif dice < (edge := edge + trouble.too_late):
-            skew, too_late = -int(900_000 + u() * 600_000), True
-        elif dice < (edge := edge + trouble.clock_ahead):
-            skew, known_clock = int((9 + 2 * u()) * 365 * DAY_MS), True
-        elif dice < (edge := edge + trouble.clock_behind):
-            skew, known_clock, too_late = -int((1 + 9 * u()) * 365 * DAY_MS), True, True
-        elif dice < edge + trouble.clock_off:
-            # No accepted pixel is older than the traffic: plans begin with it.
-            skew = max(int((2 * u() - 1) * 180_000), self.start_ms - born)
-
+        late, skew, too_late, known_clock = self._lateness(born)
         calls: list[tuple[int, int, str, int | None, str]] = []
         shared = play_id if linked and chance(trouble.shared_ids) else None
         for event, offset, playhead in self._script(place, duration, linked):
@@ -266,6 +252,27 @@ class Traffic:
             else:
                 truth = truths.pixel(event, event_id, playhead, event_ms, consented)
             self._push(sent, partition, key, value, event_ms, truth)
+
+    def _lateness(self, born: int) -> tuple[int, int, bool, bool]:
+        """A play's lateness and its clock's error, in ms; whether it is too late, and whether its clock is
+        known.
+        """
+        late = skew = 0
+        too_late, known_clock = False, False
+        u, trouble = self._u, self.trouble
+        dice = u()
+        if dice < (edge := trouble.late):
+            late = 60_000 + int(u() * 300_000)
+        elif dice < (edge := edge + trouble.too_late):
+            skew, too_late = -int(900_000 + u() * 600_000), True
+        elif dice < (edge := edge + trouble.clock_ahead):
+            skew, known_clock = int((9 + 2 * u()) * 365 * DAY_MS), True
+        elif dice < (edge := edge + trouble.clock_behind):
+            skew, known_clock, too_late = -int((1 + 9 * u()) * 365 * DAY_MS), True, True
+        elif dice < edge + trouble.clock_off:
+            # No accepted pixel is older than the traffic: plans begin with it.
+            skew = max(int((2 * u() - 1) * 180_000), self.start_ms - born)
+        return late, skew, too_late, known_clock
 
     def _script(self, place: Placement, duration: int, linked: bool) -> list[tuple[str, int, int | None]]:
         """The script of a play: (event, ms since the delivery, ms into the ad)."""

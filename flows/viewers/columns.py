@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from flows.shown import shown
+from flows.viewers.feed import FIELDS as SHOWN
 from flows.viewers.reader import Rows
 from flows.viewers.words import (
     NULL,
@@ -371,30 +372,5 @@ COLUMNS: Final = (
     _label("station", "station", "The station of the latest pixel.", 19, "station"),
 )
 BY_KEY: Final = {column.key: column for column in COLUMNS}
-FIELDS: Final = (
-    "delivery.state",
-    "delivery.since_ms",
-    "delivery.indicator",
-    "delivery.short_by",
-    "delivery.booked",
-    "delivery.delivered",
-    "delivery.expected",
-    "delivery.projected",
-    "delivery.required_rate",
-    "delivery.start_ms",
-    "delivery.end_ms",
-    "delivery.cpm",
-    "delivery.currency",
-    "flight.cost",
-    "flight.impressions",
-    "1h.impressions",
-    "1h.mature_completion_rate",
-    "flight.reach",
-    "flight.frequency",
-    "flight.conversions",
-    "flight.cost_per_acquisition",
-    "flight.blocked_impressions",
-    *LABELS,
-    "final_through_ms",
-)
+FIELDS: Final = (*SHOWN, "final_through_ms")
 """The fields of a row that the table shows."""
