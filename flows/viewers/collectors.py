@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector as Registered
 from connectors.redis import Client, read_rows
 from connectors.stream import ConnectError
 from flows import metrics
+from flows.model.redis_keys import collectors_key, row_key, tags_key
 
 STALE_MS: Final = 15_000
 """A collector that has told nothing for so long is away: it tells its figures every two seconds."""
@@ -69,10 +70,10 @@ class Collectors:
     def _read(self) -> dict[str, Any]:
         now_ms, space = self.now_ms(), self.namespace
         listed, tags, meta = read_rows(
-            self.client, [f"{space}:collectors", f"{space}:tags", f"{space}:meta"], None
+            self.client, [collectors_key(space), tags_key(space), f"{space}:meta"], None
         )
         ids = sorted(listed, key=lambda name: (-_whole(listed[name]), name))[:MOST]
-        rows = read_rows(self.client, [f"{space}:collector:{{{name}}}" for name in ids])
+        rows = read_rows(self.client, [row_key(space, "collector", name) for name in ids])
         collectors = [_figures(row, now_ms) for row in rows if row]
         collectors.sort(key=lambda one: str(one["id"]))
         return {
@@ -95,7 +96,7 @@ class Collectors:
             if now_ms - int(built.get("built_ms", 0)) >= SILENT_MS:
                 old[name] = built
         names = sorted(old)
-        keys = [f"{self.namespace}:placement:{{{name}}}" for name in names]
+        keys = [row_key(self.namespace, "placement", name) for name in names]
         states = read_rows(self.client, keys, ["delivery.state"]) if keys else []
         silent = [
             {"placement": name, "why": NEVER_FIRED, **old[name], "fires": 0, "unreplaced": 0}

@@ -17,6 +17,7 @@ import msgspec
 
 from connectors.redis import Client, entries_after, read_rows, scan_index
 from connectors.stream import ConnectError
+from flows.model.redis_keys import row_key
 
 FLUSH_OLD_S: Final = 120
 """Age of the flow's last write above which nobody judges delivery: the flow writes twice a second."""
@@ -201,7 +202,7 @@ class RowsReader:
         return {name: row for name, row in zip(names, rows, strict=True) if row}
 
     def _key(self, scope: str, name: str) -> str:
-        return f"{self._namespace}:{scope}:{{{name}}}"
+        return row_key(self._namespace, scope, name)
 
     def close(self) -> None:
         """Let go of Redis."""
