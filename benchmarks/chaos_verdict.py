@@ -124,7 +124,7 @@ def against_the_log(
     found: list[str] = []
     judgements = (("judged from the log", None), ("as the dead letters say", late))
     for name, too_late in judgements if one_lateness else judgements[1:]:
-        truth = recompute(list(files.values()), too_late=too_late, guarded=False, **rules(settings))
+        truth = recompute(list(files.values()), rules(settings), too_late=too_late, guarded=False)
         for key in [key for key in truth.minutes if key[1] >= closed_ms]:
             del truth.minutes[key]
         found += [f"{one} (lateness {name})" for one in differences(truth, client, settings.namespace)]

@@ -167,6 +167,25 @@ def test_these_rules_fail_where_they_are_broken(tmp_path: Path) -> None:
     assert [one.by for one in ours(found, "bytewax")] == ["flows.plays.bad"]
 
 
+# Size
+
+NO_CALLS = ("kernel", "compiled", "command", "app.command()")
+"""Decorators of loops, which take columns, and of commands, whose parameters are their options."""
+
+
+def test_a_function_takes_at_most_ten_parameters() -> None:
+    many = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for package in ("flows", "connectors", "dashboards", "benchmarks")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and len((*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)) > 10
+        and not {ast.unparse(one) for one in node.decorator_list} & {*NO_CALLS}
+    ]
+    assert many == []
+
+
 # Steps
 
 

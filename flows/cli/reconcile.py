@@ -65,11 +65,11 @@ def reconcile(
     with progress(lambda: phase[-1]):
         truth = recompute(
             [Path(file) for file in files],
+            rules(settings),
             too_late=too_late,
             denied=denied(settings, client),
             memory=memory,
             tell=lambda doing: phase.__setitem__(0, doing),
-            **rules(settings),
         )
         phase[0] = "comparing"
         comparison = compare(truth, client, settings.namespace)

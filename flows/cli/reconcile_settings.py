@@ -6,18 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 from connectors.redis import Client, read_rows
 from flows.delivery import read_book
 from flows.intake import Decoder
 from flows.model.redis_keys import deny_key
-from flows.reconcile import Planned, Thresholds
+from flows.reconcile import Planned, Rules, Thresholds
 from flows.settings import Settings, ms
 
 
-def rules(settings: Settings) -> dict[str, Any]:
-    """The keyword arguments of `flows.reconcile.recompute` for what a flow of these settings counts.
+def rules(settings: Settings) -> Rules:
+    """The rules that a flow of these settings counts by.
 
     The plans are read as they are now: others that held while the flow ran are not known. Bad ones are left
     out, as by the flow.
@@ -26,26 +25,26 @@ def rules(settings: Settings) -> dict[str, Any]:
         PlanError, ConnectError: the plans cannot be read.
     """
     book = read_book(settings)
-    return {
-        "out_of_orderness": settings.out_of_orderness,
-        "allowed_lateness": settings.allowed_lateness,
-        "horizon": settings.horizon,
-        "conversion_horizon": settings.conversion_horizon,
-        "consent": settings.consent,
-        "invalid_agents": list(settings.invalid_agents.values()),
-        "model": settings.attribution,
-        "click_window": settings.click_window,
-        "listen_window": settings.listen_window,
-        "half_life": settings.half_life,
-        "mature_after": settings.mature_after,
-        "quiet": settings.quiet,
-        "max_hold": settings.max_hold,
-        "max_state": settings.max_state,
-        "row_ttl": settings.row_ttl,
-        "timezone": settings.timezone,
-        "thresholds": Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),
-        "utm_placements": settings.utm_placements,
-        "plans": {
+    return Rules(
+        out_of_orderness=settings.out_of_orderness,
+        allowed_lateness=settings.allowed_lateness,
+        horizon=settings.horizon,
+        conversion_horizon=settings.conversion_horizon,
+        consent=settings.consent,
+        invalid_agents=list(settings.invalid_agents.values()),
+        model=settings.attribution,
+        click_window=settings.click_window,
+        listen_window=settings.listen_window,
+        half_life=settings.half_life,
+        mature_after=settings.mature_after,
+        quiet=settings.quiet,
+        max_hold=settings.max_hold,
+        max_state=settings.max_state,
+        row_ttl=settings.row_ttl,
+        timezone=settings.timezone,
+        thresholds=Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),
+        utm_placements=settings.utm_placements,
+        plans={
             name: Planned(
                 plan.start_ms,
                 plan.currency,
@@ -61,7 +60,7 @@ def rules(settings: Settings) -> dict[str, Any]:
             )
             for name, plan in book.items()
         },
-    }
+    )
 
 
 def denied(settings: Settings, client: Client) -> Callable[[bytes], bool] | None:

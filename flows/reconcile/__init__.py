@@ -11,9 +11,11 @@ from flows.reconcile.minutes import late_letters, minute_differences
 from flows.reconcile.pacing import Planned, Thresholds
 from flows.reconcile.recomputation import recompute
 from flows.reconcile.report import format_differences, summary
+from flows.reconcile.rules import Rules
 
 __all__ = [
     "Planned",
+    "Rules",
     "Thresholds",
     "compare",
     "differences",

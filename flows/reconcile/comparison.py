@@ -30,6 +30,7 @@ from flows.reconcile.fields import (
 from flows.reconcile.other import Other
 from flows.reconcile.pacing import Figures, fields, paced, together
 from flows.reconcile.report import Comparison, Difference
+from flows.reconcile.rules import ms
 from flows.reconcile.truth import Key, Recomputation, Seen, Truth
 from flows.reconcile.values import (
     as_shown,
@@ -202,7 +203,7 @@ class _Comparer:
         if not row:
             list(self._paced(key, truth, row))  # its campaign has its part of it
             latest_ms = truth.latest_ms
-            ended = latest_ms is not None and latest_ms + self._truth.row_ttl_ms <= self._watermark_ms
+            ended = latest_ms is not None and latest_ms + ms(self._truth.rules.row_ttl) <= self._watermark_ms
             if self._planned(key) or not (ended or self._other.row):
                 yield Difference(*key, "row", "present", "")
             else:
@@ -243,10 +244,10 @@ class _Comparer:
         yield from self._times(key, truth, row)
         if scope == "placement":
             labels = list(self._truth.labels.get(name, (None,) * len(LABELS)))
-            plan = self._truth.plans.get(name)
+            plan = self._truth.rules.plans.get(name)
             labels[0] = labels[0] or (None if plan is None else plan.campaign)
             yield from zip(LABELS, labels, strict=True)
-        planned = self._truth.plans.get(name) if scope == "placement" else None
+        planned = self._truth.rules.plans.get(name) if scope == "placement" else None
         since = truth.since_ms if planned is None else planned.start_ms // _MINUTE_MS * _MINUTE_MS
         yield "flight.since_ms", None if since is None else Decimal(since)
         yield "conversion_currency", self._truth.currencies.get(key)
@@ -274,8 +275,8 @@ class _Comparer:
     def _paced(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         scope, name = key
         figures = None
-        if scope == "placement" and name in self._truth.plans:
-            plan = self._truth.plans[name]
+        if scope == "placement" and name in self._truth.rules.plans:
+            plan = self._truth.rules.plans[name]
             if plan.end_ms is None:
                 return
             windows = [
@@ -291,12 +292,12 @@ class _Comparer:
                 self._truth.currencies.get(key),
             )
             delivered = self._truth.delivered.get(name, 0)
-            figures = paced(plan, delivered, at_ms, self._truth.thresholds, windows, currency)
+            figures = paced(plan, delivered, at_ms, self._truth.rules.thresholds, windows, currency)
             campaign = plan.campaign or self._truth.labels.get(name, (None,))[0]
             if campaign:
                 self._parts.setdefault(campaign, []).append(figures)
         elif scope == "campaign" and name in self._parts:
-            figures = together(self._parts[name], self._truth.thresholds)
+            figures = together(self._parts[name], self._truth.rules.thresholds)
         if figures is not None and row.get("delivery.delivered") is None and "delivery.booked" in row:
             # The plan came too late for the flow to know what was delivered, and it says nothing of that.
             yield from ((name, row.get(name)) for name in fields(figures, WINDOWS))
@@ -318,13 +319,13 @@ class _Comparer:
             yield from (("reach_as_of_ms", None), ("final_through_ms", None))
             return
         yield "reach_as_of_ms", (min(at_ms, max(0, at_ms - 10_000)), at_ms)
-        open_from = at_ms - self._truth.lateness_ms
+        open_from = at_ms - ms(self._truth.rules.allowed_lateness)
         latest = max(at_ms - at_ms % _MINUTE_MS, self._last)
         yield "final_through_ms", (open_from - open_from % _MINUTE_MS, latest + _MINUTE_MS)
 
     def _planned(self, key: Key) -> bool:
         """True if a row has a plan, and so no end."""
-        plans = self._truth.plans
+        plans = self._truth.rules.plans
         return key[1] in {"placement": plans, "campaign": {of.campaign for of in plans.values()}}.get(
             key[0], ()
         )
@@ -338,7 +339,7 @@ class _Comparer:
             return False
         if minute == now:
             return True
-        planned = key[0] == "placement" and key[1] in self._truth.plans
+        planned = key[0] == "placement" and key[1] in self._truth.rules.plans
         return not planned and not self._truth.heard_between(key, minute - _HOUR_MS, now + _MINUTE_MS)
 
     def _campaign(self, name: str, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:

@@ -9,55 +9,28 @@ fit its memory in a temporary directory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Literal
-from zoneinfo import ZoneInfo
+from typing import Final
 
 from flows.errors import AudiopixelError
 from flows.reconcile.database import Database
 from flows.reconcile.decode import Reader
-from flows.reconcile.fields import (
-    AGES_S,
-)
-from flows.reconcile.pacing import Planned, Thresholds
+from flows.reconcile.fields import AGES_S
+from flows.reconcile.rules import Rules, ms
 from flows.reconcile.scan import NO_TIME
 from flows.reconcile.sql import judging
 from flows.reconcile.truth import Recomputation
 
-PODCAST_APPS: Final = (
-    r"overcast|pocket ?casts|podimo|castbox|castro|antennapod|applecoremedia|podcasts?/|podcast ?addict"
-    r"|podbean|podkicker|player ?fm|radiopublic|spotify/|deezer|tunein|iheartradio|stitcher|audible|downcast"
-    r"|bbc ?sounds|globalplayer"
-)
-"""User agents that are no bots, whatever else they say (specification 1.2): a regular expression."""
+DEFAULTS: Final = Rules()
 
 
 def recompute(
     files: Sequence[Path],
+    rules: Rules = DEFAULTS,
     *,
     too_late: Collection[tuple[str, int, str, int]] | None = None,
-    out_of_orderness: timedelta = timedelta(seconds=10),
-    quiet: timedelta = timedelta(minutes=1),
-    max_hold: timedelta = timedelta(hours=6),
-    max_state: int = 50_000_000,
-    allowed_lateness: timedelta = timedelta(minutes=10),
-    horizon: timedelta = timedelta(minutes=30),
-    conversion_horizon: timedelta = timedelta(days=60),
-    mature_after: timedelta = timedelta(seconds=90),
-    row_ttl: timedelta = timedelta(hours=48),
-    timezone: str = "Europe/London",
-    consent: Literal["required", "assumed"] = "required",
-    podcast_apps: str = PODCAST_APPS,
-    invalid_agents: Collection[str] = (),
-    model: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = "last_touch",
-    click_window: timedelta = timedelta(days=30),
-    listen_window: timedelta = timedelta(days=14),
-    half_life: timedelta = timedelta(days=7),
-    plans: Mapping[str, Planned] | None = None,
-    thresholds: Thresholds | None = None,
-    utm_placements: Mapping[str, str] | None = None,
     denied: Callable[[bytes], bool] | None = None,
     guarded: bool = True,
     threads: int | None = None,
@@ -68,17 +41,9 @@ def recompute(
 
     Args:
         files: NDJSON, plain, `.gz` or `.zst`, each a source partition in arrival order.
+        rules: what the flow counts by.
         too_late: (path as given, line number from 1, event, event time in ms) of the dead letters to take
             out; None: each partition's log alone tells what is late. In both cases it tells orphans.
-        mature_after: age of a minute from which its starts' rate is mature.
-        row_ttl: how long a row without a plan stays behind its last pixel or credit.
-        timezone: whose calendar days are meant.
-        consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
-        podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
-        invalid_agents: more such expressions, of user agents that are as bots.
-        plans: what is planned, by placement.
-        thresholds: of their delivery; None: the defaults.
-        utm_placements: `utm_content` to a placement, beside the plans' own ids.
         denied: whether a listener (UTF-8) is on the deny-list; None: nobody is.
         guarded: whether a time of receipt is believed no more than a pixel's own: no broker has bounded it.
         threads: of the database; None: one a core.
@@ -89,47 +54,55 @@ def recompute(
         AudiopixelError: a file cannot be read, or a dead letter is of another log.
         KeyboardInterrupt: also while the database computes.
     """
-    plans = plans or {}
-    blocked = {name: plan.blocked_categories for name, plan in plans.items() if plan.blocked_categories}
-    waits = _ms(out_of_orderness), _ms(quiet), _ms(max_hold), max_state
-    reader = Reader(consent == "assumed", podcast_apps, blocked, invalid_agents, guarded, denied, waits=waits)
+    reader = _reader(rules, denied, guarded)
     db = Database(threads, memory)
     durations = {
-        "final_after": timedelta(minutes=1) + allowed_lateness,
-        "out_of_orderness": out_of_orderness,
-        "horizon": horizon,
-        "conversion_horizon": conversion_horizon,
-        "click_window": click_window,
-        "listen_window": listen_window,
-        "half_life": half_life,
+        "final_after": timedelta(minutes=1) + rules.allowed_lateness,
+        "out_of_orderness": rules.out_of_orderness,
+        "horizon": rules.horizon,
+        "conversion_horizon": rules.conversion_horizon,
+        "click_window": rules.click_window,
+        "listen_window": rules.listen_window,
+        "half_life": rules.half_life,
     }
-    db.set({name: _ms(duration) for name, duration in durations.items()})
-    db.set({"judge": too_late is None, "model": model, "ages": list(AGES_S), "erased": denied is not None})
-    _judge(db, reader, files, plans, utm_placements or {}, too_late, tell)
+    db.set({name: ms(duration) for name, duration in durations.items()})
+    db.set({"judge": too_late is None, "model": rules.model})
+    db.set({"ages": list(AGES_S), "erased": denied is not None})
+    _judge(db, reader, files, rules, too_late, tell)
     ledger, totals = _ledger(db, reader, files)
-    watermarks, end_ms = _ends(reader, files, _ms(out_of_orderness))
-    found = Recomputation(
-        *(totals, ledger, watermarks, end_ms, plans, reader.denied_pixels, ZoneInfo(timezone)),
-        *(_ms(mature_after), _ms(allowed_lateness), _ms(row_ttl), thresholds or Thresholds(), db),
-    )
+    watermarks, end_ms = _ends(reader, files, ms(rules.out_of_orderness))
+    found = Recomputation(totals, ledger, watermarks, end_ms, reader.denied_pixels, rules, db)
     found.erase(denied is not None)
     return found
+
+
+def _reader(rules: Rules, denied: Callable[[bytes], bool] | None, guarded: bool) -> Reader:
+    plans = rules.plans.items()
+    return Reader(
+        rules.consent == "assumed",
+        rules.podcast_apps,
+        {name: plan.blocked_categories for name, plan in plans if plan.blocked_categories},
+        rules.invalid_agents,
+        guarded,
+        denied,
+        waits=(ms(rules.out_of_orderness), ms(rules.quiet), ms(rules.max_hold), rules.max_state),
+    )
 
 
 def _judge(
     db: Database,
     reader: Reader,
     files: Sequence[Path],
-    plans: Mapping[str, Planned],
-    utm_placements: Mapping[str, str],
+    rules: Rules,
     too_late: Collection[tuple[str, int, str, int]] | None,
     tell: Callable[[str], None],
 ) -> None:
     """Read the logs, and say of each pixel whether it counts: the table `counted`."""
     db.run(judging.PIXELS)
-    rows = ((name, of.currency, of.start_ms, of.end_ms, of.campaign) for name, of in plans.items())
+    rows = ((name, of.currency, of.start_ms, of.end_ms, of.campaign) for name, of in rules.plans.items())
     db.insert("plans", rows)
-    db.insert("utm_targets", ({placement: placement for placement in plans} | dict(utm_placements)).items())
+    targets = {placement: placement for placement in rules.plans} | dict(rules.utm_placements)
+    db.insert("utm_targets", targets.items())
     _read(db, reader, files, tell)
     tell("putting in order")
     db.run(judging.ARRIVED.format(n=judging.ONE_FILE if len(files) == 1 else judging.FILES))
@@ -177,10 +150,6 @@ def _take_out(db: Database, too_late: Collection[tuple[str, int, str, int]], fil
             f"{files[wrong[0]]}:{wrong[1]} is not the pixel that a dead letter says it is: these are the "
             "letters of another log"
         )
-
-
-def _ms(duration: timedelta) -> int:
-    return duration // timedelta(milliseconds=1)
 
 
 def _ledger(

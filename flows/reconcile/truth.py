@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
@@ -17,7 +17,7 @@ from flows.reconcile.fields import (
     MINUTE_METRICS,
     SCOPES,
 )
-from flows.reconcile.pacing import Planned, Thresholds
+from flows.reconcile.rules import Rules, ms
 from flows.reconcile.sql import crediting, rows
 
 Number = int | float
@@ -63,19 +63,15 @@ class Recomputation:
         watermarks: the watermark of each partition at its end, ms.
         end_ms: the watermark of the finished logs.
         erased: consented pixels of listeners on the deny-list.
+        rules: what was counted by.
     """
 
     totals: dict[str, int]
     ledger: dict[str, dict[str, int]]
     watermarks: dict[str, int]
     end_ms: int
-    plans: Mapping[str, Planned]
     erased: int
-    zone: ZoneInfo
-    mature_ms: int
-    lateness_ms: int
-    row_ttl_ms: int
-    thresholds: Thresholds
+    rules: Rules
     _db: Database
     _days: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -146,8 +142,8 @@ class Recomputation:
             [scope],
         )
         planned: dict[str, list[str | None]] = {
-            "placement": list(self.plans),
-            "campaign": [of.campaign for of in self.plans.values()],
+            "placement": list(self.rules.plans),
+            "campaign": [of.campaign for of in self.rules.plans.values()],
         }
         counted = {name for (name,) in names if (scope, name) in self._latest}
         return sorted(counted | {name for name in planned.get(scope, ()) if name})
@@ -215,11 +211,12 @@ class Recomputation:
         """
         minute = at_ms - at_ms % 60_000
         if minute not in self._days:
-            day = datetime.fromtimestamp(minute / 1000, self.zone).date()
-            ends = (datetime.combine(of, time.min, self.zone) for of in (day, day + timedelta(days=1)))
+            zone = ZoneInfo(self.rules.timezone)
+            day = datetime.fromtimestamp(minute / 1000, zone).date()
+            ends = (datetime.combine(of, time.min, zone) for of in (day, day + timedelta(days=1)))
             first, second = (round(end.astimezone(UTC).timestamp()) * 1000 for end in ends)
             self._days[minute] = first, second
-        mature = at_ms - self.mature_ms
+        mature = at_ms - ms(self.rules.mature_after)
         return minute, *self._days[minute], mature - mature % 60_000
 
 

@@ -190,7 +190,7 @@ def test_a_simulated_log_reconciles_without_a_difference(
     )
     run_log([Path(file) for file in files], traffic, 40_000)
     replay(files, settings, LISTENER_KEY, out=tmp_path / "out", workers=2)
-    truth = recompute([Path(file) for file in files], **rules(settings))
+    truth = recompute([Path(file) for file in files], rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
     ways = {

@@ -139,7 +139,7 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
     lines = log(zlib.crc32(model.encode()))
     files = files_of(lines, order, parts, tmp_path)
     replay(files, settings, KEY, out=tmp_path / "out", workers=workers)
-    truth = recompute([Path(name) for name in files], **rules(settings))
+    truth = recompute([Path(name) for name in files], rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
     meta = client.hgetall(f"{settings.namespace}:meta")
@@ -162,7 +162,7 @@ def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
     files = files_of(log(5), 1, 2, tmp_path)
     replay(files, settings, KEY, out=tmp_path / "out", workers=2)
     decisions = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
-    totals = recompute([Path(name) for name in files], **rules(settings)).totals
+    totals = recompute([Path(name) for name in files], rules(settings)).totals
     assert len(decisions) == totals["conversions"]
     assert sum(not one["credits"] for one in decisions) == totals["unattributed"]
     for one in decisions:
@@ -251,7 +251,7 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
     watcher.start()
     replay(files, settings, KEY, recovery_dir=recovery, stop=stop)
     watcher.join(30)
-    truth = recompute([Path(name) for name in files], **rules(settings))
+    truth = recompute([Path(name) for name in files], rules(settings))
     half = int(client.hget(f"{settings.namespace}:meta", "conversions_accepted") or 0)
     assert 20 < half < truth.totals["conversions"] - 20, "it was stopped on the way"
     assert written()
@@ -283,7 +283,7 @@ def test_money_is_exact_in_redis_and_in_the_minutes_however_much_it_is(
         assert row["flight.conversion_value"] == row["1d.conversion_value"] == str(micros)
         told = [one["conversion_value"] for one in minutes if one["placement_id"] == placement]
         assert told == [micros if abs(micros) <= 2**53 else str(micros)]
-    truth = recompute([Path(name) for name in files], **rules(settings))
+    truth = recompute([Path(name) for name in files], rules(settings))
     assert differences(truth, client, settings.namespace) == []
 
 

@@ -23,7 +23,7 @@ def test_a_flow_of_capped_rows_reconciles_and_a_wrong_other_is_found(
     log, settings = tmp_path / "log.ndjson", settings_of(row_cap=5, shards=2)
     run_log(log, Traffic(5, placements=24), 6_000)
     replay([str(log)], settings, b"a key of sixteen bytes or more")
-    truth, space = recompute([log], **rules(settings)), settings.namespace
+    truth, space = recompute([log], rules(settings)), settings.namespace
 
     assert int(client.hget(f"{space}:meta", "rows_beyond_cap") or 0) > 0
     assert compare(truth, client, space).found == []
@@ -43,7 +43,7 @@ def test_a_wrong_number_of_names_beyond_the_cap_is_found(
     log, settings = tmp_path / "log.ndjson", settings_of()
     run_log(log, Traffic(5, placements=4), 500)
     replay([str(log)], settings, b"a key of sixteen bytes or more")
-    truth, space = recompute([log], **rules(settings)), settings.namespace
+    truth, space = recompute([log], rules(settings)), settings.namespace
     assert compare(truth, client, space).found == []
     client.hset(f"{space}:meta", "rows_beyond_cap", "1")
     assert [one.metric for one in compare(truth, client, space).found] == ["rows_beyond_cap"]

@@ -53,7 +53,7 @@ def test_what_was_forgotten_is_no_difference_whenever_it_was(
     row = f"{settings.namespace}:placement:{{p}}"
     assert client.hget(row, "flight.reach") == ("6" if before else "8")
 
-    truth = recompute([log], denied=denied(settings, client), **rules(settings))
+    truth = recompute([log], rules(settings), denied=denied(settings, client))
     comparison = compare(truth, client, settings.namespace)
     assert comparison.found == []
     assert truth.erased == 4
@@ -73,7 +73,7 @@ def test_a_row_that_has_ended_is_no_difference_and_one_that_is_gone_before_is(
     lines = [pixel(n, at_ms=at_ms, placement_id=name) for n, (name, at_ms) in enumerate(times)]
     file.write_bytes(b"".join(line + b"\n" for line in lines))
     replay([str(file)], settings, KEY)
-    truth = recompute([file], **rules(settings))
+    truth = recompute([file], rules(settings))
     assert not client.exists(f"{settings.namespace}:placement:{{old}}")
     assert compare(truth, client, settings.namespace).found == []
     client.delete(f"{settings.namespace}:placement:{{new}}")

@@ -15,9 +15,9 @@ from connectors.stream import Messages
 from flows.intake.decoder import Decoder
 from flows.intake.watermark import PartitionClock
 from flows.model.pixel import WATERMARK
-from flows.reconcile import recompute
+from flows.reconcile import Rules, recompute
 from flows.reconcile.decode import Reader
-from flows.reconcile.recomputation import PODCAST_APPS
+from flows.reconcile.rules import PODCAST_APPS
 from flows.reconcile.scan import NO_TIME
 
 
@@ -63,5 +63,5 @@ def test_what_rested_for_an_hour_counts_in_the_recomputation_too(tmp_path: Path)
     held, free = recompute([tmp_path / "held"]), recompute([tmp_path / "free"])
     assert (held.totals["accepted"], held.totals.get("rejected.too_late", 0)) == (61, 0)
     assert free.totals["rejected.too_late"] > 50
-    impatient = recompute([tmp_path / "held"], max_hold=timedelta(milliseconds=10 * SECOND))
+    impatient = recompute([tmp_path / "held"], Rules(max_hold=timedelta(milliseconds=10 * SECOND)))
     assert impatient.totals["rejected.too_late"] > 50

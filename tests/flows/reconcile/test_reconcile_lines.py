@@ -19,7 +19,7 @@ from flows.intake.watermark import PartitionClock
 from flows.model.events import EVENTS
 from flows.model.pixel import COMBO, CONSENTED, INFO, INVALID_SHIFT, LINKED, LISTENER, POSITION, TS
 from flows.reconcile.decode import Reader
-from flows.reconcile.recomputation import PODCAST_APPS
+from flows.reconcile.rules import PODCAST_APPS
 from flows.reconcile.scan import EVENTS as CODES
 
 T0 = 1_764_000_000_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
-from inspect import signature
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from flows.reconcile.fields import FLIGHT_METRICS
 from flows.reconcile.pacing import Planned
 from flows.reconcile.recomputation import recompute
 from flows.reconcile.report import Difference
+from flows.reconcile.rules import Rules
 from flows.reconcile.truth import Recomputation
 from flows.replay import replay
 from flows.settings.fields import Settings
@@ -31,6 +32,11 @@ T0 = 1_764_000_000_000  # a full minute
 KEY = b"a key of sixteen bytes or more"
 HEAD = "placement_id,booked,start,end,campaign_id,currency,blocked_categories"
 
+DURATIONS = (
+    *("out_of_orderness", "horizon", "click_window", "listen_window", "half_life"),
+    *("mature_after", "quiet", "max_hold", "row_ttl", "conversion_horizon"),
+)
+
 Line = dict[str, Any]
 Run = Callable[..., Recomputation]
 
@@ -38,7 +44,7 @@ Run = Callable[..., Recomputation]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     def recomputed(*lines: Line, **planned: Planned) -> Recomputation:
-        return recompute([written(tmp_path, *lines)], plans=planned)
+        return recompute([written(tmp_path, *lines)], Rules(plans=planned))
 
     return recomputed
 
@@ -231,12 +237,12 @@ def test_a_replay_with_plans_reconciles_and_without_knowing_them_does_not(
     replay([str(log)], settings, KEY)
 
     known = rules(settings)
-    assert differences(recompute([log], **known), client, settings.namespace) == []
-    assert sorted(known["plans"]) == ["a", "p-later", "quiet"]
+    assert differences(recompute([log], known), client, settings.namespace) == []
+    assert sorted(known.plans) == ["a", "p-later", "quiet"]
 
     told = {
         (one.scope, one.id, one.metric)
-        for one in differences(recompute([log], **known | {"plans": None}), client, settings.namespace)
+        for one in differences(recompute([log], replace(known, plans={})), client, settings.namespace)
     }
     assert told >= {
         *(("placement", "a", f"flight.{metric}") for metric in ("impressions", "starts", "reach", "clicks")),
@@ -260,9 +266,9 @@ def test_a_simulated_log_reconciles_with_plans_that_start_in_the_midst_of_it(
     replay([str(file) for file in files], settings, KEY, workers=2)
 
     known = rules(settings)
-    truth = recompute(files, **known)
+    truth = recompute(files, known)
     assert differences(truth, client, settings.namespace) == []
-    unplanned = recompute(files, **known | {"plans": None})
+    unplanned = recompute(files, replace(known, plans={}))
     for name in starts:
         flown, whole = truth.flight["placement", name], unplanned.flight["placement", name]
         for metric in ("impressions", "completes", "clicks", "reach"):
@@ -280,7 +286,7 @@ def test_a_simulated_log_reconciles_with_plans_that_end_in_the_midst_of_it(
     settings = planned(*(f"{name},1000,{iso(30)},{iso(end)},,," for name, end in ends.items()))
     replay([str(file) for file in files], settings, KEY, workers=2)
 
-    truth = recompute(files, **rules(settings))
+    truth = recompute(files, rules(settings))
     assert differences(truth, client, settings.namespace) == []
     for name in ends:
         row = truth.flight["placement", name]
@@ -315,12 +321,21 @@ def test_a_log_of_years_ago_that_says_nothing_of_its_receipt_is_never_paced_by_t
 def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
     planned: Callable[..., Settings],
 ) -> None:
-    settings = planned(f"a,1000,{iso(90)},{iso(86_400)},c,GBP,iab26;IAB7-39")
-    asked = set(signature(recompute).parameters) - {
-        *("files", "too_late", "podcast_apps", "denied", "guarded", "threads", "memory", "tell")
-    }
-    assert set(rules(settings)) == asked
-    assert rules(settings)["plans"] == {
+    settings = planned(
+        f"a,1000,{iso(90)},{iso(86_400)},c,GBP,iab26;IAB7-39",
+        **dict.fromkeys(DURATIONS, timedelta(days=5)),
+        allowed_lateness=timedelta(hours=1),
+        max_state=1_000_000,
+        timezone="Europe/Berlin",
+        consent="assumed",
+        invalid_agents={"own": "ours/"},
+        attribution="linear",
+        under=0.5,
+        utm_placements={"sale": "a"},
+    )
+    kept = {name for name, value in asdict(rules(settings)).items() if value == asdict(Rules())[name]}
+    assert kept == {"podcast_apps"}
+    assert rules(settings).plans == {
         "a": Planned(T0 + 90_000, "GBP", "c", ("IAB26", "IAB7-39"), T0 + 86_400_000, 1000)
     }
 
@@ -355,7 +370,7 @@ def test_the_flow_blocks_what_the_oracle_blocks(
     log = written(tmp_path, *lines, *lines[::7], pixel("pause", 1000, None, "clock"), *lines[:9])
     replay([str(log)], settings, KEY)
 
-    truth = recompute([log], **rules(settings))
+    truth = recompute([log], rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert numbers(truth)["blocked_impressions"] == 3 * 7
     assert numbers(truth, "placement", "b")["blocked_impressions"] == 3
@@ -371,7 +386,7 @@ def test_a_planned_row_that_is_missing_is_a_difference(
     client.delete(f"{settings.namespace}:placement:{{quiet}}")
     client.zrem(f"{settings.namespace}:index:campaign", "autumn")
 
-    assert differences(recompute([log], **rules(settings)), client, settings.namespace) == [
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == [
         Difference("campaign", "autumn", "index", "present", ""),
         Difference("placement", "quiet", "row", "present", ""),
     ]

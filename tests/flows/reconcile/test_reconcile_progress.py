@@ -49,7 +49,7 @@ def test_a_repeated_progress_is_known_by_its_own_time_and_not_by_its_plays(
 
     replay([str(log)], settings, b"a key of sixteen bytes or more")
 
-    truth = recompute([log], **rules(settings))
+    truth = recompute([log], rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert (truth.totals["repeated"], truth.totals["rejected.too_late"]) == (2, 1)
 
@@ -71,4 +71,4 @@ def test_a_jump_of_days_in_a_file_makes_the_same_pixels_late(
 
     replay([str(log)], settings, b"a key of sixteen bytes or more")
 
-    assert differences(recompute([log], **rules(settings)), client, settings.namespace) == []
+    assert differences(recompute([log], rules(settings)), client, settings.namespace) == []

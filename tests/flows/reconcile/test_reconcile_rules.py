@@ -16,6 +16,7 @@ import zstandard
 from flows.errors import AudiopixelError
 from flows.reconcile.pacing import Planned
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.rules import Rules
 from flows.reconcile.truth import Recomputation
 
 T0 = 1_764_000_000_000
@@ -28,10 +29,12 @@ def run(tmp_path: Path) -> Run:
     def recomputed(*lines: dict[str, Any], **settings: Any) -> Recomputation:
         file = tmp_path / "log.ndjson"
         file.write_text("\n".join(map(json.dumps, lines)) + "\n")
-        if "too_late" in settings:
-            late = [(position, lines[position - 1]) for position in settings["too_late"]]
-            settings["too_late"] = {(str(file), pos, line["event"], line["ts"]) for pos, line in late}
-        return recompute([file], **settings)
+        positions = settings.pop("too_late", None)
+        if positions is None:
+            return recompute([file], Rules(**settings))
+        late = [(position, lines[position - 1]) for position in positions]
+        letters = {(str(file), pos, line["event"], line["ts"]) for pos, line in late}
+        return recompute([file], Rules(**settings), too_late=letters)
 
     return recomputed
 

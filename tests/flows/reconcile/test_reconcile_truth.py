@@ -21,6 +21,7 @@ from flows.reconcile.fields import META, PARTITION, ROW, VERSIONS, How
 from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
 from flows.reconcile.report import Difference, format_differences, summary
+from flows.reconcile.rules import Rules
 from flows.reconcile.truth import Recomputation
 from flows.replay import replay
 from flows.settings.loading import load
@@ -66,7 +67,7 @@ def published(replayed: dict[bytes, bytes], own_valkey: redis.Redis) -> redis.Re
     ],
 )
 def test_every_flight_number_of_the_truth_comes_out(log: str, truth: str, listen_days: int) -> None:
-    found = recompute([DATA / f"{log}.ndjson.gz"], listen_window=timedelta(days=listen_days)).flight
+    found = recompute([DATA / f"{log}.ndjson.gz"], Rules(listen_window=timedelta(days=listen_days))).flight
     with (DATA / truth).open() as lines:
         rows = {row.pop("placement_id"): row for row in csv.DictReader(lines)}
     placements = {name: row for (scope, name), row in found.items() if scope == "placement"}

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from flows.reconcile.recomputation import recompute
+from flows.reconcile.rules import Rules
 from flows.reconcile.truth import Recomputation
 from flows.simulate.feed import now_ms, plans, pump, run_log, write_plans
 from flows.simulate.plain_log import write_log
@@ -29,7 +30,7 @@ MINUTE_MS = 60_000
 
 def recomputed(files: list[Path]) -> Recomputation:
     """By the oracle; without touches and UTM, so that declared conversions alone are credited."""
-    return recompute(files, click_window=NEVER, listen_window=NEVER, threads=1)
+    return recompute(files, Rules(click_window=NEVER, listen_window=NEVER), threads=1)
 
 
 def differences(expected: Expected, oracle: Recomputation) -> list[str]:

@@ -1,0 +1,60 @@
+"""Rules of counting: the settings and plans of a flow, as the plain values that the oracle takes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, Literal
+
+from flows.reconcile.pacing import Planned, Thresholds
+
+PODCAST_APPS: Final = (
+    r"overcast|pocket ?casts|podimo|castbox|castro|antennapod|applecoremedia|podcasts?/|podcast ?addict"
+    r"|podbean|podkicker|player ?fm|radiopublic|spotify/|deezer|tunein|iheartradio|stitcher|audible|downcast"
+    r"|bbc ?sounds|globalplayer"
+)
+"""User agents that are no bots, whatever else they say (specification 1.2): a regular expression."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of one recomputation; the defaults are the settings' own.
+
+    Attributes:
+        mature_after: age of a minute from which its starts' rate is mature.
+        row_ttl: how long a row without a plan stays behind its last pixel or credit.
+        timezone: whose calendar days are meant.
+        consent: what a pixel that says nothing of consent counts as: not measurable, or measurable.
+        podcast_apps: regular expression, case-insensitive; user agents that it finds are no bots.
+        invalid_agents: more such expressions, of user agents that are as bots.
+        plans: what is planned, by placement.
+        thresholds: of their delivery.
+        utm_placements: `utm_content` to a placement, beside the plans' own ids.
+    """
+
+    out_of_orderness: timedelta = timedelta(seconds=10)
+    quiet: timedelta = timedelta(minutes=1)
+    max_hold: timedelta = timedelta(hours=6)
+    max_state: int = 50_000_000
+    allowed_lateness: timedelta = timedelta(minutes=10)
+    horizon: timedelta = timedelta(minutes=30)
+    conversion_horizon: timedelta = timedelta(days=60)
+    mature_after: timedelta = timedelta(seconds=90)
+    row_ttl: timedelta = timedelta(hours=48)
+    timezone: str = "Europe/London"
+    consent: Literal["required", "assumed"] = "required"
+    podcast_apps: str = PODCAST_APPS
+    invalid_agents: Collection[str] = ()
+    model: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = "last_touch"
+    click_window: timedelta = timedelta(days=30)
+    listen_window: timedelta = timedelta(days=14)
+    half_life: timedelta = timedelta(days=7)
+    plans: Mapping[str, Planned] = field(default_factory=dict)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    utm_placements: Mapping[str, str] = field(default_factory=dict)
+
+
+def ms(duration: timedelta) -> int:
+    """Whole milliseconds of a duration."""
+    return duration // timedelta(milliseconds=1)
