@@ -26,6 +26,7 @@ COLUMNS: Final = (
     "end",
     "timezone",
     "campaign_id",
+    "advertiser",
     "cpm",
     "currency",
     "target_completion_rate",
@@ -75,6 +76,7 @@ def plan_to_json(plan: Plan) -> bytes:
         "end": moment(plan.end_ms),
         "timezone": plan.timezone,
         "campaign_id": plan.campaign_id,
+        "advertiser": plan.advertiser,
         "cpm": None if cpm is None else f"{cpm // 1_000_000}.{cpm % 1_000_000:06}",
         "currency": plan.currency,
         "target_completion_rate": plan.target_completion_rate,
@@ -291,6 +293,7 @@ class _Columns(BaseModel):
     start_ms: Annotated[int, PlainValidator(_moment)] = Field(alias="start")
     end_ms: Annotated[int, PlainValidator(_moment)] = Field(alias="end")
     campaign_id: Annotated[str | None, PlainValidator(_id)] = None
+    advertiser: Annotated[str | None, PlainValidator(_id)] = None
     cpm_micros: Annotated[int | None, PlainValidator(_micros)] = Field(None, alias="cpm")
     currency: Annotated[str | None, PlainValidator(_currency)] = None
     target_completion_rate: Annotated[float | None, PlainValidator(_rate)] = None

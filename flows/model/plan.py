@@ -21,7 +21,8 @@ class Plan:
     """The plan of a placement, as `plan_of` has checked it.
 
     Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `cpm_micros` are millionths
-    of `currency`. `blocked_categories` are IAB ids in upper case, sorted.
+    of `currency`. `blocked_categories` are IAB ids in upper case, sorted. `advertiser` is whose read tokens
+    see the placement.
     """
 
     placement_id: str
@@ -36,6 +37,7 @@ class Plan:
     curve: Curve = "even"
     pauses: tuple[tuple[int, int], ...] = ()
     blocked_categories: tuple[str, ...] = ()
+    advertiser: str | None = None
 
     @cached_property
     def flight(self) -> Flight:

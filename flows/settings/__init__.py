@@ -10,5 +10,16 @@ from __future__ import annotations
 from flows.settings.collect import CollectSettings
 from flows.settings.fields import PREFIX, Settings, Topic, kafka_options, ms
 from flows.settings.loading import load, source
+from flows.settings.read import ReadToken
 
-__all__ = ["PREFIX", "CollectSettings", "Settings", "Topic", "kafka_options", "load", "ms", "source"]
+__all__ = [
+    "PREFIX",
+    "CollectSettings",
+    "ReadToken",
+    "Settings",
+    "Topic",
+    "kafka_options",
+    "load",
+    "ms",
+    "source",
+]

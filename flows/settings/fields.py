@@ -23,6 +23,7 @@ from flows.model.pixel import KNOWN_REASONS, MOST_OWN_REASONS
 from flows.settings.collect import CollectSettings
 from flows.settings.file import PREFIX as PREFIX
 from flows.settings.file import file_values
+from flows.settings.read import ReadSettings
 from flows.settings.wording import Takes
 
 
@@ -52,7 +53,7 @@ TopicName = Annotated[str, Takes("name of a topic")]
 Key = Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")]
 
 
-class Settings(CollectSettings, BaseSettings):
+class Settings(CollectSettings, ReadSettings, BaseSettings):
     """The settings of a flow. Unknown names are refused, secrets are never printed."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)

@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Final
 
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -27,11 +29,12 @@ from starlette.routing import Route
 from connectors.prometheus import metrics_route
 from connectors.redis import connect
 from flows import metrics
-from flows.errors import AudiopixelError
+from flows.errors import AudiopixelError, SettingsError
 from flows.instruments import WeightedHistogram
-from flows.settings import Settings
+from flows.settings import PREFIX, Settings
 from flows.state.allocator import keep_memory
-from flows.viewers import api, page
+from flows.viewers import api, guard, page
+from flows.viewers.access import Access, Owners
 from flows.viewers.collectors import Collectors, SilentTags
 from flows.viewers.feed import Feed
 from flows.viewers.reader import RowsReader
@@ -48,6 +51,7 @@ def create_app(
     cap: int = CAP,
     settings: Settings | None = None,
     collectors: Collectors | None = None,
+    access: Access | None = None,
 ) -> Starlette:
     """The exporter's web application.
 
@@ -55,6 +59,7 @@ def create_app(
         board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
         cap: placements with series of their own; the others are summed as `other`.
         settings, collectors: what `/api/…` answers by; None: there is no such address.
+        access: the readers; None: whoever is on loopback.
 
     `state.feed` is what the live page shows; it moves while the application's lifespan runs.
     """
@@ -83,32 +88,41 @@ def create_app(
     def health(_: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
-    feed = Feed(board)
+    feed, access = Feed(board), access or Access()
     app = Starlette(
         routes=[
             metrics_route("/metrics/placements", placements),
             metrics_route("/metrics", lambda: generate_latest(registry)),
             Route("/healthz", health),
+            *guard.routes(access),
             *page.routes(feed),
             *beside,
         ],
         lifespan=page.ticking,
+        middleware=[Middleware(guard.Guard, access=access)],
     )
-    app.state.feed = feed
+    app.state.feed, app.state.owners = feed, access.owners
     return app
 
 
-def serve(settings: Settings, host: str, port: int, *, cap: int = CAP) -> None:
+def serve(settings: Settings, host: str, port: int, *, cap: int = CAP, owners: Owners | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is being answered and return.
 
     Args:
         host: `127.0.0.1` unless others are to see it.
+        owners: of the planned placements, by the plans.
 
     Raises:
-        AudiopixelError: the address cannot be listened at.
+        AudiopixelError: the address cannot be listened at, or is not loopback and there are no read tokens.
         ConnectError: Redis is not there at the start; later it may go and come back.
     """
+    access = Access(settings.read_tokens, settings.read_session, owners)
     with _listen(host, port) as listener:
+        if access.open and not ip_address(listener.getsockname()[0]).is_loopback:
+            raise SettingsError(
+                f"{PREFIX}READ_TOKENS is not set, so the exporter serves loopback alone and cannot listen at "
+                f"{host}: set read tokens, or listen at 127.0.0.1"
+            )
         client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
         board = RowsReader(
             client,
@@ -117,7 +131,7 @@ def serve(settings: Settings, host: str, port: int, *, cap: int = CAP) -> None:
             scopes=SCOPES,
         )
         collectors = Collectors(client, settings.namespace)
-        app = create_app(board, cap=cap, settings=settings, collectors=collectors)
+        app = create_app(board, cap=cap, settings=settings, collectors=collectors, access=access)
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _log.info("serving", page=f"{place}/", metrics=f"{place}/metrics/placements")
         config = uvicorn.Config(

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from connectors.stream import ConnectError
+from flows.viewers.access import EVERYTHING, Sight
 from flows.viewers.history import POINT_S, RANGES_S, SPARK, History, number
 from flows.viewers.reader import Rows, RowsReader, Snapshot
 
@@ -68,9 +69,69 @@ Cells = dict[str, list[str | None]]
 """The values of `FIELDS`, by id."""
 
 
+class View:
+    """The rows of one sight as of the latest tick, and the event that says what changed in them."""
+
+    def __init__(self, sight: Sight) -> None:
+        self.sight = sight
+        self.viewers = 0
+        self.rows: dict[str, Rows] = {scope: {} for scope in SCOPES}
+        self.status: dict[str, Any] = {}
+        self.latest = (0, b"")
+        self._cells: dict[str, Cells] | None = None
+
+    def shown(self) -> dict[str, Cells]:
+        """The cells of the latest rows, by scope."""
+        if self._cells is None:
+            self._cells = {
+                scope: {name: [*map(row.get, FIELDS)] for name, row in rows.items()}
+                for scope, rows in self.rows.items()
+            }
+        return self._cells
+
+    def take(self, snapshot: Snapshot, watched: bool) -> dict[str, Cells] | None:
+        """Take up a reading; the cells of before where somebody watches."""
+        before = self.shown() if watched else None
+        self.rows = {scope: most(self.sight.rows(scope, snapshot.rows.get(scope, {}))) for scope in SCOPES}
+        self._cells, self.status = None, _status(snapshot, self.sight)
+        return before
+
+    def tell(
+        self,
+        before: Mapping[str, Cells] | None,
+        grown: dict[str, dict[str, int]],
+        alerts: list[dict[str, str]],
+    ) -> None:
+        """Put together what has changed since `before`, if that was asked for."""
+        change = b""
+        if before is not None:
+            after = self.shown()
+            said: dict[str, Any] = {
+                "status": self.status,
+                "rows": {
+                    scope: {
+                        name: cells
+                        for name, values in rows.items()
+                        if (cells := changed(before[scope].get(name), values))
+                    }
+                    for scope, rows in after.items()
+                },
+                "gone": {scope: list(before[scope].keys() - rows.keys()) for scope, rows in after.items()},
+                "alerts": [alert for alert in alerts if self.sight.alert(alert)],
+            }
+            own = {
+                scope: {name: step for name, step in steps.items() if name in self.rows[scope]}
+                for scope, steps in grown.items()
+            }
+            change = _event("change", said | {"grown": own} if grown else said)
+        self.latest = (self.latest[0] + 1, change)
+
+
 class Feed:
     """The feed of the browsers: the whole to a new one, then the changes from tick to tick. While there is
     none, only the curves are kept up.
+
+    Readers of one sight share a view; that of everything is always there.
 
     Args:
         board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
@@ -82,33 +143,37 @@ class Feed:
         self.closing = closing
         self._lock = threading.Lock()
         self._histories = {scope: History() for scope in SCOPES}
-        self._rows: dict[str, Rows] = {scope: {} for scope in SCOPES}
-        self._cells: dict[str, Cells] | None = None
-        self._status: dict[str, Any] = {}
+        self.everything = View(EVERYTHING)
+        self._views = {EVERYTHING: self.everything}
         self._alerts: deque[dict[str, str]] = deque(maxlen=MOST_ALERTS)
         self._last_alert = ""
-        self._latest = (0, b"")
-        self._viewers = 0
         self._ticked = asyncio.Event()
 
-    def tick(self, watched: bool = True) -> None:
+    def tick(self, watched: bool | None = None) -> None:
         """Read Redis and see what changed; blocks for as long as Redis does. Where nobody watches, what was
         read less than `UNSEEN_S` ago serves, and what changed is not put together.
+
+        Args:
+            watched: whether everything is; None: if somebody's stream is open.
         """
-        snapshot = self._board.refresh(0.0 if watched else UNSEEN_S)
-        alerts = self._new_alerts() if snapshot.up else []
-        rows = {scope: most(snapshot.rows.get(scope, {})) for scope in SCOPES}
         with self._lock:
-            before = self._shown() if watched else {}
-            self._rows, self._cells, self._status = rows, None, _status(snapshot)
+            views = list(self._views.values())
+        watching = {view: view.viewers > 0 for view in views}
+        if watched is not None:
+            watching[self.everything] = watched
+        snapshot = self._board.refresh(0.0 if any(watching.values()) else UNSEEN_S)
+        alerts = self._new_alerts() if snapshot.up else []
+        with self._lock:
+            before = {view: view.take(snapshot, told) for view, told in watching.items()}
             self._alerts.extend(alerts)
             grown = {
                 scope: grown
                 for scope, history in self._histories.items()
-                if snapshot.up and (grown := history.add(snapshot.read_s, rows[scope])) is not None
+                if snapshot.up
+                and (grown := history.add(snapshot.read_s, self.everything.rows[scope])) is not None
             }
-            change = self._change(before, grown, alerts) if watched else b""
-            self._latest = (self._latest[0] + 1, change)
+            for view, cells in before.items():
+                view.tell(cells, grown, alerts)
 
     def _new_alerts(self) -> list[dict[str, str]]:
         """Changes of state since the last tick; one that was written twice comes once."""
@@ -125,53 +190,27 @@ class Feed:
                 fresh.append(told)
         return fresh
 
-    def _shown(self) -> dict[str, Cells]:
-        """The cells of the latest rows, by scope."""
-        if self._cells is None:
-            self._cells = {
-                scope: {name: [*map(row.get, FIELDS)] for name, row in rows.items()}
-                for scope, rows in self._rows.items()
-            }
-        return self._cells
-
-    def _change(
-        self, before: Mapping[str, Cells], grown: dict[str, dict[str, int]], alerts: list[dict[str, str]]
-    ) -> bytes:
-        after = self._shown()
-        change: dict[str, Any] = {
-            "status": self._status,
-            "rows": {
-                scope: {
-                    name: cells
-                    for name, values in rows.items()
-                    if (cells := changed(before[scope].get(name), values))
-                }
-                for scope, rows in after.items()
-            },
-            "gone": {scope: list(before[scope].keys() - rows.keys()) for scope, rows in after.items()},
-            "alerts": alerts,
-        }
-        return _event("change", change | {"grown": grown} if grown else change)
-
-    def whole(self) -> tuple[int, bytes]:
-        """The version that is current, and the event that says all of it."""
+    def whole(self, view: View | None = None) -> tuple[int, bytes]:
+        """The version that is current, and the event that says all of a view, else everything."""
+        view = view or self.everything
         with self._lock:
+            alerts = [alert for alert in self._alerts if view.sight.alert(alert)]
             everything = {
                 "fields": FIELDS,
                 "spark": SPARK,
-                "status": self._status,
-                "rows": self._shown(),
+                "status": view.status,
+                "rows": view.shown(),
                 "grown": {
-                    scope: {name: history.spark(name) for name in self._rows[scope]}
+                    scope: {name: history.spark(name) for name in view.rows[scope]}
                     for scope, history in self._histories.items()
                 },
-                "alerts": list(self._alerts)[-ALERTS_SENT:],
+                "alerts": alerts[-ALERTS_SENT:],
             }
-            return self._latest[0], _event("all", everything)
+            return view.latest[0], _event("all", everything)
 
-    def row(self, scope: str, name: str, length: str) -> dict[str, Any] | None:
+    def row(self, scope: str, name: str, length: str, sight: Sight = EVERYTHING) -> dict[str, Any] | None:
         """All fields of a row, its curve and its changes of state, the latest first; None when there is no
-        such row.
+        such row in sight.
 
         Args:
             length: of the curve, one of `RANGES_S`.
@@ -181,30 +220,32 @@ class Feed:
         """
         if scope not in SCOPES:
             return None
-        if not (row := self._board.row(scope, name)):
+        row = self._board.row(scope, name)
+        if not row or not sight.row(scope, name, row):
             return None
         by = "placement" if scope == "placement" else "campaign"
         with self._lock:
-            alerts = [alert for alert in reversed(self._alerts) if alert.get(by) == name]
+            alerts = [one for one in reversed(self._alerts) if one.get(by) == name and sight.alert(one)]
             curve = self._histories[scope].curve(name, RANGES_S.get(length, RANGES_S["1h"]))
         return {"id": name, "row": row, "curve": curve, "alerts": alerts[:ALERTS_OF_ROW]}
 
-    def placements(self) -> tuple[Rows, dict[str, Any]]:
-        """The placements and the status, read now if the last read is a second old."""
+    def placements(self, sight: Sight = EVERYTHING) -> tuple[Rows, dict[str, Any]]:
+        """The placements in sight and the status, read now if the last read is a second old."""
         snapshot = self._board.refresh()
-        return most(snapshot.rows.get("placement", {})), _status(snapshot)
+        return most(sight.rows("placement", snapshot.rows.get("placement", {}))), _status(snapshot, sight)
 
     def _timed_tick(self) -> float:
         # Of the processor, not of the clock: a Redis that hangs must not make the page slow to see it return.
         began_s = time.thread_time()
-        self.tick(watched=self._viewers > 0)
+        self.tick()
         return time.thread_time() - began_s
 
     async def run(self) -> None:
         """Tick until cancelled."""
         ticked_s, rest_s = -math.inf, 0.0
         while True:
-            due_s = ticked_s + (max(TICK_S, rest_s) if self._viewers else POINT_S)
+            watched = any(view.viewers for view in self._views.values())
+            due_s = ticked_s + (max(TICK_S, rest_s) if watched else POINT_S)
             if time.monotonic() >= due_s:
                 rest_s = REST * await asyncio.to_thread(self._timed_tick)
                 ticked_s = time.monotonic()
@@ -212,25 +253,31 @@ class Feed:
                 self._ticked = asyncio.Event()
             await asyncio.sleep(TICK_S / 10)
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self, sight: Sight = EVERYTHING) -> AsyncIterator[bytes]:
         """The stream of one browser; one that cannot keep up, or came amid a tick that nobody watched, gets
         the whole again instead of a backlog. Nothing is sent before the first tick.
         """
-        self._viewers += 1
+        view = self._views.get(sight) or View(sight)
+        with self._lock:
+            self._views[sight] = view
+        view.viewers += 1
         try:
             version = -1
             while not self.closing():
-                latest, change = self._latest
+                latest, change = view.latest
                 if change and version == latest - 1 and version > 0:
                     version = latest
                     yield change
                 elif latest and version != latest:
-                    version, everything = await asyncio.to_thread(self.whole)
+                    version, everything = await asyncio.to_thread(self.whole, view)
                     yield everything
                 else:
                     await _either(self._ticked.wait(), TICK_S)
         finally:
-            self._viewers -= 1
+            view.viewers -= 1
+            if not view.viewers and view is not self.everything:
+                with self._lock:
+                    self._views.pop(sight, None)
 
 
 async def _either(something: Any, most_s: float) -> None:
@@ -262,25 +309,26 @@ def changed(before: list[str | None] | None, after: list[str | None]) -> dict[in
     return {place: new for place, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
 
 
-def _status(snapshot: Snapshot) -> dict[str, Any]:
-    accounts = snapshot.accounts.values()
-    total = {name: sum(number(account.get(name, "0")) for account in accounts) for name in _ACCOUNTS}
+def _status(snapshot: Snapshot, sight: Sight = EVERYTHING) -> dict[str, Any]:
+    """The state of the reading; totals are for those who see everything."""
     meta = snapshot.meta
-    return {
+    said = {
         "up": snapshot.up,
-        "error": snapshot.error,
+        "error": snapshot.error if sight.everything or snapshot.up else "numbers cannot be read",
         "now_s": time.time(),
         "flushed_s": snapshot.flushed_s,
         "watermark_s": snapshot.watermark_s,
         "judged": meta.get("judged") != "0",
         "unjudged_since_ms": number(meta.get("unjudged_since_ms")),
         "unjudged_reason": meta.get("unjudged_reason"),
-        "placements": len(snapshot.rows.get("placement", {})),
-        "campaigns": len(snapshot.rows.get("campaign", {})),
-        "pending": meta.get("conversions_pending"),
-        "rejected": total["received"] - total["accepted"] - total["repeated"],
-        **total,
     }
+    said |= {f"{scope}s": len(sight.rows(scope, snapshot.rows.get(scope, {}))) for scope in SCOPES}
+    if not sight.everything:
+        return said | dict.fromkeys((*_ACCOUNTS, "rejected", "pending"))
+    accounts = snapshot.accounts.values()
+    total = {name: sum(number(account.get(name, "0")) for account in accounts) for name in _ACCOUNTS}
+    rejected = total["received"] - total["accepted"] - total["repeated"]
+    return said | {"pending": meta.get("conversions_pending"), "rejected": rejected, **total}
 
 
 def _event(name: str, data: Mapping[str, Any]) -> bytes:

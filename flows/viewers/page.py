@@ -23,7 +23,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from connectors.stream import ConnectError
+from flows.viewers.access import EVERYTHING, Sight
 from flows.viewers.feed import Feed, urgency
+from flows.viewers.guard import open_until_s, sight_of
 from flows.viewers.history import number
 
 _TYPES: Final = {
@@ -72,15 +74,24 @@ def routes(feed: Feed) -> list[Route]:
     """The page, its files, its events and its rows; the files are read once, here."""
     page, parts = _file("index.html"), {name: _file(name) for name in _parts()}
 
-    async def events(_: Request) -> Response:
+    async def events(request: Request) -> Response:
+        async def while_signed_in() -> AsyncIterator[bytes]:
+            async for event in feed.events(sight_of(request)):
+                if time.time() >= open_until_s(request):
+                    return
+                yield event
+
         headers = {**_HEADERS, "content-type": "text/event-stream", "cache-control": "no-store"}
-        return StreamingResponse(feed.events(), headers=headers)
+        if request.method == "HEAD":
+            return Response(headers=headers)  # of which there would be no end
+        return StreamingResponse(while_signed_in(), headers=headers)
 
     def row(request: Request) -> Response:
         asked = request.query_params
+        scope, name, length = asked.get("scope", "placement"), asked.get("id", ""), asked.get("range", "1h")
         found: dict[str, Any] | None
         try:
-            found = feed.row(asked.get("scope", "placement"), asked.get("id", ""), asked.get("range", "1h"))
+            found = feed.row(scope, name, length, sight_of(request))
             status = 200
         except ConnectError as error:
             found, status = {"error": str(error)}, 503
@@ -89,8 +100,10 @@ def routes(feed: Feed) -> list[Route]:
         headers = {**_HEADERS, "content-type": "application/json"}
         return Response(msgspec.json.encode(found), status, headers)
 
-    def table(_: Request) -> Response:
-        return Response(plain_table(feed), headers={**_HEADERS, "content-type": _TYPES["html"]})
+    def table(request: Request) -> Response:
+        return Response(
+            plain_table(feed, sight_of(request)), headers={**_HEADERS, "content-type": _TYPES["html"]}
+        )
 
     return [
         Route("/", lambda _: page),
@@ -101,9 +114,9 @@ def routes(feed: Feed) -> list[Route]:
     ]
 
 
-def plain_table(feed: Feed) -> str:
-    """The placements as a page without a script, the most urgent first, as of now."""
-    rows, status = feed.placements()
+def plain_table(feed: Feed, sight: Sight = EVERYTHING) -> str:
+    """The placements in sight as a page without a script, the most urgent first, as of now."""
+    rows, status = feed.placements(sight)
     first = sorted(rows, key=lambda name: urgency(name, rows[name]))[:PLAIN_ROWS]
     heads = "".join(f'<th scope="col">{title}</th>' for title in ("placement", *(one[0] for one in _PLAIN)))
     body = "\n".join(
@@ -148,9 +161,10 @@ def _moment(epoch_s: float) -> str:
 
 @asynccontextmanager
 async def ticking(app: Starlette) -> AsyncIterator[None]:
-    """An application's lifespan, in which the feed at `app.state.feed` ticks."""
-    task = asyncio.create_task(app.state.feed.run())
+    """An application's lifespan, in which the feed at `app.state.feed` ticks and plans are followed."""
+    tasks = [asyncio.create_task(one) for one in (app.state.feed.run(), app.state.owners.keep())]
     try:
         yield
     finally:
-        task.cancel()
+        for task in tasks:
+            task.cancel()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +181,15 @@ def test_grafana_is_given_the_data_source_and_the_generated_dashboards() -> None
     assert provider["options"]["path"] == mounts["./dashboards/generated"]
     home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert (ROOT / "dashboards" / "generated" / Path(home).name).exists()
+
+
+def test_prometheus_shows_the_exporter_a_token_that_reads_all() -> None:
+    written = SERVICES["exporter"]["environment"]["AUDIOPIXEL_READ_TOKENS"]
+    tokens = json.loads(written.removeprefix("${AUDIOPIXEL_READ_TOKENS:-").removesuffix("}"))
+    jobs = yaml.safe_load((ROOT / "dashboards" / "provisioning" / "prometheus.yml").read_text())[
+        "scrape_configs"
+    ]
+    shown = {job["authorization"]["credentials"] for job in jobs if "exporter:9480" in str(job)}
+    (said,) = shown
+    name, _, secret = said.partition(".")
+    assert tokens[name] == {"sha256": sha256(secret.encode()).hexdigest(), "read_all": True}

@@ -40,7 +40,8 @@ def broker() -> Iterator[EmbeddedBroker]:
 def exporter(client: Client, settings: Settings) -> TestClient:
     board = RowsReader(client, settings.namespace, ["flight.impressions"])
     collectors = Collectors(client, settings.namespace)
-    return TestClient(create_app(board, settings=settings, collectors=collectors))
+    app = create_app(board, settings=settings, collectors=collectors)
+    return TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
 
 
 def settings_for(valkey: EmbeddedValkey, space: str, **more: Any) -> Settings:

@@ -76,7 +76,7 @@ def series(body: bytes) -> dict[str, dict[str, float]]:
 def page(app: Starlette, path: str = "/metrics/placements") -> bytes:
     async def get() -> bytes:
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://exporter"
+            transport=httpx.ASGITransport(app), base_url="http://127.0.0.1"
         ) as client:
             return (await client.get(path)).raise_for_status().content
 

@@ -209,8 +209,8 @@ def test_who_comes_after_a_time_unwatched_sees_the_latest_rows_and_then_what_cha
     assert everything["rows"]["placement"]["pl-1"][IMPRESSIONS] == "5"
     assert everything["grown"]["placement"] == {"pl-1": [1, 3]}
     put_rows(valkey.url, "calm", {"pl-1": {"flight.impressions": 6}, "pl-2": {"platform": "p"}})
-    view.tick()
-    latest, event = view._latest
+    view.tick(watched=True)
+    latest, event = view.everything.latest
     assert latest == version + 1
     change = sent(event)
     assert change["rows"]["placement"]["pl-1"] == {str(IMPRESSIONS): "6"}
@@ -306,8 +306,8 @@ def test_a_row_is_told_with_its_changes_of_state_the_latest_first(valkey: Embedd
         view.tick()
         assert [one["id"] for one in sent(view.whole()[1])["alerts"]] == ["1", "2", "3"]
         client.xadd("told:alerts", {"id": "4", "placement": "pl-1", "to": "on_track"})
-        view.tick()
-    assert [one["id"] for one in sent(view._latest[1])["alerts"]] == ["4"]
+        view.tick(watched=True)
+    assert [one["id"] for one in sent(view.everything.latest[1])["alerts"]] == ["4"]
     for scope, name, ids in (("placement", "pl-1", ["4", "3", "1"]), ("campaign", "c", ["3", "2", "1"])):
         row = view.row(scope, name, "1h")
         assert row is not None

@@ -1,0 +1,57 @@
+"""The settings of read access, a part of `flows.settings.Settings`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+_NAME = "[A-Za-z0-9_-]{1,64}"
+
+
+class ReadToken(BaseModel):
+    """A reader that shows `NAME.SECRET`; the settings know the SHA-256 of its secret alone.
+
+    It sees the campaigns that it lists and those of its advertisers, by the plans; with `read_all`
+    everything.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sha256: SecretStr
+    campaigns: tuple[str, ...] = ()
+    advertisers: tuple[str, ...] = ()
+    read_all: bool = False
+
+    @field_validator("sha256")
+    @classmethod
+    def _hexadecimal(cls, sha256: SecretStr) -> SecretStr:
+        if re.fullmatch("[0-9a-f]{64}", sha256.get_secret_value()) is None:
+            raise ValueError("sha256 takes 64 digits of hexadecimal in lower case")
+        return sha256
+
+    @model_validator(mode="after")
+    def _sees_something(self) -> ReadToken:
+        if not (self.campaigns or self.advertisers or self.read_all):
+            raise ValueError("a token needs campaigns, advertisers or read_all")
+        return self
+
+
+class ReadSettings(BaseModel):
+    """The settings of who may read what the exporter serves."""
+
+    read_tokens: dict[str, ReadToken] = Field(
+        default_factory=dict,
+        description="readers by name, with the SHA-256 of their secret; none: the exporter serves loopback "
+        "alone",
+    )
+    read_session: timedelta = Field(
+        timedelta(hours=12), ge=timedelta(minutes=1), description="how long a browser stays signed in"
+    )
+
+    @field_validator("read_tokens")
+    @classmethod
+    def _read_names(cls, tokens: dict[str, ReadToken]) -> dict[str, ReadToken]:
+        if any(re.fullmatch(_NAME, name) is None for name in tokens):
+            raise ValueError("a token's name has 1 to 64 letters, digits, _ and -")
+        return tokens

@@ -1,0 +1,198 @@
+"""Read access: who a reader is, and what of the rows that reader sees.
+
+A token sees the campaigns that it lists, and those of its advertisers. A placement belongs to the campaign of
+its plan; where no plan names one, to the campaign of its latest pixel. So a forged pixel moves no planned
+placement into view. Rows of other scopes, totals and metrics need `read_all`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from flows.settings import ReadToken
+from flows.viewers.reader import Rows
+
+EVERY_S: Final = 5.0
+"""Time between two looks at the plans, in s."""
+LONGEST: Final = 512
+"""Letters of a token or a session that are looked at."""
+NOBODY_SHA256: Final = "0" * 64
+
+
+class Owner(NamedTuple):
+    """The campaign and the advertiser of a placement, by its plan."""
+
+    placement: str
+    campaign: str | None
+    advertiser: str | None
+
+
+@dataclass
+class Owners:
+    """The owners of the planned placements.
+
+    Args:
+        read: the owners by the plans in force, if these are others than before, else None.
+    """
+
+    read: Callable[[], Iterable[Owner] | None] = lambda: None
+    placements: Mapping[str, Owner] = field(default_factory=dict)
+    campaigns: Mapping[str, str] = field(default_factory=dict)
+    """The advertiser of each campaign of whose plans every one names that advertiser."""
+
+    def refresh(self) -> None:
+        """Take up changed plans; may take a while."""
+        if (found := self.read()) is None:
+            return
+        placements = {one.placement: one for one in found}
+        named: dict[str, set[str | None]] = {}
+        for one in placements.values():
+            if one.campaign is not None:
+                named.setdefault(one.campaign, set()).add(one.advertiser)
+        agreed = {campaign: names.pop() for campaign, names in named.items() if len(names) == 1}
+        self.placements = placements
+        self.campaigns = {campaign: name for campaign, name in agreed.items() if name is not None}
+
+    async def keep(self) -> None:
+        """Follow the plans until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            await asyncio.to_thread(self.refresh)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The part of the rows that a reader sees.
+
+    Attributes:
+        name: of the token; empty where none is needed.
+        everything: whether it has `read_all`.
+    """
+
+    name: str = ""
+    everything: bool = False
+    campaigns: frozenset[str] = frozenset()
+    advertisers: frozenset[str] = frozenset()
+    owners: Owners = field(default_factory=Owners, repr=False, compare=False)
+
+    def campaign(self, name: str | None) -> bool:
+        """True if a campaign is seen."""
+        if self.everything:
+            return True
+        return name is not None and (
+            name in self.campaigns or self.owners.campaigns.get(name) in self.advertisers
+        )
+
+    def placement(self, name: str, row: Mapping[str, str]) -> bool:
+        """True if a placement is seen.
+
+        Args:
+            row: its fields, `campaign_id` among them.
+        """
+        if self.everything:
+            return True
+        owner = self.owners.placements.get(name)
+        if owner is None or owner[1:] == (None, None):
+            return self.campaign(row.get("campaign_id"))
+        return owner.advertiser in self.advertisers or self.campaign(owner.campaign)
+
+    def row(self, scope: str, name: str, row: Mapping[str, str]) -> bool:
+        """True if a row of any scope is seen."""
+        match scope:
+            case "placement":
+                return self.placement(name, row)
+            case "campaign":
+                return self.campaign(name)
+            case _:
+                return self.everything
+
+    def rows(self, scope: str, rows: Rows) -> Rows:
+        """The rows of a scope that are seen."""
+        if self.everything:
+            return rows
+        return {name: row for name, row in rows.items() if self.row(scope, name, row)}
+
+    def alert(self, alert: Mapping[str, str]) -> bool:
+        """True if a change of state is seen: one of a seen campaign's placement, by the record itself."""
+        if self.everything:
+            return True
+        campaign = alert.get("campaign")
+        if not self.placement(alert["placement"], {} if campaign is None else {"campaign_id": campaign}):
+            return False
+        # A placement that has changed hands keeps what was told of it before from its new owner.
+        owner = self.owners.placements.get(alert["placement"])
+        return (
+            self.campaign(campaign)
+            or campaign is None
+            or (owner is not None and owner.campaign in (None, campaign))
+        )
+
+
+EVERYTHING: Final = Sight(everything=True)
+
+
+class Access:
+    """The readers that the settings know.
+
+    Args:
+        tokens: by name; none: whoever is on loopback sees everything.
+        session: how long a browser stays signed in.
+        owners: of the planned placements.
+        clock_s: wall clock, epoch s.
+    """
+
+    def __init__(
+        self,
+        tokens: Mapping[str, ReadToken] | None = None,
+        session: timedelta = timedelta(hours=12),
+        owners: Owners | None = None,
+        clock_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.owners = owners or Owners()
+        self._hashes = {name: one.sha256.get_secret_value() for name, one in (tokens or {}).items()}
+        self._sights = {
+            name: EVERYTHING
+            if one.read_all
+            else Sight(name, False, frozenset(one.campaigns), frozenset(one.advertisers), self.owners)
+            for name, one in (tokens or {}).items()
+        }
+        self.session_s = session.total_seconds()
+        self._clock_s = clock_s
+        self._key = secrets.token_bytes(32)  # a restart ends all sessions
+        self.owners.refresh()
+
+    @property
+    def open(self) -> bool:
+        """True if there is no token, so that loopback alone is served."""
+        return not self._hashes
+
+    def of_token(self, said: str) -> Sight | None:
+        """The sight of `NAME.SECRET`; in constant time but for the name's look-up."""
+        name, _, secret = said.partition(".") if len(said) <= LONGEST else ("", "", "")
+        digest = sha256(secret.encode(errors="replace")).hexdigest()
+        right = hmac.compare_digest(digest, self._hashes.get(name, NOBODY_SHA256))
+        return self._sights[name] if right and name in self._sights else None
+
+    def session(self, said: str) -> str:
+        """The session of a token that is known: `NAME.END.MAC`."""
+        text = f"{said.partition('.')[0]}.{int(self._clock_s() + self.session_s)}"
+        return f"{text}.{self._mac(text)}"
+
+    def of_session(self, said: str) -> Sight | None:
+        """The sight of a session, while it lasts."""
+        text, _, mac = said.rpartition(".") if len(said) <= LONGEST else ("", "", "")
+        if not hmac.compare_digest(self._mac(text).encode(), mac.encode(errors="replace")):
+            return None
+        name, _, end_s = text.partition(".")
+        return self._sights.get(name) if int(end_s) > self._clock_s() else None
+
+    def _mac(self, text: str) -> str:
+        return hmac.digest(self._key, text.encode(errors="replace"), "sha256").hex()

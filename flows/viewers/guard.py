@@ -1,0 +1,196 @@
+"""The door of the exporter: every request gets its reader's sight here, before any route is looked at.
+
+With tokens: `Authorization: Bearer NAME.SECRET`, or the session that a browser gets by the form at `/login`.
+Without tokens: loopback alone, and no request that a proxy has passed on. Who sees a part of the rows finds
+under the other addresses what is at none: 404.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection, Request, cookie_parser
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from flows.viewers.access import EVERYTHING, Access, Sight
+
+COOKIE: Final = "audiopixel_session"
+LONGEST_FORM: Final = 4 << 10
+OPEN: Final = ("/healthz", "/login", "/page/page.css", "/page/icon.svg")
+"""Addresses that hold no numbers: they are everybody's."""
+SHARED: Final = ("/", "/events", "/row", "/table")
+"""Addresses that show each reader the rows of its own sight."""
+SHARED_BELOW: Final = ("/page/", "/v1/")
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+def sight_of(request: HTTPConnection) -> Sight:
+    """The sight of a request's reader, which the guard has found."""
+    found: Sight = request.state.sight
+    return found
+
+
+def open_until_s(request: HTTPConnection) -> float:
+    """The end of a request's session, epoch s; infinity where a token was shown."""
+    found: float = request.state.until_s
+    return found
+
+
+class Guard:
+    """An application behind its readers' tokens."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI gives it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await (self._refused(scope) or self._app)(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> Response | None:
+        """The refusal of a request; None where it may go on, with its reader's sight."""
+        headers, path = Headers(scope=scope), scope["path"]
+        if path in OPEN:
+            return None
+        if self._access.open:
+            if not _at_home(scope, headers):
+                return _words(
+                    403, "The exporter has no read tokens (AUDIOPIXEL_READ_TOKENS): it serves loopback alone."
+                )
+            sight, until_s = EVERYTHING, float("inf")
+        else:
+            found, until_s = self._reader(headers)
+            if found is None:
+                return _sign_in(path, headers)
+            sight = found
+        if not sight.everything and path not in SHARED and not path.startswith(SHARED_BELOW):
+            return PlainTextResponse("Not Found", 404)
+        scope.setdefault("state", {}).update(sight=sight, until_s=until_s)
+        return None
+
+    def _reader(self, headers: Headers) -> tuple[Sight | None, float]:
+        """The sight of a request, and how long it lasts. A token that is none is no session's either."""
+        said = headers.getlist("authorization")
+        if said:
+            scheme, _, token = said[0].partition(" ")
+            known = self._access.of_token(token.strip()) if scheme.lower() == "bearer" else None
+            return (known if len(said) == 1 else None), float("inf")
+        cookie = _session(headers)
+        sight = self._access.of_session(cookie)
+        return sight, float(cookie.split(".")[1]) if sight else 0.0
+
+
+def _session(headers: Headers) -> str:
+    """The session of a request; none where it has several."""
+    found = [value for line in headers.getlist("cookie") if (value := cookie_parser(line).get(COOKIE))]
+    return found[0] if len(found) == 1 else ""
+
+
+def _at_home(scope: Scope, headers: Headers) -> bool:
+    """True if a request came over loopback, to a name of loopback, through no proxy.
+
+    A page of another site can have its own name lead to loopback: so the name counts too.
+    """
+    peer, host = (scope.get("client") or ("", 0))[0], urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    if any(name in headers for name in _FORWARDED):
+        return False
+    return _loopback(peer) and (host == "localhost" or _loopback(host))
+
+
+def _loopback(text: str) -> bool:
+    try:
+        return ip_address(text).is_loopback
+    except ValueError:
+        return False
+
+
+def _sign_in(path: str, headers: Headers) -> Response:
+    """The answer to an unknown reader: the form for a browser, else 401."""
+    if path in ("/", "/table") and "text/html" in headers.get("accept", ""):
+        return RedirectResponse("/login", 303, _HEADERS)
+    answer = _words(401, "Show a read token: Authorization: Bearer NAME.SECRET, or sign in at /login.")
+    answer.headers["www-authenticate"] = 'Bearer realm="audiopixel"'
+    return answer
+
+
+def _words(status: int, words: str) -> Response:
+    return PlainTextResponse(f"{words}\n", status, _HEADERS)
+
+
+# The form
+
+
+def routes(access: Access) -> list[Route]:
+    """`/login`: the form, and what it sends: a token, or the wish to leave."""
+
+    def form(request: Request) -> Response:
+        return _form(access.of_session(_session(request.headers)) is not None)
+
+    async def enter(request: Request) -> Response:
+        fields = await _fields(request)
+        token = fields.get("token", "").strip()
+        if fields.get("leave"):
+            answer: Response = RedirectResponse("/login", 303, _HEADERS)
+            answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+            return answer
+        if not _same_site(request) or access.open or access.of_token(token) is None:
+            return _form(False, "This token is not known.", 401)
+        answer = RedirectResponse("/", 303, _HEADERS)
+        answer.set_cookie(
+            COOKIE, access.session(token), max_age=int(access.session_s), path="/",
+            secure=request.url.scheme == "https", httponly=True, samesite="strict",
+        )  # fmt: skip
+        return answer
+
+    return [Route("/login", form, methods=["GET"]), Route("/login", enter, methods=["POST"])]
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    """The fields of a form; none of one that is too long or no text."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_FORM:
+            return {}
+    try:
+        found = parse_qs(body.decode(), max_num_fields=8)
+    except ValueError:
+        return {}
+    return {name: values[0] for name, values in found.items()}
+
+
+def _same_site(request: Request) -> bool:
+    """False for a form of another site, which could sign a reader in as somebody else."""
+    origin: Any = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _form(signed_in: bool, trouble: str = "", status: int = 200) -> Response:
+    said = f'<p role="alert">{escape(trouble)}</p>' if trouble else ""
+    leave = '<button name="leave" value="1">Sign out</button>' if signed_in else ""
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Sign in · audiopixel</title> <meta name="viewport"
+content="width=device-width, initial-scale=1"> <link rel="icon" href="/page/icon.svg"
+type="image/svg+xml"><link rel="stylesheet" href="/page/page.css"></head> <body
+class="plain"><main><h1>audiopixel: sign in</h1>{said} <form method="post" action="/login"><p><label>Read
+token <input type="password" name="token" autocomplete="current-password" autofocus></label> <button>Sign
+in</button> {leave}</p></form></main></body></html>
+"""
+    return Response(page, status, {**_HEADERS, "content-type": "text/html; charset=utf-8"})

@@ -1,0 +1,464 @@
+"""Read access: a reader finds the own rows, and nothing of another by any path, header, id or export."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from access_support import PLANS, SECRET, access, app_of, asked, bearer, put_two_advertisers
+from starlette.applications import Starlette
+
+from flows.errors import SettingsError
+from flows.settings import Settings, load
+from flows.settings.show import written
+from flows.viewers.access import LONGEST, Access, Owner, Owners, Sight
+from flows.viewers.exporter import serve
+
+HTML = {"accept": "text/html"}
+
+
+@pytest.fixture(scope="module")
+def settings(valkey: Any) -> Settings:
+    put_two_advertisers(valkey.url, "access")
+    return load(redis_url=valkey.url, namespace="access")
+
+
+@pytest.fixture(scope="module")
+def app(settings: Settings) -> Starlette:
+    return app_of(settings, access())
+
+
+def get(app: Starlette, path: str, name: str = "mine", **headers: str) -> httpx.Response:
+    (answer,) = asked(app, ("GET", path, {**bearer(name), **headers}))
+    return answer
+
+
+def sent(answer: httpx.Response) -> list[str]:
+    """The placements in a page without a script."""
+    return re.findall(r'<th scope="row" class="left">([^<]+)', answer.text)
+
+
+# Who sees what
+
+
+@pytest.mark.parametrize(
+    ("name", "placements"),
+    [
+        ("mine", {"mine-planned", "mine-unplanned"}),
+        ("acme", {"mine-planned", "mine-unplanned", "acme-alone"}),
+        ("zebra", {"zebra-planned", "zebra-forged", "zebra/../mine-planned", "{zebra}", ".."}),
+    ],
+)
+def test_a_token_sees_the_placements_of_its_campaigns_and_advertisers_by_their_plans(
+    app: Starlette, name: str, placements: set[str]
+) -> None:
+    assert set(sent(get(app, "/table", name))) == placements
+
+
+def test_a_token_that_reads_all_sees_every_placement_and_the_metrics(app: Starlette) -> None:
+    assert len(sent(get(app, "/table", "all"))) == 8
+    assert "audiopixel_placement_" in get(app, "/metrics/placements", "all").text
+    assert get(app, "/api/collectors", "all").status_code == 200
+
+
+def test_a_campaign_is_an_advertisers_only_if_all_its_plans_say_so() -> None:
+    plans = [Owner("a", "c-1", "acme"), Owner("b", "c-1", None), Owner("c", "c-2", "acme")]
+    owners = Owners(lambda: plans)
+    owners.refresh()
+    acme = Sight("acme", False, frozenset(), frozenset({"acme"}), owners)
+    assert (acme.campaign("c-1"), acme.campaign("c-2"), acme.campaign(None)) == (False, True, False)
+    assert acme.placement("a", {"campaign_id": "c-1"})
+    assert not acme.placement("b", {"campaign_id": "c-2"})
+
+
+def test_plans_that_change_move_a_placement_out_of_sight() -> None:
+    books = [[Owner("a", "theirs", None)], [Owner("a", "c-mine", None)]]
+    readers = access(owners=())
+    readers.owners.read = books.pop
+    sight = readers.of_token(f"mine.{SECRET}")
+    assert sight is not None
+    seen = []
+    for _ in range(2):
+        readers.owners.refresh()
+        seen.append(sight.placement("a", {"campaign_id": "c-mine"}))
+    assert seen == [True, False]
+
+
+def test_an_alert_of_another_owners_time_stays_with_that_owner() -> None:
+    sight = access().of_token(f"mine.{SECRET}")
+    assert sight is not None
+    told = {"placement": "mine-planned", "campaign": "c-mine"}
+    assert sight.alert(told)
+    assert not sight.alert(told | {"campaign": "zebra-c"})
+    assert not sight.alert({"placement": "zebra-forged", "campaign": "c-mine"})
+
+
+# Hostile requests
+
+PATHS = (
+    *("/metrics", "/metrics/", "/metrics/placements", "/metrics%2fplacements", "//metrics/placements"),
+    *(
+        "/page/../metrics/placements",
+        "/page/..%2f..%2fmetrics",
+        "/page/%2e%2e/metrics",
+        "/metrics/./placements",
+    ),
+    *(
+        "/METRICS",
+        "/metrics;x",
+        "/metrics?",
+        "/metrics%00",
+        "/metrics%0a",
+        "/api/collectors",
+        "/api/collectors/",
+    ),
+    *(
+        "/api//collectors",
+        "/v1/../api/collectors",
+        "/page//api/collectors",
+        "/api/tag",
+        "/api/tag?dialect=vast",
+    ),
+    *("/row?id=zebra-planned", "/row?scope=campaign&id=zebra-c", "/row?scope=station&id=zebra-fm"),
+    *("/row?id=zebra-forged", "/row?id=mine-planned&id=zebra-planned", "/row?id=zebra%2dplanned"),
+    *("/row?id=mine-planned%00zebra-planned", "/row?scope=placement&scope=campaign&id=zebra-c"),
+    *("/row?scope=other&id=placement", "/row?scope=../placement&id=zebra-planned", "/row?id=%7Bzebra%7D"),
+    *(
+        "/row?id={zebra}",
+        "/row?id=..",
+        "/row?id=%2e%2e",
+        "/row?id=zebra/../mine-planned",
+        "/row/?id=zebra-planned",
+    ),
+    *("//row?id=zebra-planned", "/row?scope=sketch&id=zebra-planned", "/row?scope=meta&id=", "/row?id=*"),
+    *("/row?scope=placement:%7Bzebra-planned%7D&id=", "/row?scope=campaign:%7Bc-mine%7D&id=zebra-c"),
+    *(
+        "/table",
+        "/table?token=all." + SECRET,
+        "/",
+        "/?id=zebra-planned",
+        "/login",
+        "/healthz",
+        "/events/../row",
+    ),
+    *("/v1/placements/zebra-planned", "/v1/placements/zebra%2dplanned", "/v1/placements/%7Bzebra%7D"),
+    *("/v1/placements/zebra-forged", "/v1/placements/zebra-forged/minutes", "/v1/placements/{zebra}"),
+    *("/v1/placements/mine-planned/../zebra-planned", "/v1/placements/mine-planned%2f..%2fzebra-planned"),
+    *(
+        "/v1/placements/zebra%2f..%2fmine-planned",
+        "/v1//placements/zebra-planned",
+        "/v1/placements//zebra-planned",
+    ),
+    *(
+        "/v1/placements/%2e%2e",
+        "/v1/placements/..",
+        "/v1/placements?id=..",
+        "/v1/placements?id=zebra-planned",
+    ),
+    *(
+        "/v1/placements?campaign=zebra-c",
+        "/v1/placements?format=csv",
+        "/v1/campaigns?format=csv",
+        "/v1/campaigns",
+    ),
+    *("/v1/campaigns/zebra-c", "/v1/campaigns/zebra-c?format=csv", "/v1/placements/zebra-planned?format=csv"),
+    *(
+        "/v1/placements/zebra-planned/minutes?format=csv",
+        "/v1/stations/zebra-fm",
+        "/v1/platforms/zebra-platform",
+    ),
+    *("/v1/stations", "/v1/other/placement", "/v1/others/placement", "/v1/sketchs/zebra-planned", "/v1/meta"),
+    *("/v1/conversions/zebra-order", "/v1/conversions/zebra%2dorder", "/v1/conversions/%7Bzebra-order%7D"),
+    *("/v1/placements/zebra-planned%00", "/v1/placements/zebra-planned%ff", "/V1/placements/zebra-planned"),
+    *("/v1/placements/mine-planned?id=zebra-planned", "/v1/placements/zebra-planned/", "/v1"),
+    *(
+        "/v1/placement/zebra-planned",
+        "/v1/placements/placement:%7Bzebra-planned%7D",
+        "/docs",
+        "/openapi.json",
+    ),
+)
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY")
+HEADERS: tuple[dict[str, str], ...] = (
+    {},
+    {"x-forwarded-for": "127.0.0.1", "x-real-ip": "127.0.0.1", "forwarded": "for=127.0.0.1"},
+    {"host": "127.0.0.1", "origin": "http://127.0.0.1"},
+    {"x-original-url": "/metrics/placements", "x-rewrite-url": "/row?id=zebra-planned"},
+    {"x-http-method-override": "GET", "accept": "text/csv", "content-type": "application/json"},
+    {"cookie": f"audiopixel_session=zebra.9999999999.{'0' * 64}", "if-none-match": "*", "range": "bytes=0-9"},
+)
+
+
+def test_a_reader_finds_nothing_of_another_by_any_path_method_or_header(app: Starlette) -> None:
+    every = [(method, path, {}) for method, path in product(METHODS, PATHS)]
+    every += [("GET", path, more) for path, more in product(PATHS, HEADERS)]
+    answers = asked(app, *((method, path, {**more, **bearer("mine")}) for method, path, more in every))
+    assert len(answers) > 1_000
+    for (method, path, more), answer in zip(every, answers, strict=True):
+        told = answer.text + repr(answer.headers.raw)
+        assert "zebra" not in told, (method, path, more)
+        assert answer.status_code < 500, (method, path, more)
+
+
+def test_what_may_not_be_seen_is_answered_as_what_is_not_there(app: Starlette) -> None:
+    pairs = (
+        ("/metrics", "/nothing"),
+        ("/api/collectors", "/api/nothing"),
+        ("/metrics/placements", "/api/nothing"),
+        ("/row?id=zebra-planned", "/row?id=nobody"),
+        ("/row?scope=campaign&id=zebra-c", "/row?scope=campaign&id=nobody"),
+    )
+    for hidden, absent in pairs:
+        one, other = get(app, hidden), get(app, absent)
+        assert (one.status_code, one.content, one.headers) == (404, other.content, other.headers), hidden
+
+
+STRANGERS: tuple[dict[str, str], ...] = (
+    {},
+    bearer("mine", "wrong"),
+    bearer("nobody"),
+    bearer("mine", SECRET[:-1]),
+    bearer("mine", f"{SECRET}x"),
+    bearer("mine", SECRET + "\u00e9"),
+    {"authorization": f"Bearer mine.{'x' * LONGEST}"},
+    {"authorization": f"Basic mine.{SECRET}"},
+    {"authorization": f"Bearer {SECRET}"},
+    {"authorization": "Bearer"},
+    {"authorization": f"Bearer .{SECRET}"},
+    {"cookie": f"audiopixel_session=mine.{SECRET}"},
+    {"cookie": f"audiopixel_session=all.9999999999.{'0' * 64}"},
+    {"cookie": "audiopixel_session=all.9999999999."},
+    {"cookie": "audiopixel_session=all.x.y"},
+    {"cookie": "audiopixel_session=..."},
+)
+
+
+@pytest.mark.parametrize("shown", STRANGERS)
+def test_a_stranger_is_shown_nothing(app: Starlette, shown: dict[str, str]) -> None:
+    paths = (
+        "/",
+        "/events",
+        "/row?id=mine-planned",
+        "/table",
+        "/metrics",
+        "/v1/placements",
+        f"/table?token=mine.{SECRET}",
+    )
+    encoded = {name: value.encode("latin-1") for name, value in shown.items()}
+    for answer in asked(app, *(("GET", path, encoded) for path in paths)):  # type: ignore[arg-type]  # httpx takes bytes
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == 'Bearer realm="audiopixel"'
+        assert "mine-planned" not in answer.text
+
+
+def test_two_tokens_or_two_sessions_in_one_request_are_none(app: Starlette) -> None:
+    twice = httpx.Headers([*bearer("mine").items(), *bearer("all").items()])
+    (answer,) = asked(app, ("GET", "/table", twice))
+    # httpx joins what is repeated; an ASGI server does not.
+    assert answer.status_code == 401
+    scope = {
+        "type": "http",
+        "path": "/table",
+        "method": "GET",
+        "query_string": b"",
+        "client": ("203.0.113.9", 1),
+    }
+    raw = [(name.encode(), value.encode()) for who in ("all", "mine") for name, value in bearer(who).items()]
+    assert asyncio.run(status(app, {**scope, "headers": raw})) == 401
+
+
+async def status(app: Starlette, scope: dict[str, Any]) -> int:
+    found: list[Any] = []
+
+    async def send(message: Any) -> None:
+        found.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    await app(scope, receive, send)
+    return int(found[0]["status"])
+
+
+# Sessions
+
+
+def sign_in(app: Starlette, name: str = "mine", secret: str = SECRET, **headers: str) -> httpx.Response:
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app, client=("203.0.113.9", 1))
+        async with httpx.AsyncClient(
+            transport=transport, base_url=headers.pop("base", "https://desk.example")
+        ) as client:
+            return await client.post("/login", data={"token": f"{name}.{secret}"}, headers=headers)
+
+    return asyncio.run(send())
+
+
+def test_the_form_sets_a_session_that_scripts_and_other_sites_cannot_use(app: Starlette) -> None:
+    answer = sign_in(app)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    cookie = answer.headers["set-cookie"]
+    assert {"HttpOnly", "Secure", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    assert SECRET not in cookie
+    session = {"cookie": cookie.split(";")[0]}
+    page, table = asked(app, ("GET", "/", session), ("GET", "/table", session))
+    assert page.status_code == 200
+    assert set(sent(table)) == {"mine-planned", "mine-unplanned"}
+
+
+def test_over_plain_http_the_session_is_not_marked_secure(app: Starlette) -> None:
+    assert "Secure" not in sign_in(app, base="http://desk.example").headers["set-cookie"]
+
+
+def test_a_wrong_token_a_form_of_another_site_and_a_long_body_sign_nobody_in(app: Starlette) -> None:
+    for answer in (
+        sign_in(app, secret="wrong"),
+        sign_in(app, origin="https://evil.example"),
+        sign_in(app, secret="x" * 5_000),
+        sign_in(app, secret="\u00e9"),
+    ):
+        assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+
+
+def test_a_session_ends_by_the_clock_and_is_of_no_other_process() -> None:
+    now_s = [1_000.0]
+    readers = access(clock_s=lambda: now_s[0])
+    session = readers.session(f"mine.{SECRET}")
+    assert readers.of_session(session) == readers.of_token(f"mine.{SECRET}")
+    assert access(clock_s=lambda: 1_000.0).of_session(session) is None
+    name, end, mac = session.split(".")
+    assert readers.of_session(f"all.{end}.{mac}") is None
+    assert readers.of_session(f"{name}.{int(end) + 1}.{mac}") is None
+    now_s[0] += readers.session_s
+    assert readers.of_session(session) is None
+
+
+def test_a_browser_without_a_session_is_led_to_the_form(app: Starlette) -> None:
+    page, form = asked(app, ("GET", "/", HTML), ("GET", "/login", HTML))
+    assert (page.status_code, page.headers["location"]) == (303, "/login")
+    assert 'type="password"' in form.text
+    assert "form-action 'self'" in form.headers["content-security-policy"]
+
+
+def test_signing_out_deletes_the_session(app: Starlette) -> None:
+    async def send() -> httpx.Response:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="https://desk.example"
+        ) as client:
+            return await client.post("/login", content=urlencode({"leave": "1", "token": ""}))
+
+    assert 'audiopixel_session=""; ' in asyncio.run(send()).headers["set-cookie"]
+
+
+# Without tokens
+
+
+@pytest.mark.parametrize(
+    ("peer", "base", "headers", "wanted"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9480", {}, 200),
+        ("127.0.0.1", "http://localhost:9480", {}, 200),
+        ("::1", "http://[::1]:9480", {}, 200),
+        ("203.0.113.9", "http://127.0.0.1:9480", {}, 403),
+        ("127.0.0.1", "http://rebound.example:9480", {}, 403),
+        ("127.0.0.1", "http://127.0.0.1.evil.example", {}, 403),
+        ("127.0.0.1", "http://127.0.0.1:9480", {"x-forwarded-for": "127.0.0.1"}, 403),
+        ("127.0.0.1", "http://127.0.0.1:9480", {"forwarded": "for=127.0.0.1"}, 403),
+    ],
+)
+def test_without_tokens_loopback_alone_is_served(
+    settings: Settings, peer: str, base: str, headers: dict[str, str], wanted: int
+) -> None:
+    app = app_of(settings, Access())
+    for answer in asked(
+        app, ("GET", "/table", headers), ("GET", "/metrics/placements", headers), peer=peer, base=base
+    ):
+        assert answer.status_code == wanted
+        assert ("zebra" in answer.text) == (wanted == 200)
+
+
+def test_without_tokens_the_exporter_listens_on_loopback_alone(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="AUDIOPIXEL_READ_TOKENS is not set"):
+        serve(settings, "0.0.0.0", 0)
+
+
+# The stream
+
+
+def test_a_stream_tells_its_reader_of_the_own_rows_alone(settings: Settings) -> None:
+    app = app_of(settings, access())
+    feed, sight = app.state.feed, access().of_token(f"mine.{SECRET}")
+
+    async def seen() -> list[bytes]:
+        events, found = feed.events(sight), []
+        first = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(feed.tick)
+        found.append(await first)
+        await asyncio.to_thread(feed.tick)
+        found.append(await anext(events))
+        await events.aclose()
+        return found
+
+    whole, change = asyncio.run(seen())
+    assert (whole.split(b"\n")[0], change.split(b"\n")[0]) == (b"event: all", b"event: change")
+    assert b"zebra" not in whole + change
+    told = json.loads(whole.split(b"data: ")[1])
+    assert set(told["rows"]["placement"]) == {"mine-planned", "mine-unplanned"}
+    assert set(told["rows"]["campaign"]) == {"c-mine"}
+    assert [one["placement"] for one in told["alerts"]] == ["mine-planned"]
+    assert (told["status"]["placements"], told["status"]["received"], told["status"]["pending"]) == (
+        2,
+        None,
+        None,
+    )
+
+
+# Settings
+
+
+def test_a_token_that_sees_nothing_and_a_hash_that_is_none_are_refused() -> None:
+    for wrong in (
+        {"sha256": "0" * 64},
+        {"sha256": "short", "read_all": True},
+        {"sha256": "0" * 64, "read": 1},
+    ):
+        with pytest.raises(SettingsError, match="AUDIOPIXEL_READ_TOKENS"):
+            load(read_tokens={"a": wrong})
+    with pytest.raises(SettingsError, match="a token's name"):
+        load(read_tokens={"a.b": {"sha256": "0" * 64, "read_all": True}})
+
+
+def test_config_shows_nothing_of_a_token_but_what_it_sees() -> None:
+    settings = load(read_tokens={"a": {"sha256": "5" * 64, "campaigns": ["c-1"]}})
+    told = written("read_tokens", settings.read_tokens) + repr(settings)
+    assert "5555" not in told
+    assert "c-1" in told
+
+
+def test_the_command_gives_the_exporter_the_plans_of_the_flow(
+    tmp_path: Any, settings_of: Callable[..., Settings]
+) -> None:
+    from flows.cli.exporter import owners_of
+
+    plans = tmp_path / "plans.csv"
+    plans.write_text(
+        "placement_id,booked,start,end,timezone,campaign_id,advertiser\n"
+        "a,10,2026-11-02T00:00,2026-11-30T00:00,UTC,c-1,acme\n"
+    )
+    some, everybody = (
+        {"t": {"sha256": "0" * 64, **sees}} for sees in ({"advertisers": ["acme"]}, {"read_all": True})
+    )
+    owners = owners_of(settings_of(plans=plans, read_tokens=some))
+    assert owners is not None
+    owners.refresh()
+    assert owners.placements == {"a": PLANS[0]._replace(placement="a", campaign="c-1")}
+    assert owners.campaigns == {"c-1": "acme"}
+    assert owners_of(settings_of(plans=plans, read_tokens=everybody)) is None
