@@ -107,10 +107,11 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...
         self._intake.deny(self._denied())
         if (book := self._plans.changed(moment_ms)) is not None:
             self._intake.decoder.follow(book)
-        output = self._intake.step(self._clock.number, moment_ms, self._clock.watermark_ms)
+        clock = self._clock
+        output = self._intake.step(clock.number, clock.anchored_ms, clock.watermark_ms, clock.head_ms)
         self._done = self._intake.ended
         # At once while there is much to read, else after a short gathering.
-        wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, self._clock.left_ms))
+        wait_ms = 0 if self._intake.full else max(1, min(self._linger_ms, clock.left_ms))
         self._due_ms = moment_ms + wait_ms
         if self._done:
             self._rest.over(self._intake.partition)

@@ -122,7 +122,8 @@ class PlaysLogic(StatefulBatchLogic[Pixels | ShardTick, Message, tuple[Any, ...]
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
         here = replace(cut_at(self._ticks, self._cut), first=first)
         batches, touches, outcomes = self._shard.cut(here, self._forgotten)
-        self._clock.learn(here.watermark_ms)
+        head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
+        self._clock.learn(here.watermark_ms, head_ms)
         self._forgotten.clear()
         metrics, label = instruments(), shard_key(self._shard.index)
         metrics.state_plays.labels(label).set(self._shard.plays)

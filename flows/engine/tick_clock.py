@@ -47,12 +47,15 @@ class TickClock:
 
     Attributes:
         watermark_ms: the flow's watermark as this process last heard of it; 0: unknown.
+        head_ms: the greatest watermark of all partitions, likewise.
     """
 
     interval_ms: int
     elapsed_ms: Callable[[], int] = boot_ms
     watermark_ms: int = 0
+    head_ms: int = 0
     _ahead_ms: int | None = None
+    _anchor_ms: int = 0
     _lock: Lock = field(default_factory=Lock)
 
     def begin(self, anchor: Callable[[], Anchor]) -> None:
@@ -60,7 +63,14 @@ class TickClock:
         with self._lock:
             if self._ahead_ms is None:
                 now_ms, published = anchor()
-                self._ahead_ms = max(now_ms, (published + 1) * self.interval_ms) - self.elapsed_ms()
+                elapsed_ms = self.elapsed_ms()
+                self._anchor_ms = now_ms - elapsed_ms
+                self._ahead_ms = max(now_ms, (published + 1) * self.interval_ms) - elapsed_ms
+
+    @property
+    def anchored_ms(self) -> int:
+        """Epoch milliseconds by the anchor's clock at the start, and by time that elapses from there."""
+        return self._anchor_ms + self.elapsed_ms()
 
     @property
     def _now_ms(self) -> int:
@@ -83,6 +93,7 @@ class TickClock:
             with self._lock:
                 self._ahead_ms = (self._ahead_ms or 0) + max(0, number * self.interval_ms - self._now_ms)
 
-    def learn(self, watermark_ms: int) -> None:
-        """Take in the flow's watermark at a cut."""
+    def learn(self, watermark_ms: int, head_ms: int = 0) -> None:
+        """Take in the least and the greatest watermark of all partitions at a cut."""
         self.watermark_ms = max(self.watermark_ms, watermark_ms)
+        self.head_ms = max(self.head_ms, head_ms)

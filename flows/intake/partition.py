@@ -22,7 +22,7 @@ from flows.model.pixel import WATERMARK
 from flows.model.ticks import ENDED, Tick
 from flows.state.kernel import U64
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 BEFORE_A_TICK: Final = 4
 """Batches read at once before a tick: what has piled up in a pause is published now, not a second later."""
 
@@ -60,15 +60,16 @@ class Intake:
         self.full = self._empty = False
         self._listed = NOBODY
 
-    def step(self, number: int, now_ms: int, flow_ms: int = 0) -> Output:
+    def step(self, number: int, now_ms: int, flow_ms: int = 0, head_ms: int = 0) -> Output:
         """Read once, and tick when `number` is another one.
 
         After the end of a finite partition `ended` is set, and the output's tick says so; call it no more.
 
         Args:
             number: of the tick that is due (`flows.engine.tick_clock`).
-            now_ms: by a monotonic clock that stands still while the machine is suspended.
-            flow_ms: the flow's watermark, as far as it is known here.
+            now_ms: by a clock that goes on through restarts, and never back while the process lives.
+            flow_ms, head_ms: the least and the greatest of all partitions' watermarks, as far as they are
+                known here.
         """
         pixels: list[Pixels] = []
         letters: list[tuple[bytes, bytes]] = []
@@ -84,7 +85,7 @@ class Intake:
             pixels, letters = self._take(messages)
         # Whatever was found: a partition to which somebody sends junk is as quiet as one without.
         if self.live and self.clock.due(now_ms) and self.reader.proven():
-            self.clock.prove(now_ms, flow_ms)
+            self.clock.prove(now_ms, flow_ms, head_ms)
         # An end is not reported where a message comes twice a second, but it is proved.
         self._empty = self.reader.caught_up or self.clock.proved(now_ms)
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
@@ -166,6 +167,9 @@ class Intake:
             self.clock.natural_ms,
             self.clock.start_ms,
             self.clock.watermark_ms,
+            self.clock.ahead_ms,
+            self.clock.missed_ms,
+            self.clock.shown_ms,
         )
         waiting = (self._received, dict(self._rejected), self._skewed, self._marks)
         denied = (self.denied.tobytes(), list(self._denied_now))
@@ -175,7 +179,8 @@ class Intake:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
         _, self.position, self.last_tick, clock, waiting, denied, holds = state
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, *more = clock
-        self.clock.start_ms, self.clock.held_ms = more
+        self.clock.start_ms, self.clock.held_ms, *proofs = more
+        self.clock.ahead_ms, self.clock.missed_ms, self.clock.shown_ms = proofs
         self.clock.holds.restore(holds)
         self._evicted, self._released = self.clock.holds.evicted, self.clock.holds.released
         self._received, rejected, self._skewed, self._marks = waiting

@@ -67,12 +67,17 @@ class PartitionClock:
     A partition that is read to its end advances by the time that elapses. The line along which it does so
     lies `quiet_ms` behind the pixel that was the furthest ahead of elapsed time: one that moves the
     watermark by less than has elapsed does not hold it up, one that moves it by more begins another line.
+    Time of which there was no proof, such as a restart's, is made up for later, as far as the log's
+    partitions have moved meanwhile.
 
     Args:
         bound_ms: out-of-orderness bound.
         quiet_ms: how far behind the elapsed time a quiet partition advances.
         greatest_ms, candidate_ms, floor_ms, held_ms: state from a snapshot.
         start_ms: where one without a pixel begins: the flow's watermark when it was last proved empty.
+        ahead_ms: how much more time has been proved than pixels have moved the watermark.
+        missed_ms: how much has elapsed without proof, and is not made up for.
+        shown_ms: moment of the last proof, by the clock of `prove`; None: there was none.
     """
 
     bound_ms: int
@@ -84,7 +89,9 @@ class PartitionClock:
     held_ms: int = 0
     max_hold_ms: int = MAX_HOLD_MS
     max_state: int = MAX_STATE
-    _ahead_ms: int = field(default=0, compare=False)
+    ahead_ms: int = field(default=0, compare=False)
+    missed_ms: int = field(default=0, compare=False)
+    shown_ms: int | None = field(default=None, compare=False)
     _proved_ms: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -112,8 +119,12 @@ class PartitionClock:
         state = np.array([self.greatest_ms, self.candidate_ms, 0], np.int64)
         assign_event_times(pixels, state, self.bound_ms, self.floor_ms, bounded)
         self.greatest_ms, self.candidate_ms = int(state[GREATEST]), int(state[CANDIDATE])
-        self._ahead_ms = max(0, self._ahead_ms - (self.watermark_ms - before_ms))
+        self._moved(self.watermark_ms - before_ms, self.ahead_ms, self.missed_ms)
         return int(state[SKEWED])
+
+    def _moved(self, by_ms: int, ahead_ms: int, missed_ms: int) -> None:
+        self.ahead_ms = max(0, ahead_ms - by_ms)
+        self.missed_ms = max(0, missed_ms - max(0, by_ms - ahead_ms))
 
     def follow(self, pixels: U64, messages: Messages, told: Told) -> int:
         """`judge` a batch's pixels, and let them wait for the collectors that `messages` name or have named.
@@ -124,7 +135,8 @@ class PartitionClock:
             return self._judge_all(pixels, messages)
         if self.watermark_ms == 0:
             self.floor_ms = self.start_ms
-        before_ms, natural_ms, ahead_ms = self.watermark_ms, self.natural_ms, self._ahead_ms
+        before_ms, natural_ms = self.watermark_ms, self.natural_ms
+        ahead_ms, missed_ms = self.ahead_ms, self.missed_ms
         positions = np.array(messages.positions, np.int64)
         moments, told = _stamped(pixels, positions, messages, told)
         skewed = self._judge_all(pixels, messages)
@@ -132,7 +144,7 @@ class PartitionClock:
         self._end_hold()
         for who in self.holds.unnamed():
             self.holds.name(who, collector_in(messages.values[int(np.argmax(told.collectors == who))]))
-        self._ahead_ms = max(0, ahead_ms - (self.watermark_ms - before_ms))
+        self._moved(self.watermark_ms - before_ms, ahead_ms, missed_ms)
         return skewed
 
     def _end_hold(self) -> None:
@@ -151,31 +163,38 @@ class PartitionClock:
         """True if the partition was read to its end a moment ago."""
         return self._proved_ms is not None and now_ms - self._proved_ms <= RECENT_MS
 
-    def prove(self, now_ms: int, flow_ms: int = 0) -> None:
+    def prove(self, now_ms: int, flow_ms: int = 0, head_ms: int = 0) -> None:
         """Advance by what has elapsed since the proof before, but by no more than `STEP_MS`.
 
         Call it when the partition turned out to be read to its end, by an answer to a question that was put
-        after the call before. Time of which there is no proof does not count: it may have been an outage, in
-        which whoever writes to the partition could not either.
+        after the call before. Time of which there is no proof does not count at once: it may have been an
+        outage, in which whoever writes to the partition could not either. It is made up for in steps, each
+        behind a proof, and never beyond `quiet_ms` behind `head_ms`: a clock that is wrong moves nothing.
 
         Args:
-            now_ms: by a monotonic clock that stands still while the machine is suspended.
+            now_ms: by a clock that goes on through restarts, and never back while the process lives.
             flow_ms: the flow's watermark.
+            head_ms: the greatest watermark of all partitions; 0: unknown.
         """
-        before_ms, self._proved_ms = self._proved_ms, now_ms
+        self._proved_ms = now_ms
+        since_ms = 0 if self.shown_ms is None else max(0, now_ms - self.shown_ms)
+        elapsed_ms, self.shown_ms = min(since_ms, STEP_MS), now_ms
         if self.holds.known:
-            elapsed_ms = 0 if before_ms is None else min(now_ms - before_ms, STEP_MS)
             self.held_ms = self.holds.elapse(elapsed_ms, self.natural_ms, self.watermark_ms)
             self._end_hold()
             if self.holds.least_ms is not None:
                 return
         if self.watermark_ms == 0:
             self.start_ms = max(self.start_ms, flow_ms)
-        elif before_ms is not None:
-            self._ahead_ms += min(now_ms - before_ms, STEP_MS)
-            if (step_ms := self._ahead_ms - self.quiet_ms) > 0:
-                self.floor_ms = self.watermark_ms + step_ms
-                self._ahead_ms = self.quiet_ms
+            return
+        self.missed_ms += since_ms - elapsed_ms
+        self.ahead_ms += elapsed_ms
+        if (step_ms := self.ahead_ms - self.quiet_ms) > 0:
+            behind_ms = head_ms - self.quiet_ms - self.watermark_ms - step_ms
+            more_ms = max(0, min(self.missed_ms, STEP_MS - step_ms, behind_ms))
+            self.missed_ms -= more_ms
+            self.floor_ms = self.watermark_ms + step_ms + more_ms
+            self.ahead_ms = self.quiet_ms
 
 
 def _by_bound(pixels: U64, messages: Messages) -> list[tuple[U64, bool]]:

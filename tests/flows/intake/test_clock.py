@@ -234,6 +234,60 @@ def test_what_does_not_move_the_watermark_as_fast_as_time_elapses_does_not_hold_
         assert alone.watermark_ms <= partition.watermark_ms <= alone.watermark_ms + QUIET_MS
 
 
+def restarted(partition: PartitionClock) -> PartitionClock:
+    """As after a crash, with what its snapshot held."""
+    return clock(
+        greatest_ms=partition.greatest_ms,
+        floor_ms=partition.floor_ms,
+        ahead_ms=partition.ahead_ms,
+        missed_ms=partition.missed_ms,
+        shown_ms=partition.shown_ms,
+    )
+
+
+def test_restarts_more_often_than_the_quiet_time_do_not_stop_a_quiet_partition() -> None:
+    partition, elapsed_ms = clock(greatest_ms=NOW_MS), 60 * MINUTE
+    for now_ms in range(0, elapsed_ms, 500):
+        if now_ms % (8 * SECOND) == 0:
+            partition = restarted(partition)
+        if now_ms % (8 * SECOND) > 3 * SECOND:  # until then it starts
+            partition.prove(now_ms, head_ms=NOW_MS + now_ms)
+    assert partition.watermark_ms >= NOW_MS + elapsed_ms - QUIET_MS - BOUND_MS - 8 * SECOND
+
+
+def test_what_elapsed_in_an_outage_is_made_up_for_in_steps_behind_proofs() -> None:
+    partition = clock(greatest_ms=NOW_MS)
+    quiet_for(partition, 0, QUIET_MS)
+    partition = restarted(partition)
+    behind = []
+    for now_ms in range(61 * MINUTE, 100 * MINUTE, 250):
+        head_ms, before_ms = NOW_MS - BOUND_MS + now_ms, partition.watermark_ms
+        partition.prove(now_ms, head_ms=head_ms)
+        assert 0 <= partition.watermark_ms - before_ms <= STEP_MS
+        behind.append(head_ms - partition.watermark_ms)
+    assert behind[0] > 59 * MINUTE
+    assert behind[25 * 60 * 4 :] == [QUIET_MS] * (39 - 25) * 60 * 4
+
+
+@pytest.mark.parametrize(("outage_ms", "head_ms"), [(0, 60 * MINUTE), (60 * MINUTE, 0)])
+def test_neither_a_wrong_clock_nor_a_partition_that_is_ahead_makes_up_for_time_that_did_not_elapse(
+    outage_ms: int, head_ms: int
+) -> None:
+    partition = clock(greatest_ms=NOW_MS)
+    quiet_for(partition, 0, QUIET_MS)
+    for now_ms in range(QUIET_MS + outage_ms + 250, QUIET_MS + outage_ms + MINUTE + 1, 250):
+        partition.prove(now_ms, head_ms=NOW_MS - BOUND_MS + now_ms - outage_ms + head_ms)
+    assert partition.watermark_ms <= NOW_MS - BOUND_MS + MINUTE + SECOND
+
+
+def test_a_pixel_that_moves_time_leaves_nothing_to_be_made_up_for() -> None:
+    partition = clock(greatest_ms=NOW_MS)
+    quiet_for(partition, 0, QUIET_MS)
+    partition.prove(60 * MINUTE)
+    judged(partition, [(NOW_MS + 60 * MINUTE, NOW_MS + 60 * MINUTE)])
+    assert partition.missed_ms == 0
+
+
 def test_a_partition_that_wakes_up_judges_by_how_far_the_quiet_has_brought_it() -> None:
     partition = clock(greatest_ms=NOW_MS)
     quiet_for(partition, 0, 11 * MINUTE)
