@@ -41,7 +41,9 @@ STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
 MIN_START_S: Final = 0.5
 """No flow writes sooner after its start: what is seen sooner was written by the one before."""
 HELD_S: Final = 90.0
-"""The longest that a healthy flow's watermark may be behind: junk in a silent partition holds nobody up."""
+"""The longest that a healthy flow's watermark may be behind, beside the time in which no flow wrote: junk in
+a silent partition holds nobody up. Time without a flow is to be made up for at least as fast as it elapses.
+"""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,9 @@ class Chaos:
         print(f"kills: {self._killed} processes of the flow")
         print(f"stops: {len(self._stops)} by SIGTERM, all with code 0, the longest {max(self._stops):.1f} s")
         print(f"longest time to catch up: {self._longest_s:.1f} s")
-        print(f"watermark of a flow that writes: at most {self._held_s:.1f} s behind")
+        print(
+            f"watermark of a flow that writes: at most {self._held_s:.1f} s behind, beside time without one"
+        )
         print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
         print(f"backward steps seen: {summary['findings']}")
         print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
@@ -189,9 +193,11 @@ class Chaos:
         """The longest that something sent waited until readers saw it."""
         sent: deque[tuple[float, int]] = deque()
         client: Any = self._store.client()
-        version = None
+        version, missed_s, before_s = None, 0.0, time.monotonic()
         while not self._over.wait(0.1):
             now_s, meta = time.monotonic(), self._meta()
+            since_s, before_s, healthy = now_s - before_s, now_s, bool(meta) and self._healthy()
+            missed_s = max(0.0, missed_s - since_s) if healthy else missed_s + since_s
             # A Redis that comes back with what it had has had no flush.
             if meta and (now := (meta["fence"], meta["rev"])) != version:
                 version, self._flushed_s = now, now_s
@@ -200,10 +206,10 @@ class Chaos:
                 shown = sum(_positions(client, self._settings.namespace, self._stream.partitions).values())
                 while sent and sent[0][1] <= shown:
                     sent.popleft()
-            if meta and self._healthy():
+            if healthy:
                 # 0: not known yet, as behind a start that has read nothing.
                 watermark_ms = int(meta.get("watermark_ms", 0)) or now_ms()
-                self._held_s = max(self._held_s, (now_ms() - watermark_ms) / 1000)
+                self._held_s = max(self._held_s, (now_ms() - watermark_ms) / 1000 - missed_s)
             if sent:
                 self._longest_s = max(self._longest_s, now_s - sent[0][0])
 

@@ -117,9 +117,10 @@ def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: tim
     """
     # By one script of many keys: a command a key costs the client three times as much as the server. On a
     # cluster a script's keys must be of one slot.
+    cluster = client if isinstance(client, RedisCluster) else None
     by_slot: dict[int, list[tuple[str, str, str]]] = {}
     for key, fields in hashes.items():
-        slot = client.keyslot(key) if isinstance(client, RedisCluster) else 0  # type: ignore[no-untyped-call]
+        slot = 0 if cluster is None else cluster.keyslot(key)  # type: ignore[no-untyped-call]
         by_slot.setdefault(slot, []).extend((key, name, value) for name, value in fields.items())
     ttl_ms = "" if ttl is None else ttl // timedelta(milliseconds=1)
     commands: list[Command] = []
