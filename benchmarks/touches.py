@@ -120,7 +120,7 @@ def _feed(
     who = rng.integers(1, listeners + 1, count).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     ts = cut.watermark_ms - rng.integers(0, 60_000, count)
     names: list[Dimensions] = [
-        (f"pl-{i}", f"c-{i % 20}", "acast", f"st-{i % 60}", None, None) for i in range(1000)
+        (f"pl-{i}", f"c-{i % 20}", "acast", f"st-{i % 60}", None, None, None) for i in range(1000)
     ]
     combos = rng.integers(0, len(names), count).astype(np.uint32)
     plays = rng.integers(0, 1 << 32, count, dtype=np.uint32)

@@ -279,6 +279,22 @@ CAMPAIGN_STATE = CAMPAIGN.gauge(
     "campaign_delivery_state", "1 for the state that its delivery is in; the others are absent.", "state"
 )
 
+CREATIVE: Final = Metrics("creative")
+"""The exporter's metrics of each creative, over all its placements."""
+
+CREATIVE_IMPRESSIONS = CREATIVE.counter(
+    "creative_impressions_total", "Impressions of the flight.", field="flight.impressions"
+)
+CREATIVE_STARTS = CREATIVE.counter(
+    "creative_starts_total", "Plays of the flight that started.", field="flight.starts"
+)
+CREATIVE_COMPLETES = CREATIVE.counter(
+    "creative_completes_total",
+    "Plays of the flight that were heard to the end, of those that started.",
+    field="flight.completes",
+)
+CREATIVE_CLICKS = CREATIVE.counter("creative_clicks_total", "Clicks of the flight.", field="flight.clicks")
+
 EXPORTER: Final = Metrics()
 """The exporter about itself: the last two on its `/metrics`, the others beside the placements."""
 
@@ -297,6 +313,9 @@ EXPORTER_UNJUDGED = EXPORTER.gauge(
 )
 EXPORTER_CUT = EXPORTER.gauge(
     "exporter_cut_placements", "Placements beyond the cap, shown only as part of other."
+)
+EXPORTER_CUT_CREATIVES = EXPORTER.gauge(
+    "exporter_cut_creatives", "Creatives beyond the cap, shown only as part of other."
 )
 EXPORTER_RENDER = EXPORTER.histogram(
     "exporter_render_seconds", "Rendering the placements, reading Redis not included."

@@ -42,7 +42,7 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped", "names")

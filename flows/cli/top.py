@@ -20,10 +20,11 @@ def top(
         bool, typer.Option("--all", help="With --once: all rows, not only those that fit the terminal.")
     ] = False,
     campaigns: Annotated[bool, typer.Option("--campaigns", help="Begin with the campaigns.")] = False,
+    creatives: Annotated[bool, typer.Option("--creatives", help="Begin with the creatives.")] = False,
 ) -> None:
-    """Watch placements and campaigns live in the terminal: what needs attention comes first.
+    """Watch placements, campaigns and creatives live in the terminal: what needs attention comes first.
 
-    Keys: / filters, s orders, j and k move, Enter opens a row, Tab changes between placements and campaigns,
+    Keys: / filters, s orders, j and k move, Enter opens a row, Tab changes between them,
     ? shows all keys and what each column means, q quits. Into a pipe it prints all rows once.
     """
     from flows.errors import UsageError
@@ -32,6 +33,9 @@ def top(
 
     if whole and not once:
         raise UsageError("--all goes with --once: the live table scrolls")
+    if campaigns and creatives:
+        raise UsageError("--campaigns and --creatives are two beginnings: give one")
+    scope = "campaign" if campaigns else "creative" if creatives else "placement"
     settings = load()
     interruptible()
-    run(settings, timedelta(seconds=interval), once=once, whole_table=whole, campaigns=campaigns)
+    run(settings, timedelta(seconds=interval), once=once, whole_table=whole, scope=scope)

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from flows.intake.schema import _decode_any, decode, field_of
-from flows.model.dimensions import SCOPES
+from flows.model.dimensions import NAMES
 from flows.model.events import (
     CODES,
     INVALID,
@@ -173,7 +173,7 @@ def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, 
 
 def late_letter(late: Late) -> tuple[bytes, bytes]:
     """The dead letter of a pixel that came when its minute was final."""
-    names = zip(("placement_id", "campaign_id", *SCOPES[2:]), late.combo, strict=True)
+    names = zip(NAMES, late.combo, strict=True)
     kept = {name: value for name, value in names if value is not None}
     return letter(
         late.sender,

@@ -295,6 +295,7 @@ class Decoder:
             event.station,
             event.podcast,
             event.program,
+            event.creative_id,
         )
         combo = self._dimensions.number(names)
         placement = self._dimensions.combos[combo][0]

@@ -43,7 +43,7 @@ class DimensionNumbers:
         """The index of the names in `combos`, a new one where they are new."""
         index = self._numbers.get(names, -1)
         if index < 0:
-            combo: Dimensions = presents(names)  # type: ignore[assignment]  # six
+            combo: Dimensions = presents(names)  # type: ignore[assignment]  # seven
             index = self._numbers[names] = len(self.combos)
             self.combos.append(combo)
             self._bytes += _COMBO_BYTES + sum(map(getsizeof, names))

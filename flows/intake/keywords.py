@@ -13,16 +13,16 @@ from flows.state.siphash import load64
 ANY, TEXT, ID, INTEGER, BOOLEAN, NESTED = range(6)
 FIELDS: Final = {
     "placement_id": ID, "campaign_id": ID, "platform": ID, "station": ID, "podcast": ID,
-    "program": ID, "content_category": TEXT,
+    "program": ID, "creative_id": ID, "content_category": TEXT,
     "event_id": ID, "event": TEXT, "ts": INTEGER, "received_at": INTEGER, "play_id": ID, "listener_id": ID,
     "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "invalid_traffic": TEXT,
-    "collector": ID, "low_ms": INTEGER, "duration_ms": INTEGER, "creative_id": ID,
+    "collector": ID, "low_ms": INTEGER, "duration_ms": INTEGER,
     "ip": TEXT, "landing_url": TEXT, "conversion": NESTED,
 }  # fmt: skip
 """The fields of `flows.model.events.Event`, the tags first, each with the type of its most common form."""
 
-TAGS: Final = 7
-"""The six names, and the content category."""
+TAGS: Final = 8
+"""The seven names, and the content category."""
 PLACEMENT: Final = 0
 EVENT_ID, EVENT, TS, RECEIVED, PLAY, LISTENER, CONSENT, PLAYHEAD, AGENT, TRAFFIC, COLLECTOR, LOW = range(
     TAGS, TAGS + 12

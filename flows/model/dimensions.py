@@ -1,13 +1,15 @@
-"""Dimensions of a pixel: placement, campaign, platform, station, podcast, program."""
+"""Dimensions of a pixel: placement, campaign, platform, station, podcast, program, creative."""
 
 from __future__ import annotations
 
 from typing import Final
 
-Dimensions = tuple[str | None, str | None, str | None, str | None, str | None, str | None]
-"""placement, campaign, platform, station, podcast, program: where a pixel counts."""
+Dimensions = tuple[str | None, str | None, str | None, str | None, str | None, str | None, str | None]
+"""placement, campaign, platform, station, podcast, program, creative: where a pixel counts."""
 
-SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program")
+SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program", "creative")
+NAMES: Final = ("placement_id", "campaign_id", *SCOPES[2:6], "creative_id")
+"""The fields of an event that name them."""
 
 
 OTHER_NAME: Final = "other"

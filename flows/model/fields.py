@@ -10,7 +10,7 @@ import msgspec
 
 from flows.model.conversions import AGES_AT, CLASSES, COLUMNS
 from flows.model.counts import BY_FLIGHT, BY_MINUTE, CONSENTED_PLAYS
-from flows.model.dimensions import SCOPES
+from flows.model.dimensions import NAMES
 from flows.model.messages import ConversionAccount
 
 DOUBLES_HOLD: Final = 1 << 53
@@ -21,7 +21,7 @@ UNLINKED_STARTS: Final = COUNTS.index("unlinked_starts")
 UNLINKED_COMPLETES: Final = COUNTS.index("unlinked_completes")
 MATURE: Final = ("5m", "1h")
 UNLINKED_RATE: Final = ("1h", "1d", "flight")
-LABELS: Final = ("campaign_id", *SCOPES[2:])
+LABELS: Final = NAMES[1:]
 SPENDING: Final = tuple(
     f"{window}.{metric}"
     for window in WINDOWS

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program")
+SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program", "creative")
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
-LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program")
+LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program", "creative_id")
 
 COUNTS: Final = (
     *("impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes"),

@@ -26,12 +26,11 @@ _TEXTS: Final = (
     "user_agent",
     "landing_url",
     "invalid_traffic",
-    "creative_id",
     "ip",
     "collector",
 )
 _LIMITED: Final = frozenset(
-    {*NAMES, "event_id", "play_id", "listener_id", "creative_id", "order_id", "collector"},
+    {*NAMES, "event_id", "play_id", "listener_id", "order_id", "collector"},
 )
 _MAX_CHARACTERS: Final = 128
 _CUT_AT: Final = {"user_agent": 1_024, "landing_url": 4_096}
@@ -100,7 +99,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
         raise Rejected("event_id" if event_id is None else "event")
     if event not in CODES:
         raise Rejected("event", "unknown_event")
-    *names, play, listener, agent, url, invalid, _, _, collector = _texts(document, _TEXTS)
+    *names, play, listener, agent, url, invalid, _, collector = _texts(document, _TEXTS)
     if names[0] is None and event != "conversion":
         raise Rejected("placement_id")
     ts, received_at = _time(document, "ts"), _time(document, "received_at")

@@ -25,7 +25,7 @@ EVENTS: Final = (
 )
 """An event's code is its place."""
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
-NAMES: Final = ("placement_id", "campaign_id", "platform", "station", "podcast", "program")
+NAMES: Final = (*("placement_id", "campaign_id", "platform", "station", "podcast", "program", "creative_id"),)
 """The names that pixels are counted by."""
 SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent", "collector")
 """Fields whose place in a plain line is told."""
@@ -34,14 +34,13 @@ _TEXTS: Final = (
     "event_id",
     "play_id",
     "event",
-    "creative_id",
     "ip",
     "landing_url",
     "invalid_traffic",
 )
 _WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")
 FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion")
-_LISTENER, _AGENT, _COLLECTOR, _EVENT_ID, _PLAY, _EVENT = range(7, 13)
+_LISTENER, _AGENT, _COLLECTOR, _EVENT_ID, _PLAY, _EVENT = range(8, 14)
 _TRAFFIC: Final = _TEXTS.index("invalid_traffic")
 _TS, _RECEIVED, _PLAYHEAD, _DURATION, _LOW = range(len(_TEXTS), len(FIELDS) - 2)
 _CONSENT: Final = _LOW + 1

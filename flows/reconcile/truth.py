@@ -115,7 +115,7 @@ class Recomputation:
 
     @cached_property
     def labels(self) -> dict[str, tuple[str | None, ...]]:
-        """Placements to their campaign, platform, station, podcast and program."""
+        """Placements to their campaign, platform, station, podcast, program and creative."""
         return {name: tuple(labels) for name, *labels in self._db.all(rows.LABELS)}
 
     @cached_property

@@ -11,7 +11,7 @@ NONE: Final[tuple[str | None, ...]] = (None,) * (len(SCOPES) - 1)
 
 
 class Labels:
-    """Campaign, platform, station, podcast and program by row, each with its event time."""
+    """Campaign, platform, station, podcast, program and creative by row, each with its event time."""
 
     def __init__(self) -> None:
         self._of: dict[int, list[tuple[int, str] | None]] = {}

@@ -33,6 +33,8 @@ from flows.simulate.truth import DAY_MS, MILESTONES, MINUTE_MS, PlayTruth, Tally
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")
 _TRIAL_PLAYS: Final = 2000
+CREATIVES: Final = 3
+"""A placement's creatives, by turns; one may be another placement's, too."""
 
 
 class Call(NamedTuple):
@@ -179,7 +181,13 @@ class Traffic:
         u, trouble, chance = self._u, self.trouble, self._chance
         duration = DURATIONS_MS[int(u() * len(DURATIONS_MS))]
         bot, linked = chance(trouble.bots), not chance(trouble.no_play_id)
-        labels = {**place.labels, "duration_ms": duration, "ip": f"10.0.{listener >> 8}.{listener & 255}"}
+        creative = f"{place.labels['creative_id']}-{self._plays % CREATIVES}"
+        labels = {
+            **place.labels,
+            "creative_id": creative,
+            "duration_ms": duration,
+            "ip": f"10.0.{listener >> 8}.{listener & 255}",
+        }
         labels["user_agent"] = BOTS[int(u() * 4)] if bot else AGENTS[int(u() * 5)]
         if linked:
             labels["play_id"] = play_id
@@ -224,7 +232,8 @@ class Traffic:
                 calls.append((sent + delay, happened + delay, event, playhead, self._id()))
 
         calls.sort()
-        truths = PlayTruth(place.id, listener, linked, bot)
+        named = None if labels["creative_id"] in MACROS else creative
+        truths = PlayTruth(place.id, listener, linked, bot, named)
         key = play_id.encode()
         foreign = chance(trouble.foreign)
         for sent, happened, event, playhead, event_id in calls:
@@ -248,7 +257,7 @@ class Traffic:
                 value = self._foreign(value)
             event_ms = max(min(ts, sent + 60_000), sent - DAY_MS)
             if too_late:
-                truth = Truth("rejected.too_late", place.id, (("too_late", 1),))
+                truth = Truth("rejected.too_late", place.id, (("too_late", 1),), creative=named)
             else:
                 truth = truths.pixel(event, event_id, playhead, event_ms, consented)
             self._push(sent, partition, key, value, event_ms, truth)

@@ -46,6 +46,7 @@ class Truth(NamedTuple):
         freed: minutes of the milestones whose wait this start ends.
         declared: minute of a conversion that names its placement, or None.
         also: a further one of `TOTALS`, or None.
+        creative: whose numbers change as the placement's do; None where the call names none.
     """
 
     outcome: str
@@ -56,6 +57,7 @@ class Truth(NamedTuple):
     freed: tuple[int, ...] = ()
     declared: int | None = None
     also: str | None = None
+    creative: str | None = None
 
 
 class PlayTruth:
@@ -66,11 +68,13 @@ class PlayTruth:
         listener: number, counted in reach where a pixel is consented.
         linked: the pixels carry a `play_id`.
         bot: they are invalid traffic.
+        creative: that they name.
     """
 
     __slots__ = (
         "_bits",
         "_bot",
+        "_creative",
         "_held",
         "_linked",
         "_listener",
@@ -80,7 +84,10 @@ class PlayTruth:
         "_started",
     )
 
-    def __init__(self, placement: str, listener: int, linked: bool, bot: bool) -> None:
+    def __init__(
+        self, placement: str, listener: int, linked: bool, bot: bool, creative: str | None = None
+    ) -> None:
+        self._creative = creative
         self._placement, self._listener, self._linked, self._bot = placement, listener, linked, bot
         self._seen: set[object] = set()
         self._held: list[int] = []
@@ -91,6 +98,12 @@ class PlayTruth:
         self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool
     ) -> Truth:
         """The truth of the play's next pixel to arrive; `event_ms` is its event time."""
+        truth = self._of(event, event_id, playhead_ms, event_ms, consented)
+        return truth._replace(creative=self._creative)
+
+    def _of(
+        self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool
+    ) -> Truth:
         key: object = event_id if not self._linked else (event, playhead_ms) if event == "progress" else event
         if key in self._seen:
             return Truth("repeated", self._placement, (("repeated", 1),))
@@ -133,19 +146,49 @@ class PlayTruth:
 
 
 class PlacementTally(msgspec.Struct):
-    """The tally of one placement; minutes in epoch ms."""
+    """The tally of one placement or creative; minutes in epoch ms."""
 
     counts: dict[str, int]
     listeners: set[int]
     held: dict[int, int]
     declared: dict[int, int]
 
+    @classmethod
+    def empty(cls) -> PlacementTally:
+        """One of no calls."""
+        return cls(dict.fromkeys(FLIGHT, 0), set(), {}, {})
+
+    def count(self, truth: Truth) -> None:
+        """Add one call."""
+        for name, more in truth.counts:
+            self.counts[name] += more
+        if truth.listener is not None:
+            self.listeners.add(truth.listener)
+        if truth.held is not None:
+            self.held[truth.held] = self.held.get(truth.held, 0) + 1
+        for minute in truth.freed:
+            self.held[minute] -= 1
+        if truth.declared is not None:
+            self.declared[truth.declared] = self.declared.get(truth.declared, 0) + 1
+
+    def add(self, other: PlacementTally) -> None:
+        """Add other calls: of other plays."""
+        self.listeners |= other.listeners
+        for ours_by, theirs_by in ((self.held, other.held), (self.declared, other.declared)):
+            for minute, count in theirs_by.items():
+                ours_by[minute] = ours_by.get(minute, 0) + count
+        for metric, more in other.counts.items():
+            self.counts[metric] += more
+
 
 class Expected(NamedTuple):
-    """A right flow's numbers: `totals` by name of `TOTALS`, `flight` by placement and name of `FLIGHT`."""
+    """A right flow's numbers: `totals` by name of `TOTALS`, `flight` by placement and name of `FLIGHT`,
+    `creatives` by creative likewise.
+    """
 
     totals: dict[str, int]
     flight: dict[str, dict[str, int]]
+    creatives: dict[str, dict[str, int]]
 
 
 class Tally(msgspec.Struct):
@@ -153,13 +196,14 @@ class Tally(msgspec.Struct):
 
     Attributes:
         totals: by name of `TOTALS`.
-        placements: by id.
+        placements, creatives: by id.
         heads_ms: greatest event time of each partition's accepted and repeated calls.
     """
 
     totals: dict[str, int]
     placements: dict[str, PlacementTally]
     heads_ms: dict[int, int]
+    creatives: dict[str, PlacementTally] = {}
 
     @classmethod
     def empty(cls) -> Tally:
@@ -175,24 +219,12 @@ class Tally(msgspec.Struct):
             totals[truth.also] += 1
         if event_ms > self.heads_ms.get(partition, 0) and not truth.outcome.startswith("rejected"):
             self.heads_ms[partition] = event_ms
-        if truth.placement is None:
-            return
-        flight = self.placements.get(truth.placement)
-        if flight is None:
-            flight = self.placements[truth.placement] = PlacementTally(
-                dict.fromkeys(FLIGHT, 0), set(), {}, {}
-            )
-        counts = flight.counts
-        for name, more in truth.counts:
-            counts[name] += more
-        if truth.listener is not None:
-            flight.listeners.add(truth.listener)
-        if truth.held is not None:
-            flight.held[truth.held] = flight.held.get(truth.held, 0) + 1
-        for minute in truth.freed:
-            flight.held[minute] -= 1
-        if truth.declared is not None:
-            flight.declared[truth.declared] = flight.declared.get(truth.declared, 0) + 1
+        for tallies, name in ((self.placements, truth.placement), (self.creatives, truth.creative)):
+            if name is not None:
+                tally = tallies.get(name)
+                if tally is None:
+                    tally = tallies[name] = PlacementTally.empty()
+                tally.count(truth)
 
     def expected(
         self, finite: bool = True, watermark_ms: int | None = None, lateness_ms: int = 600_000
@@ -216,16 +248,19 @@ class Tally(msgspec.Struct):
         def known(minutes: dict[int, int]) -> int:
             return sum(count for minute, count in minutes.items() if finite or minute <= final_ms)
 
-        flight = {
-            placement: {
-                **of.counts,
-                "orphans": known(of.held),
-                "reach": len(of.listeners),
-                "conversions_declared": known(of.declared),
+        flight, creatives = (
+            {
+                name: {
+                    **of.counts,
+                    "orphans": known(of.held),
+                    "reach": len(of.listeners),
+                    "conversions_declared": known(of.declared),
+                }
+                for name, of in sorted(tallies.items())
             }
-            for placement, of in sorted(self.placements.items())
-        }
-        return Expected(dict(self.totals), flight)
+            for tallies in (self.placements, self.creatives)
+        )
+        return Expected(dict(self.totals), flight, creatives)
 
     def add(self, other: Tally) -> None:
         """Add the truth of other calls: of other plays."""
@@ -233,17 +268,9 @@ class Tally(msgspec.Struct):
             self.totals[name] += more
         for partition, head_ms in other.heads_ms.items():
             self.heads_ms[partition] = max(head_ms, self.heads_ms.get(partition, 0))
-        for name, theirs in other.placements.items():
-            ours = self.placements.setdefault(name, PlacementTally(dict.fromkeys(FLIGHT, 0), set(), {}, {}))
-            ours.listeners |= theirs.listeners
-            for ours_by, theirs_by in (
-                (ours.held, theirs.held),
-                (ours.declared, theirs.declared),
-            ):
-                for minute, count in theirs_by.items():
-                    ours_by[minute] = ours_by.get(minute, 0) + count
-            for metric, more in theirs.counts.items():
-                ours.counts[metric] += more
+        for ours, theirs in ((self.placements, other.placements), (self.creatives, other.creatives)):
+            for name, tally in theirs.items():
+                ours.setdefault(name, PlacementTally.empty()).add(tally)
 
     def to_json(self) -> bytes:
         """The whole ledger as one JSON object, `from_json`'s counterpart."""

@@ -32,10 +32,10 @@ _CURRENCY: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One placement or campaign.
+    """One placement, campaign or creative.
 
     Attributes:
-        scope: `placement` or `campaign`.
+        scope: `placement`, `campaign` or `creative`.
         id: its id.
         fields: of its hash in Redis.
         stake: money that is short; NaN where no price is known.
@@ -98,7 +98,7 @@ class Desk:
 
     @classmethod
     def of(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
-        """The placements and campaigns; a campaign has at stake what its placements have."""
+        """The placements, campaigns and creatives; a campaign has at stake what its placements have."""
         stakes: dict[str, float] = {}
         placements = []
         for name, fields in scopes.get("placement", {}).items():
@@ -113,7 +113,8 @@ class Desk:
         ]
         plans = (fields for rows in scopes.values() for fields in rows.values())
         told = {fields["delivery.currency"] for fields in plans if "delivery.currency" in fields}
-        rows = {"placement": placements, "campaign": campaigns}
+        creatives = [Row("creative", *one) for one in scopes.get("creative", {}).items()]
+        rows = {"placement": placements, "campaign": campaigns, "creative": creatives}
         by_id = {scope: {row.id: row for row in found} for scope, found in rows.items()}
         return cls(rows, shown(told.pop(), _CURRENCY) if len(told) == 1 else None, now_ms, by_id)
 
@@ -232,7 +233,7 @@ COLUMNS: Final = (
         "id",
         "placement",
         "",
-        "The placement's or campaign's id.",
+        "The placement's, campaign's or creative's id.",
         0,
         lambda row: row.id,
         lambda row, _: name_of(row.id),

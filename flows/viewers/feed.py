@@ -50,7 +50,7 @@ FIELDS: Final = (
     "program",
 )
 """The fields of a row that the table shows, in the order in which they are sent."""
-SCOPES: Final = ("placement", "campaign")
+SCOPES: Final = ("placement", "campaign", "creative")
 MOST: Final = 10_000
 """Rows of a scope sent to a page: those under-delivering or in blocked content, then the busiest."""
 MOST_ALERTS: Final = 10_000
@@ -134,7 +134,8 @@ class Feed:
     Readers of one sight share a view; that of everything is always there.
 
     Args:
-        board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
+        board: reads at least `FIELDS` of the placements, and of the campaigns and creatives where those are
+            to be shown.
         closing: true once the process is to end, whereupon streams end too.
     """
 
@@ -223,9 +224,8 @@ class Feed:
         row = self._board.row(scope, name)
         if not row or not sight.row(scope, name, row):
             return None
-        by = "placement" if scope == "placement" else "campaign"
         with self._lock:
-            alerts = [one for one in reversed(self._alerts) if one.get(by) == name and sight.alert(one)]
+            alerts = [one for one in reversed(self._alerts) if one.get(scope) == name and sight.alert(one)]
             curve = self._histories[scope].curve(name, RANGES_S.get(length, RANGES_S["1h"]))
         return {"id": name, "row": row, "curve": curve, "alerts": alerts[:ALERTS_OF_ROW]}
 

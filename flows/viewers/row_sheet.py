@@ -1,4 +1,4 @@
-"""One placement or campaign whole, for a terminal, in the sections in which the live page shows it."""
+"""One row whole, for a terminal, in the sections in which the live page shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Series of placements and campaigns for Prometheus, rendered from rows in Redis."""
+"""Series of placements, campaigns and creatives for Prometheus, rendered from rows in Redis."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ OTHER: Final = "other"
 
 COUNTERS: Final = {one: one.field for one in metrics.PLACEMENT if one.kind == "counter"}
 GAUGES: Final = {one: one.field for one in metrics.PLACEMENT if one.kind == "gauge" and one.field}
+CREATIVE_COUNTERS: Final = {one: one.field for one in metrics.CREATIVE if one.field}
 CAMPAIGN_GAUGES: Final = {one: one.field for one in metrics.CAMPAIGN if one.field}
 HOUR_S: Final = 3600
 SINCE: Final = "flight.since_ms"
@@ -45,7 +46,7 @@ UNITS: Final[Mapping[str, Callable[[str], str]]] = {
     "delivery.end_ms": _seconds_of,
 }
 """Factors of fields whose series has another unit."""
-SCOPES: Final = ("placement", "campaign")
+SCOPES: Final = ("placement", "campaign", "creative")
 """The scopes that its `Board` reads."""
 LABELS: Final = dict(
     zip(
@@ -55,13 +56,23 @@ LABELS: Final = dict(
     )
 )
 FIELDS: Final = tuple(
-    dict.fromkeys((*COUNTERS.values(), *GAUGES.values(), STATE, SINCE, *LABELS.values(), *feed.FIELDS))
+    dict.fromkeys(
+        (
+            *COUNTERS.values(),
+            *GAUGES.values(),
+            *CREATIVE_COUNTERS.values(),
+            STATE,
+            SINCE,
+            *LABELS.values(),
+            *feed.FIELDS,
+        )
+    )
 )
 """The fields of a row that the exporter shows, and that its `Board` reads."""
 
 
 class Cap:
-    """Parts the placements into those shown and those summed as `other`.
+    """Parts the rows of a scope into those shown and those summed as `other`.
 
     Those with a plan are shown whatever the cap. Of the others the busiest get the places, and keep them;
     later ones get a place while one is free. A placement once in `other` stays there, with what it last
@@ -71,10 +82,14 @@ class Cap:
 
     Of ended rows it keeps sums alone. A row that comes back has its old counts, which these sums may have, so
     beside them it adds only its growth, in `other`.
+
+    Args:
+        most: rows to show.
+        fields: that are summed; by default those of the placements.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, fields: Sequence[str] = tuple(COUNTERS.values())) -> None:
+        self._most, self._fields = most, fields
         self._generation = ""
         self._begin()
 
@@ -82,13 +97,13 @@ class Cap:
         self._shown: set[str] = set()
         self._cut: dict[str, list[Decimal]] = {}
         self._counted_before: dict[str, list[Decimal]] = {}
-        self._ended = self._beyond = [Decimal()] * len(COUNTERS)
+        self._ended = self._beyond = [Decimal()] * len(self._fields)
         self._read_ms = 0.0
 
     def part(
         self, rows: Rows, generation: str, at_s: float = 0.0, beyond: Mapping[str, str] = NO_ROW
     ) -> tuple[list[str], int, list[Decimal]]:
-        """The placements to show, how many are cut, and the sums of their `COUNTERS`.
+        """The placements to show, how many are cut, and the sums of their fields.
 
         Args:
             at_s: event time that the rows have got to.
@@ -107,11 +122,11 @@ class Cap:
         )
         room = max(0, self._most - len(planned) - len(kept))
         self._shown = kept | planned | set(busiest[:room])
-        self._counted_before |= {name: _counts(rows[name]) for name in returned}
+        self._counted_before |= {name: self._counts(rows[name]) for name in returned}
         for name in [*self._cut, *busiest[room:], *returned, *({OTHER} & rows.keys())]:
-            self._cut[name] = self._growth(name, _counts(rows[name]))
+            self._cut[name] = self._growth(name, self._counts(rows[name]))
         self._read_ms = 1000 * at_s
-        self._beyond = [max(pair) for pair in zip(self._beyond, _counts(beyond), strict=True)]
+        self._beyond = [max(pair) for pair in zip(self._beyond, self._counts(beyond), strict=True)]
         parts = (self._ended, self._beyond, *self._cut.values())
         sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
         return sorted(self._shown), len(self._cut), sums
@@ -131,10 +146,9 @@ class Cap:
         before = self._counted_before.get(name)
         return counts if before is None else [now - was for now, was in zip(counts, before, strict=True)]
 
-
-def _counts(row: Mapping[str, str]) -> list[Decimal]:
-    # Shares of a conversion are decimals, which binary sums would not add up.
-    return [Decimal(row.get(field, 0)) for field in COUNTERS.values()]
+    def _counts(self, row: Mapping[str, str]) -> list[Decimal]:
+        # Shares of a conversion are decimals, which binary sums would not add up.
+        return [Decimal(row.get(field, 0)) for field in self._fields]
 
 
 class _Named(NamedTuple):
@@ -150,22 +164,22 @@ class Placements:
 
     def __init__(self, cap: int = CAP, clock_s: Callable[[], float] = time.time) -> None:
         self._cap, self._clock_s = Cap(cap), clock_s
+        self._creatives = Cap(cap, tuple(CREATIVE_COUNTERS.values()))
         self._named: dict[str, _Named] = {}
         self._lock = threading.Lock()
 
     def render(self, snapshot: Snapshot) -> bytes:
-        """The exposition: the exporter's own state, then the placements and campaigns, family by family."""
+        """The exposition: the exporter's own state, then the placements, campaigns and creatives, family by
+        family.
+        """
         with self._lock:
             return self._render(snapshot).encode()
 
     def _render(self, snapshot: Snapshot) -> str:
-        rows = snapshot.rows.get("placement", {})
-        names, cut, sums = self._cap.part(
-            rows,
-            snapshot.meta.get("generation", ""),
-            snapshot.watermark_s or 0.0,
-            snapshot.others.get("placement", NO_ROW),
-        )
+        rows, creatives = (snapshot.rows.get(scope, {}) for scope in ("placement", "creative"))
+        at = snapshot.meta.get("generation", ""), snapshot.watermark_s or 0.0
+        names, cut, sums = self._cap.part(rows, *at, snapshot.others.get("placement", NO_ROW))
+        parted = self._creatives.part(creatives, *at, snapshot.others.get("creative", NO_ROW))
         text = Exposition()
         own = {
             metrics.EXPORTER_UP: int(snapshot.up),
@@ -173,6 +187,7 @@ class Placements:
             metrics.EXPORTER_WATERMARK: snapshot.watermark_s,
             metrics.EXPORTER_LAST_FLUSH: snapshot.flushed_s,
             metrics.EXPORTER_CUT: cut,
+            metrics.EXPORTER_CUT_CREATIVES: parted[1],
         }
         for definition, value in own.items():
             text.add(_family(definition), [""], [value])
@@ -197,6 +212,7 @@ class Placements:
         campaigns = [label_string({"campaign": name}) for name in planned]
         _gauges(text, CAMPAIGN_GAUGES, campaigns, [*planned.values()])
         _states(text, metrics.CAMPAIGN_STATE, planned, [*planned.values()])
+        _creatives(text, creatives, *parted)
         return text.text()
 
     def _name(self, name: str, row: Mapping[str, str]) -> _Named:
@@ -220,6 +236,16 @@ def _gauges(
         if (shown := UNITS.get(field)) is not None:
             values = [None if value is None else shown(value) for value in values]
         text.add(_family(definition), labels, values)
+
+
+def _creatives(text: Exposition, rows: Rows, names: Sequence[str], cut: int, sums: Sequence[Decimal]) -> None:
+    """Add the families of the creatives that are shown, and what the others count together."""
+    owner = metrics.CREATIVE_IMPRESSIONS.labels[0]
+    labels = [label_string({owner: name}) for name in names]
+    others = [label_string({owner: OTHER})] if cut or any(sums) else []
+    for (definition, field), total in zip(CREATIVE_COUNTERS.items(), sums, strict=True):
+        shown = [rows[name].get(field) for name in names]
+        text.add(_family(definition), [*labels, *others], [*shown, *(str(total) for _ in others)])
 
 
 def _states(

@@ -1,5 +1,5 @@
-"""`audiopixel top`: placements and campaigns in the terminal, what needs attention first, below how fresh the
-numbers are.
+"""`audiopixel top`: placements, campaigns and creatives in the terminal, what needs attention first, below
+how fresh the numbers are.
 
 This module prints the table once; `flows.viewers.top_app` is the one that lives in a terminal, with keys.
 """
@@ -30,7 +30,7 @@ __all__ = ["FIELDS", "PLAIN_WIDTH", "render", "run"]
 
 PLAIN_WIDTH: Final = 120
 """Columns of the output where there is neither a terminal nor COLUMNS."""
-SCOPES: Final = ("placement", "campaign")
+SCOPES: Final = ("placement", "campaign", "creative")
 
 _SLOW_S: Final = 5.0
 _DOWN_S: Final = 30.0
@@ -66,7 +66,7 @@ def render(
     Args:
         snapshot: of a reader of at least `FIELDS`.
         now_s: wall clock, epoch s.
-        scope: `placement` or `campaign`.
+        scope: one of `SCOPES`.
         zone: of the reader's clock; None is this machine's.
     """
     desk = Desk.of(snapshot.rows, 1000 * now_s)
@@ -213,7 +213,7 @@ def run(
     *,
     once: bool = False,
     whole_table: bool = False,
-    campaigns: bool = False,
+    scope: str = "placement",
 ) -> None:
     """Show the table until it is left; once, where the output is not a terminal.
 
@@ -221,7 +221,7 @@ def run(
         interval: between two readings of Redis.
         once: print it once and return.
         whole_table: with `once`, print all rows, not those alone that fit the terminal.
-        campaigns: begin with the campaigns.
+        scope: what to begin with, one of `SCOPES`.
 
     Raises:
         ConnectError: Redis is not there at the start; later it may go and come back.
@@ -230,9 +230,8 @@ def run(
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal or "COLUMNS" in os.environ else PLAIN_WIDTH)
     plain = once or not terminal or not sys.stdin.isatty() or console.is_dumb_terminal
-    scope = SCOPES[campaigns]
     # A campaign has at stake what its placements have.
-    scopes = SCOPES if campaigns or not plain else SCOPES[:1]
+    scopes = SCOPES[: 1 + SCOPES.index(scope)] if plain else SCOPES
     reader = RowsReader(client, settings.namespace, FIELDS, scopes=scopes, interval=interval)
     try:
         if plain:

@@ -30,12 +30,12 @@ from flows.viewers.columns import COLUMNS, Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.row_sheet import sheet
 from flows.viewers.table import ORDERS, Layout, lay_out, ordered, sort_words
-from flows.viewers.top import state, styled, sums
+from flows.viewers.top import SCOPES, state, styled, sums
 from flows.viewers.words import STATES
 
 RESORT_S: Final = 5.0
 """Rows keep their places for so long: nobody reads a table that jumps each second."""
-_PLURAL: Final = {"placement": "placements", "campaign": "campaigns"}
+_PLURAL: Final = {scope: f"{scope}s" for scope in SCOPES}
 
 
 class Grid(ScrollView, can_focus=True):
@@ -169,7 +169,7 @@ class TopApp(App[None]):
     """`audiopixel top` in a terminal.
 
     Args:
-        reader: of the placements and the campaigns.
+        reader: of the rows of `flows.viewers.top.SCOPES`.
         interval: between two readings of Redis.
         scope: what to begin with.
     """
@@ -192,7 +192,7 @@ class TopApp(App[None]):
         Binding("left_angle_bracket,comma", "by_column(-1)", "by column <", show=False),
         Binding("right_angle_bracket,full_stop", "by_column(1)", "by column >", show=False),
         Binding("r", "reverse", "reverse"),
-        Binding("tab", "next_scope", "placements/campaigns", priority=True),
+        Binding("tab", "next_scope", "next scope", priority=True),
         Binding("escape", "leave", "close", show=False),
         Binding("question_mark", "keys", "keys"),
         Binding("q,ctrl+c", "quit", "quit"),
@@ -322,10 +322,10 @@ class TopApp(App[None]):
         self.show()
 
     def action_next_scope(self) -> None:
-        """Change between placements and campaigns."""
+        """Change between placements, campaigns and creatives."""
         if isinstance(self.screen, Sheet):
             return
-        self._scope = "campaign" if self._scope == "placement" else "placement"
+        self._scope = SCOPES[(SCOPES.index(self._scope) + 1) % len(SCOPES)]
         self.show()
 
     def action_keys(self) -> None:
@@ -354,7 +354,7 @@ KEYS: Final = (
     ("j k, arrows", "next or previous row; PgUp PgDn a screen; g G first, last"),
     ("Enter", "open the row; Esc closes it"),
     ("s", "next order; < > by the column left or right; r turns it round"),
-    ("Tab", "placements or campaigns"),
+    ("Tab", "placements, campaigns or creatives"),
     ("?", "this sheet"),
     ("q", "quit"),
 )

@@ -39,6 +39,7 @@ class Call(NamedTuple):
     consent: bool | None
     bot: bool
     playhead: int | None
+    creative: str | None
 
 
 @dataclass(eq=False)
@@ -75,7 +76,7 @@ class Model:
         return by_now or minute < self.open_from
 
     def take(self, call: Call, ts: int, watermark_ms: int) -> str:
-        combo: Dimensions = (call.placement, call.campaign, call.platform, None, None, None)
+        combo: Dimensions = (call.placement, call.campaign, call.platform, None, None, None, call.creative)
         event, minute, linked = call.event, ts // MINUTE, call.play is not None
         who = (call.partition, call.play) if linked else (call.partition, call.event_id)
         which = (

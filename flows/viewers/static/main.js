@@ -11,7 +11,7 @@ import { copied, saveCsv } from "./out.js";
 import { show } from "./pane.js";
 import { chosenItem, draw, fold, move, pageSize, refresh } from "./table.js";
 import { showTag } from "./tag.js";
-import { GROUPS, VIEWS, follow, go, link, view } from "./view.js";
+import { GRIDS, GROUPS, VIEWS, follow, go, link, view } from "./view.js";
 
 // ------------------------------------------------------------------ the view
 
@@ -25,7 +25,7 @@ function arrive(before) {
     if (tab.dataset.view === view.view) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   }
-  const grid = view.view === "placements" || view.view === "campaigns";
+  const grid = Object.hasOwn(GRIDS, view.view);
   $("desk").hidden = !grid;
   for (const part of ["alerts", "collectors", "tag"]) $(part).hidden = view.view !== part;
   $("tools").hidden = !grid && view.view !== "alerts";

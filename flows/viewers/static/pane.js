@@ -1,4 +1,4 @@
-// One placement or campaign, whole: pacing, money, quartiles, reach, conversions, integrity and its history.
+// One placement, campaign or creative, whole: pacing, money, quartiles, reach, conversions, integrity and its history.
 
 import { change } from "./alerts.js";
 import { drawChart, forget, keys, legend } from "./chart.js";
@@ -115,7 +115,7 @@ function fill({ row, curve, alerts }) {
     ["consent", percent(n("flight.consent_coverage"), 1)],
   ]);
   setText($("p-final"), `Numbers as of ${since(n("as_of_ms"), now)}; final through ${since(n("final_through_ms"), now)}.`);
-  $("p-history").replaceChildren(...(alerts.length ? alerts.map((one) => change(one, scope() === "campaign")) : [make("li", "soft", "No change of state is known.")]));
+  $("p-history").replaceChildren(...(alerts.length ? alerts.map((one) => change(one, scope() !== "placement")) : [make("li", "soft", "No change of state is known.")]));
 }
 
 function flight(n, now) {

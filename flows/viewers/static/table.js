@@ -1,9 +1,9 @@
-// The grid of placements or campaigns: filtered, grouped, ordered, summed, and drawn where it is in sight.
+// The grid of placements, campaigns or creatives: filtered, grouped, ordered, summed, and drawn where it is in sight.
 
 import { CARD, columnsFor, inOrder, ordered, unitOf } from "./columns.js";
 import { addUp, blocked, desk, newSum, text } from "./data.js";
 import { $, button, make, narrow, setText } from "./dom.js";
-import { GROUPS, go, link, states, view } from "./view.js";
+import { GRIDS, GROUPS, go, link, states, view } from "./view.js";
 import { NULL, STATES, stateWords, whole } from "./words.js";
 
 const SPARE_ROWS = 4, RESORT_MS = 5000;
@@ -16,7 +16,7 @@ let slots = [], sortedAt = 0, laidOut = "";
 
 export const cards = () => narrow.matches;
 const rowPx = () => (cards() ? CARD_PX : ROW_PX);
-export const scope = () => (view.view === "campaigns" ? "campaign" : "placement");
+export const scope = () => GRIDS[view.view] ?? "placement";
 const rows = () => desk.rows[scope()];
 const domId = (item) => `row-${encodeURIComponent(item.id)}`;
 
@@ -112,7 +112,7 @@ function arrange() {
 }
 
 function counted() {
-  const total = desk.status?.[scope() === "placement" ? "placements" : "campaigns"] ?? rows().size;
+  const total = desk.status?.[`${scope()}s`] ?? rows().size;
   const cut = total > rows().size ? ` of ${whole(total)}, the worst and busiest` : "";
   return (table.rows.length === rows().size ? "" : `${whole(table.rows.length)} of `) + `${whole(rows().size)} ${scope()}s${cut}`;
 }

@@ -111,7 +111,8 @@ class Story:
 
 def combo(rng: random.Random) -> Dimensions:
     placement = rng.choice(["a", "é", "\uffff", "\U00010000", "zz"])
-    return (placement, rng.choice(CAMPAIGNS), None, rng.choice(["s1", "s2"]), None, None)
+    creative = rng.choice([None, "k1", "k2"])
+    return (placement, rng.choice(CAMPAIGNS), None, rng.choice(["s1", "s2"]), None, None, creative)
 
 
 def story(rng: random.Random, plays: int, buyers: int, days: float) -> Story:
@@ -140,7 +141,7 @@ def story(rng: random.Random, plays: int, buyers: int, days: float) -> Story:
     bought = []
     for number in range(buyers):
         pixel = ConversionPixel(
-            (None, rng.choice(CAMPAIGNS), None, None, None, None),
+            (None, rng.choice(CAMPAIGNS), None, None, None, None, None),
             "purchase",
             f"o{number}",
             "e",

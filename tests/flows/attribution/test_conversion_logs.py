@@ -56,6 +56,7 @@ def log(seed: int, plays: int = 600, buyers: int = 300) -> list[Line]:
             "placement_id": placement,
             "campaign_id": campaign,
             "station": f"s{number % 3}",
+            "creative_id": ("k0", "k1", "é", "[CREATIVE]")[number % 4],
             **listener(),
         }
         at = moment()
@@ -66,7 +67,8 @@ def log(seed: int, plays: int = 600, buyers: int = 300) -> list[Line]:
         if rng.random() < 0.8:
             line("impression", at, **fields)
         if rng.random() < 0.8:
-            line("start", at + rng.randrange(-2000, 2000), **fields)
+            other = {"creative_id": "k1"} if number % 5 == 0 else {}
+            line("start", at + rng.randrange(-2000, 2000), **fields | other)
         if rng.random() < 0.2:
             line("click", at + rng.choice([0, 5000]), **fields)
     for number in range(buyers):
@@ -79,6 +81,7 @@ def log(seed: int, plays: int = 600, buyers: int = 300) -> list[Line]:
         fields = {
             "conversion": bought,
             "campaign_id": rng.choice(["red", "blue", "green", None]),
+            "creative_id": "k0" if number % 3 == 0 else None,
             **listener(),
         }
         dice = rng.random()

@@ -56,7 +56,7 @@ Touch = tuple[int, int, str, str | None]
 
 
 def combo(placement: str | None, campaign: str | None) -> Dimensions:
-    return (placement, campaign, None, None, None, None)
+    return (placement, campaign, None, None, None, None, None)
 
 
 def shard_of_listeners(**rules: Any) -> ListenerShard:

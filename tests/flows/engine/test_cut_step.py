@@ -118,7 +118,7 @@ def test_a_ledger_stopped_between_any_two_receipts_goes_on_with_those_that_no_cu
 def pixels(sender: str, position: int) -> Pixels:
     """One pixel of each kind that is kept apart: an event's row, and a conversion with its row."""
     row = np.full((1, COLUMNS), position, np.uint64)
-    combo = ("p", None, None, None, None, None)
+    combo = ("p", *(None,) * 6)
     conversion = ConversionPixel(combo, *([None] * (len(ConversionPixel._fields) - 1)))  # type: ignore[arg-type]  # its kind is not read
     return Pixels(sender, 1, row, [combo], [(row[0], conversion)])
 

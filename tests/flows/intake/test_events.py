@@ -136,8 +136,15 @@ def test_an_unreplaced_macro_counts_as_absent(macro: str) -> None:
     assert key_of(EVENT, play_id=macro) == key_of(EVENT, play_id=None)
     assert not pixel_of(raw_of(EVENT, play_id=macro))[INFO] & LINKED
     assert pixel_of(raw_of(EVENT, listener_id=macro))[LISTENER] == 0
-    names = {"campaign_id": macro, "platform": macro, "station": macro, "podcast": macro, "program": macro}
-    assert decode(raw_of(EVENT, **names)).combos == [("pl-1", None, None, None, None, None)]
+    names = {
+        "campaign_id": macro,
+        "platform": macro,
+        "station": macro,
+        "podcast": macro,
+        "program": macro,
+        "creative_id": macro,
+    }
+    assert decode(raw_of(EVENT, **names)).combos == [("pl-1", None, None, None, None, None, None)]
 
 
 @pytest.mark.parametrize(

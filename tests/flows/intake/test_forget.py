@@ -229,7 +229,7 @@ def test_touches_that_come_with_the_order_to_forget_go_with_the_others() -> None
         )
         zeros = np.zeros(count, np.uint32)
         cut = Cut(number, T0 + number * MINUTE, False, ())
-        names = [("a", None, None, None, None, None)]
+        names = [("a", None, None, None, None, None, None)]
         return TouchBatch(sender, 0, cut, names, *columns, zeros, zeros, [], np.array(forgotten, np.uint64))  # type: ignore[arg-type]  # names are a combo
 
     for number, batches in enumerate(([batch(0, 0, 3)], [batch(1, 0, 0, (5,)), batch(1, 1, 2)])):

@@ -230,7 +230,7 @@ def test_a_play_moves_to_its_earlier_minute_in_its_own_row_beyond_4_194_304_comb
 def test_more_combinations_than_a_slot_tells_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "MOST_COMBOS", 3)
     shard = PlayShard(0, 1, 10 * MINUTE, 30 * MINUTE, 60 * MINUTE)
-    combos: list[Dimensions] = [(name, None, None, None, None, None) for name in "abcd"]
+    combos: list[Dimensions] = [(name, None, None, None, None, None, None) for name in "abcd"]
     assert [shard._number(combo) for combo in combos[:3] * 2] == [0, 1, 2] * 2
     with pytest.raises(StateError, match="3 combinations"):
         shard._number(combos[3])

@@ -169,8 +169,8 @@ def test_a_line_feed_within_a_message_is_white_space_between_words_and_wrong_in_
 
 
 def test_the_same_name_in_another_place_is_another_combination() -> None:
-    names = ("campaign_id", "platform", "station", "podcast", "program")
-    given = [part for size in range(6) for part in itertools.combinations(names, size)]
+    names = ("campaign_id", "platform", "station", "podcast", "program", "creative_id")
+    given = [part for size in range(7) for part in itertools.combinations(names, size)]
     bare = {key: value for key, value in EVENT.items() if key not in names}
     lines = [json.dumps(bare | dict.fromkeys(part, "x")).encode() for part in given]
     both = Both()
@@ -178,8 +178,8 @@ def test_the_same_name_in_another_place_is_another_combination() -> None:
     before = both.scanned
     batch = both.decode(lines + lines)
     assert both.scanned - before == 2 * len(lines)
-    assert batch.pixels[:, COMBO].tolist() == [*range(32), *range(32)]
-    assert len(batch.combos) == 32
+    assert batch.pixels[:, COMBO].tolist() == [*range(64), *range(64)]
+    assert len(batch.combos) == 64
 
 
 def test_an_empty_name_and_an_absent_one_are_each_their_own_entry_of_one_combination() -> None:

@@ -53,6 +53,7 @@ CHOICES: tuple[tuple[Any, ...], ...] = (
     (True, True, False, None),
     (False, False, False, False, False, True),
     (0, 0, 900, None),
+    ("k", "m", None),
 )
 """Of each field of `Call`; what is frequent stands there often."""
 SEND, CUT, SNAPSHOT, RESTART = "send", "cut", "snapshot", "restart"
@@ -113,6 +114,7 @@ class Source:
             "play_id": call.play and f"{call.partition}{call.play}",
             "campaign_id": call.campaign,
             "platform": call.platform,
+            "creative_id": call.creative,
             "listener_id": call.listener,
             "consent": call.consent,
             "playhead_ms": call.playhead,

@@ -48,7 +48,7 @@ def any_keys(rng: np.random.Generator, number: int) -> npt.NDArray[np.uint64]:
 def placements(number: int, shard: int = 0) -> list[Dimensions]:
     names = (f"placement-{i}" for i in range(20 * SHARDS * number))
     combos: list[Dimensions] = [
-        (name, "c", None, None, None, None) for name in names if HOMES.of("placement", name) == shard
+        (name, "c", None, None, None, None, None) for name in names if HOMES.of("placement", name) == shard
     ]
     return combos[:number]
 
@@ -104,7 +104,7 @@ def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytes
     for minute in range(300):
         keys = any_keys(rng, 3_000)
         now_ms = BEGIN_MS + minute * MINUTE
-        combos: list[Dimensions] = [(f"{minute}-{i}", None, None, None, None, None) for i in range(10)]
+        combos: list[Dimensions] = [(f"{minute}-{i}", None, None, None, None, None, None) for i in range(10)]
         events = ("complete", "midpoint", "start") if minute % 2 else ("midpoint", "skip")
         shard.apply(Pixels("p", 0, bulk(keys, now_ms, now_ms - BOUND_MS, events, 10), combos, []))
         shard.cut(Cut(minute, now_ms - BOUND_MS, False, ()))

@@ -43,6 +43,7 @@ def pixel(number: int, event: str, placement: int, at_ms: int, campaign: int) ->
         "received_at": at_ms,
         "placement_id": f"p{placement}",
         "campaign_id": f"c{campaign}",
+        "creative_id": f"k{campaign}",
         "play_id": f"p{number}",
         "listener_id": f"l{number}",
         "consent": True,
@@ -77,7 +78,7 @@ def test_rows_and_other_add_up_to_the_log_and_meta_says_that_names_are_beyond_th
         replay([str(log)], known, b"a key of sixteen bytes or more")
         space = known.namespace
         meta = client.hgetall(f"{space}:meta")
-        for scope in ("placement", "campaign"):
+        for scope in ("placement", "campaign", "creative"):
             names = scan_index(client, f"{space}:index:{scope}")
             found = [client.hgetall(f"{space}:{scope}:{{{name}}}") for name in names]
             other = client.hgetall(f"{space}:{OTHER_NAME}:{{{scope}}}")
@@ -92,11 +93,11 @@ def test_rows_and_other_add_up_to_the_log_and_meta_says_that_names_are_beyond_th
                 continue
             assert sums == whole[scope]
             assert len(names) <= 20 + 2
-            assert {"p59", "p58"} <= set(names) or scope == "campaign"
-            assert {"c29", "c28"} <= set(names) or scope == "placement"
+            assert {"p59", "p58"} <= set(names) or scope != "placement"
+            assert {"c29", "c28"} <= set(names) or scope != "campaign"
             assert not {field for field in other if "reach" in field or "rate" in field}
         if cap == 20:
-            assert 30 <= int(meta["rows_beyond_cap"]) <= 90
+            assert 40 <= int(meta["rows_beyond_cap"]) <= 120
 
 
 NAMES = st.lists(st.integers(0, 30), min_size=1, max_size=80)

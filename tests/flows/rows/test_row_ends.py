@@ -148,7 +148,7 @@ class Line:
         times = np.full(len(heard), at_ms)
         named: list[RowName] = [("placement", name) for name in heard]
         labels: list[tuple[int, int, Dimensions]] = [
-            (row, at_ms, (name, campaign, None, None, None, None)) for row, name in enumerate(heard)
+            (row, at_ms, (name, campaign, None, None, None, None, None)) for row, name in enumerate(heard)
         ]
         batch = RowBatch(
             0, 0, here, named, times, where, minutes, counts, where,

@@ -230,7 +230,7 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
             if entry.who:
                 brute.touches.add((row, minute, entry.who))
             if row[0] == "placement":
-                labels.append((int(place[i]), ts, (row[1], entry.campaign, None, None, None, None)))
+                labels.append((int(place[i]), ts, (row[1], entry.campaign, None, None, None, None, None)))
                 if entry.campaign:
                     brute.labels[row] = max(brute.labels.get(row, (0, "")), (ts, entry.campaign))
         who = np.array([mine[i].who for i in touched], np.uint64)

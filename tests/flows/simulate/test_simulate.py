@@ -34,15 +34,15 @@ def recomputed(files: list[Path]) -> Recomputation:
 
 
 def differences(expected: Expected, oracle: Recomputation) -> list[str]:
-    rows = {key: row for (scope, key), row in oracle.flight.items() if scope == "placement"}
     found = [name for name in TOTALS if expected.totals[name] != oracle.totals.get(name, 0)]
-    for placement in sorted(rows.keys() | expected.flight.keys()):
-        for name in FLIGHT:
-            metric = "conversions" if name == "conversions_declared" else name
-            ours = expected.flight.get(placement, {}).get(name, 0)
-            theirs = rows.get(placement, {}).get(f"flight.{metric}", 0)
-            if ours != theirs:
-                found.append(f"{placement} {name}: ledger {ours}, oracle {theirs}")
+    for wanted, truth in (("placement", expected.flight), ("creative", expected.creatives)):
+        rows = {key: row for (scope, key), row in oracle.flight.items() if scope == wanted}
+        for key in sorted(rows.keys() | truth.keys()):
+            for name in FLIGHT:
+                metric = "conversions" if name == "conversions_declared" else name
+                ours, theirs = truth.get(key, {}).get(name, 0), rows.get(key, {}).get(f"flight.{metric}", 0)
+                if ours != theirs:
+                    found.append(f"{wanted} {key} {name}: ledger {ours}, oracle {theirs}")
     return found
 
 
