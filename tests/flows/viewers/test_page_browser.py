@@ -170,10 +170,13 @@ def test_times_are_told_with_date_and_zone(shared: Desk) -> None:
     assert browser.js(found).startswith("3 Feb 2024")
 
 
-def test_campaigns_are_a_tab_and_groups_have_sums(shared: Desk) -> None:
+def test_campaigns_and_creatives_are_tabs_and_groups_have_sums(shared: Desk) -> None:
     browser = shared.open("#view=campaigns")
     assert sorted(browser.js(NAMES)) == ["c-7", "c-8", "c-9"]
     assert browser.js(cell("c-7", "stake")) == "2,168", "of its placements, since it has no price of its own"
+    browser = shared.open("#view=creatives")
+    assert browser.js(NAMES) == ["k-1"]
+    assert [browser.js(cell("k-1", part)) for part in ("delivered", "completion")] == ["900", "75 %"]
     browser = shared.open("#group=campaign_id&q=c-")
     groups = browser.js(
         f"{ROWS}.filter(row => row.item.sum).map(row => [row.item.group, row.item.delivered])"
@@ -405,8 +408,8 @@ def test_ten_thousand_placements_are_few_elements_and_little_work(own: Desk) -> 
     browser.until("document.querySelector('#count').textContent === '10,000 placements'")
     assert browser.js("document.querySelectorAll('#rows tr').length") < 60
     rows = {f"pl-{n:05}": {"9": str(n + 5)} for n in range(2000)}
-    gone: dict[str, list[str]] = {"placement": [], "campaign": []}
-    message = json.dumps({"rows": {"placement": rows, "campaign": {}}, "gone": gone})
+    gone: dict[str, list[str]] = {"placement": [], "campaign": [], "creative": []}
+    message = json.dumps({"rows": {"placement": rows, "campaign": {}, "creative": {}}, "gone": gone})
     cost = """(async () => {
         const modules = ['data', 'table', 'view'].map(one => import(`/page/${one}.js`));
         const [data, table, view] = await Promise.all(modules);
