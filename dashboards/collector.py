@@ -121,6 +121,7 @@ def _calls() -> list[tuple[Panel, int]]:
 
 
 def _callers() -> list[tuple[Panel, int]]:
+    rejected = q.per_second(m.COLLECT_SENDERS, 'outcome="rejected"', by="sender")
     unreplaced = q.per_second(m.COLLECT_CLEANED, 'how="unreplaced"', by="dialect")
     panels = [
         lines(
@@ -129,6 +130,13 @@ def _callers() -> list[tuple[Panel, int]]:
             "cps",
             [Query(unreplaced, "{{dialect}}")],
             alert="AudiopixelMacrosUnreplaced",
+        ),
+        lines(
+            "Rejected, by sender",
+            "Share of each sender's calls that are no pixels.",
+            "percentunit",
+            [Query(f"{rejected} / ({q.per_second(m.COLLECT_SENDERS, by='sender')} > 0)", "{{sender}}")],
+            alert="AudiopixelSenderRejected",
         ),
         lines(
             "Consent, by reason",
@@ -144,7 +152,7 @@ def _callers() -> list[tuple[Panel, int]]:
             [_each(m.COLLECT_INVALID, "reason")],
         ),
     ]
-    return [(panel, 8) for panel in panels]
+    return [(panel, 6) for panel in panels]
 
 
 def collector() -> Dashboard:

@@ -18,6 +18,8 @@ UNREPLACED: Final = 0.05
 """Share of an hour's events that carry one macro unreplaced, from which it is told of."""
 LEAST_EVENTS: Final = 100
 """Events of an hour that are enough to judge macros and consent by."""
+REJECTED: Final = 0.05
+"""Share of a sender's last hour that is rejected, from which it is told of."""
 FALLEN: Final = 0.8
 """Part of the usual share of consent below which it has fallen."""
 STORELESS: Final = 'reason=~"store|clock"'
@@ -31,6 +33,9 @@ _BOARD: Final = "audiopixel-collector"
 _UP: Final = f'up{{job="{COLLECTOR_JOB}"}}'
 _NOT_GIVEN: Final = f'{m.COLLECT_CONSENT.name}{{reason!="given"}}'
 _OURS: Final = f"{m.COLLECT_REFUSED.name}{{{STORELESS}}}"
+_SENT: Final = f"sum by (sender) (increase({m.COLLECT_SENDERS.name}[1h]))"
+_REJECTED: Final = f'sum by (sender) (increase({m.COLLECT_SENDERS.name}{{outcome="rejected"}}[1h]))'
+_ITS: Final = f'sum(increase({m.COLLECT_SENDERS.name}{{outcome="rejected",sender=%q}}[1h]))'
 _REFUSED: Final = f"sum(increase({_OURS}[5m]))"
 
 
@@ -115,6 +120,22 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
         "macro: "
         f"{shown('$labels.parameter')} is missing from their pixels. `audiopixel tag --check URL` shows what "
         "the vendor supports.",
+        timedelta(minutes=15),
+        labels={},
+        board=_BOARD,
+    ),
+    Alert(
+        "AudiopixelSenderRejected",
+        f"""{_REJECTED}
+/ ({_SENT} >= {LEAST_EVENTS})
+> {REJECTED}""",
+        "warning",
+        "tags",
+        f"{{{{ $value | humanizePercentage }}}} of the calls of {shown('$labels.sender')} are rejected",
+        f"{number(_ITS, 'sender', 'printf `%.0f`')} of its calls of the last hour are no pixels and "
+        "count nowhere. Reasons of all senders: "
+        f"{listed(f'sum by (reason) (increase({m.COLLECT_REJECTED.name}[1h])) > 0', '.Labels.reason')}. "
+        "`audiopixel rejected --sender NAME` lists them with examples.",
         timedelta(minutes=15),
         labels={},
         board=_BOARD,

@@ -343,6 +343,12 @@ COLLECT_ACKNOWLEDGED = COLLECT.counter("collect_acknowledged_total", "Events tha
 COLLECT_REJECTED = COLLECT.counter(
     "collect_rejected_total", "Events that are no pixels, by reason.", "reason"
 )
+COLLECT_SENDERS = COLLECT.counter(
+    "collect_sender_events_total",
+    "Events by who sent them, a token, a known network or a dialect, understood or rejected.",
+    "sender",
+    "outcome",
+)
 COLLECT_INHERITED = COLLECT.counter(
     "collect_inherited_total", "Events that rested on the spool at the start."
 )

@@ -31,6 +31,10 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "overlap": (LOOK, ("overlap breakfast-uk drivetime-uk", "overlap --campaigns spring autumn")),
     "config": (LOOK, ("config",)),
     "check": (PROVE, ("check monday.ndjson.gz --most 20",)),
+    "rejected": (
+        PROVE,
+        ("rejected --hours 1", "rejected --reason unsigned --resend", "rejected --against theirs.ndjson.gz"),
+    ),
     "plans": (PROVE, ("plans plans.csv", "plans plans.csv --to placement-plans")),
     "simulate": (PROVE, ("simulate pixels.ndjson --events 10000", "simulate kafka --seconds 60")),
     "reconcile": (

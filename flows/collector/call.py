@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,10 @@ class Call:
     body: bytes
     peer: str
     received_ms: int
+
+
+UNKNOWN_SENDER: Final = "unknown"
+"""The sender of a call that was not read so far."""
 
 
 class Outcome(StrEnum):
@@ -50,6 +54,8 @@ class Understood:
         unreplaced: whether it had a macro that nobody has replaced.
         event: the canonical event, without `collector` and `low_ms`, which the store adds; empty: none.
         key: of the Kafka message: play, else listener, else event id; of a conversion order, else event id.
+        sender: who called: `token/NAME`, `network/NET`, or for an unknown caller `dialect/NAME`.
+        keeps_play: whether the play's id says nothing of its listener.
         trace: how it was understood, as the checker shows it; None where nobody asked.
     """
 
@@ -60,4 +66,6 @@ class Understood:
     key: bytes = b""
     consent: str = ""
     unreplaced: bool = False
+    sender: str = UNKNOWN_SENDER
+    keeps_play: bool = False
     trace: dict[str, Any] | None = None

@@ -27,6 +27,7 @@ class Instruments(Registered):
 
     Attributes:
         rejected, not_counted, consent, invalid_traffic: events by reason.
+        senders: events by sender, and whether they were stored or rejected.
         fires: by placement, its pixels and those of them with a macro that nobody has replaced; of the first
             `MOST_PLACEMENTS` alone.
         fired: placements of which a pixel has come since somebody last emptied this.
@@ -36,6 +37,7 @@ class Instruments(Registered):
         self._ledger = ledger
         self._cleaned: Counter[tuple[str, str, str]] = Counter()
         self.rejected: Counter[str] = Counter()
+        self.senders: Counter[tuple[str, str]] = Counter()
         self.not_counted: Counter[str] = Counter()
         self.consent: Counter[str] = Counter()
         self.invalid_traffic: Counter[str] = Counter()
@@ -58,12 +60,14 @@ class Instruments(Registered):
         for one in understood:
             if one.outcome is Outcome.REJECTED:
                 self.rejected[one.reason] += 1
+                self.senders[one.sender, one.outcome.value] += 1
             elif one.outcome is Outcome.NOT_COUNTED:
                 self.not_counted[one.reason] += 1
             else:
                 self._count(one)
 
     def _count(self, one: Understood) -> None:
+        self.senders[one.sender, one.outcome.value] += 1
         self.consent[one.consent] += 1
         if reason := one.event.get("invalid_traffic"):
             self.invalid_traffic[reason] += 1
@@ -117,6 +121,7 @@ class Instruments(Registered):
         ):
             yield _counter(definition, {(str(name),): value for name, value in dict(counts).items()})
         yield _counter(m.COLLECT_CLEANED, dict(self._cleaned))
+        yield _counter(m.COLLECT_SENDERS, dict(self.senders))
         if lane is not None:
             oldest_ms = lane.oldest_ms
             age_ms = 0 if oldest_ms is None else max(0, lane.clock.now_ms() - oldest_ms)

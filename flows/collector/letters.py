@@ -27,7 +27,16 @@ _KEPT: Final = (
     "station",
     "podcast",
     "program",
+    "episode",
+    "basis",
+    "playhead_ms",
+    "duration_ms",
+    "consent",
+    "invalid_traffic",
+    "landing_url",
 )
+"""Fields that identify nobody; beside them a play whose id does not name its listener, and a conversion."""
+_OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
 _LONGEST: Final = 128
 
 
@@ -75,9 +84,15 @@ def letter(collector: str, rejected: Understood) -> Produced:
         for name, value in rejected.event.items()
         if name in _KEPT
     }
+    if rejected.keeps_play and "play_id" in rejected.event:
+        event["play_id"] = rejected.event["play_id"][:_LONGEST]
+    conversion = rejected.event.get("conversion", {})
+    if kept := {name: str(conversion[name])[:_LONGEST] for name in _OF_A_CONVERSION if conversion.get(name)}:
+        event["conversion"] = kept
     named = str(event.get("event_id") or uuid4().hex)[:_LONGEST]
     position = f"collector/{collector}/{named}"
     body: dict[str, Any] = {"reason": rejected.reason, "position": position, "event": event}
+    body["sender"] = rejected.sender
     if rejected.wrong:
         body["field"] = rejected.wrong
     return Produced(msgspec.json.encode(body), position.encode())

@@ -175,6 +175,7 @@ class Understanding:
         if consent.given:
             self._add_pseudonyms(event, words, where)
         understood = Understood(outcome, reason, wrong, event, _kafka_key(event), consent.reason)
+        understood.sender, understood.keeps_play = _sender(caller, name), not dialect.play_names_listener
         understood.unreplaced = any("unreplaced" in done for done in reading.cleaned.values())
         if trace:
             understood.trace = tracing.of(understood, reading, where, consent, verdict, rule)
@@ -272,6 +273,13 @@ class Understanding:
         client = words.get("ga_client_id")
         if isinstance(client, str) and len(client) <= 64:
             event["ga_client_id"] = client
+
+
+def _sender(caller: Caller, dialect: str) -> str:
+    """The sender of a call, out of names that the operator or we have given."""
+    if caller.network:
+        return f"network/{caller.name}"
+    return f"token/{caller.name}" if caller.name else f"dialect/{dialect}"
 
 
 def _signals(words: Mapping[str, Any], caller: Caller) -> Signals:

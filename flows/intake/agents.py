@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from flows.model.events import absent
+from flows.model.events import MAX_AGENT_BYTES, absent, cut_bytes
 from flows.model.pixel import KNOWN_REASONS, OTHER_REASON, traffic_reasons
 
 _MOST_REASONS: Final = 2_000
@@ -31,12 +31,25 @@ class Verdicts:
 
     def __init__(self, own: Mapping[str, re.Pattern[str]]) -> None:
         self._own = tuple(own.values())
-        self._numbers = {name: number for number, name in enumerate(traffic_reasons(own), 1)}
+        self._names = traffic_reasons(own)
+        self._numbers = {name: number for number, name in enumerate(self._names, 1)}
         self._reasons: dict[str, int] = {}
 
     def told(self, reason: str) -> int:
         """The number of a reason that a pixel came with; of one that is not known, that of `other`."""
         return self._numbers.get(reason, self._numbers[OTHER_REASON])
+
+    def named(self, event: Mapping[str, Any]) -> str:
+        """The reason why a decoded message, which may be no pixel, is invalid traffic; empty when it is
+        valid.
+        """
+        said, agent = event.get("invalid_traffic"), event.get("user_agent")
+        number = 0
+        if isinstance(said, str) and not absent(said):
+            number = self.told(said)
+        elif isinstance(agent, str):
+            number = self.reason(cut_bytes(agent, MAX_AGENT_BYTES))
+        return self._names[number - 1] if number else ""
 
     def reason(self, agent: str) -> int:
         """The reason why a user agent is invalid traffic, counted from 1 in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -72,10 +73,13 @@ def _refused(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def explain(raw: bytes, suspect: str = "?") -> Rejection:
+def explain(
+    raw: bytes, suspect: str = "?", verdict: Callable[[Mapping[str, Any]], str] = lambda event: ""
+) -> Rejection:
     """Explain why the refused message `raw` is rejected; `suspect` is the field that was stumbled on, if any.
 
-    The order of reasons is that of `flows.model.events`.
+    The order of reasons is that of `flows.model.events`. `verdict` says why a message is invalid traffic: its
+    letter keeps that, and nothing that the verdict came from, so that nobody sends it again as valid.
     """
     malformed = Rejection(MALFORMED, None, {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest()})
     if len(raw) > MAX_MESSAGE_BYTES:
@@ -88,6 +92,8 @@ def explain(raw: bytes, suspect: str = "?") -> Rejection:
     if not isinstance(document, dict):
         return malformed
     kept = {"event": keepable(document)}
+    if reason := verdict(document):
+        kept["event"]["invalid_traffic"] = reason
     for field in ("event_id", "event"):
         value = document.get(field)
         if not isinstance(value, str) or absent(value) or (field == "event_id" and len(value) > 128):

@@ -245,7 +245,7 @@ class Decoder:
                 batch.marks += 1
                 self._hear(batch, line, mark.collector, BYE if mark.bye else mark.low_ms)
             else:
-                batch.rejected.append((position, explain(raw, suspect)))
+                batch.rejected.append((position, explain(raw, suspect, self._verdicts.named)))
         pixels = np.array(rows, np.uint64).reshape(-1, COLUMNS)
         if untold:
             self._tell(pixels, untold)

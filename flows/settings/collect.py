@@ -101,6 +101,9 @@ class CollectSettings(BaseModel):
         default_factory=dict,
         description="callers by name, with the SHA-256 of their secret",
     )
+    collect_token: Annotated[SecretStr | None, Takes("NAME.SECRET of a token, or unset")] = Field(
+        None, description="token that `audiopixel rejected --resend` shows at the doors; it may `write`"
+    )
     collect_vendor: int | None = Field(
         None, ge=1, description="your id in the Global Vendor List; without it, purposes alone are asked for"
     )

@@ -1,0 +1,134 @@
+"""`audiopixel rejected`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.app import command, interruptible
+from flows.errors import UsageError
+from flows.shown import LINE, print_table, shown
+
+if TYPE_CHECKING:
+    from flows.rejected import Letter
+    from flows.settings import Settings
+
+
+@command
+def rejected(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files of dead letters; the configured topic by default.", show_default=False),
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(help="Only letters of this reason, such as unsigned.", show_default=False)
+    ] = "",
+    sender: Annotated[str, typer.Option(help="Only letters of this sender.", show_default=False)] = "",
+    placement: Annotated[str, typer.Option(help="Only letters of this placement.", show_default=False)] = "",
+    hours: Annotated[
+        float, typer.Option(min=0, metavar="N", help="Only letters that Kafka took in the last N hours.")
+    ] = 24,
+    most: Annotated[int, typer.Option(min=1, metavar="N", help="Print at most this many groups.")] = 50,
+    examples: Annotated[int, typer.Option(min=0, max=20, metavar="N", help="Event ids of each group.")] = 2,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="A sender's own pixels: say which of them are here.", show_default=False
+        ),
+    ] = None,
+    resend: Annotated[bool, typer.Option("--resend", help="Send again what the letters hold.")] = False,
+    to: Annotated[
+        str,
+        typer.Option(metavar="URL", help="The doors; AUDIOPIXEL_COLLECT_URL by default.", show_default=False),
+    ] = "",
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="With --resend: set a field right in every letter.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """List the dead letters by reason, field, sender and placement, with event ids as examples.
+
+    --resend calls the collector's door again with what a letter holds, with the token in
+    AUDIOPIXEL_COLLECT_TOKEN. The door checks it like any call. Event ids stay the same, so nothing counts
+    twice; letters hold no listener, so there is no reach. Letters that are malformed, too late or invalid
+    traffic cannot be sent again.
+
+    --against looks up a sender's file of pixels; exit code 1 if any of them has a dead letter.
+    """
+    from flows import rejected as letters_of
+    from flows.cli.progress import progress
+    from flows.settings import load
+
+    if resend and against:
+        raise UsageError("--resend and --against do not go together")
+    if (to or change) and not resend:
+        raise UsageError("--to and --set take --resend")
+    settings, read = load(), 0
+    wanted = letters_of.Wanted(reason, sender, placement)
+
+    def letters() -> Iterator[Letter]:
+        nonlocal read
+        found = letters_of.from_files(files) if files else letters_of.from_topic(settings, hours)
+        for letter in found:
+            read += 1
+            if wanted.has(letter):
+                yield letter
+
+    interruptible()
+    with progress(lambda: f"{read:,} letters"):
+        if resend:
+            _resend(settings, letters(), to, change or [])
+            return
+        if against:
+            compared = letters_of.compare(against, letters())
+        else:
+            groups = letters_of.Groups(examples)
+            for letter in letters():
+                groups.take(letter)
+    if against:
+        typer.echo(compared.account())
+        if compared.found:
+            print_table(compared.table())
+            raise typer.Exit(1)
+        return
+    typer.echo(f"letters {groups.letters.total():,} in {len(groups.letters):,} groups")
+    if groups.letters:
+        print_table(groups.table(most))
+
+
+def _resend(settings: Settings, letters: Iterator[Letter], to: str, changes: list[str]) -> None:
+    """Send letters again, and print the outcome."""
+    from connectors.redis import connect, read_rows
+    from flows.resend import SETTABLE, Door, resend
+    from flows.settings import ms
+
+    url = to or settings.collect_url
+    if url is None or settings.collect_token is None:
+        raise UsageError(
+            "--resend takes the doors' address (--to or AUDIOPIXEL_COLLECT_URL) and AUDIOPIXEL_COLLECT_TOKEN"
+        )
+    parted = [one.partition("=") for one in changes]
+    if wrong := [one for one, (name, _, value) in zip(changes, parted, strict=True) if name not in SETTABLE]:
+        raise UsageError(f"--set {shown(wrong[0])}: takes FIELD=VALUE, FIELD one of {' '.join(SETTABLE)}")
+    door = Door(url, settings.collect_token.get_secret_value())
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    (meta,) = read_rows(client, [f"{settings.namespace}:meta"], ["watermark_ms"])
+    resent = resend(
+        letters,
+        door,
+        int(meta.get("watermark_ms", 0)),
+        ms(settings.allowed_lateness),
+        {name: value for name, _, value in parted},
+    )
+    typer.echo(resent.account())
+    for what, count in (*resent.refused.most_common(), *resent.kept.most_common()):
+        typer.echo(shown(f"{count:,} {what}", LINE))
+    if resent.refused:
+        raise typer.Exit(1)

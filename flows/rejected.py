@@ -1,0 +1,262 @@
+"""Dead letters for people: which there are, what a sender's own file has of them, which can be sent again.
+
+Letters come at least once; repeats of one are known by its position. Ids in them were chosen by whoever
+called: every table here is bounded, and every text goes to a terminal through `flows.shown`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from rich.table import Table
+
+from connectors.files import FileInput
+from connectors.kafka import KafkaTable
+from connectors.stream import ConnectError, EndOfInput
+from flows.settings import Settings, kafka_options
+from flows.shown import LINE, cell
+
+MAX_GROUPS: Final = 10_000
+"""Groups that are told apart; letters of others count under the placement `other`."""
+MAX_KNOWN: Final = 1_000_000
+"""Letters that are remembered, to know a repeat by its position or a line by its id; the oldest go first."""
+OTHER: Final = "other"
+_BATCH: Final = 10_000
+_WAIT: Final = timedelta(seconds=0.2)
+_SILENT: Final = 50
+"""Reads without an answer after which the brokers are away."""
+
+
+class Letter(NamedTuple):
+    """One dead letter.
+
+    Attributes:
+        field: the wrong one; empty where none is named.
+        sender: who called a collector, as its letter says, else the source partition.
+        event: what may be kept of it.
+        digest: of a malformed message its SHA-256, else empty.
+    """
+
+    position: str
+    reason: str
+    field: str
+    sender: str
+    event: dict[str, Any]
+    digest: str
+
+    @property
+    def placement(self) -> str:
+        """The placement that it names; empty where it names none."""
+        return _text(self.event.get("placement_id"))
+
+    @property
+    def event_id(self) -> str:
+        """The id of its event; empty where it has none."""
+        return _text(self.event.get("event_id"))
+
+
+class Wanted(NamedTuple):
+    """Letters that are asked for; an empty text asks for all."""
+
+    reason: str = ""
+    sender: str = ""
+    placement: str = ""
+
+    def has(self, letter: Letter) -> bool:
+        """True if a letter is asked for."""
+        pairs = zip(self, (letter.reason, letter.sender, letter.placement), strict=True)
+        return all(not wanted or wanted == is_ for wanted, is_ in pairs)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def letter_of(raw: bytes) -> Letter | None:
+    """The letter that a message is; None where it is none."""
+    try:
+        body = msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    reason, position = body.get("reason"), body.get("position")
+    if not (isinstance(reason, str) and isinstance(position, str)):
+        return None
+    event = body.get("event")
+    sender = _text(body.get("sender")) or _text(body.get("partition")) or position.rpartition("/")[0]
+    return Letter(
+        position,
+        reason,
+        _text(body.get("field")),
+        sender,
+        event if isinstance(event, dict) else {},
+        _text(body.get("sha256")),
+    )
+
+
+def from_files(files: Sequence[str]) -> Iterator[Letter]:
+    """The letters of files, as `audiopixel replay --out` writes them, each once.
+
+    Raises:
+        ConnectError: a file cannot be read.
+    """
+    return _once(raw for _, raw in _lines(files))
+
+
+def from_topic(settings: Settings, hours: float) -> Iterator[Letter]:
+    """The letters of the topic that Kafka took in the last hours, each once.
+
+    Raises:
+        ConnectError: the topic is missing, or the brokers do not answer.
+    """
+    return _once(_messages(settings, hours))
+
+
+def _messages(settings: Settings, hours: float) -> Iterator[bytes]:
+    from time import time
+
+    since_ms = int((time() - hours * 3600) * 1000)
+    options = kafka_options(settings)
+    table = KafkaTable(settings.kafka_brokers, settings.kafka_rejected_topic, options)
+    try:
+        silent = 0
+        while not table.caught_up:
+            changes = table.read(_WAIT)
+            silent = 0 if changes else silent + 1
+            if silent > _SILENT:
+                raise ConnectError(table.trouble)
+            for change in changes:
+                if change.value is not None and change.timestamp_ms >= since_ms:
+                    yield change.value
+    finally:
+        table.close()
+
+
+def _once(raws: Iterable[bytes]) -> Iterator[Letter]:
+    seen: dict[int, None] = {}
+    for raw in raws:
+        letter = letter_of(raw)
+        if letter is None or (place := hash(letter.position)) in seen:
+            continue
+        if len(seen) >= MAX_KNOWN:
+            del seen[next(iter(seen))]
+        seen[place] = None
+        yield letter
+
+
+def _lines(files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Lines of files with their place, `FILE:LINE`."""
+    source = FileInput(files)
+    for file in source.partitions():
+        reader = source.open(file, None)
+        try:
+            while True:
+                messages = reader.read(_BATCH)
+                for position, raw in zip(messages.positions, messages.values, strict=True):
+                    yield f"{file}:{position}", raw
+        except EndOfInput:
+            continue
+        finally:
+            reader.close()
+
+
+Group = tuple[str, str, str, str]
+"""Reason, field, sender and placement of letters."""
+
+
+@dataclass
+class Groups:
+    """Letters by reason, field, sender and placement.
+
+    Args:
+        examples: event ids that are kept of each group.
+    """
+
+    examples: int = 2
+    letters: Counter[Group] = field(default_factory=Counter)
+    of: dict[Group, list[str]] = field(default_factory=dict)
+
+    def take(self, letter: Letter) -> None:
+        """Count one letter."""
+        group: Group = (letter.reason, letter.field, letter.sender, letter.placement)
+        if group not in self.letters and len(self.letters) >= MAX_GROUPS:
+            group = (letter.reason, letter.field, OTHER, OTHER)
+        self.letters[group] += 1
+        kept = self.of.setdefault(group, [])
+        if len(kept) < self.examples:
+            kept.append(letter.event_id or letter.position)
+
+    def table(self, most: int) -> Table:
+        """The groups, the largest first."""
+        table = Table(box=None, pad_edge=False)
+        for head in ("reason", "field", "sender", "placement", "letters", "for example"):
+            table.add_column(head, justify="right" if head == "letters" else "left", overflow="fold")
+        for group, letters in sorted(self.letters.items(), key=lambda one: (-one[1], one[0]))[:most]:
+            cells = [cell(text or "–") for text in group]
+            table.add_row(*cells, f"{letters:,}", cell(", ".join(self.of[group]), LINE))
+        return table
+
+
+@dataclass
+class Compared:
+    """A sender's own lines against the letters.
+
+    Attributes:
+        lines: how many there are.
+        found: those of which there is a letter, by reason and field; `first`: the first of them.
+    """
+
+    lines: int = 0
+    found: Counter[tuple[str, str]] = field(default_factory=Counter)
+    first: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def account(self) -> str:
+        """The sum that holds."""
+        rejected = self.found.total()
+        return f"lines {self.lines:,} = with a dead letter {rejected:,} + without {self.lines - rejected:,}"
+
+    def table(self) -> Table:
+        """The lines with a letter, by reason and field, the most frequent first."""
+        table = Table(box=None, pad_edge=False)
+        for head in ("reason", "field", "lines", "first at"):
+            table.add_column(head, justify="right" if head == "lines" else "left", overflow="fold")
+        for (reason, name), lines in self.found.most_common():
+            table.add_row(cell(reason), cell(name or "–"), f"{lines:,}", cell(self.first[reason, name], LINE))
+        return table
+
+
+def compare(files: Sequence[str], letters: Iterable[Letter]) -> Compared:
+    """Look up a sender's own file of pixels in the letters: a line by its event id, a malformed one by its
+    SHA-256.
+
+    Raises:
+        ConnectError: a file cannot be read.
+    """
+    known: dict[str, tuple[str, str]] = {}
+    for letter in letters:
+        if name := letter.digest or letter.event_id:
+            if len(known) >= MAX_KNOWN:
+                del known[next(iter(known))]
+            known[name] = letter.reason, letter.field
+    found = Compared()
+    for place, raw in _lines(files):
+        found.lines += 1
+        what = known.get(_id_in(raw)) or known.get(sha256(raw).hexdigest())
+        if what is not None:
+            found.found[what] += 1
+            found.first.setdefault(what, place)
+    return found
+
+
+def _id_in(raw: bytes) -> str:
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        return ""
+    return _text(document.get("event_id"))[:128] if isinstance(document, dict) else ""

@@ -1,0 +1,193 @@
+"""Dead letters back to a door: what a letter holds is called once more, under the same event id.
+
+The door checks it as any call, so that a mistake which is still there makes another letter. Nothing counts
+twice, since ids are the same. A letter holds no listener, so that what it becomes has no reach.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from flows.errors import AudiopixelError, UsageError
+from flows.model.events import MALFORMED, TOO_LATE
+from flows.rejected import Letter
+
+MAX_EVENTS: Final = 500
+"""Events of one call, which the door's limit of a body bounds."""
+TRIES: Final = 5
+LONGEST_PAUSE_S: Final = 10.0
+ANSWER: Final = timedelta(seconds=10)
+MINUTE_MS: Final = 60_000
+MALFORMED_WORDS: Final = "malformed: its letter holds nothing of it"
+NO_ID: Final = "no event id: it could count twice"
+NO_TIME: Final = "no time that can be read"
+JUDGED: Final = "invalid traffic: its letter no longer holds why"
+FINAL: Final = "too late: its minute is final"
+SETTABLE: Final = ("event", "placement_id", "campaign_id", "creative_id", "platform", "station", "podcast")
+"""Fields that may be set right while letters are sent again."""
+
+
+@dataclass
+class Resent:
+    """The outcome of sending letters again.
+
+    Attributes:
+        taken: accepted by the door.
+        refused: rejected by it once more, by reason and field.
+        kept: not sent, by the reason why they cannot be.
+    """
+
+    taken: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+
+    def account(self) -> str:
+        """The sum that holds."""
+        refused, kept = self.refused.total(), self.kept.total()
+        letters = self.taken + refused + kept
+        return f"letters {letters:,} = taken {self.taken:,} + rejected again {refused:,} + not sent {kept:,}"
+
+
+@dataclass
+class Door:
+    """A collector's door for events.
+
+    Args:
+        url: of the doors, without a path.
+        token: `NAME.SECRET` of a caller that may `write`.
+    """
+
+    url: str
+    token: str
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise UsageError("the address of the doors takes http:// or https://: --to URL")
+
+    def send(self, events: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+        """Send events; the result of each.
+
+        Raises:
+            AudiopixelError: the door does not answer, or does not take the token.
+        """
+        request = urllib.request.Request(
+            f"{self.url.rstrip('/')}/v1/events",
+            json.dumps(events).encode(),
+            {"content-type": "application/json", "authorization": f"Bearer {self.token}"},
+        )
+        said = ""
+        for _ in range(TRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=ANSWER.total_seconds()) as answer:
+                    results: list[Mapping[str, Any]] = json.load(answer)["results"]
+                    return results
+            except urllib.error.HTTPError as error:
+                if error.code not in (429, 503):
+                    raise AudiopixelError(_refusal(error.code)) from None
+                said, wait = f"status {error.code}", error.headers.get("retry-after", "1")
+                self.sleep(min(float(wait) if wait.isdigit() else 1.0, LONGEST_PAUSE_S))
+            except (OSError, ValueError, KeyError) as error:
+                said = str(getattr(error, "reason", error))
+                self.sleep(1.0)
+        raise AudiopixelError(f"the doors at {self.url} take no events ({said}): is a collector running?")
+
+
+def _refusal(status: int) -> str:
+    if status == 401:
+        return (
+            "the door does not know this token, or it may not write: AUDIOPIXEL_COLLECT_TOKEN takes "
+            "NAME.SECRET of one of the collector's tokens"
+        )
+    return f"the door answered with status {status}: is this the address of a collector?"
+
+
+def resend(
+    letters: Iterable[Letter],
+    door: Door,
+    watermark_ms: int,
+    lateness_ms: int,
+    changes: Mapping[str, str] | None = None,
+) -> Resent:
+    """Send again what can be sent.
+
+    Args:
+        watermark_ms: the flow's: what is final by it would be too late.
+        changes: values that fields get before.
+
+    Raises:
+        AudiopixelError: by the door; what it had taken by then stays taken, and may be sent again.
+    """
+    resent = Resent()
+    events = _events(letters, watermark_ms, lateness_ms, changes or {}, resent)
+    while some := list(islice(events, MAX_EVENTS)):
+        for result in door.send(some):
+            if result.get("outcome") == "accepted":
+                resent.taken += 1
+            else:
+                words = (str(result.get(name) or "") for name in ("reason", "field"))
+                resent.refused[": ".join(filter(None, words))] += 1
+    return resent
+
+
+def _events(
+    letters: Iterable[Letter],
+    watermark_ms: int,
+    lateness_ms: int,
+    changes: Mapping[str, str],
+    resent: Resent,
+) -> Iterator[dict[str, Any]]:
+    for letter in letters:
+        event = event_of(letter, changes)
+        why = _unsendable(letter, event)
+        if not why and (event["ts"] // MINUTE_MS + 1) * MINUTE_MS + lateness_ms <= watermark_ms:
+            why = FINAL
+        if why:
+            resent.kept[why] += 1
+        else:
+            yield event
+
+
+def event_of(letter: Letter, changes: Mapping[str, str]) -> dict[str, Any]:
+    """The canonical event that a letter holds, its time in epoch ms, 0 where none can be read."""
+    event = {name: value for name, value in letter.event.items() if not name.startswith("utm_")}
+    told = {name: value for name, value in letter.event.items() if name.startswith("utm_")}
+    if told and isinstance(event.get("landing_url"), str):
+        event["landing_url"] += f"?{urlencode(told)}"
+    event["ts"] = _epoch_ms(event.get("ts")) or _epoch_ms(event.pop("received_at", None))
+    event.pop("received_at", None)
+    return event | dict(changes)
+
+
+def _unsendable(letter: Letter, event: Mapping[str, Any]) -> str:
+    if letter.reason == MALFORMED:
+        return MALFORMED_WORDS
+    if letter.reason == TOO_LATE:
+        return FINAL
+    if "invalid_traffic" in event:
+        return JUDGED
+    if not letter.event_id:
+        return NO_ID
+    return "" if event["ts"] else NO_TIME
+
+
+def _epoch_ms(value: object) -> int:
+    if isinstance(value, bool):
+        return 0
+    if isinstance(value, int | float):
+        return int(value) if 0 < value < 1 << 53 else 0
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return 0
+    return int(moment.timestamp() * 1000) if moment.tzinfo is not None and moment.year >= 1970 else 0

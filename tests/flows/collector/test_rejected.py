@@ -1,0 +1,263 @@
+"""Dead letters for people: listed, held against a sender's own file, and sent again through a real door."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from collector_support import HOME, NOW_MS, SECRET, call, understanding, usual
+
+from connectors.embedded import EmbeddedBroker
+from connectors.kafka import KafkaWriter
+from flows.collector.call import Call, Outcome, Understood
+from flows.collector.doors import Doors
+from flows.collector.instruments import Instruments
+from flows.collector.ledger import Ledger
+from flows.collector.letters import letter
+from flows.collector.store import Store
+from flows.errors import AudiopixelError
+from flows.intake.dead_letters import explain
+from flows.intake.dead_letters import letter as flow_letter
+from flows.intake.decoder import Decoder
+from flows.rejected import MAX_GROUPS, Groups, Letter, Wanted, compare, from_files, from_topic, letter_of
+from flows.resend import Door, Resent, resend
+from flows.settings import load
+
+TOKEN = f"host.{SECRET}"
+PIXEL = {
+    "event_id": "e1",
+    "event": "start",
+    "placement_id": "breakfast-uk",
+    "play_id": "play-1",
+    "ts": NOW_MS,
+}
+
+
+@dataclass
+class Kept:
+    """A store that keeps all in memory."""
+
+    events: list[Understood] = field(default_factory=list)
+    full: int = 0
+
+    async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
+        if self.full:
+            self.full -= 1
+            return False
+        self.events += [one for one in understood if one.outcome is Outcome.STORED]
+        return True
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+@pytest.fixture
+def url(kept: Kept) -> Iterator[str]:
+    """A collector's doors, behind a server of HTTP."""
+    doors = Doors(understanding(placements="signed"), cast(Store, kept))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            answer = asyncio.run(doors.answer(Call("POST", self.path, "", headers, body, HOME, NOW_MS)))
+            self.send_response(answer.status)
+            for header in (*answer.headers, ("content-length", str(len(answer.body)))):
+                self.send_header(*header)
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def of_the_door(placements: str = "signed", **parameters: Any) -> Letter:
+    """The letter of a call that the door rejected."""
+    found = understanding(placements=placements).pixel(call(usual(**parameters)))
+    assert found.outcome is Outcome.REJECTED
+    made = letter_of(letter("c1", found).value)
+    assert made is not None
+    return made
+
+
+def of_the_flow(**changes: Any) -> Letter:
+    raw = json.dumps(PIXEL | changes).encode()
+    ((position, rejection),) = ((7, explain(raw)),)
+    made = letter_of(flow_letter("audio-pixels/0", position, rejection)[1])
+    assert made is not None
+    return made
+
+
+def sent(letters: list[Letter], url: str, watermark_ms: int = 0, **changes: str) -> Resent:
+    return resend(letters, Door(url, TOKEN, sleep=lambda _: None), watermark_ms, 600_000, changes)
+
+
+def test_an_unsigned_call_counts_once_it_is_sent_again_with_its_play_and_without_its_listener(
+    url: str, kept: Kept
+) -> None:
+    letters = [of_the_door(id="e1"), of_the_door(id="e2", e="conversion", ct="purchase", o="o-1", v="9.50")]
+    assert {one.reason for one in letters} == {"unsigned"}
+    assert sent(letters, url).account() == "letters 2 = taken 2 + rejected again 0 + not sent 0"
+    start, conversion = (one.event for one in kept.events)
+    assert (start["event_id"], start["play_id"], start["ts"]) == ("e1", "play-1", NOW_MS - 1_000)
+    assert start["consent"] is True
+    assert not {"listener_id", "client_id", "household_id"} & start.keys()
+    assert conversion["conversion"] == {"type": "purchase", "order_id": "o-1", "value": "9.50"}
+
+
+def test_what_is_still_wrong_is_rejected_again_and_a_field_that_is_set_right_is_taken(
+    url: str, kept: Kept
+) -> None:
+    letters = [of_the_flow(placement_id="[PLACEMENT]"), of_the_flow(event="rewind")]
+    again = sent(letters, url)
+    assert again.refused == {"invalid: placement_id": 1, "unknown_event: event": 1}
+    assert not kept.events
+    assert sent(letters[:1], url, placement_id="breakfast-uk").taken == 1
+    assert kept.events[0].event["placement_id"] == "breakfast-uk"
+
+
+def test_what_cannot_be_sent_stays_and_is_named(url: str, kept: Kept) -> None:
+    malformed = letter_of(flow_letter("a", 1, explain(b"{"))[1])
+    assert malformed is not None
+    late = Letter("a/2", "too_late", "", "a", dict(PIXEL), "")
+    nameless, timeless = of_the_flow(event_id=""), of_the_flow(ts="soon")
+    final = of_the_flow(playhead_ms="x", ts=NOW_MS - 3_600_000)
+    resent = sent([malformed, late, nameless, timeless, final], url, NOW_MS)
+    assert resent.taken == 0
+    assert resent.kept == {
+        "malformed: its letter holds nothing of it": 1,
+        "too late: its minute is final": 2,
+        "no event id: it could count twice": 1,
+        "no time that can be read": 1,
+    }
+    assert not kept.events
+
+
+@pytest.mark.parametrize("agent", ["AudioCRAWLER 1.1", ""])
+def test_traffic_that_was_judged_invalid_is_not_sent_again_as_valid(url: str, kept: Kept, agent: str) -> None:
+    found = understanding().pixel(call(usual(ts="x"), headers={"user-agent": agent}))
+    found.outcome, found.reason = Outcome.REJECTED, "unsigned"
+    of_door = letter_of(letter("c1", found).value)
+    told = {"invalid_traffic": "volume"} if not agent else {"user_agent": agent}
+    batch = Decoder(b"sixteen secret b").decode(_messages(json.dumps(PIXEL | told | {"ip": 5}).encode()))
+    of_flow = letter_of(flow_letter("a", *batch.rejected[0])[1])
+    assert of_door is not None
+    assert of_flow is not None
+    assert "user_agent" not in of_flow.event
+    resent = sent([of_door, of_flow], url)
+    assert resent.kept == {"invalid traffic: its letter no longer holds why": 2}
+    assert not kept.events
+
+
+def _messages(raw: bytes) -> Any:
+    from connectors.stream import Messages
+
+    return Messages([raw], [1], 2)
+
+
+def test_a_door_that_is_full_for_a_moment_is_asked_again_and_a_wrong_token_is_not(
+    url: str, kept: Kept
+) -> None:
+    kept.full = 2
+    assert sent([of_the_door()], url).taken == 1
+    with pytest.raises(AudiopixelError, match="does not know this token"):
+        resend([of_the_door()], Door(url, "host.wrong"), 0, 0)
+    with pytest.raises(AudiopixelError, match="take no events"):
+        sent([of_the_door()], "http://127.0.0.1:9")
+
+
+def test_a_play_that_names_its_listener_is_in_no_letter() -> None:
+    door = understanding(placements="signed")
+    naming = [name for name, one in door.dialects.items() if one.play_names_listener]
+    assert naming
+    for name in naming:
+        found = door.pixel(call(usual(), path=f"/p/{name}"))
+        if found.outcome is Outcome.REJECTED:
+            assert "play_id" not in json.loads(letter("c1", found).value)["event"]
+
+
+def test_letters_are_grouped_once_each_by_reason_field_sender_and_placement(tmp_path: Path) -> None:
+    file = tmp_path / "rejected.ndjson"
+    lines = [flow_letter("a/0", n, explain(json.dumps(PIXEL | {"ip": 5}).encode()))[1] for n in (1, 2, 2)]
+    file.write_bytes(b"\n".join([*lines, b"no letter", b"{}", letter_bytes()]) + b"\n")
+    groups = Groups()
+    for one in from_files([str(file)]):
+        groups.take(one)
+    assert groups.letters == {
+        ("invalid", "ip", "a/0", "breakfast-uk"): 2,
+        ("unsigned", "placement_id", "dialect/native", "breakfast-uk"): 1,
+    }
+    wanted = Wanted(sender="a/0", reason="invalid")
+    assert sum(wanted.has(one) for one in from_files([str(file)])) == 2
+
+
+def letter_bytes() -> bytes:
+    return letter("c1", understanding(placements="signed").pixel(call(usual()))).value
+
+
+def test_groups_are_bounded_however_many_placements_an_enemy_names() -> None:
+    groups = Groups()
+    for n in range(MAX_GROUPS + 50):
+        groups.take(Letter(f"a/{n}", "invalid", "ip", "a", {"placement_id": f"x{n}"}, ""))
+    assert len(groups.letters) == MAX_GROUPS + 1
+    assert groups.letters["invalid", "ip", "other", "other"] == 50
+
+
+def test_a_senders_own_file_is_held_against_the_letters(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.ndjson"
+    raws = [json.dumps(PIXEL | {"event_id": f"e{n}", "ip": 5 if n == 2 else None}).encode() for n in range(4)]
+    theirs.write_bytes(b"\n".join([*raws, b"{nothing"]) + b"\n")
+    bad = [explain(raws[2]), explain(b"{nothing")]
+    letters = [letter_of(flow_letter("a", n, one)[1]) for n, one in enumerate(bad)]
+    found = compare([str(theirs)], [one for one in letters if one is not None])
+    assert found.account() == "lines 5 = with a dead letter 2 + without 3"
+    assert found.found == {("invalid", "ip"): 1, ("malformed", ""): 1}
+    assert found.first["invalid", "ip"] == f"{theirs}:3"
+
+
+def test_each_sender_is_counted_by_a_name_that_the_operator_gave() -> None:
+    instruments, door = Instruments(Ledger()), understanding(placements="signed")
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    for asked in (
+        call(usual()),
+        call(usual(), "/p/triton"),
+        call(usual(), headers=bearer),
+        call(usual(), peer="198.51.100.7"),
+    ):
+        instruments.heard([door.pixel(asked)])
+    assert instruments.senders == {
+        ("dialect/native", "rejected"): 1,
+        ("dialect/triton", "rejected"): 1,
+        ("token/host", "stored"): 1,
+        ("network/198.51.100.0/24", "rejected"): 1,
+    }
+
+
+def test_the_topics_letters_of_the_last_hours_are_read_once_each_to_its_end() -> None:
+    with EmbeddedBroker() as broker:
+        broker.create_topic("letters", 2)
+        settings = load(kafka_brokers=broker.bootstrap, kafka_rejected_topic="letters")
+        writer = KafkaWriter(broker.bootstrap, "letters", {})
+        one = flow_letter("a/0", 1, explain(b"{"))
+        writer.write([one, one, flow_letter("a/0", 2, explain(b"{"))])
+        writer.close()
+        assert [found.position for found in from_topic(settings, 1)] in (
+            ["a/0/1", "a/0/2"],
+            ["a/0/2", "a/0/1"],
+        )
+        assert list(from_topic(settings, 0)) == []
