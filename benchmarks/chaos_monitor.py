@@ -42,6 +42,7 @@ Row = Mapping[str, str]
 class Seen:
     """What a row had got to when it was last there; `excused`: how many losses of data it was absent by."""
 
+    row: Row
     version: tuple[int, ...]
     day: str
     counts: dict[str, int]
@@ -65,8 +66,12 @@ class Monitor:
                     yield {"what": "vanished", "row": key}
                 before.absent, before.excused = True, self.losses
             return
+        if before is not None and row == before.row:  # three readings of four
+            before.absent = False
+            return
         yield from ({"what": "torn", "row": key, "detail": detail} for detail in torn(row))
         now = Seen(
+            row,
             tuple(int(row.get(name, -1)) for name in ("generation", "fence", "rev")),
             day_of(row),
             {name: int(row.get(name, 0)) for name in GROWING},

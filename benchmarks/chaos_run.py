@@ -221,7 +221,7 @@ class Chaos:
         if self._plan.bug is not None:
             # First of all: what it does to the log's end, on a slow machine, would be another bug.
             self._faults.insert(0, "doubted")
-            moments.insert(0, moments[0])
+            moments.insert(0, moments[0] if moments else 0.0)
         for moment_s, fault in zip(moments, self._faults, strict=True):
             time.sleep(max(0.0, moment_s - (time.monotonic() - began_s)))
             if self._stream.failed is not None:

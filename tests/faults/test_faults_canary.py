@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_support import Command
 from confluent_kafka import Consumer, TopicPartition
 from faults_support import ROOT, World, eventually, in_memory
 
@@ -57,16 +56,12 @@ class Door:
             "COLLECT_TOKENS": json.dumps({"host": token}),
         }
         known = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "collect"],
-                cwd=ROOT,
-                env={**known, **{f"AUDIOPIXEL_{name}": value for name, value in told.items()}},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
+        self.process = Command(
+            "collect",
+            directory=ROOT,
+            environment={**known, **{f"AUDIOPIXEL_{name}": value for name, value in told.items()}},
+            out=self.log,
+        )
 
     def call(self, path: str, parameters: dict[str, str], body: Any = None, **headers: str) -> int:
         url = f"http://127.0.0.1:{self.port}{path}?{urllib.parse.urlencode(parameters)}"

@@ -14,7 +14,11 @@ from pathlib import Path
 from time import monotonic
 
 ROOT = Path(__file__).resolve().parents[2]
-PRELOADED = ("flows.cli.commands", "flows.replay", "flows.pixels", "flows.reconcile.recomputation", __name__)
+PRELOADED = (
+    *("flows.cli.commands", "flows.replay", "flows.pixels", "flows.reconcile.recomputation"),
+    *("flows.collector.serve", "flows.collector.processes", "flows.delivery"),
+    *("flows.viewers.exporter", "loaded_kernels", __name__),  # kernels behind all that has some
+)
 _context = get_context("forkserver")
 
 

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from command_support import Command
 from confluent_kafka import Consumer, TopicPartition
 
 from connectors.embedded import EmbeddedBroker
@@ -60,17 +59,19 @@ class Collector:
             "collect_figures": "false",
         } | settings
         self.environment = {f"AUDIOPIXEL_{name.upper()}": str(value) for name, value in known.items()}
-        self.process: subprocess.Popen[bytes] | None = None
-        self.said = b""
+        self.log = spool.parent / f"{spool.name}-{self.port}.log"
+        self.process: Command | None = None
+        self.said, self._before = "", 0
 
     def start(self, ready: bool = True) -> Self:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "collect", *self.arguments],
-            env=clean | self.environment,
-            cwd=self.spool.parent,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+        self._before = len(self.log.read_text()) if self.log.exists() else 0
+        self.process = Command(
+            "collect",
+            *self.arguments,
+            directory=self.spool.parent,
+            environment=clean | self.environment,
+            out=self.log,
         )
         until(lambda: self.looks("/ready" if ready else "/live") == 200, 60)
         with socket.socket() as one:
@@ -79,7 +80,7 @@ class Collector:
 
     def looks(self, path: str) -> int:
         assert self.process is not None
-        assert self.process.poll() is None, self.process.communicate()[0].decode()
+        assert self.process.poll() is None, self.log.read_text()
         with suppress(OSError, HTTPException):
             connection = HTTPConnection("127.0.0.1", self.looked, timeout=5)
             connection.request("GET", path)
@@ -94,18 +95,19 @@ class Collector:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
     def end(self) -> int:
         """SIGTERM; returns the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        self.said = self.process.communicate(timeout=30)[0]
-        return self.process.returncode
+        code = self.process.wait(30)
+        self.said = self.log.read_text()[self._before :]
+        return code
 
     def ledger(self) -> dict[str, int]:
         """What it said at its end."""
-        (line,) = [line for line in self.said.decode().splitlines() if "calls=" in line]
+        (line,) = [line for line in self.said.splitlines() if "calls=" in line]
         words = line[line.index("calls=") :].strip("'\" ").split()
         return {name: int(value.strip("'\"")) for name, _, value in (word.partition("=") for word in words)}
 
