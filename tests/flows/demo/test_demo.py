@@ -334,7 +334,7 @@ def test_ctrl_c_ends_a_demo_with_no_process_left_behind(after_s: float) -> None:
 
 
 def test_a_killed_demo_takes_its_processes_along() -> None:
-    process, mark = started()
+    process, mark = started("--rate", "2", "--placements", "4")  # a short past
     wanted = ["exporter", *([] if MISSING else ["--storage.tsdb.path", "--cluster.listen-address"])]
     deadline = time.monotonic() + 300
     while not all(one in " ".join(alive(mark)) for one in wanted):
