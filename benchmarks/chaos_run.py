@@ -22,7 +22,7 @@ from redis import RedisError
 from benchmarks.chaos_bugs import BUGS
 from benchmarks.chaos_services import OTHER_OUTPUTS, ROOT, SETTINGS, Broker, Flow, Store, WallClock
 from benchmarks.chaos_stream import PARTITIONS, Stream
-from benchmarks.chaos_verdict import against_the_log, output_topics, undisturbed
+from benchmarks.chaos_verdict import against_the_log, undisturbed
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 from flows.simulate.feed import now_ms
@@ -109,7 +109,7 @@ class Chaos:
             }
             theirs = ours | OTHER_OUTPUTS | {"RECOVERY_DIR": str(directory / "undisturbed")}
             self._settings, other = _settings(ours), _settings(theirs)
-            outputs = [topic for one in (self._settings, other) for topic in output_topics(one)]
+            outputs = [topic for one in (self._settings, other) for topic in one.output_topics]
             self._broker.create({self._settings.kafka_topic: PARTITIONS, **dict.fromkeys(outputs, 1)})
             self._stream = Stream(self._settings, self._plan.seed, self._plan.seconds, self._plan.rate)
             self._clock = WallClock(directory)
@@ -370,6 +370,7 @@ class Chaos:
         """Until rows of the whole log are shown, at the closing pixels' watermark."""
 
         def ended() -> bool:
+            assert not self._flow.refused, "the flow refuses its recovery store"
             with suppress(RedisError):
                 shown = sum(_positions(self._client, settings.namespace, self._stream.partitions).values())
                 watermark_ms = int(self._client.hget(f"{settings.namespace}:meta", "watermark_ms") or 0)

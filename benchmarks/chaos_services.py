@@ -23,7 +23,7 @@ from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka.reader import KafkaInput
 from connectors.kafka.writer import ensure_topic
 from flows.errors import StateError
-from flows.settings.fields import PREFIX
+from flows.settings.fields import OUTPUT_TOPICS, PREFIX
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "apache"))
@@ -48,9 +48,7 @@ SETTINGS: Final = {
 }
 OTHER_OUTPUTS: Final = {
     "NAMESPACE": "undisturbed:v1",
-    "KAFKA_REJECTED_TOPIC": "undisturbed-rejected",
-    "KAFKA_MINUTES_TOPIC": "undisturbed-minutes",
-    "KAFKA_CREDITS_TOPIC": "undisturbed-credits",
+    **{name.upper(): f"undisturbed-{name}" for name in OUTPUT_TOPICS},
     "KAFKA_GROUP": "undisturbed",
 }
 

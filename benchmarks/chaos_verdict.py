@@ -25,11 +25,6 @@ UNLIKE: Final = frozenset(("generation", "fence", "rev", "updated_ms", "as_of_ms
 """Fields of a row that say when and by whom it was written."""
 
 
-def output_topics(settings: Settings) -> tuple[str, ...]:
-    """Where a flow of these settings writes."""
-    return settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic
-
-
 def messages(brokers: str, topic: str) -> Iterator[tuple[str, int, bytes]]:
     """(partition, offset, value) of all that is in a topic."""
     source = KafkaInput(brokers, [topic], group="audiopixel-chaos")

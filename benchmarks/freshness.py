@@ -30,7 +30,7 @@ from rich.table import Table
 
 from benchmarks.flow_file import KEY
 from benchmarks.measure import process_cpu_s
-from benchmarks.topic import OUTPUTS, PARTITIONS, TOPIC, partition_of
+from benchmarks.topic import PARTITIONS, TOPIC, outputs, partition_of
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.redis.client import connect
 from flows.errors import AudiopixelError
@@ -237,7 +237,7 @@ def measure(rate: int, directory: Path, progress: Console) -> Freshness:
         log.unlink()
     with EmbeddedBroker() as broker, EmbeddedValkey() as valkey:
         broker.create_topic(TOPIC, PARTITIONS)
-        for topic in OUTPUTS:
+        for topic in outputs():
             broker.create_topic(topic, 1)
         with Shown(valkey.url) as shown, _flow(broker, valkey, directory) as flow:
             shown.until(())

@@ -8,7 +8,6 @@ from connectors.embedded import EmbeddedBroker
 from connectors.kafka.writer import KafkaWriter
 
 TOPIC = "audio-pixels"
-OUTPUTS = ("audio-pixels-rejected", "placement-minutes", "conversion-credits")
 PARTITIONS = 4
 
 _PLAY = b'"play_id":"play-'
@@ -17,7 +16,7 @@ _PLAY = b'"play_id":"play-'
 def load(log: Path, broker: EmbeddedBroker) -> None:
     """Make the topics, and produce every line of `log` in order."""
     broker.create_topic(TOPIC, PARTITIONS)
-    for topic in OUTPUTS:
+    for topic in outputs():
         broker.create_topic(topic, 1)
     writer = KafkaWriter(broker.bootstrap, TOPIC)
     with log.open("rb") as lines:
@@ -31,3 +30,10 @@ def partition_of(line: bytes) -> int:
     """The partition of a line: all pixels of a play in one."""
     at = line.index(_PLAY) + len(_PLAY)
     return int(line[at : line.index(b'"', at)]) % PARTITIONS
+
+
+def outputs() -> tuple[str, ...]:
+    """Topics that a flow writes unless its settings name others."""
+    from flows.settings.fields import OUTPUT_TOPICS, Settings  # the plain floors load none of ours
+
+    return tuple(Settings.model_fields[name].default for name in OUTPUT_TOPICS)

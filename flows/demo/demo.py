@@ -103,12 +103,7 @@ class Demo:
                 broker, valkey = stack.enter_context(EmbeddedBroker()), stack.enter_context(EmbeddedValkey())
             token = secrets.token_hex(16)
             settings = self._settings(broker.bootstrap, valkey.url, directory, token)
-            for topic in (
-                settings.kafka_rejected_topic,
-                settings.kafka_minutes_topic,
-                settings.kafka_credits_topic,
-                settings.kafka_alerts_topic,
-            ):
+            for topic in (*settings.output_topics, settings.kafka_alerts_topic):
                 broker.create_topic(topic, 1)
             broker.create_topic(settings.kafka_topic, self.partitions)
             with console.status("telling Kafka of the hours before"):

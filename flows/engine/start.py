@@ -89,7 +89,7 @@ def preflight(settings: Settings, recompute: bool = False) -> None:
     """
     secret = settings.secret_listener_key()
     partitions = kafka_input(settings).partitions()
-    topics = [settings.kafka_rejected_topic, settings.kafka_minutes_topic, settings.kafka_credits_topic]
+    topics = [*settings.output_topics]
     if settings.plans is not None:
         topics.append(settings.kafka_alerts_topic)
     if isinstance(settings.plans, Topic):

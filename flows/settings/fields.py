@@ -37,7 +37,9 @@ _MOMENT = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 _MINUTE = timedelta(minutes=1)
 _TOPIC = "[A-Za-z0-9._-]{1,249}"
-_TOPICS = tuple(f"kafka_{name}topic" for name in ("", "rejected_", "minutes_", "credits_", "alerts_"))
+OUTPUT_TOPICS = ("kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic")
+"""Settings of the topics that every flow writes. With plans there is `kafka_alerts_topic` besides."""
+_TOPICS = ("kafka_topic", *OUTPUT_TOPICS, "kafka_alerts_topic")
 
 
 class Topic(str):
@@ -283,6 +285,11 @@ class Settings(CollectSettings, ReadSettings, BaseSettings):
             with suppress(ValueError):
                 return float(value)
         return value
+
+    @property
+    def output_topics(self) -> tuple[str, ...]:
+        """Names of the topics that every flow writes, in the order of `OUTPUT_TOPICS`."""
+        return tuple(getattr(self, name) for name in OUTPUT_TOPICS)
 
     @field_validator(*_TOPICS)
     @classmethod

@@ -8,14 +8,11 @@ from typing import Final
 from connectors.kafka import KafkaTrouble
 from connectors.redis import RedisUnavailable
 from flows.errors import SettingsError
-from flows.settings.fields import PREFIX, Settings, Topic
+from flows.settings.fields import OUTPUT_TOPICS, PREFIX, Settings, Topic
 from flows.settings.loading import load
 from flows.shown import LINE, shown
 
-_TOPICS: Final = (
-    *("kafka_topic", "kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic"),
-    *("kafka_alerts_topic", "plans"),
-)
+_TOPICS: Final = ("kafka_topic", *OUTPUT_TOPICS, "kafka_alerts_topic", "plans")
 
 
 def with_remedy(error: Exception) -> str:

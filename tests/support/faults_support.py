@@ -21,8 +21,7 @@ from redis import Redis
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.kafka.writer import KafkaWriter, ensure_topic
 from connectors.ports import free_run
-
-OUTPUTS = ("REJECTED", "MINUTES", "CREDITS")
+from flows.settings.fields import OUTPUT_TOPICS
 
 
 def eventually(holds: Callable[[], object], seconds: float = 20, otherwise: Callable[[], str] = str) -> None:
@@ -118,13 +117,14 @@ class World:
         self.topic = f"pixels-{uuid.uuid4().hex[:8]}"
         create = self.create or (lambda topic, partitions: ensure_topic(self.brokers, topic, partitions))
         create(self.topic, self.partitions)
-        for name in OUTPUTS:
-            create(f"{self.topic}-{name.lower()}", 1)
+        outputs = {name.upper(): f"{self.topic}-{name.split('_')[1]}" for name in OUTPUT_TOPICS}
+        for topic in outputs.values():
+            create(topic, 1)
         self.settings = {
             "KAFKA_BROKERS": self.brokers,
             "KAFKA_TOPIC": self.topic,
             "KAFKA_GROUP": f"{self.topic}-group",
-            **{f"KAFKA_{name}_TOPIC": f"{self.topic}-{name.lower()}" for name in OUTPUTS},
+            **outputs,
             "REDIS_URL": self.redis.url,
             "REDIS_TIMEOUT": "PT1S",
             "LISTENER_KEY": "a key for faults alone",

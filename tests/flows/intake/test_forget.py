@@ -275,12 +275,7 @@ def test_a_live_flow_forgets_within_a_minute_and_a_kill_does_not_make_it_remembe
             "AUDIOPIXEL_METRICS_PORT": str(port),
         }
         settings = Settings(kafka_brokers=broker.bootstrap)
-        for topic in (
-            settings.kafka_rejected_topic,
-            settings.kafka_minutes_topic,
-            settings.kafka_credits_topic,
-            settings.kafka_alerts_topic,
-        ):
+        for topic in (*settings.output_topics, settings.kafka_alerts_topic):
             broker.create_topic(topic, 1)
         broker.create_topic(settings.kafka_topic, 2)
         client = connect(valkey.url, timeout=timedelta(seconds=5))
