@@ -174,7 +174,7 @@ def test_campaigns_and_creatives_are_tabs_and_groups_have_sums(shared: Desk) -> 
     browser = shared.open("#view=campaigns")
     assert sorted(browser.js(NAMES)) == ["c-7", "c-8", "c-9"]
     assert browser.js(cell("c-7", "stake")) == "2,168", "of its placements, since it has no price of its own"
-    browser = shared.open("#view=creatives")
+    browser = shared.open("#view=creatives&cols=delivered,completion")
     assert browser.js(NAMES) == ["k-1"]
     assert [browser.js(cell("k-1", part)) for part in ("delivered", "completion")] == ["900", "75 %"]
     browser = shared.open("#group=campaign_id&q=c-")
