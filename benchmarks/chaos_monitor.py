@@ -1,10 +1,10 @@
 """A reader of Redis that believes nothing: `python -m benchmarks.chaos_monitor URL NAMESPACE`.
 
-It reads every row again and again, and prints one line of JSON for each thing that no reader may see: a
-count of a flight or of a day that fell, a version that shrank, a row that vanished, a row that is not of
-one piece. On standard input it is told `emptied` (Redis is about to lose its data: rows may vanish, and
-come back as great as they were) and `forget` (the flow died before it had filled Redis again: nobody knows
-what it had shown); the input's end is its own.
+It reads every row again and again, and prints one line of JSON for each thing that no reader may see: a count
+of a flight or of a day that fell, a version that shrank, a row that vanished, a row that is not of one piece.
+On standard input it is told `emptied N` (Redis is about to lose its data so often: rows may vanish, and come
+back as great as they were) and `forget` (the flow died before it had filled Redis again: nobody knows what it
+had shown); the input's end is its own.
 """
 
 from __future__ import annotations
@@ -40,31 +40,49 @@ Row = Mapping[str, str]
 
 @dataclass
 class Seen:
-    """What a row had got to when it was last there; `excused`: how many losses of data it was absent by."""
+    """What a row had got to when it was last there.
+
+    Attributes:
+        loss: the latest announced loss of data that it was absent by.
+        absences: how often it was, by that one.
+        absent: whether it is now.
+    """
 
     row: Row
     version: tuple[int, ...]
     day: str
     counts: dict[str, int]
-    excused: int = 0
+    loss: int = 0
+    absences: int = 0
     absent: bool = False
 
 
 @dataclass
 class Monitor:
-    """All rows, and what they were."""
+    """All rows, and what they were.
+
+    Attributes:
+        losses: announced so far.
+        times: how often the latest of them empties Redis.
+    """
 
     seen: dict[str, Seen] = field(default_factory=dict)
     losses: int = 0
+    times: int = 0
+
+    def emptied(self, times: int) -> None:
+        """Redis is about to lose its data so often."""
+        self.losses, self.times = self.losses + 1, times
 
     def check(self, key: str, row: Row) -> Iterator[dict[str, Any]]:
         """What is wrong with a row as it is now read; `{}` when it is not there."""
         before = self.seen.get(key)
         if not row:
             if before is not None and not before.absent:
-                if before.excused == self.losses:
+                before.absences = before.absences + 1 if before.loss == self.losses else 1
+                before.absent, before.loss = True, self.losses
+                if before.absences > self.times:
                     yield {"what": "vanished", "row": key}
-                before.absent, before.excused = True, self.losses
             return
         if before is not None and row == before.row:  # three readings of four
             before.absent = False
@@ -75,7 +93,7 @@ class Monitor:
             tuple(int(row.get(name, -1)) for name in ("generation", "fence", "rev")),
             day_of(row),
             {name: int(row.get(name, 0)) for name in GROWING},
-            before.excused if before is not None else 0,
+            *((before.loss, before.absences) if before is not None else ()),
         )
         self.seen[key] = now
         if before is None:
@@ -140,8 +158,8 @@ def main(url: str, namespace: str) -> None:
             order = sys.stdin.readline().strip()
             if not order:
                 break
-            if order == "emptied":
-                monitor.losses += 1
+            if order.startswith("emptied "):
+                monitor.emptied(int(order.split()[1]))
             elif order == "forget":
                 monitor.seen.clear()
             print(json.dumps({"did": order}), flush=True)

@@ -40,6 +40,8 @@ LATENESSES: Final = ("PT90S", "PT30S", "PT45S")
 STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
 MIN_START_S: Final = 0.5
 """No flow writes sooner after its start: what is seen sooner was written by the one before."""
+FLUSHES: Final = 3
+"""How often Redis is emptied by a command in a row."""
 HELD_S: Final = 90.0
 """The longest that a healthy flow's watermark may be behind, beside the time in which no flow wrote: junk in
 a silent partition holds nobody up. Time without a flow is to be made up for at least as fast as it elapses.
@@ -258,7 +260,7 @@ class Chaos:
 
     def _redis_emptied(self) -> None:
         healthy = self._healthy()
-        self._tell("emptied")
+        self._tell("emptied 1")
         with self._store.emptied():
             if not healthy:
                 self._tell("forget")  # not before: the monitor would see the old rows again
@@ -291,8 +293,8 @@ class Chaos:
     def _redis_flushed(self) -> None:
         """Emptied by a command, in the midst of flushes."""
         _until(self._healthy, WITHIN_S, "the flow did not come to itself")
-        self._tell("emptied")
-        self._store.flush_within_flushes(3, f"{self._settings.namespace}:positions", self._random)
+        self._tell(f"emptied {FLUSHES}")
+        self._store.flush_within_flushes(FLUSHES, f"{self._settings.namespace}:positions", self._random)
         self._refilling = True
 
     def _interval_changed(self) -> None:

@@ -119,12 +119,16 @@ def test_a_row_that_is_not_of_one_piece_is_seen(change: dict[str, str]) -> None:
     assert "torn" in seen(ROW | change)
 
 
-def test_a_row_may_vanish_once_for_each_time_that_redis_is_emptied() -> None:
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_row_may_vanish_once_for_each_time_that_redis_is_emptied(times: int) -> None:
     assert seen(ROW, {}) == ["vanished"]
     monitor = Monitor()
     said = list(monitor.check("row", ROW))
-    monitor.losses += 1
-    for row in (ROW, {}, {}, ROW, {}):
+    monitor.emptied(times)
+    for row in (ROW, {}, {}) * times:
+        said += monitor.check("row", row)
+    assert not said
+    for row in (ROW, {}):
         said += monitor.check("row", row)
     assert [one["what"] for one in said] == ["vanished"]
 
@@ -132,6 +136,6 @@ def test_a_row_may_vanish_once_for_each_time_that_redis_is_emptied() -> None:
 def test_a_row_that_comes_back_smaller_is_seen() -> None:
     monitor = Monitor()
     list(monitor.check("row", ROW | {"flight.clicks": "1"}))
-    monitor.losses += 1
+    monitor.emptied(1)
     assert not list(monitor.check("row", {}))
     assert [one["field"] for one in monitor.check("row", ROW)] == ["flight.clicks"]
