@@ -7,6 +7,7 @@ COPY flows flows
 COPY connectors connectors
 COPY dashboards dashboards
 COPY benchmarks benchmarks
+COPY docs docs
 RUN /opt/audiopixel/bin/pip install --no-cache-dir --disable-pip-version-check .
 
 FROM python:3.12.12-slim-bookworm

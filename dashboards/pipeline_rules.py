@@ -126,7 +126,9 @@ _REACHED: Final = (
     f"{{{{ with {_of_job('count(up{job=%q})')} | query }}}}Prometheus reaches "
     f"{number('sum(up{job=%q})', 'job')} of {number('count(up{job=%q})', 'job')} instances"
     f"{{{{ if {_of_job('min(up{job=%q}) == 1')} | query }}}}, but finds no audiopixel metrics there"
-    "{{ end }}.{{ else }}Prometheus has no job of this name.{{ end }}"
+    f"{{{{ end }}}}.{{{{ range {_of_job('up{job=%q} == 0')} | query }}}}"
+    f" {shown('.Labels.instance')} does not answer.{{{{ end }}}}"
+    "{{ else }}Prometheus has no job of this name.{{ end }}"
 )
 
 

@@ -24,6 +24,7 @@ from connectors.alerting import Alertmanager, Prometheus, program
 from connectors.ports import free_ports
 from connectors.redis import Client, entries_after
 from connectors.stream import ConnectError
+from flows.settings import Settings
 from flows.shown import LINE, cell, shown
 
 SUSTAINED_S: Final = 2
@@ -66,7 +67,7 @@ class Rules:
     """A Prometheus that evaluates the rules, and an Alertmanager that is told."""
 
     def __init__(self, prometheus: Prometheus, alertmanager: Alertmanager) -> None:
-        self.where = f"{alertmanager.url}/#/alerts  {prometheus.url}/alerts"
+        self.where = f"Alertmanager {alertmanager.url}/#/alerts, Prometheus {prometheus.url}/alerts"
         self._alertmanager = alertmanager
         self._last: list[Firing] = []
 
@@ -119,15 +120,15 @@ def _told(change: dict[str, str]) -> Firing:
     )
 
 
-def start(
-    stack: ExitStack, directory: Path, client: Client, namespace: str, flow: int, exporter: int
-) -> Watch:
+def start(stack: ExitStack, directory: Path, client: Client, settings: Settings, exporter: int) -> Watch:
     """Start what is installed, until `stack` is closed.
 
     Args:
         directory: for their configuration.
-        flow, exporter: ports of the flow's metrics and of the exporter.
+        settings: of the flow and the collector whose metrics are read.
+        exporter: its port; alerts link to the documents that it serves.
     """
+    namespace = settings.namespace
     missing = [name.capitalize() for name in ("prometheus", "alertmanager") if program(name) is None]
     if missing:
         return Changes(client, namespace, f"{' and '.join(missing)} not found on the PATH")
@@ -138,8 +139,10 @@ def start(
             subprocess.run(
                 [
                     *(sys.executable, "-m", "dashboards", "local", str(directory)),
-                    *("--flow", str(flow), "--exporter", str(exporter), "--alertmanager", str(port)),
+                    *("--flow", str(settings.metrics_port), "--exporter", str(exporter)),
+                    *("--collector", str(settings.collect_health_port), "--alertmanager", str(port)),
                     *("--sustained", str(SUSTAINED_S)),
+                    *("--docs-url", f"http://127.0.0.1:{exporter}/docs"),
                 ],
                 check=True,
                 capture_output=True,

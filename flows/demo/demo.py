@@ -40,7 +40,7 @@ from flows.viewers.top import FIELDS, PLAIN_WIDTH, render
 
 DRAIN_S: Final = 60.0
 """The time for which the summary waits for the flow to take in all that was sent, in s."""
-READY: Final = timedelta(minutes=3)
+READY: Final = timedelta(minutes=5)
 """The time that the flow has to start, and then to take in the past: on a machine that has more to do."""
 PAST: Final = timedelta(hours=2)
 AHEAD: Final = timedelta(hours=6)
@@ -55,6 +55,8 @@ would run most of a minute ahead of us, and flights would be judged by impressio
 OVER, BLOCKED = 5, 2
 """Places of the placement that delivers more than is planned, and of the one that runs in blocked content."""
 BLOCKED_CATEGORY: Final = "150"
+RESTARTS: Final = "5"
+"""Whoever kills the flow sees it come back; one that cannot start has failed so often within 20 s."""
 DOOR_RATE: Final = 50.0
 """Calls a second of the collector, at most half of all pixels."""
 LEAST_ROWS: Final = 10
@@ -107,17 +109,19 @@ class Demo:
                 broker.create_topic(topic, 1)
             broker.create_topic(settings.kafka_topic, self.partitions)
             with console.status("telling Kafka of the hours before"):
-                past = self._past(directory / "plans.csv")
+                booked, past = self._past()
+                write_plans(directory / "plans.csv", booked)
                 replay(settings, past)
             processes = Processes(settings, directory)
             stack.callback(processes.end)
             client = connect(valkey.url, timeout=settings.redis_timeout)
             stack.callback(client.close)
             (exporter_port,) = free_ports(1)
+            page = f"http://127.0.0.1:{exporter_port}"
             with console.status(
                 "starting flow, collector and exporter; the first time the flow compiles for half a minute"
             ):
-                processes.start("flow", "run", "--processes", str(self.processes))
+                processes.start("flow", "run", "--processes", str(self.processes), "--restarts", RESTARTS)
                 processes.start("exporter", "exporter", "--port", str(exporter_port))
                 wanted = past.tally.totals["received"]
                 processes.wait(
@@ -129,21 +133,20 @@ class Demo:
                 processes.wait(lambda: ready(settings), stopping, READY, "the collector")
                 traffic = self._traffic(now_ms())
                 traffic.ledger.add(past.tally)
-                watch = start(
-                    stack, directory, client, settings.namespace, settings.metrics_port, exporter_port
-                )
+                watch = start(stack, directory, client, settings, exporter_port)
             if stopping.is_set():
                 return
             scene = Scene(load_dialects(None), signatures_of(settings), f"adserver.{token}", self.seed)
-            stage = Stage(
-                settings, client, watch, processes, stopping, traffic,
-                Door(settings.collect_port, scene, min(DOOR_RATE, self.rate / 2)),
-            )  # fmt: skip
+            door = Door(settings.collect_port, scene, min(DOOR_RATE, self.rate / 2))
+            # Their flights begin with their calls, which waited for the flow.
+            write_plans(directory / "plans.csv", booked + door.plans(now_ms(), AHEAD))
+            stage = Stage(settings, client, watch, processes, stopping, traffic, door)
             head: list[RenderableType] = [
-                f"[bold]{self.rate:,.0f} pixels/s[/bold], live page http://127.0.0.1:{exporter_port}/",
+                f"[bold]{self.rate:,.0f} pixels/s[/bold], live page {page}/",
                 _addresses(
-                    metrics=f"http://127.0.0.1:{exporter_port}/metrics/placements, "
-                    f"flow :{settings.metrics_port}/metrics",
+                    terminal=f"export AUDIOPIXEL_REDIS_URL={valkey.url}\n{command()} top",
+                    documents=f"{page}/docs/",
+                    metrics=f"{page}/metrics/placements, flow :{settings.metrics_port}/metrics",
                     collector=f"{settings.collect_url}/p, :{settings.collect_health_port}/metrics",
                     kafka=f"{broker.bootstrap}, {self.partitions} partitions; redis {valkey.url}",
                     alerts=watch.where,
@@ -178,16 +181,15 @@ class Demo:
         rate = max(self.rate - DOOR_RATE, self.rate / 2)
         return Traffic(self.seed, self.placements, rate, start_ms=start_ms, partitions=self.partitions)
 
-    def _past(self, path: Path) -> History:
-        """Write the plans; returns what has happened since their flights began."""
+    def _past(self) -> tuple[list[dict[str, Any]], History]:
+        """The plans, and what has happened since their flights began."""
         traffic = self._traffic(now_ms())
         most = timedelta(seconds=MOST_PAST / PIXELS_A_PAST_PLAY / traffic.impressions_a_second)
         past = min(PAST, most)
-        write_plans(path, story(plans(traffic, past + AHEAD, began=past)))
+        booked = story(plans(traffic, past + AHEAD, began=past))
         blocked = traffic.placements[BLOCKED % self.placements].id
-        return History(
-            traffic, traffic.start_ms - past // timedelta(milliseconds=1), traffic.start_ms, blocked
-        )
+        began_ms = traffic.start_ms - past // timedelta(milliseconds=1)
+        return booked, History(traffic, began_ms, traffic.start_ms, blocked)
 
     def _show(self, stage: Stage, console: Console, head: list[RenderableType]) -> None:
         traffic = stage.traffic
@@ -315,6 +317,12 @@ def use_own_settings(directory: Path) -> None:
     empty = directory / "audiopixel.toml"
     empty.touch()
     os.environ[f"{PREFIX}CONFIG"] = str(empty)
+
+
+def command() -> str:
+    """The command as a shell in this directory finds it: it is seldom on the PATH."""
+    path = Path(sys.executable).with_name("audiopixel")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _addresses(**values: str) -> Table:

@@ -7,10 +7,11 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from flows.demo.caller import Caller
-from flows.demo.plays import Called, Scene
+from flows.demo.plays import CAMPAIGN, Called, Scene
 from flows.simulate import Tally
 
 PATIENCE_S: Final = 20.0
@@ -47,6 +48,26 @@ class Door:
     def run(self, seconds: float | None, stop: threading.Event) -> None:
         """Call for so long, or until `stop`; returns when all calls have their answers."""
         asyncio.run(self._run(seconds, stop))
+
+    def plans(self, start_ms: int, flight: timedelta) -> list[dict[str, Any]]:
+        """A plan a placement, from the first call on: each delivers about 105 % of what is booked."""
+        start = datetime.fromtimestamp(start_ms / 1000, UTC)
+        plays = self.rate / CALLS_A_PLAY * flight.total_seconds()
+        return [
+            {
+                "placement_id": name,
+                "campaign_id": CAMPAIGN,
+                "booked": max(1, round(0.95 * plays * share)),
+                "start": start.isoformat(timespec="milliseconds"),
+                "end": (start + flight).isoformat(timespec="milliseconds"),
+                "timezone": "Europe/London",
+                "cpm": "12.50",
+                "currency": "GBP",
+                "target_completion_rate": 0.7,
+                "blocked_categories": "",
+            }
+            for name, share in self.scene.impressions_a_play().items()
+        ]
 
     async def _run(self, seconds: float | None, stop: threading.Event) -> None:
         self._caller = Caller(self.port)

@@ -45,6 +45,11 @@ OPTIONAL: Final = (
 """Words whose macro a vendor may leave as it is."""
 DIALECTS: Final = ("native", "vast4", "triton", "acast", "prx", "gam", "adcp")
 LISTENERS: Final = 400
+CONVERSION_SHARE, BATCH_SHARE, NOBODY_SHARE = 0.05, 0.05, 0.06
+"""Of all that calls; the rest are plays at a vendor."""
+BATCH: Final = 4
+"""Impressions that the ad server sends at once."""
+ROBOT_SHARE: Final = 0.05
 
 
 class Called(NamedTuple):
@@ -82,17 +87,25 @@ class Scene:
     @property
     def placements(self) -> list[str]:
         """All placements of the scene."""
-        return [*(f"door-{name}" for name in DIALECTS), "door-adserver"]
+        return [*self.impressions_a_play()]
+
+    @staticmethod
+    def impressions_a_play() -> dict[str, float]:
+        """The impressions that each placement delivers for each `play`, on average: robots deliver none."""
+        heard = (1 - CONVERSION_SHARE - BATCH_SHARE - NOBODY_SHARE) * (1 - ROBOT_SHARE)
+        return {f"door-{name}": heard / len(DIALECTS) for name in DIALECTS} | {
+            "door-adserver": BATCH_SHARE * BATCH
+        }
 
     def play(self) -> Iterator[tuple[float, Called]]:
         """One play, or something else that calls, as its calls with seconds to wait before each."""
         self._made += 1
         dice = self._dice.random()
-        if dice < 0.05:
+        if dice < CONVERSION_SHARE:
             yield 0.0, self._conversion()
-        elif dice < 0.10:
+        elif dice < CONVERSION_SHARE + BATCH_SHARE:
             yield 0.0, self._batch()
-        elif dice < 0.16:
+        elif dice < CONVERSION_SHARE + BATCH_SHARE + NOBODY_SHARE:
             yield 0.0, self._nobody()
         else:
             yield from self._heard(self._dice.choice(DIALECTS))
@@ -101,7 +114,7 @@ class Scene:
 
     def _heard(self, name: str) -> Iterator[tuple[float, Called]]:
         dice, dialect, urls = self._dice, self.dialects[name], self._tags[name]
-        listener, robot, forged = dice.randrange(LISTENERS), dice.random() < 0.05, dice.random() < 0.04
+        listener, robot, forged = dice.randrange(LISTENERS), dice.random() < ROBOT_SHARE, dice.random() < 0.04
         agent = dice.choice(ROBOTS if robot else PLAYERS)
         words = set(dialect.macros) or {
             "play_id",
@@ -171,7 +184,7 @@ class Scene:
         """An ad server's own events, one of them unknown, with fields that it may not set."""
         now_ms = time.time_ns() // 1_000_000
         lines, truths = [], []
-        for number in range(4):
+        for number in range(BATCH):
             play = f"s{self.seed}-{self._made}-{number}"
             listener = self._dice.randrange(LISTENERS)
             event: dict[str, Any] = {

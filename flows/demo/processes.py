@@ -92,7 +92,10 @@ class Processes:
                 if ready():
                     return
             if time.monotonic() > deadline_s:
-                raise AudiopixelError(f"{what} was not ready within {within.total_seconds():.0f} s")
+                raise AudiopixelError(
+                    f"{what} was not ready within {within.total_seconds():.0f} s: the machine is slow or "
+                    "busy; run it again, which goes on with what was compiled"
+                )
             time.sleep(0.1)
 
 

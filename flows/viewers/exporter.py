@@ -1,9 +1,9 @@
 """The exporter: placements in Redis as Prometheus series, in one process that takes none of the flow's time.
 
 `/metrics/placements` shows the rows, `/metrics` this process, `/healthz` that it serves, `/` the live page
-(`flows.viewers.page`), `/api/…` the collectors and tags (`flows.viewers.api`). Of campaigns it shows their
-pacing. Roll-ups of counters are sums joined with `audiopixel_placement_info`; those of reach, which does not
-add up, are in Redis alone.
+(`flows.viewers.page`), `/api/…` the collectors and tags (`flows.viewers.api`), `/docs/…` the documents of
+this version (`flows.viewers.documents`). Of campaigns it shows their pacing. Roll-ups of counters are sums
+joined with `audiopixel_placement_info`; those of reach, which does not add up, are in Redis alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from flows.errors import AudiopixelError, SettingsError
 from flows.instruments import WeightedHistogram
 from flows.settings import PREFIX, Settings
 from flows.state.allocator import keep_memory
-from flows.viewers import api, guard, page
+from flows.viewers import api, documents, guard, page
 from flows.viewers.access import Access, Owners
 from flows.viewers.collectors import Collectors, SilentTags
 from flows.viewers.feed import Feed
@@ -96,6 +96,7 @@ def create_app(
             Route("/healthz", health),
             *guard.routes(access),
             *page.routes(feed),
+            *documents.routes(),
             *beside,
         ],
         lifespan=page.ticking,

@@ -1,9 +1,9 @@
 // Changes of delivery states, from the stream that the flow writes: the latest first, each with its numbers.
 
 import { desk, nowMs } from "./data.js";
-import { $, make } from "./dom.js";
+import { $, linked, make } from "./dom.js";
 import { link, view } from "./view.js";
-import { numeral, percent, since, stateWords, whole } from "./words.js";
+import { advice, numeral, percent, since, stateWords, whole } from "./words.js";
 import { stateOf } from "./data.js";
 
 /** One change as a line; with the placement's name where it stands among others. */
@@ -11,13 +11,14 @@ export function change(told, named = true) {
   const n = (field) => numeral(told[field]), [from, to] = [stateOf(told.from), stateOf(told.to)];
   const badge = make("span", "state", stateWords(to)), line = make("li");
   badge.dataset.state = to;
-  const facts = [`was ${stateWords(from)}`];
+  const facts = [`before: ${stateWords(from)}`];
   if (Number.isFinite(n("indicator"))) facts.push(`pacing ${percent(n("indicator"))}`);
   if (Number.isFinite(n("expected"))) facts.push(`${whole(n("delivered"))} delivered of ${whole(n("expected"))} due`);
   if (Number.isFinite(n("required_rate"))) facts.push(`needed ${whole(n("required_rate"))} impressions/hour`);
   line.append(make("time", "soft", since(n("as_of_ms"), nowMs())), badge);
   if (named) line.append(Object.assign(make("a", "name", told.placement), { href: link({ view: "placements", open: told.placement }) }));
   line.append(make("span", "facts-line", [...facts, named && told.campaign ? `campaign ${told.campaign}` : ""].filter(Boolean).join(" · ")));
+  if (advice(to)) line.append(linked("What to do", advice(to)));
   return line;
 }
 

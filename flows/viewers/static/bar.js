@@ -2,7 +2,7 @@
 
 import { blocked, desk, nowMs } from "./data.js";
 import { $, say, setText } from "./dom.js";
-import { NULL, numeral, percent, since, span, whole } from "./words.js";
+import { NULL, advice, numeral, percent, since, span, whole } from "./words.js";
 
 const SLOW_S = 5, DOWN_S = 30, OLD_S = 300, UNJUDGED_S = 120, WAIT_MS = 5000;
 const began = performance.now();
@@ -58,7 +58,7 @@ export function freshness() {
   $("verdict").title = status && !status.up ? status.error : words;
   const banner = unjudged(kind, nowMs());
   $("banner").hidden = banner === null;
-  setText($("banner"), banner ?? "");
+  setText($("banner-words"), banner ?? "");
   signal(level, kind);
   if (status === null) return;
   const now = nowMs() / 1000;
@@ -84,3 +84,5 @@ function signal(level, kind) {
   const icon = `/page/icon${level === "down" || (!down && bad) ? "-red" : down ? "-amber" : ""}.svg`;
   if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
 }
+
+$("banner-advice").href = advice("unjudged");

@@ -1,9 +1,9 @@
 // The collectors: what they were called with, what became of it, what rests on their spools, and tags that stay silent.
 
 import { nowMs } from "./data.js";
-import { $, make } from "./dom.js";
+import { $, linked, make } from "./dom.js";
 import { view } from "./view.js";
-import { percent, since, span, whole } from "./words.js";
+import { advice, percent, since, span, whole } from "./words.js";
 
 const EVERY_MS = 2000, OLDEST_S = 60;
 let askedAt = -Infinity;
@@ -32,7 +32,7 @@ export async function drawCollectors() {
 function sections({ error, hold, collectors, together, silent_tags: silent }) {
   const now = nowMs(), parts = [];
   if (error) parts.push(make("p", "trouble", `Redis cannot be read (${error}): these figures are old.`));
-  if (hold) parts.push(make("p", "trouble", `Time stands since ${since(hold.since_ms, now)}: the flow waits for pixels that collector ${hold.by || "?"} holds.`));
+  if (hold) parts.push(make("p", "trouble", `Time stands since ${since(hold.since_ms, now)}: the flow waits for pixels that collector ${hold.by || "?"} holds. `, linked("What to do", advice("held"))));
   if (!collectors.length) return [...parts, make("p", "soft", "No collector has told of itself. Start one: audiopixel collect.")];
   parts.push(
     table("Processes", ["collector", "state", "calls", "stored", "refused", "rejected", "not counted", "on the spool", "spool full", "low mark", "last told"], collectors.map((one) => [
@@ -45,7 +45,7 @@ function sections({ error, hold, collectors, together, silent_tags: silent }) {
     shares("Rejected, by reason", together.rejected_by),
     shares("Refused, by reason", together.refused_by),
     shares("Invalid traffic, by rule", together.invalid_traffic_by));
-  const macros = Object.entries(together.unreplaced).flatMap(([dialect, words]) => Object.entries(words).map(([word, count]) => [dialect, word, whole(count)]));
+  const macros = Object.entries(together.unreplaced).flatMap(([dialect, words]) => Object.entries(words).map(([word, count]) => [dialect, word, count])).sort((a, b) => b[2] - a[2]).map(([dialect, word, count]) => [dialect, word, whole(count)]);
   parts.push(halves,
     table("Macros that nobody replaced", ["vendor", "parameter", "pixels"], macros, 2),
     table("Tags that need somebody", ["placement", "what", "vendor", "built", "pixels", "with such a macro"], silent.map((tag) => [

@@ -20,6 +20,9 @@ export function button(words, act, more = {}) {
   return one;
 }
 
+/** A link to the documents. */
+export const linked = (words, href) => Object.assign(make("a", "", words), { href });
+
 /** A line of a list of terms. */
 export const term = (name, words) => make("div", "", make("dt", "", name), make("dd", "", words));
 

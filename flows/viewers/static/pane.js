@@ -3,11 +3,11 @@
 import { change } from "./alerts.js";
 import { drawChart, forget, keys, legend } from "./chart.js";
 import { LABELS, nowMs, stateOf } from "./data.js";
-import { $, button, make, narrow, say, setText } from "./dom.js";
+import { $, button, linked, make, narrow, say, setText } from "./dom.js";
 import { copied } from "./out.js";
 import { choose, scope } from "./table.js";
 import { RANGES, go, link, view } from "./view.js";
-import { NULL, fixed, left, money, numeral, percent, shares, since, span, stateWords, whole } from "./words.js";
+import { NULL, advice, fixed, left, money, numeral, percent, shares, since, span, stateWords, whole } from "./words.js";
 
 const PANE_MS = 2000;
 const RANGE_S = { "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 };
@@ -29,6 +29,7 @@ export function show(before) {
     choose(id);
     setText($("p-id"), id);
     setText($("p-labels"), "");
+    $("p-advice").replaceChildren();
     $("p-body").hidden = true;
     $("p-state").hidden = true;
     $("pane").scrollTop = 0;
@@ -75,6 +76,8 @@ function fill({ row, curve, alerts }) {
   setText($("p-state"), stateWords(state));
   const told = Number.isFinite(n("delivery.since_ms")) ? `${stateWords(state)} since ${since(n("delivery.since_ms"), now)}` : "";
   setText($("p-labels"), [LABELS.map((label) => row[label] && (label === "campaign_id" ? `campaign ${row[label]}` : row[label])).filter(Boolean).join(" · "), told].filter(Boolean).join(" — "));
+  const troubles = [n("flight.blocked_impressions") > 0 ? ["In blocked content", advice("blocked")] : null, advice(state) ? [stateWords(state), advice(state)] : null];
+  $("p-advice").replaceChildren(...troubles.filter(Boolean).map(([words, href]) => linked(`${words[0].toUpperCase()}${words.slice(1)}: what to do`, href)));
   const short = Math.max(0, n("delivery.short_by"));
   const done = planned ? n("delivery.delivered") : n("flight.impressions");
   facts("p-pacing", [
@@ -121,7 +124,8 @@ function fill({ row, curve, alerts }) {
 function flight(n, now) {
   const [start, end] = [n("delivery.start_ms"), n("delivery.end_ms")];
   if (!Number.isFinite(end)) return "";
-  const rest = n("delivery.remaining_seconds"), unpaused = Number.isFinite(rest) && end > now ? `, ${left(rest)} of it not paused` : "";
+  const rest = n("delivery.remaining_seconds"), pauses = Number.isFinite(rest) && (end - n("as_of_ms")) / 1000 - rest >= 60;
+  const unpaused = pauses && end > now ? `, ${left(rest)} of it not paused` : "";
   return now < start ? `Begins ${since(start, now)}, ends ${since(end, now)}.` : `${end > now ? "Ends" : "Ended"} ${since(end, now)}${unpaused}. Began ${since(start, now)}.`;
 }
 

@@ -12,6 +12,19 @@ export const STATES = {
   complete: ["complete", "All that was booked is delivered."],
   none: ["no plan", "Pixels arrive, but no plan says what is booked."],
 };
+/** The section of the documents that says what to do about a state, where anything is to be done. */
+const ADVICE = {
+  under: "runbook.md#audiopixelunderdelivery",
+  over: "runbook.md#audiopixeloverdelivery",
+  complete: "runbook.md#audiopixeloverdelivery",
+  blocked: "runbook.md#audiopixelbrandsafetybreach",
+  unjudged: "runbook.md#audiopixeldeliverynotjudged",
+  held: "runbook.md#audiopixelcollectorhold",
+  none: "plans.md",
+  at_risk: "reading-the-page.md#the-states",
+  ended_short: "reading-the-page.md#the-states",
+};
+export const advice = (what) => (ADVICE[what] ? `/docs/${ADVICE[what]}` : null);
 export const stateWords = (state) => STATES[state][0];
 export const SEVERITY = Object.fromEntries(Object.keys(STATES).map((state, rank) => [state, rank]));
 

@@ -156,8 +156,24 @@ def test_pacing_has_one_scale_in_table_pane_and_history(shared: Desk) -> None:
     assert browser.js("document.querySelector('#p-pacing dd').textContent") == "25 %"
     history = browser.js("document.querySelector('#p-history').innerText")
     assert "pacing 25 %" in history
-    assert "was on track" in history
+    assert "before: on track" in history
     assert "needed 73 impressions/hour" in history
+
+
+def test_a_row_leads_to_what_is_to_be_done_about_it_and_only_where_anything_is(shared: Desk) -> None:
+    for name, wanted in (
+        ("starved", [["Under: what to do", "#audiopixelunderdelivery"]]),
+        ("unsafe", [["In blocked content: what to do", "#audiopixelbrandsafetybreach"]]),
+        ("good", []),
+    ):
+        browser = shared.open(f"#open={name}")
+        browser.until("document.querySelector('#p-final').textContent")
+        links = "[...document.querySelectorAll('#p-advice a')].map(one => [one.textContent, one.hash])"
+        assert browser.js(links) == wanted
+    browser = shared.open("#open=starved")
+    browser.until("document.querySelector('#p-advice a')")
+    browser.js("document.querySelector('#p-advice a').click()")
+    browser.until("document.querySelector('h3:target')?.textContent === 'AudiopixelUnderDelivery'")
 
 
 def test_times_are_told_with_date_and_zone(shared: Desk) -> None:
@@ -326,6 +342,7 @@ def test_traders_are_told_that_delivery_is_not_judged_since_when_and_why(own: De
     told = browser.js(f"{banner}.textContent")
     assert "(10 min ago): time waits for pixels that a collector still holds." in told
     assert "Do not change bids" in told
+    assert browser.js(f"{banner}.querySelector('a').pathname") == "/docs/runbook.md"
     own.put({}, judged=1, flushed_ms=now_ms() - 180_000)
     browser.until(f"{banner}.textContent.includes('(3 min ago): the flow writes nothing')")
 

@@ -1,0 +1,81 @@
+"""The documents as pages of the exporter: every link and every anchor that anybody is sent to is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from dashboards.build import Site, generated
+from flows.viewers.documents import FOLDER, routes, to_html
+from flows.viewers.page import STATIC
+
+HOME = "http://testserver/docs/"
+
+
+@pytest.fixture(scope="module")
+def client() -> TestClient:
+    return TestClient(Starlette(routes=routes()))
+
+
+@pytest.fixture(scope="module")
+def pages(client: TestClient) -> dict[str, str]:
+    found = {path.name: client.get(f"/docs/{path.name}").text for path in FOLDER.glob("*.md")}
+    assert len(found) > 8
+    return found
+
+
+def missing(client: TestClient, pages: dict[str, str], address: str) -> bool:
+    """True if an address below `/docs/` leads to no file or to no anchor in it."""
+    parts = urlsplit(address)
+    name = parts.path.removeprefix("/docs/")
+    if parts.fragment:
+        return f'id="{parts.fragment}"' not in pages.get(name, "")
+    return client.get(parts.path).status_code != 200
+
+
+def test_every_link_and_picture_of_a_document_leads_somewhere(
+    client: TestClient, pages: dict[str, str]
+) -> None:
+    addresses = {
+        urljoin(f"{HOME}{name}", said)
+        for name, html in pages.items()
+        for said in re.findall(r'(?:href|src)="([^"]+)"', html)
+    }
+    own = sorted(one for one in addresses if one.startswith(HOME))
+    assert len(own) > 20
+    assert [one for one in own if missing(client, pages, one)] == []
+
+
+def test_the_pages_advice_and_every_alert_lead_to_a_heading(
+    client: TestClient, pages: dict[str, str]
+) -> None:
+    words = STATIC.joinpath("words.js").read_text()
+    advice = re.findall(r'"([\w-]+\.md[#\w-]*)"', words.split("const ADVICE")[1].split("};")[0])
+    rules = generated(Site(docs="http://testserver/docs"))["rules.yml"]
+    alerts = re.findall(r"runbook_url: (\S+)", rules)
+    assert (len(advice), len(alerts)) > (5, 15)
+    assert [one for one in [*(HOME + one for one in advice), *alerts] if missing(client, pages, one)] == []
+
+
+def test_a_name_that_is_no_document_is_404_and_never_a_path(client: TestClient) -> None:
+    for name in ("nope.md", "..%2fpyproject.toml", "%2e%2e/pyproject.toml", "/etc/passwd", "pictures"):
+        assert client.get(f"/docs/{name}").status_code == 404, name
+    assert client.get("/docs/pixels.schema.json").headers["content-type"] == "application/json"
+    assert client.get("/docs/", follow_redirects=False).headers["location"] == "/docs/reading-the-page.md"
+
+
+def test_an_installation_without_documents_says_so(tmp_path: Path) -> None:
+    answer = TestClient(Starlette(routes=routes(tmp_path))).get("/docs/")
+    assert (answer.status_code, answer.text) == (404, "This installation has no documents.\n")
+
+
+def test_headings_have_githubs_anchors_and_what_is_not_served_is_no_link() -> None:
+    html = to_html("## The `meta` row: what's *new*?\n\n[a](../x.py) and [b](y.md)\n\n|t|\n|-|\n|1|\n")
+    assert '<h2 id="the-meta-row-whats-new">' in html
+    assert re.findall(r'href="([^"]*)"', html) == ["y.md"]
+    assert "<td>1</td>" in html
