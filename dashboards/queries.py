@@ -35,10 +35,19 @@ def per_second(definition: m.Definition, *matchers: str, by: str = "") -> str:
     return f"sum{grouped} (rate({select(definition, *matchers)}[$__rate_interval]))"
 
 
-def quantile(definition: m.Definition, q: float) -> str:
-    """Quantile of a histogram without labels."""
+def quantile(definition: m.Definition, q: float, by: str = "") -> str:
+    """Quantile of a histogram, by one of its labels."""
     buckets = f"rate({select(definition, suffix='_bucket')}[$__rate_interval])"
-    return f"histogram_quantile({q}, sum by (le) ({buckets}))"
+    return f"histogram_quantile({q}, sum by (le{f', {by}' if by else ''}) ({buckets}))"
+
+
+def mean(definition: m.Definition, by: str) -> str:
+    """Mean of a histogram, by one of its labels."""
+    total, count = (
+        f"sum by ({by}) (rate({select(definition, suffix=suffix)}[$__rate_interval]))"
+        for suffix in ("_sum", "_count")
+    )
+    return f"{total} / {count}"
 
 
 def age(definition: m.Definition, by: str = "") -> str:

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, disable_created_metrics
@@ -21,28 +22,33 @@ FLUSH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 
 
 class WeightedHistogram(Collector):
-    """A histogram whose observations have weights: thousands of pixels at once."""
+    """A histogram whose observations have weights: thousands of pixels at once.
+
+    Attributes:
+        sum: of all observations.
+    """
 
     def __init__(self, definition: Definition, buckets: tuple[float, ...]) -> None:
         self._definition = definition
         self._bounds = buckets
         self._counts = [0] * (len(buckets) + 1)
-        self._sum = 0.0
+        self.sum = 0.0
 
     def observe(self, value: float, weight: int = 1) -> None:
         """`weight` observations of `value`."""
         self._counts[bisect_left(self._bounds, value)] += weight
-        self._sum += value * weight
+        self.sum += value * weight
+
+    @property
+    def buckets(self) -> list[tuple[str, float]]:
+        """Each upper bound, with the weight of all observations up to it."""
+        bounds = [*map(str, self._bounds), "+Inf"]
+        return list(zip(bounds, accumulate(self._counts), strict=True))
 
     def collect(self) -> Iterator[Metric]:
         """One family without labels."""
-        total = 0
-        buckets = []
-        for bound, count in zip([*map(str, self._bounds), "+Inf"], self._counts, strict=True):
-            total += count
-            buckets.append((bound, total))
         yield HistogramMetricFamily(
-            self._definition.name, self._definition.help, buckets=buckets, sum_value=self._sum
+            self._definition.name, self._definition.help, buckets=self.buckets, sum_value=self.sum
         )
 
 

@@ -373,6 +373,12 @@ COLLECT_CLEANED = COLLECT.counter(
     "parameter",
     "how",
 )
+COLLECT_STAGE = COLLECT.histogram(
+    "collect_stage_seconds",
+    "Time that a stage of a call takes, of one call in 64: `parse clean device consent invalid_traffic hash "
+    "encode`, and `durable`, which waits for Kafka or the disk.",
+    "stage",
+)
 COLLECT_READY = COLLECT.gauge("collect_ready", "1: a balancer may send calls here; 0: it may not.")
 COLLECT_OLDEST = COLLECT.gauge(
     "collect_oldest_resting_seconds", "Age of the oldest event on the spool; 0: none rests."

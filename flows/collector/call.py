@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from flows.collector.laps import UNTIMED, Laps
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -17,6 +19,7 @@ class Call:
         headers: by lower-case name.
         peer: the transport's address.
         received_ms: by the collector's own clock.
+        laps: times the stages of a single pixel.
     """
 
     method: str
@@ -26,6 +29,7 @@ class Call:
     body: bytes
     peer: str
     received_ms: int
+    laps: Laps = UNTIMED
 
 
 UNKNOWN_SENDER: Final = "unknown"
@@ -57,6 +61,7 @@ class Understood:
         sender: who called: `token/NAME`, `network/NET`, or for an unknown caller `dialect/NAME`.
         keeps_play: whether the play's id says nothing of its listener.
         trace: how it was understood, as the checker shows it; None where nobody asked.
+        laps: those of its call.
     """
 
     outcome: Outcome
@@ -69,3 +74,4 @@ class Understood:
     sender: str = UNKNOWN_SENDER
     keeps_play: bool = False
     trace: dict[str, Any] | None = None
+    laps: Laps = UNTIMED

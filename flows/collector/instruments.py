@@ -16,6 +16,7 @@ from flows import metrics as m
 from flows.collector.call import Outcome, Understood
 from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
+from flows.collector.stages import Stages
 from flows.errors import SettingsError
 
 MOST_PLACEMENTS: Final = 10_000
@@ -30,6 +31,7 @@ class Instruments(Registered):
         senders: events by sender, and whether they were stored or rejected.
         fires: by placement, its pixels and those of them with a macro that nobody has replaced; of the first
             `MOST_PLACEMENTS` alone.
+        stages: the time that each stage of a call takes.
         fired: placements of which a pixel has come since somebody last emptied this.
     """
 
@@ -44,6 +46,7 @@ class Instruments(Registered):
         self.fires: dict[str, list[int]] = {}
         self.fired: set[str] = set()
         self._answers: Counter[int] = Counter()
+        self.stages = Stages()
         self.lane: Callable[[], Lane | None] = lambda: None
         self.ready: Callable[[], bool] = lambda: False
         self.registry = CollectorRegistry()
@@ -122,6 +125,7 @@ class Instruments(Registered):
             yield _counter(definition, {(str(name),): value for name, value in dict(counts).items()})
         yield _counter(m.COLLECT_CLEANED, dict(self._cleaned))
         yield _counter(m.COLLECT_SENDERS, dict(self.senders))
+        yield from self.stages.collect()
         if lane is not None:
             oldest_ms = lane.oldest_ms
             age_ms = 0 if oldest_ms is None else max(0, lane.clock.now_ms() - oldest_ms)

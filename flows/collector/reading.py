@@ -51,6 +51,7 @@ def read(call: Call, dialect: Dialect, extra: Mapping[str, str] | None = None) -
     raw = parameters(readable(call.query), dialect.separators)
     if dialect.split and any(mark in call.path for mark in dialect.split):
         raw = parameters(readable(call.path), dialect.separators) | raw
+    call.laps.end("parse")
     reading = Reading()
     for name, value in raw.items():
         _take(reading, dialect, name, value, decoded)

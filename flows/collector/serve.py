@@ -235,6 +235,7 @@ async def _answered(doors: Doors, lane: Lane, instruments: Instruments, request:
         request.body,
         request.peer,
         lane.clock.now_ms(),
+        instruments.stages.begin(),
     )
     answer = await (doors.unread(call, request.fault) if request.fault else doors.answer(call))
     instruments.answered(answer.status)

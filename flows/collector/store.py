@@ -78,12 +78,16 @@ class Store:
         if any(len(line.body) > LONGEST_LINE for line in lines):
             ledger.refuse(len(lines), "size")
             return False
+        laps = understood[0].laps
+        laps.end("encode")
         loop = asyncio.get_running_loop()
         kept = _Kept(len(lines), lines, self.lane.in_hand.take(received_ms), loop.create_future())
         if not self._batch:
             loop.call_later(GATHER_S, self._begin)
         self._batch.append(kept)
-        return await kept.answer
+        stored = await kept.answer
+        laps.end("durable")
+        return stored
 
     def refuse(self) -> None:
         """Count a call that is not even looked at."""

@@ -23,6 +23,7 @@ from flows.collector.callers import Address, Caller, Callers, Device, device
 from flows.collector.consent import Consent, Policy, Signals
 from flows.collector.dialects import Dialect
 from flows.collector.invalid_traffic import Judge, Verdict, not_counted
+from flows.collector.laps import UNTIMED
 from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.query import decoded, parameters, readable
 from flows.collector.reading import PER_FIRE, Reading, body_parameters, read
@@ -123,6 +124,7 @@ class Understanding:
         """
         transport = self.callers.transport(call.headers, call.peer)
         caller = self.callers.of(call.headers, transport)
+        call = replace(call, laps=UNTIMED)  # a call of many events has no stages of its own
         dialect = self.dialects["native"]
         if caller.trusted:
             caller = replace(caller, device_from="query")
@@ -154,15 +156,19 @@ class Understanding:
         for word, done in reading.cleaned.items():
             for how in done:
                 self.tell(name, word, how)
+        call.laps.end("clean")
         where = device(caller, transport, call.headers, words, dialect.device_from, dialect.masked)
         if where.ignored:
             self.tell(name, "ip", "claim_ignored")
         if caller.refused:
             self.tell(name, "token", "refused")
+        call.laps.end("device")
         consent = self.policy.decide(_signals(words, caller))
         if consent.unknown_sections:
             self.tell(name, "gpp_sid", "unknown_section")
+        call.laps.end("consent")
         verdict = self.judge.of(where)
+        call.laps.end("invalid_traffic")
         event: dict[str, Any] = {"event_id": "", "event": words.get("event", "")}
         rule = self._identify(event, call, name, reading)
         outcome, reason, wrong = Outcome.STORED, "", ""
@@ -176,6 +182,8 @@ class Understanding:
             self._add_pseudonyms(event, words, where)
         understood = Understood(outcome, reason, wrong, event, _kafka_key(event), consent.reason)
         understood.sender, understood.keeps_play = _sender(caller, name), not dialect.play_names_listener
+        understood.laps = call.laps
+        call.laps.end("hash")
         understood.unreplaced = any("unreplaced" in done for done in reading.cleaned.values())
         if trace:
             understood.trace = tracing.of(understood, reading, where, consent, verdict, rule)

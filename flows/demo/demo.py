@@ -55,8 +55,8 @@ would run most of a minute ahead of us, and flights would be judged by impressio
 OVER, BLOCKED = 5, 2
 """Places of the placement that delivers more than is planned, and of the one that runs in blocked content."""
 BLOCKED_CATEGORY: Final = "150"
-RESTARTS: Final = "5"
-"""Whoever kills the flow sees it come back; one that cannot start has failed so often within 20 s."""
+RESTARTS: Final = "1000"
+"""Whoever kills the flow, or stops its Kafka, sees it come back."""
 DOOR_RATE: Final = 50.0
 """Calls a second of the collector, at most half of all pixels."""
 LEAST_ROWS: Final = 10
@@ -126,11 +126,11 @@ class Demo:
                 wanted = past.tally.totals["received"]
                 processes.wait(
                     lambda: ledger_totals(client, settings.namespace).get("received", 0) >= wanted,
-                    stopping, READY, "the flow",
+                    stopping, READY, "flow",
                 )  # fmt: skip
                 # Not before: its marks say that time is now, and what is read behind them would be too late.
                 processes.start("collector", "collect")
-                processes.wait(lambda: ready(settings), stopping, READY, "the collector")
+                processes.wait(lambda: ready(settings), stopping, READY, "collector")
                 traffic = self._traffic(now_ms())
                 traffic.ledger.add(past.tally)
                 watch = start(stack, directory, client, settings, exporter_port)

@@ -73,12 +73,14 @@ class Processes:
         """
         for name, child, _ in self._children:
             if child.poll() is not None:
-                log = self._directory / f"{name}.log"
-                tail = log.read_text(errors="replace").strip().splitlines()[-5:]
-                raise AudiopixelError(f"the {name} ended with code {child.returncode}: {' | '.join(tail)}")
+                raise AudiopixelError(f"the {name} ended with code {child.returncode}: {self._tail(name)}")
+
+    def _tail(self, name: str) -> str:
+        log = self._directory / f"{name}.log"
+        return " | ".join(log.read_text(errors="replace").strip().splitlines()[-5:])
 
     def wait(
-        self, ready: Callable[[], bool], stopping: threading.Event, within: timedelta, what: str
+        self, ready: Callable[[], bool], stopping: threading.Event, within: timedelta, name: str
     ) -> None:
         """Wait until something is ready, or the demo is to stop.
 
@@ -93,8 +95,8 @@ class Processes:
                     return
             if time.monotonic() > deadline_s:
                 raise AudiopixelError(
-                    f"{what} was not ready within {within.total_seconds():.0f} s: the machine is slow or "
-                    "busy; run it again, which goes on with what was compiled"
+                    f"the {name} was not ready within {within.total_seconds():.0f} s: the machine is slow or "
+                    f"busy; run it again, which goes on with what was compiled. It said: {self._tail(name)}"
                 )
             time.sleep(0.1)
 

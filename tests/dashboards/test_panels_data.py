@@ -72,14 +72,19 @@ PLANNED = {
 
 
 def collected(began_s: float) -> bytes:
-    """A collector's /metrics by their definitions: every counter grows by ten a second."""
+    """A collector's /metrics by their definitions: every counter and histogram grows by ten a second."""
     lines = []
     grown = 10 * (time.time() - began_s)
     for one in COLLECT:
         told = {"outcome": "stored", "reason": "given", "how": "unreplaced"}
         labels = ",".join(f'{name}="{told.get(name, "x")}"' for name in one.labels)
         value = grown if one.kind == "counter" else 0.2
-        lines += [f"# TYPE {one.name} {one.kind}", f"{one.name}{{{labels}}} {value}"]
+        lines.append(f"# TYPE {one.name} {one.kind}")
+        if one.kind == "histogram":
+            buckets = [f'{one.name}_bucket{{{labels},le="{bound}"}} {grown}' for bound in ("0.1", "+Inf")]
+            lines += [*buckets, *(f"{one.name}_{part}{{{labels}}} {grown}" for part in ("sum", "count"))]
+        else:
+            lines.append(f"{one.name}{{{labels}}} {value}")
     return "\n".join([*lines, ""]).encode()
 
 
