@@ -22,8 +22,10 @@ from flows.viewers.access import EVERYTHING, Access, Sight
 
 COOKIE: Final = "audiopixel_session"
 LONGEST_FORM: Final = 4 << 10
-OPEN: Final = ("/healthz", "/login", "/page/page.css", "/page/icon.svg")
-"""Addresses that hold no numbers: they are everybody's."""
+OPEN: Final = ("/healthz", "/login", "/page/page.css", "/page/document.css", "/page/icon.svg")
+OPEN_BELOW: Final = "/docs/"
+"""Addresses that hold no numbers: they are everybody's. An alert leads to the documents, wherever it is read.
+"""
 SHARED: Final = ("/", "/events", "/row", "/table")
 """Addresses that show each reader the rows of its own sight."""
 SHARED_BELOW: Final = ("/page/", "/v1/")
@@ -67,7 +69,7 @@ class Guard:
     def _refused(self, scope: Scope) -> Response | None:
         """The refusal of a request; None where it may go on, with its reader's sight."""
         headers, path = Headers(scope=scope), scope["path"]
-        if path in OPEN:
+        if path in OPEN or path.startswith(OPEN_BELOW):
             return None
         if self._access.open:
             if not _at_home(scope, headers):

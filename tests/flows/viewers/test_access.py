@@ -182,6 +182,10 @@ PATHS = (
         "/v1/placement/zebra-planned",
         "/v1/placements/placement:%7Bzebra-planned%7D",
         "/docs",
+        "/docs/runbook.md",
+        "/docs/../row?id=zebra-planned",
+        "/docs/%2e%2e/row?id=zebra-planned",
+        "/docs/..%2f..%2frow?id=zebra-planned",
         "/openapi.json",
     ),
 )
@@ -256,6 +260,18 @@ def test_a_stranger_is_shown_nothing(app: Starlette, shown: dict[str, str]) -> N
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == 'Bearer realm="audiopixel"'
         assert "mine-planned" not in answer.text
+
+
+def test_the_documents_are_everybodys_and_no_way_to_anything_else(app: Starlette) -> None:
+    paths = (
+        "/docs/",
+        "/docs/runbook.md",
+        "/page/document.css",
+        "/docs/../row?id=mine-planned",
+        "/docs/x/../../table",
+    )
+    found = asked(app, *(("GET", path, {}) for path in paths))
+    assert [answer.status_code for answer in found] == [307, 200, 200, 401, 401]
 
 
 def test_two_tokens_or_two_sessions_in_one_request_are_none(app: Starlette) -> None:
