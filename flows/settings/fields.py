@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import Field, InstanceOf, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -24,7 +24,7 @@ from flows.settings.collect import CollectSettings
 from flows.settings.file import PREFIX as PREFIX
 from flows.settings.file import file_values
 from flows.settings.read import ReadSettings
-from flows.settings.wording import Takes
+from flows.settings.wording import Takes, nearest
 
 
 def kafka_options(settings: Settings) -> dict[str, str]:
@@ -311,7 +311,8 @@ class Settings(CollectSettings, ReadSettings, BaseSettings):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"no such time zone: {name!r}") from error
+            meant = nearest(name, available_timezones())
+            raise ValueError(f"no such time zone: {name!r}{meant}; takes one like Europe/London") from error
         return name
 
     @field_validator("listener_key")

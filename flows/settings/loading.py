@@ -11,7 +11,7 @@ from pydantic_settings import SettingsError as UnreadableError
 from flows.errors import SettingsError
 from flows.settings.fields import Settings
 from flows.settings.file import PREFIX, file_values, settings_file
-from flows.settings.wording import LIST, TABLE, in_our_words
+from flows.settings.wording import LIST, TABLE, in_our_words, nearest
 
 
 def load(**values: Any) -> Settings:
@@ -24,7 +24,9 @@ def load(**values: Any) -> Settings:
     ours = [name for name in os.environ if name.upper().startswith(PREFIX)]
     unknown = sorted(name for name in ours if name.upper() not in known)
     if unknown:
-        raise SettingsError(f"no such setting: {', '.join(unknown)}; `audiopixel config` lists all")
+        names = [name.upper() for name in Settings.model_fields]
+        told = (name + nearest(name.upper().removeprefix(PREFIX), names, PREFIX) for name in unknown)
+        raise SettingsError(f"no such setting: {', '.join(told)}; without it `audiopixel config` lists all")
     try:
         return Settings(**values)
     except UnreadableError as error:
@@ -37,6 +39,8 @@ def load(**values: Any) -> Settings:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
             name, said = str(problem["loc"][0]) if problem["loc"] else "", in_our_words(problem)
+            if problem["type"] == "extra_forbidden":
+                said += nearest(name, Settings.model_fields)
             lines.append(f"{PREFIX}{name.upper()} (from {source(name, values)}): {said}" if name else said)
         raise SettingsError("; ".join(lines)) from None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -36,7 +37,7 @@ def _bound(word: str, name: str) -> Callable[[_Facts], str]:
 
 _SAID: Final[Mapping[str, Callable[[_Facts], str]]] = {
     "value_error": lambda facts: str(facts["error"]),
-    "extra_forbidden": lambda _: "no such setting; `audiopixel config` lists all",
+    "extra_forbidden": lambda _: "no such setting; without it `audiopixel config` lists all",
     "literal_error": lambda facts: f"takes {str(facts['expected']).replace(chr(39), '')}",
     "greater_than": _bound("more than", "gt"),
     "greater_than_equal": _bound("at least", "ge"),
@@ -56,3 +57,9 @@ def in_our_words(problem: ErrorDetails) -> str:
     """The values that a setting takes, without the value that it was given."""
     said = _SAID.get(problem["type"])
     return said(problem.get("ctx", {})) if said is not None else problem["msg"]
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The known name that somebody may have meant, as a question; empty where none is near."""
+    found = get_close_matches(name, list(known), 1, 0.75)
+    return f" (did you mean {prefix}{found[0]}?)" if found else ""

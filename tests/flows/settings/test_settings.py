@@ -65,12 +65,14 @@ def shown(**environment: str) -> subprocess.CompletedProcess[str]:
         ("RECOVERY_DIR", "", "is empty: give it a value"),
         ("NAMESPACE", "x{y}", "takes letters, digits, colons, _ and -"),
         ("CONSENT", "maybe", "takes required or assumed"),
-        ("TIMEZONE", "Mars", "no such time zone: 'Mars'"),
+        ("TIMEZONE", "Mars", "no such time zone: 'Mars'; takes one like Europe/London"),
+        ("TIMEZONE", "Europe/Londn", "no such time zone: 'Europe/Londn' (did you mean Europe/London?)"),
         ("LISTENER_KEY", SECRET, "takes 16 to 64 bytes"),
         ("KAFKA_OPTIONS", f"not json {SECRET}", "takes names and texts: as JSON"),
         ("UTM_PLACEMENTS", "x", "takes names and texts: as JSON"),
         ("UTM_PLACEMENTS", "[1]", "takes names and texts: as JSON"),
-        ("NOSUCH", "1", "no such setting: AUDIOPIXEL_NOSUCH; `audiopixel config` lists all"),
+        ("NOSUCH", "1", "no such setting: AUDIOPIXEL_NOSUCH; without it `audiopixel config` lists all"),
+        ("FLUSH_INTRVAL", "1", "AUDIOPIXEL_FLUSH_INTRVAL (did you mean AUDIOPIXEL_FLUSH_INTERVAL?); without"),
         ("CONFIG", "nofile.toml", "nofile.toml: No such file or directory: create the file, or correct"),
     ],
 )
@@ -91,6 +93,9 @@ def test_nonsense_is_refused_by_its_name_in_our_words(
 def test_a_name_in_the_file_that_is_none_is_told_with_the_file(tmp_path: Path) -> None:
     (tmp_path / "audiopixel.toml").write_text("nosuch = 1\n")
     with pytest.raises(SettingsError, match=r"AUDIOPIXEL_NOSUCH \(from audiopixel.toml\): no such setting"):
+        load()
+    (tmp_path / "audiopixel.toml").write_text("flush_intrval = 1\n")
+    with pytest.raises(SettingsError, match=r"\(did you mean flush_interval\?\)$"):
         load()
 
 
