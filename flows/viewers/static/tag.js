@@ -1,8 +1,8 @@
 // The tag builder: a form whose answer is what a marketer pastes into a vendor's form, or a site into its page.
 
-import { $, button, make, say } from "./dom.js";
+import { $, button, linked, make, say } from "./dom.js";
 import { copied } from "./out.js";
-import { view } from "./view.js";
+import { link, view } from "./view.js";
 
 const TITLES = { placement: "Placement", campaign: "Campaign", creative: "Creative", platform: "Platform", station: "Station", podcast: "Podcast", program: "Program" };
 let choices = null;
@@ -69,6 +69,7 @@ async function build(event) {
   $("tag-trouble").textContent = told.error ?? "";
   if (told.error) { $("tag-made").replaceChildren(); return; }
   result($("tag-made"), [...told.tags.map(({ event: name, url }) => [name, url]), ...(told.vast ? [["VAST", told.vast]] : [])], told.warnings);
+  $("tag-made").prepend(make("p", "soft", "Paste each as it is. Then fire one play and ", linked(`watch ${asked.placement}`, link({ view: "placements", open: asked.placement })), "."));
 }
 
 async function site(event) {

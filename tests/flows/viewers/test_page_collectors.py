@@ -131,6 +131,7 @@ def test_the_tag_builder_gives_what_the_command_gives(browser: Browser, settings
     assert "<Impression><![CDATA[https://pixels.example.com/p/triton?e=impression" in built["VAST"]
     warnings = browser.js("[...document.querySelectorAll('#tag-made li')].map(one => one.textContent)")
     assert warnings == list(told.warnings)
+    assert browser.js("document.querySelector('#tag-made a').hash") == "#open=breakfast-uk"
     browser.js(
         "navigator.clipboard.writeText = words => { window.copied = words; return Promise.resolve(); }"
     )
