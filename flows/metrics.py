@@ -389,3 +389,14 @@ COLLECT_SPOOL_FULL = COLLECT.gauge("collect_spool_full_ratio", "Share of the spo
 COLLECT_LOW = COLLECT.gauge(
     "collect_low_mark_timestamp_seconds", "Receipt of the oldest event that is not in the log."
 )
+
+EXPORT: Final = Metrics("export")
+"""Those of `audiopixel export`, by the name of the export."""
+
+EXPORT_SENT = EXPORT.counter("export_sent_total", "Messages that the target has acknowledged.")
+EXPORT_RETRIED = EXPORT.counter("export_retried_total", "Tries that failed and are repeated.", "reason")
+EXPORT_DEAD = EXPORT.counter("export_dead_total", "Messages that became dead letters.", "reason")
+EXPORT_LEFT_OUT = EXPORT.counter(
+    "export_left_out_total", "Messages that are not for the target, by reason.", "reason"
+)
+EXPORT_LAG = EXPORT.gauge("export_lag_messages", "Messages that the export has not read.", "partition")

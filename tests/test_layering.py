@@ -18,7 +18,7 @@ from flows.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("intake", "plays", "attribution", "rows", "delivery", "publish")
-DOORS = (*STAGES, "engine", "settings", "reconcile", "simulate")
+DOORS = (*STAGES, "engine", "settings", "reconcile", "simulate", "exports")
 BEHIND_NO_DOOR = ("flows.settings.remedies", "flows.settings.show")
 """They load what a door must not: Kafka's client, tables."""
 
@@ -113,7 +113,7 @@ def test_only_the_engine_and_the_page_of_the_flow_reach_bytewax() -> None:
     assert {room(by) for by in reaching} == {"engine", "pixels"}
 
 
-@pytest.mark.parametrize("beside", ["viewers", "collector", "demo"])
+@pytest.mark.parametrize("beside", ["viewers", "collector", "demo", "exports"])
 def test_what_stands_beside_the_flow_reaches_no_stage(beside: str) -> None:
     found = of(imports("flows"), beside)
     assert found

@@ -1,8 +1,9 @@
-"""Kafka: partitions as an input, topics as outputs, a compacted topic as a table."""
+"""Kafka: partitions as an input, topics as outputs, a compacted topic as a table, topics read by a group."""
 
 from __future__ import annotations
 
 from connectors.kafka.client import TIMEOUT_S, Cluster, KafkaTrouble
+from connectors.kafka.group import GroupReader, Place, Places, Record
 from connectors.kafka.reader import KafkaInput
 from connectors.kafka.table import Change, KafkaTable
 from connectors.kafka.writer import KafkaWriter, ensure_topic
@@ -11,9 +12,13 @@ __all__ = [
     "TIMEOUT_S",
     "Change",
     "Cluster",
+    "GroupReader",
     "KafkaInput",
     "KafkaTable",
     "KafkaTrouble",
     "KafkaWriter",
+    "Place",
+    "Places",
+    "Record",
     "ensure_topic",
 ]

@@ -18,6 +18,10 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "collect": (RUN, ("collect", "collect --processes 4")),
     "replay": (RUN, ("replay monday.ndjson.gz --out numbers", "replay monday.ndjson.gz --recompute")),
     "exporter": (RUN, ("exporter --host 0.0.0.0 --port 9480",)),
+    "export": (
+        RUN,
+        ("export parquet --to /data/audiopixel", "export parquet --to s3://bucket/audiopixel --once"),
+    ),
     "tag": (
         RUN,
         (

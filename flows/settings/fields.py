@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from flows.errors import SettingsError
 from flows.model.pixel import KNOWN_REASONS, MOST_OWN_REASONS
 from flows.settings.collect import CollectSettings
+from flows.settings.exports import ExportSettings
 from flows.settings.file import PREFIX as PREFIX
 from flows.settings.file import file_values
 from flows.settings.read import ReadSettings
@@ -39,7 +40,7 @@ _MINUTE = timedelta(minutes=1)
 _TOPIC = "[A-Za-z0-9._-]{1,249}"
 OUTPUT_TOPICS = ("kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic")
 """Settings of the topics that every flow writes. With plans there is `kafka_alerts_topic` besides."""
-_TOPICS = ("kafka_topic", *OUTPUT_TOPICS, "kafka_alerts_topic")
+_TOPICS = ("kafka_topic", *OUTPUT_TOPICS, "kafka_alerts_topic", "kafka_exports_rejected_topic")
 
 
 class Topic(str):
@@ -55,7 +56,7 @@ TopicName = Annotated[str, Takes("name of a topic")]
 Key = Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")]
 
 
-class Settings(CollectSettings, ReadSettings, BaseSettings):
+class Settings(CollectSettings, ExportSettings, ReadSettings, BaseSettings):
     """The settings of a flow. Unknown names are refused, secrets are never printed."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
@@ -175,6 +176,9 @@ class Settings(CollectSettings, ReadSettings, BaseSettings):
     )
     kafka_alerts_topic: TopicName = Field(
         "delivery-alerts", description="topic of the changes of delivery states"
+    )
+    kafka_exports_rejected_topic: TopicName = Field(
+        "exports-rejected", description="topic of the dead letters of exports"
     )
 
     out_of_orderness: timedelta = Field(

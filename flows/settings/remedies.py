@@ -12,7 +12,10 @@ from flows.settings.fields import OUTPUT_TOPICS, PREFIX, Settings, Topic
 from flows.settings.loading import load
 from flows.shown import LINE, shown
 
-_TOPICS: Final = ("kafka_topic", *OUTPUT_TOPICS, "kafka_alerts_topic", "plans")
+_TOPICS: Final = (
+    *("kafka_topic", *OUTPUT_TOPICS),
+    *("kafka_alerts_topic", "kafka_exports_rejected_topic", "plans"),
+)
 
 
 def with_remedy(error: Exception) -> str:

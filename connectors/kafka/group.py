@@ -1,0 +1,207 @@
+"""Topics read in order from the place that a consumer group keeps.
+
+Unit of parallelism: a process. It takes all partitions by hand, so a restart waits for no rebalance; nothing
+keeps a second process out. Guarantee: `read` goes on at the committed place, so that what was read and not
+committed comes again; the order within a partition is that of its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Final, Literal, NamedTuple
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
+
+Place = tuple[str, int]
+"""A topic and one of its partitions."""
+Places = Mapping[Place, int]
+"""Of each partition the offset to read on from."""
+_LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
+
+
+class Record(NamedTuple):
+    """One message; a tombstone's value is empty, an absent timestamp 0."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes
+    value: bytes
+
+    @property
+    def position(self) -> str:
+        """Where it lies, `topic/partition/offset`."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+class GroupReader:
+    """All partitions of some topics, from the group's places on.
+
+    Args:
+        brokers, options: as for `KafkaInput`.
+        topics: must exist.
+        group: keeps the places; no other reader of ours may use it.
+        start: where a group that has no place yet begins; it has one at once.
+        on_lost: what to do where the message at a place was deleted: `stop` with an error, or go on at the
+            oldest or behind the newest message, and count what was skipped.
+
+    Raises:
+        ConnectError: an option is refused, no broker answers in 5 s, or a topic is missing.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topics: Sequence[str],
+        options: Mapping[str, str] | None = None,
+        *,
+        group: str,
+        start: Literal["earliest", "latest"] = "earliest",
+        on_lost: Literal["stop", "earliest", "latest"] = "stop",
+    ) -> None:
+        self.places: dict[Place, int] = {}
+        self.skipped = 0
+        self._topics, self._start, self._on_lost = list(topics), start, on_lost
+        self._cluster = Cluster(brokers, options or {})
+        self._admin: AdminClient | None = None
+        self._consumer = self._cluster.client(
+            Consumer,
+            {"fetch.queue.backoff.ms": 10},
+            {
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "queued.max.messages.kbytes": 16 << 10,
+            },
+        )
+        try:
+            for topic in dict.fromkeys(topics):
+                self._begin(topic)
+            self.commit(self.places)
+        except BaseException:
+            self.close()
+            raise
+        self._consumer.assign([TopicPartition(*place, offset) for place, offset in self.places.items()])
+
+    def read(self, most: int, wait: timedelta) -> list[Record]:
+        """The next messages, `most` at most; none where none came within `wait`.
+
+        Raises:
+            ConnectError: a place was lost, or a topic is gone or forbidden.
+        """
+        first = self._consumer.poll(wait.total_seconds())
+        messages = (
+            [] if first is None else [first, *(self._consumer.consume(most - 1, 0) if most > 1 else [])]
+        )
+        records = [record for message in messages if (record := self._record(message)) is not None]
+        faults = self._cluster.faults
+        if faults.gone:
+            raise self._cluster.failed(self._topics[0], faults.gone, "missing")
+        return records
+
+    def ends(self) -> dict[Place, int]:
+        """The end of each partition, as the brokers tell it now.
+
+        Raises:
+            ConnectError: they do not tell.
+        """
+        if self._admin is None:
+            # A client of its own: a consumer's requests wait behind the fetches that wait for messages.
+            self._admin = self._cluster.client(AdminClient, {}, {})
+        asked = {TopicPartition(*place): OffsetSpec.latest() for place in self.places}
+        told = self._admin.list_offsets(asked, request_timeout=TIMEOUT_S)
+        found = {}
+        for at, one in told.items():
+            offset = self._cluster.call(self._admin, at.topic, partial(one.result, TIMEOUT_S)).offset
+            found[at.topic, at.partition] = offset
+        return found
+
+    @property
+    def lag(self) -> dict[Place, int]:
+        """Messages of each partition that have not been read, as of the brokers' last answer."""
+        found = {}
+        for place, offset in self.places.items():
+            bounds = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+            found[place] = max(0, bounds[1] - offset)
+        return found
+
+    def commit(self, places: Places) -> None:
+        """Keep these places.
+
+        Raises:
+            ConnectError: the brokers do not take them; what was read since the last ones may come again.
+        """
+        offsets = [TopicPartition(*place, offset) for place, offset in places.items()]
+        self._cluster.call(
+            self._consumer,
+            self._topics[0],
+            lambda: self._consumer.commit(offsets=offsets, asynchronous=False),
+        )
+
+    def close(self) -> None:
+        """Leave the brokers; without waiting for long where they do not answer."""
+        Farewell().close(self._consumer)
+
+    def _begin(self, topic: str) -> None:
+        places = [(topic, one) for one in self._cluster.partition_ids(self._consumer, topic)]
+        asked = [TopicPartition(*place) for place in places]
+        told = self._cluster.call(
+            self._consumer, topic, lambda: self._consumer.committed(asked, timeout=TIMEOUT_S)
+        )
+        kept = {(one.topic, one.partition): one.offset for one in told if one.offset != OFFSET_INVALID}
+        for place in places:
+            low, high = self._bounds(place)
+            # A partition that was added to a topic that the group knows is read whole.
+            new = low if kept or self._start == "earliest" else high
+            offset = kept.get(place, new)
+            if not low <= offset <= high:
+                offset = self._moved(place, offset, low, high)
+            self.places[place] = offset
+
+    def _moved(self, place: Place, offset: int, low: int, high: int) -> int:
+        if self._on_lost == "stop":
+            raise self._cluster.failed(
+                place[0],
+                f"offset {offset} of partition {place[1]} is not in the log, which has {low} to {high}",
+                "lost",
+            )
+        target = low if self._on_lost == "earliest" else high
+        self.skipped += max(0, target - offset)
+        return target
+
+    def _bounds(self, place: Place) -> tuple[int, int]:
+        bounds: tuple[int, int] = self._cluster.call(
+            self._consumer,
+            place[0],
+            lambda: self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S),
+        )
+        return bounds
+
+    def _record(self, message: Message) -> Record | None:
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        error = message.error()
+        if error is None:
+            assert topic is not None
+            assert partition is not None
+            assert offset is not None
+            self.places[topic, partition] = offset + 1
+            stamp = max(0, message.timestamp()[1])
+            return Record(topic, partition, offset, stamp, message.key() or b"", message.value() or b"")
+        if error.code() == KafkaError._PARTITION_EOF:
+            assert topic is not None
+            assert partition is not None
+            # Control records of transactions have offsets, and are no messages.
+            self.places[topic, partition] = max(self.places[topic, partition], offset or 0)
+        elif error.code() in _LOST:
+            raise self._cluster.failed(topic or self._topics[0], f"offset {offset} is not in the log", "lost")
+        else:
+            self._cluster.faults(error)
+        return None

@@ -1,0 +1,76 @@
+"""`audiopixel export`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import typer
+
+from flows.cli.app import command
+from flows.errors import UsageError
+
+KINDS = ("parquet",)
+
+
+@command
+def export(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR|s3://BUCKET/PREFIX",
+            help="Of parquet: where the days go. Another S3 server than Amazon's is named behind a question "
+            "mark: ?endpoint=HOST:PORT&scheme=http.",
+            show_default=False,
+        ),
+    ] = "",
+    name: Annotated[
+        str,
+        typer.Option(
+            help="Name of this export in its consumer group, metrics and dead letters; by default its kind. "
+            "Give each its own where several of a kind run.",
+            show_default=False,
+        ),
+    ] = "",
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="earliest|latest",
+            help="Where the first start of this name begins to read; by default earliest for parquet, latest "
+            "for the others.",
+            show_default=False,
+        ),
+    ] = "",
+    once: Annotated[
+        bool, typer.Option("--once", help="Hand over what is there now, and end; for a timer.")
+    ] = False,
+) -> None:
+    """Tell other systems what is published. Each message arrives at least once, and a repeat carries the same
+    key; what a target refuses for good goes to the dead letters of the exports.
+
+    parquet writes final minutes and decisions, one folder a UTC day, once the day is complete.
+
+    It keeps its place as a consumer group and goes on there after a restart. Run one process of a name.
+    SIGTERM or Ctrl-C end it with 0.
+    """
+    from flows.exports import Exports, export_parquet
+    from flows.settings import load
+
+    if kind not in KINDS:
+        raise UsageError(f"there is no such export; take one of {', '.join(KINDS)}")
+    if (kind == "parquet") != bool(to):
+        raise UsageError("--to names where days go: parquet needs it, the others have none")
+    if re.fullmatch("[A-Za-z0-9_-]{0,64}", name) is None:
+        raise UsageError("--name takes up to 64 letters, digits, _ and -")
+    begin = _start(start or ("earliest" if kind == "parquet" else "latest"))
+    export_parquet(Exports(load(), name or kind, once, begin), to)
+
+
+def _start(word: str) -> Literal["earliest", "latest"]:
+    if word == "earliest":
+        return "earliest"
+    if word == "latest":
+        return "latest"
+    raise UsageError("--from takes earliest or latest")

@@ -1,0 +1,13 @@
+"""Who else is told: days for a warehouse, calls to other systems. It reads what is published and costs the
+flow nothing.
+
+Owns: its place in the topics, as a consumer group. Receives: minutes, decisions, alerts and pixels from
+Kafka; `meta` from Redis. Sends: files and calls, at least once, each repeat with the same key; dead letters.
+Must not import: a stage, the engine.
+"""
+
+from __future__ import annotations
+
+from flows.exports.run import Exports, export_parquet
+
+__all__ = ["Exports", "export_parquet"]

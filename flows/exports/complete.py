@@ -1,0 +1,88 @@
+"""The days that are complete in Kafka, by what the flow tells in `meta`.
+
+A final minute is due when the watermark is past its end by the allowed lateness. The flow writes Redis and
+its topics beside each other, so that a watermark in Redis alone does not say that the minutes are in their
+topic. A later epoch does: Bytewax reads none before all outputs of the one before are safe. So the word of
+`meta` counts once the same execution (`fence`) has flushed a cut that is several epochs younger; cuts are
+numbered by elapsed time (`rev`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Final
+
+from flows.exports.columns import DAY_MS
+from flows.settings import Settings, ms
+
+EPOCHS: Final = 3
+"""An epoch may take longer than its interval, but does not begin before the one before is safe."""
+STILL: Final = timedelta(seconds=30)
+"""A flow that has flushed nothing for so long is not waited for."""
+
+
+class NewGeneration(Exception):
+    """The log is being counted again: what was staged is of the generation before."""
+
+
+class Completeness:
+    """Tells up to which day all is in Kafka.
+
+    Args:
+        meta: reads the fields of `meta`; empty where no flow has written.
+        generation: of the flow whose days are wanted.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        meta: Callable[[], Mapping[str, str]],
+        generation: int,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._meta, self._generation, self._clock_s = meta, generation, clock_s
+        self._rev, self._moved_s = -1, float("-inf")
+        self._lateness_ms = ms(settings.allowed_lateness)
+        self._settles = max(1, math.ceil(EPOCHS * settings.epoch_interval / settings.flush_interval))
+        self._fence = -1
+        self._seen: deque[tuple[int, int]] = deque()
+        self._watermark_ms = -1
+        self._pending_ms = -1
+
+    def look(self) -> int:
+        """The first day, since the epoch, that may not be complete.
+
+        Raises:
+            NewGeneration: see there. ConnectError: Redis does not answer.
+        """
+        meta = self._meta()
+        if "watermark_ms" in meta:
+            if int(meta["generation"]) != self._generation:
+                raise NewGeneration
+            self._take(int(meta["fence"]), int(meta["rev"]), int(meta["watermark_ms"]))
+        return self._day(self._watermark_ms)
+
+    @property
+    def soon(self) -> int:
+        """As `look`, by the latest watermark, settled or not; as long as the flow goes on."""
+        going = self._clock_s() - self._moved_s < STILL.total_seconds()
+        return self._day(self._pending_ms if going else self._watermark_ms)
+
+    def _day(self, watermark_ms: int) -> int:
+        return (watermark_ms - self._lateness_ms) // DAY_MS
+
+    def _take(self, fence: int, rev: int, watermark_ms: int) -> None:
+        if fence != self._fence:  # what the one before wrote behind its last snapshot comes again
+            self._fence = fence
+            self._seen.clear()
+        if rev != self._rev:
+            self._rev, self._moved_s = rev, self._clock_s()
+        self._pending_ms = max(self._pending_ms, watermark_ms)
+        if not self._seen or rev >= self._seen[-1][0] + max(1, self._settles // 8):
+            self._seen.append((rev, watermark_ms))
+        while self._seen and self._seen[0][0] + self._settles <= rev:
+            self._watermark_ms = max(self._watermark_ms, self._seen.popleft()[1])

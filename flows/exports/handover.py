@@ -1,0 +1,256 @@
+"""The one loop of all exports: read topics by a group, hand over in order, retry, dead-letter, commit.
+
+A place is committed only behind what the target has acknowledged, what it refused for good and lies in the
+topic of dead letters, and what is not for it. So each message arrives at least once, whatever is killed; a
+repeat carries the same key.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+import structlog
+
+from connectors.kafka import GroupReader, Places, Record
+from connectors.stream import ConnectError
+from flows.exports.instruments import Instruments
+
+FIRST_WAIT: Final = timedelta(seconds=1)
+LONGEST_WAIT: Final = timedelta(minutes=5)
+"""Of the back-off, which doubles; a target may ask for more, up to `LONGEST_ASKED`."""
+LONGEST_ASKED: Final = timedelta(hours=1)
+_POLL: Final = timedelta(milliseconds=200)
+GAVE_UP: Final = "gave_up"
+
+_log = structlog.get_logger("export")
+
+
+class Busy(Exception):
+    """The target does not take a parcel now.
+
+    Attributes:
+        reason: a word for the metric: `timeout`, `status_503`…
+        after: for how long the target asks not to be called; None: it does not say.
+    """
+
+    def __init__(self, reason: str, detail: str = "", after: timedelta | None = None) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason, self.after = reason, after
+
+
+class Refused(Exception):
+    """The target will never take a parcel; `reason` is a word, `detail` says more and names nobody."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason, self.detail = reason, detail
+
+
+class Stopped(Exception):
+    """The process is to end: what is under way is not acknowledged, and comes again."""
+
+
+class Letter(NamedTuple):
+    """A message that no target will take, with the reason."""
+
+    record: Record
+    reason: str
+    detail: str = ""
+
+
+class Parcel(Protocol):
+    """Messages that are acknowledged together."""
+
+    @property
+    def records(self) -> Sequence[Record]: ...
+
+    def hand_over(self) -> None:
+        """Return when the target has acknowledged it.
+
+        Raises:
+            Busy: try again later. Refused: never.
+        """
+        ...
+
+
+class Sorted(NamedTuple):
+    """Messages as parcels, dead letters, and the reasons of those that are not for the target, by count."""
+
+    parcels: Sequence[Parcel] = ()
+    letters: Sequence[Letter] = ()
+    left_out: Sequence[str] = ()
+
+
+class Target(Protocol):
+    """One export.
+
+    Attributes:
+        most: messages that are read at a time, and come again after a kill.
+        connections: parcels that are under way at a time; with 1 they arrive in order.
+    """
+
+    most: int
+    connections: int
+
+    def sort(self, records: Sequence[Record]) -> Sorted:
+        """Make parcels; called at every turn, also where nothing was read."""
+        ...
+
+    def places(self, read: Places) -> Places:
+        """Up to where all is acknowledged, given up to where all was read and handed over."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """True while it waits for something before it can end; for `once`."""
+        ...
+
+
+class Letters(Protocol):
+    """The topic of the dead letters."""
+
+    def write(self, items: Sequence[tuple[bytes, bytes]]) -> None: ...
+    def flush(self) -> None: ...
+
+
+@dataclass
+class Handover:
+    """Runs one export.
+
+    Args:
+        name: in metrics, logs and dead letters.
+        give_up: a message that is older than this by its broker's timestamp, and cannot be handed over, is a
+            dead letter.
+        stop: set to end the loop.
+    """
+
+    name: str
+    reader: GroupReader
+    target: Target
+    letters: Letters
+    instruments: Instruments
+    give_up: timedelta
+    stop: threading.Event = field(default_factory=threading.Event)
+    clock_s: Callable[[], float] = time.time
+    first_wait: timedelta = FIRST_WAIT
+    _uncommitted: bool = False
+
+    def run(self, once: bool = False) -> None:
+        """Hand over until `stop`; with `once`, until all that is there now has been handed over.
+
+        Raises:
+            ConnectError: Kafka is gone for good, or does not take the dead letters.
+        """
+        ends = self.reader.ends() if once else {}
+        while not self.stop.is_set():
+            self.turn()
+            if (
+                once
+                and not self.target.waiting
+                and all(self.reader.places[at] >= end for at, end in ends.items())
+            ):
+                return
+
+    def turn(self) -> bool:
+        """One turn of the loop; False where nothing was read, or the loop is to end."""
+        records = self.reader.read(self.target.most, _POLL)
+        for (topic, partition), lag in self.reader.lag.items():
+            self.instruments.lag.labels(self.name, f"{topic}/{partition}").set(lag)
+        try:
+            found = self._sort(records)
+            letters = [*found.letters, *self._hand_over(found.parcels)]
+        except Stopped:
+            return False
+        for reason in found.left_out:
+            self.instruments.left_out.labels(self.name, reason).inc()
+        self._bury(letters)
+        if records or found.parcels or self._uncommitted:
+            self._commit()
+        return bool(records)
+
+    def _sort(self, records: Sequence[Record]) -> Sorted:
+        for wait in self._waits():
+            try:
+                return self.target.sort(records)
+            except Busy as error:
+                self._pause(error, wait)
+        raise Stopped
+
+    def _hand_over(self, parcels: Sequence[Parcel]) -> list[Letter]:
+        if self.target.connections == 1 or len(parcels) < 2:
+            return [letter for parcel in parcels for letter in self._deliver(parcel)]
+        with ThreadPoolExecutor(self.target.connections, f"export-{self.name}") as pool:
+            return [letter for letters in pool.map(self._deliver, parcels) for letter in letters]
+
+    def _deliver(self, parcel: Parcel) -> list[Letter]:
+        """Hand over one parcel, however long it takes; the dead letters that came of it."""
+        for wait in self._waits():
+            try:
+                parcel.hand_over()
+                self.instruments.sent.labels(self.name).inc(len(parcel.records))
+                return []
+            except Refused as error:
+                return [Letter(record, error.reason, error.detail) for record in parcel.records]
+            except Busy as error:
+                if self._too_old(parcel):
+                    return [Letter(record, GAVE_UP, str(error)) for record in parcel.records]
+                self._pause(error, wait)
+        raise Stopped
+
+    def _waits(self) -> Iterator[timedelta]:
+        """The pauses behind each try, doubling; ends where the loop is to end."""
+        wait = self.first_wait
+        while not self.stop.is_set():
+            yield wait
+            wait = min(wait * 2, LONGEST_WAIT)
+
+    def _pause(self, error: Busy, wait: timedelta) -> None:
+        self.instruments.retried.labels(self.name, error.reason).inc()
+        # Many that were turned away together must not come again together.
+        pause = max(min(error.after or timedelta(0), LONGEST_ASKED), wait * random.uniform(0.75, 1.0))
+        seconds = pause.total_seconds()
+        _log.warning("not taken", export=self.name, why=str(error), again_s=round(seconds, 1))
+        self.stop.wait(seconds)
+
+    def _too_old(self, parcel: Parcel) -> bool:
+        oldest_ms = min((record.timestamp_ms for record in parcel.records), default=0)
+        return oldest_ms > 0 and self.clock_s() - oldest_ms / 1000 > self.give_up.total_seconds()
+
+    def _bury(self, letters: Sequence[Letter]) -> None:
+        if not letters:
+            return
+        self.letters.write([_letter(self.name, letter) for letter in letters])
+        self.letters.flush()
+        for letter in letters:
+            self.instruments.dead.labels(self.name, letter.reason).inc()
+            _log.warning("dead letter", export=self.name, at=letter.record.position, why=letter.reason)
+
+    def _commit(self) -> None:
+        try:
+            self.reader.commit(self.target.places(self.reader.places))
+            self._uncommitted = False
+        except ConnectError as error:  # the next commit is of more
+            self._uncommitted = True
+            _log.warning("place not kept", export=self.name, why=str(error))
+
+
+def _letter(export: str, letter: Letter) -> tuple[bytes, bytes]:
+    """Key and JSON of a dead letter: the place of the message and the reason, nothing of its content."""
+    record = letter.record
+    body = {
+        "export": export,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+    }
+    return f"{export}|{record.position}".encode(), msgspec.json.encode(body)

@@ -1,0 +1,160 @@
+"""Final minutes and decisions as files of UTC days: what `audiopixel export parquet` does.
+
+A day is written once the flow has told that it is complete (`flows.exports.complete`) and the topics have
+been read to the end that they had then. Its place in Kafka stays before the first message of an open day.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, Protocol
+
+from connectors.kafka import Place, Places, Record
+from connectors.stream import ConnectError
+from flows.exports.columns import TABLES, Kind
+from flows.exports.complete import Completeness
+from flows.exports.handover import Busy, Letter, Parcel, Sorted
+from flows.exports.staging import Staged, Staging
+from flows.exports.warehouse import Warehouse
+
+MOST: Final = 5_000
+LOOK_EVERY: Final = timedelta(seconds=1)
+PROVISIONAL, REPEATED = "provisional", "repeated"
+MALFORMED, DAY_CLOSED = "malformed", "day_closed"
+
+
+class Topics(Protocol):
+    """What the target asks of the reader."""
+
+    places: dict[Place, int]
+
+    def ends(self) -> dict[Place, int]: ...
+
+
+@dataclass
+class _Stage:
+    """Rows for the staging; they are on no disk that lasts, and the place waits for them."""
+
+    staging: Staging
+    rows: list[Staged]
+    records: Sequence[Record]
+
+    def hand_over(self) -> None:
+        self.staging.put(self.rows)
+
+
+@dataclass
+class _Day:
+    """A day to be written."""
+
+    warehouse: Warehouse
+    staging: Staging
+    day: int
+    records: Sequence[Record] = ()
+
+    def hand_over(self) -> None:
+        with storage():
+            for kind in TABLES:
+                self.warehouse.write(kind, self.day, self.staging.rows(kind, self.day))
+        self.staging.forget(self.day)
+
+
+@dataclass
+class ParquetTarget:
+    """Stages rows, and writes the days that are complete.
+
+    Args:
+        kinds: of the topics.
+    """
+
+    kinds: Mapping[str, Kind]
+    reader: Topics
+    completeness: Completeness
+    staging: Staging
+    warehouse: Warehouse
+    clock_s: Callable[[], float] = time.monotonic
+    most: int = MOST
+    connections: int = 1
+    _looked_s: float = float("-inf")
+    _due: int = 0
+    _ends: dict[Place, int] = field(default_factory=dict)
+
+    def sort(self, records: Sequence[Record]) -> Sorted:
+        """Rows of open days to the staging, then the days that are due."""
+        rows: list[Staged] = []
+        letters: list[Letter] = []
+        left_out: list[str] = []
+        closed: dict[tuple[Kind, int], list[Record]] = defaultdict(list)
+        for record in records:
+            kind = self.kinds[record.topic]
+            try:
+                found = TABLES[kind].row(record.key, record.value)
+            except (ValueError, KeyError, TypeError) as error:
+                letters.append(Letter(record, MALFORMED, str(error)[:200]))
+                continue
+            if found is None:
+                left_out.append(PROVISIONAL)
+                continue
+            with storage():
+                complete = self.warehouse.complete(kind, found[0])
+            if complete:
+                closed[kind, found[0]].append(record)
+            else:
+                rows.append(Staged(kind, *found, (record.topic, record.partition), record.offset))
+        for (kind, day), some in closed.items():
+            late = self._late(kind, day, some)
+            letters += [Letter(record, DAY_CLOSED) for record in late]
+            left_out += [REPEATED] * (len(some) - len(late))
+        parcels: list[Parcel] = [_Stage(self.staging, rows, [])] if rows else []
+        return Sorted([*parcels, *self._days(rows)], letters, left_out)
+
+    def places(self, read: Places) -> Places:
+        """Before the first message of an open day."""
+        return {**read, **self.staging.first_offsets()}
+
+    @property
+    def waiting(self) -> bool:
+        """True while a day that is staged is due as soon as the flow's word has settled."""
+        return bool(self._ends) or any(day < self.completeness.soon for day in self.staging.days())
+
+    def _days(self, rows: Sequence[Staged]) -> list[Parcel]:
+        """The days that are due. Rows under way are in the staging before these parcels."""
+        now_s = self.clock_s()
+        if not self._ends and now_s - self._looked_s >= LOOK_EVERY.total_seconds():
+            self._looked_s = now_s
+            due = self._look()
+            days = {*self.staging.days(), *(row.day for row in rows)}
+            if any(day < due for day in days):
+                # What is in the topics from here on is of days that are not due.
+                self._due, self._ends = due, self.reader.ends()
+        if not self._ends or any(self.reader.places[at] < end for at, end in self._ends.items()):
+            return []
+        self._ends = {}
+        days = {*self.staging.days(), *(row.day for row in rows)}
+        return [_Day(self.warehouse, self.staging, day) for day in sorted(days) if day < self._due]
+
+    def _look(self) -> int:
+        try:
+            return self.completeness.look()
+        except ConnectError:  # Redis is away: nothing becomes due
+            return -1
+
+    def _late(self, kind: Kind, day: int, records: Sequence[Record]) -> list[Record]:
+        """Those that a complete day has not."""
+        with storage():
+            had = self.warehouse.keys(kind, day, {record.key.decode() for record in records})
+        return [record for record in records if record.key.decode() not in had]
+
+
+@contextmanager
+def storage() -> Iterator[None]:
+    """Within, a shelf that fails is a target that is busy."""
+    try:
+        yield
+    except OSError as error:
+        raise Busy("storage", str(error)[:200]) from None

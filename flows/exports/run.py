@@ -1,0 +1,130 @@
+"""Exports, from settings to connections; each runs until SIGTERM or Ctrl-C, or once over what is there."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from connectors.kafka import GroupReader, KafkaWriter
+from connectors.redis import connect, read_rows
+from connectors.shelves import shelf
+from flows.errors import AudiopixelError
+from flows.exports.handover import Handover, Target
+from flows.exports.instruments import Instruments
+from flows.settings import Settings, kafka_options
+
+Start = Literal["earliest", "latest"]
+
+
+@dataclass
+class Exports:
+    """What the exports of one process share.
+
+    Args:
+        name: of the export: in its group, its metrics and its dead letters.
+        once: whether to end where all that is there now has been handed over.
+        start: where a group without a place begins.
+    """
+
+    settings: Settings
+    name: str
+    once: bool = False
+    start: Start = "latest"
+    stop: threading.Event = field(default_factory=threading.Event)
+    instruments: Instruments = field(default_factory=Instruments)
+
+    @contextmanager
+    def reading(self, topics: Sequence[str], part: str = "") -> Iterator[GroupReader]:
+        """The topics, from the place of the export's group; `part` of it, where it has several."""
+        settings = self.settings
+        reader = GroupReader(
+            settings.kafka_brokers,
+            topics,
+            kafka_options(settings),
+            group=f"{settings.kafka_group}-export-{self.name}{part}",
+            start=self.start,
+            on_lost=settings.kafka_on_lost,
+        )
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def handover(self, reader: GroupReader, target: Target) -> Handover:
+        """The loop for a target."""
+        settings = self.settings
+        topic = settings.kafka_exports_rejected_topic
+        letters = KafkaWriter(settings.kafka_brokers, topic, kafka_options(settings))
+        return Handover(
+            self.name,
+            reader,
+            target,
+            letters,
+            self.instruments,
+            settings.export_give_up,
+            self.stop,
+        )
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Within, /metrics is served, and SIGTERM and Ctrl-C set `stop`."""
+
+        def ending(_: int, __: object) -> None:
+            self.stop.set()
+
+        before = {number: signal.signal(number, ending) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self.instruments.serve(self.settings)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def export_parquet(exports: Exports, to: str) -> None:
+    """Write days below `to`; a new generation of the flow begins its own.
+
+    Raises:
+        ConnectError: Kafka or Redis is not there at the start. AudiopixelError: no flow has written yet.
+    """
+    try:
+        from flows.exports.complete import Completeness, NewGeneration
+        from flows.exports.parquet import ParquetTarget
+        from flows.exports.staging import Staging
+        from flows.exports.warehouse import Warehouse
+    except ImportError:
+        raise AudiopixelError("pyarrow is not installed: pip install 'audiopixel[parquet]'") from None
+    settings = exports.settings
+    kinds = {settings.kafka_minutes_topic: "minutes", settings.kafka_credits_topic: "decisions"}
+    onto = shelf(to)
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+
+    def meta() -> Mapping[str, str]:
+        return read_rows(client, [f"{settings.namespace}:meta"])[0]
+
+    with exports.serving():
+        while not exports.stop.is_set():
+            found = meta()
+            if "generation" not in found:
+                raise AudiopixelError("no flow has written to Redis yet: start it (audiopixel run) first")
+            generation = int(found["generation"])
+            completeness = Completeness(settings, meta, generation)
+            with (
+                exports.reading([*kinds], f"-g{generation}") as reader,
+                tempfile.TemporaryDirectory(prefix="audiopixel-export-") as directory,
+            ):
+                staging, warehouse = Staging(Path(directory)), Warehouse(onto, generation)
+                target = ParquetTarget(kinds, reader, completeness, staging, warehouse)  # type: ignore[arg-type]  # two literals
+                try:
+                    exports.handover(reader, target).run(exports.once)
+                    return
+                except NewGeneration:
+                    continue
+                finally:
+                    staging.close()

@@ -1,0 +1,88 @@
+"""Rows of days that are not written yet, sorted by key on a disk of this process's own.
+
+It may be lost at any time: the place in Kafka stays before the first message of which a row is here, so that
+the next process reads them again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from connectors.kafka import Place
+from flows.exports.columns import Kind, Row
+
+_CHUNK: Final = 10_000
+_CREATE: Final = """
+CREATE TABLE staged (
+    kind TEXT, day INTEGER, key BLOB, topic TEXT, partition INTEGER, position INTEGER, row BLOB,
+    PRIMARY KEY (day, kind, key)
+) WITHOUT ROWID
+"""
+
+
+class Staged(NamedTuple):
+    """One row, its day since the epoch, and where it came from."""
+
+    kind: Kind
+    day: int
+    row: Row
+    place: Place
+    offset: int
+
+
+class Staging:
+    """A table on disk; of a key the latest row counts.
+
+    Args:
+        directory: exists; files in it are of this process alone.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._table = sqlite3.connect(
+            directory / "staged.sqlite", isolation_level=None, check_same_thread=False
+        )
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536"):
+            self._table.execute(f"PRAGMA {pragma}")
+        self._table.execute(_CREATE)
+
+    def put(self, rows: Sequence[Staged]) -> None:
+        """Take rows, in the order of their topic."""
+        encode = msgspec.msgpack.encode
+        self._table.execute("BEGIN")
+        self._table.executemany(
+            "INSERT OR REPLACE INTO staged VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(kind, day, row[0], *place, offset, encode(row)) for kind, day, row, place, offset in rows],
+        )
+        self._table.execute("COMMIT")
+
+    def days(self) -> list[int]:
+        """The days that have rows, in order."""
+        return [day for (day,) in self._table.execute("SELECT DISTINCT day FROM staged ORDER BY day")]
+
+    def rows(self, kind: Kind, day: int) -> Iterator[list[Row]]:
+        """The rows of a day by key, some thousands at a time."""
+        found = self._table.execute(
+            "SELECT row FROM staged WHERE kind = ? AND day = ? ORDER BY key", (kind, day)
+        )
+        while chunk := found.fetchmany(_CHUNK):
+            yield [tuple(msgspec.msgpack.decode(row)) for (row,) in chunk]
+
+    def forget(self, day: int) -> None:
+        """Let go of a day."""
+        self._table.execute("DELETE FROM staged WHERE day = ?", (day,))
+
+    def first_offsets(self) -> dict[Place, int]:
+        """Of each partition the first message of which a row is here."""
+        found = self._table.execute(
+            "SELECT topic, partition, MIN(position) FROM staged GROUP BY topic, partition"
+        )
+        return {(topic, partition): offset for topic, partition, offset in found}
+
+    def close(self) -> None:
+        """Let go of the table."""
+        self._table.close()

@@ -1,0 +1,137 @@
+"""Days as Parquet in a directory or below an S3 prefix: written once, then never changed.
+
+`KIND/generation=G/day=YYYY-MM-DD/` holds `KIND.parquet`, `_manifest.json` and, last, `_SUCCESS`. The same
+rows give the same bytes: they are sorted by key, the writer's version is pinned, and nothing in a file tells
+when it was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from typing import IO, Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from connectors.shelves import Shelf
+from flows.exports.columns import DAY_MS, TABLES, Kind, Row, batch
+
+ROW_GROUP: Final = 100_000
+MARKER: Final = "_SUCCESS"
+MANIFEST: Final = "_manifest.json"
+
+
+def date_of(day: int) -> str:
+    """`YYYY-MM-DD` of a day since the epoch, in UTC."""
+    return datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date().isoformat()
+
+
+class Warehouse:
+    """Writes days of one generation onto a shelf."""
+
+    def __init__(self, shelf: Shelf, generation: int) -> None:
+        self._shelf, self._generation = shelf, generation
+        self._complete: dict[tuple[Kind, int], bool] = {}
+
+    def path(self, kind: Kind, day: int) -> str:
+        """The folder of a day."""
+        return f"{kind}/generation={self._generation}/day={date_of(day)}"
+
+    def complete(self, kind: Kind, day: int) -> bool:
+        """True if the day was written: it never changes again. The shelf is asked once: nobody else writes.
+
+        Raises:
+            OSError: the shelf cannot be read.
+        """
+        if (kind, day) not in self._complete:
+            self._complete[kind, day] = self._shelf.holds(f"{self.path(kind, day)}/{MARKER}")
+        return self._complete[kind, day]
+
+    def write(self, kind: Kind, day: int, chunks: Iterator[list[Row]]) -> None:
+        """Write a day, unless it is complete.
+
+        Args:
+            chunks: its rows, sorted by key.
+
+        Raises:
+            OSError: the shelf cannot be written; what was begun does no harm.
+        """
+        if self.complete(kind, day):
+            return
+        folder, name = self.path(kind, day), f"{kind}.parquet"
+        with self._shelf.writing(f"{folder}/{name}") as out:
+            measured = _Measured(out)
+            rows, first, last = _write(kind, measured, chunks)
+        manifest = {
+            "format": 1,
+            "kind": kind,
+            "day": date_of(day),
+            "generation": self._generation,
+            "rows": rows,
+            "first_key": first,
+            "last_key": last,
+            "files": [{"name": name, "bytes": measured.size, "sha256": measured.sha256.hexdigest()}],
+            "writer": f"pyarrow {pa.__version__}",
+        }
+        for small, body in (
+            (MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"),
+            (MARKER, b""),
+        ):
+            with self._shelf.writing(f"{folder}/{small}") as out:
+                out.write(body)
+        self._complete[kind, day] = True
+
+    def keys(self, kind: Kind, day: int, asked: Collection[str]) -> set[str]:
+        """Those of the keys that a complete day has.
+
+        Raises:
+            OSError: the shelf cannot be read.
+        """
+        with self._shelf.reading(f"{self.path(kind, day)}/{kind}.parquet") as file:
+            found = pq.read_table(file, columns=["key"], filters=[("key", "in", set(asked))])
+        return set(found["key"].to_pylist())
+
+
+class _Measured:
+    """A file that is only written, with its size and SHA-256."""
+
+    closed = False
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out, self.size, self.sha256 = out, 0, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        """Hand on."""
+        self._out.write(data)
+        part = memoryview(data).nbytes
+        self.size += part
+        self.sha256.update(data)
+        return part
+
+    def flush(self) -> None:
+        """Nothing is kept back here."""
+
+    def close(self) -> None:
+        """The shelf closes what is below."""
+
+
+def _write(kind: Kind, out: _Measured, chunks: Iterator[list[Row]]) -> tuple[int, str | None, str | None]:
+    """Write all rows; returns how many, and the first and last key."""
+    rows, first, last = 0, None, None
+    schema = TABLES[kind].schema
+    with pq.ParquetWriter(out, schema, compression="zstd", compression_level=6, version="2.6") as writer:
+        waiting: list[Row] = []
+        for chunk in chunks:
+            waiting += chunk
+            first = first if first is not None else chunk[0][1]
+            last = chunk[-1][1]
+            while len(waiting) >= ROW_GROUP:
+                writer.write_batch(batch(kind, waiting[:ROW_GROUP]))
+                del waiting[:ROW_GROUP]
+            rows += len(chunk)
+        if waiting:
+            writer.write_batch(batch(kind, waiting))
+    return rows, first, last

@@ -1,0 +1,250 @@
+"""Days of final minutes and decisions as Parquet: complete, exact, and the same bytes whatever was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import numpy as np
+import pytest
+from command_support import Command
+from conftest import Flow, Topic  # type: ignore[import-not-found]  # the neighbour
+
+from connectors.kafka import KafkaTable
+from flows.exports.columns import DAY_MS, TABLES, minute_row
+from flows.exports.complete import Completeness, NewGeneration
+from flows.model.conversions import COLUMNS, VALUE
+from flows.model.counts import MINUTE_COUNTS
+from flows.rows.published import minute_messages
+from flows.rows.values import Minutes
+from flows.settings import Settings
+
+DAY = 20_600
+START_MS = DAY * DAY_MS
+DATE = "2026-05-27"
+LATENESS_MS = 600_000
+
+
+def minutes_of(placement: str, minutes: range, day: int = DAY, final: bool = True, rev: int = 5) -> list[Any]:
+    counts = np.zeros((len(minutes), MINUTE_COUNTS), np.int64)
+    counts[:, 0] = np.arange(len(minutes)) + 1
+    numbers = [day * 1440 + minute for minute in minutes]
+    values = Minutes([placement] * len(minutes), numbers, counts, [None] * len(minutes), final)
+    return minute_messages(values, rev, START_MS + rev)
+
+
+def decision_of(order: str, ts_ms: int, value: int | str | None = 12_500_000) -> tuple[bytes, bytes]:
+    body = {
+        "conversion": order,
+        "order_id": order,
+        "event_id": f"e-{order}",
+        "type": "purchase",
+        "ts": ts_ms,
+        "campaign_id": "spring",
+        "value_micros": value,
+        "currency": "GBP",
+        "rule": "last_touch",
+        "eligible": 1,
+        "capped": False,
+        "credits": [
+            {
+                "placement_id": "a",
+                "campaign_id": "spring",
+                "way": "click",
+                "millionths": 1_000_000,
+                "touched_at": ts_ms - 60_000,
+            }
+        ],
+    }
+    return json.dumps(["spring", "purchase", order]).encode(), json.dumps(body).encode()
+
+
+def fill(topic: Topic, settings: Settings) -> None:
+    """Two days and a bit, with provisional minutes, repeats, and a message that is none."""
+    minutes, credits = settings.kafka_minutes_topic, settings.kafka_credits_topic
+    for day in (DAY, DAY + 1, DAY + 2):
+        for placement in ("b", "a", "a b"):
+            topic.put(
+                minutes,
+                *minutes_of(placement, range(9), day, final=False, rev=3),
+                *minutes_of(placement, range(60), day),
+            )
+        topic.put(
+            credits,
+            decision_of(f"{day}-1", day * DAY_MS + 5),
+            decision_of(f"{day}-2", day * DAY_MS + 9, str(10**30)),
+        )
+        topic.put(minutes, *minutes_of("a", range(40), day, rev=9))
+    topic.put(minutes, (b"x|1", b'{"placement_id": "x", "minute_ms": 1, "state": "final"}'))
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+    }
+
+
+def test_a_day_is_the_same_bytes_after_any_number_of_kills(
+    settings: Settings, topic: Topic, flow: Flow, export: Callable[..., Command], tmp_path: Path
+) -> None:
+    fill(topic, settings)
+    flow.fields["watermark_ms"] = (DAY + 2) * DAY_MS + LATENESS_MS
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    assert export("parquet", "--to", str(calm), "--name", "calm", "--once").wait(60) == 0
+
+    def written(count: int) -> bool:
+        return killed.exists() and sum(path.is_file() for path in killed.rglob("*")) >= count
+
+    kills = 0
+    for count in (1, 3, 7, 10):
+        process = export("parquet", "--to", str(killed), "--name", "killed", "--once")
+        deadline = time.monotonic() + 30
+        while not written(count) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        kills += process.poll() is None
+        process.kill()
+        process.wait(10)
+    assert kills >= 2
+    assert export("parquet", "--to", str(killed), "--name", "killed", "--once").wait(60) == 0
+    whole = files(calm)
+    assert len(whole) == 2 * 2 * 3
+    left = {path: body for path, body in files(killed).items() if not path.endswith(".part")}
+    assert {path: hashlib.sha256(body).hexdigest() for path, body in left.items()} == {
+        path: hashlib.sha256(body).hexdigest() for path, body in whole.items()
+    }
+    manifest = json.loads(whole[f"minutes/generation=0/day={DATE}/_manifest.json"])
+    data = whole[f"minutes/generation=0/day={DATE}/minutes.parquet"]
+    assert manifest["files"] == [
+        {"name": "minutes.parquet", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    ]
+    assert (manifest["rows"], manifest["first_key"]) == (180, f"a b|{START_MS}")
+
+
+def query(root: Path, kind: str, what: str) -> list[Any]:
+    source = f"read_parquet('{root}/{kind}/*/*/*.parquet', hive_partitioning = true)"
+    return duckdb.sql(f"SELECT {what} FROM {source} GROUP BY ALL ORDER BY ALL").fetchall()
+
+
+def test_duckdb_reads_the_days_and_a_straggler_never_changes_one(
+    settings: Settings, topic: Topic, flow: Flow, export: Callable[..., Command], tmp_path: Path
+) -> None:
+    fill(topic, settings)
+    flow.fields["watermark_ms"] = (DAY + 1) * DAY_MS + LATENESS_MS
+    root = tmp_path / "days"
+    assert export("parquet", "--to", str(root), "--once").wait(60) == 0
+    assert query(root, "minutes", "day::text, placement_id, count(*), sum(impressions)") == [
+        (DATE, name, 60, 60 * 61 // 2) for name in ("a", "a b", "b")
+    ]
+    assert query(root, "decisions", "order_id, value_micros::text, credits[1].way") == [
+        (f"{DAY}-1", "12500000", "click"),
+        (f"{DAY}-2", str(10**30), "click"),
+    ]
+    before = files(root)
+    topic.put(settings.kafka_minutes_topic, *minutes_of("a", range(2), rev=44), *minutes_of("late", range(1)))
+    assert export("parquet", "--to", str(root), "--once").wait(60) == 0
+    assert files(root) == before
+    table = KafkaTable(settings.kafka_brokers, settings.kafka_exports_rejected_topic)
+    letters = []
+    deadline = time.monotonic() + 20
+    while not table.caught_up and time.monotonic() < deadline:
+        letters += [json.loads(change.value or b"") for change in table.read(settings.epoch_interval)]
+    table.close()
+    assert {(one["reason"], one["topic"]) for one in letters} == {
+        ("malformed", settings.kafka_minutes_topic),
+        ("day_closed", settings.kafka_minutes_topic),
+    }
+    assert sum(one["reason"] == "day_closed" for one in letters) == 1
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server that speaks S3's protocol; its `HOST:PORT`."""
+    from moto.server import ThreadedMotoServer
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+def test_a_bucket_has_the_bytes_of_the_directory(
+    settings: Settings, topic: Topic, flow: Flow, export: Callable[..., Command], tmp_path: Path, s3: str
+) -> None:
+    from pyarrow.fs import FileSelector, S3FileSystem
+
+    fill(topic, settings)
+    flow.fields["watermark_ms"] = (DAY + 1) * DAY_MS + LATENESS_MS
+    store = S3FileSystem(endpoint_override=s3, scheme="http", region="eu-west-1", allow_bucket_creation=True)
+    store.create_dir("trade")
+    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    at = f"s3://trade/audio?endpoint={s3}&scheme=http&region=eu-west-1"
+    there = export("parquet", "--to", at, "--name", "there", "--once", **keys)
+    here = export("parquet", "--to", str(tmp_path / "days"), "--once")
+    assert (there.wait(60), here.wait(60)) == (0, 0)
+    found = {
+        one.path.removeprefix("trade/audio/"): store.open_input_file(one.path).read()
+        for one in store.get_file_info(FileSelector("trade/audio", recursive=True))
+        if one.is_file
+    }
+    assert len(found) == 6
+    assert found == files(tmp_path / "days")
+
+
+def test_a_day_is_complete_once_the_same_execution_has_flushed_epochs_later(settings: Settings) -> None:
+    meta: dict[str, str] = {}
+    look = Completeness(settings, lambda: meta, generation=0).look
+    settles = 3
+
+    def tell(fence: int, rev: int, watermark_ms: int, generation: int = 0) -> int:
+        meta.update(
+            fence=str(fence), rev=str(rev), watermark_ms=str(watermark_ms), generation=str(generation)
+        )
+        return look()
+
+    over = START_MS + DAY_MS + LATENESS_MS
+    assert look() < DAY
+    assert tell(1, 101, over) <= DAY
+    assert tell(1, 101 + settles - 1, over + 50) <= DAY
+    assert tell(1, 101 + settles, over + 60) == DAY + 1
+    fresh = Completeness(settings, lambda: meta, generation=0)
+    look = fresh.look
+    assert tell(1, 200, over) < DAY
+    assert tell(2, 200 + settles, over) < DAY, "what the execution before wrote last may come again"
+    assert tell(2, 200 + 2 * settles, over) == DAY + 1
+    with pytest.raises(NewGeneration):
+        tell(3, 300, over, generation=1)
+
+
+def test_every_field_of_a_final_minute_has_a_column() -> None:
+    credited = np.zeros(len(COLUMNS), np.int64)
+    credited[: len(COLUMNS)] = 500_000
+    credited[VALUE] = 7
+    minutes = Minutes(["a"], [DAY * 1440], np.ones((1, MINUTE_COUNTS), np.int64), [credited], True)
+    ((key, value),) = minute_messages(minutes, 1, 1)
+    found = minute_row(key, value)
+    assert found is not None
+    day, row = found
+    named = dict(zip(TABLES["minutes"].schema.names, row[1:], strict=True))
+    body = msgspec.json.decode(value)
+    assert (day, named["more"]) == (DAY, None)
+    assert {name: named[name] for name in body.keys() & named.keys() - {"conversion_value"}} == {
+        name: body[name] for name in body.keys() & named.keys() - {"conversion_value"}
+    }
+    assert named["conversion_value"] == str(body["conversion_value"])
+    assert body.keys() - named.keys() == {"minute_ms", "state", "rev", "as_of_ms"}
+
+
+def test_a_field_that_this_version_does_not_know_is_kept() -> None:
+    ((key, value),) = minutes_of("a", range(1))
+    found = minute_row(key, value[:-1] + b',"impressions_download":3}')
+    assert found is not None
+    assert found[1][-1] == '{"impressions_download":3}'
