@@ -90,8 +90,8 @@ class S3Shelf:
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or options.keys() - _OPTIONS:
             raise ConnectError(
-                "an S3 address is s3://BUCKET/PREFIX; endpoint, region and scheme come behind a question mark, "
-                "keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                "an S3 address is s3://BUCKET/PREFIX; endpoint, region and scheme come behind a question "
+                "mark, keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         self._root = f"{parts.netloc}{parts.path}".rstrip("/")
         if "endpoint" in options:

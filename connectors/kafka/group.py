@@ -36,7 +36,7 @@ class Record(NamedTuple):
 
     @property
     def position(self) -> str:
-        """Where it lies, `topic/partition/offset`."""
+        """Its place, `topic/partition/offset`."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
@@ -70,6 +70,8 @@ class GroupReader:
         self._topics, self._start, self._on_lost = list(topics), start, on_lost
         self._cluster = Cluster(brokers, options or {})
         self._admin: AdminClient | None = None
+        self._at_end: set[Place] = set()
+        self._reached: set[Place] = set()
         self._consumer = self._cluster.client(
             Consumer,
             {"fetch.queue.backoff.ms": 10},
@@ -108,7 +110,7 @@ class GroupReader:
         return records
 
     def ends(self) -> dict[Place, int]:
-        """The end of each partition, as the brokers tell it now.
+        """The end of each partition, as the brokers tell it now; for `passed`.
 
         Raises:
             ConnectError: they do not tell.
@@ -116,6 +118,7 @@ class GroupReader:
         if self._admin is None:
             # A client of its own: a consumer's requests wait behind the fetches that wait for messages.
             self._admin = self._cluster.client(AdminClient, {}, {})
+        self._reached.clear()
         asked = {TopicPartition(*place): OffsetSpec.latest() for place in self.places}
         told = self._admin.list_offsets(asked, request_timeout=TIMEOUT_S)
         found = {}
@@ -123,6 +126,15 @@ class GroupReader:
             offset = self._cluster.call(self._admin, at.topic, partial(one.result, TIMEOUT_S)).offset
             found[at.topic, at.partition] = offset
         return found
+
+    def passed(self, ends: Places) -> bool:
+        """True if all was read that was there when `ends` were told.
+
+        A fetch must have found the end as well: the embedded broker may tell an end that is short of its
+        latest messages.
+        """
+        found = self._at_end | self._reached
+        return all(self.places[place] >= end and place in found for place, end in ends.items())
 
     @property
     def lag(self) -> dict[Place, int]:
@@ -162,7 +174,7 @@ class GroupReader:
             # A partition that was added to a topic that the group knows is read whole.
             new = low if kept or self._start == "earliest" else high
             offset = kept.get(place, new)
-            if not low <= offset <= high:
+            if offset < low:
                 offset = self._moved(place, offset, low, high)
             self.places[place] = offset
 
@@ -193,6 +205,7 @@ class GroupReader:
             assert partition is not None
             assert offset is not None
             self.places[topic, partition] = offset + 1
+            self._at_end.discard((topic, partition))
             stamp = max(0, message.timestamp()[1])
             return Record(topic, partition, offset, stamp, message.key() or b"", message.value() or b"")
         if error.code() == KafkaError._PARTITION_EOF:
@@ -200,6 +213,8 @@ class GroupReader:
             assert partition is not None
             # Control records of transactions have offsets, and are no messages.
             self.places[topic, partition] = max(self.places[topic, partition], offset or 0)
+            self._at_end.add((topic, partition))
+            self._reached.add((topic, partition))
         elif error.code() in _LOST:
             raise self._cluster.failed(topic or self._topics[0], f"offset {offset} is not in the log", "lost")
         else:

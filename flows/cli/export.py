@@ -10,7 +10,7 @@ import typer
 from flows.cli.app import command
 from flows.errors import UsageError
 
-KINDS = ("parquet",)
+KINDS = ("parquet", "webhook", "slack")
 
 
 @command
@@ -52,10 +52,15 @@ def export(
 
     parquet writes final minutes and decisions, one folder a UTC day, once the day is complete.
 
+    webhook calls AUDIOPIXEL_EXPORT_WEBHOOK at each change of a placement's delivery state, and of the
+    methodology. Calls are signed by AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS, after Standard Webhooks.
+
+    slack writes the same to Slack, by the incoming webhook AUDIOPIXEL_EXPORT_SLACK.
+
     It keeps its place as a consumer group and goes on there after a restart. Run one process of a name.
     SIGTERM or Ctrl-C end it with 0.
     """
-    from flows.exports import Exports, export_parquet
+    from flows import exports as told
     from flows.settings import load
 
     if kind not in KINDS:
@@ -65,7 +70,14 @@ def export(
     if re.fullmatch("[A-Za-z0-9_-]{0,64}", name) is None:
         raise UsageError("--name takes up to 64 letters, digits, _ and -")
     begin = _start(start or ("earliest" if kind == "parquet" else "latest"))
-    export_parquet(Exports(load(), name or kind, once, begin), to)
+    exports = told.Exports(load(), name or kind, once, begin)
+    match kind:
+        case "parquet":
+            told.export_parquet(exports, to)
+        case "webhook":
+            told.export_webhook(exports)
+        case "slack":
+            told.export_slack(exports)
 
 
 def _start(word: str) -> Literal["earliest", "latest"]:

@@ -20,7 +20,12 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "exporter": (RUN, ("exporter --host 0.0.0.0 --port 9480",)),
     "export": (
         RUN,
-        ("export parquet --to /data/audiopixel", "export parquet --to s3://bucket/audiopixel --once"),
+        (
+            "export parquet --to /data/audiopixel",
+            "export parquet --to s3://bucket/audiopixel --once",
+            "export webhook",
+            "export slack",
+        ),
     ),
     "tag": (
         RUN,

@@ -1,4 +1,4 @@
-"""Who else is told: days for a warehouse, calls to other systems. It reads what is published and costs the
+"""Exports to others: days for a warehouse, calls to other systems. It reads what is published and costs the
 flow nothing.
 
 Owns: its place in the topics, as a consumer group. Receives: minutes, decisions, alerts and pixels from
@@ -8,6 +8,6 @@ Must not import: a stage, the engine.
 
 from __future__ import annotations
 
-from flows.exports.run import Exports, export_parquet
+from flows.exports.run import Exports, export_parquet, export_slack, export_webhook
 
-__all__ = ["Exports", "export_parquet"]
+__all__ = ["Exports", "export_parquet", "export_slack", "export_webhook"]

@@ -130,6 +130,7 @@ class Handover:
         give_up: a message that is older than this by its broker's timestamp, and cannot be handed over, is a
             dead letter.
         stop: set to end the loop.
+        poll: how long a turn waits for messages.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Handover:
     stop: threading.Event = field(default_factory=threading.Event)
     clock_s: Callable[[], float] = time.time
     first_wait: timedelta = FIRST_WAIT
+    poll: timedelta = _POLL
     _uncommitted: bool = False
 
     def run(self, once: bool = False) -> None:
@@ -152,16 +154,12 @@ class Handover:
         ends = self.reader.ends() if once else {}
         while not self.stop.is_set():
             self.turn()
-            if (
-                once
-                and not self.target.waiting
-                and all(self.reader.places[at] >= end for at, end in ends.items())
-            ):
+            if once and not self.target.waiting and self.reader.passed(ends):
                 return
 
     def turn(self) -> bool:
         """One turn of the loop; False where nothing was read, or the loop is to end."""
-        records = self.reader.read(self.target.most, _POLL)
+        records = self.reader.read(self.target.most, self.poll)
         for (topic, partition), lag in self.reader.lag.items():
             self.instruments.lag.labels(self.name, f"{topic}/{partition}").set(lag)
         try:

@@ -15,7 +15,7 @@ _NO_CREATED: Final = disable_created_metrics
 
 
 class Instruments:
-    """What became of the messages of each export, in a registry of its own."""
+    """The outcomes of the messages of each export, in a registry of its own."""
 
     def __init__(self) -> None:
         _NO_CREATED()  # type: ignore[no-untyped-call]  # it ships no type for it

@@ -29,11 +29,11 @@ MALFORMED, DAY_CLOSED = "malformed", "day_closed"
 
 
 class Topics(Protocol):
-    """What the target asks of the reader."""
-
-    places: dict[Place, int]
+    """The part of the reader that the target asks."""
 
     def ends(self) -> dict[Place, int]: ...
+
+    def passed(self, ends: Places) -> bool: ...
 
 
 @dataclass
@@ -132,7 +132,7 @@ class ParquetTarget:
             if any(day < due for day in days):
                 # What is in the topics from here on is of days that are not due.
                 self._due, self._ends = due, self.reader.ends()
-        if not self._ends or any(self.reader.places[at] < end for at, end in self._ends.items()):
+        if not self._ends or not self.reader.passed(self._ends):
             return []
         self._ends = {}
         days = {*self.staging.days(), *(row.day for row in rows)}

@@ -11,20 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from connectors.kafka import GroupReader, KafkaWriter
+from pydantic import SecretStr
+
+from connectors.kafka import GroupReader, KafkaInput, KafkaTrouble, KafkaWriter
 from connectors.redis import connect, read_rows
 from connectors.shelves import shelf
-from flows.errors import AudiopixelError
+from flows.errors import AudiopixelError, SettingsError
+from flows.exports.calls import Caller, Form
 from flows.exports.handover import Handover, Target
 from flows.exports.instruments import Instruments
-from flows.settings import Settings, kafka_options
+from flows.exports.notices import METHODOLOGY_TOPIC, NoticeTarget, SignedWebhook, SlackMessage
+from flows.settings import PREFIX, Settings, kafka_options, secret_bytes
 
 Start = Literal["earliest", "latest"]
 
 
 @dataclass
 class Exports:
-    """What the exports of one process share.
+    """The common parts of one process's exports.
 
     Args:
         name: of the export: in its group, its metrics and its dead letters.
@@ -128,3 +132,62 @@ def export_parquet(exports: Exports, to: str) -> None:
                     continue
                 finally:
                     staging.close()
+
+
+def export_webhook(exports: Exports) -> None:
+    """Tell changes as signed webhooks.
+
+    Raises:
+        SettingsError: there is no address, or no secret. ConnectError: Kafka is not there at the start.
+    """
+    settings = exports.settings
+    if not settings.export_webhook_secrets:
+        raise SettingsError(
+            f"{PREFIX}EXPORT_WEBHOOK_SECRETS is not set: receivers know our calls by their signature alone"
+        )
+    secrets = [secret_bytes(one.get_secret_value()) for one in settings.export_webhook_secrets]
+    _tell(exports, "export_webhook", SignedWebhook(secrets))
+
+
+def export_slack(exports: Exports) -> None:
+    """Tell changes as Slack's messages.
+
+    Raises:
+        SettingsError: there is no address. ConnectError: Kafka is not there at the start.
+    """
+    _tell(exports, "export_slack", SlackMessage())
+
+
+def _tell(exports: Exports, setting: str, form: Form) -> None:
+    settings = exports.settings
+    topics = [settings.kafka_alerts_topic, *_present(settings, METHODOLOGY_TOPIC)]
+    target = NoticeTarget(caller_of(settings, setting), form, settings.kafka_alerts_topic)
+    with exports.serving(), exports.reading(topics) as reader:
+        exports.handover(reader, target).run(exports.once)
+
+
+def caller_of(settings: Settings, setting: str) -> Caller:
+    """The caller of the address that a setting names.
+
+    Raises:
+        SettingsError: there is none, or it is none.
+    """
+    address: SecretStr | str | None = getattr(settings, setting)
+    if address is None:
+        raise SettingsError(f"{PREFIX}{setting.upper()} is not set: it is the address that is called")
+    try:
+        url = address if isinstance(address, str) else address.get_secret_value()
+        return Caller(url, settings.export_timeout)
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}{setting.upper()} {error}") from None
+
+
+def _present(settings: Settings, topic: str) -> list[str]:
+    """The topic, if Kafka has it."""
+    try:
+        KafkaInput(settings.kafka_brokers, [topic], options=kafka_options(settings)).partitions()
+    except KafkaTrouble as error:
+        if error.kind != "missing":
+            raise
+        return []
+    return [topic]

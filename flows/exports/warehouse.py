@@ -112,7 +112,7 @@ class _Measured:
         return part
 
     def flush(self) -> None:
-        """Nothing is kept back here."""
+        """Do nothing: all was handed on."""
 
     def close(self) -> None:
         """The shelf closes what is below."""

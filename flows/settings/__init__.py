@@ -8,6 +8,7 @@ Must not import: a stage, the engine.
 from __future__ import annotations
 
 from flows.settings.collect import CollectSettings
+from flows.settings.exports import secret_bytes
 from flows.settings.fields import PREFIX, Settings, Topic, kafka_options, ms
 from flows.settings.loading import load, source
 from flows.settings.read import ReadToken
@@ -21,5 +22,6 @@ __all__ = [
     "kafka_options",
     "load",
     "ms",
+    "secret_bytes",
     "source",
 ]

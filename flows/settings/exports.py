@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from datetime import timedelta
+from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr, field_validator
+
+from flows.settings.wording import Takes
+
+Address = Annotated[SecretStr | None, Takes("https:// or http:// URL, or unset")]
+
+
+def secret_bytes(secret: str) -> bytes:
+    """A secret's bytes: of `whsec_…` what stands there in base64.
+
+    Raises:
+        ValueError: they are not 24 to 64.
+    """
+    try:
+        whole = secret.removeprefix("whsec_")
+        found = base64.b64decode(whole, validate=True) if whole != secret else secret.encode()
+    except binascii.Error:
+        raise ValueError("takes base64 behind whsec_") from None
+    if not 24 <= len(found) <= 64:
+        raise ValueError("takes secrets of 24 to 64 bytes")
+    return found
 
 
 class ExportSettings(BaseModel):
@@ -16,3 +39,32 @@ class ExportSettings(BaseModel):
         ge=timedelta(0),
         description="age of a message from which one that its target does not take is a dead letter",
     )
+    export_timeout: timedelta = Field(
+        timedelta(seconds=10),
+        gt=timedelta(0),
+        le=timedelta(minutes=2),
+        description="of one call to a target, from its connection to the end of the answer",
+    )
+    export_webhook: Address = Field(
+        None, description="address that webhooks go to; not shown, since it may be secret"
+    )
+    export_webhook_secrets: tuple[SecretStr, ...] = Field(
+        (),
+        description="secrets that sign each webhook, as whsec_ and base64 or as text; several while one "
+        "is being changed",
+    )
+    export_slack: Address = Field(None, description="Slack's address of an incoming webhook, which is secret")
+
+    @field_validator("export_webhook_secrets")
+    @classmethod
+    def _export_secrets(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in secrets:
+            secret_bytes(secret.get_secret_value())
+        return secrets
+
+    @field_validator("export_webhook", "export_slack")
+    @classmethod
+    def _export_addresses(cls, address: SecretStr | None) -> SecretStr | None:
+        if address is not None and not address.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("takes https://HOST/PATH or http://HOST/PATH")
+        return address

@@ -1,0 +1,127 @@
+"""POST to one address over a connection that is kept open (the standard library's client).
+
+Unit of parallelism: a client; each belongs to one thread. Guarantee: an answer, or `CallFailed`, within twice
+the timeout, whatever the other side does. No redirect is followed, no proxy used, and of an answer at most
+64 KiB are read. A failed call may have been taken all the same.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+MOST_ANSWER_BYTES: Final = 64 << 10
+_STALE: Final = (RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+
+
+class CallFailed(Exception):
+    """There is no answer.
+
+    Attributes:
+        reason: `timeout`, or `away` for all else.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+class Answer(NamedTuple):
+    """An answer; header names are in lower case, of a longer body only the beginning is here."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpClient:
+    """A client of one address.
+
+    Args:
+        url: `https://…` or `http://…`; its path and query may be secret, and are in no message.
+        timeout: of connecting, and of a whole call behind that.
+
+    Raises:
+        ValueError: the address is none.
+    """
+
+    def __init__(self, url: str, timeout: timedelta) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise ValueError("takes https://HOST/PATH or http://HOST/PATH, without a user")
+        self._host, self._port, self._secure = parts.hostname, parts.port, parts.scheme == "https"
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._timeout_s = timeout.total_seconds()
+        self._connection: HTTPConnection | None = None
+        self._late = False
+
+    def post(self, body: bytes, headers: Mapping[str, str], query: str = "") -> Answer:
+        """Send `body`; `query` goes behind the address's own.
+
+        Raises:
+            CallFailed: there is no answer.
+        """
+        target = self._target
+        if query:
+            target += f"{'&' if '?' in target else '?'}{query}"
+        reused = self._connection is not None
+        try:
+            return self._post(target, body, headers)
+        except _STALE as error:
+            if reused and not self._late:  # the other side had closed what we kept open
+                return self._fresh(target, body, headers)
+            raise self._failed(error) from None
+        except (OSError, HTTPException) as error:
+            raise self._failed(error) from None
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _fresh(self, target: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        self.close()
+        try:
+            return self._post(target, body, headers)
+        except (OSError, HTTPException) as error:
+            raise self._failed(error) from None
+
+    def _post(self, target: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        if self._connection is None:
+            make = HTTPSConnection if self._secure else HTTPConnection
+            self._connection = make(self._host, self._port, timeout=self._timeout_s)
+        connection, self._late = self._connection, False
+        connection.connect() if connection.sock is None else None
+        # The timeout of a socket is of each read: a byte now and then would hold us for ever.
+        deadline = threading.Timer(self._timeout_s, self._cut, (connection.sock,))
+        deadline.daemon = True
+        deadline.start()
+        try:
+            connection.request("POST", target, body, dict(headers))
+            answer = connection.getresponse()
+            content = answer.read(MOST_ANSWER_BYTES)
+            if self._late:
+                raise TimeoutError
+            told = {name.lower(): value for name, value in answer.getheaders()}
+            if not answer.isclosed():  # there is more of it
+                self.close()
+            return Answer(answer.status, told, content)
+        finally:
+            deadline.cancel()
+
+    def _cut(self, connected: socket.socket) -> None:
+        self._late = True
+        with suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)
+
+    def _failed(self, error: Exception) -> CallFailed:
+        self.close()
+        reason = "timeout" if self._late or isinstance(error, TimeoutError) else "away"
+        return CallFailed(reason, f"{self._host}: {type(error).__name__}")

@@ -1,0 +1,108 @@
+"""Parcels that are HTTP calls: their connections, and what an answer means.
+
+A status that is about the message (400, 413, 415, 422, 431) makes it a dead letter. Any other that is no
+success is about the target, such as a wrong address or token, and is tried again: a mistake in the settings
+loses nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Final, Protocol
+
+from connectors.http_client import Answer, CallFailed, HttpClient
+from connectors.kafka import Record
+from flows.exports.handover import Busy, Refused
+
+_OF_THE_MESSAGE: Final = frozenset((400, 413, 415, 422, 431))
+AGENT: Final = {"user-agent": f"audiopixel/{version('audiopixel')}"}
+
+
+class Caller:
+    """Posts to one address, with a connection a thread.
+
+    Raises:
+        ValueError: the address is none.
+    """
+
+    def __init__(self, url: str, timeout: timedelta) -> None:
+        self._url, self._timeout, self._own = url, timeout, threading.local()
+        HttpClient(url, timeout)
+
+    def post(self, body: bytes, headers: Mapping[str, str], query: str = "") -> Answer:
+        """Send, and return the answer of a success.
+
+        Raises:
+            Busy: there is no answer, or one about the target. Refused: one about the message.
+        """
+        client: HttpClient | None = getattr(self._own, "client", None)
+        if client is None:
+            client = self._own.client = HttpClient(self._url, self._timeout)
+        try:
+            answer = client.post(body, {**AGENT, **headers}, query)
+        except CallFailed as error:
+            raise Busy(error.reason, str(error)) from None
+        if 200 <= answer.status < 300:
+            return answer
+        if answer.status in _OF_THE_MESSAGE:
+            raise Refused(f"status_{answer.status}")
+        raise Busy(
+            f"status_{answer.status}", after=retry_after(answer.headers.get("retry-after"), time.time())
+        )
+
+
+def retry_after(said: str | None, now_s: float) -> timedelta | None:
+    """The pause that `Retry-After` asks for, in seconds or as a date; None: nothing that can be read."""
+    if said is None:
+        return None
+    if said.isascii() and said.isdigit():
+        return timedelta(seconds=min(int(said), 86_400))
+    try:
+        return timedelta(seconds=max(0.0, parsedate_to_datetime(said).timestamp() - now_s))
+    except (ValueError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event for people or programs.
+
+    Attributes:
+        key: the same whenever the event is told again.
+        kind: `delivery.state_changed` or `methodology.changed`.
+        at_ms: when it happened.
+        data: its facts.
+    """
+
+    key: str
+    kind: str
+    at_ms: int
+    data: Mapping[str, object]
+
+
+class Form(Protocol):
+    """Makes a call of a message."""
+
+    def call(self, told: Told) -> tuple[bytes, Mapping[str, str]]:
+        """Body and headers; asked at each try, with the same key."""
+        ...
+
+
+@dataclass
+class Notice:
+    """One event as one call."""
+
+    caller: Caller
+    form: Form
+    told: Told
+    records: Sequence[Record]
+
+    def hand_over(self) -> None:
+        body, headers = self.form.call(self.told)
+        self.caller.post(body, headers)

@@ -1,0 +1,192 @@
+"""Changes of delivery states, and of the methodology, one call each and in order."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from connectors.kafka import Places, Record
+from flows.exports.calls import Caller, Form, Notice, Told
+from flows.exports.handover import Letter, Parcel, Sorted
+from flows.shown import LINE, shown
+from flows.viewers.words import STATES
+
+METHODOLOGY_TOPIC: Final = "methodology"
+MALFORMED: Final = "malformed"
+_WHOLE: Final = ("booked", "delivered", "as_of_ms")
+_REAL: Final = ("expected", "short_by", "indicator", "projected", "required_rate")
+_TEXT: Final = ("id", "placement", "campaign", "from", "to")
+_LATEST_MS: Final = 253_402_300_799_999
+_any = msgspec.json.Decoder(dict[str, Any])
+
+
+@dataclass
+class NoticeTarget:
+    """Tells each message by one call, in a form.
+
+    Args:
+        alerts_topic: the topic whose messages are changes of delivery states; others tell of the methodology.
+    """
+
+    caller: Caller
+    form: Form
+    alerts_topic: str
+    most: int = 1
+    connections: int = 1
+    waiting: bool = False
+
+    def sort(self, records: Sequence[Record]) -> Sorted:
+        """A notice a message."""
+        parcels: list[Parcel] = []
+        letters: list[Letter] = []
+        for record in records:
+            try:
+                read = alert if record.topic == self.alerts_topic else methodology
+                parcels.append(Notice(self.caller, self.form, read(record), [record]))
+            except (ValueError, KeyError, TypeError) as error:
+                letters.append(Letter(record, MALFORMED, str(error)[:200]))
+        return Sorted(parcels, letters)
+
+    def places(self, read: Places) -> Places:
+        """All that was read."""
+        return read
+
+
+def alert(record: Record) -> Told:
+    """A change of a delivery state; its numbers are texts in the topic.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is none.
+    """
+    fields = _any.decode(record.value)
+    data: dict[str, object] = {name: str(fields[name]) for name in _TEXT if name in fields}
+    data |= {name: int(fields[name]) for name in _WHOLE if name in fields}
+    data |= {name: float(fields[name]) for name in _REAL if name in fields}
+    for name in ("id", "placement", "from", "to"):
+        if not data[name]:
+            raise ValueError(f"{name} is empty")
+    return Told(
+        _key(record.topic, str(data["id"])), "delivery.state_changed", _moment(fields["as_of_ms"]), data
+    )
+
+
+def methodology(record: Record) -> Told:
+    """A change of the methodology, as the topic has it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    place = f"{record.partition}/{record.offset}"
+    return Told(
+        _key(record.topic, place), "methodology.changed", record.timestamp_ms, _any.decode(record.value)
+    )
+
+
+def _key(topic: str, name: str) -> str:
+    """A key that is safe in a header, whatever a name holds."""
+    return f"msg_{hashlib.sha256(f'{topic}|{name}'.encode()).hexdigest()[:32]}"
+
+
+def _moment(value: object) -> int:
+    at_ms = int(str(value))
+    if not 0 <= at_ms <= _LATEST_MS:
+        raise ValueError("as_of_ms is no time")
+    return at_ms
+
+
+def iso(at_ms: int) -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass
+class SignedWebhook:
+    """Standard Webhooks (https://www.standardwebhooks.com): `webhook-id`, `webhook-timestamp` and
+    `webhook-signature`, HMAC-SHA256 over all three with the body.
+
+    Args:
+        secrets: each signs, so that receivers may move from one to the next.
+    """
+
+    secrets: Sequence[bytes]
+    clock_s: Callable[[], float] = time.time
+
+    def call(self, told: Told) -> tuple[bytes, Mapping[str, str]]:
+        """Body and headers, signed now."""
+        body = msgspec.json.encode({"type": told.kind, "timestamp": iso(told.at_ms), "data": told.data})
+        stamp = str(int(self.clock_s()))
+        signed = f"{told.key}.{stamp}.".encode() + body
+        signatures = [
+            base64.b64encode(hmac.digest(secret, signed, "sha256")).decode() for secret in self.secrets
+        ]
+        return body, {
+            "content-type": "application/json",
+            "webhook-id": told.key,
+            "webhook-timestamp": stamp,
+            "webhook-signature": " ".join(f"v1,{one}" for one in signatures),
+        }
+
+
+@dataclass
+class SlackMessage:
+    """Slack's message format, for an incoming webhook. Ids are others' words: they are plain text, with the
+    letters escaped that Slack would read as a link or a mention.
+    """
+
+    def call(self, told: Told) -> tuple[bytes, Mapping[str, str]]:
+        """A headline, and the facts."""
+        headline, facts = _in_words(told)
+        section: dict[str, object] = {"type": "section", "block_id": told.key}
+        section["fields"] = [_plain(f"{name}: {said}", 2_000) for name, said in facts[:10]]
+        body = {
+            "text": escaped(headline),
+            "mrkdwn": False,
+            "blocks": [{"type": "header", "text": _plain(headline, 150)}, section],
+        }
+        return msgspec.json.encode(body), {"content-type": "application/json"}
+
+
+def escaped(text: str, most: int = LINE) -> str:
+    """`text` on one line, without what Slack obeys."""
+    line = shown(text, most)
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _plain(text: str, most: int) -> dict[str, object]:
+    said = escaped(text, most)
+    while len(said) > most:  # escaping has made it longer
+        text = text[: len(text) * 3 // 4]
+        said = escaped(text, most)
+    return {"type": "plain_text", "text": said, "emoji": False}
+
+
+def _in_words(told: Told) -> tuple[str, list[tuple[str, str]]]:
+    """A headline, and facts by name."""
+    data = told.data
+    if told.kind != "delivery.state_changed":
+        facts = [(name, str(data[name])) for name in sorted(data)] or [("", "")]
+        return "The methodology has changed", facts
+    before, after = (STATES.get(str(data[name]), (str(data[name]), "")) for name in ("from", "to"))
+    facts = [("State", f"{after[0]}, was {before[0]}"), ("Meaning", after[1])]
+    if "campaign" in data:
+        facts.append(("Campaign", str(data["campaign"])))
+    for name, key in (
+        ("Delivered", "delivered"),
+        ("Expected", "expected"),
+        ("Booked", "booked"),
+        ("Short by", "short_by"),
+    ):
+        if isinstance(number := data.get(key), int | float):
+            facts.append((name, f"{number:,.0f}"))
+    if isinstance(indicator := data.get("indicator"), float):
+        facts.append(("Delivery indicator", f"{indicator:.2f}"))
+    facts.append(("As of", iso(told.at_ms)))
+    return f"{data['placement']}: {after[0]}", facts

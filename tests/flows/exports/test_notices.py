@@ -1,0 +1,261 @@
+"""Webhooks and Slack: signed, escaped, in order, at least once, whatever the target or a kill does."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from command_support import Command
+from conftest import Topic  # type: ignore[import-not-found]  # the neighbour
+
+from connectors.http_client import CallFailed, HttpClient
+from connectors.kafka import KafkaTable, Record
+from flows.exports.calls import retry_after
+from flows.exports.notices import SignedWebhook, SlackMessage, alert
+from flows.settings import Settings
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "webhook_receiver.py"
+SECRET = b"0123456789abcdef01234567"
+WHSEC = f"whsec_{base64.b64encode(SECRET).decode()}"
+
+
+def alert_of(placement: str, number: int, to: str = "under") -> tuple[bytes, bytes]:
+    name = f"{placement}|{to}|{number}"
+    fields = {"id": name, "placement": placement, "from": "on_track", "to": to, "booked": "1000"}
+    fields |= {"as_of_ms": str(1_780_000_000_000 + number), "delivered": "400", "indicator": "0.512000"}
+    return name.encode(), json.dumps(fields).encode()
+
+
+def record_of(message: tuple[bytes, bytes]) -> Record:
+    return Record("alerts", 0, 0, 0, *message)
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("webhook_receiver", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Site:
+    """A target: `answer(call number)` is a status and headers, or None to hang up without an answer."""
+
+    def __init__(self, answer: Callable[[int], tuple[int, dict[str, str]] | None]) -> None:
+        self.calls: list[tuple[dict[str, str], bytes]] = []
+        self.taken: list[tuple[dict[str, str], bytes]] = []
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                call = ({name.lower(): value for name, value in self.headers.items()}, body)
+                site.calls.append(call)
+                said = answer(len(site.calls))
+                if said is None or 200 <= said[0] < 300:
+                    site.taken.append(call)
+                if said is None:
+                    self.close_connection = True
+                    return
+                self.send_response(said[0])
+                for name, value in {**said[1], "content-length": "0"}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?token=s3cret"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def site() -> Iterator[Callable[..., Site]]:
+    opened: list[Site] = []
+
+    def open_one(answer: Callable[[int], tuple[int, dict[str, str]] | None]) -> Site:
+        opened.append(Site(answer))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+def until(holds: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def letters_of(settings: Settings) -> list[dict[str, Any]]:
+    table = KafkaTable(settings.kafka_brokers, settings.kafka_exports_rejected_topic)
+    letters: list[dict[str, Any]] = []
+    try:
+        until(
+            lambda: (
+                bool(
+                    letters.extend(
+                        json.loads(one.value or b"") for one in table.read(settings.flush_interval)
+                    )
+                )
+                or table.caught_up
+            )
+        )
+    finally:
+        table.close()
+    return letters
+
+
+def test_each_alert_arrives_verified_and_in_order_whatever_fails_or_is_killed(
+    settings: Settings,
+    topic: Topic,
+    export: Callable[..., Command],
+    site: Callable[..., Site],
+    example: ModuleType,
+) -> None:
+    trouble: dict[int, tuple[int, dict[str, str]] | None] = {
+        3: (500, {}),
+        6: None,
+        9: (429, {"retry-after": "0"}),
+        12: (302, {"location": "/"}),
+    }
+    target = site(lambda number: trouble.get(number, (204, {})))
+    messages = [alert_of(f"placement-{number}", number) for number in range(24)]
+    for partition in (0, 1):
+        topic.put(settings.kafka_alerts_topic, *messages[partition::2], partition=partition)
+    topic.put(settings.kafka_alerts_topic, (b"x", b"{}"), partition=1)
+    told = {"AUDIOPIXEL_EXPORT_WEBHOOK": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{WHSEC}"]'}
+    for calls in (2, 7, 13):
+        process = export("webhook", "--from", "earliest", **told)
+        until(lambda calls=calls: len(target.calls) >= calls)  # type: ignore[misc]  # mypy does not infer it
+        process.kill()
+        process.wait(10)
+    assert export("webhook", "--from", "earliest", "--once", **told).wait(120) == 0
+    keys: dict[str, str] = {}
+    placements: list[str] = []
+    for headers, body in target.taken:
+        assert example.verified(SECRET, headers, body, time.time())
+        event = json.loads(body)
+        assert event["type"] == "delivery.state_changed"
+        assert keys.setdefault(event["data"]["id"], headers["webhook-id"]) == headers["webhook-id"]
+        if event["data"]["placement"] not in placements:
+            placements.append(event["data"]["placement"])
+    assert set(keys) == {key.decode() for key, _ in messages}
+    assert len(set(keys.values())) == len(keys)
+    numbers = [int(name.rpartition("-")[2]) for name in placements]
+    for partition in (0, 1):
+        mine = [number for number in numbers if number % 2 == partition]
+        assert mine == sorted(mine)
+    assert len(target.taken) > len(keys) - 1
+    assert {letter["reason"] for letter in letters_of(settings)} == {"malformed"}
+
+
+def test_a_message_that_is_refused_is_a_dead_letter_and_holds_up_nobody(
+    settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
+) -> None:
+    target = site(lambda number: (400, {}) if number == 1 else (200, {}))
+    topic.put(settings.kafka_alerts_topic, alert_of("a", 1), alert_of("a", 2), partition=0)
+    process = export("slack", "--from", "earliest", "--once", AUDIOPIXEL_EXPORT_SLACK=target.url)
+    assert process.wait(120) == 0
+    (letter,) = letters_of(settings)
+    assert letter == {
+        "export": "slack",
+        "reason": "status_400",
+        "detail": "",
+        "topic": settings.kafka_alerts_topic,
+        "partition": 0,
+        "offset": 0,
+    }
+    assert len(target.taken) == 1
+
+
+def test_an_old_a_changed_and_a_forged_call_are_not_verified(example: ModuleType) -> None:
+    body, headers = SignedWebhook([b"another secret of 24 byte", SECRET], lambda: 1000.0).call(
+        alert(record_of(alert_of("a", 1)))
+    )
+    known = dict(headers)
+    assert example.verified(SECRET, known, body, 1000.0 + 299)
+    assert not example.verified(SECRET, known, body, 1000.0 + 301)
+    assert not example.verified(SECRET, known, body + b" ", 1000.0)
+    assert not example.verified(SECRET, {**known, "webhook-id": "msg_other"}, body, 1000.0)
+    assert not example.verified(SECRET, {**known, "webhook-timestamp": "1001"}, body, 1000.0)
+    assert not example.verified(b"x" * 24, known, body, 1000.0)
+    assert not example.verified(SECRET, {}, body, 1000.0)
+
+
+def test_an_id_says_nothing_to_slack() -> None:
+    hostile = "<!channel> *b* & <https://x|y>\u202e\n"
+    body, _ = SlackMessage().call(alert(record_of(alert_of(hostile, 1))))
+    said = json.loads(body)
+    assert "<" not in body.decode()
+    assert said["blocks"][0]["text"]["type"] == "plain_text"
+    assert said["text"].startswith("&lt;!channel&gt; *b* &amp; &lt;https://x|y&gt;\ufffd\ufffd: under")
+    long = json.loads(SlackMessage().call(alert(record_of(alert_of("&" * 128, 1))))[0])
+    assert len(long["blocks"][0]["text"]["text"]) <= 150
+
+
+def test_a_secret_is_in_no_message(settings_of: Callable[..., Settings], site: Callable[..., Site]) -> None:
+    settings = settings_of(export_webhook="https://x.example/t0ken", export_webhook_secrets=[WHSEC])
+    assert "t0ken" not in repr(settings)
+    assert WHSEC not in repr(settings)
+    closed = site(lambda _: (200, {}))
+    closed.close()
+    from datetime import timedelta
+
+    with pytest.raises(CallFailed) as failed:
+        HttpClient(closed.url, timedelta(seconds=1)).post(b"", {})
+    assert "s3cret" not in str(failed.value)
+
+
+def test_a_target_that_answers_a_byte_now_and_then_is_cut_off() -> None:
+    import socket
+    from datetime import timedelta
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            taken, _ = server.accept()
+            with taken:
+                for letter in b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1000:
+                    try:
+                        taken.sendall(bytes([letter]))
+                    except OSError:
+                        return
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        began_s = time.monotonic()
+        with pytest.raises(CallFailed, match="timeout"):
+            HttpClient(f"http://127.0.0.1:{server.getsockname()[1]}", timedelta(seconds=0.3)).post(b"", {})
+        assert time.monotonic() - began_s < 20
+
+
+def test_retry_after_is_read_in_seconds_and_as_a_date() -> None:
+    from datetime import timedelta
+
+    assert retry_after("7", 0) == timedelta(seconds=7)
+    assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 10) == timedelta(seconds=50)
+    assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 99) == timedelta(0)
+    assert retry_after("soon", 0) is None
+    assert retry_after(None, 0) is None
