@@ -2,7 +2,7 @@
 
 Unit of parallelism: none. One consumer, assigned by hand, reads all partitions, since a table is small and is
 wanted whole. Guarantee: every message that the topic has kept, in order within its partition, from the
-beginning on and then as they come; nothing is remembered between two tables.
+beginning (or a time) on and then as they come; nothing is remembered between two tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from connectors.kafka.client import Cluster, Farewell
+from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
 from connectors.stream import ConnectError
 
 _CHUNK: Final = 500
@@ -41,6 +41,7 @@ class KafkaTable:
         topic: must exist.
         options: librdkafka's own, such as `security.protocol`.
         group: for brokers that ask for one; no position is committed to it, and none is read.
+        since_ms: broker's time of the first message to read; None: from the beginning.
 
     Raises:
         ConnectError: an option is refused, no broker answers in 5 s, or the topic is missing.
@@ -53,6 +54,7 @@ class KafkaTable:
         options: Mapping[str, str] | None = None,
         *,
         group: str = "audiopixel",
+        since_ms: int | None = None,
     ) -> None:
         self._topic = topic
         self._cluster = Cluster(brokers, options or {})
@@ -71,7 +73,7 @@ class KafkaTable:
         self._ended: set[int] = set()
         self._next: dict[int, int] = {}
         try:
-            self._next = dict.fromkeys(self.partitions(), OFFSET_BEGINNING)
+            self._next = self._places(self.partitions(), since_ms)
         except ConnectError:
             self.close()
             raise
@@ -116,6 +118,16 @@ class KafkaTable:
     def close(self) -> None:
         """Leave the brokers; without waiting for long where they do not answer."""
         Farewell().close(self._consumer)
+
+    def _places(self, partitions: list[int], since_ms: int | None) -> dict[int, int]:
+        """The offset at which each partition is to be read from."""
+        if since_ms is None:
+            return dict.fromkeys(partitions, OFFSET_BEGINNING)
+        asked = [TopicPartition(self._topic, partition, since_ms) for partition in partitions]
+        found = self._cluster.call(
+            self._consumer, self._topic, lambda: self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
+        )
+        return {place.partition: place.offset for place in found}
 
     def _change(self, message: Message) -> Change | None:
         partition, offset = message.partition(), message.offset()

@@ -49,6 +49,12 @@ class ReadSettings(BaseModel):
         timedelta(hours=12), ge=timedelta(minutes=1), description="how long a browser stays signed in"
     )
 
+    read_minutes: timedelta = Field(
+        timedelta(hours=2),
+        ge=timedelta(0),
+        description="how far back the exporter reads the topic of minutes when it is first asked for some",
+    )
+
     @field_validator("read_tokens")
     @classmethod
     def _read_names(cls, tokens: dict[str, ReadToken]) -> dict[str, ReadToken]:

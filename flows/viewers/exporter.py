@@ -1,9 +1,10 @@
 """The exporter: placements in Redis as Prometheus series, in one process that takes none of the flow's time.
 
 `/metrics/placements` shows the rows, `/metrics` this process, `/healthz` that it serves, `/` the live page
-(`flows.viewers.page`), `/api/…` the collectors and tags (`flows.viewers.api`), `/docs/…` the documents of
-this version (`flows.viewers.documents`). Of campaigns it shows their pacing. Roll-ups of counters are sums
-joined with `audiopixel_placement_info`; those of reach, which does not add up, are in Redis alone.
+(`flows.viewers.page`), `/v1/…` rows for programs (`flows.viewers.v1`), `/api/…` the collectors and tags
+(`flows.viewers.api`), each reader's own (`flows.viewers.guard`), `/docs/…` the documents of this version
+(`flows.viewers.documents`). Of campaigns it shows their pacing. Roll-ups of counters are sums joined with
+`audiopixel_placement_info`; those of reach, which does not add up, are in Redis alone.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ from flows.viewers import api, documents, guard, page
 from flows.viewers.access import Access, Owners
 from flows.viewers.collectors import Collectors, SilentTags
 from flows.viewers.feed import Feed
+from flows.viewers.minutes import MinutesTopic
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import CAP, FIELDS, SCOPES, Placements
+from flows.viewers.v1 import Api
 
 _GRACE_S: Final = 5
 _log: Final = structlog.get_logger("exporter")
@@ -52,6 +55,7 @@ def create_app(
     settings: Settings | None = None,
     collectors: Collectors | None = None,
     access: Access | None = None,
+    minutes: MinutesTopic | None = None,
 ) -> Starlette:
     """The exporter's web application.
 
@@ -60,6 +64,7 @@ def create_app(
         cap: placements with series of their own; the others are summed as `other`.
         settings, collectors: what `/api/…` answers by; None: there is no such address.
         access: the readers; None: whoever is on loopback.
+        minutes: the topic of minutes; None: their addresses are none.
 
     `state.feed` is what the live page shows; it moves while the application's lifespan runs.
     """
@@ -97,6 +102,7 @@ def create_app(
             *guard.routes(access),
             *page.routes(feed),
             *documents.routes(),
+            *Api(board, minutes).routes(),
             *beside,
         ],
         lifespan=page.ticking,
@@ -132,7 +138,10 @@ def serve(settings: Settings, host: str, port: int, *, cap: int = CAP, owners: O
             scopes=SCOPES,
         )
         collectors = Collectors(client, settings.namespace)
-        app = create_app(board, cap=cap, settings=settings, collectors=collectors, access=access)
+        minutes = MinutesTopic.of_settings(settings)
+        app = create_app(
+            board, cap=cap, settings=settings, collectors=collectors, access=access, minutes=minutes
+        )
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _log.info("serving", page=f"{place}/", metrics=f"{place}/metrics/placements")
         config = uvicorn.Config(
@@ -149,6 +158,7 @@ def serve(settings: Settings, host: str, port: int, *, cap: int = CAP, owners: O
                 app.state.feed.closing = lambda: server.should_exit
                 server.run(sockets=[listener])
         finally:
+            minutes.close()
             board.close()
 
 

@@ -145,3 +145,16 @@ def test_a_topic_that_is_deleted_is_an_error(apache: ApacheKafka) -> None:
         admin.delete_topics([topic])[topic].result(10)
         with pytest.raises(ConnectError, match=topic):
             until(table, lambda: False, 40)
+
+
+def test_a_table_that_begins_at_a_time_leaves_out_what_is_older(brokers: str) -> None:
+    topic = topic_on(brokers, 2)
+    put(brokers, topic, (0, "a", "old"), (0, "b", "old"))
+    time.sleep(0.01)  # brokers count in milliseconds
+    since_ms = time.time_ns() // 1_000_000
+    put(brokers, topic, (0, "a", "new"))
+    table = KafkaTable(brokers, topic, since_ms=since_ms)
+    try:
+        assert [one.value for one in until(table, lambda: table.caught_up)] == [b"new"]
+    finally:
+        table.close()

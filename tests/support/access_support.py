@@ -18,6 +18,7 @@ from flows.settings import ReadToken, Settings
 from flows.viewers.access import Access, Owner, Owners
 from flows.viewers.collectors import Collectors
 from flows.viewers.exporter import create_app
+from flows.viewers.minutes import MinutesTopic
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import FIELDS, SCOPES
 
@@ -73,12 +74,13 @@ def put_two_advertisers(url: str, namespace: str) -> None:
         client.hset(f"{namespace}:other:{{placement}}", mapping={"flight.impressions": 5, "x": "zebra"})
 
 
-def app_of(settings: Settings, readers: Access) -> Starlette:
+def app_of(settings: Settings, readers: Access, minutes: MinutesTopic | None = None) -> Starlette:
     """The exporter's application, whole."""
     url, namespace = settings.redis_url.get_secret_value(), settings.namespace
     client = connect(url, timeout=timedelta(seconds=1))
     board = RowsReader(client, namespace, FIELDS, scopes=SCOPES, interval=timedelta(0))
-    app = create_app(board, settings=settings, collectors=Collectors(client, namespace), access=readers)
+    beside = Collectors(client, namespace)
+    app = create_app(board, settings=settings, collectors=beside, access=readers, minutes=minutes)
     app.state.feed.tick()
     return app
 

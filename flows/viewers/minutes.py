@@ -1,0 +1,151 @@
+"""The latest minutes of placements, out of the topic of minutes, for the exporter's readers.
+
+The topic is followed from the first question on, in a thread. Kept are the values as they are in the topic,
+at most `MOST_BYTES` of them; the oldest minutes go first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+
+from connectors.kafka import Change, KafkaTable
+from connectors.stream import ConnectError
+from flows.settings import Settings, kafka_options
+
+MOST_BYTES: Final = 64 << 20
+FIRST_WAIT_S: Final = 5.0
+"""The time for which a question waits until the topic has been read, in s."""
+RETRY_S: Final = 5.0
+_POLL: Final = timedelta(seconds=0.2)
+_ENTRY_BYTES: Final = 200
+"""Of memory a value takes besides itself, about."""
+
+
+class _Head(msgspec.Struct):
+    placement_id: str
+    minute_ms: int
+    state: str
+
+
+class Kept:
+    """Minutes by time and placement."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes, self._bytes = most_bytes, 0
+        self._minutes: dict[int, dict[str, tuple[bool, bytes]]] = {}
+        self.since_ms = 0
+        """The minute before which minutes are no longer kept; 0 while none had to go."""
+
+    def take(self, value: bytes | None) -> None:
+        """Enter a value of the topic. One that is no minute is passed over, as is a provisional one behind a
+        final one.
+        """
+        try:
+            head = msgspec.json.decode(value or b"", type=_Head)
+        except msgspec.MsgspecError:
+            return
+        if head.minute_ms < self.since_ms:
+            return
+        of = self._minutes.setdefault(head.minute_ms, {})
+        final, before = of.get(head.placement_id, (False, None))
+        if final and head.state != "final":
+            return
+        assert value is not None
+        self._bytes += len(value) - len(before) if before is not None else len(value) + _ENTRY_BYTES
+        of[head.placement_id] = head.state == "final", value
+        while self._bytes > self._most_bytes and len(self._minutes) > 1:
+            oldest = min(self._minutes)
+            gone = self._minutes.pop(oldest)
+            self._bytes -= sum(len(one) + _ENTRY_BYTES for _, one in gone.values())
+            self.since_ms = min(self._minutes)
+
+    def of(self, placement: str) -> list[dict[str, Any]]:
+        """The minutes of a placement, the oldest first."""
+        found = [of[placement][1] for _, of in sorted(self._minutes.items()) if placement in of]
+        return [msgspec.json.decode(value, type=dict[str, Any]) for value in found]
+
+
+class MinutesUnread(ConnectError):
+    """The topic has not been read to its end yet, or Kafka does not answer: ask again."""
+
+
+class MinutesTopic:
+    """The topic of minutes, followed from the first question on.
+
+    Args:
+        open_table: called again after each outage.
+    """
+
+    def __init__(self, open_table: Callable[[], KafkaTable], kept: Kept | None = None) -> None:
+        self._open_table = open_table
+        self.wait_s = FIRST_WAIT_S
+        self._kept = kept or Kept()
+        self._lock = threading.Lock()
+        self._ready, self._closing = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._trouble = "the minutes are being read"
+
+    @classmethod
+    def of_settings(cls, settings: Settings) -> MinutesTopic:
+        """The topic that the settings name, from `read_minutes` ago on."""
+
+        def table() -> KafkaTable:
+            since_ms = time.time_ns() // 1_000_000 - int(settings.read_minutes.total_seconds() * 1000)
+            options = kafka_options(settings)
+            return KafkaTable(
+                settings.kafka_brokers, settings.kafka_minutes_topic, options,
+                group=settings.kafka_group, since_ms=since_ms,
+            )  # fmt: skip
+
+        return cls(table)
+
+    def of(self, placement: str) -> tuple[int, list[dict[str, Any]]]:
+        """The minute from which on minutes are kept (0: as far as the topic was read), and those of a
+        placement.
+
+        Raises:
+            MinutesUnread: the topic has not been read to its end within `wait_s`.
+        """
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="minutes", daemon=True)
+                self._thread.start()
+        if not self._ready.wait(self.wait_s):
+            raise MinutesUnread(self._trouble)
+        with self._lock:
+            return self._kept.since_ms, self._kept.of(placement)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                table = self._open_table()
+            except ConnectError as error:
+                self._trouble = str(error)
+                self._closing.wait(RETRY_S)
+                continue
+            try:
+                self._follow(table)
+            except ConnectError as error:
+                self._trouble = str(error)
+            table.close()
+
+    def _follow(self, table: KafkaTable) -> None:
+        while not self._closing.is_set():
+            changes: list[Change] = table.read(_POLL)
+            with self._lock:
+                for change in changes:
+                    self._kept.take(change.value)
+            if table.caught_up:
+                self._ready.set()

@@ -1,0 +1,172 @@
+"""The OpenAPI 3.1 document of the read API."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+_ID: Final = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "One segment of the path, percent-encoded, a slash in it too.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+}
+_FORMAT: Final = {
+    "name": "format",
+    "in": "query",
+    "description": "`csv` for CSV, as `Accept: text/csv` is.",
+    "schema": {"type": "string", "enum": ["json", "csv"]},
+}
+_IF_NONE_MATCH: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "The ETag of a version that is known.",
+    "schema": {"type": "string"},
+}
+_WHOLE: Final = {"type": "integer"}
+_MOMENT: Final = {"type": ["integer", "null"], "description": "Epoch ms."}
+_VALUE: Final = {"anyOf": [{"type": "integer"}, {"type": "number"}, {"type": "string"}]}
+_FIELDS: Final = {
+    "type": "object",
+    "description": "The fields of the contract; a null is an absent field, and a whole number beyond 2^53 "
+    "is text.",
+    "additionalProperties": _VALUE,
+}
+
+
+def document() -> dict[str, Any]:
+    """Describe every address below `/v1/`, as JSON has it."""
+    try:
+        release = version("audiopixel")
+    except PackageNotFoundError:  # run from its sources
+        release = "0"
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "audiopixel",
+            "version": release,
+            "description": "Live numbers of audio ads: rows, minutes and decisions, each reader's own. "
+            "What a reader may not see is answered 404.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}, {"session": []}],
+        "paths": _paths(),
+        "components": {
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "NAME.SECRET"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "audiopixel_session"},
+            },
+            "schemas": _schemas(),
+        },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    rows = {
+        f"/v1/{scope}s/{{id}}": _get(
+            f"get_{scope}", f"One {scope}.", "Row", [_ID, _FORMAT, _IF_NONE_MATCH], True
+        )
+        for scope in ("placement", "campaign", "platform", "station", "podcast", "program")
+    }
+    by = [_query("id", "This one alone."), _query("after", "Those behind this id."), _FORMAT]
+    of = _query("campaign", "Those whose latest pixel names this campaign.")
+    return rows | {
+        "/v1/placements": _get("list_placements", "The placements in sight, by id.", "Placements", [*by, of]),
+        "/v1/campaigns": _get("list_campaigns", "The campaigns in sight, by id.", "Campaigns", by),
+        "/v1/placements/{id}/minutes": _get(
+            "get_placement_minutes", "The latest minutes of a placement, provisional or final.", "Minutes",
+            [_ID, _FORMAT],
+        ),
+        "/v1/conversions/{id}": _get(
+            "get_conversion", "The decisions on a conversion, by its order's or event's id.",
+            "Decisions", [_ID],
+        ),
+        "/v1/other/{id}": _get(
+            "get_other", "The counts of the names beyond a scope's cap together, by scope.", "Row",
+            [_ID, _FORMAT, _IF_NONE_MATCH], True,
+        ),
+        "/v1/meta": _get("get_meta", "How fresh the numbers are.", "Meta", []),
+    }  # fmt: skip
+
+
+def _query(name: str, words: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": words, "schema": {"type": "string"}}
+
+
+def _get(
+    name: str, words: str, schema: str, parameters: list[dict[str, Any]], tagged: bool = False
+) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    if _FORMAT in parameters:
+        content["text/csv"] = {"schema": {"type": "string"}}
+    found: dict[str, Any] = {"description": words, "content": content}
+    if tagged:
+        found["headers"] = {"ETag": {"description": "The row's version.", "schema": {"type": "string"}}}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    answers: dict[str, Any] = {
+        "200": found,
+        "401": {"description": "No token or session that is known."},
+        "404": {"description": "There is none in sight.", "content": error},
+        "503": {"description": "The numbers cannot be read now.", "content": error},
+    }
+    if tagged:
+        answers["304"] = {"description": "The version is the one that is known."}
+    return {"get": {"operationId": name, "summary": words, "parameters": parameters, "responses": answers}}
+
+
+def _object(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties], **more}
+
+
+def _list(of: str) -> dict[str, Any]:
+    rows = {"type": "array", "items": {"$ref": "#/components/schemas/Listed"}}
+    after = {"type": ["string", "null"], "description": "Ask again behind this id; null: that was all."}
+    return _object({of: rows, "after": after})
+
+
+def _schemas() -> dict[str, Any]:
+    times = ("as_of_ms", "final_through_ms", "reach_as_of_ms", "updated_ms")
+    return {
+        "Version": _object(
+            dict.fromkeys(("generation", "fence", "rev"), _WHOLE),
+            description="Compared in this order; never falls.",
+        ),
+        "Row": _object(
+            {
+                "scope": {"type": "string"},
+                "id": {"type": "string"},
+                "version": {"$ref": "#/components/schemas/Version"},
+                **dict.fromkeys(times, _MOMENT),
+                "fields": _FIELDS,
+            }
+        ),
+        "Listed": _object({"id": {"type": "string"}, "fields": _FIELDS}),
+        "Placements": _list("placements"),
+        "Campaigns": _list("campaigns"),
+        "Minutes": _object(
+            {
+                "placement": {"type": "string"},
+                "kept_since_ms": _MOMENT,
+                "minutes": {"type": "array", "items": {"$ref": "#/components/schemas/Minute"}},
+            }
+        ),
+        "Minute": _object(
+            {
+                "placement_id": {"type": "string"},
+                "minute_ms": _WHOLE,
+                "state": {"type": "string", "enum": ["provisional", "final"]},
+                "rev": _WHOLE,
+                "as_of_ms": _WHOLE,
+            },
+            additionalProperties={"anyOf": [*_VALUE["anyOf"], {"type": "null"}]},
+        ),
+        "Decisions": _object(
+            {
+                "conversion": {"type": "string"},
+                "decisions": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+            }
+        ),
+        "Meta": {"type": "object", "additionalProperties": _VALUE},
+        "Error": _object({"error": {"type": "string"}}),
+    }

@@ -1,0 +1,89 @@
+"""A published row as JSON and as CSV, for programs: the names of the contract, numbers as numbers.
+
+The names of texts are spelt a second time here, so that a viewer does not load the flow and its compiler;
+a test holds them to the flow's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+DOUBLES_HOLD: Final = 1 << 53
+TEXTS: Final = frozenset(
+    (
+        *("campaign_id", "platform", "station", "podcast", "program", "creative", "app"),
+        *("delivery.state", "delivery.currency", "conversion_currency"),
+    )
+)
+"""Fields whose values are texts, also where they look like numbers."""
+VERSION: Final = ("generation", "fence", "rev")
+TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms", "updated_ms")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+Value = int | float | str | None
+
+
+def value_of(name: str, text: str) -> Value:
+    """A field's value: a number, a whole one beyond 2^53 as text, or a text; None of what is damaged."""
+    if name in TEXTS:
+        return text
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not number.is_finite():
+        return None
+    if number == number.to_integral_value() and "." not in text:
+        return int(number) if abs(number) <= DOUBLES_HOLD else text
+    return float(number)
+
+
+def version_of(row: Mapping[str, str]) -> str:
+    """A row's version as an entity tag: generation, fence and rev, by dots."""
+    return ".".join(row.get(name, "0") if row.get(name, "0").isdigit() else "0" for name in VERSION)
+
+
+def row_json(scope: str, name: str, row: Mapping[str, str]) -> dict[str, Any]:
+    """A row: what it is, its version, as of when it is, and its fields."""
+    return {
+        "scope": scope,
+        "id": name,
+        "version": {part: value_of(part, row.get(part, "0")) or 0 for part in VERSION},
+        **{time: value_of(time, row[time]) if time in row else None for time in TIMES},
+        "fields": fields_json(row),
+    }
+
+
+def fields_json(row: Mapping[str, str]) -> dict[str, Value]:
+    """The fields of a row that have a value, those of its version and times aside."""
+    known = {field: value_of(field, text) for field, text in row.items() if field not in (*VERSION, *TIMES)}
+    return {field: value for field, value in known.items() if value is not None}
+
+
+def row_csv(scope: str, name: str, row: Mapping[str, str]) -> str:
+    """A row as a line below the names of its fields."""
+    fields = [field for field in row if field not in (*VERSION, *TIMES)]
+    return csv_of((scope, *VERSION, *TIMES, *fields), [{scope: name, **row}], {scope})
+
+
+def csv_of(columns: Sequence[str], lines: Iterable[Mapping[str, Any]], texts: Iterable[str] = ()) -> str:
+    """Lines below a header, as RFC 4180 has it; absent values are empty.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+
+    Args:
+        texts: columns of texts besides `TEXTS`.
+    """
+    shown, out = TEXTS | frozenset(texts), io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(columns)
+    for line in lines:
+        cells = [(name, "" if line.get(name) is None else str(line[name])) for name in columns]
+        writer.writerow(
+            f"'{text}" if name in shown and text.startswith(_FORMULA) else text for name, text in cells
+        )
+    return out.getvalue()

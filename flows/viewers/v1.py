@@ -1,0 +1,206 @@
+"""The read API: rows, minutes and decisions as JSON or CSV, each reader's own. `flows.viewers.openapi`
+describes it.
+
+An id is one segment of the path, percent-encoded: so `a%2Fb` is an id, and `a/b` is none. A client that
+leaves `..` in no path asks by `?id=`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from connectors.stream import ConnectError
+from flows.model.dimensions import SCOPES
+from flows.viewers.access import Sight
+from flows.viewers.guard import sight_of
+from flows.viewers.minutes import MinutesTopic
+from flows.viewers.openapi import document
+from flows.viewers.reader import RowsReader, Snapshot
+from flows.viewers.rows_json import csv_of, fields_json, row_csv, row_json, value_of, version_of
+
+PREFIX: Final = "/v1/"
+LISTED: Final = ("placement", "campaign")
+"""The scopes of which there are lists."""
+MOST_LISTED: Final = 10_000
+_SCOPE: Final = {f"{scope}s": scope for scope in SCOPES}
+_LONGEST_ID: Final = 128
+_META_OF_ALL: Final = (
+    "watermark_ms",
+    "flushed_ms",
+    "judged",
+    "unjudged_since_ms",
+    "unjudged_reason",
+    "generation",
+)
+_META_TEXTS: Final = ("unjudged_reason", "flow_version", "held_by", "methodology")
+_HEADERS: Final = {
+    "cache-control": "private, no-cache",
+    "vary": "authorization, cookie",
+    "x-content-type-options": "nosniff",
+}
+ABSENT: Final = {"error": "There is no such row."}
+
+
+class Api:
+    """Answers by the rows in Redis and by the topic of minutes.
+
+    Args:
+        minutes: None: there are none to be had.
+    """
+
+    def __init__(self, board: RowsReader, minutes: MinutesTopic | None) -> None:
+        self._board, self._minutes = board, minutes
+        self._document = msgspec.json.encode(document())
+
+    def routes(self) -> list[Route]:
+        """All below `/v1/`."""
+        return [Route(f"{PREFIX}{{rest:path}}", self.answer, methods=["GET"])]
+
+    def answer(self, request: Request) -> Response:
+        """The answer to one request; reads Redis, and may wait for Kafka."""
+        try:
+            return self._answer(request, _segments(request), sight_of(request))
+        except ConnectError as error:
+            said = str(error) if sight_of(request).everything else "The numbers cannot be read now."
+            answer = _json({"error": said}, 503)
+            answer.headers["retry-after"] = "5"
+            return answer
+
+    def _answer(self, request: Request, path: list[str], sight: Sight) -> Response:
+        match path:
+            case ["openapi.json"]:
+                return Response(self._document, headers={**_HEADERS, "content-type": "application/json"})
+            case ["meta"]:
+                return _json(meta_json(self._board.refresh(), sight))
+            case ["other", scope] if scope in SCOPES:
+                row = self._board.row("other", scope) if sight.everything else {}
+                return self._row(request, "other", scope, row)
+            case ["conversions", name]:
+                return self._decisions(name, sight)
+            case ["placements", name, "minutes"]:
+                return self._minutes_of(request, name, sight)
+            case [scopes] if _SCOPE.get(scopes) in LISTED:
+                return self._list(request, _SCOPE[scopes], sight)
+            case [scopes, name] if scopes in _SCOPE:
+                return self._row(request, _SCOPE[scopes], name, self.seen(_SCOPE[scopes], name, sight))
+            case _:
+                return _json(ABSENT, 404)
+
+    def seen(self, scope: str, name: str, sight: Sight) -> Mapping[str, str]:
+        """A row in sight, read now; empty where there is none."""
+        row = self._board.row(scope, name) if 0 < len(name) <= _LONGEST_ID else {}
+        return row if row and sight.row(scope, name, row) else {}
+
+    def _row(self, request: Request, scope: str, name: str, row: Mapping[str, str]) -> Response:
+        if not row:
+            return _json(ABSENT, 404)
+        as_csv = _wants_csv(request)
+        tag = f'"{version_of(row)}{"-csv" if as_csv else ""}"'
+        if _knows(request, tag):
+            return Response(status_code=304, headers={**_HEADERS, "etag": tag})
+        answer = _csv(row_csv(scope, name, row)) if as_csv else _json(row_json(scope, name, row))
+        answer.headers["etag"] = tag
+        return answer
+
+    def _list(self, request: Request, scope: str, sight: Sight) -> Response:
+        asked, snapshot = request.query_params, self._board.refresh()
+        if not snapshot.up:
+            raise ConnectError(snapshot.error)
+        name, campaign, after = asked.get("id"), asked.get("campaign"), asked.get("after", "")
+        if name is not None:
+            rows = {name: row} if (row := self.seen(scope, name, sight)) else {}
+        else:
+            rows = dict(sight.rows(scope, snapshot.rows.get(scope, {})))
+        found = sorted(
+            one for one, row in rows.items() if one > after and campaign in (None, row.get("campaign_id"))
+        )
+        if _wants_csv(request):
+            columns = sorted({field for one in found for field in rows[one]})
+            return _csv(csv_of((scope, *columns), ({scope: one, **rows[one]} for one in found), {scope}))
+        page = found[:MOST_LISTED]
+        return _json(
+            {
+                f"{scope}s": [{"id": one, "fields": fields_json(rows[one])} for one in page],
+                "after": page[-1] if len(found) > MOST_LISTED else None,
+            }
+        )
+
+    def _minutes_of(self, request: Request, name: str, sight: Sight) -> Response:
+        if self._minutes is None or not self.seen("placement", name, sight):
+            return _json(ABSENT, 404)
+        since_ms, minutes = self._minutes.of(name)
+        if _wants_csv(request):
+            columns = list(dict.fromkeys(field for minute in minutes for field in minute))
+            return _csv(csv_of(columns, minutes, {"placement_id", "state"}))
+        return _json({"placement": name, "kept_since_ms": since_ms or None, "minutes": minutes})
+
+    def _decisions(self, name: str, sight: Sight) -> Response:
+        row = self._board.row("conversion", name) if 0 < len(name) <= _LONGEST_ID else {}
+        found = []
+        for _, body in sorted(row.items()):
+            try:
+                decision = msgspec.json.decode(body, type=dict[str, Any])
+            except msgspec.MsgspecError:
+                continue
+            if _decision_seen(decision, sight):
+                found.append(decision)
+        return _json({"conversion": name, "decisions": found}) if found else _json(ABSENT, 404)
+
+
+def _decision_seen(decision: Mapping[str, Any], sight: Sight) -> bool:
+    """True if a decision is of a seen campaign, and no credit in it of another."""
+    named = [credit.get("campaign_id") for credit in decision.get("credits", ())]
+    return sight.campaign(decision.get("campaign_id")) and all(
+        one is None or sight.campaign(one) for one in named
+    )
+
+
+def meta_json(snapshot: Snapshot, sight: Sight) -> dict[str, Any]:
+    """The flow's own state: how fresh everything is; totals are for those who see everything.
+
+    Raises:
+        ConnectError: Redis cannot be read.
+    """
+    if not snapshot.up:
+        raise ConnectError(snapshot.error)
+    names = sorted(snapshot.meta) if sight.everything else _META_OF_ALL
+    told = {name: snapshot.meta[name] for name in names if name in snapshot.meta}
+    return {name: text if name in _META_TEXTS else value_of(name, text) for name, text in told.items()}
+
+
+def _segments(request: Request) -> list[str]:
+    """The segments of the path below the prefix, decoded once each; none where one is no text."""
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    path = raw.partition(b"?")[0]
+    if not path.startswith(PREFIX.encode()):
+        return []
+    try:
+        return [unquote_to_bytes(part).decode() for part in path[len(PREFIX) :].split(b"/")]
+    except UnicodeDecodeError:
+        return []
+
+
+def _wants_csv(request: Request) -> bool:
+    accepted = request.headers.get("accept", "").split(",")[0].partition(";")[0].strip()
+    return request.query_params.get("format") == "csv" or accepted == "text/csv"
+
+
+def _knows(request: Request, tag: str) -> bool:
+    """True if the reader has this version already."""
+    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
+    return tag in known or "*" in known
+
+
+def _json(body: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, {**_HEADERS, "content-type": "application/json"})
+
+
+def _csv(text: str) -> Response:
+    return Response(text, headers={**_HEADERS, "content-type": "text/csv; charset=utf-8; header=present"})

@@ -1,0 +1,325 @@
+"""The read API: rows, minutes and decisions over HTTP, and the document that describes them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from access_support import SECRET, access, app_of, asked, bearer, put_two_advertisers
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from page_support import exporter
+from redis import Redis
+from starlette.applications import Starlette
+
+from connectors.kafka import Change
+from flows.model.fields import CURRENCY, FIELDS, LABELS
+from flows.settings import Settings, load
+from flows.viewers.minutes import Kept, MinutesTopic, MinutesUnread
+from flows.viewers.openapi import document
+from flows.viewers.rows_json import TEXTS, value_of
+
+ROOT = Path(__file__).parents[3]
+MINUTE = {"minute_ms": 60_000, "state": "provisional", "rev": 1, "as_of_ms": 60_000, "impressions": 2}
+
+
+def minute(placement: str, minute_ms: int, **more: Any) -> bytes:
+    """A value of the topic of minutes."""
+    return msgspec.json.encode(MINUTE | {"placement_id": placement, "minute_ms": minute_ms} | more)
+
+
+class Table:
+    """A topic that has been read to its end at once."""
+
+    caught_up = True
+
+    def __init__(self, *values: bytes) -> None:
+        self._changes = [Change(0, place, 0, b"k", value) for place, value in enumerate(values)]
+
+    def read(self, wait: timedelta) -> list[Change]:
+        found, self._changes = self._changes, []
+        if not found:
+            time.sleep(wait.total_seconds())
+        return found
+
+    def close(self) -> None: ...
+
+
+def decision(order: str, campaign: str | None, *credited: str | None) -> str:
+    """A decision as Redis has it."""
+    credits = [
+        {"placement_id": f"of-{one}", "campaign_id": one, "way": "click", "millionths": 1, "touched_at": 1}
+        for one in credited
+    ]
+    body = {
+        "conversion": order,
+        "type": "purchase",
+        "campaign_id": campaign,
+        "rule": "linear",
+        "credits": credits,
+    }
+    return json.dumps(body)
+
+
+@pytest.fixture(scope="module")
+def settings(valkey: Any) -> Settings:
+    put_two_advertisers(valkey.url, "readapi")
+    with Redis.from_url(valkey.url) as client:
+        client.hset(
+            "readapi:placement:{mine-planned}", mapping={"station": "=cmd()", "flight.reach": str(2**60)}
+        )
+        decisions = {
+            "mine": decision("order-1", "c-mine", "c-mine", None),
+            "zebra": decision("order-1", "zebra-c", "zebra-c"),
+            "mixed": decision("order-1", "c-mine", "c-mine", "zebra-c"),
+            "none": decision("order-1", None, "c-mine"),
+            "damaged": "{",
+        }
+        client.hset("readapi:conversion:{order-1}", mapping=decisions)
+        client.hset("readapi:conversion:{zebra-order}", mapping={"zebra": decisions["zebra"]})
+    return load(redis_url=valkey.url, namespace="readapi")
+
+
+@pytest.fixture(scope="module")
+def minutes() -> Iterator[MinutesTopic]:
+    table: Any = Table(
+        minute("mine-planned", 120_000),
+        minute("mine-planned", 60_000, state="final"),
+        minute("mine-planned", 60_000, impressions=9),
+        minute("zebra-planned", 60_000),
+        b"no minute",
+        minute("mine-planned", 120_000, impressions=5),
+    )
+    topic = MinutesTopic(lambda: table)
+    yield topic
+    topic.close()
+
+
+@pytest.fixture(scope="module")
+def app(settings: Settings, minutes: MinutesTopic) -> Starlette:
+    return app_of(settings, access(), minutes)
+
+
+def get(app: Starlette, path: str, name: str = "mine", **headers: str) -> httpx.Response:
+    (answer,) = asked(app, ("GET", f"/v1/{path}", {**bearer(name), **headers}))
+    return answer
+
+
+def lines(answer: httpx.Response) -> list[dict[str, str]]:
+    assert answer.headers["content-type"].startswith("text/csv")
+    return list(csv.DictReader(io.StringIO(answer.text)))
+
+
+def test_a_placement_is_told_with_its_version_its_times_and_the_fields_of_the_contract(
+    app: Starlette,
+) -> None:
+    row = get(app, "placements/mine-planned").json()
+    assert (row["scope"], row["id"]) == ("placement", "mine-planned")
+    assert row["version"] == {"generation": 1, "fence": 2, "rev": 3}
+    assert row["final_through_ms"] < row["as_of_ms"]
+    assert row["fields"]["delivery.state"] == "under"
+    assert row["fields"]["delivery.indicator"] == 0.5
+    assert row["fields"]["flight.starts"] == 200
+    assert row["fields"]["flight.reach"] == str(2**60), "no double holds it"
+    assert get(app, "campaigns/c-mine").json()["fields"]["delivery.state"] == "on_track"
+
+
+def test_texts_stay_texts_and_are_those_of_the_flow() -> None:
+    assert value_of("station", "123") == "123"
+    assert value_of("flight.reach", "nan") is None
+    assert value_of("flight.cost", "1.5") == 1.5
+    ours = {*LABELS, CURRENCY, "delivery.state", "delivery.currency"}
+    assert TEXTS & set(FIELDS) == ours & set(FIELDS)
+
+
+def test_a_version_that_is_known_is_not_sent_again(app: Starlette) -> None:
+    answer = get(app, "placements/mine-planned")
+    tag = answer.headers["etag"]
+    assert tag == '"1.2.3"'
+    for known in (tag, f'"0.0.0", W/{tag}', "*"):
+        again = get(app, "placements/mine-planned", **{"if-none-match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    for other in ('"1.2.2"', "1.2.3", ""):
+        assert get(app, "placements/mine-planned", **{"if-none-match": other}).status_code == 200
+    assert get(app, "placements/mine-planned?format=csv", **{"if-none-match": tag}).status_code == 200
+    assert get(app, "placements/zebra-planned", **{"if-none-match": "*"}).status_code == 404
+
+
+def test_a_row_is_csv_where_that_is_asked_for_and_no_text_is_a_formula(app: Starlette) -> None:
+    for answer in (
+        get(app, "placements/mine-planned?format=csv"),
+        get(app, "placements/mine-planned", accept="text/csv"),
+    ):
+        (line,) = lines(answer)
+        assert (line["placement"], line["rev"], line["delivery.state"]) == ("mine-planned", "3", "under")
+        assert line["station"] == "'=cmd()"
+
+
+def test_lists_hold_the_rows_in_sight_by_id(app: Starlette) -> None:
+    rows = get(app, "placements").json()
+    assert ([row["id"] for row in rows["placements"]], rows["after"]) == (
+        ["mine-planned", "mine-unplanned"],
+        None,
+    )
+    assert [row["id"] for row in get(app, "placements?after=mine-planned").json()["placements"]] == [
+        "mine-unplanned"
+    ]
+    assert [row["id"] for row in get(app, "campaigns", "all").json()["campaigns"]] == ["c-mine", "zebra-c"]
+    assert [line["placement"] for line in lines(get(app, "placements?format=csv"))] == [
+        "mine-planned",
+        "mine-unplanned",
+    ]
+    of = get(app, "placements?campaign=zebra-c", "all").json()["placements"]
+    assert [row["id"] for row in of] == [
+        "..",
+        "acme-alone",
+        "zebra-planned",
+        "zebra/../mine-planned",
+        "{zebra}",
+    ]
+
+
+def test_an_id_of_any_letters_is_one_segment_or_stands_in_the_query(app: Starlette) -> None:
+    for path, name in (
+        ("placements/zebra%2F..%2Fmine-planned", "zebra/../mine-planned"),
+        ("placements/%7Bzebra%7D", "{zebra}"),
+        ("placements/%2e%2e", ".."),
+    ):
+        assert get(app, path, "zebra").json()["id"] == name
+    (row,) = get(app, "placements?id=..", "zebra").json()["placements"]
+    assert (row["id"], row["fields"]["flight.impressions"]) == ("..", 9)
+    assert get(app, "placements/zebra/../mine-planned", "zebra").status_code == 404
+
+
+def test_other_scopes_and_totals_are_for_those_who_see_everything(app: Starlette) -> None:
+    for path in ("stations/zebra-fm", "platforms/zebra-platform", "other/placement"):
+        assert get(app, path, "all").json()["fields"]["flight.impressions"] == 5
+        hidden, absent = get(app, path), get(app, "placements/nobody")
+        assert (hidden.status_code, hidden.content) == (404, absent.content)
+    assert {"flushed_ms", "watermark_ms"} == set(get(app, "meta").json())
+
+
+def test_minutes_are_told_the_final_one_for_good(app: Starlette) -> None:
+    told = get(app, "placements/mine-planned/minutes").json()
+    assert (told["placement"], told["kept_since_ms"]) == ("mine-planned", None)
+    found = [(one["minute_ms"], one["state"], one["impressions"]) for one in told["minutes"]]
+    assert found == [(60_000, "final", 2), (120_000, "provisional", 5)]
+    assert [line["minute_ms"] for line in lines(get(app, "placements/mine-planned/minutes?format=csv"))] == [
+        "60000",
+        "120000",
+    ]
+    assert get(app, "placements/zebra-planned/minutes").status_code == 404
+    assert get(app, "placements/mine-unplanned/minutes").json()["minutes"] == []
+
+
+def test_minutes_that_are_kept_are_bounded_and_say_since_when() -> None:
+    kept = Kept(most_bytes=2_000)
+    for place in range(50):
+        kept.take(minute("a", place * 60_000))
+    found = kept.of("a")
+    assert 2 <= len(found) < 10
+    assert kept.since_ms == found[0]["minute_ms"]
+    kept.take(minute("a", 0))
+    assert kept.of("a") == found
+
+
+def test_minutes_of_a_topic_that_cannot_be_read_are_asked_for_again(settings: Settings) -> None:
+    def away() -> Any:
+        raise MinutesUnread("Kafka is away")
+
+    topic = MinutesTopic(away)
+    topic.wait_s = 0.05
+    with pytest.raises(MinutesUnread):
+        topic.of("a")
+    app = app_of(settings, access(), topic)
+    answer, plain = (
+        get(app, "placements/mine-planned/minutes", "all"),
+        get(app, "placements/mine-planned/minutes"),
+    )
+    assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (
+        503,
+        {"error": "Kafka is away"},
+        "5",
+    )
+    assert plain.json() == {"error": "The numbers cannot be read now."}
+    topic.close()
+
+
+def test_a_decision_is_seen_by_whoever_owns_all_that_it_names(app: Starlette) -> None:
+    assert len(get(app, "conversions/order-1", "all").json()["decisions"]) == 4
+    (mine,) = get(app, "conversions/order-1").json()["decisions"]
+    assert (mine["campaign_id"], len(mine["credits"])) == ("c-mine", 2)
+    (zebra,) = get(app, "conversions/order-1", "zebra").json()["decisions"]
+    assert zebra["campaign_id"] == "zebra-c"
+    assert get(app, "conversions/zebra-order").status_code == 404
+
+
+def test_the_document_is_openapi_3_1_and_tells_of_every_address(app: Starlette) -> None:
+    found = get(app, "openapi.json").json()
+    assert found == document()
+    OpenAPIV31SpecValidator(found).validate()
+    known = {"id": "mine-planned", "scope": "placement"}
+    for path in found["paths"]:
+        name = {
+            "/v1/conversions/{id}": "order-1",
+            "/v1/other/{id}": "placement",
+            "/v1/campaigns/{id}": "c-mine",
+        }
+        scoped = {"/v1/stations/{id}": "zebra-fm", "/v1/platforms/{id}": "zebra-platform"}
+        if path in ("/v1/podcasts/{id}", "/v1/programs/{id}"):
+            continue
+        asked_for = path.removeprefix("/v1/").replace("{id}", {**name, **scoped}.get(path, known["id"]))
+        assert get(app, asked_for, "all").status_code == 200, path
+
+
+GENERATOR = shutil.which("openapi-python-client", path=str(Path(sys.executable).parent)) or shutil.which(
+    "openapi-python-client"
+)
+
+
+@pytest.mark.skipif(
+    GENERATOR is None, reason="needs openapi-python-client: pipx install openapi-python-client"
+)
+def test_a_generated_client_reads_a_placement(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "openapi.json").write_text(json.dumps(document()))
+    assert GENERATOR is not None
+    made = [GENERATOR, "generate", "--path", "openapi.json", "--meta", "none", "--output-path", "client"]
+    subprocess.run(made, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    code = (
+        "import sys\n"
+        "from client import AuthenticatedClient\n"
+        "from client.api.default import get_placement as get\n"
+        "client = AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2])\n"
+        "row = get.sync('mine-planned', client=client)\n"
+        "other = get.sync_detailed('zebra-planned', client=client).status_code.value\n"
+        "print(row.id, row.version.rev, row.fields['delivery.state'], other)\n"
+    )
+    url = settings.redis_url.get_secret_value()
+    with exporter(url, settings.namespace, access=access()) as port:
+        call = [str(Path(GENERATOR).resolve().parent / "python"), "-c", code]
+        done = subprocess.run(
+            [*call, f"http://127.0.0.1:{port}", f"mine.{SECRET}"],
+            cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.stdout.split() == ["mine-planned", "3", "under", "404"]
+
+
+def test_the_examples_of_the_document_are_what_is_answered(app: Starlette) -> None:
+    block = re.search(r"```console\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S)
+    assert block is not None
+    examples = re.findall(r"^\$ curl .*:9480/v1/([^' \n]*)'?\n((?:[^$\n].*\n)+)", block[1], re.M)
+    assert len(examples) == 4
+    for path, wanted in examples:
+        assert get(app, path).text.split() == wanted.split()
