@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from flows.model.dimensions import SCOPES
+
 _ID: Final = {
     "name": "id",
     "in": "path",
@@ -67,7 +69,7 @@ def _paths() -> dict[str, Any]:
         f"/v1/{scope}s/{{id}}": _get(
             f"get_{scope}", f"One {scope}.", "Row", [_ID, _FORMAT, _IF_NONE_MATCH], True
         )
-        for scope in ("placement", "campaign", "platform", "station", "podcast", "program")
+        for scope in SCOPES
     }
     by = [_query("id", "This one alone."), _query("after", "Those behind this id."), _FORMAT]
     of = _query("campaign", "Those whose latest pixel names this campaign.")
