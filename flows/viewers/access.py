@@ -61,6 +61,11 @@ class Owners:
         self.placements = placements
         self.campaigns = {campaign: name for campaign, name in agreed.items() if name is not None}
 
+    def campaign_of(self, name: str, row: Mapping[str, str]) -> str | None:
+        """The campaign of a placement: its plan's, else that of its latest pixel."""
+        owner = self.placements.get(name)
+        return owner.campaign if owner is not None and owner.campaign else row.get("campaign_id")
+
     async def keep(self) -> None:
         """Follow the plans until cancelled."""
         while True:

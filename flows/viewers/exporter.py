@@ -1,7 +1,8 @@
 """The exporter: placements in Redis as Prometheus series, in one process that takes none of the flow's time.
 
 `/metrics/placements` shows the rows, `/metrics` this process, `/healthz` that it serves, `/` the live page
-(`flows.viewers.page`), `/v1/…` rows for programs (`flows.viewers.v1`), `/api/…` the collectors and tags
+(`flows.viewers.page`), `/v1/…` rows for programs (`flows.viewers.v1`), `/adcp/…` and `/mcp` tasks
+for agents (`flows.viewers.adcp`), `/api/…` the collectors and tags
 (`flows.viewers.api`), each reader's own (`flows.viewers.guard`), `/docs/…` the documents of this version
 (`flows.viewers.documents`). Of campaigns it shows their pacing. Roll-ups of counters are sums joined with
 `audiopixel_placement_info`; those of reach, which does not add up, are in Redis alone.
@@ -13,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Final
@@ -34,8 +35,9 @@ from flows.errors import AudiopixelError, SettingsError
 from flows.instruments import WeightedHistogram
 from flows.settings import PREFIX, Settings
 from flows.state.allocator import keep_memory
-from flows.viewers import api, documents, guard, page
+from flows.viewers import adcp_doors, api, documents, guard, page
 from flows.viewers.access import Access, Owners
+from flows.viewers.adcp import Agent
 from flows.viewers.collectors import Collectors, SilentTags
 from flows.viewers.feed import Feed
 from flows.viewers.minutes import MinutesTopic
@@ -62,7 +64,7 @@ def create_app(
     Args:
         board: reads at least `FIELDS` of the placements, and of the campaigns where those are to be shown.
         cap: placements with series of their own; the others are summed as `other`.
-        settings, collectors: what `/api/…` answers by; None: there is no such address.
+        settings, collectors: what `/api/…`, `/adcp/…` and `/mcp` answer by; None: there is no such address.
         access: the readers; None: whoever is on loopback.
         minutes: the topic of minutes; None: their addresses are none.
 
@@ -76,10 +78,18 @@ def create_app(
     registry.register(rendering)
     registry.register(refreshing)
     view = Placements(cap)
+    feed, access = Feed(board), access or Access()
+    running: list[Callable[[], Awaitable[None]]] = [feed.run, access.owners.keep]
     beside: list[Route] = []
     if settings is not None and collectors is not None:
         registry.register(SilentTags(collectors))
         beside = api.routes(settings, collectors)
+    if settings is not None:
+        agent = Agent(board, settings, access.owners)
+        beside += adcp_doors.routes(agent)
+        if (tools := adcp_doors.mcp_tools(agent)) is not None:
+            beside.append(Route("/mcp", tools))
+            running.append(tools.run)
 
     def placements() -> bytes:
         began_s = time.perf_counter()
@@ -93,7 +103,6 @@ def create_app(
     def health(_: Request) -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
-    feed, access = Feed(board), access or Access()
     app = Starlette(
         routes=[
             metrics_route("/metrics/placements", placements),
@@ -108,7 +117,7 @@ def create_app(
         lifespan=page.ticking,
         middleware=[Middleware(guard.Guard, access=access)],
     )
-    app.state.feed, app.state.owners = feed, access.owners
+    app.state.feed, app.state.running = feed, running
     return app
 
 

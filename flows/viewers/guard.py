@@ -26,9 +26,9 @@ OPEN: Final = ("/healthz", "/login", "/page/page.css", "/page/document.css", "/p
 OPEN_BELOW: Final = "/docs/"
 """Addresses that hold no numbers: they are everybody's. An alert leads to the documents, wherever it is read.
 """
-SHARED: Final = ("/", "/events", "/row", "/table")
+SHARED: Final = ("/", "/events", "/row", "/table", "/mcp")
 """Addresses that show each reader the rows of its own sight."""
-SHARED_BELOW: Final = ("/page/", "/v1/")
+SHARED_BELOW: Final = ("/page/", "/v1/", "/adcp/")
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "

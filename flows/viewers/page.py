@@ -161,10 +161,11 @@ def _moment(epoch_s: float) -> str:
 
 @asynccontextmanager
 async def ticking(app: Starlette) -> AsyncIterator[None]:
-    """An application's lifespan, in which the feed at `app.state.feed` ticks and plans are followed."""
-    tasks = [asyncio.create_task(one) for one in (app.state.feed.run(), app.state.owners.keep())]
+    """An application's lifespan, in which what `app.state.running` lists runs, the feed's ticks too."""
+    tasks = [asyncio.create_task(run()) for run in app.state.running]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -158,6 +158,14 @@ class RowsReader:
         """
         return read_rows(self._client, [self._key(scope, name)], None)[0]
 
+    def rows(self, scope: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Rows with all their fields, read now, those that are there.
+
+        Raises:
+            ConnectError: Redis cannot be read.
+        """
+        return self._hashes(scope, names, None)
+
     def alerts_after(self, last: str) -> list[tuple[str, dict[str, str]]]:
         """Ids and fields of the alerts behind that of id `last`, the oldest first; of all where it is empty.
 

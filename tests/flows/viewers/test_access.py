@@ -187,6 +187,11 @@ PATHS = (
         "/docs/%2e%2e/row?id=zebra-planned",
         "/docs/..%2f..%2frow?id=zebra-planned",
         "/openapi.json",
+        "/adcp/get_media_buy_delivery",
+        "/adcp/../metrics",
+        "/adcp/%2e%2e/metrics",
+        "/adcp/",
+        "/mcp/../metrics",
     ),
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY")

@@ -1,0 +1,276 @@
+"""The tasks of AdCP (adcontextprotocol.org, 3.2) that a measurement agent and reporting source answers, from
+the rows: capabilities, delivery and reporting status.
+
+A campaign with a plan is a media buy, its placements are its packages. What a reader may not see is answered
+as what is not there. `flows.viewers.adcp_doors` serves them over HTTP and as MCP tools.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from connectors.stream import ConnectError
+from flows import metrics
+from flows.settings import Settings, ms
+from flows.viewers.access import Owners, Sight
+from flows.viewers.adcp_delivery import Buy, moment, whole_of
+from flows.viewers.reader import RowsReader, Snapshot
+
+VERSION: Final = "3.2-beta"
+MOST_BUYS: Final = 100
+ACCOUNT_OF_ALL: Final = "all"
+Body = dict[str, Any]
+
+
+class Refused(Exception):
+    """A task that cannot be done, in AdCP's words."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code, self.status = code, status
+
+    def body(self) -> Body:
+        """The answer of the task."""
+        error = {"code": self.code, "message": str(self)}
+        return {"status": "failed", "adcp_version": VERSION, "adcp_error": error, "errors": [error]}
+
+
+@dataclass
+class Agent:
+    """Answers tasks by the rows in Redis.
+
+    Args:
+        owners: of the planned placements; where they know nothing, a placement is of its label's campaign.
+        clock_s: wall clock, epoch s.
+    """
+
+    board: RowsReader
+    settings: Settings
+    owners: Owners
+    clock_s: Callable[[], float] = field(default=time.time)
+
+    def call(self, task: str, asked: Body, sight: Sight) -> Body:
+        """The answer to a task.
+
+        Raises:
+            Refused: it cannot be done.
+            ConnectError: Redis cannot be read.
+        """
+        answers = {
+            "get_adcp_capabilities": self._capabilities,
+            "get_media_buy_delivery": self._delivery,
+            "get_reporting_status": self._status,
+        }
+        if task not in answers:
+            raise Refused("NOT_FOUND", "There is no such task.", 404)
+        body = {"status": "completed", "adcp_version": VERSION, **answers[task](asked, sight)}
+        return body | {"context": asked["context"]} if isinstance(asked.get("context"), dict) else body
+
+    def _capabilities(self, asked: Body, sight: Sight) -> Body:
+        methodology = self._snapshot().meta.get("methodology")
+        shown = [one for one in metrics.PLACEMENT if one.field]
+        return {
+            "adcp": {
+                "major_versions": [3],
+                "supported_versions": [VERSION],
+                "idempotency": {"supported": False},
+            },
+            "supported_protocols": ["measurement"],
+            "experimental_features": ["measurement.core", "media_buy.reporting_delivery"],
+            "measurement": {
+                "metrics": [
+                    {
+                        "metric_id": metric_id(one.field),
+                        "description": one.help,
+                        **({"methodology_version": methodology} if methodology else {}),
+                    }
+                    for one in {one.field: one for one in shown}.values()
+                ]
+            },
+        }
+
+    def _snapshot(self) -> Snapshot:
+        snapshot = self.board.refresh()
+        if not snapshot.up:
+            raise ConnectError(snapshot.error)
+        return snapshot
+
+    def _buys(self, asked: Body, sight: Sight, snapshot: Snapshot) -> tuple[list[Buy], list[Body]]:
+        """The media buys that are asked for, by id, and an error for each that is not there."""
+        _check_account(asked, sight)
+        seen = sight.rows("campaign", snapshot.rows.get("campaign", {}))
+        planned = {name for name, row in seen.items() if "delivery.state" in row}
+        wanted = _names(asked)
+        names = sorted(planned if wanted is None else planned & set(wanted))
+        errors = [
+            {"code": "MEDIA_BUY_NOT_FOUND", "message": f"There is no media buy {name!r}."}
+            for name in wanted or ()
+            if name not in planned
+        ]
+        if len(names) > MOST_BUYS:
+            words = f"{len(names)} media buys are in sight, and {MOST_BUYS} are told: ask by media_buy_ids."
+            errors.append({"code": "RESULT_TRUNCATED", "message": words})
+        rows = self.board.rows("campaign", names[:MOST_BUYS])
+        final_ms = whole_of(snapshot.meta, "watermark_ms") - ms(self.settings.allowed_lateness) - 60_000
+        return [
+            Buy(name, row, final_ms, ms(self.settings.allowed_lateness)) for name, row in rows.items()
+        ], errors
+
+    def _delivery(self, asked: Body, sight: Sight) -> Body:
+        if asked.get("start_date") or asked.get("end_date"):
+            raise Refused("UNSUPPORTED_FEATURE", "Delivery is told of the whole flight: leave the dates out.")
+        snapshot = self._snapshot()
+        buys, errors = self._buys(asked, sight, snapshot)
+        if (statuses := _statuses(asked)) is not None:
+            buys = [buy for buy in buys if buy.status in statuses]
+        packages = self._packages([buy.name for buy in buys], sight, snapshot)
+        currency = next((buy.currency for buy in buys if buy.priced), "XXX")
+        told = []
+        for buy in buys:
+            if not buy.priced:
+                words = f"No price of media buy {buy.name!r} is known, or its plans have several currencies."
+                errors.append({"code": "SPEND_UNKNOWN", "message": words})
+            elif buy.currency != currency:
+                words = f"Media buy {buy.name!r} is in {buy.currency}: ask for it alone."
+                errors.append({"code": "CURRENCY_MISMATCH", "message": words})
+            else:
+                told.append(buy)
+        until_ms = whole_of(snapshot.meta, "watermark_ms") or whole_of(snapshot.meta, "flushed_ms")
+        body: Body = {
+            "reporting_period": {
+                "start": moment(min([until_ms, *(buy.start_ms for buy in told)])),
+                "end": moment(until_ms),
+            },
+            "currency": currency,
+            "aggregated_totals": _totals(told),
+            "media_buy_deliveries": [buy.delivery(packages.get(buy.name, {})) for buy in told],
+        }
+        if (window := attribution_window(self.settings)) is not None:
+            body["attribution_window"] = window
+        return body | {"errors": errors} if errors else body
+
+    def _packages(
+        self, buys: Sequence[str], sight: Sight, snapshot: Snapshot
+    ) -> dict[str, dict[str, Mapping[str, str]]]:
+        """The whole rows of the placements of media buys, by media buy and placement."""
+        known = sight.rows("placement", snapshot.rows.get("placement", {}))
+        of = {name: self.owners.campaign_of(name, row) for name, row in known.items()}
+        rows = self.board.rows("placement", sorted(name for name, buy in of.items() if buy in set(buys)))
+        found: dict[str, dict[str, Mapping[str, str]]] = {}
+        for name, row in rows.items():
+            found.setdefault(of[name] or "", {})[name] = row
+        return found
+
+    def _status(self, asked: Body, sight: Sight) -> Body:
+        if asked.get("view", "summary") != "summary":
+            words = "This agent answers view=summary; versions of rows are in ext.audiopixel.revisions."
+            raise Refused("UNSUPPORTED_FEATURE", words)
+        snapshot = self._snapshot()
+        flushed_ms = whole_of(snapshot.meta, "flushed_ms")
+        if not flushed_ms:
+            raise Refused("SERVICE_UNAVAILABLE", "No flow has written yet.", 503)
+        buys, errors = self._buys(asked, sight, snapshot)
+        unjudged = snapshot.unjudged_at(self.clock_s())
+        states = [buy.health(unjudged is not None) for buy in buys]
+        counts = {
+            name: states.count(name)
+            for name in ("waiting", "healthy", "delayed", "action_required", "complete")
+        }
+        closed = bool(states) and set(states) == {"complete"}
+        health = (
+            "delayed" if counts["delayed"]
+            else "complete" if closed
+            else "healthy" if counts["healthy"] or counts["complete"]
+            else "waiting"
+        )  # fmt: skip
+        through_ms = whole_of(snapshot.meta, "watermark_ms")
+        body: Body = {
+            "view": "summary",
+            "ledger_snapshot_id": ".".join(
+                snapshot.meta.get(part, "0") for part in ("generation", "fence", "rev")
+            ),
+            "ledger_as_of": moment(flushed_ms),
+            "account_id": account_of(sight),
+            "scope": {
+                "period_start": moment(min((buy.start_ms for buy in buys), default=flushed_ms)),
+                "period_end": moment(max((buy.end_ms for buy in buys), default=flushed_ms)),
+                "scope_closed": closed,
+                "all_accessible_media_buys": _names(asked) is None,
+                "media_buy_ids": [buy.name for buy in buys],
+            },
+            "health": health,
+            "data_through": moment(through_ms) if through_ms else None,
+            "obligation_counts": {"total": len(buys), **counts},
+            "issues": [],
+            "ext": {"audiopixel": {"revisions": {buy.name: buy.revision() for buy in buys}}},
+        }
+        if unjudged is not None and health == "delayed":
+            body["issues"] = [
+                {
+                    "issue_id": f"{unjudged.reason}:{int(unjudged.since_s * 1000)}",
+                    "code": "REPORT_OVERDUE",
+                    "severity": "delayed",
+                    "responsible_party": "seller",
+                    "recommended_action": "wait_for_retry",
+                    "message": f"Delivery is not judged ({unjudged.reason}).",
+                }
+            ]
+        return body | {"errors": errors} if errors else body
+
+
+def metric_id(field: str) -> str:
+    """The name of a row's field there, where none begins with a digit."""
+    window, _, metric = field.partition(".")
+    return f"{metric}_{window}" if window[0].isdigit() else f"{window}_{metric}".rstrip("_")
+
+
+def account_of(sight: Sight) -> str:
+    """The account of a reader: its token's name, or that of all who see everything."""
+    return ACCOUNT_OF_ALL if sight.everything else sight.name
+
+
+def _check_account(asked: Body, sight: Sight) -> None:
+    account = asked.get("account")
+    name = account.get("account_id") if isinstance(account, dict) else None
+    if name is not None and name != account_of(sight):
+        raise Refused("ACCOUNT_NOT_FOUND", "There is no such account.", 404)
+
+
+def _names(asked: Body) -> list[str] | None:
+    """The media buys that are asked for, each once; None: all."""
+    names = asked.get("media_buy_ids")
+    if names is None:
+        return None
+    if (
+        not isinstance(names, list)
+        or len(names) > MOST_BUYS
+        or not all(isinstance(one, str) for one in names)
+    ):
+        raise Refused("INVALID_REQUEST", f"media_buy_ids takes a list of at most {MOST_BUYS} ids.")
+    return list(dict.fromkeys(names))
+
+
+def _statuses(asked: Body) -> list[Any] | None:
+    wanted = asked.get("status_filter")
+    return wanted if wanted is None or isinstance(wanted, list) else [wanted]
+
+
+def _totals(buys: Sequence[Buy]) -> Body:
+    sums: Body = {"media_buy_count": len(buys)}
+    for name in ("impressions", "spend", "clicks", "views", "completed_views", "conversions"):
+        sums[name] = round(sum(buy.metrics().get(name, 0) for buy in buys), 6)
+    return sums
+
+
+def attribution_window(settings: Settings) -> Body | None:
+    """The windows and the model of credit for conversions; None where none is given by touches."""
+    if settings.attribution == "off":
+        return None
+    return {
+        "post_click": {"interval": settings.click_window.days, "unit": "days"},
+        "post_view": {"interval": settings.listen_window.days, "unit": "days"},
+        "model": settings.attribution,
+    }

@@ -1,0 +1,180 @@
+"""A media buy of AdCP from a campaign's row, and its packages from the rows of its placements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from flows.viewers.history import number
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_STATUS: Final = {
+    "not_started": "pending_start",
+    "complete": "completed",
+    "ended_short": "completed",
+    "paused": "paused",
+}
+"""AdCP's status of a media buy by delivery state; all others are `active`."""
+_PACKAGE: Final = {"complete": "goal_met", "ended_short": "flight_ended"}
+_QUARTILES: Final = {
+    "q1_views": "flight.first_quartiles",
+    "q2_views": "flight.midpoints",
+    "q3_views": "flight.third_quartiles",
+    "q4_views": "flight.completes",
+}
+_COUNTS: Final = {
+    "impressions": "delivery.delivered",
+    "spend": "flight.cost",
+    "clicks": "flight.clicks",
+    "views": "flight.starts",
+    "completed_views": "flight.completes",
+    "conversions": "flight.conversions",
+    "cost_per_acquisition": "flight.cost_per_acquisition",
+}
+
+Row = Mapping[str, str]
+
+
+def moment(epoch_ms: int) -> str:
+    """A time as AdCP has it, in UTC."""
+    return (
+        (_EPOCH + timedelta(milliseconds=epoch_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
+
+
+def whole_of(row: Row, name: str) -> int:
+    """A whole number of a row; 0 where there is none."""
+    value = number(row.get(name))
+    return int(value) if value == value else 0
+
+
+@dataclass(frozen=True)
+class Buy:
+    """A media buy, or a package of one.
+
+    Args:
+        row: of the campaign or the placement, whole.
+        final_ms: everything before it is final by the flow's watermark.
+        lateness_ms: how long a minute stays provisional after its end.
+    """
+
+    name: str
+    row: Row
+    final_ms: int
+    lateness_ms: int
+
+    @property
+    def currency(self) -> str:
+        """The plan's; empty where there is none."""
+        return self.row.get("delivery.currency", "")
+
+    @property
+    def priced(self) -> bool:
+        """True if it is known what was spent."""
+        return bool(self.currency) and "flight.cost" in self.row
+
+    @property
+    def start_ms(self) -> int:
+        """The flight's first moment."""
+        return whole_of(self.row, "delivery.start_ms")
+
+    @property
+    def end_ms(self) -> int:
+        """The first moment after the flight."""
+        return whole_of(self.row, "delivery.end_ms")
+
+    @property
+    def status(self) -> str:
+        """AdCP's status of a media buy."""
+        return _STATUS.get(self.row.get("delivery.state", ""), "active")
+
+    @property
+    def final(self) -> bool:
+        """True if no pixel can change the flight any more."""
+        through_ms = max(self.final_ms, whole_of(self.row, "final_through_ms"))
+        return 0 < self.end_ms <= through_ms
+
+    def health(self, late: bool) -> str:
+        """AdCP's health of what is owed of it."""
+        if self.final:
+            return "complete"
+        return "waiting" if self.status == "pending_start" else "delayed" if late else "healthy"
+
+    def revision(self) -> dict[str, int]:
+        """The version of its row, and as of when it is."""
+        names = ("generation", "fence", "rev", "as_of_ms", "final_through_ms")
+        return {name: whole_of(self.row, name) for name in names}
+
+    def finality(self) -> dict[str, Any]:
+        """Finality, with its time by the log's own clock."""
+        if not self.final:
+            return {"is_final": False}
+        return {"is_final": True, "finalized_at": moment(self.end_ms + self.lateness_ms)}
+
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of the flight; what is not known is absent."""
+        told = {name: number(self.row.get(field)) for name, field in _COUNTS.items()}
+        found: dict[str, Any] = {name: value for name, value in told.items() if value == value and value >= 0}
+        if impressions := found.get("impressions"):
+            if "clicks" in found:
+                found["ctr"] = round(found["clicks"] / impressions, 6)
+            if "spend" in found:
+                found["cpm"] = round(found["spend"] / impressions * 1000, 6)
+        rate = number(self.row.get("flight.completions_per_impression"))
+        if 0 <= rate <= 1:
+            found["completion_rate"] = rate
+        quartiles = {name: number(self.row.get(field)) for name, field in _QUARTILES.items()}
+        if all(value == value for value in quartiles.values()):
+            found["quartile_data"] = quartiles
+        if self.row.get("conversion_currency") == self.currency:
+            value, roas = (
+                number(self.row.get("flight.conversion_value")),
+                number(self.row.get("flight.return_on_ad_spend")),
+            )
+            found |= {"conversion_value": round(value / 1e6, 6)} if value >= 0 else {}
+            found |= {"roas": roas} if roas >= 0 else {}
+        reach, frequency = number(self.row.get("flight.reach")), number(self.row.get("flight.frequency"))
+        if reach >= 0:
+            # A listener is a pseudonym: a device's or an account's, as the caller has it.
+            found |= {"reach": reach, "reach_unit": "custom", "reach_window": {"kind": "cumulative"}}
+            found |= {"frequency": frequency} if frequency >= 0 else {}
+        return found
+
+    def _pacing(self) -> dict[str, float]:
+        index = number(self.row.get("delivery.indicator"))
+        return {"pacing_index": index} if index >= 0 else {}
+
+    def delivery(self, packages: Mapping[str, Row]) -> dict[str, Any]:
+        """The delivery of a media buy with that of its packages that have a price.
+
+        Args:
+            packages: the rows of its placements.
+        """
+        parts = [Buy(name, row, self.final_ms, self.lateness_ms) for name, row in sorted(packages.items())]
+        return {
+            "media_buy_id": self.name,
+            "status": self.status,
+            **self.finality(),
+            **self._pacing(),
+            "pricing_model": "cpm",
+            "totals": self.metrics(),
+            "by_package": [part.package() for part in parts if part.priced and "delivery.cpm" in part.row],
+        }
+
+    def package(self) -> dict[str, Any]:
+        """The delivery of a package."""
+        state = self.row.get("delivery.state", "")
+        return {
+            "package_id": self.name,
+            **self.metrics(),
+            **self._pacing(),
+            "pricing_model": "cpm",
+            "rate": number(self.row.get("delivery.cpm")),
+            "currency": self.currency,
+            "delivery_status": _PACKAGE.get(state, "delivering"),
+            "paused": state == "paused",
+            **self.finality(),
+            "measurement_window": "final" if self.final else "live",
+        }

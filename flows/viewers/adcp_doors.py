@@ -1,0 +1,150 @@
+"""The doors of the AdCP tasks: `POST /adcp/TASK` with a JSON object, and the same tasks as MCP tools at
+`/mcp`.
+
+MCP needs the package `mcp` (`pip install audiopixel[mcp]`); without it there is no such address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.util import find_spec
+from typing import Any, Final
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from connectors.stream import ConnectError
+from flows.viewers.access import Sight
+from flows.viewers.adcp import MOST_BUYS, Agent, Body, Refused
+from flows.viewers.guard import sight_of
+
+LONGEST_BODY: Final = 64 << 10
+_HEADERS: Final = {
+    "content-type": "application/json",
+    "cache-control": "private, no-store",
+    "x-content-type-options": "nosniff",
+}
+_BUYS: Final = {
+    "type": "array",
+    "items": {"type": "string"},
+    "maxItems": MOST_BUYS,
+    "description": "Campaigns; left out: all in sight.",
+}
+_ACCOUNT: Final = {"type": "object", "properties": {"account_id": {"type": "string"}}}
+_COMMON: Final = {
+    "adcp_version": {"type": "string"},
+    "context": {"type": "object"},
+    "ext": {"type": "object"},
+}
+TASKS: Final = {
+    "get_adcp_capabilities": ("What this measurement agent measures.", {}),
+    "get_media_buy_delivery": (
+        "Delivery of campaigns (media buys) and their placements (packages) so far: impressions, spend, "
+        "completion, quartiles, reach, conversions, pacing, and whether they are final.",
+        {"account": _ACCOUNT, "media_buy_ids": _BUYS, "status_filter": {"type": ["string", "array"]}},
+    ),
+    "get_reporting_status": (
+        "Health of the reporting: up to when the numbers go, and whether they are late or final.",
+        {"account": _ACCOUNT, "media_buy_ids": _BUYS, "view": {"type": "string", "enum": ["summary"]}},
+    ),
+}
+"""The tasks, with their words and what they take."""
+
+
+def answer(agent: Agent, task: str, asked: Body, sight: Sight) -> tuple[Body, int]:
+    """The answer to a task, and its HTTP status."""
+    try:
+        return agent.call(task, asked, sight), 200
+    except Refused as refused:
+        return refused.body(), refused.status
+    except ConnectError as error:
+        said = str(error) if sight.everything else "The numbers cannot be read now."
+        return Refused("SERVICE_UNAVAILABLE", said, 503).body(), 503
+
+
+def routes(agent: Agent) -> list[Route]:
+    """The tasks over plain HTTP."""
+
+    async def task(request: Request) -> Response:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LONGEST_BODY:
+                words = f"takes at most {LONGEST_BODY:,} bytes"
+                return _json(Refused("INVALID_REQUEST", words).body(), 413)
+        try:
+            asked = msgspec.json.decode(body or b"{}", type=dict[str, Any])
+        except msgspec.MsgspecError:
+            return _json(Refused("INVALID_REQUEST", "takes a JSON object").body(), 400)
+        name = request.path_params["task"]
+        return _json(*await run_in_threadpool(answer, agent, name, asked, sight_of(request)))
+
+    return [Route("/adcp/{task}", task, methods=["POST"])]
+
+
+def _json(body: Body, status: int) -> Response:
+    return Response(msgspec.json.encode(body), status, _HEADERS)
+
+
+class McpTools:
+    """The tasks as MCP tools, over streamable HTTP without sessions; loaded when first asked."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._asked, self._ready = asyncio.Event(), asyncio.Event()
+        self._app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI gives it."""
+        self._asked.set()
+        await self._ready.wait()
+        assert self._app is not None
+        await self._app(scope, receive, send)
+
+    async def run(self) -> None:
+        """Serve from the first request on, until cancelled."""
+        await self._asked.wait()
+        # Not at import: it takes a second of processor and 40 MB.
+        manager = await asyncio.to_thread(_manager, self._agent)
+        async with manager.run():
+            self._app = manager.handle_request
+            self._ready.set()
+            await asyncio.Event().wait()
+
+
+def _manager(agent: Agent) -> Any:
+    import mcp_types as types
+    from mcp.server.lowlevel import Server
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+    async def list_tools(*_: Any) -> types.ListToolsResult:
+        found = {
+            name: (words, {"type": "object", "properties": {**takes, **_COMMON}})
+            for name, (words, takes) in TASKS.items()
+        }
+        return types.ListToolsResult(
+            tools=[
+                types.Tool(name=name, description=words, input_schema=schema)
+                for name, (words, schema) in found.items()
+            ]
+        )
+
+    async def call_tool(ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
+        asked, sight = params.arguments or {}, sight_of(ctx.request)
+        body, status = await run_in_threadpool(answer, agent, params.name, asked, sight)
+        text = types.TextContent(type="text", text=msgspec.json.encode(body).decode())
+        return types.CallToolResult(content=[text], structured_content=body, is_error=status != 200)
+
+    return StreamableHTTPSessionManager(
+        Server("audiopixel", on_list_tools=list_tools, on_call_tool=call_tool),
+        json_response=True, stateless=True, max_request_body_size=LONGEST_BODY,
+    )  # fmt: skip
+
+
+def mcp_tools(agent: Agent) -> McpTools | None:
+    """The tools, where the package is there."""
+    return McpTools(agent) if find_spec("mcp") else None

@@ -1,0 +1,268 @@
+"""AdCP: what the exporter answers validates against the schemas of the protocol, and its values are the
+row's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import re
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from access_support import SECRET, access, app_of, asked, bearer, put_two_advertisers
+from jsonschema import Draft7Validator
+from page_support import HOUR_MS, exporter, now_ms, planned
+from redis import Redis
+from referencing import Registry, Resource
+from starlette.applications import Starlette
+
+from flows.settings import Settings, load
+from flows.viewers.adcp_doors import LONGEST_BODY, TASKS
+
+DATA = Path(__file__).parents[2] / "data" / "adcp"
+ORIGIN = "https://adcontextprotocol.org/schemas/3.2.0-beta.5/"
+RESPONSES = {
+    "get_adcp_capabilities": "protocol/get-adcp-capabilities-response.json",
+    "get_media_buy_delivery": "media-buy/get-media-buy-delivery-response.json",
+    "get_reporting_status": "media-buy/get-reporting-status-response.json",
+}
+
+
+@cache
+def schemas() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(gzip.decompress((DATA / "schemas.json.gz").read_bytes()))
+    return found
+
+
+def retrieve(uri: str) -> Resource[Any]:
+    path = uri.split("/schemas/")[1].removeprefix("3.2.0-beta.5/")
+    return Resource.from_contents(schemas()[path])
+
+
+@cache
+def validator(path: str) -> Draft7Validator:
+    registry: Registry[Any] = Registry(retrieve=retrieve)  # type: ignore[call-arg]  # as its own documentation has it
+    schema = {"$ref": f"{ORIGIN}{path}"}
+    return Draft7Validator(schema, registry=registry, format_checker=Draft7Validator.FORMAT_CHECKER)
+
+
+FULL = {
+    "flight.clicks": 40, "flight.starts": 900, "flight.first_quartiles": 800, "flight.midpoints": 700,
+    "flight.third_quartiles": 600, "flight.completes": 500, "flight.completions_per_impression": "0.5",
+    "flight.conversions": "2.5", "flight.conversion_value": 30_000_000, "conversion_currency": "GBP",
+    "flight.return_on_ad_spend": "3", "flight.cost_per_acquisition": "4", "flight.reach": 300,
+    "flight.frequency": "3.3", "generation": 1, "fence": 2, "rev": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def settings(valkey: Any) -> Settings:
+    put_two_advertisers(valkey.url, "adcp")
+    now = now_ms()
+    over = {"delivery.start_ms": now - 48 * HOUR_MS, "delivery.end_ms": now - 24 * HOUR_MS}
+    with Redis.from_url(valkey.url) as client:
+        client.hset("adcp:campaign:{c-mine}", mapping=planned("under", 0.5, 4_000, now) | FULL)
+        client.hset("adcp:placement:{mine-planned}", mapping=FULL)
+        client.hset(
+            "adcp:campaign:{zebra-over}", mapping=planned("ended_short", 0.5, 4_000, now) | FULL | over
+        )
+        client.hset(
+            "adcp:campaign:{zebra-free}", mapping={"delivery.state": "not_started", "flight.impressions": 1}
+        )
+        client.zadd("adcp:index:campaign", {"zebra-over": 1, "zebra-free": 1})
+        client.hset("adcp:meta", mapping={"generation": 1, "fence": 2, "rev": 9, "methodology": "m-1"})
+    return load(redis_url=valkey.url, namespace="adcp")
+
+
+@pytest.fixture(scope="module")
+def app(settings: Settings) -> Starlette:
+    return app_of(settings, access())
+
+
+def post(app: Starlette, task: str, name: str, body: bytes) -> httpx.Response:
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app, client=("203.0.113.9", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="https://desk.example") as client:
+            return await client.post(f"/adcp/{task}", content=body, headers=bearer(name))
+
+    return asyncio.run(send())
+
+
+def call(app: Starlette, task: str, name: str = "mine", **said: Any) -> dict[str, Any]:
+    """An answer that validates."""
+    answer = post(app, task, name, json.dumps(said).encode())
+    body: dict[str, Any] = answer.json()
+    assert answer.status_code == 200, body
+    problems = [
+        f"{list(one.path)}: {one.message[:300]}" for one in validator(RESPONSES[task]).iter_errors(body)
+    ]
+    assert problems == []
+    return body
+
+
+def errors(body: dict[str, Any]) -> list[str]:
+    return [one["code"] for one in body.get("errors", ())]
+
+
+def test_the_schemas_refuse_what_is_no_answer() -> None:
+    for path in RESPONSES.values():
+        assert list(validator(path).iter_errors({"status": "completed"}))
+    body = {"status": "completed", "currency": "GBP", "media_buy_deliveries": [{"media_buy_id": "a"}]}
+    assert len(list(validator(RESPONSES["get_media_buy_delivery"]).iter_errors(body))) > 1
+
+
+def test_capabilities_tell_every_metric_of_a_placement_with_its_methodology(app: Starlette) -> None:
+    found = call(app, "get_adcp_capabilities", context={"trace": 7})
+    told = found["measurement"]["metrics"]
+    assert len({one["metric_id"] for one in told}) == len(told) > 15
+    assert {"flight_impressions", "mature_completion_rate_1h"} <= {one["metric_id"] for one in told}
+    assert {one["methodology_version"] for one in told} == {"m-1"}
+    assert found["context"] == {"trace": 7}
+
+
+def test_delivery_is_the_row_of_the_campaign_and_those_of_its_placements(app: Starlette) -> None:
+    found = call(app, "get_media_buy_delivery")
+    (buy,) = found["media_buy_deliveries"]
+    assert (buy["media_buy_id"], buy["status"], buy["is_final"], buy["pacing_index"]) == (
+        "c-mine",
+        "active",
+        False,
+        0.5,
+    )
+    totals = buy["totals"]
+    assert (totals["impressions"], totals["spend"], totals["completion_rate"]) == (1_000, 10, 0.5)
+    assert totals["quartile_data"] == {"q1_views": 800, "q2_views": 700, "q3_views": 600, "q4_views": 500}
+    assert (totals["reach"], totals["reach_unit"], totals["reach_window"]) == (
+        300,
+        "custom",
+        {"kind": "cumulative"},
+    )
+    assert (totals["conversions"], totals["conversion_value"], totals["roas"]) == (2.5, 30, 3)
+    (package,) = buy["by_package"]
+    assert (package["package_id"], package["rate"], package["currency"]) == ("mine-planned", 10, "GBP")
+    assert (package["measurement_window"], package["delivery_status"]) == ("live", "delivering")
+    assert found["attribution_window"]["post_click"] == {"interval": 30, "unit": "days"}
+    assert found["aggregated_totals"]["media_buy_count"] == 1
+    assert found["reporting_period"]["start"] < found["reporting_period"]["end"]
+    assert "errors" not in found
+
+
+def test_a_flight_that_is_over_is_final_since_a_time_that_stays(app: Starlette) -> None:
+    (buy,) = call(app, "get_media_buy_delivery", "all", media_buy_ids=["zebra-over"])["media_buy_deliveries"]
+    assert (buy["status"], buy["is_final"]) == ("completed", True)
+    assert datetime.fromisoformat(buy["finalized_at"]) < datetime.now(UTC)
+
+
+def test_what_has_no_price_is_told_as_an_error_not_as_nothing_spent(app: Starlette) -> None:
+    found = call(app, "get_media_buy_delivery", "all", media_buy_ids=["zebra-free"])
+    assert (found["media_buy_deliveries"], found["currency"], errors(found)) == ([], "XXX", ["SPEND_UNKNOWN"])
+    told = call(app, "get_media_buy_delivery", "all", status_filter="completed")["media_buy_deliveries"]
+    assert [buy["media_buy_id"] for buy in told] == ["zebra-over"]
+
+
+@pytest.mark.parametrize("task", ["get_media_buy_delivery", "get_reporting_status"])
+def test_a_media_buy_of_another_is_answered_as_one_that_is_not_there(app: Starlette, task: str) -> None:
+    hidden = call(app, task, view="summary", media_buy_ids=["zebra-c"])
+    absent = call(app, task, view="summary", media_buy_ids=["nobody"])
+    assert errors(hidden) == errors(absent) == ["MEDIA_BUY_NOT_FOUND"]
+    assert json.dumps(hidden).replace("zebra-c", "nobody") == json.dumps(absent)
+    assert "zebra" not in json.dumps(call(app, task, view="summary"))
+    answers = [
+        post(app, task, "mine", json.dumps({"account": {"account_id": one}}).encode())
+        for one in ("all", "no")
+    ]
+    assert answers[0].content == answers[1].content
+    assert [one.status_code for one in answers] == [404, 404]
+
+
+def test_the_status_is_of_the_ledger_and_of_what_is_owed(app: Starlette) -> None:
+    found = call(app, "get_reporting_status", view="summary", account={"account_id": "mine"})
+    assert (found["health"], found["issues"], found["account_id"]) == ("healthy", [], "mine")
+    assert (found["ledger_snapshot_id"], found["scope"]["media_buy_ids"]) == ("1.2.9", ["c-mine"])
+    assert found["data_through"] < found["ledger_as_of"]
+    revision = found["ext"]["audiopixel"]["revisions"]["c-mine"]
+    assert [revision[part] for part in ("generation", "fence", "rev")] == [1, 2, 3]
+    over = call(app, "get_reporting_status", "all", view="summary", media_buy_ids=["zebra-over"])
+    assert (over["health"], over["scope"]["scope_closed"]) == ("complete", True)
+    waiting = call(app, "get_reporting_status", "all", view="summary", media_buy_ids=["zebra-free"])
+    assert (waiting["health"], waiting["obligation_counts"]["waiting"]) == ("waiting", 1)
+
+
+def test_a_flow_that_lags_is_reported_late(settings: Settings) -> None:
+    with Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        client.hset(
+            "adcp:meta", mapping={"unjudged_since_ms": now_ms(), "unjudged_reason": "lagging", "judged": 0}
+        )
+        try:
+            found = call(app_of(settings, access()), "get_reporting_status", view="summary")
+        finally:
+            client.hdel("adcp:meta", "unjudged_since_ms", "unjudged_reason", "judged")
+    assert (found["health"], found["obligation_counts"]["delayed"]) == ("delayed", 1)
+    assert [one["severity"] for one in found["issues"]] == ["delayed"]
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "status", "code"),
+    [
+        ("get_media_buy_delivery", b'{"start_date": "2026-11-01"}', 400, "UNSUPPORTED_FEATURE"),
+        ("get_reporting_status", b'{"view": "periods"}', 400, "UNSUPPORTED_FEATURE"),
+        ("get_media_buy_delivery", b'{"media_buy_ids": "c-mine"}', 400, "INVALID_REQUEST"),
+        ("get_media_buy_delivery", b'{"media_buy_ids": [7]}', 400, "INVALID_REQUEST"),
+        ("get_media_buy_delivery", b"[", 400, "INVALID_REQUEST"),
+        ("get_media_buy_delivery", b" " * (LONGEST_BODY + 1), 413, "INVALID_REQUEST"),
+        ("create_media_buy", b"{}", 404, "NOT_FOUND"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_the_words_of_the_protocol(
+    app: Starlette, task: str, body: bytes, status: int, code: str
+) -> None:
+    answer = post(app, task, "mine", body)
+    assert (answer.status_code, errors(answer.json()), answer.json()["status"]) == (status, [code], "failed")
+
+
+def test_a_stranger_is_answered_by_no_door(app: Starlette) -> None:
+    answers = asked(app, *(("POST", path, {}) for path in ("/mcp", "/mcp/", "/adcp/get_adcp_capabilities")))
+    assert [one.status_code for one in answers] == [401] * 3
+
+
+def test_an_mcp_client_lists_and_calls_the_tools(settings: Settings, app: Starlette) -> None:
+    pytest.importorskip("mcp", reason="needs mcp: pip install 'audiopixel[mcp]'")
+    import httpx2
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    async def use(port: int) -> tuple[set[str], Any, Any]:
+        headers = {"authorization": f"Bearer mine.{SECRET}"}
+        async with httpx2.AsyncClient(headers=headers) as http:
+            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
+            async with Client(transport) as client:
+                tools = {tool.name for tool in (await client.list_tools()).tools}
+                told = await client.call_tool(
+                    "get_media_buy_delivery", {"media_buy_ids": ["c-mine", "zebra-c"]}
+                )
+                refused = await client.call_tool("get_reporting_status", {"view": "revision"})
+                return tools, told, refused
+
+    url = settings.redis_url.get_secret_value()
+    with exporter(url, "adcp", access=access(), settings=settings) as port:
+        tools, told, refused = asyncio.run(use(port))
+    assert tools == set(TASKS)
+    found = told.structured_content
+    assert json.loads(told.content[0].text) == found
+    assert list(validator(RESPONSES["get_media_buy_delivery"]).iter_errors(found)) == []
+    assert [buy["media_buy_id"] for buy in found["media_buy_deliveries"]] == ["c-mine"]
+    assert (told.is_error, errors(found)) == (False, ["MEDIA_BUY_NOT_FOUND"])
+    assert (refused.is_error, errors(refused.structured_content)) == (True, ["UNSUPPORTED_FEATURE"])
+
+
+def test_the_example_of_the_document_is_what_is_answered(app: Starlette) -> None:
+    text = (DATA.parents[2] / "docs" / "api.md").read_text()
+    found = re.search(r"^\$ curl -d '(\{.*\})' .*/adcp/(\w+)\n(.*)\n", text, re.M)
+    assert found is not None
+    assert post(app, found[2], "mine", found[1].encode()).text == found[3]
