@@ -10,7 +10,7 @@ import typer
 from flows.cli.app import command
 from flows.errors import UsageError
 
-KINDS = ("parquet", "webhook", "slack")
+KINDS = ("parquet", "webhook", "slack", "ga4", "adobe")
 
 
 @command
@@ -57,6 +57,9 @@ def export(
 
     slack writes the same to Slack, by the incoming webhook AUDIOPIXEL_EXPORT_SLACK.
 
+    ga4 and adobe send starts, completes and attributed conversions to Google Analytics 4 and Adobe Analytics:
+    of consented pixels alone, to Google those with a ga_client_id.
+
     It keeps its place as a consumer group and goes on there after a restart. Run one process of a name.
     SIGTERM or Ctrl-C end it with 0.
     """
@@ -78,6 +81,10 @@ def export(
             told.export_webhook(exports)
         case "slack":
             told.export_slack(exports)
+        case "ga4":
+            told.export_ga4(exports)
+        case "adobe":
+            told.export_adobe(exports)
 
 
 def _start(word: str) -> Literal["earliest", "latest"]:

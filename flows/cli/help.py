@@ -25,6 +25,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
             "export parquet --to s3://bucket/audiopixel --once",
             "export webhook",
             "export slack",
+            "export ga4",
         ),
     ),
     "tag": (

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +18,14 @@ from connectors.kafka import GroupReader, KafkaInput, KafkaTrouble, KafkaWriter
 from connectors.redis import connect, read_rows
 from connectors.shelves import shelf
 from flows.errors import AudiopixelError, SettingsError
+from flows.exports.adobe import Adobe
+from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller, Form
-from flows.exports.handover import Handover, Target
+from flows.exports.ga4 import Ga4, client_of
+from flows.exports.handover import Handover, Parcel, Target
+from flows.exports.heard import Fact, Who
 from flows.exports.instruments import Instruments
+from flows.exports.known import KnownConversions
 from flows.exports.notices import METHODOLOGY_TOPIC, NoticeTarget, SignedWebhook, SlackMessage
 from flows.settings import PREFIX, Settings, kafka_options, secret_bytes
 
@@ -191,3 +197,57 @@ def _present(settings: Settings, topic: str) -> list[str]:
             raise
         return []
     return [topic]
+
+
+def export_ga4(exports: Exports) -> None:
+    """Tell Google Analytics of plays and attributed conversions.
+
+    Raises:
+        SettingsError: the stream or its secret is not set. StateError: another process has the state.
+        ConnectError: Kafka is not there at the start.
+    """
+    settings = exports.settings
+    stream, secret = settings.export_ga4_measurement_id, settings.export_ga4_secret
+    if stream is None or secret is None:
+        raise SettingsError(f"set {PREFIX}EXPORT_GA4_MEASUREMENT_ID and {PREFIX}EXPORT_GA4_SECRET first")
+    ga4 = Ga4(caller_of(settings, "export_ga4_url"), stream, secret.get_secret_value())
+    _analyse(exports, client_of, ga4.parcels)
+
+
+def export_adobe(exports: Exports) -> None:
+    """Tell Adobe Analytics of plays and attributed conversions.
+
+    Raises:
+        SettingsError: the address, the report suite or the listener key is not set. StateError: another
+            process has the state. ConnectError: Kafka is not there at the start.
+    """
+    settings = exports.settings
+    caller = caller_of(settings, "export_adobe_url")
+    if settings.export_adobe_suite is None:
+        raise SettingsError(f"{PREFIX}EXPORT_ADOBE_SUITE is not set: it is the report suite's id")
+    adobe = Adobe(caller, settings.export_adobe_suite, settings.secret_listener_key())
+    _analyse(exports, adobe.who, adobe.parcels)
+
+
+def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[Parcel]]) -> None:
+    """Run both loops, the decisions' and the pixels', by turns."""
+    settings = exports.settings
+    kept = KnownConversions(settings.export_state, exports.name)
+    try:
+        with (
+            exports.serving(),
+            exports.reading([settings.kafka_topic], "-pixels") as pixels,
+            exports.reading([settings.kafka_credits_topic], "-decisions") as decisions,
+        ):
+            many = settings.export_connections
+            heard = exports.handover(pixels, PixelsTarget(who, make, kept, many))
+            decided = exports.handover(decisions, DecisionsTarget(make, kept, heard, many))
+            decided.poll = timedelta(0)
+            ends = (pixels.ends(), decisions.ends()) if exports.once else None
+            while not exports.stop.is_set():
+                decided.turn()
+                heard.turn()
+                if ends is not None and pixels.passed(ends[0]) and decisions.passed(ends[1]):
+                    return
+    finally:
+        kept.close()

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from connectors.kafka import Place
+from flows.errors import AudiopixelError
 from flows.exports.columns import Kind, Row
 
 _CHUNK: Final = 10_000
@@ -51,7 +52,20 @@ class Staging:
         self._table.execute(_CREATE)
 
     def put(self, rows: Sequence[Staged]) -> None:
-        """Take rows, in the order of their topic."""
+        """Take rows, in the order of their topic.
+
+        Raises:
+            AudiopixelError: the disk does not take them.
+        """
+        try:
+            self._put(rows)
+        except sqlite3.OperationalError as error:
+            raise AudiopixelError(
+                f"rows of open days cannot be kept ({error}): make room in the temporary directory, or name "
+                "another one in TMPDIR"
+            ) from None
+
+    def _put(self, rows: Sequence[Staged]) -> None:
         encode = msgspec.msgpack.encode
         self._table.execute("BEGIN")
         self._table.executemany(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
@@ -52,6 +53,31 @@ class ExportSettings(BaseModel):
         (),
         description="secrets that sign each webhook, as whsec_ and base64 or as text; several while one "
         "is being changed",
+    )
+    export_connections: int = Field(
+        8, ge=1, le=64, description="calls that are under way at a time, to ga4 and adobe"
+    )
+    export_state: Path = Field(
+        Path("exports"),
+        description="directory where ga4 and adobe keep whom conversions are about until they are decided",
+    )
+    export_ga4_url: str = Field(
+        "https://www.google-analytics.com/mp/collect",
+        description="address of Google's Measurement Protocol; its /debug/mp/collect validates, and counts "
+        "nothing",
+    )
+    export_ga4_measurement_id: str | None = Field(
+        None, description="id of the data stream that ga4 sends to, such as G-12345"
+    )
+    export_ga4_secret: SecretStr | None = Field(
+        None, description="that stream's API secret of the Measurement Protocol"
+    )
+    export_adobe_url: str | None = Field(
+        None,
+        description="address of Adobe's Data Insertion, such as https://example.data.adobedc.net/b/ss//6",
+    )
+    export_adobe_suite: str | None = Field(
+        None, description="id of the report suite that adobe sends to; it must take timestamps"
     )
     export_slack: Address = Field(None, description="Slack's address of an incoming webhook, which is secret")
 

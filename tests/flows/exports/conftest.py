@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from command_support import Command
-from confluent_kafka import Producer
+from export_support import Flow, Site, Topic
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.redis.client import Client
@@ -44,49 +43,9 @@ def settings(broker: EmbeddedBroker, settings_of: Callable[..., Settings]) -> Se
     )
 
 
-class Topic:
-    """Puts messages into a topic."""
-
-    def __init__(self, brokers: str) -> None:
-        self._producer = Producer({"bootstrap.servers": brokers, "log_level": 0})
-
-    def put(self, topic: str, *messages: tuple[bytes, bytes], partition: int | None = None) -> None:
-        for key, value in messages:
-            where = {} if partition is None else {"partition": partition}
-            self._producer.produce(topic, value, key, **where)
-        assert self._producer.flush(20) == 0
-
-
 @pytest.fixture
 def topic(broker: EmbeddedBroker) -> Topic:
     return Topic(broker.bootstrap)
-
-
-class Flow:
-    """What a flow tells of itself in `meta`, a flush every 20 ms."""
-
-    def __init__(self, client: Client, settings: Settings) -> None:
-        self._client, self._key = client, f"{settings.namespace}:meta"
-        self.fields: dict[str, Any] = {"generation": 0, "fence": 7, "rev": 0, "watermark_ms": 0}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._flush, daemon=True)
-
-    def flush(self) -> None:
-        self.fields["rev"] += 1
-        self._client.hset(self._key, mapping=dict(self.fields))
-
-    def _flush(self) -> None:
-        while not self._over.wait(0.02):
-            self.flush()
-
-    def __enter__(self) -> Flow:
-        self.flush()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -116,3 +75,16 @@ def export(settings: Settings, valkey: EmbeddedValkey, tmp_path: Path) -> Iterat
     for command in running:
         command.kill()
         command.wait(10)
+
+
+@pytest.fixture
+def site() -> Iterator[Callable[..., Site]]:
+    opened: list[Site] = []
+
+    def open_one(*args: Any) -> Site:
+        opened.append(Site(*args))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()

@@ -7,18 +7,16 @@ import importlib.util
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from command_support import Command
-from conftest import Topic  # type: ignore[import-not-found]  # the neighbour
+from export_support import Site, Topic, letters_of, until
 
 from connectors.http_client import CallFailed, HttpClient
-from connectors.kafka import KafkaTable, Record
+from connectors.kafka import Record
 from flows.exports.calls import retry_after
 from flows.exports.notices import SignedWebhook, SlackMessage, alert
 from flows.settings import Settings
@@ -47,84 +45,6 @@ def example() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-class Site:
-    """A target: `answer(call number)` is a status and headers, or None to hang up without an answer."""
-
-    def __init__(self, answer: Callable[[int], tuple[int, dict[str, str]] | None]) -> None:
-        self.calls: list[tuple[dict[str, str], bytes]] = []
-        self.taken: list[tuple[dict[str, str], bytes]] = []
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                call = ({name.lower(): value for name, value in self.headers.items()}, body)
-                site.calls.append(call)
-                said = answer(len(site.calls))
-                if said is None or 200 <= said[0] < 300:
-                    site.taken.append(call)
-                if said is None:
-                    self.close_connection = True
-                    return
-                self.send_response(said[0])
-                for name, value in {**said[1], "content-length": "0"}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?token=s3cret"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def site() -> Iterator[Callable[..., Site]]:
-    opened: list[Site] = []
-
-    def open_one(answer: Callable[[int], tuple[int, dict[str, str]] | None]) -> Site:
-        opened.append(Site(answer))
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        one.close()
-
-
-def until(holds: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def letters_of(settings: Settings) -> list[dict[str, Any]]:
-    table = KafkaTable(settings.kafka_brokers, settings.kafka_exports_rejected_topic)
-    letters: list[dict[str, Any]] = []
-    try:
-        until(
-            lambda: (
-                bool(
-                    letters.extend(
-                        json.loads(one.value or b"") for one in table.read(settings.flush_interval)
-                    )
-                )
-                or table.caught_up
-            )
-        )
-    finally:
-        table.close()
-    return letters
 
 
 def test_each_alert_arrives_verified_and_in_order_whatever_fails_or_is_killed(

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 from command_support import Command
-from conftest import Flow, Topic  # type: ignore[import-not-found]  # the neighbour
+from export_support import Flow, Topic
 
 from connectors.kafka import KafkaTable
 from flows.exports.columns import DAY_MS, TABLES, minute_row

@@ -1,0 +1,144 @@
+"""Plays and conversions for analytics: one loop over the pixels, one over the decisions.
+
+The pixels' loop sends plays, and keeps who the conversions are about. A decision comes behind the pixel of
+its conversion; so once the pixels have been read to the end that they had when it came, that pixel is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from connectors.kafka import Places, Record
+from connectors.stream import ConnectError
+from flows.exports.handover import Busy, Handover, Letter, Parcel, Sorted, Stopped
+from flows.exports.heard import (
+    Fact,
+    Known,
+    Lately,
+    Who,
+    barred,
+    conversions,
+    decision,
+    fresh,
+    known,
+    play,
+    read_pixel,
+)
+from flows.exports.known import KnownConversions
+
+MOST: Final = 500
+NO_CLIENT, REPEATED, UNATTRIBUTED, MALFORMED = "no_client", "repeated", "unattributed", "malformed"
+
+
+@dataclass
+class _Remember:
+    """Conversions to be kept."""
+
+    kept: KnownConversions
+    rows: Sequence[Known]
+    clock_s: Callable[[], float]
+    records: Sequence[Record] = ()
+
+    def hand_over(self) -> None:
+        try:
+            self.kept.put(self.rows, int(self.clock_s() * 1000))
+        except OSError as error:
+            raise Busy("state", str(error)) from None
+
+
+@dataclass
+class PixelsTarget:
+    """Plays are sent, conversions are kept."""
+
+    who: Who
+    make: Callable[[Sequence[Fact]], list[Parcel]]
+    kept: KnownConversions
+    connections: int
+    clock_s: Callable[[], float] = time.time
+    most: int = MOST
+    waiting: bool = False
+    _lately: Lately = field(default_factory=Lately)
+
+    def sort(self, records: Sequence[Record]) -> Sorted:
+        """Facts of the pixels of which somebody may be told."""
+        facts: list[Fact] = []
+        rows: list[Known] = []
+        left_out: list[str] = []
+        for record in records:
+            if (pixel := read_pixel(record)) is None:
+                continue
+            why = barred(pixel)
+            who = None if why else self.who(pixel)
+            if who is None:
+                left_out.append(why or NO_CLIENT)
+            elif pixel.event == "conversion":
+                rows += [row] if (row := known(record, pixel, who)) is not None else []
+            elif (fact := play(record, pixel, who)) is not None:
+                facts.append(fact)
+        new = fresh(facts, self._lately)
+        left_out += [REPEATED] * (len(facts) - len(new))
+        keeping: list[Parcel] = [_Remember(self.kept, rows, self.clock_s)] if rows else []
+        return Sorted([*keeping, *self.make(new)], (), left_out)
+
+    def places(self, read: Places) -> Places:
+        """All that was read."""
+        return read
+
+
+@dataclass
+class DecisionsTarget:
+    """Attributed conversions of those who are known.
+
+    Args:
+        pixels: the loop over the pixels, which has to be as far as the decisions.
+    """
+
+    make: Callable[[Sequence[Fact]], list[Parcel]]
+    kept: KnownConversions
+    pixels: Handover
+    connections: int
+    most: int = MOST
+    waiting: bool = False
+    _lately: Lately = field(default_factory=Lately)
+
+    def sort(self, records: Sequence[Record]) -> Sorted:
+        """Facts of decisions whose conversion is known."""
+        if records:
+            self._catch_up()
+        facts: list[Fact] = []
+        letters: list[Letter] = []
+        left_out: list[str] = []
+        for record in records:
+            try:
+                body = decision(record)
+                about = self.kept.find(body.event_id)
+                found = [] if about is None else conversions(record, body, about)
+            except (ValueError, ArithmeticError) as error:
+                letters.append(Letter(record, MALFORMED, str(error)[:200]))
+                continue
+            if about is None:
+                left_out.append(NO_CLIENT)
+            elif not found:
+                left_out.append(UNATTRIBUTED)
+            facts += found
+        new = fresh(facts, self._lately)
+        left_out += [REPEATED] * (len(facts) - len(new))
+        return Sorted(self.make(new), letters, left_out)
+
+    def places(self, read: Places) -> Places:
+        """All that was read."""
+        return read
+
+    def _catch_up(self) -> None:
+        """Read the pixels to the end that they have now."""
+        try:
+            ends = self.pixels.reader.ends()
+        except ConnectError as error:
+            raise Busy("away", str(error)) from None
+        while not self.pixels.reader.passed(ends):
+            self.pixels.turn()
+            if self.pixels.stop.is_set():
+                raise Stopped

@@ -1,0 +1,129 @@
+"""Google Analytics 4 by its Measurement Protocol: up to 25 events of one client a call.
+
+Google answers 2xx whatever it is sent, so that its limits are kept here: names, values of 100 letters, 130 kB
+a body, 72 hours. Its validation address, where `AUDIOPIXEL_EXPORT_GA4_URL` names it, says what it finds.
+https://developers.google.com/analytics/devguides/collection/protocol/ga4
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+
+from connectors.kafka import Record
+from flows.exports.calls import Caller
+from flows.exports.handover import Parcel, Refused
+from flows.exports.heard import Fact, Pixel
+from flows.model.events import present
+
+MOST_EVENTS: Final = 25
+MOST_BYTES: Final = 120_000
+OLDEST_MS: Final = 72 * 3_600_000
+TOO_OLD: Final = "too_old"
+_CLIENT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def client_of(pixel: Pixel) -> str | None:
+    """Google's client id; None where there is none, or what cannot be one."""
+    client = present(pixel.ga_client_id)
+    return client if client is not None and _CLIENT.fullmatch(client) else None
+
+
+@dataclass
+class Ga4:
+    """Makes calls to a data stream."""
+
+    caller: Caller
+    measurement_id: str
+    api_secret: str
+    clock_s: Callable[[], float] = time.time
+
+    def parcels(self, facts: Sequence[Fact]) -> list[Parcel]:
+        """Calls, each of one client."""
+        by_client: dict[str, list[Fact]] = {}
+        for fact in facts:
+            by_client.setdefault(fact.who, []).append(fact)
+        return [_Call(self, client, some) for client, mine in by_client.items() for some in _split(mine)]
+
+    @property
+    def query(self) -> str:
+        """The stream and its secret."""
+        return urlencode({"measurement_id": self.measurement_id, "api_secret": self.api_secret})
+
+
+@dataclass
+class _Call:
+    """Events of one client."""
+
+    to: Ga4
+    client: str
+    facts: Sequence[Fact]
+
+    @property
+    def records(self) -> Sequence[Record]:
+        return [fact.record for fact in self.facts]
+
+    def hand_over(self) -> None:
+        now_ms = self.to.clock_s() * 1000
+        if any(fact.at_ms <= now_ms - OLDEST_MS for fact in self.facts):
+            raise Refused(TOO_OLD)
+        answer = self.to.caller.post(
+            body_of(self.client, self.facts), {"content-type": "application/json"}, self.to.query
+        )
+        if b"validationMessages" in answer.body:
+            _judge(answer.body)
+
+
+def body_of(client: str, facts: Sequence[Fact]) -> bytes:
+    """The JSON of a call; a repeat has the same `event_key` in each event."""
+    return msgspec.json.encode(
+        {
+            "client_id": client,
+            # The consent that we know is to measure, not to advertise.
+            "consent": {"ad_user_data": "DENIED", "ad_personalization": "DENIED"},
+            "events": [_event(fact) for fact in facts],
+        }
+    )
+
+
+def _event(fact: Fact) -> dict[str, Any]:
+    return {
+        "name": fact.name,
+        "timestamp_micros": fact.at_ms * 1000,
+        "params": {"event_key": fact.key, "engagement_time_msec": 1, **fact.values},
+    }
+
+
+def _split(facts: Sequence[Fact]) -> list[list[Fact]]:
+    """Parts that a call takes, those that are too old apart from the others by their own day."""
+    parts: list[list[Fact]] = []
+    size = 0
+    for fact in sorted(facts, key=lambda fact: fact.at_ms):
+        length = len(msgspec.json.encode(_event(fact))) + 1
+        whole = bool(parts) and len(parts[-1]) < MOST_EVENTS and size + length <= MOST_BYTES
+        # Events of a call become too old together.
+        if whole and fact.at_ms - parts[-1][0].at_ms < 3_600_000:
+            parts[-1].append(fact)
+            size += length
+        else:
+            parts.append([fact])
+            size = length + 1_000
+    return parts
+
+
+def _judge(body: bytes) -> None:
+    """Refuse what Google's validation found."""
+    try:
+        found = msgspec.json.decode(body)["validationMessages"]
+    except (ValueError, KeyError, TypeError):
+        return
+    if found:
+        first = found[0]
+        path, code = str(first.get("fieldPath", ""))[:100], str(first.get("validationCode", ""))[:40]
+        raise Refused("validation", f"{path} {code}".strip())

@@ -1,0 +1,205 @@
+"""Plays and attributed conversions as facts for another system's analytics, and who may be told of them.
+
+A pixel counts here if it says `consent: true`, is no invalid traffic, and names who it is about. A decision
+names nobody: its conversion's pixel does, which is found by `event_id` in `flows.exports.known`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from connectors.kafka import Record
+from flows.model.events import present
+from flows.model.messages import Body
+from flows.shown import shown
+
+START, COMPLETE, CONVERSION = "audio_ad_start", "audio_ad_complete", "audio_conversion"
+NAMES: Final = {"start": START, "complete": COMPLETE}
+MEDIUM: Final = "audio"
+LONGEST: Final = 100
+"""Letters of a value: what Google Analytics takes."""
+_UTM: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
+_LATELY: Final = 100_000
+
+Value = str | int | float
+
+
+class Pixel(msgspec.Struct):
+    """The fields of a pixel that are read here."""
+
+    event: str | None = None
+    event_id: str | None = None
+    ts: int | str | None = None
+    placement_id: str | None = None
+    play_id: str | None = None
+    campaign_id: str | None = None
+    platform: str | None = None
+    station: str | None = None
+    consent: bool | None = None
+    invalid_traffic: str | None = None
+    listener_id: str | None = None
+    ga_client_id: str | None = None
+    landing_url: str | None = None
+
+
+class Fact(NamedTuple):
+    """One event.
+
+    Attributes:
+        key: the same whenever it is sent again.
+        who: the target's id of the listener.
+    """
+
+    key: str
+    name: str
+    at_ms: int
+    who: str
+    values: dict[str, Value]
+    record: Record
+
+
+class Known(NamedTuple):
+    """The pixel of a conversion: who it is about, and the UTM parameters of its page."""
+
+    event_id: str
+    who: str
+    at_ms: int
+    utm: dict[str, str]
+
+
+Who = Callable[[Pixel], str | None]
+"""The target's id of a pixel's listener; None: it cannot be told."""
+
+_pixel = msgspec.json.Decoder(Pixel)
+_body = msgspec.json.Decoder(Body)
+
+
+def read_pixel(record: Record) -> Pixel | None:
+    """A start, a complete or a conversion; None of all else, also of what is malformed."""
+    try:
+        pixel = _pixel.decode(record.value)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return pixel if pixel.event in NAMES or pixel.event == "conversion" else None
+
+
+def barred(pixel: Pixel) -> str | None:
+    """The reason for which nobody is told of a pixel."""
+    if pixel.consent is not True:
+        return "no_consent"
+    return "invalid_traffic" if present(pixel.invalid_traffic) else None
+
+
+def play(record: Record, pixel: Pixel, who: str) -> Fact | None:
+    """A start or a complete; None where it has no placement or id."""
+    placement, one = present(pixel.placement_id), present(pixel.play_id) or present(pixel.event_id)
+    if placement is None or one is None:
+        return None
+    values: dict[str, Value] = {"placement_id": placement, "content": placement, "medium": MEDIUM}
+    values["source"] = present(pixel.station) or present(pixel.platform) or MEDIUM
+    if (campaign := present(pixel.campaign_id)) is not None:
+        values["campaign"] = campaign
+    name = NAMES[pixel.event or ""]
+    return Fact(_key(name, placement, one), name, moment(record, pixel), who, _short(values), record)
+
+
+def known(record: Record, pixel: Pixel, who: str) -> Known | None:
+    """The facts that a later decision needs of its conversion's pixel."""
+    if (event_id := present(pixel.event_id)) is None or len(event_id) > 128:
+        return None
+    utm: dict[str, str] = {}
+    if pixel.landing_url:
+        try:
+            asked = parse_qsl(urlsplit(pixel.landing_url[:4096]).query, max_num_fields=100)
+        except ValueError:
+            asked = []
+        utm = {name: shown(value, LONGEST) for name, value in asked if name in _UTM}
+    return Known(event_id, who, moment(record, pixel), utm)
+
+
+def decision(record: Record) -> Body:
+    """A decision on a conversion.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _body.decode(record.value)
+
+
+def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
+    """A fact for each touch that was credited, with its share of the value."""
+    facts = []
+    for number, credit in enumerate(body.credits):
+        if not credit.millionths or credit.placement_id is None:
+            continue
+        share = credit.millionths / 1e6
+        values: dict[str, Value] = {
+            "conversion_type": body.type,
+            "placement_id": credit.placement_id,
+            "content": credit.placement_id,
+            "source": MEDIUM,
+            "medium": MEDIUM,
+            "way": credit.way,
+            "credit": round(share, 6),
+            **about.utm,
+        }
+        if (campaign := credit.campaign_id or body.campaign_id) is not None:
+            values["campaign"] = campaign
+        if body.order_id is not None:
+            values["transaction_id"] = body.order_id
+        if body.value_micros is not None and body.currency is not None:
+            values |= {"value": round(int(body.value_micros) / 1e6 * share, 6), "currency": body.currency}
+        key = _key(CONVERSION, body.event_id, credit.placement_id, str(number))
+        facts.append(Fact(key, CONVERSION, body.ts, about.who, _short(values), record))
+    return facts
+
+
+def moment(record: Record, pixel: Pixel) -> int:
+    """The time of a pixel, by its own clock, and not later than Kafka's."""
+    at_ms = pixel.ts
+    if isinstance(at_ms, str):
+        try:
+            at_ms = int(datetime.fromisoformat(at_ms).timestamp() * 1000)
+        except (ValueError, OverflowError):
+            at_ms = None
+    if at_ms is None:
+        return record.timestamp_ms
+    return max(0, min(at_ms, record.timestamp_ms) if record.timestamp_ms else at_ms)
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
+
+
+def _short(values: dict[str, Value]) -> dict[str, Value]:
+    return {
+        name: shown(value, LONGEST) if isinstance(value, str) else value for name, value in values.items()
+    }
+
+
+class Lately:
+    """The keys of the latest facts: repeats among them are not sent again."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[str, None] = OrderedDict()
+
+    def new(self, key: str) -> bool:
+        """True if the key is not among them; it is from now on."""
+        if key in self._keys:
+            return False
+        self._keys[key] = None
+        if len(self._keys) > _LATELY:
+            self._keys.popitem(last=False)
+        return True
+
+
+def fresh(facts: Sequence[Fact], lately: Lately) -> list[Fact]:
+    """Those that were not sent lately."""
+    return [fact for fact in facts if lately.new(fact.key)]

@@ -1,0 +1,99 @@
+"""The pixels of conversions, on disk until their decisions come: whom each is about.
+
+It lasts over restarts: the place in the pixels' topic moves on only when what was read is safe here. Rows
+leave after four days, since Google takes no event older than three; of over a million the oldest leave first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from flows.errors import StateError
+from flows.exports.heard import Known
+
+KEPT_MS: Final = 4 * 86_400_000
+MOST: Final = 1_000_000
+_TIDY_EVERY: Final = 1_000
+
+
+class KnownConversions:
+    """A table in a file of an export's own.
+
+    Raises:
+        StateError: another process has it, or it cannot be read.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = (directory / f"{name}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StateError(
+                f"{directory}/{name}.sqlite: another process has it: run one export of a name, or give this "
+                "one another --name"
+            ) from None
+        path = directory / f"{name}.sqlite"
+        try:
+            self._table = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            path.chmod(0o600)
+            for line in (
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                "CREATE TABLE IF NOT EXISTS known "
+                "(event_id TEXT PRIMARY KEY, who TEXT, at_ms INTEGER, utm TEXT) WITHOUT ROWID",
+                "CREATE INDEX IF NOT EXISTS by_time ON known (at_ms)",
+            ):
+                self._table.execute(line)
+        except sqlite3.DatabaseError as error:
+            raise StateError(f"{path}: cannot be read ({error}): take it away, or restore it") from None
+        self._puts = 0
+
+    def put(self, rows: Sequence[Known], now_ms: int) -> None:
+        """Take rows; safe on return.
+
+        Raises:
+            OSError: the disk does not take them.
+        """
+        try:
+            self._put(rows, now_ms)
+        except sqlite3.OperationalError as error:
+            if self._table.in_transaction:
+                self._table.execute("ROLLBACK")
+            raise OSError(str(error)) from None
+
+    def _put(self, rows: Sequence[Known], now_ms: int) -> None:
+        encode = msgspec.json.encode
+        self._table.execute("BEGIN")
+        self._table.executemany(
+            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)",
+            [(event_id, who, at_ms, encode(utm).decode()) for event_id, who, at_ms, utm in rows],
+        )
+        if self._puts % _TIDY_EVERY == 0:
+            self._table.execute("DELETE FROM known WHERE at_ms < ?", (now_ms - KEPT_MS,))
+            (beyond,) = self._table.execute("SELECT MAX(0, COUNT(*) - ?) FROM known", (MOST,)).fetchone()
+            self._table.execute(
+                "DELETE FROM known WHERE event_id IN (SELECT event_id FROM known ORDER BY at_ms LIMIT ?)",
+                (beyond,),
+            )
+        self._puts += 1
+        self._table.execute("COMMIT")
+
+    def find(self, event_id: str) -> Known | None:
+        """The row of a conversion; None where it has none."""
+        found = self._table.execute("SELECT * FROM known WHERE event_id = ?", (event_id,)).fetchone()
+        if found is None:
+            return None
+        one, who, at_ms, utm = found
+        return Known(one, who, at_ms, msgspec.json.decode(utm, type=dict[str, str]))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._table.close()
+        self._lock.close()

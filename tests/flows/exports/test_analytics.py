@@ -1,0 +1,262 @@
+"""Google Analytics and Adobe: each event arrives with its key, and nothing without consent leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+from xml.etree import ElementTree
+
+import pytest
+from command_support import Command
+from export_support import Site, Topic, letters_of, until
+
+from connectors.kafka import Record
+from flows.errors import StateError
+from flows.exports.calls import Caller
+from flows.exports.ga4 import MOST_BYTES, Ga4, body_of
+from flows.exports.handover import Refused
+from flows.exports.heard import COMPLETE, CONVERSION, START, Fact, Known
+from flows.exports.known import KnownConversions
+from flows.settings import Settings
+
+NOW_MS = int(time.time() * 1000)
+RESERVED = ("session_start", "first_visit", "user_engagement", "ad_click", "error", "app_remove")
+PREFIXES = ("google_", "firebase_", "ga_", "_")
+
+
+def validate(query: str, body: bytes) -> list[dict[str, str]]:
+    """The findings of Google's validation address, by its documented rules: field path and code."""
+    found: list[dict[str, str]] = []
+
+    def bad(path: str, code: str) -> None:
+        found.append({"fieldPath": path, "description": "", "validationCode": code})
+
+    asked = parse_qs(query)
+    for name in ("measurement_id", "api_secret"):
+        if name not in asked:
+            bad(name, "VALUE_REQUIRED")
+    said = json.loads(body)
+    if not said.get("client_id"):
+        bad("client_id", "VALUE_REQUIRED")
+    if len(body) > 130_000:
+        bad("", "VALUE_OUT_OF_BOUNDS")
+    if not 1 <= len(said["events"]) <= 25:
+        bad("events", "EXCEEDED_MAX_ENTITIES")
+    for event in said["events"]:
+        name = event["name"]
+        if re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,39}", name) is None:
+            bad("events", "NAME_INVALID")
+        if name in RESERVED or name.startswith(PREFIXES):
+            bad("events", "NAME_RESERVED")
+        if not NOW_MS - 72 * 3_600_000 <= event["timestamp_micros"] // 1000 <= NOW_MS + 900_000:
+            bad("events.timestamp_micros", "VALUE_OUT_OF_BOUNDS")
+        if len(event["params"]) > 25:
+            bad("events.params", "EXCEEDED_MAX_ENTITIES")
+        for key, value in event["params"].items():
+            if re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,39}", key) is None or key.startswith(PREFIXES):
+                bad(f"events.params.{key}", "NAME_INVALID")
+            if isinstance(value, str) and not 1 <= len(value) <= 100:
+                bad(f"events.params.{key}", "VALUE_OUT_OF_BOUNDS")
+        if ("value" in event["params"]) != ("currency" in event["params"]):
+            bad("events.params.currency", "VALUE_REQUIRED")
+    return found
+
+
+def pixel(event: str, number: int, **more: Any) -> tuple[bytes, bytes]:
+    body = {
+        "event": event,
+        "event_id": f"{event}-{number}",
+        "ts": NOW_MS - 60_000 + number,
+        "placement_id": "breakfast-uk",
+        "campaign_id": "spring",
+        "platform": "triton",
+        "play_id": f"play-{number}",
+        "consent": True,
+        "listener_id": f"listener-{number}",
+        "ga_client_id": f"{number % 3}.1700000000",
+    }
+    if event == "conversion":
+        body |= {"landing_url": "https://shop.example/?utm_source=pod&utm_content=x", "conversion": {}}
+        del body["play_id"]
+    return f"k{number}".encode(), json.dumps({**body, **more}).encode()
+
+
+def decision(number: int, millionths: tuple[int, ...] = (1_000_000,)) -> tuple[bytes, bytes]:
+    credits = [
+        {
+            "placement_id": f"p-{at}",
+            "campaign_id": "spring",
+            "way": "listen",
+            "millionths": part,
+            "touched_at": None,
+        }
+        for at, part in enumerate(millionths)
+    ]
+    body = {"conversion": f"o-{number}", "order_id": f"o-{number}", "event_id": f"conversion-{number}"}
+    body |= {"type": "purchase", "ts": NOW_MS - 50_000, "campaign_id": "spring", "value_micros": 20_000_000}
+    body |= {
+        "currency": "GBP",
+        "rule": "linear",
+        "eligible": len(credits),
+        "capped": False,
+        "credits": credits,
+    }
+    return f"d{number}".encode(), json.dumps(body).encode()
+
+
+def fill(topic: Topic, settings: Settings) -> None:
+    pixels = [pixel(event, number) for number in range(12) for event in ("start", "complete")]
+    secret = [
+        pixel("start", 100, consent=False, listener_id="secret-a", ga_client_id="secret.a"),
+        pixel("start", 101, consent=None, listener_id="secret-b", ga_client_id="secret.b"),
+        pixel("conversion", 102, consent=False, listener_id="secret-c", ga_client_id="secret.c"),
+        pixel("start", 103, invalid_traffic="declared_bot", ga_client_id="secret.d", listener_id="secret-d"),
+        pixel("start", 104, ga_client_id="secret e", listener_id="[ID]"),
+        pixel("start", 105, ga_client_id=None, listener_id=None),
+    ]
+    bought = [pixel("conversion", number) for number in range(4)]
+    topic.put(settings.kafka_topic, *pixels, *secret, *bought, pixel("start", 3), (b"", b"{"), (b"", b"\xff"))
+    topic.put(
+        settings.kafka_credits_topic,
+        *(decision(number) for number in range(3)),
+        decision(3, (250_000, 750_000, 0)),
+        decision(102),
+        decision(999),
+    )
+
+
+def test_each_event_reaches_google_whatever_fails_or_is_killed_and_none_without_consent(
+    settings: Settings,
+    topic: Topic,
+    export: Callable[..., Command],
+    site: Callable[..., Site],
+    tmp_path: Path,
+) -> None:
+    findings: list[dict[str, str]] = []
+    trouble: dict[int, tuple[int, dict[str, str]] | None] = {
+        2: (500, {}),
+        5: None,
+        9: (429, {"retry-after": "0"}),
+    }
+
+    def judge(number: int, query: str, body: bytes) -> bytes:
+        findings.extend(validate(query, body))
+        return json.dumps({"validationMessages": validate(query, body)}).encode()
+
+    target = site(lambda number: trouble.get(number, (200, {})), judge)
+    fill(topic, settings)
+    told = {
+        "AUDIOPIXEL_EXPORT_GA4_URL": f"{target.url.partition('?')[0]}",
+        "AUDIOPIXEL_EXPORT_GA4_MEASUREMENT_ID": "G-12345",
+        "AUDIOPIXEL_EXPORT_GA4_SECRET": "s3cret",
+        "AUDIOPIXEL_EXPORT_CONNECTIONS": "2",
+    }
+    for calls in (1, 4):
+        process = export("ga4", "--from", "earliest", **told)
+        until(lambda calls=calls: len(target.calls) >= calls)  # type: ignore[misc]  # mypy does not infer it
+        process.kill()
+        process.wait(10)
+    assert export("ga4", "--from", "earliest", "--once", **told).wait(200) == 0
+    assert findings == []
+    events: dict[str, dict[str, Any]] = {}
+    for _, body in target.taken:
+        said = json.loads(body)
+        assert said["consent"] == {"ad_user_data": "DENIED", "ad_personalization": "DENIED"}
+        for event in said["events"]:
+            known = events.setdefault(event["params"]["event_key"], {**event, "client": said["client_id"]})
+            assert known == {**event, "client": said["client_id"]}, "a repeat is the same event"
+    names = [event["name"] for event in events.values()]
+    assert {name: names.count(name) for name in set(names)} == {START: 12, COMPLETE: 12, CONVERSION: 5}
+    assert b"secret" not in b"".join(body for _, body in target.calls)
+    bought = [event["params"] for event in events.values() if event["name"] == CONVERSION]
+    assert sum(one["value"] for one in bought) == 80
+    assert sorted(one["credit"] for one in bought) == [0.25, 0.75, 1, 1, 1]
+    assert {(one["campaign"], one["medium"], one["utm_source"]) for one in bought} == {
+        ("spring", "audio", "pod")
+    }
+    assert letters_of(settings) == []
+
+
+def test_a_hit_reaches_adobe_with_a_hashed_visitor_and_a_failure_is_a_dead_letter(
+    settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
+) -> None:
+    def judge(number: int, query: str, body: bytes) -> bytes:
+        return (
+            b"<status>FAILURE</status><reason>NO pagename</reason>"
+            if number == 1
+            else b"<status>SUCCESS</status>"
+        )
+
+    target = site(lambda _: (200, {}), judge)
+    fill(topic, settings)
+    told = {"AUDIOPIXEL_EXPORT_ADOBE_URL": target.url, "AUDIOPIXEL_EXPORT_ADOBE_SUITE": "suite"}
+    told |= {"AUDIOPIXEL_LISTENER_KEY": "sixteen bytes ok", "AUDIOPIXEL_EXPORT_CONNECTIONS": "1"}
+    assert export("adobe", "--from", "earliest", "--once", **told).wait(200) == 0
+    hits = [ElementTree.fromstring(body) for _, body in target.taken]
+    assert len(hits) == 12 + 12 + 5
+    for hit in hits:
+        assert hit.findtext("reportSuiteID") == "suite"
+        assert re.fullmatch("[0-9a-f]{32}", hit.findtext("visitorID") or "")
+        assert int(hit.findtext("timestamp") or 0) > NOW_MS / 1000 - 100
+    everything = b"".join(body for _, body in target.calls)
+    assert b"listener-" not in everything
+    assert b"secret" not in everything
+    bought = [hit for hit in hits if hit.findtext("linkName") == CONVERSION]
+    assert len({hit.findtext("purchaseID") for hit in bought}) == 5
+    assert [letter["reason"] for letter in letters_of(settings)] == ["failure"]
+
+
+def fact(number: int, at_ms: int = NOW_MS, text: str = "x") -> Fact:
+    record = Record("pixels", 0, number, NOW_MS, b"", b"")
+    return Fact(f"key-{number}", START, at_ms, "1.2", {f"p{at}": text for at in range(12)}, record)
+
+
+def test_calls_keep_to_the_limits_of_google() -> None:
+    ga4 = Ga4(Caller("http://127.0.0.1:9", timedelta(seconds=1)), "G-1", "s")
+    facts = [fact(number, text="\N{PILE OF POO}" * 100) for number in range(120)]
+    calls: list[Any] = ga4.parcels(facts)
+    assert sorted(one.key for call in calls for one in call.facts) == sorted(one.key for one in facts)
+    for call in calls:
+        body = body_of(call.client, call.facts)
+        assert len(call.facts) <= 25
+        assert len(body) <= MOST_BYTES + 1_000
+        assert validate(ga4.query, body) == []
+
+
+def test_an_event_that_is_over_three_days_old_is_refused_here() -> None:
+    ga4 = Ga4(Caller("http://127.0.0.1:9", timedelta(seconds=1)), "G-1", "s")
+    (call,) = ga4.parcels([fact(1, NOW_MS - 73 * 3_600_000)])
+    with pytest.raises(Refused, match="too_old"):
+        call.hand_over()
+
+
+def test_the_validation_of_the_test_finds_what_google_documents() -> None:
+    event = {"name": "_bad", "timestamp_micros": NOW_MS * 1000, "params": {"ga_x": "y" * 101, "value": 1}}
+    found = validate("", json.dumps({"client_id": "", "events": [event] * 26}).encode())
+    assert {(one["fieldPath"], one["validationCode"]) for one in found} >= {
+        ("api_secret", "VALUE_REQUIRED"),
+        ("client_id", "VALUE_REQUIRED"),
+        ("events", "EXCEEDED_MAX_ENTITIES"),
+        ("events", "NAME_INVALID"),
+        ("events.params.ga_x", "VALUE_OUT_OF_BOUNDS"),
+        ("events.params.currency", "VALUE_REQUIRED"),
+    }
+
+
+def test_whom_a_conversion_is_about_lasts_over_restarts_and_belongs_to_one_process(tmp_path: Path) -> None:
+    first = KnownConversions(tmp_path, "ga4")
+    one = Known("e-1", "1.2", NOW_MS, {"utm_source": "pod"})
+    first.put([one, Known("e-0", "1.2", NOW_MS - 5 * 86_400_000, {})], NOW_MS)
+    with pytest.raises(StateError, match="another process has it"):
+        KnownConversions(tmp_path, "ga4")
+    first.close()
+    again = KnownConversions(tmp_path, "ga4")
+    assert again.find("e-1") == one
+    assert again.find("e-0") is None
+    again.close()
