@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
+
+from flows.state.kernel_cache import place
+
+numba.config.CACHE_DIR = place(Path(__file__).parents[1], numba.config.CACHE_DIR)
 
 Int: TypeAlias = Any
 """A number of whatever machine type numba infers: to mypy int and np.uint64 are strangers."""
