@@ -170,7 +170,7 @@ class Access:
             for name, one in (tokens or {}).items()
         }
         self.session_s = session.total_seconds()
-        self._clock_s = clock_s
+        self.clock_s = clock_s
         self._key = secrets.token_bytes(32)  # a restart ends all sessions
         self.owners.refresh()
 
@@ -188,7 +188,7 @@ class Access:
 
     def session(self, said: str) -> str:
         """The session of a token that is known: `NAME.END.MAC`."""
-        text = f"{said.partition('.')[0]}.{int(self._clock_s() + self.session_s)}"
+        text = f"{said.partition('.')[0]}.{int(self.clock_s() + self.session_s)}"
         return f"{text}.{self._mac(text)}"
 
     def of_session(self, said: str) -> Sight | None:
@@ -197,7 +197,7 @@ class Access:
         if not hmac.compare_digest(self._mac(text).encode(), mac.encode(errors="replace")):
             return None
         name, _, end_s = text.partition(".")
-        return self._sights.get(name) if int(end_s) > self._clock_s() else None
+        return self._sights.get(name) if int(end_s) > self.clock_s() else None
 
     def _mac(self, text: str) -> str:
         return hmac.digest(self._key, text.encode(errors="replace"), "sha256").hex()

@@ -34,7 +34,7 @@ _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # without a referrer a browser sends its form's origin as null
     "cache-control": "no-store",
 }
 
@@ -45,10 +45,9 @@ def sight_of(request: HTTPConnection) -> Sight:
     return found
 
 
-def open_until_s(request: HTTPConnection) -> float:
-    """The end of a request's session, epoch s; infinity where a token was shown."""
-    found: float = request.state.until_s
-    return found
+def lasts(request: HTTPConnection) -> bool:
+    """False once a request's session has ended; a token's request lasts."""
+    return bool(request.state.lasts())
 
 
 class Guard:
@@ -84,7 +83,7 @@ class Guard:
             sight = found
         if not sight.everything and path not in SHARED and not path.startswith(SHARED_BELOW):
             return PlainTextResponse("Not Found", 404)
-        scope.setdefault("state", {}).update(sight=sight, until_s=until_s)
+        scope.setdefault("state", {}).update(sight=sight, lasts=lambda: self._access.clock_s() < until_s)
         return None
 
     def _reader(self, headers: Headers) -> tuple[Sight | None, float]:

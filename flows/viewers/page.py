@@ -25,7 +25,7 @@ from starlette.routing import Route
 from connectors.stream import ConnectError
 from flows.viewers.access import EVERYTHING, Sight
 from flows.viewers.feed import Feed, urgency
-from flows.viewers.guard import open_until_s, sight_of
+from flows.viewers.guard import lasts, sight_of
 from flows.viewers.history import number
 
 _TYPES: Final = {
@@ -77,7 +77,7 @@ def routes(feed: Feed) -> list[Route]:
     async def events(request: Request) -> Response:
         async def while_signed_in() -> AsyncIterator[bytes]:
             async for event in feed.events(sight_of(request)):
-                if time.time() >= open_until_s(request):
+                if not lasts(request):
                     return
                 yield event
 

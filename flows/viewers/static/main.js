@@ -109,7 +109,11 @@ let source = null;
 function connect() {
   source = new EventSource("/events");
   source.addEventListener("open", () => connection(null));
-  source.addEventListener("error", () => connection(performance.now()));
+  source.addEventListener("error", () => {
+    connection(performance.now());
+    // A session that has ended is refused for good: the form begins another.
+    if (source.readyState === EventSource.CLOSED) fetch("/row").then(({ status }) => { if (status === 401) location.assign("/login"); }, () => {});
+  });
   for (const [name, take] of [["all", all], ["change", change]]) {
     source.addEventListener(name, (event) => {
       take(JSON.parse(event.data));
