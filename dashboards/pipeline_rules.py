@@ -77,7 +77,7 @@ and on (job, instance) (time() - {kept(m.EXPORTER_WATERMARK.name)} <= {_WATERMAR
     Record(
         REDIS,
         f"""sum(increase({m.REDIS_ERRORS.name}[2m])) > 0 and on () ({FLUSH_AGE} > {_FLUSH_LATE_S})
-or 1 - max({m.EXPORTER_UP.name}) > 0""",
+or 1 - max({kept(m.EXPORTER_UP.name)}) > 0""",
     ),
     Record(HOLD_AGE, f"time() - min({m.HOLD_SINCE.name})"),
     Record(RECEIVED, f"sum(rate({m.RECEIVED.name}[10m]))"),
