@@ -22,15 +22,15 @@ SUSTAINED: Final = timedelta(minutes=10)
 """The time for which a delivery state must hold to be told."""
 SILENT: Final = timedelta(minutes=5)
 """The time for which a silence of half an hour must last on to be told."""
-LEAST_STARTS: Final = 50
+MIN_STARTS: Final = 50
 """In a window whose completion rate is judged."""
-LEAST_DUE: Final = 20
+MIN_DUE: Final = 20
 """Impressions due in half an hour, of which none is no chance (1 in 10⁸)."""
 SURE: Final = 3
 """Standard errors of a count of impressions by which it must miss what is due: one in a thousand does by
 chance, for as long as a tenth of what is due is less than that (900 impressions).
 """
-LEAST_CONVERSIONS: Final = 10
+MIN_CONVERSIONS: Final = 10
 """Usual in six hours, of which none is no chance (1 in 10⁴)."""
 HISTORY_EVERY: Final = timedelta(minutes=5)
 KNOWN: Final = 66
@@ -150,7 +150,7 @@ or (
         for window, name in STARTS.items()
     ),
     *(
-        Record(RATE[window], f"{_by_placement(rate.name)} and {STARTS[window]} >= {LEAST_STARTS}")
+        Record(RATE[window], f"{_by_placement(rate.name)} and {STARTS[window]} >= {MIN_STARTS}")
         for window, rate in (("5m", m.PLACEMENT_MATURE_5M), ("1h", m.PLACEMENT_MATURE_1H))
     ),
     # Few have any, so that a day of it can be looked at.
@@ -205,7 +205,7 @@ def _completion_dropped(window: str) -> Alert:
 _OTHERS: Final = (
     Alert(
         "AudiopixelConversionsMissing",
-        f"""{_USUAL_CONVERSIONS} >= {LEAST_CONVERSIONS}
+        f"""{_USUAL_CONVERSIONS} >= {MIN_CONVERSIONS}
 and max_over_time({CONVERSIONS}[6h]) == 0
 and count_over_time({CONVERSIONS}[6h]) >= {KNOWN}
 and avg_over_time({IMPRESSIONS}[6h]) > 0.5 * avg_over_time({IMPRESSIONS}[1d] offset 6h)
@@ -263,8 +263,8 @@ def alerts(sustained: timedelta = SUSTAINED, limits: Limits = USUAL) -> tuple[Al
             # Both halves, so that a plan that was raised is not taken for impressions that became due.
             f"""(
   delta({EXPECTED}[30m])
-  and on (placement) (delta({EXPECTED}[15m]) >= {LEAST_DUE // 2})
-  and on (placement) (delta({EXPECTED}[15m] offset 15m) >= {LEAST_DUE // 2})
+  and on (placement) (delta({EXPECTED}[15m]) >= {MIN_DUE // 2})
+  and on (placement) (delta({EXPECTED}[15m] offset 15m) >= {MIN_DUE // 2})
   and on (placement) {STATE}{{state=~"under|warming_up|at_risk|on_track"}}
   unless on (placement) max by (placement) (increase({m.PLACEMENT_IMPRESSIONS.name}[30m])) > 0
 )

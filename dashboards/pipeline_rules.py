@@ -33,7 +33,7 @@ KEPT: Final = timedelta(minutes=2)
 """For how long a number still counts that a scrape did not bring: no longer than `AudiopixelPipelineDown`
 waits, so that no single scrape that fails takes back an alert, or begins its time anew.
 """
-LEAST_MESSAGES: Final = 20
+MIN_MESSAGES: Final = 20
 """Usual in half an hour, of which none is no chance (1 in 10⁸)."""
 
 FRESH: Final = "instance:audiopixel_fresh:bool"
@@ -199,7 +199,7 @@ unless on () {REDIS}""",
         f"""1800 * (
   min_over_time({RECEIVED}[1h] offset 23h30m)
   or avg_over_time({RECEIVED}[6h])
-) >= {LEAST_MESSAGES}
+) >= {MIN_MESSAGES}
 and on () ((sum(increase({m.RECEIVED.name}[30m])) or vector(0)) == 0)
 and on () ({WATERMARK_AGE} <= {_WATERMARK_OLD_S})
 unless on () {DOWN}""",

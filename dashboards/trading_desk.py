@@ -7,7 +7,7 @@ from typing import Final
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from dashboards import queries as q
-from dashboards.delivery_rules import LEAST_STARTS
+from dashboards.delivery_rules import MIN_STARTS
 from dashboards.layout import Row, board, variable
 from dashboards.panels import (
     AMBER,
@@ -254,9 +254,9 @@ def _how_it_came(limits: Limits) -> Row:
                 lines(
                     "Completion of the ten worst",
                     "Completes by starts of the last hour, without the youngest starts; of "
-                    f"placements with at least {LEAST_STARTS}.",
+                    f"placements with at least {MIN_STARTS}.",
                     "percentunit",
-                    [Query(f"bottomk(10, {q.well_heard(LEAST_STARTS)})", "{{placement}}")],
+                    [Query(f"bottomk(10, {q.well_heard(MIN_STARTS)})", "{{placement}}")],
                     alert="AudiopixelCompletionRateDropped",
                 ),
                 8,

@@ -22,11 +22,11 @@ Right = Literal["write", "debug", "tag", "read"]
 Basis = Literal["transport", "trusted", "claimed"]
 Grade = Literal["device", "masked", "none"]
 
-MOST_FORWARDED: Final = 32
+MAX_FORWARDED: Final = 32
 """Addresses of `X-Forwarded-For` that are looked at, from the right."""
 LONGEST_AGENT: Final = 1_024
 _LONGEST_ADDRESS: Final = 64
-_MOST_KNOWN: Final = 16_384
+_MAX_KNOWN: Final = 16_384
 """Addresses that are remembered: all pixels of a play come from one."""
 _SERVER_SIDE: Final = ("1", "2")
 _SHARED: Final = ip_network("100.64.0.0/10")
@@ -129,7 +129,7 @@ class Callers:
     def transport(self, headers: Mapping[str, str], peer: str) -> Address | None:
         """The address that reached our own proxies: the first from the right that is none of theirs."""
         at = parsed(peer)
-        forwarded = headers.get("x-forwarded-for", "").rsplit(",", MOST_FORWARDED)[-MOST_FORWARDED:]
+        forwarded = headers.get("x-forwarded-for", "").rsplit(",", MAX_FORWARDED)[-MAX_FORWARDED:]
         while at is not None and forwarded and any(at in network for network in self.proxies):
             at = parsed(forwarded.pop())
         return at
@@ -211,7 +211,7 @@ def parsed(text: str) -> Address | None:
     return _parsed(text) if text and len(text) <= _LONGEST_ADDRESS else None
 
 
-@lru_cache(_MOST_KNOWN)
+@lru_cache(_MAX_KNOWN)
 def _parsed(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -226,7 +226,7 @@ def _parsed(text: str) -> Address | None:
     return found
 
 
-@lru_cache(_MOST_KNOWN)
+@lru_cache(_MAX_KNOWN)
 def is_public(address: Address) -> bool:
     """True if an address can be a listener's: no private, loopback, shared or documentation one."""
     return address.is_global and not address.is_multicast and address not in _SHARED

@@ -38,12 +38,12 @@ WORDS: Final[Mapping[Reason, str]] = {
     "child": "the call is marked as a child's",
     "opted_out": "the user has opted out of sale, sharing or targeted advertising",
 }
-LEAST_POLICY: Final = 4
+MIN_POLICY: Final = 4
 """Strings of earlier policies are invalid since 30 September 2023."""
 DISCLOSED_FROM_MS: Final = 1_772_236_800_000
 """28 February 2026: strings created after that day began must list the vendors disclosed (TCF 2.3)."""
 _DAY_MS: Final = 86_400_000
-_MOST_KNOWN: Final = 16_384
+_MAX_KNOWN: Final = 16_384
 _LONGEST_KNOWN: Final = 1_024
 """TC strings whose answers are remembered: 16 MB at the most."""
 
@@ -163,7 +163,7 @@ class Policy:
             return known
         answer = self._judge(text)
         if len(text) <= _LONGEST_KNOWN:  # who sends long ones, each another, must not fill the memory
-            if len(self._known) >= _MOST_KNOWN:
+            if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[text] = answer
         return answer
@@ -175,7 +175,7 @@ class Policy:
             said = tcf.decode(text)
         except ValueError:
             return "unreadable"
-        if said.policy_version < LEAST_POLICY or not said.service_specific:
+        if said.policy_version < MIN_POLICY or not said.service_specific:
             return "policy"
         if said.disclosed is None and said.created_ms >= DISCLOSED_FROM_MS + _DAY_MS:
             return "policy"

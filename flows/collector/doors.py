@@ -23,9 +23,9 @@ from flows.collector.store import Store
 from flows.collector.understand import MOST_EVENTS, Understanding
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
-MOST_BODY_BYTES: Final = 1 << 20
-MOST_LINE_BYTES: Final = 16 << 10
-MOST_HEADERS: Final = 64
+MAX_BODY_BYTES: Final = 1 << 20
+MAX_LINE_BYTES: Final = 16 << 10
+MAX_HEADERS: Final = 64
 RETRY_AFTER_S: Final = 2
 
 
@@ -121,9 +121,9 @@ class Doors:
         return self._events if call.path == "/v1/events" and call.method == "POST" else None
 
     def _too_big(self, call: Call) -> Answer | None:
-        if len(call.path) + len(call.query) > MOST_LINE_BYTES or len(call.headers) > MOST_HEADERS:
+        if len(call.path) + len(call.query) > MAX_LINE_BYTES or len(call.headers) > MAX_HEADERS:
             return TOO_LONG
-        return TOO_LARGE if len(call.body) > MOST_BODY_BYTES else None
+        return TOO_LARGE if len(call.body) > MAX_BODY_BYTES else None
 
     def _too_many(self, call: Call) -> bool:
         """True if an address calls more often than it may in this second.

@@ -24,8 +24,8 @@ OPT_OUTS: Final = {
 """Places of the two-bit fields in a section's core that are 1 where the user has opted out. A section that is
 not here is not guessed at.
 """
-_MOST_SECTIONS: Final = 64
-_MOST_SUBSECTIONS: Final = 8
+_MAX_SECTIONS: Final = 64
+_MAX_SUBSECTIONS: Final = 8
 
 
 def sections(text: str) -> dict[int, str]:
@@ -45,7 +45,7 @@ def sections(text: str) -> dict[int, str]:
         many = bits.flag()
         first = last + bits.fibonacci()
         last = first + bits.fibonacci() if many else first
-        if last - first + len(ids) >= _MOST_SECTIONS:
+        if last - first + len(ids) >= _MAX_SECTIONS:
             raise ValueError("more sections than there are")
         ids += range(first, last + 1)
     if len(ids) != len(bodies):
@@ -68,8 +68,8 @@ def opted_out(section: int, body: str) -> bool | None:
     if section == USP:
         return us_privacy(body)
     places = OPT_OUTS[section]
-    core, *others = body.split(".", _MOST_SUBSECTIONS)
-    if len(others) >= _MOST_SUBSECTIONS:
+    core, *others = body.split(".", _MAX_SUBSECTIONS)
+    if len(others) >= _MAX_SUBSECTIONS:
         raise ValueError("more sub-sections than there are")
     for place in places:
         bits = Bits(core)

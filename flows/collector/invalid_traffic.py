@@ -41,7 +41,7 @@ _PODCAST_APP: Final = re.compile(
     re.IGNORECASE,
 )
 _WATCH: Final = re.compile(r"^(?:atc/.* watchOS|\(null\)/\(null\) watchOS)", re.IGNORECASE)
-_MOST_KNOWN: Final = 50_000
+_MAX_KNOWN: Final = 50_000
 _LONGEST_KNOWN: Final = 512
 """User agents whose verdicts are remembered: 50 MB at the most, however many an enemy has."""
 
@@ -99,7 +99,7 @@ class Judge:
         if verdict is None:
             verdict = self._of_agent(device.user_agent)
             if len(device.user_agent) <= _LONGEST_KNOWN:
-                if len(self._known) >= _MOST_KNOWN:
+                if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
                 self._known[device.user_agent] = verdict
         if verdict.reason or self.data_centres is None or device.basis != "transport":

@@ -6,9 +6,9 @@ import re
 from typing import Final
 from urllib.parse import quote, unquote, unquote_plus
 
-MOST_PARAMETERS: Final = 128
+MAX_PARAMETERS: Final = 128
 """Of one call; what comes behind them is not read."""
-MOST_DECODINGS: Final = 3
+MAX_DECODINGS: Final = 3
 """A URL that was put in another, in a third, is encoded so often; more is an enemy's."""
 
 _PERCENT: Final = re.compile(r"%[A-Za-z_]+!|%%\w+%%")
@@ -29,7 +29,7 @@ def parameters(text: str, separators: str = "&") -> dict[str, str]:
     for other in separators[1:]:
         text = text.replace(other, separators[0])
     found: dict[str, str] = {}
-    for part in text.split(separators[0], MOST_PARAMETERS)[:MOST_PARAMETERS]:
+    for part in text.split(separators[0], MAX_PARAMETERS)[:MAX_PARAMETERS]:
         name, equals, value = part.partition("=")
         if equals and name:
             found.setdefault(unquote_plus(name) if "%" in name else name, value)
@@ -51,7 +51,7 @@ def decoded(value: str) -> str:
     if _PERCENT.fullmatch(value) is not None:
         return value
     text = unquote_plus(value)
-    for _ in range(MOST_DECODINGS - 1):
+    for _ in range(MAX_DECODINGS - 1):
         if "%" not in text or _PERCENT.fullmatch(text) is not None:
             break
         text, before = unquote_plus(text.replace("+", "%2B")), text
@@ -64,7 +64,7 @@ def target_of(value: str) -> str:
     """The URL that a parameter carries: decoded until it is one, and no further, for it has a query of its
     own. Letters beyond ASCII, which no header takes, are encoded.
     """
-    for _ in range(MOST_DECODINGS):
+    for _ in range(MAX_DECODINGS):
         value = unquote(value)
         if value[:8].lower().startswith(("http://", "https://")):
             break

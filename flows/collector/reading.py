@@ -12,14 +12,14 @@ from flows.collector import cleaner
 from flows.collector.call import Call
 from flows.collector.cleaner import How
 from flows.collector.dialects import Dialect
-from flows.collector.query import MOST_PARAMETERS, decoded, parameters, readable
+from flows.collector.query import MAX_PARAMETERS, decoded, parameters, readable
 
 LONGEST_VALUE: Final = 16_384
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
 """
 _BOOLEANS: Final = ("gdpr", "lmt", "coppa", "consent")
-_MOST_CATEGORIES: Final = 32
+_MAX_CATEGORIES: Final = 32
 _LONGEST_CATEGORY: Final = 128
 _LONGEST_NUMBER: Final = 64
 """Of a conversion's value: the flow counts one of twenty digits at the most."""
@@ -81,8 +81,8 @@ def _take(reading: Reading, dialect: Dialect, name: str, value: str, decode: Cal
         return
     value = value[:LONGEST_VALUE]
     if word == "content_category":  # a list is parted before its values are decoded
-        parts = [cleaner.present(decode(part)) for part in value.split(",", _MOST_CATEGORIES)]
-        values = [text[:_LONGEST_CATEGORY] for text, _ in parts[:_MOST_CATEGORIES] if text]
+        parts = [cleaner.present(decode(part)) for part in value.split(",", _MAX_CATEGORIES)]
+        values = [text[:_LONGEST_CATEGORY] for text, _ in parts[:_MAX_CATEGORIES] if text]
         said = next((how for _, how in parts if how is not None), None)
         if said is not None:
             reading.cleaned.setdefault(word, []).append(said)
@@ -164,7 +164,7 @@ def body_parameters(call: Call) -> dict[str, str] | None:
             found |= {name: value for name, value in conversion.items() if name not in found}
         return {
             name: _text(value)
-            for name, value in list(found.items())[:MOST_PARAMETERS]
+            for name, value in list(found.items())[:MAX_PARAMETERS]
             if isinstance(value, str | int | float | bool) or _is_list(value)
         }
     try:

@@ -20,7 +20,7 @@ import msgspec
 LABELS: Final = ("platform", "station", "podcast", "program")
 _PORTS: Final = {"http": 80, "https": 443}
 _MAC_BYTES: Final = 12
-_MOST_KNOWN: Final = 50_000
+_MAX_KNOWN: Final = 50_000
 
 
 class Signatures:
@@ -69,7 +69,7 @@ class Signatures:
             return True
         if not self._right(key, mac, _tag(placement, campaign, signed)):
             return False
-        if len(self._known) >= _MOST_KNOWN:
+        if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
         self._known.add(known)
         return True

@@ -24,7 +24,7 @@ from flows.shown import shown
 NAMES: Final = ("placement", "campaign", "creative", "platform", "station", "podcast", "program")
 LONGEST_ASKED: Final = 4_096
 """Characters of one field that somebody asks with."""
-MOST_NOTED: Final = 10_000
+MAX_NOTED: Final = 10_000
 """Placements whose tags were built and have not fired."""
 
 
@@ -150,7 +150,7 @@ def note(client: Client, namespace: str, asked: Mapping[str, str], now_ms: int) 
     """
     (noted,) = read_rows(client, [tags_key(namespace)])
     placement = asked.get("placement")
-    if placement and (placement in noted or len(noted) < MOST_NOTED):
+    if placement and (placement in noted or len(noted) < MAX_NOTED):
         told = {
             "built_ms": now_ms,
             "dialect": asked.get("dialect") or "native",

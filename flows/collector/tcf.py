@@ -15,10 +15,10 @@ from flows.collector.bits import Bits
 _VERSION: Final = 2
 _DISCLOSED: Final = 1
 """Type of the segment that lists the vendors which the CMP showed."""
-MOST_SEGMENTS: Final = 4
+MAX_SEGMENTS: Final = 4
 """The core, vendors disclosed and allowed, and the publisher's."""
 PURPOSES: Final = 24
-MOST_RESTRICTIONS: Final = 256
+MAX_RESTRICTIONS: Final = 256
 """One of each of four types for each of 64 purposes."""
 NOT_ALLOWED, REQUIRE_CONSENT, REQUIRE_INTEREST = range(3)
 """Types of a publisher's restriction."""
@@ -107,8 +107,8 @@ def decode(text: str) -> TcString:
     Raises:
         ValueError: it is none, of another version, or cut short.
     """
-    core, *segments = text.split(".", MOST_SEGMENTS)
-    if len(segments) >= MOST_SEGMENTS:
+    core, *segments = text.split(".", MAX_SEGMENTS)
+    if len(segments) >= MAX_SEGMENTS:
         raise ValueError("more segments than there are")
     bits = Bits(core)
     if bits.number(6) != _VERSION:
@@ -121,7 +121,7 @@ def decode(text: str) -> TcString:
     one_treatment = bits.flag()
     bits.number(12)
     vendors, vendor_interests = _vendors(bits), _vendors(bits)
-    if (count := bits.number(12)) > MOST_RESTRICTIONS:
+    if (count := bits.number(12)) > MAX_RESTRICTIONS:
         raise ValueError("more restrictions than there are")
     restrictions = tuple(Restriction(bits.number(6), bits.number(2), _ranges(bits)) for _ in range(count))
     disclosed = None

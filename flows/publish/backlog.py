@@ -16,9 +16,9 @@ NEW_ROWS_A_FLUSH: Final = 4_000
 """So many rows that readers do not know yet are written with one flush, so that a flood of new names delays
 nobody else's numbers; the rest wait for the next ones, and nothing of them is lost.
 """
-MOST_ARRIVALS: Final = 4096
+MAX_ARRIVALS: Final = 4096
 """Kept while Redis is away, of which a partition brings some ten a second."""
-MOST_DECISIONS: Final = 100_000
+MAX_DECISIONS: Final = 100_000
 """Kept for Redis while it is away, by the ids that they are asked for by; older ones are in the topic alone.
 """
 
@@ -30,7 +30,7 @@ def bounded(arrivals: Arrivals) -> Arrivals:
     """Merge neighbours at their mean time where the arrivals are too many: the mean delay of the pixels stays
     what it was.
     """
-    while len(arrivals) > MOST_ARRIVALS:
+    while len(arrivals) > MAX_ARRIVALS:
         arrivals.sort()
         pairs = zip_longest(arrivals[::2], arrivals[1::2], fillvalue=(0.0, 0))
         arrivals = [((one * n + other * m) / (n + m), n + m) for (one, n), (other, m) in pairs]
@@ -93,8 +93,8 @@ class Backlog:
         self.arrivals = bounded(self.arrivals + list(some))
 
     def drop_decisions(self) -> int:
-        """Drop the oldest decisions beyond `MOST_DECISIONS`; returns their number."""
-        oldest = list(islice(self.decisions, max(0, len(self.decisions) - MOST_DECISIONS)))
+        """Drop the oldest decisions beyond `MAX_DECISIONS`; returns their number."""
+        oldest = list(islice(self.decisions, max(0, len(self.decisions) - MAX_DECISIONS)))
         for one in oldest:
             del self.decisions[one]
         return len(oldest)

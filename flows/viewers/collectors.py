@@ -22,7 +22,7 @@ STALE_MS: Final = 15_000
 """A collector that has told nothing for so long is away: it tells its figures every two seconds."""
 SILENT_MS: Final = 86_400_000
 """A tag that has not fired for so long after it was built is silent."""
-LEAST_FIRES: Final = 20
+MIN_FIRES: Final = 20
 UNREPLACED_SHARE: Final = 0.5
 """Of a placement's pixels, with a macro that nobody has replaced."""
 MOST: Final = 1_000
@@ -112,7 +112,7 @@ class Collectors:
         return silent + [
             {"placement": name, "why": UNREPLACED, "fires": fires[name], "unreplaced": count}
             for name, count in wrong.most_common()
-            if fires[name] >= LEAST_FIRES and count >= UNREPLACED_SHARE * fires[name]
+            if fires[name] >= MIN_FIRES and count >= UNREPLACED_SHARE * fires[name]
         ]
 
 

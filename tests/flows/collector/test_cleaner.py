@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.collector.cleaner import boolean, device_id, epoch_ms, event_name, playhead_ms, present
-from flows.collector.query import MOST_PARAMETERS, decoded, parameters
+from flows.collector.query import MAX_PARAMETERS, decoded, parameters
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_nothing_that_is_sent_raises(text: str) -> None:
 def test_the_first_of_a_repeated_parameter_counts_and_their_number_is_bounded() -> None:
     assert parameters("a=1&a=2&b=&=x&c&d=e=f") == {"a": "1", "b": "", "d": "e=f"}
     assert parameters("ord=1;gdpr=0;u=2&x=3", "&;") == {"ord": "1", "gdpr": "0", "u": "2", "x": "3"}
-    assert len(parameters("&".join(f"p{n}=1" for n in range(1000)))) == MOST_PARAMETERS
+    assert len(parameters("&".join(f"p{n}=1" for n in range(1000)))) == MAX_PARAMETERS
 
 
 @pytest.mark.parametrize(

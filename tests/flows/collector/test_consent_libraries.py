@@ -21,7 +21,7 @@ from flows.collector import gpp, tcf
 LIBRARIES = ("@iabtcf/core@1.5.6", "@iabgpp/cmpapi@3.2.0")
 COUNT, SEED = 1_000, 2026
 HOW = "install node and npm, and let them reach their registry, to hold our decoders against the IAB's own"
-MOST_VENDOR = 1_500
+MAX_VENDOR = 1_500
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def strings(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def ids(vendors: tcf.Vendors) -> list[int]:
     found = {one for first, last in vendors.ranges for one in range(first, last + 1)}
     found |= {one for one in range(1, vendors.most + 1) if vendors.field >> (vendors.most - one) & 1}
-    assert all((one in vendors) == (one in found) for one in (0, 1, 2, 5, 755, vendors.most, MOST_VENDOR))
+    assert all((one in vendors) == (one in found) for one in (0, 1, 2, 5, 755, vendors.most, MAX_VENDOR))
     return sorted(found)
 
 

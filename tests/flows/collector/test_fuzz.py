@@ -21,7 +21,7 @@ from store_support import Producer, World
 
 from connectors.kafka_reports import Produced
 from flows.collector.call import Call, Outcome, Understood
-from flows.collector.doors import MOST_LINE_BYTES, Doors
+from flows.collector.doors import MAX_LINE_BYTES, Doors
 from flows.collector.store import Store
 from flows.intake.schema import decode
 
@@ -94,7 +94,7 @@ def events_of(one: Call) -> int:
         several = door != "c" and one.body.startswith(b"[")
     else:
         return 0
-    long = len(one.path) + len(one.query) > MOST_LINE_BYTES
+    long = len(one.path) + len(one.query) > MAX_LINE_BYTES
     written = several and not long and one.headers.get("authorization") == WRITER
     return MANY.get(one.body, 1) if written else int(one.path != "/v1/events" or one.method == "POST")
 

@@ -112,7 +112,7 @@ def test_a_landing_url_is_read_in_its_first_4096_bytes(letters: int) -> None:
 def test_names_that_are_remembered_are_bounded_in_bytes(
     scanning: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dimension_numbers, "MOST_COMBO_BYTES", 1_000_000)
+    monkeypatch.setattr(dimension_numbers, "MAX_COMBO_BYTES", 1_000_000)
     decoder, most = Decoder(LISTENER_KEY, scanning=scanning), 0
     for first in range(0, 4_000, 100):
         names = [

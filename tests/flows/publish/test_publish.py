@@ -200,7 +200,7 @@ def test_what_arrives_while_redis_is_away_is_kept_in_bounded_room_and_no_pixel_i
     flushes: list[list[tuple[float, int]]],
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(backlog, "MOST_ARRIVALS", 16)
+        patched.setattr(backlog, "MAX_ARRIVALS", 16)
         kept: list[tuple[float, int]] = []
         for some in flushes:
             kept = backlog.bounded(kept + some)
@@ -221,7 +221,7 @@ def test_a_day_without_redis_leaves_no_more_than_its_rows_and_some_arrivals(
         cut = Cut(number, 0, False, (("log", number),))
         flush = Flush(LEDGER_SHARD, cut, arrivals=[(float(number), 10)] * 40)
         desk.publisher.flush(cut, [flush])
-    assert len(desk.publisher.backlog.arrivals) <= backlog.MOST_ARRIVALS
+    assert len(desk.publisher.backlog.arrivals) <= backlog.MAX_ARRIVALS
     assert sum(pixels for _, pixels in desk.publisher.backlog.arrivals) == 998 * 400
 
 
@@ -238,7 +238,7 @@ def test_of_the_decisions_of_an_outage_the_newest_are_written_and_it_is_said_how
     def down(*_: Any, **__: Any) -> Any:
         raise RedisUnavailable("connection", "gone")
 
-    monkeypatch.setattr(backlog, "MOST_DECISIONS", 40)
+    monkeypatch.setattr(backlog, "MAX_DECISIONS", 40)
     with monkeypatch.context() as outage:
         outage.setattr(redis_writer, "put_fields", down)
         for number in range(1, 100):
