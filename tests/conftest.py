@@ -27,13 +27,17 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 FIRST = (
     "test_replay_truth",  # compiles the kernels, while the next two need none
     "test_kafka_input",
-    "test_kills",
     "test_faults_kafka",
     "test_chaos",
     "test_demo",
+    "test_bench",
+    "test_models",
     "test_faults_recovery",
     "test_faults_members",
     "test_conversion_logs",
+    "test_kills",
+    "test_page_browser",
+    "test_page_access",
 )
 """Files that take longest, so that all workers end together."""
 
