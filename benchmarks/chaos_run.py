@@ -36,7 +36,7 @@ RESCALES: Final = (2, 4, 1)
 LATENESS_CHANGED: Final = "lateness_changed"
 """A fault of runs of its own: which pixels are late is then known by the dead letters alone."""
 INTERVALS: Final = ("PT0.5S", "PT2S", "PT1S")
-LATENESSES: Final = ("PT90S", "PT30S", "PT45S")
+LATENESSES: Final = ("PT1M", "PT30S", "PT45S")
 STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
 MIN_START_S: Final = 0.5
 """No flow writes sooner after its start: what is seen sooner was written by the one before."""
