@@ -42,6 +42,8 @@ TAKES: Final[Mapping[str, str]] = {
     "content_category": "takes a text, or a list of texts",
     "invalid_traffic": "takes a text: the reason that the collector found",
     "collector": _ID,
+    "basis": "takes a text: what kind of impression the collector has found",
+    "device_confirmed": "takes true or false",
     "low_ms": "takes epoch milliseconds, as an integer",
     "conversion": "takes an object, and is required when event is conversion",
     "conversion.type": f"takes one of {' '.join(CONVERSION_TYPES)}",

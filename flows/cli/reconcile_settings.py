@@ -44,6 +44,7 @@ def rules(settings: Settings) -> Rules:
         timezone=settings.timezone,
         thresholds=Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),
         utm_placements=settings.utm_placements,
+        platform_basis=settings.platform_basis,
         plans={
             name: Planned(
                 plan.start_ms,

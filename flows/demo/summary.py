@@ -113,8 +113,8 @@ def compare(
     sums: dict[str, list[int]] = {}
     for (placement, counts), row in zip(expected.flight.items(), rows, strict=True):
         for metric, want in counts.items():
-            if metric == "repaired":
-                continue  # `repaired` counts in a flight when its minute is final
+            if metric == "repaired" or (metric == "confirmed_plays" and placement in doors):
+                continue  # the first counts when its minute is final, the other is the collector's word
             got = int(row.get(f"flight.{metric}", 0))
             right = check(metric, want, got, 0.032 if metric == "reach" and want > 1000 else 0.0)
             right |= metric == "repeated" and placement in doors and want <= got <= want + twice

@@ -179,6 +179,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
                 self.listener_key,
                 settings.consent == "assumed",
                 {name: re.compile(own, re.IGNORECASE) for name, own in settings.invalid_agents.items()},
+                platform_basis=settings.platform_basis,
             ),
             PartitionClock(
                 ms(settings.out_of_orderness),

@@ -41,11 +41,13 @@ from flows.intake.schema import (
     Invalid,
     decode,
     decode_conversion,
-    epoch_ms,
     mark_of,
     micros,
+    times,
     utm_content,
 )
+from flows.model.basis import BASES
+from flows.model.basis import CODES as BASIS_CODES
 from flows.model.dimensions import Dimensions
 from flows.model.events import (
     CODES,
@@ -59,9 +61,11 @@ from flows.model.events import (
     present,
 )
 from flows.model.pixel import (
+    BASIS_SHIFT,
     BLOCKED,
     COLUMNS,
     COMBO,
+    CONFIRMED,
     CONSENTED,
     INVALID_SHIFT,
     KEY,
@@ -113,12 +117,14 @@ class Decoder:
         agents: by reason, regular expressions of the user agents that are invalid traffic besides declared
             bots; which of them is found first is the reason.
         scanning: whether `flows.intake.scanner` goes first, which changes the time and nothing else.
+        platform_basis: by platform, the basis of impressions that say none.
     """
 
     listener_key: bytes
     consent_default: bool = False
     agents: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     scanning: bool = True
+    platform_basis: Mapping[str, str] = field(default_factory=dict)
     _plans: Mapping[str, Plan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -208,12 +214,14 @@ class Decoder:
         wants.
         """
         ends = iter(places)
-        *names, category = [None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)]
+        *names, category, basis = [
+            None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)
+        ]
         combo = self._dimensions.number(tuple(names))
         placement = self._dimensions.combos[combo][0]
         if placement is None:
             return int(REFUSED)
-        return combo | self._blocked(placement, category) << 32
+        return combo | (self._blocked(placement, category) | self._basis(basis, combo)) << 32
 
     def _blocked(self, placement: str | None, category: str | list[str] | None) -> int:
         """`BLOCKED` where the placement's plan blocks the category, else 0."""
@@ -221,6 +229,14 @@ class Decoder:
             return 0
         plan = self._plans.get(placement or "")
         return BLOCKED if plan is not None and blocked(plan, category) else 0
+
+    def _basis(self, told: str | None, combo: int) -> int:
+        """The bits of a pixel's basis: as it says itself, else as its platform's is set."""
+        code = BASIS_CODES.get(told or "")
+        if code is None:
+            platform = self._dimensions.combos[combo][2]
+            code = BASIS_CODES[self.platform_basis.get(platform or "", BASES[0])]
+        return code << BASIS_SHIFT
 
     def _decode_plainly(self, messages: Messages, left: Sequence[int], batch: Batch) -> list[int]:
         """Fill in the pixels of some lines on the slow path; returns the lines that are no pixels."""
@@ -301,10 +317,11 @@ class Decoder:
         placement = self._dimensions.combos[combo][0]
         if placement is None and code != CONVERSION:
             raise Invalid("placement_id")
-        ts, received = _times(event, stamp)
+        ts, received = times(event, stamp)
         if absent(event.event_id):
             raise Invalid("event_id")
-        info = code | self._blocked(placement, event.content_category)
+        info = code | self._blocked(placement, event.content_category) | self._basis(event.basis, combo)
+        info |= CONFIRMED * (event.device_confirmed is True)
         if event.invalid_traffic and not absent(event.invalid_traffic):
             info |= self._verdicts.told(event.invalid_traffic) << INVALID_SHIFT
         elif event.user_agent:
@@ -370,27 +387,3 @@ class Decoder:
         if order:
             return self._identities.of("order", campaign, conversion.type, order)
         return self._identities.of("conversion", campaign, event.event_id)
-
-
-def _times(event: Event, stamp: int) -> tuple[int, int]:
-    """A pixel's time by the caller's clock, and its time of receipt; 0: nobody says.
-
-    Raises:
-        Invalid: one of them is no time.
-    """
-    ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
-    received = event.received_at
-    if received is None or (isinstance(received, str) and absent(received)):
-        received = stamp
-    else:
-        if received.__class__ is not int:
-            received = epoch_ms(received, "received_at")
-        received = min(received, stamp + 60_000) if stamp else received
-        if not 0 <= received < MAX_MS:
-            raise Invalid("received_at")
-        received = max(received, 1)  # 0 is no receipt at all
-    if not 0 <= ts < MAX_MS:
-        if not received:
-            raise Invalid("ts")
-        ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
-    return ts, received

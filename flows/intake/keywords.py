@@ -13,20 +13,32 @@ from flows.state.siphash import load64
 ANY, TEXT, ID, INTEGER, BOOLEAN, NESTED = range(6)
 FIELDS: Final = {
     "placement_id": ID, "campaign_id": ID, "platform": ID, "station": ID, "podcast": ID,
-    "program": ID, "creative_id": ID, "content_category": TEXT,
+    "program": ID, "creative_id": ID, "content_category": TEXT, "basis": TEXT,
     "event_id": ID, "event": TEXT, "ts": INTEGER, "received_at": INTEGER, "play_id": ID, "listener_id": ID,
     "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "invalid_traffic": TEXT,
-    "collector": ID, "low_ms": INTEGER, "duration_ms": INTEGER,
+    "collector": ID, "low_ms": INTEGER, "device_confirmed": BOOLEAN, "duration_ms": INTEGER,
     "ip": TEXT, "landing_url": TEXT, "conversion": NESTED,
 }  # fmt: skip
 """The fields of `flows.model.events.Event`, the tags first, each with the type of its most common form."""
 
-TAGS: Final = 8
-"""The seven names, and the content category."""
+TAGS: Final = 9
+"""The seven names, the content category and the basis."""
 PLACEMENT: Final = 0
-EVENT_ID, EVENT, TS, RECEIVED, PLAY, LISTENER, CONSENT, PLAYHEAD, AGENT, TRAFFIC, COLLECTOR, LOW = range(
-    TAGS, TAGS + 12
-)
+(
+    EVENT_ID,
+    EVENT,
+    TS,
+    RECEIVED,
+    PLAY,
+    LISTENER,
+    CONSENT,
+    PLAYHEAD,
+    AGENT,
+    TRAFFIC,
+    COLLECTOR,
+    LOW,
+    CONFIRMED,
+) = range(TAGS, TAGS + 13)
 UNKNOWN: Final = len(FIELDS)
 """Number of any other field; an event's code is what its word's number is beyond."""
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)
@@ -37,7 +49,7 @@ _WORDS: Final = {name: UNKNOWN + code for code, name in enumerate(EVENTS) if cod
     name: number for number, name in enumerate(FIELDS)
 }
 _NONE: Final = UNKNOWN + len(EVENTS)
-_FACTOR: Final = 0xF2EE4E4519F9919D
+_FACTOR: Final = 0xDAEB22A514185D07
 _SPREAD: Final = np.uint64(_FACTOR)
 _SLOTS: Final = np.zeros((128, 2), np.uint64)
 _LENGTHS: Final = np.full(128, -1, np.int64)

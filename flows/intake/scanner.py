@@ -231,9 +231,8 @@ def scan(
         stamps: the broker's timestamps, or none.
         secret: key of the fingerprints, two words, and that of the collectors, two more.
         names, agents, listeners: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
-            with the flag
-            `BLOCKED` 32 bits higher, or `REFUSED`; a user agent to its reason; a listener to the keyed hash.
-            What is being asked for is `ASKED`.
+            with the flag `BLOCKED` and the basis 32 bits higher, or `REFUSED`; a user agent to its reason; a
+            listener to the keyed hash. What is being asked for is `ASKED`.
         listener_key: from `flows.state.blake2b.keyed`.
         keys: of the identities of plays and events, by dimensions.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
@@ -292,6 +291,8 @@ def scan(
         heard = consent and given >> words.LISTENER & 1 and values[words.LISTENER] > 0
         if consent:
             info |= pixel.CONSENTED
+        if given >> words.CONFIRMED & 1 and values[words.CONFIRMED] == 1:
+            info |= pixel.CONFIRMED
         if heard and _suspect(block, begins[words.LISTENER]):
             continue
 

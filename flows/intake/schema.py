@@ -74,6 +74,8 @@ class Event(msgspec.Struct, gc=False):
     invalid_traffic: str | None = None
     collector: Id | None = None
     low_ms: int | None = None
+    basis: str | None = None
+    device_confirmed: bool | None = None
     ip: str | None = None
     content_category: str | list[str] | None = None
     landing_url: str | None = None
@@ -151,6 +153,30 @@ def epoch_ms(value: int | str, field: str) -> int:
     assert away is not None, "the pattern asks for an offset"
     since += timedelta(seconds=leap) - away
     return since.days * 86_400_000 + since.seconds * 1000 + int(((fraction or "") + "000")[:3])
+
+
+def times(event: Event, stamp: int) -> tuple[int, int]:
+    """A pixel's time by the caller's clock, and its time of receipt; 0: nobody says.
+
+    Raises:
+        Invalid: one of them is no time.
+    """
+    ts = event.ts if event.ts.__class__ is int else epoch_ms(event.ts, "ts")
+    received = event.received_at
+    if received is None or (isinstance(received, str) and absent(received)):
+        received = stamp
+    else:
+        if received.__class__ is not int:
+            received = epoch_ms(received, "received_at")
+        received = min(received, stamp + 60_000) if stamp else received
+        if not 0 <= received < MAX_MS:
+            raise Invalid("received_at")
+        received = max(received, 1)  # 0 is no receipt at all
+    if not 0 <= ts < MAX_MS:
+        if not received:
+            raise Invalid("ts")
+        ts = min(max(ts, 0), MAX_MS)  # it is bounded by the receipt in any case
+    return ts, received
 
 
 def micros(raw: msgspec.Raw) -> tuple[int | None, bool]:

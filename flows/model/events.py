@@ -46,6 +46,7 @@ CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 (IMPRESSION, START, FIRST_QUARTILE, MIDPOINT, THIRD_QUARTILE, COMPLETE, SKIP, MUTE, CLICK, ERROR) = range(10)
 PROGRESS: Final = CODES["progress"]
 CONVERSION: Final = CODES["conversion"]
+DELIVERED: Final = CODES["delivered"]
 
 CONVERSION_TYPES: Final = (
     "site_visit",

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flows.model.basis import BASES, MIXED, SHOWN, SIDE_WINDOWS
 from flows.model.conversions import AGES_AT, CLASSES, COLUMNS
 from flows.model.counts import BY_FLIGHT, BY_MINUTE, CONSENTED_PLAYS
 from flows.model.dimensions import NAMES
@@ -85,6 +86,10 @@ READ_FIRST: Final = tuple(map(WINDOWS.index, ("flight", "1h", "5m", "1d")))
 """The windows in the order in which a row has them: Redis looks for a field from the front of a row."""
 
 
+IMPRESSION_BASIS: Final = "impression_basis"
+"""The basis of a row's valid impressions, repeated pixels included; `mixed`: there are several."""
+
+
 TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms")
 """The first values of a row, which say as of when the others are."""
 
@@ -92,6 +97,7 @@ TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms")
 def _fields() -> tuple[str, ...]:
     fields = [*TIMES, *LABELS, *DELIVERY]
     fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage", "since_ms")]
+    fields.append(IMPRESSION_BASIS)
     for place in READ_FIRST:
         name = WINDOWS[place]
         metrics = [*COUNTS, "completion_rate", "completions_per_impression", "reach", "frequency"]
@@ -99,7 +105,8 @@ def _fields() -> tuple[str, ...]:
             metrics.append("mature_completion_rate")
         if name in UNLINKED_RATE:
             metrics.append("unlinked_completion_rate")
-        fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS)]
+        beside = SHOWN if name in SIDE_WINDOWS else ()
+        fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS, *beside)]
     return (*fields, CURRENCY, *FREQUENCY, *ACCOUNT)
 
 
@@ -110,6 +117,7 @@ FIELDS: Final = _fields()
 ADDITIVE: Final = (
     *(f"flight.{name}" for name in BY_FLIGHT),
     *(f"{window}.{name}" for window in WINDOWS for name in (*COUNTS, "conversions")),
+    *(f"{window}.{name}" for window in SIDE_WINDOWS for name in SHOWN[:-1]),
 )
 """The fields that add up over rows: those of the names that count together in `other`."""
 _ADDED: Final = tuple(map(FIELDS.index, ADDITIVE))
@@ -135,6 +143,13 @@ def added_up(packed: Iterable[bytes]) -> list[int | str]:
     parts = [[Decimal(row[place] or 0) for place in _ADDED] for row in map(msgspec.msgpack.decode, packed)]
     sums = [sum(column, Decimal()) for column in zip(*parts, strict=True)]
     return [int(total) if total == int(total) else str(total) for total in sums]
+
+
+def basis_of(seen: int) -> str | None:
+    """The basis of a row's impressions, by a bit for each that they have; None without any."""
+    if not seen:
+        return None
+    return MIXED if seen & (seen - 1) else BASES[seen.bit_length() - 1]
 
 
 def decimal(value: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from flows.model.conversions import OTHER_RULES, RowName
 from flows.model.dimensions import Dimensions
@@ -227,7 +228,8 @@ class RowBatch(NamedTuple):
 
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
     time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
-    names) of the placements among them.
+    names) of the placements among them. `sides` are minutes, columns of `flows.model.basis` and amounts of
+    `side_rows`: what few pixels have.
     """
 
     sender: int
@@ -245,6 +247,8 @@ class RowBatch(NamedTuple):
     touch_who: U64
     labels: list[tuple[int, int, Dimensions]]
     first: I64
+    side_rows: U32 = np.zeros(0, np.uint32)
+    sides: I64 = np.zeros((0, 3), np.int64)
 
 
 class PendingConversion(NamedTuple):

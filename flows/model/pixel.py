@@ -35,6 +35,11 @@ CONSENTED: Final = 1 << 9
 """Flag in `INFO`: this listener may be measured."""
 BLOCKED: Final = 1 << 10
 """Flag in `INFO`: it ran in a content category that its placement's plan blocks."""
+BASIS_SHIFT: Final = 11
+BASIS: Final = 7
+"""`INFO >> BASIS_SHIFT & BASIS`: the code of its basis in `flows.model.basis`."""
+CONFIRMED: Final = 1 << 14
+"""Flag in `INFO`: the listener's device itself has made the call."""
 INVALID_SHIFT: Final = 16
 """`INFO >> 16`: why the pixel is invalid traffic, counted from 1 in `traffic_reasons`; 0 when it is valid."""
 

@@ -10,6 +10,8 @@ platform, station, podcast, program, creative) in one minute.
   start is held, as a slot of its own, until the start comes (it joins), or until its own minute is final (an
   orphan, for good).
 - Repaired: a milestone implied by a later one is added, and taken back when its own pixel comes.
+- Basis: an impression counts by the strongest basis of its pixels, repeated ones too, until its minute is
+  final (`flows.plays.bases`).
 - Lateness is judged by the watermark of the pixel's own partition, as it was with this very pixel.
 
 A play is remembered as a whole until the horizon behind its last accepted pixel.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flows.model.basis import CONFIRMED_PLAYS, DELIVERIES
 from flows.model.counts import (
     BLOCKED_IMPRESSIONS,
     CONSENTED,
@@ -32,11 +35,34 @@ from flows.model.counts import (
     TOO_LATE,
     UNLINKED,
 )
-from flows.model.events import CLICK, COMPLETE, ERROR, FIRST_QUARTILE, IMPRESSION, MUTE, SKIP, START
+from flows.model.events import (
+    CLICK,
+    COMPLETE,
+    DELIVERED,
+    ERROR,
+    FIRST_QUARTILE,
+    IMPRESSION,
+    MUTE,
+    SKIP,
+    START,
+)
 from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, REACH_ONLY, START_TOUCH
+from flows.model.pixel import (
+    BASIS,
+    BASIS_SHIFT,
+    COMBO,
+    INFO,
+    INVALID_SHIFT,
+    KEY,
+    LINKED,
+    LISTENER,
+    TS,
+    WATERMARK,
+)
 from flows.model.pixel import BLOCKED as BLOCKED_FLAG
-from flows.model.pixel import COMBO, INFO, INVALID_SHIFT, KEY, LINKED, LISTENER, TS, WATERMARK
+from flows.model.pixel import CONFIRMED as CONFIRMED_FLAG
 from flows.model.pixel import CONSENTED as CONSENT_FLAG
+from flows.plays.bases import CONFIRMED, begun, claim, confirm, impressed, note, strengthen
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments, add
 from flows.plays.slots import (
     ACCEPTED,
@@ -55,8 +81,10 @@ from flows.plays.slots import (
     MINUTE_BITS,
     MINUTES,
     MOST_CELLS,
+    MOST_SIDES,
     REACHED,
     REPEATED_OUT,
+    SIDES_USED,
     SLOT_KEY,
     SLOTS_USED,
     STARTED,
@@ -72,7 +100,7 @@ from flows.plays.slots import (
     with_combo,
 )
 from flows.state.hash_table import MAX_LOAD, find
-from flows.state.kernel import I32, I64, U64, Int, kernel, mixed
+from flows.state.kernel import I32, I64, U8, U64, Int, kernel, mixed
 
 
 @kernel
@@ -165,6 +193,7 @@ def apply(
     combo_of: I32,
     table: U64,
     increments: Increments,
+    bases: U8,
     used: I64,
     outcomes: I64,
     late: I64,
@@ -180,6 +209,7 @@ def apply(
         combo_of: this shard's number of each of the batch's dimensions.
         table: (slots, 4) uint64.
         increments: added to.
+        bases: by dimensions, the bases of their impressions that rows know of, a bit each.
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, and invalid traffic by reason; added to.
         late: (n,) rows of the pixels that are too late, as many as `outcomes` says.
@@ -187,11 +217,12 @@ def apply(
     """
     n = len(pixels)
     cells, counts, totals, times = increments.cells, increments.counts, increments.totals, increments.times
-    where, who, touched_ts = increments.where, increments.who, increments.ts
+    where, who, touched_ts, sides = increments.where, increments.who, increments.ts, increments.sides
     for i in range(first, n):
         if (
             used[CELLS_USED] + MOST_CELLS > len(cells) * 3 // 4
             or used[TOUCHES] + 1 > len(who)
+            or used[SIDES_USED] + MOST_SIDES > len(sides)
             or used[SLOTS_USED] + 3 > len(table) * MAX_LOAD
         ):
             return i
@@ -216,6 +247,13 @@ def apply(
         if known and (not linked or flags & seen(code)):
             totals[combo, REPEATED] += 1
             outcomes[REPEATED_OUT] += 1
+            if code == IMPRESSION and not invalid:
+                basis = info >> BASIS_SHIFT & BASIS
+                claim(bases, sides, used, combo, basis)
+                if flags & seen(code):
+                    strengthen(table, sides, used, slot, basis, watermark, lateness_ms)
+            elif code == START and info & CONFIRMED_FLAG and flags & seen(code) and not invalid:
+                confirm(table, sides, used, slot, watermark, lateness_ms)
             continue
         in_cohort = linked and FIRST_QUARTILE <= code <= MUTE
         started = flags & STARTED != np.uint64(0)
@@ -272,10 +310,24 @@ def apply(
 
         if code in (IMPRESSION, CLICK, ERROR):
             add(cells, counts, used, combo, minute, code, 1)
+            if code == IMPRESSION:
+                basis = info >> BASIS_SHIFT & BASIS
+                claim(bases, sides, used, combo, basis)
+                if basis:
+                    note(sides, used, combo, minute, basis - 1, 1)
+                impressed(table, used, slot, started, combo, minute, ts, basis)
+        elif code == DELIVERED:
+            note(sides, used, combo, minute, DELIVERIES, 1)
+        elif code == START and not linked:
+            table[slot, FLAGS] = (table[slot, FLAGS] & LOW) | (np.uint64(combo) << COMBO_SHIFT)
+            table[slot, MINUTES] = np.uint64(minute)
+            add(cells, counts, used, combo, minute, code + UNLINKED, 1)
         elif not linked:
-            if START <= code <= COMPLETE:
+            if START < code <= COMPLETE:
                 add(cells, counts, used, combo, minute, code + UNLINKED, 1)
         elif code == START:
+            if flags & seen(IMPRESSION):
+                begun(table, used, slot, combo, minute, ts)
             table[slot, FLAGS] = (table[slot, FLAGS] & LOW) | STARTED | (np.uint64(combo) << COMBO_SHIFT)
             table[slot, MINUTES] = (table[slot, MINUTES] & ~LOW) | np.uint64(minute)
             add(cells, counts, used, combo, minute, START, 1)
@@ -299,4 +351,7 @@ def apply(
                         add(cells, counts, used, start_combo, home, lower, 1)
                         add(cells, counts, used, start_combo, home, REPAIRED, 1)
                 table[slot, FLAGS] = flags
+        if code == START and info & CONFIRMED_FLAG:
+            note(sides, used, combo, minute, CONFIRMED_PLAYS, 1)
+            table[slot, FLAGS] |= CONFIRMED
     return n

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
-from flows.plays.slots import CELLS_USED, MOST_CELLS, SECRET, TOUCHES
+from flows.plays.slots import CELLS_USED, MOST_CELLS, SECRET, SIDES_USED, TOUCHES
 from flows.state.kernel import I64, U32, U64, Int, doubled, kernel, mixed
 from flows.state.snapshot import pack, unpack
 
@@ -19,6 +19,7 @@ COMBO_OF, KIND_OF, PLAY_HALF = range(3)
 _CELLS: Final = 256
 _COMBOS: Final = 64
 _TOUCHES: Final = 1024
+_SIDES: Final = 64
 
 
 class Increments(NamedTuple):
@@ -34,6 +35,8 @@ class Increments(NamedTuple):
         where, who, ts: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener; (room,) time:
             consented
             impressions, starts and clicks.
+        sides: (room, 4) dimensions, minute, column of `flows.model.basis.SIDES` and increment, of what few
+            pixels have.
     """
 
     cells: U64
@@ -43,6 +46,7 @@ class Increments(NamedTuple):
     where: U32
     who: U64
     ts: I64
+    sides: I64
 
     @classmethod
     def new(cls) -> Increments:
@@ -54,6 +58,7 @@ class Increments(NamedTuple):
             np.zeros((_TOUCHES, 3), np.uint32),
             np.zeros(_TOUCHES, np.uint64),
             np.zeros(_TOUCHES, np.int64),
+            np.zeros((_SIDES, 4), np.int64),
         )
 
     def with_combos(self) -> Increments:
@@ -63,6 +68,10 @@ class Increments(NamedTuple):
     def with_touches(self) -> Increments:
         """The same with room for twice as many touches."""
         return self._replace(where=doubled(self.where), who=doubled(self.who), ts=doubled(self.ts))
+
+    def with_sides(self) -> Increments:
+        """The same with room for twice as many sides."""
+        return self._replace(sides=doubled(self.sides))
 
     def with_cells(self, used: I64) -> Increments:
         """The same with room for twice as many cells."""
@@ -78,16 +87,17 @@ class Increments(NamedTuple):
         if used[CELLS_USED]:
             cells, counts = _new_cells(max(_CELLS, len(self.cells) // 2))
             after = self._replace(cells=cells, counts=counts)
-        used[CELLS_USED] = used[TOUCHES] = 0
+        used[CELLS_USED] = used[TOUCHES] = used[SIDES_USED] = 0
         return after
 
-    def snapshot(self, combos: int, touches: int) -> dict[str, Any]:
+    def snapshot(self, combos: int, used: I64) -> dict[str, Any]:
         """Plain state, by name; what was swept is not in it."""
-        filled = np.flatnonzero(self.cells)
+        filled, touches, sides = np.flatnonzero(self.cells), int(used[TOUCHES]), int(used[SIDES_USED])
         return pack(
             {"cells": self.cells[filled], "counts": self.counts[filled]}
             | {name: getattr(self, name)[:combos] for name in ("totals", "times")}
             | {name: getattr(self, name)[:touches] for name in ("where", "who", "ts")}
+            | {"sides": self.sides[:sides]}
         )
 
     @classmethod
@@ -98,7 +108,7 @@ class Increments(NamedTuple):
         while capacity * 3 // 4 < len(held.cells) + MOST_CELLS:
             capacity *= 2
         cells, counts = _new_cells(capacity)
-        used[CELLS_USED], used[TOUCHES] = len(held.cells), len(held.who)
+        used[CELLS_USED], used[TOUCHES], used[SIDES_USED] = map(len, (held.cells, held.who, held.sides))
         _move(held.cells, held.counts, cells, counts, used)
         held = held._replace(cells=cells, counts=counts)
         empty = cls.new()

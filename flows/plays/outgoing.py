@@ -66,13 +66,14 @@ def _spread(combos: I64, rows_of: I64, shard_of: I64, shards: Int) -> tuple[I64,
 
 @kernel
 def _number(
-    cells: I64, totals: I64, touches: I64, timed: I64, seen: I64, times: I64, shard_of: I64, shards: Int
-) -> tuple[I64, U32, I64, I64]:
+    cells: I64, totals: I64, touches: I64, sides: I64, timed: I64, seen: I64, times: I64, shard_of: I64,
+    shards: Int,
+) -> tuple[I64, U32, I64, I64]:  # fmt: skip
     """The rows that any entry names, by shard; the number of each in its shard; where each shard's begin; and
     the (greatest, greatest of those backwards) event times of every row.
     """
     named = np.zeros(len(shard_of), np.uint8)
-    for rows in (cells, totals, touches, timed):
+    for rows in (cells, totals, touches, sides, timed):
         for i in range(len(rows)):
             named[rows[i]] = 1
     of_row = np.zeros((len(shard_of), 2), np.int64)
@@ -94,12 +95,18 @@ def _number(
 
 
 def row_batches(
-    sender: int, cut: Cut, shards: int, names: DimensionIndex, increments: Increments, touches: int
+    sender: int,
+    cut: Cut,
+    shards: int,
+    names: DimensionIndex,
+    increments: Increments,
+    touches: int,
+    sides: int,
 ) -> list[RowBatch]:
     """A message to every row shard, empty or not.
 
     Args:
-        touches: how many of `increments` there are.
+        touches, sides: how many of `increments` there are.
     """
     rows_of, shard_of = names.rows_of, names.shards_of_rows
 
@@ -113,10 +120,13 @@ def row_batches(
     seen = np.flatnonzero(increments.times[: len(names), LATEST])
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
     heard, timed = spread(increments.where[reached, COMBO_OF].astype(np.int64)), spread(seen)
+    aside = increments.sides[:sides]
+    beside = spread(aside[:, 0].copy())
     order, place, bounds, times = _number(
         cells.rows,
         totals.rows,
         heard.rows,
+        beside.rows,
         timed.rows,
         seen[timed.source],
         increments.times,
@@ -137,7 +147,8 @@ def row_batches(
     heard_minutes = (increments.ts[heard_at] // 60_000).astype(np.uint32)
     who = increments.who[heard_at]
     cell_rows, total_rows, heard_rows = place[cells.rows], place[totals.rows], place[heard.rows]
-    every = (bounds, cells.bounds, totals.bounds, heard.bounds)
+    added = aside[beside.source]
+    every = (bounds, cells.bounds, totals.bounds, heard.bounds, beside.bounds)
     parts = [[slice(a, b) for a, b in pairwise(of.tolist())] for of in every]
     return [
         RowBatch(
@@ -156,8 +167,10 @@ def row_batches(
             who[hear],
             labels.get(shard, []),
             first[order[own]],
+            place[beside.rows[side]],
+            added[side, 1:],
         )
-        for shard, (own, cell, total, hear) in enumerate(zip(*parts, strict=True))
+        for shard, (own, cell, total, hear, side) in enumerate(zip(*parts, strict=True))
     ]
 
 

@@ -46,7 +46,9 @@ from flows.plays.slots import (
     LOW,
     MINUTES,
     MOST_CELLS,
+    MOST_SIDES,
     SECRET,
+    SIDES_USED,
     SLOT_KEY,
     SLOTS_USED,
     TIMES,
@@ -55,10 +57,10 @@ from flows.plays.slots import (
 from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, new_table, put, resized, still
 from flows.state.homes import Homes
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U64
+from flows.state.kernel import I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 8
+FORMAT: Final = 9
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")
@@ -91,11 +93,13 @@ class PlayShard:
 
     def __post_init__(self) -> None:
         self.forget_at = FORGET_AT
-        self.used = np.zeros(4, np.int64)
+        self.used = np.zeros(5, np.int64)
         self.used[SECRET] = randbits(63)
         self._homes = Homes(self.secret, self.shards)
         self.names = DimensionIndex(self._homes)
         self.increments = Increments.new()
+        # Told anew after a restart, which changes nothing.
+        self.bases = np.zeros(len(self.increments.times), np.uint8)
         self.conversions: list[PendingConversion] = []
         # What is final already stays so when the allowed lateness is made longer at a restart.
         self.first_open = 0
@@ -127,6 +131,7 @@ class PlayShard:
                 combo_of,
                 self.table,
                 self.increments,
+                self.bases,
                 self.used,
                 outcomes,
                 late,
@@ -197,6 +202,7 @@ class PlayShard:
             )
         if number == len(self.increments.times):
             self.increments = self.increments.with_combos()
+            self.bases = doubled(self.bases)
         return number
 
     def _make_room(self) -> None:
@@ -204,6 +210,8 @@ class PlayShard:
             self.table = resized(self.table, int(self.used[SLOTS_USED]))
         if self.used[TOUCHES] + 1 > len(self.increments.who):
             self.increments = self.increments.with_touches()
+        if self.used[SIDES_USED] + MOST_SIDES > len(self.increments.sides):
+            self.increments = self.increments.with_sides()
         if self.used[CELLS_USED] + MOST_CELLS > len(self.increments.cells) * 3 // 4:
             self.increments = self.increments.with_cells(self.used)
 
@@ -226,7 +234,7 @@ class PlayShard:
         if cut.ended or turned:
             self._sweep(cut.ended)
         to, used = (self.index, cut, self.shards, self.names, self.increments), int(self.used[TOUCHES])
-        batches = row_batches(*to, used)
+        batches = row_batches(*to, used, int(self.used[SIDES_USED]))
         touches = touch_batches(*to, used if self.touching else 0, self.conversions, forgotten)
         outcomes = []
         for sender, counts in self.outcomes.items():
@@ -283,6 +291,7 @@ class PlayShard:
         self.table[used, MINUTES], self.table[used, TIMES] = slots.with_combo(
             minutes, times, renumber[reached]
         )
+        self.bases[:] = 0
         self.names = DimensionIndex(self._homes, [self.names.combos[number] for number in kept.tolist()])
         self.table[used, FLAGS] |= CHANGED
         self.journal.pieces = []
@@ -300,7 +309,7 @@ class PlayShard:
         state["pieces"] = [tuple(piece) for piece in pieces]
         state["combos"] = self.names.combos
         state["outcomes"] = {sender: counts.tolist() for sender, counts in self.outcomes.items()}
-        state["increments"] = self.increments.snapshot(len(self.names), int(self.used[TOUCHES]))
+        state["increments"] = self.increments.snapshot(len(self.names), self.used)
         state["conversions"] = [frozen_pending(one) for one in self.conversions]
         return FORMAT, self.shards, state
 
@@ -332,6 +341,7 @@ class PlayShard:
             setattr(self, name, of[name])
         self._restore_table(of["pieces"])
         self.increments = Increments.restored(of["increments"], self.used)
+        self.bases = np.zeros(len(self.increments.times), np.uint8)
         for combo in of["combos"]:
             self._number(tuple(combo))
         self.outcomes = {sender: np.array(counts, np.int64) for sender, counts in of["outcomes"].items()}

@@ -41,13 +41,15 @@ MOST_COMBOS: Final = 1 << 27
 """The number of tuples of dimensions that a slot can tell apart."""
 INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
-CELLS_USED, TOUCHES, SLOTS_USED, SECRET = range(4)
+CELLS_USED, TOUCHES, SLOTS_USED, SECRET, SIDES_USED = range(5)
 """Counts of rows in use, and the secret by which cells find their slots."""
 
 
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
 MOST_CELLS: Final = 12
 """One pixel adds to no more cells than that."""
+MOST_SIDES: Final = 4
+"""One pixel adds no more to the list of what few have."""
 
 
 @kernel

@@ -23,6 +23,8 @@ from flows.reconcile.fields import (
     QUANTILES,
     ROW,
     SCOPES,
+    SIDE_WINDOWS,
+    SIDES,
     WHOLE_METRICS,
     WINDOWS,
     How,
@@ -131,6 +133,8 @@ def _counts() -> dict[str, _Count]:
         for metric in MINUTE_METRICS:
             millionths = metric.startswith("conversions")
             found[f"{window}.{metric}"] = _Count(place, metric, millionths)
+        if window in SIDE_WINDOWS:
+            found |= {f"{window}.{metric}": _Count(place, metric, False) for metric in SIDES}
     return found | {f"flight.{metric}": _Count(3, metric, False) for metric in WHOLE_METRICS}
 
 
@@ -250,6 +254,7 @@ class _Comparer:
         planned = self._truth.rules.plans.get(name) if scope == "placement" else None
         since = truth.since_ms if planned is None else planned.start_ms // _MINUTE_MS * _MINUTE_MS
         yield "flight.since_ms", None if since is None else Decimal(since)
+        yield "impression_basis", self._truth.bases.get(key)
         yield "conversion_currency", self._truth.currencies.get(key)
         yield from self._paced(key, truth, row)
         if scope == "campaign":
@@ -266,6 +271,9 @@ class _Comparer:
             for metric, (part, whole) in DERIVED_RATES.items():
                 if f"{window}.{metric}" in ROW:
                     yield f"{window}.{metric}", ratio(own[f"{window}.{part}"], own[f"{window}.{whole}"])
+            if window in SIDE_WINDOWS:
+                confirmed, sent = (own[f"{window}.{name}"] for name in ("confirmed_plays", "deliveries"))
+                yield f"{window}.play_through", ratio(confirmed, sent) if confirmed else None
             ages = [truth.windows.get(f"age_{at}", _NOTHING)[place] for at in range(len(AGES_S))]
             for metric, percent in QUANTILES.items():
                 yield f"{window}.{metric}", quantile(ages, percent, AGES_S)
@@ -366,4 +374,5 @@ class _Comparer:
 _DIVIDED: Final = (
     *("flight.consented", "flight.pixels"),
     *(f"{window}.{name}" for window in WINDOWS for pair in DERIVED_RATES.values() for name in pair),
+    *(f"{window}.{name}" for window in SIDE_WINDOWS for name in ("confirmed_plays", "deliveries")),
 )

@@ -14,12 +14,14 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.errors import AudiopixelError
+from flows.reconcile.fields import BASES
 from flows.reconcile.holds import Holds
 from flows.reconcile.line import Pixel, Rejected, is_macro, mark_of, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.polynomials import Hash
 from flows.reconcile.scan import (
     AGENT,
+    BASIS,
     BY_CONVERSION,
     BY_EVENT,
     BY_ORDER,
@@ -27,6 +29,7 @@ from flows.reconcile.scan import (
     BY_PROGRESS,
     CODES,
     COMBO,
+    CONFIRMED,
     CONSENT,
     EVENT,
     GREATEST,
@@ -41,6 +44,7 @@ from flows.reconcile.scan import (
     ROW,
     SPANS,
     TOLD,
+    UNTOLD,
     T,
     clock,
     find_pair,
@@ -221,6 +225,8 @@ class Reader:
                 "consent": rows[some, CONSENT].astype(bool),
                 "bot": bots[some],
                 "denied": denied[some],
+                "basis": rows[some, BASIS].astype(np.uint8),
+                "confirmed": rows[some, CONFIRMED].astype(bool),
             },
             combos,
             conversions,
@@ -260,6 +266,8 @@ class Reader:
             combos.append(self._combo(int(self._combos_used[0]) - 1, pixel.names, pixel.categories))
         row[COMBO] = int(self._combos[slot, 2]) - 1
         row[EVENT], row[LINKED], row[PLAIN] = CODES[pixel.event], linked, 1
+        row[BASIS] = BASES.index(pixel.basis) if pixel.basis in BASES else UNTOLD
+        row[CONFIRMED] = pixel.confirmed
         row[TOLD] = min(max(pixel.ts, -(2**61)), 2**61)
         row[RECEIVED] = NO_TIME if pixel.received_at is None else pixel.received_at
         row[CONSENT] = self._consent_default if pixel.consent is None else pixel.consent

@@ -15,6 +15,11 @@ COUNTS: Final = (
     *("unlinked_starts", "unlinked_first_quartiles", "unlinked_midpoints", "unlinked_third_quartiles"),
     "unlinked_completes",
 )
+BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
+"""The kinds of an impression, the strongest first."""
+SIDES: Final = (*(f"impressions_{name}" for name in BASES), "deliveries", "confirmed_plays")
+"""Counts that are published for some windows alone."""
+SIDE_WINDOWS: Final = ("1d", "flight")
 CREDITS: Final = (
     *("conversions", "conversion_value", "conversion_value_other_count"),
     *(f"conversions_{kind}" for kind in ("site_visit", "sign_up", "purchase")),
@@ -38,7 +43,7 @@ WHOLE_METRICS: Final = (
     "blocked_impressions",
 )
 """Counted since a row's first pixel, also those from before a planned flight."""
-FLIGHT_METRICS: Final = (*MINUTE_METRICS, "reach", *WHOLE_METRICS)
+FLIGHT_METRICS: Final = (*MINUTE_METRICS, *SIDES, "reach", *WHOLE_METRICS)
 QUANTILES: Final = {"time_to_convert_p50_seconds": 50, "time_to_convert_p90_seconds": 90}
 """In per cent."""
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
@@ -93,12 +98,18 @@ def _row() -> dict[str, How]:
     fields |= {f"flight.{metric}": How.EXACT for metric in WHOLE_METRICS}
     fields["flight.consent_coverage"] = How.DERIVED
     fields["flight.since_ms"] = How.EXACT
+    fields["impression_basis"] = How.EXACT
     for window in WINDOWS:
         counted = How.EXACT if window == "flight" else How.AT
         fields |= {f"{window}.{metric}": counted for metric in (*MINUTE_METRICS, *QUANTILES)}
         fields |= {f"{window}.{metric}": How.SKETCH for metric in ("reach", "frequency")}
         fields |= {f"{window}.{metric}": How.DERIVED for metric in (*DERIVED_RATES, *MONEY)}
     fields |= {f"{window}.mature_completion_rate": How.AT for window in ("5m", "1h")}
+    for window in SIDE_WINDOWS:
+        fields |= dict.fromkeys(
+            (f"{window}.{name}" for name in SIDES), How.EXACT if window == "flight" else How.AT
+        )
+        fields[f"{window}.play_through"] = How.DERIVED
     del fields["5m.unlinked_completion_rate"]
     return fields
 

@@ -28,6 +28,7 @@ _TEXTS: Final = (
     "invalid_traffic",
     "ip",
     "collector",
+    "basis",
 )
 _LIMITED: Final = frozenset(
     {*NAMES, "event_id", "play_id", "listener_id", "order_id", "collector"},
@@ -74,7 +75,7 @@ class Conversion(NamedTuple):
 
 class Pixel(NamedTuple):
     """One well-formed pixel as it was told; times in epoch ms. `invalid`: it came with a reason;
-    `told`: its collector and low mark.
+    `told`: its collector and low mark; `confirmed`: the device itself has called.
     """
 
     event: str
@@ -91,6 +92,8 @@ class Pixel(NamedTuple):
     playhead: int | None
     conversion: Conversion | None
     told: tuple[str, int | None] | None = None
+    basis: str | None = None
+    confirmed: bool = False
 
 
 def pixel_of(document: dict[str, Any]) -> Pixel:
@@ -99,7 +102,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
         raise Rejected("event_id" if event_id is None else "event")
     if event not in CODES:
         raise Rejected("event", "unknown_event")
-    *names, play, listener, agent, url, invalid, _, collector = _texts(document, _TEXTS)
+    *names, play, listener, agent, url, invalid, _, collector, basis = _texts(document, _TEXTS)
     if names[0] is None and event != "conversion":
         raise Rejected("placement_id")
     ts, received_at = _time(document, "ts"), _time(document, "received_at")
@@ -114,6 +117,9 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
     consent = document.get("consent")
     if consent is not None and consent.__class__ is not bool:
         raise Rejected("consent")
+    confirmed = document.get("device_confirmed")
+    if confirmed is not None and confirmed.__class__ is not bool:
+        raise Rejected("device_confirmed")
     categories = _categories(document)
     told = document.get("conversion")
     if told is not None and not isinstance(told, dict):
@@ -127,6 +133,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
         event, ts, received_at, event_id, tuple(names), tuple(categories), play, listener, agent,
         invalid is not None, consent, playhead, conversion,
         None if collector is None or low is None else (collector, min(max(low, 0), NEVER)),
+        basis, bool(confirmed),
     )  # fmt: skip
 
 

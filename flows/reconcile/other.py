@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from flows.reconcile.fields import COUNTS, VERSIONS, WHOLE_METRICS, WINDOWS, How
+from flows.reconcile.fields import COUNTS, SIDE_WINDOWS, SIDES, VERSIONS, WHOLE_METRICS, WINDOWS, How
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Truth
 from flows.reconcile.values import wrong_of
@@ -18,6 +18,7 @@ _SUMMED: Final = {
         for at, window in enumerate(WINDOWS)
         for name in (*COUNTS, "conversions")
     },
+    **{f"{window}.{name}": (name, WINDOWS.index(window)) for window in SIDE_WINDOWS for name in SIDES},
     **{f"flight.{name}": (name, WINDOWS.index("flight")) for name in WHOLE_METRICS},
 }
 """Fields to their metric and window."""

@@ -17,10 +17,10 @@ from typing import Final
 from flows.errors import AudiopixelError
 from flows.reconcile.database import Database
 from flows.reconcile.decode import Reader
-from flows.reconcile.fields import AGES_S
+from flows.reconcile.fields import AGES_S, BASES
 from flows.reconcile.rules import Rules, ms
 from flows.reconcile.scan import NO_TIME
-from flows.reconcile.sql import judging
+from flows.reconcile.sql import bases, judging
 from flows.reconcile.truth import Recomputation
 
 DEFAULTS: Final = Rules()
@@ -103,6 +103,8 @@ def _judge(
     db.insert("plans", rows)
     targets = {placement: placement for placement in rules.plans} | dict(rules.utm_placements)
     db.insert("utm_targets", targets.items())
+    usual = ((platform, BASES.index(name)) for platform, name in rules.platform_basis.items())
+    db.insert("platform_bases", usual)
     _read(db, reader, files, tell)
     tell("putting in order")
     db.run(judging.ARRIVED.format(n=judging.ONE_FILE if len(files) == 1 else judging.FILES))
@@ -113,6 +115,7 @@ def _judge(
     while db.first("SELECT 1 FROM pending LIMIT 1"):
         db.run(judging.ROUND)
     db.run(judging.COUNTED)
+    db.run(bases.SIDES)
     tell("crediting conversions and adding up")
 
 

@@ -31,6 +31,7 @@ class Rules:
         plans: what is planned, by placement.
         thresholds: of their delivery.
         utm_placements: `utm_content` to a placement, beside the plans' own ids.
+        platform_basis: platform to the basis of its impressions that say none.
     """
 
     out_of_orderness: timedelta = timedelta(seconds=10)
@@ -53,6 +54,7 @@ class Rules:
     plans: Mapping[str, Planned] = field(default_factory=dict)
     thresholds: Thresholds = field(default_factory=Thresholds)
     utm_placements: Mapping[str, str] = field(default_factory=dict)
+    platform_basis: Mapping[str, str] = field(default_factory=dict)
 
 
 def ms(duration: timedelta) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from flows.reconcile.fields import BASES
 from flows.reconcile.polynomials import compiled, feed
 
 Array = npt.NDArray[Any]
@@ -37,12 +38,13 @@ _TEXTS: Final = (
     "ip",
     "landing_url",
     "invalid_traffic",
+    "basis",
 )
 _WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")
-FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion")
+FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion", "device_confirmed")
 _LISTENER, _AGENT, _COLLECTOR, _EVENT_ID, _PLAY, _EVENT = range(8, 14)
-_TRAFFIC: Final = _TEXTS.index("invalid_traffic")
-_TS, _RECEIVED, _PLAYHEAD, _DURATION, _LOW = range(len(_TEXTS), len(FIELDS) - 2)
+_TRAFFIC, _BASIS = map(_TEXTS.index, ("invalid_traffic", "basis"))
+_TS, _RECEIVED, _PLAYHEAD, _DURATION, _LOW = range(len(_TEXTS), len(FIELDS) - 3)
 _CONSENT: Final = _LOW + 1
 _LIMITED: Final = np.array([name.endswith("_id") or name in (*NAMES, "collector") for name in FIELDS])
 _MACROS: Final = np.array(
@@ -52,6 +54,8 @@ _MACROS: Final = np.array(
 when it is met first.
 """
 
+UNTOLD: Final = len(BASES)
+"""The basis of a pixel that says none."""
 NO_TIME: Final = -(2**62)
 NEVER: Final = 4_102_444_800_000
 """The year 2100, beyond which no time lies."""
@@ -238,7 +242,7 @@ def scan(
                 lengths[field] = -1
         if lengths[_RECEIVED] >= 0 and not 0 < values[_RECEIVED] < NEVER:
             plain = False
-        if not plain or lengths[_EVENT] < 0 or lengths[_TRAFFIC] >= 0:
+        if not plain or lengths[_EVENT] < 0 or lengths[_TRAFFIC] >= 0 or lengths[_BASIS] >= 0:
             continue
         code = _word(block, begins[_EVENT], lengths[_EVENT], _EVENT_TEXT, _EVENT_AT, _EVENT_SLOTS)
         if code < 0 or code == _CONVERSION:
@@ -289,16 +293,20 @@ def scan(
         rows[line, CONSENT] = values[_CONSENT] if values[_CONSENT] >= 0 else consent_default
         rows[line, LINKED] = linked
         rows[line, LOW] = values[_LOW] if lengths[_COLLECTOR] > 0 else -1
+        rows[line, BASIS] = UNTOLD
+        rows[line, CONFIRMED] = 0
         rows[line, PLAIN] = 1
 
 
 PLAIN, EVENT, TOLD, RECEIVED, CONSENT, LINKED, COMBO, NEW_COMBO, AGENT, NEW_AGENT, T, GREATEST, LOW = range(
     13
 )
-ROW: Final = 13
+BASIS, CONFIRMED = 13, 14
+ROW: Final = 15
 """The columns of what a line becomes: whether it is a pixel; its event; `ts` and `received_at` as they are
 told; flags; its dimensions and user agent, and whether they were not met before; its event time,
-the greatest of the partition up to it, and its collector's low mark (below 0: none).
+the greatest of the partition up to it, its collector's low mark (below 0: none), the basis that it claims,
+and whether its device has called itself.
 """
 
 

@@ -18,7 +18,7 @@ from flows.reconcile.fields import (
     SCOPES,
 )
 from flows.reconcile.rules import Rules, ms
-from flows.reconcile.sql import crediting, rows
+from flows.reconcile.sql import bases, crediting, rows
 
 Number = int | float
 Counts = dict[str, Number]
@@ -117,6 +117,11 @@ class Recomputation:
     def labels(self) -> dict[str, tuple[str | None, ...]]:
         """Placements to their campaign, platform, station, podcast, program and creative."""
         return {name: tuple(labels) for name, *labels in self._db.all(rows.LABELS)}
+
+    @cached_property
+    def bases(self) -> dict[Key, str]:
+        """Rows to the basis of their impressions, `mixed` where there are several."""
+        return {(scope, name): basis for scope, name, basis in self._db.all(bases.OF_ROWS)}
 
     @cached_property
     def currencies(self) -> dict[Key, str]:

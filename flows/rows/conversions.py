@@ -64,9 +64,9 @@ class RowConversions:
 
     def take_out(self, row: int) -> list[Any]:
         """Forget a row's conversions; returns them as plain values."""
-        credited, frequency = self.credits.flight.pop(row, None), self.frequency.pop(row, None)
+        frequency = self.frequency.pop(row, None)
         return [
-            None if credited is None else credited.tolist(),
+            self.credits.take_out(row),
             self.currencies.pop(row, None),
             None if frequency is None else frequency.tolist(),
             self.accounts.pop(row, None),
@@ -75,8 +75,7 @@ class RowConversions:
     def put_back(self, row: int, taken: list[Any]) -> None:
         """Give a row what `take_out` gave."""
         credited, currency, frequency, account = taken
-        if credited is not None:
-            self.credits.flight[row] = np.array(credited, np.int64)
+        self.credits.put_back(row, credited)
         if currency is not None:
             self.currencies[row] = currency
         if frequency is not None:

@@ -17,6 +17,7 @@ from flows.rows.conversions import RowConversions
 from flows.rows.reach import Distinct
 from flows.rows.rolling_reach import Rolling
 from flows.rows.row_columns import RowColumns
+from flows.rows.side_cells import SideCells
 from flows.state.kernel import I64
 
 FOREVER: Final = 1 << 40
@@ -30,6 +31,7 @@ class Flights:
     columns: RowColumns
     cells: Cells
     conversions: RowConversions
+    sides: SideCells
     rolling: Rolling
     reached: Distinct
 
@@ -66,6 +68,7 @@ class Flights:
             of.flight[row] = counts[minutes >= begun].sum(axis=0)
             of.overrun[row] = counts[minutes >= max(begun, end), IMPRESSION].sum()
             self.conversions.credits.restart_flight(row, begun)
+            self.sides.restart_flight(row, begun)
             self._recount_reach(row, begun)
             of.counted_from[row], of.counted_to[row] = begun, end
         else:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from flows.model.basis import CONFIRMED_PLAYS, DELIVERIES, SHOWN, SIDE_WINDOWS
 from flows.model.conversions import AGES_AT, COLUMNS, OTHER, VALUE, WHOLE, value_of
 from flows.model.counts import CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
 from flows.model.dimensions import SCOPES
@@ -28,6 +29,7 @@ from flows.model.fields import (
     UNLINKED_RATE,
     UNLINKED_STARTS,
     WINDOWS,
+    basis_of,
     decimal,
     exact,
 )
@@ -39,6 +41,7 @@ from flows.state.kernel import I64
 
 ratio: Final = lru_cache(1 << 14)(uncached_ratio)
 """Most rates are of few plays, and the same ones again and again."""
+_NO_SIDES: Final = (None,) * (len(SHOWN) - 1)
 _REACHED: Final = [*NO_CREDITS[:RATE_AT], "0", *NO_CREDITS[RATE_AT + 1 :]]
 """The values of `CREDITS` where somebody was reached and nobody converted."""
 
@@ -71,13 +74,19 @@ def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Pa
                 values += _REACHED if reach[row] else NO_CREDITS
             else:
                 values += _credited(credited, reach[row])
+            if name in SIDE_WINDOWS:
+                sides = windows.sides[row][place]
+                usual = values[IMPRESSION] or None
+                values += (usual, *_NO_SIDES) if sides is None else _beside(values[IMPRESSION], sides)
         columns.append(counts)
     totals, latest, since = windows.totals.tolist(), windows.latest.tolist(), windows.since.tolist()
+    bases = windows.bases.tolist()
     encode = msgspec.msgpack.encode
     rows = []
     for row, (scope, name) in enumerate(windows.rows):
         values = [as_of_ms, final_through_ms, as_of_ms, *windows.labels[row], *NO_DELIVERY, *totals[row]]
         values += [ratio(totals[row][CONSENTED], totals[row][PIXELS]), since[row] or None]
+        values.append(basis_of(bases[row]))
         for place in READ_FIRST:
             values += columns[place][row]
         frequency, account = windows.frequency[row], windows.accounts[row]
@@ -86,6 +95,15 @@ def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Pa
         values += NO_ACCOUNT if account is None else account
         rows.append(PackedRow(scope, name, latest[row], encode(values), windows.delivered[row]))
     return rows
+
+
+def _beside(impressions: int, sides: I64) -> list[int | str | None]:
+    """The values of `flows.model.basis.SHOWN`; impressions that no other basis claims are of the first."""
+    counts = sides.tolist()
+    deliveries, confirmed = counts[DELIVERIES], counts[CONFIRMED_PLAYS]
+    shown = [impressions - sum(counts[:DELIVERIES]), *counts]
+    through = ratio(confirmed, deliveries) if confirmed else None
+    return [*(count or None for count in shown), through]
 
 
 def _credited(counts: I64, reach: int) -> list[int | str | None]:

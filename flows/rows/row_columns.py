@@ -13,6 +13,8 @@ from flows.state import snapshot
 from flows.state.kernel import I64, U32, Int, doubled, kernel
 
 ROOM: Final = 64
+SKETCH_FROM: Final = 100
+"""Listeners from which on a placement without a plan has a sketch for readers: fewer have no overlap."""
 KEPT: Final = (
     "flight",
     "totals",
@@ -25,6 +27,7 @@ KEPT: Final = (
     "own_from",
     "overrun",
     "heard",
+    "bases",
 )
 """The columns that a snapshot has, and an ended row keeps."""
 OTHERS: Final = ("given_reach", "published_at", "changed", "is_placement", "alive")
@@ -58,6 +61,7 @@ class RowColumns:
         own_from: the minute up to which a row may have had pixels that it does not count.
         overrun: impressions behind the flight's end.
         heard: the minute of the last pixel or credit.
+        bases: of its valid impressions, a bit each.
         given_reach, published_at: reach and minute of the sketch that readers have.
         changed: since the last cut.
         alive: there is such a row.
@@ -69,7 +73,7 @@ class RowColumns:
         )
         self.latest, self.first, self.heard, self.overrun, self.own_from = _numbers(5)
         self.flight_from, self.flight_end, self.counted_from, self.counted_to = _numbers(4)
-        self.given_reach, self.published_at = _numbers(2)
+        self.given_reach, self.published_at, self.bases = _numbers(3)
         self.changed, self.is_placement, self.alive = (np.zeros(ROOM, bool) for _ in range(3))
 
     def __len__(self) -> int:
@@ -84,6 +88,15 @@ class RowColumns:
     def note(self, rows: U32, latest: I64, first: I64, now: int) -> None:
         """Take the times of the latest and first pixels of `rows`; see `RowBatch`."""
         _note(rows, latest, first, now, self.latest, self.first, self.heard, self.changed)
+
+    def due_sketches(self, rows: I64, reach: I64, minute: int, ended: bool) -> npt.NDArray[np.bool_]:
+        """Mark the rows whose sketch is to be given to readers at a minute, and take it as given."""
+        given, at = self.given_reach[rows], self.published_at[rows]
+        due = reach > given * (1.0 if ended else 1.01)
+        due |= (reach > 0) & (minute - at >= 1440) & (self.latest[rows] // 60_000 > at)
+        due &= (reach >= SKETCH_FROM) | (self.flight_end[rows] > 0) | (given != 0)
+        self.given_reach[rows[due]], self.published_at[rows[due]] = reach[due], minute
+        return due
 
     def clear(self, rows: list[int]) -> None:
         """Let places be those of no row."""

@@ -30,17 +30,16 @@ from flows.rows.reach import Distinct
 from flows.rows.rolling_reach import Rolling
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import DEFAULT_LIMITS, Limits, RowIndex
+from flows.rows.side_cells import NO_SIDES, SideCells
 from flows.rows.values import Minutes, Windows
 from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 13
+FORMAT: Final = 14
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 SKETCHES_AT_ONCE: Final = 256
-SKETCH_FROM: Final = 100
-"""Listeners from which on a placement without a plan has a sketch for readers: fewer have no overlap."""
 
 
 class RowShard:
@@ -77,16 +76,21 @@ class RowShard:
         self.left: list[RowName] = []
         self.labels = Labels()
         self.days = Days(day_of)
-        self._have(RowIndex(limits.rows), Cells(), RowConversions(), Rolling(), Distinct())
-        self._sketched = -1
-        self._files = Files(None)
+        self._have(RowIndex(limits.rows), Cells(), RowConversions(), SideCells(), Rolling(), Distinct())
+        self._sketched, self._files = -1, Files(None)
 
     def _have(
-        self, index: RowIndex, cells: Cells, conversions: RowConversions, rolling: Rolling, reached: Distinct
+        self,
+        index: RowIndex,
+        cells: Cells,
+        conversions: RowConversions,
+        sides: SideCells,
+        rolling: Rolling,
+        reached: Distinct,
     ) -> None:
-        self.row_index, self.cells, self.conversions = index, cells, conversions
+        self.row_index, self.cells, self.conversions, self.sides = index, cells, conversions, sides
         self.rolling, self.reached, self.columns = rolling, reached, RowColumns()
-        self.flights = Flights(self.columns, cells, conversions, rolling, reached)
+        self.flights = Flights(self.columns, cells, conversions, sides, rolling, reached)
 
     @property
     def final_through_ms(self) -> int:
@@ -125,13 +129,12 @@ class RowShard:
             self._credit(credits)
         if turned:
             self._end_minutes(before, cut.ended)
-        due = []
+        self.left, due = [], list[Minutes]()
         if self.minutes_every:
             about = self.cells, self.conversions.credits, self.columns, self.row_index
             due = due_minutes(*about, cut.number, self.minutes_every, provisional_from)
         if turned:
             self._forget()
-        self.left = []
         if minute // 60 > before // 60 or cut.ended:
             self._end_quiet()
         if cut.ended:
@@ -169,6 +172,9 @@ class RowShard:
                 self.reached.add(rows[flown], who[flown], n_rows)
             self.rolling.add(rows, minutes, who, n_rows)
             self.days.reach(rows, minutes, who, n_rows)
+
+        if len(rows := rows_at("side_rows")):
+            self.sides.take(rows, joined("sides"), self.columns, self.days.day_of)
 
     def _credit(self, batch: CreditBatch) -> None:
         """Add decided conversions to their minutes, which become final only after this."""
@@ -220,10 +226,11 @@ class RowShard:
         scope, _ = self.row_index.name(number)
         of.is_placement[number], of.alive[number] = scope == SCOPES[0], True
         if kept is not None:
-            numbers, labels, *conversions, reached_by = kept
+            numbers, labels, *conversions, sides, reached_by = kept
             of.put(number, numbers)
             self.labels.put_back(number, labels)
             self.conversions.put_back(number, conversions)
+            self.sides.put_back(number, sides)
             self.reached.put_back(number, tuple(reached_by), len(of))
         else:
             of.own_from[number] = self.row_index.ended.forgotten
@@ -253,8 +260,9 @@ class RowShard:
 
     def _forget(self) -> None:
         """Drop the cells that are final and out of every rolling window, without a change of any number."""
-        oldest = self._oldest
-        self.conversions.credits.forget(oldest, self.days.day_of(self.minute))
+        oldest, today = self._oldest, self.days.day_of(self.minute)
+        self.conversions.credits.forget(oldest, today)
+        self.sides.forget(oldest, today)
         _, minutes = split(self.cells.keys)
         self.cells.keep(minutes >= oldest)
 
@@ -265,12 +273,12 @@ class RowShard:
 
     def _end_quiet(self) -> None:
         """End the rows that have had no pixel for long, and keep their counts, packed."""
-        of, credits, minute = self.columns, self.conversions.credits, self.minute
+        of, minute = self.columns, self.minute
         of.heard[of.alive & (of.heard == 0)] = minute  # made by a plan
         quiet = of.alive & (of.heard + self.limits.stays <= minute)
         quiet[split(self.cells.keys[self.cells.keys != 0])[0]] = False
         self.days.clear(quiet)
-        quiet[[*credits.minutes, *(row for row, _ in credits.days)]] = False
+        quiet[[*self.conversions.credits.held(), *self.sides.held()]] = False
         leaving = [
             row
             for row in np.flatnonzero(quiet).tolist()
@@ -279,7 +287,8 @@ class RowShard:
         self.row_index.ended.forget(minute - self.limits.remembered)
         if leaving:
             for row, reached_by in zip(leaving, self.reached.take_out(np.array(leaving)), strict=True):
-                kept = [of.of(row), self.labels.take_out(row), *self.conversions.take_out(row), reached_by]
+                kept = [of.of(row), self.labels.take_out(row), *self.conversions.take_out(row)]
+                kept += [self.sides.take_out(row), reached_by]
                 self.left.append(self.row_index.leave(row))
                 self.row_index.ended.put(self.left[-1], int(of.heard[row]), kept)
             of.clear(leaving)
@@ -301,17 +310,12 @@ class RowShard:
         """(placement, registers of its flight's reach), at most once a watermark minute: where it has grown
         by over 1 %, or a day after it was given if it was heard since; at the log's end all that grew.
         """
-        of, minute = self.columns, self.minute
+        minute = self.minute
         if minute == self._sketched and not ended:
             return
         self._sketched = minute
-        rows = np.nonzero(of.is_placement)[0]
-        reach, given, at = self.reached.reach(rows), of.given_reach[rows], of.published_at[rows]
-        due = reach > given * (1.0 if ended else 1.01)
-        due |= (reach > 0) & (minute - at >= 1440) & (of.latest[rows] // 60_000 > at)
-        due &= (reach >= SKETCH_FROM) | (of.flight_end[rows] > 0) | (given != 0)
-        of.given_reach[rows[due]], of.published_at[rows[due]] = reach[due], minute
-        rows = rows[due]
+        rows = np.nonzero(self.columns.is_placement)[0]
+        rows = rows[self.columns.due_sketches(rows, self.reached.reach(rows), minute, ended)]
         for start in range(0, len(rows), SKETCHES_AT_ONCE):
             some = rows[start : start + SKETCHES_AT_ONCE]
             for row, registers in zip(some.tolist(), self.reached.registers_of(some), strict=True):
@@ -327,7 +331,7 @@ class RowShard:
             window(rows, minute, width, cells.keys, cells.counts, of_window, of_mature, mature_before)
         today, reached_today = self.days.of_today(len(of))
         short, long = self.rolling.reach(rows)
-        each = rows.tolist()
+        each, day, sides = rows.tolist(), self.days.day_of(minute), self.sides
         return Windows(
             [self.row_index.name(row) for row in each],
             list(map(self.labels.of, each)),
@@ -337,7 +341,7 @@ class RowShard:
             (mature[0], mature[1]),
             (short, long, reached_today.reach(rows), self.reached.reach(rows)),
             of.totals[rows],
-            [conversions.credits.windows(row, minute, self.days.day_of(minute)) for row in each],
+            [conversions.credits.windows(row, minute, day) for row in each],
             [conversions.currencies.get(row) for row in each],
             [conversions.frequency.get(row) for row in each],
             [conversions.accounts.get(row) for row in each],
@@ -345,6 +349,8 @@ class RowShard:
                 self.flights.delivered(row) if end else None
                 for row, end in zip(each, of.flight_end[rows].tolist(), strict=True)
             ],
+            of.bases[rows],
+            [sides.windows(row, minute, day) if row in sides.flight else NO_SIDES for row in each],
         )
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -357,6 +363,7 @@ class RowShard:
             "labels": self.labels.snapshot(),
             "columns": self.columns.snapshot(alive),
             "conversions": self.conversions.snapshot(),
+            "sides": self.sides.snapshot(),
             "cells": self.cells.snapshot(files),
             "days": self.days.snapshot(alive, files),
             "rolling": self.rolling.snapshot(files),
@@ -381,6 +388,7 @@ class RowShard:
             RowIndex.restored(self.limits.rows, held["index"], files),
             Cells.restored(held["cells"], files, self._oldest),
             RowConversions.restored(held["conversions"]),
+            SideCells.restored(held["sides"]),
             Rolling.restored(held["rolling"], files),
             Distinct.restored(held["reached"], files),
         )

@@ -17,7 +17,8 @@ class Windows(NamedTuple):
     `credits[row][w]` are what `flows.attribution.credit_book.COLUMNS` name, None for nothing;
     `currencies[row]` is that of their value; `frequency[row]` are (2, classes) listeners and millionths of
     conversions, and `accounts[row]` the conversions that name it, None for what is no campaign;
-    `delivered[row]` is None for what has no plan.
+    `delivered[row]` is None for what has no plan; `bases` are of valid impressions, a bit each, and
+    `sides[row][w]` the counts of `flows.model.basis.SIDES`, None for nothing.
     """
 
     rows: list[tuple[str, str]]
@@ -33,6 +34,8 @@ class Windows(NamedTuple):
     frequency: list[I64 | None]
     accounts: list[ConversionAccount | None]
     delivered: list[Delivered | None]
+    bases: I64
+    sides: list[list[I64 | None]]
 
 
 class Minutes(NamedTuple):

@@ -19,6 +19,7 @@ from pydantic import Field, InstanceOf, SecretStr, ValidationInfo, field_validat
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flows.errors import SettingsError
+from flows.model.basis import Basis
 from flows.model.pixel import KNOWN_REASONS, MOST_OWN_REASONS
 from flows.settings.collect import CollectSettings
 from flows.settings.exports import ExportSettings
@@ -153,6 +154,10 @@ class Settings(CollectSettings, ExportSettings, ReadSettings, BaseSettings):
     touch_clicks_in_all: int = Field(250, ge=1, description="of these, the newest clicks of all campaigns")
     utm_placements: dict[str, str] = Field(
         default_factory=dict, description="utm_content to the placement that it stands for"
+    )
+    platform_basis: dict[str, Basis] = Field(
+        default_factory=dict,
+        description="platform to the basis of its impressions where a pixel says none; else vast_impression",
     )
     decisions_ttl: timedelta = Field(
         timedelta(days=7), ge=_MINUTE, description="how long the decision on a conversion can be explained"

@@ -124,7 +124,9 @@ class History:
             completes = int((complete & of).sum())
             counts = dict.fromkeys(FLIGHT, 0) | Counter(
                 impressions=int(of.sum()),
+                impressions_vast_impression=int(of.sum()),
                 starts=int((started & of).sum()),
+                confirmed_plays=int((started & of).sum()) if "device_confirmed" in place.labels else 0,
                 first_quartiles=completes,
                 midpoints=completes,
                 third_quartiles=completes,

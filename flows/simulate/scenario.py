@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from flows.simulate.truth import USUAL
+
 DURATIONS_MS: Final = (15_000, 20_000, 30_000, 30_000, 60_000)
 _PLATFORMS: Final = ("spotify", "acast", "global-player", "tunein", "programmatic")
+HOSTED: Final = "ad_delivered"
+_BASES: Final = {
+    "acast": HOSTED,
+    "global-player": "audible_2s",
+    "tunein": "download",
+    "programmatic": "streamed_full",
+}
+"""The basis of a platform's impressions, where it is not the usual one."""
+_CONFIRMS: Final = "spotify"
+"""The platform whose devices call themselves."""
 AGENTS: Final = (
     "Spotify/8.9.10 iOS/17.4 (iPhone14,5)",
     "AppleCoreMedia/1.0.0.21E236 (iPhone; U; CPU OS 17_4 like Mac OS X; en_us)",
@@ -107,12 +119,15 @@ _RARE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A placement: its labels, its share of all plays, and its rate of plays that are heard to the end."""
+    """A placement: its labels, its share of all plays, its rate of plays that are heard to the end, and the
+    basis of its impressions.
+    """
 
     id: str
     labels: dict[str, Any]
     share: float
     completion_rate: float
+    basis: str = USUAL
 
 
 def new_placements(count: int) -> list[Placement]:
@@ -132,9 +147,11 @@ def new_placements(count: int) -> list[Placement]:
                 "station": f"st-{rank % 13}",
                 "podcast": f"Füße & Ohren «{rank}»" if rank % 10 == 3 else f"pod-{rank % 29}",
                 "program": f"prog-{rank % 3}",
+                **({"device_confirmed": True} if _PLATFORMS[rank % 5] == _CONFIRMS else {}),
             },
             weight / total,
             0.5 + 0.45 * (rank * 7 % 10) / 9,
+            _BASES.get(_PLATFORMS[rank % 5], USUAL),
         )
         for rank, weight in enumerate(weights)
     ]

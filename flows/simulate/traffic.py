@@ -15,11 +15,9 @@ the first; all pixels of a play, and a conversion with its retries, are in one p
 from __future__ import annotations
 
 import heapq
-import json
 import math
 from bisect import bisect
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta, timezone
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
@@ -27,12 +25,23 @@ import msgspec
 import numpy as np
 
 from flows.simulate.bad_calls import invalid, malformed, unknown
-from flows.simulate.scenario import AGENTS, BOTS, DURATIONS_MS, MACROS, Placement, Trouble, new_placements
+from flows.simulate.scenario import (
+    AGENTS,
+    BOTS,
+    DURATIONS_MS,
+    HOSTED,
+    MACROS,
+    Placement,
+    Trouble,
+    new_placements,
+)
 from flows.simulate.truth import DAY_MS, MILESTONES, MINUTE_MS, PlayTruth, Tally, Truth
+from flows.simulate.wire import body_of, foreign, written
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: Final = ("site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission")
 _TRIAL_PLAYS: Final = 2000
+REFIRED: Final = "audible_2s"
+"""The basis that a player claims when it calls an impression again."""
 CREATIVES: Final = 3
 """A placement's creatives, by turns; one may be another placement's, too."""
 
@@ -199,12 +208,12 @@ class Traffic:
         dice = u() - trouble.no_consent
         consent = None if 0 <= dice < trouble.absent_consent else dice >= 0
         labels["listener_id"] = f"L{listener}"
-        consenting = _body({**labels, "consent": True})
-        refusing = _body(labels if consent is None else {**labels, "consent": False})
+        consenting = body_of({**labels, "consent": True})
+        refusing = body_of(labels if consent is None else {**labels, "consent": False})
         withdrawn = born + (u() * duration if chance(trouble.withdrawn) else DAY_MS)
 
         late, skew, too_late, known_clock = self._lateness(born)
-        calls: list[tuple[int, int, str, int | None, str]] = []
+        calls: list[tuple[int, int, str, int | None, str, str]] = []
         shared = play_id if linked and chance(trouble.shared_ids) else None
         for event, offset, playhead in self._script(place, duration, linked):
             if event == "start" and chance(trouble.lost_starts):
@@ -221,45 +230,34 @@ class Traffic:
             if late == skew == 0 and chance(trouble.late_pixels):
                 sent += 20_000 + int(u() * 340_000)
             event_id = shared or self._id()
-            calls.append((sent, happened, event, playhead, event_id))
+            calls.append((sent, happened, event, playhead, event_id, place.basis))
             if too_late:  # whether a retry of what was too late is a repeat is not for a ledger to say
                 continue
             while chance(trouble.repeats):
                 again = sent + (200 + int(u() * 8000) if chance(0.7) else int(u() * 1_080_000))
-                calls.append((again, happened, event, playhead, event_id))
+                calls.append((again, happened, event, playhead, event_id, place.basis))
             if linked and chance(trouble.refires):
                 delay = 1 + int(u() * 1500)
-                calls.append((sent + delay, happened + delay, event, playhead, self._id()))
+                calls.append((sent + delay, happened + delay, event, playhead, self._id(), REFIRED))
 
         calls.sort()
         named = None if labels["creative_id"] in MACROS else creative
         truths = PlayTruth(place.id, listener, linked, bot, named)
-        key = play_id.encode()
-        foreign = chance(trouble.foreign)
-        for sent, happened, event, playhead, event_id in calls:
+        key, by_others = play_id.encode(), chance(trouble.foreign)
+        for sent, happened, event, playhead, event_id, claimed in calls:
             consented = consent is True and happened < withdrawn
             ts = happened + skew
-            value = b'{"event_id":"%b","event":"%b","ts":%d,%b' % (
-                event_id.encode(), event.encode(), ts, consenting if consented else refusing,
-            )  # fmt: skip
-            if playhead is not None:
-                value += b',"playhead_ms":%d' % playhead
-            if event == "click":
-                value += (
-                    b',"landing_url":"https://shop.example/?utm_source=audio&utm_content=%b"'
-                    % place.id.encode()
-                )
-            if known_clock or not chance(trouble.no_received_at):
-                value += b',"received_at":%d}' % sent
-            else:
-                value += b"}"
-            if foreign:
-                value = self._foreign(value)
+            body = consenting if consented else refusing
+            received = sent if known_clock or not chance(trouble.no_received_at) else None
+            value = written(event_id, event, ts, body, playhead, claimed, place.id, received)
+            if by_others:
+                value = foreign(u, value)
             event_ms = max(min(ts, sent + 60_000), sent - DAY_MS)
             if too_late:
                 truth = Truth("rejected.too_late", place.id, (("too_late", 1),), creative=named)
             else:
-                truth = truths.pixel(event, event_id, playhead, event_ms, consented)
+                said = claimed, "device_confirmed" in place.labels
+                truth = truths.pixel(event, event_id, playhead, event_ms, consented, *said)
             self._push(sent, partition, key, value, event_ms, truth)
 
     def _lateness(self, born: int) -> tuple[int, int, bool, bool]:
@@ -286,7 +284,8 @@ class Traffic:
     def _script(self, place: Placement, duration: int, linked: bool) -> list[tuple[str, int, int | None]]:
         """The script of a play: (event, ms since the delivery, ms into the ad)."""
         u, trouble, chance = self._u, self.trouble, self._chance
-        script: list[tuple[str, int, int | None]] = [("impression", 0, None)]
+        sent = [("delivered", 0, None)] if place.basis == HOSTED else []
+        script: list[tuple[str, int, int | None]] = [*sent, ("impression", 0, None)]
         dice = u()
         if dice < trouble.errors:
             return [*script, ("error", 400, None)]
@@ -382,18 +381,3 @@ class Traffic:
         else:
             reason, value = "unknown_event", msgspec.json.encode(unknown(u, good))
         self._push(born, partition, b"rubbish", value, born, Truth(f"rejected.{reason}"))
-
-    def _foreign(self, value: bytes) -> bytes:
-        """The same call by another JSON writer: spaces, escapes, other order, RFC 3339 times, more fields."""
-        call = json.loads(value)
-        zone = timezone(timedelta(hours=int(self._u() * 4)))
-        moment = (_EPOCH + timedelta(milliseconds=call["ts"])).astimezone(zone)
-        call["ts"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        call["vendor"] = {"sdk": [1, None, "π"], "event": "start", "nested": {"ts": 0}}
-        call["content_category"] = "150" if self._chance(0.5) else ["150", "JLBCU7"]
-        return json.dumps(call, sort_keys=True).encode()
-
-
-def _body(labels: dict[str, Any]) -> bytes:
-    """The fields that a play's pixels share, without the braces."""
-    return msgspec.json.encode(labels)[1:-1]

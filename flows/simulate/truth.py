@@ -18,13 +18,19 @@ MILESTONES: Final = {"firstQuartile": 1, "midpoint": 2, "thirdQuartile": 3, "com
 _REACHED: Final = ("", "first_quartiles", "midpoints", "third_quartiles", "completes")
 _PLAIN: Final = {
     "impression": "impressions", "click": "clicks", "error": "errors", "skip": "skips", "mute": "mutes",
+    "delivered": "deliveries",
 }  # fmt: skip
+
+BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
+"""The kinds of an impression, the strongest first."""
+USUAL: Final = "vast_impression"
 
 FLIGHT: Final = (
     "impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes", "repaired",
     "skips", "mutes", "clicks", "errors", "orphans", "unlinked_starts", "unlinked_first_quartiles",
     "unlinked_midpoints", "unlinked_third_quartiles", "unlinked_completes", "reach", "consented", "repeated",
-    "too_late", "invalid_traffic", "conversions_declared",
+    "too_late", "invalid_traffic", "conversions_declared", "deliveries", "confirmed_plays",
+    *(f"impressions_{name}" for name in BASES),
 )  # fmt: skip
 """The numbers of a placement, as in `flight.<name>`; `conversions_declared`: those that name it."""
 
@@ -72,6 +78,7 @@ class PlayTruth:
     """
 
     __slots__ = (
+        "_basis",
         "_bits",
         "_bot",
         "_creative",
@@ -87,7 +94,7 @@ class PlayTruth:
     def __init__(
         self, placement: str, listener: int, linked: bool, bot: bool, creative: str | None = None
     ) -> None:
-        self._creative = creative
+        self._creative, self._basis = creative, ""
         self._placement, self._listener, self._linked, self._bot = placement, listener, linked, bot
         self._seen: set[object] = set()
         self._held: list[int] = []
@@ -95,11 +102,30 @@ class PlayTruth:
         self._bits = self._reached = 0
 
     def pixel(
-        self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool
+        self,
+        event: str,
+        event_id: str,
+        playhead_ms: int | None,
+        event_ms: int,
+        consented: bool,
+        basis: str = USUAL,
+        confirmed: bool = False,
     ) -> Truth:
-        """The truth of the play's next pixel to arrive; `event_ms` is its event time."""
+        """The truth of the play's next pixel to arrive; `event_ms` is its event time.
+
+        `basis` is what it claims of an impression whose minute is not final, and `confirmed` whether the
+        device has called itself; a play's starts agree on that.
+        """
         truth = self._of(event, event_id, playhead_ms, event_ms, consented)
-        return truth._replace(creative=self._creative)
+        counts = list(truth.counts)
+        better = not self._basis or BASES.index(basis) < BASES.index(self._basis)
+        if event == "impression" and better and not self._bot:
+            counts += [(f"impressions_{self._basis}", -1)] if self._basis else []
+            counts.append((f"impressions_{basis}", 1))
+            self._basis = basis
+        if event == "start" and confirmed and truth.outcome == "accepted" and not self._bot:
+            counts.append(("confirmed_plays", 1))
+        return truth._replace(creative=self._creative, counts=tuple(counts))
 
     def _of(
         self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool

@@ -371,6 +371,22 @@ COLUMNS: Final = (
     ),
     _label("platform", "platform", "The platform of the latest pixel.", 18, "platform"),
     _label("station", "station", "The station of the latest pixel.", 19, "station"),
+    _label("basis", "basis", "What kind of impressions these are.", 21, "impression_basis"),
+    _count(
+        "deliveries",
+        "deliveries",
+        "",
+        "Times that a host says it has sent the ad, in the flight: no impressions.",
+        22,
+        _field("flight.deliveries"),
+    ),
+    _share(
+        "through",
+        "play-through",
+        "Plays that a device itself has begun, as a share of the deliveries of the flight.",
+        23,
+        "flight.play_through",
+    ),
 )
 BY_KEY: Final = {column.key: column for column in COLUMNS}
 FIELDS: Final = (*SHOWN, "final_through_ms")

@@ -27,7 +27,7 @@ from flows.reconcile.comparison import differences
 from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
 from flows.replay import replay
-from flows.rows import shard as windows
+from flows.rows import row_columns
 from flows.settings.fields import Settings
 from flows.simulate.feed import run_log
 from flows.simulate.scenario import Trouble
@@ -269,7 +269,7 @@ def test_no_identity_leaves_the_decode_step(
 ) -> None:
     monkeypatch.setattr(touches, "SPILL", 10)  # so that what is in files at size is in files here
     monkeypatch.setattr(journal, "SPILL_BYTES", 1)
-    monkeypatch.setattr(windows, "SKETCH_FROM", 1)
+    monkeypatch.setattr(row_columns, "SKETCH_FROM", 1)
     canary = "canary-3f9a"
     lines = []
     for number, line in enumerate(lines_of("adversarial")[:8000]):

@@ -23,6 +23,13 @@ NAMES = {"start": "starts", "firstQuartile": "first_quartiles", "midpoint": "mid
 }
 
 
+STRENGTH = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
+
+
+def basis_of(call: Call) -> str:
+    return call.basis or "vast_impression"
+
+
 class Call(NamedTuple):
     """One pixel, `back` seconds behind its partition's time, which first moves on by `forward` seconds."""
 
@@ -40,6 +47,8 @@ class Call(NamedTuple):
     bot: bool
     playhead: int | None
     creative: str | None
+    basis: str | None
+    confirmed: bool | None
 
 
 @dataclass(eq=False)
@@ -54,6 +63,10 @@ class Life:
     joined: set[str] = field(default_factory=set)
     orphans: set[str] = field(default_factory=set)
     heard: list[tuple[int, bool, Dimensions]] = field(default_factory=list)
+    impressed: tuple[Dimensions, int] | None = None
+    basis: str = ""
+    called: tuple[Dimensions, int] | None = None
+    confirmed: bool = False
 
 
 class Model:
@@ -70,6 +83,8 @@ class Model:
         self.touches: Counter[tuple[Dimensions, int, int]] = Counter()
         self.latest: dict[Dimensions, int] = {}
         self.first: dict[Dimensions, int] = {}
+        self.deliveries: Counter[tuple[Dimensions, int, str]] = Counter()
+        self.claims: set[tuple[Dimensions, str]] = set()
 
     def final(self, minute: int, watermark_ms: int) -> bool:
         by_now = (minute + 1) * MINUTE + self.lateness_ms <= max(watermark_ms, self.flow_ms)
@@ -90,6 +105,8 @@ class Model:
             life = None
         if life is not None and (not linked or event in life.seen):
             self.totals[combo, "repeated"] += 1
+            if not call.bot:
+                self.again(call, combo, life, watermark_ms)
             return "repeated"
         in_cohort = linked and event in COHORT
         home = life.begun if in_cohort and life is not None and life.begun is not None else minute
@@ -114,6 +131,13 @@ class Model:
             self.touches[combo, minute, listener_hash(call.listener)] += 1
             if linked or event == "impression":
                 life.heard.append((minute, event == "start", combo))
+        if event == "impression":
+            life.impressed, life.basis = (combo, minute), basis_of(call)
+            self.claims.add((combo, life.basis))
+        elif event == "start":
+            life.called, life.confirmed = (combo, minute), bool(call.confirmed)
+        elif event == "delivered":
+            self.deliveries[combo, minute, "deliveries"] += 1
         if event in PLAIN:
             self.plain[combo, minute, PLAIN[event]] += 1
         elif not linked and event in ("start", *MILESTONES):
@@ -146,6 +170,27 @@ class Model:
             if ended or self.final(life.own[event][1], 0):
                 life.orphans.add(event)
                 del self.waiting[identity, event]
+
+    def again(self, call: Call, combo: Dimensions, life: Life, watermark_ms: int) -> None:
+        """A repeated pixel counts once more in nothing but what its play is known by."""
+        if call.event == "impression":
+            basis = basis_of(call)
+            self.claims.add((combo, basis))
+            open_one = life.impressed is not None and not self.final(life.impressed[1], watermark_ms)
+            if open_one and STRENGTH.index(basis) < STRENGTH.index(life.basis):
+                life.basis = basis
+        elif call.event == "start" and call.confirmed and life.called is not None:
+            life.confirmed |= not self.final(life.called[1], watermark_ms)
+
+    def sides(self) -> Counter[tuple[Dimensions, int, str]]:
+        """What few pixels have; impressions of the usual basis are not told."""
+        counted = Counter(self.deliveries)
+        for life in self.all:
+            if life.impressed is not None and life.basis != "vast_impression":
+                counted[(*life.impressed, f"impressions_{life.basis}")] += 1
+            if life.called is not None and life.confirmed:
+                counted[(*life.called, "confirmed_plays")] += 1
+        return counted
 
     def cells(self) -> dict[tuple[Dimensions, int], Counter[str]]:
         counted: Counter[tuple[Dimensions, int, str]] = Counter(self.plain)

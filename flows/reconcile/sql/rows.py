@@ -37,6 +37,8 @@ WITH own AS (
         ELSE ['pixels'] END), pixels
     FROM tallies
     UNION ALL
+    FROM sides
+    UNION ALL
     SELECT combo, minute, 'blocked_impressions', pixels FROM tallies JOIN combos USING (combo)
     WHERE verdict = 'accepted' AND NOT bot AND {IS["impression"]} AND blocked
     UNION ALL

@@ -44,6 +44,9 @@ export const COLUMNS = [
   count("blocked", "blocked", "impressions", "Impressions in content that the plan blocks.", 92, 20, (row) => number(row, "flight.blocked_impressions")),
   label("platform", "platform", "The platform of the latest pixel.", "platform", 110, 18),
   label("station", "station", "The station of the latest pixel.", "station", 100, 19),
+  label("basis", "basis", "What kind of impressions these are.", "impression_basis", 120, 21),
+  count("deliveries", "deliveries", "", "Times that a host says it has sent the ad, in the flight: no impressions.", 92, 22, field("flight.deliveries")),
+  share("through", "play-through", "Plays that a device itself has begun, as a share of the deliveries of the flight.", 92, 23, "flight.play_through"),
 ];
 const BY_KEY = new Map(COLUMNS.map((column) => [column.key, column]));
 export const column = (key) => BY_KEY.get(key);

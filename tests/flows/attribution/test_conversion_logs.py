@@ -21,6 +21,7 @@ from flows.cli.commands import app
 from flows.cli.reconcile_settings import rules
 from flows.engine.source import StopSignal
 from flows.instruments import instruments
+from flows.model.basis import BASES
 from flows.model.conversions import Model
 from flows.model.messages import shard_key
 from flows.reconcile.comparison import differences
@@ -64,11 +65,20 @@ def log(seed: int, plays: int = 600, buyers: int = 300) -> list[Line]:
             fields["play_id"] = f"p{number}"
         if rng.random() < 0.1:
             fields["user_agent"] = "a bot/1.0"
+        for again in range(rng.choice((0, 1, 1, 1, 2, 3)) if "play_id" in fields else 1):
+            basis = rng.choice((*BASES, "vast_impression", "heard", None))
+            line("impression", at + again * rng.randrange(80_000), **fields | {"basis": basis})
+        if rng.random() < 0.3:
+            line("delivered", at, **fields)
         if rng.random() < 0.8:
-            line("impression", at, **fields)
-        if rng.random() < 0.8:
-            other = {"creative_id": "k1"} if number % 5 == 0 else {}
-            line("start", at + rng.randrange(-2000, 2000), **fields | other)
+            other: Line = {"creative_id": "k1"} if number % 5 == 0 else {}
+            line(
+                "start",
+                at + rng.randrange(-2000, 2000),
+                **fields | other | {"device_confirmed": rng.random() < 0.4},
+            )
+            if rng.random() < 0.1:
+                line("start", at + rng.randrange(3000), **fields, device_confirmed=True)
         if rng.random() < 0.2:
             line("click", at + rng.choice([0, 5000]), **fields)
     for number in range(buyers):

@@ -22,6 +22,7 @@ from connectors.stream import Messages
 from flows.intake.decoder import Decoder
 from flows.intake.split import Splitter
 from flows.intake.watermark import PartitionClock
+from flows.model.basis import BASES, SEEN, SIDES
 from flows.model.counts import BY_FLIGHT, BY_MINUTE, HELD, REPAIRED
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.events import COMPLETE, MUTE, SKIP, START
@@ -38,7 +39,7 @@ SHARDS = 2
 
 Row = tuple[str, str]
 
-EVENTS = ("start", "impression", "skip", "mute", "click", "error", "pause", "progress")
+EVENTS = ("start", "impression", "skip", "mute", "click", "error", "pause", "progress", "delivered")
 CHOICES: tuple[tuple[Any, ...], ...] = (
     (0, 0, 1, 2),
     ("a", "a", "b"),
@@ -54,6 +55,8 @@ CHOICES: tuple[tuple[Any, ...], ...] = (
     (False, False, False, False, False, True),
     (0, 0, 900, None),
     ("k", "m", None),
+    (None, None, None, *BASES),
+    (True, False, None, None),
 )
 """Of each field of `Call`; what is frequent stands there often."""
 SEND, CUT, SNAPSHOT, RESTART = "send", "cut", "snapshot", "restart"
@@ -115,6 +118,8 @@ class Source:
             "campaign_id": call.campaign,
             "platform": call.platform,
             "creative_id": call.creative,
+            "basis": call.basis,
+            "device_confirmed": call.confirmed,
             "listener_id": call.listener,
             "consent": call.consent,
             "playhead_ms": call.playhead,
@@ -142,6 +147,8 @@ class Published:
         self.latest: dict[Row, int] = {}
         self.first: dict[Row, int] = {}
         self.labels: dict[Dimensions, int] = {}
+        self.sides: Counter[tuple[str, str, int, str]] = Counter()
+        self.bases: set[tuple[str, str, str]] = set()
         self.final: dict[tuple[str, str, int], npt.NDArray[np.int64]] = {}
 
     def add(self, batch: RowBatch) -> None:
@@ -162,6 +169,11 @@ class Published:
             batch.touch_rows, batch.touch_minutes.tolist(), batch.touch_who.tolist(), strict=True
         ):
             self.touches[*batch.rows[place], minute, who] += 1
+        for place, (minute, column, amount) in zip(batch.side_rows, batch.sides.tolist(), strict=True):
+            if column >= SEEN:
+                self.bases.add((*batch.rows[place], BASES[column - SEEN]))
+            else:
+                self.sides[*batch.rows[place], minute, SIDES[column]] += amount
         for place, ts, combo in batch.labels:
             assert batch.rows[place] == ("placement", combo[0])
             self.labels[combo] = max(self.labels.get(combo, 0), ts)
@@ -188,6 +200,13 @@ class Published:
             for row in scoped(combo):
                 touches[*row, minute, who] += number
         assert self.touches == touches
+        sides: Counter[tuple[str, str, int, str]] = Counter()
+        for (combo, minute, name), number in model.sides().items():
+            for row in scoped(combo):
+                sides[*row, minute, name] += number
+        assert +self.sides == sides
+        assert min(self.sides.values(), default=0) >= 0
+        assert self.bases == {(*row, basis) for combo, basis in model.claims for row in scoped(combo)}
         assert self.labels == model.latest
         latest: dict[Row, int] = {}
         for combo, ts in model.latest.items():

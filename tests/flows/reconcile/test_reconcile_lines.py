@@ -80,6 +80,8 @@ OPTIONAL: dict[str, Any] = {
     "user_agent": st.one_of(agents, texts), "ip": texts, "landing_url": texts, "content_category": texts,
     "invalid_traffic": st.one_of(st.sampled_from(["volume", "theft"]), texts), "collector": texts,
     "low_ms": st.one_of(whole, times),
+    "basis": st.one_of(st.sampled_from(["audible_2s", "download", "heard"]), texts),
+    "device_confirmed": st.booleans(),
     "conversion": conversions, "unknown": st.sampled_from([[{}], 1e300, "x", {"a": [1]}]),
 }  # fmt: skip
 awkward = st.lists(

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.redis.client import Client
+from flows.model.basis import CODES, DELIVERIES, SEEN
 from flows.model.conversions import COLUMNS
 from flows.model.counts import BY_FLIGHT, CONSENTED_PLAYS, FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.model.dimensions import Dimensions
@@ -150,9 +151,16 @@ class Line:
         labels: list[tuple[int, int, Dimensions]] = [
             (row, at_ms, (name, campaign, None, None, None, None, None)) for row, name in enumerate(heard)
         ]
+        # Each impression is a host's, and each row has a delivery.
+        heard_rows, minute = np.arange(len(heard)), at_ms // MINUTE
+        entries = [(where, CODES["ad_delivered"] - 1), (heard_rows, DELIVERIES)]
+        entries.append((heard_rows, SEEN + CODES["ad_delivered"]))
+        sides = [(minute, column, 1) for rows, column in entries for _ in rows]
         batch = RowBatch(
             0, 0, here, named, times, where, minutes, counts, where,
             totals, where, minutes, who, labels, times,
+            np.concatenate([rows for rows, _ in entries]).astype(np.uint32),
+            np.array(sides, np.int64).reshape(-1, 3),
         )  # fmt: skip
         windows, _ = self.shard.apply(here, [batch], credits)
         if windows is None:
@@ -212,6 +220,8 @@ def test_a_row_that_ended_comes_back_whole(
         line.restart()
     after = line.cut(T0 + 6 * DAY, {"a": [1]})[A]
     grown = {"flight.impressions": 1, "flight.pixels": 1}
+    grown |= {"flight.impressions_ad_delivered": 1, "flight.deliveries": 1}
+    assert before[A]["impression_basis"] == after["impression_basis"] == "ad_delivered"
     as_before = flight(before[A])
     derived = {"flight.frequency", "flight.completions_per_impression"}
     assert {name: of for name, of in flight(after).items() if name not in derived} == {

@@ -20,7 +20,8 @@ from flows.model.messages import RowBatch
 from flows.model.ticks import Cut
 from flows.replay import replay
 from flows.rows.reach import Distinct
-from flows.rows.shard import SKETCH_FROM, RowShard
+from flows.rows.row_columns import SKETCH_FROM
+from flows.rows.shard import RowShard
 from flows.settings.fields import Settings
 from flows.state.hyperloglog import pack_registers, unpack_registers
 from flows.state.kernel import U8

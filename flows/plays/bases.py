@@ -1,0 +1,160 @@
+"""The basis of a play's impression: the strongest that its pixels claim until its minute is final.
+
+The place at which the impression counts, its dimensions and minute, is where the slot will have those of
+its start. When the start comes, a few bits say how far before it the impression was; where they cannot, the
+place is set aside, in a slot of its own that goes when its minute is final.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from flows.model.basis import CONFIRMED_PLAYS, SEEN
+from flows.plays.slots import (
+    CHANGED,
+    COMBO_SHIFT,
+    FLAGS,
+    HELD_BACK,
+    KIND_SHIFT,
+    LOW,
+    MINUTES,
+    SIDES_USED,
+    SLOT_KEY,
+    SLOTS_USED,
+    TIMES,
+    final,
+    kind_of,
+)
+from flows.state.hash_table import find
+from flows.state.kernel import I64, U8, U64, Int, kernel, mixed
+
+BASIS_SHIFT: Final = np.uint64(25)
+BASIS: Final = np.uint64(7 << 25)
+PLACE_SHIFT: Final = np.uint64(28)
+PLACE: Final = np.uint64(3 << 28)
+"""Flags of a slot: the basis of its impression; where that counts: 0 set aside, else so many less one minutes
+before the minute of the slot, in its dimensions.
+"""
+FURTHEST: Final = 2
+"""Minutes before the start that the flags can say."""
+CONFIRMED: Final = np.uint64(1 << 30)
+"""Flag of a slot: the device itself has called its start."""
+ASIDE: Final = 31
+"""The code of a slot that has the place of an impression: beyond those of events that are held."""
+_ASIDE_KEY: Final = np.uint64(97)
+
+
+@kernel
+def stronger(code: Int, than: Int) -> Int:
+    """True if one basis is stronger than another: heard, then played, then sent."""
+    rank, other = code, than
+    if code <= 2:
+        rank = (code + 2) % 3
+    if than <= 2:
+        other = (than + 2) % 3
+    return rank < other
+
+
+@kernel
+def note(sides: I64, used: I64, combo: Int, minute: Int, column: Int, by: Int) -> None:
+    """Add to the list of what few pixels have; there must be room for one more."""
+    at = used[SIDES_USED]
+    sides[at, 0], sides[at, 1], sides[at, 2], sides[at, 3] = combo, minute, column, by
+    used[SIDES_USED] += 1
+
+
+@kernel
+def claim(bases: U8, sides: I64, used: I64, combo: Int, basis: Int) -> None:
+    """Note that these dimensions have a valid impression of a basis, once."""
+    bit = np.uint8(1 << basis)
+    if bases[combo] & bit == np.uint8(0):
+        bases[combo] |= bit
+        note(sides, used, combo, 0, SEEN + basis, 1)
+
+
+@kernel
+def _set_aside(table: U64, used: I64, key: Int, combo: Int, minute: Int, ts: Int) -> None:
+    other = mixed(key, _ASIDE_KEY)
+    slot = find(table, other)
+    if table[slot, SLOT_KEY] == np.uint64(0):
+        used[SLOTS_USED] += 1
+        table[slot, SLOT_KEY] = other
+    flags = np.uint64(ASIDE) | (HELD_BACK << KIND_SHIFT) | CHANGED
+    table[slot, FLAGS] = flags | (np.uint64(combo) << COMBO_SHIFT)
+    table[slot, MINUTES] = np.uint64(minute)
+    table[slot, TIMES] = np.uint64(ts)
+
+
+@kernel
+def _steps(combo: Int, minute: Int, start_combo: Int, start_minute: Int) -> Int:
+    """The flag `PLACE` of an impression, by its start."""
+    before = np.int64(start_minute) - np.int64(minute)
+    if np.uint64(combo) != np.uint64(start_combo) or not 0 <= before <= FURTHEST:
+        return np.uint64(0)
+    return np.uint64(before + 1)
+
+
+@kernel
+def impressed(
+    table: U64, used: I64, slot: Int, started: Int, combo: Int, minute: Int, ts: Int, basis: Int
+) -> None:
+    """Remember the basis of an accepted impression, and where it counts."""
+    flags, minutes = table[slot, FLAGS], table[slot, MINUTES]
+    place = np.uint64(1)
+    if started:
+        place = _steps(combo, minute, flags >> COMBO_SHIFT, minutes & LOW)
+        if place == np.uint64(0):
+            _set_aside(table, used, table[slot, SLOT_KEY], combo, minute, ts)
+    else:
+        flags = (flags & LOW) | (np.uint64(combo) << COMBO_SHIFT)
+        table[slot, MINUTES] = (minutes & ~LOW) | np.uint64(minute)
+    flags &= ~(BASIS | PLACE)
+    table[slot, FLAGS] = flags | (np.uint64(basis) << BASIS_SHIFT) | (place << PLACE_SHIFT)
+
+
+@kernel
+def begun(table: U64, used: I64, slot: Int, combo: Int, minute: Int, ts: Int) -> None:
+    """Keep the place of an impression whose start is about to take the slot's dimensions and minute."""
+    flags, minutes = table[slot, FLAGS], table[slot, MINUTES] & LOW
+    place = _steps(flags >> COMBO_SHIFT, minutes, combo, minute)
+    if place == np.uint64(0):
+        _set_aside(table, used, table[slot, SLOT_KEY], flags >> COMBO_SHIFT, minutes, ts)
+    table[slot, FLAGS] = (flags & ~PLACE) | (place << PLACE_SHIFT)
+
+
+@kernel
+def strengthen(
+    table: U64, sides: I64, used: I64, slot: Int, basis: Int, watermark_ms: Int, lateness_ms: Int
+) -> None:
+    """Let an impression that has counted count by the basis of a repeated pixel, where that is stronger and
+    its minute is not final.
+    """
+    flags = table[slot, FLAGS]
+    had = np.int64((flags & BASIS) >> BASIS_SHIFT)
+    if not stronger(basis, had):
+        return
+    place = np.int64((flags & PLACE) >> PLACE_SHIFT)
+    combo, minute = np.int64(flags >> COMBO_SHIFT), np.int64(table[slot, MINUTES] & LOW) - place + 1
+    if place == 0:
+        other = find(table, mixed(table[slot, SLOT_KEY], _ASIDE_KEY))
+        if table[other, SLOT_KEY] == np.uint64(0) or kind_of(table[other, FLAGS]) != HELD_BACK:
+            return  # its minute is final
+        combo, minute = np.int64(table[other, FLAGS] >> COMBO_SHIFT), np.int64(table[other, MINUTES] & LOW)
+    if final(minute, watermark_ms, lateness_ms):
+        return
+    if had:
+        note(sides, used, combo, minute, had - 1, -1)
+    if basis:
+        note(sides, used, combo, minute, basis - 1, 1)
+    table[slot, FLAGS] = (flags & ~BASIS) | (np.uint64(basis) << BASIS_SHIFT) | CHANGED
+
+
+@kernel
+def confirm(table: U64, sides: I64, used: I64, slot: Int, watermark_ms: Int, lateness_ms: Int) -> None:
+    """Let a start that has counted count as confirmed by its device, once, while its minute is not final."""
+    flags, minute = table[slot, FLAGS], np.int64(table[slot, MINUTES] & LOW)
+    if flags & CONFIRMED == np.uint64(0) and not final(minute, watermark_ms, lateness_ms):
+        note(sides, used, np.int64(flags >> COMBO_SHIFT), minute, CONFIRMED_PLAYS, 1)
+        table[slot, FLAGS] = flags | CONFIRMED | CHANGED

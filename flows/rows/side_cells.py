@@ -1,0 +1,34 @@
+"""Counts that few pixels add to, by row: bases of impressions, deliveries, confirmed plays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from flows.model.basis import SEEN, SIDES
+from flows.rows.row_columns import RowColumns
+from flows.rows.sparse_cells import SparseCells
+from flows.state.kernel import I64, U32
+
+NO_SIDES: Final[list[I64 | None]] = [None] * 4
+"""The windows of a row that has none."""
+
+
+class SideCells(SparseCells):
+    """Counts of `flows.model.basis.SIDES`."""
+
+    def take(self, rows: U32, sides: I64, of: RowColumns, day_of: Callable[[int], int]) -> None:
+        """Add the `sides` of a cut to their rows, which they change; see `RowBatch`."""
+        minutes, columns, amounts = sides.T
+        seen = columns >= SEEN
+        np.bitwise_or.at(of.bases, rows[seen], 1 << (columns[seen] - SEEN))
+        rest = ~seen
+        keys, inverse = np.unique((rows[rest].astype(np.int64) << 32) | minutes[rest], return_inverse=True)
+        counts = np.zeros((len(keys), len(SIDES)), np.int64)
+        np.add.at(counts, (inverse, columns[rest]), amounts[rest])
+        of.changed[rows] = True
+        for key, of_place in zip(keys.tolist(), counts, strict=True):
+            row, minute = key >> 32, key & 0xFFFFFFFF
+            self.add(row, minute, day_of(minute), of_place, minute >= int(of.flight_from[row]))
