@@ -86,7 +86,11 @@ def to_html(text: str) -> str:
                 child.tag, child.attrs = "span", {}
             elif child.type == "link_close" and _opened(token.children or [], child).tag == "span":
                 child.tag = "span"
-    return str(markdown.renderer.render(tokens, markdown.options, {}))
+    html = str(markdown.renderer.render(tokens, markdown.options, {}))
+    # What is wider than a screen is scrolled, by keys too.
+    scrolled = '<div class="wide" tabindex="0" role="region" aria-label="Table"><table>'
+    html = html.replace("<table>", scrolled).replace("</table>", "</table></div>")
+    return html.replace("<pre>", '<pre tabindex="0" role="region" aria-label="Example">')
 
 
 def _opened(children: Sequence[Token], closing: Token) -> Token:

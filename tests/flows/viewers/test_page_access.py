@@ -93,6 +93,20 @@ def test_axe_finds_nothing_serious(page: Page, look: str) -> None:
     assert axe_findings(browser, source) == []
 
 
+@pytest.mark.parametrize(("name", "width", "dark"), [("runbook", 1280, True), ("operations", 390, False)])
+def test_axe_finds_nothing_serious_in_a_document(page: Page, name: str, width: int, dark: bool) -> None:
+    if (source := axe()) is None:
+        pytest.skip(NO_AXE)
+    page.browser.dark(dark)
+    page.browser.resize(width, 800)
+    page.browser.open(f"http://127.0.0.1:{page.port}/docs/{name}.md")
+    page.browser.until(
+        "document.querySelectorAll('main h2').length > 1 && document.readyState === 'complete'"
+    )
+    assert axe_findings(page.browser, source) == []
+    assert page.browser.js("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_axe_would_find_a_fault(page: Page) -> None:
     if (source := axe()) is None:
         pytest.skip(NO_AXE)
