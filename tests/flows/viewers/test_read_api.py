@@ -19,12 +19,14 @@ import httpx
 import msgspec
 import pytest
 from access_support import SECRET, access, app_of, asked, bearer, put_two_advertisers
+from board_support import eventually
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from page_support import exporter
 from redis import Redis
 from starlette.applications import Starlette
 
-from connectors.kafka import Change
+from connectors.embedded import EmbeddedBroker
+from connectors.kafka import Change, KafkaWriter
 from flows.model.fields import CURRENCY, FIELDS, LABELS
 from flows.settings import Settings, load
 from flows.viewers.minutes import Kept, MinutesTopic, MinutesUnread
@@ -222,6 +224,29 @@ def test_minutes_are_told_the_final_one_for_good(app: Starlette) -> None:
     ]
     assert get(app, "placements/zebra-planned/minutes").status_code == 404
     assert get(app, "placements/mine-unplanned/minutes").json()["minutes"] == []
+
+
+def test_minutes_come_from_the_topic_of_the_settings_and_follow_it() -> None:
+    with EmbeddedBroker() as broker:
+        settings = load(kafka_brokers=broker.bootstrap)
+        broker.create_topic(settings.kafka_minutes_topic, 1)
+        writer = KafkaWriter(broker.bootstrap, settings.kafka_minutes_topic)
+        writer.write([(b"a|60000", minute("a", 60_000))])
+        writer.flush()
+        topic = MinutesTopic.of_settings(settings)
+        eventually(lambda: states(topic) == ["provisional"])
+        writer.write([(b"a|60000", minute("a", 60_000, state="final"))])
+        writer.close()
+        eventually(lambda: states(topic) == ["final"])
+        topic.close()
+
+
+def states(topic: MinutesTopic) -> list[str]:
+    """The states of the minutes of `a`; none while the topic is being read."""
+    try:
+        return [one["state"] for one in topic.of("a")[1]]
+    except MinutesUnread:
+        return []
 
 
 def test_minutes_that_are_kept_are_bounded_and_say_since_when() -> None:
