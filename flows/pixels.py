@@ -57,6 +57,7 @@ from flows.engine import (
     kafka_input,
     preflight,
     serve_metrics,
+    tell_methodology,
 )
 from flows.engine import begun as begun_of
 from flows.errors import AudiopixelError
@@ -204,6 +205,8 @@ def live(
     structlog.get_logger("flow").info(
         "starting", metrics=metrics, topic=settings.kafka_topic, recovery=str(settings.recovery_dir)
     )
+    if process == 0:
+        tell_methodology(settings)
     plan_file(settings)  # a topic of plans is read before the first pixel
 
     def topic(name: str) -> LinesSink:

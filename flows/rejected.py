@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -18,8 +17,8 @@ import msgspec
 from rich.table import Table
 
 from connectors.files import FileInput
-from connectors.kafka import KafkaTable
-from connectors.stream import ConnectError, EndOfInput
+from connectors.kafka import whole
+from connectors.stream import EndOfInput
 from flows.settings import Settings, kafka_options
 from flows.shown import LINE, cell
 
@@ -29,9 +28,6 @@ MAX_KNOWN: Final = 1_000_000
 """Letters that are remembered, to know a repeat by its position or a line by its id; the oldest go first."""
 OTHER: Final = "other"
 _BATCH: Final = 10_000
-_WAIT: Final = timedelta(seconds=0.2)
-_SILENT: Final = 50
-"""Reads without an answer after which the brokers are away."""
 
 
 class Letter(NamedTuple):
@@ -123,19 +119,9 @@ def _messages(settings: Settings, hours: float) -> Iterator[bytes]:
 
     since_ms = int((time() - hours * 3600) * 1000)
     options = kafka_options(settings)
-    table = KafkaTable(settings.kafka_brokers, settings.kafka_rejected_topic, options)
-    try:
-        silent = 0
-        while not table.caught_up:
-            changes = table.read(_WAIT)
-            silent = 0 if changes else silent + 1
-            if silent > _SILENT:
-                raise ConnectError(table.trouble)
-            for change in changes:
-                if change.value is not None and change.timestamp_ms >= since_ms:
-                    yield change.value
-    finally:
-        table.close()
+    for change in whole(settings.kafka_brokers, settings.kafka_rejected_topic, options):
+        if change.value is not None and change.timestamp_ms >= since_ms:
+            yield change.value
 
 
 def _once(raws: Iterable[bytes]) -> Iterator[Letter]:

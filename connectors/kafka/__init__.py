@@ -5,7 +5,7 @@ from __future__ import annotations
 from connectors.kafka.client import TIMEOUT_S, Cluster, KafkaTrouble
 from connectors.kafka.group import GroupReader, Place, Places, Record
 from connectors.kafka.reader import KafkaInput
-from connectors.kafka.table import Change, KafkaTable
+from connectors.kafka.table import Change, KafkaTable, whole
 from connectors.kafka.writer import KafkaWriter, ensure_topic
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "Places",
     "Record",
     "ensure_topic",
+    "whole",
 ]

@@ -7,7 +7,7 @@ beginning (or a time) on and then as they come; nothing is remembered between tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Final, NamedTuple
 
@@ -17,6 +17,9 @@ from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
 from connectors.stream import ConnectError
 
 _CHUNK: Final = 500
+_WAIT: Final = timedelta(seconds=0.2)
+_SILENT: Final = 50
+"""Reads in a row without a message, after which a topic that is read to its end is given up."""
 _LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 
 
@@ -152,3 +155,22 @@ class KafkaTable:
     def _assign(self) -> None:
         self._ended.clear()
         self._consumer.assign([TopicPartition(self._topic, *place) for place in self._next.items()])
+
+
+def whole(brokers: str, topic: str, options: Mapping[str, str]) -> Iterator[Change]:
+    """All messages that a topic holds now, to its end.
+
+    Raises:
+        ConnectError: it is missing, or the brokers stop answering.
+    """
+    table = KafkaTable(brokers, topic, options)
+    silent = 0
+    try:
+        while not table.caught_up:
+            changes = table.read(_WAIT)
+            silent = 0 if changes else silent + 1
+            if silent > _SILENT:
+                raise ConnectError(table.trouble)
+            yield from changes
+    finally:
+        table.close()

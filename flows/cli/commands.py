@@ -17,6 +17,7 @@ from flows.cli import exporter as _exporter  # noqa: F401  (each registers itsel
 from flows.cli import export as _export  # noqa: F401  (each registers itself)
 from flows.cli import top as _top  # noqa: F401  (each registers itself)
 from flows.cli import explain as _explain  # noqa: F401  (each registers itself)
+from flows.cli import methodology as _methodology  # noqa: F401  (each registers itself)
 from flows.cli import overlap as _overlap  # noqa: F401  (each registers itself)
 from flows.cli import forget as _forget  # noqa: F401  (each registers itself)
 from flows.cli import plans as _plans  # noqa: F401  (each registers itself)

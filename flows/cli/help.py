@@ -39,6 +39,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "top": (LOOK, ("top", "top --once --all", "top --campaigns")),
     "explain": (LOOK, ("explain order-1234", "explain -- -1234")),
     "overlap": (LOOK, ("overlap breakfast-uk drivetime-uk", "overlap --campaigns spring autumn")),
+    "methodology": (LOOK, ("methodology reach", "methodology breakfast-uk", "methodology --json")),
     "config": (LOOK, ("config",)),
     "check": (PROVE, ("check monday.ndjson.gz --most 20",)),
     "rejected": (

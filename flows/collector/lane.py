@@ -52,6 +52,7 @@ class Lane:
         log: where events go.
         partitions: asked for the partitions of the topic.
         ledger: counts.
+        method: hash of `flows.collector.method`, which its marks carry.
 
     Attributes:
         resting: events on the spool.
@@ -65,6 +66,7 @@ class Lane:
     log: Log
     partitions: Callable[[], Sequence[int]]
     ledger: Ledger
+    method: str = ""
     id: str = field(init=False)
     in_hand: InHand = field(default_factory=InHand)
 
@@ -212,7 +214,7 @@ class Lane:
     def _mark(self) -> None:
         """Write a mark into every partition that this lane wrote nothing to for a while."""
         due_s = time.monotonic() - MARK_EVERY_S
-        body = mark_of(self.id, self.low_ms())
+        body = mark_of(self.id, self.low_ms(), method=self.method)
         for partition in self.partitions():
             before = self._marks.get(partition)
             if (before is None or before.ended.done()) and self._written_s.get(partition, 0.0) < due_s:

@@ -44,10 +44,10 @@ def received_ms(body: bytes) -> int:
     return int(body[begin : body.index(b",", begin)])
 
 
-def mark_of(collector: str, low_ms: int, bye: bool = False) -> bytes:
-    """A mark: no pixel, but how far back a collector may still write."""
+def mark_of(collector: str, low_ms: int, bye: bool = False, method: str = "") -> bytes:
+    """A mark: no pixel, but how far back a collector may still write, and by which method it works."""
     mark: dict[str, Any] = {"collector": collector, "low_ms": low_ms}
-    return msgspec.json.encode(mark | ({"bye": True} if bye else {}))
+    return msgspec.json.encode(mark | ({"bye": True} if bye else {}) | ({"method": method} if method else {}))
 
 
 class Sending:

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from connectors.http_server import HttpServer, Request
+from connectors.kafka import KafkaWriter
 from connectors.kafka_reports import ReportingProducer
 from connectors.spool import Spool, SpoolError
 from connectors.stream import ConnectError
@@ -26,6 +27,7 @@ from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
 from flows.collector.letters import Letters
 from flows.collector.log import Log, received_ms
+from flows.collector.method import Method, method_of
 from flows.collector.planned import Planned
 from flows.collector.store import Store
 from flows.collector.understand import Understanding
@@ -63,6 +65,7 @@ class Collector:
         self._partitions: list[int] = []
         self._leaving: asyncio.Task[None] | None = None
         self._orphans: list[Lane] = []
+        self._method: Method | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code: 0, or `RESTS`.
@@ -74,6 +77,7 @@ class Collector:
         instruments = Instruments(self.ledger)
         understanding = understanding_of(settings, self.planned, tell=instruments.cleaned)
         options, log = kafka_options(settings), Log(loop)
+        self._method = method_of(settings, understanding.judge.hashes)
         producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, log.told)
         log.producer = producer
         letters = Letters(settings.kafka_brokers, settings.kafka_rejected_topic, options)
@@ -140,7 +144,8 @@ class Collector:
     def _lane(self, directory: Path, log: Log) -> Lane:
         try:
             spool = Spool(directory, self.settings.collect_spool_bytes, stamp=received_ms)
-            return Lane(directory, spool, log, lambda: self._partitions, self.ledger)
+            method = "" if self._method is None else self._method.hash
+            return Lane(directory, spool, log, lambda: self._partitions, self.ledger, method)
         except SpoolError as error:
             raise StateError(str(error)) from None
         except OSError as error:
@@ -164,6 +169,7 @@ class Collector:
                 away = False
                 if not weighed:
                     weighed = True
+                    await loop.run_in_executor(None, self._tell_method)
                     with suppress(ConnectError):  # brokers may keep their settings to themselves
                         self._tell_durability(*await loop.run_in_executor(None, producer.durability))
                 await asyncio.sleep(PARTITIONS_EVERY_S)
@@ -172,6 +178,17 @@ class Collector:
                     self._log.warning("kafka does not answer", error=str(error))
                 away = True
                 await asyncio.sleep(1.0)
+
+    def _tell_method(self) -> None:
+        """Put the text of the marks' `method` into its topic, by its hash."""
+        settings = self.settings
+        try:
+            options = kafka_options(settings)
+            writer = KafkaWriter(settings.kafka_brokers, settings.kafka_methodology_topic, options)
+            writer.write([self._method.line] if self._method is not None else [])
+            writer.close(BYE)
+        except ConnectError as error:
+            self._log.warning("the methodology is kept nowhere: make its topic", error=str(error))
 
     def _tell_durability(self, replicas: int, in_sync: int) -> None:
         if replicas < FEWEST_REPLICAS or in_sync < FEWEST_IN_SYNC:

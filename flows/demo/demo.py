@@ -105,7 +105,8 @@ class Demo:
                 broker, valkey = stack.enter_context(EmbeddedBroker()), stack.enter_context(EmbeddedValkey())
             token = secrets.token_hex(16)
             settings = self._settings(broker.bootstrap, valkey.url, directory, token)
-            for topic in (*settings.output_topics, settings.kafka_alerts_topic):
+            also = settings.kafka_alerts_topic, settings.kafka_methodology_topic
+            for topic in (*settings.output_topics, *also):
                 broker.create_topic(topic, 1)
             broker.create_topic(settings.kafka_topic, self.partitions)
             with console.status("telling Kafka of the hours before"):

@@ -11,7 +11,7 @@ from flows.engine.foundation import begun, fresh, lay
 from flows.engine.run import execute
 from flows.engine.sinks import LinesSink, RedisSink
 from flows.engine.source import PixelSource, StopSignal
-from flows.engine.start import FileOutput, kafka_input, preflight, serve_metrics
+from flows.engine.start import FileOutput, kafka_input, preflight, serve_metrics, tell_methodology
 from flows.engine.steps import AttributionLogic, CreditsLogic, LedgerLogic, PlaysLogic, RowsLogic
 from flows.engine.waiting import ExitWhileWaiting
 
@@ -37,4 +37,5 @@ __all__ = [
     "members",
     "preflight",
     "serve_metrics",
+    "tell_methodology",
 ]

@@ -12,6 +12,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from connectors.stream import Input
 from flows.delivery import Pacer, Thresholds, plan_file
 from flows.engine.aligner import Aligner
+from flows.methodology import methodology
 from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush, Lines
 from flows.publish import LineWriter, Publisher
 from flows.settings import Settings
@@ -70,6 +71,7 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
             self.open_alerts() if file is not None and self.open_alerts is not None else None,
             process=self.process,
             pace_s=self.pace.total_seconds(),
+            methodology=methodology(self.settings).hash,
         )
         publisher.open()
         return RedisPartition(publisher, self.settings.shards)

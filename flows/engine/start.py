@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Literal, NoReturn, cast
 
 import msgspec
+import structlog
 from prometheus_client import start_http_server
 
 from connectors.kafka import KafkaInput, KafkaTable, KafkaWriter
 from connectors.redis import connect, read_rows
+from connectors.stream import ConnectError
 from flows.engine.foundation import fresh, lay
 from flows.errors import SettingsError, StateError
 from flows.instruments import instruments
 from flows.intake import refuse_less
-from flows.publish import FileLines, LineWriter, kept
+from flows.methodology import methodology
+from flows.publish import STOP_TIMEOUT, FileLines, LineWriter, kept
 from flows.settings import Settings, Topic, kafka_options
 
 
@@ -78,6 +81,22 @@ def serve_metrics(settings: Settings, process: int = 0) -> str | None:
             f"AUDIOPIXEL_METRICS_PORT (process {process} takes that and {process}; 0: none)"
         ) from None
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+
+
+def tell_methodology(settings: Settings) -> None:
+    """Put the description of methodology into its topic, by its hash: a later reader of a final minute finds
+    there how it was counted. Without the topic the flow runs, and its log says what is missing.
+    """
+    try:
+        writer = KafkaWriter(
+            settings.kafka_brokers, settings.kafka_methodology_topic, kafka_options(settings)
+        )
+        writer.write([methodology(settings).line()])
+        writer.close(STOP_TIMEOUT)
+    except ConnectError as error:
+        structlog.get_logger("flow").warning(
+            "the methodology is kept nowhere: make its topic", error=str(error)
+        )
 
 
 def preflight(settings: Settings, recompute: bool = False) -> None:

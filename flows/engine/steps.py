@@ -18,6 +18,7 @@ from flows.engine.tick_clock import TickClock
 from flows.errors import StateError
 from flows.instruments import instruments
 from flows.intake import NOBODY, late_letter, without
+from flows.methodology import methodology
 from flows.model.messages import (
     CREDITS_SHARD,
     LEDGER_SHARD,
@@ -221,7 +222,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         covered: Covered | None = None,
     ) -> None:
         self._covered = covered
-        self._homes = Homes(secret, settings.shards)
+        self._homes, self._methodology = Homes(secret, settings.shards), methodology(settings).hash
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
             -1,
@@ -257,7 +258,8 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             ended=shard.left,
             beyond=shard.row_index.beyond(),
         )
-        minutes = [line for some in due for line in minute_messages(some, here.number, shard.watermark_ms)]
+        as_of = here.number, shard.watermark_ms, self._methodology
+        minutes = [line for some in due for line in minute_messages(some, *as_of)]
         return [flush, Lines(minutes)] if minutes else [flush]
 
     def _follow(self, book: PlanBook) -> None:

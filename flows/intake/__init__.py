@@ -7,6 +7,7 @@ Must not import: another stage, the engine.
 
 from __future__ import annotations
 
+from flows.intake.agents import DEFAULT_AGENTS
 from flows.intake.dead_letters import Rejection, late_letter
 from flows.intake.decoder import Decoder
 from flows.intake.erasure import NOBODY, DenyList, deny, nobody, refuse_less, without
@@ -14,6 +15,7 @@ from flows.intake.partition import Intake, position_of
 from flows.intake.watermark import PartitionClock
 
 __all__ = [
+    "DEFAULT_AGENTS",
     "NOBODY",
     "Decoder",
     "DenyList",

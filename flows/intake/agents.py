@@ -20,6 +20,9 @@ _PODCAST_APP = re.compile(
     re.IGNORECASE,
 )
 
+DEFAULT_AGENTS: Final = (_BOT.pattern, _PODCAST_APP.pattern)
+"""The default rule: user agents that match the first and not the second are declared bots."""
+
 
 class Verdicts:
     """Judges user agents, and remembers some.

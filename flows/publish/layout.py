@@ -24,6 +24,7 @@ META_FIELDS: Final = (
     "unjudged_reason",
     "held_since_ms",
     "held_by",
+    "methodology",
 )
 
 

@@ -59,6 +59,7 @@ class Publisher:
             again before the first snapshot, follows what was begun.
         process: this one's number in a cluster.
         pace_s: least time between two flushes before the log ends.
+        methodology: hash of the description of how all is counted.
     """
 
     settings: Settings
@@ -71,6 +72,7 @@ class Publisher:
     monotonic_s: Callable[[], float] = time.monotonic
     pace_s: float = 0.0
     process: int = 0
+    methodology: str = ""
     _covered: dict[str, int] = field(default_factory=dict)
     _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
     _beyond: dict[int, int] = field(default_factory=dict)
@@ -183,6 +185,7 @@ class Publisher:
             judging.reason,
             cut.held_since_ms or None,
             cut.held_by or None,
+            self.methodology,
         ]
 
     def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> bool:

@@ -157,8 +157,8 @@ def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
     return shown
 
 
-def minute_messages(minutes: Minutes, rev: int, as_of_ms: int) -> list[tuple[bytes, bytes]]:
-    """(key, JSON) of each minute: key `<placement_id>|<minute_ms>`."""
+def minute_messages(minutes: Minutes, rev: int, as_of_ms: int, methodology: str) -> list[tuple[bytes, bytes]]:
+    """(key, JSON) of each minute: key `<placement_id>|<minute_ms>`; a final one says by which methodology."""
     shown = _shown(minutes.counts, np.ones(len(minutes.counts), bool))
     state = "final" if minutes.final else "provisional"
     messages = []
@@ -182,6 +182,8 @@ def minute_messages(minutes: Minutes, rev: int, as_of_ms: int) -> list[tuple[byt
             "conversions": 0,
             "conversion_value": 0,
         }
+        if minutes.final:
+            body["methodology"] = methodology
         if credited is not None:
             amounts = zip(COLUMNS[:AGES_AT], credited[:AGES_AT].tolist(), strict=True)
             body |= {

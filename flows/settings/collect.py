@@ -101,6 +101,9 @@ class CollectSettings(BaseModel):
         default_factory=dict,
         description="callers by name, with the SHA-256 of their secret",
     )
+    kafka_methodology_topic: Annotated[str, Takes("name of a topic")] = Field(
+        "methodology", description="topic of the descriptions of how numbers are counted, compactable"
+    )
     collect_token: Annotated[SecretStr | None, Takes("NAME.SECRET of a token, or unset")] = Field(
         None, description="token that `audiopixel rejected --resend` shows at the doors; it may `write`"
     )

@@ -41,7 +41,8 @@ _MINUTE = timedelta(minutes=1)
 _TOPIC = "[A-Za-z0-9._-]{1,249}"
 OUTPUT_TOPICS = ("kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic")
 """Settings of the topics that every flow writes. With plans there is `kafka_alerts_topic` besides."""
-_TOPICS = ("kafka_topic", *OUTPUT_TOPICS, "kafka_alerts_topic", "kafka_exports_rejected_topic")
+_OTHERS = ("alerts", "exports_rejected", "methodology")
+_TOPICS = ("kafka_topic", *OUTPUT_TOPICS, *(f"kafka_{name}_topic" for name in _OTHERS))
 
 
 class Topic(str):

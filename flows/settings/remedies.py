@@ -13,8 +13,8 @@ from flows.settings.loading import load
 from flows.shown import LINE, shown
 
 _TOPICS: Final = (
-    *("kafka_topic", *OUTPUT_TOPICS),
-    *("kafka_alerts_topic", "kafka_exports_rejected_topic", "plans"),
+    *("kafka_topic", *OUTPUT_TOPICS, "kafka_alerts_topic", "kafka_exports_rejected_topic"),
+    *("kafka_methodology_topic", "plans"),
 )
 
 

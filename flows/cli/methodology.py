@@ -1,0 +1,135 @@
+"""`audiopixel methodology`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.app import command
+from flows.errors import AudiopixelError, UsageError
+from flows.shown import LINE, shown
+
+if TYPE_CHECKING:
+    from flows.methodology import Methodology
+    from flows.settings import Settings
+
+
+@command
+def methodology(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="METRIC|PLACEMENT", help="All metrics by default.", show_default=False),
+    ] = "",
+    by_hash: Annotated[
+        str,
+        typer.Option(
+            "--hash",
+            metavar="HASH",
+            help="Instead: the text of an earlier hash, from Kafka.",
+            show_default=False,
+        ),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, the whole of it.")] = False,
+) -> None:
+    """Describe how a published number is counted, by the settings in force.
+
+    The description is made from the metrics' definitions and the settings. Its hash stands in meta, in every
+    final minute, and in the topic of AUDIOPIXEL_KAFKA_METHODOLOGY_TOPIC as the key of the text. --hash finds
+    an earlier text there.
+
+    Of a placement it prints the methodology of its row, and says if the flow counts by another one.
+    """
+    from flows.methodology import methodology as described
+    from flows.settings import load
+
+    settings = load()
+    if what and by_hash:
+        raise UsageError("--hash takes no metric or placement")
+    if by_hash:
+        _earlier(settings, by_hash, as_json)
+        return
+    here = described(settings)
+    if as_json and not what:
+        typer.echo(json.dumps(here._asdict(), indent=2))
+        return
+    if not what:
+        _all(here._asdict())
+        return
+    sentences = here.of(what)
+    if sentences is None:
+        _of_placement(settings, here, what)
+        return
+    if as_json:
+        typer.echo(json.dumps({"hash": here.hash, "metric": what, **sentences}, indent=2))
+        return
+    typer.echo(f"{shown(what)}, methodology {here.hash}")
+    _sentences(sentences)
+    _sentences(here.rules)
+
+
+def _sentences(said: Mapping[str, str]) -> None:
+    for subject, sentence in said.items():
+        typer.echo(f"  {shown(subject.replace('_', ' '))}: {shown(sentence, LINE)}")
+
+
+def _all(described: Mapping[str, Any]) -> None:
+    typer.echo(f"methodology {shown(described['hash'])} of audiopixel {shown(described['version'])}")
+    _sentences(described["rules"])
+    for metric, sentences in described["metrics"].items():
+        typer.echo(shown(metric))
+        _sentences(sentences)
+
+
+def _of_placement(settings: Settings, here: Methodology, placement: str) -> None:
+    from connectors.redis import connect, read_rows
+    from flows.model.redis_keys import row_key
+
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    keys = [row_key(settings.namespace, "placement", placement), f"{settings.namespace}:meta"]
+    row, meta = read_rows(client, keys)
+    if not row:
+        raise AudiopixelError(f"{shown(placement)!r} is no metric, and no placement that has a row")
+    counted_by = meta.get("methodology", "")
+    typer.echo(f"placement {shown(placement)}, methodology {shown(counted_by) or 'not known'}")
+    if counted_by != here.hash:
+        typer.echo(
+            f"  the settings here give {here.hash}: what follows is theirs; audiopixel methodology --hash "
+            f"{shown(counted_by)} is the flow's"
+        )
+    _sentences(here.rules)
+    windows: dict[str, str] = {}
+    for field, value in row.items():
+        window, _, metric = field.partition(".")
+        if metric in here.metrics and window == "flight":
+            windows[metric] = value
+    for metric, value in windows.items():
+        typer.echo(f"flight.{shown(metric)} = {shown(value)}")
+        _sentences(here.metrics[metric])
+
+
+def _earlier(settings: Settings, by_hash: str, as_json: bool) -> None:
+    import msgspec
+
+    from connectors.kafka import whole
+    from flows.settings import kafka_options
+
+    topic = settings.kafka_methodology_topic
+    found = None
+    for change in whole(settings.kafka_brokers, topic, kafka_options(settings)):
+        if change.key == by_hash.encode():
+            found = change.value
+    if found is None:
+        raise AudiopixelError(
+            f"{shown(topic)} has no methodology {shown(by_hash)}: is it the topic of the flow that counted?"
+        )
+    try:
+        text: dict[str, Any] = msgspec.json.decode(found, type=dict[str, Any])
+        if as_json or text.get("part") == "collector":
+            typer.echo(json.dumps(text, indent=2))
+        else:
+            _all(text)
+    except (msgspec.MsgspecError, KeyError, AttributeError, TypeError) as error:
+        raise AudiopixelError(f"the message of {shown(by_hash)} is no methodology: {error}") from None

@@ -1,0 +1,67 @@
+"""The collector's part of the methodology: by which lists and policy calls become pixels, and its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from flows.settings import Settings
+
+HASH_BYTES: Final = 8
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+class Method(NamedTuple):
+    """The part of a collector of these settings.
+
+    Attributes:
+        hash: 16 hexadecimal digits of the text: what every mark carries.
+        line: key and JSON, for the topic.
+    """
+
+    hash: str
+    line: tuple[bytes, bytes]
+
+
+def method_of(settings: Settings, hashes: Mapping[str, str]) -> Method:
+    """The part that the settings make.
+
+    Args:
+        hashes: SHA-256 of each list by its name.
+    """
+    text: dict[str, Any] = {
+        "part": "collector",
+        "version": version("audiopixel"),
+        "lists": {
+            str(name): {"sha256": hashes.get(str(name), ""), "dated": _dated(path)}
+            for name, path in settings.collect_lists.items()
+        },
+        "crawlers": f"crawler-user-agents {version('crawler-user-agents')}",
+        "consent": {
+            "default": settings.consent,
+            "vendor": settings.collect_vendor,
+            "purposes": settings.collect_purposes,
+            "interest_purposes": settings.collect_interest_purposes,
+            "needs_disclosure": settings.collect_needs_disclosure,
+            "consent_free": sorted(settings.collect_consent_free),
+        },
+        "placements": settings.collect_placements,
+        "calls_per_caller": settings.collect_calls_per_caller,
+        "own_dialects": settings.collect_dialects is not None,
+    }
+    found = blake2b(_encode(text), digest_size=HASH_BYTES).hexdigest()
+    return Method(found, (found.encode(), _encode({"hash": found} | text)))
+
+
+def _dated(path: Path) -> str:
+    """The day on which a list was last changed; empty where the file is gone."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+    except OSError:
+        return ""

@@ -1,0 +1,213 @@
+"""The description of methodology: how every published number is counted, in words, and its hash.
+
+It is made from the metrics' one definition (`flows.model.measures`), the rules of their kinds, and the
+settings in force. Nothing of it is written by hand beside these, so that it cannot drift. Its hash goes with
+the numbers: in `meta`, in every final minute, and as the key of the text in the topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from hashlib import blake2b
+from importlib.metadata import version
+from typing import Final, NamedTuple
+
+import msgspec
+
+from flows.intake import DEFAULT_AGENTS
+from flows.model.fields import FIELDS, FREQUENCY, WINDOWS
+from flows.model.measures import MEASURES, Kind, Measure
+from flows.model.pixel import DECLARED_BOT
+from flows.settings import Settings
+
+HASH_BYTES: Final = 8
+STRONGEST: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+class Methodology(NamedTuple):
+    """The whole description.
+
+    Attributes:
+        hash: 16 hexadecimal digits of the text.
+        rules: what holds for all numbers, by subject.
+        metrics: of each metric its sentences, by subject.
+    """
+
+    hash: str
+    version: str
+    rules: Mapping[str, str]
+    metrics: Mapping[str, Mapping[str, str]]
+
+    def line(self) -> tuple[bytes, bytes]:
+        """The message of the topic: key and JSON."""
+        return self.hash.encode(), _encode(self._asdict())
+
+    def of(self, metric: str) -> Mapping[str, str] | None:
+        """The sentences of a metric, with or without its window; None: there is no such metric."""
+        window, _, rest = metric.partition(".")
+        return self.metrics.get(rest if window in WINDOWS else metric) or self.metrics.get(metric)
+
+
+def digest(text: bytes) -> str:
+    """The hash of a text, as it stands beside numbers."""
+    return blake2b(text, digest_size=HASH_BYTES).hexdigest()
+
+
+def methodology(settings: Settings) -> Methodology:
+    """The description of a flow of these settings."""
+    rules = _rules(settings)
+    metrics = {measure.name: _described(measure, settings) for measure in MEASURES}
+    release = version("audiopixel")
+    return Methodology(digest(_encode([release, rules, metrics])), release, rules, metrics)
+
+
+def _long(duration: timedelta) -> str:
+    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if duration >= timedelta(seconds=seconds) and duration.total_seconds() % seconds == 0:
+            return f"{duration.total_seconds() / seconds:g} {unit}"
+    return f"{duration.total_seconds():g} s"
+
+
+def _rules(settings: Settings) -> dict[str, str]:
+    consent = "must be given" if settings.consent == "required" else "is assumed where a pixel is silent"
+    return {
+        "time": "Event time is the caller's clock, held to between 24 h before and 60 s after the receipt. "
+        f"The watermark stays {_long(settings.out_of_orderness)} behind the greatest event time, and waits "
+        "for what collectors still hold.",
+        "lateness": f"A minute is provisional until {_long(settings.allowed_lateness)} after its end by the "
+        "watermark, then final; what comes later is too late and never counts.",
+        "consent": f"Consent {consent}. Without it a pixel counts, and nobody is known by it.",
+        "identity": "Listeners, plays and events are known by keyed hashes; the operator alone has the key.",
+        "invalid_traffic": " ".join(_lists(settings)),
+        "basis": _bases(settings),
+        "calendar": f"A day is a calendar day in {settings.timezone}.",
+        "version": f"audiopixel {version('audiopixel')}",
+    }
+
+
+def _bases(settings: Settings) -> str:
+    own = [f"{platform}: {basis}" for platform, basis in sorted(settings.platform_basis.items())]
+    named = f" Of platforms whose pixels say none: {', '.join(own)}." if own else ""
+    return (
+        "An impression has the basis that its pixel says, else its platform's, else vast_impression; of a "
+        f"play with several the strongest counts, in the order {', '.join(STRONGEST)}.{named}"
+    )
+
+
+def _lists(settings: Settings) -> list[str]:
+    default = digest(_encode(DEFAULT_AGENTS))
+    said = [
+        "Invalid traffic is accepted, counted by reason, and kept out of every other number.",
+        f"{DECLARED_BOT}: the flow's own rule for user agents, of version {version('audiopixel')}, hash "
+        f"{default}.",
+    ]
+    for reason, expression in settings.invalid_agents.items():
+        said.append(f"{reason}: an expression of the settings, hash {digest(expression.encode())}.")
+    return [*said, "A reason that the collector found counts as it is; its lists are in its own part."]
+
+
+def _described(measure: Measure, settings: Settings) -> dict[str, str]:
+    found = {
+        "counts": measure.what,
+        "unit": measure.unit,
+        "windows": _windows(measure, settings),
+        "once": _once(measure.kind, settings),
+        "minute": _minute(measure.kind),
+        "consent": _consent(measure.kind),
+        "lookback": _lookback(measure.kind, settings),
+        "accuracy": "Exact up to 1,000, then within 0.8 % (HyperLogLog)." if measure.name == "reach" else "",
+    }
+    return {subject: said for subject, said in found.items() if said}
+
+
+def windows_of(name: str) -> tuple[str, ...]:
+    """The windows in which a metric is published."""
+    return tuple(window for window in WINDOWS if f"{window}.{name}" in FIELDS)
+
+
+def _windows(measure: Measure, settings: Settings) -> str:
+    if measure.kind is Kind.FREQUENCY:
+        return "Since a listener's first impression of the campaign, until 60 d without one."
+    said = {
+        "5m": "5m: the five minutes up to the watermark's",
+        "1h": "1h: the sixty minutes up to the watermark's",
+        "1d": f"1d: the calendar day in {settings.timezone}",
+        "flight": "flight: since the plan's start, without a plan since the first pixel",
+    }
+    of = windows_of(measure.name)
+    return f"{'; '.join(said[window] for window in of)}." if of else "At the watermark."
+
+
+def _once(kind: Kind, settings: Settings) -> str:
+    horizon = f"recognised for {_long(settings.horizon)} behind the watermark"
+    match kind:
+        case Kind.PLAY | Kind.START:
+            return (
+                f"Once by placement, play and event; without a play id by placement and event id; {horizon}."
+            )
+        case Kind.PLAIN:
+            return f"Once by placement and event id, or by placement, play and event; {horizon}."
+        case Kind.KEPT_OUT:
+            return "Every pixel that was kept out."
+        case Kind.CONVERSION:
+            return (
+                "Once by campaign, type and order id; without an order by campaign and event id; recognised "
+                f"for {_long(settings.conversion_horizon)}."
+            )
+        case _:
+            return ""
+
+
+def _minute(kind: Kind) -> str:
+    match kind:
+        case Kind.START:
+            return "In the minute of the play's start, however late the milestone comes."
+        case Kind.PLAY | Kind.PLAIN | Kind.KEPT_OUT | Kind.PEOPLE:
+            return "In the minute of its own event time."
+        case Kind.CONVERSION:
+            return "In the minute of the conversion, decided once when that minute is final."
+        case _:
+            return ""
+
+
+def _consent(kind: Kind) -> str:
+    if kind in (Kind.PEOPLE, Kind.FREQUENCY):
+        return "Only listeners who consented are known and count."
+    if kind is Kind.CONVERSION:
+        return "Touches of listeners who consented alone are remembered; declared and utm need none."
+    return "Not needed." if kind in (Kind.PLAY, Kind.START, Kind.PLAIN) else ""
+
+
+def _lookback(kind: Kind, settings: Settings) -> str:
+    if kind is not Kind.CONVERSION:
+        return ""
+    if settings.attribution == "off":
+        return "No touches are kept: only declared and utm conversions are credited."
+    half = f", half-life {_long(settings.half_life)}" if settings.attribution == "time_decay" else ""
+    return (
+        f"Credited by {settings.attribution}{half}: clicks of the last {_long(settings.click_window)}, "
+        f"listens of the last {_long(settings.listen_window)}; a listener's newest {settings.touch_listens} "
+        f"listens and {settings.touch_clicks} clicks of a campaign, {settings.touch_listens_in_all} and "
+        f"{settings.touch_clicks_in_all} of all."
+    )
+
+
+def names() -> list[str]:
+    """The metrics, in the order in which they are defined."""
+    return [measure.name for measure in MEASURES]
+
+
+def published() -> set[str]:
+    """The metrics that rows have, without windows and classes."""
+    found = set()
+    for field in (*FIELDS, *FREQUENCY):
+        first, _, rest = field.partition(".")
+        if first in WINDOWS:
+            found.add(rest)
+        elif first == "frequency":
+            found.add(f"frequency.{field.rpartition('.')[2]}")
+        elif first == "delivery":
+            found.add(field)
+    return found

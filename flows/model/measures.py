@@ -1,0 +1,206 @@
+"""Published metrics of a row, each defined once, in words: what `audiopixel methodology` says of it.
+
+A test holds that these are exactly the metrics of `flows.model.fields`. What holds for a kind of metric, and
+what the settings say, `flows.methodology` adds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from flows.model.basis import BASES
+from flows.model.conversions import WAYS
+from flows.model.events import CONVERSION_TYPES
+
+
+class Kind(StrEnum):
+    """The kind of a metric, which says by which rules it is counted."""
+
+    PLAY = "play"
+    START = "start"
+    PLAIN = "plain"
+    KEPT_OUT = "kept_out"
+    RATE = "rate"
+    PEOPLE = "people"
+    CONVERSION = "conversion"
+    MONEY = "money"
+    DELIVERY = "delivery"
+    FREQUENCY = "frequency"
+
+
+class Measure(NamedTuple):
+    """A metric.
+
+    Attributes:
+        name: as it stands in a row, without its window.
+        unit: what 1 of it is.
+        what: what it counts, as a sentence.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    what: str
+
+
+def _milestones() -> list[Measure]:
+    said = {
+        "first_quartiles": "a quarter",
+        "midpoints": "half",
+        "third_quartiles": "three quarters",
+        "completes": "the end",
+    }
+    found = []
+    for name, part in said.items():
+        what = f"Plays that started and reached {part} of the ad, by their own pixel or a later milestone's."
+        found.append(Measure(name, Kind.START, "play", what))
+    for name, part in ({"starts": "the start"} | said).items():
+        what = f"Pixels without a play id that say that {part} of the ad was reached."
+        found.append(Measure(f"unlinked_{name}", Kind.PLAIN, "pixel", what))
+    return found
+
+
+_CONVERSIONS: Final = (
+    Measure("conversions", Kind.CONVERSION, "conversion", "Conversions credited to the row."),
+    *(
+        Measure(f"conversions_{kind}", Kind.CONVERSION, "conversion", f"Credited conversions of type {kind}.")
+        for kind in CONVERSION_TYPES
+    ),
+    *(
+        Measure(f"conversions_{way}", Kind.CONVERSION, "conversion", f"Conversions credited by way of {way}.")
+        for way in WAYS
+    ),
+    Measure(
+        "conversion_value",
+        Kind.CONVERSION,
+        "millionth of the row's currency",
+        "Value of the credited conversions in the row's currency.",
+    ),
+    Measure(
+        "conversion_value_other_count",
+        Kind.CONVERSION,
+        "conversion",
+        "Credited conversions whose value is in another currency, or no number.",
+    ),
+    Measure("conversion_rate", Kind.CONVERSION, "ratio", "Credited conversions by reach."),
+    Measure(
+        "time_to_convert_p50_seconds",
+        Kind.CONVERSION,
+        "second",
+        "Median time from the credited touch to the conversion: the upper bound of its class.",
+    ),
+    Measure(
+        "time_to_convert_p90_seconds",
+        Kind.CONVERSION,
+        "second",
+        "Time from the credited touch to the conversion that nine of ten stay below: the upper bound of its "
+        "class.",
+    ),
+    Measure("conversions_accepted", Kind.CONVERSION, "conversion", "Conversions that name the campaign."),
+    Measure(
+        "conversions_attributed",
+        Kind.CONVERSION,
+        "conversion",
+        "Conversions that name the campaign and were credited to anybody.",
+    ),
+    Measure(
+        "conversions_unattributed",
+        Kind.CONVERSION,
+        "conversion",
+        "Conversions that name the campaign and were credited to nobody.",
+    ),
+    Measure(
+        "conversions_pending",
+        Kind.CONVERSION,
+        "conversion",
+        "Conversions that name the campaign and whose minute is not final.",
+    ),
+)
+
+_DELIVERY: Final = tuple(
+    Measure(f"delivery.{name}", Kind.DELIVERY, unit, what)
+    for name, unit, what in (
+        ("booked", "impression", "Impressions that the plan has booked."),
+        ("delivered", "impression", "Impressions of the flight up to its plan's end."),
+        ("expected", "impression", "Impressions that the plan's delivery curve wants by the watermark."),
+        ("short_by", "impression", "Impressions that are due and not delivered."),
+        ("indicator", "ratio", "Delivered by expected impressions."),
+        ("state", "word", "The judgement of the delivery."),
+        ("since_ms", "millisecond", "The watermark at which that state began."),
+        ("projected", "impression", "Impressions at the flight's end at the rate of the last hour."),
+        ("required_rate", "impression an hour", "Rate that the rest of the flight needs."),
+        ("start_ms", "millisecond", "The flight's start."),
+        ("end_ms", "millisecond", "The flight's end."),
+        ("remaining_seconds", "second", "Unpaused time that is left of the flight."),
+        ("target_completion_rate", "ratio", "Completion rate that the plan wants."),
+        ("cpm", "unit of the plan's currency", "The plan's price of a thousand impressions."),
+        ("currency", "ISO 4217 code", "The plan's currency."),
+    )
+)
+
+MEASURES: Final[tuple[Measure, ...]] = (
+    Measure("impressions", Kind.PLAY, "impression", "Impression pixels."),
+    *(
+        Measure(
+            f"impressions_{basis}",
+            Kind.PLAY,
+            "impression",
+            f"Impressions of the basis {basis}: of a play the strongest that its pixels claim until its "
+            "minute is final.",
+        )
+        for basis in BASES
+    ),
+    Measure("deliveries", Kind.PLAY, "delivery", "Pixels that say that the ad was sent; no impressions."),
+    Measure("confirmed_plays", Kind.PLAY, "play", "Plays whose start the listener's device itself called."),
+    Measure("play_through", Kind.RATE, "ratio", "Confirmed plays by deliveries, where a row has both."),
+    Measure("starts", Kind.PLAY, "play", "Plays whose start pixel came."),
+    *_milestones(),
+    Measure("skips", Kind.START, "play", "Plays that started and were skipped."),
+    Measure("mutes", Kind.START, "play", "Plays that started and were muted."),
+    Measure("clicks", Kind.PLAY, "click", "Click pixels, one a play."),
+    Measure("errors", Kind.PLAY, "play", "Plays whose player told of an error."),
+    Measure(
+        "orphans", Kind.PLAIN, "milestone", "Milestones whose own minute became final before a start came."
+    ),
+    Measure(
+        "repaired",
+        Kind.START,
+        "milestone",
+        "Milestones without a pixel of their own that a later one implies.",
+    ),
+    Measure("completion_rate", Kind.RATE, "ratio", "Completes by starts of the plays that started."),
+    Measure("completions_per_impression", Kind.RATE, "ratio", "Completes by impressions."),
+    Measure(
+        "mature_completion_rate",
+        Kind.RATE,
+        "ratio",
+        "Completes by starts of the minutes that are old enough for their plays to have completed.",
+    ),
+    Measure(
+        "unlinked_completion_rate", Kind.RATE, "ratio", "Completes by starts of pixels without a play id."
+    ),
+    Measure("reach", Kind.PEOPLE, "listener", "Distinct listeners of an impression or a start."),
+    Measure("frequency", Kind.PEOPLE, "play", "Plays with a listener by reach, at least 1."),
+    *_CONVERSIONS,
+    Measure("cost", Kind.MONEY, "unit of the plan's currency", "Impressions by the plan's price."),
+    Measure("cost_per_acquisition", Kind.MONEY, "unit of the plan's currency", "Cost by conversions."),
+    Measure("return_on_ad_spend", Kind.MONEY, "ratio", "Value of the conversions by cost."),
+    Measure("pixels", Kind.PLAIN, "pixel", "Accepted pixels without invalid traffic."),
+    Measure("consented", Kind.PLAIN, "pixel", "Those of them with consent."),
+    Measure("consent_coverage", Kind.RATE, "ratio", "Pixels with consent by all of them."),
+    Measure("since_ms", Kind.DELIVERY, "millisecond", "Event time from which the flight counts."),
+    Measure("repeated", Kind.KEPT_OUT, "pixel", "Pixels that had counted before."),
+    Measure("too_late", Kind.KEPT_OUT, "pixel", "Pixels that came after their minute was final."),
+    Measure("invalid_traffic", Kind.KEPT_OUT, "pixel", "Pixels of invalid traffic."),
+    Measure("blocked_impressions", Kind.PLAY, "impression", "Impressions in content that the plan blocks."),
+    *_DELIVERY,
+    *(
+        Measure(f"frequency.{name}", Kind.FREQUENCY, unit, what)
+        for name, unit, what in (
+            ("listeners", "listener", "Listeners of a campaign who have had so many impressions of it."),
+            ("conversions", "conversion", "Conversions of listeners who had had so many by then."),
+            ("conversion_rate", "ratio", "Those conversions by the listeners who ever had as many."),
+        )
+    ),
+)
