@@ -1,5 +1,4 @@
-"""All settings, in one frozen object: from the environment (`AUDIOPIXEL_…`), then a TOML file, then the
-defaults.
+"""All settings, in one frozen object: from the environment (`AUDIOPIXEL_…`), a TOML file, or the defaults.
 
 Durations are written as ISO 8601 (`PT10M`), as `00:10:00`, or in seconds; `{}` settings as JSON in the
 environment, and as a table in the file.
