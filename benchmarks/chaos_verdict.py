@@ -14,6 +14,7 @@ from typing import Any, Final
 from connectors.kafka.reader import KafkaInput
 from flows.cli.reconcile_settings import rules
 from flows.engine.steps import RowsLogic
+from flows.model.basis import BASES
 from flows.model.dimensions import SCOPES
 from flows.reconcile.comparison import differences
 from flows.reconcile.minutes import minute_differences
@@ -24,7 +25,7 @@ from flows.settings.fields import Settings
 UNLIKE: Final = frozenset(("generation", "fence", "rev", "updated_ms", "as_of_ms", "reach_as_of_ms"))
 """Fields of a row that say when and by whom it was written."""
 
-BY_START: Final = frozenset(
+BY_LATENESS: Final = frozenset(
     (
         *(
             "first_quartiles",
@@ -37,10 +38,12 @@ BY_START: Final = frozenset(
             "mutes",
         ),
         *("completion_rate", "completions_per_impression", "mature_completion_rate"),
+        *(f"impressions_{basis}" for basis in BASES),
+        *("confirmed_plays", "play_through"),
     )
 )
-"""What a milestone counts as goes by whether its start's minute was final when it came. Where the lateness
-has changed on the way, no log says so.
+"""What a milestone counts as goes by whether its start's minute was final when it came, and what an
+impression is by whether its own was. Where the lateness has changed on the way, no log says so.
 """
 
 
@@ -121,7 +124,7 @@ def against_the_log(
     Args:
         closed_ms: the minute of the closing pixels, the only one that is not final.
         one_lateness: whether the flow ran with the lateness of the settings all the time: then what is late
-            is judged from the log, too; else `BY_START` is left out.
+            is judged from the log, too; else `BY_LATENESS` is left out.
 
     Returns:
         How many messages the topic holds, and the differences, one a line.
@@ -135,7 +138,7 @@ def against_the_log(
         if letter["reason"] == "too_late"
     ]
     found: list[str] = []
-    without: Collection[str] = () if one_lateness else BY_START
+    without: Collection[str] = () if one_lateness else BY_LATENESS
     judgements = (("judged from the log", None), ("as the dead letters say", late))
     for name, too_late in judgements if one_lateness else judgements[1:]:
         truth = recompute(list(files.values()), rules(settings), too_late=too_late, guarded=False)
