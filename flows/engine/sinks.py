@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -53,6 +54,8 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
     open_alerts: Callable[[], LineWriter] | None = None
     process: int = 0
     pace: timedelta = timedelta(0)
+    clock_s: Callable[[], float] = time.time
+    monotonic_s: Callable[[], float] = time.monotonic
 
     def list_parts(self) -> list[str]:
         """One."""
@@ -69,6 +72,8 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
             self.recompute,
             None if file is None else Pacer(file, thresholds),
             self.open_alerts() if file is not None and self.open_alerts is not None else None,
+            clock_s=self.clock_s,
+            monotonic_s=self.monotonic_s,
             process=self.process,
             pace_s=self.pace.total_seconds(),
             methodology=methodology(self.settings).hash,

@@ -29,6 +29,8 @@ from flows.publish.redis_writer import ANEW, RedisWriter
 from flows.settings import Settings, ms
 
 NO_CONVERSIONS: Final = ConversionAccount(0, 0, 0, 0)
+VERSION: Final = version("audiopixel")
+"""Looked up once: it reads a file of the installation."""
 
 
 class _Decoded(Mapping[tuple[str, str], list[Any]]):
@@ -177,7 +179,7 @@ class Publisher:
             SCHEMA,
             cut.watermark_ms,
             now_ms,
-            version("audiopixel"),
+            VERSION,
             *self._conversions,
             sum(self._beyond.values()),
             int(judging.reason is None),

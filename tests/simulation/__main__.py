@@ -1,0 +1,136 @@
+"""`python -m simulation`: plays the histories of seeds, and tells the story of each that fails.
+
+    --seeds N       so many, from the first one on
+    --first N       the first one; by default where the figures' file ends
+    --seed N        one, with its whole story
+    --mutation NAME with a bug put in: how many seeds until it is found
+    --figures FILE  adds up over runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from simulation.history import History, make
+from simulation.mutations import MUTATIONS, mutated
+from simulation.play import Result, play, simulated
+from simulation.shrink import shrunk
+
+AT_ONCE = 25
+
+
+def judged(history: History) -> Result:
+    """Play a history, and compare its end with that of the same log undisturbed."""
+    found = play(history)
+    if not found.wrong and found.comparable:
+        alone = play(history.undisturbed())
+        found.wrong = alone.wrong and f"undisturbed: {alone.wrong}"
+        ends = found.end, alone.end
+        unlike = [key for key in sorted(ends[0].keys() | ends[1].keys()) if ends[0].get(key) != ends[1].get(key)]
+        if unlike and not found.wrong:
+            told = [f"{key}: {ends[0].get(key)}, undisturbed {ends[1].get(key)}" for key in unlike[:3]]
+            found.wrong = f"{len(unlike)} numbers are not those of an undisturbed run: {'; '.join(told)}"
+    return found
+
+
+def story(found: Result) -> str:
+    """A history that failed, as text."""
+    history = found.history
+    lines = [f"seed {history.seed}: {found.wrong}", ""]
+    messages = sorted(
+        (entry.at_ms, f"{name} {place}: {entry.value.decode(errors='replace')}")
+        for name, some in history.entries.items()
+        for place, entry in enumerate(some)
+    )
+    lines += ["The log (seconds since the beginning):"]
+    lines += [f"{at_ms / 1000:10.1f}  {text}" for at_ms, text in messages]
+    told = {"workers": history.workers, "flush intervals": history.intervals_ms}
+    told |= {"allowed lateness": history.lateness_ms, "faults": [*map(str, history.faults)]}
+    lines += ["", *(f"{name}: {value}" for name, value in told.items()), "", "What happened:"]
+    lines += [f"{at_ms / 1000:10.1f}  {text}" for at_ms, text in found.story]
+    return "\n".join([*lines, "", f"Wrong: {found.wrong}"])
+
+
+def some_seeds(seeds: Iterable[int]) -> tuple[dict[str, int], list[str]]:
+    """Play seeds; returns figures, and the story of the first that failed, made short."""
+    figures = dict.fromkeys(("seeds", "failures", "steps", "crashes", "executions", "flushes", "commits"), 0)
+    stories: list[str] = []
+    with simulated():
+        for seed in seeds:
+            found = judged(make(seed))
+            figures["seeds"] += 1
+            for name in ("steps", "crashes", "executions", "flushes", "commits"):
+                figures[name] += getattr(found, name)
+            if found.wrong:
+                figures["failures"] += 1
+                stories.append(story(shrunk(found.history, judged)) if not stories else f"seed {seed}: {found.wrong}")
+    return figures, stories
+
+
+def first_seed(file: Path | None) -> int:
+    """The one behind all that were played."""
+    return int(json.loads(file.read_text())["next_seed"]) if file is not None and file.exists() else 0
+
+
+def add_up(file: Path, figures: dict[str, int], next_seed: int, seconds: float) -> dict[str, float]:
+    """Add a run's figures to those before."""
+    held = json.loads(file.read_text()) if file.exists() else {}
+    total = {name: held.get(name, 0) + number for name, number in figures.items()}
+    total |= {"seconds": round(held.get("seconds", 0) + seconds), "next_seed": max(next_seed, held.get("next_seed", 0))}
+    file.write_text(json.dumps(total, indent=1) + "\n")
+    return total
+
+
+def hunt(name: str, seeds: Iterable[int]) -> Result | None:
+    """The first seed that finds a bug that is put in."""
+    with simulated(), mutated(name):
+        for seed in seeds:
+            found = judged(make(seed))
+            if found.wrong:
+                return found
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="simulation", description="Play seeded histories of the whole flow.")
+    parser.add_argument("--seeds", type=int, default=1000, metavar="N")
+    parser.add_argument("--first", type=int, default=None, metavar="N")
+    parser.add_argument("--seed", type=int, default=None, metavar="N")
+    parser.add_argument("--mutation", choices=sorted(MUTATIONS), default=None, metavar="NAME")
+    parser.add_argument("--figures", type=Path, default=None, metavar="FILE")
+    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), metavar="N")
+    args = parser.parse_args()
+    if args.seed is not None:
+        with simulated():
+            found = judged(make(args.seed))
+            print(story(shrunk(found.history, judged) if found.wrong else found))
+        return int(bool(found.wrong))
+    if args.mutation is not None:
+        found_by = hunt(args.mutation, range(args.first or 0, (args.first or 0) + args.seeds))
+        print(f"{args.mutation}: {'not found' if found_by is None else f'seed {found_by.history.seed}: {found_by.wrong}'}")
+        return int(found_by is None)
+    first = first_seed(args.figures) if args.first is None else args.first
+    begun_s, figures, stories = time.monotonic(), dict[str, int](), list[str]()
+    pieces = [range(at, min(at + AT_ONCE, first + args.seeds)) for at in range(first, first + args.seeds, AT_ONCE)]
+    with ProcessPoolExecutor(args.processes) as pool:
+        for some, told in pool.map(some_seeds, pieces):
+            figures = {name: figures.get(name, 0) + number for name, number in some.items()}
+            stories += told
+    seconds = time.monotonic() - begun_s
+    print("\n\n".join(stories))
+    print(", ".join(f"{number:,} {name}" for name, number in figures.items()), f"in {seconds:.0f} s")
+    if args.figures is not None:
+        total = add_up(args.figures, figures, first + args.seeds, seconds)
+        print("since the beginning:", ", ".join(f"{total[name]:,} {name}" for name in figures))
+    return int(figures["failures"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""What a reader may see, held against every single command that changes a row, and every message of a topic.
+
+It knows the contracts and the model alone. After a loss of Redis's data rows may be behind until the next
+flush that began behind the loss has ended (docs/proof.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from simulation.history import CLOSING, PERHAPS
+from simulation.model import COUNTED, SCOPES, Model
+from simulation.redis_client import Server
+from simulation.redis_store import Store
+
+from benchmarks.chaos_monitor import GROWING, torn
+
+NAMESPACE: Final = "sim:v1"
+REPORTED: Final = 3
+"""So many findings of one moment are told."""
+
+Hash = Mapping[str, str]
+
+
+class Wrong(Exception):
+    """A promise is broken; the text says which."""
+
+
+class Checker:
+    """All that readers have seen.
+
+    Args:
+        closing_ms: the minute of the pixels that end the log.
+    """
+
+    def __init__(self, model: Model, closing_ms: int) -> None:
+        self._model, self._closing_ms = model, closing_ms
+        self.store: Store
+        self.server: Server
+        self.versions: dict[str, tuple[int, ...]] = {}
+        self.counts: dict[str, dict[str, int]] = {}
+        self.minutes: dict[tuple[str, int], dict[str, Any]] = {}
+        self.letters: dict[tuple[str, int], dict[str, Any]] = {}
+        self.decided: dict[bytes, bytes] = {}
+        self.flushes = self.seen = 0
+        self.knows_reach = True
+        self._losses = self._begun_at = 0
+        self._crashed = False
+
+    # Redis
+
+    @property
+    def _blind(self) -> bool:
+        return self.server.losses > self._losses
+
+    def crashed(self) -> None:
+        """An execution has ended: nobody knows any more what was there before a loss."""
+        self._crashed = True
+
+    def changed(self, keys: set[str]) -> None:
+        """Look at hashes that a command has changed."""
+        for key in keys:
+            if key == f"{NAMESPACE}:positions":
+                self._begun_at = self.server.losses
+            kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
+            row = self.store.keys.get(key)
+            if kind in SCOPES or kind in ("podcast", "program"):
+                self._row(key, row or {})
+            elif kind == "partition" and row:
+                _account(key, row)
+            elif kind == "meta" and row:
+                _conversions(row)
+
+    def _row(self, key: str, row: Hash) -> None:
+        self.seen += 1
+        if self._blind or key == f"{NAMESPACE}:placement:{{{PERHAPS}}}":
+            return
+        if not row:
+            if key in self.versions:
+                raise Wrong(f"{key} vanished")
+            return
+        for what in torn(row):
+            raise Wrong(f"{key} is not of one piece: {what}")
+        version = tuple(int(row[name]) for name in ("generation", "fence", "rev"))
+        if version < self.versions.get(key, ()):
+            raise Wrong(f"{key} was of version {self.versions[key]}, and is of {version}")
+        if version[0] != 1:
+            raise Wrong(f"{key} is of generation {version[0]}, and one was begun")
+        counts = {name: int(row.get(name, 0)) for name in GROWING}
+        before = self.counts.get(key, {})
+        if fell := [name for name, was in before.items() if counts[name] < was]:
+            raise Wrong(f"{key} {fell[0]} was {before[fell[0]]}, and is {counts[fell[0]]}")
+        self.versions[key], self.counts[key] = version, counts
+
+    def flushed(self) -> None:
+        """A flush has ended, if all of it is of one cut: every row is as the model says for its positions."""
+        keys = self.store.keys
+        told, meta = keys.get(f"{NAMESPACE}:positions", {}), keys.get(f"{NAMESPACE}:meta", {})
+        versions = [[one.get(name) for name in ("generation", "fence", "rev")] for one in (told, meta)]
+        if versions[0] != versions[1] or "positions" not in told or self._begun_at < self.server.losses:
+            return
+        self.flushes += 1
+        if self._blind:
+            self._losses = self.server.losses
+            if self._crashed:
+                self.counts.clear()
+            for key in [key for key in self.versions if key not in keys]:
+                del self.versions[key]
+            for key in [key for key in keys if key.partition(f"{NAMESPACE}:")[2].partition(":")[0] in SCOPES]:
+                self._row(key, keys[key])
+        self._crashed = False
+        found = list(self._unlike(json.loads(told["positions"])))
+        if found:
+            raise Wrong(f"a flush of {told['positions']} is not what was read: {'; '.join(found[:REPORTED])}")
+
+    def _unlike(self, positions: Mapping[str, int]) -> Any:
+        expected = self._model.rows(positions)
+        rows = {}
+        for key, held in self.store.keys.items():
+            scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
+            if scope in SCOPES:
+                rows[scope, name[1:-1]] = held
+        for row in sorted((expected.keys() | rows.keys()) - {("placement", PERHAPS)}):
+            want, got = expected.get(row, {}), rows.get(row, {})
+            for name in COUNTED if self.knows_reach else COUNTED[:-1]:
+                if want.get(name, 0) != int(got.get(f"flight.{name}", 0)):
+                    yield (
+                        f"{row[0]} {row[1]} flight.{name} {got.get(f'flight.{name}')}, "
+                        f"right {want.get(name, 0)}"
+                    )
+        for name, position in positions.items():
+            held = self.store.keys.get(f"{NAMESPACE}:partition:{{{name}}}", {})
+            for count, want in self._model.account(name, position).items():
+                if int(held.get(count, 0)) != want:
+                    yield f"{name} {count} {held.get(count)}, right {want}"
+
+    # Topics
+
+    def minute(self, _: bytes, value: bytes) -> None:
+        """A minute has been told."""
+        told = json.loads(value)
+        key = told["placement_id"], told["minute_ms"]
+        numbers = {name: one for name, one in told.items() if name not in ("rev", "as_of_ms")}
+        if told["minute_ms"] >= self._closing_ms or told["placement_id"] in (CLOSING, PERHAPS):
+            return
+        if key in self.minutes and self.minutes[key] != numbers:
+            raise Wrong(f"minute {key} was final as {self.minutes[key]}, and is told as {numbers}")
+        if told["state"] == "final":
+            self.minutes[key] = numbers
+
+    def letter(self, _: bytes, value: bytes) -> None:
+        """A dead letter has come."""
+        told = json.loads(value)
+        at = told["partition"], told["offset"]
+        if self.letters.setdefault(at, told) != told:
+            raise Wrong(f"two dead letters of {at}: {self.letters[at]} and {told}")
+        right = self._model.read[at[0]][at[1]].reason
+        if right not in (told["reason"], PERHAPS):
+            raise Wrong(f"{at} is rejected as {told['reason']}, right {right!r}")
+
+    def decision(self, key: bytes, value: bytes) -> None:
+        """A conversion has been decided."""
+        if self.decided.setdefault(key, value) != value:
+            raise Wrong(f"{key!r} was decided as {self.decided[key]!r}, and is as {value!r}")
+
+
+def _account(key: str, row: Hash) -> None:
+    lost = sum(int(count) for name, count in row.items() if name.startswith("rejected."))
+    if int(row["received"]) != int(row["accepted"]) + int(row["repeated"]) + lost:
+        raise Wrong(f"{key}: received is not accepted, repeated and rejected together: {dict(row)}")
+
+
+def _conversions(row: Hash) -> None:
+    parts = ("conversions_attributed", "unattributed", "conversions_pending")
+    if int(row["conversions_accepted"]) != sum(int(row[name]) for name in parts):
+        raise Wrong(f"meta: accepted conversions are not {parts} together: {dict(row)}")

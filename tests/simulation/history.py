@@ -1,0 +1,278 @@
+"""A history of a seed: the log with its times, how often the flow runs on how many workers, and what goes wrong.
+
+The log is made so that a model can say at every moment what is right: a pixel is either of the last minute, or
+so late that every allowed lateness finds it late. Time passes in bursts, up to some minutes apart.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from simulation.log import Entry
+from simulation.world import T0_MS, Fault
+
+MINUTE_MS: Final = 60_000
+LATENESS_MS: Final = 2 * MINUTE_MS
+BOUND_MS: Final = 10_000
+LONG_AGO_MS: Final = 20 * MINUTE_MS
+CLOSING: Final = "closing"
+"""The placement of the pixels that end a log, whose own minute never becomes final."""
+PERHAPS: Final = "perhaps"
+"""The placement of pixels that one allowed lateness finds late, and another does not."""
+FORGOTTEN: Final = "l4"
+"""A listener who is on the deny-list from the beginning, where a history has one."""
+QUIET_MS: Final = 5_000
+JUNK_MS: Final = 20_000
+"""So long nothing but junk comes before the end, where a history is quiet."""
+MILESTONES: Final = ("firstQuartile", "midpoint", "thirdQuartile", "complete")
+REDIS: Final = ("before", "after", "part", "stall", "emptied", "older", "copied")
+AGENTS: Final = ("Spotify/8.9 iOS/18", "Googlebot/2.1", None)
+
+
+@dataclass(frozen=True)
+class History:
+    """All that is needed to play one.
+
+    Attributes:
+        order: seeds the scheduler's choices.
+        workers: of each execution in turn, then the last one again.
+        intervals_ms: flush intervals, likewise.
+        recompute: whether the executions are told to, as a supervisor does that starts one again.
+        added: a partition that is not there from the beginning.
+        lateness_ms: allowed lateness of each execution in turn.
+        begin_ms: when the first execution begins.
+        forgets: whether a listener is on the deny-list.
+        quiet_from_ms: from when on nothing but junk comes, until the end; 0: there is no such time.
+    """
+
+    seed: int
+    order: int
+    entries: dict[str, list[Entry]]
+    workers: tuple[int, ...] = (1,)
+    intervals_ms: tuple[int, ...] = (1000,)
+    faults: tuple[Fault, ...] = ()
+    recompute: bool = False
+    added: str | None = None
+    lateness_ms: tuple[int, ...] = (LATENESS_MS,)
+    begin_ms: int = 0
+    forgets: bool = False
+    quiet_from_ms: int = 0
+
+    @property
+    def pixels(self) -> int:
+        return sum(map(len, self.entries.values()))
+
+    @property
+    def end_ms(self) -> int:
+        """When the last message comes."""
+        return max(entry.at_ms for some in self.entries.values() for entry in some)
+
+    def undisturbed(self) -> History:
+        """The same log, read by one worker when all of it is there, with nothing going wrong."""
+        alone = replace(self, order=0, workers=(1,), intervals_ms=(1000,), faults=(), recompute=False)
+        return replace(alone, added=None, lateness_ms=(LATENESS_MS,), begin_ms=self.end_ms)
+
+
+def make(seed: int, *, faults: bool = True) -> History:
+    """The history of a seed."""
+    source = random.Random(seed)
+    traffic = Traffic(source)
+    entries = traffic.entries()
+    executions = 8
+    return History(
+        seed,
+        source.getrandbits(32),
+        entries,
+        tuple(source.choice((1, 1, 2, 3)) for _ in range(executions)),
+        tuple(source.choice((500, 1000, 1000, 2000)) for _ in range(executions)),
+        tuple(_faults(source)) if faults else (),
+        source.random() < 0.1,
+        traffic.added,
+        tuple(LATENESS_MS * source.choice((2, 2, 2, 3, 5)) // 2 for _ in range(executions)),
+        0,
+        source.random() < 0.3,
+        traffic.quiet_from_ms,
+    )
+
+
+def _faults(source: random.Random) -> list[Fault]:
+    """What goes wrong: nothing in some histories, much in others."""
+    found = []
+    for _ in range(source.choice((0, 1, 1, 2, 3, 5))):
+        match source.random():
+            case low if low < 0.35:
+                how = source.choice(("crash", "crash", "crash", "power", "stop", "sleep", "back", "ahead"))
+                found.append(Fault("step", source.randint(1, 500), how, source.randint(1, 3600)))
+            case low if low < 0.45:
+                found.append(Fault("disk", source.randint(1, 12), "crash"))
+            case low if low < 0.55:
+                found.append(Fault("topic", source.randint(1, 30), "crash"))
+            case _:
+                how = source.choice(REDIS)
+                if how != "copied" and source.random() < 0.4:
+                    how = f"crash_{how}"
+                at = source.randint(1, 200)
+                if how.endswith("older"):
+                    found.append(Fault("redis", source.randint(1, at), "copied"))
+                found.append(Fault("redis", at, how, source.randint(1, 12)))
+    return found
+
+
+@dataclass
+class Play:
+    """A play that is going on: what is left of it, since when."""
+
+    pixel: dict[str, Any]
+    partition: str
+    left: list[str]
+    since_ms: int
+
+
+@dataclass
+class Traffic:
+    """Makes a log, burst by burst."""
+
+    source: random.Random
+    now_ms: int = 0
+    plays: list[Play] = field(default_factory=list)
+    greatest_ms: dict[str, int] = field(default_factory=dict)
+    recent: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
+    log: dict[str, list[Entry]] = field(default_factory=dict)
+    number: int = 0
+    added: str | None = None
+    quiet_from_ms: int = 0
+
+    def entries(self) -> dict[str, list[Entry]]:
+        source = self.source
+        names = [f"audio-pixels/{place}" for place in range(source.choice((1, 2, 2, 3)))]
+        self.added = names[-1] if len(names) > 1 and source.random() < 0.3 else None
+        self.log = {name: [] for name in names}
+        bursts = source.randint(4, 12)
+        for burst in range(bursts):
+            self.now_ms += source.choice((200, 3_000, 20_000, 50_000, 150_000))
+            some = names if self.added is None or burst > bursts // 2 else names[:-1]
+            for _ in range(source.randint(1, 8)):
+                self._something(source.choice(some))
+        for some in self.log.values():
+            self._begin_all(some)
+        if source.random() < 0.1:
+            self.quiet_from_ms = self.now_ms
+            for _ in range(JUNK_MS // 2_000):
+                self.now_ms += 2_000
+                for name in names:
+                    self._junk(name)
+        self.now_ms += LATENESS_MS + 8 * MINUTE_MS
+        for name in names:
+            self._send(name, self._pixel("impression", placement_id=CLOSING), self.now_ms)
+        return self.log
+
+    def _begin_all(self, some: list[Entry]) -> None:
+        some.sort(key=lambda entry: entry.at_ms)
+
+    def _something(self, partition: str) -> None:
+        source = self.source
+        self.now_ms += source.randint(0, 900)
+        going = [play for play in self.plays if play.left and self.now_ms - play.since_ms < MINUTE_MS]
+        match source.random():
+            case low if low < 0.35 and going:
+                play = source.choice(going)
+                self._send(play.partition, play.pixel | {"event": play.left.pop(0)}, self._moment(play))
+            case low if low < 0.65:
+                self._begin(partition)
+            case low if low < 0.73:
+                self._again(partition)
+            case low if low < 0.80:
+                self._junk(partition)
+            case low if low < 0.84:
+                self._late(partition)
+            case low if low < 0.87:
+                back_ms = source.randint(2, 9) * MINUTE_MS
+                one = {"event": "impression", "placement_id": PERHAPS, "consent": False}
+                self._send(partition, one, self.now_ms - back_ms)
+            case low if low < 0.93:
+                self._convert(partition)
+            case _:
+                ahead = self._pixel("impression", play_id=None)
+                self._send(partition, ahead, self.now_ms + 10 * MINUTE_MS)
+
+    def _junk(self, partition: str) -> None:
+        self._send_raw(partition, self.source.choice((b"", b"{", b'{"event":"start"}', b"\xff", b"[]")))
+
+    def _moment(self, play: Play | None = None) -> int:
+        since = play.since_ms if play is not None else 0
+        return max(since, self.now_ms - self.source.randint(0, 3_000))
+
+    def _begin(self, partition: str) -> None:
+        source = self.source
+        pixel = self._pixel("impression")
+        events = [
+            "impression",
+            "start",
+            *(event for event in MILESTONES if source.random() < 0.8),
+            *(event for event in ("skip", "click") if source.random() < 0.25),
+        ]
+        if source.random() < 0.2:
+            events.remove("start")
+            if source.random() < 0.7:
+                events.insert(source.randint(1, len(events)), "start")
+        play = Play(pixel, partition, events, self.now_ms)
+        if pixel["play_id"] is None:
+            play.left = events[:1]
+        self.plays.append(play)
+        for _ in range(source.randint(1, 3)):
+            if play.left:
+                self._send(partition, pixel | {"event": play.left.pop(0)}, self._moment(play))
+
+    def _pixel(self, event: str, **more: Any) -> dict[str, Any]:
+        source = self.source
+        placement = source.randrange(3)
+        self.number += 1
+        pixel = {
+            "event": event,
+            "placement_id": f"p{placement}",
+            "campaign_id": f"c{placement % 2}",
+            "platform": source.choice(("web", "app")),
+            "station": source.choice(("one", "two", None)),
+            "play_id": f"play-{self.number}" if source.random() < 0.85 else None,
+            "listener_id": f"l{source.randrange(5)}",
+            "consent": source.choice((True, True, True, False, None)),
+            "user_agent": source.choices(AGENTS, (6, 1, 3))[0],
+        }
+        return pixel | more
+
+    def _late(self, partition: str) -> None:
+        """A pixel that is late by any lateness, if the partition's time is known well enough."""
+        ts_ms = self.now_ms - LONG_AGO_MS
+        if self.greatest_ms.get(partition, -LONG_AGO_MS) - BOUND_MS >= ts_ms + 10 * MINUTE_MS:
+            self._send(partition, self._pixel("impression", play_id=None), ts_ms)
+
+    def _again(self, partition: str) -> None:
+        some = [raw for at_ms, raw in self.recent.get(partition, ()) if self.now_ms - at_ms < MINUTE_MS]
+        if some:
+            self._send_raw(partition, self.source.choice(some))
+
+    def _convert(self, partition: str) -> None:
+        source = self.source
+        bought = {"type": source.choice(("purchase", "sign_up")), "order_id": f"{partition[-1]}-{source.randrange(4)}"}
+        if source.random() < 0.6:
+            bought |= {"value": f"{source.randrange(9000)}.{source.randrange(100):02}", "currency": "GBP"}
+        pixel = self._pixel("conversion", play_id=None, conversion=bought, consent=True)
+        if source.random() < 0.8:
+            pixel["placement_id"] = None
+        self._send(partition, pixel, self.now_ms)
+
+    def _send(self, partition: str, pixel: dict[str, Any], ts_ms: int) -> None:
+        self.number += 1
+        known = {name: value for name, value in pixel.items() if value is not None}
+        raw = json.dumps({"event_id": f"e{self.number}", "ts": T0_MS + ts_ms, **known}).encode()
+        self._send_raw(partition, raw)
+        at_ms = min(ts_ms, self.now_ms + MINUTE_MS)
+        self.greatest_ms[partition] = max(self.greatest_ms.get(partition, -LONG_AGO_MS), at_ms)
+        if ts_ms > self.now_ms - MINUTE_MS and pixel["event"] != "conversion":
+            self.recent.setdefault(partition, []).append((self.now_ms, raw))
+
+    def _send_raw(self, partition: str, raw: bytes) -> None:
+        self.log[partition].append(Entry(self.now_ms, raw))

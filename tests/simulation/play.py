@@ -1,0 +1,439 @@
+"""Plays a history: executions of the whole flow, one after the other, until the log is read to its end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from simulation.checker import NAMESPACE, Checker, Wrong
+from simulation.disk import Disk
+from simulation.engine import Engine, Saved, at_random
+from simulation.history import BOUND_MS, FORGOTTEN, JUNK_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
+from simulation.log import Log
+from simulation.model import Model
+from simulation.redis_client import Client, Server
+from simulation.redis_store import Store
+from simulation.topics import Topic, TopicWriter
+from simulation.world import T0_MS, TIME, Crash, World, instead, virtual_time
+
+from benchmarks.chaos_verdict import UNLIKE
+from connectors import durable
+from connectors.redis.client import connect
+from connectors.stream import ConnectError
+from flows.engine import LinesSink, PixelSource, RedisSink, StopSignal
+from flows.errors import AudiopixelError
+from flows.intake import Decoder, DenyList
+from flows.model.redis_keys import deny_key
+from flows.pixels import Sinks, build
+from flows.publish import Covered
+from flows.settings import Settings
+from flows.settings.loading import load
+
+KEY: Final = b"a secret of the simulation"
+SHARDS: Final = 2
+MOST_STEPS: Final = 20_000
+MOST_EXECUTIONS: Final = 40
+MOST_WORKERS: Final = 3
+NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "final_through_ms"}
+"""Fields that depend on when the flow ran, or with which lateness."""
+PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
+"""Of a partition that may have pixels of which nobody knows whether they are late; the model counts others."""
+MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+
+
+@dataclass
+class Member:
+    """One process of the flow. Its dataflow is wired once, since that takes Bytewax's operators 30 ms, and
+    each execution makes its parts anew in place.
+    """
+
+    settings: Settings
+    source: PixelSource
+    sinks: Sinks
+    covered: Covered
+    flow: Any = None
+
+    @classmethod
+    def wired(cls) -> Member:
+        settings = base_settings().model_copy()
+        source = PixelSource.__new__(PixelSource)
+        source.listener_key = KEY
+        lines = [LinesSink(lambda _: None) for _ in range(3)]  # type: ignore[arg-type,return-value]  # made anew
+        sinks = Sinks(RedisSink(settings, None), *lines)  # type: ignore[arg-type]  # made anew
+        member = cls(settings, source, sinks, Covered.__new__(Covered))
+        member.flow = build(source, sinks, settings, member.covered)
+        return member
+
+    def begin(self, player: Player, settings: Settings, number: int) -> None:
+        """Make all of it anew for an execution, as its process number `number`."""
+        log, stop, topics, recompute = player.log, player.stop, player.topics, player.history.recompute
+        self.settings.__dict__.clear()
+        self.settings.__dict__.update(settings.__dict__)
+        denied = DenyList(self.settings, TIME.monotonic)
+        self.source.__init__(log, self.settings, KEY, stop, denied)  # type: ignore[misc]
+        self.covered.__init__(self.settings, recompute, TIME.monotonic)  # type: ignore[misc]
+        self.sinks.redis.__init__(  # type: ignore[misc]
+            self.settings, log, recompute, process=number, clock_s=TIME.time, monotonic_s=TIME.monotonic
+        )
+        for sink, topic in zip(
+            (self.sinks.rejected, self.sinks.minutes, self.sinks.credits), topics.all, strict=True
+        ):
+            assert sink is not None
+            sink.open_writer = topics.opener(topic)
+
+
+@dataclass
+class Topics:
+    """The outputs."""
+
+    world: World
+    all: tuple[Topic, ...]
+
+    def opener(self, topic: Topic) -> Callable[[int | None], Any]:
+        return lambda _: TopicWriter(self.world, topic)
+
+
+_members: list[Member] = []
+_settings: list[Settings] = []
+
+
+def base_settings() -> Settings:
+    if not _settings:
+        _settings.append(
+            load(
+                namespace=NAMESPACE,
+                shards=SHARDS,
+                allowed_lateness=timedelta(milliseconds=LATENESS_MS),
+                out_of_orderness=timedelta(milliseconds=BOUND_MS),
+                linger=timedelta(0),
+                minutes_interval=timedelta(seconds=1),
+                batch_messages=16,
+                metrics_port=0,
+                recovery_dir=None,
+            )
+        )
+    return _settings[0]
+
+
+def members(number: int) -> list[Member]:
+    while len(_members) < number:
+        _members.append(Member.wired())
+    return _members[:number]
+
+
+@dataclass
+class Result:
+    """What came of a history: what is wrong, if anything, and how much was done."""
+
+    history: History
+    wrong: str = ""
+    steps: int = 0
+    crashes: int = 0
+    executions: int = 0
+    flushes: int = 0
+    commits: int = 0
+    comparable: bool = True
+    story: list[tuple[int, str]] = field(default_factory=list)
+    end: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def simulated() -> Iterator[None]:
+    """Put the simulation in the place of time, Redis and the disk, for all that is played within."""
+    base_settings()
+    members(MOST_WORKERS)
+    with ExitStack() as stack:
+        stack.enter_context(virtual_time())
+        stack.enter_context(instead(connect, lambda *_, **__: Client(_current().server)))
+        put, sync = durable.put, durable.sync_directory
+        stack.enter_context(instead(put, lambda path, body: _current().disk.put(path, body)))
+        stack.enter_context(instead(sync, lambda path: _current().disk.sync(path)))
+        before = structlog.get_config()
+        structlog.configure(processors=[_told], cache_logger_on_first_use=False)
+        try:
+            yield
+        finally:
+            structlog.configure(**before)
+
+
+def _told(_: object, __: str, event: dict[str, Any]) -> Any:
+    text = event.pop("event")
+    _current().world.tell("   ".join([f"  flow: {text}", *(f"{name}={told}" for name, told in event.items())]))
+    raise structlog.DropEvent
+
+
+_playing: list[Player] = []
+
+
+def _current() -> Player:
+    return _playing[-1]
+
+
+def play(history: History) -> Result:
+    """Play it, in `simulated`."""
+    player = Player(history)
+    _playing.append(player)
+    try:
+        return player.play()
+    finally:
+        _playing.pop()
+        player.close()
+
+
+class Player:
+    """One history while it is played."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.world = TIME.world = World(history.order, history.faults)
+        partitions = {
+            name: [(T0_MS + one.at_ms, one.value) for one in some] for name, some in history.entries.items()
+        }
+        self.world.elapsed_ms = history.begin_ms
+        closing_ms = (T0_MS + history.end_ms) // 60_000 * 60_000
+        model = Model(partitions, LATENESS_MS, BOUND_MS, PERHAPS, FORGOTTEN if history.forgets else "")
+        self.checker = Checker(model, closing_ms)
+        store = Store(lambda: self.world.now_ms, self.checker.changed)
+        self.server = Server(self.world, store)
+        self.checker.store, self.checker.server = store, self.server
+        store.flushed = self.checker.flushed
+        if history.forgets:
+            store.run("HSET", deny_key(NAMESPACE), f"{Decoder(KEY).listener(FORGOTTEN.encode()):016x}", 0)
+        self.log = Log(self.world, history.entries, history.added)
+        self.topics = Topics(
+            self.world,
+            (
+                Topic(self.world, "rejected", self.checker.letter),
+                Topic(self.world, "minutes", self.checker.minute),
+                Topic(self.world, "credits", self.checker.decision),
+            ),
+        )
+        self.disk = Disk(self.world)
+        self.directory = Path(tempfile.mkdtemp(prefix="simulated-", dir=MEMORY))
+        self.saved = Saved()
+        self.engine: Engine | None = None
+        self.stop = StopSignal()
+        self.executions = self.steps = 0
+        self._quiet_since = self._quiet_ms = 0
+        self._quiet_at_ms = 0.0
+
+    def close(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def play(self) -> Result:
+        wrong = ""
+        try:
+            while not self._execution():
+                if self.executions >= MOST_EXECUTIONS:
+                    raise Wrong(f"the flow was started {self.executions} times and does not come to an end")
+        except Wrong as error:
+            wrong = str(error)
+        except AssertionError as error:
+            wrong = f"an assertion of the flow failed: {error}"
+        world = self.world
+        end = {} if wrong else self.end()
+        return Result(
+            self.history,
+            wrong,
+            self.steps,
+            world.crashes,
+            self.executions,
+            self.checker.flushes,
+            self.saved.commits,
+            self.checker.knows_reach,
+            world.story,
+            end,
+        )
+
+    def _execution(self) -> bool:
+        """Run one execution; whether the log was read to its end."""
+        history, world = self.history, self.world
+        workers, interval_ms, lateness_ms = (
+            some[min(self.executions, len(some) - 1)]
+            for some in (history.workers, history.intervals_ms, history.lateness_ms)
+        )
+        settings = base_settings().model_copy(
+            update={
+                "recovery_dir": self.directory,
+                "flush_interval": timedelta(milliseconds=interval_ms),
+                "allowed_lateness": timedelta(milliseconds=lateness_ms),
+                "quiet": timedelta(milliseconds=QUIET_MS if history.quiet_from_ms else 60_000),
+            }
+        )
+        self.executions += 1
+        self.stop = StopSignal()
+        faults = len([line for _, line in world.story if line.startswith("***")])
+        world.tell(f"execution {self.executions} starts with {workers} worker(s), from commit {self.saved.commits}")
+        try:
+            some = members(workers)
+            for number, member in enumerate(some):
+                member.begin(self, settings, number)
+            salt = int(world.random.random() * 1000)
+            self.engine = Engine(world, [member.flow for member in some], self.saved, salt)
+            self._run(self.engine)
+            self.engine.end()
+        except Crash:
+            world.tell(f"execution {self.executions} dies")
+            self.disk.crash()
+        except (AudiopixelError, ConnectError) as error:
+            world.tell(f"execution {self.executions} ends: {error}")
+            if len([line for _, line in world.story if line.startswith("***")]) == faults:
+                raise Wrong(f"the flow ended with nothing going wrong: {error}") from error
+        else:
+            return self._done()
+        self.checker.crashed()
+        self._forget()
+        return False
+
+    def _done(self) -> bool:
+        return self._read_to_the_end()
+
+    def _positions(self) -> dict[str, int]:
+        told = self.server.store.keys.get(f"{NAMESPACE}:positions", {})
+        return json.loads(told["positions"]) if "positions" in told else {}
+
+    def _read_to_the_end(self) -> bool:
+        """Everything that will ever be in the log has been published."""
+        ends = {name: len(some) for name, some in self.history.entries.items()}
+        return self._positions() == ends and self.checker._losses == self.server.losses
+
+    def _run(self, engine: Engine) -> None:
+        """Let things happen until the flow has been stopped."""
+        world, calm_steps = self.world, 0
+        while len(engine.over) < len(engine.partitions) or engine.waiting():
+            for fault in world.moment("step"):
+                self._step_fault(fault.how, fault.detail)
+            self.steps += 1
+            if self.steps > MOST_STEPS:
+                raise Wrong(f"the flow does not come to an end in {MOST_STEPS} steps")
+            if self.log.next_ms() is None and not world.calm and all(
+                partition._intake.position >= self.log.end(name)
+                for (_, name), partition in engine.partitions.items()
+            ):
+                calm_steps += 1
+                world.calm = calm_steps > 100
+            self._act(engine)
+            if not self.stop.asked and (self._grown(engine) or (world.calm and self._read_to_the_end())):
+                self.stop.set()
+        engine.closing = True
+        while not self._epoch(engine):
+            pass
+
+    def _grown(self, engine: Engine) -> bool:
+        """A partition was added; whoever looks after the flow starts it again."""
+        return len(engine.partitions) < len(self.log.partitions())
+
+    def _forget(self) -> None:
+        """Nobody knows of the deny-list any more, if Redis lost it before a snapshot had it."""
+        if self.history.forgets and self.server.losses and not self.saved.commits:
+            self.checker.knows_reach = False
+
+    def _step_fault(self, how: str, detail: int) -> None:
+        match how:
+            case "crash":
+                self.world.crash()
+            case "power":
+                # The last commit had not reached the disk.
+                self.saved.state = self.saved.before
+                self.world.crash()
+            case "stop":
+                self.stop.set()
+            case "sleep":
+                self.world.elapsed_ms += 1000 * detail
+            case "back":
+                self.world.wall_ahead_ms -= 1000 * detail
+            case "ahead":
+                self.world.wall_ahead_ms += 1000 * detail
+
+    def _act(self, engine: Engine) -> None:
+        """One thing happens: a message or a partition's turn, else time passes."""
+        world = self.world
+        world.elapsed_ms += world.random.randint(0, 3)
+        waiting = engine.waiting()
+        if engine.closing:
+            if self._epoch(engine):
+                return
+        elif world.random.random() < 0.02:
+            engine.closing = True
+        open_ones = [one for one in engine.partitions if one not in engine.closed and one not in engine.over]
+        if waiting and (not open_ones or world.random.random() < 0.7):
+            engine.deliver(*at_random(world.random, waiting))
+            return
+        if not open_ones:
+            return
+        if not waiting and not self.stop.asked:
+            self._pass_time()
+        engine.read(at_random(world.random, open_ones))
+
+    def _pass_time(self) -> None:
+        """Everything is quiet: wait for what comes next."""
+        world, upcoming = self.world, self.log.next_ms()
+        quiet_ms = self.history.quiet_from_ms
+        if quiet_ms and quiet_ms <= world.elapsed_ms < quiet_ms + JUNK_MS + 2_000:
+            world.elapsed_ms += 300
+            self._quiet(quiet_ms)
+            return
+        if world.random.random() < 0.3:
+            step = world.random.choice((50, 300, 1100))
+            if upcoming is None or world.calm or world.elapsed_ms + step <= upcoming:
+                world.elapsed_ms += step
+        elif upcoming is not None:
+            world.elapsed_ms = max(world.elapsed_ms, upcoming)
+        else:
+            world.elapsed_ms += 700
+
+    def _quiet(self, since_ms: int) -> None:
+        """Where nothing but junk comes, time goes on: by a second a second, once it was quiet for long."""
+        told = self.server.store.keys.get(f"{NAMESPACE}:meta", {})
+        now_ms, watermark_ms = self.world.elapsed_ms - since_ms, int(told.get("watermark_ms", 0))
+        if self._quiet_since != self.executions or now_ms < QUIET_MS + 3_000:
+            self._quiet_since, self._quiet_ms = self.executions, watermark_ms
+            self._quiet_at_ms = now_ms
+        elif now_ms > self._quiet_at_ms + 8_000 and watermark_ms < self._quiet_ms + 3_000:
+            raise Wrong("time stands still while nothing but junk comes")
+
+    def _epoch(self, engine: Engine) -> bool:
+        """Take a step towards the end of the epoch; whether one was taken."""
+        world = self.world
+        left = [one for one in engine.partitions if one not in engine.closed]
+        if left:
+            if world.random.random() < 0.5 or self.stop.asked:
+                engine.close(at_random(world.random, left))
+            return False
+        ready = engine.through()
+        if ready:
+            engine.save(at_random(world.random, ready))
+            return False
+        if engine.whole:
+            engine.commit()
+            return True
+        return False
+
+    def end(self) -> dict[str, Any]:
+        """All that readers find in the end, without what says when and by whom it was written."""
+        keys, checker = self.server.store.keys, self.checker
+        found: dict[str, Any] = {}
+        for key, held in keys.items():
+            kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
+            if kind in ("placement", "campaign", "platform", "station", "sketch") and PERHAPS not in key:
+                found |= {f"{key} {of}": value for of, value in held.items() if of not in NOT_COMPARED}
+            elif kind == "partition":
+                found |= {f"{key} {of}": value for of, value in held.items() if of not in PER_CHANCE}
+            elif kind == "index":
+                found[key] = tuple(sorted(one for one in held[0].items() if one[0] != PERHAPS))
+        for name, value in keys.get(f"{NAMESPACE}:meta", {}).items():
+            if "conversions" in name or name == "unattributed":
+                found[f"meta {name}"] = value
+        found |= {f"minute {key}": value for key, value in checker.minutes.items()}
+        letters = checker.letters.items()
+        found |= {f"letter {key}": one for key, one in letters if PERHAPS not in json.dumps(one)}
+        found |= {f"decision {key!r}": value for key, value in checker.decided.items()}
+        return found

@@ -1,0 +1,271 @@
+"""Redis's side: what the commands and scripts of the project do to keys, command by command.
+
+Scripts are known by their text: one that is not known is an error, so a script that changes has to be
+understood here anew. `test_fakes` holds all of it to a real Valkey. Nothing expires by itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from hashlib import sha1
+from typing import Any
+
+import msgspec
+from redis.exceptions import NoScriptError, ResponseError
+
+from connectors.redis import marks, scripts
+
+Command = tuple[str, ...]
+
+
+class Store:
+    """The keys of one server, their times to live, its scripts.
+
+    Args:
+        now_ms: its clock.
+        changed: told of each hash that a command has changed or deleted, behind the command.
+    """
+
+    def __init__(self, now_ms: Callable[[], int], changed: Callable[[set[str]], None]) -> None:
+        self._now_ms, self._changed = now_ms, changed
+        self.keys: dict[str, Any] = {}
+        self.ttl_ms: dict[str, int] = {}
+        self.known: set[str] = set()
+        self.flushed: Callable[[], None] = lambda: None
+        self._touched: set[str] = set()
+
+    def run(self, *command: Any) -> Any:
+        """The reply to a command, or its error as a value."""
+        name, *args = ["" if part is None else part for part in command]
+        if name == "SCRIPT":
+            self.known.add(sha1(args[1].encode(), usedforsecurity=False).hexdigest())
+            return ""
+        try:
+            parts = args if name == "EVALSHA" else list(map(text, args))  # which has MessagePack
+            answer = getattr(self, f"_{name.lower()}")(*parts)
+        except ResponseError as error:
+            answer = error
+        touched, self._touched = self._touched, set()
+        if touched:
+            self._changed(touched)
+        return answer
+
+    def copy(self) -> tuple[Any, ...]:
+        """All that it holds, as a replica has it."""
+        return copy.deepcopy(self.keys), dict(self.ttl_ms)
+
+    def become(self, held: tuple[Any, ...]) -> None:
+        """Hold that instead."""
+        before = set(self.keys)
+        self.keys, self.ttl_ms = copy.deepcopy(held[0]), dict(held[1])
+        self._changed(before | set(self.keys))
+
+    # Commands
+
+    def _hash(self, key: str, write: bool = False) -> dict[str, str]:
+        held = self.keys.setdefault(key, {}) if write else self.keys.get(key, {})
+        if not isinstance(held, dict):
+            raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        if write:
+            self._touched.add(key)
+        return held
+
+    def _get(self, key: str) -> str | None:
+        held = self.keys.get(key)
+        if isinstance(held, (dict, list)):
+            raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        return held
+
+    def _set(self, key: str, value: str) -> bool:
+        self.keys[key] = value
+        return True
+
+    def _del(self, key: str) -> int:
+        self._touched.add(key)
+        self.ttl_ms.pop(key, None)
+        return int(self.keys.pop(key, None) is not None)
+
+    def _exists(self, key: str) -> int:
+        return int(key in self.keys)
+
+    def _hgetall(self, key: str) -> dict[str, str]:
+        return dict(self._hash(key))
+
+    def _hmget(self, key: str, *fields: str) -> list[str | None]:
+        held = self._hash(key)
+        return [held.get(field) for field in fields]
+
+    def _hset(self, key: str, *parts: Any) -> int:
+        held = self._hash(key, write=True)
+        before = len(held)
+        held.update(zip(map(str, parts[::2]), map(text, parts[1::2]), strict=True))
+        return len(held) - before
+
+    def _hdel(self, key: str, *fields: str) -> int:
+        held = self._hash(key, write=True)
+        gone = sum(held.pop(field, None) is not None for field in fields)
+        if not held:
+            self._del(key)
+        return gone
+
+    def _hlen(self, key: str) -> int:
+        return len(self._hash(key))
+
+    def _sorted(self, key: str) -> dict[str, int]:
+        held: dict[str, int] = self.keys.setdefault(key, [{}])[0]
+        return held
+
+    def _zadd(self, key: str, how: str, *parts: str) -> int:
+        assert how == "GT"
+        held = self._sorted(key)
+        before = len(held)
+        for score, member in zip(parts[::2], parts[1::2], strict=True):
+            held[member] = max(held.get(member, -(1 << 60)), int(score))
+        return len(held) - before
+
+    def _zrem(self, key: str, *members: str) -> int:
+        held = self._sorted(key)
+        gone = sum(held.pop(member, None) is not None for member in members)
+        if not held:
+            del self.keys[key]
+        return gone
+
+    def _zrange(self, key: str) -> list[str]:
+        held = self._sorted(key) if key in self.keys else {}
+        return sorted(held, key=lambda member: (held[member], member))
+
+    def _publish(self, channel: str, message: str) -> int:
+        self.flushed()
+        return 0
+
+    def _config(self, *_: str) -> dict[str, str]:
+        return {"maxmemory-policy": "noeviction"}
+
+    def _flushall(self) -> bool:
+        self._touched |= set(self.keys)
+        self.keys.clear()
+        self.ttl_ms.clear()
+        return True
+
+    # Scripts
+
+    def _eval(self, script: str, number: str, *parts: str) -> Any:
+        keys, args = parts[: int(number)], parts[int(number) :]
+        return SCRIPTS[script](self, keys, args)
+
+    def _evalsha(self, sha: str, number: str, *parts: Any) -> Any:
+        if sha not in self.known:
+            raise NoScriptError("No matching script")
+        return self._write(parts[: int(number)], parts[int(number) :])
+
+    def _write(self, keys: Sequence[str], args: Sequence[Any]) -> list[str]:
+        now, usual, *rows = args
+        told = []
+        held = [self._hmget(key, "generation", "fence", "rev") for key in keys]
+        decoded = [msgspec.msgpack.decode(row) for row in rows]
+        for key, version, row in zip(keys, held, decoded, strict=True):
+            outcome = _newer(version, row["version"])
+            base = row["base"]
+            if outcome == "landed" and base in ("usual", "none"):
+                self._del(key)
+                if base == "usual":
+                    self._hset(key, *msgspec.msgpack.decode(usual))
+            elif outcome == "landed" and [_number(one) for one in version] != list(base):
+                outcome = "unbased"
+            told.append(outcome)
+        for key, row, outcome in zip(keys, decoded, told, strict=True):
+            if outcome == "landed":
+                generation, fence, rev = row["version"]
+                self._hset(key, "generation", generation, "fence", fence, "rev", rev, "updated_ms", now)
+                self._hset(key, *row["fields"])
+                if row["gone"]:
+                    self._hdel(key, *row["gone"])
+                self._expire(key, row["ttl_ms"])
+        return told
+
+    def _expire(self, key: str, ttl_ms: Any) -> None:
+        self.ttl_ms.pop(key, None)
+        if ttl_ms:
+            self.ttl_ms[key] = int(ttl_ms)
+
+    def _drop(self, keys: Sequence[str], args: Sequence[str]) -> int:
+        for ours, theirs in zip(args, self._hmget(keys[0], "generation", "fence"), strict=True):
+            if int(ours) != _number(theirs):
+                if int(ours) < _number(theirs):
+                    return 0
+                break
+        return self._del(keys[0])
+
+    def _claim(self, keys: Sequence[str], args: Sequence[str]) -> list[str] | None:
+        newer = False
+        for place, theirs in enumerate(self._hmget(keys[0], "generation", "fence")):
+            ours = int(args[place])
+            if ours < _number(theirs):
+                return None
+            if ours > _number(theirs):
+                newer = True
+                if place == 0:
+                    self._del(keys[0])
+                break
+        if newer:
+            self._hset(keys[0], "generation", args[0], "fence", args[1], "rev", -1)
+        return [part for pair in self._hash(keys[0]).items() for part in pair]
+
+    def _take(self, keys: Sequence[str], args: Sequence[str]) -> int:
+        taken = max(int(self._get(keys[0]) or 0) + 1, int(args[0]) + 1)
+        self._set(keys[0], str(taken))
+        return taken
+
+    def _raise(self, keys: Sequence[str], args: Sequence[str]) -> int:
+        if int(self._get(keys[0]) or 0) < int(args[0]):
+            self._set(keys[0], args[0])
+        return 1
+
+    def _put(self, keys: Sequence[str], args: Sequence[str]) -> int:
+        for place, key in enumerate(keys):
+            self._hset(key, args[1 + 2 * place], args[2 + 2 * place])
+            if args[0]:
+                self.ttl_ms[key] = int(args[0])
+        return len(keys)
+
+    def _clock(self, keys: Sequence[str], args: Sequence[str]) -> list[Any]:
+        now_ms = self._now_ms()
+        return [str(now_ms // 1000), str(now_ms % 1000 * 1000), self._hash(keys[0]).get(args[0])]
+
+    def _step(self, keys: Sequence[str], args: Sequence[str]) -> int:
+        run, _, number = str(self._get(keys[0]) or "").partition("-")
+        if run != args[0] or not int(args[1]) <= int(number) < int(args[2]):
+            return 0
+        self._set(keys[0], f"{args[0]}-{args[2]}")
+        return 1
+
+
+SCRIPTS: dict[str, Callable[[Store, Sequence[str], Sequence[str]], Any]] = {
+    scripts.DROP: Store._drop,
+    scripts.CLAIM: Store._claim,
+    scripts.TAKE: Store._take,
+    scripts.RAISE: Store._raise,
+    scripts.PUT: Store._put,
+    scripts.CLOCK: Store._clock,
+    marks._STEP: Store._step,
+}
+
+
+def text(part: Any) -> str:
+    """A part of a command as the server keeps it."""
+    return part.decode() if isinstance(part, bytes) else str(part)
+
+
+def _number(held: str | None) -> float:
+    return -math.inf if held is None else int(held)
+
+
+def _newer(held: Sequence[str | None], ours: Sequence[int]) -> str:
+    for place, (theirs, own) in enumerate(zip(held, ours, strict=True)):
+        if own < _number(theirs):
+            return "stale" if place == 2 else "superseded"
+        if own > _number(theirs):
+            return "landed"
+    return "same"

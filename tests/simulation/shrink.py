@@ -1,0 +1,66 @@
+"""Makes a history that fails short: without the faults, the messages and the workers that it does not need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from simulation.history import History
+from simulation.play import Result
+
+T = TypeVar("T")
+MOST_TRIES = 150
+
+
+def shrunk(history: History, failing: Callable[[History], Result], tries: int = MOST_TRIES) -> Result:
+    """The shortest history that was found to fail yet.
+
+    Args:
+        failing: plays a history.
+        tries: so many plays at most.
+    """
+    best = failing(history)
+    assert best.wrong, "it does not fail"
+    left = tries
+
+    def still(some: History) -> bool:
+        nonlocal best, left
+        if left <= 0:
+            return False
+        left -= 1
+        found = failing(some)
+        if found.wrong:
+            best = found
+        return bool(found.wrong)
+
+    progress = True
+    while progress and left > 0:
+        progress = any(still(one) for one in _simpler(best.history))
+    return best
+
+
+def _simpler(history: History) -> Iterator[History]:
+    """Histories with less in them, the boldest cuts first."""
+    for faults in _without(history.faults):
+        yield replace(history, faults=tuple(faults))
+    if set(history.workers) != {1}:
+        yield replace(history, workers=(1,))
+    if set(history.intervals_ms) != {1000}:
+        yield replace(history, intervals_ms=(1000,))
+    if len(set(history.lateness_ms)) > 1:
+        yield replace(history, lateness_ms=history.lateness_ms[:1])
+    if history.recompute:
+        yield replace(history, recompute=False)
+    for name, some in history.entries.items():
+        for fewer in _without(some[:-1]):
+            yield replace(history, entries={**history.entries, name: [*fewer, some[-1]]})
+
+
+def _without(some: Sequence[T]) -> Iterator[Sequence[T]]:
+    """A list without a half of it, a quarter, and so on to one."""
+    size = len(some)
+    while size:
+        for begin in range(0, len(some), size):
+            yield [*some[:begin], *some[begin + size :]]
+        size //= 2
