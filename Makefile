@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/de
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
-.PHONY: install demo test lint bench chaos help
+.PHONY: install demo test lint bench chaos simulation help
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## .venv with everything, audiopixel included
@@ -32,5 +32,8 @@ bench: install  ## audiopixel against plain Bytewax, DuckDB and decoding alone; 
 chaos: install  ## kill and starve a live flow at random, and prove its numbers
 	@$(BIN)/python -m benchmarks.chaos $(CHAOS)
 
+simulation: install  ## play SEEDS=n histories of the whole flow in one thread, with everything going wrong
+	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(or $(SEEDS),1000) $(SIMULATION)
+
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*  ## (.*)/\1  \2/p' $(MAKEFILE_LIST) | while read -r target what; do printf '%-9s %s\n' "$$target" "$$what"; done
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/\1  \2/p' $(MAKEFILE_LIST) | while read -r target what; do printf '%-10s %s\n' "$$target" "$$what"; done

@@ -1,10 +1,10 @@
 """`python -m simulation`: plays the histories of seeds, and tells the story of each that fails.
 
-    --seeds N       so many, from the first one on
-    --first N       the first one; by default where the figures' file ends
-    --seed N        one, with its whole story
-    --mutation NAME with a bug put in: how many seeds until it is found
-    --figures FILE  adds up over runs
+--seeds N       so many, from the first one on
+--first N       the first one; by default where the figures' file ends
+--seed N        one, with its whole story
+--mutation NAME with a bug put in: how many seeds until it is found
+--figures FILE  adds up over runs
 """
 
 from __future__ import annotations
@@ -17,26 +17,33 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from simulation.history import History, make
-from simulation.mutations import MUTATIONS, mutated
+from simulation.mutations import mutated, mutations
 from simulation.play import Result, play, simulated
 from simulation.shrink import shrunk
 
 AT_ONCE = 25
 
 
-def judged(history: History) -> Result:
-    """Play a history, and compare its end with that of the same log undisturbed."""
-    found = play(history)
-    if not found.wrong and found.comparable:
-        alone = play(history.undisturbed())
-        found.wrong = alone.wrong and f"undisturbed: {alone.wrong}"
-        ends = found.end, alone.end
-        unlike = [key for key in sorted(ends[0].keys() | ends[1].keys()) if ends[0].get(key) != ends[1].get(key)]
-        if unlike and not found.wrong:
-            told = [f"{key}: {ends[0].get(key)}, undisturbed {ends[1].get(key)}" for key in unlike[:3]]
-            found.wrong = f"{len(unlike)} numbers are not those of an undisturbed run: {'; '.join(told)}"
+def judged(history: History, mutation: str = "") -> Result:
+    """Play a history, perhaps with a bug put in; its end has to be that of the same log undisturbed."""
+    if mutation:
+        with mutated(mutation):
+            found = play(history)
+    else:
+        found = play(history)
+    if found.wrong or not found.comparable:
+        return found
+    alone = play(history.undisturbed())
+    if alone.wrong:
+        found.wrong = f"undisturbed: {alone.wrong}"
+    elif unlike := [
+        key for key in sorted({*found.end, *alone.end}) if found.end.get(key) != alone.end.get(key)
+    ]:
+        told = [f"{key}: {found.end.get(key)}, undisturbed {alone.end.get(key)}" for key in unlike[:3]]
+        found.wrong = f"{len(unlike)} numbers are not those of an undisturbed run: {'; '.join(told)}"
     return found
 
 
@@ -51,7 +58,7 @@ def story(found: Result) -> str:
     )
     lines += ["The log (seconds since the beginning):"]
     lines += [f"{at_ms / 1000:10.1f}  {text}" for at_ms, text in messages]
-    told = {"workers": history.workers, "flush intervals": history.intervals_ms}
+    told: dict[str, Any] = {"workers": history.workers, "flush intervals": history.intervals_ms}
     told |= {"allowed lateness": history.lateness_ms, "faults": [*map(str, history.faults)]}
     lines += ["", *(f"{name}: {value}" for name, value in told.items()), "", "What happened:"]
     lines += [f"{at_ms / 1000:10.1f}  {text}" for at_ms, text in found.story]
@@ -70,7 +77,9 @@ def some_seeds(seeds: Iterable[int]) -> tuple[dict[str, int], list[str]]:
                 figures[name] += getattr(found, name)
             if found.wrong:
                 figures["failures"] += 1
-                stories.append(story(shrunk(found.history, judged)) if not stories else f"seed {seed}: {found.wrong}")
+                stories.append(
+                    story(shrunk(found.history, judged)) if not stories else f"seed {seed}: {found.wrong}"
+                )
     return figures, stories
 
 
@@ -83,27 +92,32 @@ def add_up(file: Path, figures: dict[str, int], next_seed: int, seconds: float) 
     """Add a run's figures to those before."""
     held = json.loads(file.read_text()) if file.exists() else {}
     total = {name: held.get(name, 0) + number for name, number in figures.items()}
-    total |= {"seconds": round(held.get("seconds", 0) + seconds), "next_seed": max(next_seed, held.get("next_seed", 0))}
+    total |= {
+        "seconds": round(held.get("seconds", 0) + seconds),
+        "next_seed": max(next_seed, held.get("next_seed", 0)),
+    }
     file.write_text(json.dumps(total, indent=1) + "\n")
     return total
 
 
 def hunt(name: str, seeds: Iterable[int]) -> Result | None:
     """The first seed that finds a bug that is put in."""
-    with simulated(), mutated(name):
+    with simulated():
         for seed in seeds:
-            found = judged(make(seed))
+            found = judged(make(seed), name)
             if found.wrong:
                 return found
     return None
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="simulation", description="Play seeded histories of the whole flow.")
+    parser = argparse.ArgumentParser(
+        prog="simulation", description="Play seeded histories of the whole flow."
+    )
     parser.add_argument("--seeds", type=int, default=1000, metavar="N")
     parser.add_argument("--first", type=int, default=None, metavar="N")
     parser.add_argument("--seed", type=int, default=None, metavar="N")
-    parser.add_argument("--mutation", choices=sorted(MUTATIONS), default=None, metavar="NAME")
+    parser.add_argument("--mutation", choices=sorted(mutations()), default=None, metavar="NAME")
     parser.add_argument("--figures", type=Path, default=None, metavar="FILE")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), metavar="N")
     args = parser.parse_args()
@@ -113,12 +127,15 @@ def main() -> int:
             print(story(shrunk(found.history, judged) if found.wrong else found))
         return int(bool(found.wrong))
     if args.mutation is not None:
-        found_by = hunt(args.mutation, range(args.first or 0, (args.first or 0) + args.seeds))
-        print(f"{args.mutation}: {'not found' if found_by is None else f'seed {found_by.history.seed}: {found_by.wrong}'}")
-        return int(found_by is None)
+        first = args.first or 0
+        hit = hunt(args.mutation, range(first, first + args.seeds))
+        print(f"{args.mutation}:", "not found" if hit is None else f"seed {hit.history.seed}: {hit.wrong}")
+        return int(hit is None)
     first = first_seed(args.figures) if args.first is None else args.first
     begun_s, figures, stories = time.monotonic(), dict[str, int](), list[str]()
-    pieces = [range(at, min(at + AT_ONCE, first + args.seeds)) for at in range(first, first + args.seeds, AT_ONCE)]
+    pieces = [
+        range(at, min(at + AT_ONCE, first + args.seeds)) for at in range(first, first + args.seeds, AT_ONCE)
+    ]
     with ProcessPoolExecutor(args.processes) as pool:
         for some, told in pool.map(some_seeds, pieces):
             figures = {name: figures.get(name, 0) + number for name, number in some.items()}

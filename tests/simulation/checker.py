@@ -7,15 +7,15 @@ flush that began behind the loss has ended (docs/proof.md).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from benchmarks.chaos_monitor import GROWING, torn
 from simulation.history import CLOSING, PERHAPS
 from simulation.model import COUNTED, SCOPES, Model
 from simulation.redis_client import Server
 from simulation.redis_store import Store
-
-from benchmarks.chaos_monitor import GROWING, torn
 
 NAMESPACE: Final = "sim:v1"
 REPORTED: Final = 3
@@ -123,18 +123,19 @@ class Checker:
             if scope in SCOPES:
                 rows[scope, name[1:-1]] = held
         for row in sorted((expected.keys() | rows.keys()) - {("placement", PERHAPS)}):
-            want, got = expected.get(row, {}), rows.get(row, {})
+            want, got = expected.get(row, Counter()), rows.get(row, {})
             for name in COUNTED if self.knows_reach else COUNTED[:-1]:
-                if want.get(name, 0) != int(got.get(f"flight.{name}", 0)):
-                    yield (
-                        f"{row[0]} {row[1]} flight.{name} {got.get(f'flight.{name}')}, "
-                        f"right {want.get(name, 0)}"
-                    )
+                if want[name] != int(got.get(f"flight.{name}", 0)):
+                    yield (f"{row[0]} {row[1]} flight.{name} {got.get(f'flight.{name}')}, right {want[name]}")
+        for scope in SCOPES:
+            listed = self.store.keys.get(f"{NAMESPACE}:index:{scope}", [{}])[0]
+            for name in sorted({of for kind, of in rows if kind == scope} - set(listed)):
+                yield f"{scope} {name} is in no index"
         for name, position in positions.items():
             held = self.store.keys.get(f"{NAMESPACE}:partition:{{{name}}}", {})
-            for count, want in self._model.account(name, position).items():
-                if int(held.get(count, 0)) != want:
-                    yield f"{name} {count} {held.get(count)}, right {want}"
+            for count, right in self._model.account(name, position).items():
+                if int(held.get(count, 0)) != right:
+                    yield f"{name} {count} {held.get(count)}, right {right}"
 
     # Topics
 

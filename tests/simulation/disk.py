@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from simulation.world import World
-
 from connectors.durable import put
+from simulation.world import World
 
 
 class Disk:

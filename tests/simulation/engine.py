@@ -1,13 +1,13 @@
-"""Bytewax's part, in one thread: walks a `Dataflow`, and lets every order of messages happen that Bytewax does.
+"""Bytewax's part, in one thread: walks a `Dataflow`, and lets every order of messages happen that may.
 
 What it keeps, and no more (each is a test against Bytewax in `test_fakes`):
 
 - Between two steps, from one worker to another, messages come in order; else in any order, so many at once.
 - A step with state gets what is there for a key in one call, keys in their order.
-- A key, and a sink, is one worker's. A logic is made when its first message comes, or of its snapshot.
+- A key, and a sink, is one worker's; its logic is made for its first message, or by its snapshot.
 - An epoch: each partition of a source ends it for itself, with a snapshot. When all have, and all that they
   gave is through, the steps that were called have snapshots taken, and all of it is committed at once. No
-  partition is read before that. A start is from the last commit, or, where the disk is behind, the one before.
+  partition is read before that. A start is from the last commit, or from the one before (a power cut).
 - A sink writes at once, not at the commit.
 """
 
@@ -22,6 +22,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from bytewax.dataflow import Dataflow
+
 from simulation.world import World
 
 Mapper = Callable[[list[Any]], Iterable[Any]]
@@ -194,7 +195,7 @@ class Engine:
         channels = [some for some in channels if some]
         total = sum(map(len, channels))
         number = total if self.random.random() < 0.5 else self.random.randint(1, total)
-        taken = []
+        taken: list[Any] = []
         while len(taken) < number:
             some = self.random.choice(channels)
             for _ in range(self.random.randint(1, len(some))):

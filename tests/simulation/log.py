@@ -7,12 +7,12 @@ call before. `tests/connectors/test_kafka_input.py` holds the real reader to the
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from simulation.world import T0_MS, World
-
 from connectors.stream import Messages
+from simulation.world import T0_MS, World
 
 
 class Entry(NamedTuple):
@@ -29,6 +29,7 @@ class Log:
 
     def __init__(self, world: World, entries: Mapping[str, Sequence[Entry]], added: str | None) -> None:
         self._world, self._entries, self._added = world, entries, added
+        self._times_ms = sorted(entry.at_ms for some in entries.values() for entry in some)
 
     def partitions(self) -> list[str]:
         return [
@@ -40,16 +41,10 @@ class Log:
     def open(self, partition: str, position: int | None) -> LogReader:
         return LogReader(self._world, self._entries[partition], position or 0)
 
-    def end(self, partition: str) -> int:
-        """How many messages a partition has now."""
-        now_ms = self._world.elapsed_ms
-        return sum(entry.at_ms <= now_ms for entry in self._entries[partition])
-
     def next_ms(self) -> int | None:
         """When the next message comes; None: no more do."""
-        now_ms = self._world.elapsed_ms
-        ahead = [one.at_ms for some in self._entries.values() for one in some if one.at_ms > now_ms]
-        return min(ahead, default=None)
+        place = bisect_right(self._times_ms, self._world.elapsed_ms)
+        return self._times_ms[place] if place < len(self._times_ms) else None
 
 
 class LogReader:
@@ -76,8 +71,8 @@ class LogReader:
 
     def read(self, limit: int) -> Messages | None:
         there = min(limit, self._end - self.position)
-        if there and self._world.random.random() < 0.4:
-            there = self._world.random.randint(0, there)  # not all of it has been fetched
+        if there and self._world.random.random() < 0.6:  # not all of it has been fetched
+            there = self._world.random.randint(0, min(there, 4))
         if not there:
             self.caught_up = self.position == self._end
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,120 +13,37 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from simulation.checker import NAMESPACE, Checker, Wrong
-from simulation.disk import Disk
-from simulation.engine import Engine, Saved, at_random
-from simulation.history import BOUND_MS, FORGOTTEN, JUNK_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
-from simulation.log import Log
-from simulation.model import Model
-from simulation.redis_client import Client, Server
-from simulation.redis_store import Store
-from simulation.topics import Topic, TopicWriter
-from simulation.world import T0_MS, TIME, Crash, World, instead, virtual_time
 
 from benchmarks.chaos_verdict import UNLIKE
 from connectors import durable
 from connectors.redis.client import connect
 from connectors.stream import ConnectError
-from flows.engine import LinesSink, PixelSource, RedisSink, StopSignal
+from flows.engine import StopSignal
 from flows.errors import AudiopixelError
-from flows.intake import Decoder, DenyList
+from flows.intake import Decoder
 from flows.model.redis_keys import deny_key
-from flows.pixels import Sinks, build
-from flows.publish import Covered
-from flows.settings import Settings
-from flows.settings.loading import load
+from simulation.checker import NAMESPACE, Checker, Wrong
+from simulation.disk import Disk
+from simulation.engine import Engine, Saved, at_random
+from simulation.history import BOUND_MS, FORGOTTEN, JUNK_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
+from simulation.log import Log
+from simulation.member import KEY, Outside, base_settings, members
+from simulation.model import Model
+from simulation.redis_client import Client, Server
+from simulation.redis_store import Store
+from simulation.topics import Topic
+from simulation.world import T0_MS, TIME, Crash, World, instead, virtual_time
 
-KEY: Final = b"a secret of the simulation"
-SHARDS: Final = 2
 MOST_STEPS: Final = 20_000
+CALM_AFTER: Final = 30
+"""So many steps behind the last message nothing goes wrong any more."""
 MOST_EXECUTIONS: Final = 40
 MOST_WORKERS: Final = 3
 NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "final_through_ms"}
 """Fields that depend on when the flow ran, or with which lateness."""
 PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
-"""Of a partition that may have pixels of which nobody knows whether they are late; the model counts others."""
+"""Of a partition with pixels that may be late or not; the model counts the others."""
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-
-
-@dataclass
-class Member:
-    """One process of the flow. Its dataflow is wired once, since that takes Bytewax's operators 30 ms, and
-    each execution makes its parts anew in place.
-    """
-
-    settings: Settings
-    source: PixelSource
-    sinks: Sinks
-    covered: Covered
-    flow: Any = None
-
-    @classmethod
-    def wired(cls) -> Member:
-        settings = base_settings().model_copy()
-        source = PixelSource.__new__(PixelSource)
-        source.listener_key = KEY
-        lines = [LinesSink(lambda _: None) for _ in range(3)]  # type: ignore[arg-type,return-value]  # made anew
-        sinks = Sinks(RedisSink(settings, None), *lines)  # type: ignore[arg-type]  # made anew
-        member = cls(settings, source, sinks, Covered.__new__(Covered))
-        member.flow = build(source, sinks, settings, member.covered)
-        return member
-
-    def begin(self, player: Player, settings: Settings, number: int) -> None:
-        """Make all of it anew for an execution, as its process number `number`."""
-        log, stop, topics, recompute = player.log, player.stop, player.topics, player.history.recompute
-        self.settings.__dict__.clear()
-        self.settings.__dict__.update(settings.__dict__)
-        denied = DenyList(self.settings, TIME.monotonic)
-        self.source.__init__(log, self.settings, KEY, stop, denied)  # type: ignore[misc]
-        self.covered.__init__(self.settings, recompute, TIME.monotonic)  # type: ignore[misc]
-        self.sinks.redis.__init__(  # type: ignore[misc]
-            self.settings, log, recompute, process=number, clock_s=TIME.time, monotonic_s=TIME.monotonic
-        )
-        for sink, topic in zip(
-            (self.sinks.rejected, self.sinks.minutes, self.sinks.credits), topics.all, strict=True
-        ):
-            assert sink is not None
-            sink.open_writer = topics.opener(topic)
-
-
-@dataclass
-class Topics:
-    """The outputs."""
-
-    world: World
-    all: tuple[Topic, ...]
-
-    def opener(self, topic: Topic) -> Callable[[int | None], Any]:
-        return lambda _: TopicWriter(self.world, topic)
-
-
-_members: list[Member] = []
-_settings: list[Settings] = []
-
-
-def base_settings() -> Settings:
-    if not _settings:
-        _settings.append(
-            load(
-                namespace=NAMESPACE,
-                shards=SHARDS,
-                allowed_lateness=timedelta(milliseconds=LATENESS_MS),
-                out_of_orderness=timedelta(milliseconds=BOUND_MS),
-                linger=timedelta(0),
-                minutes_interval=timedelta(seconds=1),
-                batch_messages=16,
-                metrics_port=0,
-                recovery_dir=None,
-            )
-        )
-    return _settings[0]
-
-
-def members(number: int) -> list[Member]:
-    while len(_members) < number:
-        _members.append(Member.wired())
-    return _members[:number]
 
 
 @dataclass
@@ -164,9 +81,11 @@ def simulated() -> Iterator[None]:
             structlog.configure(**before)
 
 
-def _told(_: object, __: str, event: dict[str, Any]) -> Any:
+def _told(_: object, __: str, event: MutableMapping[str, Any]) -> Any:
     text = event.pop("event")
-    _current().world.tell("   ".join([f"  flow: {text}", *(f"{name}={told}" for name, told in event.items())]))
+    _current().world.tell(
+        "   ".join([f"  flow: {text}", *(f"{name}={told}" for name, told in event.items())])
+    )
     raise structlog.DropEvent
 
 
@@ -180,9 +99,16 @@ def _current() -> Player:
 def play(history: History) -> Result:
     """Play it, in `simulated`."""
     player = Player(history)
+    with playing(player):
+        return player.play()
+
+
+@contextmanager
+def playing(player: Player) -> Iterator[None]:
+    """Let the flow find that player's Redis and disk."""
     _playing.append(player)
     try:
-        return player.play()
+        yield
     finally:
         _playing.pop()
         player.close()
@@ -208,20 +134,19 @@ class Player:
         if history.forgets:
             store.run("HSET", deny_key(NAMESPACE), f"{Decoder(KEY).listener(FORGOTTEN.encode()):016x}", 0)
         self.log = Log(self.world, history.entries, history.added)
-        self.topics = Topics(
-            self.world,
-            (
-                Topic(self.world, "rejected", self.checker.letter),
-                Topic(self.world, "minutes", self.checker.minute),
-                Topic(self.world, "credits", self.checker.decision),
-            ),
+        topics = (
+            Topic(self.world, "rejected", self.checker.letter),
+            Topic(self.world, "minutes", self.checker.minute),
+            Topic(self.world, "credits", self.checker.decision),
         )
+        self.outside = Outside(self.world, self.log, topics, history.recompute)
         self.disk = Disk(self.world)
         self.directory = Path(tempfile.mkdtemp(prefix="simulated-", dir=MEMORY))
         self.saved = Saved()
         self.engine: Engine | None = None
         self.stop = StopSignal()
-        self.executions = self.steps = 0
+        self.executions = self.stops = self.steps = 0
+        self._closing = self.world.random.choice((0.004, 0.015, 0.05))
         self._quiet_since = self._quiet_ms = 0
         self._quiet_at_ms = 0.0
 
@@ -257,8 +182,12 @@ class Player:
         """Run one execution; whether the log was read to its end."""
         history, world = self.history, self.world
         workers, interval_ms, lateness_ms = (
-            some[min(self.executions, len(some) - 1)]
-            for some in (history.workers, history.intervals_ms, history.lateness_ms)
+            some[min(number, len(some) - 1)]
+            for number, some in (
+                (self.executions, history.workers),
+                (self.executions, history.intervals_ms),
+                (self.stops, history.lateness_ms),
+            )
         )
         settings = base_settings().model_copy(
             update={
@@ -271,15 +200,18 @@ class Player:
         self.executions += 1
         self.stop = StopSignal()
         faults = len([line for _, line in world.story if line.startswith("***")])
-        world.tell(f"execution {self.executions} starts with {workers} worker(s), from commit {self.saved.commits}")
+        world.tell(
+            f"execution {self.executions} starts with {workers} worker(s), from commit {self.saved.commits}"
+        )
         try:
             some = members(workers)
             for number, member in enumerate(some):
-                member.begin(self, settings, number)
+                member.begin(settings, self.outside, self.stop, number)
             salt = int(world.random.random() * 1000)
             self.engine = Engine(world, [member.flow for member in some], self.saved, salt)
             self._run(self.engine)
             self.engine.end()
+            self.saved.before, self.stops = self.saved.state, self.stops + 1
         except Crash:
             world.tell(f"execution {self.executions} dies")
             self.disk.crash()
@@ -314,12 +246,13 @@ class Player:
             self.steps += 1
             if self.steps > MOST_STEPS:
                 raise Wrong(f"the flow does not come to an end in {MOST_STEPS} steps")
-            if self.log.next_ms() is None and not world.calm and all(
-                partition._intake.position >= self.log.end(name)
-                for (_, name), partition in engine.partitions.items()
+            if (
+                not world.calm
+                and self.log.next_ms() is None
+                and not any(partition._intake.reader.lag for partition in engine.partitions.values())
             ):
                 calm_steps += 1
-                world.calm = calm_steps > 100
+                world.calm = calm_steps > CALM_AFTER
             self._act(engine)
             if not self.stop.asked and (self._grown(engine) or (world.calm and self._read_to_the_end())):
                 self.stop.set()
@@ -361,7 +294,7 @@ class Player:
         if engine.closing:
             if self._epoch(engine):
                 return
-        elif world.random.random() < 0.02:
+        elif world.random.random() < self._closing:
             engine.closing = True
         open_ones = [one for one in engine.partitions if one not in engine.closed and one not in engine.over]
         if waiting and (not open_ones or world.random.random() < 0.7):

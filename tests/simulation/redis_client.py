@@ -1,4 +1,4 @@
-"""The way to the simulated Redis: redis-py's calls as the project makes them, with all that may happen to one.
+"""The way to the simulated Redis: redis-py's calls as the project makes them, and what may happen to one.
 
 A call is a run of commands. It may fail before it is sent, behind it, or in its midst; its commands may wait
 in the server and land later, beside those of others; the server may lose its data between any two commands,
@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import TimeoutError as TimedOut
+
 from simulation.redis_store import Store
 from simulation.world import World
 

@@ -1,4 +1,4 @@
-"""Makes a history that fails short: without the faults, the messages and the workers that it does not need."""
+"""Makes a history that fails short: without faults, messages and workers that it does not need."""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+"""Bugs of what is saved and restored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.attribution import CreditBook, ListenerShard
+from flows.plays import PlayShard
+from flows.publish import Ledger
+from flows.rows import RowShard
+from flows.state.journal import Journal
+from simulation.mutations import mutation
+
+
+@mutation(PlayShard, "restore")
+def a5_a_minute_is_final_by_the_lateness_of_now_alone(right: Any) -> Any:
+    def restore(self: Any, state: Any) -> None:
+        right(self, state)
+        self.first_open = 0
+
+    return restore
+
+
+@mutation(PlayShard, "_restore_table")
+def plays_are_forgotten_at_a_restart(_: Any) -> Any:
+    return lambda self, pieces: None
+
+
+@mutation(PlayShard, "snapshot")
+def increments_since_the_last_cut_are_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, shards, state = right(self)
+        fresh = PlayShard(self.index, shards, 0, 0, 0, True, None)
+        state["increments"] = fresh.increments.snapshot(0, 0)
+        return form, shards, state
+
+    return snapshot
+
+
+@mutation(PlayShard, "snapshot")
+def outcomes_since_the_last_cut_are_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, shards, state = right(self)
+        return form, shards, state | {"outcomes": {}}
+
+    return snapshot
+
+
+@mutation(PlayShard, "snapshot")
+def conversions_since_the_last_cut_are_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, shards, state = right(self)
+        return form, shards, state | {"conversions": []}
+
+    return snapshot
+
+
+@mutation(Journal, "snapshot")
+def a_journal_forgets_its_older_pieces(right: Any) -> Any:
+    def snapshot(self: Any, *of: Any, **more: Any) -> Any:
+        found = right(self, *of, **more)
+        self.pieces = []
+        return found
+
+    return snapshot
+
+
+@mutation(ListenerShard, "snapshot")
+def conversions_that_wait_are_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, shards, state = right(self)
+        return form, shards, state | {"pending": []}
+
+    return snapshot
+
+
+@mutation(CreditBook, "snapshot")
+def the_credit_books_account_is_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, currencies, account = right(self)
+        return form, currencies, type(account)(0, 0, 0, 0)
+
+    return snapshot
+
+
+@mutation(CreditBook, "snapshot")
+def currencies_of_campaigns_are_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, _, account = right(self)
+        return form, {}, account
+
+    return snapshot
+
+
+@mutation(Ledger, "restore")
+def accounts_that_do_not_change_are_not_given_out_at_a_restart(right: Any) -> Any:
+    def restore(self: Any, state: Any) -> None:
+        right(self, state)
+        self._changed = set()
+
+    return restore
+
+
+@mutation(Ledger, "snapshot")
+def the_ledger_is_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, _, *more = right(self)
+        return form, {}, *more
+
+    return snapshot
+
+
+@mutation(RowShard, "mark_all_changed")
+def rows_that_do_not_change_are_not_given_out_at_a_restart(_: Any) -> Any:
+    return lambda self: None
+
+
+@mutation(RowShard, "snapshot")
+def labels_are_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, shards, index, state = right(self)
+        fresh = type(self.labels)()
+        return form, shards, index, state | {"labels": fresh.snapshot()}
+
+    return snapshot
+
+
+@mutation(RowShard, "snapshot")
+def which_minutes_are_final_is_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, shards, index, state = right(self)
+        return form, shards, index, state | {"first_open": 0}
+
+    return snapshot

@@ -1,0 +1,166 @@
+"""Bugs of ticks, of alignment, and of what reads a partition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.engine import source
+from flows.engine.aligner import Aligner
+from flows.engine.cut_step import CutStep
+from flows.engine.source import PixelPartition, StopSignal
+from flows.engine.steps import PlaysLogic
+from flows.engine.tick_clock import Anchor, TickClock
+from flows.intake.partition import Intake
+from flows.intake.watermark import PartitionClock
+from flows.model.messages import Receipt, ShardTick
+from simulation.mutations import mutation
+from simulation.world import TIME
+
+# Ticks and alignment
+
+
+@mutation(Aligner, "push")
+def what_comes_behind_a_tick_is_not_held_back(right: Any) -> Any:
+    def push(self: Any, sender: Any, item: Any, mark: Any = None, first: bool = True) -> Any:
+        if mark is None:
+            yield item, None
+        else:
+            yield from right(self, sender, item, mark, first)
+
+    return push
+
+
+@mutation(Aligner, "snapshot")
+def what_is_held_back_is_not_saved(right: Any) -> Any:
+    def snapshot(self: Any, plain: Any) -> Any:
+        at, released, _, inside = right(self, plain)
+        return at, released, {}, inside
+
+    return snapshot
+
+
+@mutation(Aligner, "_release")
+def a_message_that_was_held_back_is_dropped(right: Any) -> Any:
+    def release(self: Any) -> Any:
+        for queue in self.held.values():
+            if len(queue) > 1 and queue[0][1] is None:
+                queue.popleft()
+        yield from right(self)
+
+    return release
+
+
+@mutation(Aligner, "expect")
+def an_added_partition_is_not_waited_for(right: Any) -> Any:
+    def expect(self: Any, senders: Any) -> None:
+        right(self, self.expected or senders)
+
+    return expect
+
+
+@mutation(PixelPartition, "_messages")
+def a_tick_overtakes_the_pixels_that_it_covers(right: Any) -> Any:
+    def by_type(self: Any, output: Any) -> Any:
+        found = right(self, output)
+        return sorted(found, key=lambda one: not isinstance(one[1], (ShardTick, Receipt)))
+
+    return by_type
+
+
+@mutation(PlaysLogic, "snapshot")
+def ticks_of_quiet_partitions_are_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        shard, aligner, _, cut, forgotten = right(self)
+        return shard, aligner, [], cut, forgotten
+
+    return snapshot
+
+
+@mutation(CutStep, "snapshot")
+def what_a_step_has_gathered_is_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        core, (at, released, held, _) = right(self)
+        return core, (at, released, held, [])
+
+    return snapshot
+
+
+@mutation(TickClock, "number")
+def a2_ticks_are_of_the_wall_clock(_: Any) -> Any:
+    return lambda self: int(TIME.time() * 1000) // self.interval_ms
+
+
+@mutation(source, "redis_anchor")
+def a3_ticks_begin_anew_where_the_interval_is_longer(right: Any) -> Any:
+    return lambda settings: Anchor(right(settings).now_ms, -1)
+
+
+@mutation(TickClock, "hear")
+def a_clock_does_not_hear_of_greater_numbers(_: Any) -> Any:
+    return lambda self, number: None
+
+
+@mutation(StopSignal, "tick")
+def partitions_stop_at_ticks_of_their_own(_: Any) -> Any:
+    return lambda self, clock: clock.number + id(self) % 2
+
+
+# Intake
+
+
+@mutation(Intake, "snapshot")
+def a_message_is_skipped_at_a_restart(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, position, *more = right(self)
+        return form, position + (position > 0), *more
+
+    return snapshot
+
+
+@mutation(Intake, "snapshot")
+def a_message_is_read_twice_at_a_restart(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, position, *more = right(self)
+        return form, max(0, position - 1), *more
+
+    return snapshot
+
+
+@mutation(Intake, "snapshot")
+def counts_since_the_last_tick_are_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, position, last, clock, _, *more = right(self)
+        return form, position, last, clock, (0, {}, 0, 0), *more
+
+    return snapshot
+
+
+@mutation(Intake, "snapshot")
+def the_watermark_is_not_saved(right: Any) -> Any:
+    def snapshot(self: Any) -> Any:
+        form, position, last, _, *more = right(self)
+        return form, position, last, (0, 0, 0, 0, 0), *more
+
+    return snapshot
+
+
+@mutation(Intake, "_take")
+def a1_junk_makes_a_quiet_partition_begin_to_be_quiet_anew(right: Any) -> Any:
+    def take(self: Any, messages: Any) -> Any:
+        found = right(self, messages)
+        self.clock._ahead_ms, self.clock._proved_ms = 0, None
+        return found
+
+    return take
+
+
+@mutation(PartitionClock, "prove")
+def a4_a_quiet_partition_jumps_by_all_the_time_that_passed(right: Any) -> Any:
+    def prove(self: Any, now_ms: int, flow_ms: int = 0) -> None:
+        before_ms = self._proved_ms
+        right(self, now_ms, flow_ms)
+        if before_ms is not None and self.watermark_ms:
+            jump_ms = max(0, now_ms - before_ms - self.quiet_ms)
+            self.floor_ms = max(self.floor_ms, self.watermark_ms + jump_ms)
+
+    return prove

@@ -1,0 +1,173 @@
+"""Bugs of what writes to Redis and to topics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from connectors.redis.client import checked, failures, replies
+from connectors.redis.marks import Marks
+from connectors.redis.rows import FencedHash, RowStore, WriteOutcome
+from flows.engine import steps
+from flows.engine.sinks import LinesPartition, RedisPartition
+from flows.publish import Covered, redis_writer
+from flows.publish.backlog import Backlog
+from flows.publish.fence import Kept
+from flows.publish.publisher import Publisher
+from flows.publish.redis_writer import RedisWriter
+from simulation.mutations import mutation
+
+# Redis
+
+
+@mutation(RowStore, "take_fence")
+def the_fence_is_not_raised(_: Any) -> Any:
+    return lambda self, key, above=0: 1
+
+
+@mutation(redis_writer, "kept")
+def the_fence_is_not_read_from_the_disk(_: Any) -> Any:
+    return lambda directory: Kept()
+
+
+@mutation(redis_writer, "keep")
+def the_fence_is_not_kept_on_the_disk(_: Any) -> Any:
+    return lambda *_: None
+
+
+@mutation(Publisher, "_behind")
+def rows_are_shown_before_the_replay_is_past_the_last_flush(_: Any) -> Any:
+    return lambda self, cut: False
+
+
+@mutation(Publisher, "_behind")
+def one_partition_past_the_last_flush_is_enough(_: Any) -> Any:
+    def behind(self: Any, cut: Any) -> bool:
+        at = dict(cut.positions)
+        return bool(self._covered) and all(at.get(of, 0) < there for of, there in self._covered.items())
+
+    return behind
+
+
+@mutation(RowStore, "write")
+def positions_are_written_behind_the_rows(right: Any) -> Any:
+    def write(self: Any, rows: Any, *, first: Any = None, **more: Any) -> Any:
+        outcomes = right(self, rows, **{**more, "publish": None})
+        if first is not None:
+            right(self, [], first=first, publish=more.get("publish"))
+        return outcomes
+
+    return write
+
+
+@mutation(RowStore, "claim")
+def positions_are_read_and_not_claimed(_: Any) -> Any:
+    def claim(self: Any, key: str, generation: int, fence: int) -> Any:
+        with failures(self._client):
+            (held,) = checked(replies(self._client, [(key, ("HGETALL", key))]))
+        return held
+
+    return claim
+
+
+@mutation(Marks, "settle")
+def a_loss_of_data_is_not_noticed(_: Any) -> Any:
+    return lambda self, steps, answers: True
+
+
+@mutation(RowStore, "write")
+def d1_the_mark_is_set_anew_at_the_end_of_a_flush(right: Any) -> Any:
+    def write(self: Any, *rows: Any, **more: Any) -> Any:
+        self._whole, marks = True, self._marks
+        self._marks = None
+        try:
+            return right(self, *rows, **more)
+        finally:
+            self._marks = marks
+            if marks is not None:
+                marks.begin()
+
+    return write
+
+
+@mutation(Backlog, "lost")
+def rows_that_redis_has_lost_are_not_written_again(_: Any) -> Any:
+    return lambda self: None
+
+
+@mutation(Backlog, "due")
+def what_a_failed_flush_had_is_not_written_again(right: Any) -> Any:
+    def due(self: Any, ended: bool) -> Any:
+        rows = right(self, ended)
+        self.pending = {}
+        return rows
+
+    return due
+
+
+@mutation(RowStore, "_land")
+def a_change_of_a_row_that_is_not_there_is_dropped(_: Any) -> Any:
+    def land(self: Any, rows: Any) -> Any:
+        outcomes = [WriteOutcome.SAME if one == "unbased" else one for one in self._call(rows, self._landed)]
+        self._landed.update({row.key: row for row in rows})
+        return list(map(WriteOutcome, outcomes))
+
+    return land
+
+
+@mutation(FencedHash, "changes")
+def fields_that_go_stay(right: Any) -> Any:
+    def changes(self: Any, *of: Any, **more: Any) -> Any:
+        found = right(self, *of, **more)
+        return None if found is None else (found[0], [])
+
+    return changes
+
+
+@mutation(RedisWriter, "_taken")
+def d3_every_restart_with_recompute_begins_a_generation(_: Any) -> Any:
+    def taken(self: Any, last: Any, there: int) -> Any:
+        return Kept(0, max(there, last.generation) + (1 if self.recompute or not there else 0), begun=True)
+
+    return taken
+
+
+@mutation(RowStore, "_add_to_index")
+def rows_are_in_no_index(_: Any) -> Any:
+    return lambda self, rows, outcomes: None
+
+
+@mutation(RedisPartition, "write_batch")
+def a_flush_does_not_wait_for_all_that_send_to_it(_: Any) -> Any:
+    def write_batch(self: Any, values: Any) -> None:
+        for value in values:
+            self._publisher.flush(value.cut, [value])
+
+    return write_batch
+
+
+# Topics
+
+
+@mutation(Covered, "provisional_from")
+def d5_minutes_are_told_while_the_replay_is_behind(_: Any) -> Any:
+    return lambda self, cut: 0
+
+
+@mutation(Covered, "tell_final")
+def which_minutes_were_told_is_not_kept_on_the_disk(_: Any) -> Any:
+    return lambda self, before: None
+
+
+@mutation(LinesPartition, "snapshot")
+def an_epoch_ends_before_its_messages_are_out(_: Any) -> Any:
+    return lambda self: self._writer.position
+
+
+@mutation(steps.CreditsLogic, "cut")
+def a_decision_reaches_redis_and_no_topic(right: Any) -> Any:
+    return lambda self, messages: [one for one in right(self, messages) if type(one).__name__ != "Lines"]
+
+
+@mutation(steps, "without")
+def d4_a_forgotten_listener_is_known_to_some_partitions_alone(_: Any) -> Any:
+    return lambda item, denied: item

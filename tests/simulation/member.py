@@ -1,0 +1,108 @@
+"""The processes of the flow: its own dataflow, on the simulated input, outputs, clocks and Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from flows.engine import LinesSink, PixelSource, RedisSink, StopSignal
+from flows.intake import DenyList
+from flows.pixels import Sinks, build
+from flows.publish import Covered
+from flows.settings import Settings
+from flows.settings.loading import load
+from simulation.checker import NAMESPACE
+from simulation.history import BOUND_MS, LATENESS_MS
+from simulation.log import Log
+from simulation.topics import Topic, TopicWriter
+from simulation.world import TIME, World
+
+KEY: Final = b"a secret of the simulation"
+SHARDS: Final = 2
+
+
+@dataclass
+class Member:
+    """One process of the flow. Its dataflow is wired once, since that takes Bytewax's operators 30 ms, and
+    each execution makes its parts anew in place.
+    """
+
+    settings: Settings
+    source: PixelSource
+    sinks: Sinks
+    covered: Covered
+    flow: Any = None
+
+    @classmethod
+    def wired(cls) -> Member:
+        """One that waits for its first execution."""
+        settings = base_settings().model_copy()
+        source = PixelSource.__new__(PixelSource)
+        source.listener_key = KEY
+        lines = [LinesSink(lambda _: None) for _ in range(3)]  # type: ignore[arg-type,return-value]  # made anew
+        sinks = Sinks(RedisSink(settings, None), *lines)  # type: ignore[arg-type]  # made anew
+        member = cls(settings, source, sinks, Covered.__new__(Covered))
+        member.flow = build(source, sinks, settings, member.covered)
+        return member
+
+    def begin(self, settings: Settings, outside: Outside, stop: StopSignal, number: int) -> None:
+        """Make all of it anew for an execution, as its process number `number`."""
+        log, recompute = outside.log, outside.recompute
+        self.settings.__dict__.clear()
+        self.settings.__dict__.update(settings.__dict__)
+        denied = DenyList(self.settings, TIME.monotonic)
+        self.source.__init__(log, self.settings, KEY, stop, denied)  # type: ignore[misc]
+        self.covered.__init__(self.settings, recompute, TIME.monotonic)  # type: ignore[misc]
+        self.sinks.redis.__init__(  # type: ignore[misc]
+            self.settings, log, recompute, process=number, clock_s=TIME.time, monotonic_s=TIME.monotonic
+        )
+        for sink, topic in zip(
+            (self.sinks.rejected, self.sinks.minutes, self.sinks.credits), outside.topics, strict=True
+        ):
+            assert sink is not None
+            sink.open_writer = outside.opener(topic)
+
+
+@dataclass
+class Outside:
+    """What all executions of a history share: the input, the outputs, and how they are started."""
+
+    world: World
+    log: Log
+    topics: tuple[Topic, ...]
+    recompute: bool
+
+    def opener(self, topic: Topic) -> Callable[[int | None], Any]:
+        return lambda _: TopicWriter(self.world, topic)
+
+
+_members: list[Member] = []
+_settings: list[Settings] = []
+
+
+def base_settings() -> Settings:
+    """The settings of every execution, but for what a history says."""
+    if not _settings:
+        _settings.append(
+            load(
+                namespace=NAMESPACE,
+                shards=SHARDS,
+                allowed_lateness=timedelta(milliseconds=LATENESS_MS),
+                out_of_orderness=timedelta(milliseconds=BOUND_MS),
+                linger=timedelta(0),
+                minutes_interval=timedelta(seconds=1),
+                batch_messages=16,
+                metrics_port=0,
+                recovery_dir=None,
+            )
+        )
+    return _settings[0]
+
+
+def members(number: int) -> list[Member]:
+    """So many processes."""
+    while len(_members) < number:
+        _members.append(Member.wired())
+    return _members[:number]

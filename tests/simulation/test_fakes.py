@@ -1,0 +1,252 @@
+"""What stands in for Bytewax and Redis keeps what the real ones do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import bytewax.operators as op
+import pytest
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.operators import StatefulBatchLogic
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import cluster_main
+from redis import Redis
+
+from connectors.embedded import EmbeddedValkey
+from connectors.redis.client import connect
+from connectors.redis.commands import put_fields, read_rows, server_clock
+from connectors.redis.marks import Marks
+from connectors.redis.rows import FencedHash, RowStore, RowVersion, Superseded
+from simulation.engine import Engine, Saved, at_random
+from simulation.redis_client import Client, Server
+from simulation.redis_store import Store
+from simulation.world import TIME, World
+
+# Redis
+
+LAYOUTS = {"row": FencedHash(("a", "b", "c", "d"), [1, 2, None, "x"]), "plain": FencedHash(("text",))}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        yield server
+
+
+def version(source: random.Random) -> RowVersion:
+    layout = source.choice(("row", "row", "plain"))
+    values = (
+        [source.choice((None, 0, 7, 1 << 53, "1.5", "ü")) for _ in range(4)]
+        if layout == "row"
+        else [source.choice(("one", "two"))]
+    )
+    return RowVersion(
+        f"{layout}:{source.randrange(3)}",
+        layout,
+        LAYOUTS[layout].pack(values),
+        source.randint(1, 2),
+        source.randint(1, 3),
+        source.randint(1, 4),
+        source.choice((None, 60_000)),
+        source.choice((None, "index")),
+        f"m{source.randrange(3)}",
+        source.randrange(100),
+    )
+
+
+class Writer:
+    """Does random things to a Redis by the project's own code; what it is told is kept."""
+
+    def __init__(self, client: Any, seed: int) -> None:
+        self.client, self.random = client, random.Random(seed)
+        self.store = RowStore(client, LAYOUTS, clock_ms=lambda: 5)
+        self.marks = Marks(client, "marks", 7)
+        self.told: list[Any] = []
+
+    def act(self) -> None:
+        source, store = self.random, self.store
+        key, run = f"row:{source.randrange(3)}", source.randint(1, 3)
+        try:
+            match source.randrange(11):
+                case 0 | 1 | 2 | 3:
+                    some = [version(source) for _ in range(source.randint(1, 5))]
+                    self.told.append(store.write(some, first=version(source)))
+                case 4:
+                    self.told.append(sorted(store.claim(key, run, source.randint(1, 3)).items()))
+                case 5:
+                    self.told.append(store.take_fence("fence", source.randint(0, 9)))
+                case 6:
+                    store.raise_fence("fence", source.randint(0, 30))
+                case 7:
+                    store.drop([version(source) for _ in range(2)])
+                case 8:
+                    put_fields(self.client, {"decisions": {"a": str(run)}, "more": {"b": "1", "c": "2"}})
+                case 9:
+                    self.told.append(read_rows(self.client, [key, "nothing"], ["a", "rev"]))
+                    self.told.append(server_clock(self.client, key, "rev")[1])
+                case 10:
+                    steps = self.marks.steps()
+                    if source.random() < 0.3:
+                        self.marks.begin()
+                    with self.client.pipeline(transaction=False) as pipe:
+                        for _, command in steps:
+                            pipe.execute_command(*command)
+                        self.told.append(self.marks.settle(steps, pipe.execute()))
+        except Superseded:
+            self.told.append("superseded")
+
+
+def held(client: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in sorted(map(bytes.decode, client.keys())):
+        kind = client.type(key).decode()
+        if kind == "hash":
+            content: Any = {name.decode(): value.decode() for name, value in client.hgetall(key).items()}
+        elif kind == "zset":
+            content = [
+                {name.decode(): int(score) for name, score in client.zrange(key, 0, -1, withscores=True)}
+            ]
+        else:
+            content = client.get(key).decode()
+        found[key] = content, client.pttl(key) > 0
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_commands_and_scripts_do_to_the_simulated_redis_what_they_do_to_a_real_one(
+    server: EmbeddedValkey, seed: int
+) -> None:
+    redis = Redis(port=server.port)
+    redis.flushall()
+    store = Store(lambda: 0, lambda _: None)
+    simulated = Writer(Client(Server(World(0), store)), seed)
+    real_client = connect(server.url)
+    real = Writer(real_client, seed)
+    for _ in range(60):
+        simulated.act()
+        real.act()
+    assert simulated.told == real.told
+    assert {key: (value, key in store.ttl_ms) for key, value in store.keys.items()} == held(redis)
+    real_client.close()
+    redis.close()
+
+
+def test_a_script_that_is_not_known_is_an_error_and_no_guess() -> None:
+    with pytest.raises(KeyError):
+        Store(lambda: 0, lambda _: None).run("EVAL", "return 1", 0)
+
+
+# Bytewax
+
+
+class Numbers(StatefulSourcePartition[tuple[str, Any], int]):
+    """Gives its numbers one by one, each to three keys."""
+
+    def __init__(self, name: str, begin: int | None) -> None:
+        self.name, self.next = name, begin or 0
+
+    def next_batch(self) -> Iterable[tuple[str, Any]]:
+        if self.next == 20:
+            raise StopIteration
+        self.next += 1
+        return [(key, (self.name, self.next)) for key in ("x", "y", "z")]
+
+    def snapshot(self) -> int:
+        return self.next
+
+
+class NumberSource(FixedPartitionedSource[tuple[str, Any], int]):
+    def list_parts(self) -> list[str]:
+        return ["left", "right"]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> Numbers:
+        return Numbers(for_part, resume_state)
+
+
+class Sum(StatefulBatchLogic[Any, Any, Any]):
+    """Adds up, and asserts what a step may rely on: each sender's numbers come in order, none twice."""
+
+    def __init__(self, state: Any) -> None:
+        self.latest: dict[str, int]
+        self.sum: int
+        self.latest, self.sum = state or ({}, 0)
+
+    def on_batch(self, values: list[Any]) -> tuple[list[Any], bool]:
+        for name, number in values:
+            assert number == self.latest.get(name, 0) + 1, (name, number, self.latest)
+            self.latest = {**self.latest, name: number}
+            self.sum += number
+        return [(dict(self.latest), self.sum)], StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> Any:
+        return self.latest, self.sum
+
+
+class Collected(StatefulSinkPartition[Any, int]):
+    def __init__(self, written: list[Any]) -> None:
+        self.written = written
+
+    def write_batch(self, values: list[Any]) -> None:
+        self.written += values
+
+    def snapshot(self) -> int:
+        return len(self.written)
+
+
+class CollectingSink(FixedPartitionedSink[Any, int]):
+    def __init__(self, written: list[Any]) -> None:
+        self.written = written
+
+    def list_parts(self) -> list[str]:
+        return ["writer"]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> Collected:
+        return Collected(self.written)
+
+
+def sums(written: list[Any]) -> Dataflow:
+    flow = Dataflow("sums")
+    numbers = op.input("numbers", flow, NumberSource())
+    some = op.filter_map("some", numbers, lambda one: one if one[0] != "w" else None)
+    op.output("out", op.stateful_batch("sum", op.merge("all", some), Sum), CollectingSink(written))
+    return flow
+
+
+RIGHT = ({"left": 20, "right": 20}, 420)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_simulated_engine_keeps_order_state_and_epochs_through_crashes(seed: int) -> None:
+    world, saved, written = World(seed), Saved(), list[Any]()
+    TIME.world = world
+    for crash_at in (30, 60, 90, 10_000):
+        engine = Engine(world, [sums(written), sums(written)], saved, seed)
+        for _ in range(crash_at):
+            waiting = engine.waiting()
+            left = [one for one in engine.partitions if one not in engine.over | engine.closed]
+            if waiting and (not left or world.random.random() < 0.5):
+                engine.deliver(*at_random(world.random, waiting))
+            elif left and world.random.random() < 0.9:
+                engine.read(at_random(world.random, left))
+            elif len(engine.closed) < len(engine.partitions):
+                engine.close(min(set(engine.partitions) - engine.closed))
+            elif engine.through():
+                engine.save(at_random(world.random, engine.through()))
+            elif engine.whole:
+                engine.commit()
+    assert written.count(RIGHT) >= 3
+    assert saved.commits > 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bytewax_keeps_what_the_simulated_engine_keeps(workers: int, tmp_path: Any) -> None:
+    written = list[Any]()
+    init_db_dir(tmp_path, 1)
+    cluster_main(
+        sums(written), [], 0, recovery_config=RecoveryConfig(str(tmp_path)), worker_count_per_proc=workers
+    )
+    assert written.count(RIGHT) == 3

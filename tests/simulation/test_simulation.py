@@ -1,0 +1,123 @@
+"""The simulation: what it plays is right, is the same each time, and it finds bugs that are put in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from flows.reconcile import differences, recompute
+from simulation.__main__ import add_up, first_seed, judged, story
+from simulation.checker import NAMESPACE
+from simulation.history import BOUND_MS, LATENESS_MS, PERHAPS, make
+from simulation.mutations import mutations
+from simulation.play import Player, play, playing, simulated
+from simulation.redis_client import Client
+from simulation.shrink import shrunk
+from simulation.world import T0_MS
+
+FOUND = json.loads((Path(__file__).parent / "found.json").read_text())
+"""Mutation to the seed that found it, and what it said."""
+SAMPLE = (
+    "the fence is not raised",
+    "rows are shown before the replay is past the last flush",
+    "what comes behind a tick is not held back",
+    "d1 the mark is set anew at the end of a flush",
+    "a message is skipped at a restart",
+    "d5 minutes are told while the replay is behind",
+)
+"""The mutations that are tried in every run; `python -m simulation --mutation` tries any."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def simulation() -> Iterator[None]:
+    with simulated():
+        yield
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_history_keeps_every_promise_and_ends_like_an_undisturbed_one(seed: int) -> None:
+    found = judged(make(seed))
+    assert not found.wrong, story(found)
+    assert found.flushes > 3
+
+
+def test_a_seed_is_the_same_history_each_time() -> None:
+    one, other = play(make(3)), play(make(3))
+    assert (one.story, one.end, one.steps) == (other.story, other.end, other.steps)
+
+
+def test_the_oracle_finds_no_difference_in_what_an_undisturbed_history_leaves(tmp_path: Path) -> None:
+    # The model counts what depends on pixels alone; DuckDB judges windows, rates and conversions, too.
+    history = replace(make(6), forgets=False).undisturbed()
+    history = replace(
+        history,
+        entries={
+            name: [one for one in some if PERHAPS.encode() not in one.value]
+            for name, some in history.entries.items()
+        },
+    )
+    files = []
+    for number, some in enumerate(history.entries.values()):
+        files.append(tmp_path / f"{number}.ndjson")
+        files[-1].write_bytes(b"".join(received(one.value, T0_MS + one.at_ms) + b"\n" for one in some))
+    player = Player(history)
+    with playing(player):
+        assert player.play().wrong == ""
+        truth = recompute(
+            files,
+            guarded=False,
+            out_of_orderness=timedelta(milliseconds=BOUND_MS),
+            allowed_lateness=timedelta(milliseconds=LATENESS_MS),
+        )
+        found = differences(truth, Client(player.server), NAMESPACE)
+    assert found == []
+    assert truth.totals["accepted"] > 10
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_bug_that_is_put_in_is_found_by_its_seed(name: str) -> None:
+    assert judged(make(FOUND[name]["seed"]), name).wrong
+
+
+def test_the_list_of_what_was_found_is_of_the_mutations_that_there_are() -> None:
+    assert len(FOUND) >= 30
+    assert set(FOUND) <= set(mutations())
+
+
+def test_a_history_that_fails_is_made_short_and_told() -> None:
+    name = "a message is skipped at a restart"
+    whole = make(FOUND[name]["seed"])
+    short = shrunk(whole, lambda history: judged(history, name), tries=25)
+    assert short.wrong
+    assert short.history.pixels < whole.pixels
+    assert len(short.history.faults) <= len(whole.faults)
+    told = story(short)
+    for part in ("The log", "What happened", "execution 2 starts", short.wrong):
+        assert part in told
+
+
+def test_figures_add_up_over_runs_and_say_which_seed_is_next(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert first_seed(file) == 0
+    add_up(file, {"seeds": 10, "failures": 0}, 10, 1.2)
+    assert add_up(file, {"seeds": 5, "failures": 1}, 15, 2.2) == {
+        "seeds": 15,
+        "failures": 1,
+        "seconds": 3,
+        "next_seed": 15,
+    }
+    assert first_seed(file) == 15
+
+
+def received(raw: bytes, at_ms: int) -> bytes:
+    """A message as a line, with the broker's time as that of its receipt."""
+    try:
+        pixel = json.loads(raw)
+    except ValueError:
+        return raw
+    return json.dumps(pixel | {"received_at": at_ms}).encode() if isinstance(pixel, dict) else raw
