@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.engine import source
 from flows.engine.aligner import Aligner
 from flows.engine.cut_step import CutStep
-from flows.engine.source import PixelPartition, StopSignal
+from flows.engine.source import PixelPartition
 from flows.engine.steps import PlaysLogic
 from flows.engine.tick_clock import Anchor, TickClock
 from flows.intake.partition import Intake
@@ -90,19 +89,13 @@ def a2_ticks_are_of_the_wall_clock(_: Any) -> Any:
     return lambda self: int(TIME.time() * 1000) // self.interval_ms
 
 
-@mutation(source, "redis_anchor")
+@mutation(TickClock, "begin")
 def a3_ticks_begin_anew_where_the_interval_is_longer(right: Any) -> Any:
-    return lambda settings: Anchor(right(settings).now_ms, -1)
+    def begin(self: Any, anchor: Any) -> None:
+        right(self, lambda: Anchor(anchor().now_ms))
+        self.hear = lambda number: None
 
-
-@mutation(TickClock, "hear")
-def a_clock_does_not_hear_of_greater_numbers(_: Any) -> Any:
-    return lambda self, number: None
-
-
-@mutation(StopSignal, "tick")
-def partitions_stop_at_ticks_of_their_own(_: Any) -> Any:
-    return lambda self, clock: clock.number + id(self) % 2
+    return begin
 
 
 # Intake

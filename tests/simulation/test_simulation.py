@@ -23,12 +23,12 @@ from simulation.world import T0_MS
 FOUND = json.loads((Path(__file__).parent / "found.json").read_text())
 """Mutation to the seed that found it, and what it said."""
 SAMPLE = (
-    "the fence is not raised",
+    "the fence is not read from the disk",
     "rows are shown before the replay is past the last flush",
     "what comes behind a tick is not held back",
     "d1 the mark is set anew at the end of a flush",
     "a message is skipped at a restart",
-    "d5 minutes are told while the replay is behind",
+    "a journal forgets its older pieces",
 )
 """The mutations that are tried in every run; `python -m simulation --mutation` tries any."""
 
