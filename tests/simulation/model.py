@@ -73,13 +73,13 @@ class Model:
         found, greatest_ms = list[Read](), 0
         for at_ms, raw in some:
             one = _read_one(raw)
-            if not one.reason and one.pixel.get("placement_id") == self.perhaps:
-                one = one._replace(reason=PERHAPS)
-            elif not one.reason:
+            if not one.reason:
                 own_ms = max(min(one.pixel["ts"], at_ms + 60_000), at_ms - 86_400_000)
                 greatest_ms = max(greatest_ms, own_ms)
                 end_ms = own_ms // 60_000 * 60_000 + 60_000
-                if end_ms + self._lateness_ms <= greatest_ms - self._bound_ms:
+                if one.pixel.get("placement_id") == self.perhaps:
+                    one = one._replace(reason=PERHAPS)
+                elif end_ms + self._lateness_ms <= greatest_ms - self._bound_ms:
                     one = one._replace(reason="too_late")
             found.append(one)
         return found
