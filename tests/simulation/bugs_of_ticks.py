@@ -131,8 +131,8 @@ def counts_since_the_last_tick_are_not_saved(right: Any) -> Any:
 @mutation(Intake, "snapshot")
 def the_watermark_is_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
-        form, position, last, _, *more = right(self)
-        return form, position, last, (0, 0, 0, 0, 0), *more
+        form, position, last, clock, *more = right(self)
+        return form, position, last, (*(0,) * (len(clock) - 1), None), *more
 
     return snapshot
 
@@ -141,7 +141,7 @@ def the_watermark_is_not_saved(right: Any) -> Any:
 def a1_junk_makes_a_quiet_partition_begin_to_be_quiet_anew(right: Any) -> Any:
     def take(self: Any, messages: Any) -> Any:
         found = right(self, messages)
-        self.clock._ahead_ms, self.clock._proved_ms = 0, None
+        self.clock.ahead_ms, self.clock.shown_ms = 0, None
         return found
 
     return take
@@ -149,9 +149,9 @@ def a1_junk_makes_a_quiet_partition_begin_to_be_quiet_anew(right: Any) -> Any:
 
 @mutation(PartitionClock, "prove")
 def a4_a_quiet_partition_jumps_by_all_the_time_that_passed(right: Any) -> Any:
-    def prove(self: Any, now_ms: int, flow_ms: int = 0) -> None:
-        before_ms = self._proved_ms
-        right(self, now_ms, flow_ms)
+    def prove(self: Any, now_ms: int, *of: Any) -> None:
+        before_ms = self.shown_ms
+        right(self, now_ms, *of)
         if before_ms is not None and self.watermark_ms:
             jump_ms = max(0, now_ms - before_ms - self.quiet_ms)
             self.floor_ms = max(self.floor_ms, self.watermark_ms + jump_ms)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from flows.cli.reconcile_settings import rules
 from flows.reconcile import differences, recompute
 from simulation.__main__ import add_up, first_seed, judged, story
 from simulation.checker import NAMESPACE
-from simulation.history import BOUND_MS, LATENESS_MS, PERHAPS, make
+from simulation.history import PERHAPS, make
+from simulation.member import base_settings
 from simulation.mutations import mutations
 from simulation.play import Player, play, playing, simulated
 from simulation.redis_client import Client
@@ -68,12 +69,7 @@ def test_the_oracle_finds_no_difference_in_what_an_undisturbed_history_leaves(tm
     player = Player(history)
     with playing(player):
         assert player.play().wrong == ""
-        truth = recompute(
-            files,
-            guarded=False,
-            out_of_orderness=timedelta(milliseconds=BOUND_MS),
-            allowed_lateness=timedelta(milliseconds=LATENESS_MS),
-        )
+        truth = recompute(files, rules(base_settings()), guarded=False)
         found = differences(truth, Client(player.server), NAMESPACE)
     assert found == []
     assert truth.totals["accepted"] > 10
