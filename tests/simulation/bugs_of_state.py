@@ -31,7 +31,7 @@ def increments_since_the_last_cut_are_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
         form, shards, state = right(self)
         fresh = PlayShard(self.index, shards, 0, 0, 0, True, None)
-        state["increments"] = fresh.increments.snapshot(0, 0)
+        state["increments"] = fresh.increments.snapshot(0, fresh.used)
         return form, shards, state
 
     return snapshot
