@@ -21,6 +21,9 @@ NAMESPACE: Final = "sim:v1"
 REPORTED: Final = 3
 """So many findings of one moment are told."""
 
+UNLIKE: Final = ("rev", "as_of_ms", "methodology")
+"""Fields of a minute that say when it was told, and by which settings, such as the allowed lateness."""
+
 Hash = Mapping[str, str]
 
 
@@ -143,7 +146,7 @@ class Checker:
         """A minute has been told."""
         told = json.loads(value)
         key = told["placement_id"], told["minute_ms"]
-        numbers = {name: one for name, one in told.items() if name not in ("rev", "as_of_ms")}
+        numbers = {name: one for name, one in told.items() if name not in UNLIKE}
         if told["minute_ms"] >= self._closing_ms or told["placement_id"] in (CLOSING, PERHAPS):
             return
         if key in self.minutes and self.minutes[key] != numbers:
