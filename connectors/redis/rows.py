@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha1
 from itertools import compress
@@ -277,6 +277,11 @@ class RowStore:
             commands = [(key, ("ZREM", key, *some)) for key, some in members.items()]
             with failures(self._client):
                 checked(self._send(commands))
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Hold no longer what was written last of hashes; a later version of one is written whole."""
+        for key in keys:
+            self._landed.pop(key, None)
 
     def _land(self, rows: Sequence[RowVersion]) -> list[WriteOutcome]:
         """Write rows, of those that this has written before what has changed; whole, where the store has

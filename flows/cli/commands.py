@@ -13,6 +13,7 @@ from flows.cli import simulate as _simulate  # noqa: F401  (each registers itsel
 from flows.cli import reconcile as _reconcile  # noqa: F401  (each registers itself)
 from flows.cli import check as _check  # noqa: F401  (each registers itself)
 from flows.cli import rejected as _rejected  # noqa: F401  (each registers itself)
+from flows.cli import discrepancy as _discrepancy  # noqa: F401  (each registers itself)
 from flows.cli import exporter as _exporter  # noqa: F401  (each registers itself)
 from flows.cli import export as _export  # noqa: F401  (each registers itself)
 from flows.cli import top as _top  # noqa: F401  (each registers itself)

@@ -46,6 +46,7 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
         PROVE,
         ("rejected --hours 1", "rejected --reason unsigned --resend", "rejected --against theirs.ndjson.gz"),
     ),
+    "discrepancy": (PROVE, ("discrepancy theirs.csv", "discrepancy theirs.csv --html report.html")),
     "plans": (PROVE, ("plans plans.csv", "plans plans.csv --to placement-plans")),
     "simulate": (PROVE, ("simulate pixels.ndjson --events 10000", "simulate kafka --seconds 60")),
     "reconcile": (

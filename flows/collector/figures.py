@@ -19,7 +19,9 @@ from connectors.stream import ConnectError
 from flows.collector.instruments import Instruments
 from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
-from flows.model.redis_keys import collectors_key, row_key, tags_key
+from flows.collector.refusals import TTL as REFUSED_TTL
+from flows.collector.refusals import Refusals, Told
+from flows.model.redis_keys import collectors_key, door_key, row_key, tags_key
 from flows.settings import Settings
 
 EVERY_S: Final = 2.0
@@ -34,10 +36,13 @@ MOST_PLACEMENTS: Final = 100
 
 
 class Figures:
-    """Tells the figures of one process."""
+    """Tells the figures of one process, and what it rejected of each placement."""
 
-    def __init__(self, settings: Settings, instruments: Instruments, ledger: Ledger, lane: Lane) -> None:
+    def __init__(
+        self, settings: Settings, instruments: Instruments, ledger: Ledger, lane: Lane, refusals: Refusals
+    ) -> None:
         self._settings, self._instruments, self._ledger, self._lane = settings, instruments, ledger, lane
+        self._refusals = refusals
         self._started_ms = _now_ms()
         self._client: Client | None = None
 
@@ -75,11 +80,15 @@ class Figures:
         log, loop, away = structlog.get_logger("collector"), asyncio.get_running_loop(), False
         while True:
             fired, self._instruments.fired = self._instruments.fired, set()
+            refused = self._refusals.take()
             try:
                 await loop.run_in_executor(None, partial(self._tell, self.now(), fired))
+                with_row = await loop.run_in_executor(None, partial(self._tell_refused, refused))
+                self._refusals.told(refused, with_row)
                 away = False
             except ConnectError as error:
                 self._instruments.fired |= fired
+                self._refusals.back(refused)
                 if not away:
                     log.warning("the live page is not told of this collector", error=str(error))
                 away = True
@@ -98,6 +107,25 @@ class Figures:
         before_ms = int(fields["updated_ms"]) - LISTED // timedelta(milliseconds=1)
         if gone := [name for name, at in told.items() if not at.isdigit() or int(at) < before_ms]:
             drop_fields(client, listed, gone)
+
+    def _tell_refused(self, refused: Told) -> set[str]:
+        """Put rejected impressions where they are compared with others' counts; the placements with a row."""
+        client, namespace = self._client, self._settings.namespace
+        assert client is not None
+        names = list(refused.unknown)
+        rows = read_rows(client, [row_key(namespace, "placement", name) for name in names], ["rev"])
+        with_row = {name for name, row in zip(names, rows, strict=True) if row}
+        counts = refused.known | {name: refused.unknown[name] for name in with_row}
+        process = f"{self._lane.id}/{self._started_ms}"
+        put_fields(
+            client,
+            {
+                door_key(namespace, name): {f"{what}/{process}": str(count) for what, count in of.items()}
+                for name, of in counts.items()
+            },
+            REFUSED_TTL,
+        )
+        return with_row
 
 
 def _now_ms() -> int:

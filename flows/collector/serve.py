@@ -29,6 +29,7 @@ from flows.collector.letters import Letters
 from flows.collector.log import Log, received_ms
 from flows.collector.method import Method, method_of
 from flows.collector.planned import Planned
+from flows.collector.refusals import Refusals
 from flows.collector.store import Store
 from flows.collector.understand import Understanding
 from flows.errors import SettingsError, StateError
@@ -80,6 +81,7 @@ class Collector:
         self._method = method_of(settings, understanding.judge.hashes)
         producer = ReportingProducer(settings.kafka_brokers, settings.kafka_topic, options, log.told)
         log.producer = producer
+        refusals = Refusals(settings.zone)
         letters = Letters(settings.kafka_brokers, settings.kafka_rejected_topic, options)
         lane = self._lane(settings.collect_spool / str(self.seat), log)
         store = Store(lane)
@@ -89,6 +91,7 @@ class Collector:
             instruments.heard(understood)
             if rejected := [one for one in understood if one.outcome is Outcome.REJECTED]:
                 letters.send(rejected)
+                refusals.heard(rejected)
 
         doors = self.doors(store, understanding, heard)
         server = HttpServer(
@@ -113,7 +116,7 @@ class Collector:
         ]
         if self.planned is not None:
             keeping.append(asyncio.create_task(self.planned.keep()))
-        figures = Figures(settings, instruments, self.ledger, lane)
+        figures = Figures(settings, instruments, self.ledger, lane, refusals)
         if settings.collect_figures:
             keeping.append(asyncio.create_task(figures.keep()))
         self._log.info("collecting", id=lane.id, resting=lane.resting, port=settings.collect_port)

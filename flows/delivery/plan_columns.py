@@ -33,6 +33,7 @@ COLUMNS: Final = (
     "curve",
     "pauses",
     "blocked_categories",
+    "tolerance",
 )
 NEEDED: Final = COLUMNS[:4]
 
@@ -83,6 +84,7 @@ def plan_to_json(plan: Plan) -> bytes:
         "curve": plan.curve,
         "pauses": [[moment(start), moment(end)] for start, end in plan.pauses] or None,
         "blocked_categories": plan.blocked_categories or None,
+        "tolerance": plan.tolerance,
     }
     data = msgspec.json.encode({name: value for name, value in columns.items() if value is not None})
     assert plan_from_json(data) == plan, plan
@@ -300,3 +302,4 @@ class _Columns(BaseModel):
     curve: Annotated[Curve, PlainValidator(_curve)] = "even"
     pauses: Annotated[tuple[tuple[int, int], ...], PlainValidator(_pauses)] = ()
     blocked_categories: Annotated[tuple[str, ...], PlainValidator(_categories)] = ()
+    tolerance: Annotated[float | None, PlainValidator(_rate)] = None

@@ -257,6 +257,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             sketches=[(name, pack_registers(some)) for name, some in shard.sketches(here.ended)],
             ended=shard.left,
             beyond=shard.row_index.beyond(),
+            days=shard.given,
         )
         as_of = here.number, shard.watermark_ms, self._methodology
         minutes = [line for some in due for line in minute_messages(some, *as_of)]

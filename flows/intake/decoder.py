@@ -25,6 +25,7 @@ from flows.intake.dimension_numbers import MOST_COMBOS, DimensionNumbers
 from flows.intake.fingerprints import FingerprintCache
 from flows.intake.holds import BYE, Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
+from flows.intake.refused import refused
 from flows.intake.scanner import (
     AGAIN,
     AGENTS,
@@ -96,6 +97,7 @@ class Batch:
         received: how many messages there were, without the marks.
         told: what the messages say of their collectors.
         marks: how many marks of collectors there were.
+        refused: of the rejected, the impressions that name their placement, as pixels with `REFUSED`.
     """
 
     pixels: U64
@@ -105,6 +107,7 @@ class Batch:
     received: int
     told: Told
     marks: int = 0
+    refused: list[tuple[int, ...]] = field(default_factory=list)
 
 
 @dataclass
@@ -240,8 +243,7 @@ class Decoder:
 
     def _decode_plainly(self, messages: Messages, left: Sequence[int], batch: Batch) -> list[int]:
         """Fill in the pixels of some lines on the slow path; returns the lines that are no pixels."""
-        rows = array("Q")
-        right, wrong = list[int](), list[int]()
+        rows, right, wrong = array("Q"), list[int](), list[int]()
         untold, said = list[tuple[int, int, bytes]](), list[tuple[str, int]]()
         for line in left:
             raw, position = messages.values[line], messages.positions[line]
@@ -261,7 +263,9 @@ class Decoder:
                 batch.marks += 1
                 self._hear(batch, line, mark.collector, BYE if mark.bye else mark.low_ms)
             else:
-                batch.rejected.append((position, explain(raw, suspect, self._verdicts.named)))
+                rejection = explain(raw, suspect, self._verdicts.named)
+                batch.rejected.append((position, rejection))
+                batch.refused += refused(rejection, position, stamp, self._dimensions)
         pixels = np.array(rows, np.uint64).reshape(-1, COLUMNS)
         if untold:
             self._tell(pixels, untold)

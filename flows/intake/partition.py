@@ -15,6 +15,7 @@ from flows.instruments import instruments
 from flows.intake.dead_letters import letter
 from flows.intake.decoder import Decoder
 from flows.intake.erasure import NOBODY, take_off
+from flows.intake.refused import with_refused
 from flows.intake.split import Splitter
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import Output, Pixels, Receipt
@@ -109,7 +110,9 @@ class Intake:
         if self.live and len(batch.pixels):
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
         take_off(batch.pixels, self.denied)
+        before_ms = self.clock.watermark_ms
         skewed = self.clock.follow(batch.pixels, messages, batch.told)
+        batch.pixels = with_refused(batch.pixels, batch.refused, before_ms)
         self.position = messages.next_position
         self._received += batch.received
         self._skewed += skewed

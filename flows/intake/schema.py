@@ -179,6 +179,17 @@ def times(event: Event, stamp: int) -> tuple[int, int]:
     return ts, received
 
 
+def read_ms(value: object) -> int:
+    """Epoch milliseconds of what may be a time; 0 where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return 0
+    try:
+        found = epoch_ms(value, "")
+    except Invalid:
+        return 0
+    return found if 0 < found < MAX_MS else 0
+
+
 def micros(raw: msgspec.Raw) -> tuple[int | None, bool]:
     """Integer millionths of a JSON number, or of a string that holds one, None where there are none to count;
     and whether something is there that does not count: no number, not whole millionths, or beyond

@@ -11,7 +11,8 @@ import numpy as np
 from connectors.stream import Messages
 from flows.intake.holds import MAX_HOLD_MS, MAX_STATE, Holds, Told
 from flows.intake.schema import collector_in
-from flows.model.pixel import POSITION, TS, WATERMARK
+from flows.model.events import IMPRESSION
+from flows.model.pixel import INFO, POSITION, TOLD_SHIFT, TS, WATERMARK
 from flows.model.ticks import ASK_MS, DAY_MS, MINUTE_MS, RECENT_MS, STEP_MS
 from flows.state.kernel import I64, U64, Int, kernel
 
@@ -28,7 +29,7 @@ def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bo
 
     Event time is `ts` clamped to [received - 24 h, received + 60 s]. Where no broker bounds the receipt (a
     line of a file says anything), a jump of more than 24 h counts only when the next pixel is within 24 h of
-    it or later.
+    it or later. An impression keeps the minute that its caller's clock said.
 
     Args:
         pixels: (n, COLUMNS) uint64, changed in place.
@@ -46,6 +47,10 @@ def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bo
             ts = max(min(ts, received + MINUTE_MS), received - DAY_MS, np.int64(0))
             if abs(ts - told) > SKEW_MS:
                 state[SKEWED] += 1
+            moved = told // MINUTE_MS != ts // MINUTE_MS
+            if moved and pixels[i, INFO] & np.uint64(0xFF) == np.uint64(IMPRESSION):
+                said = np.uint64(max(np.int64(told // MINUTE_MS), np.int64(1)))
+                pixels[i, INFO] |= said << np.uint64(TOLD_SHIFT)
             pixels[i, TS] = np.uint64(ts)
         if candidate > 0:
             if ts >= candidate - DAY_MS:

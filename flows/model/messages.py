@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from flows.model.conversions import OTHER_RULES, RowName
+from flows.model.day_parts import NO_PARTS, Day, Parts
 from flows.model.dimensions import Dimensions
 from flows.model.pixel import ConversionPixel
 from flows.model.ticks import Cut, Tick
@@ -229,7 +230,8 @@ class RowBatch(NamedTuple):
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
     time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
     names) of the placements among them. `sides` are minutes, columns of `flows.model.basis` and amounts of
-    `side_rows`: what few pixels have.
+    `side_rows`: what few pixels have. `refused` are (placement, minute, count) of rejected impressions,
+    which make no row.
     """
 
     sender: int
@@ -249,6 +251,8 @@ class RowBatch(NamedTuple):
     first: I64
     side_rows: U32 = np.zeros(0, np.uint32)
     sides: I64 = np.zeros((0, 3), np.int64)
+    parts: Parts = NO_PARTS
+    refused: Sequence[tuple[str, int, int]] = ()
 
 
 class PendingConversion(NamedTuple):
@@ -313,6 +317,7 @@ class Flush(NamedTuple):
     sketches: Sequence[tuple[str, str]] = ()
     ended: Sequence[tuple[str, str]] = ()
     beyond: int = 0
+    days: Sequence[Day] = ()
 
 
 class PackedRow(NamedTuple):

@@ -40,8 +40,17 @@ BASIS: Final = 7
 """`INFO >> BASIS_SHIFT & BASIS`: the code of its basis in `flows.model.basis`."""
 CONFIRMED: Final = 1 << 14
 """Flag in `INFO`: the listener's device itself has made the call."""
+REFUSED: Final = 1 << 15
+"""Flag in `INFO`: no pixel but a rejected impression that names its placement, for the day's parts alone."""
+TOLD_SHIFT: Final = 32
+"""`INFO >> 32`, of an impression: the minute that the caller's clock said, where it counts in another; else
+0.
+"""
+REASON_BITS: Final = 0xFFFF
 INVALID_SHIFT: Final = 16
-"""`INFO >> 16`: why the pixel is invalid traffic, counted from 1 in `traffic_reasons`; 0 when it is valid."""
+"""`INFO >> 16 & REASON_BITS`: why the pixel is invalid traffic, counted from 1 in `traffic_reasons`; 0 when
+it is valid.
+"""
 
 DECLARED_BOT: Final = "declared_bot"
 OTHER_REASON: Final = "other"

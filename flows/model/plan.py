@@ -22,7 +22,7 @@ class Plan:
 
     Times are epoch milliseconds, `end_ms` and the ends of `pauses` not included. `cpm_micros` are millionths
     of `currency`. `blocked_categories` are IAB ids in upper case, sorted. `advertiser` is whose read tokens
-    see the placement.
+    see the placement. `tolerance` is the share by which another's count may differ.
     """
 
     placement_id: str
@@ -38,6 +38,7 @@ class Plan:
     pauses: tuple[tuple[int, int], ...] = ()
     blocked_categories: tuple[str, ...] = ()
     advertiser: str | None = None
+    tolerance: float | None = None
 
     @cached_property
     def flight(self) -> Flight:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 
 def deny_key(namespace: str) -> str:
     """A hash: the listener's key in hexadecimal to when it was denied, in epoch ms."""
@@ -21,3 +23,13 @@ def collectors_key(namespace: str) -> str:
 def tags_key(namespace: str) -> str:
     """A hash: a placement whose tag was built and has not fired since, to JSON of that tag."""
     return f"{namespace}:tags"
+
+
+def day_key(namespace: str, placement: str, day: date) -> str:
+    """A hash: a placement's counts of a calendar day."""
+    return f"{row_key(namespace, 'days', placement)}:{day.isoformat()}"
+
+
+def door_key(namespace: str, placement: str) -> str:
+    """A hash: `<day>/<reason>/<collector>/<since when, ms>` to impressions that a collector rejected."""
+    return row_key(namespace, "door", placement)

@@ -35,6 +35,13 @@ from flows.model.counts import (
     TOO_LATE,
     UNLINKED,
 )
+from flows.model.day_parts import CLOCK_MOVED as MOVED_PART
+from flows.model.day_parts import FAR_MINUTES, OLD_MINUTES, PART_SHIFT
+from flows.model.day_parts import INVALID as INVALID_PART
+from flows.model.day_parts import ORPHANS as ORPHANS_PART
+from flows.model.day_parts import REJECTED as REJECTED_PART
+from flows.model.day_parts import REPEATED as REPEATED_PART
+from flows.model.day_parts import TOO_LATE as TOO_LATE_PART
 from flows.model.events import (
     CLICK,
     COMPLETE,
@@ -56,6 +63,9 @@ from flows.model.pixel import (
     KEY,
     LINKED,
     LISTENER,
+    REASON_BITS,
+    REFUSED,
+    TOLD_SHIFT,
     TS,
     WATERMARK,
 )
@@ -82,6 +92,7 @@ from flows.plays.slots import (
     MINUTES,
     MOST_CELLS,
     MOST_SIDES,
+    ODD,
     REACHED,
     REPEATED_OUT,
     SIDES_USED,
@@ -187,6 +198,41 @@ def reach(
 
 
 @kernel
+def part(increments: Increments, combo: Int, minute: Int, what: Int, by: Int, oldest: Int) -> None:
+    """Add to a part of a day, unless its minute is before `oldest`."""
+    if minute >= oldest:
+        used = increments.parts_used
+        add(increments.parts, increments.part_counts, used, combo, minute | what << PART_SHIFT, 0, by)
+
+
+@kernel
+def hear(table: U64, used: I64, increments: Increments, slot: Int, key: Int, ts: Int, known: bool) -> None:
+    """Remember of a play that its impression came, and does not count: no orphan, whenever it started."""
+    if table[slot, SLOT_KEY] == np.uint64(0):
+        used[SLOTS_USED] += 1
+        table[slot, SLOT_KEY] = key
+    if not known:
+        table[slot, FLAGS], table[slot, MINUTES], table[slot, TIMES] = (
+            np.uint64(0),
+            np.uint64(0),
+            np.uint64(ts),
+        )
+    if table[slot, FLAGS] & STARTED != np.uint64(0):
+        no_orphan(table, increments, slot)
+    else:
+        table[slot, FLAGS] |= ODD | CHANGED
+
+
+@kernel
+def no_orphan(table: U64, increments: Increments, slot: Int) -> None:
+    """The impression of a play has come: it is an orphan no more."""
+    flags = table[slot, FLAGS]
+    if flags & STARTED != np.uint64(0) and flags & ODD != np.uint64(0):
+        table[slot, FLAGS] = (flags & ~ODD) | CHANGED
+        part(increments, flags >> COMBO_SHIFT, np.int64(table[slot, MINUTES] & LOW), ORPHANS_PART, -1, 0)
+
+
+@kernel
 def apply(
     pixels: U64,
     first: Int,
@@ -224,6 +270,7 @@ def apply(
             or used[TOUCHES] + 1 > len(who)
             or used[SIDES_USED] + MOST_SIDES > len(sides)
             or used[SLOTS_USED] + 3 > len(table) * MAX_LOAD
+            or increments.parts_used[CELLS_USED] + MOST_CELLS > len(increments.parts) * 3 // 4
         ):
             return i
         key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)  # 0: an empty slot
@@ -235,15 +282,27 @@ def apply(
         combo = combo_of[pixels[i, COMBO]]
         code = info & 0xFF
         linked = info & LINKED != 0
-        invalid = info >> INVALID_SHIFT != 0
+        reason = info >> INVALID_SHIFT & REASON_BITS
+        invalid = reason != 0
         if invalid:
             key = mixed(key, INVALID_SPACE)
         minute = ts // 60_000
+        impression, told = code == IMPRESSION, minute
+        oldest = own_watermark // 60_000 - OLD_MINUTES
+        if impression and info >> TOLD_SHIFT != 0:
+            told = info >> TOLD_SHIFT
+            if abs(told - minute) > FAR_MINUTES:
+                told = np.int64(-1)
 
         slot = find(table, key)
         there = table[slot, SLOT_KEY] != np.uint64(0)
         known = there and np.int64(table[slot, TIMES] & TIME) + horizon_ms >= own_watermark
         flags = table[slot, FLAGS] if known else np.uint64(0)
+        if info & REFUSED:
+            part(increments, combo, told, REJECTED_PART, 1, oldest)
+            if linked and not invalid and flags & seen(IMPRESSION) == np.uint64(0):
+                hear(table, used, increments, slot, key, ts, known)
+            continue
         if known and (not linked or flags & seen(code)):
             totals[combo, REPEATED] += 1
             outcomes[REPEATED_OUT] += 1
@@ -254,6 +313,8 @@ def apply(
                     strengthen(table, sides, used, slot, basis, watermark, lateness_ms)
             elif code == START and info & CONFIRMED_FLAG and flags & seen(code) and not invalid:
                 confirm(table, sides, used, slot, watermark, lateness_ms)
+            if impression:
+                part(increments, combo, told, REPEATED_PART, 1, oldest)
             continue
         in_cohort = linked and FIRST_QUARTILE <= code <= MUTE
         started = flags & STARTED != np.uint64(0)
@@ -262,6 +323,10 @@ def apply(
             totals[combo, TOO_LATE] += 1
             late[outcomes[LATE_OUT]] = i
             outcomes[LATE_OUT] += 1
+            if impression:
+                part(increments, combo, told, TOO_LATE_PART, 1, oldest)
+                if linked and not invalid:
+                    hear(table, used, increments, slot, key, ts, known)
             continue
 
         if not there:
@@ -280,14 +345,20 @@ def apply(
                 table[slot, FLAGS] = flags | STARTED
                 table[slot, MINUTES] = np.uint64(minute)
             totals[combo, INVALID_TRAFFIC] += 1
-            outcomes[INVALID_OUT + (info >> INVALID_SHIFT) - 1] += 1
+            outcomes[INVALID_OUT + reason - 1] += 1
+            if impression:
+                part(increments, combo, told, INVALID_PART + reason - 1, 1, oldest)
             continue
         times[combo, LATEST] = max(times[combo, LATEST], ts)
         times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
         totals[combo, PIXELS] += 1
         totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
-        if code == IMPRESSION:
+        if impression:
             totals[combo, BLOCKED_IMPRESSIONS] += info & BLOCKED_FLAG != 0
+            no_orphan(table, increments, slot)
+            if told != minute:
+                part(increments, combo, told, MOVED_PART, 1, oldest)
+                part(increments, combo, minute, MOVED_PART, -1, 0)
 
         if listener != np.uint64(0) and (code <= START or code == CLICK):
             kind = REACH_ONLY
@@ -331,6 +402,10 @@ def apply(
             table[slot, FLAGS] = (table[slot, FLAGS] & LOW) | STARTED | (np.uint64(combo) << COMBO_SHIFT)
             table[slot, MINUTES] = (table[slot, MINUTES] & ~LOW) | np.uint64(minute)
             add(cells, counts, used, combo, minute, START, 1)
+            table[slot, FLAGS] &= ~ODD
+            if flags & (seen(IMPRESSION) | ODD) == np.uint64(0):
+                table[slot, FLAGS] |= ODD
+                part(increments, combo, minute, ORPHANS_PART, 1, 0)
             join(table, used, slot, combo, minute, watermark, lateness_ms, cells, counts)
         elif in_cohort and not started:
             hold(table, used, key, code, combo, minute, ts, cells, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrets import randbits
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ class Increments(NamedTuple):
         totals: (dimensions, `FLIGHT_COUNTS`) `BY_FLIGHT` increments.
         times: (dimensions, 2) of the accepted, valid pixels the greatest event time, and the greatest of
             `BACKWARDS` less event time; 0 for none.
+        parts, part_counts: the same map as `cells` from (dimensions, minute and part) to (n, 1) counts, of
+            `flows.model.day_parts`; `parts_used` is its `used`.
         where, who, ts: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener; (room,) time:
             consented
             impressions, starts and clicks.
@@ -47,18 +50,23 @@ class Increments(NamedTuple):
     who: U64
     ts: I64
     sides: I64
+    parts: U64
+    part_counts: I64
+    parts_used: I64
 
     @classmethod
     def new(cls) -> Increments:
         """None of anything, with little room."""
         return cls(
-            *_new_cells(_CELLS),
+            *_new_cells(_CELLS, MINUTE_COUNTS),
             np.zeros((_COMBOS, FLIGHT_COUNTS), np.int64),
             np.zeros((_COMBOS, 2), np.int64),
             np.zeros((_TOUCHES, 3), np.uint32),
             np.zeros(_TOUCHES, np.uint64),
             np.zeros(_TOUCHES, np.int64),
             np.zeros((_SIDES, 4), np.int64),
+            *_new_cells(_CELLS, 1),
+            np.array([0, 0, 0, randbits(63)], np.int64),
         )
 
     def with_combos(self) -> Increments:
@@ -75,9 +83,15 @@ class Increments(NamedTuple):
 
     def with_cells(self, used: I64) -> Increments:
         """The same with room for twice as many cells."""
-        cells, counts = _new_cells(2 * len(self.cells))
+        cells, counts = _new_cells(2 * len(self.cells), MINUTE_COUNTS)
         _move(self.cells, self.counts, cells, counts, used)
         return self._replace(cells=cells, counts=counts)
+
+    def with_parts(self) -> Increments:
+        """The same with room for twice as many parts."""
+        parts, counts = _new_cells(2 * len(self.parts), 1)
+        _move(self.parts, self.part_counts, parts, counts, self.parts_used)
+        return self._replace(parts=parts, part_counts=counts)
 
     def begun_anew(self, used: I64) -> Increments:
         """None of anything again, behind a cut; `used` is set back."""
@@ -85,16 +99,22 @@ class Increments(NamedTuple):
         self.times[:] = 0
         after = self
         if used[CELLS_USED]:
-            cells, counts = _new_cells(max(_CELLS, len(self.cells) // 2))
+            cells, counts = _new_cells(max(_CELLS, len(self.cells) // 2), MINUTE_COUNTS)
             after = self._replace(cells=cells, counts=counts)
+        if self.parts_used[CELLS_USED]:
+            parts, part_counts = _new_cells(max(_CELLS, len(self.parts) // 2), 1)
+            after = after._replace(parts=parts, part_counts=part_counts)
+            self.parts_used[CELLS_USED] = 0
         used[CELLS_USED] = used[TOUCHES] = used[SIDES_USED] = 0
         return after
 
     def snapshot(self, combos: int, used: I64) -> dict[str, Any]:
         """Plain state, by name; what was swept is not in it."""
-        filled, touches, sides = np.flatnonzero(self.cells), int(used[TOUCHES]), int(used[SIDES_USED])
+        filled, some = np.flatnonzero(self.cells), np.flatnonzero(self.parts)
+        touches, sides = int(used[TOUCHES]), int(used[SIDES_USED])
         return pack(
             {"cells": self.cells[filled], "counts": self.counts[filled]}
+            | {"parts": self.parts[some], "part_counts": self.part_counts[some]}
             | {name: getattr(self, name)[:combos] for name in ("totals", "times")}
             | {name: getattr(self, name)[:touches] for name in ("where", "who", "ts")}
             | {"sides": self.sides[:sides]}
@@ -103,21 +123,31 @@ class Increments(NamedTuple):
     @classmethod
     def restored(cls, state: dict[str, Any], used: I64) -> Increments:
         """Those of a snapshot; `used` is set."""
-        held = cls(**unpack(state))
-        capacity = _CELLS
-        while capacity * 3 // 4 < len(held.cells) + MOST_CELLS:
-            capacity *= 2
-        cells, counts = _new_cells(capacity)
-        used[CELLS_USED], used[TOUCHES], used[SIDES_USED] = map(len, (held.cells, held.who, held.sides))
-        _move(held.cells, held.counts, cells, counts, used)
-        held = held._replace(cells=cells, counts=counts)
         empty = cls.new()
-        rest = {name: np.concatenate([getattr(held, name), getattr(empty, name)]) for name in cls._fields[2:]}
-        return held._replace(**rest)
+        held = cls(**unpack(state), parts_used=empty.parts_used)
+        used[CELLS_USED], used[TOUCHES], used[SIDES_USED] = map(len, (held.cells, held.who, held.sides))
+        held.parts_used[CELLS_USED] = len(held.parts)
+        cells, counts = _put_back(held.cells, held.counts, used)
+        parts, part_counts = _put_back(held.parts, held.part_counts, held.parts_used)
+        held = held._replace(cells=cells, counts=counts, parts=parts, part_counts=part_counts)
+        plain = ("totals", "times", "where", "who", "ts", "sides")
+        return held._replace(
+            **{name: np.concatenate([getattr(held, name), getattr(empty, name)]) for name in plain}
+        )
 
 
-def _new_cells(capacity: int) -> tuple[U64, I64]:
-    return np.zeros(capacity, np.uint64), np.zeros((capacity, MINUTE_COUNTS), np.int64)
+def _new_cells(capacity: int, columns: int) -> tuple[U64, I64]:
+    return np.zeros(capacity, np.uint64), np.zeros((capacity, columns), np.int64)
+
+
+def _put_back(keys: U64, counts: I64, used: I64) -> tuple[U64, I64]:
+    """A map of these keys, with room for one pixel's more."""
+    capacity = _CELLS
+    while capacity * 3 // 4 < len(keys) + MOST_CELLS:
+        capacity *= 2
+    found = _new_cells(capacity, counts.shape[1])
+    _move(keys, counts, *found, used)
+    return found
 
 
 @kernel

@@ -9,7 +9,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from flows.model.day_parts import NO_PARTS, PART_SHIFT, REJECTED, Parts
 from flows.model.dimensions import Dimensions
 from flows.model.messages import CLICK_TOUCH, REACH_ONLY, PendingConversion, RowBatch, TouchBatch
 from flows.model.ticks import Cut
@@ -115,6 +117,7 @@ def row_batches(
 
     filled = np.flatnonzero(increments.cells)
     keys = increments.cells[filled] - np.uint64(1)
+    day_parts, homes, refused = _parts(names, increments, shards)
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
     reached = np.flatnonzero(increments.where[:touches, KIND_OF] != CLICK_TOUCH)
     seen = np.flatnonzero(increments.times[: len(names), LATEST])
@@ -125,7 +128,7 @@ def row_batches(
     order, place, bounds, times = _number(
         cells.rows,
         totals.rows,
-        heard.rows,
+        np.concatenate([heard.rows, day_parts.rows.astype(np.int64)]),
         beside.rows,
         timed.rows,
         seen[timed.source],
@@ -169,9 +172,41 @@ def row_batches(
             first[order[own]],
             place[beside.rows[side]],
             added[side, 1:],
+            _of_shard(day_parts, homes == shard, place),
+            refused.get(shard, ()),
         )
         for shard, (own, cell, total, hear, side) in enumerate(zip(*parts, strict=True))
     ]
+
+
+def _parts(
+    names: DimensionIndex, increments: Increments, shards: int
+) -> tuple[Parts, I64, dict[int, list[tuple[str, int, int]]]]:
+    """The parts of days, by the rows of their placements, and the row shard of each; by row shard, what was
+    rejected, which names no row.
+    """
+    filled = np.flatnonzero(increments.parts)
+    if not len(filled):
+        return NO_PARTS, np.zeros(0, np.int64), {}
+    keys, counts = increments.parts[filled] - np.uint64(1), increments.part_counts[filled, 0]
+    rows = names.rows_of[(keys >> np.uint64(32)).astype(np.int64), 0]
+    what = (keys >> np.uint64(PART_SHIFT)).astype(np.uint8) & np.uint8((1 << 32 - PART_SHIFT) - 1)
+    minutes = (keys & np.uint64((1 << PART_SHIFT) - 1)).astype(np.uint32)
+    homes = names.shards_of_rows[rows]
+    refused: dict[int, list[tuple[str, int, int]]] = {}
+    for at in np.flatnonzero(what == REJECTED).tolist():
+        one = names.row_names[int(rows[at])][1], int(minutes[at]), int(counts[at])
+        refused.setdefault(int(homes[at]), []).append(one)
+    some = (what != REJECTED) & (counts != 0)
+    parts = Parts(rows[some].astype(np.uint32), minutes[some], what[some], counts[some])
+    return parts, homes[some], refused
+
+
+def _of_shard(parts: Parts, some: npt.NDArray[np.bool_], place: U32) -> Parts:
+    """Those of one row shard, with its own numbers of rows."""
+    if not some.any():
+        return NO_PARTS
+    return Parts(place[parts.rows[some]], parts.minutes[some], parts.parts[some], parts.counts[some])
 
 
 @kernel

@@ -214,6 +214,8 @@ class PlayShard:
             self.increments = self.increments.with_sides()
         if self.used[CELLS_USED] + MOST_CELLS > len(self.increments.cells) * 3 // 4:
             self.increments = self.increments.with_cells(self.used)
+        if self.increments.parts_used[CELLS_USED] + MOST_CELLS > len(self.increments.parts) * 3 // 4:
+            self.increments = self.increments.with_parts()
 
     # Messages out
 

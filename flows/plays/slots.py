@@ -20,6 +20,11 @@ COHORT: Final = 16
 `code + COHORT` is set.
 """
 REACHED: Final = np.uint64(1 << 22)
+ODD: Final = np.uint64(1 << 14)
+"""Before the start: the play's impression came and does not count, being too late or rejected. Behind the
+start: nothing was heard of the impression, and the day's parts count an orphan. It is the bit of a
+conversion, which is no play's event.
+"""
 KIND_SHIFT: Final = np.uint64(23)
 KIND: Final = np.uint64(3 << 23)
 PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))

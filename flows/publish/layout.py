@@ -6,7 +6,7 @@ from typing import Final
 
 from connectors.redis import FencedHash
 from flows.model.fields import ADDITIVE, FIELDS, LABELS, TIMES, WINDOWS, empty
-from flows.publish import ledger
+from flows.publish import days, ledger
 
 SCHEMA: Final = 1
 META_FIELDS: Final = (
@@ -45,5 +45,6 @@ LAYOUTS: Final = {
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),
     "sketch": FencedHash(("registers",)),
+    "days": FencedHash(days.FIELDS),
     "other": FencedHash((*ADDITIVE, "as_of_ms")),
 }

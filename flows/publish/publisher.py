@@ -19,9 +19,11 @@ from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import REASONS
 from flows.model.fields import DELIVERY, added_up
 from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionAccount
+from flows.model.pixel import traffic_reasons
 from flows.model.redis_keys import row_key
 from flows.model.ticks import Cut
 from flows.publish import ledger
+from flows.publish.days import TTL, Days
 from flows.publish.judging import Judging
 from flows.publish.layout import LAYOUTS, META_FIELDS, SCHEMA
 from flows.publish.lines import LineWriter
@@ -97,6 +99,7 @@ class Publisher:
             monotonic_s=lambda: self.monotonic_s(),
         )
         self.backlog = self.writer.backlog
+        self._days = Days(self.settings.namespace, traffic_reasons(self.settings.invalid_agents))
 
     def open(self) -> None:
         """Take over Redis; raises what `RedisWriter.open` does."""
@@ -132,6 +135,7 @@ class Publisher:
         now_ms, held = int(self.clock_s() * 1000), bool(cut.held_by)
         self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, known, held)
         self.writer.flush(cut, lambda: self._meta(cut))
+        self.writer.let_go(self._days.over())
 
     def _gather(self, cut: Cut, flush: Flush) -> None:
         """Queue one sender's part of a flush."""
@@ -163,6 +167,8 @@ class Publisher:
         for name, registers in flush.sketches:
             key = row_key(namespace, "sketch", name)
             take(self.writer.plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
+        for key, values in self._days.rows(flush.days, cut.watermark_ms):
+            take(self.writer.plain(key, "days", values, rev, ms(TTL)))
 
     def _add_up_others(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Queue the rows of the names beyond a cap, which every row shard has a part of."""

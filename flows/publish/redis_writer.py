@@ -104,6 +104,7 @@ class RedisWriter:
     _pause_s: float = 0.0
     _trim_at_s: float = 0.0
     _left_out: int = 0
+    _leaving: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._log = structlog.get_logger("publish")
@@ -236,6 +237,16 @@ class RedisWriter:
                 )
             time.sleep(min(0.2, self._pause_s))
             self._try(cut, meta)
+
+    def let_go(self, keys: Collection[str]) -> None:
+        """Keep no image of hashes that will not change again, once Redis has them."""
+        assert self._store is not None
+        self._leaving.update(keys)
+        gone = {key for key in self._leaving if key not in self.backlog.pending}
+        self._leaving -= gone
+        for key in gone:
+            self.backlog.images.pop(key, None)
+        self._store.forget(gone)
 
     def _try(self, cut: Cut, meta: Meta) -> None:
         started_s = self.monotonic_s()

@@ -119,10 +119,10 @@ def split(keys: U64) -> tuple[I64, I64]:
     return (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def _empty(capacity: int) -> tuple[U64, I64, U8, I64]:
+def _empty(capacity: int, columns: int) -> tuple[U64, I64, U8, I64]:
     return (
         np.zeros(capacity, np.uint64),
-        np.zeros((capacity, MINUTE_COUNTS), np.int64),
+        np.zeros((capacity, columns), np.int64),
         np.zeros(capacity, np.uint8),
         np.zeros(capacity, np.int64),
     )
@@ -133,16 +133,16 @@ class Cells:
 
     Attributes:
         keys: of (row, minute), 0 where there is none; see `split`.
-        counts: (slots, MINUTE_COUNTS).
+        counts: (slots, columns), by default `MINUTE_COUNTS`.
         flags: `DIRTY`, `FINAL` and `CHANGED`.
         given: number of the cut at which the cell was last given out.
         used: how many slots have a cell.
     """
 
-    def __init__(self) -> None:
-        self.keys, self.counts, self.flags, self.given = _empty(MIN_SLOTS)
+    def __init__(self, columns: int = MINUTE_COUNTS) -> None:
+        self.keys, self.counts, self.flags, self.given = _empty(MIN_SLOTS, columns)
         self.used = 0
-        self.journal = Journal(COUNTS + MINUTE_COUNTS)
+        self.journal = Journal(COUNTS + columns)
 
     def make_room(self, more: int) -> None:
         """Let `more` cells come in."""
@@ -155,7 +155,7 @@ class Cells:
         capacity = room
         while len(old) * 2 > capacity:
             capacity *= 2
-        new = _empty(capacity)
+        new = _empty(capacity, self.counts.shape[1])
         move(self.keys[old], self.counts[old], self.flags[old], self.given[old], *new)
         (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
 
@@ -206,9 +206,11 @@ class Cells:
         return [tuple(piece) for piece in self.journal.snapshot(self, files)]
 
     @classmethod
-    def restored(cls, state: list[tuple[Any, ...]], files: Files, oldest: int) -> Cells:
+    def restored(
+        cls, state: list[tuple[Any, ...]], files: Files, oldest: int, columns: int = MINUTE_COUNTS
+    ) -> Cells:
         """From `snapshot`'s state; minutes before `oldest` had been dropped."""
-        self = cls()
+        self = cls(columns)
         pieces = [rows for rows, _ in self.journal.restore(state, files)]
         rows = np.concatenate([np.zeros((0, self.journal.words), np.uint64), *pieces])[::-1]
         _, latest = np.unique(rows[:, KEY], return_index=True)

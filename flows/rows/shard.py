@@ -15,12 +15,14 @@ from typing import Any, Final
 import numpy as np
 
 from flows.model.counts import HELD, MINUTE_COUNTS
+from flows.model.day_parts import Day
 from flows.model.dimensions import OTHER_NAME, SCOPES
-from flows.model.events import MUTE, SKIP
+from flows.model.events import IMPRESSION, MUTE, SKIP
 from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut
 from flows.rows.cells import Cells, add_cells, split, window
 from flows.rows.conversions import RowConversions
+from flows.rows.day_counts import DayCounts
 from flows.rows.days import Days
 from flows.rows.ended import RowName
 from flows.rows.flights import Flights
@@ -56,6 +58,7 @@ class RowShard:
     Attributes:
         first_open: the first minute that is not final.
         left: the rows that ended at the latest cut.
+        given: the placements' days that are due at the latest cut.
     """
 
     def __init__(
@@ -74,8 +77,9 @@ class RowShard:
         self.recovery, self.limits = recovery, limits
         self.watermark_ms = self.first_open = 0
         self.left: list[RowName] = []
+        self.given: list[Day] = []
         self.labels = Labels()
-        self.days = Days(day_of)
+        self.days, self.day_counts = Days(day_of), DayCounts(day_of)
         self._have(RowIndex(limits.rows), Cells(), RowConversions(), SideCells(), Rolling(), Distinct())
         self._sketched, self._files = -1, Files(None)
 
@@ -135,8 +139,10 @@ class RowShard:
             due = due_minutes(*about, cut.number, self.minutes_every, provisional_from)
         if turned:
             self._forget()
+        self.left, self.given = [], []
         if minute // 60 > before // 60 or cut.ended:
-            self._end_quiet()
+            self._end_quiet(cut.number)
+        self.given += self.day_counts.due(self.row_index, minute, cut.number, cut.ended)
         if cut.ended:
             self.mark_all_changed()  # all rows say that they are final
         changed = np.nonzero(self.columns.changed)[0]
@@ -157,6 +163,8 @@ class RowShard:
         def joined(column: str) -> Any:
             return np.concatenate([getattr(batch, column) for batch in batches])
 
+        for batch, rows in zip(batches, where, strict=True):
+            self.day_counts.take(self.columns, batch, rows, self.row_index.numbers)
         self.columns.note(np.concatenate(where), joined("latest"), joined("first"), self.minute)
         if len(rows := rows_at("cell_rows")):
             self._add_cells(rows, joined("cell_minutes"), joined("cell_counts"))
@@ -210,6 +218,7 @@ class RowShard:
         assert new >= 0, "a final minute was changed"
         self.cells.used += new
         self.days.add(rows, minutes.astype(np.int64), deltas, len(of))
+        self.day_counts.count(of, rows, minutes, deltas[:, IMPRESSION])
 
     def _numbers(self, names: Sequence[RowName]) -> U32:
         return np.fromiter(map(self._number, names), np.uint32, len(names))
@@ -226,7 +235,8 @@ class RowShard:
         scope, _ = self.row_index.name(number)
         of.is_placement[number], of.alive[number] = scope == SCOPES[0], True
         if kept is not None:
-            numbers, labels, *conversions, sides, reached_by = kept
+            numbers, labels, days, *conversions, sides, reached_by = kept
+            self.day_counts.put_back(number, days)
             of.put(number, numbers)
             self.labels.put_back(number, labels)
             self.conversions.put_back(number, conversions)
@@ -271,7 +281,7 @@ class RowShard:
         """The first minute that a window still needs; all before it are final."""
         return min(self.first_open, self.minute - 60)
 
-    def _end_quiet(self) -> None:
+    def _end_quiet(self, cut: int) -> None:
         """End the rows that have had no pixel for long, and keep their counts, packed."""
         of, minute = self.columns, self.minute
         of.heard[of.alive & (of.heard == 0)] = minute  # made by a plan
@@ -286,9 +296,11 @@ class RowShard:
         ]
         self.row_index.ended.forget(minute - self.limits.remembered)
         if leaving:
+            self.given = self.day_counts.due(self.row_index, minute, cut, everything=True)
+            days = self.day_counts.take_out(leaving)
             for row, reached_by in zip(leaving, self.reached.take_out(np.array(leaving)), strict=True):
-                kept = [of.of(row), self.labels.take_out(row), *self.conversions.take_out(row)]
-                kept += [self.sides.take_out(row), reached_by]
+                kept: list[Any] = [of.of(row), self.labels.take_out(row), days[row]]
+                kept += [*self.conversions.take_out(row), self.sides.take_out(row), reached_by]
                 self.left.append(self.row_index.leave(row))
                 self.row_index.ended.put(self.left[-1], int(of.heard[row]), kept)
             of.clear(leaving)
@@ -366,11 +378,19 @@ class RowShard:
             "sides": self.sides.snapshot(),
             "cells": self.cells.snapshot(files),
             "days": self.days.snapshot(alive, files),
+            "day_counts": self.day_counts.snapshot(files),
             "rolling": self.rolling.snapshot(files),
             "reached": self.reached.snapshot(files),
             "index": self.row_index.snapshot(files),
         }
-        tables = self.cells.journal, self.rolling.journal, self.days, self.reached, self.row_index.ended
+        tables = (
+            self.cells.journal,
+            self.day_counts.cells.journal,
+            self.rolling.journal,
+            self.days,
+            self.reached,
+            self.row_index.ended,
+        )
         files.keep([name for table in tables for name in table.names()])
         return FORMAT, self.shards, self.index, state
 
@@ -397,4 +417,5 @@ class RowShard:
         self.columns.is_placement[rows] = [self.row_index.name(row)[0] == SCOPES[0] for row in rows.tolist()]
         self.labels.restore(held["labels"])
         self.days.restore(rows, held["days"], files, self.minute)
+        self.day_counts = DayCounts.restored(self.days.day_of, held["day_counts"], files, self.minute)
         self.mark_all_changed()

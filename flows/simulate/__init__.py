@@ -6,6 +6,7 @@ Must not import: anything of ours but errors.
 
 from __future__ import annotations
 
+from flows.simulate.disputes import Dispute, Disputes
 from flows.simulate.feed import now_ms, plans, pump, run_log, write_plans
 from flows.simulate.history import History
 from flows.simulate.traffic import Call, Traffic
@@ -13,6 +14,8 @@ from flows.simulate.truth import Expected, PlayTruth, Tally, Truth
 
 __all__ = [
     "Call",
+    "Dispute",
+    "Disputes",
     "Expected",
     "History",
     "PlayTruth",

@@ -1,0 +1,51 @@
+"""`audiopixel discrepancy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import command
+from flows.shown import print_table
+
+
+@command
+def discrepancy(
+    theirs: Annotated[
+        Path,
+        typer.Argument(help="Their counts: .csv, .json or .parquet, a row a day.", show_default=False),
+    ],
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a report with charts here.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Explain why somebody else's count of impressions is not ours, to the unit.
+
+    Each row of the file names a placement_id or a campaign_id, a day (or flight), and their impressions. The
+    column excludes names parts that do not apply. The difference is taken apart into signed parts; what is
+    left is unexplained.
+
+    Up to 5 % of our count is fine, up to 10 % is worth a look, and beyond it is a breach. A plan's tolerance
+    replaces both. Exit code 1 if any row is in breach.
+    """
+    from connectors.redis import connect
+    from flows import waterfall
+    from flows.delivery import read_book
+    from flows.settings import load
+
+    settings = load()
+    claims = waterfall.read_claims(theirs)
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    rows = waterfall.compare(client, settings.namespace, settings.zone, read_book(settings), claims)
+    if html is not None:
+        html.write_text(waterfall.as_html(rows, f"Discrepancies of {theirs.name}"), encoding="utf-8")
+    if as_json:
+        typer.echo(waterfall.as_json(rows))
+    else:
+        print_table(waterfall.as_table(rows))
+    if any(row.band is waterfall.Band.BREACH for row in rows):
+        raise typer.Exit(1)

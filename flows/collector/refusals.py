@@ -1,0 +1,99 @@
+"""Rejected impressions by placement and day, for `audiopixel discrepancy`: why a publisher counts more.
+
+They go into Redis as absolute counts of one process, so that a repeated write changes nothing. Placements
+that have a row are counted one by one; of names that nobody is known by, an enemy may send any number, so of
+these a bounded part is looked up each time, and what has no row is dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from flows.collector.call import Understood
+
+REASONS: Final = ("unsigned", "invalid")
+TTL: Final = timedelta(days=62)
+MAX_UNKNOWN: Final = 1_000
+"""Placements that are looked up at once."""
+MAX_KNOWN: Final = 200_000
+"""Placements that are counted, as many as may have a row."""
+_FAR_MS: Final = 86_400_000
+_LONGEST: Final = 128
+
+ByDay = Counter[str]
+"""`<day>/<reason>` to impressions."""
+
+
+class Told(NamedTuple):
+    """The counts that are due: of placements that have a row all of them, of others what is new."""
+
+    known: dict[str, ByDay]
+    unknown: dict[str, ByDay]
+
+
+@dataclass
+class Refusals:
+    """Counts of one process.
+
+    Args:
+        zone: of the calendar day.
+    """
+
+    zone: ZoneInfo
+    _known: dict[str, ByDay] = field(default_factory=dict)
+    _changed: set[str] = field(default_factory=set)
+    _unknown: dict[str, ByDay] = field(default_factory=dict)
+
+    def heard(self, rejected: Sequence[Understood]) -> None:
+        """Count the impressions among rejected events that name a placement."""
+        for one in rejected:
+            event = one.event
+            placement, ts, received = (event.get(name) for name in ("placement_id", "ts", "received_at"))
+            if one.reason not in REASONS or event.get("event") != "impression":
+                continue
+            if not isinstance(placement, str) or not isinstance(ts, int) or not isinstance(received, int):
+                continue
+            if len(placement) > _LONGEST or abs(ts - received) > _FAR_MS:
+                continue
+            self._count(placement, f"{self._day(ts)}/{one.reason}")
+
+    def _day(self, ts_ms: int) -> str:
+        return datetime.fromtimestamp(ts_ms / 1000, UTC).astimezone(self.zone).date().isoformat()
+
+    def _count(self, placement: str, what: str) -> None:
+        of = self._known.get(placement)
+        if of is not None:
+            self._changed.add(placement)
+        elif (of := self._unknown.get(placement)) is None:
+            if len(self._unknown) >= MAX_UNKNOWN:
+                return
+            of = self._unknown[placement] = Counter()
+        of[what] += 1
+
+    def take(self) -> Told:
+        """Take what is due; `told` or `back` must follow."""
+        known = {name: Counter(self._known[name]) for name in self._changed}
+        told = Told(known, self._unknown)
+        self._changed, self._unknown = set(), {}
+        return told
+
+    def told(self, told: Told, with_row: Collection[str]) -> None:
+        """Redis has what was taken; of the unknown ones those that have a row are known from now on."""
+        for name in with_row:
+            if len(self._known) < MAX_KNOWN:
+                self._known[name] = told.unknown[name]
+                if name in self._unknown:  # more came meanwhile
+                    self._known[name] += self._unknown.pop(name)
+                    self._changed.add(name)
+
+    def back(self, told: Told) -> None:
+        """Redis did not take it: it is due again."""
+        self._changed.update(told.known)
+        for name, counts in told.unknown.items():
+            if name in self._unknown or len(self._unknown) < MAX_UNKNOWN:
+                self._unknown.setdefault(name, Counter()).update(counts)

@@ -1,0 +1,59 @@
+"""Rejected impressions that name their placement: no pixels, but a part of why another's count differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from flows.intake.dead_letters import Rejection
+from flows.intake.dimension_numbers import DimensionNumbers
+from flows.intake.identity import NO_PLAYHEAD, PLAY, identities
+from flows.intake.schema import read_ms
+from flows.model.dimensions import SCOPES
+from flows.model.events import EVENTS, IMPRESSION, absent
+from flows.model.pixel import LINKED, POSITION, REFUSED, WATERMARK
+from flows.state.kernel import U64
+
+
+def refused(
+    rejection: Rejection, position: int, stamp: int, dimensions: DimensionNumbers
+) -> list[tuple[int, ...]]:
+    """The columns of a rejected impression that names its placement, and a time that can be read; none for
+    every other message.
+
+    Args:
+        stamp: the broker's timestamp, 0 where there is none.
+    """
+    event = rejection.kept.get("event", {})
+    placement, play = event.get("placement_id"), event.get("play_id")
+    if event.get("event") != EVENTS[IMPRESSION] or rejection.field == "placement_id":
+        return []
+    moment = next((at for name in ("ts", "received_at") if (at := read_ms(event.get(name)))), stamp)
+    if not isinstance(placement, str) or absent(placement) or not moment:
+        return []
+    combo = dimensions.number((placement, *(None,) * (len(SCOPES) - 1)))
+    info, key = IMPRESSION | REFUSED, 1
+    if isinstance(play, str) and not absent(play) and rejection.field != "play_id":
+        text = play.encode()
+        block, ends = np.frombuffer(text + bytes(8), np.uint8), np.array([len(text)])
+        numbers = np.array([PLAY], np.int64), np.array([NO_PLAYHEAD], np.uint64)
+        info |= LINKED
+        key = int(identities(block, ends, dimensions.keys[np.array([combo])], *numbers)[0])
+    return [(key, 0, moment, 0, position, info, combo)]
+
+
+def with_refused(pixels: U64, refused: Sequence[tuple[int, ...]], before_ms: int) -> U64:
+    """Timed pixels with the refused ones between them, each by the watermark of the pixel before it: they
+    move no time themselves.
+
+    Args:
+        before_ms: the watermark before the first pixel.
+    """
+    if not refused:
+        return pixels
+    rows = np.array(refused, np.uint64)
+    at = np.searchsorted(pixels[:, POSITION], rows[:, POSITION])
+    rows[:, WATERMARK] = np.append(np.uint64(before_ms), pixels[:, WATERMARK])[at]
+    together: U64 = np.insert(pixels, at, rows, axis=0)
+    return together

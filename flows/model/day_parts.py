@@ -1,0 +1,45 @@
+"""Parts of a day's difference: why an impression that somebody else may count is not in a placement's day."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from flows.model.pixel import MOST_REASONS
+from flows.state.kernel import I64, U8, U32
+
+REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED, INVALID = range(6)
+"""Numbers of the parts; of invalid traffic each reason is one, from `INVALID` on.
+
+`ORPHANS` are plays that started and of whose impression nothing was heard. `CLOCK_MOVED` is 1 in the minute
+that the caller's clock said, and -1 in the one in which the impression counts.
+"""
+PARTS: Final = INVALID + MOST_REASONS
+PART_SHIFT: Final = 27
+"""Minutes before the year 2100 have 27 bits; a part stands above them."""
+FAR_MINUTES: Final = 24 * 60
+"""A caller's clock that is off by more is followed to no day."""
+OLD_MINUTES: Final = 2 * 24 * 60
+"""Pixels that are older than the watermark by more change no day."""
+COUNTED, OUTSIDE, FIRST_PART = range(3)
+"""Columns of a day: impressions that count, those of them outside the flight; then the parts."""
+COLUMNS: Final = FIRST_PART + PARTS
+DAYS_OPEN: Final = 3
+"""Days before today that may still change."""
+
+
+class Parts(NamedTuple):
+    """Parts of one placement shard for one row shard at a tick; `rows` index the rows of their `RowBatch`."""
+
+    rows: U32
+    minutes: U32
+    parts: U8
+    counts: I64
+
+
+NO_PARTS: Final = Parts(
+    np.zeros(0, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.uint8), np.zeros(0, np.int64)
+)
+Day = tuple[str, int, tuple[int, ...]]
+"""A placement's day: its id, the day's ordinal, and its `COLUMNS`."""

@@ -1,0 +1,149 @@
+"""Counts of placements by calendar day, with the parts of what somebody else may count: behind
+`audiopixel discrepancy`.
+
+A day stays here while pixels may still change it, `DAYS_OPEN` days behind today; Redis has it for longer. It
+is given out when it has changed, each row in its turn, so that a new day writes no flood of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.model.day_parts import COLUMNS, COUNTED, DAYS_OPEN, FIRST_PART, OUTSIDE, REJECTED, Day
+from flows.model.dimensions import SCOPES
+from flows.model.messages import RowBatch
+from flows.rows.cells import CHANGED, DIRTY, Cells, _find, _key, split
+from flows.rows.ended import RowName
+from flows.rows.row_columns import RowColumns
+from flows.rows.row_index import RowIndex
+from flows.state.journal import Files
+from flows.state.kernel import I64, U8, U32, U64, kernel
+
+TURNS: Final = 60
+"""Cuts between two times that a row is given out."""
+
+
+@kernel
+def _add(rows: I64, days: I64, columns: I64, more: I64, keys: U64, counts: I64, flags: U8) -> int:
+    """Add to the columns of rows' days; returns how many cells are new."""
+    new = 0
+    for i in range(len(rows)):
+        key = _key(rows[i], days[i])
+        slot = _find(keys, key)
+        new += keys[slot] == np.uint64(0)
+        keys[slot] = key
+        flags[slot] |= np.uint8(DIRTY | CHANGED)
+        counts[slot, columns[i]] += more[i]
+    return new
+
+
+def _outside(of: RowColumns, rows: U32, minutes: U32) -> npt.NDArray[np.bool_]:
+    """Mark the minutes that are outside the flight of their row's plan."""
+    ends = of.flight_end[rows]
+    outside: npt.NDArray[np.bool_] = (minutes < of.flight_from[rows]) | ((ends > 0) & (minutes >= ends))
+    return outside
+
+
+class DayCounts:
+    """The open days of one shard's placements.
+
+    Args:
+        day_of: calendar day number of a minute since the epoch, in the configured zone.
+    """
+
+    def __init__(self, day_of: Callable[[int], int], cells: Cells | None = None) -> None:
+        self.day_of = day_of
+        self.cells = cells if cells is not None else Cells(COLUMNS)
+
+    def count(self, of: RowColumns, rows: U32, minutes: U32, impressions: I64) -> None:
+        """Add impressions that count, of the placements among `rows`; those outside a flight once more."""
+        some = of.is_placement[rows] & (impressions != 0)
+        if not some.any():
+            return
+        rows, minutes, impressions = rows[some], minutes[some], impressions[some]
+        self._add(rows, minutes, COUNTED, impressions)
+        if (outside := _outside(of, rows, minutes)).any():
+            self._add(rows[outside], minutes[outside], OUTSIDE, impressions[outside])
+
+    def take(self, of: RowColumns, batch: RowBatch, rows: U32, numbers: Mapping[RowName, int]) -> None:
+        """Add the parts of a placement shard, whose rows are `rows` here, and what was rejected of the
+        placements that have a row; outside a flight nobody counts them.
+        """
+        if len(at := rows[batch.parts.rows]):
+            _, minutes, parts, counts = batch.parts
+            some = ~_outside(of, at, minutes)
+            self._add(at[some], minutes[some], FIRST_PART + parts[some].astype(np.int64), counts[some])
+        named = [(numbers.get((SCOPES[0], name)), minute, count) for name, minute, count in batch.refused]
+        if known := [(row, *rest) for row, *rest in named if row is not None]:
+            refused = np.array(known, np.int64).T
+            at, minutes = refused[:2].astype(np.uint32)
+            some = ~_outside(of, at, minutes)
+            self._add(at[some], minutes[some], FIRST_PART + REJECTED, refused[2][some])
+
+    def _add(self, rows: U32, minutes: U32, columns: I64 | int, counts: I64) -> None:
+        unique, inverse = np.unique(minutes, return_inverse=True)
+        days = np.array([self.day_of(minute) for minute in unique.tolist()], np.int64)[inverse]
+        self.cells.make_room(len(rows))
+        of = self.cells
+        every = np.broadcast_to(np.asarray(columns, np.int64), rows.shape).copy()
+        at = rows.astype(np.int64)
+        of.used += _add(at, days, every, np.ascontiguousarray(counts), of.keys, of.counts, of.flags)
+
+    def due(self, names: RowIndex, minute: int, number: int, everything: bool) -> list[Day]:
+        """The days that are due at cut `number` of the watermark's `minute`, which then have been given out;
+        what no pixel can change any more goes.
+        """
+        of, oldest = self.cells, self.day_of(minute) - DAYS_OPEN
+        slots = np.flatnonzero(of.flags & DIRTY)
+        rows, days = of.at(slots)
+        slots = slots[everything | (rows % TURNS == number % TURNS) | (days < oldest)]
+        rows, days = (column.tolist() for column in of.at(slots))
+        of.flags[slots] = of.flags[slots] & ~np.uint8(DIRTY) | CHANGED
+        given = []
+        for row, day, counts in zip(rows, days, of.counts[slots].tolist(), strict=True):
+            scope, name = names.name(row)
+            if scope == SCOPES[0]:  # else it is `other`
+                given.append((name, day, tuple(counts)))
+        filled = of.keys != 0
+        if (split(of.keys[filled])[1] < oldest).any():
+            of.keep(split(of.keys)[1] >= oldest)
+        return given
+
+    def take_out(self, rows: Sequence[int]) -> dict[int, list[Any]]:
+        """The days of rows that end, as plain values; they have been given out."""
+        filled = np.flatnonzero(self.cells.keys)
+        slots = filled[np.isin(split(self.cells.keys[filled])[0], rows)]
+        kept: dict[int, list[Any]] = {row: [] for row in rows}
+        at, days = (column.tolist() for column in self.cells.at(slots))
+        for row, day, counts in zip(at, days, self.cells.counts[slots].tolist(), strict=True):
+            kept[row].append([day, *counts])
+        left = np.ones(len(self.cells.keys), bool)
+        left[slots] = False
+        self.cells.keep(left)
+        return kept
+
+    def put_back(self, row: int, kept: list[Any]) -> None:
+        """The days that a row had when it ended."""
+        for day, *counts in kept:
+            self.cells.make_room(1)
+            of, columns = self.cells, np.flatnonzero(counts)
+            at, days = np.full(len(columns), row), np.full(len(columns), day)
+            of.used += _add(at, days, columns, np.array(counts)[columns], of.keys, of.counts, of.flags)
+
+    def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
+        """Plain state: what has changed, beside the pieces before, which may be in `files`."""
+        return self.cells.snapshot(files)
+
+    @classmethod
+    def restored(
+        cls, day_of: Callable[[int], int], state: list[tuple[Any, ...]], files: Files, minute: int
+    ) -> DayCounts:
+        """From `snapshot`'s state, at the watermark's `minute`; all of it is due."""
+        self = cls(day_of, Cells.restored(state, files, day_of(minute) - DAYS_OPEN, COLUMNS))
+        filled = self.cells.keys != 0
+        self.cells.flags[filled] |= np.uint8(DIRTY)
+        return self

@@ -1,0 +1,267 @@
+"""Counts that are disputed: a log, and for each placement a publisher's own count of one day that differs for
+known reasons.
+
+The publisher counts every call by the caller's clock, and is in no doubt about any. What it leaves out, and
+what it counts that was never sent or never heard of, is drawn for each case. So the truth of every part is
+what was drawn, and nothing of the flow's rules is repeated here but its limits of time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from random import Random
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from flows.simulate.scenario import AGENTS, BOTS
+from flows.simulate.truth import DAY_MS, MINUTE_MS
+
+_S: Final = 1000
+_AHEAD_MS: Final = 60 * _S
+"""A clock may be ahead of the receipt by so much; beyond, the receipt counts."""
+_PULSE_MS: Final = 20 * _S
+_LATE_MS: Final = (16 * 60 * _S, 20 * 3600 * _S)
+_REASONS: Final = {"data_centre": "data_centre", "crawler_list": "crawler_list", "unheard_of": "other"}
+"""A collector's reasons, by what they count as."""
+_WRONG: Final = (("duration_ms", "x"), ("consent", "yes"), ("ip", 5), ("station", ["a"]), ("platform", 1))
+EXCLUDABLE: Final = (
+    "repeated",
+    "invalid_traffic",
+    "too_late",
+    "unsigned",
+    "rejected",
+    "orphans",
+    "clock_moved",
+)
+
+
+class Refused(NamedTuple):
+    """An impression that a collector rejected: it is in no log."""
+
+    placement: str
+    reason: str
+    ts_ms: int
+    received_ms: int
+
+
+@dataclass
+class Dispute:
+    """One case: a placement's day.
+
+    Attributes:
+        ours, theirs: the counts.
+        parts: with their signs, by name; invalid traffic by its reason, `invalid_traffic.REASON`.
+        unexplained: what was drawn without a reason.
+        excludes: parts that they leave out, which then explain nothing.
+        plan: start and end of a flight, ms; None: there is no plan.
+    """
+
+    placement: str
+    ours: int = 0
+    theirs: int = 0
+    parts: Counter[str] = field(default_factory=Counter)
+    unexplained: int = 0
+    excludes: frozenset[str] = frozenset()
+    plan: tuple[int, int] | None = None
+
+    def known(self) -> dict[str, int]:
+        """The parts as a report has them: without those that are 0 or excluded."""
+        return {name: count for name, count in self.parts.items() if count and not self._excluded(name)}
+
+    def _excluded(self, name: str) -> bool:
+        return name in self.excludes or name.partition(".")[0] in self.excludes
+
+
+class Disputes:
+    """Cases with their log; the same arguments give the same.
+
+    Args:
+        seed: of the random numbers.
+        cases: placements.
+        day: that is disputed; with `zone` its calendar.
+
+    Attributes:
+        cases: in no order.
+        lines: NDJSON, in order of arrival.
+        refused: by collectors.
+    """
+
+    def __init__(self, seed: int, cases: int, day: date, zone: ZoneInfo) -> None:
+        self._random, self._zone, self.day = Random(seed), zone, day
+        self._begin, self._end = (self._midnight(day + timedelta(days=n)) for n in (0, 1))
+        self._calls: list[tuple[int, int, dict[str, Any]]] = []
+        self.refused: list[Refused] = []
+        self._made = 0
+        self.cases = [self._case(number) for number in range(cases)]
+        # Somebody's steady pixels move time on, so that what is late is so beyond doubt.
+        for at in range(self._begin - 3 * 3600 * _S, self._end + 4 * 3600 * _S, _PULSE_MS):
+            self._call(at, {"event": "start", "placement_id": "pulse", "ts": at})
+        self._calls.sort(key=lambda one: one[:2])
+        self.lines = [json.dumps(body).encode() for _, _, body in self._calls]
+
+    def _midnight(self, day: date) -> int:
+        return int(datetime(day.year, day.month, day.day, tzinfo=self._zone).timestamp() * 1000)
+
+    def _day(self, ms: int) -> date:
+        return datetime.fromtimestamp(ms / 1000, UTC).astimezone(self._zone).date()
+
+    def _call(self, received: int, body: dict[str, Any]) -> None:
+        self._made += 1
+        self._calls.append(
+            (received, self._made, {"event_id": f"e{self._made}", "received_at": received} | body)
+        )
+
+    def _case(self, number: int) -> Dispute:
+        case, random = Dispute(f"place-{number}"), self._random
+        if random.random() < 0.3:
+            ends = sorted(random.randrange(self._begin, self._end) for _ in range(2))
+            case.plan = ends[0], ends[1] + 2 * MINUTE_MS
+        case.excludes = frozenset(name for name in EXCLUDABLE if random.random() < 0.08)
+        fates: list[Callable[[Dispute, int], None]] = [
+            self._plain, self._plain, self._plain, self._repeated, self._bot, self._judged, self._late,
+            self._rejected, self._orphan, self._at_the_door, self._ahead, self._far_ahead, self._behind,
+            self._started_late, self._rejected_start,
+        ]  # fmt: skip
+        self._plain(case, self._begin + 12 * 3600 * _S)  # every placement has a row
+        hour = 3600 * _S
+        for _ in range(random.randrange(12, 30)):
+            at = random.randrange(self._begin - hour, self._end + hour)
+            if random.random() < 0.3:  # many at the day's borders
+                at = random.choice((self._begin, self._end)) + random.randrange(-300, 300) * _S
+            random.choice(fates)(case, at)
+        if number % 2:
+            case.unexplained = random.choice((-3, -2, -1, 1, 2, 3))
+            case.theirs += case.unexplained
+        for name in list(case.parts):  # what they leave out, they do not count
+            if name != "outside_flight" and case._excluded(name):
+                case.theirs -= case.parts[name]
+        self._keep_theirs_positive(case)
+        return case
+
+    def _keep_theirs_positive(self, case: Dispute) -> None:
+        if case.theirs < 0:
+            case.unexplained -= case.theirs
+            case.theirs = 0
+
+    # What becomes of one impression at the true time `at`
+
+    def _impression(self, received: int, case: Dispute, ts: int, **more: Any) -> dict[str, Any]:
+        self._made += 1
+        body = {"event": "impression", "placement_id": case.placement, "ts": ts} | more
+        body.setdefault("play_id", f"play-{self._made}")
+        body.setdefault("user_agent", self._random.choice(AGENTS))
+        self._call(received, body)
+        return body
+
+    def _soon(self, at: int) -> int:
+        return at + self._random.randrange(50, 20_000)
+
+    def _told(self, case: Dispute, part: str, ts: int, door: bool = False) -> None:
+        """They count a call that we do not, on the day of its own clock, within its flight; a collector that
+        rejects one knows of no flight.
+        """
+        if self._day(ts) == self.day and (door or not self._outside(case, ts)):
+            case.theirs += 1
+            case.parts[part] += 1
+
+    def _outside(self, case: Dispute, ms: int) -> bool:
+        if case.plan is None:
+            return False
+        return not case.plan[0] // MINUTE_MS <= ms // MINUTE_MS < -(-case.plan[1] // MINUTE_MS)
+
+    def _counted(self, case: Dispute, ts: int, received: int) -> None:
+        event = max(min(ts, received + _AHEAD_MS), received - DAY_MS)
+        follows = abs(ts // MINUTE_MS - event // MINUTE_MS) <= DAY_MS // MINUTE_MS
+        ours, outside = self._day(event) == self.day, self._outside(case, event)
+        theirs = self._day(ts) == self.day and not self._outside(case, ts)
+        case.ours += ours
+        case.theirs += theirs
+        assert follows or not theirs, "a clock that nobody follows must not lead to this day"
+        case.parts["outside_flight"] -= ours and outside
+        case.parts["clock_moved"] += theirs - (ours and not outside)
+
+    def _plain(self, case: Dispute, at: int) -> None:
+        received = self._soon(at)
+        self._impression(received, case, at)
+        self._counted(case, at, received)
+
+    def _repeated(self, case: Dispute, at: int) -> None:
+        received = self._soon(at)
+        body = self._impression(received, case, at)
+        self._counted(case, at, received)
+        for _ in range(self._random.randrange(1, 4)):
+            self._call(received + self._random.randrange(1_000, 900_000), {**body})
+            self._told(case, "repeated", at)
+
+    def _bot(self, case: Dispute, at: int) -> None:
+        self._impression(self._soon(at), case, at, user_agent=self._random.choice(BOTS))
+        self._told(case, "invalid_traffic.declared_bot", at)
+
+    def _judged(self, case: Dispute, at: int) -> None:
+        said = self._random.choice(list(_REASONS))
+        self._impression(self._soon(at), case, at, invalid_traffic=said)
+        self._told(case, f"invalid_traffic.{_REASONS[said]}", at)
+
+    def _late(self, case: Dispute, at: int) -> None:
+        received = at + self._random.randrange(*_LATE_MS)
+        if received < self._end + 3 * 3600 * _S:  # the pulse must have gone on
+            self._impression(received, case, at)
+            self._told(case, "too_late", at)
+
+    def _started_late(self, case: Dispute, at: int) -> None:
+        """The start comes in time, its impression does not: it is too late, and no orphan."""
+        received = at + self._random.randrange(16, 25) * MINUTE_MS
+        if received < self._end + 3 * 3600 * _S:
+            body = self._impression(received, case, at)
+            self._call(self._soon(at), {**body, "event": "start"})
+            self._told(case, "too_late", at)
+
+    def _rejected(self, case: Dispute, at: int) -> None:
+        field_name, wrong = self._random.choice(_WRONG)
+        self._impression(self._soon(at), case, at, **{field_name: wrong})
+        self._told(case, "rejected", at)
+
+    def _rejected_start(self, case: Dispute, at: int) -> None:
+        """A play whose impression is rejected, before or after its start: rejected, and no orphan."""
+        received = self._soon(at)
+        body = self._impression(received, case, at, duration_ms="x")
+        around = max(at, received + self._random.randrange(-15_000, 15_000))
+        self._call(around, {**body, "event": "start", "duration_ms": 30_000})
+        self._told(case, "rejected", at)
+
+    def _orphan(self, case: Dispute, at: int) -> None:
+        self._made += 1
+        body = {"placement_id": case.placement, "ts": at, "play_id": f"play-{self._made}"}
+        self._call(self._soon(at), {**body, "event": "start"})
+        if self._random.random() < 0.5:
+            self._call(self._soon(at) + 5_000, {**body, "event": "firstQuartile", "ts": at + 5_000})
+        self._told(case, "orphans", at)
+
+    def _at_the_door(self, case: Dispute, at: int) -> None:
+        reason, part = self._random.choice((("unsigned", "unsigned"), ("invalid", "rejected")))
+        self.refused.append(Refused(case.placement, reason, at, self._soon(at)))
+        self._told(case, part, at, door=True)
+
+    def _ahead(self, case: Dispute, at: int) -> None:
+        """A clock that is ahead by up to 20 h: its day may be the next one."""
+        received = self._soon(at)
+        ts = at + self._random.choice((90, 900, 7_200, 72_000)) * _S
+        self._impression(received, case, ts)
+        self._counted(case, ts, received)
+
+    def _far_ahead(self, case: Dispute, at: int) -> None:
+        received = self._soon(at)
+        ts = at + self._random.randrange(1, 9) * 365 * DAY_MS
+        self._impression(received, case, ts)
+        self._counted(case, ts, received)
+
+    def _behind(self, case: Dispute, at: int) -> None:
+        """A clock that is behind by more than a day: too late, on the day that it says."""
+        received = self._soon(at)
+        ts = at - self._random.randrange(25 * 60, 45 * 60) * MINUTE_MS
+        self._impression(received, case, ts)
+        self._told(case, "too_late", ts)

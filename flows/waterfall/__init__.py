@@ -1,0 +1,24 @@
+"""The waterfall: why somebody else's count of impressions is not ours, taken apart to the unit.
+
+Owns: nothing. Receives: their counts, and ours by day as Redis has them. Sends: a table, JSON, HTML.
+Must not import: a stage, the engine.
+"""
+
+from __future__ import annotations
+
+from flows.waterfall.compare import compare
+from flows.waterfall.parts import Band, Difference, Part
+from flows.waterfall.report import as_html, as_json, as_table
+from flows.waterfall.theirs import Claim, read_claims
+
+__all__ = [
+    "Band",
+    "Claim",
+    "Difference",
+    "Part",
+    "as_html",
+    "as_json",
+    "as_table",
+    "compare",
+    "read_claims",
+]

@@ -1,0 +1,153 @@
+"""Their rows against our day counts in Redis."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from connectors.redis import Client, read_rows, scan_index
+from flows.model.plan import Plan
+from flows.model.redis_keys import day_key, door_key, row_key
+from flows.waterfall.parts import INVALID, Counts, Difference, signed
+from flows.waterfall.theirs import FLIGHT, Claim
+
+KEPT_DAYS: Final = 62
+_PARTS: Final = ("repeated", "too_late", "rejected", "orphans", "clock_moved", "outside_flight")
+_OF_A_DOOR: Final = {"unsigned": "unsigned", "invalid": "rejected"}
+"""Reasons of a collector, by the part that they are."""
+
+
+def compare(
+    client: Client, namespace: str, zone: ZoneInfo, plans: Mapping[str, Plan], claims: Sequence[Claim]
+) -> list[Difference]:
+    """The waterfall of each claim.
+
+    Args:
+        zone: of the calendar day.
+        plans: by placement.
+
+    Raises:
+        RedisUnavailable: Redis does not serve.
+    """
+    (meta,) = read_rows(client, [f"{namespace}:meta"], ["watermark_ms"])
+    today = _day_of(int(meta.get("watermark_ms", 0)), zone)
+    of_campaign = _placements(client, namespace, plans) if any(_wide(one) for one in claims) else {}
+    return [
+        _difference(client, namespace, plans, claim, today, of_campaign.get(claim.name, []), zone)
+        for claim in claims
+    ]
+
+
+def _wide(claim: Claim) -> bool:
+    return claim.scope == "campaign"
+
+
+def _day_of(ms: int, zone: ZoneInfo) -> date:
+    return datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone).date()
+
+
+def _placements(client: Client, namespace: str, plans: Mapping[str, Plan]) -> dict[str, list[str]]:
+    """The placements of each campaign: by their plans, those without one by their rows."""
+    rows = [name for name in scan_index(client, f"{namespace}:index:placement") if name not in plans]
+    keys = [row_key(namespace, "placement", name) for name in rows]
+    labels = read_rows(client, keys, ["campaign_id"])
+    pairs = [(plan.campaign_id, name) for name, plan in plans.items()]
+    pairs += [(label.get("campaign_id"), name) for name, label in zip(rows, labels, strict=True)]
+    found = defaultdict(list)
+    for campaign, name in pairs:
+        if campaign is not None:
+            found[campaign].append(name)
+    return found
+
+
+def _difference(
+    client: Client,
+    namespace: str,
+    plans: Mapping[str, Plan],
+    claim: Claim,
+    today: date,
+    of_campaign: Sequence[str],
+    zone: ZoneInfo,
+) -> Difference:
+    placements = of_campaign if _wide(claim) else [claim.name]
+    planned = [plans[name] for name in placements if name in plans]
+    tolerances = [plan.tolerance for plan in planned if plan.tolerance is not None]
+    days = {name: _days(claim, plans.get(name), today, zone) for name in placements}
+    counts = _counts(client, namespace, days)
+    return Difference(
+        claim.scope,
+        claim.name,
+        FLIGHT if claim.day is None else claim.day.isoformat(),
+        counts.impressions,
+        claim.impressions,
+        signed(counts, claim.excludes),
+        min(tolerances, default=None),
+        _note(claim, placements, days, today, planned),
+    )
+
+
+def _days(claim: Claim, plan: Plan | None, today: date, zone: ZoneInfo) -> list[date]:
+    """The days that a claim is of."""
+    if claim.day is not None:
+        return [claim.day]
+    if plan is None:
+        return []
+    first, last = _day_of(plan.start_ms, zone), min(_day_of(plan.end_ms - 1, zone), today)
+    first = max(first, today - timedelta(days=KEPT_DAYS))
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _note(
+    claim: Claim,
+    placements: Sequence[str],
+    days: Mapping[str, Sequence[date]],
+    today: date,
+    planned: Sequence[Plan],
+) -> str:
+    oldest = today - timedelta(days=KEPT_DAYS)
+    if not placements:
+        return "no placement of this campaign has a plan or a row"
+    if claim.day is None and not planned:
+        return "no plan: the flight is not known"
+    every = [day for some in days.values() for day in some]
+    if claim.day is not None and claim.day > today:
+        return "this day has not begun"
+    if min(every, default=today) <= oldest:
+        return f"days before {oldest.isoformat()} are no longer kept"
+    if today in every:
+        return "today is not over: both counts still grow"
+    return ""
+
+
+def _counts(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> Counts:
+    keys = [day_key(namespace, name, day) for name, some in days.items() for day in some]
+    parts: Counter[str] = Counter()
+    invalid: Counter[str] = Counter()
+    impressions = 0
+    for row in read_rows(client, keys):
+        impressions += int(row.get("impressions", 0))
+        parts.update({name: int(row.get(name, 0)) for name in _PARTS})
+        invalid.update(msgspec.json.decode(row.get(INVALID, "{}"), type=dict[str, int]))
+    for name, some in days.items():
+        (doors,) = read_rows(client, [door_key(namespace, name)])
+        parts.update(_at_doors(doors, {day.isoformat() for day in some}.__contains__))
+    return Counts(impressions, parts, invalid)
+
+
+def _at_doors(doors: Mapping[str, str], asked: Callable[[str], bool]) -> Counter[str]:
+    """Impressions that collectors rejected, by part."""
+    found: Counter[str] = Counter()
+    for field, count in _known(doors.items()):
+        day, reason, *_ = field.split("/")
+        if asked(day) and reason in _OF_A_DOOR:
+            found[_OF_A_DOOR[reason]] += count
+    return found
+
+
+def _known(fields: Iterable[tuple[str, str]]) -> Iterable[tuple[str, int]]:
+    return ((name, int(count)) for name, count in fields if count.isdigit() and name.count("/") >= 3)

@@ -1,0 +1,147 @@
+"""The arithmetic: theirs - ours = the sum of the signed parts + what is unexplained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+FINE: Final = 0.05
+LOOK: Final = 0.10
+"""Shares of our count up to which a difference is fine, and worth a look: the practice of the IAB."""
+INVALID: Final = "invalid_traffic"
+OTHER_BASIS: Final = "other_basis"
+PLUS: Final = ("repeated", INVALID, "too_late", "unsigned", "rejected", OTHER_BASIS, "orphans")
+"""Parts that they may count and we do not."""
+MINUS: Final = ("clock_moved", "outside_flight")
+"""Parts that we count and they may not; `clock_moved` may be of either sign."""
+NAMES: Final = (*PLUS, *MINUS)
+SAID: Final[Mapping[str, str]] = {
+    "repeated": "impressions that had counted before",
+    INVALID: "impressions of invalid traffic",
+    "too_late": "impressions that came after their minute was final",
+    "unsigned": "impressions without a signature or a plan",
+    "rejected": "rejected impressions that name the placement",
+    OTHER_BASIS: "impressions of another basis: not counted apart yet",
+    "orphans": "plays that started and whose impression never came",
+    "clock_moved": "impressions of another day by the caller's clock",
+    "outside_flight": "impressions outside the flight",
+}
+_DAYS: Final = "audiopixel:v1:days:{PLACEMENT}:DAY"
+BEHIND: Final[Mapping[str, str]] = {
+    "repeated": f"{_DAYS} repeated; audiopixel_placement_repeated_total",
+    INVALID: f"{_DAYS} invalid_traffic; audiopixel_invalid_traffic_total",
+    "too_late": "audiopixel rejected --reason too_late --placement PLACEMENT",
+    "unsigned": "audiopixel rejected --reason unsigned --placement PLACEMENT",
+    "rejected": "audiopixel rejected --reason invalid --placement PLACEMENT",
+    OTHER_BASIS: "docs/discrepancy.md",
+    "orphans": f"{_DAYS} orphans",
+    "clock_moved": f"{_DAYS} clock_moved; audiopixel_clock_skewed_total",
+    "outside_flight": f"{_DAYS} outside_flight; the plan's start and end",
+}
+"""The metric or the dead letters in which a part is found again."""
+
+
+class Band(StrEnum):
+    """The judgement of a difference."""
+
+    FINE = "fine"
+    LOOK = "look"
+    BREACH = "breach"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a difference, with its sign.
+
+    Attributes:
+        name: of `NAMES`; of invalid traffic with its reason, `invalid_traffic.REASON`.
+    """
+
+    name: str
+    impressions: int
+
+    @property
+    def kind(self) -> str:
+        """The name without a reason."""
+        return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Our counts of the days of a claim, of all its placements.
+
+    Attributes:
+        impressions: that count.
+        parts: by name of `NAMES`, as counted, without a sign; no invalid traffic.
+        invalid: invalid traffic by reason.
+    """
+
+    impressions: int = 0
+    parts: Mapping[str, int] = field(default_factory=dict)
+    invalid: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One row of the waterfall.
+
+    Attributes:
+        scope, name, when: `placement` or `campaign`, its id, and a day or `flight`.
+        tolerance: of the contract, None where the plan has none.
+        note: what is not known; empty.
+    """
+
+    scope: str
+    name: str
+    when: str
+    ours: int
+    theirs: int
+    parts: Sequence[Part]
+    tolerance: float | None = None
+    note: str = ""
+
+    @property
+    def difference(self) -> int:
+        """Theirs less ours."""
+        return self.theirs - self.ours
+
+    @property
+    def unexplained(self) -> int:
+        """What the parts leave, of either sign."""
+        return self.difference - sum(part.impressions for part in self.parts)
+
+    @property
+    def share(self) -> float | None:
+        """The difference by our count; None where we counted nothing and they did."""
+        if not self.ours:
+            return None if self.theirs else 0.0
+        return self.difference / self.ours
+
+    @property
+    def band(self) -> Band:
+        """The judgement: a contract's own tolerance wins over the IAB's."""
+        fine, look = (FINE, LOOK) if self.tolerance is None else (self.tolerance, self.tolerance)
+        share = self.share
+        if share is None or abs(share) > look:
+            return Band.BREACH
+        return Band.FINE if abs(share) <= fine else Band.LOOK
+
+
+def signed(counts: Counts, excludes: frozenset[str] = frozenset()) -> list[Part]:
+    """The parts with their signs, those that are 0 among them; 0 where `excludes` names a part, or of invalid
+    traffic its kind.
+    """
+    parts = []
+    for name in NAMES:
+        if name != INVALID:
+            sign = -1 if name == "outside_flight" else 1
+            parts.append(Part(name, 0 if name in excludes else sign * counts.parts.get(name, 0)))
+            continue
+        for reason, count in sorted(counts.invalid.items()):
+            whole = f"{INVALID}.{reason}"
+            parts.append(Part(whole, 0 if {INVALID, whole} & excludes else count))
+        if not counts.invalid:
+            parts.append(Part(INVALID, 0))
+    return parts

@@ -1,0 +1,157 @@
+"""Their counts: a file of a publisher or an ad server, a row a placement or campaign, and day or flight."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from flows.errors import UsageError
+from flows.waterfall.parts import INVALID, NAMES
+
+FLIGHT: Final = "flight"
+MAX_ROWS: Final = 100_000
+MAX_BYTES: Final = 64 << 20
+_MAX_ID: Final = 128
+_MAX_COUNT: Final = 10**12
+COLUMNS: Final = ("placement_id", "campaign_id", "day", "impressions", "excludes", "basis")
+
+
+class Claim(NamedTuple):
+    """One row of theirs.
+
+    Attributes:
+        scope: `placement` or `campaign`.
+        day: None: the whole flight.
+        excludes: names of parts that they leave out as we do, so that these explain nothing.
+        basis: what kind of impression they count; empty.
+    """
+
+    scope: str
+    name: str
+    day: date | None
+    impressions: int
+    excludes: frozenset[str] = frozenset()
+    basis: str = ""
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """The rows of a file: `.csv` with a header, `.json` (a list of objects), or `.parquet`.
+
+    Raises:
+        UsageError: it cannot be read; names the line and the column.
+    """
+    readers = {".csv": _csv, ".json": _json, ".parquet": _parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError(f"{path}: takes a .csv, .json or .parquet file")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path}: is over {MAX_BYTES >> 20} MB")
+        claims = list[Claim]()
+        for line, row in reader(path):
+            if len(claims) >= MAX_ROWS:
+                raise UsageError(f"{path}: takes at most {MAX_ROWS:,} rows")
+            claims.append(_claim(f"{path}:{line}", row))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    if not claims:
+        raise UsageError(f"{path}: has no rows")
+    return claims
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        for row in reader:
+            if any(map(str.strip, filter(None, map(_cell, row.values())))):
+                yield reader.line_num, row
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not UTF-8: save the file as such") from None
+    except csv.Error as error:
+        raise UsageError(f"{path}: is not CSV: {error}") from None
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _json(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is not JSON: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"{path}: takes a list of objects")
+    yield from enumerate(rows, 1)
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    import duckdb
+
+    try:
+        with duckdb.connect(":memory:", config={"threads": 1}) as database:
+            found = database.execute("SELECT * FROM read_parquet($1) LIMIT $2", [str(path), MAX_ROWS + 1])
+            names = [column[0] for column in found.description or ()]
+            for line, row in enumerate(found.fetchall(), 1):
+                yield line, dict(zip(names, row, strict=True))
+    except duckdb.Error as error:
+        raise UsageError(f"{path}: is not Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _claim(where: str, row: Mapping[str, Any]) -> Claim:
+    if unknown := sorted(str(name) for name in row if name not in COLUMNS):
+        raise UsageError(f"{where}: no such column: {unknown[0][:40]}; takes {' '.join(COLUMNS)}")
+    names = {scope: _name(where, scope, row.get(f"{scope}_id")) for scope in ("placement", "campaign")}
+    given = {scope: name for scope, name in names.items() if name}
+    if len(given) != 1:
+        raise UsageError(f"{where}: takes either placement_id or campaign_id")
+    ((scope, name),) = given.items()
+    return Claim(
+        scope,
+        name,
+        _day(where, row.get("day")),
+        _count(where, row.get("impressions")),
+        _excludes(where, row.get("excludes")),
+        str(row.get("basis") or "").strip()[:40],
+    )
+
+
+def _name(where: str, scope: str, value: object) -> str:
+    name = str(value).strip() if value is not None else ""
+    if len(name) > _MAX_ID:
+        raise UsageError(f"{where}: {scope}_id: takes at most {_MAX_ID} characters")
+    return name
+
+
+def _day(where: str, value: object) -> date | None:
+    if isinstance(value, date):
+        return value
+    text = str(value or "").strip()
+    if text == FLIGHT:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{where}: day: takes a date, such as 2026-11-25, or {FLIGHT}") from None
+
+
+def _count(where: str, value: object) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or int(text[:20]) > _MAX_COUNT:
+        raise UsageError(f"{where}: impressions: takes a whole number, in digits alone")
+    return int(text)
+
+
+def _excludes(where: str, value: object) -> frozenset[str]:
+    words = value if isinstance(value, list) else str(value or "").replace(";", " ").split()
+    names = frozenset(str(word) for word in words)
+    for name in sorted(names):
+        if name.partition(".")[0] not in NAMES or ("." in name and not name.startswith(f"{INVALID}.")):
+            raise UsageError(f"{where}: excludes: no such part: {name[:40]}; takes {' '.join(NAMES)}")
+    return names

@@ -1,0 +1,288 @@
+"""The waterfall: their files, the arithmetic, and a report that shows hostile ids as letters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from zoneinfo import ZoneInfo
+
+import duckdb
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from connectors.redis import put_fields
+from connectors.redis.client import Client
+from flows.cli.commands import app
+from flows.errors import UsageError
+from flows.model.plan import Plan
+from flows.model.redis_keys import day_key, door_key
+from flows.settings import Settings
+from flows.waterfall import Band, Difference, as_html, as_json, as_table, compare, read_claims
+from flows.waterfall.parts import BEHIND, NAMES, SAID, Counts, Part, signed
+
+DAY = date(2026, 11, 24)
+ZONE = ZoneInfo("Europe/London")
+NOON_MS = int(datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp() * 1000)
+DAY_FIELDS = {
+    "impressions": "100",
+    "repeated": "3",
+    "too_late": "2",
+    "rejected": "1",
+    "orphans": "4",
+    "clock_moved": "-2",
+    "outside_flight": "5",
+    "invalid_traffic": '{"declared_bot":6,"data_centre":1}',
+}
+
+
+def difference(ours: int, theirs: int, tolerance: float | None = None, *parts: Part) -> Difference:
+    return Difference("placement", "a", DAY.isoformat(), ours, theirs, parts, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "tolerance", "band"),
+    [
+        (105, None, Band.FINE),
+        (95, None, Band.FINE),
+        (106, None, Band.LOOK),
+        (110, None, Band.LOOK),
+        (111, None, Band.BREACH),
+        (89, None, Band.BREACH),
+        (103, 0.02, Band.BREACH),
+        (120, 0.2, Band.FINE),
+        (121, 0.2, Band.BREACH),
+    ],
+)
+def test_a_band_is_the_iabs_and_a_contracts_own_tolerance_wins(
+    theirs: int, tolerance: float | None, band: Band
+) -> None:
+    assert difference(100, theirs, tolerance).band is band
+
+
+def test_a_count_of_which_we_have_nothing_is_a_breach_and_two_of_nothing_are_fine() -> None:
+    assert difference(0, 1).band is Band.BREACH
+    assert difference(0, 0).band is Band.FINE
+
+
+COUNTS = Counts(
+    100, {"repeated": 3, "outside_flight": 5, "clock_moved": -2}, {"declared_bot": 6, "volume": 1}
+)
+
+
+def test_the_parts_and_what_is_unexplained_make_the_difference() -> None:
+    for theirs in (0, 99, 103, 500):
+        row = difference(100, theirs, None, *signed(COUNTS))
+        assert sum(part.impressions for part in row.parts) == 3 - 5 - 2 + 6 + 1
+        assert sum(part.impressions for part in row.parts) + row.unexplained == theirs - 100
+
+
+def test_a_part_that_they_leave_out_explains_nothing() -> None:
+    def left(*excludes: str) -> dict[str, int]:
+        parts = signed(COUNTS, frozenset(excludes))
+        return {part.name: part.impressions for part in parts if part.impressions}
+
+    assert "repeated" not in left("repeated")
+    assert left("invalid_traffic").keys() == {"repeated", "outside_flight", "clock_moved"}
+    assert left("invalid_traffic.volume")["invalid_traffic.declared_bot"] == 6
+    assert not left(*NAMES)
+
+
+def test_each_part_is_explained_and_leads_somewhere() -> None:
+    assert set(NAMES) == SAID.keys() == BEHIND.keys()
+    assert all(SAID.values())
+    assert all(BEHIND.values())
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_the_same_rows_are_read_from_csv_json_and_parquet(tmp_path: Path) -> None:
+    head = "placement_id,campaign_id,day,impressions,excludes"
+    text = f"{head}\na,,2026-11-24,7,repeated;too_late\n,c,flight,9,\n\n"
+    of_csv = read_claims(write(tmp_path / "a.csv", "\ufeff" + text))
+    rows = [
+        {"placement_id": "a", "day": "2026-11-24", "impressions": 7, "excludes": ["repeated", "too_late"]},
+        {"campaign_id": "c", "day": "flight", "impressions": "9"},
+    ]
+    assert read_claims(write(tmp_path / "a.json", json.dumps(rows))) == of_csv
+    parquet = tmp_path / "a.parquet"
+    duckdb.sql(f"COPY (FROM read_csv('{tmp_path / 'a.csv'}', all_varchar = true)) TO '{parquet}'")
+    assert read_claims(parquet) == of_csv
+    assert [(one.scope, one.name, one.day, one.impressions) for one in of_csv] == [
+        ("placement", "a", DAY, 7),
+        ("campaign", "c", None, 9),
+    ]
+    assert of_csv[0].excludes == {"repeated", "too_late"}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("a,,2026-11-24,many,", "impressions: takes a whole number"),
+        ("a,,2026-11-24,-1,", "impressions: takes a whole number"),
+        ("a,,24.11.2026,1,", "day: takes a date"),
+        ("a,c,2026-11-24,1,", "takes either placement_id or campaign_id"),
+        (",,2026-11-24,1,", "takes either placement_id or campaign_id"),
+        (f"{'a' * 129},,2026-11-24,1,", "placement_id: takes at most 128"),
+        ("a,,2026-11-24,1,bots", "excludes: no such part: bots"),
+        ("a,,2026-11-24,1,repeated.x", "excludes: no such part"),
+    ],
+)
+def test_a_row_that_is_wrong_is_named_with_its_line_and_column(tmp_path: Path, row: str, said: str) -> None:
+    head = "placement_id,campaign_id,day,impressions,excludes\n"
+    with pytest.raises(UsageError, match=said) as error:
+        read_claims(write(tmp_path / "a.csv", head + row + "\n"))
+    assert "a.csv:2" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("a.csv", b"\xff\xfe"), ("a.json", b"{}"), ("a.json", b"[1]"), ("a.json", b"[")),
+        *(("a.parquet", b"PAR1"), ("a.txt", b""), ("a.csv", b""), ("a.csv", b"placement_id,shoe\na,1\n")),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=name):
+        read_claims(tmp_path / name)
+
+
+# Against Redis
+
+
+@pytest.fixture
+def counted(settings_of: Callable[..., Settings], client: Client) -> Settings:
+    settings = settings_of()
+    namespace = settings.namespace
+    fields = {
+        f"{namespace}:meta": {"watermark_ms": str(NOON_MS)},
+        day_key(namespace, "a", DAY): DAY_FIELDS,
+        day_key(namespace, "b", DAY): {"impressions": "50", "invalid_traffic": '{"declared_bot":1}'},
+        day_key(namespace, "a", DAY - timedelta(days=1)): {"impressions": "10"},
+        door_key(namespace, "a"): {
+            f"{DAY}/unsigned/c1/1": "8",
+            f"{DAY}/unsigned/c1/2": "1",
+            f"{DAY}/invalid/c2/1": "2",
+            "2026-11-20/unsigned/c1/1": "99",
+        },
+        f"{namespace}:placement:{{b}}": {"campaign_id": "spring"},
+    }
+    put_fields(client, fields, timedelta(minutes=5))
+    client.zadd(f"{namespace}:index:placement", {"a": 1, "b": 1})
+    return settings
+
+
+def plan(placement: str, **more: Any) -> Plan:
+    start = int(datetime(2026, 11, 23, 6, tzinfo=UTC).timestamp() * 1000)
+    return Plan(placement, 1000, start, start + 40 * 3_600_000, campaign_id="spring", **more)
+
+
+def rows_of(
+    client: Client, settings: Settings, path: Path, text: str, plans: dict[str, Plan]
+) -> list[Difference]:
+    claims = read_claims(write(path / "theirs.csv", text))
+    return compare(client, settings.namespace, ZONE, plans, claims)
+
+
+def test_a_days_parts_come_from_the_flow_and_from_the_doors(
+    counted: Settings, client: Client, tmp_path: Path
+) -> None:
+    text = "placement_id,day,impressions\na,2026-11-24,121\n"
+    (row,) = rows_of(client, counted, tmp_path, text, {"a": plan("a", tolerance=0.3)})
+    assert {part.name: part.impressions for part in row.parts if part.impressions} == {
+        "repeated": 3,
+        "invalid_traffic.data_centre": 1,
+        "invalid_traffic.declared_bot": 6,
+        "too_late": 2,
+        "unsigned": 9,
+        "rejected": 3,
+        "orphans": 4,
+        "clock_moved": -2,
+        "outside_flight": -5,
+    }
+    assert (row.ours, row.difference, row.unexplained, row.band) == (100, 21, 0, Band.FINE)
+
+
+def test_a_flight_has_its_days_and_a_campaign_its_placements(
+    counted: Settings, client: Client, tmp_path: Path
+) -> None:
+    text = (
+        "placement_id,campaign_id,day,impressions\na,,flight,110\n,spring,2026-11-24,150\n,autumn,flight,1\n"
+    )
+    flight, campaign, nobody = rows_of(client, counted, tmp_path, text, {"a": plan("a")})
+    assert (flight.ours, flight.note) == (110, "")
+    assert campaign.ours == 150
+    assert sum(part.impressions for part in campaign.parts if part.kind == "invalid_traffic") == 8
+    assert nobody.note == "no placement of this campaign has a plan or a row"
+
+
+@pytest.mark.parametrize(
+    ("day", "note"),
+    [
+        ("2026-11-25", "today is not over"),
+        ("2026-11-26", "this day has not begun"),
+        ("2026-09-01", "no longer kept"),
+        ("flight", "the flight is not known"),
+    ],
+)
+def test_a_day_of_which_little_is_known_says_so(
+    counted: Settings, client: Client, tmp_path: Path, day: str, note: str
+) -> None:
+    (row,) = rows_of(client, counted, tmp_path, f"placement_id,day,impressions\na,{day},1\n", {})
+    assert note in row.note
+
+
+HOSTILE = '<script>alert(1)</script>"\u202e\x1b[31m&'
+
+
+def test_a_report_shows_hostile_ids_as_letters_and_runs_nothing() -> None:
+    rows = [Difference("placement", HOSTILE, "2026-11-24", 100, 121, signed(COUNTS, frozenset()))]
+    page = as_html(rows, HOSTILE)
+    assert "<script" not in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "&lt;script&gt;" in page
+    console = Console(record=True, width=200)
+    console.print(as_table(rows))
+    assert "\x1b" not in console.export_text()
+    assert json.loads(as_json(rows))[0]["placement_id"] == HOSTILE
+
+
+def test_a_chart_begins_each_bar_where_the_one_before_ended() -> None:
+    row = Difference("placement", "a", "2026-11-24", 1_000, 1_021, signed(COUNTS, frozenset()))
+    page = as_html([row], "t")
+    svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
+    bars = [(float(bar.attrib["x"]), float(bar.attrib["width"])) for bar in svg.iter("rect")]
+    steps = [part.impressions for part in row.parts if part.impressions] + [row.unexplained]
+    assert len(bars) == len(steps) + 2
+    at, scale = bars[0][0] + bars[0][1], 0.0
+    for step, (left, width) in zip(steps, bars[1:-1], strict=True):
+        scale = scale or width / abs(step)
+        begin = left if step > 0 else left + width
+        assert begin == pytest.approx(at, abs=0.3)
+        at += step * scale
+    assert bars[-1][0] + bars[-1][1] == pytest.approx(at, abs=0.5)
+
+
+@pytest.mark.parametrize(("theirs", "code"), [(104, 0), (130, 1)])
+def test_the_command_ends_with_1_on_a_breach_and_writes_its_report(
+    counted: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: int, code: int
+) -> None:
+    file = write(tmp_path / "theirs.csv", f"placement_id,day,impressions\na,2026-11-24,{theirs}\n")
+    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", counted.redis_url.get_secret_value())
+    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", counted.namespace)
+    report = tmp_path / "report.html"
+    told = CliRunner().invoke(app, ["discrepancy", str(file), "--html", str(report)])
+    assert told.exit_code == code, told.output
+    assert "repeated +3" in told.output
+    assert report.read_text().startswith("<!doctype html>")
+    told = CliRunner().invoke(app, ["discrepancy", str(file), "--json"])
+    assert json.loads(told.output)[0]["unexplained"] == theirs - 121
