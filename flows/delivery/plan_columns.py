@@ -30,10 +30,10 @@ COLUMNS: Final = (
     "cpm",
     "currency",
     "target_completion_rate",
+    "tolerance",
     "curve",
     "pauses",
     "blocked_categories",
-    "tolerance",
 )
 NEEDED: Final = COLUMNS[:4]
 

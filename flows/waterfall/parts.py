@@ -109,7 +109,7 @@ class Difference:
 
     @property
     def unexplained(self) -> int:
-        """What the parts leave, of either sign."""
+        """The rest that the parts leave, of either sign."""
         return self.difference - sum(part.impressions for part in self.parts)
 
     @property
