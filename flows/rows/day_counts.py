@@ -85,8 +85,14 @@ class DayCounts:
             self._add(at[some], minutes[some], FIRST_PART + REJECTED, refused[2][some])
 
     def _add(self, rows: U32, minutes: U32, columns: I64 | int, counts: I64) -> None:
-        unique, inverse = np.unique(minutes, return_inverse=True)
-        days = np.array([self.day_of(minute) for minute in unique.tolist()], np.int64)[inverse]
+        if not len(rows):
+            return
+        first, last = self.day_of(int(minutes.min())), self.day_of(int(minutes.max()))
+        if first == last:
+            days = np.full(len(minutes), first, np.int64)
+        else:
+            unique, inverse = np.unique(minutes, return_inverse=True)
+            days = np.array([self.day_of(minute) for minute in unique.tolist()], np.int64)[inverse]
         self.cells.make_room(len(rows))
         of = self.cells
         every = np.broadcast_to(np.asarray(columns, np.int64), rows.shape).copy()
