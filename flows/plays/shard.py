@@ -60,7 +60,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 9
+FORMAT: Final = 10
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")

@@ -38,7 +38,7 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 14
+FORMAT: Final = 15
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 SKETCHES_AT_ONCE: Final = 256
