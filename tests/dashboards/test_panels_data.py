@@ -76,7 +76,8 @@ def collected(began_s: float) -> bytes:
     lines = []
     grown = 10 * (time.time() - began_s)
     for one in COLLECT:
-        told = {"outcome": "stored", "reason": "given", "how": "unreplaced"}
+        outcome = "rejected" if "sender" in one.labels else "stored"
+        told = {"outcome": outcome, "reason": "given", "how": "unreplaced"}
         labels = ",".join(f'{name}="{told.get(name, "x")}"' for name in one.labels)
         value = grown if one.kind == "counter" else 0.2
         lines.append(f"# TYPE {one.name} {one.kind}")

@@ -29,6 +29,7 @@ DAY = 20_600
 START_MS = DAY * DAY_MS
 DATE = "2026-05-27"
 LATENESS_MS = 600_000
+METHOD = "0123456789abcdef"
 
 
 def minutes_of(placement: str, minutes: range, day: int = DAY, final: bool = True, rev: int = 5) -> list[Any]:
@@ -36,7 +37,7 @@ def minutes_of(placement: str, minutes: range, day: int = DAY, final: bool = Tru
     counts[:, 0] = np.arange(len(minutes)) + 1
     numbers = [day * 1440 + minute for minute in minutes]
     values = Minutes([placement] * len(minutes), numbers, counts, [None] * len(minutes), final)
-    return minute_messages(values, rev, START_MS + rev)
+    return minute_messages(values, rev, START_MS + rev, METHOD)
 
 
 def decision_of(order: str, ts_ms: int, value: int | str | None = 12_500_000) -> tuple[bytes, bytes]:
@@ -229,7 +230,7 @@ def test_every_field_of_a_final_minute_has_a_column() -> None:
     credited[: len(COLUMNS)] = 500_000
     credited[VALUE] = 7
     minutes = Minutes(["a"], [DAY * 1440], np.ones((1, MINUTE_COUNTS), np.int64), [credited], True)
-    ((key, value),) = minute_messages(minutes, 1, 1)
+    ((key, value),) = minute_messages(minutes, 1, 1, METHOD)
     found = minute_row(key, value)
     assert found is not None
     day, row = found
