@@ -101,8 +101,8 @@ def _missing(client: Client, namespace: str, name: str, campaign: bool) -> str:
     what = f"no sketch of {'campaign' if campaign else 'placement'} {shown(name)!r}: "
     if row:
         return what + f"it is a {other}: {'leave out' if campaign else 'add'} --campaigns"
-    whose = "none of its placements has" if campaign else "it has neither"
-    return what + f"{whose} a plan or 100 consenting listeners in the last two days, or it does not exist"
+    has = "none of its placements has a plan or" if campaign else "it has neither a plan nor"
+    return what + f"{has} 100 consenting listeners in the last two days, or it does not exist"
 
 
 def show(a: Audience, b: Audience, found: Overlap) -> Group:
