@@ -667,7 +667,7 @@ def planned(name: str, campaign: str | None, currency: str | None) -> Plan:
 
 def bought(name: str, campaign: str, value: int, currency: str, at: int = T0) -> Decision:
     one = conversion(at, value_micros=value, currency=currency, key=value)
-    where = (name, campaign, None, "s", None, None)
+    where = (name, campaign, None, "s", None, None, None)
     return Decision(one, "last_touch", [Credit(where, WHOLE, "click", 5)])
 
 
@@ -696,7 +696,7 @@ def test_the_currency_on_which_a_campaigns_plans_agree_goes_before_the_first_cre
 
 
 def test_a_conversion_in_another_currency_is_counted_once_a_row_in_however_many_parts_it_came() -> None:
-    parts = [Credit((name, "red", None, "s", None, None), share, "listen", 5) for name, share in
+    parts = [Credit((name, "red", None, "s", None, None, None), share, "listen", 5) for name, share in
              (("a", 300_000), ("a", 300_000), ("b", 400_000))]  # fmt: skip
     euros = Decision(conversion(T0 + 1, value_micros=9, currency="EUR"), "linear", parts)
     found = money(bought("a", "red", 10, "GBP"), bought("b", "red", 10, "GBP"), euros)

@@ -33,6 +33,7 @@ from flows.delivery.plan_files import read_plans
 from flows.demo.alerts import Firing, lines
 from flows.demo.demo import MOST_PAST, OUT_OF_ORDERNESS, Demo, use_own_settings
 from flows.settings.loading import load
+from flows.simulate import write_plans
 from flows.simulate.history import History
 
 MARK = "DEMO_OF_A_TEST"
@@ -82,7 +83,8 @@ def gone(mark: str, within_s: float = 8.0) -> list[str]:
 
 def test_from_the_first_moment_one_is_under_one_over_and_all_others_on_track(tmp_path: Path) -> None:
     demo = Demo(20.0, 150.0, 40, 4, 1, 1)
-    past = demo._past(tmp_path / "plans.csv")
+    booked, past = demo._past()
+    write_plans(tmp_path / "plans.csv", booked)
     book, problems = read_plans(tmp_path / "plans.csv")
     assert problems == []
     assert [name for name, plan in book.items() if plan.blocked_categories] == [BREACHED]

@@ -55,9 +55,9 @@ def clock(after_s: float) -> dict[str, Any]:
 
 
 def placement(result: Recomputation, name: str = "a") -> dict[str, Any]:
-    """The numbers of a placement that are not 0."""
-    row = result.flight["placement", name]
-    row = {name: value for name, value in row.items() if name != "flight.pixels"}
+    """The numbers of a placement that are not 0; all impressions are of one basis."""
+    same = ("flight.pixels", "flight.impressions_vast_impression")
+    row = {name: value for name, value in result.flight["placement", name].items() if name not in same}
     return {metric.removeprefix("flight."): value for metric, value in row.items() if value}
 
 

@@ -431,7 +431,7 @@ def test_ten_thousand_placements_are_few_elements_and_little_work(own: Desk) -> 
         const modules = ['data', 'table', 'view'].map(one => import(`/page/${one}.js`));
         const [data, table, view] = await Promise.all(modules);
         %s; })()"""
-    grown = '{placement: {"pl-00001": 3}, campaign: {}}'
+    grown = '{placement: {"pl-00001": 3}, campaign: {}, creative: {}}'
     acts = {
         "change and draw": f"const more = {{alerts: [], status: data.desk.status, grown: {grown}}}; "
         f"data.change({{...{message}, ...more}}); table.refresh()",
