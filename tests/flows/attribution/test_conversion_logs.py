@@ -185,6 +185,7 @@ def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(
     assert any(len(one["credits"]) > 3 for one in decisions)
 
 
+@pytest.mark.xfail(strict=True, reason="a known defect since impressions have a basis: see docs/open.md")
 @pytest.mark.parametrize("steps", [1, 50])
 def test_a_listener_with_more_touches_than_are_kept_gets_the_same_credits_however_the_log_is_cut(
     steps: int, tmp_path: Path, settings_of: Callable[..., Settings]
