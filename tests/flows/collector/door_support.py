@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -40,7 +42,12 @@ def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
 
 
 class Collector:
-    """`audiopixel collect`, which may be killed and started again over the same spool."""
+    """`audiopixel collect`, which may be killed and started again over the same spool.
+
+    Attributes:
+        forked: from a process that has imported all of it; False: by an interpreter of its own, which
+            also runs what the environment has for its start, such as another clock.
+    """
 
     def __init__(self, spool: Path, brokers: str, topic: str, *arguments: str, **settings: Any) -> None:
         self.spool, self.port, self.health = spool, free_port(), free_port()
@@ -60,19 +67,24 @@ class Collector:
         } | settings
         self.environment = {f"AUDIOPIXEL_{name.upper()}": str(value) for name, value in known.items()}
         self.log = spool.parent / f"{spool.name}-{self.port}.log"
-        self.process: Command | None = None
+        self.forked = True
+        self.process: Command | subprocess.Popen[bytes] | None = None
         self.said, self._before = "", 0
 
     def start(self, ready: bool = True) -> Self:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AUDIOPIXEL_")}
         self._before = len(self.log.read_text()) if self.log.exists() else 0
-        self.process = Command(
-            "collect",
-            *self.arguments,
-            directory=self.spool.parent,
-            environment=clean | self.environment,
-            out=self.log,
-        )
+        environment, directory = clean | self.environment, self.spool.parent
+        if self.forked:
+            self.process = Command(
+                "collect", *self.arguments, directory=directory, environment=environment, out=self.log
+            )
+        else:
+            command = [sys.executable, "-m", "flows.cli", "collect", *self.arguments]
+            with self.log.open("ab") as out:
+                self.process = subprocess.Popen(
+                    command, env=environment, cwd=directory, stdout=out, stderr=subprocess.STDOUT
+                )
         until(lambda: self.looks("/ready" if ready else "/live") == 200, 60)
         with socket.socket() as one:
             until(lambda: one.connect_ex(("127.0.0.1", self.port)) == 0)
