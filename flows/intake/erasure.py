@@ -108,6 +108,7 @@ class DenyList:
     _keys: U64 = field(default_factory=lambda: NOBODY)
     _next_s: float = -math.inf
     _whole_s: float = -math.inf
+    _read: bool = False
 
     def __call__(self, already: U64 = NOBODY) -> U64:
         """The keys, sorted; the same array while they are the same.
@@ -116,7 +117,7 @@ class DenyList:
             already: those that a partition's snapshot denies.
 
         Raises:
-            ConnectError: at the first call, when Redis does not serve.
+            ConnectError: Redis has not served yet.
         """
         now_s = self.clock_s()
         if len(already):
@@ -132,6 +133,8 @@ class DenyList:
         try:
             self._look(self._client, now_s)
         except RedisUnavailable:
+            if not self._read:
+                raise  # who is on it is unknown: no pixel may be read
             self._next_s = now_s + RETRY_S
         return self._keys
 
@@ -149,7 +152,7 @@ class DenyList:
                 "redis lost denied listeners: put back", listeners=len(lost)
             )
         self._learn(here)
-        self._whole_s = now_s + WHOLE_S
+        self._read, self._whole_s = True, now_s + WHOLE_S
 
     def _learn(self, keys: U64) -> None:
         every = np.union1d(self._keys, keys)

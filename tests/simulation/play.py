@@ -229,8 +229,11 @@ class Player:
         return self._read_to_the_end()
 
     def _positions(self) -> dict[str, int]:
-        told = self.server.store.keys.get(f"{NAMESPACE}:positions", {})
-        return json.loads(told["positions"]) if "positions" in told else {}
+        """Those of the last flush, once all of it has landed."""
+        keys = self.server.store.keys
+        told, meta = (keys.get(f"{NAMESPACE}:{name}", {}) for name in ("positions", "meta"))
+        whole = all(told.get(name) == meta.get(name) for name in ("generation", "fence", "rev"))
+        return json.loads(told["positions"]) if whole and "positions" in told else {}
 
     def _read_to_the_end(self) -> bool:
         """Everything that will ever be in the log has been published."""

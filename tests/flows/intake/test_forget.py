@@ -23,7 +23,7 @@ from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.files import FileInput
 from connectors.kafka.writer import KafkaWriter
 from connectors.ports import free_ports
-from connectors.redis.client import Client, connect
+from connectors.redis.client import Client, RedisUnavailable, connect
 from flows.attribution.credit_models import Rules
 from flows.attribution.shard import ListenerShard
 from flows.cli.commands import app
@@ -168,6 +168,31 @@ def test_a_list_that_redis_has_lost_is_kept_and_put_back(
     assert third.stop(3).receipt.tick.forgotten == (7,)  # type: ignore[union-attr]  # a tick is always due
     assert third.denied.tolist() == sorted([*both.tolist(), 7])
     assert position_of(third.snapshot()) == 0
+
+
+def test_no_pixel_is_read_before_the_list_was(
+    settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, now_s = settings_of(listener_key=SECRET), 0.0
+    deny(settings, ["L1"])
+    known = DenyList(settings, lambda: now_s)
+    with monkeypatch.context() as patched:
+
+        def fails(*_: object) -> list[dict[str, str]]:
+            raise RedisUnavailable("connection", "the connection is lost")
+
+        patched.setattr("flows.intake.erasure.read_rows", fails)
+        with pytest.raises(RedisUnavailable):
+            known()
+        now_s += POLL_S
+        with pytest.raises(RedisUnavailable):
+            known()
+    now_s += POLL_S
+    assert known().tolist() == [key_of("L1")]
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.intake.erasure.count_fields", fails)
+        now_s += POLL_S
+        assert known().tolist() == [key_of("L1")]  # from then on an outage is lived through
 
 
 def test_a_list_that_was_lost_and_has_grown_as_long_again_is_whole_within_a_minute(
