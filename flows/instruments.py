@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from flows import metrics as m
 from flows.metrics import Definition
+from flows.model.release import VERSION
 
 LATENCY_BUCKETS: Final = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 FLUSH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -87,7 +88,7 @@ class Instruments:
         build = Info(m.BUILD.name.removesuffix("_info"), m.BUILD.help, registry=registry)
         build.info(
             {
-                "version": version("audiopixel"),
+                "version": VERSION,
                 "python": platform.python_version(),
                 "bytewax": version("bytewax"),
             }

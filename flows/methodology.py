@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from hashlib import blake2b
-from importlib.metadata import version
 from typing import Final, NamedTuple
 
 import msgspec
@@ -19,6 +18,7 @@ from flows.intake import DEFAULT_AGENTS
 from flows.model.fields import FIELDS, FREQUENCY, WINDOWS
 from flows.model.measures import MEASURES, Kind, Measure
 from flows.model.pixel import DECLARED_BOT
+from flows.model.release import VERSION
 from flows.settings import Settings
 
 HASH_BYTES: Final = 8
@@ -59,8 +59,7 @@ def methodology(settings: Settings) -> Methodology:
     """The description of a flow of these settings."""
     rules = _rules(settings)
     metrics = {measure.name: _described(measure, settings) for measure in MEASURES}
-    release = version("audiopixel")
-    return Methodology(digest(_encode([release, rules, metrics])), release, rules, metrics)
+    return Methodology(digest(_encode([VERSION, rules, metrics])), VERSION, rules, metrics)
 
 
 def _long(duration: timedelta) -> str:
@@ -83,7 +82,7 @@ def _rules(settings: Settings) -> dict[str, str]:
         "invalid_traffic": " ".join(_lists(settings)),
         "basis": _bases(settings),
         "calendar": f"A day is a calendar day in {settings.timezone}.",
-        "version": f"audiopixel {version('audiopixel')}",
+        "version": f"audiopixel {VERSION}",
     }
 
 
@@ -100,8 +99,7 @@ def _lists(settings: Settings) -> list[str]:
     default = digest(_encode(DEFAULT_AGENTS))
     said = [
         "Invalid traffic is accepted, counted by reason, and kept out of every other number.",
-        f"{DECLARED_BOT}: the flow's own rule for user agents, of version {version('audiopixel')}, hash "
-        f"{default}.",
+        f"{DECLARED_BOT}: the flow's own rule for user agents, of version {VERSION}, hash {default}.",
     ]
     for reason, expression in settings.invalid_agents.items():
         said.append(f"{reason}: an expression of the settings, hash {digest(expression.encode())}.")

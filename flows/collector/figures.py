@@ -8,7 +8,6 @@ import asyncio
 import time
 from datetime import timedelta
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +21,7 @@ from flows.collector.ledger import Ledger
 from flows.collector.refusals import TTL as REFUSED_TTL
 from flows.collector.refusals import Refusals, Told
 from flows.model.redis_keys import collectors_key, door_key, row_key, tags_key
+from flows.model.release import VERSION
 from flows.settings import Settings
 
 EVERY_S: Final = 2.0
@@ -52,7 +52,7 @@ class Figures:
         oldest_ms = lane.oldest_ms
         counts: dict[str, Any] = dict(self._ledger.counts(lane.resting)) | {
             "id": lane.id,
-            "version": version("audiopixel"),
+            "version": VERSION,
             "started_ms": self._started_ms,
             "updated_ms": _now_ms(),
             "ready": int(instruments.ready()),

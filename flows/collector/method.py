@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from flows.model.release import VERSION
 from flows.settings import Settings
 
 HASH_BYTES: Final = 8
@@ -37,7 +38,7 @@ def method_of(settings: Settings, hashes: Mapping[str, str]) -> Method:
     """
     text: dict[str, Any] = {
         "part": "collector",
-        "version": version("audiopixel"),
+        "version": VERSION,
         "lists": {
             str(name): {"sha256": hashes.get(str(name), ""), "dated": _dated(path)}
             for name, path in settings.collect_lists.items()

@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +20,7 @@ from flows.model.fields import DELIVERY, added_up
 from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionAccount
 from flows.model.pixel import traffic_reasons
 from flows.model.redis_keys import row_key
+from flows.model.release import VERSION
 from flows.model.ticks import Cut
 from flows.publish import ledger
 from flows.publish.days import TTL, Days
@@ -31,8 +31,6 @@ from flows.publish.redis_writer import ANEW, RedisWriter
 from flows.settings import Settings, ms
 
 NO_CONVERSIONS: Final = ConversionAccount(0, 0, 0, 0)
-VERSION: Final = version("audiopixel")
-"""Looked up once: it reads a file of the installation."""
 
 
 class _Decoded(Mapping[tuple[str, str], list[Any]]):

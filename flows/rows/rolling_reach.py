@@ -283,11 +283,14 @@ class Rolling:
     def _crowd(self, rows: U32, minutes: I64) -> None:
         """Give registers to those of these minutes that are crowded and have none."""
         over = self.ring[HEARD, minutes % RING, rows] > MINUTE_EXACT_UP_TO
-        pairs = np.unique(np.column_stack([rows[over].astype(np.int64), minutes[over]]), axis=0)
-        dense = self.crowds.dense_of[pairs[:, 0]]
-        has = dense >= 0
-        has[has] = self.crowds.places[dense[has], UNIONS + pairs[has, 1] % RING] >= 0
-        self.crowds.begin([(row, minute) for row, minute in pairs[~has].tolist()], self.table, self.minute)
+        rows, minutes = rows[over], minutes[over]
+        dense = self.crowds.dense_of[rows]
+        without = dense < 0
+        has = np.flatnonzero(~without)
+        without[has] = self.crowds.places[dense[has], UNIONS + minutes[has] % RING] < 0
+        pairs = np.unique(rows[without].astype(np.int64) << 32 | minutes[without])
+        crowded = zip((pairs >> 32).tolist(), (pairs & ((1 << 32) - 1)).tolist(), strict=True)
+        self.crowds.begin(list(crowded), self.table, self.minute)
 
     def _grow(self, n_rows: int) -> None:
         self.counts, self.ring = longer(self.counts, n_rows, 0), longer(self.ring, n_rows, 0)
