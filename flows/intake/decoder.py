@@ -20,6 +20,8 @@ import numpy as np
 from connectors.stream import Lines, Messages
 from flows.intake.agents import Verdicts
 from flows.intake.brand_safety import blocked
+from flows.intake.clients import Clients, tie_of
+from flows.intake.conversions import conversion_of
 from flows.intake.dead_letters import Rejection, explain
 from flows.intake.dimension_numbers import MOST_COMBOS, DimensionNumbers
 from flows.intake.fingerprints import FingerprintCache
@@ -41,11 +43,8 @@ from flows.intake.schema import (
     Event,
     Invalid,
     decode,
-    decode_conversion,
     mark_of,
-    micros,
     times,
-    utm_content,
 )
 from flows.model.basis import BASES
 from flows.model.basis import CODES as BASIS_CODES
@@ -53,6 +52,7 @@ from flows.model.dimensions import Dimensions
 from flows.model.events import (
     CODES,
     CONVERSION,
+    DELIVERED,
     MAX_AGENT_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_MS,
@@ -72,6 +72,7 @@ from flows.model.pixel import (
     KEY,
     LINKED,
     POSITION,
+    TIE_SHIFT,
     ConversionPixel,
 )
 from flows.model.plan import Plan
@@ -135,6 +136,7 @@ class Decoder:
         self._listeners = FingerprintCache(_MOST_LISTENERS)
         self._verdicts = Verdicts(self.agents)
         self._identities = Identities(self.listener_key)
+        self._clients = Clients(self.listener_key)
         listener_key = sub_key(self.listener_key, LISTENER_LABEL)
         self._keyed, self._listener_key = blake2b(digest_size=8, key=listener_key), keyed(listener_key)
         own = np.frombuffer(sub_key(self.listener_key, NAMES_LABEL)[:16], "<u8")
@@ -333,11 +335,15 @@ class Decoder:
         listener = 0
         if event.consent or (event.consent is None and self.consent_default):
             info |= CONSENTED
-            if event.listener_id is not None and not absent(event.listener_id):
+            if code >= DELIVERED:
+                listener = self._client(event, code, self._dimensions.combos[combo])
+                info |= tie_of(event.event_id) << TIE_SHIFT if listener else 0
+            elif event.listener_id is not None and not absent(event.listener_id):
                 listener = self.listener(event.listener_id.encode())
         play, key = event.play_id, 0
         if code == CONVERSION:
-            key = self._conversion(event, self._dimensions.combos[combo], conversions)
+            key, conversion = conversion_of(event, self._dimensions.combos[combo], self._identities)
+            conversions.append(conversion)
             combo = len(conversions) - 1
         elif event.conversion is not NO_CONVERSION and bytes(event.conversion)[:1] not in (b"{", b"n"):
             raise Invalid("conversion")
@@ -371,23 +377,15 @@ class Decoder:
         hasher.update(who)
         return int.from_bytes(hasher.digest(), "little") or 1
 
-    def _conversion(self, event: Event, combo: Dimensions, conversions: list[ConversionPixel]) -> int:
-        """Add the conversion; its key by order, or by event id where it names none."""
-        conversion = decode_conversion(event)
-        campaign, order = combo[1] or "", present(conversion.order_id)
-        value, other = micros(conversion.value)
-        conversions.append(
-            ConversionPixel(
-                combo,
-                conversion.type,
-                order,
-                event.event_id,
-                value,
-                present(conversion.currency),
-                utm_content(event.landing_url),
-                other,
-            )
+    def deny(self, listeners: U64) -> None:
+        """Make no key of these clients (sorted keyed hashes, as `listener`'s) from now on."""
+        self._clients.denied = listeners
+
+    def _client(self, event: Event, code: int, combo: Dimensions) -> int:
+        """What a `delivered` or `download` counts once by; 0 where it names no client."""
+        client = present(event.client_id)
+        return (
+            0
+            if client is None
+            else self._clients.key(client, self.listener(client.encode()), code, event, combo)
         )
-        if order:
-            return self._identities.of("order", campaign, conversion.type, order)
-        return self._identities.of("conversion", campaign, event.event_id)

@@ -16,7 +16,8 @@ FIELDS: Final = {
     "program": ID, "creative_id": ID, "content_category": TEXT, "basis": TEXT,
     "event_id": ID, "event": TEXT, "ts": INTEGER, "received_at": INTEGER, "play_id": ID, "listener_id": ID,
     "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "invalid_traffic": TEXT,
-    "collector": ID, "low_ms": INTEGER, "device_confirmed": BOOLEAN, "duration_ms": INTEGER,
+    "collector": ID, "low_ms": INTEGER, "device_confirmed": BOOLEAN, "client_id": ID, "episode": ID,
+    "duration_ms": INTEGER,
     "ip": TEXT, "landing_url": TEXT, "conversion": NESTED,
 }  # fmt: skip
 """The fields of `flows.model.events.Event`, the tags first, each with the type of its most common form."""
@@ -38,7 +39,8 @@ PLACEMENT: Final = 0
     COLLECTOR,
     LOW,
     CONFIRMED,
-) = range(TAGS, TAGS + 13)
+    CLIENT,
+) = range(TAGS, TAGS + 14)
 UNKNOWN: Final = len(FIELDS)
 """Number of any other field; an event's code is what its word's number is beyond."""
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)
@@ -49,7 +51,7 @@ _WORDS: Final = {name: UNKNOWN + code for code, name in enumerate(EVENTS) if cod
     name: number for number, name in enumerate(FIELDS)
 }
 _NONE: Final = UNKNOWN + len(EVENTS)
-_FACTOR: Final = 0xDAEB22A514185D07
+_FACTOR: Final = 0x23C49CAEA2CF62BB
 _SPREAD: Final = np.uint64(_FACTOR)
 _SLOTS: Final = np.zeros((128, 2), np.uint64)
 _LENGTHS: Final = np.full(128, -1, np.int64)

@@ -100,6 +100,7 @@ class Intake:
         new = np.setdiff1d(listeners, self.denied)
         self.denied = np.union1d(self.denied, new)
         self._denied_now += new.tolist()
+        self.decoder.deny(self.denied)
 
     def stop(self, number: int) -> Output:
         """A last tick before a planned stop, with nothing read, so that what has been read is published."""
@@ -189,6 +190,7 @@ class Intake:
         self._received, rejected, self._skewed, self._marks = waiting
         self._rejected = dict(rejected)
         self.denied, self._denied_now = np.frombuffer(denied[0], np.uint64), list(denied[1])
+        self.decoder.deny(self.denied)
 
 
 def position_of(state: tuple[Any, ...]) -> int:

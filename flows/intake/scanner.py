@@ -9,10 +9,10 @@ which decides alone what is wrong and why. It reads
     integer = 1*18DIGIT                                          no leading zero, no sign
 
 of at most 64 KiB, where a known field comes once, with a value of its type or null, ids and labels have at
-most 128 characters, the event is known and no `conversion`, nobody has judged it invalid, times are numbers
-before 2100, and no id that counts begins like a macro. Names, user agents and listeners are known by
-fingerprint. A listener that is not is hashed here. Names and an agent are asked for, once; their line waits,
-and is read again when they are known.
+most 128 characters, the event is known and no `conversion`, no `delivered` or `download` names a client,
+nobody has judged it invalid, times are numbers before 2100, and no id that counts begins like a macro. Names,
+user agents and listeners are known by fingerprint. A listener that is not is hashed here. Names and an agent
+are asked for, once; their line waits, and is read again when they are known.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flows.intake.holds import Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, identity
 from flows.intake.text_masks import WIDTH, lowest, text_masks
 from flows.model import pixel
-from flows.model.events import EVENTS, MAX_AGENT_BYTES, MAX_ID, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
+from flows.model.events import DELIVERED, EVENTS, MAX_AGENT_BYTES, MAX_ID, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
 from flows.state.blake2b import BLOCK_BYTES, BLOCK_WORDS, hash64
 from flows.state.hash_table import find
 from flows.state.kernel import I64, U8, U64, kernel
@@ -288,7 +288,10 @@ def scan(
                 continue
             info |= pixel.LINKED
         consent = values[words.CONSENT] == 1 if given >> words.CONSENT & 1 else consent_default
-        heard = consent and given >> words.LISTENER & 1 and values[words.LISTENER] > 0
+        sent = code >= DELIVERED
+        if sent and given >> words.CLIENT & 1 and values[words.CLIENT] > 0:
+            continue
+        heard = consent and not sent and given >> words.LISTENER & 1 and values[words.LISTENER] > 0
         if consent:
             info |= pixel.CONSENTED
         if given >> words.CONFIRMED & 1 and values[words.CONFIRMED] == 1:

@@ -47,6 +47,7 @@ CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 PROGRESS: Final = CODES["progress"]
 CONVERSION: Final = CODES["conversion"]
 DELIVERED: Final = CODES["delivered"]
+DOWNLOAD: Final = CODES["download"]
 
 CONVERSION_TYPES: Final = (
     "site_visit",

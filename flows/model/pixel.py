@@ -25,7 +25,8 @@ class ConversionPixel(NamedTuple):
 
 
 KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO = range(7)
-"""Of a pixel. `TS` and `WATERMARK` are the caller's clock and the receipt until `flows.model.ticks` judges.
+"""Of a pixel. `LISTENER` of a `delivered` or `download` is what its client counts once by; 0: it names none.
+`TS` and `WATERMARK` are the caller's clock and the receipt until `flows.model.ticks` judges.
 """
 
 COLUMNS: Final = 7
@@ -45,6 +46,11 @@ REFUSED: Final = 1 << 15
 TOLD_SHIFT: Final = 32
 """`INFO >> 32`, of an impression: the minute that the caller's clock said, where it counts in another; else
 0.
+"""
+TIE_SHIFT: Final = 32
+TIE: Final = (1 << 31) - 1
+"""`INFO >> TIE_SHIFT & TIE`, of a `delivered` or `download` with a client: a hash of its event id, which
+orders those of one moment.
 """
 REASON_BITS: Final = 0xFFFF
 INVALID_SHIFT: Final = 16

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.errors import AudiopixelError
+from flows.reconcile.clients import sent
 from flows.reconcile.fields import BASES
 from flows.reconcile.holds import Holds
 from flows.reconcile.line import Pixel, Rejected, is_macro, mark_of, parse, pixel_of
@@ -63,11 +64,12 @@ _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
 
 
 class Batch(NamedTuple):
-    """The pixels of some lines: columns of the table `pixels`, rows of `combos` and of `conversions`."""
+    """The pixels of some lines: columns of the table `pixels`, rows of `combos`, `told` and `sent`."""
 
     pixels: dict[str, Any]
     combos: list[tuple[Any, ...]]
     conversions: list[tuple[Any, ...]]
+    clients: list[tuple[Any, ...]]
 
 
 class Reader:
@@ -181,7 +183,7 @@ class Reader:
             i: (_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
             for i in plain[rows[plain, LOW] >= 0].tolist()
         }
-        conversions = []
+        conversions, clients = [], []
         for i in np.flatnonzero(rows[:, PLAIN] == 0).tolist():
             text = block[int(ends[i - 1]) + 1 if i else 0 : int(ends[i])]
             try:
@@ -200,6 +202,8 @@ class Reader:
             bots[i] = pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent))
             if self._denied is not None and pixel.listener is not None:
                 denied[i] = self._denied(pixel.listener.encode())
+            if rows[i, CONSENT] and (of := sent(pixel, self._hash, self._denied)) is not None:
+                clients.append((src, before + i + 1, *of))
             if pixel.conversion is not None:
                 kind, _, *more = pixel.conversion
                 conversions.append((src, before + i + 1, kind, *more))
@@ -230,6 +234,7 @@ class Reader:
             },
             combos,
             conversions,
+            clients,
         )
 
     def _enter(self, pixel: Pixel, row: Any, key: Any, combos: list[tuple[Any, ...]]) -> None:

@@ -29,9 +29,11 @@ _TEXTS: Final = (
     "ip",
     "collector",
     "basis",
+    "client_id",
+    "episode",
 )
 _LIMITED: Final = frozenset(
-    {*NAMES, "event_id", "play_id", "listener_id", "order_id", "collector"},
+    {*NAMES, "event_id", "play_id", "listener_id", "order_id", "collector", "client_id", "episode"},
 )
 _MAX_CHARACTERS: Final = 128
 _CUT_AT: Final = {"user_agent": 1_024, "landing_url": 4_096}
@@ -94,6 +96,8 @@ class Pixel(NamedTuple):
     told: tuple[str, int | None] | None = None
     basis: str | None = None
     confirmed: bool = False
+    client: str | None = None
+    episode: str | None = None
 
 
 def pixel_of(document: dict[str, Any]) -> Pixel:
@@ -102,7 +106,9 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
         raise Rejected("event_id" if event_id is None else "event")
     if event not in CODES:
         raise Rejected("event", "unknown_event")
-    *names, play, listener, agent, url, invalid, _, collector, basis = _texts(document, _TEXTS)
+    *names, play, listener, agent, url, invalid, _, collector, basis, client, episode = _texts(
+        document, _TEXTS
+    )
     if names[0] is None and event != "conversion":
         raise Rejected("placement_id")
     ts, received_at = _time(document, "ts"), _time(document, "received_at")
@@ -133,7 +139,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
         event, ts, received_at, event_id, tuple(names), tuple(categories), play, listener, agent,
         invalid is not None, consent, playhead, conversion,
         None if collector is None or low is None else (collector, min(max(low, 0), NEVER)),
-        basis, bool(confirmed),
+        basis, bool(confirmed), client, episode,
     )  # fmt: skip
 
 

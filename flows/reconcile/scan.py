@@ -39,14 +39,18 @@ _TEXTS: Final = (
     "landing_url",
     "invalid_traffic",
     "basis",
+    "client_id",
+    "episode",
 )
 _WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")
 FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion", "device_confirmed")
 _LISTENER, _AGENT, _COLLECTOR, _EVENT_ID, _PLAY, _EVENT = range(8, 14)
-_TRAFFIC, _BASIS = map(_TEXTS.index, ("invalid_traffic", "basis"))
+_TRAFFIC, _BASIS, _CLIENT = map(_TEXTS.index, ("invalid_traffic", "basis", "client_id"))
 _TS, _RECEIVED, _PLAYHEAD, _DURATION, _LOW = range(len(_TEXTS), len(FIELDS) - 3)
 _CONSENT: Final = _LOW + 1
-_LIMITED: Final = np.array([name.endswith("_id") or name in (*NAMES, "collector") for name in FIELDS])
+_LIMITED: Final = np.array(
+    [name.endswith("_id") or name in (*NAMES, "collector", "episode") for name in FIELDS]
+)
 _MACROS: Final = np.array(
     [name in (*NAMES, "listener_id", "collector", "event_id", "play_id", "event") for name in FIELDS]
 )
@@ -62,6 +66,7 @@ NEVER: Final = 4_102_444_800_000
 MAX_BYTES: Final = 65_536
 _PROGRESS: Final = CODES["progress"]
 _CONVERSION: Final = CODES["conversion"]
+_DELIVERED: Final = CODES["delivered"]
 BY_PLAY, BY_PROGRESS, BY_EVENT, BY_ORDER, BY_CONVERSION = range(1, 6)
 """The kinds of identity by which a pixel is recognised (specification 1.3)."""
 
@@ -245,7 +250,7 @@ def scan(
         if not plain or lengths[_EVENT] < 0 or lengths[_TRAFFIC] >= 0 or lengths[_BASIS] >= 0:
             continue
         code = _word(block, begins[_EVENT], lengths[_EVENT], _EVENT_TEXT, _EVENT_AT, _EVENT_SLOTS)
-        if code < 0 or code == _CONVERSION:
+        if code < 0 or code == _CONVERSION or (code >= _DELIVERED and lengths[_CLIENT] >= 0):
             continue
 
         pair[:] = 0

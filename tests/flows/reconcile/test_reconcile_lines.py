@@ -82,6 +82,8 @@ OPTIONAL: dict[str, Any] = {
     "low_ms": st.one_of(whole, times),
     "basis": st.one_of(st.sampled_from(["audible_2s", "download", "heard"]), texts),
     "device_confirmed": st.booleans(),
+    "client_id": texts,
+    "episode": texts,
     "conversion": conversions, "unknown": st.sampled_from([[{}], 1e300, "x", {"a": [1]}]),
 }  # fmt: skip
 awkward = st.lists(
@@ -124,8 +126,14 @@ lines = st.one_of(
 )
 
 
+SENT = ("delivered", "download")
+"""Events that have what their client counts once by, where others have a listener."""
+
+
 def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
-    """What each pixel is: its line, event, time, flags, and whether it has a listener; and the reasons."""
+    """What each pixel is: its line, event, time, flags, and whether it has a listener or a key; and the
+    reasons.
+    """
     with TemporaryDirectory() as directory:
         file = Path(directory) / "log.ndjson"
         file.write_bytes(b"".join(line + b"\n" for line in log))
@@ -135,13 +143,15 @@ def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[An
             names = {number: of for number, *of, _ in batch.combos}
             columns = batch.pixels
             heard = (columns["listener_1"] != 0) | (columns["listener_2"] != 0)
+            keyed = np.isin(columns["pos"], [pos for _, pos, *_ in batch.clients])
             for i in range(len(columns["pos"])):
                 flags = (bool(columns[name][i]) for name in ("linked", "consent", "bot"))
                 linked, consent, bot = flags
                 event = CODES[columns["event"][i]]
+                known = bool(keyed[i]) if event in SENT else bool(heard[i]) and consent
                 found.append(
-                    (int(columns["pos"][i]), event, int(columns["t"][i]), linked, consent, bot,
-                     bool(heard[i]) and consent, tuple(names[int(columns["combo"][i])]))
+                    (int(columns["pos"][i]), event, int(columns["t"][i]), linked, consent, bot, known,
+                     tuple(names[int(columns["combo"][i])]))
                 )  # fmt: skip
         return found, {"marks": reader.marks[0]} | {
             reason: count for (_, reason), count in reader.rejected.items()

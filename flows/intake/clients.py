@@ -1,0 +1,66 @@
+"""Clients: what makes two downloads, or two deliveries, the same one, as a keyed hash.
+
+The IAB's Podcast Measurement Guidelines 2.3 (5.5.1, 6.3) count once by client and content. Content is the
+episode of a download, else its podcast, and the creative of a delivery, else its placement, in an episode.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import msgspec
+import numpy as np
+
+from flows.intake.schema import Event
+from flows.model.dimensions import Dimensions
+from flows.model.events import DOWNLOAD, present
+from flows.model.pixel import TIE
+from flows.state.kernel import U64
+from flows.state.keys import CLIENT, sub_key
+
+
+class Clients:
+    """The keys of one store.
+
+    Args:
+        secret: the listeners' key.
+
+    Attributes:
+        denied: sorted keyed hashes of the clients that have no key.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._keyed = blake2b(digest_size=8, key=sub_key(secret, CLIENT))
+        self.denied: U64 = np.zeros(0, np.uint64)
+
+    def key(self, client: str, hashed: int, code: int, event: Event, combo: Dimensions) -> int:
+        """The key of a `delivered` or `download`; 0: its client is denied, or nothing says what was sent.
+
+        Args:
+            hashed: the client's keyed hash, by which it is denied.
+        """
+        place = int(np.searchsorted(self.denied, np.uint64(hashed)))
+        if place < len(self.denied) and int(self.denied[place]) == hashed:
+            return 0
+        content = _content(code, combo, present(event.episode))
+        if content is None:
+            return 0
+        hasher = self._keyed.copy()
+        hasher.update(msgspec.json.encode((client, *content)))
+        return int.from_bytes(hasher.digest(), "little") or 1
+
+
+def _content(code: int, combo: Dimensions, episode: str | None) -> tuple[str | None, ...] | None:
+    placement, *_, podcast, _, creative = combo
+    if code == DOWNLOAD:
+        if episode is not None:
+            return "download", "episode", episode
+        return None if podcast is None else ("download", "podcast", podcast)
+    if creative is not None:
+        return "delivered", "creative", creative, episode
+    return "delivered", "placement", placement, episode
+
+
+def tie_of(event_id: str) -> int:
+    """The order of an event among those of its moment: 31 bits of its id's BLAKE2b, without a key."""
+    return int.from_bytes(blake2b(event_id.encode(), digest_size=4).digest(), "big") & TIE

@@ -1,0 +1,33 @@
+"""The oracle's reading of what was sent to a client: by what a download or a delivery counts once (7.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final
+
+from flows.reconcile.line import Pixel
+from flows.reconcile.polynomials import Hash
+
+_EPISODE, _PODCAST, _CREATIVE, _PLACEMENT = range(16, 20)
+"""Kinds of what was sent, beyond those of `flows.reconcile.scan`."""
+_TIES: Final = 0x7FFFFFFF
+
+
+def sent(pixel: Pixel, hashed: Hash, denied: Callable[[bytes], bool] | None) -> tuple[int, int, bool] | None:
+    """The key, the order among equal times, and whether the client is denied; None where nothing is keyed."""
+    placement, *_, podcast, _, creative = pixel.names
+    if pixel.client is None or pixel.event not in ("delivered", "download"):
+        return None
+    texts: tuple[str | None, ...] = (pixel.client,)
+    if pixel.event == "delivered":
+        kind = _PLACEMENT if creative is None else _CREATIVE
+        texts += (creative or placement, pixel.episode)
+    elif pixel.episode is not None or podcast is not None:
+        kind = _PODCAST if pixel.episode is None else _EPISODE
+        texts += (pixel.episode or podcast,)
+    else:
+        return None
+    first, second = hashed(kind, texts)
+    tie = int.from_bytes(blake2b(pixel.event_id.encode(), digest_size=4).digest(), "big") & _TIES
+    return (first << 61) + second, tie, denied is not None and denied(pixel.client.encode())
