@@ -382,7 +382,7 @@ class Decoder:
         self._clients.denied = listeners
 
     def _client(self, event: Event, code: int, combo: Dimensions) -> int:
-        """What a `delivered` or `download` counts once by; 0 where it names no client."""
+        """The hash that a `delivered` or `download` counts once by; 0 where it names no client."""
         client = present(event.client_id)
         return (
             0
