@@ -221,6 +221,7 @@ def live(
                 recompute,
                 lambda: TopicLines(settings, settings.kafka_alerts_topic),
                 process,
+                stop=stop,
             ),
             topic(settings.kafka_rejected_topic),
             topic(settings.kafka_minutes_topic),

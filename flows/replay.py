@@ -90,7 +90,7 @@ def _replay(
             denied=DenyList(settings),
         ),
         Sinks(
-            RedisSink(settings, source, recompute, pace=PACE),
+            RedisSink(settings, source, recompute, pace=PACE, stop=stop),
             *map(lines, OUTPUTS),
         ),
         settings,

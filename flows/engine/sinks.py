@@ -4,49 +4,51 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from connectors.stream import Input
 from flows.delivery import Pacer, Thresholds, plan_file
 from flows.engine.aligner import Aligner
+from flows.engine.source import StopSignal
 from flows.methodology import methodology
 from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush, Lines
-from flows.publish import LineWriter, Publisher
+from flows.publish import Handover, LineWriter, Publisher
 from flows.settings import Settings
 
 _SINGLE: Final = "writer"
 """Part of the recovery store: the one partition of every sink."""
 
 
-class RedisPartition(StatefulSinkPartition[Flush, int]):
+class RedisPartition(StatefulSinkPartition[Flush, tuple[Any, ...]]):
     """The publisher behind an aligner of the row shards and the ledger."""
 
-    def __init__(self, publisher: Publisher, shards: int) -> None:
-        self._publisher = publisher
+    def __init__(self, handover: Handover, shards: int, stop: StopSignal) -> None:
+        self._handover, self._stop = handover, stop
         self._aligner = Aligner[int, Flush](frozenset((LEDGER_SHARD, CREDITS_SHARD, *range(shards))))
 
     def write_batch(self, values: list[Flush]) -> None:
-        """Flush every cut that all have reached."""
+        """Flush every cut that all have reached; the last ones of a log or before a stop, to their end."""
         for value in values:
             for flushes in self._aligner.cuts(value.shard, value, value.cut.number):
-                self._publisher.flush(flushes[0].cut, flushes)
+                cut = flushes[0].cut
+                self._handover.flush(cut, flushes, last=cut.ended or self._stop.asked)
 
-    def snapshot(self) -> int:
-        """A sign that there was a snapshot. Rows are absolute, and all are given out again after a resume."""
-        return 1
+    def snapshot(self) -> tuple[Any, ...]:
+        """The handover's. Rows are absolute, and all are given out again after a resume."""
+        return self._handover.snapshot()
 
     def close(self) -> None:
         """Let go of Redis."""
-        self._publisher.close()
+        self._handover.close()
 
 
 @dataclass
-class RedisSink(FixedPartitionedSink[Flush, int]):
-    """One writer for the whole flow: a flush is one cut, whole."""
+class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
+    """One writer for the whole flow: a flush is one cut, whole. `in_line` is without a thread of its own."""
 
     settings: Settings
     input: Input
@@ -56,12 +58,14 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
     pace: timedelta = timedelta(0)
     clock_s: Callable[[], float] = time.time
     monotonic_s: Callable[[], float] = time.monotonic
+    stop: StopSignal = field(default_factory=StopSignal)
+    in_line: bool = False
 
     def list_parts(self) -> list[str]:
         """One."""
         return [_SINGLE]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> RedisPartition:
+    def build_part(self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None) -> RedisPartition:
         """Take the fence and take over."""
         file = plan_file(self.settings)
         thresholds = Thresholds(self.settings.under, self.settings.over, self.settings.delivery_grace)
@@ -79,7 +83,8 @@ class RedisSink(FixedPartitionedSink[Flush, int]):
             methodology=methodology(self.settings).hash,
         )
         publisher.open()
-        return RedisPartition(publisher, self.settings.shards)
+        handover = Handover(publisher, self.in_line, resume_state)
+        return RedisPartition(handover, self.settings.shards, self.stop)
 
 
 class LinesPartition(StatefulSinkPartition[Lines, int]):

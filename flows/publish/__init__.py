@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from flows.publish.covered import Covered
 from flows.publish.fence import kept
+from flows.publish.handover import Handover
 from flows.publish.ledger import Ledger
 from flows.publish.lines import STOP_TIMEOUT, TIMEOUT, FileLines, LineWriter, TopicLines
 from flows.publish.publisher import Publisher
@@ -19,6 +20,7 @@ __all__ = [
     "TIMEOUT",
     "Covered",
     "FileLines",
+    "Handover",
     "Ledger",
     "LineWriter",
     "Publisher",

@@ -62,6 +62,11 @@ class Backlog:
         """The number of rows that wait."""
         return len(self.pending) + len(self.waiting)
 
+    @property
+    def waits(self) -> bool:
+        """True if Redis lacks anything: a row, a deletion or a decision."""
+        return bool(self.pending or self.waiting or self.leaving or self.decisions)
+
     def take(self, row: RowVersion) -> None:
         """Queue a version of a row."""
         new = row.key not in self.images or row.key in self.waiting

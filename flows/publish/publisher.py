@@ -17,7 +17,7 @@ from flows.instruments import instruments
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import REASONS
 from flows.model.fields import DELIVERY, added_up
-from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionAccount
+from flows.model.messages import ConversionAccount, DecisionRecord, Flush, PackedRow, PartitionAccount
 from flows.model.pixel import traffic_reasons
 from flows.model.redis_keys import row_key
 from flows.model.release import VERSION
@@ -158,15 +158,23 @@ class Publisher:
         self.backlog.arrive(flush.arrivals)
         if flush.conversions is not None:
             self._conversions = flush.conversions
-        for decision in flush.decisions:
-            for name in decision.names:
-                key = row_key(namespace, "conversion", name)
-                self.backlog.decisions[key, decision.key] = decision.body.decode()
+        self.decide(flush.decisions)
         for name, registers in flush.sketches:
             key = row_key(namespace, "sketch", name)
             take(self.writer.plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
         for key, values in self._days.rows(flush.days, cut.watermark_ms):
             take(self.writer.plain(key, "days", values, rev, ms(TTL)))
+
+    def decide(self, decisions: Sequence[DecisionRecord]) -> None:
+        """Queue decisions."""
+        for decision in decisions:
+            for name in decision.names:
+                key = row_key(self.settings.namespace, "conversion", name)
+                self.backlog.decisions[key, decision.key] = decision.body.decode()
+
+    def finish(self) -> None:
+        """Try once more to write what waits, behind the last flush; raises what `flush` does."""
+        self.writer.finish()
 
     def _add_up_others(self, cut: Cut, flushes: Sequence[Flush]) -> None:
         """Queue the rows of the names beyond a cap, which every row shard has a part of."""

@@ -49,6 +49,8 @@ from flows.settings import Settings, ms
 LONGEST_PAUSE_S: Final = 15.0
 PATIENCE_S: Final = 60.0
 """The time for which a finished log waits for Redis before the flow ends, in s."""
+STOP_PATIENCE_S: Final = 3.0
+"""The time for which a planned stop tries to write what waits: the next start gives all of it out again."""
 TRIM_EVERY_S: Final = 3600.0
 """Between two looks for ids in the indexes whose rows have expired."""
 ALERTS_KEPT: Final = 10_000
@@ -82,6 +84,7 @@ class RedisWriter:
     Attributes:
         backlog: what `flush` writes.
         alerts: that wait.
+        landed: number of the last cut of which Redis has everything that was not left to a later flush.
     """
 
     settings: Settings
@@ -96,6 +99,8 @@ class RedisWriter:
     backlog: Backlog = field(default_factory=Backlog)
     alerts: list[dict[str, str]] = field(default_factory=list)
     fence: int = 0
+    landed: int = -1
+    _last: tuple[Cut, Meta] | None = None
     _generation: int = 0
     _client: Client | None = None
     _store: RowStore | None = None
@@ -223,6 +228,7 @@ class RedisWriter:
         Raises:
             AudiopixelError: another execution took over, or Redis is away for too long at the end.
         """
+        self._last = cut, meta
         if self._pause_s:  # an outage must not take the memory
             self._left_out += self.backlog.drop_decisions()
         now_s = self.monotonic_s()
@@ -237,6 +243,18 @@ class RedisWriter:
                 )
             time.sleep(min(0.2, self._pause_s))
             self._try(cut, meta)
+
+    def finish(self) -> None:
+        """Write what waits, for a few seconds at most: the flow stops, and nobody will call `flush` again.
+
+        Raises:
+            AudiopixelError: another execution took over.
+        """
+        deadline_s = self.monotonic_s() + STOP_PATIENCE_S
+        while self._last is not None and self.backlog.waits and self.monotonic_s() < deadline_s:
+            time.sleep(max(0.0, min(0.2, self._retry_at_s - self.monotonic_s())))
+            if self.monotonic_s() >= self._retry_at_s:
+                self._try(*self._last)
 
     def let_go(self, keys: Collection[str]) -> None:
         """Keep no image of hashes that will not change again, once Redis has them."""
@@ -277,7 +295,7 @@ class RedisWriter:
             ) from error
         if self._pause_s:
             self._log.info("redis takes rows again", decisions_left_out=self._left_out)
-        self._left_out, self._pause_s, self._retry_at_s = 0, 0.0, -math.inf
+        self._left_out, self._pause_s, self._retry_at_s, self.landed = 0, 0.0, -math.inf, cut.number
         self._flush_at_s = started_s + self.pace_s
         now_s, ended_s = self.clock_s(), self.monotonic_s()
         metrics.pending_rows.set(len(self.backlog))

@@ -140,7 +140,7 @@ def rows_are_in_no_index(_: Any) -> Any:
 def a_flush_does_not_wait_for_all_that_send_to_it(_: Any) -> Any:
     def write_batch(self: Any, values: Any) -> None:
         for value in values:
-            self._publisher.flush(value.cut, [value])
+            self._handover.flush(value.cut, [value])
 
     return write_batch
 

@@ -56,7 +56,14 @@ class Member:
         self.source.__init__(log, self.settings, KEY, stop, denied)  # type: ignore[misc]
         self.covered.__init__(self.settings, recompute, TIME.monotonic)  # type: ignore[misc]
         self.sinks.redis.__init__(  # type: ignore[misc]
-            self.settings, log, recompute, process=number, clock_s=TIME.time, monotonic_s=TIME.monotonic
+            self.settings,
+            log,
+            recompute,
+            process=number,
+            clock_s=TIME.time,
+            monotonic_s=TIME.monotonic,
+            stop=stop,
+            in_line=True,
         )
         for sink, topic in zip(
             (self.sinks.rejected, self.sinks.minutes, self.sinks.credits), outside.topics, strict=True

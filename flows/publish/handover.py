@@ -1,0 +1,133 @@
+"""The handover of flushes to the publisher, which works on a thread of its own: the flow never waits for a
+reply of Redis, unless Redis is slower than the flow for long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+import structlog
+
+from flows.errors import StateError
+from flows.model.messages import DecisionRecord, Flush
+from flows.model.ticks import Cut
+from flows.publish.publisher import Publisher
+
+FORMAT: Final = 2
+MAX_BEHIND: Final = 2
+"""Flushes that the publisher has not ended; the flow waits before it hands over another one."""
+MAX_SAVED: Final = 20_000
+"""Decisions of a snapshot, about 1 KB each; of a longer outage the older ones are in the topic alone, if the
+flow dies within it.
+"""
+
+
+class Handover:
+    """The flow's side of a publisher, which is open; the publisher's own state is its thread's from then on.
+
+    Rows need no snapshot, since a start gives all of them out. Decisions are given out once, so a snapshot
+    has those that Redis may lack.
+
+    Args:
+        in_line: without a thread: `flush` returns when the publisher has ended it.
+        state: of a snapshot; None: there is none.
+
+    Raises:
+        StateError: the state is of another format.
+    """
+
+    def __init__(self, publisher: Publisher, in_line: bool = False, state: Any = None) -> None:
+        self._publisher = publisher
+        self._thread = None if in_line else ThreadPoolExecutor(1, "redis")
+        self._behind: deque[Future[None]] = deque()
+        self._unsaved: deque[tuple[int, Sequence[DecisionRecord]]] = deque()
+        self._failed = False
+        if state is not None:
+            self._restore(state)
+
+    def flush(self, cut: Cut, flushes: Sequence[Flush], last: bool = False) -> None:
+        """Hand over all that the shards have for one cut.
+
+        Args:
+            last: return when the publisher has ended it.
+
+        Raises:
+            AudiopixelError: what the publisher raised, by this flush or an earlier one.
+        """
+        self._drop()
+        self._unsaved += [(cut.number, flush.decisions) for flush in flushes if flush.decisions]
+        if self._thread is None:
+            self._publisher.flush(cut, flushes)
+            return
+        self._wait(MAX_BEHIND - 1)
+        self._behind.append(self._thread.submit(self._work, cut, flushes))
+        if last:
+            self._wait(0)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The decisions that Redis may lack, as plain values, with the format.
+
+        Raises:
+            AudiopixelError: what the publisher raised.
+        """
+        self._wait(MAX_BEHIND)
+        self._drop()
+        return FORMAT, [(number, [*map(tuple, some)]) for number, some in self._unsaved]
+
+    def close(self) -> None:
+        """End the thread, behind what it was given and what it still has to write, and let go of Redis.
+
+        It raises nothing: the engine may be ending by an error already, and a second one would abort it.
+        """
+        try:
+            if self._thread is not None:
+                self._behind.append(self._thread.submit(self._finish))
+                self._wait(0)
+            else:
+                self._finish()
+        except Exception as error:
+            structlog.get_logger("publish").error("not all was written before the end", error=str(error))
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+            self._publisher.close()
+
+    def _work(self, cut: Cut, flushes: Sequence[Flush]) -> None:
+        if self._failed:  # behind an error nothing is known to be whole
+            return
+        try:
+            self._publisher.flush(cut, flushes)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _finish(self) -> None:
+        if not self._failed:
+            self._publisher.finish()
+
+    def _wait(self, most: int) -> None:
+        """Wait until at most so many flushes have not ended; raise what an ended one raised."""
+        while self._behind and (len(self._behind) > most or self._behind[0].done()):
+            self._behind.popleft().result()
+
+    def _drop(self) -> None:
+        """Forget the decisions that Redis has, and the oldest beyond `MAX_SAVED`."""
+        landed, over = self._publisher.writer.landed, sum(len(some) for _, some in self._unsaved) - MAX_SAVED
+        while self._unsaved and (self._unsaved[0][0] <= landed or over > 0):
+            over -= len(self._unsaved.popleft()[1])
+
+    def _restore(self, state: Any) -> None:
+        if not isinstance(state, tuple) or state[0] != FORMAT:
+            found = state[0] if isinstance(state, tuple) else state
+            raise StateError(
+                f"the recovery store holds a writer's state of format {found}, this version reads {FORMAT}: "
+                "run the version that wrote it, or recompute from the log with --recompute and an empty "
+                "recovery directory"
+            )
+        for number, some in state[1]:
+            records = [DecisionRecord(*one) for one in some]
+            self._unsaved.append((number, records))
+            self._publisher.decide(records)
