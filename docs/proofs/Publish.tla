@@ -45,22 +45,25 @@ Claim(e) == /\ st[e] = "boot"
                ELSE /\ st' = [st EXCEPT ![e] = "run"] /\ tgt' = [tgt EXCEPT ![e] = redis.posAt]
                     /\ redis' = [redis EXCEPT !.posF = IF CLAIM THEN f[e] ELSE @, !.mark = <<f[e], 0>>]
             /\ UNCHANGED <<n, f, p, fl, done, todo, my, saved, file, lost, copy, healed>>
-Read(e) == /\ st[e] = "run" /\ p[e] < N /\ p' = [p EXCEPT ![e] = @ + 1]
+\* The publisher has a thread of its own: the log is read on while a flush is written.
+Read(e) == /\ st[e] \in {"run", "mid", "emptied"} /\ p[e] < N /\ p' = [p EXCEPT ![e] = @ + 1]
            /\ UNCHANGED <<n, st, f, tgt, fl, done, todo, my, saved, file, lost, redis, copy, healed>>
 \* The lock on the recovery directory: the newest alone saves.
-Save(e) == /\ st[e] \in {"run", "mid"} /\ e = n /\ saved < p[e] /\ saved' = p[e]
+Save(e) == /\ st[e] \in {"run", "mid", "emptied"} /\ e = n /\ saved < p[e] /\ saved' = p[e]
            /\ UNCHANGED <<n, st, f, p, tgt, fl, done, todo, my, file, lost, redis, copy, healed>>
 
 Own(e) == redis.mark = <<f[e], my[e]>>
-Changed(e) == {r \in Rows : Count(r, p[e]) > Count(r, done[e])}
-\* The pipeline of the positions: what it writes, then a step of the mark.
-Flush(e) == /\ st[e] = "run" /\ (WAITS => p[e] >= tgt[e]) /\ (Changed(e) # {} \/ (MARK /\ ~Own(e)))
-            /\ fl' = [fl EXCEPT ![e] = p[e]] /\ todo' = [todo EXCEPT ![e] = Changed(e)]
+Changed(e, k) == {r \in Rows : Count(r, k) > Count(r, done[e])}
+\* The pipeline of the positions: what it writes, then a step of the mark. The cut k that is written may be behind
+\* what has been read since it was handed over.
+Flush(e, k) ==
+            /\ st[e] = "run" /\ (WAITS => k >= tgt[e]) /\ (Changed(e, k) # {} \/ (MARK /\ ~Own(e)))
+            /\ fl' = [fl EXCEPT ![e] = k] /\ todo' = [todo EXCEPT ![e] = Changed(e, k)]
             /\ IF POSFIRST /\ redis.posF > f[e]
                THEN st' = [st EXCEPT ![e] = "dead"] /\ UNCHANGED <<redis, my>>
                ELSE LET passed == Own(e) \/ ~MARK IN
                     /\ st' = [st EXCEPT ![e] = IF passed THEN "mid" ELSE "emptied"]
-                    /\ redis' = [redis EXCEPT !.posAt = IF POSFIRST THEN p[e] ELSE @, !.posF = IF POSFIRST THEN f[e] ELSE @,
+                    /\ redis' = [redis EXCEPT !.posAt = IF POSFIRST THEN k ELSE @, !.posF = IF POSFIRST THEN f[e] ELSE @,
                                               !.mark = IF Own(e) THEN <<f[e], my[e] + 1>> ELSE @]
                     /\ my' = [my EXCEPT ![e] = IF Own(e) THEN @ + 1 ELSE @]
             /\ UNCHANGED <<done, healed>> /\ UNCHANGED here
@@ -95,8 +98,9 @@ Lose == /\ lost < L /\ lost' = lost + 1 /\ healed' = FALSE
            \/ redis' = copy /\ st' = [e \in Execs |-> IF st[e] = "mid" THEN "run" ELSE st[e]]
         /\ UNCHANGED <<n, f, p, tgt, fl, done, todo, my, saved, file, copy>>
 
-Next == \/ \E e \in Execs : \/ Start(e) \/ Claim(e) \/ Read(e) \/ Save(e) \/ Flush(e) \/ Finish(e) \/ Again(e)
+Next == \/ \E e \in Execs : \/ Start(e) \/ Claim(e) \/ Read(e) \/ Save(e) \/ Finish(e) \/ Again(e)
                             \/ \E r \in Rows : Row(e, r)
+                            \/ \E k \in fl[e]..p[e] : Flush(e, k)
         \/ Copy \/ Lose
 Spec == Init /\ [][Next]_vars
 
