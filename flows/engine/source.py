@@ -106,7 +106,7 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...
         moment_ms = awake_ms()
         self._intake.deny(self._denied())
         if (book := self._plans.changed(moment_ms)) is not None:
-            self._intake.decoder.follow(book)
+            self._intake.follow(book)
         clock = self._clock
         output = self._intake.step(clock.number, clock.anchored_ms, clock.watermark_ms, clock.head_ms)
         self._done = self._intake.ended
@@ -142,7 +142,7 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...
 
     def close(self) -> None:
         """Let go of the reader."""
-        self._intake.reader.close()
+        self._intake.close()
 
 
 @dataclass

@@ -4,6 +4,8 @@ position.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,13 +15,14 @@ from connectors.stream import EndOfInput, Messages, Reader
 from flows.errors import StateError
 from flows.instruments import instruments
 from flows.intake.dead_letters import letter
-from flows.intake.decoder import Decoder
+from flows.intake.decoder import Batch, Decoder
 from flows.intake.erasure import NOBODY, take_off
 from flows.intake.refused import with_refused
 from flows.intake.split import Splitter
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import Output, Pixels, Receipt
 from flows.model.pixel import WATERMARK
+from flows.model.plan import Plan
 from flows.model.ticks import ENDED, Tick
 from flows.state.kernel import U64
 
@@ -60,6 +63,8 @@ class Intake:
         self.ended = False
         self.full = self._empty = False
         self._listed = NOBODY
+        self._threads = None if self.live else ThreadPoolExecutor(1, f"decode {self.partition}")
+        self._ahead: Future[tuple[Messages, Batch] | None] | None = None
 
     def step(self, number: int, now_ms: int, flow_ms: int = 0, head_ms: int = 0) -> Output:
         """Read once, and tick when `number` is another one.
@@ -76,14 +81,16 @@ class Intake:
         letters: list[tuple[bytes, bytes]] = []
         due = number > self.last_tick
         try:
-            messages = self.reader.read(self.batch_messages * (BEFORE_A_TICK if due and self.live else 1))
+            read = self._next(self.batch_messages * (BEFORE_A_TICK if due and self.live else 1))
         except EndOfInput:
             self.ended = True
-            messages = None
-        found = 0 if messages is None else len(messages.values)
+            read = None
+        found = 0 if read is None else len(read[0].values)
         self.full = found > 0 and (not self.live or 2 * found >= self.batch_messages)
-        if messages is not None and len(messages.values):
-            pixels, letters = self._take(messages)
+        if read is not None:
+            if self._threads is not None:
+                self._ahead = self._threads.submit(self._read, self.batch_messages)
+            pixels, letters = self._take(*read)
         # Whatever was found: a partition to which somebody sends junk is as quiet as one without.
         if self.live and self.clock.due(now_ms) and self.reader.proven():
             self.clock.prove(now_ms, flow_ms, head_ms)
@@ -91,6 +98,29 @@ class Intake:
         self._empty = self.reader.caught_up or self.clock.proved(now_ms)
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
         return Output(pixels, letters, receipt)
+
+    def _next(self, limit: int) -> tuple[Messages, Batch] | None:
+        if self._ahead is None:
+            return self._read(limit)
+        ahead, self._ahead = self._ahead, None
+        return ahead.result()
+
+    def _read(self, limit: int) -> tuple[Messages, Batch] | None:
+        """Messages with their pixels. Those of a file are read while the flow works on the ones before: what
+        a thread does here depends on no time, and is known to nobody before `step` takes it.
+        """
+        messages = self.reader.read(limit)
+        return (
+            (messages, self.decoder.decode(messages))
+            if messages is not None and len(messages.values)
+            else None
+        )
+
+    def follow(self, plans: Mapping[str, Plan]) -> None:
+        """Judge content categories by these plans from now on."""
+        if self._ahead is not None:
+            wait([self._ahead])
+        self.decoder.follow(plans)
 
     def deny(self, listeners: U64) -> None:
         """Take these listeners (sorted) off the pixels from now on, and say so at the next tick."""
@@ -106,8 +136,7 @@ class Intake:
         """A last tick before a planned stop, with nothing read, so that what has been read is published."""
         return Output([], [], self._tick(max(number, self.last_tick + 1)))
 
-    def _take(self, messages: Messages) -> tuple[list[Pixels], list[tuple[bytes, bytes]]]:
-        batch = self.decoder.decode(messages)
+    def _take(self, messages: Messages, batch: Batch) -> tuple[list[Pixels], list[tuple[bytes, bytes]]]:
         if self.live and len(batch.pixels):
             self._arrivals.append((float(np.mean(batch.pixels[:, WATERMARK])), len(batch.pixels)))
         take_off(batch.pixels, self.denied)
@@ -161,6 +190,12 @@ class Intake:
         metrics.skipped.labels(self.partition).inc(reader.skipped - self._skipped)
         self._errors, self._skipped = reader.errors, reader.skipped
         return receipt
+
+    def close(self) -> None:
+        """Let go of the reader."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        self.reader.close()
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
