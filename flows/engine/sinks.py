@@ -56,7 +56,7 @@ class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
     open_alerts: Callable[[], LineWriter] | None = None
     process: int = 0
     pace: timedelta = timedelta(0)
-    clock_s: Callable[[], float] = time.time
+    clock_s: Callable[[], float] | None = None
     monotonic_s: Callable[[], float] = time.monotonic
     stop: StopSignal = field(default_factory=StopSignal)
     in_line: bool = False

@@ -30,7 +30,7 @@ SAMPLE_MS: Final = 60_000
 
 @dataclass
 class Judging:
-    """The state of one flow; `since_ms` is the wall clock's, 0 while delivery is judged."""
+    """The state of one flow; `since_ms` is by Redis's clock, 0 while delivery is judged."""
 
     since_ms: int = 0
     reason: Reason | None = None
@@ -51,7 +51,7 @@ class Judging:
         """Judge anew.
 
         Args:
-            now_ms: wall clock.
+            now_ms: Redis's clock.
             watermark_ms: 0 while unknown.
             low_mark_ms: the least low mark that the watermark waits for; 0: for none.
             known: the pacing knows what readers were told.

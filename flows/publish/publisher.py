@@ -28,6 +28,7 @@ from flows.publish.judging import Judging
 from flows.publish.layout import LAYOUTS, META_FIELDS, SCHEMA
 from flows.publish.lines import LineWriter
 from flows.publish.redis_writer import ANEW, RedisWriter
+from flows.publish.server_clock import ServerClock
 from flows.settings import Settings, ms
 
 NO_CONVERSIONS: Final = ConversionAccount(0, 0, 0, 0)
@@ -62,6 +63,7 @@ class Publisher:
         process: this one's number in a cluster.
         pace_s: least time between two flushes before the log ends.
         methodology: hash of the description of how all is counted.
+        clock_s: epoch s; None: Redis's clock.
     """
 
     settings: Settings
@@ -70,7 +72,7 @@ class Publisher:
     recompute: bool = False
     pacer: Pacer | None = None
     alerts_to: LineWriter | None = None
-    clock_s: Callable[[], float] = time.time
+    clock_s: Callable[[], float] | None = None
     monotonic_s: Callable[[], float] = time.monotonic
     pace_s: float = 0.0
     process: int = 0
@@ -93,10 +95,11 @@ class Publisher:
             self.process,
             self.pace_s,
             self.alerts_to,
-            clock_s=lambda: self.clock_s(),
+            clock_s=self._now_s,
             monotonic_s=lambda: self.monotonic_s(),
         )
         self.backlog = self.writer.backlog
+        self._server_s = ServerClock(self.writer.server_ms)
         self._days = Days(self.settings.namespace, traffic_reasons(self.settings.invalid_agents))
 
     def open(self) -> None:
@@ -130,7 +133,7 @@ class Publisher:
             return
         self._covered = {}
         known = self.pacer is None or self._pace(self.pacer, cut, flushes)
-        now_ms, held = int(self.clock_s() * 1000), bool(cut.held_by)
+        now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
         self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, known, held)
         self.writer.flush(cut, lambda: self._meta(cut))
         self.writer.let_go(self._days.over())
@@ -186,7 +189,7 @@ class Publisher:
 
     def _meta(self, cut: Cut) -> list[int | str | None]:
         """The values of `META_FIELDS`."""
-        now_ms, judging = int(self.clock_s() * 1000), self._judging
+        now_ms, judging = int(self._now_s() * 1000), self._judging
         return [
             SCHEMA,
             cut.watermark_ms,
@@ -206,7 +209,7 @@ class Publisher:
         """Put delivery into the rows of planned placements and their campaigns, which never expire; False
         where it is what readers had.
         """
-        now_ms = int(self.clock_s() * 1000)
+        now_ms = int(self._now_s() * 1000)
         pacer.refresh(int(self.monotonic_s() * 1000))
         self._watermark_ms = max(self._watermark_ms, cut.watermark_ms)
         at_ms = self._watermark_ms or (now_ms if cut.empty else None)
@@ -257,6 +260,9 @@ class Publisher:
             sketch = row_key(self.settings.namespace, "sketch", name)
             leaving.append(ended._replace(key=sketch, layout="sketch", index_key=None))
         self.backlog.end(leaving)
+
+    def _now_s(self) -> float:
+        return (self.clock_s or self._server_s)()
 
     def close(self) -> None:
         """Let go of Redis."""

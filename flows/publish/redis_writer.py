@@ -30,6 +30,7 @@ from connectors.redis import (
     eviction_policies,
     put_fields,
     read_rows,
+    server_clock,
     trim_index,
 )
 from connectors.stream import ConnectError
@@ -219,6 +220,16 @@ class RedisWriter:
             return None
         try:
             return read_rows(self._client, keys, fields) if keys else []
+        except RedisUnavailable:
+            return None
+
+    def server_ms(self) -> int | None:
+        """Redis's clock, epoch ms; None while it does not serve."""
+        assert self._client is not None
+        if self.monotonic_s() < self._retry_at_s:
+            return None
+        try:
+            return server_clock(self._client, self._positions_key, "rev")[0]
         except RedisUnavailable:
             return None
 

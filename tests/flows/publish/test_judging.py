@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from connectors.redis.client import Client
 from flows.model.ticks import Cut, Tick, cut_at
 from flows.publish.judging import OLD_MS, REJECTED_MS, SAMPLE_MS, STANDS_MS, Judging, Reason
 from flows.publish.publisher import Publisher
+from flows.publish.server_clock import ASK_MS, ServerClock
 from flows.settings.fields import Settings
 
 NOW_MS = 1_800_000_000_000
@@ -85,6 +87,36 @@ def test_meta_says_whether_delivery_is_judged(settings_of: Callable[..., Setting
     assert told(2, old, old) == why
     assert told(3, NOW_MS - BEHIND_MS, NOW_MS) == {"judged": "1"}
     publisher.close()
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+def test_a_wall_clock_that_is_an_hour_off_judges_nothing(
+    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch, ahead_s: int
+) -> None:
+    settings, real_s = settings_of(), time.time
+    now_ms = int(real_s() * 1000)
+    monkeypatch.setattr(time, "time", lambda: real_s() + ahead_s)
+    publisher = Publisher(settings, ["t/0"], True)
+    publisher.open()
+    publisher.flush(Cut(1, now_ms - BEHIND_MS, False, (("t/0", 1),)), [])
+    meta = client.hgetall(f"{settings.namespace}:meta")
+    assert meta["judged"] == "1"
+    assert abs(int(meta["flushed_ms"]) - now_ms) < 60_000
+    publisher.close()
+
+
+def test_the_servers_clock_is_asked_once_a_minute_and_missed_without_harm() -> None:
+    answers: list[int | None] = [NOW_MS, None, NOW_MS + 500_000]
+    elapsed_ms = 7
+    clock = ServerClock(lambda: answers.pop(0), lambda: elapsed_ms)
+    assert clock() * 1000 == NOW_MS
+    elapsed_ms += ASK_MS - 1
+    assert clock() * 1000 == NOW_MS + ASK_MS - 1
+    elapsed_ms += 1
+    assert clock() * 1000 == NOW_MS + ASK_MS
+    assert len(answers) == 1
+    elapsed_ms += ASK_MS
+    assert clock() * 1000 == NOW_MS + 500_000
 
 
 def test_meta_says_since_when_and_because_of_whom_a_hold_lasts(
