@@ -147,7 +147,9 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...
 
 @dataclass
 class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
-    """Every partition of an input; `denied` are the listeners who are to be forgotten."""
+    """Every partition of an input; `denied` are the listeners who are to be forgotten; `ahead` is the
+    intake's.
+    """
 
     input: Input
     settings: Settings
@@ -156,6 +158,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
     denied: Callable[..., U64] = nobody
     begun: Callable[[], None] = lambda: None
     anchor: Callable[[], Anchor] | None = None
+    ahead: bool = True
 
     def __post_init__(self) -> None:
         self.clock = TickClock(ms(self.settings.flush_interval))
@@ -190,6 +193,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
             settings.shards,
             settings.batch_messages,
             live,
+            self.ahead,
         )
         if resume_state is not None:
             intake.restore(resume_state)

@@ -4,7 +4,7 @@ position.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -39,6 +39,7 @@ class Intake:
         partition, partitions: its name, and all partitions of the flow.
         reader: open at the position of `clock` and `last_tick`'s snapshot.
         live: whether the input has an end that moves (a broker's) or not (a file's).
+        ahead: whether a thread reads on where there is much to read.
     """
 
     partition: str
@@ -49,6 +50,7 @@ class Intake:
     shards: int
     batch_messages: int
     live: bool
+    ahead: bool = True
     last_tick: int = 0
     denied: U64 = field(default_factory=lambda: NOBODY)
     _denied_now: list[int] = field(default_factory=list)
@@ -63,7 +65,7 @@ class Intake:
         self.ended = False
         self.full = self._empty = False
         self._listed = NOBODY
-        self._threads = None if self.live else ThreadPoolExecutor(1, f"decode {self.partition}")
+        self._thread = ThreadPoolExecutor(1, f"read {self.partition}") if self.ahead else None
         self._ahead: Future[tuple[Messages, Batch] | None] | None = None
 
     def step(self, number: int, now_ms: int, flow_ms: int = 0, head_ms: int = 0) -> Output:
@@ -80,47 +82,63 @@ class Intake:
         pixels: list[Pixels] = []
         letters: list[tuple[bytes, bytes]] = []
         due = number > self.last_tick
+        read: list[tuple[Messages, Batch]] = []
         try:
-            read = self._next(self.batch_messages * (BEFORE_A_TICK if due and self.live else 1))
+            read = list(self._next(due))
         except EndOfInput:
             self.ended = True
-            read = None
-        found = 0 if read is None else len(read[0].values)
+        found = sum(len(messages.values) for messages, _ in read)
         self.full = found > 0 and (not self.live or 2 * found >= self.batch_messages)
-        if read is not None:
-            if self._threads is not None:
-                self._ahead = self._threads.submit(self._read, self.batch_messages)
-            pixels, letters = self._take(*read)
+        if self.full and self._thread is not None:
+            self._ahead = self._thread.submit(self._read, self.batch_messages)
+        for some in read:
+            more, rejected = self._take(*some)
+            pixels += more
+            letters += rejected
         # Whatever was found: a partition to which somebody sends junk is as quiet as one without.
-        if self.live and self.clock.due(now_ms) and self.reader.proven():
+        # What is ahead has been read, but is not in yet: it would be no proof.
+        if self.live and self._ahead is None and self.clock.due(now_ms) and self.reader.proven():
             self.clock.prove(now_ms, flow_ms, head_ms)
         # An end is not reported where a message comes twice a second, but it is proved.
-        self._empty = self.reader.caught_up or self.clock.proved(now_ms)
+        self._empty = self._ahead is None and (self.reader.caught_up or self.clock.proved(now_ms))
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
         return Output(pixels, letters, receipt)
 
-    def _next(self, limit: int) -> tuple[Messages, Batch] | None:
-        if self._ahead is None:
-            return self._read(limit)
+    def _next(self, due: bool) -> Iterator[tuple[Messages, Batch]]:
+        """What was read ahead, or what there is; before a tick of a live partition also what has piled up."""
         ahead, self._ahead = self._ahead, None
-        return ahead.result()
+        if ahead is not None and (read := ahead.result()) is not None:
+            yield read
+        if ahead is None or (due and self.live):
+            batches = BEFORE_A_TICK if due and self.live else 1
+            if (read := self._read(self.batch_messages * batches)) is not None:
+                yield read
 
     def _read(self, limit: int) -> tuple[Messages, Batch] | None:
-        """Messages with their pixels. Those of a file are read while the flow works on the ones before: what
-        a thread does here depends on no time, and is known to nobody before `step` takes it.
+        """Messages with their pixels. Where there is much to read, a thread does it while the flow works on
+        the ones before: it depends on no time, and nobody knows of it before `step` takes it.
         """
         messages = self.reader.read(limit)
-        return (
-            (messages, self.decoder.decode(messages))
-            if messages is not None and len(messages.values)
-            else None
-        )
+        if messages is None or not len(messages.values):
+            return None
+        return messages, self.decoder.decode(messages)
 
     def follow(self, plans: Mapping[str, Plan]) -> None:
         """Judge content categories by these plans from now on."""
+        self._wait()
+        self.decoder.follow(plans)
+        self._decode_again()
+
+    def _wait(self) -> None:
         if self._ahead is not None:
             wait([self._ahead])
-        self.decoder.follow(plans)
+
+    def _decode_again(self) -> None:
+        """Decode what is ahead by what is known now."""
+        ahead = self._ahead
+        if ahead is not None and ahead.exception() is None and (read := ahead.result()) is not None:
+            self._ahead = Future()
+            self._ahead.set_result((read[0], self.decoder.decode(read[0])))
 
     def deny(self, listeners: U64) -> None:
         """Take these listeners (sorted) off the pixels from now on, and say so at the next tick."""
@@ -130,7 +148,9 @@ class Intake:
         new = np.setdiff1d(listeners, self.denied)
         self.denied = np.union1d(self.denied, new)
         self._denied_now += new.tolist()
+        self._wait()
         self.decoder.deny(self.denied)
+        self._decode_again()
 
     def stop(self, number: int) -> Output:
         """A last tick before a planned stop, with nothing read, so that what has been read is published."""
@@ -185,7 +205,8 @@ class Intake:
         metrics.holds_evicted.labels(self.partition).inc(holds.evicted - self._evicted)
         metrics.holds_released.labels(self.partition).inc(holds.released - self._released)
         self._evicted, self._released = holds.evicted, holds.released
-        metrics.lag.labels(self.partition).set(reader.lag)
+        ahead = max(0, reader.position - self.position) if self._ahead is not None else 0
+        metrics.lag.labels(self.partition).set(reader.lag + ahead)
         metrics.kafka_errors.labels(self.partition).inc(reader.errors - self._errors)
         metrics.skipped.labels(self.partition).inc(reader.skipped - self._skipped)
         self._errors, self._skipped = reader.errors, reader.skipped
@@ -193,8 +214,8 @@ class Intake:
 
     def close(self) -> None:
         """Let go of the reader."""
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
         self.reader.close()
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -225,7 +246,9 @@ class Intake:
         self._received, rejected, self._skewed, self._marks = waiting
         self._rejected = dict(rejected)
         self.denied, self._denied_now = np.frombuffer(denied[0], np.uint64), list(denied[1])
+        self._wait()
         self.decoder.deny(self.denied)
+        self._decode_again()
 
 
 def position_of(state: tuple[Any, ...]) -> int:

@@ -53,7 +53,7 @@ class Member:
         self.settings.__dict__.clear()
         self.settings.__dict__.update(settings.__dict__)
         denied = DenyList(self.settings, TIME.monotonic)
-        self.source.__init__(log, self.settings, KEY, stop, denied)  # type: ignore[misc]
+        self.source.__init__(log, self.settings, KEY, stop, denied, ahead=False)  # type: ignore[misc]
         self.covered.__init__(self.settings, recompute, TIME.monotonic)  # type: ignore[misc]
         self.sinks.redis.__init__(  # type: ignore[misc]
             self.settings,

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from connectors.files import FileInput
 from flows.intake.decoder import Decoder
-from flows.intake.partition import BEFORE_A_TICK, Intake, position_of
+from flows.intake.partition import Intake, position_of
 from flows.intake.watermark import PartitionClock
+from flows.model.pixel import LISTENER
 
 
-@pytest.mark.parametrize(("live", "at_a_tick"), [(True, 10 * BEFORE_A_TICK), (False, 10)])
-def test_what_has_piled_up_is_read_before_a_tick(live: bool, at_a_tick: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("live", "ahead", "at_a_tick", "later"),
+    [(True, False, 40, 40), (True, True, 40, 50), (False, False, 10, 10), (False, True, 10, 10)],
+)
+def test_what_has_piled_up_is_read_before_a_tick(
+    live: bool, ahead: bool, at_a_tick: int, later: int, tmp_path: Path
+) -> None:
     log = tmp_path / "log.ndjson"
     log.write_text("{}\n" * 200)
     reader = FileInput([str(log)]).open(str(log), None)
-    intake = Intake("log", ("log",), reader, Decoder(b"key"), PartitionClock(0, 0), 1, 10, live)
+    intake = Intake("log", ("log",), reader, Decoder(b"key"), PartitionClock(0, 0), 1, 10, live, ahead=ahead)
     first = intake.step(5, 5000).receipt
     assert first is not None
     assert first.received == at_a_tick
     assert intake.step(5, 5100).receipt is None
     second = intake.step(6, 6000).receipt
     assert second is not None
-    assert second.received == 10 + at_a_tick
+    assert second.received == 10 + later
     assert second.tick.position == intake.position
 
 
@@ -52,3 +60,28 @@ def test_what_is_read_ahead_is_in_no_snapshot(tmp_path: Path) -> None:
         received += output.receipt.received if output.receipt else 0
     assert received == 15
     again.close()
+
+
+def test_what_was_read_ahead_is_decoded_by_the_deny_list_that_came_meanwhile(tmp_path: Path) -> None:
+    line: dict[str, object] = {
+        "event_id": "e",
+        "event": "download",
+        "ts": 1,
+        "placement_id": "p",
+        "client_id": "who",
+    }
+    line |= {"consent": True, "episode": "one"}
+    log = tmp_path / "log.ndjson"
+    log.write_text("".join(json.dumps(line | {"event_id": f"e{n}"}) + "\n" for n in range(20)))
+    columns = []
+    for ahead in (False, True):
+        reader = FileInput([str(log)]).open(str(log), None)
+        decoder = Decoder(b"key")
+        intake = Intake("log", ("log",), reader, decoder, PartitionClock(0, 0), 1, 10, False, ahead=ahead)
+        before = intake.step(5, 5000).pixels
+        intake.deny(np.array([decoder.listener(b"who")], np.uint64))
+        after = intake.step(5, 5000).pixels
+        intake.close()
+        assert not np.array_equal(before[0].pixels[:, LISTENER], after[0].pixels[:, LISTENER])
+        columns.append(np.concatenate([before[0].pixels, after[0].pixels]))
+    assert np.array_equal(*columns)
