@@ -105,7 +105,7 @@ class Intake:
         return Output(pixels, letters, receipt)
 
     def _next(self, due: bool) -> Iterator[tuple[Messages, Batch]]:
-        """What was read ahead, or what there is; before a tick of a live partition also what has piled up."""
+        """Batches: the one that was read ahead, or what there is; before a tick also what has piled up."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and (read := ahead.result()) is not None:
             yield read
