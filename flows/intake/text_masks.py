@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic
 
 from flows.state.kernel import U8
@@ -46,9 +46,27 @@ def _lowest(typing_context: Any, mask: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-text_masks: Callable[[U8, int], tuple[np.uint64, np.uint64]] = intrinsic(_text_masks)
+def plain_masks(block: U8, place: int) -> tuple[np.uint64, np.uint64]:
+    """`text_masks` in plain Python, for where nothing is compiled."""
+    there = block[place : place + WIDTH]
+    odd = (there < ord(" ")) | (there >= 128) | (there == ord("\\"))
+    quotes, others = (
+        np.packbits(bits, bitorder="little").view("<u8")[0] for bits in (there == ord('"'), odd)
+    )
+    return quotes, others
+
+
+def plain_lowest(mask: np.uint64) -> int:
+    """`lowest` in plain Python."""
+    bits = int(mask)
+    return (bits & -bits).bit_length() - 1 if bits else WIDTH
+
+
+text_masks: Callable[[U8, int], tuple[np.uint64, np.uint64]] = (
+    plain_masks if config.DISABLE_JIT else intrinsic(_text_masks)
+)
 """The masks of the `WIDTH` bytes of a block from a place on, the first byte lowest: of quotes, and of what is
 no plain text (a control character, a backslash, or beyond ASCII); unchecked: the bytes must be there.
 """
-lowest: Callable[[np.uint64], int] = intrinsic(_lowest)
+lowest: Callable[[np.uint64], int] = plain_lowest if config.DISABLE_JIT else intrinsic(_lowest)
 """The number of the lowest bit that is set; `WIDTH` where none is."""

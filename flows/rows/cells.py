@@ -23,7 +23,7 @@ KEY, FLAGS, GIVEN, COUNTS = range(4)
 
 @kernel
 def _key(row: Int, minute: Int) -> np.uint64:
-    return ((np.uint64(row) << np.uint64(32)) | np.uint64(minute)) + np.uint64(1)
+    return ((np.uint64(row) << np.uint64(32)) | np.uint64(np.int64(minute))) + np.uint64(1)
 
 
 @kernel

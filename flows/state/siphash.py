@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic
 
 from flows.state.kernel import U8, kernel
@@ -35,7 +35,12 @@ def _load64(typing_context: Any, block: Any, place: Any) -> Any:
     return types.uint64(block, place), generate
 
 
-load64: Callable[[U8, int], np.uint64] = intrinsic(_load64)
+def plain_load64(block: U8, place: int) -> np.uint64:
+    """`load64` in plain Python, for where nothing is compiled."""
+    return np.uint64(int.from_bytes(block[place : place + 8].tobytes(), "little"))
+
+
+load64: Callable[[U8, int], np.uint64] = plain_load64 if config.DISABLE_JIT else intrinsic(_load64)
 """The eight bytes of a block from a place on, little-endian; unchecked: they must be there.
 
 Not made of eight loads of a byte: LLVM does not join them, and a scan takes half as long again.

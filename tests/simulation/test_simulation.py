@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +53,17 @@ def test_every_history_keeps_every_promise_and_ends_like_an_undisturbed_one(seed
 def test_a_seed_is_the_same_history_each_time() -> None:
     one, other = play(make(3)), play(make(3))
     assert (one.story, one.end, one.steps) == (other.story, other.end, other.steps)
+
+
+def test_kernels_that_nothing_compiles_play_the_same_history() -> None:
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "simulation", "--seed", "3"],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told.strip() == story(judged(make(3))).strip()
 
 
 def test_the_oracle_finds_no_difference_in_what_an_undisturbed_history_leaves(tmp_path: Path) -> None:
