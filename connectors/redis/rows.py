@@ -35,7 +35,11 @@ _A_SCRIPT: Final = 32
 """Rows that one call of the script writes: a millisecond of the server's time."""
 _RESERVED: Final = ("generation", "fence", "rev", "updated_ms")
 
+_ARRAY: Final = 0x90
+"""MessagePack's first byte of an empty array; of up to 15 values, so many more."""
+
 Value = int | str | None
+Changes = tuple[list[Value], list[str]]
 _WRITE_SHA: Final = sha1(WRITE.encode(), usedforsecurity=False).hexdigest()
 _packed: Final = msgspec.msgpack.Encoder().encode
 
@@ -94,17 +98,21 @@ class FencedHash:
     Args:
         usual: the values of a row as most new ones are. Rows that are alike are written as copies of one,
             which is cheap, and then what is theirs alone.
+        own: so many of the first values, at most 15, differ between rows that are alike behind them; of such
+            new rows in turn the changes behind them are found once.
 
     Raises:
         ValueError: a name repeated, reserved, or not of letters, digits and `_ . : + -`.
     """
 
-    def __init__(self, fields: Sequence[str], usual: Sequence[Value] | None = None) -> None:
+    def __init__(self, fields: Sequence[str], usual: Sequence[Value] | None = None, own: int = 0) -> None:
         bad = [name for name in fields if not _NAME.fullmatch(name) or name in _RESERVED]
         if bad or len(set(fields)) < len(fields) or len(fields) > _MOST_FIELDS:
             raise ValueError(f"not a layout: {len(fields)} fields, {bad or 'some repeated or too many'}")
         self.fields: Final = tuple(fields)
         self._usual: Final = usual
+        self._own, self._begin = own, len(_packed([None] * len(fields))) - len(fields)
+        self._last: tuple[bytes, Changes | None] = b"", None
         # The version first: the server looks for a field from the front of a hash.
         whole = self.changes([None] * len(fields), usual or [], most_new=_MOST_FIELDS)
         self.usual: Final = _packed(
@@ -121,36 +129,63 @@ class FencedHash:
         return _packed(values)
 
     def changes(
-        self, old: Sequence[Value], new: Sequence[Value], most_new: int = _MOST_NEW
-    ) -> tuple[list[Value], list[str]] | None:
+        self, old: Sequence[Value], new: Sequence[Value], most_new: int = _MOST_NEW, begin: int = 0
+    ) -> Changes | None:
         """Changes from `old` to `new`: names and values in turn, and names of fields that go. None where more
         than `most_new` fields are new: they would stand behind the others, where the server finds them late.
+
+        Args:
+            begin: place of the first value in the layout.
         """
         fields: list[Value] = []
         gone, added = [], 0
         for at in compress(range(len(new)), map(ne, old, new)):
             if new[at] is None:
-                gone.append(self.fields[at])
+                gone.append(self.fields[begin + at])
             else:
-                fields += (self.fields[at], new[at])
+                fields += (self.fields[begin + at], new[at])
                 added += old[at] is None
         return None if added > most_new else (fields, gone)
 
     def command(self, row: RowVersion, base: RowVersion | None) -> bytes:
         """The script's argument that writes `row`: where the store holds `base`, by what has changed."""
-        new: list[Value] = msgspec.msgpack.decode(row.packed)
         version: Any = (row.generation, row.fence, row.rev)
         on: Any = "none"
         found = None
         if base is not None and base.layout == row.layout:
-            on, found = base[3:6], self.changes(msgspec.msgpack.decode(base.packed), new)
+            on, old = base[3:6], msgspec.msgpack.decode(base.packed)
+            found = self.changes(old, msgspec.msgpack.decode(row.packed))
         elif self._usual is not None:
-            on, found = "usual", self.changes(self._usual, new)
+            on, found = "usual", self._from_usual(row.packed, self._usual)
         if found is None:
+            new: list[Value] = msgspec.msgpack.decode(row.packed)
             on, found = "none", self.changes([None] * len(new), new, most_new=_MOST_FIELDS)
         assert found is not None, "all may be new"
         fields, gone = found
         return _packed({"version": version, "base": on, "fields": fields, "gone": gone, "ttl_ms": row.ttl_ms})
+
+    def _from_usual(self, packed: bytes, usual: Sequence[Value]) -> Changes | None:
+        """Changes from the usual row; behind its own values those of the row before, if both are alike."""
+        tail, behind = self._last
+        own = self._own_values(packed, tail) if tail and packed.endswith(tail) else None
+        if own is None:
+            values: list[Value] = msgspec.msgpack.decode(packed)
+            own, rest = values[: self._own], values[self._own :]
+            behind = self.changes(usual[self._own :], rest, begin=self._own)
+            self._last = packed[self._begin + len(_packed(own)) - 1 :], behind
+        first = self.changes(usual[: self._own], own)
+        if first is None or behind is None:
+            return None
+        return first[0] + behind[0], first[1] + behind[1]
+
+    def _own_values(self, packed: bytes, tail: bytes) -> list[Value] | None:
+        """The values before a tail; None where they are more or fewer, so that it is no tail of values."""
+        own = bytes([_ARRAY + self._own]) + packed[self._begin : len(packed) - len(tail)]
+        try:
+            values: list[Value] = msgspec.msgpack.decode(own)
+        except msgspec.DecodeError:
+            return None
+        return values
 
 
 class RowStore:

@@ -94,9 +94,13 @@ TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms")
 """The first values of a row, which say as of when the others are."""
 
 
+OWN: Final = (*TIMES, *LABELS, "flight.since_ms")
+"""The first values of a row; many rows are alike behind them, above all new ones."""
+
+
 def _fields() -> tuple[str, ...]:
-    fields = [*TIMES, *LABELS, *DELIVERY]
-    fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage", "since_ms")]
+    fields = [*OWN, *DELIVERY]
+    fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage")]
     fields.append(IMPRESSION_BASIS)
     for place in READ_FIRST:
         name = WINDOWS[place]

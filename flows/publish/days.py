@@ -59,8 +59,10 @@ class Days:
             key = day_key(self.namespace, placement, date.fromordinal(ordinal))
             self._keys.setdefault(ordinal, set()).add(key)
             self._newest = max(self._newest, ordinal)
-            invalid = zip(self.reasons, counts[FIRST_PART + INVALID :], strict=False)
-            told = msgspec.json.encode({reason: count for reason, count in invalid if count}).decode()
+            told, invalid = "{}", counts[FIRST_PART + INVALID :]
+            if any(invalid):
+                by_reason = zip(self.reasons, invalid, strict=False)
+                told = msgspec.json.encode({reason: count for reason, count in by_reason if count}).decode()
             plain = [counts[FIRST_PART + part] for part in _PLAIN]
             yield key, [counts[COUNTED], counts[OUTSIDE], *plain, told, as_of_ms]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from connectors.redis import FencedHash
-from flows.model.fields import ADDITIVE, FIELDS, LABELS, TIMES, WINDOWS, empty
+from flows.model.fields import ADDITIVE, FIELDS, LABELS, OWN, TIMES, WINDOWS, empty
 from flows.publish import days, ledger
 
 SCHEMA: Final = 1
@@ -40,7 +40,7 @@ def _one_impression() -> list[int | str | None]:
 
 
 LAYOUTS: Final = {
-    "row": FencedHash(FIELDS, _one_impression()),
+    "row": FencedHash(FIELDS, _one_impression(), own=len(OWN)),
     "partition": FencedHash(ledger.FIELDS),
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),

@@ -18,6 +18,7 @@ from flows.model.dimensions import SCOPES
 from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.model.fields import (
     COUNTS,
+    FIELDS,
     MATURE,
     NO_ACCOUNT,
     NO_CREDITS,
@@ -41,13 +42,54 @@ from flows.state.kernel import I64
 
 ratio: Final = lru_cache(1 << 14)(uncached_ratio)
 """Most rates are of few plays, and the same ones again and again."""
+_HEAD: Final = b"\xdc" + len(FIELDS).to_bytes(2, "big")
+"""MessagePack's beginning of an array of over 15 values; of fewer, as `OWN` has, it is one byte."""
 _NO_SIDES: Final = (None,) * (len(SHOWN) - 1)
 _REACHED: Final = [*NO_CREDITS[:RATE_AT], "0", *NO_CREDITS[RATE_AT + 1 :]]
 """The values of `CREDITS` where somebody was reached and nobody converted."""
 
 
 def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[PackedRow]:
-    """The rows of `windows`, at a watermark.
+    """The rows of `windows`, at a watermark; of those that are alike the numbers are packed once."""
+    firsts, like = _alike(windows)
+    numbers = _numbers(windows if len(firsts) == len(like) else _only(windows, firsts))
+    latest, since = windows.latest.tolist(), windows.since.tolist()
+    encode, rows = msgspec.msgpack.encode, []
+    for row, (scope, name) in enumerate(windows.rows):
+        own = encode([as_of_ms, final_through_ms, as_of_ms, *windows.labels[row], since[row] or None])
+        packed = _HEAD + own[1:] + numbers[like[row]]
+        rows.append(PackedRow(scope, name, latest[row], packed, windows.delivered[row]))
+    return rows
+
+
+def _alike(windows: Windows) -> tuple[list[int], list[int]]:
+    """Places of rows whose numbers differ, and of each row the place among these of the one that has its."""
+    scopes = np.array([scope == SCOPES[0] for scope, _ in windows.rows], np.int64)
+    columns = [*windows.sums, *windows.mature, windows.totals]
+    columns += [one[:, None] for one in (*windows.reach, windows.bases, scopes)]
+    firsts, like, known = list[int](), list[int](), dict[object, int]()
+    for row, counts in enumerate(np.hstack(columns)):
+        rare = windows.currencies[row], windows.frequency[row], windows.accounts[row]
+        sparse = any(one is not None for one in (*rare, *windows.credits[row], *windows.sides[row]))
+        key = row if sparse else counts.tobytes()
+        place = known.setdefault(key, len(firsts))
+        if place == len(firsts):
+            firsts.append(row)
+        like.append(place)
+    return firsts, like
+
+
+def _only(windows: Windows, some: list[int]) -> Windows:
+    def part(of: Any) -> Any:
+        if isinstance(of, tuple):
+            return tuple(map(part, of))
+        return of[some] if isinstance(of, np.ndarray) else [of[row] for row in some]
+
+    return Windows(*map(part, windows))
+
+
+def _numbers(windows: Windows) -> list[bytes]:
+    """The packed values of each row behind `OWN`.
 
     Plays a listener are at least 1: everybody in the reach has heard one. Fewer are counted where a start has
     no play id, a play began in an earlier window, or reach is an estimate.
@@ -79,13 +121,10 @@ def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Pa
                 usual = values[IMPRESSION] or None
                 values += (usual, *_NO_SIDES) if sides is None else _beside(values[IMPRESSION], sides)
         columns.append(counts)
-    totals, latest, since = windows.totals.tolist(), windows.latest.tolist(), windows.since.tolist()
-    bases = windows.bases.tolist()
-    encode = msgspec.msgpack.encode
-    rows = []
-    for row, (scope, name) in enumerate(windows.rows):
-        values = [as_of_ms, final_through_ms, as_of_ms, *windows.labels[row], *NO_DELIVERY, *totals[row]]
-        values += [ratio(totals[row][CONSENTED], totals[row][PIXELS]), since[row] or None]
+    totals, bases = windows.totals.tolist(), windows.bases.tolist()
+    encode, packed = msgspec.msgpack.encode, []
+    for row in range(len(totals)):
+        values = [*NO_DELIVERY, *totals[row], ratio(totals[row][CONSENTED], totals[row][PIXELS])]
         values.append(basis_of(bases[row]))
         for place in READ_FIRST:
             values += columns[place][row]
@@ -93,8 +132,8 @@ def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Pa
         values.append(windows.currencies[row])
         values += NO_FREQUENCY if frequency is None else _frequency(frequency)
         values += NO_ACCOUNT if account is None else account
-        rows.append(PackedRow(scope, name, latest[row], encode(values), windows.delivered[row]))
-    return rows
+        packed.append(encode(values)[len(_HEAD) :])
+    return packed
 
 
 def _beside(impressions: int, sides: I64) -> list[int | str | None]:

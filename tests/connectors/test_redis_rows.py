@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
@@ -328,7 +329,8 @@ def test_a_message_comes_when_all_else_is_stored(client: Client, store: RowStore
     subscriber.close()
 
 
-FEW = FencedHash([f"f{n}" for n in range(12)], usual=[0, 0, None, "a", *range(8)])
+FEW = FencedHash([f"f{n}" for n in range(12)], usual=[0, 0, None, "a", *range(8)], own=3)
+LONG = FencedHash([f"f{n}" for n in range(40)], usual=[0, 0, None, "a", *range(36)], own=3)
 VALUES = st.lists(st.sampled_from([None, 0, 1, "a"]), min_size=12, max_size=12)
 HAPPENS = st.sampled_from(["nothing", "gone", "older", "another writer"])
 
@@ -363,6 +365,32 @@ def test_whatever_happens_to_rows_between_two_writes_the_next_leaves_them_whole(
             found = held(client, key)
             assert found.pop("updated_ms")
             assert found == fields | version
+
+
+SHORT = st.sampled_from([None, 0, 1, "a", "\x01", 300, "aa"])
+
+
+@pytest.mark.parametrize("layout", [FEW, LONG], ids=["few", "long"])
+@given(data=st.data())
+def test_what_is_found_once_for_new_rows_that_are_alike_is_what_each_differs_in(
+    layout: FencedHash, data: st.DataObject
+) -> None:
+    """By a layout that remembers nothing; tails of other lengths are ends of each other's bytes, too."""
+    size = len(layout.fields)
+    usual = [0, 0, None, "a", *range(size - 4)]
+    tail = st.lists(SHORT, min_size=size - 3, max_size=size - 3)
+    tails = data.draw(st.lists(tail, min_size=1, max_size=2))
+    for _ in range(data.draw(st.integers(1, 8))):
+        values = data.draw(st.lists(SHORT, min_size=3, max_size=3)) + data.draw(st.sampled_from(tails))
+        version = RowVersion("k", "few", layout.pack(values), 1, 1, 1)
+        told = msgspec.msgpack.decode(layout.command(version, None))
+        fields = dict(zip(told["fields"][::2], told["fields"][1::2], strict=True))
+        before = usual if told["base"] == "usual" else [None] * size
+        after = dict(zip(layout.fields, before, strict=True)) | fields | dict.fromkeys(told["gone"])
+        assert list(after.values()) == values
+        assert len(fields) + len(told["gone"]) == sum(
+            (type(one), one) != (type(other), other) for one, other in zip(before, values, strict=True)
+        )
 
 
 def test_of_a_row_that_is_known_only_what_has_changed_travels_and_many_rows_share_a_command() -> None:

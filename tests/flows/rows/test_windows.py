@@ -523,3 +523,38 @@ def test_neither_an_estimated_reach_nor_starts_without_a_play_take_a_frequency_b
     (row,) = pack_rows(windows, cut.watermark_ms, 0)
     told = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
     assert told["flight.frequency"] == "1"
+
+
+@given(st.data())
+def test_rows_that_are_alike_are_packed_as_each_is_alone(data: st.DataObject) -> None:
+    """New rows mostly are alike; none takes a number of another's."""
+    cut = Cut(1, 29_000_000 * 60_000, False, ())
+    shard = RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440)
+    windows, _ = shard.apply(cut, [pixels_of(cut, [(29_000_000, 7)])])
+    assert windows is not None
+    number, count = data.draw(st.integers(1, 6)), st.integers(0, 1)
+    size = len(windows.rows)
+
+    def several(of: Any) -> Any:
+        if isinstance(of, tuple):
+            return tuple(map(several, of))
+        if isinstance(of, np.ndarray):
+            copies = np.concatenate([of] * number)
+            at = data.draw(st.integers(0, copies.size - 1))
+            copies.flat[at] += data.draw(count)
+            return copies
+        return list(of) * number
+
+    many = Windows(*map(several, windows))
+    names = [(scope, f"{name}-{n // size}") for n, (scope, name) in enumerate(many.rows)]
+    many = many._replace(rows=names, currencies=[data.draw(st.sampled_from([None, "EUR"])) for _ in names])
+
+    def alone(of: Any, row: int) -> Any:
+        return tuple(alone(one, row) for one in of) if isinstance(of, tuple) else of[row : row + 1]
+
+    packed = pack_rows(many, 9, 8)
+    for row, one in enumerate(packed):
+        assert one == pack_rows(Windows(*(alone(of, row) for of in many)), 9, 8)[0]
+        values = msgspec.msgpack.decode(one.packed)
+        assert len(values) == len(FIELDS)
+        assert msgspec.msgpack.encode(values) == one.packed
