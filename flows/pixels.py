@@ -54,6 +54,7 @@ from flows.engine import (
     RedisSink,
     RowsLogic,
     StopSignal,
+    Trace,
     kafka_input,
     preflight,
     serve_metrics,
@@ -95,6 +96,7 @@ STEPS = (
 """Steps with state: their names are keys of the recovery store, and never change."""
 
 M = TypeVar("M", bound=Message)
+Step = TypeVar("Step")
 
 
 @dataclass(frozen=True)
@@ -107,33 +109,55 @@ class Sinks:
     credits: LinesSink | None = None
 
 
-def build(source: PixelSource, sinks: Sinks, settings: Settings, covered: Covered | None = None) -> Dataflow:
+def build(
+    source: PixelSource,
+    sinks: Sinks,
+    settings: Settings,
+    covered: Covered | None = None,
+    trace: Trace | None = None,
+) -> Dataflow:
     """Wire the flow; connects to nothing.
 
     Args:
         covered: what earlier executions have told of minutes; None: where that is cut back at a restart.
+        trace: of the calls of all steps; None: not wanted.
     """
     secret, wanted = source.listener_key, sinks.minutes is not None
+    if trace is not None:
+        for name, outer in (("intake", source), *vars(sinks).items()):
+            trace.parts(name, outer)
+
+    def seen(name: str, step: Step) -> Step:
+        return step if trace is None else trace.watch(name, step)
+
     flow = Dataflow("audiopixel")
     intake = op.input("intake", flow, source)
 
     pixels: KeyedStream[Pixels | ShardTick] = only("shard", intake, Pixels, ShardTick)
-    plays = op.stateful_batch("plays", pixels, lambda of: PlaysLogic(settings, of, source.clock, secret))
+    plays = op.stateful_batch(
+        "plays", pixels, lambda of: seen("plays", PlaysLogic(settings, of, source.clock, secret))
+    )
 
     touches = only("to_listeners", plays, TouchBatch)
-    attribution = op.stateful_batch("attribution", touches, lambda of: AttributionLogic(settings, of))
+    attribution = op.stateful_batch(
+        "attribution", touches, lambda of: seen("attribution", AttributionLogic(settings, of))
+    )
     decided = only("to_book", attribution, Decided)
-    credits = op.stateful_batch("credits", decided, lambda of: CreditsLogic(settings, of, secret))
+    credits = op.stateful_batch(
+        "credits", decided, lambda of: seen("credits", CreditsLogic(settings, of, secret))
+    )
 
     increments: KeyedStream[RowBatch | CreditBatch] = op.merge(
         "increments", only("to_rows", plays, RowBatch), only("credited", credits, CreditBatch)
     )
-    rows = op.stateful_batch("rows", increments, lambda of: RowsLogic(settings, wanted, of, secret, covered))
+    rows = op.stateful_batch(
+        "rows", increments, lambda of: seen("rows", RowsLogic(settings, wanted, of, secret, covered))
+    )
 
     accounts: KeyedStream[Receipt | Settled] = op.merge(
         "accounts", only("receipts", intake, Receipt), only("settled", plays, Settled)
     )
-    ledger = op.stateful_batch("ledger", accounts, lambda of: LedgerLogic(settings, of))
+    ledger = op.stateful_batch("ledger", accounts, lambda of: seen("ledger", LedgerLogic(settings, of)))
 
     flushes = op.merge(
         "flushes",
@@ -181,6 +205,7 @@ def live(
     recompute: bool = False,
     process: int = 0,
     begun: Callable[[], None] = lambda: None,
+    trace: Trace | None = None,
 ) -> Dataflow:
     """The flow of the settings: Kafka in; Redis, dead letters and minutes out. SIGTERM and SIGINT make it
     drain and end.
@@ -189,6 +214,7 @@ def live(
         recompute: begin a new generation in Redis.
         process: this one's number in a cluster.
         begun: called when all of the cluster's processes are there.
+        trace: see `build`.
 
     Raises:
         SettingsError, ConnectError: before anything starts.
@@ -222,6 +248,7 @@ def live(
                 lambda: TopicLines(settings, settings.kafka_alerts_topic),
                 process,
                 stop=stop,
+                trace=trace,
             ),
             topic(settings.kafka_rejected_topic),
             topic(settings.kafka_minutes_topic),
@@ -229,4 +256,5 @@ def live(
         ),
         settings,
         Covered(settings, recompute),
+        trace,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,6 +51,15 @@ def run(
             show_default=False,
         ),
     ] = "",
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what the flow does and for how long, in Chrome's trace format: ui.perfetto.dev shows "
+            "where a pause comes from. Of several processes each writes a file of its own.",
+            show_default=False,
+        ),
+    ] = None,
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run the flow on the configured Kafka and Redis. SIGTERM or Ctrl-C make it finish what it has read,
@@ -58,7 +68,15 @@ def run(
     On several machines, run it on each with its own number and one shared recovery directory: see the second
     example.
     """
-    from flows.engine import Cluster, ExitWhileWaiting, end_with_supervisor, execute, members, preflight
+    from flows.engine import (
+        Cluster,
+        ExitWhileWaiting,
+        Trace,
+        end_with_supervisor,
+        execute,
+        members,
+        preflight,
+    )
     from flows.pixels import live
     from flows.settings import load
 
@@ -72,15 +90,18 @@ def run(
     settings = load()
     if member is None and (processes > 1 or restarts is not None):
         preflight(settings, recompute)
-        Cluster(processes, ["--recompute"] if recompute else [], restarts or 0).run()
+        told = [*(["--recompute"] if recompute else []), *(["--trace", str(trace)] if trace else [])]
+        Cluster(processes, told, restarts or 0).run()
         return
     if supervised:
         end_with_supervisor()
     places = None if member is None else members(member, addresses)
     preflight(settings, recompute)
     waiting = ExitWhileWaiting() if member is not None and not supervised else None
+    traced = None if trace is None else Trace(trace, member or 0)
+    begun = waiting.over if waiting else lambda: None
     execute(
-        live(settings, recompute, member or 0, waiting.over if waiting else lambda: None),
+        live(settings, recompute, member or 0, begun, traced),
         recovery_dir=settings.recovery_dir,
         epoch_interval=settings.epoch_interval,
         addresses=places,

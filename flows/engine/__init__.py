@@ -13,6 +13,7 @@ from flows.engine.sinks import LinesSink, RedisSink
 from flows.engine.source import PixelSource, StopSignal
 from flows.engine.start import FileOutput, kafka_input, preflight, serve_metrics, tell_methodology
 from flows.engine.steps import AttributionLogic, CreditsLogic, LedgerLogic, PlaysLogic, RowsLogic
+from flows.engine.trace import Trace
 from flows.engine.waiting import ExitWhileWaiting
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "RedisSink",
     "RowsLogic",
     "StopSignal",
+    "Trace",
     "begun",
     "end_with_supervisor",
     "execute",

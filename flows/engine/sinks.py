@@ -14,6 +14,7 @@ from connectors.stream import Input
 from flows.delivery import Pacer, Thresholds, plan_file
 from flows.engine.aligner import Aligner
 from flows.engine.source import StopSignal
+from flows.engine.trace import Trace
 from flows.methodology import methodology
 from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush, Lines
 from flows.publish import Handover, LineWriter, Publisher
@@ -60,6 +61,7 @@ class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
     monotonic_s: Callable[[], float] = time.monotonic
     stop: StopSignal = field(default_factory=StopSignal)
     in_line: bool = False
+    trace: Trace | None = None
 
     def list_parts(self) -> list[str]:
         """One."""
@@ -83,6 +85,8 @@ class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
             methodology=methodology(self.settings).hash,
         )
         publisher.open()
+        if self.trace is not None:
+            self.trace.watch("publisher", publisher, rests=True)
         handover = Handover(publisher, self.in_line, resume_state)
         return RedisPartition(handover, self.settings.shards, self.stop)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -52,6 +53,20 @@ def test_sigterm_drains_and_ends_with_0_and_nothing_is_read_again(world: World) 
     world.shown(again)
     assert again.metric("received_total") == 10
     assert world.row()["flight.impressions"] == "1010"
+
+
+def test_a_trace_tells_what_a_flow_did_and_for_how_long(world: World) -> None:
+    path = world.directory / "trace.json"
+    flow = world.start("--trace", str(path))
+    world.send(2_000)
+    world.shown(flow)
+    flow.stop()
+    told = json.loads(path.read_text().rstrip().rstrip(",") + "]")
+    spans = {one["name"]: one["dur"] for one in told if one["ph"] == "X"}
+    names = {one["args"]["name"] for one in told if one["ph"] == "M"}
+    assert {"publisher flush", "plays on_batch", "intake next_batch"} <= spans.keys()
+    assert names == {"MainThread", "redis_0"}
+    assert min(spans.values()) >= 2_000
 
 
 def test_sigterm_in_the_midst_of_much_loses_nothing(world: World) -> None:
