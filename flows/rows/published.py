@@ -67,12 +67,16 @@ def _alike(windows: Windows) -> tuple[list[int], list[int]]:
     scopes = np.array([scope == SCOPES[0] for scope, _ in windows.rows], np.int64)
     columns = [*windows.sums, *windows.mature, windows.totals]
     columns += [one[:, None] for one in (*windows.reach, windows.bases, scopes)]
+    joined = np.hstack(columns)
+    packed, size = joined.tobytes(), joined.itemsize * joined.shape[1]
     firsts, like, known = list[int](), list[int](), dict[object, int]()
-    for row, counts in enumerate(np.hstack(columns)):
-        rare = windows.currencies[row], windows.frequency[row], windows.accounts[row]
-        sparse = any(one is not None for one in (*rare, *windows.credits[row], *windows.sides[row]))
-        key = row if sparse else counts.tobytes()
-        place = known.setdefault(key, len(firsts))
+    rare = windows.currencies, windows.frequency, windows.accounts, windows.credits, windows.sides
+    for row, (currency, frequency, account, credits, sides) in enumerate(zip(*rare, strict=True)):
+        plain = (
+            currency is frequency is account is credits[0] is credits[1] is credits[2] is credits[3] is None
+        )
+        plain = plain and sides[0] is sides[1] is sides[2] is sides[3] is None
+        place = known.setdefault(packed[row * size : (row + 1) * size] if plain else row, len(firsts))
         if place == len(firsts):
             firsts.append(row)
         like.append(place)
