@@ -70,7 +70,7 @@ def _alike(windows: Windows) -> tuple[list[int], list[int]]:
     joined = np.hstack(columns)
     packed, size = joined.tobytes(), joined.itemsize * joined.shape[1]
     firsts, like, known = list[int](), list[int](), dict[object, int]()
-    rare = windows.currencies, windows.frequency, windows.accounts, windows.credits, windows.sides
+    rare: Any = windows.currencies, windows.frequency, windows.accounts, windows.credits, windows.sides
     for row, (currency, frequency, account, credits, sides) in enumerate(zip(*rare, strict=True)):
         plain = (
             currency is frequency is account is credits[0] is credits[1] is credits[2] is credits[3] is None
