@@ -26,8 +26,9 @@ lint: install  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## audiopixel against plain Bytewax, DuckDB and decoding alone; BENCH=--smoke is short
-	@$(BIN)/python -m benchmarks $(BENCH)
+bench: install  ## audiopixel against plain Bytewax, DuckDB and decoding alone; PEERS=1 against other engines; BENCH=--smoke is short
+	@$(if $(PEERS),$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]',:)
+	@$(BIN)/python -m benchmarks $(if $(PEERS),--peers) $(BENCH)
 
 chaos: install  ## kill and starve a live flow at random, and prove its numbers
 	@$(BIN)/python -m benchmarks.chaos $(CHAOS)

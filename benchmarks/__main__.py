@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.bench import Bench
+from benchmarks.peers.bench import PeersBench
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError
 
@@ -23,6 +24,8 @@ def main() -> int:
     parser.add_argument("--events", type=int, help=f"how many ({EVENTS:,}; {SMOKE_EVENTS:,} in a smoke run)")
     parser.add_argument("--smoke", action="store_true", help="short: compare outputs, judge no bar")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the log, outputs and results there")
+    parser.add_argument("--peers", action="store_true", help="beside engines that others build, instead")
+    parser.add_argument("--readme", action="store_true", help="print README's tables, and nothing else")
     arguments = parser.parse_args()
     events = arguments.events or (SMOKE_EVENTS if arguments.smoke else EVENTS)
     with ExitStack() as stack:
@@ -32,7 +35,8 @@ def main() -> int:
         directory = Path(directory).resolve()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            return Bench(events, arguments.smoke, directory).run()
+            bench = PeersBench if arguments.peers else Bench
+            return bench(events, arguments.smoke, directory, arguments.readme).run()
         except (AudiopixelError, ConnectError, OSError) as error:
             print(f"bench: {error}", file=sys.stderr)
         except KeyboardInterrupt:

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from benchmarks import topic, touches
 from benchmarks.answers import differences
 from benchmarks.measure import Answers, Job, Result, process_cpu_s
-from benchmarks.report import Bar, bars, ratios, show, show_bars
+from benchmarks.report import Bar, Row, bars, markdown, ratios, show, show_bars
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from flows.errors import AudiopixelError
 from flows.settings.fields import PREFIX
@@ -41,13 +42,15 @@ class Bench:
         events: of the log.
         smoke: compare outputs, judge no bar.
         directory: for logs and outputs.
+        readme: print the tables of README alone; all else goes to the error output.
     """
 
     events: int
     smoke: bool
     directory: Path
+    readme: bool = False
     results: dict[str, Result] = field(default_factory=dict)
-    rows: list[tuple[str, Result, str]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     progress: Console = field(default_factory=lambda: Console(stderr=True))
 
@@ -57,12 +60,35 @@ class Bench:
         Raises:
             AudiopixelError: a contender failed.
         """
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        wide = None if sys.stdout.isatty() else 160
+        self.console = Console(width=wide, stderr=self.readme)
+        console, date = self.console, datetime.now(UTC).date()
         self.log, self.warm = self.directory / "log.ndjson", self.directory / "warm.ndjson"
         size = self._write(self.log, self.events)
         self._write(self.warm, WARM_EVENTS)
         about = f"{self.events:,} events of {size / self.events:.0f} bytes, seed {SEED}"
-        console.print(f"{about}; Python {sys.version.split()[0]}, {os.cpu_count()} cores")
+        about += f"; Python {sys.version.split()[0]}, {os.cpu_count()} cores"
+        console.print(about)
+        self._contend()
+        for line in self.wrong[:20]:
+            console.print(line, markup=False, highlight=False)
+        compared = f"{len(self.truth.flights):,} flights and {len(self.truth.minutes):,} minutes"
+        console.print(
+            f"outputs: {f'{len(self.wrong):,} differences' if self.wrong else 'equal'} in {compared}"
+        )
+        show(console, self.rows)
+        if self.smoke:
+            console.print("A smoke run: one run a contender, and nothing that takes long.")
+        found = self._bars()
+        show_bars(console, found, judged=not self.smoke)
+        figures = " ".join(f"{name}={value:.2f}" for name, value in self._ratios().items())
+        console.print(f"ratios: {figures}", highlight=False)
+        if self.readme:
+            print("\n".join(markdown(f"{date}: {about}", self.rows, found)))
+        return int(bool(self.wrong) or not (self.smoke or all(bar.passed for bar in found)))
+
+    def _contend(self) -> None:
+        """Run every contender, and compare what it found."""
         self._add("decode_floor", "decode floor", self._child("decode_floor"), "msgspec alone")
         batch = self._child("duckdb_batch")
         self.truth = batch.answers
@@ -73,24 +99,13 @@ class Bench:
             self._kafka(valkey)
             if not self.smoke:
                 self._memory(valkey)
-        for line in self.wrong[:20]:
-            console.print(line, markup=False, highlight=False)
-        compared = f"{len(self.truth.flights):,} flights and {len(self.truth.minutes):,} minutes"
-        console.print(
-            f"outputs: {f'{len(self.wrong):,} differences' if self.wrong else 'equal'} in {compared}"
-        )
-        show(console, self.rows)
-        if self.smoke:
-            console.print(
-                f"A smoke run: one run a contender, and no log {LONGER} times as long for the memory."
-            )
+
+    def _bars(self) -> list[Bar]:
         found = bars(self.results)
-        if not self.smoke:
-            found += self._conversions(console)
-        show_bars(console, found, judged=not self.smoke)
-        figures = " ".join(f"{name}={value:.2f}" for name, value in ratios(self.results).items())
-        console.print(f"ratios: {figures}", highlight=False)
-        return int(bool(self.wrong) or not (self.smoke or all(bar.passed for bar in found)))
+        return found if self.smoke else found + self._conversions()
+
+    def _ratios(self) -> dict[str, float]:
+        return ratios(self.results)
 
     def _plain(self, valkey: EmbeddedValkey) -> None:
         for contender, name, note in (
@@ -125,7 +140,7 @@ class Bench:
             "flow_kafka", "audiopixel, Kafka", median, f"catching up, elapsed {share:.2f} of file{note}"
         )
 
-    def _median(self, contender: str, *, redis_url: str, brokers: str = "") -> tuple[Result, str]:
+    def _median(self, contender: str, *, redis_url: str = "", brokers: str = "") -> tuple[Result, str]:
         """The median run by processor time, all being compared, and a note of them."""
         runs = [
             self._child(contender, f"run {number + 1}", redis_url=redis_url, brokers=brokers)
@@ -150,11 +165,11 @@ class Bench:
         )
         self._add("flow_long", "audiopixel, long log", long, note)
 
-    def _conversions(self, console: Console) -> list[Bar]:
+    def _conversions(self) -> list[Bar]:
         with self.progress.status("conversions"):
             states = [touches.held(count, self.directory / f"touches-{count}") for count in LISTENERS]
             with_them, without = touches.share(self.events, self.directory)
-        return touches.show(console, with_them, without, states)
+        return touches.show(self.console, with_them, without, states)
 
     def _write(self, path: Path, events: int, rate: float = 2000.0) -> int:
         with self.progress.status(f"writing {path.name}"):
@@ -162,7 +177,7 @@ class Bench:
 
     def _add(self, key: str, name: str, result: Result, note: str) -> None:
         self.results[key] = result
-        self.rows.append((name, result, note))
+        self.rows.append(Row(key, name, result, note))
 
     def _compare(self, who: str, answers: Answers) -> None:
         self.wrong += [f"{who} differs from DuckDB: {line}" for line in differences(self.truth, answers)]
