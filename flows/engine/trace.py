@@ -14,8 +14,8 @@ import structlog
 
 from flows.errors import UsageError
 
-MIN_NS: Final = 2_000_000
-"""The shortest call that is written: a busy flow has some hundreds a second of 2 ms and more."""
+MIN_NS: Final = 5_000_000
+"""The shortest call that is written: a flow that waits rests for 2 ms a call, hundreds of times a second."""
 PAUSE_NS: Final = 50_000_000
 """The shortest time between two calls of one thread that is written, as the engine's."""
 MAX_BYTES: Final = 256 << 20

@@ -66,7 +66,7 @@ def test_a_trace_tells_what_a_flow_did_and_for_how_long(world: World) -> None:
     names = {one["args"]["name"] for one in told if one["ph"] == "M"}
     assert {"publisher flush", "plays on_batch", "intake next_batch"} <= spans.keys()
     assert names == {"MainThread", "redis_0"}
-    assert min(spans.values()) >= 2_000
+    assert min(spans.values()) >= 5_000
 
 
 def test_sigterm_in_the_midst_of_much_loses_nothing(world: World) -> None:

@@ -61,8 +61,8 @@ def spans(trace: Trace) -> list[tuple[str, float, float]]:
 
 def test_a_call_is_told_with_its_duration_and_a_short_one_is_not(trace: Trace, clock: Clock) -> None:
     step = trace.watch("plays", Step(clock))
-    assert [step.on_batch(took_ms) for took_ms in (70, 1, 2)] == [70, 1, 2]
-    assert spans(trace) == [("plays on_batch", 1000, 70), ("plays on_batch", 1071, 2)]
+    assert [step.on_batch(took_ms) for took_ms in (70, 4, 5)] == [70, 4, 5]
+    assert spans(trace) == [("plays on_batch", 1000, 70), ("plays on_batch", 1074, 5)]
 
 
 def test_a_call_that_raises_is_told_and_raises(trace: Trace, clock: Clock) -> None:
@@ -99,10 +99,10 @@ def test_a_thread_that_rests_between_two_calls_makes_no_pause(trace: Trace, cloc
 
 def test_threads_have_their_names_and_their_own_lines(trace: Trace, clock: Clock) -> None:
     step = trace.watch("plays", Step(clock))
-    other = threading.Thread(target=step.on_batch, args=(3,), name="redis_0")
+    other = threading.Thread(target=step.on_batch, args=(5,), name="redis_0")
     other.start()
     other.join()
-    step.on_batch(3)
+    step.on_batch(5)
     told = json.loads(trace.path.read_text().rstrip().rstrip(",") + "]")
     names = {one["tid"]: one["args"]["name"] for one in told if one["ph"] == "M"}
     assert [names[one["tid"]] for one in told if one["ph"] == "X"] == ["redis_0", "MainThread"]
