@@ -71,6 +71,21 @@ ACCOUNT: Final = tuple(f"flight.conversions_{name}" for name in ConversionAccoun
 unattributed + pending.
 """
 NO_ACCOUNT: Final = [None] * len(ACCOUNT)
+SHARES: Final = (
+    "start_share",
+    "first_quartile_share",
+    "midpoint_share",
+    "third_quartile_share",
+    "complete_share",
+    "listener_share",
+    "play_id_share",
+)
+CONSISTENCY: Final = (
+    *(f"{window}.{name}" for window in SIDE_WINDOWS for name in SHARES),
+    "flight.delay_p50_seconds",
+)
+"""Of a platform: the shares of its plays that tell something, and the median delay of its pixels."""
+NO_CONSISTENCY: Final = (None,) * len(CONSISTENCY)
 FREQUENCY: Final = tuple(
     f"frequency.{name}.{metric}"
     for name in CLASSES
@@ -111,7 +126,7 @@ def _fields() -> tuple[str, ...]:
             metrics.append("unlinked_completion_rate")
         beside = SHOWN if name in SIDE_WINDOWS else ()
         fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS, *beside)]
-    return (*fields, CURRENCY, *FREQUENCY, *ACCOUNT)
+    return (*fields, CURRENCY, *FREQUENCY, *ACCOUNT, *CONSISTENCY)
 
 
 FIELDS: Final = _fields()

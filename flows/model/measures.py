@@ -180,6 +180,29 @@ MEASURES: Final[tuple[Measure, ...]] = (
     Measure(
         "unlinked_completion_rate", Kind.RATE, "ratio", "Completes by starts of pixels without a play id."
     ),
+    *(
+        Measure(
+            name,
+            Kind.RATE,
+            "ratio",
+            f"Of a platform: {what} A row's plays are its impressions, or its starts where these are more.",
+        )
+        for name, what in (
+            ("start_share", "plays that started, with or without a play id, by plays."),
+            ("first_quartile_share", "plays that reached a quarter, by plays."),
+            ("midpoint_share", "plays that reached half, by plays."),
+            ("third_quartile_share", "plays that reached three quarters, by plays."),
+            ("complete_share", "plays that reached the end, by plays."),
+            ("listener_share", "plays of which a consenting listener is known, by plays."),
+        )
+    ),
+    Measure("play_id_share", Kind.RATE, "ratio", "Of a platform: starts with a play id, by all starts."),
+    Measure(
+        "delay_p50_seconds",
+        Kind.RATE,
+        "second",
+        "Of a platform: median time from a pixel's event time to its receipt: the upper bound of its class.",
+    ),
     Measure("reach", Kind.PEOPLE, "listener", "Distinct listeners of an impression or a start."),
     Measure("frequency", Kind.PEOPLE, "play", "Plays with a listener by reach, at least 1."),
     *_CONVERSIONS,

@@ -231,7 +231,7 @@ class RowBatch(NamedTuple):
     time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
     names) of the placements among them. `sides` are minutes, columns of `flows.model.basis` and amounts of
     `side_rows`: what few pixels have. `refused` are (placement, minute, count) of rejected impressions,
-    which make no row.
+    which make no row. `delays` are (platform, counts by class of `flows.model.delays`).
     """
 
     sender: int
@@ -253,6 +253,7 @@ class RowBatch(NamedTuple):
     sides: I64 = np.zeros((0, 3), np.int64)
     parts: Parts = NO_PARTS
     refused: Sequence[tuple[str, int, int]] = ()
+    delays: Sequence[tuple[str, Sequence[int]]] = ()
 
 
 class PendingConversion(NamedTuple):

@@ -44,13 +44,18 @@ CONFIRMED: Final = 1 << 14
 REFUSED: Final = 1 << 15
 """Flag in `INFO`: no pixel but a rejected impression that names its placement, for the day's parts alone."""
 TOLD_SHIFT: Final = 32
-"""`INFO >> 32`, of an impression: the minute that the caller's clock said, where it counts in another; else
-0.
+TOLD: Final = (1 << 27) - 1
+"""`INFO >> 32 & TOLD`, of an impression: the minute that the caller's clock said, where it counts in another;
+else 0.
 """
 TIE_SHIFT: Final = 32
 TIE: Final = (1 << 31) - 1
 """`INFO >> TIE_SHIFT & TIE`, of a `delivered` or `download` with a client: a hash of its event id, which
 orders those of one moment.
+"""
+DELAY_SHIFT: Final = 59
+"""`INFO >> 59`, of an event before `delivered`: the class of `flows.model.delays` of its delay, 0 where the
+receipt is not known.
 """
 REASON_BITS: Final = 0xFFFF
 INVALID_SHIFT: Final = 16

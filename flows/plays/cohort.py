@@ -58,6 +58,7 @@ from flows.model.pixel import (
     BASIS,
     BASIS_SHIFT,
     COMBO,
+    DELAY_SHIFT,
     INFO,
     INVALID_SHIFT,
     KEY,
@@ -65,6 +66,7 @@ from flows.model.pixel import (
     LISTENER,
     REASON_BITS,
     REFUSED,
+    TOLD,
     TOLD_SHIFT,
     TS,
     WATERMARK,
@@ -240,6 +242,8 @@ def apply(
     table: U64,
     increments: Increments,
     bases: U8,
+    lanes: I64,
+    delays: I64,
     used: I64,
     outcomes: I64,
     late: I64,
@@ -256,6 +260,7 @@ def apply(
         table: (slots, 4) uint64.
         increments: added to.
         bases: by dimensions, the bases of their impressions that rows know of, a bit each.
+        lanes, delays: of `flows.plays.delay_counts`; the latter is added to.
         used: cells, touches and slots in use; changed in place.
         outcomes: accepted, repeated, too late, and invalid traffic by reason; added to.
         late: (n,) rows of the pixels that are too late, as many as `outcomes` says.
@@ -289,8 +294,8 @@ def apply(
         minute = ts // 60_000
         impression, told = code == IMPRESSION, minute
         oldest = own_watermark // 60_000 - OLD_MINUTES
-        if impression and info >> TOLD_SHIFT != 0:
-            told = info >> TOLD_SHIFT
+        if impression and info >> TOLD_SHIFT & TOLD != 0:
+            told = info >> TOLD_SHIFT & TOLD
             if abs(told - minute) > FAR_MINUTES:
                 told = np.int64(-1)
 
@@ -353,6 +358,7 @@ def apply(
         times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
         totals[combo, PIXELS] += 1
         totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
+        delays[lanes[combo], info >> DELAY_SHIFT] += 1
         if impression:
             totals[combo, BLOCKED_IMPRESSIONS] += info & BLOCKED_FLAG != 0
             no_orphan(table, increments, slot)

@@ -6,7 +6,7 @@ import numpy as np
 
 from flows.model.counts import CONSENTED, INVALID_TRAFFIC, PIXELS, REPEATED, TOO_LATE
 from flows.model.pixel import CONSENTED as CONSENT_FLAG
-from flows.model.pixel import INFO, INVALID_SHIFT, KEY, TS, WATERMARK
+from flows.model.pixel import INFO, INVALID_SHIFT, KEY, REASON_BITS, TS, WATERMARK
 from flows.plays.increments import BACKWARDS, FIRST, LATEST
 from flows.plays.slots import (
     ACCEPTED,
@@ -57,7 +57,7 @@ def convert(
         key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)
         ts, watermark = np.int64(pixels[i, TS]), np.int64(pixels[i, WATERMARK])
         info = np.int64(pixels[i, INFO])
-        invalid, combo = info >> INVALID_SHIFT, combo_of[i]
+        invalid, combo = info >> INVALID_SHIFT & REASON_BITS, combo_of[i]
         if invalid:
             key = mixed(key, INVALID_SPACE)
         slot = find(table, key)

@@ -66,6 +66,10 @@ class DimensionIndex:
         self._find_rows()
         return self._row_shards
 
+    def home(self, scope: str, name: str) -> int:
+        """The row shard of a row."""
+        return self._homes.of(scope, name)
+
     def _find_rows(self) -> None:
         new = self.combos[len(self._rows_of) :]
         if not new:

@@ -104,11 +104,13 @@ def row_batches(
     increments: Increments,
     touches: int,
     sides: int,
+    delays: Sequence[tuple[str, list[int]]] = (),
 ) -> list[RowBatch]:
     """A message to every row shard, empty or not.
 
     Args:
         touches, sides: how many of `increments` there are.
+        delays: of platforms that have a row, by class.
     """
     rows_of, shard_of = names.rows_of, names.shards_of_rows
 
@@ -151,6 +153,9 @@ def row_batches(
     who = increments.who[heard_at]
     cell_rows, total_rows, heard_rows = place[cells.rows], place[totals.rows], place[heard.rows]
     added = aside[beside.source]
+    delayed: dict[int, list[tuple[str, list[int]]]] = {}
+    for platform, classes in delays:
+        delayed.setdefault(names.home("platform", platform), []).append((platform, classes))
     every = (bounds, cells.bounds, totals.bounds, heard.bounds, beside.bounds)
     parts = [[slice(a, b) for a, b in pairwise(of.tolist())] for of in every]
     return [
@@ -174,6 +179,7 @@ def row_batches(
             added[side, 1:],
             _of_shard(day_parts, homes == shard, place),
             refused.get(shard, ()),
+            delayed.get(shard, ()),
         )
         for shard, (own, cell, total, hear, side) in enumerate(zip(*parts, strict=True))
     ]

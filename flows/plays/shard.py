@@ -31,6 +31,7 @@ from flows.model.pixel import COMBO, INFO, KEY, LISTENER, MOST_REASONS, POSITION
 from flows.model.ticks import ENDED, Cut
 from flows.plays import cohort, slots
 from flows.plays.conversions import convert
+from flows.plays.delay_counts import DelayCounts
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.expiry import expire, sweep
 from flows.plays.increments import Increments
@@ -60,7 +61,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 10
+FORMAT: Final = 11
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")
@@ -100,6 +101,7 @@ class PlayShard:
         self.increments = Increments.new()
         # Told anew after a restart, which changes nothing.
         self.bases = np.zeros(len(self.increments.times), np.uint8)
+        self.delays = DelayCounts()
         self.conversions: list[PendingConversion] = []
         # What is final already stays so when the allowed lateness is made longer at a restart.
         self.first_open = 0
@@ -132,6 +134,8 @@ class PlayShard:
                 self.table,
                 self.increments,
                 self.bases,
+                self.delays.lanes,
+                self.delays.counts,
                 self.used,
                 outcomes,
                 late,
@@ -203,6 +207,7 @@ class PlayShard:
         if number == len(self.increments.times):
             self.increments = self.increments.with_combos()
             self.bases = doubled(self.bases)
+        self.delays.note(number, combo)
         return number
 
     def _make_room(self) -> None:
@@ -236,7 +241,7 @@ class PlayShard:
         if cut.ended or turned:
             self._sweep(cut.ended)
         to, used = (self.index, cut, self.shards, self.names, self.increments), int(self.used[TOUCHES])
-        batches = row_batches(*to, used, int(self.used[SIDES_USED]))
+        batches = row_batches(*to, used, int(self.used[SIDES_USED]), self.delays.current())
         touches = touch_batches(*to, used if self.touching else 0, self.conversions, forgotten)
         outcomes = []
         for sender, counts in self.outcomes.items():
@@ -244,6 +249,7 @@ class PlayShard:
             outcomes.append(PixelOutcomes(sender, accepted, repeated, too_late, tuple(invalid)))
         self.outcomes.clear()
         self.increments = self.increments.begun_anew(self.used)
+        self.delays.clear()
         self.conversions = []
         if len(self.names) > self.forget_at:
             self._forget_combos()
@@ -295,6 +301,9 @@ class PlayShard:
         )
         self.bases[:] = 0
         self.names = DimensionIndex(self._homes, [self.names.combos[number] for number in kept.tolist()])
+        self.delays = DelayCounts()
+        for number, combo in enumerate(self.names.combos):
+            self.delays.note(number, combo)
         self.table[used, FLAGS] |= CHANGED
         self.journal.pieces = []
 
@@ -312,6 +321,7 @@ class PlayShard:
         state["combos"] = self.names.combos
         state["outcomes"] = {sender: counts.tolist() for sender, counts in self.outcomes.items()}
         state["increments"] = self.increments.snapshot(len(self.names), self.used)
+        state["delays"] = self.delays.current()
         state["conversions"] = [frozen_pending(one) for one in self.conversions]
         return FORMAT, self.shards, state
 
@@ -346,6 +356,8 @@ class PlayShard:
         self.bases = np.zeros(len(self.increments.times), np.uint8)
         for combo in of["combos"]:
             self._number(tuple(combo))
+        for platform, counts in of["delays"]:
+            self.delays.add(platform, counts)
         self.outcomes = {sender: np.array(counts, np.int64) for sender, counts in of["outcomes"].items()}
         self.conversions = [thawed_pending(one) for one in of["conversions"]]
 

@@ -17,9 +17,11 @@ from flows.reconcile.fields import (
     ACCOUNTS,
     AGES_S,
     CLASSES,
+    DELAYS_S,
     DERIVED_RATES,
     LABELS,
     MINUTE_METRICS,
+    PLATFORM_SHARES,
     QUANTILES,
     ROW,
     SCOPES,
@@ -260,6 +262,8 @@ class _Comparer:
         if scope == "campaign":
             yield from self._campaign(name, truth, row)
         own = {metric: decimal_of(row.get(metric) or "0") or Decimal(0) for metric in _DIVIDED}
+        if scope == "platform":
+            yield from _of_platform(truth, own)
         yield "flight.consent_coverage", ratio(own["flight.consented"], own["flight.pixels"])
         for place, window in enumerate(WINDOWS):
             reach = truth.windows.get("reach", _NOTHING)[place]
@@ -371,7 +375,24 @@ class _Comparer:
             yield field_name, want if want or row.get(field_name) is not None else None
 
 
+def _of_platform(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str, Any]]:
+    """The expected shares of a platform's plays, and its median delay."""
+    for window in SIDE_WINDOWS:
+        started = own[f"{window}.starts"] + own[f"{window}.unlinked_starts"]
+        plays = max(own[f"{window}.impressions"], started)
+        for metric, parts in PLATFORM_SHARES.items():
+            told = sum((own[f"{window}.{part}"] for part in parts), Decimal(0))
+            yield f"{window}.{metric}", ratio(min(told, plays), plays)
+        known = Decimal(truth.windows.get("consented_plays", _NOTHING)[WINDOWS.index(window)])
+        yield f"{window}.listener_share", ratio(min(known, plays), plays)
+        yield f"{window}.play_id_share", ratio(own[f"{window}.starts"], started)
+    delays = [truth.windows.get(f"delay_{at}", _NOTHING)[3] for at in range(len(DELAYS_S))]
+    yield "flight.delay_p50_seconds", quantile(delays, 50, DELAYS_S)
+
+
+_OF_PLATFORM: Final = tuple(part for parts in PLATFORM_SHARES.values() for part in parts)
 _DIVIDED: Final = (
+    *(f"{window}.{name}" for window in SIDE_WINDOWS for name in ("impressions", *_OF_PLATFORM)),
     *("flight.consented", "flight.pixels"),
     *(f"{window}.{name}" for window in WINDOWS for pair in DERIVED_RATES.values() for name in pair),
     *(f"{window}.{name}" for window in SIDE_WINDOWS for name in ("confirmed_plays", "deliveries")),

@@ -15,7 +15,7 @@ import numpy as np
 
 from flows.errors import AudiopixelError
 from flows.reconcile.clients import sent
-from flows.reconcile.fields import BASES
+from flows.reconcile.fields import BASES, DELAYS_S
 from flows.reconcile.holds import Holds
 from flows.reconcile.line import Pixel, Rejected, is_macro, mark_of, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, open_log
@@ -231,6 +231,7 @@ class Reader:
                 "denied": denied[some],
                 "basis": rows[some, BASIS].astype(np.uint8),
                 "confirmed": rows[some, CONFIRMED].astype(bool),
+                "delay": _delays(rows[some]),
             },
             combos,
             conversions,
@@ -299,6 +300,13 @@ class Reader:
         if _BOT.search(agent) and not self._podcast_app.search(agent):
             return True
         return any(own.search(agent) for own in self._agents)
+
+
+def _delays(rows: Any) -> Any:
+    """The class of each pixel's delay, from 0 on; 255 where its receipt is not told."""
+    bounds = [int(1000 * bound) for bound in DELAYS_S]
+    classes = np.searchsorted(bounds, np.minimum(rows[:, RECEIVED] - rows[:, T], bounds[-1]))
+    return np.where(rows[:, RECEIVED] == NO_TIME, 255, classes).astype(np.uint8)
 
 
 def _wait(rows: Any, told: Mapping[int, tuple[str, int | None]], holds: Holds, greatest: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -47,6 +48,19 @@ FLIGHT_METRICS: Final = (*MINUTE_METRICS, *SIDES, "reach", *WHOLE_METRICS)
 QUANTILES: Final = {"time_to_convert_p50_seconds": 50, "time_to_convert_p90_seconds": 90}
 """In per cent."""
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
+DELAYS_S: Final[tuple[int | Decimal, ...]] = (
+    *map(Decimal, ("0.125", "0.25", "0.5")),
+    *(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, _DAY),
+)
+"""Upper bounds of the classes of the time from a pixel's event time to its receipt."""
+PLATFORM_SHARES: Final = {
+    "start_share": ("starts", "unlinked_starts"),
+    "first_quartile_share": ("first_quartiles", "unlinked_first_quartiles"),
+    "midpoint_share": ("midpoints", "unlinked_midpoints"),
+    "third_quartile_share": ("third_quartiles", "unlinked_third_quartiles"),
+    "complete_share": ("completes", "unlinked_completes"),
+}
+"""Of a platform: shares of its plays, to what they count."""
 AGES_S: Final = (
     *(10, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE),
     *(_HOUR, 2 * _HOUR, 4 * _HOUR, 8 * _HOUR, 12 * _HOUR),
@@ -110,6 +124,9 @@ def _row() -> dict[str, How]:
             (f"{window}.{name}" for name in SIDES), How.EXACT if window == "flight" else How.AT
         )
         fields[f"{window}.play_through"] = How.DERIVED
+        shares = (*PLATFORM_SHARES, "listener_share", "play_id_share")
+        fields |= dict.fromkeys((f"{window}.{name}" for name in shares), How.DERIVED)
+    fields["flight.delay_p50_seconds"] = How.EXACT
     del fields["5m.unlinked_completion_rate"]
     return fields
 

@@ -186,7 +186,7 @@ class Recomputation:
         )
         self._db.insert("seen", columns)
         sums: dict[Key, dict[str, tuple[int, ...]]] = {}
-        for query in (rows.WINDOWS, rows.REACHED):
+        for query in (rows.WINDOWS, rows.REACHED, rows.DELAYS):
             for scope, name, metric, *amounts in self._db.all(query):
                 sums.setdefault((scope, name), {})[metric] = tuple(amount or 0 for amount in amounts)
         for one in seen:

@@ -19,7 +19,7 @@ def ratio(part: Decimal, whole: Decimal) -> tuple[Decimal, Decimal] | None:
     return within(part / whole, Decimal(0)) if whole else None
 
 
-def quantile(ages: Sequence[int], percent: int, bounds: Sequence[int]) -> Decimal | None:
+def quantile(ages: Sequence[int], percent: int, bounds: Sequence[int | Decimal]) -> Decimal | None:
     """The upper bound of the class in which a share of the millionths is reached."""
     reached, whole = 0, sum(ages)
     for amount, bound in zip(ages, bounds, strict=True):

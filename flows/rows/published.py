@@ -21,6 +21,7 @@ from flows.model.fields import (
     FIELDS,
     MATURE,
     NO_ACCOUNT,
+    NO_CONSISTENCY,
     NO_CREDITS,
     NO_DELIVERY,
     NO_FREQUENCY,
@@ -36,6 +37,7 @@ from flows.model.fields import (
 )
 from flows.model.fields import ratio as uncached_ratio
 from flows.model.messages import PackedRow
+from flows.rows.consistency import shares
 from flows.rows.credit_cells import quantile_s
 from flows.rows.values import Minutes, Windows
 from flows.state.kernel import I64
@@ -45,6 +47,10 @@ ratio: Final = lru_cache(1 << 14)(uncached_ratio)
 _HEAD: Final = b"\xdc" + len(FIELDS).to_bytes(2, "big")
 """MessagePack's beginning of an array of over 15 values; of fewer, as `OWN` has, it is one byte."""
 _NO_SIDES: Final = (None,) * (len(SHOWN) - 1)
+_PLATFORM: Final = "platform"
+_SHOWN_APART: Final = {SCOPES[0]: 1, _PLATFORM: 2}
+"""Scopes whose rows show other numbers than the rest, where their counts are the same."""
+_SIDE_PLACES: Final = tuple(map(WINDOWS.index, SIDE_WINDOWS))
 _REACHED: Final = [*NO_CREDITS[:RATE_AT], "0", *NO_CREDITS[RATE_AT + 1 :]]
 """The values of `CREDITS` where somebody was reached and nobody converted."""
 
@@ -64,17 +70,17 @@ def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[Pa
 
 def _alike(windows: Windows) -> tuple[list[int], list[int]]:
     """Places of rows whose numbers differ, and of each row the place among these of the one that has its."""
-    scopes = np.array([scope == SCOPES[0] for scope, _ in windows.rows], np.int64)
+    scopes = np.array([_SHOWN_APART.get(scope, 0) for scope, _ in windows.rows], np.int64)
     columns = [*windows.sums, *windows.mature, windows.totals]
     columns += [one[:, None] for one in (*windows.reach, windows.bases, scopes)]
     joined = np.hstack(columns)
     packed, size = joined.tobytes(), joined.itemsize * joined.shape[1]
     firsts, like, known = list[int](), list[int](), dict[object, int]()
-    rare: Any = windows.currencies, windows.frequency, windows.accounts, windows.credits, windows.sides
-    for row, (currency, frequency, account, credits, sides) in enumerate(zip(*rare, strict=True)):
-        plain = (
-            currency is frequency is account is credits[0] is credits[1] is credits[2] is credits[3] is None
-        )
+    rare: Any = windows.currencies, windows.frequency, windows.accounts, windows.delays
+    rare = (*rare, windows.credits, windows.sides)
+    for row, (currency, frequency, account, delay, credits, sides) in enumerate(zip(*rare, strict=True)):
+        plain = currency is frequency is account is delay is None
+        plain = plain and credits[0] is credits[1] is credits[2] is credits[3] is None
         plain = plain and sides[0] is sides[1] is sides[2] is sides[3] is None
         place = known.setdefault(packed[row * size : (row + 1) * size] if plain else row, len(firsts))
         if place == len(firsts):
@@ -136,8 +142,17 @@ def _numbers(windows: Windows) -> list[bytes]:
         values.append(windows.currencies[row])
         values += NO_FREQUENCY if frequency is None else _frequency(frequency)
         values += NO_ACCOUNT if account is None else account
+        values += NO_CONSISTENCY if windows.rows[row][0] != _PLATFORM else _consistency(windows, columns, row)
         packed.append(encode(values)[len(_HEAD) :])
     return packed
+
+
+def _consistency(windows: Windows, columns: list[list[list[Any]]], row: int) -> list[str | None]:
+    """The values of `CONSISTENCY` of a platform."""
+    shown: list[str | None] = []
+    for place in _SIDE_PLACES:
+        shown += shares(columns[place][row], int(windows.sums[place][row, CONSENTED_PLAYS]))
+    return [*shown, windows.delays[row]]
 
 
 def _beside(impressions: int, sides: I64) -> list[int | str | None]:

@@ -24,6 +24,7 @@ from flows.rows.cells import Cells, add_cells, split, window
 from flows.rows.conversions import RowConversions
 from flows.rows.day_counts import DayCounts
 from flows.rows.days import Days
+from flows.rows.delays import Delays
 from flows.rows.ended import RowName
 from flows.rows.flights import Flights
 from flows.rows.labels import Labels
@@ -38,7 +39,7 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 15
+FORMAT: Final = 16
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 SKETCHES_AT_ONCE: Final = 256
@@ -78,7 +79,7 @@ class RowShard:
         self.watermark_ms = self.first_open = 0
         self.left: list[RowName] = []
         self.given: list[Day] = []
-        self.labels = Labels()
+        self.labels, self.delays = Labels(), Delays()
         self.days, self.day_counts = Days(day_of), DayCounts(day_of)
         self._have(RowIndex(limits.rows), Cells(), RowConversions(), SideCells(), Rolling(), Distinct())
         self._sketched, self._files = -1, Files(None)
@@ -181,6 +182,7 @@ class RowShard:
             self.rolling.add(rows, minutes, who, n_rows)
             self.days.reach(rows, minutes, who, n_rows)
 
+        self.delays.take(batches, self._number)
         if len(rows := rows_at("side_rows")):
             self.sides.take(rows, joined("sides"), self.columns, self.days.day_of)
 
@@ -235,7 +237,8 @@ class RowShard:
         scope, _ = self.row_index.name(number)
         of.is_placement[number], of.alive[number] = scope == SCOPES[0], True
         if kept is not None:
-            numbers, labels, days, *conversions, sides, reached_by = kept
+            numbers, labels, days, delays, *conversions, sides, reached_by = kept
+            self.delays.put_back(number, delays)
             self.day_counts.put_back(number, days)
             of.put(number, numbers)
             self.labels.put_back(number, labels)
@@ -300,6 +303,7 @@ class RowShard:
             days = self.day_counts.take_out(leaving)
             for row, reached_by in zip(leaving, self.reached.take_out(np.array(leaving)), strict=True):
                 kept: list[Any] = [of.of(row), self.labels.take_out(row), days[row]]
+                kept.append(self.delays.take_out(row))
                 kept += [*self.conversions.take_out(row), self.sides.take_out(row), reached_by]
                 self.left.append(self.row_index.leave(row))
                 self.row_index.ended.put(self.left[-1], int(of.heard[row]), kept)
@@ -363,6 +367,7 @@ class RowShard:
             ],
             of.bases[rows],
             [sides.windows(row, minute, day) if row in sides.flight else NO_SIDES for row in each],
+            list(map(self.delays.median_s, each)),
         )
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -376,6 +381,7 @@ class RowShard:
             "columns": self.columns.snapshot(alive),
             "conversions": self.conversions.snapshot(),
             "sides": self.sides.snapshot(),
+            "delays": self.delays.snapshot(),
             "cells": self.cells.snapshot(files),
             "days": self.days.snapshot(alive, files),
             "day_counts": self.day_counts.snapshot(files),
@@ -416,6 +422,7 @@ class RowShard:
         self.columns.restore(rows, held["columns"])
         self.columns.is_placement[rows] = [self.row_index.name(row)[0] == SCOPES[0] for row in rows.tolist()]
         self.labels.restore(held["labels"])
+        self.delays = Delays.restored(held["delays"])
         self.days.restore(rows, held["days"], files, self.minute)
         self.day_counts = DayCounts.restored(self.days.day_of, held["day_counts"], files, self.minute)
         self.mark_all_changed()

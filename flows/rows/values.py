@@ -18,7 +18,8 @@ class Windows(NamedTuple):
     `currencies[row]` is that of their value; `frequency[row]` are (2, classes) listeners and millionths of
     conversions, and `accounts[row]` the conversions that name it, None for what is no campaign;
     `delivered[row]` is None for what has no plan; `bases` are of valid impressions, a bit each, and
-    `sides[row][w]` the counts of `flows.model.basis.SIDES`, None for nothing.
+    `sides[row][w]` the counts of `flows.model.basis.SIDES`, None for nothing; `delays` are medians in
+    seconds, None for what is no platform.
     """
 
     rows: list[tuple[str, str]]
@@ -36,6 +37,7 @@ class Windows(NamedTuple):
     delivered: list[Delivered | None]
     bases: I64
     sides: list[list[I64 | None]]
+    delays: list[str | None]
 
 
 class Minutes(NamedTuple):

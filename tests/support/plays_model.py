@@ -49,6 +49,7 @@ class Call(NamedTuple):
     creative: str | None
     basis: str | None
     confirmed: bool | None
+    delay: int | None
 
 
 @dataclass(eq=False)
@@ -85,6 +86,7 @@ class Model:
         self.first: dict[Dimensions, int] = {}
         self.deliveries: Counter[tuple[Dimensions, int, str]] = Counter()
         self.claims: set[tuple[Dimensions, str]] = set()
+        self.delays: Counter[tuple[str, int]] = Counter()
 
     def final(self, minute: int, watermark_ms: int) -> bool:
         by_now = (minute + 1) * MINUTE + self.lateness_ms <= max(watermark_ms, self.flow_ms)
@@ -127,6 +129,9 @@ class Model:
         self.first[combo] = min(self.first.get(combo, ts), ts)
         self.totals[combo, "pixels"] += 1
         self.totals[combo, "consented"] += call.consent is True
+        if call.platform and call.delay is not None:
+            bounds = [125 * 2**at for at in range(14)]
+            self.delays[call.platform, sum(call.delay > bound for bound in bounds)] += 1
         if call.consent and call.listener and event in ("impression", "start"):
             self.touches[combo, minute, listener_hash(call.listener)] += 1
             if linked or event == "impression":

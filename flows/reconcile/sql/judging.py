@@ -18,7 +18,7 @@ PIXELS: Final = f"""
 CREATE TABLE pixels (
     src INTEGER, pos BIGINT, event UTINYINT, t BIGINT, greatest BIGINT, combo INTEGER, key HUGEINT,
     listener HUGEINT, linked BOOLEAN, consent BOOLEAN, bot BOOLEAN, denied BOOLEAN, basis UTINYINT,
-    confirmed BOOLEAN);
+    confirmed BOOLEAN, delay UTINYINT);
 CREATE TABLE combos (
     combo INTEGER, {", ".join(f"{name} VARCHAR" for name in SCOPES)}, blocked BOOLEAN);
 CREATE TABLE told (
@@ -36,7 +36,7 @@ INSERT: Final = """
 INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
     (key_1::HUGEINT << 61) + key_2 + if(bot, 1::HUGEINT << 124, 0::HUGEINT),
     if(consent AND (listener_1 <> 0 OR listener_2 <> 0), (listener_1::HUGEINT << 61) + listener_2, NULL),
-    linked, consent, bot, denied, basis, confirmed
+    linked, consent, bot, denied, basis, confirmed, delay
 FROM chunk
 """
 
@@ -132,13 +132,14 @@ FROM round WHERE key IN (FROM unsettled);
 COUNTED: Final = f"""
 CREATE TABLE counted AS
 SELECT timed.n, src, pos, timed.key, 0 AS life, event, t, timed.minute, timed.watermark, combo, listener,
-    linked, consent, bot, denied, basis, confirmed, if(firsts.n IS NULL, 'repeated', 'accepted') AS verdict,
+    linked, consent, bot, denied, basis, confirmed, delay,
+    if(firsts.n IS NULL, 'repeated', 'accepted') AS verdict,
     firsts.n IS NOT NULL AND NOT bot AND linked AND start_n IS NOT NULL AND {JOINS} AS joined
 FROM timed JOIN plays ON plays.key = timed.key LEFT JOIN firsts ON firsts.n = timed.n
 WHERE NOT hard
 UNION ALL
 SELECT timed.n, src, pos, timed.key, life, event, timed.t, timed.minute, timed.watermark, combo, listener,
-    linked, consent, bot, denied, basis, confirmed, verdict,
+    linked, consent, bot, denied, basis, confirmed, delay, verdict,
     verdict = 'accepted' AND NOT bot AND linked AND verdicts.start_n IS NOT NULL AND {JOINS}
         AND (timed.n > verdicts.start_n
             OR NOT start.watermark >= timed.minute + getvariable('final_after')) AS joined
@@ -151,6 +152,10 @@ CREATE TABLE tallies AS
 SELECT combo, minute, event, linked, verdict, bot, consent, joined, count(*) AS pixels, max(t) AS latest,
     min(t) AS first
 FROM counted GROUP BY ALL;
+
+CREATE TABLE delays AS
+SELECT combo, delay, count(*) AS pixels FROM counted
+WHERE verdict = 'accepted' AND NOT bot AND delay < 255 AND NOT {IS["conversion"]} GROUP BY ALL;
 
 CREATE TABLE members AS
 SELECT combo, unnest([{", ".join(f"'{scope}'" for scope in SCOPES)}]) AS scope, unnest([{NAMES}]) AS id

@@ -100,6 +100,11 @@ SELECT scope, id, 'reach', count(*) FILTER (a), count(*) FILTER (b), count(*) FI
 FROM of_rows GROUP BY ALL
 """
 
+DELAYS: Final = """
+SELECT scope, id, concat('delay_', delay), 0, 0, 0, sum(pixels)::HUGEINT, 0, 0
+FROM delays JOIN members USING (combo) JOIN seen USING (scope, id) WHERE scope = 'platform' GROUP BY ALL
+"""
+
 # What a row is beside its counts: since when, how long it was heard of, and its labels.
 ROWS: Final = """
 SELECT scope, id, min(first) FILTER (verdict = 'accepted' AND NOT bot) AS since, max(latest) AS latest

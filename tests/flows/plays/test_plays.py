@@ -49,7 +49,7 @@ CHOICES: tuple[tuple[Any, ...], ...] = (
     (*[0] * 6, 5, 30, 60, 61, 130, 290, 400),
     ("e", "f"),
     ("c", "c", "d", None),
-    ("p", None),
+    ("p", "p", "q", None),
     ("l", "l", "m", None),
     (True, True, False, None),
     (False, False, False, False, False, True),
@@ -57,6 +57,7 @@ CHOICES: tuple[tuple[Any, ...], ...] = (
     ("k", "m", None),
     (None, None, None, *BASES),
     (True, False, None, None),
+    (None, None, 0, 125, 126, 3_000, 1_024_000, 1_024_001, 7_200_000),
 )
 """Of each field of `Call`; what is frequent stands there often."""
 SEND, CUT, SNAPSHOT, RESTART = "send", "cut", "snapshot", "restart"
@@ -120,6 +121,7 @@ class Source:
             "creative_id": call.creative,
             "basis": call.basis,
             "device_confirmed": call.confirmed,
+            "received_at": None if call.delay is None else ts + call.delay,
             "listener_id": call.listener,
             "consent": call.consent,
             "playhead_ms": call.playhead,
@@ -150,6 +152,7 @@ class Published:
         self.sides: Counter[tuple[str, str, int, str]] = Counter()
         self.bases: set[tuple[str, str, str]] = set()
         self.final: dict[tuple[str, str, int], npt.NDArray[np.int64]] = {}
+        self.delays: Counter[tuple[str, int]] = Counter()
 
     def add(self, batch: RowBatch) -> None:
         for row, latest in zip(batch.rows, batch.latest.tolist(), strict=True):
@@ -174,6 +177,9 @@ class Published:
                 self.bases.add((*batch.rows[place], BASES[column - SEEN]))
             else:
                 self.sides[*batch.rows[place], minute, SIDES[column]] += amount
+        for platform, classes in batch.delays:
+            assert Homes(KEY, SHARDS).of("platform", platform) == batch.to
+            self.delays.update({(platform, at): count for at, count in enumerate(classes) if count})
         for place, ts, combo in batch.labels:
             assert batch.rows[place] == ("placement", combo[0])
             self.labels[combo] = max(self.labels.get(combo, 0), ts)
@@ -207,6 +213,7 @@ class Published:
         assert +self.sides == sides
         assert min(self.sides.values(), default=0) >= 0
         assert self.bases == {(*row, basis) for combo, basis in model.claims for row in scoped(combo)}
+        assert self.delays == model.delays
         assert self.labels == model.latest
         latest: dict[Row, int] = {}
         for combo, ts in model.latest.items():

@@ -34,6 +34,7 @@ from flows.model.counts import (
 )
 from flows.model.day_parts import COLUMNS as DAY_COLUMNS
 from flows.model.day_parts import DAYS_OPEN
+from flows.model.delays import DELAYS
 from flows.model.dimensions import Dimensions
 from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.model.fields import FIELDS
@@ -48,7 +49,7 @@ from flows.state import journal
 MINUTE, HOUR = 60_000, 3_600_000
 MATURE_MS = 90_000
 SENDERS = 2
-ROWS = [("placement", "a"), ("placement", "b"), ("campaign", "c"), ("program", "p")]
+ROWS = [("placement", "a"), ("placement", "b"), ("campaign", "c"), ("program", "p"), ("platform", "f")]
 LONDON = ZoneInfo("Europe/London")
 
 Row = tuple[str, str]
@@ -144,6 +145,7 @@ class Brute:
     latest: dict[Row, int] = field(default_factory=dict)
     first: dict[Row, int] = field(default_factory=dict)
     labels: dict[Row, tuple[int, str]] = field(default_factory=dict)
+    delays: dict[Row, list[int]] = field(default_factory=dict)
 
     @property
     def minute(self) -> int:
@@ -190,7 +192,13 @@ class Brute:
             "latest": self.latest[row],
             "since": self.first[row],
             "campaign": self.labels[row][1] if row in self.labels else None,
+            "delay": self.median(sorted(self.delays.get(row, []))),
         }
+
+    @staticmethod
+    def median(classes: list[int]) -> str | None:
+        """The upper bound of the class in the middle: an eighth of a second, and twice as long each."""
+        return f"{2.0 ** (classes[(len(classes) - 1) // 2] - 3):g}" if classes else None
 
     def mature(self, row: Row) -> list[list[int]]:
         """Starts and completes of the minutes of 5m and 1h that ended long enough before the watermark."""
@@ -235,6 +243,11 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
                 labels.append((int(place[i]), ts, (row[1], entry.campaign, None, None, None, None, None)))
                 if entry.campaign:
                     brute.labels[row] = max(brute.labels.get(row, (0, "")), (ts, entry.campaign))
+        delays = []
+        for entry in mine:
+            if ROWS[entry.row][0] == "platform":
+                brute.delays.setdefault(ROWS[entry.row], []).append(2 * entry.who)
+                delays.append(("f", [int(at == 2 * entry.who) for at in range(DELAYS)]))
         who = np.array([mine[i].who for i in touched], np.uint64)
         out.append(
             RowBatch(
@@ -253,6 +266,7 @@ def batches(brute: Brute, cut: Cut, entries: list[Entry]) -> list[RowBatch]:
                 who,
                 labels,
                 first,
+                delays=delays,
             )
         )
     return out
@@ -321,6 +335,7 @@ class World:
                 "latest": int(windows.latest[i]),
                 "since": int(windows.since[i]),
                 "campaign": windows.labels[i][0],
+                "delay": windows.delays[i],
             }
             assert [mature[i].tolist() for mature in windows.mature] == self.brute.mature(row)
 

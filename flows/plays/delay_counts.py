@@ -1,0 +1,58 @@
+"""Delays of accepted, valid pixels by platform, since the last cut."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from flows.model.delays import DELAYS
+from flows.model.dimensions import SCOPES, Dimensions
+from flows.state.kernel import doubled
+
+PLATFORM: Final = SCOPES.index("platform")
+_ROOM: Final = 64
+
+
+class DelayCounts:
+    """Counts of `flows.model.delays` of one shard of plays.
+
+    Attributes:
+        lanes: (dimensions,) the lane in which the pixels of each count; that of no platform is 0.
+        counts: (lanes, 1 + DELAYS), by class; a compiled loop adds to it.
+    """
+
+    def __init__(self) -> None:
+        self.lanes, self.counts = np.zeros(_ROOM, np.int64), np.zeros((_ROOM, 1 + DELAYS), np.int64)
+        self._known = 0
+        self._lanes: dict[str, int] = {}
+
+    def note(self, number: int, combo: Dimensions) -> None:
+        """Give the dimensions of a number their lane, unless they have it; numbers come in their order."""
+        if number < self._known:
+            return
+        self._known = number + 1
+        if number == len(self.lanes):
+            self.lanes = doubled(self.lanes)
+        platform = combo[PLATFORM]
+        self.lanes[number] = 0 if platform is None else self._lane(platform)
+
+    def _lane(self, platform: str) -> int:
+        lane = self._lanes.setdefault(platform, len(self._lanes) + 1)
+        if lane == len(self.counts):
+            self.counts = doubled(self.counts)
+        return lane
+
+    def current(self) -> list[tuple[str, list[int]]]:
+        """The platforms that have counts, with these by class."""
+        some = np.flatnonzero(self.counts[:, 1:].any(axis=1))
+        names = list(self._lanes)
+        return [(names[lane - 1], self.counts[lane, 1:].tolist()) for lane in some.tolist() if lane]
+
+    def add(self, platform: str, counts: list[int]) -> None:
+        """Add what `current` gave."""
+        self.counts[self._lane(platform), 1:] += np.array(counts, np.int64)
+
+    def clear(self) -> None:
+        """Begin anew, behind a cut."""
+        self.counts[:] = 0

@@ -1,0 +1,25 @@
+"""Consistency of a platform: which shares of its plays tell what, so that platforms can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flows.model.counts import UNLINKED
+from flows.model.events import COMPLETE, IMPRESSION, START
+from flows.model.fields import ratio
+
+
+def shares(counts: Sequence[int], with_listener: int) -> list[str | None]:
+    """The values of `flows.model.fields.SHARES`.
+
+    A window's plays are its impressions, or its starts where these are more: some platforms send no
+    impression, others no start.
+
+    Args:
+        counts: of a window, in the order of `flows.model.fields.COUNTS`.
+        with_listener: plays that a listener was known of.
+    """
+    reached = [counts[code] + counts[code + UNLINKED] for code in range(START, COMPLETE + 1)]
+    plays = max(counts[IMPRESSION], reached[0])
+    told = [ratio(min(count, plays), plays) for count in (*reached, with_listener)]
+    return [*told, ratio(counts[START], reached[0])]
