@@ -333,6 +333,31 @@ SILENT_TAGS = TAGS.gauge(
     "why",
 )
 
+PLATFORM: Final = Metrics("platform")
+"""The exporter's of the busiest platforms, on its `/metrics`: shares of today's plays that tell something."""
+
+for _name, _help, _field in (
+    ("start", "Today's plays that started, by plays.", "1d.start_share"),
+    ("first_quartile", "Today's plays that reached a quarter, by plays.", "1d.first_quartile_share"),
+    ("midpoint", "Today's plays that reached half, by plays.", "1d.midpoint_share"),
+    ("third_quartile", "Today's plays that reached three quarters, by plays.", "1d.third_quartile_share"),
+    ("complete", "Today's plays that reached the end, by plays.", "1d.complete_share"),
+    ("listener", "Today's plays of which a consenting listener is known, by plays.", "1d.listener_share"),
+    ("play_id", "Today's starts with a play id, by all starts.", "1d.play_id_share"),
+    ("consent", "Pixels since its first with consent, by all of them.", "flight.consent_coverage"),
+    (
+        "unreplaced_macro",
+        "Pixels with a macro that nobody has replaced, by all, since the collectors started.",
+        "unreplaced_share",
+    ),
+):
+    PLATFORM.gauge(f"platform_{_name}_ratio", _help, field=_field)
+PLATFORM_DELAY = PLATFORM.gauge(
+    "platform_delay_median_seconds",
+    "Median time from a pixel's event time to its receipt, since its first: the upper bound of its class.",
+    field="flight.delay_p50_seconds",
+)
+
 COLLECT: Final = Metrics()
 """The collector's, one set a process."""
 

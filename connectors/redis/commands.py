@@ -43,6 +43,13 @@ def scan_index(client: Client, index_key: str) -> list[str]:
         return list(dict.fromkeys(member for member, _ in client.zscan_iter(index_key, count=CHUNK)))
 
 
+def latest_members(client: Client, index_key: str, most: int) -> list[str]:
+    """The members of a sorted set with the greatest scores, the greatest first. Raises as `RowStore` does."""
+    with failures(client):
+        found: Any = client.zrange(index_key, 0, most - 1, desc=True)
+    return list(found)
+
+
 def trim_index(
     client: Client, index_key: str, before: int, key_of: Callable[[str], str], kept: Collection[str] = ()
 ) -> int:

@@ -70,6 +70,7 @@ class Figures:
             "invalid_traffic_by": instruments.invalid_traffic,
             "unreplaced": instruments.unreplaced(),
             "placements_unreplaced": {name: fires for name, fires in worst if fires[1]},
+            "platforms_unreplaced": instruments.platforms,
         }
         return {name: str(value) for name, value in counts.items()} | {
             name: msgspec.json.encode(value).decode() for name, value in maps.items()

@@ -19,6 +19,7 @@ from flows.collector.ledger import Ledger
 from flows.collector.stages import Stages
 from flows.errors import SettingsError
 
+MOST_PLATFORMS: Final = 1_000
 MOST_PLACEMENTS: Final = 10_000
 """Of which fires are counted one by one: a rate of unreplaced macros, and who has fired at all."""
 
@@ -31,6 +32,7 @@ class Instruments(Registered):
         senders: events by sender, and whether they were stored or rejected.
         fires: by placement, its pixels and those of them with a macro that nobody has replaced; of the first
             `MOST_PLACEMENTS` alone.
+        platforms: the same by platform, of the first `MOST_PLATFORMS`.
         stages: the time that each stage of a call takes.
         fired: placements of which a pixel has come since somebody last emptied this.
     """
@@ -44,6 +46,7 @@ class Instruments(Registered):
         self.consent: Counter[str] = Counter()
         self.invalid_traffic: Counter[str] = Counter()
         self.fires: dict[str, list[int]] = {}
+        self.platforms: dict[str, list[int]] = {}
         self.fired: set[str] = set()
         self._answers: Counter[int] = Counter()
         self.stages = Stages()
@@ -74,16 +77,12 @@ class Instruments(Registered):
         self.consent[one.consent] += 1
         if reason := one.event.get("invalid_traffic"):
             self.invalid_traffic[reason] += 1
+        if (platform := one.event.get("platform")) is not None:
+            _fire(self.platforms, platform, one.unreplaced, MOST_PLATFORMS)
         if (placement := one.event.get("placement_id")) is None:
             return
-        fires = self.fires.get(placement)
-        if fires is None:
-            if len(self.fires) >= MOST_PLACEMENTS:
-                return
-            fires = self.fires[placement] = [0, 0]
-        fires[0] += 1
-        fires[1] += one.unreplaced
-        self.fired.add(placement)
+        if _fire(self.fires, placement, one.unreplaced, MOST_PLACEMENTS):
+            self.fired.add(placement)
 
     def unreplaced(self) -> dict[str, dict[str, int]]:
         """Macros that nobody has replaced, by dialect and parameter."""
@@ -194,3 +193,15 @@ def health_server(
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server.shutdown
+
+
+def _fire(counts: dict[str, list[int]], name: str, unreplaced: bool, most: int) -> bool:
+    """Count a pixel by a name; False where there are too many names."""
+    fires = counts.get(name)
+    if fires is None:
+        if len(counts) >= most:
+            return False
+        fires = counts[name] = [0, 0]
+    fires[0] += 1
+    fires[1] += unreplaced
+    return True

@@ -1,4 +1,4 @@
-"""The exporter's answers in JSON beside the placements: collectors, and tags."""
+"""The exporter's answers in JSON beside the placements: collectors, platforms, and tags."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from connectors.stream import ConnectError
 from flows.errors import AudiopixelError
 from flows.settings import Settings
 from flows.viewers.collectors import Collectors
+from flows.viewers.platforms import Platforms
 
 _HEADERS: Final = {
     "content-type": "application/json",
@@ -24,8 +25,8 @@ _HEADERS: Final = {
 LONGEST_BODY: Final = 64 << 10
 
 
-def routes(settings: Settings, collectors: Collectors) -> list[Route]:
-    """`/api/collectors`, and `/api/tag`: a form's choices, or the answer to its fields.
+def routes(settings: Settings, collectors: Collectors, platforms: Platforms) -> list[Route]:
+    """`/api/collectors`, `/api/platforms`, and `/api/tag`: a form's choices, or the answer to its fields.
 
     Fields come in the query, or as a JSON object of texts in a POST; this one also notes that signed tags
     were built, so that it is told when they stay silent.
@@ -33,6 +34,9 @@ def routes(settings: Settings, collectors: Collectors) -> list[Route]:
 
     def figures(_: Request) -> Response:
         return _json(collectors.read())
+
+    def consistency(_: Request) -> Response:
+        return _json(platforms.read())
 
     async def tag(request: Request) -> Response:
         asked = dict(request.query_params)
@@ -50,7 +54,11 @@ def routes(settings: Settings, collectors: Collectors) -> list[Route]:
                 return _json({"error": f"takes a JSON object of texts: {error}"}, 400)
         return await run_in_threadpool(_tag, settings, collectors, asked, noting)
 
-    return [Route("/api/collectors", figures), Route("/api/tag", tag, methods=["GET", "POST"])]
+    return [
+        Route("/api/collectors", figures),
+        Route("/api/platforms", consistency),
+        Route("/api/tag", tag, methods=["GET", "POST"]),
+    ]
 
 
 def _tag(settings: Settings, collectors: Collectors, asked: dict[str, str], noting: bool) -> Response:

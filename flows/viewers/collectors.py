@@ -153,6 +153,9 @@ def _figures(row: Mapping[str, str], now_ms: int) -> dict[str, Any]:
         "placements_unreplaced": msgspec.json.decode(
             row.get("placements_unreplaced", "{}"), type=dict[str, tuple[int, int]]
         ),
+        "platforms_unreplaced": msgspec.json.decode(
+            row.get("platforms_unreplaced", "{}"), type=dict[str, tuple[int, int]]
+        ),
     }
 
 

@@ -41,6 +41,7 @@ from flows.viewers.adcp import Agent
 from flows.viewers.collectors import Collectors, SilentTags
 from flows.viewers.feed import Feed
 from flows.viewers.minutes import MinutesTopic
+from flows.viewers.platforms import Platforms, PlatformSeries
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import CAP, FIELDS, SCOPES, Placements
 from flows.viewers.v1 import Api
@@ -83,7 +84,9 @@ def create_app(
     beside: list[Route] = []
     if settings is not None and collectors is not None:
         registry.register(SilentTags(collectors))
-        beside = api.routes(settings, collectors)
+        platforms = Platforms(collectors.client, collectors.namespace, collectors)
+        registry.register(PlatformSeries(platforms))
+        beside = api.routes(settings, collectors, platforms)
     if settings is not None:
         agent = Agent(board, settings, access.owners)
         beside += adcp_doors.routes(agent)

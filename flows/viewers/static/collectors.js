@@ -60,7 +60,7 @@ function resting(one, now) {
 }
 
 /** A table with its caption; the first `left` columns are words. */
-function table(caption, heads, rows, left) {
+export function table(caption, heads, rows, left) {
   const side = (place) => (place < left ? "left" : "");
   const head = heads.map((words, place) => Object.assign(make("th", side(place), words), { scope: "col" }));
   const body = rows.map((row) => make("tr", "", ...row.map((words, place) => make("td", side(place), words))));

@@ -9,6 +9,7 @@ import { $, make, narrow } from "./dom.js";
 import { dress, help, letters, nextTheme } from "./menus.js";
 import { copied, saveCsv } from "./out.js";
 import { show } from "./pane.js";
+import { drawPlatforms } from "./platforms.js";
 import { chosenItem, draw, fold, move, pageSize, refresh } from "./table.js";
 import { showTag } from "./tag.js";
 import { GRIDS, GROUPS, VIEWS, follow, go, link, view } from "./view.js";
@@ -27,7 +28,7 @@ function arrive(before) {
   }
   const grid = Object.hasOwn(GRIDS, view.view);
   $("desk").hidden = !grid;
-  for (const part of ["alerts", "collectors", "tag"]) $(part).hidden = view.view !== part;
+  for (const part of ["alerts", "platforms", "collectors", "tag"]) $(part).hidden = view.view !== part;
   $("tools").hidden = !grid && view.view !== "alerts";
   document.body.dataset.view = view.view;
   if ($("filter").value !== view.q) $("filter").value = view.q;
@@ -47,6 +48,7 @@ function arrive(before) {
 function redraw() {
   refresh();
   drawAlerts();
+  drawPlatforms();
   drawCollectors();
 }
 

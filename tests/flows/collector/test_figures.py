@@ -147,6 +147,44 @@ def test_a_tag_whose_macros_nobody_replaces_is_told_and_is_a_metric(
     assert found == {"never_fired": 0, "unreplaced": 1}
 
 
+def test_platforms_are_told_side_by_side_the_busiest_first_and_as_metrics(
+    client: Client, valkey: EmbeddedValkey, space: str
+) -> None:
+    now = str(int(time.time() * 1000))
+    put_fields(client, {f"{space}:collectors": {"a": now, "b": now}})
+    for id, fires in (("a", {"Acast": [30, 3], 'odd"\\n': [1, 1]}), ("b", {"Acast": [10, 1]})):
+        fields = {"id": id, "updated_ms": now, "platforms_unreplaced": json.dumps(fires)}
+        put_fields(client, {f"{space}:collector:{{{id}}}": fields})
+    rows = {
+        "Acast": {"flight.impressions": "100", "1d.start_share": "0.9", "flight.delay_p50_seconds": "0.5"},
+        'odd"\\n': {"flight.impressions": "200", "1d.play_id_share": "0"},
+    }
+    for name, row in rows.items():
+        put_fields(client, {f"{space}:platform:{{{name}}}": row})
+        client.zadd(f"{space}:index:platform", {name: 1})
+    page = exporter(client, settings_for(valkey, space))
+    assert page.get("/api/platforms").json() == {
+        "error": None,
+        "platforms": [
+            {"platform": 'odd"\\n', **rows['odd"\\n'], "unreplaced_share": "1.000000"},
+            {"platform": "Acast", **rows["Acast"], "unreplaced_share": "0.100000"},
+        ],
+    }
+    found = {
+        (sample.name, sample.labels["platform"]): sample.value
+        for family in text_string_to_metric_families(page.get("/metrics").text)
+        for sample in family.samples
+        if sample.name.startswith("audiopixel_platform_")
+    }
+    assert found == {
+        ("audiopixel_platform_start_ratio", "Acast"): 0.9,
+        ("audiopixel_platform_delay_median_seconds", "Acast"): 0.5,
+        ("audiopixel_platform_unreplaced_macro_ratio", "Acast"): 0.1,
+        ("audiopixel_platform_play_id_ratio", 'odd"\\n'): 0.0,
+        ("audiopixel_platform_unreplaced_macro_ratio", 'odd"\\n'): 1.0,
+    }
+
+
 def test_the_page_builds_and_checks_the_tags_that_the_command_does(
     client: Client, valkey: EmbeddedValkey, space: str
 ) -> None:

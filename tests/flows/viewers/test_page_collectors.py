@@ -116,6 +116,23 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
         assert axe_findings(browser, source) == []
 
 
+@at("browser", ["platforms"], indirect=True)
+def test_platforms_stand_side_by_side(browser: Browser, settings: Settings) -> None:
+    told = {"1d.impressions": "90", "1d.starts": "60", "1d.unlinked_starts": "40", "1d.start_share": "1"}
+    more = {"1d.listener_share": "0.255", "1d.play_id_share": "0.6", "flight.delay_p50_seconds": "64"}
+    with Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True) as client:
+        client.hset("t:platform:{<b>Acast</b>}", mapping=told | more)
+        client.zadd("t:index:platform", {"<b>Acast</b>": 1})
+    body = "document.querySelector('#platforms-body')"
+    browser.until(f"{body}.querySelector('tbody td:nth-child(2)')")
+    cells = browser.js(f"[...{body}.querySelectorAll('tbody td')].map(cell => cell.innerText)")
+    assert cells[:9] == ["<b>Acast</b>", "100", "100.0 %", "–", "–", "–", "–", "25.5 %", "60.0 %"]
+    assert cells[-1] == "≤ 64 s"
+    if (source := axe()) is not None:
+        assert axe_findings(browser, source) == []
+    assert browser.errors == []
+
+
 @at("browser", ["tag"], indirect=True)
 def test_the_tag_builder_gives_what_the_command_gives(browser: Browser, settings: Settings) -> None:
     browser.until("document.querySelectorAll('#tag-dialect option').length > 10")
