@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,8 +11,10 @@ import typer
 from flows.cli.app import command
 
 if TYPE_CHECKING:
+    from flows.model.plan import Plan
     from flows.settings import Settings
     from flows.viewers.access import Owners
+    from flows.viewers.disputed import Disputed
 
 
 @command
@@ -39,7 +42,14 @@ def exporter(
 
     settings = load()
     owners = owners_of(settings)
-    serve(settings, host or settings.metrics_host, port, cap=CAP if cap is None else cap, owners=owners)
+    serve(
+        settings,
+        host or settings.metrics_host,
+        port,
+        cap=CAP if cap is None else cap,
+        owners=owners,
+        disputed=disputed_of(settings),
+    )
 
 
 def owners_of(settings: Settings) -> Owners | None:
@@ -63,3 +73,30 @@ def owners_of(settings: Settings) -> Owners | None:
         return [Owner(name, plan.campaign_id, plan.advertiser) for name, plan in book.items()]
 
     return Owners(read)
+
+
+def disputed_of(settings: Settings) -> Disputed | None:
+    """The waterfalls of others' counts that the page watches; None where none are.
+
+    Raises:
+        UsageError, PlanError, ConnectError: their counts or the plans cannot be read.
+    """
+    if settings.theirs is None:
+        return None
+    from connectors.redis import connect
+    from flows.delivery import PlanFollower, read_book
+    from flows.viewers.disputed import Disputed
+
+    book: Mapping[str, Plan] = read_book(settings)
+    follower = PlanFollower(settings)
+
+    def plans() -> Mapping[str, Plan]:
+        nonlocal book
+        changed = follower.changed(time.time_ns() // 1_000_000) if settings.plans is not None else None
+        book = book if changed is None else changed
+        return book
+
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    disputed = Disputed(settings.theirs, client, settings.namespace, settings.zone, plans)
+    disputed.look()
+    return disputed

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from flows.model.basis import DELIVERIES
 from flows.model.pixel import MOST_REASONS
 from flows.state.kernel import I64, U8, U32
 
@@ -23,8 +24,12 @@ FAR_MINUTES: Final = 24 * 60
 OLD_MINUTES: Final = 2 * 24 * 60
 """Pixels that are older than the watermark by more change no day."""
 COUNTED, OUTSIDE, FIRST_PART = range(3)
-"""Columns of a day: impressions that count, those of them outside the flight; then the parts."""
-COLUMNS: Final = FIRST_PART + PARTS
+"""Columns of a day: impressions that count, those of them outside the flight; then the parts; then, of the
+first columns of `flows.model.basis.SIDES`, impressions inside the flight by basis, and all deliveries.
+"""
+FIRST_BASIS: Final = FIRST_PART + PARTS
+DELIVERED: Final = FIRST_BASIS + DELIVERIES
+COLUMNS: Final = DELIVERED + 1
 DAYS_OPEN: Final = 3
 """Days before today that may still change."""
 

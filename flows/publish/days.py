@@ -9,10 +9,13 @@ from typing import Final
 
 import msgspec
 
+from flows.model.basis import BASES
 from flows.model.day_parts import (
     CLOCK_MOVED,
     COUNTED,
     DAYS_OPEN,
+    DELIVERED,
+    FIRST_BASIS,
     FIRST_PART,
     INVALID,
     ORPHANS,
@@ -34,9 +37,13 @@ FIELDS: Final = (
     "orphans",
     "clock_moved",
     "invalid_traffic",
+    "bases",
+    "deliveries",
     "as_of_ms",
 )
-"""Fields of a day; `invalid_traffic` is JSON, reason to impressions."""
+"""Fields of a day; `invalid_traffic` is JSON, reason to impressions, and `bases`, basis to impressions inside
+the flight, without the usual one.
+"""
 _PLAIN: Final = (REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED)
 
 
@@ -59,14 +66,20 @@ class Days:
             key = day_key(self.namespace, placement, date.fromordinal(ordinal))
             self._keys.setdefault(ordinal, set()).add(key)
             self._newest = max(self._newest, ordinal)
-            told, invalid = "{}", counts[FIRST_PART + INVALID :]
-            if any(invalid):
-                by_reason = zip(self.reasons, invalid, strict=False)
-                told = msgspec.json.encode({reason: count for reason, count in by_reason if count}).decode()
+            invalid = _named(self.reasons, counts[FIRST_PART + INVALID : FIRST_BASIS])
+            bases = _named(BASES[1:], counts[FIRST_BASIS:DELIVERED])
             plain = [counts[FIRST_PART + part] for part in _PLAIN]
-            yield key, [counts[COUNTED], counts[OUTSIDE], *plain, told, as_of_ms]
+            yield key, [counts[COUNTED], counts[OUTSIDE], *plain, invalid, bases, counts[DELIVERED], as_of_ms]
 
     def over(self) -> set[str]:
         """The keys of days that change no more, once each: Redis alone has them from then on."""
         past = [day for day in self._keys if day < self._newest - DAYS_OPEN - 1]
         return set().union(*(self._keys.pop(day) for day in past))
+
+
+def _named(names: Sequence[str], counts: Sequence[int]) -> str:
+    """JSON of the counts that are not 0."""
+    if not any(counts):
+        return "{}"
+    some = {name: count for name, count in zip(names, counts, strict=False) if count}
+    return msgspec.json.encode(some).decode()

@@ -13,7 +13,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.day_parts import COLUMNS, COUNTED, DAYS_OPEN, FIRST_PART, OUTSIDE, REJECTED, Day
+from flows.model.basis import DELIVERIES
+from flows.model.day_parts import (
+    COLUMNS,
+    COUNTED,
+    DAYS_OPEN,
+    FIRST_BASIS,
+    FIRST_PART,
+    OUTSIDE,
+    REJECTED,
+    Day,
+)
 from flows.model.dimensions import SCOPES
 from flows.model.messages import RowBatch
 from flows.rows.cells import CHANGED, DIRTY, Cells, _find, _key, split
@@ -83,6 +93,15 @@ class DayCounts:
             at, minutes = refused[:2].astype(np.uint32)
             some = ~_outside(of, at, minutes)
             self._add(at[some], minutes[some], FIRST_PART + REJECTED, refused[2][some])
+
+    def sides(self, of: RowColumns, rows: U32, sides: I64) -> None:
+        """Add deliveries of the placements among `rows`, and impressions inside a flight by basis; see
+        `RowBatch.sides`.
+        """
+        minutes, columns = sides[:, 0].astype(np.uint32), sides[:, 1]
+        some = of.is_placement[rows] & (columns <= DELIVERIES)
+        some &= (columns == DELIVERIES) | ~_outside(of, rows, minutes)
+        self._add(rows[some], minutes[some], FIRST_BASIS + columns[some], sides[some, 2])
 
     def _add(self, rows: U32, minutes: U32, columns: I64 | int, counts: I64) -> None:
         if not len(rows):

@@ -185,6 +185,7 @@ class RowShard:
         self.delays.take(batches, self._number)
         if len(rows := rows_at("side_rows")):
             self.sides.take(rows, joined("sides"), self.columns, self.days.day_of)
+            self.day_counts.sides(self.columns, rows, joined("sides"))
 
     def _credit(self, batch: CreditBatch) -> None:
         """Add decided conversions to their minutes, which become final only after this."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from flows.settings.wording import Takes
 
 _NAME = "[A-Za-z0-9_-]{1,64}"
 
@@ -53,6 +57,12 @@ class ReadSettings(BaseModel):
         timedelta(hours=2),
         ge=timedelta(0),
         description="how far back the exporter reads the topic of minutes when it is first asked for some",
+    )
+
+    theirs: Annotated[Path | None, Takes("path, or unset")] = Field(
+        None,
+        description="others' counts that the live page compares with ours: a file as audiopixel discrepancy "
+        "takes it, read again when it changes",
     )
 
     @field_validator("read_tokens")

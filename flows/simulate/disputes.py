@@ -28,6 +28,7 @@ _LATE_MS: Final = (16 * 60 * _S, 20 * 3600 * _S)
 _REASONS: Final = {"data_centre": "data_centre", "crawler_list": "crawler_list", "unheard_of": "other"}
 """A collector's reasons, by what they count as."""
 _WRONG: Final = (("duration_ms", "x"), ("consent", "yes"), ("ip", 5), ("station", ["a"]), ("platform", 1))
+_OTHER_BASES: Final = ("audible_2s", "streamed_full", "ad_delivered", "download")
 EXCLUDABLE: Final = (
     "repeated",
     "invalid_traffic",
@@ -58,6 +59,7 @@ class Dispute:
         unexplained: what was drawn without a reason.
         excludes: parts that they leave out, which then explain nothing.
         plan: start and end of a flight, ms; None: there is no plan.
+        basis: the one kind of impression that they count; None: all.
     """
 
     placement: str
@@ -67,6 +69,7 @@ class Dispute:
     unexplained: int = 0
     excludes: frozenset[str] = frozenset()
     plan: tuple[int, int] | None = None
+    basis: str | None = None
 
     def known(self) -> dict[str, int]:
         """The parts as a report has them: without those that are 0 or excluded."""
@@ -124,8 +127,10 @@ class Disputes:
         fates: list[Callable[[Dispute, int], None]] = [
             self._plain, self._plain, self._plain, self._repeated, self._bot, self._judged, self._late,
             self._rejected, self._orphan, self._at_the_door, self._ahead, self._far_ahead, self._behind,
-            self._started_late, self._rejected_start,
+            self._started_late, self._rejected_start, self._other_basis,
         ]  # fmt: skip
+        if random.random() < 0.5:
+            case.basis = "vast_impression"
         self._plain(case, self._begin + 12 * 3600 * _S)  # every placement has a row
         hour = 3600 * _S
         for _ in range(random.randrange(12, 30)):
@@ -188,6 +193,15 @@ class Disputes:
         received = self._soon(at)
         self._impression(received, case, at)
         self._counted(case, at, received)
+
+    def _other_basis(self, case: Dispute, at: int) -> None:
+        """An impression of another basis, which a publisher that counts one kind alone does not count."""
+        received = self._soon(at)
+        self._impression(received, case, at, basis=self._random.choice(_OTHER_BASES))
+        self._counted(case, at, received)
+        if case.basis and self._day(at) == self.day and not self._outside(case, at):
+            case.theirs -= 1
+            case.parts["other_basis"] -= 1
 
     def _repeated(self, case: Dispute, at: int) -> None:
         received = self._soon(at)

@@ -39,6 +39,7 @@ from flows.viewers import adcp_doors, api, documents, guard, page
 from flows.viewers.access import Access, Owners
 from flows.viewers.adcp import Agent
 from flows.viewers.collectors import Collectors, SilentTags
+from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed
 from flows.viewers.minutes import MinutesTopic
 from flows.viewers.platforms import Platforms, PlatformSeries
@@ -59,6 +60,7 @@ def create_app(
     collectors: Collectors | None = None,
     access: Access | None = None,
     minutes: MinutesTopic | None = None,
+    disputed: Disputed | None = None,
 ) -> Starlette:
     """The exporter's web application.
 
@@ -68,6 +70,7 @@ def create_app(
         settings, collectors: what `/api/…`, `/adcp/…` and `/mcp` answer by; None: there is no such address.
         access: the readers; None: whoever is on loopback.
         minutes: the topic of minutes; None: their addresses are none.
+        disputed: others' counts that the page compares with ours; None: there are none.
 
     `state.feed` is what the live page shows; it moves while the application's lifespan runs.
     """
@@ -112,7 +115,7 @@ def create_app(
             metrics_route("/metrics", lambda: generate_latest(registry)),
             Route("/healthz", health),
             *guard.routes(access),
-            *page.routes(feed),
+            *page.routes(feed, disputed),
             *documents.routes(),
             *Api(board, minutes).routes(),
             *beside,
@@ -124,12 +127,21 @@ def create_app(
     return app
 
 
-def serve(settings: Settings, host: str, port: int, *, cap: int = CAP, owners: Owners | None = None) -> None:
+def serve(
+    settings: Settings,
+    host: str,
+    port: int,
+    *,
+    cap: int = CAP,
+    owners: Owners | None = None,
+    disputed: Disputed | None = None,
+) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is being answered and return.
 
     Args:
         host: `127.0.0.1` unless others are to see it.
         owners: of the planned placements, by the plans.
+        disputed: others' counts that the page compares with ours.
 
     Raises:
         AudiopixelError: the address cannot be listened at, or is not loopback and there are no read tokens.
@@ -152,7 +164,13 @@ def serve(settings: Settings, host: str, port: int, *, cap: int = CAP, owners: O
         collectors = Collectors(client, settings.namespace)
         minutes = MinutesTopic.of_settings(settings)
         app = create_app(
-            board, cap=cap, settings=settings, collectors=collectors, access=access, minutes=minutes
+            board,
+            cap=cap,
+            settings=settings,
+            collectors=collectors,
+            access=access,
+            minutes=minutes,
+            disputed=disputed,
         )
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _log.info("serving", page=f"{place}/", metrics=f"{place}/metrics/placements")

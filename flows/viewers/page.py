@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from connectors.stream import ConnectError
 from flows.viewers.access import EVERYTHING, Sight
+from flows.viewers.disputed import Disputed
 from flows.viewers.feed import Feed, urgency
 from flows.viewers.guard import lasts, sight_of
 from flows.viewers.history import number
@@ -70,8 +71,8 @@ def _parts() -> list[str]:
     return sorted(name for name in names if name.rpartition(".")[2] in ("js", "css", "svg"))
 
 
-def routes(feed: Feed) -> list[Route]:
-    """The page, its files, its events and its rows; the files are read once, here."""
+def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
+    """The page, its files, its events and its rows, with their waterfalls; the files are read once, here."""
     page, parts = _file("index.html"), {name: _file(name) for name in _parts()}
 
     async def events(request: Request) -> Response:
@@ -95,6 +96,8 @@ def routes(feed: Feed) -> list[Route]:
             status = 200
         except ConnectError as error:
             found, status = {"error": str(error)}, 503
+        if found is not None and status == 200 and disputed is not None:
+            found["theirs"] = disputed.of(scope, name)
         if found is None:
             found, status = {"error": "There is no such row."}, 404
         headers = {**_HEADERS, "content-type": "application/json"}

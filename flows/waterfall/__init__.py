@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flows.waterfall.compare import compare
 from flows.waterfall.parts import Band, Difference, Part
-from flows.waterfall.report import as_html, as_json, as_table
+from flows.waterfall.report import as_html, as_json, as_table, body
 from flows.waterfall.theirs import Claim, read_claims
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "as_html",
     "as_json",
     "as_table",
+    "body",
     "compare",
     "read_claims",
 ]

@@ -11,10 +11,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from connectors.redis import Client, read_rows, scan_index
+from flows.model.basis import BASES
 from flows.model.plan import Plan
 from flows.model.redis_keys import day_key, door_key, row_key
-from flows.waterfall.parts import INVALID, Counts, Difference, signed
-from flows.waterfall.theirs import FLIGHT, Claim
+from flows.waterfall.parts import INVALID, OTHER_BASIS, Counts, Difference, signed
+from flows.waterfall.theirs import COUNTED, FLIGHT, Claim
 
 KEPT_DAYS: Final = 62
 _PARTS: Final = ("repeated", "too_late", "rejected", "orphans", "clock_moved", "outside_flight")
@@ -78,16 +79,19 @@ def _difference(
     planned = [plans[name] for name in placements if name in plans]
     tolerances = [plan.tolerance for plan in planned if plan.tolerance is not None]
     days = {name: _days(claim, plans.get(name), today, zone) for name in placements}
-    counts = _counts(client, namespace, days)
+    counts = _deliveries(client, namespace, days)
+    if claim.counted == COUNTED[0]:
+        counts = _counts(client, namespace, days, claim.basis)
     return Difference(
         claim.scope,
         claim.name,
         FLIGHT if claim.day is None else claim.day.isoformat(),
-        counts.impressions,
-        claim.impressions,
+        counts.counted,
+        claim.number,
         signed(counts, claim.excludes),
         min(tolerances, default=None),
         _note(claim, placements, days, today, planned),
+        claim.counted,
     )
 
 
@@ -124,19 +128,37 @@ def _note(
     return ""
 
 
-def _counts(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> Counts:
-    keys = [day_key(namespace, name, day) for name, some in days.items() for day in some]
+def _rows(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> list[dict[str, str]]:
+    return read_rows(client, [day_key(namespace, name, day) for name, some in days.items() for day in some])
+
+
+def _deliveries(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> Counts:
+    """Our deliveries: what they are made of beside is counted of impressions alone."""
+    return Counts(sum(int(row.get("deliveries", 0)) for row in _rows(client, namespace, days)))
+
+
+def _counts(client: Client, namespace: str, days: Mapping[str, Sequence[date]], basis: str | None) -> Counts:
     parts: Counter[str] = Counter()
     invalid: Counter[str] = Counter()
     impressions = 0
-    for row in read_rows(client, keys):
+    for row in _rows(client, namespace, days):
         impressions += int(row.get("impressions", 0))
         parts.update({name: int(row.get(name, 0)) for name in _PARTS})
+        if basis is not None:
+            parts[OTHER_BASIS] += _of_others(row, basis)
         invalid.update(msgspec.json.decode(row.get(INVALID, "{}"), type=dict[str, int]))
     for name, some in days.items():
         (doors,) = read_rows(client, [door_key(namespace, name)])
         parts.update(_at_doors(doors, {day.isoformat() for day in some}.__contains__))
     return Counts(impressions, parts, invalid)
+
+
+def _of_others(row: Mapping[str, str], basis: str) -> int:
+    """A day's impressions inside the flight that are of another basis."""
+    inside = int(row.get("impressions", 0)) - int(row.get("outside_flight", 0))
+    by_basis = msgspec.json.decode(row.get("bases", "{}"), type=dict[str, int])
+    usual = {BASES[0]: inside - sum(by_basis.values())}
+    return inside - (usual | by_basis).get(basis, 0)
 
 
 def _at_doors(doors: Mapping[str, str], asked: Callable[[str], bool]) -> Counter[str]:

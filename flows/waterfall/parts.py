@@ -12,9 +12,9 @@ LOOK: Final = 0.10
 """Shares of our count up to which a difference is fine, and worth a look: the practice of the IAB."""
 INVALID: Final = "invalid_traffic"
 OTHER_BASIS: Final = "other_basis"
-PLUS: Final = ("repeated", INVALID, "too_late", "unsigned", "rejected", OTHER_BASIS, "orphans")
+PLUS: Final = ("repeated", INVALID, "too_late", "unsigned", "rejected", "orphans")
 """Parts that they may count and we do not."""
-MINUS: Final = ("clock_moved", "outside_flight")
+MINUS: Final = ("clock_moved", "outside_flight", OTHER_BASIS)
 """Parts that we count and they may not; `clock_moved` may be of either sign."""
 NAMES: Final = (*PLUS, *MINUS)
 SAID: Final[Mapping[str, str]] = {
@@ -23,7 +23,7 @@ SAID: Final[Mapping[str, str]] = {
     "too_late": "impressions that came after their minute was final",
     "unsigned": "impressions without a signature or a plan",
     "rejected": "rejected impressions that name the placement",
-    OTHER_BASIS: "impressions of another basis: not counted apart yet",
+    OTHER_BASIS: "impressions of another basis than theirs",
     "orphans": "plays that started and whose impression never came",
     "clock_moved": "impressions of another day by the caller's clock",
     "outside_flight": "impressions outside the flight",
@@ -35,7 +35,7 @@ BEHIND: Final[Mapping[str, str]] = {
     "too_late": "audiopixel rejected --reason too_late --placement PLACEMENT",
     "unsigned": "audiopixel rejected --reason unsigned --placement PLACEMENT",
     "rejected": "audiopixel rejected --reason invalid --placement PLACEMENT",
-    OTHER_BASIS: "docs/discrepancy.md",
+    OTHER_BASIS: f"{_DAYS} bases; impression_basis of the row",
     "orphans": f"{_DAYS} orphans",
     "clock_moved": f"{_DAYS} clock_moved; audiopixel_clock_skewed_total",
     "outside_flight": f"{_DAYS} outside_flight; the plan's start and end",
@@ -73,12 +73,12 @@ class Counts:
     """Our counts of the days of a claim, of all its placements.
 
     Attributes:
-        impressions: that count.
+        counted: impressions, or deliveries where they count these.
         parts: by name of `NAMES`, as counted, without a sign; no invalid traffic.
         invalid: invalid traffic by reason.
     """
 
-    impressions: int = 0
+    counted: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
     invalid: Mapping[str, int] = field(default_factory=dict)
 
@@ -90,6 +90,7 @@ class Difference:
     Attributes:
         scope, name, when: `placement` or `campaign`, its id, and a day or `flight`.
         tolerance: of the contract, None where the plan has none.
+        counted: `impressions` or `deliveries`.
         note: what is not known; empty.
     """
 
@@ -101,6 +102,7 @@ class Difference:
     parts: Sequence[Part]
     tolerance: float | None = None
     note: str = ""
+    counted: str = "impressions"
 
     @property
     def difference(self) -> int:
@@ -136,7 +138,7 @@ def signed(counts: Counts, excludes: frozenset[str] = frozenset()) -> list[Part]
     parts = []
     for name in NAMES:
         if name != INVALID:
-            sign = -1 if name == "outside_flight" else 1
+            sign = -1 if name in ("outside_flight", OTHER_BASIS) else 1
             parts.append(Part(name, 0 if name in excludes else sign * counts.parts.get(name, 0)))
             continue
         for reason, count in sorted(counts.invalid.items()):

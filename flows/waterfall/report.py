@@ -40,7 +40,7 @@ def as_table(rows: Sequence[Difference]) -> Table:
         words = ", ".join(f"{part.name} {_with_sign(part.impressions)}" for part in made)
         table.add_row(
             cell(f"{row.scope} {row.name}"),
-            row.when,
+            _when(row),
             f"{row.ours:,}",
             f"{row.theirs:,}",
             _with_sign(row.difference),
@@ -51,15 +51,21 @@ def as_table(rows: Sequence[Difference]) -> Table:
     return table
 
 
+def _when(row: Difference) -> str:
+    return row.when if row.counted == "impressions" else f"{row.when}, {row.counted}"
+
+
 def as_json(rows: Sequence[Difference]) -> str:
     """All rows with all parts."""
-    return json.dumps([_body(row) for row in rows], indent=2, ensure_ascii=False)
+    return json.dumps(list(map(body, rows)), indent=2, ensure_ascii=False)
 
 
-def _body(row: Difference) -> dict[str, Any]:
+def body(row: Difference) -> dict[str, Any]:
+    """A row for JSON, with all parts."""
     return {
         f"{row.scope}_id": row.name,
         "when": row.when,
+        "counted": row.counted,
         "ours": row.ours,
         "theirs": row.theirs,
         "difference": row.difference,
@@ -120,7 +126,7 @@ def _line(row: Difference) -> str:
         for text in (f"{row.ours:,}", f"{row.theirs:,}", f"{_with_sign(row.difference)} ({_share(row)})")
     )
     return (
-        f"<tr><td>{row.scope} {_shown(row.name)}<td>{row.when}{numbers}<td>{row.band.value}"
+        f"<tr><td>{row.scope} {_shown(row.name)}<td>{_when(row)}{numbers}<td>{row.band.value}"
         f"<td class=n>{_with_sign(row.unexplained)}</tr>"
     )
 
@@ -136,7 +142,7 @@ def _section(row: Difference) -> str:
         if part.impressions
     )
     return (
-        f"<h2>{row.scope} {_shown(row.name)}, {row.when}</h2><p>{row.band.value}{tolerance}: theirs {sums}."
+        f"<h2>{row.scope} {_shown(row.name)}, {_when(row)}</h2><p>{row.band.value}{tolerance}: theirs {sums}."
         f"{note}</p>{_chart(row)}"
         f"<table><tr><th>part<th class=n>impressions<th>what it is<th>where to look</tr>{lines}"
         f"<tr><td>{UNEXPLAINED}<td class=n>{_with_sign(row.unexplained)}<td>what no part explains<td></tr>"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from flows.errors import UsageError
+from flows.model.basis import BASES
 from flows.waterfall.parts import INVALID, NAMES
 
 FLIGHT: Final = "flight"
@@ -18,7 +19,9 @@ MAX_ROWS: Final = 100_000
 MAX_BYTES: Final = 64 << 20
 _MAX_ID: Final = 128
 _MAX_COUNT: Final = 10**12
-COLUMNS: Final = ("placement_id", "campaign_id", "day", "impressions", "excludes", "basis")
+COUNTED: Final = ("impressions", "deliveries")
+"""What a row may count."""
+COLUMNS: Final = ("placement_id", "campaign_id", "day", *COUNTED, "excludes", "basis")
 
 
 class Claim(NamedTuple):
@@ -27,16 +30,19 @@ class Claim(NamedTuple):
     Attributes:
         scope: `placement` or `campaign`.
         day: None: the whole flight.
+        number: theirs, of impressions or of deliveries.
         excludes: names of parts that they leave out as we do, so that these explain nothing.
-        basis: what kind of impression they count; empty.
+        basis: the one kind of impression that they count; None: all.
+        counted: one of `COUNTED`.
     """
 
     scope: str
     name: str
     day: date | None
-    impressions: int
+    number: int
     excludes: frozenset[str] = frozenset()
-    basis: str = ""
+    basis: str | None = None
+    counted: str = COUNTED[0]
 
 
 def read_claims(path: Path) -> list[Claim]:
@@ -112,14 +118,29 @@ def _claim(where: str, row: Mapping[str, Any]) -> Claim:
     if len(given) != 1:
         raise UsageError(f"{where}: takes either placement_id or campaign_id")
     ((scope, name),) = given.items()
+    told = [what for what in COUNTED if str(row.get(what) if row.get(what) is not None else "").strip()]
+    if len(told) > 1:
+        raise UsageError(f"{where}: takes either impressions or deliveries")
+    (counted,) = told or COUNTED[:1]
+    basis = _basis(where, row.get("basis"))
+    if basis and counted != COUNTED[0]:
+        raise UsageError(f"{where}: basis: is of impressions, and the row counts {counted}")
     return Claim(
         scope,
         name,
         _day(where, row.get("day")),
-        _count(where, row.get("impressions")),
+        _count(where, counted, row.get(counted)),
         _excludes(where, row.get("excludes")),
-        str(row.get("basis") or "").strip()[:40],
+        basis,
+        counted,
     )
+
+
+def _basis(where: str, value: object) -> str | None:
+    text = str(value or "").strip()
+    if text and text not in BASES:
+        raise UsageError(f"{where}: basis: no such kind: {text[:40]}; takes {' '.join(BASES)}")
+    return text or None
 
 
 def _name(where: str, scope: str, value: object) -> str:
@@ -141,10 +162,10 @@ def _day(where: str, value: object) -> date | None:
         raise UsageError(f"{where}: day: takes a date, such as 2026-11-25, or {FLIGHT}") from None
 
 
-def _count(where: str, value: object) -> int:
+def _count(where: str, counted: str, value: object) -> int:
     text = str(value).strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or int(text[:20]) > _MAX_COUNT:
-        raise UsageError(f"{where}: impressions: takes a whole number, in digits alone")
+        raise UsageError(f"{where}: {counted}: takes a whole number, in digits alone")
     return int(text)
 
 

@@ -48,6 +48,7 @@ def theirs(path: Path, cases: list[Dispute]) -> Path:
             "day": DAY.isoformat(),
             "impressions": case.theirs,
             "excludes": sorted(case.excludes),
+            "basis": case.basis,
         }
         for case in cases
     ]
@@ -102,7 +103,7 @@ def test_each_part_of_a_thousand_disputes_is_the_simulators_truth(
     assert sum(not row.unexplained for row in rows) >= CASES // 2
     assert {part.kind for row in rows for part in row.parts if part.impressions} == {
         *("repeated", "invalid_traffic", "too_late", "unsigned", "rejected", "orphans"),
-        *("clock_moved", "outside_flight"),
+        *("clock_moved", "outside_flight", "other_basis"),
     }
 
 

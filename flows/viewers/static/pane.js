@@ -6,6 +6,7 @@ import { LABELS, nowMs, stateOf } from "./data.js";
 import { $, button, linked, make, narrow, say, setText } from "./dom.js";
 import { copied } from "./out.js";
 import { choose, scope } from "./table.js";
+import { drawWaterfall } from "./waterfall.js";
 import { RANGES, go, link, view } from "./view.js";
 import { NULL, advice, fixed, left, money, numeral, percent, shares, since, span, stateWords, whole } from "./words.js";
 
@@ -67,7 +68,7 @@ function facts(id, pairs) {
   $(id).replaceChildren(...pairs.map(([name, value, tone]) => make("div", tone ?? "", make("dt", "", name), make("dd", "", value))));
 }
 
-function fill({ row, curve, alerts }) {
+function fill({ row, curve, alerts, theirs }) {
   const n = (field) => numeral(row[field]), now = nowMs(), currency = row["delivery.currency"];
   const state = stateOf(row["delivery.state"]), planned = row["delivery.booked"] !== undefined;
   $("p-body").hidden = false;
@@ -97,6 +98,7 @@ function fill({ row, curve, alerts }) {
   setText($("p-ends"), flight(n, now));
   if (view.range === "flight" && planned) drawChart(curve, n("delivery.start_ms") / 1000, n("delivery.end_ms") / 1000, true);
   else drawChart(curve, now / 1000 - (RANGE_S[view.range] ?? 31 * 86400), now / 1000, false);
+  drawWaterfall(theirs);
   funnel(n);
   reach(n);
   const types = Object.keys(row).filter((field) => /^flight\.conversions_/.test(field) && n(field) > 0);

@@ -37,6 +37,8 @@ DAY_FIELDS = {
     "clock_moved": "-2",
     "outside_flight": "5",
     "invalid_traffic": '{"declared_bot":6,"data_centre":1}',
+    "bases": '{"audible_2s":30,"download":1}',
+    "deliveries": "140",
 }
 
 
@@ -115,7 +117,7 @@ def test_the_same_rows_are_read_from_csv_json_and_parquet(tmp_path: Path) -> Non
     parquet = tmp_path / "a.parquet"
     duckdb.sql(f"COPY (FROM read_csv('{tmp_path / 'a.csv'}', all_varchar = true)) TO '{parquet}'")
     assert read_claims(parquet) == of_csv
-    assert [(one.scope, one.name, one.day, one.impressions) for one in of_csv] == [
+    assert [(one.scope, one.name, one.day, one.number) for one in of_csv] == [
         ("placement", "a", DAY, 7),
         ("campaign", "c", None, 9),
     ]
@@ -209,6 +211,44 @@ def test_a_days_parts_come_from_the_flow_and_from_the_doors(
         "outside_flight": -5,
     }
     assert (row.ours, row.difference, row.unexplained, row.band) == (100, 21, 0, Band.FINE)
+
+
+@pytest.mark.parametrize(
+    ("basis", "others"),
+    [("vast_impression", 31), ("audible_2s", 65), ("download", 94), ("streamed_full", 95)],
+)
+def test_who_counts_one_kind_of_impression_alone_lacks_the_others_inside_the_flight(
+    counted: Settings, client: Client, tmp_path: Path, basis: str, others: int
+) -> None:
+    text = f"placement_id,day,impressions,basis\na,2026-11-24,70,{basis}\n"
+    (row,) = rows_of(client, counted, tmp_path, text, {"a": plan("a")})
+    assert {part.name: part.impressions for part in row.parts}["other_basis"] == -others
+    assert row.ours == 100
+
+
+def test_deliveries_are_compared_with_deliveries_and_have_no_parts(
+    counted: Settings, client: Client, tmp_path: Path
+) -> None:
+    text = "placement_id,day,deliveries\na,2026-11-24,150\n"
+    (row,) = rows_of(client, counted, tmp_path, text, {"a": plan("a")})
+    assert (row.ours, row.theirs, row.unexplained, row.counted) == (140, 150, 10, "deliveries")
+    assert not any(part.impressions for part in row.parts)
+    assert json.loads(as_json([row]))[0]["counted"] == "deliveries"
+    assert "2026-11-24, deliveries" in as_html([row], "x")
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "said"),
+    [
+        ("impressions,deliveries", "1,2", "either impressions or deliveries"),
+        ("impressions,basis", "1,heard", "basis: no such kind: heard"),
+        ("deliveries,basis", "1,download", "basis: is of impressions"),
+        ("deliveries", "x", "deliveries: takes a whole number"),
+    ],
+)
+def test_a_row_counts_one_thing_of_one_kind(tmp_path: Path, head: str, row: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_claims(write(tmp_path / "a.csv", f"placement_id,day,{head}\na,2026-11-24,{row}\n"))
 
 
 def test_a_flight_has_its_days_and_a_campaign_its_placements(

@@ -1,0 +1,99 @@
+"""Others' counts that the page watches: of a row in sight its waterfalls, from theirs to ours."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from connectors.redis import Client
+from connectors.stream import ConnectError
+from flows.errors import UsageError
+from flows.model.plan import Plan
+from flows.waterfall import Claim, body, compare, read_claims
+from flows.waterfall.parts import SAID
+
+MOST_DAYS: Final = 62
+"""Rows of theirs that are compared for one of ours: the flight, and the latest days."""
+SERVES_S: Final = 5.0
+"""How long a comparison serves: an open pane asks every two seconds."""
+MOST_KEPT: Final = 100
+
+Key = tuple[str, str]
+
+
+@dataclass
+class Disputed:
+    """Compares a watched file with the day counts in Redis, row by row as they are asked for.
+
+    Args:
+        path: of their counts, as `flows.waterfall.read_claims` takes it; read again when it changes.
+        zone: of the calendar day.
+        plans: those in force.
+    """
+
+    path: Path
+    client: Client
+    namespace: str
+    zone: ZoneInfo
+    plans: Callable[[], Mapping[str, Plan]]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stamp: tuple[int, int] | None = None
+    _error: str | None = None
+    _claims: dict[Key, list[Claim]] = field(default_factory=dict)
+    _kept: dict[Key, tuple[float, list[dict[str, Any]]]] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """Read the file if it has changed.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be read: {error.strerror}") from None
+        stamp = found.st_mtime_ns, found.st_size
+        if stamp == self._stamp:
+            return
+        claims: dict[Key, list[Claim]] = {}
+        for claim in read_claims(self.path):
+            claims.setdefault((claim.scope, claim.name), []).append(claim)
+        self._stamp, self._claims = stamp, claims
+        self._kept.clear()
+
+    def of(self, scope: str, name: str) -> dict[str, Any]:
+        """The waterfalls of a row, the flight's first, then the latest days; `error`: why they are old."""
+        with self._lock:
+            try:
+                self.look()
+                self._error = None
+            except UsageError as error:
+                self._error = str(error).replace(f"{self.path}", self.path.name)
+            claims = self._claims.get((scope, name), [])
+            try:
+                return {"error": self._error, "rows": self._rows((scope, name), claims) if claims else []}
+            except ConnectError as error:
+                return {"error": str(error), "rows": []}
+
+    def _rows(self, key: Key, claims: Sequence[Claim]) -> list[dict[str, Any]]:
+        kept = self._kept.get(key)
+        if kept is not None and time.monotonic() - kept[0] < SERVES_S:
+            return kept[1]
+        latest = sorted(claims, key=lambda one: (one.day is None, one.day or date.min), reverse=True)[
+            :MOST_DAYS
+        ]
+        found = compare(self.client, self.namespace, self.zone, self.plans(), latest)
+        rows = [body(one) for one in found]
+        for row in rows:
+            for part in row["parts"]:
+                part["said"] = SAID[part["name"].partition(".")[0]]
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        self._kept[key] = time.monotonic(), rows
+        return rows

@@ -1,0 +1,82 @@
+// Why their number is not ours: of the open row a chart from ours to theirs, part by part, and the parts as a table.
+
+import { $, make, setText } from "./dom.js";
+import { percent, whole } from "./words.js";
+
+const BAR = 20, STEP = 28, REST = "unexplained";
+let told = "", when = "";
+
+const signed = (count) => (count > 0 ? `+${whole(count)}` : whole(count));
+const label = (row) => (row.counted === "impressions" ? row.when : `${row.when}, ${row.counted}`);
+
+/** Draws what /row tells of others' counts; nothing where no file of theirs is watched. */
+export function drawWaterfall(theirs) {
+  const section = $("p-theirs");
+  section.hidden = !theirs || (!theirs.rows.length && !theirs.error);
+  const now = section.hidden ? "" : JSON.stringify([theirs, section.clientWidth, when]);
+  if (now === told) return;
+  told = now;
+  if (section.hidden) return;
+  const { rows, error } = theirs, names = rows.map(label);
+  if (!names.includes(when)) when = names[0] ?? "";
+  $("p-theirs-when").replaceChildren(...names.map((name) => new Option(name, name, false, name === when)));
+  $("p-theirs-choice").hidden = rows.length < 2;
+  setText($("p-theirs-error"), error ? `Their counts cannot be read: ${error}` : "");
+  const row = rows[names.indexOf(when)];
+  $("p-theirs-body").hidden = !row;
+  if (row) fill(row);
+}
+
+function fill(row) {
+  const share = row.share === null ? "" : ` (${percent(row.share, 1)})`, tolerance = row.tolerance === null ? "" : `, by the plan's tolerance of ${percent(row.tolerance, 1)}`;
+  setText($("p-theirs-sum"), `${label(row)}: theirs ${whole(row.theirs)}, ours ${whole(row.ours)}, difference ${signed(row.difference)}${share}: ${row.band}${tolerance}.${row.note ? ` ${row.note[0].toUpperCase()}${row.note.slice(1)}.` : ""}`);
+  $("p-theirs-sum").dataset.band = row.band;
+  const parts = row.parts.filter((part) => part.impressions);
+  const steps = [...parts.map((part) => [part.name, part.impressions]), ...(row.unexplained ? [[REST, row.unexplained]] : [])];
+  $("p-theirs-chart").replaceChildren(chart(row, steps));
+  $("p-theirs-parts").replaceChildren(
+    ...parts.map((part) => line(part.name, part.impressions, part.said, part.behind)),
+    line(REST, row.unexplained, "what no part explains", ""));
+}
+
+function line(name, count, said, behind) {
+  const head = Object.assign(make("th", "left", name), { scope: "row" }), what = make("td", "left", said);
+  if (behind) what.append(make("br"), make("code", "", behind));
+  return make("tr", "", head, make("td", "", signed(count)), what);
+}
+
+/** Bars from ours to theirs, each part beginning where the one before ended; the axis is cut where all are far from 0. */
+function chart(row, steps) {
+  const width = Math.max(280, $("p-theirs-body").clientWidth), left = Math.min(190, width * 0.42), right = 64;
+  const spans = [];
+  let at = row.ours;
+  for (const [name, count] of steps) spans.push([name, at, (at += count), count]);
+  const ends = [row.ours, row.theirs, ...spans.map((span) => span[2])], high = Math.max(...ends), least = Math.min(...ends);
+  const low = Math.max(0, least - Math.max(1, high - least) / 2), scale = (width - left - right) / Math.max(1, high - low);
+  const svg = node("svg", { viewBox: `0 0 ${width} ${(spans.length + 2) * STEP}`, role: "img" });
+  svg.setAttribute("aria-label", `From ours, ${whole(row.ours)}, to theirs, ${whole(row.theirs)}: ${steps.map(([name, count]) => `${name} ${signed(count)}`).join(", ") || "no difference"}`);
+  const bar = (place, name, from, to, words, kind) => {
+    const [begin, end] = [from, to].map((value) => left + (value - low) * scale).toSorted((a, b) => a - b), y = place * STEP;
+    svg.append(
+      text(0, y + 15, name, left - 8), node("rect", { x: begin.toFixed(1), y, width: Math.max(1.5, end - begin).toFixed(1), height: BAR, rx: 2, class: `w-${kind}` }), text(end + 5, y + 15, words, 0));
+  };
+  bar(0, "ours", low, row.ours, whole(row.ours), "ends");
+  spans.forEach(([name, from, to, count], place) => bar(place + 1, name, from, to, signed(count), name === REST ? "rest" : count > 0 ? "plus" : "minus"));
+  bar(spans.length + 1, "theirs", low, row.theirs, whole(row.theirs), "ends");
+  return svg;
+}
+
+function node(name, attributes) {
+  const one = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) one.setAttribute(key, value);
+  return one;
+}
+
+/** A text, cut to a width where it has one: about seven pixels a letter. */
+function text(x, y, words, width) {
+  const one = node("text", { x, y }), most = Math.floor(width / 7);
+  one.textContent = width && words.length > most ? `${words.slice(0, most - 1)}…` : words;
+  return one;
+}
+
+$("p-theirs-when").addEventListener("change", (event) => { when = event.target.value; told = ""; });

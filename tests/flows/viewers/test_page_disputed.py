@@ -1,0 +1,144 @@
+"""The waterfall of a watched file in the pane, as Chromium shows it, over day counts in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from browser_support import CHROMIUM, MISSING, Browser, chromium
+from page_support import axe, axe_findings, desk_rows, exporter, now_ms, put_desk
+
+from connectors.embedded import EmbeddedValkey
+from connectors.redis import connect, put_fields
+from connectors.redis.client import Client
+from flows.errors import UsageError
+from flows.model.redis_keys import day_key
+from flows.viewers.disputed import Disputed
+
+TODAY = datetime.now(UTC).date()
+DAY, BEFORE = TODAY - timedelta(days=1), TODAY - timedelta(days=2)
+COUNTS = {
+    "impressions": "1000",
+    "repeated": "30",
+    "invalid_traffic": '{"<b>bot</b>":20}',
+    "clock_moved": "-5",
+    "bases": '{"audible_2s":40}',
+    "deliveries": "1100",
+}
+HEAD = "placement_id,day,impressions,deliveries,basis\n"
+PANE = "document.querySelector('#p-theirs')"
+SUM = "document.querySelector('#p-theirs-sum').textContent"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with EmbeddedValkey() as server:
+        yield server.url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    one = connect(url, timeout=timedelta(seconds=1))
+    for day in (DAY, BEFORE):
+        put_fields(one, {day_key("t", "starved", day): COUNTS}, timedelta(hours=1))
+    put_desk(url, "t", desk_rows(now_ms()), now_ms())
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    path = tmp_path / "theirs.csv"
+    text = f"{HEAD}starved,{DAY},1060,,\nstarved,{BEFORE},930,,vast_impression\nstarved,{DAY},,1100,\n"
+    path.write_text(text)
+    return path
+
+
+def disputed(client: Client, path: Path) -> Disputed:
+    return Disputed(path, client, "t", datetime.now(UTC).astimezone().tzinfo or UTC, dict)  # type: ignore[arg-type]  # a zone
+
+
+def test_a_row_has_its_waterfalls_and_a_file_that_breaks_later_says_so(
+    url: str, client: Client, theirs: Path
+) -> None:
+    watched = disputed(client, theirs)
+    with exporter(url, "t", disputed=watched) as port:
+
+        def told(name: str) -> dict[str, object]:
+            answer = httpx.get(f"http://127.0.0.1:{port}/row", params={"scope": "placement", "id": name})
+            return answer.json()["theirs"]  # type: ignore[no-any-return]
+
+        first = told("starved")
+        assert first["error"] is None
+        assert [(row["when"], row["counted"], row["unexplained"]) for row in first["rows"]] == [  # type: ignore[attr-defined]
+            (DAY.isoformat(), "impressions", 60 - 30 - 20 + 5),
+            (DAY.isoformat(), "deliveries", 0),
+            (BEFORE.isoformat(), "impressions", -70 - 30 - 20 + 5 + 40),
+        ]
+        assert told("good") == {"error": None, "rows": []}
+        theirs.write_text(HEAD + "starved,yesterday,1,,\n")
+        broken = told("starved")
+        assert "day: takes a date" in str(broken["error"])
+        assert str(theirs.parent) not in str(broken["error"])
+        assert broken["rows"] == first["rows"]
+        theirs.write_text(f"{HEAD}starved,{DAY},1000,,\n")
+        assert [row["theirs"] for row in told("starved")["rows"]] == [1000]  # type: ignore[attr-defined]
+
+
+def test_a_file_that_is_not_there_is_refused_at_the_start(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        disputed(client, tmp_path / "none.csv").look()
+
+
+@pytest.fixture
+def browser(url: str, client: Client, theirs: Path) -> Iterator[Browser]:
+    with exporter(url, "t", disputed=disputed(client, theirs)) as port, chromium() as one:
+        one.open(f"http://127.0.0.1:{port}/#open=starved")
+        one.until(f"!{PANE}.hidden && {PANE}.querySelector('svg')")
+        yield one
+
+
+@pytest.mark.debian
+@pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+def test_the_pane_takes_their_number_apart_and_keys_choose_another_day(browser: Browser) -> None:
+    assert browser.js(SUM) == f"{DAY}: theirs 1,060, ours 1,000, difference +60 (6.0 %): look."
+    cells = "row => [...row.cells].slice(0, 2).map(cell => cell.textContent)"
+    names = f"[...{PANE}.querySelectorAll('tbody tr')].map({cells})"
+    assert browser.js(names) == [
+        ["repeated", "+30"],
+        ["invalid_traffic.<b>bot</b>", "+20"],
+        ["clock_moved", "-5"],
+        ["unexplained", "+15"],
+    ]
+    assert browser.js(f"{PANE}.querySelectorAll('svg rect').length") == 6
+    drawn = f"{PANE}.querySelector('svg').getAttribute('aria-label')"
+    assert browser.js(drawn).startswith("From ours, 1,000, to theirs, 1,060: repeated +30, ")
+    place = "bar => ['x', 'width'].map(name => Number(bar.getAttribute(name)))"
+    ends = f"[...{PANE}.querySelectorAll('rect')].map({place})"
+    bars = browser.js(ends)
+    assert bars[1][0] == pytest.approx(bars[0][0] + bars[0][1], abs=0.2), "a part begins where ours ends"
+    browser.js("document.querySelector('#p-theirs-when').focus()")
+    browser.press("ArrowDown")
+    browser.press("ArrowDown")
+    browser.until(f"{SUM}.startsWith('{BEFORE}')")
+    assert ["other_basis", "-40"] in browser.js(names)
+    assert browser.errors == []
+
+
+@pytest.mark.debian
+@pytest.mark.skipif(CHROMIUM is None or axe() is None, reason="needs Chromium and axe-core")
+@pytest.mark.parametrize("dark", [True, False])
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+def test_the_waterfall_reads_well_wide_and_narrow_dark_and_light(
+    browser: Browser, dark: bool, size: tuple[int, int]
+) -> None:
+    browser.dark(dark)
+    browser.resize(*size)
+    browser.until(f"{PANE}.querySelector('svg').viewBox.baseVal.width <= {PANE}.clientWidth")
+    assert browser.js(
+        "document.querySelector('#pane').scrollWidth <= document.querySelector('#pane').clientWidth"
+    )
+    assert axe_findings(browser, axe() or "") == []
