@@ -15,9 +15,20 @@ import msgspec
 from connectors.files import FileInput
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
-from flows.engine import FileOutput, LinesSink, PixelSource, RedisSink, StopSignal, execute, fresh, lay
+from flows.engine import (
+    FileOutput,
+    LinesSink,
+    PixelSource,
+    RedisSink,
+    StopSignal,
+    execute,
+    fresh,
+    keep_methodology,
+    lay,
+)
 from flows.errors import UsageError
 from flows.intake import DenyList, refuse_less
+from flows.methodology import methodology
 from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import row_key
 from flows.pixels import Sinks, build
@@ -28,6 +39,8 @@ PACE: Final = timedelta(seconds=10)
 """Between two flushes: nobody bids by a log that is being replayed, and its rows change until it ends."""
 OUTPUTS: Final = ("rejected.ndjson", "minutes.ndjson", "credits.ndjson")
 """In the order of the flow's sinks."""
+METHODOLOGY: Final = "methodology.json"
+"""Beside them: how these numbers were counted."""
 
 
 def replay(
@@ -45,7 +58,8 @@ def replay(
 
     Args:
         files: plain, `.gz` or `.zst`; paths as given name the partitions.
-        out: where to write `OUTPUTS`, each begun anew unless an interrupted replay goes on; None: nowhere.
+        out: where to write `OUTPUTS`, each begun anew unless an interrupted replay goes on, and
+            `METHODOLOGY`; None: nowhere.
         workers: threads; the numbers do not depend on it.
         recompute: begin a new generation in Redis.
         recovery_dir: snapshots, to go on after an interruption; None: none.
@@ -74,6 +88,10 @@ def _replay(
         _refuse_own_input(output.path, files)
     _refuse_other_numbers(source.partitions(), settings, recompute)
     lay(settings, listener_key)
+    keep_methodology(settings)
+    if out is not None:
+        _, text = methodology(settings).line()
+        _write(out / METHODOLOGY, text + b"\n")
     if fresh(recovery_dir):
         for output in outputs.values():
             output.begin()
@@ -119,6 +137,13 @@ def _alone(out: Path | None) -> Iterator[None]:
         yield
     finally:
         os.close(number)
+
+
+def _write(path: Path, text: bytes) -> None:
+    try:
+        path.write_bytes(text)
+    except OSError as error:
+        raise ConnectError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _refuse_own_input(output: Path, files: Sequence[str]) -> None:

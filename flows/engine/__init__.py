@@ -11,7 +11,14 @@ from flows.engine.foundation import begun, fresh, lay
 from flows.engine.run import execute
 from flows.engine.sinks import LinesSink, RedisSink
 from flows.engine.source import PixelSource, StopSignal
-from flows.engine.start import FileOutput, kafka_input, preflight, serve_metrics, tell_methodology
+from flows.engine.start import (
+    FileOutput,
+    kafka_input,
+    keep_methodology,
+    preflight,
+    serve_metrics,
+    tell_methodology,
+)
 from flows.engine.steps import AttributionLogic, CreditsLogic, LedgerLogic, PlaysLogic, RowsLogic
 from flows.engine.trace import Trace
 from flows.engine.waiting import ExitWhileWaiting
@@ -35,6 +42,7 @@ __all__ = [
     "execute",
     "fresh",
     "kafka_input",
+    "keep_methodology",
     "lay",
     "members",
     "preflight",

@@ -12,13 +12,14 @@ import structlog
 from prometheus_client import start_http_server
 
 from connectors.kafka import KafkaInput, KafkaTable, KafkaWriter
-from connectors.redis import connect, read_rows
+from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.engine.foundation import fresh, lay
 from flows.errors import SettingsError, StateError
 from flows.instruments import instruments
 from flows.intake import refuse_less
 from flows.methodology import methodology
+from flows.model.redis_keys import methodology_key
 from flows.publish import STOP_TIMEOUT, FileLines, LineWriter, kept
 from flows.settings import Settings, Topic, kafka_options
 
@@ -83,10 +84,26 @@ def serve_metrics(settings: Settings, process: int = 0) -> str | None:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
-def tell_methodology(settings: Settings) -> None:
-    """Put the description of methodology into its topic, by its hash: a later reader of a final minute finds
-    there how it was counted. Without the topic the flow runs, and its log says what is missing.
+def keep_methodology(settings: Settings) -> None:
+    """Put the description of methodology into Redis, by its hash: readers of the rows find it there. A Redis
+    that fails just now has the rows without it.
     """
+    found = methodology(settings)
+    _, text = found.line()
+    try:
+        client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+        put_fields(client, {methodology_key(settings.namespace, found.hash): {"text": text.decode()}})
+        client.close()
+    except ConnectError as error:
+        structlog.get_logger("flow").warning("Redis was not told of the methodology", error=str(error))
+
+
+def tell_methodology(settings: Settings) -> None:
+    """Put the description of methodology into its topic and into Redis, by its hash: a later reader of a
+    final minute finds there how it was counted. Without the topic the flow runs, and its log says what is
+    missing.
+    """
+    keep_methodology(settings)
     try:
         writer = KafkaWriter(
             settings.kafka_brokers, settings.kafka_methodology_topic, kafka_options(settings)

@@ -33,3 +33,8 @@ def day_key(namespace: str, placement: str, day: date) -> str:
 def door_key(namespace: str, placement: str) -> str:
     """A hash: `<day>/<reason>/<collector>/<since when, ms>` to impressions that a collector rejected."""
     return row_key(namespace, "door", placement)
+
+
+def methodology_key(namespace: str, of: str) -> str:
+    """A hash: `text`, the JSON of the description of methodology that has the hash `of`."""
+    return row_key(namespace, "methodology", of)

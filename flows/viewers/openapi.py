@@ -88,6 +88,13 @@ def _paths() -> dict[str, Any]:
             "get_other", "The counts of the names beyond a scope's cap together, by scope.", "Row",
             [_ID, _FORMAT, _IF_NONE_MATCH], True,
         ),
+        "/v1/methodology": _get(
+            "get_methodology", "How each number is counted, by the flow's settings.", "Methodology", []
+        ),
+        "/v1/methodology/{id}": _get(
+            "get_methodology_of", "The same of an earlier hash, such as a final minute's.", "Methodology",
+            [_ID],
+        ),
         "/v1/meta": _get("get_meta", "How fresh the numbers are.", "Meta", []),
     }  # fmt: skip
 
@@ -167,6 +174,17 @@ def _schemas() -> dict[str, Any]:
             {
                 "conversion": {"type": "string"},
                 "decisions": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
+            }
+        ),
+        "Methodology": _object(
+            {
+                "hash": {"type": "string"},
+                "version": {"type": "string"},
+                "rules": {"type": "object", "additionalProperties": {"type": "string"}},
+                "metrics": {
+                    "type": "object",
+                    "additionalProperties": {"type": "object", "additionalProperties": {"type": "string"}},
+                },
             }
         ),
         "Meta": {"type": "object", "additionalProperties": _VALUE},

@@ -17,7 +17,7 @@ import msgspec
 
 from connectors.redis import Client, entries_after, read_rows, scan_index
 from connectors.stream import ConnectError
-from flows.model.redis_keys import row_key
+from flows.model.redis_keys import methodology_key, row_key
 
 FLUSH_OLD_S: Final = 120
 """Age of the flow's last write above which nobody judges delivery: the flow writes twice a second."""
@@ -165,6 +165,17 @@ class RowsReader:
             ConnectError: Redis cannot be read.
         """
         return self._hashes(scope, names, None)
+
+    def methodology(self, of: str = "") -> str | None:
+        """The description of methodology that has a hash, by default that of the flow's numbers, as JSON;
+        None where Redis has none.
+
+        Raises:
+            ConnectError: Redis cannot be read.
+        """
+        wanted = of or self.refresh().meta.get("methodology", "")
+        (found,) = read_rows(self._client, [methodology_key(self._namespace, wanted)], ["text"])
+        return found.get("text")
 
     def alerts_after(self, last: str) -> list[tuple[str, dict[str, str]]]:
         """Ids and fields of the alerts behind that of id `last`, the oldest first; of all where it is empty.

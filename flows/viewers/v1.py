@@ -82,6 +82,10 @@ class Api:
             case ["other", scope] if scope in SCOPES:
                 row = self._board.row("other", scope) if sight.everything else {}
                 return self._row(request, "other", scope, row)
+            case ["methodology"]:
+                return self._methodology("")
+            case ["methodology", of] if len(of) <= _LONGEST_ID:
+                return self._methodology(of)
             case ["conversions", name]:
                 return self._decisions(name, sight)
             case ["placements", name, "minutes"]:
@@ -92,6 +96,12 @@ class Api:
                 return self._row(request, _SCOPE[scopes], name, self.seen(_SCOPE[scopes], name, sight))
             case _:
                 return _json(ABSENT, 404)
+
+    def _methodology(self, of: str) -> Response:
+        text = self._board.methodology(of)
+        if text is None:
+            return _json({"error": "There is no such methodology."}, 404)
+        return Response(text, headers={**_HEADERS, "content-type": "application/json"})
 
     def seen(self, scope: str, name: str, sight: Sight) -> Mapping[str, str]:
         """A row in sight, read now; empty where there is none."""

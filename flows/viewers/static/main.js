@@ -6,6 +6,7 @@ import { drawCollectors } from "./collectors.js";
 import { ORDERS, COLUMNS } from "./columns.js";
 import { all, change, desk } from "./data.js";
 import { $, make, narrow } from "./dom.js";
+import { how } from "./how.js";
 import { dress, help, letters, nextTheme } from "./menus.js";
 import { copied, saveCsv } from "./out.js";
 import { show } from "./pane.js";
@@ -71,7 +72,7 @@ const LETTERS = {
   c: () => { const item = chosenItem(); if (item && !item.sum) copied(item.id, "id"); },
   g: () => go({ group: after(Object.keys(GROUPS), view.group) }),
   s: () => go({ sort: after(Object.keys(ORDERS), view.sort) }),
-  e: saveCsv, t: nextTheme, "?": help,
+  e: saveCsv, i: () => how(), t: nextTheme, "?": help,
 };
 
 addEventListener("keydown", (event) => {

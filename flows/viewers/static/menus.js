@@ -10,7 +10,7 @@ import { STATES } from "./words.js";
 
 export const KEYS_SHOWN = [
   ["/", "to the filter"], ["j k, arrows", "next or previous row"], ["Enter", "open the row, fold or unfold a group"], ["Esc", "close, or empty the filter"],
-  ["c", "copy the row's id"], ["g", "next grouping"], ["s", "next order"], ["e", "save what is shown as CSV"], ["t", "theme"], ["?", "this sheet"],
+  ["c", "copy the row's id"], ["g", "next grouping"], ["s", "next order"], ["e", "save what is shown as CSV"], ["i", "how a number is counted; so does a click on it"], ["t", "theme"], ["?", "this sheet"],
 ];
 const BAR = [
   ["flushed", "How long ago the flow last wrote to Redis."],

@@ -6,6 +6,7 @@ import { LABELS, nowMs, stateOf } from "./data.js";
 import { $, button, linked, make, narrow, say, setText } from "./dom.js";
 import { copied } from "./out.js";
 import { choose, scope } from "./table.js";
+import { figure } from "./how.js";
 import { drawWaterfall } from "./waterfall.js";
 import { RANGES, go, link, view } from "./view.js";
 import { NULL, advice, fixed, left, money, numeral, percent, shares, since, span, stateWords, whole } from "./words.js";
@@ -64,8 +65,17 @@ async function load() {
   pending = setTimeout(load, PANE_MS);
 }
 
-function facts(id, pairs) {
-  $(id).replaceChildren(...pairs.map(([name, value, tone]) => make("div", tone ?? "", make("dt", "", name), make("dd", "", value))));
+/** Facts of a list: name, value, metric and tone. What is there already is changed in place, so that the focus stays. */
+function facts(id, rows) {
+  const box = $(id), names = rows.map(([name]) => name).join();
+  if (box.names !== names) {
+    box.names = names;
+    box.replaceChildren(...rows.map(([name, , metric]) => make("div", "", make("dt", "", name), make("dd", "", figure("", metric)))));
+  }
+  rows.forEach(([, value, , tone], place) => {
+    box.children[place].className = tone ?? "";
+    setText(box.children[place].querySelector("button"), value);
+  });
 }
 
 function fill({ row, curve, alerts, theirs }) {
@@ -82,18 +92,18 @@ function fill({ row, curve, alerts, theirs }) {
   const short = Math.max(0, n("delivery.short_by"));
   const done = planned ? n("delivery.delivered") : n("flight.impressions");
   facts("p-pacing", [
-    ["pacing", percent(n("delivery.indicator")), ["under", "at_risk"].includes(state) ? state : ""],
-    ["short by, impressions", whole(short)],
-    ["at stake", money((short * n("delivery.cpm")) / 1000, currency)],
-    ["delivered", whole(done)],
-    ["due by now", whole(n("delivery.expected"))],
-    ["booked", whole(n("delivery.booked"))],
-    ["last hour, impressions/hour", whole(n("1h.impressions"))],
-    ["needed, impressions/hour", whole(n("delivery.required_rate"))],
-    ["projected", whole(n("delivery.projected"))],
-    ["cost", money(n("flight.cost"), currency)],
-    ["CPM", money(n("delivery.cpm"), currency)],
-    ["blocked content", whole(n("flight.blocked_impressions")), n("flight.blocked_impressions") > 0 ? "under" : ""],
+    ["pacing", percent(n("delivery.indicator")), "delivery.indicator", ["under", "at_risk"].includes(state) ? state : ""],
+    ["short by, impressions", whole(short), "delivery.short_by"],
+    ["at stake", money((short * n("delivery.cpm")) / 1000, currency), "delivery.short_by"],
+    ["delivered", whole(done), planned ? "delivery.delivered" : "impressions"],
+    ["due by now", whole(n("delivery.expected")), "delivery.expected"],
+    ["booked", whole(n("delivery.booked")), "delivery.booked"],
+    ["last hour, impressions/hour", whole(n("1h.impressions")), "impressions"],
+    ["needed, impressions/hour", whole(n("delivery.required_rate")), "delivery.required_rate"],
+    ["projected", whole(n("delivery.projected")), "delivery.projected"],
+    ["cost", money(n("flight.cost"), currency), "cost"],
+    ["CPM", money(n("delivery.cpm"), currency), "delivery.cpm"],
+    ["blocked content", whole(n("flight.blocked_impressions")), "blocked_impressions", n("flight.blocked_impressions") > 0 ? "under" : ""],
   ]);
   setText($("p-ends"), flight(n, now));
   if (view.range === "flight" && planned) drawChart(curve, n("delivery.start_ms") / 1000, n("delivery.end_ms") / 1000, true);
@@ -103,21 +113,21 @@ function fill({ row, curve, alerts, theirs }) {
   reach(n);
   const types = Object.keys(row).filter((field) => /^flight\.conversions_/.test(field) && n(field) > 0);
   facts("p-conversions", [
-    ["conversions", shares(n("flight.conversions"))],
-    ["of reach", percent(n("flight.conversion_rate"), 2)],
-    ["value", money(n("flight.conversion_value") / 1e6, row.conversion_currency ?? currency)],
-    ["cost per conversion", money(n("flight.cost_per_acquisition"), currency)],
-    ["half within", span(n("flight.time_to_convert_p50_seconds"))],
-    ["return on spend", fixed(n("flight.return_on_ad_spend"))],
-    ...types.map((field) => [field.slice("flight.conversions_".length).replaceAll("_", " "), shares(n(field))]),
+    ["conversions", shares(n("flight.conversions")), "conversions"],
+    ["of reach", percent(n("flight.conversion_rate"), 2), "conversion_rate"],
+    ["value", money(n("flight.conversion_value") / 1e6, row.conversion_currency ?? currency), "conversion_value"],
+    ["cost per conversion", money(n("flight.cost_per_acquisition"), currency), "cost_per_acquisition"],
+    ["half within", span(n("flight.time_to_convert_p50_seconds")), "time_to_convert_p50_seconds"],
+    ["return on spend", fixed(n("flight.return_on_ad_spend")), "return_on_ad_spend"],
+    ...types.map((field) => [field.slice("flight.conversions_".length).replaceAll("_", " "), shares(n(field)), field.slice("flight.".length)]),
   ]);
   facts("p-integrity", [
-    ["repeated", whole(n("flight.repeated"))],
-    ["too late", whole(n("flight.too_late"))],
-    ["invalid traffic", whole(n("flight.invalid_traffic"))],
-    ["orphans", whole(n("flight.orphans"))],
-    ["repaired", whole(n("flight.repaired"))],
-    ["consent", percent(n("flight.consent_coverage"), 1)],
+    ["repeated", whole(n("flight.repeated")), "repeated"],
+    ["too late", whole(n("flight.too_late")), "too_late"],
+    ["invalid traffic", whole(n("flight.invalid_traffic")), "invalid_traffic"],
+    ["orphans", whole(n("flight.orphans")), "orphans"],
+    ["repaired", whole(n("flight.repaired")), "repaired"],
+    ["consent", percent(n("flight.consent_coverage"), 1), "consent_coverage"],
   ]);
   setText($("p-final"), `Numbers as of ${since(n("as_of_ms"), now)}; final through ${since(n("final_through_ms"), now)}.`);
   $("p-history").replaceChildren(...(alerts.length ? alerts.map((one) => change(one, scope() !== "placement")) : [make("li", "soft", "No change of state is known.")]));
@@ -133,22 +143,29 @@ function flight(n, now) {
 
 function funnel(n) {
   const steps = [["starts", "starts"], ["25 %", "first_quartiles"], ["50 %", "midpoints"], ["75 %", "third_quartiles"], ["completes", "completes"]];
-  const starts = n("flight.starts");
-  $("p-funnel").replaceChildren(...steps.map(([name, metric]) => {
-    const value = n(`flight.${metric}`), bar = make("i");
-    bar.style.width = starts > 0 && value > 0 ? `${(100 * value) / starts}%` : "0";
-    return make("div", "step", make("span", "", name), make("span", "fill", bar), make("span", "", whole(value)), make("span", "", starts > 0 ? percent(value / starts, 1) : NULL));
-  }));
+  const starts = n("flight.starts"), box = $("p-funnel");
+  if (!box.children.length) {
+    box.append(...steps.map(([name, metric]) => make("div", "step", make("span", "", name), make("span", "fill", make("i")), make("span", "", figure("", metric)), make("span", "", figure("", metric)))));
+  }
+  steps.forEach(([, metric], place) => {
+    const value = n(`flight.${metric}`), [count, share] = box.children[place].querySelectorAll("button");
+    box.children[place].querySelector("i").style.width = starts > 0 && value > 0 ? `${(100 * value) / starts}%` : "0";
+    setText(count, whole(value));
+    setText(share, starts > 0 ? percent(value / starts, 1) : NULL);
+  });
 }
 
 function reach(n) {
   const windows = [["5m", "5 min"], ["1h", "1 hour"], ["1d", "today"], ["flight", "flight"]];
-  const mature = (window) => n(`${window}.${window === "5m" || window === "1h" ? "mature_completion_rate" : "completion_rate"}`);
-  $("p-reach").replaceChildren(...windows.map(([window, words]) => {
-    const head = make("th", "left", words);
-    head.scope = "row";
-    return make("tr", "", head, ...[whole(n(`${window}.impressions`)), whole(n(`${window}.reach`)), fixed(n(`${window}.frequency`)), percent(mature(window))].map((value) => make("td", "", value)));
-  }));
+  const box = $("p-reach"), rate = (window) => (window === "5m" || window === "1h" ? "mature_completion_rate" : "completion_rate");
+  if (!box.children.length) {
+    box.append(...windows.map(([window, words]) => make("tr", "", Object.assign(make("th", "left", words), { scope: "row" }),
+      ...["impressions", "reach", "frequency", rate(window)].map((metric) => make("td", "", figure("", metric))))));
+  }
+  windows.forEach(([window], place) => {
+    const values = [whole(n(`${window}.impressions`)), whole(n(`${window}.reach`)), fixed(n(`${window}.frequency`)), percent(n(`${window}.${rate(window)}`))];
+    box.children[place].querySelectorAll("button").forEach((one, at) => setText(one, values[at]));
+  });
 }
 
 $("p-ranges").replaceChildren(...Object.entries(RANGES).map(([range, words]) => {

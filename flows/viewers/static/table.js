@@ -157,6 +157,7 @@ function newSlot() {
     const cell = make("td", `c-${column.key} ${column.left ? "left" : ""} ${column.soft ? "soft" : ""}`);
     cell.setAttribute("role", "gridcell");
     cell.dataset.title = column.title;
+    cell.dataset.key = column.key;
     return cell;
   });
   tr.append(...cells);
@@ -244,5 +245,6 @@ export function move(steps) {
   if (view.open && !item.sum) go({ open: item.id }, { replace: true });
 }
 
+export const chosenColumns = () => table.columns;
 export const chosenItem = () => table.shown.find((item) => item.id === table.chosen);
 export const linkTo = (id) => new URL(link({ open: id }), location.href).href;
