@@ -12,7 +12,7 @@ from connectors.stream import Messages
 from flows.intake.holds import MAX_HOLD_MS, MAX_STATE, Holds, Told
 from flows.intake.schema import collector_in
 from flows.model.delays import DELAYS, FIRST_MS
-from flows.model.events import IMPRESSION
+from flows.model.events import DELIVERED, IMPRESSION
 from flows.model.pixel import DELAY_SHIFT, INFO, POSITION, TOLD_SHIFT, TS, WATERMARK
 from flows.model.ticks import ASK_MS, DAY_MS, MINUTE_MS, RECENT_MS, STEP_MS
 from flows.state.kernel import I64, U64, Int, kernel
@@ -53,10 +53,11 @@ def assign_event_times(pixels: U64, state: I64, bound_ms: Int, floor_ms: Int, bo
                 said = np.uint64(max(np.int64(told // MINUTE_MS), np.int64(1)))
                 pixels[i, INFO] |= said << np.uint64(TOLD_SHIFT)
             pixels[i, TS] = np.uint64(ts)
-            delay, bound = np.int64(1), np.int64(FIRST_MS)
-            while received - ts > bound and delay < DELAYS:
-                delay, bound = delay + 1, bound * 2
-            pixels[i, INFO] |= np.uint64(delay << DELAY_SHIFT)
+            if pixels[i, INFO] & np.uint64(0xFF) < np.uint64(DELIVERED):
+                delay, bound = np.int64(1), np.int64(FIRST_MS)
+                while received - ts > bound and delay < DELAYS:
+                    delay, bound = delay + 1, bound * 2
+                pixels[i, INFO] |= np.uint64(delay << DELAY_SHIFT)
         if candidate > 0:
             if ts >= candidate - DAY_MS:
                 greatest = max(greatest, candidate)

@@ -358,7 +358,8 @@ def apply(
         times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
         totals[combo, PIXELS] += 1
         totals[combo, CONSENTED] += info & CONSENT_FLAG != 0
-        delays[lanes[combo], info >> DELAY_SHIFT] += 1
+        if code < DELIVERED:
+            delays[lanes[combo], info >> DELAY_SHIFT] += 1
         if impression:
             totals[combo, BLOCKED_IMPRESSIONS] += info & BLOCKED_FLAG != 0
             no_orphan(table, increments, slot)

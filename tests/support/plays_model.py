@@ -129,7 +129,7 @@ class Model:
         self.first[combo] = min(self.first.get(combo, ts), ts)
         self.totals[combo, "pixels"] += 1
         self.totals[combo, "consented"] += call.consent is True
-        if call.platform and call.delay is not None:
+        if call.platform and call.delay is not None and event != "delivered":
             bounds = [125 * 2**at for at in range(14)]
             self.delays[call.platform, sum(call.delay > bound for bound in bounds)] += 1
         if call.consent and call.listener and event in ("impression", "start"):

@@ -155,7 +155,7 @@ FROM counted GROUP BY ALL;
 
 CREATE TABLE delays AS
 SELECT combo, delay, count(*) AS pixels FROM counted
-WHERE verdict = 'accepted' AND NOT bot AND delay < 255 AND NOT {IS["conversion"]} GROUP BY ALL;
+WHERE verdict = 'accepted' AND NOT bot AND delay < 255 AND event < {CODES["conversion"]} GROUP BY ALL;
 
 CREATE TABLE members AS
 SELECT combo, unnest([{", ".join(f"'{scope}'" for scope in SCOPES)}]) AS scope, unnest([{NAMES}]) AS id
