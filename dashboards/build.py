@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from dashboards import collector_rules, delivery_rules, pipeline_rules
+from dashboards import collector_rules, delivery_rules, export_rules, pipeline_rules
 from dashboards.collector import collector
 from dashboards.layout import to_json
 from dashboards.pipeline import pipeline
@@ -40,6 +40,7 @@ class Site:
         return (
             pipeline_rules.PIPELINE,
             collector_rules.COLLECTOR,
+            export_rules.EXPORTS,
             *delivery_rules.groups(self.sustained, self.limits),
         )
 

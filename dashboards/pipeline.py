@@ -7,6 +7,7 @@ from typing import Final
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards import queries as q
+from dashboards.exports import EXPORTS
 from dashboards.layout import Row, board
 from dashboards.panels import AMBER, GREEN, RED, Column, Query, Steps, lines, number, rows
 from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
@@ -356,7 +357,7 @@ def pipeline() -> Dashboard:
         UID,
         "Pipeline",
         "Whether the numbers can be trusted, and where it sticks when they cannot.",
-        [_NOW, _INPUT, _OUTPUT, _STATE, _RUNS],
+        [_NOW, _INPUT, _OUTPUT, EXPORTS, _STATE, _RUNS],
         job_metric="up",
         since="now-3h",
     )

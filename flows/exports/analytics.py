@@ -13,6 +13,7 @@ from typing import Final
 
 from connectors.kafka import Places, Record
 from connectors.stream import ConnectError
+from flows.exports.denied import Denied
 from flows.exports.handover import Busy, Handover, Letter, Parcel, Sorted, Stopped
 from flows.exports.heard import (
     Fact,
@@ -31,6 +32,7 @@ from flows.exports.known import KnownConversions
 
 MOST: Final = 500
 NO_CLIENT, REPEATED, UNATTRIBUTED, MALFORMED = "no_client", "repeated", "unattributed", "malformed"
+FORGOTTEN: Final = "forgotten"
 
 
 @dataclass
@@ -56,6 +58,7 @@ class PixelsTarget:
     who: Who
     make: Callable[[Sequence[Fact]], list[Parcel]]
     kept: KnownConversions
+    denied: Denied
     connections: int
     clock_s: Callable[[], float] = time.time
     most: int = MOST
@@ -64,18 +67,21 @@ class PixelsTarget:
 
     def sort(self, records: Sequence[Record]) -> Sorted:
         """Facts of the pixels of which somebody may be told."""
+        if records:
+            self.denied.look()
         facts: list[Fact] = []
         rows: list[Known] = []
         left_out: list[str] = []
         for record in records:
             if (pixel := read_pixel(record)) is None:
                 continue
-            why = barred(pixel)
+            keys = self.denied.keys_of(pixel)
+            why = barred(pixel) or (FORGOTTEN if self.denied.bars(keys) else None)
             who = None if why else self.who(pixel)
             if who is None:
                 left_out.append(why or NO_CLIENT)
             elif pixel.event == "conversion":
-                rows += [row] if (row := known(record, pixel, who)) is not None else []
+                rows += [row] if (row := known(record, pixel, who, keys)) is not None else []
             elif (fact := play(record, pixel, who)) is not None:
                 facts.append(fact)
         new = fresh(facts, self._lately)
@@ -98,6 +104,7 @@ class DecisionsTarget:
 
     make: Callable[[Sequence[Fact]], list[Parcel]]
     kept: KnownConversions
+    denied: Denied
     pixels: Handover
     connections: int
     most: int = MOST
@@ -108,6 +115,7 @@ class DecisionsTarget:
         """Facts of decisions whose conversion is known."""
         if records:
             self._catch_up()
+            self.denied.look()
         facts: list[Fact] = []
         letters: list[Letter] = []
         left_out: list[str] = []
@@ -115,6 +123,9 @@ class DecisionsTarget:
             try:
                 body = decision(record)
                 about = self.kept.find(body.event_id)
+                if about is not None and self.denied.bars(about.keys):
+                    left_out.append(FORGOTTEN)
+                    continue
                 found = [] if about is None else conversions(record, body, about)
             except (ValueError, ArithmeticError) as error:
                 letters.append(Letter(record, MALFORMED, str(error)[:200]))

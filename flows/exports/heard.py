@@ -45,6 +45,8 @@ class Pixel(msgspec.Struct):
     consent: bool | None = None
     invalid_traffic: str | None = None
     listener_id: str | None = None
+    client_id: str | None = None
+    household_id: str | None = None
     ga_client_id: str | None = None
     landing_url: str | None = None
 
@@ -66,12 +68,15 @@ class Fact(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The pixel of a conversion: who it is about, and the UTM parameters of its page."""
+    """The pixel of a conversion: who it is about, the UTM parameters of its page, and the keyed hashes by
+    which its listener may be denied (`flows.exports.denied`).
+    """
 
     event_id: str
     who: str
     at_ms: int
     utm: dict[str, str]
+    keys: str = ""
 
 
 Who = Callable[[Pixel], str | None]
@@ -110,7 +115,7 @@ def play(record: Record, pixel: Pixel, who: str) -> Fact | None:
     return Fact(_key(name, placement, one), name, moment(record, pixel), who, _short(values), record)
 
 
-def known(record: Record, pixel: Pixel, who: str) -> Known | None:
+def known(record: Record, pixel: Pixel, who: str, keys: str) -> Known | None:
     """The facts that a later decision needs of its conversion's pixel."""
     if (event_id := present(pixel.event_id)) is None or len(event_id) > 128:
         return None
@@ -121,7 +126,7 @@ def known(record: Record, pixel: Pixel, who: str) -> Known | None:
         except ValueError:
             asked = []
         utm = {name: shown(value, LONGEST) for name, value in asked if name in _UTM}
-    return Known(event_id, who, moment(record, pixel), utm)
+    return Known(event_id, who, moment(record, pixel), utm, keys)
 
 
 def decision(record: Record) -> Body:

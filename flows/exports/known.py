@@ -17,6 +17,7 @@ import msgspec
 from flows.errors import StateError
 from flows.exports.heard import Known
 
+FORMAT: Final = 2
 KEPT_MS: Final = 4 * 86_400_000
 MOST: Final = 1_000_000
 _TIDY_EVERY: Final = 1_000
@@ -43,17 +44,28 @@ class KnownConversions:
         try:
             self._table = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)
+            self._check_format(path)
             for line in (
                 "PRAGMA journal_mode = WAL",
                 "PRAGMA synchronous = FULL",
                 "CREATE TABLE IF NOT EXISTS known "
-                "(event_id TEXT PRIMARY KEY, who TEXT, at_ms INTEGER, utm TEXT) WITHOUT ROWID",
+                "(event_id TEXT PRIMARY KEY, who TEXT, at_ms INTEGER, utm TEXT, keys TEXT) WITHOUT ROWID",
                 "CREATE INDEX IF NOT EXISTS by_time ON known (at_ms)",
+                f"PRAGMA user_version = {FORMAT}",
             ):
                 self._table.execute(line)
         except sqlite3.DatabaseError as error:
             raise StateError(f"{path}: cannot be read ({error}): take it away, or restore it") from None
         self._puts = 0
+
+    def _check_format(self, path: Path) -> None:
+        (found,) = self._table.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._table.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and found != FORMAT:
+            raise StateError(
+                f"{path} is of format {found}, this version reads {FORMAT}: take it away; conversions that "
+                "wait for their decision are then not told"
+            )
 
     def put(self, rows: Sequence[Known], now_ms: int) -> None:
         """Take rows; safe on return.
@@ -72,8 +84,8 @@ class KnownConversions:
         encode = msgspec.json.encode
         self._table.execute("BEGIN")
         self._table.executemany(
-            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?)",
-            [(event_id, who, at_ms, encode(utm).decode()) for event_id, who, at_ms, utm in rows],
+            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)",
+            [(event_id, who, at_ms, encode(utm).decode(), keys) for event_id, who, at_ms, utm, keys in rows],
         )
         if self._puts % _TIDY_EVERY == 0:
             self._table.execute("DELETE FROM known WHERE at_ms < ?", (now_ms - KEPT_MS,))
@@ -90,8 +102,8 @@ class KnownConversions:
         found = self._table.execute("SELECT * FROM known WHERE event_id = ?", (event_id,)).fetchone()
         if found is None:
             return None
-        one, who, at_ms, utm = found
-        return Known(one, who, at_ms, msgspec.json.decode(utm, type=dict[str, str]))
+        one, who, at_ms, utm, keys = found
+        return Known(one, who, at_ms, msgspec.json.decode(utm, type=dict[str, str]), keys)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -21,6 +21,7 @@ from flows.errors import AudiopixelError, SettingsError
 from flows.exports.adobe import Adobe
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller, Form
+from flows.exports.denied import Denied
 from flows.exports.ga4 import Ga4, client_of
 from flows.exports.handover import Handover, Parcel, Target
 from flows.exports.heard import Fact, Who
@@ -203,8 +204,8 @@ def export_ga4(exports: Exports) -> None:
     """Tell Google Analytics of plays and attributed conversions.
 
     Raises:
-        SettingsError: the stream or its secret is not set. StateError: another process has the state.
-        ConnectError: Kafka is not there at the start.
+        SettingsError: the stream, its secret or the listener key is not set. StateError: another process
+            has the state. ConnectError: Kafka is not there at the start.
     """
     settings = exports.settings
     stream, secret = settings.export_ga4_measurement_id, settings.export_ga4_secret
@@ -232,6 +233,9 @@ def export_adobe(exports: Exports) -> None:
 def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[Parcel]]) -> None:
     """Run both loops, the decisions' and the pixels', by turns."""
     settings = exports.settings
+    secret = settings.secret_listener_key()  # by which the deny-list has its listeners
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    denied = Denied(client, settings.namespace, secret)
     kept = KnownConversions(settings.export_state, exports.name)
     try:
         with (
@@ -240,8 +244,8 @@ def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[P
             exports.reading([settings.kafka_credits_topic], "-decisions") as decisions,
         ):
             many = settings.export_connections
-            heard = exports.handover(pixels, PixelsTarget(who, make, kept, many))
-            decided = exports.handover(decisions, DecisionsTarget(make, kept, heard, many))
+            heard = exports.handover(pixels, PixelsTarget(who, make, kept, denied, many))
+            decided = exports.handover(decisions, DecisionsTarget(make, kept, denied, heard, many))
             decided.poll = timedelta(0)
             ends = (pixels.ends(), decisions.ends()) if exports.once else None
             while not exports.stop.is_set():
@@ -251,3 +255,4 @@ def _analyse(exports: Exports, who: Who, make: Callable[[Sequence[Fact]], list[P
                     return
     finally:
         kept.close()
+        client.close()

@@ -26,7 +26,7 @@ FILES = {path.name: yaml.safe_load(path.read_text()) for path in sorted(HERE.glo
 STORIES: list[dict[str, Any]] = [story for told in FILES.values() for story in told["tests"]]
 DEFINED = (
     *(*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.CAMPAIGN, *metrics.EXPORTER),
-    *(*metrics.COLLECT, *metrics.TAGS),
+    *(*metrics.COLLECT, *metrics.TAGS, *metrics.EXPORT),
 )
 NAMES = {definition.name for definition in DEFINED}
 INDICATOR = metrics.PLACEMENT_INDICATOR.name
@@ -115,7 +115,7 @@ def test_promtool_finds_no_fault_in_the_rules() -> None:
 
 
 @pytest.mark.debian
-@pytest.mark.parametrize("area", ["delivery", "campaign", "pipeline", "collector"])
+@pytest.mark.parametrize("area", ["delivery", "campaign", "pipeline", "collector", "export"])
 def test_the_rules_tell_the_stories(area: str) -> None:
     done = promtool("test", "rules", str(HERE / f"{area}_stories.yml"))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -25,7 +25,7 @@ from connectors.embedded import EmbeddedValkey
 from dashboards import build, queries
 from dashboards.rules import COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.instruments import instruments
-from flows.metrics import COLLECT, RECEIVED, Definition
+from flows.metrics import COLLECT, EXPORT, RECEIVED, Definition
 from flows.replay import replay
 from flows.settings.loading import load
 from flows.viewers.series import FIELDS
@@ -72,10 +72,10 @@ PLANNED = {
 
 
 def collected(began_s: float) -> bytes:
-    """A collector's /metrics by their definitions: every counter and histogram grows by ten a second."""
+    """A collector's and an export's /metrics by their definitions: what counts grows by ten a second."""
     lines = []
     grown = 10 * (time.time() - began_s)
-    for one in COLLECT:
+    for one in (*COLLECT, *EXPORT):
         outcome = "rejected" if "sender" in one.labels else "stored"
         told = {"outcome": outcome, "reason": "given", "how": "unreplaced"}
         labels = ",".join(f'{name}="{told.get(name, "x")}"' for name in one.labels)

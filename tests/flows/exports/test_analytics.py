@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs
 from xml.etree import ElementTree
 
 import pytest
 from command_support import Command
 from export_support import Site, Topic, letters_of, until
+from pydantic import SecretStr
 
 from connectors.kafka import Record
+from connectors.redis import connect
+from connectors.redis.client import Client
 from flows.errors import StateError
+from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller
-from flows.exports.ga4 import MOST_BYTES, Ga4, body_of
-from flows.exports.handover import Refused
+from flows.exports.denied import Denied
+from flows.exports.ga4 import MOST_BYTES, Ga4, body_of, client_of
+from flows.exports.handover import Busy, Handover, Parcel, Refused
 from flows.exports.heard import COMPLETE, CONVERSION, START, Fact, Known
 from flows.exports.known import KnownConversions
+from flows.intake import deny
 from flows.settings import Settings
 
 NOW_MS = int(time.time() * 1000)
@@ -156,6 +163,7 @@ def test_each_event_reaches_google_whatever_fails_or_is_killed_and_none_without_
         "AUDIOPIXEL_EXPORT_GA4_MEASUREMENT_ID": "G-12345",
         "AUDIOPIXEL_EXPORT_GA4_SECRET": "s3cret",
         "AUDIOPIXEL_EXPORT_CONNECTIONS": "2",
+        "AUDIOPIXEL_LISTENER_KEY": "sixteen bytes ok",
     }
     for calls in (1, 4):
         process = export("ga4", "--from", "earliest", **told)
@@ -210,6 +218,69 @@ def test_a_hit_reaches_adobe_with_a_hashed_visitor_and_a_failure_is_a_dead_lette
     bought = [hit for hit in hits if hit.findtext("linkName") == CONVERSION]
     assert len({hit.findtext("purchaseID") for hit in bought}) == 5
     assert [letter["reason"] for letter in letters_of(settings)] == ["failure"]
+
+
+def test_nobody_is_told_of_who_is_forgotten_not_even_of_a_conversion_that_waits(
+    settings: Settings, client: Client, tmp_path: Path
+) -> None:
+    secret = b"sixteen bytes ok"
+    known_to_the_flow = settings.model_copy(update={"listener_key": SecretStr(secret.decode())})
+    clock = [0.0]
+    denied = Denied(client, settings.namespace, secret, lambda: clock[0])
+    kept = KnownConversions(tmp_path, "ga4")
+    made: list[Fact] = []
+
+    def make(facts: Sequence[Fact]) -> list[Parcel]:
+        made.extend(facts)
+        return []
+
+    def records(*messages: tuple[bytes, bytes]) -> list[Record]:
+        return [Record("t", 0, at, NOW_MS, key, value) for at, (key, value) in enumerate(messages)]
+
+    pixels = PixelsTarget(client_of, make, kept, denied, 1)
+    decisions = DecisionsTarget(make, kept, denied, cast(Handover, Caught()), 1)
+    bought = records(pixel("conversion", 1), pixel("conversion", 2), pixel("conversion", 3, client_id="dev"))
+    for parcel in pixels.sort(bought).parcels:
+        parcel.hand_over()
+    deny(known_to_the_flow, ["listener-1", "dev", "home"])
+    clock[0] = 2.0
+    found = decisions.sort(records(decision(1), decision(2), decision(3)))
+    assert sorted(found.left_out) == ["forgotten", "forgotten"]
+    assert [one.values["transaction_id"] for one in made] == ["o-2"]
+    made.clear()
+    starts = records(pixel("start", 1), pixel("start", 2), pixel("complete", 5, household_id="home"))
+    assert sorted(pixels.sort(starts).left_out) == ["forgotten", "forgotten"]
+    assert [one.values["placement_id"] for one in made] == ["breakfast-uk"]
+    kept.close()
+
+
+class Caught:
+    """A loop over pixels that has read them all."""
+
+    class reader:  # an attribute
+        @staticmethod
+        def ends() -> dict[str, int]:
+            return {}
+
+        @staticmethod
+        def passed(_: object) -> bool:
+            return True
+
+
+def test_while_redis_does_not_say_who_is_forgotten_nobody_is_told_of_anybody(tmp_path: Path) -> None:
+    away = connect("redis://127.0.0.1:1/0", timeout=timedelta(milliseconds=100))
+    kept = KnownConversions(tmp_path, "ga4")
+    pixels = PixelsTarget(client_of, lambda _: [], kept, Denied(away, "t", b"sixteen bytes ok"), 1)
+    with pytest.raises(Busy):
+        pixels.sort([Record("t", 0, 0, NOW_MS, *pixel("start", 1))])
+    kept.close()
+
+
+def test_a_table_of_an_older_format_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ga4.sqlite") as old:
+        old.execute("CREATE TABLE known (event_id TEXT)")
+    with pytest.raises(StateError, match="format 0"):
+        KnownConversions(tmp_path, "ga4")
 
 
 def fact(number: int, at_ms: int = NOW_MS, text: str = "x") -> Fact:

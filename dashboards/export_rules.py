@@ -1,0 +1,43 @@
+"""The alerts about exports: what is no longer told to other systems, and what never will be."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from dashboards.rules import Alert, Group, number, shown
+from flows import metrics as m
+
+_SENT: Final = f"sum by (export) (increase({m.EXPORT_SENT.name}[15m]))"
+_TRIED: Final = f"sum by (export) (increase({m.EXPORT_RETRIED.name}[15m]))"
+_DEAD: Final = f"sum by (export) (increase({m.EXPORT_DEAD.name}[1h]))"
+_WAIT: Final = number(f"sum({m.EXPORT_LAG.name}{{export=%q}})", "export")
+
+ALERTS: Final = (
+    Alert(
+        "AudiopixelExportStuck",
+        f"{_TRIED} > 0 unless {_SENT} > 0",
+        "warning",
+        "pipeline",
+        f"The export {shown('$labels.export')} reaches its target no more",
+        "In fifteen minutes its target took nothing, and turned {{ $value | printf `%.0f` }} tries away. "
+        f"Behind the one that is tried {_WAIT} messages wait in Kafka. Nothing is lost before the age of "
+        "AUDIOPIXEL_EXPORT_GIVE_UP.",
+        timedelta(minutes=15),
+    ),
+    Alert(
+        "AudiopixelExportDeadLetters",
+        f"{_DEAD} > 0",
+        "warning",
+        "pipeline",
+        f"The target of the export {shown('$labels.export')} refused "
+        "{{ $value | printf `%.0f` }} messages in an hour",
+        "They are in the dead letters of the exports, each with its reason, and are not sent again. "
+        f"Of the hour's messages "
+        f"{number(f'sum(increase({m.EXPORT_SENT.name}{{export=%q}}[1h]))', 'export', 'printf `%.0f`')} were "
+        "taken.",
+        timedelta(minutes=1),
+    ),
+)
+
+EXPORTS: Final = Group("audiopixel-exports", ALERTS)

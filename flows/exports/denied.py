@@ -1,0 +1,63 @@
+"""The deny-list of `audiopixel forget`, as an export knows it: nobody is told of who is on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final
+
+from connectors.redis import Client, read_rows
+from connectors.stream import ConnectError
+from flows.exports.handover import Busy
+from flows.exports.heard import Pixel
+from flows.model.events import present
+from flows.model.redis_keys import deny_key
+from flows.state.keys import LISTENER, sub_key
+
+SERVES_S: Final = 1.0
+
+
+@dataclass
+class Denied:
+    """The list as of at most a second ago. It only grows here, whatever Redis loses.
+
+    Args:
+        secret: the listeners' key.
+    """
+
+    client: Client
+    namespace: str
+    secret: bytes
+    clock_s: Callable[[], float] = time.monotonic
+    _keys: set[str] = field(default_factory=set)
+    _looked_s: float = float("-inf")
+
+    def look(self) -> None:
+        """Read the list, if it was not just read; called before anybody is told of anything.
+
+        Raises:
+            Busy: Redis does not say who is on it.
+        """
+        if self.clock_s() - self._looked_s < SERVES_S:
+            return
+        try:
+            (listed,) = read_rows(self.client, [deny_key(self.namespace)])
+        except ConnectError as error:
+            raise Busy("away", str(error)) from None
+        self._keys.update(listed)
+        self._looked_s = self.clock_s()
+
+    def keys_of(self, pixel: Pixel) -> str:
+        """The keyed hashes of a pixel's listener, device and household, as the list has them, by spaces."""
+        ids = filter(None, map(present, (pixel.listener_id, pixel.client_id, pixel.household_id)))
+        return " ".join(map(self._key, ids))
+
+    def _key(self, who: str) -> str:
+        found = blake2b(who.encode(), digest_size=8, key=sub_key(self.secret, LISTENER)).digest()
+        return f"{int.from_bytes(found, 'little') or 1:016x}"
+
+    def bars(self, keys: str) -> bool:
+        """True if any of these is on the list."""
+        return not self._keys.isdisjoint(keys.split())
