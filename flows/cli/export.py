@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.cli.app import command
 from flows.errors import UsageError
 
-KINDS = ("parquet", "webhook", "slack", "ga4", "adobe")
+if TYPE_CHECKING:
+    from flows.settings import Settings
+    from flows.viewers.access import Owners
+
+KINDS = ("parquet", "webhook", "slack", "adcp", "ga4", "adobe")
 
 
 @command
@@ -57,6 +61,9 @@ def export(
 
     slack writes the same to Slack, by the incoming webhook AUDIOPIXEL_EXPORT_SLACK.
 
+    adcp tells AUDIOPIXEL_EXPORT_ADCP of the delivery of each campaign, by AdCP's delivery webhooks: every
+    AUDIOPIXEL_EXPORT_ADCP_EVERY, and when a flight is final. Calls are signed as webhook's are.
+
     ga4 and adobe send starts, completes and attributed conversions to Google Analytics 4 and Adobe Analytics:
     of consented pixels alone, to Google those with a ga_client_id.
 
@@ -81,10 +88,27 @@ def export(
             told.export_webhook(exports)
         case "slack":
             told.export_slack(exports)
+        case "adcp":
+            told.export_adcp(exports, owners_of(exports.settings))
         case "ga4":
             told.export_ga4(exports)
         case "adobe":
             told.export_adobe(exports)
+
+
+def owners_of(settings: Settings) -> Owners:
+    """The owners of the placements, by the plans in force at the start.
+
+    Raises:
+        PlanError, ConnectError: the plans cannot be read.
+    """
+    from flows.delivery import read_book
+    from flows.viewers.access import Owner, Owners
+
+    book = read_book(settings)
+    owners = Owners(lambda: [Owner(name, of.campaign_id, of.advertiser) for name, of in book.items()])
+    owners.refresh()
+    return owners
 
 
 def _start(word: str) -> Literal["earliest", "latest"]:

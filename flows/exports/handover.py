@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
-from connectors.kafka import GroupReader, Places, Record
+from connectors.kafka import Place, Places, Record
 from connectors.stream import ConnectError
 from flows.exports.instruments import Instruments
 
@@ -114,6 +114,19 @@ class Target(Protocol):
         ...
 
 
+class Reading(Protocol):
+    """A `GroupReader`, or what stands for one where there is no topic to read."""
+
+    @property
+    def places(self) -> Places: ...
+    @property
+    def lag(self) -> Mapping[Place, int]: ...
+    def read(self, most: int, wait: timedelta) -> Sequence[Record]: ...
+    def ends(self) -> Places: ...
+    def passed(self, ends: Places) -> bool: ...
+    def commit(self, places: Places) -> None: ...
+
+
 class Letters(Protocol):
     """The topic of the dead letters."""
 
@@ -134,7 +147,7 @@ class Handover:
     """
 
     name: str
-    reader: GroupReader
+    reader: Reading
     target: Target
     letters: Letters
     instruments: Instruments

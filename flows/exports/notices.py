@@ -122,14 +122,18 @@ class SignedWebhook:
     def call(self, told: Told) -> tuple[bytes, Mapping[str, str]]:
         """Body and headers, signed now."""
         body = msgspec.json.encode({"type": told.kind, "timestamp": iso(told.at_ms), "data": told.data})
+        return body, self.headers(told.key, body)
+
+    def headers(self, key: str, body: bytes) -> Mapping[str, str]:
+        """The headers of a body, signed now."""
         stamp = str(int(self.clock_s()))
-        signed = f"{told.key}.{stamp}.".encode() + body
+        signed = f"{key}.{stamp}.".encode() + body
         signatures = [
             base64.b64encode(hmac.digest(secret, signed, "sha256")).decode() for secret in self.secrets
         ]
-        return body, {
+        return {
             "content-type": "application/json",
-            "webhook-id": told.key,
+            "webhook-id": key,
             "webhook-timestamp": stamp,
             "webhook-signature": " ".join(f"v1,{one}" for one in signatures),
         }

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
@@ -23,12 +23,15 @@ from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller, Form
 from flows.exports.denied import Denied
 from flows.exports.ga4 import Ga4, client_of
-from flows.exports.handover import Handover, Parcel, Target
+from flows.exports.handover import Handover, Parcel, Reading, Target
 from flows.exports.heard import Fact, Who
 from flows.exports.instruments import Instruments
 from flows.exports.known import KnownConversions
 from flows.exports.notices import METHODOLOGY_TOPIC, NoticeTarget, SignedWebhook, SlackMessage
 from flows.settings import PREFIX, Settings, kafka_options, secret_bytes
+
+if TYPE_CHECKING:
+    from flows.viewers.access import Owners
 
 Start = Literal["earliest", "latest"]
 
@@ -67,7 +70,7 @@ class Exports:
         finally:
             reader.close()
 
-    def handover(self, reader: GroupReader, target: Target) -> Handover:
+    def handover(self, reader: Reading, target: Target) -> Handover:
         """The loop for a target."""
         settings = self.settings
         topic = settings.kafka_exports_rejected_topic
@@ -147,13 +150,15 @@ def export_webhook(exports: Exports) -> None:
     Raises:
         SettingsError: there is no address, or no secret. ConnectError: Kafka is not there at the start.
     """
-    settings = exports.settings
+    _tell(exports, "export_webhook", SignedWebhook(_secrets(exports.settings)))
+
+
+def _secrets(settings: Settings) -> list[bytes]:
     if not settings.export_webhook_secrets:
         raise SettingsError(
             f"{PREFIX}EXPORT_WEBHOOK_SECRETS is not set: receivers know our calls by their signature alone"
         )
-    secrets = [secret_bytes(one.get_secret_value()) for one in settings.export_webhook_secrets]
-    _tell(exports, "export_webhook", SignedWebhook(secrets))
+    return [secret_bytes(one.get_secret_value()) for one in settings.export_webhook_secrets]
 
 
 def export_slack(exports: Exports) -> None:
@@ -198,6 +203,43 @@ def _present(settings: Settings, topic: str) -> list[str]:
             raise
         return []
     return [topic]
+
+
+def export_adcp(exports: Exports, owners: Owners) -> None:
+    """Tell a buyer's agent of the delivery of media buys, by AdCP's webhooks.
+
+    Args:
+        owners: of the planned placements, by the plans.
+
+    Raises:
+        SettingsError: there is no address, or no secret. StateError: another process has the state.
+        ConnectError: Kafka or Redis is not there at the start.
+    """
+    from flows.exports.delivery_reports import DeliveryReports, Reports
+    from flows.exports.media_buys import FIELDS, SCOPES, MediaBuys, NoTopic
+    from flows.viewers.adcp import Agent
+    from flows.viewers.reader import RowsReader
+
+    settings = exports.settings
+    caller, form = caller_of(settings, "export_adcp"), SignedWebhook(_secrets(settings))
+    reports = Reports(settings.export_state, exports.name)
+    client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+    board = RowsReader(client, settings.namespace, FIELDS, scopes=SCOPES)
+    target = DeliveryReports(
+        MediaBuys(Agent(board, settings, owners)),
+        reports,
+        caller,
+        form,
+        settings.export_adcp_operation,
+        settings.export_adcp_every,
+        settings.export_give_up,
+    )
+    try:
+        with exports.serving():
+            exports.handover(NoTopic(), target).run(exports.once)
+    finally:
+        board.close()
+        reports.close()
 
 
 def export_ga4(exports: Exports) -> None:

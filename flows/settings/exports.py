@@ -79,6 +79,21 @@ class ExportSettings(BaseModel):
     export_adobe_suite: str | None = Field(
         None, description="id of the report suite that adobe sends to; it must take timestamps"
     )
+    export_adcp: Address = Field(
+        None, description="address of a buyer's agent that AdCP's delivery reports go to; not shown"
+    )
+    export_adcp_every: timedelta = Field(
+        timedelta(hours=1),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=1),
+        description="time between two delivery reports of a media buy",
+    )
+    export_adcp_operation: str = Field(
+        "audiopixel-delivery",
+        min_length=1,
+        max_length=255,
+        description="operation_id in every delivery report, as the buyer's agent has asked for",
+    )
     export_slack: Address = Field(None, description="Slack's address of an incoming webhook, which is secret")
 
     @field_validator("export_webhook_secrets")
@@ -88,7 +103,7 @@ class ExportSettings(BaseModel):
             secret_bytes(secret.get_secret_value())
         return secrets
 
-    @field_validator("export_webhook", "export_slack")
+    @field_validator("export_webhook", "export_slack", "export_adcp")
     @classmethod
     def _export_addresses(cls, address: SecretStr | None) -> SecretStr | None:
         if address is not None and not address.get_secret_value().startswith(("https://", "http://")):

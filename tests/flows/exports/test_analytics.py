@@ -18,6 +18,7 @@ from command_support import Command
 from export_support import Site, Topic, letters_of, until
 from pydantic import SecretStr
 
+from connectors.embedded import EmbeddedValkey
 from connectors.kafka import Record
 from connectors.redis import connect
 from connectors.redis.client import Client
@@ -268,7 +269,8 @@ class Caught:
 
 
 def test_while_redis_does_not_say_who_is_forgotten_nobody_is_told_of_anybody(tmp_path: Path) -> None:
-    away = connect("redis://127.0.0.1:1/0", timeout=timedelta(milliseconds=100))
+    with EmbeddedValkey() as server:
+        away = connect(server.url, timeout=timedelta(milliseconds=100))
     kept = KnownConversions(tmp_path, "ga4")
     pixels = PixelsTarget(client_of, lambda _: [], kept, Denied(away, "t", b"sixteen bytes ok"), 1)
     with pytest.raises(Busy):

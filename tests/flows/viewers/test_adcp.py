@@ -5,51 +5,27 @@ row's.
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import re
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from access_support import SECRET, access, app_of, asked, bearer, put_two_advertisers
-from jsonschema import Draft7Validator
+from adcp_support import DATA, validator
 from page_support import HOUR_MS, exporter, now_ms, planned
 from redis import Redis
-from referencing import Registry, Resource
 from starlette.applications import Starlette
 
 from flows.settings import Settings, load
 from flows.viewers.adcp_doors import LONGEST_BODY, TASKS
 
-DATA = Path(__file__).parents[2] / "data" / "adcp"
-ORIGIN = "https://adcontextprotocol.org/schemas/3.2.0-beta.5/"
 RESPONSES = {
     "get_adcp_capabilities": "protocol/get-adcp-capabilities-response.json",
     "get_media_buy_delivery": "media-buy/get-media-buy-delivery-response.json",
     "get_reporting_status": "media-buy/get-reporting-status-response.json",
 }
-
-
-@cache
-def schemas() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(gzip.decompress((DATA / "schemas.json.gz").read_bytes()))
-    return found
-
-
-def retrieve(uri: str) -> Resource[Any]:
-    path = uri.split("/schemas/")[1].removeprefix("3.2.0-beta.5/")
-    return Resource.from_contents(schemas()[path])
-
-
-@cache
-def validator(path: str) -> Draft7Validator:
-    registry: Registry[Any] = Registry(retrieve=retrieve)  # type: ignore[call-arg]  # as its own documentation has it
-    schema = {"$ref": f"{ORIGIN}{path}"}
-    return Draft7Validator(schema, registry=registry, format_checker=Draft7Validator.FORMAT_CHECKER)
 
 
 FULL = {

@@ -235,7 +235,7 @@ def test_a_phone_and_a_desk_at_400_percent_have_whole_cards(page: Page, width: i
     assert browser.js(small) == []
     browser.js("scrollTo(0, 3000)")
     browser.until(f"{ROWS}.some(row => row.item.id > 'pl-02')")
-    browser.js(f"{ROWS}.find(row => row.item.id > 'pl-02').querySelector('.c-pacing').click()")
+    browser.js(f"{ROWS}.find(row => row.item.id > 'pl-02').querySelector('.c-state').click()")
     browser.until("!document.querySelector('#pane').hidden")
     assert browser.js("document.querySelector('#tools').inert"), "what is covered cannot be reached"
 

@@ -283,7 +283,7 @@ def test_the_csv_holds_what_is_shown_and_no_formula(own: Desk, tmp_path: Path) -
 
 def test_a_row_is_chosen_without_being_opened_and_its_id_can_be_copied(shared: Desk) -> None:
     browser = shared.open()
-    browser.js(f"{ROWS}[2].querySelector('.c-pacing').click()")
+    browser.js(f"{ROWS}[2].querySelector('.c-state').click()")
     assert browser.js("document.querySelector('#pane').hidden")
     assert browser.js("document.querySelector('[aria-selected=true]').item.id") == "starved"
     browser.js(

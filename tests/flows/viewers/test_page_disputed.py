@@ -97,7 +97,7 @@ def test_a_file_that_is_not_there_is_refused_at_the_start(client: Client, tmp_pa
 def browser(url: str, client: Client, theirs: Path) -> Iterator[Browser]:
     with exporter(url, "t", disputed=disputed(client, theirs)) as port, chromium() as one:
         one.open(f"http://127.0.0.1:{port}/#open=starved")
-        one.until(f"!{PANE}.hidden && {PANE}.querySelector('svg')")
+        one.until("document.querySelector('#p-theirs svg')")
         yield one
 
 

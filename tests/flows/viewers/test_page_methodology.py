@@ -110,7 +110,7 @@ def test_by_keys_alone_any_number_is_explained_and_the_focus_of_the_pane_stays(
     opened(browser, port)
     browser.js("document.querySelector('#scroll').focus()")
     browser.press("i")
-    assert said(browser) == "delivery.state"
+    assert said(browser) == "delivery.indicator"
     names = browser.js("[...document.querySelectorAll('#how-metric option')].map(one => one.value)")
     assert set(methodology(settings).metrics) <= set(names)
     browser.press("Escape")

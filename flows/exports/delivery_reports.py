@@ -1,0 +1,273 @@
+"""Delivery reports of AdCP: webhooks that tell of each media buy at fixed times, and when it is final.
+
+A report is put on the disk before it is sent, and stays there until its target has taken it. So a repeat is
+the same to the byte, its `idempotency_key` and `sequence_number` too, whatever was killed in between.
+https://docs.adcontextprotocol.org/docs/media-buy/media-buys/optimization-reporting
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from connectors.durable import sync_directory
+from connectors.kafka import Places, Record
+from connectors.stream import ConnectError
+from flows.errors import StateError
+from flows.exports.calls import Caller
+from flows.exports.handover import Busy, Parcel, Refused, Sorted
+from flows.exports.notices import SignedWebhook, iso
+
+LOOK_S: Final = 5.0
+"""Time between two looks at the rows."""
+FORMAT: Final = 1
+SCHEDULED, DELAYED, FINAL, ADJUSTED = "scheduled", "delayed", "final", "adjusted"
+LIVE: Final = "live"
+NO_PRICE: Final = "no_price"
+TOPIC: Final = "adcp"
+"""What stands for a topic in the dead letters; the offset is the report's number."""
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+class Report(msgspec.Struct):
+    """A report that is to be sent, or sent again.
+
+    Attributes:
+        body: the whole JSON.
+    """
+
+    number: int
+    key: str
+    made_ms: int
+    body: str
+
+
+class Buy(msgspec.Struct):
+    """What a target was told of a media buy.
+
+    Attributes:
+        number: of the latest report.
+        due_ms: when the next is due.
+        final: digest of the final numbers that were told; empty before.
+        pending: the report that is under way.
+    """
+
+    number: int = 0
+    due_ms: int = 0
+    final: str = ""
+    pending: Report | None = None
+
+
+class State(msgspec.Struct):
+    """All media buys by id."""
+
+    format: int = FORMAT
+    buys: dict[str, Buy] = {}
+
+
+class Reports:
+    """The state, in a file of an export's own.
+
+    Raises:
+        StateError: another process has it, or it cannot be read.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path = directory / f"{name}.reports.json"
+        self._lock = (directory / f"{name}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StateError(
+                f"{self._path}: another process has it: run one export of a name, or give this one another "
+                "--name"
+            ) from None
+        try:
+            self.state = msgspec.json.decode(self._path.read_bytes(), type=State)
+        except FileNotFoundError:
+            self.state = State()
+        except (OSError, msgspec.MsgspecError) as error:
+            raise StateError(f"{self._path}: cannot be read ({error}): take it away, or restore it") from None
+        if self.state.format != FORMAT:
+            raise StateError(
+                f"{self._path} is of format {self.state.format}, this version reads {FORMAT}: take it away; "
+                "reports are then numbered from 1 again"
+            )
+
+    def keep(self) -> None:
+        """Write the state; safe on return.
+
+        Raises:
+            Busy: the disk does not take it.
+        """
+        fresh = self._path.with_suffix(".new")
+        try:
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(msgspec.json.encode(self.state))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+            sync_directory(self._path.parent)
+        except OSError as error:
+            raise Busy("state", str(error)) from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._lock.close()
+
+
+class Source(Protocol):
+    """The media buys as the exporter's agent tells them."""
+
+    def names(self) -> Mapping[str, bool]:
+        """Those that have begun, and whether their flight is over. Raises ConnectError."""
+        ...
+
+    def judged(self) -> bool:
+        """False while delivery cannot be judged."""
+        ...
+
+    def delivery(self, name: str) -> Mapping[str, Any]:
+        """The answer of `get_media_buy_delivery` for one. Raises ConnectError."""
+        ...
+
+
+@dataclass
+class DeliveryReports:
+    """A report of each media buy every `every`, and one when it is final.
+
+    Args:
+        give_up: the age from which a report that is not taken is a dead letter.
+    """
+
+    source: Source
+    reports: Reports
+    caller: Caller
+    form: SignedWebhook
+    operation: str
+    every: timedelta
+    give_up: timedelta
+    clock_s: Callable[[], float] = time.time
+    most: int = 1
+    connections: int = 1
+    waiting: bool = False
+    looked_s: float = field(default=float("-inf"))
+
+    def sort(self, records: Sequence[Record]) -> Sorted:
+        """Make the reports that are due."""
+        if time.monotonic() - self.looked_s < LOOK_S:
+            return Sorted()
+        left_out: list[str] = []
+        try:
+            judged = self.source.judged()
+            for name, over in self.source.names().items():
+                buy = self.reports.state.buys.setdefault(name, Buy())
+                if buy.pending is None and (over or self._now_ms() >= buy.due_ms):
+                    left_out += self._look(name, buy, judged)
+        except ConnectError as error:
+            raise Busy("away", str(error)) from None
+        self.looked_s = time.monotonic()
+        parcels: list[Parcel] = [
+            _Parcel(self, buy, buy.pending)
+            for buy in self.reports.state.buys.values()
+            if buy.pending is not None
+        ]
+        return Sorted(parcels, (), left_out)
+
+    def places(self, read: Places) -> Places:
+        """None: it reads no topic."""
+        return read
+
+    def _look(self, name: str, buy: Buy, judged: bool) -> list[str]:
+        """Make the report that is due of a media buy, if any; the reason for which there is none."""
+        now_ms = self._now_ms()
+        answer = self.source.delivery(name)
+        if not answer["media_buy_deliveries"]:
+            return [NO_PRICE] if now_ms >= buy.due_ms else []
+        (delivery,) = answer["media_buy_deliveries"]
+        digest = hashlib.sha256(_encode(delivery)).hexdigest()[:16]
+        if delivery["is_final"]:
+            if digest == buy.final:
+                return []
+            kind = ADJUSTED if buy.final else FINAL
+            buy.final = digest
+        elif buy.final or now_ms < buy.due_ms:
+            return []
+        else:
+            kind = SCHEDULED if judged else DELAYED
+        every_ms = int(self.every.total_seconds() * 1000)
+        buy.due_ms = now_ms - now_ms % every_ms + every_ms
+        buy.number += 1
+        buy.pending = self._report(buy, kind, answer, now_ms)
+        self.reports.keep()
+        return []
+
+    def _now_ms(self) -> int:
+        return int(self.clock_s() * 1000)
+
+    def _report(self, buy: Buy, kind: str, answer: Mapping[str, Any], now_ms: int) -> Report:
+        """The report in AdCP's envelope. Totals over media buys are of answers alone."""
+        result = {name: told for name, told in answer.items() if name not in ("aggregated_totals", "errors")}
+        (delivery,) = answer["media_buy_deliveries"]
+        if kind == DELAYED:
+            result |= {"partial_data": True, "unavailable_count": 1}
+            delivery = {**delivery, "status": "reporting_delayed"}
+        if kind == FINAL:
+            packages = [{**one, "supersedes_window": LIVE} for one in delivery["by_package"]]
+            delivery = {**delivery, "by_package": packages}
+        result |= {"notification_type": kind, "sequence_number": buy.number}
+        if not delivery["is_final"]:
+            result["next_expected_at"] = iso(buy.due_ms)
+        key = f"whk_{uuid.uuid4().hex}"
+        body = {
+            "idempotency_key": key,
+            "operation_id": self.operation,
+            "task_id": f"delivery:{delivery['media_buy_id']}",
+            "task_type": "media_buy_delivery",
+            "protocol": "media-buy",
+            "status": "completed",
+            "timestamp": iso(now_ms),
+            "result": result | {"media_buy_deliveries": [delivery]},
+        }
+        return Report(buy.number, key, now_ms, _encode(body).decode())
+
+
+@dataclass
+class _Parcel:
+    """One report."""
+
+    to: DeliveryReports
+    buy: Buy
+    report: Report
+
+    @property
+    def records(self) -> Sequence[Record]:
+        return [Record(TOPIC, 0, self.report.number, self.report.made_ms, self.report.key.encode(), b"")]
+
+    def hand_over(self) -> None:
+        body = self.report.body.encode()
+        try:
+            self.to.caller.post(body, self.to.form.headers(self.report.key, body))
+        except Refused:
+            self._over()
+            raise
+        except Busy:
+            if self.to.clock_s() - self.report.made_ms / 1000 > self.to.give_up.total_seconds():
+                self._over()  # the loop makes it a dead letter
+            raise
+        self._over()
+
+    def _over(self) -> None:
+        self.buy.pending = None
+        self.to.reports.keep()

@@ -1,0 +1,73 @@
+"""Media buys as the exporter's agent tells them, for reports, and a reader of no topic to run these by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+from connectors.kafka import Place, Places, Record
+from connectors.stream import ConnectError
+from flows.viewers.access import EVERYTHING
+from flows.viewers.adcp import Agent
+from flows.viewers.reader import STATE, Snapshot
+
+FIELDS: Final = (STATE, "campaign_id")
+SCOPES: Final = ("placement", "campaign")
+_OVER: Final = ("complete", "ended_short")
+_TO_COME: Final = "not_started"
+
+
+@dataclass
+class MediaBuys:
+    """The media buys of an agent whose board reads `FIELDS` of `SCOPES`."""
+
+    agent: Agent
+    clock_s: Callable[[], float] = time.time
+
+    def _snapshot(self) -> Snapshot:
+        snapshot = self.agent.board.refresh()
+        if not snapshot.up:
+            raise ConnectError(snapshot.error)
+        return snapshot
+
+    def names(self) -> Mapping[str, bool]:
+        """Those that have begun, and whether their flight is over. Raises ConnectError."""
+        states = {name: row.get(STATE) for name, row in self._snapshot().rows.get("campaign", {}).items()}
+        return {
+            name: state in _OVER for name, state in sorted(states.items()) if state not in (None, _TO_COME)
+        }
+
+    def judged(self) -> bool:
+        """False while delivery cannot be judged."""
+        return self._snapshot().unjudged_at(self.clock_s()) is None
+
+    def delivery(self, name: str) -> Mapping[str, Any]:
+        """The answer of `get_media_buy_delivery` for one. Raises ConnectError."""
+        return self.agent.call("get_media_buy_delivery", {"media_buy_ids": [name]}, EVERYTHING)
+
+
+@dataclass
+class NoTopic:
+    """A reader without messages: a turn of the loop every `read`."""
+
+    places: Mapping[Place, int] = field(default_factory=dict)
+    lag: Mapping[Place, int] = field(default_factory=dict)
+
+    def read(self, most: int, wait: timedelta) -> Sequence[Record]:
+        """Nothing, once `wait` is over."""
+        time.sleep(wait.total_seconds())
+        return []
+
+    def ends(self) -> Places:
+        """Of no topic."""
+        return {}
+
+    def passed(self, ends: Places) -> bool:
+        """True: there is nothing to read."""
+        return True
+
+    def commit(self, places: Places) -> None:
+        """Keep no place."""

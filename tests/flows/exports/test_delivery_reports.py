@@ -1,0 +1,240 @@
+"""AdCP's delivery reports: at their time, in their order, valid, and the same to the byte when repeated."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from adcp_support import validator
+from command_support import Command
+from export_support import Site, letters_of, until
+from page_support import planned
+
+from connectors.embedded import EmbeddedValkey
+from connectors.redis import connect
+from connectors.redis.client import Client
+from flows.errors import StateError
+from flows.exports.calls import Caller
+from flows.exports.delivery_reports import DeliveryReports, Reports
+from flows.exports.handover import Busy, Refused
+from flows.exports.media_buys import FIELDS, SCOPES, MediaBuys
+from flows.exports.notices import SignedWebhook
+from flows.settings import Settings
+from flows.viewers.access import Owners
+from flows.viewers.adcp import Agent
+from flows.viewers.reader import RowsReader
+
+SECRET = "0123456789abcdef01234567"
+HOUR_MS = 3_600_000
+NOON_MS = 1_790_000_000_000 // HOUR_MS * HOUR_MS
+RESPONSE = "media-buy/get-media-buy-delivery-response.json"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "webhook_receiver.py"
+
+
+def put(client: Client, space: str, now_ms: int, state: str = "on_track", **more: Any) -> None:
+    """A campaign of one placement, halfway, as of a moment."""
+    row = planned(state, 1.0, 4_000, now_ms, campaign_id="spring") | more
+    for scope, name in (("campaign", "spring"), ("placement", "breakfast")):
+        client.hset(f"{space}:{scope}:{{{name}}}", mapping={key: str(value) for key, value in row.items()})
+        client.zadd(f"{space}:index:{scope}", {name: 1})
+    meta = {"flushed_ms": now_ms, "watermark_ms": now_ms - 10_000, "judged": 1}
+    client.hset(f"{space}:meta", mapping={key: str(value) for key, value in meta.items()})
+
+
+class World:
+    """The reports of one campaign, by a clock of the test's own."""
+
+    def __init__(self, settings: Settings, client: Client, target: Site, folder: Path) -> None:
+        self.settings, self.client, self.target, self.folder = settings, client, target, folder
+        self.now_ms = NOON_MS
+        self.begin()
+
+    def begin(self) -> None:
+        """Start, or start again from the disk."""
+        space = self.settings.namespace
+        at_once = timedelta(0)
+        board = RowsReader(self.client, space, FIELDS, scopes=SCOPES, interval=at_once, clock_s=self.clock_s)
+        agent = Agent(board, self.settings, Owners(), self.clock_s)
+        self.reports = Reports(self.folder, "adcp")
+        self.loop = DeliveryReports(
+            MediaBuys(agent, self.clock_s), self.reports, Caller(self.target.url, timedelta(seconds=5)),
+            SignedWebhook([SECRET.encode()]), "op-1", timedelta(hours=1), timedelta(hours=72), self.clock_s,
+        )  # fmt: skip
+
+    def clock_s(self) -> float:
+        return self.now_ms / 1000
+
+    def turn(self, hours: float = 0) -> list[str]:
+        """What became of the reports that were due some hours later."""
+        self.now_ms += int(hours * HOUR_MS)
+        self.loop.looked_s = float("-inf")
+        became = []
+        for parcel in self.loop.sort([]).parcels:
+            try:
+                parcel.hand_over()
+                became.append("taken")
+            except (Busy, Refused) as error:
+                became.append(error.reason)
+        return became
+
+    def told(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.target.taken]
+
+
+@pytest.fixture
+def target(site: Callable[..., Site]) -> Site:
+    return site(lambda _: (204, {}))
+
+
+@pytest.fixture
+def world(
+    settings_of: Callable[..., Settings], client: Client, target: Site, tmp_path: Path
+) -> Iterator[World]:
+    one = World(settings_of(), client, target, tmp_path)
+    yield one
+    one.reports.close()
+
+
+def wrong(result: object) -> list[str]:
+    return [error.message[:200] for error in validator(RESPONSE).iter_errors(result)]
+
+
+def test_a_report_is_due_every_hour_and_its_envelope_and_result_are_valid(world: World) -> None:
+    put(world.client, world.settings.namespace, world.now_ms)
+    assert world.turn() == ["taken"]
+    assert world.turn(0.5) == []
+    put(world.client, world.settings.namespace, world.now_ms + HOUR_MS)
+    assert world.turn(1) == ["taken"]
+    first, second = world.told()
+    assert first["task_type"] == "media_buy_delivery"
+    assert (first["operation_id"], first["task_id"]) == ("op-1", "delivery:spring")
+    assert first["idempotency_key"] != second["idempotency_key"]
+    for number, one in enumerate((first, second), 1):
+        result = one["result"]
+        assert (result["notification_type"], result["sequence_number"]) == ("scheduled", number)
+        assert wrong(result) == []
+        assert "aggregated_totals" not in result
+        (delivery,) = result["media_buy_deliveries"]
+        assert (delivery["media_buy_id"], delivery["is_final"]) == ("spring", False)
+        assert [part["package_id"] for part in delivery["by_package"]] == ["breakfast"]
+    assert second["result"]["next_expected_at"] > second["timestamp"]
+    assert wrong({**second["result"], "sequence_number": 0}), "the schema looks at it"
+
+
+def test_what_is_final_is_told_once_and_again_only_if_it_is_counted_anew(world: World) -> None:
+    space = world.settings.namespace
+    put(world.client, space, world.now_ms)
+    assert world.turn() == ["taken"]
+    over = {"delivery.end_ms": world.now_ms, "final_through_ms": world.now_ms + HOUR_MS}
+    put(world.client, space, world.now_ms + HOUR_MS // 2, "complete", **over)
+    assert world.turn(0.5) == ["taken"], "not at the next hour: at once"
+    assert world.turn(1) == []
+    client, row = world.client, f"{space}:campaign:{{spring}}"
+    client.hset(row, "delivery.delivered", "1999")
+    assert world.turn(0.1) == ["taken"]
+    assert world.turn(30) == []
+    _, final, adjusted = (one["result"] for one in world.told())
+    assert (final["notification_type"], adjusted["notification_type"]) == ("final", "adjusted")
+    for result in (final, adjusted):
+        assert "next_expected_at" not in result
+        assert wrong(result) == []
+        (delivery,) = result["media_buy_deliveries"]
+        assert delivery["is_final"]
+        assert [part["is_final"] for part in delivery["by_package"]] == [True]
+    (package,) = final["media_buy_deliveries"][0]["by_package"]
+    assert (package["measurement_window"], package["supersedes_window"]) == ("final", "live")
+
+
+def test_a_flow_that_stands_is_told_of_as_delayed(world: World) -> None:
+    put(world.client, world.settings.namespace, world.now_ms - HOUR_MS)
+    assert world.turn() == ["taken"]
+    (result,) = (one["result"] for one in world.told())
+    assert result["notification_type"] == "delayed"
+    assert (result["partial_data"], result["unavailable_count"]) == (True, 1)
+    assert result["media_buy_deliveries"][0]["status"] == "reporting_delayed"
+    assert wrong(result) == []
+
+
+def test_a_repeat_is_the_same_to_the_byte_over_a_restart_and_numbers_have_no_gap(
+    settings_of: Callable[..., Settings], client: Client, site: Callable[..., Site], tmp_path: Path
+) -> None:
+    trouble: dict[int, tuple[int, dict[str, str]]] = {1: (500, {}), 2: (503, {}), 3: (429, {})}
+    target = site(lambda number: trouble.get(number, (204, {})))
+    world = World(settings_of(), client, target, tmp_path)
+    put(client, world.settings.namespace, world.now_ms)
+    for hours in (0, 0.1, 1.5):
+        assert world.turn(hours) != ["taken"]
+        world.reports.close()
+        world.begin()
+    assert world.turn() == ["taken"]
+    assert len({body for _, body in target.calls}) == 1
+    assert len({headers["webhook-id"] for headers, _ in target.calls}) == 1
+    assert world.turn() == ["taken"]
+    assert [one["result"]["sequence_number"] for one in world.told()] == [1, 2]
+    with pytest.raises(StateError, match="another process has it"):
+        Reports(tmp_path, "adcp")
+    world.reports.close()
+
+
+def test_what_is_refused_or_too_old_is_a_dead_letter_and_the_next_report_follows(
+    settings_of: Callable[..., Settings], client: Client, site: Callable[..., Site], tmp_path: Path
+) -> None:
+    target = site(lambda number: (400, {}) if number == 1 else (503, {}))
+    world = World(settings_of(), client, target, tmp_path)
+    put(client, world.settings.namespace, world.now_ms)
+    assert world.turn() == ["status_400"]
+    assert world.turn(1) == ["status_503"]
+    assert world.reports.state.buys["spring"].pending is not None
+    assert world.turn(73) == ["status_503"]
+    assert world.reports.state.buys["spring"].pending is None
+    assert world.turn() == ["status_503"]
+    numbers = [json.loads(body)["result"]["sequence_number"] for _, body in target.calls]
+    assert numbers == [1, 2, 2, 3]
+    world.reports.close()
+
+
+def test_a_campaign_without_a_price_is_left_out(world: World) -> None:
+    put(world.client, world.settings.namespace, world.now_ms)
+    world.client.hdel(f"{world.settings.namespace}:campaign:{{spring}}", "flight.cost", "delivery.currency")
+    assert world.loop.sort([]).left_out == ["no_price"]
+    assert world.told() == []
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("webhook_receiver", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_sends_signed_reports_and_goes_on_behind_a_kill(
+    settings: Settings,
+    valkey: EmbeddedValkey,
+    export: Callable[..., Command],
+    site: Callable[..., Site],
+    example: ModuleType,
+) -> None:
+    target = site(lambda number: (503, {}) if number == 1 else (200, {}))
+    client = connect(valkey.url, timeout=timedelta(seconds=1))
+    put(client, settings.namespace, time.time_ns() // 1_000_000)
+    client.close()
+    told = {"AUDIOPIXEL_EXPORT_ADCP": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{SECRET}"]'}
+    process = export("adcp", **told)
+    until(lambda: len(target.calls) >= 1)
+    process.kill()
+    process.wait(10)
+    assert export("adcp", "--once", **told).wait(120) == 0
+    assert len({body for _, body in target.calls}) == 1
+    headers, body = target.taken[0]
+    assert example.verified(SECRET.encode(), headers, body, time.time())
+    assert letters_of(settings) == []
