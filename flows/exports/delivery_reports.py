@@ -35,7 +35,7 @@ SCHEDULED, DELAYED, FINAL, ADJUSTED = "scheduled", "delayed", "final", "adjusted
 LIVE: Final = "live"
 NO_PRICE: Final = "no_price"
 TOPIC: Final = "adcp"
-"""What stands for a topic in the dead letters; the offset is the report's number."""
+"""The name that stands for a topic in the dead letters; the offset is the report's number."""
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -53,7 +53,7 @@ class Report(msgspec.Struct):
 
 
 class Buy(msgspec.Struct):
-    """What a target was told of a media buy.
+    """The account of what a target was told of a media buy.
 
     Attributes:
         number: of the latest report.

@@ -57,7 +57,7 @@ class NoTopic:
     lag: Mapping[Place, int] = field(default_factory=dict)
 
     def read(self, most: int, wait: timedelta) -> Sequence[Record]:
-        """Nothing, once `wait` is over."""
+        """Give no message, once `wait` is over."""
         time.sleep(wait.total_seconds())
         return []
 

@@ -21,7 +21,7 @@ from flows.waterfall.parts import SAID
 MOST_DAYS: Final = 62
 """Rows of theirs that are compared for one of ours: the flight, and the latest days."""
 SERVES_S: Final = 5.0
-"""How long a comparison serves: the page asks every two seconds."""
+"""The time for which a comparison serves, in s: the page asks every two seconds."""
 MOST_KEPT: Final = 100
 
 Key = tuple[str, str]

@@ -20,7 +20,7 @@ MAX_BYTES: Final = 64 << 20
 _MAX_ID: Final = 128
 _MAX_COUNT: Final = 10**12
 COUNTED: Final = ("impressions", "deliveries")
-"""What a row may count."""
+"""Kinds of counts that a row may have."""
 COLUMNS: Final = ("placement_id", "campaign_id", "day", *COUNTED, "excludes", "basis")
 
 
