@@ -10,11 +10,12 @@ export const OF_COLUMN = {
   completion: "mature_completion_rate", reach: "reach", frequency: "frequency", conversions: "conversions", cpa: "cost_per_acquisition", blocked: "blocked_impressions",
   deliveries: "deliveries", through: "play_through",
 };
-/** The numbers of the bar, which are of all partitions together. */
+/** Numbers of no row: those of the bar are of all partitions together. */
 const OF_BAR = {
   "pixels a second": { counts: "Messages read from the source, without collectors' marks, over the last ten seconds." },
   "repeated share": { counts: "Pixels that had counted before, by all messages received since the log's beginning." },
   "rejected share": { counts: "Messages that went to the dead letters, by all received since the log's beginning." },
+  "macro left": { counts: "Pixels of a platform with a macro that nobody has replaced, by all of its pixels, at the collectors since they started." },
   "invalid share": { counts: "Pixels of invalid traffic, by all messages received since the log's beginning." },
 };
 let described = null;

@@ -128,6 +128,9 @@ def test_platforms_stand_side_by_side(browser: Browser, settings: Settings) -> N
     cells = browser.js(f"[...{body}.querySelectorAll('tbody td')].map(cell => cell.innerText)")
     assert cells[:9] == ["<b>Acast</b>", "100", "100.0 %", "–", "–", "–", "–", "25.5 %", "60.0 %"]
     assert cells[-1] == "≤ 64 s"
+    asked = browser.js(f"[...{body}.querySelectorAll('tbody td')].map(cell => cell.dataset.metric ?? null)")
+    assert asked[:3] == [None, "impressions", "start_share"]
+    assert asked[-3:] == ["consent_coverage", "macro left", "delay_p50_seconds"]
     if (source := axe()) is not None:
         assert axe_findings(browser, source) == []
     assert browser.errors == []
