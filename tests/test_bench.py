@@ -3,6 +3,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -14,6 +17,7 @@ from benchmarks.peers import duckdb_job
 from benchmarks.peers.built import build
 from benchmarks.peers.job import METRICS, Unavailable, answers
 from benchmarks.report import Bar, Row, bars, markdown, worse
+from benchmarks.stages import STAGES, meter
 
 TRUTH = Answers(
     {"placement/a": {"starts": 9, "reach": 8}, "placement/b": {"starts": 2000, "reach": 2000}},
@@ -171,3 +175,27 @@ def test_rivals_that_cannot_be_had_are_named_and_the_others_compared(tmp_path: P
         assert f"left out: {rival}: no {tool} here" in done.stderr
     assert done.stdout.startswith("Run of 20")
     assert re.search(r"^\| DuckDB \S+: batch, one thread \| \d+\.\d\d \|", done.stdout, re.MULTILINE)
+
+
+def test_a_stage_is_told_its_own_time_without_stages_within_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter((0.0, 1.0, 4.0, 6.0, 7.0, 10.0))
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock))
+
+    class Step:
+        def outer(self) -> int:
+            return self.inner(1) + self.inner(2)
+
+        def inner(self, value: int) -> int:
+            return value
+
+    took, thread = Counter[str](), threading.local()
+    meter(took, thread, "outer", Step, "outer")
+    meter(took, thread, "inner", Step, "inner")
+    assert Step().outer() == 3
+    assert took == {"outer": 6.0, "inner": 4.0}
+
+
+def test_every_stage_is_entered_by_a_method_of_the_flow() -> None:
+    assert [one for one in STAGES if not callable(getattr(one[1], one[2], None))] == []

@@ -1,0 +1,106 @@
+"""Where a microsecond goes: processor time of one replay by stage. `python -m benchmarks.stages [EVENTS]`
+
+The methods by which the engine enters a stage are wrapped. A stage is told its own thread's time, less that
+of stages within it. What no stage took is the engine's, of files of snapshots, and of Python between stages.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from benchmarks.flow_file import KEY
+from connectors.embedded import EmbeddedValkey
+from flows import engine
+from flows.engine import sinks, source
+from flows.intake.decoder import Decoder
+from flows.intake.partition import Intake
+from flows.plays.shard import PlayShard
+from flows.publish.publisher import Publisher
+from flows.replay import replay
+from flows.settings.loading import load
+from flows.simulate.plain_log import write_log
+
+_STEPS: Final[dict[str, type]] = {
+    "plays: cuts, touches": engine.PlaysLogic,
+    "attribution": engine.AttributionLogic,
+    "credits": engine.CreditsLogic,
+    "rows": engine.RowsLogic,
+    "ledger": engine.LedgerLogic,
+}
+_SAVING: Final = (*_STEPS.values(), source.PixelPartition, sinks.RedisPartition)
+STAGES: Final[list[tuple[str, type, str]]] = [
+    ("read lines", Intake, "_read"),
+    ("decode: scan, numbers, hashes", Decoder, "decode"),
+    ("intake: event times, shards", source.PixelPartition, "next_batch"),
+    ("plays: pixels", PlayShard, "apply"),
+    *((stage, step, "on_batch") for stage, step in _STEPS.items()),
+    *(("publish, Redis's client", Publisher, method) for method in ("flush", "finish")),
+    ("publish, Redis's client", sinks.RedisPartition, "write_batch"),
+    *(("snapshots", step, "snapshot") for step in _SAVING),
+]
+"""Stages, with the classes and methods by which they are entered."""
+
+
+class Case(NamedTuple):
+    """One replay: lines, pixels a second of the log, names, and the allowed lateness in minutes."""
+
+    events: int
+    rate: int = 2000
+    placements: int = 1000
+    listeners: int = 200_000
+    lateness: int = 10
+
+
+def meter(took: Counter[str], thread: threading.local, stage: str, owner: type, method: str) -> None:
+    """Wrap a method, so that its thread's seconds are added to its stage's in `took`."""
+    inner = getattr(owner, method)
+
+    def timed(*given: Any, **named: Any) -> Any:
+        outer, thread.within = getattr(thread, "within", 0.0), 0.0
+        began = time.thread_time()
+        try:
+            return inner(*given, **named)
+        finally:
+            seconds = time.thread_time() - began
+            took[stage] += seconds - thread.within
+            thread.within = outer + seconds
+
+    setattr(owner, method, timed)
+
+
+def measure(case: Case) -> dict[str, float]:
+    """Replay twice, so that kernels are loaded; µs an event of the second: all, elapsed, by stage.
+
+    The process is of no use afterwards: the stages stay wrapped.
+    """
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    took, thread = Counter[str](), threading.local()
+    with EmbeddedValkey() as valkey, tempfile.TemporaryDirectory() as name:
+        log = Path(name, "log.ndjson")
+        write_log(log, case.events, 1, case.placements, case.rate, listeners=case.listeners)
+        settings = load(redis_url=valkey.url, namespace="warm", allowed_lateness=60 * case.lateness)
+        replay([str(log)], settings, KEY, recompute=True, recovery_dir=Path(name, "warm"))
+        for stage, owner, method in STAGES:
+            meter(took, thread, stage, owner, method)
+        settings = settings.model_copy(update={"namespace": "bench:stages"})
+        cpu_s, began_s = time.process_time(), time.perf_counter()
+        replay([str(log)], settings, KEY, recovery_dir=Path(name, "recovery"))
+        cpu_s, elapsed_s = time.process_time() - cpu_s, time.perf_counter() - began_s
+    seconds = {"CPU": cpu_s, "elapsed": elapsed_s} | {stage: took[stage] for stage, _, _ in STAGES}
+    seconds["engine, files of snapshots, the rest"] = cpu_s - took.total()
+    return {stage: 1e6 * taken / case.events for stage, taken in seconds.items()}
+
+
+if __name__ == "__main__":
+    print("| stage | µs an event |\n|---|---|")
+    for stage, cost in measure(Case(int((sys.argv[1:] or ["1000000"])[0]))).items():
+        print(f"| {stage} | {cost:.2f} |")
