@@ -53,14 +53,14 @@ def take(browser: Browser, url: str, name: str, size: tuple[int, int], dark: boo
     browser.until(f"document.querySelector('#tabs a') && {ready}")
     time.sleep(CALM_S)
     browser.js("document.activeElement.blur()")
-    if name == "page":
+    if name == "page-annotated":
         browser.js(f"({DRAW})({json.dumps(MARKS)})")
     if name == "tag-builder":
         for field, value in TAG.items():
             browser.js(f"document.querySelector('#tag-form [name={field}]').value = {json.dumps(value)}")
         browser.js("document.querySelector('#tag-form').requestSubmit()")
         browser.until("document.querySelector('#tag-made textarea')")
-    folder = DOCS if name in ("page", "tag-builder") else PICTURES
+    folder = PICTURES if name.startswith("page-") and name != "page-annotated" else DOCS
     (folder / f"{name}.png").write_bytes(browser.screenshot())
 
 
@@ -72,6 +72,7 @@ def main(port: str, placement: str = "") -> None:
         placement = placement or browser.js("document.querySelector('#rows td.c-id a').textContent")
         opened = f"{url}#open={placement}"
         take(browser, opened, "page", (1280, 800), True, CURVE)
+        take(browser, opened, "page-annotated", (1280, 800), True, CURVE)
         take(browser, f"{url}#group=campaign_id", "page-1440", (1440, 900), False, ROWS)
         take(browser, url, "page-1024", (1024, 768), True, ROWS)
         take(browser, url, "page-390", (390, 844), False, ROWS)

@@ -90,6 +90,9 @@ def settings(valkey: Any) -> Settings:
             "damaged": "{",
         }
         client.hset("readapi:conversion:{order-1}", mapping=decisions)
+        told = {"hash": "mine-planned", "version": "1", "rules": {}, "metrics": {}}
+        client.hset("readapi:methodology:{mine-planned}", "text", json.dumps(told))
+        client.hset("readapi:meta", "methodology", "mine-planned")
         client.hset("readapi:conversion:{zebra-order}", mapping={"zebra": decisions["zebra"]})
     return load(redis_url=valkey.url, namespace="readapi")
 
