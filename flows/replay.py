@@ -90,6 +90,7 @@ def _replay(
     lay(settings, listener_key)
     keep_methodology(settings)
     if out is not None:
+        _refuse_own_input(out / METHODOLOGY, files)
         _, text = methodology(settings).line()
         _write(out / METHODOLOGY, text + b"\n")
     if fresh(recovery_dir):

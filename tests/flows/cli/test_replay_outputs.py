@@ -17,7 +17,7 @@ from connectors.stream import ConnectError
 from flows.cli.commands import app
 from flows.engine.source import StopSignal
 from flows.errors import SettingsError, UsageError
-from flows.replay import OUTPUTS, replay
+from flows.replay import METHODOLOGY, OUTPUTS, replay
 from flows.settings.fields import Settings
 
 KEY = b"a key of sixteen bytes or more"
@@ -64,7 +64,7 @@ def test_no_line_of_an_earlier_replay_is_left(
 ) -> None:
     settings, out = settings_of(reject_share=1.0), tmp_path / "out"
     replay([written(tmp_path / "late.ndjson", LATE)], settings, KEY, out=out)
-    assert texts(out).keys() == set(OUTPUTS)
+    assert texts(out).keys() == {*OUTPUTS, METHODOLOGY}
     assert all(texts(out).values())
     replay([written(tmp_path / "clean.ndjson", CLEAN)], settings, KEY, out=out, recompute=True)
     fresh = tmp_path / "fresh"
