@@ -17,6 +17,7 @@ from connectors.stream import ConnectError
 from flows.cli.commands import app
 from flows.engine.source import StopSignal
 from flows.errors import SettingsError, UsageError
+from flows.methodology import methodology
 from flows.replay import METHODOLOGY, OUTPUTS, replay
 from flows.settings.fields import Settings
 
@@ -69,8 +70,9 @@ def test_no_line_of_an_earlier_replay_is_left(
     replay([written(tmp_path / "clean.ndjson", CLEAN)], settings, KEY, out=out, recompute=True)
     fresh = tmp_path / "fresh"
     replay([str(tmp_path / "clean.ndjson")], settings, KEY, out=fresh, recompute=True)
-    assert texts(out).keys() == texts(fresh).keys() == set(OUTPUTS)
-    assert [name for name, text in texts(out).items() if text] == ["minutes.ndjson"]
+    assert texts(out).keys() == texts(fresh).keys() == {*OUTPUTS, METHODOLOGY}
+    assert sorted(name for name, text in texts(out).items() if text) == [METHODOLOGY, "minutes.ndjson"]
+    assert json.loads(texts(out)[METHODOLOGY])["hash"] == methodology(settings).hash
 
 
 def test_what_a_clean_replay_leaves_is_taken_by_reconcile(
