@@ -43,7 +43,7 @@ CONVERSION_EVERY: Final = 1000
 RUNS: Final = 3
 BYTES_A_TOUCH: Final = 40.0
 MIN_SHARE: Final = 0.8
-_T0_MS: Final = 1_764_000_000_000
+T0_MS: Final = 1_764_000_000_000
 
 
 class Held(NamedTuple):
@@ -68,15 +68,15 @@ class Held(NamedTuple):
 
 def held(listeners: int, directory: Path) -> Held:
     """Listener shards with three listens a listener over 14 days, fed as a flow would."""
-    before = _resident_mib()
+    before = resident_mib()
     shards = [_shard(index, directory) for index in range(SHARDS)]
     rng = np.random.default_rng(1)
-    last = _T0_MS
+    last = T0_MS
     for number in range(CUTS):
-        last = _T0_MS + (number + 1) * DAYS * 86_400_000 // CUTS
+        last = T0_MS + (number + 1) * DAYS * 86_400_000 // CUTS
         _feed(shards, rng, Cut(number, last, False, ()), listeners * TOUCHES_A_LISTENER // CUTS, listeners)
     states, first_s = _timed_snapshot(shards)
-    grown = _resident_mib() - before
+    grown = resident_mib() - before
     touches = sum(len(shard.store) for shard in shards)
     arrays = sum(
         column.nbytes
@@ -137,7 +137,7 @@ def _timed_snapshot(shards: Sequence[ListenerShard]) -> tuple[list[tuple[object,
     return states, time.perf_counter() - began_s
 
 
-def _resident_mib() -> float:
+def resident_mib() -> float:
     """Resident memory; on other systems than Linux its peak."""
     status = Path("/proc/self/statm")
     if status.exists():

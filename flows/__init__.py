@@ -3,6 +3,7 @@
 ```
  collector ─► Kafka ─► intake ─► plays ─► attribution ─► rows ─► publish   a pixel's way
                         decode    once     credit         sum     Redis    (with delivery: plans, pacing)
+                                      └──► clients ──────┘                 downloads, once a client
 
  model  state  settings               the ground: shared words, tools of state, settings
  engine                               Bytewax; beside it, `flows.pixels` alone knows it
@@ -10,9 +11,9 @@
  demo  cli                            everything on one machine; the command line
 ```
 
-The stages (intake, plays, attribution, rows, delivery, publish) are siblings: none imports another, and
-`publish` alone may use `delivery`. Messages between stages are in `flows.model.messages`, and `flows.pixels`
-wires the stages on one page.
+The stages (intake, plays, attribution, clients, rows, delivery, publish) are siblings: none imports another,
+and `publish` alone may use `delivery`. Messages between stages are in `flows.model.messages`, and
+`flows.pixels` wires the stages on one page.
 
 State is sharded, and moves on in cuts. A source partition sends a numbered tick behind its pixels; a tick of
 all partitions is a cut, one exact prefix of every log. Whatever a stage publishes belongs to one cut.

@@ -79,6 +79,7 @@ class Instruments:
         self.redis_errors, self.kafka_errors = counter(m.REDIS_ERRORS), counter(m.KAFKA_ERRORS)
         self.state_plays, self.state_bytes = gauge(m.STATE_PLAYS), gauge(m.STATE_BYTES)
         self.state_rows, self.state_touches = gauge(m.STATE_ROWS), gauge(m.STATE_TOUCHES)
+        self.state_clients = gauge(m.STATE_CLIENTS)
         self.dropped_touches = gauge(m.DROPPED_TOUCHES)
         self.capped_decisions = gauge(m.CAPPED_DECISIONS)
         self.event_to_redis = WeightedHistogram(m.EVENT_TO_REDIS, LATENCY_BUCKETS)

@@ -145,7 +145,13 @@ def _once(kind: Kind, settings: Settings) -> str:
             return (
                 f"Once by placement, play and event; without a play id by placement and event id; {horizon}."
             )
-        case Kind.PLAIN:
+        case Kind.CLIENT:
+            return (
+                "By a keyed hash of client and content: of a download its episode, else its podcast; of a "
+                "delivery its creative, else its placement, and its episode; remembered for 25 h. At one "
+                "moment the order is by a hash of the event id."
+            )
+        case Kind.PLAIN | Kind.UNKEYED:
             return f"Once by placement and event id, or by placement, play and event; {horizon}."
         case Kind.KEPT_OUT:
             return "Every pixel that was kept out."
@@ -162,7 +168,9 @@ def _minute(kind: Kind) -> str:
     match kind:
         case Kind.START:
             return "In the minute of the play's start, however late the milestone comes."
-        case Kind.PLAY | Kind.PLAIN | Kind.KEPT_OUT | Kind.PEOPLE:
+        case Kind.CLIENT:
+            return "In the minute of its own event time, decided when that is final, by order of event time."
+        case Kind.PLAY | Kind.PLAIN | Kind.KEPT_OUT | Kind.PEOPLE | Kind.UNKEYED:
             return "In the minute of its own event time."
         case Kind.CONVERSION:
             return "In the minute of the conversion, decided once when that minute is final."
@@ -175,7 +183,9 @@ def _consent(kind: Kind) -> str:
         return "Only listeners who consented are known and count."
     if kind is Kind.CONVERSION:
         return "Touches of listeners who consented alone are remembered; declared and utm need none."
-    return "Not needed." if kind in (Kind.PLAY, Kind.START, Kind.PLAIN) else ""
+    if kind is Kind.CLIENT:
+        return "Only clients who consented have a key."
+    return "Not needed." if kind in (Kind.PLAY, Kind.START, Kind.PLAIN, Kind.UNKEYED) else ""
 
 
 def _lookback(kind: Kind, settings: Settings) -> str:

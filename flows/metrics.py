@@ -79,6 +79,9 @@ STATE_PLAYS = PIPELINE.gauge("state_plays", "Plays and events remembered.", "sha
 STATE_BYTES = PIPELINE.gauge("state_bytes", "Memory of the remembered plays.", "shard")
 STATE_ROWS = PIPELINE.gauge("state_rows", "Rows kept.", "shard")
 STATE_TOUCHES = PIPELINE.gauge("state_touches", "Touches kept for attribution.", "shard")
+STATE_CLIENTS = PIPELINE.gauge(
+    "state_clients", "Keys of clients and contents kept for the windows of the IAB.", "shard"
+)
 DROPPED_TOUCHES = PIPELINE.gauge(
     "state_dropped_touches", "Touches given up because their listener has more than are kept.", "shard"
 )

@@ -4,15 +4,16 @@
  intake ─┬─ shard ──► plays ─┬─ to_rows ──────────────────────────► rows ─┬──► redis      fenced rows
          │  pixels, ticks    │  increments                ┌─ credited ┘  └──► minutes    placement-minutes
          │                   ├─ to_listeners ► attribution ► credits ───────► decisions  conversion-credits
+         │                   ├─ to_clients ──► clients ──────┘  downloads and deliveries, once a client
          │                   ├─ settled ──┐
          ├─ receipts ────────┼────────────┴► ledger ──► redis     received = accepted + repeated + rejected
          └─ refused ─────────┴─ late ─────────────────► rejected  dead letters
 ```
 
 Each arrow is a stream of `flows.model.messages`. Ticks travel behind the pixels that they cover; plays,
-attribution, credits, rows, ledger and redis work once a cut, when all their senders' ticks are there. `plays`
-decides on a late pixel: it counts in its minute while that is open, else it leaves by `late`, for the dead
-letters, and as `too_late` by `settled`, for the ledger.
+attribution, clients, credits, rows, ledger and redis work once a cut, when all their senders' ticks are
+there. `plays` decides on a late pixel: it counts in its minute while that is open, else it leaves by `late`,
+for the dead letters, and as `too_late` by `settled`, for the ledger.
 
 Guarantee. State, source positions and what was counted are of one snapshot, so every pixel in the log counts
 exactly once in the numbers, whatever dies and however often. Redis rows are absolute and fenced: after a
@@ -46,6 +47,7 @@ from flows import logs
 from flows.delivery import plan_file
 from flows.engine import (
     AttributionLogic,
+    ClientsLogic,
     CreditsLogic,
     LedgerLogic,
     LinesSink,
@@ -63,6 +65,7 @@ from flows.engine import (
 from flows.engine import begun as begun_of
 from flows.errors import AudiopixelError
 from flows.intake import DenyList
+from flows.model.clients import ClientBatch, ClientCounts
 from flows.model.messages import (
     CreditBatch,
     Decided,
@@ -85,6 +88,7 @@ STEPS = (
     "intake",
     "plays",
     "attribution",
+    "clients",
     "credits",
     "rows",
     "ledger",
@@ -142,7 +146,11 @@ def build(
     attribution = op.stateful_batch(
         "attribution", touches, lambda of: seen("attribution", AttributionLogic(settings, of))
     )
-    decided = only("to_book", attribution, Decided)
+    sent = only("to_clients", plays, ClientBatch)
+    clients = op.stateful_batch("clients", sent, lambda of: seen("clients", ClientsLogic(settings, of)))
+    decided: KeyedStream[Decided | ClientCounts] = op.merge(
+        "decisions_made", only("to_book", attribution, Decided), only("counted", clients, ClientCounts)
+    )
     credits = op.stateful_batch(
         "credits", decided, lambda of: seen("credits", CreditsLogic(settings, of, secret))
     )

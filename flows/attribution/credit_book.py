@@ -12,9 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import numpy as np
+
 from flows.attribution.credit_entries import Entries
 from flows.attribution.credit_models import divide
 from flows.errors import StateError
+from flows.model.basis import CLIENTS_AT
+from flows.model.clients import NO_SIDE_INCREMENTS, ClientCounts, SideIncrements
 from flows.model.conversions import (
     AGES_AT,
     AGES_S,
@@ -71,24 +75,24 @@ class CreditBook:
         self._homes = Homes(self.secret, self.shards)
 
     def cut(
-        self, cut: Cut, decided: Sequence[Decided]
+        self, cut: Cut, decided: Sequence[Decided], counted: Sequence[ClientCounts] = ()
     ) -> tuple[list[CreditBatch], ConversionAccount, list[Decision]]:
-        """Increments for every row shard, the account of all conversions, and all decisions, sorted."""
+        """Increments for every row shard, with those of `counted`; the account of all conversions; and all
+        decisions, sorted.
+        """
         decisions = [decision for one in decided for decision in one.decisions]
         decisions.sort(
             key=lambda one: (one.conversion.ts_ms, one.conversion.pixel.currency or "", one.conversion.key)
         )
-        entries = self._entries(decisions)
+        entries, sides = self._entries(decisions), self._sides(counted)
         gained = self._account(decided, decisions)
         frequency = self._by_shard(self._frequency(decided))
         currencies, self._priced = self._by_shard(list(self._priced.items())), {}
         accounts = self._by_shard(
             [(("campaign", campaign), account) for campaign, account in gained.items() if campaign]
         )
-        batches = [
-            CreditBatch(shard, cut, *entries[shard], frequency[shard], currencies[shard], accounts[shard])
-            for shard in range(self.shards)
-        ]
+        beside = list(zip(frequency, currencies, accounts, sides, strict=True))
+        batches = [CreditBatch(shard, cut, *entries[shard], *beside[shard]) for shard in range(self.shards)]
         accepted, attributed, unattributed = self.decided
         total = ConversionAccount(accepted, attributed, unattributed, sum(one.pending for one in decided))
         assert total.accepted == total.attributed + total.unattributed + total.pending
@@ -158,6 +162,17 @@ class CreditBook:
             if others:  # once, in however many parts it came
                 rows.add(rows.group(sorted(others)), minute, OTHER, 1)
         return rows.by_shard(self._homes)
+
+    def _sides(self, counted: Sequence[ClientCounts]) -> list[SideIncrements]:
+        """Increments by clients' downloads and deliveries, by row shard."""
+        some, rows = [one for one in counted if len(one.amounts)], Entries()
+        if not some:
+            return [NO_SIDE_INCREMENTS] * self.shards
+        for one in some:
+            groups = np.array([rows.of(combo) for combo in one.names], np.int64)
+            columns = one.columns.astype(np.int64) + CLIENTS_AT
+            rows.add_all(np.column_stack([groups[one.combos], one.minutes, columns, one.amounts]))
+        return [SideIncrements(*entries) for entries in rows.by_shard(self._homes)]
 
     def _by_currency(
         self, rows: Entries, here: int, combo: Dimensions, currency: str | None

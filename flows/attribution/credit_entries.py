@@ -54,6 +54,10 @@ class Entries:
         """Add to one column of a minute of each row of a group."""
         self._added.extend((group, minute, column, amount))
 
+    def add_all(self, table: I64) -> None:
+        """Add rows of `add`'s arguments: (n, 4)."""
+        self._added.frombytes(np.ascontiguousarray(table, np.int64).tobytes())
+
     def by_shard(self, homes: Homes) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
         """The rows of each shard; and (place in them, minute, column, amount), of which one cell may have
         several.

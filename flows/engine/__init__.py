@@ -19,12 +19,20 @@ from flows.engine.start import (
     serve_metrics,
     tell_methodology,
 )
-from flows.engine.steps import AttributionLogic, CreditsLogic, LedgerLogic, PlaysLogic, RowsLogic
+from flows.engine.steps import (
+    AttributionLogic,
+    ClientsLogic,
+    CreditsLogic,
+    LedgerLogic,
+    PlaysLogic,
+    RowsLogic,
+)
 from flows.engine.trace import Trace
 from flows.engine.waiting import ExitWhileWaiting
 
 __all__ = [
     "AttributionLogic",
+    "ClientsLogic",
     "Cluster",
     "CreditsLogic",
     "ExitWhileWaiting",

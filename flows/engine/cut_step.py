@@ -11,12 +11,13 @@ import numpy as np
 from bytewax.operators import StatefulBatchLogic
 
 from flows.engine.aligner import Aligner
+from flows.model.clients import ClientBatch, ClientCounts
 from flows.model.messages import CreditBatch, Decided, Message, Pixels, Receipt, RowBatch, Settled, TouchBatch
 from flows.model.pixel import COLUMNS, ConversionPixel
 from flows.model.ticks import Tick
 
-FromShard = RowBatch | CreditBatch | TouchBatch | Decided | Settled
-M = TypeVar("M", RowBatch | CreditBatch, TouchBatch, Decided, Receipt | Settled)
+FromShard = RowBatch | CreditBatch | TouchBatch | ClientBatch | Decided | ClientCounts | Settled
+M = TypeVar("M", RowBatch | CreditBatch, TouchBatch, ClientBatch, Decided | ClientCounts, Receipt | Settled)
 
 
 class Core(Protocol):
@@ -39,7 +40,7 @@ class CutStep(StatefulBatchLogic[M, Message, tuple[Any, ...]], Generic[M]):
         StateError: the state is of another format.
     """
 
-    def __init__(self, core: Core, senders: Iterable[int], state: tuple[Any, ...] | None) -> None:
+    def __init__(self, core: Core, senders: Iterable[int | str], state: tuple[Any, ...] | None) -> None:
         self._core = core
         self._aligner: Aligner[str | int, M] = Aligner(frozenset(senders))
         if state is not None:

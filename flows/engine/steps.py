@@ -11,6 +11,7 @@ import numpy as np
 from bytewax.operators import StatefulBatchLogic
 
 from flows.attribution import Caps, CreditBook, ListenerShard, Rules, decision_record
+from flows.clients import ClientShard
 from flows.delivery import PlanFollower
 from flows.engine.aligner import Aligner
 from flows.engine.cut_step import CutStep, plain, thawed
@@ -19,6 +20,7 @@ from flows.errors import StateError
 from flows.instruments import instruments
 from flows.intake import NOBODY, late_letter, without
 from flows.methodology import methodology
+from flows.model.clients import ClientBatch, ClientCounts, sender_of
 from flows.model.messages import (
     CREDITS_SHARD,
     LEDGER_SHARD,
@@ -122,7 +124,7 @@ class PlaysLogic(StatefulBatchLogic[Pixels | ShardTick, Message, tuple[Any, ...]
         first, self._cut = self._cut < 0, self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
         here = replace(cut_at(self._ticks, self._cut), first=first)
-        batches, touches, outcomes = self._shard.cut(here, self._forgotten)
+        batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
         self._clock.learn(here.watermark_ms, head_ms)
         self._forgotten.clear()
@@ -135,7 +137,7 @@ class PlaysLogic(StatefulBatchLogic[Pixels | ShardTick, Message, tuple[Any, ...]
             metrics.rejected.labels(outcome.sender, "too_late").inc(outcome.too_late)
             for reason, pixels in zip(self._reasons, outcome.invalid, strict=False):
                 metrics.invalid_traffic.labels(outcome.sender, reason).inc(pixels)
-        return [*batches, *touches, Settled(self._shard.index, here, outcomes)]
+        return [*batches, *touches, *clients, Settled(self._shard.index, here, outcomes)]
 
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's, the aligner's, and the ticks."""
@@ -189,19 +191,42 @@ class AttributionLogic(CutStep[TouchBatch]):
         return [decided]
 
 
-class CreditsLogic(CutStep[Decided]):
-    """The credit book behind an aligner of the listener shards; `secret` is the listeners' key."""
+class ClientsLogic(CutStep[ClientBatch]):
+    """A client shard behind an aligner of the placement shards."""
+
+    def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
+        self._shard = ClientShard(
+            -1, settings.shards, ms(settings.allowed_lateness), _days(settings), settings.recovery_dir
+        )
+        super().__init__(self._shard, range(settings.shards), state)
+
+    def cut(self, messages: list[ClientBatch]) -> Iterable[Message]:
+        """The increments of rows by the cut."""
+        self._shard.index = messages[0].to
+        counts = self._shard.apply(messages[0].cut, messages)
+        instruments().state_clients.labels(shard_key(self._shard.index)).set(len(self._shard.store))
+        return [counts]
+
+
+class CreditsLogic(CutStep[Decided | ClientCounts]):
+    """The credit book behind an aligner of the listener shards and the client shards; `secret` is the
+    listeners' key.
+    """
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
         self._book, self._plans = CreditBook(settings.shards, secret=secret), PlanFollower(settings)
-        super().__init__(self._book, range(settings.shards), state)
+        shards = range(settings.shards)
+        senders: list[int | str] = [*shards, *map(sender_of, shards)]
+        super().__init__(self._book, senders, state)
 
-    def cut(self, messages: list[Decided]) -> Iterable[Message]:
-        """The credits of a cut's decisions, and the decisions themselves."""
+    def cut(self, messages: list[Decided | ClientCounts]) -> Iterable[Message]:
+        """The credits of a cut's decisions with what clients add, and the decisions themselves."""
         here = messages[0].cut
         if (book := self._plans.changed(awake_ms())) is not None:
             self._book.plans = book
-        batches, account, decisions = self._book.cut(here, messages)
+        decided = [one for one in messages if isinstance(one, Decided)]
+        counted = [one for one in messages if isinstance(one, ClientCounts)]
+        batches, account, decisions = self._book.cut(here, decided, counted)
         records = [decision_record(decision) for decision in decisions]
         flush = Flush(CREDITS_SHARD, here, conversions=account, decisions=records)
         lines = [Lines([(one.key.encode(), one.body) for one in records])] if records else []

@@ -26,6 +26,8 @@ class Kind(StrEnum):
     CONVERSION = "conversion"
     MONEY = "money"
     DELIVERY = "delivery"
+    CLIENT = "client"
+    UNKEYED = "unkeyed"
     FREQUENCY = "frequency"
 
 
@@ -118,6 +120,26 @@ _CONVERSIONS: Final = (
     ),
 )
 
+_WORDS: Final = {
+    "calendar": "the first of its key on a calendar day counts",
+    "first_touch": "one of its key counts, and the next one that comes 24 h later or more",
+    "last_touch": "one of its key counts that has none in the 24 h before it, counted or not",
+}
+
+
+def _by_client() -> list[Measure]:
+    found = []
+    for name, one in (("downloads", "download"), ("deliveries", "delivery")):
+        for window, words in _WORDS.items():
+            what = f"{name.capitalize()} by the IAB's {window.replace('_', ' ')} window: {words}."
+            found.append(Measure(f"{name}_{window}", Kind.CLIENT, one, what))
+            estimate = f"Estimate of what minutes that are not final add to {name}_{window}; it may fall."
+            found.append(Measure(f"{name}_{window}_provisional", Kind.CLIENT, one, estimate))
+        what = f"{name.capitalize()} that have no key: no client with consent, or nothing that was sent."
+        found.append(Measure(f"{name}_unkeyed", Kind.UNKEYED, one, what))
+    return found
+
+
 _DELIVERY: Final = tuple(
     Measure(f"delivery.{name}", Kind.DELIVERY, unit, what)
     for name, unit, what in (
@@ -152,6 +174,7 @@ MEASURES: Final[tuple[Measure, ...]] = (
         for basis in BASES
     ),
     Measure("deliveries", Kind.PLAY, "delivery", "Pixels that say that the ad was sent; no impressions."),
+    *_by_client(),
     Measure("confirmed_plays", Kind.PLAY, "play", "Plays whose start the listener's device itself called."),
     Measure("play_through", Kind.RATE, "ratio", "Confirmed plays by deliveries, where a row has both."),
     Measure("starts", Kind.PLAY, "play", "Plays whose start pixel came."),

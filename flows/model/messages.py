@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
+from flows.model.clients import NO_SIDE_INCREMENTS, ClientBatch, ClientCounts, SideIncrements
 from flows.model.conversions import OTHER_RULES, RowName
 from flows.model.day_parts import NO_PARTS, Day, Parts
 from flows.model.dimensions import Dimensions
@@ -88,7 +89,7 @@ class CreditBatch(NamedTuple):
 
     `frequency` are (row, class of `flows.attribution.frequency`, listeners that it gains, millionths of
     conversions from it). `currencies` are of the rows that get a value; `accounts` are what campaigns'
-    accounts gain.
+    accounts gain; `sides` is what clients' downloads and deliveries add.
     """
 
     to: int
@@ -101,6 +102,7 @@ class CreditBatch(NamedTuple):
     frequency: list[tuple[RowName, int, int, int]]
     currencies: list[tuple[RowName, str]]
     accounts: list[tuple[RowName, ConversionAccount]]
+    sides: SideIncrements = NO_SIDE_INCREMENTS
 
     @property
     def sender(self) -> int:
@@ -355,7 +357,18 @@ class Lines(NamedTuple):
 
 
 Message = (
-    Pixels | ShardTick | RowBatch | CreditBatch | TouchBatch | Decided | Receipt | Settled | Flush | Lines
+    Pixels
+    | ShardTick
+    | RowBatch
+    | CreditBatch
+    | TouchBatch
+    | ClientBatch
+    | ClientCounts
+    | Decided
+    | Receipt
+    | Settled
+    | Flush
+    | Lines
 )
 
 
@@ -369,7 +382,7 @@ def key_of(message: Message) -> str:
     part of the recovery store.
     """
     match message:
-        case Decided():
+        case Decided() | ClientCounts():
             return "book"
         case Receipt() | Settled():
             return "ledger"

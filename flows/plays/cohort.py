@@ -76,6 +76,7 @@ from flows.model.pixel import CONFIRMED as CONFIRMED_FLAG
 from flows.model.pixel import CONSENTED as CONSENT_FLAG
 from flows.plays.bases import CONFIRMED, begun, claim, confirm, impressed, note, strengthen
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments, add
+from flows.plays.sent import keep_sent
 from flows.plays.slots import (
     ACCEPTED,
     CELLS_USED,
@@ -97,6 +98,7 @@ from flows.plays.slots import (
     ODD,
     REACHED,
     REPEATED_OUT,
+    SENT_USED,
     SIDES_USED,
     SLOT_KEY,
     SLOTS_USED,
@@ -274,6 +276,7 @@ def apply(
             used[CELLS_USED] + MOST_CELLS > len(cells) * 3 // 4
             or used[TOUCHES] + 1 > len(who)
             or used[SIDES_USED] + MOST_SIDES > len(sides)
+            or used[SENT_USED] + 1 > len(increments.sent)
             or used[SLOTS_USED] + 3 > len(table) * MAX_LOAD
             or increments.parts_used[CELLS_USED] + MOST_CELLS > len(increments.parts) * 3 // 4
         ):
@@ -394,8 +397,10 @@ def apply(
                 if basis:
                     note(sides, used, combo, minute, basis - 1, 1)
                 impressed(table, used, slot, started, combo, minute, ts, basis)
-        elif code == DELIVERED:
-            note(sides, used, combo, minute, DELIVERIES, 1)
+        elif code >= DELIVERED:
+            if code == DELIVERED:
+                note(sides, used, combo, minute, DELIVERIES, 1)
+            keep_sent(increments, used, listener, combo, ts, info)
         elif code == START and not linked:
             table[slot, FLAGS] = (table[slot, FLAGS] & LOW) | (np.uint64(combo) << COMBO_SHIFT)
             table[slot, MINUTES] = np.uint64(minute)

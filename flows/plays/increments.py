@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
-from flows.plays.slots import CELLS_USED, MOST_CELLS, SECRET, SIDES_USED, TOUCHES
+from flows.plays.slots import CELLS_USED, MOST_CELLS, SECRET, SENT_USED, SIDES_USED, TOUCHES
 from flows.state.kernel import I64, U32, U64, Int, doubled, kernel, mixed
 from flows.state.snapshot import pack, unpack
 
@@ -21,6 +21,7 @@ _CELLS: Final = 256
 _COMBOS: Final = 64
 _TOUCHES: Final = 1024
 _SIDES: Final = 64
+_SENT: Final = 64
 
 
 class Increments(NamedTuple):
@@ -40,6 +41,7 @@ class Increments(NamedTuple):
             impressions, starts and clicks.
         sides: (room, 4) dimensions, minute, column of `flows.model.basis.SIDES` and increment, of what few
             pixels have.
+        sent: (room, 3) words of `flows.model.clients`, of downloads and deliveries that have a key.
     """
 
     cells: U64
@@ -53,6 +55,7 @@ class Increments(NamedTuple):
     parts: U64
     part_counts: I64
     parts_used: I64
+    sent: U64
 
     @classmethod
     def new(cls) -> Increments:
@@ -67,6 +70,7 @@ class Increments(NamedTuple):
             np.zeros((_SIDES, 4), np.int64),
             *_new_cells(_CELLS, 1),
             np.array([0, 0, 0, randbits(63)], np.int64),
+            np.zeros((_SENT, 3), np.uint64),
         )
 
     def with_combos(self) -> Increments:
@@ -80,6 +84,10 @@ class Increments(NamedTuple):
     def with_sides(self) -> Increments:
         """The same with room for twice as many sides."""
         return self._replace(sides=doubled(self.sides))
+
+    def with_sent(self) -> Increments:
+        """The same with room for twice as many events that have been sent."""
+        return self._replace(sent=doubled(self.sent))
 
     def with_cells(self, used: I64) -> Increments:
         """The same with room for twice as many cells."""
@@ -105,7 +113,7 @@ class Increments(NamedTuple):
             parts, part_counts = _new_cells(max(_CELLS, len(self.parts) // 2), 1)
             after = after._replace(parts=parts, part_counts=part_counts)
             self.parts_used[CELLS_USED] = 0
-        used[CELLS_USED] = used[TOUCHES] = used[SIDES_USED] = 0
+        used[CELLS_USED] = used[TOUCHES] = used[SIDES_USED] = used[SENT_USED] = 0
         return after
 
     def snapshot(self, combos: int, used: I64) -> dict[str, Any]:
@@ -117,7 +125,7 @@ class Increments(NamedTuple):
             | {"parts": self.parts[some], "part_counts": self.part_counts[some]}
             | {name: getattr(self, name)[:combos] for name in ("totals", "times")}
             | {name: getattr(self, name)[:touches] for name in ("where", "who", "ts")}
-            | {"sides": self.sides[:sides]}
+            | {"sides": self.sides[:sides], "sent": self.sent[: int(used[SENT_USED])]}
         )
 
     @classmethod
@@ -126,11 +134,12 @@ class Increments(NamedTuple):
         empty = cls.new()
         held = cls(**unpack(state), parts_used=empty.parts_used)
         used[CELLS_USED], used[TOUCHES], used[SIDES_USED] = map(len, (held.cells, held.who, held.sides))
+        used[SENT_USED] = len(held.sent)
         held.parts_used[CELLS_USED] = len(held.parts)
         cells, counts = _put_back(held.cells, held.counts, used)
         parts, part_counts = _put_back(held.parts, held.part_counts, held.parts_used)
         held = held._replace(cells=cells, counts=counts, parts=parts, part_counts=part_counts)
-        plain = ("totals", "times", "where", "who", "ts", "sides")
+        plain = ("totals", "times", "where", "who", "ts", "sides", "sent")
         return held._replace(
             **{name: np.concatenate([getattr(held, name), getattr(empty, name)]) for name in plain}
         )

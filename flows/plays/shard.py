@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from flows.errors import StateError
+from flows.model.clients import ClientBatch
 from flows.model.dimensions import FORGET_AT, Dimensions
 from flows.model.events import EVENTS
 from flows.model.messages import (
@@ -36,6 +37,7 @@ from flows.plays.dimension_index import DimensionIndex
 from flows.plays.expiry import expire, sweep
 from flows.plays.increments import Increments
 from flows.plays.outgoing import row_batches, touch_batches
+from flows.plays.sent import client_batches
 from flows.plays.slots import (
     ACCEPTED,
     CELLS_USED,
@@ -49,6 +51,7 @@ from flows.plays.slots import (
     MOST_CELLS,
     MOST_SIDES,
     SECRET,
+    SENT_USED,
     SIDES_USED,
     SLOT_KEY,
     SLOTS_USED,
@@ -61,7 +64,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 11
+FORMAT: Final = 12
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")
@@ -94,7 +97,7 @@ class PlayShard:
 
     def __post_init__(self) -> None:
         self.forget_at = FORGET_AT
-        self.used = np.zeros(5, np.int64)
+        self.used = np.zeros(6, np.int64)
         self.used[SECRET] = randbits(63)
         self._homes = Homes(self.secret, self.shards)
         self.names = DimensionIndex(self._homes)
@@ -217,6 +220,8 @@ class PlayShard:
             self.increments = self.increments.with_touches()
         if self.used[SIDES_USED] + MOST_SIDES > len(self.increments.sides):
             self.increments = self.increments.with_sides()
+        if self.used[SENT_USED] + 1 > len(self.increments.sent):
+            self.increments = self.increments.with_sent()
         if self.used[CELLS_USED] + MOST_CELLS > len(self.increments.cells) * 3 // 4:
             self.increments = self.increments.with_cells(self.used)
         if self.increments.parts_used[CELLS_USED] + MOST_CELLS > len(self.increments.parts) * 3 // 4:
@@ -226,9 +231,9 @@ class PlayShard:
 
     def cut(
         self, cut: Cut, forgotten: Collection[int] = ()
-    ) -> tuple[list[RowBatch], list[TouchBatch], list[PixelOutcomes]]:
-        """Send all that was counted since the last cut: a message to every row shard and every listener
-        shard, empty or not, and outcomes by source partition.
+    ) -> tuple[list[RowBatch], list[TouchBatch], list[ClientBatch], list[PixelOutcomes]]:
+        """Send all that was counted since the last cut: a message to every row shard, listener shard and
+        client shard, empty or not, and outcomes by source partition.
 
         In a new minute of the watermark the table is swept first, so that orphans are in this very message.
 
@@ -243,6 +248,7 @@ class PlayShard:
         to, used = (self.index, cut, self.shards, self.names, self.increments), int(self.used[TOUCHES])
         batches = row_batches(*to, used, int(self.used[SIDES_USED]), self.delays.current())
         touches = touch_batches(*to, used if self.touching else 0, self.conversions, forgotten)
+        clients = client_batches(*to[:4], self.increments.sent[: int(self.used[SENT_USED])])
         outcomes = []
         for sender, counts in self.outcomes.items():
             accepted, repeated, too_late, *invalid = counts.tolist()
@@ -254,7 +260,7 @@ class PlayShard:
         if len(self.names) > self.forget_at:
             self._forget_combos()
             self.forget_at = max(FORGET_AT, 2 * len(self.names))
-        return batches, touches, outcomes
+        return batches, touches, clients, outcomes
 
     @property
     def _final_ms(self) -> int:

@@ -46,7 +46,7 @@ MOST_COMBOS: Final = 1 << 27
 """The number of tuples of dimensions that a slot can tell apart."""
 INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
-CELLS_USED, TOUCHES, SLOTS_USED, SECRET, SIDES_USED = range(5)
+CELLS_USED, TOUCHES, SLOTS_USED, SECRET, SIDES_USED, SENT_USED = range(6)
 """Counts of rows in use, and the secret by which cells find their slots."""
 
 

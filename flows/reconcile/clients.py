@@ -14,7 +14,7 @@ _EPISODE, _PODCAST, _CREATIVE, _PLACEMENT = range(16, 20)
 _TIES: Final = 0x7FFFFFFF
 
 
-def sent(pixel: Pixel, hashed: Hash, denied: Callable[[bytes], bool] | None) -> tuple[int, int, bool] | None:
+def sent(pixel: Pixel, hashed: Hash, denied: Callable[[bytes], bool] | None) -> tuple[str, int, bool] | None:
     """The key, the order among equal times, and whether the client is denied; None where nothing is keyed."""
     placement, *_, podcast, _, creative = pixel.names
     if pixel.client is None or pixel.event not in ("delivered", "download"):
@@ -30,4 +30,4 @@ def sent(pixel: Pixel, hashed: Hash, denied: Callable[[bytes], bool] | None) -> 
         return None
     first, second = hashed(kind, texts)
     tie = int.from_bytes(blake2b(pixel.event_id.encode(), digest_size=4).digest(), "big") & _TIES
-    return (first << 61) + second, tie, denied is not None and denied(pixel.client.encode())
+    return f"{first} {second}", tie, denied is not None and denied(pixel.client.encode())

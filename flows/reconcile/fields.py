@@ -18,8 +18,18 @@ COUNTS: Final = (
 )
 BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 """The kinds of an impression, the strongest first."""
-SIDES: Final = (*(f"impressions_{name}" for name in BASES), "deliveries", "confirmed_plays")
-"""Counts that are published for some windows alone."""
+CLIENTS: Final = tuple(
+    f"{kind}_{how}"
+    for kind in ("downloads", "deliveries")
+    for how in ("calendar", "first_touch", "last_touch", "unkeyed")
+)
+"""Counts of what was sent, once a client; final minutes have them, too."""
+SIDES: Final = (
+    *(f"impressions_{name}" for name in BASES),
+    *("deliveries", "confirmed_plays", *CLIENTS),
+    *(f"{name}_provisional" for name in CLIENTS if not name.endswith("unkeyed")),
+)
+"""Counts that are published for some windows alone; of finished logs nothing is provisional."""
 SIDE_WINDOWS: Final = ("1d", "flight")
 CREDITS: Final = (
     *("conversions", "conversion_value", "conversion_value_other_count"),

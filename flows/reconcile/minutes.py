@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.errors import AudiopixelError
-from flows.reconcile.fields import (
-    MINUTE_METRICS,
-)
+from flows.reconcile.fields import CLIENTS, MINUTE_METRICS
 from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.report import Difference
 from flows.reconcile.truth import Number, Recomputation
@@ -74,7 +72,7 @@ def minute_differences(
     found = []
     for key in recomputation.minutes.keys() | final.keys():
         expected, actual = recomputation.minutes.get(key, {}), final.get(key, {})
-        for metric in MINUTE_METRICS:
+        for metric in (*MINUTE_METRICS, *CLIENTS):
             want, got = expected.get(metric, 0), actual.get(metric)
             if metric not in without and _differs(want, got):
                 shown = "" if got is None else str(got)

@@ -137,6 +137,7 @@ def _read(db: Database, reader: Reader, files: Sequence[Path], tell: Callable[[s
         for batch in reader.read(src, path):
             db.insert("combos", batch.combos)
             db.insert("told", batch.conversions)
+            db.insert("sent", batch.clients)
             db.load(judging.INSERT, batch.pixels)
             tell(f"reading {path}: {reader.received[src]:,} pixels")
 

@@ -12,13 +12,14 @@ from zoneinfo import ZoneInfo
 from flows.reconcile.database import Database
 from flows.reconcile.fields import (
     ACCOUNT_METRICS,
+    CLIENTS,
     FLIGHT_METRICS,
     FREQUENCY_METRICS,
     MINUTE_METRICS,
     SCOPES,
 )
 from flows.reconcile.rules import Rules, ms
-from flows.reconcile.sql import bases, crediting, rows
+from flows.reconcile.sql import bases, clients, crediting, rows
 
 Number = int | float
 Counts = dict[str, Number]
@@ -100,11 +101,14 @@ class Recomputation:
 
     @cached_property
     def minutes(self) -> dict[tuple[str, int], Counts]:
-        """(placement id, minute in epoch ms) to all of `MINUTE_METRICS`; minutes of zeros are missing."""
+        """(placement id, minute in epoch ms) to all of `MINUTE_METRICS` and `CLIENTS`; minutes of zeros are
+        missing.
+        """
         found: dict[tuple[str, int], Counts] = {}
+        metrics = (*MINUTE_METRICS, *CLIENTS)
         for placement, minute, metric, amount in self._db.all(rows.MINUTES):
-            if metric in MINUTE_METRICS:
-                counts = found.setdefault((placement, minute), dict.fromkeys(MINUTE_METRICS, 0))
+            if metric in metrics:
+                counts = found.setdefault((placement, minute), dict.fromkeys(metrics, 0))
                 counts[metric] = number(metric, amount)
         return found
 
@@ -166,13 +170,18 @@ class Recomputation:
         beginning, or never.
         """
         self._db.set({"erased": erased})
-        for statements in (crediting.TOUCHES, crediting.CREDITS, rows.FACTS):
+        self._db.run(clients.SENDS)
+        self._db.insert("days", ((minute, self._day(minute)) for (minute,) in self._db.all(clients.MINUTES)))
+        for statements in (clients.SIDES, crediting.TOUCHES, crediting.CREDITS, rows.FACTS):
             self._db.run(statements)
         for name in ("flight", "minutes", "delivered", "labels", "currencies", "campaigns", "_latest"):
             self.__dict__.pop(name, None)
         found = self._db.first(crediting.CONVERSIONS)
         assert found is not None, "an aggregate without groups has one row"
         self.totals["conversions"], self.totals["unattributed"] = found
+
+    def _day(self, minute: int) -> int:
+        return datetime.fromtimestamp(minute / 1000, ZoneInfo(self.rules.timezone)).date().toordinal()
 
     def rows(self, seen: Sequence[Seen]) -> Iterator[tuple[Key, Truth]]:
         """The log's numbers of some rows, in their order."""

@@ -9,13 +9,14 @@ from flows.rows.cells import CHANGED, DIRTY, FINAL, Cells
 from flows.rows.credit_cells import CreditCells
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import RowIndex
+from flows.rows.side_cells import SideCells
 from flows.rows.values import Minutes
 from flows.state.kernel import I64
 
 
 def due_minutes(
     cells: Cells,
-    credits: CreditCells,
+    beside: tuple[CreditCells, SideCells],
     columns: RowColumns,
     index: RowIndex,
     number: int,
@@ -25,13 +26,15 @@ def due_minutes(
     """The minutes that are due at cut `number`, which then have been given out.
 
     Args:
+        beside: what is counted beside the cells.
         every: least cuts between two provisional values of a minute.
         provisional_from: of a minute before, only what is final is due.
     """
     slots = np.nonzero(cells.flags & DIRTY)[0]
     rows, _ = cells.at(slots)
     slots = slots[columns.is_placement[rows]]
-    slots = slots[_says_something(cells, credits, slots)]
+    credits, sides = beside
+    slots = slots[_says_something(cells, credits, sides, slots)]
     final = cells.flags[slots] & FINAL != 0
     _, minutes_of = cells.at(slots)
     waited = number - cells.given[slots] >= every
@@ -41,20 +44,25 @@ def due_minutes(
         if len(some):
             rows, minutes = cells.at(some)
             names = [index.name(row)[1] for row in rows.tolist()]
-            credited = [credits.of(*at) for at in zip(rows.tolist(), minutes.tolist(), strict=True)]
-            due.append(Minutes(names, minutes.tolist(), cells.counts[some], credited, is_final))
+            where = list(zip(rows.tolist(), minutes.tolist(), strict=True))
+            credited = [credits.of(*at) for at in where]
+            clients = [sides.shown(*at) for at in where]
+            due.append(Minutes(names, minutes.tolist(), cells.counts[some], credited, is_final, clients))
             cells.flags[some] = cells.flags[some] & ~np.uint8(DIRTY) | CHANGED
             cells.given[some] = number
     return due
 
 
-def _says_something(cells: Cells, credits: CreditCells, slots: I64) -> npt.NDArray[np.bool_]:
-    """Mark the cells that have a count, a credit, or readers who were given one.
+def _says_something(
+    cells: Cells, credits: CreditCells, sides: SideCells, slots: I64
+) -> npt.NDArray[np.bool_]:
+    """Mark the cells that have a count, a credit, a client's, or readers who were given one.
 
     A milestone, a skip or a play that went to another minute leaves a cell of zeros, if it came first.
     """
     something = cells.counts[slots].any(axis=1) | (cells.given[slots] > 0)
     for place in np.flatnonzero(~something).tolist():
         row, minute = cells.at(slots[place])
-        something[place] = credits.of(int(row), int(minute)) is not None
+        at = int(row), int(minute)
+        something[place] = credits.of(*at) is not None or sides.shown(*at) is not None
     return something

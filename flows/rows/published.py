@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.basis import CONFIRMED_PLAYS, DELIVERIES, SHOWN, SIDE_WINDOWS
+from flows.model.clients import COLUMNS as BY_CLIENT
+from flows.model.clients import FINAL_AT
 from flows.model.conversions import AGES_AT, COLUMNS, OTHER, VALUE, WHOLE, value_of
 from flows.model.counts import CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
 from flows.model.dimensions import SCOPES
@@ -225,8 +227,9 @@ def minute_messages(minutes: Minutes, rev: int, as_of_ms: int, methodology: str)
         completion = shown[:, COMPLETE] / shown[:, START]
         per_impression = shown[:, COMPLETE] / shown[:, IMPRESSION]
     rates = zip(np.round(completion, 6).tolist(), np.round(per_impression, 6).tolist(), strict=True)
-    for placement, minute, counts, credited, (rate, per) in zip(
-        minutes.placements, minutes.minutes, shown.tolist(), minutes.credits, rates, strict=True
+    counted = zip(shown.tolist(), minutes.credits, minutes.clients, strict=True)
+    for placement, minute, (counts, credited, clients), (rate, per) in zip(
+        minutes.placements, minutes.minutes, counted, rates, strict=True
     ):
         body = {
             "placement_id": placement,
@@ -250,5 +253,7 @@ def minute_messages(minutes: Minutes, rev: int, as_of_ms: int, methodology: str)
                 if amount
             }
             body[COLUMNS[VALUE]] = exact(value_of(credited))
+        if clients is not None:
+            body |= {BY_CLIENT[at]: count for at, count in zip(FINAL_AT, clients, strict=True) if count}
         messages.append((f"{placement}|{minute * 60_000}".encode(), encode(body)))
     return messages

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from flows.model.clients import SideIncrements
 from flows.model.counts import HELD, MINUTE_COUNTS
 from flows.model.day_parts import Day
 from flows.model.dimensions import OTHER_NAME, SCOPES
@@ -33,13 +34,13 @@ from flows.rows.reach import Distinct
 from flows.rows.rolling_reach import Rolling
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import DEFAULT_LIMITS, Limits, RowIndex
-from flows.rows.side_cells import NO_SIDES, SideCells
+from flows.rows.side_cells import NO_SIDES, UNKEYED_COLUMNS, SideCells
 from flows.rows.values import Minutes, Windows
 from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 16
+FORMAT: Final = 17
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 SKETCHES_AT_ONCE: Final = 256
@@ -136,7 +137,7 @@ class RowShard:
             self._end_minutes(before, cut.ended)
         self.left, due = [], list[Minutes]()
         if self.minutes_every:
-            about = self.cells, self.conversions.credits, self.columns, self.row_index
+            about = self.cells, (self.conversions.credits, self.sides), self.columns, self.row_index
             due = due_minutes(*about, cut.number, self.minutes_every, provisional_from)
         if turned:
             self._forget()
@@ -184,23 +185,42 @@ class RowShard:
 
         self.delays.take(batches, self._number)
         if len(rows := rows_at("side_rows")):
-            self.sides.take(rows, joined("sides"), self.columns, self.days.day_of)
-            self.day_counts.sides(self.columns, rows, joined("sides"))
+            sides = joined("sides")
+            self.sides.take(rows, sides, self.columns, self.days.day_of)
+            self.day_counts.sides(self.columns, rows, sides)
+            if len(shown := np.flatnonzero(np.isin(sides[:, 1], UNKEYED_COLUMNS))):
+                self._have_minutes(rows[shown], sides[shown, 0].astype(np.uint32))
 
     def _credit(self, batch: CreditBatch) -> None:
-        """Add decided conversions to their minutes, which become final only after this."""
+        """Add decided conversions, downloads and deliveries to their minutes, which become final only after
+        this.
+        """
         of = self.columns
+        self._take_sides(batch.sides)
         rows, noted = self._numbers(batch.rows), list(self.conversions.note(batch, self._number))
         of.changed[noted] = True
         at, minutes, counts = self.conversions.counts(batch, rows, self._number)
         if not len(at):
             return
         of.changed[rows] = True
-        self._add_cells(at, minutes, np.zeros((len(at), MINUTE_COUNTS), np.int64))
+        self._have_minutes(at, minutes)
         for row, minute, of_place in zip(at.tolist(), minutes.tolist(), counts, strict=True):
             flown = minute >= int(of.flight_from[row])
             self.conversions.credits.add(row, minute, self.days.day_of(minute), of_place, flown)
             of.heard[row] = max(int(of.heard[row]), minute)
+
+    def _take_sides(self, sides: SideIncrements) -> None:
+        if not len(sides.at):
+            return
+        rows = self._numbers(sides.rows)[sides.at]
+        self._have_minutes(rows, sides.minutes)
+        table = np.column_stack([sides.minutes, sides.columns, sides.amounts]).astype(np.int64)
+        self.sides.take(rows, table, self.columns, self.days.day_of)
+        np.maximum.at(self.columns.heard, rows, sides.minutes)
+
+    def _have_minutes(self, rows: U32, minutes: U32) -> None:
+        """Let minutes be given out that have nothing but what is counted beside."""
+        self._add_cells(rows, minutes, np.zeros((len(rows), MINUTE_COUNTS), np.int64))
 
     def _add_cells(self, rows: U32, minutes: U32, deltas: I64) -> None:
         of = self.columns

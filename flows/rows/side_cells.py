@@ -1,4 +1,4 @@
-"""Counts that few pixels add to, by row: bases of impressions, deliveries, confirmed plays."""
+"""Counts that few pixels add to, by row: bases of impressions, deliveries, confirmed plays, clients."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Final
 
 import numpy as np
 
-from flows.model.basis import SEEN, SIDES
+from flows.model.basis import CLIENTS_AT, SEEN, SIDES
+from flows.model.clients import FINAL_AT, KINDS, OF_KIND, UNKEYED
 from flows.rows.row_columns import RowColumns
 from flows.rows.sparse_cells import SparseCells
 from flows.state.kernel import I64, U32
 
 NO_SIDES: Final[list[I64 | None]] = [None] * 4
 """The windows of a row that has none."""
+UNKEYED_COLUMNS: Final = [CLIENTS_AT + kind * OF_KIND + UNKEYED for kind in range(len(KINDS))]
+_SHOWN_AT: Final = [CLIENTS_AT + place for place in FINAL_AT]
 
 
 class SideCells(SparseCells):
@@ -32,3 +35,10 @@ class SideCells(SparseCells):
         for key, of_place in zip(keys.tolist(), counts, strict=True):
             row, minute = key >> 32, key & 0xFFFFFFFF
             self.add(row, minute, day_of(minute), of_place, minute >= int(of.flight_from[row]))
+
+    def shown(self, row: int, minute: int) -> list[int] | None:
+        """A row's counts of `flows.model.clients.FINAL_AT` in one minute; None where all are 0."""
+        counts = self.of(row, minute)
+        if counts is None or not counts[_SHOWN_AT].any():
+            return None
+        return [int(count) for count in counts[_SHOWN_AT]]

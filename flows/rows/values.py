@@ -42,7 +42,7 @@ class Windows(NamedTuple):
 
 class Minutes(NamedTuple):
     """Placements' minutes that are due at a cut: ids, minutes since the epoch, counts, credits (None for
-    nothing), whether final.
+    nothing), whether final, and the counts of `flows.model.clients.FINAL_AT` (None for nothing).
     """
 
     placements: list[str]
@@ -50,3 +50,4 @@ class Minutes(NamedTuple):
     counts: I64
     credits: list[I64 | None]
     final: bool
+    clients: list[list[int] | None]

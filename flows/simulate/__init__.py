@@ -6,6 +6,7 @@ Must not import: anything of ours but errors.
 
 from __future__ import annotations
 
+from flows.simulate.clients import COUNTS
 from flows.simulate.disputes import Dispute, Disputes
 from flows.simulate.feed import now_ms, plans, pump, run_log, write_plans
 from flows.simulate.history import History
@@ -13,6 +14,7 @@ from flows.simulate.traffic import Call, Traffic
 from flows.simulate.truth import Expected, PlayTruth, Tally, Truth
 
 __all__ = [
+    "COUNTS",
     "Call",
     "Dispute",
     "Disputes",

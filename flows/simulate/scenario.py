@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from flows.simulate.truth import USUAL
-
 DURATIONS_MS: Final = (15_000, 20_000, 30_000, 30_000, 60_000)
 _PLATFORMS: Final = ("spotify", "acast", "global-player", "tunein", "programmatic")
+USUAL: Final = "vast_impression"
 HOSTED: Final = "ad_delivered"
+DOWNLOADED: Final = "download"
 _BASES: Final = {
     "acast": HOSTED,
     "global-player": "audible_2s",
-    "tunein": "download",
+    "tunein": DOWNLOADED,
     "programmatic": "streamed_full",
 }
 """The basis of a platform's impressions, where it is not the usual one."""

@@ -25,9 +25,11 @@ import msgspec
 import numpy as np
 
 from flows.simulate.bad_calls import invalid, malformed, unknown
+from flows.simulate.clients import KINDS, key_of, with_client
 from flows.simulate.scenario import (
     AGENTS,
     BOTS,
+    DOWNLOADED,
     DURATIONS_MS,
     HOSTED,
     MACROS,
@@ -208,6 +210,8 @@ class Traffic:
         dice = u() - trouble.no_consent
         consent = None if 0 <= dice < trouble.absent_consent else dice >= 0
         labels["listener_id"] = f"L{listener}"
+        if place.basis in (HOSTED, DOWNLOADED):
+            with_client(labels, listener, self._plays)
         consenting = body_of({**labels, "consent": True})
         refusing = body_of(labels if consent is None else {**labels, "consent": False})
         withdrawn = born + (u() * duration if chance(trouble.withdrawn) else DAY_MS)
@@ -242,7 +246,8 @@ class Traffic:
 
         calls.sort()
         named = None if labels["creative_id"] in MACROS else creative
-        truths = PlayTruth(place.id, listener, linked, bot, named)
+        keys = {event: key_of(event, labels) for event in KINDS}
+        truths = PlayTruth(place.id, listener, linked, bot, named, keys)
         key, by_others = play_id.encode(), chance(trouble.foreign)
         for sent, happened, event, playhead, event_id, claimed in calls:
             consented = consent is True and happened < withdrawn
@@ -284,8 +289,9 @@ class Traffic:
     def _script(self, place: Placement, duration: int, linked: bool) -> list[tuple[str, int, int | None]]:
         """The script of a play: (event, ms since the delivery, ms into the ad)."""
         u, trouble, chance = self._u, self.trouble, self._chance
-        sent = [("delivered", 0, None)] if place.basis == HOSTED else []
-        script: list[tuple[str, int, int | None]] = [*sent, ("impression", 0, None)]
+        sent = {HOSTED: "delivered", DOWNLOADED: "download"}.get(place.basis)
+        script: list[tuple[str, int, int | None]] = [] if sent is None else [(sent, 0, None)]
+        script.append(("impression", 0, None))
         dice = u()
         if dice < trouble.errors:
             return [*script, ("error", 400, None)]

@@ -7,9 +7,15 @@ doubt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
+
+from flows.simulate.clients import COUNTS as BY_CLIENT
+from flows.simulate.clients import KINDS, Sent, counted, order_of
+from flows.simulate.scenario import USUAL
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
@@ -23,14 +29,13 @@ _PLAIN: Final = {
 
 BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 """The kinds of an impression, the strongest first."""
-USUAL: Final = "vast_impression"
 
 FLIGHT: Final = (
     "impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes", "repaired",
     "skips", "mutes", "clicks", "errors", "orphans", "unlinked_starts", "unlinked_first_quartiles",
     "unlinked_midpoints", "unlinked_third_quartiles", "unlinked_completes", "reach", "consented", "repeated",
     "too_late", "invalid_traffic", "conversions_declared", "deliveries", "confirmed_plays",
-    *(f"impressions_{name}" for name in BASES),
+    *(f"impressions_{name}" for name in BASES), *BY_CLIENT,
 )  # fmt: skip
 """The numbers of a placement, as in `flight.<name>`; `conversions_declared`: those that name it."""
 
@@ -53,6 +58,7 @@ class Truth(NamedTuple):
         declared: minute of a conversion that names its placement, or None.
         also: a further one of `TOTALS`, or None.
         creative: whose numbers change as the placement's do; None where the call names none.
+        sent: the download or delivery that counts once a client, or None.
     """
 
     outcome: str
@@ -64,6 +70,7 @@ class Truth(NamedTuple):
     declared: int | None = None
     also: str | None = None
     creative: str | None = None
+    sent: Sent | None = None
 
 
 class PlayTruth:
@@ -75,6 +82,7 @@ class PlayTruth:
         linked: the pixels carry a `play_id`.
         bot: they are invalid traffic.
         creative: that they name.
+        keys: event to what it counts once by, with consent.
     """
 
     __slots__ = (
@@ -83,6 +91,7 @@ class PlayTruth:
         "_bot",
         "_creative",
         "_held",
+        "_keys",
         "_linked",
         "_listener",
         "_placement",
@@ -92,8 +101,15 @@ class PlayTruth:
     )
 
     def __init__(
-        self, placement: str, listener: int, linked: bool, bot: bool, creative: str | None = None
+        self,
+        placement: str,
+        listener: int,
+        linked: bool,
+        bot: bool,
+        creative: str | None = None,
+        keys: Mapping[str, str | None] = MappingProxyType({}),
     ) -> None:
+        self._keys = keys
         self._creative, self._basis = creative, ""
         self._placement, self._listener, self._linked, self._bot = placement, listener, linked, bot
         self._seen: set[object] = set()
@@ -125,7 +141,14 @@ class PlayTruth:
             self._basis = basis
         if event == "start" and confirmed and truth.outcome == "accepted" and not self._bot:
             counts.append(("confirmed_plays", 1))
-        return truth._replace(creative=self._creative, counts=tuple(counts))
+        sent = None
+        if event in KINDS and truth.outcome == "accepted" and not self._bot:
+            if consented and (key := self._keys.get(event)) is not None:
+                order = order_of(event_id)
+                sent = Sent(key, event_ms, order, KINDS[event], self._placement, self._creative)
+            else:
+                counts.append((f"{KINDS[event]}_unkeyed", 1))
+        return truth._replace(creative=self._creative, counts=tuple(counts), sent=sent)
 
     def _of(
         self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool
@@ -224,12 +247,14 @@ class Tally(msgspec.Struct):
         totals: by name of `TOTALS`.
         placements, creatives: by id.
         heads_ms: greatest event time of each partition's accepted and repeated calls.
+        sent: downloads and deliveries with a key.
     """
 
     totals: dict[str, int]
     placements: dict[str, PlacementTally]
     heads_ms: dict[int, int]
     creatives: dict[str, PlacementTally] = {}
+    sent: list[Sent] = []
 
     @classmethod
     def empty(cls) -> Tally:
@@ -245,6 +270,8 @@ class Tally(msgspec.Struct):
             totals[truth.also] += 1
         if event_ms > self.heads_ms.get(partition, 0) and not truth.outcome.startswith("rejected"):
             self.heads_ms[partition] = event_ms
+        if truth.sent is not None:
+            self.sent.append(truth.sent)
         for tallies, name in ((self.placements, truth.placement), (self.creatives, truth.creative)):
             if name is not None:
                 tally = tallies.get(name)
@@ -253,19 +280,24 @@ class Tally(msgspec.Struct):
                 tally.count(truth)
 
     def expected(
-        self, finite: bool = True, watermark_ms: int | None = None, lateness_ms: int = 600_000
+        self,
+        finite: bool = True,
+        watermark_ms: int | None = None,
+        lateness_ms: int = 600_000,
+        timezone: str = "Europe/London",
     ) -> Expected:
         """The numbers of a flow that has taken all calls counted so far.
 
-        Orphans and conversions become known when their minute is final: in a finite log, at its end, all are;
-        in a live flow, those of the minutes that end `lateness_ms` or more before the flow's watermark. The
-        arguments touch no other number.
+        Orphans, conversions and clients' counts become known when their minute is final: in a finite log, at
+        its end, all are; in a live flow, those of the minutes that end `lateness_ms` or more before the
+        flow's watermark. The arguments touch no other number.
 
         Args:
             finite: the log has ended.
             watermark_ms: of the live flow (`watermark_ms` of its meta row); None: that of a flow that has
                 read all, with an out-of-orderness bound of 10 s.
             lateness_ms: allowed lateness.
+            timezone: of calendar days.
         """
         if watermark_ms is None:
             watermark_ms = min(self.heads_ms.values(), default=0) - 10_000
@@ -286,6 +318,11 @@ class Tally(msgspec.Struct):
             }
             for tallies in (self.placements, self.creatives)
         )
+        known_sent = [one for one in self.sent if finite or one.ms - one.ms % MINUTE_MS <= final_ms]
+        for one, name in counted(known_sent, timezone):
+            flight[one.placement][name] += 1
+            if one.creative is not None:
+                creatives[one.creative][name] += 1
         return Expected(dict(self.totals), flight, creatives)
 
     def add(self, other: Tally) -> None:
@@ -294,6 +331,7 @@ class Tally(msgspec.Struct):
             self.totals[name] += more
         for partition, head_ms in other.heads_ms.items():
             self.heads_ms[partition] = max(head_ms, self.heads_ms.get(partition, 0))
+        self.sent += other.sent
         for ours, theirs in ((self.placements, other.placements), (self.creatives, other.creatives)):
             for name, tally in theirs.items():
                 ours.setdefault(name, PlacementTally.empty()).add(tally)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flows.simulate.truth import USUAL
+from flows.simulate.scenario import USUAL
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -143,6 +143,7 @@ class Model:
             life.called, life.confirmed = (combo, minute), bool(call.confirmed)
         elif event == "delivered":
             self.deliveries[combo, minute, "deliveries"] += 1
+            self.deliveries[combo, minute, "deliveries_unkeyed"] += 1
         if event in PLAIN:
             self.plain[combo, minute, PLAIN[event]] += 1
         elif not linked and event in ("start", *MILESTONES):

@@ -39,6 +39,8 @@ WITH own AS (
     UNION ALL
     FROM sides
     UNION ALL
+    FROM by_client
+    UNION ALL
     SELECT combo, minute, 'blocked_impressions', pixels FROM tallies JOIN combos USING (combo)
     WHERE verdict = 'accepted' AND NOT bot AND {IS["impression"]} AND blocked
     UNION ALL

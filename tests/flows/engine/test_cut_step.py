@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from flows.engine.steps import CreditsLogic, LedgerLogic, PlaysLogic
 from flows.engine.tick_clock import TickClock
+from flows.model.clients import ClientBatch, ClientCounts
 from flows.model.messages import (
     Decided,
     Flush,
@@ -142,14 +143,25 @@ def decided(sender: int, number: int) -> Decided:
     return Decided(sender, Cut(number, T0, False, (), first=number == 1), [], {}, 0, [])
 
 
-@given(st.lists(st.permutations(range(SHARDS)), min_size=1, max_size=5), st.booleans())
+def counted(shard: int, number: int) -> ClientCounts:
+    none = np.zeros(0, np.int64)
+    cut = Cut(number, T0, False, (), first=number == 1)
+    return ClientCounts(shard, cut, [], *[none] * 4)  # type: ignore[arg-type]  # empty columns of any kind
+
+
+def sent(sender: int, number: int) -> Decided | ClientCounts:
+    """What a listener shard sends at a cut, and behind them the client shards."""
+    return decided(sender, number) if sender < SHARDS else counted(sender - SHARDS, number)
+
+
+@given(st.lists(st.permutations(range(2 * SHARDS)), min_size=1, max_size=5), st.booleans())
 def test_a_cut_goes_on_when_the_last_sender_has_come_to_it_and_not_before(
     cuts: list[list[int]], restarted: bool
 ) -> None:
     book = CreditsLogic(Settings(shards=SHARDS), None, KEY)
     for number, (*before, last) in enumerate(cuts, 1):
-        assert [*book.on_batch([decided(shard, number) for shard in before])[0]] == []
-        out = [*book.on_batch([decided(last, number)])[0]]
+        assert [*book.on_batch([sent(shard, number) for shard in before])[0]] == []
+        out = [*book.on_batch([sent(last, number)])[0]]
         assert [one.to for one in out if not isinstance(one, Flush)] == list(range(SHARDS))  # type: ignore[union-attr]  # batches for rows
         assert [one.cut.number for one in out if isinstance(one, Flush)] == [number]
         if restarted:
@@ -170,9 +182,11 @@ def test_every_kind_of_message_has_the_key_of_the_step_that_takes_it() -> None:
         pixels("a", 1),
         ShardTick(1, tick("a", 1)),
         RowBatch(0, 1, cut, [], *[some] * 9, [], some),  # type: ignore[arg-type]  # empty columns of any kind
-        *CreditsLogic(Settings(shards=1), None, KEY).on_batch([decided(0, 1)])[0],
+        *CreditsLogic(Settings(shards=1), None, KEY).on_batch([decided(0, 1), counted(0, 1)])[0],
         TouchBatch(0, 1, cut, [], *[some] * 5, [], some),  # type: ignore[arg-type]  # empty columns of any kind
+        ClientBatch(0, 1, cut, [], np.zeros((0, 3), np.uint64)),
         decided(0, 1),
+        counted(0, 1),
         Receipt(tick("a", 1), 0, {}, 0, []),
         *settled(1)[:1],
         Lines([]),
@@ -184,8 +198,9 @@ def test_every_kind_of_message_has_the_key_of_the_step_that_takes_it() -> None:
         "ShardTick",
         "RowBatch",
         "TouchBatch",
+        "ClientBatch",
     }
-    assert (keys["CreditBatch"], keys["Decided"]) == ("0000", "book")
+    assert (keys["CreditBatch"], keys["Decided"], keys["ClientCounts"]) == ("0000", "book", "book")
     assert keys["Receipt"] == keys["Settled"] == "ledger"
     assert keys["Flush"] == keys["Lines"] == "all"
 

@@ -36,7 +36,8 @@ def minutes_of(placement: str, minutes: range, day: int = DAY, final: bool = Tru
     counts = np.zeros((len(minutes), MINUTE_COUNTS), np.int64)
     counts[:, 0] = np.arange(len(minutes)) + 1
     numbers = [day * 1440 + minute for minute in minutes]
-    values = Minutes([placement] * len(minutes), numbers, counts, [None] * len(minutes), final)
+    nothing = [None] * len(minutes)
+    values = Minutes([placement] * len(minutes), numbers, counts, [*nothing], final, [*nothing])
     return minute_messages(values, rev, START_MS + rev, METHOD)
 
 
@@ -229,7 +230,7 @@ def test_every_field_of_a_final_minute_has_a_column() -> None:
     credited = np.zeros(len(COLUMNS), np.int64)
     credited[: len(COLUMNS)] = 500_000
     credited[VALUE] = 7
-    minutes = Minutes(["a"], [DAY * 1440], np.ones((1, MINUTE_COUNTS), np.int64), [credited], True)
+    minutes = Minutes(["a"], [DAY * 1440], np.ones((1, MINUTE_COUNTS), np.int64), [credited], True, [None])
     ((key, value),) = minute_messages(minutes, 1, 1, METHOD)
     found = minute_row(key, value)
     assert found is not None

@@ -1,0 +1,90 @@
+"""Downloads and deliveries by client: their published names, and what stages tell each other of them."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from flows.model.dimensions import Dimensions
+from flows.model.ticks import Cut
+from flows.state.kernel import I64, U8, U32, U64
+
+KINDS: Final = ("downloads", "deliveries")
+DOWNLOADS, DELIVERIES = range(2)
+WINDOWS: Final = ("calendar", "first_touch", "last_touch")
+"""The windows of the IAB's Podcast Measurement Guidelines 2.3: a calendar day, 24 h from the first event that
+counted, and 24 h from the latest event.
+"""
+COLUMNS: Final = tuple(
+    f"{kind}_{metric}"
+    for kind in KINDS
+    for metric in (*WINDOWS, "unkeyed", *(f"{window}_provisional" for window in WINDOWS))
+)
+"""Columns of counts, a kind behind the other: what is final, what has no key, and an estimate of what is not
+final, which may fall.
+"""
+UNKEYED, PROVISIONAL = len(WINDOWS), len(WINDOWS) + 1
+OF_KIND: Final = len(COLUMNS) // len(KINDS)
+FINAL_AT: Final = tuple(kind * OF_KIND + place for kind in range(len(KINDS)) for place in range(UNKEYED + 1))
+"""The columns that a minute shows."""
+
+KEY, AT, WHAT = range(3)
+"""The words of an event that has been sent: its key, its time in ms, and dimensions | kind | order among
+equal times.
+"""
+COMBO_SHIFT: Final = 32
+KIND_SHIFT: Final = 31
+
+
+class ClientBatch(NamedTuple):
+    """Accepted, valid events of one placement shard for one client shard at a tick: `sent` are
+    (n, 3) words, whose dimensions index `names`.
+    """
+
+    sender: int
+    to: int
+    cut: Cut
+    names: list[Dimensions]
+    sent: U64
+
+
+class ClientCounts(NamedTuple):
+    """The increments of one client shard at a cut: `amounts[i]` to column `columns[i]` of `COLUMNS`, in a
+    minute of the rows of `names[combos[i]]`.
+    """
+
+    shard: int
+    cut: Cut
+    names: list[Dimensions]
+    combos: U32
+    minutes: U32
+    columns: U8
+    amounts: I64
+
+    @property
+    def sender(self) -> str:
+        """The shard, by another name than a listener shard's."""
+        return sender_of(self.shard)
+
+
+def sender_of(shard: int) -> str:
+    """The name of a client shard among the senders of a step."""
+    return f"clients {shard}"
+
+
+class SideIncrements(NamedTuple):
+    """Increments for one row shard: `amounts[i]` to column `columns[i]` of `flows.model.basis.SIDES`, in a
+    minute of `rows[at[i]]`.
+    """
+
+    rows: list[tuple[str, str]]
+    at: U32
+    minutes: U32
+    columns: U8
+    amounts: I64
+
+
+NO_SIDE_INCREMENTS: Final = SideIncrements(
+    [], np.zeros(0, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.uint8), np.zeros(0, np.int64)
+)

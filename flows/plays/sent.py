@@ -1,0 +1,63 @@
+"""Downloads and deliveries: those with a key are kept for the client shards, the others are counted."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from flows.model.basis import CLIENTS_AT
+from flows.model.clients import (
+    AT,
+    COMBO_SHIFT,
+    DELIVERIES,
+    DOWNLOADS,
+    KEY,
+    KIND_SHIFT,
+    OF_KIND,
+    UNKEYED,
+    WHAT,
+    ClientBatch,
+)
+from flows.model.events import DELIVERED
+from flows.model.pixel import TIE, TIE_SHIFT
+from flows.model.ticks import Cut
+from flows.plays.bases import note
+from flows.plays.dimension_index import DimensionIndex
+from flows.plays.increments import Increments
+from flows.plays.slots import SENT_USED
+from flows.state.kernel import I64, U64, Int, kernel
+
+_COMBO: Final = np.uint64(COMBO_SHIFT)
+_REST: Final = np.uint64((1 << COMBO_SHIFT) - 1)
+_NONE: Final[U64] = np.zeros((0, 3), np.uint64)
+
+
+@kernel
+def keep_sent(increments: Increments, used: I64, key: Int, combo: Int, ts: Int, info: Int) -> None:
+    """Keep an accepted, valid event for its client shard, or count it as one without a key; there must be
+    room for one more of each.
+    """
+    kind = DELIVERIES if info & 0xFF == DELIVERED else DOWNLOADS
+    if key == np.uint64(0):
+        note(increments.sides, used, combo, ts // 60_000, CLIENTS_AT + kind * OF_KIND + UNKEYED, 1)
+        return
+    at = used[SENT_USED]
+    what = np.int64(combo) << COMBO_SHIFT | kind << KIND_SHIFT | (info >> TIE_SHIFT & TIE)
+    increments.sent[at, KEY], increments.sent[at, AT] = key, np.uint64(ts)
+    increments.sent[at, WHAT] = np.uint64(what)
+    used[SENT_USED] += 1
+
+
+def client_batches(sender: int, cut: Cut, shards: int, names: DimensionIndex, sent: U64) -> list[ClientBatch]:
+    """A message to every client shard, empty or not, with its events, in their order."""
+    if not len(sent):
+        return [ClientBatch(sender, to, cut, [], _NONE) for to in range(shards)]
+    homes = (sent[:, KEY] % np.uint64(shards)).astype(np.int64)
+    batches = []
+    for to in range(shards):
+        own = sent[homes == to]
+        combos, local = np.unique(own[:, WHAT] >> _COMBO, return_inverse=True)
+        own[:, WHAT] = (own[:, WHAT] & _REST) | local.astype(np.uint64) << _COMBO
+        batches.append(ClientBatch(sender, to, cut, [names.combos[n] for n in combos.tolist()], own))
+    return batches

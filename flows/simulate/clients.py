@@ -1,0 +1,76 @@
+"""Clients of simulated traffic: by what a download or a delivery counts once, and which of them a right flow
+counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from flows.simulate.scenario import MACROS
+
+DAY_MS: Final = 86_400_000
+KINDS: Final = {"download": "downloads", "delivered": "deliveries"}
+"""An event to the name of its counts."""
+WINDOWS: Final = ("calendar", "first_touch", "last_touch")
+COUNTS: Final = tuple(f"{kind}_{how}" for kind in KINDS.values() for how in (*WINDOWS, "unkeyed"))
+_A_CLIENT: Final = 3
+"""Listeners behind one address and user agent."""
+_EPISODES: Final = 5
+
+
+class Sent(NamedTuple):
+    """A download or delivery with a key, where it counts and when; `order` is that of equal times."""
+
+    key: str
+    ms: int
+    order: int
+    kind: str
+    placement: str
+    creative: str | None
+
+
+def with_client(labels: dict[str, Any], listener: int, play: int) -> None:
+    """Give a play's labels a client and an episode; now and then there is none, or a macro."""
+    client = f"client-{listener // _A_CLIENT}"
+    if play % 11 > 0:
+        labels["client_id"] = MACROS[play % len(MACROS)] if play % 11 == 1 else client
+    if play % 4 > 0:
+        labels["episode"] = f"episode-{play % _EPISODES}"
+
+
+def key_of(event: str, labels: Mapping[str, Any]) -> str | None:
+    """By what an event with these labels counts once; None: nothing says it."""
+    client, episode, podcast, creative = (
+        None if labels.get(name) in (None, *MACROS) else labels[name]
+        for name in ("client_id", "episode", "podcast", "creative_id")
+    )
+    if client is None or event not in KINDS:
+        return None
+    if event == "delivered":
+        return repr((event, client, creative or (labels["placement_id"],), episode))
+    return repr((event, client, episode or (podcast,))) if episode or podcast else None
+
+
+def order_of(event_id: str) -> int:
+    """The order of an event among those of its moment."""
+    return int.from_bytes(blake2b(event_id.encode(), digest_size=4).digest(), "big") & 0x7FFFFFFF
+
+
+def counted(sent: Iterable[Sent], timezone: str) -> Iterator[tuple[Sent, str]]:
+    """The events that count, each with the name of the count: by each window apart."""
+    zone, last, began, days = ZoneInfo(timezone), dict[str, int](), dict[str, int](), set[tuple[str, int]]()
+    for one in sorted(sent, key=lambda each: (each.ms, each.order, each.placement, each.creative or "")):
+        day = one.key, datetime.fromtimestamp(one.ms / 1000, zone).toordinal()
+        if day not in days:
+            yield one, f"{one.kind}_calendar"
+        if one.ms - began.get(one.key, -DAY_MS) >= DAY_MS:
+            began[one.key] = one.ms
+            yield one, f"{one.kind}_first_touch"
+        if one.ms - last.get(one.key, -DAY_MS) >= DAY_MS:
+            yield one, f"{one.kind}_last_touch"
+        days.add(day)
+        last[one.key] = one.ms
