@@ -167,7 +167,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""
         self.begun()
-        self.clock.begin(self.anchor or partial(redis_anchor, self.settings))
+        self.clock.begin(self.anchor or partial(redis_anchor, self.settings), self.input.live)
         self._partitions = self.input.partitions()
         return self._partitions
 

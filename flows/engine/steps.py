@@ -123,7 +123,7 @@ class PlaysLogic(StatefulBatchLogic[Pixels | ShardTick, Message, tuple[Any, ...]
     def _cut_at(self, number: int) -> list[Message]:
         first, self._cut = self._cut < 0, self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
-        here = replace(cut_at(self._ticks, self._cut), first=first)
+        here = self._clock.no_less(replace(cut_at(self._ticks, self._cut), first=first))
         batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
         self._clock.learn(here.watermark_ms, head_ms)

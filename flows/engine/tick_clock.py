@@ -8,33 +8,42 @@ sender's ticks are held back until the others' numbers catch up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from threading import Lock
+from types import MappingProxyType
 from typing import NamedTuple
 
-from connectors.redis import connect, server_clock
-from flows.model.ticks import ENDED, boot_ms
+from connectors.redis import connect, read_rows, server_clock
+from flows.model.ticks import ENDED, Cut, boot_ms
+from flows.publish import positions_key, positions_of
 from flows.settings import Settings
 
 
 class Anchor(NamedTuple):
-    """The anchor of tick numbers: epoch milliseconds, and the number of the last cut that was published."""
+    """The anchor of tick numbers: epoch milliseconds, and the number of the last cut that was published; with
+    the positions and the watermark of that cut.
+    """
 
     now_ms: int
     published: int = -1
+    positions: Mapping[str, int] = MappingProxyType({})
+    watermark_ms: int = 0
 
 
 def redis_anchor(settings: Settings) -> Anchor:
-    """Redis's clock and the cut of its `meta`.
+    """Redis's clock, and the cut of its `meta` and of its positions.
 
     Raises:
         ConnectError: Redis does not serve.
     """
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     now_ms, rev = server_clock(client, f"{settings.namespace}:meta", "rev")
+    (held,) = read_rows(client, [positions_key(settings.namespace)])
     client.close()
-    return Anchor(now_ms, -1 if rev is None else int(rev))
+    return Anchor(
+        now_ms, -1 if rev is None else int(rev), positions_of(held), int(held.get("watermark_ms") or 0)
+    )
 
 
 @dataclass
@@ -48,24 +57,30 @@ class TickClock:
     Attributes:
         watermark_ms: the flow's watermark as this process last heard of it; 0: unknown.
         head_ms: the greatest watermark of all partitions, likewise.
+        published: what the last cut that was published promised, as `begin` found it.
     """
 
     interval_ms: int
     elapsed_ms: Callable[[], int] = boot_ms
     watermark_ms: int = 0
     head_ms: int = 0
+    published: Anchor = field(default_factory=lambda: Anchor(0))
     _ahead_ms: int | None = None
     _anchor_ms: int = 0
     _lock: Lock = field(default_factory=Lock)
 
-    def begin(self, anchor: Callable[[], Anchor]) -> None:
-        """Take the number, unless it has been taken: the first of a process's threads does it for all."""
+    def begin(self, anchor: Callable[[], Anchor], live: bool = True) -> None:
+        """Take the number, unless it has been taken: the first of a process's threads does it for all. A log
+        that ends says all of its time itself, so `live` is False there.
+        """
         with self._lock:
             if self._ahead_ms is None:
-                now_ms, published = anchor()
+                found = anchor()
+                now_ms, number, *_ = found
+                self.published = found if live else Anchor(now_ms, number)
                 elapsed_ms = self.elapsed_ms()
                 self._anchor_ms = now_ms - elapsed_ms
-                self._ahead_ms = max(now_ms, (published + 1) * self.interval_ms) - elapsed_ms
+                self._ahead_ms = max(now_ms, (number + 1) * self.interval_ms) - elapsed_ms
 
     @property
     def anchored_ms(self) -> int:
@@ -92,6 +107,19 @@ class TickClock:
         if number < ENDED and number > self.number:
             with self._lock:
                 self._ahead_ms = (self._ahead_ms or 0) + max(0, number * self.interval_ms - self._now_ms)
+
+    def no_less(self, cut: Cut) -> Cut:
+        """The cut, with the watermark of an earlier execution where it is past all that this one published.
+
+        Minutes may be final by it. Nothing in the log may say so: it was read in an order, or found to be
+        empty at a moment, that does not come again.
+        """
+        _, _, positions, watermark_ms = self.published
+        if watermark_ms <= cut.watermark_ms or cut.ended:
+            return cut
+        at = dict(cut.positions)
+        past = all(at.get(partition, 0) >= position for partition, position in positions.items())
+        return replace(cut, watermark_ms=watermark_ms) if past else cut
 
     def learn(self, watermark_ms: int, head_ms: int = 0) -> None:
         """Take in the least and the greatest watermark of all partitions at a cut."""

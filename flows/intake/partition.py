@@ -27,6 +27,8 @@ from flows.model.ticks import ENDED, Tick
 from flows.state.kernel import U64
 
 FORMAT: Final = 5
+MAX_SKIPPED: Final = 3
+"""Ticks that a partition may leave out without a word."""
 BEFORE_A_TICK: Final = 4
 """Batches read at once before a tick: what has piled up in a pause is published now, not a second later."""
 
@@ -81,6 +83,8 @@ class Intake:
         """
         pixels: list[Pixels] = []
         letters: list[tuple[bytes, bytes]] = []
+        if self.live and self.last_tick and number > self.last_tick + MAX_SKIPPED:
+            return self._asleep(number - 1)
         due = number > self.last_tick
         read: list[tuple[Messages, Batch]] = []
         try:
@@ -103,6 +107,13 @@ class Intake:
         self._empty = self._ahead is None and (self.reader.caught_up or self.clock.proved(now_ms))
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
         return Output(pixels, letters, receipt)
+
+    def _asleep(self, number: int) -> Output:
+        """A tick for the time in which nothing was read: what is read now is in no cut of then, whose other
+        partitions were found to be empty before it came.
+        """
+        self.full, self._empty = True, False
+        return Output([], [], self._tick(number))
 
     def _next(self, due: bool) -> Iterator[tuple[Messages, Batch]]:
         """Batches: the one that was read ahead, or what there is; before a tick also what has piled up."""

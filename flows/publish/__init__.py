@@ -7,7 +7,7 @@ Must not import: a stage but delivery, the engine.
 
 from __future__ import annotations
 
-from flows.publish.covered import Covered
+from flows.publish.covered import Covered, positions_key, positions_of
 from flows.publish.fence import kept
 from flows.publish.handover import Handover
 from flows.publish.ledger import Ledger
@@ -26,5 +26,7 @@ __all__ = [
     "Publisher",
     "TopicLines",
     "kept",
+    "positions_key",
+    "positions_of",
     "refuse_foreign",
 ]

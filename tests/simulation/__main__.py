@@ -4,6 +4,7 @@
 --first N       the first one; by default where the figures' file ends
 --seed N        one, with its whole story
 --mutation NAME with a bug put in: how many seeds until it is found
+--hunt FILE     hunts every bug in so many seeds, and writes which seed found which
 --figures FILE  adds up over runs
 """
 
@@ -100,6 +101,23 @@ def add_up(file: Path, figures: dict[str, int], next_seed: int, seconds: float) 
     return total
 
 
+def hunt_all(file: Path, seeds: range) -> None:
+    """Write the first seed that finds each bug, and what it says; a bug that none finds is left out."""
+    names = sorted(mutations())
+    with ProcessPoolExecutor() as pool:
+        results = pool.map(_hunted, names, [seeds] * len(names))
+        found = {name: told for name, told in zip(names, results, strict=True) if told is not None}
+    file.write_text(json.dumps(found, indent=1) + "\n")
+    print(
+        f"{len(found)} of {len(names)} bugs are found by one of the seeds {seeds.start} to {seeds.stop - 1}"
+    )
+
+
+def _hunted(name: str, seeds: range) -> dict[str, Any] | None:
+    found = hunt(name, seeds)
+    return None if found is None else {"seed": found.history.seed, "said": found.wrong}
+
+
 def hunt(name: str, seeds: Iterable[int]) -> Result | None:
     """The first seed that finds a bug that is put in."""
     with simulated():
@@ -118,6 +136,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=None, metavar="N")
     parser.add_argument("--seed", type=int, default=None, metavar="N")
     parser.add_argument("--mutation", choices=sorted(mutations()), default=None, metavar="NAME")
+    parser.add_argument("--hunt", type=Path, default=None, metavar="FILE")
     parser.add_argument("--figures", type=Path, default=None, metavar="FILE")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), metavar="N")
     args = parser.parse_args()
@@ -131,6 +150,9 @@ def main() -> int:
         hit = hunt(args.mutation, range(first, first + args.seeds))
         print(f"{args.mutation}:", "not found" if hit is None else f"seed {hit.history.seed}: {hit.wrong}")
         return int(hit is None)
+    if args.hunt is not None:
+        hunt_all(args.hunt, range(args.seeds))
+        return 0
     first = first_seed(args.figures) if args.first is None else args.first
     begun_s, figures, stories = time.monotonic(), dict[str, int](), list[str]()
     pieces = [

@@ -8,7 +8,7 @@ from flows.engine.aligner import Aligner
 from flows.engine.cut_step import CutStep
 from flows.engine.source import PixelPartition
 from flows.engine.steps import PlaysLogic
-from flows.engine.tick_clock import Anchor, TickClock
+from flows.engine.tick_clock import TickClock
 from flows.intake.partition import Intake
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import Receipt, ShardTick
@@ -89,10 +89,24 @@ def a2_ticks_are_of_the_wall_clock(_: Any) -> Any:
     return lambda self: int(TIME.time() * 1000) // self.interval_ms
 
 
+@mutation(TickClock, "no_less")
+def a_restart_forgets_the_time_that_was_published(_: Any) -> Any:
+    return lambda self, cut: cut
+
+
+@mutation(Intake, "_asleep")
+def a_partition_that_slept_reads_into_the_cuts_of_then(right: Any) -> Any:
+    def asleep(self: Any, number: int) -> Any:
+        self.last_tick = number
+        return self.step(number + 1, 0)
+
+    return asleep
+
+
 @mutation(TickClock, "begin")
 def a3_ticks_begin_anew_where_the_interval_is_longer(right: Any) -> Any:
-    def begin(self: Any, anchor: Any) -> None:
-        right(self, lambda: Anchor(anchor().now_ms))
+    def begin(self: Any, anchor: Any, live: bool = True) -> None:
+        right(self, lambda: anchor()._replace(published=-1), live)
         self.hear = lambda number: None
 
     return begin

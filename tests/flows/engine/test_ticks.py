@@ -14,7 +14,7 @@ from connectors.redis.client import connect
 from connectors.redis.commands import put_fields
 from flows.engine.aligner import Aligner
 from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
-from flows.model.ticks import ENDED
+from flows.model.ticks import ENDED, Cut
 from flows.settings.fields import Settings
 
 INTERVAL_MS, LOOP_MS = 1_000, 100
@@ -116,6 +116,21 @@ def test_the_number_is_above_the_last_cut_that_was_published_and_above_what_was_
     assert clock.number == NOW_MS // INTERVAL_MS + 101
     clock.hear(2 * NOW_MS)
     assert (clock.number, clock.left_ms) == (2 * NOW_MS, INTERVAL_MS)
+
+
+def test_a_cut_past_what_was_published_is_no_earlier_than_it() -> None:
+    clock = TickClock(INTERVAL_MS, lambda: 5)
+    clock.begin(lambda: Anchor(NOW_MS, 7, {"t/0": 3, "t/1": 0}, NOW_MS))
+    behind = Cut(8, NOW_MS - 1, False, (("t/0", 2), ("t/1", 0), ("t/2", 9)))
+    past = Cut(8, 0, False, (("t/0", 3), ("t/1", 0), ("t/2", 0)))
+    assert clock.no_less(behind) is behind
+    assert clock.no_less(past).watermark_ms == NOW_MS
+    later = Cut(9, NOW_MS + 1, False, past.positions)
+    assert clock.no_less(later) is later
+    of_a_file = TickClock(INTERVAL_MS, lambda: 5)
+    of_a_file.begin(lambda: Anchor(NOW_MS, 7, {"t/0": 3}, NOW_MS), live=False)
+    assert of_a_file.no_less(past) is past
+    assert of_a_file.number == clock.number
 
 
 @pytest.mark.parametrize(("before_ms", "after_ms"), [(500, 1000), (1000, 500), (1000, 60_000), (60_000, 10)])

@@ -11,7 +11,7 @@ import pytest
 
 from connectors.files import FileInput
 from flows.intake.decoder import Decoder
-from flows.intake.partition import Intake, position_of
+from flows.intake.partition import MAX_SKIPPED, Intake, position_of
 from flows.intake.watermark import PartitionClock
 from flows.model.pixel import LISTENER
 
@@ -85,3 +85,21 @@ def test_what_was_read_ahead_is_decoded_by_the_deny_list_that_came_meanwhile(tmp
         assert not np.array_equal(before[0].pixels[:, LISTENER], after[0].pixels[:, LISTENER])
         columns.append(np.concatenate([before[0].pixels, after[0].pixels]))
     assert np.array_equal(*columns)
+
+
+def test_a_partition_that_slept_says_so_before_it_reads_on(tmp_path: Path) -> None:
+    log = tmp_path / "log.ndjson"
+    log.write_text("{}\n" * 900)
+    reader = FileInput([str(log)]).open(str(log), None)
+    intake = Intake("log", ("log",), reader, Decoder(b"key"), PartitionClock(0, 0), 1, 10, True, ahead=False)
+    assert intake.step(5, 5000).receipt is not None
+    intake.step(6 + MAX_SKIPPED - 1, 5500)
+    number = intake.last_tick + MAX_SKIPPED + 1
+    position, slept = intake.position, intake.step(number, 9000).receipt
+    assert slept is not None
+    assert (slept.tick.number, slept.tick.position, slept.received) == (number - 1, position, 0)
+    assert slept.tick.holding, "what came meanwhile is not known yet"
+    assert intake.full
+    again = intake.step(number, 9000).receipt
+    assert again is not None
+    assert again.tick.number == number
