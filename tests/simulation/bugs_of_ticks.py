@@ -153,8 +153,8 @@ def the_watermark_is_not_saved(right: Any) -> Any:
 
 @mutation(Intake, "_take")
 def a1_junk_makes_a_quiet_partition_begin_to_be_quiet_anew(right: Any) -> Any:
-    def take(self: Any, messages: Any) -> Any:
-        found = right(self, messages)
+    def take(self: Any, *read: Any) -> Any:
+        found = right(self, *read)
         self.clock.ahead_ms, self.clock.shown_ms = 0, None
         return found
 
