@@ -111,6 +111,7 @@ def places() -> str:
             "sets of hashes, then a sketch",
             _days("row_memory") + " after the last pixel",
         ],
+        ["the flow's state: clients", "a hash of pseudonym and content", "25 hours behind the watermark"],
         ["`conversion-credits`", "an order's id; no listener", "as long as Kafka keeps it"],
         ["Redis: rows, sketches", "no listener", _days("row_ttl") + " after a pixel"],
         ["Redis: decisions on conversions", "an order's id; no listener", _days("decisions_ttl")],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from flows.model.dimensions import Dimensions
 from flows.model.ticks import Cut
-from flows.state.kernel import I64, U8, U32, U64
+
+if TYPE_CHECKING:  # readers of rows know these words, and compile nothing
+    from flows.state.kernel import I64, U8, U32, U64
 
 KINDS: Final = ("downloads", "deliveries")
 DOWNLOADS, DELIVERIES = range(2)

@@ -13,9 +13,9 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
 MIN_SLOTS: Final = 256
-DIRTY, FINAL, CHANGED = 1, 2, 4
+DIRTY, FINAL, CHANGED, GONE = 1, 2, 4, 8
 """Flags of a cell: changed since it was last given out as a minute; given out for good; not as it was at the
-last snapshot.
+last snapshot; in the journal alone: taken out.
 """
 KEY, FLAGS, GIVEN, COUNTS = range(4)
 """The words of a cell in a snapshot, the counts being the rest."""
@@ -159,6 +159,17 @@ class Cells:
         move(self.keys[old], self.counts[old], self.flags[old], self.given[old], *new)
         (self.keys, self.counts, self.flags, self.given), self.used = new, len(old)
 
+    def take_out(self, slots: I64) -> None:
+        """Drop the cells of these slots, which have one, and say so in the journal: a restart must not bring
+        them back.
+        """
+        gone = self._rows(slots)
+        gone[:, FLAGS], gone[:, GIVEN:] = GONE, 0
+        self.journal.append(gone)
+        left = np.ones(len(self.keys), bool)
+        left[slots] = False
+        self.keep(left)
+
     def close(self, before: int) -> tuple[I64, I64, I64]:
         """Let the minutes before `before` be final; returns rows, minutes and what the end of each adds to
         flights and days: `repaired`, and skips and mutes that were held.
@@ -215,6 +226,7 @@ class Cells:
         rows = np.concatenate([np.zeros((0, self.journal.words), np.uint64), *pieces])[::-1]
         _, latest = np.unique(rows[:, KEY], return_index=True)
         rows = rows[latest]
+        rows = rows[rows[:, FLAGS] & np.uint64(GONE) == 0]
         rows = rows[split(rows[:, KEY])[1] >= oldest]
         self.keys, self.flags = rows[:, KEY].copy(), rows[:, FLAGS].astype(np.uint8) & ~np.uint8(CHANGED)
         self.given, self.counts = rows[:, GIVEN].astype(np.int64), rows[:, COUNTS:].astype(np.int64)

@@ -146,9 +146,7 @@ class DayCounts:
         at, days = (column.tolist() for column in self.cells.at(slots))
         for row, day, counts in zip(at, days, self.cells.counts[slots].tolist(), strict=True):
             kept[row].append([day, *counts])
-        left = np.ones(len(self.cells.keys), bool)
-        left[slots] = False
-        self.cells.keep(left)
+        self.cells.take_out(slots)
         return kept
 
     def put_back(self, row: int, kept: list[Any]) -> None:

@@ -27,7 +27,9 @@ from flows.model.messages import ConversionAccount, CreditBatch, RowBatch
 from flows.model.ticks import Cut
 from flows.replay import replay
 from flows.rows import published
+from flows.rows.day_counts import DayCounts
 from flows.rows.ended import Ended, RowName
+from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import Limits
 from flows.rows.shard import RowShard
 from flows.settings.fields import Settings
@@ -335,3 +337,25 @@ def test_an_ended_row_leaves_redis_its_index_and_its_sketch_and_comes_back_whole
     assert (again["flight.impressions"], again["flight.since_ms"]) == ("24", str(T0))
     assert client.exists(f"{known.namespace}:sketch:{{steady}}")
     assert not client.exists(f"{known.namespace}:sketch:{{short}}")
+
+
+def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) -> None:
+    def counted(counts: DayCounts, row: int, deliveries: int) -> None:
+        sides = np.array([[5, DELIVERIES, deliveries]], np.int64)
+        columns = RowColumns()
+        columns.is_placement[:2] = True
+        counts.sides(columns, np.array([row], np.uint32), sides)
+
+    counts, files = DayCounts(lambda minute: 700_000), Files(tmp_path)
+    counted(counts, 0, 1)
+    counted(counts, 1, 2)
+    counts.snapshot(files)
+    taken = counts.take_out([1])
+    state = counts.snapshot(files)
+    again = DayCounts.restored(lambda minute: 700_000, state, files, 5)
+    assert [rows.tolist() for rows in again.cells.at(np.flatnonzero(again.cells.keys))] == [[0], [700_000]]
+    # Its number goes to another row, which has none of its days, and then comes back with its own.
+    counts.put_back(1, taken[1])
+    again = DayCounts.restored(lambda minute: 700_000, counts.snapshot(files), files, 5)
+    slots = np.flatnonzero(again.cells.keys)
+    assert sorted(again.cells.counts[slots].sum(axis=1).tolist()) == [1, 2]
