@@ -65,7 +65,7 @@ class Intake:
         self._received = self._skewed = self._marks = self._errors = self._skipped = 0
         self.position = self.reader.position
         self.ended = False
-        self.full = self._empty = False
+        self.full = self._empty = self._slept = False
         self._listed = NOBODY
         self._thread = ThreadPoolExecutor(1, f"read {self.partition}") if self.ahead else None
         self._ahead: Future[tuple[Messages, Batch] | None] | None = None
@@ -102,7 +102,9 @@ class Intake:
         # Whatever was found: a partition to which somebody sends junk is as quiet as one without.
         # What is ahead has been read, but is not in yet: it would be no proof.
         if self.live and self._ahead is None and self.clock.due(now_ms) and self.reader.proven():
-            self.clock.prove(now_ms, flow_ms, head_ms)
+            if not self._slept:
+                self.clock.prove(now_ms, flow_ms, head_ms)
+            self._slept = False
         # An end is not reported where a message comes twice a second, but it is proved.
         self._empty = self._ahead is None and (self.reader.caught_up or self.clock.proved(now_ms))
         receipt = self._tick(max(number, self.last_tick + 1)) if due or self.ended else None
@@ -110,9 +112,10 @@ class Intake:
 
     def _asleep(self, number: int) -> Output:
         """A tick for the time in which nothing was read: what is read now is in no cut of then, whose other
-        partitions were found to be empty before it came.
+        partitions were found to be empty before it came. Nor is the next answer about the end a proof: it may
+        be to a question of then.
         """
-        self.full, self._empty = True, False
+        self.full, self._empty, self._slept = True, False, True
         return Output([], [], self._tick(number))
 
     def _next(self, due: bool) -> Iterator[tuple[Messages, Batch]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connectors.files import FileInput
+from connectors.files import FileInput, FileReader
+from connectors.stream import Messages
 from flows.intake.decoder import Decoder
 from flows.intake.partition import MAX_SKIPPED, Intake, position_of
 from flows.intake.watermark import PartitionClock
@@ -103,3 +104,24 @@ def test_a_partition_that_slept_says_so_before_it_reads_on(tmp_path: Path) -> No
     again = intake.step(number, 9000).receipt
     assert again is not None
     assert again.tick.number == number
+
+
+def test_an_answer_to_a_question_of_before_a_sleep_proves_nothing(tmp_path: Path) -> None:
+    class Answering(FileReader):
+        """Answers at once, and gives nothing out yet."""
+
+        def read(self, limit: int) -> Messages:
+            return Messages([], [], 0)
+
+        def proven(self) -> bool:
+            return True
+
+    log = tmp_path / "log.ndjson"
+    log.write_text("{}\n")
+    reader = Answering(str(log), 0, 1 << 10)
+    intake = Intake("log", ("log",), reader, Decoder(b"key"), PartitionClock(0, 0), 1, 10, True, ahead=False)
+    holding = []
+    for number, now_ms in ((1, 1_000), (2, 2_000), (80, 80_000), (80, 80_000), (81, 81_000), (82, 82_000)):
+        if receipt := intake.step(number, now_ms).receipt:
+            holding.append((receipt.tick.number, receipt.tick.holding))
+    assert holding == [(1, False), (2, False), (79, True), (80, True), (81, False), (82, False)]
