@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
 
 from benchmarks.measure import Job, Meter, Result
-from benchmarks.peers.job import EVENTS, Unavailable, answers
+from benchmarks.peers.job import EVENTS, answers, installed
 
 _COLUMNS = (
     "event LowCardinality(String), ts Int64, placement_id LowCardinality(String), play_id String, "
@@ -27,10 +25,7 @@ def version() -> str:
     Raises:
         Unavailable: it is not installed.
     """
-    try:
-        return f"ClickHouse, chdb {version_of('chdb')}"
-    except PackageNotFoundError:
-        raise Unavailable("chdb is not installed: pip install 'audiopixel[peers]'") from None
+    return f"ClickHouse, chdb {installed('chdb')}"
 
 
 def run(job: Job) -> Result:

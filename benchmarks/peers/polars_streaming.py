@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
 
 from benchmarks.measure import Job, Meter, Result
-from benchmarks.peers.job import EVENTS, Unavailable, answers
+from benchmarks.peers.job import EVENTS, answers, installed
 
 
 def version() -> str:
@@ -16,10 +14,7 @@ def version() -> str:
     Raises:
         Unavailable: it is not installed.
     """
-    try:
-        return f"Polars {version_of('polars')}"
-    except PackageNotFoundError:
-        raise Unavailable("polars is not installed: pip install 'audiopixel[peers]'") from None
+    return f"Polars {installed('polars')}"
 
 
 def run(job: Job) -> Result:

@@ -7,7 +7,6 @@ https://docs.adcontextprotocol.org/docs/media-buy/media-buys/optimization-report
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
@@ -27,6 +26,7 @@ from flows.errors import StateError
 from flows.exports.calls import Caller
 from flows.exports.handover import Busy, Parcel, Refused, Sorted
 from flows.exports.notices import SignedWebhook, iso
+from flows.exports.owned import own
 
 LOOK_S: Final = 5.0
 """Time between two looks at the rows."""
@@ -83,16 +83,8 @@ class Reports:
     """
 
     def __init__(self, directory: Path, name: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = directory / f"{name}.reports.json"
-        self._lock = (directory / f"{name}.lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StateError(
-                f"{self._path}: another process has it: run one export of a name, or give this one another "
-                "--name"
-            ) from None
+        self._lock = own(directory, name, self._path)
         try:
             self.state = msgspec.json.decode(self._path.read_bytes(), type=State)
         except FileNotFoundError:

@@ -6,7 +6,6 @@ leave after four days, since Google takes no event older than three; of over a m
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 
 from flows.errors import StateError
 from flows.exports.heard import Known
+from flows.exports.owned import own
 
 FORMAT: Final = 2
 KEPT_MS: Final = 4 * 86_400_000
@@ -31,16 +31,8 @@ class KnownConversions:
     """
 
     def __init__(self, directory: Path, name: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = (directory / f"{name}.lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StateError(
-                f"{directory}/{name}.sqlite: another process has it: run one export of a name, or give this "
-                "one another --name"
-            ) from None
         path = directory / f"{name}.sqlite"
+        self._lock = own(directory, name, path)
         try:
             self._table = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)

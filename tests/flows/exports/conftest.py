@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.redis.client import Client
 from flows.settings import Settings
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "webhook_receiver.py"
 TOPICS = ("", "minutes_", "credits_", "alerts_", "exports_rejected_")
 
 
@@ -88,3 +91,14 @@ def site() -> Iterator[Callable[..., Site]]:
     yield open_one
     for one in opened:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    """The receiver of signed webhooks that the documents lead to."""
+    spec = importlib.util.spec_from_file_location("webhook_receiver", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +34,6 @@ SECRET = "0123456789abcdef01234567"
 HOUR_MS = 3_600_000
 NOON_MS = 1_790_000_000_000 // HOUR_MS * HOUR_MS
 RESPONSE = "media-buy/get-media-buy-delivery-response.json"
-EXAMPLE = Path(__file__).parents[3] / "examples" / "webhook_receiver.py"
 
 
 def put(client: Client, space: str, now_ms: int, state: str = "on_track", **more: Any) -> None:
@@ -205,16 +203,6 @@ def test_a_campaign_without_a_price_is_left_out(world: World) -> None:
     world.client.hdel(f"{world.settings.namespace}:campaign:{{spring}}", "flight.cost", "delivery.currency")
     assert world.loop.sort([]).left_out == ["no_price"]
     assert world.told() == []
-
-
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("webhook_receiver", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_command_sends_signed_reports_and_goes_on_behind_a_kill(

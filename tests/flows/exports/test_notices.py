@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -21,7 +19,6 @@ from flows.exports.calls import retry_after
 from flows.exports.notices import SignedWebhook, SlackMessage, alert
 from flows.settings import Settings
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "webhook_receiver.py"
 SECRET = b"0123456789abcdef01234567"
 WHSEC = f"whsec_{base64.b64encode(SECRET).decode()}"
 
@@ -35,16 +32,6 @@ def alert_of(placement: str, number: int, to: str = "under") -> tuple[bytes, byt
 
 def record_of(message: tuple[bytes, bytes]) -> Record:
     return Record("alerts", 0, 0, 0, *message)
-
-
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("webhook_receiver", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_each_alert_arrives_verified_and_in_order_whatever_fails_or_is_killed(
