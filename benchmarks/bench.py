@@ -168,8 +168,8 @@ class Bench:
     def _conversions(self) -> list[Bar]:
         with self.progress.status("conversions"):
             states = [touches.held(count, self.directory / f"touches-{count}") for count in LISTENERS]
-            with_them, without = touches.share(self.events, self.directory)
-        return touches.show(self.console, with_them, without, states)
+            shares = touches.share(self.events, self.directory)
+        return touches.show(self.console, *shares, states)
 
     def _write(self, path: Path, events: int, rate: float = 2000.0) -> int:
         with self.progress.status(f"writing {path.name}"):

@@ -1,4 +1,5 @@
-"""What conversions cost: throughput with and without them, and the state of millions of listeners.
+"""What conversions cost: throughput with and without them, and with households; and the state of millions of
+listeners, two and a half of them in a household.
 
 `python -m benchmarks.touches [--listeners 1000000 10000000] [--events 500000]`
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import resource
 import statistics
 import sys
@@ -26,8 +28,11 @@ from benchmarks.measure import Meter
 from benchmarks.report import Bar, show_bars
 from connectors.embedded import EmbeddedValkey
 from flows.attribution.credit_models import Rules
+from flows.attribution.household_touches import HomeSegment
+from flows.attribution.households import HouseholdShard
 from flows.attribution.shard import ListenerShard
 from flows.model.dimensions import Dimensions
+from flows.model.home_touches import HomeTouches, tags_of
 from flows.model.messages import IMPRESSION_TOUCH, TouchBatch
 from flows.model.ticks import Cut
 from flows.replay import replay
@@ -42,21 +47,25 @@ CUTS: Final = 300
 CONVERSION_EVERY: Final = 1000
 RUNS: Final = 3
 BYTES_A_TOUCH: Final = 40.0
+BYTES_WITH_ITS_HOME: Final = 44.0
 MIN_SHARE: Final = 0.8
+MIN_HOME_SHARE: Final = 0.9
+LISTENERS_A_HOME: Final = 2.5
 T0_MS: Final = 1_764_000_000_000
 
 
 class Held(NamedTuple):
     """State of so many listeners.
 
-    `touch_bytes` and `counter_bytes` are of one, in arrays; `grown_mib` all memory of the process for them;
-    then how long the engine waits for a first snapshot, an epoch's, and a restart; and how large a snapshot
-    is, and the files that it lists.
+    `touch_bytes`, `home_bytes` and `counter_bytes` are of one, in arrays; `grown_mib` all memory of the
+    process for them; then how long the engine waits for a first snapshot, an epoch's, and a restart; and how
+    large a snapshot is, and the files that it lists.
     """
 
     listeners: int
     touches: int
     touch_bytes: float
+    home_bytes: float
     counter_bytes: float
     grown_mib: float
     first_s: float
@@ -67,15 +76,17 @@ class Held(NamedTuple):
 
 
 def held(listeners: int, directory: Path) -> Held:
-    """Listener shards with three listens a listener over 14 days, fed as a flow would."""
+    """Listener and household shards with three listens a listener over 14 days, fed as a flow would."""
     before = resident_mib()
     shards = [_shard(index, directory) for index in range(SHARDS)]
+    homes = [_home_shard(index, directory) for index in range(SHARDS)]
     rng = np.random.default_rng(1)
     last = T0_MS
     for number in range(CUTS):
         last = T0_MS + (number + 1) * DAYS * 86_400_000 // CUTS
-        _feed(shards, rng, Cut(number, last, False, ()), listeners * TOUCHES_A_LISTENER // CUTS, listeners)
-    states, first_s = _timed_snapshot(shards)
+        many = listeners * TOUCHES_A_LISTENER // CUTS
+        _feed(shards, homes, rng, Cut(number, last, False, ()), many, listeners)
+    states, first_s = _timed_snapshot([*shards, *homes])
     grown = resident_mib() - before
     touches = sum(len(shard.store) for shard in shards)
     arrays = sum(
@@ -84,22 +95,31 @@ def held(listeners: int, directory: Path) -> Held:
         for segment in shard.store.segments
         for column in segment.touches.columns
     )
+    at_home = sum(
+        segment.nbytes
+        for shard in homes
+        for segment in shard.homes.segments
+        if isinstance(segment, HomeSegment)
+    )
+    packed = sum(len(segment) for shard in homes for segment in shard.homes.segments)
     counters = sum(shard.frequency.nbytes for shard in shards)
     pairs = sum(shard.frequency.used for shard in shards)
     # An epoch later: ten seconds' worth of more touches.
-    _feed(shards, rng, Cut(CUTS, last + 60_000, False, ()), 20_000, listeners)
-    states, epoch_s = _timed_snapshot(shards)
+    _feed(shards, homes, rng, Cut(CUTS, last + 60_000, False, ()), 20_000, listeners)
+    states, epoch_s = _timed_snapshot([*shards, *homes])
     stored = sum(len(msgspec.msgpack.encode(state)) for state in states)
-    del shards
+    del shards, homes
     began_s = time.perf_counter()
     for index, state in enumerate(states):
-        _shard(index, directory).restore(state)
+        made = _shard if index < SHARDS else _home_shard
+        made(index % SHARDS, directory).restore(state)
     restart_s = time.perf_counter() - began_s
     files = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     return Held(
         listeners,
         touches,
         arrays / touches,
+        at_home / max(1, packed),
         counters / max(1, pairs),
         grown,
         first_s,
@@ -114,24 +134,43 @@ def _shard(index: int, directory: Path) -> ListenerShard:
     return ListenerShard(index, SHARDS, 600_000, Rules(), directory)
 
 
+def _home_shard(index: int, directory: Path) -> HouseholdShard:
+    return HouseholdShard(index, SHARDS, 600_000, Rules(), directory)
+
+
 def _feed(
-    shards: Sequence[ListenerShard], rng: np.random.Generator, cut: Cut, count: int, listeners: int
+    shards: Sequence[ListenerShard],
+    homes: Sequence[HouseholdShard],
+    rng: np.random.Generator,
+    cut: Cut,
+    count: int,
+    listeners: int,
 ) -> None:
-    who = rng.integers(1, listeners + 1, count).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    numbers = rng.integers(1, listeners + 1, count)
+    who = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    home = (numbers / LISTENERS_A_HOME).astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+    home ^= home >> np.uint64(33)
     ts = cut.watermark_ms - rng.integers(0, 60_000, count)
     names: list[Dimensions] = [
         (f"pl-{i}", f"c-{i % 20}", "acast", f"st-{i % 60}", None, None, None) for i in range(1000)
     ]
     combos = rng.integers(0, len(names), count).astype(np.uint32)
     plays = rng.integers(0, 1 << 32, count, dtype=np.uint32)
+    tags, heard = tags_of(who, plays), np.full(count, IMPRESSION_TOUCH, np.uint8)
     for shard in shards:
         these = who % np.uint64(SHARDS) == shard.index
-        kinds = np.full(int(these.sum()), IMPRESSION_TOUCH, np.uint8)
-        columns = (who[these], ts[these], kinds, combos[these], plays[these])
-        shard.apply(cut, [TouchBatch(0, shard.index, cut, names, *columns, [], np.zeros(0, np.uint64))])
+        columns = (who[these], ts[these], heard[these], combos[these], plays[these])
+        there = home % np.uint64(SHARDS) == shard.index
+        at_home = HomeTouches(names, home[there], ts[there], heard[there], combos[there], tags[there])
+        nobody = np.zeros(0, np.uint64)
+        shard.apply(cut, [TouchBatch(0, shard.index, cut, names, *columns, [], nobody, at_home)])
+    for place, home_shard in enumerate(homes):
+        home_shard.apply(cut, [shard.unjoined[place] for shard in shards])
 
 
-def _timed_snapshot(shards: Sequence[ListenerShard]) -> tuple[list[tuple[object, ...]], float]:
+def _timed_snapshot(
+    shards: Sequence[ListenerShard | HouseholdShard],
+) -> tuple[list[tuple[object, ...]], float]:
     began_s = time.perf_counter()
     states = [shard.snapshot() for shard in shards]
     return states, time.perf_counter() - began_s
@@ -145,30 +184,49 @@ def resident_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
-def share(events: int, directory: Path) -> tuple[float, float]:
-    """Events per CPU-second with conversions and without, from one log with a conversion every 1,000 pixels
-    (0.6 % of its plays); medians of runs in turns.
+def share(events: int, directory: Path) -> tuple[float, float, float]:
+    """Events per CPU-second with conversions, without, and with households in addition, from one log with a
+    conversion every 1,000 pixels (0.6 % of its plays); medians of runs in turns.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    plain, log = directory / "plain.ndjson", directory / "log.ndjson"
+    plain, log, housed = (directory / f"{name}.ndjson" for name in ("plain", "log", "housed"))
     write_log(plain, events)
     with plain.open() as lines, log.open("w") as out:
         out.writelines(_with_conversions(lines))
-    rates: dict[str, list[float]] = {"last_touch": [], "off": []}
+    with log.open() as lines, housed.open("w") as out:
+        out.writelines(map(_at_home, lines))
+    rates: dict[tuple[str, Path], list[float]] = {
+        ("last_touch", log): [],
+        ("off", log): [],
+        ("last_touch", housed): [],
+    }
     with EmbeddedValkey() as valkey:
         for run in range(RUNS + 1):  # the first of each is start-up
-            for model, found in rates.items():
+            for (model, path), found in rates.items():
                 settings = load(
                     redis_url=valkey.url,
-                    namespace=f"bench:{model}:{run}",
+                    namespace=f"bench:{model}:{path.stem}:{run}",
                     attribution=model,
                     metrics_port=0,
                 )
                 with Meter() as meter:
-                    replay([str(log)], settings, KEY, recovery_dir=directory / f"{model}-{run}")
+                    recovery = directory / f"{model}-{path.stem}-{run}"
+                    replay([str(path)], settings, KEY, recovery_dir=recovery)
                 if run:
                     found.append(events / meter.cpu_s)
-    return statistics.median(rates["last_touch"]), statistics.median(rates["off"])
+    with_them, without, at_home = map(statistics.median, rates.values())
+    return with_them, without, at_home
+
+
+def _at_home(line: str) -> str:
+    """The line of a listener who lives with one or two others; a conversion is a browser's, which knows the
+    household alone.
+    """
+    found = re.search(r'"listener_id":"L(\d+)"', line)
+    assert found is not None
+    home = f'"household_id":"H{int(found[1]) * 2 // 5}"'
+    kept = "" if '"conversion"' in line else f"{found[0]},"
+    return line.replace(found[0], f"{kept}{home}")
 
 
 def _with_conversions(lines: Iterator[str]) -> Iterator[str]:
@@ -184,10 +242,13 @@ def _with_conversions(lines: Iterator[str]) -> Iterator[str]:
             yield msgspec.json.encode(event).decode() + "\n"
 
 
-def show(console: Console, with_them: float, without: float, states: Sequence[Held]) -> list[Bar]:
+def show(
+    console: Console, with_them: float, without: float, at_home: float, states: Sequence[Held]
+) -> list[Bar]:
     """Print the figures; returns the bars."""
     console.print(
-        f"conversions on {with_them:,.0f} events/CPU-s, off {without:,.0f}; state of listeners:",
+        f"conversions on {with_them:,.0f} events/CPU-s, off {without:,.0f}, households too {at_home:,.0f}; "
+        "state of listeners:",
         highlight=False,
     )
     table = Table(box=None, pad_edge=False)
@@ -195,6 +256,7 @@ def show(console: Console, with_them: float, without: float, states: Sequence[He
         "listeners",
         "touches",
         "bytes a touch",
+        "at home",
         "bytes a counter",
         "memory MiB",
         "first snapshot s",
@@ -209,6 +271,7 @@ def show(console: Console, with_them: float, without: float, states: Sequence[He
             f"{one.listeners:,}",
             f"{one.touches:,}",
             f"{one.touch_bytes:.1f}",
+            f"{one.home_bytes:.1f}",
             f"{one.counter_bytes:.1f}",
             f"{one.grown_mib:,.0f}",
             *(f"{seconds:.2f}" for seconds in (one.first_s, one.epoch_s, one.restart_s)),
@@ -218,7 +281,14 @@ def show(console: Console, with_them: float, without: float, states: Sequence[He
     console.print(table)
     return [
         Bar("flow with conversions by without, events per CPU-second", with_them / without, MIN_SHARE),
+        Bar("flow with households by without, events per CPU-second", at_home / with_them, MIN_HOME_SHARE),
         Bar("bytes a touch", max(one.touch_bytes for one in states), BYTES_A_TOUCH, at_least=False),
+        Bar(
+            "bytes a touch and its household's entry",
+            max(one.touch_bytes + one.home_bytes for one in states),
+            BYTES_WITH_ITS_HOME,
+            at_least=False,
+        ),
     ]
 
 
@@ -227,9 +297,9 @@ def main(listeners: Sequence[int], events: int) -> int:
     with tempfile.TemporaryDirectory(prefix="audiopixel-touches-") as name:
         directory = Path(name)
         states = [held(count, directory / f"touches-{count}") for count in listeners]
-        with_them, without = share(events, directory)
+        with_them, without, at_home = share(events, directory)
         console = Console(width=None if sys.stdout.isatty() else 160)
-        found = show(console, with_them, without, states)
+        found = show(console, with_them, without, at_home, states)
         show_bars(console, found, judged=True)
         return int(not all(bar.passed for bar in found))
 

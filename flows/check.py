@@ -34,7 +34,9 @@ TAKES: Final[Mapping[str, str]] = {
     "received_at": _TIME,
     "placement_id": "takes a text of 1 to 128 characters, and is required except on a conversion; an "
     "unreplaced macro such as [ID] counts as missing",
-    **dict.fromkeys(("play_id", "campaign_id", "creative_id", "listener_id", "client_id"), _ID),
+    **dict.fromkeys(
+        ("play_id", "campaign_id", "creative_id", "listener_id", "client_id", "household_id"), _ID
+    ),
     **dict.fromkeys(("platform", "station", "podcast", "program", "episode"), _ID),
     "consent": "takes true or false",
     **dict.fromkeys(("playhead_ms", "duration_ms"), _DURATION),

@@ -81,6 +81,7 @@ class Instruments:
         self.state_rows, self.state_touches = gauge(m.STATE_ROWS), gauge(m.STATE_TOUCHES)
         self.state_clients = gauge(m.STATE_CLIENTS)
         self.dropped_touches = gauge(m.DROPPED_TOUCHES)
+        self.state_home_touches = gauge(m.STATE_HOME_TOUCHES)
         self.capped_decisions = gauge(m.CAPPED_DECISIONS)
         self.event_to_redis = WeightedHistogram(m.EVENT_TO_REDIS, LATENCY_BUCKETS)
         self.flush_duration = WeightedHistogram(m.FLUSH_DURATION, FLUSH_BUCKETS)

@@ -78,7 +78,11 @@ def _rules(settings: Settings) -> dict[str, str]:
         "lateness": f"A minute is provisional until {_long(settings.allowed_lateness)} after its end by the "
         "watermark, then final; what comes later is too late and never counts.",
         "consent": f"Consent {consent}. Without it a pixel counts, and nobody is known by it.",
-        "identity": "Listeners, plays and events are known by keyed hashes; the operator alone has the key.",
+        "identity": "Listeners, households, plays and events are known by keyed hashes; the operator alone "
+        "has the key.",
+        "joining": "A conversion is credited to eligible touches of its own listener, else of its household, "
+        "else by utm_content. A household of more than "
+        f"{settings.household_listeners} listeners within {_long(settings.listen_window)} joins nobody.",
         "invalid_traffic": " ".join(_lists(settings)),
         "basis": _bases(settings),
         "calendar": f"A day is a calendar day in {settings.timezone}.",
@@ -115,9 +119,12 @@ def _described(measure: Measure, settings: Settings) -> dict[str, str]:
         "minute": _minute(measure.kind),
         "consent": _consent(measure.kind),
         "lookback": _lookback(measure.kind, settings),
-        "accuracy": "Exact up to 1,000, then within 0.8 % (HyperLogLog)." if measure.name == "reach" else "",
+        "accuracy": "Exact up to 1,000, then within 0.8 % (HyperLogLog)." if measure.name in _REACHED else "",
     }
     return {subject: said for subject, said in found.items() if said}
+
+
+_REACHED: Final = ("reach", "household_reach")
 
 
 def windows_of(name: str) -> tuple[str, ...]:

@@ -78,6 +78,9 @@ SKIPPED = PIPELINE.counter(
 STATE_PLAYS = PIPELINE.gauge("state_plays", "Plays and events remembered.", "shard")
 STATE_BYTES = PIPELINE.gauge("state_bytes", "Memory of the remembered plays.", "shard")
 STATE_ROWS = PIPELINE.gauge("state_rows", "Rows kept.", "shard")
+STATE_HOME_TOUCHES = PIPELINE.gauge(
+    "state_household_touches", "Touches kept under their households.", "shard"
+)
 STATE_TOUCHES = PIPELINE.gauge("state_touches", "Touches kept for attribution.", "shard")
 STATE_CLIENTS = PIPELINE.gauge(
     "state_clients", "Keys of clients and contents kept for the windows of the IAB.", "shard"

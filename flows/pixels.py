@@ -4,6 +4,7 @@
  intake ─┬─ shard ──► plays ─┬─ to_rows ──────────────────────────► rows ─┬──► redis      fenced rows
          │  pixels, ticks    │  increments                ┌─ credited ┘  └──► minutes    placement-minutes
          │                   ├─ to_listeners ► attribution ► credits ───────► decisions  conversion-credits
+         │                   │                └ households ┘
          │                   ├─ to_clients ──► clients ──────┘  downloads and deliveries, once a client
          │                   ├─ settled ──┐
          ├─ receipts ────────┼────────────┴► ledger ──► redis     received = accepted + repeated + rejected
@@ -11,9 +12,9 @@
 ```
 
 Each arrow is a stream of `flows.model.messages`. Ticks travel behind the pixels that they cover; plays,
-attribution, clients, credits, rows, ledger and redis work once a cut, when all their senders' ticks are
-there. `plays` decides on a late pixel: it counts in its minute while that is open, else it leaves by `late`,
-for the dead letters, and as `too_late` by `settled`, for the ledger.
+attribution, households, clients, credits, rows, ledger and redis work once a cut, when all their senders'
+ticks are there. `plays` decides on a late pixel: it counts in its minute while that is open, else it leaves
+by `late`, for the dead letters, and as `too_late` by `settled`, for the ledger.
 
 Guarantee. State, source positions and what was counted are of one snapshot, so every pixel in the log counts
 exactly once in the numbers, whatever dies and however often. Redis rows are absolute and fenced: after a
@@ -49,6 +50,7 @@ from flows.engine import (
     AttributionLogic,
     ClientsLogic,
     CreditsLogic,
+    HouseholdsLogic,
     LedgerLogic,
     LinesSink,
     PixelSource,
@@ -78,6 +80,7 @@ from flows.model.messages import (
     Settled,
     ShardTick,
     TouchBatch,
+    UnjoinedBatch,
     key_of,
 )
 from flows.publish import STOP_TIMEOUT, TIMEOUT, Covered, TopicLines
@@ -88,6 +91,7 @@ STEPS = (
     "intake",
     "plays",
     "attribution",
+    "households",
     "clients",
     "credits",
     "rows",
@@ -146,10 +150,17 @@ def build(
     attribution = op.stateful_batch(
         "attribution", touches, lambda of: seen("attribution", AttributionLogic(settings, of))
     )
+    unjoined = only("to_households", attribution, UnjoinedBatch)
+    households = op.stateful_batch(
+        "households", unjoined, lambda of: seen("households", HouseholdsLogic(settings, of))
+    )
     sent = only("to_clients", plays, ClientBatch)
     clients = op.stateful_batch("clients", sent, lambda of: seen("clients", ClientsLogic(settings, of)))
     decided: KeyedStream[Decided | ClientCounts] = op.merge(
-        "decisions_made", only("to_book", attribution, Decided), only("counted", clients, ClientCounts)
+        "to_book",
+        only("by_listener", attribution, Decided),
+        only("by_household", households, Decided),
+        only("by_client", clients, ClientCounts),
     )
     credits = op.stateful_batch(
         "credits", decided, lambda of: seen("credits", CreditsLogic(settings, of, secret))

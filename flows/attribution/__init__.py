@@ -1,6 +1,7 @@
-"""Touches of listeners, and the credits that a conversion gives to them.
+"""Touches of listeners and households, and the credits that a conversion gives to them.
 
-Owns: touches and frequency by listener shard, the credit book. Receives: `TouchBatch`. Sends: `CreditBatch`.
+Owns: touches and frequency by listener shard, touches by household shard, the credit book. Receives:
+`TouchBatch`. Sends: `UnjoinedBatch` to its own household shards, `CreditBatch`.
 Must not import: another stage, the engine.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 from flows.attribution.credit_book import CreditBook
 from flows.attribution.credit_models import Rules
 from flows.attribution.decisions import decision_record
+from flows.attribution.households import HouseholdShard
 from flows.attribution.shard import ListenerShard
 from flows.attribution.touches import Caps
 
-__all__ = ["Caps", "CreditBook", "ListenerShard", "Rules", "decision_record"]
+__all__ = ["Caps", "CreditBook", "HouseholdShard", "ListenerShard", "Rules", "decision_record"]

@@ -23,6 +23,8 @@ from flows.model.conversions import (
     AGES_AT,
     AGES_S,
     HIGH,
+    JOINED,
+    JOINED_AT,
     LOW,
     OTHER,
     TYPES_AT,
@@ -40,7 +42,7 @@ from flows.model.ticks import Cut
 from flows.state.homes import Homes
 from flows.state.kernel import I64, U8, U32
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 
 
 MOST_CURRENCIES: Final = 1_000_000
@@ -49,6 +51,7 @@ which was forgotten here counts a value in another as such.
 """
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 _WAY_COLUMNS: Final = {way: WAYS_AT + number for number, way in enumerate(WAYS)}
+_JOINED_COLUMNS: Final = {name: JOINED_AT + number for number, name in enumerate(JOINED)}
 
 
 @dataclass
@@ -59,15 +62,15 @@ class CreditBook:
         shards: of the rows.
         plans: whose currency goes before what was credited first.
         currencies: of each row's `conversion_value`, once it has one.
-        decided: all accepted, attributed and unattributed conversions, those of a campaign being kept with
-            its row.
+        decided: all accepted, attributed and unattributed conversions, and those with a noisy household;
+            those of a campaign are kept with its row.
         secret: see `flows.state.homes`.
     """
 
     shards: int
     plans: Mapping[str, Plan] = field(default_factory=dict)
     currencies: dict[RowName, str] = field(default_factory=dict)
-    decided: tuple[int, int, int] = (0, 0, 0)
+    decided: tuple[int, int, int, int] = (0, 0, 0, 0)
     secret: bytes = b""
     _priced: dict[RowName, str] = field(default_factory=dict)
 
@@ -93,8 +96,9 @@ class CreditBook:
         )
         beside = list(zip(frequency, currencies, accounts, sides, strict=True))
         batches = [CreditBatch(shard, cut, *entries[shard], *beside[shard]) for shard in range(self.shards)]
-        accepted, attributed, unattributed = self.decided
-        total = ConversionAccount(accepted, attributed, unattributed, sum(one.pending for one in decided))
+        accepted, attributed, unattributed, noisy = self.decided
+        pending = sum(one.pending for one in decided)
+        total = ConversionAccount(accepted, attributed, unattributed, pending, noisy)
         assert total.accepted == total.attributed + total.unattributed + total.pending
         return batches, total, decisions
 
@@ -107,13 +111,15 @@ class CreditBook:
         gained: dict[str, list[int]] = {}
         for one in decided:
             for campaign, count in one.accepted.items():
-                gained.setdefault(campaign, [0, 0, 0])[0] += count
+                gained.setdefault(campaign, [0, 0, 0, 0])[0] += count
         for decision in decisions:
             campaign = decision.conversion.pixel.combo[1] or ""
-            gained.setdefault(campaign, [0, 0, 0])[1 if decision.credits else 2] += 1
-        accepted, attributed, unattributed = map(sum, zip(self.decided, *gained.values(), strict=True))
-        self.decided = (accepted, attributed, unattributed)
-        return {name: ConversionAccount(a, b, c, a - b - c) for name, (a, b, c) in gained.items()}
+            of = gained.setdefault(campaign, [0, 0, 0, 0])
+            of[1 if decision.credits else 2] += 1
+            of[3] += decision.noisy
+        accepted, attributed, unattributed, noisy = map(sum, zip(self.decided, *gained.values(), strict=True))
+        self.decided = (accepted, attributed, unattributed, noisy)
+        return {name: ConversionAccount(a, b, c, a - b - c, d) for name, (a, b, c, d) in gained.items()}
 
     def _frequency(self, decided: Sequence[Decided]) -> list[tuple[RowName, int, int, int]]:
         sums: dict[tuple[str, int], tuple[int, int]] = {}
@@ -147,6 +153,8 @@ class CreditBook:
                 rows.add(here, minute, 0, millionths)
                 rows.add(here, minute, kind, millionths)
                 rows.add(here, minute, _WAY_COLUMNS[credit.way], millionths)
+                if decision.joined_by is not None:
+                    rows.add(here, minute, _JOINED_COLUMNS[decision.joined_by], millionths)
                 if age_ms is not None:
                     rows.add(here, minute, AGES_AT + bisect_left(AGES_S, age_ms / 1000), millionths)
                 if share is not None:

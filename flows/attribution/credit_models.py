@@ -16,6 +16,7 @@ class Rules:
         click_ms, listen_ms: how old a touch may be, both ends inclusive.
         half_life_ms: of `time_decay`.
         utm: `utm_content` to a placement.
+        household_listeners: distinct listeners within the listen window up to which a household joins.
     """
 
     model: Model = "last_touch"
@@ -23,6 +24,7 @@ class Rules:
     listen_ms: int = 14 * 86_400_000
     half_life_ms: int = 7 * 86_400_000
     utm: Mapping[str, str] = field(default_factory=dict)
+    household_listeners: int = 20
 
 
 def credit(rules: Rules, times_ms: Sequence[int], clicks: Sequence[bool]) -> list[int]:

@@ -35,6 +35,8 @@ def decision_record(decision: Decision) -> DecisionRecord:
             Share(combo[0], combo[1], way, millionths, None if age_ms is None else ts_ms - age_ms)
             for combo, millionths, way, age_ms in decision.found
         ],
+        decision.joined_by,
+        decision.noisy,
     )
     names = [pixel.event_id] if order is None else list(dict.fromkeys((order, pixel.event_id)))
     return DecisionRecord(_encode(one).decode(), names, _encode(body))

@@ -24,7 +24,7 @@ MET_CAMPAIGN, MET_CLICKS, MET_LISTENS = 1, 2, 4
 that it does not see.
 """
 _MINUTE: Final = 60_000
-_NEVER: Final = np.iinfo(np.int64).max
+NEVER: Final = np.iinfo(np.int64).max
 
 
 class Asked(NamedTuple):
@@ -93,7 +93,7 @@ def standing(touches: Touches, play_ms: int) -> tuple[Touches, I64]:
     """Without the starts that no conversion can take; and until which minute each of the others stands for
     its play, which is that of the impression.
     """
-    until = np.full(len(touches), _NEVER)
+    until = np.full(len(touches), NEVER)
     starts = touches.ts & KIND == START_TOUCH
     if not starts.any():
         return touches, until

@@ -4,7 +4,8 @@ conversions until they are decided.
 A conversion is decided once, when its minute is final: then every touch that may still count has come, so
 that arrival order does not matter. Credits are integer millionths that sum to exactly 1,000,000. Models:
 https://support.google.com/analytics/answer/1662518 (last interaction, first interaction, linear, time decay),
-with a click before any listen in `last_touch`.
+with a click before any listen in `last_touch`. What its listener's touches cannot decide goes on to its
+household's shard (`flows.attribution.households`), which decides it at the same cut.
 """
 
 from __future__ import annotations
@@ -12,20 +13,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from flows.attribution.credit_models import Rules, credit
-from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Asked, eligible, in_order, standing
+from flows.attribution.credit_models import Rules
 from flows.attribution.frequency import CLASS_OF, Frequency
+from flows.attribution.touch_shard import TouchShard
 from flows.attribution.touches import DEFAULT_CAPS, Caps, Touches, TouchStore
-from flows.model.conversions import WHOLE
-from flows.model.dimensions import FORGET_AT, Dimensions
+from flows.model.conversions import BY_LISTENER, WHOLE
+from flows.model.dimensions import Dimensions
 from flows.model.messages import (
-    CLICK_TOUCH,
     IMPRESSION_TOUCH,
     KIND,
     KIND_BITS,
@@ -34,6 +33,8 @@ from flows.model.messages import (
     Decision,
     PendingConversion,
     TouchBatch,
+    Unjoined,
+    UnjoinedBatch,
     frozen_pending,
     thawed_pending,
 )
@@ -42,22 +43,17 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped", "names")
 """The plain attributes of a shard that are in its snapshot."""
-
-SPREAD: Final = 16
-"""Cuts over which the shards settle their touches when a minute has ended."""
 ENDED_MS: Final = 1 << 60
 """Later than any event: a log that has ended is decided up to here."""
-UNKNOWN: Final = -2
-"""Instead of the number of a campaign that no touch is of."""
 
 
 @dataclass
-class ListenerShard:
+class ListenerShard(TouchShard):
     """The touches and pending conversions of one listener shard.
 
     Args:
@@ -67,6 +63,9 @@ class ListenerShard:
         play_ms: how far apart the impression and the start of one play may be.
         decided_ms: conversions before it are decided, and impressions before it are in `frequency`.
         capped: how many decisions a cap may have changed.
+
+    Attributes:
+        unjoined: the latest cut's message to every household shard, empty or not.
     """
 
     index: int
@@ -83,101 +82,79 @@ class ListenerShard:
     pending: list[PendingConversion] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store, self.frequency = TouchStore(self.caps, self.play_ms), Frequency()
-        self.numbers: dict[Dimensions, int] = {}
-        self.campaigns: dict[str | None, int] = {}
-        self._of_campaign = np.zeros(0, np.uint32)
+        self.begin(TouchStore(self.caps, self.play_ms))
+        self.frequency = Frequency()
+        self.unjoined: list[UnjoinedBatch] = []
         self._files = Files(None)
-        self.forget_at = FORGET_AT
-        self._cuts_left = 0
 
     def apply(self, cut: Cut, batches: Sequence[TouchBatch]) -> Decided:
         """Apply the messages of all placement shards for one cut, and decide the conversions whose minute has
-        become final.
+        become final, or leave them in `unjoined`.
         """
         before = self.watermark_ms // MINUTE_MS
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
-        self._take(batches)
+        self.take(
+            [
+                (one.names, one.who, one.ts, one.kinds, one.combos, one.plays)
+                for one in batches
+                if len(one.who)
+            ]
+        )
         conversions = [one for batch in batches for one in batch.conversions]
         self.pending += conversions
         if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
             self.forget(forgotten)
         decisions: list[Decision] = []
+        unjoined: list[Unjoined] = []
         frequency: list[tuple[str, int, int, int]] = []
+        end_ms = ENDED_MS if cut.ended else self.final_ms()
         if turned := cut.ended or self.watermark_ms // MINUTE_MS > before:
-            decisions, frequency = self._decide(ENDED_MS if cut.ended else self._final_ms())
-        self._settle(turned)
+            decisions, unjoined, frequency = self._decide(end_ms)
+        self.settle(turned, max(self.rules.click_ms, self.rules.listen_ms))
         if before // 1440 < self.watermark_ms // DAY_MS:
             self.frequency.sweep(self.decided_ms // DAY_MS)
         accepted = Counter(one.pixel.combo[1] or "" for one in conversions)
+        self.unjoined = self._to_households(cut, batches, unjoined, forgotten)
         return Decided(self.index, cut, decisions, dict(accepted), len(self.pending), frequency)
 
-    def _settle(self, turned: bool) -> None:
-        """Compact the touches once a minute, `1 + index % SPREAD` cuts after it turned. All shards at one cut
-        would stop the flow for the sum of their times.
+    def _to_households(
+        self, cut: Cut, batches: Sequence[TouchBatch], unjoined: Sequence[Unjoined], forgotten: U64
+    ) -> list[UnjoinedBatch]:
+        """The messages to the household shards. That of this shard's own number has the touches that came for
+        it: they travel with the listeners' to spare each cut as many messages again.
         """
-        overdue = turned and self._cuts_left > 0
-        if turned:
-            self._cuts_left = 1 + self.index % SPREAD
-        self._cuts_left -= 1
-        if overdue or self._cuts_left == 0:
-            self._cuts_left = 0
-            settled_ms = min(self.decided_ms, self._final_ms())
-            oldest_ms = settled_ms - max(self.rules.click_ms, self.rules.listen_ms)
-            self.store.settle(oldest_ms, settled_ms, self._of_campaign)
-            if len(self.names) > self.forget_at:
-                self._forget_names()
-
-    def _take(self, batches: Sequence[TouchBatch]) -> None:
-        """Store a cut's touches at once, since each call costs as much as a hundred touches."""
-        some = [batch for batch in batches if len(batch.who)]
-        if not some:
-            return
-        numbers = [np.array([self._number(combo) for combo in batch.names], np.uint32) for batch in some]
-        combos = np.concatenate([of[batch.combos] for of, batch in zip(numbers, some, strict=True)])
-        columns = zip(*((batch.who, batch.ts, batch.kinds, batch.plays) for batch in some), strict=True)
-        who, ts, kinds, plays = map(np.concatenate, columns)
-        self.store.add(who, ts, kinds, combos, plays)
-        self._number_campaigns()
-
-    def _final_ms(self) -> int:
-        """The time before which conversions can be decided: no touch before it can still come."""
-        return (self.watermark_ms - self.lateness_ms) // MINUTE_MS * MINUTE_MS
-
-    def _number(self, combo: Dimensions) -> int:
-        number = self.numbers.get(combo)
-        if number is None:
-            number = self.numbers[combo] = len(self.names)
-            self.names.append(combo)
-        return number
-
-    def _number_campaigns(self) -> None:
-        of = self.campaigns
-        more = [of.setdefault(combo[1], len(of)) for combo in self.names[len(self._of_campaign) :]]
-        self._of_campaign = np.append(self._of_campaign, np.array(more, np.uint32))
-
-    def _forget_names(self) -> None:
-        """Drop the dimensions that no touch refers to, and number the rest anew."""
-        kept = [self.names[number] for number in self.store.renumbered().tolist()]
-        self.names, self.numbers = kept, {combo: number for number, combo in enumerate(kept)}
-        self.campaigns, self._of_campaign = {}, np.zeros(0, np.uint32)
-        self._number_campaigns()
-        self.forget_at = max(FORGET_AT, 2 * len(kept))
+        due: list[list[Unjoined]] = [[] for _ in range(self.shards)]
+        for one in unjoined:
+            due[one.conversion.household % self.shards].append(one)
+        homes = [batch.homes for batch in batches if len(batch.homes.who)]
+        return [
+            UnjoinedBatch(
+                self.index,
+                shard,
+                cut,
+                due[shard],
+                self.decided_ms,
+                homes if shard == self.index else [],
+                forgotten,
+            )
+            for shard in range(self.shards)
+        ]
 
     # Decisions
 
-    def _decide(self, end_ms: int) -> tuple[list[Decision], list[tuple[str, int, int, int]]]:
+    def _decide(self, end_ms: int) -> tuple[list[Decision], list[Unjoined], list[tuple[str, int, int, int]]]:
         """Decide the conversions of a time before `end_ms`, and count the impressions before it; returns the
-        decisions, and what `Decided.frequency` gains.
+        decisions, what the households are to decide, and what `Decided.frequency` gains.
         """
         due = sorted((one for one in self.pending if one.ts_ms < end_ms), key=lambda one: one[:3])
         self.pending = [one for one in self.pending if one.ts_ms >= end_ms]
         decisions: list[Decision] = []
+        unjoined: list[Unjoined] = []
         frequency: list[tuple[str, int, int, int]] = []
         if due:
             who = np.unique(np.array([one.listener for one in due if one.listener], np.uint64))
             touches = self.store.of(who)
-            decisions = self._credit(due, touches)
+            decisions, unjoined = self._credit(due, touches)
             self.capped += sum(decision.capped for decision in decisions)
             frequency += self._classes(decisions, touches, end_ms)
         new = self.store.impressions(self.decided_ms, end_ms)
@@ -188,11 +165,11 @@ class ListenerShard:
             latest_ms = max(self.watermark_ms, heard_ms, due[-1].ts_ms if due else 0)
             end_ms = (latest_ms // MINUTE_MS + 1) * MINUTE_MS
         self.decided_ms = max(self.decided_ms, end_ms)
-        return decisions, [*frequency, *((*one, 0) for one in gained)]
+        return decisions, unjoined, [*frequency, *((*one, 0) for one in gained)]
 
     def _campaigns_of(self, touches: Touches) -> tuple[list[str | None], I64]:
         """The campaigns of some touches, and which of them each is of."""
-        numbers, of = np.unique(self._of_campaign[touches.combo], return_inverse=True)
+        numbers, of = np.unique(self.of_campaign[touches.combo], return_inverse=True)
         names = list(self.campaigns)
         return [names[number] for number in numbers.tolist()], of
 
@@ -222,69 +199,43 @@ class ListenerShard:
             if count
         ]
 
-    def _credit(self, due: Sequence[PendingConversion], touches: Touches) -> list[Decision]:
-        """Decide conversions; `touches` are those of all their listeners, sorted."""
-        touches, until = standing(in_order(touches, self._rank), self.play_ms)
-        own = [one.pixel.combo[1] for one in due]
-        asked = Asked(
-            np.array([one.ts_ms for one in due], np.int64),
-            np.array([0 if one.pixel.combo[0] is not None else one.listener for one in due], np.uint64),
-            np.array([ANY if name is None else self.campaigns.get(name, UNKNOWN) for name in own], np.int64),
-        )
-        windows = (self.rules.click_ms, self.rules.listen_ms)
-        got = eligible(touches, until, self._of_campaign[touches.combo], asked, windows, self.caps)
-        found, names = touches.at(got.found), self.names
-        times_ms, clicks = (found.ts >> KIND_BITS).tolist(), (found.ts & KIND == CLICK_TOUCH).tolist()
-        combos = [names[number] for number in found.combo.tolist()]
-        parts = [slice(a, b) for a, b in pairwise(got.bounds.tolist())]
-        return [
-            self._decision(one, times_ms[part], clicks[part], combos[part], met)
-            for one, part, met in zip(due, parts, got.met.tolist(), strict=True)
-        ]
-
-    def _decision(
-        self,
-        conversion: PendingConversion,
-        times_ms: list[int],
-        clicks: list[bool],
-        combos: list[Dimensions],
-        met: int,
-    ) -> Decision:
-        """Decide by the eligible touches, of each its time, whether it is a click, and its names; `met` is of
-        `Eligible`.
+    def _credit(
+        self, due: Sequence[PendingConversion], touches: Touches
+    ) -> tuple[list[Decision], list[Unjoined]]:
+        """Decide conversions, or leave them to their households; `touches` are those of all their listeners,
+        sorted.
         """
-        pixel, ts_ms = conversion.pixel, conversion.ts_ms
-        if pixel.combo[0] is not None:
-            return Decision(conversion, "declared", [Credit(pixel.combo, WHOLE, "declared", None)])
-        if met and self.rules.model == "last_touch":
-            # The newest are what it sees: only older clicks, or listens where it sees none, are hidden.
-            met &= 0 if True in clicks else MET_CLICKS if clicks else MET_CLICKS | MET_LISTENS
-        if times_ms:
-            shares = credit(self.rules, times_ms, clicks)
-            credits = [
-                Credit(combo, share, "click" if click else "listen", ts_ms - ts)
-                for combo, share, click, ts in zip(combos, shares, clicks, times_ms, strict=True)
-            ]
-            return Decision(conversion, self.rules.model, credits, met != 0)
-        target = self.rules.utm.get(pixel.utm_content) if pixel.utm_content else None
-        if target is not None:
-            found_by = [Credit((target, *pixel.combo[1:]), WHOLE, "utm", None)]
-            return Decision(conversion, "utm", found_by, met != 0)
-        return Decision(conversion, "none", [], met != 0)
-
-    def _rank(self, number: int, click: bool) -> tuple[bytes, bool, list[bytes]]:
-        """The order of touches at one moment: by all names, so that it is the same however they came in."""
-        placement, *names = self.names[number]
-        return (placement or "").encode(), click, [(name or "").encode() for name in names]
+        decisions: list[Decision] = []
+        unjoined: list[Unjoined] = []
+        declared = [one.pixel.combo[0] is not None for one in due]
+        of = [0 if named else one.listener for one, named in zip(due, declared, strict=True)]
+        found = self.found(due, np.array(of, np.uint64), *self.standing(touches))
+        for one, named, their in zip(due, declared, found, strict=True):
+            if named:
+                whole = [Credit(one.pixel.combo, WHOLE, "declared", None)]
+                decisions.append(Decision(one, "declared", whole))
+            elif their.times_ms:
+                decisions.append(self.credited(one, their, BY_LISTENER))
+            elif one.household and self.rules.model != "off":
+                unjoined.append(Unjoined(one, self.may_be_capped(their)))
+            else:
+                decisions.append(self.by_utm(one, self.may_be_capped(their)))
+        return decisions, unjoined
 
     def forget(self, who: U64) -> int:
-        """Erase these listeners: remove their touches, and take the listener off their pending conversions;
-        returns the number of touches.
+        """Erase these listeners and households: remove their touches, and take them off the pending
+        conversions; returns the number of touches.
         """
         gone = self.store.forget(who)
         self.frequency.forget(who)
         known = set(who.tolist())
-        self.pending = [one._replace(listener=0) if one.listener in known else one for one in self.pending]
+        self.pending = [
+            one._replace(
+                listener=0 if one.listener in known else one.listener,
+                household=0 if one.household in known else one.household,
+            )
+            for one in self.pending
+        ]
         return gone
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -307,9 +258,7 @@ class ListenerShard:
         *_, of = state
         for name in KEPT:
             setattr(self, name, of[name])
-        self.names = list(self.names)
-        self.numbers = {combo: number for number, combo in enumerate(self.names)}
-        self._number_campaigns()
+        self.name(self.names)
         self.pending = [thawed_pending(one) for one in of["pending"]]
         self._files = Files.of(self.recovery, STEP, self.index)
         self.store.restore(of["store"], self._files)

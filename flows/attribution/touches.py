@@ -1,4 +1,5 @@
-"""Touches: what a listener has heard and clicked, for up to 60 days, packed and sorted, 24 bytes each.
+"""Touches: what a listener or household has heard and clicked, for up to 60 days, packed and sorted; 24
+bytes each under a listener.
 
 A log-structured store: what came in lately is kept in sorted runs, which become a segment, and runs and
 segments of like size are merged. Looking a listener up is a binary search in each of the few. Large segments
@@ -7,10 +8,12 @@ are immutable files, so that a snapshot only lists them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from flows.attribution.touch_loops import beyond, merge, ranges, stood_for
 from flows.model.messages import IMPRESSION_TOUCH, KIND, KIND_BITS, REACH_ONLY
@@ -40,20 +43,20 @@ DEFAULT_CAPS: Final = Caps()
 
 @dataclass(frozen=True, slots=True)
 class Touches:
-    """Columns, one row a touch: listener, time in ms above two bits of kind, number of the names, half a hash
-    of the play.
+    """Columns, one row a touch: listener or household, time in ms above two bits of kind, number of the
+    names, half a hash of the play (of a household's touch its tag).
     """
 
     who: U64
     ts: I64
     combo: U32
-    play: U32
+    play: Any
 
     def __len__(self) -> int:
         return len(self.who)
 
     @property
-    def columns(self) -> tuple[U64, I64, U32, U32]:
+    def columns(self) -> tuple[U64, I64, U32, Any]:
         """In their order."""
         return self.who, self.ts, self.combo, self.play
 
@@ -117,15 +120,38 @@ def _of(held: Touches, who: U64) -> Touches | None:
     return held.at(np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total))
 
 
-@dataclass
 class Segment:
-    """Touches sorted by listener and time; `name` where they are a file."""
+    """Touches sorted by whom they are of and time; `name` where they are a file."""
 
-    touches: Touches
-    name: str | None = None
+    def __init__(self, touches: Touches, name: str | None = None) -> None:
+        self.touches, self.name = touches, name
+        self.newest_ms = int(touches.ts.max()) >> KIND_BITS if len(touches) else 0
 
-    def __post_init__(self) -> None:
-        self.newest_ms = int(self.touches.ts.max()) >> KIND_BITS if len(self.touches) else 0
+    def __len__(self) -> int:
+        return len(self.touches)
+
+    def of(self, who: U64) -> Touches | None:
+        """The touches of the sorted `who`; None for none."""
+        return _of(self.touches, who)
+
+    def tobytes(self) -> bytes:
+        """See `from_bytes`."""
+        return self.touches.tobytes()
+
+    @classmethod
+    def from_bytes(cls, body: bytes, name: str | None) -> Segment:
+        """`tobytes`' counterpart."""
+        return cls(from_bytes(body), name)
+
+    @staticmethod
+    def rows(touches: Touches) -> U64:
+        """(n, 3): a touch a row, as journals have it."""
+        return touches.rows()
+
+    @staticmethod
+    def from_rows(rows: U64) -> Touches:
+        """`rows`' counterpart."""
+        return from_rows(rows)
 
 
 @dataclass
@@ -135,17 +161,19 @@ class TouchStore:
     Args:
         caps: beyond which touches are dropped, once no conversion can take them.
         play_ms: how far apart, in event time, the impression and the start of one play may be.
+        form: of the segments.
     """
 
     caps: Caps = DEFAULT_CAPS
     play_ms: int = 1_800_000
+    form: type[Segment] = Segment
     segments: list[Segment] = field(default_factory=list)
     dropped: int = 0
     journal: Journal = field(default_factory=lambda: Journal(3))
     _runs: list[Touches] = field(default_factory=list)
     _unsaved: list[Touches] = field(default_factory=list)
 
-    def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32) -> None:
+    def add(self, who: U64, ts: I64, kinds: U8, combos: U32, plays: U32 | U64) -> None:
         """Take touches in, in any order."""
         keep = kinds != REACH_ONLY
         if not keep.any():
@@ -174,15 +202,12 @@ class TouchStore:
             new = self._runs.pop()
             while self._runs:
                 new = self._merged(self._runs.pop(), new)
-            self.segments.append(Segment(self._capped(new, settled_ms, of_campaign)))
-        while (
-            len(self.segments) > 1
-            and len(self.segments[-2].touches) < 2 * len(self.segments[-1].touches) + 256
-        ):
+            self.segments.append(self.form(self._capped(new, settled_ms, of_campaign)))
+        while len(self.segments) > 1 and len(self.segments[-2]) < 2 * len(self.segments[-1]) + 256:
             b, a = self.segments.pop(), self.segments.pop()
             # A start goes no later than its impression, or it would be a listen of its own for a while.
             merged = self._merged(a.touches, b.touches, oldest_ms - self.play_ms)
-            self.segments.append(Segment(self._capped(merged, settled_ms, of_campaign)))
+            self.segments.append(self.form(self._capped(merged, settled_ms, of_campaign)))
 
     def _merged(self, a: Touches, b: Touches, oldest_ms: int = 0) -> Touches:
         order = np.empty(len(a) + len(b), np.int64)
@@ -203,8 +228,9 @@ class TouchStore:
 
     def of(self, who: U64) -> Touches:
         """The touches of each of `who`, which are sorted, by listener and time."""
-        places = [*(segment.touches for segment in self.segments), *self._runs]
-        found = [some for place in places if (some := _of(place, who)) is not None]
+        places = [segment.of(who) for segment in self.segments]
+        places += [_of(run, who) for run in self._runs]
+        found = [some for some in places if some is not None]
         return joined(found).sorted() if found else NONE
 
     def impressions(self, begin_ms: int, end_ms: int) -> Touches:
@@ -222,27 +248,33 @@ class TouchStore:
         how many touches.
         """
         before = len(self)
-        for segment in self.segments:
-            theirs = np.isin(segment.touches.who, who)
-            if theirs.any():
-                segment.touches, segment.name = segment.touches.at(~theirs), None
-        self._runs = [run.at(~np.isin(run.who, who)) for run in self._runs]
-        self._unsaved, self.journal.pieces = list(self._runs), []
+        self.drop(lambda touches: np.isin(touches.who, who))
         return before - len(self)
 
+    def drop(self, gone: Callable[[Touches], npt.NDArray[np.bool_]]) -> None:
+        """Remove the touches that `gone` marks."""
+        for number, segment in enumerate(self.segments):
+            touches = segment.touches
+            theirs = gone(touches)
+            if theirs.any():
+                self.segments[number] = self.form(touches.at(~theirs))
+        self._runs = [run.at(~gone(run)) for run in self._runs]
+        self._unsaved, self.journal.pieces = list(self._runs), []
+
     def __len__(self) -> int:
-        return sum(len(segment.touches) for segment in self.segments) + sum(map(len, self._runs))
+        return sum(map(len, self.segments)) + sum(map(len, self._runs))
 
     def renumbered(self) -> U32:
         """Number the names anew that a touch refers to, in new segments; returns the old numbers in the new
         order. Call it behind `settle`.
         """
-        kept = np.unique(
-            np.concatenate([np.zeros(0, np.uint32), *(segment.touches.combo for segment in self.segments)])
-        )
+        kept = np.zeros(0, np.uint32)
         for segment in self.segments:
-            numbers = np.searchsorted(kept, segment.touches.combo).astype(np.uint32)
-            segment.touches, segment.name = replace(segment.touches, combo=numbers), None
+            kept = np.union1d(kept, segment.touches.combo)
+        for place, segment in enumerate(self.segments):
+            touches = segment.touches
+            numbers = np.searchsorted(kept, touches.combo).astype(np.uint32)
+            self.segments[place] = self.form(replace(touches, combo=numbers))
         return kept
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
@@ -251,11 +283,11 @@ class TouchStore:
         """
         listed: list[tuple[str, bytes]] = []
         for segment in self.segments:
-            if segment.name is None and files.directory is not None and len(segment.touches) >= SPILL:
-                segment.name = files.write(segment.touches.tobytes())
-            listed.append((segment.name or "", b"" if segment.name else segment.touches.tobytes()))
+            if segment.name is None and files.directory is not None and len(segment) >= SPILL:
+                segment.name = files.write(segment.tobytes())
+            listed.append((segment.name or "", b"" if segment.name else segment.tobytes()))
         if self._unsaved:
-            self.journal.append(joined(self._unsaved).rows())
+            self.journal.append(self.form.rows(joined(self._unsaved)))
             self._unsaved = []
         self.journal.spill(files)
         return listed, [tuple(piece) for piece in self.journal.pieces], self.dropped
@@ -273,8 +305,8 @@ class TouchStore:
         listed, new, self.dropped = state
         files.restored(name for name, _ in listed if name)
         self.segments = [
-            Segment(from_bytes(files.read(name) if name else body), name or None) for name, body in listed
+            self.form.from_bytes(files.read(name) if name else body, name or None) for name, body in listed
         ]
         self._runs = []
         for rows, _ in self.journal.restore(new, files):
-            self._run(from_rows(rows).sorted())
+            self._run(self.form.from_rows(rows).sorted())

@@ -93,7 +93,8 @@ def _of_listener(settings: Settings, known: str, user_agent: str) -> None:
         )
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (forgotten,) = read_rows(client, [deny_key(settings.namespace)])
-    key_of = Decoder(settings.secret_listener_key()).listener
+    decoder = Decoder(settings.secret_listener_key())
     for field, pseudonym in made:
+        key_of = decoder.household if field == "household_id" else decoder.listener
         state = "forgotten" if f"{key_of(pseudonym.encode()):016x}" in forgotten else "not forgotten"
         typer.echo(f"{field} {pseudonym} {state}")

@@ -24,8 +24,13 @@ def forget(
         str,
         typer.Option(help="Of the devices at these addresses: their clients too.", show_default=False),
     ] = "",
+    household: Annotated[
+        list[str] | None,
+        typer.Option(help="A household's pseudonym, as its pixels have it.", show_default=False),
+    ] = None,
 ) -> None:
-    """Erase listeners. Within a minute the flow drops their touches, and takes no more from their pixels.
+    """Erase listeners and households. Within a minute the flow drops their touches, and takes no more from
+    their pixels.
 
     With AUDIOPIXEL_COLLECT_KEY set, it also finds them by the collector's pseudonyms: of an
     id, of an address, of an address with a user agent, by each key in force. Redis keeps their keyed
@@ -35,11 +40,19 @@ def forget(
     from flows.intake import deny
     from flows.settings import load
 
-    if not listener_ids and sys.stdin.isatty():
+    homes = household or []
+    if not listener_ids and not homes and sys.stdin.isatty():
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
-    ids = [one.strip() for one in (listener_ids or sys.stdin.read().splitlines()) if one.strip()]
-    if not ids:
+    given = listener_ids or ([] if homes else sys.stdin.read().splitlines())
+    ids = [one.strip() for one in given if one.strip()]
+    if not ids and not homes:
         raise UsageError("no listener is named: give ids, or one a line on standard input")
     settings = load()
-    deny(settings, [*ids, *(made for one in ids for _, made in at_the_edge(settings, one, user_agent))])
-    typer.echo(f"{len(ids)} listeners will be forgotten within a minute")
+    made = [one for known in ids for one in at_the_edge(settings, known, user_agent)]
+    listeners = [pseudonym for field, pseudonym in made if field != "household_id"]
+    at_home = [pseudonym for field, pseudonym in made if field == "household_id"]
+    deny(settings, [*ids, *listeners], [*homes, *at_home])
+    who = " and ".join(
+        f"{len(some)} {what}" for some, what in ((ids, "listeners"), (homes, "households")) if some
+    )
+    typer.echo(f"{who} will be forgotten within a minute")

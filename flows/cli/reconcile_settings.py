@@ -36,6 +36,7 @@ def rules(settings: Settings) -> Rules:
         click_window=settings.click_window,
         listen_window=settings.listen_window,
         half_life=settings.half_life,
+        household_listeners=settings.household_listeners,
         mature_after=settings.mature_after,
         quiet=settings.quiet,
         max_hold=settings.max_hold,
@@ -65,7 +66,7 @@ def rules(settings: Settings) -> Rules:
 
 
 def denied(settings: Settings, client: Client) -> Callable[[bytes], bool] | None:
-    """A test for listeners on Redis's deny-list; None where the list is empty.
+    """A test for listeners and households on Redis's deny-list; None where the list is empty.
 
     Raises:
         SettingsError: somebody is, and the listeners' key, by which they are known, is not set.
@@ -74,5 +75,5 @@ def denied(settings: Settings, client: Client) -> Callable[[bytes], bool] | None
     (listed,) = read_rows(client, [deny_key(settings.namespace)])
     if not listed:
         return None
-    keys, key_of = {int(key, 16) for key in listed}, Decoder(settings.secret_listener_key()).listener
-    return lambda who: key_of(who) in keys
+    keys, decoder = {int(key, 16) for key in listed}, Decoder(settings.secret_listener_key())
+    return lambda who: decoder.listener(who) in keys or decoder.household(who) in keys

@@ -105,6 +105,11 @@ def places() -> str:
         ["`audio-pixels`", "pseudonyms, an order's id", "as long as Kafka keeps it: yours to set"],
         ["`audio-pixels-rejected`", "nothing", "as long as Kafka keeps it"],
         ["the flow's state: touches", "a hash of the pseudonym", _days("click_window", "listen_window")],
+        [
+            "the flow's state: touches of households",
+            "hashes of the household, 24 bits of the listener's",
+            "the longer of the click window and twice the listen window, by default 30 days",
+        ],
         ["the flow's state: conversions", "hashes, an order's id", _days("conversion_horizon")],
         [
             "the flow's state: reach",

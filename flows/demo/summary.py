@@ -17,8 +17,8 @@ from flows.model.redis_keys import row_key
 from flows.settings import Settings
 from flows.simulate import COUNTS, Expected
 
-BY_DOOR: Final = ("confirmed_plays", *COUNTS)
-"""Counts that a collector's word decides: whether a device has called, and which client is which."""
+BY_DOOR: Final = ("confirmed_plays", "household_reach", "conversions_by_household", *COUNTS)
+"""Counts that a collector's word decides: whether a device has called, which client and household it is."""
 
 
 def ledger_totals(client: Client, namespace: str) -> dict[str, int]:

@@ -12,12 +12,32 @@ from bytewax.operators import StatefulBatchLogic
 
 from flows.engine.aligner import Aligner
 from flows.model.clients import ClientBatch, ClientCounts
-from flows.model.messages import CreditBatch, Decided, Message, Pixels, Receipt, RowBatch, Settled, TouchBatch
+from flows.model.messages import (
+    CreditBatch,
+    Decided,
+    Message,
+    Pixels,
+    Receipt,
+    RowBatch,
+    Settled,
+    TouchBatch,
+    UnjoinedBatch,
+)
 from flows.model.pixel import COLUMNS, ConversionPixel
 from flows.model.ticks import Tick
 
-FromShard = RowBatch | CreditBatch | TouchBatch | ClientBatch | Decided | ClientCounts | Settled
-M = TypeVar("M", RowBatch | CreditBatch, TouchBatch, ClientBatch, Decided | ClientCounts, Receipt | Settled)
+FromShard = (
+    RowBatch | CreditBatch | TouchBatch | UnjoinedBatch | ClientBatch | Decided | ClientCounts | Settled
+)
+M = TypeVar(
+    "M",
+    RowBatch | CreditBatch,
+    TouchBatch,
+    UnjoinedBatch,
+    ClientBatch,
+    Decided | ClientCounts,
+    Receipt | Settled,
+)
 
 
 class Core(Protocol):

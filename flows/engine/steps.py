@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from bytewax.operators import StatefulBatchLogic
 
-from flows.attribution import Caps, CreditBook, ListenerShard, Rules, decision_record
+from flows.attribution import Caps, CreditBook, HouseholdShard, ListenerShard, Rules, decision_record
 from flows.clients import ClientShard
 from flows.delivery import PlanFollower
 from flows.engine.aligner import Aligner
@@ -35,6 +35,7 @@ from flows.model.messages import (
     Settled,
     ShardTick,
     TouchBatch,
+    UnjoinedBatch,
     shard_key,
 )
 from flows.model.pixel import traffic_reasons
@@ -158,27 +159,16 @@ class AttributionLogic(CutStep[TouchBatch]):
             -1,
             settings.shards,
             ms(settings.allowed_lateness),
-            Rules(
-                settings.attribution,
-                ms(settings.click_window),
-                ms(settings.listen_window),
-                ms(settings.half_life),
-                settings.utm_placements,
-            ),
+            _rules(settings),
             settings.recovery_dir,
-            Caps(
-                settings.touch_listens,
-                settings.touch_clicks,
-                settings.touch_listens_in_all,
-                settings.touch_clicks_in_all,
-            ),
+            _caps(settings),
             ms(settings.horizon),
         )
         super().__init__(self._shard, range(settings.shards), state)
         self._utm, self._plans = settings.utm_placements, PlanFollower(settings)
 
     def cut(self, messages: list[TouchBatch]) -> Iterable[Message]:
-        """The conversions that are decided at the cut."""
+        """The conversions that are decided at the cut, and what the households are to decide."""
         self._shard.index = messages[0].to
         if (book := self._plans.changed(awake_ms())) is not None:
             utm = {name: name for name in book} | self._utm
@@ -188,6 +178,33 @@ class AttributionLogic(CutStep[TouchBatch]):
         metrics.state_touches.labels(label).set(len(self._shard.store))
         metrics.dropped_touches.labels(label).set(self._shard.store.dropped)
         metrics.capped_decisions.labels(label).set(self._shard.capped)
+        return [decided, *self._shard.unjoined]
+
+
+class HouseholdsLogic(CutStep[UnjoinedBatch]):
+    """A household shard behind an aligner of the listener shards."""
+
+    def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
+        self._shard = HouseholdShard(
+            -1,
+            settings.shards,
+            ms(settings.allowed_lateness),
+            _rules(settings),
+            settings.recovery_dir,
+            _caps(settings),
+            ms(settings.horizon),
+        )
+        super().__init__(self._shard, range(settings.shards), state)
+        self._utm, self._plans = settings.utm_placements, PlanFollower(settings)
+
+    def cut(self, messages: list[UnjoinedBatch]) -> Iterable[Message]:
+        """The conversions that the households decide at the cut."""
+        shard = self._shard
+        shard.index = messages[0].to
+        if (book := self._plans.changed(awake_ms())) is not None:
+            shard.rules = replace(shard.rules, utm={name: name for name in book} | self._utm)
+        decided = shard.apply(messages[0].cut, messages)
+        instruments().state_home_touches.labels(shard_key(shard.index)).set(len(shard.homes))
         return [decided]
 
 
@@ -208,15 +225,35 @@ class ClientsLogic(CutStep[ClientBatch]):
         return [counts]
 
 
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        settings.attribution,
+        ms(settings.click_window),
+        ms(settings.listen_window),
+        ms(settings.half_life),
+        settings.utm_placements,
+        settings.household_listeners,
+    )
+
+
+def _caps(settings: Settings) -> Caps:
+    return Caps(
+        settings.touch_listens,
+        settings.touch_clicks,
+        settings.touch_listens_in_all,
+        settings.touch_clicks_in_all,
+    )
+
+
 class CreditsLogic(CutStep[Decided | ClientCounts]):
-    """The credit book behind an aligner of the listener shards and the client shards; `secret` is the
+    """The credit book behind an aligner of the listener, household and client shards; `secret` is the
     listeners' key.
     """
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None, secret: bytes = b"") -> None:
         self._book, self._plans = CreditBook(settings.shards, secret=secret), PlanFollower(settings)
-        shards = range(settings.shards)
-        senders: list[int | str] = [*shards, *map(sender_of, shards)]
+        shards = settings.shards
+        senders: list[int | str] = [*range(2 * shards), *map(sender_of, range(shards))]
         super().__init__(self._book, senders, state)
 
     def cut(self, messages: list[Decided | ClientCounts]) -> Iterable[Message]:

@@ -1,6 +1,6 @@
 """Raw messages to a packed batch: one row of 64-bit columns a pixel, names interned, identities hashed.
 
-This is the decode step, and the only place that sees a listener's id, address or user agent.
+This is the decode step, and the only place that sees a listener's id, household, address or user agent.
 `flows.intake.scanner` reads the lines of the common form, msgspec all others. Both make the same `Batch`.
 """
 
@@ -10,7 +10,6 @@ import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from secrets import randbits
 from typing import Final
 
@@ -27,6 +26,7 @@ from flows.intake.dimension_numbers import MOST_COMBOS, DimensionNumbers
 from flows.intake.fingerprints import FingerprintCache
 from flows.intake.holds import BYE, Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
+from flows.intake.pseudonyms import Pseudonyms
 from flows.intake.refused import refused
 from flows.intake.scanner import (
     AGAIN,
@@ -76,14 +76,11 @@ from flows.model.pixel import (
     ConversionPixel,
 )
 from flows.model.plan import Plan
-from flows.state.blake2b import keyed
 from flows.state.kernel import I64, U64
-from flows.state.keys import LISTENER as LISTENER_LABEL
+from flows.state.keys import HOUSEHOLD, LISTENER, sub_key
 from flows.state.keys import NAMES as NAMES_LABEL
-from flows.state.keys import sub_key
 
 _MOST_AGENTS: Final = 50_000
-_MOST_LISTENERS: Final = 200_000
 
 
 @dataclass(slots=True)
@@ -133,12 +130,11 @@ class Decoder:
 
     def __post_init__(self) -> None:
         self._names, self._agents = FingerprintCache(MOST_COMBOS), FingerprintCache(_MOST_AGENTS)
-        self._listeners = FingerprintCache(_MOST_LISTENERS)
+        self._listeners = Pseudonyms(self.listener_key, LISTENER)
+        self._households = Pseudonyms(self.listener_key, HOUSEHOLD)
         self._verdicts = Verdicts(self.agents)
         self._identities = Identities(self.listener_key)
         self._clients = Clients(self.listener_key)
-        listener_key = sub_key(self.listener_key, LISTENER_LABEL)
-        self._keyed, self._listener_key = blake2b(digest_size=8, key=listener_key), keyed(listener_key)
         own = np.frombuffer(sub_key(self.listener_key, NAMES_LABEL)[:16], "<u8")
         self._secret = np.array([randbits(64), randbits(64), *own], np.uint64)
         self._dimensions = DimensionNumbers(self._identities)
@@ -177,15 +173,16 @@ class Decoder:
         lines = values if isinstance(values, Lines) else Lines.join(values)
         block = np.frombuffer(lines.block, np.uint8)
         stamps = np.array(messages.timestamps_ms or [], np.int64)
-        memos, desk = (self._names, self._agents, self._listeners), Desk.of(len(lines), batch.told)
-        names, agents, listeners = memos
+        who, homes, desk = self._listeners, self._households, Desk.of(len(lines), batch.told)
+        memos = names, agents, listeners, households = self._names, self._agents, who.memo, homes.memo
         left: list[int] = []
 
         def read(some: I64, done: int) -> int:
             done = scan(
                 block, lines.ends, lines.begin, some, done, stamps, self._secret, self.consent_default,
                 names.slots, names.used, agents.slots, agents.used, listeners.slots, listeners.used,
-                self._listener_key, self._dimensions.keys, pixels, desk,
+                households.slots, households.used, who.key, homes.key,
+                self._dimensions.keys, pixels, desk,
             )  # fmt: skip
             left.extend(desk.left[: desk.filled[LEFT]].tolist())
             self._answer(lines.block, desk)
@@ -332,7 +329,7 @@ class Decoder:
             info |= self._verdicts.told(event.invalid_traffic) << INVALID_SHIFT
         elif event.user_agent:
             info |= self._verdicts.reason(cut_bytes(event.user_agent, MAX_AGENT_BYTES)) << INVALID_SHIFT
-        listener = 0
+        listener = household = 0
         if event.consent or (event.consent is None and self.consent_default):
             info |= CONSENTED
             if code >= DELIVERED:
@@ -340,6 +337,8 @@ class Decoder:
                 info |= tie_of(event.event_id) << TIE_SHIFT if listener else 0
             elif event.listener_id is not None and not absent(event.listener_id):
                 listener = self.listener(event.listener_id.encode())
+            if event.household_id is not None and not absent(event.household_id):
+                household = self.household(event.household_id.encode())
         play, key = event.play_id, 0
         if code == CONVERSION:
             key, conversion = conversion_of(event, self._dimensions.combos[combo], self._identities)
@@ -362,7 +361,7 @@ class Decoder:
                 key = self._identities.of("progress", placement, play, str(playhead))
         if event.low_ms is not None and event.collector is not None and not absent(event.collector):
             said.append((event.collector, min(max(event.low_ms, 0), MAX_MS)))
-        return key, listener, ts, received, position, info, combo
+        return key, listener, ts, received, position, info, combo, household
 
     def _hear(self, batch: Batch, line: int, collector: str, low_ms: int) -> None:
         """Note what a line says of its collector."""
@@ -373,9 +372,11 @@ class Decoder:
 
     def listener(self, who: bytes) -> int:
         """The keyed hash of a listener; not 0, which is nobody."""
-        hasher = self._keyed.copy()
-        hasher.update(who)
-        return int.from_bytes(hasher.digest(), "little") or 1
+        return self._listeners.of(who)
+
+    def household(self, home: bytes) -> int:
+        """The keyed hash of a household, by a key of its own; not 0, which is none."""
+        return self._households.of(home)
 
     def deny(self, listeners: U64) -> None:
         """Make no key of these clients (sorted keyed hashes, as `listener`'s) from now on."""

@@ -26,7 +26,7 @@ from connectors.redis import Client, RedisUnavailable, connect, count_fields, pu
 from flows.errors import UsageError
 from flows.intake.decoder import Decoder
 from flows.model.messages import Pixels
-from flows.model.pixel import LISTENER
+from flows.model.pixel import HOUSEHOLD, LISTENER
 from flows.model.redis_keys import deny_key
 from flows.settings import Settings
 from flows.state.kernel import U64
@@ -45,11 +45,11 @@ def nobody(_: U64 = NOBODY) -> U64:
 
 
 def take_off(pixels: U64, denied: U64) -> None:
-    """Take listeners (sorted) off pixels, in place."""
-    if len(denied):
-        listeners = pixels[:, LISTENER]
-        places = np.minimum(np.searchsorted(denied, listeners), len(denied) - 1)
-        pixels[denied[places] == listeners, LISTENER] = 0
+    """Take listeners and households (sorted) off pixels, in place."""
+    for column in (LISTENER, HOUSEHOLD) if len(denied) else ():
+        who = pixels[:, column]
+        places = np.minimum(np.searchsorted(denied, who), len(denied) - 1)
+        pixels[denied[places] == who, column] = 0
 
 
 def without(item: Pixels, denied: U64) -> Pixels:
@@ -65,8 +65,8 @@ def without(item: Pixels, denied: U64) -> Pixels:
     return item._replace(conversions=conversions)
 
 
-def deny(settings: Settings, listener_ids: Sequence[str]) -> None:
-    """Put listeners on the list, by their keys.
+def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequence[str] = ()) -> None:
+    """Put listeners and households on the list, by their keys.
 
     Raises:
         SettingsError: the listeners' key is not set.
@@ -75,7 +75,11 @@ def deny(settings: Settings, listener_ids: Sequence[str]) -> None:
     decoder = Decoder(settings.secret_listener_key())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     now_ms = str(time.time_ns() // 1_000_000)
-    keys = [f"{decoder.listener(one.encode()):016x}" for one in listener_ids]
+    of = (
+        *((decoder.listener, one) for one in listener_ids),
+        *((decoder.household, one) for one in household_ids),
+    )
+    keys = [f"{key_of(one.encode()):016x}" for key_of, one in of]
     put_fields(client, {deny_key(settings.namespace): dict.fromkeys(keys, now_ms)})
     client.close()
 

@@ -16,9 +16,8 @@ FIELDS: Final = {
     "program": ID, "creative_id": ID, "content_category": TEXT, "basis": TEXT,
     "event_id": ID, "event": TEXT, "ts": INTEGER, "received_at": INTEGER, "play_id": ID, "listener_id": ID,
     "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "invalid_traffic": TEXT,
-    "collector": ID, "low_ms": INTEGER, "device_confirmed": BOOLEAN, "client_id": ID, "episode": ID,
-    "duration_ms": INTEGER,
-    "ip": TEXT, "landing_url": TEXT, "conversion": NESTED,
+    "collector": ID, "low_ms": INTEGER, "device_confirmed": BOOLEAN, "client_id": ID, "household_id": ID,
+    "episode": ID, "duration_ms": INTEGER, "ip": TEXT, "landing_url": TEXT, "conversion": NESTED,
 }  # fmt: skip
 """The fields of `flows.model.events.Event`, the tags first, each with the type of its most common form."""
 
@@ -40,7 +39,8 @@ PLACEMENT: Final = 0
     LOW,
     CONFIRMED,
     CLIENT,
-) = range(TAGS, TAGS + 14)
+    HOUSEHOLD,
+) = range(TAGS, TAGS + 15)
 UNKNOWN: Final = len(FIELDS)
 """Number of any other field; an event's code is what its word's number is beyond."""
 TYPES: Final = np.array([*FIELDS.values(), ANY], np.int64)

@@ -40,7 +40,7 @@ def refused(
         numbers = np.array([PLAY], np.int64), np.array([NO_PLAYHEAD], np.uint64)
         info |= LINKED
         key = int(identities(block, ends, dimensions.keys[np.array([combo])], *numbers)[0])
-    return [(key, 0, moment, 0, position, info, combo)]
+    return [(key, 0, moment, 0, position, info, combo, 0)]
 
 
 def with_refused(pixels: U64, refused: Sequence[tuple[int, ...]], before_ms: int) -> U64:

@@ -78,6 +78,7 @@ class Event(msgspec.Struct, gc=False):
     device_confirmed: bool | None = None
     client_id: Id | None = None
     episode: Id | None = None
+    household_id: Id | None = None
     ip: str | None = None
     content_category: str | list[str] | None = None
     landing_url: str | None = None

@@ -25,8 +25,8 @@ def _sort(
     """
     shards = len(ends) - 1
     for i in range(len(pixels)):
-        if pixels[i, 5] & np.uint64(0xFF) != np.uint64(14):
-            combo = pixels[i, 6]
+        if pixels[i, INFO] & np.uint64(0xFF) != np.uint64(CONVERSION):
+            combo = pixels[i, COMBO]
             shard = shard_of_combo[combo]
             ends[shard + 1] += 1
             if local[combo] == -1:
@@ -37,14 +37,14 @@ def _sort(
         used_ends[shard + 1] += used_ends[shard]
     fill = ends[:-1].copy()
     for i in range(len(pixels)):
-        if pixels[i, 5] & np.uint64(0xFF) != np.uint64(14):
-            combo = pixels[i, 6]
+        if pixels[i, INFO] & np.uint64(0xFF) != np.uint64(CONVERSION):
+            combo = pixels[i, COMBO]
             shard = shard_of_combo[combo]
             to = fill[shard]
             fill[shard] += 1
-            for column in range(6):
+            for column in range(COLUMNS):
                 out[to, column] = pixels[i, column]
-            out[to, 6] = np.uint64(local[combo])
+            out[to, COMBO] = np.uint64(local[combo])
             used[used_ends[shard] + local[combo]] = combo
 
 

@@ -15,6 +15,11 @@ WHOLE: Final = 1_000_000
 Model = Literal["last_touch", "first_touch", "linear", "time_decay", "off"]
 """`off`: the placement shards send no touches, so that nothing is eligible."""
 WAYS: Final = ("click", "listen", "utm", "declared")
+JOINED: Final = ("listener", "household")
+"""By whom a conversion and the touches that it is credited to are joined: its own listener before its
+household.
+"""
+BY_LISTENER, BY_HOUSEHOLD = JOINED
 OTHER_RULES: Final = ("declared", "utm", "none")
 """Rules of conversions that no touch decides."""
 
@@ -34,6 +39,7 @@ COLUMNS: Final = (
     "conversions",
     *(f"conversions_{kind}" for kind in CONVERSION_TYPES),
     *(f"conversions_{way}" for way in WAYS),
+    *(f"conversions_by_{name}" for name in JOINED),
     "conversion_value",
     "conversion_value_other_count",
     *(f"age_{number}" for number in range(len(AGES_S))),
@@ -44,6 +50,7 @@ COLUMNS: Final = (
 64 bits hold the sum of no two of the largest values.
 """
 TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
+JOINED_AT: Final = WAYS_AT + len(WAYS)
 VALUE, OTHER = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_other_count")
 AGES_AT: Final = OTHER + 1
 HIGH: Final = len(COLUMNS) - 1

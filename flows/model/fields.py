@@ -68,7 +68,7 @@ NO_CREDITS: Final = [0 if name in NEVER_NULL else None for name in CREDITS]
 RATE_AT: Final = CREDITS.index("conversion_rate")
 ACCOUNT: Final = tuple(f"flight.conversions_{name}" for name in ConversionAccount._fields)
 """Of a campaign: the conversions that name it, to whomever they are credited; accepted = attributed +
-unattributed + pending.
+unattributed + pending. Of these, those whose household has too many listeners to join it.
 """
 NO_ACCOUNT: Final = [None] * len(ACCOUNT)
 SHARES: Final = (
@@ -105,6 +105,14 @@ IMPRESSION_BASIS: Final = "impression_basis"
 """The basis of a row's valid impressions, repeated pixels included; `mixed`: there are several."""
 
 
+HOUSEHOLD_REACH: Final = "household_reach"
+"""Of `SIDE_WINDOWS`; absent where it is 0."""
+REACH_UNIT: Final = "reach_unit"
+"""The unit of a row's reach: `listener`, else `household` where only those are known; absent where
+nobody is.
+"""
+
+
 TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms")
 """The first values of a row, which say as of when the others are."""
 
@@ -116,7 +124,7 @@ OWN: Final = (*TIMES, *LABELS, "flight.since_ms")
 def _fields() -> tuple[str, ...]:
     fields = [*OWN, *DELIVERY]
     fields += [f"flight.{name}" for name in (*BY_FLIGHT, "consent_coverage")]
-    fields.append(IMPRESSION_BASIS)
+    fields += [IMPRESSION_BASIS, REACH_UNIT]
     for place in READ_FIRST:
         name = WINDOWS[place]
         metrics = [*COUNTS, "completion_rate", "completions_per_impression", "reach", "frequency"]
@@ -124,7 +132,7 @@ def _fields() -> tuple[str, ...]:
             metrics.append("mature_completion_rate")
         if name in UNLINKED_RATE:
             metrics.append("unlinked_completion_rate")
-        beside = SHOWN if name in SIDE_WINDOWS else ()
+        beside = (*SHOWN, HOUSEHOLD_REACH) if name in SIDE_WINDOWS else ()
         fields += [f"{name}.{metric}" for metric in (*metrics, *CREDITS, *beside)]
     return (*fields, CURRENCY, *FREQUENCY, *ACCOUNT, *CONSISTENCY)
 

@@ -85,7 +85,24 @@ _CONVERSIONS: Final = (
         "conversion",
         "Credited conversions whose value is in another currency, or no number.",
     ),
-    Measure("conversion_rate", Kind.CONVERSION, "ratio", "Credited conversions by reach."),
+    Measure(
+        "conversions_by_listener",
+        Kind.CONVERSION,
+        "conversion",
+        "Conversions credited to touches of their own listener.",
+    ),
+    Measure(
+        "conversions_by_household",
+        Kind.CONVERSION,
+        "conversion",
+        "Conversions credited to touches of their household, for their own listener has no eligible one.",
+    ),
+    Measure(
+        "conversion_rate",
+        Kind.CONVERSION,
+        "ratio",
+        "Credited conversions by reach; by household reach where no listener is known.",
+    ),
     Measure(
         "time_to_convert_p50_seconds",
         Kind.CONVERSION,
@@ -117,6 +134,12 @@ _CONVERSIONS: Final = (
         Kind.CONVERSION,
         "conversion",
         "Conversions that name the campaign and whose minute is not final.",
+    ),
+    Measure(
+        "conversions_noisy_household",
+        Kind.CONVERSION,
+        "conversion",
+        "Conversions that name the campaign and whose household has too many listeners to join them.",
     ),
 )
 
@@ -227,6 +250,12 @@ MEASURES: Final[tuple[Measure, ...]] = (
         "Of a platform: median time from a pixel's event time to its receipt: the upper bound of its class.",
     ),
     Measure("reach", Kind.PEOPLE, "listener", "Distinct listeners of an impression or a start."),
+    Measure(
+        "household_reach",
+        Kind.PEOPLE,
+        "household",
+        "Distinct households of an impression or a start.",
+    ),
     Measure("frequency", Kind.PEOPLE, "play", "Plays with a listener by reach, at least 1."),
     *_CONVERSIONS,
     Measure("cost", Kind.MONEY, "unit of the plan's currency", "Impressions by the plan's price."),

@@ -12,6 +12,7 @@ from flows.model.clients import NO_SIDE_INCREMENTS, ClientBatch, ClientCounts, S
 from flows.model.conversions import OTHER_RULES, RowName
 from flows.model.day_parts import NO_PARTS, Day, Parts
 from flows.model.dimensions import Dimensions
+from flows.model.home_touches import NO_HOMES, HomeTouches
 from flows.model.pixel import ConversionPixel
 from flows.model.ticks import Cut, Tick
 from flows.state.kernel import I64, U8, U32, U64
@@ -33,13 +34,17 @@ class Credit(NamedTuple):
 
 class Decision(NamedTuple):
     """A conversion that has been decided: by which rule, a model or one of `OTHER_RULES`, what it found, in
-    the order of time and placement, and whether a cap of touches may have changed its credits.
+    the order of time and placement, whether a cap of touches may have changed its credits, and by whom of
+    `flows.model.conversions.JOINED` they are joined (None: by no touch). `noisy`: its household has too many
+    listeners to join it.
     """
 
     conversion: PendingConversion
     rule: str
     found: list[Credit]
     capped: bool = False
+    joined_by: str | None = None
+    noisy: bool = False
 
     @property
     def eligible(self) -> int:
@@ -53,7 +58,8 @@ class Decision(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """The decisions of one listener shard at a cut, with its counts of new and of pending conversions.
+    """The decisions of one listener shard, or of a household shard (its `sender` is above theirs), at a cut,
+    with its counts of new and of pending conversions.
     `accepted` counts the new ones by campaign ("": of none).
 
     `frequency` are (campaign, class of `flows.attribution.frequency`, listeners that it gains, millionths of
@@ -70,13 +76,14 @@ class Decided(NamedTuple):
 
 class ConversionAccount(NamedTuple):
     """Accepted, valid conversions, or what a cut adds to them: accepted = attributed + unattributed +
-    pending.
+    pending. `noisy_household` are those of them that no household joined, for it has too many listeners.
     """
 
     accepted: int
     attributed: int
     unattributed: int
     pending: int
+    noisy_household: int = 0
 
     def plus(self, more: ConversionAccount) -> ConversionAccount:
         """Both together."""
@@ -135,6 +142,8 @@ class Body(msgspec.Struct):
     eligible: int
     capped: bool
     credits: list[Share]
+    joined_by: str | None = None
+    noisy_household: bool = False
 
 
 class DecisionRecord(NamedTuple):
@@ -232,8 +241,9 @@ class RowBatch(NamedTuple):
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
     time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
     names) of the placements among them. `sides` are minutes, columns of `flows.model.basis` and amounts of
-    `side_rows`: what few pixels have. `refused` are (placement, minute, count) of rejected impressions,
-    which make no row. `delays` are (platform, counts by class of `flows.model.delays`).
+    `side_rows`: what few pixels have. `homes` are the households that were reached. `refused` are (placement,
+    minute, count) of rejected impressions, which make no row. `delays` are (platform, counts by class of
+    `flows.model.delays`).
     """
 
     sender: int
@@ -256,32 +266,39 @@ class RowBatch(NamedTuple):
     parts: Parts = NO_PARTS
     refused: Sequence[tuple[str, int, int]] = ()
     delays: Sequence[tuple[str, Sequence[int]]] = ()
+    home_rows: U32 = np.zeros(0, np.uint32)
+    home_minutes: U32 = np.zeros(0, np.uint32)
+    homes: U64 = np.zeros(0, np.uint64)
 
 
 class PendingConversion(NamedTuple):
-    """An accepted, valid conversion that waits for its minute to be final; `listener` 0: not known."""
+    """An accepted, valid conversion that waits for its minute to be final; `listener`, `household` 0: not
+    known.
+    """
 
     ts_ms: int
     listener: int
     key: int
     pixel: ConversionPixel
+    household: int = 0
 
 
 def frozen_pending(one: PendingConversion) -> tuple[Any, ...]:
     """Plain state of a waiting conversion."""
-    return (*one[:3], tuple(one.pixel))
+    return (*one[:3], one.household, tuple(one.pixel))
 
 
 def thawed_pending(state: tuple[Any, ...]) -> PendingConversion:
     """`frozen_pending`'s counterpart."""
     *numbers, pixel = state
-    ts_ms, listener, key = numbers
-    return PendingConversion(ts_ms, listener, key, ConversionPixel(*pixel))
+    ts_ms, listener, key, household = numbers
+    return PendingConversion(ts_ms, listener, key, ConversionPixel(*pixel), household)
 
 
 class TouchBatch(NamedTuple):
     """Touches and conversions of one placement shard for one listener shard at a tick. `combos` index
-    `names`; the listeners `forgotten` are erased behind them.
+    `names`; the listeners and households `forgotten` are erased behind them. `homes` are for the household
+    shard of the same number.
     """
 
     sender: int
@@ -294,6 +311,29 @@ class TouchBatch(NamedTuple):
     combos: U32
     plays: U32
     conversions: list[PendingConversion]
+    forgotten: U64
+    homes: HomeTouches = NO_HOMES
+
+
+class Unjoined(NamedTuple):
+    """A conversion that its own listener's touches cannot be credited with, and whether a cap may be why."""
+
+    conversion: PendingConversion
+    capped: bool
+
+
+class UnjoinedBatch(NamedTuple):
+    """A listener shard's part of a cut for the household shard `to`: the conversions that it is to decide,
+    the household touches that came by the listener shard of its number, and the listeners and households that
+    are erased behind them. `decided_ms`: conversions before it are decided.
+    """
+
+    sender: int
+    to: int
+    cut: Cut
+    conversions: list[Unjoined]
+    decided_ms: int
+    homes: list[HomeTouches]
     forgotten: U64
 
 
@@ -362,6 +402,7 @@ Message = (
     | RowBatch
     | CreditBatch
     | TouchBatch
+    | UnjoinedBatch
     | ClientBatch
     | ClientCounts
     | Decided

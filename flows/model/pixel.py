@@ -24,12 +24,13 @@ class ConversionPixel(NamedTuple):
     other_value: bool = False
 
 
-KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO = range(7)
-"""Of a pixel. `LISTENER` of a `delivered` or `download` is what its client counts once by; 0: it names none.
-`TS` and `WATERMARK` are the caller's clock and the receipt until `flows.model.ticks` judges.
+KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO, HOUSEHOLD = range(8)
+"""Of a pixel; a `LISTENER` or `HOUSEHOLD` of 0 is nobody. `LISTENER` of a `delivered` or `download` is what
+its client counts once by; 0: it names none. `TS` and `WATERMARK` are the caller's clock and the receipt until
+`flows.model.ticks` judges.
 """
 
-COLUMNS: Final = 7
+COLUMNS: Final = 8
 LINKED: Final = 1 << 8
 """Flag in `INFO` (whose low byte is the event's code): the pixel names its play."""
 CONSENTED: Final = 1 << 9

@@ -59,6 +59,7 @@ from flows.model.pixel import (
     BASIS_SHIFT,
     COMBO,
     DELAY_SHIFT,
+    HOUSEHOLD,
     INFO,
     INVALID_SHIFT,
     KEY,
@@ -271,6 +272,7 @@ def apply(
     n = len(pixels)
     cells, counts, totals, times = increments.cells, increments.counts, increments.totals, increments.times
     where, who, touched_ts, sides = increments.where, increments.who, increments.ts, increments.sides
+    homes = increments.homes
     for i in range(first, n):
         if (
             used[CELLS_USED] + MOST_CELLS > len(cells) * 3 // 4
@@ -282,7 +284,7 @@ def apply(
         ):
             return i
         key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)  # 0: an empty slot
-        listener = pixels[i, LISTENER]
+        listener, household = pixels[i, LISTENER], pixels[i, HOUSEHOLD]
         ts = np.int64(pixels[i, TS])
         own_watermark = np.int64(pixels[i, WATERMARK])
         watermark = max(own_watermark, flow_watermark_ms)
@@ -370,7 +372,7 @@ def apply(
                 part(increments, combo, told, MOVED_PART, 1, oldest)
                 part(increments, combo, minute, MOVED_PART, -1, 0)
 
-        if listener != np.uint64(0) and (code <= START or code == CLICK):
+        if listener | household != np.uint64(0) and (code <= START or code == CLICK):
             kind = REACH_ONLY
             if code == CLICK:
                 kind = CLICK_TOUCH
@@ -381,10 +383,12 @@ def apply(
             where[used[TOUCHES], COMBO_OF] = combo
             where[used[TOUCHES], KIND_OF] = kind
             where[used[TOUCHES], PLAY_HALF] = np.uint32(key & LOW)
-            who[used[TOUCHES]] = listener
+            who[used[TOUCHES]], homes[used[TOUCHES]] = listener, household
             touched_ts[used[TOUCHES]] = ts
             used[TOUCHES] += 1
-            if linked and code <= START:
+            if listener == np.uint64(0):
+                pass
+            elif linked and code <= START:
                 reach(table, used, slot, code, combo, minute, cells, counts)
             elif code == IMPRESSION:
                 add(cells, counts, used, combo, minute, CONSENTED_PLAYS, 1)

@@ -36,9 +36,8 @@ class Increments(NamedTuple):
             `BACKWARDS` less event time; 0 for none.
         parts, part_counts: the same map as `cells` from (dimensions, minute and part) to (n, 1) counts, of
             `flows.model.day_parts`; `parts_used` is its `used`.
-        where, who, ts: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener; (room,) time:
-            consented
-            impressions, starts and clicks.
+        where, who, ts, homes: (room, 3) `COMBO_OF`, `KIND_OF`, `PLAY_HALF`; (room,) listener, time,
+            household: consented impressions, starts and clicks; nobody is 0.
         sides: (room, 4) dimensions, minute, column of `flows.model.basis.SIDES` and increment, of what few
             pixels have.
         sent: (room, 3) words of `flows.model.clients`, of downloads and deliveries that have a key.
@@ -56,6 +55,7 @@ class Increments(NamedTuple):
     part_counts: I64
     parts_used: I64
     sent: U64
+    homes: U64
 
     @classmethod
     def new(cls) -> Increments:
@@ -71,6 +71,7 @@ class Increments(NamedTuple):
             *_new_cells(_CELLS, 1),
             np.array([0, 0, 0, randbits(63)], np.int64),
             np.zeros((_SENT, 3), np.uint64),
+            np.zeros(_TOUCHES, np.uint64),
         )
 
     def with_combos(self) -> Increments:
@@ -79,7 +80,8 @@ class Increments(NamedTuple):
 
     def with_touches(self) -> Increments:
         """The same with room for twice as many touches."""
-        return self._replace(where=doubled(self.where), who=doubled(self.who), ts=doubled(self.ts))
+        columns = ("where", "who", "ts", "homes")
+        return self._replace(**{name: doubled(getattr(self, name)) for name in columns})
 
     def with_sides(self) -> Increments:
         """The same with room for twice as many sides."""
@@ -124,7 +126,7 @@ class Increments(NamedTuple):
             {"cells": self.cells[filled], "counts": self.counts[filled]}
             | {"parts": self.parts[some], "part_counts": self.part_counts[some]}
             | {name: getattr(self, name)[:combos] for name in ("totals", "times")}
-            | {name: getattr(self, name)[:touches] for name in ("where", "who", "ts")}
+            | {name: getattr(self, name)[:touches] for name in ("where", "who", "ts", "homes")}
             | {"sides": self.sides[:sides], "sent": self.sent[: int(used[SENT_USED])]}
         )
 
@@ -139,7 +141,7 @@ class Increments(NamedTuple):
         cells, counts = _put_back(held.cells, held.counts, used)
         parts, part_counts = _put_back(held.parts, held.part_counts, held.parts_used)
         held = held._replace(cells=cells, counts=counts, parts=parts, part_counts=part_counts)
-        plain = ("totals", "times", "where", "who", "ts", "sides", "sent")
+        plain = ("totals", "times", "where", "who", "ts", "homes", "sides", "sent")
         return held._replace(
             **{name: np.concatenate([getattr(held, name), getattr(empty, name)]) for name in plain}
         )

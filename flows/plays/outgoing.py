@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from flows.model.day_parts import NO_PARTS, PART_SHIFT, REJECTED, Parts
 from flows.model.dimensions import Dimensions
+from flows.model.home_touches import NO_HOMES, HomeTouches, tags_of
 from flows.model.messages import CLICK_TOUCH, REACH_ONLY, PendingConversion, RowBatch, TouchBatch
 from flows.model.ticks import Cut
 from flows.plays.dimension_index import DimensionIndex
@@ -29,12 +30,11 @@ class Entries(NamedTuple):
 
 
 class Touched(NamedTuple):
-    """Touches by listener shard, each shard's dimensions numbered from 0 as they come: their `dims`, and
-    where each shard's touches and dimensions begin.
+    """Touches by the shard of whom they are of, in an `order`, each shard's dimensions numbered from 0 as
+    they come: their `dims`, and where each shard's touches and dimensions begin.
     """
 
-    who: U64
-    ts: I64
+    order: I64
     kinds: U8
     combos: U32
     plays: U32
@@ -121,16 +121,19 @@ def row_batches(
     keys = increments.cells[filled] - np.uint64(1)
     day_parts, homes, refused = _parts(names, increments, shards)
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
-    reached = np.flatnonzero(increments.where[:touches, KIND_OF] != CLICK_TOUCH)
+    heard_of = increments.where[:touches, KIND_OF] != CLICK_TOUCH
+    reached = np.flatnonzero(heard_of & (increments.who[:touches] != 0))
+    at_home = np.flatnonzero(heard_of & (increments.homes[:touches] != 0))
     seen = np.flatnonzero(increments.times[: len(names), LATEST])
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
     heard, timed = spread(increments.where[reached, COMBO_OF].astype(np.int64)), spread(seen)
     aside = increments.sides[:sides]
     beside = spread(aside[:, 0].copy())
+    housed = spread(increments.where[at_home, COMBO_OF].astype(np.int64))
     order, place, bounds, times = _number(
         cells.rows,
         totals.rows,
-        np.concatenate([heard.rows, day_parts.rows.astype(np.int64)]),
+        np.concatenate([heard.rows, housed.rows, day_parts.rows.astype(np.int64)]),
         beside.rows,
         timed.rows,
         seen[timed.source],
@@ -150,13 +153,16 @@ def row_batches(
     counts, flights = increments.counts[filled[cells.source]], increments.totals[changed[totals.source]]
     heard_at = reached[heard.source]
     heard_minutes = (increments.ts[heard_at] // 60_000).astype(np.uint32)
-    who = increments.who[heard_at]
+    heard_who = increments.who[heard_at]
+    housed_at = at_home[housed.source]
+    home_minutes = (increments.ts[housed_at] // 60_000).astype(np.uint32)
+    households = increments.homes[housed_at]
     cell_rows, total_rows, heard_rows = place[cells.rows], place[totals.rows], place[heard.rows]
     added = aside[beside.source]
     delayed: dict[int, list[tuple[str, list[int]]]] = {}
     for platform, classes in delays:
         delayed.setdefault(names.home("platform", platform), []).append((platform, classes))
-    every = (bounds, cells.bounds, totals.bounds, heard.bounds, beside.bounds)
+    every = (bounds, cells.bounds, totals.bounds, heard.bounds, beside.bounds, housed.bounds)
     parts = [[slice(a, b) for a, b in pairwise(of.tolist())] for of in every]
     return [
         RowBatch(
@@ -172,7 +178,7 @@ def row_batches(
             flights[total],
             heard_rows[hear],
             heard_minutes[hear],
-            who[hear],
+            heard_who[hear],
             labels.get(shard, []),
             first[order[own]],
             place[beside.rows[side]],
@@ -180,8 +186,11 @@ def row_batches(
             _of_shard(day_parts, homes == shard, place),
             refused.get(shard, ()),
             delayed.get(shard, ()),
+            place[housed.rows[housing]],
+            home_minutes[housing],
+            households[housing],
         )
-        for shard, (own, cell, total, hear, side) in enumerate(zip(*parts, strict=True))
+        for shard, (own, cell, total, hear, side, housing) in enumerate(zip(*parts, strict=True))
     ]
 
 
@@ -216,17 +225,17 @@ def _of_shard(parts: Parts, some: npt.NDArray[np.bool_], place: U32) -> Parts:
 
 
 @kernel
-def _by_listener(where: U32, who: U64, ts: I64, used: Int, combos: Int, shards: Int) -> Touched:
+def _by_owner(where: U32, who: U64, used: Int, combos: Int, shards: Int) -> Touched:
     bounds, dim_bounds = np.zeros(shards + 1, np.int64), np.zeros(shards + 1, np.int64)
     for i in range(used):
-        if where[i, KIND_OF] != REACH_ONLY:
+        if where[i, KIND_OF] != REACH_ONLY and who[i] != np.uint64(0):
             bounds[np.int64(who[i] % np.uint64(shards)) + 1] += 1
     for shard in range(shards):
         bounds[shard + 1] += bounds[shard]
     n = bounds[shards]
     order, fill = np.empty(n, np.int64), bounds.copy()
     for i in range(used):
-        if where[i, KIND_OF] != REACH_ONLY:
+        if where[i, KIND_OF] != REACH_ONLY and who[i] != np.uint64(0):
             home = np.int64(who[i] % np.uint64(shards))
             order[fill[home]] = i
             fill[home] += 1
@@ -245,7 +254,25 @@ def _by_listener(where: U32, who: U64, ts: I64, used: Int, combos: Int, shards: 
             kinds[m], plays[m] = where[touch, KIND_OF], where[touch, PLAY_HALF]
             local[m] = number[combo] - begin
         dim_bounds[shard + 1] = known
-    return Touched(who[order], ts[order], kinds, local, plays, dims[:known], bounds, dim_bounds)
+    return Touched(order, kinds, local, plays, dims[:known], bounds, dim_bounds)
+
+
+def _home_touches(
+    shards: int, names: DimensionIndex, increments: Increments, touches: int
+) -> list[HomeTouches]:
+    """The touches under their households, by household shard."""
+    if not increments.homes[:touches].any():
+        return [NO_HOMES] * shards
+    given = _by_owner(increments.where, increments.homes, touches, len(names), shards)
+    who, ts = increments.homes[given.order], increments.ts[given.order]
+    tags = tags_of(increments.who[given.order], given.plays)
+    dims, bounds, dim_bounds = given.dims.tolist(), given.bounds.tolist(), given.dim_bounds.tolist()
+    batches = []
+    for shard in range(shards):
+        own = slice(bounds[shard], bounds[shard + 1])
+        combos = [names.combos[number] for number in dims[dim_bounds[shard] : dim_bounds[shard + 1]]]
+        batches.append(HomeTouches(combos, who[own], ts[own], given.kinds[own], given.combos[own], tags[own]))
+    return batches
 
 
 def touch_batches(
@@ -258,15 +285,17 @@ def touch_batches(
     conversions: Sequence[PendingConversion],
     forgotten: Collection[int],
 ) -> list[TouchBatch]:
-    """A message to every listener shard, empty or not, with its touches, its conversions and the listeners
-    that are erased behind them.
+    """A message to every listener shard, empty or not, with its touches, its conversions, the listeners and
+    households that are erased behind them, and the touches of the household shard of its number.
     """
-    given = _by_listener(increments.where, increments.who, increments.ts, touches, len(names), shards)
+    given = _by_owner(increments.where, increments.who, touches, len(names), shards)
+    who, ts = increments.who[given.order], increments.ts[given.order]
+    homes = _home_touches(shards, names, increments, touches)
     due: list[list[PendingConversion]] = [[] for _ in range(shards)]
     for one in conversions:
         due[(one.listener or one.key) % shards].append(one)
     erased = np.array(sorted(forgotten), np.uint64)
-    homes = erased % np.uint64(shards)
+    owners = erased % np.uint64(shards)
     dims, bounds, dim_bounds = given.dims.tolist(), given.bounds.tolist(), given.dim_bounds.tolist()
     batches = []
     for shard in range(shards):
@@ -277,13 +306,14 @@ def touch_batches(
                 shard,
                 cut,
                 [names.combos[number] for number in dims[dim_bounds[shard] : dim_bounds[shard + 1]]],
-                given.who[own],
-                given.ts[own],
+                who[own],
+                ts[own],
                 given.kinds[own],
                 given.combos[own],
                 given.plays[own],
                 due[shard],
-                erased[homes == shard],
+                erased[owners == shard],
+                homes[shard],
             )
         )
     return batches

@@ -28,7 +28,17 @@ from flows.model.messages import (
     frozen_pending,
     thawed_pending,
 )
-from flows.model.pixel import COMBO, INFO, KEY, LISTENER, MOST_REASONS, POSITION, TS, ConversionPixel
+from flows.model.pixel import (
+    COMBO,
+    HOUSEHOLD,
+    INFO,
+    KEY,
+    LISTENER,
+    MOST_REASONS,
+    POSITION,
+    TS,
+    ConversionPixel,
+)
 from flows.model.ticks import ENDED, Cut
 from flows.plays import cohort, slots
 from flows.plays.conversions import convert
@@ -64,7 +74,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 12
+FORMAT: Final = 13
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")
@@ -190,13 +200,13 @@ class PlayShard:
             )
             if done < len(pixels):
                 self._make_room()
-        keys, listeners, ts, positions = (
-            pixels[:, column].tolist() for column in (KEY, LISTENER, TS, POSITION)
+        keys, listeners, homes, ts, positions = (
+            pixels[:, column].tolist() for column in (KEY, LISTENER, HOUSEHOLD, TS, POSITION)
         )
         for n, verdict in enumerate(verdicts.tolist()):
             conversion = conversions[n][1]
             if verdict == ACCEPTED:
-                self.conversions.append(PendingConversion(ts[n], listeners[n], keys[n], conversion))
+                self.conversions.append(PendingConversion(ts[n], listeners[n], keys[n], conversion, homes[n]))
             elif verdict == LATE_OUT:
                 lates.append(Late(sender, positions[n], "conversion", ts[n], keys[n], conversion.combo))
 
@@ -238,7 +248,7 @@ class PlayShard:
         In a new minute of the watermark the table is swept first, so that orphans are in this very message.
 
         Args:
-            forgotten: listeners who are in no pixel that is still to come.
+            forgotten: listeners and households who are in no pixel that is still to come.
         """
         turned = cut.watermark_ms // 60_000 > self.watermark_ms // 60_000
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)

@@ -62,6 +62,7 @@ class Accounts:
             "conversions_attributed": totals["conversions"] - totals["unattributed"],
             "unattributed": totals["unattributed"],
             "conversions_pending": 0,
+            "conversions_noisy_household": totals["noisy_household"],
             # Exact to 1,000 names: beyond, the flow estimates.
             "rows_beyond_cap": beyond if beyond[1] <= _EXACT_NAMES else (1, 10 * beyond[1]),
             "watermark_ms": self._watermarks(

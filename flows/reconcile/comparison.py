@@ -265,19 +265,28 @@ class _Comparer:
         if scope == "platform":
             yield from _of_platform(truth, own)
         yield "flight.consent_coverage", ratio(own["flight.consented"], own["flight.pixels"])
+        people, homes = (truth.windows.get(metric, _NOTHING) for metric in ("reach", "household_reach"))
+        unit = "listener" if people[3] else "household" if homes[3] else None
+        yield "reach_unit", unit
         for place, window in enumerate(WINDOWS):
-            reach = truth.windows.get("reach", _NOTHING)[place]
+            reach = people[place]
             plays = truth.windows.get("consented_plays", _NOTHING)[place]
             tolerance = _REACH_TOLERANCE if reach > _EXACT_REACH else Decimal(0)
-            yield f"{window}.reach", (reach * (1 - tolerance), reach * (1 + tolerance))
+            unknown = own["flight.consented"] and not people[3]
+            yield f"{window}.reach", None if unknown else (reach * (1 - tolerance), reach * (1 + tolerance))
             if reach:
                 yield f"{window}.frequency", within(max(plays, reach) / Decimal(reach), tolerance)
             for metric, (part, whole) in DERIVED_RATES.items():
+                if metric == "conversion_rate" and unit == "household":
+                    whole = "household_reach"
                 if f"{window}.{metric}" in ROW:
                     yield f"{window}.{metric}", ratio(own[f"{window}.{part}"], own[f"{window}.{whole}"])
             if window in SIDE_WINDOWS:
                 confirmed, sent = (own[f"{window}.{name}"] for name in ("confirmed_plays", "deliveries"))
                 yield f"{window}.play_through", ratio(confirmed, sent) if confirmed else None
+                spread = _REACH_TOLERANCE if homes[place] > _EXACT_REACH else Decimal(0)
+                bounds = (homes[place] * (1 - spread), homes[place] * (1 + spread))
+                yield f"{window}.household_reach", bounds if homes[place] else None
             ages = [truth.windows.get(f"age_{at}", _NOTHING)[place] for at in range(len(AGES_S))]
             for metric, percent in QUANTILES.items():
                 yield f"{window}.{metric}", quantile(ages, percent, AGES_S)
@@ -396,4 +405,5 @@ _DIVIDED: Final = (
     *("flight.consented", "flight.pixels"),
     *(f"{window}.{name}" for window in WINDOWS for pair in DERIVED_RATES.values() for name in pair),
     *(f"{window}.{name}" for window in SIDE_WINDOWS for name in ("confirmed_plays", "deliveries")),
+    *(f"{window}.household_reach" for window in WINDOWS),
 )

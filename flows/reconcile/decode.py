@@ -54,7 +54,8 @@ from flows.reconcile.scan import (
 
 _AGENT_SPAN: Final = SPANS.index("user_agent")
 _COLLECTOR_SPAN: Final = SPANS.index("collector")
-_LISTENER_SPAN: Final = SPANS.index("listener_id")
+_PEOPLE: Final = ((2, SPANS.index("listener_id")), (4, SPANS.index("household_id")))
+"""Of listeners and of households the first of their keys, and the span of their text."""
 _MAX_AGENTS: Final = 1 << 18
 _BLOCK_BYTES: Final = 8 << 20
 _MAX_LINE_BYTES: Final = 16 << 20
@@ -82,7 +83,7 @@ class Reader:
         blocked: placements to the content categories that are blocked there; of Content Taxonomy 1, `IAB26`
             blocks its parts, such as `IAB26-1`, too. Case does not matter.
         guarded: see `flows.reconcile.scan.clock`.
-        denied: whether a listener (UTF-8) is on the deny-list; None: nobody is.
+        denied: whether a listener or household (UTF-8) is on the deny-list; None: nobody is.
         plainly: whether `flows.reconcile.scan` goes first, which changes the time and nothing else.
         waits: see `flows.reconcile.holds.Holds`.
 
@@ -93,7 +94,7 @@ class Reader:
         clock_skewed: pixels by partition number whose `ts` was clamped by more than 5 min.
         greatest: the greatest event time by partition number, and the jump that waits (`NO_TIME`: none).
         holds: whom each partition waited for, by its number.
-        denied_pixels: how many consented pixels are of listeners on the deny-list.
+        denied_pixels: how many consented pixels are of listeners or households on the deny-list.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class Reader:
 
     def _batch(self, src: int, before: int, block: bytes, ends: Any, state: Any, holds: Holds) -> Batch:
         n = len(ends)
-        rows, keys = np.zeros((n, ROW), np.int64), np.zeros((n, 4), np.uint64)
+        rows, keys = np.zeros((n, ROW), np.int64), np.zeros((n, 6), np.uint64)
         spans = np.full((n, len(SPANS), 2), -1, np.int32)
         self._make_room(n)
         if self._plainly:
@@ -173,12 +174,12 @@ class Reader:
         bots = np.zeros(n, bool)
         known = plain[rows[plain, AGENT] >= 0]
         bots[known] = self._bot[rows[known, AGENT]]
-        denied = np.zeros(n, bool)
-        if self._denied is not None:
-            heard = plain[(keys[plain, 2] != 0) | (keys[plain, 3] != 0)]
-            _, firsts, which = np.unique(keys[heard, 2], return_index=True, return_inverse=True)
-            texts = [_at(block, spans[i, _LISTENER_SPAN]) or "" for i in heard[firsts].tolist()]
-            denied[heard] = np.array([self._denied(text.encode()) for text in texts], bool)[which]
+        denied = np.zeros((n, 2), bool)
+        for place, (key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
+            heard = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
+            _, firsts, which = np.unique(keys[heard, key], return_index=True, return_inverse=True)
+            texts = [_at(block, spans[i, span]) or "" for i in heard[firsts].tolist()]
+            denied[heard, place] = np.array([self._is_denied(text) for text in texts], bool)[which]
         told: dict[int, tuple[str, int | None]] = {
             i: (_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
             for i in plain[rows[plain, LOW] >= 0].tolist()
@@ -200,8 +201,7 @@ class Reader:
             if pixel.told is not None:
                 told[i] = pixel.told
             bots[i] = pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent))
-            if self._denied is not None and pixel.listener is not None:
-                denied[i] = self._denied(pixel.listener.encode())
+            denied[i] = self._is_denied(pixel.listener), self._is_denied(pixel.household)
             if rows[i, CONSENT] and (of := sent(pixel, self._hash, self._denied)) is not None:
                 clients.append((src, before + i + 1, *of))
             if pixel.conversion is not None:
@@ -212,7 +212,7 @@ class Reader:
         if told or holds.begun:
             _wait(rows, told, holds, greatest)
         some = np.flatnonzero(rows[:, PLAIN])
-        self.denied_pixels += int((denied[some] & (rows[some, CONSENT] != 0)).sum())
+        self.denied_pixels += int((denied[some].any(axis=1) & (rows[some, CONSENT] != 0)).sum())
         return Batch(
             {
                 "src": np.full(len(some), src, np.int32),
@@ -225,10 +225,13 @@ class Reader:
                 "key_2": keys[some, 1],
                 "listener_1": keys[some, 2],
                 "listener_2": keys[some, 3],
+                "household_1": keys[some, 4],
+                "household_2": keys[some, 5],
                 "linked": rows[some, LINKED].astype(bool),
                 "consent": rows[some, CONSENT].astype(bool),
                 "bot": bots[some],
-                "denied": denied[some],
+                "denied": denied[some, 0],
+                "denied_home": denied[some, 1],
                 "basis": rows[some, BASIS].astype(np.uint8),
                 "confirmed": rows[some, CONFIRMED].astype(bool),
                 "delay": _delays(rows[some]),
@@ -237,6 +240,9 @@ class Reader:
             conversions,
             clients,
         )
+
+    def _is_denied(self, who: str | None) -> bool:
+        return self._denied is not None and who is not None and self._denied(who.encode())
 
     def _enter(self, pixel: Pixel, row: Any, key: Any, combos: list[tuple[Any, ...]]) -> None:
         """Enter a line that is not plain into the arrays that `scan` fills."""
@@ -260,7 +266,9 @@ class Reader:
             kind, texts = BY_PLAY, (placement, pixel.play)
         key[:2] = self._hash(kind, texts)
         if pixel.listener is not None:
-            key[2:] = self._hash(0, (pixel.listener,))
+            key[2:4] = self._hash(0, (pixel.listener,))
+        if pixel.household is not None:
+            key[4:] = self._hash(0, (pixel.household,))
         named: tuple[str | None, ...] = pixel.names
         if self._blocking:
             named += pixel.categories or (None,)

@@ -36,6 +36,7 @@ CREDITS: Final = (
     *(f"conversions_{kind}" for kind in ("site_visit", "sign_up", "purchase")),
     *(f"conversions_{kind}" for kind in ("app_download", "phone_call", "form_submission")),
     *(f"conversions_{way}" for way in ("click", "listen", "utm", "declared")),
+    *("conversions_by_listener", "conversions_by_household"),
 )
 MINUTE_METRICS: Final = (*COUNTS, *CREDITS)
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
@@ -43,7 +44,7 @@ CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")
 FREQUENCY_METRICS: Final = tuple(
     f"frequency.{name}.{metric}" for name in CLASSES for metric in ("listeners", "conversions")
 )
-ACCOUNTS: Final = ("accepted", "attributed", "unattributed", "pending")
+ACCOUNTS: Final = ("accepted", "attributed", "unattributed", "pending", "noisy_household")
 ACCOUNT_METRICS: Final = tuple(f"flight.conversions_{name}" for name in ACCOUNTS)
 WHOLE_METRICS: Final = (
     "pixels",
@@ -54,7 +55,7 @@ WHOLE_METRICS: Final = (
     "blocked_impressions",
 )
 """Counted since a row's first pixel, also those from before a planned flight."""
-FLIGHT_METRICS: Final = (*MINUTE_METRICS, *SIDES, "reach", *WHOLE_METRICS)
+FLIGHT_METRICS: Final = (*MINUTE_METRICS, *SIDES, "reach", "household_reach", *WHOLE_METRICS)
 QUANTILES: Final = {"time_to_convert_p50_seconds": 50, "time_to_convert_p90_seconds": 90}
 """In per cent."""
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
@@ -122,7 +123,7 @@ def _row() -> dict[str, How]:
     fields |= {f"flight.{metric}": How.EXACT for metric in WHOLE_METRICS}
     fields["flight.consent_coverage"] = How.DERIVED
     fields["flight.since_ms"] = How.EXACT
-    fields["impression_basis"] = How.EXACT
+    fields["impression_basis"] = fields["reach_unit"] = How.EXACT
     for window in WINDOWS:
         counted = How.EXACT if window == "flight" else How.AT
         fields |= {f"{window}.{metric}": counted for metric in (*MINUTE_METRICS, *QUANTILES)}
@@ -134,6 +135,7 @@ def _row() -> dict[str, How]:
             (f"{window}.{name}" for name in SIDES), How.EXACT if window == "flight" else How.AT
         )
         fields[f"{window}.play_through"] = How.DERIVED
+        fields[f"{window}.household_reach"] = How.SKETCH
         shares = (*PLATFORM_SHARES, "listener_share", "play_id_share")
         fields |= dict.fromkeys((f"{window}.{name}" for name in shares), How.DERIVED)
     fields["flight.delay_p50_seconds"] = How.EXACT
@@ -160,6 +162,7 @@ META: Final = {
             "conversions_attributed",
             "unattributed",
             "conversions_pending",
+            "conversions_noisy_household",
             "rows_beyond_cap",
         ),
         How.EXACT,

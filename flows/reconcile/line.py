@@ -31,9 +31,11 @@ _TEXTS: Final = (
     "basis",
     "client_id",
     "episode",
+    "household_id",
 )
 _LIMITED: Final = frozenset(
-    {*NAMES, "event_id", "play_id", "listener_id", "order_id", "collector", "client_id", "episode"},
+    {*NAMES, "event_id", "play_id", "listener_id", "household_id", "order_id", "collector", "client_id"}
+    | {"episode"},
 )
 _MAX_CHARACTERS: Final = 128
 _CUT_AT: Final = {"user_agent": 1_024, "landing_url": 4_096}
@@ -98,6 +100,7 @@ class Pixel(NamedTuple):
     confirmed: bool = False
     client: str | None = None
     episode: str | None = None
+    household: str | None = None
 
 
 def pixel_of(document: dict[str, Any]) -> Pixel:
@@ -106,7 +109,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
         raise Rejected("event_id" if event_id is None else "event")
     if event not in CODES:
         raise Rejected("event", "unknown_event")
-    *names, play, listener, agent, url, invalid, _, collector, basis, client, episode = _texts(
+    *names, play, listener, agent, url, invalid, _, collector, basis, client, episode, household = _texts(
         document, _TEXTS
     )
     if names[0] is None and event != "conversion":
@@ -139,7 +142,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
         event, ts, received_at, event_id, tuple(names), tuple(categories), play, listener, agent,
         invalid is not None, consent, playhead, conversion,
         None if collector is None or low is None else (collector, min(max(low, 0), NEVER)),
-        basis, bool(confirmed), client, episode,
+        basis, bool(confirmed), client, episode, household,
     )  # fmt: skip
 
 

@@ -66,6 +66,7 @@ def recompute(
         "half_life": rules.half_life,
     }
     db.set({name: ms(duration) for name, duration in durations.items()})
+    db.set({"household_listeners": rules.household_listeners})
     db.set({"judge": too_late is None, "model": rules.model})
     db.set({"ages": list(AGES_S), "erased": denied is not None})
     _judge(db, reader, files, rules, too_late, tell)

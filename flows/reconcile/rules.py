@@ -31,6 +31,7 @@ class Rules:
         plans: what is planned, by placement.
         thresholds: of their delivery.
         utm_placements: `utm_content` to a placement, beside the plans' own ids.
+        household_listeners: distinct listeners within the listen window up to which a household joins.
         platform_basis: platform to the basis of its impressions that say none.
     """
 
@@ -51,6 +52,7 @@ class Rules:
     click_window: timedelta = timedelta(days=30)
     listen_window: timedelta = timedelta(days=14)
     half_life: timedelta = timedelta(days=7)
+    household_listeners: int = 20
     plans: Mapping[str, Planned] = field(default_factory=dict)
     thresholds: Thresholds = field(default_factory=Thresholds)
     utm_placements: Mapping[str, str] = field(default_factory=dict)

@@ -28,7 +28,7 @@ EVENTS: Final = (
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
 NAMES: Final = (*("placement_id", "campaign_id", "platform", "station", "podcast", "program", "creative_id"),)
 """The names that pixels are counted by."""
-SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent", "collector")
+SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent", "collector", "household_id")
 """Fields whose place in a plain line is told."""
 _TEXTS: Final = (
     *SPANS,
@@ -44,15 +44,16 @@ _TEXTS: Final = (
 )
 _WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")
 FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion", "device_confirmed")
-_LISTENER, _AGENT, _COLLECTOR, _EVENT_ID, _PLAY, _EVENT = range(8, 14)
+_LISTENER, _AGENT, _COLLECTOR, _HOUSEHOLD, _EVENT_ID, _PLAY, _EVENT = range(8, 15)
 _TRAFFIC, _BASIS, _CLIENT = map(_TEXTS.index, ("invalid_traffic", "basis", "client_id"))
 _TS, _RECEIVED, _PLAYHEAD, _DURATION, _LOW = range(len(_TEXTS), len(FIELDS) - 3)
 _CONSENT: Final = _LOW + 1
 _LIMITED: Final = np.array(
     [name.endswith("_id") or name in (*NAMES, "collector", "episode") for name in FIELDS]
 )
+_FREE: Final = ("content_category", "user_agent")
 _MACROS: Final = np.array(
-    [name in (*NAMES, "listener_id", "collector", "event_id", "play_id", "event") for name in FIELDS]
+    [name in (*SPANS, "event_id", "play_id", "event") and name not in _FREE for name in FIELDS]
 )
 """Fields of which it matters whether their text is a macro; a user agent is looked at
 when it is met first.
@@ -222,7 +223,8 @@ def scan(
         points: of the polynomials.
         combos, agents: tables of `find_pair`, of dimensions and of user agents, with their sizes.
         rows: (lines, `ROW`): filled in; its `PLAIN` is 0 where the line is not plain.
-        keys: (lines, 4): the pairs of what it is known again by, and of the listener (0, 0: none).
+        keys: (lines, 6): the pairs of what it is known again by, of the listener and of the household (0, 0:
+            none).
         spans: (lines, len(SPANS), 2): begin and length of each, -1 where it is absent.
     """
     begins = np.zeros(len(FIELDS), np.int64)
@@ -285,11 +287,12 @@ def scan(
         if kind == BY_PROGRESS:
             feed(pair, points, block, begins[_PLAYHEAD], lengths[_PLAYHEAD])
         keys[line, 0], keys[line, 1] = pair[0], pair[1]
-        keys[line, 2] = keys[line, 3] = 0
-        if lengths[_LISTENER] > 0:
-            pair[:] = 0
-            feed(pair, points, block, begins[_LISTENER], lengths[_LISTENER])
-            keys[line, 2], keys[line, 3] = pair[0], pair[1]
+        keys[line, 2:] = 0
+        for place, field in enumerate((_LISTENER, _HOUSEHOLD)):
+            if lengths[field] > 0:
+                pair[:] = 0
+                feed(pair, points, block, begins[field], lengths[field])
+                keys[line, 2 + 2 * place], keys[line, 3 + 2 * place] = pair[0], pair[1]
         for field in range(len(SPANS)):
             spans[line, field, 0], spans[line, field, 1] = begins[field], lengths[field]
         rows[line, EVENT] = code

@@ -59,7 +59,8 @@ class Recomputation:
     Attributes:
         totals: `received`, `marks`, `accepted`, `repeated`, `rejected.<reason>`, `invalid_traffic` (of the
             accepted),
-            `conversions` (accepted and valid), `unattributed`, `clock_skewed`; a reason not met is missing.
+            `conversions` (accepted and valid), `unattributed`, `noisy_household` (of them), `clock_skewed`; a
+            reason not met is missing.
         ledger: the same counts of messages by source partition (its path as given).
         watermarks: the watermark of each partition at its end, ms.
         end_ms: the watermark of the finished logs.
@@ -178,7 +179,7 @@ class Recomputation:
             self.__dict__.pop(name, None)
         found = self._db.first(crediting.CONVERSIONS)
         assert found is not None, "an aggregate without groups has one row"
-        self.totals["conversions"], self.totals["unattributed"] = found
+        self.totals["conversions"], self.totals["unattributed"], self.totals["noisy_household"] = found
 
     def _day(self, minute: int) -> int:
         return datetime.fromtimestamp(minute / 1000, ZoneInfo(self.rules.timezone)).date().toordinal()

@@ -28,7 +28,7 @@ class Days:
     def __init__(self, day_of: Callable[[int], int]) -> None:
         self.day_of = day_of
         self.today = 0
-        self._of: dict[int, tuple[I64, Distinct]] = {}
+        self._of: dict[int, tuple[I64, Distinct, Distinct]] = {}
 
     def add(self, rows: U32, minutes: I64, deltas: I64, n_rows: int) -> None:
         """Add increments of minutes that are open: `repaired` and held counts come when these are final."""
@@ -47,22 +47,28 @@ class Days:
         for day, these in self._split(minutes):
             self._day(day, n_rows)[1].add(rows[these], who[these], n_rows)
 
-    def of_today(self, n_rows: int) -> tuple[I64, Distinct]:
-        """Today's counts, (rows, MINUTE_COUNTS), and reach."""
+    def reach_homes(self, rows: U32, minutes: I64, homes: U64, n_rows: int) -> None:
+        """Household `homes[i]` was reached by `rows[i]` in `minutes[i]`."""
+        for day, these in self._split(minutes):
+            self._day(day, n_rows)[2].add(rows[these], homes[these], n_rows)
+
+    def of_today(self, n_rows: int) -> tuple[I64, Distinct, Distinct]:
+        """Today's counts, (rows, MINUTE_COUNTS), reach, and reach of households."""
         return self._day(self.today, n_rows)
 
     def advance(self, minute: int) -> Iterator[npt.NDArray[np.bool_]]:
         """Drop the days before that of `minute`; yields of each which rows had counts."""
         self.today = max(self.today, self.day_of(minute))
         for day in [day for day in self._of if day < self.today]:
-            counts, _ = self._of.pop(day)
+            counts, *_ = self._of.pop(day)
             yield np.logical_or.reduce(counts, axis=1)
 
     def clear(self, quiet: npt.NDArray[np.bool_]) -> None:
         """Unmark the rows that have anything in a day."""
-        for counts, reached in self._of.values():
+        for counts, *people in self._of.values():
             quiet[: len(counts)] &= ~counts.any(axis=1)
-            quiet[: len(reached.count)] &= reached.count[: len(quiet)] == 0
+            for reached in people:
+                quiet[: len(reached.count)] &= reached.count[: len(quiet)] == 0
 
     def _split(self, minutes: I64) -> list[tuple[int, Any]]:
         """(day, which of `minutes` are in it), without the days that are over."""
@@ -75,29 +81,34 @@ class Days:
         days = np.array([self.day_of(minute) for minute in unique.tolist()])
         return [(day, days[inverse] == day) for day in np.unique(days).tolist() if day >= self.today]
 
-    def _day(self, day: int, n_rows: int) -> tuple[I64, Distinct]:
-        counts, reached = self._of.get(day) or (np.zeros((0, MINUTE_COUNTS), np.int64), Distinct())
+    def _day(self, day: int, n_rows: int) -> tuple[I64, Distinct, Distinct]:
+        nothing = np.zeros((0, MINUTE_COUNTS), np.int64)
+        counts, reached, homes = self._of.get(day) or (nothing, Distinct(), Distinct())
         if len(counts) < n_rows:
             counts = np.concatenate([counts, np.zeros((n_rows - len(counts), MINUTE_COUNTS), np.int64)])
-        self._of[day] = (counts, reached)
+        self._of[day] = (counts, reached, homes)
         return self._of[day]
 
     def names(self) -> list[str]:
         """The files that the latest snapshot lists."""
-        return [name for _, reached in self._of.values() for name in reached.names()]
+        return [name for _, *people in self._of.values() for one in people for name in one.names()]
 
     def snapshot(self, rows: I64, files: Files) -> list[tuple[Any, ...]]:
         """The days of `rows` as plain state, with what is not in `files`."""
         n_rows = int(rows.max(initial=-1)) + 1
         return [
-            (day, snapshot.pack({"counts": self._day(day, n_rows)[0][rows]}), reached.snapshot(files))
-            for day, (_, reached) in list(self._of.items())
+            (
+                day,
+                snapshot.pack({"counts": self._day(day, n_rows)[0][rows]}),
+                *(one.snapshot(files) for one in people),
+            )
+            for day, (_, *people) in list(self._of.items())
         ]
 
     def restore(self, rows: I64, state: list[tuple[Any, ...]], files: Files, minute: int) -> None:
         """Take up `snapshot`'s state of `rows`, at the watermark's `minute`."""
         self.today = self.day_of(minute)
-        for day, packed, reached in state:
+        for day, packed, reached, homes in state:
             counts = np.zeros((int(rows.max(initial=-1)) + 1, MINUTE_COUNTS), np.int64)
             counts[rows] = snapshot.unpack(packed)["counts"]
-            self._of[day] = counts, Distinct.restored(reached, files)
+            self._of[day] = counts, Distinct.restored(reached, files), Distinct.restored(homes, files)

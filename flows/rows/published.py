@@ -14,7 +14,16 @@ import numpy.typing as npt
 from flows.model.basis import CONFIRMED_PLAYS, DELIVERIES, SHOWN, SIDE_WINDOWS
 from flows.model.clients import COLUMNS as BY_CLIENT
 from flows.model.clients import FINAL_AT
-from flows.model.conversions import AGES_AT, COLUMNS, OTHER, VALUE, WHOLE, value_of
+from flows.model.conversions import (
+    AGES_AT,
+    BY_HOUSEHOLD,
+    BY_LISTENER,
+    COLUMNS,
+    OTHER,
+    VALUE,
+    WHOLE,
+    value_of,
+)
 from flows.model.counts import CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
 from flows.model.dimensions import SCOPES
 from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
@@ -53,6 +62,8 @@ _PLATFORM: Final = "platform"
 _SHOWN_APART: Final = {SCOPES[0]: 1, _PLATFORM: 2}
 """Scopes whose rows show other numbers than the rest, where their counts are the same."""
 _SIDE_PLACES: Final = tuple(map(WINDOWS.index, SIDE_WINDOWS))
+_ONE_OF_EACH: Final = {"1d": 0, "flight": 1}
+"""The place of a window in `Windows.homes`."""
 _REACHED: Final = [*NO_CREDITS[:RATE_AT], "0", *NO_CREDITS[RATE_AT + 1 :]]
 """The values of `CREDITS` where somebody was reached and nobody converted."""
 
@@ -74,7 +85,7 @@ def _alike(windows: Windows) -> tuple[list[int], list[int]]:
     """Places of rows whose numbers differ, and of each row the place among these of the one that has its."""
     scopes = np.array([_SHOWN_APART.get(scope, 0) for scope, _ in windows.rows], np.int64)
     columns = [*windows.sums, *windows.mature, windows.totals]
-    columns += [one[:, None] for one in (*windows.reach, windows.bases, scopes)]
+    columns += [one[:, None] for one in (*windows.reach, *windows.homes, windows.bases, scopes)]
     joined = np.hstack(columns)
     packed, size = joined.tobytes(), joined.itemsize * joined.shape[1]
     firsts, like, known = list[int](), list[int](), dict[object, int]()
@@ -104,19 +115,24 @@ def _numbers(windows: Windows) -> list[bytes]:
     """The packed values of each row behind `OWN`.
 
     Plays a listener are at least 1: everybody in the reach has heard one. Fewer are counted where a start has
-    no play id, a play began in an earlier window, or reach is an estimate.
+    no play id, a play began in an earlier window, or reach is an estimate. A row whose consented pixels have
+    no listener, as a podcast's, has no reach at all; its conversions are rated by its households.
     """
     columns: list[list[list[Any]]] = []
+    flown, flown_homes = windows.reach[-1], windows.homes[-1]
+    unknown = ((flown == 0) & (windows.totals[:, CONSENTED] > 0)).tolist()
+    units = np.where(flown > 0, BY_LISTENER, np.where(flown_homes > 0, BY_HOUSEHOLD, "")).tolist()
     for place, name in enumerate(WINDOWS):
         sums = windows.sums[place]
         counts = _shown(sums, _held(windows, name)).tolist()
         reach, plays = windows.reach[place].tolist(), sums[:, CONSENTED_PLAYS].tolist()
         mature = windows.mature[place].tolist() if name in MATURE else []
+        homes = windows.homes[_ONE_OF_EACH[name]].tolist() if name in SIDE_WINDOWS else [0] * len(reach)
         for row, values in enumerate(counts):
             values += [
                 ratio(values[COMPLETE], values[START]),
                 ratio(values[COMPLETE], values[IMPRESSION]),
-                reach[row],
+                None if unknown[row] else reach[row],
                 ratio(max(plays[row], reach[row]), reach[row]),
             ]
             if name in MATURE:
@@ -124,20 +140,22 @@ def _numbers(windows: Windows) -> list[bytes]:
             if name in UNLINKED_RATE:
                 values.append(ratio(values[UNLINKED_COMPLETES], values[UNLINKED_STARTS]))
             credited = windows.credits[row][place]
+            people = homes[row] if units[row] == BY_HOUSEHOLD else reach[row] * (not unknown[row])
             if credited is None:
-                values += _REACHED if reach[row] else NO_CREDITS
+                values += _REACHED if people else NO_CREDITS
             else:
-                values += _credited(credited, reach[row])
+                values += _credited(credited, people)
             if name in SIDE_WINDOWS:
                 sides = windows.sides[row][place]
                 usual = values[IMPRESSION] or None
                 values += (usual, *_NO_SIDES) if sides is None else _beside(values[IMPRESSION], sides)
+                values.append(homes[row] or None)
         columns.append(counts)
     totals, bases = windows.totals.tolist(), windows.bases.tolist()
     encode, packed = msgspec.msgpack.encode, []
     for row in range(len(totals)):
         values = [*NO_DELIVERY, *totals[row], ratio(totals[row][CONSENTED], totals[row][PIXELS])]
-        values.append(basis_of(bases[row]))
+        values += [basis_of(bases[row]), units[row] or None]
         for place in READ_FIRST:
             values += columns[place][row]
         frequency, account = windows.frequency[row], windows.accounts[row]
@@ -167,7 +185,7 @@ def _beside(impressions: int, sides: I64) -> list[int | str | None]:
 
 
 def _credited(counts: I64, reach: int) -> list[int | str | None]:
-    """The values of `CREDITS`."""
+    """The values of `CREDITS`; `reach` is of whom the row's unit counts."""
     shown: list[int | str | None] = []
     for column, amount in enumerate(counts[:AGES_AT].tolist()):
         if column == VALUE:

@@ -40,7 +40,7 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 17
+FORMAT: Final = 18
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 SKETCHES_AT_ONCE: Final = 256
@@ -82,7 +82,8 @@ class RowShard:
         self.given: list[Day] = []
         self.labels, self.delays = Labels(), Delays()
         self.days, self.day_counts = Days(day_of), DayCounts(day_of)
-        self._have(RowIndex(limits.rows), Cells(), RowConversions(), SideCells(), Rolling(), Distinct())
+        reached = Distinct(), Distinct()
+        self._have(RowIndex(limits.rows), Cells(), RowConversions(), SideCells(), Rolling(), *reached)
         self._sketched, self._files = -1, Files(None)
 
     def _have(
@@ -93,9 +94,10 @@ class RowShard:
         sides: SideCells,
         rolling: Rolling,
         reached: Distinct,
+        homes: Distinct,
     ) -> None:
         self.row_index, self.cells, self.conversions, self.sides = index, cells, conversions, sides
-        self.rolling, self.reached, self.columns = rolling, reached, RowColumns()
+        self.rolling, self.reached, self.homes, self.columns = rolling, reached, homes, RowColumns()
         self.flights = Flights(self.columns, cells, conversions, sides, rolling, reached)
 
     @property
@@ -182,7 +184,11 @@ class RowShard:
                 self.reached.add(rows[flown], who[flown], n_rows)
             self.rolling.add(rows, minutes, who, n_rows)
             self.days.reach(rows, minutes, who, n_rows)
-
+        if len(rows := rows_at("home_rows")):
+            minutes, homes = joined("home_minutes").astype(np.int64), joined("homes")
+            flown = minutes >= self.columns.flight_from[rows]
+            self.homes.add(rows[flown], homes[flown], len(self.columns))
+            self.days.reach_homes(rows, minutes, homes, len(self.columns))
         self.delays.take(batches, self._number)
         if len(rows := rows_at("side_rows")):
             sides = joined("sides")
@@ -258,7 +264,7 @@ class RowShard:
         scope, _ = self.row_index.name(number)
         of.is_placement[number], of.alive[number] = scope == SCOPES[0], True
         if kept is not None:
-            numbers, labels, days, delays, *conversions, sides, reached_by = kept
+            numbers, labels, days, delays, *conversions, sides, reached_by, homes = kept
             self.delays.put_back(number, delays)
             self.day_counts.put_back(number, days)
             of.put(number, numbers)
@@ -266,6 +272,7 @@ class RowShard:
             self.conversions.put_back(number, conversions)
             self.sides.put_back(number, sides)
             self.reached.put_back(number, tuple(reached_by), len(of))
+            self.homes.put_back(number, tuple(homes), len(of))
         else:
             of.own_from[number] = self.row_index.ended.forgotten
         # It may have had pixels that it does not count: in `other`, or before it was forgotten.
@@ -322,10 +329,11 @@ class RowShard:
         if leaving:
             self.given = self.day_counts.due(self.row_index, minute, cut, everything=True)
             days = self.day_counts.take_out(leaving)
-            for row, reached_by in zip(leaving, self.reached.take_out(np.array(leaving)), strict=True):
+            people = (reached.take_out(np.array(leaving)) for reached in (self.reached, self.homes))
+            for row, reached_by, homes in zip(leaving, *people, strict=True):
                 kept: list[Any] = [of.of(row), self.labels.take_out(row), days[row]]
                 kept.append(self.delays.take_out(row))
-                kept += [*self.conversions.take_out(row), self.sides.take_out(row), reached_by]
+                kept += [*self.conversions.take_out(row), self.sides.take_out(row), reached_by, homes]
                 self.left.append(self.row_index.leave(row))
                 self.row_index.ended.put(self.left[-1], int(of.heard[row]), kept)
             of.clear(leaving)
@@ -366,7 +374,7 @@ class RowShard:
         mature = [np.zeros((len(rows), 2), np.int64) for _ in range(2)]
         for width, of_window, of_mature in zip((5, 60), sums, mature, strict=True):
             window(rows, minute, width, cells.keys, cells.counts, of_window, of_mature, mature_before)
-        today, reached_today = self.days.of_today(len(of))
+        today, reached_today, homes_today = self.days.of_today(len(of))
         short, long = self.rolling.reach(rows)
         each, day, sides = rows.tolist(), self.days.day_of(minute), self.sides
         return Windows(
@@ -389,6 +397,7 @@ class RowShard:
             of.bases[rows],
             [sides.windows(row, minute, day) if row in sides.flight else NO_SIDES for row in each],
             list(map(self.delays.median_s, each)),
+            (homes_today.reach(rows), self.homes.reach(rows)),
         )
 
     def snapshot(self) -> tuple[Any, ...]:
@@ -408,6 +417,7 @@ class RowShard:
             "day_counts": self.day_counts.snapshot(files),
             "rolling": self.rolling.snapshot(files),
             "reached": self.reached.snapshot(files),
+            "homes": self.homes.snapshot(files),
             "index": self.row_index.snapshot(files),
         }
         tables = (
@@ -416,6 +426,7 @@ class RowShard:
             self.rolling.journal,
             self.days,
             self.reached,
+            self.homes,
             self.row_index.ended,
         )
         files.keep([name for table in tables for name in table.names()])
@@ -438,6 +449,7 @@ class RowShard:
             SideCells.restored(held["sides"]),
             Rolling.restored(held["rolling"], files),
             Distinct.restored(held["reached"], files),
+            Distinct.restored(held["homes"], files),
         )
         rows = np.array(sorted(self.row_index.numbers.values()), np.int64)
         self.columns.restore(rows, held["columns"])

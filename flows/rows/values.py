@@ -19,7 +19,7 @@ class Windows(NamedTuple):
     conversions, and `accounts[row]` the conversions that name it, None for what is no campaign;
     `delivered[row]` is None for what has no plan; `bases` are of valid impressions, a bit each, and
     `sides[row][w]` the counts of `flows.model.basis.SIDES`, None for nothing; `delays` are medians in
-    seconds, None for what is no platform.
+    seconds, None for what is no platform; `homes` are (rows,) households reached in 1d and flight.
     """
 
     rows: list[tuple[str, str]]
@@ -38,6 +38,7 @@ class Windows(NamedTuple):
     bases: I64
     sides: list[list[I64 | None]]
     delays: list[str | None]
+    homes: tuple[I64, I64]
 
 
 class Minutes(NamedTuple):

@@ -152,6 +152,12 @@ class Settings(CollectSettings, ExportSettings, ReadSettings, BaseSettings):
     )
     touch_listens_in_all: int = Field(1000, ge=1, description="of these, the newest listens of all campaigns")
     touch_clicks_in_all: int = Field(250, ge=1, description="of these, the newest clicks of all campaigns")
+    household_listeners: int = Field(
+        20,
+        ge=1,
+        le=250,
+        description="distinct listeners within the listen window beyond which a household joins nobody",
+    )
     utm_placements: dict[str, str] = Field(
         default_factory=dict, description="utm_content to the placement that it stands for"
     )

@@ -52,6 +52,7 @@ class Trouble:
         lost_starts; lost_milestones: of a milestone; `unheard`: delivered, never started; `errors`: failed.
         no_play_id: the player sends none; `shared_ids`: all its pixels have one `event_id`.
         no_received_at: of a pixel.
+        households: further households, of which each hears an ad and buys.
         skips (of a play left early), mutes, pauses, progress, clicks, conversions: no trouble, but rare.
 
     Raises:
@@ -89,6 +90,7 @@ class Trouble:
     progress: float = 0.02
     clicks: float = 0.01
     conversions: float = 0.01
+    households: float = 0.001
 
     def __post_init__(self) -> None:
         chances = [getattr(self, field.name) for field in fields(self) if field.name != "disorder_ms"]
@@ -114,6 +116,7 @@ _RARE: Final = (
     "repeats", "refires", "late", "late_pixels", "too_late", "clock_ahead", "clock_behind", "clock_off",
     "malformed", "invalid", "unknown", "macros", "foreign", "withdrawn", "lost_starts", "lost_milestones",
     "errors", "shared_ids", "mutes", "pauses", "progress", "clicks", "conversions",
+    "households",
 )  # fmt: skip
 
 

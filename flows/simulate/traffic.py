@@ -26,6 +26,7 @@ import numpy as np
 
 from flows.simulate.bad_calls import invalid, malformed, unknown
 from flows.simulate.clients import KINDS, key_of, with_client
+from flows.simulate.households import household, members_of
 from flows.simulate.scenario import (
     AGENTS,
     BOTS,
@@ -123,6 +124,8 @@ class Traffic:
                 yield from rng.random(1 << 14).tolist()
 
         self._u: Callable[[], float] = uniform().__next__
+        # Of their own, so that a log without households is the same log.
+        self._home_dice = np.random.default_rng((self.seed, 1))
 
     def __iter__(self) -> Iterator[Call]:
         return self
@@ -185,6 +188,8 @@ class Traffic:
         self._play(born, place, partition, listener, play_id)
         if self._chance(trouble.conversions):
             self._conversion(born, place, partition, listener)
+        if self._home_dice.random() < trouble.households:
+            self._household(born, place, partition)
         if self._chance((trouble.malformed + trouble.invalid + trouble.unknown) * self._calls_a_play):
             self._rubbish(born, place, partition)
 
@@ -369,6 +374,13 @@ class Traffic:
             )
             value = msgspec.json.encode({**call, "received_at": sent})
             self._push(sent, partition, f"L{listener}".encode(), value, happened, truth)
+
+    def _household(self, born: int, place: Placement, partition: int) -> None:
+        """A household of which everybody hears the placement's ad, before somebody buys."""
+        name, first = f"home-{self.seed}-{self._plays}", self.listeners + 100 * self._plays
+        members = members_of(float(self._home_dice.random()))
+        for sent_ms, event_ms, value, truth in household(name, place, born, members, first):
+            self._push(sent_ms, partition, name.encode(), value, event_ms, truth)
 
     def _rubbish(self, born: int, place: Placement, partition: int) -> None:
         u, trouble = self._u, self.trouble

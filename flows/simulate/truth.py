@@ -35,7 +35,7 @@ FLIGHT: Final = (
     "skips", "mutes", "clicks", "errors", "orphans", "unlinked_starts", "unlinked_first_quartiles",
     "unlinked_midpoints", "unlinked_third_quartiles", "unlinked_completes", "reach", "consented", "repeated",
     "too_late", "invalid_traffic", "conversions_declared", "deliveries", "confirmed_plays",
-    *(f"impressions_{name}" for name in BASES), *BY_CLIENT,
+    *(f"impressions_{name}" for name in BASES), "household_reach", "conversions_by_household", *BY_CLIENT,
 )  # fmt: skip
 """The numbers of a placement, as in `flight.<name>`; `conversions_declared`: those that name it."""
 
@@ -59,6 +59,9 @@ class Truth(NamedTuple):
         also: a further one of `TOTALS`, or None.
         creative: whose numbers change as the placement's do; None where the call names none.
         sent: the download or delivery that counts once a client, or None.
+        home: name of a consented household reached, or None.
+        joined: of a conversion that its household joins, the placement and creative that it is credited to,
+            and its minute; or None.
     """
 
     outcome: str
@@ -71,6 +74,8 @@ class Truth(NamedTuple):
     also: str | None = None
     creative: str | None = None
     sent: Sent | None = None
+    home: str | None = None
+    joined: tuple[str, str, int] | None = None
 
 
 class PlayTruth:
@@ -78,7 +83,7 @@ class PlayTruth:
 
     Args:
         placement: id.
-        listener: number, counted in reach where a pixel is consented.
+        listener: number, counted in reach where a pixel is consented; None: its pixels name none.
         linked: the pixels carry a `play_id`.
         bot: they are invalid traffic.
         creative: that they name.
@@ -103,7 +108,7 @@ class PlayTruth:
     def __init__(
         self,
         placement: str,
-        listener: int,
+        listener: int | None,
         linked: bool,
         bot: bool,
         creative: str | None = None,
@@ -201,6 +206,8 @@ class PlacementTally(msgspec.Struct):
     listeners: set[int]
     held: dict[int, int]
     declared: dict[int, int]
+    homes: set[str] = set()
+    joined: dict[int, int] = {}
 
     @classmethod
     def empty(cls) -> PlacementTally:
@@ -213,6 +220,8 @@ class PlacementTally(msgspec.Struct):
             self.counts[name] += more
         if truth.listener is not None:
             self.listeners.add(truth.listener)
+        if truth.home is not None:
+            self.homes.add(truth.home)
         if truth.held is not None:
             self.held[truth.held] = self.held.get(truth.held, 0) + 1
         for minute in truth.freed:
@@ -223,7 +232,9 @@ class PlacementTally(msgspec.Struct):
     def add(self, other: PlacementTally) -> None:
         """Add other calls: of other plays."""
         self.listeners |= other.listeners
-        for ours_by, theirs_by in ((self.held, other.held), (self.declared, other.declared)):
+        self.homes |= other.homes
+        minutes = ((getattr(self, name), getattr(other, name)) for name in ("held", "declared", "joined"))
+        for ours_by, theirs_by in minutes:
             for minute, count in theirs_by.items():
                 ours_by[minute] = ours_by.get(minute, 0) + count
         for metric, more in other.counts.items():
@@ -278,6 +289,11 @@ class Tally(msgspec.Struct):
                 if tally is None:
                     tally = tallies[name] = PlacementTally.empty()
                 tally.count(truth)
+        if truth.joined is not None:
+            *names, minute = truth.joined
+            for tallies, name in zip((self.placements, self.creatives), names, strict=True):
+                by = tallies.setdefault(str(name), PlacementTally.empty()).joined
+                by[minute] = by.get(minute, 0) + 1
 
     def expected(
         self,
@@ -313,6 +329,8 @@ class Tally(msgspec.Struct):
                     "orphans": known(of.held),
                     "reach": len(of.listeners),
                     "conversions_declared": known(of.declared),
+                    "household_reach": len(of.homes),
+                    "conversions_by_household": known(of.joined),
                 }
                 for name, of in sorted(tallies.items())
             }

@@ -140,6 +140,8 @@ class Buy:
             # A listener is a pseudonym: a device's or an account's, as the caller has it.
             found |= {"reach": reach, "reach_unit": "custom", "reach_window": {"kind": "cumulative"}}
             found |= {"frequency": frequency} if frequency >= 0 else {}
+        elif (homes := number(self.row.get("flight.household_reach"))) >= 0:
+            found |= {"reach": homes, "reach_unit": "households", "reach_window": {"kind": "cumulative"}}
         return found
 
     def _pacing(self) -> dict[str, float]:

@@ -38,8 +38,10 @@ def show(decision: Body, zone: ZoneInfo) -> Group:
     head += f", of campaign {shown(campaign)}" if campaign is not None else ", of no campaign"
     touches = "touch" if decision.eligible == 1 else "touches"
     rule = RULES.get(decision.rule) or (
-        f"{decision.rule} of {decision.eligible} eligible {touches} of the listener"
+        f"{decision.rule} of {decision.eligible} eligible {touches} of the {decision.joined_by or 'listener'}"
     )
+    if decision.noisy_household:
+        rule += "; its household has too many listeners to join it"
     table = Table(box=None, pad_edge=False)
     for name in ("placement", "campaign", "way", "credit", "touched at", "before"):
         table.add_column(name, justify="right" if name == "credit" else "left")

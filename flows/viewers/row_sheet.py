@@ -129,6 +129,7 @@ def _conversions(row: Row) -> list[tuple[str, str]]:
     value = number(fields.get("flight.conversion_value")) / 1e6
     return [
         ("conversions", shares(row.get("flight.conversions"))),
+        ("of them by household", shares(row.get("flight.conversions_by_household"))),
         ("value", f"{currency} {amount(value)}".strip() if math.isfinite(value) else NULL),
         ("cost per conversion", amount(row.get("flight.cost_per_acquisition"))),
         ("return on ad spend", fixed(row.get("flight.return_on_ad_spend"))),

@@ -117,6 +117,7 @@ def test_two_executions_on_one_recovery_directory_are_refused(world: World, proc
         ("intake", lambda state: (99, *state[1:])),
         ("plays", lambda state: ((99, *state[0][1:]), *state[1:])),
         ("attribution", lambda state: ((99, *state[0][1:]), *state[1:])),
+        ("households", lambda state: ((99, *state[0][1:]), *state[1:])),
         ("clients", lambda state: ((99, *state[0][1:]), *state[1:])),
         ("rows", lambda state: ((99, *state[0][1:]), *state[1:])),
         ("ledger", lambda state: ((99, *state[0][1:]), *state[1:])),

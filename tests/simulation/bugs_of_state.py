@@ -78,7 +78,7 @@ def conversions_that_wait_are_not_saved(right: Any) -> Any:
 def the_credit_books_account_is_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
         form, currencies, _ = right(self)
-        return form, currencies, (0, 0, 0)
+        return form, currencies, (0, 0, 0, 0)
 
     return snapshot
 

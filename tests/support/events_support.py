@@ -109,6 +109,7 @@ WRONG: dict[str, list[Any]] = {
     "podcast": [{"a": 1}, "x" * 129],
     "program": [False, "[" + "x" * 127 + "]"],
     "listener_id": [123, ["a"], "x" * 129],
+    "household_id": [1.5, {}, "x" * 129],
     "consent": [0, 1, "yes", "true", []],
     "playhead_ms": ["1200", 1.5, True, [0]],
     "duration_ms": ["PT30S", 0.5, {}],

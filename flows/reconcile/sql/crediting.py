@@ -10,14 +10,17 @@ from flows.reconcile.sql.terms import IS, NAMES
 
 TOUCHES: Final = f"""
 CREATE OR REPLACE TABLE heard AS
-SELECT n, key, life, event, t, minute, combo, listener, linked
+SELECT n, key, life, event, t, minute, combo, linked,
+    if(denied AND getvariable('erased'), NULL, listener) AS listener,
+    if(denied_home AND getvariable('erased'), NULL, household) AS household
 FROM counted
-WHERE verdict = 'accepted' AND NOT bot AND listener IS NOT NULL AND NOT (denied AND getvariable('erased'))
+WHERE verdict = 'accepted' AND NOT bot AND (listener IS NOT NULL OR household IS NOT NULL)
     AND event IN ({CODES["impression"]}, {CODES["start"]}, {CODES["click"]});
 
 CREATE OR REPLACE TABLE conversions AS
-SELECT counted.* EXCLUDE (listener), {NAMES}, conversion_type, value, odd, currency, utm,
-    if(denied AND getvariable('erased'), NULL, listener) AS listener
+SELECT counted.* EXCLUDE (listener, household), {NAMES}, conversion_type, value, odd, currency, utm,
+    if(denied AND getvariable('erased'), NULL, listener) AS listener,
+    if(denied_home AND getvariable('erased'), NULL, household) AS household
 FROM counted JOIN told USING (src, pos) JOIN combos USING (combo)
 WHERE verdict = 'accepted' AND NOT bot AND {IS["conversion"]};
 
@@ -26,22 +29,62 @@ SELECT heard.*, {NAMES}, {IS["click"]} AS is_click,
     [coalesce(campaign, ''), coalesce(platform, ''), coalesce(station, ''), coalesce(podcast, ''),
         coalesce(program, ''), coalesce(creative, '')] AS names,
     -- A start stands for its play until the minute of the play's impression.
-    if({IS["start"]}, min(minute) FILTER ({IS["impression"]}) OVER (PARTITION BY key, life, listener), NULL)
-        AS stands_until
+    if({IS["start"]}, min(minute) FILTER ({IS["impression"]})
+        OVER (PARTITION BY key, life, listener), NULL) AS stands_until,
+    if({IS["start"]}, min(minute) FILTER ({IS["impression"]})
+        OVER (PARTITION BY key, life, listener, household), NULL) AS stands_at_home
 FROM heard JOIN combos USING (combo)
-WHERE (NOT {IS["start"]} OR linked) AND listener IN (SELECT listener FROM conversions);
+WHERE (NOT {IS["start"]} OR linked) AND (listener IN (SELECT listener FROM conversions)
+    OR household IN (SELECT household FROM conversions));
+
+CREATE OR REPLACE TABLE own AS
+SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, touch.names,
+    c.t - touch.t AS age, 'listener' AS joined_by
+FROM conversions AS c
+JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
+    AND c.t - touch.t <= if(touch.is_click, getvariable('click_window'), getvariable('listen_window'))
+WHERE c.placement IS NULL AND coalesce(c.minute < touch.stands_until, true)
+    AND (c.campaign IS NULL OR c.campaign = touch.campaign) AND getvariable('model') <> 'off';
+
+-- Conversions that their own listeners' touches cannot be credited with, and all touches of their households.
+CREATE OR REPLACE TABLE at_home AS
+SELECT c.n AS conversion_n, c.t AS converted_t, c.campaign AS converted_campaign, touch.n AS touch_n, touch.t,
+    touch.placement, touch.campaign, touch.is_click, touch.names, touch.listener
+FROM conversions AS c JOIN touches AS touch ON touch.household = c.household AND touch.t <= c.t
+WHERE c.placement IS NULL AND coalesce(c.minute < touch.stands_at_home, true)
+    AND c.n NOT IN (SELECT conversion_n FROM own) AND getvariable('model') <> 'off';
+
+-- A household joins nobody when, at one of its touches within the listen window before the conversion, more
+-- listeners than it may have had touched within the listen window before that touch.
+CREATE OR REPLACE TABLE noisy AS
+WITH listened AS (
+    SELECT DISTINCT conversion_n, converted_t, t, listener FROM at_home
+    WHERE listener IS NOT NULL AND converted_t - t <= 2::BIGINT * getvariable('listen_window')
+), many AS (
+    SELECT conversion_n FROM listened GROUP BY conversion_n
+    HAVING count(DISTINCT listener) > getvariable('household_listeners')
+), crowd AS (
+    SELECT * FROM listened WHERE conversion_n IN (FROM many)
+)
+SELECT DISTINCT conversion_n FROM (
+    SELECT moment.conversion_n FROM (SELECT DISTINCT conversion_n, converted_t, t FROM crowd) AS moment
+    JOIN crowd ON crowd.conversion_n = moment.conversion_n AND crowd.t <= moment.t
+        AND moment.t - crowd.t <= getvariable('listen_window')
+    WHERE moment.converted_t - moment.t <= getvariable('listen_window')
+    GROUP BY moment.conversion_n, moment.t
+    HAVING count(DISTINCT crowd.listener) > getvariable('household_listeners'));
 
 CREATE OR REPLACE TABLE eligible AS
 WITH candidates AS (
-    SELECT c.n AS conversion_n, touch.n AS touch_n, touch.t, touch.placement, touch.is_click, touch.names,
-        c.t - touch.t AS age
-    FROM conversions AS c
-    JOIN touches AS touch ON touch.listener = c.listener AND touch.t <= c.t
-        AND c.t - touch.t <= if(touch.is_click, getvariable('click_window'), getvariable('listen_window'))
-    WHERE c.placement IS NULL AND coalesce(c.minute < touch.stands_until, true)
-        AND (c.campaign IS NULL OR c.campaign = touch.campaign) AND getvariable('model') <> 'off'
+    FROM own
+    UNION ALL
+    SELECT conversion_n, touch_n, t, placement, is_click, names, converted_t - t AS age, 'household'
+    FROM at_home
+    WHERE converted_t - t <= if(is_click, getvariable('click_window'), getvariable('listen_window'))
+        AND (converted_campaign IS NULL OR converted_campaign = campaign)
+        AND conversion_n NOT IN (FROM noisy)
 )
-SELECT conversion_n, touch_n, t, placement, is_click, names, age,
+SELECT conversion_n, touch_n, t, placement, is_click, names, age, joined_by,
     CASE getvariable('model')
         WHEN 'last_touch' THEN (row_number() OVER (PARTITION BY conversion_n
             ORDER BY is_click DESC, t DESC, placement DESC, names DESC) = 1)::DOUBLE
@@ -72,7 +115,7 @@ WITH floored AS (
         ((product % 1000000) + 1000000) % 1000000 AS rest, (product - rest) // 1000000 AS low_value
     FROM credited JOIN (SELECT n AS conversion_n, value FROM conversions) USING (conversion_n)
 )
-SELECT conversion_n, touch_n, millionths, age, low_value + (row_number() OVER (
+SELECT conversion_n, touch_n, millionths, age, joined_by, low_value + (row_number() OVER (
         PARTITION BY conversion_n
         ORDER BY rest DESC, t DESC, placement DESC, is_click DESC, names DESC, touch_n)
     <= value - sum(low_value) OVER (PARTITION BY conversion_n))::INT AS value
@@ -80,19 +123,23 @@ FROM valued;
 
 CREATE OR REPLACE TABLE credits AS
 WITH credited AS (
-    SELECT conversion_n, touch_n, millionths, value, age, NULL AS target, NULL AS way
+    SELECT conversion_n, touch_n, millionths, value, age, NULL AS target, NULL AS way, joined_by
     FROM shares WHERE millionths > 0
     UNION ALL
-    SELECT n, NULL, 1000000, value, NULL, placement, 'declared' FROM conversions WHERE placement IS NOT NULL
+    SELECT n, NULL, 1000000, value, NULL, placement, 'declared', NULL
+    FROM conversions WHERE placement IS NOT NULL
     UNION ALL
-    SELECT n, NULL, 1000000, value, NULL, utm_targets.placement, 'utm'
+    SELECT n, NULL, 1000000, value, NULL, utm_targets.placement, 'utm', NULL
     FROM conversions JOIN utm_targets USING (utm)
     WHERE conversions.placement IS NULL AND n NOT IN (SELECT conversion_n FROM shares)
 )
 SELECT coalesce(target, touch.placement) AS placement,
     {", ".join(f"if(touch_n IS NULL, c.{name}, touch.{name}) AS {name}" for name in SCOPES[1:])},
     c.minute, c.n AS conversion_n, c.t, c.currency, c.odd, millionths, credited.value, age,
-    c.conversion_type, coalesce(way, if(touch.is_click, 'click', 'listen')) AS way, c.listener, c.watermark
+    c.conversion_type, coalesce(way, if(touch.is_click, 'click', 'listen')) AS way, joined_by,
+    -- What is left to the household is of no listener's frequency.
+    if(touch_n IS NULL, way = 'utm' AND c.household IS NOT NULL AND getvariable('model') <> 'off',
+        joined_by = 'household') AS of_home, if(of_home, NULL, c.listener) AS listener, c.watermark
 FROM credited JOIN conversions AS c ON c.n = conversion_n
 LEFT JOIN touches AS touch ON touch.n = touch_n;
 
@@ -149,7 +196,8 @@ FREQUENCY: Final = f"""
 WITH days AS (
     SELECT campaign, listener, t, t // 86400000 - lag(t // 86400000) OVER alone > 60 AS anew
     FROM heard JOIN combos USING (combo)
-    WHERE {IS["impression"]} AND campaign IS NOT NULL AND getvariable('model') <> 'off'
+    WHERE {IS["impression"]} AND campaign IS NOT NULL AND listener IS NOT NULL
+        AND getvariable('model') <> 'off'
     WINDOW alone AS (PARTITION BY campaign, listener ORDER BY t)
 ), listened AS (
     SELECT *, count(*) FILTER (anew) OVER (PARTITION BY campaign, listener ORDER BY t) AS spell FROM days
@@ -177,8 +225,13 @@ ACCOUNTS: Final = """
 SELECT campaign, unnest(['accepted', if(attributed, 'attributed', 'unattributed')]) AS name, count(*)
 FROM (SELECT campaign, n IN (SELECT conversion_n FROM credits) AS attributed FROM conversions)
 WHERE campaign IS NOT NULL GROUP BY campaign, name
+UNION ALL
+SELECT campaign, 'noisy_household', count(*) FROM conversions
+WHERE campaign IS NOT NULL AND n IN (FROM noisy) GROUP BY campaign
 """
 
 CONVERSIONS: Final = """
-SELECT count(*), count(*) FILTER (n NOT IN (SELECT conversion_n FROM credits)) FROM conversions
+SELECT count(*), count(*) FILTER (n NOT IN (SELECT conversion_n FROM credits)),
+    count(*) FILTER (n IN (FROM noisy))
+FROM conversions
 """

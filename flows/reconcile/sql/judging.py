@@ -17,8 +17,8 @@ from flows.reconcile.sql.terms import EVENT_NAME, IS, JOINS, NAMES
 PIXELS: Final = f"""
 CREATE TABLE pixels (
     src INTEGER, pos BIGINT, event UTINYINT, t BIGINT, greatest BIGINT, combo INTEGER, key HUGEINT,
-    listener HUGEINT, linked BOOLEAN, consent BOOLEAN, bot BOOLEAN, denied BOOLEAN, basis UTINYINT,
-    confirmed BOOLEAN, delay UTINYINT);
+    listener HUGEINT, household HUGEINT, linked BOOLEAN, consent BOOLEAN, bot BOOLEAN, denied BOOLEAN,
+    denied_home BOOLEAN, basis UTINYINT, confirmed BOOLEAN, delay UTINYINT);
 CREATE TABLE combos (
     combo INTEGER, {", ".join(f"{name} VARCHAR" for name in SCOPES)}, blocked BOOLEAN);
 CREATE TABLE told (
@@ -32,12 +32,13 @@ CREATE TABLE platform_bases (platform VARCHAR, usual UTINYINT);
 CREATE TABLE utm_targets (utm VARCHAR, placement VARCHAR);
 """
 
-# Bots are plays apart. A listener of whom nothing may be known is none.
+# Bots are plays apart. A listener or household of whom nothing may be known is none.
 INSERT: Final = """
 INSERT INTO pixels SELECT src, pos, event, t, greatest, combo,
     (key_1::HUGEINT << 61) + key_2 + if(bot, 1::HUGEINT << 124, 0::HUGEINT),
     if(consent AND (listener_1 <> 0 OR listener_2 <> 0), (listener_1::HUGEINT << 61) + listener_2, NULL),
-    linked, consent, bot, denied, basis, confirmed, delay
+    if(consent AND (household_1 <> 0 OR household_2 <> 0), (household_1::HUGEINT << 61) + household_2, NULL),
+    linked, consent, bot, denied, denied_home, basis, confirmed, delay
 FROM chunk
 """
 
@@ -133,14 +134,14 @@ FROM round WHERE key IN (FROM unsettled);
 COUNTED: Final = f"""
 CREATE TABLE counted AS
 SELECT timed.n, src, pos, timed.key, 0 AS life, event, t, timed.minute, timed.watermark, combo, listener,
-    linked, consent, bot, denied, basis, confirmed, delay,
+    household, linked, consent, bot, denied, denied_home, basis, confirmed, delay,
     if(firsts.n IS NULL, 'repeated', 'accepted') AS verdict,
     firsts.n IS NOT NULL AND NOT bot AND linked AND start_n IS NOT NULL AND {JOINS} AS joined
 FROM timed JOIN plays ON plays.key = timed.key LEFT JOIN firsts ON firsts.n = timed.n
 WHERE NOT hard
 UNION ALL
 SELECT timed.n, src, pos, timed.key, life, event, timed.t, timed.minute, timed.watermark, combo, listener,
-    linked, consent, bot, denied, basis, confirmed, delay, verdict,
+    household, linked, consent, bot, denied, denied_home, basis, confirmed, delay, verdict,
     verdict = 'accepted' AND NOT bot AND linked AND verdicts.start_n IS NOT NULL AND {JOINS}
         AND (timed.n > verdicts.start_n
             OR NOT start.watermark >= timed.minute + getvariable('final_after')) AS joined

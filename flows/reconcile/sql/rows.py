@@ -52,9 +52,9 @@ WITH own AS (
     UNION ALL
     SELECT combo, minute, 'consented_plays', count(*) FROM (
         SELECT arg_min(combo, (minute, event)) AS combo, min(minute) AS minute
-        FROM heard WHERE linked AND NOT {IS["click"]} GROUP BY key, life
+        FROM heard WHERE listener IS NOT NULL AND linked AND NOT {IS["click"]} GROUP BY key, life
         UNION ALL
-        SELECT combo, minute FROM heard WHERE NOT linked AND {IS["impression"]})
+        SELECT combo, minute FROM heard WHERE listener IS NOT NULL AND NOT linked AND {IS["impression"]})
     GROUP BY ALL
 )
 SELECT scope, id, minute, metric, sum(amount)::HUGEINT AS amount
@@ -63,7 +63,8 @@ JOIN members USING (combo) GROUP BY ALL
 UNION ALL
 SELECT scope, id, minute, metric, sum(millionths) FROM (
     SELECT scope, id, minute, millionths, unnest(['conversions', concat('conversions_', conversion_type),
-        concat('conversions_', way)]) AS metric FROM credited_rows)
+        concat('conversions_', way), concat('conversions_by_', joined_by)]) AS metric FROM credited_rows)
+    WHERE metric <> 'conversions_by_'
 GROUP BY ALL
 UNION ALL
 SELECT * FROM "values"
@@ -71,7 +72,11 @@ UNION ALL
 SELECT scope, id, minute, concat('age_', class - 1), amount FROM ages;
 
 CREATE OR REPLACE TABLE reached AS
-SELECT DISTINCT combo, minute, listener FROM heard WHERE NOT {IS["click"]};
+SELECT DISTINCT combo, minute, listener AS who, 'reach' AS metric FROM heard
+WHERE listener IS NOT NULL AND NOT {IS["click"]}
+UNION ALL
+SELECT DISTINCT combo, minute, household, 'household_reach' FROM heard
+WHERE household IS NOT NULL AND NOT {IS["click"]};
 """
 
 # A planned placement's flight starts with the minute of its plan's start; a roll-up's has all its pixels.
@@ -90,14 +95,14 @@ GROUP BY ALL
 """
 REACHED: Final = f"""
 WITH of_rows AS (
-    SELECT scope, id, listener, bool_or(minute > moment_2 - 300000 AND minute <= moment_2) AS a,
+    SELECT scope, id, metric, who, bool_or(minute > moment_2 - 300000 AND minute <= moment_2) AS a,
         bool_or(minute > moment_2 - 3600000 AND minute <= moment_2) AS b,
         bool_or(minute >= day_from_2 AND minute < day_to_2) AS c,
         bool_or({FLOWN}) AS d
     FROM reached JOIN members USING (combo) JOIN seen USING (scope, id) LEFT JOIN plans ON placement = id
     GROUP BY ALL
 )
-SELECT scope, id, 'reach', count(*) FILTER (a), count(*) FILTER (b), count(*) FILTER (c), count(*) FILTER (d),
+SELECT scope, id, metric, count(*) FILTER (a), count(*) FILTER (b), count(*) FILTER (c), count(*) FILTER (d),
     0, 0
 FROM of_rows GROUP BY ALL
 """

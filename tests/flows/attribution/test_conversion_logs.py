@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,8 +38,12 @@ PLACEMENTS = {"a": "red", "b": "red", "é": "red", "z": "blue", "\U00010000": "b
 Line = dict[str, Any]
 
 
-def log(seed: int, plays: int = 600, buyers: int = 300) -> list[Line]:
-    """Lines in the order of their times, on a grid of half days, so that windows end exactly at a touch."""
+def log(seed: int, plays: int = 600, buyers: int = 300, homes: int = 0) -> list[Line]:
+    """Lines in the order of their times, on a grid of half days, so that windows end exactly at a touch.
+
+    With `homes` listeners live in so many households, go to see others, and buy in browsers that know no
+    listener; the first household is an office, where everybody is at times.
+    """
     rng = random.Random(seed)
     lines: list[Line] = []
 
@@ -49,7 +54,14 @@ def log(seed: int, plays: int = 600, buyers: int = 300) -> list[Line]:
         lines.append({"event_id": f"e{len(lines)}", "event": event, "ts": ts, **fields})
 
     def listener() -> Line:
-        return {"listener_id": f"L{rng.randrange(25)}", "consent": rng.random() < 0.9}
+        number, consent = rng.randrange(25), rng.random() < 0.9
+        who: Line = {"listener_id": f"L{number}", "consent": consent}
+        if homes:
+            home = number % homes if rng.random() < 0.8 else rng.choice([0, rng.randrange(homes)])
+            who["household_id"] = rng.choice([f"H{home}"] * 8 + ["[HOME]", None])
+            if rng.random() < 0.3:
+                del who["listener_id"]
+        return who
 
     for number in range(plays):
         placement, campaign = rng.choice(list(PLACEMENTS.items()))
@@ -101,7 +113,7 @@ def log(seed: int, plays: int = 600, buyers: int = 300) -> list[Line]:
             told = rng.choice(["a", "%C3%A9", "spring+sale", "spring%20sale", "nobody", "A"])
             fields["landing_url"] = f"https://shop.example/?utm_source=x&utm_content={told}&b=1"
         if dice > 0.9:
-            del fields["listener_id"]
+            fields.pop("listener_id", None)
         at = moment()
         line("conversion", at, **fields)
         if rng.random() < 0.1:
@@ -117,7 +129,8 @@ def files_of(lines: list[Line], seed: int, parts: int, directory: Path) -> list[
     out: list[list[bytes]] = [[] for _ in range(parts)]
     for _, n in moved:
         one = lines[n]
-        owner = one.get("listener_id") or one["conversion"].get("order_id") or one["event_id"]
+        owner = one.get("listener_id") or one.get("conversion", {}).get("order_id")
+        owner = owner or one.get("play_id") or one["event_id"]
         out[zlib.crc32(owner.encode()) % parts].append(json.dumps(one).encode() + b"\n")
     names = [str(directory / f"{seed}-{part}.ndjson") for part in range(parts)]
     for name, part in zip(names, out, strict=True):
@@ -166,6 +179,49 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
         model != "off"
     )
     assert pending == 0
+
+
+@pytest.mark.parametrize("model", ["last_touch", "linear", "off"])
+@pytest.mark.parametrize(("order", "parts", "workers"), [(0, 1, 1), (1, 3, 2), (2, 4, 4)])
+def test_households_are_the_oracles_in_any_order_on_any_number_of_workers(
+    model: Model,
+    order: int,
+    parts: int,
+    workers: int,
+    tmp_path: Path,
+    settings_of: Callable[..., Settings],
+    client: Client,
+) -> None:
+    settings = settings_of(
+        attribution=model,
+        utm_placements=UTM,
+        household_listeners=4,
+        flush_interval=timedelta(milliseconds=20),
+        batch_messages=23,
+        touch_listens=10_000,
+        touch_clicks=10_000,
+        row_ttl=timedelta(days=62),
+    )
+    files = files_of(log(zlib.crc32(model.encode()) + 1, homes=9), order, parts, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out", workers=workers)
+    truth = recompute([Path(name) for name in files], rules(settings))
+    assert differences(truth, client, settings.namespace) == []
+    assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
+    meta = client.hgetall(f"{settings.namespace}:meta")
+    assert (int(meta["conversions_noisy_household"]) > 5) == (model != "off")
+    ways = ("by_listener", "by_household", "utm", "declared")
+    for key in client.scan_iter(f"{settings.namespace}:campaign:*"):
+        row = client.hgetall(key)
+        for window in ("5m", "1h", "1d", "flight"):
+            parts_of = [Decimal(row.get(f"{window}.conversions_{way}", 0)) for way in ways]
+            assert sum(parts_of) == Decimal(row[f"{window}.conversions"])
+    red = client.hgetall(f"{settings.namespace}:campaign:{{red}}")
+    joined = [Decimal(red.get(f"flight.conversions_{way}", 0)) > 3 for way in ways[:2]]
+    assert joined == [model != "off"] * 2
+    assert int(red["flight.household_reach"]) > 5
+    decided = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
+    assert sum(one["noisy_household"] for one in decided) == int(meta["conversions_noisy_household"])
+    assert {one["joined_by"] for one in decided} >= ({None} if model == "off" else {"listener", "household"})
 
 
 def test_every_decision_is_written_once_and_its_credits_are_a_million_or_none(

@@ -32,6 +32,7 @@ from flows.model.messages import (
     Settled,
     ShardTick,
     TouchBatch,
+    UnjoinedBatch,
     key_of,
 )
 from flows.model.pixel import COLUMNS, ConversionPixel
@@ -150,11 +151,11 @@ def counted(shard: int, number: int) -> ClientCounts:
 
 
 def sent(sender: int, number: int) -> Decided | ClientCounts:
-    """What a listener shard sends at a cut, and behind them the client shards."""
-    return decided(sender, number) if sender < SHARDS else counted(sender - SHARDS, number)
+    """What listener and household shards send at a cut, and behind them the client shards."""
+    return decided(sender, number) if sender < 2 * SHARDS else counted(sender - 2 * SHARDS, number)
 
 
-@given(st.lists(st.permutations(range(2 * SHARDS)), min_size=1, max_size=5), st.booleans())
+@given(st.lists(st.permutations(range(3 * SHARDS)), min_size=1, max_size=5), st.booleans())
 def test_a_cut_goes_on_when_the_last_sender_has_come_to_it_and_not_before(
     cuts: list[list[int]], restarted: bool
 ) -> None:
@@ -178,12 +179,14 @@ def test_half_a_cut_of_shards_is_our_bug_and_is_not_stored() -> None:
 def test_every_kind_of_message_has_the_key_of_the_step_that_takes_it() -> None:
     cut = Cut(1, T0, False, ())
     some = np.zeros(0, np.uint32)
+    first = [decided(0, 1), decided(1, 1), counted(0, 1)]
     messages: list[Message] = [
         pixels("a", 1),
         ShardTick(1, tick("a", 1)),
         RowBatch(0, 1, cut, [], *[some] * 9, [], some),  # type: ignore[arg-type]  # empty columns of any kind
-        *CreditsLogic(Settings(shards=1), None, KEY).on_batch([decided(0, 1), counted(0, 1)])[0],
+        *CreditsLogic(Settings(shards=1), None, KEY).on_batch(first)[0],
         TouchBatch(0, 1, cut, [], *[some] * 5, [], some),  # type: ignore[arg-type]  # empty columns of any kind
+        UnjoinedBatch(0, 1, cut, [], 0, [], np.zeros(0, np.uint64)),
         ClientBatch(0, 1, cut, [], np.zeros((0, 3), np.uint64)),
         decided(0, 1),
         counted(0, 1),
@@ -198,6 +201,7 @@ def test_every_kind_of_message_has_the_key_of_the_step_that_takes_it() -> None:
         "ShardTick",
         "RowBatch",
         "TouchBatch",
+        "UnjoinedBatch",
         "ClientBatch",
     }
     assert (keys["CreditBatch"], keys["Decided"], keys["ClientCounts"]) == ("0000", "book", "book")

@@ -23,7 +23,7 @@ from events_support import (
 
 from flows.intake.dead_letters import letter
 from flows.model.events import CODES, EVENTS
-from flows.model.pixel import INFO, LINKED, LISTENER, TS, WATERMARK
+from flows.model.pixel import HOUSEHOLD, INFO, LINKED, LISTENER, TS, WATERMARK
 
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED)
@@ -102,7 +102,8 @@ def test_an_event_id_over_128_characters_is_invalid() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["event_id", "placement_id", "play_id", "campaign_id", "creative_id", "listener_id"]
+    "field",
+    ["event_id", "placement_id", "play_id", "campaign_id", "creative_id", "listener_id", "household_id"],
 )
 @pytest.mark.parametrize("character", ["x", "é", "🎧"])
 def test_an_id_of_128_characters_is_right_whatever_its_bytes(field: str, character: str) -> None:
@@ -126,6 +127,11 @@ def test_a_content_category_is_a_string_or_a_list() -> None:
         pixel_of(raw_of(EVENT, content_category=value))
 
 
+def test_a_household_is_nobody_without_consent() -> None:
+    for consent, there in ((True, True), (False, False), (None, False)):
+        assert (pixel_of(raw_of(EVENT, household_id="home", consent=consent))[HOUSEHOLD] != 0) is there
+
+
 # Macros
 
 
@@ -136,6 +142,7 @@ def test_an_unreplaced_macro_counts_as_absent(macro: str) -> None:
     assert key_of(EVENT, play_id=macro) == key_of(EVENT, play_id=None)
     assert not pixel_of(raw_of(EVENT, play_id=macro))[INFO] & LINKED
     assert pixel_of(raw_of(EVENT, listener_id=macro))[LISTENER] == 0
+    assert pixel_of(raw_of(EVENT, household_id=macro))[HOUSEHOLD] == 0
     names = {
         "campaign_id": macro,
         "platform": macro,

@@ -24,6 +24,7 @@ from connectors.files import FileInput
 from connectors.kafka.writer import KafkaWriter
 from connectors.ports import free_ports
 from connectors.redis.client import Client, RedisUnavailable, connect
+from connectors.stream import Messages
 from flows.attribution.credit_models import Rules
 from flows.attribution.shard import ListenerShard
 from flows.cli.commands import app
@@ -32,10 +33,11 @@ from flows.engine.steps import PlaysLogic
 from flows.engine.tick_clock import TickClock
 from flows.errors import UsageError
 from flows.intake.decoder import Decoder
-from flows.intake.erasure import POLL_S, DenyList, deny
+from flows.intake.erasure import POLL_S, DenyList, deny, take_off
 from flows.intake.partition import Intake, position_of
 from flows.intake.watermark import PartitionClock
 from flows.model.messages import CLICK_TOUCH, RowBatch, ShardTick, TouchBatch
+from flows.model.pixel import HOUSEHOLD, LISTENER
 from flows.model.redis_keys import deny_key
 from flows.model.ticks import Cut
 from flows.replay import replay
@@ -109,6 +111,18 @@ def test_the_list_holds_keys_and_no_id(
     assert held.keys() == {f"{key_of(f'somebody-{n}'):016x}" for n in (7, 8, 9)}
     assert all(abs(int(ms) / 1000 - time.time()) < 60 for ms in held.values())
     assert "somebody" not in str(held)
+    told = CliRunner().invoke(app, ["forget", "--household", "7f.home-1"])
+    assert "1 households will be forgotten" in told.output
+    home = Decoder(SECRET.encode()).household(b"7f.home-1")
+    assert client.hgetall(deny_key(settings.namespace)).keys() - held.keys() == {f"{home:016x}"}
+
+
+def test_a_household_on_the_list_is_taken_off_pixels_and_their_listeners_stay() -> None:
+    decoder = Decoder(SECRET.encode())
+    line = json.dumps(pixel("impression", T0, "L1", household_id="home")).encode()
+    pixels = decoder.decode(Messages([line], range(1), 1)).pixels
+    take_off(pixels, np.array([decoder.household(b"home")], np.uint64))
+    assert pixels[0, [LISTENER, HOUSEHOLD]].tolist() == [key_of("L1"), 0]
 
 
 def intake(path: Path, partitions: Sequence[str], state: tuple[Any, ...] | None = None) -> Intake:

@@ -16,7 +16,7 @@ from flows.intake import dimension_numbers
 from flows.intake.decoder import Batch
 from flows.intake.fingerprints import FingerprintCache
 from flows.intake.scanner import scan
-from flows.model.pixel import COMBO, INFO, KEY, LISTENER
+from flows.model.pixel import COMBO, HOUSEHOLD, INFO, KEY, LISTENER
 from flows.simulate.plain_log import write_log
 
 
@@ -61,6 +61,9 @@ def test_a_plain_log_is_read_by_the_scanner_alone_which_asks_for_names_once(tmp_
         {"like quotes to a hasty subtraction": "#1!", "#": "##"},
         {"user_agent": "", "play_id": "", "listener_id": "", "platform": "spotify"},
         {"listener_id": "somebody new"},
+        {"household_id": "somewhere"},
+        {"household_id": "", "listener_id": None},
+        {"household_id": "[HOME]", "consent": False},
         {"event": "progress", "playhead_ms": 1_000},
         {"event": "progress"},
         {"event": "delivered"},
@@ -206,16 +209,26 @@ def test_a_user_agent_keeps_its_verdict_and_a_listener_its_hash() -> None:
     assert len(set(second.pixels[:3, LISTENER].tolist())) == 3
 
 
+def test_a_household_is_hashed_the_same_both_ways_by_a_key_that_is_not_the_listeners() -> None:
+    homes = ("h1", "L1", "h" * 128, "h1", "[H]", "é")
+    lines = [json.dumps(EVENT | {"household_id": home}).encode() for home in homes]
+    both = Both()
+    both.decode(lines)
+    batch = both.decode(lines)
+    first, same_text, long, again, macro, other = batch.pixels[:, HOUSEHOLD].tolist()
+    assert first == again != 0
+    assert same_text not in (0, int(batch.pixels[1, LISTENER]))
+    assert len({first, same_text, long, other}) == 4
+    assert macro == 0
+
+
 @pytest.mark.parametrize("most", [0, 3, 40])
 def test_caches_that_forget_change_nothing(most: int) -> None:
     lines = log("adversarial")[:6_000]
     both, forgetful = Both(), Both()
     decoder = forgetful.scanning
-    decoder._names, decoder._agents, decoder._listeners = (
-        FingerprintCache(most),
-        FingerprintCache(most),
-        FingerprintCache(most),
-    )
+    decoder._names, decoder._agents = FingerprintCache(most), FingerprintCache(most)
+    decoder._listeners.memo, decoder._households.memo = FingerprintCache(most), FingerprintCache(most)
     for part in parts(lines, 500):
         assert (forgetful.decode(part).pixels == both.decode(part).pixels).all()
     assert forgetful.scanned == both.scanned > 5_000

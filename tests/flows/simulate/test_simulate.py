@@ -24,13 +24,12 @@ from flows.simulate.scenario import Trouble
 from flows.simulate.traffic import Call, Traffic
 from flows.simulate.truth import FLIGHT, TOTALS, Expected, Tally
 
-NEVER = timedelta(0)
 MINUTE_MS = 60_000
 
 
 def recomputed(files: list[Path]) -> Recomputation:
-    """By the oracle; without touches and UTM, so that declared conversions alone are credited."""
-    return recompute(files, Rules(click_window=NEVER, listen_window=NEVER), threads=1)
+    """By the oracle."""
+    return recompute(files, Rules(), threads=1)
 
 
 def differences(expected: Expected, oracle: Recomputation) -> list[str]:
@@ -39,8 +38,7 @@ def differences(expected: Expected, oracle: Recomputation) -> list[str]:
         rows = {key: row for (scope, key), row in oracle.flight.items() if scope == wanted}
         for key in sorted(rows.keys() | truth.keys()):
             for name in FLIGHT:
-                metric = "conversions" if name == "conversions_declared" else name
-                ours, theirs = truth.get(key, {}).get(name, 0), rows.get(key, {}).get(f"flight.{metric}", 0)
+                ours, theirs = truth.get(key, {}).get(name, 0), rows.get(key, {}).get(f"flight.{name}", 0)
                 if ours != theirs:
                     found.append(f"{wanted} {key} {name}: ledger {ours}, oracle {theirs}")
     return found
@@ -112,11 +110,11 @@ def test_a_live_ledger_knows_the_orphans_and_conversions_of_final_minutes_only(t
         (watermark_ms, ledger.expected(finite=False, watermark_ms=watermark_ms)),
         (ledger.heads_ms[0] - 10_000, ledger.expected(finite=False)),
     ):
-        for name, metric in (("orphans", "orphans"), ("conversions_declared", "conversions")):
+        for name in ("orphans", "conversions_declared", "conversions_by_household"):
             final = Counter[str]()
             for (placement, minute_ms), counts in oracle.minutes.items():
                 if minute_ms + MINUTE_MS + 600_000 <= given:
-                    final[placement] += int(counts[metric])
+                    final[placement] += int(counts[name])
             live = {placement: row[name] for placement, row in expected.flight.items() if row[name]}
             assert live == +final
             assert 0 < final.total() < sum(row[name] for row in ledger.expected().flight.values())

@@ -1,0 +1,270 @@
+"""Touches under their households, 20 bytes each, and the households that are too many people.
+
+A touch is packed into 160 bits: 52 of the household, 44 of its time and kind, 20 of its names, 24 of its
+listener and 20 of its play. Within a household alone two of 24 bits are taken for one, which is one of
+16 million.
+
+A crowded moment of a household is one of a touch at which more than so many distinct listeners have touched
+within the listen window up to it. For the length of that window the household is noisy. Caps drop no touch
+that a later crowded moment needs; a moment that has been crowded by then is marked before anything is
+dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from flows.attribution.eligible import NEVER, standing
+from flows.attribution.touch_loops import beyond
+from flows.attribution.touches import Segment, Touches, TouchStore, joined
+from flows.model.home_touches import PLAY_BITS, TAG_BITS
+from flows.model.messages import KIND_BITS
+from flows.state.journal import Files
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel
+
+HOME_BYTES: Final = 20
+HOME_SHIFT: Final = np.uint64(12)
+"""The bits of a household's hash that a touch does not keep; the shard, which is by them, tells four."""
+_LOW_TIME: Final = np.uint64(32)
+_LOW: Final = np.uint64(0xFFFFFFFF)
+_REST: Final = np.uint64((1 << 12) - 1)
+_TAG: Final = np.uint64((1 << TAG_BITS) - 1)
+_TAG_BITS: Final = np.uint64(TAG_BITS)
+_MEMBER: Final = np.uint64(PLAY_BITS)
+MOST_NAMES: Final = 1 << (64 - TAG_BITS)
+"""Dimensions that the touches of a shard can tell apart."""
+
+
+class HomeSegment(Segment):
+    """Packed touches sorted by household and time; `name` where they are a file."""
+
+    def __init__(self, touches: Touches, name: str | None = None) -> None:
+        ts = touches.ts.astype(np.uint64)
+        self._pack(
+            touches.who << HOME_SHIFT | ts >> _LOW_TIME,
+            (ts & _LOW).astype(np.uint32),
+            touches.combo.astype(np.uint64) << _TAG_BITS | touches.play,
+            name,
+        )
+
+    def _pack(self, high: U64, low: U32, rest: U64, name: str | None) -> None:
+        self._columns, self.name, self.newest_ms = (high, low, rest), name, 0
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Of its arrays."""
+        return sum(column.nbytes for column in self._columns)
+
+    def _at(self, rows: Any) -> Touches:
+        high, low, rest = (column[rows] for column in self._columns)
+        ts = ((high & _REST) << _LOW_TIME | low).astype(np.int64)
+        return Touches(high >> HOME_SHIFT, ts, (rest >> _TAG_BITS).astype(np.uint32), rest & _TAG)
+
+    @property
+    def touches(self) -> Touches:  # type: ignore[override]  # a segment of a listener shard keeps them so
+        """All of them, unpacked."""
+        return self._at(slice(None))
+
+    def of(self, who: U64) -> Touches | None:
+        """See `Segment.of`."""
+        high = self._columns[0]
+        begins = np.searchsorted(high, who << HOME_SHIFT)
+        counts = np.searchsorted(high, who << HOME_SHIFT | _REST, "right") - begins
+        total = int(counts.sum())
+        if not total:
+            return None
+        return self._at(np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total))
+
+    def tobytes(self) -> bytes:
+        """See `from_bytes`."""
+        return b"".join(column.tobytes() for column in self._columns)
+
+    @classmethod
+    def from_bytes(cls, body: bytes, name: str | None) -> HomeSegment:
+        """`tobytes`' counterpart, read-only."""
+        n, self = len(body) // HOME_BYTES, cls.__new__(cls)
+        low, rest = np.frombuffer(body, np.uint32, n, 8 * n), np.frombuffer(body, np.uint64, n, 12 * n)
+        self._pack(np.frombuffer(body, np.uint64, n), low, rest, name)
+        return self
+
+    @staticmethod
+    def rows(touches: Touches) -> U64:
+        """See `Segment.rows`."""
+        names = touches.combo.astype(np.uint64) << _TAG_BITS | touches.play
+        rows: U64 = np.column_stack([touches.who, touches.ts.astype(np.uint64), names])
+        return rows
+
+    @staticmethod
+    def from_rows(rows: U64) -> Touches:
+        """See `Segment.from_rows`."""
+        who, ts, names = rows.T
+        combos = (names >> _TAG_BITS).astype(np.uint32)
+        return Touches(who.copy(), ts.astype(np.int64), combos, names & _TAG)
+
+
+@kernel
+def latest_crowd(
+    who: U64,
+    ts: I64,
+    tags: U64,
+    until: I64,
+    a_who: U64,
+    a_ts: I64,
+    a_minute: I64,
+    window_ms: Int,
+    most: Int,
+    out: I64,
+) -> None:
+    """Find the latest crowded moment of households up to times; -1: there is none.
+
+    Of the listeners of a household the `most + 1` that were heard last are enough to know.
+
+    Args:
+        who, ts, tags, until: touches sorted by household and time, of `standing`.
+        a_who, a_ts: whose, and up to when.
+        a_minute: starts that stand no longer than this minute are none.
+    """
+    members, last = np.empty(most + 1, np.uint64), np.empty(most + 1, np.int64)
+    for n in range(len(a_who)):
+        out[n] = -1
+        low, high = 0, len(who)
+        while low < high:
+            middle = (low + high) // 2
+            if who[middle] < a_who[n]:
+                low = middle + 1
+            else:
+                high = middle
+        known, i = 0, low
+        while i < len(who) and who[i] == a_who[n] and ts[i] >> KIND_BITS <= a_ts[n]:
+            member, at = tags[i] >> _MEMBER, ts[i] >> KIND_BITS
+            if member != np.uint64(0) and until[i] > a_minute[n]:
+                place = 0  # the one heard last is the first
+                while place < known and members[place] != member:
+                    place += 1
+                if place == known:
+                    known = min(known + 1, most + 1)
+                    place = known - 1
+                for m in range(place, 0, -1):
+                    members[m], last[m] = members[m - 1], last[m - 1]
+                members[0], last[0] = member, at
+                if known == most + 1 and last[most] >= at - window_ms:
+                    out[n] = at
+            i += 1
+
+
+@kernel
+def _spare(who: U64, ts: I64, tags: U64, sure_ms: Int, play_ms: Int, most: Int, dropped: U8) -> Int:
+    """Take the mark off touches that a crowded moment behind `sure_ms` may need; returns how many.
+
+    None needs a touch that its listener has followed with another before `sure_ms`, nor one that `most + 1`
+    listeners have: by more than a play lasts, so that each is a touch whatever becomes of its start.
+    """
+    members = np.empty(most + 1, np.uint64)
+    spared, end = 0, len(who)
+    while end > 0:
+        known, heard = 0, end - 1
+        i = end - 1
+        while i >= 0 and who[i] == who[end - 1]:
+            at, member = ts[i] >> KIND_BITS, tags[i] >> _MEMBER
+            while heard > i and known <= most and ts[heard] >> KIND_BITS > at + play_ms:
+                later = tags[heard] >> _MEMBER
+                if later != np.uint64(0) and ts[heard] >> KIND_BITS < sure_ms:
+                    place = 0
+                    while place < known and members[place] != later:
+                        place += 1
+                    if place == known:
+                        members[place] = later
+                        known += 1
+                heard -= 1
+            if dropped[i] and member != np.uint64(0) and known <= most:
+                place = 0
+                while place < known and members[place] != member:
+                    place += 1
+                if place == known:
+                    dropped[i] = 0
+                    spared += 1
+            i -= 1
+        end = i + 1
+    return spared
+
+
+@dataclass
+class HomeStore(TouchStore):
+    """All touches of one household shard.
+
+    Args:
+        window_ms: the listen window.
+        most: distinct listeners within it up to which a household joins.
+
+    Attributes:
+        marks: households to their latest crowded moment, of which touches were dropped since.
+    """
+
+    form: type[Segment] = HomeSegment
+    window_ms: int = 14 * 86_400_000
+    most: int = 20
+    marks: dict[int, int] = field(default_factory=dict)
+
+    def settle(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
+        """See `TouchStore.settle`; `oldest_ms` is two listen windows back or more."""
+        super().settle(oldest_ms, settled_ms, of_campaign)
+        self.marks = {who: at for who, at in self.marks.items() if at >= settled_ms - self.window_ms}
+
+    def _capped(self, touches: Touches, settled_ms: int, of_campaign: U32) -> Touches:
+        dropped = np.zeros(len(touches), np.uint8)
+        names = (touches.combo, of_campaign)
+        over = beyond(touches.who, touches.ts, *names, settled_ms, self.play_ms, *self.caps, dropped)
+        if over:
+            sure_ms = settled_ms - 2 * self.play_ms
+            bounds = (sure_ms, self.play_ms, self.most)
+            over -= _spare(touches.who, touches.ts, touches.play.astype(np.uint64), *bounds, dropped)
+        if not over:
+            return touches
+        self._mark(np.unique(touches.who[dropped != 0]), touches, settled_ms - self.play_ms - 1)
+        self.dropped += over
+        return touches.at(dropped == 0)
+
+    def _mark(self, who: U64, besides: Touches, until_ms: int) -> None:
+        """Mark the crowded moments of households before some of their touches are dropped, up to a time from
+        which the status of a start no longer changes.
+        """
+        theirs = besides.at(np.isin(besides.who, who))
+        touches, until = standing(joined([self.of(who), theirs]).sorted(), self.play_ms)
+        moments = self.crowds(touches, until, who, np.full(len(who), until_ms), np.full(len(who), NEVER - 1))
+        for one, at in zip(who.tolist(), moments.tolist(), strict=True):
+            if at >= 0:
+                self.marks[one] = max(at, self.marks.get(one, -1))
+
+    def crowds(self, touches: Touches, until: I64, who: U64, ts: I64, minutes: I64) -> I64:
+        """The latest crowded moment of each of `who` up to `ts`, in the touches and in what is marked; -1:
+        there is none.
+        """
+        out = np.full(len(who), -1, np.int64)
+        tags = touches.play.astype(np.uint64)
+        latest_crowd(touches.who, touches.ts, tags, until, who, ts, minutes, self.window_ms, self.most, out)
+        marks = np.array([self.marks.get(one, -1) for one in who.tolist()], np.int64)
+        return np.maximum(out, marks)
+
+    def forget_members(self, members: U64) -> int:
+        """Remove the touches of listeners, by their bits of `flows.model.home_touches.members_of`; returns
+        how many.
+        """
+        before = len(self)
+        self.drop(lambda touches: np.isin(touches.play.astype(np.uint64) >> _MEMBER, members))
+        return before - len(self)
+
+    def snapshot(self, files: Files) -> tuple[Any, ...]:
+        """See `TouchStore.snapshot`."""
+        return (*super().snapshot(files), dict(self.marks))
+
+    def restore(self, state: tuple[Any, ...], files: Files) -> None:
+        """See `TouchStore.restore`."""
+        *held, marks = state
+        super().restore(tuple(held), files)
+        self.marks = dict(marks)

@@ -1,0 +1,124 @@
+"""One household shard: it decides the conversions that their own listeners' touches cannot be credited with,
+by the touches of their households.
+
+A podcast is heard in an app and bought in a browser: no listener id joins them, the address does. A
+household with more than so many listeners is an office or a carrier's gateway, and joins nobody. A decision
+is of the same cut as the listener shards': by then every touch that may count has come here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from flows.attribution.credit_models import Rules
+from flows.attribution.household_touches import HOME_SHIFT, HomeStore
+from flows.attribution.touch_shard import TouchShard
+from flows.attribution.touches import DEFAULT_CAPS, Caps
+from flows.model.conversions import BY_HOUSEHOLD
+from flows.model.dimensions import Dimensions
+from flows.model.home_touches import members_of
+from flows.model.messages import Decided, Decision, Unjoined, UnjoinedBatch
+from flows.model.ticks import MINUTE_MS, Cut
+from flows.state.journal import Files
+from flows.state.kernel import U64
+from flows.state.snapshot import check_format
+
+FORMAT: Final = 1
+STEP: Final = "households"
+"""Its files' place in the recovery directory."""
+KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped", "names")
+"""The plain attributes of a shard that are in its snapshot."""
+
+
+@dataclass
+class HouseholdShard(TouchShard):
+    """The touches of one household shard; the arguments are those of
+    `flows.attribution.shard.ListenerShard`.
+    """
+
+    index: int
+    shards: int
+    lateness_ms: int
+    rules: Rules
+    recovery: Path | None
+    caps: Caps = DEFAULT_CAPS
+    play_ms: int = 30 * 60_000
+    watermark_ms: int = 0
+    decided_ms: int = 0
+    capped: int = 0
+    names: list[Dimensions] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        window_ms, most = self.rules.listen_ms, self.rules.household_listeners
+        self.homes = HomeStore(self.caps, self.play_ms, window_ms=window_ms, most=most)
+        self.begin(self.homes)
+        self._files = Files(None)
+
+    def apply(self, cut: Cut, batches: Sequence[UnjoinedBatch]) -> Decided:
+        """Apply the messages of all listener shards for one cut, and decide their conversions."""
+        before = self.watermark_ms // MINUTE_MS
+        self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
+        homes = [one for batch in batches for one in batch.homes]
+        self.take(
+            [(one.names, one.who >> HOME_SHIFT, one.ts, one.kinds, one.combos, one.tags) for one in homes]
+        )
+        if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
+            self.forget(forgotten)
+        unjoined = [one for batch in batches for one in batch.conversions]
+        unjoined.sort(key=lambda one: one.conversion[:3])
+        decisions = self._decide(unjoined) if unjoined else []
+        self.capped += sum(decision.capped for decision in decisions)
+        self.decided_ms = max(self.decided_ms, *(batch.decided_ms for batch in batches))
+        turned = cut.ended or self.watermark_ms // MINUTE_MS > before
+        # A moment within the listen window may be crowded by touches within another one before it.
+        self.settle(turned, max(self.rules.click_ms, 2 * self.rules.listen_ms))
+        return Decided(self.shards + self.index, cut, decisions, {}, 0, [])
+
+    def _decide(self, unjoined: Sequence[Unjoined]) -> list[Decision]:
+        due = [one.conversion for one in unjoined]
+        of = np.array([one.household for one in due], np.uint64) >> HOME_SHIFT
+        ts = np.array([one.ts_ms for one in due], np.int64)
+        touches, until = self.standing(self.homes.of(np.unique(of)))
+        crowded = self.homes.crowds(touches, until, of, ts, ts // MINUTE_MS)
+        noisy = (crowded >= 0) & (crowded >= ts - self.rules.listen_ms)
+        found = self.found(due, np.where(noisy, np.uint64(0), of), touches, until)
+        decisions = []
+        for one, their, many in zip(unjoined, found, noisy.tolist(), strict=True):
+            if their.times_ms:
+                decisions.append(self.credited(one.conversion, their, BY_HOUSEHOLD))
+            else:
+                capped = one.capped or self.may_be_capped(their)
+                decisions.append(self.by_utm(one.conversion, capped, many))
+        return decisions
+
+    def forget(self, who: U64) -> int:
+        """Erase these listeners and households: remove their touches; returns how many."""
+        homes = who[who % np.uint64(self.shards) == self.index]
+        return self.homes.forget(homes >> HOME_SHIFT) + self.homes.forget_members(members_of(who))
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The state as plain values, with its format."""
+        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
+        state = {name: getattr(self, name) for name in KEPT}
+        state["store"] = self.homes.snapshot(self._files)
+        self._files.keep(self.homes.names())
+        return FORMAT, self.shards, state
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Restore the state that `snapshot` gave.
+
+        Raises:
+            StateError: another format's, or made for another number of shards, or a file is missing.
+        """
+        check_format("households", state, FORMAT, self.shards)
+        *_, of = state
+        for name in KEPT:
+            setattr(self, name, of[name])
+        self.name(self.names)
+        self._files = Files.of(self.recovery, STEP, self.index)
+        self.homes.restore(of["store"], self._files)

@@ -1,0 +1,194 @@
+"""A shard of touches: what listener shards and household shards have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from flows.attribution.credit_models import Rules, credit
+from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Asked, eligible, in_order, standing
+from flows.attribution.touches import Touches, TouchStore
+from flows.model.conversions import WHOLE
+from flows.model.dimensions import FORGET_AT, Dimensions
+from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS, Credit, Decision, PendingConversion
+from flows.model.ticks import MINUTE_MS
+from flows.state.kernel import I64, U8, U32, U64
+
+SPREAD: Final = 16
+"""Cuts over which the shards settle their touches when a minute has ended."""
+UNKNOWN: Final = -2
+"""Instead of the number of a campaign that no touch is of."""
+
+
+class Found(NamedTuple):
+    """The eligible touches of a conversion, in the order of time and placement: of each its time, whether it
+    is a click, and its names; `met` is of `flows.attribution.eligible.Eligible`.
+    """
+
+    times_ms: list[int]
+    clicks: list[bool]
+    combos: list[Dimensions]
+    met: int
+
+
+class TouchShard:
+    """Touches by whom they are remembered under, with the names that they refer to.
+
+    Attributes:
+        names: dimensions by the number that touches refer to them by.
+        campaigns: campaigns by their number.
+        decided_ms: conversions before it are decided.
+    """
+
+    index: int
+    lateness_ms: int
+    rules: Rules
+    store: TouchStore
+    watermark_ms: int
+    decided_ms: int
+    names: list[Dimensions]
+
+    def begin(self, store: TouchStore) -> None:
+        """Begin without a touch."""
+        self.store = store
+        self.numbers: dict[Dimensions, int] = {}
+        self.campaigns: dict[str | None, int] = {}
+        self.of_campaign = np.zeros(0, np.uint32)
+        self.forget_at = FORGET_AT
+        self._cuts_left = 0
+
+    def name(self, names: Sequence[Dimensions]) -> None:
+        """Take up the names of a snapshot."""
+        self.names = [*names]
+        self.numbers = {combo: number for number, combo in enumerate(self.names)}
+        self.campaigns, self.of_campaign = {}, np.zeros(0, np.uint32)
+        self._number_campaigns()
+
+    def take(self, some: Sequence[tuple[Sequence[Dimensions], U64, I64, U8, U32, U32 | U64]]) -> None:
+        """Store a cut's touches at once, since each call costs as much as a hundred touches.
+
+        Args:
+            some: names, and of each touch whom it is remembered under, its time, its kind, which of the names
+                it has, and its play.
+        """
+        if not some:
+            return
+        numbers = [np.array([self._number(combo) for combo in one[0]], np.uint32) for one in some]
+        combos = np.concatenate([of[one[4]] for of, one in zip(numbers, some, strict=True)])
+        columns = zip(*((one[1], one[2], one[3], one[5]) for one in some), strict=True)
+        who, ts, kinds, plays = map(np.concatenate, columns)
+        self._number_campaigns()
+        self.store.add(who, ts, kinds, combos, plays)
+
+    def final_ms(self) -> int:
+        """The time before which conversions can be decided: no touch before it can still come."""
+        return (self.watermark_ms - self.lateness_ms) // MINUTE_MS * MINUTE_MS
+
+    def settle(self, turned: bool, kept_ms: int) -> None:
+        """Compact the touches once a minute, `1 + index % SPREAD` cuts after it turned. All shards at one cut
+        would stop the flow for the sum of their times.
+
+        Args:
+            turned: whether a minute has just ended.
+            kept_ms: for how long behind the latest decision touches are kept.
+        """
+        overdue = turned and self._cuts_left > 0
+        if turned:
+            self._cuts_left = 1 + self.index % SPREAD
+        self._cuts_left -= 1
+        if overdue or self._cuts_left == 0:
+            self._cuts_left = 0
+            settled_ms = min(self.decided_ms, self.final_ms())
+            self.store.settle(settled_ms - kept_ms, settled_ms, self.of_campaign)
+            if len(self.names) > self.forget_at:
+                self._forget_names()
+
+    def _number(self, combo: Dimensions) -> int:
+        number = self.numbers.get(combo)
+        if number is None:
+            number = self.numbers[combo] = len(self.names)
+            self.names.append(combo)
+        return number
+
+    def _number_campaigns(self) -> None:
+        of = self.campaigns
+        more = [of.setdefault(combo[1], len(of)) for combo in self.names[len(self.of_campaign) :]]
+        self.of_campaign = np.append(self.of_campaign, np.array(more, np.uint32))
+
+    def _forget_names(self) -> None:
+        """Drop the dimensions that no touch refers to, and number the rest anew."""
+        self.name([self.names[number] for number in self.store.renumbered().tolist()])
+        self.forget_at = max(FORGET_AT, 2 * len(self.names))
+
+    def standing(self, touches: Touches) -> tuple[Touches, I64]:
+        """Sorted touches in the order in which they are credited, without the starts that no conversion can
+        take; and until which minute each stands for its play.
+        """
+        return standing(in_order(touches, self._rank), self.store.play_ms)
+
+    def found(self, due: Sequence[PendingConversion], of: U64, touches: Touches, until: I64) -> list[Found]:
+        """Find the eligible touches of conversions.
+
+        Args:
+            of: whose touches each may be credited to; 0: nobody's.
+            touches, until: those of all of these, from `standing`.
+        """
+        own = [one.pixel.combo[1] for one in due]
+        asked = Asked(
+            np.array([one.ts_ms for one in due], np.int64),
+            of,
+            np.array([ANY if name is None else self.campaigns.get(name, UNKNOWN) for name in own], np.int64),
+        )
+        windows = (self.rules.click_ms, self.rules.listen_ms)
+        got = eligible(touches, until, self.of_campaign[touches.combo], asked, windows, self.store.caps)
+        found, names = touches.at(got.found), self.names
+        times_ms, clicks = (found.ts >> KIND_BITS).tolist(), (found.ts & KIND == CLICK_TOUCH).tolist()
+        combos = [names[number] for number in found.combo.tolist()]
+        parts = [slice(a, b) for a, b in pairwise(got.bounds.tolist())]
+        return [
+            Found(times_ms[part], clicks[part], combos[part], met)
+            for part, met in zip(parts, got.met.tolist(), strict=True)
+        ]
+
+    def may_be_capped(self, found: Found) -> bool:
+        """True if a cap may have changed what these touches are credited with."""
+        met = found.met
+        if met and self.rules.model == "last_touch":
+            # The newest are what it sees: only older clicks, or listens where it sees none, are hidden.
+            clicks = found.clicks
+            met &= 0 if True in clicks else MET_CLICKS if clicks else MET_CLICKS | MET_LISTENS
+        return met != 0
+
+    def credited(self, conversion: PendingConversion, found: Found, by: str) -> Decision:
+        """Credit a conversion to its eligible touches, of which there are some.
+
+        Args:
+            by: which of `flows.model.conversions.JOINED` they are remembered under.
+        """
+        times_ms, clicks, combos, _ = found
+        credits = [
+            Credit(combo, share, "click" if click else "listen", conversion.ts_ms - ts)
+            for combo, share, click, ts in zip(
+                combos, credit(self.rules, times_ms, clicks), clicks, times_ms, strict=True
+            )
+        ]
+        return Decision(conversion, self.rules.model, credits, self.may_be_capped(found), by)
+
+    def by_utm(self, conversion: PendingConversion, capped: bool, noisy: bool = False) -> Decision:
+        """Credit a conversion without an eligible touch to the placement that its landing URL names, else to
+        nobody.
+        """
+        pixel = conversion.pixel
+        target = self.rules.utm.get(pixel.utm_content) if pixel.utm_content else None
+        if target is None:
+            return Decision(conversion, "none", [], capped, None, noisy)
+        found = [Credit((target, *pixel.combo[1:]), WHOLE, "utm", None)]
+        return Decision(conversion, "utm", found, capped, None, noisy)
+
+    def _rank(self, number: int, click: bool) -> tuple[bytes, bool, list[bytes]]:
+        """The order of touches at one moment: by all names, so that it is the same however they came in."""
+        placement, *names = self.names[number]
+        return (placement or "").encode(), click, [(name or "").encode() for name in names]

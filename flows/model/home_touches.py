@@ -1,0 +1,50 @@
+"""Touches under their households, as plays sends them and household shards keep them."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from flows.model.dimensions import Dimensions
+from flows.state.kernel import I64, U8, U32, U64
+
+
+class HomeTouches(NamedTuple):
+    """Touches under their households, by column; `combos` index `names`, `tags` are of `tags_of`."""
+
+    names: list[Dimensions]
+    who: U64
+    ts: I64
+    kinds: U8
+    combos: U32
+    tags: U64
+
+
+NO_HOMES: Final = HomeTouches(
+    [],
+    np.zeros(0, np.uint64),
+    np.zeros(0, np.int64),
+    np.zeros(0, np.uint8),
+    np.zeros(0, np.uint32),
+    np.zeros(0, np.uint64),
+)
+MEMBER_BITS, PLAY_BITS = 24, 20
+TAG_BITS: Final = MEMBER_BITS + PLAY_BITS
+PLAY_SHIFT: Final = np.uint64(PLAY_BITS)
+_HASH_BITS: Final = 64
+
+
+def members_of(listeners: U64) -> U64:
+    """The bits by which listeners are told apart within a household; 0: nobody."""
+    members = listeners >> np.uint64(_HASH_BITS - MEMBER_BITS)
+    return np.where(listeners != 0, np.maximum(members, np.uint64(1)), np.uint64(0))
+
+
+def tags_of(listeners: U64, plays: U32) -> U64:
+    """The tags of touches: their listeners' bits above those of the play, which is one for each listener."""
+    wide = plays.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ listeners
+    wide ^= wide >> np.uint64(29)
+    wide *= np.uint64(0xBF58476D1CE4E5B9)
+    tags: U64 = members_of(listeners) << PLAY_SHIFT | wide >> np.uint64(_HASH_BITS - PLAY_BITS)
+    return tags

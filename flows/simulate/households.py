@@ -1,0 +1,68 @@
+"""Households: people who hear an ad at one address, and a browser there that buys and knows no listener.
+
+A family, an office of 25 and a carrier's gateway with 60 listeners. Nobody else has the address, so that the
+outcome is beyond doubt: a family's conversion is the ad's, that of the others nobody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from flows.simulate.scenario import Placement
+from flows.simulate.truth import MINUTE_MS, PlayTruth, Truth
+
+OFFICE, GATEWAY = 25, 60
+MOST_FAMILY: Final = 4
+_BETWEEN_MS: Final = 40
+_BOUGHT_MS: Final = 45_000
+_TRANSIT_MS: Final = 30
+
+
+class Told(NamedTuple):
+    """One call of a household: when it is sent, when it happened, its message and its truth."""
+
+    sent_ms: int
+    event_ms: int
+    value: bytes
+    truth: Truth
+
+
+def members_of(dice: float) -> int:
+    """The listeners of a household, by a number from 0 to 1: few in most."""
+    if dice < 0.8:
+        return 1 + int(dice / 0.8 * MOST_FAMILY)
+    return OFFICE if dice < 0.9 else GATEWAY
+
+
+def household(name: str, place: Placement, born: int, members: int, first: int) -> Iterator[Told]:
+    """The calls of a household, in order: everybody hears the placement's ad once, then a browser buys.
+
+    Args:
+        name: nobody else's.
+        members: listeners, numbered from `first` on. The last one's app tells no listener in a family.
+    """
+    labels = {key: value for key, value in place.labels.items() if key != "device_confirmed"}
+    known = {"household_id": name, "consent": True}
+    for member in range(members):
+        at = born + member * _BETWEEN_MS
+        listener = None if members <= MOST_FAMILY and member == members - 1 else first + member
+        event_id = f"{name}-{member}"
+        event = {"event_id": event_id, "event": "impression", "ts": at, **labels, **known}
+        event |= {"play_id": f"{name}-play-{member}", "basis": place.basis, "received_at": at + _TRANSIT_MS}
+        if listener is not None:
+            event["listener_id"] = f"L{listener}"
+        play = PlayTruth(place.id, listener, True, False, labels["creative_id"])
+        truth = play.pixel("impression", event_id, None, at, True, place.basis)
+        yield Told(at + _TRANSIT_MS, at, msgspec.json.encode(event), truth._replace(home=name))
+    at = born + _BOUGHT_MS
+    bought = {
+        "event_id": f"{name}-bought", "event": "conversion", "ts": at, "received_at": at + _TRANSIT_MS,
+        **known, "campaign_id": labels["campaign_id"],
+        "conversion": {"type": "purchase", "order_id": f"{name}-order"},
+    }  # fmt: skip
+    joined = (place.id, labels["creative_id"], at - at % MINUTE_MS) if members <= MOST_FAMILY else None
+    truth = Truth("accepted", also="conversions", joined=joined)
+    yield Told(at + _TRANSIT_MS, at, msgspec.json.encode(bought), truth)

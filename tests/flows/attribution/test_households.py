@@ -1,0 +1,281 @@
+"""Conversions by household against the specification's words: joined by the listener before the household,
+and by no household of too many people, over logs that are cut anyhow, restored anywhere, and capped.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows.attribution.credit_models import Rules
+from flows.attribution.households import HouseholdShard
+from flows.attribution.shard import ListenerShard
+from flows.attribution.touches import Caps
+from flows.model.dimensions import Dimensions
+from flows.model.home_touches import HomeTouches, tags_of
+from flows.model.messages import (
+    CLICK_TOUCH,
+    IMPRESSION_TOUCH,
+    START_TOUCH,
+    Decision,
+    PendingConversion,
+    TouchBatch,
+)
+from flows.model.pixel import ConversionPixel
+from flows.model.ticks import Cut
+
+DAY, MINUTE = 86_400_000, 60_000
+T0 = 1_764_000_000_000 // DAY * DAY
+LATENESS, PLAY_MS = 10 * MINUTE, 30 * MINUTE
+RULES = Rules(click_ms=3 * DAY, listen_ms=2 * DAY, utm={"u": "by-utm"}, household_listeners=3)
+MANY = Caps(10_000, 10_000, 100_000, 100_000)
+SHARDS = 2
+CAMPAIGNS = ("red", "blue", None)
+
+
+def spread(number: int) -> int:
+    """A hash, as ids have."""
+    return number and (number * 0x9E3779B97F4A7C15 ^ number << 60) % 2**64
+
+
+@dataclass(frozen=True)
+class Touch:
+    who: int
+    home: int
+    at: int
+    kind: int
+    combo: Dimensions
+    play: int
+
+
+def bought(number: int, at: int, who: int, home: int, campaign: str | None, utm: str | None = None) -> Any:
+    combo: Dimensions = (None, campaign, None, None, None, None, None)
+    pixel = ConversionPixel(combo, "purchase", None, f"v{number}", None, None, utm)
+    return PendingConversion(at, who, number + 1, pixel, home)
+
+
+def standing(touches: Sequence[Touch], minute: int) -> list[Touch]:
+    """Without the starts whose play's impression is of this minute or an earlier one."""
+    heard = {
+        (one.play, one.who, one.home)
+        for one in touches
+        if one.kind == IMPRESSION_TOUCH and one.at // MINUTE <= minute
+    }
+    return [one for one in touches if one.kind != START_TOUCH or (one.play, one.who, one.home) not in heard]
+
+
+def eligible(touches: Sequence[Touch], of: PendingConversion) -> list[Touch]:
+    campaign, found = of.pixel.combo[1], []
+    for one in touches:
+        window = RULES.click_ms if one.kind == CLICK_TOUCH else RULES.listen_ms
+        if 0 <= of.ts_ms - one.at <= window and campaign in (None, one.combo[1]):
+            found.append(one)
+    return found
+
+
+def noisy(touches: Sequence[Touch], at: int, most: int) -> bool:
+    """True if a touch of the window up to `at` had more than so many listeners in the window up to it."""
+    before = [one for one in touches if one.who and one.at <= at]
+    return any(
+        len({other.who for other in before if 0 <= one.at - other.at <= RULES.listen_ms}) > most
+        for one in before
+        if one.at >= at - RULES.listen_ms
+    )
+
+
+def last(touches: Sequence[Touch]) -> Touch:
+    clicks = [one for one in touches if one.kind == CLICK_TOUCH]
+    return max(clicks or touches, key=lambda one: (one.at, (one.combo[0] or "").encode()))
+
+
+def wanted(touches: Sequence[Touch], of: PendingConversion) -> tuple[str | None, str, str | None, bool]:
+    """By whom a conversion is joined, by which rule, to which placement, and if its household is noisy."""
+    there = standing(touches, of.ts_ms // MINUTE)
+    own = eligible([one for one in there if one.who == of.listener and one.who], of)
+    if own:
+        return "listener", "last_touch", last(own).combo[0], False
+    home = [one for one in there if one.home == of.household and one.home]
+    many = bool(home) and noisy(home, of.ts_ms, RULES.household_listeners)
+    if not many and (theirs := eligible(home, of)):
+        return "household", "last_touch", last(theirs).combo[0], False
+    by_utm = of.pixel.utm_content == "u"
+    return None, "utm" if by_utm else "none", "by-utm" if by_utm else None, many
+
+
+class Flow:
+    """Listener and household shards, fed cut by cut as placement shards would."""
+
+    def __init__(self, caps: Caps, recovery: Path | None = None) -> None:
+        self.caps, self.recovery = caps, recovery
+        self.listeners = [self._new(ListenerShard, index) for index in range(SHARDS)]
+        self.homes = [self._new(HouseholdShard, index) for index in range(SHARDS)]
+        self.number = 0
+        self.decisions: list[Decision] = []
+
+    def _new(self, kind: Callable[..., Any], index: int) -> Any:
+        return kind(index, SHARDS, LATENESS, RULES, self.recovery, self.caps, PLAY_MS)
+
+    def restart(self) -> None:
+        for shards in (self.listeners, self.homes):
+            for index, shard in enumerate(shards):
+                again = self._new(type(shard), index)
+                again.restore(pickle.loads(pickle.dumps(shard.snapshot())))
+                shards[index] = again
+
+    def cut(
+        self,
+        touches: Sequence[Touch],
+        conversions: Sequence[PendingConversion],
+        watermark_ms: int,
+        ended: bool = False,
+        forgotten: Sequence[int] = (),
+    ) -> None:
+        here = Cut(self.number, watermark_ms, ended, ())
+        self.number += 1
+        sent = []
+        for index, shard in enumerate(self.listeners):
+            own = [one for one in touches if one.who and one.who % SHARDS == index]
+            home = [one for one in touches if one.home and one.home % SHARDS == index]
+            who, ts, kinds, plays = columns(own, "who")
+            homes, home_ts, home_kinds, home_plays = columns(home, "home")
+            tags = tags_of(np.array([one.who for one in home], np.uint64), home_plays)
+            names, home_names = [one.combo for one in own], [one.combo for one in home]
+            at_home = HomeTouches(home_names, homes, home_ts, home_kinds, numbers(home), tags)
+            due = [one for one in conversions if (one.listener or one.key) % SHARDS == index]
+            gone = np.array([one for one in forgotten if one % SHARDS == index], np.uint64)
+            batch = TouchBatch(0, index, here, names, who, ts, kinds, numbers(own), plays, due, gone, at_home)
+            self.decisions += shard.apply(here, [batch]).decisions
+            sent.append(shard.unjoined)
+        for index, shard in enumerate(self.homes):
+            self.decisions += shard.apply(here, [batches[index] for batches in sent]).decisions
+
+
+def numbers(touches: Sequence[Touch]) -> Any:
+    return np.arange(len(touches), dtype=np.uint32)
+
+
+def columns(touches: Sequence[Touch], of: str) -> tuple[Any, Any, Any, Any]:
+    return (
+        np.array([getattr(one, of) for one in touches], np.uint64),
+        np.array([one.at for one in touches], np.int64),
+        np.array([one.kind for one in touches], np.uint8),
+        np.array([one.play for one in touches], np.uint32),
+    )
+
+
+def story(rng: random.Random) -> tuple[list[Touch], list[PendingConversion]]:
+    """Days of a few households: of families, of offices, of listeners without a household and the reverse."""
+    touches, conversions = [], []
+    homes = [spread(n) for n in (0, 1, 2, 3, 4)]
+    size = {home: rng.choice([1, 2, 3, 4, 6, 9]) for home in homes}
+    combos: list[Dimensions] = [(f"pl-{n}", CAMPAIGNS[n % 3], None, None, None, None, None) for n in range(6)]
+    days = rng.choice([1, 6])
+    for play in range(rng.randrange(20, 160)):
+        home = rng.choice(homes)
+        number = rng.randrange(size[home] + 1)
+        who = spread(100 * (homes.index(home) + 1) + number) if number else 0
+        at = T0 + rng.choice([rng.randrange(days * DAY), rng.randrange(40 * MINUTE)])
+        combo = rng.choice(combos)
+        if rng.random() < 0.15:
+            touches.append(Touch(who, home, at, CLICK_TOUCH, combo, play))
+        if rng.random() < 0.7:
+            touches.append(Touch(who, home, at, IMPRESSION_TOUCH, combo, play))
+        if rng.random() < 0.7:
+            begun = at + rng.choice([0, 400, MINUTE, 9 * MINUTE, -20 * MINUTE])
+            touches.append(Touch(who, home, begun, START_TOUCH, combo, play))
+    touches = [one for one in touches if one.who or one.home]
+    for number in range(rng.randrange(5, 40)):
+        home = rng.choice(homes)
+        who = spread(100 * (homes.index(home) + 1) + rng.randrange(1, 12)) if rng.random() < 0.6 else 0
+        at = T0 + rng.choice(
+            [
+                rng.randrange(days * DAY),
+                rng.randrange(40 * MINUTE),
+                *(
+                    max(0, one.at - T0) + rng.choice([0, 1, -1, RULES.listen_ms, RULES.listen_ms + 1])
+                    for one in rng.sample(touches, min(3, len(touches)))
+                ),
+            ]
+        )
+        utm = rng.choice([None, None, "u"])
+        conversions.append(bought(number, at, who, home, rng.choice([None, *CAMPAIGNS]), utm))
+    return touches, conversions
+
+
+def told(rng: random.Random, flow: Flow, touches: list[Touch], conversions: list[PendingConversion]) -> None:
+    """Let a flow have a story in cuts, each event up to the allowed lateness after its time."""
+    late = (0, 0, MINUTE, 8 * MINUTE)
+    arrivals = [(one.at + rng.choice(late), number, one) for number, one in enumerate(touches)]
+    bought_at = [(one.ts_ms + rng.choice(late), number, one) for number, one in enumerate(conversions)]
+    watermark = T0 - DAY
+    ends = sorted({0, *(at for at, *_ in arrivals + bought_at)})  # type: ignore[operator]  # of both kinds
+    step = rng.choice([1, 3, 20])
+    for end in ends[step - 1 :: step]:
+        some = [one for at, _, one in arrivals if watermark < at <= end]
+        due = [one for at, _, one in bought_at if watermark < at <= end]
+        rng.shuffle(some)
+        watermark = max(watermark, end)
+        flow.cut(some, due, watermark)
+        if rng.random() < 0.1:
+            flow.restart()
+    some = [one for at, _, one in arrivals if at > watermark]
+    due = [one for at, _, one in bought_at if at > watermark]
+    flow.cut(some, due, max([watermark, *ends]), ended=True)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_conversion_is_joined_as_the_words_say(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    touches, conversions = story(rng)
+    flow = Flow(MANY, tmp_path if rng.random() < 0.3 else None)
+    told(rng, flow, touches, conversions)
+    assert len(flow.decisions) == len(conversions)
+    for one in flow.decisions:
+        got = one.joined_by, one.rule, one.credits[0].combo[0] if one.credits else None, one.noisy
+        assert got == wanted(touches, one.conversion), one.conversion
+        assert not one.capped
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_household_of_many_is_known_whatever_caps_have_dropped(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(1_000 + seed)
+    touches, conversions = story(rng)
+    touches += [  # somebody who hears so much that caps drop everybody else
+        Touch(
+            spread(100 * (1 + n) + 1), spread(n), at, IMPRESSION_TOUCH, touches[0].combo, 10_000 + at % 9_973
+        )
+        for n in (1, 2, 3, 4)
+        for at in range(T0, T0 + rng.randrange(1, 3 * DAY), 97 * MINUTE)
+    ]
+    flow = Flow(Caps(2, 1, 3, 2), tmp_path if rng.random() < 0.3 else None)
+    told(rng, flow, touches, conversions)
+    unsure = 0
+    for one in flow.decisions:
+        joined, _, _, many = wanted(touches, one.conversion)
+        if one.capped:
+            unsure += 1
+        else:
+            assert (one.joined_by, one.noisy) == (joined, many), one.conversion
+        if one.noisy:
+            assert many
+    assert len(flow.decisions) == len(conversions)
+    assert unsure < len(conversions)
+
+
+def test_stories_have_conversions_of_every_kind() -> None:
+    kinds: Counter[tuple[str | None, str, bool]] = Counter()
+    for seed in range(60):
+        touches, conversions = story(random.Random(seed))
+        for one in conversions:
+            joined, rule, _, many = wanted(touches, one)
+            kinds[joined, rule, many] += 1
+    assert min(kinds[kind] for kind in [("listener", "last_touch", False), (None, "none", True)]) > 20
+    assert min(kinds[kind] for kind in [("household", "last_touch", False), (None, "utm", True)]) > 20
