@@ -24,9 +24,9 @@ def _each(definition: m.Definition, by: str) -> Query:
     return Query(q.per_second(definition, by=by), f"{{{{{by}}}}}")
 
 
-def _now() -> list[tuple[Panel, int]]:
+def _now() -> list[Panel]:
     given = q.per_second(m.COLLECT_CONSENT, 'reason="given"')
-    panels = [
+    return [
         number(
             "Events a second",
             "Events of all calls, whatever became of them.",
@@ -36,8 +36,7 @@ def _now() -> list[tuple[Panel, int]]:
         number(
             "Refused, 5 min",
             "Events answered 503 because neither Kafka nor the spool took them: they are lost unless the "
-            "caller "
-            "repeats them.",
+            "caller repeats them.",
             "locale",
             Query(f"sum(increase({q.select(m.COLLECT_REFUSED)}[5m]))"),
             steps=_NONE,
@@ -75,11 +74,10 @@ def _now() -> list[tuple[Panel, int]]:
             alert="AudiopixelConsentFalling",
         ),
     ]
-    return [(panel, 4) for panel in panels]
 
 
-def _calls() -> list[tuple[Panel, int]]:
-    panels = [
+def _calls() -> list[Panel]:
+    return [
         lines(
             "What became of the events",
             "Stored events are counted; the others are rejected, not counted or refused.",
@@ -117,11 +115,10 @@ def _calls() -> list[tuple[Panel, int]]:
             alert="AudiopixelCollectorHold",
         ),
     ]
-    return [(panel, 8) for panel in panels]
 
 
-def _stages() -> list[tuple[Panel, int]]:
-    panels = [
+def _stages() -> list[Panel]:
+    return [
         lines(
             "Time of a call, by stage",
             "Mean of one call in 64. All stages but durable are work of this process's one core; durable "
@@ -136,13 +133,12 @@ def _stages() -> list[tuple[Panel, int]]:
             [Query(q.quantile(m.COLLECT_STAGE, 0.99, "stage"), "{{stage}}")],
         ),
     ]
-    return [(panel, 12) for panel in panels]
 
 
-def _callers() -> list[tuple[Panel, int]]:
+def _callers() -> list[Panel]:
     rejected = q.per_second(m.COLLECT_SENDERS, 'outcome="rejected"', by="sender")
     unreplaced = q.per_second(m.COLLECT_CLEANED, 'how="unreplaced"', by="dialect")
-    panels = [
+    return [
         lines(
             "Unreplaced macros, by dialect",
             "Values that are a macro which the vendor did not replace.",
@@ -171,7 +167,6 @@ def _callers() -> list[tuple[Panel, int]]:
             [_each(m.COLLECT_INVALID, "reason")],
         ),
     ]
-    return [(panel, 6) for panel in panels]
 
 
 def collector() -> Dashboard:
@@ -181,10 +176,10 @@ def collector() -> Dashboard:
         "Collector",
         "The pixel's door: what was called, stored and refused, what waits, and what callers send wrong.",
         [
-            Row("Now", 4, _now()),
-            Row("Calls", 8, _calls()),
-            Row("Callers", 8, _callers()),
-            Row("Stages", 8, _stages()),
+            Row("Now", 4, 4, _now()),
+            Row("Calls", 8, 8, _calls()),
+            Row("Callers", 8, 6, _callers()),
+            Row("Stages", 8, 12, _stages()),
         ],
         job_metric=m.COLLECT_EVENTS.name,
     )

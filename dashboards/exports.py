@@ -12,49 +12,38 @@ from flows import metrics as m
 EXPORTS: Final = Row(
     "Exports",
     6,
+    6,
     [
-        (
-            lines(
-                "Told to other systems",
-                "Messages that each export's target has acknowledged.",
-                "cps",
-                [Query(q.per_second(m.EXPORT_SENT, by="export"), "{{export}}")],
-                alert="AudiopixelExportStuck",
-            ),
-            6,
+        lines(
+            "Told to other systems",
+            "Messages that each export's target has acknowledged.",
+            "cps",
+            [Query(q.per_second(m.EXPORT_SENT, by="export"), "{{export}}")],
+            alert="AudiopixelExportStuck",
         ),
-        (
-            lines(
-                "Waiting for exports",
-                "Messages in Kafka that each export has not read.",
-                "short",
-                [Query(f"sum by (export) ({q.select(m.EXPORT_LAG)})", "{{export}}")],
-                alert="AudiopixelExportStuck",
-            ),
-            6,
+        lines(
+            "Waiting for exports",
+            "Messages in Kafka that each export has not read.",
+            "short",
+            [Query(f"sum by (export) ({q.select(m.EXPORT_LAG)})", "{{export}}")],
+            alert="AudiopixelExportStuck",
         ),
-        (
-            lines(
-                "Tries that failed",
-                "They are repeated, by export and reason.",
-                "cps",
-                [Query(q.per_second(m.EXPORT_RETRIED, by="export, reason"), "{{export}}: {{reason}}")],
-                alert="AudiopixelExportStuck",
-            ),
-            6,
+        lines(
+            "Tries that failed",
+            "They are repeated, by export and reason.",
+            "cps",
+            [Query(q.per_second(m.EXPORT_RETRIED, by="export, reason"), "{{export}}: {{reason}}")],
+            alert="AudiopixelExportStuck",
         ),
-        (
-            lines(
-                "Dead letters and left out",
-                "Dead letters the target refused for good; what is left out is not for it, by reason.",
-                "cps",
-                [
-                    Query(q.per_second(m.EXPORT_DEAD, by="export, reason"), "{{export}} dead: {{reason}}"),
-                    Query(q.per_second(m.EXPORT_LEFT_OUT, by="export, reason"), "{{export}} out: {{reason}}"),
-                ],
-                alert="AudiopixelExportDeadLetters",
-            ),
-            6,
+        lines(
+            "Dead letters and left out",
+            "Dead letters the target refused for good; what is left out is not for it, by reason.",
+            "cps",
+            [
+                Query(q.per_second(m.EXPORT_DEAD, by="export, reason"), "{{export}} dead: {{reason}}"),
+                Query(q.per_second(m.EXPORT_LEFT_OUT, by="export, reason"), "{{export}} out: {{reason}}"),
+            ],
+            alert="AudiopixelExportDeadLetters",
         ),
     ],
 )

@@ -51,14 +51,21 @@ Variable = Builder[VariableModel]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels beside each other under a heading, with their widths; what is over `WIDTH` goes on below.
+    """Panels beside each other under a heading; what is over `WIDTH` goes on below.
 
-    `height` is of every panel, in Grafana's units of 30 pixels.
+    `height` is of every panel, in Grafana's units of 30 pixels; `width` of each that is not made `wide`.
     """
 
     title: str
     height: int
-    panels: Sequence[tuple[Panel, int]]
+    width: int
+    panels: Sequence[Panel]
+
+
+def wide(panel: Panel, width: int) -> Panel:
+    """The panel, with a width of its own."""
+    panel.grid_pos = GridPos(h=0, w=width, x=0, y=0)
+    return panel
 
 
 def variable(name: str, query: str, *, label: str = "", many: bool = True, all_value: str = ".+") -> Variable:
@@ -158,7 +165,8 @@ def _placed(rows: Sequence[Row]) -> list[Panel | RowPanel]:
             )
         )
         y, x = y + 1, 0
-        for panel, width in row.panels:
+        for panel in row.panels:
+            width = panel.grid_pos.w if panel.grid_pos else row.width
             if x + width > WIDTH:
                 x, y = 0, y + row.height
             panel.id_val = len(placed) + 1

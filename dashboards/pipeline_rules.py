@@ -207,8 +207,7 @@ unless on () {DOWN}""",
         "pipeline",
         "No pixel has arrived for 30 minutes",
         "About {{ $value | printf `%.0f` }} messages are usual in that time. The flow is healthy and reads "
-        "the "
-        "topic to its end, so nothing is being written to the topic. Check the collectors and producers. "
+        "the topic to its end, so nothing is being written to the topic. Check the collectors and producers. "
         "Delivery is not judged meanwhile.",
         timedelta(minutes=2),
     ),
@@ -235,9 +234,8 @@ unless on () {DOWN}""",
         "pipeline",
         "{{ $value | printf `%.0f` }} messages were lost before the flow read them",
         "Kafka had deleted {{ $value | printf `%.0f` }} messages before the flow could read them, and the "
-        "flow "
-        "skipped them (AUDIOPIXEL_KAFKA_ON_LOST). Their ads ran and are missing from every number for good. "
-        "This alert ends after a day.",
+        "flow skipped them (AUDIOPIXEL_KAFKA_ON_LOST). Their ads ran and are missing from every number for "
+        "good. This alert ends after a day.",
     ),
     Alert(
         "AudiopixelRedisFailing",
@@ -260,8 +258,7 @@ unless on () {DOWN}""",
         "pipeline",
         "{{ $value | printf `%.0f` }} placements have no series of their own",
         "The exporter has reached its cap. {{ $value | printf `%.0f` }} placements are summed as `other`, "
-        "and "
-        "only the brand-safety alert watches that sum.",
+        "and only the brand-safety alert watches that sum.",
         timedelta(minutes=10),
     ),
     Alert(

@@ -7,7 +7,7 @@ from typing import Final
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards import queries as q
-from dashboards.layout import Row, board, variable
+from dashboards.layout import Row, board, variable, wide
 from dashboards.panels import AMBER, GREEN, RED, Query, Steps, bars, lines, number
 from dashboards.rules import USUAL, Limits
 from dashboards.trading_desk import pace
@@ -24,52 +24,32 @@ def _rate(definition: m.Definition) -> str:
 
 
 _AHEAD: Final = [
-    (
-        number(
-            "Projected",
-            "Impressions at the end of the flight at the last hour's rate.",
-            "locale",
-            Query(q.one(m.PLACEMENT_PROJECTED)),
-        ),
-        4,
+    number(
+        "Projected",
+        "Impressions at the end of the flight at the last hour's rate.",
+        "locale",
+        Query(q.one(m.PLACEMENT_PROJECTED)),
     ),
-    (
-        number(
-            "Short by",
-            "Impressions that are due by now and not delivered; 0 where it is ahead.",
-            "locale",
-            Query(q.one(m.PLACEMENT_SHORT)),
-            alert="AudiopixelUnderDelivery",
-        ),
-        4,
+    number(
+        "Short by",
+        "Impressions that are due by now and not delivered; 0 where it is ahead.",
+        "locale",
+        Query(q.one(m.PLACEMENT_SHORT)),
+        alert="AudiopixelUnderDelivery",
     ),
-    (
-        number(
-            "Ends in",
-            "Time until the flight of the plan ends, pauses included.",
-            "dtdurations",
-            Query(f"{q.one(m.PLACEMENT_END)} - time()"),
-        ),
-        4,
+    number(
+        "Ends in",
+        "Time until the flight of the plan ends, pauses included.",
+        "dtdurations",
+        Query(f"{q.one(m.PLACEMENT_END)} - time()"),
     ),
-    (
-        number(
-            "Booked",
-            "Impressions that the plan has booked.",
-            "locale",
-            Query(q.one(m.PLACEMENT_BOOKED)),
-        ),
-        4,
-    ),
-    (
-        number(
-            "Cost per conversion",
-            "Price of the delivered impressions by the flight's conversions, in the plan's currency; "
-            "empty while there is none.",
-            "locale",
-            Query(f"{q.one(m.PLACEMENT_COST)} / ({q.one(m.PLACEMENT_CONVERSIONS)} > 0)"),
-        ),
-        4,
+    number("Booked", "Impressions that the plan has booked.", "locale", Query(q.one(m.PLACEMENT_BOOKED))),
+    number(
+        "Cost per conversion",
+        "Price of the delivered impressions by the flight's conversions, in the plan's currency; "
+        "empty while there is none.",
+        "locale",
+        Query(f"{q.one(m.PLACEMENT_COST)} / ({q.one(m.PLACEMENT_CONVERSIONS)} > 0)"),
     ),
 ]
 """Panels of what is to come, and what it costs."""
@@ -79,41 +59,31 @@ def _plan(limits: Limits) -> Row:
     return Row(
         "Plan",
         4,
+        4,
         [
-            (
-                number(
-                    "State",
-                    "on_track, at_risk, warming_up, under, over, paused, complete, not_started or "
-                    "ended_short.",
-                    "string",
-                    Query(f"max by (state) ({q.select(m.PLACEMENT_STATE, q.ONE)})", "{{state}}"),
-                    named=True,
-                    alert="AudiopixelUnderDelivery",
-                ),
-                4,
+            number(
+                "State",
+                "on_track, at_risk, warming_up, under, over, paused, complete, not_started or ended_short.",
+                "string",
+                Query(f"max by (state) ({q.select(m.PLACEMENT_STATE, q.ONE)})", "{{state}}"),
+                named=True,
+                alert="AudiopixelUnderDelivery",
             ),
-            (
-                number(
-                    "Delivery",
-                    "Delivered impressions by those due by now: 1 is on plan. Empty without a plan, before "
-                    "the "
-                    "flight, in its first minutes and while paused.",
-                    "percentunit",
-                    Query(q.one(m.PLACEMENT_INDICATOR)),
-                    steps=pace(limits),
-                    alert="AudiopixelUnderDelivery",
-                ),
-                4,
+            number(
+                "Delivery",
+                "Delivered impressions by those due by now: 1 is on plan. Empty without a plan, before the "
+                "flight, in its first minutes and while paused.",
+                "percentunit",
+                Query(q.one(m.PLACEMENT_INDICATOR)),
+                steps=pace(limits),
+                alert="AudiopixelUnderDelivery",
             ),
-            (
-                number(
-                    "Delivered",
-                    "Impressions of the flight up to its plan's end, without a plan all of them; invalid "
-                    "traffic is not among them.",
-                    "locale",
-                    Query(q.delivered()),
-                ),
-                4,
+            number(
+                "Delivered",
+                "Impressions of the flight up to its plan's end, without a plan all of them; invalid "
+                "traffic is not among them.",
+                "locale",
+                Query(q.delivered()),
             ),
             *_AHEAD,
         ],
@@ -123,8 +93,9 @@ def _plan(limits: Limits) -> Row:
 _CURVE: Final = Row(
     "Delivery",
     9,
+    6,
     [
-        (
+        wide(
             lines(
                 "Delivered against the plan",
                 "Impressions of the flight up to its plan's end, beside what its delivery curve wants by "
@@ -139,31 +110,25 @@ _CURVE: Final = Row(
             ),
             12,
         ),
-        (
-            lines(
-                "Delivery",
-                "Delivered by due impressions: 1 is on plan.",
-                "percentunit",
-                [Query(q.one(m.PLACEMENT_INDICATOR), "delivery")],
-                steps=((None, RED), (0.9, GREEN), (1.1, AMBER)),
-                alert="AudiopixelUnderDelivery",
-            ),
-            6,
+        lines(
+            "Delivery",
+            "Delivered by due impressions: 1 is on plan.",
+            "percentunit",
+            [Query(q.one(m.PLACEMENT_INDICATOR), "delivery")],
+            steps=((None, RED), (0.9, GREEN), (1.1, AMBER)),
+            alert="AudiopixelUnderDelivery",
         ),
-        (
-            lines(
-                "Impressions and clicks a second",
-                "When they were counted, and the impressions that are needed from each moment on to have "
-                "what is booked at the end.",
-                "cps",
-                [
-                    Query(_rate(m.PLACEMENT_IMPRESSIONS), "impressions"),
-                    Query(q.one(m.PLACEMENT_REQUIRED), "needed"),
-                    Query(_rate(m.PLACEMENT_CLICKS), "clicks"),
-                ],
-                alert="AudiopixelNotDelivering",
-            ),
-            6,
+        lines(
+            "Impressions and clicks a second",
+            "When they were counted, and the impressions that are needed from each moment on to have "
+            "what is booked at the end.",
+            "cps",
+            [
+                Query(_rate(m.PLACEMENT_IMPRESSIONS), "impressions"),
+                Query(q.one(m.PLACEMENT_REQUIRED), "needed"),
+                Query(_rate(m.PLACEMENT_CLICKS), "clicks"),
+            ],
+            alert="AudiopixelNotDelivering",
         ),
     ],
 )
@@ -171,23 +136,21 @@ _CURVE: Final = Row(
 _LISTENING: Final = Row(
     "Listening",
     9,
+    8,
     [
-        (
-            bars(
-                "Quartile funnel",
-                "Plays of the flight that started, and how far they got: each is a part of the one above it.",
-                "locale",
-                [
-                    Query(q.one(m.PLACEMENT_STARTS), "start"),
-                    Query(q.one(m.PLACEMENT_FIRST_QUARTILES), "first quartile"),
-                    Query(q.one(m.PLACEMENT_MIDPOINTS), "midpoint"),
-                    Query(q.one(m.PLACEMENT_THIRD_QUARTILES), "third quartile"),
-                    Query(q.one(m.PLACEMENT_COMPLETES), "complete"),
-                ],
-            ),
-            8,
+        bars(
+            "Quartile funnel",
+            "Plays of the flight that started, and how far they got: each is a part of the one above it.",
+            "locale",
+            [
+                Query(q.one(m.PLACEMENT_STARTS), "start"),
+                Query(q.one(m.PLACEMENT_FIRST_QUARTILES), "first quartile"),
+                Query(q.one(m.PLACEMENT_MIDPOINTS), "midpoint"),
+                Query(q.one(m.PLACEMENT_THIRD_QUARTILES), "third quartile"),
+                Query(q.one(m.PLACEMENT_COMPLETES), "complete"),
+            ],
         ),
-        (
+        wide(
             lines(
                 "Completion rate",
                 "Completes by starts of the same plays. The mature rates leave out the youngest, which "
@@ -208,26 +171,21 @@ _LISTENING: Final = Row(
 _PEOPLE: Final = Row(
     "People",
     8,
+    8,
     [
-        (
-            lines(
-                "Reach",
-                "Distinct listeners who consented; above 1,000 within 1 %.",
-                "locale",
-                [Query(q.one(m.PLACEMENT_REACH), "flight"), Query(q.one(m.PLACEMENT_REACH_1H), "1 h")],
-            ),
-            8,
+        lines(
+            "Reach",
+            "Distinct listeners who consented; above 1,000 within 1 %.",
+            "locale",
+            [Query(q.one(m.PLACEMENT_REACH), "flight"), Query(q.one(m.PLACEMENT_REACH_1H), "1 h")],
         ),
-        (
-            lines(
-                "Frequency",
-                "Plays of the flight by listener reached.",
-                "locale",
-                [Query(q.one(m.PLACEMENT_FREQUENCY), "plays a listener")],
-            ),
-            8,
+        lines(
+            "Frequency",
+            "Plays of the flight by listener reached.",
+            "locale",
+            [Query(q.one(m.PLACEMENT_FREQUENCY), "plays a listener")],
         ),
-        (
+        wide(
             lines(
                 "Conversions",
                 "Of the flight, credited to this placement when their minute is final.",
@@ -237,7 +195,7 @@ _PEOPLE: Final = Row(
             ),
             4,
         ),
-        (
+        wide(
             lines(
                 "Value of conversions",
                 "Of the flight, in the plan's currency; a refund makes it fall.",
@@ -253,8 +211,9 @@ _PEOPLE: Final = Row(
 _INTEGRITY: Final = Row(
     "Integrity",
     7,
+    6,
     [
-        (
+        wide(
             lines(
                 "Kept out of the numbers",
                 "Pixels a second that were invalid traffic, had counted before, or came after their minute "
@@ -269,26 +228,20 @@ _INTEGRITY: Final = Row(
             ),
             12,
         ),
-        (
-            number(
-                "Consent",
-                "Share of all the placement's pixels whose listener may be measured: reach is of them.",
-                "percentunit",
-                Query(q.one(m.PLACEMENT_CONSENT)),
-                steps=_CONSENT,
-            ),
-            6,
+        number(
+            "Consent",
+            "Share of all the placement's pixels whose listener may be measured: reach is of them.",
+            "percentunit",
+            Query(q.one(m.PLACEMENT_CONSENT)),
+            steps=_CONSENT,
         ),
-        (
-            number(
-                "In blocked content",
-                "All its impressions in content categories that the plan blocked when they were read.",
-                "locale",
-                Query(q.one(m.PLACEMENT_BLOCKED)),
-                steps=_NONE,
-                alert="AudiopixelBrandSafetyBreach",
-            ),
-            6,
+        number(
+            "In blocked content",
+            "All its impressions in content categories that the plan blocked when they were read.",
+            "locale",
+            Query(q.one(m.PLACEMENT_BLOCKED)),
+            steps=_NONE,
+            alert="AudiopixelBrandSafetyBreach",
         ),
     ],
 )

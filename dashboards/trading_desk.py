@@ -50,8 +50,7 @@ def _worst(limits: Limits) -> Panel:
         "Each chosen placement. Short by are impressions due by now and not delivered, of flights that run; "
         "Worth is their price. Delivery is delivered by due impressions: empty without a plan, before the "
         "flight, in its first minutes and while paused. Delivered counts up to the plan's end, without a "
-        "plan "
-        "all impressions. Money is in the currency of the row. A click opens the placement.",
+        "plan all impressions. Money is in the currency of the row. A click opens the placement.",
         [
             Query(q.names()),
             Query(q.states()),
@@ -97,8 +96,7 @@ def _campaigns(limits: Limits) -> Panel:
     return rows(
         "Campaigns, most short first",
         "Each chosen campaign with a planned placement, by the sums of these. Needed an hour is what they "
-        "must "
-        "bring together from now on to have what is booked by their ends.",
+        "must bring together from now on to have what is booked by their ends.",
         [
             Query(q.by_campaign(m.CAMPAIGN_STATE, "campaign, state")),
             Query(q.by_campaign(m.CAMPAIGN_INDICATOR)),
@@ -132,8 +130,7 @@ def _campaigns(limits: Limits) -> Panel:
 _ALERTS: Final = rows(
     "Alerts that fire",
     "With the time since when. Their texts, with numbers and what to do, are in Alertmanager's messages and "
-    "in the "
-    "runbook, to which a click on an alert leads.",
+    "in the runbook, to which a click on an alert leads.",
     [Query(f"1000 * {q.firing_since()}")],
     [
         Column("Since", "Value", "dateTimeFromNow"),
@@ -151,72 +148,50 @@ _ALERTS: Final = rows(
 _NOW: Final = Row(
     "Now",
     4,
+    4,
     [
-        (
-            number(
-                "Numbers are of",
-                "How far what is shown is behind the clock. Below 90 s all is well; above "
-                "five minutes delivery is not judged.",
-                "s",
-                Query(q.age(m.EXPORTER_WATERMARK)),
-                steps=_FRESH,
-                alert="AudiopixelPipelineStalled",
-            ),
-            4,
+        number(
+            "Numbers are of",
+            "How far what is shown is behind the clock. Below 90 s all is well; above "
+            "five minutes delivery is not judged.",
+            "s",
+            Query(q.age(m.EXPORTER_WATERMARK)),
+            steps=_FRESH,
+            alert="AudiopixelPipelineStalled",
         ),
-        (
-            number(
-                "Under plan",
-                "Placements that have delivered too little of what is due by now.",
-                "short",
-                Query(q.count_in("under")),
-                steps=_ANY,
-                alert="AudiopixelUnderDelivery",
-            ),
-            4,
+        number(
+            "Under plan",
+            "Placements that have delivered too little of what is due by now.",
+            "short",
+            Query(q.count_in("under")),
+            steps=_ANY,
+            alert="AudiopixelUnderDelivery",
         ),
-        (
-            number(
-                "At risk",
-                "Placements that would end below what is booked, going on as in the last hour.",
-                "short",
-                Query(q.count_in("at_risk")),
-                steps=_SOME,
-                alert="AudiopixelUnderDelivery",
-            ),
-            4,
+        number(
+            "At risk",
+            "Placements that would end below what is booked, going on as in the last hour.",
+            "short",
+            Query(q.count_in("at_risk")),
+            steps=_SOME,
+            alert="AudiopixelUnderDelivery",
         ),
-        (
-            number(
-                "Over plan",
-                "Placements that have delivered too much of what is due by now.",
-                "short",
-                Query(q.count_in("over")),
-                steps=_SOME,
-                alert="AudiopixelOverDelivery",
-            ),
-            4,
+        number(
+            "Over plan",
+            "Placements that have delivered too much of what is due by now.",
+            "short",
+            Query(q.count_in("over")),
+            steps=_SOME,
+            alert="AudiopixelOverDelivery",
         ),
-        (
-            number(
-                "Completion, 1 h",
-                "Completes by starts of the last hour, without the youngest, which cannot "
-                "have completed yet; placements weighed by their starts.",
-                "percentunit",
-                Query(q.completion()),
-                alert="AudiopixelCompletionRateDropped",
-            ),
-            4,
+        number(
+            "Completion, 1 h",
+            "Completes by starts of the last hour, without the youngest, which cannot "
+            "have completed yet; placements weighed by their starts.",
+            "percentunit",
+            Query(q.completion()),
+            alert="AudiopixelCompletionRateDropped",
         ),
-        (
-            number(
-                "Impressions a second",
-                "Of the chosen campaigns.",
-                "cps",
-                Query(f"sum({_IMPRESSIONS})"),
-            ),
-            4,
-        ),
+        number("Impressions a second", "Of the chosen campaigns.", "cps", Query(f"sum({_IMPRESSIONS})")),
     ],
 )
 
@@ -225,41 +200,33 @@ def _how_it_came(limits: Limits) -> Row:
     return Row(
         "How it came",
         9,
+        8,
         [
-            (
-                lines(
-                    "Impressions a second, today and yesterday by now",
-                    "Of the chosen placements.",
-                    "cps",
-                    [
-                        Query(f"sum({_IMPRESSIONS})", "today"),
-                        Query(q.yesterday(m.PLACEMENT_IMPRESSIONS), "yesterday"),
-                    ],
-                ),
-                8,
+            lines(
+                "Impressions a second, today and yesterday by now",
+                "Of the chosen placements.",
+                "cps",
+                [
+                    Query(f"sum({_IMPRESSIONS})", "today"),
+                    Query(q.yesterday(m.PLACEMENT_IMPRESSIONS), "yesterday"),
+                ],
             ),
-            (_ALERTS, 8),
-            (
-                lines(
-                    "Delivery of the ten worst",
-                    "Delivered impressions by those due by now, of flights that run: 1 is on plan.",
-                    "percentunit",
-                    [Query(f"bottomk(10, {q.running(m.PLACEMENT_INDICATOR)})", "{{placement}}")],
-                    steps=pace(limits),
-                    alert="AudiopixelUnderDelivery",
-                ),
-                8,
+            _ALERTS,
+            lines(
+                "Delivery of the ten worst",
+                "Delivered impressions by those due by now, of flights that run: 1 is on plan.",
+                "percentunit",
+                [Query(f"bottomk(10, {q.running(m.PLACEMENT_INDICATOR)})", "{{placement}}")],
+                steps=pace(limits),
+                alert="AudiopixelUnderDelivery",
             ),
-            (
-                lines(
-                    "Completion of the ten worst",
-                    "Completes by starts of the last hour, without the youngest starts; of "
-                    f"placements with at least {MIN_STARTS}.",
-                    "percentunit",
-                    [Query(f"bottomk(10, {q.well_heard(MIN_STARTS)})", "{{placement}}")],
-                    alert="AudiopixelCompletionRateDropped",
-                ),
-                8,
+            lines(
+                "Completion of the ten worst",
+                "Completes by starts of the last hour, without the youngest starts; of "
+                f"placements with at least {MIN_STARTS}.",
+                "percentunit",
+                [Query(f"bottomk(10, {q.well_heard(MIN_STARTS)})", "{{placement}}")],
+                alert="AudiopixelCompletionRateDropped",
             ),
         ],
     )
@@ -273,8 +240,8 @@ def trading_desk(limits: Limits = USUAL) -> Dashboard:
         "What needs me now: the placements and campaigns that are not as they were sold.",
         [
             _NOW,
-            Row("Placements", 14, [(_worst(limits), 24)]),
-            Row("Campaigns", 8, [(_campaigns(limits), 24)]),
+            Row("Placements", 14, 24, [_worst(limits)]),
+            Row("Campaigns", 8, 24, [_campaigns(limits)]),
             _how_it_came(limits),
         ],
         job_metric=m.PLACEMENT_INFO.name,
