@@ -116,17 +116,17 @@ def held(listeners: int, directory: Path) -> Held:
     restart_s = time.perf_counter() - began_s
     files = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     return Held(
-        listeners,
-        touches,
-        arrays / touches,
-        at_home / max(1, packed),
-        counters / max(1, pairs),
-        grown,
-        first_s,
-        epoch_s,
-        restart_s,
-        stored / (1 << 20),
-        files / (1 << 20),
+        listeners=listeners,
+        touches=touches,
+        touch_bytes=arrays / touches,
+        home_bytes=at_home / max(1, packed),
+        counter_bytes=counters / max(1, pairs),
+        grown_mib=grown,
+        first_s=first_s,
+        epoch_s=epoch_s,
+        restart_s=restart_s,
+        stored_mib=stored / (1 << 20),
+        files_mib=files / (1 << 20),
     )
 
 

@@ -20,23 +20,23 @@ def decision_record(decision: Decision) -> DecisionRecord:
     one = (campaign or "", pixel.event_id) if order is None else (campaign or "", pixel.type, order)
     ts_ms, value = conversion.ts_ms, pixel.value_micros
     body = Body(
-        order or pixel.event_id,
-        order,
-        pixel.event_id,
-        pixel.type,
-        ts_ms,
-        campaign,
-        None if value is None else exact(value),
-        pixel.currency,
-        decision.rule,
-        decision.eligible,
-        decision.capped,
-        [
+        conversion=order or pixel.event_id,
+        order_id=order,
+        event_id=pixel.event_id,
+        type=pixel.type,
+        ts=ts_ms,
+        campaign_id=campaign,
+        value_micros=None if value is None else exact(value),
+        currency=pixel.currency,
+        rule=decision.rule,
+        eligible=decision.eligible,
+        capped=decision.capped,
+        credits=[
             Share(combo[0], combo[1], way, millionths, None if age_ms is None else ts_ms - age_ms)
             for combo, millionths, way, age_ms in decision.found
         ],
-        decision.joined_by,
-        decision.noisy,
+        joined_by=decision.joined_by,
+        noisy_household=decision.noisy,
     )
     names = [pixel.event_id] if order is None else list(dict.fromkeys((order, pixel.event_id)))
     return DecisionRecord(_encode(one).decode(), names, _encode(body))

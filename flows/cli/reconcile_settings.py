@@ -48,17 +48,17 @@ def rules(settings: Settings) -> Rules:
         platform_basis=settings.platform_basis,
         plans={
             name: Planned(
-                plan.start_ms,
-                plan.currency,
-                plan.campaign_id,
-                plan.blocked_categories,
-                plan.end_ms,
-                plan.booked,
-                plan.pauses,
-                plan.curve,
-                plan.timezone or "UTC",
-                None if plan.cpm_micros is None else Decimal(plan.cpm_micros) / 1_000_000,
-                plan.target_completion_rate,
+                start_ms=plan.start_ms,
+                currency=plan.currency,
+                campaign=plan.campaign_id,
+                blocked_categories=plan.blocked_categories,
+                end_ms=plan.end_ms,
+                booked=plan.booked,
+                pauses=plan.pauses,
+                curve=plan.curve,
+                timezone=plan.timezone or "UTC",
+                cpm=None if plan.cpm_micros is None else Decimal(plan.cpm_micros) / 1_000_000,
+                target=plan.target_completion_rate,
             )
             for name, plan in book.items()
         },

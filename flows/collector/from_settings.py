@@ -49,8 +49,8 @@ def understanding_of(settings: Settings, planned: Who | None = None, **more: Any
         )
     secret = key.get_secret_value().encode()
     return Understanding(
-        load_dialects(settings.collect_dialects),
-        Callers(
+        dialects=load_dialects(settings.collect_dialects),
+        callers=Callers(
             {
                 name: Token(
                     one.sha256, frozenset(one.rights), frozenset(one.campaigns), one.device_from, one.masked
@@ -60,7 +60,7 @@ def understanding_of(settings: Settings, planned: Who | None = None, **more: Any
             networks(settings.collect_proxies),
             [(ip_network(net, strict=False), where) for net, where in settings.collect_servers.items()],
         ),
-        Policy(
+        policy=Policy(
             settings.collect_vendor,
             settings.collect_purposes,
             frozenset(settings.collect_interest_purposes),
@@ -68,12 +68,14 @@ def understanding_of(settings: Settings, planned: Who | None = None, **more: Any
             required=settings.consent == "required",
             free=frozenset(country.upper() for country in settings.collect_consent_free),
         ),
-        Pseudonyms(secret, [one.get_secret_value().encode() for one in settings.collect_previous_keys]),
-        judge_of({str(name): path for name, path in settings.collect_lists.items()}),
-        signatures_of(settings),
-        blake2b(digest_size=32, key=secret, person=b"calls").digest(),
-        settings.collect_placements,
-        planned or _nobody,
+        pseudonyms=Pseudonyms(
+            secret, [one.get_secret_value().encode() for one in settings.collect_previous_keys]
+        ),
+        judge=judge_of({str(name): path for name, path in settings.collect_lists.items()}),
+        signatures=signatures_of(settings),
+        key=blake2b(digest_size=32, key=secret, person=b"calls").digest(),
+        placements=settings.collect_placements,
+        planned=planned or _nobody,
         **more,
     )
 

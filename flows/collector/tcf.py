@@ -130,16 +130,16 @@ def decode(text: str) -> TcString:
         if more.number(3) == _DISCLOSED:
             disclosed = _vendors(more)
     return TcString(
-        created * 100,
-        policy,
-        service_specific,
-        purposes,
-        interests,
-        one_treatment,
-        vendors,
-        vendor_interests,
-        restrictions,
-        disclosed,
+        created_ms=created * 100,
+        policy_version=policy,
+        service_specific=service_specific,
+        purposes=purposes,
+        interests=interests,
+        purpose_one_treatment=one_treatment,
+        vendors=vendors,
+        vendor_interests=vendor_interests,
+        restrictions=restrictions,
+        disclosed=disclosed,
     )
 
 

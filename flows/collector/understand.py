@@ -299,15 +299,15 @@ def _signals(words: Mapping[str, Any], caller: Caller) -> Signals:
     )
     said = words.get("consent") if caller.may_say_consent else None
     return Signals(
-        words.get("gdpr"),
-        words.get("gdpr_consent", ""),
-        words.get("gpp", ""),
-        sections,
-        words.get("us_privacy", ""),
-        bool(words.get("lmt")),
-        bool(words.get("coppa")),
-        str(words.get("country", "")).upper()[:2],
-        said if isinstance(said, bool) else None,
+        gdpr=words.get("gdpr"),
+        tc_string=words.get("gdpr_consent", ""),
+        gpp=words.get("gpp", ""),
+        gpp_sid=sections,
+        us_privacy=words.get("us_privacy", ""),
+        lmt=bool(words.get("lmt")),
+        child=bool(words.get("coppa")),
+        country=str(words.get("country", "")).upper()[:2],
+        said=said if isinstance(said, bool) else None,
     )
 
 

@@ -193,16 +193,16 @@ class RedisWriter:
         """This execution's version of a row; a `lasting` one has no time to live."""
         namespace = self.settings.namespace
         return RowVersion(
-            row_key(namespace, row.scope, row.name),
-            "row",
-            row.packed,
-            self._generation,
-            self.fence,
-            rev,
-            None if lasting else self._ttl_ms,
-            f"{namespace}:index:{row.scope}",
-            row.name,
-            row.latest_ms,
+            key=row_key(namespace, row.scope, row.name),
+            layout="row",
+            packed=row.packed,
+            generation=self._generation,
+            fence=self.fence,
+            rev=rev,
+            ttl_ms=None if lasting else self._ttl_ms,
+            index_key=f"{namespace}:index:{row.scope}",
+            member=row.name,
+            score=row.latest_ms,
         )
 
     def plain(

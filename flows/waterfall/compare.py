@@ -83,15 +83,15 @@ def _difference(
     if claim.counted == COUNTED[0]:
         counts = _counts(client, namespace, days, claim.basis)
     return Difference(
-        claim.scope,
-        claim.name,
-        FLIGHT if claim.day is None else claim.day.isoformat(),
-        counts.counted,
-        claim.number,
-        signed(counts, claim.excludes),
-        min(tolerances, default=None),
-        _note(claim, placements, days, today, planned),
-        claim.counted,
+        scope=claim.scope,
+        name=claim.name,
+        when=FLIGHT if claim.day is None else claim.day.isoformat(),
+        ours=counts.counted,
+        theirs=claim.number,
+        parts=signed(counts, claim.excludes),
+        tolerance=min(tolerances, default=None),
+        note=_note(claim, placements, days, today, planned),
+        counted=claim.counted,
     )
 
 
