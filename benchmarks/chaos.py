@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.chaos_bugs import BUGS
-from benchmarks.chaos_run import LATENESS_CHANGED, Chaos, Plan
+from benchmarks.chaos_plan import Plan
+from benchmarks.chaos_run import LATENESS_CHANGED, Chaos
 
 BUG_VARIABLE: Final = "CHAOS_BUG"
 LONG: Final = {

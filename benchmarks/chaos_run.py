@@ -11,7 +11,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from typing import Any, Final
 from redis import RedisError
 
 from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_plan import Plan
 from benchmarks.chaos_services import OTHER_OUTPUTS, ROOT, SETTINGS, Broker, Flow, Store, WallClock
 from benchmarks.chaos_stream import PARTITIONS, Stream
 from benchmarks.chaos_verdict import against_the_log, undisturbed
@@ -46,29 +46,6 @@ HELD_S: Final = 90.0
 """The longest that a healthy flow's watermark may be behind, beside the time in which no flow wrote: junk in
 a silent partition holds nobody up. Time without a flow is to be made up for at least as fast as it elapses.
 """
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is to be.
-
-    Attributes:
-        seed: of traffic and faults.
-        seconds: of traffic.
-        rate: pixels a second.
-        faults: how often each, by its method's name in `Chaos`.
-        embedded: use the embedded broker although Apache Kafka is there.
-        bug: one of `BUGS`; None: none.
-        keep: directory to make, for the log, the recovery stores and what the flow said; None: keep nothing.
-    """
-
-    seed: int
-    seconds: float
-    rate: float
-    faults: dict[str, int]
-    embedded: bool
-    bug: str | None
-    keep: Path | None
 
 
 class Chaos:

@@ -156,7 +156,7 @@ def main(plays: Sequence[int]) -> int:
             # The rest alone is read: a silent fresh start would read it all.
             right &= 0 < again.pixels <= count - first.pixels < count // 10 and again.plays == count
             log.unlink()
-            table.add_row(
+            told = (
                 f"{count:,}",
                 f"{first.plays:,}",
                 f"{first.touches:,}",
@@ -167,6 +167,7 @@ def main(plays: Sequence[int]) -> int:
                 f"{first.peak_mib:,.0f}",
                 f"{again.first_s:.2f}",
             )
+            table.add_row(*told)
     console.print(table)
     console.print(f"after the restart the rest alone was read, and every play is remembered: {right}")
     return int(not right)

@@ -267,7 +267,7 @@ def show(
     ):
         table.add_column(name, justify="right")
     for one in states:
-        table.add_row(
+        told = (
             f"{one.listeners:,}",
             f"{one.touches:,}",
             f"{one.touch_bytes:.1f}",
@@ -278,6 +278,7 @@ def show(
             f"{one.stored_mib:,.0f}",
             f"{one.files_mib:,.0f}",
         )
+        table.add_row(*told)
     console.print(table)
     return [
         Bar("flow with conversions by without, events per CPU-second", with_them / without, MIN_SHARE),

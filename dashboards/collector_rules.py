@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Final
 
 from dashboards.rules import COLLECTOR_JOB, Alert, Group, Record, listed, number, shown
-from flows import metrics as m
+from flows import metrics_beside as m
+from flows.metrics import SILENT_TAGS
 
 FULL: Final = 0.5
 """Share of a spool from which it is told of."""
@@ -97,7 +98,7 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
     ),
     Alert(
         "AudiopixelTagSilent",
-        f'max({m.SILENT_TAGS.name}{{why="never_fired"}}) > 0',
+        f'max({SILENT_TAGS.name}{{why="never_fired"}}) > 0',
         "warning",
         "tags",
         "{{ $value | printf `%.0f` }} placements have signed tags that have never fired",

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from dashboards.rules import Alert, Group, number, shown
-from flows import metrics as m
+from flows import metrics_beside as m
 
 _SENT: Final = f"sum by (export) (increase({m.EXPORT_SENT.name}[15m]))"
 _TRIED: Final = f"sum by (export) (increase({m.EXPORT_RETRIED.name}[15m]))"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,12 +40,18 @@ def is_module(name: str) -> bool:
     return path.with_name(f"{path.name}.py").exists() or (path / "__init__.py").exists()
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(package: str, root: Path = ROOT) -> list[Import]:
     """Every import of a package's files, those within functions too; a module counts as itself."""
     found = []
     for path in sorted((root / package).rglob("*.py")):
         by = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Import):
                 found += [Import(by, alias.name) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -78,7 +85,11 @@ def test_a_lower_layer_imports_nothing_of_a_higher_one(package: str, forbidden: 
 
 
 def test_dashboards_know_of_flows_only_the_metrics_and_errors() -> None:
-    assert {one.module for one in ours(imports("dashboards"))} <= {"flows.metrics", "flows.errors"}
+    assert {one.module for one in ours(imports("dashboards"))} <= {
+        "flows.metrics",
+        "flows.metrics_beside",
+        "flows.errors",
+    }
 
 
 def siblings(found: list[Import]) -> list[Import]:
@@ -169,21 +180,104 @@ def test_these_rules_fail_where_they_are_broken(tmp_path: Path) -> None:
 
 # Size
 
-NO_CALLS = ("kernel", "compiled", "command", "app.command()")
-"""Decorators of loops, which take columns, and of commands, whose parameters are their options."""
+PACKAGES = ("flows", "connectors", "dashboards", "benchmarks")
+LOOPS = ("kernel", "compiled")
+"""Decorators of loops, which take columns, and are one function since each call costs them."""
+COMMANDS = ("command", "app.command()")
+"""Decorators of commands, whose parameters are their options, and their help."""
+
+
+class Function(NamedTuple):
+    """A function, its decorators, and where it stands."""
+
+    module: str
+    node: ast.FunctionDef | ast.AsyncFunctionDef
+
+    def is_one_of(self, *decorators: str) -> bool:
+        return not {ast.unparse(one) for one in self.node.decorator_list}.isdisjoint(decorators)
+
+    def lines(self) -> int:
+        """Its lines, those of a command from its docstring on."""
+        assert self.node.end_lineno is not None
+        begin = self.node.body[0] if self.is_one_of(*COMMANDS) else self.node
+        return self.node.end_lineno - begin.lineno + 1
+
+
+class Source(NamedTuple):
+    """A module's path, its lines, and its tree."""
+
+    name: str
+    lines: int
+    tree: ast.Module
+
+
+@cache
+def sources() -> list[Source]:
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return [
+        Source(str(path.relative_to(ROOT)), len(path.read_text().splitlines()), tree_of(path))
+        for path in paths
+    ]
+
+
+def functions(found: list[Source]) -> list[Function]:
+    return [
+        Function(one.name, node)
+        for one in found
+        for node in ast.walk(one.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def long_functions(found: list[Source]) -> list[str]:
+    return [
+        f"{one.module}: {one.node.name}"
+        for one in functions(found)
+        if one.lines() > 80 and not one.is_one_of(*LOOPS)
+    ]
+
+
+def long_calls(found: list[Source]) -> list[str]:
+    """Calls of more than eight arguments whose names the reader does not see."""
+    loops = {one.node.name for one in functions(found) if one.is_one_of(*LOOPS)}
+    return [
+        f"{one.name}:{node.lineno}"
+        for one in found
+        for node in ast.walk(one.tree)
+        if isinstance(node, ast.Call)
+        and len(node.args) > 8
+        and ast.unparse(node.func).rpartition(".")[2] not in loops
+    ]
+
+
+def test_no_module_has_more_than_400_lines() -> None:
+    assert [one.name for one in sources() if one.lines > 400] == []
+
+
+def test_no_function_but_a_loop_has_more_than_80_lines() -> None:
+    assert long_functions(sources()) == []
+
+
+def test_no_call_but_a_loops_has_more_than_eight_arguments_without_a_name() -> None:
+    assert long_calls(sources()) == []
 
 
 def test_a_function_takes_at_most_ten_parameters() -> None:
     many = [
-        f"{path.relative_to(ROOT)}: {node.name}"
-        for package in ("flows", "connectors", "dashboards", "benchmarks")
-        for path in sorted((ROOT / package).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and len((*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)) > 10
-        and not {ast.unparse(one) for one in node.decorator_list} & {*NO_CALLS}
+        f"{one.module}: {one.node.name}"
+        for one in functions(sources())
+        if len((*one.node.args.posonlyargs, *one.node.args.args, *one.node.args.kwonlyargs)) > 10
+        and not one.is_one_of(*LOOPS, *COMMANDS)
     ]
     assert many == []
+
+
+def test_the_rules_of_size_fail_where_they_are_broken() -> None:
+    body = "\n    pass" * 80
+    text = f"def long():{body}\n\n\n@kernel\ndef loop():{body}\n\n\nf(1, 2, 3, 4, 5, 6, 7, 8, 9)\n"
+    assert long_functions([Source("a", 0, ast.parse(text))]) == ["a: long"]
+    other = Source("b", 1, ast.parse("loop(1, 2, 3, 4, 5, 6, 7, 8, 9)"))
+    assert long_calls([Source("a", 0, ast.parse(text)), other]) == ["a:168"]
 
 
 # Steps

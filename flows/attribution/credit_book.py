@@ -34,9 +34,10 @@ from flows.model.conversions import (
     WAYS_AT,
     RowName,
 )
+from flows.model.decisions import Credit, Decision
 from flows.model.dimensions import Dimensions
 from flows.model.events import CONVERSION_TYPES
-from flows.model.messages import ConversionAccount, Credit, CreditBatch, Decided, Decision
+from flows.model.messages import ConversionAccount, CreditBatch, Decided
 from flows.model.plan import Plan
 from flows.model.ticks import Cut
 from flows.state.homes import Homes

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import msgspec
 
+from flows.model.decisions import Body, Decision, DecisionRecord, Share
 from flows.model.fields import exact
-from flows.model.messages import Body, Decision, DecisionRecord, Share
 
 _encode = msgspec.json.Encoder().encode
 

@@ -20,9 +20,10 @@ from flows.attribution.household_touches import HOME_SHIFT, HomeStore
 from flows.attribution.touch_shard import TouchShard
 from flows.attribution.touches import DEFAULT_CAPS, Caps
 from flows.model.conversions import BY_HOUSEHOLD
+from flows.model.decisions import Decision
 from flows.model.dimensions import Dimensions
 from flows.model.home_touches import members_of
-from flows.model.messages import Decided, Decision, Unjoined, UnjoinedBatch
+from flows.model.messages import Decided, Unjoined, UnjoinedBatch
 from flows.model.ticks import MINUTE_MS, Cut
 from flows.state.journal import Files
 from flows.state.kernel import U64

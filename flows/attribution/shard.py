@@ -23,20 +23,16 @@ from flows.attribution.frequency import CLASS_OF, Frequency
 from flows.attribution.touch_shard import TouchShard
 from flows.attribution.touches import DEFAULT_CAPS, Caps, Touches, TouchStore
 from flows.model.conversions import BY_LISTENER, WHOLE
+from flows.model.decisions import Credit, Decision, PendingConversion, frozen_pending, thawed_pending
 from flows.model.dimensions import Dimensions
 from flows.model.messages import (
     IMPRESSION_TOUCH,
     KIND,
     KIND_BITS,
-    Credit,
     Decided,
-    Decision,
-    PendingConversion,
     TouchBatch,
     Unjoined,
     UnjoinedBatch,
-    frozen_pending,
-    thawed_pending,
 )
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.journal import Files

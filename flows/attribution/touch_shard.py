@@ -12,8 +12,9 @@ from flows.attribution.credit_models import Rules, credit
 from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Asked, eligible, in_order, standing
 from flows.attribution.touches import Touches, TouchStore
 from flows.model.conversions import WHOLE
+from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.dimensions import FORGET_AT, Dimensions
-from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS, Credit, Decision, PendingConversion
+from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS
 from flows.model.ticks import MINUTE_MS
 from flows.state.kernel import I64, U8, U32, U64
 

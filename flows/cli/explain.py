@@ -36,7 +36,7 @@ def explain(
     import msgspec
 
     from connectors.redis import connect, read_rows
-    from flows.model.messages import Body
+    from flows.model.decisions import Body
     from flows.model.redis_keys import row_key
     from flows.settings import load
     from flows.viewers.explain import show

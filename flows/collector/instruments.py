@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as Registered
 
-from flows import metrics as m
+from flows import metrics_beside as m
 from flows.collector.call import Outcome, Understood
 from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from connectors.redis import Client, read_rows
 from flows.demo.door import Door
-from flows.metrics import COLLECT_EVENTS, COLLECT_NOT_COUNTED, COLLECT_REJECTED, COLLECT_RESTING
+from flows.metrics_beside import COLLECT_EVENTS, COLLECT_NOT_COUNTED, COLLECT_REJECTED, COLLECT_RESTING
 from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import row_key
 from flows.settings import Settings

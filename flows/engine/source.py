@@ -193,7 +193,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
             settings.shards,
             settings.batch_messages,
             live,
-            self.ahead,
+            ahead=self.ahead,
         )
         if resume_state is not None:
             intake.restore(resume_state)

@@ -14,8 +14,8 @@ import msgspec
 import pyarrow as pa
 
 from flows.model.conversions import AGES_AT, COLUMNS, VALUE
+from flows.model.decisions import Body
 from flows.model.fields import COUNTS
-from flows.model.messages import Body
 
 Kind = Literal["minutes", "decisions"]
 DAY_MS: Final = 86_400_000

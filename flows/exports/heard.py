@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from connectors.kafka import Record
+from flows.model.decisions import Body
 from flows.model.events import present
-from flows.model.messages import Body
 from flows.shown import shown
 
 START, COMPLETE, CONVERSION = "audio_ad_start", "audio_ad_complete", "audio_conversion"

@@ -6,7 +6,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, start_http_server
 
-from flows import metrics as m
+from flows import metrics_beside as m
 from flows.definition import Definition
 from flows.errors import SettingsError
 from flows.settings import Settings

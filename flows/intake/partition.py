@@ -194,19 +194,19 @@ class Intake:
     def _tick(self, number: int) -> Receipt:
         first, self.last_tick = self.last_tick == 0, number
         tick = Tick(
-            self.partition,
-            self.partitions,
-            ENDED if self.ended else number,
-            self.clock.watermark_ms,
-            self.clock.watermark_ms > 0 or not self._empty,
-            self.ended,
-            self.position,
-            self.clock.greatest_ms,
-            tuple(self._denied_now),
-            self.clock.candidate_ms,
-            first,
-            self.clock.holds.least_ms or 0,
-            self.clock.holds.held_by,
+            sender=self.partition,
+            senders=self.partitions,
+            number=ENDED if self.ended else number,
+            watermark_ms=self.clock.watermark_ms,
+            holding=self.clock.watermark_ms > 0 or not self._empty,
+            ended=self.ended,
+            position=self.position,
+            greatest_ms=self.clock.greatest_ms,
+            forgotten=tuple(self._denied_now),
+            candidate_ms=self.clock.candidate_ms,
+            first=first,
+            low_mark_ms=self.clock.holds.least_ms or 0,
+            held_by=self.clock.holds.held_by,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
         self._received = self._skewed = self._marks = 0

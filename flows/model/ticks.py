@@ -105,7 +105,17 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
     since_ms, held_by = min(
         ((tick.low_mark_ms, tick.held_by) for tick in live if tick.held_by), default=(0, "")
     )
-    return Cut(number, watermark, ended, positions, False, empty, low_mark, held_by, since_ms)
+    return Cut(
+        number=number,
+        watermark_ms=watermark,
+        ended=ended,
+        positions=positions,
+        first=False,
+        empty=empty,
+        low_mark_ms=low_mark,
+        held_by=held_by,
+        held_since_ms=since_ms,
+    )
 
 
 _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

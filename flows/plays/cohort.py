@@ -28,7 +28,6 @@ from flows.model.counts import (
     CONSENTED_PLAYS,
     HELD,
     INVALID_TRAFFIC,
-    ORPHANS,
     PIXELS,
     REPAIRED,
     REPEATED,
@@ -77,6 +76,7 @@ from flows.model.pixel import CONFIRMED as CONFIRMED_FLAG
 from flows.model.pixel import CONSENTED as CONSENT_FLAG
 from flows.plays.bases import CONFIRMED, begun, claim, confirm, impressed, note, strengthen
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments, add
+from flows.plays.milestones import hold, join
 from flows.plays.sent import keep_sent
 from flows.plays.slots import (
     ACCEPTED,
@@ -84,12 +84,8 @@ from flows.plays.slots import (
     CHANGED,
     COMBO_SHIFT,
     FLAGS,
-    HELD_BACK,
     INVALID_OUT,
     INVALID_SPACE,
-    JOINED,
-    KIND,
-    KIND_SHIFT,
     LATE_OUT,
     LOW,
     MINUTE_BITS,
@@ -109,7 +105,6 @@ from flows.plays.slots import (
     TOUCHES,
     counted,
     final,
-    kind_of,
     reached_combo,
     reached_minute,
     seen,
@@ -117,69 +112,6 @@ from flows.plays.slots import (
 )
 from flows.state.hash_table import MAX_LOAD, find
 from flows.state.kernel import I32, I64, U8, U64, Int, kernel, mixed
-
-
-@kernel
-def hold(
-    table: U64, used: I64, key: Int, code: Int, combo: Int, minute: Int, ts: Int, cells: U64, counts: I64
-) -> None:
-    """Keep a milestone, skip or mute for its start. One of an earlier, forgotten play in its place is an
-    orphan by now.
-    """
-    held = mixed(key, np.uint64(code + 1))
-    slot = find(table, held)
-    if table[slot, SLOT_KEY] == np.uint64(0):
-        used[SLOTS_USED] += 1
-        table[slot, SLOT_KEY] = held
-    elif kind_of(table[slot, FLAGS]) == HELD_BACK and code <= COMPLETE:
-        add(cells, counts, used, table[slot, FLAGS] >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
-    table[slot, FLAGS] = (
-        np.uint64(code) | (HELD_BACK << KIND_SHIFT) | CHANGED | (np.uint64(combo) << COMBO_SHIFT)
-    )
-    table[slot, MINUTES] = np.uint64(minute)
-    table[slot, TIMES] = np.uint64(ts)
-
-
-@kernel
-def join(
-    table: U64,
-    used: I64,
-    slot: Int,
-    combo: Int,
-    minute: Int,
-    watermark_ms: Int,
-    lateness_ms: Int,
-    cells: U64,
-    counts: I64,
-) -> None:
-    """A start has come: its held milestones join the cohort, and what they imply is repaired."""
-    key = table[slot, SLOT_KEY]
-    flags = table[slot, FLAGS]
-    joined = np.uint64(0)
-    latest = START
-    for code in range(FIRST_QUARTILE, MUTE + 1):
-        if not flags & seen(code):
-            continue
-        other = find(table, mixed(key, np.uint64(code + 1)))
-        if table[other, SLOT_KEY] == np.uint64(0) or kind_of(table[other, FLAGS]) != HELD_BACK:
-            continue  # an orphan already
-        held_combo = table[other, FLAGS] >> COMBO_SHIFT
-        held_minute = table[other, MINUTES] & LOW
-        table[other, FLAGS] = (table[other, FLAGS] & ~KIND) | (JOINED << KIND_SHIFT) | CHANGED
-        if final(held_minute, watermark_ms, lateness_ms):
-            if code <= COMPLETE:
-                add(cells, counts, used, held_combo, held_minute, ORPHANS, 1)
-        elif code <= COMPLETE:
-            joined |= seen(code)
-            latest = code
-        else:
-            add(cells, counts, used, held_combo, held_minute, code + HELD, -1)
-            add(cells, counts, used, combo, minute, code, 1)
-    for code in range(FIRST_QUARTILE, latest + 1):
-        table[slot, FLAGS] |= counted(code)
-        add(cells, counts, used, combo, minute, code, 1)
-        if not joined & seen(code):
-            add(cells, counts, used, combo, minute, REPAIRED, 1)
 
 
 @kernel

@@ -69,9 +69,9 @@ class Increments(NamedTuple):
             np.zeros(_TOUCHES, np.int64),
             np.zeros((_SIDES, 4), np.int64),
             *_new_cells(_CELLS, 1),
-            np.array([0, 0, 0, randbits(63)], np.int64),
-            np.zeros((_SENT, 3), np.uint64),
-            np.zeros(_TOUCHES, np.uint64),
+            parts_used=np.array([0, 0, 0, randbits(63)], np.int64),
+            sent=np.zeros((_SENT, 3), np.uint64),
+            homes=np.zeros(_TOUCHES, np.uint64),
         )
 
     def with_combos(self) -> Increments:

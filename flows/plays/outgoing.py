@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.model.day_parts import NO_PARTS, PART_SHIFT, REJECTED, Parts
+from flows.model.decisions import PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.home_touches import NO_HOMES, HomeTouches, tags_of
-from flows.model.messages import CLICK_TOUCH, REACH_ONLY, PendingConversion, RowBatch, TouchBatch
+from flows.model.messages import CLICK_TOUCH, REACH_ONLY, RowBatch, TouchBatch
 from flows.model.ticks import Cut
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments
@@ -117,48 +118,31 @@ def row_batches(
     def spread(combos: I64) -> Entries:
         return Entries(*_spread(combos, rows_of, shard_of, shards))
 
+    def people(who: U64) -> tuple[Entries, U32, U64]:
+        """Entries of touches by somebody who is known, their minutes, and who it is."""
+        some = np.flatnonzero((increments.where[:touches, KIND_OF] != CLICK_TOUCH) & (who[:touches] != 0))
+        entries = spread(increments.where[some, COMBO_OF].astype(np.int64))
+        at = some[entries.source]
+        return entries, (increments.ts[at] // 60_000).astype(np.uint32), who[at]
+
     filled = np.flatnonzero(increments.cells)
     keys = increments.cells[filled] - np.uint64(1)
     day_parts, homes, refused = _parts(names, increments, shards)
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
-    heard_of = increments.where[:touches, KIND_OF] != CLICK_TOUCH
-    reached = np.flatnonzero(heard_of & (increments.who[:touches] != 0))
-    at_home = np.flatnonzero(heard_of & (increments.homes[:touches] != 0))
     seen = np.flatnonzero(increments.times[: len(names), LATEST])
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
-    heard, timed = spread(increments.where[reached, COMBO_OF].astype(np.int64)), spread(seen)
-    aside = increments.sides[:sides]
+    heard, heard_minutes, listeners = people(increments.who)
+    housed, home_minutes, households = people(increments.homes)
+    aside, timed = increments.sides[:sides], spread(seen)
     beside = spread(aside[:, 0].copy())
-    housed = spread(increments.where[at_home, COMBO_OF].astype(np.int64))
-    order, place, bounds, times = _number(
-        cells.rows,
-        totals.rows,
-        np.concatenate([heard.rows, housed.rows, day_parts.rows.astype(np.int64)]),
-        beside.rows,
-        timed.rows,
-        seen[timed.source],
-        increments.times,
-        shard_of,
-        shards,
-    )
+    touched = np.concatenate([heard.rows, housed.rows, day_parts.rows.astype(np.int64)])
+    rows, at, of = (cells.rows, totals.rows, touched, beside.rows, timed.rows), seen[timed.source], increments
+    order, place, bounds, times = _number(*rows, at, of.times, shard_of, shards)
     first = np.where(times[:, FIRST], BACKWARDS - times[:, FIRST], 0)
-    rows, known = names.row_names, order.tolist()
-    labels: dict[int, list[tuple[int, int, Dimensions]]] = {}
-    for number, row, latest in zip(
-        seen.tolist(), rows_of[seen, 0].tolist(), increments.times[seen, LATEST].tolist(), strict=True
-    ):
-        if row >= 0:
-            labels.setdefault(int(shard_of[row]), []).append((int(place[row]), latest, names.combos[number]))
+    known = order.tolist()
+    labels = _labels(names, seen, increments.times[seen, LATEST], place)
     minutes = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)[cells.source]
     counts, flights = increments.counts[filled[cells.source]], increments.totals[changed[totals.source]]
-    heard_at = reached[heard.source]
-    heard_minutes = (increments.ts[heard_at] // 60_000).astype(np.uint32)
-    heard_who = increments.who[heard_at]
-    housed_at = at_home[housed.source]
-    home_minutes = (increments.ts[housed_at] // 60_000).astype(np.uint32)
-    households = increments.homes[housed_at]
-    cell_rows, total_rows, heard_rows = place[cells.rows], place[totals.rows], place[heard.rows]
-    added = aside[beside.source]
     delayed: dict[int, list[tuple[str, list[int]]]] = {}
     for platform, classes in delays:
         delayed.setdefault(names.home("platform", platform), []).append((platform, classes))
@@ -166,32 +150,46 @@ def row_batches(
     parts = [[slice(a, b) for a, b in pairwise(of.tolist())] for of in every]
     return [
         RowBatch(
-            sender,
-            shard,
-            cut,
-            [rows[row] for row in known[own]],
-            times[order[own], LATEST],
-            cell_rows[cell],
-            minutes[cell],
-            counts[cell],
-            total_rows[total],
-            flights[total],
-            heard_rows[hear],
-            heard_minutes[hear],
-            heard_who[hear],
-            labels.get(shard, []),
-            first[order[own]],
-            place[beside.rows[side]],
-            added[side, 1:],
-            _of_shard(day_parts, homes == shard, place),
-            refused.get(shard, ()),
-            delayed.get(shard, ()),
-            place[housed.rows[housing]],
-            home_minutes[housing],
-            households[housing],
+            sender=sender,
+            to=shard,
+            cut=cut,
+            rows=[names.row_names[row] for row in known[own]],
+            latest=times[order[own], LATEST],
+            cell_rows=place[cells.rows[cell]],
+            cell_minutes=minutes[cell],
+            cell_counts=counts[cell],
+            total_rows=place[totals.rows[total]],
+            total_counts=flights[total],
+            touch_rows=place[heard.rows[hear]],
+            touch_minutes=heard_minutes[hear],
+            touch_who=listeners[hear],
+            labels=labels.get(shard, []),
+            first=first[order[own]],
+            side_rows=place[beside.rows[side]],
+            sides=aside[beside.source[side], 1:],
+            parts=_of_shard(day_parts, homes == shard, place),
+            refused=refused.get(shard, ()),
+            delays=delayed.get(shard, ()),
+            home_rows=place[housed.rows[housing]],
+            home_minutes=home_minutes[housing],
+            homes=households[housing],
         )
         for shard, (own, cell, total, hear, side, housing) in enumerate(zip(*parts, strict=True))
     ]
+
+
+def _labels(
+    names: DimensionIndex, seen: I64, latest: I64, place: U32
+) -> dict[int, list[tuple[int, int, Dimensions]]]:
+    """By row shard, the names of its placements that were seen: the row, when at the latest, dimensions."""
+    labels: dict[int, list[tuple[int, int, Dimensions]]] = {}
+    for number, row, ts_ms in zip(
+        seen.tolist(), names.rows_of[seen, 0].tolist(), latest.tolist(), strict=True
+    ):
+        if row >= 0:
+            home = int(names.shards_of_rows[row])
+            labels.setdefault(home, []).append((int(place[row]), ts_ms, names.combos[number]))
+    return labels
 
 
 def _parts(
@@ -302,18 +300,18 @@ def touch_batches(
         own = slice(bounds[shard], bounds[shard + 1])
         batches.append(
             TouchBatch(
-                sender,
-                shard,
-                cut,
-                [names.combos[number] for number in dims[dim_bounds[shard] : dim_bounds[shard + 1]]],
-                who[own],
-                ts[own],
-                given.kinds[own],
-                given.combos[own],
-                given.plays[own],
-                due[shard],
-                erased[owners == shard],
-                homes[shard],
+                sender=sender,
+                to=shard,
+                cut=cut,
+                names=[names.combos[number] for number in dims[dim_bounds[shard] : dim_bounds[shard + 1]]],
+                who=who[own],
+                ts=ts[own],
+                kinds=given.kinds[own],
+                combos=given.combos[own],
+                plays=given.plays[own],
+                conversions=due[shard],
+                forgotten=erased[owners == shard],
+                homes=homes[shard],
             )
         )
     return batches

@@ -16,18 +16,10 @@ import numpy as np
 
 from flows.errors import StateError
 from flows.model.clients import ClientBatch
+from flows.model.decisions import PendingConversion, frozen_pending, thawed_pending
 from flows.model.dimensions import FORGET_AT, Dimensions
 from flows.model.events import EVENTS
-from flows.model.messages import (
-    Late,
-    PendingConversion,
-    PixelOutcomes,
-    Pixels,
-    RowBatch,
-    TouchBatch,
-    frozen_pending,
-    thawed_pending,
-)
+from flows.model.messages import Late, PixelOutcomes, Pixels, RowBatch, TouchBatch
 from flows.model.pixel import (
     COMBO,
     HOUSEHOLD,

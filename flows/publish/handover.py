@@ -12,7 +12,8 @@ from typing import Any, Final
 import structlog
 
 from flows.errors import StateError
-from flows.model.messages import DecisionRecord, Flush
+from flows.model.decisions import DecisionRecord
+from flows.model.messages import Flush
 from flows.model.ticks import Cut
 from flows.publish.publisher import Publisher
 

@@ -14,10 +14,11 @@ import msgspec
 from flows.delivery import DELIVERY_AT, Pacer
 from flows.errors import SettingsError
 from flows.instruments import instruments
+from flows.model.decisions import DecisionRecord
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import REASONS
 from flows.model.fields import DELIVERY, added_up
-from flows.model.messages import ConversionAccount, DecisionRecord, Flush, PackedRow, PartitionAccount
+from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionAccount
 from flows.model.pixel import traffic_reasons
 from flows.model.redis_keys import row_key
 from flows.model.release import VERSION

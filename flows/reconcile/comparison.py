@@ -7,12 +7,13 @@ four standard errors of its sketch (specification 2.3).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from flows.reconcile.accounts import Accounts
+from flows.reconcile.erased import beyond
 from flows.reconcile.fields import (
     ACCOUNTS,
     AGES_S,
@@ -37,6 +38,8 @@ from flows.reconcile.report import Comparison, Difference
 from flows.reconcile.rules import ms
 from flows.reconcile.truth import Key, Recomputation, Seen, Truth
 from flows.reconcile.values import (
+    EXACT_REACH,
+    REACH_TOLERANCE,
     as_shown,
     decimal_of,
     moment_of,
@@ -49,8 +52,6 @@ from flows.reconcile.values import (
     wrong_of,
 )
 
-_EXACT_REACH: Final = 1000
-_REACH_TOLERANCE: Final = Decimal(4) * Decimal("0.008")
 _ROWS_A_CALL: Final = 1000
 _ROWS_AT_ONCE: Final = 20_000
 _MINUTE_MS: Final = 60_000
@@ -79,7 +80,7 @@ def compare(
             for one in _Comparer(recomputation, redis_client, namespace, without, kept).all()
         }
         recomputation.erase(True)
-        comparison.found, bounded = _beyond(comparison.found, whole)
+        comparison.found, bounded = beyond(comparison.found, whole)
         comparison.bounded = bounded
     return comparison
 
@@ -92,33 +93,6 @@ def differences(
 ) -> list[Difference]:
     """All differences of `compare`, sorted."""
     return compare(recomputation, redis_client, namespace, without).found
-
-
-def _beyond(
-    without: Iterable[Difference], whole: Mapping[tuple[str, str, str], Difference]
-) -> tuple[list[Difference], int]:
-    """The difference of a number that is right neither without the erased listeners nor with them, nor in
-    between.
-    """
-    found, bounded = [], 0
-    for one in without:
-        other = whole.get((one.scope, one.id, one.metric))
-        if other is None or _between(one, other):
-            bounded += 1
-        else:
-            found.append(one)
-    return found, bounded
-
-
-def _between(one: Difference, other: Difference) -> bool:
-    ends, got = [decimal_of(each.expected or "0") for each in (one, other)], decimal_of(one.actual or "0")
-    if got is None or None in ends or ends[0] == ends[1]:
-        return False
-    low, high = sorted(end for end in ends if end is not None)
-    if low > _EXACT_REACH and one.metric.endswith(".reach"):
-        low, high = low * (1 - _REACH_TOLERANCE), high * (1 + _REACH_TOLERANCE)
-    # Of quotients and quantiles of a part of the people nothing is known but that they are there.
-    return low <= got <= high or one.metric.endswith((".frequency", "_seconds"))
 
 
 class _Count(NamedTuple):
@@ -271,7 +245,7 @@ class _Comparer:
         for place, window in enumerate(WINDOWS):
             reach = people[place]
             plays = truth.windows.get("consented_plays", _NOTHING)[place]
-            tolerance = _REACH_TOLERANCE if reach > _EXACT_REACH else Decimal(0)
+            tolerance = REACH_TOLERANCE if reach > EXACT_REACH else Decimal(0)
             unknown = own["flight.consented"] and not people[3]
             yield f"{window}.reach", None if unknown else (reach * (1 - tolerance), reach * (1 + tolerance))
             if reach:
@@ -284,7 +258,7 @@ class _Comparer:
             if window in SIDE_WINDOWS:
                 confirmed, sent = (own[f"{window}.{name}"] for name in ("confirmed_plays", "deliveries"))
                 yield f"{window}.play_through", ratio(confirmed, sent) if confirmed else None
-                spread = _REACH_TOLERANCE if homes[place] > _EXACT_REACH else Decimal(0)
+                spread = REACH_TOLERANCE if homes[place] > EXACT_REACH else Decimal(0)
                 bounds = (homes[place] * (1 - spread), homes[place] * (1 + spread))
                 yield f"{window}.household_reach", bounds if homes[place] else None
             ages = [truth.windows.get(f"age_{at}", _NOTHING)[place] for at in range(len(AGES_S))]

@@ -164,22 +164,12 @@ class Reader:
                 self._consent_default, bool(self._blocking), self._hash.points, self._combos,
                 self._combos_used, self._agent_tags, self._agents_used, rows, keys, spans,
             )  # fmt: skip
-        combos: list[tuple[Any, ...]] = []
         plain = np.flatnonzero(rows[:, PLAIN])
-        for i in plain[rows[plain, NEW_COMBO] != 0].tolist():
-            *names, category = (_at(block, spans[i, field]) for field in range(len(NAMES) + 1))
-            combos.append(self._combo(int(rows[i, COMBO]), names, () if category is None else (category,)))
-        for i in plain[rows[plain, NEW_AGENT] != 0].tolist():
-            self._learn(int(rows[i, AGENT]), _at(block, spans[i, _AGENT_SPAN]))
+        combos = self._learn(block, plain, rows, spans)
         bots = np.zeros(n, bool)
         known = plain[rows[plain, AGENT] >= 0]
         bots[known] = self._bot[rows[known, AGENT]]
-        denied = np.zeros((n, 2), bool)
-        for place, (key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
-            heard = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
-            _, firsts, which = np.unique(keys[heard, key], return_index=True, return_inverse=True)
-            texts = [_at(block, spans[i, span]) or "" for i in heard[firsts].tolist()]
-            denied[heard, place] = np.array([self._is_denied(text) for text in texts], bool)[which]
+        denied = self._denied_of(block, plain, keys, spans)
         told: dict[int, tuple[str, int | None]] = {
             i: (_at(block, spans[i, _COLLECTOR_SPAN]) or "", int(rows[i, LOW]))
             for i in plain[rows[plain, LOW] >= 0].tolist()
@@ -244,6 +234,27 @@ class Reader:
     def _is_denied(self, who: str | None) -> bool:
         return self._denied is not None and who is not None and self._denied(who.encode())
 
+    def _learn(self, block: bytes, plain: Any, rows: Any, spans: Any) -> list[tuple[Any, ...]]:
+        """Judge the new user agents of the plain lines; returns their new combos."""
+        for i in plain[rows[plain, NEW_AGENT] != 0].tolist():
+            agent = _at(block, spans[i, _AGENT_SPAN])
+            self._bot[int(rows[i, AGENT])] = agent is not None and not is_macro(agent) and self._is_bot(agent)
+        combos = []
+        for i in plain[rows[plain, NEW_COMBO] != 0].tolist():
+            *names, category = (_at(block, spans[i, field]) for field in range(len(NAMES) + 1))
+            combos.append(self._combo(int(rows[i, COMBO]), names, () if category is None else (category,)))
+        return combos
+
+    def _denied_of(self, block: bytes, plain: Any, keys: Any, spans: Any) -> Any:
+        """(n, 2): whether the listener, and the household, of a plain line is on the deny-list."""
+        denied = np.zeros((len(keys), 2), bool)
+        for place, (key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
+            heard = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
+            _, firsts, which = np.unique(keys[heard, key], return_index=True, return_inverse=True)
+            texts = [_at(block, spans[i, span]) or "" for i in heard[firsts].tolist()]
+            denied[heard, place] = np.array([self._is_denied(text) for text in texts], bool)[which]
+        return denied
+
     def _enter(self, pixel: Pixel, row: Any, key: Any, combos: list[tuple[Any, ...]]) -> None:
         """Enter a line that is not plain into the arrays that `scan` fills."""
         placement, campaign, *_ = pixel.names
@@ -300,9 +311,6 @@ class Reader:
     def _begin_agents(self) -> None:
         self._agent_tags, self._agents_used = _table(_MAX_AGENTS), np.zeros(1, np.int64)
         self._bot = np.zeros(_MAX_AGENTS, bool)
-
-    def _learn(self, number: int, agent: str | None) -> None:
-        self._bot[number] = agent is not None and not is_macro(agent) and self._is_bot(agent)
 
     def _is_bot(self, agent: str) -> bool:
         if _BOT.search(agent) and not self._podcast_app.search(agent):

@@ -139,11 +139,26 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
             raise Rejected("conversion")
         conversion = _conversion(told, _utm_content(url) if url else None)
     return Pixel(
-        event, ts, received_at, event_id, tuple(names), tuple(categories), play, listener, agent,
-        invalid is not None, consent, playhead, conversion,
-        None if collector is None or low is None else (collector, min(max(low, 0), NEVER)),
-        basis, bool(confirmed), client, episode, household,
-    )  # fmt: skip
+        event=event,
+        ts=ts,
+        received_at=received_at,
+        event_id=event_id,
+        names=tuple(names),
+        categories=tuple(categories),
+        play=play,
+        listener=listener,
+        agent=agent,
+        invalid=invalid is not None,
+        consent=consent,
+        playhead=playhead,
+        conversion=conversion,
+        told=None if collector is None or low is None else (collector, min(max(low, 0), NEVER)),
+        basis=basis,
+        confirmed=bool(confirmed),
+        client=client,
+        episode=episode,
+        household=household,
+    )
 
 
 def mark_of(document: dict[str, Any] | None) -> tuple[str, int | None] | None:

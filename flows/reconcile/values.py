@@ -7,6 +7,8 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any, Final
 
+EXACT_REACH: Final = 1000
+REACH_TOLERANCE: Final = Decimal(4) * Decimal("0.008")
 _LAST_PLACE: Final = Decimal("0.0000011")
 """Of six; what is rounded half up here may be half even there."""
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import I64, U64, Int, kernel, mixed
+from flows.state.kernel import I64, U8, U64, Int, kernel, mixed
 
 WHO, ROW, BITS = range(3)
 """The words of a slot; its listener is 0 where it is empty."""
@@ -59,3 +59,57 @@ def refill(old: U64, table: U64, dense_of: I64) -> Int:
             for w in range(old.shape[1]):
                 table[slot, w] = old[i, w]
     return used
+
+
+@kernel
+def tidy(table: U64, known_from: Int) -> Int:
+    """Empty the slots of listeners who have no minute left; returns how many have one. The table must then be
+    filled anew.
+    """
+    kept = 0
+    for i in range(len(table)):
+        if table[i, BITS] == np.uint64(0) or minute_of(table[i, ROW]) < known_from:
+            table[i, WHO] = np.uint64(0)
+        elif table[i, WHO] != np.uint64(0):
+            kept += 1
+    return kept
+
+
+@kernel
+def taken(table: U64, mark: Int, known_from: Int, most: Int) -> U64:
+    """(n, 3): the rows that are marked (all: 0), at most so many; they are no longer."""
+    rows = np.empty((most, 3), np.uint64)
+    n = 0
+    for i in range(len(table)):
+        if table[i, WHO] != np.uint64(0) and table[i, ROW] & mark == mark:
+            table[i, ROW] &= ~MARK
+            if table[i, BITS] != np.uint64(0) and minute_of(table[i, ROW]) >= known_from:
+                rows[n] = table[i]
+                n += 1
+    return rows[:n]
+
+
+@kernel
+def upsert(rows: U64, table: U64) -> Int:
+    """Put rows in, in place of those of their listener and row; returns how many are new."""
+    new = 0
+    for i in range(len(rows)):
+        slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)
+        new += table[slot, WHO] == np.uint64(0)
+        table[slot] = rows[i]
+    return new
+
+
+@kernel
+def unchanged(rows: U64, table: U64, known_from: Int) -> U8:
+    """Mark the rows that are in the table unchanged, and are of use."""
+    same = np.zeros(len(rows), np.uint8)
+    for i in range(len(rows)):
+        slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)
+        same[i] = (
+            table[slot, WHO] != np.uint64(0)
+            and table[slot, ROW] & ~MARK == rows[i, ROW]
+            and table[slot, BITS] == rows[i, BITS]
+            and minute_of(rows[i, ROW]) >= known_from
+        )
+    return same

@@ -22,10 +22,13 @@ from flows.rows.pairs import (
     NUMBER,
     ROW,
     WHO,
-    find_pair,
     minute_of,
     new_pairs,
     refill,
+    taken,
+    tidy,
+    unchanged,
+    upsert,
 )
 from flows.state.hyperloglog import rank
 from flows.state.journal import Files, Journal
@@ -170,60 +173,6 @@ def _recount(table: U64, now: Int, most: Int, counts: I64, ring: I16) -> None:
                 before = minute
 
 
-@kernel
-def _tidy(table: U64, known_from: Int) -> Int:
-    """Empty the slots of listeners who have no minute left; returns how many have one. The table must then be
-    filled anew.
-    """
-    kept = 0
-    for i in range(len(table)):
-        if table[i, BITS] == np.uint64(0) or minute_of(table[i, ROW]) < known_from:
-            table[i, WHO] = np.uint64(0)
-        elif table[i, WHO] != np.uint64(0):
-            kept += 1
-    return kept
-
-
-@kernel
-def _taken(table: U64, mark: Int, known_from: Int, most: Int) -> U64:
-    """(n, 3): the rows that are marked (all: 0), at most so many; they are no longer."""
-    rows = np.empty((most, 3), np.uint64)
-    n = 0
-    for i in range(len(table)):
-        if table[i, WHO] != np.uint64(0) and table[i, ROW] & mark == mark:
-            table[i, ROW] &= ~MARK
-            if table[i, BITS] != np.uint64(0) and minute_of(table[i, ROW]) >= known_from:
-                rows[n] = table[i]
-                n += 1
-    return rows[:n]
-
-
-@kernel
-def _upsert(rows: U64, table: U64) -> Int:
-    """Put rows in, in place of those of their listener and row; returns how many are new."""
-    new = 0
-    for i in range(len(rows)):
-        slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)
-        new += table[slot, WHO] == np.uint64(0)
-        table[slot] = rows[i]
-    return new
-
-
-@kernel
-def _unchanged(rows: U64, table: U64, known_from: Int) -> U8:
-    """Mark the rows that are in the table unchanged, and are of use."""
-    same = np.zeros(len(rows), np.uint8)
-    for i in range(len(rows)):
-        slot = find_pair(table, rows[i, WHO], rows[i, ROW] & NUMBER)
-        same[i] = (
-            table[slot, WHO] != np.uint64(0)
-            and table[slot, ROW] & ~MARK == rows[i, ROW]
-            and table[slot, BITS] == rows[i, BITS]
-            and minute_of(rows[i, ROW]) >= known_from
-        )
-    return same
-
-
 @dataclass
 class Rolling:
     """Distinct listeners of each row over the last 5 and 60 minutes up to `minute`.
@@ -317,7 +266,7 @@ class Rolling:
     def _rebuild(self, spare: int) -> None:
         """Without the listeners who have no minute left."""
         self._tidied = self.minute
-        table = new_pairs(_tidy(self.table, self.known_from) + spare, 3)
+        table = new_pairs(tidy(self.table, self.known_from) + spare, 3)
         self.used = refill(self.table, table, np.full(self.counts.shape[1], -1))
         self.table = table
 
@@ -366,16 +315,16 @@ class Rolling:
 
     def changed(self) -> U64:
         """See `flows.state.journal.Table`; rows of listener, row and latest minute, bits."""
-        return _taken(self.table, MARK, self.known_from, self.used)
+        return taken(self.table, MARK, self.known_from, self.used)
 
     def current(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
-        same: U64 = rows[_unchanged(rows, self.table, self.known_from) != 0]
+        same: U64 = rows[unchanged(rows, self.table, self.known_from) != 0]
         return same
 
     def whole(self) -> U64:
         """See `flows.state.journal.Table`."""
-        return _taken(self.table, np.uint64(0), self.known_from, self.used)
+        return taken(self.table, np.uint64(0), self.known_from, self.used)
 
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files) -> Rolling:
@@ -386,7 +335,7 @@ class Rolling:
         for rows, _ in self.journal.restore(pieces, files):
             if self.used + len(rows) > len(self.table) * MAX_LOAD:
                 self._rebuild(len(rows))
-            self.used += _upsert(rows, self.table)
+            self.used += upsert(rows, self.table)
         self._rebuild(0)
         self.crowds.restore(crowds, self.table, minute)
         _recount(self.table, minute, MINUTE_EXACT_UP_TO, self.counts, self.ring)

@@ -21,32 +21,19 @@ from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import IMPRESSION, MUTE, SKIP
 from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut
-from flows.rows.cells import Cells, add_cells, split, window
-from flows.rows.conversions import RowConversions
-from flows.rows.day_counts import DayCounts
-from flows.rows.days import Days
-from flows.rows.delays import Delays
+from flows.rows.cells import add_cells, split, window
 from flows.rows.ended import RowName
-from flows.rows.flights import Flights
-from flows.rows.labels import Labels
 from flows.rows.minutes import due_minutes
-from flows.rows.reach import Distinct
-from flows.rows.rolling_reach import Rolling
-from flows.rows.row_columns import RowColumns
-from flows.rows.row_index import DEFAULT_LIMITS, Limits, RowIndex
-from flows.rows.side_cells import NO_SIDES, UNKEYED_COLUMNS, SideCells
+from flows.rows.row_index import DEFAULT_LIMITS, Limits
+from flows.rows.row_tables import RowTables
+from flows.rows.side_cells import NO_SIDES, UNKEYED_COLUMNS
 from flows.rows.values import Minutes, Windows
-from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32
-from flows.state.snapshot import check_format
 
-FORMAT: Final = 18
-STEP: Final = "rows"
-"""Its files' place in the recovery directory."""
 SKETCHES_AT_ONCE: Final = 256
 
 
-class RowShard:
+class RowShard(RowTables):
     """The rows of one shard.
 
     Args:
@@ -74,41 +61,16 @@ class RowShard:
         recovery: Path | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self.index, self.shards = index, shards
+        super().__init__(index, shards, day_of, recovery, limits)
         self.lateness_ms, self.mature_ms, self.minutes_every = lateness_ms, mature_ms, minutes_every
-        self.recovery, self.limits = recovery, limits
-        self.watermark_ms = self.first_open = 0
         self.left: list[RowName] = []
         self.given: list[Day] = []
-        self.labels, self.delays = Labels(), Delays()
-        self.days, self.day_counts = Days(day_of), DayCounts(day_of)
-        reached = Distinct(), Distinct()
-        self._have(RowIndex(limits.rows), Cells(), RowConversions(), SideCells(), Rolling(), *reached)
-        self._sketched, self._files = -1, Files(None)
-
-    def _have(
-        self,
-        index: RowIndex,
-        cells: Cells,
-        conversions: RowConversions,
-        sides: SideCells,
-        rolling: Rolling,
-        reached: Distinct,
-        homes: Distinct,
-    ) -> None:
-        self.row_index, self.cells, self.conversions, self.sides = index, cells, conversions, sides
-        self.rolling, self.reached, self.homes, self.columns = rolling, reached, homes, RowColumns()
-        self.flights = Flights(self.columns, cells, conversions, sides, rolling, reached)
+        self._sketched = -1
 
     @property
     def final_through_ms(self) -> int:
         """The end of the last final minute, epoch ms."""
         return self.first_open * 60_000
-
-    @property
-    def minute(self) -> int:
-        """The watermark's minute."""
-        return self.watermark_ms // 60_000
 
     def apply(
         self,
@@ -154,7 +116,7 @@ class RowShard:
         return (self.numbers_of(changed) if len(changed) else None), due
 
     def _add(self, batches: Sequence[RowBatch]) -> None:
-        where = [self._numbers(batch.rows) for batch in batches]
+        where = [self.numbers(batch.rows) for batch in batches]
         for batch, rows in zip(batches, where, strict=True):
             for row, ts, combo in batch.labels:
                 self.labels.note(int(rows[row]), ts, combo[1:])
@@ -189,7 +151,7 @@ class RowShard:
             flown = minutes >= self.columns.flight_from[rows]
             self.homes.add(rows[flown], homes[flown], len(self.columns))
             self.days.reach_homes(rows, minutes, homes, len(self.columns))
-        self.delays.take(batches, self._number)
+        self.delays.take(batches, self.number)
         if len(rows := rows_at("side_rows")):
             sides = joined("sides")
             self.sides.take(rows, sides, self.columns, self.days.day_of)
@@ -203,9 +165,9 @@ class RowShard:
         """
         of = self.columns
         self._take_sides(batch.sides)
-        rows, noted = self._numbers(batch.rows), list(self.conversions.note(batch, self._number))
+        rows, noted = self.numbers(batch.rows), list(self.conversions.note(batch, self.number))
         of.changed[noted] = True
-        at, minutes, counts = self.conversions.counts(batch, rows, self._number)
+        at, minutes, counts = self.conversions.counts(batch, rows, self.number)
         if not len(at):
             return
         of.changed[rows] = True
@@ -218,7 +180,7 @@ class RowShard:
     def _take_sides(self, sides: SideIncrements) -> None:
         if not len(sides.at):
             return
-        rows = self._numbers(sides.rows)[sides.at]
+        rows = self.numbers(sides.rows)[sides.at]
         self._have_minutes(rows, sides.minutes)
         table = np.column_stack([sides.minutes, sides.columns, sides.amounts]).astype(np.int64)
         self.sides.take(rows, table, self.columns, self.days.day_of)
@@ -249,38 +211,6 @@ class RowShard:
         self.days.add(rows, minutes.astype(np.int64), deltas, len(of))
         self.day_counts.count(of, rows, minutes, deltas[:, IMPRESSION])
 
-    def _numbers(self, names: Sequence[RowName]) -> U32:
-        return np.fromiter(map(self._number, names), np.uint32, len(names))
-
-    def _number(self, row: RowName) -> int:
-        number = self.row_index.numbers.get(row)
-        return self._begin(row) if number is None else number
-
-    def _begin(self, row: RowName) -> int:
-        """Begin a row, or take up one that had ended; beyond the cap it is `other`."""
-        number, kept = self.row_index.admit(row, self.minute - self.limits.remembered)
-        of = self.columns
-        of.make_room(number + 1)
-        scope, _ = self.row_index.name(number)
-        of.is_placement[number], of.alive[number] = scope == SCOPES[0], True
-        if kept is not None:
-            numbers, labels, days, delays, *conversions, sides, reached_by, homes = kept
-            self.delays.put_back(number, delays)
-            self.day_counts.put_back(number, days)
-            of.put(number, numbers)
-            self.labels.put_back(number, labels)
-            self.conversions.put_back(number, conversions)
-            self.sides.put_back(number, sides)
-            self.reached.put_back(number, tuple(reached_by), len(of))
-            self.homes.put_back(number, tuple(homes), len(of))
-        else:
-            of.own_from[number] = self.row_index.ended.forgotten
-        # It may have had pixels that it does not count: in `other`, or before it was forgotten.
-        other = self.row_index.numbers.get((OTHER_NAME, scope))
-        if other is not None and (last := int(of.latest[other]) // 60_000) >= of.heard[number]:
-            of.own_from[number] = last + 1
-        return number
-
     def _end_minutes(self, before: int, ended: bool) -> None:
         """Move the rolling windows on from the minute `before`; minutes become final."""
         of = self.columns
@@ -301,16 +231,11 @@ class RowShard:
 
     def _forget(self) -> None:
         """Drop the cells that are final and out of every rolling window, without a change of any number."""
-        oldest, today = self._oldest, self.days.day_of(self.minute)
+        oldest, today = self.oldest, self.days.day_of(self.minute)
         self.conversions.credits.forget(oldest, today)
         self.sides.forget(oldest, today)
         _, minutes = split(self.cells.keys)
         self.cells.keep(minutes >= oldest)
-
-    @property
-    def _oldest(self) -> int:
-        """The first minute that a window still needs; all before it are final."""
-        return min(self.first_open, self.minute - 60)
 
     def _end_quiet(self, cut: int) -> None:
         """End the rows that have had no pixel for long, and keep their counts, packed."""
@@ -328,28 +253,14 @@ class RowShard:
         self.row_index.ended.forget(minute - self.limits.remembered)
         if leaving:
             self.given = self.day_counts.due(self.row_index, minute, cut, everything=True)
-            days = self.day_counts.take_out(leaving)
-            people = (reached.take_out(np.array(leaving)) for reached in (self.reached, self.homes))
-            for row, reached_by, homes in zip(leaving, *people, strict=True):
-                kept: list[Any] = [of.of(row), self.labels.take_out(row), days[row]]
-                kept.append(self.delays.take_out(row))
-                kept += [*self.conversions.take_out(row), self.sides.take_out(row), reached_by, homes]
-                self.left.append(self.row_index.leave(row))
-                self.row_index.ended.put(self.left[-1], int(of.heard[row]), kept)
-            of.clear(leaving)
+            self.left = self.take_out(leaving)
 
     def plan(self, placement: str, start: int, end: int) -> None:
         """A planned placement's flight counts from the minute `start` on, since the epoch; what it delivers,
         to before the minute `end`. Minutes that are still kept, those of the last hour and open ones, are
         counted anew.
         """
-        self.flights.plan(self._number((SCOPES[0], placement)), start, end, self.first_open)
-
-    def mark_all_changed(self) -> None:
-        """Mark all rows as changed, so that the next cut publishes them: after a resume it is not known what
-        readers have.
-        """
-        self.columns.changed |= self.columns.alive
+        self.flights.plan(self.number((SCOPES[0], placement)), start, end, self.first_open)
 
     def sketches(self, ended: bool) -> Iterator[tuple[str, U8]]:
         """(placement, registers of its flight's reach), at most once a watermark minute: where it has grown
@@ -378,84 +289,24 @@ class RowShard:
         short, long = self.rolling.reach(rows)
         each, day, sides = rows.tolist(), self.days.day_of(minute), self.sides
         return Windows(
-            [self.row_index.name(row) for row in each],
-            list(map(self.labels.of, each)),
-            of.latest[rows],
-            np.where(of.counted_from[rows] > 0, of.counted_from[rows] * 60_000, of.first[rows]),
-            (sums[0], sums[1], today[rows], of.flight[rows]),
-            (mature[0], mature[1]),
-            (short, long, reached_today.reach(rows), self.reached.reach(rows)),
-            of.totals[rows],
-            [conversions.credits.windows(row, minute, day) for row in each],
-            [conversions.currencies.get(row) for row in each],
-            [conversions.frequency.get(row) for row in each],
-            [conversions.accounts.get(row) for row in each],
-            [
+            rows=[self.row_index.name(row) for row in each],
+            labels=list(map(self.labels.of, each)),
+            latest=of.latest[rows],
+            since=np.where(of.counted_from[rows] > 0, of.counted_from[rows] * 60_000, of.first[rows]),
+            sums=(sums[0], sums[1], today[rows], of.flight[rows]),
+            mature=(mature[0], mature[1]),
+            reach=(short, long, reached_today.reach(rows), self.reached.reach(rows)),
+            totals=of.totals[rows],
+            credits=[conversions.credits.windows(row, minute, day) for row in each],
+            currencies=[conversions.currencies.get(row) for row in each],
+            frequency=[conversions.frequency.get(row) for row in each],
+            accounts=[conversions.accounts.get(row) for row in each],
+            delivered=[
                 self.flights.delivered(row) if end else None
                 for row, end in zip(each, of.flight_end[rows].tolist(), strict=True)
             ],
-            of.bases[rows],
-            [sides.windows(row, minute, day) if row in sides.flight else NO_SIDES for row in each],
-            list(map(self.delays.median_s, each)),
-            (homes_today.reach(rows), self.homes.reach(rows)),
+            bases=of.bases[rows],
+            sides=[sides.windows(row, minute, day) if row in sides.flight else NO_SIDES for row in each],
+            delays=list(map(self.delays.median_s, each)),
+            homes=(homes_today.reach(rows), self.homes.reach(rows)),
         )
-
-    def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values, with its format."""
-        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        alive, files = np.flatnonzero(self.columns.alive), self._files
-        state = {
-            "watermark_ms": self.watermark_ms,
-            "first_open": self.first_open,
-            "labels": self.labels.snapshot(),
-            "columns": self.columns.snapshot(alive),
-            "conversions": self.conversions.snapshot(),
-            "sides": self.sides.snapshot(),
-            "delays": self.delays.snapshot(),
-            "cells": self.cells.snapshot(files),
-            "days": self.days.snapshot(alive, files),
-            "day_counts": self.day_counts.snapshot(files),
-            "rolling": self.rolling.snapshot(files),
-            "reached": self.reached.snapshot(files),
-            "homes": self.homes.snapshot(files),
-            "index": self.row_index.snapshot(files),
-        }
-        tables = (
-            self.cells.journal,
-            self.day_counts.cells.journal,
-            self.rolling.journal,
-            self.days,
-            self.reached,
-            self.homes,
-            self.row_index.ended,
-        )
-        files.keep([name for table in tables for name in table.names()])
-        return FORMAT, self.shards, self.index, state
-
-    def restore(self, state: tuple[Any, ...]) -> None:
-        """Restore the state that `snapshot` gave; every row is published anew.
-
-        Raises:
-            StateError: another format's, or made for another number of shards.
-        """
-        check_format("rows", state, FORMAT, self.shards)
-        _, _, self.index, held = state
-        files = self._files = Files.of(self.recovery, STEP, self.index)
-        self.watermark_ms, self.first_open = held["watermark_ms"], held["first_open"]
-        self._have(
-            RowIndex.restored(self.limits.rows, held["index"], files),
-            Cells.restored(held["cells"], files, self._oldest),
-            RowConversions.restored(held["conversions"]),
-            SideCells.restored(held["sides"]),
-            Rolling.restored(held["rolling"], files),
-            Distinct.restored(held["reached"], files),
-            Distinct.restored(held["homes"], files),
-        )
-        rows = np.array(sorted(self.row_index.numbers.values()), np.int64)
-        self.columns.restore(rows, held["columns"])
-        self.columns.is_placement[rows] = [self.row_index.name(row)[0] == SCOPES[0] for row in rows.tolist()]
-        self.labels.restore(held["labels"])
-        self.delays = Delays.restored(held["delays"])
-        self.days.restore(rows, held["days"], files, self.minute)
-        self.day_counts = DayCounts.restored(self.days.day_of, held["day_counts"], files, self.minute)
-        self.mark_all_changed()

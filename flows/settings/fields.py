@@ -18,8 +18,8 @@ from pydantic import Field, InstanceOf, SecretStr, ValidationInfo, field_validat
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flows.errors import SettingsError
-from flows.model.basis import Basis
 from flows.model.pixel import KNOWN_REASONS, MOST_OWN_REASONS
+from flows.settings.attribution import AttributionSettings, TopicName
 from flows.settings.collect import CollectSettings
 from flows.settings.exports import ExportSettings
 from flows.settings.file import PREFIX as PREFIX
@@ -35,7 +35,6 @@ def kafka_options(settings: Settings) -> dict[str, str]:
 
 _NONE = timedelta(0)
 _MOMENT = timedelta(milliseconds=1)
-_SECOND = timedelta(seconds=1)
 _MINUTE = timedelta(minutes=1)
 _TOPIC = "[A-Za-z0-9._-]{1,249}"
 OUTPUT_TOPICS = ("kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic")
@@ -53,11 +52,10 @@ class Topic(str):
         return self.removeprefix("kafka:")
 
 
-TopicName = Annotated[str, Takes("name of a topic")]
 Key = Annotated[SecretStr | None, Takes("secret text of 16 to 64 bytes, or unset")]
 
 
-class Settings(CollectSettings, ExportSettings, ReadSettings, BaseSettings):
+class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSettings, BaseSettings):
     """The settings of a flow. Unknown names are refused, secrets are never printed."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
@@ -122,54 +120,6 @@ class Settings(CollectSettings, ExportSettings, ReadSettings, BaseSettings):
         default_factory=dict,
         description="invalid traffic besides declared bots: a reason of your own to a regular expression of "
         "user agents, case-insensitive; the first that fits is the reason",
-    )
-
-    attribution: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = Field(
-        "last_touch",
-        description="model of credit for conversions; `off` keeps no touches and no frequency, and credits "
-        "declared and utm conversions alone",
-    )
-    click_window: timedelta = Field(
-        timedelta(days=30),
-        ge=timedelta(days=1),
-        le=timedelta(days=60),
-        description="how long a click may be credited",
-    )
-    listen_window: timedelta = Field(
-        timedelta(days=14),
-        ge=timedelta(days=1),
-        le=timedelta(days=60),
-        description="how long a listen may be credited",
-    )
-    half_life: timedelta = Field(
-        timedelta(days=7), ge=_SECOND, description="of a touch's weight in time_decay"
-    )
-    touch_listens: int = Field(
-        64, ge=1, description="a listener's newest listens of a campaign that may be credited"
-    )
-    touch_clicks: int = Field(
-        16, ge=1, description="a listener's newest clicks of a campaign that may be credited"
-    )
-    touch_listens_in_all: int = Field(1000, ge=1, description="of these, the newest listens of all campaigns")
-    touch_clicks_in_all: int = Field(250, ge=1, description="of these, the newest clicks of all campaigns")
-    household_listeners: int = Field(
-        20,
-        ge=1,
-        le=250,
-        description="distinct listeners within the listen window beyond which a household joins nobody",
-    )
-    utm_placements: dict[str, str] = Field(
-        default_factory=dict, description="utm_content to the placement that it stands for"
-    )
-    platform_basis: dict[str, Basis] = Field(
-        default_factory=dict,
-        description="platform to the basis of its impressions where a pixel says none; else vast_impression",
-    )
-    decisions_ttl: timedelta = Field(
-        timedelta(days=7), ge=_MINUTE, description="how long the decision on a conversion can be explained"
-    )
-    kafka_credits_topic: TopicName = Field(
-        "conversion-credits", description="topic of the decisions on conversions, compactable"
     )
 
     plans: Annotated[Path | InstanceOf[Topic] | None, Takes("path | kafka:TOPIC, or unset")] = Field(

@@ -384,13 +384,8 @@ class Traffic:
 
     def _rubbish(self, born: int, place: Placement, partition: int) -> None:
         u, trouble = self._u, self.trouble
-        good = {
-            "event_id": self._id(),
-            "event": "impression",
-            "ts": born,
-            **place.labels,
-            "received_at": born,
-        }
+        good = {"event_id": self._id(), "event": "impression", "ts": born, **place.labels}
+        good["received_at"] = born
         dice = u() * (trouble.malformed + trouble.invalid + trouble.unknown)
         if dice < trouble.malformed:
             reason, value = "malformed", malformed(u, good)

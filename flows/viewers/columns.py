@@ -185,7 +185,8 @@ def _money(key: str, title: str, means: str, rank: float, value: Callable[[Row],
 def _label(key: str, title: str, means: str, rank: float, name: str) -> Column:
     return Column(
         key, title, "", means, rank,
-        lambda row: row.fields.get(name, ""), lambda row, _: name_of(row.fields.get(name, NULL)), True, False,
+        lambda row: row.fields.get(name, ""), lambda row, _: name_of(row.fields.get(name, NULL)),
+        left=True, down=False,
     )  # fmt: skip
 
 
@@ -226,8 +227,8 @@ COLUMNS: Final = (
         0,
         lambda row: SEVERITY[row.state],
         _state,
-        True,
-        False,
+        left=True,
+        down=False,
     ),
     Column(
         "id",
@@ -237,8 +238,8 @@ COLUMNS: Final = (
         0,
         lambda row: row.id,
         lambda row, _: name_of(row.id),
-        True,
-        False,
+        left=True,
+        down=False,
     ),
     _label("campaign", "campaign", "The campaign that the placement belongs to.", 8.5, "campaign_id"),
     _share(

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from flows.model.messages import Body
+from flows.model.decisions import Body
 from flows.shown import LINE, cell, shown
 
 RULES: Final = {

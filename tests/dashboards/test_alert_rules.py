@@ -15,7 +15,7 @@ from dashboards.build import Site
 from dashboards.pipeline_rules import BLINDING, NOT_JUDGED
 from dashboards.routing import alertmanager
 from dashboards.rules import USUAL, Alert, Limits, Record
-from flows import metrics
+from flows import metrics, metrics_beside
 from flows.settings.fields import Settings
 
 HERE = Path(__file__).parent
@@ -26,7 +26,7 @@ FILES = {path.name: yaml.safe_load(path.read_text()) for path in sorted(HERE.glo
 STORIES: list[dict[str, Any]] = [story for told in FILES.values() for story in told["tests"]]
 DEFINED = (
     *(*metrics.PIPELINE, *metrics.PLACEMENT, *metrics.CAMPAIGN, *metrics.EXPORTER),
-    *(*metrics.COLLECT, *metrics.TAGS, *metrics.EXPORT),
+    *(*metrics_beside.COLLECT, *metrics.TAGS, *metrics_beside.EXPORT),
 )
 NAMES = {definition.name for definition in DEFINED}
 INDICATOR = metrics.PLACEMENT_INDICATOR.name

@@ -25,7 +25,8 @@ from connectors.embedded import EmbeddedValkey
 from dashboards import build, queries
 from dashboards.rules import COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows.instruments import instruments
-from flows.metrics import COLLECT, EXPORT, RECEIVED, Definition
+from flows.metrics import RECEIVED, Definition
+from flows.metrics_beside import COLLECT, EXPORT
 from flows.replay import replay
 from flows.settings.loading import load
 from flows.viewers.series import FIELDS

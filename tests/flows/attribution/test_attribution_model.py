@@ -18,15 +18,9 @@ from flows.attribution.credit_models import Rules, credit
 from flows.attribution.shard import ListenerShard
 from flows.attribution.touches import Caps
 from flows.model.conversions import CLASSES, Model
+from flows.model.decisions import PendingConversion
 from flows.model.dimensions import Dimensions
-from flows.model.messages import (
-    CLICK_TOUCH,
-    IMPRESSION_TOUCH,
-    START_TOUCH,
-    Decided,
-    PendingConversion,
-    TouchBatch,
-)
+from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, START_TOUCH, Decided, TouchBatch
 from flows.model.pixel import ConversionPixel
 from flows.model.ticks import Cut
 

@@ -22,16 +22,14 @@ from flows.attribution.touches import Caps
 from flows.intake.decoder import Decoder
 from flows.model.conversions import AGES_S, CLASSES, COLUMNS, OTHER, WHOLE, Model, value_of
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
+from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.fields import FIELDS
 from flows.model.messages import (
     CLICK_TOUCH,
     IMPRESSION_TOUCH,
     START_TOUCH,
-    Credit,
     Decided,
-    Decision,
-    PendingConversion,
     Pixels,
     RowBatch,
     TouchBatch,

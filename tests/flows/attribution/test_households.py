@@ -19,16 +19,10 @@ from flows.attribution.credit_models import Rules
 from flows.attribution.households import HouseholdShard
 from flows.attribution.shard import ListenerShard
 from flows.attribution.touches import Caps
+from flows.model.decisions import Decision, PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.home_touches import HomeTouches, tags_of
-from flows.model.messages import (
-    CLICK_TOUCH,
-    IMPRESSION_TOUCH,
-    START_TOUCH,
-    Decision,
-    PendingConversion,
-    TouchBatch,
-)
+from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, START_TOUCH, TouchBatch
 from flows.model.pixel import ConversionPixel
 from flows.model.ticks import Cut
 

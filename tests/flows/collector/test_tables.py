@@ -55,14 +55,14 @@ def test_what_is_told_of_a_word_is_what_becomes_of_it(word: str) -> None:
 
 
 def test_settings_and_metrics_that_the_documents_name_exist() -> None:
-    from flows import metrics
+    from flows import metrics_beside
 
     text = "".join((DOCS / name).read_text() for name in DOCUMENTS)
     fields = {f"AUDIOPIXEL_{name.upper()}" for name in Settings.model_fields}
     named = set(re.findall(r"AUDIOPIXEL_[A-Z_]+[A-Z]", text))
     named |= {f"AUDIOPIXEL_{name}" for name in re.findall(r"`(COLLECT_[A-Z_]+)`", text)}
     assert named - fields == set()
-    known = {one.name.removeprefix("audiopixel_") for one in metrics.COLLECT}
+    known = {one.name.removeprefix("audiopixel_") for one in metrics_beside.COLLECT}
     assert set(re.findall(r"`(collect_\w+)[{`]", text)) - known == set()
 
 

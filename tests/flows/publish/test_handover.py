@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from connectors.redis.client import Client
 from flows.errors import AudiopixelError, StateError
+from flows.model.decisions import DecisionRecord
 from flows.model.fields import FIELDS, empty
-from flows.model.messages import DecisionRecord, Flush, PackedRow
+from flows.model.messages import Flush, PackedRow
 from flows.model.ticks import Cut
 from flows.publish import handover as module
 from flows.publish.handover import MAX_BEHIND, Handover

@@ -18,8 +18,9 @@ from flows.delivery.pacer import Pacer
 from flows.delivery.pacing import Thresholds
 from flows.delivery.plan_files import parse_plans
 from flows.delivery.plan_source import plan_file
+from flows.model.decisions import DecisionRecord
 from flows.model.fields import FIELDS, empty
-from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, DecisionRecord, Delivered, Flush, PackedRow
+from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Delivered, Flush, PackedRow
 from flows.model.ticks import Cut
 from flows.publish import backlog, redis_writer
 from flows.publish.layout import LAYOUTS

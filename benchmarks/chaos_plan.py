@@ -1,0 +1,29 @@
+"""The plan of one chaos run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to be.
+
+    Attributes:
+        seed: of traffic and faults.
+        seconds: of traffic.
+        rate: pixels a second.
+        faults: how often each, by its method's name in `Chaos`.
+        embedded: use the embedded broker although Apache Kafka is there.
+        bug: one of `BUGS`; None: none.
+        keep: directory to make, for the log, the recovery stores and what the flow said; None: keep nothing.
+    """
+
+    seed: int
+    seconds: float
+    rate: float
+    faults: dict[str, int]
+    embedded: bool
+    bug: str | None
+    keep: Path | None

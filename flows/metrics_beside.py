@@ -1,0 +1,76 @@
+"""The metrics of what stands beside the flow, collectors and exports, defined as those in `flows.metrics`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flows.definition import Definition as Definition
+from flows.definition import Metrics
+
+COLLECT: Final = Metrics()
+"""The collector's, one set a process."""
+
+COLLECT_EVENTS = COLLECT.counter(
+    "collect_events_total", "Events that called, by what became of them.", "outcome"
+)
+COLLECT_ACKNOWLEDGED = COLLECT.counter("collect_acknowledged_total", "Events that Kafka has acknowledged.")
+COLLECT_REJECTED = COLLECT.counter(
+    "collect_rejected_total", "Events that are no pixels, by reason.", "reason"
+)
+COLLECT_SENDERS = COLLECT.counter(
+    "collect_sender_events_total",
+    "Events by who sent them, a token, a known network or a dialect, understood or rejected.",
+    "sender",
+    "outcome",
+)
+COLLECT_INHERITED = COLLECT.counter(
+    "collect_inherited_total", "Events that rested on the spool at the start."
+)
+COLLECT_TORN = COLLECT.counter("collect_torn_total", "Damaged records that were cut off the spool.")
+COLLECT_REFUSED = COLLECT.counter(
+    "collect_refused_total", "Events that were not stored, by reason.", "reason"
+)
+COLLECT_NOT_COUNTED = COLLECT.counter(
+    "collect_not_counted_total", "Calls that are nobody's listening, by reason.", "reason"
+)
+COLLECT_CONSENT = COLLECT.counter(
+    "collect_consent_total", "Pixels by the reason of the decision on consent.", "reason"
+)
+COLLECT_INVALID = COLLECT.counter(
+    "collect_invalid_traffic_total", "Pixels judged to be invalid traffic, by reason.", "reason"
+)
+COLLECT_ANSWERS = COLLECT.counter("collect_answers_total", "Calls answered, by status.", "status")
+COLLECT_CLEANED = COLLECT.counter(
+    "collect_cleaned_total",
+    "Values that the cleaner mended or found to be nothing, unreplaced macros among them.",
+    "dialect",
+    "parameter",
+    "how",
+)
+COLLECT_STAGE = COLLECT.histogram(
+    "collect_stage_seconds",
+    "Time that a stage of a call takes, of one call in 64: `parse clean device consent invalid_traffic hash "
+    "encode`, and `durable`, which waits for Kafka or the disk.",
+    "stage",
+)
+COLLECT_READY = COLLECT.gauge("collect_ready", "1: a balancer may send calls here; 0: it may not.")
+COLLECT_OLDEST = COLLECT.gauge(
+    "collect_oldest_resting_seconds", "Age of the oldest event on the spool; 0: none rests."
+)
+COLLECT_RESTING = COLLECT.gauge("collect_resting_events", "Events on the spool.")
+COLLECT_SPOOL_BYTES = COLLECT.gauge("collect_spool_bytes", "Bytes of the spool.")
+COLLECT_SPOOL_FULL = COLLECT.gauge("collect_spool_full_ratio", "Share of the spool that is in use.")
+COLLECT_LOW = COLLECT.gauge(
+    "collect_low_mark_timestamp_seconds", "Receipt of the oldest event that is not in the log."
+)
+
+EXPORT: Final = Metrics("export")
+"""Those of `audiopixel export`, by the name of the export."""
+
+EXPORT_SENT = EXPORT.counter("export_sent_total", "Messages that the target has acknowledged.")
+EXPORT_RETRIED = EXPORT.counter("export_retried_total", "Tries that failed and are repeated.", "reason")
+EXPORT_DEAD = EXPORT.counter("export_dead_total", "Messages that became dead letters.", "reason")
+EXPORT_LEFT_OUT = EXPORT.counter(
+    "export_left_out_total", "Messages that are not for the target, by reason.", "reason"
+)
+EXPORT_LAG = EXPORT.gauge("export_lag_messages", "Messages that the export has not read.", "partition")

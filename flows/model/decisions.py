@@ -1,0 +1,114 @@
+"""Conversions that wait, decisions on them, and a decision as it is given out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from flows.model.conversions import OTHER_RULES
+from flows.model.dimensions import Dimensions
+from flows.model.pixel import ConversionPixel
+
+
+class PendingConversion(NamedTuple):
+    """An accepted, valid conversion that waits for its minute to be final; `listener`, `household` 0: not
+    known.
+    """
+
+    ts_ms: int
+    listener: int
+    key: int
+    pixel: ConversionPixel
+    household: int = 0
+
+
+def frozen_pending(one: PendingConversion) -> tuple[Any, ...]:
+    """Plain state of a waiting conversion."""
+    return (*one[:3], one.household, tuple(one.pixel))
+
+
+def thawed_pending(state: tuple[Any, ...]) -> PendingConversion:
+    """`frozen_pending`'s counterpart."""
+    *numbers, pixel = state
+    ts_ms, listener, key, household = numbers
+    return PendingConversion(ts_ms, listener, key, ConversionPixel(*pixel), household)
+
+
+class Credit(NamedTuple):
+    """A part of a conversion: to whom, how much of it (0 for a touch that was eligible and not chosen), how,
+    and how long after the touch (None without a touch).
+    """
+
+    combo: Dimensions
+    millionths: int
+    way: str
+    age_ms: int | None
+
+
+class Decision(NamedTuple):
+    """A conversion that has been decided: by which rule, a model or one of `OTHER_RULES`, what it found, in
+    the order of time and placement, whether a cap of touches may have changed its credits, and by whom of
+    `flows.model.conversions.JOINED` they are joined (None: by no touch). `noisy`: its household has too many
+    listeners to join it.
+    """
+
+    conversion: PendingConversion
+    rule: str
+    found: list[Credit]
+    capped: bool = False
+    joined_by: str | None = None
+    noisy: bool = False
+
+    @property
+    def eligible(self) -> int:
+        """The number of touches that could have been credited."""
+        return 0 if self.rule in OTHER_RULES else len(self.found)
+
+    @property
+    def credits(self) -> list[Credit]:
+        """The parts of the whole; none: unattributed."""
+        return [one for one in self.found if one.millionths]
+
+
+class Share(msgspec.Struct):
+    """One touch of a decision; `touched_at` None: credited without one."""
+
+    placement_id: str | None
+    campaign_id: str | None
+    way: str
+    millionths: int
+    touched_at: int | None
+
+
+class Body(msgspec.Struct):
+    """A decision's JSON."""
+
+    conversion: str
+    order_id: str | None
+    event_id: str
+    type: str
+    ts: int
+    campaign_id: str | None
+    value_micros: int | str | None
+    currency: str | None
+    rule: str
+    eligible: int
+    capped: bool
+    credits: list[Share]
+    joined_by: str | None = None
+    noisy_household: bool = False
+
+
+class DecisionRecord(NamedTuple):
+    """A decision as it is given out.
+
+    Attributes:
+        key: JSON of what makes the conversion one: `[campaign, type, order]`, or `[campaign, event]`.
+        names: the ids by which people ask for it: of its order, and of its event.
+        body: JSON.
+    """
+
+    key: str
+    names: list[str]
+    body: bytes

@@ -1,0 +1,190 @@
+"""The tables of one shard of rows: a row begins in them, ends, and comes back with what it had; and their
+snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from flows.model.dimensions import OTHER_NAME, SCOPES
+from flows.rows.cells import Cells
+from flows.rows.conversions import RowConversions
+from flows.rows.day_counts import DayCounts
+from flows.rows.days import Days
+from flows.rows.delays import Delays
+from flows.rows.ended import RowName
+from flows.rows.flights import Flights
+from flows.rows.labels import Labels
+from flows.rows.reach import Distinct
+from flows.rows.rolling_reach import Rolling
+from flows.rows.row_columns import RowColumns
+from flows.rows.row_index import Limits, RowIndex
+from flows.rows.side_cells import SideCells
+from flows.state.journal import Files
+from flows.state.kernel import U32
+from flows.state.snapshot import check_format
+
+FORMAT: Final = 18
+STEP: Final = "rows"
+"""Its files' place in the recovery directory."""
+
+
+class RowTables:
+    """What `flows.rows.shard.RowShard` counts in.
+
+    Attributes:
+        first_open: the first minute that is not final.
+    """
+
+    def __init__(
+        self, index: int, shards: int, day_of: Callable[[int], int], recovery: Path | None, limits: Limits
+    ) -> None:
+        self.index, self.shards, self.recovery, self.limits = index, shards, recovery, limits
+        self.watermark_ms = self.first_open = 0
+        self.labels, self.delays = Labels(), Delays()
+        self.days, self.day_counts = Days(day_of), DayCounts(day_of)
+        reached = Distinct(), Distinct()
+        self._have(RowIndex(limits.rows), Cells(), RowConversions(), SideCells(), Rolling(), *reached)
+        self._files = Files(None)
+
+    def _have(
+        self,
+        index: RowIndex,
+        cells: Cells,
+        conversions: RowConversions,
+        sides: SideCells,
+        rolling: Rolling,
+        reached: Distinct,
+        homes: Distinct,
+    ) -> None:
+        self.row_index, self.cells, self.conversions, self.sides = index, cells, conversions, sides
+        self.rolling, self.reached, self.homes, self.columns = rolling, reached, homes, RowColumns()
+        self.flights = Flights(self.columns, cells, conversions, sides, rolling, reached)
+
+    @property
+    def minute(self) -> int:
+        """The watermark's minute."""
+        return self.watermark_ms // 60_000
+
+    @property
+    def oldest(self) -> int:
+        """The first minute that a window still needs; all before it are final."""
+        return min(self.first_open, self.minute - 60)
+
+    def numbers(self, names: Sequence[RowName]) -> U32:
+        """The numbers of rows, of which those that are new begin."""
+        return np.fromiter(map(self.number, names), np.uint32, len(names))
+
+    def number(self, row: RowName) -> int:
+        """The number of one row, which begins if it is new."""
+        number = self.row_index.numbers.get(row)
+        return self._begin(row) if number is None else number
+
+    def _begin(self, row: RowName) -> int:
+        """Begin a row, or take up one that had ended; beyond the cap it is `other`."""
+        number, kept = self.row_index.admit(row, self.minute - self.limits.remembered)
+        of = self.columns
+        of.make_room(number + 1)
+        scope, _ = self.row_index.name(number)
+        of.is_placement[number], of.alive[number] = scope == SCOPES[0], True
+        if kept is not None:
+            numbers, labels, days, delays, *conversions, sides, reached_by, homes = kept
+            self.delays.put_back(number, delays)
+            self.day_counts.put_back(number, days)
+            of.put(number, numbers)
+            self.labels.put_back(number, labels)
+            self.conversions.put_back(number, conversions)
+            self.sides.put_back(number, sides)
+            self.reached.put_back(number, tuple(reached_by), len(of))
+            self.homes.put_back(number, tuple(homes), len(of))
+        else:
+            of.own_from[number] = self.row_index.ended.forgotten
+        # It may have had pixels that it does not count: in `other`, or before it was forgotten.
+        other = self.row_index.numbers.get((OTHER_NAME, scope))
+        if other is not None and (last := int(of.latest[other]) // 60_000) >= of.heard[number]:
+            of.own_from[number] = last + 1
+        return number
+
+    def take_out(self, rows: list[int]) -> list[RowName]:
+        """End these rows and keep their counts, packed; returns their names."""
+        of, left = self.columns, []
+        days = self.day_counts.take_out(rows)
+        people = (reached.take_out(np.array(rows)) for reached in (self.reached, self.homes))
+        for row, reached_by, homes in zip(rows, *people, strict=True):
+            kept: list[Any] = [of.of(row), self.labels.take_out(row), days[row]]
+            kept.append(self.delays.take_out(row))
+            kept += [*self.conversions.take_out(row), self.sides.take_out(row), reached_by, homes]
+            left.append(self.row_index.leave(row))
+            self.row_index.ended.put(left[-1], int(of.heard[row]), kept)
+        of.clear(rows)
+        return left
+
+    def mark_all_changed(self) -> None:
+        """Mark all rows as changed, so that the next cut publishes them: after a resume it is not known what
+        readers have.
+        """
+        self.columns.changed |= self.columns.alive
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The state as plain values, with its format."""
+        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
+        alive, files = np.flatnonzero(self.columns.alive), self._files
+        state = {
+            "watermark_ms": self.watermark_ms,
+            "first_open": self.first_open,
+            "labels": self.labels.snapshot(),
+            "columns": self.columns.snapshot(alive),
+            "conversions": self.conversions.snapshot(),
+            "sides": self.sides.snapshot(),
+            "delays": self.delays.snapshot(),
+            "cells": self.cells.snapshot(files),
+            "days": self.days.snapshot(alive, files),
+            "day_counts": self.day_counts.snapshot(files),
+            "rolling": self.rolling.snapshot(files),
+            "reached": self.reached.snapshot(files),
+            "homes": self.homes.snapshot(files),
+            "index": self.row_index.snapshot(files),
+        }
+        tables = (
+            self.cells.journal,
+            self.day_counts.cells.journal,
+            self.rolling.journal,
+            self.days,
+            self.reached,
+            self.homes,
+            self.row_index.ended,
+        )
+        files.keep([name for table in tables for name in table.names()])
+        return FORMAT, self.shards, self.index, state
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Restore the state that `snapshot` gave; every row is published anew.
+
+        Raises:
+            StateError: another format's, or made for another number of shards.
+        """
+        check_format("rows", state, FORMAT, self.shards)
+        _, _, self.index, held = state
+        files = self._files = Files.of(self.recovery, STEP, self.index)
+        self.watermark_ms, self.first_open = held["watermark_ms"], held["first_open"]
+        self._have(
+            RowIndex.restored(self.limits.rows, held["index"], files),
+            Cells.restored(held["cells"], files, self.oldest),
+            RowConversions.restored(held["conversions"]),
+            SideCells.restored(held["sides"]),
+            Rolling.restored(held["rolling"], files),
+            Distinct.restored(held["reached"], files),
+            Distinct.restored(held["homes"], files),
+        )
+        rows = np.array(sorted(self.row_index.numbers.values()), np.int64)
+        self.columns.restore(rows, held["columns"])
+        self.columns.is_placement[rows] = [self.row_index.name(row)[0] == SCOPES[0] for row in rows.tolist()]
+        self.labels.restore(held["labels"])
+        self.delays = Delays.restored(held["delays"])
+        self.days.restore(rows, held["days"], files, self.minute)
+        self.day_counts = DayCounts.restored(self.days.day_of, held["day_counts"], files, self.minute)
+        self.mark_all_changed()
