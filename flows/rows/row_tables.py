@@ -34,7 +34,7 @@ STEP: Final = "rows"
 
 
 class RowTables:
-    """What `flows.rows.shard.RowShard` counts in.
+    """The columns, cells and sketches that `flows.rows.shard.RowShard` counts in.
 
     Attributes:
         first_open: the first minute that is not final.

@@ -14,7 +14,7 @@ TopicName = Annotated[str, Takes("name of a topic")]
 
 
 class AttributionSettings(BaseModel):
-    """How conversions are credited, and how long what it takes is kept."""
+    """The model of credit, its windows, and how long decisions are kept."""
 
     attribution: Literal["last_touch", "first_touch", "linear", "time_decay", "off"] = Field(
         "last_touch",
