@@ -14,7 +14,7 @@ from flows.exports.handover import Busy
 from flows.exports.heard import Pixel
 from flows.model.events import present
 from flows.model.redis_keys import deny_key
-from flows.state.keys import LISTENER, sub_key
+from flows.state.keys import HOUSEHOLD, LISTENER, sub_key
 
 SERVES_S: Final = 1.0
 
@@ -51,11 +51,11 @@ class Denied:
 
     def keys_of(self, pixel: Pixel) -> str:
         """The keyed hashes of a pixel's listener, device and household, as the list has them, by spaces."""
-        ids = filter(None, map(present, (pixel.listener_id, pixel.client_id, pixel.household_id)))
-        return " ".join(map(self._key, ids))
+        ids = (LISTENER, pixel.listener_id), (LISTENER, pixel.client_id), (HOUSEHOLD, pixel.household_id)
+        return " ".join(self._key(who, label) for label, one in ids if (who := present(one)) is not None)
 
-    def _key(self, who: str) -> str:
-        found = blake2b(who.encode(), digest_size=8, key=sub_key(self.secret, LISTENER)).digest()
+    def _key(self, who: str, label: str) -> str:
+        found = blake2b(who.encode(), digest_size=8, key=sub_key(self.secret, label)).digest()
         return f"{int.from_bytes(found, 'little') or 1:016x}"
 
     def bars(self, keys: str) -> bool:

@@ -243,7 +243,7 @@ def test_nobody_is_told_of_who_is_forgotten_not_even_of_a_conversion_that_waits(
     bought = records(pixel("conversion", 1), pixel("conversion", 2), pixel("conversion", 3, client_id="dev"))
     for parcel in pixels.sort(bought).parcels:
         parcel.hand_over()
-    deny(known_to_the_flow, ["listener-1", "dev", "home"])
+    deny(known_to_the_flow, ["listener-1", "dev"], ["home"])
     clock[0] = 2.0
     found = decisions.sort(records(decision(1), decision(2), decision(3)))
     assert sorted(found.left_out) == ["forgotten", "forgotten"]
