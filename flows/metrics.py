@@ -86,7 +86,9 @@ STATE_CLIENTS = PIPELINE.gauge(
     "state_clients", "Keys of clients and contents kept for the windows of the IAB.", "shard"
 )
 DROPPED_TOUCHES = PIPELINE.gauge(
-    "state_dropped_touches", "Touches given up because their listener has more than are kept.", "shard"
+    "state_dropped_touches",
+    "Touches given up because their listener or household has more than are kept.",
+    "shard",
 )
 CAPPED_DECISIONS = PIPELINE.gauge(
     "state_capped_decisions", "Decisions on conversions that a cap on touches may have changed.", "shard"

@@ -129,18 +129,22 @@ def latest_crowd(
         who, ts, tags, until: touches sorted by household and time, of `standing`.
         a_who, a_ts: whose, and up to when.
         a_minute: starts that stand no longer than this minute are none.
+
+    Those of one household and minute are in the order of time, one after the other: each goes on where the
+    one before it ended, so that many conversions read the touches of a crowd once.
     """
     members, last = np.empty(most + 1, np.uint64), np.empty(most + 1, np.int64)
+    known, i, latest = 0, 0, -1
     for n in range(len(a_who)):
-        out[n] = -1
-        low, high = 0, len(who)
-        while low < high:
-            middle = (low + high) // 2
-            if who[middle] < a_who[n]:
-                low = middle + 1
-            else:
-                high = middle
-        known, i = 0, low
+        if n == 0 or a_who[n] != a_who[n - 1] or a_minute[n] != a_minute[n - 1]:
+            low, high = 0, len(who)
+            while low < high:
+                middle = (low + high) // 2
+                if who[middle] < a_who[n]:
+                    low = middle + 1
+                else:
+                    high = middle
+            known, i, latest = 0, low, -1
         while i < len(who) and who[i] == a_who[n] and ts[i] >> KIND_BITS <= a_ts[n]:
             member, at = tags[i] >> _MEMBER, ts[i] >> KIND_BITS
             if member != np.uint64(0) and until[i] > a_minute[n]:
@@ -154,8 +158,9 @@ def latest_crowd(
                     members[m], last[m] = members[m - 1], last[m - 1]
                 members[0], last[0] = member, at
                 if known == most + 1 and last[most] >= at - window_ms:
-                    out[n] = at
+                    latest = at
             i += 1
+        out[n] = latest
 
 
 @kernel
@@ -207,6 +212,7 @@ class HomeStore(TouchStore):
     """
 
     form: type[Segment] = HomeSegment
+    most_names: int = MOST_NAMES
     window_ms: int = 14 * 86_400_000
     most: int = 20
     marks: dict[int, int] = field(default_factory=dict)
@@ -245,11 +251,19 @@ class HomeStore(TouchStore):
         """The latest crowded moment of each of `who` up to `ts`, in the touches and in what is marked; -1:
         there is none.
         """
-        out = np.full(len(who), -1, np.int64)
+        order = np.lexsort((ts, minutes, who))
+        asked, found = (who[order], ts[order], minutes[order]), np.empty(len(who), np.int64)
         tags = touches.play.astype(np.uint64)
-        latest_crowd(touches.who, touches.ts, tags, until, who, ts, minutes, self.window_ms, self.most, out)
-        marks = np.array([self.marks.get(one, -1) for one in who.tolist()], np.int64)
-        return np.maximum(out, marks)
+        latest_crowd(touches.who, touches.ts, tags, until, *asked, self.window_ms, self.most, found)
+        out = np.array([self.marks.get(one, -1) for one in who.tolist()], np.int64)
+        out[order] = np.maximum(out[order], found)
+        return out
+
+    def forget(self, who: U64) -> int:
+        """See `TouchStore.forget`; what is marked of them goes, too."""
+        for one in who.tolist():
+            self.marks.pop(one, None)
+        return super().forget(who)
 
     def forget_members(self, members: U64) -> int:
         """Remove the touches of listeners, by their bits of `flows.model.home_touches.members_of`; returns

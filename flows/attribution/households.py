@@ -91,7 +91,7 @@ class HouseholdShard(TouchShard):
         decisions = []
         for one, their, many in zip(unjoined, found, noisy.tolist(), strict=True):
             if their.times_ms:
-                decisions.append(self.credited(one.conversion, their, BY_HOUSEHOLD))
+                decisions.append(self.credited(one.conversion, their, BY_HOUSEHOLD, one.capped))
             else:
                 capped = one.capped or self.may_be_capped(their)
                 decisions.append(self.by_utm(one.conversion, capped, many))

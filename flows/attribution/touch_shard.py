@@ -69,7 +69,8 @@ class TouchShard:
         self._number_campaigns()
 
     def take(self, some: Sequence[tuple[Sequence[Dimensions], U64, I64, U8, U32, U32 | U64]]) -> None:
-        """Store a cut's touches at once, since each call costs as much as a hundred touches.
+        """Store a cut's touches at once, since each call costs as much as a hundred touches. Of a name for
+        which there is no number left they are dropped, and counted as such.
 
         Args:
             some: names, and of each touch whom it is remembered under, its time, its kind, which of the names
@@ -82,6 +83,10 @@ class TouchShard:
         columns = zip(*((one[1], one[2], one[3], one[5]) for one in some), strict=True)
         who, ts, kinds, plays = map(np.concatenate, columns)
         self._number_campaigns()
+        if combos.max(initial=0) >= self.store.most_names:
+            kept = combos < self.store.most_names
+            self.store.dropped += len(kept) - int(kept.sum())
+            who, ts, kinds, combos, plays = (one[kept] for one in (who, ts, kinds, combos, plays))
         self.store.add(who, ts, kinds, combos, plays)
 
     def final_ms(self) -> int:
@@ -110,6 +115,8 @@ class TouchShard:
     def _number(self, combo: Dimensions) -> int:
         number = self.numbers.get(combo)
         if number is None:
+            if len(self.names) == self.store.most_names:
+                return self.store.most_names
             number = self.numbers[combo] = len(self.names)
             self.names.append(combo)
         return number
@@ -122,7 +129,7 @@ class TouchShard:
     def _forget_names(self) -> None:
         """Drop the dimensions that no touch refers to, and number the rest anew."""
         self.name([self.names[number] for number in self.store.renumbered().tolist()])
-        self.forget_at = max(FORGET_AT, 2 * len(self.names))
+        self.forget_at = min(max(FORGET_AT, 2 * len(self.names)), self.store.most_names - 1)
 
     def standing(self, touches: Touches) -> tuple[Touches, I64]:
         """Sorted touches in the order in which they are credited, without the starts that no conversion can
@@ -163,11 +170,14 @@ class TouchShard:
             met &= 0 if True in clicks else MET_CLICKS if clicks else MET_CLICKS | MET_LISTENS
         return met != 0
 
-    def credited(self, conversion: PendingConversion, found: Found, by: str) -> Decision:
+    def credited(
+        self, conversion: PendingConversion, found: Found, by: str, capped: bool = False
+    ) -> Decision:
         """Credit a conversion to its eligible touches, of which there are some.
 
         Args:
             by: which of `flows.model.conversions.JOINED` they are remembered under.
+            capped: whether a cap may have hidden touches that go before these.
         """
         times_ms, clicks, combos, _ = found
         credits = [
@@ -176,7 +186,7 @@ class TouchShard:
                 combos, credit(self.rules, times_ms, clicks), clicks, times_ms, strict=True
             )
         ]
-        return Decision(conversion, self.rules.model, credits, self.may_be_capped(found), by)
+        return Decision(conversion, self.rules.model, credits, capped or self.may_be_capped(found), by)
 
     def by_utm(self, conversion: PendingConversion, capped: bool, noisy: bool = False) -> Decision:
         """Credit a conversion without an eligible touch to the placement that its landing URL names, else to

@@ -162,11 +162,13 @@ class TouchStore:
         caps: beyond which touches are dropped, once no conversion can take them.
         play_ms: how far apart, in event time, the impression and the start of one play may be.
         form: of the segments.
+        most_names: how many dimensions its touches can tell apart.
     """
 
     caps: Caps = DEFAULT_CAPS
     play_ms: int = 1_800_000
     form: type[Segment] = Segment
+    most_names: int = (1 << 32) - 1
     segments: list[Segment] = field(default_factory=list)
     dropped: int = 0
     journal: Journal = field(default_factory=lambda: Journal(3))

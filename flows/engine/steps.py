@@ -204,7 +204,10 @@ class HouseholdsLogic(CutStep[UnjoinedBatch]):
         if (book := self._plans.changed(awake_ms())) is not None:
             shard.rules = replace(shard.rules, utm={name: name for name in book} | self._utm)
         decided = shard.apply(messages[0].cut, messages)
-        instruments().state_home_touches.labels(shard_key(shard.index)).set(len(shard.homes))
+        metrics, label = instruments(), shard_key(decided.sender)  # beside the listener shards'
+        metrics.state_home_touches.labels(shard_key(shard.index)).set(len(shard.homes))
+        metrics.dropped_touches.labels(label).set(shard.homes.dropped)
+        metrics.capped_decisions.labels(label).set(shard.capped)
         return [decided]
 
 

@@ -16,15 +16,29 @@ import numpy as np
 import pytest
 
 from flows.attribution.credit_models import Rules
+from flows.attribution.eligible import NEVER
+from flows.attribution.household_touches import MOST_NAMES, latest_crowd
 from flows.attribution.households import HouseholdShard
 from flows.attribution.shard import ListenerShard
 from flows.attribution.touches import Caps
+from flows.engine.steps import HouseholdsLogic
+from flows.instruments import instruments
 from flows.model.decisions import Decision, PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.home_touches import HomeTouches, tags_of
-from flows.model.messages import CLICK_TOUCH, IMPRESSION_TOUCH, START_TOUCH, TouchBatch
+from flows.model.messages import (
+    CLICK_TOUCH,
+    IMPRESSION_TOUCH,
+    KIND_BITS,
+    START_TOUCH,
+    TouchBatch,
+    Unjoined,
+    UnjoinedBatch,
+    shard_key,
+)
 from flows.model.pixel import ConversionPixel
 from flows.model.ticks import Cut
+from flows.settings import Settings
 
 DAY, MINUTE = 86_400_000, 60_000
 T0 = 1_764_000_000_000 // DAY * DAY
@@ -273,3 +287,94 @@ def test_stories_have_conversions_of_every_kind() -> None:
             kinds[joined, rule, many] += 1
     assert min(kinds[kind] for kind in [("listener", "last_touch", False), (None, "none", True)]) > 20
     assert min(kinds[kind] for kind in [("household", "last_touch", False), (None, "utm", True)]) > 20
+
+
+def named(placement: str, campaign: str | None = "red") -> Dimensions:
+    return (placement, campaign, None, None, None, None, None)
+
+
+def heard(who: int, home: int, at: int, combo: Dimensions) -> Touch:
+    return Touch(who, home, at, IMPRESSION_TOUCH, combo, at % 1_000_003)
+
+
+def test_a_household_that_is_credited_behind_a_cap_of_the_listener_is_said_to_be_so() -> None:
+    flow, who, home = Flow(Caps(100, 100, 3, 3)), spread(7), spread(1)
+    touches = [heard(who, 0, T0, named("own")), heard(spread(8), home, T0, named("at-home"))]
+    touches += [heard(who, 0, T0 + n * MINUTE, named("other", "blue")) for n in range(1, 5)]
+    flow.cut(touches, [bought(1, T0 + 20 * MINUTE, who, home, "red")], T0 + 20 * MINUTE, ended=True)
+    (one,) = flow.decisions
+    assert (one.joined_by, one.capped) == ("household", True)
+
+
+def test_nothing_is_left_of_a_household_that_is_forgotten_not_even_that_it_was_noisy() -> None:
+    flow, home = Flow(Caps(1, 1, 1, 1)), spread(1)
+    at = [T0 + (n // 9) * 2 * 60 * MINUTE + n for n in range(40)]
+    touches = [heard(spread(10 + n % 9), home, when, named("a")) for n, when in enumerate(at)]
+    flow.cut(touches, [], T0 + 28 * 60 * MINUTE)
+    flow.cut([], [], T0 + 29 * 60 * MINUTE)
+    marked = [shard for shard in flow.homes if shard.homes.marks]
+    assert marked
+    flow.cut([], [bought(1, T0 + 29 * 60 * MINUTE, 0, home, "red")], T0 + 30 * 60 * MINUTE, forgotten=[home])
+    assert not any(len(shard.homes) or shard.homes.marks for shard in flow.homes)
+    flow.cut([], [], T0 + 31 * 60 * MINUTE, ended=True)
+    assert [(one.rule, one.noisy) for one in flow.decisions] == [("none", False)]
+
+
+def test_of_names_that_have_no_number_left_touches_are_dropped_and_none_is_taken_for_another() -> None:
+    shard = HouseholdShard(0, 1, LATENESS, RULES, None, MANY, PLAY_MS)
+    shard.name([named(f"p{n}") for n in range(MOST_NAMES)])
+    home, new = spread(1), named("new")
+    touches = [heard(0, home, T0, named("p1")), heard(0, home, T0 + 1, new)]
+    who, ts, kinds, plays = columns(touches, "home")
+    tags = tags_of(np.zeros(2, np.uint64), plays)
+    shard.take([([one.combo for one in touches], who >> np.uint64(12), ts, kinds, numbers(touches), tags)])
+    assert (len(shard.homes), shard.homes.dropped) == (1, 1)
+    assert len(shard.names) == MOST_NAMES
+    shard.watermark_ms = shard.decided_ms = T0 + DAY
+    shard.settle(True, 3 * DAY)
+    shard.settle(False, 3 * DAY)
+    assert shard.names == [named("p1")], "those of no touch have gone"
+    shard.take([([new], who[1:] >> np.uint64(12), ts[1:], kinds[1:], np.zeros(1, np.uint32), tags[1:])])
+    assert (len(shard.homes), shard.homes.dropped) == (2, 1)
+
+
+class Reads:
+    """A column that counts how often it is read."""
+
+    def __init__(self, column: Any) -> None:
+        self.column, self.reads = column, 0
+
+    def __getitem__(self, row: int) -> Any:
+        self.reads += 1
+        return self.column[row]
+
+
+def test_many_conversions_of_a_crowd_read_its_touches_once() -> None:
+    n, asked = 2_000, 300
+    at = T0 + np.arange(n) * 10
+    tags = Reads(tags_of(np.arange(1, n + 1).astype(np.uint64) << np.uint64(40), np.zeros(n, np.uint32)))
+    out, of = np.empty(asked, np.int64), np.ones(asked, np.uint64)
+    until, when = np.full(n, NEVER), np.full(asked, T0 + MINUTE)
+    loop: Any = getattr(latest_crowd, "py_func", latest_crowd)
+    loop(np.ones(n, np.uint64), at << KIND_BITS, tags, until, of, when, when // MINUTE, DAY, 3, out)
+    assert set(out.tolist()) == {at[-1]}
+    assert tags.reads == n
+
+
+def test_what_caps_drop_of_households_is_counted_beside_what_they_drop_of_listeners() -> None:
+    settings = Settings(recovery_dir=None, touch_listens_in_all=1, shards=1, attribution="linear")
+    logic, home = HouseholdsLogic(settings, None), spread(1)
+    touches = [heard(0, home, T0 + n * 60 * MINUTE, named("a")) for n in range(5)]
+    who, ts, kinds, plays = columns(touches, "home")
+    combos, tags = [one.combo for one in touches], tags_of(np.zeros(5, np.uint64), plays)
+    homes = [HomeTouches(combos, who, ts, kinds, numbers(touches), tags)]
+    due, later = Unjoined(bought(1, T0 + DAY // 2, 0, home, None), False), T0 + DAY
+    for number, watermark_ms in enumerate((T0, later, later + MINUTE)):
+        cut, now = Cut(number, watermark_ms, False, ()), number == 1
+        unjoined = [due] if now else []
+        forgotten = np.zeros(0, np.uint64)
+        decided_ms = watermark_ms - LATENESS
+        logic.cut([UnjoinedBatch(0, 0, cut, unjoined, decided_ms, homes if now else [], forgotten)])
+    metrics, label = instruments(), shard_key(settings.shards)
+    assert metrics.dropped_touches.labels(label)._value.get() == 4
+    assert metrics.capped_decisions.labels(label)._value.get() == 1
