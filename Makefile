@@ -26,7 +26,7 @@ lint: install  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: install  ## audiopixel against plain Bytewax, DuckDB and decoding alone; PEERS=1 against other engines; BENCH=--smoke is short
+bench: install  ## audiopixel against plain Bytewax, DuckDB and decoding alone; PEERS=1 against other engines; BENCH=--all is all benches, --readme writes their tables, --smoke is short
 	@$(if $(PEERS),$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]',:)
 	@$(BIN)/python -m benchmarks $(if $(PEERS),--peers) $(BENCH)
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks.bench import Bench
+from benchmarks.bars import last, show, verdicts, write_documents
+from benchmarks.bench import EVENTS, SMOKE_EVENTS, Bench
 from benchmarks.peers.bench import PeersBench
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError
 
-EVENTS: Final = 1_000_000
-SMOKE_EVENTS: Final = 60_000
+ALL: Final = ("", "second", "peers", "freshness", "rows", "recovery", "exporter", "soak", "stages", "sweep")
+"""The benches in the order of `--all`; the first is this module's own."""
 
 
 def main() -> int:
@@ -25,8 +28,16 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="short: compare outputs, judge no bar")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the log, outputs and results there")
     parser.add_argument("--peers", action="store_true", help="beside engines that others build, instead")
-    parser.add_argument("--readme", action="store_true", help="print README's tables, and nothing else")
+    parser.add_argument("--all", action="store_true", help="every bench, one after the other")
+    parser.add_argument(
+        "--readme", action="store_true", help="run nothing: write the last results into README and docs"
+    )
     arguments = parser.parse_args()
+    if arguments.readme:
+        write_documents()
+        return 0
+    if arguments.all:
+        return run_all(arguments.smoke)
     events = arguments.events or (SMOKE_EVENTS if arguments.smoke else EVENTS)
     with ExitStack() as stack:
         directory = arguments.keep or stack.enter_context(
@@ -35,13 +46,29 @@ def main() -> int:
         directory = Path(directory).resolve()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            bench = PeersBench if arguments.peers else Bench
-            return bench(events, arguments.smoke, directory, arguments.readme).run()
+            return (PeersBench if arguments.peers else Bench)(events, arguments.smoke, directory).run()
         except (AudiopixelError, ConnectError, OSError) as error:
             print(f"bench: {error}", file=sys.stderr)
         except KeyboardInterrupt:
             return 130
     return 1
+
+
+def run_all(smoke: bool) -> int:
+    """Run every bench in a process of its own, then print all lines; exit code 1 where one is missed."""
+    code = 0
+    for name in ALL:
+        module = f"benchmarks.{name}" if name not in ("", "peers") else "benchmarks"
+        began_s = time.monotonic()
+        options = [*(["--peers"] if name == "peers" else []), *(["--smoke"] if smoke else [])]
+        done = subprocess.run([sys.executable, "-m", module, *options], check=False)
+        code |= done.returncode
+        print(
+            f"{name or 'bench'}: {time.monotonic() - began_s:,.0f} s, exit code {done.returncode}\n",
+            flush=True,
+        )
+    show(verdicts(last()))
+    return int(code != 0)
 
 
 if __name__ == "__main__":

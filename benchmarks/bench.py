@@ -7,24 +7,29 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 from rich.console import Console
 
 from benchmarks import topic, touches
 from benchmarks.answers import differences
+from benchmarks.bars import console, finish, last, show, verdicts
 from benchmarks.measure import Answers, Job, Result, process_cpu_s
-from benchmarks.report import Bar, Row, bars, markdown, ratios, show, show_bars
+from benchmarks.report import FOOTNOTE, OURS, Row, ratios, table, worse
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from flows.errors import AudiopixelError
 from flows.settings.fields import PREFIX
 from flows.simulate.plain_log import write_log
 
+EVENTS: Final = 1_000_000
+"""The usual size."""
+SMOKE_EVENTS: Final = 60_000
 SEED: Final = 1
+EVERYTHING: Final = "**audiopixel**, from a file to Redis, recovery on, everything"
 WARM_EVENTS: Final = 20_000
 RUNS: Final = 3
 LONGER: Final = 10
@@ -42,86 +47,103 @@ class Bench:
         events: of the log.
         smoke: compare outputs, judge no bar.
         directory: for logs and outputs.
-        readme: print the tables of README alone; all else goes to the error output.
     """
 
     events: int
     smoke: bool
     directory: Path
-    readme: bool = False
     results: dict[str, Result] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    progress: Console = field(default_factory=lambda: Console(stderr=True))
+    further: dict[str, float] = field(default_factory=dict)
+    progress: Console = field(default_factory=lambda: console(stderr=True))
+    truth: Answers = field(default_factory=Answers)
+    name: ClassVar[str] = "bench"
 
     def run(self) -> int:
-        """Run and print it; the exit code is 1 where numbers differ or (not in a smoke run) a bar is missed.
+        """Run and print it; the exit code is 1 where numbers differ or (of a run of the usual size) a bar is
+        missed.
 
         Raises:
             AudiopixelError: a contender failed.
         """
-        wide = None if sys.stdout.isatty() else 160
-        self.console = Console(width=wide, stderr=self.readme)
-        console, date = self.console, datetime.now(UTC).date()
         self.log, self.warm = self.directory / "log.ndjson", self.directory / "warm.ndjson"
-        size = self._write(self.log, self.events)
+        self.size = self._write(self.log, self.events)
         self._write(self.warm, WARM_EVENTS)
-        about = f"{self.events:,} events of {size / self.events:.0f} bytes, seed {SEED}"
-        about += f"; Python {sys.version.split()[0]}, {os.cpu_count()} cores"
-        console.print(about)
         self._contend()
         for line in self.wrong[:20]:
-            console.print(line, markup=False, highlight=False)
+            print(line)
         compared = f"{len(self.truth.flights):,} flights and {len(self.truth.minutes):,} minutes"
-        console.print(
-            f"outputs: {f'{len(self.wrong):,} differences' if self.wrong else 'equal'} in {compared}"
-        )
-        show(console, self.rows)
+        print(f"outputs: {f'{len(self.wrong):,} differences' if self.wrong else 'equal'} in {compared}")
         if self.smoke:
-            console.print("A smoke run: one run a contender, and nothing that takes long.")
-        found = self._bars()
-        show_bars(console, found, judged=not self.smoke)
-        figures = " ".join(f"{name}={value:.2f}" for name, value in self._ratios().items())
-        console.print(f"ratios: {figures}", highlight=False)
-        if self.readme:
-            print("\n".join(markdown(f"{date}: {about}", self.rows, found)))
-        return int(bool(self.wrong) or not (self.smoke or all(bar.passed for bar in found)))
+            print("A smoke run: one run a contender, and nothing that takes long.")
+        kept = self.events == EVENTS and not (self.smoke or self.wrong)
+        missed = finish(self.name, self._about(), table(self.rows), self._figures(), kept)
+        print(FOOTNOTE)
+        self._end()
+        return int(bool(self.wrong)) or missed
+
+    def _about(self) -> str:
+        return f"{self.events:,} events of {self.size / self.events:.0f} bytes, seed {SEED}"
+
+    def _end(self) -> None:
+        print("All lines; what this run has not measured is of its last run:")
+        show(verdicts(last()))
+        figures = " ".join(f"{name}={value:.2f}" for name, value in ratios(self.results).items())
+        print(f"ratios: {figures}")
 
     def _contend(self) -> None:
         """Run every contender, and compare what it found."""
-        self._add("decode_floor", "decode floor", self._child("decode_floor"), "msgspec alone")
-        batch = self._child("duckdb_batch")
-        self.truth = batch.answers
-        self._add("duckdb_batch", "DuckDB, one thread", batch, "exact batch query")
+        self._add("decode_floor", "msgspec decoding alone", self._child("decode_floor"))
+        self._batch("duckdb_batch", "DuckDB, one exact batch query of the same rows, one thread")
         with EmbeddedValkey() as valkey:
             self._plain(valkey)
             self._file(valkey)
             self._kafka(valkey)
             if not self.smoke:
                 self._memory(valkey)
+                self._conversions()
 
-    def _bars(self) -> list[Bar]:
-        found = bars(self.results)
-        return found if self.smoke else found + self._conversions()
+    def _figures(self) -> dict[str, float]:
+        """The figures of this run's bars."""
+        ours, kafka = self.results[OURS], self.results["flow_kafka"]
+        return {
+            "by_plain": worse(ours, self.results["plain_bytewax"]),
+            "by_duckdb": worse(ours, self.results["duckdb_batch"]),
+            "kafka": worse(kafka, ours),
+            "waiting": kafka.facts["waited_s"] / kafka.seconds,
+            "bytes_a_play": ours.facts["bytes_a_play"],
+            **self.further,
+        }
 
-    def _ratios(self) -> dict[str, float]:
-        return ratios(self.results)
+    def _batch(self, query: str, name: str, log: Path | None = None, events: int = 0) -> None:
+        """Run the query that is the truth."""
+        runs = self._runs(query, log, events)
+        self.truth = runs[0].answers
+        self._take(query, name, runs)
 
     def _plain(self, valkey: EmbeddedValkey) -> None:
         for contender, name, note in (
-            ("plain_bytewax", "plain Bytewax", "closed minutes only, no cohort, no roll-ups"),
-            ("plain_tuned", "plain Bytewax, tuned", "the same unordered, 20,000 lines at once"),
+            (
+                "plain_bytewax",
+                "plain Bytewax",
+                "`key_on`, `fold_window`, the same sketch; placements' minutes alone",
+            ),
+            (
+                "plain_tuned",
+                "the same tuned further",
+                "unordered, 20,000 lines at once, which no live source gives",
+            ),
         ):
             plain = self._child(contender, redis_url=valkey.url)
             self._compare(name, plain.answers)
-            self._add(contender, name, plain, note)
+            self._add(contender, f"{name}: {note}", plain)
 
     def _file(self, valkey: EmbeddedValkey) -> None:
-        median, note = self._median("flow_file", redis_url=valkey.url)
-        self._add("flow_file", "audiopixel, file", median, f"to Redis, recovery on{note}")
-        whole = self._child("flow_file", "minutes", redis_url=valkey.url, minutes=True)
+        self._take(OURS, EVERYTHING, self._runs(OURS, redis_url=valkey.url))
+        whole = self._child(OURS, "minutes", redis_url=valkey.url, minutes=True)
         self._compare("audiopixel", whole.answers)
-        self._add("flow_minutes", "audiopixel, file, minutes", whole, "and minutes.ndjson, compared too")
+        self._add("flow_minutes", "the same, every minute written to a file too", whole)
 
     def _kafka(self, valkey: EmbeddedValkey) -> None:
         with EmbeddedBroker() as broker:
@@ -133,25 +155,32 @@ class Bench:
             cost = ""
             if before_s is not None and after_s is not None:
                 cost = f"; the broker itself {1e6 * (after_s - before_s) / self.events:.2f} CPU µs"
-            self._add("kafka_floor", "Kafka consumer alone", floor, f"embedded broker, nothing decoded{cost}")
-            median, note = self._median("flow_kafka", redis_url=valkey.url, brokers=broker.bootstrap)
-        share = median.rate / self.results["flow_file"].rate
-        self._add(
-            "flow_kafka", "audiopixel, Kafka", median, f"catching up, elapsed {share:.2f} of file{note}"
-        )
+            self._add("kafka_floor", f"Kafka's consumer alone: nothing decoded{cost}", floor)
+            runs = self._runs("flow_kafka", redis_url=valkey.url, brokers=broker.bootstrap)
+        self._take("flow_kafka", "audiopixel from Kafka, catching up", runs)
 
-    def _median(self, contender: str, *, redis_url: str = "", brokers: str = "") -> tuple[Result, str]:
-        """The median run by processor time, all being compared, and a note of them."""
-        runs = [
-            self._child(contender, f"run {number + 1}", redis_url=redis_url, brokers=brokers)
+    def _runs(
+        self,
+        contender: str,
+        log: Path | None = None,
+        events: int = 0,
+        *,
+        redis_url: str = "",
+        brokers: str = "",
+    ) -> list[Result]:
+        return [
+            self._child(contender, f"run {number + 1}", log, events, redis_url=redis_url, brokers=brokers)
             for number in range(1 if self.smoke else RUNS)
         ]
+
+    def _take(self, key: str, name: str, runs: Sequence[Result]) -> None:
+        """Add the median run by processor time, all being compared."""
         for one in runs:
-            self._compare(contender, one.answers)
+            self._compare(key, one.answers)
         middle = statistics.median_low([one.cpu_rate for one in runs])
-        median = next(one for one in runs if one.cpu_rate == middle)
         costs = ", ".join(f"{1e6 / one.cpu_rate:.2f}" for one in runs)
-        return median, f"; median of {costs}" if len(runs) > 1 else ""
+        note = f"; median of {costs}" if len(runs) > 1 else ""
+        self._add(key, f"{name}{note}", next(one for one in runs if one.cpu_rate == middle))
 
     def _memory(self, valkey: EmbeddedValkey) -> None:
         path, events = self.directory / "long.ndjson", LONGER * self.events
@@ -159,25 +188,25 @@ class Bench:
         long = self._child("flow_counts", log=path, events=events, redis_url=valkey.url)
         path.unlink()
         facts = long.facts
-        note = (
-            f"{LONGER * SHORT_S / 3600:g} h of log, conversions off; at half {facts['half_mib']:,.0f} MiB; "
-            f"recovery store {facts['recovery_mib']:.0f} MiB"
-        )
-        self._add("flow_long", "audiopixel, long log", long, note)
+        note = f"{LONGER * SHORT_S / 3600:g} h, memory {facts['half_mib']:,.0f} MiB at half"
+        note += f", recovery store {facts['recovery_mib']:.0f} MiB"
+        self._add("flow_long", f"audiopixel, a log ten times as long, without conversions: {note}", long)
+        self.further["growth"] = long.peak_mib / facts["half_mib"]
 
-    def _conversions(self) -> list[Bar]:
+    def _conversions(self) -> None:
         with self.progress.status("conversions"):
             states = [touches.held(count, self.directory / f"touches-{count}") for count in LISTENERS]
             shares = touches.share(self.events, self.directory)
-        return touches.show(self.console, *shares, states)
+        self.further |= touches.figures(shares, states)
+        show(touches.table(states))
 
     def _write(self, path: Path, events: int, rate: float = 2000.0) -> int:
         with self.progress.status(f"writing {path.name}"):
             return write_log(path, events, SEED, rate=rate)
 
-    def _add(self, key: str, name: str, result: Result, note: str) -> None:
+    def _add(self, key: str, name: str, result: Result) -> None:
         self.results[key] = result
-        self.rows.append(Row(key, name, result, note))
+        self.rows.append(Row(key, name, result))
 
     def _compare(self, who: str, answers: Answers) -> None:
         self.wrong += [f"{who} differs from DuckDB: {line}" for line in differences(self.truth, answers)]
@@ -186,9 +215,9 @@ class Bench:
         self,
         contender: str,
         variant: str = "",
-        *,
         log: Path | None = None,
         events: int = 0,
+        *,
         redis_url: str = "",
         brokers: str = "",
         minutes: bool = False,

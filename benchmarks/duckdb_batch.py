@@ -9,11 +9,19 @@ second, not once at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import duckdb
 
 from benchmarks.measure import Answers, Job, Meter, Result
 
-_PLAYS = """
+SCOPES: Final = ("placement", "campaign", "platform", "station")
+
+
+def plays(kept: str = "", read: str = "", only: str = "true") -> str:
+    """The statement for the plays of a log; the arguments are for more columns and fewer lines."""
+    return f"""
 CREATE OR REPLACE TEMP TABLE plays AS
 SELECT placement_id AS placement, any_value(campaign_id) AS campaign, any_value(platform) AS platform,
     any_value(station) AS station,
@@ -25,12 +33,14 @@ SELECT placement_id AS placement, any_value(campaign_id) AS campaign, any_value(
     min(ts) FILTER (event = 'click') AS click_ms,
     max(ts) AS last_ms,
     any_value(listener_id) FILTER (consent AND event IN ('impression', 'start')) AS listener,
-    count(*) AS pixels
-FROM read_json(?, format = 'newline_delimited', columns = {
+    {kept} count(*) AS pixels
+FROM read_json(?, format = 'newline_delimited', columns = {{
+    {read}
     event: 'VARCHAR', ts: 'BIGINT', placement_id: 'VARCHAR', play_id: 'VARCHAR', campaign_id: 'VARCHAR',
-    platform: 'VARCHAR', station: 'VARCHAR', listener_id: 'VARCHAR', consent: 'BOOLEAN'})
-GROUP BY placement_id, play_id
+    platform: 'VARCHAR', station: 'VARCHAR', listener_id: 'VARCHAR', consent: 'BOOLEAN'}})
+WHERE {only} GROUP BY placement_id, play_id
 """
+
 
 # A milestone implies those before it; without a start it is an orphan and counts nowhere.
 _COHORT = """
@@ -62,19 +72,25 @@ def _window(name: str, first: str) -> str:
 """
 
 
-_FLIGHTS = f"""
+DAY: Final = "last - last % 1440"
+
+
+def flights(sides: str = "", scopes: Sequence[str] = SCOPES) -> str:
+    """The statement for the flights of those plays; `sides` are more columns."""
+    names = ", ".join(f"'{scope}/' || {scope}" for scope in scopes)
+    return f"""
 WITH watermark AS (
     SELECT (max(last_ms) - {_DELAY_MS}) // 60000 AS last FROM plays
 )
 SELECT
-    coalesce('placement/' || placement, 'campaign/' || campaign, 'platform/' || platform,
-        'station/' || station),
-    {_window("5m", "last - 4")}, {_window("1h", "last - 59")}, {_window("1d", "last - last % 1440")},
+    coalesce({names}),
+    {_window("5m", "last - 4")}, {_window("1h", "last - 59")}, {_window("1d", DAY)}, {sides}
     count(impression_ms) AS "flight.impressions",
     {_COHORT.replace(" AS ", " AS flight_")}, count(click_ms) AS "flight.clicks",
     count(DISTINCT listener) AS "flight.reach", sum(pixels - bit_count(bits))::BIGINT AS "flight.repeated"
-FROM plays, watermark GROUP BY GROUPING SETS (placement, campaign, platform, station)
+FROM plays, watermark GROUP BY GROUPING SETS ({", ".join(scopes)})
 """
+
 
 _MINUTES = f"""
 SELECT placement || '|' || minute * 60000,
@@ -97,16 +113,21 @@ FROM (
 
 def run(job: Job) -> Result:
     """Query the log."""
+    return query(job, plays(), flights())
+
+
+def query(job: Job, first: str, then: str) -> Result:
+    """Query the log by a statement for its plays and one for its flights."""
     with duckdb.connect(config={"threads": 1}) as db:
-        _query(db, job.warm)
+        _answers(db, job.warm, first, then)
         with Meter() as meter:
-            answers = _query(db, job.log)
-        return meter.result(job.events, answers)
+            found = _answers(db, job.log, first, then)
+        return meter.result(job.events, found)
 
 
-def _query(db: duckdb.DuckDBPyConnection, log: str) -> Answers:
-    db.execute(_PLAYS, [log])
-    return Answers(*(_table(db.execute(statement)) for statement in (_FLIGHTS, _MINUTES)))
+def _answers(db: duckdb.DuckDBPyConnection, log: str, first: str, then: str) -> Answers:
+    db.execute(first, [log])
+    return Answers(*(_table(db.execute(statement)) for statement in (then, _MINUTES)))
 
 
 def _table(found: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.flow_file import KEY, warm_up
@@ -20,6 +21,7 @@ from flows.engine.run import execute
 from flows.instruments import instruments
 from flows.metrics import RECEIVED
 from flows.pixels import live
+from flows.publish.handover import Handover
 from flows.settings.fields import PREFIX
 from flows.settings.loading import load
 
@@ -28,7 +30,9 @@ _PATIENCE_S = 300.0
 
 
 def run(job: Job) -> Result:
-    """Consume the topic; `visible_s` among the facts: until Redis showed all."""
+    """Consume the topic; among the facts `visible_s`, until Redis showed all, and `waited_s`, the flow's
+    waits for the writer before the last flush.
+    """
     warm_up(job)
     shown = {
         "KAFKA_BROKERS": job.brokers,
@@ -42,11 +46,12 @@ def run(job: Job) -> Result:
     settings = load()
     watch = _Watch(job.events, connect(job.redis_url), settings.namespace, job.warm)
     watch.start()
+    waits = _waits()
     execute(live(settings), recovery_dir=settings.recovery_dir, epoch_interval=settings.epoch_interval)
     watch.join()
     if watch.failed:
         raise TimeoutError(watch.failed)
-    facts = {"visible_s": watch.visible_s}
+    facts = {"visible_s": watch.visible_s, "waited_s": sum(waits)}
     return watch.meter.result(job.events - watch.before, Answers(flights(settings)), facts)
 
 
@@ -96,3 +101,18 @@ def received(without: str) -> int:
         for sample in family.samples
         if family.name == name and sample.labels["partition"] != without
     )
+
+
+def _waits() -> list[float]:
+    """Seconds of each wait for a flush that is not the last one, from now on in this process."""
+    inner: Callable[[Handover, int], None] = Handover._wait
+    waits: list[float] = []
+
+    def timed(handover: Handover, most: int) -> None:
+        began_s = time.perf_counter()
+        inner(handover, most)
+        if most:
+            waits.append(time.perf_counter() - began_s)
+
+    setattr(Handover, "_wait", timed)  # noqa: B010  (a private step has no metric)
+    return waits

@@ -11,6 +11,7 @@ from connectors.redis.client import connect
 from connectors.redis.commands import read_rows, scan_index
 from flows.instruments import instruments
 from flows.metrics import STATE_BYTES, STATE_PLAYS
+from flows.model.basis import SHOWN, SIDE_WINDOWS
 from flows.model.dimensions import SCOPES
 from flows.model.events import CLICK, COMPLETE
 from flows.model.fields import COUNTS, WINDOWS
@@ -20,6 +21,7 @@ from flows.settings.fields import Settings
 MINUTE_METRICS = (*COUNTS[: COMPLETE + 1], COUNTS[CLICK])
 WINDOW_METRICS = (
     *(f"{window}.{metric}" for window in WINDOWS for metric in (*MINUTE_METRICS, "reach")),
+    *(f"{window}.{metric}" for window in SIDE_WINDOWS for metric in SHOWN[:-1]),
     "flight.repeated",
 )
 

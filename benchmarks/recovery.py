@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from multiprocessing import get_context
@@ -24,9 +23,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import structlog
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.bars import finish
 from benchmarks.flow_kafka import received
 from benchmarks.measure import peak_mib
 from connectors.embedded import EmbeddedValkey
@@ -41,6 +39,8 @@ PLACEMENTS: Final = 1000
 SPREAD_MS: Final = 25 * 60_000
 T0_MS: Final = 1_764_000_000_000
 SOON: Final = timedelta(seconds=2)
+PLAYS: Final = (1_000_000, 10_000_000)
+SMOKE: Final = (100_000, 200_000)
 FEW: Final = 1_000_000
 STOP_AT: Final = 0.9
 _POLL_S: Final = 0.002
@@ -91,7 +91,7 @@ def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
 
     def watch() -> None:
         goal = plays * STOP_AT
-        while stop.tick is None and not over.wait(_POLL_S):
+        while not (stop.asked or over.wait(_POLL_S)):
             count = received(without="")
             if count and (not moments or count > moments[-1][1]):
                 moments.append((time.perf_counter(), count))
@@ -121,59 +121,54 @@ def _gauge(name: str) -> int:
     return int(sum(one.value for family in families if family.name == name for one in family.samples))
 
 
-def _alone(log: Path, plays: int, directory: Path, redis_url: str) -> Life:
+def alone(log: Path, plays: int, directory: Path, redis_url: str) -> Life:
+    """Run `live` in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(live, str(log), plays, str(directory), redis_url).result()
 
 
-def main(plays: Sequence[int]) -> int:
-    """Measure and print; exit code 1 where the second run does not go on where the first one stopped."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    table = Table(box=None, pad_edge=False)
-    for name in (
-        "plays and listeners",
+def main() -> int:
+    """Measure and print; exit code 1 where a bar is missed, or the second run does not go on where the first
+    one stopped.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
+    parser.add_argument("--plays", type=int, nargs="+", default=[*PLAYS])
+    parser.add_argument("--smoke", action="store_true", help="short: judge no bar")
+    chosen = parser.parse_args()
+    plays = [*SMOKE] if chosen.smoke else chosen.plays
+    heads = (
         "plays kept",
         "touches kept",
-        "events/s",
+        "events a second",
         "longest stall s",
         "store MiB",
         "touch files MiB",
-        "peak MiB",
-        "restart s",
-    ):
-        table.add_column(name, justify="right")
-    right = True
+    )
+    table, lives, right = [["plays and listeners", *heads, "memory MiB", "restart s"]], [], True
     with tempfile.TemporaryDirectory(prefix="audiopixel-recovery-") as name, EmbeddedValkey() as valkey:
         for count in plays:
             log, store = Path(name, f"{count}.ndjson"), Path(name, f"store-{count}")
             write(log, count)
-            first = _alone(log, count, store, valkey.url)
+            first = alone(log, count, store, valkey.url)
             sizes = [
                 sum(path.stat().st_size for path in store.rglob(pattern)) / (1 << 20)
                 for pattern in ("*.sqlite3*", "*.touches")
             ]
-            again = _alone(log, count, store, valkey.url)
+            again = alone(log, count, store, valkey.url)
             # The rest alone is read: a silent fresh start would read it all.
             right &= 0 < again.pixels <= count - first.pixels < count // 10 and again.plays == count
             log.unlink()
-            told = (
-                f"{count:,}",
-                f"{first.plays:,}",
-                f"{first.touches:,}",
-                f"{first.rate:,.0f}",
-                f"{first.stall_s:.2f}",
-                f"{sizes[0]:,.0f}",
-                f"{sizes[1]:,.0f}",
-                f"{first.peak_mib:,.0f}",
-                f"{again.first_s:.2f}",
-            )
-            table.add_row(*told)
-    console.print(table)
-    console.print(f"after the restart the rest alone was read, and every play is remembered: {right}")
-    return int(not right)
+            lives.append(first)
+            counts = (f"{number:,}" for number in (count, first.plays, first.touches))
+            sized = (f"{size:,.0f}" for size in (*sizes, first.peak_mib))
+            stall, restart = f"{first.stall_s:.2f}", f"{again.first_s:.2f}"
+            table.append([*counts, f"{first.rate:,.0f}", stall, *sized, restart])
+    print(f"after the restart the rest alone was read, and every play is remembered: {right}")
+    figures = {"share": lives[-1].rate / lives[0].rate, "peak_mib": lives[-1].peak_mib}
+    usual = right and plays == [*PLAYS]
+    about = "an impression a play, each with a listener of its own, in 25 minutes"
+    return finish("recovery", about, table, figures, usual) or int(not right)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=__doc__)
-    parser.add_argument("--plays", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    sys.exit(main(parser.parse_args().plays))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Where a microsecond goes: processor time of one replay by stage. `python -m benchmarks.stages [EVENTS]`
+"""Where a microsecond goes: processor time of one replay by stage. `python -m benchmarks.stages [--events N]`
 
 The methods by which the engine enters a stage are wrapped. A stage is told its own thread's time, less that
 of stages within it. What no stage took is the engine's, of files of snapshots, and of Python between stages.
@@ -6,6 +6,7 @@ of stages within it. What no stage took is the engine's, of files of snapshots, 
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from benchmarks.bars import finish
+from benchmarks.bench import EVENTS, SMOKE_EVENTS
 from benchmarks.flow_file import KEY
 from connectors.embedded import EmbeddedValkey
 from flows import engine
@@ -100,7 +103,17 @@ def measure(case: Case) -> dict[str, float]:
     return {stage: 1e6 * taken / case.events for stage, taken in seconds.items()}
 
 
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
+    parser.add_argument("--events", type=int, default=EVENTS)
+    parser.add_argument("--smoke", action="store_true", help="short")
+    chosen = parser.parse_args()
+    case = Case(SMOKE_EVENTS if chosen.smoke else chosen.events)
+    rows = [[stage, f"{cost:.2f}"] for stage, cost in measure(case).items()]
+    about = f"{case.events:,} events, the second of two replays in one process"
+    return finish("stages", about, [["stage", "µs an event"], *rows], {}, case.events == EVENTS)
+
+
 if __name__ == "__main__":
-    print("| stage | µs an event |\n|---|---|")
-    for stage, cost in measure(Case(int((sys.argv[1:] or ["1000000"])[0]))).items():
-        print(f"| {stage} | {cost:.2f} |")
+    sys.exit(main())

@@ -11,7 +11,6 @@ import logging
 import re
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,11 +20,9 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 import structlog
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks import bars
 from benchmarks.measure import Meter
-from benchmarks.report import Bar, show_bars
 from connectors.embedded import EmbeddedValkey
 from flows.attribution.credit_models import Rules
 from flows.attribution.household_touches import HomeSegment
@@ -46,10 +43,6 @@ DAYS: Final = 14
 CUTS: Final = 300
 CONVERSION_EVERY: Final = 1000
 RUNS: Final = 3
-BYTES_A_TOUCH: Final = 40.0
-BYTES_WITH_ITS_HOME: Final = 44.0
-MIN_SHARE: Final = 0.8
-MIN_HOME_SHARE: Final = 0.9
 LISTENERS_A_HOME: Final = 2.5
 T0_MS: Final = 1_764_000_000_000
 
@@ -242,67 +235,39 @@ def _with_conversions(lines: Iterator[str]) -> Iterator[str]:
             yield msgspec.json.encode(event).decode() + "\n"
 
 
-def show(
-    console: Console, with_them: float, without: float, at_home: float, states: Sequence[Held]
-) -> list[Bar]:
-    """Print the figures; returns the bars."""
-    console.print(
-        f"conversions on {with_them:,.0f} events/CPU-s, off {without:,.0f}, households too {at_home:,.0f}; "
-        "state of listeners:",
-        highlight=False,
-    )
-    table = Table(box=None, pad_edge=False)
-    for name in (
-        "listeners",
-        "touches",
-        "bytes a touch",
-        "at home",
-        "bytes a counter",
-        "memory MiB",
-        "first snapshot s",
-        "snapshot s",
-        "restart s",
-        "state MiB",
-        "files MiB",
-    ):
-        table.add_column(name, justify="right")
+def figures(shares: tuple[float, float, float], states: Sequence[Held]) -> dict[str, float]:
+    """The figures of the bars."""
+    with_them, without, at_home = shares
+    return {
+        "conversions": with_them / without,
+        "households": at_home / with_them,
+        "bytes_a_touch": max(one.touch_bytes for one in states),
+        "bytes_at_home": max(one.touch_bytes + one.home_bytes for one in states),
+    }
+
+
+def table(states: Sequence[Held]) -> list[list[str]]:
+    """The state of listeners."""
+    head = "listeners", "touches", "bytes a touch", "at home", "bytes a counter", "memory MiB"
+    rows = [[*head, "first snapshot s", "snapshot s", "restart s", "state MiB", "files MiB"]]
     for one in states:
-        told = (
-            f"{one.listeners:,}",
-            f"{one.touches:,}",
-            f"{one.touch_bytes:.1f}",
-            f"{one.home_bytes:.1f}",
-            f"{one.counter_bytes:.1f}",
-            f"{one.grown_mib:,.0f}",
-            *(f"{seconds:.2f}" for seconds in (one.first_s, one.epoch_s, one.restart_s)),
-            f"{one.stored_mib:,.0f}",
-            f"{one.files_mib:,.0f}",
+        sizes = (f"{size:.1f}" for size in (one.touch_bytes, one.home_bytes, one.counter_bytes))
+        seconds = (f"{taken:.2f}" for taken in (one.first_s, one.epoch_s, one.restart_s))
+        stored = f"{one.stored_mib:,.0f}", f"{one.files_mib:,.0f}"
+        rows.append(
+            [f"{one.listeners:,}", f"{one.touches:,}", *sizes, f"{one.grown_mib:,.0f}", *seconds, *stored]
         )
-        table.add_row(*told)
-    console.print(table)
-    return [
-        Bar("flow with conversions by without, events per CPU-second", with_them / without, MIN_SHARE),
-        Bar("flow with households by without, events per CPU-second", at_home / with_them, MIN_HOME_SHARE),
-        Bar("bytes a touch", max(one.touch_bytes for one in states), BYTES_A_TOUCH, at_least=False),
-        Bar(
-            "bytes a touch and its household's entry",
-            max(one.touch_bytes + one.home_bytes for one in states),
-            BYTES_WITH_ITS_HOME,
-            at_least=False,
-        ),
-    ]
+    return rows
 
 
-def main(listeners: Sequence[int], events: int) -> int:
-    """Measure and print; exit code 1 where a bar is missed."""
+def main(listeners: Sequence[int], events: int) -> None:
+    """Measure and print."""
     with tempfile.TemporaryDirectory(prefix="audiopixel-touches-") as name:
         directory = Path(name)
         states = [held(count, directory / f"touches-{count}") for count in listeners]
         with_them, without, at_home = share(events, directory)
-        console = Console(width=None if sys.stdout.isatty() else 160)
-        found = show(console, with_them, without, at_home, states)
-        show_bars(console, found, judged=True)
-        return int(not all(bar.passed for bar in found))
+    bars.show(table(states))
+    print(f"events/CPU-s: conversions {with_them:,.0f}, off {without:,.0f}, households too {at_home:,.0f}")
 
 
 if __name__ == "__main__":
@@ -310,4 +275,4 @@ if __name__ == "__main__":
     parser.add_argument("--listeners", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--events", type=int, default=500_000)
     arguments = parser.parse_args()
-    sys.exit(main(arguments.listeners, arguments.events))
+    main(arguments.listeners, arguments.events)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final
+from typing import ClassVar, Final
 
-from benchmarks.bench import Bench
+from benchmarks.bench import EVERYTHING, Bench
 from benchmarks.measure import Answers
 from benchmarks.peers.job import Unavailable
-from benchmarks.report import OURS, Bar, worse
+from benchmarks.report import OURS, worse
 from connectors.embedded import EmbeddedValkey
 
 TRUTH: Final = "duckdb_job"
@@ -21,8 +21,8 @@ RIVALS: Final = {
     "java_loop": "the same Java without an engine",
     "rust_loop": "the floor: one compiled loop",
 }
-BARS: Final = {"flink": 1.5, "jet": 1.5}
-"""Rivals that keep their state safe, as the flow does, and how many times as fast as they it has to be."""
+SAFE: Final = ("flink", "jet")
+"""Rivals that keep their state safe, as the flow does."""
 
 
 class PeersBench(Bench):
@@ -32,32 +32,29 @@ class PeersBench(Bench):
     count the same. The rivals are held to that answer.
     """
 
+    name: ClassVar[str] = "peers"
+
     def _contend(self) -> None:
         self.truth = self._child("duckdb_batch").answers
         with EmbeddedValkey() as valkey:
-            median, note = self._median(OURS, redis_url=valkey.url)
-        self._add(OURS, "audiopixel", median, f"everything, to Redis, recovery on{note}")
+            self._take(OURS, EVERYTHING, self._runs(OURS, redis_url=valkey.url))
         for rival, about in RIVALS.items():
             module = importlib.import_module(f"benchmarks.peers.{rival}")
             try:
                 with self.progress.status(f"building {rival}"):
                     name = module.version()
             except Unavailable as reason:
-                self.console.print(f"left out: {rival}: {reason}", markup=False, highlight=False)
+                print(f"left out: {rival}: {reason}")
                 continue
-            median, note = self._median(f"peers.{rival}")
+            runs = self._runs(f"peers.{rival}")
             if rival == TRUTH:
-                self.truth = Answers(self.truth.flights, median.answers.minutes)
-            self._add(rival, name, median, f"{about}{note}")
+                self._compare(rival, runs[0].answers)  # with the query that the flow is held to
+                self.truth = Answers(self.truth.flights, runs[0].answers.minutes)
+            self._take(rival, f"{name}: {about}", runs)
 
-    def _bars(self) -> list[Bar]:
+    def _figures(self) -> dict[str, float]:
         ours = self.results[OURS]
-        return [
-            Bar(f"flow by {rival}, the worse of elapsed and CPU", worse(ours, self.results[rival]), bound)
-            for rival, bound in BARS.items()
-            if rival in self.results
-        ]
+        return {f"by_{one}": worse(ours, self.results[one]) for one in SAFE if one in self.results}
 
-    def _ratios(self) -> dict[str, float]:
-        ours = self.results[OURS].cpu_rate
-        return {rival: ours / self.results[rival].cpu_rate for rival in RIVALS if rival in self.results}
+    def _end(self) -> None:
+        """Nothing."""

@@ -18,6 +18,8 @@ def write_log(
     rate: float = 2000.0,
     start_ms: int = 1_764_000_000_000,
     listeners: int = 200_000,
+    skew: float = 1.0,
+    ad_ms: int = 60_000,
 ) -> int:
     """Write a plain log fast, for benches, and return its bytes.
 
@@ -28,9 +30,11 @@ def write_log(
         events: lines.
         rate: pixels a second of the log's time.
         path: `.gz` and `.zst` are compressed.
+        skew: of Zipf's law; 0: all placements have as many plays.
+        ad_ms: length of the longest ad.
     """
     rng = np.random.default_rng(seed)
-    share = np.arange(1, placements + 1) ** -1.0
+    share = np.arange(1, placements + 1) ** -skew
     edges = np.cumsum(share / share.sum())[:-1]
     labels = [
         b'"placement_id":"pl-%05d","campaign_id":"c-%d","platform":"%b","station":"st-%d"'
@@ -42,7 +46,7 @@ def write_log(
     waiting: list[_Columns] = []
     with _open(path) as file:
         while written < events:
-            block, born = _plain_plays(rng, plays, born, rate, edges, listeners)
+            block, born = _plain_plays(rng, plays, born, rate, edges, listeners, ad_ms)
             plays += _BLOCK_PLAYS
             columns = [np.concatenate(parts) for parts in zip(*waiting, block, strict=True)]
             order = np.argsort(columns[0], kind="stable")
@@ -71,6 +75,7 @@ def _plain_plays(
     rate: float,
     edges: npt.NDArray[np.float64],
     listeners: int,
+    ad_ms: int,
 ) -> tuple[_Columns, float]:
     """The pixels of a block of plays, as columns, and when the last was born.
 
@@ -78,7 +83,7 @@ def _plain_plays(
     """
     count = _BLOCK_PLAYS
     births = born + np.cumsum(rng.exponential(1000 * _PIXELS_A_PLAY / rate, count))
-    duration = rng.choice(np.array([15_000, 20_000, 30_000, 60_000]), count)
+    duration = np.minimum(ad_ms, rng.choice(np.array([15_000, 20_000, 30_000, 60_000]), count))
     heard = np.where(rng.random(count) < 0.8, 1.0, rng.random(count))
     begun = births + 40 + rng.random(count) * 1000
     quarters = begun[:, None] + duration[:, None] * np.array([0, 0.25, 0.5, 0.75, 1.0])

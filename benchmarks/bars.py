@@ -1,0 +1,267 @@
+"""Bars: what each bench has to reach, what its last run found, and the tables of that in README and docs."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+ROOT: Final = Path(__file__).parent.parent
+KEPT: Final = Path(os.environ.get("BENCH_RESULTS", ROOT / "build" / "bench"))
+"""The directory of the last results, a file a bench."""
+WRITTEN: Final = ("README.md", "docs/performance.md")
+"""Files with tables between `<!-- bench: NAME -->` and `<!-- end -->`."""
+RATES: Final = {2_000: 0.5, 100_000: 0.5, 200_000: 0.7}
+"""Pixels a second, and the most seconds within which Redis has to show half of them."""
+
+
+class Bar(NamedTuple):
+    """A figure of a bench, and the bound that it has to keep; `line` is that of `LINES`."""
+
+    line: int
+    name: str
+    bench: str
+    figure: str
+    bound: float
+    at_least: bool = False
+
+    def passed(self, value: float) -> bool:
+        """Whether it keeps it."""
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+BARS: Final = (
+    Bar(1, "by DuckDB's exact batch query ¹", "bench", "by_duckdb", 1.2, True),
+    Bar(1, "by Hazelcast Jet ¹", "peers", "by_jet", 1.5, True),
+    Bar(1, "by Flink ¹", "peers", "by_flink", 1.5, True),
+    Bar(1, "by plain Bytewax ¹", "bench", "by_plain", 30.0, True),
+    Bar(1, "log with the collector's fields, by the first log ¹", "second", "by_first", 0.7, True),
+    Bar(
+        2,
+        "from Kafka, catching up: share of elapsed time in which the flow waits for the writer",
+        "bench",
+        "waiting",
+        0.01,
+    ),
+    Bar(3, "by the file's rate ¹", "bench", "kafka", 0.85, True),
+    *(
+        Bar(4, f"{rate:,} pixels a second, {name}", "freshness", f"{rate}.{figure}", bound)
+        for rate, p50_s in RATES.items()
+        for name, figure, bound in (
+            ("half within, s", "p50", p50_s),
+            ("99 of 100 within, s", "p99", 1.0),
+            ("longest gap, s", "gap", 0.7),
+            ("the worst run by the median", "worst", 1.3),
+        )
+    ),
+    Bar(5, "rate with 10 M live plays by that with 1 M", "recovery", "share", 0.9, True),
+    Bar(5, "memory with 10 M, MiB", "recovery", "peak_mib", 1536.0),
+    Bar(6, "100,000 placements, a tenth changed a second: 99 of 100 within, s", "rows", "p99", 2.0),
+    Bar(6, "a scrape of them, s", "rows", "scrape_s", 10.0),
+    Bar(6, "the page's first numbers of them, s", "rows", "page_s", 10.0),
+    Bar(6, "`top --once` of 10,000 rows, s", "exporter", "top_s", 1.0),
+    Bar(7, "memory, growth in the last quarter", "soak", "memory", 0.05),
+    Bar(7, "recovery store, growth", "soak", "store", 0.05),
+    Bar(7, "Redis, growth", "soak", "redis", 0.05),
+    Bar(7, "processor time an event, growth", "soak", "processor", 0.05),
+    Bar(8, "share of two cores, the page open", "exporter", "page", 0.03),
+    Bar(0, "share of two cores, scraped alone", "exporter", "scraped", 0.02),
+    Bar(0, "a scrape of 10,000 placements, CPU s", "exporter", "render_s", 0.5),
+    Bar(0, "bytes a remembered play", "bench", "bytes_a_play", 64.0),
+    Bar(0, "bytes a touch", "bench", "bytes_a_touch", 40.0),
+    Bar(0, "bytes a touch and its household's entry", "bench", "bytes_at_home", 44.0),
+    Bar(0, "peak memory of a log ten times as long, end by half", "bench", "growth", 1.1),
+    Bar(0, "CPU rate with conversions by that without", "bench", "conversions", 0.8, True),
+    Bar(0, "CPU rate with households by that without", "bench", "households", 0.9, True),
+)
+# Growth of a long log: reach fills its sketches in the first half; a leak of 20 bytes a pixel goes beyond.
+
+
+class Line(NamedTuple):
+    """Some bars that belong together; `why` says why they are missed, and what was tried."""
+
+    name: str
+    why: str
+
+
+LINES: Final = {
+    1: Line(
+        "File to Redis, everything on",
+        "The query answers once, at the end, and the rivals do a third of the work. The flow keeps "
+        "every window and roll-up current, saves its state and writes to Redis. Tried: reading a "
+        "file ahead on a thread of its own and a thread for the writer, which took elapsed time "
+        "alone; new rows that are alike packed once. What is left is in rows and in decoding.",
+    ),
+    2: Line(
+        "The flow never waits for a socket",
+        "The publisher has a thread of its own, at most two flushes behind. The threads share "
+        "Python's lock, so the flow waits where a flush takes longer than the interval between "
+        "flushes.",
+    ),
+    3: Line(
+        "From Kafka",
+        "Kafka's client costs more than reading lines: see its own row. Tried: reading a topic "
+        "ahead on a thread of its own. What is left is the client's own work.",
+    ),
+    4: Line(
+        "Freshness",
+        "A flush comes once a second by default, so half a second is in every median, and a second "
+        "in every gap. Half of that interval waits until a save no longer pauses the flow. The tail"
+        " is the snapshot every ten seconds. Tried: a thread for the publisher.",
+    ),
+    5: Line(
+        "State that is large",
+        "A snapshot of millions of plays pauses the flow: see the longest stall.",
+    ),
+    6: Line(
+        "Many rows",
+        "One writer sends whole rows, on one core; `top` pays for its imports first. Tried: new "
+        "rows that are alike packed and compared once.",
+    ),
+    7: Line(
+        "Flat for long",
+        "Names are dropped from a shard's state at 100,000 of them, which a run of this size does "
+        "not reach, so the store grows with every new name.",
+    ),
+    8: Line(
+        "The exporter",
+        "The page gets an event every second, and each scrape has every row.",
+    ),
+    0: Line("Promises of before", ""),
+}
+
+
+class Saved(msgspec.Struct):
+    """One bench's last run: its date, size and machine, a table (the first row is its head), its figures."""
+
+    date: str
+    about: str
+    table: list[list[str]]
+    figures: dict[str, float]
+
+
+def console(stderr: bool = False) -> Console:
+    """A console, wide enough for the tables where it is none."""
+    return Console(width=None if sys.stdout.isatty() else 160, stderr=stderr, highlight=False)
+
+
+def finish(
+    bench: str, about: str, table: list[list[str]], figures: dict[str, float], kept: bool = True
+) -> int:
+    """Print a run's table and its bars; returns 1 where one is missed.
+
+    Args:
+        kept: a run of the usual size. Others are not judged, and the last results stay.
+    """
+    about += f"; Python {sys.version.split()[0]}, {os.cpu_count()} cores"
+    run = Saved(datetime.now(UTC).date().isoformat(), about, table, figures)
+    show(table)
+    print(about)
+    if kept:
+        KEPT.mkdir(parents=True, exist_ok=True)
+        (KEPT / f"{bench}.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
+    if any(bar.bench == bench for bar in BARS):
+        show(verdicts({bench: run}, bench, judged=kept))
+    return int(kept and any(missed(bar, {bench: run}) for bar in BARS))
+
+
+def last() -> dict[str, Saved]:
+    """The last run of each bench."""
+    return {
+        path.stem: msgspec.json.decode(path.read_bytes(), type=Saved) for path in sorted(KEPT.glob("*.json"))
+    }
+
+
+def _value(bar: Bar, found: Mapping[str, Saved]) -> float | None:
+    return found[bar.bench].figures.get(bar.figure) if bar.bench in found else None
+
+
+def missed(bar: Bar, found: Mapping[str, Saved]) -> bool:
+    """Whether its figure was found and is beyond its bound."""
+    value = _value(bar, found)
+    return value is not None and not bar.passed(value)
+
+
+def verdicts(found: Mapping[str, Saved], bench: str = "", judged: bool = True) -> list[list[str]]:
+    """A row for each line and each of its bars.
+
+    Args:
+        bench: of its bars alone.
+    """
+    rows = [["", "bar", "asked", "found", "", "run of"]]
+    for number, line in LINES.items():
+        bars = [bar for bar in BARS if bar.line == number and bench in ("", bar.bench)]
+        if not bars:
+            continue
+        verdict = "**miss**" if any(missed(bar, found) for bar in bars) else "pass"
+        if verdict == "pass" and any(_value(bar, found) is None for bar in bars):
+            verdict = "not run"
+        rows.append([str(number or "–"), f"**{line.name}**", "", "", verdict if judged else "not judged", ""])
+        for bar in bars:
+            value = _value(bar, found)
+            asked = f"at {'least' if bar.at_least else 'most'} {bar.bound:g}"
+            if value is None:
+                rows.append(["", bar.name, asked, "", "not run", ""])
+                continue
+            verdict = ("pass" if bar.passed(value) else "**miss**") if judged else ""
+            shown = f"{value:,.0f}" if value >= 100 else f"{value:.3f}" if bar.bound < 0.1 else f"{value:.2f}"
+            rows.append(["", bar.name, asked, shown, verdict, found[bar.bench].date])
+    return rows
+
+
+def reasons(found: Mapping[str, Saved]) -> list[str]:
+    """Why each line that is missed is."""
+    lines = {bar.line for bar in BARS if missed(bar, found)}
+    return [f"- **{one.name}.** {one.why}" for number, one in LINES.items() if number in lines and one.why]
+
+
+def show(table: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    head, *rows = table
+    shown = Table(box=None, pad_edge=False)
+    for place, name in enumerate(head):
+        figures = all(re.fullmatch(r"(\W*[\d.,]+( ×| %| \(.*\)|\*\*)?)?", row[place]) for row in rows)
+        shown.add_column(name, justify="right" if figures else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(cell.replace("**", "") for cell in row))
+    console().print(shown, markup=False)
+
+
+def markdown(table: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines."""
+    head, *rows = table
+    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
+
+
+def fill(text: str, found: Mapping[str, Saved]) -> str:
+    """A document with its tables anew; one whose bench has not been run stays."""
+
+    def block(match: re.Match[str]) -> str:
+        head, name, end = match.group(1), match.group(2), match.group(3)
+        if name == "lines":
+            lines: Iterable[str] = [*markdown(verdicts(found)), "", *reasons(found)]
+        elif name in found:
+            run = found[name]
+            lines = [f"Run of {run.date}: {run.about}.", "", *markdown(run.table)]
+        else:
+            return match.group(0)
+        return "\n".join([head, *lines, end])
+
+    return re.sub(r"(<!-- bench: (\w+) -->)\n.*?(<!-- end -->)", block, text, flags=re.DOTALL)
+
+
+def write_documents() -> None:
+    """Write the tables of the last results into `WRITTEN`."""
+    found = last()
+    for name in WRITTEN:
+        path = ROOT / name
+        path.write_text(fill(path.read_text(), found))
