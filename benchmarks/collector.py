@@ -38,7 +38,10 @@ from flows.collector.store import Store
 from flows.settings import load
 
 MAX_US: Final = 100.0
+GIF_US: Final = 22.0
+"""What the fixed GIF takes where the bar of 100 µs was set (20 to 24): elsewhere µs are others."""
 MAX_OF_RAW: Final = 2.5
+MAX_GROWTH: Final = 1.05
 MOST_P99_MS: Final = 25.0
 MODES: Final = ("gif", "raw", "kafka", "spool")
 WARM_S: Final = 1.0
@@ -46,12 +49,15 @@ CONNECTIONS: Final = 64
 
 
 class Measured(NamedTuple):
-    """One mode: µs of the server's processor a call, calls a second, ms, and MiB at the end."""
+    """One mode: µs of the server's processor a call, calls a second, ms, and the server's MiB after the calls
+    flat out and at the end.
+    """
 
     us: float
     rate: float
     p99: float
     half_p99: float
+    flat_mib: float
     mib: float
     statuses: dict[str, int]
 
@@ -167,18 +173,26 @@ def measure(mode: str, broker: EmbeddedBroker, directory: Path, seconds: float) 
         after = process_cpu_s(pid)
         assert before is not None
         assert after is not None
+        flat_mib = _resident_mib(pid)
         half = _calls(port, seconds, flat_out.calls / flat_out.seconds / 2, 3)
-        status = Path(f"/proc/{pid}/status").read_text().splitlines()
-        mib = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+        mib = _resident_mib(pid)
     rate = flat_out.calls / flat_out.seconds
     us = (after - before) / flat_out.calls * 1e6
-    return Measured(us, rate, flat_out.p99, half.p99, mib, flat_out.statuses)
+    return Measured(us, rate, flat_out.p99, half.p99, flat_mib, mib, flat_out.statuses)
+
+
+def _resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
 
 
 def main() -> int:
     """`python -m benchmarks.collector`; exit code 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.collector", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each stretch")
+    parser.add_argument(
+        "--outage", type=float, help="seconds of a stretch while Kafka hangs (default: as the others)"
+    )
     parser.add_argument("--serve", choices=MODES, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -189,19 +203,25 @@ def main() -> int:
     print("mode   µs a call  calls/s  p99 ms  p99 ms at half  MiB  answers")
     with tempfile.TemporaryDirectory() as directory, EmbeddedBroker() as broker:
         for mode in MODES:
-            found[mode] = one = measure(mode, broker, Path(directory), arguments.seconds)
+            seconds = arguments.outage or arguments.seconds if mode == "spool" else arguments.seconds
+            found[mode] = one = measure(mode, broker, Path(directory), seconds)
             print(
                 f"{mode:6} {one.us:9.1f} {one.rate:8.0f} {one.p99:7.1f} {one.half_p99:15.1f} {one.mib:4.0f}  "
                 f"{one.statuses}",
                 flush=True,
             )
-    whole, raw, spool = found["kafka"], found["raw"], found["spool"]
+    gif, raw, whole, spool = (found[mode] for mode in MODES)
     bars = {
-        f"the whole at most {MAX_US:.0f} µs a call: {whole.us:.1f}": whole.us <= MAX_US,
+        f"the whole at most {MAX_US:.0f} µs a call where the GIF takes {GIF_US:.0f}, that is "
+        f"{MAX_US / GIF_US:.2f} x: {whole.us:.1f} µs, {whole.us / gif.us:.2f} x": (
+            whole.us / gif.us <= MAX_US / GIF_US
+        ),
         f"at most {MAX_OF_RAW} x raw: {whole.us / raw.us:.2f}": whole.us <= MAX_OF_RAW * raw.us,
         f"p99 at half the rate at most {MOST_P99_MS:.0f} ms: {whole.half_p99:.1f}": whole.half_p99
         <= MOST_P99_MS,
         f"the spool no dearer than Kafka: {spool.us / whole.us:.2f}": spool.us <= whole.us,
+        f"memory while Kafka is away grows to at most {MAX_GROWTH} x: {spool.flat_mib:.0f} to "
+        f"{spool.mib:.0f} MiB": spool.mib <= MAX_GROWTH * spool.flat_mib,
         "every call answered 200": all(set(one.statuses) == {"200"} for one in found.values()),
     }
     for bar, held in bars.items():
