@@ -40,6 +40,8 @@ LATENESSES: Final = ("PT1M", "PT30S", "PT45S")
 STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
 MIN_START_S: Final = 0.5
 """No flow writes sooner after its start: what is seen sooner was written by the one before."""
+TOLD_STEP_S: Final = 5.0
+"""A watermark that is so much further behind than it was ever before is told."""
 FLUSHES: Final = 3
 """How often Redis is emptied by a command in a row."""
 HELD_S: Final = 90.0
@@ -172,7 +174,7 @@ class Chaos:
         """The longest that something sent waited until readers saw it."""
         sent: deque[tuple[float, int]] = deque()
         client: Any = self._store.client()
-        version, missed_s, before_s = None, 0.0, time.monotonic()
+        version, missed_s, before_s, told_s = None, 0.0, time.monotonic(), HELD_S / 2
         while not self._over.wait(0.1):
             now_s, meta = time.monotonic(), self._meta()
             since_s, before_s, healthy = now_s - before_s, now_s, bool(meta) and self._healthy()
@@ -188,9 +190,22 @@ class Chaos:
             if healthy:
                 # 0: not known yet, as behind a start that has read nothing.
                 watermark_ms = int(meta.get("watermark_ms", 0)) or now_ms()
-                self._held_s = max(self._held_s, (now_ms() - watermark_ms) / 1000 - missed_s)
+                held_s = (now_ms() - watermark_ms) / 1000 - missed_s
+                if held_s > told_s + TOLD_STEP_S:
+                    told_s = held_s
+                    self._say(f"the watermark is {held_s:.0f} s behind: {self._behind(client)}")
+                self._held_s = max(self._held_s, held_s)
             if sent:
                 self._longest_s = max(self._longest_s, now_s - sent[0][0])
+
+    def _behind(self, client: Any) -> str:
+        """How far each partition's watermark is behind, in s, as readers see it."""
+        told = []
+        with suppress(RedisError):
+            for number in range(self._stream.partitions):
+                key = f"{self._settings.namespace}:partition:{{audio-pixels/{number}}}"
+                told.append(f"{(now_ms() - int(client.hget(key, 'watermark_ms') or 0)) / 1000:.0f}")
+        return " ".join(told)
 
     def _break_things(self) -> None:
         """All faults, at random moments of the traffic's time."""
