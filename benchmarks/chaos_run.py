@@ -45,8 +45,8 @@ TOLD_STEP_S: Final = 5.0
 FLUSHES: Final = 3
 """How often Redis is emptied by a command in a row."""
 HELD_S: Final = 90.0
-"""The longest that a healthy flow's watermark may be behind, beside the time in which no flow wrote: junk in
-a silent partition holds nobody up. Time without a flow is to be made up for at least as fast as it elapses.
+"""The longest that the watermark may be behind, beside the time in which no flow wrote or no broker could say
+that a partition is read to its end: that is to be made up for as fast. Junk in a silent one holds nobody up.
 """
 
 
@@ -62,6 +62,7 @@ class Chaos:
         self._done: Counter[str] = Counter()
         self._killed = 0
         self._longest_s = self._held_s = self._died_s = self._flushed_s = 0.0
+        self._unproven = False  # no broker can say that a partition is read to its end
         self._stops: list[float] = []
         self._over = threading.Event()
         self._refilling = False
@@ -126,9 +127,7 @@ class Chaos:
         print(f"kills: {self._killed} processes of the flow")
         print(f"stops: {len(self._stops)} by SIGTERM, all with code 0, the longest {max(self._stops):.1f} s")
         print(f"longest time to catch up: {self._longest_s:.1f} s")
-        print(
-            f"watermark of a flow that writes: at most {self._held_s:.1f} s behind, beside time without one"
-        )
+        print(f"watermark: at most {self._held_s:.1f} s behind, beside time without a flow or a broker")
         print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
         print(f"backward steps seen: {summary['findings']}")
         print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
@@ -177,7 +176,8 @@ class Chaos:
         version, missed_s, before_s, told_s = None, 0.0, time.monotonic(), HELD_S / 2
         while not self._over.wait(0.1):
             now_s, meta = time.monotonic(), self._meta()
-            since_s, before_s, healthy = now_s - before_s, now_s, bool(meta) and self._healthy()
+            since_s, before_s = now_s - before_s, now_s
+            healthy = bool(meta) and self._healthy() and not self._unproven
             missed_s = max(0.0, missed_s - since_s) if healthy else missed_s + since_s
             # A Redis that comes back with what it had has had no flush.
             if meta and (now := (meta["fence"], meta["rev"])) != version:
@@ -248,7 +248,9 @@ class Chaos:
         self._all()
 
     def _broker_killed(self) -> None:
+        self._unproven = True
         self._broker.kill(self._random.uniform(0.0, 4.0))
+        self._unproven = False
 
     def _redis_emptied(self) -> None:
         healthy = self._healthy()
