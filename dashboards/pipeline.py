@@ -10,6 +10,7 @@ from dashboards import queries as q
 from dashboards.exports import EXPORTS
 from dashboards.layout import Row, board
 from dashboards.panels import AMBER, GREEN, RED, Column, Query, Steps, lines, number, rows
+from dashboards.platforms import platforms
 from dashboards.rules import EXPORTER_JOB, FLOW_JOB, PLACEMENTS_JOB
 from flows import metrics as m
 
@@ -290,7 +291,7 @@ def pipeline() -> Dashboard:
         UID,
         "Pipeline",
         "Whether the numbers can be trusted, and where it sticks when they cannot.",
-        [_NOW, _INPUT, _OUTPUT, EXPORTS, _STATE, _RUNS],
+        [_NOW, _INPUT, Row("Platforms", 8, 24, [platforms()]), _OUTPUT, EXPORTS, _STATE, _RUNS],
         job_metric="up",
         since="now-3h",
     )

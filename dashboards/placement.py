@@ -175,9 +175,13 @@ _PEOPLE: Final = Row(
     [
         lines(
             "Reach",
-            "Distinct listeners who consented; above 1,000 within 1 %.",
+            "Distinct listeners and households who consented; above 1,000 within 1 %.",
             "locale",
-            [Query(q.one(m.PLACEMENT_REACH), "flight"), Query(q.one(m.PLACEMENT_REACH_1H), "1 h")],
+            [
+                Query(q.one(m.PLACEMENT_REACH), "flight"),
+                Query(q.one(m.PLACEMENT_REACH_1H), "1 h"),
+                Query(q.one(m.PLACEMENT_HOUSEHOLDS), "households, flight"),
+            ],
         ),
         lines(
             "Frequency",
@@ -188,9 +192,13 @@ _PEOPLE: Final = Row(
         wide(
             lines(
                 "Conversions",
-                "Of the flight, credited to this placement when their minute is final.",
+                "Of the flight, credited to this placement when their minute is final; those of them that a "
+                "touch of their household joins.",
                 "locale",
-                [Query(q.one(m.PLACEMENT_CONVERSIONS), "conversions")],
+                [
+                    Query(q.one(m.PLACEMENT_CONVERSIONS), "conversions"),
+                    Query(q.one(m.PLACEMENT_BY_HOUSEHOLD), "by household"),
+                ],
                 alert="AudiopixelConversionsMissing",
             ),
             4,
@@ -204,6 +212,38 @@ _PEOPLE: Final = Row(
                 least=None,
             ),
             4,
+        ),
+    ],
+)
+
+_KNOWN: Final = 'basis!=""'
+_IAB: Final = ("calendar day", "first touch", "last touch")
+_SENT: Final = Row(
+    "Downloads and deliveries",
+    8,
+    10,
+    [
+        wide(
+            number(
+                "Basis",
+                "What kind of impressions these are; mixed: there are several.",
+                "string",
+                Query(f"max by (basis) ({q.select(m.PLACEMENT_INFO, q.ONE, _KNOWN)})", "{{basis}}"),
+                named=True,
+            ),
+            4,
+        ),
+        *(
+            lines(
+                f"{what}, by the windows of the IAB",
+                f"{what} of the flight that count once a client, of final minutes.",
+                "locale",
+                [Query(q.one(one), name) for one, name in zip(definitions, _IAB, strict=True)],
+            )
+            for what, definitions in (
+                ("Downloads", m.PLACEMENT_DOWNLOADS),
+                ("Deliveries", m.PLACEMENT_DELIVERIES),
+            )
         ),
     ],
 )
@@ -253,7 +293,7 @@ def placement(limits: Limits = USUAL) -> Dashboard:
         UID,
         "Placement",
         "One placement: its plan, how it is heard and by how many, what it sells, and what was kept out.",
-        [_plan(limits), _CURVE, _LISTENING, _PEOPLE, _INTEGRITY],
+        [_plan(limits), _CURVE, _LISTENING, _PEOPLE, _SENT, _INTEGRITY],
         job_metric=m.PLACEMENT_INFO.name,
         variables=[
             variable("placement", f"label_values({q.select(m.PLACEMENT_INFO)}, placement)", many=False)

@@ -140,6 +140,26 @@ PLACEMENT_TOO_LATE = PLACEMENT.counter(
 PLACEMENT_CONVERSIONS = PLACEMENT.counter(
     "placement_conversions_total", "Conversions of the flight credited to it.", field="flight.conversions"
 )
+PLACEMENT_BY_HOUSEHOLD = PLACEMENT.counter(
+    "placement_conversions_by_household_total",
+    "Those of them that a touch of their household joins, for their own listener has none.",
+    field="flight.conversions_by_household",
+)
+PLACEMENT_DOWNLOADS, PLACEMENT_DELIVERIES = (
+    tuple(
+        PLACEMENT.counter(
+            f"placement_{what}_{window}_total",
+            f"{what.capitalize()} of the flight, once a client by the IAB's {words}; of final minutes.",
+            field=f"flight.{what}_{window}",
+        )
+        for window, words in (
+            ("calendar", "calendar day"),
+            ("first_touch", "first-touch window"),
+            ("last_touch", "last-touch window"),
+        )
+    )
+    for what in ("downloads", "deliveries")
+)
 PLACEMENT_BLOCKED = PLACEMENT.counter(
     "placement_blocked_impressions_total",
     "Impressions since its first pixel in content that its plan blocks.",
@@ -157,6 +177,11 @@ PLACEMENT_MATURE_1H = PLACEMENT.gauge(
 )
 PLACEMENT_REACH = PLACEMENT.gauge(
     "placement_reach_listeners", "Distinct consenting listeners of the flight.", field="flight.reach"
+)
+PLACEMENT_HOUSEHOLDS = PLACEMENT.gauge(
+    "placement_reach_households",
+    "Distinct consenting households of the flight.",
+    field="flight.household_reach",
 )
 PLACEMENT_REACH_1H = PLACEMENT.gauge(
     "placement_reach_1h_listeners", "Distinct consenting listeners of the last hour.", field="1h.reach"
@@ -240,6 +265,7 @@ PLACEMENT_INFO = PLACEMENT.info(
     "podcast",
     "program",
     "currency",
+    "basis",
 )
 
 CAMPAIGN: Final = Metrics("campaign")

@@ -216,6 +216,17 @@ def _booked(row: Row) -> float:
     return row.get("delivery.delivered") / booked if booked > 0 else math.nan
 
 
+def _by_client() -> Iterable[tuple[str, str, str, str]]:
+    """Counts of clients by the windows of the IAB: what, the window, a word for it, and what it means."""
+    for what, key in (("downloads", "client and episode"), ("deliveries", "client and ad")):
+        of, end = f"{what.capitalize()} of the flight", "final minutes alone."
+        yield what, "calendar", "day", f"{of}, one a {key} a calendar day; {end}"
+        yield what, "first_touch", "first", f"{of}, one a {key} in the 24 h from the first on; {end}"
+        means = f"{of} that none of the same {key} comes before within 24 h; {end}"
+        yield what, "last_touch", "last", means
+
+
+_BY_CLIENT: Final = tuple(_by_client())
 SEVERITY: Final = {state: rank for rank, state in enumerate(STATES)}
 COLUMNS: Final = (
     Column(
@@ -387,6 +398,29 @@ COLUMNS: Final = (
         "Plays that a device itself has begun, as a share of the deliveries of the flight.",
         23,
         "flight.play_through",
+    ),
+    _count(
+        "households",
+        "households",
+        "households",
+        "Households with consent, each counted once in the flight.",
+        24,
+        _field("flight.household_reach"),
+    ),
+    Column(
+        "by_household",
+        "by household",
+        "conversions",
+        "Conversions of the flight that a touch of their household joins, for their own listener has none.",
+        25,
+        _field("flight.conversions_by_household"),
+        lambda row, _: shares(row.get("flight.conversions_by_household")),
+    ),
+    *(
+        _count(
+            f"{what}_{window}", f"{what}, {short}", what, means, 26 + rank, _field(f"flight.{what}_{window}")
+        )
+        for rank, (what, window, short, means) in enumerate(_BY_CLIENT)
     ),
 )
 BY_KEY: Final = {column.key: column for column in COLUMNS}

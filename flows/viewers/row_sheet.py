@@ -33,6 +33,13 @@ _FUNNEL: Final = (
     ("starts", "starts"), ("first_quartiles", "first quartile"), ("midpoints", "midpoint"),
     ("third_quartiles", "third quartile"), ("completes", "complete"),
 )  # fmt: skip
+_CLIENTS: Final = (("downloads", "downloads"), ("deliveries", "deliveries"))
+_IAB: Final = (
+    ("calendar", "day"),
+    ("first_touch", "first touch"),
+    ("last_touch", "last touch"),
+    ("unkeyed", "no client"),
+)
 _INTEGRITY: Final = (
     ("repeated", "repeated"), ("too_late", "too late"), ("invalid_traffic", "invalid traffic"),
     ("orphans", "orphans"), ("repaired", "repaired"), ("blocked_impressions", "in blocked content"),
@@ -56,10 +63,20 @@ def sheet(row: Row, desk: Desk, zone: tzinfo | None = None) -> Group:
     lines += [Text(means, "dim"), *_section("Pacing", _pacing(row, desk, zone)), Text("\nWindows", "bold")]
     lines.append(
         Text(
-            _table(("", "impressions", "starts", "completed", "reach", "frequency"), "", [], head=True), "dim"
+            _table(
+                ("", "impressions", "starts", "completed", "reach", "frequency", "households"),
+                "",
+                [],
+                head=True,
+            ),
+            "dim",
         )
     )
     lines += [Text(_window(row, window)) for window in _WINDOWS]
+    lines += _section("Basis and deliveries of the flight", _sent(row))
+    if by_client := _by_client(row):
+        lines += [Text("\nBy client, by the windows of the IAB; final minutes alone", "bold")]
+        lines += [Text(_table(("", *(title for _, title in _IAB)), "", [], head=True), "dim"), *by_client]
     lines += _section("Quartiles of the flight", _funnel(row))
     lines += _section("Conversions of the flight", _conversions(row))
     kept = ((title, whole(row.get(f"flight.{name}"))) for name, title in _INTEGRITY)
@@ -104,14 +121,40 @@ def _pacing(row: Row, desk: Desk, zone: tzinfo | None) -> list[tuple[str, str]]:
 
 def _table(cells: tuple[str, ...], name: str, rest: list[str], head: bool = False) -> str:
     texts = cells[1:] if head else rest
-    return f"  {name:<10}" + "".join(f"{text:>14}" for text in texts)
+    return f"  {name:<20}" + "".join(f"{text:>14}" for text in texts)
 
 
 def _window(row: Row, window: str) -> str:
     rate = "mature_completion_rate" if window in ("5m", "1h") else "completion_rate"
     texts = [whole(row.get(f"{window}.impressions")), whole(row.get(f"{window}.starts"))]
     texts += [percent(row.get(f"{window}.{rate}")), whole(row.get(f"{window}.reach"))]
-    return _table((), window, [*texts, fixed(row.get(f"{window}.frequency"))])
+    return _table(
+        (),
+        window,
+        [*texts, fixed(row.get(f"{window}.frequency")), whole(row.get(f"{window}.household_reach"))],
+    )
+
+
+def _sent(row: Row) -> list[tuple[str, str]]:
+    prefix = "flight.impressions_"
+    by_basis = sorted((name, row.get(name)) for name in row.fields if name.startswith(prefix))
+    return [
+        ("basis", shown(row.fields.get("impression_basis", NULL))),
+        *((shown(name.removeprefix(prefix)), whole(count)) for name, count in by_basis if count > 0),
+        ("deliveries", whole(row.get("flight.deliveries"))),
+        ("play-through", percent(row.get("flight.play_through"))),
+    ]
+
+
+def _by_client(row: Row) -> list[Text]:
+    """Counts once a client of today and of the flight, where the row has any."""
+    lines = []
+    for kind, title in _CLIENTS:
+        for window, when in (("1d", "today"), ("flight", "flight")):
+            counts = [row.get(f"{window}.{kind}_{name}") for name, _ in _IAB]
+            if any(count > 0 for count in counts):
+                lines.append(Text(_table((), f"{title}, {when}", [whole(count) for count in counts])))
+    return lines
 
 
 def _funnel(row: Row) -> list[tuple[str, str]]:

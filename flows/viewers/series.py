@@ -15,7 +15,7 @@ from flows.viewers import feed
 from flows.viewers.reader import STATE, Rows, Snapshot
 
 CAP: Final = 20_000
-"""Placements with series of their own: up to 34 series of about 3 KB in the server each. The planned
+"""Placements with series of their own: up to 42 series of about 3 KB in the server each. The planned
 campaigns, nine series each, are fewer than the placements.
 """
 
@@ -51,7 +51,7 @@ SCOPES: Final = ("placement", "campaign", "creative")
 LABELS: Final = dict(
     zip(
         metrics.PLACEMENT_INFO.labels[1:],
-        ("campaign_id", "platform", "station", "podcast", "program", "delivery.currency"),
+        ("campaign_id", "platform", "station", "podcast", "program", "delivery.currency", "impression_basis"),
         strict=True,
     )
 )

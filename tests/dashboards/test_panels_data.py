@@ -27,6 +27,7 @@ from dashboards.rules import COLLECTOR_JOB, EXPORTER_JOB, FLOW_JOB, PLACEMENTS_J
 from flows.instruments import instruments
 from flows.metrics import RECEIVED, Definition
 from flows.metrics_beside import COLLECT, EXPORT
+from flows.model.redis_keys import collectors_key, row_key
 from flows.replay import replay
 from flows.settings.loading import load
 from flows.viewers.series import FIELDS
@@ -54,6 +55,14 @@ PLANNED = {
     "flight.conversions": "3",
     "flight.conversion_value": "42000000",
     "flight.blocked_impressions": "2",
+    "flight.conversions_by_household": "1",
+    "flight.household_reach": "812",
+    "flight.downloads_calendar": "9",
+    "flight.downloads_first_touch": "7",
+    "flight.downloads_last_touch": "6",
+    "flight.deliveries_calendar": "12",
+    "flight.deliveries_first_touch": "11",
+    "flight.deliveries_last_touch": "8",
     "delivery.booked": "40000",
     "delivery.expected": "9000",
     "delivery.indicator": "0.66",
@@ -106,6 +115,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clie
             redis.hset(f"audiopixel:v1:placement:{{{planned}}}", mapping=PLANNED)
             campaign = rows[planned]["campaign_id"]
             redis.hset(f"audiopixel:v1:campaign:{{{campaign}}}", mapping=PLANNED)
+            (platform,) = redis.zrange("audiopixel:v1:index:platform", 0, 0)
+            macros = {"id": "c1", "platforms_unreplaced": json.dumps({platform: [100, 7]})}
+            redis.hset(row_key("audiopixel:v1", "collector", "c1"), mapping=macros)
+            redis.hset(collectors_key("audiopixel:v1"), "c1", 1)
             port = stack.enter_context(exporter(valkey.url, directory))
             flow = stack.enter_context(Site(lambda *_: (200, generate_latest(metrics.registry))))
             began_s = time.time()

@@ -47,6 +47,14 @@ export const COLUMNS = [
   label("basis", "basis", "What kind of impressions these are.", "impression_basis", 120, 21),
   count("deliveries", "deliveries", "", "Times that a host says it has sent the ad, in the flight: no impressions.", 92, 22, field("flight.deliveries")),
   share("through", "play-through", "Plays that a device itself has begun, as a share of the deliveries of the flight.", 92, 23, "flight.play_through"),
+  count("households", "households", "households", "Households with consent, each counted once in the flight.", 92, 24, field("flight.household_reach")),
+  { key: "by_household", title: "by household", unit: "conversions", means: "Conversions of the flight that a touch of their household joins, for their own listener has none.", px: 106, rank: 25, down: true, value: field("flight.conversions_by_household"), text: (row) => shares(number(row, "flight.conversions_by_household")) },
+  count("downloads_calendar", "downloads, day", "downloads", "Downloads of the flight, one a client and episode a calendar day; final minutes alone.", 112, 26, field("flight.downloads_calendar")),
+  count("downloads_first_touch", "downloads, first", "downloads", "Downloads of the flight, one a client and episode in the 24 h from the first on; final minutes alone.", 112, 27, field("flight.downloads_first_touch")),
+  count("downloads_last_touch", "downloads, last", "downloads", "Downloads of the flight that none of the same client and episode comes before within 24 h; final minutes alone.", 112, 28, field("flight.downloads_last_touch")),
+  count("deliveries_calendar", "deliveries, day", "deliveries", "Deliveries of the flight, one a client and ad a calendar day; final minutes alone.", 112, 29, field("flight.deliveries_calendar")),
+  count("deliveries_first_touch", "deliveries, first", "deliveries", "Deliveries of the flight, one a client and ad in the 24 h from the first on; final minutes alone.", 112, 30, field("flight.deliveries_first_touch")),
+  count("deliveries_last_touch", "deliveries, last", "deliveries", "Deliveries of the flight that none of the same client and ad comes before within 24 h; final minutes alone.", 112, 31, field("flight.deliveries_last_touch")),
 ];
 const BY_KEY = new Map(COLUMNS.map((column) => [column.key, column]));
 export const column = (key) => BY_KEY.get(key);

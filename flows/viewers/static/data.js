@@ -110,7 +110,8 @@ export function change(message) {
 
 const SUMMED = [
   "delivery.booked", "delivery.delivered", "delivery.expected", "delivery.required_rate",
-  "1h.impressions", "flight.conversions", "flight.blocked_impressions",
+  "1h.impressions", "flight.conversions", "flight.conversions_by_household", "flight.blocked_impressions", "flight.deliveries",
+  ...["downloads", "deliveries"].flatMap((what) => ["calendar", "first_touch", "last_touch"].map((window) => `flight.${what}_${window}`)),
 ];
 
 /** A row that sums others; columns draw it as they draw a row. */

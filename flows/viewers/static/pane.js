@@ -111,6 +111,14 @@ function fill({ row, curve, alerts, theirs }) {
   drawWaterfall(theirs);
   funnel(n);
   reach(n);
+  byClient(n);
+  const bases = Object.keys(row).filter((field) => field.startsWith("flight.impressions_") && n(field) > 0);
+  facts("p-basis", [
+    ["basis", row.impression_basis ?? NULL, "impressions"],
+    ...bases.map((field) => [field.slice("flight.impressions_".length).replaceAll("_", " "), whole(n(field)), field.slice("flight.".length)]),
+    ["deliveries", whole(n("flight.deliveries")), "deliveries"],
+    ["play-through", percent(n("flight.play_through")), "play_through"],
+  ]);
   const types = Object.keys(row).filter((field) => /^flight\.conversions_/.test(field) && n(field) > 0);
   facts("p-conversions", [
     ["conversions", shares(n("flight.conversions")), "conversions"],
@@ -160,12 +168,27 @@ function reach(n) {
   const box = $("p-reach"), rate = (window) => (window === "5m" || window === "1h" ? "mature_completion_rate" : "completion_rate");
   if (!box.children.length) {
     box.append(...windows.map(([window, words]) => make("tr", "", Object.assign(make("th", "left", words), { scope: "row" }),
-      ...["impressions", "reach", "frequency", rate(window)].map((metric) => make("td", "", figure("", metric))))));
+      ...["impressions", "reach", "frequency", rate(window), "household_reach"].map((metric) => make("td", "", figure("", metric))))));
   }
   windows.forEach(([window], place) => {
-    const values = [whole(n(`${window}.impressions`)), whole(n(`${window}.reach`)), fixed(n(`${window}.frequency`)), percent(n(`${window}.${rate(window)}`))];
+    const values = [whole(n(`${window}.impressions`)), whole(n(`${window}.reach`)), fixed(n(`${window}.frequency`)), percent(n(`${window}.${rate(window)}`)), whole(n(`${window}.household_reach`))];
     box.children[place].querySelectorAll("button").forEach((one, at) => setText(one, values[at]));
   });
+}
+
+/** What counts once a client, of today and of the flight; out of sight where nothing was sent. */
+function byClient(n) {
+  const rows = ["downloads", "deliveries"].flatMap((kind) => [["1d", "today"], ["flight", "flight"]].map(([window, words]) => [kind, window, `${kind}, ${words}`]));
+  const counts = ["calendar", "first_touch", "last_touch", "unkeyed"], box = $("p-windows");
+  if (!box.children.length) {
+    box.append(...rows.map(([kind, , words]) => make("tr", "", Object.assign(make("th", "left", words), { scope: "row" }), ...counts.map((count) => make("td", "", figure("", `${kind}_${count}`))))));
+  }
+  rows.forEach(([kind, window], place) => {
+    const values = counts.map((count) => n(`${window}.${kind}_${count}`));
+    box.children[place].hidden = !values.some((value) => value > 0);
+    box.children[place].querySelectorAll("button").forEach((one, at) => setText(one, whole(values[at])));
+  });
+  $("p-clients").hidden = [...box.children].every((line) => line.hidden);
 }
 
 $("p-ranges").replaceChildren(...Object.entries(RANGES).map(([range, words]) => {

@@ -225,10 +225,10 @@ def test_no_line_is_wider_than_the_terminal_and_numbers_stay_whole(snapshot: Sna
 
 
 def test_eighty_columns_hold_what_a_trader_watches_and_wide_ones_hold_all() -> None:
-    at_80, at_400 = (" ".join(lines(planned(), width)[3:4]) for width in (80, 400))
+    at_80, at_600 = (" ".join(lines(planned(), width)[3:4]) for width in (80, 600))
     for word in ("state", "placement", "pacing", "short by", "ends in", "at stake"):
         assert word in at_80
-    assert all(column.title in at_400 for column in COLUMNS)
+    assert all(column.title in at_600 for column in COLUMNS)
 
 
 @pytest.mark.parametrize("height", [8, 24, 60, 103, 104, 105, 200])
