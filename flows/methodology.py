@@ -19,6 +19,7 @@ from flows.model.fields import FIELDS, FREQUENCY, WINDOWS
 from flows.model.measures import MEASURES, Kind, Measure
 from flows.model.pixel import DECLARED_BOT
 from flows.model.release import VERSION
+from flows.model.ticks import Methods, methods_of
 from flows.settings import Settings
 
 HASH_BYTES: Final = 8
@@ -55,11 +56,35 @@ def digest(text: bytes) -> str:
     return blake2b(text, digest_size=HASH_BYTES).hexdigest()
 
 
-def methodology(settings: Settings) -> Methodology:
-    """The description of a flow of these settings."""
+def methodology(settings: Settings, methods: Methods = ()) -> Methodology:
+    """The description of a flow of these settings, whose pixels came through collectors of these methods."""
     rules = _rules(settings)
+    if methods:
+        parts = " ".join(sorted(method for _, method in methods))
+        rules["collectors"] = f"Calls became pixels by the collectors' parts {parts}: each is in the topic."
     metrics = {measure.name: _described(measure, settings) for measure in MEASURES}
     return Methodology(digest(_encode([VERSION, rules, metrics])), VERSION, rules, metrics)
+
+
+class Hashes:
+    """The hash of a flow's description, with the methods of the collectors that it has seen; each is found
+    once.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._of: dict[Methods, str] = {}
+
+    def of(self, methods: Methods) -> str:
+        """The hash with these methods."""
+        found = self._of.get(methods)
+        if found is None:
+            found = self._of[methods] = methodology(self._settings, methods).hash
+        return found
+
+    def of_minute(self, methods: Methods, minute_ms: int) -> str:
+        """That of a minute, of which those count that had spoken by its end."""
+        return self.of(methods_of(methods, minute_ms))
 
 
 def _long(duration: timedelta) -> str:

@@ -268,6 +268,7 @@ def live(
                 process,
                 stop=stop,
                 trace=trace,
+                tell=tell_methodology,
             ),
             topic(settings.kafka_rejected_topic),
             topic(settings.kafka_minutes_topic),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -14,9 +15,11 @@ from connectors.stream import Input
 from flows.delivery import Pacer, Thresholds, plan_file
 from flows.engine.aligner import Aligner
 from flows.engine.source import StopSignal
+from flows.engine.start import keep_methodology
 from flows.engine.trace import Trace
-from flows.methodology import methodology
+from flows.methodology import Hashes
 from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush, Lines
+from flows.model.ticks import Methods
 from flows.publish import Handover, LineWriter, Publisher
 from flows.settings import Settings
 
@@ -49,7 +52,9 @@ class RedisPartition(StatefulSinkPartition[Flush, tuple[Any, ...]]):
 
 @dataclass
 class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
-    """One writer for the whole flow: a flush is one cut, whole. `in_line` is without a thread of its own."""
+    """One writer for the whole flow: a flush is one cut, whole. `in_line` is without a thread of its own;
+    `tell` keeps the descriptions of methodology that collectors' methods make.
+    """
 
     settings: Settings
     input: Input
@@ -62,6 +67,7 @@ class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
     stop: StopSignal = field(default_factory=StopSignal)
     in_line: bool = False
     trace: Trace | None = None
+    tell: Callable[[Settings, Sequence[Methods]], None] = keep_methodology
 
     def list_parts(self) -> list[str]:
         """One."""
@@ -82,13 +88,31 @@ class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
             monotonic_s=self.monotonic_s,
             process=self.process,
             pace_s=self.pace.total_seconds(),
-            methodology=methodology(self.settings).hash,
+            methodology=Described(self.settings, self.tell),
         )
         publisher.open()
         if self.trace is not None:
             self.trace.watch("publisher", publisher, rests=True)
         handover = Handover(publisher, self.in_line, resume_state)
         return RedisPartition(handover, self.settings.shards, self.stop)
+
+
+class Described:
+    """The hash of the description with collectors' methods; its text is told of once, on a thread: what it is
+    told to may be away, and no flush waits for that.
+    """
+
+    def __init__(self, settings: Settings, tell: Callable[[Settings, Sequence[Methods]], None]) -> None:
+        self._settings, self._tell, self._hashes = settings, tell, Hashes(settings)
+        self._told = set[Methods]()
+
+    def __call__(self, methods: Methods) -> str:
+        """The hash. A minute may be counted by the earlier ones of the methods alone."""
+        new = [some for n in range(len(methods)) if (some := methods[: n + 1]) not in self._told]
+        if new:
+            self._told.update(new)
+            threading.Thread(target=self._tell, args=(self._settings, new), daemon=True).start()
+        return self._hashes.of(methods)
 
 
 class LinesPartition(StatefulSinkPartition[Lines, int]):

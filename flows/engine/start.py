@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, cast
@@ -20,6 +20,7 @@ from flows.instruments import instruments
 from flows.intake import refuse_less
 from flows.methodology import methodology
 from flows.model.redis_keys import methodology_key
+from flows.model.ticks import Methods
 from flows.publish import STOP_TIMEOUT, FileLines, LineWriter, kept
 from flows.settings import Settings, Topic, kafka_options
 
@@ -84,31 +85,39 @@ def serve_metrics(settings: Settings, process: int = 0) -> str | None:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
-def keep_methodology(settings: Settings) -> None:
+def keep_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
     """Put the description of methodology into Redis, by its hash: readers of the rows find it there. A Redis
     that fails just now has the rows without it.
+
+    Args:
+        several: collectors' methods, with each of which there is a description.
     """
-    found = methodology(settings)
-    _, text = found.line()
+    lines = [methodology(settings, methods).line() for methods in several]
+    texts = {
+        methodology_key(settings.namespace, found.decode()): {"text": text.decode()} for found, text in lines
+    }
     try:
         client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-        put_fields(client, {methodology_key(settings.namespace, found.hash): {"text": text.decode()}})
+        put_fields(client, texts)
         client.close()
     except ConnectError as error:
         structlog.get_logger("flow").warning("Redis was not told of the methodology", error=str(error))
 
 
-def tell_methodology(settings: Settings) -> None:
+def tell_methodology(settings: Settings, several: Sequence[Methods] = ((),)) -> None:
     """Put the description of methodology into its topic and into Redis, by its hash: a later reader of a
     final minute finds there how it was counted. Without the topic the flow runs, and its log says what is
     missing.
+
+    Args:
+        several: as for `keep_methodology`.
     """
-    keep_methodology(settings)
+    keep_methodology(settings, several)
     try:
         writer = KafkaWriter(
             settings.kafka_brokers, settings.kafka_methodology_topic, kafka_options(settings)
         )
-        writer.write([methodology(settings).line()])
+        writer.write([methodology(settings, methods).line() for methods in several])
         writer.close(STOP_TIMEOUT)
     except ConnectError as error:
         structlog.get_logger("flow").warning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from flows.engine.tick_clock import TickClock
 from flows.errors import StateError
 from flows.instruments import instruments
 from flows.intake import NOBODY, late_letter, without
-from flows.methodology import methodology
+from flows.methodology import Hashes
 from flows.model.clients import ClientBatch, ClientCounts, sender_of
 from flows.model.messages import (
     CREDITS_SHARD,
@@ -287,7 +288,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         covered: Covered | None = None,
     ) -> None:
         self._covered = covered
-        self._homes, self._methodology = Homes(secret, settings.shards), methodology(settings).hash
+        self._homes, self._hashes = Homes(secret, settings.shards), Hashes(settings)
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
             -1,
@@ -324,7 +325,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             beyond=shard.row_index.beyond(),
             days=shard.given,
         )
-        as_of = here.number, shard.watermark_ms, self._methodology
+        as_of = here.number, shard.watermark_ms, partial(self._hashes.of_minute, here.methods)
         minutes = [line for some in due for line in minute_messages(some, *as_of)]
         return [flush, Lines(minutes)] if minutes else [flush]
 

@@ -76,6 +76,7 @@ from flows.model.pixel import (
     ConversionPixel,
 )
 from flows.model.plan import Plan
+from flows.model.ticks import is_method
 from flows.state.kernel import I64, U64
 from flows.state.keys import HOUSEHOLD, LISTENER, sub_key
 from flows.state.keys import NAMES as NAMES_LABEL
@@ -95,6 +96,7 @@ class Batch:
         received: how many messages there were, without the marks.
         told: what the messages say of their collectors.
         marks: how many marks of collectors there were.
+        methods: of the marks, the methods by which their collectors work, each with its first low mark.
         refused: of the rejected, the impressions that name their placement, as pixels with `REFUSED`.
     """
 
@@ -105,6 +107,7 @@ class Batch:
     received: int
     told: Told
     marks: int = 0
+    methods: dict[str, int] = field(default_factory=dict)
     refused: list[tuple[int, ...]] = field(default_factory=list)
 
 
@@ -260,6 +263,8 @@ class Decoder:
             wrong.append(line)
             if (mark := mark_of(raw)) is not None:
                 batch.marks += 1
+                if is_method(mark.method):
+                    batch.methods.setdefault(mark.method, mark.low_ms)
                 self._hear(batch, line, mark.collector, BYE if mark.bye else mark.low_ms)
             else:
                 rejection = explain(raw, suspect, self._verdicts.named)

@@ -23,10 +23,10 @@ from flows.intake.watermark import PartitionClock
 from flows.model.messages import Output, Pixels, Receipt
 from flows.model.pixel import WATERMARK
 from flows.model.plan import Plan
-from flows.model.ticks import ENDED, Tick
+from flows.model.ticks import ENDED, Methods, Tick, first_of
 from flows.state.kernel import U64
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 MAX_SKIPPED: Final = 3
 """Ticks that a partition may leave out without a word."""
 BEFORE_A_TICK: Final = 4
@@ -55,6 +55,7 @@ class Intake:
     ahead: bool = True
     last_tick: int = 0
     denied: U64 = field(default_factory=lambda: NOBODY)
+    methods: Methods = ()
     _denied_now: list[int] = field(default_factory=list)
     _rejected: dict[str, int] = field(default_factory=dict)
     _arrivals: list[tuple[float, int]] = field(default_factory=list)
@@ -181,6 +182,10 @@ class Intake:
         self._received += batch.received
         self._skewed += skewed
         self._marks += batch.marks
+        if batch.methods:
+            known = {method for _, method in self.methods}
+            new = [(ms, method) for method, ms in batch.methods.items() if method not in known]
+            self.methods = first_of((*self.methods, *new)) if new else self.methods
         metrics = instruments()
         metrics.received.labels(self.partition).inc(batch.received)
         metrics.marks.labels(self.partition).inc(batch.marks)
@@ -207,6 +212,7 @@ class Intake:
             first=first,
             low_mark_ms=self.clock.holds.least_ms or 0,
             held_by=self.clock.holds.held_by,
+            methods=self.methods,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
         self._received = self._skewed = self._marks = 0
@@ -247,11 +253,12 @@ class Intake:
         )
         waiting = (self._received, dict(self._rejected), self._skewed, self._marks)
         denied = (self.denied.tobytes(), list(self._denied_now))
-        return FORMAT, self.position, self.last_tick, clock, waiting, denied, self.clock.holds.snapshot()
+        holds = self.clock.holds.snapshot()
+        return FORMAT, self.position, self.last_tick, clock, waiting, denied, holds, self.methods
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
-        _, self.position, self.last_tick, clock, waiting, denied, holds = state
+        _, self.position, self.last_tick, clock, waiting, denied, holds, self.methods = state
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, *more = clock
         self.clock.start_ms, self.clock.held_ms, *proofs = more
         self.clock.ahead_ms, self.clock.missed_ms, self.clock.shown_ms = proofs

@@ -92,6 +92,7 @@ class Mark(msgspec.Struct, gc=False):
     low_ms: int
     event: None = None
     bye: bool | None = None
+    method: str = ""
 
 
 decode = msgspec.json.Decoder(Event).decode

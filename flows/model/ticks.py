@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,13 @@ ASK_MS: Final = 250
 
 RECENT_MS: Final = 5_000
 """For so long an end that was proved stands for the present one."""
+
+
+Methods = tuple[tuple[int, str], ...]
+"""Collectors' methods, each a hash, with the low mark, in ms, of the first mark that named it; in order.
+"""
+MAX_METHODS: Final = 64
+MAX_METHOD: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,7 @@ class Tick:
         first: whether it is the first one of the partition, ever.
         low_mark_ms: the least low mark that the partition's time waits for; 0: for no collector.
         held_by: the collector of that mark, where it holds time far behind the log's; empty: it does not.
+        methods: by which the partition's collectors work.
     """
 
     sender: str
@@ -53,6 +62,7 @@ class Tick:
     first: bool = False
     low_mark_ms: int = 0
     held_by: str = ""
+    methods: Methods = ()
 
 
 ENDED: Final = 1 << 62
@@ -73,6 +83,7 @@ class Cut:
         low_mark_ms: the least over partitions; 0: none waits for a collector.
         held_by: the collector of the least low mark that holds a partition's time; empty: there is no hold.
         held_since_ms: that mark: the oldest event that this collector has not put into the log.
+        methods: by which the collectors of all partitions work.
     """
 
     number: int
@@ -84,6 +95,7 @@ class Cut:
     low_mark_ms: int = 0
     held_by: str = ""
     held_since_ms: int = 0
+    methods: Methods = ()
 
 
 def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
@@ -105,6 +117,7 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
     since_ms, held_by = min(
         ((tick.low_mark_ms, tick.held_by) for tick in live if tick.held_by), default=(0, "")
     )
+    methods = first_of(one for tick in ticks.values() for one in tick.methods)
     return Cut(
         number=number,
         watermark_ms=watermark,
@@ -115,7 +128,26 @@ def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
         low_mark_ms=low_mark,
         held_by=held_by,
         held_since_ms=since_ms,
+        methods=methods,
     )
+
+
+def is_method(text: str) -> bool:
+    """True for what a mark may say of its collector's method: a hash."""
+    return 0 < len(text) <= MAX_METHOD and text.isascii() and text.isalnum()
+
+
+def first_of(methods: Iterable[tuple[int, str]]) -> Methods:
+    """Each method once, since its first mark; of very many the newest."""
+    since: dict[str, int] = {}
+    for ms, method in methods:
+        since[method] = min(ms, since.get(method, ms))
+    return tuple(sorted((ms, method) for method, ms in since.items())[-MAX_METHODS:])
+
+
+def methods_of(methods: Methods, minute_ms: int) -> Methods:
+    """Those by which a minute may have been counted."""
+    return tuple(one for one in methods if one[0] < minute_ms + MINUTE_MS)
 
 
 _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -22,7 +22,7 @@ from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionA
 from flows.model.pixel import traffic_reasons
 from flows.model.redis_keys import row_key
 from flows.model.release import VERSION
-from flows.model.ticks import Cut
+from flows.model.ticks import Cut, Methods
 from flows.publish import ledger
 from flows.publish.days import TTL, Days
 from flows.publish.judging import Judging
@@ -63,7 +63,7 @@ class Publisher:
             again before the first snapshot, follows what was begun.
         process: this one's number in a cluster.
         pace_s: least time between two flushes before the log ends.
-        methodology: hash of the description of how all is counted.
+        methodology: gives the hash of the description of how all is counted, with the methods of a cut.
         clock_s: epoch s; None: Redis's clock.
     """
 
@@ -77,7 +77,7 @@ class Publisher:
     monotonic_s: Callable[[], float] = time.monotonic
     pace_s: float = 0.0
     process: int = 0
-    methodology: str = ""
+    methodology: Callable[[Methods], str] = lambda _: ""
     _covered: dict[str, int] = field(default_factory=dict)
     _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
     _beyond: dict[int, int] = field(default_factory=dict)
@@ -203,7 +203,7 @@ class Publisher:
             judging.reason,
             cut.held_since_ms or None,
             cut.held_by or None,
-            self.methodology,
+            self.methodology(cut.methods),
         ]
 
     def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> bool:

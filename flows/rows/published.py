@@ -4,6 +4,7 @@ docs/contracts.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -235,8 +236,12 @@ def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
     return shown
 
 
-def minute_messages(minutes: Minutes, rev: int, as_of_ms: int, methodology: str) -> list[tuple[bytes, bytes]]:
-    """(key, JSON) of each minute: key `<placement_id>|<minute_ms>`; a final one says by which methodology."""
+def minute_messages(
+    minutes: Minutes, rev: int, as_of_ms: int, methodology: Callable[[int], str]
+) -> list[tuple[bytes, bytes]]:
+    """(key, JSON) of each minute: key `<placement_id>|<minute_ms>`; a final one says by which methodology,
+    which is asked for by its time in ms.
+    """
     shown = _shown(minutes.counts, np.ones(len(minutes.counts), bool))
     state = "final" if minutes.final else "provisional"
     messages = []
@@ -262,7 +267,7 @@ def minute_messages(minutes: Minutes, rev: int, as_of_ms: int, methodology: str)
             "conversion_value": 0,
         }
         if minutes.final:
-            body["methodology"] = methodology
+            body["methodology"] = methodology(minute * 60_000)
         if credited is not None:
             amounts = zip(COLUMNS[:AGES_AT], credited[:AGES_AT].tolist(), strict=True)
             body |= {

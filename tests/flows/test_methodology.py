@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from board_support import eventually
 from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedBroker
@@ -18,7 +20,11 @@ from flows.engine import tell_methodology
 from flows.methodology import STRONGEST, methodology, published
 from flows.model.basis import BASES
 from flows.model.measures import MEASURES
+from flows.model.ticks import MAX_METHODS, first_of, is_method
+from flows.replay import replay
 from flows.settings import Settings, load
+
+START_MS = 1_764_000_000_000
 
 CHANGES: dict[str, Any] = {
     "allowed_lateness": timedelta(minutes=20),
@@ -128,3 +134,46 @@ def test_a_flow_without_the_topic_says_so_and_goes_on(
         tell_methodology(settings_of(kafka_brokers=broker.bootstrap, kafka_methodology_topic="missing"))
     said = capsys.readouterr()
     assert "the methodology is kept nowhere" in said.out + said.err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_final_minute_is_of_the_collectors_that_had_spoken_by_its_end(
+    workers: int, settings_of: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    settings, wanted = settings_of(batch_messages=3), dict[int, str]()
+    moments = range(0, 50 * 60_000, 20_000)
+    spoke = {"aaaa1111": 10 * 60_000 + 30_000, "bbbb2222": 30 * 60_000}
+    files = []
+    for name in ("0", "1"):  # the second partition hears of each method a while later
+        lines = list[dict[str, Any]]()
+        for at in moments:
+            ts = START_MS + at
+            event = {"event_id": f"{name}-{at}", "event": "impression", "ts": ts, "placement_id": f"p{name}"}
+            lines.append(event | {"received_at": ts})
+            method = max((one for one, ms in spoke.items() if at >= ms + int(name) * 240_000), default="")
+            lines.append({"collector": f"c{name}", "low_ms": ts, "method": method})
+        files.append(tmp_path / f"{name}.ndjson")
+        files[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for minute in range(50):
+        heard = {method: START_MS + ms for method, ms in spoke.items() if ms < (minute + 1) * 60_000}
+        methods = tuple((ms, method) for method, ms in heard.items())
+        wanted[START_MS + minute * 60_000] = methodology(settings, methods).hash
+    assert len(set(wanted.values())) == 3
+    replay([*map(str, files)], settings, b"a key of a test!", out=tmp_path / "out", workers=workers)
+    told = [json.loads(line) for line in (tmp_path / "out" / "minutes.ndjson").read_text().splitlines()]
+    final = {
+        (one["placement_id"], one["minute_ms"]): one["methodology"] for one in told if "methodology" in one
+    }
+    assert final == {(f"p{name}", minute): found for minute, found in wanted.items() for name in "01"}
+    last = wanted[START_MS + 49 * 60_000]
+    assert client.hget(f"{settings.namespace}:meta", "methodology") == last
+    for found in set(wanted.values()):
+        eventually(lambda: client.exists(f"{settings.namespace}:methodology:{{{found}}}"))  # noqa: B023
+    text = json.loads(client.hget(f"{settings.namespace}:methodology:{{{last}}}", "text"))
+    assert "aaaa1111 bbbb2222" in text["rules"]["collectors"]
+
+
+def test_the_newest_methods_are_kept_by_their_first_mark() -> None:
+    many = [(n, f"m{n}") for n in range(MAX_METHODS + 9)]
+    assert first_of([*many, (900, "m70"), (1_000, "m3")]) == tuple(many[9:])
+    assert [is_method(text) for text in ("0123abcd", "", "a" * 33, "é", "a b")] == [True, *[False] * 4]

@@ -632,7 +632,7 @@ def test_values_add_up_exactly_at_any_size_and_of_either_sign(values: list[int])
         again = RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
         again.restore(rows.snapshot())
         rows = again
-    told = [json.loads(body) for some in due for _, body in minute_messages(some, 1, T0, "")]
+    told = [json.loads(body) for some in due for _, body in minute_messages(some, 1, T0, str)]
     for shown in (given_out["placement"], given_out["station"], told[-1]["conversion_value"]):
         assert int(str(shown)) == sum(values)
         assert isinstance(shown, str) == (abs(sum(values)) > 2**53), "text where a double would round"

@@ -38,7 +38,7 @@ def minutes_of(placement: str, minutes: range, day: int = DAY, final: bool = Tru
     numbers = [day * 1440 + minute for minute in minutes]
     nothing = [None] * len(minutes)
     values = Minutes([placement] * len(minutes), numbers, counts, [*nothing], final, [*nothing])
-    return minute_messages(values, rev, START_MS + rev, METHOD)
+    return minute_messages(values, rev, START_MS + rev, lambda _: METHOD)
 
 
 def decision_of(order: str, ts_ms: int, value: int | str | None = 12_500_000) -> tuple[bytes, bytes]:
@@ -231,7 +231,7 @@ def test_every_field_of_a_final_minute_has_a_column() -> None:
     credited[: len(COLUMNS)] = 500_000
     credited[VALUE] = 7
     minutes = Minutes(["a"], [DAY * 1440], np.ones((1, MINUTE_COUNTS), np.int64), [credited], True, [None])
-    ((key, value),) = minute_messages(minutes, 1, 1, METHOD)
+    ((key, value),) = minute_messages(minutes, 1, 1, lambda _: METHOD)
     found = minute_row(key, value)
     assert found is not None
     day, row = found

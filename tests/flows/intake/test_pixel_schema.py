@@ -71,8 +71,7 @@ def test_every_example_of_the_page_is_accepted_by_the_decoder_and_by_the_schema(
 def test_the_page_lists_every_field_that_the_decoder_reads_and_no_other() -> None:
     inner = {f"conversion.{name}" for name in Conversion.__struct_fields__}
     assert table_of("Fields").keys() == {*Event.__struct_fields__, *inner}
-    passed_over = {"method"}  # which collector counts how is in the log for those who ask
-    assert table_of("Marks of a collector").keys() == {*Mark.__struct_fields__, *passed_over} - {"event"}
+    assert table_of("Marks of a collector").keys() == {*Mark.__struct_fields__} - {"event"}
 
 
 def test_the_page_and_the_schema_list_every_event_and_every_type_of_conversion() -> None:
