@@ -1,4 +1,5 @@
-"""Rejected impressions by placement and day, for `audiopixel discrepancy`: why a publisher counts more.
+"""Rejected impressions, deliveries and downloads by placement and day, for `audiopixel discrepancy`: why a
+publisher counts more.
 
 They go into Redis as absolute counts of one process, so that a repeated write changes nothing. Placements
 that have a row are counted one by one; of names that nobody is known by, an enemy may send any number, so of
@@ -17,6 +18,8 @@ from zoneinfo import ZoneInfo
 from flows.collector.call import Understood
 
 REASONS: Final = ("unsigned", "invalid")
+COUNTED: Final = {"impression": "", "delivered": ".deliveries", "download": ".downloads"}
+"""The events that are counted, and what stands behind the reason of each."""
 TTL: Final = timedelta(days=62)
 MAX_UNKNOWN: Final = 1_000
 """Placements that are looked up at once."""
@@ -26,7 +29,7 @@ _FAR_MS: Final = 86_400_000
 _LONGEST: Final = 128
 
 ByDay = Counter[str]
-"""`<day>/<reason>` to impressions."""
+"""`<day>/<reason>` to impressions, `<day>/<reason>.deliveries` to deliveries."""
 
 
 class Told(NamedTuple):
@@ -50,17 +53,17 @@ class Refusals:
     _unknown: dict[str, ByDay] = field(default_factory=dict)
 
     def heard(self, rejected: Sequence[Understood]) -> None:
-        """Count the impressions among rejected events that name a placement."""
+        """Count the impressions, deliveries and downloads among rejected events that name a placement."""
         for one in rejected:
             event = one.event
             placement, ts, received = (event.get(name) for name in ("placement_id", "ts", "received_at"))
-            if one.reason not in REASONS or event.get("event") != "impression":
+            if one.reason not in REASONS or (of := COUNTED.get(str(event.get("event")))) is None:
                 continue
             if not isinstance(placement, str) or not isinstance(ts, int) or not isinstance(received, int):
                 continue
             if len(placement) > _LONGEST or abs(ts - received) > _FAR_MS:
                 continue
-            self._count(placement, f"{self._day(ts)}/{one.reason}")
+            self._count(placement, f"{self._day(ts)}/{one.reason}{of}")
 
     def _day(self, ts_ms: int) -> str:
         return datetime.fromtimestamp(ts_ms / 1000, UTC).astimezone(self.zone).date().isoformat()

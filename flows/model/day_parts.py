@@ -1,4 +1,6 @@
-"""Parts of a day's difference: why an impression that somebody else may count is not in a placement's day."""
+"""Parts of a day's difference: why an impression, a download or a delivery that somebody else may count is
+not in a placement's day.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from flows.model.basis import DELIVERIES
+from flows.model.basis import BASES
+from flows.model.clients import FINAL_AT, KINDS
 from flows.model.pixel import MOST_REASONS
 from flows.state.kernel import I64, U8, U32
 
@@ -16,20 +19,28 @@ REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED, INVALID = range(6)
 `ORPHANS` are plays that started and of whose impression nothing was heard. `CLOCK_MOVED` is 1 in the minute
 that the caller's clock said, and -1 in the one in which the impression counts.
 """
-PARTS: Final = INVALID + MOST_REASONS
+SENT: Final = INVALID + MOST_REASONS
+"""Parts behind those of impressions, `SENT_PARTS` for each of `flows.model.clients.KINDS`: pixels that count,
+in a flight or not, that had counted before, that came too late, and that are invalid traffic.
+"""
+SENT_COUNTED, SENT_REPEATED, SENT_TOO_LATE, SENT_INVALID = range(4)
+SENT_PARTS: Final = 4
+PARTS: Final = SENT + len(KINDS) * SENT_PARTS
 PART_SHIFT: Final = 27
-"""Minutes before the year 2100 have 27 bits; a part stands above them."""
+"""Minutes before the year 2100 have 27 bits; a part stands above them, in 5."""
 FAR_MINUTES: Final = 24 * 60
 """A caller's clock that is off by more is followed to no day."""
 OLD_MINUTES: Final = 2 * 24 * 60
 """Pixels that are older than the watermark by more change no day."""
 COUNTED, OUTSIDE, FIRST_PART = range(3)
-"""Columns of a day: impressions that count, those of them outside the flight; then the parts; then, of the
-first columns of `flows.model.basis.SIDES`, impressions inside the flight by basis, and all deliveries.
+"""Columns of a day: impressions that count, those of them outside the flight; then the parts; then
+impressions inside the flight by basis, without the first; the columns of `flows.model.clients` that a minute
+shows; and by kind what was sent outside the flight.
 """
 FIRST_BASIS: Final = FIRST_PART + PARTS
-DELIVERED: Final = FIRST_BASIS + DELIVERIES
-COLUMNS: Final = DELIVERED + 1
+FIRST_CLIENT: Final = FIRST_BASIS + len(BASES) - 1
+OUTSIDE_SENT: Final = FIRST_CLIENT + len(FINAL_AT)
+COLUMNS: Final = OUTSIDE_SENT + len(KINDS)
 DAYS_OPEN: Final = 3
 """Days before today that may still change."""
 

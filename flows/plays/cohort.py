@@ -22,6 +22,8 @@ from __future__ import annotations
 import numpy as np
 
 from flows.model.basis import CONFIRMED_PLAYS, DELIVERIES
+from flows.model.clients import DELIVERIES as DELIVERIES_KIND
+from flows.model.clients import DOWNLOADS
 from flows.model.counts import (
     BLOCKED_IMPRESSIONS,
     CONSENTED,
@@ -35,7 +37,17 @@ from flows.model.counts import (
     UNLINKED,
 )
 from flows.model.day_parts import CLOCK_MOVED as MOVED_PART
-from flows.model.day_parts import FAR_MINUTES, OLD_MINUTES, PART_SHIFT
+from flows.model.day_parts import (
+    FAR_MINUTES,
+    OLD_MINUTES,
+    PART_SHIFT,
+    SENT,
+    SENT_COUNTED,
+    SENT_INVALID,
+    SENT_PARTS,
+    SENT_REPEATED,
+    SENT_TOO_LATE,
+)
 from flows.model.day_parts import INVALID as INVALID_PART
 from flows.model.day_parts import ORPHANS as ORPHANS_PART
 from flows.model.day_parts import REJECTED as REJECTED_PART
@@ -230,6 +242,11 @@ def apply(
             key = mixed(key, INVALID_SPACE)
         minute = ts // 60_000
         impression, told = code == IMPRESSION, minute
+        sent = (
+            0
+            if code < DELIVERED
+            else SENT + (DELIVERIES_KIND if code == DELIVERED else DOWNLOADS) * SENT_PARTS
+        )
         oldest = own_watermark // 60_000 - OLD_MINUTES
         if impression and info >> TOLD_SHIFT & TOLD != 0:
             told = info >> TOLD_SHIFT & TOLD
@@ -257,6 +274,8 @@ def apply(
                 confirm(table, sides, used, slot, watermark, lateness_ms)
             if impression:
                 part(increments, combo, told, REPEATED_PART, 1, oldest)
+            elif sent:
+                part(increments, combo, minute, sent + SENT_REPEATED, 1, oldest)
             continue
         in_cohort = linked and FIRST_QUARTILE <= code <= MUTE
         started = flags & STARTED != np.uint64(0)
@@ -269,6 +288,8 @@ def apply(
                 part(increments, combo, told, TOO_LATE_PART, 1, oldest)
                 if linked and not invalid:
                     hear(table, used, increments, slot, key, ts, known)
+            elif sent:
+                part(increments, combo, minute, sent + SENT_TOO_LATE, 1, oldest)
             continue
 
         if not there:
@@ -290,6 +311,8 @@ def apply(
             outcomes[INVALID_OUT + reason - 1] += 1
             if impression:
                 part(increments, combo, told, INVALID_PART + reason - 1, 1, oldest)
+            elif sent:
+                part(increments, combo, minute, sent + SENT_INVALID, 1, oldest)
             continue
         times[combo, LATEST] = max(times[combo, LATEST], ts)
         times[combo, FIRST] = max(times[combo, FIRST], BACKWARDS - ts)
@@ -336,6 +359,7 @@ def apply(
         elif code >= DELIVERED:
             if code == DELIVERED:
                 note(sides, used, combo, minute, DELIVERIES, 1)
+            part(increments, combo, minute, sent + SENT_COUNTED, 1, 0)
             keep_sent(increments, used, listener, combo, ts, info)
         elif code == START and not linked:
             table[slot, FLAGS] = (table[slot, FLAGS] & LOW) | (np.uint64(combo) << COMBO_SHIFT)

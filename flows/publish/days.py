@@ -10,18 +10,21 @@ from typing import Final
 import msgspec
 
 from flows.model.basis import BASES
+from flows.model.clients import COLUMNS as BY_CLIENT
+from flows.model.clients import FINAL_AT, KINDS
 from flows.model.day_parts import (
     CLOCK_MOVED,
     COUNTED,
     DAYS_OPEN,
-    DELIVERED,
     FIRST_BASIS,
+    FIRST_CLIENT,
     FIRST_PART,
     INVALID,
     ORPHANS,
     OUTSIDE,
     REJECTED,
     REPEATED,
+    SENT,
     TOO_LATE,
     Day,
 )
@@ -38,12 +41,17 @@ FIELDS: Final = (
     "clock_moved",
     "invalid_traffic",
     "bases",
-    "deliveries",
+    "sent",
     "as_of_ms",
 )
-"""Fields of a day; `invalid_traffic` is JSON, reason to impressions, and `bases`, basis to impressions inside
-the flight, without the usual one.
+"""Fields of a day; `invalid_traffic` is JSON, reason to impressions, `bases`, basis to impressions inside the
+flight, without the usual one, and `sent`, what was downloaded and delivered, by names of `SENT_NAMES`.
 """
+SENT_NAMES: Final = (
+    *(f"{kind}{part}" for kind in KINDS for part in ("", "_repeated", "_too_late", "_invalid_traffic")),
+    *(BY_CLIENT[place] for place in FINAL_AT),
+    *(f"{kind}_outside_flight" for kind in KINDS),
+)
 _PLAIN: Final = (REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED)
 
 
@@ -66,10 +74,11 @@ class Days:
             key = day_key(self.namespace, placement, date.fromordinal(ordinal))
             self._keys.setdefault(ordinal, set()).add(key)
             self._newest = max(self._newest, ordinal)
-            invalid = _named(self.reasons, counts[FIRST_PART + INVALID : FIRST_BASIS])
-            bases = _named(BASES[1:], counts[FIRST_BASIS:DELIVERED])
+            invalid = _named(self.reasons, counts[FIRST_PART + INVALID : FIRST_PART + SENT])
+            bases = _named(BASES[1:], counts[FIRST_BASIS:FIRST_CLIENT])
+            sent = _named(SENT_NAMES, [*counts[FIRST_PART + SENT : FIRST_BASIS], *counts[FIRST_CLIENT:]])
             plain = [counts[FIRST_PART + part] for part in _PLAIN]
-            yield key, [counts[COUNTED], counts[OUTSIDE], *plain, invalid, bases, counts[DELIVERED], as_of_ms]
+            yield key, [counts[COUNTED], counts[OUTSIDE], *plain, invalid, bases, sent, as_of_ms]
 
     def over(self) -> set[str]:
         """The keys of days that change no more, once each: Redis alone has them from then on."""

@@ -13,15 +13,21 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.model.basis import DELIVERIES
+from flows.model.basis import BASES, CLIENTS_AT, DELIVERIES, SEEN
+from flows.model.clients import FINAL_AT, KINDS
 from flows.model.day_parts import (
     COLUMNS,
     COUNTED,
     DAYS_OPEN,
     FIRST_BASIS,
+    FIRST_CLIENT,
     FIRST_PART,
     OUTSIDE,
+    OUTSIDE_SENT,
     REJECTED,
+    SENT,
+    SENT_COUNTED,
+    SENT_PARTS,
     Day,
 )
 from flows.model.dimensions import SCOPES
@@ -35,6 +41,11 @@ from flows.state.kernel import I64, U8, U32, U64, kernel
 
 TURNS: Final = 60
 """Cuts between two times that a row is given out."""
+_COUNTED: Final = [SENT + SENT_COUNTED + kind * SENT_PARTS for kind in range(len(KINDS))]
+_OF_SIDE: Final[I64] = np.full(SEEN + len(BASES), -1, np.int64)
+"""The column of a day of each of `flows.model.basis.SIDES`; -1: none."""
+_OF_SIDE[:DELIVERIES] = FIRST_BASIS + np.arange(DELIVERIES)
+_OF_SIDE[[CLIENTS_AT + place for place in FINAL_AT]] = FIRST_CLIENT + np.arange(len(FINAL_AT))
 
 
 @kernel
@@ -85,8 +96,13 @@ class DayCounts:
         """
         if len(at := rows[batch.parts.rows]):
             _, minutes, parts, counts = batch.parts
-            some = ~_outside(of, at, minutes)
-            self._add(at[some], minutes[some], FIRST_PART + parts[some].astype(np.int64), counts[some])
+            columns, outside = FIRST_PART + parts.astype(np.int64), _outside(of, at, minutes)
+            if len(sent := np.flatnonzero(outside & np.isin(parts, _COUNTED))):
+                kinds = (parts[sent].astype(np.int64) - SENT) // SENT_PARTS
+                outside[sent] = False
+                self._add(at[sent], minutes[sent], OUTSIDE_SENT + kinds, counts[sent])
+            some = ~outside
+            self._add(at[some], minutes[some], columns[some], counts[some])
         named = [(numbers.get((SCOPES[0], name)), minute, count) for name, minute, count in batch.refused]
         if known := [(row, *rest) for row, *rest in named if row is not None]:
             refused = np.array(known, np.int64).T
@@ -95,13 +111,13 @@ class DayCounts:
             self._add(at[some], minutes[some], FIRST_PART + REJECTED, refused[2][some])
 
     def sides(self, of: RowColumns, rows: U32, sides: I64) -> None:
-        """Add deliveries of the placements among `rows`, and impressions inside a flight by basis; see
-        `RowBatch.sides`.
+        """Add what counts once a client, of the placements among `rows`, and impressions inside a flight by
+        basis; see `RowBatch.sides`.
         """
-        minutes, columns = sides[:, 0].astype(np.uint32), sides[:, 1]
-        some = of.is_placement[rows] & (columns <= DELIVERIES)
-        some &= (columns == DELIVERIES) | ~_outside(of, rows, minutes)
-        self._add(rows[some], minutes[some], FIRST_BASIS + columns[some], sides[some, 2])
+        minutes, columns = sides[:, 0].astype(np.uint32), _OF_SIDE[sides[:, 1]]
+        some = of.is_placement[rows] & (columns >= 0)
+        some &= (columns >= FIRST_CLIENT) | ~_outside(of, rows, minutes)
+        self._add(rows[some], minutes[some], columns[some], sides[some, 2])
 
     def _add(self, rows: U32, minutes: U32, columns: I64 | int, counts: I64) -> None:
         if not len(rows):

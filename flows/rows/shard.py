@@ -184,6 +184,7 @@ class RowShard(RowTables):
         self._have_minutes(rows, sides.minutes)
         table = np.column_stack([sides.minutes, sides.columns, sides.amounts]).astype(np.int64)
         self.sides.take(rows, table, self.columns, self.days.day_of)
+        self.day_counts.sides(self.columns, rows, table)
         np.maximum.at(self.columns.heard, rows, sides.minutes)
 
     def _have_minutes(self, rows: U32, minutes: U32) -> None:

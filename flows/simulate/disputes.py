@@ -37,12 +37,15 @@ EXCLUDABLE: Final = (
     "rejected",
     "orphans",
     "clock_moved",
+    "unkeyed",
+    "same_client",
 )
 
 
 class Refused(NamedTuple):
-    """An impression that a collector rejected: it is in no log."""
+    """An event that a collector rejected: it is in no log."""
 
+    event: str
     placement: str
     reason: str
     ts_ms: int
@@ -60,6 +63,8 @@ class Dispute:
         excludes: parts that they leave out, which then explain nothing.
         plan: start and end of a flight, ms; None: there is no plan.
         basis: the one kind of impression that they count; None: all.
+        counted: `impressions` or `deliveries`.
+        window: by which deliveries count once a client; None: each counts.
     """
 
     placement: str
@@ -70,6 +75,14 @@ class Dispute:
     excludes: frozenset[str] = frozenset()
     plan: tuple[int, int] | None = None
     basis: str | None = None
+    counted: str = "impressions"
+    window: str | None = None
+    clients: list[tuple[str, date]] = field(default_factory=list)
+
+    @property
+    def event(self) -> str:
+        """The event that they count."""
+        return "impression" if self.counted == "impressions" else "delivered"
 
     def known(self) -> dict[str, int]:
         """The parts as a report has them: without those that are 0 or excluded."""
@@ -129,7 +142,13 @@ class Disputes:
             self._rejected, self._orphan, self._at_the_door, self._ahead, self._far_ahead, self._behind,
             self._started_late, self._rejected_start, self._other_basis,
         ]  # fmt: skip
-        if random.random() < 0.5:
+        if number % 5 == 4:
+            case.counted, case.window = "deliveries", random.choice((None, "calendar"))
+            fates = [
+                self._plain, self._repeated, self._bot, self._judged, self._late, self._at_the_door,
+                self._again, self._unkeyed,
+            ]  # fmt: skip
+        elif random.random() < 0.5:
             case.basis = "vast_impression"
         self._plain(case, self._begin + 12 * 3600 * _S)  # every placement has a row
         hour = 3600 * _S
@@ -156,7 +175,11 @@ class Disputes:
 
     def _impression(self, received: int, case: Dispute, ts: int, **more: Any) -> dict[str, Any]:
         self._made += 1
-        body = {"event": "impression", "placement_id": case.placement, "ts": ts} | more
+        body = {"event": case.event, "placement_id": case.placement, "ts": ts}
+        if case.event == "delivered":
+            client = f"client-{self._made}"
+            body |= {"client_id": client, "creative_id": case.placement, "consent": True}
+        body |= more
         body.setdefault("play_id", f"play-{self._made}")
         body.setdefault("user_agent", self._random.choice(AGENTS))
         self._call(received, body)
@@ -167,8 +190,10 @@ class Disputes:
 
     def _told(self, case: Dispute, part: str, ts: int, door: bool = False) -> None:
         """They count a call that we do not, on the day of its own clock, within its flight; a collector that
-        rejects one knows of no flight.
+        rejects one knows of no flight. Of deliveries no reason of invalid traffic is known.
         """
+        if case.event == "delivered":
+            part = part.partition(".")[0]
         if self._day(ts) == self.day and (door or not self._outside(case, ts)):
             case.theirs += 1
             case.parts[part] += 1
@@ -178,12 +203,16 @@ class Disputes:
             return False
         return not case.plan[0] // MINUTE_MS <= ms // MINUTE_MS < -(-case.plan[1] // MINUTE_MS)
 
-    def _counted(self, case: Dispute, ts: int, received: int) -> None:
+    def _counted(self, case: Dispute, ts: int, received: int, not_by_window: str = "") -> None:
+        """Both count a call, each on its day; by a window of clients we do not, for a reason."""
         event = max(min(ts, received + _AHEAD_MS), received - DAY_MS)
         follows = abs(ts // MINUTE_MS - event // MINUTE_MS) <= DAY_MS // MINUTE_MS
         ours, outside = self._day(event) == self.day, self._outside(case, event)
         theirs = self._day(ts) == self.day and not self._outside(case, ts)
-        case.ours += ours
+        if case.window and not_by_window:
+            case.parts[not_by_window] += ours
+        else:
+            case.ours += ours
         case.theirs += theirs
         assert follows or not theirs, "a clock that nobody follows must not lead to this day"
         case.parts["outside_flight"] -= ours and outside
@@ -191,8 +220,24 @@ class Disputes:
 
     def _plain(self, case: Dispute, at: int) -> None:
         received = self._soon(at)
-        self._impression(received, case, at)
+        body = self._impression(received, case, at)
+        if client := body.get("client_id"):
+            case.clients.append((client, self._day(at)))
         self._counted(case, at, received)
+
+    def _again(self, case: Dispute, at: int) -> None:
+        """A delivery to a client that has had one on the same day."""
+        clients = [client for client, day in case.clients if day == self._day(at)]
+        if clients:
+            received = self._soon(at)
+            self._impression(received, case, at, client_id=self._random.choice(clients))
+            self._counted(case, at, received, "same_client")
+
+    def _unkeyed(self, case: Dispute, at: int) -> None:
+        """A delivery to nobody who is known."""
+        received = self._soon(at)
+        self._impression(received, case, at, client_id=None)
+        self._counted(case, at, received, "unkeyed")
 
     def _other_basis(self, case: Dispute, at: int) -> None:
         """An impression of another basis, which a publisher that counts one kind alone does not count."""
@@ -257,7 +302,7 @@ class Disputes:
 
     def _at_the_door(self, case: Dispute, at: int) -> None:
         reason, part = self._random.choice((("unsigned", "unsigned"), ("invalid", "rejected")))
-        self.refused.append(Refused(case.placement, reason, at, self._soon(at)))
+        self.refused.append(Refused(case.event, case.placement, reason, at, self._soon(at)))
         self._told(case, part, at, door=True)
 
     def _ahead(self, case: Dispute, at: int) -> None:

@@ -19,6 +19,7 @@ from flows.waterfall.theirs import COUNTED, FLIGHT, Claim
 
 KEPT_DAYS: Final = 62
 _PARTS: Final = ("repeated", "too_late", "rejected", "orphans", "clock_moved", "outside_flight")
+_OF_SENT: Final = ("repeated", INVALID, "too_late", "outside_flight")
 _OF_A_DOOR: Final = {"unsigned": "unsigned", "invalid": "rejected"}
 """Reasons of a collector, by the part that they are."""
 
@@ -79,9 +80,10 @@ def _difference(
     planned = [plans[name] for name in placements if name in plans]
     tolerances = [plan.tolerance for plan in planned if plan.tolerance is not None]
     days = {name: _days(claim, plans.get(name), today, zone) for name in placements}
-    counts = _deliveries(client, namespace, days)
     if claim.counted == COUNTED[0]:
         counts = _counts(client, namespace, days, claim.basis)
+    else:
+        counts = _sent(client, namespace, days, claim)
     return Difference(
         scope=claim.scope,
         name=claim.name,
@@ -91,7 +93,7 @@ def _difference(
         parts=signed(counts, claim.excludes),
         tolerance=min(tolerances, default=None),
         note=_note(claim, placements, days, today, planned),
-        counted=claim.counted,
+        counted=claim.metric,
     )
 
 
@@ -132,9 +134,28 @@ def _rows(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) ->
     return read_rows(client, [day_key(namespace, name, day) for name, some in days.items() for day in some])
 
 
-def _deliveries(client: Client, namespace: str, days: Mapping[str, Sequence[date]]) -> Counts:
-    """Our deliveries: what they are made of beside is counted of impressions alone."""
-    return Counts(sum(int(row.get("deliveries", 0)) for row in _rows(client, namespace, days)))
+def _sent(client: Client, namespace: str, days: Mapping[str, Sequence[date]], claim: Claim) -> Counts:
+    """Our deliveries or downloads: each, or once a client by a window of the IAB."""
+    of: Counter[str] = Counter()
+    for row in _rows(client, namespace, days):
+        of.update(msgspec.json.decode(row.get("sent", "{}"), type=dict[str, int]))
+    kind, ours = claim.counted, of[claim.metric]
+    parts = Counter({name: of[f"{kind}_{name}"] for name in _OF_SENT})
+    if claim.window is not None:
+        parts["unkeyed"] = of[f"{kind}_unkeyed"]
+        parts["same_client"] = of[kind] - ours - parts["unkeyed"]
+    parts.update(_all_at_doors(client, namespace, days, f".{kind}"))
+    return Counts(ours, parts)
+
+
+def _all_at_doors(
+    client: Client, namespace: str, days: Mapping[str, Sequence[date]], kind: str = ""
+) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for name, some in days.items():
+        (doors,) = read_rows(client, [door_key(namespace, name)])
+        found.update(_at_doors(doors, {day.isoformat() for day in some}.__contains__, kind))
+    return found
 
 
 def _counts(client: Client, namespace: str, days: Mapping[str, Sequence[date]], basis: str | None) -> Counts:
@@ -147,9 +168,7 @@ def _counts(client: Client, namespace: str, days: Mapping[str, Sequence[date]], 
         if basis is not None:
             parts[OTHER_BASIS] += _of_others(row, basis)
         invalid.update(msgspec.json.decode(row.get(INVALID, "{}"), type=dict[str, int]))
-    for name, some in days.items():
-        (doors,) = read_rows(client, [door_key(namespace, name)])
-        parts.update(_at_doors(doors, {day.isoformat() for day in some}.__contains__))
+    parts.update(_all_at_doors(client, namespace, days))
     return Counts(impressions, parts, invalid)
 
 
@@ -161,13 +180,14 @@ def _of_others(row: Mapping[str, str], basis: str) -> int:
     return inside - (usual | by_basis).get(basis, 0)
 
 
-def _at_doors(doors: Mapping[str, str], asked: Callable[[str], bool]) -> Counter[str]:
-    """Impressions that collectors rejected, by part."""
+def _at_doors(doors: Mapping[str, str], asked: Callable[[str], bool], kind: str) -> Counter[str]:
+    """What collectors rejected of a kind, by part; of impressions it is empty."""
     found: Counter[str] = Counter()
     for field, count in _known(doors.items()):
         day, reason, *_ = field.split("/")
-        if asked(day) and reason in _OF_A_DOOR:
-            found[_OF_A_DOOR[reason]] += count
+        name, dot, what = reason.partition(".")
+        if asked(day) and name in _OF_A_DOOR and dot + what == kind:
+            found[_OF_A_DOOR[name]] += count
     return found
 
 

@@ -12,21 +12,23 @@ LOOK: Final = 0.10
 """Shares of our count up to which a difference is fine, and worth a look: the practice of the IAB."""
 INVALID: Final = "invalid_traffic"
 OTHER_BASIS: Final = "other_basis"
-PLUS: Final = ("repeated", INVALID, "too_late", "unsigned", "rejected", "orphans")
+PLUS: Final = ("repeated", INVALID, "too_late", "unsigned", "rejected", "orphans", "unkeyed", "same_client")
 """Parts that they may count and we do not."""
 MINUS: Final = ("clock_moved", "outside_flight", OTHER_BASIS)
 """Parts that we count and they may not; `clock_moved` may be of either sign."""
 NAMES: Final = (*PLUS, *MINUS)
 SAID: Final[Mapping[str, str]] = {
-    "repeated": "impressions that had counted before",
-    INVALID: "impressions of invalid traffic",
-    "too_late": "impressions that came after their minute was final",
-    "unsigned": "impressions without a signature or a plan",
-    "rejected": "rejected impressions that name the placement",
+    "repeated": "pixels that had counted before",
+    INVALID: "pixels of invalid traffic",
+    "too_late": "pixels that came after their minute was final",
+    "unsigned": "pixels without a signature or a plan",
+    "rejected": "rejected pixels that name the placement",
+    "unkeyed": "downloads or deliveries of which no client is known, so that no window counts them",
+    "same_client": "downloads or deliveries of a client that the window has counted already",
     OTHER_BASIS: "impressions of another basis than theirs",
     "orphans": "plays that started and whose impression never came",
     "clock_moved": "impressions of another day by the caller's clock",
-    "outside_flight": "impressions outside the flight",
+    "outside_flight": "pixels outside the flight",
 }
 _DAYS: Final = "audiopixel:v1:days:{PLACEMENT}:DAY"
 BEHIND: Final[Mapping[str, str]] = {
@@ -37,6 +39,8 @@ BEHIND: Final[Mapping[str, str]] = {
     "rejected": "audiopixel rejected --reason invalid --placement PLACEMENT",
     OTHER_BASIS: f"{_DAYS} bases; impression_basis of the row",
     "orphans": f"{_DAYS} orphans",
+    "unkeyed": f"{_DAYS} sent; downloads_unkeyed, deliveries_unkeyed of the row",
+    "same_client": f"{_DAYS} sent, by the windows of the IAB",
     "clock_moved": f"{_DAYS} clock_moved; audiopixel_clock_skewed_total",
     "outside_flight": f"{_DAYS} outside_flight; the plan's start and end",
 }
@@ -73,8 +77,8 @@ class Counts:
     """Our counts of the days of a claim, of all its placements.
 
     Attributes:
-        counted: impressions, or deliveries where they count these.
-        parts: by name of `NAMES`, as counted, without a sign; no invalid traffic.
+        counted: impressions, or deliveries or downloads where they count these.
+        parts: by name of `NAMES`, as counted, without a sign; invalid traffic where no reason is known.
         invalid: invalid traffic by reason.
     """
 
@@ -90,7 +94,7 @@ class Difference:
     Attributes:
         scope, name, when: `placement` or `campaign`, its id, and a day or `flight`.
         tolerance: of the contract, None where the plan has none.
-        counted: `impressions` or `deliveries`.
+        counted: the metric that is compared: `impressions`, `deliveries`, `downloads_calendar`.
         note: what is not known; empty.
     """
 
@@ -145,5 +149,5 @@ def signed(counts: Counts, excludes: frozenset[str] = frozenset()) -> list[Part]
             whole = f"{INVALID}.{reason}"
             parts.append(Part(whole, 0 if {INVALID, whole} & excludes else count))
         if not counts.invalid:
-            parts.append(Part(INVALID, 0))
+            parts.append(Part(INVALID, 0 if INVALID in excludes else counts.parts.get(INVALID, 0)))
     return parts

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from flows.errors import UsageError
 from flows.model.basis import BASES
+from flows.model.clients import WINDOWS
 from flows.waterfall.parts import INVALID, NAMES
 
 FLIGHT: Final = "flight"
@@ -19,9 +20,9 @@ MAX_ROWS: Final = 100_000
 MAX_BYTES: Final = 64 << 20
 _MAX_ID: Final = 128
 _MAX_COUNT: Final = 10**12
-COUNTED: Final = ("impressions", "deliveries")
+COUNTED: Final = ("impressions", "deliveries", "downloads")
 """Kinds of counts that a row may have."""
-COLUMNS: Final = ("placement_id", "campaign_id", "day", *COUNTED, "excludes", "basis")
+COLUMNS: Final = ("placement_id", "campaign_id", "day", *COUNTED, "excludes", "basis", "window")
 
 
 class Claim(NamedTuple):
@@ -30,10 +31,11 @@ class Claim(NamedTuple):
     Attributes:
         scope: `placement` or `campaign`.
         day: None: the whole flight.
-        number: theirs, of impressions or of deliveries.
+        number: theirs, of what they count.
         excludes: names of parts that they leave out as we do, so that these explain nothing.
         basis: the one kind of impression that they count; None: all.
         counted: one of `COUNTED`.
+        window: of the IAB, by which their deliveries or downloads count once a client; None: each counts.
     """
 
     scope: str
@@ -43,6 +45,12 @@ class Claim(NamedTuple):
     excludes: frozenset[str] = frozenset()
     basis: str | None = None
     counted: str = COUNTED[0]
+    window: str | None = None
+
+    @property
+    def metric(self) -> str:
+        """The name of our number of the same."""
+        return self.counted if self.window is None else f"{self.counted}_{self.window}"
 
 
 def read_claims(path: Path) -> list[Claim]:
@@ -120,11 +128,14 @@ def _claim(where: str, row: Mapping[str, Any]) -> Claim:
     ((scope, name),) = given.items()
     told = [what for what in COUNTED if str(row.get(what) if row.get(what) is not None else "").strip()]
     if len(told) > 1:
-        raise UsageError(f"{where}: takes either impressions or deliveries")
+        raise UsageError(f"{where}: takes one of {', '.join(COUNTED)}")
     (counted,) = told or COUNTED[:1]
-    basis = _basis(where, row.get("basis"))
+    basis = _one_of(where, "basis", row.get("basis"), BASES)
+    window = _one_of(where, "window", row.get("window"), WINDOWS)
     if basis and counted != COUNTED[0]:
         raise UsageError(f"{where}: basis: is of impressions, and the row counts {counted}")
+    if window and counted == COUNTED[0]:
+        raise UsageError(f"{where}: window: is of deliveries and downloads, and the row counts {counted}")
     return Claim(
         scope,
         name,
@@ -133,13 +144,14 @@ def _claim(where: str, row: Mapping[str, Any]) -> Claim:
         _excludes(where, row.get("excludes")),
         basis,
         counted,
+        window,
     )
 
 
-def _basis(where: str, value: object) -> str | None:
+def _one_of(where: str, column: str, value: object, kinds: Sequence[str]) -> str | None:
     text = str(value or "").strip()
-    if text and text not in BASES:
-        raise UsageError(f"{where}: basis: no such kind: {text[:40]}; takes {' '.join(BASES)}")
+    if text and text not in kinds:
+        raise UsageError(f"{where}: {column}: no such kind: {text[:40]}; takes {' '.join(kinds)}")
     return text or None
 
 

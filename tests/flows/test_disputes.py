@@ -46,9 +46,10 @@ def theirs(path: Path, cases: list[Dispute]) -> Path:
         {
             "placement_id": case.placement,
             "day": DAY.isoformat(),
-            "impressions": case.theirs,
+            case.counted: case.theirs,
             "excludes": sorted(case.excludes),
             "basis": case.basis,
+            "window": case.window,
         }
         for case in cases
     ]
@@ -61,7 +62,7 @@ def tell_of_the_door(client: Client, settings: Settings, disputes: Disputes) -> 
     refusals = Refusals(settings.zone)
     for start in range(0, len(disputes.refused), 500):
         for one in disputes.refused[start : start + 500]:
-            event = {"event": "impression", "placement_id": one.placement, "ts": one.ts_ms}
+            event = {"event": one.event, "placement_id": one.placement, "ts": one.ts_ms}
             event["received_at"] = one.received_ms
             refusals.heard([Understood(Outcome.REJECTED, one.reason, event=event)])
         told = refusals.take()
@@ -101,9 +102,10 @@ def test_each_part_of_a_thousand_disputes_is_the_simulators_truth(
     wrong = [(case, row) for case, row in zip(disputes.cases, rows, strict=True) if truth(case) != found(row)]
     assert wrong[:3] == []
     assert sum(not row.unexplained for row in rows) >= CASES // 2
+    assert {row.counted for row in rows} == {"impressions", "deliveries", "deliveries_calendar"}
     assert {part.kind for row in rows for part in row.parts if part.impressions} == {
         *("repeated", "invalid_traffic", "too_late", "unsigned", "rejected", "orphans"),
-        *("clock_moved", "outside_flight", "other_basis"),
+        *("clock_moved", "outside_flight", "other_basis", "unkeyed", "same_client"),
     }
 
 

@@ -32,6 +32,7 @@ from flows.rows.ended import Ended, RowName
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import Limits
 from flows.rows.shard import RowShard
+from flows.rows.side_cells import UNKEYED_COLUMNS
 from flows.settings.fields import Settings
 from flows.state import journal
 from flows.state.journal import Files
@@ -340,8 +341,8 @@ def test_an_ended_row_leaves_redis_its_index_and_its_sketch_and_comes_back_whole
 
 
 def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) -> None:
-    def counted(counts: DayCounts, row: int, deliveries: int) -> None:
-        sides = np.array([[5, DELIVERIES, deliveries]], np.int64)
+    def counted(counts: DayCounts, row: int, unkeyed: int) -> None:
+        sides = np.array([[5, UNKEYED_COLUMNS[0], unkeyed]], np.int64)
         columns = RowColumns()
         columns.is_placement[:2] = True
         counts.sides(columns, np.array([row], np.uint32), sides)

@@ -28,6 +28,18 @@ from flows.waterfall.parts import BEHIND, NAMES, SAID, Counts, Part, signed
 DAY = date(2026, 11, 24)
 ZONE = ZoneInfo("Europe/London")
 NOON_MS = int(datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp() * 1000)
+SENT = {
+    "deliveries": 140,
+    "deliveries_repeated": 7,
+    "deliveries_too_late": 4,
+    "deliveries_invalid_traffic": 6,
+    "deliveries_outside_flight": 9,
+    "deliveries_calendar": 120,
+    "deliveries_first_touch": 110,
+    "deliveries_unkeyed": 12,
+    "downloads": 30,
+    "downloads_calendar": 30,
+}
 DAY_FIELDS = {
     "impressions": "100",
     "repeated": "3",
@@ -38,7 +50,7 @@ DAY_FIELDS = {
     "outside_flight": "5",
     "invalid_traffic": '{"declared_bot":6,"data_centre":1}',
     "bases": '{"audible_2s":30,"download":1}',
-    "deliveries": "140",
+    "sent": json.dumps(SENT),
 }
 
 
@@ -173,6 +185,8 @@ def counted(settings_of: Callable[..., Settings], client: Client) -> Settings:
             f"{DAY}/unsigned/c1/1": "8",
             f"{DAY}/unsigned/c1/2": "1",
             f"{DAY}/invalid/c2/1": "2",
+            f"{DAY}/unsigned.deliveries/c1/1": "2",
+            f"{DAY}/invalid.downloads/c1/1": "5",
             "2026-11-20/unsigned/c1/1": "99",
         },
         f"{namespace}:placement:{{b}}": {"campaign_id": "spring"},
@@ -226,24 +240,38 @@ def test_who_counts_one_kind_of_impression_alone_lacks_the_others_inside_the_fli
     assert row.ours == 100
 
 
-def test_deliveries_are_compared_with_deliveries_and_have_no_parts(
-    counted: Settings, client: Client, tmp_path: Path
+@pytest.mark.parametrize(
+    ("window", "ours", "by_window"),
+    [
+        ("", 140, {}),
+        ("calendar", 120, {"unkeyed": 12, "same_client": 8}),
+        ("first_touch", 110, {"unkeyed": 12, "same_client": 18}),
+        ("last_touch", 0, {"unkeyed": 12, "same_client": 128}),
+    ],
+)
+def test_deliveries_are_compared_with_deliveries_once_a_client_where_they_count_so(
+    counted: Settings, client: Client, tmp_path: Path, window: str, ours: int, by_window: dict[str, int]
 ) -> None:
-    text = "placement_id,day,deliveries\na,2026-11-24,150\n"
+    text = f"placement_id,day,deliveries,window\na,2026-11-24,153,{window}\n"
     (row,) = rows_of(client, counted, tmp_path, text, {"a": plan("a")})
-    assert (row.ours, row.theirs, row.unexplained, row.counted) == (140, 150, 10, "deliveries")
-    assert not any(part.impressions for part in row.parts)
-    assert json.loads(as_json([row]))[0]["counted"] == "deliveries"
-    assert "2026-11-24, deliveries" in as_html([row], "x")
+    metric = f"deliveries_{window}" if window else "deliveries"
+    assert (row.ours, row.theirs, row.counted) == (ours, 153, metric)
+    common = {"repeated": 7, "too_late": 4, "invalid_traffic": 6, "outside_flight": -9, "unsigned": 2}
+    assert {part.name: part.impressions for part in row.parts if part.impressions} == common | by_window
+    assert row.unexplained == 3
+    assert json.loads(as_json([row]))[0]["counted"] == metric
+    assert f"2026-11-24, {metric}" in as_html([row], "x")
 
 
 @pytest.mark.parametrize(
     ("head", "row", "said"),
     [
-        ("impressions,deliveries", "1,2", "either impressions or deliveries"),
+        ("impressions,deliveries", "1,2", "takes one of impressions, deliveries, downloads"),
         ("impressions,basis", "1,heard", "basis: no such kind: heard"),
         ("deliveries,basis", "1,download", "basis: is of impressions"),
         ("deliveries", "x", "deliveries: takes a whole number"),
+        ("downloads,window", "1,month", "window: no such kind: month"),
+        ("impressions,window", "1,calendar", "window: is of deliveries and downloads"),
     ],
 )
 def test_a_row_counts_one_thing_of_one_kind(tmp_path: Path, head: str, row: str, said: str) -> None:
