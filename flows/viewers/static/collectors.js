@@ -38,19 +38,19 @@ function sections({ error, hold, collectors, together, silent_tags: silent }) {
     table("Processes", ["collector", "state", "calls", "stored", "refused", "rejected", "not counted", "on the spool", "spool full", "low mark", "last told"], collectors.map((one) => [
       one.id, one.away ? "away" : one.ready ? "ready" : "not ready", whole(one.calls), whole(one.stored), whole(one.refused), whole(one.rejected), whole(one.not_counted),
       resting(one, now), percent(one.spool_full_ratio), one.low_ms ? `${span((now - one.low_ms) / 1000)} ago` : "–", `${span((now - one.updated_ms) / 1000)} ago`,
-    ]).concat(collectors.length > 1 ? [["together", `${together.ready} ready, ${together.away} away`, whole(together.calls), whole(together.stored), whole(together.refused), whole(together.rejected), whole(together.not_counted), resting(together, now), percent(together.spool_full_ratio), "", ""]] : []), 2),
+    ]).concat(collectors.length > 1 ? [["together", `${together.ready} ready, ${together.away} away`, whole(together.calls), whole(together.stored), whole(together.refused), whole(together.rejected), whole(together.not_counted), resting(together, now), percent(together.spool_full_ratio), "", ""]] : []), 2, [, , "collector calls", "collector stored", "collector refused", "collector rejected", "collector not counted", "collector on the spool", "collector spool full", "collector low mark", "collector last told"]),
   );
   const halves = make("div", "halves",
-    shares("Consent, by reason", together.consent_by, (reason) => CONSENT[reason] ?? reason),
-    shares("Rejected, by reason", together.rejected_by),
-    shares("Refused, by reason", together.refused_by),
-    shares("Invalid traffic, by rule", together.invalid_traffic_by));
+    shares("Consent, by reason", together.consent_by, "collector consent", (reason) => CONSENT[reason] ?? reason),
+    shares("Rejected, by reason", together.rejected_by, "collector rejected"),
+    shares("Refused, by reason", together.refused_by, "collector refused"),
+    shares("Invalid traffic, by rule", together.invalid_traffic_by, "collector invalid traffic"));
   const macros = Object.entries(together.unreplaced).flatMap(([dialect, words]) => Object.entries(words).map(([word, count]) => [dialect, word, count])).sort((a, b) => b[2] - a[2]).map(([dialect, word, count]) => [dialect, word, whole(count)]);
   parts.push(halves,
-    table("Macros that nobody replaced", ["vendor", "parameter", "pixels"], macros, 2),
+    table("Macros that nobody replaced", ["vendor", "parameter", "pixels"], macros, 2, [, , "collector macros"]),
     table("Tags that need somebody", ["placement", "what", "vendor", "built", "pixels", "with such a macro"], silent.map((tag) => [
       tag.placement, tag.why === "never_fired" ? "has never fired" : "macros are not replaced", tag.dialect ?? "–", tag.built_ms ? since(tag.built_ms, now) : "–", whole(tag.fires), whole(tag.unreplaced),
-    ]), 4));
+    ]), 4, [, , , , "silent tags", "silent tags"]));
   return parts;
 }
 
@@ -59,11 +59,18 @@ function resting(one, now) {
   return `${whole(one.resting)}${one.oldest_resting_ms && now - one.oldest_resting_ms > OLDEST_S * 1000 ? age : ""}`;
 }
 
-/** A table with its caption; the first `left` columns are words. */
-export function table(caption, heads, rows, left) {
+/** A number that a click asks how it was counted; not a button, since all is drawn anew every two seconds: the key i has it, too. */
+function asked(tag, words, metric, kind = "") {
+  const one = make(tag, kind, words);
+  if (metric) one.dataset.metric = metric;
+  return one;
+}
+
+/** A table with its caption; the first `left` columns are words, and a click on one of `metrics` says how it was counted. */
+export function table(caption, heads, rows, left, metrics = []) {
   const side = (place) => (place < left ? "left" : "");
   const head = heads.map((words, place) => Object.assign(make("th", side(place), words), { scope: "col" }));
-  const body = rows.map((row) => make("tr", "", ...row.map((words, place) => make("td", side(place), words))));
+  const body = rows.map((row) => make("tr", "", ...row.map((words, place) => asked("td", words, metrics[place], side(place)))));
   const box = make("div", "wide", make("table", "", make("thead", "", make("tr", "", ...head)), make("tbody", "", ...(body.length ? body : [make("tr", "", Object.assign(make("td", "left soft", "none"), { colSpan: heads.length }))]))));
   box.tabIndex = 0;
   box.role = "region";
@@ -72,12 +79,12 @@ export function table(caption, heads, rows, left) {
 }
 
 /** Counts as bars, the greatest first. */
-function shares(caption, counts, words = (reason) => reason.replaceAll("_", " ")) {
+function shares(caption, counts, metric, words = (reason) => reason.replaceAll("_", " ")) {
   const sum = Object.values(counts).reduce((so, one) => so + one, 0);
   const lines = Object.entries(counts).sort((a, b) => b[1] - a[1]).map(([reason, count]) => {
     const bar = make("i");
     bar.style.width = `${(100 * count) / sum}%`;
-    return make("div", "step", make("span", "", words(reason)), make("span", "fill", bar), make("span", "", whole(count)), make("span", "", percent(count / sum, 1)));
+    return make("div", "step", make("span", "", words(reason)), make("span", "fill", bar), asked("span", whole(count), metric), asked("span", percent(count / sum, 1), metric));
   });
   return make("section", "", make("h3", "", caption), ...(lines.length ? lines : [make("p", "soft", "none")]));
 }

@@ -8,7 +8,8 @@ export const OF_COLUMN = {
   pacing: "delivery.indicator", short: "delivery.short_by", stake: "delivery.short_by", ends: "delivery.end_ms", delivered: "delivery.delivered",
   booked: "delivery.booked", progress: "delivery.delivered", hour: "impressions", needed: "delivery.required_rate", projected: "delivery.projected", cost: "cost", spark: "impressions",
   completion: "mature_completion_rate", reach: "reach", frequency: "frequency", conversions: "conversions", cpa: "cost_per_acquisition", blocked: "blocked_impressions",
-  deliveries: "deliveries", through: "play_through",
+  deliveries: "deliveries", through: "play_through", households: "household_reach", by_household: "conversions_by_household",
+  ...Object.fromEntries(["downloads", "deliveries"].flatMap((what) => ["calendar", "first_touch", "last_touch"].map((window) => [`${what}_${window}`, `${what}_${window}`]))),
 };
 /** Numbers of no row: those of the bar are of all partitions together. */
 const OF_BAR = {
@@ -18,7 +19,30 @@ const OF_BAR = {
   "macro left": { counts: "Pixels of a platform with a macro that nobody has replaced, by all of its pixels, at the collectors since they started." },
   "invalid share": { counts: "Pixels of invalid traffic, by all messages received since the log's beginning." },
 };
+/** What collectors tell of themselves, since each of them started. */
+const OF_COLLECTORS = {
+  "collector calls": { counts: "HTTP calls that the collector has answered." },
+  "collector stored": { counts: "Events of these calls that are safe, on the spool or in Kafka, before the call was answered." },
+  "collector refused": { counts: "Events that could not be made safe: the caller was told to come again.", "by reason": "Why the collector could not take them." },
+  "collector rejected": { counts: "Events that are no pixels; they are in the dead letters.", "by reason": "The first fault that was found of each." },
+  "collector not counted": { counts: "Calls that are nobody's listening, such as HEAD or a range of two bytes: they never become events." },
+  "collector on the spool": { counts: "Events that Kafka has not acknowledged, and since when the oldest rests." },
+  "collector spool full": { counts: "Bytes of the spool in use, by the bytes that it may take." },
+  "collector low mark": { counts: "Age of the oldest event that the collector has not put into the log: no minute becomes final before it." },
+  "collector last told": { counts: "Time since the collector has told its figures." },
+  "collector consent": { counts: "Pixels by the decision on their consent: given, or why not." },
+  "collector invalid traffic": { counts: "Pixels that the collector's lists and rules judge to be invalid traffic, by the first rule that holds." },
+  "collector macros": { counts: "Pixels with a parameter that is still the vendor's own macro." },
+  "silent tags": { counts: "Pixels of a signed tag, and those of them with a macro that nobody has replaced." },
+};
+const OF_OTHERS = { ...OF_BAR, ...OF_COLLECTORS };
 let described = null;
+
+/** Says how a number is counted that is no metric of a row; returns the name by which `figure` may ask. */
+export function explained(name, sentences) {
+  OF_OTHERS[name] = sentences;
+  return name;
+}
 
 /** A number that can be asked how it was counted. */
 export function figure(words, metric) {
@@ -36,9 +60,11 @@ export async function how(metric = OF_COLUMN[chosenColumns().find(({ key }) => O
     const answer = await fetch("/v1/methodology");
     if (!answer.ok) throw new Error();
     described = await answer.json();
-    described.metrics = { ...described.metrics, ...OF_BAR };
+    described.metrics = { ...described.metrics, ...OF_OTHERS };
   } catch {
-    described = null;
+    described = Object.hasOwn(OF_OTHERS, metric) ? { hash: "", version: "", rules: {}, metrics: { ...OF_OTHERS } } : null;
+  }
+  if (described === null) {
     $("how-body").replaceChildren(make("p", "soft", "The exporter does not know how the flow counts. "), linked("How numbers are counted", "/docs/methodology.md"));
     return;
   }
@@ -50,8 +76,8 @@ export async function how(metric = OF_COLUMN[chosenColumns().find(({ key }) => O
 
 function draw() {
   const { hash, version, rules, metrics } = described, list = (said) => make("dl", "", ...Object.entries(said).map(([subject, sentence]) => term(subject.replaceAll("_", " "), sentence)));
-  $("how-body").replaceChildren(list(metrics[$("how-metric").value]), make("h3", "", "For all numbers"), list(rules));
-  setText($("how-hash"), `Methodology ${hash} of audiopixel ${version}.`);
+  $("how-body").replaceChildren(list(metrics[$("how-metric").value]), ...(hash ? [make("h3", "", "For all numbers"), list(rules)] : []));
+  setText($("how-hash"), hash ? `Methodology ${hash} of audiopixel ${version}.` : "The exporter does not know how the flow counts.");
 }
 
 $("how-metric").addEventListener("change", draw);

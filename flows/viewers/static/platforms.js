@@ -38,9 +38,8 @@ function sections({ error, platforms }) {
     const delay = n("flight.delay_p50_seconds");
     return [row.platform, whole(plays), ...SHARES.map(([, field]) => percent(n(field), 1)), Number.isFinite(delay) ? `≤ ${span(delay)}` : NULL];
   });
-  const box = table("Shares of today's plays", ["platform", "plays", ...SHARES.map(([title]) => title), "median delay"], rows, 1);
   const metrics = [, "impressions", ...SHARES.map(([, field]) => (field.includes(".") ? field.split(".")[1] : "macro left")), "delay_p50_seconds"];
-  for (const line of box.querySelectorAll("tbody tr")) [...line.cells].forEach((cell, place) => { if (metrics[place]) cell.dataset.metric = metrics[place]; });
+  const box = table("Shares of today's plays", ["platform", "plays", ...SHARES.map(([title]) => title), "median delay"], rows, 1, metrics);
   return [...parts, box,
     make("p", "soft", "Plays are today's impressions, or starts where these are more. Play id is a share of starts. Consent and delay are of all pixels since the platform's first, macros of what the collectors took since they started."),
   ];

@@ -163,7 +163,8 @@ function newSlot() {
   tr.append(...cells);
   tr.addEventListener("click", (event) => {
     if (!tr.item || !getSelection().isCollapsed) return;
-    if (tr.item.sum) { if (tr.item.group !== undefined) fold(tr.item); return; }
+    // A sum's name folds its group; its numbers say how they were counted.
+    if (tr.item.sum) { if (tr.item.group !== undefined && event.target.closest(".c-id, .c-state")) fold(tr.item); return; }
     choose(tr.item.id);
     if (cards() && !event.target.closest("a")) go({ open: tr.item.id });
   });

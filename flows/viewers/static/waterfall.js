@@ -1,6 +1,7 @@
 // Why their number is not ours: of the open row a chart from ours to theirs, part by part, and the parts as a table.
 
 import { $, make, setText } from "./dom.js";
+import { explained, figure } from "./how.js";
 import { percent, whole } from "./words.js";
 
 const BAR = 20, STEP = 28, REST = "unexplained";
@@ -29,7 +30,11 @@ export function drawWaterfall(theirs) {
 
 function fill(row) {
   const share = row.share === null ? "" : ` (${percent(row.share, 1)})`, tolerance = row.tolerance === null ? "" : `, by the plan's tolerance of ${percent(row.tolerance, 1)}`;
-  setText($("p-theirs-sum"), `${label(row)}: theirs ${whole(row.theirs)}, ours ${whole(row.ours)}, difference ${signed(row.difference)}${share}: ${row.band}${tolerance}.${row.note ? ` ${row.note[0].toUpperCase()}${row.note.slice(1)}.` : ""}`);
+  const note = row.note ? ` ${row.note[0].toUpperCase()}${row.note.slice(1)}.` : "";
+  $("p-theirs-sum").replaceChildren(
+    `${label(row)}: theirs `, figure(whole(row.theirs), explained("their count", { counts: "The number of the file of theirs that is watched, as it stands there." })),
+    ", ours ", figure(whole(row.ours), row.counted),
+    `, difference ${signed(row.difference)}${share}: ${row.band}${tolerance}.${note}`);
   $("p-theirs-sum").dataset.band = row.band;
   const parts = row.parts.filter((part) => part.impressions);
   const steps = [...parts.map((part) => [part.name, part.impressions]), ...(row.unexplained ? [[REST, row.unexplained]] : [])];
@@ -41,8 +46,9 @@ function fill(row) {
 
 function line(name, count, said, behind) {
   const head = Object.assign(make("th", "left", name), { scope: "row" }), what = make("td", "left", said);
+  const sentences = { counts: `${said[0].toUpperCase()}${said.slice(1)}: a signed part of theirs less ours, by the day of the caller's clock.`, ...(behind ? { "where to look": behind } : {}) };
   if (behind) what.append(make("br"), make("code", "", behind));
-  return make("tr", "", head, make("td", "", signed(count)), what);
+  return make("tr", "", head, make("td", "", figure(signed(count), explained(`part ${name}`, sentences))), what);
 }
 
 /** Bars from ours to theirs, each part beginning where the one before ended; the axis is cut where all are far from 0. */

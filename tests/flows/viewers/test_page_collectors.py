@@ -112,6 +112,10 @@ def test_collectors_show_calls_spool_holds_consent_and_macros(browser: Browser, 
     for words in ("collector <b>two</b> holds", "no consent string", "25.0 %", "macros are not replaced"):
         assert words in text
     assert "triton\tplay_id\t7" in text
+    for cell, said in (("td:nth-child(5)", "told to come again"), (".step span:last-child", "Pixels by the")):
+        browser.js(f"{BODY}.querySelector({json.dumps(cell)}).click()")
+        browser.until(f"document.querySelector('#how-body').innerText.includes({json.dumps(said)})")
+        browser.js("document.querySelector('#how').close()")
     if (source := axe()) is not None:
         assert axe_findings(browser, source) == []
 

@@ -125,7 +125,12 @@ def test_the_pane_takes_their_number_apart_and_keys_choose_another_day(browser: 
     browser.press("ArrowDown")
     browser.until(f"{SUM}.startsWith('{BEFORE}')")
     assert ["other_basis", "-40"] in browser.js(names)
-    assert browser.errors == []
+    browser.js(f"[...{PANE}.querySelectorAll('tbody tr')].at(-1).querySelector('button').focus()")
+    browser.press("Enter")
+    browser.until("document.querySelector('#how-body').innerText.includes('What no part explains')")
+    assert browser.js("document.querySelector('#how-metric').value") == "part unexplained"
+    browser.press("Escape")
+    assert all("404" in one for one in browser.errors), "there is no methodology here"
 
 
 @pytest.mark.debian

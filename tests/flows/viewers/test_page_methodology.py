@@ -104,6 +104,26 @@ def test_a_click_on_a_cell_a_figure_of_the_pane_and_one_of_the_bar_says_how_it_w
 
 @pytest.mark.debian
 @needs_chromium
+def test_a_click_on_a_groups_sum_says_how_it_was_counted_and_on_its_name_folds_it(
+    browser: Browser, port: int
+) -> None:
+    opened(browser, port, "#group=platform&cols=hour,downloads_calendar,by_household")
+    rows = "document.querySelectorAll('#rows tr:not(.pad)')"
+    shown = browser.js(f"{rows}.length")
+    browser.click("#rows tr[data-state=sum] td.c-hour")
+    assert said(browser) == "impressions"
+    browser.click("#how-close")
+    browser.until(f"!{HOW}.open")
+    assert browser.js(f"{rows}.length") == shown, "no group was folded"
+    browser.click("#rows tr[data-state=sum] td.c-id button")
+    browser.until(f"{rows}.length < {shown}")
+    browser.click("#total td.c-by_household")
+    assert said(browser) == "conversions_by_household"
+    assert browser.errors == []
+
+
+@pytest.mark.debian
+@needs_chromium
 def test_by_keys_alone_any_number_is_explained_and_the_focus_of_the_pane_stays(
     browser: Browser, port: int, settings: Settings
 ) -> None:
