@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,15 +15,18 @@ from redis import Redis
 from starlette.applications import Starlette
 
 from connectors.redis import connect
+from flows.model.redis_keys import day_key
 from flows.settings import ReadToken, Settings
 from flows.viewers.access import Access, Owner, Owners
 from flows.viewers.collectors import Collectors
+from flows.viewers.disputed import Disputed
 from flows.viewers.exporter import create_app
 from flows.viewers.minutes import MinutesTopic
 from flows.viewers.reader import RowsReader
 from flows.viewers.series import FIELDS, SCOPES
 
 SECRET = "a-secret-of-the-tests"
+DISPUTED = date(2026, 11, 24)
 PLANS = (
     Owner("mine-planned", "c-mine", "acme"),
     Owner("zebra-planned", "zebra-c", "zebra"),
@@ -68,19 +72,28 @@ def put_two_advertisers(url: str, namespace: str) -> None:
     }
     put_desk(url, namespace, rows, now)
     with Redis.from_url(url) as client:
-        for scope, name in (("platform", "zebra-platform"), ("station", "zebra-fm")):
+        for scope, name in (
+            ("platform", "zebra-platform"), ("station", "zebra-fm"), ("creative", "zebra-creative"),
+        ):  # fmt: skip
             client.hset(f"{namespace}:{scope}:{{{name}}}", mapping={"flight.impressions": 5, **version})
             client.zadd(f"{namespace}:index:{scope}", {name: 1})
         client.hset(f"{namespace}:other:{{placement}}", mapping={"flight.impressions": 5, "x": "zebra"})
+        sent = {"impressions": 5, "sent": '{"deliveries":424242424}'}
+        client.hset(day_key(namespace, "zebra-planned", DISPUTED), mapping=sent)
 
 
-def app_of(settings: Settings, readers: Access, minutes: MinutesTopic | None = None) -> Starlette:
-    """The exporter's application, whole."""
+def app_of(
+    settings: Settings, readers: Access, minutes: MinutesTopic | None = None, theirs: Path | None = None
+) -> Starlette:
+    """The exporter's application, whole; `theirs` is a file of others' counts."""
     url, namespace = settings.redis_url.get_secret_value(), settings.namespace
     client = connect(url, timeout=timedelta(seconds=1))
     board = RowsReader(client, namespace, FIELDS, scopes=SCOPES, interval=timedelta(0))
     beside = Collectors(client, namespace)
-    app = create_app(board, settings=settings, collectors=beside, access=readers, minutes=minutes)
+    disputed = None if theirs is None else Disputed(theirs, client, namespace, settings.zone, dict)
+    app = create_app(
+        board, settings=settings, collectors=beside, access=readers, minutes=minutes, disputed=disputed
+    )
     app.state.feed.tick()
     return app
 
