@@ -181,7 +181,7 @@ def _of_others(row: Mapping[str, str], basis: str) -> int:
 
 
 def _at_doors(doors: Mapping[str, str], asked: Callable[[str], bool], kind: str) -> Counter[str]:
-    """What collectors rejected of a kind, by part; of impressions it is empty."""
+    """Count what collectors rejected of a kind, by part; of impressions it is empty."""
     found: Counter[str] = Counter()
     for field, count in _known(doors.items()):
         day, reason, *_ = field.split("/")

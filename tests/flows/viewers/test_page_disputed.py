@@ -26,7 +26,7 @@ COUNTS = {
     "invalid_traffic": '{"<b>bot</b>":20}',
     "clock_moved": "-5",
     "bases": '{"audible_2s":40}',
-    "deliveries": "1100",
+    "sent": '{"deliveries":1100}',
 }
 HEAD = "placement_id,day,impressions,deliveries,basis\n"
 PANE = "document.querySelector('#p-theirs')"
