@@ -202,7 +202,8 @@ def test_a_hit_reaches_adobe_with_a_hashed_visitor_and_a_failure_is_a_dead_lette
             else b"<status>SUCCESS</status>"
         )
 
-    target = site(lambda _: (200, {}), judge)
+    trouble = {3: (500, dict[str, str]()), 8: (429, {"retry-after": "0"})}
+    target = site(lambda number: trouble.get(number, (200, {})), judge)
     fill(topic, settings)
     told = {"AUDIOPIXEL_EXPORT_ADOBE_URL": target.url, "AUDIOPIXEL_EXPORT_ADOBE_SUITE": "suite"}
     told |= {"AUDIOPIXEL_LISTENER_KEY": "sixteen bytes ok", "AUDIOPIXEL_EXPORT_CONNECTIONS": "1"}
@@ -218,6 +219,7 @@ def test_a_hit_reaches_adobe_with_a_hashed_visitor_and_a_failure_is_a_dead_lette
     assert b"secret" not in everything
     bought = [hit for hit in hits if hit.findtext("linkName") == CONVERSION]
     assert len({hit.findtext("purchaseID") for hit in bought}) == 5
+    assert len(target.calls) == len(hits) + 2, "what failed for a moment is sent again"
     assert [letter["reason"] for letter in letters_of(settings)] == ["failure"]
 
 

@@ -78,6 +78,32 @@ def test_each_alert_arrives_verified_and_in_order_whatever_fails_or_is_killed(
     assert {letter["reason"] for letter in letters_of(settings)} == {"malformed"}
 
 
+def test_slack_is_told_of_each_alert_whatever_fails_or_is_killed(
+    settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
+) -> None:
+    trouble: dict[int, tuple[int, dict[str, str]] | None] = {
+        2: (500, {}),
+        4: None,
+        6: (429, {"retry-after": "0"}),
+    }
+    target = site(lambda number: trouble.get(number, (200, {})))
+    topic.put(settings.kafka_alerts_topic, *(alert_of(f"placement-{number}", number) for number in range(9)))
+    process = export("slack", "--from", "earliest", AUDIOPIXEL_EXPORT_SLACK=target.url)
+    until(lambda: len(target.calls) >= 5)
+    process.kill()
+    process.wait(10)
+    again = export("slack", "--from", "earliest", "--once", AUDIOPIXEL_EXPORT_SLACK=target.url)
+    assert again.wait(120) == 0
+    told: dict[str, str] = {}
+    for _, body in target.taken:
+        said = json.loads(body)
+        key = said["blocks"][1]["block_id"]
+        assert told.setdefault(key, said["text"]) == said["text"], "a repeat carries the same key"
+    assert {text.partition(":")[0] for text in told.values()} == {f"placement-{n}" for n in range(9)}
+    assert len(told) == 9
+    assert letters_of(settings) == []
+
+
 def test_a_message_that_is_refused_is_a_dead_letter_and_holds_up_nobody(
     settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
 ) -> None:
