@@ -259,13 +259,7 @@ PLACEMENT_STATE = PLACEMENT.gauge(
 PLACEMENT_INFO = PLACEMENT.info(
     "placement_info",
     "What a placement belongs to, to join on.",
-    "campaign",
-    "platform",
-    "station",
-    "podcast",
-    "program",
-    "currency",
-    "basis",
+    *("campaign", "platform", "station", "podcast", "program", "currency", "basis"),
 )
 
 CAMPAIGN: Final = Metrics("campaign")

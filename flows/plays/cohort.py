@@ -40,7 +40,6 @@ from flows.model.day_parts import CLOCK_MOVED as MOVED_PART
 from flows.model.day_parts import (
     FAR_MINUTES,
     OLD_MINUTES,
-    PART_SHIFT,
     SENT,
     SENT_COUNTED,
     SENT_INVALID,
@@ -89,6 +88,7 @@ from flows.model.pixel import CONSENTED as CONSENT_FLAG
 from flows.plays.bases import CONFIRMED, begun, claim, confirm, impressed, note, strengthen
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments, add
 from flows.plays.milestones import hold, join
+from flows.plays.parts import hear, no_orphan, part
 from flows.plays.sent import keep_sent
 from flows.plays.slots import (
     ACCEPTED,
@@ -144,41 +144,6 @@ def reach(
     minutes = (table[slot, MINUTES] & LOW) | (np.uint64(minute) << MINUTE_BITS)
     table[slot, MINUTES], table[slot, TIMES] = with_combo(minutes, table[slot, TIMES], np.uint64(combo))
     add(cells, counts, used, combo, minute, CONSENTED_PLAYS, 1)
-
-
-@kernel
-def part(increments: Increments, combo: Int, minute: Int, what: Int, by: Int, oldest: Int) -> None:
-    """Add to a part of a day, unless its minute is before `oldest`."""
-    if minute >= oldest:
-        used = increments.parts_used
-        add(increments.parts, increments.part_counts, used, combo, minute | what << PART_SHIFT, 0, by)
-
-
-@kernel
-def hear(table: U64, used: I64, increments: Increments, slot: Int, key: Int, ts: Int, known: bool) -> None:
-    """Remember of a play that its impression came, and does not count: no orphan, whenever it started."""
-    if table[slot, SLOT_KEY] == np.uint64(0):
-        used[SLOTS_USED] += 1
-        table[slot, SLOT_KEY] = key
-    if not known:
-        table[slot, FLAGS], table[slot, MINUTES], table[slot, TIMES] = (
-            np.uint64(0),
-            np.uint64(0),
-            np.uint64(ts),
-        )
-    if table[slot, FLAGS] & STARTED != np.uint64(0):
-        no_orphan(table, increments, slot)
-    else:
-        table[slot, FLAGS] |= ODD | CHANGED
-
-
-@kernel
-def no_orphan(table: U64, increments: Increments, slot: Int) -> None:
-    """The impression of a play has come: it is an orphan no more."""
-    flags = table[slot, FLAGS]
-    if flags & STARTED != np.uint64(0) and flags & ODD != np.uint64(0):
-        table[slot, FLAGS] = (flags & ~ODD) | CHANGED
-        part(increments, flags >> COMBO_SHIFT, np.int64(table[slot, MINUTES] & LOW), ORPHANS_PART, -1, 0)
 
 
 @kernel

@@ -11,7 +11,8 @@ from rich.console import Group
 from rich.text import Text
 
 from flows.shown import shown
-from flows.viewers.columns import LABELS, Desk, Row, ends
+from flows.viewers.columns import ends
+from flows.viewers.desk import LABELS, Desk, Row
 from flows.viewers.words import (
     NULL,
     STATES,

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
-from flows.viewers.columns import BY_KEY, COLUMNS, Column, Desk, Row
+from flows.viewers.columns import BY_KEY, COLUMNS, Column
+from flows.viewers.desk import Desk, Row
 from flows.viewers.words import NULL
 
 GAP: Final = 2

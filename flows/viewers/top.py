@@ -21,7 +21,8 @@ from rich.text import Text
 from connectors.redis import connect
 from flows.settings import Settings
 from flows.shown import LINE, shown
-from flows.viewers.columns import FIELDS, Desk, Row
+from flows.viewers.columns import FIELDS
+from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.table import GAP, Layout, lay_out, ordered
 from flows.viewers.words import NULL, UNJUDGED, amount, moment, number, since, span, whole

@@ -26,7 +26,8 @@ from textual.widgets import Footer, Input, Static
 
 from connectors.stream import ConnectError
 from flows.shown import LINE, shown
-from flows.viewers.columns import COLUMNS, Desk, Row
+from flows.viewers.columns import COLUMNS
+from flows.viewers.desk import Desk, Row
 from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.row_sheet import sheet
 from flows.viewers.table import ORDERS, Layout, lay_out, ordered, sort_words

@@ -24,7 +24,8 @@ from rich.console import Console
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
-from flows.viewers.columns import BY_KEY, COLUMNS, FIELDS, Column, Desk, name_of
+from flows.viewers.columns import BY_KEY, COLUMNS, FIELDS, Column, name_of
+from flows.viewers.desk import Desk
 from flows.viewers.reader import RowsReader, Snapshot
 from flows.viewers.table import lay_out, ordered, sort_words
 from flows.viewers.top import render

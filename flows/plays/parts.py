@@ -1,0 +1,57 @@
+"""Parts of a day: what somebody else may count of a play that we do not, and orphans."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flows.model.day_parts import ORPHANS as ORPHANS_PART
+from flows.model.day_parts import PART_SHIFT
+from flows.plays.increments import Increments, add
+from flows.plays.slots import (
+    CHANGED,
+    COMBO_SHIFT,
+    FLAGS,
+    LOW,
+    MINUTES,
+    ODD,
+    SLOT_KEY,
+    SLOTS_USED,
+    STARTED,
+    TIMES,
+)
+from flows.state.kernel import I64, U64, Int, kernel
+
+
+@kernel
+def part(increments: Increments, combo: Int, minute: Int, what: Int, by: Int, oldest: Int) -> None:
+    """Add to a part of a day, unless its minute is before `oldest`."""
+    if minute >= oldest:
+        used = increments.parts_used
+        add(increments.parts, increments.part_counts, used, combo, minute | what << PART_SHIFT, 0, by)
+
+
+@kernel
+def hear(table: U64, used: I64, increments: Increments, slot: Int, key: Int, ts: Int, known: bool) -> None:
+    """Remember of a play that its impression came, and does not count: no orphan, whenever it started."""
+    if table[slot, SLOT_KEY] == np.uint64(0):
+        used[SLOTS_USED] += 1
+        table[slot, SLOT_KEY] = key
+    if not known:
+        table[slot, FLAGS], table[slot, MINUTES], table[slot, TIMES] = (
+            np.uint64(0),
+            np.uint64(0),
+            np.uint64(ts),
+        )
+    if table[slot, FLAGS] & STARTED != np.uint64(0):
+        no_orphan(table, increments, slot)
+    else:
+        table[slot, FLAGS] |= ODD | CHANGED
+
+
+@kernel
+def no_orphan(table: U64, increments: Increments, slot: Int) -> None:
+    """The impression of a play has come: it is an orphan no more."""
+    flags = table[slot, FLAGS]
+    if flags & STARTED != np.uint64(0) and flags & ODD != np.uint64(0):
+        table[slot, FLAGS] = (flags & ~ODD) | CHANGED
+        part(increments, flags >> COMBO_SHIFT, np.int64(table[slot, MINUTES] & LOW), ORPHANS_PART, -1, 0)

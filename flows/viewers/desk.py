@@ -1,0 +1,105 @@
+"""The rows of one reading, for `audiopixel top`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from flows.shown import shown
+from flows.viewers.reader import Rows
+from flows.viewers.words import STATES, number
+
+LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program")
+CURRENCY: Final = 8
+"""The most letters of a currency that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One placement, campaign or creative.
+
+    Attributes:
+        scope: `placement`, `campaign` or `creative`.
+        id: its id.
+        fields: of its hash in Redis.
+        stake: money that is short; NaN where no price is known.
+    """
+
+    scope: str
+    id: str
+    fields: Mapping[str, str]
+    stake: float = math.nan
+
+    def get(self, name: str) -> float:
+        """A field as a number; NaN where there is none."""
+        return number(self.fields.get(name))
+
+    @property
+    def state(self) -> str:
+        """The delivery state, `none` without a plan."""
+        told = self.fields.get("delivery.state", "none")
+        return told if told in STATES else "none"
+
+    @property
+    def delivered(self) -> float:
+        """Impressions of the flight up to its plan's end; without a plan, all."""
+        return self.get("delivery.delivered" if "delivery.booked" in self.fields else "flight.impressions")
+
+    @property
+    def short(self) -> float:
+        """Impressions that are due and not delivered. Sums add what is short; what is ahead elsewhere does
+        not offset it.
+        """
+        return max(0.0, self.get("delivery.short_by")) if "delivery.short_by" in self.fields else math.nan
+
+    @property
+    def blocked(self) -> float:
+        """Impressions in blocked content; 0 where there are none."""
+        found = self.get("flight.blocked_impressions")
+        return 0.0 if math.isnan(found) else found
+
+    def matches(self, words: Iterable[str]) -> bool:
+        """True if every word, in lower case, is in its id, its labels or its state."""
+        labels = (self.fields.get(label, "") for label in LABELS)
+        text = "\n".join((self.id, *labels, STATES[self.state][0])).lower()
+        return all(word in text for word in words)
+
+
+@dataclass
+class Desk:
+    """The rows of one reading.
+
+    Attributes:
+        rows: by scope.
+        currency: of all plans, where they agree.
+        now_ms: wall clock.
+    """
+
+    rows: dict[str, list[Row]]
+    currency: str | None = None
+    now_ms: float = 0.0
+    by_id: dict[str, dict[str, Row]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
+        """The placements, campaigns and creatives; a campaign has at stake what its placements have."""
+        stakes: dict[str, float] = {}
+        placements = []
+        for name, fields in scopes.get("placement", {}).items():
+            row = Row("placement", name, fields)
+            money = row.short * row.get("delivery.cpm") / 1000
+            placements.append(Row("placement", name, fields, money))
+            if math.isfinite(money) and (campaign := fields.get("campaign_id")) is not None:
+                stakes[campaign] = stakes.get(campaign, 0.0) + money
+        campaigns = [
+            Row("campaign", name, fields, stakes.get(name, math.nan))
+            for name, fields in scopes.get("campaign", {}).items()
+        ]
+        plans = (fields for rows in scopes.values() for fields in rows.values())
+        told = {fields["delivery.currency"] for fields in plans if "delivery.currency" in fields}
+        creatives = [Row("creative", *one) for one in scopes.get("creative", {}).items()]
+        rows = {"placement": placements, "campaign": campaigns, "creative": creatives}
+        by_id = {scope: {row.id: row for row in found} for scope, found in rows.items()}
+        return cls(rows, shown(told.pop(), CURRENCY) if len(told) == 1 else None, now_ms, by_id)
