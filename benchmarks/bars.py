@@ -123,8 +123,9 @@ LINES: Final = {
     ),
     6: Line(
         "Many rows",
-        "One writer sends whole rows, on one core; `top` pays for its imports first. Tried: new "
-        "rows that are alike packed and compared once.",
+        "One writer packs and sends every row that changes, on one core; `top` pays for its imports"
+        " first. Tried: sending changed fields alone; new rows that are alike packed and compared "
+        "once.",
     ),
     7: Line(
         "Flat for long",
