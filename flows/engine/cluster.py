@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -73,6 +72,12 @@ def end_with_supervisor() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def start_member(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a supervised `audiopixel run` in a session of its own; its standard input closes with us."""
+    command = [sys.executable, "-m", "flows.cli", "run", "--supervised", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
 class Cluster:
     """Child processes of one flow: when one dies the others are useless to the engine, so all are ended and
     started again.
@@ -126,27 +131,8 @@ class Cluster:
     def _start(self) -> None:
         addresses = ";".join(f"127.0.0.1:{port}" for port in free_ports(self._processes))
         self._children = [
-            subprocess.Popen(
-                [
-                    *(
-                        sys.executable,
-                        "-m",
-                        "flows.cli",
-                        "run",
-                        "--member",
-                        str(process),
-                        "--addresses",
-                        addresses,
-                        "--supervised",
-                    ),
-                    *self._arguments,
-                ],
-                stdin=subprocess.PIPE,
-                start_new_session=True,
-                cwd=Path.cwd(),
-                env=dict(os.environ),
-            )
-            for process in range(self._processes)
+            start_member(["--member", str(member), "--addresses", addresses, *self._arguments])
+            for member in range(self._processes)
         ]
 
     def _wait(self) -> int:

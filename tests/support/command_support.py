@@ -13,6 +13,8 @@ from multiprocessing import forkserver, get_context
 from pathlib import Path
 from time import monotonic
 
+from warm_kernels import warm
+
 ROOT = Path(__file__).resolve().parents[2]
 PRELOADED = (
     *("flows.cli.commands", "flows.replay", "flows.pixels", "flows.reconcile.recomputation"),
@@ -23,7 +25,9 @@ _context = get_context("forkserver")
 
 
 def _serve() -> None:
-    """Start the process to fork from, once, where it finds our modules."""
+    """Start the process to fork from, once, where it finds our modules, and their kernels compiled."""
+    if getattr(forkserver._forkserver, "_forkserver_pid", None) is None:
+        warm()
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
     try:

@@ -102,9 +102,10 @@ def test_a_close_tries_again_for_what_redis_did_not_take(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:
     flow = Flow(settings_of(redis_timeout=0.3))
-    held_up(client, 0.9)
+    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")  # until it is told otherwise
     flow.flush(last=True)
     assert flow.handover._publisher.writer.backlog.waits
+    client.execute_command("CLIENT", "UNPAUSE")
     flow.handover.close()
     assert shown(client, flow) == "1"
 
