@@ -16,7 +16,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDi
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-MOST_ANSWER_BYTES: Final = 64 << 10
+MAX_ANSWER_BYTES: Final = 64 << 10
 _STALE: Final = (RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
@@ -106,7 +106,7 @@ class HttpClient:
         try:
             connection.request("POST", target, body, dict(headers))
             answer = connection.getresponse()
-            content = answer.read(MOST_ANSWER_BYTES)
+            content = answer.read(MAX_ANSWER_BYTES)
             if self._late:
                 raise TimeoutError
             told = {name.lower(): value for name, value in answer.getheaders()}

@@ -17,7 +17,7 @@ FULL: Final = 0.5
 """Share of a spool from which it is told of."""
 UNREPLACED: Final = 0.05
 """Share of an hour's events that carry one macro unreplaced, from which it is told of."""
-LEAST_EVENTS: Final = 100
+MIN_EVENTS: Final = 100
 """Events of an hour that are enough to judge macros and consent by."""
 REJECTED: Final = 0.05
 """Share of a sender's last hour that is rejected, from which it is told of."""
@@ -49,7 +49,7 @@ RECORDS: Final = (
     Record(
         GIVEN,
         f"""sum(increase({m.COLLECT_CONSENT.name}{{reason="given"}}[1h]))
-/ (sum(increase({m.COLLECT_CONSENT.name}[1h])) >= {LEAST_EVENTS})""",
+/ (sum(increase({m.COLLECT_CONSENT.name}[1h])) >= {MIN_EVENTS})""",
     ),
     Record(USUAL_GIVEN, f"avg_over_time({GIVEN}[1d] offset 1h)"),
 )
@@ -110,7 +110,7 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
     Alert(
         "AudiopixelMacrosUnreplaced",
         f"""sum by (dialect, parameter) (increase({m.COLLECT_CLEANED.name}{{how="unreplaced"}}[1h]))
-/ on () group_left () ({EVENTS} >= {LEAST_EVENTS})
+/ on () group_left () ({EVENTS} >= {MIN_EVENTS})
 > {UNREPLACED}""",
         "warning",
         "tags",
@@ -128,7 +128,7 @@ or ({m.COLLECT_SPOOL_FULL.name} > 0.1 and predict_linear({m.COLLECT_SPOOL_FULL.n
     Alert(
         "AudiopixelSenderRejected",
         f"""{_REJECTED}
-/ ({_SENT} >= {LEAST_EVENTS})
+/ ({_SENT} >= {MIN_EVENTS})
 > {REJECTED}""",
         "warning",
         "tags",

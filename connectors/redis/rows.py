@@ -28,8 +28,8 @@ from connectors.redis.marks import Marks, newest_run
 from connectors.redis.scripts import CLAIM, DROP, RAISE, TAKE, WRITE
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:+-]+")
-_MOST_FIELDS: Final = 3_000  # Lua's unpack() passes at most 8,000 values
-_MOST_NEW: Final = 8
+_MAX_FIELDS: Final = 3_000  # Lua's unpack() passes at most 8,000 values
+_MAX_NEW: Final = 8
 """Fields that a changed row may get, before it is written whole, in the layout's order."""
 _A_SCRIPT: Final = 32
 """Rows that one call of the script writes: a millisecond of the server's time."""
@@ -107,14 +107,14 @@ class FencedHash:
 
     def __init__(self, fields: Sequence[str], usual: Sequence[Value] | None = None, own: int = 0) -> None:
         bad = [name for name in fields if not _NAME.fullmatch(name) or name in _RESERVED]
-        if bad or len(set(fields)) < len(fields) or len(fields) > _MOST_FIELDS:
+        if bad or len(set(fields)) < len(fields) or len(fields) > _MAX_FIELDS:
             raise ValueError(f"not a layout: {len(fields)} fields, {bad or 'some repeated or too many'}")
         self.fields: Final = tuple(fields)
         self._usual: Final = usual
         self._own, self._begin = own, len(_packed([None] * len(fields))) - len(fields)
         self._last: tuple[bytes, Changes | None] = b"", None
         # The version first: the server looks for a field from the front of a hash.
-        whole = self.changes([None] * len(fields), usual or [], most_new=_MOST_FIELDS)
+        whole = self.changes([None] * len(fields), usual or [], most_new=_MAX_FIELDS)
         self.usual: Final = _packed(
             [part for name in _RESERVED for part in (name, 0)] + (whole or ([], []))[0]
         )
@@ -129,7 +129,7 @@ class FencedHash:
         return _packed(values)
 
     def changes(
-        self, old: Sequence[Value], new: Sequence[Value], most_new: int = _MOST_NEW, begin: int = 0
+        self, old: Sequence[Value], new: Sequence[Value], most_new: int = _MAX_NEW, begin: int = 0
     ) -> Changes | None:
         """Changes from `old` to `new`: names and values in turn, and names of fields that go. None where more
         than `most_new` fields are new: they would stand behind the others, where the server finds them late.
@@ -159,7 +159,7 @@ class FencedHash:
             on, found = "usual", self._from_usual(row.packed, self._usual)
         if found is None:
             new: list[Value] = msgspec.msgpack.decode(row.packed)
-            on, found = "none", self.changes([None] * len(new), new, most_new=_MOST_FIELDS)
+            on, found = "none", self.changes([None] * len(new), new, most_new=_MAX_FIELDS)
         assert found is not None, "all may be new"
         fields, gone = found
         return _packed({"version": version, "base": on, "fields": fields, "gone": gone, "ttl_ms": row.ttl_ms})

@@ -46,7 +46,7 @@ from flows.state.kernel import I64, U8, U32
 FORMAT: Final = 5
 
 
-MOST_CURRENCIES: Final = 1_000_000
+MAX_CURRENCIES: Final = 1_000_000
 """Rows whose currency is remembered: those that were credited last. A row keeps its own, too, so that one
 which was forgotten here counts a value in another as such.
 """
@@ -214,7 +214,7 @@ class CreditBook:
             known = known or currency
         if known is not None:  # behind all others: the first one is the next to be forgotten
             self.currencies[row] = known
-            if len(self.currencies) > MOST_CURRENCIES:
+            if len(self.currencies) > MAX_CURRENCIES:
                 del self.currencies[next(iter(self.currencies))]
         return known
 

@@ -278,7 +278,7 @@ class Frequency:
         self.campaigns, self._numbers = names, {name: number for number, name in enumerate(names)}
         self._fill_anew(who, packed, day)
 
-    def forget(self, who: Sequence[int] | U64) -> None:
+    def erase(self, who: Sequence[int] | U64) -> None:
         """Drop the counters of these listeners; the distribution, which names nobody, stays."""
         held, packed, day = self._held()
         kept = ~np.isin(held, who)

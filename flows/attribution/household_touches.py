@@ -34,7 +34,7 @@ _REST: Final = np.uint64((1 << 12) - 1)
 _TAG: Final = np.uint64((1 << TAG_BITS) - 1)
 _TAG_BITS: Final = np.uint64(TAG_BITS)
 _MEMBER: Final = np.uint64(PLAY_BITS)
-MOST_NAMES: Final = 1 << (64 - TAG_BITS)
+MAX_NAMES: Final = 1 << (64 - TAG_BITS)
 """Dimensions that the touches of a shard can tell apart."""
 
 
@@ -212,14 +212,14 @@ class HomeStore(TouchStore):
     """
 
     form: type[Segment] = HomeSegment
-    most_names: int = MOST_NAMES
+    most_names: int = MAX_NAMES
     window_ms: int = 14 * 86_400_000
     most: int = 20
     marks: dict[int, int] = field(default_factory=dict)
 
-    def settle(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
-        """See `TouchStore.settle`; `oldest_ms` is two listen windows back or more."""
-        super().settle(oldest_ms, settled_ms, of_campaign)
+    def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
+        """See `TouchStore.compact`; `oldest_ms` is two listen windows back or more."""
+        super().compact(oldest_ms, settled_ms, of_campaign)
         self.marks = {who: at for who, at in self.marks.items() if at >= settled_ms - self.window_ms}
 
     def _capped(self, touches: Touches, settled_ms: int, of_campaign: U32) -> Touches:
@@ -259,13 +259,13 @@ class HomeStore(TouchStore):
         out[order] = np.maximum(out[order], found)
         return out
 
-    def forget(self, who: U64) -> int:
-        """See `TouchStore.forget`; what is marked of them goes, too."""
+    def erase(self, who: U64) -> int:
+        """See `TouchStore.erase`; what is marked of them goes, too."""
         for one in who.tolist():
             self.marks.pop(one, None)
-        return super().forget(who)
+        return super().erase(who)
 
-    def forget_members(self, members: U64) -> int:
+    def erase_members(self, members: U64) -> int:
         """Remove the touches of listeners, by their bits of `flows.model.home_touches.members_of`; returns
         how many.
         """

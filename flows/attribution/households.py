@@ -69,7 +69,7 @@ class HouseholdShard(TouchShard):
             [(one.names, one.who >> HOME_SHIFT, one.ts, one.kinds, one.combos, one.tags) for one in homes]
         )
         if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
-            self.forget(forgotten)
+            self.erase(forgotten)
         unjoined = [one for batch in batches for one in batch.conversions]
         unjoined.sort(key=lambda one: one.conversion[:3])
         decisions = self._decide(unjoined) if unjoined else []
@@ -77,7 +77,7 @@ class HouseholdShard(TouchShard):
         self.decided_ms = max(self.decided_ms, *(batch.decided_ms for batch in batches))
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before
         # A moment within the listen window may be crowded by touches within another one before it.
-        self.settle(turned, max(self.rules.click_ms, 2 * self.rules.listen_ms))
+        self.compact(turned, max(self.rules.click_ms, 2 * self.rules.listen_ms))
         return Decided(self.shards + self.index, cut, decisions, {}, 0, [])
 
     def _decide(self, unjoined: Sequence[Unjoined]) -> list[Decision]:
@@ -97,10 +97,10 @@ class HouseholdShard(TouchShard):
                 decisions.append(self.by_utm(one.conversion, capped, many))
         return decisions
 
-    def forget(self, who: U64) -> int:
+    def erase(self, who: U64) -> int:
         """Erase these listeners and households: remove their touches; returns how many."""
         homes = who[who % np.uint64(self.shards) == self.index]
-        return self.homes.forget(homes >> HOME_SHIFT) + self.homes.forget_members(members_of(who))
+        return self.homes.erase(homes >> HOME_SHIFT) + self.homes.erase_members(members_of(who))
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""

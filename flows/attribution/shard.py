@@ -99,14 +99,14 @@ class ListenerShard(TouchShard):
         conversions = [one for batch in batches for one in batch.conversions]
         self.pending += conversions
         if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
-            self.forget(forgotten)
+            self.erase(forgotten)
         decisions: list[Decision] = []
         unjoined: list[Unjoined] = []
         frequency: list[tuple[str, int, int, int]] = []
         end_ms = ENDED_MS if cut.ended else self.final_ms()
         if turned := cut.ended or self.watermark_ms // MINUTE_MS > before:
             decisions, unjoined, frequency = self._decide(end_ms)
-        self.settle(turned, max(self.rules.click_ms, self.rules.listen_ms))
+        self.compact(turned, max(self.rules.click_ms, self.rules.listen_ms))
         if before // 1440 < self.watermark_ms // DAY_MS:
             self.frequency.sweep(self.decided_ms // DAY_MS)
         accepted = Counter(one.pixel.combo[1] or "" for one in conversions)
@@ -218,12 +218,12 @@ class ListenerShard(TouchShard):
                 decisions.append(self.by_utm(one, self.may_be_capped(their)))
         return decisions, unjoined
 
-    def forget(self, who: U64) -> int:
+    def erase(self, who: U64) -> int:
         """Erase these listeners and households: remove their touches, and take them off the pending
         conversions; returns the number of touches.
         """
-        gone = self.store.forget(who)
-        self.frequency.forget(who)
+        gone = self.store.erase(who)
+        self.frequency.erase(who)
         known = set(who.tolist())
         self.pending = [
             one._replace(

@@ -93,7 +93,7 @@ class TouchShard:
         """The time before which conversions can be decided: no touch before it can still come."""
         return (self.watermark_ms - self.lateness_ms) // MINUTE_MS * MINUTE_MS
 
-    def settle(self, turned: bool, kept_ms: int) -> None:
+    def compact(self, turned: bool, kept_ms: int) -> None:
         """Compact the touches once a minute, `1 + index % SPREAD` cuts after it turned. All shards at one cut
         would stop the flow for the sum of their times.
 
@@ -108,7 +108,7 @@ class TouchShard:
         if overdue or self._cuts_left == 0:
             self._cuts_left = 0
             settled_ms = min(self.decided_ms, self.final_ms())
-            self.store.settle(settled_ms - kept_ms, settled_ms, self.of_campaign)
+            self.store.compact(settled_ms - kept_ms, settled_ms, self.of_campaign)
             if len(self.names) > self.forget_at:
                 self._forget_names()
 

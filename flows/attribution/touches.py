@@ -186,12 +186,12 @@ class TouchStore:
         self._run(run)
 
     def _run(self, run: Touches) -> None:
-        """Merge a little at a time, so that `settle` has little to do."""
+        """Merge a little at a time, so that `compact` has little to do."""
         while self._runs and len(self._runs[-1]) < 2 * len(run):
             run = self._merged(self._runs.pop(), run)
         self._runs.append(run)
 
-    def settle(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
+    def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
         """Put what is new into the segments: no less is found without it, but every run costs a look.
 
         Args:
@@ -245,7 +245,7 @@ class TouchStore:
             found.append(touches.at(inside))
         return joined(found)
 
-    def forget(self, who: U64) -> int:
+    def erase(self, who: U64) -> int:
         """Remove every touch of these listeners, and the files that held them some snapshots later; returns
         how many touches.
         """
@@ -268,7 +268,7 @@ class TouchStore:
 
     def renumbered(self) -> U32:
         """Number the names anew that a touch refers to, in new segments; returns the old numbers in the new
-        order. Call it behind `settle`.
+        order. Call it behind `compact`.
         """
         kept = np.zeros(0, np.uint32)
         for segment in self.segments:

@@ -20,7 +20,7 @@ from flows.collector.call import Call, Outcome, Understood
 from flows.collector.callers import Caller, is_public, star
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.store import Store
-from flows.collector.understand import MOST_EVENTS, Understanding
+from flows.collector.understand import MAX_EVENTS, Understanding
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 MAX_BODY_BYTES: Final = 1 << 20
@@ -173,9 +173,9 @@ class Doors:
             await self._keep([UNREAD], call)
             return FORBIDDEN
         raws = _listed(call.body)
-        if raws is None or not any(raw is not None for raw in raws) or len(raws) > MOST_EVENTS:
+        if raws is None or not any(raw is not None for raw in raws) or len(raws) > MAX_EVENTS:
             await self._keep([UNREAD], call)
-            said = f"takes one event, an array or NDJSON, of at most {MOST_EVENTS} events"
+            said = f"takes one event, an array or NDJSON, of at most {MAX_EVENTS} events"
             return Answer(400, _JSON, msgspec.json.encode({"error": said}))
         read = iter(self.understanding.events(call, [raw for raw in raws if raw is not None]))
         understood = [UNREAD if raw is None else next(read) for raw in raws]
@@ -225,7 +225,7 @@ def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
     if text[:1] == b"[":
         return _decoded(text, list[dict[str, Any]])
     lines = (line for line in text.splitlines() if line.strip())
-    return [_decoded(line, dict[str, Any]) for line in islice(lines, MOST_EVENTS + 1)]
+    return [_decoded(line, dict[str, Any]) for line in islice(lines, MAX_EVENTS + 1)]
 
 
 def _decoded(text: bytes, kind: type[_T]) -> _T | None:

@@ -31,7 +31,7 @@ TTL: Final = timedelta(minutes=10)
 """Of the figures of a collector that tells none any more: so long the page shows that it is gone."""
 LISTED: Final = timedelta(days=1)
 TIMEOUT: Final = timedelta(seconds=1)
-MOST_PLACEMENTS: Final = 100
+MAX_PLACEMENTS: Final = 100
 """Placements whose unreplaced macros are told, the worst first."""
 
 
@@ -61,7 +61,7 @@ class Figures:
             "oldest_resting_ms": 0 if oldest_ms is None else oldest_ms,
             "low_ms": lane.told_ms,
         }
-        worst = sorted(instruments.fires.items(), key=lambda one: (-one[1][1], one[0]))[:MOST_PLACEMENTS]
+        worst = sorted(instruments.fires.items(), key=lambda one: (-one[1][1], one[0]))[:MAX_PLACEMENTS]
         maps: dict[str, Any] = {
             "rejected_by": instruments.rejected,
             "refused_by": self._ledger.refused_by,

@@ -19,8 +19,8 @@ from flows.collector.ledger import Ledger
 from flows.collector.stages import Stages
 from flows.errors import SettingsError
 
-MOST_PLATFORMS: Final = 1_000
-MOST_PLACEMENTS: Final = 10_000
+MAX_PLATFORMS: Final = 1_000
+MAX_PLACEMENTS: Final = 10_000
 """Of which fires are counted one by one: a rate of unreplaced macros, and who has fired at all."""
 
 
@@ -31,8 +31,8 @@ class Instruments(Registered):
         rejected, not_counted, consent, invalid_traffic: events by reason.
         senders: events by sender, and whether they were stored or rejected.
         fires: by placement, its pixels and those of them with a macro that nobody has replaced; of the first
-            `MOST_PLACEMENTS` alone.
-        platforms: the same by platform, of the first `MOST_PLATFORMS`.
+            `MAX_PLACEMENTS` alone.
+        platforms: the same by platform, of the first `MAX_PLATFORMS`.
         stages: the time that each stage of a call takes.
         fired: placements of which a pixel has come since somebody last emptied this.
     """
@@ -78,10 +78,10 @@ class Instruments(Registered):
         if reason := one.event.get("invalid_traffic"):
             self.invalid_traffic[reason] += 1
         if (platform := one.event.get("platform")) is not None:
-            _fire(self.platforms, platform, one.unreplaced, MOST_PLATFORMS)
+            _fire(self.platforms, platform, one.unreplaced, MAX_PLATFORMS)
         if (placement := one.event.get("placement_id")) is None:
             return
-        if _fire(self.fires, placement, one.unreplaced, MOST_PLACEMENTS):
+        if _fire(self.fires, placement, one.unreplaced, MAX_PLACEMENTS):
             self.fired.add(placement)
 
     def unreplaced(self) -> dict[str, dict[str, int]]:

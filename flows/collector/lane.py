@@ -33,7 +33,7 @@ MARK_EVERY_S: Final = 1.0
 DRAINED_AT_ONCE: Final = 500
 PAUSES_S: Final = (0.1, 2.0)
 """The first and the longest pause of a drain that Kafka does not take."""
-MOST_QUEUED: Final = 20_000
+MAX_QUEUED: Final = 20_000
 """Events that may wait for the disk: one that hangs fills no memory."""
 FAILING_S: Final = 5.0
 """The time for which a balancer is sent elsewhere after a write to the spool has failed, in s."""
@@ -132,7 +132,7 @@ class Lane:
 
         All that wait while the disk is busy are written with one sync.
         """
-        if self._queued + len(lines) > MOST_QUEUED:
+        if self._queued + len(lines) > MAX_QUEUED:
             self._failed_s = time.monotonic()
             return False
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

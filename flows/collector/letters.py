@@ -13,7 +13,7 @@ import msgspec
 from connectors.kafka_reports import Produced, Report, ReportingProducer
 from flows.collector.call import Understood
 
-MOST_A_SECOND: Final = 100
+MAX_A_SECOND: Final = 100
 """Of each reason: a flood of rubbish fills nothing; what is beyond is counted alone."""
 _KEPT: Final = (
     "event_id",
@@ -45,7 +45,7 @@ class Letters:
 
     Attributes:
         collector: the id that stands in positions.
-        unsent: letters beyond `MOST_A_SECOND`, or that found no room.
+        unsent: letters beyond `MAX_A_SECOND`, or that found no room.
     """
 
     def __init__(self, brokers: str, topic: str, options: Mapping[str, str]) -> None:
@@ -61,7 +61,7 @@ class Letters:
         messages = []
         for one in rejected:
             sent = self._sent[one.reason] = self._sent.get(one.reason, 0) + 1
-            if sent > MOST_A_SECOND:
+            if sent > MAX_A_SECOND:
                 self.unsent += 1
                 continue
             messages.append((0, letter(self.collector, one)))

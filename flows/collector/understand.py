@@ -48,7 +48,7 @@ _IDS: Final = (
     "program",
     "episode",
 )
-MOST_EVENTS: Final = 1_000
+MAX_EVENTS: Final = 1_000
 _LONGEST_URL: Final = 4_096
 NEVER_FROM_A_CALLER: Final = (
     "collector",

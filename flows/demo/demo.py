@@ -45,7 +45,7 @@ READY: Final = timedelta(minutes=5)
 PAST: Final = timedelta(hours=2)
 AHEAD: Final = timedelta(hours=6)
 """Flights began so long before the demo, and end so long after it began."""
-MOST_PAST: Final = 300_000
+MAX_PAST: Final = 300_000
 """Pixels of the past: a demo of many pixels a second has a shorter one."""
 PIXELS_A_PAST_PLAY: Final = 2.7
 OUT_OF_ORDERNESS: Final = timedelta(seconds=70)
@@ -59,7 +59,7 @@ RESTARTS: Final = "1000"
 """Whoever kills the flow, or stops its Kafka, sees it come back."""
 DOOR_RATE: Final = 50.0
 """Calls a second of the collector, at most half of all pixels."""
-LEAST_ROWS: Final = 10
+MIN_ROWS: Final = 10
 """Placements on the screen, though the addresses scroll up for them in a low terminal."""
 TABLE_LINES: Final = 6
 """Of the live table in a low terminal, around its placements."""
@@ -185,7 +185,7 @@ class Demo:
     def _past(self) -> tuple[list[dict[str, Any]], History]:
         """The plans, and what has happened since their flights began."""
         traffic = self._traffic(now_ms())
-        most = timedelta(seconds=MOST_PAST / PIXELS_A_PAST_PLAY / traffic.impressions_a_second)
+        most = timedelta(seconds=MAX_PAST / PIXELS_A_PAST_PLAY / traffic.impressions_a_second)
         past = min(PAST, most)
         booked = story(plans(traffic, past + AHEAD, began=past))
         blocked = traffic.placements[BLOCKED % self.placements].id
@@ -231,7 +231,7 @@ class Demo:
                 else:
                     alerts = lines(firing)
                     height = console.height - len(alerts)
-                    height = max(height - head_lines, min(height - 1, LEAST_ROWS + TABLE_LINES))
+                    height = max(height - head_lines, min(height - 1, MIN_ROWS + TABLE_LINES))
                     rows = render(board.refresh(), time.time(), console.width, height)
                     live.update(Group(rows, *alerts), refresh=True)
                 senders[0].join(0.5)

@@ -23,7 +23,7 @@ _MOMENT: Final = pa.timestamp("ms", tz="UTC")
 _MONEY: Final = pa.decimal128(38, 0)
 _CREDITED: Final = COLUMNS[:AGES_AT]
 _TOLD_ANEW: Final = frozenset(("rev", "as_of_ms", "state"))
-_MOST_MONEY: Final = 10**38 - 1
+_MAX_MONEY: Final = 10**38 - 1
 _BIGGEST: Final = 2**63 - 1
 
 Row = tuple[Any, ...]
@@ -198,6 +198,6 @@ def _money(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("a value is no whole number")
     number = int(value)
-    if abs(number) > _MOST_MONEY:
+    if abs(number) > _MAX_MONEY:
         raise ValueError("a value has more than 38 places")
     return str(number)

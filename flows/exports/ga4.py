@@ -22,8 +22,8 @@ from flows.exports.handover import Parcel, Refused
 from flows.exports.heard import Fact, Pixel
 from flows.model.events import present
 
-MOST_EVENTS: Final = 25
-MOST_BYTES: Final = 120_000
+MAX_EVENTS: Final = 25
+MAX_BYTES: Final = 120_000
 OLDEST_MS: Final = 72 * 3_600_000
 TOO_OLD: Final = "too_old"
 _CLIENT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -106,7 +106,7 @@ def _split(facts: Sequence[Fact]) -> list[list[Fact]]:
     size = 0
     for fact in sorted(facts, key=lambda fact: fact.at_ms):
         length = len(msgspec.json.encode(_event(fact))) + 1
-        whole = bool(parts) and len(parts[-1]) < MOST_EVENTS and size + length <= MOST_BYTES
+        whole = bool(parts) and len(parts[-1]) < MAX_EVENTS and size + length <= MAX_BYTES
         # Events of a call become too old together.
         if whole and fact.at_ms - parts[-1][0].at_ms < 3_600_000:
             parts[-1].append(fact)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from flows.model.events import MAX_AGENT_BYTES, absent, cut_bytes
 from flows.model.pixel import KNOWN_REASONS, OTHER_REASON, traffic_reasons
 
-_MOST_REASONS: Final = 2_000
+_MAX_REASONS: Final = 2_000
 """The number of user agents in full, of 1 KiB each, that the slow path remembers."""
 
 _BOT = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
@@ -60,7 +60,7 @@ class Verdicts:
         """
         reason = self._reasons.get(agent)
         if reason is None:
-            if len(self._reasons) >= _MOST_REASONS:
+            if len(self._reasons) >= _MAX_REASONS:
                 self._reasons.clear()
             if absent(agent):
                 reason = 0

@@ -26,7 +26,7 @@ from flows.model.events import (
 )
 from flows.model.messages import Late
 
-_MOST_DIGITS: Final = 400
+_MAX_DIGITS: Final = 400
 """Of an integer: Python reads no more than 4,300, and no known field needs a tenth of these."""
 
 
@@ -66,7 +66,7 @@ def _float(digits: str) -> float | None:
 
 
 def _integer(digits: str) -> int | None:
-    return int(digits) if len(digits) <= _MOST_DIGITS else None
+    return int(digits) if len(digits) <= _MAX_DIGITS else None
 
 
 def _refused(constant: str) -> None:

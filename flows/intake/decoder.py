@@ -22,7 +22,7 @@ from flows.intake.brand_safety import blocked
 from flows.intake.clients import Clients, tie_of
 from flows.intake.conversions import conversion_of
 from flows.intake.dead_letters import Rejection, explain
-from flows.intake.dimension_numbers import MOST_COMBOS, DimensionNumbers
+from flows.intake.dimension_numbers import MAX_COMBOS, DimensionNumbers
 from flows.intake.fingerprints import FingerprintCache
 from flows.intake.holds import BYE, Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
@@ -81,7 +81,7 @@ from flows.state.kernel import I64, U64
 from flows.state.keys import HOUSEHOLD, LISTENER, sub_key
 from flows.state.keys import NAMES as NAMES_LABEL
 
-_MOST_AGENTS: Final = 50_000
+_MAX_AGENTS: Final = 50_000
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Decoder:
     _plans: Mapping[str, Plan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._names, self._agents = FingerprintCache(MOST_COMBOS), FingerprintCache(_MOST_AGENTS)
+        self._names, self._agents = FingerprintCache(MAX_COMBOS), FingerprintCache(_MAX_AGENTS)
         self._listeners = Pseudonyms(self.listener_key, LISTENER)
         self._households = Pseudonyms(self.listener_key, HOUSEHOLD)
         self._verdicts = Verdicts(self.agents)

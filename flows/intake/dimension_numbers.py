@@ -12,7 +12,7 @@ from flows.model.dimensions import Dimensions
 from flows.model.events import presents
 from flows.state.kernel import U64
 
-MOST_COMBOS: Final = 500_000
+MAX_COMBOS: Final = 500_000
 MAX_COMBO_BYTES: Final = 256 << 20
 _COMBO_BYTES: Final = 400
 """The bytes of one's tuple, its places in a list and a dictionary, and its key, beside its texts."""
@@ -37,7 +37,7 @@ class DimensionNumbers:
     @property
     def full(self) -> bool:
         """True if a decoder had better begin anew: a producer that invents names must not fill the memory."""
-        return len(self.combos) > MOST_COMBOS or self._bytes > MAX_COMBO_BYTES
+        return len(self.combos) > MAX_COMBOS or self._bytes > MAX_COMBO_BYTES
 
     def number(self, names: tuple[str | None, ...]) -> int:
         """The index of the names in `combos`, a new one where they are new."""

@@ -15,7 +15,7 @@ from flows.model.pixel import POSITION, WATERMARK
 from flows.state.hash_table import find
 from flows.state.kernel import I64, U64, Int, kernel
 
-MOST_COLLECTORS: Final = 1_024
+MAX_COLLECTORS: Final = 1_024
 """Of a partition. Beyond, the collector whose low mark has stood for longest is waited for no more."""
 LOG_STEP_MS: Final = 10_000
 """A step between two messages counts as no more: a longer gap is an outage, in which nobody was silent."""
@@ -52,7 +52,7 @@ def _top(used: Int) -> Int:
     span = 1
     while span < used:
         span *= 2
-    return MOST_COLLECTORS // span
+    return MAX_COLLECTORS // span
 
 
 @kernel
@@ -65,7 +65,7 @@ def _lift(table: I64, used: Int, trees: I64, at: Int, max_hold_ms: Int) -> None:
         if not table[at, RELEASED]:
             least = table[at, LOW]
             ends = min(ends, table[at, ROSE] + max_hold_ms)
-    place, top = MOST_COLLECTORS + at, _top(used)
+    place, top = MAX_COLLECTORS + at, _top(used)
     trees[LEAST, place], trees[ENDS, place], trees[STOOD, place] = least, ends, rose
     while place > top:
         place >>= 1
@@ -77,10 +77,10 @@ def _lift(table: I64, used: Int, trees: I64, at: Int, max_hold_ms: Int) -> None:
 def _least_of(trees: I64, tree: Int, used: Int) -> Int:
     """The first place of the table that has what a tree's root has."""
     place = _top(used)
-    while place < MOST_COLLECTORS:
+    while place < MAX_COLLECTORS:
         place *= 2
         place += trees[tree, place] > trees[tree, place // 2]
-    return place - MOST_COLLECTORS
+    return place - MAX_COLLECTORS
 
 
 @kernel
@@ -229,10 +229,10 @@ class Holds:
     max_hold_ms: int
     max_state: int = MAX_STATE
     _names: dict[int, str] = field(default_factory=dict)
-    _ids: U64 = field(default_factory=lambda: np.zeros(MOST_COLLECTORS, np.uint64))
-    _table: I64 = field(default_factory=lambda: np.zeros((MOST_COLLECTORS, 4), np.int64))
-    _index: U64 = field(default_factory=lambda: np.zeros((2 * MOST_COLLECTORS, 2), np.uint64))
-    _trees: I64 = field(default_factory=lambda: np.full((3, 2 * MOST_COLLECTORS), NOBODY_LIVE))
+    _ids: U64 = field(default_factory=lambda: np.zeros(MAX_COLLECTORS, np.uint64))
+    _table: I64 = field(default_factory=lambda: np.zeros((MAX_COLLECTORS, 4), np.int64))
+    _index: U64 = field(default_factory=lambda: np.zeros((2 * MAX_COLLECTORS, 2), np.uint64))
+    _trees: I64 = field(default_factory=lambda: np.full((3, 2 * MAX_COLLECTORS), NOBODY_LIVE))
     _state: I64 = field(default_factory=lambda: np.zeros(8, np.int64))
 
     @property

@@ -36,7 +36,7 @@ from flows.state.siphash import begin, end, load64, siphash, text, word
 
 assert SPARE_BYTES >= WIDTH
 assert BLOCK_BYTES >= MAX_ID
-_MOST_QUOTES: Final = 256
+_MAX_QUOTES: Final = 256
 _EVENTS: Final = len(EVENTS)
 _LONGEST_TAG: Final = 255
 """Bytes: of a tag its last word tells the length in eight bits, and so where the one before it ends."""
@@ -255,7 +255,7 @@ def scan(
     Returns:
         How many of `lines` are done.
     """
-    quotes = np.zeros(_MOST_QUOTES, np.int64)
+    quotes = np.zeros(_MAX_QUOTES, np.int64)
     begins = np.zeros(words.UNKNOWN + 1, np.int64)
     values = np.zeros(words.UNKNOWN + 1, np.int64)
     scratch = np.zeros(BLOCK_WORDS + 8, np.uint64)

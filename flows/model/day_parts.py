@@ -10,7 +10,7 @@ import numpy as np
 
 from flows.model.basis import BASES
 from flows.model.clients import FINAL_AT, KINDS
-from flows.model.pixel import MOST_REASONS
+from flows.model.pixel import MAX_REASONS
 from flows.state.kernel import I64, U8, U32
 
 REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED, INVALID = range(6)
@@ -19,7 +19,7 @@ REPEATED, TOO_LATE, REJECTED, ORPHANS, CLOCK_MOVED, INVALID = range(6)
 `ORPHANS` are plays that started and of whose impression nothing was heard. `CLOCK_MOVED` is 1 in the minute
 that the caller's clock said, and -1 in the one in which the impression counts.
 """
-SENT: Final = INVALID + MOST_REASONS
+SENT: Final = INVALID + MAX_REASONS
 """Parts behind those of impressions, `SENT_PARTS` for each of `flows.model.clients.KINDS`: pixels that count,
 in a flight or not, that had counted before, that came too late, and that are invalid traffic.
 """

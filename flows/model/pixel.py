@@ -78,8 +78,8 @@ KNOWN_REASONS: Final = (
     OTHER_REASON,
 )
 """Reasons of invalid traffic, beside the settings' own: the default rule's comes first."""
-MOST_OWN_REASONS: Final = 7
-MOST_REASONS: Final = len(KNOWN_REASONS) + MOST_OWN_REASONS
+MAX_OWN_REASONS: Final = 7
+MAX_REASONS: Final = len(KNOWN_REASONS) + MAX_OWN_REASONS
 
 
 def traffic_reasons(own: Iterable[str]) -> tuple[str, ...]:

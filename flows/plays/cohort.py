@@ -100,10 +100,10 @@ from flows.plays.slots import (
     INVALID_SPACE,
     LATE_OUT,
     LOW,
+    MAX_CELLS,
+    MAX_SIDES,
     MINUTE_BITS,
     MINUTES,
-    MOST_CELLS,
-    MOST_SIDES,
     ODD,
     REACHED,
     REPEATED_OUT,
@@ -184,12 +184,12 @@ def apply(
     homes = increments.homes
     for i in range(first, n):
         if (
-            used[CELLS_USED] + MOST_CELLS > len(cells) * 3 // 4
+            used[CELLS_USED] + MAX_CELLS > len(cells) * 3 // 4
             or used[TOUCHES] + 1 > len(who)
-            or used[SIDES_USED] + MOST_SIDES > len(sides)
+            or used[SIDES_USED] + MAX_SIDES > len(sides)
             or used[SENT_USED] + 1 > len(increments.sent)
             or used[SLOTS_USED] + 3 > len(table) * MAX_LOAD
-            or increments.parts_used[CELLS_USED] + MOST_CELLS > len(increments.parts) * 3 // 4
+            or increments.parts_used[CELLS_USED] + MAX_CELLS > len(increments.parts) * 3 // 4
         ):
             return i
         key = pixels[i, KEY] if pixels[i, KEY] != np.uint64(0) else np.uint64(1)  # 0: an empty slot

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
-from flows.plays.slots import CELLS_USED, MOST_CELLS, SECRET, SENT_USED, SIDES_USED, TOUCHES
+from flows.plays.slots import CELLS_USED, MAX_CELLS, SECRET, SENT_USED, SIDES_USED, TOUCHES
 from flows.state.kernel import I64, U32, U64, Int, doubled, kernel, mixed
 from flows.state.snapshot import pack, unpack
 
@@ -154,7 +154,7 @@ def _new_cells(capacity: int, columns: int) -> tuple[U64, I64]:
 def _put_back(keys: U64, counts: I64, used: I64) -> tuple[U64, I64]:
     """A map of these keys, with room for one pixel's more."""
     capacity = _CELLS
-    while capacity * 3 // 4 < len(keys) + MOST_CELLS:
+    while capacity * 3 // 4 < len(keys) + MAX_CELLS:
         capacity *= 2
     found = _new_cells(capacity, counts.shape[1])
     _move(keys, counts, *found, used)

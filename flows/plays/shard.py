@@ -26,7 +26,7 @@ from flows.model.pixel import (
     INFO,
     KEY,
     LISTENER,
-    MOST_REASONS,
+    MAX_REASONS,
     POSITION,
     TS,
     ConversionPixel,
@@ -49,9 +49,9 @@ from flows.plays.slots import (
     INVALID_OUT,
     LATE_OUT,
     LOW,
+    MAX_CELLS,
+    MAX_SIDES,
     MINUTES,
-    MOST_CELLS,
-    MOST_SIDES,
     SECRET,
     SENT_USED,
     SIDES_USED,
@@ -204,9 +204,9 @@ class PlayShard:
 
     def _number(self, combo: Dimensions) -> int:
         number = self.names.number(combo)
-        if number >= slots.MOST_COMBOS:
+        if number >= slots.MAX_COMBOS:
             raise StateError(
-                f"one shard holds more than {slots.MOST_COMBOS:,} combinations of names: recompute with "
+                f"one shard holds more than {slots.MAX_COMBOS:,} combinations of names: recompute with "
                 "more AUDIOPIXEL_SHARDS"
             )
         if number == len(self.increments.times):
@@ -220,13 +220,13 @@ class PlayShard:
             self.table = resized(self.table, int(self.used[SLOTS_USED]))
         if self.used[TOUCHES] + 1 > len(self.increments.who):
             self.increments = self.increments.with_touches()
-        if self.used[SIDES_USED] + MOST_SIDES > len(self.increments.sides):
+        if self.used[SIDES_USED] + MAX_SIDES > len(self.increments.sides):
             self.increments = self.increments.with_sides()
         if self.used[SENT_USED] + 1 > len(self.increments.sent):
             self.increments = self.increments.with_sent()
-        if self.used[CELLS_USED] + MOST_CELLS > len(self.increments.cells) * 3 // 4:
+        if self.used[CELLS_USED] + MAX_CELLS > len(self.increments.cells) * 3 // 4:
             self.increments = self.increments.with_cells(self.used)
-        if self.increments.parts_used[CELLS_USED] + MOST_CELLS > len(self.increments.parts) * 3 // 4:
+        if self.increments.parts_used[CELLS_USED] + MAX_CELLS > len(self.increments.parts) * 3 // 4:
             self.increments = self.increments.with_parts()
 
     # Messages out
@@ -385,4 +385,4 @@ class PlayShard:
 
 
 def _no_outcomes() -> I64:
-    return np.zeros(INVALID_OUT + MOST_REASONS, np.int64)
+    return np.zeros(INVALID_OUT + MAX_REASONS, np.int64)

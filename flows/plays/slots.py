@@ -42,7 +42,7 @@ MINUTE: Final = np.uint64((1 << 27) - 1)
 """Minutes before the year 2100 have 27 bits."""
 REST_BITS: Final = np.uint64(59)
 LOWEST_BITS: Final = np.uint64(22)
-MOST_COMBOS: Final = 1 << 27
+MAX_COMBOS: Final = 1 << 27
 """The number of tuples of dimensions that a slot can tell apart."""
 INVALID_SPACE: Final = np.uint64(0x5BD1E995)
 
@@ -51,9 +51,9 @@ CELLS_USED, TOUCHES, SLOTS_USED, SECRET, SIDES_USED, SENT_USED = range(6)
 
 
 ACCEPTED, REPEATED_OUT, LATE_OUT, INVALID_OUT = range(4)
-MOST_CELLS: Final = 12
+MAX_CELLS: Final = 12
 """One pixel adds to no more cells than that."""
-MOST_SIDES: Final = 4
+MAX_SIDES: Final = 4
 """One pixel adds no more to the list of what few have."""
 
 

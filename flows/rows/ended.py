@@ -130,7 +130,7 @@ class Ended:
         order = np.argsort(keys)
         self._keys, self._places, self._fresh = keys[order], places[order], {}
 
-    def forget(self, oldest: int) -> None:
+    def drop_expired(self, oldest: int) -> None:
         """Drop the segments in which nothing was heard of since the minute `oldest`."""
         before = self.first
         while len(self.segments) > 1 and self.segments[0].minute < oldest:

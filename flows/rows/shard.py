@@ -233,8 +233,8 @@ class RowShard(RowTables):
     def _forget(self) -> None:
         """Drop the cells that are final and out of every rolling window, without a change of any number."""
         oldest, today = self.oldest, self.days.day_of(self.minute)
-        self.conversions.credits.forget(oldest, today)
-        self.sides.forget(oldest, today)
+        self.conversions.credits.drop_expired(oldest, today)
+        self.sides.drop_expired(oldest, today)
         _, minutes = split(self.cells.keys)
         self.cells.keep(minutes >= oldest)
 
@@ -251,7 +251,7 @@ class RowShard(RowTables):
             for row in np.flatnonzero(quiet).tolist()
             if (name := self.row_index.name(row)) not in self.row_index.planned and name[0] != OTHER_NAME
         ]
-        self.row_index.ended.forget(minute - self.limits.remembered)
+        self.row_index.ended.drop_expired(minute - self.limits.remembered)
         if leaving:
             self.given = self.day_counts.due(self.row_index, minute, cut, everything=True)
             self.left = self.take_out(leaving)

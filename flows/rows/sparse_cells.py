@@ -49,7 +49,7 @@ class SparseCells:
         """A row's counts in one minute."""
         return self.minutes.get(row, {}).get(minute)
 
-    def forget(self, oldest_minute: int, today: int) -> None:
+    def drop_expired(self, oldest_minute: int, today: int) -> None:
         """Drop the minutes before one, and the days that are over."""
         kept = {
             row: {at: counts for at, counts in of.items() if at >= oldest_minute}

@@ -18,7 +18,7 @@ from pydantic import Field, InstanceOf, SecretStr, ValidationInfo, field_validat
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flows.errors import SettingsError
-from flows.model.pixel import KNOWN_REASONS, MOST_OWN_REASONS
+from flows.model.pixel import KNOWN_REASONS, MAX_OWN_REASONS
 from flows.settings.attribution import AttributionSettings, TopicName
 from flows.settings.collect import CollectSettings
 from flows.settings.exports import ExportSettings
@@ -290,8 +290,8 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
     @field_validator("invalid_agents")
     @classmethod
     def _expressions(cls, agents: dict[str, str]) -> dict[str, str]:
-        if len(agents) > MOST_OWN_REASONS:
-            raise ValueError(f"takes up to {MOST_OWN_REASONS} reasons")
+        if len(agents) > MAX_OWN_REASONS:
+            raise ValueError(f"takes up to {MAX_OWN_REASONS} reasons")
         for reason, expression in agents.items():
             if re.fullmatch("[a-z][a-z_]{0,40}", reason) is None or reason in KNOWN_REASONS:
                 raise ValueError(

@@ -14,7 +14,7 @@ from flows.simulate.truth import FLIGHT, MINUTE_MS, PlacementTally, Tally
 
 _START_MS, _HEARD_MS = 200, 20_000
 _CONSENT, _UNHEARD, _CONVERSIONS = 0.8, 0.03, 0.02
-_LEAST_MS = 30_000
+_MIN_MS = 30_000
 """A conversion comes so long after its play, at least."""
 
 
@@ -53,7 +53,7 @@ class History:
         consents, started = rng.random(plays) < _CONSENT, rng.random(plays) >= _UNHEARD
         started &= born + _START_MS < self.to_ms
         complete = started & (rng.random(plays) < completing) & (born + _HEARD_MS < self.to_ms)
-        delay = _LEAST_MS + (rng.random(plays) * 9 * MINUTE_MS).astype(np.int64)
+        delay = _MIN_MS + (rng.random(plays) * 9 * MINUTE_MS).astype(np.int64)
         bought = consents & started & (rng.random(plays) < _CONVERSIONS) & (born + delay < self.to_ms)
         self._count(places, listeners, consents, started, complete, int(bought.sum()))
         events = [(born, 0, np.ones(plays, bool)), (born + _START_MS, 1, started)]

@@ -15,7 +15,7 @@ from flows.simulate.scenario import Placement
 from flows.simulate.truth import MINUTE_MS, PlayTruth, Truth
 
 OFFICE, GATEWAY = 25, 60
-MOST_FAMILY: Final = 4
+MAX_FAMILY: Final = 4
 _BETWEEN_MS: Final = 40
 _BOUGHT_MS: Final = 45_000
 _TRANSIT_MS: Final = 30
@@ -33,7 +33,7 @@ class Told(NamedTuple):
 def members_of(dice: float) -> int:
     """The listeners of a household, by a number from 0 to 1: few in most."""
     if dice < 0.8:
-        return 1 + int(dice / 0.8 * MOST_FAMILY)
+        return 1 + int(dice / 0.8 * MAX_FAMILY)
     return OFFICE if dice < 0.9 else GATEWAY
 
 
@@ -48,7 +48,7 @@ def household(name: str, place: Placement, born: int, members: int, first: int) 
     known = {"household_id": name, "consent": True}
     for member in range(members):
         at = born + member * _BETWEEN_MS
-        listener = None if members <= MOST_FAMILY and member == members - 1 else first + member
+        listener = None if members <= MAX_FAMILY and member == members - 1 else first + member
         event_id = f"{name}-{member}"
         event = {"event_id": event_id, "event": "impression", "ts": at, **labels, **known}
         event |= {"play_id": f"{name}-play-{member}", "basis": place.basis, "received_at": at + _TRANSIT_MS}
@@ -63,6 +63,6 @@ def household(name: str, place: Placement, born: int, members: int, first: int) 
         **known, "campaign_id": labels["campaign_id"],
         "conversion": {"type": "purchase", "order_id": f"{name}-order"},
     }  # fmt: skip
-    joined = (place.id, labels["creative_id"], at - at % MINUTE_MS) if members <= MOST_FAMILY else None
+    joined = (place.id, labels["creative_id"], at - at % MINUTE_MS) if members <= MAX_FAMILY else None
     truth = Truth("accepted", also="conversions", joined=joined)
     yield Told(at + _TRANSIT_MS, at, msgspec.json.encode(bought), truth)

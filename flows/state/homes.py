@@ -13,7 +13,7 @@ from flows.state.kernel import I64, U8, U64, kernel
 from flows.state.keys import SHARD, sub_key
 from flows.state.siphash import siphash
 
-_MOST_KNOWN: Final = 20_000
+_MAX_KNOWN: Final = 20_000
 """Names of up to 128 characters whose shards are remembered."""
 
 
@@ -36,7 +36,7 @@ class Homes:
         """
         home = self._known.get((scope, name))
         if home is None:
-            if len(self._known) >= _MOST_KNOWN:
+            if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             home = self._known[scope, name] = int(self.of_all(scope, [name])[0])
         return home

@@ -20,7 +20,7 @@ from flows.viewers.adcp_delivery import Buy, moment, whole_of
 from flows.viewers.reader import RowsReader, Snapshot
 
 VERSION: Final = "3.2-beta"
-MOST_BUYS: Final = 100
+MAX_BUYS: Final = 100
 ACCOUNT_OF_ALL: Final = "all"
 Body = dict[str, Any]
 
@@ -110,10 +110,10 @@ class Agent:
             for name in wanted or ()
             if name not in planned
         ]
-        if len(names) > MOST_BUYS:
-            words = f"{len(names)} media buys are in sight, and {MOST_BUYS} are told: ask by media_buy_ids."
+        if len(names) > MAX_BUYS:
+            words = f"{len(names)} media buys are in sight, and {MAX_BUYS} are told: ask by media_buy_ids."
             errors.append({"code": "RESULT_TRUNCATED", "message": words})
-        rows = self.board.rows("campaign", names[:MOST_BUYS])
+        rows = self.board.rows("campaign", names[:MAX_BUYS])
         final_ms = whole_of(snapshot.meta, "watermark_ms") - ms(self.settings.allowed_lateness) - 60_000
         return [
             Buy(name, row, final_ms, ms(self.settings.allowed_lateness)) for name, row in rows.items()
@@ -244,12 +244,8 @@ def _names(asked: Body) -> list[str] | None:
     names = asked.get("media_buy_ids")
     if names is None:
         return None
-    if (
-        not isinstance(names, list)
-        or len(names) > MOST_BUYS
-        or not all(isinstance(one, str) for one in names)
-    ):
-        raise Refused("INVALID_REQUEST", f"media_buy_ids takes a list of at most {MOST_BUYS} ids.")
+    if not isinstance(names, list) or len(names) > MAX_BUYS or not all(isinstance(one, str) for one in names):
+        raise Refused("INVALID_REQUEST", f"media_buy_ids takes a list of at most {MAX_BUYS} ids.")
     return list(dict.fromkeys(names))
 
 

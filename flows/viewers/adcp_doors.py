@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from connectors.stream import ConnectError
 from flows.viewers.access import Sight
-from flows.viewers.adcp import MOST_BUYS, Agent, Body, Refused
+from flows.viewers.adcp import MAX_BUYS, Agent, Body, Refused
 from flows.viewers.guard import sight_of
 
 LONGEST_BODY: Final = 64 << 10
@@ -31,7 +31,7 @@ _HEADERS: Final = {
 _BUYS: Final = {
     "type": "array",
     "items": {"type": "string"},
-    "maxItems": MOST_BUYS,
+    "maxItems": MAX_BUYS,
     "description": "Campaigns; left out: all in sight.",
 }
 _ACCOUNT: Final = {"type": "object", "properties": {"account_id": {"type": "string"}}}

@@ -18,11 +18,11 @@ from flows.model.plan import Plan
 from flows.waterfall import Claim, body, compare, read_claims
 from flows.waterfall.parts import SAID
 
-MOST_DAYS: Final = 62
+MAX_DAYS: Final = 62
 """Rows of theirs that are compared for one of ours: the flight, and the latest days."""
 SERVES_S: Final = 5.0
 """The time for which a comparison serves, in s: the page asks every two seconds."""
-MOST_KEPT: Final = 100
+MAX_KEPT: Final = 100
 
 Key = tuple[str, str]
 
@@ -86,14 +86,14 @@ class Disputed:
         if kept is not None and time.monotonic() - kept[0] < SERVES_S:
             return kept[1]
         latest = sorted(claims, key=lambda one: (one.day is None, one.day or date.min), reverse=True)[
-            :MOST_DAYS
+            :MAX_DAYS
         ]
         found = compare(self.client, self.namespace, self.zone, self.plans(), latest)
         rows = [body(one) for one in found]
         for row in rows:
             for part in row["parts"]:
                 part["said"] = SAID[part["name"].partition(".")[0]]
-        if len(self._kept) >= MOST_KEPT:
+        if len(self._kept) >= MAX_KEPT:
             self._kept.clear()
         self._kept[key] = time.monotonic(), rows
         return rows

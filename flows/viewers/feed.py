@@ -64,7 +64,7 @@ FIELDS: Final = (
 SCOPES: Final = ("placement", "campaign", "creative")
 MOST: Final = 10_000
 """Rows of a scope sent to a page: those under-delivering or in blocked content, then the busiest."""
-MOST_ALERTS: Final = 10_000
+MAX_ALERTS: Final = 10_000
 """Changes of state kept for the histories: as many as the stream keeps."""
 ALERTS_SENT: Final = 200
 ALERTS_OF_ROW: Final = 30
@@ -157,7 +157,7 @@ class Feed:
         self._histories = {scope: History() for scope in SCOPES}
         self.everything = View(EVERYTHING)
         self._views = {EVERYTHING: self.everything}
-        self._alerts: deque[dict[str, str]] = deque(maxlen=MOST_ALERTS)
+        self._alerts: deque[dict[str, str]] = deque(maxlen=MAX_ALERTS)
         self._last_alert = ""
         self._ticked = asyncio.Event()
 

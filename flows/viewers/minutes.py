@@ -1,7 +1,7 @@
 """The latest minutes of placements, out of the topic of minutes, for the exporter's readers.
 
 The topic is followed from the first question on, in a thread. Kept are the values as they are in the topic,
-at most `MOST_BYTES` of them; the oldest minutes go first.
+at most `MAX_BYTES` of them; the oldest minutes go first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from connectors.kafka import Change, KafkaTable
 from connectors.stream import ConnectError
 from flows.settings import Settings, kafka_options
 
-MOST_BYTES: Final = 64 << 20
+MAX_BYTES: Final = 64 << 20
 FIRST_WAIT_S: Final = 5.0
 """The time for which a question waits until the topic has been read, in s."""
 RETRY_S: Final = 5.0
@@ -36,7 +36,7 @@ class _Head(msgspec.Struct):
 class Kept:
     """Minutes by time and placement."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int = MAX_BYTES) -> None:
         self._most_bytes, self._bytes = most_bytes, 0
         self._minutes: dict[int, dict[str, tuple[bool, bytes]]] = {}
         self.since_ms = 0

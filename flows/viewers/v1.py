@@ -28,7 +28,7 @@ from flows.viewers.rows_json import csv_of, fields_json, row_csv, row_json, valu
 PREFIX: Final = "/v1/"
 LISTED: Final = ("placement", "campaign")
 """The scopes of which there are lists."""
-MOST_LISTED: Final = 10_000
+MAX_LISTED: Final = 10_000
 _SCOPE: Final = {f"{scope}s": scope for scope in SCOPES}
 _LONGEST_ID: Final = 128
 _META_OF_ALL: Final = (
@@ -134,11 +134,11 @@ class Api:
         if _wants_csv(request):
             columns = sorted({field for one in found for field in rows[one]})
             return _csv(csv_of((scope, *columns), ({scope: one, **rows[one]} for one in found), {scope}))
-        page = found[:MOST_LISTED]
+        page = found[:MAX_LISTED]
         return _json(
             {
                 f"{scope}s": [{"id": one, "fields": fields_json(rows[one])} for one in page],
-                "after": page[-1] if len(found) > MOST_LISTED else None,
+                "after": page[-1] if len(found) > MAX_LISTED else None,
             }
         )
 

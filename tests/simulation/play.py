@@ -34,11 +34,11 @@ from simulation.redis_store import Store
 from simulation.topics import Topic
 from simulation.world import T0_MS, TIME, Crash, World, instead, virtual_time
 
-MOST_STEPS: Final = 20_000
+MAX_STEPS: Final = 20_000
 CALM_AFTER: Final = 30
 """So many steps behind the last message nothing goes wrong any more."""
-MOST_EXECUTIONS: Final = 40
-MOST_WORKERS: Final = 3
+MAX_EXECUTIONS: Final = 40
+MAX_WORKERS: Final = 3
 NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "final_through_ms"}
 """Fields that depend on when the flow ran, or with which lateness."""
 PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
@@ -66,7 +66,7 @@ class Result:
 def simulated() -> Iterator[None]:
     """Put the simulation in the place of time, Redis and the disk, for all that is played within."""
     base_settings()
-    members(MOST_WORKERS)
+    members(MAX_WORKERS)
     with ExitStack() as stack:
         stack.enter_context(virtual_time())
         stack.enter_context(instead(connect, lambda *_, **__: Client(_current().server)))
@@ -157,7 +157,7 @@ class Player:
         wrong = ""
         try:
             while not self._execution():
-                if self.executions >= MOST_EXECUTIONS:
+                if self.executions >= MAX_EXECUTIONS:
                     raise Wrong(f"the flow was started {self.executions} times and does not come to an end")
         except Wrong as error:
             wrong = str(error)
@@ -247,8 +247,8 @@ class Player:
             for fault in world.moment("step"):
                 self._step_fault(fault.how, fault.detail)
             self.steps += 1
-            if self.steps > MOST_STEPS:
-                raise Wrong(f"the flow does not come to an end in {MOST_STEPS} steps")
+            if self.steps > MAX_STEPS:
+                raise Wrong(f"the flow does not come to an end in {MAX_STEPS} steps")
             if (
                 not world.calm
                 and self.log.next_ms() is None

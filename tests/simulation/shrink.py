@@ -10,10 +10,10 @@ from simulation.history import History
 from simulation.play import Result
 
 T = TypeVar("T")
-MOST_TRIES = 150
+MAX_TRIES = 150
 
 
-def shrunk(history: History, failing: Callable[[History], Result], tries: int = MOST_TRIES) -> Result:
+def shrunk(history: History, failing: Callable[[History], Result], tries: int = MAX_TRIES) -> Result:
     """The shortest history that was found to fail yet.
 
     Args:

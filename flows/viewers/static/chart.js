@@ -19,7 +19,7 @@ export function forget() {
   chart = null;
 }
 
-const LEAST_S = 120;
+const MIN_S = 120;
 
 /** Draws a curve between two moments, the first not long before its first point. */
 export function drawChart({ at_s: at, impressions, expected }, from_s, to_s, whole_flight) {
@@ -27,7 +27,7 @@ export function drawChart({ at_s: at, impressions, expected }, from_s, to_s, who
   const box = $("p-chart"), width = box.clientWidth;
   if (chart && chart.width === width) chart.setData(data);
   else { forget(); chart = plot(box, width); }
-  if (Number.isFinite(from_s) && Number.isFinite(to_s)) chart.setScale("x", { min: whole_flight ? from_s : Math.min(Math.max(from_s, at[0] ?? from_s), to_s - LEAST_S), max: to_s });
+  if (Number.isFinite(from_s) && Number.isFinite(to_s)) chart.setScale("x", { min: whole_flight ? from_s : Math.min(Math.max(from_s, at[0] ?? from_s), to_s - MIN_S), max: to_s });
   if (chart.cursor.idx === null || chart.cursor.idx === undefined) read(null);
 }
 

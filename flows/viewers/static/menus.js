@@ -64,7 +64,7 @@ $("columns-usual").addEventListener("click", () => { $("columns").hidePopover();
 
 // ------------------------------------------------------------------ saved views
 
-const MOST_VIEWS = 50;
+const MAX_VIEWS = 50;
 
 function saved() {
   try {
@@ -86,7 +86,7 @@ $("view-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = $("view-name").value.trim();
   if (!name) return;
-  kept.set("views", JSON.stringify([{ name, url: link({ open: "" }) }, ...saved().filter((one) => one.name !== name)].slice(0, MOST_VIEWS)));
+  kept.set("views", JSON.stringify([{ name, url: link({ open: "" }) }, ...saved().filter((one) => one.name !== name)].slice(0, MAX_VIEWS)));
   $("view-name").value = "";
   drawViews();
   say(`view ${name} saved`);

@@ -434,7 +434,7 @@ def test_a_forgotten_listener_has_no_touch_and_no_counter_and_what_waits_is_nobo
     cut = moment(T0 + MINUTE)
     shard.apply(cut, [batch(cut, [(T0, CLICK_TOUCH, "a", "red")], [conversion(T0 + 1)])])
     shard.apply(moment(T0 + MINUTE, number=1), [batch(cut, [(T0, IMPRESSION_TOUCH, "a", "red")], who=77)])
-    assert shard.forget(np.array([SOMEBODY], np.uint64)) == 1
+    assert shard.erase(np.array([SOMEBODY], np.uint64)) == 1
     assert SOMEBODY.to_bytes(8, "little") not in repr_bytes(shard.snapshot())
     end = moment(T0 + DAY, ended=True, number=2)
     both = [conversion(T0 + 2), conversion(T0 + 3, listener=77)]
@@ -576,7 +576,7 @@ def test_a_value_that_does_not_count_is_counted_as_such_and_gives_a_row_no_curre
 def test_whoever_fills_the_book_of_currencies_takes_no_later_rows_value_and_mixes_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(credit_book, "MOST_CURRENCIES", 10)
+    monkeypatch.setattr(credit_book, "MAX_CURRENCIES", 10)
     book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440)
     sold = [
         *(("a", 5, "GBP"), *((f"made-up-{number}", 1, "USD") for number in range(40))),

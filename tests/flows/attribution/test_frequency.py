@@ -105,7 +105,7 @@ def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
             }
         if rng.random() < 0.05:
             gone = rng.randint(1, 30)
-            frequency.forget([gone])
+            frequency.erase([gone])
             model.held = {key: of for key, of in model.held.items() if key[0] != gone}
         if rng.random() < 0.5:
             state = pickle.dumps(frequency.snapshot(files))

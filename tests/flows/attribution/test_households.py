@@ -17,7 +17,7 @@ import pytest
 
 from flows.attribution.credit_models import Rules
 from flows.attribution.eligible import NEVER
-from flows.attribution.household_touches import MOST_NAMES, latest_crowd
+from flows.attribution.household_touches import MAX_NAMES, latest_crowd
 from flows.attribution.households import HouseholdShard
 from flows.attribution.shard import ListenerShard
 from flows.attribution.touches import Caps
@@ -322,17 +322,17 @@ def test_nothing_is_left_of_a_household_that_is_forgotten_not_even_that_it_was_n
 
 def test_of_names_that_have_no_number_left_touches_are_dropped_and_none_is_taken_for_another() -> None:
     shard = HouseholdShard(0, 1, LATENESS, RULES, None, MANY, PLAY_MS)
-    shard.name([named(f"p{n}") for n in range(MOST_NAMES)])
+    shard.name([named(f"p{n}") for n in range(MAX_NAMES)])
     home, new = spread(1), named("new")
     touches = [heard(0, home, T0, named("p1")), heard(0, home, T0 + 1, new)]
     who, ts, kinds, plays = columns(touches, "home")
     tags = tags_of(np.zeros(2, np.uint64), plays)
     shard.take([([one.combo for one in touches], who >> np.uint64(12), ts, kinds, numbers(touches), tags)])
     assert (len(shard.homes), shard.homes.dropped) == (1, 1)
-    assert len(shard.names) == MOST_NAMES
+    assert len(shard.names) == MAX_NAMES
     shard.watermark_ms = shard.decided_ms = T0 + DAY
-    shard.settle(True, 3 * DAY)
-    shard.settle(False, 3 * DAY)
+    shard.compact(True, 3 * DAY)
+    shard.compact(False, 3 * DAY)
     assert shard.names == [named("p1")], "those of no touch have gone"
     shard.take([([new], who[1:] >> np.uint64(12), ts[1:], kinds[1:], np.zeros(1, np.uint32), tags[1:])])
     assert (len(shard.homes), shard.homes.dropped) == (2, 1)

@@ -112,7 +112,7 @@ def test_the_store_holds_what_a_list_would(
         model.add(rows)
         if rng.random() < 0.4:
             oldest = now - 10 * DAY
-            store.settle(oldest, now - 600_000, OF_CAMPAIGN)
+            store.compact(oldest, now - 600_000, OF_CAMPAIGN)
         who = rng.randrange(1, 40)
         assert [row for row in of(store, who) if row[1] >= oldest] == model.of(who, oldest)
         since, until = oldest + rng.randrange(10 * DAY), now - rng.randrange(DAY)
@@ -123,10 +123,10 @@ def test_the_store_holds_what_a_list_would(
             settled = TouchStore(ALL, PLAY_MS)
             settled.restore(snapshot(store, files), files)
             store = settled
-            store.forget(np.array([gone], np.uint64))
+            store.erase(np.array([gone], np.uint64))
             model.rows = [row for row in model.rows if row[0] != gone]
             waiting = [row for row in waiting if row[0] != gone]
-    store.settle(oldest, now, OF_CAMPAIGN)
+    store.compact(oldest, now, OF_CAMPAIGN)
     for who in range(1, 40):
         assert [row for row in of(store, who) if row[1] >= oldest] == model.of(who, oldest)
     assert len(store) < 2 * len([row for row in model.rows if row[1] >= oldest]) + 500, (
@@ -143,7 +143,7 @@ def test_only_what_no_conversion_can_take_any_more_is_dropped_and_it_is_counted(
             (3, second * 1000, START_TOUCH, second % 2, second),
         ]
         add(store, rows)
-        store.settle(-1, 300_000 if second >= 300 else 0, np.arange(2, dtype=np.uint32))
+        store.compact(-1, 300_000 if second >= 300 else 0, np.arange(2, dtype=np.uint32))
     for who in (1, 3):
         assert len([row for row in of(store, who) if row[1] >= 300_000]) == 100, "not settled"
     newest = {row[1] for row in of(store, 1) if row[1] < 300_000}
@@ -167,7 +167,7 @@ def test_a_listener_of_very_many_plays_costs_what_as_many_listeners_do() -> None
             for kind, later in ((START_TOUCH, 0), (IMPRESSION_TOUCH, MINUTE)):
                 kinds = np.full(1000, kind, np.uint8)
                 store.add(who[some], ts[some] + later, kinds, names[some], plays[some])
-        store.settle(0, 2 * 10**12, OF_CAMPAIGN)
+        store.compact(0, 2 * 10**12, OF_CAMPAIGN)
         standing(store.of(np.unique(who)), PLAY_MS)
         looked_at.append(time.process_time() - began)
     assert looked_at[0] < 10 * looked_at[1] + 0.5
@@ -185,7 +185,7 @@ def test_a_touch_takes_24_bytes() -> None:
             np.zeros(n, np.uint32),
             rng.integers(0, 2**32, n).astype(np.uint32),
         )
-        store.settle(0, 0, OF_CAMPAIGN)
+        store.compact(0, 0, OF_CAMPAIGN)
     assert (
         sum(column.nbytes for segment in store.segments for column in segment.touches.columns) == 24 * 200_000
     )
@@ -202,7 +202,7 @@ def filled(files: Files, monkeypatch: pytest.MonkeyPatch) -> tuple[TouchStore, t
     monkeypatch.setattr(touches, "SPILL", 1000)
     store = TouchStore()
     add(store, [(who, 10**12 + who, IMPRESSION_TOUCH, 0, who) for who in range(1, 3000)])
-    store.settle(0, 0, OF_CAMPAIGN)
+    store.compact(0, 0, OF_CAMPAIGN)
     return store, snapshot(store, files)
 
 
@@ -213,7 +213,7 @@ def test_a_snapshot_lists_large_segments_and_does_not_write_them_again(
     (file,) = tmp_path.iterdir()
     written_ns = file.stat().st_mtime_ns
     add(store, [(7, 10**12, CLICK_TOUCH, 0, 1)])
-    store.settle(0, 0, OF_CAMPAIGN)
+    store.compact(0, 0, OF_CAMPAIGN)
     second = snapshot(store, Files(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     assert file.stat().st_mtime_ns == written_ns
@@ -246,7 +246,7 @@ def test_a_forgotten_listener_is_in_no_file_two_snapshots_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, _ = filled(files := Files(tmp_path), monkeypatch)
-    assert store.forget(np.array([1234], np.uint64)) == 1
+    assert store.erase(np.array([1234], np.uint64)) == 1
     old = next(tmp_path.iterdir())
     kept = []
     for _ in range(3):
@@ -261,7 +261,7 @@ def test_a_forgotten_listener_is_in_no_file_two_snapshots_later(
 def test_files_of_an_execution_that_died_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, state = filled(files := Files(tmp_path), monkeypatch)
     add(store, [(who, 2 * 10**12, IMPRESSION_TOUCH, 0, who) for who in range(1, 3000)])
-    store.settle(0, 0, OF_CAMPAIGN)
+    store.compact(0, 0, OF_CAMPAIGN)
     snapshot(store, files)  # written, but never committed
     assert len(list(tmp_path.iterdir())) == 2
     resumed = TouchStore()

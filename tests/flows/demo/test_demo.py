@@ -31,7 +31,7 @@ from connectors.alerting import PROGRAMS, program
 from flows.delivery.pacing import Thresholds, pace
 from flows.delivery.plan_files import read_plans
 from flows.demo.alerts import Firing, lines
-from flows.demo.demo import MOST_PAST, OUT_OF_ORDERNESS, Demo, use_own_settings
+from flows.demo.demo import MAX_PAST, OUT_OF_ORDERNESS, Demo, use_own_settings
 from flows.settings.loading import load
 from flows.simulate import write_plans
 from flows.simulate.history import History
@@ -90,7 +90,7 @@ def test_from_the_first_moment_one_is_under_one_over_and_all_others_on_track(tmp
     assert [name for name, plan in book.items() if plan.blocked_categories] == [BREACHED]
     traffic, began_ms = past.traffic, past.from_ms
     calls = sum(1 for _ in past)
-    assert calls == past.tally.totals["received"] <= 1.1 * MOST_PAST
+    assert calls == past.tally.totals["received"] <= 1.1 * MAX_PAST
     traffic.ledger.add(past.tally)
     bound_ms = OUT_OF_ORDERNESS // timedelta(milliseconds=1)
     for second in range(0, 121, 5):

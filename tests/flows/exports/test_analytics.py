@@ -26,7 +26,7 @@ from flows.errors import StateError
 from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller
 from flows.exports.denied import Denied
-from flows.exports.ga4 import MOST_BYTES, Ga4, body_of, client_of
+from flows.exports.ga4 import MAX_BYTES, Ga4, body_of, client_of
 from flows.exports.handover import Busy, Handover, Parcel, Refused
 from flows.exports.heard import COMPLETE, CONVERSION, START, Fact, Known
 from flows.exports.known import KnownConversions
@@ -300,7 +300,7 @@ def test_calls_keep_to_the_limits_of_google() -> None:
     for call in calls:
         body = body_of(call.client, call.facts)
         assert len(call.facts) <= 25
-        assert len(body) <= MOST_BYTES + 1_000
+        assert len(body) <= MAX_BYTES + 1_000
         assert validate(ga4.query, body) == []
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from connectors.stream import Messages
 from flows.intake.decoder import Decoder
-from flows.intake.holds import BYE, MOST_COLLECTORS, Holds, Told
+from flows.intake.holds import BYE, MAX_COLLECTORS, Holds, Told
 from flows.intake.watermark import PartitionClock
 from flows.model.pixel import COLUMNS, POSITION, WATERMARK
 
@@ -175,7 +175,7 @@ def test_elapsed_time_that_a_messages_step_has_too_counts_once() -> None:
 
 def test_collectors_beyond_the_cap_end_the_hold_that_has_stood_for_longest() -> None:
     partition = clock()
-    judged(partition, [Message(T0 + n, None, f"c{n}", T0 - HOUR + n) for n in range(MOST_COLLECTORS + 1)])
+    judged(partition, [Message(T0 + n, None, f"c{n}", T0 - HOUR + n) for n in range(MAX_COLLECTORS + 1)])
     assert partition.holds.evicted == 1
     assert partition.holds.least_ms == T0 - HOUR + 1
 
@@ -200,7 +200,7 @@ def test_many_collectors_that_come_rise_stand_still_fall_silent_and_leave_are_he
             if low == BYE:
                 plain.pop(one, None)
                 continue
-            if one not in plain and len(plain) == MOST_COLLECTORS:
+            if one not in plain and len(plain) == MAX_COLLECTORS:
                 del plain[min(plain, key=lambda name: plain[name][2])]
                 evicted += 1
             before, _, rose = plain.get(one, (-1, 0, 0))

@@ -200,7 +200,7 @@ def test_no_two_rows_are_one_text_to_the_hash_of_their_homes() -> None:
 
 
 @given(
-    st.integers(0, slots.MOST_COMBOS - 1),
+    st.integers(0, slots.MAX_COMBOS - 1),
     st.integers(0, 2**27 - 1),
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**42 - 1),
@@ -209,7 +209,7 @@ def test_a_slot_holds_any_combination_beside_its_minutes_and_time(
     combo: int, reached: int, started: int, ts: int
 ) -> None:
     minutes, times = np.uint64(reached << 32 | started), np.uint64(ts)
-    for other in (slots.MOST_COMBOS - 1, combo):
+    for other in (slots.MAX_COMBOS - 1, combo):
         minutes, times = slots.with_combo(minutes, times, np.uint64(other))
         minutes, times = np.uint64(minutes), np.uint64(times)
     assert slots.reached_combo(minutes, times) == combo
@@ -228,7 +228,7 @@ def test_a_play_moves_to_its_earlier_minute_in_its_own_row_beyond_4_194_304_comb
 
 
 def test_more_combinations_than_a_slot_tells_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "MOST_COMBOS", 3)
+    monkeypatch.setattr(slots, "MAX_COMBOS", 3)
     shard = PlayShard(0, 1, 10 * MINUTE, 30 * MINUTE, 60 * MINUTE)
     combos: list[Dimensions] = [(name, None, None, None, None, None, None) for name in "abcd"]
     assert [shard._number(combo) for combo in combos[:3] * 2] == [0, 1, 2] * 2

@@ -236,7 +236,7 @@ def test_caches_that_forget_change_nothing(most: int) -> None:
 
 
 def test_too_many_combinations_begin_anew_for_both_ways_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dimension_numbers, "MOST_COMBOS", 15)
+    monkeypatch.setattr(dimension_numbers, "MAX_COMBOS", 15)
     both = Both()
     lists = []
     for part in parts(log("adversarial")[:6_000], 500):

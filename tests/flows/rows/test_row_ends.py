@@ -79,7 +79,7 @@ def test_whoever_ended_is_found_until_it_is_forgotten_whatever_restarts(
                 alive.add(row)
             elif doing == "later":
                 minute += 7 * which
-                ended.forget(minute - remembered)
+                ended.drop_expired(minute - remembered)
             elif doing == "restart":
                 state = pickle.loads(pickle.dumps(ended.snapshot(files)))
                 files.keep(ended.names())
