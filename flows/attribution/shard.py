@@ -220,7 +220,7 @@ class ListenerShard(TouchShard):
 
     def erase(self, who: U64) -> int:
         """Erase these listeners and households: remove their touches, and take them off the pending
-        conversions; returns the number of touches.
+        conversions, a listener with the household; returns the number of touches.
         """
         gone = self.store.erase(who)
         self.frequency.erase(who)
@@ -228,7 +228,7 @@ class ListenerShard(TouchShard):
         self.pending = [
             one._replace(
                 listener=0 if one.listener in known else one.listener,
-                household=0 if one.household in known else one.household,
+                household=0 if known & {one.listener, one.household} else one.household,
             )
             for one in self.pending
         ]

@@ -4,14 +4,13 @@ over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 
 from connectors.redis import Client, read_rows
 from flows.delivery import read_book
 from flows.intake import Decoder
 from flows.model.redis_keys import deny_key
-from flows.reconcile import Planned, Rules, Thresholds
+from flows.reconcile import HOUSEHOLD, LISTENER, Denied, Planned, Rules, Thresholds
 from flows.settings import Settings, ms
 
 
@@ -65,7 +64,7 @@ def rules(settings: Settings) -> Rules:
     )
 
 
-def denied(settings: Settings, client: Client) -> Callable[[bytes], bool] | None:
+def denied(settings: Settings, client: Client) -> Denied | None:
     """A test for listeners and households on Redis's deny-list; None where the list is empty.
 
     Raises:
@@ -76,4 +75,5 @@ def denied(settings: Settings, client: Client) -> Callable[[bytes], bool] | None
     if not listed:
         return None
     keys, decoder = {int(key, 16) for key in listed}, Decoder(settings.secret_listener_key())
-    return lambda who: decoder.listener(who) in keys or decoder.household(who) in keys
+    key_of = {LISTENER: decoder.listener, HOUSEHOLD: decoder.household}
+    return lambda kind, who: key_of[kind](who) in keys

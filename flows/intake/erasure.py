@@ -45,11 +45,11 @@ def nobody(_: U64 = NOBODY) -> U64:
 
 
 def take_off(pixels: U64, denied: U64) -> None:
-    """Take listeners and households (sorted) off pixels, in place."""
-    for column in (LISTENER, HOUSEHOLD) if len(denied) else ():
+    """Take listeners, with their households, and households (sorted) off pixels, in place."""
+    for column, less in ((LISTENER, [LISTENER, HOUSEHOLD]), (HOUSEHOLD, [HOUSEHOLD])) if len(denied) else ():
         who = pixels[:, column]
         places = np.minimum(np.searchsorted(denied, who), len(denied) - 1)
-        pixels[denied[places] == who, column] = 0
+        pixels[np.ix_(denied[places] == who, less)] = 0
 
 
 def without(item: Pixels, denied: U64) -> Pixels:

@@ -7,6 +7,7 @@ Must not import: anything of ours but errors; its independence is its point.
 from __future__ import annotations
 
 from flows.reconcile.comparison import compare, differences
+from flows.reconcile.line import HOUSEHOLD, LISTENER, Denied
 from flows.reconcile.minutes import late_letters, minute_differences
 from flows.reconcile.pacing import Planned, Thresholds
 from flows.reconcile.recomputation import recompute
@@ -14,6 +15,9 @@ from flows.reconcile.report import format_differences, summary
 from flows.reconcile.rules import Rules
 
 __all__ = [
+    "HOUSEHOLD",
+    "LISTENER",
+    "Denied",
     "Planned",
     "Rules",
     "Thresholds",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
-from flows.reconcile.line import Pixel
+from flows.reconcile.line import LISTENER, Denied, Pixel
 from flows.reconcile.polynomials import Hash
 
 _EPISODE, _PODCAST, _CREATIVE, _PLACEMENT = range(16, 20)
@@ -14,7 +13,7 @@ _EPISODE, _PODCAST, _CREATIVE, _PLACEMENT = range(16, 20)
 _TIES: Final = 0x7FFFFFFF
 
 
-def sent(pixel: Pixel, hashed: Hash, denied: Callable[[bytes], bool] | None) -> tuple[str, int, bool] | None:
+def sent(pixel: Pixel, hashed: Hash, denied: Denied | None) -> tuple[str, int, bool] | None:
     """The key, the order among equal times, and whether the client is denied; None where nothing is keyed."""
     placement, *_, podcast, _, creative = pixel.names
     if pixel.client is None or pixel.event not in ("delivered", "download"):
@@ -30,4 +29,4 @@ def sent(pixel: Pixel, hashed: Hash, denied: Callable[[bytes], bool] | None) -> 
         return None
     first, second = hashed(kind, texts)
     tie = int.from_bytes(blake2b(pixel.event_id.encode(), digest_size=4).digest(), "big") & _TIES
-    return f"{first} {second}", tie, denied is not None and denied(pixel.client.encode())
+    return f"{first} {second}", tie, denied is not None and denied(LISTENER, pixel.client.encode())

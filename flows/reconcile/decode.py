@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,7 @@ from flows.errors import AudiopixelError
 from flows.reconcile.clients import sent
 from flows.reconcile.fields import BASES, DELAYS_S
 from flows.reconcile.holds import Holds
-from flows.reconcile.line import Pixel, Rejected, is_macro, mark_of, parse, pixel_of
+from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, open_log
 from flows.reconcile.polynomials import Hash
 from flows.reconcile.scan import (
@@ -54,7 +54,7 @@ from flows.reconcile.scan import (
 
 _AGENT_SPAN: Final = SPANS.index("user_agent")
 _COLLECTOR_SPAN: Final = SPANS.index("collector")
-_PEOPLE: Final = ((2, SPANS.index("listener_id")), (4, SPANS.index("household_id")))
+_PEOPLE: Final = (*zip(KINDS, (2, 4), map(SPANS.index, ("listener_id", "household_id")), strict=True),)
 """Of listeners and of households the first of their keys, and the span of their text."""
 _MAX_AGENTS: Final = 1 << 18
 _BLOCK_BYTES: Final = 8 << 20
@@ -83,7 +83,7 @@ class Reader:
         blocked: placements to the content categories that are blocked there; of Content Taxonomy 1, `IAB26`
             blocks its parts, such as `IAB26-1`, too. Case does not matter.
         guarded: see `flows.reconcile.scan.clock`.
-        denied: whether a listener or household (UTF-8) is on the deny-list; None: nobody is.
+        denied: see `flows.reconcile.line.Denied`; None: nobody is.
         plainly: whether `flows.reconcile.scan` goes first, which changes the time and nothing else.
         waits: see `flows.reconcile.holds.Holds`.
 
@@ -104,7 +104,7 @@ class Reader:
         blocked: Mapping[str, Sequence[str]] | None = None,
         agents: Collection[str] = (),
         guarded: bool = True,
-        denied: Callable[[bytes], bool] | None = None,
+        denied: Denied | None = None,
         plainly: bool = True,
         waits: tuple[int, int, int, int] = (10_000, 60_000, 21_600_000, 50_000_000),
     ) -> None:
@@ -191,7 +191,7 @@ class Reader:
             if pixel.told is not None:
                 told[i] = pixel.told
             bots[i] = pixel.invalid or (pixel.agent is not None and self._is_bot(pixel.agent))
-            denied[i] = self._is_denied(pixel.listener), self._is_denied(pixel.household)
+            denied[i] = [*map(self._is_denied, KINDS, (pixel.listener, pixel.household))]
             if rows[i, CONSENT] and (of := sent(pixel, self._hash, self._denied)) is not None:
                 clients.append((src, before + i + 1, *of))
             if pixel.conversion is not None:
@@ -231,8 +231,8 @@ class Reader:
             clients,
         )
 
-    def _is_denied(self, who: str | None) -> bool:
-        return self._denied is not None and who is not None and self._denied(who.encode())
+    def _is_denied(self, kind: str, who: str | None) -> bool:
+        return self._denied is not None and who is not None and self._denied(kind, who.encode())
 
     def _learn(self, block: bytes, plain: Any, rows: Any, spans: Any) -> list[tuple[Any, ...]]:
         """Judge the new user agents of the plain lines; returns their new combos."""
@@ -248,11 +248,11 @@ class Reader:
     def _denied_of(self, block: bytes, plain: Any, keys: Any, spans: Any) -> Any:
         """(n, 2): whether the listener, and the household, of a plain line is on the deny-list."""
         denied = np.zeros((len(keys), 2), bool)
-        for place, (key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
+        for place, (kind, key, span) in enumerate(_PEOPLE if self._denied is not None else ()):
             heard = plain[(keys[plain, key] != 0) | (keys[plain, key + 1] != 0)]
             _, firsts, which = np.unique(keys[heard, key], return_index=True, return_inverse=True)
-            texts = [_at(block, spans[i, span]) or "" for i in heard[firsts].tolist()]
-            denied[heard, place] = np.array([self._is_denied(text) for text in texts], bool)[which]
+            texts = [_at(block, spans[i, span]) for i in heard[firsts].tolist()]
+            denied[heard, place] = np.array([self._is_denied(kind, text) for text in texts], bool)[which]
         return denied
 
     def _enter(self, pixel: Pixel, row: Any, key: Any, combos: list[tuple[Any, ...]]) -> None:

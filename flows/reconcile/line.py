@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import datetime
 from decimal import MIN_EMIN, Decimal, InvalidOperation, localcontext
 from typing import Any, Final, NamedTuple, NoReturn
@@ -16,6 +17,11 @@ from flows.reconcile.scan import (
     NEVER,
 )
 
+LISTENER, HOUSEHOLD = KINDS = ("listener", "household")
+Denied = Callable[[str, bytes], bool]
+"""True of a `LISTENER` (a client, too) or a `HOUSEHOLD` (UTF-8) that is on the deny-list: one text may be
+both, and each has its own key.
+"""
 _CONVERSION_TYPES: Final = frozenset(
     {"site_visit", "sign_up", "purchase", "app_download", "phone_call", "form_submission"}
 )

@@ -18,6 +18,7 @@ from flows.errors import AudiopixelError
 from flows.reconcile.database import Database
 from flows.reconcile.decode import Reader
 from flows.reconcile.fields import AGES_S, BASES
+from flows.reconcile.line import Denied
 from flows.reconcile.rules import Rules, ms
 from flows.reconcile.scan import NO_TIME
 from flows.reconcile.sql import bases, judging
@@ -31,7 +32,7 @@ def recompute(
     rules: Rules = DEFAULTS,
     *,
     too_late: Collection[tuple[str, int, str, int]] | None = None,
-    denied: Callable[[bytes], bool] | None = None,
+    denied: Denied | None = None,
     guarded: bool = True,
     threads: int | None = None,
     memory: str | None = None,
@@ -44,7 +45,7 @@ def recompute(
         rules: what the flow counts by.
         too_late: (path as given, line number from 1, event, event time in ms) of the dead letters to take
             out; None: each partition's log alone tells what is late. In both cases it tells orphans.
-        denied: whether a listener (UTF-8) is on the deny-list; None: nobody is.
+        denied: see `flows.reconcile.line.Denied`; None: nobody is.
         guarded: whether a time of receipt is believed no more than a pixel's own: no broker has bounded it.
         threads: of the database; None: one a core.
         memory: the most that the database may take, such as `2GB`; None: four fifths of the machine's.
@@ -77,7 +78,7 @@ def recompute(
     return found
 
 
-def _reader(rules: Rules, denied: Callable[[bytes], bool] | None, guarded: bool) -> Reader:
+def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
     plans = rules.plans.items()
     return Reader(
         rules.consent == "assumed",

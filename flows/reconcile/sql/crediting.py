@@ -12,7 +12,8 @@ TOUCHES: Final = f"""
 CREATE OR REPLACE TABLE heard AS
 SELECT n, key, life, event, t, minute, combo, linked,
     if(denied AND getvariable('erased'), NULL, listener) AS listener,
-    if(denied_home AND getvariable('erased'), NULL, household) AS household
+    -- Of a listener who is erased no household keeps anything either.
+    if((denied OR denied_home) AND getvariable('erased'), NULL, household) AS household
 FROM counted
 WHERE verdict = 'accepted' AND NOT bot AND (listener IS NOT NULL OR household IS NOT NULL)
     AND event IN ({CODES["impression"]}, {CODES["start"]}, {CODES["click"]});
@@ -20,7 +21,7 @@ WHERE verdict = 'accepted' AND NOT bot AND (listener IS NOT NULL OR household IS
 CREATE OR REPLACE TABLE conversions AS
 SELECT counted.* EXCLUDE (listener, household), {NAMES}, conversion_type, value, odd, currency, utm,
     if(denied AND getvariable('erased'), NULL, listener) AS listener,
-    if(denied_home AND getvariable('erased'), NULL, household) AS household
+    if((denied OR denied_home) AND getvariable('erased'), NULL, household) AS household
 FROM counted JOIN told USING (src, pos) JOIN combos USING (combo)
 WHERE verdict = 'accepted' AND NOT bot AND {IS["conversion"]};
 

@@ -320,6 +320,17 @@ def test_nothing_is_left_of_a_household_that_is_forgotten_not_even_that_it_was_n
     assert [(one.rule, one.noisy) for one in flow.decisions] == [("none", False)]
 
 
+def test_a_conversion_that_waits_when_its_listener_is_forgotten_is_no_households() -> None:
+    flow, who, home, other = Flow(MANY), spread(7), spread(1), spread(8)
+    touches = [heard(one, home, T0, named("a")) for one in (who, other)]
+    bought_by = [bought(n, T0 + MINUTE, one, home, "red") for n, one in enumerate((who, other, 0))]
+    flow.cut(touches, bought_by, T0)
+    flow.cut([], [], T0 + MINUTE, forgotten=[who])
+    flow.cut([], [], T0 + DAY, ended=True)
+    found = {one.conversion.pixel.event_id: one.joined_by for one in flow.decisions}
+    assert found == {"v0": None, "v1": "listener", "v2": "household"}
+
+
 def test_of_names_that_have_no_number_left_touches_are_dropped_and_none_is_taken_for_another() -> None:
     shard = HouseholdShard(0, 1, LATENESS, RULES, None, MANY, PLAY_MS)
     shard.name([named(f"p{n}") for n in range(MAX_NAMES)])

@@ -178,5 +178,7 @@ def test_a_client_that_was_forgotten_and_one_without_consent_have_no_key(
     replay([log], settings, KEY)
     row = rows_of(settings, "placement")["p"]
     assert (row["flight.downloads_calendar"], row["flight.downloads_unkeyed"]) == ("2", "6")
-    truth = recompute([Path(log)], rules(settings), denied=lambda who: who == b"gone")
+    truth = recompute(
+        [Path(log)], rules(settings), denied=lambda kind, who: (kind, who) == ("listener", b"gone")
+    )
     assert differences(truth, client, settings.namespace) == []

@@ -125,6 +125,15 @@ def test_a_household_on_the_list_is_taken_off_pixels_and_their_listeners_stay() 
     assert pixels[0, [LISTENER, HOUSEHOLD]].tolist() == [key_of("L1"), 0]
 
 
+def test_a_listener_on_the_list_is_taken_off_pixels_with_the_household() -> None:
+    decoder = Decoder(SECRET.encode())
+    lines = [json.dumps(pixel("impression", T0, who, household_id="home")).encode() for who in ("L1", "L2")]
+    pixels = decoder.decode(Messages(lines, range(2), 2)).pixels
+    take_off(pixels, np.array([key_of("L1")], np.uint64))
+    home = decoder.household(b"home")
+    assert pixels[:, [LISTENER, HOUSEHOLD]].tolist() == [[0, 0], [key_of("L2"), home]]
+
+
 def intake(path: Path, partitions: Sequence[str], state: tuple[Any, ...] | None = None) -> Intake:
     """Of a file that is a partition among others."""
     path.touch()

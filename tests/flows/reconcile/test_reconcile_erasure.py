@@ -65,6 +65,31 @@ def test_what_was_forgotten_is_no_difference_whenever_it_was(
     assert found >= {"flight.reach", "flight.impressions"}
 
 
+@pytest.mark.parametrize("household", ["home", "l1"])
+def test_the_listens_of_who_is_forgotten_count_for_no_household_and_its_others_do(
+    household: str, tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    """Also where a sender has one text for both."""
+    bought = {"type": "purchase", "order_id": "o"}
+    lines = [
+        pixel(1, placement_id="hers", household_id=household, at_ms=1000),
+        pixel(2, placement_id="his", household_id=household),
+        pixel(3, "conversion", 60_000, household_id=household, conversion=bought),
+        pixel(1, "conversion", 60_000, household_id=household, conversion=bought | {"order_id": "hers"}),
+    ]
+    file = tmp_path / "log.ndjson"
+    file.write_bytes(b"".join(line + b"\n" for line in lines))
+    settings = settings_of(listener_key=KEY.decode())
+    deny(settings, ["l1"])
+    replay([str(file)], settings, KEY, out=tmp_path / "out")
+    truth = recompute([file], rules(settings), denied=denied(settings, client))
+    comparison = compare(truth, client, settings.namespace)
+    assert (comparison.found, comparison.bounded) == ([], 0)
+    decided = [json.loads(line) for line in (tmp_path / "out" / "credits.ndjson").read_text().splitlines()]
+    found = {one["order_id"]: [credit["placement_id"] for credit in one["credits"]] for one in decided}
+    assert found == {"o": ["his"], "hers": []}
+
+
 def test_a_row_that_has_ended_is_no_difference_and_one_that_is_gone_before_is(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
