@@ -92,7 +92,7 @@ class Pacer:
             self.states[name] = told[DELIVERY_STATE]
             self._shown[scope, name] = [told.get(field) for field in DELIVERY]
 
-    def keep(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
+    def repeat(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
         """While nothing can be paced: what changed, with its last delivery fields. Next time all is paced."""
         self._minute = -1
         return Paced([self._kept(key, images) for key in sorted(set(changed) & self._shown.keys())], [])

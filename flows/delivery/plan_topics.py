@@ -95,7 +95,7 @@ class Entries:
         of[change.partition] = _Latest(change.timestamp_ms, change.partition, plan)
         return remarks
 
-    def keep(self, plan: Plan) -> None:
+    def enter_known(self, plan: Plan) -> None:
         """Enter a plan known from before, of a placement that has no good message any more."""
         self._latest.setdefault(plan.placement_id, {-1: _Latest(-1, -1, plan)})
 
@@ -186,7 +186,7 @@ class TopicFeed:
                 for refusal in (one for many in waiting.values() for one in many):
                     plan = self.book.get(refusal.placement or "")
                     if plan is not None:
-                        entries.keep(plan)
+                        entries.enter_known(plan)
                 self._replace(entries.book())
                 self.ready.set()
             elif complete and changes:

@@ -219,7 +219,7 @@ class Publisher:
         # No alert on a guess, of the time or of what readers know, nor while time waits for a collector.
         known = self._known == pacer.book.version or self._know(pacer)
         if at_ms is None or not known or cut.held_by:
-            paced = pacer.keep(counted, changed)
+            paced = pacer.repeat(counted, changed)
         else:
             paced = pacer.pace(counted, changed, at_ms)
         for scope, name, values in paced.rows:

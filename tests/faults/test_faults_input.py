@@ -143,7 +143,7 @@ def test_partitions_at_different_speeds_lose_nothing_when_catching_up(world: Wor
 
     flow = world.start(ready=False, BATCH_MESSAGES="300")
 
-    world.shown(flow, seconds=60)
+    world.shown(flow)
     assert world.ledger("accepted") == world.sent
     assert world.ledger("rejected.too_late") == 0
     with world.client() as client:

@@ -53,7 +53,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing(kafka_world: World
         eventually(lambda: flow.metric("kafka_errors_total") > 0, otherwise=flow.said)
     world.send(500)
 
-    world.shown(flow, seconds=60)
+    world.shown(flow)
     assert world.row()["flight.impressions"] == "1000"
     assert flow.stop() < 10
 
@@ -71,7 +71,7 @@ def test_outputs_that_are_first_needed_while_the_brokers_are_away_wait_for_them(
         assert flow.process.poll() is None, flow.said()
     world.send(500)
 
-    world.shown(flow, seconds=60)
+    world.shown(flow)
     assert world.row()["flight.impressions"] == "1000"
     assert flow.stop() < 10
 
@@ -187,7 +187,7 @@ def test_a_flow_that_died_before_its_first_snapshot_refuses_a_log_whose_beginnin
 ) -> None:
     flow = kafka_world.start(EPOCH_INTERVAL="PT10M")
     kafka_world.send(200)
-    kafka_world.shown(flow, seconds=60)
+    kafka_world.shown(flow)
     flow.kill()
     low = [TopicPartition(kafka_world.topic, partition, 60) for partition in range(2)]
     for done in admin.delete_records(low).values():

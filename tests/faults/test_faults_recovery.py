@@ -203,7 +203,7 @@ def test_when_a_member_dies_all_start_again(world: World) -> None:
     os.kill(min(members), signal.SIGKILL)
 
     world.send(100)
-    world.shown(flow, seconds=60)
+    world.shown(flow)
     assert not children(flow.process.pid) & members
     assert world.row()["flight.impressions"] == "200"
     flow.stop()

@@ -63,13 +63,13 @@ def test_settings_that_are_safe_are_changed_at_restarts_and_nothing_is_lost(worl
     for change in SAFE:
         now_ms = int(time.time() * 1000)
         world.send(20)
-        world.shown(flow, seconds=60)
+        world.shown(flow)
         assert world.row()["flight.impressions"] == str(counted + 20)
         flow.stop()
         flow = world.start(ready=False, REJECT_SHARE="1", **change)
         world.send(4, ts_ms=now_ms - 90 * MINUTE_MS)
         world.send(10)
-        world.shown(flow, seconds=60)
+        world.shown(flow)
         counted, late = counted + 30, late + 4
         eventually(
             lambda counted=counted: world.row()["flight.impressions"] == str(counted),  # type: ignore[misc]  # a default binds it
@@ -85,7 +85,7 @@ def test_a_minute_that_is_final_stays_so_when_the_allowed_lateness_is_made_longe
     now_ms = int(time.time() * 1000)
     world.send(50, ts_ms=now_ms)
     world.send(2, ts_ms=now_ms + 59_000)  # both partitions: the minute before is final
-    world.shown(flow, seconds=60)
+    world.shown(flow)
     eventually(lambda: int(world.row()["final_through_ms"]) >= now_ms - MINUTE_MS, 60, flow.said)
     flow.stop()
 
@@ -93,7 +93,7 @@ def test_a_minute_that_is_final_stays_so_when_the_allowed_lateness_is_made_longe
     world.send(1, ts_ms=now_ms - 60_000)
     world.send(1, ts_ms=now_ms + 59_000)
 
-    world.shown(again, seconds=60)
+    world.shown(again)
     assert world.ledger("rejected.too_late") == 1
     assert world.ledger("accepted") == 53
     again.stop()

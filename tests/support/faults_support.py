@@ -210,7 +210,7 @@ class World:
             rows = [client.hgetall(key) for key in client.scan_iter(f"{self.topic}:v1:partition:*")]
         return sum(int(row.get(name, 0)) for row in rows)
 
-    def shown(self, flow: Flow, count: int | None = None, seconds: float = 30) -> None:
+    def shown(self, flow: Flow, count: int | None = None, seconds: float = 60) -> None:
         """Wait until readers see all that was sent."""
         want = self.sent if count is None else count
         eventually(
