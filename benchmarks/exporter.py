@@ -126,7 +126,7 @@ def _cpu_s(*pids: int) -> float:
 def get(address: str) -> bytes:
     """The compressed body."""
     request = urllib.request.Request(address, headers={"Accept-Encoding": "gzip"})
-    with urllib.request.urlopen(request, timeout=20) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         body: bytes = response.read()
         return body
 

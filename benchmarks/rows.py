@@ -44,7 +44,7 @@ def introduce(live: Live, placements: int) -> Counts:
             f'"campaign_id":"c-{number % 40}","play_id":"first-{number}","consent":false}}'
         )
         producer.produce(TOPIC, line.encode(), None, number % PARTITIONS)
-    producer.flush(60)
+    producer.flush(300)
     counts = tuple(len(range(partition, placements, PARTITIONS)) for partition in range(PARTITIONS))
     live.shown.until(counts)
     return counts
@@ -69,7 +69,7 @@ def changed(traffic: Traffic) -> float:
 def _first_numbers_s(address: str) -> float:
     """Seconds until the page's stream has sent its first whole event."""
     began_s = time.monotonic()
-    with urllib.request.urlopen(f"{address}/events", timeout=60) as stream:
+    with urllib.request.urlopen(f"{address}/events", timeout=300) as stream:
         while stream.readline().strip():
             pass
     return time.monotonic() - began_s
