@@ -26,7 +26,7 @@ from flows.settings.fields import PREFIX
 from flows.simulate.feed import now_ms
 
 PLACEMENTS: Final = 100_000
-OF_EACH_1000: Final = 110
+OF_EACH_1000: Final = 114
 """Pixels a second and thousand placements: a tenth of them get one or more."""
 MEASURED_S: Final = 20
 _PLACE: Final = re.compile(rb'"placement_id":"([^"]+)"')
