@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,3 +138,10 @@ def test_a_command_speaks_plain_english() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(FOREIGN, node.value)
     }
     assert found == {}
+
+
+def test_the_pytest_of_the_recipes_finds_the_project() -> None:
+    """Without the directory on its path it took `tests/flows` for `flows`, unlike `python -m pytest`."""
+    command = [str(Path(sys.executable).with_name("pytest")), "--collect-only", "-q", "tests/flows/settings"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
