@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
-import pickle
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from flows.settings.fields import Settings
+from flows.state.saves import SaveStore, decode, encode
 
 
-def _stores(settings: Settings) -> list[Path]:
-    assert settings.recovery_dir is not None
-    return sorted(settings.recovery_dir.glob("*.sqlite3"))
+def doctor(
+    directory: Path, change: Callable[[str, str, Any], Any], left_out: tuple[str, str] | None = None
+) -> int:
+    """Change the state in all saves of a recovery directory that no flow has open; returns how many pieces.
+
+    Args:
+        change: gives a piece's new state by its step, key and state.
+        left_out: the (step, key) that no manifest shall list any more.
+    """
+    store, changed = SaveStore(directory), 0
+    for cut in store.cuts():
+        manifest = store.manifest(cut)
+        segments, pieces = store.segments(manifest), []
+        for piece in manifest.pieces:
+            where = piece.step, piece.key
+            state = store.piece(manifest, *where)
+            new = change(*where, state)
+            changed += new is not state
+            if where != left_out:
+                pieces.append(store.put_piece(cut, *where, encode(new), segments[where]))
+        store.commit(replace(manifest, pieces=pieces))
+        changed += len(pieces) < len(manifest.pieces)
+    assert changed, "there was no save yet"
+    return changed
 
 
 def forget(settings: Settings, _: Any) -> None:
-    """The plays of a shard are taken out of the recovery store."""
-    query, lost = "DELETE FROM snaps WHERE step_id = 'audiopixel.plays' AND state_key = '0001'", 0
-    for file in _stores(settings):
-        with sqlite3.connect(file) as store:
-            lost += store.execute(query).rowcount
-    assert lost, "there was no snapshot yet"
+    """The plays of a shard are taken out of the saves."""
+    assert settings.recovery_dir is not None
+    doctor(settings.recovery_dir, lambda step, key, state: state, ("plays", "0001"))
 
 
 def skip(settings: Settings, _: Any) -> None:
     """The saved position of the topic's first partition is moved on by 50 messages."""
-    first, found = f"{settings.kafka_topic}/0", False
-    for file in _stores(settings):
-        with sqlite3.connect(file) as store:
-            query = (
-                "SELECT rowid, ser_change FROM snaps WHERE step_id = 'audiopixel.intake' AND state_key = ?"
-            )
-            for row, state in store.execute(query, [first]).fetchall():
-                version, position, *rest = pickle.loads(state)
-                found = True
-                moved = pickle.dumps((version, position + 50, *rest))
-                store.execute("UPDATE snaps SET ser_change = ? WHERE rowid = ?", [moved, row])
-    assert found, "there was no snapshot yet"
+    assert settings.recovery_dir is not None
+    first = f"{settings.kafka_topic}/0"
+
+    def skipped(step: str, _: str, state: Any) -> Any:
+        if step != "ledger":
+            return state
+        *ledger, partitions = state
+        version, position, *rest = decode(partitions[first])
+        moved = encode((version, position + 50, *rest))
+        return (*ledger, {**partitions, first: moved})
+
+    doctor(settings.recovery_dir, skipped)
 
 
 def turn_back(settings: Settings, client: Any) -> None:

@@ -312,7 +312,7 @@ class Chaos:
         """A bug, to see this harness bark."""
         assert self._plan.bug is not None
         _until(self._healthy, WITHIN_S, "the flow did not come to itself")
-        time.sleep(3 * self._settings.epoch_interval.total_seconds())  # there are snapshots
+        time.sleep(3 * self._settings.save_interval.total_seconds())  # there are snapshots
         self._about_to_die()
         with self._flow.dead():
             BUGS[self._plan.bug](self._settings, self._client)

@@ -38,7 +38,7 @@ RESTARTS: Final = 3
 SETTINGS: Final = {
     "LISTENER_KEY": "a key for chaos alone",
     "SHARDS": "8",
-    "EPOCH_INTERVAL": "PT2S",
+    "SAVE_INTERVAL": "PT2S",
     "ALLOWED_LATENESS": "PT30S",
     "HORIZON": "PT2M",
     "QUIET": "PT10S",

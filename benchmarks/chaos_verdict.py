@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
-import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +18,7 @@ from flows.reconcile.minutes import minute_differences
 from flows.reconcile.recomputation import recompute
 from flows.reconcile.truth import Recomputation
 from flows.settings.fields import Settings
+from flows.state.saves import SaveStore
 
 UNLIKE: Final = frozenset(("generation", "fence", "rev", "updated_ms", "as_of_ms", "reach_as_of_ms"))
 """Fields of a row that say when and by whom it was written."""
@@ -230,13 +228,12 @@ def decisions(brokers: str, topic: str) -> dict[bytes, bool]:
 def reached(settings: Settings) -> dict[tuple[str, str], bytes | frozenset[int]]:
     """Whom each row's flight has reached, by a stopped flow's recovery store: registers, or the hashes."""
     assert settings.recovery_dir is not None
-    newest: dict[str, tuple[int, bytes]] = {}
-    for file in settings.recovery_dir.glob("*.sqlite3"):
-        for key, epoch, state in snapshots(file, "audiopixel.rows"):
-            newest[key] = max(newest.get(key, (-1, b"")), (epoch, state))
+    store = SaveStore(settings.recovery_dir)
+    newest = store.newest()
+    assert newest is not None, "the flow has saved nothing"
     found: dict[tuple[str, str], bytes | frozenset[int]] = {}
-    for _, state in newest.values():
-        shard = RowsLogic(settings, True, pickle.loads(state))._shard
+    for key in (piece.key for piece in newest.pieces if piece.step == "rows"):
+        shard = RowsLogic(settings, True, store.piece(newest, "rows", key))._shard
         distinct = shard.reached
         held: dict[int, set[int]] = {}
         for who, row in distinct.table[distinct.table[:, 0] != 0].tolist():
@@ -247,10 +244,3 @@ def reached(settings: Settings) -> dict[tuple[str, str], bytes | frozenset[int]]
                 distinct.registers[dense].tobytes() if dense >= 0 else frozenset(held.get(number, ()))
             )
     return found
-
-
-def snapshots(file: Path, step: str) -> Sequence[tuple[str, int, bytes]]:
-    """(key, epoch, pickled state) of a step in one file of a recovery store that no flow has open."""
-    with closing(sqlite3.connect(file)) as store:
-        rows = store.execute("SELECT state_key, snap_epoch, ser_change FROM snaps WHERE step_id = ?", [step])
-        return [(key, epoch, state) for key, epoch, state in rows if state is not None]

@@ -47,7 +47,7 @@ def run(job: Job) -> Result:
     watch = _Watch(job.events, connect(job.redis_url), settings.namespace, job.warm)
     watch.start()
     waits = _waits()
-    execute(live(settings), recovery_dir=settings.recovery_dir, epoch_interval=settings.epoch_interval)
+    execute(live(settings), recovery_dir=settings.recovery_dir)
     watch.join()
     if watch.failed:
         raise TimeoutError(watch.failed)

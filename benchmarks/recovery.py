@@ -1,9 +1,8 @@
-"""What recovery costs: snapshots and a restart with millions of plays and listeners alive.
+"""What recovery costs: saves and a restart with millions of plays and listeners alive.
 
 `python -m benchmarks.recovery [--plays 1000000 10000000]`: each play is of a listener of its own, all within
-the horizon. The flow reads them from a file, with a snapshot every ten seconds as shipped (of up to a million
-every second one, since it has read them in less), is stopped shortly before the end, and started anew on what
-it left.
+the horizon. The flow reads them from a file and saves as shipped, is stopped shortly before the end, and
+started anew on what it left.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,9 +28,12 @@ from benchmarks.bars import finish
 from benchmarks.flow_kafka import received
 from benchmarks.measure import peak_mib
 from connectors.embedded import EmbeddedValkey
+from flows.engine.saves import Saved, Saves
 from flows.engine.source import StopSignal
 from flows.instruments import instruments
 from flows.metrics import STATE_PLAYS, STATE_TOUCHES
+from flows.model.messages import Durable
+from flows.model.ticks import Cut
 from flows.replay import replay
 from flows.settings.loading import load
 
@@ -38,17 +41,16 @@ KEY: Final = b"sixteen secret b"
 PLACEMENTS: Final = 1000
 SPREAD_MS: Final = 25 * 60_000
 T0_MS: Final = 1_764_000_000_000
-SOON: Final = timedelta(seconds=2)
 PLAYS: Final = (1_000_000, 10_000_000)
 SMOKE: Final = (100_000, 200_000)
-FEW: Final = 1_000_000
 STOP_AT: Final = 0.9
 _POLL_S: Final = 0.002
 
 
 class Life(NamedTuple):
     """One run of the flow: seconds to its first pixel, pixels read and how fast, the longest time without
-    one, plays and touches at the end, most memory.
+    one, plays and touches at the end, most memory; saves, the longest time that the flow stood still for one,
+    and the longest time between two.
     """
 
     first_s: float
@@ -58,6 +60,9 @@ class Life(NamedTuple):
     plays: int
     touches: int
     peak_mib: float
+    saves: int
+    pause_s: float
+    between_s: float
 
 
 def write(path: Path, plays: int) -> None:
@@ -82,9 +87,8 @@ def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
     """Run the flow over the log until `STOP_AT` of it has been read, in a process of its own."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     settings = load(redis_url=redis_url, namespace=f"bench:recovery:{plays}", recovery_dir=Path(directory))
-    if plays <= FEW:
-        settings = settings.model_copy(update={"epoch_interval": SOON})
     stop = StopSignal()
+    pauses, committed = measured()
     began_s = time.perf_counter()
     moments: list[tuple[float, int]] = []
     over = threading.Event()
@@ -113,7 +117,30 @@ def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
         _gauge(STATE_PLAYS.name),
         _gauge(STATE_TOUCHES.name),
         peak_mib(),
+        len(committed),
+        max(pauses.values(), default=0.0),
+        max((b - a for a, b in itertools.pairwise(committed)), default=0.0),
     )
+
+
+def measured() -> tuple[Counter[int], list[float]]:
+    """Let this process note, from now on, for how long it stands still for each cut that it saves, and when a
+    save is committed.
+    """
+    pauses, committed = Counter[int](), list[float]()
+    save, commit = Saved._save, Saves.commit
+
+    def timed(self: Saved, cut: Cut) -> None:
+        began_s = time.perf_counter()
+        save(self, cut)
+        pauses[cut.number] += time.perf_counter() - began_s  # type: ignore[assignment]  # seconds
+
+    def noted(self: Saves, cut: Cut, pieces: Sequence[Durable]) -> None:
+        commit(self, cut, pieces)
+        committed.append(time.perf_counter())
+
+    Saved._save, Saves.commit = timed, noted  # type: ignore[method-assign]
+    return pauses, committed
 
 
 def _gauge(name: str) -> int:
@@ -141,8 +168,11 @@ def main() -> int:
         "touches kept",
         "events a second",
         "longest stall s",
-        "store MiB",
-        "touch files MiB",
+        "saves",
+        "longest pause ms",
+        "longest between s",
+        "pieces MiB",
+        "segments MiB",
     )
     table, lives, right = [["plays and listeners", *heads, "memory MiB", "restart s"]], [], True
     with tempfile.TemporaryDirectory(prefix="audiopixel-recovery-") as name, EmbeddedValkey() as valkey:
@@ -152,19 +182,22 @@ def main() -> int:
             first = alone(log, count, store, valkey.url)
             sizes = [
                 sum(path.stat().st_size for path in store.rglob(pattern)) / (1 << 20)
-                for pattern in ("*.sqlite3*", "*.touches")
+                for pattern in ("saves/*/*", "*/*/*")
             ]
+            sizes[1] -= sizes[0]
             again = alone(log, count, store, valkey.url)
             # The rest alone is read: a silent fresh start would read it all.
             right &= 0 < again.pixels <= count - first.pixels < count // 10 and again.plays == count
             log.unlink()
             lives.append(first)
             counts = (f"{number:,}" for number in (count, first.plays, first.touches))
+            pauses = f"{first.saves}", f"{1000 * first.pause_s:,.0f}", f"{first.between_s:.1f}"
             sized = (f"{size:,.0f}" for size in (*sizes, first.peak_mib))
             stall, restart = f"{first.stall_s:.2f}", f"{again.first_s:.2f}"
-            table.append([*counts, f"{first.rate:,.0f}", stall, *sized, restart])
+            table.append([*counts, f"{first.rate:,.0f}", stall, *pauses, *sized, restart])
     print(f"after the restart the rest alone was read, and every play is remembered: {right}")
     figures = {"share": lives[-1].rate / lives[0].rate, "peak_mib": lives[-1].peak_mib}
+    figures |= {"pause_ms": 1000 * lives[-1].pause_s, "restart_s": again.first_s}
     usual = right and plays == [*PLAYS]
     about = "an impression a play, each with a listener of its own, in 25 minutes"
     return finish("recovery", about, table, figures, usual) or int(not right)

@@ -201,7 +201,7 @@ class Soak:
                 Sinks(RedisSink(settings, self._source, pace=timedelta(seconds=1))),
                 settings,
             )
-            execute(flow, recovery_dir=self._store, epoch_interval=settings.epoch_interval)
+            execute(flow, recovery_dir=self._store)
             key = row_key(self._namespace, "partition", PARTITION)
             counts: list[Any] = self._client.hmget(key, "accepted", "repeated")
         return self._source.position - int(counts[0]) + int(counts[1])

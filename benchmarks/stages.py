@@ -23,7 +23,7 @@ from benchmarks.bench import EVENTS, SMOKE_EVENTS
 from benchmarks.flow_file import KEY
 from connectors.embedded import EmbeddedValkey
 from flows import engine
-from flows.engine import sinks, source
+from flows.engine import saves, sinks, source
 from flows.intake.decoder import Decoder
 from flows.intake.partition import Intake
 from flows.plays.shard import PlayShard
@@ -39,7 +39,6 @@ _STEPS: Final[dict[str, type]] = {
     "rows": engine.RowsLogic,
     "ledger": engine.LedgerLogic,
 }
-_SAVING: Final = (*_STEPS.values(), source.PixelPartition, sinks.RedisPartition)
 STAGES: Final[list[tuple[str, type, str]]] = [
     ("read lines", Intake, "_read"),
     ("decode: scan, numbers, hashes", Decoder, "decode"),
@@ -47,8 +46,9 @@ STAGES: Final[list[tuple[str, type, str]]] = [
     ("plays: pixels", PlayShard, "apply"),
     *((stage, step, "on_batch") for stage, step in _STEPS.items()),
     *(("publish, Redis's client", Publisher, method) for method in ("flush", "finish")),
-    ("publish, Redis's client", sinks.RedisPartition, "write_batch"),
-    *(("snapshots", step, "snapshot") for step in _SAVING),
+    ("publish, Redis's client", sinks.RedisLogic, "on_batch"),
+    ("snapshots", saves.Saved, "_save"),
+    ("snapshots", Intake, "snapshot"),
 ]
 """Stages, with the classes and methods by which they are entered."""
 

@@ -77,6 +77,8 @@ class Instruments:
         self.watermark, self.last_flush = gauge(m.WATERMARK), gauge(m.LAST_FLUSH)
         self.pending_rows, self.flushed_rows = gauge(m.PENDING_ROWS), counter(m.FLUSHED_ROWS)
         self.redis_errors, self.kafka_errors = counter(m.REDIS_ERRORS), counter(m.KAFKA_ERRORS)
+        self.saves, self.save_pause = counter(m.SAVES), counter(m.SAVE_PAUSE)
+        self.save_waits = counter(m.SAVE_WAITS)
         self.state_plays, self.state_bytes = gauge(m.STATE_PLAYS), gauge(m.STATE_BYTES)
         self.state_rows, self.state_touches = gauge(m.STATE_ROWS), gauge(m.STATE_TOUCHES)
         self.state_clients = gauge(m.STATE_CLIENTS)

@@ -75,6 +75,13 @@ SKIPPED = PIPELINE.counter(
     "Messages lost to retention before they were read, skipped by choice.",
     "partition",
 )
+SAVES = PIPELINE.counter("saves_total", "Saves committed: all state at a cut, on the disk.")
+SAVE_PAUSE = PIPELINE.counter(
+    "save_pause_seconds_total", "Time for which the flow stood still to copy what a save needs."
+)
+SAVE_WAITS = PIPELINE.counter(
+    "save_waits_seconds_total", "Time for which the flow waited for a disk that is two saves behind."
+)
 STATE_PLAYS = PIPELINE.gauge("state_plays", "Plays and events remembered.", "shard")
 STATE_BYTES = PIPELINE.gauge("state_bytes", "Memory of the remembered plays.", "shard")
 STATE_ROWS = PIPELINE.gauge("state_rows", "Rows kept.", "shard")

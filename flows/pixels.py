@@ -16,27 +16,25 @@ attribution, households, clients, credits, rows, ledger and redis work once a cu
 ticks are there. `plays` decides on a late pixel: it counts in its minute while that is open, else it leaves
 by `late`, for the dead letters, and as `too_late` by `settled`, for the ledger.
 
-Guarantee. State, source positions and what was counted are of one snapshot, so every pixel in the log counts
+Guarantee. State, source positions and what was counted are of one save, so every pixel in the log counts
 exactly once in the numbers, whatever dies and however often. Redis rows are absolute and fenced: after a
 crash readers see nothing until the replay has passed what they had. Dead letters and minutes are at least
-once, keyed so that repeats collapse; files under `replay --out` are cut back to the snapshot. Limits: what
+once, keyed so that repeats collapse; files under `replay --out` are cut back to the save. Limits: what
 Kafka has deleted before it was read is lost (the flow stops, or counts what it skips when told to); a Redis
 failover that loses acknowledged writes shows older rows for up to one flush.
 
 Run it with `audiopixel run`, on several machines with its `--member`. Bytewax's own door stays open:
 
-    python -m bytewax.recovery DIR 8
-    AUDIOPIXEL_RECOVERY_DIR=DIR python -m bytewax.run flows.pixels:flow -r DIR -s 10 -b 0 \\
-        -i N -a 'HOST:PORT;HOST:PORT'
+    python -m bytewax.run flows.pixels:flow -i N -a 'HOST:PORT;HOST:PORT'
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import bytewax.operators as op
 import structlog
@@ -49,14 +47,19 @@ from flows.delivery import plan_file
 from flows.engine import (
     AttributionLogic,
     ClientsLogic,
+    CommitSink,
     CreditsLogic,
     HouseholdsLogic,
     LedgerLogic,
+    LinesLogic,
     LinesSink,
     PixelSource,
     PlaysLogic,
+    RedisLogic,
     RedisSink,
     RowsLogic,
+    Saved,
+    Step,
     StopSignal,
     Trace,
     kafka_input,
@@ -69,8 +72,10 @@ from flows.errors import AudiopixelError
 from flows.intake import DenyList
 from flows.model.clients import ClientBatch, ClientCounts
 from flows.model.messages import (
+    CREDITS_SHARD,
     CreditBatch,
     Decided,
+    Durable,
     Flush,
     Lines,
     Message,
@@ -82,6 +87,7 @@ from flows.model.messages import (
     TouchBatch,
     UnjoinedBatch,
     key_of,
+    shard_key,
 )
 from flows.publish import STOP_TIMEOUT, TIMEOUT, Covered, TopicLines
 from flows.settings import Settings, load
@@ -100,11 +106,11 @@ STEPS = (
     "rejected",
     "minutes",
     "decisions",
+    "saves",
 )
-"""Steps with state: their names are keys of the recovery store, and never change."""
+"""Steps with state. Their names are part of saves, and never change."""
 
 M = TypeVar("M", bound=Message)
-Step = TypeVar("Step")
 
 
 @dataclass(frozen=True)
@@ -131,52 +137,57 @@ def build(
         trace: of the calls of all steps; None: not wanted.
     """
     secret, wanted = source.listener_key, sinks.minutes is not None
+    shards, all_shards = range(settings.shards), [shard_key(shard) for shard in range(settings.shards)]
     if trace is not None:
-        for name, outer in (("intake", source), *vars(sinks).items()):
-            trace.parts(name, outer)
+        trace.parts("intake", source)
 
-    def seen(name: str, step: Step) -> Step:
+    def seen(name: str, step: Saved) -> Saved:
         return step if trace is None else trace.watch(name, step)
 
     flow = Dataflow("audiopixel")
+    durable: list[KeyedStream[Durable]] = []
+    pieces: set[tuple[str, str]] = set()
+
+    def saved(
+        name: str, stream: KeyedStream[M], keys: Iterable[str], build: Callable[[Any], Step[M]]
+    ) -> KeyedStream[Message]:
+        """A step with state; a save waits for the pieces of all its `keys`."""
+        step = op.stateful_batch(name, stream, lambda _: seen(name, Saved(source.saves, name, build)))
+        pieces.update((name, key) for key in keys)
+        durable.append(only(f"{name}_durable", step, Durable))
+        return step
+
+    def lines(name: str, stream: KeyedStream[Lines], sink: LinesSink, senders: Iterable[int]) -> None:
+        saved(name, stream, ["all"], lambda of: LinesLogic(sink, senders, of))
+
     intake = op.input("intake", flow, source)
 
     pixels: KeyedStream[Pixels | ShardTick] = only("shard", intake, Pixels, ShardTick)
-    plays = op.stateful_batch(
-        "plays", pixels, lambda of: seen("plays", PlaysLogic(settings, of, source.clock, secret))
-    )
+    plays = saved("plays", pixels, all_shards, lambda of: PlaysLogic(settings, of, source.clock, secret))
 
     touches = only("to_listeners", plays, TouchBatch)
-    attribution = op.stateful_batch(
-        "attribution", touches, lambda of: seen("attribution", AttributionLogic(settings, of))
-    )
+    attribution = saved("attribution", touches, all_shards, lambda of: AttributionLogic(settings, of))
     unjoined = only("to_households", attribution, UnjoinedBatch)
-    households = op.stateful_batch(
-        "households", unjoined, lambda of: seen("households", HouseholdsLogic(settings, of))
-    )
+    households = saved("households", unjoined, all_shards, lambda of: HouseholdsLogic(settings, of))
     sent = only("to_clients", plays, ClientBatch)
-    clients = op.stateful_batch("clients", sent, lambda of: seen("clients", ClientsLogic(settings, of)))
+    clients = saved("clients", sent, all_shards, lambda of: ClientsLogic(settings, of))
     decided: KeyedStream[Decided | ClientCounts] = op.merge(
         "to_book",
         only("by_listener", attribution, Decided),
         only("by_household", households, Decided),
         only("by_client", clients, ClientCounts),
     )
-    credits = op.stateful_batch(
-        "credits", decided, lambda of: seen("credits", CreditsLogic(settings, of, secret))
-    )
+    credits = saved("credits", decided, ["book"], lambda of: CreditsLogic(settings, of, secret))
 
     increments: KeyedStream[RowBatch | CreditBatch] = op.merge(
         "increments", only("to_rows", plays, RowBatch), only("credited", credits, CreditBatch)
     )
-    rows = op.stateful_batch(
-        "rows", increments, lambda of: seen("rows", RowsLogic(settings, wanted, of, secret, covered))
-    )
+    rows = saved("rows", increments, all_shards, lambda of: RowsLogic(settings, wanted, of, secret, covered))
 
     accounts: KeyedStream[Receipt | Settled] = op.merge(
         "accounts", only("receipts", intake, Receipt), only("settled", plays, Settled)
     )
-    ledger = op.stateful_batch("ledger", accounts, lambda of: seen("ledger", LedgerLogic(settings, of)))
+    ledger = saved("ledger", accounts, ["ledger"], lambda of: LedgerLogic(settings, of))
 
     flushes = op.merge(
         "flushes",
@@ -184,14 +195,15 @@ def build(
         only("ledger_flushes", ledger, Flush),
         only("book_flushes", credits, Flush),
     )
-    op.output("redis", flushes, sinks.redis)
+    saved("redis", flushes, ["all"], lambda of: RedisLogic(sinks.redis, of))
     if sinks.credits is not None:
-        op.output("decisions", only("decided", credits, Lines), sinks.credits)
+        lines("decisions", only("decided", credits, Lines), sinks.credits, [CREDITS_SHARD])
     if sinks.rejected is not None:
         letters = op.merge("letters", only("refused", intake, Lines), only("late", plays, Lines))
-        op.output("rejected", letters, sinks.rejected)
+        lines("rejected", letters, sinks.rejected, shards)
     if sinks.minutes is not None:
-        op.output("minutes", only("due", rows, Lines), sinks.minutes)
+        lines("minutes", only("due", rows, Lines), sinks.minutes, shards)
+    op.output("saves", op.merge("durable", *durable), CommitSink(lambda: source.saves, frozenset(pieces)))
     return flow
 
 
@@ -207,7 +219,7 @@ def only(step_id: str, messages: KeyedStream[Message], *kinds: type[M]) -> Keyed
 
 def flow(recompute: bool = False) -> Dataflow:
     """The flow of the settings for `python -m bytewax.run`, which would show an error as a traceback: what is
-    wrong is told in one line. Bytewax is to be told of the store in `AUDIOPIXEL_RECOVERY_DIR`.
+    wrong is told in one line.
     """
     logs.configure()
     try:

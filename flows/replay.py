@@ -62,7 +62,7 @@ def replay(
             `METHODOLOGY`; None: nowhere.
         workers: threads; the numbers do not depend on it.
         recompute: begin a new generation in Redis.
-        recovery_dir: snapshots, to go on after an interruption; None: none.
+        recovery_dir: saves, to go on after an interruption; None: none.
         stop: ends it early when set.
 
     Raises:
@@ -114,7 +114,7 @@ def _replay(
         ),
         settings,
     )
-    execute(flow, recovery_dir=recovery_dir, epoch_interval=settings.epoch_interval, workers=workers)
+    execute(flow, recovery_dir=recovery_dir, workers=workers)
     for output in outputs.values():
         output.begin()
 

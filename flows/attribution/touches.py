@@ -305,7 +305,6 @@ class TouchStore:
             StateError: a file that it lists is missing or damaged.
         """
         listed, new, self.dropped = state
-        files.restored(name for name, _ in listed if name)
         self.segments = [
             self.form.from_bytes(files.read(name) if name else body, name or None) for name, body in listed
         ]

@@ -63,7 +63,7 @@ def run(
     supervised: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run the flow on the configured Kafka and Redis. SIGTERM or Ctrl-C make it finish what it has read,
-    write it, save a snapshot and exit with 0.
+    write it, save and exit with 0.
 
     On several machines, run it on each with its own number and one shared recovery directory: see the second
     example.
@@ -103,7 +103,6 @@ def run(
     execute(
         live(settings, recompute, member or 0, begun, traced),
         recovery_dir=settings.recovery_dir,
-        epoch_interval=settings.epoch_interval,
         addresses=places,
         process=member or 0,
     )

@@ -137,7 +137,6 @@ class ClientStore:
             StateError: a file that it lists is missing or damaged.
         """
         self.decided_ms, listed = state
-        files.restored(name for name, _ in listed if name)
         self.runs = []
         for name, body in listed:
             keys, words = np.frombuffer(files.read(name) if name else body, np.uint64).reshape(2, -1)

@@ -7,9 +7,11 @@ Must not import: viewers, cli.
 from __future__ import annotations
 
 from flows.engine.cluster import Cluster, end_with_supervisor, members
+from flows.engine.cut_step import Step
 from flows.engine.foundation import begun, fresh, lay
 from flows.engine.run import execute
-from flows.engine.sinks import LinesSink, RedisSink
+from flows.engine.saves import CommitSink, Saved, Saves
+from flows.engine.sinks import LinesLogic, LinesSink, RedisLogic, RedisSink
 from flows.engine.source import PixelSource, StopSignal
 from flows.engine.start import (
     FileOutput,
@@ -35,16 +37,22 @@ __all__ = [
     "AttributionLogic",
     "ClientsLogic",
     "Cluster",
+    "CommitSink",
     "CreditsLogic",
     "ExitWhileWaiting",
     "FileOutput",
     "HouseholdsLogic",
     "LedgerLogic",
+    "LinesLogic",
     "LinesSink",
     "PixelSource",
     "PlaysLogic",
+    "RedisLogic",
     "RedisSink",
     "RowsLogic",
+    "Saved",
+    "Saves",
+    "Step",
     "StopSignal",
     "Trace",
     "begun",

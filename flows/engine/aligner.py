@@ -10,9 +10,9 @@ interleave.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from flows.errors import StateError
 
@@ -100,15 +100,11 @@ class Aligner(Generic[S, T]):
                 if not queue:
                     del self.held[waiting]
 
-    def snapshot(self, plain: Callable[[T], Any]) -> tuple[Any, ...]:
-        """Plain state, without `expected`; `plain` packs an item."""
-        held = {sender: [(plain(item), mark) for item, mark in queue] for sender, queue in self.held.items()}
-        return dict(self.at), self.released, held, [plain(item) for item in self.inside]
+    def snapshot(self) -> tuple[dict[S, int], int]:
+        """Plain state at a cut, without `expected`; what came behind the cut is read again."""
+        return dict(self.at), self.released
 
-    def restore(self, state: tuple[Any, ...], thawed: Callable[[Any], T]) -> None:
-        """Take `snapshot`'s state up again; `thawed` unpacks an item."""
-        at, self.released, held, inside = state
-        self.at, self.inside = dict(at), [thawed(item) for item in inside]
-        self.held = {
-            sender: deque((thawed(item), mark) for item, mark in queue) for sender, queue in held.items()
-        }
+    def restore(self, state: tuple[dict[S, int], int]) -> None:
+        """Take `snapshot`'s state up again."""
+        at, self.released = state
+        self.at = dict(at)

@@ -1,13 +1,11 @@
-"""A step that works by cuts: a core is given the messages of all its senders between two cuts at once."""
+"""Steps that work by cuts: a core is given the messages of all its senders between two cuts at once."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 from bytewax.operators import StatefulBatchLogic
 
 from flows.engine.aligner import Aligner
@@ -16,15 +14,13 @@ from flows.model.messages import (
     CreditBatch,
     Decided,
     Message,
-    Pixels,
     Receipt,
     RowBatch,
     Settled,
     TouchBatch,
     UnjoinedBatch,
 )
-from flows.model.pixel import COLUMNS, ConversionPixel
-from flows.model.ticks import Tick
+from flows.model.ticks import Cut
 
 FromShard = (
     RowBatch | CreditBatch | TouchBatch | UnjoinedBatch | ClientBatch | Decided | ClientCounts | Settled
@@ -38,6 +34,7 @@ M = TypeVar(
     Decided | ClientCounts,
     Receipt | Settled,
 )
+T = TypeVar("T")
 
 
 class Core(Protocol):
@@ -48,7 +45,26 @@ class Core(Protocol):
     def restore(self, state: Any) -> None: ...
 
 
-class CutStep(StatefulBatchLogic[M, Message, tuple[Any, ...]], Generic[M]):
+class Step(StatefulBatchLogic[T, Message, Any], Generic[T]):
+    """A step that says when it has come to a cut, where its state is a function of the cut alone.
+
+    Attributes:
+        at_cut: called at each cut, before anything that came behind it is taken in. It may call `snapshot`.
+    """
+
+    at_cut: Callable[[Cut], None] = staticmethod(lambda _: None)
+
+    def settle(self) -> None:
+        """Wait until all that was given out is safe; called in another thread."""
+
+    def close(self) -> None:
+        """Let go of what the step has opened; called when nothing more will come."""
+
+    def abandon(self) -> None:
+        """Let go of what would go on by itself; called when the flow has failed."""
+
+
+class CutStep(Step[M], Generic[M]):
     """A core behind an aligner that gathers what the senders send until all have come to a cut.
 
     Args:
@@ -65,7 +81,7 @@ class CutStep(StatefulBatchLogic[M, Message, tuple[Any, ...]], Generic[M]):
         self._aligner: Aligner[str | int, M] = Aligner(frozenset(senders))
         if state is not None:
             core.restore(state[0])
-            self._aligner.restore(state[1], thawed)
+            self._aligner.restore(state[1])
 
     @abstractmethod
     def cut(self, messages: list[M]) -> Iterable[Message]:
@@ -78,36 +94,13 @@ class CutStep(StatefulBatchLogic[M, Message, tuple[Any, ...]], Generic[M]):
 
     def on_batch(self, values: list[M]) -> tuple[Iterable[Message], bool]:
         """Gather messages; the cuts that they complete."""
-        cuts = (gathered for message in values for gathered in self.let_in(message))
-        return [sent for gathered in cuts for sent in self.cut(gathered)], StatefulBatchLogic.RETAIN
+        out: list[Message] = []
+        for message in values:
+            for gathered in self.let_in(message):
+                out += self.cut(gathered)
+                self.at_cut(next(one.cut for one in gathered if not isinstance(one, Receipt)))
+        return out, StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The core's state and the aligner's."""
-        return self._core.snapshot(), self._aligner.snapshot(plain)
-
-
-def plain(message: Pixels | Tick | FromShard | Receipt) -> tuple[Any, ...]:
-    """Plain state of a message that waits for a cut. Only what partitions send can: the messages of all
-    shards at a cut are of one epoch.
-    """
-    match message:
-        case Tick():
-            return ("tick", *astuple(message))
-        case Receipt():
-            return ("receipt", astuple(message.tick), *message[1:])
-        case Pixels(sender, to, pixels, combos, conversions):
-            apart = [(row.tobytes(), tuple(conversion)) for row, conversion in conversions]
-            return ("pixels", sender, to, pixels.tobytes(), combos, apart)
-    raise AssertionError(f"an epoch holds a cut whole, and has half of one: {message}")
-
-
-def thawed(state: tuple[Any, ...]) -> Any:
-    """Restore a message from `plain`'s state."""
-    match state:
-        case ("tick", *fields):
-            return Tick(*fields)
-        case ("receipt", tick, *counts):
-            return Receipt(Tick(*tick), *counts)
-    _, sender, to, pixels, combos, conversions = state
-    apart = [(np.frombuffer(row, np.uint64), ConversionPixel(*conversion)) for row, conversion in conversions]
-    return Pixels(sender, to, np.frombuffer(pixels, np.uint64).reshape(-1, COLUMNS).copy(), combos, apart)
+        """The core's state and the aligner's, at a cut."""
+        return self._core.snapshot(), self._aligner.snapshot()

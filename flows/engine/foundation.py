@@ -1,20 +1,17 @@
 """The foundation of a recovery store: settings that its state cannot follow, and the beginning of its log.
 
-A file beside the snapshots says it, and is there before anything is read. Every execution holds its settings
+A file beside the saves says it, and is there before anything is read. Every execution holds its settings
 against it: each is either safe to change at a restart, or refused with what to do. A partition that has no
-snapshot begins where the file says, so a crash before the first snapshot loses nothing; one that turned up
+saved position begins where the file says, so a crash before the first save loses nothing; one that turned up
 later begins at its own beginning, wherever the first start began.
 """
 
 from __future__ import annotations
 
 import fcntl
-import sqlite3
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 import msgspec
 
@@ -24,6 +21,7 @@ from flows.model.ticks import DAY_MS
 from flows.settings import PREFIX, Settings, ms
 from flows.state.durable import private_directory, privately
 from flows.state.keys import fingerprint
+from flows.state.saves import SaveStore
 
 _FILE: Final = "foundation"
 KEY: Final = "listener_key"
@@ -96,11 +94,16 @@ def lay(
             lock = open(directory / "init", "w")  # noqa: SIM115 (closed below)
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if any(directory.glob("*.sqlite3")):
+                raise StateError(
+                    f"the recovery directory {directory} is of the form before, in SQLite files, which this "
+                    "version does not read: run the version that wrote it, " + _BACK
+                )
             found, now = _read(directory), of(settings, secret)
             if not fresh(directory):
                 if found is None:
                     raise StateError(
-                        f"the recovery directory {directory} has snapshots, but the file {_FILE} that says "
+                        f"the recovery directory {directory} has saves, but the file {_FILE} that says "
                         "what they are made of is missing: restore all of it from one backup, " + _BACK
                     )
                 _hold(found, now)
@@ -144,17 +147,5 @@ def _read(directory: Path) -> Foundation | None:
 
 
 def fresh(recovery_dir: Path | None) -> bool:
-    """True if no snapshot was ever written there (None: nowhere), so that an execution begins its log anew.
-
-    The store's files say nothing: they are made at the first start, or before it.
-    """
-    return recovery_dir is None or not any(map(_written, recovery_dir.glob("*.sqlite3")))
-
-
-def _written(part: Path) -> bool:
-    """True if one of the store's files has a snapshot; a damaged one may have had, as the engine will say."""
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(part))}?mode=ro", uri=True)) as database:
-            return database.execute("SELECT 1 FROM snaps LIMIT 1").fetchone() is not None
-    except sqlite3.Error:
-        return True
+    """True if no save was ever committed there (None: nowhere), so that an execution begins its log anew."""
+    return recovery_dir is None or not SaveStore(recovery_dir).cuts()

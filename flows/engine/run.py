@@ -1,4 +1,4 @@
-"""Running a dataflow in this process: its recovery store, its errors as ours, its panics kept off the
+"""Running a dataflow in this process: its recovery directory, its errors as ours, its panics kept off the
 terminal.
 """
 
@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,37 +15,29 @@ from pathlib import Path
 from typing import IO, Final
 
 from bytewax.dataflow import Dataflow
-from bytewax.recovery import (
-    InconsistentPartitionsError,
-    MissingPartitionsError,
-    NoPartitionsError,
-    RecoveryConfig,
-    init_db_dir,
-)
 from bytewax.testing import cluster_main, run_main
 
-from connectors.durable import sync_directory
 from connectors.stream import ConnectError
+from flows.engine.saves import drain
 from flows.errors import AudiopixelError, StateError
 from flows.state.allocator import keep_memory
 from flows.state.durable import private_directory, privately
 
-STORE_PARTITIONS: Final = 8
-"""SQLite files of a recovery store, over which keys are spread; at most so many workers write at once."""
-_INCOMPLETE: Final = (NoPartitionsError, MissingPartitionsError, InconsistentPartitionsError)
-_SQLITE: Final = re.compile(r'SqliteFailure\(.*?(?:Some\("([^"]*)"\)|None)\)', re.DOTALL)
+EPOCH: Final = timedelta(seconds=10)
+"""Bytewax's epoch. Nothing is saved at its end. No source reads on until all of it is through, so that no
+member of a cluster runs further ahead of another.
+"""
 
 
 @contextmanager
-def recovery_store(directory: Path | None, process: int = 0) -> Iterator[RecoveryConfig | None]:
-    """The recovery store in `directory`, made on first use, and held by process number `process` of one
-    execution alone.
+def held(directory: Path | None, process: int = 0) -> Iterator[None]:
+    """The recovery directory, made on first use, and held by process number `process` of one execution alone.
 
     Raises:
         StateError: another execution is running on it, or it cannot be used.
     """
     if directory is None:
-        yield None
+        yield
         return
     try:
         private_directory(directory)
@@ -62,21 +53,16 @@ def recovery_store(directory: Path | None, process: int = 0) -> Iterator[Recover
                 f"another execution is running on the recovery directory {directory}: stop it first, "
                 "or give this one a directory and a namespace of its own"
             ) from None
-        with privately(), open(directory / "init", "w") as once:
-            fcntl.flock(once, fcntl.LOCK_EX)
-            if not any(directory.glob("*.sqlite3")):
-                init_db_dir(directory, STORE_PARTITIONS)
-            for part in directory.glob("*.sqlite3"):  # SQLite gives its logs the mode of the file itself
-                part.chmod(0o600)
-            sync_directory(directory)
-        yield RecoveryConfig(str(directory))
+        try:
+            yield
+        finally:
+            drain()
 
 
 def execute(
     flow: Dataflow,
     *,
     recovery_dir: Path | None,
-    epoch_interval: timedelta,
     workers: int = 1,
     addresses: list[str] | None = None,
     process: int = 0,
@@ -90,22 +76,21 @@ def execute(
 
     Raises:
         AudiopixelError, ConnectError: what a step raised, out of the engine's wrapping.
-        StateError: the recovery store is damaged, incomplete, or cannot be written.
+        StateError: the recovery directory is another execution's, or cannot be used.
     """
     keep_memory()
     with ExitStack() as stack:
-        store = stack.enter_context(recovery_store(recovery_dir, process))
+        stack.enter_context(held(recovery_dir, process))
         panics = stack.enter_context(_panics())
         try:
             if workers == 1 and not addresses:
-                run_main(flow, epoch_interval=epoch_interval, recovery_config=store)
+                run_main(flow, epoch_interval=EPOCH)
             else:
                 cluster_main(
                     flow,
                     addresses or [],
                     process,
-                    epoch_interval=epoch_interval,
-                    recovery_config=store,
+                    epoch_interval=EPOCH,
                     worker_count_per_proc=workers,
                 )
         except BaseException as error:
@@ -116,12 +101,6 @@ def execute(
                 raise ours from None
             panics.seek(0)
             said = panics.read().decode(errors="replace")
-            damage = _damage(error, said)
-            if damage is not None:
-                raise StateError(
-                    f"the recovery directory {recovery_dir} cannot be used ({damage}): restore all of it "
-                    "from one backup, or give an empty one, to count the log again from its beginning"
-                ) from None
             if _panicked(error) and addresses is not None and len(addresses) > 1:
                 raise AudiopixelError(
                     "another member of the cluster has gone, and this one with it: its own last line says "
@@ -144,14 +123,6 @@ def _panicked(error: BaseException) -> bool:
     gone.
     """
     return type(error).__module__ == "pyo3_runtime"
-
-
-def _damage(error: BaseException, said: str) -> str | None:
-    """The damage of the recovery store, if that ended the engine, by the words of its native code."""
-    if isinstance(error, _INCOMPLETE):
-        return " ".join(str(error).split())
-    found = _SQLITE.search(f"{error}\n{said}")
-    return None if found is None else found[1] or "SQLite failed"
 
 
 @contextmanager

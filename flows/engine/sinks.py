@@ -1,57 +1,35 @@
-"""Sinks on Bytewax: every one a single partition, so that a flush is written whole and its place is kept."""
+"""Outputs as steps: each is in one place, so that a flush is written whole and a file's length is known.
+
+They are steps and no sinks of Bytewax: a step can tell the committer that what lies before a cut is safe.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
-from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from bytewax.operators import StatefulBatchLogic
 
 from connectors.stream import Input
 from flows.delivery import Pacer, Thresholds, plan_file
 from flows.engine.aligner import Aligner
+from flows.engine.cut_step import Step
 from flows.engine.source import StopSignal
 from flows.engine.start import keep_methodology
 from flows.engine.trace import Trace
 from flows.methodology import Hashes
-from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush, Lines
-from flows.model.ticks import Methods
+from flows.model.messages import CREDITS_SHARD, LEDGER_SHARD, Flush, Lines, Message
+from flows.model.ticks import Cut, Methods, Tick
 from flows.publish import Handover, LineWriter, Publisher
 from flows.settings import Settings
 
-_SINGLE: Final = "writer"
-"""Part of the recovery store: the one partition of every sink."""
-
-
-class RedisPartition(StatefulSinkPartition[Flush, tuple[Any, ...]]):
-    """The publisher behind an aligner of the row shards and the ledger."""
-
-    def __init__(self, handover: Handover, shards: int, stop: StopSignal) -> None:
-        self._handover, self._stop = handover, stop
-        self._aligner = Aligner[int, Flush](frozenset((LEDGER_SHARD, CREDITS_SHARD, *range(shards))))
-
-    def write_batch(self, values: list[Flush]) -> None:
-        """Flush every cut that all have reached; the last ones of a log or before a stop, to their end."""
-        for value in values:
-            for flushes in self._aligner.cuts(value.shard, value, value.cut.number):
-                cut = flushes[0].cut
-                self._handover.flush(cut, flushes, last=cut.ended or self._stop.asked)
-
-    def snapshot(self) -> tuple[Any, ...]:
-        """The handover's. Rows are absolute, and all are given out again after a resume."""
-        return self._handover.snapshot()
-
-    def close(self) -> None:
-        """Let go of Redis."""
-        self._handover.close()
-
 
 @dataclass
-class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
+class RedisSink:
     """One writer for the whole flow: a flush is one cut, whole. `in_line` is without a thread of its own;
     `tell` keeps the descriptions of methodology that collectors' methods make.
     """
@@ -69,18 +47,14 @@ class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
     trace: Trace | None = None
     tell: Callable[[Settings, Sequence[Methods]], None] = keep_methodology
 
-    def list_parts(self) -> list[str]:
-        """One."""
-        return [_SINGLE]
-
-    def build_part(self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None) -> RedisPartition:
-        """Take the fence and take over."""
+    def open(self, state: tuple[Any, ...] | None) -> Handover:
+        """Take the fence and take over; `state` is the handover's of a save."""
         file = plan_file(self.settings)
         thresholds = Thresholds(self.settings.under, self.settings.over, self.settings.delivery_grace)
         publisher = Publisher(
             self.settings,
             self.input.partitions(),
-            resume_state is not None,
+            state is not None,
             self.recompute,
             None if file is None else Pacer(file, thresholds),
             self.open_alerts() if file is not None and self.open_alerts is not None else None,
@@ -93,8 +67,7 @@ class RedisSink(FixedPartitionedSink[Flush, tuple[Any, ...]]):
         publisher.open()
         if self.trace is not None:
             self.trace.watch("publisher", publisher, rests=True)
-        handover = Handover(publisher, self.in_line, resume_state)
-        return RedisPartition(handover, self.settings.shards, self.stop)
+        return Handover(publisher, self.in_line, state)
 
 
 class Described:
@@ -115,37 +88,99 @@ class Described:
         return self._hashes.of(methods)
 
 
-class LinesPartition(StatefulSinkPartition[Lines, int]):
-    """One output of keyed messages, safe before an epoch is committed."""
+class RedisLogic(Step[Flush]):
+    """The publisher behind an aligner of the row shards, the ledger and the credit book.
 
-    def __init__(self, writer: LineWriter) -> None:
-        self._writer = writer
+    Rows are absolute, and all are given out again after a resume. So a save has what Redis may lack and
+    nobody gives out again.
+    """
 
-    def write_batch(self, values: list[Lines]) -> None:
-        """Hand on."""
+    def __init__(self, sink: RedisSink, state: tuple[Any, ...] | None) -> None:
+        self._stop, shards = sink.stop, range(sink.settings.shards)
+        self._aligner = Aligner[int, Flush](frozenset((LEDGER_SHARD, CREDITS_SHARD, *shards)))
+        if state is not None:
+            self._aligner.restore(state[0])
+        self._handover = sink.open(None if state is None else state[1])
+        self._closed = False
+
+    def on_batch(self, values: list[Flush]) -> tuple[Iterable[Message], bool]:
+        """Flush every cut that all have reached; the last ones of a log or before a stop, to their end."""
         for value in values:
-            self._writer.write(value.messages)
+            for flushes in self._aligner.cuts(value.shard, value, value.cut.number):
+                cut = flushes[0].cut
+                self._handover.flush(cut, flushes, last=cut.ended or self._stop.asked)
+                self.at_cut(cut)
+        return [], StatefulBatchLogic.RETAIN
 
-    def snapshot(self) -> int:
-        """The position of the output, with all before it safe."""
-        self._writer.flush()
-        return self._writer.position
+    def snapshot(self) -> tuple[Any, ...]:
+        """The aligner's state and the handover's."""
+        return self._aligner.snapshot(), self._handover.snapshot()
 
     def close(self) -> None:
-        """Make all safe."""
-        self._writer.close()
+        """Let go of Redis."""
+        if not self._closed:
+            self._closed = True
+            self._handover.close()
+
+    def abandon(self) -> None:
+        """Let go of Redis, after an error too."""
+        self.close()
 
 
 @dataclass
-class LinesSink(FixedPartitionedSink[Lines, int]):
+class LinesSink:
     """A topic or file of keyed messages; `open_writer` takes the position to go on from, None at first."""
 
     open_writer: Callable[[int | None], LineWriter]
 
-    def list_parts(self) -> list[str]:
-        """One."""
-        return [_SINGLE]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> LinesPartition:
-        """Open the output."""
-        return LinesPartition(self.open_writer(resume_state))
+class LinesLogic(Step[Lines]):
+    """One output of keyed messages behind an aligner of their senders.
+
+    Args:
+        shards: that send lines. Source partitions are waited for once one has sent a tick.
+    """
+
+    def __init__(self, sink: LinesSink, shards: Iterable[int], state: tuple[Any, ...] | None) -> None:
+        self._shards = tuple(shards)
+        self._aligner: Aligner[str | int, Lines] = Aligner(frozenset(self._shards))
+        position: int | None = None
+        if state is not None:
+            aligner, position = state
+            self._aligner.restore(aligner)
+        self._writer = sink.open_writer(position)
+        self._cut: Cut | None = None
+        self._closed = False
+
+    def on_batch(self, values: list[Lines]) -> tuple[Iterable[Message], bool]:
+        """Write the messages in the order of cuts."""
+        for value in values:
+            for let_in, number in self._push(value):
+                if let_in is not None:
+                    self._writer.write(let_in.messages)
+                    if isinstance(let_in.mark, Cut):
+                        self._cut = let_in.mark
+                elif number is not None:
+                    assert self._cut is not None, "a cut without a shard"
+                    self.at_cut(self._cut)
+        return [], StatefulBatchLogic.RETAIN
+
+    def _push(self, value: Lines) -> Iterable[tuple[Lines | None, int | None]]:
+        if isinstance(value.mark, Tick):
+            self._aligner.expect(frozenset((*value.mark.senders, *self._shards)))
+        return self._aligner.push(value.sender, value, None if value.mark is None else value.mark.number)
+
+    def settle(self) -> None:
+        """Wait until the output has acknowledged all that was written."""
+        if not self._closed:
+            self._writer.flush()
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The aligner's state, and the position of the output, which is safe once it has settled."""
+        return self._aligner.snapshot(), self._writer.position
+
+    def close(self) -> None:
+        """Make all safe."""
+        if not self._closed:
+            self._closed = True
+            self._writer.close()

@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors.stream import Input
 from flows.delivery import PlanFollower
+from flows.engine.saves import Defer, Saves, in_threads
 from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
 from flows.intake import Decoder, Intake, PartitionClock, nobody, position_of
 from flows.model.messages import Lines, Message, Output, ShardTick, key_of
 from flows.model.ticks import awake_ms
 from flows.settings import Settings, ms
 from flows.state.kernel import U64
+from flows.state.saves import encode
 
 REST_S: Final = 0.002
 """The longest rest at once: what comes from other members is passed on in between."""
@@ -74,7 +76,7 @@ class Rest(threading.local):
         self._due_ms.pop(partition, None)
 
 
-class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...]]):
+class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
     """One source partition."""
 
     def __init__(
@@ -86,12 +88,13 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...
         rest: Rest,
         denied: Callable[[], U64],
         plans: PlanFollower,
+        saves: Saves,
     ) -> None:
         self._intake, self._stop, self._linger_ms, self._clock = intake, stop, ms(linger), clock
-        self._rest, self._denied, self._plans = rest, denied, plans
+        self._rest, self._denied, self._plans, self._saves = rest, denied, plans, saves
         self._due_ms = 0
         self._done = False
-        self._reported: int | None = None
+        self._reported = -1
 
     def next_batch(self) -> Iterable[tuple[str, Message]]:
         """The messages of a batch, or of a tick, or of both."""
@@ -120,25 +123,29 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...
     def _messages(self, output: Output) -> list[tuple[str, Message]]:
         """The output by its keys; a tick goes to every placement shard, behind the pixels that it covers."""
         messages: list[Message] = [*output.pixels]
-        if output.letters:
-            messages.append(Lines(output.letters))
-        if output.receipt is not None:
-            tick = output.receipt.tick
-            messages += [output.receipt, *(ShardTick(to, tick) for to in range(self._intake.shards))]
+        tick = None if output.receipt is None else output.receipt.tick
+        if output.letters or tick is not None:
+            messages.append(Lines(output.letters, self._intake.partition, tick))
+        if output.receipt is not None and tick is not None:
+            saved = encode(self._intake.snapshot()) if self._saves.wanted else b""
+            messages.append(output.receipt._replace(saved=saved))
+            messages += [ShardTick(to, tick) for to in range(self._intake.shards)]
+            self._report()
         return [(key_of(message), message) for message in messages]
 
     def next_awake(self) -> datetime | None:
         """At once, by any wall clock: `Rest` does the waiting."""
         return LONG_AGO
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """The intake's; the previous snapshot's position, which is surely committed by now, is reported to
-        lag tools.
-        """
-        if self._reported is not None:
-            self._intake.reader.commit(self._reported)
-        self._reported = self._intake.position
-        return self._intake.snapshot()
+    def _report(self) -> None:
+        """Tell lag tools the position of the newest save."""
+        position = self._saves.committed().get(self._intake.partition, -1)
+        if position > self._reported:
+            self._reported = position
+            self._intake.reader.commit(position)
+
+    def snapshot(self) -> None:
+        """Give Bytewax nothing: the ledger's step saves the partition's state."""
 
     def close(self) -> None:
         """Let go of the reader."""
@@ -146,9 +153,9 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], tuple[Any, ...
 
 
 @dataclass
-class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
+class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
     """Every partition of an input; `denied` are the listeners who are to be forgotten; `ahead` is the
-    intake's.
+    intake's; `defer` does the slow part of saves beside the flow.
     """
 
     input: Input
@@ -159,25 +166,31 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
     begun: Callable[[], None] = lambda: None
     anchor: Callable[[], Anchor] | None = None
     ahead: bool = True
+    defer: Defer = in_threads
 
     def __post_init__(self) -> None:
         self.clock = TickClock(ms(self.settings.flush_interval))
         self._rest = Rest()
+        self.saves = Saves(self.settings, self.listener_key, self.defer)
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""
         self.begun()
         self.clock.begin(self.anchor or partial(redis_anchor, self.settings), self.input.live)
+        if (resumed := self.saves.resumed) is not None:
+            self.clock.hear(resumed.cut + 1)
+            self.clock.learn(resumed.watermark_ms)
         self._partitions = self.input.partitions()
         return self._partitions
 
-    def build_part(self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None) -> PixelPartition:
-        """Open a partition where its snapshot left it."""
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> PixelPartition:
+        """Open a partition where the save left it."""
         settings, live = self.settings, self.input.live
+        state = self.saves.partition(for_part)
         intake = Intake(
             for_part,
             tuple(self._partitions),
-            self.input.open(for_part, None if resume_state is None else position_of(resume_state)),
+            self.input.open(for_part, None if state is None else position_of(state)),
             Decoder(
                 self.listener_key,
                 settings.consent == "assumed",
@@ -195,10 +208,17 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], tuple[Any, ...]]):
             live,
             ahead=self.ahead,
         )
-        if resume_state is not None:
-            intake.restore(resume_state)
+        if state is not None:
+            intake.restore(state)
             self.denied(intake.denied)
             self.clock.hear(intake.last_tick + 1)
         return PixelPartition(
-            intake, self.stop, settings.linger, self.clock, self._rest, self.denied, PlanFollower(settings)
+            intake,
+            self.stop,
+            settings.linger,
+            self.clock,
+            self._rest,
+            self.denied,
+            PlanFollower(settings),
+            self.saves,
         )

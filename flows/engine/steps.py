@@ -15,7 +15,7 @@ from flows.attribution import Caps, CreditBook, HouseholdShard, ListenerShard, R
 from flows.clients import ClientShard
 from flows.delivery import PlanFollower
 from flows.engine.aligner import Aligner
-from flows.engine.cut_step import CutStep, plain, thawed
+from flows.engine.cut_step import CutStep, Step
 from flows.engine.tick_clock import TickClock
 from flows.errors import StateError
 from flows.instruments import instruments
@@ -50,7 +50,7 @@ from flows.state.homes import Homes
 from flows.state.hyperloglog import pack_registers
 
 
-class PlaysLogic(StatefulBatchLogic[Pixels | ShardTick, Message, tuple[Any, ...]]):
+class PlaysLogic(Step[Pixels | ShardTick]):
     """A placement shard behind an aligner of the source partitions; tells its process of ticks and time.
 
     `secret` is the listeners' key.
@@ -76,10 +76,11 @@ class PlaysLogic(StatefulBatchLogic[Pixels | ShardTick, Message, tuple[Any, ...]
         self._forgotten: set[int] = set()
         self._denied = NOBODY
         self._cut = -1
+        self._save_every = max(1, settings.save_interval // settings.flush_interval)
         if state is not None:
             self._shard.restore(state[0])
             _, aligner, ticks, self._cut, forgotten = state
-            self._aligner.restore(aligner, thawed)
+            self._aligner.restore(aligner)
             self._forgotten.update(forgotten[0])
             self._denied = np.frombuffer(forgotten[1], np.uint64)
             self._ticks = {tick[0]: Tick(*tick) for tick in ticks}
@@ -103,9 +104,11 @@ class PlaysLogic(StatefulBatchLogic[Pixels | ShardTick, Message, tuple[Any, ...]
                     self._forget(item.forgotten)
                 elif isinstance(item, Pixels):
                     if late := self._shard.apply(without(item, self._denied)):
-                        out.append(Lines([late_letter(one) for one in late]))
+                        out.append(Lines([late_letter(one) for one in late], value.to))
                 elif number is not None:
-                    out += self._cut_at(number)
+                    here, sent = self._cut_at(number)
+                    out += sent
+                    self.at_cut(here)
         return out, StatefulBatchLogic.RETAIN
 
     def _push(self, value: Pixels | ShardTick) -> Iterator[tuple[Pixels | Tick | None, int | None]]:
@@ -122,10 +125,14 @@ class PlaysLogic(StatefulBatchLogic[Pixels | ShardTick, Message, tuple[Any, ...]
             self._forgotten.update(listeners)
             self._denied = np.union1d(self._denied, np.array(listeners, np.uint64))
 
-    def _cut_at(self, number: int) -> list[Message]:
-        first, self._cut = self._cut < 0, self._cut + 1 if number == ENDED else number
+    def _cut_at(self, number: int) -> tuple[Cut, list[Message]]:
+        before, self._cut = self._cut, self._cut + 1 if number == ENDED else number
         self._ticks = {name: tick for name, tick in self._ticks.items() if name in self._aligner.expected}
-        here = self._clock.no_less(replace(cut_at(self._ticks, self._cut), first=first))
+        # By the numbers and ticks alone, so that all shards say the same.
+        due = self._cut // self._save_every > before // self._save_every
+        here = self._clock.no_less(cut_at(self._ticks, self._cut))
+        save = due or here.ended or any(tick.last for tick in self._ticks.values())
+        here = replace(here, first=before < 0, save=save)
         batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
         self._clock.learn(here.watermark_ms, head_ms)
@@ -139,13 +146,15 @@ class PlaysLogic(StatefulBatchLogic[Pixels | ShardTick, Message, tuple[Any, ...]
             metrics.rejected.labels(outcome.sender, "too_late").inc(outcome.too_late)
             for reason, pixels in zip(self._reasons, outcome.invalid, strict=False):
                 metrics.invalid_traffic.labels(outcome.sender, reason).inc(pixels)
-        return [*batches, *touches, *clients, Settled(self._shard.index, here, outcomes)]
+        index = self._shard.index
+        settled = Settled(index, here, outcomes)
+        return here, [*batches, *touches, *clients, settled, Lines([], index, here)]
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The shard's, the aligner's, and the ticks."""
+        """The shard's, the aligner's, and the ticks, at a cut."""
         return (
             self._shard.snapshot(),
-            self._aligner.snapshot(plain),
+            self._aligner.snapshot(),
             [astuple(tick) for tick in self._ticks.values()],
             self._cut,
             (sorted(self._forgotten), self._denied.tobytes()),
@@ -270,8 +279,8 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         batches, account, decisions = self._book.cut(here, decided, counted)
         records = [decision_record(decision) for decision in decisions]
         flush = Flush(CREDITS_SHARD, here, conversions=account, decisions=records)
-        lines = [Lines([(one.key.encode(), one.body) for one in records])] if records else []
-        return [*batches, flush, *lines]
+        lines = Lines([(one.key.encode(), one.body) for one in records], CREDITS_SHARD, here)
+        return [*batches, flush, lines]
 
 
 class RowsLogic(CutStep[RowBatch | CreditBatch]):
@@ -327,7 +336,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         )
         as_of = here.number, shard.watermark_ms, partial(self._hashes.of_minute, here.methods)
         minutes = [line for some in due for line in minute_messages(some, *as_of)]
-        return [flush, Lines(minutes)] if minutes else [flush]
+        return [flush, Lines(minutes, shard.index, here)]
 
     def _follow(self, book: PlanBook) -> None:
         rows = {("placement", name) for name in book}
@@ -355,11 +364,16 @@ def _days(settings: Settings) -> Callable[[int], int]:
 
 
 class LedgerLogic(CutStep[Receipt | Settled]):
-    """The ledger behind an aligner of the source partitions and the placement shards."""
+    """The ledger behind an aligner of the source partitions and the placement shards.
+
+    It keeps the partitions' states too. Each comes with the tick that the cut has of its partition, which no
+    partition knows by itself.
+    """
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
         self._ledger = Ledger(settings.reject_share, settings.reject_least)
         self._shards = range(settings.shards)
+        self._partitions: dict[str, bytes] = {} if state is None else dict(state[2])
         super().__init__(self._ledger, (), state)
 
     def let_in(self, message: Receipt | Settled) -> Iterator[list[Receipt | Settled]]:
@@ -376,6 +390,7 @@ class LedgerLogic(CutStep[Receipt | Settled]):
         for one in messages:
             if isinstance(one, Receipt):
                 self._ledger.receive(one)
+                self._partitions[one.tick.sender] = one.saved
             else:
                 here = one.cut
                 for outcome in one.outcomes:
@@ -383,3 +398,7 @@ class LedgerLogic(CutStep[Receipt | Settled]):
         assert here is not None, "a cut without the placement shards"
         accounts, arrivals = self._ledger.cut(here)
         return [Flush(LEDGER_SHARD, here, accounts=accounts, arrivals=arrivals)]
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The ledger's state and the aligner's, and the packed state of each partition."""
+        return (*super().snapshot(), dict(self._partitions))

@@ -2,8 +2,8 @@
 
 A final minute is due when the watermark is past its end by the allowed lateness. The flow writes Redis and
 its topics beside each other, so that a watermark in Redis alone does not say that the minutes are in their
-topic. A later epoch does: Bytewax reads none before all outputs of the one before are safe. So the word of
-`meta` counts once the same execution (`fence`) has flushed a cut that is several epochs younger; cuts are
+topic. At a save the flow asks for their acknowledgement, and ends where it does not come in time. So the
+word of `meta` counts once the same execution (`fence`) has flushed a cut that is so much younger; cuts are
 numbered by elapsed time (`rev`).
 """
 
@@ -19,8 +19,10 @@ from typing import Final
 from flows.exports.columns import DAY_MS
 from flows.settings import Settings, ms
 
-EPOCHS: Final = 3
-"""An epoch may take longer than its interval, but does not begin before the one before is safe."""
+ACKNOWLEDGED: Final = timedelta(seconds=30)
+"""A flow whose output is not acknowledged within that time after a save ends (`flows.publish.TIMEOUT`)."""
+SAVES: Final = 3
+"""Saves between a cut and the end of the flow that asked for the acknowledgement: its own, and two behind."""
 STILL: Final = timedelta(seconds=30)
 """A flow that has flushed nothing for so long is not waited for."""
 
@@ -47,7 +49,9 @@ class Completeness:
         self._meta, self._generation, self._clock_s = meta, generation, clock_s
         self._rev, self._moved_s = -1, float("-inf")
         self._lateness_ms = ms(settings.allowed_lateness)
-        self._settles = max(1, math.ceil(EPOCHS * settings.epoch_interval / settings.flush_interval))
+        self._settles = max(
+            1, math.ceil((ACKNOWLEDGED + SAVES * settings.save_interval) / settings.flush_interval)
+        )
         self._fence = -1
         self._seen: deque[tuple[int, int]] = deque()
         self._watermark_ms = -1

@@ -169,7 +169,7 @@ class Intake:
 
     def stop(self, number: int) -> Output:
         """A last tick before a planned stop, with nothing read, so that what has been read is published."""
-        return Output([], [], self._tick(max(number, self.last_tick + 1)))
+        return Output([], [], self._tick(max(number, self.last_tick + 1), last=True))
 
     def _take(self, messages: Messages, batch: Batch) -> tuple[list[Pixels], list[tuple[bytes, bytes]]]:
         if self.live and len(batch.pixels):
@@ -196,7 +196,7 @@ class Intake:
         letters = [letter(self.partition, position, rejection) for position, rejection in batch.rejected]
         return self._splitter.split(batch), letters
 
-    def _tick(self, number: int) -> Receipt:
+    def _tick(self, number: int, last: bool = False) -> Receipt:
         first, self.last_tick = self.last_tick == 0, number
         tick = Tick(
             sender=self.partition,
@@ -213,6 +213,7 @@ class Intake:
             low_mark_ms=self.clock.holds.least_ms or 0,
             held_by=self.clock.holds.held_by,
             methods=self.methods,
+            last=last,
         )
         receipt = Receipt(tick, self._received, self._rejected, self._skewed, self._arrivals, self._marks)
         self._received = self._skewed = self._marks = 0

@@ -85,7 +85,8 @@ class Receipt(NamedTuple):
     """The receipt of one partition since its last tick, with the tick: the source's side of the ledger.
 
     `received` leaves the collectors' `marks` out. `arrivals` are (mean time of receipt in epoch ms, pixels),
-    one a batch, of a live partition.
+    one a batch, of a live partition. `saved` is the partition's state at the tick (`flows.state.saves`);
+    empty where there are no saves.
     """
 
     tick: Tick
@@ -94,6 +95,7 @@ class Receipt(NamedTuple):
     skewed: int
     arrivals: list[tuple[float, int]]
     marks: int = 0
+    saved: bytes = b""
 
 
 class Output(NamedTuple):
@@ -288,9 +290,25 @@ class Settled(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Messages for one output of lines: dead letters, minutes or decisions."""
+    """Messages for one output of lines: dead letters, minutes or decisions.
+
+    `sender` is a source partition or a shard; `mark` is its tick or cut, before which all this comes.
+    """
 
     messages: Sequence[tuple[bytes, bytes]]
+    sender: str | int
+    mark: Tick | Cut | None = None
+
+
+class Durable(NamedTuple):
+    """A sign that one shard's state at a cut is safe on the disk, as one file of the save."""
+
+    cut: Cut
+    step: str
+    key: str
+    file: str
+    size: int
+    checksum: str
 
 
 Message = (
@@ -307,6 +325,7 @@ Message = (
     | Settled
     | Flush
     | Lines
+    | Durable
 )
 
 
@@ -324,7 +343,7 @@ def key_of(message: Message) -> str:
             return "book"
         case Receipt() | Settled():
             return "ledger"
-        case Flush() | Lines():
+        case Flush() | Lines() | Durable():
             return "all"
         case _:
             return shard_key(message.to)

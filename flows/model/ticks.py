@@ -47,6 +47,7 @@ class Tick:
         low_mark_ms: the least low mark that the partition's time waits for; 0: for no collector.
         held_by: the collector of that mark, where it holds time far behind the log's; empty: it does not.
         methods: by which the partition's collectors work.
+        last: whether the flow was told to stop, so that the partition sends no other one.
     """
 
     sender: str
@@ -63,6 +64,7 @@ class Tick:
     low_mark_ms: int = 0
     held_by: str = ""
     methods: Methods = ()
+    last: bool = False
 
 
 ENDED: Final = 1 << 62
@@ -84,6 +86,7 @@ class Cut:
         held_by: the collector of the least low mark that holds a partition's time; empty: there is no hold.
         held_since_ms: that mark: the oldest event that this collector has not put into the log.
         methods: by which the collectors of all partitions work.
+        save: whether every step saves its state here.
     """
 
     number: int
@@ -96,6 +99,7 @@ class Cut:
     held_by: str = ""
     held_since_ms: int = 0
     methods: Methods = ()
+    save: bool = False
 
 
 def cut_at(ticks: dict[str, Tick], number: int) -> Cut:

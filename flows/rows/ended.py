@@ -173,7 +173,6 @@ class Ended:
         self = cls(secret, first, forgotten, [Segment(name, body, minute) for name, body, minute in segments])
         self.segments[-1].body = bytearray(self.segments[-1].body)
         self._files = files
-        files.restored(self.names())
         for serial, segment in enumerate(self.segments, first):
             body = files.read(segment.name) if segment.name else bytes(segment.body)
             for offset, (scope, name, *_) in _records(body):

@@ -184,8 +184,10 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
     shards: int = Field(
         16, ge=1, le=1024, description="packed shards of state; part of the recovery store's format"
     )
-    recovery_dir: Path | None = Field(Path("recovery"), description="where snapshots go; made on first use")
-    epoch_interval: timedelta = Field(timedelta(seconds=10), ge=_MOMENT, description="between snapshots")
+    recovery_dir: Path | None = Field(Path("recovery"), description="where saves go; made on first use")
+    save_interval: timedelta = Field(
+        timedelta(seconds=2), ge=_MOMENT, description="between saves of all state"
+    )
     batch_messages: int = Field(
         32_768,
         ge=1,

@@ -1,6 +1,6 @@
 """An incremental snapshot: a list of immutable segments on disk instead of a copy of all rows.
 
-The engine stores what a step's snapshot returns, whole, at every epoch. So a table's rows that changed since
+A save has what a step's snapshot returns, whole. So a table's rows that changed since
 the last snapshot are appended as one segment, and large segments are files. The latest version of a row is
 right. Where more than half of the rows listed are out of date, the oldest segments are read again and what is
 still right in them is appended anew, a little at each snapshot, so that none of them stops the flow for long.
@@ -8,8 +8,10 @@ still right in them is appended anew, a little at each snapshot, so that none of
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -25,9 +27,7 @@ from flows.state.kernel import U64
 SPILL_BYTES: Final = 1 << 18
 """The size in bytes from which a segment goes to a file of its own."""
 KEEP_SNAPSHOTS: Final = 2
-"""The number of snapshots for which an unlisted file is kept: the engine may resume from the one before the
-latest.
-"""
+"""The number of snapshots for which an unlisted file is kept where no save is being taken."""
 COMPACTION_SLACK: Final = 1 << 13
 """The number of outdated rows below which no compaction is worth its cost."""
 COMPACTION_RATIO: Final = 4
@@ -40,6 +40,48 @@ _WRITERS: Final = ThreadPoolExecutor(4, "journal")
 """Files of one snapshot are made safe side by side: each waits for the disk, and then for a processor."""
 
 
+class Taking(threading.local):
+    """The save that a thread is taking: its number, and what its shards' files list."""
+
+    number: int
+    listed: list[Listed] | None = None
+
+
+class Listed(NamedTuple):
+    """The files that one owner's snapshot lists; `settle` waits for those that are still being written."""
+
+    files: Files
+    names: frozenset[str]
+    writing: tuple[Future[None], ...]
+
+    def settle(self) -> None:
+        """Wait until all are on the disk under their names.
+
+        Raises:
+            OSError: the disk does not take them.
+        """
+        for one in self.writing:
+            one.result()
+        if self.writing and self.files.directory is not None:
+            sync_directory(self.files.directory)
+
+
+_TAKING: Final = Taking()
+
+
+@contextmanager
+def taking(number: int) -> Iterator[list[Listed]]:
+    """Let snapshots within it list their files for the save `number`, and wait for none of them: whoever
+    takes the save settles them elsewhere.
+    """
+    _TAKING.number, listed = number, list[Listed]()
+    _TAKING.listed = listed
+    try:
+        yield listed
+    finally:
+        _TAKING.listed = None
+
+
 @dataclass
 class Files:
     """The immutable files of one owner in a directory of its own, named by their content.
@@ -49,12 +91,14 @@ class Files:
     """
 
     directory: Path | None
-    _listed: set[str] | None = None
-    _restored: set[str] = field(default_factory=set)
-    _retired: dict[str, int] = field(default_factory=dict)
+    _lists: list[tuple[int, frozenset[str]]] = field(default_factory=list)
+    _fresh: set[str] = field(default_factory=set)
     _writing: dict[str, Future[None]] = field(default_factory=dict)
     _step: Path | None = None
     _made: bool = False
+    _first: int | None = None
+    _collected: int = -1
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, root: Path | None, step: str, shard: int) -> Files:
@@ -62,15 +106,18 @@ class Files:
         return cls(None) if root is None else cls(root / step / f"{shard:04d}", _step=root / step)
 
     def write(self, body: bytes) -> str:
-        """Begin to put `body` on the disk, where it is when `keep` returns; returns the file's name."""
+        """Begin to put `body` on the disk, where it is when its save is settled; returns the file's name."""
         assert self.directory is not None
         if not self._made:  # the step's and the shard's; the recovery directory is the engine's to make
             for directory in filter(None, (self._step, self.directory)):
                 private_directory(directory)
             self._made = True
         name = _digest(body)
-        if name not in self._writing:  # two tables may have the same news
-            self._writing[name] = _WRITERS.submit(_write, self.directory / name, body)
+        with self._lock:  # `collect` removes files of old saves, in another thread
+            self._fresh.add(name)
+            begun = self._writing.get(name)
+            if begun is None or begun.done():  # two tables may have the same news
+                self._writing[name] = _WRITERS.submit(_write, self.directory / name, body)
         return name
 
     def read(self, name: str) -> bytes:
@@ -84,7 +131,7 @@ class Files:
                 f"the recovery store lists {name}, and there is no recovery directory to read it from"
             )
         if name in self._writing:
-            self._writing.pop(name).result()
+            self._writing[name].result()
         try:
             body = (self.directory / name).read_bytes()
         except OSError as error:
@@ -110,37 +157,50 @@ class Files:
         except OSError:
             return self.read(name)[offset : offset + PART_BYTES]
 
-    def restored(self, names: Iterable[str]) -> None:
-        """The snapshot that is resumed from lists `names`."""
-        self._restored.update(names)
-
     def keep(self, names: Iterable[str]) -> None:
-        """A snapshot lists `names`: wait until they are on the disk under their names, remove what nothing
-        can resume from any more, and, the first time, what an execution left that died before its snapshot
-        was whole.
+        """A snapshot lists `names`. Within `taking` the save has them; else they are settled at once, and
+        what no snapshot of the last `KEEP_SNAPSHOTS` lists is removed.
 
         Raises:
             OSError: the disk does not take them.
         """
         if self.directory is None:
             return
-        written = bool(self._writing)
-        while self._writing:
-            self._writing.popitem()[1].result()
-        if written:
-            sync_directory(self.directory)
-        now = set(names)
-        for name in (self._restored if self._listed is None else self._listed) - now:
-            self._retired[name] = KEEP_SNAPSHOTS + 1
-        self._retired = {name: left - 1 for name, left in self._retired.items() if name not in now}
-        gone = [name for name, left in self._retired.items() if left <= 0]
-        if self._listed is None and self.directory.exists():
-            here = {path.name for path in self.directory.iterdir()}
-            gone += here - now - self._retired.keys()
-        for name in gone:
-            self._retired.pop(name, None)
-            (self.directory / name).unlink(missing_ok=True)
-        self._listed = now
+        saving = _TAKING.listed
+        with self._lock:
+            number = _TAKING.number if saving is not None else self._lists[-1][0] + 1 if self._lists else 0
+            self._first = number if self._first is None else self._first
+            # What is done and was listed before, the save before settles, whose commit comes before.
+            self._writing = {
+                name: one for name, one in self._writing.items() if name in self._fresh or not one.done()
+            }
+            listed = Listed(self, frozenset(names), tuple(self._writing.values()))
+            self._lists.append((number, listed.names))
+            self._fresh.clear()
+        if saving is not None:
+            saving.append(listed)
+        else:
+            listed.settle()
+            self.collect(number - KEEP_SNAPSHOTS + 1)
+
+    def collect(self, oldest: int) -> None:
+        """Remove the files that no save from the number `oldest` on lists. What earlier executions have left
+        stays until `oldest` is a save of this one.
+        """
+        if (
+            self.directory is None
+            or self._first is None
+            or not self._first <= oldest
+            or oldest == self._collected
+        ):
+            return
+        with self._lock:
+            self._collected = oldest
+            self._lists = [one for one in self._lists if one[0] >= oldest]
+            kept = self._fresh.union(*(names for _, names in self._lists))
+            for path in self.directory.iterdir() if self.directory.exists() else ():
+                if path.name.removesuffix(".part") not in kept:
+                    path.unlink(missing_ok=True)
 
 
 def _write(path: Path, body: bytes) -> None:
@@ -227,7 +287,6 @@ class Journal:
             StateError: a file is missing or damaged.
         """
         self.pieces = [Segment(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
-        files.restored(self.names())
         for piece in self.pieces:
             yield self._rows(piece, files), piece.mark
 

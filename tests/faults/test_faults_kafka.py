@@ -166,7 +166,7 @@ def test_what_a_flow_began_with_is_read_again_when_it_dies_before_its_first_snap
     kafka_world: World, start: str
 ) -> None:
     kafka_world.send(30)
-    flow = kafka_world.start(KAFKA_START=start, EPOCH_INTERVAL="PT10M")
+    flow = kafka_world.start(KAFKA_START=start, SAVE_INTERVAL="PT10M")
     kafka_world.send(100)
     shown = 100 if start == "latest" else 130
     eventually(lambda: world_impressions(kafka_world) == shown, 60, flow.said)
@@ -185,7 +185,7 @@ def test_what_a_flow_began_with_is_read_again_when_it_dies_before_its_first_snap
 def test_a_flow_that_died_before_its_first_snapshot_refuses_a_log_whose_beginning_is_gone(
     kafka_world: World, admin: AdminClient
 ) -> None:
-    flow = kafka_world.start(EPOCH_INTERVAL="PT10M")
+    flow = kafka_world.start(SAVE_INTERVAL="PT10M")
     kafka_world.send(200)
     kafka_world.shown(flow)
     flow.kill()

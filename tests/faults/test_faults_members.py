@@ -16,6 +16,7 @@ import pytest
 from faults_support import ROOT, Flow, World, children, eventually
 
 from connectors.ports import free_ports, free_run
+from flows.state.saves import SaveStore
 
 RECIPES = re.findall(
     r"```sh\n(.*?)```", (ROOT / "docs/operations.md").read_text().partition("## On several machines")[2], re.S
@@ -55,8 +56,6 @@ def machines(world: World, recipe: str, **settings: str) -> Iterator[list[Flow]]
                     start_new_session=True,
                 )
             flows.append(Flow(process, log, metrics + number))
-            if number == 0 and "bytewax.recovery" in recipe:
-                eventually(lambda: len(list((world.directory / "shared").glob("*.sqlite3"))) == 8)
         yield flows
     finally:
         for flow in flows:
@@ -172,18 +171,35 @@ def test_what_is_still_behind_redis_is_told_readably(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"no database at all" * 300, None], ids=["emptied", "garbage", "cut"]
+    "damage", [b"", b"no manifest at all" * 300, None], ids=["emptied", "garbage", "cut"]
 )
-def test_a_damaged_part_of_the_recovery_store_is_one_line(
-    stopped: World, store: Path, damage: bytes | None
-) -> None:
-    part = store / "part-0.sqlite3"
-    part.write_bytes(part.read_bytes()[:6000] if damage is None else damage)
+def test_a_damaged_save_is_told_and_the_one_before_is_taken(world: World, damage: bytes | None) -> None:
+    flow = world.start()
+    world.send(50)
+    world.shown(flow)
+    flow.stop()
+    store = world.directory / "recovery"
+    newest, before = SaveStore(store).cuts()
+    manifest = store / "saves" / f"{newest:020d}" / "manifest"
+    manifest.write_bytes(manifest.read_bytes()[:-9] if damage is None else damage)
+
+    again = world.start(ready=False)
+
+    world.send(10)
+    eventually(lambda: world.row()["flight.impressions"] == "60", 60, again.said)
+    assert re.search(rf"a save is damaged.*damaged={newest}.*taken={before}", again.said()), again.said()
+    assert world.ledger() == 60
+    again.stop()
+
+
+def test_without_a_whole_save_a_start_is_refused_in_one_line(stopped: World, store: Path) -> None:
+    for manifest in store.glob("saves/*/manifest"):
+        manifest.write_bytes(b"")
 
     again = stopped.start(ready=False, RECOVERY_DIR=str(store))
 
     assert again.ended() == 3
-    assert f"the recovery directory {store} cannot be used (" in again.last()
+    assert f"the recovery directory {store} has no whole save" in again.last()
     assert "panicked" not in again.said()
 
 

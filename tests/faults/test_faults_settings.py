@@ -15,7 +15,7 @@ SAFE = [
         "HORIZON": "PT5M",
         "CONVERSION_HORIZON": "P30D",
         "FLUSH_INTERVAL": "PT2S",
-        "EPOCH_INTERVAL": "PT2S",
+        "SAVE_INTERVAL": "PT2S",
         "OUT_OF_ORDERNESS": "PT40S",
         "QUIET": "PT1S",
         "MATURE_AFTER": "PT0S",

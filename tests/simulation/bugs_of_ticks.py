@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from flows.engine.aligner import Aligner
-from flows.engine.cut_step import CutStep
 from flows.engine.source import PixelPartition
 from flows.engine.steps import PlaysLogic
 from flows.engine.tick_clock import TickClock
@@ -27,15 +26,6 @@ def what_comes_behind_a_tick_is_not_held_back(right: Any) -> Any:
             yield from right(self, sender, item, mark, first)
 
     return push
-
-
-@mutation(Aligner, "snapshot")
-def what_is_held_back_is_not_saved(right: Any) -> Any:
-    def snapshot(self: Any, plain: Any) -> Any:
-        at, released, _, inside = right(self, plain)
-        return at, released, {}, inside
-
-    return snapshot
 
 
 @mutation(Aligner, "_release")
@@ -71,15 +61,6 @@ def ticks_of_quiet_partitions_are_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
         shard, aligner, _, cut, forgotten = right(self)
         return shard, aligner, [], cut, forgotten
-
-    return snapshot
-
-
-@mutation(CutStep, "snapshot")
-def what_a_step_has_gathered_is_not_saved(right: Any) -> Any:
-    def snapshot(self: Any) -> Any:
-        core, (at, released, held, _) = right(self)
-        return core, (at, released, held, [])
 
     return snapshot
 

@@ -4,16 +4,14 @@ What it keeps, and no more (each is a test against Bytewax in `test_fakes`):
 
 - Between two steps, from one worker to another, messages come in order; else in any order, so many at once.
 - A step with state gets what is there for a key in one call, keys in their order.
-- A key, and a sink, is one worker's; its logic is made for its first message, or by its snapshot.
-- An epoch: each partition of a source ends it for itself, with a snapshot. When all have, and all that they
-  gave is through, the steps that were called have snapshots taken, and all of it is committed at once. No
-  partition is read before that. A start is from the last commit, or from the one before (a power cut).
-- A sink writes at once, not at the commit.
+- A key, and a sink, is one worker's; its logic is made for its first message.
+- When all partitions are at their end and all is through, a step learns so, and may send something still,
+  which those behind it get before they learn it.
+- Bytewax keeps no state. What is deferred happens at any time, in any order, as threads do it.
 """
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +24,6 @@ from bytewax.dataflow import Dataflow
 from simulation.world import World
 
 Mapper = Callable[[list[Any]], Iterable[Any]]
-State = dict[tuple[str, str], bytes]
 CORE: Final = ("input", "flat_map_batch", "merge", "stateful_batch", "output")
 """The operators that are understood; another one is an error."""
 
@@ -93,18 +90,30 @@ def _ways(
                 yield op.step_id, before
 
 
-@dataclass
-class Saved:
-    """The recovery store: what the last commit has, and the one before it."""
+class Deferred:
+    """Work that a thread does some time: when the scheduler says so, or when somebody waits for it."""
 
-    state: State = field(default_factory=dict)
-    before: State = field(default_factory=dict)
-    commits: int = 0
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work: Callable[[], Any] | None = work
+        self._result: Any = None
+        self._error: Exception | None = None
 
-    def commit(self, news: State) -> None:
-        """Make an epoch's snapshots the last ones, at once."""
-        self.before, self.state = self.state, {**self.state, **news}
-        self.commits += 1
+    def done(self) -> bool:
+        return self._work is None
+
+    def run(self) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            try:
+                self._result = work()
+            except Exception as error:
+                self._error = error
+
+    def result(self) -> Any:
+        self.run()
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 class Engine:
@@ -112,53 +121,44 @@ class Engine:
 
     Args:
         flows: the same flow, once a worker, as each process has one.
-        state: what to begin from.
         salt: which worker has which key.
     """
 
-    def __init__(self, world: World, flows: Sequence[Dataflow], saved: Saved, salt: int) -> None:
-        self.world, self.random, self.saved, self.salt = world, world.random, saved, salt
+    def __init__(self, world: World, flows: Sequence[Dataflow], salt: int) -> None:
+        self.world, self.random, self.salt = world, world.random, salt
         self.workers = [steps_of(flow) for flow in flows]
         self.steps = self.workers[0]
         self.logics: dict[tuple[str, str], Any] = {}
         self.partitions: dict[tuple[str, str], Any] = {}
         self.channels: dict[tuple[str, str, int, int], deque[Any]] = {}
-        self.called: set[tuple[str, str]] = set()
-        self.news: State = {}
-        self.closing = False
-        self.closed: set[tuple[str, str]] = set()
         self.over: set[tuple[str, str]] = set()
-        self._resume()
+        self.deferred: list[Deferred] = []
+        self._begin()
 
     # Beginning
 
-    def _resume(self) -> None:
-        state = {where: pickle.loads(packed) for where, packed in self.saved.state.items()}
+    def _begin(self) -> None:
         for name, step in self.steps.items():
             if step.kind != "input":
                 continue
             lists = [worker[name].op.source.list_parts() for worker in self.workers]
             for part in lists[0]:
                 source = self.workers[self.owner(part)][name].op.source
-                self.partitions[name, part] = source.build_part(name, part, state.get((name, part)))
-        where = [one for one in state if self.steps[one[0]].kind != "input"]
-        self.random.shuffle(where)  # workers begin side by side
-        for name, key in where:
-            self._logic(name, key, state[name, key])
+                self.partitions[name, part] = source.build_part(name, part, None)
 
     def owner(self, key: str) -> int:
         """The worker of a key."""
         return crc32(f"{self.salt} {key}".encode()) % len(self.workers)
 
-    def _logic(self, name: str, key: str, state: Any = None) -> Any:
+    def _logic(self, name: str, key: str) -> Any:
         logic = self.logics.get((name, key))
         if logic is None:
             step = self.workers[self.owner(key if self.steps[name].kind != "output" else name)][name]
             if step.kind == "output":
                 (part,) = step.op.sink.list_parts()
-                logic = step.op.sink.build_part(name, part, state)
+                logic = step.op.sink.build_part(name, part, None)
             else:
-                logic = step.op.builder(state)
+                logic = step.op.builder(None)
             self.logics[name, key] = logic
         return logic
 
@@ -202,7 +202,6 @@ class Engine:
                 taken.append(some.popleft())
             channels = [one for one in channels if one]
         if self.steps[to].kind == "output":
-            self.called.add((to, "writer"))
             self._logic(to, "writer").write_batch([value for _, value in taken])
             return
         by_key: dict[str, list[Any]] = {}
@@ -210,43 +209,34 @@ class Engine:
             by_key.setdefault(key, []).append(value)
         out: list[Any] = []
         for key in sorted(by_key):
-            self.called.add((to, key))
             given, gone = self._logic(to, key).on_batch(by_key[key])
             assert not gone, "no step of the flow discards its state"
             out += [(key, one) for one in given]
         self._emit(to, worker, out)
 
-    # Epochs
+    # Beside it
 
-    def close(self, where: tuple[str, str]) -> None:
-        """Let a partition end the epoch."""
-        self.closed.add(where)
-        self.news[where] = pickle.dumps(self.partitions[where].snapshot())
+    def defer(self, work: Callable[[], Any]) -> Deferred:
+        """Let a thread do it."""
+        self.deferred.append(Deferred(work))
+        return self.deferred[-1]
 
-    def through(self) -> list[tuple[str, str]]:
-        """What can be saved now: called, and with nothing to come in this epoch."""
-        if len(self.closed) < len(self.partitions):
-            return []
-        busy = {to for (_, to, _, _), some in self.channels.items() if some}
-        return [one for one in sorted(self.called) if not ({one[0], *self.steps[one[0]].above} & busy)]
+    def work(self) -> None:
+        """Let some thread get its work done."""
+        at_random(self.random, self.deferred).run()
+        self.deferred = [one for one in self.deferred if not one.done()]
 
-    def save(self, where: tuple[str, str]) -> None:
-        """Take a step's snapshot."""
-        self.called.remove(where)
-        self.news[where] = pickle.dumps(self.logics[where].snapshot())
-
-    @property
-    def whole(self) -> bool:
-        """The epoch can be committed."""
-        return len(self.closed) == len(self.partitions) and not self.called and not self.waiting()
-
-    def commit(self) -> None:
-        """End the epoch."""
-        self.saved.commit(self.news)
-        self.news, self.closed, self.closing = {}, set(), False
+    # The end
 
     def end(self) -> None:
-        """Close all, behind the last commit."""
+        """Tell the steps that nothing more comes, those further down later; then close all."""
+        for name in sorted(self.steps, key=lambda one: (len(self.steps[one].above), one)):
+            while any(to == name for to, _ in self.waiting()):
+                self.deliver(*at_random(self.random, [one for one in self.waiting() if one[0] == name]))
+            if self.steps[name].kind == "stateful_batch":
+                for (_, key), logic in [one for one in self.logics.items() if one[0][0] == name]:
+                    out, _ = logic.on_eof()
+                    self._emit(name, self.owner(key), [(key, one) for one in out])
         for logic in [*self.partitions.values(), *self.logics.values()]:
             if hasattr(logic, "close"):
                 logic.close()

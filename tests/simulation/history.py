@@ -112,7 +112,7 @@ def _faults(source: random.Random) -> list[Fault]:
                 how = source.choice(("crash", "crash", "crash", "power", "stop", "sleep", "back", "ahead"))
                 found.append(Fault("step", source.randint(1, 500), how, source.randint(1, 3600)))
             case low if low < 0.45:
-                found.append(Fault("disk", source.randint(1, 12), "crash"))
+                found.append(Fault("disk", source.randint(1, 400), "crash"))
             case low if low < 0.55:
                 found.append(Fault("topic", source.randint(1, 30), "crash"))
             case _:

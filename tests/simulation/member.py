@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from flows.engine import LinesSink, PixelSource, RedisSink, StopSignal
+from flows.engine.saves import Defer
 from flows.intake import DenyList
 from flows.pixels import Sinks, build
 from flows.publish import Covered
@@ -47,13 +48,15 @@ class Member:
         member.flow = build(source, sinks, settings, member.covered)
         return member
 
-    def begin(self, settings: Settings, outside: Outside, stop: StopSignal, number: int) -> None:
+    def begin(
+        self, settings: Settings, outside: Outside, stop: StopSignal, number: int, defer: Defer
+    ) -> None:
         """Make all of it anew for an execution, as its process number `number`."""
         log, recompute = outside.log, outside.recompute
         self.settings.__dict__.clear()
         self.settings.__dict__.update(settings.__dict__)
         denied = DenyList(self.settings, TIME.monotonic)
-        self.source.__init__(log, self.settings, KEY, stop, denied, ahead=False)  # type: ignore[misc]
+        self.source.__init__(log, self.settings, KEY, stop, denied, ahead=False, defer=defer)  # type: ignore[misc]
         self.covered.__init__(self.settings, recompute, TIME.monotonic)  # type: ignore[misc]
         self.sinks.redis.__init__(  # type: ignore[misc]
             self.settings,
@@ -100,6 +103,7 @@ def base_settings() -> Settings:
                 out_of_orderness=timedelta(milliseconds=BOUND_MS),
                 linger=timedelta(0),
                 minutes_interval=timedelta(seconds=1),
+                save_interval=timedelta(seconds=2),
                 batch_messages=16,
                 metrics_port=0,
                 recovery_dir=None,

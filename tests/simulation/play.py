@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import structlog
 
@@ -22,9 +23,10 @@ from flows.engine import StopSignal
 from flows.errors import AudiopixelError
 from flows.intake import Decoder
 from flows.model.redis_keys import deny_key
+from flows.state.saves import FOLDER, Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker, Wrong
 from simulation.disk import Disk
-from simulation.engine import Engine, Saved, at_random
+from simulation.engine import Deferred, Engine, at_random
 from simulation.history import BOUND_MS, FORGOTTEN, JUNK_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
 from simulation.log import Log
 from simulation.member import KEY, Outside, base_settings, members
@@ -73,6 +75,13 @@ def simulated() -> Iterator[None]:
         put, sync = durable.put, durable.sync_directory
         stack.enter_context(instead(put, lambda path, body: _current().disk.put(path, body)))
         stack.enter_context(instead(sync, lambda path: _current().disk.sync(path)))
+        commit = SaveStore.commit
+
+        def counted(self: SaveStore, manifest: Manifest) -> None:
+            commit(self, manifest)
+            _current().commits += 1
+
+        stack.enter_context(patch.object(SaveStore, "commit", counted))
         before = structlog.get_config()
         structlog.configure(processors=[_told], cache_logger_on_first_use=False)
         try:
@@ -142,11 +151,12 @@ class Player:
         self.outside = Outside(self.world, self.log, topics, history.recompute)
         self.disk = Disk(self.world)
         self.directory = Path(tempfile.mkdtemp(prefix="simulated-", dir=MEMORY))
-        self.saved = Saved()
+        self.store = SaveStore(self.directory)
+        self.commits = 0
         self.engine: Engine | None = None
         self.stop = StopSignal()
         self.executions = self.stops = self.steps = 0
-        self._closing = self.world.random.choice((0.004, 0.015, 0.05))
+        self._working = self.world.random.choice((0.02, 0.1, 0.5))
         self._quiet_since = self._quiet_ms = 0
         self._quiet_at_ms = 0.0
 
@@ -172,7 +182,7 @@ class Player:
             world.crashes,
             self.executions,
             self.checker.flushes,
-            self.saved.commits,
+            self.commits,
             self.checker.knows_reach,
             world.story,
             end,
@@ -200,18 +210,16 @@ class Player:
         self.executions += 1
         self.stop = StopSignal()
         faults = len([line for _, line in world.story if line.startswith("***")])
-        world.tell(
-            f"execution {self.executions} starts with {workers} worker(s), from commit {self.saved.commits}"
-        )
+        world.tell(f"execution {self.executions} starts with {workers} worker(s), saves: {self.store.cuts()}")
         try:
             some = members(workers)
             for number, member in enumerate(some):
-                member.begin(settings, self.outside, self.stop, number)
+                member.begin(settings, self.outside, self.stop, number, self._defer)
             salt = int(world.random.random() * 1000)
-            self.engine = Engine(world, [member.flow for member in some], self.saved, salt)
+            self.engine = Engine(world, [member.flow for member in some], salt)
             self._run(self.engine)
             self.engine.end()
-            self.saved.before, self.stops = self.saved.state, self.stops + 1
+            self.stops += 1
         except Crash:
             world.tell(f"execution {self.executions} dies")
             self.disk.crash()
@@ -259,9 +267,10 @@ class Player:
             self._act(engine)
             if not self.stop.asked and (self._grown(engine) or (world.calm and self._read_to_the_end())):
                 self.stop.set()
-        engine.closing = True
-        while not self._epoch(engine):
-            pass
+
+    def _defer(self, work: Callable[[], Any]) -> Deferred:
+        assert self.engine is not None
+        return self.engine.defer(work)
 
     def _grown(self, engine: Engine) -> bool:
         """A partition was added; whoever looks after the flow starts it again."""
@@ -269,7 +278,7 @@ class Player:
 
     def _forget(self) -> None:
         """Nobody knows of the deny-list any more, if Redis lost it before a snapshot had it."""
-        if self.history.forgets and self.server.losses and not self.saved.commits:
+        if self.history.forgets and self.server.losses and not self.commits:
             self.checker.knows_reach = False
 
     def _step_fault(self, how: str, detail: int) -> None:
@@ -277,8 +286,7 @@ class Player:
             case "crash":
                 self.world.crash()
             case "power":
-                # The last commit had not reached the disk.
-                self.saved.state = self.saved.before
+                self._tear()
                 self.world.crash()
             case "stop":
                 self.stop.set()
@@ -294,12 +302,10 @@ class Player:
         world = self.world
         world.elapsed_ms += world.random.randint(0, 3)
         waiting = engine.waiting()
-        if engine.closing:
-            if self._epoch(engine):
-                return
-        elif world.random.random() < self._closing:
-            engine.closing = True
-        open_ones = [one for one in engine.partitions if one not in engine.closed and one not in engine.over]
+        if engine.deferred and world.random.random() < self._working:
+            engine.work()
+            return
+        open_ones = [one for one in engine.partitions if one not in engine.over]
         if waiting and (not open_ones or world.random.random() < 0.7):
             engine.deliver(*at_random(world.random, waiting))
             return
@@ -336,22 +342,14 @@ class Player:
         elif now_ms > self._quiet_at_ms + 8_000 and watermark_ms < self._quiet_ms + 3_000:
             raise Wrong("time stands still while nothing but junk comes")
 
-    def _epoch(self, engine: Engine) -> bool:
-        """Take a step towards the end of the epoch; whether one was taken."""
-        world = self.world
-        left = [one for one in engine.partitions if one not in engine.closed]
-        if left:
-            if world.random.random() < 0.5 or self.stop.asked:
-                engine.close(at_random(world.random, left))
-            return False
-        ready = engine.through()
-        if ready:
-            engine.save(at_random(world.random, ready))
-            return False
-        if engine.whole:
-            engine.commit()
-            return True
-        return False
+    def _tear(self) -> None:
+        """The disk spoils a file of the newest save; the one before must do."""
+        cuts = self.store.cuts()
+        if len(cuts) > 1:
+            files = sorted((self.directory / FOLDER / f"{cuts[0]:020d}").iterdir())
+            torn = at_random(self.world.random, files)
+            torn.write_bytes(torn.read_bytes()[: -self.world.random.randint(1, 30)])
+            self.world.tell(f"the disk spoils {torn.name} of save {cuts[0]}")
 
     def end(self) -> dict[str, Any]:
         """All that readers find in the end, without what says when and by whom it was written."""

@@ -130,7 +130,7 @@ class World:
             "LISTENER_KEY": "a key for faults alone",
             "NAMESPACE": f"{self.topic}:v1",
             "RECOVERY_DIR": str(self.directory / "recovery"),
-            "EPOCH_INTERVAL": "PT1S",
+            "SAVE_INTERVAL": "PT1S",
             "FLUSH_INTERVAL": "PT0.5S",
             "SHARDS": "8",
         }

@@ -303,7 +303,7 @@ def test_a_flow_that_was_stopped_goes_on_with_the_touches_in_its_files(
     settings = settings_of(
         attribution="linear",
         flush_interval=timedelta(milliseconds=10),
-        epoch_interval=timedelta(milliseconds=50),
+        save_interval=timedelta(milliseconds=50),
         batch_messages=5,
     )
     lines = log(9, plays=4000, buyers=500)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from flows.attribution.frequency import CLASS_OF, DAY_MS, MOST, REMEMBERED_DAYS,
 from flows.model.conversions import CLASSES
 from flows.state import journal
 from flows.state.journal import Files
+from flows.state.saves import decode, encode
 
 CAMPAIGNS = ("red", "blue", "green")
 TODAY = 20_000
@@ -108,11 +108,11 @@ def test_every_listener_has_had_what_was_counted_whatever_was_restarted(
             frequency.erase([gone])
             model.held = {key: of for key, of in model.held.items() if key[0] != gone}
         if rng.random() < 0.5:
-            state = pickle.dumps(frequency.snapshot(files))
+            state = encode(frequency.snapshot(files))
             files.keep(frequency.journal.names())
             if rng.random() < 0.3:
                 frequency = Frequency()
-                frequency.restore(pickle.loads(state), files)
+                frequency.restore(decode(state), files)
         assert len(frequency) == len(model.held)
         for (listener, campaign), (count, latest) in model.held.items():
             right = min(count, MOST) if today - latest <= REMEMBERED_DAYS else 0

@@ -137,7 +137,7 @@ def test_a_flow_that_was_stopped_goes_on_with_its_clients(
     monkeypatch.setattr("flows.clients.store.SPILL", 4)
     settings = settings_of(
         flush_interval=timedelta(milliseconds=10),
-        epoch_interval=timedelta(milliseconds=50),
+        save_interval=timedelta(milliseconds=50),
         batch_messages=20,
         row_ttl=timedelta(days=60),
     )

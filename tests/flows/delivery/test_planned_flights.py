@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from flows.model.ticks import Cut
 from flows.rows.shard import RowShard
 from flows.rows.values import Windows
 from flows.state.hyperloglog import REGISTERS, estimate, histogram, pack_registers
+from flows.state.saves import decode, encode
 
 MINUTE = 60_000
 FIRST = 29_000_000
@@ -63,7 +63,7 @@ class World:
         return RowShard(0, 1, self.lateness * MINUTE, 90_000, lambda minute: minute // 1440)
 
     def restart(self) -> None:
-        state = pickle.loads(pickle.dumps(self.shard.snapshot()))
+        state = decode(encode(self.shard.snapshot()))
         self.shard = self.new()
         self.shard.restore(state)
 
@@ -223,7 +223,7 @@ def test_other_rows_keep_their_reach_when_one_is_cut_anew() -> None:
     after = shard.reached.reach(np.arange(3)).tolist()
     assert after == [0, *before[1:]]
     restored = RowShard(0, 1, LATENESS * MINUTE, 90_000, lambda minute: minute // 1440)
-    restored.restore(pickle.loads(pickle.dumps(shard.snapshot())))
+    restored.restore(decode(encode(shard.snapshot())))
     assert restored.reached.reach(np.arange(3)).tolist() == after
 
 

@@ -45,7 +45,7 @@ CHANGES = st.fixed_dictionaries(
         "out_of_orderness": durations(0, 10, 60, seconds=1),
         "quiet": durations(1, 60, seconds=1),
         "flush_interval": durations(5, 50, 200, milliseconds=1),
-        "epoch_interval": durations(5, 200, milliseconds=1),
+        "save_interval": durations(5, 200, milliseconds=1),
         "mature_after": durations(0, 10, minutes=1),
         "minutes_interval": durations(0, 10, seconds=1),
         "row_ttl": durations(2, 2880, minutes=1),
@@ -163,6 +163,6 @@ def test_however_settings_change_a_start_is_right_or_refused_with_what_to_do(
 
 CHANGED = (
     *FIXED[1:], *SHRINKING, "attribution", "allowed_lateness", "horizon", "out_of_orderness", "quiet",
-    "flush_interval", "epoch_interval", "mature_after", "minutes_interval", "row_ttl", "half_life",
+    "flush_interval", "save_interval", "mature_after", "minutes_interval", "row_ttl", "half_life",
     "touch_listens", "consent", "batch_messages",
 )  # fmt: skip

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import stat
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bytewax.recovery import init_db_dir
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +16,7 @@ from flows.engine import fresh
 from flows.engine.foundation import begun, lay
 from flows.errors import StateError
 from flows.settings.fields import Settings
+from flows.state.saves import FORMAT, Manifest, SaveStore, encode
 
 KEY = b"the first secret of a flow"
 FIXED: dict[str, tuple[Any, Any]] = {
@@ -29,11 +27,10 @@ LONGEST = ("conversion_horizon", "click_window", "listen_window")
 
 
 def saved(directory: Path) -> None:
-    """Write a snapshot of something."""
-    if not any(directory.glob("*.sqlite3")):
-        init_db_dir(directory, 1)
-    with closing(sqlite3.connect(directory / "part-0.sqlite3")) as part, part:
-        part.execute("INSERT INTO snaps (step_id, state_key, snap_epoch) VALUES ('step', 'key', 1)")
+    """Write a save of nothing."""
+    store = SaveStore(directory)
+    piece = store.put_piece(1, "step", "key", encode(None), [])
+    store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, [piece]))
 
 
 @pytest.fixture
@@ -117,12 +114,20 @@ def test_where_a_partition_begins_is_decided_once(
         assert begun(settings.recovery_dir) == model
 
 
-def test_a_store_is_fresh_until_a_snapshot_is_written(tmp_path: Path) -> None:
+def test_a_store_is_fresh_until_a_save_is_committed(tmp_path: Path) -> None:
     assert fresh(None)
     assert fresh(tmp_path / "not there")
-    init_db_dir(tmp_path, 2)  # as by `python -m bytewax.recovery`
-    assert fresh(tmp_path)
+    SaveStore(tmp_path).put_piece(1, "step", "key", encode(None), [])
+    assert fresh(tmp_path), "a save without a manifest is none"
     saved(tmp_path)
     assert not fresh(tmp_path)
-    (tmp_path / "part-1.sqlite3").write_bytes(b"damaged")
+    (tmp_path / "saves" / f"{1:020d}" / "manifest").write_bytes(b"damaged")
     assert not fresh(tmp_path)
+
+
+def test_a_store_of_the_form_before_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "part-0.sqlite3").write_bytes(b"")
+    with pytest.raises(
+        StateError, match=r"SQLite files.*run the version that wrote it, or count the log anew"
+    ):
+        lay(Settings(recovery_dir=tmp_path), KEY)

@@ -40,7 +40,7 @@ def settings(broker: EmbeddedBroker, settings_of: Callable[..., Settings]) -> Se
         kafka_brokers=broker.bootstrap,
         kafka_group=f"g-{uuid.uuid4().hex[:8]}",
         export_port=0,
-        epoch_interval=0.02,
+        save_interval=0.02,
         flush_interval=0.02,
         **names,
     )

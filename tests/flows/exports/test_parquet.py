@@ -155,7 +155,7 @@ def test_duckdb_reads_the_days_and_a_straggler_never_changes_one(
     letters = []
     deadline = time.monotonic() + 20
     while not table.caught_up and time.monotonic() < deadline:
-        letters += [json.loads(change.value or b"") for change in table.read(settings.epoch_interval)]
+        letters += [json.loads(change.value or b"") for change in table.read(settings.save_interval)]
     table.close()
     assert {(one["reason"], one["topic"]) for one in letters} == {
         ("malformed", settings.kafka_minutes_topic),

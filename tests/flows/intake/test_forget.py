@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import time
 import urllib.request
@@ -42,6 +41,7 @@ from flows.model.redis_keys import deny_key
 from flows.model.ticks import Cut
 from flows.replay import replay
 from flows.settings.fields import Settings
+from flows.state.saves import decode, encode
 
 SECRET = "a key of sixteen bytes or more"
 T0 = 1_764_000_000_000
@@ -243,7 +243,7 @@ def test_a_partition_that_does_not_know_of_a_forgotten_listener_brings_nothing_o
     written(tmp_path / "new", [*lines, *(bought(T0 + 5, one) for one in who)])
 
     def plays(state: Any = None) -> PlaysLogic:
-        thawed = pickle.loads(pickle.dumps(state))  # as the engine does
+        thawed = decode(encode(state))  # as the engine does
         return PlaysLogic(settings, thawed, TickClock(1000, lambda: 0))
 
     old, shard = intake(tmp_path / "old", partitions[:1]), plays()
@@ -317,7 +317,7 @@ def test_a_live_flow_forgets_within_a_minute_and_a_kill_does_not_make_it_remembe
             "AUDIOPIXEL_REDIS_URL": valkey.url,
             "AUDIOPIXEL_LISTENER_KEY": SECRET,
             "AUDIOPIXEL_RECOVERY_DIR": str(tmp_path / "recovery"),
-            "AUDIOPIXEL_EPOCH_INTERVAL": "1",
+            "AUDIOPIXEL_SAVE_INTERVAL": "1",
             "AUDIOPIXEL_FLUSH_INTERVAL": "0.2",
             "AUDIOPIXEL_SHARDS": "2",
             "AUDIOPIXEL_METRICS_PORT": str(port),

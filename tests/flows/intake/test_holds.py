@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ from flows.intake.decoder import Decoder
 from flows.intake.holds import BYE, MAX_COLLECTORS, Holds, Told
 from flows.intake.watermark import PartitionClock
 from flows.model.pixel import COLUMNS, POSITION, WATERMARK
+from flows.state.saves import decode, encode
 
 
 @dataclass
@@ -98,7 +98,7 @@ def judged(
 
 
 def restarted(before: PartitionClock) -> PartitionClock:
-    state = pickle.loads(pickle.dumps(before.holds.snapshot()))
+    state = decode(encode(before.holds.snapshot()))
     after = PartitionClock(
         BOUND, QUIET, before.greatest_ms, before.candidate_ms, before.natural_ms, before.start_ms,
         before.watermark_ms, HOLD, before.max_state,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -32,6 +31,7 @@ from flows.plays import shard as shards
 from flows.plays.shard import PlayShard
 from flows.state import journal
 from flows.state.homes import Homes
+from flows.state.saves import decode, encode
 
 BOUND_MS, YEAR_MS = 10_000, 365 * 86_400_000
 BEGIN_MS = 29_000_000 * MINUTE
@@ -277,10 +277,10 @@ class World:
                     self.send()
                     self.model.lateness_ms = step
                 for index, old in enumerate(self.shards):
-                    state = pickle.dumps(old.snapshot())
+                    state = encode(old.snapshot())
                     if step != SNAPSHOT:
                         self.shards[index] = self.new_shard(index)
-                        self.shards[index].restore(pickle.loads(state))
+                        self.shards[index].restore(decode(state))
         self.cut()
         self.cut(ended=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from flows.plays import shard as shards
 from flows.plays.shard import PlayShard
 from flows.state.hash_table import SLOT_BYTES
 from flows.state.homes import Homes
+from flows.state.saves import encode
 
 MINUTE = 60_000
 YEAR_MS = 365 * 86_400_000
@@ -110,7 +110,7 @@ def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytes
         shard.cut(Cut(minute, now_ms - BOUND_MS, False, ()))
         bytes_.append(shard.table.nbytes)
         names.append(len(shard.names))
-        state.append(len(pickle.dumps(shard.snapshot())))
+        state.append(len(encode(shard.snapshot())))
     for series in (bytes_, names, state):
         assert max(series[60:]) <= 1.3 * max(series[:60])
         assert max(series[270:]) <= 1.05 * max(series[60:120])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +26,7 @@ from flows.model.ticks import Cut
 from flows.publish.covered import NEVER, RETRY_S, Covered, positions_key
 from flows.publish.fence import Kept, keep
 from flows.settings.fields import Settings
+from flows.state.saves import decode, encode
 
 MINUTE = 60_000
 BEGIN = 29_000_000
@@ -108,8 +108,8 @@ class Execution:
         self, settings: Settings, log: list[int], covered: Covered, state: bytes, begin: int
     ) -> None:
         self._log, self._position, self._book = log, begin, CreditBook(1)
-        self._first = pickle.loads(state) is None
-        self._rows = RowsLogic(settings, True, pickle.loads(state), b"sixteen bytes !!", covered)
+        self._first = decode(state) is None
+        self._rows = RowsLogic(settings, True, decode(state), b"sixteen bytes !!", covered)
 
     def cuts(self, sizes: list[int], number: int, until: int) -> Iterator[tuple[Cut, list[Told], bytes]]:
         """A cut behind each so many pixels and at `until`, with what is told at it, and the state by then."""
@@ -128,7 +128,7 @@ class Execution:
                 for key, body in one.messages
             ]
             told = [(key, body["state"], body["impressions"]) for key, body in minutes]
-            yield cut, told, pickle.dumps(self._rows.snapshot())
+            yield cut, told, encode(self._rows.snapshot())
 
 
 SIZES = st.lists(st.integers(0, 6), max_size=12)
@@ -163,7 +163,7 @@ def test_what_a_topic_was_told_of_a_minute_is_never_taken_back_by_a_flow_that_re
     client.delete(positions_key(settings.namespace))
     log = (BEGIN + np.cumsum(steps)).tolist()
     told: list[Told] = []
-    number, begin, state = 0, 0, pickle.dumps(None)
+    number, begin, state = 0, 0, encode(None)
     crash = min(len(log), sum(first)) if first else len(log)
     for cut, some, after in Execution(settings, log, Covered(settings), state, 0).cuts(first, 0, crash):
         told += some

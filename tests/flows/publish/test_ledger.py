@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 
 import pytest
@@ -13,6 +12,7 @@ from flows.errors import RejectingError, StateError
 from flows.model.messages import PartitionAccount, PixelOutcomes, Receipt
 from flows.model.ticks import Cut, Tick
 from flows.publish.ledger import COUNTS, PARTS, Ledger
+from flows.state.saves import decode, encode
 
 HERE = Cut(1, 0, False, ())
 FATES = ("malformed", "invalid", "unknown_event", "too_late", "accepted", "repeated")
@@ -64,7 +64,7 @@ def test_every_cut_accounts_for_every_message_whatever_became_of_it(
         accounts, _ = one.cut(HERE)
         given_out |= {account.partition: account for account in accounts}
         if restart:
-            state = pickle.loads(pickle.dumps(one.snapshot()))
+            state = decode(encode(one.snapshot()))
             one = ledger()
             one.restore(state)
     for partition, account in given_out.items():
@@ -97,7 +97,7 @@ def test_only_accounts_that_changed_are_given_out_and_all_after_a_restart() -> N
     (changed,), _ = one.cut(HERE)
     assert (changed.partition, changed.position, changed.watermark_ms) == ("b", 2, 2000)
     resumed = ledger()
-    resumed.restore(pickle.loads(pickle.dumps(one.snapshot())))
+    resumed.restore(decode(encode(one.snapshot())))
     again, arrivals = resumed.cut(HERE)
     assert [account.partition for account in again] == ["a", "b"]
     assert again[1] == changed
@@ -144,7 +144,7 @@ class Days:
         self.ledger.cut(HERE)
 
     def restart(self) -> None:
-        state = pickle.loads(pickle.dumps(self.ledger.snapshot()))
+        state = decode(encode(self.ledger.snapshot()))
         self.ledger = self._new(self.ledger.reject_least)
         self.ledger.restore(state)
 

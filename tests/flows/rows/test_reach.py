@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 from collections.abc import Iterable
 from itertools import cycle
@@ -22,6 +21,7 @@ from flows.rows.rolling_reach import Rolling
 from flows.state import journal
 from flows.state.hyperloglog import PRECISION, REGISTERS, estimate, histogram, rank
 from flows.state.journal import Files
+from flows.state.saves import decode, encode
 
 SEEDS = 100
 STANDARD_ERROR = 1.04 / REGISTERS**0.5
@@ -50,7 +50,7 @@ def reaches(distinct: Distinct, rows: int = 1) -> list[int]:
 
 
 def restored(one: Any, *files: Files) -> Any:
-    return type(one).restored(pickle.loads(pickle.dumps(one.snapshot(*files))), *files)
+    return type(one).restored(decode(encode(one.snapshot(*files))), *files)
 
 
 def test_reach_is_exact_up_to_a_thousand() -> None:
@@ -195,13 +195,13 @@ def test_a_snapshot_writes_who_is_new_and_sketches_now_and_then(
     monkeypatch.setattr(journal, "COMPACTION_SLACK", 1_000)
     rng, files = np.random.default_rng(5), Files(tmp_path)
     distinct = added((0, listeners(rng, 2_000)), (1, listeners(rng, 2_000)), rows=2)
-    before = len(pickle.dumps(distinct.snapshot(files)))
+    before = len(encode(distinct.snapshot(files)))
     distinct.add(np.ones(100, np.uint32), listeners(rng, 100), 2)
-    assert 500 < len(pickle.dumps(distinct.snapshot(files))) - before < 16 * 100 + 50
+    assert 500 < len(encode(distinct.snapshot(files))) - before < 16 * 100 + 50
     sizes = []
     for _ in range(200):
         distinct.add(np.ones(1_000, np.uint32), listeners(rng, 1_000), 2)
-        sizes.append(len(pickle.dumps(distinct.snapshot(files))))
+        sizes.append(len(encode(distinct.snapshot(files))))
     print(f"{max(sizes)} bytes at most, of two sketches of {REGISTERS}")
     assert max(sizes) < 2 * REGISTERS + 16 * (2 * 2 * REGISTERS // 16 + 1_000 + 1_000) + 1_000
 
@@ -321,7 +321,7 @@ def test_rolling_reach_is_exact_up_to_a_thousand_however_large_the_row_once_was_
         minute += 1
         rolling.advance(minute)
         rolling.add(np.zeros(3_000, np.uint32), np.full(3_000, minute), listeners(rng, 3_000), 1)
-    large = len(pickle.dumps(rolling.snapshot(files)))
+    large = len(encode(rolling.snapshot(files)))
     assert rolling.crowds.registers.nbytes >= 60 * REGISTERS
     assert large > 60 * REGISTERS // 4
     for number in (300, 700, 1_000):
@@ -330,7 +330,7 @@ def test_rolling_reach_is_exact_up_to_a_thousand_however_large_the_row_once_was_
         rolling.add(np.zeros(number, np.uint32), np.full(number, minute), listeners(rng, number), 1)
         assert [int(counts[0]) for counts in rolling.reach(row)] == [number, number]
     assert rolling.crowds.registers.nbytes == 0
-    assert len(pickle.dumps(rolling.snapshot(files))) <= 24 * number + 200  # who was heard in the last hour
+    assert len(encode(rolling.snapshot(files))) <= 24 * number + 200  # who was heard in the last hour
 
 
 def test_many_listeners_of_quiet_minutes_are_counted_exactly_and_take_no_registers() -> None:
@@ -382,7 +382,7 @@ def test_rolling_memory_is_that_of_an_hour() -> None:
         rolling.advance(minute)
         who = listeners(rng, 200)
         rolling.add(rng.integers(0, 4, 200).astype(np.uint32), np.full(200, minute), who, 4)
-        sizes.append((rolling.table.nbytes, len(pickle.dumps(rolling.snapshot(Files(None))))))
+        sizes.append((rolling.table.nbytes, len(encode(rolling.snapshot(Files(None))))))
     for series in zip(*sizes, strict=True):
         assert max(series[80:]) <= max(series[:80])
     assert rolling.used <= 2 * 60 * 200  # once an hour those are dropped who have no minute left

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from flows.rows.row_index import Limits, RowIndex
 from flows.rows.shard import RowShard
 from flows.settings.fields import Settings
 from flows.settings.loading import load
+from flows.state.saves import decode, encode
 
 T0 = 1_790_000_000_000
 SUMMED = ("flight.impressions", "flight.pixels", "1h.impressions", "1d.starts", "flight.conversions")
@@ -262,7 +262,7 @@ def test_what_a_name_counted_where_it_had_no_row_is_never_missing_from_what_it_d
     shard, minute, heard, plans = new(), BEGIN, Counter[tuple[str, int]](), dict[str, int]()
     for number, (jump, pixels, plan, restart) in enumerate(steps, 1):
         if restart:
-            state = pickle.loads(pickle.dumps(shard.snapshot()))
+            state = decode(encode(shard.snapshot()))
             shard = new()
             shard.restore(state)
             planned(shard, plans)

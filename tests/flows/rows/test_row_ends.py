@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +36,7 @@ from flows.settings.fields import Settings
 from flows.state import journal
 from flows.state.journal import Files
 from flows.state.kernel import mixed
+from flows.state.saves import decode, encode
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 T0 = 1_790_000_000_000 // DAY * DAY
@@ -81,7 +81,7 @@ def test_whoever_ended_is_found_until_it_is_forgotten_whatever_restarts(
                 minute += 7 * which
                 ended.drop_expired(minute - remembered)
             elif doing == "restart":
-                state = pickle.loads(pickle.dumps(ended.snapshot(files)))
+                state = decode(encode(ended.snapshot(files)))
                 files.keep(ended.names())
                 files = Files.of(root, "rows", 0)
                 ended = Ended.restored(state, files, alive)
@@ -97,7 +97,7 @@ def test_an_ended_row_takes_sixteen_bytes_of_memory_and_what_it_says_at_most_a_k
     line.cut(T0, {f"p{n:05}": [n + 1] for n in range(20_000)}, campaign="c" * 64)
     line.cut(T0 + 3 * DAY, {"other": [1]})
     ended = line.shard.row_index.ended
-    state = pickle.dumps(line.shard.snapshot())
+    state = encode(line.shard.snapshot())
     assert len(ended) == 20_000
     size = sum(path.stat().st_size for path in (tmp_path / "rows").rglob("*") if path.is_file())
     print(
@@ -126,7 +126,7 @@ class Line:
         return RowShard(0, 1, 600_000, 90_000, lambda minute: minute // 1440, 0, self.recovery, self.limits)
 
     def restart(self) -> None:
-        state = pickle.loads(pickle.dumps(self.shard.snapshot()))
+        state = decode(encode(self.shard.snapshot()))
         self.shard = self.new()
         self.shard.restore(state)
 
@@ -284,7 +284,7 @@ def test_a_long_life_of_new_placements_every_day_costs_what_its_last_days_hold(t
     for day in range(40):
         line.cut(T0 + day * DAY, {f"d{day}-{n}": [n + 1, n + 2] for n in range(100)})
         line.cut(T0 + day * DAY + 12 * HOUR, {f"d{day}-{n}": [n + 1] for n in range(100)})
-        sizes.append(len(pickle.dumps(line.shard.snapshot())))
+        sizes.append(len(encode(line.shard.snapshot())))
         kept.append(len(line.shard.row_index.ended))
     assert len(line.shard.row_index.names) <= 400
     assert len(line.shard.columns) <= 512

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -45,6 +44,7 @@ from flows.rows.row_index import Limits
 from flows.rows.shard import RowShard
 from flows.rows.values import Minutes, Windows
 from flows.state import journal
+from flows.state.saves import decode, encode
 
 MINUTE, HOUR = 60_000, 3_600_000
 MATURE_MS = 90_000
@@ -295,7 +295,7 @@ class World:
     def run(self, steps: list[Step]) -> None:
         for step in steps:
             if step.before:
-                state = pickle.loads(pickle.dumps(self.shard.snapshot()))
+                state = decode(encode(self.shard.snapshot()))
             if step.before == "restart":
                 self.shard = self.new_shard()
                 self.shard.restore(state)
@@ -464,7 +464,7 @@ def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_mo
     assert flight(2, range(first + 5, first + 6), first + 3) == (3, 1)
     shard.plan("a", first + 5, first + 60)
     assert flight(3, range(first + 6, first + 7), first + 4) == (2, 0)
-    shard.restore(pickle.loads(pickle.dumps(shard.snapshot())))
+    shard.restore(decode(encode(shard.snapshot())))
     assert flight(4, range(first + 7, first + 8), first + 7) == (3, 1)
 
 
@@ -476,7 +476,7 @@ def test_memory_is_flat_in_a_run_of_a_week() -> None:
         cut = Cut(start, (start + 19) * MINUTE, False, ())
         shard.apply(cut, [impressions(cut, range(start, start + 20))])
         used.append(shard.cells.used)
-        state.append(len(pickle.dumps(shard.snapshot())))
+        state.append(len(encode(shard.snapshot())))
     assert max(used) <= 60 + 20 + 10
     settled = (DAYS_OPEN + 2) * 24 * 3  # the days that may still change are kept, too
     assert max(state[settled:]) <= 1.02 * min(state[settled:])

@@ -39,7 +39,7 @@ def shown(**environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("EPOCH_INTERVAL", "-1", "takes at least 1 ms"),
+        ("SAVE_INTERVAL", "-1", "takes at least 1 ms"),
         ("FLUSH_INTERVAL", "0", "takes at least 1 ms"),
         ("FLUSH_INTERVAL", "-1", "takes at least 1 ms"),
         ("REDIS_TIMEOUT", "0", "takes at least 1 ms"),

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from connectors.durable import put
-from flows.engine.run import recovery_store
+from flows.engine.run import held
 from flows.errors import StateError
 from flows.state import durable, journal
 from flows.state.durable import private_directory
 from flows.state.journal import Files, Journal
+from flows.state.saves import FORMAT, Manifest, SaveStore
 
 
 @pytest.fixture
@@ -88,21 +89,23 @@ def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: p
         root = tmp_path / "recovery"
         root.mkdir(mode=0o755)
         (root / "rows").mkdir(mode=0o777)
-        with recovery_store(root):
+        with held(root):
             files, one = Files.of(root, "rows", 0), Journal(1)
             monkeypatch.setattr(journal, "SPILL_BYTES", 1)
             one.append(np.arange(5, dtype=np.uint64).reshape(-1, 1))
             one.spill(files)
             files.keep(one.names())
-            (root / "part-0.sqlite3").chmod(0o644)
-        with recovery_store(root):
+            store = SaveStore(root)
+            piece = store.put_piece(1, "rows", "0000", b"", [])
+            store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, [piece]))
+        with held(root):
             pass
     finally:
         os.umask(umask)
     found = modes(root)
-    assert {name for name in found if name.endswith(".sqlite3")} == {f"part-{n}.sqlite3" for n in range(8)}
+    assert {"manifest", "rows-0000"} <= set(found)
     for name, mode in found.items():
-        private = 0o700 if name in ("recovery", "rows", "0000") else 0o600
+        private = 0o700 if name in ("recovery", "rows", "0000", "saves", f"{1:020d}") else 0o600
         assert mode == private, f"{name} has mode {mode:o}"
 
 

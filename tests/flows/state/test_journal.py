@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +15,7 @@ from flows.errors import StateError
 from flows.state import journal
 from flows.state.journal import KEEP_SNAPSHOTS, Files, Journal
 from flows.state.kernel import U64
+from flows.state.saves import decode, encode
 
 COMPACTION_SLACK, SPILL_ROWS = 4, 3
 
@@ -54,11 +54,11 @@ class Owner:
     def __init__(self, directory: Path | None, state: bytes | None = None) -> None:
         self.table, self.journal, self.files = Numbers(), Journal(2), Files(directory)
         if state is not None:
-            for rows, _ in self.journal.restore(pickle.loads(state), self.files):
+            for rows, _ in self.journal.restore(decode(state), self.files):
                 self.table.now.update(rows.tolist())
 
     def snapshot(self) -> bytes:
-        state = pickle.dumps([tuple(piece) for piece in self.journal.snapshot(self.table, self.files)])
+        state = encode([tuple(piece) for piece in self.journal.snapshot(self.table, self.files)])
         self.files.keep(self.journal.names())
         return state
 

@@ -1,0 +1,376 @@
+"""Saves: whole or none, one before to fall back to, and from each the flow goes on to the same end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from flows.engine import StopSignal
+from flows.engine.cut_step import Step
+from flows.engine.saves import CommitPartition, Saved, Saves, in_threads
+from flows.errors import StateError
+from flows.model.messages import Durable, Lines, Message
+from flows.model.ticks import Cut
+from flows.replay import replay
+from flows.settings.fields import Settings
+from flows.state import saves as disk
+from flows.state.journal import Files, taking
+from flows.state.saves import FORMAT, Manifest, Piece, SaveStore, decode, encode
+
+KEY = b"sixteen bytes !!"
+T0 = 1_764_000_000_000
+
+KEYS = st.integers(0, 9) | st.text(max_size=3) | st.tuples(st.text(max_size=3), st.integers(0, 9))
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False)
+    | st.text(max_size=5) | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.tuples(inner, inner)
+    | st.dictionaries(KEYS, inner),
+    max_leaves=20,
+)  # fmt: skip
+
+
+def as_tuples(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(as_tuples, value))
+    return {key: as_tuples(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+@given(PLAIN)
+def test_plain_state_comes_back_as_it_was_its_lists_as_tuples(state: Any) -> None:
+    assert decode(encode(state)) == as_tuples(state)
+
+
+# The store
+
+SEGMENT = "rows/0000/"
+
+
+def saved(store: SaveStore, cut: int) -> Manifest:
+    """A save of two pieces, of which one has a segment."""
+    files = Files.of(store.root, "rows", 0)
+    with taking(cut) as listed:
+        name = files.write(b"segment of %d" % cut)
+        files.keep([name])
+    for one in listed:
+        one.settle()
+    pieces = [
+        store.put_piece(cut, "rows", "0000", encode({"cut": cut}), [SEGMENT + name]),
+        store.put_piece(cut, "ledger", "ledger", encode([cut]), []),
+    ]
+    manifest = Manifest(FORMAT, cut, 5, {"a": cut}, 0, 1, {"shards": "1"}, pieces)
+    store.commit(manifest)
+    return manifest
+
+
+def test_the_newest_save_is_taken_and_the_one_before_is_kept(tmp_path: Path) -> None:
+    store = SaveStore(tmp_path)
+    assert store.newest() is None
+    for cut in (3, 7, 20, 21):
+        written = saved(store, cut)
+        assert store.newest() == written
+        assert store.piece(written, "rows", "0000") == {"cut": cut}
+    assert store.cuts() == [21, 20]
+    assert store.oldest_kept == 20
+    assert {path.name for path in (tmp_path / "saves").iterdir()} == {f"{20:020d}", f"{21:020d}"}
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def another_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut_short, another_byte])
+@pytest.mark.parametrize("what", ["manifest", "rows-0000", "ledger-ledger", "segment"])
+def test_a_save_with_a_damaged_file_falls_back_to_the_one_before_and_says_so(
+    tmp_path: Path, what: str, damage: Callable[[Path], None]
+) -> None:
+    store = SaveStore(tmp_path)
+    before, newest = saved(store, 1), saved(store, 2)
+    (segment,) = store.segments(newest)["rows", "0000"]
+    damage(tmp_path / segment if what == "segment" else tmp_path / "saves" / f"{2:020d}" / what)
+    with capture_logs() as told:
+        assert store.newest() == before
+    if not (what == "manifest" and damage is Path.unlink):  # without a manifest it never was one
+        assert [(one["damaged"], one["taken"]) for one in told] == [(2, 1)]
+    assert store.cuts() == [1], "the damaged one is not taken for the newest later"
+
+
+def test_without_a_whole_save_there_is_no_start(tmp_path: Path) -> None:
+    store = SaveStore(tmp_path)
+    for cut in (1, 2):
+        saved(store, cut)
+        another_byte(tmp_path / "saves" / f"{cut:020d}" / "manifest")
+    with pytest.raises(StateError, match=r"has no whole save .*restore all of the directory from one backup"):
+        store.newest()
+
+
+def test_saves_of_another_version_are_refused_and_not_taken_for_damaged(tmp_path: Path) -> None:
+    store = SaveStore(tmp_path)
+    store.commit(Manifest(FORMAT + 1, 1, 0, {}, 0, 1, {}, [store.put_piece(1, "a", "b", b"", [])]))
+    with pytest.raises(StateError, match=f"saves of format {FORMAT + 1}, this version reads {FORMAT}"):
+        store.newest()
+    assert store.cuts() == [1]
+
+
+class Stop(Exception):
+    """The machine dies at a file operation."""
+
+
+@pytest.mark.parametrize("at", range(20))
+def test_a_death_at_any_file_operation_leaves_the_save_or_the_one_before(
+    tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SaveStore(tmp_path)
+    saved(store, 1)
+    before = saved(store, 2)
+    left = at
+
+    def dies(right: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*of: Any, **more: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                raise Stop
+            return right(*of, **more)
+
+        return instead
+
+    for module, name in ((os, "fsync"), (Path, "rename"), (Path, "mkdir"), (shutil, "rmtree"), (os, "open")):
+        monkeypatch.setattr(module, name, dies(getattr(module, name)))
+    try:
+        saved(store, 3)
+    except Stop:
+        pass
+    else:
+        assert left >= 0 or at == 0
+    monkeypatch.undo()
+    found = store.newest()
+    assert found is not None
+    assert found == before or found.cut == 3
+    assert store.piece(found, "rows", "0000") == {"cut": found.cut}
+    again = saved(store, 4)
+    assert store.newest() == again
+
+
+# Steps
+
+
+class Counter(Step[Lines]):
+    """Counts messages; each is a cut of its own. A save of it has `text`."""
+
+    def __init__(self, state: Any) -> None:
+        self.count = 0 if state is None else state
+
+    def on_batch(self, values: list[Lines]) -> tuple[list[Message], bool]:
+        for value in values:
+            self.count += 1
+            assert isinstance(value.mark, Cut)
+            self.at_cut(value.mark)
+        return [], False
+
+    def snapshot(self) -> int:
+        return self.count
+
+
+def at(number: int, save: bool = True) -> Lines:
+    return Lines([], 0, Cut(number, T0, False, (("a", number),), save=save))
+
+
+def saves_of(directory: Path, defer: Any = in_threads) -> Saves:
+    return Saves(Settings(recovery_dir=directory, shards=1), KEY, defer)
+
+
+class Slow:
+    """A disk that does nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Event, Callable[[], Any]]] = []
+
+    def defer(self, work: Callable[[], Any]) -> Any:
+        go = Event()
+        self.waiting.append((go, work))
+
+        def later() -> Any:
+            assert go.wait(30)
+            return work()
+
+        return in_threads(later)
+
+
+def test_the_flow_goes_on_with_two_saves_under_way_and_waits_at_a_third_and_says_so(tmp_path: Path) -> None:
+    disk_ = Slow()
+    step = Saved(saves_of(tmp_path, disk_.defer), "plays", Counter)
+    assert [*step.on_batch([at(1), at(2, save=False), at(3)])[0]] == []
+    assert len(disk_.waiting) == 2
+    Event().wait(0.05)
+    timer = in_threads(lambda: (Event().wait(0.2), disk_.waiting[0][0].set()))
+    with capture_logs() as told:
+        sent = [*step.on_batch([at(4)])[0]]
+    assert [one["event"] for one in told if "waited" in one["event"]], told
+    assert [one.cut.number for one in sent if isinstance(one, Durable)] == [1]
+    for go, _ in disk_.waiting:
+        go.set()
+    timer.result()
+    assert [one.cut.number for one in step.on_eof()[0] if isinstance(one, Durable)] == [3, 4]
+
+
+def test_a_disk_that_fails_ends_the_flow_with_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    step = Saved(saves_of(tmp_path), "plays", Counter)
+    monkeypatch.setattr(disk, "put", full)
+    step.on_batch([at(1)])
+    with pytest.raises(StateError, match="cannot be used: No space left on device"):
+        step.on_eof()
+
+
+def durable_of(cut: int, step: str) -> Durable:
+    return Durable(Cut(cut, T0, False, (("a", cut),), save=True), step, "0000", f"{step}-0000", 1, "")
+
+
+@given(st.data())
+def test_a_cut_is_committed_when_all_its_pieces_have_come_and_in_order(
+    data: st.DataObject,
+) -> None:
+    steps, cuts = ["a", "b", "c"], [2, 5, 7]
+    committed: list[int] = []
+
+    class Noting(Saves):
+        def commit(self, cut: Cut, pieces: Any) -> None:
+            assert sorted(piece.step for piece in pieces) == steps
+            committed.append(cut.number)
+
+    saves = Noting(Settings(recovery_dir=None), KEY)
+    committer = CommitPartition(saves, frozenset((step, "0000") for step in steps))
+    order = data.draw(st.permutations([step for step in steps for _ in cuts]))
+    came = dict.fromkeys(steps, 0)
+    for step in order:
+        committer.write_batch([durable_of(cuts[came[step]], step)])
+        came[step] += 1
+        committer.close()
+        assert committed == cuts[: min(came.values())]
+
+
+# The flow
+
+
+def log(path: Path) -> list[str]:
+    """Two partitions: plays, clicks, downloads, junk, repeats, late ones, conversions."""
+    lines: dict[str, list[str]] = {"a": [], "b": []}
+    for number in range(160):
+        name, minute = "ab"[number % 2], number // 8
+        who = {"placement_id": f"p{number % 3}", "campaign_id": "red", "listener_id": f"L{number % 7}"}
+        for event in ("impression", "start", "complete", "click"):
+            ts = T0 + 60_000 * minute + 1000 * (number % 8)
+            pixel = {"event_id": f"{event}{number}", "event": event, "ts": ts, **who}
+            lines[name].append(json.dumps({**pixel, "play_id": f"{number}", "consent": True}))
+        heard = {"event": "download", "episode": f"e{number % 2}", "client_id": f"C{number % 7}"}
+        lines[name].append(json.dumps({**pixel, **heard, "event_id": f"d{number}", "consent": True}))
+        if number % 10 == 9:
+            bought = {"event": "conversion", "conversion": {"type": "purchase", "order_id": f"{number}"}}
+            lines[name].append(json.dumps({**pixel, **bought, "event_id": f"c{number}", "consent": True}))
+        if number % 15 == 14:
+            lines[name] += [lines[name][0], "no pixel"]
+    found = []
+    for name, some in lines.items():
+        file = path / f"{name}.ndjson"
+        file.write_text("".join(f"{line}\n" for line in some))
+        found.append(str(file))
+    return found
+
+
+Rows = Callable[[Settings, str], Mapping[str, Mapping[str, str]]]
+UNLIKE = {"generation", "fence", "rev", "updated_ms", "reach_as_of_ms"}
+
+
+def end(settings: Settings, out: Path, rows_of: Rows) -> Any:
+    """All that readers find in the end."""
+    rows = {
+        (scope, name, field): value
+        for scope in ("placement", "campaign")
+        for name, row in rows_of(settings, scope).items()
+        for field, value in row.items()
+        if field not in UNLIKE
+    }
+    lines = {
+        path.name: [json.loads(line) for line in path.read_text().splitlines()] for path in out.iterdir()
+    }
+    # A minute is told again and again while it is open: the last word counts.
+    minutes = {
+        (one["placement_id"], one["minute_ms"]): {
+            name: value for name, value in one.items() if name not in ("rev", "as_of_ms")
+        }
+        for one in lines.pop("minutes.ndjson")
+    }
+    return rows, minutes, {name: sorted(map(json.dumps, some)) for name, some in lines.items()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_from_every_save_a_flow_ends_as_the_undisturbed_one(
+    tmp_path: Path,
+    workers: int,
+    settings_of: Callable[..., Settings],
+    rows_of: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = log(tmp_path)
+    often = {"flush_interval": timedelta(milliseconds=2), "save_interval": timedelta(milliseconds=4)}
+
+    def run(place: Path, stop: StopSignal | None = None) -> Any:
+        settings = settings_of(shards=2, batch_messages=7, **often)
+        out = place / "out"
+        replay(files, settings, KEY, out=out, workers=workers, recovery_dir=place / "recovery", stop=stop)
+        return end(settings, out, rows_of)
+
+    copies: list[Path] = []
+    commit = Saves.commit
+
+    def copied(self: Saves, cut: Cut, pieces: Any) -> None:
+        commit(self, cut, pieces)
+        if not cut.ended and self.settings.recovery_dir == tmp_path / "whole" / "recovery":
+            copies.append(tmp_path / f"copy-{len(copies)}")
+            shutil.copytree(tmp_path / "whole", copies[-1], ignore=shutil.ignore_patterns("*.part"))
+
+    monkeypatch.setattr(Saves, "commit", copied)
+    monkeypatch.setattr("flows.clients.store.SPILL", 4)
+    expected = run(tmp_path / "whole")
+    assert len(copies) >= 3, "so few saves were taken"
+    once = expected[0]["campaign", "red", "flight.downloads_first_touch"]
+    assert once == str(7 * 2), "each client downloads each episode within a day"
+    for place in copies[:: max(1, len(copies) // 5)]:
+        assert run(place) == expected
+
+
+def test_a_start_whose_save_lacks_a_shard_is_refused(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    stop = StopSignal()
+    stop.set()
+    settings = settings_of(shards=2)
+    replay(log(tmp_path), settings, KEY, recovery_dir=tmp_path / "recovery", stop=stop)
+    store = SaveStore(tmp_path / "recovery")
+    newest = store.newest()
+    assert newest is not None
+    fewer: list[Piece] = [one for one in newest.pieces if (one.step, one.key) != ("rows", "0001")]
+    store.commit(disk.Manifest(*[*disk.msgspec.structs.astuple(newest)[:-1], fewer]))
+    with pytest.raises(StateError, match="has no rows of shard 0001"):
+        replay(log(tmp_path), settings, KEY, recovery_dir=tmp_path / "recovery")
