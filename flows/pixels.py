@@ -157,8 +157,10 @@ def build(
         durable.append(only(f"{name}_durable", step, Durable))
         return step
 
-    def lines(name: str, stream: KeyedStream[Lines], sink: LinesSink, senders: Iterable[int]) -> None:
-        saved(name, stream, ["all"], lambda of: LinesLogic(sink, senders, of))
+    def lines(
+        name: str, stream: KeyedStream[Lines], sink: LinesSink, senders: Iterable[int], ticks: bool = False
+    ) -> None:
+        saved(name, stream, ["all"], lambda of: LinesLogic(sink, senders, ticks, of))
 
     intake = op.input("intake", flow, source)
 
@@ -200,7 +202,7 @@ def build(
         lines("decisions", only("decided", credits, Lines), sinks.credits, [CREDITS_SHARD])
     if sinks.rejected is not None:
         letters = op.merge("letters", only("refused", intake, Lines), only("late", plays, Lines))
-        lines("rejected", letters, sinks.rejected, shards)
+        lines("rejected", letters, sinks.rejected, shards, ticks=True)
     if sinks.minutes is not None:
         lines("minutes", only("due", rows, Lines), sinks.minutes, shards)
     op.output("saves", op.merge("durable", *durable), CommitSink(lambda: source.saves, frozenset(pieces)))

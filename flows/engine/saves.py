@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Final, Protocol
@@ -153,14 +154,14 @@ class Saves:
         return None if packed is None else disk.decode(packed)
 
     def committed(self) -> Mapping[str, int]:
-        """The positions of the newest save; empty: there is none."""
+        """The positions of the newest save, as far as its manifest can be read; empty: there is none."""
         if self.store is None:
             return {}
-        with self._lock:
+        with self._lock, suppress(disk.Damaged):
             newest = max(self.store.cuts(), default=-1)
             if newest > self._committed[0]:
                 self._committed = newest, self.store.manifest(newest).positions
-            return self._committed[1]
+        return self._committed[1]
 
     def write(self, cut: Cut, step: str, key: str, state: bytes, listed: Sequence[Listed]) -> Durable:
         """Put one step's state on the disk, behind the files that it lists; remove files that no save lists.

@@ -138,12 +138,16 @@ class LinesLogic(Step[Lines]):
     """One output of keyed messages behind an aligner of their senders.
 
     Args:
-        shards: that send lines. Source partitions are waited for once one has sent a tick.
+        shards: that send lines.
+        partitions: whether source partitions send lines too; their first tick names them.
     """
 
-    def __init__(self, sink: LinesSink, shards: Iterable[int], state: tuple[Any, ...] | None) -> None:
+    def __init__(
+        self, sink: LinesSink, shards: Iterable[int], partitions: bool, state: tuple[Any, ...] | None
+    ) -> None:
         self._shards = tuple(shards)
-        self._aligner: Aligner[str | int, Lines] = Aligner(frozenset(self._shards))
+        # No cut before a tick has come: the shards' way here may be shorter than that of what they cover.
+        self._aligner: Aligner[str | int, Lines] = Aligner(frozenset(() if partitions else self._shards))
         position: int | None = None
         if state is not None:
             aligner, position = state

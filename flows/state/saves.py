@@ -21,7 +21,7 @@ import xxhash
 
 from connectors.durable import put, sync_directory
 from flows.errors import StateError
-from flows.state.durable import private_directory
+from flows.state.durable import PRIVATE, private_directory
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest"
@@ -140,7 +140,8 @@ class SaveStore:
     # Writing
 
     def put_piece(self, cut: int, step: str, key: str, state: bytes, segments: Sequence[str]) -> Piece:
-        """Make one piece durable. Its segments must be.
+        """Put one piece on the disk, where its name is durable once its cut is committed. Its segments must
+        be durable.
 
         Raises:
             OSError: the disk does not take it.
@@ -148,9 +149,8 @@ class SaveStore:
         head = msgspec.msgpack.encode(Head(FORMAT, step, key, cut, [Segment(one) for one in segments]))
         body = b"".join((len(head).to_bytes(_LENGTH, "little"), head, state))
         file = f"{step}-{key}"
-        private_directory(self._at(cut))
+        self._at(cut).mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         put(self._at(cut) / file, body)
-        sync_directory(self._at(cut))
         return Piece(step, key, file, len(body), _checksum(body))
 
     def commit(self, manifest: Manifest) -> None:
@@ -160,6 +160,8 @@ class SaveStore:
             OSError: the disk does not take it.
         """
         body = msgspec.json.encode(manifest)
+        private_directory(self._at(manifest.cut))
+        sync_directory(self._at(manifest.cut))
         put(self._at(manifest.cut) / MANIFEST, body + b"\n" + _checksum(body).encode())
         sync_directory(self._at(manifest.cut))
         oldest = self.oldest_kept

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -404,6 +405,25 @@ def test_a_writer_waits_for_room_and_keeps_order(brokers: str) -> None:
     drained.to_the_end()
     drained.reader.close()
     assert drained.values == values
+
+
+def test_a_flush_ends_however_much_another_thread_queues(brokers: str) -> None:
+    writer, stop = KafkaWriter(brokers, _topic(brokers)), Event()
+
+    def queue() -> None:
+        while not stop.is_set():
+            writer.write([(b"key", b"value")] * 50)
+            time.sleep(0.001)
+
+    thread = Thread(target=queue)
+    thread.start()
+    try:
+        for _ in range(3):
+            writer.flush(timedelta(seconds=3))
+    finally:
+        stop.set()
+        thread.join()
+    writer.close()
 
 
 def test_a_message_can_be_sent_to_a_partition_with_a_time_of_its_own(brokers: str) -> None:

@@ -19,9 +19,10 @@ from structlog.testing import capture_logs
 from flows.engine import StopSignal
 from flows.engine.cut_step import Step
 from flows.engine.saves import CommitPartition, Saved, Saves, in_threads
+from flows.engine.sinks import LinesLogic, LinesSink
 from flows.errors import StateError
 from flows.model.messages import Durable, Lines, Message
-from flows.model.ticks import Cut
+from flows.model.ticks import Cut, Tick
 from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.state import saves as disk
@@ -241,6 +242,38 @@ def test_a_disk_that_fails_ends_the_flow_with_what_is_wrong(
     step.on_batch([at(1)])
     with pytest.raises(StateError, match="cannot be used: No space left on device"):
         step.on_eof()
+
+
+class Written:
+    """An output whose position is the number of its messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[bytes, bytes]] = []
+
+    @property
+    def position(self) -> int:
+        return len(self.messages)
+
+    def write(self, items: Any) -> None:
+        self.messages += items
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_save_of_letters_has_those_of_the_partitions_whichever_way_is_the_shorter() -> None:
+    tick = Tick("a", ("a",), 5, T0, True, False, 1, T0)
+    refused, late = Lines([(b"", b"refused")], "a", tick), Lines([(b"", b"late")], 0)
+    here = Lines([], 0, Cut(5, T0, False, (("a", 1),), save=True))
+    for order in ([refused, late, here], [late, here, refused]):
+        written = Written()
+        logic = LinesLogic(LinesSink(lambda _, to=written: to), [0], True, None)  # type: ignore[misc]
+        saved: list[Any] = []
+        logic.at_cut = lambda cut, to=saved, of=logic: to.append((cut.number, of.snapshot()[1]))  # type: ignore[misc]
+        for one in order:
+            logic.on_batch([one])
+        assert saved == [(5, 2)], order
 
 
 def durable_of(cut: int, step: str) -> Durable:
