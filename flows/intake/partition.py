@@ -240,7 +240,7 @@ class Intake:
         self.reader.close()
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values, with its format."""
+        """The state behind a tick as plain values, with its format."""
         # The watermark as its own floor: with a larger bound it must not go back.
         clock = (
             self.clock.greatest_ms,
@@ -252,22 +252,18 @@ class Intake:
             self.clock.missed_ms,
             self.clock.shown_ms,
         )
-        waiting = (self._received, dict(self._rejected), self._skewed, self._marks)
-        denied = (self.denied.tobytes(), list(self._denied_now))
-        holds = self.clock.holds.snapshot()
-        return FORMAT, self.position, self.last_tick, clock, waiting, denied, holds, self.methods
+        denied, holds = self.denied.tobytes(), self.clock.holds.snapshot()
+        return FORMAT, self.position, self.last_tick, clock, denied, holds, self.methods
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take `snapshot`'s state up again; the reader must be open at its position."""
-        _, self.position, self.last_tick, clock, waiting, denied, holds, self.methods = state
+        _, self.position, self.last_tick, clock, denied, holds, self.methods = state
         self.clock.greatest_ms, self.clock.candidate_ms, self.clock.floor_ms, *more = clock
         self.clock.start_ms, self.clock.held_ms, *proofs = more
         self.clock.ahead_ms, self.clock.missed_ms, self.clock.shown_ms = proofs
         self.clock.holds.restore(holds)
         self._evicted, self._released = self.clock.holds.evicted, self.clock.holds.released
-        self._received, rejected, self._skewed, self._marks = waiting
-        self._rejected = dict(rejected)
-        self.denied, self._denied_now = np.frombuffer(denied[0], np.uint64), list(denied[1])
+        self.denied = np.frombuffer(denied, np.uint64)
         self._wait()
         self.decoder.deny(self.denied)
         self._decode_again()

@@ -49,10 +49,6 @@ class DelayCounts:
         names = list(self._lanes)
         return [(names[lane - 1], self.counts[lane, 1:].tolist()) for lane in some.tolist() if lane]
 
-    def add(self, platform: str, counts: list[int]) -> None:
-        """Add what `current` gave."""
-        self.counts[self._lane(platform), 1:] += np.array(counts, np.int64)
-
     def clear(self) -> None:
         """Begin anew, behind a cut."""
         self.counts[:] = 0

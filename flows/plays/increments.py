@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from secrets import randbits
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
-from flows.plays.slots import CELLS_USED, MAX_CELLS, SECRET, SENT_USED, SIDES_USED, TOUCHES
+from flows.plays.slots import CELLS_USED, SECRET, SENT_USED, SIDES_USED, TOUCHES
 from flows.state.kernel import I64, U32, U64, Int, doubled, kernel, mixed
-from flows.state.snapshot import pack, unpack
 
 LATEST, FIRST = range(2)
 BACKWARDS: Final = 1 << 42
@@ -118,47 +117,9 @@ class Increments(NamedTuple):
         used[CELLS_USED] = used[TOUCHES] = used[SIDES_USED] = used[SENT_USED] = 0
         return after
 
-    def snapshot(self, combos: int, used: I64) -> dict[str, Any]:
-        """Plain state, by name; what was swept is not in it."""
-        filled, some = np.flatnonzero(self.cells), np.flatnonzero(self.parts)
-        touches, sides = int(used[TOUCHES]), int(used[SIDES_USED])
-        return pack(
-            {"cells": self.cells[filled], "counts": self.counts[filled]}
-            | {"parts": self.parts[some], "part_counts": self.part_counts[some]}
-            | {name: getattr(self, name)[:combos] for name in ("totals", "times")}
-            | {name: getattr(self, name)[:touches] for name in ("where", "who", "ts", "homes")}
-            | {"sides": self.sides[:sides], "sent": self.sent[: int(used[SENT_USED])]}
-        )
-
-    @classmethod
-    def restored(cls, state: dict[str, Any], used: I64) -> Increments:
-        """Those of a snapshot; `used` is set."""
-        empty = cls.new()
-        held = cls(**unpack(state), parts_used=empty.parts_used)
-        used[CELLS_USED], used[TOUCHES], used[SIDES_USED] = map(len, (held.cells, held.who, held.sides))
-        used[SENT_USED] = len(held.sent)
-        held.parts_used[CELLS_USED] = len(held.parts)
-        cells, counts = _put_back(held.cells, held.counts, used)
-        parts, part_counts = _put_back(held.parts, held.part_counts, held.parts_used)
-        held = held._replace(cells=cells, counts=counts, parts=parts, part_counts=part_counts)
-        plain = ("totals", "times", "where", "who", "ts", "homes", "sides", "sent")
-        return held._replace(
-            **{name: np.concatenate([getattr(held, name), getattr(empty, name)]) for name in plain}
-        )
-
 
 def _new_cells(capacity: int, columns: int) -> tuple[U64, I64]:
     return np.zeros(capacity, np.uint64), np.zeros((capacity, columns), np.int64)
-
-
-def _put_back(keys: U64, counts: I64, used: I64) -> tuple[U64, I64]:
-    """A map of these keys, with room for one pixel's more."""
-    capacity = _CELLS
-    while capacity * 3 // 4 < len(keys) + MAX_CELLS:
-        capacity *= 2
-    found = _new_cells(capacity, counts.shape[1])
-    _move(keys, counts, *found, used)
-    return found
 
 
 @kernel

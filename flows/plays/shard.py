@@ -16,7 +16,7 @@ import numpy as np
 
 from flows.errors import StateError
 from flows.model.clients import ClientBatch
-from flows.model.decisions import PendingConversion, frozen_pending, thawed_pending
+from flows.model.decisions import PendingConversion
 from flows.model.dimensions import FORGET_AT, Dimensions
 from flows.model.events import EVENTS
 from flows.model.messages import Late, PixelOutcomes, Pixels, RowBatch, TouchBatch
@@ -66,7 +66,7 @@ from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U64, doubled
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 13
+FORMAT: Final = 14
 STEP: Final = "plays"
 """Its files' place in the recovery directory."""
 KEPT: Final = ("index", "watermark_ms", "first_open", "swept")
@@ -318,8 +318,8 @@ class PlayShard:
     # State
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The state as plain values, with its format; of the table the rows that changed, beside the files of
-        earlier snapshots.
+        """The state behind a cut as plain values, with its format; of the table the rows that changed, beside
+        the files of earlier snapshots.
         """
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
         pieces = self.journal.snapshot(self, self._files)
@@ -327,10 +327,6 @@ class PlayShard:
         state = {name: getattr(self, name) for name in KEPT}
         state["pieces"] = [tuple(piece) for piece in pieces]
         state["combos"] = self.names.combos
-        state["outcomes"] = {sender: counts.tolist() for sender, counts in self.outcomes.items()}
-        state["increments"] = self.increments.snapshot(len(self.names), self.used)
-        state["delays"] = self.delays.current()
-        state["conversions"] = [frozen_pending(one) for one in self.conversions]
         return FORMAT, self.shards, state
 
     def __len__(self) -> int:
@@ -360,14 +356,8 @@ class PlayShard:
         for name in KEPT:
             setattr(self, name, of[name])
         self._restore_table(of["pieces"])
-        self.increments = Increments.restored(of["increments"], self.used)
-        self.bases = np.zeros(len(self.increments.times), np.uint8)
         for combo in of["combos"]:
             self._number(tuple(combo))
-        for platform, counts in of["delays"]:
-            self.delays.add(platform, counts)
-        self.outcomes = {sender: np.array(counts, np.int64) for sender, counts in of["outcomes"].items()}
-        self.conversions = [thawed_pending(one) for one in of["conversions"]]
 
     def _restore_table(self, pieces: list[Any]) -> None:
         """Restore the table from its segments: a later version of a row replaces an earlier one, and slots

@@ -26,35 +26,6 @@ def plays_are_forgotten_at_a_restart(_: Any) -> Any:
     return lambda self, pieces: None
 
 
-@mutation(PlayShard, "snapshot")
-def increments_since_the_last_cut_are_not_saved(right: Any) -> Any:
-    def snapshot(self: Any) -> Any:
-        form, shards, state = right(self)
-        fresh = PlayShard(self.index, shards, 0, 0, 0, True, None)
-        state["increments"] = fresh.increments.snapshot(0, fresh.used)
-        return form, shards, state
-
-    return snapshot
-
-
-@mutation(PlayShard, "snapshot")
-def outcomes_since_the_last_cut_are_not_saved(right: Any) -> Any:
-    def snapshot(self: Any) -> Any:
-        form, shards, state = right(self)
-        return form, shards, state | {"outcomes": {}}
-
-    return snapshot
-
-
-@mutation(PlayShard, "snapshot")
-def conversions_since_the_last_cut_are_not_saved(right: Any) -> Any:
-    def snapshot(self: Any) -> Any:
-        form, shards, state = right(self)
-        return form, shards, state | {"conversions": []}
-
-    return snapshot
-
-
 @mutation(Journal, "snapshot")
 def a_journal_forgets_its_older_pieces(right: Any) -> Any:
     def snapshot(self: Any, *of: Any, **more: Any) -> Any:

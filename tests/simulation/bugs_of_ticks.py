@@ -115,15 +115,6 @@ def a_message_is_read_twice_at_a_restart(right: Any) -> Any:
 
 
 @mutation(Intake, "snapshot")
-def counts_since_the_last_tick_are_not_saved(right: Any) -> Any:
-    def snapshot(self: Any) -> Any:
-        form, position, last, clock, _, *more = right(self)
-        return form, position, last, clock, (0, {}, 0, 0), *more
-
-    return snapshot
-
-
-@mutation(Intake, "snapshot")
 def the_watermark_is_not_saved(right: Any) -> Any:
     def snapshot(self: Any) -> Any:
         form, position, last, clock, *more = right(self)

@@ -273,8 +273,8 @@ class World:
             elif step == CUT:
                 self.cut()
             else:
+                self.cut()
                 if isinstance(step, Lateness):
-                    self.send()
                     self.model.lateness_ms = step
                 for index, old in enumerate(self.shards):
                     state = encode(old.snapshot())
