@@ -128,7 +128,7 @@ def measured() -> tuple[Counter[int], list[float]]:
     save is committed.
     """
     pauses, committed = Counter[int](), list[float]()
-    save, commit = Saved._save, Saves.commit
+    save, commit = Saved.save, Saves.commit
 
     def timed(self: Saved, cut: Cut) -> None:
         began_s = time.perf_counter()
@@ -139,7 +139,7 @@ def measured() -> tuple[Counter[int], list[float]]:
         commit(self, cut, pieces)
         committed.append(time.perf_counter())
 
-    Saved._save, Saves.commit = timed, noted  # type: ignore[method-assign]
+    Saved.save, Saves.commit = timed, noted  # type: ignore[method-assign]
     return pauses, committed
 
 

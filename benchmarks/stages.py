@@ -47,7 +47,7 @@ STAGES: Final[list[tuple[str, type, str]]] = [
     *((stage, step, "on_batch") for stage, step in _STEPS.items()),
     *(("publish, Redis's client", Publisher, method) for method in ("flush", "finish")),
     ("publish, Redis's client", sinks.RedisLogic, "on_batch"),
-    ("snapshots", saves.Saved, "_save"),
+    ("snapshots", saves.Saved, "save"),
     ("snapshots", Intake, "snapshot"),
 ]
 """Stages, with the classes and methods by which they are entered."""

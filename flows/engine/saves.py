@@ -236,7 +236,7 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         if self._logic is None:
             self._key = key_of(values[0])
             self._logic = self._build(self._saves.state(self._step, self._key))
-            self._logic.at_cut = self._save
+            self._logic.at_cut = self.save
             _OPEN.append(self._logic)
         out, gone = self._logic.on_batch(values)
         assert not gone, "a step keeps its state"
@@ -256,7 +256,8 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
     def snapshot(self) -> None:
         """Give Bytewax nothing at the end of its epoch."""
 
-    def _save(self, cut: Cut) -> None:
+    def save(self, cut: Cut) -> None:
+        """Copy the state at a cut that is a save, and let a thread write it."""
         logic, saves = self._logic, self._saves
         if not cut.save or not saves.wanted or logic is None:
             return

@@ -20,7 +20,7 @@ PAUSE_NS: Final = 50_000_000
 """The shortest time between two calls of one thread that is written, as the engine's."""
 MAX_BYTES: Final = 256 << 20
 """The size at which a trace ends: some hours of a busy flow."""
-METHODS: Final = ("next_batch", "on_batch", "write_batch", "snapshot", "flush", "finish", "close")
+METHODS: Final = ("next_batch", "on_batch", "write_batch", "save", "flush", "finish", "close")
 """The methods of steps, sources, sinks and the publisher that are timed."""
 
 P = TypeVar("P")

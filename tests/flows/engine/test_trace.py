@@ -37,7 +37,7 @@ class Step:
             self._inner.on_batch(took_ms)
         return took_ms
 
-    def snapshot(self) -> None:
+    def save(self) -> None:
         raise KeyError
 
 
@@ -68,7 +68,7 @@ def test_a_call_is_told_with_its_duration_and_a_short_one_is_not(trace: Trace, c
 def test_a_call_that_raises_is_told_and_raises(trace: Trace, clock: Clock) -> None:
     step = trace.watch("plays", Step(clock))
     with pytest.raises(KeyError):
-        step.snapshot()
+        step.save()
 
 
 def test_time_between_calls_of_the_flow_is_the_engines_and_that_within_one_is_not(
