@@ -86,6 +86,27 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     segments: list[Segment]
 
 
+class StepAccount(msgspec.Struct, frozen=True):
+    """What a save has of one step: so many pieces and segments, with their sizes in bytes."""
+
+    step: str
+    pieces: int
+    size: int
+    segments: int
+    segments_size: int
+
+
+class Account(msgspec.Struct, frozen=True):
+    """What a save holds. Of a damaged one only the cut is known, and what is wrong."""
+
+    cut: int
+    damage: str = ""
+    made_ms: int = 0
+    watermark_ms: int = 0
+    positions: dict[str, int] = {}
+    steps: list[StepAccount] = []
+
+
 def encode(state: Any) -> bytes:
     """Plain state as msgpack. It is a copy: what the state was made of may change behind it.
 
@@ -224,8 +245,39 @@ class SaveStore:
             )
         return msgspec.json.decode(body, type=Manifest)
 
-    def verify(self, manifest: Manifest) -> None:
-        """Read every file of a save.
+    def accounts(self) -> list[Account]:
+        """What the saves that are kept hold, the newest first, of which every file was read. A flow may be
+        taking others meanwhile.
+
+        Raises:
+            StateError: another version wrote one.
+        """
+        found = []
+        for cut in self.cuts()[:KEPT]:
+            try:
+                found.append(self._account(self.manifest(cut)))
+            except (Damaged, FileNotFoundError) as error:
+                if cut in self.cuts():  # else it was too old by then
+                    found.append(Account(cut, str(error)))
+        return found
+
+    def _account(self, manifest: Manifest) -> Account:
+        steps: dict[str, StepAccount] = {}
+        for piece, head in zip(manifest.pieces, self.verify(manifest), strict=True):
+            sizes = [(self.root / one.file).stat().st_size for one in head.segments]
+            had = steps.get(piece.step, StepAccount(piece.step, 0, 0, 0, 0))
+            steps[piece.step] = StepAccount(
+                piece.step,
+                had.pieces + 1,
+                had.size + piece.size,
+                had.segments + len(sizes),
+                had.segments_size + sum(sizes),
+            )
+        of = (manifest.made_ms, manifest.watermark_ms, manifest.positions)
+        return Account(manifest.cut, "", *of, sorted(steps.values(), key=lambda one: one.step))
+
+    def verify(self, manifest: Manifest) -> list[Head]:
+        """Read every file of a save; returns the heads of its pieces.
 
         Raises:
             Damaged: one is missing, or is not what was written.
@@ -234,6 +286,7 @@ class SaveStore:
             heads = list(pool.map(lambda piece: self._verified(manifest.cut, piece), manifest.pieces))
             files = [segment.file for head in heads for segment in head.segments]
             list(pool.map(self._verify_segment, files))
+        return heads
 
     def _verified(self, cut: int, piece: Piece) -> Head:
         path = self._at(cut) / piece.file

@@ -60,7 +60,11 @@ def story(found: Result) -> str:
     lines += ["The log (seconds since the beginning):"]
     lines += [f"{at_ms / 1000:10.1f}  {text}" for at_ms, text in messages]
     told: dict[str, Any] = {"workers": history.workers, "flush intervals": history.intervals_ms}
-    told |= {"allowed lateness": history.lateness_ms, "faults": [*map(str, history.faults)]}
+    told |= {
+        "save interval": history.saves_ms,
+        "allowed lateness": history.lateness_ms,
+        "faults": [*map(str, history.faults)],
+    }
     lines += ["", *(f"{name}: {value}" for name, value in told.items()), "", "What happened:"]
     lines += [f"{at_ms / 1000:10.1f}  {text}" for at_ms, text in found.story]
     return "\n".join([*lines, "", f"Wrong: {found.wrong}"])

@@ -45,6 +45,7 @@ class History:
         lateness_ms: allowed lateness, another one behind each planned stop: docs/open.md says why.
         begin_ms: when the first execution begins.
         forgets: whether a listener is on the deny-list.
+        saves_ms: the interval of saves; a long one lets much be read again.
         quiet_from_ms: from when on nothing but junk comes, until the end; 0: there is no such time.
     """
 
@@ -60,6 +61,7 @@ class History:
     begin_ms: int = 0
     forgets: bool = False
     quiet_from_ms: int = 0
+    saves_ms: int = 2_000
 
     @property
     def pixels(self) -> int:
@@ -100,6 +102,7 @@ def make(seed: int, *, faults: bool = True) -> History:
         0,
         source.random() < 0.3,
         traffic.quiet_from_ms,
+        source.choice((1_000, 2_000, 10_000, 60_000)),
     )
 
 

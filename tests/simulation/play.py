@@ -203,6 +203,7 @@ class Player:
             update={
                 "recovery_dir": self.directory,
                 "flush_interval": timedelta(milliseconds=interval_ms),
+                "save_interval": timedelta(milliseconds=self.history.saves_ms),
                 "allowed_lateness": timedelta(milliseconds=lateness_ms),
                 "quiet": timedelta(milliseconds=QUIET_MS if history.quiet_from_ms else 60_000),
             }

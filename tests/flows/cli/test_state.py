@@ -1,0 +1,105 @@
+"""`audiopixel state`: what saves hold, and whether they are whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from flows.cli.commands import app
+from flows.state.journal import Files, taking
+from flows.state.saves import FORMAT, Manifest, SaveStore, encode
+
+BODY = b"rows that changed"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SaveStore:
+    """Two saves, each of three pieces; one has a segment."""
+    store = SaveStore(tmp_path / "recovery")
+    files = Files.of(store.root, "plays", 0)
+    for cut in (7, 9):
+        with taking(cut) as listed:
+            segment = f"plays/0000/{files.write(BODY)}"
+            files.keep([Path(segment).name])
+        for one in listed:
+            one.settle()
+        pieces = [
+            store.put_piece(cut, "plays", "0000", encode([cut]), [segment]),
+            store.put_piece(cut, "plays", "0001", encode([cut]), []),
+            store.put_piece(cut, "ledger", "ledger", encode({}), []),
+        ]
+        store.commit(Manifest(FORMAT, cut, 60_000, {"a/0": 5}, 1000 * cut, 1, {}, pieces))
+    return store
+
+
+def state(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["state", *map(str, arguments)])
+
+
+def test_it_tells_what_each_save_holds_by_step(store: SaveStore) -> None:
+    told = state(store.root)
+    assert told.exit_code == 0, told.output
+    lines = told.stdout.splitlines()
+    assert lines[0].startswith("save 9: whole, ")
+    assert lines[0].endswith("watermark 1970-01-01T00:01:00+00:00, 1 partitions")
+    assert [line.split()[:2] for line in lines[2:4]] == [["ledger", "1"], ["plays", "2"]]
+    assert lines[4].startswith("save 7: whole, ")
+
+
+def test_as_json_it_has_sizes_and_counts(store: SaveStore) -> None:
+    newest, before = map(json.loads, state(store.root, "--json").stdout.splitlines())
+    assert (newest["cut"], before["cut"], newest["damage"]) == (9, 7, "")
+    assert (newest["made_ms"], newest["watermark_ms"], newest["positions"]) == (9000, 60_000, {"a/0": 5})
+    manifest = store.manifest(9)
+    (plays,) = [one for one in newest["steps"] if one["step"] == "plays"]
+    size = sum(piece.size for piece in manifest.pieces if piece.step == "plays")
+    assert plays == {
+        "step": "plays",
+        "pieces": 2,
+        "size": size,
+        "segments": 1,
+        "segments_size": len(BODY),
+    }
+
+
+def flip(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+@pytest.mark.parametrize("what", ["manifest", "plays-0001"])
+def test_a_damaged_save_is_said_and_the_exit_code_is_1(
+    store: SaveStore, what: str, damage: Callable[[Path], None]
+) -> None:
+    damage(store.root / "saves" / f"{9:020d}" / what)
+    told = state(store.root)
+    if what == "manifest" and damage is Path.unlink:  # without a manifest it never was one
+        assert (told.exit_code, told.stdout.count("whole")) == (0, 1)
+        return
+    assert told.exit_code == 1
+    assert told.stdout.startswith("save 9: damaged: ")
+    assert "save 7: whole" in told.stdout
+    assert store.cuts() == [9, 7], "it looks, and takes nothing away"
+
+
+def test_a_segment_that_is_damaged_is_of_both_saves(store: SaveStore) -> None:
+    (segment,) = (store.root / "plays" / "0000").iterdir()
+    flip(segment)
+    told = state(store.root, "--json")
+    assert told.exit_code == 1
+    assert all(segment.name in json.loads(line)["damage"] for line in told.stdout.splitlines())
+
+
+def test_without_saves_there_is_one_line(tmp_path: Path) -> None:
+    for where, said in (
+        (tmp_path, "there is no save in"),
+        (tmp_path / "no", "there is no recovery directory"),
+    ):
+        told = state(where)
+        assert told.exit_code == 2
+        assert said in told.stderr
