@@ -26,7 +26,7 @@ from flows.model.plan import Plan
 from flows.model.ticks import ENDED, Methods, Tick, first_of
 from flows.state.kernel import U64
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 MAX_SKIPPED: Final = 3
 """Ticks that a partition may leave out without a word."""
 BEFORE_A_TICK: Final = 4

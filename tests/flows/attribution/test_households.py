@@ -4,7 +4,6 @@ and by no household of too many people, over logs that are cut anyhow, restored 
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -135,7 +134,7 @@ class Flow:
         for shards in (self.listeners, self.homes):
             for index, shard in enumerate(shards):
                 again = self._new(type(shard), index)
-                again.restore(pickle.loads(pickle.dumps(shard.snapshot())))
+                again.restore(decode(encode(shard.snapshot())))
                 shards[index] = again
 
     def cut(
