@@ -132,7 +132,9 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         due = self._cut // self._save_every > before // self._save_every
         here = self._clock.no_less(cut_at(self._ticks, self._cut))
         save = due or here.ended or any(tick.last for tick in self._ticks.values())
-        here = replace(here, first=before < 0, save=save)
+        # A partition's first pixel holds time back, which the others have moved on: it stays where it was.
+        watermark_ms = max(here.watermark_ms, self._shard.watermark_ms)
+        here = replace(here, watermark_ms=watermark_ms, first=before < 0, save=save)
         batches, touches, clients, outcomes = self._shard.cut(here, self._forgotten)
         head_ms = max((tick.watermark_ms for tick in self._ticks.values() if not tick.ended), default=0)
         self._clock.learn(here.watermark_ms, head_ms)

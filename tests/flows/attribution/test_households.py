@@ -38,6 +38,7 @@ from flows.model.messages import (
 from flows.model.pixel import ConversionPixel
 from flows.model.ticks import Cut
 from flows.settings import Settings
+from flows.state.saves import decode, encode
 
 DAY, MINUTE = 86_400_000, 60_000
 T0 = 1_764_000_000_000 // DAY * DAY

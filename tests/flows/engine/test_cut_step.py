@@ -157,6 +157,16 @@ def test_a_placement_shard_saves_what_the_cut_covers_and_nothing_that_came_behin
     assert decode(state)[1:] == decode(expected)[1:]
 
 
+def test_time_does_not_go_back_where_a_partition_gets_its_first_pixel() -> None:
+    settings, cuts = Settings(shards=1), list[Cut]()
+    plays = PlaysLogic(settings, None, TickClock(1000, lambda: 0))
+    plays.at_cut = cuts.append  # type: ignore[method-assign]  # an attribute, of the class by default
+    empty = replace(tick("b", 1), watermark_ms=0, holding=False)
+    begun = replace(tick("b", 2), watermark_ms=0, holding=True)
+    plays.on_batch([ShardTick(0, one) for one in (tick("a", 1), empty, tick("a", 2), begun)])
+    assert [cut.watermark_ms for cut in cuts] == [T0, T0]
+
+
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 6))
 def test_a_cut_is_a_save_when_its_number_passes_a_multiple_of_the_interval(
     gaps: list[int], every: int
