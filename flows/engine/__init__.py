@@ -9,6 +9,7 @@ from __future__ import annotations
 from flows.engine.cluster import Cluster, end_with_supervisor, members
 from flows.engine.cut_step import Step
 from flows.engine.foundation import begun, fresh, lay
+from flows.engine.ledger_step import LedgerLogic
 from flows.engine.run import execute
 from flows.engine.saves import CommitSink, Saved, Saves
 from flows.engine.sinks import LinesLogic, LinesSink, RedisLogic, RedisSink
@@ -26,7 +27,6 @@ from flows.engine.steps import (
     ClientsLogic,
     CreditsLogic,
     HouseholdsLogic,
-    LedgerLogic,
     PlaysLogic,
     RowsLogic,
 )

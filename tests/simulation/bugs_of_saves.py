@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from flows.engine.cut_step import CutStep
+from flows.engine.ledger_step import LedgerLogic
 from flows.engine.saves import CommitPartition, Saves
 from flows.engine.sinks import LinesLogic
-from flows.engine.steps import LedgerLogic, PlaysLogic
+from flows.engine.steps import PlaysLogic
 from flows.model.messages import Receipt
 from flows.state import saves
 from simulation.mutations import mutation

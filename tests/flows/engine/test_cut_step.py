@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.engine.steps import CreditsLogic, LedgerLogic, PlaysLogic
+from flows.engine.ledger_step import LedgerLogic
+from flows.engine.steps import CreditsLogic, PlaysLogic
 from flows.engine.tick_clock import TickClock
 from flows.model.clients import ClientBatch, ClientCounts
 from flows.model.messages import (
