@@ -110,16 +110,16 @@ def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
     (first_s, before), (last_s, after) = moments[0], moments[-1]
     stall_s = max((b[0] - a[0] for a, b in itertools.pairwise(moments)), default=0.0)
     return Life(
-        first_s - began_s,
-        after,
-        (after - before) / max(1e-9, last_s - first_s),
-        stall_s,
-        _gauge(STATE_PLAYS.name),
-        _gauge(STATE_TOUCHES.name),
-        peak_mib(),
-        len(committed),
-        max(pauses.values(), default=0.0),
-        max((b - a for a, b in itertools.pairwise(committed)), default=0.0),
+        first_s=first_s - began_s,
+        pixels=after,
+        rate=(after - before) / max(1e-9, last_s - first_s),
+        stall_s=stall_s,
+        plays=_gauge(STATE_PLAYS.name),
+        touches=_gauge(STATE_TOUCHES.name),
+        peak_mib=peak_mib(),
+        saves=len(committed),
+        pause_s=max(pauses.values(), default=0.0),
+        between_s=max((b - a for a, b in itertools.pairwise(committed)), default=0.0),
     )
 
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -123,6 +123,51 @@ class Sinks:
     credits: LinesSink | None = None
 
 
+@dataclass
+class Saving:
+    """The steps of a flow that are saved, while it is wired.
+
+    Attributes:
+        durable: what each step tells of its saves.
+        pieces: the (step, key) that a save waits for.
+    """
+
+    source: PixelSource
+    trace: Trace | None
+    durable: list[KeyedStream[Durable]] = field(default_factory=list)
+    pieces: set[tuple[str, str]] = field(default_factory=set)
+
+    def step(
+        self, name: str, stream: KeyedStream[M], keys: Iterable[str], build: Callable[[Any], Step[M]]
+    ) -> KeyedStream[Message]:
+        """A step with state, which has all of `keys`."""
+
+        def begun(_: None) -> Saved:
+            step = Saved(self.source.saves, name, build)
+            return step if self.trace is None else self.trace.watch(name, step)
+
+        step = op.stateful_batch(name, stream, begun)
+        self.pieces.update((name, key) for key in keys)
+        self.durable.append(only(f"{name}_durable", step, Durable))
+        return step
+
+    def lines(
+        self,
+        name: str,
+        stream: KeyedStream[Lines],
+        sink: LinesSink,
+        senders: Iterable[int],
+        ticks: bool = False,
+    ) -> None:
+        """An output of lines, by shards and, with `ticks`, by source partitions."""
+        self.step(name, stream, ["all"], lambda of: LinesLogic(sink, senders, ticks, of))
+
+    def commit(self) -> None:
+        """The committer, behind all steps."""
+        durable = op.merge("durable", *self.durable)
+        op.output("saves", durable, CommitSink(lambda: self.source.saves, frozenset(self.pieces)))
+
+
 def build(
     source: PixelSource,
     sinks: Sinks,
@@ -141,26 +186,8 @@ def build(
     if trace is not None:
         trace.parts("intake", source)
 
-    def seen(name: str, step: Saved) -> Saved:
-        return step if trace is None else trace.watch(name, step)
-
-    flow = Dataflow("audiopixel")
-    durable: list[KeyedStream[Durable]] = []
-    pieces: set[tuple[str, str]] = set()
-
-    def saved(
-        name: str, stream: KeyedStream[M], keys: Iterable[str], build: Callable[[Any], Step[M]]
-    ) -> KeyedStream[Message]:
-        """A step with state; a save waits for the pieces of all its `keys`."""
-        step = op.stateful_batch(name, stream, lambda _: seen(name, Saved(source.saves, name, build)))
-        pieces.update((name, key) for key in keys)
-        durable.append(only(f"{name}_durable", step, Durable))
-        return step
-
-    def lines(
-        name: str, stream: KeyedStream[Lines], sink: LinesSink, senders: Iterable[int], ticks: bool = False
-    ) -> None:
-        saved(name, stream, ["all"], lambda of: LinesLogic(sink, senders, ticks, of))
+    flow, saving = Dataflow("audiopixel"), Saving(source, trace)
+    saved, lines = saving.step, saving.lines
 
     intake = op.input("intake", flow, source)
 
@@ -205,7 +232,7 @@ def build(
         lines("rejected", letters, sinks.rejected, shards, ticks=True)
     if sinks.minutes is not None:
         lines("minutes", only("due", rows, Lines), sinks.minutes, shards)
-    op.output("saves", op.merge("durable", *durable), CommitSink(lambda: source.saves, frozenset(pieces)))
+    saving.commit()
     return flow
 
 

@@ -87,7 +87,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepAccount(msgspec.Struct, frozen=True):
-    """What a save has of one step: so many pieces and segments, with their sizes in bytes."""
+    """One step's part of a save: how many pieces and segments, with their sizes in bytes."""
 
     step: str
     pieces: int
@@ -97,7 +97,7 @@ class StepAccount(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What a save holds. Of a damaged one only the cut is known, and what is wrong."""
+    """The contents of a save, by step; of a damaged one the cut alone, and what is wrong."""
 
     cut: int
     damage: str = ""
@@ -246,7 +246,7 @@ class SaveStore:
         return msgspec.json.decode(body, type=Manifest)
 
     def accounts(self) -> list[Account]:
-        """What the saves that are kept hold, the newest first, of which every file was read. A flow may be
+        """Accounts of the saves that are kept, the newest first, of which every file was read. A flow may be
         taking others meanwhile.
 
         Raises:
