@@ -21,7 +21,7 @@ import xxhash
 
 from connectors.durable import put, sync_directory
 from flows.errors import StateError
-from flows.state.durable import PRIVATE, private_directory
+from flows.state.durable import private_directory
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest"
@@ -170,7 +170,8 @@ class SaveStore:
         head = msgspec.msgpack.encode(Head(FORMAT, step, key, cut, [Segment(one) for one in segments]))
         body = b"".join((len(head).to_bytes(_LENGTH, "little"), head, state))
         file = f"{step}-{key}"
-        self._at(cut).mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        if not self._at(cut).exists():
+            private_directory(self._at(cut))
         put(self._at(cut) / file, body)
         return Piece(step, key, file, len(body), _checksum(body))
 

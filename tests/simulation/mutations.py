@@ -38,6 +38,8 @@ def mutations() -> dict[str, tuple[Any, str, Make]]:
 def mutated(name: str) -> Iterator[None]:
     """Let the flow have that bug."""
     of, attribute, make = mutations()[name]
+    if isinstance(of, type):  # a class may have it of another one
+        of = next(one for one in of.__mro__ if attribute in one.__dict__)
     kept = of.__dict__[attribute]
     right = kept.fget if isinstance(kept, property) else getattr(kept, "__func__", kept)
     wrong = make(right)
