@@ -231,10 +231,10 @@ class RowShard(RowTables):
         self.days.add_final(rows, minutes, settled, len(of))
 
     def _forget(self) -> None:
-        """Drop the cells that are final and out of every rolling window, without a change of any number."""
+        """Drop the cells that are final and out of every window; rows change whose day is over by that."""
         oldest, today = self.oldest, self.days.day_of(self.minute)
-        self.conversions.credits.drop_expired(oldest, today)
-        self.sides.drop_expired(oldest, today)
+        for of in (self.conversions.credits, self.sides):
+            self.columns.changed[of.drop_expired(oldest, today)] = True
         _, minutes = split(self.cells.keys)
         self.cells.keep(minutes >= oldest)
 

@@ -49,14 +49,16 @@ class SparseCells:
         """A row's counts in one minute."""
         return self.minutes.get(row, {}).get(minute)
 
-    def drop_expired(self, oldest_minute: int, today: int) -> None:
-        """Drop the minutes before one, and the days that are over."""
+    def drop_expired(self, oldest_minute: int, today: int) -> list[int]:
+        """Drop the minutes before one, and the days that are over; returns the rows that had one of those."""
         kept = {
             row: {at: counts for at, counts in of.items() if at >= oldest_minute}
             for row, of in self.minutes.items()
         }
         self.minutes = {row: of for row, of in kept.items() if of}
+        over = [row for row, day in self.days if day < today]
         self.days = {key: counts for key, counts in self.days.items() if key[1] >= today}
+        return over
 
     def held(self) -> list[int]:
         """The rows that have anything in a minute or a day."""

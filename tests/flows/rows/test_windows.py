@@ -468,6 +468,20 @@ def test_a_planned_flight_counts_from_its_start_and_begins_anew_when_the_plan_mo
     assert flight(4, range(first + 7, first + 8), first + 7) == (3, 1)
 
 
+def test_a_row_with_nothing_but_a_conversion_shows_an_empty_day_once_the_day_has_turned() -> None:
+    shard, noon = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day), at(2026, 7, 1, 12, 0) // MINUTE
+    days = []
+    for number, minute in enumerate((noon, noon + 180, noon + 24 * 60, noon + 25 * 60)):
+        cut = Cut(number, minute * MINUTE, False, ())
+        some = credited(cut, noon)._replace(rows=[("campaign", "c")]) if minute == noon else None
+        windows, _ = shard.apply(cut, [impressions(cut, range(minute, minute + 1))], some)
+        assert windows is not None
+        if ("campaign", "c") in windows.rows:
+            days.append(windows.credits[windows.rows.index(("campaign", "c"))][2])
+    assert days[0] is not None
+    assert days[-1] is None
+
+
 def test_memory_is_flat_in_a_run_of_a_week() -> None:
     shard = RowShard(0, 1, 10 * MINUTE, MATURE_MS, london_day, 10)
     used, state = [], []
