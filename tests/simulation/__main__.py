@@ -6,6 +6,7 @@
 --mutation NAME with a bug put in: how many seeds until it is found
 --hunt FILE     hunts every bug in so many seeds, and writes which seed found which
 --figures FILE  adds up over runs
+--coverage      which lines of the cores they run, uncompiled
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from simulation.history import History, make
+from simulation.lines import measure
 from simulation.mutations import mutated, mutations
 from simulation.play import Result, play, simulated
 from simulation.shrink import shrunk
@@ -142,8 +144,11 @@ def main() -> int:
     parser.add_argument("--mutation", choices=sorted(mutations()), default=None, metavar="NAME")
     parser.add_argument("--hunt", type=Path, default=None, metavar="FILE")
     parser.add_argument("--figures", type=Path, default=None, metavar="FILE")
+    parser.add_argument("--coverage", action="store_true")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), metavar="N")
     args = parser.parse_args()
+    if args.coverage:
+        return measure(args.seeds, args.first or 0, args.processes)
     if args.seed is not None:
         with simulated():
             found = judged(make(args.seed))
@@ -163,7 +168,8 @@ def main() -> int:
         range(at, min(at + AT_ONCE, first + args.seeds)) for at in range(first, first + args.seeds, AT_ONCE)
     ]
     with ProcessPoolExecutor(args.processes) as pool:
-        for some, told in pool.map(some_seeds, pieces):
+        # One process plays in place, where it can be measured.
+        for some, told in (map if args.processes == 1 else pool.map)(some_seeds, pieces):
             figures = {name: figures.get(name, 0) + number for name, number in some.items()}
             stories += told
     seconds = time.monotonic() - begun_s

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
-from benchmarks.chaos_monitor import GROWING, torn
+from benchmarks.chaos_monitor import GROWING, day_of, torn
+from simulation.delivery import Planned, wrong
 from simulation.history import CLOSING, PERHAPS
-from simulation.model import COUNTED, SCOPES, Model
+from simulation.model import COUNTED, EXACTLY, SCOPES, Model, Row
+from simulation.model import PERHAPS as PERHAPS_READ
 from simulation.redis_client import Server
 from simulation.redis_store import Store
+from simulation.world import T0_MS
 
 NAMESPACE: Final = "sim:v1"
 REPORTED: Final = 3
@@ -23,6 +27,9 @@ REPORTED: Final = 3
 
 UNLIKE: Final = ("rev", "as_of_ms", "methodology")
 """Fields of a minute that say when it was told, and by which settings, such as the allowed lateness."""
+
+SKETCHED: Final = 4 * 1.04 / 2**7
+"""Four standard errors of an estimate by 2^14 registers, relative."""
 
 Hash = Mapping[str, str]
 
@@ -36,14 +43,23 @@ class Checker:
 
     Args:
         closing_ms: the minute of the pixels that end the log.
+        row_ttl_ms: so long a row is there behind its last pixel.
+        capped: rows are only so many, so that a name may count in `other`.
+        plans: by placement, the plans that may be in force by now; `grace_ms` of them.
     """
 
-    def __init__(self, model: Model, closing_ms: int) -> None:
+    def __init__(
+        self, model: Model, closing_ms: int, row_ttl_ms: int, capped: bool = False, grace_ms: int = 0
+    ) -> None:
         self._model, self._closing_ms = model, closing_ms
+        self._row_ttl_ms, self._capped, self._grace_ms = row_ttl_ms, capped, grace_ms
+        self._may_end = closing_ms - T0_MS > row_ttl_ms
+        self.plans: dict[str, list[Planned]] = {}
+        self.days: dict[str, str] = {}
         self.store: Store
         self.server: Server
         self.versions: dict[str, tuple[int, ...]] = {}
-        self.counts: dict[str, dict[str, int]] = {}
+        self.counts: dict[str, dict[str, Decimal]] = {}
         self.minutes: dict[tuple[str, int], dict[str, Any]] = {}
         self.letters: dict[tuple[str, int], dict[str, Any]] = {}
         self.decided: dict[bytes, bytes] = {}
@@ -69,7 +85,7 @@ class Checker:
                 self._begun_at = self.server.losses
             kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
             row = self.store.keys.get(key)
-            if kind in SCOPES or kind in ("podcast", "program"):
+            if kind in SCOPES:
                 self._row(key, row or {})
             elif kind == "partition" and row:
                 _account(key, row)
@@ -81,21 +97,24 @@ class Checker:
         if self._blind or key == f"{NAMESPACE}:placement:{{{PERHAPS}}}":
             return
         if not row:
-            if key in self.versions:
+            # One that has ended may: `flushed` looks whether it has.
+            if key in self.versions and not self._may_end:
                 raise Wrong(f"{key} vanished")
             return
-        for what in torn(row):
+        planned = key.partition("{")[2][:-1] in self._model.flights  # its flight is not all its pixels
+        for what in torn(row) if not planned and "final_through_ms" in row else ():
             raise Wrong(f"{key} is not of one piece: {what}")
         version = tuple(int(row[name]) for name in ("generation", "fence", "rev"))
         if version < self.versions.get(key, ()):
             raise Wrong(f"{key} was of version {self.versions[key]}, and is of {version}")
         if version[0] != 1:
             raise Wrong(f"{key} is of generation {version[0]}, and one was begun")
-        counts = {name: int(row.get(name, 0)) for name in GROWING}
-        before = self.counts.get(key, {})
-        if fell := [name for name, was in before.items() if counts[name] < was]:
+        counts = {name: Decimal(row.get(name, 0)) for name in GROWING}
+        before, day = self.counts.get(key, {}), day_of(row)
+        same = [name for name in before if name.startswith("flight.") or day == self.days.get(key)]
+        if fell := [name for name in same if counts[name] < before[name]]:
             raise Wrong(f"{key} {fell[0]} was {before[fell[0]]}, and is {counts[fell[0]]}")
-        self.versions[key], self.counts[key] = version, counts
+        self.versions[key], self.counts[key], self.days[key] = version, counts, day
 
     def flushed(self) -> None:
         """A flush has ended, if all of it is of one cut: every row is as the model says for its positions."""
@@ -114,22 +133,24 @@ class Checker:
             for key in [key for key in keys if key.partition(f"{NAMESPACE}:")[2].partition(":")[0] in SCOPES]:
                 self._row(key, keys[key])
         self._crashed = False
-        found = list(self._unlike(json.loads(told["positions"])))
+        found = list(self._unlike(json.loads(told["positions"]), int(meta.get("watermark_ms", 0))))
         if found:
             raise Wrong(f"a flush of {told['positions']} is not what was read: {'; '.join(found[:REPORTED])}")
 
-    def _unlike(self, positions: Mapping[str, int]) -> Any:
+    def _unlike(self, positions: Mapping[str, int], watermark_ms: int) -> Iterator[str]:
         expected = self._model.rows(positions)
-        rows = {}
+        rows: dict[Row, Hash] = {}
         for key, held in self.store.keys.items():
             scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
             if scope in SCOPES:
                 rows[scope, name[1:-1]] = held
-        for row in sorted((expected.keys() | rows.keys()) - {("placement", PERHAPS)}):
-            want, got = expected.get(row, Counter()), rows.get(row, {})
-            for name in COUNTED if self.knows_reach else COUNTED[:-1]:
-                if want[name] != int(got.get(f"flight.{name}", 0)):
-                    yield (f"{row[0]} {row[1]} flight.{name} {got.get(f'flight.{name}')}, right {want[name]}")
+        if self._capped:
+            yield from self._sums(expected, rows)
+        else:
+            for row in sorted((expected.keys() | rows.keys()) - {("placement", PERHAPS)}):
+                if self._may_end and self._model.heard_ms(positions, row) + self._row_ttl_ms <= watermark_ms:
+                    continue  # it has ended, and goes behind the flush
+                yield from self._row_unlike(row, expected.get(row, Counter()), rows.get(row, {}))
         for scope in SCOPES:
             listed = self.store.keys.get(f"{NAMESPACE}:index:{scope}", [{}])[0]
             for name in sorted({of for kind, of in rows if kind == scope} - set(listed)):
@@ -139,6 +160,42 @@ class Checker:
             for count, right in self._model.account(name, position).items():
                 if int(held.get(count, 0)) != right:
                     yield f"{name} {count} {held.get(count)}, right {right}"
+        for name, plans in self.plans.items() if watermark_ms else ():
+            row = rows.get(("placement", name), {})
+            for what in wrong(row, plans, self._grace_ms) if "delivery.state" in row else ():
+                yield f"delivery of {name}: {what}"
+
+    def has_ended(self, row: Row) -> bool:
+        """Whether a row has no pixel of late, when the whole log is read."""
+        ends = {name: len(some) for name, some in self._model.read.items()}
+        return self._model.heard_ms(ends, row) + self._row_ttl_ms <= self._closing_ms + 120_000
+
+    def _row_unlike(self, row: Row, want: Counter[str], got: Hash) -> Iterator[str]:
+        for name in COUNTED:
+            right, there = want[name], int(got.get(f"flight.{name}", 0))
+            if name == "reach" and not self.knows_reach:
+                continue
+            about = SKETCHED * right if name == "reach" and right > EXACTLY else 0
+            if abs(there - right) > about:
+                yield f"{row[0]} {row[1]} flight.{name} {got.get(f'flight.{name}')}, right {right}"
+
+    def _sums(self, expected: Mapping[Row, Counter[str]], rows: Mapping[Row, Hash]) -> Iterator[str]:
+        """Names beyond the cap count together in `other`."""
+        for scope in SCOPES:
+            others = self.store.keys.get(f"{NAMESPACE}:other:{{{scope}}}", {})
+            held = [of for (kind, name), of in rows.items() if kind == scope and name != PERHAPS]
+            for name in ("impressions", "pixels", "repeated", "clicks"):
+                right = sum(of[name] for (kind, _), of in expected.items() if kind == scope)
+                there = sum(int(of.get(f"flight.{name}", 0)) for of in [*held, others])
+                perhaps = sum(of.reason == PERHAPS_READ for some in self._model.read.values() for of in some)
+                if not right <= there <= right + perhaps * (scope == "placement"):
+                    yield f"{scope} flight.{name} of all rows {there}, right {right}"
+
+    def over(self) -> None:
+        """The log was read to its end: every plan has a row that says how it is delivered."""
+        for name in self.plans:
+            if "delivery.state" not in self.store.keys.get(f"{NAMESPACE}:placement:{{{name}}}", {}):
+                raise Wrong(f"{name} has a plan, and no delivery")
 
     # Topics
 

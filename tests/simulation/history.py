@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from simulation.log import Entry
+from simulation.scenes import Stage, chosen, perform
 from simulation.world import T0_MS, Fault
 
 MINUTE_MS: Final = 60_000
@@ -47,6 +48,10 @@ class History:
         forgets: whether a listener is on the deny-list.
         saves_ms: the interval of saves; a long one lets much be read again.
         quiet_from_ms: from when on nothing but junk comes, until the end; 0: there is no such time.
+        scenes: what happens in few histories; see `simulation.scenes`.
+        settings: by scenes, beside those of every execution.
+        plans: versions of the file of plans, with when each is written.
+        small: tables and files begin, and go over, at sizes that so short a log reaches.
     """
 
     seed: int
@@ -62,6 +67,10 @@ class History:
     forgets: bool = False
     quiet_from_ms: int = 0
     saves_ms: int = 2_000
+    scenes: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    plans: tuple[tuple[int, bytes], ...] = ()
+    small: bool = False
 
     @property
     def pixels(self) -> int:
@@ -75,14 +84,16 @@ class History:
     def undisturbed(self) -> History:
         """The same log, read by one worker when all of it is there, with nothing going wrong."""
         alone = replace(self, order=0, workers=(1,), intervals_ms=(1000,), faults=(), recompute=False)
-        return replace(alone, added=None, lateness_ms=(LATENESS_MS,), begin_ms=self.end_ms)
+        alone = replace(alone, added=None, lateness_ms=(LATENESS_MS,), begin_ms=self.end_ms)
+        return replace(alone, plans=tuple((0, one) for _, one in self.plans[-1:]), small=False)
 
 
 def make(seed: int, *, faults: bool = True) -> History:
     """The history of a seed."""
     source = random.Random(seed)
-    traffic = Traffic(source)
+    traffic = Traffic(source, random.Random(f"scenes of {seed}"))
     entries = traffic.entries()
+    stage = traffic.stage
     executions = 8
     return History(
         seed,
@@ -103,6 +114,10 @@ def make(seed: int, *, faults: bool = True) -> History:
         source.random() < 0.3,
         traffic.quiet_from_ms,
         source.choice((1_000, 2_000, 10_000, 60_000)),
+        traffic.scenes,
+        stage.settings,
+        tuple(stage.plans),
+        stage.small,
     )
 
 
@@ -141,9 +156,10 @@ class Play:
 
 @dataclass
 class Traffic:
-    """Makes a log, burst by burst."""
+    """Makes a log, burst by burst; scenes are of a source of their own."""
 
     source: random.Random
+    of_scenes: random.Random
     now_ms: int = 0
     plays: list[Play] = field(default_factory=list)
     greatest_ms: dict[str, int] = field(default_factory=dict)
@@ -152,12 +168,15 @@ class Traffic:
     number: int = 0
     added: str | None = None
     quiet_from_ms: int = 0
+    scenes: tuple[str, ...] = ()
+    stage: Stage = field(init=False)
 
     def entries(self) -> dict[str, list[Entry]]:
         source = self.source
         names = [f"audio-pixels/{place}" for place in range(source.choice((1, 2, 2, 3)))]
         self.added = names[-1] if len(names) > 1 and source.random() < 0.3 else None
         self.log = {name: [] for name in names}
+        self.stage = Stage(self.of_scenes, self._send, self._send_raw, self._pass, names)
         bursts = source.randint(4, 12)
         for burst in range(bursts):
             self.now_ms += source.choice((200, 3_000, 20_000, 50_000, 150_000))
@@ -166,7 +185,10 @@ class Traffic:
                 self._something(source.choice(some))
         for entries in self.log.values():
             entries.sort(key=lambda entry: entry.at_ms)
-        if source.random() < 0.1:
+        if source.random() >= 0.1:
+            self.scenes = chosen(self.of_scenes)
+            perform(self.stage, self.scenes)
+        else:
             self.quiet_from_ms = self.now_ms
             for _ in range(JUNK_MS // 2_000):
                 self.now_ms += 2_000
@@ -176,6 +198,10 @@ class Traffic:
         for name in names:
             self._send(name, self._pixel("impression", placement_id=CLOSING), self.now_ms)
         return self.log
+
+    def _pass(self, by_ms: int) -> int:
+        self.now_ms += by_ms
+        return self.now_ms
 
     def _something(self, partition: str) -> None:
         source = self.source

@@ -1,19 +1,22 @@
 """What is right for a prefix of every partition, by chapters 1 and 2 of the specification, counted anew each
-time. It shares no line with the flow, and reads the messages by itself.
+time. It shares no line with the flow, and reads the messages by itself (`simulation.reading`).
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
+
+from simulation.reading import read, said
 
 SCOPES: Final = {
     "placement": "placement_id",
     "campaign": "campaign_id",
-    "platform": "platform",
-    "station": "station",
+    **{name: name for name in ("platform", "station", "podcast", "program")},
+    "creative": "creative_id",
 }
 MILESTONES: Final = {
     "firstQuartile": "first_quartiles",
@@ -21,14 +24,21 @@ MILESTONES: Final = {
     "thirdQuartile": "third_quartiles",
     "complete": "completes",
 }
-PLAIN: Final = {"impression": "impressions", "click": "clicks"}
-EVENTS: Final = ("start", "skip", "conversion", *MILESTONES, *PLAIN)
+PLAIN: Final = {"impression": "impressions", "click": "clicks", "error": "errors"}
+UNLINKED: Final = {"start": "unlinked_starts"} | {of: f"unlinked_{name}" for of, name in MILESTONES.items()}
+BASES: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
+"""The stronger one first."""
 COUNTED: Final = (
-    *("impressions", "starts", *MILESTONES.values(), "clicks", "pixels", "consented"),
-    *("repeated", "too_late", "invalid_traffic", "reach"),
+    *("impressions", "starts", *MILESTONES.values(), "clicks", "errors", "pixels", "consented"),
+    *("repeated", "too_late", "invalid_traffic", *UNLINKED.values(), "deliveries", "confirmed_plays"),
+    *(f"impressions_{basis}" for basis in BASES),
+    "reach",
 )
 """What depends on nothing but the pixels that were read."""
-_BOT: Final = ("bot/", "crawler", "spider")
+EXACTLY: Final = 1_000
+"""Up to so many listeners reach is exact."""
+_BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
+_APP: Final = re.compile(r"Podcasts?/|Spotify/", re.IGNORECASE)
 
 PERHAPS: Final = "perhaps"
 """No reason: one of which nobody can say whether it is late."""
@@ -38,14 +48,31 @@ Row = tuple[str, str]
 
 class Read(NamedTuple):
     """A message as it counts: its reason of rejection, or its pixel, what it is known again by, the rows in
-    which it counts, and whether a bot sent it.
+    which it counts, and whether it is invalid traffic.
     """
 
     reason: str
     pixel: dict[str, Any]
     identity: tuple[Any, ...] = ()
     rows: tuple[Row, ...] = ()
-    bot: bool = False
+    invalid: bool = False
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The settings that a history's numbers depend on.
+
+    Attributes:
+        denied: who is on the deny-list, by what: listener, household, client.
+        perhaps: the placement of pixels of which nobody can say whether they are late.
+    """
+
+    lateness_ms: int
+    bound_ms: int
+    perhaps: str = ""
+    denied: Mapping[str, str] = field(default_factory=dict)
+    platform_basis: Mapping[str, str] = field(default_factory=dict)
+    invalid_agents: Mapping[str, str] = field(default_factory=dict)
 
 
 class Model:
@@ -53,66 +80,139 @@ class Model:
 
     Args:
         partitions: their messages with the times at which they came, epoch ms.
-        perhaps: the placement of pixels of which nobody can say whether they are late.
-        forgotten: a listener who is on the deny-list.
+        flights: of planned placements, their begin and end in ms.
     """
 
     def __init__(
         self,
         partitions: Mapping[str, Sequence[tuple[int, bytes]]],
-        lateness_ms: int,
-        bound_ms: int,
-        perhaps: str = "",
-        forgotten: str = "",
+        rules: Rules,
+        flights: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        self.perhaps, self._forgotten = perhaps, forgotten
-        self._lateness_ms, self._bound_ms = lateness_ms, bound_ms
+        self.rules, self.perhaps, self.flights = rules, rules.perhaps, flights or {}
         self.read = {name: self._read(some) for name, some in partitions.items()}
 
     def _read(self, some: Sequence[tuple[int, bytes]]) -> list[Read]:
-        found, greatest_ms = list[Read](), 0
+        """The messages of a partition in their order, each judged by those before it."""
+        found, greatest_ms, watermark_ms, lows = list[Read](), 0, 0, dict[str, int]()
         for at_ms, raw in some:
-            one = _read_one(raw)
-            if not one.reason:
-                own_ms = max(min(one.pixel["ts"], at_ms + 60_000), at_ms - 86_400_000)
-                greatest_ms = max(greatest_ms, own_ms)
-                end_ms = own_ms // 60_000 * 60_000 + 60_000
-                if one.pixel.get("placement_id") == self.perhaps:
+            reason, pixel = read(raw, at_ms)
+            one = Read(reason, pixel) if reason else self._pixel(pixel)
+            if "low_ms" in pixel and said(pixel.get("collector")):
+                if pixel.get("bye"):
+                    lows.pop(pixel["collector"], None)
+                else:
+                    low_ms = min(pixel["low_ms"], at_ms)
+                    lows[pixel["collector"]] = max(lows.get(pixel["collector"], 0), low_ms)
+            if not reason:
+                greatest_ms = max(greatest_ms, pixel["own_ms"])
+                known_ms = min([greatest_ms, *lows.values()])
+                watermark_ms = max(watermark_ms, known_ms - self.rules.bound_ms)
+                end_ms = pixel["own_ms"] // 60_000 * 60_000 + 60_000
+                if pixel.get("placement_id") == self.perhaps:
                     one = one._replace(reason=PERHAPS)
-                elif end_ms + self._lateness_ms <= greatest_ms - self._bound_ms:
+                elif end_ms + self.rules.lateness_ms <= watermark_ms:
                     one = one._replace(reason="too_late")
             found.append(one)
         return found
+
+    def _pixel(self, pixel: dict[str, Any]) -> Read:
+        """A pixel that is well-formed."""
+        event, bot = pixel["event"], self._invalid(pixel)
+        if event == "conversion":
+            bought = pixel["conversion"]
+            order = said(bought.get("order_id"))
+            names = (order,) if order is None else (bought["type"], order)
+            identity: tuple[Any, ...] = (bot, pixel.get("campaign_id"), *names, event)
+            if order is None:
+                identity = (*identity, pixel["event_id"])
+        elif pixel.get("play_id"):
+            identity = (bot, pixel["placement_id"], pixel["play_id"], event)
+            playhead = pixel.get("playhead_ms")
+            if event == "progress":
+                identity = (*identity[:-1], None if playhead in (-1, -2) else playhead, event)
+        else:
+            identity = (bot, pixel["placement_id"], pixel["event_id"], None)
+        return Read("", pixel, identity, tuple(rows_of(pixel)), bot)
+
+    def _invalid(self, pixel: Mapping[str, Any]) -> bool:
+        agent = pixel.get("user_agent", "")
+        agent = agent.encode()[:1024].decode(errors="ignore")
+        if pixel.get("invalid_traffic") or (_BOT.search(agent) and not _APP.search(agent)):
+            return True
+        return any(
+            re.search(own, agent, re.IGNORECASE) for own in self.rules.invalid_agents.values() if agent
+        )
+
+    def accepted(self, positions: Mapping[str, int]) -> Iterator[Read]:
+        """The valid pixels that count, when so much of each partition was read."""
+        known = set[tuple[Any, ...]]()
+        for one in self._so_far(positions):
+            if not one.reason and not one.invalid and one.identity not in known:
+                yield one
+            known.add(one.identity)
+
+    def _so_far(self, positions: Mapping[str, int]) -> list[Read]:
+        some = [one for name, position in positions.items() for one in self.read[name][:position]]
+        return [one for one in some if one.identity and one.reason != PERHAPS]
 
     def rows(self, positions: Mapping[str, int]) -> dict[Row, Counter[str]]:
         """The counts of every row when so much of each partition was read; those that are 0 are left out."""
         rows: dict[Row, Counter[str]] = defaultdict(Counter)
         reached: dict[Row, set[str]] = defaultdict(set)
         known, plays = set[tuple[Any, ...]](), dict[tuple[Any, ...], dict[str, Read]]()
-        for one in [one for name, position in positions.items() for one in self.read[name][:position]]:
-            if not one.pixel or one.reason == PERHAPS:
-                continue
+        bases, confirmed = dict[tuple[Any, ...], set[str]](), set[tuple[Any, ...]]()
+        for one in self._so_far(positions):
             names = [*self._names(one, known)]
             known.add(one.identity)
             for row in one.rows:
-                for name in names:
-                    rows[row][name] += 1
+                rows[row].update(name for name in names if name not in self._outside(row, one))
+            event, play = one.pixel["event"], one.identity[:-1]
+            if not one.reason and not one.invalid and event == "impression":
+                bases.setdefault(one.identity, set()).add(self._basis(one.pixel))
+            if not one.reason and not one.invalid and event == "start" and one.pixel.get("device_confirmed"):
+                confirmed.add(one.identity)
             if "pixels" in names:
-                event = one.pixel["event"]
-                known_one = one.pixel.get("listener_id") != self._forgotten
+                who = one.pixel.get("listener_id")
+                known_one = who is not None and who != self.rules.denied.get("listener")
                 if known_one and "consented" in names and event in ("impression", "start"):
                     for row in one.rows:
-                        reached[row].add(one.pixel["listener_id"])
-                if one.pixel.get("play_id"):
-                    plays.setdefault(one.identity[:-1], {})[event] = one
+                        if "reach" not in self._outside(row, one):
+                            reached[row].add(str(who))
+                if one.pixel.get("play_id") or event == "impression":
+                    of = play if one.pixel.get("play_id") else one.identity
+                    plays.setdefault(of, {})[event] = one
         for play in plays.values():
             if "start" in play:
                 furthest = max((place for place, event in enumerate(MILESTONES) if event in play), default=-1)
+                names = ["starts", *list(MILESTONES.values())[: furthest + 1]]
+                names += ["confirmed_plays"] * (play["start"].identity in confirmed)
                 for row in play["start"].rows:
-                    rows[row].update(("starts", *list(MILESTONES.values())[: furthest + 1]))
+                    rows[row].update(name for name in names if name not in self._outside(row, play["start"]))
+            if "impression" in play:
+                strongest = min(bases[play["impression"].identity], key=BASES.index)
+                for row in play["impression"].rows:
+                    if "impressions" not in self._outside(row, play["impression"]):
+                        rows[row][f"impressions_{strongest}"] += 1
         for row, who in reached.items():
             rows[row]["reach"] = len(who)
         return rows
+
+    def heard_ms(self, positions: Mapping[str, int], row: Row) -> int:
+        """The time of a row's last pixel of these."""
+        return max((one.pixel["own_ms"] for one in self.accepted(positions) if row in one.rows), default=0)
+
+    def _outside(self, row: Row, one: Read) -> tuple[str, ...]:
+        """The counts of a planned placement that are of its flight alone, if a pixel is not in it."""
+        begin_ms, end_ms = self.flights.get(row[1], (0, 1 << 60)) if row[0] == "placement" else (0, 1 << 60)
+        minute_ms = one.pixel["own_ms"] // 60_000 * 60_000
+        inside = begin_ms // 60_000 * 60_000 <= minute_ms < -(-end_ms // 60_000) * 60_000
+        return () if inside else (*COUNTED[:8], *COUNTED[13:])
+
+    def _basis(self, pixel: Mapping[str, Any]) -> str:
+        told = pixel.get("basis")
+        usual = self.rules.platform_basis.get(pixel.get("platform", ""), "vast_impression")
+        return str(told) if told in BASES else usual
 
     def _names(self, one: Read, known: set[tuple[Any, ...]]) -> Iterator[str]:
         """What a pixel counts as in each of its rows, whatever comes behind it."""
@@ -120,20 +220,28 @@ class Model:
             yield "too_late"
         elif one.identity in known:
             yield "repeated"
-        elif one.bot:
+        elif one.invalid:
             yield "invalid_traffic"
         else:
+            event = one.pixel["event"]
             yield "pixels"
             if one.pixel.get("consent") is True:
                 yield "consented"
-            if one.pixel["event"] in PLAIN:
-                yield PLAIN[one.pixel["event"]]
+            if event in PLAIN:
+                yield PLAIN[event]
+            if event == "delivered":
+                yield "deliveries"
+            if event in UNLINKED and not one.pixel.get("play_id"):
+                yield UNLINKED[event]
+                if event == "start" and one.pixel.get("device_confirmed"):
+                    yield "confirmed_plays"
 
     def account(self, partition: str, position: int) -> Counter[str]:
         """How many messages of a partition were received, and rejected, by reason."""
         some = self.read[partition][:position]
-        found = Counter({"received": len(some)})
-        found.update(f"rejected.{one.reason}" for one in some if one.reason)
+        marks = sum(one.reason == "mark" for one in some)
+        found = Counter({"received": len(some) - marks, "marks": marks})
+        found.update(f"rejected.{one.reason}" for one in some if one.reason and one.reason != "mark")
         if found.pop(f"rejected.{PERHAPS}", 0):
             del found["rejected.too_late"]
         return found
@@ -142,25 +250,3 @@ class Model:
 def rows_of(pixel: Mapping[str, Any]) -> list[Row]:
     """The rows in which a pixel counts by its own fields."""
     return [(scope, pixel[name]) for scope, name in SCOPES.items() if pixel.get(name)]
-
-
-def _read_one(raw: bytes) -> Read:
-    try:
-        pixel = json.loads(raw)
-    except ValueError:
-        return Read("malformed", {})
-    if not isinstance(pixel, dict):
-        return Read("malformed", {})
-    if "event_id" not in pixel:
-        return Read("invalid", {})
-    if pixel["event"] not in EVENTS:
-        return Read("unknown_event", {})
-    event, bot = pixel["event"], any(word in (pixel.get("user_agent") or "").lower() for word in _BOT)
-    if event == "conversion":
-        bought = pixel["conversion"]
-        identity: tuple[Any, ...] = (bot, pixel.get("campaign_id"), bought["type"], bought["order_id"], event)
-    elif pixel.get("play_id"):
-        identity = (bot, pixel["placement_id"], pixel["play_id"], event)
-    else:
-        identity = (bot, pixel["placement_id"], pixel["event_id"])
-    return Read("", pixel, identity, tuple(rows_of(pixel)), bot)

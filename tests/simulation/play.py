@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, MutableMapping
@@ -23,16 +25,20 @@ from flows.engine import StopSignal
 from flows.errors import AudiopixelError
 from flows.intake import Decoder
 from flows.model.redis_keys import deny_key
+from flows.settings.fields import ms
 from flows.state.saves import FOLDER, Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker, Wrong
 from simulation.disk import Disk
 from simulation.engine import Deferred, Engine, at_random
-from simulation.history import BOUND_MS, FORGOTTEN, JUNK_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
+from simulation.delivery import plans_of
+from simulation.history import BOUND_MS, JUNK_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
 from simulation.log import Log
 from simulation.member import KEY, Outside, base_settings, members
-from simulation.model import Model
+from simulation.model import SCOPES, Model, Rules
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
+from simulation.scenes import DENIED
+from simulation.sizes import small_sizes
 from simulation.topics import Topic
 from simulation.world import T0_MS, TIME, Crash, World, instead, virtual_time
 
@@ -41,8 +47,10 @@ CALM_AFTER: Final = 30
 """So many steps behind the last message nothing goes wrong any more."""
 MAX_EXECUTIONS: Final = 40
 MAX_WORKERS: Final = 3
-NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "final_through_ms"}
+NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "final_through_ms", "delivery.since_ms"}
 """Fields that depend on when the flow ran, or with which lateness."""
+BY_PLAN: Final = re.compile(r"delivery\.|cost|return_on")
+"""Which of several plans is in force depends on when the flow looked; the checker knows them all."""
 PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
 """Of a partition with pixels that may be late or not; the model counts the others."""
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -108,7 +116,7 @@ def _current() -> Player:
 def play(history: History) -> Result:
     """Play it, in `simulated`."""
     player = Player(history)
-    with playing(player):
+    with playing(player), small_sizes(history.small):
         return player.play()
 
 
@@ -134,14 +142,31 @@ class Player:
         }
         self.world.elapsed_ms = history.begin_ms
         closing_ms = (T0_MS + history.end_ms) // 60_000 * 60_000
-        model = Model(partitions, LATENESS_MS, BOUND_MS, PERHAPS, FORGOTTEN if history.forgets else "")
-        self.checker = Checker(model, closing_ms)
+        settings = base_settings().model_copy(update=history.settings)
+        denied = DENIED if history.forgets else {}
+        rules = Rules(
+            LATENESS_MS, BOUND_MS, PERHAPS, denied, settings.platform_basis, settings.invalid_agents
+        )
+        flights = {
+            plan.placement: (plan.begin_ms, plan.end_ms)
+            for _, text in history.plans[:1]
+            for plan in plans_of(text).values()
+        }
+        self.checker = Checker(
+            Model(partitions, rules, flights),
+            closing_ms,
+            ms(settings.row_ttl),
+            "row_cap" in history.settings,
+            ms(settings.delivery_grace),
+        )
         store = Store(lambda: self.world.now_ms, self.checker.changed)
         self.server = Server(self.world, store)
         self.checker.store, self.checker.server = store, self.server
         store.flushed = self.checker.flushed
-        if history.forgets:
-            store.run("HSET", deny_key(NAMESPACE), f"{Decoder(KEY).listener(FORGOTTEN.encode()):016x}", 0)
+        decoder = Decoder(KEY)
+        hashes = {"listener": decoder.listener, "client": decoder.listener, "household": decoder.household}
+        for what, who in denied.items():
+            store.run("HSET", deny_key(NAMESPACE), f"{hashes[what](who.encode()):016x}", 0)
         self.log = Log(self.world, history.entries, history.added)
         topics = (
             Topic(self.world, "rejected", self.checker.letter),
@@ -152,6 +177,9 @@ class Player:
         self.disk = Disk(self.world)
         self.directory = Path(tempfile.mkdtemp(prefix="simulated-", dir=MEMORY))
         self.store = SaveStore(self.directory)
+        self.plans = self.directory.with_suffix(".csv")
+        self._plans = list(history.plans)
+        self._plan()
         self.commits = 0
         self.engine: Engine | None = None
         self.stop = StopSignal()
@@ -162,6 +190,17 @@ class Player:
 
     def close(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
+        self.plans.unlink(missing_ok=True)
+
+    def _plan(self) -> None:
+        """Whoever plans writes the file of plans anew, when it is time."""
+        while self._plans and self._plans[0][0] <= self.world.elapsed_ms:
+            at_ms, text = self._plans.pop(0)
+            self.plans.write_bytes(text)
+            os.utime(self.plans, ns=(at_ms * 1_000_000, at_ms * 1_000_000))
+            self.world.tell(f"the plans are written: {text.decode(errors='replace')}")
+            for name, plan in plans_of(text).items():
+                self.checker.plans.setdefault(name, []).append(plan)
 
     def play(self) -> Result:
         wrong = ""
@@ -169,6 +208,7 @@ class Player:
             while not self._execution():
                 if self.executions >= MAX_EXECUTIONS:
                     raise Wrong(f"the flow was started {self.executions} times and does not come to an end")
+            self.checker.over()
         except Wrong as error:
             wrong = str(error)
         except AssertionError as error:
@@ -183,7 +223,7 @@ class Player:
             self.executions,
             self.checker.flushes,
             self.commits,
-            self.checker.knows_reach,
+            self.checker.knows_reach and "row_cap" not in self.history.settings,
             world.story,
             end,
         )
@@ -200,7 +240,9 @@ class Player:
             )
         )
         settings = base_settings().model_copy(
-            update={
+            update=history.settings
+            | ({"plans": self.plans} if history.plans else {})
+            | {
                 "recovery_dir": self.directory,
                 "flush_interval": timedelta(milliseconds=interval_ms),
                 "save_interval": timedelta(milliseconds=self.history.saves_ms),
@@ -302,6 +344,7 @@ class Player:
         """One thing happens: a message or a partition's turn, else time passes."""
         world = self.world
         world.elapsed_ms += world.random.randint(0, 3)
+        self._plan()
         waiting = engine.waiting()
         if engine.deferred and world.random.random() < self._working:
             engine.work()
@@ -358,12 +401,20 @@ class Player:
         found: dict[str, Any] = {}
         for key, held in keys.items():
             kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
-            if kind in ("placement", "campaign", "platform", "station", "sketch") and PERHAPS not in key:
-                found |= {f"{key} {of}": value for of, value in held.items() if of not in NOT_COMPARED}
+            name = key.partition("{")[2][:-1]
+            if kind in (*SCOPES, "sketch") and checker.has_ended(
+                ("placement" if kind == "sketch" else kind, name)
+            ):
+                continue  # it may be there still, or not
+            if kind in (*SCOPES, "sketch") and PERHAPS not in key:
+                some = [of for of in held if not (self.history.plans and BY_PLAN.search(of))]
+                found |= {f"{key} {of}": held[of] for of in some if of not in NOT_COMPARED}
             elif kind == "partition":
                 found |= {f"{key} {of}": value for of, value in held.items() if of not in PER_CHANCE}
             elif kind == "index":
-                found[key] = tuple(sorted(one for one in held[0].items() if one[0] != PERHAPS))
+                scope = key.rpartition(":")[2]
+                there = [one for one in held[0].items() if not checker.has_ended((scope, one[0]))]
+                found[key] = tuple(sorted(one for one in there if one[0] != PERHAPS))
         for name, value in keys.get(f"{NAMESPACE}:meta", {}).items():
             if "conversions" in name or name == "unattributed":
                 found[f"meta {name}"] = value

@@ -132,6 +132,12 @@ class Store:
             del self.keys[key]
         return gone
 
+    def _xadd(self, key: str, *parts: str) -> str:
+        assert parts[0] == "MAXLEN"
+        held: list[dict[str, str]] = self.keys.setdefault(key, [])
+        held.append(dict(zip(parts[4::2], parts[5::2], strict=True)))
+        return f"{len(held)}-0"
+
     def _zrange(self, key: str) -> list[str]:
         held = self._sorted(key) if key in self.keys else {}
         return sorted(held, key=lambda member: (held[member], member))

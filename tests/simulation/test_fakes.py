@@ -18,7 +18,7 @@ from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
-from connectors.redis.commands import put_fields, read_rows, server_clock
+from connectors.redis.commands import append, put_fields, read_rows, server_clock
 from connectors.redis.marks import Marks
 from connectors.redis.rows import FencedHash, RowStore, RowVersion, Superseded
 from simulation.engine import Engine, at_random
@@ -71,7 +71,7 @@ class Writer:
         source, store = self.random, self.store
         key, run = f"row:{source.randrange(3)}", source.randint(1, 3)
         try:
-            match source.randrange(11):
+            match source.randrange(12):
                 case 0 | 1 | 2 | 3:
                     some = [version(source) for _ in range(source.randint(1, 5))]
                     self.told.append(store.write(some, first=version(source)))
@@ -96,6 +96,8 @@ class Writer:
                         for _, command in steps:
                             pipe.execute_command(*command)
                         self.told.append(self.marks.settle(steps, pipe.execute()))
+                case 11:
+                    append(self.client, "stream", {"state": str(run), "id": key}, 1000)
         except Superseded:
             self.told.append("superseded")
 
@@ -110,6 +112,9 @@ def held(client: Any) -> dict[str, Any]:
             content = [
                 {name.decode(): int(score) for name, score in client.zrange(key, 0, -1, withscores=True)}
             ]
+        elif kind == "stream":
+            entries = client.xrange(key)
+            content = [{name.decode(): value.decode() for name, value in of.items()} for _, of in entries]
         else:
             content = client.get(key).decode()
         found[key] = content, client.pttl(key) > 0

@@ -1,0 +1,136 @@
+"""What is right for the delivery fields of a planned placement, by chapter 2.5 of the specification. It shares
+no line with the flow.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+HOUR_MS = 3_600_000
+UNDER, OVER = 0.9, 1.1
+STALE_MS = 120_000
+"""So old delivery fields may be: all are made anew once a minute, and one flush may be missed."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A line of a plan's file."""
+
+    placement: str
+    booked: int
+    begin_ms: int
+    end_ms: int
+    zone: str
+    curve: str
+    pauses: Sequence[tuple[int, int]]
+
+    def paused(self, now_ms: int) -> bool:
+        return any(begin <= now_ms < end for begin, end in self.pauses)
+
+    def expected(self, now_ms: int) -> float:
+        """How much should be delivered by then."""
+        weights = [float(part) for part in self.curve.split(";")] if ";" in self.curve else [1.0]
+        share = self._sum(weights, now_ms) / self._sum(weights, self.end_ms)
+        if self.curve == "frontloaded":
+            share = 1.25 * share if share < 0.5 else 0.25 + 0.75 * share
+        return self.booked * share
+
+    def _sum(self, weights: Sequence[float], until_ms: int) -> float:
+        """The weight of the unpaused time until then."""
+        until_ms = max(self.begin_ms, min(until_ms, self.end_ms))
+        hours = range(self.begin_ms // HOUR_MS * HOUR_MS, until_ms, HOUR_MS)
+        edges = {self.begin_ms, until_ms, *hours, *(edge for pause in self.pauses for edge in pause)}
+        some = sorted(edge for edge in edges if self.begin_ms <= edge <= until_ms)
+        total = 0.0
+        for begin, end in zip(some, some[1:], strict=False):
+            hour = datetime.fromtimestamp(begin / 1000, ZoneInfo(self.zone)).hour
+            total += 0 if self.paused(begin) else weights[hour % len(weights)] * (end - begin)
+        return total
+
+
+def plans_of(text: bytes) -> dict[str, Planned]:
+    """The plans of a file; nothing where it is spoilt."""
+    try:
+        some = [line for line in csv.DictReader(text.decode().splitlines()) if line["booked"].isdigit()]
+        return {
+            line["placement_id"]: Planned(
+                line["placement_id"],
+                int(line["booked"]),
+                _ms(line["start"]),
+                _ms(line["end"]),
+                line["timezone"] or "UTC",
+                line["curve"] or "even",
+                [(_ms(begin), _ms(end)) for begin, _, end in [line["pauses"].partition("/")] if end],
+            )
+            for line in some
+            if line.get("start")
+        }
+    except ValueError:
+        return {}
+
+
+def _ms(text: str) -> int:
+    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def wrong(row: Mapping[str, str], plans: Sequence[Planned], grace_ms: int) -> Iterator[str]:
+    """What of a row's delivery is not right by one of the plans that may be in force."""
+    booked = {plan.booked: plan for plan in plans}
+    plan = booked.get(int(row.get("delivery.booked", -1)))
+    if plan is None:
+        yield f"booked {row.get('delivery.booked')}, right one of {sorted(booked)}"
+        return
+    now_ms, delivered = int(row["as_of_ms"]), int(row.get("flight.impressions", 0))
+    if int(row["delivery.delivered"]) != delivered:
+        yield f"delivered {row['delivery.delivered']}, right {delivered}"
+    said, state = float(row.get("delivery.expected", 0)), row["delivery.state"]
+    if (
+        now_ms >= plan.begin_ms
+        and not plan.expected(now_ms - STALE_MS) - 1e-5 <= said <= plan.expected(now_ms) + 1e-5
+    ):
+        yield f"expected {said}, right {plan.expected(now_ms)}"
+    judged = plan.begin_ms + grace_ms <= now_ms and not plan.paused(now_ms)
+    indicator = row.get("delivery.indicator")
+    if (
+        indicator is not None
+        and judged
+        and abs(float(indicator) - delivered / said) > 1e-4 * max(1, float(indicator))
+    ):
+        yield f"indicator {indicator}, right {delivered / said}"
+    if (indicator is not None) != judged and not _edge(plan, now_ms, grace_ms):
+        yield f"indicator {indicator} at {now_ms}"
+    if state not in _states(plan, delivered, now_ms, float(indicator or 0)) and not _edge(
+        plan, now_ms, grace_ms
+    ):
+        yield f"{state} with {delivered} of {said} expected"
+
+
+def _edge(plan: Planned, now_ms: int, grace_ms: int) -> bool:
+    """Fields of a moment ago may be those of another phase."""
+    edges = [
+        plan.begin_ms,
+        plan.end_ms,
+        plan.begin_ms + grace_ms,
+        *(edge for pause in plan.pauses for edge in pause),
+    ]
+    return any(edge <= now_ms < edge + STALE_MS for edge in edges)
+
+
+def _states(plan: Planned, delivered: int, now_ms: int, indicator: float) -> tuple[str, ...]:
+    if now_ms < plan.begin_ms:
+        return ("not_started",)
+    if delivered >= plan.booked:
+        return ("complete",)
+    if now_ms >= plan.end_ms:
+        return ("ended_short",)
+    if plan.paused(now_ms):
+        return ("paused",)
+    if indicator == 0 and delivered:
+        return ("warming_up",)
+    if indicator < UNDER:
+        return ("under", "warming_up")
+    return ("over", "warming_up") if indicator > OVER else ("at_risk", "warming_up", "on_track")
