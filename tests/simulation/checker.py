@@ -161,8 +161,8 @@ class Checker:
                 if int(held.get(count, 0)) != right:
                     yield f"{name} {count} {held.get(count)}, right {right}"
         for name, plans in self.plans.items() if watermark_ms else ():
-            row = rows.get(("placement", name), {})
-            for what in wrong(row, plans, self._grace_ms) if "delivery.state" in row else ():
+            got = rows.get(("placement", name), {})
+            for what in wrong(got, plans, self._grace_ms) if "delivery.state" in got else ():
                 yield f"delivery of {name}: {what}"
 
     def has_ended(self, row: Row) -> bool:

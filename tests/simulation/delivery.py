@@ -1,5 +1,5 @@
-"""What is right for the delivery fields of a planned placement, by chapter 2.5 of the specification. It shares
-no line with the flow.
+"""What is right for the delivery fields of a planned placement, by chapter 2.5 of the specification. It
+shares no line with the flow.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 HOUR_MS = 3_600_000
@@ -46,7 +47,7 @@ class Planned:
         edges = {self.begin_ms, until_ms, *hours, *(edge for pause in self.pauses for edge in pause)}
         some = sorted(edge for edge in edges if self.begin_ms <= edge <= until_ms)
         total = 0.0
-        for begin, end in zip(some, some[1:], strict=False):
+        for begin, end in pairwise(some):
             hour = datetime.fromtimestamp(begin / 1000, ZoneInfo(self.zone)).hour
             total += 0 if self.paused(begin) else weights[hour % len(weights)] * (end - begin)
         return total

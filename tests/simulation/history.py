@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from simulation.log import Entry
-from simulation.scenes import Stage, chosen, perform
+from simulation.scenes import chosen, perform
+from simulation.stage import Stage
 from simulation.world import T0_MS, Fault
 
 MINUTE_MS: Final = 60_000

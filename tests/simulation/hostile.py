@@ -43,6 +43,11 @@ def _received(by_ms: int) -> Message:
     return lambda at_ms, number: json.dumps(_pixel(at_ms, number, received_at=at_ms + by_ms)).encode()
 
 
+_BOUGHT: Final[tuple[Any, ...]] = (
+    *(None, "x", {}, {"type": "gift"}, {"type": 5}),
+    {"type": "purchase", "currency": "pounds"},
+)
+
 MESSAGES: Final[tuple[Message, ...]] = (
     *(_with(**{name: 7}) for name in ("placement_id", "play_id", "campaign_id", "listener_id", "platform")),
     *(_with(**{name: "n" * 129}) for name in ("placement_id", "event_id", "station", "client_id")),
@@ -62,10 +67,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
     *(_with(received_at=at) for at in ("now", -1, "[AT]", None)),
     *(_with(consent=consent) for consent in ("true", 1, None, False)),
     *(_with(user_agent=agent) for agent in ("Podcasts/1 bot", "SPIDER", "bots", "[UA]", "a" * 1100 + "bot/")),
-    *(
-        _with(event="conversion", conversion=of)
-        for of in (None, "x", {}, {"type": "gift"}, {"type": "purchase", "currency": "pounds"}, {"type": 5})
-    ),
+    *(_with(event="conversion", conversion=of) for of in _BOUGHT),
     *(
         _with(
             event="conversion",

@@ -182,17 +182,17 @@ class Model:
                 if one.pixel.get("play_id") or event == "impression":
                     of = play if one.pixel.get("play_id") else one.identity
                     plays.setdefault(of, {})[event] = one
-        for play in plays.values():
-            if "start" in play:
-                furthest = max((place for place, event in enumerate(MILESTONES) if event in play), default=-1)
+        for heard in plays.values():
+            if "start" in heard:
+                furthest = max((at for at, event in enumerate(MILESTONES) if event in heard), default=-1)
                 names = ["starts", *list(MILESTONES.values())[: furthest + 1]]
-                names += ["confirmed_plays"] * (play["start"].identity in confirmed)
-                for row in play["start"].rows:
-                    rows[row].update(name for name in names if name not in self._outside(row, play["start"]))
-            if "impression" in play:
-                strongest = min(bases[play["impression"].identity], key=BASES.index)
-                for row in play["impression"].rows:
-                    if "impressions" not in self._outside(row, play["impression"]):
+                names += ["confirmed_plays"] * (heard["start"].identity in confirmed)
+                for row in heard["start"].rows:
+                    rows[row].update(name for name in names if name not in self._outside(row, heard["start"]))
+            if "impression" in heard:
+                strongest = min(bases[heard["impression"].identity], key=BASES.index)
+                for row in heard["impression"].rows:
+                    if "impressions" not in self._outside(row, heard["impression"]):
                         rows[row][f"impressions_{strongest}"] += 1
         for row, who in reached.items():
             rows[row]["reach"] = len(who)

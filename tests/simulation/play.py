@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, MutableMapping
@@ -17,7 +16,6 @@ from unittest.mock import patch
 
 import structlog
 
-from benchmarks.chaos_verdict import UNLIKE
 from connectors import durable
 from connectors.redis.client import connect
 from connectors.stream import ConnectError
@@ -28,13 +26,14 @@ from flows.model.redis_keys import deny_key
 from flows.settings.fields import ms
 from flows.state.saves import FOLDER, Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker, Wrong
-from simulation.disk import Disk
-from simulation.engine import Deferred, Engine, at_random
 from simulation.delivery import plans_of
+from simulation.disk import Disk
+from simulation.ending import ending
+from simulation.engine import Deferred, Engine, at_random
 from simulation.history import BOUND_MS, JUNK_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
 from simulation.log import Log
 from simulation.member import KEY, Outside, base_settings, members
-from simulation.model import SCOPES, Model, Rules
+from simulation.model import Model, Rules
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
 from simulation.scenes import DENIED
@@ -47,12 +46,6 @@ CALM_AFTER: Final = 30
 """So many steps behind the last message nothing goes wrong any more."""
 MAX_EXECUTIONS: Final = 40
 MAX_WORKERS: Final = 3
-NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "final_through_ms", "delivery.since_ms"}
-"""Fields that depend on when the flow ran, or with which lateness."""
-BY_PLAN: Final = re.compile(r"delivery\.|cost|return_on")
-"""Which of several plans is in force depends on when the flow looked; the checker knows them all."""
-PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
-"""Of a partition with pixels that may be late or not; the model counts the others."""
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 
 
@@ -214,7 +207,7 @@ class Player:
         except AssertionError as error:
             wrong = f"an assertion of the flow failed: {error}"
         world = self.world
-        end = {} if wrong else self.end()
+        end = {} if wrong else ending(self.server.store.keys, self.checker, bool(self.history.plans))
         return Result(
             self.history,
             wrong,
@@ -394,32 +387,3 @@ class Player:
             torn = at_random(self.world.random, files)
             torn.write_bytes(torn.read_bytes()[: -self.world.random.randint(1, 30)])
             self.world.tell(f"the disk spoils {torn.name} of save {cuts[0]}")
-
-    def end(self) -> dict[str, Any]:
-        """All that readers find in the end, without what says when and by whom it was written."""
-        keys, checker = self.server.store.keys, self.checker
-        found: dict[str, Any] = {}
-        for key, held in keys.items():
-            kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
-            name = key.partition("{")[2][:-1]
-            if kind in (*SCOPES, "sketch") and checker.has_ended(
-                ("placement" if kind == "sketch" else kind, name)
-            ):
-                continue  # it may be there still, or not
-            if kind in (*SCOPES, "sketch") and PERHAPS not in key:
-                some = [of for of in held if not (self.history.plans and BY_PLAN.search(of))]
-                found |= {f"{key} {of}": held[of] for of in some if of not in NOT_COMPARED}
-            elif kind == "partition":
-                found |= {f"{key} {of}": value for of, value in held.items() if of not in PER_CHANCE}
-            elif kind == "index":
-                scope = key.rpartition(":")[2]
-                there = [one for one in held[0].items() if not checker.has_ended((scope, one[0]))]
-                found[key] = tuple(sorted(one for one in there if one[0] != PERHAPS))
-        for name, value in keys.get(f"{NAMESPACE}:meta", {}).items():
-            if "conversions" in name or name == "unattributed":
-                found[f"meta {name}"] = value
-        found |= {f"minute {key}": value for key, value in checker.minutes.items()}
-        letters = checker.letters.items()
-        found |= {f"letter {key}": one for key, one in letters if PERHAPS not in json.dumps(one)}
-        found |= {f"decision {key!r}": value for key, value in checker.decided.items()}
-        return found

@@ -76,7 +76,7 @@ def read(raw: bytes, at_ms: int) -> tuple[str, dict[str, Any]]:
         ts, received = (_epoch_ms(pixel.get(name)) for name in ("ts", "received_at"))
     except ValueError:
         return "invalid", {}
-    if ts is None or (received is not None and not 0 <= received):
+    if ts is None or (received is not None and received < 0):
         return "invalid", {}
     bound = at_ms if received is None else min(received, at_ms + 60_000)
     pixel["own_ms"] = max(min(ts, bound + 60_000), bound - 86_400_000)
@@ -96,7 +96,7 @@ def _fits(name: str, value: Any) -> bool:
         return False
     if name == "content_category" and isinstance(value, list):
         return all(isinstance(one, str) for one in value)
-    return isinstance(value, TYPES[name]) and not (name in TEXTS and len(value) > 128)
+    return isinstance(value, TYPES[name]) and not (name in TEXTS and len(str(value)) > 128)
 
 
 def _bought(document: Mapping[str, Any], conversion: bool) -> bool:

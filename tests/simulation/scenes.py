@@ -1,4 +1,4 @@
-"""What happens in few histories: scenes that follow the bursts of a log, each with the settings that it needs.
+"""What happens in few histories: scenes behind the bursts of a log, each with the settings that it needs.
 
 A scene has its own choices, so that a history without one is the same whatever scenes there are. Time passes
 in it as in the bursts; only `outage` has pixels that are not of the last minute, and a low mark holds for
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from simulation.hostile import MESSAGES
+from simulation.stage import Stage
 from simulation.world import T0_MS
 
 SHARE: Final = 0.4
@@ -26,62 +26,6 @@ DENIED: Final = {"listener": "l4", "household": "h4", "client": "k4"}
 PLANNED: Final = ("planned", "planned-later", "planned-never", "planned-past")
 LISTENERS: Final = 1_100
 """Of a row in a crowd: more than are counted exactly."""
-
-
-@dataclass
-class Stage:
-    """What scenes have in common: a clock, a log to write to, the settings that they ask for.
-
-    Args:
-        send: puts a pixel, whose fields that are None are left out, into a partition with its time.
-        send_raw: puts a message there.
-        now_ms: when that is, since the beginning of the history.
-        names: the partitions.
-    """
-
-    source: random.Random
-    send: Callable[[str, dict[str, Any], int], None]
-    send_raw: Callable[[str, bytes], None]
-    pass_ms: Callable[[int], int]
-    names: Sequence[str]
-    settings: dict[str, Any] = field(default_factory=dict)
-    plans: list[tuple[int, bytes]] = field(default_factory=list)
-    small: bool = False
-    numbers: int = 0
-    step_ms: int = 1
-
-    @property
-    def now_ms(self) -> int:
-        return self.pass_ms(0)
-
-    def partition(self, whose: str) -> str:
-        """The partition of a play's or a listener's pixels."""
-        return self.names[sum(whose.encode()) % len(self.names)]
-
-    def pixel(self, event: str, *, to: str = "", **more: Any) -> dict[str, Any]:
-        """Send one of this moment; returns it."""
-        self.numbers += 1
-        pixel = {
-            "event": event,
-            "placement_id": f"s{self.source.randrange(3)}",
-            "campaign_id": f"c{self.source.randrange(2)}",
-            "platform": self.source.choice(("web", "app")),
-            "listener_id": f"m{self.source.randrange(6)}",
-            "consent": True,
-            "user_agent": "Spotify/8.9",
-            **more,
-        }
-        whose = pixel.get("play_id") or pixel.get("listener_id") or ""
-        self.send(to or self.partition(str(whose)), pixel, self.now_ms)
-        return pixel
-
-    def some(self, number: int, span_ms: int) -> range:
-        """So many turns; over all of them about so much time passes, by `later`."""
-        self.step_ms = max(1, span_ms // number)
-        return range(number)
-
-    def later(self) -> None:
-        self.pass_ms(self.source.randint(1, 2 * self.step_ms))
 
 
 def perform(stage: Stage, names: Sequence[str]) -> None:
@@ -371,21 +315,23 @@ def names(stage: Stage) -> None:
 
 
 def plans(stage: Stage) -> None:
-    """Placements with plans: their delivery, and the alerts about it; plans are changed, with lines that are
-    wrong. A file that is wrong as a whole leaves an execution that begins without plans, which nobody promises
-    anything of.
+    """Placements with plans: their delivery, and the alerts about it; plans change, and have wrong lines.
+
+    A file that is wrong as a whole leaves an execution that begins without plans, and promises nothing.
     """
     source, now_ms = stage.source, T0_MS + stage.now_ms
     curve = source.choice(("even", "frontloaded", ";".join(str(1 + hour % 3) for hour in range(24))))
 
     def text(booked: int, cpm: str = "12.5") -> bytes:
-        begin, end = T0_MS - HOUR_MS, T0_MS + 20 * HOUR_MS
+        begin, end = stamp(T0_MS - HOUR_MS), stamp(T0_MS + 20 * HOUR_MS)
+        pause = f"{stamp(T0_MS + 19 * HOUR_MS)}/{stamp(T0_MS + 20 * HOUR_MS - 1000)}"
         lines = [
-            "placement_id,booked,start,end,timezone,campaign_id,cpm,currency,target_completion_rate,curve,pauses,blocked_categories",
-            f"planned,{booked},{stamp(begin)},{stamp(end)},UTC,c0,{cpm},GBP,0.9,{curve},{stamp(end - HOUR_MS)}/{stamp(end - 1000)},IAB26",
-            f"planned-later,5,{stamp(now_ms + 10 * MINUTE_MS)},{stamp(end)},Europe/London,c1,,,,even,,",
-            f"planned-never,1000,{stamp(begin)},{stamp(end)},,c0,10,GBP,,even,,432;JLBCU7",
-            f"planned-past,50,{stamp(begin - HOUR_MS)},{stamp(begin)},,,,,,even,,",
+            "placement_id,booked,start,end,timezone,campaign_id,cpm,currency,target_completion_rate,curve,"
+            "pauses,blocked_categories",
+            f"planned,{booked},{begin},{end},UTC,c0,{cpm},GBP,0.9,{curve},{pause},IAB26",
+            f"planned-later,5,{stamp(now_ms + 10 * MINUTE_MS)},{end},Europe/London,c1,,,,even,,",
+            f"planned-never,1000,{begin},{end},,c0,10,GBP,,even,,432;JLBCU7",
+            f"planned-past,50,{stamp(T0_MS - 2 * HOUR_MS)},{begin},,,,,,even,,",
         ]
         return "\n".join(lines).encode()
 
@@ -416,4 +362,4 @@ SCENES: Final = {
     of.__name__: of
     for of in (clients, households, touches, bases, days, outage, crowd, hostile, many, names, plans)
 }
-WEIGHTS: Final = {name: 1 for name in SCENES} | {"crowd": 0.3, "many": 0.4, "names": 0.5}
+WEIGHTS: Final = dict.fromkeys(SCENES, 1.0) | {"crowd": 0.3, "many": 0.4, "names": 0.5}

@@ -1,0 +1,49 @@
+"""What readers find in the end, which has to be the same whatever happened on the way."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from benchmarks.chaos_verdict import UNLIKE
+from simulation.checker import NAMESPACE, Checker
+from simulation.history import PERHAPS
+from simulation.model import SCOPES
+
+NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "final_through_ms", "delivery.since_ms"}
+"""Fields that depend on when the flow ran, or with which lateness."""
+BY_PLAN: Final = re.compile(r"delivery\.|cost|return_on")
+"""Which of several plans is in force depends on when the flow looked; the checker knows them all."""
+PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
+"""Of a partition with pixels that may be late or not; the model counts the others."""
+
+
+def ending(keys: Mapping[str, Any], checker: Checker, planned: bool) -> dict[str, Any]:
+    """All that readers find, without what says when and by whom it was written."""
+    found: dict[str, Any] = {}
+    for key, held in keys.items():
+        kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
+        name = key.partition("{")[2][:-1]
+        if kind in (*SCOPES, "sketch") and checker.has_ended(
+            ("placement" if kind == "sketch" else kind, name)
+        ):
+            continue  # it may be there still, or not
+        if kind in (*SCOPES, "sketch") and PERHAPS not in key:
+            some = [of for of in held if not (planned and BY_PLAN.search(of))]
+            found |= {f"{key} {of}": held[of] for of in some if of not in NOT_COMPARED}
+        elif kind == "partition":
+            found |= {f"{key} {of}": value for of, value in held.items() if of not in PER_CHANCE}
+        elif kind == "index":
+            scope = key.rpartition(":")[2]
+            there = [one for one in held[0].items() if not checker.has_ended((scope, one[0]))]
+            found[key] = tuple(sorted(one for one in there if one[0] != PERHAPS))
+    for name, value in keys.get(f"{NAMESPACE}:meta", {}).items():
+        if "conversions" in name or name == "unattributed":
+            found[f"meta {name}"] = value
+    found |= {f"minute {key}": value for key, value in checker.minutes.items()}
+    letters = checker.letters.items()
+    found |= {f"letter {key}": one for key, one in letters if PERHAPS not in json.dumps(one)}
+    found |= {f"decision {key!r}": value for key, value in checker.decided.items()}
+    return found
