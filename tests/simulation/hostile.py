@@ -71,10 +71,15 @@ MESSAGES: Final[tuple[Message, ...]] = (
     *(
         _with(
             event="conversion",
-            conversion={"type": "phone_call", "order_id": None, "value": of, "currency": "GBP"},
+            conversion={"type": "phone_call", "order_id": None, "value": worth, "currency": "GBP"},
         )
-        for of in (None, 12, "3.25", "x", [], "\u0663")
+        for worth in (None, 12, "3.25", "x", [], "\u0663")
     ),
+    _with(event="start", ts="now", invalid_traffic="data_centre"),
+    _with(event="listen", user_agent="crawler"),
+    _with(received_at="2026-09-21T14:14:00Z"),
+    _with(event="start", received_at=7, playhead_ms=[]),
+    _with(landing_url="https://shop.example/\u00e4?utm_content=x"),
     _with(conversion="x"),
     _with(conversion={"type": 5}),
     _with(conversion=None),

@@ -30,6 +30,7 @@ LISTENERS: Final = 1_100
 
 def perform(stage: Stage, names: Sequence[str]) -> None:
     """Play these scenes in turn."""
+    stage.small = stage.source.random() < 0.3
     for name in names:
         stage.pass_ms(stage.source.choice((200, 3_000, 20_000)))
         SCENES[name](stage)
@@ -71,6 +72,8 @@ def households(stage: Stage) -> None:
     """Ads heard on one device, and bought on another one of the household; one household is an office."""
     source = stage.source
     stage.settings["household_listeners"] = 3
+    if source.random() < 0.4:
+        stage.settings |= {"touch_listens": 2, "touch_clicks": 1, "touch_listens_in_all": 4}
     for _ in stage.some(source.randint(10, 25), source.choice((2 * MINUTE_MS, 30 * HOUR_MS))):
         home = source.choice(("h0", "h1", "h2", "h4", None))
         match source.random():
@@ -282,7 +285,7 @@ def crowd(stage: Stage) -> None:
 
 def hostile(stage: Stage) -> None:
     """Messages that nobody should send."""
-    some = [stage.source.choice(MESSAGES) for _ in range(stage.source.randint(10, 30))]
+    some = [stage.source.choice(MESSAGES) for _ in range(stage.source.randint(40, 80))]
     for message in some:
         stage.numbers += 1
         stage.send_raw(stage.source.choice(stage.names), message(T0_MS + stage.now_ms, stage.numbers))
