@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +97,31 @@ def first_seed(file: Path | None) -> int:
     return int(json.loads(file.read_text())["next_seed"]) if file is not None and file.exists() else 0
 
 
-def add_up(file: Path, figures: dict[str, int], next_seed: int, seconds: float) -> dict[str, float]:
-    """Add a run's figures to those before."""
+def add_up(
+    file: Path, figures: dict[str, int], next_seed: int, seconds: float, of: str = ""
+) -> dict[str, Any]:
+    """Add a run's figures to those before; `of` says what was run, and when."""
     held = json.loads(file.read_text()) if file.exists() else {}
     total = {name: held.get(name, 0) + number for name, number in figures.items()}
     total |= {
         "seconds": round(held.get("seconds", 0) + seconds),
         "next_seed": max(next_seed, held.get("next_seed", 0)),
+        "runs": [*held.get("runs", []), _run(figures, next_seed, of)],
     }
     file.write_text(json.dumps(total, indent=1) + "\n")
     return total
+
+
+def _run(figures: dict[str, int], next_seed: int, of: str) -> str:
+    first, last = next_seed - figures["seeds"], next_seed - 1
+    return f"{of} seeds {first} to {last}: {figures['failures']} failures".strip()
+
+
+def _here() -> str:
+    """Today, and the commit that is checked out."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return f"{date.today().isoformat()} {found.stdout.strip()}".strip()
 
 
 def hunt_all(file: Path, seeds: range) -> None:
@@ -176,7 +193,7 @@ def main() -> int:
     print("\n\n".join(stories))
     print(", ".join(f"{number:,} {name}" for name, number in figures.items()), f"in {seconds:.0f} s")
     if args.figures is not None:
-        total = add_up(args.figures, figures, first + args.seeds, seconds)
+        total = add_up(args.figures, figures, first + args.seeds, seconds, _here())
         print("since the beginning:", ", ".join(f"{total[name]:,} {name}" for name in figures))
     return int(figures["failures"] > 0)
 

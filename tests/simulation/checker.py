@@ -13,9 +13,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 from benchmarks.chaos_monitor import GROWING, day_of, torn
+from simulation import clients
+from simulation.credits import Attribution, Right, decided
 from simulation.delivery import Planned, wrong
 from simulation.history import CLOSING, PERHAPS
-from simulation.model import COUNTED, EXACTLY, SCOPES, Model, Row
+from simulation.model import COUNTED, EXACTLY, SCOPES, Model, Row, rows_of
 from simulation.model import PERHAPS as PERHAPS_READ
 from simulation.redis_client import Server
 from simulation.redis_store import Store
@@ -49,13 +51,21 @@ class Checker:
     """
 
     def __init__(
-        self, model: Model, closing_ms: int, row_ttl_ms: int, capped: bool = False, grace_ms: int = 0
+        self,
+        model: Model,
+        attribution: Attribution,
+        closing_ms: int,
+        row_ttl_ms: int,
+        capped: bool = False,
+        grace_ms: int = 0,
     ) -> None:
         self._model, self._closing_ms = model, closing_ms
         self._row_ttl_ms, self._capped, self._grace_ms = row_ttl_ms, capped, grace_ms
         self._may_end = closing_ms - T0_MS > row_ttl_ms
         self.plans: dict[str, list[Planned]] = {}
         self.days: dict[str, str] = {}
+        self._attribution = attribution
+        self._right: Mapping[str, Right] | None = None
         self.store: Store
         self.server: Server
         self.versions: dict[str, tuple[int, ...]] = {}
@@ -192,10 +202,26 @@ class Checker:
                     yield f"{scope} flight.{name} of all rows {there}, right {right}"
 
     def over(self) -> None:
-        """The log was read to its end: every plan has a row that says how it is delivered."""
+        """The log was read to its end: clients are counted, and every plan has a row that says how it is
+        delivered.
+        """
+        if self.knows_reach and not self._capped:
+            found = list(self._clients_unlike())
+            if found:
+                raise Wrong(f"clients are counted wrongly: {'; '.join(found[:REPORTED])}")
         for name in self.plans:
             if "delivery.state" not in self.store.keys.get(f"{NAMESPACE}:placement:{{{name}}}", {}):
                 raise Wrong(f"{name} has a plan, and no delivery")
+
+    def _clients_unlike(self) -> Iterator[str]:
+        ends = {name: len(some) for name, some in self._model.read.items()}
+        pixels = [one.pixel for one in self._model.accepted(ends)]
+        right = clients.rows(clients.counted(pixels, self._model.rules.denied.get("client", "")), rows_of)
+        for (scope, name), counts in right.items():
+            held = self.store.keys.get(f"{NAMESPACE}:{scope}:{{{name}}}", {})
+            for of in clients.NAMES if not self.has_ended((scope, name)) else ():
+                if int(held.get(f"flight.{of}", 0)) != counts[of]:
+                    yield f"{scope} {name} flight.{of} {held.get(f'flight.{of}')}, right {counts[of]}"
 
     # Topics
 
@@ -225,6 +251,22 @@ class Checker:
         """A conversion has been decided."""
         if self.decided.setdefault(key, value) != value:
             raise Wrong(f"{key!r} was decided as {self.decided[key]!r}, and is as {value!r}")
+        told = json.loads(value)
+        right = self._rightly().get(told["event_id"])
+        if right is None or told["capped"] or told["noisy_household"] or not self.knows_reach:
+            return
+        credits = [(one["placement_id"], one["millionths"]) for one in told["credits"] if one["millionths"]]
+        ours = sorted(one for one in right.credits if one[1])
+        if (told["rule"], told["joined_by"], sorted(credits)) != (*right[:2], ours):
+            raise Wrong(f"{key!r} is decided as {told['rule']} {told['joined_by']} {credits}, right {right}")
+
+    def _rightly(self) -> Mapping[str, Right]:
+        """The decisions that the model makes of the whole log."""
+        if self._right is None:
+            ends = {name: len(some) for name, some in self._model.read.items()}
+            pixels = [one.pixel for one in self._model.accepted(ends)]
+            self._right = decided(pixels, self._attribution)
+        return self._right
 
 
 def _account(key: str, row: Hash) -> None:

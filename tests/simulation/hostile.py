@@ -47,6 +47,7 @@ _BOUGHT: Final[tuple[Any, ...]] = (
     *(None, "x", {}, {"type": "gift"}, {"type": 5}),
     {"type": "purchase", "currency": "pounds"},
 )
+_WORTH: Final[tuple[Any, ...]] = (None, 12, "3.25", "x", [], "\u0663")
 
 MESSAGES: Final[tuple[Message, ...]] = (
     *(_with(**{name: 7}) for name in ("placement_id", "play_id", "campaign_id", "listener_id", "platform")),
@@ -73,7 +74,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
             event="conversion",
             conversion={"type": "phone_call", "order_id": None, "value": worth, "currency": "GBP"},
         )
-        for worth in (None, 12, "3.25", "x", [], "\u0663")
+        for worth in _WORTH
     ),
     _with(event="start", ts="now", invalid_traffic="data_centre"),
     _with(event="listen", user_agent="crawler"),

@@ -26,6 +26,7 @@ from flows.model.redis_keys import deny_key
 from flows.settings.fields import ms
 from flows.state.saves import FOLDER, Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker, Wrong
+from simulation.credits import Attribution
 from simulation.delivery import plans_of
 from simulation.disk import Disk
 from simulation.ending import ending
@@ -147,6 +148,15 @@ class Player:
         }
         self.checker = Checker(
             Model(partitions, rules, flights),
+            Attribution(
+                settings.attribution,
+                ms(settings.click_window),
+                ms(settings.listen_window),
+                ms(settings.half_life),
+                settings.household_listeners,
+                settings.utm_placements,
+                denied,
+            ),
             closing_ms,
             ms(settings.row_ttl),
             "row_cap" in history.settings,

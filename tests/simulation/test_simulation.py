@@ -120,6 +120,7 @@ def test_figures_add_up_over_runs_and_say_which_seed_is_next(tmp_path: Path) -> 
         "failures": 1,
         "seconds": 3,
         "next_seed": 15,
+        "runs": ["seeds 0 to 9: 0 failures", "seeds 10 to 14: 1 failures"],
     }
     assert first_seed(file) == 15
 

@@ -1,0 +1,137 @@
+"""What is right for the decision on a conversion, by chapters 2.4 and 7.3 of the specification. It shares no
+line with the flow.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+WHOLE: Final = 1_000_000
+
+
+class Touch(NamedTuple):
+    """A click, or a listen: one a play."""
+
+    at_ms: int
+    placement: str
+    click: bool
+    campaign: str | None
+    listener: str | None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The settings that decisions depend on; durations in ms.
+
+    Attributes:
+        noisy: more distinct listeners than this, and a household joins nobody.
+        denied: who is on the deny-list, by what.
+    """
+
+    model: str
+    click_ms: int
+    listen_ms: int
+    half_life_ms: int
+    noisy: int
+    utm: Mapping[str, str]
+    denied: Mapping[str, str] = field(default_factory=dict)
+
+
+class Right(NamedTuple):
+    """A decision: its rule, by what touches were joined, and (placement, millionths) in order."""
+
+    rule: str
+    joined_by: str | None
+    credits: list[tuple[str, int]]
+
+
+def decided(pixels: Sequence[Mapping[str, Any]], rules: Attribution) -> dict[str, Right]:
+    """The decision on each conversion of a log by its event id, of the accepted pixels of the whole log; one
+    whose household may be noisy is left out.
+    """
+    touches = _touches(pixels, rules.denied)
+    found = {}
+    for pixel in pixels:
+        if pixel["event"] == "conversion":
+            right = _decided(pixel, touches, rules)
+            if right is not None:
+                found[pixel["event_id"]] = right
+    return found
+
+
+def _touches(
+    pixels: Iterable[Mapping[str, Any]], denied: Mapping[str, str]
+) -> dict[tuple[str, str], list[Touch]]:
+    listens = dict[tuple[str, str], Mapping[str, Any]]()
+    counted = list[Mapping[str, Any]]()
+    for pixel in pixels:
+        play = pixel.get("play_id")
+        if pixel["event"] == "click" or (pixel["event"] == "impression" and not play):
+            counted.append(pixel)
+        elif play and pixel["event"] in ("impression", "start"):
+            known = listens.get((pixel["placement_id"], play))
+            if known is None or pixel["event"] == "impression":
+                listens[pixel["placement_id"], play] = pixel
+    found = defaultdict[tuple[str, str], list[Touch]](list)
+    for pixel in [*counted, *listens.values()]:
+        for of, name in _whose(pixel, denied):
+            click, campaign = pixel["event"] == "click", pixel.get("campaign_id")
+            touch = (pixel["own_ms"], pixel["placement_id"], click, campaign, pixel.get("listener_id"))
+            found[of, name].append(Touch(*touch))
+    return found
+
+
+def _whose(pixel: Mapping[str, Any], denied: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Under whom a pixel is remembered."""
+    if pixel.get("consent") is not True:
+        return []
+    names = [(of, pixel.get(f"{of}_id")) for of in ("listener", "household")]
+    return [(of, name) for of, name in names if name is not None and name != denied.get(of)]
+
+
+def _decided(
+    pixel: Mapping[str, Any], touches: Mapping[tuple[str, str], list[Touch]], rules: Attribution
+) -> Right | None:
+    if pixel.get("placement_id"):
+        return Right("declared", None, [(pixel["placement_id"], WHOLE)])
+    for whose in _whose(pixel, rules.denied):
+        known = touches.get(whose, [])
+        if whose[0] == "household" and len({touch.listener for touch in known}) > rules.noisy:
+            return None
+        some = sorted(touch for touch in known if _eligible(touch, pixel, rules))
+        if some:
+            return Right(rules.model, whose[0], _credited(some, rules))
+    content = parse_qs(urlsplit(pixel.get("landing_url", "")).query).get("utm_content", [""])[0]
+    target = rules.utm.get(content)
+    return Right("none", None, []) if target is None else Right("utm", None, [(target, WHOLE)])
+
+
+def _eligible(touch: Touch, pixel: Mapping[str, Any], rules: Attribution) -> bool:
+    age_ms = pixel["own_ms"] - touch.at_ms
+    campaign = pixel.get("campaign_id")
+    window_ms = rules.click_ms if touch.click else rules.listen_ms
+    return 0 <= age_ms <= window_ms and campaign in (None, touch.campaign)
+
+
+def _credited(some: Sequence[Touch], rules: Attribution) -> list[tuple[str, int]]:
+    """Shares of touches in the order of time and placement; those of 0 are left out."""
+    chosen = None
+    if rules.model == "last_touch":
+        chosen = max([touch for touch in some if touch.click] or some)
+    elif rules.model == "first_touch":
+        chosen = max(touch for touch in some if touch.at_ms == some[0].at_ms)
+    if chosen is not None:
+        return [(chosen.placement, WHOLE)]
+    newest_ms = some[-1].at_ms
+    decays = rules.model == "time_decay"
+    weights = [0.5 ** ((newest_ms - one.at_ms) / rules.half_life_ms) if decays else 1.0 for one in some]
+    exact = [WHOLE * weight / sum(weights) for weight in weights]
+    parts = [int(share) for share in exact]
+    later = sorted(range(len(some)), key=lambda at: (exact[at] - parts[at], at), reverse=True)
+    for at in later[: WHOLE - sum(parts)]:
+        parts[at] += 1
+    return [(touch.placement, part) for touch, part in zip(some, parts, strict=True)]
