@@ -54,10 +54,10 @@ def clients(stage: Stage) -> None:
     for turn in stage.some(source.randint(8, 20), source.choice((HOUR_MS, 60 * HOUR_MS))):
         event = source.choice(("download", "delivered"))
         named = {
-            "client_id": source.choice(("k0", "k1", "k2", "k4", None)),
-            "episode": source.choice(("e1", "e2", None)),
+            "client_id": source.choice(("k0", "k0", "k0", "k1", "k4", None)),
+            "episode": source.choice(("e1", "e1", None)),
             "podcast": source.choice(("pod", "cast", None)),
-            "creative_id": source.choice(("spot", None, None)),
+            "creative_id": source.choice(("spot", "spot", None)),
             "consent": source.choice((True, True, True, None)),
             "listener_id": None,
             "play_id": None,
