@@ -68,7 +68,7 @@ def plans_of(text: bytes) -> dict[str, Planned]:
                 [(_ms(begin), _ms(end)) for begin, _, end in [line["pauses"].partition("/")] if end],
             )
             for line in some
-            if line.get("start")
+            if line.get("start") and line["placement_id"]
         }
     except ValueError:
         return {}

@@ -326,15 +326,16 @@ def plans(stage: Stage) -> None:
     source, now_ms = stage.source, T0_MS + stage.now_ms
     curve = source.choice(("even", "frontloaded", ";".join(str(1 + hour % 3) for hour in range(24))))
 
-    def text(booked: int, cpm: str = "12.5") -> bytes:
+    def text(booked: int, cpm: str = "12.5", later_ms: int = 0) -> bytes:
         begin, end = stamp(T0_MS - HOUR_MS), stamp(T0_MS + 20 * HOUR_MS)
+        moved = stamp(T0_MS - HOUR_MS + later_ms)
         pause = f"{stamp(T0_MS + 19 * HOUR_MS)}/{stamp(T0_MS + 20 * HOUR_MS - 1000)}"
         lines = [
             "placement_id,booked,start,end,timezone,campaign_id,cpm,currency,target_completion_rate,curve,"
             "pauses,blocked_categories",
             f"planned,{booked},{begin},{end},UTC,c0,{cpm},GBP,0.9,{curve},{pause},IAB26",
             f"planned-later,5,{stamp(now_ms + 10 * MINUTE_MS)},{end},Europe/London,c1,,,,even,,",
-            f"planned-never,1000,{begin},{end},,c0,10,GBP,,even,,432;JLBCU7",
+            f"planned-never,{1000 + later_ms // HOUR_MS},{moved},{end},,c0,10,GBP,,even,,432;JLBCU7",
             f"planned-past,50,{stamp(T0_MS - 2 * HOUR_MS)},{begin},,,,,,even,,",
         ]
         return "\n".join(lines).encode()
@@ -350,7 +351,8 @@ def plans(stage: Stage) -> None:
         if source.random() < 0.15:
             convert(stage, placement_id="planned")
         stage.later()
-    changes = [text(9), text(40, "8") + b"\nplanned,1", text(5, "9") + b"\nplanned,x,y,,,,,,,,,"]
+    bad = f"\n{placement},x,y,,Mars,,dear,pounds,2,1;2,now/then,?\n,1,{stamp(now_ms)},{stamp(now_ms)},,,,,,,,"
+    changes = [text(9), text(40, "8") + b"\nplanned,1", text(5, "9", HOUR_MS) + bad.encode()]
     for change in source.sample(changes, source.randint(0, 3)):
         stage.plans.append((source.randint(5_000, max(6_000, stage.now_ms)), change))
     stage.plans[1:] = sorted(stage.plans[1:])
