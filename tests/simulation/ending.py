@@ -38,7 +38,8 @@ def ending(keys: Mapping[str, Any], checker: Checker, planned: bool) -> dict[str
         elif kind == "index":
             scope = key.rpartition(":")[2]
             there = [one for one in held[0].items() if not checker.has_ended((scope, one[0]))]
-            found[key] = tuple(sorted(one for one in there if one[0] != PERHAPS))
+            if some := sorted(one for one in there if one[0] != PERHAPS):  # none of them is as no index
+                found[key] = tuple(some)
     for name, value in keys.get(f"{NAMESPACE}:meta", {}).items():
         if "conversions" in name or name == "unattributed":
             found[f"meta {name}"] = value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -110,7 +111,7 @@ def make(seed: int, *, faults: bool = True) -> History:
         ),
         source.random() < 0.1,
         traffic.added,
-        tuple(LATENESS_MS * source.choice((2, 2, 2, 3, 5)) // 2 for _ in range(executions)),
+        _latenesses(source, executions, traffic.scenes),
         0,
         source.random() < 0.3,
         traffic.quiet_from_ms,
@@ -120,6 +121,12 @@ def make(seed: int, *, faults: bool = True) -> History:
         tuple(stage.plans),
         stage.small,
     )
+
+
+def _latenesses(source: random.Random, executions: int, scenes: Sequence[str]) -> tuple[int, ...]:
+    """Of each execution. Hostile messages may be late by one of them and not by another, at any placement."""
+    drawn = tuple(LATENESS_MS * source.choice((2, 2, 2, 3, 5)) // 2 for _ in range(executions))
+    return (LATENESS_MS,) if "hostile" in scenes else drawn
 
 
 def _faults(source: random.Random) -> list[Fault]:
