@@ -249,10 +249,10 @@ def test_a_forgotten_listener_is_in_no_file_two_snapshots_later(
     assert store.erase(np.array([1234], np.uint64)) == 1
     old = next(tmp_path.iterdir())
     kept = []
-    for _ in range(3):
+    for _ in range(2):
         snapshot(store, files)
         kept.append(old.exists())
-    assert kept == [True, True, False]
+    assert kept == [True, False]
     assert all((1234).to_bytes(8, "little") not in path.read_bytes() for path in tmp_path.iterdir())
     assert of(store, 1234) == []
     assert of(store, 1235) != []
@@ -266,6 +266,8 @@ def test_files_of_an_execution_that_died_are_removed(tmp_path: Path, monkeypatch
     assert len(list(tmp_path.iterdir())) == 2
     resumed = TouchStore()
     resumed.restore(state, files := Files(tmp_path))
+    snapshot(resumed, files)
+    assert len(list(tmp_path.iterdir())) == 2, "an older save of before may be fallen back to"
     snapshot(resumed, files)
     assert [path.name for path in tmp_path.iterdir()] == [name for name, _ in state[0]]  # type: ignore[attr-defined]  # a list
     again = TouchStore()

@@ -201,10 +201,10 @@ def test_a_bucket_has_the_bytes_of_the_directory(
     assert found == files(tmp_path / "days")
 
 
-def test_a_day_is_complete_once_the_same_execution_has_flushed_epochs_later(settings: Settings) -> None:
+def test_a_day_is_complete_once_the_same_execution_has_flushed_saves_later(settings: Settings) -> None:
     meta: dict[str, str] = {}
     look = Completeness(settings, lambda: meta, generation=0).look
-    settles = 3
+    settles = (30_000 + 3 * 20) // 20  # half a minute and three saves, in flushes
 
     def tell(fence: int, rev: int, watermark_ms: int, generation: int = 0) -> int:
         meta.update(

@@ -330,6 +330,7 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
         consent="assumed",
         invalid_agents={"own": "ours/"},
         attribution="linear",
+        household_listeners=5,
         under=0.5,
         utm_placements={"sale": "a"},
         platform_basis={"podcasts": "download"},
