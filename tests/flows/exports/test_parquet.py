@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +203,10 @@ def test_a_bucket_has_the_bytes_of_the_directory(
 
 
 def test_a_day_is_complete_once_the_same_execution_has_flushed_saves_later(settings: Settings) -> None:
-    meta: dict[str, str] = {}
+    intervals = {"flush_interval": timedelta(seconds=1), "save_interval": timedelta(seconds=2)}
+    settings, meta = settings.model_copy(update=intervals), dict[str, str]()
     look = Completeness(settings, lambda: meta, generation=0).look
-    settles = (30_000 + 3 * 20) // 20  # half a minute and three saves, in flushes
+    settles = 30 + 3 * 2
 
     def tell(fence: int, rev: int, watermark_ms: int, generation: int = 0) -> int:
         meta.update(
