@@ -35,4 +35,4 @@ def warm_up(job: Job) -> Settings:
 
 
 def _size_mib(directory: Path) -> float:
-    return sum(path.stat().st_size for path in directory.iterdir()) / (1 << 20)
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / (1 << 20)

@@ -35,6 +35,8 @@ from flows.simulate.plain_log import write_log
 _STEPS: Final[dict[str, type]] = {
     "plays: cuts, touches": engine.PlaysLogic,
     "attribution": engine.AttributionLogic,
+    "households": engine.HouseholdsLogic,
+    "clients": engine.ClientsLogic,
     "credits": engine.CreditsLogic,
     "rows": engine.RowsLogic,
     "ledger": engine.LedgerLogic,
