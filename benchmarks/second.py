@@ -22,7 +22,8 @@ from flows.model.basis import BASES
 
 CONVERSION_EVERY: Final = 1000
 LISTENERS_A_HOUSEHOLD: Final = 3
-CREATIVES: Final = 200
+CREATIVES: Final = 4
+"""A campaign's, of which each of its placements plays all."""
 _LINE: Final = re.compile(
     rb'(\{"event_id":"\w+","event":"(\w+)","ts":(\d+),.*"campaign_id":"(c-\d+)".*"play_id":"play-0*(\d+)",)'
     rb'"listener_id":"L(\d+)","consent":true,"duration_ms":\d+,"received_at":(\d+)\}\n'
@@ -52,7 +53,7 @@ def widen(log: Path, wide: Path) -> tuple[int, int]:
             who = pseudonyms(int(listener))
             end = b'"consent":true,"received_at":%b,"collector":"7c41","low_ms":%d}\n'
             end %= (received, int(received) - 9)
-            extra = b'"creative_id":"cr-%d",' % (int(play) % CREATIVES)
+            extra = b'"creative_id":"%b-%d",' % (campaign, int(play) % CREATIVES)
             if event == b"impression":
                 extra += b'"basis":"%b",' % BASES[int(play) % 7 % len(BASES)].encode()
             elif event == b"start" and int(play) % 3:

@@ -214,7 +214,7 @@ class Soak:
         files = [path for path in self._store.rglob("*") if path.is_file()]
         day = Day(
             _resident_mib(),
-            sum(path.stat().st_size for path in files) / (1 << 20),
+            sum(map(_size, files)) / (1 << 20),
             self._client.info("memory")["used_memory"] / (1 << 20),
             self._client.dbsize(),
             _gauge(STATE_PLAYS.name),
@@ -267,6 +267,13 @@ def changes(days: Sequence[Day]) -> tuple[list[list[str]], dict[str, float]]:
         change = grown[name.partition(",")[0].lower()] = last / third - 1 if third else 0.0
         table.append([name, _shown(third), _shown(last), f"{change:+.1%}"])
     return table, grown
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # of a save that is gone meanwhile
+        return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
