@@ -114,12 +114,12 @@ LINES: Final = {
     4: Line(
         "Freshness",
         "A flush comes once a second by default, so half a second is in every median, and a second "
-        "in every gap. Half of that interval waits until a save no longer pauses the flow. The tail"
-        " is the snapshot every ten seconds. Tried: a thread for the publisher.",
+        "in every gap. Half of that interval is the next step, now that a save does not stop all steps. "
+        "Tried: a thread for the publisher; saves at cuts.",
     ),
     5: Line(
         "State that is large",
-        "A snapshot of millions of plays pauses the flow: see the longest stall.",
+        "A save scans the table of plays for what has changed: see the longest pause.",
     ),
     6: Line(
         "Many rows",
