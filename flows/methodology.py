@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -23,6 +24,7 @@ from flows.model.ticks import Methods, methods_of
 from flows.settings import Settings
 
 HASH_BYTES: Final = 8
+MAX_HASHES: Final = 256
 STRONGEST: Final = ("audible_2s", "streamed_full", "vast_impression", "ad_delivered", "download")
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -67,20 +69,14 @@ def methodology(settings: Settings, methods: Methods = ()) -> Methodology:
 
 
 class Hashes:
-    """The hash of a flow's description, with the methods of the collectors that it has seen; each is found
-    once.
+    """The hash of a flow's description, with the methods of the collectors that it has seen.
+
+    Attributes:
+        of: the hash with some methods; the newest `MAX_HASHES` are remembered, since marks choose them.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._of: dict[Methods, str] = {}
-
-    def of(self, methods: Methods) -> str:
-        """The hash with these methods."""
-        found = self._of.get(methods)
-        if found is None:
-            found = self._of[methods] = methodology(self._settings, methods).hash
-        return found
+        self.of = lru_cache(MAX_HASHES)(lambda methods: methodology(settings, methods).hash)
 
     def of_minute(self, methods: Methods, minute_ms: int) -> str:
         """That of a minute, of which those count that had spoken by its end."""

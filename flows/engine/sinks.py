@@ -71,20 +71,23 @@ class RedisSink:
 
 
 class Described:
-    """The hash of the description with collectors' methods; its text is told of once, on a thread: what it is
-    told to may be away, and no flush waits for that.
+    """The hash of the description with collectors' methods. Its text is told of once, by one thread: what it
+    is told to may be away, and no flush waits for that.
     """
 
     def __init__(self, settings: Settings, tell: Callable[[Settings, Sequence[Methods]], None]) -> None:
         self._settings, self._tell, self._hashes = settings, tell, Hashes(settings)
-        self._told = set[Methods]()
+        self._told: set[Methods] = set()
+        self._telling: threading.Thread | None = None
 
     def __call__(self, methods: Methods) -> str:
         """The hash. A minute may be counted by the earlier ones of the methods alone."""
-        new = [some for n in range(len(methods)) if (some := methods[: n + 1]) not in self._told]
-        if new:
-            self._told.update(new)
-            threading.Thread(target=self._tell, args=(self._settings, new), daemon=True).start()
+        several = [methods[: n + 1] for n in range(len(methods))]
+        new = [some for some in several if some not in self._told]
+        if new and (self._telling is None or not self._telling.is_alive()):
+            self._told = set(several)
+            self._telling = threading.Thread(target=self._tell, args=(self._settings, new), daemon=True)
+            self._telling.start()
         return self._hashes.of(methods)
 
 

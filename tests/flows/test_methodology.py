@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from connectors.redis import put_fields
 from connectors.redis.client import Client
 from flows.cli.commands import app
 from flows.engine import tell_methodology
-from flows.methodology import STRONGEST, methodology, published
+from flows.engine.sinks import Described
+from flows.methodology import MAX_HASHES, STRONGEST, Hashes, methodology, published
 from flows.model.basis import BASES
 from flows.model.measures import MEASURES
-from flows.model.ticks import MAX_METHODS, first_of, is_method
+from flows.model.ticks import MAX_METHODS, Methods, first_of, is_method
 from flows.replay import replay
 from flows.settings import Settings, load
 
@@ -177,3 +179,31 @@ def test_the_newest_methods_are_kept_by_their_first_mark() -> None:
     many = [(n, f"m{n}") for n in range(MAX_METHODS + 9)]
     assert first_of([*many, (900, "m70"), (1_000, "m3")]) == tuple(many[9:])
     assert [is_method(text) for text in ("0123abcd", "", "a" * 33, "é", "a b")] == [True, *[False] * 4]
+
+
+def test_a_flood_of_methods_fills_no_table_and_is_told_by_one_thread() -> None:
+    begun: list[Sequence[Methods]] = []
+    away = Event()
+
+    def tell(_: Settings, several: Sequence[Methods]) -> None:
+        begun.append(several)
+        assert away.wait(60)
+
+    settings = load()
+    described, hashes = Described(settings, tell), Hashes(settings)
+    flood = [((n, f"m{n}"), (n + 1, f"m{n + 1}")) for n in range(MAX_HASHES + 50)]
+    for methods in flood:
+        assert described(methods) == hashes.of(methods) == methodology(settings, methods).hash
+    assert len(begun) == 1
+    assert hashes.of.cache_info().currsize == MAX_HASHES
+    away.set()
+    newest = flood[-1]
+
+    def told() -> bool:
+        described(newest)
+        return len(begun) > 1
+
+    eventually(told)
+    assert begun[1] == [newest[:1], newest]
+    described(newest)
+    assert len(begun) == 2
