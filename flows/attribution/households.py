@@ -9,56 +9,34 @@ is of the same cut as the listener shards': by then every touch that may count h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from flows.attribution.credit_models import Rules
 from flows.attribution.household_touches import HOME_SHIFT, HomeStore
 from flows.attribution.touch_shard import TouchShard
-from flows.attribution.touches import DEFAULT_CAPS, Caps
 from flows.model.conversions import BY_HOUSEHOLD
 from flows.model.decisions import Decision
-from flows.model.dimensions import Dimensions
 from flows.model.home_touches import members_of
 from flows.model.messages import Decided, Unjoined, UnjoinedBatch
 from flows.model.ticks import MINUTE_MS, Cut
-from flows.state.journal import Files
 from flows.state.kernel import U64
 from flows.state.snapshot import check_format
 
 FORMAT: Final = 1
 STEP: Final = "households"
 """Its files' place in the recovery directory."""
-KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped", "names")
-"""The plain attributes of a shard that are in its snapshot."""
 
 
 @dataclass
 class HouseholdShard(TouchShard):
-    """The touches of one household shard; the arguments are those of
-    `flows.attribution.shard.ListenerShard`.
-    """
-
-    index: int
-    shards: int
-    lateness_ms: int
-    rules: Rules
-    recovery: Path | None
-    caps: Caps = DEFAULT_CAPS
-    play_ms: int = 30 * 60_000
-    watermark_ms: int = 0
-    decided_ms: int = 0
-    capped: int = 0
-    names: list[Dimensions] = field(default_factory=list)
+    """The touches of one household shard."""
 
     def __post_init__(self) -> None:
         window_ms, most = self.rules.listen_ms, self.rules.household_listeners
         self.homes = HomeStore(self.caps, self.play_ms, window_ms=window_ms, most=most)
         self.begin(self.homes)
-        self._files = Files(None)
 
     def apply(self, cut: Cut, batches: Sequence[UnjoinedBatch]) -> Decided:
         """Apply the messages of all listener shards for one cut, and decide their conversions."""
@@ -104,10 +82,8 @@ class HouseholdShard(TouchShard):
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
-        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        state = {name: getattr(self, name) for name in KEPT}
-        state["store"] = self.homes.snapshot(self._files)
-        self._files.keep(self.homes.names())
+        state = self.packed(STEP)
+        self.files.keep(self.homes.names())
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -117,9 +93,4 @@ class HouseholdShard(TouchShard):
             StateError: another format's, or made for another number of shards, or a file is missing.
         """
         check_format("households", state, FORMAT, self.shards)
-        *_, of = state
-        for name in KEPT:
-            setattr(self, name, of[name])
-        self.name(self.names)
-        self._files = Files.of(self.recovery, STEP, self.index)
-        self.homes.restore(of["store"], self._files)
+        self.unpack(STEP, state[2])

@@ -13,18 +13,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from flows.attribution.credit_models import Rules
 from flows.attribution.frequency import CLASS_OF, Frequency
 from flows.attribution.touch_shard import TouchShard
-from flows.attribution.touches import DEFAULT_CAPS, Caps, Touches, TouchStore
+from flows.attribution.touches import Touches, TouchStore
 from flows.model.conversions import BY_LISTENER, WHOLE
 from flows.model.decisions import Credit, Decision, PendingConversion, frozen_pending, thawed_pending
-from flows.model.dimensions import Dimensions
 from flows.model.messages import (
     IMPRESSION_TOUCH,
     KIND,
@@ -35,15 +32,12 @@ from flows.model.messages import (
     UnjoinedBatch,
 )
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
-from flows.state.journal import Files
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
 FORMAT: Final = 7
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
-KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped", "names")
-"""The plain attributes of a shard that are in its snapshot."""
 ENDED_MS: Final = 1 << 60
 """Later than any event: a log that has ended is decided up to here."""
 
@@ -53,35 +47,18 @@ class ListenerShard(TouchShard):
     """The touches and pending conversions of one listener shard.
 
     Args:
-        lateness_ms: allowed lateness, after which a minute is final.
-        recovery: the directory that snapshots may put files in.
-        caps: how many of a listener's newest touches are looked at and kept.
-        play_ms: how far apart the impression and the start of one play may be.
-        decided_ms: conversions before it are decided, and impressions before it are in `frequency`.
-        capped: how many decisions a cap may have changed.
+        pending: conversions that are not decided yet. Impressions before `decided_ms` are in `frequency`.
 
     Attributes:
         unjoined: the latest cut's message to every household shard, empty or not.
     """
 
-    index: int
-    shards: int
-    lateness_ms: int
-    rules: Rules
-    recovery: Path | None
-    caps: Caps = DEFAULT_CAPS
-    play_ms: int = 30 * 60_000
-    watermark_ms: int = 0
-    decided_ms: int = 0
-    capped: int = 0
-    names: list[Dimensions] = field(default_factory=list)
     pending: list[PendingConversion] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.begin(TouchStore(self.caps, self.play_ms))
         self.frequency = Frequency()
         self.unjoined: list[UnjoinedBatch] = []
-        self._files = Files(None)
 
     def apply(self, cut: Cut, batches: Sequence[TouchBatch]) -> Decided:
         """Apply the messages of all placement shards for one cut, and decide the conversions whose minute has
@@ -236,12 +213,10 @@ class ListenerShard(TouchShard):
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
-        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        state = {name: getattr(self, name) for name in KEPT}
+        state = self.packed(STEP)
         state["pending"] = [frozen_pending(one) for one in self.pending]
-        state["store"] = self.store.snapshot(self._files)
-        state["frequency"] = self.frequency.snapshot(self._files)
-        self._files.keep([*self.store.names(), *self.frequency.journal.names()])
+        state["frequency"] = self.frequency.snapshot(self.files)
+        self.files.keep([*self.store.names(), *self.frequency.journal.names()])
         return FORMAT, self.shards, state
 
     def restore(self, state: tuple[Any, ...]) -> None:
@@ -252,10 +227,6 @@ class ListenerShard(TouchShard):
         """
         check_format("attribution", state, FORMAT, self.shards)
         *_, of = state
-        for name in KEPT:
-            setattr(self, name, of[name])
-        self.name(self.names)
+        self.unpack(STEP, of)
         self.pending = [thawed_pending(one) for one in of["pending"]]
-        self._files = Files.of(self.recovery, STEP, self.index)
-        self.store.restore(of["store"], self._files)
-        self.frequency.restore(of["frequency"], self._files)
+        self.frequency.restore(of["frequency"], self.files)

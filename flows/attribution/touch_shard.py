@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from flows.attribution.credit_models import Rules, credit
 from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Asked, eligible, in_order, standing
-from flows.attribution.touches import Touches, TouchStore
+from flows.attribution.touches import DEFAULT_CAPS, Caps, Touches, TouchStore
 from flows.model.conversions import WHOLE
 from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.dimensions import FORGET_AT, Dimensions
 from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS
 from flows.model.ticks import MINUTE_MS
+from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32, U64
 
 SPREAD: Final = 16
 """Cuts over which the shards settle their touches when a minute has ended."""
+KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped", "names")
+"""The plain attributes of a shard that are in its snapshot."""
 UNKNOWN: Final = -2
 """Instead of the number of a campaign that no touch is of."""
 
@@ -35,26 +40,38 @@ class Found(NamedTuple):
     met: int
 
 
+@dataclass
 class TouchShard:
     """Touches by whom they are remembered under, with the names that they refer to.
 
-    Attributes:
-        names: dimensions by the number that touches refer to them by.
-        campaigns: campaigns by their number.
+    Args:
+        lateness_ms: allowed lateness, after which a minute is final.
+        recovery: the directory that snapshots may put files in.
+        caps: how many of a listener's or household's newest touches are looked at and kept.
+        play_ms: how far apart the impression and the start of one play may be.
         decided_ms: conversions before it are decided.
+        capped: how many decisions a cap may have changed.
+        names: dimensions by the number that touches refer to them by.
+
+    Attributes:
+        campaigns: campaigns by their number.
     """
 
     index: int
+    shards: int
     lateness_ms: int
     rules: Rules
-    store: TouchStore
-    watermark_ms: int
-    decided_ms: int
-    names: list[Dimensions]
+    recovery: Path | None
+    caps: Caps = DEFAULT_CAPS
+    play_ms: int = 30 * 60_000
+    watermark_ms: int = 0
+    decided_ms: int = 0
+    capped: int = 0
+    names: list[Dimensions] = field(default_factory=list)
 
     def begin(self, store: TouchStore) -> None:
         """Begin without a touch."""
-        self.store = store
+        self.store, self.files = store, Files(None)
         self.numbers: dict[Dimensions, int] = {}
         self.campaigns: dict[str | None, int] = {}
         self.of_campaign = np.zeros(0, np.uint32)
@@ -88,6 +105,25 @@ class TouchShard:
             self.store.dropped += len(kept) - int(kept.sum())
             who, ts, kinds, combos, plays = (one[kept] for one in (who, ts, kinds, combos, plays))
         self.store.add(who, ts, kinds, combos, plays)
+
+    def packed(self, step: str) -> dict[str, Any]:
+        """The plain attributes and the touches, for a snapshot; `step` is the place of its files, of which
+        `files.keep` is the caller's.
+        """
+        self.files = self.files if self.files.directory else Files.of(self.recovery, step, self.index)
+        return {name: getattr(self, name) for name in KEPT} | {"store": self.store.snapshot(self.files)}
+
+    def unpack(self, step: str, packed: dict[str, Any]) -> None:
+        """Take up what `packed` gave.
+
+        Raises:
+            StateError: a file is missing.
+        """
+        for name in KEPT:
+            setattr(self, name, packed[name])
+        self.name(self.names)
+        self.files = Files.of(self.recovery, step, self.index)
+        self.store.restore(packed["store"], self.files)
 
     def final_ms(self) -> int:
         """The time before which conversions can be decided: no touch before it can still come."""

@@ -26,7 +26,7 @@ def state(
     """Show what the saves in a recovery directory hold, and verify them: every file is read, and held against
     its checksum. The flow may run meanwhile.
 
-    Exit code 1 if a save is damaged, or there is none.
+    Exit code 1 if a save is damaged, 2 if there is none.
     """
     import msgspec
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from bytewax.operators import StatefulBatchLogic
@@ -46,6 +46,8 @@ from flows.rows import Limits, RowShard, minute_messages, pack_rows
 from flows.settings import Settings, ms
 from flows.state.homes import Homes
 from flows.state.hyperloglog import pack_registers
+
+S = TypeVar("S", ListenerShard, HouseholdShard)
 
 
 class PlaysLogic(Step[Pixels | ShardTick]):
@@ -165,24 +167,14 @@ class AttributionLogic(CutStep[TouchBatch]):
     """A listener shard behind an aligner of the placement shards."""
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
-        self._shard = ListenerShard(
-            -1,
-            settings.shards,
-            ms(settings.allowed_lateness),
-            _rules(settings),
-            settings.recovery_dir,
-            _caps(settings),
-            ms(settings.horizon),
-        )
+        self._shard = _touch_shard(ListenerShard, settings)
         super().__init__(self._shard, range(settings.shards), state)
-        self._utm, self._plans = settings.utm_placements, PlanFollower(settings)
+        self._utm = PlannedUtm(settings)
 
     def cut(self, messages: list[TouchBatch]) -> Iterable[Message]:
         """The conversions that are decided at the cut, and what the households are to decide."""
         self._shard.index = messages[0].to
-        if (book := self._plans.changed(awake_ms())) is not None:
-            utm = {name: name for name in book} | self._utm
-            self._shard.rules = replace(self._shard.rules, utm=utm)
+        self._utm.follow(self._shard)
         decided = self._shard.apply(messages[0].cut, messages)
         metrics, label = instruments(), shard_key(self._shard.index)
         metrics.state_touches.labels(label).set(len(self._shard.store))
@@ -195,24 +187,15 @@ class HouseholdsLogic(CutStep[UnjoinedBatch]):
     """A household shard behind an aligner of the listener shards."""
 
     def __init__(self, settings: Settings, state: tuple[Any, ...] | None) -> None:
-        self._shard = HouseholdShard(
-            -1,
-            settings.shards,
-            ms(settings.allowed_lateness),
-            _rules(settings),
-            settings.recovery_dir,
-            _caps(settings),
-            ms(settings.horizon),
-        )
+        self._shard = _touch_shard(HouseholdShard, settings)
         super().__init__(self._shard, range(settings.shards), state)
-        self._utm, self._plans = settings.utm_placements, PlanFollower(settings)
+        self._utm = PlannedUtm(settings)
 
     def cut(self, messages: list[UnjoinedBatch]) -> Iterable[Message]:
         """The conversions that the households decide at the cut."""
         shard = self._shard
         shard.index = messages[0].to
-        if (book := self._plans.changed(awake_ms())) is not None:
-            shard.rules = replace(shard.rules, utm={name: name for name in book} | self._utm)
+        self._utm.follow(shard)
         decided = shard.apply(messages[0].cut, messages)
         metrics, label = instruments(), shard_key(decided.sender)  # beside the listener shards'
         metrics.state_home_touches.labels(shard_key(shard.index)).set(len(shard.homes))
@@ -238,8 +221,21 @@ class ClientsLogic(CutStep[ClientBatch]):
         return [counts]
 
 
-def _rules(settings: Settings) -> Rules:
-    return Rules(
+class PlannedUtm:
+    """The placements that a landing URL may name: those of the settings, and all that have a plan."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._named, self._plans = settings.utm_placements, PlanFollower(settings)
+
+    def follow(self, shard: ListenerShard | HouseholdShard) -> None:
+        """Give a shard those of the present plans."""
+        if (book := self._plans.changed(awake_ms())) is not None:
+            shard.rules = replace(shard.rules, utm={name: name for name in book} | self._named)
+
+
+def _touch_shard(kind: type[S], settings: Settings) -> S:
+    """A shard of touches by the settings."""
+    rules = Rules(
         settings.attribution,
         ms(settings.click_window),
         ms(settings.listen_window),
@@ -247,15 +243,14 @@ def _rules(settings: Settings) -> Rules:
         settings.utm_placements,
         settings.household_listeners,
     )
-
-
-def _caps(settings: Settings) -> Caps:
-    return Caps(
+    caps = Caps(
         settings.touch_listens,
         settings.touch_clicks,
         settings.touch_listens_in_all,
         settings.touch_clicks_in_all,
     )
+    lateness_ms, play_ms = ms(settings.allowed_lateness), ms(settings.horizon)
+    return kind(-1, settings.shards, lateness_ms, rules, settings.recovery_dir, caps, play_ms)
 
 
 class CreditsLogic(CutStep[Decided | ClientCounts]):

@@ -112,7 +112,7 @@ class Files:
             for directory in filter(None, (self._step, self.directory)):
                 private_directory(directory)
             self._made = True
-        name = _digest(body)
+        name = checksum(body)
         with self._lock:  # `collect` removes files of old saves, in another thread
             self._fresh.add(name)
             begun = self._writing.get(name)
@@ -139,7 +139,7 @@ class Files:
                 f"the recovery store lists {name}, which cannot be read from {self.directory} "
                 f"({error.strerror}): restore the whole recovery directory, or recompute from the log"
             ) from None
-        if _digest(body) != name:
+        if checksum(body) != name:
             raise StateError(f"{self.directory / name} is damaged: restore it, or recompute from the log")
         return body
 
@@ -303,5 +303,6 @@ def _piece(rows: U64, mark: int) -> Segment:
     return Segment("", rows.tobytes(), len(rows), mark)
 
 
-def _digest(body: bytes) -> str:
+def checksum(body: bytes) -> str:
+    """32 hexadecimal digits of a file's content: a segment's name, and what a save notes of a piece."""
     return xxhash.xxh3_128_hexdigest(body)

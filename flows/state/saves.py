@@ -9,7 +9,7 @@ the one before is taken, and nothing is lost, only read again.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +17,11 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import structlog
-import xxhash
 
-from connectors.durable import put, sync_directory
+from connectors.durable import put, replace_file, sync_directory
 from flows.errors import StateError
 from flows.state.durable import private_directory
+from flows.state.journal import checksum
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest"
@@ -173,7 +173,7 @@ class SaveStore:
         if not self._at(cut).exists():
             private_directory(self._at(cut))
         put(self._at(cut) / file, body)
-        return Piece(step, key, file, len(body), _checksum(body))
+        return Piece(step, key, file, len(body), checksum(body))
 
     def commit(self, manifest: Manifest) -> None:
         """Rename the manifest into place, which commits the save; then remove saves that are too old.
@@ -184,8 +184,7 @@ class SaveStore:
         body = msgspec.json.encode(manifest)
         private_directory(self._at(manifest.cut))
         sync_directory(self._at(manifest.cut))
-        put(self._at(manifest.cut) / MANIFEST, body + b"\n" + _checksum(body).encode())
-        sync_directory(self._at(manifest.cut))
+        replace_file(self._at(manifest.cut) / MANIFEST, body + b"\n" + checksum(body).encode())
         oldest = self.oldest_kept
         for path in self._folder.iterdir():
             if path.name.isdigit() and int(path.name) < oldest:
@@ -235,8 +234,8 @@ class SaveStore:
             Damaged: it is torn. StateError: another version wrote it.
         """
         path = self._at(cut) / MANIFEST
-        body, _, checksum = _read(path).rpartition(b"\n")
-        if _checksum(body).encode() != checksum:
+        body, _, written = _read(path).rpartition(b"\n")
+        if checksum(body).encode() != written:
             raise Damaged(f"{path} is damaged")
         if (form := msgspec.json.decode(body)["format"]) != FORMAT:
             raise StateError(
@@ -292,13 +291,13 @@ class SaveStore:
     def _verified(self, cut: int, piece: Piece) -> Head:
         path = self._at(cut) / piece.file
         body = _read(path)
-        if len(body) != piece.size or _checksum(body) != piece.checksum:
+        if len(body) != piece.size or checksum(body) != piece.checksum:
             raise Damaged(f"{path} is damaged")
         return _head(body)[0]
 
     def _verify_segment(self, file: str) -> None:
         path = self.root / file
-        if _checksum(_read(path)) != path.name:
+        if checksum(_read(path)) != path.name:
             raise Damaged(f"{path} is damaged")
 
     def piece(self, manifest: Manifest, step: str, key: str) -> Any:
@@ -342,12 +341,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Damaged(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _checksum(body: bytes) -> str:
-    return xxhash.xxh3_128_hexdigest(body)
-
-
-def missing(manifest: Manifest, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pieces of `wanted` that a save does not have."""
-    return sorted(set(wanted) - {(piece.step, piece.key) for piece in manifest.pieces})
