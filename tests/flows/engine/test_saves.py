@@ -26,6 +26,7 @@ from flows.model.ticks import Cut, Tick
 from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.state import saves as disk
+from flows.state.durable import private_directory
 from flows.state.journal import Files, taking
 from flows.state.saves import FORMAT, Manifest, Piece, SaveStore, decode, encode
 
@@ -242,6 +243,24 @@ def test_a_disk_that_fails_ends_the_flow_with_what_is_wrong(
     step.on_batch([at(1)])
     with pytest.raises(StateError, match="cannot be used: No space left on device"):
         step.on_eof()
+
+
+def test_a_forgotten_listeners_file_goes_once_neither_save_that_is_kept_lists_it(tmp_path: Path) -> None:
+    saves, files = saves_of(tmp_path), Files.of(tmp_path, "rows", 0)
+    private_directory(tmp_path)
+
+    def save(number: int, body: bytes) -> bool:
+        """Whether what was to be forgotten is on the disk behind the save."""
+        cut = Cut(number, T0, False, (("a", number),))
+        with taking(number) as listed:
+            files.keep([files.write(body)])
+        saves.commit(cut, [saves.write(cut, "rows", "0000", encode(number), listed)])
+        assert files.directory is not None
+        return any(b"listener" in path.read_bytes() for path in files.directory.iterdir())
+
+    assert save(1, b"listener")
+    held = [save(number, b"others") for number in range(2, 6)]
+    assert held == [True, True, False, False]  # saves 1 and 2 are kept behind 2; 2 and 3 behind 3
 
 
 class Written:

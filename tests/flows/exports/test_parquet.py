@@ -19,9 +19,10 @@ from export_support import Flow, Topic
 
 from connectors.kafka import KafkaTable
 from flows.exports.columns import DAY_MS, TABLES, minute_row
-from flows.exports.complete import Completeness, NewGeneration
+from flows.exports.complete import ACKNOWLEDGED, Completeness, NewGeneration
 from flows.model.conversions import COLUMNS, VALUE
 from flows.model.counts import MINUTE_COUNTS
+from flows.publish import TIMEOUT
 from flows.rows.published import minute_messages
 from flows.rows.values import Minutes
 from flows.settings import Settings
@@ -207,6 +208,7 @@ def test_a_day_is_complete_once_the_same_execution_has_flushed_saves_later(setti
     settings, meta = settings.model_copy(update=intervals), dict[str, str]()
     look = Completeness(settings, lambda: meta, generation=0).look
     settles = 30 + 3 * 2
+    assert ACKNOWLEDGED == TIMEOUT
 
     def tell(fence: int, rev: int, watermark_ms: int, generation: int = 0) -> int:
         meta.update(
