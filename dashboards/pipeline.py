@@ -38,7 +38,7 @@ _NOW: Final = Row(
         ),
         number(
             "Last write to Redis",
-            "Age of the latest flush; every second is healthy.",
+            "Age of the latest flush; a second is healthy.",
             "s",
             Query(q.age(m.EXPORTER_LAST_FLUSH)),
             steps=_FLUSH,

@@ -24,7 +24,7 @@ from dashboards.rules import (
 from flows import metrics as m
 
 FLUSH_OLD: Final = timedelta(minutes=2)
-"""A healthy flow writes to Redis every second."""
+"""A healthy flow writes to Redis twice a second."""
 FLUSH_LATE: Final = timedelta(seconds=90)
 """From when on flushes that fail are not made good by those that succeed."""
 WATERMARK_OLD: Final = timedelta(minutes=5)

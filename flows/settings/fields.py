@@ -106,7 +106,7 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
         "audiopixel:v1", description="prefix of every Redis key"
     )
     flush_interval: timedelta = Field(
-        timedelta(seconds=1), ge=_MOMENT, description="of changed rows; also the length of a tick"
+        timedelta(milliseconds=500), ge=_MOMENT, description="of changed rows; also the length of a tick"
     )
     minutes_interval: timedelta = Field(
         timedelta(seconds=10), ge=_NONE, description="least time between two provisional values of a minute"
