@@ -113,9 +113,8 @@ LINES: Final = {
     ),
     4: Line(
         "Freshness",
-        "A flush comes once a second by default, so half a second is in every median, and a second "
-        "in every gap. Half of that interval is the next step, now that a save does not stop all steps. "
-        "Tried: a thread for the publisher; saves at cuts.",
+        "A flush comes every half second, so a quarter of a second is in every median. "
+        "Tried: a thread for the publisher; saves at cuts; half the interval between flushes.",
     ),
     5: Line(
         "State that is large",

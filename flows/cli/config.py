@@ -11,8 +11,8 @@ def config() -> None:
     shown.
 
     Set one by its name in the environment, or in audiopixel.toml by the rest of the name in lower case
-    (`flush_interval = "PT0.5S"`). {text: text} and […] are JSON in the environment, a table or an array in the
-    file. Durations: PT10M, 00:10:00, or seconds. AUDIOPIXEL_CONFIG names another file.
+    (`flush_interval = "PT0.5S"`). {text: text} and […] are JSON in the environment, a table or an array in
+    the file. Durations: PT10M, 00:10:00, or seconds. AUDIOPIXEL_CONFIG names another file.
     """
     from flows.settings import load
     from flows.settings.show import show
