@@ -313,7 +313,7 @@ class RowStore:
             with failures(self._client):
                 checked(self._send(commands))
 
-    def forget(self, keys: Iterable[str]) -> None:
+    def release(self, keys: Iterable[str]) -> None:
         """Hold no longer what was written last of hashes; a later version of one is written whole."""
         for key in keys:
             self._landed.pop(key, None)

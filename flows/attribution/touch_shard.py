@@ -22,7 +22,7 @@ from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32, U64
 
 SPREAD: Final = 16
-"""Cuts over which the shards settle their touches when a minute has ended."""
+"""Cuts over which the shards compact their touches when a minute has ended."""
 KEPT: Final = ("index", "watermark_ms", "decided_ms", "capped", "names")
 """The plain attributes of a shard that are in its snapshot."""
 UNKNOWN: Final = -2
@@ -146,7 +146,7 @@ class TouchShard:
             settled_ms = min(self.decided_ms, self.final_ms())
             self.store.compact(settled_ms - kept_ms, settled_ms, self.of_campaign)
             if len(self.names) > self.forget_at:
-                self._forget_names()
+                self._drop_names()
 
     def _number(self, combo: Dimensions) -> int:
         number = self.numbers.get(combo)
@@ -162,7 +162,7 @@ class TouchShard:
         more = [of.setdefault(combo[1], len(of)) for combo in self.names[len(self.of_campaign) :]]
         self.of_campaign = np.append(self.of_campaign, np.array(more, np.uint32))
 
-    def _forget_names(self) -> None:
+    def _drop_names(self) -> None:
         """Drop the dimensions that no touch refers to, and number the rest anew."""
         self.name([self.names[number] for number in self.store.renumbered().tolist()])
         self.forget_at = min(max(FORGET_AT, 2 * len(self.names)), self.store.most_names - 1)

@@ -98,7 +98,7 @@ class ClientShard:
             (places & (1 << _COLUMN_BITS) - 1).astype(np.uint8),
             amounts,
         )
-        self._forget_names()
+        self._drop_names()
         return counts
 
     def _numbered(self, batch: ClientBatch) -> U64:
@@ -159,7 +159,7 @@ class ClientShard:
         days: I64 = np.array([self.day_of(minute) for minute in minutes.tolist()], np.int64)[which]
         return days
 
-    def _forget_names(self) -> None:
+    def _drop_names(self) -> None:
         """Drop the dimensions of no waiting event and no estimate where they are many, and number the rest
         anew.
         """

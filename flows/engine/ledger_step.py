@@ -43,7 +43,7 @@ class LedgerLogic(CutStep[Receipt | Settled]):
             else:
                 here = one.cut
                 for outcome in one.outcomes:
-                    self._ledger.settle(outcome)
+                    self._ledger.add_outcomes(outcome)
         assert here is not None, "a cut without the placement shards"
         accounts, arrivals = self._ledger.cut(here)
         return [Flush(LEDGER_SHARD, here, accounts=accounts, arrivals=arrivals)]

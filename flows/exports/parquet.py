@@ -61,7 +61,7 @@ class _Day:
         with storage():
             for kind in TABLES:
                 self.warehouse.write(kind, self.day, self.staging.rows(kind, self.day))
-        self.staging.forget(self.day)
+        self.staging.drop(self.day)
 
 
 @dataclass

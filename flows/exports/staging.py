@@ -86,7 +86,7 @@ class Staging:
         while chunk := found.fetchmany(_CHUNK):
             yield [tuple(msgspec.msgpack.decode(row)) for (row,) in chunk]
 
-    def forget(self, day: int) -> None:
+    def drop(self, day: int) -> None:
         """Let go of a day."""
         self._table.execute("DELETE FROM staged WHERE day = ?", (day,))
 

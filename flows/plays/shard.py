@@ -260,7 +260,7 @@ class PlayShard:
         self.delays.clear()
         self.conversions = []
         if len(self.names) > self.forget_at:
-            self._forget_combos()
+            self._drop_combos()
             self.forget_at = max(FORGET_AT, 2 * len(self.names))
         return batches, touches, clients, outcomes
 
@@ -294,7 +294,7 @@ class PlayShard:
             return *self.swept, ENDED, ENDED
         return *self.swept, self.horizon_ms, self.conversion_horizon_ms
 
-    def _forget_combos(self) -> None:
+    def _drop_combos(self) -> None:
         """Drop the dimensions that no play refers to, and number the rest anew."""
         used = self.table[:, SLOT_KEY] != 0
         flags, times = self.table[used, FLAGS], self.table[used, TIMES]

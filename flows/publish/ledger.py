@@ -69,7 +69,7 @@ class Ledger:
         if receipt.received or receipt.marks:
             self._changed.add(partition)
 
-    def settle(self, outcome: PixelOutcomes) -> None:
+    def add_outcomes(self, outcome: PixelOutcomes) -> None:
         """A placement shard's side."""
         counts = self._of(outcome.sender)
         counts["accepted"] += outcome.accepted

@@ -275,7 +275,7 @@ class RedisWriter:
         self._leaving -= gone
         for key in gone:
             self.backlog.images.pop(key, None)
-        self._store.forget(gone)
+        self._store.release(gone)
 
     def _try(self, cut: Cut, meta: Meta) -> None:
         started_s = self.monotonic_s()

@@ -104,7 +104,7 @@ class RowShard(RowTables):
             about = self.cells, (self.conversions.credits, self.sides), self.columns, self.row_index
             due = due_minutes(*about, cut.number, self.minutes_every, provisional_from)
         if turned:
-            self._forget()
+            self._drop_expired()
         self.left, self.given = [], []
         if minute // 60 > before // 60 or cut.ended:
             self._end_quiet(cut.number)
@@ -230,7 +230,7 @@ class RowShard(RowTables):
             np.subtract.at(of.flight[:, code + HELD], rows[flown], settled[flown, code])
         self.days.add_final(rows, minutes, settled, len(of))
 
-    def _forget(self) -> None:
+    def _drop_expired(self) -> None:
         """Drop the cells that are final and out of every window; rows change whose day is over by that."""
         oldest, today = self.oldest, self.days.day_of(self.minute)
         for of in (self.conversions.credits, self.sides):

@@ -309,13 +309,13 @@ class World:
             for batch in batches:
                 self.published.add(batch)
             for outcome in outcomes:
-                self.settle(outcome)
+                self.add_outcomes(outcome)
         assert self.given == self.expected
         assert sorted(self.lates) == sorted(self.late)
         self.published.same_as(self.model)
         self.published.hold_to(before, self.model, ended)
 
-    def settle(self, outcome: PixelOutcomes) -> None:
+    def add_outcomes(self, outcome: PixelOutcomes) -> None:
         counts = {
             "accepted": outcome.accepted - outcome.invalid_traffic,
             "repeated": outcome.repeated,

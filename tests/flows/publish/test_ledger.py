@@ -33,7 +33,7 @@ def receipt(
 def rejecting(messages: int, rejected: int, share: float, least: int) -> None:
     one = ledger(share, least)
     one.receive(receipt("a", 1, messages, {"malformed": rejected}))
-    one.settle(PixelOutcomes("a", messages - rejected, 0, 0, ()))
+    one.add_outcomes(PixelOutcomes("a", messages - rejected, 0, 0, ()))
     one.cut(HERE)
 
 
@@ -52,7 +52,7 @@ def test_every_cut_accounts_for_every_message_whatever_became_of_it(
             refused = {reason: fates[reason] for reason in FATES[:3] if fates[reason]}
             one.receive(receipt(partition, position, sum(fates.values()), refused))
             for shard_share in (0, 1):  # two shards, of which the first has what is accepted
-                one.settle(
+                one.add_outcomes(
                     PixelOutcomes(
                         partition,
                         0 if shard_share else fates["accepted"],
@@ -79,7 +79,7 @@ def test_every_cut_accounts_for_every_message_whatever_became_of_it(
 def test_a_message_that_nobody_accounts_for_stops_the_flow() -> None:
     one = ledger()
     one.receive(receipt("a", 1, 3, {"invalid": 1}))
-    one.settle(PixelOutcomes("a", 1, 0, 0, ()))
+    one.add_outcomes(PixelOutcomes("a", 1, 0, 0, ()))
     with pytest.raises(AssertionError):
         one.cut(HERE)
 
@@ -107,7 +107,7 @@ def test_only_accounts_that_changed_are_given_out_and_all_after_a_restart() -> N
 def test_invalid_traffic_is_a_part_of_what_is_accepted() -> None:
     one = ledger()
     one.receive(receipt("a", 1, 5))
-    one.settle(PixelOutcomes("a", 5, 0, 0, (3, 1)))
+    one.add_outcomes(PixelOutcomes("a", 5, 0, 0, (3, 1)))
     (account,), _ = one.cut(HERE)
     assert (account.counts["accepted"], account.counts["invalid_traffic"]) == (5, 4)
 
@@ -139,7 +139,7 @@ class Days:
 
     def cut(self, messages: int, rejected: int, elapsed_ms: int) -> None:
         self.ledger.receive(receipt("a", 1, messages, {"malformed": rejected}))
-        self.ledger.settle(PixelOutcomes("a", messages - rejected, 0, 0, ()))
+        self.ledger.add_outcomes(PixelOutcomes("a", messages - rejected, 0, 0, ()))
         self.elapsed_ms += elapsed_ms
         self.ledger.cut(HERE)
 
