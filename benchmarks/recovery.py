@@ -15,9 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,11 +27,10 @@ from benchmarks.bars import finish
 from benchmarks.flow_kafka import received
 from benchmarks.measure import peak_mib
 from connectors.embedded import EmbeddedValkey
-from flows.engine.saves import Saved, Saves
+from flows.engine.saves import Saved
 from flows.engine.source import StopSignal
 from flows.instruments import instruments
 from flows.metrics import STATE_PLAYS, STATE_TOUCHES
-from flows.model.messages import Durable
 from flows.model.ticks import Cut
 from flows.replay import replay
 from flows.settings.loading import load
@@ -50,7 +48,8 @@ _POLL_S: Final = 0.002
 class Life(NamedTuple):
     """One run of the flow: seconds to its first pixel, pixels read and how fast, the longest time without
     one, plays and touches at the end, most memory; saves, the longest time that the flow stood still for one,
-    and the longest time between two.
+    the most processor time that its thread took meanwhile, and the longest from the begin of one to that of
+    the next.
     """
 
     first_s: float
@@ -62,6 +61,7 @@ class Life(NamedTuple):
     peak_mib: float
     saves: int
     pause_s: float
+    pause_cpu_s: float
     between_s: float
 
 
@@ -88,7 +88,7 @@ def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     settings = load(redis_url=redis_url, namespace=f"bench:recovery:{plays}", recovery_dir=Path(directory))
     stop = StopSignal()
-    pauses, committed = measured()
+    pauses = measured()
     began_s = time.perf_counter()
     moments: list[tuple[float, int]] = []
     over = threading.Event()
@@ -117,30 +117,38 @@ def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
         plays=_gauge(STATE_PLAYS.name),
         touches=_gauge(STATE_TOUCHES.name),
         peak_mib=peak_mib(),
-        saves=len(committed),
-        pause_s=max(pauses.values(), default=0.0),
-        between_s=max((b - a for a, b in itertools.pairwise(committed)), default=0.0),
+        saves=len(pauses),
+        pause_s=max((one.elapsed_s for one in pauses.values()), default=0.0),
+        pause_cpu_s=max((one.cpu_s for one in pauses.values()), default=0.0),
+        between_s=max((b.began_s - a.began_s for a, b in itertools.pairwise(pauses.values())), default=0.0),
     )
 
 
-def measured() -> tuple[Counter[int], list[float]]:
-    """Let this process note, from now on, for how long it stands still for each cut that it saves, and when a
-    save is committed.
-    """
-    pauses, committed = Counter[int](), list[float]()
-    save, commit = Saved.save, Saves.commit
+@dataclass
+class Pause:
+    """A save as the flow has it: its begin, how long the flow stood still, and the processor time of that."""
+
+    began_s: float
+    elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+def measured() -> dict[int, Pause]:
+    """Let this process note, from now on, its pause for each cut that it saves."""
+    pauses: dict[int, Pause] = {}
+    save = Saved.save
 
     def timed(self: Saved, cut: Cut) -> None:
-        began_s = time.perf_counter()
+        if not cut.save:
+            return
+        began_s, cpu_s = time.perf_counter(), time.thread_time()
+        pause = pauses.setdefault(cut.number, Pause(began_s))
         save(self, cut)
-        pauses[cut.number] += time.perf_counter() - began_s  # type: ignore[assignment]  # seconds
+        pause.elapsed_s += time.perf_counter() - began_s
+        pause.cpu_s += time.thread_time() - cpu_s
 
-    def noted(self: Saves, cut: Cut, pieces: Sequence[Durable]) -> None:
-        commit(self, cut, pieces)
-        committed.append(time.perf_counter())
-
-    Saved.save, Saves.commit = timed, noted  # type: ignore[method-assign]
-    return pauses, committed
+    Saved.save = timed  # type: ignore[method-assign]
+    return pauses
 
 
 def _gauge(name: str) -> int:
@@ -170,6 +178,7 @@ def main() -> int:
         "longest stall s",
         "saves",
         "longest pause ms",
+        "its processor ms",
         "longest between s",
         "pieces MiB",
         "segments MiB",
@@ -191,7 +200,8 @@ def main() -> int:
             log.unlink()
             lives.append(first)
             counts = (f"{number:,}" for number in (count, first.plays, first.touches))
-            pauses = f"{first.saves}", f"{1000 * first.pause_s:,.0f}", f"{first.between_s:.1f}"
+            paused = (f"{1000 * one:,.0f}" for one in (first.pause_s, first.pause_cpu_s))
+            pauses = f"{first.saves}", *paused, f"{first.between_s:.1f}"
             sized = (f"{size:,.0f}" for size in (*sizes, first.peak_mib))
             stall, restart = f"{first.stall_s:.2f}", f"{again.first_s:.2f}"
             table.append([*counts, f"{first.rate:,.0f}", stall, *pauses, *sized, restart])

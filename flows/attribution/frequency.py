@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from flows.model.conversions import CLASSES
+from flows.state.changes import marked, note_change
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U8, U16, U32, U64, Int, kernel, mixed
+from flows.state.kernel import I64, U8, U16, U32, U64, Int, brief, kernel, mixed
 
 CLASS_OF: Final[U8] = np.array([0, 0, 1, 2, 3, 3, 4, 4, 4, 4, 4, *[5] * 245], np.uint8)
 """Class of a count, which stays at 255; of 0 there is none."""
@@ -27,7 +28,7 @@ MAX_LOAD: Final = 0.75
 MIN_SLOTS: Final = 64
 NO_CAMPAIGN: Final = 0xFFFFFFFF
 MARK: Final = np.uint16(1 << 15)
-"""Over a counter's day: it is not as it was at the last snapshot."""
+"""Over a counter's day: it is not as it was at the last snapshot, and is listed (`flows.state.changes`)."""
 DAY: Final = np.uint16((1 << 15) - 1)
 
 
@@ -53,6 +54,7 @@ def _count(
     held_who: U64,
     held: U32,
     held_day: U16,
+    changes: U32,
     remembered: Int,
     moved: I64,
     class_of: U8,
@@ -71,6 +73,8 @@ def _count(
         elif np.int64(days[i]) - np.int64(held_day[slot] & DAY) <= remembered:
             count = np.int64(held[slot] & np.uint32(255))
         after = count + 1 if count < 255 else count
+        if held_day[slot] & MARK == np.uint16(0):
+            note_change(changes, slot)
         held[slot] = (np.uint32(campaigns[i]) << np.uint32(8)) | np.uint32(after)
         held_day[slot] = max(held_day[slot] & DAY, days[i]) | MARK
         if count == 0:
@@ -147,6 +151,19 @@ def _put(rows: U64, held_who: U64, held: U32, held_day: U16) -> Int:
     return new
 
 
+@brief
+def _drain(held_who: U64, held: U32, held_day: U16, changes: U32) -> U64:
+    """The packed rows of the slots that are listed; the list is empty then."""
+    rows = np.empty((changes[0], 2), np.uint64)
+    for n in range(len(rows)):
+        slot = changes[n + 1]
+        held_day[slot] &= DAY
+        rows[n, 0] = held_who[slot]
+        rows[n, 1] = np.uint64(held_day[slot]) << np.uint64(32) | np.uint64(held[slot])
+    changes[0] = np.uint32(0)
+    return rows
+
+
 @kernel
 def _still(rows: U64, held_who: U64, held: U32, held_day: U16) -> U8:
     """Mark the packed rows that are in the table unchanged."""
@@ -177,6 +194,7 @@ class Frequency:
             np.zeros(capacity, np.uint16),
         )
         _refill(who, packed, day, self._who, self._packed, self._day)
+        self.changes = marked(self._day, MARK)
         self.used = len(who)
 
     @property
@@ -219,7 +237,9 @@ class Frequency:
             self._fill(*self._held(), len(who))
         moved = np.zeros((len(campaigns), len(CLASSES)), np.int64)
         table = (self._who, self._packed, self._day)
-        self.used += _count(who, numbers[of], of, days, *table, REMEMBERED_DAYS, moved, CLASS_OF)
+        self.used += _count(
+            who, numbers[of], of, days, *table, self.changes, REMEMBERED_DAYS, moved, CLASS_OF
+        )
         return [
             (campaigns[number] or "", place, int(moved[number, place]))
             for number, place in np.argwhere(moved).tolist()
@@ -295,7 +315,7 @@ class Frequency:
 
     def changed(self) -> U64:
         """See `flows.state.journal.Table`; rows of listener, and day above campaign and count."""
-        return self._rows((self._day & MARK != 0) & (self._who != 0))
+        return _drain(self._who, self._packed, self._day, self.changes)
 
     def current(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
@@ -304,12 +324,8 @@ class Frequency:
 
     def whole(self) -> U64:
         """See `flows.state.journal.Table`."""
-        return self._rows(self._who != 0)
-
-    def _rows(self, slots: Any) -> U64:
-        self._day[slots] &= DAY
-        packed = (self._day[slots].astype(np.uint64) << np.uint64(32)) | self._packed[slots]
-        rows: U64 = np.column_stack([self._who[slots], packed])
+        who, packed, day = self._held()
+        rows: U64 = np.column_stack([who, (day & DAY).astype(np.uint64) << np.uint64(32) | packed])
         return rows
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:

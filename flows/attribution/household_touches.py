@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from flows.attribution.eligible import NEVER, standing
 from flows.attribution.touch_loops import beyond
@@ -81,9 +82,10 @@ class HomeSegment(Segment):
             return None
         return self._at(np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total))
 
-    def tobytes(self) -> bytes:
-        """See `from_bytes`."""
-        return b"".join(column.tobytes() for column in self._columns)
+    @property
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """See `Segment.columns`."""
+        return self._columns
 
     @classmethod
     def from_bytes(cls, body: bytes, name: str | None) -> HomeSegment:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from flows.attribution.touch_loops import beyond, merge, ranges, stood_for
 from flows.model.messages import IMPRESSION_TOUCH, KIND, KIND_BITS, REACH_ONLY
-from flows.state.journal import Files, Journal
+from flows.state.journal import Files, Journal, body_of
 from flows.state.kernel import I64, U8, U32, U64
 
 TOUCH_BYTES: Final = 24
@@ -75,13 +75,9 @@ class Touches:
         """By listener and time; of equals, as they were."""
         return self.at(np.lexsort((self.ts, self.who)))
 
-    def tobytes(self) -> bytes:
-        """Column after column."""
-        return b"".join(column.tobytes() for column in self.columns)
-
 
 def from_bytes(body: bytes) -> Touches:
-    """`Touches.tobytes`' counterpart, read-only."""
+    """From its columns' bytes, one behind the other; read-only."""
     n = len(body) // TOUCH_BYTES
     return Touches(
         np.frombuffer(body, np.uint64, n),
@@ -134,9 +130,14 @@ class Segment:
         """The touches of the sorted `who`; None for none."""
         return _of(self.touches, who)
 
+    @property
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """Its arrays, in their order; nobody changes them."""
+        return self.touches.columns
+
     def tobytes(self) -> bytes:
-        """See `from_bytes`."""
-        return self.touches.tobytes()
+        """Column after column."""
+        return b"".join(column.tobytes() for column in self.columns)
 
     @classmethod
     def from_bytes(cls, body: bytes, name: str | None) -> Segment:
@@ -286,7 +287,7 @@ class TouchStore:
         listed: list[tuple[str, bytes]] = []
         for segment in self.segments:
             if segment.name is None and files.directory is not None and len(segment) >= SPILL:
-                segment.name = files.write(segment.tobytes())
+                segment.name = files.write(*map(body_of, segment.columns))
             listed.append((segment.name or "", b"" if segment.name else segment.tobytes()))
         if self._unsaved:
             self.journal.append(self.form.rows(joined(self._unsaved)))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from flows.clients.windows import NEVER, merge
-from flows.state.journal import Files
+from flows.state.journal import Files, body_of
 from flows.state.kernel import I64, U64
 
 KEPT_MS: Final = 25 * 3_600_000
@@ -121,7 +121,7 @@ class ClientStore:
         listed: list[tuple[str, bytes]] = []
         for run in self.runs:
             if run.name is None and files.directory is not None and len(run) >= SPILL:
-                run.name = files.write(run.keys.tobytes() + run.words.tobytes())
+                run.name = files.write(body_of(run.keys), body_of(run.words))
             body = b"" if run.name else run.keys.tobytes() + run.words.tobytes()
             listed.append((run.name or "", body))
         return self.decided_ms, listed

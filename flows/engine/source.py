@@ -94,7 +94,7 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         self._rest, self._denied, self._plans, self._saves = rest, denied, plans, saves
         self._due_ms = 0
         self._done = False
-        self._reported = -1
+        self._reported, self._report_due_ms = -1, 0
 
     def next_batch(self) -> Iterable[tuple[str, Message]]:
         """The messages of a batch, or of a tick, or of both."""
@@ -138,7 +138,10 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         return LONG_AGO
 
     def _report(self) -> None:
-        """Tell lag tools the position of the newest save."""
+        """Tell lag tools the position of the newest save, once a save: it costs a look at the disk."""
+        if (now_ms := awake_ms()) < self._report_due_ms:
+            return
+        self._report_due_ms = now_ms + ms(self._saves.settings.save_interval)
         position = self._saves.committed().get(self._intake.partition, -1)
         if position > self._reported:
             self._reported = position

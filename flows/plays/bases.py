@@ -24,11 +24,12 @@ from flows.plays.slots import (
     SLOT_KEY,
     SLOTS_USED,
     TIMES,
+    change,
     final,
     kind_of,
 )
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U8, U64, Int, kernel, mixed
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
 BASIS_SHIFT: Final = np.uint64(25)
 BASIS: Final = np.uint64(7 << 25)
@@ -75,12 +76,13 @@ def claim(bases: U8, sides: I64, used: I64, combo: Int, basis: Int) -> None:
 
 
 @kernel
-def _set_aside(table: U64, used: I64, key: Int, combo: Int, minute: Int, ts: Int) -> None:
+def _set_aside(table: U64, changes: U32, used: I64, key: Int, combo: Int, minute: Int, ts: Int) -> None:
     other = mixed(key, _ASIDE_KEY)
     slot = find(table, other)
     if table[slot, SLOT_KEY] == np.uint64(0):
         used[SLOTS_USED] += 1
         table[slot, SLOT_KEY] = other
+    change(table, changes, slot)
     flags = np.uint64(ASIDE) | (HELD_BACK << KIND_SHIFT) | CHANGED
     table[slot, FLAGS] = flags | (np.uint64(combo) << COMBO_SHIFT)
     table[slot, MINUTES] = np.uint64(minute)
@@ -98,7 +100,15 @@ def _steps(combo: Int, minute: Int, start_combo: Int, start_minute: Int) -> Int:
 
 @kernel
 def impressed(
-    table: U64, used: I64, slot: Int, started: Int, combo: Int, minute: Int, ts: Int, basis: Int
+    table: U64,
+    changes: U32,
+    used: I64,
+    slot: Int,
+    started: Int,
+    combo: Int,
+    minute: Int,
+    ts: Int,
+    basis: Int,
 ) -> None:
     """Remember the basis of an accepted impression, and where it counts."""
     flags, minutes = table[slot, FLAGS], table[slot, MINUTES]
@@ -106,7 +116,7 @@ def impressed(
     if started:
         place = _steps(combo, minute, flags >> COMBO_SHIFT, minutes & LOW)
         if place == np.uint64(0):
-            _set_aside(table, used, table[slot, SLOT_KEY], combo, minute, ts)
+            _set_aside(table, changes, used, table[slot, SLOT_KEY], combo, minute, ts)
     else:
         flags = (flags & LOW) | (np.uint64(combo) << COMBO_SHIFT)
         table[slot, MINUTES] = (minutes & ~LOW) | np.uint64(minute)
@@ -115,18 +125,25 @@ def impressed(
 
 
 @kernel
-def begun(table: U64, used: I64, slot: Int, combo: Int, minute: Int, ts: Int) -> None:
+def begun(table: U64, changes: U32, used: I64, slot: Int, combo: Int, minute: Int, ts: Int) -> None:
     """Keep the place of an impression whose start is about to take the slot's dimensions and minute."""
     flags, minutes = table[slot, FLAGS], table[slot, MINUTES] & LOW
     place = _steps(flags >> COMBO_SHIFT, minutes, combo, minute)
     if place == np.uint64(0):
-        _set_aside(table, used, table[slot, SLOT_KEY], flags >> COMBO_SHIFT, minutes, ts)
+        _set_aside(table, changes, used, table[slot, SLOT_KEY], flags >> COMBO_SHIFT, minutes, ts)
     table[slot, FLAGS] = (flags & ~PLACE) | (place << PLACE_SHIFT)
 
 
 @kernel
 def strengthen(
-    table: U64, sides: I64, used: I64, slot: Int, basis: Int, watermark_ms: Int, lateness_ms: Int
+    table: U64,
+    changes: U32,
+    sides: I64,
+    used: I64,
+    slot: Int,
+    basis: Int,
+    watermark_ms: Int,
+    lateness_ms: Int,
 ) -> None:
     """Let an impression that has counted count by the basis of a repeated pixel, where that is stronger and
     its minute is not final.
@@ -148,13 +165,17 @@ def strengthen(
         note(sides, used, combo, minute, had - 1, -1)
     if basis:
         note(sides, used, combo, minute, basis - 1, 1)
-    table[slot, FLAGS] = (flags & ~BASIS) | (np.uint64(basis) << BASIS_SHIFT) | CHANGED
+    change(table, changes, slot)
+    table[slot, FLAGS] = (table[slot, FLAGS] & ~BASIS) | (np.uint64(basis) << BASIS_SHIFT)
 
 
 @kernel
-def confirm(table: U64, sides: I64, used: I64, slot: Int, watermark_ms: Int, lateness_ms: Int) -> None:
+def confirm(
+    table: U64, changes: U32, sides: I64, used: I64, slot: Int, watermark_ms: Int, lateness_ms: Int
+) -> None:
     """Let a start that has counted count as confirmed by its device, once, while its minute is not final."""
     flags, minute = table[slot, FLAGS], np.int64(table[slot, MINUTES] & LOW)
     if flags & CONFIRMED == np.uint64(0) and not final(minute, watermark_ms, lateness_ms):
         note(sides, used, np.int64(flags >> COMBO_SHIFT), minute, CONFIRMED_PLAYS, 1)
-        table[slot, FLAGS] = flags | CONFIRMED | CHANGED
+        change(table, changes, slot)
+        table[slot, FLAGS] |= CONFIRMED

@@ -115,6 +115,7 @@ from flows.plays.slots import (
     TIME,
     TIMES,
     TOUCHES,
+    change,
     counted,
     final,
     reached_combo,
@@ -123,7 +124,7 @@ from flows.plays.slots import (
     with_combo,
 )
 from flows.state.hash_table import MAX_LOAD, find
-from flows.state.kernel import I32, I64, U8, U64, Int, kernel, mixed
+from flows.state.kernel import I32, I64, U8, U32, U64, Int, kernel, mixed
 
 
 @kernel
@@ -152,6 +153,7 @@ def apply(
     first: Int,
     combo_of: I32,
     table: U64,
+    changes: U32,
     increments: Increments,
     bases: U8,
     lanes: I64,
@@ -170,6 +172,7 @@ def apply(
         pixels: (n, COLUMNS) uint64, judged by `flows.model.ticks`.
         combo_of: this shard's number of each of the batch's dimensions.
         table: (slots, 4) uint64.
+        changes: of the table; added to.
         increments: added to.
         bases: by dimensions, the bases of their impressions that rows know of, a bit each.
         lanes, delays: of `flows.plays.delay_counts`; the latter is added to.
@@ -225,7 +228,7 @@ def apply(
         if info & REFUSED:
             part(increments, combo, told, REJECTED_PART, 1, oldest)
             if linked and not invalid and flags & seen(IMPRESSION) == np.uint64(0):
-                hear(table, used, increments, slot, key, ts, known)
+                hear(table, changes, used, increments, slot, key, ts, known)
             continue
         if known and (not linked or flags & seen(code)):
             totals[combo, REPEATED] += 1
@@ -234,9 +237,9 @@ def apply(
                 basis = info >> BASIS_SHIFT & BASIS
                 claim(bases, sides, used, combo, basis)
                 if flags & seen(code):
-                    strengthen(table, sides, used, slot, basis, watermark, lateness_ms)
+                    strengthen(table, changes, sides, used, slot, basis, watermark, lateness_ms)
             elif code == START and info & CONFIRMED_FLAG and flags & seen(code) and not invalid:
-                confirm(table, sides, used, slot, watermark, lateness_ms)
+                confirm(table, changes, sides, used, slot, watermark, lateness_ms)
             if impression:
                 part(increments, combo, told, REPEATED_PART, 1, oldest)
             elif sent:
@@ -252,7 +255,7 @@ def apply(
             if impression:
                 part(increments, combo, told, TOO_LATE_PART, 1, oldest)
                 if linked and not invalid:
-                    hear(table, used, increments, slot, key, ts, known)
+                    hear(table, changes, used, increments, slot, key, ts, known)
             elif sent:
                 part(increments, combo, minute, sent + SENT_TOO_LATE, 1, oldest)
             continue
@@ -265,6 +268,7 @@ def apply(
             table[slot, TIMES] = np.uint64(ts)
         elif np.int64(table[slot, TIMES] & TIME) < ts:
             table[slot, TIMES] = (table[slot, TIMES] & ~TIME) | np.uint64(ts)
+        change(table, changes, slot)
         flags |= seen(code) | CHANGED
         table[slot, FLAGS] = flags
         outcomes[ACCEPTED] += 1
@@ -287,7 +291,7 @@ def apply(
             delays[lanes[combo], info >> DELAY_SHIFT] += 1
         if impression:
             totals[combo, BLOCKED_IMPRESSIONS] += info & BLOCKED_FLAG != 0
-            no_orphan(table, increments, slot)
+            no_orphan(table, changes, increments, slot)
             if told != minute:
                 part(increments, combo, told, MOVED_PART, 1, oldest)
                 part(increments, combo, minute, MOVED_PART, -1, 0)
@@ -320,7 +324,7 @@ def apply(
                 claim(bases, sides, used, combo, basis)
                 if basis:
                     note(sides, used, combo, minute, basis - 1, 1)
-                impressed(table, used, slot, started, combo, minute, ts, basis)
+                impressed(table, changes, used, slot, started, combo, minute, ts, basis)
         elif code >= DELIVERED:
             if code == DELIVERED:
                 note(sides, used, combo, minute, DELIVERIES, 1)
@@ -335,7 +339,7 @@ def apply(
                 add(cells, counts, used, combo, minute, code + UNLINKED, 1)
         elif code == START:
             if flags & seen(IMPRESSION):
-                begun(table, used, slot, combo, minute, ts)
+                begun(table, changes, used, slot, combo, minute, ts)
             table[slot, FLAGS] = (table[slot, FLAGS] & LOW) | STARTED | (np.uint64(combo) << COMBO_SHIFT)
             table[slot, MINUTES] = (table[slot, MINUTES] & ~LOW) | np.uint64(minute)
             add(cells, counts, used, combo, minute, START, 1)
@@ -343,9 +347,9 @@ def apply(
             if flags & (seen(IMPRESSION) | ODD) == np.uint64(0):
                 table[slot, FLAGS] |= ODD
                 part(increments, combo, minute, ORPHANS_PART, 1, 0)
-            join(table, used, slot, combo, minute, watermark, lateness_ms, cells, counts)
+            join(table, changes, used, slot, combo, minute, watermark, lateness_ms, cells, counts)
         elif in_cohort and not started:
-            hold(table, used, key, code, combo, minute, ts, cells, counts)
+            hold(table, changes, used, key, code, combo, minute, ts, cells, counts)
             if code >= SKIP:
                 add(cells, counts, used, combo, minute, code + HELD, 1)
         elif in_cohort:

@@ -22,10 +22,11 @@ from flows.plays.slots import (
     SLOT_KEY,
     SLOTS_USED,
     TIMES,
+    change,
     final,
 )
 from flows.state.hash_table import MAX_LOAD, find
-from flows.state.kernel import I32, I64, U8, U64, Int, kernel, mixed
+from flows.state.kernel import I32, I64, U8, U32, U64, Int, kernel, mixed
 
 
 @kernel
@@ -34,6 +35,7 @@ def convert(
     first: Int,
     combo_of: I32,
     table: U64,
+    changes: U32,
     totals: I64,
     times: I64,
     used: I64,
@@ -74,6 +76,7 @@ def convert(
             continue
         used[SLOTS_USED] += not there
         table[slot, SLOT_KEY] = key
+        change(table, changes, slot)
         table[slot, FLAGS] = (CONVERSION_KIND << KIND_SHIFT) | CHANGED
         table[slot, MINUTES] = np.uint64(0)
         table[slot, TIMES] = np.uint64(ts)

@@ -20,18 +20,28 @@ from flows.plays.slots import (
     SLOT_KEY,
     SLOTS_USED,
     TIMES,
+    change,
     counted,
     final,
     kind_of,
     seen,
 )
 from flows.state.hash_table import find
-from flows.state.kernel import I64, U64, Int, kernel, mixed
+from flows.state.kernel import I64, U32, U64, Int, kernel, mixed
 
 
 @kernel
 def hold(
-    table: U64, used: I64, key: Int, code: Int, combo: Int, minute: Int, ts: Int, cells: U64, counts: I64
+    table: U64,
+    changes: U32,
+    used: I64,
+    key: Int,
+    code: Int,
+    combo: Int,
+    minute: Int,
+    ts: Int,
+    cells: U64,
+    counts: I64,
 ) -> None:
     """Keep a milestone, skip or mute for its start. One of an earlier, forgotten play in its place is an
     orphan by now.
@@ -43,6 +53,7 @@ def hold(
         table[slot, SLOT_KEY] = held
     elif kind_of(table[slot, FLAGS]) == HELD_BACK and code <= COMPLETE:
         add(cells, counts, used, table[slot, FLAGS] >> COMBO_SHIFT, table[slot, MINUTES] & LOW, ORPHANS, 1)
+    change(table, changes, slot)
     table[slot, FLAGS] = (
         np.uint64(code) | (HELD_BACK << KIND_SHIFT) | CHANGED | (np.uint64(combo) << COMBO_SHIFT)
     )
@@ -53,6 +64,7 @@ def hold(
 @kernel
 def join(
     table: U64,
+    changes: U32,
     used: I64,
     slot: Int,
     combo: Int,
@@ -75,7 +87,8 @@ def join(
             continue  # an orphan already
         held_combo = table[other, FLAGS] >> COMBO_SHIFT
         held_minute = table[other, MINUTES] & LOW
-        table[other, FLAGS] = (table[other, FLAGS] & ~KIND) | (JOINED << KIND_SHIFT) | CHANGED
+        change(table, changes, other)
+        table[other, FLAGS] = (table[other, FLAGS] & ~KIND) | (JOINED << KIND_SHIFT)
         if final(held_minute, watermark_ms, lateness_ms):
             if code <= COMPLETE:
                 add(cells, counts, used, held_combo, held_minute, ORPHANS, 1)

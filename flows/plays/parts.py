@@ -18,8 +18,9 @@ from flows.plays.slots import (
     SLOTS_USED,
     STARTED,
     TIMES,
+    change,
 )
-from flows.state.kernel import I64, U64, Int, kernel
+from flows.state.kernel import I64, U32, U64, Int, kernel
 
 
 @kernel
@@ -31,27 +32,35 @@ def part(increments: Increments, combo: Int, minute: Int, what: Int, by: Int, ol
 
 
 @kernel
-def hear(table: U64, used: I64, increments: Increments, slot: Int, key: Int, ts: Int, known: bool) -> None:
+def hear(
+    table: U64,
+    changes: U32,
+    used: I64,
+    increments: Increments,
+    slot: Int,
+    key: Int,
+    ts: Int,
+    known: bool,
+) -> None:
     """Remember of a play that its impression came, and does not count: no orphan, whenever it started."""
     if table[slot, SLOT_KEY] == np.uint64(0):
         used[SLOTS_USED] += 1
         table[slot, SLOT_KEY] = key
     if not known:
-        table[slot, FLAGS], table[slot, MINUTES], table[slot, TIMES] = (
-            np.uint64(0),
-            np.uint64(0),
-            np.uint64(ts),
-        )
+        table[slot, FLAGS] &= CHANGED
+        table[slot, MINUTES], table[slot, TIMES] = np.uint64(0), np.uint64(ts)
     if table[slot, FLAGS] & STARTED != np.uint64(0):
-        no_orphan(table, increments, slot)
+        no_orphan(table, changes, increments, slot)
     else:
-        table[slot, FLAGS] |= ODD | CHANGED
+        change(table, changes, slot)
+        table[slot, FLAGS] |= ODD
 
 
 @kernel
-def no_orphan(table: U64, increments: Increments, slot: Int) -> None:
+def no_orphan(table: U64, changes: U32, increments: Increments, slot: Int) -> None:
     """The impression of a play has come: it is an orphan no more."""
     flags = table[slot, FLAGS]
     if flags & STARTED != np.uint64(0) and flags & ODD != np.uint64(0):
-        table[slot, FLAGS] = (flags & ~ODD) | CHANGED
+        change(table, changes, slot)
+        table[slot, FLAGS] &= ~ODD
         part(increments, flags >> COMBO_SHIFT, np.int64(table[slot, MINUTES] & LOW), ORPHANS_PART, -1, 0)

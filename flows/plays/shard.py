@@ -60,6 +60,7 @@ from flows.plays.slots import (
     TIMES,
     TOUCHES,
 )
+from flows.state.changes import marked
 from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, new_table, put, resized, still
 from flows.state.homes import Homes
 from flows.state.journal import Files, Journal
@@ -112,6 +113,11 @@ class PlayShard:
         self.first_open = 0
         self.swept = (0, 0)
         self.journal, self._files = Journal(WORDS), Files(None)
+        self._have(self.table)
+
+    def _have(self, table: U64) -> None:
+        """Take a table that has been made anew."""
+        self.table, self.changes = table, marked(table[:, FLAGS], CHANGED)
 
     @property
     def plays(self) -> int:
@@ -137,6 +143,7 @@ class PlayShard:
                 done,
                 combo_of,
                 self.table,
+                self.changes,
                 self.increments,
                 self.bases,
                 self.delays.lanes,
@@ -181,6 +188,7 @@ class PlayShard:
                 done,
                 numbers,
                 self.table,
+                self.changes,
                 self.increments.totals,
                 self.increments.times,
                 self.used,
@@ -217,7 +225,7 @@ class PlayShard:
 
     def _make_room(self) -> None:
         if self.used[SLOTS_USED] + 3 > len(self.table) * 0.99 * MAX_LOAD:
-            self.table = resized(self.table, int(self.used[SLOTS_USED]))
+            self._have(resized(self.table, int(self.used[SLOTS_USED])))
         if self.used[TOUCHES] + 1 > len(self.increments.who):
             self.increments = self.increments.with_touches()
         if self.used[SIDES_USED] + MAX_SIDES > len(self.increments.sides):
@@ -272,7 +280,7 @@ class PlayShard:
     def _sweep(self, ended: bool) -> None:
         self.swept = (ENDED, ENDED) if ended else (self.watermark_ms, self.first_open)
         if self.recovery is None:
-            self.table[:, FLAGS] &= ~CHANGED
+            self.changed()
         done, before = 0, int(self.used[SLOTS_USED])
         while done < len(self.table):
             done = sweep(
@@ -286,7 +294,7 @@ class PlayShard:
             if done < len(self.table):
                 self.increments = self.increments.with_cells(self.used)
         if self.used[SLOTS_USED] < before:
-            self.table = resized(self.table, int(self.used[SLOTS_USED]))
+            self._have(resized(self.table, int(self.used[SLOTS_USED])))
 
     def _ages(self) -> tuple[int, int, int, int]:
         """The horizons of the latest sweep; after the end of the log no slot is dropped."""
@@ -313,6 +321,7 @@ class PlayShard:
         for number, combo in enumerate(self.names.combos):
             self.delays.note(number, combo)
         self.table[used, FLAGS] |= CHANGED
+        self._have(self.table)
         self.journal.pieces = []
 
     # State
@@ -334,7 +343,7 @@ class PlayShard:
 
     def changed(self) -> U64:
         """See `flows.state.journal.Table`."""
-        return drain_changed(self.table, CHANGED, len(self))
+        return drain_changed(self.table, CHANGED, self.changes)
 
     def current(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
@@ -370,7 +379,7 @@ class PlayShard:
                 self.table = resized(self.table, used, used + len(rows))
             used += put(rows, self.table)
         used = expire(self.table, *self._ages())
-        self.table = resized(self.table, used)
+        self._have(resized(self.table, used))
         self.used[SLOTS_USED] = used
 
 

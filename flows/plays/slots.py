@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import Int, kernel
+from flows.state.changes import note_change
+from flows.state.kernel import U32, U64, Int, kernel
 
 SLOT_KEY, FLAGS, MINUTES, TIMES = range(4)
 """The words of a slot, (high bits | low bits): its key; dimensions of the start | flags; minute in which the
@@ -30,7 +31,7 @@ KIND: Final = np.uint64(3 << 23)
 PLAY, HELD_BACK, JOINED, CONVERSION_KIND = (np.uint64(kind) for kind in range(4))
 """Kinds of slots: a play or an event; a held milestone, skip or mute; a joined one; a conversion."""
 CHANGED: Final = np.uint64(1 << 31)
-"""The slot is not as it was at the last snapshot."""
+"""The slot is not as it was at the last snapshot, and is listed (`flows.state.changes`)."""
 COMBO_SHIFT: Final = np.uint64(32)
 MINUTE_BITS: Final = np.uint64(32)
 
@@ -73,6 +74,14 @@ def seen(code: Int) -> Int:
 def counted(code: Int) -> Int:
     """The flag of a milestone that is in its start's cohort, by its own pixel or repaired."""
     return np.uint64(1) << np.uint64(code + COHORT)
+
+
+@kernel
+def change(table: U64, changes: U32, slot: Int) -> None:
+    """Mark and list a slot that is about to change; whoever writes its flags anew keeps the mark."""
+    if table[slot, FLAGS] & CHANGED == np.uint64(0):
+        table[slot, FLAGS] |= CHANGED
+        note_change(changes, slot)
 
 
 @kernel

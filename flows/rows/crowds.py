@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.rows.pairs import BITS, MARK, NUMBER, ROW, WHO, minute_of
+from flows.rows.pairs import BITS, NUMBER, ROW, WHO, Pairs, change, minute_of
 from flows.state.hyperloglog import REGISTERS, compressed, decompressed, estimate, histogram, rank
-from flows.state.kernel import I64, U8, U64, Int, kernel, longer
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer
 
 RING: Final = 64
 """Minutes are told apart modulo this: 59 before the present one and `AHEAD` after it are known."""
@@ -40,7 +40,9 @@ def unite(registers: U8, places: I64, now: Int, minute: Int, register: Int, valu
 
 
 @kernel
-def _fold(table: U64, now: Int, dense_of: I64, due: U8, places: I64, registers: U8, touched: U8) -> None:
+def _fold(
+    table: U64, changes: U32, now: Int, dense_of: I64, due: U8, places: I64, registers: U8, touched: U8
+) -> None:
     """Make the unions of the rows that are `due` anew. The listeners of their crowded minutes leave the table
     for these minutes' registers.
     """
@@ -66,8 +68,8 @@ def _fold(table: U64, now: Int, dense_of: I64, due: U8, places: I64, registers: 
             if registers[own, register] < value:
                 registers[own, register] = value
                 touched[own] = 1
+            change(table, changes, i)
             table[i, BITS] &= ~(np.uint64(1) << np.uint64(back))
-            table[i, ROW] |= MARK
     for dense in range(len(due)):
         if due[dense]:
             for width in range(UNIONS):
@@ -102,7 +104,7 @@ class Crowds:
         """Know of so many rows."""
         self.dense_of = longer(self.dense_of, n_rows, -1)
 
-    def begin(self, crowded: list[tuple[int, int]], table: U64, now: int) -> None:
+    def begin(self, crowded: list[tuple[int, int]], table: Pairs, now: int) -> None:
         """Give registers to minutes, as (row, minute), that have become crowded."""
         before = len(self.places)
         for row, minute in crowded:
@@ -114,7 +116,7 @@ class Crowds:
         if len(self.places) > before:
             self._unite(np.arange(len(self.places)) >= before, table, now)
 
-    def advance(self, gone: list[int], table: U64, now: int) -> None:
+    def advance(self, gone: list[int], table: Pairs, now: int) -> None:
         """The minutes of these places of the ring are of use no longer; the windows end with `now`."""
         if not len(self.places):
             return
@@ -164,16 +166,17 @@ class Crowds:
         self.touched[:] = 0
         return kept
 
-    def restore(self, kept: list[tuple[int, int, bytes]], table: U64, now: int) -> None:
+    def restore(self, kept: list[tuple[int, int, bytes]], table: Pairs, now: int) -> None:
         """Take up `snapshot`'s registers, of rows that are known."""
-        self.begin([(row, minute) for row, minute, _ in kept], table[:0], now)
+        pairs, changes = table
+        self.begin([(row, minute) for row, minute, _ in kept], (pairs[:0], changes), now)
         for row, minute, packed in kept:
             self.registers[self.places[self.dense_of[row], UNIONS + minute % RING]] = decompressed(packed)
         self._unite(np.ones(len(self.places), bool), table, now)
 
-    def _unite(self, due: npt.NDArray[np.bool_], table: U64, now: int) -> None:
+    def _unite(self, due: npt.NDArray[np.bool_], table: Pairs, now: int) -> None:
         if due.any():
-            _fold(table, now, self.dense_of, due.view(np.uint8), self.places, self.registers, self.touched)
+            _fold(*table, now, self.dense_of, due.view(np.uint8), self.places, self.registers, self.touched)
 
     def _room(self) -> int:
         """A place in `registers`, empty."""

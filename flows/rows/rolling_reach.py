@@ -22,14 +22,17 @@ from flows.rows.pairs import (
     NUMBER,
     ROW,
     WHO,
+    change,
+    drain_pairs,
     minute_of,
     new_pairs,
     refill,
-    taken,
     tidy,
     unchanged,
     upsert,
+    useful,
 )
+from flows.state.changes import marked, no_changes
 from flows.state.hyperloglog import rank
 from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer, mixed
@@ -102,6 +105,7 @@ def _roll(
     now: Int,
     most: Int,
     table: U64,
+    changes: U32,
     counts: I64,
     ring: I16,
     dense_of: I64,
@@ -138,6 +142,7 @@ def _roll(
         own_bit = _ONE << np.uint64(latest - minute)
         if bits & own_bit:
             continue
+        change(table, changes, slot)
         table[slot, BITS] = bits | own_bit
         table[slot, ROW] = np.uint64(row) | np.uint64(latest) << np.uint64(32) | MARK
         heard = ring[HEARD, minute & (RING - 1), row]
@@ -196,6 +201,9 @@ class Rolling:
     journal: Journal = field(default_factory=lambda: Journal(3))
     _tidied: int = 0
 
+    def __post_init__(self) -> None:
+        self.changes = no_changes(len(self.table))
+
     def add(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
         """Listener `who[i]` was heard of in `minutes[i]` (since the epoch) in row `rows[i]`."""
         self._grow(n_rows)
@@ -217,6 +225,7 @@ class Rolling:
                 self.minute,
                 MINUTE_EXACT_UP_TO,
                 self.table,
+                self.changes,
                 self.counts,
                 self.ring,
                 crowds.dense_of,
@@ -239,7 +248,7 @@ class Rolling:
         without[has] = self.crowds.places[dense[has], UNIONS + minutes[has] % RING] < 0
         pairs = np.unique(rows[without].astype(np.int64) << 32 | minutes[without])
         crowded = zip((pairs >> 32).tolist(), (pairs & ((1 << 32) - 1)).tolist(), strict=True)
-        self.crowds.begin(list(crowded), self.table, self.minute)
+        self.crowds.begin(list(crowded), (self.table, self.changes), self.minute)
 
     def _grow(self, n_rows: int) -> None:
         self.counts, self.ring = longer(self.counts, n_rows, 0), longer(self.ring, n_rows, 0)
@@ -258,7 +267,7 @@ class Rolling:
         self.minute = minute
         if minute - self._tidied >= TIDY_EVERY:
             self._rebuild(0)
-        self.crowds.advance(gone, self.table, minute)
+        self.crowds.advance(gone, (self.table, self.changes), minute)
         waiting, self.waiting = self.waiting, []
         for rows, minutes, who in waiting:
             self.add(rows, minutes, who, self.counts.shape[1])
@@ -268,7 +277,7 @@ class Rolling:
         self._tidied = self.minute
         table = new_pairs(tidy(self.table, self.known_from) + spare, 3)
         self.used = refill(self.table, table, np.full(self.counts.shape[1], -1))
-        self.table = table
+        self.table, self.changes = table, marked(table[:, ROW], MARK)
 
     def reach(self, rows: I64) -> tuple[I64, I64]:
         """Distinct listeners of each of `rows` in the last 5 and in the last 60 minutes: exact, or where a
@@ -315,7 +324,7 @@ class Rolling:
 
     def changed(self) -> U64:
         """See `flows.state.journal.Table`; rows of listener, row and latest minute, bits."""
-        return taken(self.table, MARK, self.known_from, self.used)
+        return drain_pairs(self.table, self.changes, self.known_from)
 
     def current(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
@@ -324,7 +333,7 @@ class Rolling:
 
     def whole(self) -> U64:
         """See `flows.state.journal.Table`."""
-        return taken(self.table, np.uint64(0), self.known_from, self.used)
+        return useful(self.table, self.known_from, self.used)
 
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files) -> Rolling:
@@ -337,7 +346,7 @@ class Rolling:
                 self._rebuild(len(rows))
             self.used += upsert(rows, self.table)
         self._rebuild(0)
-        self.crowds.restore(crowds, self.table, minute)
+        self.crowds.restore(crowds, (self.table, self.changes), minute)
         _recount(self.table, minute, MINUTE_EXACT_UP_TO, self.counts, self.ring)
         for row, crowded, _ in crowds:
             self.ring[HEARD, crowded % RING, row] = MINUTE_EXACT_UP_TO + 1

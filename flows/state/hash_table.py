@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from flows.state.kernel import U64, Int, kernel
+from flows.state.kernel import U32, U64, Int, brief, kernel
 
 WORDS: Final = 4
 SLOT_BYTES: Final = 8 * WORDS
@@ -64,18 +64,19 @@ def put(rows: U64, table: U64) -> Int:
     return new
 
 
-@kernel
-def drain_changed(table: U64, mark: Int, most: Int) -> U64:
-    """The rows with `mark` in their second word, at most so many; it is taken off them, there and here."""
-    rows = np.empty((most, 4), np.uint64)
-    n = 0
-    for i in range(len(table)):
-        if table[i, 0] != np.uint64(0) and table[i, 1] & mark != np.uint64(0):
-            table[i, 1] &= ~mark
-            for w in range(4):
-                rows[n, w] = table[i, w]
-            n += 1
-    return rows[:n]
+@brief
+def drain_changed(table: U64, mark: Int, changes: U32) -> U64:
+    """The rows of the slots that are listed (`flows.state.changes`); `mark` is taken off their second word,
+    there and here, and the list is empty.
+    """
+    rows = np.empty((changes[0], 4), np.uint64)
+    for n in range(len(rows)):
+        slot = changes[n + 1]
+        table[slot, 1] &= ~mark
+        for w in range(4):
+            rows[n, w] = table[slot, w]
+    changes[0] = np.uint32(0)
+    return rows
 
 
 @kernel

@@ -14,9 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from connectors.durable import put, sync_directory
@@ -36,8 +37,33 @@ makes snapshots longer.
 """
 PART_BYTES: Final = 1 << 15
 """The longest record of which a part of a file is read: 16 KiB of registers, and what a row counts."""
+Body = bytes | memoryview
+"""A buffer that nobody changes."""
 _WRITERS: Final = ThreadPoolExecutor(4, "journal")
 """Files of one snapshot are made safe side by side: each waits for the disk, and then for a processor."""
+
+
+@dataclass
+class Writing:
+    """A file on its way to the disk. The first who waits for it begins it, which is beside the flow."""
+
+    files: Files
+    name: str
+    parts: tuple[Body, ...]
+    _begun: Future[None] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self) -> Future[None]:
+        """Begin, unless it is begun."""
+        with self._lock:
+            if self._begun is None:
+                self._begun = _WRITERS.submit(self.files.put, self.name, self.parts)
+            return self._begun
+
+    @property
+    def done(self) -> bool:
+        """True if the disk has it, or has refused it."""
+        return self._begun is not None and self._begun.done()
 
 
 class Taking(threading.local):
@@ -52,7 +78,7 @@ class Listed(NamedTuple):
 
     files: Files
     names: frozenset[str]
-    writing: tuple[Future[None], ...]
+    writing: tuple[Writing, ...]
 
     def settle(self) -> None:
         """Wait until all are on the disk under their names.
@@ -60,8 +86,8 @@ class Listed(NamedTuple):
         Raises:
             OSError: the disk does not take them.
         """
-        for one in self.writing:
-            one.result()
+        for begun in [one.begin() for one in self.writing]:
+            begun.result()
         if self.writing and self.files.directory is not None:
             sync_directory(self.files.directory)
 
@@ -93,9 +119,10 @@ class Files:
     directory: Path | None
     _lists: list[tuple[int, frozenset[str]]] = field(default_factory=list)
     _fresh: set[str] = field(default_factory=set)
-    _writing: dict[str, Future[None]] = field(default_factory=dict)
+    _writing: dict[str, Writing] = field(default_factory=dict)
     _step: Path | None = None
     _made: bool = False
+    _making: threading.Lock = field(default_factory=threading.Lock)
     _first: int | None = None
     _collected: int = -1
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -105,20 +132,32 @@ class Files:
         """Those of one shard of a step, under the recovery directory."""
         return cls(None) if root is None else cls(root / step / f"{shard:04d}", _step=root / step)
 
-    def write(self, body: bytes) -> str:
-        """Begin to put `body` on the disk, where it is when its save is settled; returns the file's name."""
-        assert self.directory is not None
-        if not self._made:  # the step's and the shard's; the recovery directory is the engine's to make
-            for directory in filter(None, (self._step, self.directory)):
-                private_directory(directory)
-            self._made = True
-        name = checksum(body)
+    def write(self, *parts: Body) -> str:
+        """Let `parts`, one behind the other, be a file, on the disk when its save is settled; returns the
+        file's name.
+        """
+        name = checksum(*parts)
         with self._lock:  # `collect` removes files of old saves, in another thread
             self._fresh.add(name)
-            begun = self._writing.get(name)
-            if begun is None or begun.done():  # two tables may have the same news
-                self._writing[name] = _WRITERS.submit(_write, self.directory / name, body)
+            had = self._writing.get(name)
+            if had is None or had.done:  # two tables may have the same news
+                self._writing[name] = Writing(self, name, parts)
         return name
+
+    def put(self, name: str, parts: Iterable[Body]) -> None:
+        """Put a file on the disk, unless it is there; called beside the flow.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        assert self.directory is not None
+        with self._making:
+            if not self._made:  # the step's and the shard's; the recovery directory is the engine's to make
+                for directory in filter(None, (self._step, self.directory)):
+                    private_directory(directory)
+                self._made = True
+        if not (path := self.directory / name).exists():
+            put(path, b"".join(parts))
 
     def read(self, name: str) -> bytes:
         """The content of a file.
@@ -131,7 +170,7 @@ class Files:
                 f"the recovery store lists {name}, and there is no recovery directory to read it from"
             )
         if name in self._writing:
-            self._writing[name].result()
+            self._writing[name].begin().result()
         try:
             body = (self.directory / name).read_bytes()
         except OSError as error:
@@ -172,7 +211,7 @@ class Files:
             self._first = number if self._first is None else self._first
             # What is done and was listed before, the save before settles, whose commit comes before.
             self._writing = {
-                name: one for name, one in self._writing.items() if name in self._fresh or not one.done()
+                name: one for name, one in self._writing.items() if name in self._fresh or not one.done
             }
             listed = Listed(self, frozenset(names), tuple(self._writing.values()))
             self._lists.append((number, listed.names))
@@ -203,16 +242,11 @@ class Files:
                     path.unlink(missing_ok=True)
 
 
-def _write(path: Path, body: bytes) -> None:
-    if not path.exists():
-        put(path, body)
-
-
 class Segment(NamedTuple):
     """Rows as they were at a snapshot: `body`, or the file `name`; `mark` is the owner's."""
 
     name: str
-    body: bytes
+    body: Body
     rows: int
     mark: int = 0
 
@@ -271,7 +305,7 @@ class Journal:
         new = _piece(rows, mark)
         if self.pieces and not self.pieces[-1].name:
             last = self.pieces.pop()
-            new = Segment("", last.body + new.body, last.rows + new.rows, mark)
+            new = Segment("", b"".join((last.body, new.body)), last.rows + new.rows, mark)
         self.pieces.append(new)
 
     def spill(self, files: Files) -> None:
@@ -300,9 +334,20 @@ class Journal:
 
 
 def _piece(rows: U64, mark: int) -> Segment:
-    return Segment("", rows.tobytes(), len(rows), mark)
+    """A segment of rows that are the journal's own from now on."""
+    return Segment("", body_of(rows), len(rows), mark)
 
 
-def checksum(body: bytes) -> str:
-    """32 hexadecimal digits of a file's content: a segment's name, and what a save notes of a piece."""
-    return xxhash.xxh3_128_hexdigest(body)
+def body_of(array: npt.NDArray[Any]) -> Body:
+    """The bytes of an array that nobody will change, without a copy."""
+    return np.ascontiguousarray(array).data.cast("B") if array.size else b""
+
+
+def checksum(*parts: Body) -> str:
+    """32 hexadecimal digits of a file's content, part after part: a segment's name, and what a save notes of
+    a piece.
+    """
+    found = xxhash.xxh3_128()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from structlog.testing import capture_logs
 
 from flows.engine import StopSignal
 from flows.engine.cut_step import Step
-from flows.engine.saves import CommitPartition, Saved, Saves, in_threads
+from flows.engine.saves import START_S, CommitPartition, Saved, Saves, in_threads
 from flows.engine.sinks import LinesLogic, LinesSink
 from flows.errors import StateError
 from flows.model.messages import Durable, Lines, Message
@@ -426,3 +427,11 @@ def test_a_start_whose_save_lacks_a_shard_is_refused(
     store.commit(disk.Manifest(*[*disk.msgspec.structs.astuple(newest)[:-1], fewer]))
     with pytest.raises(StateError, match="has no rows of shard 0001"):
         replay(log(tmp_path), settings, KEY, recovery_dir=tmp_path / "recovery")
+
+
+def test_the_work_of_a_save_begins_when_the_steps_have_copied() -> None:
+    began = time.monotonic()
+    works = [in_threads(lambda: time.monotonic() - began) for _ in range(100)]
+    assert min(work.result() for work in works) >= START_S
+    with pytest.raises(ZeroDivisionError):
+        in_threads(lambda: 1 // 0).result()

@@ -141,3 +141,16 @@ def test_a_state_whose_directory_is_gone_stops_with_what_to_do(tmp_path: Path) -
         Owner(None, state)
     with pytest.raises(StateError, match="restore the whole recovery directory"):
         Owner(tmp_path / "elsewhere", state)
+
+
+def test_a_file_waits_in_memory_until_somebody_asks_for_it(tmp_path: Path) -> None:
+    files = Files(tmp_path / "of")
+    name, whole = files.write(b"first, ", memoryview(b"second")), b"first, second"
+    assert files.directory is not None
+    assert not files.directory.exists()  # a thread that wrote it would take the lock from the flow
+    assert files.read(name) == whole == (files.directory / name).read_bytes()
+    with journal.taking(1) as listed:
+        files.keep([files.write(b"third")])
+    assert len([*files.directory.iterdir()]) == 1
+    listed[0].settle()
+    assert len([*files.directory.iterdir()]) == 2

@@ -1,0 +1,42 @@
+"""The list of a table's changed slots: a save copies these rows, and looks at no others.
+
+A loop that changes a slot sets the slot's mark, and lists the slot where the mark was not set. So each is
+listed once, and a list of as many places as the table has slots is never full. Its memory is taken up as far
+as it is filled. Whoever moves slots makes the list anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flows.state.kernel import U32, Int, kernel
+
+
+def no_changes(slots: int) -> U32:
+    """An empty list for a table of so many slots: the number of places in use, then these."""
+    changes = np.empty(slots + 1, np.uint32)
+    changes[0] = 0
+    return changes
+
+
+@kernel
+def note_change(changes: U32, slot: Int) -> None:
+    """List a slot that is not in the list."""
+    changes[0] += np.uint32(1)
+    changes[changes[0]] = np.uint32(slot)
+
+
+@kernel
+def _list_marked(words: Any, mark: Int, changes: U32) -> None:
+    for slot in range(len(words)):
+        if words[slot] & mark:
+            note_change(changes, slot)
+
+
+def marked(words: Any, mark: Int) -> U32:
+    """The list of a table that has been made anew, by the word of each slot that has the mark."""
+    changes = no_changes(len(words))
+    _list_marked(words, mark, changes)
+    return changes
