@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from confluent_kafka import Producer
+from page_support import planned
 
 from connectors.kafka import KafkaTable
 from connectors.redis.client import Client
@@ -17,6 +18,7 @@ from flows.settings import Settings
 
 Answering = Callable[[int], tuple[int, dict[str, str]] | None]
 Judge = Callable[[int, str, bytes], bytes]
+NOW_MS = int(time.time() * 1000)
 
 
 def _empty(*_: object) -> bytes:
@@ -135,3 +137,85 @@ def letters_of(settings: Settings) -> list[dict[str, Any]]:
     finally:
         table.close()
     return letters
+
+
+def pixel(event: str, number: int, **more: Any) -> tuple[bytes, bytes]:
+    body = {
+        "event": event,
+        "event_id": f"{event}-{number}",
+        "ts": NOW_MS - 60_000 + number,
+        "placement_id": "breakfast-uk",
+        "campaign_id": "spring",
+        "platform": "triton",
+        "play_id": f"play-{number}",
+        "consent": True,
+        "listener_id": f"listener-{number}",
+        "ga_client_id": f"{number % 3}.1700000000",
+    }
+    if event == "conversion":
+        body |= {"landing_url": "https://shop.example/?utm_source=pod&utm_content=x", "conversion": {}}
+        del body["play_id"]
+    return f"k{number}".encode(), json.dumps({**body, **more}).encode()
+
+
+def decision(number: int, millionths: tuple[int, ...] = (1_000_000,)) -> tuple[bytes, bytes]:
+    credits = [
+        {
+            "placement_id": f"p-{at}",
+            "campaign_id": "spring",
+            "way": "listen",
+            "millionths": part,
+            "touched_at": None,
+        }
+        for at, part in enumerate(millionths)
+    ]
+    body = {"conversion": f"o-{number}", "order_id": f"o-{number}", "event_id": f"conversion-{number}"}
+    body |= {"type": "purchase", "ts": NOW_MS - 50_000, "campaign_id": "spring", "value_micros": 20_000_000}
+    body |= {
+        "currency": "GBP",
+        "rule": "linear",
+        "eligible": len(credits),
+        "capped": False,
+        "credits": credits,
+    }
+    return f"d{number}".encode(), json.dumps(body).encode()
+
+
+def fill(topic: Topic, settings: Settings) -> None:
+    pixels = [pixel(event, number) for number in range(12) for event in ("start", "complete")]
+    secret = [
+        pixel("start", 100, consent=False, listener_id="secret-a", ga_client_id="secret.a"),
+        pixel("start", 101, consent=None, listener_id="secret-b", ga_client_id="secret.b"),
+        pixel("conversion", 102, consent=False, listener_id="secret-c", ga_client_id="secret.c"),
+        pixel("start", 103, invalid_traffic="declared_bot", ga_client_id="secret.d", listener_id="secret-d"),
+        pixel("start", 104, ga_client_id="secret e", listener_id="[ID]"),
+        pixel("start", 105, ga_client_id=None, listener_id=None),
+    ]
+    bought = [pixel("conversion", number) for number in range(4)]
+    topic.put(settings.kafka_topic, *pixels, *secret, *bought, pixel("start", 3), (b"", b"{"), (b"", b"\xff"))
+    topic.put(
+        settings.kafka_credits_topic,
+        *(decision(number) for number in range(3)),
+        decision(3, (250_000, 750_000, 0)),
+        decision(102),
+        decision(999),
+    )
+
+
+def alert_of(placement: str, number: int, to: str = "under") -> tuple[bytes, bytes]:
+    name = f"{placement}|{to}|{number}"
+    fields = {"id": name, "placement": placement, "from": "on_track", "to": to, "booked": "1000"}
+    fields |= {"as_of_ms": str(1_780_000_000_000 + number), "delivered": "400", "indicator": "0.512000"}
+    return name.encode(), json.dumps(fields).encode()
+
+
+def put_campaign(
+    client: Client, space: str, now_ms: int, state: str = "on_track", name: str = "spring", **more: Any
+) -> None:
+    """A campaign of one placement, halfway, as of a moment."""
+    row = planned(state, 1.0, 4_000, now_ms, campaign_id=name) | more
+    for scope, of in (("campaign", name), ("placement", f"breakfast-{name}")):
+        client.hset(f"{space}:{scope}:{{{of}}}", mapping={key: str(value) for key, value in row.items()})
+        client.zadd(f"{space}:index:{scope}", {of: 1})
+    meta = {"flushed_ms": now_ms, "watermark_ms": now_ms - 10_000, "judged": 1}
+    client.hset(f"{space}:meta", mapping={key: str(value) for key, value in meta.items()})

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from adcp_support import validator
-from command_support import Command
-from export_support import Site, letters_of, until
-from page_support import planned
+from export_support import Site, put_campaign
 
-from connectors.embedded import EmbeddedValkey
-from connectors.redis import connect
 from connectors.redis.client import Client
 from flows.errors import StateError
 from flows.exports.calls import Caller
@@ -34,16 +28,6 @@ SECRET = "0123456789abcdef01234567"
 HOUR_MS = 3_600_000
 NOON_MS = 1_790_000_000_000 // HOUR_MS * HOUR_MS
 RESPONSE = "media-buy/get-media-buy-delivery-response.json"
-
-
-def put(client: Client, space: str, now_ms: int, state: str = "on_track", **more: Any) -> None:
-    """A campaign of one placement, halfway, as of a moment."""
-    row = planned(state, 1.0, 4_000, now_ms, campaign_id="spring") | more
-    for scope, name in (("campaign", "spring"), ("placement", "breakfast")):
-        client.hset(f"{space}:{scope}:{{{name}}}", mapping={key: str(value) for key, value in row.items()})
-        client.zadd(f"{space}:index:{scope}", {name: 1})
-    meta = {"flushed_ms": now_ms, "watermark_ms": now_ms - 10_000, "judged": 1}
-    client.hset(f"{space}:meta", mapping={key: str(value) for key, value in meta.items()})
 
 
 class World:
@@ -105,10 +89,10 @@ def wrong(result: object) -> list[str]:
 
 
 def test_a_report_is_due_every_hour_and_its_envelope_and_result_are_valid(world: World) -> None:
-    put(world.client, world.settings.namespace, world.now_ms)
+    put_campaign(world.client, world.settings.namespace, world.now_ms)
     assert world.turn() == ["taken"]
     assert world.turn(0.5) == []
-    put(world.client, world.settings.namespace, world.now_ms + HOUR_MS)
+    put_campaign(world.client, world.settings.namespace, world.now_ms + HOUR_MS)
     assert world.turn(1) == ["taken"]
     first, second = world.told()
     assert first["task_type"] == "media_buy_delivery"
@@ -121,17 +105,17 @@ def test_a_report_is_due_every_hour_and_its_envelope_and_result_are_valid(world:
         assert "aggregated_totals" not in result
         (delivery,) = result["media_buy_deliveries"]
         assert (delivery["media_buy_id"], delivery["is_final"]) == ("spring", False)
-        assert [part["package_id"] for part in delivery["by_package"]] == ["breakfast"]
+        assert [part["package_id"] for part in delivery["by_package"]] == ["breakfast-spring"]
     assert second["result"]["next_expected_at"] > second["timestamp"]
     assert wrong({**second["result"], "sequence_number": 0}), "the schema looks at it"
 
 
 def test_what_is_final_is_told_once_and_again_only_if_it_is_counted_anew(world: World) -> None:
     space = world.settings.namespace
-    put(world.client, space, world.now_ms)
+    put_campaign(world.client, space, world.now_ms)
     assert world.turn() == ["taken"]
     over = {"delivery.end_ms": world.now_ms, "final_through_ms": world.now_ms + HOUR_MS}
-    put(world.client, space, world.now_ms + HOUR_MS // 2, "complete", **over)
+    put_campaign(world.client, space, world.now_ms + HOUR_MS // 2, "complete", **over)
     assert world.turn(0.5) == ["taken"], "not at the next hour: at once"
     assert world.turn(1) == []
     client, row = world.client, f"{space}:campaign:{{spring}}"
@@ -151,7 +135,7 @@ def test_what_is_final_is_told_once_and_again_only_if_it_is_counted_anew(world: 
 
 
 def test_a_flow_that_stands_is_told_of_as_delayed(world: World) -> None:
-    put(world.client, world.settings.namespace, world.now_ms - HOUR_MS)
+    put_campaign(world.client, world.settings.namespace, world.now_ms - HOUR_MS)
     assert world.turn() == ["taken"]
     (result,) = (one["result"] for one in world.told())
     assert result["notification_type"] == "delayed"
@@ -166,7 +150,7 @@ def test_a_repeat_is_the_same_to_the_byte_over_a_restart_and_numbers_have_no_gap
     trouble: dict[int, tuple[int, dict[str, str]]] = {1: (500, {}), 2: (503, {}), 3: (429, {})}
     target = site(lambda number: trouble.get(number, (204, {})))
     world = World(settings_of(), client, target, tmp_path)
-    put(client, world.settings.namespace, world.now_ms)
+    put_campaign(client, world.settings.namespace, world.now_ms)
     for hours in (0, 0.1, 1.5):
         assert world.turn(hours) != ["taken"]
         world.reports.close()
@@ -186,7 +170,7 @@ def test_what_is_refused_or_too_old_is_a_dead_letter_and_the_next_report_follows
 ) -> None:
     target = site(lambda number: (400, {}) if number == 1 else (503, {}))
     world = World(settings_of(), client, target, tmp_path)
-    put(client, world.settings.namespace, world.now_ms)
+    put_campaign(client, world.settings.namespace, world.now_ms)
     assert world.turn() == ["status_400"]
     assert world.turn(1) == ["status_503"]
     assert world.reports.state.buys["spring"].pending is not None
@@ -199,30 +183,7 @@ def test_what_is_refused_or_too_old_is_a_dead_letter_and_the_next_report_follows
 
 
 def test_a_campaign_without_a_price_is_left_out(world: World) -> None:
-    put(world.client, world.settings.namespace, world.now_ms)
+    put_campaign(world.client, world.settings.namespace, world.now_ms)
     world.client.hdel(f"{world.settings.namespace}:campaign:{{spring}}", "flight.cost", "delivery.currency")
     assert world.loop.sort([]).left_out == ["no_price"]
     assert world.told() == []
-
-
-def test_the_command_sends_signed_reports_and_goes_on_behind_a_kill(
-    settings: Settings,
-    valkey: EmbeddedValkey,
-    export: Callable[..., Command],
-    site: Callable[..., Site],
-    example: ModuleType,
-) -> None:
-    target = site(lambda number: (503, {}) if number == 1 else (200, {}))
-    client = connect(valkey.url, timeout=timedelta(seconds=1))
-    put(client, settings.namespace, time.time_ns() // 1_000_000)
-    client.close()
-    told = {"AUDIOPIXEL_EXPORT_ADCP": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{SECRET}"]'}
-    process = export("adcp", **told)
-    until(lambda: len(target.calls) >= 1)
-    process.kill()
-    process.wait(10)
-    assert export("adcp", "--once", **told).wait(120) == 0
-    assert len({body for _, body in target.calls}) == 1
-    headers, body = target.taken[0]
-    assert example.verified(SECRET.encode(), headers, body, time.time())
-    assert letters_of(settings) == []

@@ -1,4 +1,4 @@
-"""Webhooks and Slack: signed, escaped, in order, at least once, whatever the target or a kill does."""
+"""Webhooks and Slack: signed, escaped, and a dead letter where a message is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 from command_support import Command
-from export_support import Site, Topic, letters_of, until
+from export_support import Site, Topic, alert_of, letters_of
 
 from connectors.http_client import CallFailed, HttpClient
 from connectors.kafka import Record
@@ -23,96 +23,20 @@ SECRET = b"0123456789abcdef01234567"
 WHSEC = f"whsec_{base64.b64encode(SECRET).decode()}"
 
 
-def alert_of(placement: str, number: int, to: str = "under") -> tuple[bytes, bytes]:
-    name = f"{placement}|{to}|{number}"
-    fields = {"id": name, "placement": placement, "from": "on_track", "to": to, "booked": "1000"}
-    fields |= {"as_of_ms": str(1_780_000_000_000 + number), "delivered": "400", "indicator": "0.512000"}
-    return name.encode(), json.dumps(fields).encode()
-
-
 def record_of(message: tuple[bytes, bytes]) -> Record:
     return Record("alerts", 0, 0, 0, *message)
 
 
-def test_each_alert_arrives_verified_and_in_order_whatever_fails_or_is_killed(
-    settings: Settings,
-    topic: Topic,
-    export: Callable[..., Command],
-    site: Callable[..., Site],
-    example: ModuleType,
-) -> None:
-    trouble: dict[int, tuple[int, dict[str, str]] | None] = {
-        3: (500, {}),
-        6: None,
-        9: (429, {"retry-after": "0"}),
-        12: (302, {"location": "/"}),
-    }
-    target = site(lambda number: trouble.get(number, (204, {})))
-    messages = [alert_of(f"placement-{number}", number) for number in range(24)]
-    for partition in (0, 1):
-        topic.put(settings.kafka_alerts_topic, *messages[partition::2], partition=partition)
-    topic.put(settings.kafka_alerts_topic, (b"x", b"{}"), partition=1)
-    told = {"AUDIOPIXEL_EXPORT_WEBHOOK": target.url, "AUDIOPIXEL_EXPORT_WEBHOOK_SECRETS": f'["{WHSEC}"]'}
-    for calls in (2, 7, 13):
-        process = export("webhook", "--from", "earliest", **told)
-        until(lambda calls=calls: len(target.calls) >= calls)  # type: ignore[misc]  # mypy does not infer it
-        process.kill()
-        process.wait(10)
-    assert export("webhook", "--from", "earliest", "--once", **told).wait(120) == 0
-    keys: dict[str, str] = {}
-    placements: list[str] = []
-    for headers, body in target.taken:
-        assert example.verified(SECRET, headers, body, time.time())
-        event = json.loads(body)
-        assert event["type"] == "delivery.state_changed"
-        assert keys.setdefault(event["data"]["id"], headers["webhook-id"]) == headers["webhook-id"]
-        if event["data"]["placement"] not in placements:
-            placements.append(event["data"]["placement"])
-    assert set(keys) == {key.decode() for key, _ in messages}
-    assert len(set(keys.values())) == len(keys)
-    numbers = [int(name.rpartition("-")[2]) for name in placements]
-    for partition in (0, 1):
-        mine = [number for number in numbers if number % 2 == partition]
-        assert mine == sorted(mine)
-    assert len(target.taken) > len(keys) - 1
-    assert {letter["reason"] for letter in letters_of(settings)} == {"malformed"}
-
-
-def test_slack_is_told_of_each_alert_whatever_fails_or_is_killed(
-    settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
-) -> None:
-    trouble: dict[int, tuple[int, dict[str, str]] | None] = {
-        2: (500, {}),
-        4: None,
-        6: (429, {"retry-after": "0"}),
-    }
-    target = site(lambda number: trouble.get(number, (200, {})))
-    topic.put(settings.kafka_alerts_topic, *(alert_of(f"placement-{number}", number) for number in range(9)))
-    process = export("slack", "--from", "earliest", AUDIOPIXEL_EXPORT_SLACK=target.url)
-    until(lambda: len(target.calls) >= 5)
-    process.kill()
-    process.wait(10)
-    again = export("slack", "--from", "earliest", "--once", AUDIOPIXEL_EXPORT_SLACK=target.url)
-    assert again.wait(120) == 0
-    told: dict[str, str] = {}
-    for _, body in target.taken:
-        said = json.loads(body)
-        key = said["blocks"][1]["block_id"]
-        assert told.setdefault(key, said["text"]) == said["text"], "a repeat carries the same key"
-    assert {text.partition(":")[0] for text in told.values()} == {f"placement-{n}" for n in range(9)}
-    assert len(told) == 9
-    assert letters_of(settings) == []
-
-
-def test_a_message_that_is_refused_is_a_dead_letter_and_holds_up_nobody(
+def test_a_message_that_is_refused_or_malformed_is_a_dead_letter_and_holds_up_nobody(
     settings: Settings, topic: Topic, export: Callable[..., Command], site: Callable[..., Site]
 ) -> None:
     target = site(lambda number: (400, {}) if number == 1 else (200, {}))
-    topic.put(settings.kafka_alerts_topic, alert_of("a", 1), alert_of("a", 2), partition=0)
+    messages = (alert_of("a", 1), (b"x", b"{}"), alert_of("a", 2))
+    topic.put(settings.kafka_alerts_topic, *messages, partition=0)
     process = export("slack", "--from", "earliest", "--once", AUDIOPIXEL_EXPORT_SLACK=target.url)
     assert process.wait(120) == 0
-    (letter,) = letters_of(settings)
-    assert letter == {
+    refused, malformed = letters_of(settings)
+    assert refused == {
         "export": "slack",
         "reason": "status_400",
         "detail": "",
@@ -120,6 +44,7 @@ def test_a_message_that_is_refused_is_a_dead_letter_and_holds_up_nobody(
         "partition": 0,
         "offset": 0,
     }
+    assert (malformed["reason"], malformed["offset"]) == ("malformed", 1)
     assert len(target.taken) == 1
 
 
