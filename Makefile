@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/de
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN = .venv/bin
 
-.PHONY: install demo test lint bench chaos simulation help
+.PHONY: install demo test lint bench chaos simulation fuzz help
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## .venv with everything, audiopixel included
@@ -35,6 +35,9 @@ chaos: install  ## kill and starve a live flow at random, and prove its numbers
 
 simulation: install  ## play SEEDS=n histories of the whole flow in one thread, with everything going wrong
 	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(or $(SEEDS),1000) $(SIMULATION)
+
+fuzz: install  ## INPUTS=n hostile inputs at each door; DOOR=name at one
+	@PYTHONPATH=tests:tests/support:tests/flows/collector $(BIN)/python -m fuzz --inputs $(or $(INPUTS),1000000) $(if $(DOOR),--door $(DOOR)) $(FUZZ)
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/\1  \2/p' $(MAKEFILE_LIST) | while read -r target what; do printf '%-10s %s\n' "$$target" "$$what"; done

@@ -6,6 +6,9 @@ event; the flow is stopped, rescaled and started anew on the way. A reader polls
 Settings are so small that finality, expiry and retention happen within the run. The seed decides what is
 sent, and which faults come in which order; not how fast the machine is.
 
+With --kills whole rounds run, of ten minutes by default, until so many processes were killed in the sum of
+--figures, which adds up over runs. Ctrl-C discards the round that is under way; those before it are kept.
+
 Exit code 1: a backward step, a torn row, a difference from the log's recomputation or an undisturbed run.
 """
 
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_figures import Account
 from benchmarks.chaos_plan import Plan
 from benchmarks.chaos_run import LATENESS_CHANGED, Chaos
 
@@ -30,6 +34,10 @@ LONG: Final = {
 """How often which fault in six minutes: 20 kills of flow processes, or of all of them. A longer run has more.
 """
 LONG_MINUTES: Final = 6.0
+ROUND_MINUTES: Final = 10.0
+DENSE: Final = {"all": 24, "one": 32, "again_while_starting": 8}
+"""Kills in six minutes of a round: one in six seconds, in about twice the time to the first flush behind one.
+"""
 SHORT: Final = {
     "all": 1, "one": 1, "redis_emptied": 1, "redis_hangs": 1, "rolled": 1, "rescaled": 1, "clock_stepped": 2,
     "redis_flushed": 1, "interval_changed": 1,
@@ -44,7 +52,11 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=LONG_MINUTES, help="of traffic")
+    parser.add_argument(
+        "--minutes", type=float, help=f"of traffic; {LONG_MINUTES:g}, of a round {ROUND_MINUTES:g}"
+    )
+    parser.add_argument("--kills", type=int, help="rounds until the sum of --figures has so many")
+    parser.add_argument("--figures", type=Path, help="a file in which the figures of runs add up")
     parser.add_argument("--rate", type=float, default=1000.0, help="pixels a second")
     parser.add_argument("--short", action="store_true", help="half a minute, few faults, the embedded broker")
     parser.add_argument("--lateness", action="store_true", help="change the allowed lateness on the way, too")
@@ -54,9 +66,40 @@ def main() -> None:
     bug = os.environ.get(BUG_VARIABLE)
     if bug is not None and bug not in BUGS:
         parser.error(f"{BUG_VARIABLE} is one of {', '.join(BUGS)}")
-    times = max(1, round(chosen.minutes / LONG_MINUTES))
-    seconds, rate = 60 * chosen.minutes, chosen.rate
-    faults = {name: count if name == "partition_added" else times * count for name, count in LONG.items()}
+    if chosen.kills is not None and chosen.figures is None:
+        parser.error("--kills takes --figures, the file whose sum it goes by")
+    sys.exit(0 if _rounds(chosen, bug) else 1)
+
+
+def _rounds(chosen: argparse.Namespace, bug: str | None) -> bool:
+    """Run once, or until there were enough kills; whether all was well."""
+    figures: Path | None = chosen.figures
+    account = Account() if figures is None else Account.read(figures)
+    while True:
+        plan = _plan(chosen, bug, chosen.seed + len(account.runs))
+        try:
+            found = Chaos(plan).run()
+        except KeyboardInterrupt:
+            print(f"the round under way is discarded; {account.sum.kills:,} kills are kept")
+            return account.sum.well
+        if figures is not None:
+            account.add(figures, plan.seed, found)
+            whole = account.sum
+            print(f"in all: {whole.kills:,} kills in {whole.runs} runs of {whole.events:,} events")
+        if not found.well or chosen.kills is None or account.sum.kills >= chosen.kills:
+            return found.well
+
+
+def _plan(chosen: argparse.Namespace, bug: str | None, seed: int) -> Plan:
+    """The plan of one run."""
+    dense = chosen.kills is not None
+    minutes = chosen.minutes or (ROUND_MINUTES if dense else LONG_MINUTES)
+    seconds, rate, share = 60 * minutes, chosen.rate, minutes / LONG_MINUTES
+    often = LONG | DENSE if dense else LONG
+    faults = {
+        name: count if name == "partition_added" else max(1, round(share * count))
+        for name, count in often.items()
+    }
     if chosen.short:
         seconds, rate, faults = 25.0, min(500.0, chosen.rate), SHORT
         if bug is not None:  # what differs in the end is then its work alone
@@ -64,8 +107,7 @@ def main() -> None:
     if chosen.lateness:
         faults = faults | {LATENESS_CHANGED: 4}
     keep = None if chosen.keep is None else chosen.keep.resolve()
-    plan = Plan(chosen.seed, seconds, rate, faults, chosen.short or chosen.embedded, bug, keep)
-    sys.exit(0 if Chaos(plan).run() else 1)
+    return Plan(seed, seconds, rate, faults, chosen.short or chosen.embedded, bug, keep)
 
 
 if __name__ == "__main__":

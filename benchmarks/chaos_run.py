@@ -19,15 +19,15 @@ from typing import Any, Final
 from redis import RedisError
 
 from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_figures import Figures, report
 from benchmarks.chaos_plan import Plan
 from benchmarks.chaos_services import OTHER_OUTPUTS, ROOT, SETTINGS, Broker, Flow, Store, WallClock
-from benchmarks.chaos_stream import PARTITIONS, Stream
+from benchmarks.chaos_stream import PARTITIONS, Stream, positions
 from benchmarks.chaos_verdict import against_the_log, undisturbed
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 from flows.simulate.feed import now_ms
 
-SHOWN: Final = 60
 WITHIN_S: Final = 120.0
 """For the flow to get to the end of the log after the last fault."""
 
@@ -61,14 +61,16 @@ class Chaos:
         self._latenesses = cycle(LATENESSES)
         self._done: Counter[str] = Counter()
         self._killed = 0
+        self._killed_s: float | None = None  # the last kill behind which no new flow has flushed
+        self._recovered_s: list[float] = []
         self._longest_s = self._held_s = self._died_s = self._flushed_s = 0.0
         self._unproven = False  # no broker can say that a partition is read to its end
         self._stops: list[float] = []
         self._over = threading.Event()
         self._refilling = False
 
-    def run(self) -> bool:
-        """Do it and print the report; whether all is well.
+    def run(self) -> Figures:
+        """Do it, print the report and return its figures.
 
         Raises:
             AssertionError: the flow did not start, stop or catch up in time.
@@ -106,7 +108,7 @@ class Chaos:
                     print(log.name, *log.read_text(errors="replace").splitlines()[-25:], sep="\n  ")
                 raise
 
-    def _judge(self, directory: Path, seen: list[dict[str, Any]], second: Flow, other: Settings) -> bool:
+    def _judge(self, directory: Path, seen: list[dict[str, Any]], second: Flow, other: Settings) -> Figures:
         brokers, one_lateness = self._broker.brokers, LATENESS_CHANGED not in self._plan.faults
         events, differences = against_the_log(
             self._settings, self._client, brokers, directory, self._stream.closed_ms, one_lateness
@@ -121,19 +123,23 @@ class Chaos:
             second.stop()
             differences += undisturbed(self._settings, other, self._client, brokers)
         summary, steps = seen.pop(), [one for one in seen if "what" in one]
-        print(f"broker: {self._broker.name}")
-        print(f"events: {events:,} on {PARTITIONS} partitions")
-        print(f"faults: {_listed(self._done)}")
-        print(f"kills: {self._killed} processes of the flow")
-        print(f"stops: {len(self._stops)} by SIGTERM, all with code 0, the longest {max(self._stops):.1f} s")
-        print(f"longest time to catch up: {self._longest_s:.1f} s")
-        print(f"watermark: at most {self._held_s:.1f} s behind, beside time without a flow or a broker")
-        print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
-        print(f"backward steps seen: {summary['findings']}")
-        print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
-        print(f"differences: {len(differences)}")
-        print(*(f"  {one}" for one in differences[:SHOWN]), sep="\n", end="\n" if differences else "")
-        return not (differences or summary["findings"])
+        recovered_s = self._recovered_s
+        figures = Figures(
+            seconds=self._plan.seconds,
+            events=events,
+            kills=self._killed,
+            faults=dict(self._done),
+            stops=len(self._stops),
+            rows_read=summary["rows"],
+            differences=len(differences),
+            backward_steps=summary["findings"],
+            behind_s=round(self._held_s, 1),
+            first_flush_s=round(sum(recovered_s) / len(recovered_s), 2) if recovered_s else 0.0,
+            flushed_kills=len(recovered_s),
+        )
+        told = (self._broker.name, self._stops, self._longest_s)
+        report(figures, *told, summary, steps, differences)
+        return figures
 
     # The play
 
@@ -181,10 +187,13 @@ class Chaos:
             missed_s = max(0.0, missed_s - since_s) if healthy else missed_s + since_s
             # A Redis that comes back with what it had has had no flush.
             if meta and (now := (meta["fence"], meta["rev"])) != version:
+                if version is not None and now[0] != version[0] and self._killed_s is not None:
+                    self._recovered_s.append(now_s - self._killed_s)
+                    self._killed_s = None
                 version, self._flushed_s = now, now_s
             sent.append((now_s, self._stream.sent))
             with suppress(RedisError):
-                shown = sum(_positions(client, self._settings.namespace, self._stream.partitions).values())
+                shown = sum(positions(client, self._settings.namespace, self._stream.partitions).values())
                 while sent and sent[0][1] <= shown:
                     sent.popleft()
             if healthy:
@@ -234,6 +243,7 @@ class Chaos:
         self._about_to_die()
         with self._flow.dead() as killed:
             self._killed += killed
+            self._killed_s = time.monotonic()
 
     def _one(self) -> None:
         """Any process, the supervisor too."""
@@ -241,6 +251,7 @@ class Chaos:
         self._about_to_die()
         if family := self._flow.family():
             self._killed += self._flow.kill([self._random.choice(family)])
+            self._killed_s = time.monotonic()
 
     def _again_while_starting(self) -> None:
         self._all()
@@ -368,7 +379,7 @@ class Chaos:
         def ended() -> bool:
             assert not self._flow.refused, "the flow refuses its recovery store"
             with suppress(RedisError):
-                shown = sum(_positions(self._client, settings.namespace, self._stream.partitions).values())
+                shown = sum(positions(self._client, settings.namespace, self._stream.partitions).values())
                 watermark_ms = int(self._client.hget(f"{settings.namespace}:meta", "watermark_ms") or 0)
                 return shown >= self._stream.sent and watermark_ms >= self._stream.closed_ms
             return False
@@ -381,20 +392,8 @@ def _settings(environment: dict[str, str]) -> Settings:
     return load(**{name.lower(): value for name, value in environment.items()})
 
 
-def _positions(client: Any, namespace: str, partitions: int) -> dict[str, int]:
-    pipeline = client.pipeline(transaction=False)
-    keys = [f"{namespace}:partition:{{audio-pixels/{number}}}" for number in range(partitions)]
-    for key in keys:
-        pipeline.hget(key, "position")
-    return {key: int(held or 0) for key, held in zip(keys, pipeline.execute(), strict=True)}
-
-
 def _until(holds: Callable[[], bool], within_s: float, otherwise: str) -> None:
     deadline_s = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline_s, f"{otherwise} within {within_s:.0f} s"
         time.sleep(0.1)
-
-
-def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {times}" for name, times in sorted(counts.items()))

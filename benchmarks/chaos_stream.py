@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from connectors.kafka.writer import KafkaWriter
 from connectors.stream import ConnectError
@@ -126,3 +126,12 @@ class Stream(threading.Thread):
 def _impression(name: str, at_ms: int, received_ms: int | None = None) -> bytes:
     pixel = {"event_id": name, "event": "impression", "placement_id": "pl-harness"}
     return json.dumps({**pixel, "ts": at_ms, "received_at": received_ms or at_ms}).encode()
+
+
+def positions(client: Any, namespace: str, partitions: int) -> dict[str, int]:
+    """The positions that readers see, by the keys of the partitions' rows."""
+    pipeline = client.pipeline(transaction=False)
+    keys = [f"{namespace}:partition:{{audio-pixels/{number}}}" for number in range(partitions)]
+    for key in keys:
+        pipeline.hget(key, "position")
+    return {key: int(held or 0) for key, held in zip(keys, pipeline.execute(), strict=True)}

@@ -13,6 +13,10 @@ from typing import Final, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
+LATEST_MS: Final = 4_102_444_800_000
+"""The year 2100. Whoever writes to a topic chooses its timestamps: one from then on is none, and counts as
+absent.
+"""
 SPARE_BYTES: Final = 64
 """Behind joined lines, for a reader that takes so many at a time."""
 

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""The errors of msgspec over bytes from outside that are not what is asked for. Text that is no UTF-8, and
+brackets a thousand deep, have errors of their own.
+"""
 
 
 class AudiopixelError(Exception):

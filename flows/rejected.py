@@ -19,6 +19,7 @@ from rich.table import Table
 from connectors.files import FileInput
 from connectors.kafka import whole
 from connectors.stream import EndOfInput
+from flows.errors import UNREADABLE
 from flows.settings import Settings, kafka_options
 from flows.shown import LINE, cell
 
@@ -79,7 +80,7 @@ def letter_of(raw: bytes) -> Letter | None:
     """The letter that a message is; None where it is none."""
     try:
         body = msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     reason, position = body.get("reason"), body.get("position")
     if not (isinstance(reason, str) and isinstance(position, str)):

@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, Topic
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
+from connectors.stream import LATEST_MS
 
 Place = tuple[str, int]
 """A topic and one of its partitions."""
@@ -206,7 +207,8 @@ class GroupReader:
             assert offset is not None
             self.places[topic, partition] = offset + 1
             self._at_end.discard((topic, partition))
-            stamp = max(0, message.timestamp()[1])
+            stamp = message.timestamp()[1]
+            stamp = stamp if 0 < stamp < LATEST_MS else 0
             return Record(topic, partition, offset, stamp, message.key() or b"", message.value() or b"")
         if error.code() == KafkaError._PARTITION_EOF:
             assert topic is not None

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
-from connectors.stream import ConnectError, Messages
+from connectors.stream import LATEST_MS, ConnectError, Messages
 
 Start = Literal["earliest", "latest"] | int
 OnLost = Literal["stop", "earliest", "latest"]
@@ -193,7 +193,7 @@ class KafkaReader:
                 data = [message for message in messages if not message.error()]
             values += [value or b"" for value in map(_value, data)]
             offsets += map(_offset, data)
-            times_ms += [time_ms if time_ms > 0 else 0 for _, time_ms in map(_timestamp, data)]
+            times_ms += [one if 0 < one < LATEST_MS else 0 for _, one in map(_timestamp, data)]
         if offsets:
             self.position = offsets[-1] + 1
         batch = Messages(values, offsets, self.position, times_ms) if offsets else None

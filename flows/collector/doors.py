@@ -21,6 +21,7 @@ from flows.collector.callers import Caller, is_public, star
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.store import Store
 from flows.collector.understand import MAX_EVENTS, Understanding
+from flows.errors import UNREADABLE
 
 GIF: Final = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 MAX_BODY_BYTES: Final = 1 << 20
@@ -231,5 +232,5 @@ def _listed(body: bytes) -> Sequence[Mapping[str, Any] | None] | None:
 def _decoded(text: bytes, kind: type[_T]) -> _T | None:
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None

@@ -13,6 +13,7 @@ from flows.collector.call import Call
 from flows.collector.cleaner import How
 from flows.collector.dialects import Dialect
 from flows.collector.query import MAX_PARAMETERS, decoded, parameters, readable
+from flows.errors import UNREADABLE
 
 LONGEST_VALUE: Final = 16_384
 PER_FIRE: Final = ("cachebuster", "ts", "play_id")
@@ -157,7 +158,7 @@ def body_parameters(call: Call) -> dict[str, str] | None:
     if body[:1] == b"{":
         try:
             found = msgspec.json.decode(body, type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return None
         conversion = found.pop("conversion", None)
         if isinstance(conversion, dict):

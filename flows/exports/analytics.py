@@ -127,7 +127,7 @@ class DecisionsTarget:
                     left_out.append(FORGOTTEN)
                     continue
                 found = [] if about is None else conversions(record, body, about)
-            except (ValueError, ArithmeticError) as error:
+            except (ValueError, ArithmeticError, RecursionError) as error:
                 letters.append(Letter(record, MALFORMED, str(error)[:200]))
                 continue
             if about is None:

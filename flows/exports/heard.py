@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from connectors.kafka import Record
+from flows.errors import UNREADABLE
 from flows.model.decisions import Body
 from flows.model.events import present
 from flows.shown import shown
@@ -90,7 +91,7 @@ def read_pixel(record: Record) -> Pixel | None:
     """A start, a complete or a conversion; None of all else, also of what is malformed."""
     try:
         pixel = _pixel.decode(record.value)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return pixel if pixel.event in NAMES or pixel.event == "conversion" else None
 

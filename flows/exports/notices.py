@@ -51,7 +51,7 @@ class NoticeTarget:
             try:
                 read = alert if record.topic == self.alerts_topic else methodology
                 parcels.append(Notice(self.caller, self.form, read(record), [record]))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 letters.append(Letter(record, MALFORMED, str(error)[:200]))
         return Sorted(parcels, letters)
 

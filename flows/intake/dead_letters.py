@@ -55,9 +55,19 @@ def _document(raw: bytes) -> Any:
     except msgspec.DecodeError as error:
         if "out of range" not in str(error):
             raise
-    document = json.loads(raw, parse_float=_float, parse_int=_integer, parse_constant=_refused)
+    document = json.loads(
+        raw, parse_float=_float, parse_int=_integer, parse_constant=_refused, object_pairs_hook=_object
+    )
     json.dumps(document, ensure_ascii=False).encode()  # half a character passes json, and no encoder
     return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; half a character counts also in a value that a later one of its name replaces."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        json.dumps(pairs, ensure_ascii=False).encode()
+    return found
 
 
 def _float(digits: str) -> float | None:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 import msgspec
 
+from flows.errors import UNREADABLE
 from flows.model.events import (
     CONVERSION_TYPES,
     MAX_ID,
@@ -110,7 +111,7 @@ def mark_of(raw: bytes) -> Mark | None:
     try:
         raw.decode()  # msgspec skips what it does not read, bad UTF-8 included
         mark = _decode_mark(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     return mark if 0 <= mark.low_ms < MAX_MS and not absent(mark.collector) else None
 

@@ -179,6 +179,7 @@ def mark_of(document: dict[str, Any] | None) -> tuple[str, int | None] | None:
         and low.__class__ is int
         and 0 <= low < NEVER
         and bye.__class__ in (bool, type(None))
+        and document.get("method", "").__class__ is str
     ):
         return collector, None if bye else low
     return None
@@ -190,9 +191,8 @@ def parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         # Not json.loads of the bytes: it guesses UTF-16 and UTF-32, and makes its decoder anew each time.
-        document = _JSON.decode(line.decode())
-        if _SURROGATE.search(line):
-            json.dumps(document, ensure_ascii=False, default=str).encode()
+        half = _SURROGATE.search(line)
+        document = (_JSON if half is None else _WATCHFUL).decode(line.decode())
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
@@ -214,7 +214,18 @@ def _whole(digits: str) -> int | Decimal:
     return int(digits) if len(digits) <= _MAX_DIGITS else _decimal(digits)
 
 
+def _whole_letters(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; raises ValueError for half a character, also in a value that a later one of its name
+    replaces.
+    """
+    json.dumps(pairs, ensure_ascii=False, default=str).encode()
+    return dict(pairs)
+
+
 _JSON: Final = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_no_constant)
+_WATCHFUL: Final = json.JSONDecoder(
+    parse_float=_decimal, parse_int=_whole, parse_constant=_no_constant, object_pairs_hook=_whole_letters
+)
 
 
 def is_macro(text: str) -> bool:

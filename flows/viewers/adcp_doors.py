@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from connectors.stream import ConnectError
+from flows.errors import UNREADABLE
 from flows.viewers.access import Sight
 from flows.viewers.adcp import MAX_BUYS, Agent, Body, Refused
 from flows.viewers.guard import sight_of
@@ -78,7 +79,7 @@ def routes(agent: Agent) -> list[Route]:
                 return _json(Refused("INVALID_REQUEST", words).body(), 413)
         try:
             asked = msgspec.json.decode(body or b"{}", type=dict[str, Any])
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return _json(Refused("INVALID_REQUEST", "takes a JSON object").body(), 400)
         name = request.path_params["task"]
         return _json(*await run_in_threadpool(answer, agent, name, asked, sight_of(request)))

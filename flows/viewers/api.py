@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.stream import ConnectError
-from flows.errors import AudiopixelError
+from flows.errors import UNREADABLE, AudiopixelError
 from flows.settings import Settings
 from flows.viewers.collectors import Collectors
 from flows.viewers.platforms import Platforms
@@ -50,7 +50,7 @@ def routes(settings: Settings, collectors: Collectors, platforms: Platforms) -> 
                     return _json({"error": f"takes at most {LONGEST_BODY:,} bytes"}, 413)
             try:
                 asked |= msgspec.json.decode(body or b"{}", type=dict[str, str])
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 return _json({"error": f"takes a JSON object of texts: {error}"}, 400)
         return await run_in_threadpool(_tag, settings, collectors, asked, noting)
 

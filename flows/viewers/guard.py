@@ -109,10 +109,19 @@ def _at_home(scope: Scope, headers: Headers) -> bool:
 
     A page of another site can have its own name lead to loopback: so the name counts too.
     """
-    peer, host = (scope.get("client") or ("", 0))[0], urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    peer, host = (scope.get("client") or ("", 0))[0], _address(f"//{headers.get('host', '')}")[1]
     if any(name in headers for name in _FORWARDED):
         return False
     return _loopback(peer) and (host == "localhost" or _loopback(host))
+
+
+def _address(url: str) -> tuple[str, str]:
+    """The host with its port, and without, of a URL; empty where it is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that nothing closes
+        return "", ""
+    return parts.netloc, parts.hostname or ""
 
 
 def _loopback(text: str) -> bool:
@@ -180,7 +189,7 @@ async def _fields(request: Request) -> dict[str, str]:
 def _same_site(request: Request) -> bool:
     """False for a form of another site, which could sign a reader in as somebody else."""
     origin: Any = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    return origin is None or _address(origin)[0] == request.headers.get("host")
 
 
 def _form(signed_in: bool, trouble: str = "", status: int = 200) -> Response:

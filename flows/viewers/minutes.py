@@ -16,6 +16,7 @@ import msgspec
 
 from connectors.kafka import Change, KafkaTable
 from connectors.stream import ConnectError
+from flows.errors import UNREADABLE
 from flows.settings import Settings, kafka_options
 
 MAX_BYTES: Final = 64 << 20
@@ -48,7 +49,7 @@ class Kept:
         """
         try:
             head = msgspec.json.decode(value or b"", type=_Head)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return
         if head.minute_ms < self.since_ms:
             return

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connectors.stream import ConnectError
+from flows.errors import UNREADABLE
 from flows.model.dimensions import SCOPES
 from flows.viewers.access import Sight
 from flows.viewers.guard import sight_of
@@ -157,7 +158,7 @@ class Api:
         for _, body in sorted(row.items()):
             try:
                 decision = msgspec.json.decode(body, type=dict[str, Any])
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 continue
             if _decision_seen(decision, sight):
                 found.append(decision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,8 @@ MAX_ROWS: Final = 100_000
 MAX_BYTES: Final = 64 << 20
 _MAX_ID: Final = 128
 _MAX_COUNT: Final = 10**12
+_MAX_DIGITS: Final = 20
+_WRITABLE: Final = re.compile("[^\ud800-\udfff]*")
 COUNTED: Final = ("impressions", "deliveries", "downloads")
 """Kinds of counts that a row may have."""
 COLUMNS: Final = ("placement_id", "campaign_id", "day", *COUNTED, "excludes", "basis", "window")
@@ -159,6 +162,8 @@ def _name(where: str, scope: str, value: object) -> str:
     name = str(value).strip() if value is not None else ""
     if len(name) > _MAX_ID:
         raise UsageError(f"{where}: {scope}_id: takes at most {_MAX_ID} characters")
+    if not _WRITABLE.fullmatch(name):
+        raise UsageError(f"{where}: {scope}_id: has half a character (a lone surrogate)")
     return name
 
 
@@ -176,7 +181,8 @@ def _day(where: str, value: object) -> date | None:
 
 def _count(where: str, counted: str, value: object) -> int:
     text = str(value).strip()
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or int(text[:20]) > _MAX_COUNT:
+    digits = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    if isinstance(value, bool) or not digits or int(text) > _MAX_COUNT:
         raise UsageError(f"{where}: {counted}: takes a whole number, in digits alone")
     return int(text)
 

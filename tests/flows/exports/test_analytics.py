@@ -26,9 +26,10 @@ from flows.exports.analytics import DecisionsTarget, PixelsTarget
 from flows.exports.calls import Caller
 from flows.exports.denied import Denied
 from flows.exports.ga4 import MAX_BYTES, Ga4, body_of, client_of
-from flows.exports.handover import Busy, Handover, Parcel, Refused
+from flows.exports.handover import Busy, Handover, Parcel, Refused, Sorted
 from flows.exports.heard import COMPLETE, CONVERSION, START, Fact, Known
 from flows.exports.known import KnownConversions
+from flows.exports.notices import NoticeTarget, SlackMessage
 from flows.intake import deny
 from flows.settings import Settings
 
@@ -199,6 +200,20 @@ def test_while_redis_does_not_say_who_is_forgotten_nobody_is_told_of_anybody(tmp
     pixels = PixelsTarget(client_of, lambda _: [], kept, Denied(away, "t", b"sixteen bytes ok"), 1)
     with pytest.raises(Busy):
         pixels.sort([Record("t", 0, 0, NOW_MS, *pixel("start", 1))])
+    kept.close()
+
+
+@pytest.mark.parametrize("value", [b'{"a":' * 2_000, b'{"event":"\xff"}', b"{"])
+def test_a_message_that_nobody_can_read_ends_no_export(tmp_path: Path, value: bytes) -> None:
+    kept = KnownConversions(tmp_path, "ga4")
+    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    pixels = PixelsTarget(client_of, lambda _: [], kept, denied, 1)
+    decisions = DecisionsTarget(lambda _: [], kept, denied, cast(Handover, Caught()), 1)
+    record = Record("t", 0, 0, NOW_MS, b"k", value)
+    assert pixels.sort([record]) == Sorted([], (), [])
+    assert [one.reason for one in decisions.sort([record]).letters] == ["malformed"]
+    alerts = NoticeTarget(cast(Caller, None), SlackMessage(), "t")
+    assert [one.reason for one in alerts.sort([record]).letters] == ["malformed"]
     kept.close()
 
 

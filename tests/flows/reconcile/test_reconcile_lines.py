@@ -5,22 +5,14 @@ the same reason; and the fast way into the oracle says what its strict one says.
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lines_support import by_the_flow, by_the_oracle
 
-from connectors.stream import Messages
-from flows.intake.decoder import Decoder
-from flows.intake.watermark import PartitionClock
 from flows.model.events import EVENTS
-from flows.model.pixel import COMBO, CONSENTED, INFO, INVALID_SHIFT, LINKED, LISTENER, POSITION, TS
-from flows.reconcile.decode import Reader
-from flows.reconcile.rules import PODCAST_APPS
-from flows.reconcile.scan import EVENTS as CODES
 
 T0 = 1_764_000_000_000
 MACROS = (
@@ -86,6 +78,7 @@ OPTIONAL: dict[str, Any] = {
     "episode": texts,
     "conversion": conversions, "unknown": st.sampled_from([[{}], 1e300, "x", {"a": [1]}]),
 }  # fmt: skip
+HONEST_LINE = '"event_id":"e","event":"start","ts":0,"placement_id":"p",'
 awkward = st.lists(
     st.sampled_from(sorted({**FIELDS, **OPTIONAL})).flatmap(
         lambda name: st.tuples(st.just(name), st.one_of({**FIELDS, **OPTIONAL}[name], wrong))
@@ -112,7 +105,7 @@ marks = st.fixed_dictionaries(
     {"collector": st.one_of(st.just("c"), texts, wrong), "low_ms": st.one_of(st.just(T0), times, whole)},
     optional={
         "bye": st.one_of(st.booleans(), wrong), "event": st.sampled_from([None, "start", 5]),
-        "more": texts,
+        "method": st.one_of(texts, wrong), "more": texts,
     },
 )  # fmt: skip
 lines = st.one_of(
@@ -126,60 +119,6 @@ lines = st.one_of(
 )
 
 
-SENT = ("delivered", "download")
-"""Events that have what their client counts once by, where others have a listener."""
-
-
-def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
-    """What each pixel is: its line, event, time, flags, and whether it has a listener or a key; and the
-    reasons.
-    """
-    with TemporaryDirectory() as directory:
-        file = Path(directory) / "log.ndjson"
-        file.write_bytes(b"".join(line + b"\n" for line in log))
-        reader = Reader(False, PODCAST_APPS, plainly=plainly)
-        found = []
-        for batch in reader.read(0, file):
-            names = {number: of for number, *of, _ in batch.combos}
-            columns = batch.pixels
-            heard = (columns["listener_1"] != 0) | (columns["listener_2"] != 0)
-            keyed = np.isin(columns["pos"], [pos for _, pos, *_ in batch.clients])
-            for i in range(len(columns["pos"])):
-                flags = (bool(columns[name][i]) for name in ("linked", "consent", "bot"))
-                linked, consent, bot = flags
-                event = CODES[columns["event"][i]]
-                known = bool(keyed[i]) if event in SENT else bool(heard[i]) and consent
-                found.append(
-                    (int(columns["pos"][i]), event, int(columns["t"][i]), linked, consent, bot, known,
-                     tuple(names[int(columns["combo"][i])]))
-                )  # fmt: skip
-        return found, {"marks": reader.marks[0]} | {
-            reason: count for (_, reason), count in reader.rejected.items()
-        }
-
-
-def by_the_flow(log: list[bytes]) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
-    batch = Decoder(b"a key of sixteen bytes").decode(Messages(log, range(1, len(log) + 1), len(log), []))
-    reasons = {"marks": batch.marks}
-    for _, rejection in batch.rejected:
-        reasons[rejection.reason] = reasons.get(rejection.reason, 0) + 1
-    PartitionClock(10_000, 60_000).judge(batch.pixels)
-    found = []
-    for pixel in batch.pixels:
-        position = int(pixel[POSITION])
-        info = int(pixel[INFO])
-        event = EVENTS[info & 0xFF]
-        conversion = event == "conversion"
-        names = batch.conversions[int(pixel[COMBO])].combo if conversion else batch.combos[int(pixel[COMBO])]
-        linked, consent = bool(info & LINKED), bool(info & CONSENTED)
-        bot = info >> INVALID_SHIFT != 0
-        found.append(
-            (position, event, int(np.int64(pixel[TS])), linked and not conversion, consent, bot,
-             bool(pixel[LISTENER]), tuple(names))
-        )  # fmt: skip
-    return found, reasons
-
-
 @given(st.lists(lines.filter(lambda line: b"\n" not in line), min_size=1, max_size=12))
 def test_the_flow_and_the_oracle_read_the_same_in_awkward_lines(log: list[bytes]) -> None:
     ours, reasons = by_the_oracle(log)
@@ -191,3 +130,19 @@ def test_the_flow_and_the_oracle_read_the_same_in_awkward_lines(log: list[bytes]
 @given(st.lists(lines.filter(lambda line: b"\n" not in line), min_size=1, max_size=12))
 def test_a_plain_line_is_read_as_by_the_strict_way(log: list[bytes]) -> None:
     assert by_the_oracle(log) == by_the_oracle(log, plainly=False)
+
+
+def test_a_receipt_at_the_epoch_bounds_a_pixel_alike() -> None:
+    line = f'{{{HONEST_LINE}"received_at":0}}'.replace('"ts":0', '"ts":76400').encode()
+    ours, theirs = by_the_oracle([line]), by_the_flow([line])
+    assert ours == theirs
+    assert ours[0][0][:3] == (1, "start", 60_001)
+
+
+@pytest.mark.parametrize("good", ["", HONEST_LINE])
+@pytest.mark.parametrize(
+    "twice", ['"u":["\\ude39"],"u":1', '"play_id":"\\ude39","play_id":"x"', '"u":1e999,"v":"\\ude39","v":1']
+)
+def test_half_a_character_in_a_value_that_is_said_again_makes_a_line_malformed(good: str, twice: str) -> None:
+    line = f"{{{good}{twice}}}".encode()
+    assert by_the_oracle([line]) == by_the_flow([line]) == ([], {"marks": 0, "malformed": 1})

@@ -191,6 +191,8 @@ def test_a_flow_that_lags_is_reported_late(settings: Settings) -> None:
         ("get_media_buy_delivery", b'{"media_buy_ids": "c-mine"}', 400, "INVALID_REQUEST"),
         ("get_media_buy_delivery", b'{"media_buy_ids": [7]}', 400, "INVALID_REQUEST"),
         ("get_media_buy_delivery", b"[", 400, "INVALID_REQUEST"),
+        ("get_media_buy_delivery", b'{"ext":' * 2_000, 400, "INVALID_REQUEST"),
+        ("get_media_buy_delivery", b'{"view":"\xff"}', 400, "INVALID_REQUEST"),
         ("get_media_buy_delivery", b" " * (LONGEST_BODY + 1), 413, "INVALID_REQUEST"),
         ("create_media_buy", b"{}", 404, "NOT_FOUND"),
     ],

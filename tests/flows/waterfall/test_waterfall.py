@@ -26,6 +26,7 @@ from flows.waterfall import Band, Difference, as_html, as_json, as_table, compar
 from flows.waterfall.parts import BEHIND, NAMES, SAID, Counts, Part, signed
 
 DAY = date(2026, 11, 24)
+HALF = b'[{"placement_id":"\\ud800","day":"flight","impressions":1}]'
 ZONE = ZoneInfo("Europe/London")
 NOON_MS = int(datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp() * 1000)
 SENT = {
@@ -141,6 +142,7 @@ def test_the_same_rows_are_read_from_csv_json_and_parquet(tmp_path: Path) -> Non
     [
         ("a,,2026-11-24,many,", "impressions: takes a whole number"),
         ("a,,2026-11-24,-1,", "impressions: takes a whole number"),
+        (f"a,,2026-11-24,{'0' * 5_000},", "impressions: takes a whole number"),
         ("a,,24.11.2026,1,", "day: takes a date"),
         ("a,c,2026-11-24,1,", "takes either placement_id or campaign_id"),
         (",,2026-11-24,1,", "takes either placement_id or campaign_id"),
@@ -159,7 +161,7 @@ def test_a_row_that_is_wrong_is_named_with_its_line_and_column(tmp_path: Path, r
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        *(("a.csv", b"\xff\xfe"), ("a.json", b"{}"), ("a.json", b"[1]"), ("a.json", b"[")),
+        *(("a.csv", b"\xff\xfe"), ("a.json", b"{}"), ("a.json", HALF), ("a.json", b"[1]"), ("a.json", b"[")),
         *(("a.parquet", b"PAR1"), ("a.txt", b""), ("a.csv", b""), ("a.csv", b"placement_id,shoe\na,1\n")),
     ],
 )

@@ -1,0 +1,131 @@
+"""The figures of chaos runs, which add up in a file: what was killed, and that nothing was lost by it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.chaos_stream import PARTITIONS
+from connectors.durable import replace_file
+
+SHOWN: Final = 60
+"""Findings that are printed."""
+_ADDED: Final = ("seconds", "events", "kills", "stops", "rows_read", "differences", "backward_steps")
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """The figures of one run, or of all together.
+
+    Attributes:
+        runs: how many.
+        seconds: of traffic.
+        kills: processes of the flow.
+        faults: how often each.
+        rows_read: meanwhile, by the monitor.
+        behind_s: the most that the watermark was behind, beside time without a flow or a broker.
+        first_flush_s: from a kill to the next flow's first flush, in the mean.
+        flushed_kills: kills behind which there was one, before another kill.
+    """
+
+    runs: int = 1
+    seconds: float = 0.0
+    events: int = 0
+    kills: int = 0
+    faults: dict[str, int] = {}
+    stops: int = 0
+    rows_read: int = 0
+    differences: int = 0
+    backward_steps: int = 0
+    behind_s: float = 0.0
+    first_flush_s: float = 0.0
+    flushed_kills: int = 0
+
+    @property
+    def well(self) -> bool:
+        """True if nothing was lost, counted twice or seen to fall."""
+        return not (self.differences or self.backward_steps)
+
+    def plus(self, other: Figures) -> Figures:
+        """Both together."""
+        names = self.faults.keys() | other.faults.keys()
+        flushed = self.flushed_kills + other.flushed_kills
+        mean_s = self.first_flush_s * self.flushed_kills + other.first_flush_s * other.flushed_kills
+        return Figures(
+            runs=self.runs + other.runs,
+            faults={name: self.faults.get(name, 0) + other.faults.get(name, 0) for name in sorted(names)},
+            behind_s=max(self.behind_s, other.behind_s),
+            first_flush_s=round(mean_s / flushed, 2) if flushed else 0.0,
+            flushed_kills=flushed,
+            **{name: round(getattr(self, name) + getattr(other, name), 1) for name in _ADDED},
+        )
+
+
+def report(
+    figures: Figures,
+    broker: str,
+    stops: Sequence[float],
+    caught_up_s: float,
+    summary: Mapping[str, int],
+    steps: Sequence[Mapping[str, Any]],
+    differences: Sequence[str],
+) -> None:
+    """Print a run.
+
+    Args:
+        stops: how long each took, in s.
+        caught_up_s: the longest that something sent waited until readers saw it.
+        summary, steps: by the monitor.
+    """
+    print(f"broker: {broker}")
+    print(f"events: {figures.events:,} on {PARTITIONS} partitions")
+    print(f"faults: {', '.join(f'{name} {times}' for name, times in sorted(figures.faults.items()))}")
+    print(f"kills: {figures.kills} processes of the flow")
+    if figures.flushed_kills:
+        print(f"first flush: {figures.first_flush_s:.1f} s behind a kill, in the mean")
+    print(f"stops: {len(stops)} by SIGTERM, all with code 0, the longest {max(stops):.1f} s")
+    print(f"longest time to catch up: {caught_up_s:.1f} s")
+    print(f"watermark: at most {figures.behind_s:.1f} s behind, beside time without a flow or a broker")
+    print("read meanwhile: {rows:,} rows in {polls:,} polls, {unanswered} not answered".format(**summary))
+    print(f"backward steps seen: {figures.backward_steps}")
+    print(*(f"  {json.dumps(one)}" for one in steps[:SHOWN]), sep="\n", end="\n" if steps else "")
+    print(f"differences: {figures.differences}")
+    print(*(f"  {one}" for one in differences[:SHOWN]), sep="\n", end="\n" if differences else "")
+
+
+class Run(msgspec.Struct):
+    """One run: its day, the commit that was checked out, its seed, and its figures."""
+
+    date: str
+    commit: str
+    seed: int
+    figures: Figures
+
+
+class Account(msgspec.Struct):
+    """The runs of a file, and their sum."""
+
+    sum: Figures = msgspec.field(default_factory=lambda: Figures(runs=0))
+    runs: list[Run] = []
+
+    @classmethod
+    def read(cls, file: Path) -> Account:
+        """The account in a file; an empty one where there is none.
+
+        Raises:
+            msgspec.MsgspecError: it is another file.
+        """
+        return msgspec.json.decode(file.read_bytes(), type=cls) if file.exists() else cls()
+
+    def add(self, file: Path, seed: int, figures: Figures) -> None:
+        """Add a run, and write the file."""
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent).stdout
+        self.runs.append(Run(datetime.now(UTC).date().isoformat(), commit.strip(), seed, figures))
+        self.sum = self.sum.plus(figures)
+        replace_file(file, msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
