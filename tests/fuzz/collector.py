@@ -116,10 +116,11 @@ class Shaky(Producer):
 
 @dataclass
 class _Kept:
-    """The times that a call's events were handed to the store, and how many they were."""
+    """The times that a call's events were handed to the store, how many they were, and what the last was."""
 
     times: int = 0
     events: int = 0
+    outcome: str = ""
 
 
 _now: ContextVar[_Kept] = ContextVar("_now")
@@ -134,6 +135,7 @@ class _Watching:
     async def keep(self, understood: Sequence[Understood], received_ms: int) -> bool:
         kept = _now.get()
         kept.times, kept.events = kept.times + 1, kept.events + len(understood)
+        kept.outcome = understood[-1].outcome.value
         return await self.store.keep(understood, received_ms)
 
     def refuse(self) -> None:
@@ -192,7 +194,7 @@ class CollectorDoor:
             assert ledger.calls - before == sum(kept.events for kept, _ in found), (
                 "the ledger has other events"
             )
-            outcomes.update(f"{answer.status}" for _, answer in found)
+            outcomes.update(f"{answer.status} {kept.outcome}".strip() for kept, answer in found)
         self._log.answers = True
         while self._world.lane.behind or len(self._world.lane.in_hand):
             await asyncio.sleep(0.01)

@@ -78,7 +78,7 @@ def says_twice(line: bytes) -> bool:
         twice |= len(dict(pairs)) < len(pairs)
 
     try:
-        json.loads(line, object_pairs_hook=look)
+        json.loads(line, object_pairs_hook=look, parse_int=str)
     except (ValueError, RecursionError):
         return False
     return twice
