@@ -112,7 +112,7 @@ class MessagesDoor:
         cut = Cut(self._tick, self._intake.clock.watermark_ms, False, (("t/0", self._intake.position),))
         for shard in self._shards:
             for outcomes in shard.cut(cut)[-1]:
-                self._ledger.settle(outcomes)
+                self._ledger.add_outcomes(outcomes)
         self._ledger.cut(cut)  # it asserts the sum
         now = Counter(self._ledger.counts["t/0"])
         now.subtract(before)
