@@ -294,8 +294,7 @@ class Reader:
         row[BASIS] = BASES.index(pixel.basis) if pixel.basis in BASES else UNTOLD
         row[CONFIRMED] = pixel.confirmed
         row[TOLD] = min(max(pixel.ts, -(2**61)), 2**61)
-        # The flow's 0 is no receipt: the epoch's first moment is its next.
-        row[RECEIVED] = NO_TIME if pixel.received_at is None else max(pixel.received_at, 1)
+        row[RECEIVED] = NO_TIME if pixel.received_at is None else max(pixel.received_at, 1)  # 0 is none
         row[CONSENT] = self._consent_default if pixel.consent is None else pixel.consent
 
     def _combo(self, number: int, names: Sequence[str | None], categories: Sequence[str]) -> tuple[Any, ...]:
