@@ -96,8 +96,6 @@ class FencedHash:
     field outlives a write.
 
     Args:
-        usual: the values of a row as most new ones are. Rows that are alike are written as copies of one,
-            which is cheap, and then what is theirs alone.
         own: so many of the first values, at most 15, differ between rows that are alike behind them; of such
             new rows in turn the changes behind them are found once.
 
@@ -105,19 +103,12 @@ class FencedHash:
         ValueError: a name repeated, reserved, or not of letters, digits and `_ . : + -`.
     """
 
-    def __init__(self, fields: Sequence[str], usual: Sequence[Value] | None = None, own: int = 0) -> None:
+    def __init__(self, fields: Sequence[str], own: int = 0) -> None:
         bad = [name for name in fields if not _NAME.fullmatch(name) or name in _RESERVED]
         if bad or len(set(fields)) < len(fields) or len(fields) > _MAX_FIELDS:
             raise ValueError(f"not a layout: {len(fields)} fields, {bad or 'some repeated or too many'}")
         self.fields: Final = tuple(fields)
-        self._usual: Final = usual
-        self._own, self._begin = own, len(_packed([None] * len(fields))) - len(fields)
-        self._last: tuple[bytes, Changes | None] = b"", None
-        # The version first: the server looks for a field from the front of a hash.
-        whole = self.changes([None] * len(fields), usual or [], most_new=_MAX_FIELDS)
-        self.usual: Final = _packed(
-            [part for name in _RESERVED for part in (name, 0)] + (whole or ([], []))[0]
-        )
+        self.own, self.begin = own, len(_packed([None] * len(fields))) - len(fields)
 
     def pack(self, values: Sequence[Value]) -> bytes:
         """One value a field, in the layout's order.
@@ -147,40 +138,80 @@ class FencedHash:
                 added += old[at] is None
         return None if added > most_new else (fields, gone)
 
-    def command(self, row: RowVersion, base: RowVersion | None) -> bytes:
-        """The script's argument that writes `row`: where the store holds `base`, by what has changed."""
-        version: Any = (row.generation, row.fence, row.rev)
-        on: Any = "none"
-        found = None
-        if base is not None and base.layout == row.layout:
-            on, old = base[3:6], msgspec.msgpack.decode(base.packed)
-            found = self.changes(old, msgspec.msgpack.decode(row.packed))
-        elif self._usual is not None:
-            on, found = "usual", self._from_usual(row.packed, self._usual)
-        if found is None:
-            new: list[Value] = msgspec.msgpack.decode(row.packed)
-            on, found = "none", self.changes([None] * len(new), new, most_new=_MAX_FIELDS)
+    def whole(self, values: Sequence[Value]) -> Changes:
+        """All that a row has."""
+        found = self.changes([None] * len(values), values, most_new=_MAX_FIELDS)
         assert found is not None, "all may be new"
-        fields, gone = found
-        return _packed({"version": version, "base": on, "fields": fields, "gone": gone, "ttl_ms": row.ttl_ms})
+        return found
 
-    def _from_usual(self, packed: bytes, usual: Sequence[Value]) -> Changes | None:
-        """Changes from the usual row; behind its own values those of the row before, if both are alike."""
-        tail, behind = self._last
-        own = self._own_values(packed, tail) if tail and packed.endswith(tail) else None
+    def argument(self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], now_ms: int) -> bytes:
+        """The script's argument that writes `rows`: where the store holds a row of `bases`, by what has
+        changed. Of those that it does not hold the first is written whole, and others as copies of it, which
+        is cheap, with what is theirs alone.
+        """
+        usual: list[Value] = []
+        first: _First | None = None
+        told: list[Any] = []
+        for row in rows:
+            # The version first: the server looks for a field from the front of a hash.
+            stamp: list[Value] = ["generation", row[3], "fence", row[4], "rev", row[5], "updated_ms", now_ms]
+            on: Any = "none"
+            found = None
+            base = bases.get(row.key)
+            if base is not None and base.layout == row.layout:
+                on, old = base[3:6], msgspec.msgpack.decode(base.packed)
+                found = self.changes(old, msgspec.msgpack.decode(row.packed))
+            elif first is None:
+                first = _First(self, row)
+                usual = stamp + first.fields
+                on, stamp, found = "usual", [], ([], [])
+            elif row.ttl_ms == first.row.ttl_ms:
+                on, found = "usual", first.changes(row)
+                stamp = [] if found is not None and row[3:6] == first.row[3:6] else stamp
+            if found is None:
+                on, found = "none", self.whole(msgspec.msgpack.decode(row.packed))
+            told.append((row[3:6], row.ttl_ms or 0, on, stamp + found[0], found[1]))
+        return _packed((usual, told))
+
+
+class _First:
+    """The first new row of a call, and what others differ from it in: behind their own values the row before
+    them is looked at once more, if both are alike.
+    """
+
+    def __init__(self, layout: FencedHash, row: RowVersion) -> None:
+        self._layout, self.row = layout, row
+        self._values: list[Value] = msgspec.msgpack.decode(row.packed)
+        self.fields = layout.whole(self._values)[0]
+        self._tail = self._tail_of(row.packed, self._values)
+        self._behind: Changes | None = ([], [])
+
+    def changes(self, row: RowVersion) -> Changes | None:
+        """Its changes from the first row; None: it is better written whole."""
+        if row.packed == self.row.packed:
+            return [], []
+        layout = self._layout
+        own = self._own_values(row.packed)
         if own is None:
-            values: list[Value] = msgspec.msgpack.decode(packed)
-            own, rest = values[: self._own], values[self._own :]
-            behind = self.changes(usual[self._own :], rest, begin=self._own)
-            self._last = packed[self._begin + len(_packed(own)) - 1 :], behind
-        first = self.changes(usual[: self._own], own)
-        if first is None or behind is None:
+            values: list[Value] = msgspec.msgpack.decode(row.packed)
+            own, rest = values[: layout.own], values[layout.own :]
+            self._tail = self._tail_of(row.packed, values)
+            self._behind = layout.changes(self._values[layout.own :], rest, begin=layout.own)
+        found = layout.changes(self._values[: layout.own], own)
+        if found is None or self._behind is None:
             return None
-        return first[0] + behind[0], first[1] + behind[1]
+        return found[0] + self._behind[0], found[1] + self._behind[1]
 
-    def _own_values(self, packed: bytes, tail: bytes) -> list[Value] | None:
-        """The values before a tail; None where they are more or fewer, so that it is no tail of values."""
-        own = bytes([_ARRAY + self._own]) + packed[self._begin : len(packed) - len(tail)]
+    def _tail_of(self, packed: bytes, values: list[Value]) -> bytes:
+        return packed[self._layout.begin + len(_packed(values[: self._layout.own])) - 1 :]
+
+    def _own_values(self, packed: bytes) -> list[Value] | None:
+        """The values before the tail of the row before; None where they are more or fewer, so that it is no
+        tail of values, or where it is not this row's.
+        """
+        if not packed.endswith(self._tail):
+            return None
+        own = bytes([_ARRAY + self._layout.own]) + packed[self._layout.begin : len(packed) - len(self._tail)]
         try:
             values: list[Value] = msgspec.msgpack.decode(own)
         except msgspec.DecodeError:
@@ -338,10 +369,8 @@ class RowStore:
         now_ms, calls, commands = self._clock_ms(), self._calls(rows), list[Command]()
         for call in calls:
             some = [rows[at] for at in call.values()]
-            layout = self._layouts[some[0].layout]
-            packed = [layout.command(row, bases.get(row.key)) for row in some]
-            script = ("EVALSHA", _WRITE_SHA, len(call), *call, now_ms, layout.usual, *packed)
-            commands.append((some[0].key, script))
+            argument = self._layouts[some[0].layout].argument(some, bases, now_ms)
+            commands.append((some[0].key, ("EVALSHA", _WRITE_SHA, len(call), *call, argument)))
         with failures(self._client):
             answers = self._send(commands)
             # After a restart, a failover or SCRIPT FLUSH.

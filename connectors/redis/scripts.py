@@ -17,40 +17,42 @@ local function is(held, base)
   for i = 1, 3 do if tonumber(held[i]) ~= base[i] then return false end end
   return true
 end
-local usual, model = cmsgpack.unpack(ARGV[2]), nil
-local rows, held, outcomes = {}, {}, {}
+local usual, rows = unpack(cmsgpack.unpack(ARGV[1]))
+local held, outcomes, ttls, model = {}, {}, {}, nil
 -- All reads come before the first write: a key of another type must leave no row half made.
 for k, key in ipairs(KEYS) do
   held[k] = redis.call('HMGET', key, 'generation', 'fence', 'rev')
 end
 for k, key in ipairs(KEYS) do
-  local row = cmsgpack.unpack(ARGV[k + 2])
-  local outcome = newer(held[k], row.version)
-  if outcome == 'landed' and row.base == 'usual' then
-    -- A copy costs a third of the search for each field's place in the hash.
+  local version, ttl_ms, base = unpack(rows[k])
+  local outcome = newer(held[k], version)
+  ttls[k] = ttl_ms
+  if outcome == 'landed' and base == 'usual' then
+    -- A copy, which has the time to live too, costs a third of the search for each field's place in the hash.
     if model then
       redis.call('COPY', model, key, 'REPLACE')
+      ttls[k] = nil
     else
       redis.call('DEL', key)
       redis.call('HSET', key, unpack(usual))
-      model = key
+      if ttl_ms > 0 then redis.call('PEXPIRE', key, ttl_ms) end
+      model, ttls[k] = key, nil
     end
-  elseif outcome == 'landed' and row.base == 'none' then
+  elseif outcome == 'landed' and base == 'none' then
     redis.call('DEL', key)
-  elseif outcome == 'landed' and not is(held[k], row.base) then
+  elseif outcome == 'landed' and not is(held[k], base) then
     outcome = 'unbased'
   end
-  rows[k], outcomes[k] = row, outcome
+  outcomes[k] = outcome
 end
 for k, key in ipairs(KEYS) do
   if outcomes[k] == 'landed' then
-    local row = rows[k]
-    local generation, fence, rev = unpack(row.version)
+    local _, _, _, fields, gone = unpack(rows[k])
     -- Numbers as they are: the server writes integers to 2^53 exactly; tostring() would round to 14 digits.
-    redis.call('HSET', key, 'generation', generation, 'fence', fence, 'rev', rev, 'updated_ms', ARGV[1],
-      unpack(row.fields))
-    if #row.gone > 0 then redis.call('HDEL', key, unpack(row.gone)) end
-    if row.ttl_ms then redis.call('PEXPIRE', key, row.ttl_ms) else redis.call('PERSIST', key) end
+    if #fields > 0 then redis.call('HSET', key, unpack(fields)) end
+    if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+    local ttl_ms = ttls[k]
+    if ttl_ms == 0 then redis.call('PERSIST', key) elseif ttl_ms then redis.call('PEXPIRE', key, ttl_ms) end
   end
 end
 return outcomes

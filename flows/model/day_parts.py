@@ -57,5 +57,11 @@ class Parts(NamedTuple):
 NO_PARTS: Final = Parts(
     np.zeros(0, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.uint8), np.zeros(0, np.int64)
 )
-Day = tuple[str, int, tuple[int, ...]]
-"""A placement's day: its id, the day's ordinal, and its `COLUMNS`."""
+
+
+class AlikeDays(NamedTuple):
+    """The `COLUMNS` that some placements have on a day alike; `day` is its ordinal."""
+
+    day: int
+    counts: tuple[int, ...]
+    placements: list[str]

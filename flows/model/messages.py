@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.model.clients import NO_SIDE_INCREMENTS, ClientBatch, ClientCounts, SideIncrements
 from flows.model.conversions import RowName
-from flows.model.day_parts import NO_PARTS, Day, Parts
+from flows.model.day_parts import NO_PARTS, AlikeDays, Parts
 from flows.model.decisions import Decision, DecisionRecord, PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.home_touches import NO_HOMES, HomeTouches
@@ -259,7 +259,7 @@ class Flush(NamedTuple):
     sketches: Sequence[tuple[str, str]] = ()
     ended: Sequence[tuple[str, str]] = ()
     beyond: int = 0
-    days: Sequence[Day] = ()
+    days: Sequence[AlikeDays] = ()
 
 
 class PackedRow(NamedTuple):

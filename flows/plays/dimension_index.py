@@ -30,7 +30,7 @@ class DimensionIndex:
         self.combos: list[Dimensions] = []
         self._homes = homes
         self._numbers: dict[Dimensions, int] = {}
-        self._rows: dict[tuple[str, str], int] = {}
+        self._rows: list[dict[str | None, int]] = [{None: -1} for _ in SCOPES]
         self._row_names: list[tuple[str, str]] = []
         self._row_shards = np.zeros(0, np.int64)
         self._rows_of = np.zeros((0, len(SCOPES)), np.int64)
@@ -75,15 +75,10 @@ class DimensionIndex:
         if not new:
             return
         columns = []
-        for scope, names in zip(SCOPES, zip(*new, strict=True), strict=True):
-            column, more = [], list[str]()
-            for name in names:
-                row = -1 if name is None else self._rows.get((scope, name))
-                if row is None:
-                    row = self._rows[scope, name] = len(self._rows)
-                    more.append(name)
-                column.append(row)
+        for scope, known, names in zip(SCOPES, self._rows, zip(*new, strict=True), strict=True):
+            more = [name for name in dict.fromkeys(names) if name is not None and name not in known]
+            known.update({name: number for number, name in enumerate(more, len(self._row_names))})
             self._row_names += [(scope, name) for name in more]
             self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
-            columns.append(column)
+            columns.append([known[name] for name in names])
         self._rows_of = np.concatenate([self._rows_of, np.array(columns, np.int64).T])

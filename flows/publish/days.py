@@ -26,7 +26,7 @@ from flows.model.day_parts import (
     REPEATED,
     SENT,
     TOO_LATE,
-    Day,
+    AlikeDays,
 )
 from flows.model.redis_keys import day_key
 
@@ -68,17 +68,20 @@ class Days:
     _newest: int = 0
     _keys: dict[int, set[str]] = field(default_factory=dict)
 
-    def rows(self, days: Sequence[Day], as_of_ms: int) -> Iterator[tuple[str, list[int | str | None]]]:
-        """Key and values of each day."""
-        for placement, ordinal, counts in days:
-            key = day_key(self.namespace, placement, date.fromordinal(ordinal))
-            self._keys.setdefault(ordinal, set()).add(key)
+    def rows(
+        self, days: Sequence[AlikeDays], as_of_ms: int
+    ) -> Iterator[tuple[list[str], list[int | str | None]]]:
+        """The keys of days that are alike, and the values of each."""
+        for ordinal, counts, placements in days:
+            day = date.fromordinal(ordinal)
+            keys = [day_key(self.namespace, placement, day) for placement in placements]
+            self._keys.setdefault(ordinal, set()).update(keys)
             self._newest = max(self._newest, ordinal)
             invalid = _named(self.reasons, counts[FIRST_PART + INVALID : FIRST_PART + SENT])
             bases = _named(BASES[1:], counts[FIRST_BASIS:FIRST_CLIENT])
             sent = _named(SENT_NAMES, [*counts[FIRST_PART + SENT : FIRST_BASIS], *counts[FIRST_CLIENT:]])
             plain = [counts[FIRST_PART + part] for part in _PLAIN]
-            yield key, [counts[COUNTED], counts[OUTSIDE], *plain, invalid, bases, sent, as_of_ms]
+            yield keys, [counts[COUNTED], counts[OUTSIDE], *plain, invalid, bases, sent, as_of_ms]
 
     def over(self) -> set[str]:
         """The keys of days that change no more, once each: Redis alone has them from then on."""

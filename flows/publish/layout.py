@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from connectors.redis import FencedHash
-from flows.model.conversions import BY_LISTENER
-from flows.model.fields import ADDITIVE, FIELDS, LABELS, OWN, REACH_UNIT, TIMES, WINDOWS, empty
+from flows.model.fields import ADDITIVE, FIELDS, OWN
 from flows.publish import days, ledger
 
 SCHEMA: Final = 1
@@ -30,20 +29,8 @@ META_FIELDS: Final = (
 )
 
 
-def _one_impression() -> list[int | str | None]:
-    """The row of a placement with one consented impression, as most new rows are."""
-    usual = dict(zip(FIELDS, empty(0), strict=True)) | dict.fromkeys((*TIMES, *LABELS), 0)
-    usual |= {"flight.pixels": 1, "flight.consented": 1, "flight.consent_coverage": "1", "flight.since_ms": 0}
-    usual[REACH_UNIT] = BY_LISTENER
-    for window in WINDOWS:
-        usual |= {f"{window}.{name}": 1 for name in ("impressions", "reach")}
-        rates = {"frequency": "1", "completions_per_impression": "0", "conversion_rate": "0"}
-        usual |= {f"{window}.{name}": rate for name, rate in rates.items()}
-    return [usual[name] for name in FIELDS]
-
-
 LAYOUTS: Final = {
-    "row": FencedHash(FIELDS, _one_impression(), own=len(OWN)),
+    "row": FencedHash(FIELDS, own=len(OWN)),
     "partition": FencedHash(ledger.FIELDS),
     "positions": FencedHash(("positions", "watermark_ms", "run")),
     "meta": FencedHash(META_FIELDS),

@@ -166,8 +166,9 @@ class Publisher:
         for name, registers in flush.sketches:
             key = row_key(namespace, "sketch", name)
             take(self.writer.plain(key, "sketch", [registers], rev, ms(self.settings.row_ttl)))
-        for key, values in self._days.rows(flush.days, cut.watermark_ms):
-            take(self.writer.plain(key, "days", values, rev, ms(TTL)))
+        for keys, values in self._days.rows(flush.days, cut.watermark_ms):
+            for one in self.writer.alike(keys, "days", values, rev, ms(TTL)):
+                take(one)
 
     def decide(self, decisions: Sequence[DecisionRecord]) -> None:
         """Queue decisions."""

@@ -209,9 +209,20 @@ class RedisWriter:
         self, key: str, layout: str, values: Sequence[int | str | None], rev: int, ttl_ms: int | None = None
     ) -> RowVersion:
         """This execution's version of a hash that is in no index."""
-        return RowVersion(
-            key, layout, LAYOUTS[layout].pack(values), self._generation, self.fence, rev, ttl_ms
-        )
+        (one,) = self.alike([key], layout, values, rev, ttl_ms)
+        return one
+
+    def alike(
+        self,
+        keys: Sequence[str],
+        layout: str,
+        values: Sequence[int | str | None],
+        rev: int,
+        ttl_ms: int | None = None,
+    ) -> list[RowVersion]:
+        """This execution's versions of hashes that are in no index and have the same values."""
+        packed = LAYOUTS[layout].pack(values)
+        return [RowVersion(key, layout, packed, self._generation, self.fence, rev, ttl_ms) for key in keys]
 
     def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[dict[str, str]] | None:
         """Fields of rows, as readers have them; None while Redis does not serve."""

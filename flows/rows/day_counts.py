@@ -28,7 +28,7 @@ from flows.model.day_parts import (
     SENT,
     SENT_COUNTED,
     SENT_PARTS,
-    Day,
+    AlikeDays,
 )
 from flows.model.dimensions import SCOPES
 from flows.model.messages import RowBatch
@@ -134,7 +134,7 @@ class DayCounts:
         at = rows.astype(np.int64)
         of.used += _add(at, days, every, np.ascontiguousarray(counts), of.keys, of.counts, of.flags)
 
-    def due(self, names: RowIndex, minute: int, number: int, everything: bool) -> list[Day]:
+    def due(self, names: RowIndex, minute: int, number: int, everything: bool) -> list[AlikeDays]:
         """The days that are due at cut `number` of the watermark's `minute`, which then have been given out;
         what no pixel can change any more goes.
         """
@@ -144,11 +144,17 @@ class DayCounts:
         slots = slots[everything | (rows % TURNS == number % TURNS) | (days < oldest)]
         rows, days = (column.tolist() for column in of.at(slots))
         of.flags[slots] = of.flags[slots] & ~np.uint8(DIRTY) | CHANGED
-        given = []
-        for row, day, counts in zip(rows, days, of.counts[slots].tolist(), strict=True):
+        counts = of.counts[slots]
+        packed, size = counts.tobytes(), counts.itemsize * COLUMNS
+        alike: dict[tuple[int, bytes], list[str]] = {}
+        for at, (row, day) in enumerate(zip(rows, days, strict=True)):
             scope, name = names.name(row)
             if scope == SCOPES[0]:  # else it is `other`
-                given.append((name, day, tuple(counts)))
+                alike.setdefault((day, packed[at * size : (at + 1) * size]), []).append(name)
+        given = [
+            AlikeDays(day, tuple(np.frombuffer(one, np.int64).tolist()), placements)
+            for (day, one), placements in alike.items()
+        ]
         filled = of.keys != 0
         if (split(of.keys[filled])[1] < oldest).any():
             of.keep(split(of.keys)[1] >= oldest)

@@ -11,39 +11,53 @@ NONE: Final[tuple[str | None, ...]] = (None,) * (len(SCOPES) - 1)
 
 
 class Labels:
-    """Campaign, platform, station, podcast, program and creative by row, each with its event time."""
+    """Campaign, platform, station, podcast, program and creative by row, each with its event time.
+
+    Names and times lie apart, each as a tuple of plain values: of these a row's are no work for the garbage
+    collector, and a snapshot takes them as they are.
+    """
 
     def __init__(self) -> None:
-        self._of: dict[int, list[tuple[int, str] | None]] = {}
+        self._names: dict[int, tuple[str | None, ...]] = {}
+        self._times: dict[int, tuple[int, ...]] = {}
 
-    def note(self, row: int, ts: int, names: Sequence[str | None]) -> None:
+    def note(self, row: int, ts: int, names: tuple[str | None, ...]) -> None:
         """Take the labels of a pixel; of two with the same time, the greater stays."""
-        labels = self._of.get(row)
-        if labels is None:
-            self._of[row] = [None if name is None else (ts, name) for name in names]
+        held = self._names.get(row)
+        if held is None:
+            self._names[row], self._times[row] = names, (ts,) * len(names)
             return
-        for place, name in enumerate(names):
-            if name is not None and ((held := labels[place]) is None or (ts, name) > held):
-                labels[place] = (ts, name)
+        times = self._times[row]
+        if names != held:
+            newer = [
+                name is not None and (old is None or (ts, name) > (at, old))
+                for name, old, at in zip(names, held, times, strict=True)
+            ]
+            self._names[row] = tuple(
+                [name if new else old for name, old, new in zip(names, held, newer, strict=True)]
+            )
+            self._times[row] = tuple([ts if new else at for at, new in zip(times, newer, strict=True)])
+        elif ts > min(times):
+            self._times[row] = tuple([max(ts, at) for at in times])
 
     def of(self, row: int) -> tuple[str | None, ...]:
         """The labels of a row; none of what is no placement."""
-        labels = self._of.get(row)
-        return NONE if labels is None else tuple(label and label[1] for label in labels)
+        return self._names.get(row, NONE)
 
-    def take_out(self, row: int) -> list[tuple[int, str] | None] | None:
+    def take_out(self, row: int) -> tuple[Any, Any]:
         """Forget a row's labels; returns them as plain values."""
-        return self._of.pop(row, None)
+        return self._names.pop(row, None), self._times.pop(row, None)
 
-    def put_back(self, row: int, taken: list[Any] | None) -> None:
+    def put_back(self, row: int, taken: Sequence[Any]) -> None:
         """Give a row what `take_out` gave."""
-        if taken is not None:
-            self._of[row] = [label and (label[0], label[1]) for label in taken]
+        names, times = taken
+        if names is not None:
+            self._names[row], self._times[row] = tuple(names), tuple(times)
 
-    def snapshot(self) -> dict[int, list[tuple[int, str] | None]]:
+    def snapshot(self) -> tuple[dict[int, tuple[str | None, ...]], dict[int, tuple[int, ...]]]:
         """Plain state."""
-        return {row: list(of) for row, of in self._of.items()}
+        return dict(self._names), dict(self._times)
 
-    def restore(self, state: dict[int, list[Any]]) -> None:
+    def restore(self, state: Sequence[dict[int, Any]]) -> None:
         """Take up `snapshot`'s state."""
-        self._of = {row: list(of) for row, of in state.items()}
+        self._names, self._times = ({row: tuple(of) for row, of in one.items()} for one in state)

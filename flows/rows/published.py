@@ -51,6 +51,7 @@ from flows.model.fields import ratio as uncached_ratio
 from flows.model.messages import PackedRow
 from flows.rows.consistency import shares
 from flows.rows.credit_cells import quantile_s
+from flows.rows.sparse_cells import NOTHING
 from flows.rows.values import Minutes, Windows
 from flows.state.kernel import I64
 
@@ -91,12 +92,11 @@ def _alike(windows: Windows) -> tuple[list[int], list[int]]:
     packed, size = joined.tobytes(), joined.itemsize * joined.shape[1]
     firsts, like, known = list[int](), list[int](), dict[object, int]()
     rare: Any = windows.currencies, windows.frequency, windows.accounts, windows.delays
-    rare = (*rare, windows.credits, windows.sides)
-    for row, (currency, frequency, account, delay, credits, sides) in enumerate(zip(*rare, strict=True)):
-        plain = currency is frequency is account is delay is None
-        plain = plain and credits[0] is credits[1] is credits[2] is credits[3] is None
-        plain = plain and sides[0] is sides[1] is sides[2] is sides[3] is None
-        place = known.setdefault(packed[row * size : (row + 1) * size] if plain else row, len(firsts))
+    own = {row for of in rare for row, one in enumerate(of) if one is not None}
+    sparse = windows.credits, windows.sides
+    own |= {row for of in sparse for row, one in enumerate(of) if one is not NOTHING}
+    for row in range(len(joined)):
+        place = known.setdefault(row if row in own else packed[row * size : (row + 1) * size], len(firsts))
         if place == len(firsts):
             firsts.append(row)
         like.append(place)

@@ -16,7 +16,7 @@ import numpy as np
 
 from flows.model.clients import SideIncrements
 from flows.model.counts import HELD, MINUTE_COUNTS
-from flows.model.day_parts import Day
+from flows.model.day_parts import AlikeDays
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import IMPRESSION, MUTE, SKIP
 from flows.model.messages import CreditBatch, RowBatch
@@ -26,7 +26,7 @@ from flows.rows.ended import RowName
 from flows.rows.minutes import due_minutes
 from flows.rows.row_index import DEFAULT_LIMITS, Limits
 from flows.rows.row_tables import RowTables
-from flows.rows.side_cells import NO_SIDES, UNKEYED_COLUMNS
+from flows.rows.side_cells import UNKEYED_COLUMNS
 from flows.rows.values import Minutes, Windows
 from flows.state.kernel import I64, U8, U32
 
@@ -64,7 +64,7 @@ class RowShard(RowTables):
         super().__init__(index, shards, day_of, recovery, limits)
         self.lateness_ms, self.mature_ms, self.minutes_every = lateness_ms, mature_ms, minutes_every
         self.left: list[RowName] = []
-        self.given: list[Day] = []
+        self.given: list[AlikeDays] = []
         self._sketched = -1
 
     @property
@@ -288,7 +288,7 @@ class RowShard(RowTables):
             window(rows, minute, width, cells.keys, cells.counts, of_window, of_mature, mature_before)
         today, reached_today, homes_today = self.days.of_today(len(of))
         short, long = self.rolling.reach(rows)
-        each, day, sides = rows.tolist(), self.days.day_of(minute), self.sides
+        each, day = rows.tolist(), self.days.day_of(minute)
         return Windows(
             rows=[self.row_index.name(row) for row in each],
             labels=list(map(self.labels.of, each)),
@@ -298,7 +298,7 @@ class RowShard(RowTables):
             mature=(mature[0], mature[1]),
             reach=(short, long, reached_today.reach(rows), self.reached.reach(rows)),
             totals=of.totals[rows],
-            credits=[conversions.credits.windows(row, minute, day) for row in each],
+            credits=conversions.credits.windows_of(each, minute, day),
             currencies=[conversions.currencies.get(row) for row in each],
             frequency=[conversions.frequency.get(row) for row in each],
             accounts=[conversions.accounts.get(row) for row in each],
@@ -307,7 +307,7 @@ class RowShard(RowTables):
                 for row, end in zip(each, of.flight_end[rows].tolist(), strict=True)
             ],
             bases=of.bases[rows],
-            sides=[sides.windows(row, minute, day) if row in sides.flight else NO_SIDES for row in each],
+            sides=self.sides.windows_of(each, minute, day),
             delays=list(map(self.delays.median_s, each)),
             homes=(homes_today.reach(rows), self.homes.reach(rows)),
         )

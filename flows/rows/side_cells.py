@@ -13,8 +13,6 @@ from flows.rows.row_columns import RowColumns
 from flows.rows.sparse_cells import SparseCells
 from flows.state.kernel import I64, U32
 
-NO_SIDES: Final[list[I64 | None]] = [None] * 4
-"""The windows of a row that has none."""
 UNKEYED_COLUMNS: Final = [CLIENTS_AT + kind * OF_KIND + UNKEYED for kind in range(len(KINDS))]
 _SHOWN_AT: Final = [CLIENTS_AT + place for place in FINAL_AT]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
 from flows.state.kernel import I64
+
+NOTHING: Final[list[I64 | None]] = [None] * 4
+"""The windows of a row that has none."""
 
 
 @dataclass
@@ -34,10 +37,13 @@ class SparseCells:
             begun = [counts for at, counts in self.minutes.get(row, {}).items() if at >= minute]
             self.flight[row] = np.sum([np.zeros_like(self.flight[row]), *begun], axis=0)
 
-    def windows(self, row: int, minute: int, day: int) -> list[I64 | None]:
-        """A row's counts over 5m, 1h, 1d and its flight; None where it has none."""
-        if row not in self.flight:
-            return [None] * 4
+    def windows_of(self, rows: list[int], minute: int, day: int) -> list[list[I64 | None]]:
+        """Counts of each row over 5m, 1h, 1d and its flight, None where it has none; of one that has none at
+        all `NOTHING` itself.
+        """
+        return [self._windows(row, minute, day) if row in self.flight else NOTHING for row in rows]
+
+    def _windows(self, row: int, minute: int, day: int) -> list[I64 | None]:
         by_minute = self.minutes.get(row, {})
         sums: list[I64 | None] = []
         for length in (5, 60):

@@ -329,8 +329,8 @@ def test_a_message_comes_when_all_else_is_stored(client: Client, store: RowStore
     subscriber.close()
 
 
-FEW = FencedHash([f"f{n}" for n in range(12)], usual=[0, 0, None, "a", *range(8)], own=3)
-LONG = FencedHash([f"f{n}" for n in range(40)], usual=[0, 0, None, "a", *range(36)], own=3)
+FEW = FencedHash([f"f{n}" for n in range(12)], own=3)
+LONG = FencedHash([f"f{n}" for n in range(40)], own=3)
 VALUES = st.lists(st.sampled_from([None, 0, 1, "a"]), min_size=12, max_size=12)
 HAPPENS = st.sampled_from(["nothing", "gone", "older", "another writer"])
 
@@ -367,6 +367,7 @@ def test_whatever_happens_to_rows_between_two_writes_the_next_leaves_them_whole(
             assert found == fields | version
 
 
+VERSION = {"generation": 1, "fence": 1, "rev": 1, "updated_ms": 9}
 SHORT = st.sampled_from([None, 0, 1, "a", "\x01", 300, "aa"])
 
 
@@ -375,22 +376,51 @@ SHORT = st.sampled_from([None, 0, 1, "a", "\x01", 300, "aa"])
 def test_what_is_found_once_for_new_rows_that_are_alike_is_what_each_differs_in(
     layout: FencedHash, data: st.DataObject
 ) -> None:
-    """By a layout that remembers nothing; tails of other lengths are ends of each other's bytes, too."""
+    """Tails of other lengths are ends of each other's bytes, too."""
     size = len(layout.fields)
-    usual = [0, 0, None, "a", *range(size - 4)]
     tail = st.lists(SHORT, min_size=size - 3, max_size=size - 3)
     tails = data.draw(st.lists(tail, min_size=1, max_size=2))
-    for _ in range(data.draw(st.integers(1, 8))):
-        values = data.draw(st.lists(SHORT, min_size=3, max_size=3)) + data.draw(st.sampled_from(tails))
-        version = RowVersion("k", "few", layout.pack(values), 1, 1, 1)
-        told = msgspec.msgpack.decode(layout.command(version, None))
-        fields = dict(zip(told["fields"][::2], told["fields"][1::2], strict=True))
-        before = usual if told["base"] == "usual" else [None] * size
-        after = dict(zip(layout.fields, before, strict=True)) | fields | dict.fromkeys(told["gone"])
-        assert list(after.values()) == values
-        assert len(fields) + len(told["gone"]) == sum(
-            (type(one), one) != (type(other), other) for one, other in zip(before, values, strict=True)
-        )
+    of = [
+        data.draw(st.lists(SHORT, min_size=3, max_size=3)) + data.draw(st.sampled_from(tails))
+        for _ in range(data.draw(st.integers(1, 8)))
+    ]
+    rows = [RowVersion("k", "few", layout.pack(values), 1, 1, 1) for values in of]
+    told: Any
+    usual, told = msgspec.msgpack.decode(layout.argument(rows, {}, 9))
+    first = dict.fromkeys(layout.fields) | dict(zip(usual[::2], usual[1::2], strict=True))
+    for values, (version, ttl_ms, base, some, gone) in zip(of, told, strict=True):
+        assert (version, ttl_ms) == ([1, 1, 1], 0)
+        fields = dict(zip(some[::2], some[1::2], strict=True))
+        before = first if base == "usual" else dict.fromkeys(layout.fields)
+        after = before | fields | dict.fromkeys(gone)
+        assert {name: after.pop(name) for name in VERSION} == VERSION
+        assert [*after.values()] == values
+        if base == "usual":
+            assert fields | dict.fromkeys(gone) == {
+                name: value
+                for name, value in zip(layout.fields, values, strict=True)
+                if value != before[name]
+            }
+
+
+def test_new_rows_that_are_alike_have_each_its_own_version_and_time_to_live(client: Client) -> None:
+    keys = [f"few:{uuid.uuid4().hex}" for _ in range(4)]
+    store = RowStore(client, {"few": FEW})
+    rows = [
+        RowVersion(key, "few", FEW.pack([n, *range(11)]), 1, 1, rev, ttl_ms)
+        for n, (key, rev, ttl_ms) in enumerate(zip(keys, (1, 1, 2, 2), (9000, 9000, 9000, None), strict=True))
+    ]
+    assert set(store.write(rows)) == {WriteOutcome.LANDED}
+    found = [held(client, key) for key in keys]
+    assert [(one["f0"], one["f1"], one["rev"]) for one in found] == [
+        ("0", "0", "1"),
+        ("1", "0", "1"),
+        ("2", "0", "2"),
+        ("3", "0", "2"),
+    ]
+    lives: list[Any] = [client.pttl(key) for key in keys]
+    assert all(8000 < ttl_ms <= 9000 for ttl_ms in lives[:3])
+    assert lives[3] == -1
 
 
 def test_of_a_row_that_is_known_only_what_has_changed_travels_and_many_rows_share_a_command() -> None:
@@ -400,7 +430,7 @@ def test_of_a_row_that_is_known_only_what_has_changed_travels_and_many_rows_shar
         sent = []
         for rev in (1, 2):
             before: Any = one.info("stats")
-            values = [[*range(99), rev * n] for n in range(1000)]
+            values = [[*range(n, n + 99), rev * n] for n in range(1000)]
             rows = [RowVersion(f"r{n}", "wide", WIDE.pack(of), 1, 1, rev) for n, of in enumerate(values)]
             assert set(store.write(rows)) == {WriteOutcome.LANDED}
             after: Any = one.info("stats")

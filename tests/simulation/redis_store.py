@@ -167,28 +167,24 @@ class Store:
         return self._write(parts[: int(number)], parts[int(number) :])
 
     def _write(self, keys: Sequence[str], args: Sequence[Any]) -> list[str]:
-        now, usual, *rows = args
+        usual, rows = msgspec.msgpack.decode(args[0])
         told = []
         held = [self._hmget(key, "generation", "fence", "rev") for key in keys]
-        decoded = [msgspec.msgpack.decode(row) for row in rows]
-        for key, version, row in zip(keys, held, decoded, strict=True):
-            outcome = _newer(version, row["version"])
-            base = row["base"]
+        for key, version, (ours, _, base, *_) in zip(keys, held, rows, strict=True):
+            outcome = _newer(version, ours)
             if outcome == "landed" and base in ("usual", "none"):
                 self._del(key)
                 if base == "usual":
-                    self._hset(key, *msgspec.msgpack.decode(usual))
+                    self._hset(key, *usual)
             elif outcome == "landed" and [_number(one) for one in version] != list(base):
                 outcome = "unbased"
             told.append(outcome)
-        for key, row, outcome in zip(keys, decoded, told, strict=True):
+        for key, (_, ttl_ms, _, fields, gone), outcome in zip(keys, rows, told, strict=True):
             if outcome == "landed":
-                generation, fence, rev = row["version"]
-                self._hset(key, "generation", generation, "fence", fence, "rev", rev, "updated_ms", now)
-                self._hset(key, *row["fields"])
-                if row["gone"]:
-                    self._hdel(key, *row["gone"])
-                self._expire(key, row["ttl_ms"])
+                self._hset(key, *fields)
+                if gone:
+                    self._hdel(key, *gone)
+                self._expire(key, ttl_ms)
         return told
 
     def _expire(self, key: str, ttl_ms: Any) -> None:
