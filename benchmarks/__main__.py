@@ -17,7 +17,19 @@ from benchmarks.peers.bench import PeersBench
 from connectors.stream import ConnectError
 from flows.errors import AudiopixelError
 
-ALL: Final = ("", "second", "peers", "freshness", "rows", "recovery", "exporter", "soak", "stages", "sweep")
+ALL: Final = (
+    "",
+    "second",
+    "peers",
+    "freshness",
+    "rows",
+    "recovery",
+    "exporter",
+    "soak",
+    "stages",
+    "sweep",
+    "floods",
+)
 """The benches in the order of `--all`; the first is this module's own."""
 
 

@@ -10,7 +10,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 64 << 20
 _YOUNG: Final = 10_000
-"""New objects between two looks of the garbage collector: a flood of names makes thousands a cut, and no garbage.
+"""New objects between two looks of the garbage collector: a flood of names makes thousands a cut.
 """
 
 
