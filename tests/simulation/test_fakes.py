@@ -28,7 +28,7 @@ from simulation.world import TIME, World
 
 # Redis
 
-LAYOUTS = {"row": FencedHash(("a", "b", "c", "d"), [1, 2, None, "x"]), "plain": FencedHash(("text",))}
+LAYOUTS = {"row": FencedHash(("a", "b", "c", "d"), own=1), "plain": FencedHash(("text",))}
 
 
 @pytest.fixture(scope="module")
