@@ -16,14 +16,8 @@ from connectors.redis.commands import (
     server_clock,
     trim_index,
 )
-from connectors.redis.rows import (
-    Emptied,
-    FencedHash,
-    RowStore,
-    RowVersion,
-    Superseded,
-    WriteOutcome,
-)
+from connectors.redis.fenced_hash import FencedHash, RowVersion
+from connectors.redis.rows import Emptied, RowStore, Superseded, WriteOutcome
 
 __all__ = [
     "REASONS",

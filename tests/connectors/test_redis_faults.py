@@ -17,7 +17,8 @@ from redis_support import LAYOUTS, TIMEOUT, WIDE, eventually, form_cluster, held
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import RedisUnavailable, check_version, connect, replies
 from connectors.redis.commands import read_rows, scan_index
-from connectors.redis.rows import Emptied, RowStore, RowVersion, WriteOutcome
+from connectors.redis.fenced_hash import RowVersion
+from connectors.redis.rows import Emptied, RowStore, WriteOutcome
 from connectors.stream import ConnectError
 
 

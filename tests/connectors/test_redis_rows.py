@@ -23,7 +23,8 @@ from connectors.redis import commands as reading
 from connectors.redis import rows as connector
 from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, failures, replies
 from connectors.redis.commands import put_fields, read_rows, scan_index, trim_index
-from connectors.redis.rows import Emptied, FencedHash, RowStore, RowVersion, Superseded, WriteOutcome
+from connectors.redis.fenced_hash import FencedHash, RowVersion
+from connectors.redis.rows import Emptied, RowStore, Superseded, WriteOutcome
 from connectors.stream import ConnectError
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from connectors.redis.client import checked, failures, replies
+from connectors.redis.fenced_hash import FencedHash
 from connectors.redis.marks import Marks
-from connectors.redis.rows import FencedHash, RowStore, WriteOutcome
+from connectors.redis.rows import RowStore, WriteOutcome
 from flows.engine import steps
 from flows.engine.sinks import LinesLogic, RedisLogic
 from flows.publish import Covered, redis_writer

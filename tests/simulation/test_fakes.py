@@ -19,8 +19,9 @@ from redis import Redis
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
 from connectors.redis.commands import append, put_fields, read_rows, server_clock
+from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.marks import Marks
-from connectors.redis.rows import FencedHash, RowStore, RowVersion, Superseded
+from connectors.redis.rows import RowStore, Superseded
 from simulation.engine import Engine, at_random
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store

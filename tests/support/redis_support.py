@@ -13,7 +13,7 @@ from redis import Redis
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import Client
 from connectors.redis.commands import read_rows
-from connectors.redis.rows import FencedHash, RowVersion
+from connectors.redis.fenced_hash import FencedHash, RowVersion
 
 TIMEOUT = timedelta(seconds=2)
 ROW = FencedHash(["5m.impressions", "1h.rate", "station"])
