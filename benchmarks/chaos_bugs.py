@@ -23,17 +23,18 @@ def doctor(
     """
     store, changed = SaveStore(directory), 0
     for cut in store.cuts():
-        manifest = store.manifest(cut)
-        segments, pieces = store.segments(manifest), []
-        for piece in manifest.pieces:
-            where = piece.step, piece.key
-            state = store.piece(manifest, *where)
-            new = change(*where, state)
-            changed += new is not state
-            if where != left_out:
-                pieces.append(store.put_piece(cut, *where, encode(new), segments[where]))
-        store.commit(replace(manifest, pieces=pieces))
-        changed += len(pieces) < len(manifest.pieces)
+        save = store.save(cut)
+        for manifest in save.parts:
+            pieces = []
+            for piece in manifest.pieces:
+                where = piece.step, piece.key
+                state, segments = store.piece(save, *where), store.segments(cut, piece)
+                new = change(*where, state)
+                changed += new is not state
+                if where != left_out:
+                    pieces.append(store.put_piece(cut, *where, encode(new), segments))
+            store.commit(replace(manifest, pieces=pieces))
+            changed += len(pieces) < len(manifest.pieces)
     assert changed, "there was no save yet"
     return changed
 

@@ -229,10 +229,9 @@ def reached(settings: Settings) -> dict[tuple[str, str], bytes | frozenset[int]]
     """Whom each row's flight has reached, by a stopped flow's recovery store: registers, or the hashes."""
     assert settings.recovery_dir is not None
     store = SaveStore(settings.recovery_dir)
-    newest = store.newest()
-    assert newest is not None, "the flow has saved nothing"
+    newest = store.save(store.cuts()[0])
     found: dict[tuple[str, str], bytes | frozenset[int]] = {}
-    for key in (piece.key for piece in newest.pieces if piece.step == "rows"):
+    for key in (key for step, key in newest.pieces if step == "rows"):
         shard = RowsLogic(settings, True, store.piece(newest, "rows", key))._shard
         distinct = shard.reached
         held: dict[int, set[int]] = {}

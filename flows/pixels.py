@@ -45,6 +45,7 @@ from connectors.stream import ConnectError
 from flows import logs
 from flows.delivery import plan_file
 from flows.engine import (
+    ALONE,
     AttributionLogic,
     ClientsLogic,
     CommitSink,
@@ -54,6 +55,7 @@ from flows.engine import (
     LinesLogic,
     LinesSink,
     PixelSource,
+    Place,
     PlaysLogic,
     RedisLogic,
     RedisSink,
@@ -63,6 +65,7 @@ from flows.engine import (
     StopSignal,
     Trace,
     kafka_input,
+    place_of,
     preflight,
     serve_metrics,
     tell_methodology,
@@ -79,6 +82,7 @@ from flows.model.messages import (
     Flush,
     Lines,
     Message,
+    PartitionStates,
     Pixels,
     Receipt,
     RowBatch,
@@ -134,7 +138,7 @@ class Saving:
 
     source: PixelSource
     trace: Trace | None
-    durable: list[KeyedStream[Durable]] = field(default_factory=list)
+    durable: list[KeyedStream[Durable | PartitionStates]] = field(default_factory=list)
     pieces: set[tuple[str, str]] = field(default_factory=set)
 
     def step(
@@ -148,7 +152,7 @@ class Saving:
 
         step = op.stateful_batch(name, stream, begun)
         self.pieces.update((name, key) for key in keys)
-        self.durable.append(only(f"{name}_durable", step, Durable))
+        self.durable.append(only(f"{name}_durable", step, Durable, PartitionStates))
         return step
 
     def lines(
@@ -163,7 +167,7 @@ class Saving:
         self.step(name, stream, ["all"], lambda of: LinesLogic(sink, senders, ticks, of))
 
     def commit(self) -> None:
-        """The committer, behind all steps."""
+        """The members' committers, behind all steps."""
         durable = op.merge("durable", *self.durable)
         op.output("saves", durable, CommitSink(lambda: self.source.saves, frozenset(self.pieces)))
 
@@ -216,7 +220,12 @@ def build(
     accounts: KeyedStream[Receipt | Settled] = op.merge(
         "accounts", only("receipts", intake, Receipt), only("settled", plays, Settled)
     )
-    ledger = saved("ledger", accounts, ["ledger"], lambda of: LedgerLogic(settings, of))
+    ledger = saved(
+        "ledger",
+        accounts,
+        ["ledger"],
+        lambda of: LedgerLogic(settings, of, source.place.members, source.saves.partitions),
+    )
 
     flushes = op.merge(
         "flushes",
@@ -254,7 +263,7 @@ def flow(recompute: bool = False) -> Dataflow:
     try:
         settings = load()
         preflight(settings, recompute)
-        return live(settings, recompute)
+        return live(settings, recompute, place_of(sys.argv))
     except (AudiopixelError, ConnectError) as error:
         sys.stderr.write(f"audiopixel: {with_remedy(error)}\n")
         raise SystemExit(getattr(error, "exit_code", 1)) from None
@@ -263,7 +272,7 @@ def flow(recompute: bool = False) -> Dataflow:
 def live(
     settings: Settings,
     recompute: bool = False,
-    process: int = 0,
+    place: Place = ALONE,
     begun: Callable[[], None] = lambda: None,
     trace: Trace | None = None,
 ) -> Dataflow:
@@ -272,8 +281,8 @@ def live(
 
     Args:
         recompute: begin a new generation in Redis.
-        process: this one's number in a cluster.
-        begun: called when all of the cluster's processes are there.
+        place: this process's in a cluster.
+        begun: called when all of the cluster's processes are there, and have agreed on a save.
         trace: see `build`.
 
     Raises:
@@ -287,11 +296,11 @@ def live(
     def patience() -> timedelta:
         return STOP_TIMEOUT if stop.asked else TIMEOUT
 
-    metrics = serve_metrics(settings, process)
+    metrics = serve_metrics(settings, place.member)
     structlog.get_logger("flow").info(
         "starting", metrics=metrics, topic=settings.kafka_topic, recovery=str(settings.recovery_dir)
     )
-    if process == 0:
+    if place.member == 0:
         tell_methodology(settings)
     plan_file(settings)  # a topic of plans is read before the first pixel
 
@@ -299,14 +308,14 @@ def live(
         return LinesSink(lambda _: TopicLines(settings, name, patience))
 
     return build(
-        PixelSource(source, settings, key, stop, denied=DenyList(settings), begun=begun),
+        PixelSource(source, settings, key, stop, denied=DenyList(settings), begun=begun, place=place),
         Sinks(
             RedisSink(
                 settings,
                 source,
                 recompute,
                 lambda: TopicLines(settings, settings.kafka_alerts_topic),
-                process,
+                place.member,
                 stop=stop,
                 trace=trace,
                 tell=tell_methodology,

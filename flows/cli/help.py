@@ -48,7 +48,14 @@ GUIDE: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     ),
     "discrepancy": (PROVE, ("discrepancy theirs.csv", "discrepancy theirs.csv --html report.html")),
     "plans": (PROVE, ("plans plans.csv", "plans plans.csv --to placement-plans")),
-    "state": (PROVE, ("state", "state /var/lib/audiopixel --json")),
+    "state": (
+        PROVE,
+        (
+            "state",
+            "state /var/lib/audiopixel --json",
+            "state deal disk-0 disk-1 --members 3 --to dealt",
+        ),
+    ),
     "simulate": (PROVE, ("simulate pixels.ndjson --events 10000", "simulate kafka --seconds 60")),
     "reconcile": (
         PROVE,

@@ -65,12 +65,14 @@ def run(
     """Run the flow on the configured Kafka and Redis. SIGTERM or Ctrl-C make it finish what it has read,
     write it, save and exit with 0.
 
-    On several machines, run it on each with its own number and one shared recovery directory: see the second
-    example.
+    On several machines, run it on each with its own number and its own recovery directory: see the
+    second example.
     """
     from flows.engine import (
+        ALONE,
         Cluster,
         ExitWhileWaiting,
+        Place,
         Trace,
         end_with_supervisor,
         execute,
@@ -100,8 +102,9 @@ def run(
     waiting = ExitWhileWaiting() if member is not None and not supervised else None
     traced = None if trace is None else Trace(trace, member or 0)
     begun = waiting.over if waiting else lambda: None
+    place = ALONE if member is None or places is None else Place(member, len(places))
     execute(
-        live(settings, recompute, member or 0, begun, traced),
+        live(settings, recompute, place, begun, traced),
         recovery_dir=settings.recovery_dir,
         addresses=places,
         process=member or 0,

@@ -12,41 +12,86 @@ from flows.errors import UsageError
 from flows.shown import print_table
 
 if TYPE_CHECKING:
-    from flows.state.saves import Account
+    from flows.state.save_accounts import Account
 
 
 @command
 def state(
-    directory: Annotated[
-        Path | None,
-        typer.Argument(help="A recovery directory; the configured one by default.", show_default=False),
+    directories: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[deal] DIR",
+            help="Recovery directories, one for each disk; the configured one by default. `deal` before them "
+            "deals their shards anew.",
+            show_default=False,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a save.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object for each member's part of a save.")
+    ] = False,
+    members: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="With deal: for how many members of a cluster.", show_default=False
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With deal: where the new directories are made, member-0, member-1 and so on.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Show what the saves in a recovery directory hold, and verify them: every file is read, and held against
-    its checksum. The flow may run meanwhile.
+    """Show what the saves in recovery directories hold, and verify them: every file is read, and held against
+    its checksum. The flow may run meanwhile. Each member of a cluster has a part of every save.
 
-    Exit code 1 if a save is damaged, 2 if there is none.
+    With `deal` as the first word it lays the newest save out for another number of members, while the flow is
+    stopped. A shard lives on the member that the number of members gives, so another number needs other
+    disks. Name the directories of all old members; they stay as they are, and are the way back. Then give
+    each machine its own of the new ones, as AUDIOPIXEL_RECOVERY_DIR, and start all members. Members that
+    share one directory need no dealing.
+
+    Exit code 1 if a save is damaged, 2 if there is none, 3 if the shards cannot be dealt.
     """
     import msgspec
 
     from flows.settings import load
+    from flows.state.save_accounts import accounts
     from flows.state.saves import SaveStore
 
-    directory = directory or load().recovery_dir
-    if directory is None or not directory.is_dir():
-        raise UsageError(f"there is no recovery directory {directory or ''}".rstrip())
-    accounts = SaveStore(directory).accounts()
-    if as_json:
-        for one in accounts:
+    named = list(directories or [])
+    if dealing := named[:1] == [Path("deal")]:
+        named.pop(0)
+    if not dealing == (members is not None) == (to is not None):
+        raise UsageError("deal, --members and --to go together: state deal DIR… --members N --to DIR")
+    found = named or [one for one in [load().recovery_dir] if one is not None]
+    for directory in found or [Path()]:
+        if not found or not directory.is_dir():
+            raise UsageError(f"there is no recovery directory {directory if found else ''}".rstrip())
+    if members is not None and to is not None:
+        _deal(found, members, to)
+        return
+    told = [one for directory in found for one in accounts(SaveStore(directory))]
+    for one in told:
+        if as_json:
             typer.echo(msgspec.json.encode(one))
-    else:
-        for one in accounts:
+        else:
             _print(one)
-    if not accounts:
-        raise UsageError(f"there is no save in {directory}")
-    if any(one.damage for one in accounts):
+    if not told:
+        raise UsageError(f"there is no save in {' '.join(map(str, found))}")
+    if any(one.damage for one in told):
         raise typer.Exit(1)
+
+
+def _deal(directories: list[Path], members: int, to: Path) -> None:
+    from flows.engine import deal
+
+    dealt = deal(directories, members, to)
+    typer.echo(f"save {dealt.cut} is dealt to {members}:")
+    for directory in dealt.directories:
+        typer.echo(f"  {directory}")
 
 
 def _print(one: Account) -> None:
@@ -56,11 +101,12 @@ def _print(one: Account) -> None:
     from rich.table import Table
 
     if one.damage:
-        typer.echo(f"save {one.cut}: damaged: {one.damage}")
+        typer.echo(f"save {one.cut} of member {one.member}: damaged: {one.damage}")
         return
     watermark = datetime.fromtimestamp(one.watermark_ms / 1000, UTC).isoformat(timespec="seconds")
     typer.echo(
-        f"save {one.cut}: whole, {max(0, time.time() - one.made_ms / 1000):,.0f} s old, "
+        f"save {one.cut} of member {one.member} of {one.members}: whole, "
+        f"{max(0, time.time() - one.made_ms / 1000):,.0f} s old, "
         f"watermark {watermark}, {len(one.positions)} partitions"
     )
     table = Table(box=None, pad_edge=False)

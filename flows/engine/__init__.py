@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from flows.engine.cluster import Cluster, end_with_supervisor, members
 from flows.engine.cut_step import Step
+from flows.engine.deal import deal
 from flows.engine.foundation import begun, fresh, lay
 from flows.engine.ledger_step import LedgerLogic
+from flows.engine.place import ALONE, Place, place_of
 from flows.engine.run import execute
 from flows.engine.saves import CommitSink, Saved, Saves
 from flows.engine.sinks import LinesLogic, LinesSink, RedisLogic, RedisSink
@@ -34,6 +36,7 @@ from flows.engine.trace import Trace
 from flows.engine.waiting import ExitWhileWaiting
 
 __all__ = [
+    "ALONE",
     "AttributionLogic",
     "ClientsLogic",
     "Cluster",
@@ -46,6 +49,7 @@ __all__ = [
     "LinesLogic",
     "LinesSink",
     "PixelSource",
+    "Place",
     "PlaysLogic",
     "RedisLogic",
     "RedisSink",
@@ -56,6 +60,7 @@ __all__ = [
     "StopSignal",
     "Trace",
     "begun",
+    "deal",
     "end_with_supervisor",
     "execute",
     "fresh",
@@ -63,6 +68,7 @@ __all__ = [
     "keep_methodology",
     "lay",
     "members",
+    "place_of",
     "preflight",
     "serve_metrics",
     "tell_methodology",

@@ -9,7 +9,7 @@ later begins at its own beginning, wherever the first start began.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,7 +23,7 @@ from flows.state.durable import private_directory, privately
 from flows.state.keys import fingerprint
 from flows.state.saves import SaveStore
 
-_FILE: Final = "foundation"
+FILE: Final = "foundation"
 KEY: Final = "listener_key"
 _BACK: Final = "or count the log anew with --recompute and an empty recovery directory"
 
@@ -103,17 +103,39 @@ def lay(
             if not fresh(directory):
                 if found is None:
                     raise StateError(
-                        f"the recovery directory {directory} has saves, but the file {_FILE} that says "
+                        f"the recovery directory {directory} has saves, but the file {FILE} that says "
                         "what they are made of is missing: restore all of it from one backup, " + _BACK
                     )
                 _hold(found, now)
             known = None if found is None else found.begun
             now = now._replace(begun={**(known or {}), **begins(known)})
             if now != found:
-                put(directory / _FILE, msgspec.json.encode(now))
+                put(directory / FILE, msgspec.json.encode(now))
                 sync_directory(directory)
     except OSError as error:
         raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
+
+
+def merged(directories: Sequence[Path]) -> Foundation:
+    """The foundation of several members' stores as one: each partition began where it was first read.
+
+    Raises:
+        StateError: one has none, or they are of different settings.
+    """
+    found = [_read(directory) for directory in directories]
+    first = found[0]
+    begun: dict[str, int] = {}
+    for directory, one in zip(directories, found, strict=True):
+        if one is None or first is None or one.fixed != first.fixed:
+            raise StateError(
+                f"the file {FILE} in {directory} is missing, or of other settings than that in "
+                f"{directories[0]}: name the directories of one cluster"
+            )
+        for partition, position in one.begun.items():
+            begun[partition] = min(position, begun.get(partition, position))
+    assert first is not None
+    longest = {name: min(one.longest_ms[name] for one in found if one) for name in first.longest_ms}
+    return Foundation(first.fixed, longest, begun)
 
 
 def _hold(found: Foundation, now: Foundation) -> None:
@@ -136,12 +158,12 @@ def _hold(found: Foundation, now: Foundation) -> None:
 
 def _read(directory: Path) -> Foundation | None:
     try:
-        return msgspec.json.decode((directory / _FILE).read_bytes(), type=Foundation)
+        return msgspec.json.decode((directory / FILE).read_bytes(), type=Foundation)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise StateError(
-            f"{directory / _FILE} cannot be read ({error}): restore all of the directory from one backup, "
+            f"{directory / FILE} cannot be read ({error}): restore all of the directory from one backup, "
             + _BACK
         ) from None
 

@@ -18,7 +18,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.testing import cluster_main, run_main
 
 from connectors.stream import ConnectError
-from flows.engine.saves import drain
+from flows.engine.saves import drain, refusal
 from flows.errors import AudiopixelError, StateError
 from flows.state.allocator import keep_memory
 from flows.state.durable import private_directory, privately
@@ -96,7 +96,7 @@ def execute(
         except BaseException as error:
             if not isinstance(error, Exception) and not _panicked(error):
                 raise
-            ours = _ours(error)
+            ours = _ours(error) or refusal()
             if ours is not None:
                 raise ours from None
             panics.seek(0)

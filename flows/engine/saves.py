@@ -3,29 +3,36 @@
 P. Carbone et al., "Lightweight Asynchronous Snapshots for Distributed Dataflows", 2015, on the project's own
 ticks; Bytewax's recovery is off. A cut says whether it is a save. There a step's snapshot is packed, which is
 its copy; a thread writes and fsyncs it. When it is durable, the step says so down the flow; an output says so
-when all before the cut is acknowledged. The committer renames the manifest into place when it has heard all.
+when all before the cut is acknowledged. Each member's committer renames its manifest into place when it has
+heard all of its member's. The save is whole when every member's manifest is there.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Final, Protocol
 
+import msgspec
 import structlog
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from connectors.redis import connect, put_fields, read_rows
+from connectors.stream import ConnectError
 from flows.engine import foundation
 from flows.engine.cut_step import Step
-from flows.errors import StateError
+from flows.engine.meeting import Agreed, agree, alone, in_redis
+from flows.engine.place import ALONE, Place, member_of
+from flows.errors import AudiopixelError, StateError
 from flows.instruments import instruments
-from flows.model.messages import Durable, Message, key_of
+from flows.model.messages import Durable, Message, PartitionStates, key_of, shard_key
+from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
 from flows.publish import kept
 from flows.settings import Settings
@@ -57,6 +64,7 @@ interpreter's lock from them.
 """
 _UNDER_WAY: Final[set[Future[Any]]] = set()
 _OPEN: Final[list[Step[Any]]] = []
+_REFUSED: Final[list[Exception]] = []
 TOLD_FROM_S: Final = 0.1
 """A wait for the disk that is shorter is counted, and not told."""
 
@@ -99,6 +107,13 @@ def drain() -> None:
     wait(list(_UNDER_WAY))
 
 
+def refusal() -> Exception | None:
+    """Why this process could not go on from a save, once. The engine loses it where several members refuse at
+    the same moment: each may see first that another one has gone.
+    """
+    return _REFUSED.pop() if _REFUSED else None
+
+
 @dataclass
 class Saves:
     """The saves of one process: the one that it resumes from, and those that it takes.
@@ -107,16 +122,20 @@ class Saves:
         settings: `recovery_dir` None: there are no saves.
         secret: the listeners' key.
         defer: does the slow part of a save.
+        place: which member of the cluster this is.
     """
 
     settings: Settings
     secret: bytes
     defer: Defer = in_threads
+    place: Place = ALONE
     _lock: Lock = field(default_factory=Lock)
-    _begun: bool = False
-    _resumed: disk.Manifest | None = None
-    _partitions: dict[str, bytes] = field(default_factory=dict)
-    _committed: tuple[int, dict[str, int]] = (-1, {})
+    _settling: Lock = field(default_factory=Lock)
+    _agreed: Agreed | None = None
+    partitions: dict[str, bytes] = field(default_factory=dict)
+    _positions: dict[int, dict[str, int]] = field(default_factory=dict)
+    _whole: tuple[int, ...] = ()
+    _telling: Work | None = None
 
     def __post_init__(self) -> None:
         directory = self.settings.recovery_dir
@@ -128,35 +147,49 @@ class Saves:
         return self.store is not None
 
     @property
-    def resumed(self) -> disk.Manifest | None:
+    def resumed(self) -> disk.Save | None:
         """The save that this execution goes on from; None: there is none.
 
-        It is chosen when first asked for. All members are there by then, each with its lock on the directory,
-        so that nobody commits another save in between.
+        It is agreed on when first asked for. All members are there by then, each with its lock on its
+        directory, so that nobody commits another save in between.
 
         Raises:
-            StateError: none is whole, or it does not fit the settings.
+            StateError: none is whole, or it does not fit the settings. ConnectError: of several members,
+                Redis is away.
         """
         with self._lock:
-            if not self._begun and self.store is not None:
-                found = self.store.newest()
-                if found is not None:
-                    self._take_up(self.store, found)
-            self._begun = True
-        return self._resumed
+            if self._agreed is None and self.store is not None:
+                rounds = agree(self.store, self.place)
+                try:
+                    single = self.place.members == 1
+                    self.resume(alone(rounds) if single else in_redis(self.settings, self.place, rounds))
+                except (AudiopixelError, ConnectError) as error:
+                    _REFUSED[:] = [error]
+                    raise
+        return None if self._agreed is None else self._agreed.save
 
-    def _take_up(self, store: disk.SaveStore, found: disk.Manifest) -> None:
-        fixed = foundation.of(self.settings, self.secret).fixed
-        if found.settings != fixed:
+    def resume(self, agreed: Agreed) -> None:
+        """Go on from what the members have agreed on.
+
+        Raises:
+            StateError: it does not fit the settings.
+        """
+        self._agreed, found = agreed, agreed.save
+        if found is None or self.store is None:
+            return
+        if found.manifest.settings != foundation.of(self.settings, self.secret).fixed:
             raise StateError(
                 "the newest save in the recovery directory was made with other settings than its file "
                 "`foundation` says: restore all of it from one backup"
             )
-        ledger = store.piece(found, "ledger", "ledger")
-        if ledger is None:
-            raise StateError("the newest save has no ledger: restore the recovery directory from a backup")
-        self._resumed, self._partitions = found, ledger[2]
-        self._committed = found.cut, found.positions
+        key = next((key for step, key in found.pieces if step == disk.PARTITIONS), "")
+        states = self.store.piece(found, disk.PARTITIONS, key)
+        if states is None:
+            raise StateError(
+                "the newest save has no states of partitions: restore the recovery directory from a backup"
+            )
+        self.partitions, self._whole = states, (found.cut,)
+        self._positions[found.cut] = found.manifest.positions
         structlog.get_logger("saves").info("going on from a save", cut=found.cut)
 
     def state(self, step: str, key: str) -> Any:
@@ -169,27 +202,23 @@ class Saves:
         if found is None or self.store is None:
             return None
         state = self.store.piece(found, step, key)
-        if state is None and any(piece.step == step for piece in found.pieces):
+        if state is None and any(
+            file.startswith(f"{step}-") for files in found.manifest.shards for file in files
+        ):
             raise StateError(
-                f"the newest save has no {step} of shard {key}, and has others: restore the recovery "
-                "directory from a backup, or recompute from the log with --recompute and an empty one"
+                f"the newest save has no {step} of shard {key} for this member, and has others: restore the "
+                "recovery directory from a backup, or count the log anew with --recompute and an empty one"
             )
         return state
 
     def partition(self, name: str) -> Any:
         """The saved state of a source partition; None: it begins."""
-        packed = self._partitions.get(name) if self.resumed is not None else None
+        packed = self.partitions.get(name) if self.resumed is not None else None
         return None if packed is None else disk.decode(packed)
 
     def committed(self) -> Mapping[str, int]:
-        """The positions of the newest save, as far as its manifest can be read; empty: there is none."""
-        if self.store is None:
-            return {}
-        with self._lock, suppress(disk.Damaged):
-            newest = max(self.store.cuts(), default=-1)
-            if newest > self._committed[0]:
-                self._committed = newest, self.store.manifest(newest).positions
-        return self._committed[1]
+        """The positions of the newest save that this member knows to be whole everywhere; empty: none."""
+        return self._positions[self._whole[0]] if self._whole else {}
 
     def write(self, cut: Cut, step: str, key: str, state: bytes, listed: Sequence[Listed]) -> Durable:
         """Put one step's state on the disk, behind the files that it lists; remove files that no save lists.
@@ -209,20 +238,36 @@ class Saves:
                 for name in sorted(one.names)
             ]
             piece = store.put_piece(cut.number, step, key, state, segments)
-            oldest = store.oldest_kept
             for one in listed:
-                one.files.collect(oldest)
+                one.files.collect(self._oldest)
         except OSError as error:
             raise self._unusable(error) from None
-        return Durable(cut, step, key, piece.file, piece.size, piece.checksum)
+        return Durable(cut, step, key, piece.file, piece.size, piece.checksum, self.place.member)
 
-    def commit(self, cut: Cut, pieces: Sequence[Durable]) -> None:
-        """Rename the manifest of a cut into place.
+    def commit(
+        self,
+        cut: Cut,
+        pieces: Sequence[Durable],
+        states: PartitionStates,
+        shards: tuple[tuple[str, ...], ...] = ((),),
+    ) -> None:
+        """Rename this member's manifest of a cut into place, and remove saves that are too old.
+
+        Args:
+            states: of the partitions.
+            shards: of each member the files of its pieces.
 
         Raises:
             StateError: the disk does not take it.
         """
-        assert self.store is not None
+        store, member = self.store, self.place.member
+        assert store is not None
+        assert self._agreed is not None
+        try:
+            key, packed = shard_key(member), disk.encode(states.states)
+            partitions = store.put_piece(cut.number, disk.PARTITIONS, key, packed, [])
+        except OSError as error:
+            raise self._unusable(error) from None
         manifest = disk.Manifest(
             disk.FORMAT,
             cut.number,
@@ -231,13 +276,70 @@ class Saves:
             time.time_ns() // 1_000_000,
             kept(self.settings.recovery_dir).fence,
             foundation.of(self.settings, self.secret).fixed,
-            [disk.Piece(*piece[1:]) for piece in pieces],
+            [partitions, *(disk.Piece(*piece[1:-1]) for piece in pieces)],
+            self._agreed.start,
+            member,
+            shards,
         )
         try:
-            self.store.commit(manifest)
+            store.commit(manifest)
+            with self._settling:
+                self._positions[cut.number] = manifest.positions
+            self._settle(store, {})
         except OSError as error:
             raise self._unusable(error) from None
         instruments().saves.inc()
+        if self._whole[:1] != (cut.number,) and (self._telling is None or self._telling.done()):
+            # In a thread of its own: no save waits for Redis.
+            self._telling = self.defer(lambda: self._tell(store))
+
+    def _settle(self, store: disk.SaveStore, others: Mapping[int, Collection[int]]) -> None:
+        """Find which saves are whole everywhere, and remove what is older than those that are kept.
+
+        Args:
+            others: of each other member the cuts of which it has told.
+
+        A cut is whole when each member's manifest is on this disk or was told. Whichever member knows most,
+        the newest cut that it knows to be whole stays on every disk: each removes what is older than a cut
+        that all have.
+        """
+        members = set(range(self.place.members))
+        with self._settling:
+            told = {cut: {one for one, cuts in others.items() if cut in cuts} for cut in self._positions}
+            self._whole = tuple(
+                cut
+                for cut in sorted(told, reverse=True)
+                if cut in self._whole or members <= told[cut].union(store.members_at(cut))
+            )[: disk.KEPT]
+            self._positions = {cut: at for cut, at in self._positions.items() if cut >= self._oldest}
+        if self._whole:
+            store.prune(self._oldest)
+
+    @property
+    def _oldest(self) -> int:
+        """The oldest save that is kept; -1: all are."""
+        return min(self._whole, default=-1)
+
+    def _tell(self, store: disk.SaveStore) -> None:
+        """Tell the other members in Redis which saves this disk has, and hear of theirs. While Redis is away
+        nothing is removed.
+        """
+        assert self._agreed is not None
+        with self._settling:
+            cuts = msgspec.json.encode(sorted(self._positions)).decode()
+        mine = {"start": str(self._agreed.start), "cuts": cuts}
+        keys = [saves_key(self.settings.namespace, member) for member in range(self.place.members)]
+        with suppress(ConnectError, OSError):
+            client = connect(self.settings.redis_url.get_secret_value(), timeout=self.settings.redis_timeout)
+            put_fields(client, {keys[self.place.member]: mine})
+            rows = read_rows(client, keys, list(mine))
+            client.close()
+            others = {
+                member: msgspec.json.decode(row["cuts"], type=list[int])
+                for member, row in enumerate(rows)
+                if row.get("start") == mine["start"] and "cuts" in row
+            }
+            self._settle(store, others)
 
     def _unusable(self, error: OSError) -> StateError:
         return StateError(
@@ -326,30 +428,41 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         return found
 
 
-class CommitPartition(StatefulSinkPartition[Durable, None]):
-    """The committer: gathers what is durable of each cut, and commits the cuts of which all is."""
+class CommitPartition(StatefulSinkPartition[Durable | PartitionStates, None]):
+    """A member's committer: gathers what is durable of each cut, and commits the cuts of which all is.
 
-    def __init__(self, saves: Saves, expected: frozenset[tuple[str, str]]) -> None:
-        self._saves, self._expected = saves, expected
+    Args:
+        shards: of each member the (step, key) of its pieces.
+    """
+
+    def __init__(self, saves: Saves, shards: Sequence[frozenset[tuple[str, str]]]) -> None:
+        self._saves, self._expected = saves, shards[saves.place.member]
+        self._shards = tuple(tuple(sorted("-".join(one) for one in some)) for some in shards)
         self._gathered: dict[int, dict[tuple[str, str], Durable]] = {}
+        self._states: dict[int, PartitionStates] = {}
         self._latest: Work | None = None
 
-    def write_batch(self, values: list[Durable]) -> None:
+    def write_batch(self, values: list[Durable | PartitionStates]) -> None:
         """Commit the cuts that are complete; they come in order, since each step's come in order."""
+        if not self._saves.wanted:
+            return
         for value in values:
-            pieces = self._gathered.setdefault(value.cut.number, {})
-            pieces[value.step, value.key] = value
-            if pieces.keys() == self._expected:
-                del self._gathered[value.cut.number]
-                self._commit(value.cut, list(pieces.values()))
+            number = value.cut.number
+            pieces = self._gathered.setdefault(number, {})
+            if isinstance(value, PartitionStates):
+                self._states[number] = value
+            else:
+                pieces[value.step, value.key] = value
+            if pieces.keys() == self._expected and number in self._states:
+                self._commit(value.cut, list(self._gathered.pop(number).values()))
 
     def _commit(self, cut: Cut, pieces: list[Durable]) -> None:
-        before = self._latest
+        before, states = self._latest, self._states.pop(cut.number)
 
         def commit() -> None:
             if before is not None:
                 before.result()
-            self._saves.commit(cut, pieces)
+            self._saves.commit(cut, pieces, states, self._shards)
 
         if before is not None and before.done():
             before.result()
@@ -365,16 +478,23 @@ class CommitPartition(StatefulSinkPartition[Durable, None]):
 
 
 @dataclass
-class CommitSink(FixedPartitionedSink[Durable, None]):
-    """One committer for the whole flow; `expected` are the (step, key) of all pieces of a save."""
+class CommitSink(FixedPartitionedSink[Durable | PartitionStates, None]):
+    """A committer on each member; `pieces` are the (step, key) of all pieces of a save."""
 
     saves: Callable[[], Saves]
-    expected: frozenset[tuple[str, str]]
+    pieces: frozenset[tuple[str, str]]
 
     def list_parts(self) -> list[str]:
-        """One."""
-        return ["committer"]
+        """This member's own: no other member lists it."""
+        return [shard_key(self.saves().place.member)]
+
+    def part_fn(self, item_key: str) -> int:
+        """The number of the member whose key it is."""
+        return int(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> CommitPartition:
         """Make it."""
-        return CommitPartition(self.saves(), self.expected)
+        saves, shards = self.saves(), [set[tuple[str, str]]() for _ in range(self.saves().place.members)]
+        for step, key in self.pieces:
+            shards[member_of(key, len(shards))].add((step, key))
+        return CommitPartition(saves, [frozenset(some) for some in shards])

@@ -16,6 +16,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors.stream import Input
 from flows.delivery import PlanFollower
+from flows.engine.place import ALONE, Place
 from flows.engine.saves import Defer, Saves, in_threads
 from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
 from flows.intake import Decoder, Intake, PartitionClock, nobody, position_of
@@ -158,7 +159,7 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
 @dataclass
 class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
     """Every partition of an input; `denied` are the listeners who are to be forgotten; `ahead` is the
-    intake's; `defer` does the slow part of saves beside the flow.
+    intake's; `defer` does the slow part of saves beside the flow; `place` is the process's in the cluster.
     """
 
     input: Input
@@ -170,19 +171,21 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
     anchor: Callable[[], Anchor] | None = None
     ahead: bool = True
     defer: Defer = in_threads
+    place: Place = ALONE
 
     def __post_init__(self) -> None:
         self.clock = TickClock(ms(self.settings.flush_interval))
         self._rest = Rest()
-        self.saves = Saves(self.settings, self.listener_key, self.defer)
+        self.saves = Saves(self.settings, self.listener_key, self.defer, self.place)
 
     def list_parts(self) -> list[str]:
         """All partitions: any worker can read any. All workers of the cluster are there when it is asked."""
+        resumed = self.saves.resumed
         self.begun()
         self.clock.begin(self.anchor or partial(redis_anchor, self.settings), self.input.live)
-        if (resumed := self.saves.resumed) is not None:
+        if resumed is not None:
             self.clock.hear(resumed.cut + 1)
-            self.clock.learn(resumed.watermark_ms)
+            self.clock.learn(resumed.manifest.watermark_ms)
         self._partitions = self.input.partitions()
         return self._partitions
 

@@ -301,7 +301,7 @@ class Lines(NamedTuple):
 
 
 class Durable(NamedTuple):
-    """A sign that one shard's state at a cut is safe on the disk, as one file of the save."""
+    """A sign that one shard's state at a cut is safe on its member's disk, as one file of the save."""
 
     cut: Cut
     step: str
@@ -309,6 +309,15 @@ class Durable(NamedTuple):
     file: str
     size: int
     checksum: str
+    member: int = 0
+
+
+class PartitionStates(NamedTuple):
+    """The packed states of all source partitions at a cut that is a save, for one member's part of it."""
+
+    cut: Cut
+    states: dict[str, bytes]
+    member: int
 
 
 Message = (
@@ -326,6 +335,7 @@ Message = (
     | Flush
     | Lines
     | Durable
+    | PartitionStates
 )
 
 
@@ -343,8 +353,10 @@ def key_of(message: Message) -> str:
             return "book"
         case Receipt() | Settled():
             return "ledger"
-        case Flush() | Lines() | Durable():
+        case Flush() | Lines():
             return "all"
+        case Durable() | PartitionStates():
+            return shard_key(message.member)
         case _:
             return shard_key(message.to)
 

@@ -15,6 +15,11 @@ def row_key(namespace: str, scope: str, name: str) -> str:
     return f"{namespace}:{scope}:{{{name}}}"
 
 
+def saves_key(namespace: str, member: int) -> str:
+    """A hash: what a member of a cluster says of its saves, at a start and behind each."""
+    return row_key(namespace, "saves", str(member))
+
+
 def collectors_key(namespace: str) -> str:
     """A hash: a collector's id to when it last told its figures, in epoch ms."""
     return f"{namespace}:collectors"

@@ -7,8 +7,8 @@ Must not import: a stage but delivery, the engine.
 
 from __future__ import annotations
 
-from flows.publish.covered import Covered, positions_key, positions_of
-from flows.publish.fence import kept
+from flows.publish.covered import Covered, final_before, keep_final, positions_key, positions_of
+from flows.publish.fence import Kept, keep, kept
 from flows.publish.handover import Handover
 from flows.publish.ledger import Ledger
 from flows.publish.lines import STOP_TIMEOUT, TIMEOUT, FileLines, LineWriter, TopicLines
@@ -21,10 +21,14 @@ __all__ = [
     "Covered",
     "FileLines",
     "Handover",
+    "Kept",
     "Ledger",
     "LineWriter",
     "Publisher",
     "TopicLines",
+    "final_before",
+    "keep",
+    "keep_final",
     "kept",
     "positions_key",
     "positions_of",

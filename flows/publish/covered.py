@@ -52,8 +52,6 @@ class Covered:
     Args:
         recompute: whether `--recompute` was given: the first execution with it is behind nobody.
 
-    Raises:
-        StateError: the recovery directory cannot be read.
     """
 
     settings: Settings
@@ -63,18 +61,30 @@ class Covered:
     _next_s: float = -math.inf
     _final: int = 0
     _kept: int = 0
+    _begun: bool = False
     _lock: Lock = field(default_factory=Lock)
 
-    def __post_init__(self) -> None:
-        if self.recompute and not kept(self.settings.recovery_dir).begun:
-            self._positions = {}
-        elif self.settings.recovery_dir is not None:
-            self._final = self._kept = _read(self.settings.recovery_dir)
+    def _begin(self) -> None:
+        """Take up what earlier executions have left; behind the start, where the members tell each other of
+        the generation that was begun.
+        """
+        with self._lock:
+            directory = self.settings.recovery_dir
+            if not self._begun and self.recompute and not kept(directory).begun:
+                self._positions = {}
+            elif not self._begun and directory is not None:
+                self._final = self._kept = final_before(directory)
+            self._begun = True
 
     def provisional_from(self, cut: Cut) -> int:
         """The first minute, since the epoch, of which a provisional value can be told at a cut: none while
         the cut is behind the last flush, or Redis does not tell.
+
+        Raises:
+            StateError: the recovery directory cannot be read.
         """
+        if not self._begun:
+            self._begin()
         return NEVER if self._behind(cut) else self._final
 
     def tell_final(self, before: int) -> None:
@@ -85,21 +95,8 @@ class Covered:
         """
         directory = self.settings.recovery_dir
         with self._lock:
-            if directory is None or before <= self._kept:
-                return
-            try:
-                private_directory(directory)
-                with privately():
-                    lock = open(directory / f"{_FILE}.lock", "w")  # noqa: SIM115 (closed below)
-                with lock:  # other members have the same file
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                    self._kept = max(before, _read(directory))
-                    put(directory / _FILE, msgspec.json.encode(self._kept))
-                    sync_directory(directory)
-            except OSError as error:
-                raise StateError(
-                    f"the recovery directory {directory} cannot be used: {error.strerror}"
-                ) from None
+            if directory is not None and before > self._kept:
+                self._kept = keep_final(directory, before)
 
     def _behind(self, cut: Cut) -> bool:
         if self._positions is None:
@@ -123,7 +120,33 @@ class Covered:
         self._positions = positions_of(held)
 
 
-def _read(directory: Path) -> int:
+def keep_final(directory: Path, before: int) -> int:
+    """Make durable that minutes before `before` may have been told as final; returns the latest such minute
+    of all who have told it there.
+
+    Raises:
+        StateError: the disk does not take it.
+    """
+    try:
+        private_directory(directory)
+        with privately():
+            lock = open(directory / f"{_FILE}.lock", "w")  # noqa: SIM115 (closed below)
+        with lock:  # other members may have the same file
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            latest = max(before, final_before(directory))
+            put(directory / _FILE, msgspec.json.encode(latest))
+            sync_directory(directory)
+    except OSError as error:
+        raise StateError(f"the recovery directory {directory} cannot be used: {error.strerror}") from None
+    return latest
+
+
+def final_before(directory: Path) -> int:
+    """The minute before which all may have been told as final, by what lies in a recovery directory.
+
+    Raises:
+        StateError: the file cannot be read.
+    """
     try:
         return msgspec.json.decode((directory / _FILE).read_bytes(), type=int)
     except (FileNotFoundError, NotADirectoryError):

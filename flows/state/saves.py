@@ -1,36 +1,41 @@
-"""Saves on the disk: of each cut a directory with the pieces of all shards, and a manifest that commits them.
+"""Saves on the disk: of each cut a directory with the pieces of shards, and a manifest a member that commits
+them.
 
 A piece is one shard's state at a cut: plain values as msgpack, with the list of the segments that it needs
-(`flows.state.journal`). The manifest lists all pieces with sizes and checksums, and is renamed into place
-last. So a save is whole or is none. The two newest manifests are kept: where a file of the newest is damaged,
-the one before is taken, and nothing is lost, only read again.
+(`flows.state.journal`). A member's manifest lists its pieces with sizes and checksums, and is renamed into
+place last. So a member's part of a save is whole or is none, and a save is whole when every member's is. Each
+member has a disk of its own, or several share one: then a directory has several members' manifests.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
-import structlog
 
 from connectors.durable import put, replace_file, sync_directory
 from flows.errors import StateError
 from flows.state.durable import private_directory
 from flows.state.journal import checksum
 
-FORMAT: Final = 1
-MANIFEST: Final = "manifest"
+FORMAT: Final = 2
+MANIFEST: Final = "manifest-"
+"""The name of a manifest, before its member's number."""
 FOLDER: Final = "saves"
+BEGINNING: Final = "beginning"
+"""The file that is there while the beginning may be gone back to."""
 KEPT: Final = 2
-"""The number of manifests that are kept; the disk holds what they list."""
+"""The number of whole saves that are kept; the disk holds what they list, and what is newer."""
+PARTITIONS: Final = "partitions"
+"""The step whose piece has the states of all source partitions, the same in each member's part."""
 _LENGTH: Final = 4
 """Bytes before a piece's head that say how long it is."""
-_WHAT_TO_DO: Final = (
+WHAT_TO_DO: Final = (
     "restore all of the directory from one backup, or count the log anew with --recompute and an empty one"
 )
 
@@ -50,14 +55,19 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The contents of a save.
+    """The contents of one member's part of a save.
 
     Attributes:
         format: of the manifest itself.
         cut, watermark_ms, positions: of its cut.
         made_ms: by the wall clock, epoch ms.
-        fence: of the execution that wrote it.
+        fence: of the execution that wrote it, as far as this member knows.
         settings: those that state cannot follow (`flows.engine.foundation`).
+        pieces: this member's.
+        start: the number of the start behind which it was written. Manifests of one cut and of two starts are
+            of two saves.
+        member: whose part it is.
+        shards: of each member the files of its pieces, so that one part says what the whole has.
     """
 
     format: int
@@ -68,6 +78,36 @@ class Manifest(msgspec.Struct, frozen=True):
     fence: int
     settings: dict[str, str]
     pieces: list[Piece]
+    start: int = 0
+    member: int = 0
+    shards: tuple[tuple[str, ...], ...] = ((),)
+
+    @property
+    def members(self) -> int:
+        """The number of members that have a part of the save."""
+        return len(self.shards)
+
+
+class Save:
+    """A save as far as it is on one disk: one member's part of it, or several members'."""
+
+    def __init__(self, parts: Sequence[Manifest]) -> None:
+        self.parts = parts
+        self.pieces = {(piece.step, piece.key): piece for part in parts for piece in part.pieces}
+
+    @property
+    def manifest(self) -> Manifest:
+        """One member's manifest, for what all of them say alike."""
+        return self.parts[0]
+
+    @property
+    def cut(self) -> int:
+        return self.manifest.cut
+
+    @property
+    def there(self) -> list[int]:
+        """The members whose parts are on this disk."""
+        return [part.member for part in self.parts]
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
@@ -84,27 +124,6 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     key: str
     cut: int
     segments: list[Segment]
-
-
-class StepAccount(msgspec.Struct, frozen=True):
-    """One step's part of a save: how many pieces and segments, with their sizes in bytes."""
-
-    step: str
-    pieces: int
-    size: int
-    segments: int
-    segments_size: int
-
-
-class Account(msgspec.Struct, frozen=True):
-    """The contents of a save, by step; of a damaged one the cut alone, and what is wrong."""
-
-    cut: int
-    damage: str = ""
-    made_ms: int = 0
-    watermark_ms: int = 0
-    positions: dict[str, int] = {}
-    steps: list[StepAccount] = []
 
 
 def encode(state: Any) -> bytes:
@@ -146,17 +165,17 @@ class SaveStore:
         self.root, self._folder = root, root / FOLDER
 
     def cuts(self) -> list[int]:
-        """The cuts that have a manifest, whole or not, the newest first."""
+        """The cuts of which this disk has a manifest, whole or not, the newest first."""
         try:
             names = [path.name for path in self._folder.iterdir() if path.name.isdigit()]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted((int(one) for one in names if (self._folder / one / MANIFEST).exists()), reverse=True)
+        return sorted((cut for cut in map(int, names) if self.members_at(cut)), reverse=True)
 
-    @property
-    def oldest_kept(self) -> int:
-        """The cut of the oldest manifest that is kept; -1: there is none."""
-        return min(self.cuts()[:KEPT], default=-1)
+    def members_at(self, cut: int) -> list[int]:
+        """The members whose manifests of a cut are on this disk."""
+        names = [path.name.removeprefix(MANIFEST) for path in self._at(cut).glob(f"{MANIFEST}*")]
+        return sorted(int(name) for name in names if name.isdigit())
 
     # Writing
 
@@ -175,8 +194,32 @@ class SaveStore:
         put(self._at(cut) / file, body)
         return Piece(step, key, file, len(body), checksum(body))
 
+    def copy_piece(self, cut: int, piece: Piece, source: SaveStore) -> Piece:
+        """Put another disk's piece on this one, behind its segments.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        private_directory(self._at(cut))
+        put(self._at(cut) / piece.file, (source._at(cut) / piece.file).read_bytes())
+        return piece
+
+    @property
+    def begun(self) -> bool:
+        """True from `begin` until the first `prune`."""
+        return (self._folder / BEGINNING).exists()
+
+    def begin(self) -> None:
+        """Note that an execution has begun without a save.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        private_directory(self._folder)
+        replace_file(self._folder / BEGINNING, b"")
+
     def commit(self, manifest: Manifest) -> None:
-        """Rename the manifest into place, which commits the save; then remove saves that are too old.
+        """Rename a member's manifest into place, which commits its part of the save.
 
         Raises:
             OSError: the disk does not take it.
@@ -184,56 +227,44 @@ class SaveStore:
         body = msgspec.json.encode(manifest)
         private_directory(self._at(manifest.cut))
         sync_directory(self._at(manifest.cut))
-        replace_file(self._at(manifest.cut) / MANIFEST, body + b"\n" + checksum(body).encode())
-        oldest = self.oldest_kept
+        path = self._at(manifest.cut) / f"{MANIFEST}{manifest.member}"
+        replace_file(path, body + b"\n" + checksum(body).encode())
+
+    def prune(self, oldest: int) -> None:
+        """Remove the saves before the cut `oldest`, the empty one too."""
+        (self._folder / BEGINNING).unlink(missing_ok=True)
         for path in self._folder.iterdir():
             if path.name.isdigit() and int(path.name) < oldest:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def revoke(self, cut: int) -> None:
-        """Take a manifest away whose save is damaged."""
-        (self._at(cut) / MANIFEST).unlink(missing_ok=True)
-        sync_directory(self._at(cut))
+    def revoke_after(self, cut: int) -> None:
+        """Take the manifests of all newer cuts away: an execution goes on from `cut`."""
+        for newer in self.cuts():
+            if newer > cut:
+                for member in self.members_at(newer):
+                    (self._at(newer) / f"{MANIFEST}{member}").unlink(missing_ok=True)
+                sync_directory(self._at(newer))
 
     # Reading
 
-    def newest(self) -> Manifest | None:
-        """The newest save that is whole, of which every file was read; None: there was never one. The
-        manifests of newer ones that are damaged are taken away.
+    def save(self, cut: int) -> Save:
+        """What this disk has of a save; its pieces are not read.
 
         Raises:
-            StateError: there are saves, and none is whole; or another version wrote the newest.
+            Damaged: a manifest is torn, or they are of two saves. StateError: another version wrote it.
         """
-        damage = []
-        for cut in self.cuts():
-            try:
-                manifest = self.manifest(cut)
-                self.verify(manifest)
-            except Damaged as error:
-                damage.append((cut, str(error)))
-                continue
-            for newer, reason in damage:
-                structlog.get_logger("saves").warning(
-                    "a save is damaged: the one before is taken, and the log is read again from there",
-                    damaged=newer,
-                    taken=cut,
-                    reason=reason,
-                )
-                self.revoke(newer)
-            return manifest
-        if damage:
-            raise StateError(
-                f"the recovery directory {self.root} has no whole save ({damage[0][1]}): {_WHAT_TO_DO}"
-            )
-        return None
+        parts = [self.manifest(cut, member) for member in self.members_at(cut)]
+        if len({(part.start, part.shards) for part in parts}) != 1:
+            raise Damaged(f"{self._at(cut)} has no manifest, or those of two saves")
+        return Save(parts)
 
-    def manifest(self, cut: int) -> Manifest:
-        """One manifest.
+    def manifest(self, cut: int, member: int = 0) -> Manifest:
+        """One member's manifest.
 
         Raises:
             Damaged: it is torn. StateError: another version wrote it.
         """
-        path = self._at(cut) / MANIFEST
+        path = self._at(cut) / f"{MANIFEST}{member}"
         body, _, written = _read(path).rpartition(b"\n")
         if checksum(body).encode() != written:
             raise Damaged(f"{path} is damaged")
@@ -245,45 +276,14 @@ class SaveStore:
             )
         return msgspec.json.decode(body, type=Manifest)
 
-    def accounts(self) -> list[Account]:
-        """Accounts of the saves that are kept, the newest first, of which every file was read. A flow may be
-        taking others meanwhile.
-
-        Raises:
-            StateError: another version wrote one.
-        """
-        found = []
-        for cut in self.cuts()[:KEPT]:
-            try:
-                found.append(self._account(self.manifest(cut)))
-            except (Damaged, FileNotFoundError) as error:
-                if cut in self.cuts():  # else it was too old by then
-                    found.append(Account(cut, str(error)))
-        return found
-
-    def _account(self, manifest: Manifest) -> Account:
-        steps: dict[str, StepAccount] = {}
-        for piece, head in zip(manifest.pieces, self.verify(manifest), strict=True):
-            sizes = [(self.root / one.file).stat().st_size for one in head.segments]
-            had = steps.get(piece.step, StepAccount(piece.step, 0, 0, 0, 0))
-            steps[piece.step] = StepAccount(
-                piece.step,
-                had.pieces + 1,
-                had.size + piece.size,
-                had.segments + len(sizes),
-                had.segments_size + sum(sizes),
-            )
-        of = (manifest.made_ms, manifest.watermark_ms, manifest.positions)
-        return Account(manifest.cut, "", *of, sorted(steps.values(), key=lambda one: one.step))
-
-    def verify(self, manifest: Manifest) -> list[Head]:
-        """Read every file of a save; returns the heads of its pieces.
+    def verify(self, cut: int, pieces: Iterable[Piece]) -> list[Head]:
+        """Read every file of some pieces of a save; returns the pieces' heads.
 
         Raises:
             Damaged: one is missing, or is not what was written.
         """
         with ThreadPoolExecutor(4) as pool:
-            heads = list(pool.map(lambda piece: self._verified(manifest.cut, piece), manifest.pieces))
+            heads = list(pool.map(lambda piece: self._verified(cut, piece), pieces))
             files = [segment.file for head in heads for segment in head.segments]
             list(pool.map(self._verify_segment, files))
         return heads
@@ -300,31 +300,28 @@ class SaveStore:
         if checksum(_read(path)) != path.name:
             raise Damaged(f"{path} is damaged")
 
-    def piece(self, manifest: Manifest, step: str, key: str) -> Any:
-        """The state of a piece; None: the save has none of that name.
+    def piece(self, save: Save, step: str, key: str) -> Any:
+        """The state of a piece; None: this disk has none of that name.
 
         Raises:
             StateError: its file cannot be read.
         """
-        for piece in manifest.pieces:
-            if (piece.step, piece.key) == (step, key):
-                try:
-                    body = _read(self._at(manifest.cut) / piece.file)
-                except Damaged as error:
-                    raise StateError(f"{error}: {_WHAT_TO_DO}") from None
-                return decode(body[_head(body)[1] :])
-        return None
+        piece = save.pieces.get((step, key))
+        if piece is None:
+            return None
+        try:
+            body = _read(self._at(save.cut) / piece.file)
+        except Damaged as error:
+            raise StateError(f"{error}: {WHAT_TO_DO}") from None
+        return decode(body[_head(body)[1] :])
 
-    def segments(self, manifest: Manifest) -> dict[tuple[str, str], list[str]]:
-        """The paths of each piece's segments.
+    def segments(self, cut: int, piece: Piece) -> list[str]:
+        """The paths of a piece's segments, below the recovery directory.
 
         Raises:
-            Damaged: a piece is.
+            Damaged: the piece is.
         """
-        return {
-            (piece.step, piece.key): [one.file for one in self._verified(manifest.cut, piece).segments]
-            for piece in manifest.pieces
-        }
+        return [one.file for one in self._verified(cut, piece).segments]
 
     def _at(self, cut: int) -> Path:
         return self._folder / f"{cut:020d}"

@@ -180,7 +180,7 @@ def test_a_damaged_save_is_told_and_the_one_before_is_taken(world: World, damage
     flow.stop()
     store = world.directory / "recovery"
     newest, before = SaveStore(store).cuts()
-    manifest = store / "saves" / f"{newest:020d}" / "manifest"
+    manifest = store / "saves" / f"{newest:020d}" / "manifest-0"
     manifest.write_bytes(manifest.read_bytes()[:-9] if damage is None else damage)
 
     again = world.start(ready=False)
@@ -193,7 +193,7 @@ def test_a_damaged_save_is_told_and_the_one_before_is_taken(world: World, damage
 
 
 def test_without_a_whole_save_a_start_is_refused_in_one_line(stopped: World, store: Path) -> None:
-    for manifest in store.glob("saves/*/manifest"):
+    for manifest in store.glob("saves/*/manifest-0"):
         manifest.write_bytes(b"")
 
     again = stopped.start(ready=False, RECOVERY_DIR=str(store))

@@ -9,7 +9,7 @@ from flows.engine.ledger_step import LedgerLogic
 from flows.engine.saves import CommitPartition, Saves
 from flows.engine.sinks import LinesLogic
 from flows.engine.steps import PlaysLogic
-from flows.model.messages import Receipt
+from flows.model.messages import PartitionStates, Receipt
 from flows.state import saves
 from simulation.mutations import mutation
 
@@ -19,8 +19,11 @@ def a_save_is_committed_when_half_of_it_is_there(right: Any) -> Any:
     def write_batch(self: Any, values: Any) -> None:
         for value in values:
             pieces = self._gathered.setdefault(value.cut.number, {})
-            pieces[value.step, value.key] = value
-            if 2 * len(pieces) == len(self._expected) // 2 * 2:
+            if isinstance(value, PartitionStates):
+                self._states[value.cut.number] = value
+            else:
+                pieces[value.step, value.key] = value
+            if 2 * len(pieces) >= len(self._expected) and value.cut.number in self._states:
                 self._commit(value.cut, list(pieces.values()))
 
     return write_batch

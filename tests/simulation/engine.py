@@ -4,7 +4,8 @@ What it keeps, and no more (each is a test against Bytewax in `test_fakes`):
 
 - Between two steps, from one worker to another, messages come in order; else in any order, so many at once.
 - A step with state gets what is there for a key in one call, keys in their order.
-- A key, and a sink, is one worker's; its logic is made for its first message.
+- A key, and a sink's partition, is one worker's; its logic is made for its first message. The key's hash
+  says whose a key is.
 - When all partitions are at their end and all is through, a step learns so, and may send something still,
   which those behind it get before they learn it.
 - Bytewax keeps no state. What is deferred happens at any time, in any order, as threads do it.
@@ -21,6 +22,7 @@ from zlib import crc32
 
 from bytewax.dataflow import Dataflow
 
+from flows.engine.place import member_of
 from simulation.world import World
 
 Mapper = Callable[[list[Any]], Iterable[Any]]
@@ -121,7 +123,7 @@ class Engine:
 
     Args:
         flows: the same flow, once a worker, as each process has one.
-        salt: which worker has which key.
+        salt: which worker has which partition.
     """
 
     def __init__(self, world: World, flows: Sequence[Dataflow], salt: int) -> None:
@@ -132,6 +134,7 @@ class Engine:
         self.partitions: dict[tuple[str, str], Any] = {}
         self.channels: dict[tuple[str, str, int, int], deque[Any]] = {}
         self.over: set[tuple[str, str]] = set()
+        self.parts: dict[str, list[tuple[str, int]]] = {}
         self.deferred: list[Deferred] = []
         self._begin()
 
@@ -139,25 +142,39 @@ class Engine:
 
     def _begin(self) -> None:
         for name, step in self.steps.items():
-            if step.kind != "input":
-                continue
-            lists = [worker[name].op.source.list_parts() for worker in self.workers]
-            for part in lists[0]:
-                source = self.workers[self.owner(part)][name].op.source
-                self.partitions[name, part] = source.build_part(name, part, None)
+            if step.kind == "input":
+                lists = [worker[name].op.source.list_parts() for worker in self.workers]
+                for part in lists[0]:
+                    source = self.workers[self._reader(part)][name].op.source
+                    self.partitions[name, part] = source.build_part(name, part, None)
+            elif step.kind == "output":
+                lists = [worker[name].op.sink.list_parts() for worker in self.workers]
+                parts = sorted({part for some in lists for part in some})
+                listing = {part: [at for at, some in enumerate(lists) if part in some] for part in parts}
+                self.parts[name] = [(part, at[self._reader(part) % len(at)]) for part, at in listing.items()]
+
+    def _reader(self, part: str) -> int:
+        """The worker of a partition that all list."""
+        return crc32(f"{self.salt} {part}".encode()) % len(self.workers)
 
     def owner(self, key: str) -> int:
         """The worker of a key."""
-        return crc32(f"{self.salt} {key}".encode()) % len(self.workers)
+        return member_of(key, len(self.workers))
+
+    def _part(self, name: str, key: str) -> tuple[str, int]:
+        """The partition of a sink that a key goes to, and its worker."""
+        parts = self.parts[name]
+        number: int = self.steps[name].op.sink.part_fn(key)
+        return parts[number % len(parts)]
 
     def _logic(self, name: str, key: str) -> Any:
         logic = self.logics.get((name, key))
         if logic is None:
-            step = self.workers[self.owner(key if self.steps[name].kind != "output" else name)][name]
-            if step.kind == "output":
-                (part,) = step.op.sink.list_parts()
-                logic = step.op.sink.build_part(name, part, None)
+            if self.steps[name].kind == "output":
+                step = self.workers[dict(self.parts[name])[key]][name]
+                logic = step.op.sink.build_part(name, key, None)
             else:
+                step = self.workers[self.owner(key)][name]
                 logic = step.op.builder(None)
             self.logics[name, key] = logic
         return logic
@@ -171,7 +188,7 @@ class Engine:
         except StopIteration:
             self.over.add(where)
             return
-        self._emit(where[0], self.owner(where[1]), items)
+        self._emit(where[0], self._reader(where[1]), items)
 
     def _emit(self, name: str, worker: int, items: list[Any]) -> None:
         if not items:
@@ -182,7 +199,7 @@ class Engine:
                 sent = list(mapper(sent))
             sink = self.steps[to].kind == "output"
             for item in sent:
-                target = self.owner(to if sink else item[0])
+                target = self._part(to, item[0])[1] if sink else self.owner(item[0])
                 self.channels.setdefault((name, to, worker, target), deque()).append(item)
 
     def waiting(self) -> list[tuple[str, int]]:
@@ -202,7 +219,9 @@ class Engine:
                 taken.append(some.popleft())
             channels = [one for one in channels if one]
         if self.steps[to].kind == "output":
-            self._logic(to, "writer").write_batch([value for _, value in taken])
+            for part in dict.fromkeys(self._part(to, key)[0] for key, _ in taken):
+                here = [value for key, value in taken if self._part(to, key)[0] == part]
+                self._logic(to, part).write_batch(here)
             return
         by_key: dict[str, list[Any]] = {}
         for key, value in taken:

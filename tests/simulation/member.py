@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from flows.engine import LinesSink, PixelSource, RedisSink, StopSignal
+from flows.engine import LinesSink, PixelSource, Place, RedisSink, StopSignal
 from flows.engine.saves import Defer
 from flows.intake import DenyList
 from flows.pixels import Sinks, build
@@ -49,20 +49,21 @@ class Member:
         return member
 
     def begin(
-        self, settings: Settings, outside: Outside, stop: StopSignal, number: int, defer: Defer
+        self, settings: Settings, outside: Outside, stop: StopSignal, place: Place, defer: Defer
     ) -> None:
-        """Make all of it anew for an execution, as its process number `number`."""
+        """Make all of it anew for an execution, at its place among the processes."""
         log, recompute = outside.log, outside.recompute
         self.settings.__dict__.clear()
         self.settings.__dict__.update(settings.__dict__)
         denied = DenyList(self.settings, TIME.monotonic)
-        self.source.__init__(log, self.settings, KEY, stop, denied, ahead=False, defer=defer)  # type: ignore[misc]
+        more: Any = {"ahead": False, "defer": defer, "place": place}
+        self.source.__init__(log, self.settings, KEY, stop, denied, **more)  # type: ignore[misc]
         self.covered.__init__(self.settings, recompute, TIME.monotonic)  # type: ignore[misc]
         self.sinks.redis.__init__(  # type: ignore[misc]
             self.settings,
             log,
             recompute,
-            process=number,
+            process=place.member,
             clock_s=TIME.time,
             monotonic_s=TIME.monotonic,
             stop=stop,

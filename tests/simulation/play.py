@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,7 +19,9 @@ import structlog
 from connectors import durable
 from connectors.redis.client import connect
 from connectors.stream import ConnectError
-from flows.engine import StopSignal
+from flows.engine import Place, StopSignal
+from flows.engine.meeting import agree
+from flows.engine.saves import Saves
 from flows.errors import AudiopixelError
 from flows.intake import Decoder
 from flows.model.redis_keys import deny_key
@@ -98,6 +100,22 @@ def _told(_: object, __: str, event: MutableMapping[str, Any]) -> Any:
         "   ".join([f"  flow: {text}", *(f"{name}={told}" for name, told in event.items())])
     )
     raise structlog.DropEvent
+
+
+def meet(saves: Sequence[Saves]) -> None:
+    """Let the members of an execution agree on a save, without Redis between them."""
+    sides = [agree(one.store, one.place) for one in saves if one.store is not None]
+    said = [next(side) for side in sides]
+    agreed: list[Any] = []
+    while not agreed:
+        heard, said = said, []
+        for side in sides:
+            try:
+                said.append(side.send(heard))
+            except StopIteration as end:
+                agreed.append(end.value)
+    for one, end_of in zip(saves, agreed, strict=True):
+        one.resume(end_of)
 
 
 _playing: list[Player] = []
@@ -260,7 +278,8 @@ class Player:
         try:
             some = members(workers)
             for number, member in enumerate(some):
-                member.begin(settings, self.outside, self.stop, number, self._defer)
+                member.begin(settings, self.outside, self.stop, Place(number, workers), self._defer)
+            meet([member.source.saves for member in some])
             salt = int(world.random.random() * 1000)
             self.engine = Engine(world, [member.flow for member in some], salt)
             self._run(self.engine)

@@ -33,7 +33,8 @@ def store(tmp_path: Path) -> SaveStore:
             store.put_piece(cut, "plays", "0001", encode([cut]), []),
             store.put_piece(cut, "ledger", "ledger", encode({}), []),
         ]
-        store.commit(Manifest(FORMAT, cut, 60_000, {"a/0": 5}, 1000 * cut, 1, {}, pieces))
+        told = FORMAT, cut, 60_000, {"a/0": 5}, 1000 * cut, 1
+        store.commit(Manifest(*told, {}, pieces, member=1, shards=((), ())))
     return store
 
 
@@ -45,17 +46,17 @@ def test_it_tells_what_each_save_holds_by_step(store: SaveStore) -> None:
     told = state(store.root)
     assert told.exit_code == 0, told.output
     lines = told.stdout.splitlines()
-    assert lines[0].startswith("save 9: whole, ")
+    assert lines[0].startswith("save 9 of member 1 of 2: whole, ")
     assert lines[0].endswith("watermark 1970-01-01T00:01:00+00:00, 1 partitions")
     assert [line.split()[:2] for line in lines[2:4]] == [["ledger", "1"], ["plays", "2"]]
-    assert lines[4].startswith("save 7: whole, ")
+    assert lines[4].startswith("save 7 of member 1 of 2: whole, ")
 
 
 def test_as_json_it_has_sizes_and_counts(store: SaveStore) -> None:
     newest, before = map(json.loads, state(store.root, "--json").stdout.splitlines())
     assert (newest["cut"], before["cut"], newest["damage"]) == (9, 7, "")
     assert (newest["made_ms"], newest["watermark_ms"], newest["positions"]) == (9000, 60_000, {"a/0": 5})
-    manifest = store.manifest(9)
+    manifest = store.manifest(9, 1)
     (plays,) = [one for one in newest["steps"] if one["step"] == "plays"]
     size = sum(piece.size for piece in manifest.pieces if piece.step == "plays")
     assert plays == {
@@ -72,18 +73,18 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
-@pytest.mark.parametrize("what", ["manifest", "plays-0001"])
+@pytest.mark.parametrize("what", ["manifest-1", "plays-0001"])
 def test_a_damaged_save_is_said_and_the_exit_code_is_1(
     store: SaveStore, what: str, damage: Callable[[Path], None]
 ) -> None:
     damage(store.root / "saves" / f"{9:020d}" / what)
     told = state(store.root)
-    if what == "manifest" and damage is Path.unlink:  # without a manifest it never was one
+    if what == "manifest-1" and damage is Path.unlink:  # without a manifest it never was one
         assert (told.exit_code, told.stdout.count("whole")) == (0, 1)
         return
     assert told.exit_code == 1
-    assert told.stdout.startswith("save 9: damaged: ")
-    assert "save 7: whole" in told.stdout
+    assert told.stdout.startswith("save 9 of member 1: damaged: ")
+    assert "save 7 of member 1 of 2: whole" in told.stdout
     assert store.cuts() == [9, 7], "it looks, and takes nothing away"
 
 

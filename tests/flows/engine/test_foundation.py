@@ -121,7 +121,7 @@ def test_a_store_is_fresh_until_a_save_is_committed(tmp_path: Path) -> None:
     assert fresh(tmp_path), "a save without a manifest is none"
     saved(tmp_path)
     assert not fresh(tmp_path)
-    (tmp_path / "saves" / f"{1:020d}" / "manifest").write_bytes(b"damaged")
+    (tmp_path / "saves" / f"{1:020d}" / "manifest-0").write_bytes(b"damaged")
     assert not fresh(tmp_path)
 
 

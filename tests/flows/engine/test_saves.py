@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from flows.engine import StopSignal
 from flows.engine.cut_step import Step
+from flows.engine.meeting import agree, alone
+from flows.engine.place import ALONE
 from flows.engine.saves import START_S, CommitPartition, Saved, Saves, in_threads
 from flows.engine.sinks import LinesLogic, LinesSink
 from flows.errors import StateError
-from flows.model.messages import Durable, Lines, Message
+from flows.model.messages import Durable, Lines, Message, PartitionStates
 from flows.model.ticks import Cut, Tick
 from flows.replay import replay
 from flows.settings.fields import Settings
@@ -73,20 +76,27 @@ def saved(store: SaveStore, cut: int) -> Manifest:
         store.put_piece(cut, "rows", "0000", encode({"cut": cut}), [SEGMENT + name]),
         store.put_piece(cut, "ledger", "ledger", encode([cut]), []),
     ]
-    manifest = Manifest(FORMAT, cut, 5, {"a": cut}, 0, 1, {"shards": "1"}, pieces)
+    shards = (tuple(piece.file for piece in pieces),)
+    manifest = Manifest(FORMAT, cut, 5, {"a": cut}, 0, 1, {"shards": "1"}, pieces, shards=shards)
     store.commit(manifest)
     return manifest
 
 
-def test_the_newest_save_is_taken_and_the_one_before_is_kept(tmp_path: Path) -> None:
+def newest(store: SaveStore) -> Manifest | None:
+    """The save that a single process goes on from."""
+    found = alone(agree(store, ALONE)).save
+    return None if found is None else found.manifest
+
+
+def test_the_newest_save_is_taken_and_the_older_ones_go(tmp_path: Path) -> None:
     store = SaveStore(tmp_path)
-    assert store.newest() is None
+    assert newest(store) is None
     for cut in (3, 7, 20, 21):
         written = saved(store, cut)
-        assert store.newest() == written
-        assert store.piece(written, "rows", "0000") == {"cut": cut}
+        assert newest(store) == written
+        assert store.piece(store.save(cut), "rows", "0000") == {"cut": cut}
+    store.prune(20)
     assert store.cuts() == [21, 20]
-    assert store.oldest_kept == 20
     assert {path.name for path in (tmp_path / "saves").iterdir()} == {f"{20:020d}", f"{21:020d}"}
 
 
@@ -99,17 +109,17 @@ def another_byte(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, cut_short, another_byte])
-@pytest.mark.parametrize("what", ["manifest", "rows-0000", "ledger-ledger", "segment"])
+@pytest.mark.parametrize("what", ["manifest-0", "rows-0000", "ledger-ledger", "segment"])
 def test_a_save_with_a_damaged_file_falls_back_to_the_one_before_and_says_so(
     tmp_path: Path, what: str, damage: Callable[[Path], None]
 ) -> None:
     store = SaveStore(tmp_path)
-    before, newest = saved(store, 1), saved(store, 2)
-    (segment,) = store.segments(newest)["rows", "0000"]
+    before, spoilt = saved(store, 1), saved(store, 2)
+    (segment,) = store.segments(2, spoilt.pieces[0])
     damage(tmp_path / segment if what == "segment" else tmp_path / "saves" / f"{2:020d}" / what)
     with capture_logs() as told:
-        assert store.newest() == before
-    if not (what == "manifest" and damage is Path.unlink):  # without a manifest it never was one
+        assert newest(store) == before
+    if not (what == "manifest-0" and damage is Path.unlink):  # without a manifest it never was one
         assert [(one["damaged"], one["taken"]) for one in told] == [(2, 1)]
     assert store.cuts() == [1], "the damaged one is not taken for the newest later"
 
@@ -118,16 +128,16 @@ def test_without_a_whole_save_there_is_no_start(tmp_path: Path) -> None:
     store = SaveStore(tmp_path)
     for cut in (1, 2):
         saved(store, cut)
-        another_byte(tmp_path / "saves" / f"{cut:020d}" / "manifest")
+        another_byte(tmp_path / "saves" / f"{cut:020d}" / "manifest-0")
     with pytest.raises(StateError, match=r"has no whole save .*restore all of the directory from one backup"):
-        store.newest()
+        newest(store)
 
 
 def test_saves_of_another_version_are_refused_and_not_taken_for_damaged(tmp_path: Path) -> None:
     store = SaveStore(tmp_path)
     store.commit(Manifest(FORMAT + 1, 1, 0, {}, 0, 1, {}, [store.put_piece(1, "a", "b", b"", [])]))
     with pytest.raises(StateError, match=f"saves of format {FORMAT + 1}, this version reads {FORMAT}"):
-        store.newest()
+        newest(store)
     assert store.cuts() == [1]
 
 
@@ -163,12 +173,12 @@ def test_a_death_at_any_file_operation_leaves_the_save_or_the_one_before(
     else:
         assert left >= 0 or at == 0
     monkeypatch.undo()
-    found = store.newest()
+    found = newest(store)
     assert found is not None
     assert found == before or found.cut == 3
-    assert store.piece(found, "rows", "0000") == {"cut": found.cut}
+    assert store.piece(store.save(found.cut), "rows", "0000") == {"cut": found.cut}
     again = saved(store, 4)
-    assert store.newest() == again
+    assert newest(store) == again
 
 
 # Steps
@@ -196,7 +206,9 @@ def at(number: int, save: bool = True) -> Lines:
 
 
 def saves_of(directory: Path, defer: Any = in_threads) -> Saves:
-    return Saves(Settings(recovery_dir=directory, shards=1), KEY, defer)
+    saves = Saves(Settings(recovery_dir=directory, shards=1), KEY, defer)
+    assert saves.resumed is None
+    return saves
 
 
 class Slow:
@@ -255,7 +267,8 @@ def test_a_forgotten_listeners_file_goes_once_neither_save_that_is_kept_lists_it
         cut = Cut(number, T0, False, (("a", number),))
         with taking(number) as listed:
             files.keep([files.write(body)])
-        saves.commit(cut, [saves.write(cut, "rows", "0000", encode(number), listed)])
+        piece = saves.write(cut, "rows", "0000", encode(number), listed)
+        saves.commit(cut, [piece], PartitionStates(cut, {}, 0))
         assert files.directory is not None
         return any(b"listener" in path.read_bytes() for path in files.directory.iterdir())
 
@@ -308,16 +321,18 @@ def test_a_cut_is_committed_when_all_its_pieces_have_come_and_in_order(
     committed: list[int] = []
 
     class Noting(Saves):
-        def commit(self, cut: Cut, pieces: Any) -> None:
+        def commit(self, cut: Cut, pieces: Any, *_: Any) -> None:
             assert sorted(piece.step for piece in pieces) == steps
             committed.append(cut.number)
 
-    saves = Noting(Settings(recovery_dir=None), KEY)
-    committer = CommitPartition(saves, frozenset((step, "0000") for step in steps))
-    order = data.draw(st.permutations([step for step in steps for _ in cuts]))
-    came = dict.fromkeys(steps, 0)
+    saves = Noting(Settings(recovery_dir=Path("unused")), KEY)
+    committer = CommitPartition(saves, [frozenset((step, "0000") for step in steps)])
+    order = data.draw(st.permutations([step for step in [*steps, "partitions"] for _ in cuts]))
+    came = dict.fromkeys([*steps, "partitions"], 0)
     for step in order:
-        committer.write_batch([durable_of(cuts[came[step]], step)])
+        here = durable_of(cuts[came[step]], step)
+        states = PartitionStates(here.cut, {}, 0)
+        committer.write_batch([states if step == "partitions" else here])
         came[step] += 1
         committer.close()
         assert committed == cuts[: min(came.values())]
@@ -397,8 +412,8 @@ def test_from_every_save_a_flow_ends_as_the_undisturbed_one(
     copies: list[Path] = []
     commit = Saves.commit
 
-    def copied(self: Saves, cut: Cut, pieces: Any) -> None:
-        commit(self, cut, pieces)
+    def copied(self: Saves, cut: Cut, *of: Any) -> None:
+        commit(self, cut, *of)
         if not cut.ended and self.settings.recovery_dir == tmp_path / "whole" / "recovery":
             copies.append(tmp_path / f"copy-{len(copies)}")
             shutil.copytree(tmp_path / "whole", copies[-1], ignore=shutil.ignore_patterns("*.part"))
@@ -421,11 +436,10 @@ def test_a_start_whose_save_lacks_a_shard_is_refused(
     settings = settings_of(shards=2)
     replay(log(tmp_path), settings, KEY, recovery_dir=tmp_path / "recovery", stop=stop)
     store = SaveStore(tmp_path / "recovery")
-    newest = store.newest()
-    assert newest is not None
-    fewer: list[Piece] = [one for one in newest.pieces if (one.step, one.key) != ("rows", "0001")]
-    store.commit(disk.Manifest(*[*disk.msgspec.structs.astuple(newest)[:-1], fewer]))
-    with pytest.raises(StateError, match="has no rows of shard 0001"):
+    whole = store.manifest(store.cuts()[0])
+    fewer: list[Piece] = [one for one in whole.pieces if (one.step, one.key) != ("rows", "0001")]
+    store.commit(replace(whole, pieces=fewer))
+    with pytest.raises(StateError, match="has rows-0001 with another member"):
         replay(log(tmp_path), settings, KEY, recovery_dir=tmp_path / "recovery")
 
 

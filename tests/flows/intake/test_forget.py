@@ -350,7 +350,7 @@ def test_a_live_flow_forgets_within_a_minute_and_a_kill_does_not_make_it_remembe
         with running(environment, log) as flow:
             until(lambda: touches() == 20, 90, flow, log)
             # A flow that has saved nothing begins anew, which is refused once somebody is forgotten.
-            until(lambda: any(tmp_path.glob("recovery/saves/*/manifest")), 90, flow, log)
+            until(lambda: any(tmp_path.glob("recovery/saves/*/manifest-0")), 90, flow, log)
             told = run_command(
                 "forget", "L1", directory=tmp_path, environment={**os.environ, **environment}, into=tmp_path
             )

@@ -103,7 +103,7 @@ def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: p
     finally:
         os.umask(umask)
     found = modes(root)
-    assert {"manifest", "rows-0000"} <= set(found)
+    assert {"manifest-0", "rows-0000"} <= set(found)
     for name, mode in found.items():
         private = 0o700 if name in ("recovery", "rows", "0000", "saves", f"{1:020d}") else 0o600
         assert mode == private, f"{name} has mode {mode:o}"

@@ -1,0 +1,143 @@
+"""Dealing: the shards of a stopped cluster's newest save, laid out anew for another number of members.
+
+The engine sends a shard to a member by the number of members, so with another number most shards belong on
+another disk. Dealing copies each shard's files to the directory of the member that will have it, and leaves
+the old directories as they are.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from connectors.durable import put, sync_directory
+from flows.engine import foundation
+from flows.engine.place import member_of
+from flows.engine.run import held
+from flows.errors import StateError
+from flows.model.messages import shard_key
+from flows.publish import final_before, keep, keep_final, kept
+from flows.state.durable import private_directory
+from flows.state.saves import PARTITIONS, Damaged, Manifest, Piece, SaveStore, encode
+
+
+class Dealt(NamedTuple):
+    """The save that was dealt, and the directories of the new members."""
+
+    cut: int
+    directories: list[Path]
+
+
+class Part(NamedTuple):
+    """One old member's part of the save, and the disk that has it."""
+
+    store: SaveStore
+    manifest: Manifest
+
+
+def deal(directories: Sequence[Path], members: int, to: Path) -> Dealt:
+    """Deal the newest save that is whole in `directories` to `members`, each a directory `member-N` in `to`.
+
+    Args:
+        directories: the recovery directories of all old members, one for each disk.
+
+    Raises:
+        StateError: a member's part is missing or damaged, a flow is running on one of them, or `to` has
+            saves.
+    """
+    with ExitStack() as stack:
+        for directory in directories:
+            for lock in directory.glob("lock-*"):
+                stack.enter_context(held(directory, int(lock.name.removeprefix("lock-"))))
+        stores = [SaveStore(directory) for directory in directories]
+        cut, parts = _newest(stores)
+        owners = [to / f"member-{member}" for member in range(members)]
+        for owner in owners:
+            if SaveStore(owner).cuts():
+                raise StateError(f"{owner} has saves already: name a directory that is not there yet")
+        try:
+            _deal(cut, parts, owners, directories)
+        except OSError as error:
+            raise StateError(f"{error.filename or to} cannot be used: {error.strerror}") from None
+    return Dealt(cut, owners)
+
+
+def _newest(stores: Sequence[SaveStore]) -> tuple[int, list[Part]]:
+    """The newest save of which every member's part is there and whole."""
+    why = ""
+    for cut in sorted({cut for store in stores for cut in store.cuts()}, reverse=True):
+        try:
+            parts = list(_parts(cut, stores))
+            for part in parts:
+                part.store.verify(cut, part.manifest.pieces)
+            return cut, parts
+        except Damaged as error:
+            why = why or str(error)
+    why = why or "they have none"
+    raise StateError(f"no save is whole in these directories ({why}): name those of all members")
+
+
+def _parts(cut: int, stores: Sequence[SaveStore]) -> Iterator[Part]:
+    """The parts of a save.
+
+    Raises:
+        Damaged: one is missing. StateError: there are two of one cut.
+    """
+    found: dict[int, Part] = {}
+    for store in stores:
+        for manifest in store.save(cut).parts if store.members_at(cut) else ():
+            found.setdefault(manifest.member, Part(store, manifest))
+            first = next(iter(found.values())).manifest
+            if (first.start, first.shards) != (manifest.start, manifest.shards):
+                raise StateError(
+                    f"save {cut} in {store.root} is of another start, and doubles shards: name the directories "
+                    "of one cluster"
+                )
+    for member in range(first.members):
+        if member not in found:
+            raise Damaged(f"save {cut} is of {first.members} members, and the shards of {member} are missing")
+        yield found[member]
+
+
+def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: Sequence[Path]) -> None:
+    some, members = parts[0], len(owners)
+    of = {(piece.step, piece.key): (part.store, piece) for part in parts for piece in part.manifest.pieces}
+    states = some.store.piece(some.store.save(cut), PARTITIONS, shard_key(some.manifest.member))
+    homes = [[where for where in of if _owner(where, members) == member] for member in range(members)]
+    shards = tuple(tuple(sorted("-".join(where) for where in home)) for home in homes)
+    start, ground = secrets.randbits(62), foundation.merged(directories)
+    for member, owner in enumerate(owners):
+        private_directory(owner)
+        put(owner / foundation.FILE, msgspec.json.encode(ground))
+        keep(owner, member, max(kept(directory) for directory in directories))
+        keep_final(owner, max(final_before(directory) for directory in directories))
+        store = SaveStore(owner)
+        pieces = [_copy(cut, *of[where], store) for where in homes[member]]
+        pieces.append(store.put_piece(cut, PARTITIONS, shard_key(member), encode(states), []))
+        store.commit(
+            msgspec.structs.replace(some.manifest, pieces=pieces, start=start, member=member, shards=shards)
+        )
+        sync_directory(owner)
+
+
+def _owner(where: tuple[str, str], members: int) -> int | None:
+    """The member that will have a piece; None: each has a copy of its own."""
+    step, key = where
+    return None if step == PARTITIONS else member_of(key, members)
+
+
+def _copy(cut: int, store: SaveStore, piece: Piece, to: SaveStore) -> Piece:
+    """Copy a piece with its segments."""
+    files = [Path(file) for file in store.segments(cut, piece)]
+    for file in files:
+        if not (to.root / file).exists():
+            private_directory((to.root / file).parent)
+            put(to.root / file, (store.root / file).read_bytes())
+    for parent in {file.parent for file in files}:
+        sync_directory(to.root / parent)
+    return to.copy_piece(cut, piece, store)

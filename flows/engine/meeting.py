@@ -1,0 +1,282 @@
+"""The members' meeting at a start: each says which saves its disk has, and all take the greatest common one.
+
+`agree` is one member's side, a generator: it yields what it says in a round and is sent what all say, so that
+all come to the same end. A single member hears itself alone. Several meet in Redis, where each says beside
+its words whom it has heard. A round is over when all have heard the same members; what an earlier start has
+left there names a member that is gone, and is nobody's word.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Generator, Sequence
+from itertools import count
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+import structlog
+
+from connectors.redis import connect, put_fields, read_rows
+from connectors.stream import ConnectError
+from flows.engine.place import Place, member_of
+from flows.errors import AudiopixelError, StateError
+from flows.model.redis_keys import saves_key
+from flows.publish import Kept, keep, kept
+from flows.settings import Settings
+from flows.state.saves import PARTITIONS, WHAT_TO_DO, Damaged, Piece, Save, SaveStore
+
+POLL_S: Final = 0.02
+MEET_WITHIN_S: Final = 600.0
+"""The longest wait for the other members' words: each may have to read all of its disk."""
+REDIS_WITHIN_S: Final = 30.0
+"""The longest time for which Redis may be away meanwhile."""
+
+T = TypeVar("T")
+Rounds = Generator[bytes, Sequence[bytes], T]
+
+
+class Held(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """A save on a disk: its cut, the start that it is of, how many members have a part, and whose are
+    there.
+    """
+
+    cut: int
+    start: int
+    members: int
+    there: tuple[int, ...]
+
+    def by(self, member: int, members: int) -> bool:
+        """True if one of so many members can go on from it: the disk has its own part, or all parts."""
+        return len(self.there) == self.members or (self.members == members and member in self.there)
+
+
+BEGINNING: Final = Held(-1, 0, 0, ())
+"""The empty save from which all begin. A member has it from its first start until it knows a save that is
+whole everywhere. Without it a crash between the members' very first manifests would look like a lost disk.
+"""
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """What a member says first.
+
+    Attributes:
+        held: the saves on its disk, of which each manifest is whole.
+        damaged: the other ones, and what is wrong.
+        fence: that of the latest execution that its disk knows of.
+        start: a number for this start; member 0's is taken.
+    """
+
+    held: list[Held]
+    damaged: dict[int, str]
+    fence: Kept
+    start: int
+
+
+class Agreed(NamedTuple):
+    """The save that all go on from (None: all begin anew), and the number of their start."""
+
+    save: Save | None
+    start: int
+
+
+def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
+    """One member's side of the meeting; returns what all agree on, with newer saves taken away.
+
+    Raises:
+        StateError: there are saves, and none that all can go on from; says what to do.
+    """
+    held, damaged = _held(store)
+    mine = Statement(held, damaged, kept(store.root), secrets.randbits(62))
+    said = yield msgspec.json.encode(mine)
+    all_said = [msgspec.json.decode(one, type=Statement) for one in said]
+    damaged = {cut: reason for one in all_said for cut, reason in one.damaged.items()}
+    refused: dict[int, str] = {}
+    while (cut := common_cut([one.held for one in all_said], refused)) not in (None, BEGINNING.cut):
+        save, reason = store.save(cut), ""
+        try:
+            store.verify(cut, _share(save, place))
+        except Damaged as error:
+            reason = str(error)
+        reasons = [one.decode() for one in (yield reason.encode())]
+        if not any(reasons):
+            break
+        refused[cut] = next(filter(None, reasons))
+    damaged |= refused
+    if cut is None:
+        _refuse(store, [one.held for one in all_said], damaged)
+    if cut is None or cut == BEGINNING.cut:
+        store.revoke_after(BEGINNING.cut)
+        if place.members > 1:
+            store.begin()
+        return Agreed(None, all_said[0].start)
+    for newer, reason in damaged.items():
+        if newer > cut:
+            structlog.get_logger("saves").warning(
+                "a save is damaged: the one before is taken, and the log is read again from there",
+                damaged=newer,
+                taken=cut,
+                reason=reason,
+            )
+    store.revoke_after(cut)
+    if (latest := max(one.fence for one in all_said)) > mine.fence:  # any member may be the writer next
+        keep(store.root, place.member, latest)
+    return Agreed(save, all_said[0].start)
+
+
+def _held(store: SaveStore) -> tuple[list[Held], dict[int, str]]:
+    found, damaged = [BEGINNING] if store.begun else [], dict[int, str]()
+    for cut in store.cuts():
+        try:
+            save = store.save(cut)
+        except Damaged as error:
+            damaged[cut] = str(error)
+        else:
+            of = save.manifest
+            found.append(Held(cut, of.start, of.members, tuple(save.there)))
+    return found, damaged
+
+
+def common_cut(held: Sequence[Sequence[Held]], refused: dict[int, str]) -> int | None:
+    """The greatest cut that each member can go on from, of those that are not refused; None: there is none.
+
+    Args:
+        held: of each member.
+    """
+    able = [
+        {(one.cut, one.start, one.members) for one in some if one.by(member, len(held))}
+        for member, some in enumerate(held)
+    ]
+    found = [cut for cut, _, _ in set.intersection(*able) if cut not in refused]
+    return max(found, default=None)
+
+
+def _share(save: Save, place: Place) -> list[Piece]:
+    """The pieces that a member goes on with.
+
+    Raises:
+        StateError: one of them is not on its disk.
+    """
+    mine, missing = [], []
+    for file in (file for files in save.manifest.shards for file in files):
+        step, _, key = file.partition("-")
+        if step != PARTITIONS and member_of(key, place.members) == place.member:
+            piece = save.pieces.get((step, key))
+            if piece is None:
+                missing.append(file)
+            else:
+                mine.append(piece)
+    if missing:
+        raise StateError(
+            f"the newest save has {missing[0]} with another member than the engine sends it to, and "
+            f"{len(missing) - 1} more shards: deal them anew with `audiopixel state deal`"
+        )
+    return mine + [piece for piece in save.pieces.values() if piece.step == PARTITIONS]
+
+
+def _refuse(store: SaveStore, held: Sequence[Sequence[Held]], damaged: dict[int, str]) -> None:
+    """Raise unless no member has ever had a save.
+
+    Raises:
+        StateError: says which member lacks what, and what to do.
+    """
+    members, newest = len(held), max((one for some in held for one in some), default=BEGINNING)
+    if newest == BEGINNING and not damaged:
+        return
+    why = f" ({damaged[max(damaged)]})" if damaged else ""
+    if newest == BEGINNING or members == newest.members == 1:
+        raise StateError(f"the recovery directory {store.root} has no whole save{why}: {WHAT_TO_DO}")
+    if newest.members != members:
+        raise StateError(
+            f"the newest save is of {newest.members} members, and {members} have started: start "
+            f"{newest.members}, or deal the shards anew with `audiopixel state deal --members {members}`"
+        )
+    owners = [sorted({owner for one in some for owner in one.there}) for some in held]
+    for member, there in enumerate(owners):
+        if not there and not damaged:
+            raise StateError(
+                f"the disk of member {member} has no save, and those of others have: restore its recovery "
+                "directory, or count the log anew with --recompute and an empty one on each member"
+            )
+        if there and member not in there:
+            doubled = next((n for n, some in enumerate(owners) if n != member and {*some} & {*there}), None)
+            also = "" if doubled is None else f", which are doubled: member {doubled} has them too"
+            raise StateError(
+                f"the shards of member {member} are missing: its disk has those of member "
+                f"{', '.join(map(str, there))}{also}. Give each member its own recovery directory"
+            )
+    cuts = "; ".join(
+        f"member {n} has {' '.join(str(one.cut) for one in some) or 'none'}" for n, some in enumerate(held)
+    )
+    raise StateError(f"the members have no whole save in common{why}, {cuts}: {WHAT_TO_DO}")
+
+
+def alone(rounds: Rounds[T]) -> T:
+    """Let a single member come to its end: it hears itself."""
+    said = next(rounds)
+    while True:
+        try:
+            said = rounds.send([said])
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+class Word(msgspec.Struct, frozen=True, array_like=True):
+    """What a member says in a round: who it is in this start, whom it has heard, and its words."""
+
+    who: str
+    heard: list[str]
+    said: bytes
+
+
+def in_redis(settings: Settings, place: Place, rounds: Rounds[T]) -> T:
+    """Let several members come to their end, each in a process that calls this.
+
+    Raises:
+        ConnectError: Redis stays away. AudiopixelError: not all members come.
+    """
+    who, said, told = secrets.token_hex(8), next(rounds), dict[str, Word]()
+    for number in count():
+        told[f"round-{number}"] = Word(who, [], said)
+        words = _round(settings, place, told)
+        try:
+            said = rounds.send([one.said for one in words])
+        except StopIteration as end:
+            result: T = end.value
+            return result
+    raise AssertionError("without an end")
+
+
+def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word]:
+    """The words of all in the last round of `told`. The earlier ones are told again, since Redis may lose
+    what another member has not heard yet.
+    """
+    field, mine = next(reversed(told.items()))
+    keys = [saves_key(settings.namespace, member) for member in range(place.members)]
+    deadline_s, away_s = time.monotonic() + MEET_WITHIN_S, time.monotonic() + REDIS_WITHIN_S
+    client = None
+    while time.monotonic() < deadline_s:
+        told[field] = mine
+        fields = {name: msgspec.json.encode(word).decode() for name, word in told.items()}
+        try:
+            client = client or connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+            put_fields(client, {keys[place.member]: fields})
+            rows = read_rows(client, keys, [field])
+        except ConnectError:
+            if time.monotonic() > away_s:
+                raise
+            client = None
+            time.sleep(POLL_S)
+            continue
+        away_s = time.monotonic() + REDIS_WITHIN_S
+        words = [msgspec.json.decode(row[field], type=Word) for row in rows if field in row]
+        heard = [one.who for one in words]
+        if len(words) == len(keys) and all(one.heard == heard for one in words):
+            client.close()
+            return words
+        mine = Word(mine.who, heard, mine.said)
+        time.sleep(POLL_S)
+    raise AudiopixelError(
+        f"not all {place.members} members met in Redis within {MEET_WITHIN_S:g} s: start all of them again"
+    )

@@ -1,0 +1,76 @@
+"""Accounts of the saves on a disk: what each holds, by step, with every file read."""
+
+from __future__ import annotations
+
+import msgspec
+
+from flows.state.saves import KEPT, Damaged, Manifest, SaveStore
+
+
+class StepAccount(msgspec.Struct, frozen=True):
+    """One step's part of a save: how many pieces and segments, with their sizes in bytes."""
+
+    step: str
+    pieces: int
+    size: int
+    segments: int
+    segments_size: int
+
+
+class Account(msgspec.Struct, frozen=True):
+    """The contents of one member's part of a save, by step; of a damaged one where it is, and what is wrong.
+
+    Attributes:
+        member, members: whose part it is, and of how many.
+    """
+
+    cut: int
+    damage: str = ""
+    made_ms: int = 0
+    watermark_ms: int = 0
+    positions: dict[str, int] = {}
+    steps: list[StepAccount] = []
+    member: int = 0
+    members: int = 0
+
+
+def accounts(store: SaveStore) -> list[Account]:
+    """Accounts of the newest saves, the newest first. A flow may be taking others meanwhile.
+
+    Raises:
+        StateError: another version wrote one.
+    """
+    found = []
+    for cut in store.cuts()[:KEPT]:
+        for member in store.members_at(cut):
+            try:
+                found.append(_account(store, store.manifest(cut, member)))
+            except (Damaged, FileNotFoundError) as error:
+                if cut in store.cuts():  # else it was too old by then
+                    found.append(Account(cut, str(error), member=member))
+    return found
+
+
+def _account(store: SaveStore, manifest: Manifest) -> Account:
+    steps: dict[str, StepAccount] = {}
+    heads = store.verify(manifest.cut, manifest.pieces)
+    for piece, head in zip(manifest.pieces, heads, strict=True):
+        sizes = [(store.root / one.file).stat().st_size for one in head.segments]
+        had = steps.get(piece.step, StepAccount(piece.step, 0, 0, 0, 0))
+        steps[piece.step] = StepAccount(
+            piece.step,
+            had.pieces + 1,
+            had.size + piece.size,
+            had.segments + len(sizes),
+            had.segments_size + sum(sizes),
+        )
+    return Account(
+        manifest.cut,
+        "",
+        manifest.made_ms,
+        manifest.watermark_ms,
+        manifest.positions,
+        sorted(steps.values(), key=lambda one: one.step),
+        manifest.member,
+        manifest.members,
+    )
