@@ -9,7 +9,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from flows.settings.fields import Settings
-from flows.state.saves import SaveStore, decode, encode
+from flows.state.saves import PARTITIONS, SaveStore, decode, encode
 
 
 def doctor(
@@ -51,12 +51,10 @@ def skip(settings: Settings, _: Any) -> None:
     first = f"{settings.kafka_topic}/0"
 
     def skipped(step: str, _: str, state: Any) -> Any:
-        if step != "ledger":
+        if step != PARTITIONS:
             return state
-        *ledger, partitions = state
-        version, position, *rest = decode(partitions[first])
-        moved = encode((version, position + 50, *rest))
-        return (*ledger, {**partitions, first: moved})
+        version, position, *rest = decode(state[first])
+        return {**state, first: encode((version, position + 50, *rest))}
 
     doctor(settings.recovery_dir, skipped)
 

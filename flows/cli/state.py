@@ -21,8 +21,8 @@ def state(
         list[Path] | None,
         typer.Argument(
             metavar="[deal] DIR",
-            help="Recovery directories, one for each disk; the configured one by default. `deal` before them "
-            "deals their shards anew.",
+            help="Recovery directories, one for each disk; the configured one by default. The word deal "
+            "before them lays out their shards afresh.",
             show_default=False,
         ),
     ] = None,
@@ -47,7 +47,7 @@ def state(
     """Show what the saves in recovery directories hold, and verify them: every file is read, and held against
     its checksum. The flow may run meanwhile. Each member of a cluster has a part of every save.
 
-    With `deal` as the first word it lays the newest save out for another number of members, while the flow is
+    With deal as the first word it lays the newest save out for another number of members, while the flow is
     stopped. A shard lives on the member that the number of members gives, so another number needs other
     disks. Name the directories of all old members; they stay as they are, and are the way back. Then give
     each machine its own of the new ones, as AUDIOPIXEL_RECOVERY_DIR, and start all members. Members that

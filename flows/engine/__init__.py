@@ -7,13 +7,14 @@ Must not import: viewers, cli.
 from __future__ import annotations
 
 from flows.engine.cluster import Cluster, end_with_supervisor, members
+from flows.engine.committer import CommitSink
 from flows.engine.cut_step import Step
-from flows.engine.deal import deal
+from flows.engine.dealing import deal
 from flows.engine.foundation import begun, fresh, lay
 from flows.engine.ledger_step import LedgerLogic
 from flows.engine.place import ALONE, Place, place_of
 from flows.engine.run import execute
-from flows.engine.saves import CommitSink, Saved, Saves
+from flows.engine.saves import Saved, Saves
 from flows.engine.sinks import LinesLogic, LinesSink, RedisLogic, RedisSink
 from flows.engine.source import PixelSource, StopSignal
 from flows.engine.start import (

@@ -58,7 +58,7 @@ whole everywhere. Without it a crash between the members' very first manifests w
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """What a member says first.
+    """A member's first words.
 
     Attributes:
         held: the saves on its disk, of which each manifest is whole.
@@ -223,7 +223,7 @@ def alone(rounds: Rounds[T]) -> T:
 
 
 class Word(msgspec.Struct, frozen=True, array_like=True):
-    """What a member says in a round: who it is in this start, whom it has heard, and its words."""
+    """A member's words in a round, with its name in this start, and the names that it has heard."""
 
     who: str
     heard: list[str]

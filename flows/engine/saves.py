@@ -21,14 +21,13 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 from bytewax.operators import StatefulBatchLogic
-from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.engine import foundation
 from flows.engine.cut_step import Step
 from flows.engine.meeting import Agreed, agree, alone, in_redis
-from flows.engine.place import ALONE, Place, member_of
+from flows.engine.place import ALONE, Place
 from flows.errors import AudiopixelError, StateError
 from flows.instruments import instruments
 from flows.model.messages import Durable, Message, PartitionStates, key_of, shard_key
@@ -108,8 +107,8 @@ def drain() -> None:
 
 
 def refusal() -> Exception | None:
-    """Why this process could not go on from a save, once. The engine loses it where several members refuse at
-    the same moment: each may see first that another one has gone.
+    """The error by which this process could not go on from a save, once. The engine loses it where several
+    members refuse at the same moment: each may see first that another one has gone.
     """
     return _REFUSED.pop() if _REFUSED else None
 
@@ -269,17 +268,17 @@ class Saves:
         except OSError as error:
             raise self._unusable(error) from None
         manifest = disk.Manifest(
-            disk.FORMAT,
-            cut.number,
-            cut.watermark_ms,
-            dict(cut.positions),
-            time.time_ns() // 1_000_000,
-            kept(self.settings.recovery_dir).fence,
-            foundation.of(self.settings, self.secret).fixed,
-            [partitions, *(disk.Piece(*piece[1:-1]) for piece in pieces)],
-            self._agreed.start,
-            member,
-            shards,
+            format=disk.FORMAT,
+            cut=cut.number,
+            watermark_ms=cut.watermark_ms,
+            positions=dict(cut.positions),
+            made_ms=time.time_ns() // 1_000_000,
+            fence=kept(self.settings.recovery_dir).fence,
+            settings=foundation.of(self.settings, self.secret).fixed,
+            pieces=[partitions, *(disk.Piece(*piece[1:-1]) for piece in pieces)],
+            start=self._agreed.start,
+            member=member,
+            shards=shards,
         )
         try:
             store.commit(manifest)
@@ -426,75 +425,3 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         while self._under_way and (wait or self._under_way[0].done()):
             found.append(self._under_way.popleft().result())
         return found
-
-
-class CommitPartition(StatefulSinkPartition[Durable | PartitionStates, None]):
-    """A member's committer: gathers what is durable of each cut, and commits the cuts of which all is.
-
-    Args:
-        shards: of each member the (step, key) of its pieces.
-    """
-
-    def __init__(self, saves: Saves, shards: Sequence[frozenset[tuple[str, str]]]) -> None:
-        self._saves, self._expected = saves, shards[saves.place.member]
-        self._shards = tuple(tuple(sorted("-".join(one) for one in some)) for some in shards)
-        self._gathered: dict[int, dict[tuple[str, str], Durable]] = {}
-        self._states: dict[int, PartitionStates] = {}
-        self._latest: Work | None = None
-
-    def write_batch(self, values: list[Durable | PartitionStates]) -> None:
-        """Commit the cuts that are complete; they come in order, since each step's come in order."""
-        if not self._saves.wanted:
-            return
-        for value in values:
-            number = value.cut.number
-            pieces = self._gathered.setdefault(number, {})
-            if isinstance(value, PartitionStates):
-                self._states[number] = value
-            else:
-                pieces[value.step, value.key] = value
-            if pieces.keys() == self._expected and number in self._states:
-                self._commit(value.cut, list(self._gathered.pop(number).values()))
-
-    def _commit(self, cut: Cut, pieces: list[Durable]) -> None:
-        before, states = self._latest, self._states.pop(cut.number)
-
-        def commit() -> None:
-            if before is not None:
-                before.result()
-            self._saves.commit(cut, pieces, states, self._shards)
-
-        if before is not None and before.done():
-            before.result()
-        self._latest = self._saves.defer(commit)
-
-    def snapshot(self) -> None:
-        """Give Bytewax nothing at the end of its epoch."""
-
-    def close(self) -> None:
-        """Wait for the last commit."""
-        if self._latest is not None:
-            self._latest.result()
-
-
-@dataclass
-class CommitSink(FixedPartitionedSink[Durable | PartitionStates, None]):
-    """A committer on each member; `pieces` are the (step, key) of all pieces of a save."""
-
-    saves: Callable[[], Saves]
-    pieces: frozenset[tuple[str, str]]
-
-    def list_parts(self) -> list[str]:
-        """This member's own: no other member lists it."""
-        return [shard_key(self.saves().place.member)]
-
-    def part_fn(self, item_key: str) -> int:
-        """The number of the member whose key it is."""
-        return int(item_key)
-
-    def build_part(self, step_id: str, for_part: str, resume_state: None) -> CommitPartition:
-        """Make it."""
-        saves, shards = self.saves(), [set[tuple[str, str]]() for _ in range(self.saves().place.members)]
-        for step, key in self.pieces:
-            shards[member_of(key, len(shards))].add((step, key))
-        return CommitPartition(saves, [frozenset(some) for some in shards])

@@ -248,7 +248,7 @@ class SaveStore:
     # Reading
 
     def save(self, cut: int) -> Save:
-        """What this disk has of a save; its pieces are not read.
+        """The parts of a save that this disk has; their pieces are not read.
 
         Raises:
             Damaged: a manifest is torn, or they are of two saves. StateError: another version wrote it.

@@ -29,7 +29,7 @@ def machines(world: World, recipe: str, **settings: str) -> Iterator[list[Flow]]
     """A shell a machine: the lines that name a machine are that one's alone, the others the first one's."""
     ports, metrics = free_ports(2), free_run(2)
     here = shlex.quote(f"127.0.0.1:{ports[0]};127.0.0.1:{ports[1]}")
-    recipe = recipe.replace(ADDRESSES, here).replace("/shared/audiopixel", str(world.directory / "shared"))
+    recipe = recipe.replace(ADDRESSES, here)
     own = [line for line in recipe.splitlines() if "# on " in line and "once" not in line]
     common = [line for line in recipe.splitlines() if line not in own]
     assert len(own) == 2, recipe
@@ -37,17 +37,17 @@ def machines(world: World, recipe: str, **settings: str) -> Iterator[list[Flow]]
     told = {**world.settings, "METRICS_PORT": str(metrics), **settings}
     environment = {**known, **{f"AUDIOPIXEL_{name}": value for name, value in told.items()}}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    (world.directory / "shared").mkdir()
     flows = []
     try:
         for number, line in enumerate(own):
             script = [*(common if number == 0 else common[:1]), f"exec {line}"]
+            own_disk = str(world.directory / f"disk-{number}")
             log = world.directory / f"machine-{number}.log"
             if "bytewax" in line:  # a port for each, which no option tells apart
                 environment = {**environment, "AUDIOPIXEL_METRICS_PORT": str(metrics + number)}
             with log.open("wb") as out:
                 process = subprocess.Popen(
-                    ["sh", "-ec", "\n".join(script)],
+                    ["sh", "-ec", "\n".join(script).replace("/var/lib/audiopixel", own_disk)],
                     cwd=world.directory,
                     env=environment,
                     stdin=subprocess.DEVNULL,

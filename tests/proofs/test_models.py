@@ -46,7 +46,9 @@ REFUTED = [
     ("Commit", "ACKED", "NoOutputIsLost", {"M": 2, "K": 2}),
     ("Commit", "ALL", "AlwaysACommonCut", {"M": 2, "K": 2}),
     ("Commit", "MEET", "AlwaysACommonCut", {"M": 2, "K": 2}),
-    ("Commit", "ORDER", "AlwaysACommonCut", {"M": 2, "K": 2}),
+    ("Commit", "LIST", "AlwaysACommonCut", {"M": 2, "K": 2}),
+    ("Commit", "START", "AlwaysACommonCut", {"M": 2, "K": 2}),
+    ("Commit", "BEGIN", "AlwaysACommonCut", {"M": 2, "K": 2}),
 ]
 """A rule that is left out, the promise that it breaks, and the sizes at which it does."""
 

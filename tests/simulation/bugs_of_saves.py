@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.engine.committer import CommitPartition
 from flows.engine.cut_step import CutStep
 from flows.engine.ledger_step import LedgerLogic
-from flows.engine.saves import CommitPartition, Saves
+from flows.engine.saves import Saves
 from flows.engine.sinks import LinesLogic
 from flows.engine.steps import PlaysLogic
 from flows.model.messages import PartitionStates, Receipt

@@ -95,8 +95,8 @@ def _parts(cut: int, stores: Sequence[SaveStore]) -> Iterator[Part]:
             first = next(iter(found.values())).manifest
             if (first.start, first.shards) != (manifest.start, manifest.shards):
                 raise StateError(
-                    f"save {cut} in {store.root} is of another start, and doubles shards: name the directories "
-                    "of one cluster"
+                    f"save {cut} in {store.root} is of another start, and doubles shards: name the "
+                    "directories of one cluster"
                 )
     for member in range(first.members):
         if member not in found:
