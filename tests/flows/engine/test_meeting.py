@@ -1,0 +1,237 @@
+"""The members' meeting: all take the greatest save that each can go on from, whatever lies in Redis."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from connectors.redis import Client, put_fields
+from flows.engine.meeting import Agreed, Held, Word, agree, common_cut, in_redis
+from flows.engine.place import Place, member_of
+from flows.engine.saves import Saves
+from flows.errors import StateError
+from flows.model.messages import PartitionStates, shard_key
+from flows.model.redis_keys import saves_key
+from flows.model.ticks import Cut
+from flows.settings.fields import Settings
+from flows.state.saves import FORMAT, PARTITIONS, Manifest, SaveStore, encode
+
+KEYS = [shard_key(shard) for shard in range(8)]
+
+
+def part(store: SaveStore, cut: int, place: Place, start: int = 7) -> None:
+    """Write one member's part of a save of eight shards."""
+    member, members = place
+    shards = tuple(
+        tuple(f"plays-{key}" for key in KEYS if member_of(key, members) == one) for one in range(members)
+    )
+    pieces = [
+        store.put_piece(cut, "plays", file.removeprefix("plays-"), encode(cut), []) for file in shards[member]
+    ]
+    pieces.append(store.put_piece(cut, PARTITIONS, shard_key(member), encode({}), []))
+    store.commit(Manifest(FORMAT, cut, 0, {}, 0, 0, {}, pieces, start, member, shards))
+
+
+def on_disks(root: Path, cuts: Sequence[Sequence[int]]) -> list[SaveStore]:
+    """A disk for each member, with its parts of some saves."""
+    stores = [SaveStore(root / f"disk-{member}") for member in range(len(cuts))]
+    for member, (store, some) in enumerate(zip(stores, cuts, strict=True)):
+        for cut in some:
+            part(store, cut, Place(member, len(cuts)))
+    return stores
+
+
+def together(stores: Sequence[SaveStore]) -> list[Agreed]:
+    """The members' meeting, each hearing all of every round."""
+    sides = [agree(store, Place(member, len(stores))) for member, store in enumerate(stores)]
+    said, ends = [next(side) for side in sides], list[Agreed]()
+    while not ends:
+        heard, said = said, []
+        for side in sides:
+            try:
+                said.append(side.send(heard))
+            except StopIteration as end:
+                ends.append(end.value)
+    assert len(ends) == len(stores), "all come to their end in the same round"
+    assert len({one.start for one in ends}) == 1
+    return ends
+
+
+def taken(stores: Sequence[SaveStore]) -> int | None:
+    """The cut that all take."""
+    cuts = [None if one.save is None else one.save.cut for one in together(stores)]
+    assert len(set(cuts)) == 1
+    return cuts[0]
+
+
+def test_all_take_the_greatest_save_that_each_has_and_the_newer_ones_are_taken_away(tmp_path: Path) -> None:
+    stores = on_disks(tmp_path, [(3, 5, 9), (5, 9, 12), (3, 5, 9)])
+    assert taken(stores) == 9
+    assert [store.cuts() for store in stores] == [[9, 5, 3], [9, 5], [9, 5, 3]]
+
+
+@given(st.lists(st.sets(st.integers(0, 6)), min_size=1, max_size=4))
+def test_the_common_cut_is_the_greatest_that_no_disk_lacks(cuts: list[set[int]]) -> None:
+    held = [[Held(cut, 7, len(cuts), (member,)) for cut in some] for member, some in enumerate(cuts)]
+    assert common_cut(held, {}) == max(set.intersection(*cuts), default=None)
+    everything = [[Held(cut, 7, 2, (0, 1)) for cut in some] for some in cuts]
+    assert common_cut(everything, {}) == max(set.intersection(*cuts), default=None)
+
+
+def test_a_damaged_file_on_one_disk_takes_all_to_the_save_before_and_all_say_so(tmp_path: Path) -> None:
+    stores = on_disks(tmp_path, [(5, 9), (5, 9)])
+    file = next((stores[1].root / "saves" / f"{9:020d}").glob("plays-*"))
+    file.write_bytes(file.read_bytes()[:-1])
+    with capture_logs() as told:
+        assert taken(stores) == 5
+    assert [(one["damaged"], one["taken"]) for one in told] == [(9, 5), (9, 5)]
+
+
+def test_members_that_share_a_directory_may_start_in_any_number(tmp_path: Path) -> None:
+    store = SaveStore(tmp_path)
+    for member in (0, 1):
+        part(store, 5, Place(member, 2))
+    part(store, 9, Place(0, 2))  # and member 1 died before its own
+    for members in (1, 2, 3):
+        assert taken([store] * members) == 5
+
+
+def test_a_death_between_the_very_first_manifests_begins_anew_and_a_lost_disk_does_not(
+    tmp_path: Path,
+) -> None:
+    stores = on_disks(tmp_path, [(), ()])
+    assert taken(stores) is None
+    part(stores[0], 4, Place(0, 2))
+    assert taken(stores) is None
+    assert stores[0].cuts() == []
+    for member, store in enumerate(stores):
+        part(store, 4, Place(member, 2))
+        store.prune(4)
+    (tmp_path / "disk-1").rename(tmp_path / "lost")
+    with pytest.raises(StateError, match="the disk of member 1 has no save, and those of others have"):
+        together(stores)
+
+
+def test_of_one_cut_the_parts_of_two_starts_are_two_saves(tmp_path: Path) -> None:
+    stores = on_disks(tmp_path, [(3, 5), (3,)])
+    part(stores[1], 5, Place(1, 2), start=8)
+    assert taken(stores) == 3
+
+
+def test_shards_that_the_engine_sends_elsewhere_are_refused(tmp_path: Path) -> None:
+    stores = on_disks(tmp_path, [(3,), (3,)])
+    for member, store in enumerate(stores):
+        manifest = store.manifest(3, member)
+        fewer = [piece for piece in manifest.pieces if piece.step == PARTITIONS]
+        store.commit(Manifest(FORMAT, 3, 0, {}, 0, 0, {}, fewer, 7, member, manifest.shards))
+    with pytest.raises(StateError, match=r"more shards: deal them .* with `audiopixel state deal`"):
+        together(stores)
+
+
+# In Redis
+
+
+def meeting(settings: Settings, stores: Sequence[SaveStore]) -> list[Agreed]:
+    def one(member: int) -> Agreed:
+        place = Place(member, len(stores))
+        return in_redis(settings, place, agree(stores[member], place))
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        return list(pool.map(one, range(len(stores))))
+
+
+def test_members_meet_in_redis_whatever_earlier_starts_have_left_there(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    stores = on_disks(tmp_path, [(3, 5), (3, 5), (3,)])
+    gone = [Word(f"gone-{member}", ["gone-0", "gone-1", "gone-2"], b"nonsense") for member in range(3)]
+    for member, word in enumerate(gone):
+        old = {"round-0": msgspec.json.encode(word).decode(), "start": "7", "cuts": "[3, 5]"}
+        put_fields(client, {saves_key(settings.namespace, member): old})
+    found = meeting(settings, stores)
+    assert [one.save and one.save.cut for one in found] == [3, 3, 3]
+    assert len({one.start for one in found}) == 1
+    again = meeting(settings, stores)
+    assert {one.start for one in again} & {one.start for one in found} == set()
+
+
+def test_members_meet_while_redis_loses_what_they_say(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, over = settings_of(), threading.Event()
+    keys = [saves_key(settings.namespace, member) for member in range(3)]
+
+    def lose() -> None:
+        while not over.wait(0.01):
+            client.delete(*keys)
+
+    stores = on_disks(tmp_path, [(3, 5)] * 3)
+    loser = threading.Thread(target=lose)
+    loser.start()
+    timer = threading.Timer(0.5, over.set)
+    timer.start()
+    try:
+        assert [one.save and one.save.cut for one in meeting(settings, stores)] == [5, 5, 5]
+    finally:
+        over.set()
+        loser.join()
+
+
+# The commit
+
+
+class Now:
+    """Work that is done at once."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._result = work()
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> Any:
+        return self._result
+
+
+def test_a_member_removes_only_what_is_older_than_a_save_that_all_are_known_to_have(
+    tmp_path: Path, settings_of: Callable[..., Settings]
+) -> None:
+    members = [
+        Saves(settings_of(recovery_dir=tmp_path / f"disk-{member}", shards=1), b"", Now, Place(member, 2))
+        for member in (0, 1)
+    ]
+    stores = [one.store for one in members if one.store is not None]
+    for one, agreed in zip(members, together(stores), strict=True):
+        one.resume(agreed)
+
+    def commit(member: int, number: int) -> None:
+        cut = Cut(number, 0, False, (("a", number),), save=True)
+        saves = members[member]
+        keys = [next(key for key in KEYS if member_of(key, 2) == one) for one in (0, 1)]
+        piece = saves.write(cut, "plays", keys[member], encode(number), [])
+        shards = tuple((f"plays-{key}",) for key in keys)
+        saves.commit(cut, [piece], PartitionStates(cut, {}, member), shards)
+
+    for number in (1, 2, 3, 4):
+        commit(0, number)
+    assert stores[0].cuts() == [4, 3, 2, 1], "member 1 has none of them"
+    assert members[0].committed() == {}
+    for number in (1, 2, 3):
+        commit(1, number)
+    assert stores[1].cuts() == [3, 2]
+    assert members[1].committed() == {"a": 3}
+    assert stores[0].cuts() == [4, 3, 2, 1], "member 0 has not heard of it"
+    commit(0, 5)
+    assert stores[0].cuts() == [5, 4, 3, 2]
+    assert members[0].committed() == {"a": 3}
+    assert taken(stores) == 3
