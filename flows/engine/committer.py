@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from flows.engine.beside import Work
 from flows.engine.place import member_of
-from flows.engine.saves import Saves, Work
+from flows.engine.saves import Saves
 from flows.model.messages import Durable, PartitionStates, shard_key
 from flows.model.ticks import Cut
 

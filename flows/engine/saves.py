@@ -12,11 +12,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -25,6 +24,7 @@ from bytewax.operators import StatefulBatchLogic
 from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.engine import foundation
+from flows.engine.beside import Defer, Work, in_threads, wait_for_all
 from flows.engine.cut_step import Step
 from flows.engine.meeting import Agreed, agree, alone, in_redis
 from flows.engine.place import ALONE, Place
@@ -42,59 +42,10 @@ MOST_UNDER_WAY: Final = 2
 """The number of saves that a step may have under way; at a further one it waits for the oldest."""
 
 
-class Work(Protocol):
-    """Work that is done beside the flow."""
-
-    def done(self) -> bool: ...
-
-    def result(self) -> Any:
-        """Wait for it; raises what it raised."""
-
-
-Defer = Callable[[Callable[[], Any]], Work]
-"""Does work beside the flow."""
-_THREADS: Final = ThreadPoolExecutor(4, "saves")
-_STARTER: Final = ThreadPoolExecutor(1, "save")
-_NEW: Final[list[tuple[Future[Any], Callable[[], Any]]]] = []
-_NEW_LOCK: Final = Lock()
-START_S: Final = 0.1
-"""After so long the work of a save begins: each thread that wakes up while steps still copy takes the
-interpreter's lock from them.
-"""
-_UNDER_WAY: Final[set[Future[Any]]] = set()
 _OPEN: Final[list[Step[Any]]] = []
 _REFUSED: Final[list[Exception]] = []
 TOLD_FROM_S: Final = 0.1
 """A wait for the disk that is shorter is counted, and not told."""
-
-
-def in_threads(work: Callable[[], Any]) -> Work:
-    """Do it in a thread, `START_S` after the first that waits."""
-    future = Future[Any]()
-    _UNDER_WAY.add(future)
-    future.add_done_callback(_UNDER_WAY.discard)
-    with _NEW_LOCK:
-        _NEW.append((future, work))
-        first = len(_NEW) == 1
-    if first:
-        _STARTER.submit(_start)
-    return future
-
-
-def _start() -> None:
-    time.sleep(START_S)
-    with _NEW_LOCK:
-        new = [*_NEW]
-        _NEW.clear()
-    for one in new:
-        _THREADS.submit(_do, *one)
-
-
-def _do(future: Future[Any], work: Callable[[], Any]) -> None:
-    try:
-        future.set_result(work())
-    except BaseException as error:
-        future.set_exception(error)
 
 
 def drain() -> None:
@@ -103,7 +54,7 @@ def drain() -> None:
     """
     while _OPEN:
         _OPEN.pop().abandon()
-    wait(list(_UNDER_WAY))
+    wait_for_all()
 
 
 def refusal() -> Exception | None:

@@ -16,8 +16,9 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors.stream import Input
 from flows.delivery import PlanFollower
+from flows.engine.beside import Defer, in_threads
 from flows.engine.place import ALONE, Place
-from flows.engine.saves import Defer, Saves, in_threads
+from flows.engine.saves import Saves
 from flows.engine.tick_clock import Anchor, TickClock, redis_anchor
 from flows.intake import Decoder, Intake, PartitionClock, nobody, position_of
 from flows.model.messages import Lines, Message, Output, ShardTick, key_of

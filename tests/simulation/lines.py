@@ -36,7 +36,7 @@ LEFT_OUT: Final = {
     "delivery/plan_source.py:read_book": "commands",
     "state/hyperloglog.py:unpack_registers": "readers of sketches",
     "engine/source.py:StopSignal.on_signals": "signals",
-    "engine/saves.py:in_threads": "a thread",
+    "engine/beside.py": "threads",
     "engine/saves.py:drain": "threads",
     "publish/handover.py:Handover._work": "the publisher's thread",
     "intake/erasure.py:deny": "the command `forget`",

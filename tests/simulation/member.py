@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from flows.engine import LinesSink, PixelSource, Place, RedisSink, StopSignal
-from flows.engine.saves import Defer
+from flows.engine.beside import Defer
 from flows.intake import DenyList
 from flows.pixels import Sinks, build
 from flows.publish import Covered

@@ -19,11 +19,12 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from flows.engine import StopSignal
+from flows.engine.beside import START_S, in_threads
 from flows.engine.committer import CommitPartition
 from flows.engine.cut_step import Step
 from flows.engine.meeting import agree, alone
 from flows.engine.place import ALONE
-from flows.engine.saves import START_S, Saved, Saves, in_threads
+from flows.engine.saves import Saved, Saves
 from flows.engine.sinks import LinesLogic, LinesSink
 from flows.errors import StateError
 from flows.model.messages import Durable, Lines, Message, PartitionStates

@@ -1,0 +1,65 @@
+"""Threads beside the flow, for the slow part of saves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Lock
+from typing import Any, Final, Protocol
+
+
+class Work(Protocol):
+    """Work that is done beside the flow."""
+
+    def done(self) -> bool: ...
+
+    def result(self) -> Any:
+        """Wait for it; raises what it raised."""
+
+
+Defer = Callable[[Callable[[], Any]], Work]
+"""Does work beside the flow."""
+_THREADS: Final = ThreadPoolExecutor(4, "saves")
+_STARTER: Final = ThreadPoolExecutor(1, "save")
+_NEW: Final[list[tuple[Future[Any], Callable[[], Any]]]] = []
+_NEW_LOCK: Final = Lock()
+START_S: Final = 0.1
+"""After so long the work of a save begins: each thread that wakes up while steps still copy takes the
+interpreter's lock from them.
+"""
+_UNDER_WAY: Final[set[Future[Any]]] = set()
+
+
+def in_threads(work: Callable[[], Any]) -> Work:
+    """Do it in a thread, `START_S` after the first that waits."""
+    future = Future[Any]()
+    _UNDER_WAY.add(future)
+    future.add_done_callback(_UNDER_WAY.discard)
+    with _NEW_LOCK:
+        _NEW.append((future, work))
+        first = len(_NEW) == 1
+    if first:
+        _STARTER.submit(_start)
+    return future
+
+
+def _start() -> None:
+    time.sleep(START_S)
+    with _NEW_LOCK:
+        new = [*_NEW]
+        _NEW.clear()
+    for one in new:
+        _THREADS.submit(_do, *one)
+
+
+def _do(future: Future[Any], work: Callable[[], Any]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def wait_for_all() -> None:
+    """Wait until all work that was begun is done, whatever came of it."""
+    wait(list(_UNDER_WAY))
