@@ -126,6 +126,10 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     segments: list[Segment]
 
 
+_HEADS: Final = msgspec.msgpack.Decoder(Head)
+"""Made here, in one thread: two that decode a class for the first time at once may crash in msgspec 0.22."""
+
+
 def encode(state: Any) -> bytes:
     """Plain state as msgpack. It is a copy: what the state was made of may change behind it.
 
@@ -330,7 +334,7 @@ class SaveStore:
 def _head(body: bytes) -> tuple[Head, int]:
     """The head of a piece's file, and where its state begins."""
     end = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
-    return msgspec.msgpack.decode(body[_LENGTH:end], type=Head), end
+    return _HEADS.decode(body[_LENGTH:end]), end
 
 
 def _read(path: Path) -> bytes:

@@ -32,7 +32,7 @@ def start(world: World, directories: list[Path]) -> list[Flow]:
 
 
 def said(flows: list[Flow]) -> str:
-    return "\n".join(flow.said() for flow in flows)
+    return "\n".join(f"code {flow.process.poll()}\n{flow.said()}" for flow in flows)
 
 
 def counts(world: World, flows: list[Flow], more: int) -> None:
