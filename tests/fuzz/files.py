@@ -21,6 +21,8 @@ from flows.cli.explain import at_the_edge
 from flows.delivery.plan_columns import COLUMNS, plan_from_json, plan_to_json
 from flows.delivery.plan_files import parse_plans
 from flows.delivery.plan_topics import Entries
+from flows.engine import ALONE
+from flows.engine.meeting import agree, alone
 from flows.errors import AudiopixelError, PlanError, UsageError
 from flows.intake.decoder import Decoder
 from flows.model.clients import WINDOWS
@@ -31,6 +33,7 @@ from flows.rejected import Groups, compare, from_files
 from flows.resend import Resent, _events
 from flows.settings import load
 from flows.shown import LINE, shown
+from flows.state.save_accounts import accounts
 from flows.state.saves import FORMAT, Manifest, SaveStore, encode
 from flows.waterfall.theirs import COLUMNS as CLAIMED
 from flows.waterfall.theirs import read_claims
@@ -271,7 +274,9 @@ class SavesDoor:
         self._store = store = SaveStore(directory / "recovery")
         for cut in (7, 9):
             pieces = [store.put_piece(cut, "plays", key, encode([cut, "x"]), []) for key in ("0000", "0001")]
-            store.commit(Manifest(FORMAT, cut, 60_000, {"a/0": 5}, 1000 * cut, 1, {}, pieces))
+            shards = (tuple(piece.file for piece in pieces),)
+            told = FORMAT, cut, 60_000, {"a/0": 5}, 1000 * cut, 1
+            store.commit(Manifest(*told, {}, pieces, shards=shards))
         self._whole = {path: path.read_bytes() for path in sorted(store.root.rglob("*")) if path.is_file()}
 
     def make(self, rng: Random) -> Input:
@@ -285,14 +290,14 @@ class SavesDoor:
         store, path = self._store, [*self._whole][number]
         path.write_bytes(body)
         whole, cut = self._whole[path] == body, int(path.parent.name)
-        for account in store.accounts():
+        for account in accounts(store):
             in_words(account.damage)
             assert account.damage or whole or account.cut != cut, "damage is not seen"
-        taken = store.newest()
+        taken = alone(agree(store, ALONE)).save
         assert taken is not None
         assert whole or taken.cut != cut, "a damaged save is taken"
-        for piece in taken.pieces:
-            assert store.piece(taken, piece.step, piece.key) == (taken.cut, "x")
+        for step, key in taken.pieces:
+            assert store.piece(taken, step, key) == (taken.cut, "x")
         for each, before in self._whole.items():
             if not each.exists() or each == path:
                 each.write_bytes(before)
