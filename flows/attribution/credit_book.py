@@ -151,13 +151,12 @@ class CreditBook:
             others: set[int] = set()
             for credit, share in zip(credits, _shares(pixel.value_micros, credits), strict=True):
                 here, millionths, age_ms = rows.of(credit.combo), credit.millionths, credit.age_ms
-                rows.add(here, minute, 0, millionths)
-                rows.add(here, minute, kind, millionths)
-                rows.add(here, minute, _WAY_COLUMNS[credit.way], millionths)
+                columns = [0, kind, _WAY_COLUMNS[credit.way]]
                 if decision.joined_by is not None:
-                    rows.add(here, minute, _JOINED_COLUMNS[decision.joined_by], millionths)
+                    columns.append(_JOINED_COLUMNS[decision.joined_by])
                 if age_ms is not None:
-                    rows.add(here, minute, AGES_AT + bisect_left(AGES_S, age_ms / 1000), millionths)
+                    columns.append(AGES_AT + bisect_left(AGES_S, age_ms / 1000))
+                rows.add_to(here, minute, columns, millionths)
                 if share is not None:
                     of = (credit.combo, pixel.currency)
                     if (found := priced.get(of)) is None:

@@ -54,6 +54,10 @@ class Entries:
         """Add to one column of a minute of each row of a group."""
         self._added.extend((group, minute, column, amount))
 
+    def add_to(self, group: int, minute: int, columns: Sequence[int], amount: int) -> None:
+        """Add the same to some columns."""
+        self._added.extend([part for column in columns for part in (group, minute, column, amount)])
+
     def add_all(self, table: I64) -> None:
         """Add rows of `add`'s arguments: (n, 4)."""
         self._added.frombytes(np.ascontiguousarray(table, np.int64).tobytes())

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from flows.attribution.frequency import CLASS_OF, Frequency
 from flows.attribution.touch_shard import TouchShard
 from flows.attribution.touches import Touches, TouchStore
 from flows.model.conversions import BY_LISTENER, WHOLE
-from flows.model.decisions import Credit, Decision, PendingConversion, frozen_pending, thawed_pending
+from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.messages import (
     IMPRESSION_TOUCH,
     KIND,
@@ -31,11 +32,12 @@ from flows.model.messages import (
     Unjoined,
     UnjoinedBatch,
 )
+from flows.model.pixel import ConversionPixel
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 7
+FORMAT: Final = 8
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 ENDED_MS: Final = 1 << 60
@@ -119,7 +121,7 @@ class ListenerShard(TouchShard):
         """Decide the conversions of a time before `end_ms`, and count the impressions before it; returns the
         decisions, what the households are to decide, and what `Decided.frequency` gains.
         """
-        due = sorted((one for one in self.pending if one.ts_ms < end_ms), key=lambda one: one[:3])
+        due = sorted((one for one in self.pending if one.ts_ms < end_ms), key=itemgetter(0, 1, 2))
         self.pending = [one for one in self.pending if one.ts_ms >= end_ms]
         decisions: list[Decision] = []
         unjoined: list[Unjoined] = []
@@ -214,7 +216,7 @@ class ListenerShard(TouchShard):
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
         state = self.packed(STEP)
-        state["pending"] = [frozen_pending(one) for one in self.pending]
+        state["pending"] = [*self.pending]
         state["frequency"] = self.frequency.snapshot(self.files)
         self.files.keep([*self.store.names(), *self.frequency.journal.names()])
         return FORMAT, self.shards, state
@@ -228,5 +230,8 @@ class ListenerShard(TouchShard):
         check_format("attribution", state, FORMAT, self.shards)
         *_, of = state
         self.unpack(STEP, of)
-        self.pending = [thawed_pending(one) for one in of["pending"]]
+        self.pending = [
+            PendingConversion(ts_ms, listener, key, ConversionPixel(*pixel), household)
+            for ts_ms, listener, key, pixel, household in of["pending"]
+        ]
         self.frequency.restore(of["frequency"], self.files)

@@ -56,13 +56,9 @@ def without(item: Pixels, denied: U64) -> Pixels:
     """A shard's pixels and conversions, with listeners (sorted) taken off."""
     if not len(denied):
         return item
-    take_off(item.pixels, denied)
-    conversions = []
-    for row, conversion in item.conversions:
-        anew = row.reshape(1, -1).copy()
-        take_off(anew, denied)
-        conversions.append((anew[0], conversion))
-    return item._replace(conversions=conversions)
+    for pixels in (item.pixels, item.converted):
+        take_off(pixels, denied)
+    return item
 
 
 def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequence[str] = ()) -> None:

@@ -8,7 +8,7 @@ from flows.intake.decoder import Batch
 from flows.model.dimensions import SCOPES
 from flows.model.events import CONVERSION
 from flows.model.messages import Pixels
-from flows.model.pixel import COLUMNS, COMBO, INFO, ConversionPixel
+from flows.model.pixel import COLUMNS, COMBO, INFO, KEY, ConversionPixel
 from flows.state.homes import Homes
 from flows.state.kernel import I32, I64, U64, kernel
 
@@ -78,13 +78,7 @@ class Splitter:
         ends, used_ends = np.zeros(self.shards + 1, np.int64), np.zeros(self.shards + 1, np.int64)
         out = np.empty((len(batch.pixels), COLUMNS), np.uint64)
         _sort(batch.pixels, self._of_combo, local, ends, out, used, used_ends)
-        apart: dict[int, list[tuple[U64, ConversionPixel]]] = {}
-        if batch.conversions:
-            rows = batch.pixels[batch.pixels[:, INFO] & np.uint64(0xFF) == CONVERSION]
-            for row in rows:
-                apart.setdefault(int(row[0]) % self.shards, []).append(
-                    (row, batch.conversions[int(row[COMBO])])
-                )
+        apart = self._conversions(batch) if batch.conversions else {}
         bounds, used_bounds, order = ends.tolist(), used_ends.tolist(), used.tolist()
         return [
             Pixels(
@@ -92,8 +86,21 @@ class Splitter:
                 shard,
                 out[bounds[shard] : bounds[shard + 1]],
                 [combos[combo] for combo in order[used_bounds[shard] : used_bounds[shard + 1]]],
-                apart.get(shard, []),
+                *apart.get(shard, ([],)),
             )
             for shard in range(self.shards)
             if bounds[shard] < bounds[shard + 1] or shard in apart
         ]
+
+    def _conversions(self, batch: Batch) -> dict[int, tuple[list[ConversionPixel], U64]]:
+        """Conversions, with their columns, by the shard of their own key."""
+        rows = batch.pixels[batch.pixels[:, INFO] & np.uint64(0xFF) == CONVERSION]
+        home = (rows[:, KEY] % np.uint64(self.shards)).astype(np.int64)
+        order = np.argsort(home, kind="stable")
+        rows, home = rows[order], home[order]
+        shards, begins = np.unique(home, return_index=True)
+        parts = zip(shards.tolist(), np.split(rows, begins[1:]), strict=True)
+        return {
+            shard: ([batch.conversions[number] for number in part[:, COMBO].tolist()], part)
+            for shard, part in parts
+        }

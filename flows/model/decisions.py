@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,18 +21,6 @@ class PendingConversion(NamedTuple):
     key: int
     pixel: ConversionPixel
     household: int = 0
-
-
-def frozen_pending(one: PendingConversion) -> tuple[Any, ...]:
-    """Plain state of a waiting conversion."""
-    return (*one[:3], one.household, tuple(one.pixel))
-
-
-def thawed_pending(state: tuple[Any, ...]) -> PendingConversion:
-    """`frozen_pending`'s counterpart."""
-    *numbers, pixel = state
-    ts_ms, listener, key, household = numbers
-    return PendingConversion(ts_ms, listener, key, ConversionPixel(*pixel), household)
 
 
 class Credit(NamedTuple):
@@ -71,7 +59,7 @@ class Decision(NamedTuple):
         return [one for one in self.found if one.millionths]
 
 
-class Share(msgspec.Struct):
+class Share(msgspec.Struct, gc=False):
     """One touch of a decision; `touched_at` None: credited without one."""
 
     placement_id: str | None
@@ -81,7 +69,7 @@ class Share(msgspec.Struct):
     touched_at: int | None
 
 
-class Body(msgspec.Struct):
+class Body(msgspec.Struct, gc=False):
     """A decision's JSON."""
 
     conversion: str

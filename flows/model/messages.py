@@ -13,7 +13,7 @@ from flows.model.day_parts import NO_PARTS, AlikeDays, Parts
 from flows.model.decisions import Decision, DecisionRecord, PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.home_touches import NO_HOMES, HomeTouches
-from flows.model.pixel import ConversionPixel
+from flows.model.pixel import COLUMNS, ConversionPixel
 from flows.model.ticks import Cut, Tick
 from flows.state.kernel import I64, U8, U32, U64
 
@@ -119,13 +119,14 @@ class PartitionAccount(NamedTuple):
 
 class Pixels(NamedTuple):
     """One shard's pixels of one batch of one source partition, for the placement shard
-    `to`; `COMBO` indexes `combos`."""
+    `to`; `COMBO` indexes `combos`. `converted` are the columns of `conversions`."""
 
     sender: str
     to: int
     pixels: U64
     combos: list[Dimensions]
-    conversions: list[tuple[U64, ConversionPixel]]
+    conversions: list[ConversionPixel]
+    converted: U64 = np.zeros((0, COLUMNS), np.uint64)
 
 
 class PixelOutcomes(NamedTuple):

@@ -29,7 +29,6 @@ from flows.model.pixel import (
     MAX_REASONS,
     POSITION,
     TS,
-    ConversionPixel,
 )
 from flows.model.ticks import ENDED, Cut
 from flows.plays import cohort, slots
@@ -169,17 +168,15 @@ class PlayShard:
             for i in late[: outcomes[LATE_OUT]].tolist()
         ]
         if batch.conversions:
-            self._convert(batch.sender, batch.conversions, outcomes, lates)
+            self._convert(batch, outcomes, lates)
         total = self.outcomes.setdefault(batch.sender, _no_outcomes())
         total += outcomes
         return lates
 
-    def _convert(
-        self, sender: str, conversions: list[tuple[U64, ConversionPixel]], outcomes: I64, lates: list[Late]
-    ) -> None:
+    def _convert(self, batch: Pixels, outcomes: I64, lates: list[Late]) -> None:
         """Count conversions, each once by its own key and horizon."""
-        pixels = np.array([pixel for pixel, _ in conversions], np.uint64)
-        numbers = np.array([self._number(conversion.combo) for _, conversion in conversions], np.int32)
+        pixels, conversions = batch.converted, batch.conversions
+        numbers = np.array([self._number(conversion.combo) for conversion in conversions], np.int32)
         verdicts = np.zeros(len(pixels), np.uint8)
         done = 0
         while done < len(pixels):
@@ -204,11 +201,11 @@ class PlayShard:
             pixels[:, column].tolist() for column in (KEY, LISTENER, HOUSEHOLD, TS, POSITION)
         )
         for n, verdict in enumerate(verdicts.tolist()):
-            conversion = conversions[n][1]
+            conversion = conversions[n]
             if verdict == ACCEPTED:
                 self.conversions.append(PendingConversion(ts[n], listeners[n], keys[n], conversion, homes[n]))
             elif verdict == LATE_OUT:
-                lates.append(Late(sender, positions[n], "conversion", ts[n], keys[n], conversion.combo))
+                lates.append(Late(batch.sender, positions[n], "conversion", ts[n], keys[n], conversion.combo))
 
     def _number(self, combo: Dimensions) -> int:
         number = self.names.number(combo)

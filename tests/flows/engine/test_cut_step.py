@@ -134,7 +134,7 @@ def pixels(sender: str, position: int) -> Pixels:
     row = np.full((1, COLUMNS), position, np.uint64)
     combo = ("p", *(None,) * 6)
     conversion = ConversionPixel(combo, *([None] * (len(ConversionPixel._fields) - 1)))  # type: ignore[arg-type]  # its kind is not read
-    return Pixels(sender, 1, row, [combo], [(row[0], conversion)])
+    return Pixels(sender, 1, row, [combo], [conversion], row)
 
 
 def named(sender: str, placement: str) -> Pixels:
