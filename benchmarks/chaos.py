@@ -36,8 +36,8 @@ LONG: Final = {
 LONG_MINUTES: Final = 6.0
 ROUND_MINUTES: Final = 10.0
 DENSE: Final = {"all": 24, "one": 32, "again_while_starting": 8}
-"""Kills in six minutes of a round: one in five seconds, as long as the next flow took to its first flush in the
-mean (4.8 s, 2026-11-26, at a load of 3).
+"""Kills in six minutes of a round: one in five seconds, as long as the next flow took to its first flush
+(4.8 s in the mean, 2026-11-26, at a load of 3).
 """
 SHORT: Final = {
     "all": 1, "one": 1, "redis_emptied": 1, "redis_hangs": 1, "rolled": 1, "rescaled": 1, "clock_stepped": 2,

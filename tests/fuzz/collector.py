@@ -262,7 +262,7 @@ def _line(path: str, asked: bytes) -> bytes:
 
 
 class GetDoor(CollectorDoor):
-    """Pixels and clicks by URL, in every dialect; and the checker of tags, which must agree."""
+    """Pixels and clicks by URL, in every dialect; and the checker of tags, over the same URLs."""
 
     def make(self, rng: Random) -> Input:
         path, separator, good = rng.choice(calls())

@@ -1,4 +1,4 @@
-"""Files and topics that people and other systems hand over: plans, counts, dead letters, saves, decisions.
+"""Files and topics that people and other systems hand over: plans, counts, dead letters, saves, ids.
 
 Of each: it is read, or refused in words by an error of ours, and what is told of it is shown as letters.
 """
