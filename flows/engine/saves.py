@@ -124,8 +124,9 @@ class Saves:
         Raises:
             StateError: it does not fit the settings.
         """
-        self._agreed, found = agreed, agreed.save
+        found = agreed.save
         if found is None or self.store is None:
+            self._agreed = agreed
             return
         if found.manifest.settings != foundation.of(self.settings, self.secret).fixed:
             raise StateError(
@@ -138,7 +139,7 @@ class Saves:
             raise StateError(
                 "the newest save has no states of partitions: restore the recovery directory from a backup"
             )
-        self.partitions, self._whole = states, (found.cut,)
+        self._agreed, self.partitions, self._whole = agreed, states, (found.cut,)
         self._positions[found.cut] = found.manifest.positions
         structlog.get_logger("saves").info("going on from a save", cut=found.cut)
 
@@ -168,7 +169,8 @@ class Saves:
 
     def committed(self) -> Mapping[str, int]:
         """The positions of the newest save that this member knows to be whole everywhere; empty: none."""
-        return self._positions[self._whole[0]] if self._whole else {}
+        with self._settling:
+            return self._positions[self._whole[0]] if self._whole else {}
 
     def write(self, cut: Cut, step: str, key: str, state: bytes, listed: Sequence[Listed]) -> Durable:
         """Put one step's state on the disk, behind the files that it lists; remove files that no save lists.
