@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from bytewax.operators import StatefulBatchLogic
@@ -48,6 +49,8 @@ from flows.state.homes import Homes
 from flows.state.hyperloglog import pack_registers
 
 S = TypeVar("S", ListenerShard, HouseholdShard)
+_PLAIN: Final = attrgetter(*(one.name for one in fields(Tick)))
+"""A tick as plain values: `astuple` copies each of them, which is half of a small shard's snapshot."""
 
 
 class PlaysLogic(Step[Pixels | ShardTick]):
@@ -157,7 +160,7 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         return (
             self._shard.snapshot(),
             self._aligner.snapshot(),
-            [astuple(tick) for tick in self._ticks.values()],
+            [*map(_PLAIN, self._ticks.values())],
             self._cut,
             (sorted(self._forgotten), self._denied.tobytes()),
         )

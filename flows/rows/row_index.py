@@ -53,7 +53,7 @@ class RowIndex:
         self.ended = Ended()
         self._free: list[int] = []
         self._rows = Counter[str]()
-        self._beyond, self._passed = Distinct(), list[int]()
+        self._beyond, self._passed, self._told = Distinct(), list[int](), 0
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -97,9 +97,11 @@ class RowIndex:
 
     def beyond(self) -> int:
         """The number of names that have counted in `other` so far: exact to 1,000, then about."""
-        passed, self._passed = np.array(self._passed, np.uint64), []
-        self._beyond.add(np.zeros(len(passed), np.uint32), passed, 1)
-        return int(self._beyond.reach(np.zeros(1, np.int64))[0])
+        if self._passed:
+            passed, self._passed = np.array(self._passed, np.uint64), []
+            self._beyond.add(np.zeros(len(passed), np.uint32), passed, 1)
+            self._told = int(self._beyond.reach(np.zeros(1, np.int64))[0])
+        return self._told
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """Plain state; of the ended rows what is not in `files`."""
@@ -120,4 +122,5 @@ class RowIndex:
         self._rows.update(scope for scope, _ in self.numbers)
         self.ended = Ended.restored(ended, files, self.numbers)
         self._beyond = Distinct.restored(beyond, Files(None))
+        self._told = int(self._beyond.reach(np.zeros(1, np.int64))[0])
         return self
