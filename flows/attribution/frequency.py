@@ -185,6 +185,7 @@ class Frequency:
         self.used = 0
         self.journal = Journal(2)
         self._fill(np.zeros(0, np.uint64), np.zeros(0, np.uint32), np.zeros(0, np.uint16), 0)
+        self.journal.load(self)
 
     def _fill(self, who: U64, packed: U32, day: U16, spare: int) -> None:
         capacity = max(MIN_SLOTS, int((len(who) + spare) / MAX_LOAD * 1.25) + 1)

@@ -113,6 +113,7 @@ class PlayShard:
         self.swept = (0, 0)
         self.journal, self._files = Journal(WORDS), Files(None)
         self._have(self.table)
+        self.journal.load(self)
 
     def _have(self, table: U64) -> None:
         """Take a table that has been made anew."""

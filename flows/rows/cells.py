@@ -143,6 +143,7 @@ class Cells:
         self.keys, self.counts, self.flags, self.given = _empty(MIN_SLOTS, columns)
         self.used = 0
         self.journal = Journal(COUNTS + columns)
+        self.journal.load(self)
 
     def make_room(self, more: int) -> None:
         """Let `more` cells come in."""

@@ -203,6 +203,7 @@ class Rolling:
 
     def __post_init__(self) -> None:
         self.changes = no_changes(len(self.table))
+        self.journal.load(self)
 
     def add(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
         """Listener `who[i]` was heard of in `minutes[i]` (since the epoch) in row `rows[i]`."""

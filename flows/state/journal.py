@@ -273,6 +273,13 @@ class Journal:
     words: int
     pieces: list[Segment] = field(default_factory=list)
 
+    def load(self, table: Table) -> None:
+        """Load the loops that snapshots need, by a table that is empty: a first call takes up to 100 ms, for
+        which the flow would stand still.
+        """
+        table.current(np.zeros((0, self.words), np.uint64))
+        table.changed()
+
     def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[Segment]:
         """Append what changed; returns the segments that together hold the table. `files.keep` is the
         caller's.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from flows.engine import StopSignal
+from flows.engine import StopSignal, source
 from flows.engine.beside import START_S, in_threads
 from flows.engine.committer import CommitPartition
 from flows.engine.cut_step import Step
@@ -451,3 +452,22 @@ def test_the_work_of_a_save_begins_when_the_steps_have_copied() -> None:
     assert min(work.result() for work in works) >= START_S
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda: 1 // 0).result()
+
+
+def test_the_disk_is_looked_at_once_a_save_for_lag_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    told: list[int] = []
+
+    def committed() -> dict[str, int]:
+        looks.append(source.awake_ms())
+        return {"a": len(looks)}
+
+    saves: Any = SimpleNamespace(settings=Settings(save_interval=timedelta(seconds=2)), committed=committed)
+    intake: Any = SimpleNamespace(partition="a", reader=SimpleNamespace(commit=told.append))
+    no: Any = None
+    stop, rest = StopSignal(), source.Rest()
+    partition = source.PixelPartition(intake, stop, timedelta(0), no, rest, no, no, saves)
+    for now_ms in range(0, 6_000, 500):
+        monkeypatch.setattr(source, "awake_ms", lambda now_ms=now_ms: now_ms)
+        partition._report()
+    assert (looks, told) == ([0, 2_000, 4_000], [1, 2, 3])

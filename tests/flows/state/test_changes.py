@@ -19,6 +19,7 @@ from flows.plays import shard as shards
 from flows.plays import slots
 from flows.plays.shard import PlayShard
 from flows.rows import pairs, rolling_reach
+from flows.rows.cells import Cells
 from flows.rows.rolling_reach import Rolling
 from flows.state import journal
 from flows.state.changes import marked
@@ -146,3 +147,10 @@ def test_the_list_of_frequency_is_what_a_scan_finds(
                 of = Frequency()
                 of.restore(state, files)
             right(of.changes, of._day, counters.MARK)
+
+
+def test_a_table_loads_the_loops_of_its_saves_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(journal.Journal, "load", lambda _, table: loaded.append(table))
+    made = [PlayShard(0, 1, 1, 1, 1), Rolling(), Frequency(), Cells()]
+    assert all(one is table for one, table in zip(made, loaded, strict=True))
