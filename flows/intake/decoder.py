@@ -133,8 +133,7 @@ class Decoder:
 
     def __post_init__(self) -> None:
         self._names, self._agents = FingerprintCache(MAX_COMBOS), FingerprintCache(_MAX_AGENTS)
-        self._listeners = Pseudonyms(self.listener_key, LISTENER)
-        self._households = Pseudonyms(self.listener_key, HOUSEHOLD)
+        self._people = Pseudonyms(self.listener_key)
         self._verdicts = Verdicts(self.agents)
         self._identities = Identities(self.listener_key)
         self._clients = Clients(self.listener_key)
@@ -176,16 +175,15 @@ class Decoder:
         lines = values if isinstance(values, Lines) else Lines.join(values)
         block = np.frombuffer(lines.block, np.uint8)
         stamps = np.array(messages.timestamps_ms or [], np.int64)
-        who, homes, desk = self._listeners, self._households, Desk.of(len(lines), batch.told)
-        memos = names, agents, listeners, households = self._names, self._agents, who.memo, homes.memo
+        desk = Desk.of(len(lines), batch.told)
+        memos = names, agents, people = self._names, self._agents, self._people.memo
         left: list[int] = []
 
         def read(some: I64, done: int) -> int:
             done = scan(
                 block, lines.ends, lines.begin, some, done, stamps, self._secret, self.consent_default,
-                names.slots, names.used, agents.slots, agents.used, listeners.slots, listeners.used,
-                households.slots, households.used, who.key, homes.key,
-                self._dimensions.keys, pixels, desk,
+                names.slots, names.used, agents.slots, agents.used, people.slots, people.used,
+                self._people.keys, self._dimensions.keys, pixels, desk,
             )  # fmt: skip
             left.extend(desk.left[: desk.filled[LEFT]].tolist())
             self._answer(lines.block, desk)
@@ -377,11 +375,11 @@ class Decoder:
 
     def listener(self, who: bytes) -> int:
         """The keyed hash of a listener; not 0, which is nobody."""
-        return self._listeners.of(who)
+        return self._people.of(LISTENER, who)
 
     def household(self, home: bytes) -> int:
         """The keyed hash of a household, by a key of its own; not 0, which is none."""
-        return self._households.of(home)
+        return self._people.of(HOUSEHOLD, home)
 
     def deny(self, listeners: U64) -> None:
         """Make no key of these clients (sorted keyed hashes, as `listener`'s) from now on."""

@@ -48,6 +48,10 @@ REFUSED: Final = np.uint64(2**64 - 2)
 says why.
 """
 LEFT, AGAIN, NAMES, AGENTS = range(4)
+_PEOPLE: Final = np.array([[words.LISTENER, pixel.LISTENER], [words.HOUSEHOLD, pixel.HOUSEHOLD]])
+"""Fields of people, in the order of `flows.intake.pseudonyms.KINDS`, and their columns."""
+_NO_KIND: Final = ~np.uint64(3)
+"""The bits of a fingerprint but those that tell the kind of people; never all 0."""
 
 
 class Desk(NamedTuple):
@@ -218,24 +222,10 @@ def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
 
 
 @kernel
-def _known(
-    low: np.uint64, high: np.uint64, block: U8, begin_at: int, length: int, memo: U64, used: I64, key: U64,
-    scratch: U64,
-) -> np.uint64:  # fmt: skip
-    """The keyed hash of an id, remembered by fingerprint; not 0, which is nobody."""
-    fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
-    slot = find(memo, fingerprint)
-    if memo[slot, 0] != fingerprint:
-        put(memo, used, fingerprint, max(hash64(key, block, begin_at, length, scratch), np.uint64(1)))
-    return memo[slot, 1]  # type: ignore[no-any-return]
-
-
-@kernel
 def scan(
     block: U8, ends: I64, first: int, lines: I64, done: int, stamps: I64, secret: U64, consent_default: bool,
-    names: U64, names_used: I64, agents: U64, agents_used: I64, listeners: U64, listeners_used: I64,
-    households: U64, households_used: I64, listener_key: U64, household_key: U64, keys: U64, pixels: U64,
-    desk: Desk,
+    names: U64, names_used: I64, agents: U64, agents_used: I64, people: U64, people_used: I64,
+    people_keys: U64, keys: U64, pixels: U64, desk: Desk,
 ) -> int:  # fmt: skip
     """Turn lines into pixels, to the end or to where what is remembered has no room for more.
 
@@ -244,10 +234,10 @@ def scan(
         lines, done: the numbers of those to do, and how many of these are done.
         stamps: the broker's timestamps, or none.
         secret: key of the fingerprints, two words, and that of the collectors, two more.
-        names, agents, listeners, households: slots of `flows.intake.fingerprints`: tags to their names'
-            index in `keys`, with the flag `BLOCKED` and the basis 32 bits higher, or `REFUSED`; a user agent
-            to its reason; a listener, a household to the keyed hash. What is being asked for is `ASKED`.
-        listener_key, household_key: from `flows.state.blake2b.keyed`.
+        names, agents, people: slots of `flows.intake.fingerprints`: tags to their names' index in `keys`,
+            with the flag `BLOCKED` and the basis 32 bits higher, or `REFUSED`; a user agent to its reason; a
+            listener or household to the keyed hash. What is being asked for is `ASKED`.
+        people_keys: of `flows.intake.pseudonyms`.
         keys: of the identities of plays and events, by dimensions.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
         desk: begun anew.
@@ -266,8 +256,7 @@ def scan(
         done < len(lines)
         and room(names, names_used)
         and room(agents, agents_used)
-        and room(listeners, listeners_used)
-        and room(households, households_used)
+        and room(people, people_used)
     ):
         this = lines[done]
         done += 1
@@ -348,22 +337,19 @@ def scan(
                 filled[AGENTS] += 1
             known = known and agents[slot, 1] != ASKED
             info |= np.int64(agents[slot, 1]) << pixel.INVALID_SHIFT
-        who = np.uint64(0)
-        if heard:
-            begin_at, length = begins[words.LISTENER], values[words.LISTENER]
-            # Not `_known`: in a call this takes 0.05 us a pixel more.
-            fingerprint = siphash(low, high, block, begin_at, length) | np.uint64(1)
-            slot = find(listeners, fingerprint)
-            if listeners[slot, 0] != fingerprint:
-                who = max(hash64(listener_key, block, begin_at, length, scratch), np.uint64(1))
-                put(listeners, listeners_used, fingerprint, who)
-            who = listeners[slot, 1]
-        pixels[this, pixel.HOUSEHOLD] = np.uint64(0)
-        if housed:
-            begin_at, length = begins[words.HOUSEHOLD], values[words.HOUSEHOLD]
-            pixels[this, pixel.HOUSEHOLD] = _known(
-                low, high, block, begin_at, length, households, households_used, household_key, scratch
-            )
+        for kind in range(len(_PEOPLE)):
+            field, column = _PEOPLE[kind]
+            who = np.uint64(0)
+            if housed if kind else heard:
+                # Not a function of its own: around a call numba counts references to arrays, 0.1 us a pixel.
+                begin_at, length = begins[field], values[field]
+                fingerprint = siphash(low, high, block, begin_at, length) & _NO_KIND | np.uint64(1 + kind)
+                slot = find(people, fingerprint)
+                if people[slot, 0] != fingerprint:
+                    who = max(hash64(people_keys[kind], block, begin_at, length, scratch), np.uint64(1))
+                    put(people, people_used, fingerprint, who)
+                who = people[slot, 1]
+            pixels[this, column] = who
         filled[LEFT] -= 1
         if not known:
             desk.again[filled[AGAIN]] = this
@@ -380,7 +366,6 @@ def scan(
         pixels[this, pixel.KEY] = identity(
             keys[combo, 0], keys[combo, 1], what, playhead, block, begins[field], values[field]
         )
-        pixels[this, pixel.LISTENER] = who
         pixels[this, pixel.TS] = ts
         pixels[this, pixel.WATERMARK] = received
         pixels[this, pixel.INFO] = info
