@@ -39,6 +39,27 @@ def merge(a_who: U64, a_ts: I64, b_who: U64, b_ts: I64, oldest: Int, order: I64)
 
 
 @kernel
+def settle(order: I64, who: U64, ts: I64) -> bool:
+    """Put an order by listeners into one by listener and time, of equals as they were; False where it takes
+    too long, since listeners have too many.
+    """
+    moves, most = 0, NEAR * len(order)
+    for n in range(1, len(order)):
+        i, place = order[n], n
+        while place > 0 and who[order[place - 1]] == who[i]:
+            before = order[place - 1]
+            if ts[before] < ts[i] or (ts[before] == ts[i] and before < i):
+                break
+            order[place] = before
+            place -= 1
+            moves += 1
+        order[place] = i
+        if moves > most:
+            return False
+    return True
+
+
+@kernel
 def stood_for(who: U64, ts: I64, play: U32, play_ms: Int, dropped: U8) -> Int:
     """Mark the starts that no conversion can take: the impression of their play, of their minute or an
     earlier one, is near; returns how many.

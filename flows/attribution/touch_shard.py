@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -95,8 +95,9 @@ class TouchShard:
         """
         if not some:
             return
-        numbers = [np.array([self._number(combo) for combo in one[0]], np.uint32) for one in some]
-        combos = np.concatenate([of[one[4]] for of, one in zip(numbers, some, strict=True)])
+        begins = accumulate((len(one[0]) for one in some), initial=0)
+        numbers = self._numbers_of([*chain.from_iterable(one[0] for one in some)])
+        combos = numbers[np.concatenate([one[4] + begin for one, begin in zip(some, begins, strict=False)])]
         columns = zip(*((one[1], one[2], one[3], one[5]) for one in some), strict=True)
         who, ts, kinds, plays = map(np.concatenate, columns)
         self._number_campaigns()
@@ -147,6 +148,13 @@ class TouchShard:
             self.store.compact(settled_ms - kept_ms, settled_ms, self.of_campaign)
             if len(self.names) > self.forget_at:
                 self._drop_names()
+
+    def _numbers_of(self, combos: Sequence[Dimensions]) -> U32:
+        known = self.numbers.__getitem__
+        try:  # mostly: each shard has the names of all placement shards at each cut
+            return np.fromiter(map(known, combos), np.uint32, len(combos))
+        except KeyError:
+            return np.fromiter(map(self._number, combos), np.uint32, len(combos))
 
     def _number(self, combo: Dimensions) -> int:
         number = self.numbers.get(combo)

@@ -19,7 +19,7 @@ from flows.model.messages import CLICK_TOUCH, REACH_ONLY, RowBatch, TouchBatch
 from flows.model.ticks import Cut
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments
-from flows.state.kernel import I64, U8, U32, U64, Int, kernel
+from flows.state.kernel import I64, U8, U32, U64, Int, kernel, mixed
 
 
 class Entries(NamedTuple):
@@ -65,6 +65,33 @@ def _spread(combos: I64, rows_of: I64, shard_of: I64, shards: Int) -> tuple[I64,
                 fill[shard_of[row]] += 1
                 rows[to], source[to] = row, i
     return rows, source, bounds
+
+
+@kernel
+def _heard(where: U32, ts: I64, who: U64, used: Int) -> tuple[I64, U32]:
+    """The touches, but clicks, by which somebody is the first time in a minute of dimensions, and these
+    minutes. Of a play that is the impression or the start, of which each would go to all its rows.
+    """
+    mask = 1
+    while mask < 2 * used:
+        mask *= 2
+    slots = np.full(mask, -1, np.int64)
+    mask -= 1
+    order, minutes, n = np.empty(used, np.int64), np.empty(used, np.uint32), 0
+    for i in range(used):
+        if where[i, KIND_OF] == CLICK_TOUCH or who[i] == np.uint64(0):
+            continue
+        minute, combo = np.uint32(ts[i] // 60_000), where[i, COMBO_OF]
+        slot = np.int64(mixed(who[i], np.uint64(combo) << np.uint64(32) | np.uint64(minute))) & mask
+        while slots[slot] >= 0:
+            there = order[slots[slot]]
+            if who[there] == who[i] and where[there, COMBO_OF] == combo and minutes[slots[slot]] == minute:
+                break
+            slot = (slot + 1) & mask
+        else:
+            slots[slot], order[n], minutes[n] = n, i, minute
+            n += 1
+    return order[:n], minutes[:n]
 
 
 @kernel
@@ -120,10 +147,9 @@ def row_batches(
 
     def people(who: U64) -> tuple[Entries, U32, U64]:
         """Entries of touches by somebody who is known, their minutes, and who it is."""
-        some = np.flatnonzero((increments.where[:touches, KIND_OF] != CLICK_TOUCH) & (who[:touches] != 0))
+        some, minutes = _heard(increments.where, increments.ts, who, touches)
         entries = spread(increments.where[some, COMBO_OF].astype(np.int64))
-        at = some[entries.source]
-        return entries, (increments.ts[at] // 60_000).astype(np.uint32), who[at]
+        return entries, minutes[entries.source], who[some[entries.source]]
 
     filled = np.flatnonzero(increments.cells)
     keys = increments.cells[filled] - np.uint64(1)
