@@ -81,6 +81,7 @@ class Distinct:
     sketches: Journal = field(default_factory=lambda: Journal(1 + REGISTERS // 8))
     additions: Journal = field(default_factory=lambda: Journal(2))
     _told: list[U64] = field(default_factory=list)
+    _spent: bool = False
 
     def add(self, rows: U32, who: U64, n_rows: int) -> None:
         """Add listener `who[i]` to row `rows[i]`, rows being below `n_rows`."""
@@ -88,7 +89,9 @@ class Distinct:
         for start in range(0, len(rows), CHUNK):
             some, them = rows[start : start + CHUNK], who[start : start + CHUNK]
             if self.used + len(some) > len(self.table) * MAX_LOAD:
-                self._rebuild(len(some))
+                exact = int(np.count_nonzero(self.dense_of[some] < 0))
+                if self.used + exact > len(self.table) * MAX_LOAD:
+                    self._rebuild(exact)
             told = np.zeros(len(some), np.uint8)
             self.used += _distinct(
                 some, them, self.table, self.count, self.dense_of, self.registers, self.histograms, told
@@ -104,6 +107,7 @@ class Distinct:
         """Forget a row's listeners."""
         if row >= len(self.count):
             return
+        self._drop_spent()
         dense = int(self.dense_of[row])
         if dense >= 0:
             self.dense_of[row] = -1
@@ -121,6 +125,7 @@ class Distinct:
         listeners, its packed registers.
         """
         self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), int(rows.max(initial=-1)) + 1)
+        self._drop_spent()
         leaving = np.zeros(len(self.count), bool)
         leaving[rows] = True
         slots = np.flatnonzero(self.table[:, WHO])
@@ -177,14 +182,21 @@ class Distinct:
         fresh = np.zeros((len(rows), RANKS), np.int64)
         fresh[:, 0] = REGISTERS
         self.histograms = np.vstack([self.histograms, fresh])
-        _fold(self.table, self.dense_of, self.registers, self.histograms)
-        self._rebuild(0)
+        places = np.full(len(self.dense_of), -1, np.int64)
+        places[rows] = dense
+        _fold(self.table, places, self.registers, self.histograms)
+        self._spent = True
 
     def _rebuild(self, spare: int) -> None:
         kept = int(np.count_nonzero(self.table[:, WHO]))
         table = new_pairs(kept + spare, 2)
         self.used = refill(self.table, table, self.dense_of)
-        self.table = table
+        self.table, self._spent = table, False
+
+    def _drop_spent(self) -> None:
+        """Take those who are in registers out of the table, where they stay until it is rebuilt."""
+        if self._spent:
+            self._rebuild(0)
 
     def reach(self, rows: I64) -> I64:
         """Distinct listeners of each of `rows`: exact, or the estimate of its registers."""
@@ -209,6 +221,7 @@ class Distinct:
 
     def _begin_anew(self) -> None:
         """Let the disk hold what there is now and nothing of before."""
+        self._drop_spent()
         dense = np.nonzero(self.dense_of >= 0)[0]
         packed = self.registers[self.dense_of[dense]].view(np.uint64)
         self.sketches.pieces, self.additions.pieces = [], []
