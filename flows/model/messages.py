@@ -165,7 +165,8 @@ class RowBatch(NamedTuple):
     `rows` are (scope, id); the arrays index it. `latest` and `first` are the greatest and the least event
     time of their accepted, valid pixels, 0 where there is none. `labels` are (row, greatest event time,
     names) of the placements among them. `sides` are minutes, columns of `flows.model.basis` and amounts of
-    `side_rows`: what few pixels have. `homes` are the households that were reached. `refused` are (placement,
+    `side_rows`: what few pixels have. `touch_who` are listeners, 0 where unknown; `homes` are the households
+    beside them, or none where no touch has one. `refused` are (placement,
     minute, count) of rejected impressions, which make no row. `delays` are (platform, counts by class of
     `flows.model.delays`).
     """
@@ -190,8 +191,6 @@ class RowBatch(NamedTuple):
     parts: Parts = NO_PARTS
     refused: Sequence[tuple[str, int, int]] = ()
     delays: Sequence[tuple[str, Sequence[int]]] = ()
-    home_rows: U32 = np.zeros(0, np.uint32)
-    home_minutes: U32 = np.zeros(0, np.uint32)
     homes: U64 = np.zeros(0, np.uint64)
 
 

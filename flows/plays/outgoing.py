@@ -68,7 +68,7 @@ def _spread(combos: I64, rows_of: I64, shard_of: I64, shards: Int) -> tuple[I64,
 
 
 @kernel
-def _heard(where: U32, ts: I64, who: U64, used: Int) -> tuple[I64, U32]:
+def _heard(where: U32, ts: I64, who: U64, homes: U64, used: Int) -> tuple[I64, U32]:
     """The touches, but clicks, by which somebody is the first time in a minute of dimensions, and these
     minutes. Of a play that is the impression or the start, of which each would go to all its rows.
     """
@@ -79,13 +79,17 @@ def _heard(where: U32, ts: I64, who: U64, used: Int) -> tuple[I64, U32]:
     mask -= 1
     order, minutes, n = np.empty(used, np.int64), np.empty(used, np.uint32), 0
     for i in range(used):
-        if where[i, KIND_OF] == CLICK_TOUCH or who[i] == np.uint64(0):
+        if where[i, KIND_OF] == CLICK_TOUCH:
             continue
         minute, combo = np.uint32(ts[i] // 60_000), where[i, COMBO_OF]
-        slot = np.int64(mixed(who[i], np.uint64(combo) << np.uint64(32) | np.uint64(minute))) & mask
+        # Of who it is, neither of which anybody can choose.
+        slot = (
+            np.int64(mixed(who[i] ^ homes[i], np.uint64(combo) << np.uint64(32) | np.uint64(minute))) & mask
+        )
         while slots[slot] >= 0:
             there = order[slots[slot]]
-            if who[there] == who[i] and where[there, COMBO_OF] == combo and minutes[slots[slot]] == minute:
+            same = who[there] == who[i] and homes[there] == homes[i]
+            if same and where[there, COMBO_OF] == combo and minutes[slots[slot]] == minute:
                 break
             slot = (slot + 1) & mask
         else:
@@ -145,25 +149,22 @@ def row_batches(
     def spread(combos: I64) -> Entries:
         return Entries(*_spread(combos, rows_of, shard_of, shards))
 
-    def people(who: U64) -> tuple[Entries, U32, U64]:
-        """Entries of touches by somebody who is known, their minutes, and who it is."""
-        some, minutes = _heard(increments.where, increments.ts, who, touches)
-        entries = spread(increments.where[some, COMBO_OF].astype(np.int64))
-        return entries, minutes[entries.source], who[some[entries.source]]
-
     filled = np.flatnonzero(increments.cells)
     keys = increments.cells[filled] - np.uint64(1)
-    day_parts, homes, refused = _parts(names, increments, shards)
+    day_parts, part_homes, refused = _parts(names, increments, shards)
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
     seen = np.flatnonzero(increments.times[: len(names), LATEST])
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
-    heard, heard_minutes, listeners = people(increments.who)
-    housed, home_minutes, households = people(increments.homes)
+    some, heard_minutes = _heard(increments.where, increments.ts, increments.who, increments.homes, touches)
+    heard = spread(increments.where[some, COMBO_OF].astype(np.int64))
+    at = some[heard.source]
+    listeners, homes = increments.who[at], increments.homes
+    households = homes[at] if homes[some].any() else homes[:0]
     aside, timed = increments.sides[:sides], spread(seen)
     beside = spread(aside[:, 0].copy())
-    touched = np.concatenate([heard.rows, housed.rows, day_parts.rows.astype(np.int64)])
-    rows, at, of = (cells.rows, totals.rows, touched, beside.rows, timed.rows), seen[timed.source], increments
-    order, place, bounds, times = _number(*rows, at, of.times, shard_of, shards)
+    touched = np.concatenate([heard.rows, day_parts.rows.astype(np.int64)])
+    rows = cells.rows, totals.rows, touched, beside.rows, timed.rows
+    order, place, bounds, times = _number(*rows, seen[timed.source], increments.times, shard_of, shards)
     first = np.where(times[:, FIRST], BACKWARDS - times[:, FIRST], 0)
     known = order.tolist()
     labels = _labels(names, seen, increments.times[seen, LATEST], place)
@@ -172,7 +173,7 @@ def row_batches(
     delayed: dict[int, list[tuple[str, list[int]]]] = {}
     for platform, classes in delays:
         delayed.setdefault(names.home("platform", platform), []).append((platform, classes))
-    every = (bounds, cells.bounds, totals.bounds, heard.bounds, beside.bounds, housed.bounds)
+    every = (bounds, cells.bounds, totals.bounds, heard.bounds, beside.bounds)
     parts = [[slice(a, b) for a, b in pairwise(of.tolist())] for of in every]
     return [
         RowBatch(
@@ -187,20 +188,18 @@ def row_batches(
             total_rows=place[totals.rows[total]],
             total_counts=flights[total],
             touch_rows=place[heard.rows[hear]],
-            touch_minutes=heard_minutes[hear],
+            touch_minutes=heard_minutes[heard.source[hear]],
             touch_who=listeners[hear],
             labels=labels.get(shard, []),
             first=first[order[own]],
             side_rows=place[beside.rows[side]],
             sides=aside[beside.source[side], 1:],
-            parts=_of_shard(day_parts, homes == shard, place),
+            parts=_of_shard(day_parts, part_homes == shard, place),
             refused=refused.get(shard, ()),
             delays=delayed.get(shard, ()),
-            home_rows=place[housed.rows[housing]],
-            home_minutes=home_minutes[housing],
-            homes=households[housing],
+            homes=households[hear],
         )
-        for shard, (own, cell, total, hear, side, housing) in enumerate(zip(*parts, strict=True))
+        for shard, (own, cell, total, hear, side) in enumerate(zip(*parts, strict=True))
     ]
 
 

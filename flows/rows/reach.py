@@ -232,7 +232,8 @@ class Distinct:
         """Plain state: what is new beside the pieces before, which may be in `files`; sketches anew where the
         additions take twice their room.
         """
-        room = self.used + len(self.registers) * REGISTERS // (8 * self.additions.words)
+        exact = int(self.count[self.dense_of < 0].sum())
+        room = exact + len(self.registers) * REGISTERS // (8 * self.additions.words)
         told = sum(map(len, self._told))
         if files.directory is None or self.additions.rows + told > 2 * room + journal.COMPACTION_SLACK:
             self._begin_anew()

@@ -28,7 +28,7 @@ from flows.rows.row_index import DEFAULT_LIMITS, Limits
 from flows.rows.row_tables import RowTables
 from flows.rows.side_cells import UNKEYED_COLUMNS
 from flows.rows.values import Minutes, Windows
-from flows.state.kernel import I64, U8, U32
+from flows.state.kernel import I64, U8, U32, U64
 
 SKETCHES_AT_ONCE: Final = 256
 
@@ -137,20 +137,12 @@ class RowShard(RowTables):
         if len(rows := rows_at("total_rows")):
             np.add.at(self.columns.totals, rows, joined("total_counts"))
         if len(rows := rows_at("touch_rows")):
-            minutes, who = joined("touch_minutes").astype(np.int64), joined("touch_who")
-            n_rows = len(self.columns)
-            flown = minutes >= self.columns.flight_from[rows]
-            if flown.all():
-                self.reached.add(rows, who, n_rows)
-            else:
-                self.reached.add(rows[flown], who[flown], n_rows)
-            self.rolling.add(rows, minutes, who, n_rows)
-            self.days.reach(rows, minutes, who, n_rows)
-        if len(rows := rows_at("home_rows")):
-            minutes, homes = joined("home_minutes").astype(np.int64), joined("homes")
-            flown = minutes >= self.columns.flight_from[rows]
-            self.homes.add(rows[flown], homes[flown], len(self.columns))
-            self.days.reach_homes(rows, minutes, homes, len(self.columns))
+            homes = np.zeros(0, np.uint64)
+            if any(len(batch.homes) for batch in batches):
+                nobody = np.zeros(max(len(batch.touch_rows) for batch in batches), np.uint64)
+                parts = [one.homes if len(one.homes) else nobody[: len(one.touch_rows)] for one in batches]
+                homes = np.concatenate(parts)
+            self._reach(rows, joined("touch_minutes").astype(np.int64), joined("touch_who"), homes)
         self.delays.take(batches, self.number)
         if len(rows := rows_at("side_rows")):
             sides = joined("sides")
@@ -158,6 +150,18 @@ class RowShard(RowTables):
             self.day_counts.sides(self.columns, rows, sides)
             if len(shown := np.flatnonzero(np.isin(sides[:, 1], UNKEYED_COLUMNS))):
                 self._have_minutes(rows[shown], sides[shown, 0].astype(np.uint32))
+
+    def _reach(self, rows: U32, minutes: I64, who: U64, homes: U64) -> None:
+        n_rows, flown = len(self.columns), minutes >= self.columns.flight_from[rows]
+        known = who != 0
+        self.reached.add(*_some(known & flown, rows, who), n_rows)
+        listeners = _some(known, rows, minutes, who)
+        self.rolling.add(*listeners, n_rows)
+        self.days.reach(*listeners, n_rows)
+        if len(homes):
+            known = homes != 0
+            self.homes.add(*_some(known & flown, rows, homes), n_rows)
+            self.days.reach_homes(*_some(known, rows, minutes, homes), n_rows)
 
     def _credit(self, batch: CreditBatch) -> None:
         """Add decided conversions, downloads and deliveries to their minutes, which become final only after
@@ -311,3 +315,8 @@ class RowShard(RowTables):
             delays=list(map(self.delays.median_s, each)),
             homes=(homes_today.reach(rows), self.homes.reach(rows)),
         )
+
+
+def _some(chosen: Any, *columns: Any) -> Any:
+    """The chosen places of columns, which are mostly all, and then not copied."""
+    return columns if chosen.all() else tuple(column[chosen] for column in columns)
