@@ -153,15 +153,16 @@ class RowShard(RowTables):
 
     def _reach(self, rows: U32, minutes: I64, who: U64, homes: U64) -> None:
         n_rows, flown = len(self.columns), minutes >= self.columns.flight_from[rows]
-        known = who != 0
-        self.reached.add(*_some(known & flown, rows, who), n_rows)
-        listeners = _some(known, rows, minutes, who)
-        self.rolling.add(*listeners, n_rows)
-        self.days.reach(*listeners, n_rows)
+        of, whom = _some((who != 0) & flown, rows, who)
+        self.reached.add(of, whom, n_rows)
+        of, at, whom = _some(who != 0, rows, minutes, who)
+        self.rolling.add(of, at, whom, n_rows)
+        self.days.reach(of, at, whom, n_rows)
         if len(homes):
-            known = homes != 0
-            self.homes.add(*_some(known & flown, rows, homes), n_rows)
-            self.days.reach_homes(*_some(known, rows, minutes, homes), n_rows)
+            of, whom = _some((homes != 0) & flown, rows, homes)
+            self.homes.add(of, whom, n_rows)
+            of, at, whom = _some(homes != 0, rows, minutes, homes)
+            self.days.reach_homes(of, at, whom, n_rows)
 
     def _credit(self, batch: CreditBatch) -> None:
         """Add decided conversions, downloads and deliveries to their minutes, which become final only after
