@@ -14,15 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from datetime import date
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from simulation.figures import COUNTED, add_up, first_seed, here
 from simulation.history import History, make
 from simulation.lines import measure
 from simulation.mutations import mutated, mutations
@@ -30,6 +31,7 @@ from simulation.play import Result, play, simulated
 from simulation.shrink import shrunk
 
 AT_ONCE = 25
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def judged(history: History, mutation: str = "") -> Result:
@@ -76,13 +78,13 @@ def story(found: Result) -> str:
 
 def some_seeds(seeds: Iterable[int]) -> tuple[dict[str, int], list[str]]:
     """Play seeds; returns figures, and the story of the first that failed, made short."""
-    figures = dict.fromkeys(("seeds", "failures", "steps", "crashes", "executions", "flushes", "commits"), 0)
+    figures = dict.fromkeys(COUNTED, 0)
     stories: list[str] = []
     with simulated():
         for seed in seeds:
             found = judged(make(seed))
             figures["seeds"] += 1
-            for name in ("steps", "crashes", "executions", "flushes", "commits"):
+            for name in COUNTED[2:]:
                 figures[name] += getattr(found, name)
             if found.wrong:
                 figures["failures"] += 1
@@ -90,38 +92,6 @@ def some_seeds(seeds: Iterable[int]) -> tuple[dict[str, int], list[str]]:
                     story(shrunk(found.history, judged)) if not stories else f"seed {seed}: {found.wrong}"
                 )
     return figures, stories
-
-
-def first_seed(file: Path | None) -> int:
-    """The one behind all that were played."""
-    return int(json.loads(file.read_text())["next_seed"]) if file is not None and file.exists() else 0
-
-
-def add_up(
-    file: Path, figures: dict[str, int], next_seed: int, seconds: float, of: str = ""
-) -> dict[str, Any]:
-    """Add a run's figures to those before; `of` says what was run, and when."""
-    held = json.loads(file.read_text()) if file.exists() else {}
-    total = {name: held.get(name, 0) + number for name, number in figures.items()}
-    total |= {
-        "seconds": round(held.get("seconds", 0) + seconds),
-        "next_seed": max(next_seed, held.get("next_seed", 0)),
-        "runs": [*held.get("runs", []), _run(figures, next_seed, of)],
-    }
-    file.write_text(json.dumps(total, indent=1) + "\n")
-    return total
-
-
-def _run(figures: dict[str, int], next_seed: int, of: str) -> str:
-    first, last = next_seed - figures["seeds"], next_seed - 1
-    return f"{of} seeds {first} to {last}: {figures['failures']} failures".strip()
-
-
-def _here() -> str:
-    """Today, and the commit that is checked out."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return f"{date.today().isoformat()} {found.stdout.strip()}".strip()
 
 
 def hunt_all(file: Path, seeds: range) -> None:
@@ -180,22 +150,60 @@ def main() -> int:
         hunt_all(args.hunt, range(args.seeds))
         return 0
     first = first_seed(args.figures) if args.first is None else args.first
-    begun_s, figures, stories = time.monotonic(), dict[str, int](), list[str]()
-    pieces = [
-        range(at, min(at + AT_ONCE, first + args.seeds)) for at in range(first, first + args.seeds, AT_ONCE)
-    ]
-    with ProcessPoolExecutor(args.processes) as pool:
-        # One process plays in place, where it can be measured.
-        for some, told in (map if args.processes == 1 else pool.map)(some_seeds, pieces):
-            figures = {name: figures.get(name, 0) + number for name, number in some.items()}
-            stories += told
+    begun_s, figures, stories = time.monotonic(), dict.fromkeys(COUNTED, 0), list[str]()
+    for some, told in played(range(first, first + args.seeds), args.processes):
+        figures = {name: figures[name] + number for name, number in some.items()}
+        stories += told
     seconds = time.monotonic() - begun_s
     print("\n\n".join(stories))
-    print(", ".join(f"{number:,} {name}" for name, number in figures.items()), f"in {seconds:.0f} s")
-    if args.figures is not None:
-        total = add_up(args.figures, figures, first + args.seeds, seconds, _here())
-        print("since the beginning:", ", ".join(f"{total[name]:,} {name}" for name in figures))
-    return int(figures["failures"] > 0)
+    print(_told(figures), f"in {seconds:.0f} s")
+    if args.figures is not None and figures["seeds"]:
+        total = add_up(args.figures, figures, first, seconds, here())
+        print("since the beginning:", _told(total))
+    return int(figures["failures"] > 0 or figures["seeds"] < args.seeds)
+
+
+def _told(figures: dict[str, int]) -> str:
+    return ", ".join(f"{figures[name]:,} {name}" for name in COUNTED)
+
+
+def played(seeds: range, processes: int) -> Iterator[tuple[dict[str, int], list[str]]]:
+    """Play seeds in pieces of `AT_ONCE`, in their order; a signal to stop ends it behind the pieces that have
+    begun, so that what was played has no gap.
+    """
+    stop = Stop()
+    pieces = (seeds[at : at + AT_ONCE] for at in range(0, len(seeds), AT_ONCE) if not stop.asked)
+    if processes == 1:  # in place, where it can be measured
+        yield from map(some_seeds, pieces)
+        return
+    with ProcessPoolExecutor(processes, initializer=_deaf) as pool:
+        running = deque[Future[tuple[dict[str, int], list[str]]]]()
+        for piece in pieces:
+            running.append(pool.submit(some_seeds, piece))
+            if len(running) > processes:
+                yield running.popleft().result()
+        for one in running:
+            yield one.result()
+
+
+class Stop:
+    """Whether a signal has asked to stop; the second one ends everything."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in STOPS:
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _: object) -> None:
+        self.asked = True
+        signal.signal(number, signal.SIG_DFL)
+        print("stopping behind the seeds that have begun", file=sys.stderr)
+
+
+def _deaf() -> None:
+    """Leave signals to the process that adds up."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

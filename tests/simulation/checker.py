@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
 from benchmarks.chaos_monitor import GROWING, day_of, torn
 from simulation import clients
 from simulation.credits import Attribution, Right, decided
-from simulation.delivery import Planned, wrong
 from simulation.history import CLOSING, PERHAPS
 from simulation.model import COUNTED, EXACTLY, SCOPES, Model, Row, rows_of
 from simulation.model import PERHAPS as PERHAPS_READ
+from simulation.plans_in_force import Planning
 from simulation.redis_client import Server
 from simulation.redis_store import Store
-from simulation.world import T0_MS
+from simulation.world import T0_MS, Wrong
 
 NAMESPACE: Final = "sim:v1"
 REPORTED: Final = 3
@@ -36,10 +36,6 @@ SKETCHED: Final = 4 * 1.04 / 2**7
 Hash = Mapping[str, str]
 
 
-class Wrong(Exception):
-    """A promise is broken; the text says which."""
-
-
 class Checker:
     """All that readers have seen.
 
@@ -47,7 +43,7 @@ class Checker:
         closing_ms: the minute of the pixels that end the log.
         row_ttl_ms: so long a row is there behind its last pixel.
         capped: rows are only so many, so that a name may count in `other`.
-        plans: by placement, the plans that may be in force by now; `grace_ms` of them.
+        grace_ms: so long behind its begin a planned flight is not judged.
     """
 
     def __init__(
@@ -60,10 +56,11 @@ class Checker:
         grace_ms: int = 0,
     ) -> None:
         self._model, self._closing_ms = model, closing_ms
-        self._row_ttl_ms, self._capped, self._grace_ms = row_ttl_ms, capped, grace_ms
+        self._row_ttl_ms, self._capped = row_ttl_ms, capped
         self._may_end = closing_ms - T0_MS > row_ttl_ms
-        self.plans: dict[str, list[Planned]] = {}
+        self.planning = Planning(grace_ms)
         self.days: dict[str, str] = {}
+        self.since_ms: dict[str, str | None] = {}
         self._attribution = attribution
         self._right: Mapping[str, Right] | None = None
         self.store: Store
@@ -111,7 +108,7 @@ class Checker:
             if key in self.versions and not self._may_end:
                 raise Wrong(f"{key} vanished")
             return
-        planned = key.partition("{")[2][:-1] in self._model.flights  # its flight is not all its pixels
+        planned = key.partition("{")[2][:-1] in self.planning.plans  # its flight is not all its pixels
         for what in torn(row) if not planned and "final_through_ms" in row else ():
             raise Wrong(f"{key} is not of one piece: {what}")
         version = tuple(int(row[name]) for name in ("generation", "fence", "rev"))
@@ -121,10 +118,14 @@ class Checker:
             raise Wrong(f"{key} is of generation {version[0]}, and one was begun")
         counts = {name: Decimal(row.get(name, 0)) for name in GROWING}
         before, day = self.counts.get(key, {}), day_of(row)
-        same = [name for name in before if name.startswith("flight.") or day == self.days.get(key)]
+        flown = self.since_ms.get(key) == row.get("flight.since_ms")  # else it is counted anew
+        anew = ("flight.", "1d.reach") if planned and not flown else ()
+        some = [name for name in before if not name.startswith(anew)]
+        same = [name for name in some if name.startswith("flight.") or day == self.days.get(key)]
         if fell := [name for name in same if counts[name] < before[name]]:
             raise Wrong(f"{key} {fell[0]} was {before[fell[0]]}, and is {counts[fell[0]]}")
         self.versions[key], self.counts[key], self.days[key] = version, counts, day
+        self.since_ms[key] = row.get("flight.since_ms")
 
     def flushed(self) -> None:
         """A flush has ended, if all of it is of one cut: every row is as the model says for its positions."""
@@ -148,18 +149,14 @@ class Checker:
             raise Wrong(f"a flush of {told['positions']} is not what was read: {'; '.join(found[:REPORTED])}")
 
     def _unlike(self, positions: Mapping[str, int], watermark_ms: int) -> Iterator[str]:
-        expected = self._model.rows(positions)
-        rows: dict[Row, Hash] = {}
-        for key, held in self.store.keys.items():
-            scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
-            if scope in SCOPES:
-                rows[scope, name[1:-1]] = held
+        rows = self._rows()
+        expected = self._model.rows(positions, self.planning.since_ms(rows, self._model, positions))
         if self._capped:
-            yield from self._sums(expected, rows)
+            yield from self._sums(expected, rows, lambda row: self._ends_by(positions, row, watermark_ms))
         else:
             for row in sorted((expected.keys() | rows.keys()) - {("placement", PERHAPS)}):
-                if self._may_end and self._model.heard_ms(positions, row) + self._row_ttl_ms <= watermark_ms:
-                    continue  # it has ended, and goes behind the flush
+                if self._ends_by(positions, row, watermark_ms):
+                    continue  # it goes behind the flush
                 yield from self._row_unlike(row, expected.get(row, Counter()), rows.get(row, {}))
         for scope in SCOPES:
             listed = self.store.keys.get(f"{NAMESPACE}:index:{scope}", [{}])[0]
@@ -170,10 +167,16 @@ class Checker:
             for count, right in self._model.account(name, position).items():
                 if int(held.get(count, 0)) != right:
                     yield f"{name} {count} {held.get(count)}, right {right}"
-        for name, plans in self.plans.items() if watermark_ms else ():
-            got = rows.get(("placement", name), {})
-            for what in wrong(got, plans, self._grace_ms) if "delivery.state" in got else ():
-                yield f"delivery of {name}: {what}"
+        if watermark_ms:
+            yield from self.planning.unlike(rows, self._model, positions, self.server.world.now_ms)
+
+    def _rows(self) -> dict[Row, Hash]:
+        found: dict[Row, Hash] = {}
+        for key, held in self.store.keys.items():
+            scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
+            if scope in SCOPES:
+                found[scope, name[1:-1]] = held
+        return found
 
     def has_ended(self, row: Row) -> bool:
         """Whether a row has no pixel of late, when the whole log is read."""
@@ -189,16 +192,25 @@ class Checker:
             if abs(there - right) > about:
                 yield f"{row[0]} {row[1]} flight.{name} {got.get(f'flight.{name}')}, right {right}"
 
-    def _sums(self, expected: Mapping[Row, Counter[str]], rows: Mapping[Row, Hash]) -> Iterator[str]:
-        """Names beyond the cap count together in `other`."""
+    def _ends_by(self, positions: Mapping[str, int], row: Row, watermark_ms: int) -> bool:
+        """Whether a row has had no pixel of late, and so has ended."""
+        heard_ms = self._model.heard_ms(positions, row) if self._may_end else watermark_ms
+        return heard_ms + self._row_ttl_ms <= watermark_ms
+
+    def _sums(
+        self, expected: Mapping[Row, Counter[str]], rows: Mapping[Row, Hash], ended: Callable[[Row], bool]
+    ) -> Iterator[str]:
+        """Names beyond the cap count together in `other`; a row that has ended may be gone."""
         for scope in SCOPES:
             others = self.store.keys.get(f"{NAMESPACE}:other:{{{scope}}}", {})
             held = [of for (kind, name), of in rows.items() if kind == scope and name != PERHAPS]
             for name in ("impressions", "pixels", "repeated", "clicks"):
-                right = sum(of[name] for (kind, _), of in expected.items() if kind == scope)
+                counts = {row: of[name] for row, of in expected.items() if row[0] == scope}
+                right = sum(counts.values())
+                gone = sum(count for row, count in counts.items() if ended(row))
                 there = sum(int(of.get(f"flight.{name}", 0)) for of in [*held, others])
                 perhaps = sum(of.reason == PERHAPS_READ for some in self._model.read.values() for of in some)
-                if not right <= there <= right + perhaps * (scope == "placement"):
+                if not right - gone <= there <= right + perhaps * (scope == "placement"):
                     yield f"{scope} flight.{name} of all rows {there}, right {right}"
 
     def over(self) -> None:
@@ -209,9 +221,8 @@ class Checker:
             found = list(self._clients_unlike())
             if found:
                 raise Wrong(f"clients are counted wrongly: {'; '.join(found[:REPORTED])}")
-        for name in self.plans:
-            if "delivery.state" not in self.store.keys.get(f"{NAMESPACE}:placement:{{{name}}}", {}):
-                raise Wrong(f"{name} has a plan, and no delivery")
+        for what in self.planning.over(self._rows()) if self.planning.plans else ():
+            raise Wrong(what)
 
     def _clients_unlike(self) -> Iterator[str]:
         ends = {name: len(some) for name, some in self._model.read.items()}

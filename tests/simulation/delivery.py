@@ -4,15 +4,18 @@ shares no line with the flow.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-HOUR_MS = 3_600_000
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
 UNDER, OVER = 0.9, 1.1
+KEPT_MS = HOUR_MS
+"""So far back a flight that comes, or moves, is counted anew."""
 STALE_MS = 120_000
 """So old delivery fields may be: all are made anew once a minute, and one flush may be missed."""
 
@@ -28,6 +31,20 @@ class Planned:
     zone: str
     curve: str
     pauses: Sequence[tuple[int, int]]
+
+    @property
+    def flight(self) -> tuple[int, int]:
+        """Its minutes: the first, and the one behind the last, ms."""
+        return self.begin_ms // MINUTE_MS * MINUTE_MS, -(-self.end_ms // MINUTE_MS) * MINUTE_MS
+
+    def delivers(self, minute_ms: int) -> bool:
+        """Whether an impression of a minute is delivered."""
+        return self.flight[0] <= minute_ms < self.flight[1]
+
+    def forgotten(self, plans: Sequence[Planned], now_ms: int) -> bool:
+        """Whether it may have come too late to be counted: its begin, or another end, is long ago."""
+        ends = [plan.end_ms for plan in plans if plan.flight != self.flight]
+        return min([self.begin_ms, *ends]) < now_ms - KEPT_MS
 
     def paused(self, now_ms: int) -> bool:
         return any(begin <= now_ms < end for begin, end in self.pauses)
@@ -53,48 +70,75 @@ class Planned:
         return total
 
 
-def plans_of(text: bytes) -> dict[str, Planned]:
-    """The plans of a file; nothing where it is spoilt."""
-    try:
-        some = [line for line in csv.DictReader(text.decode().splitlines()) if line["booked"].isdigit()]
-        return {
-            line["placement_id"]: Planned(
-                line["placement_id"],
-                int(line["booked"]),
-                _ms(line["start"]),
-                _ms(line["end"]),
-                line["timezone"] or "UTC",
-                line["curve"] or "even",
-                [(_ms(begin), _ms(end)) for begin, _, end in [line["pauses"].partition("/")] if end],
-            )
-            for line in some
-            if line.get("start") and line["placement_id"]
-        }
-    except ValueError:
-        return {}
+At = tuple[int | None, str | None]
+"""A line and a column of a file; no line: the whole file; no column: the whole line."""
+
+
+class PlanFile(NamedTuple):
+    """A version of the file of plans.
+
+    Attributes:
+        at_ms: when it is written, since the beginning of the history.
+        text: None: the file is taken away.
+        plans: by placement, that are in it.
+        refused: of what the flow has to say that it is wrong.
+        whole: it is read; else the version before stays in force.
+    """
+
+    at_ms: int
+    text: bytes | None
+    plans: Mapping[str, Planned]
+    refused: frozenset[At] = frozenset()
+    whole: bool = True
+
+
+def planned(line: Mapping[str, str]) -> Planned:
+    """The plan of a line that is right."""
+    return Planned(
+        line["placement_id"],
+        int(line["booked"]),
+        _ms(line["start"]),
+        _ms(line["end"]),
+        line.get("timezone") or "UTC",
+        line.get("curve") or "even",
+        [(_ms(begin), _ms(end)) for begin, _, end in [line.get("pauses", "").partition("/")] if end],
+    )
 
 
 def _ms(text: str) -> int:
     return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
-def wrong(row: Mapping[str, str], plans: Sequence[Planned], grace_ms: int) -> Iterator[str]:
-    """What of a row's delivery is not right by one of the plans that may be in force."""
+def wrong(
+    row: Mapping[str, str], plans: Sequence[Planned], grace_ms: int, minutes_ms: Sequence[int], sure: bool
+) -> Iterator[str]:
+    """What of a row's delivery is not right by one of the plans that may be in force.
+
+    Args:
+        minutes_ms: of each impression of the placement, its minute.
+        sure: the row counts by the flight of its plan; else it keeps for a moment what it showed.
+    """
     booked = {plan.booked: plan for plan in plans}
     plan = booked.get(int(row.get("delivery.booked", -1)))
     if plan is None:
         yield f"booked {row.get('delivery.booked')}, right one of {sorted(booked)}"
         return
-    now_ms, delivered = int(row["as_of_ms"]), int(row.get("flight.impressions", 0))
-    if int(row["delivery.delivered"]) != delivered:
-        yield f"delivered {row['delivery.delivered']}, right {delivered}"
+    if not sure:
+        return
+    now_ms, delivered = int(row["as_of_ms"]), sum(map(plan.delivers, minutes_ms))
+    if "delivery.delivered" not in row and plan.forgotten(plans, now_ms):
+        if row["delivery.state"] not in ("not_started", "warming_up", "paused", "ended_short"):
+            yield f"{row['delivery.state']}, and what is delivered is not known"
+        return
+    if int(row.get("delivery.delivered", -1)) != delivered:
+        yield f"delivered {row.get('delivery.delivered')}, right {delivered}"
     said, state = float(row.get("delivery.expected", 0)), row["delivery.state"]
     if (
         now_ms >= plan.begin_ms
         and not plan.expected(now_ms - STALE_MS) - 1e-5 <= said <= plan.expected(now_ms) + 1e-5
     ):
         yield f"expected {said}, right {plan.expected(now_ms)}"
-    judged = plan.begin_ms + grace_ms <= now_ms and not plan.paused(now_ms)
+    judged = now_ms >= plan.end_ms or (plan.begin_ms + grace_ms <= now_ms and not plan.paused(now_ms))
     indicator = row.get("delivery.indicator")
     if (
         indicator is not None

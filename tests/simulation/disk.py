@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from connectors.durable import put
+from flows.state.saves import FOLDER, SaveStore
 from simulation.world import World
 
 
@@ -44,3 +45,13 @@ class Disk:
     def _moment(self) -> None:
         for _ in self._world.moment("disk"):
             self._world.crash()
+
+
+def tear(world: World, store: SaveStore) -> None:
+    """Spoil a file of the newest save; the one before must do."""
+    cuts = store.cuts()
+    if len(cuts) > 1:
+        files = sorted((store.root / FOLDER / f"{cuts[0]:020d}").iterdir())
+        torn = files[int(world.random.random() * len(files))]
+        torn.write_bytes(torn.read_bytes()[: -world.random.randint(1, 30)])
+        world.tell(f"the disk spoils {torn.name} of save {cuts[0]}")

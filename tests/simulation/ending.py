@@ -30,6 +30,8 @@ def ending(keys: Mapping[str, Any], checker: Checker, planned: bool) -> dict[str
             ("placement" if kind == "sketch" else kind, name)
         ):
             continue  # it may be there still, or not
+        if kind == "sketch" and name in checker.planning.plans and not _reached(keys, name):
+            continue  # of nobody, where a plan has moved; or none
         if kind in (*SCOPES, "sketch") and PERHAPS not in key:
             some = [of for of in held if not (planned and BY_PLAN.search(of))]
             found |= {f"{key} {of}": held[of] for of in some if of not in NOT_COMPARED}
@@ -48,3 +50,7 @@ def ending(keys: Mapping[str, Any], checker: Checker, planned: bool) -> dict[str
     found |= {f"letter {key}": one for key, one in letters if PERHAPS not in json.dumps(one)}
     found |= {f"decision {key!r}": value for key, value in checker.decided.items()}
     return found
+
+
+def _reached(keys: Mapping[str, Any], placement: str) -> int:
+    return int(keys.get(f"{NAMESPACE}:placement:{{{placement}}}", {}).get("flight.reach", 0))

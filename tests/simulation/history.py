@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from simulation.delivery import PlanFile
 from simulation.log import Entry
 from simulation.scenes import chosen, perform
 from simulation.stage import Stage
@@ -52,7 +53,7 @@ class History:
         quiet_from_ms: from when on nothing but junk comes, until the end; 0: there is no such time.
         scenes: what happens in few histories; see `simulation.scenes`.
         settings: by scenes, beside those of every execution.
-        plans: versions of the file of plans, with when each is written.
+        plans: versions of the file of plans, in their order; the last one is read.
         small: tables and files begin, and go over, at sizes that so short a log reaches.
     """
 
@@ -71,7 +72,7 @@ class History:
     saves_ms: int = 2_000
     scenes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
-    plans: tuple[tuple[int, bytes], ...] = ()
+    plans: tuple[PlanFile, ...] = ()
     small: bool = False
 
     @property
@@ -87,7 +88,7 @@ class History:
         """The same log, read by one worker when all of it is there, with nothing going wrong."""
         alone = replace(self, order=0, workers=(1,), intervals_ms=(1000,), faults=(), recompute=False)
         alone = replace(alone, added=None, lateness_ms=(LATENESS_MS,), begin_ms=self.end_ms)
-        return replace(alone, plans=tuple((0, one) for _, one in self.plans[-1:]), small=False)
+        return replace(alone, plans=tuple(one._replace(at_ms=0) for one in self.plans[-1:]), small=False)
 
 
 def make(seed: int, *, faults: bool = True) -> History:
@@ -118,7 +119,7 @@ def make(seed: int, *, faults: bool = True) -> History:
         source.choice((1_000, 2_000, 10_000, 60_000)),
         traffic.scenes,
         stage.settings,
-        tuple(stage.plans),
+        tuple(sorted(stage.plans[:-1], key=lambda one: one.at_ms)) + tuple(stage.plans[-1:]),
         stage.small,
     )
 

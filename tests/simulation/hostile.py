@@ -87,7 +87,7 @@ MESSAGES: Final[tuple[Message, ...]] = (
     _with(placement_id="s\u00f6"),
     _with(placement_id='s"q\\'),
     _with(placement_id="s\u2028"),
-    _with(playhead_ms=-2, play_id="x1"),
+    lambda at_ms, number: json.dumps(_pixel(at_ms, number, playhead_ms=-2, play_id=f"x{number}")).encode(),
     _with(playhead_ms="5"),
     _with(duration_ms=10**30),
     _with(content_category=["IAB1", 5]),

@@ -35,6 +35,8 @@ COUNTED: Final = (
     "reach",
 )
 """What depends on nothing but the pixels that were read."""
+ALWAYS: Final = ("pixels", "consented", "repeated", "too_late", "invalid_traffic")
+"""Of these a planned placement counts all, also before its flight."""
 EXACTLY: Final = 1_000
 """Up to so many listeners reach is exact."""
 _BOT: Final = re.compile(r"bot\b|bot/|crawler|spider", re.IGNORECASE)
@@ -80,16 +82,11 @@ class Model:
 
     Args:
         partitions: their messages with the times at which they came, epoch ms.
-        flights: of planned placements, their begin and end in ms.
     """
 
-    def __init__(
-        self,
-        partitions: Mapping[str, Sequence[tuple[int, bytes]]],
-        rules: Rules,
-        flights: Mapping[str, tuple[int, int]] | None = None,
-    ) -> None:
-        self.rules, self.perhaps, self.flights = rules, rules.perhaps, flights or {}
+    def __init__(self, partitions: Mapping[str, Sequence[tuple[int, bytes]]], rules: Rules) -> None:
+        self.rules, self.perhaps = rules, rules.perhaps
+        self._counted: tuple[Any, dict[Row, Counter[str]]] | None = None
         self.read = {name: self._read(some) for name, some in partitions.items()}
 
     def _read(self, some: Sequence[tuple[int, bytes]]) -> list[Read]:
@@ -156,17 +153,35 @@ class Model:
         some = [one for name, position in positions.items() for one in self.read[name][:position]]
         return [one for one in some if one.identity and one.reason != PERHAPS]
 
-    def rows(self, positions: Mapping[str, int]) -> dict[Row, Counter[str]]:
-        """The counts of every row when so much of each partition was read; those that are 0 are left out."""
+    def rows(self, positions: Mapping[str, int], since_ms: Mapping[Row, int]) -> dict[Row, Counter[str]]:
+        """The counts of every row when so much of each partition was read; those that are 0 are left out.
+
+        Args:
+            since_ms: of rows that have a plan, from which minute on their flights count.
+        """
+        asked = (dict(positions), dict(since_ms))
+        if self._counted is None or self._counted[0] != asked:  # most flushes have no new pixel
+            self._counted = asked, self._rows(positions, since_ms)
+        return self._counted[1]
+
+    def _rows(self, positions: Mapping[str, int], since_ms: Mapping[Row, int]) -> dict[Row, Counter[str]]:
         rows: dict[Row, Counter[str]] = defaultdict(Counter)
         reached: dict[Row, set[str]] = defaultdict(set)
         known, plays = set[tuple[Any, ...]](), dict[tuple[Any, ...], dict[str, Read]]()
         bases, confirmed = dict[tuple[Any, ...], set[str]](), set[tuple[Any, ...]]()
+
+        def flown(one: Read) -> list[Row]:
+            """The rows in whose flight a pixel is."""
+            if not since_ms:
+                return list(one.rows)
+            return [row for row in one.rows if row not in since_ms or minute_of(one) >= since_ms[row]]
+
         for one in self._so_far(positions):
             names = [*self._names(one, known)]
             known.add(one.identity)
+            inside = flown(one)
             for row in one.rows:
-                rows[row].update(name for name in names if name not in self._outside(row, one))
+                rows[row].update(names if row in inside else [name for name in names if name in ALWAYS])
             event, play = one.pixel["event"], one.identity[:-1]
             if not one.reason and not one.invalid and event == "impression":
                 bases.setdefault(one.identity, set()).add(self._basis(one.pixel))
@@ -176,9 +191,8 @@ class Model:
                 who = one.pixel.get("listener_id")
                 known_one = who is not None and who != self.rules.denied.get("listener")
                 if known_one and "consented" in names and event in ("impression", "start"):
-                    for row in one.rows:
-                        if "reach" not in self._outside(row, one):
-                            reached[row].add(str(who))
+                    for row in inside:
+                        reached[row].add(str(who))
                 if one.pixel.get("play_id") or event == "impression":
                     of = play if one.pixel.get("play_id") else one.identity
                     plays.setdefault(of, {})[event] = one
@@ -187,13 +201,12 @@ class Model:
                 furthest = max((at for at, event in enumerate(MILESTONES) if event in heard), default=-1)
                 names = ["starts", *list(MILESTONES.values())[: furthest + 1]]
                 names += ["confirmed_plays"] * (heard["start"].identity in confirmed)
-                for row in heard["start"].rows:
-                    rows[row].update(name for name in names if name not in self._outside(row, heard["start"]))
+                for row in flown(heard["start"]):
+                    rows[row].update(names)
             if "impression" in heard:
                 strongest = min(bases[heard["impression"].identity], key=BASES.index)
-                for row in heard["impression"].rows:
-                    if "impressions" not in self._outside(row, heard["impression"]):
-                        rows[row][f"impressions_{strongest}"] += 1
+                for row in flown(heard["impression"]):
+                    rows[row][f"impressions_{strongest}"] += 1
         for row, who in reached.items():
             rows[row]["reach"] = len(who)
         return rows
@@ -202,12 +215,14 @@ class Model:
         """The time of a row's last pixel of these."""
         return max((one.pixel["own_ms"] for one in self.accepted(positions) if row in one.rows), default=0)
 
-    def _outside(self, row: Row, one: Read) -> tuple[str, ...]:
-        """The counts of a planned placement that are of its flight alone, if a pixel is not in it."""
-        begin_ms, end_ms = self.flights.get(row[1], (0, 1 << 60)) if row[0] == "placement" else (0, 1 << 60)
-        minute_ms = one.pixel["own_ms"] // 60_000 * 60_000
-        inside = begin_ms // 60_000 * 60_000 <= minute_ms < -(-end_ms // 60_000) * 60_000
-        return () if inside else (*COUNTED[:8], *COUNTED[13:])
+    def first_ms(self, positions: Mapping[str, int], row: Row) -> int:
+        """The time of a row's first pixel of these; 0: there is none."""
+        return min((one.pixel["own_ms"] for one in self.accepted(positions) if row in one.rows), default=0)
+
+    def impressions_ms(self, positions: Mapping[str, int], row: Row) -> list[int]:
+        """The minute of each impression of a row."""
+        some = (one for one in self.accepted(positions) if row in one.rows)
+        return [minute_of(one) for one in some if one.pixel["event"] == "impression"]
 
     def _basis(self, pixel: Mapping[str, Any]) -> str:
         told = pixel.get("basis")
@@ -245,6 +260,11 @@ class Model:
         if found.pop(f"rejected.{PERHAPS}", 0):
             del found["rejected.too_late"]
         return found
+
+
+def minute_of(one: Read) -> int:
+    """The minute in which a pixel counts by itself, epoch ms."""
+    return int(one.pixel["own_ms"]) // 60_000 * 60_000
 
 
 def rows_of(pixel: Mapping[str, Any]) -> list[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -26,23 +25,23 @@ from flows.errors import AudiopixelError
 from flows.intake import Decoder
 from flows.model.redis_keys import deny_key
 from flows.settings.fields import ms
-from flows.state.saves import FOLDER, Manifest, SaveStore
-from simulation.checker import NAMESPACE, Checker, Wrong
+from flows.state.saves import Manifest, SaveStore
+from simulation.checker import NAMESPACE, Checker
 from simulation.credits import Attribution
-from simulation.delivery import plans_of
-from simulation.disk import Disk
+from simulation.disk import Disk, tear
 from simulation.ending import ending
 from simulation.engine import Deferred, Engine, at_random
-from simulation.history import BOUND_MS, JUNK_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
+from simulation.history import BOUND_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
 from simulation.log import Log
 from simulation.member import KEY, Outside, base_settings, members
 from simulation.model import Model, Rules
+from simulation.quiet import Quiet
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
 from simulation.scenes import DENIED
 from simulation.sizes import small_sizes
 from simulation.topics import Topic
-from simulation.world import T0_MS, TIME, Crash, World, instead, virtual_time
+from simulation.world import T0_MS, TIME, Crash, World, Wrong, instead, virtual_time
 
 MAX_STEPS: Final = 20_000
 CALM_AFTER: Final = 30
@@ -83,7 +82,7 @@ def simulated() -> Iterator[None]:
 
         def counted(self: SaveStore, manifest: Manifest) -> None:
             commit(self, manifest)
-            _current().commits += 1
+            _current().committed()
 
         stack.enter_context(patch.object(SaveStore, "commit", counted))
         before = structlog.get_config()
@@ -96,6 +95,8 @@ def simulated() -> Iterator[None]:
 
 def _told(_: object, __: str, event: MutableMapping[str, Any]) -> Any:
     text = event.pop("event")
+    if text == "plan not taken":
+        _current().checker.planning.told(event["problem"])
     _current().world.tell(
         "   ".join([f"  flow: {text}", *(f"{name}={told}" for name, told in event.items())])
     )
@@ -159,13 +160,10 @@ class Player:
         rules = Rules(
             LATENESS_MS, BOUND_MS, PERHAPS, denied, settings.platform_basis, settings.invalid_agents
         )
-        flights = {
-            plan.placement: (plan.begin_ms, plan.end_ms)
-            for _, text in history.plans[:1]
-            for plan in plans_of(text).values()
-        }
+        model = Model(partitions, rules)
+        self.quiet = Quiet(self.world, history, model)
         self.checker = Checker(
-            Model(partitions, rules, flights),
+            model,
             Attribution(
                 settings.attribution,
                 ms(settings.click_window),
@@ -198,30 +196,20 @@ class Player:
         self.disk = Disk(self.world)
         self.directory = Path(tempfile.mkdtemp(prefix="simulated-", dir=MEMORY))
         self.store = SaveStore(self.directory)
-        self.plans = self.directory.with_suffix(".csv")
-        self._plans = list(history.plans)
-        self._plan()
-        self.commits = 0
+        form = ".json" if history.plans and (history.plans[0].text or b"").startswith(b"[") else ".csv"
+        self.plans = self.directory.with_suffix(form)
+        self.planning = self.checker.planning
+        self.planning.begin(history.plans, self.plans)
+        self.planning.write_due(self.world)
+        self.commits = self._remembered = 0
         self.engine: Engine | None = None
         self.stop = StopSignal()
         self.executions = self.stops = self.steps = 0
         self._working = self.world.random.choice((0.02, 0.1, 0.5))
-        self._quiet_since = self._quiet_ms = 0
-        self._quiet_at_ms = 0.0
 
     def close(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.plans.unlink(missing_ok=True)
-
-    def _plan(self) -> None:
-        """Whoever plans writes the file of plans anew, when it is time."""
-        while self._plans and self._plans[0][0] <= self.world.elapsed_ms:
-            at_ms, text = self._plans.pop(0)
-            self.plans.write_bytes(text)
-            os.utime(self.plans, ns=(at_ms * 1_000_000, at_ms * 1_000_000))
-            self.world.tell(f"the plans are written: {text.decode(errors='replace')}")
-            for name, plan in plans_of(text).items():
-                self.checker.plans.setdefault(name, []).append(plan)
 
     def play(self) -> Result:
         wrong = ""
@@ -295,7 +283,7 @@ class Player:
         else:
             return self._done()
         self.checker.crashed()
-        self._forget()
+        self._forget(ended=True)
         return False
 
     def _done(self) -> bool:
@@ -309,9 +297,10 @@ class Player:
         return json.loads(told["positions"]) if whole and "positions" in told else {}
 
     def _read_to_the_end(self) -> bool:
-        """Everything that will ever be in the log has been published."""
+        """Everything that will ever be in the log has been published, by the plans that are there."""
         ends = {name: len(some) for name, some in self.history.entries.items()}
-        return self._positions() == ends and self.checker._losses == self.server.losses
+        whole = self._positions() == ends and self.checker._losses == self.server.losses
+        return whole and not self.planning.unsettled(self.world.now_ms)
 
     def _run(self, engine: Engine) -> None:
         """Let things happen until the flow has been stopped."""
@@ -330,6 +319,7 @@ class Player:
                 calm_steps += 1
                 world.calm = calm_steps > CALM_AFTER
             self._act(engine)
+            self._forget()
             if not self.stop.asked and (self._grown(engine) or (world.calm and self._read_to_the_end())):
                 self.stop.set()
 
@@ -341,9 +331,24 @@ class Player:
         """A partition was added; whoever looks after the flow starts it again."""
         return len(engine.partitions) < len(self.log.partitions())
 
-    def _forget(self) -> None:
-        """Nobody knows of the deny-list any more, if Redis lost it before a snapshot had it."""
-        if self.history.forgets and self.server.losses and not self.commits:
+    def committed(self) -> None:
+        """A save has become whole."""
+        self.commits += 1
+        self._remembered += self._denied
+
+    @property
+    def _denied(self) -> bool:
+        """Every partition of this execution knows the deny-list."""
+        partitions = self.engine.partitions.values() if self.engine is not None else ()
+        return all(len(partition._intake.denied) for partition in partitions)
+
+    def _forget(self, ended: bool = False) -> None:
+        """Nobody knows of the deny-list any more, if Redis lost it before all had read it, or before a save
+        had it: two that were under way have not.
+        """
+        lost = self.server.losses > (0 if ended else self.checker._losses)
+        known = self._remembered > 2 if ended else self._denied
+        if self.history.forgets and lost and not known:
             self.checker.knows_reach = False
 
     def _step_fault(self, how: str, detail: int) -> None:
@@ -351,7 +356,7 @@ class Player:
             case "crash":
                 self.world.crash()
             case "power":
-                self._tear()
+                tear(self.world, self.store)
                 self.world.crash()
             case "stop":
                 self.stop.set()
@@ -366,7 +371,7 @@ class Player:
         """One thing happens: a message or a partition's turn, else time passes."""
         world = self.world
         world.elapsed_ms += world.random.randint(0, 3)
-        self._plan()
+        self.planning.write_due(world)
         waiting = engine.waiting()
         if engine.deferred and world.random.random() < self._working:
             engine.work()
@@ -377,19 +382,23 @@ class Player:
             return
         if not open_ones:
             return
-        if not waiting and not self.stop.asked:
+        if not waiting and not self.stop.asked and self.quiet.may_pass(open_ones):
             self._pass_time()
-        engine.read(at_random(world.random, open_ones))
+        self.quiet.looked(where := at_random(world.random, open_ones))
+        engine.read(where)
 
     def _pass_time(self) -> None:
         """Everything is quiet: wait for what comes next."""
-        world, upcoming = self.world, self.log.next_ms()
-        quiet_ms = self.history.quiet_from_ms
-        if quiet_ms and quiet_ms <= world.elapsed_ms < quiet_ms + JUNK_MS + 2_000:
-            world.elapsed_ms += 300
-            self._quiet(quiet_ms)
+        world = self.world
+        coming = [self.log.next_ms(), self.planning.next_ms()]
+        upcoming = min((at_ms for at_ms in coming if at_ms is not None), default=None)
+        if self.quiet.now:
+            meta = self.server.store.keys.get(f"{NAMESPACE}:meta", {})
+            self.quiet.passed(self.executions, int(meta.get("watermark_ms", 0)))
             return
-        if world.random.random() < 0.3:
+        if self.planning.unsettled(world.now_ms):
+            world.elapsed_ms += 700  # else the end of the log would come before it
+        elif world.random.random() < 0.3:
             step = world.random.choice((50, 300, 1100))
             if upcoming is None or world.calm or world.elapsed_ms + step <= upcoming:
                 world.elapsed_ms += step
@@ -397,22 +406,3 @@ class Player:
             world.elapsed_ms = max(world.elapsed_ms, upcoming)
         else:
             world.elapsed_ms += 700
-
-    def _quiet(self, since_ms: int) -> None:
-        """Where nothing but junk comes, time goes on: by a second a second, once it was quiet for long."""
-        told = self.server.store.keys.get(f"{NAMESPACE}:meta", {})
-        now_ms, watermark_ms = self.world.elapsed_ms - since_ms, int(told.get("watermark_ms", 0))
-        if self._quiet_since != self.executions or now_ms < QUIET_MS + 3_000:
-            self._quiet_since, self._quiet_ms = self.executions, watermark_ms
-            self._quiet_at_ms = now_ms
-        elif now_ms > self._quiet_at_ms + 8_000 and watermark_ms < self._quiet_ms + 3_000:
-            raise Wrong("time stands still while nothing but junk comes")
-
-    def _tear(self) -> None:
-        """The disk spoils a file of the newest save; the one before must do."""
-        cuts = self.store.cuts()
-        if len(cuts) > 1:
-            files = sorted((self.directory / FOLDER / f"{cuts[0]:020d}").iterdir())
-            torn = at_random(self.world.random, files)
-            torn.write_bytes(torn.read_bytes()[: -self.world.random.randint(1, 30)])
-            self.world.tell(f"the disk spoils {torn.name} of save {cuts[0]}")

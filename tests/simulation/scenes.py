@@ -10,20 +10,18 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from simulation.hostile import MESSAGES
-from simulation.stage import Stage
+from simulation.planning import moves, plans, spoilt
+from simulation.stage import HOUR_MS, MINUTE_MS, Stage, convert
 from simulation.world import T0_MS
 
 SHARE: Final = 0.4
 """Of the histories, that have a scene at all."""
-MINUTE_MS: Final = 60_000
-HOUR_MS: Final = 60 * MINUTE_MS
 DENIED: Final = {"listener": "l4", "household": "h4", "client": "k4"}
 """Who is on the deny-list from the beginning, where a history has one."""
-PLANNED: Final = ("planned", "planned-later", "planned-never", "planned-past")
 LISTENERS: Final = 1_100
 """Of a row in a crowd: more than are counted exactly."""
 
@@ -44,7 +42,8 @@ def chosen(source: random.Random) -> tuple[str, ...]:
     found = dict.fromkeys(
         source.choices(tuple(SCENES), tuple(WEIGHTS[name] for name in SCENES))[0] for _ in range(number)
     )
-    return tuple(found)
+    planning = [name for name in found if name in PLANNING]  # there is one file of plans
+    return tuple(name for name in found if name not in planning[1:])
 
 
 def clients(stage: Stage) -> None:
@@ -87,39 +86,6 @@ def households(stage: Stage) -> None:
             case _:
                 convert(stage, household_id=home)
         stage.later()
-
-
-def convert(stage: Stage, **more: Any) -> None:
-    """Somebody buys something."""
-    source, number = stage.source, stage.numbers
-    bought: dict[str, Any] = {"type": source.choice(("purchase", "site_visit"))}
-    if source.random() < 0.7:
-        bought["order_id"] = f"s-{number}"
-    if source.random() < 0.6:
-        value = source.choice(
-            (f"{number}.5", number, "1e2", "none", "[PRICE]", "0.0000001", "1e99999", "9" * 20)
-        )
-        bought |= {"value": value, "currency": source.choice(("GBP", "EUR"))}
-    url = source.choice(
-        (
-            None,
-            None,
-            "https://shop.example/?utm_content=promo&x=1",
-            "https://shop.example/a?utm_content=%70romo#b",
-        )
-    )
-    stage.pixel(
-        "conversion",
-        **{
-            "placement_id": source.choice((None, None, None, "s0")),
-            "campaign_id": source.choice((None, "c0", "c1", "c9")),
-            "listener_id": source.choice((None, *(f"m{one}" for one in range(6)))),
-            "landing_url": url,
-            "conversion": bought,
-            "play_id": None,
-        }
-        | more,
-    )
 
 
 def touches(stage: Stage) -> None:
@@ -318,54 +284,14 @@ def names(stage: Stage) -> None:
         stage.later()
 
 
-def plans(stage: Stage) -> None:
-    """Placements with plans: their delivery, and the alerts about it; plans change, and have wrong lines.
-
-    A file that is wrong as a whole leaves an execution that begins without plans, and promises nothing.
-    """
-    source, now_ms = stage.source, T0_MS + stage.now_ms
-    curve = source.choice(("even", "frontloaded", ";".join(str(1 + hour % 3) for hour in range(24))))
-
-    def text(booked: int, cpm: str = "12.5", later_ms: int = 0) -> bytes:
-        begin, end = stamp(T0_MS - HOUR_MS), stamp(T0_MS + 20 * HOUR_MS)
-        moved = stamp(T0_MS - HOUR_MS + later_ms)
-        pause = f"{stamp(T0_MS + 19 * HOUR_MS)}/{stamp(T0_MS + 20 * HOUR_MS - 1000)}"
-        lines = [
-            "placement_id,booked,start,end,timezone,campaign_id,cpm,currency,target_completion_rate,curve,"
-            "pauses,blocked_categories",
-            f"planned,{booked},{begin},{end},UTC,c0,{cpm},GBP,0.9,{curve},{pause},IAB26",
-            f"planned-later,5,{stamp(now_ms + 10 * MINUTE_MS)},{end},Europe/London,c1,,,,even,,",
-            f"planned-never,{1000 + later_ms // HOUR_MS},{moved},{end},,c0,10,GBP,,even,,432;JLBCU7",
-            f"planned-past,50,{stamp(T0_MS - 2 * HOUR_MS)},{begin},,,,,,even,,",
-        ]
-        return "\n".join(lines).encode()
-
-    stage.plans.append((0, text(4)))
-    stage.settings["delivery_grace"] = timedelta(minutes=source.choice((1, 15)))
-    for _ in stage.some(source.randint(10, 24), source.choice((2 * MINUTE_MS, 3 * HOUR_MS))):
-        placement = source.choice(("planned", "planned", "planned-later", "s0"))
-        category = source.choice((None, "IAB26", ["IAB26-3", "IAB1"], "JLBCU7"))
-        stage.pixel(
-            "impression", placement_id=placement, campaign_id=None, play_id=None, content_category=category
-        )
-        if source.random() < 0.15:
-            convert(stage, placement_id="planned")
-        stage.later()
-    bad = f"\n{placement},x,y,,Mars,,dear,pounds,2,1;2,now/then,?\n,1,{stamp(now_ms)},{stamp(now_ms)},,,,,,,,"
-    changes = [text(9), text(40, "8") + b"\nplanned,1", text(5, "9", HOUR_MS) + bad.encode()]
-    for change in source.sample(changes, source.randint(0, 3)):
-        stage.plans.append((source.randint(5_000, max(6_000, stage.now_ms)), change))
-    stage.plans[1:] = sorted(stage.plans[1:])
-    stage.plans.append((stage.now_ms, text(6)))
-
-
-def stamp(at_ms: int) -> str:
-    """A time as plans have it."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
+PLANNING: Final = ("plans", "moves", "spoilt")
 SCENES: Final = {
     of.__name__: of
-    for of in (clients, households, touches, bases, days, outage, crowd, hostile, many, names, plans)
+    for of in (
+        *(clients, households, touches, bases, days, outage, crowd, hostile, many, names),
+        plans,
+        moves,
+        spoilt,
+    )
 }
 WEIGHTS: Final = dict.fromkeys(SCENES, 1.0) | {"crowd": 0.3, "many": 0.4, "names": 0.5}

@@ -5,7 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+from simulation.delivery import PlanFile
+
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 60 * MINUTE_MS
 
 
 @dataclass
@@ -25,7 +30,7 @@ class Stage:
     pass_ms: Callable[[int], int]
     names: Sequence[str]
     settings: dict[str, Any] = field(default_factory=dict)
-    plans: list[tuple[int, bytes]] = field(default_factory=list)
+    plans: list[PlanFile] = field(default_factory=list)
     small: bool = False
     numbers: int = 0
     step_ms: int = 1
@@ -62,3 +67,36 @@ class Stage:
 
     def later(self) -> None:
         self.pass_ms(self.source.randint(1, 2 * self.step_ms))
+
+
+def convert(stage: Stage, **more: Any) -> None:
+    """Somebody buys something."""
+    source, number = stage.source, stage.numbers
+    bought: dict[str, Any] = {"type": source.choice(("purchase", "site_visit"))}
+    if source.random() < 0.7:
+        bought["order_id"] = f"s-{number}"
+    if source.random() < 0.6:
+        value = source.choice(
+            (f"{number}.5", number, "1e2", "none", "[PRICE]", "0.0000001", "1e99999", "9" * 20)
+        )
+        bought |= {"value": value, "currency": source.choice(("GBP", "EUR"))}
+    url = source.choice(
+        (
+            None,
+            None,
+            "https://shop.example/?utm_content=promo&x=1",
+            "https://shop.example/a?utm_content=%70romo#b",
+        )
+    )
+    stage.pixel(
+        "conversion",
+        **{
+            "placement_id": source.choice((None, None, None, "s0")),
+            "campaign_id": source.choice((None, "c0", "c1", "c9")),
+            "listener_id": source.choice((None, *(f"m{one}" for one in range(6)))),
+            "landing_url": url,
+            "conversion": bought,
+            "play_id": None,
+        }
+        | more,
+    )

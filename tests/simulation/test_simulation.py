@@ -14,7 +14,7 @@ import pytest
 
 from flows.cli.reconcile_settings import rules
 from flows.reconcile import differences, recompute
-from simulation.__main__ import add_up, first_seed, judged, story
+from simulation.__main__ import judged, story
 from simulation.checker import NAMESPACE
 from simulation.history import PERHAPS, make
 from simulation.member import base_settings
@@ -109,20 +109,6 @@ def test_a_history_that_fails_is_made_short_and_told() -> None:
     told = story(short)
     for part in ("The log", "What happened", "execution 2 starts", short.wrong):
         assert part in told
-
-
-def test_figures_add_up_over_runs_and_say_which_seed_is_next(tmp_path: Path) -> None:
-    file = tmp_path / "figures.json"
-    assert first_seed(file) == 0
-    add_up(file, {"seeds": 10, "failures": 0}, 10, 1.2)
-    assert add_up(file, {"seeds": 5, "failures": 1}, 15, 2.2) == {
-        "seeds": 15,
-        "failures": 1,
-        "seconds": 3,
-        "next_seed": 15,
-        "runs": ["seeds 0 to 9: 0 failures", "seeds 10 to 14: 1 failures"],
-    }
-    assert first_seed(file) == 15
 
 
 def received(raw: bytes, at_ms: int) -> bytes:

@@ -18,6 +18,10 @@ class Crash(BaseException):
     """All of an execution dies at once; nothing of it may catch this."""
 
 
+class Wrong(Exception):
+    """A promise is broken; the text says which."""
+
+
 class Fault(NamedTuple):
     """Something that goes wrong.
 

@@ -1,0 +1,136 @@
+"""Holds what the flow says of plans against the versions of their file: what is refused, by which flight a
+placement counts, and how it is delivered.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from simulation.delivery import At, PlanFile, Planned, wrong
+from simulation.model import Model, Row
+from simulation.world import World, Wrong
+
+SETTLED_MS: Final = 10_000
+SETTLED_FLUSHES: Final = 8
+"""So long, and so many flushes, behind a change each row counts by its plan's flight."""
+TOLD: Final = 2_000
+"""So much of a file is in the story."""
+NONE_YET: Final = PlanFile(0, None, {}, frozenset({(None, None)}), whole=False)
+_PROBLEM: Final = re.compile(r".+?\.(?:csv|json)(?::(\d+))?: (?:(\w+): )?", re.DOTALL)
+
+Hash = Mapping[str, str]
+
+
+class Planning:
+    """The file of plans, and what was told of it.
+
+    Args:
+        grace_ms: so long behind its begin a flight is not judged.
+
+    Attributes:
+        file: the version that is there.
+        plans: by placement, all that may be in force by now.
+    """
+
+    def __init__(self, grace_ms: int) -> None:
+        self._grace_ms = grace_ms
+        self.file = NONE_YET
+        self.plans: dict[str, list[Planned]] = {}
+        self._told = set[At]()
+        self._written_ms = self._flushes = 0
+        self._to_come = list[PlanFile]()
+        self._path = Path()
+
+    def begin(self, versions: Sequence[PlanFile], path: Path) -> None:
+        """Write these versions to a file, each when it is time."""
+        self._to_come, self._path = list(versions), path
+
+    def next_ms(self) -> int | None:
+        """When the next version is written, since the beginning."""
+        return self._to_come[0].at_ms if self._to_come else None
+
+    def write_due(self, world: World) -> None:
+        """Whoever plans writes the file anew, or takes it away, when it is time."""
+        while self._to_come and self._to_come[0].at_ms <= world.elapsed_ms:
+            file = self._to_come.pop(0)
+            self._path.unlink(missing_ok=True)
+            if file.text is not None:
+                self._path.write_bytes(file.text)
+                os.utime(self._path, ns=(file.at_ms * 1_000_000, file.at_ms * 1_000_000))
+            text = (file.text or b"none")[:TOLD].decode(errors="replace")
+            world.tell(f"the plans are written: {text}")
+            self.file, self._written_ms, self._flushes = file, world.now_ms, 0
+            self._told = set()
+            for name, plan in file.plans.items():
+                self.plans.setdefault(name, []).append(plan)
+
+    def told(self, problem: str) -> None:
+        """The flow has refused something.
+
+        Raises:
+            Wrong: it is right.
+        """
+        found = _PROBLEM.match(problem)
+        assert found is not None, problem
+        line, column = found.groups()
+        at = None if line is None else int(line), column
+        if at not in self.file.refused:
+            raise Wrong(
+                f"of the plans {at} is refused, wrong is {sorted(self.file.refused, key=str)}: {problem}"
+            )
+        self._told.add(at)
+
+    def unsettled(self, now_ms: int) -> bool:
+        """True while the last version is there, and the flow has not had the time to take it up."""
+        return bool(self.plans) and not self._to_come and not self._settled(now_ms)
+
+    def _settled(self, now_ms: int) -> bool:
+        return self._flushes > SETTLED_FLUSHES and now_ms > self._written_ms + SETTLED_MS
+
+    def since_ms(
+        self, rows: Mapping[Row, Hash], model: Model, positions: Mapping[str, int]
+    ) -> dict[Row, int]:
+        """From which minute on the flight of each placement counts that a plan has moved, as its row says.
+
+        Raises:
+            Wrong: it is that of no plan, nor the first pixel's.
+        """
+        found = {}
+        for name, plans in self.plans.items():
+            row = "placement", name
+            if "flight.since_ms" in rows.get(row, {}):
+                since_ms = int(rows[row]["flight.since_ms"])
+                first_ms = model.first_ms(positions, row)
+                if since_ms != first_ms and since_ms not in (right := {plan.flight[0] for plan in plans}):
+                    raise Wrong(f"the flight of {name} is since {since_ms}, right {first_ms} or {right}")
+                found[row] = since_ms // 60_000 * 60_000
+        return found
+
+    def unlike(
+        self, rows: Mapping[Row, Hash], model: Model, positions: Mapping[str, int], now_ms: int
+    ) -> Iterator[str]:
+        """What of any row's delivery is not right, behind another flush."""
+        self._flushes += 1
+        settled = self._settled(now_ms)
+        for name, plans in self.plans.items():
+            got = rows.get(("placement", name), {})
+            if "delivery.state" in got:
+                sure = settled or len({plan.flight for plan in plans}) == 1
+                minutes_ms = model.impressions_ms(positions, ("placement", name))
+                for what in wrong(got, plans, self._grace_ms, minutes_ms, sure):
+                    yield f"delivery of {name}: {what}"
+
+    def over(self, rows: Mapping[Row, Hash]) -> Iterator[str]:
+        """What is not right in the end, when the last version of the file is in force."""
+        if untold := self.file.refused - self._told:
+            yield f"of the plans {sorted(untold, key=str)} is wrong, and nobody says so"
+        for name in self.plans:
+            got = rows.get(("placement", name), {})
+            plan = self.file.plans.get(name)
+            booked = None if plan is None else str(plan.booked)
+            if got.get("delivery.booked") != booked or ("delivery.state" in got) != (plan is not None):
+                yield f"{name} has {got.get('delivery.booked')} booked, right {booked}"
