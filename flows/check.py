@@ -37,7 +37,7 @@ TAKES: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("play_id", "campaign_id", "creative_id", "listener_id", "client_id", "household_id"), _ID
     ),
-    **dict.fromkeys(("platform", "station", "podcast", "program", "episode"), _ID),
+    **dict.fromkeys(("platform", "station", "podcast", "program", "app", "episode"), _ID),
     "consent": "takes true or false",
     **dict.fromkeys(("playhead_ms", "duration_ms"), _DURATION),
     **dict.fromkeys(("user_agent", "ip", "landing_url"), _TEXT),

@@ -314,21 +314,17 @@ CAMPAIGN_STATE = CAMPAIGN.gauge(
     "campaign_delivery_state", "1 for the state that its delivery is in; the others are absent.", "state"
 )
 
-CREATIVE: Final = Metrics("creative")
-"""The exporter's metrics of each creative, over all its placements."""
+BESIDE: Final = {scope: Metrics(scope) for scope in ("creative", "app")}
+"""The exporter's metrics of each creative, and of each listening app, over all its placements."""
 
-CREATIVE_IMPRESSIONS = CREATIVE.counter(
-    "creative_impressions_total", "Impressions of the flight.", field="flight.impressions"
-)
-CREATIVE_STARTS = CREATIVE.counter(
-    "creative_starts_total", "Plays of the flight that started.", field="flight.starts"
-)
-CREATIVE_COMPLETES = CREATIVE.counter(
-    "creative_completes_total",
-    "Plays of the flight that were heard to the end, of those that started.",
-    field="flight.completes",
-)
-CREATIVE_CLICKS = CREATIVE.counter("creative_clicks_total", "Clicks of the flight.", field="flight.clicks")
+for _scope, _beside in BESIDE.items():
+    for _name, _help in (
+        ("impressions", "Impressions of the flight."),
+        ("starts", "Plays of the flight that started."),
+        ("completes", "Plays of the flight that were heard to the end, of those that started."),
+        ("clicks", "Clicks of the flight."),
+    ):
+        _beside.counter(f"{_scope}_{_name}_total", _help, field=f"flight.{_name}")
 
 EXPORTER: Final = Metrics()
 """The exporter about itself: the last two on its `/metrics`, the others beside the placements."""
@@ -349,9 +345,12 @@ EXPORTER_UNJUDGED = EXPORTER.gauge(
 EXPORTER_CUT = EXPORTER.gauge(
     "exporter_cut_placements", "Placements beyond the cap, shown only as part of other."
 )
-EXPORTER_CUT_CREATIVES = EXPORTER.gauge(
-    "exporter_cut_creatives", "Creatives beyond the cap, shown only as part of other."
-)
+EXPORTER_CUT_BESIDE = {
+    scope: EXPORTER.gauge(
+        f"exporter_cut_{scope}s", f"{scope.capitalize()}s beyond the cap, shown only as part of other."
+    )
+    for scope in BESIDE
+}
 EXPORTER_RENDER = EXPORTER.histogram(
     "exporter_render_seconds", "Rendering the placements, reading Redis not included."
 )

@@ -34,7 +34,7 @@ class Entries:
         """The group of the rows in which a credit counts."""
         found = self._of.get(combo)
         if found is None:
-            names = zip(SCOPES, combo, strict=True)
+            names = zip(SCOPES, combo, strict=False)
             rows = [self._number((scope, name)) for scope, name in names if name is not None]
             found = self._of[combo] = self.group(rows)
         return found

@@ -45,6 +45,7 @@ def rules(settings: Settings) -> Rules:
         thresholds=Thresholds(settings.under, settings.over, ms(settings.delivery_grace)),
         utm_placements=settings.utm_placements,
         platform_basis=settings.platform_basis,
+        app_rows=settings.app_rows,
         plans={
             name: Planned(
                 start_ms=plan.start_ms,

@@ -21,8 +21,9 @@ def top(
     ] = False,
     campaigns: Annotated[bool, typer.Option("--campaigns", help="Begin with the campaigns.")] = False,
     creatives: Annotated[bool, typer.Option("--creatives", help="Begin with the creatives.")] = False,
+    apps: Annotated[bool, typer.Option("--apps", help="Begin with the apps, where they have rows.")] = False,
 ) -> None:
-    """Watch placements, campaigns and creatives live in the terminal: what needs attention comes first.
+    """Watch placements, campaigns, creatives and apps live in the terminal: what needs attention comes first.
 
     Keys: / filters, s orders, j and k move, Enter opens a row, Tab changes between them,
     ? shows all keys and what each column means, q quits. Into a pipe it prints all rows once.
@@ -33,9 +34,10 @@ def top(
 
     if whole and not once:
         raise UsageError("--all goes with --once: the live table scrolls")
-    if campaigns and creatives:
-        raise UsageError("--campaigns and --creatives are two beginnings: give one")
-    scope = "campaign" if campaigns else "creative" if creatives else "placement"
+    first = {"campaign": campaigns, "creative": creatives, "app": apps}
+    begin = [scope for scope, wanted in first.items() if wanted] or ["placement"]
+    if len(begin) > 1:
+        raise UsageError("--campaigns, --creatives and --apps are three beginnings: give one")
     settings = load()
     interruptible()
-    run(settings, timedelta(seconds=interval), once=once, whole_table=whole, scope=scope)
+    run(settings, timedelta(seconds=interval), once=once, whole_table=whole, scope=begin[0])

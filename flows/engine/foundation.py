@@ -51,6 +51,7 @@ def of(settings: Settings, secret: bytes) -> Foundation:
             KEY: fingerprint(secret),
             "shards": str(settings.shards),
             "timezone": settings.timezone,
+            "app_rows": str(settings.app_rows).lower(),
         },
         {
             "conversion_horizon": ms(settings.conversion_horizon),
@@ -139,10 +140,11 @@ def merged(directories: Sequence[Path]) -> Foundation:
 
 
 def _hold(found: Foundation, now: Foundation) -> None:
-    for name, was in found.fixed.items():
-        if now.fixed[name] != was:
+    for name, value in now.fixed.items():
+        # A store of a version that had no choice says nothing of `app_rows`.
+        if (was := found.fixed.get(name, "false")) != value:
             # Of the key not even the fingerprints are told.
-            change = f"{name}={was}, now {name}={now.fixed[name]}" if name != KEY else f"another {name}"
+            change = f"{name}={was}, now {name}={value}" if name != KEY else f"another {name}"
             raise StateError(
                 f"the recovery store was made with {change}: set {PREFIX}{name.upper()} back, {_BACK}"
             )

@@ -203,6 +203,7 @@ class PixelSource(FixedPartitionedSource[tuple[str, Message], None]):
                 settings.consent == "assumed",
                 {name: re.compile(own, re.IGNORECASE) for name, own in settings.invalid_agents.items()},
                 platform_basis=settings.platform_basis,
+                names=settings.names,
             ),
             PartitionClock(
                 ms(settings.out_of_orderness),

@@ -51,7 +51,7 @@ class Clients:
 
 
 def _content(code: int, combo: Dimensions, episode: str | None) -> tuple[str | None, ...] | None:
-    placement, *_, podcast, _, creative = combo
+    placement, _, _, _, podcast, _, creative, *_ = combo
     if code == DOWNLOAD:
         if episode is not None:
             return "download", "episode", episode

@@ -133,6 +133,7 @@ _KEPT: Final = (
     "play_id",
     "campaign_id",
     "creative_id",
+    "app",
     "platform",
     "station",
     "podcast",
@@ -189,7 +190,7 @@ def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, 
 
 def late_letter(late: Late) -> tuple[bytes, bytes]:
     """The dead letter of a pixel that came when its minute was final."""
-    names = zip(NAMES, late.combo, strict=True)
+    names = zip(NAMES, late.combo, strict=False)
     kept = {name: value for name, value in names if value is not None}
     return letter(
         late.sender,

@@ -10,6 +10,7 @@ import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from secrets import randbits
 from typing import Final
 
@@ -26,6 +27,7 @@ from flows.intake.dimension_numbers import MAX_COMBOS, DimensionNumbers
 from flows.intake.fingerprints import FingerprintCache
 from flows.intake.holds import BYE, Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, Identities, identities
+from flows.intake.keywords import NAMED
 from flows.intake.pseudonyms import Pseudonyms
 from flows.intake.refused import refused
 from flows.intake.scanner import (
@@ -48,7 +50,7 @@ from flows.intake.schema import (
 )
 from flows.model.basis import BASES
 from flows.model.basis import CODES as BASIS_CODES
-from flows.model.dimensions import Dimensions
+from flows.model.dimensions import WITHOUT_APPS, Dimensions
 from flows.model.events import (
     CODES,
     CONVERSION,
@@ -122,6 +124,7 @@ class Decoder:
             bots; which of them is found first is the reason.
         scanning: whether `flows.intake.scanner` goes first, which changes the time and nothing else.
         platform_basis: by platform, the basis of impressions that say none.
+        names: the fields that pixels are counted by, the first of `flows.model.dimensions.NAMES`.
     """
 
     listener_key: bytes
@@ -129,6 +132,7 @@ class Decoder:
     agents: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     scanning: bool = True
     platform_basis: Mapping[str, str] = field(default_factory=dict)
+    names: Sequence[str] = WITHOUT_APPS
     _plans: Mapping[str, Plan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -139,7 +143,12 @@ class Decoder:
         self._clients = Clients(self.listener_key)
         own = np.frombuffer(sub_key(self.listener_key, NAMES_LABEL)[:16], "<u8")
         self._secret = np.array([randbits(64), randbits(64), *own], np.uint64)
-        self._dimensions = DimensionNumbers(self._identities)
+        self._names_of, self._tags = attrgetter(*self.names), NAMED + len(self.names)
+        self._begin_names()
+
+    def _begin_names(self) -> None:
+        self._dimensions = DimensionNumbers(self._identities, len(self.names))
+        self._names.clear()
 
     def follow(self, plans: Mapping[str, Plan]) -> None:
         """Judge content categories by these plans, by placement, from now on."""
@@ -149,8 +158,7 @@ class Decoder:
     def decode(self, messages: Messages) -> Batch:
         """All of `messages`, each a pixel, a mark, or rejected with its reason; raises for no input."""
         if self._dimensions.full:
-            self._dimensions = DimensionNumbers(self._identities)
-            self._names.clear()
+            self._begin_names()
         count = len(messages.values)
         told = Told(np.zeros(count, np.uint64), np.zeros(count, np.int64))
         batch = Batch(np.empty((count, COLUMNS), np.uint64), self._dimensions.combos, [], [], count, told)
@@ -175,7 +183,7 @@ class Decoder:
         lines = values if isinstance(values, Lines) else Lines.join(values)
         block = np.frombuffer(lines.block, np.uint8)
         stamps = np.array(messages.timestamps_ms or [], np.int64)
-        desk = Desk.of(len(lines), batch.told)
+        desk = Desk.of(len(lines), self._tags, batch.told)
         memos = names, agents, people = self._names, self._agents, self._people.memo
         left: list[int] = []
 
@@ -183,7 +191,7 @@ class Decoder:
             done = scan(
                 block, lines.ends, lines.begin, some, done, stamps, self._secret, self.consent_default,
                 names.slots, names.used, agents.slots, agents.used, people.slots, people.used,
-                self._people.keys, self._dimensions.keys, pixels, desk,
+                self._people.keys, self._dimensions.keys, self._tags, pixels, desk,
             )  # fmt: skip
             left.extend(desk.left[: desk.filled[LEFT]].tolist())
             self._answer(lines.block, desk)
@@ -217,7 +225,7 @@ class Decoder:
         wants.
         """
         ends = iter(places)
-        *names, category, basis = [
+        category, basis, *names = [
             None if a < 0 else block[a:b].decode() for a, b in zip(ends, ends, strict=True)
         ]
         combo = self._dimensions.number(tuple(names))
@@ -310,16 +318,7 @@ class Decoder:
             raise Invalid("")
         event = decode(raw)
         code = CODES[event.event]
-        names = (
-            event.placement_id,
-            event.campaign_id,
-            event.platform,
-            event.station,
-            event.podcast,
-            event.program,
-            event.creative_id,
-        )
-        combo = self._dimensions.number(names)
+        combo = self._dimensions.number(self._names_of(event))
         placement = self._dimensions.combos[combo][0]
         if placement is None and code != CONVERSION:
             raise Invalid("placement_id")

@@ -23,11 +23,15 @@ _NO_KEY: Final = bytes(16)
 class DimensionNumbers:
     """The dimensions that one decoder has met.
 
+    Args:
+        width: of how many names each is.
+
     Attributes:
         combos: by number.
     """
 
-    def __init__(self, identities: Identities) -> None:
+    def __init__(self, identities: Identities, width: int) -> None:
+        self.width = width
         self.combos: list[Dimensions] = []
         self._identities = identities
         self._numbers: dict[tuple[str | None, ...], int] = {}
@@ -43,7 +47,7 @@ class DimensionNumbers:
         """The index of the names in `combos`, a new one where they are new."""
         index = self._numbers.get(names, -1)
         if index < 0:
-            combo: Dimensions = presents(names)  # type: ignore[assignment]  # seven
+            combo = presents(names)
             index = self._numbers[names] = len(self.combos)
             self.combos.append(combo)
             self._bytes += _COMBO_BYTES + sum(map(getsizeof, names))

@@ -6,14 +6,15 @@ from typing import Final
 
 import numpy as np
 
+from flows.model.dimensions import NAMES
 from flows.model.events import CONVERSION, EVENTS
 from flows.state.kernel import U8, kernel
 from flows.state.siphash import load64
 
 ANY, TEXT, ID, INTEGER, BOOLEAN, NESTED = range(6)
 FIELDS: Final = {
-    "placement_id": ID, "campaign_id": ID, "platform": ID, "station": ID, "podcast": ID,
-    "program": ID, "creative_id": ID, "content_category": TEXT, "basis": TEXT,
+    "content_category": TEXT, "basis": TEXT, "placement_id": ID, "campaign_id": ID, "platform": ID,
+    "station": ID, "podcast": ID, "program": ID, "creative_id": ID, "app": ID,
     "event_id": ID, "event": TEXT, "ts": INTEGER, "received_at": INTEGER, "play_id": ID, "listener_id": ID,
     "consent": BOOLEAN, "playhead_ms": INTEGER, "user_agent": TEXT, "invalid_traffic": TEXT,
     "collector": ID, "low_ms": INTEGER, "device_confirmed": BOOLEAN, "client_id": ID, "household_id": ID,
@@ -21,9 +22,10 @@ FIELDS: Final = {
 }  # fmt: skip
 """The fields of `flows.model.events.Event`, the tags first, each with the type of its most common form."""
 
-TAGS: Final = 9
-"""The seven names, the content category and the basis."""
-PLACEMENT: Final = 0
+NAMED: Final = 2
+"""The first tag that is a name of `flows.model.dimensions.NAMES`; a flow may know fewer than all of them."""
+TAGS: Final = NAMED + len(NAMES)
+PLACEMENT: Final = NAMED
 (
     EVENT_ID,
     EVENT,

@@ -10,7 +10,6 @@ from flows.intake.dead_letters import Rejection
 from flows.intake.dimension_numbers import DimensionNumbers
 from flows.intake.identity import NO_PLAYHEAD, PLAY, identities
 from flows.intake.schema import read_ms
-from flows.model.dimensions import SCOPES
 from flows.model.events import EVENTS, IMPRESSION, absent
 from flows.model.pixel import LINKED, POSITION, REFUSED, WATERMARK
 from flows.state.kernel import U64
@@ -32,7 +31,7 @@ def refused(
     moment = next((at for name in ("ts", "received_at") if (at := read_ms(event.get(name)))), stamp)
     if not isinstance(placement, str) or absent(placement) or not moment:
         return []
-    combo = dimensions.number((placement, *(None,) * (len(SCOPES) - 1)))
+    combo = dimensions.number((placement, *(None,) * (dimensions.width - 1)))
     info, key = IMPRESSION | REFUSED, 1
     if isinstance(play, str) and not absent(play) and rejection.field != "play_id":
         text = play.encode()

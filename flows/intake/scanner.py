@@ -60,7 +60,7 @@ class Desk(NamedTuple):
     Attributes:
         left: (lines,) lines for the slow path.
         again: (lines,) lines that wait for their names or user agent, to be done again.
-        names: (lines, 1 + 2 * `TAGS`) slot of dimensions that are asked for, and begin and end of
+        names: (lines, 1 + 2 * tags) slot of dimensions that are asked for, and begin and end of
             each tag, -1 where it is absent.
         agents: (lines, 3) slot of an agent that is asked for, its begin and end.
         told: what the lines say of their collectors.
@@ -74,17 +74,16 @@ class Desk(NamedTuple):
     filled: I64
 
     @classmethod
-    def of(cls, lines: int, told: Told) -> Desk:
-        """One with room for so many lines."""
+    def of(cls, lines: int, tags: int, told: Told) -> Desk:
+        """One with room for so many lines, whose dimensions so many tags tell apart."""
         left, again = np.empty(lines, np.int64), np.empty(lines, np.int64)
-        names, agents = np.empty((lines, 1 + 2 * words.TAGS), np.int64), np.empty((lines, 3), np.int64)
+        names, agents = np.empty((lines, 1 + 2 * tags), np.int64), np.empty((lines, 3), np.int64)
         return cls(left, again, names, agents, told, np.zeros(4, np.int64))
 
 
 _REQUIRED: Final = 1 << words.PLACEMENT | 1 << words.EVENT_ID | 1 << words.EVENT | 1 << words.TS
 
 _LOW: Final = np.uint64(0xFFFFFFFF)
-_TAGS: Final = (1 << words.TAGS) - 1
 _TRUE, _FALSE, _NULL = (np.uint64(int.from_bytes(text, "little")) for text in (b"true", b"false", b"null"))
 _BRACE, _END, _QUOTE, _COLON, _COMMA, _SPACE, _ZERO, _NINE = b'{}":, 09'
 
@@ -204,11 +203,11 @@ def _read(block: U8, place: int, end: int, quotes: I64, begins: I64, values: I64
 
 @kernel
 def _fingerprint(
-    low: np.uint64, high: np.uint64, block: U8, given: int, begins: I64, values: I64
+    low: np.uint64, high: np.uint64, block: U8, tags: int, given: int, begins: I64, values: I64
 ) -> np.uint64:
-    """Of a line's tags: the names that it gives, each with its length, and which of them it gives."""
-    state = word(begin(low, high), np.uint64(given & _TAGS))
-    for field in range(words.TAGS):
+    """Of a line's first tags: those that it gives, each with its length, and which of them it gives."""
+    state = word(begin(low, high), np.uint64(given & ((1 << tags) - 1)))
+    for field in range(tags):
         if given >> field & 1:
             state = text(state, block, begins[field], values[field], 0)
     return end(state) | np.uint64(1)
@@ -225,7 +224,7 @@ def collector_of(secret: U64, block: U8, begin: int, length: int) -> np.uint64:
 def scan(
     block: U8, ends: I64, first: int, lines: I64, done: int, stamps: I64, secret: U64, consent_default: bool,
     names: U64, names_used: I64, agents: U64, agents_used: I64, people: U64, people_used: I64,
-    people_keys: U64, keys: U64, pixels: U64, desk: Desk,
+    people_keys: U64, keys: U64, tags: int, pixels: U64, desk: Desk,
 ) -> int:  # fmt: skip
     """Turn lines into pixels, to the end or to where what is remembered has no room for more.
 
@@ -239,6 +238,7 @@ def scan(
             listener or household to the keyed hash. What is being asked for is `ASKED`.
         people_keys: of `flows.intake.pseudonyms`.
         keys: of the identities of plays and events, by dimensions.
+        tags: how many of the tags tell dimensions apart.
         pixels: (lines, `COLUMNS`): filled in, but for the positions and for lines that are left or wait.
         desk: begun anew.
 
@@ -310,14 +310,14 @@ def scan(
         if told and _suspect(block, begins[words.COLLECTOR]):
             continue
 
-        fingerprint = _fingerprint(low, high, block, given, begins, values)
+        fingerprint = _fingerprint(low, high, block, tags, given, begins, values)
         slot = find(names, fingerprint)
         if names[slot, 0] != fingerprint:
             put(names, names_used, fingerprint, ASKED)
             asked = desk.names[filled[NAMES]]
             filled[NAMES] += 1
             asked[0] = slot
-            for field in range(words.TAGS):
+            for field in range(tags):
                 asked[1 + 2 * field] = begins[field] if given >> field & 1 else -1
                 asked[2 + 2 * field] = begins[field] + values[field]
         combo = names[slot, 1]

@@ -63,6 +63,7 @@ class Event(msgspec.Struct, gc=False):
     play_id: Id | None = None
     campaign_id: Id | None = None
     creative_id: Id | None = None
+    app: Id | None = None
     platform: Id | None = None
     station: Id | None = None
     podcast: Id | None = None

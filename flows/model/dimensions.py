@@ -1,15 +1,17 @@
-"""Dimensions of a pixel: placement, campaign, platform, station, podcast, program, creative."""
+"""Dimensions of a pixel: placement, campaign, platform, station, podcast, program, creative, app."""
 
 from __future__ import annotations
 
 from typing import Final
 
-Dimensions = tuple[str | None, str | None, str | None, str | None, str | None, str | None, str | None]
-"""placement, campaign, platform, station, podcast, program, creative: where a pixel counts."""
+Dimensions = tuple[str | None, ...]
+"""The names of `SCOPES` in which a pixel counts; none of an app where apps have no rows."""
 
-SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program", "creative")
-NAMES: Final = ("placement_id", "campaign_id", *SCOPES[2:6], "creative_id")
+SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program", "creative", "app")
+NAMES: Final = ("placement_id", "campaign_id", *SCOPES[2:6], "creative_id", "app")
 """The fields of an event that name them."""
+WITHOUT_APPS: Final = NAMES[:-1]
+"""Those of a flow in which apps have no rows."""
 
 
 OTHER_NAME: Final = "other"

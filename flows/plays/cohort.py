@@ -2,7 +2,7 @@
 
 One shard's memory of plays, and the kernel that holds each pixel against it. A pixel is repeated, too late,
 or accepted; an accepted one adds to cells, a cell being one tuple of dimensions (placement, campaign,
-platform, station, podcast, program, creative) in one minute.
+platform, station, podcast, program, creative, app) in one minute.
 
 - Once: (placement, play, event), for play-less pixels (placement, event id). Invalid traffic has a key space
   of its own, so that a bot never makes a listener's pixel a repeat.

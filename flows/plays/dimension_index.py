@@ -75,10 +75,11 @@ class DimensionIndex:
         if not new:
             return
         columns = []
-        for scope, known, names in zip(SCOPES, self._rows, zip(*new, strict=True), strict=True):
+        for scope, known, names in zip(SCOPES, self._rows, zip(*new, strict=True), strict=False):
             more = [name for name in dict.fromkeys(names) if name is not None and name not in known]
             known.update({name: number for number, name in enumerate(more, len(self._row_names))})
             self._row_names += [(scope, name) for name in more]
             self._row_shards = np.append(self._row_shards, self._homes.of_all(scope, more))
             columns.append([known[name] for name in names])
-        self._rows_of = np.concatenate([self._rows_of, np.array(columns, np.int64).T])
+        rows_of = self._rows_of[:, : len(columns)]  # all have as many names as the first
+        self._rows_of = np.concatenate([rows_of, np.array(columns, np.int64).T])

@@ -15,7 +15,7 @@ _TIES: Final = 0x7FFFFFFF
 
 def sent(pixel: Pixel, hashed: Hash, denied: Denied | None) -> tuple[str, int, bool] | None:
     """The key, the order among equal times, and whether the client is denied; None where nothing is keyed."""
-    placement, *_, podcast, _, creative = pixel.names
+    placement, *_, podcast, _, creative, _ = pixel.names
     if pixel.client is None or pixel.event not in ("delivered", "download"):
         return None
     texts: tuple[str | None, ...] = (pixel.client,)

@@ -86,6 +86,7 @@ class Reader:
         denied: see `flows.reconcile.line.Denied`; None: nobody is.
         plainly: whether `flows.reconcile.scan` goes first, which changes the time and nothing else.
         waits: see `flows.reconcile.holds.Holds`.
+        apps: whether pixels are counted by their app, too.
 
     Attributes:
         received: lines by partition number, without the marks of collectors.
@@ -107,6 +108,7 @@ class Reader:
         denied: Denied | None = None,
         plainly: bool = True,
         waits: tuple[int, int, int, int] = (10_000, 60_000, 21_600_000, 50_000_000),
+        apps: bool = False,
     ) -> None:
         self.received: Counter[int] = Counter()
         self.marks: Counter[int] = Counter()
@@ -115,7 +117,7 @@ class Reader:
         self.greatest: dict[int, tuple[int, int]] = {}
         self.holds: dict[int, Holds] = {}
         self.denied_pixels = 0
-        self._waits = waits
+        self._waits, self._apps = waits, apps
         self._consent_default = consent_default
         self._podcast_app = re.compile(podcast_apps, re.IGNORECASE)
         self._agents = [re.compile(own, re.IGNORECASE) for own in agents]
@@ -161,7 +163,7 @@ class Reader:
         if self._plainly:
             scan(
                 np.frombuffer(block + bytes(8), np.uint8), ends, _texts_of(block, ends),
-                self._consent_default, bool(self._blocking), self._hash.points, self._combos,
+                self._consent_default, self._apps, bool(self._blocking), self._hash.points, self._combos,
                 self._combos_used, self._agent_tags, self._agents_used, rows, keys, spans,
             )  # fmt: skip
         plain = np.flatnonzero(rows[:, PLAIN])
@@ -280,7 +282,8 @@ class Reader:
             key[2:4] = self._hash(0, (pixel.listener,))
         if pixel.household is not None:
             key[4:] = self._hash(0, (pixel.household,))
-        named: tuple[str | None, ...] = pixel.names
+        names = pixel.names if self._apps else (*pixel.names[:-1], None)
+        named: tuple[str | None, ...] = names
         if self._blocking:
             named += pixel.categories or (None,)
         first, second = self._hash(0, named)
@@ -288,7 +291,7 @@ class Reader:
         if not self._combos[slot, 2]:
             self._combos_used[0] += 1
             self._combos[slot] = first, second, self._combos_used[0]
-            combos.append(self._combo(int(self._combos_used[0]) - 1, pixel.names, pixel.categories))
+            combos.append(self._combo(int(self._combos_used[0]) - 1, names, pixel.categories))
         row[COMBO] = int(self._combos[slot, 2]) - 1
         row[EVENT], row[LINKED], row[PLAIN] = CODES[pixel.event], linked, 1
         row[BASIS] = BASES.index(pixel.basis) if pixel.basis in BASES else UNTOLD

@@ -6,9 +6,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program", "creative")
+SCOPES: Final = ("placement", "campaign", "platform", "station", "podcast", "program", "creative", "app")
 WINDOWS: Final = ("5m", "1h", "1d", "flight")
-LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program", "creative_id")
+LABELS: Final = ("campaign_id", "platform", "station", "podcast", "program", "creative_id", "app")
 
 COUNTS: Final = (
     *("impressions", "starts", "first_quartiles", "midpoints", "third_quartiles", "completes"),

@@ -88,6 +88,7 @@ def _reader(rules: Rules, denied: Denied | None, guarded: bool) -> Reader:
         guarded,
         denied,
         waits=(ms(rules.out_of_orderness), ms(rules.quiet), ms(rules.max_hold), rules.max_state),
+        apps=rules.app_rows,
     )
 
 

@@ -33,6 +33,7 @@ class Rules:
         utm_placements: `utm_content` to a placement, beside the plans' own ids.
         household_listeners: distinct listeners within the listen window up to which a household joins.
         platform_basis: platform to the basis of its impressions that say none.
+        app_rows: whether pixels are counted by their app, too.
     """
 
     out_of_orderness: timedelta = timedelta(seconds=10)
@@ -57,6 +58,7 @@ class Rules:
     thresholds: Thresholds = field(default_factory=Thresholds)
     utm_placements: Mapping[str, str] = field(default_factory=dict)
     platform_basis: Mapping[str, str] = field(default_factory=dict)
+    app_rows: bool = False
 
 
 def ms(duration: timedelta) -> int:

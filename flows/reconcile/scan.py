@@ -26,7 +26,9 @@ EVENTS: Final = (
 )
 """An event's code is its place."""
 CODES: Final = {name: code for code, name in enumerate(EVENTS)}
-NAMES: Final = (*("placement_id", "campaign_id", "platform", "station", "podcast", "program", "creative_id"),)
+NAMES: Final = (
+    *("placement_id", "campaign_id", "platform", "station", "podcast", "program", "creative_id", "app"),
+)
 """The names that pixels are counted by."""
 SPANS: Final = (*NAMES, "content_category", "listener_id", "user_agent", "collector", "household_id")
 """Fields whose place in a plain line is told."""
@@ -44,7 +46,8 @@ _TEXTS: Final = (
 )
 _WHOLE: Final = ("ts", "received_at", "playhead_ms", "duration_ms", "low_ms")
 FIELDS: Final = (*_TEXTS, *_WHOLE, "consent", "conversion", "device_confirmed")
-_LISTENER, _AGENT, _COLLECTOR, _HOUSEHOLD, _EVENT_ID, _PLAY, _EVENT = range(8, 15)
+_LISTENER, _AGENT, _COLLECTOR, _HOUSEHOLD, _EVENT_ID, _PLAY, _EVENT = range(9, 16)
+_APP: Final = NAMES.index("app")
 _TRAFFIC, _BASIS, _CLIENT = map(_TEXTS.index, ("invalid_traffic", "basis", "client_id"))
 _TS, _RECEIVED, _PLAYHEAD, _DURATION, _LOW = range(len(_TEXTS), len(FIELDS) - 3)
 _CONSENT: Final = _LOW + 1
@@ -210,8 +213,8 @@ def _read(block: Any, at: Any, end: Any, whole: Any, begins: Any, lengths: Any, 
 
 @compiled
 def scan(
-    block: Any, ends: Any, whole: Any, consent_default: Any, categories: Any, points: Any, combos: Any,
-    combos_used: Any, agents: Any, agents_used: Any, rows: Any, keys: Any, spans: Any,
+    block: Any, ends: Any, whole: Any, consent_default: Any, apps: Any, categories: Any, points: Any,
+    combos: Any, combos_used: Any, agents: Any, agents_used: Any, rows: Any, keys: Any, spans: Any,
 ) -> None:  # fmt: skip
     """Read the lines of a block.
 
@@ -219,6 +222,7 @@ def scan(
         block, ends: bytes with some to spare behind the last line, and where each line ends.
         whole: which lines are UTF-8.
         consent_default: whether a pixel that says nothing of consent may be measured.
+        apps: whether the app is a part of what pixels are counted by.
         categories: whether the content category is a part of what pixels are counted by.
         points: of the polynomials.
         combos, agents: tables of `find_pair`, of dimensions and of user agents, with their sizes.
@@ -247,6 +251,8 @@ def scan(
                 plain = False
             if length == 0:
                 lengths[field] = -1
+        if not apps:
+            lengths[_APP] = -1
         if lengths[_RECEIVED] >= 0 and not 0 < values[_RECEIVED] < NEVER:
             plain = False
         if not plain or lengths[_EVENT] < 0 or lengths[_TRAFFIC] >= 0 or lengths[_BASIS] >= 0:

@@ -11,7 +11,7 @@ NONE: Final[tuple[str | None, ...]] = (None,) * (len(SCOPES) - 1)
 
 
 class Labels:
-    """Campaign, platform, station, podcast, program and creative by row, each with its event time.
+    """Campaign, platform, station, podcast, program, creative and app by row, each with its event time.
 
     Names and times lie apart, each as a tuple of plain values: of these a row's are no work for the garbage
     collector, and a snapshot takes them as they are.
@@ -42,7 +42,8 @@ class Labels:
 
     def of(self, row: int) -> tuple[str | None, ...]:
         """The labels of a row; none of what is no placement."""
-        return self._names.get(row, NONE)
+        known = self._names.get(row, NONE)
+        return (*known, *NONE[len(known) :])
 
     def take_out(self, row: int) -> tuple[Any, Any]:
         """Forget a row's labels; returns them as plain values."""

@@ -18,6 +18,7 @@ from pydantic import Field, InstanceOf, SecretStr, ValidationInfo, field_validat
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flows.errors import SettingsError
+from flows.model.dimensions import NAMES, WITHOUT_APPS
 from flows.model.pixel import KNOWN_REASONS, MAX_OWN_REASONS
 from flows.settings.attribution import AttributionSettings, TopicName
 from flows.settings.collect import CollectSettings
@@ -101,6 +102,9 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
     )
     row_cap: int = Field(
         200_000, ge=1, description="rows a scope, plans aside; names beyond it count together as other"
+    )
+    app_rows: bool = Field(
+        False, description="whether listening apps have rows; part of the recovery store's format"
     )
     namespace: Annotated[str, Takes("letters, digits, colons, _ and -")] = Field(
         "audiopixel:v1", description="prefix of every Redis key"
@@ -252,6 +256,11 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
             with suppress(ValueError):
                 return float(value)
         return value
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields of `flows.model.dimensions.NAMES` by which this flow counts."""
+        return NAMES if self.app_rows else WITHOUT_APPS
 
     @property
     def output_topics(self) -> tuple[str, ...]:

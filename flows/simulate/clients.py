@@ -23,14 +23,16 @@ _EPISODES: Final = 5
 
 
 class Sent(NamedTuple):
-    """A download or delivery with a key, where it counts and when; `order` is that of equal times."""
+    """A download or delivery with a key, where it counts (`beside` as in `flows.simulate.truth.Truth`) and
+    when; `order` is that of equal times.
+    """
 
     key: str
     ms: int
     order: int
     kind: str
     placement: str
-    creative: str | None
+    beside: tuple[tuple[str, str], ...]
 
 
 def with_client(labels: dict[str, Any], listener: int, play: int) -> None:
@@ -63,7 +65,7 @@ def order_of(event_id: str) -> int:
 def counted(sent: Iterable[Sent], timezone: str) -> Iterator[tuple[Sent, str]]:
     """The events that count, each with the name of the count: by each window apart."""
     zone, last, began, days = ZoneInfo(timezone), dict[str, int](), dict[str, int](), set[tuple[str, int]]()
-    for one in sorted(sent, key=lambda each: (each.ms, each.order, each.placement, each.creative or "")):
+    for one in sorted(sent, key=lambda each: (each.ms, each.order, each.placement, each.beside)):
         day = one.key, datetime.fromtimestamp(one.ms / 1000, zone).toordinal()
         if day not in days:
             yield one, f"{one.kind}_calendar"

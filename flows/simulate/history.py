@@ -136,7 +136,4 @@ class History:
             )
             heard = set(listeners[of & consents].tolist())
             self.tally.placements[place.id] = PlacementTally(counts, heard, {}, {})
-            of_creative = self.tally.creatives.setdefault(
-                str(place.labels["creative_id"]), PlacementTally.empty()
-            )
-            of_creative.add(self.tally.placements[place.id])
+            self.tally.beside_of("creative", place.labels["creative_id"]).add(self.tally.placements[place.id])

@@ -46,6 +46,7 @@ def household(name: str, place: Placement, born: int, members: int, first: int) 
     """
     labels = {key: value for key, value in place.labels.items() if key != "device_confirmed"}
     known = {"household_id": name, "consent": True}
+    beside = (("creative", labels["creative_id"]),)
     for member in range(members):
         at = born + member * _BETWEEN_MS
         listener = None if members <= MAX_FAMILY and member == members - 1 else first + member
@@ -54,7 +55,7 @@ def household(name: str, place: Placement, born: int, members: int, first: int) 
         event |= {"play_id": f"{name}-play-{member}", "basis": place.basis, "received_at": at + _TRANSIT_MS}
         if listener is not None:
             event["listener_id"] = f"L{listener}"
-        play = PlayTruth(place.id, listener, True, False, labels["creative_id"])
+        play = PlayTruth(place.id, listener, True, False, beside)
         truth = play.pixel("impression", event_id, None, at, True, place.basis)
         yield Told(at + _TRANSIT_MS, at, msgspec.json.encode(event), truth._replace(home=name))
     at = born + _BOUGHT_MS
@@ -63,6 +64,6 @@ def household(name: str, place: Placement, born: int, members: int, first: int) 
         **known, "campaign_id": labels["campaign_id"],
         "conversion": {"type": "purchase", "order_id": f"{name}-order"},
     }  # fmt: skip
-    joined = (place.id, labels["creative_id"], at - at % MINUTE_MS) if members <= MAX_FAMILY else None
+    joined = (place.id, beside, at - at % MINUTE_MS) if members <= MAX_FAMILY else None
     truth = Truth("accepted", also="conversions", joined=joined)
     yield Told(at + _TRANSIT_MS, at, msgspec.json.encode(bought), truth)

@@ -26,6 +26,8 @@ AGENTS: Final = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0",
     "[USERAGENT]",
 )
+APPS: Final = {AGENTS[0]: "Spotify", AGENTS[1]: "AppleCoreMedia", AGENTS[2]: "Overcast"}
+"""The listening apps that a collector recognises, by user agent."""
 BOTS: Final = (
     "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)",
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",

@@ -29,6 +29,7 @@ from flows.simulate.clients import KINDS, key_of, with_client
 from flows.simulate.households import household, members_of
 from flows.simulate.scenario import (
     AGENTS,
+    APPS,
     BOTS,
     DOWNLOADED,
     DURATIONS_MS,
@@ -205,6 +206,8 @@ class Traffic:
             "ip": f"10.0.{listener >> 8}.{listener & 255}",
         }
         labels["user_agent"] = BOTS[int(u() * 4)] if bot else AGENTS[int(u() * 5)]
+        if (app := APPS.get(labels["user_agent"])) is not None:
+            labels["app"] = app
         if linked:
             labels["play_id"] = play_id
         elif chance(0.5):
@@ -250,9 +253,10 @@ class Traffic:
                 calls.append((sent + delay, happened + delay, event, playhead, self._id(), REFIRED))
 
         calls.sort()
-        named = None if labels["creative_id"] in MACROS else creative
+        named = (("creative", labels["creative_id"]), ("app", labels.get("app", MACROS[0])))
+        beside = tuple(one for one in named if one[1] not in MACROS)
         keys = {event: key_of(event, labels) for event in KINDS}
-        truths = PlayTruth(place.id, listener, linked, bot, named, keys)
+        truths = PlayTruth(place.id, listener, linked, bot, beside, keys)
         key, by_others = play_id.encode(), chance(trouble.foreign)
         for sent, happened, event, playhead, event_id, claimed in calls:
             consented = consent is True and happened < withdrawn
@@ -264,7 +268,7 @@ class Traffic:
                 value = foreign(u, value)
             event_ms = max(min(ts, sent + 60_000), sent - DAY_MS)
             if too_late:
-                truth = Truth("rejected.too_late", place.id, (("too_late", 1),), creative=named)
+                truth = Truth("rejected.too_late", place.id, (("too_late", 1),), beside=beside)
             else:
                 said = claimed, "device_confirmed" in place.labels
                 truth = truths.pixel(event, event_id, playhead, event_ms, consented, *said)

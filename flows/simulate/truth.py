@@ -7,7 +7,7 @@ doubt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -45,6 +45,9 @@ TOTALS: Final = (
 )  # fmt: skip
 
 
+Beside = tuple[tuple[str, str], ...]
+
+
 class Truth(NamedTuple):
     """The effect of one call on the numbers when it arrives.
 
@@ -57,11 +60,12 @@ class Truth(NamedTuple):
         freed: minutes of the milestones whose wait this start ends.
         declared: minute of a conversion that names its placement, or None.
         also: a further one of `TOTALS`, or None.
-        creative: whose numbers change as the placement's do; None where the call names none.
+        beside: scopes and names of the creative and the app that the call names, whose numbers change as the
+            placement's do.
         sent: the download or delivery that counts once a client, or None.
         home: name of a consented household reached, or None.
-        joined: of a conversion that its household joins, the placement and creative that it is credited to,
-            and its minute; or None.
+        joined: of a conversion that its household joins, the placement that it is credited to, what counts it
+            beside, and its minute; or None.
     """
 
     outcome: str
@@ -72,10 +76,10 @@ class Truth(NamedTuple):
     freed: tuple[int, ...] = ()
     declared: int | None = None
     also: str | None = None
-    creative: str | None = None
+    beside: Beside = ()
     sent: Sent | None = None
     home: str | None = None
-    joined: tuple[str, str, int] | None = None
+    joined: tuple[str, Beside, int] | None = None
 
 
 class PlayTruth:
@@ -86,15 +90,15 @@ class PlayTruth:
         listener: number, counted in reach where a pixel is consented; None: its pixels name none.
         linked: the pixels carry a `play_id`.
         bot: they are invalid traffic.
-        creative: that they name.
+        beside: the creative and the app that they name.
         keys: event to what it counts once by, with consent.
     """
 
     __slots__ = (
         "_basis",
+        "_beside",
         "_bits",
         "_bot",
-        "_creative",
         "_held",
         "_keys",
         "_linked",
@@ -111,11 +115,11 @@ class PlayTruth:
         listener: int | None,
         linked: bool,
         bot: bool,
-        creative: str | None = None,
+        beside: Beside = (),
         keys: Mapping[str, str | None] = MappingProxyType({}),
     ) -> None:
         self._keys = keys
-        self._creative, self._basis = creative, ""
+        self._beside, self._basis = beside, ""
         self._placement, self._listener, self._linked, self._bot = placement, listener, linked, bot
         self._seen: set[object] = set()
         self._held: list[int] = []
@@ -150,10 +154,10 @@ class PlayTruth:
         if event in KINDS and truth.outcome == "accepted" and not self._bot:
             if consented and (key := self._keys.get(event)) is not None:
                 order = order_of(event_id)
-                sent = Sent(key, event_ms, order, KINDS[event], self._placement, self._creative)
+                sent = Sent(key, event_ms, order, KINDS[event], self._placement, self._beside)
             else:
                 counts.append((f"{KINDS[event]}_unkeyed", 1))
-        return truth._replace(creative=self._creative, counts=tuple(counts), sent=sent)
+        return truth._replace(beside=self._beside, counts=tuple(counts), sent=sent)
 
     def _of(
         self, event: str, event_id: str, playhead_ms: int | None, event_ms: int, consented: bool
@@ -200,7 +204,7 @@ class PlayTruth:
 
 
 class PlacementTally(msgspec.Struct):
-    """The tally of one placement or creative; minutes in epoch ms."""
+    """The tally of one placement, creative or app; minutes in epoch ms."""
 
     counts: dict[str, int]
     listeners: set[int]
@@ -241,14 +245,22 @@ class PlacementTally(msgspec.Struct):
             self.counts[metric] += more
 
 
+def _tally(tallies: dict[str, PlacementTally], name: str) -> PlacementTally:
+    """The tally of a name, begun if it is new."""
+    found = tallies.get(name)
+    if found is None:
+        found = tallies[name] = PlacementTally.empty()
+    return found
+
+
 class Expected(NamedTuple):
     """A right flow's numbers: `totals` by name of `TOTALS`, `flight` by placement and name of `FLIGHT`,
-    `creatives` by creative likewise.
+    `beside` by scope (`creative`, `app`) and name likewise.
     """
 
     totals: dict[str, int]
     flight: dict[str, dict[str, int]]
-    creatives: dict[str, dict[str, int]]
+    beside: dict[str, dict[str, dict[str, int]]]
 
 
 class Tally(msgspec.Struct):
@@ -256,7 +268,8 @@ class Tally(msgspec.Struct):
 
     Attributes:
         totals: by name of `TOTALS`.
-        placements, creatives: by id.
+        placements: by id.
+        beside: creatives and apps, by scope and name.
         heads_ms: greatest event time of each partition's accepted and repeated calls.
         sent: downloads and deliveries with a key.
     """
@@ -264,7 +277,7 @@ class Tally(msgspec.Struct):
     totals: dict[str, int]
     placements: dict[str, PlacementTally]
     heads_ms: dict[int, int]
-    creatives: dict[str, PlacementTally] = {}
+    beside: dict[str, dict[str, PlacementTally]] = {}
     sent: list[Sent] = []
 
     @classmethod
@@ -283,17 +296,23 @@ class Tally(msgspec.Struct):
             self.heads_ms[partition] = event_ms
         if truth.sent is not None:
             self.sent.append(truth.sent)
-        for tallies, name in ((self.placements, truth.placement), (self.creatives, truth.creative)):
-            if name is not None:
-                tally = tallies.get(name)
-                if tally is None:
-                    tally = tallies[name] = PlacementTally.empty()
-                tally.count(truth)
+        for tally in self._of(truth.placement, truth.beside):
+            tally.count(truth)
         if truth.joined is not None:
-            *names, minute = truth.joined
-            for tallies, name in zip((self.placements, self.creatives), names, strict=True):
-                by = tallies.setdefault(str(name), PlacementTally.empty()).joined
-                by[minute] = by.get(minute, 0) + 1
+            placement, beside, minute = truth.joined
+            for tally in self._of(placement, beside):
+                tally.joined[minute] = tally.joined.get(minute, 0) + 1
+
+    def _of(self, placement: str | None, beside: Beside) -> Iterator[PlacementTally]:
+        """The tallies that a call counts in."""
+        if placement is not None:
+            yield _tally(self.placements, placement)
+        for scope, name in beside:
+            yield self.beside_of(scope, name)
+
+    def beside_of(self, scope: str, name: str) -> PlacementTally:
+        """The tally of a creative or an app, begun if it is new."""
+        return _tally(self.beside.setdefault(scope, {}), name)
 
     def expected(
         self,
@@ -322,8 +341,8 @@ class Tally(msgspec.Struct):
         def known(minutes: dict[int, int]) -> int:
             return sum(count for minute, count in minutes.items() if finite or minute <= final_ms)
 
-        flight, creatives = (
-            {
+        def shown(tallies: dict[str, PlacementTally]) -> dict[str, dict[str, int]]:
+            return {
                 name: {
                     **of.counts,
                     "orphans": known(of.held),
@@ -334,14 +353,15 @@ class Tally(msgspec.Struct):
                 }
                 for name, of in sorted(tallies.items())
             }
-            for tallies in (self.placements, self.creatives)
-        )
+
+        flight = shown(self.placements)
+        beside = {scope: shown(tallies) for scope, tallies in self.beside.items()}
         known_sent = [one for one in self.sent if finite or one.ms - one.ms % MINUTE_MS <= final_ms]
         for one, name in counted(known_sent, timezone):
             flight[one.placement][name] += 1
-            if one.creative is not None:
-                creatives[one.creative][name] += 1
-        return Expected(dict(self.totals), flight, creatives)
+            for scope, of in one.beside:
+                beside[scope][of][name] += 1
+        return Expected(dict(self.totals), flight, beside)
 
     def add(self, other: Tally) -> None:
         """Add the truth of other calls: of other plays."""
@@ -350,9 +370,11 @@ class Tally(msgspec.Struct):
         for partition, head_ms in other.heads_ms.items():
             self.heads_ms[partition] = max(head_ms, self.heads_ms.get(partition, 0))
         self.sent += other.sent
-        for ours, theirs in ((self.placements, other.placements), (self.creatives, other.creatives)):
-            for name, tally in theirs.items():
-                ours.setdefault(name, PlacementTally.empty()).add(tally)
+        for name, tally in other.placements.items():
+            _tally(self.placements, name).add(tally)
+        for scope, tallies in other.beside.items():
+            for name, tally in tallies.items():
+                self.beside_of(scope, name).add(tally)
 
     def to_json(self) -> bytes:
         """The whole ledger as one JSON object, `from_json`'s counterpart."""

@@ -152,7 +152,7 @@ COLUMNS: Final = (
         "id",
         "placement",
         "",
-        "The placement's, campaign's or creative's id.",
+        "The placement's, campaign's, creative's or app's id.",
         0,
         lambda row: row.id,
         lambda row, _: name_of(row.id),

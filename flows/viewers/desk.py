@@ -18,10 +18,10 @@ CURRENCY: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One placement, campaign or creative.
+    """One placement, campaign, creative or app.
 
     Attributes:
-        scope: `placement`, `campaign` or `creative`.
+        scope: `placement`, `campaign`, `creative` or `app`.
         id: its id.
         fields: of its hash in Redis.
         stake: money that is short; NaN where no price is known.
@@ -84,7 +84,7 @@ class Desk:
 
     @classmethod
     def of(cls, scopes: Mapping[str, Rows], now_ms: float) -> Desk:
-        """The placements, campaigns and creatives; a campaign has at stake what its placements have."""
+        """The placements, campaigns, creatives and apps; a campaign has at stake what its placements have."""
         stakes: dict[str, float] = {}
         placements = []
         for name, fields in scopes.get("placement", {}).items():
@@ -99,7 +99,8 @@ class Desk:
         ]
         plans = (fields for rows in scopes.values() for fields in rows.values())
         told = {fields["delivery.currency"] for fields in plans if "delivery.currency" in fields}
-        creatives = [Row("creative", *one) for one in scopes.get("creative", {}).items()]
-        rows = {"placement": placements, "campaign": campaigns, "creative": creatives}
+        rows = {"placement": placements, "campaign": campaigns}
+        for scope in ("creative", "app"):
+            rows[scope] = [Row(scope, *one) for one in scopes.get(scope, {}).items()]
         by_id = {scope: {row.id: row for row in found} for scope, found in rows.items()}
         return cls(rows, shown(told.pop(), CURRENCY) if len(told) == 1 else None, now_ms, by_id)

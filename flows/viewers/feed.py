@@ -61,7 +61,7 @@ FIELDS: Final = (
     "program",
 )
 """The fields of a row that the table shows, in the order in which they are sent."""
-SCOPES: Final = ("placement", "campaign", "creative")
+SCOPES: Final = ("placement", "campaign", "creative", "app")
 MOST: Final = 10_000
 """Rows of a scope sent to a page: those under-delivering or in blocked content, then the busiest."""
 MAX_ALERTS: Final = 10_000
@@ -145,8 +145,8 @@ class Feed:
     Readers of one sight share a view; that of everything is always there.
 
     Args:
-        board: reads at least `FIELDS` of the placements, and of the campaigns and creatives where those are
-            to be shown.
+        board: reads at least `FIELDS` of the placements, and of the campaigns, creatives and apps where those
+            are to be shown.
         closing: true once the process is to end, whereupon streams end too.
     """
 

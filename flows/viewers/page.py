@@ -1,4 +1,4 @@
-"""The live page of the exporter: placements, campaigns and creatives as a trading desk sees them.
+"""The live page of the exporter: placements, campaigns, creatives and apps as a trading desk sees them.
 
 `/` is the page, `/events` its server-sent events (`flows.viewers.feed`), `/row?scope=…&id=…&range=…` one row
 whole (in the query: an id may be `..`, which no browser leaves in a path), `/table` the placements without a

@@ -15,7 +15,7 @@ from typing import Any, Final
 DOUBLES_HOLD: Final = 1 << 53
 TEXTS: Final = frozenset(
     (
-        *("campaign_id", "platform", "station", "podcast", "program", "creative_id"),
+        *("campaign_id", "platform", "station", "podcast", "program", "creative_id", "app"),
         *("delivery.state", "delivery.currency", "conversion_currency"),
     )
 )

@@ -1,4 +1,4 @@
-"""Series of placements, campaigns and creatives for Prometheus, rendered from rows in Redis."""
+"""Series of placements, campaigns, creatives and apps for Prometheus, rendered from rows in Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OTHER: Final = "other"
 
 COUNTERS: Final = {one: one.field for one in metrics.PLACEMENT if one.kind == "counter"}
 GAUGES: Final = {one: one.field for one in metrics.PLACEMENT if one.kind == "gauge" and one.field}
-CREATIVE_COUNTERS: Final = {one: one.field for one in metrics.CREATIVE if one.field}
+BESIDE_FIELDS: Final = tuple(dict.fromkeys(one.field for of in metrics.BESIDE.values() for one in of))
 CAMPAIGN_GAUGES: Final = {one: one.field for one in metrics.CAMPAIGN if one.field}
 HOUR_S: Final = 3600
 SINCE: Final = "flight.since_ms"
@@ -46,7 +46,7 @@ UNITS: Final[Mapping[str, Callable[[str], str]]] = {
     "delivery.end_ms": _seconds_of,
 }
 """Factors of fields whose series has another unit."""
-SCOPES: Final = ("placement", "campaign", "creative")
+SCOPES: Final = ("placement", "campaign", *metrics.BESIDE)
 """The scopes that its `Board` reads."""
 LABELS: Final = dict(
     zip(
@@ -60,7 +60,7 @@ FIELDS: Final = tuple(
         (
             *COUNTERS.values(),
             *GAUGES.values(),
-            *CREATIVE_COUNTERS.values(),
+            *BESIDE_FIELDS,
             STATE,
             SINCE,
             *LABELS.values(),
@@ -164,22 +164,25 @@ class Placements:
 
     def __init__(self, cap: int = CAP, clock_s: Callable[[], float] = time.time) -> None:
         self._cap, self._clock_s = Cap(cap), clock_s
-        self._creatives = Cap(cap, tuple(CREATIVE_COUNTERS.values()))
+        self._beside = {scope: Cap(cap, BESIDE_FIELDS) for scope in metrics.BESIDE}
         self._named: dict[str, _Named] = {}
         self._lock = threading.Lock()
 
     def render(self, snapshot: Snapshot) -> bytes:
-        """The exposition: the exporter's own state, then the placements, campaigns and creatives, family by
-        family.
+        """The exposition: the exporter's own state, then placements, campaigns, creatives and apps, family
+        by family.
         """
         with self._lock:
             return self._render(snapshot).encode()
 
     def _render(self, snapshot: Snapshot) -> str:
-        rows, creatives = (snapshot.rows.get(scope, {}) for scope in ("placement", "creative"))
+        rows = snapshot.rows.get("placement", {})
         at = snapshot.meta.get("generation", ""), snapshot.watermark_s or 0.0
         names, cut, sums = self._cap.part(rows, *at, snapshot.others.get("placement", NO_ROW))
-        parted = self._creatives.part(creatives, *at, snapshot.others.get("creative", NO_ROW))
+        beside = {
+            scope: cap.part(snapshot.rows.get(scope, {}), *at, snapshot.others.get(scope, NO_ROW))
+            for scope, cap in self._beside.items()
+        }
         text = Exposition()
         own = {
             metrics.EXPORTER_UP: int(snapshot.up),
@@ -187,7 +190,7 @@ class Placements:
             metrics.EXPORTER_WATERMARK: snapshot.watermark_s,
             metrics.EXPORTER_LAST_FLUSH: snapshot.flushed_s,
             metrics.EXPORTER_CUT: cut,
-            metrics.EXPORTER_CUT_CREATIVES: parted[1],
+            **{metrics.EXPORTER_CUT_BESIDE[scope]: of[1] for scope, of in beside.items()},
         }
         for definition, value in own.items():
             text.add(_family(definition), [""], [value])
@@ -212,7 +215,8 @@ class Placements:
         campaigns = [label_string({"campaign": name}) for name in planned]
         _gauges(text, CAMPAIGN_GAUGES, campaigns, [*planned.values()])
         _states(text, metrics.CAMPAIGN_STATE, planned, [*planned.values()])
-        _creatives(text, creatives, *parted)
+        for scope, of in beside.items():
+            _beside(text, scope, snapshot.rows.get(scope, {}), *of)
         return text.text()
 
     def _name(self, name: str, row: Mapping[str, str]) -> _Named:
@@ -238,13 +242,14 @@ def _gauges(
         text.add(_family(definition), labels, values)
 
 
-def _creatives(text: Exposition, rows: Rows, names: Sequence[str], cut: int, sums: Sequence[Decimal]) -> None:
-    """Add the families of the creatives that are shown, and what the others count together."""
-    owner = metrics.CREATIVE_IMPRESSIONS.labels[0]
-    labels = [label_string({owner: name}) for name in names]
-    others = [label_string({owner: OTHER})] if cut or any(sums) else []
-    for (definition, field), total in zip(CREATIVE_COUNTERS.items(), sums, strict=True):
-        shown = [rows[name].get(field) for name in names]
+def _beside(
+    text: Exposition, scope: str, rows: Rows, names: Sequence[str], cut: int, sums: Sequence[Decimal]
+) -> None:
+    """Add the families of the creatives or apps that are shown, and what the others count together."""
+    labels = [label_string({scope: name}) for name in names]
+    others = [label_string({scope: OTHER})] if cut or any(sums) else []
+    for definition, total in zip(metrics.BESIDE[scope], sums, strict=True):
+        shown = [rows[name].get(definition.field) for name in names]
         text.add(_family(definition), [*labels, *others], [*shown, *(str(total) for _ in others)])
 
 

@@ -1,5 +1,5 @@
-"""`audiopixel top`: placements, campaigns and creatives in the terminal, what needs attention first, below
-how fresh the numbers are.
+"""`audiopixel top`: placements, campaigns, creatives and apps in the terminal, what needs attention first,
+below how fresh the numbers are.
 
 This module prints the table once; `flows.viewers.top_app` is the one that lives in a terminal, with keys.
 """
@@ -31,7 +31,7 @@ __all__ = ["FIELDS", "PLAIN_WIDTH", "render", "run"]
 
 PLAIN_WIDTH: Final = 120
 """Columns of the output where there is neither a terminal nor COLUMNS."""
-SCOPES: Final = ("placement", "campaign", "creative")
+SCOPES: Final = ("placement", "campaign", "creative", "app")
 
 _SLOW_S: Final = 5.0
 _DOWN_S: Final = 30.0

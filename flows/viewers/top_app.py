@@ -323,7 +323,7 @@ class TopApp(App[None]):
         self.show()
 
     def action_next_scope(self) -> None:
-        """Change between placements, campaigns and creatives."""
+        """Change between placements, campaigns, creatives and apps."""
         if isinstance(self.screen, Sheet):
             return
         self._scope = SCOPES[(SCOPES.index(self._scope) + 1) % len(SCOPES)]
@@ -355,7 +355,7 @@ KEYS: Final = (
     ("j k, arrows", "next or previous row; PgUp PgDn a screen; g G first, last"),
     ("Enter", "open the row; Esc closes it"),
     ("s", "next order; < > by the column left or right; r turns it round"),
-    ("Tab", "placements, campaigns or creatives"),
+    ("Tab", "placements, campaigns, creatives or apps"),
     ("?", "this sheet"),
     ("q", "quit"),
 )

@@ -17,6 +17,7 @@ SCOPES: Final = {
     "campaign": "campaign_id",
     **{name: name for name in ("platform", "station", "podcast", "program")},
     "creative": "creative_id",
+    "app": "app",
 }
 MILESTONES: Final = {
     "firstQuartile": "first_quartiles",
@@ -75,6 +76,7 @@ class Rules:
     denied: Mapping[str, str] = field(default_factory=dict)
     platform_basis: Mapping[str, str] = field(default_factory=dict)
     invalid_agents: Mapping[str, str] = field(default_factory=dict)
+    app_rows: bool = False
 
 
 class Model:
@@ -94,6 +96,8 @@ class Model:
         found, greatest_ms, watermark_ms, lows = list[Read](), 0, 0, dict[str, int]()
         for at_ms, raw in some:
             reason, pixel = read(raw, at_ms)
+            if not self.rules.app_rows:
+                pixel.pop("app", None)
             one = Read(reason, pixel) if reason else self._pixel(pixel)
             if "low_ms" in pixel and said(pixel.get("collector")):
                 if pixel.get("bye"):

@@ -158,7 +158,13 @@ class Player:
         settings = base_settings().model_copy(update=history.settings)
         denied = DENIED if history.forgets else {}
         rules = Rules(
-            LATENESS_MS, BOUND_MS, PERHAPS, denied, settings.platform_basis, settings.invalid_agents
+            LATENESS_MS,
+            BOUND_MS,
+            PERHAPS,
+            denied,
+            settings.platform_basis,
+            settings.invalid_agents,
+            settings.app_rows,
         )
         model = Model(partitions, rules)
         self.quiet = Quiet(self.world, history, model)

@@ -15,7 +15,7 @@ MAX_MS: Final = 4_102_444_800_000
 """The year 2100."""
 TEXTS: Final = (
     *("event_id", "placement_id", "play_id", "campaign_id", "creative_id", "platform", "station", "podcast"),
-    *("program", "listener_id", "collector", "client_id", "episode", "household_id"),
+    *("program", "listener_id", "collector", "client_id", "episode", "household_id", "app"),
 )
 """Strings of up to 128 characters."""
 TYPES: Final[dict[str, tuple[type, ...]]] = {

@@ -122,14 +122,18 @@ def touches(stage: Stage) -> None:
 
 
 def bases(stage: Stage) -> None:
-    """Every kind of event and of impression: bases, creatives, podcasts, confirmed starts, no play ids."""
+    """Every kind of event and of impression: bases, creatives, podcasts, confirmed starts, no play ids; apps,
+    which have rows in some histories.
+    """
     source = stage.source
+    stage.settings["app_rows"] = stage.numbers % 2 == 0
     stage.settings["platform_basis"] = {"app": "streamed_full"}
     stage.settings["invalid_agents"] = {"own_reason": "^Monitor"}
     kinds = ("vast_impression", "audible_2s", "streamed_full", "ad_delivered", "download", "nonsense", None)
     for turn in stage.some(source.randint(8, 20), MINUTE_MS):
         more = {
             "creative_id": source.choice(("spot", "jingle", None)),
+            "app": ("Overcast", 'an "app":{x}', None, "[APP]")[turn % 4],
             "podcast": source.choice(("pod", None)),
             "program": source.choice(("morning", None)),
             "play_id": f"base-{turn}" if source.random() < 0.6 else None,

@@ -13,7 +13,7 @@ import pytest
 from connectors.stream import Messages
 from flows.intake.decoder import Batch, Decoder
 from flows.intake.scanner import AGENTS, NAMES, Desk
-from flows.model.dimensions import Dimensions
+from flows.model.dimensions import WITHOUT_APPS, Dimensions
 from flows.model.events import CONVERSION
 from flows.model.pixel import COLUMNS, COMBO, INFO, POSITION, ConversionPixel
 from flows.model.plan import PlanBook
@@ -75,9 +75,9 @@ class Counting(Decoder):
 class Both:
     """Both ways in, side by side; every batch must come out the same."""
 
-    def __init__(self, consent_default: bool = False) -> None:
-        self.scanning = Counting(LISTENER_KEY, consent_default)
-        self.plain = Decoder(LISTENER_KEY, consent_default, scanning=False)
+    def __init__(self, consent_default: bool = False, names: Sequence[str] = WITHOUT_APPS) -> None:
+        self.scanning = Counting(LISTENER_KEY, consent_default, names=names)
+        self.plain = Decoder(LISTENER_KEY, consent_default, scanning=False, names=names)
         self.received = self.rejected = 0
 
     def follow(self, plans: PlanBook) -> None:

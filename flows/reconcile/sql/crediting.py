@@ -28,7 +28,7 @@ WHERE verdict = 'accepted' AND NOT bot AND {IS["conversion"]};
 CREATE OR REPLACE TABLE touches AS
 SELECT heard.*, {NAMES}, {IS["click"]} AS is_click,
     [coalesce(campaign, ''), coalesce(platform, ''), coalesce(station, ''), coalesce(podcast, ''),
-        coalesce(program, ''), coalesce(creative, '')] AS names,
+        coalesce(program, ''), coalesce(creative, ''), coalesce(app, '')] AS names,
     -- A start stands for its play until the minute of the play's impression.
     if({IS["start"]}, min(minute) FILTER ({IS["impression"]})
         OVER (PARTITION BY key, life, listener), NULL) AS stands_until,

@@ -11,7 +11,7 @@ export const desk = {
   sparkPoints: 60,
   status: null,
   heardAt: -Infinity,
-  rows: { placement: new Map(), campaign: new Map(), creative: new Map() },   // id -> row
+  rows: { placement: new Map(), campaign: new Map(), creative: new Map(), app: new Map() },   // id -> row
   alerts: [],                         // the latest first
   received: [],                       // [now_s, received]
   stakes: new Map(),                  // campaign -> money at stake

@@ -47,6 +47,8 @@ function arrive(before) {
 }
 
 function redraw() {
+  // A flow that counts by no app has none.
+  $("tabs").querySelector("[data-view=apps]").hidden = desk.rows.app.size === 0 && view.view !== "apps";
   refresh();
   drawAlerts();
   drawPlatforms();

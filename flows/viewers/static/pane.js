@@ -1,4 +1,4 @@
-// One placement, campaign or creative, whole: pacing, money, quartiles, reach, conversions, integrity and its history.
+// One placement, campaign, creative or app, whole: pacing, money, quartiles, reach, conversions, integrity and its history.
 
 import { change } from "./alerts.js";
 import { drawChart, forget, keys, legend } from "./chart.js";

@@ -1,4 +1,4 @@
-// The grid of placements, campaigns or creatives: filtered, grouped, ordered, summed, and drawn where it is in sight.
+// The grid of placements, campaigns, creatives or apps: filtered, grouped, ordered, summed, and drawn where it is in sight.
 
 import { CARD, columnsFor, inOrder, ordered, unitOf } from "./columns.js";
 import { addUp, blocked, desk, newSum, text } from "./data.js";

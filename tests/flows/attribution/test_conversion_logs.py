@@ -70,6 +70,7 @@ def log(seed: int, plays: int = 600, buyers: int = 300, homes: int = 0) -> list[
             "campaign_id": campaign,
             "station": f"s{number % 3}",
             "creative_id": ("k0", "k1", "é", "[CREATIVE]")[number % 4],
+            "app": ("a", 'an "app"', None, "é", "[APP]")[number % 5],
             **listener(),
         }
         at = moment()
@@ -161,6 +162,7 @@ def test_conversions_over_sixty_days_are_the_oracles_in_any_order_on_any_number_
         touch_listens=10_000,
         touch_clicks=10_000,
         row_ttl=timedelta(days=62),  # no row ends
+        app_rows=order % 2 == 1,
     )
     lines = log(zlib.crc32(model.encode()))
     files = files_of(lines, order, parts, tmp_path)

@@ -114,14 +114,14 @@ def test_an_adversarial_log_gives_the_truth_of_the_simulator_and_of_the_oracle(
     rows_of: Rows,
     client: Client,
 ) -> None:
-    settings = settings_of(row_ttl=timedelta(days=60))
+    settings = settings_of(row_ttl=timedelta(days=60), app_rows=True)
     files, traffic = troubled(seed, 20_000, tmp_path)
     replay(list(map(str, files)), settings, KEY, out=tmp_path / "out", workers=workers)
     truth = recompute(files, rules(settings))
     assert differences(truth, client, settings.namespace) == []
     assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
     expected = traffic.ledger.expected()
-    for scope, rows in (("placement", expected.flight), ("creative", expected.creatives)):
+    for scope, rows in (("placement", expected.flight), *expected.beside.items()):
         published = rows_of(settings, scope)
         for name, counts in rows.items():
             for metric in COUNTS:

@@ -36,6 +36,7 @@ CHANGES = st.fixed_dictionaries(
         "listener_key": st.sampled_from(KEYS),
         "shards": st.sampled_from([4, 8]),
         "timezone": st.sampled_from(["UTC", "Asia/Tokyo"]),
+        "app_rows": st.booleans(),
         "conversion_horizon": durations(20, 40, 60, days=1),
         "click_window": durations(1, 7, 30, days=1),
         "listen_window": durations(1, 7, 14, days=1),
@@ -55,7 +56,7 @@ CHANGES = st.fixed_dictionaries(
         "batch_messages": st.sampled_from([7, 1000]),
     },
 )
-FIXED = ("listener_key", "shards", "timezone")
+FIXED = ("listener_key", "shards", "timezone", "app_rows")
 SHRINKING = ("conversion_horizon", "click_window", "listen_window")
 
 
@@ -85,6 +86,7 @@ def log() -> str:
             "campaign_id": "c",
             "play_id": f"play{n}",
             "consent": True,
+            "app": "an app",
         }
         for n in range(PIXELS)
     ]

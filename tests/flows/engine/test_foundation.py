@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -22,6 +23,7 @@ KEY = b"the first secret of a flow"
 FIXED: dict[str, tuple[Any, Any]] = {
     "shards": (8, 16),
     "timezone": ("Europe/London", "Europe/Berlin"),
+    "app_rows": (False, True),
 }
 LONGEST = ("conversion_horizon", "click_window", "listen_window")
 
@@ -87,6 +89,16 @@ def test_snapshots_without_their_foundation_are_refused(store: Callable[..., Pat
     (written / "foundation").unlink()
     with pytest.raises(StateError, match="foundation that says what they are made of is missing"):
         lay(Settings(recovery_dir=written), KEY)
+
+
+def test_a_store_that_says_nothing_of_apps_has_none(store: Callable[..., Path]) -> None:
+    written = store()
+    said = json.loads((written / "foundation").read_bytes())
+    del said["fixed"]["app_rows"]
+    (written / "foundation").write_text(json.dumps(said))
+    with pytest.raises(StateError, match="set AUDIOPIXEL_APP_ROWS back"):
+        lay(Settings(recovery_dir=written, app_rows=True), KEY)
+    lay(Settings(recovery_dir=written), KEY)
 
 
 def test_nothing_is_held_to_settings_of_which_no_snapshot_was_ever_written(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from flows.intake import dimension_numbers
 from flows.intake.decoder import Batch
 from flows.intake.fingerprints import FingerprintCache
 from flows.intake.scanner import scan
+from flows.model.dimensions import NAMES, WITHOUT_APPS
 from flows.model.pixel import COMBO, HOUSEHOLD, INFO, KEY, LISTENER
 from flows.simulate.plain_log import write_log
 
@@ -183,6 +184,22 @@ def test_the_same_name_in_another_place_is_another_combination() -> None:
     assert both.scanned - before == 2 * len(lines)
     assert batch.pixels[:, COMBO].tolist() == [*range(64), *range(64)]
     assert len(batch.combos) == 64
+
+
+@pytest.mark.parametrize(("names", "combos"), [(NAMES, 3), (WITHOUT_APPS, 1)])
+def test_apps_tell_combinations_apart_where_pixels_are_counted_by_them(
+    names: tuple[str, ...], combos: int
+) -> None:
+    def lines(*apps: object) -> list[bytes]:
+        return [json.dumps(EVENT | {"app": app}, ensure_ascii=False).encode() for app in apps]
+
+    both = Both(names=names)
+    found = set(both.decode(lines("Overcast", "an app", "[APP]", None)).combos)
+    assert both.scanned == 4
+    assert len(found) == combos
+    assert {len(combo) for combo in found} == {len(names)}
+    both.decode(lines("x" * 128, "\u00e9" * 128, 'a "quoted" one', "", "-1"))
+    assert len(both.decode(lines("x" * 129, 5, ["a"])).rejected) == 3
 
 
 def test_an_empty_name_and_an_absent_one_are_each_their_own_entry_of_one_combination() -> None:

@@ -29,12 +29,12 @@ MINUTE_MS = 60_000
 
 def recomputed(files: list[Path]) -> Recomputation:
     """By the oracle."""
-    return recompute(files, Rules(), threads=1)
+    return recompute(files, Rules(app_rows=True), threads=1)
 
 
 def differences(expected: Expected, oracle: Recomputation) -> list[str]:
     found = [name for name in TOTALS if expected.totals[name] != oracle.totals.get(name, 0)]
-    for wanted, truth in (("placement", expected.flight), ("creative", expected.creatives)):
+    for wanted, truth in (("placement", expected.flight), *expected.beside.items()):
         rows = {key: row for (scope, key), row in oracle.flight.items() if scope == wanted}
         for key in sorted(rows.keys() | truth.keys()):
             for name in FLIGHT:

@@ -128,7 +128,9 @@ def test_a_browser_is_sent_all_that_the_flow_wrote_and_then_only_what_changes(va
 def test_a_second_with_nothing_new_still_says_how_fresh_it_is(valkey: EmbeddedValkey) -> None:
     with exporter(valkey.url) as (address, _), stream(address) as events:
         seen = [events.next()[1] for _ in range(3)]
-    assert [data["rows"] for data in seen[1:]] == [{"placement": {}, "campaign": {}, "creative": {}}] * 2
+    assert [data["rows"] for data in seen[1:]] == [
+        {"placement": {}, "campaign": {}, "creative": {}, "app": {}}
+    ] * 2
     assert seen[1]["status"]["now_s"] < seen[2]["status"]["now_s"] <= time.time()
     assert seen[2]["status"]["up"]
     assert seen[2]["status"]["flushed_s"] > seen[2]["status"]["watermark_s"]
@@ -142,7 +144,7 @@ def test_with_redis_killed_the_stream_says_so_and_keeps_the_rows_until_it_is_bac
             mortal.kill()
             away = events.until(lambda data: not data["status"]["up"])
             assert away["status"]["error"]
-            assert away["gone"] == {"placement": [], "campaign": [], "creative": []}
+            assert away["gone"] == {"placement": [], "campaign": [], "creative": [], "app": []}
             lost = httpx.get(f"{address}/row", params={"id": "pl-1"})
             assert (lost.status_code, bool(lost.json()["error"])) == (503, True)
             mortal.start()

@@ -425,13 +425,15 @@ def test_ten_thousand_placements_are_few_elements_and_little_work(own: Desk) -> 
     browser.until("document.querySelector('#count').textContent === '10,000 placements'")
     assert browser.js("document.querySelectorAll('#rows tr').length") < 60
     rows = {f"pl-{n:05}": {"9": str(n + 5)} for n in range(2000)}
-    gone: dict[str, list[str]] = {"placement": [], "campaign": [], "creative": []}
-    message = json.dumps({"rows": {"placement": rows, "campaign": {}, "creative": {}}, "gone": gone})
+    gone: dict[str, list[str]] = {"placement": [], "campaign": [], "creative": [], "app": []}
+    message = json.dumps(
+        {"rows": {"placement": rows, "campaign": {}, "creative": {}, "app": {}}, "gone": gone}
+    )
     cost = """(async () => {
         const modules = ['data', 'table', 'view'].map(one => import(`/page/${one}.js`));
         const [data, table, view] = await Promise.all(modules);
         %s; })()"""
-    grown = '{placement: {"pl-00001": 3}, campaign: {}, creative: {}}'
+    grown = '{placement: {"pl-00001": 3}, campaign: {}, creative: {}, app: {}}'
     acts = {
         "change and draw": f"const more = {{alerts: [], status: data.desk.status, grown: {grown}}}; "
         f"data.change({{...{message}, ...more}}); table.refresh()",

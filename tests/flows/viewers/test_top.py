@@ -411,7 +411,7 @@ def test_in_a_terminal_its_keys_filter_order_open_explain_and_quit(desk_server: 
         top.types("j\r", b"Quartiles of the flight")
         top.types("\x1b", b"most delivered first")
         top.types("\t", b"0 campaigns")
-        top.types("?", b"campaigns or creatives")
+        top.types("?", b"creatives or apps")
         top.types("\x1b", b"0 campaigns")
         top.types("q", b"\x1b[?1049l")
 
