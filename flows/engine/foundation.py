@@ -51,7 +51,7 @@ def of(settings: Settings, secret: bytes) -> Foundation:
             KEY: fingerprint(secret),
             "shards": str(settings.shards),
             "timezone": settings.timezone,
-            "app_rows": str(settings.app_rows).lower(),
+            "app_rows": str(settings.app_rows),
         },
         {
             "conversion_horizon": ms(settings.conversion_horizon),
@@ -142,7 +142,7 @@ def merged(directories: Sequence[Path]) -> Foundation:
 def _hold(found: Foundation, now: Foundation) -> None:
     for name, value in now.fixed.items():
         # A store of a version that had no choice says nothing of `app_rows`.
-        if (was := found.fixed.get(name, "false")) != value:
+        if (was := found.fixed.get(name, "False")) != value:
             # Of the key not even the fingerprints are told.
             change = f"{name}={was}, now {name}={value}" if name != KEY else f"another {name}"
             raise StateError(

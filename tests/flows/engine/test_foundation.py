@@ -94,7 +94,7 @@ def test_snapshots_without_their_foundation_are_refused(store: Callable[..., Pat
 def test_a_store_that_says_nothing_of_apps_has_none(store: Callable[..., Path]) -> None:
     written = store()
     said = json.loads((written / "foundation").read_bytes())
-    del said["fixed"]["app_rows"]
+    assert said[0].pop("app_rows") == "False"
     (written / "foundation").write_text(json.dumps(said))
     with pytest.raises(StateError, match="set AUDIOPIXEL_APP_ROWS back"):
         lay(Settings(recovery_dir=written, app_rows=True), KEY)
