@@ -15,7 +15,7 @@ import numpy as np
 
 from flows.errors import AudiopixelError
 from flows.reconcile.clients import sent
-from flows.reconcile.fields import BASES, DELAYS_S
+from flows.reconcile.fields import BASES
 from flows.reconcile.holds import Holds
 from flows.reconcile.line import KINDS, Denied, Pixel, Rejected, is_macro, mark_of, parse, pixel_of
 from flows.reconcile.logs import READ_ERRORS, open_log
@@ -48,6 +48,7 @@ from flows.reconcile.scan import (
     UNTOLD,
     T,
     clock,
+    delays,
     find_pair,
     scan,
 )
@@ -153,7 +154,7 @@ class Reader:
         document = parse(line)
         if document is None:
             raise Rejected("", "malformed")
-        return pixel_of(document)
+        return pixel_of(document, self._apps)
 
     def _batch(self, src: int, before: int, block: bytes, ends: Any, state: Any, holds: Holds) -> Batch:
         n = len(ends)
@@ -226,7 +227,7 @@ class Reader:
                 "denied_home": denied[some, 1],
                 "basis": rows[some, BASIS].astype(np.uint8),
                 "confirmed": rows[some, CONFIRMED].astype(bool),
-                "delay": _delays(rows[some]),
+                "delay": delays(rows[some]),
             },
             combos,
             conversions,
@@ -282,8 +283,7 @@ class Reader:
             key[2:4] = self._hash(0, (pixel.listener,))
         if pixel.household is not None:
             key[4:] = self._hash(0, (pixel.household,))
-        names = pixel.names if self._apps else (*pixel.names[:-1], None)
-        named: tuple[str | None, ...] = names
+        named: tuple[str | None, ...] = pixel.names
         if self._blocking:
             named += pixel.categories or (None,)
         first, second = self._hash(0, named)
@@ -291,7 +291,7 @@ class Reader:
         if not self._combos[slot, 2]:
             self._combos_used[0] += 1
             self._combos[slot] = first, second, self._combos_used[0]
-            combos.append(self._combo(int(self._combos_used[0]) - 1, names, pixel.categories))
+            combos.append(self._combo(int(self._combos_used[0]) - 1, pixel.names, pixel.categories))
         row[COMBO] = int(self._combos[slot, 2]) - 1
         row[EVENT], row[LINKED], row[PLAIN] = CODES[pixel.event], linked, 1
         row[BASIS] = BASES.index(pixel.basis) if pixel.basis in BASES else UNTOLD
@@ -319,13 +319,6 @@ class Reader:
         if _BOT.search(agent) and not self._podcast_app.search(agent):
             return True
         return any(own.search(agent) for own in self._agents)
-
-
-def _delays(rows: Any) -> Any:
-    """The class of each pixel's delay, from 0 on; 255 where its receipt is not told."""
-    bounds = [int(1000 * bound) for bound in DELAYS_S]
-    classes = np.searchsorted(bounds, np.minimum(rows[:, RECEIVED] - rows[:, T], bounds[-1]))
-    return np.where(rows[:, RECEIVED] == NO_TIME, 255, classes).astype(np.uint8)
 
 
 def _wait(rows: Any, told: Mapping[int, tuple[str, int | None]], holds: Holds, greatest: int) -> None:

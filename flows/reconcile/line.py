@@ -109,7 +109,7 @@ class Pixel(NamedTuple):
     household: str | None = None
 
 
-def pixel_of(document: dict[str, Any]) -> Pixel:
+def pixel_of(document: dict[str, Any], apps: bool) -> Pixel:
     (event_id,), (event,) = _texts(document, ("event_id",)), _texts(document, ("event",))
     if event_id is None or event is None:
         raise Rejected("event_id" if event_id is None else "event")
@@ -149,7 +149,7 @@ def pixel_of(document: dict[str, Any]) -> Pixel:
         ts=ts,
         received_at=received_at,
         event_id=event_id,
-        names=tuple(names),
+        names=tuple(names) if apps else (*names[:-1], None),
         categories=tuple(categories),
         play=play,
         listener=listener,

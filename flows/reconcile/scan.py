@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from flows.reconcile.fields import BASES
+from flows.reconcile.fields import BASES, DELAYS_S
 from flows.reconcile.polynomials import compiled, feed
 
 Array = npt.NDArray[Any]
@@ -353,3 +353,10 @@ def clock(rows: Any, state: Any, guarded: Any) -> Any:
         rows[i, T] = t
         rows[i, GREATEST] = state[0]
     return skewed
+
+
+def delays(rows: Any) -> Any:
+    """The class of each pixel's delay, from 0 on; 255 where its receipt is not told."""
+    bounds = [int(1000 * bound) for bound in DELAYS_S]
+    classes = np.searchsorted(bounds, np.minimum(rows[:, RECEIVED] - rows[:, T], bounds[-1]))
+    return np.where(rows[:, RECEIVED] == NO_TIME, 255, classes).astype(np.uint8)
