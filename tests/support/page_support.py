@@ -121,7 +121,7 @@ def desk_rows(now_ms: int) -> dict[str, dict[str, Any]]:
 
 
 def put_desk(url: str, namespace: str, rows: Mapping[str, Mapping[str, Any]], now_ms: int) -> None:
-    """Write rows, their campaigns, a creative, an alert of each that is under, and a fresh `meta`."""
+    """Write rows, their campaigns, a creative, an app, an alert of each that is under, and a fresh `meta`."""
     with Redis.from_url(url) as client, client.pipeline(transaction=False) as pipe:
         for name, row in rows.items():
             pipe.hset(f"{namespace}:placement:{{{name}}}", mapping=dict(row))
@@ -131,8 +131,9 @@ def put_desk(url: str, namespace: str, rows: Mapping[str, Mapping[str, Any]], no
             pipe.hset(f"{namespace}:campaign:{{{name}}}", mapping=row)
             pipe.zadd(f"{namespace}:index:campaign", {name: 1})
         heard = {"flight.impressions": 900, "1h.mature_completion_rate": "0.75"}
-        pipe.hset(f"{namespace}:creative:{{k-1}}", mapping=heard)
-        pipe.zadd(f"{namespace}:index:creative", {"k-1": 1})
+        for scope, name in (("creative", "k-1"), ("app", "an app")):
+            pipe.hset(f"{namespace}:{scope}:{{{name}}}", mapping=heard)
+            pipe.zadd(f"{namespace}:index:{scope}", {name: 1})
         for name, row in rows.items():
             if row.get("delivery.state") == "under":
                 pipe.xadd(f"{namespace}:alerts", alert(name, row))

@@ -186,13 +186,22 @@ def test_times_are_told_with_date_and_zone(shared: Desk) -> None:
     assert browser.js(found).startswith("3 Feb 2024")
 
 
-def test_campaigns_and_creatives_are_tabs_and_groups_have_sums(shared: Desk) -> None:
+def test_campaigns_creatives_and_apps_are_tabs_and_groups_have_sums(shared: Desk) -> None:
     browser = shared.open("#view=campaigns")
     assert sorted(browser.js(NAMES)) == ["c-7", "c-8", "c-9"]
     assert browser.js(cell("c-7", "stake")) == "2,168", "of its placements, since it has no price of its own"
-    browser = shared.open("#view=creatives&cols=delivered,completion")
-    assert browser.js(NAMES) == ["k-1"]
-    assert [browser.js(cell("k-1", part)) for part in ("delivered", "completion")] == ["900", "75 %"]
+    for view, name in (("creatives", "k-1"), ("apps", "an app")):
+        browser = shared.open(f"#view={view}&cols=delivered,completion")
+        assert browser.js(NAMES) == [name]
+        assert [browser.js(cell(name, part)) for part in ("delivered", "completion")] == ["900", "75 %"]
+    tab = "document.querySelector('#tabs [data-view=apps]').hidden"
+    assert not browser.js(tab)
+    assert browser.js("""(async () => {
+        const [data, view] = await Promise.all(['data', 'view'].map(one => import(`/page/${one}.js`)));
+        data.desk.rows.app.clear();
+        view.go({ view: 'placements' });
+        return document.querySelector('#tabs [data-view=apps]').hidden;
+    })()"""), "a flow that counts by no app has no such tab"
     browser = shared.open("#group=campaign_id&q=c-")
     groups = browser.js(
         f"{ROWS}.filter(row => row.item.sum).map(row => [row.item.group, row.item.delivered])"

@@ -21,9 +21,11 @@ import pytest
 from board_support import RECEIVED, TRUTH, eventually, put_rows, python, replayed
 from rich.cells import cell_len
 from rich.console import Console
+from typer.testing import CliRunner
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
+from flows.cli.commands import app
 from flows.viewers.columns import BY_KEY, COLUMNS, FIELDS, Column, name_of
 from flows.viewers.desk import Desk
 from flows.viewers.reader import RowsReader, Snapshot
@@ -185,6 +187,15 @@ def test_a_campaign_has_at_stake_what_its_placements_have() -> None:
     assert row.stake == pytest.approx(0.6 + 90 + 200 + 0.05 + 500)
     layout, (cells,) = lay_out([row], desk, "campaign", 200)
     assert dict(zip((column.key for column in layout.columns), cells, strict=True))["stake"] == "790.65"
+
+
+def test_apps_have_a_table_of_their_own() -> None:
+    rows = {**planned().rows, "app": {"an app": {"flight.impressions": "900"}}}
+    told = render(replace(planned(), rows=rows), NOW_S, 200, scope="app").renderables
+    assert re.search("an app +.*900", str(told[-1]))
+    asked = CliRunner().invoke(app, ["top", "--apps", "--campaigns"])
+    assert asked.exit_code == 2
+    assert "three beginnings" in asked.output
 
 
 @pytest.mark.parametrize("sort", [f"{sign}{column.key}" for column in COLUMNS for sign in ("", "-")])
