@@ -11,6 +11,7 @@ import numpy as np
 from connectors.stream import Messages
 from flows.intake.decoder import Decoder
 from flows.intake.watermark import PartitionClock
+from flows.model.dimensions import NAMES
 from flows.model.events import EVENTS
 from flows.model.pixel import (
     COMBO,
@@ -38,7 +39,7 @@ def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[An
     with TemporaryDirectory() as directory:
         file = Path(directory) / "log.ndjson"
         file.write_bytes(b"".join(line + b"\n" for line in log))
-        reader = Reader(False, PODCAST_APPS, plainly=plainly)
+        reader = Reader(False, PODCAST_APPS, plainly=plainly, apps=True)
         found = []
         for batch in reader.read(0, file):
             names = {number: of for number, *of, _ in batch.combos}
@@ -60,7 +61,8 @@ def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[An
 
 
 def by_the_flow(log: list[bytes]) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
-    batch = Decoder(b"a key of sixteen bytes").decode(Messages(log, range(1, len(log) + 1), len(log), []))
+    decoder = Decoder(b"a key of sixteen bytes", names=NAMES)
+    batch = decoder.decode(Messages(log, range(1, len(log) + 1), len(log), []))
     reasons = {"marks": batch.marks}
     for _, rejection in batch.rejected:
         reasons[rejection.reason] = reasons.get(rejection.reason, 0) + 1

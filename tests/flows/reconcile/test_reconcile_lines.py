@@ -74,8 +74,7 @@ OPTIONAL: dict[str, Any] = {
     "low_ms": st.one_of(whole, times),
     "basis": st.one_of(st.sampled_from(["audible_2s", "download", "heard"]), texts),
     "device_confirmed": st.booleans(),
-    "client_id": texts,
-    "episode": texts,
+    **dict.fromkeys(("client_id", "episode", "app"), texts),
     "conversion": conversions, "unknown": st.sampled_from([[{}], 1e300, "x", {"a": [1]}]),
 }  # fmt: skip
 HONEST_LINE = '"event_id":"e","event":"start","ts":0,"placement_id":"p",'
