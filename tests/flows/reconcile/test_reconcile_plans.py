@@ -334,6 +334,7 @@ def test_all_that_the_oracle_has_to_know_comes_from_the_settings(
         under=0.5,
         utm_placements={"sale": "a"},
         platform_basis={"podcasts": "download"},
+        app_rows=True,
     )
     kept = {name for name, value in asdict(rules(settings)).items() if value == asdict(Rules())[name]}
     assert kept == {"podcast_apps"}
