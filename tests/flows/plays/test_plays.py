@@ -91,7 +91,7 @@ def any_steps(rng: random.Random, number: int) -> list[Step]:
 
 
 def scoped(combo: Dimensions) -> list[Row]:
-    return [(scope, name) for scope, name in zip(SCOPES, combo, strict=True) if name is not None]
+    return [(scope, name) for scope, name in zip(SCOPES, combo, strict=False) if name is not None]
 
 
 class Source:
