@@ -318,7 +318,7 @@ class Frequency:
         """See `flows.state.journal.Table`; rows of listener, and day above campaign and count."""
         return _drain(self._who, self._packed, self._day, self.changes)
 
-    def current(self, rows: U64) -> U64:
+    def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
         same: U64 = rows[_still(rows, self._who, self._packed, self._day) != 0]
         return same

@@ -343,7 +343,7 @@ class PlayShard:
         """See `flows.state.journal.Table`."""
         return drain_changed(self.table, CHANGED, self.changes)
 
-    def current(self, rows: U64) -> U64:
+    def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
         return still(rows, self.table)
 

@@ -197,7 +197,7 @@ class Cells:
         self.flags[slots] &= ~np.uint8(CHANGED)
         return self._rows(slots)
 
-    def current(self, rows: U64) -> U64:
+    def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
         slots = places(rows[:, KEY].copy(), self.keys)
         rows, now = rows[slots >= 0], self._rows(slots[slots >= 0])

@@ -327,7 +327,7 @@ class Rolling:
         """See `flows.state.journal.Table`; rows of listener, row and latest minute, bits."""
         return drain_pairs(self.table, self.changes, self.known_from)
 
-    def current(self, rows: U64) -> U64:
+    def live(self, rows: U64) -> U64:
         """See `flows.state.journal.Table`."""
         same: U64 = rows[unchanged(rows, self.table, self.known_from) != 0]
         return same

@@ -259,7 +259,7 @@ class Table(Protocol):
     def changed(self) -> U64:
         """(n, words): the rows that changed since this was last called, as they are."""
 
-    def current(self, rows: U64) -> U64:
+    def live(self, rows: U64) -> U64:
         """(n, words): as they are, the rows of which an earlier version in `rows` is still the latest."""
 
     def whole(self) -> U64:
@@ -277,7 +277,7 @@ class Journal:
         """Load the loops that snapshots need, by a table that is empty: a first call takes up to 100 ms, for
         which the flow would stand still.
         """
-        table.current(np.zeros((0, self.words), np.uint64))
+        table.live(np.zeros((0, self.words), np.uint64))
         table.changed()
 
     def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[Segment]:
@@ -296,7 +296,7 @@ class Journal:
         while len(self.pieces) > 1 and left > 0 and self.rows > 2 * len(table) + COMPACTION_SLACK:
             oldest = self.pieces.pop(0)
             left -= oldest.rows
-            self.append(table.current(self._rows(oldest, files)), mark)
+            self.append(table.live(self._rows(oldest, files)), mark)
         self.spill(files)
         return list(self.pieces)
 

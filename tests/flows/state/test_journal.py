@@ -41,7 +41,7 @@ class Numbers:
         keys, self._changed = self._changed, set()
         return self._rows(sorted(keys))
 
-    def current(self, rows: U64) -> U64:
+    def live(self, rows: U64) -> U64:
         return self._rows([key for key, value in rows.tolist() if self.now[key] == value])
 
     def whole(self) -> U64:
