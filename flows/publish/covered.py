@@ -51,7 +51,6 @@ class Covered:
 
     Args:
         recompute: whether `--recompute` was given: the first execution with it is behind nobody.
-
     """
 
     settings: Settings

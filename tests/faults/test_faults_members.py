@@ -43,8 +43,6 @@ def machines(world: World, recipe: str, **settings: str) -> Iterator[list[Flow]]
             script = [*(common if number == 0 else common[:1]), f"exec {line}"]
             own_disk = str(world.directory / f"disk-{number}")
             log = world.directory / f"machine-{number}.log"
-            if "bytewax" in line:  # a port for each, which no option tells apart
-                environment = {**environment, "AUDIOPIXEL_METRICS_PORT": str(metrics + number)}
             with log.open("wb") as out:
                 process = subprocess.Popen(
                     ["sh", "-ec", "\n".join(script).replace("/var/lib/audiopixel", own_disk)],

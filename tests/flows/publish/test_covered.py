@@ -207,4 +207,4 @@ def test_what_is_final_is_on_the_disk_before_it_is_told_and_once_for_all_members
     assert (tmp_path / "store" / "final").stat().st_mtime_ns == written, "once a minute, not once a cut"
     (tmp_path / "store" / "final").write_bytes(b"")
     with pytest.raises(StateError, match="final"):
-        Covered(settings)
+        Covered(settings).provisional_from(at(a=1))

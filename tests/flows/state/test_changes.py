@@ -60,7 +60,7 @@ def pixels_of(rng: random.Random, minute: int) -> Pixels:
     conversion[0], conversion[2], conversion[3] = rng.randint(1 << 20, (1 << 20) + 99), minute * MINUTE, 1
     conversion[5] = CODES["conversion"]
     pixel = ConversionPixel(NAMES[0], "purchase", None, "id", None, None, None)
-    return Pixels("p", 0, pixels, NAMES, [(conversion, pixel)])
+    return Pixels("p", 0, pixels, NAMES, [pixel], conversion[np.newaxis])
 
 
 @pytest.mark.parametrize("seed", range(5))
