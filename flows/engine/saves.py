@@ -28,7 +28,7 @@ from flows.engine.beside import Defer, Work, in_threads, wait_for_all
 from flows.engine.cut_step import Step
 from flows.engine.meeting import Agreed, agree, alone, in_redis
 from flows.engine.place import ALONE, Place
-from flows.errors import AudiopixelError, StateError
+from flows.errors import StateError
 from flows.instruments import instruments
 from flows.model.messages import Durable, Message, PartitionStates, key_of, shard_key
 from flows.model.redis_keys import saves_key
@@ -113,7 +113,7 @@ class Saves:
                 try:
                     single = self.place.members == 1
                     self.resume(alone(rounds) if single else in_redis(self.settings, self.place, rounds))
-                except (AudiopixelError, ConnectError) as error:
+                except Exception as error:
                     _REFUSED[:] = [error]
                     raise
         return None if self._agreed is None else self._agreed.save

@@ -214,13 +214,14 @@ class SaveStore:
         return (self._folder / BEGINNING).exists()
 
     def begin(self) -> None:
-        """Note that an execution has begun without a save.
+        """Note that an execution has begun without a save. Members that share a disk may do so at once.
 
         Raises:
             OSError: the disk does not take it.
         """
         private_directory(self._folder)
-        replace_file(self._folder / BEGINNING, b"")
+        (self._folder / BEGINNING).touch(0o600)
+        sync_directory(self._folder)
 
     def commit(self, manifest: Manifest) -> None:
         """Rename a member's manifest into place, which commits its part of the save.

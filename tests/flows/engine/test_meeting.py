@@ -96,6 +96,20 @@ def test_a_damaged_file_on_one_disk_takes_all_to_the_save_before_and_all_say_so(
     assert [(one["damaged"], one["taken"]) for one in told] == [(9, 5), (9, 5)]
 
 
+def test_members_that_share_a_directory_may_begin_at_once(tmp_path: Path) -> None:
+    members = 4
+    with ThreadPoolExecutor(members) as pool:
+        for number in range(100):
+            store, together = SaveStore(tmp_path / str(number)), threading.Barrier(members)
+
+            def begin(store: SaveStore = store, together: threading.Barrier = together) -> bool:
+                together.wait()
+                store.begin()
+                return store.begun
+
+            assert all(one.result() for one in [pool.submit(begin) for _ in range(members)])
+
+
 def test_members_that_share_a_directory_may_start_in_any_number(tmp_path: Path) -> None:
     store = SaveStore(tmp_path)
     for member in (0, 1):
