@@ -73,6 +73,10 @@ class Statement(msgspec.Struct, frozen=True):
     start: int
 
 
+_STATEMENTS: Final = msgspec.json.Decoder(Statement)
+"""Made here, in one thread: see `flows.state.saves`."""
+
+
 class Agreed(NamedTuple):
     """The save that all go on from (None: all begin anew), and the number of their start."""
 
@@ -89,7 +93,7 @@ def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
     held, damaged = _held(store)
     mine = Statement(held, damaged, kept(store.root), secrets.randbits(62))
     said = yield msgspec.json.encode(mine)
-    all_said = [msgspec.json.decode(one, type=Statement) for one in said]
+    all_said = [_STATEMENTS.decode(one) for one in said]
     damaged = {cut: reason for one in all_said for cut, reason in one.damaged.items()}
     refused: dict[int, str] = {}
     while (cut := common_cut([one.held for one in all_said], refused)) not in (None, BEGINNING.cut):
@@ -230,6 +234,10 @@ class Word(msgspec.Struct, frozen=True, array_like=True):
     said: bytes
 
 
+_WORDS: Final = msgspec.json.Decoder(Word)
+"""Made here, as `_STATEMENTS`."""
+
+
 def in_redis(settings: Settings, place: Place, rounds: Rounds[T]) -> T:
     """Let several members come to their end, each in a process that calls this.
 
@@ -270,7 +278,7 @@ def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word
             time.sleep(POLL_S)
             continue
         away_s = time.monotonic() + REDIS_WITHIN_S
-        words = [msgspec.json.decode(row[field], type=Word) for row in rows if field in row]
+        words = [_WORDS.decode(row[field]) for row in rows if field in row]
         heard = [one.who for one in words]
         if len(words) == len(keys) and all(one.heard == heard for one in words):
             client.close()

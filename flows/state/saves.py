@@ -127,6 +127,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 _HEADS: Final = msgspec.msgpack.Decoder(Head)
+_MANIFESTS: Final = msgspec.json.Decoder(Manifest)
 """Made here, in one thread: two that decode a class for the first time at once may crash in msgspec 0.22."""
 
 
@@ -279,7 +280,7 @@ class SaveStore:
                 "version that wrote them, or recompute from the log with --recompute and an empty recovery "
                 "directory"
             )
-        return msgspec.json.decode(body, type=Manifest)
+        return _MANIFESTS.decode(body)
 
     def verify(self, cut: int, pieces: Iterable[Piece]) -> list[Head]:
         """Read every file of some pieces of a save; returns the pieces' heads.
