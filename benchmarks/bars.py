@@ -121,7 +121,8 @@ LINES: Final = {
     ),
     5: Line(
         "State that is large",
-        "A save scans the table of plays for what has changed: see the longest pause.",
+        "Tables grow by doubling and leave holes in the heap. Tried: lists of changed slots, so that no "
+        "save scans a table.",
     ),
     6: Line(
         "Many rows",
