@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from connectors.stream import ConnectError
+from connectors.stream import LATEST_MS, ConnectError
 
 TIMEOUT_S = 5.0
 _GONE = (
@@ -54,6 +54,12 @@ class KafkaTrouble(ConnectError):
 # Without a logger librdkafka writes to stderr.
 _log = logging.getLogger(__name__)
 _log.addHandler(logging.NullHandler())
+
+
+def time_ms(message: Message) -> int:
+    """The broker's timestamp, epoch ms; 0: there is none, or none that can be."""
+    stamp: int = message.timestamp()[1]
+    return stamp if 0 < stamp < LATEST_MS else 0
 
 
 @dataclass(slots=True)

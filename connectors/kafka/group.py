@@ -15,8 +15,7 @@ from typing import Final, Literal, NamedTuple
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
-from connectors.stream import LATEST_MS
+from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell, time_ms
 
 Place = tuple[str, int]
 """A topic and one of its partitions."""
@@ -207,9 +206,8 @@ class GroupReader:
             assert offset is not None
             self.places[topic, partition] = offset + 1
             self._at_end.discard((topic, partition))
-            stamp = message.timestamp()[1]
-            stamp = stamp if 0 < stamp < LATEST_MS else 0
-            return Record(topic, partition, offset, stamp, message.key() or b"", message.value() or b"")
+            stamp_ms = time_ms(message)
+            return Record(topic, partition, offset, stamp_ms, message.key() or b"", message.value() or b"")
         if error.code() == KafkaError._PARTITION_EOF:
             assert topic is not None
             assert partition is not None

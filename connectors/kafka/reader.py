@@ -193,6 +193,7 @@ class KafkaReader:
                 data = [message for message in messages if not message.error()]
             values += [value or b"" for value in map(_value, data)]
             offsets += map(_offset, data)
+            # As `time_ms`, without a call for each message.
             times_ms += [one if 0 < one < LATEST_MS else 0 for _, one in map(_timestamp, data)]
         if offsets:
             self.position = offsets[-1] + 1

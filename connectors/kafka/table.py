@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell
-from connectors.stream import LATEST_MS, ConnectError
+from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell, time_ms
+from connectors.stream import ConnectError
 
 _CHUNK: Final = 500
 _WAIT: Final = timedelta(seconds=0.2)
@@ -140,9 +140,7 @@ class KafkaTable:
             assert offset is not None
             self._next[partition] = offset + 1
             self._ended.discard(partition)
-            stamp = message.timestamp()[1]
-            timestamp_ms = stamp if 0 < stamp < LATEST_MS else 0
-            return Change(partition, offset, timestamp_ms, message.key(), message.value())
+            return Change(partition, offset, time_ms(message), message.key(), message.value())
         if error.code() == KafkaError._PARTITION_EOF:
             assert partition is not None
             self._next[partition] = offset  # it may be behind control records, which are no messages

@@ -140,7 +140,7 @@ class PixelPartition(StatefulSourcePartition[tuple[str, Message], None]):
         return LONG_AGO
 
     def _report(self) -> None:
-        """Tell lag tools the position of the newest save, once a save: it costs a look at the disk."""
+        """Tell lag tools the position of the newest save, as often as one is taken."""
         if (now_ms := awake_ms()) < self._report_due_ms:
             return
         self._report_due_ms = now_ms + ms(self._saves.settings.save_interval)
