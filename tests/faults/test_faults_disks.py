@@ -89,6 +89,17 @@ def as_undisturbed(world: World) -> None:
     flow.stop()
 
 
+def all_die_and_are_as_undisturbed(
+    world: World, flows: list[Flow], directories: list[Path], more: int
+) -> None:
+    for flow in flows:
+        flow.kill()
+    flows = start(world, directories)
+    counts(world, flows, more)
+    stop(flows)
+    as_undisturbed(world)
+
+
 @pytest.mark.parametrize("members", [2, 3])
 def test_members_on_disks_of_their_own_go_on_behind_every_death(world: World, members: int) -> None:
     directories = disks(world, members)
@@ -101,12 +112,7 @@ def test_members_on_disks_of_their_own_go_on_behind_every_death(world: World, me
         flows = start(world, directories)
         counts(world, flows, 100)
         assert all("going on from a save" in flow.said() for flow in flows), said(flows)
-    for flow in flows:
-        flow.kill()
-    flows = start(world, directories)
-    counts(world, flows, 100)
-    stop(flows)
-    as_undisturbed(world)
+    all_die_and_are_as_undisturbed(world, flows, directories, 100)
 
 
 def state(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -135,12 +141,7 @@ def test_two_members_become_four_and_three_by_dealing(world: World) -> None:
         counts(world, flows, 200)
         assert all("going on from a save" in flow.said() for flow in flows), said(flows)
         saved(flows, directories)
-    for flow in flows:
-        flow.kill()
-    flows = start(world, directories)
-    counts(world, flows, 50)
-    stop(flows)
-    as_undisturbed(world)
+    all_die_and_are_as_undisturbed(world, flows, directories, 50)
 
 
 def test_a_torn_manifest_of_one_member_takes_all_back_to_the_save_before(world: World) -> None:
