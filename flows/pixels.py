@@ -93,7 +93,7 @@ from flows.model.messages import (
     key_of,
     shard_key,
 )
-from flows.publish import STOP_TIMEOUT, TIMEOUT, Covered, TopicLines
+from flows.publish import STOP_TIMEOUT, TIMEOUT, Covered, ShownRows, TopicLines
 from flows.settings import Settings, load
 from flows.settings.remedies import with_remedy
 
@@ -177,12 +177,14 @@ def build(
     sinks: Sinks,
     settings: Settings,
     covered: Covered | None = None,
+    shown: ShownRows | None = None,
     trace: Trace | None = None,
 ) -> Dataflow:
     """Wire the flow; connects to nothing.
 
     Args:
         covered: what earlier executions have told of minutes; None: where that is cut back at a restart.
+        shown: the rows that readers have of earlier executions; None: none.
         trace: of the calls of all steps; None: not wanted.
     """
     secret, wanted = source.listener_key, sinks.minutes is not None
@@ -215,7 +217,9 @@ def build(
     increments: KeyedStream[RowBatch | CreditBatch] = op.merge(
         "increments", only("to_rows", plays, RowBatch), only("credited", credits, CreditBatch)
     )
-    rows = saved("rows", increments, all_shards, lambda of: RowsLogic(settings, wanted, of, secret, covered))
+    rows = saved(
+        "rows", increments, all_shards, lambda of: RowsLogic(settings, wanted, of, secret, covered, shown)
+    )
 
     accounts: KeyedStream[Receipt | Settled] = op.merge(
         "accounts", only("receipts", intake, Receipt), only("settled", plays, Settled)
@@ -326,5 +330,6 @@ def live(
         ),
         settings,
         Covered(settings, recompute),
+        ShownRows(settings),
         trace,
     )

@@ -32,7 +32,7 @@ from flows.methodology import methodology
 from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import row_key
 from flows.pixels import Sinks, build
-from flows.publish import refuse_foreign
+from flows.publish import ShownRows, refuse_foreign
 from flows.settings import Settings
 
 PACE: Final = timedelta(seconds=10)
@@ -113,6 +113,7 @@ def _replay(
             *map(lines, OUTPUTS),
         ),
         settings,
+        shown=ShownRows(settings),
     )
     execute(flow, recovery_dir=recovery_dir, workers=workers)
     for output in outputs.values():

@@ -135,7 +135,7 @@ class RowStore:
         last: Sequence[RowVersion] = (),
         publish: tuple[str, str | bytes] | None = None,
     ) -> list[WriteOutcome]:
-        """Write `first`, then `rows`, then their index, then `last`, then publish (channel, message).
+        """Write `first`, then the index of `rows`, then `rows`, then `last`, then publish (channel, message).
 
         Each begins when all before it is stored.
 
@@ -148,9 +148,9 @@ class RowStore:
         """
         if first is not None and self._land([first]) == [WriteOutcome.SUPERSEDED]:
             raise Superseded(first.key)
+        self._add_to_index(rows)
         outcomes = [outcome for chunk in chunks(rows) if self._whole for outcome in self._land(chunk)]
         if self._whole:
-            self._add_to_index(rows, outcomes)
             self._land(last)
         if not self._whole:
             raise Emptied
@@ -236,11 +236,10 @@ class RowStore:
             call[row.key] = at
         return calls
 
-    def _add_to_index(self, rows: Sequence[RowVersion], outcomes: Sequence[WriteOutcome]) -> None:
+    def _add_to_index(self, rows: Sequence[RowVersion]) -> None:
         scores: dict[str, dict[str, int]] = {}
-        for row, outcome in zip(rows, outcomes, strict=True):
-            # `same` too: an earlier attempt may have stored the row and failed before its index.
-            if row.index_key is not None and outcome in (WriteOutcome.LANDED, WriteOutcome.SAME):
+        for row in rows:
+            if row.index_key is not None:
                 scores.setdefault(row.index_key, {})[row.member] = row.score
         commands: list[Command] = [
             # GT: a writer that slept between its row and this must not turn the score back.

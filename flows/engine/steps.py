@@ -42,7 +42,7 @@ from flows.model.pixel import traffic_reasons
 from flows.model.plan import PlanBook
 from flows.model.ticks import ENDED, Cut, Tick, awake_ms, cut_at
 from flows.plays import PlayShard
-from flows.publish import Covered
+from flows.publish import Covered, ShownRows
 from flows.rows import Limits, RowShard, minute_messages, pack_rows
 from flows.settings import Settings, ms
 from flows.state.homes import Homes
@@ -283,7 +283,8 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
 
 class RowsLogic(CutStep[RowBatch | CreditBatch]):
     """A row shard behind an aligner of the placement shards and the credit book; `secret` is the listeners'
-    key, `covered` what earlier executions have told of minutes (None: nothing that stays).
+    key, `covered` what earlier executions have told of minutes (None: nothing that stays), `shown` the rows
+    that readers have of them (None: none).
     """
 
     def __init__(
@@ -293,8 +294,9 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         state: tuple[Any, ...] | None,
         secret: bytes = b"",
         covered: Covered | None = None,
+        shown: ShownRows | None = None,
     ) -> None:
-        self._covered = covered
+        self._covered, self._shown, self._begun = covered, shown, False
         self._homes, self._hashes = Homes(secret, settings.shards), Hashes(settings)
         every = max(1, settings.minutes_interval // settings.flush_interval) if minutes else 0
         self._shard = RowShard(
@@ -319,7 +321,13 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         batches = [one for one in messages if isinstance(one, RowBatch)]
         (credits,) = (one for one in messages if isinstance(one, CreditBatch))
         told_from = 0 if covered is None else covered.provisional_from(here)
+        if self._shown is not None and not self._begun:
+            shard.row_index.expect(self._shown.rows(shard.index, self._homes, shard.row_index.numbers))
+        self._begun = True
         windows, due = shard.apply(here, batches, credits, told_from)
+        if self._shown is not None and self._shown.passed(here):
+            shard.row_index.expect(())
+            self._shown = None
         if covered is not None and any(some.final for some in due):
             covered.tell_final(shard.first_open)
         instruments().state_rows.labels(shard_key(shard.index)).set(len(shard.row_index))

@@ -117,9 +117,7 @@ class TickClock:
         _, _, positions, watermark_ms = self.published
         if watermark_ms <= cut.watermark_ms or cut.ended:
             return cut
-        at = dict(cut.positions)
-        past = all(at.get(partition, 0) >= position for partition, position in positions.items())
-        return replace(cut, watermark_ms=watermark_ms) if past else cut
+        return replace(cut, watermark_ms=watermark_ms) if cut.reaches(positions) else cut
 
     def learn(self, watermark_ms: int, head_ms: int = 0) -> None:
         """Take in the least and the greatest watermark of all partitions at a cut."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,6 +100,11 @@ class Cut:
     held_since_ms: int = 0
     methods: Methods = ()
     save: bool = False
+
+    def reaches(self, positions: Mapping[str, int]) -> bool:
+        """True if every partition of `positions` has been read as far."""
+        at = dict(self.positions)
+        return all(at.get(partition, 0) >= position for partition, position in positions.items())
 
 
 def cut_at(ticks: dict[str, Tick], number: int) -> Cut:

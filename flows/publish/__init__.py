@@ -14,6 +14,7 @@ from flows.publish.ledger import Ledger
 from flows.publish.lines import STOP_TIMEOUT, TIMEOUT, FileLines, LineWriter, TopicLines
 from flows.publish.publisher import Publisher
 from flows.publish.redis_writer import refuse_foreign
+from flows.publish.shown_rows import ShownRows
 
 __all__ = [
     "STOP_TIMEOUT",
@@ -25,6 +26,7 @@ __all__ = [
     "Ledger",
     "LineWriter",
     "Publisher",
+    "ShownRows",
     "TopicLines",
     "final_before",
     "keep",

@@ -100,10 +100,8 @@ class Covered:
     def _behind(self, cut: Cut) -> bool:
         if self._positions is None:
             self._ask()
-        if self._positions:
-            at = dict(cut.positions)
-            if all(at.get(partition, 0) >= position for partition, position in self._positions.items()):
-                self._positions = {}
+        if self._positions and cut.reaches(self._positions):
+            self._positions = {}
         return self._positions != {}
 
     def _ask(self) -> None:

@@ -245,8 +245,7 @@ class Publisher:
 
     def _behind(self, cut: Cut) -> bool:
         """True if an earlier execution has published more of the log than this one has read yet."""
-        at = dict(cut.positions)
-        return any(at.get(partition, 0) < position for partition, position in self._covered.items())
+        return not cut.reaches(self._covered)
 
     def _end(self, scope: str, name: str, rev: int) -> None:
         """Drop a row that has ended, with its sketch; a paced row stays."""

@@ -1,8 +1,8 @@
 """The writer to Redis: takes over from earlier executions, and writes flushes until Redis has them.
 
-A flush is written in this order: alerts and decisions, the positions that it covers, the rows, their index,
-`meta`, the message to subscribers. So whoever takes over knows how far the log must have been replayed before
-its numbers may be shown.
+A flush is written in this order: alerts and decisions, the positions that it covers, the index of the rows,
+the rows, `meta`, the message to subscribers. So whoever takes over knows how far the log must have been
+replayed before its numbers may be shown, and which rows readers may have.
 """
 
 from __future__ import annotations

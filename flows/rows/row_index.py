@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -53,6 +54,7 @@ class RowIndex:
         self.ended = Ended()
         self._free: list[int] = []
         self._rows = Counter[str]()
+        self._expected, self._kept_places = set[RowName](), Counter[str]()
         self._beyond, self._passed, self._told = Distinct(), list[int](), 0
 
     def __len__(self) -> int:
@@ -64,6 +66,11 @@ class RowIndex:
         assert name is not None, "a row that has ended"
         return name
 
+    def expect(self, rows: Iterable[RowName]) -> None:
+        """Keep places below the cap for rows that readers have, and for no others any more."""
+        self._expected = {row for row in rows if row not in self.numbers}
+        self._kept_places = Counter(scope for scope, _ in self._expected)
+
     def admit(self, row: RowName, oldest: int) -> tuple[int, list[Any] | None]:
         """A number for a row that has none, and what is kept of it, if it had ended; beyond the cap the
         number of `other`.
@@ -72,19 +79,23 @@ class RowIndex:
             oldest: the minute before which a row that ended is forgotten.
         """
         scope, _ = row
-        kept = None
-        if scope != OTHER_NAME and self._rows[scope] >= self._cap and row not in self.planned:
+        full = self._rows[scope] + self._kept_places[scope] >= self._cap
+        if row in self._expected:
+            self._expected.remove(row)
+            self._kept_places[scope] -= 1
+        elif full and scope != OTHER_NAME and row not in self.planned:
             self._passed.append(self.ended.key(row))
-            row = (OTHER_NAME, scope)
-            if row in self.numbers:
-                return self.numbers[row], None
-        else:
-            kept = self.ended.take(row, oldest)
+            other = (OTHER_NAME, scope)
+            known = self.numbers.get(other)
+            return (self._place(other) if known is None else known), None
+        return self._place(row), self.ended.take(row, oldest)
+
+    def _place(self, row: RowName) -> int:
         number = self._free.pop() if self._free else len(self.names)
         self.names[number : number + 1] = [row]
         self.numbers[row] = number
         self._rows[row[0]] += 1
-        return number, kept
+        return number
 
     def leave(self, number: int) -> RowName:
         """Free a number; returns whose it was."""

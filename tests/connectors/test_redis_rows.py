@@ -121,14 +121,19 @@ def test_a_retry_is_the_same_and_completes_what_the_first_attempt_left_out(
     assert scan_index(client, index) == ["a"]
 
 
-def test_a_stale_row_does_not_come_into_the_index_and_a_score_never_falls(
-    client: Client, store: RowStore, key: str
-) -> None:
+def test_a_score_never_falls_whoever_writes(client: Client, store: RowStore, key: str) -> None:
     index = f"{key}:index"
     store.write([row(key, (1, 2, 1), index_key=index, member="a", score=9)])
-    store.write([row(key, (1, 1, 1), index_key=index, member="stale", score=99)])
+    store.write([row(key, (1, 1, 1), index_key=index, member="a", score=7)])
     store.write([row(key, (1, 2, 2), index_key=index, member="a", score=8)])
     assert client.zscore(index, "a") == 9
+
+
+def test_a_row_is_in_the_index_before_a_reader_has_it(client: Client, store: RowStore, key: str) -> None:
+    index = f"{key}:index"
+    client.set(key, "no hash")
+    with pytest.raises(ConnectError, match="WRONGTYPE"):
+        store.write([row(key, (1, 1, 1), index_key=index, member="a", score=5)])
     assert scan_index(client, index) == ["a"]
 
 

@@ -11,7 +11,7 @@ from flows.engine import LinesSink, PixelSource, Place, RedisSink, StopSignal
 from flows.engine.beside import Defer
 from flows.intake import DenyList
 from flows.pixels import Sinks, build
-from flows.publish import Covered
+from flows.publish import Covered, ShownRows
 from flows.settings import Settings
 from flows.settings.loading import load
 from simulation.checker import NAMESPACE
@@ -34,6 +34,7 @@ class Member:
     source: PixelSource
     sinks: Sinks
     covered: Covered
+    shown: ShownRows
     flow: Any = None
 
     @classmethod
@@ -44,8 +45,8 @@ class Member:
         source.listener_key = KEY
         lines = [LinesSink(lambda _: None) for _ in range(3)]  # type: ignore[arg-type,return-value]  # made anew
         sinks = Sinks(RedisSink(settings, None), *lines)  # type: ignore[arg-type]  # made anew
-        member = cls(settings, source, sinks, Covered.__new__(Covered))
-        member.flow = build(source, sinks, settings, member.covered)
+        member = cls(settings, source, sinks, Covered.__new__(Covered), ShownRows(settings))
+        member.flow = build(source, sinks, settings, member.covered, member.shown)
         return member
 
     def begin(
@@ -59,6 +60,7 @@ class Member:
         more: Any = {"ahead": False, "defer": defer, "place": place}
         self.source.__init__(log, self.settings, KEY, stop, denied, **more)  # type: ignore[misc]
         self.covered.__init__(self.settings, recompute, TIME.monotonic)  # type: ignore[misc]
+        self.shown.__init__(self.settings)  # type: ignore[misc]
         self.sinks.redis.__init__(  # type: ignore[misc]
             self.settings,
             log,

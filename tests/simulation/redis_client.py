@@ -147,6 +147,9 @@ class Client:
         found: list[Any] = self._one("ZRANGE", key)
         return found
 
+    def zscan_iter(self, key: str, count: int) -> list[tuple[str, float]]:
+        return [(member, 0.0) for member in self._one("ZRANGE", key)]
+
     def _one(self, *command: Any) -> Any:
         (answer,) = self._server.call([command])
         if isinstance(answer, Exception):

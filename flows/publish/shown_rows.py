@@ -1,0 +1,62 @@
+"""The rows that readers have of earlier executions, for the row shards: a row that is in Redis, and was begun
+behind the last save, must not count in `other` when the log is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from threading import Lock
+from typing import Any, Final
+
+from connectors.redis import connect, read_rows, scan_index
+from flows.model.dimensions import SCOPES
+from flows.model.redis_keys import row_key
+from flows.model.ticks import Cut
+from flows.publish.covered import positions_key, positions_of
+from flows.settings import Settings
+from flows.state.homes import Homes
+
+_GENERATION: Final = "generation"
+
+
+class ShownRows:
+    """One process's knowledge of them. Redis is asked once, at the first cut."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = Lock()
+        self._rows: dict[int, list[tuple[str, str]]] | None = None
+        self._held: Mapping[str, str] = {}
+
+    def rows(self, shard: int, homes: Homes, known: Container[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Scope and name of a shard's rows that are not `known`.
+
+        Raises:
+            ConnectError: Redis does not serve.
+        """
+        client = connect(self._settings.redis_url.get_secret_value(), timeout=self._settings.redis_timeout)
+        with self._lock:
+            if self._rows is None:
+                self._rows = self._read(client, homes)
+        rows = [row for row in self._rows.get(shard, ()) if row not in known]
+        keys = [row_key(self._settings.namespace, *row) for row in rows]
+        shown = read_rows(client, keys, [_GENERATION])
+        client.close()
+        return [row for row, of in zip(rows, shown, strict=True) if of and of == self._generation]
+
+    def passed(self, cut: Cut) -> bool:
+        """True if the log has been read as far as for these rows."""
+        return cut.reaches(positions_of(self._held))
+
+    @property
+    def _generation(self) -> dict[str, str]:
+        return {_GENERATION: self._held.get(_GENERATION, "")}
+
+    def _read(self, client: Any, homes: Homes) -> dict[int, list[tuple[str, str]]]:
+        namespace, rows = self._settings.namespace, dict[int, list[tuple[str, str]]]()
+        (self._held,) = read_rows(client, [positions_key(namespace)])
+        for scope in SCOPES if positions_of(self._held) else ():
+            names = scan_index(client, f"{namespace}:index:{scope}")
+            for name, shard in zip(names, homes.of_all(scope, names).tolist(), strict=True):
+                rows.setdefault(shard, []).append((scope, name))
+        return rows
