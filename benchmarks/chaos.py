@@ -1,15 +1,17 @@
 """Chaos: a live stream, everything killed again and again, and the numbers of an undisturbed run in the end.
 
 Adversarial traffic goes in real time into Apache Kafka (or into the embedded broker, which is then spared).
-Flow processes, broker and Redis are killed and hindered at random moments, the last one after the last
-event; the flow is stopped, rescaled and started anew on the way. A reader polls every row all the time.
-Settings are so small that finality, expiry and retention happen within the run. The seed decides what is
-sent, and which faults come in which order; not how fast the machine is.
+Beside it players call two collectors, and send again what is not answered. Flow processes, collectors,
+broker and Redis are killed and hindered at random moments, the last one after the last event; the flow is
+stopped, rescaled and started anew on the way. A reader polls every row all the time. Settings are so small
+that finality, expiry and retention happen within the run. The seed decides what is sent, and which faults
+come in which order; not how fast the machine is.
 
 With --kills whole rounds run, of ten minutes by default, until so many processes were killed in the sum of
 --figures, which adds up over runs. Ctrl-C discards the round that is under way; those before it are kept.
 
-Exit code 1: a backward step, a torn row, a difference from the log's recomputation or an undisturbed run.
+Exit code 1: a backward step, a torn row, a difference from the log's recomputation, an undisturbed run or the
+players' list of what was answered as stored.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from benchmarks.chaos_run import LATENESS_CHANGED, Chaos
 
 BUG_VARIABLE: Final = "CHAOS_BUG"
 LONG: Final = {
-    "all": 6, "one": 8, "again_while_starting": 3, "broker_killed": 3, "redis_emptied": 3, "redis_refuses": 1,
-    "redis_hangs": 1, "redis_full": 1, "redis_read_only": 1, "rolled": 2, "rescaled": 3, "clock_stepped": 6,
-    "redis_flushed": 4, "interval_changed": 3, "partition_added": 1,
+    "all": 6, "one": 8, "again_while_starting": 3, "broker_killed": 3, "broker_hangs": 3, "redis_emptied": 3,
+    "redis_refuses": 1, "redis_hangs": 1, "redis_full": 1, "redis_read_only": 1, "rolled": 2, "rescaled": 3,
+    "clock_stepped": 6, "redis_flushed": 4, "interval_changed": 3, "partition_added": 1,
 }  # fmt: skip
 """How often which fault in six minutes: 20 kills of flow processes, or of all of them. A longer run has more.
 """
@@ -39,6 +41,8 @@ DENSE: Final = {"all": 24, "one": 32, "again_while_starting": 8}
 """Kills in six minutes of a round: one in five seconds, as long as the next flow took to its first flush
 (4.8 s in the mean, 2026-11-26, at a load of 3).
 """
+DOOR_FAULT_EVERY_S: Final = 10.0
+"""Collectors are killed or stopped so often in the mean, beside all else."""
 SHORT: Final = {
     "all": 1, "one": 1, "redis_emptied": 1, "redis_hangs": 1, "rolled": 1, "rescaled": 1, "clock_stepped": 2,
     "redis_flushed": 1, "interval_changed": 1,
@@ -106,7 +110,8 @@ def _plan(chosen: argparse.Namespace, bug: str | None, seed: int) -> Plan:
     if chosen.lateness:
         faults = faults | {LATENESS_CHANGED: 4}
     keep = None if chosen.keep is None else chosen.keep.resolve()
-    return Plan(seed, seconds, rate, faults, chosen.short or chosen.embedded, bug, keep)
+    door_faults = 0 if chosen.short and bug is not None else round(seconds / DOOR_FAULT_EVERY_S)
+    return Plan(seed, seconds, rate, faults, door_faults, chosen.short or chosen.embedded, bug, keep)
 
 
 if __name__ == "__main__":

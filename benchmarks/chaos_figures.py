@@ -16,7 +16,10 @@ from connectors.durable import replace_file
 
 SHOWN: Final = 60
 """Findings that are printed."""
-_ADDED: Final = ("seconds", "events", "kills", "stops", "rows_read", "differences", "backward_steps")
+_ADDED: Final = (
+    "seconds", "events", "kills", "answered", "sent_again", "stored_again", "stops", "rows_read",
+    "differences", "backward_steps",
+)  # fmt: skip
 
 
 class Figures(msgspec.Struct, kw_only=True):
@@ -26,7 +29,10 @@ class Figures(msgspec.Struct, kw_only=True):
         runs: how many.
         seconds: of traffic.
         kills: processes of the flow.
-        faults: how often each.
+        answered: events that the collectors answered as stored.
+        sent_again: calls of players that had no such answer.
+        stored_again: events that the log has once more each, for the flow to count once.
+        faults: how often each; collectors are killed one by one.
         rows_read: meanwhile, by the monitor.
         behind_s: the most that the watermark was behind, beside time without a flow or a broker.
         first_flush_s: from a kill to the next flow's first flush, in the mean.
@@ -37,6 +43,9 @@ class Figures(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     events: int = 0
     kills: int = 0
+    answered: int = 0
+    sent_again: int = 0
+    stored_again: int = 0
     faults: dict[str, int] = {}
     stops: int = 0
     rows_read: int = 0
@@ -86,6 +95,10 @@ def report(
     print(f"events: {figures.events:,} on {PARTITIONS} partitions")
     print(f"faults: {', '.join(f'{name} {times}' for name, times in sorted(figures.faults.items()))}")
     print(f"kills: {figures.kills} processes of the flow")
+    print(
+        f"collectors: {figures.answered:,} events answered as stored, {figures.sent_again:,} calls sent "
+        f"again, {figures.stored_again:,} events stored again"
+    )
     if figures.flushed_kills:
         print(f"first flush: {figures.first_flush_s:.1f} s behind a kill, in the mean")
     print(f"stops: {len(stops)} by SIGTERM, all with code 0, the longest {max(stops):.1f} s")

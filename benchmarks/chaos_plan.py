@@ -15,6 +15,7 @@ class Plan:
         seconds: of traffic.
         rate: pixels a second.
         faults: how often each, by its method's name in `Chaos`.
+        door_faults: how often collectors are killed or stopped, beside.
         embedded: use the embedded broker although Apache Kafka is there.
         bug: one of `BUGS`; None: none.
         keep: directory to make, for the log, the recovery stores and what the flow said; None: keep nothing.
@@ -24,6 +25,7 @@ class Plan:
     seconds: float
     rate: float
     faults: dict[str, int]
+    door_faults: int
     embedded: bool
     bug: str | None
     keep: Path | None

@@ -6,10 +6,8 @@ import json
 import random
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
 from contextlib import ExitStack, suppress
 from itertools import cycle
 from pathlib import Path
@@ -19,19 +17,29 @@ from typing import Any, Final
 from redis import RedisError
 
 from benchmarks.chaos_bugs import BUGS
+from benchmarks.chaos_door import Door
 from benchmarks.chaos_figures import Figures, report
 from benchmarks.chaos_plan import Plan
-from benchmarks.chaos_services import OTHER_OUTPUTS, ROOT, SETTINGS, Broker, Flow, Store, WallClock
+from benchmarks.chaos_services import OTHER_OUTPUTS, ROOT, SETTINGS, Broker, Flow, Store, WallClock, until
 from benchmarks.chaos_stream import PARTITIONS, Stream, positions
-from benchmarks.chaos_verdict import against_the_log, undisturbed
+from benchmarks.chaos_verdict import (
+    against_the_answers,
+    against_the_log,
+    messages,
+    through_the_door,
+    undisturbed,
+)
+from benchmarks.chaos_watch import HELD_S, Watch
 from flows.settings.fields import Settings
 from flows.settings.loading import load
-from flows.simulate.feed import now_ms
 
 WITHIN_S: Final = 120.0
 """For the flow to get to the end of the log after the last fault."""
 
 RESCALES: Final = (2, 4, 1)
+
+DOOR_SHARE: Final = 0.15
+"""Of the rate, beside the stream's: calls of players."""
 
 LATENESS_CHANGED: Final = "lateness_changed"
 """A fault of runs of its own: which pixels are late is then known by the dead letters alone."""
@@ -40,14 +48,8 @@ LATENESSES: Final = ("PT1M", "PT30S", "PT45S")
 STEPS_S: Final = (-3600.0, 3600.0, -86_400.0, 7200.0, 0.0)
 MIN_START_S: Final = 0.5
 """No flow writes sooner after its start: what is seen sooner was written by the one before."""
-TOLD_STEP_S: Final = 5.0
-"""A watermark that is so much further behind than it was ever before is told."""
 FLUSHES: Final = 3
 """How often Redis is emptied by a command in a row."""
-HELD_S: Final = 90.0
-"""The longest that the watermark may be behind, beside the time in which no flow wrote or no broker could say
-that a partition is read to its end: that is to be made up for as fast. Junk in a silent one holds nobody up.
-"""
 
 
 class Chaos:
@@ -61,12 +63,8 @@ class Chaos:
         self._latenesses = cycle(LATENESSES)
         self._done: Counter[str] = Counter()
         self._killed = 0
-        self._killed_s: float | None = None  # the last kill behind which no new flow has flushed
-        self._recovered_s: list[float] = []
-        self._longest_s = self._held_s = self._died_s = self._flushed_s = 0.0
-        self._unproven = False  # no broker can say that a partition is read to its end
+        self._died_s = 0.0
         self._stops: list[float] = []
-        self._over = threading.Event()
         self._refilling = False
 
     def run(self) -> Figures:
@@ -92,15 +90,24 @@ class Chaos:
                 "RECOVERY_DIR": str(directory / "recovery"),
             }
             theirs = ours | OTHER_OUTPUTS | {"RECOVERY_DIR": str(directory / "undisturbed")}
-            self._settings, other = _settings(ours), _settings(theirs)
+            # As the flow has them.
+            self._settings, other = (
+                load(**{name.lower(): value for name, value in one.items()}) for one in (ours, theirs)
+            )
             outputs = [topic for one in (self._settings, other) for topic in one.output_topics]
             self._broker.create({self._settings.kafka_topic: PARTITIONS, **dict.fromkeys(outputs, 1)})
-            self._stream = Stream(self._settings, self._plan.seed, self._plan.seconds, self._plan.rate)
+            plan = self._plan
+            self._stream = Stream(self._settings, plan.seed, plan.seconds, plan.rate)
+            self._door = Door(
+                ours, directory, plan.seed, plan.seconds, DOOR_SHARE * plan.rate, plan.door_faults
+            )
+            stack.callback(self._door.close)
             self._clock = WallClock(directory)
             self._flow = Flow(ours, directory / "flow.log", self._clock.environment)
             second = Flow(theirs, directory / "undisturbed.log")
             stack.callback(self._flow.close)
             stack.callback(second.close)
+            self._watch = Watch(self._settings, self._stream, self._store.client(), self._healthy, self._say)
             try:
                 return self._judge(directory, self._play(directory), second, other)
             except AssertionError:
@@ -113,31 +120,38 @@ class Chaos:
         events, differences = against_the_log(
             self._settings, self._client, brokers, directory, self._stream.closed_ms, one_lateness
         )
-        if events != self._stream.sent:
-            differences.append(f"the topic holds {events} messages, {self._stream.sent} were sent")
-        if self._held_s > HELD_S:
-            differences.append(f"the watermark was {self._held_s:.0f} s behind, more than {HELD_S:.0f}")
+        stored, answered = through_the_door(directory), self._door.answered
+        straight = events - stored.total()
+        if straight != self._stream.sent:
+            differences.append(f"the topic holds {straight} messages, {self._stream.sent} were sent")
+        row = f"{self._settings.namespace}:placement:{{%s}}"
+        differences += against_the_answers(answered, stored, lambda name: self._client.hgetall(row % name))
+        if self._watch.held_s > HELD_S:
+            differences.append(f"the watermark was {self._watch.held_s:.0f} s behind, more than {HELD_S:.0f}")
         if one_lateness:
             second.start(1)
             self._wait_for_the_end(other)
             second.stop()
             differences += undisturbed(self._settings, other, self._client, brokers)
         summary, steps = seen.pop(), [one for one in seen if "what" in one]
-        recovered_s = self._recovered_s
+        recovered_s = self._watch.recovered_s
         figures = Figures(
             seconds=self._plan.seconds,
             events=events,
             kills=self._killed,
-            faults=dict(self._done),
+            answered=len(answered),
+            sent_again=self._door.again,
+            stored_again=stored.total() - len(stored),
+            faults=dict(self._done + self._door.done),
             stops=len(self._stops),
             rows_read=summary["rows"],
             differences=len(differences),
             backward_steps=summary["findings"],
-            behind_s=round(self._held_s, 1),
+            behind_s=round(self._watch.held_s, 1),
             first_flush_s=round(sum(recovered_s) / len(recovered_s), 2) if recovered_s else 0.0,
             flushed_kills=len(recovered_s),
         )
-        told = (self._broker.name, self._stops, self._longest_s)
+        told = (self._broker.name, self._stops, self._watch.longest_s)
         report(figures, *told, summary, steps, differences)
         return figures
 
@@ -153,68 +167,28 @@ class Chaos:
                 stdout=watched,
             )
         try:
+            self._door.open()
             self._flow.start(1)
-            _until(lambda: bool(self._meta()), WITHIN_S, "the flow did not start")
-            tracker = threading.Thread(target=self._track, daemon=True)
+            until(lambda: bool(self._watch.meta()), WITHIN_S, "the flow did not start")
             self._stream.start()
-            tracker.start()
+            self._door.start()
+            self._watch.start()
             self._break_things()
             self._stream.join()
             if self._stream.failed is not None:
                 raise self._stream.failed
+            self._door.end()
+            self._stream.close()
             self._all()
             self._done["all after the last event"] += 1
             self._wait_for_the_end(self._settings)
-            self._stop()  # the tracker still runs: it is what sees whether the flow is well
-            self._over.set()
-            tracker.join()
+            self._stop()  # while it is watched: that is how it is known to be well
         finally:
-            self._over.set()
+            self._watch.end()
             assert self._monitor.stdin is not None
             self._monitor.stdin.close()
             self._monitor.wait(30)
         return [json.loads(line) for line in (directory / "monitor.ndjson").read_text().splitlines()]
-
-    def _track(self) -> None:
-        """The longest that something sent waited until readers saw it."""
-        sent: deque[tuple[float, int]] = deque()
-        client: Any = self._store.client()
-        version, missed_s, before_s, told_s = None, 0.0, time.monotonic(), HELD_S / 2
-        while not self._over.wait(0.1):
-            now_s, meta = time.monotonic(), self._meta()
-            since_s, before_s = now_s - before_s, now_s
-            healthy = bool(meta) and self._healthy() and not self._unproven
-            missed_s = max(0.0, missed_s - since_s) if healthy else missed_s + since_s
-            # A Redis that comes back with what it had has had no flush.
-            if meta and (now := (meta["fence"], meta["rev"])) != version:
-                if version is not None and now[0] != version[0] and self._killed_s is not None:
-                    self._recovered_s.append(now_s - self._killed_s)
-                    self._killed_s = None
-                version, self._flushed_s = now, now_s
-            sent.append((now_s, self._stream.sent))
-            with suppress(RedisError):
-                shown = sum(positions(client, self._settings.namespace, self._stream.partitions).values())
-                while sent and sent[0][1] <= shown:
-                    sent.popleft()
-            if healthy:
-                # 0: not known yet, as behind a start that has read nothing.
-                watermark_ms = int(meta.get("watermark_ms", 0)) or now_ms()
-                held_s = (now_ms() - watermark_ms) / 1000 - missed_s
-                if held_s > told_s + TOLD_STEP_S:
-                    told_s = held_s
-                    self._say(f"the watermark is {held_s:.0f} s behind: {self._behind(client)}")
-                self._held_s = max(self._held_s, held_s)
-            if sent:
-                self._longest_s = max(self._longest_s, now_s - sent[0][0])
-
-    def _behind(self, client: Any) -> str:
-        """How far each partition's watermark is behind, in s, as readers see it."""
-        told = []
-        with suppress(RedisError):
-            for number in range(self._stream.partitions):
-                key = f"{self._settings.namespace}:partition:{{audio-pixels/{number}}}"
-                told.append(f"{(now_ms() - int(client.hget(key, 'watermark_ms') or 0)) / 1000:.0f}")
-        return " ".join(told)
 
     def _break_things(self) -> None:
         """All faults, at random moments of the traffic's time."""
@@ -229,7 +203,7 @@ class Chaos:
             time.sleep(max(0.0, moment_s - (time.monotonic() - began_s)))
             if self._stream.failed is not None:
                 return
-            if fault in ("broker_killed", "partition_added") and not self._broker.durable:
+            if fault in ("broker_killed", "broker_hangs", "partition_added") and not self._broker.durable:
                 continue
             self._say(f"{fault} begins")
             getattr(self, f"_{fault}")()
@@ -239,19 +213,19 @@ class Chaos:
     # Faults
 
     def _all(self) -> None:
-        _until(self._alive, WITHIN_S, "there was no flow to kill")
+        until(self._alive, WITHIN_S, "there was no flow to kill")
         self._about_to_die()
         with self._flow.dead() as killed:
             self._killed += killed
-            self._killed_s = time.monotonic()
+            self._watch.killed_s = time.monotonic()
 
     def _one(self) -> None:
         """Any process, the supervisor too."""
-        _until(self._alive, WITHIN_S, "there was no flow to kill")
+        until(self._alive, WITHIN_S, "there was no flow to kill")
         self._about_to_die()
         if family := self._flow.family():
             self._killed += self._flow.kill([self._random.choice(family)])
-            self._killed_s = time.monotonic()
+            self._watch.killed_s = time.monotonic()
 
     def _again_while_starting(self) -> None:
         self._all()
@@ -259,9 +233,16 @@ class Chaos:
         self._all()
 
     def _broker_killed(self) -> None:
-        self._unproven = True
+        self._watch.unproven = True
+        self._door.strike.set()
         self._broker.kill(self._random.uniform(0.0, 4.0))
-        self._unproven = False
+        self._watch.unproven = False
+
+    def _broker_hangs(self) -> None:
+        self._watch.unproven = True
+        self._door.strike.set()
+        self._broker.hang(self._random.uniform(0.5, 4.0))
+        self._watch.unproven = False
 
     def _redis_emptied(self) -> None:
         healthy = self._healthy()
@@ -297,7 +278,7 @@ class Chaos:
 
     def _redis_flushed(self) -> None:
         """Emptied by a command, in the midst of flushes."""
-        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        until(self._healthy, WITHIN_S, "the flow did not come to itself")
         self._tell(f"emptied {FLUSHES}")
         self._store.flush_within_flushes(FLUSHES, f"{self._settings.namespace}:positions", self._random)
         self._refilling = True
@@ -313,16 +294,20 @@ class Chaos:
         self._restart(self._flow.processes)
 
     def _partition_added(self) -> None:
-        """The topic grows, the flow is started anew, and pixels come into the new partition."""
-        number = self._broker.add_partition(self._settings.kafka_topic)
-        self._restart(self._flow.processes)
-        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        """The topic grows while no flow and no collector is there, and pixels come into the new partition: of
+        an event that two partitions have, no log says which one counts.
+        """
+        self._stop()
+        with self._door.shut():
+            number = self._broker.add_partition(self._settings.kafka_topic)
+        self._flow.start(self._flow.processes)
+        until(self._healthy, WITHIN_S, "the flow did not come to itself")
         self._stream.begin_partition(number)
 
     def _doubted(self) -> None:
         """A bug, to see this harness bark."""
         assert self._plan.bug is not None
-        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        until(self._healthy, WITHIN_S, "the flow did not come to itself")
         time.sleep(3 * self._settings.save_interval.total_seconds())  # there are snapshots
         self._about_to_die()
         with self._flow.dead():
@@ -333,13 +318,13 @@ class Chaos:
         self._flow.start(processes)
 
     def _stop(self) -> None:
-        _until(self._healthy, WITHIN_S, "the flow did not come to itself")
+        until(self._healthy, WITHIN_S, "the flow did not come to itself")
         self._stops.append(self._flow.stop())
         self._died_s = time.monotonic()
 
     def _about_to_die(self) -> None:
         """A flow that dies before it has filled Redis again takes with it what readers had seen."""
-        if self._refilling and not self._meta():
+        if self._refilling and not self._watch.meta():
             self._tell("forget")
         self._refilling = False
         self._died_s = time.monotonic() + 1.0
@@ -357,11 +342,6 @@ class Chaos:
         self._monitor.stdin.flush()
         time.sleep(0.2)
 
-    def _meta(self) -> dict[str, str]:
-        with suppress(RedisError):
-            return dict(self._client.hgetall(f"{self._settings.namespace}:meta"))
-        return {}
-
     def _alive(self) -> bool:
         """Whether there is a flow: on a busy machine the one that was killed last may not be there again."""
         assert not self._flow.refused, "the flow refuses its recovery store"
@@ -371,29 +351,20 @@ class Chaos:
         """Whether the present flow writes, by our clock: its own may be set."""
         assert not self._flow.refused, "the flow refuses its recovery store"
         began_s = max(self._died_s, self._flow.launched_s + MIN_START_S)
-        return self._flushed_s > began_s and time.monotonic() - self._flushed_s < 3.0
+        return self._watch.flushed_s > began_s and time.monotonic() - self._watch.flushed_s < 3.0
 
     def _wait_for_the_end(self, settings: Settings) -> None:
         """Until rows of the whole log are shown, at the closing pixels' watermark."""
+
+        topic = self._settings.kafka_topic  # to which nobody writes any more
+        written = sum(1 for _ in messages(self._broker.brokers, topic))
 
         def ended() -> bool:
             assert not self._flow.refused, "the flow refuses its recovery store"
             with suppress(RedisError):
                 shown = sum(positions(self._client, settings.namespace, self._stream.partitions).values())
                 watermark_ms = int(self._client.hget(f"{settings.namespace}:meta", "watermark_ms") or 0)
-                return shown >= self._stream.sent and watermark_ms >= self._stream.closed_ms
+                return shown >= written and watermark_ms >= self._stream.closed_ms
             return False
 
-        _until(ended, WITHIN_S, "the flow did not get to the end of the log")
-
-
-def _settings(environment: dict[str, str]) -> Settings:
-    """As the flow has them."""
-    return load(**{name.lower(): value for name, value in environment.items()})
-
-
-def _until(holds: Callable[[], bool], within_s: float, otherwise: str) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline_s, f"{otherwise} within {within_s:.0f} s"
-        time.sleep(0.1)
+        until(ended, WITHIN_S, "the flow did not get to the end of the log")

@@ -107,6 +107,12 @@ class Broker:
         time.sleep(away_s)
         self._server.start()
 
+    def hang(self, for_s: float) -> None:
+        """Connections stay, nothing answers."""
+        self._server.pause()
+        time.sleep(for_s)
+        self._server.resume()
+
     def stop(self) -> None:
         """End it."""
         self._server.stop()
@@ -336,6 +342,18 @@ class Flow:
         self.wanted = False
         with self.dead():
             pass
+
+
+def until(holds: Callable[[], bool], within_s: float, otherwise: str) -> None:
+    """Wait until something holds.
+
+    Raises:
+        AssertionError: it did not in time.
+    """
+    deadline_s = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline_s, f"{otherwise} within {within_s:.0f} s"
+        time.sleep(0.1)
 
 
 def _children(parent: int) -> list[int]:

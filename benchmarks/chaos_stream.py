@@ -51,6 +51,9 @@ class Stream(threading.Thread):
         self.partitions = PARTITIONS
         self._over = threading.Event()
         self._lock = threading.Lock()
+        self._writer = KafkaWriter(
+            settings.kafka_brokers, settings.kafka_topic, SOON_KNOWN, give_up_after=GIVE_UP_AFTER
+        )
 
     def run(self) -> None:
         """Send all."""
@@ -60,20 +63,8 @@ class Stream(threading.Thread):
             self.failed = error
 
     def _run(self) -> None:
-        settings = self._settings
-        writer = KafkaWriter(
-            settings.kafka_brokers, settings.kafka_topic, SOON_KNOWN, give_up_after=GIVE_UP_AFTER
-        )
-
-        def send(partition: int, key: bytes, value: bytes, arrival_ms: int) -> None:
-            with self._lock:
-                writer.send(partition, key, value, arrival_ms)
-                self.sent += 1
-
-        self._send = send
-
         for n in range(20):
-            send(SILENT, b"silent", _impression(f"silent-{n}", now_ms()), now_ms())
+            self._send(SILENT, b"silent", _impression(f"silent-{n}", now_ms()), now_ms())
         traffic = Traffic(
             self._seed,
             placements=40,
@@ -85,14 +76,24 @@ class Stream(threading.Thread):
         )
         junk = threading.Thread(target=self._send_junk, daemon=True)
         junk.start()
-        pump(traffic, send, self._seconds)
+        pump(traffic, self._send, self._seconds)
         self._over.set()
         junk.join()
+
+    def close(self) -> None:
+        """Send the closing pixels, when nobody writes to the topic any more."""
         # Half an hour on, so that all before becomes final; the watermark stands at a minute's beginning.
         self.closed_ms = 60_000 * (now_ms() // 60_000 + 30)
+        closing_ms = self.closed_ms + 1000 + ms(self._settings.out_of_orderness)
         for partition in range(self.partitions):
-            self._close_partition(partition)
-        writer.close(GIVE_UP_AFTER)
+            closing = _impression(f"closing-{partition}", closing_ms)
+            self._send(partition, b"closing", closing, closing_ms)
+        self._writer.close(GIVE_UP_AFTER)
+
+    def _send(self, partition: int, key: bytes, value: bytes, arrival_ms: int) -> None:
+        with self._lock:
+            self._writer.send(partition, key, value, arrival_ms)
+            self.sent += 1
 
     def _send_junk(self) -> None:
         """Now something that is no pixel, now one of a device whose clock is days slow: neither is time."""
@@ -115,12 +116,6 @@ class Stream(threading.Thread):
                     raise
                 time.sleep(0.2)
         self.partitions = number + 1
-        if self.closed_ms:  # on a slow machine the faults outlast the traffic
-            self._close_partition(number)
-
-    def _close_partition(self, partition: int) -> None:
-        closing_ms = self.closed_ms + 1000 + ms(self._settings.out_of_orderness)
-        self._send(partition, b"closing", _impression(f"closing-{partition}", closing_ms), closing_ms)
 
 
 def _impression(name: str, at_ms: int, received_ms: int | None = None) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -45,8 +47,13 @@ impression is by whether its own was. Where the lateness has changed on the way,
 """
 
 
-def messages(brokers: str, topic: str) -> Iterator[tuple[str, int, bytes]]:
-    """(partition, offset, value) of all that is in a topic."""
+_LOW_MARK: Final = re.compile(rb'(?<="low_ms":)\d+')
+
+
+def messages(brokers: str, topic: str, as_log: bool = False) -> Iterator[tuple[str, int, bytes]]:
+    """(partition, offset, value) of all that is in a topic; `as_log`: with no low mark beyond the message's
+    timestamp, as the flow takes it, since a log on disk has no timestamps.
+    """
     source = KafkaInput(brokers, [topic], group="audiopixel-chaos")
     for partition in source.partitions():
         reader = source.open(partition, None)
@@ -55,8 +62,17 @@ def messages(brokers: str, topic: str) -> Iterator[tuple[str, int, bytes]]:
             if found is None:
                 time.sleep(0.01)
                 continue
-            yield from ((partition, *one) for one in zip(found.positions, found.values, strict=True))
+            values = found.values
+            if as_log and found.timestamps_ms:
+                values = [_bounded(*one) for one in zip(values, found.timestamps_ms, strict=True)]
+            yield from ((partition, *one) for one in zip(found.positions, values, strict=True))
         reader.close()
+
+
+def _bounded(value: bytes, stamp_ms: int) -> bytes:
+    if b'"collector":' not in value:
+        return value
+    return _LOW_MARK.sub(lambda low: b"%d" % min(int(low[0]), stamp_ms), value)
 
 
 def write_log(brokers: str, topic: str, directory: Path) -> dict[str, Path]:
@@ -66,7 +82,7 @@ def write_log(brokers: str, topic: str, directory: Path) -> dict[str, Path]:
         files[f"{topic}/{number}"] = directory / f"log-{number}.ndjson"
     handles = {partition: path.open("wb") for partition, path in files.items()}
     expected = dict.fromkeys(files, 0)
-    for partition, offset, value in messages(brokers, topic):
+    for partition, offset, value in messages(brokers, topic, as_log=True):
         assert offset == expected[partition], (
             f"{partition}: offset {offset} follows {expected[partition] - 1}"
         )
@@ -76,6 +92,37 @@ def write_log(brokers: str, topic: str, directory: Path) -> dict[str, Path]:
     for handle in handles.values():
         handle.close()
     return files
+
+
+def through_the_door(directory: Path) -> Counter[str]:
+    """How often the log of a directory has each event that a collector put there."""
+    return Counter(
+        json.loads(line)["event_id"]
+        for file in directory.glob("log-*.ndjson")
+        for line in file.open("rb")
+        if b'"collector":' in line and b'"event_id":' in line
+    )
+
+
+def against_the_answers(
+    answered: Mapping[str, tuple[str, str]],
+    stored: Mapping[str, int],
+    fields: Callable[[str], Mapping[str, str]],
+) -> list[str]:
+    """What was answered as stored, and is not in the log, or not counted exactly once.
+
+    Args:
+        answered: by the events' ids: placement, and the count that they are in.
+        stored: how often the log has each.
+        fields: the published fields of a placement.
+    """
+    found = [f"{key} was answered as stored, and is not in the log" for key in answered if key not in stored]
+    rows = {placement: fields(placement) for placement, _ in answered.values()}
+    for (placement, count), want in sorted(Counter(answered.values()).items()):
+        told = rows[placement].get(f"flight.{count}")
+        if told != str(want):
+            found.append(f"{placement} {count}: {want} were answered as stored, {told} are counted")
+    return found
 
 
 def letters(brokers: str, topic: str) -> dict[tuple[str, int], dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos_monitor import Monitor
+from benchmarks.chaos_verdict import against_the_answers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +42,8 @@ def test_nothing_is_lost_counted_twice_or_seen_to_fall_whatever_dies() -> None:
     assert code == 0, said
     assert number("events", said) > 9000
     assert number("kills", said) >= 3
+    assert number("collectors", said) > 1000
+    assert "collector killed" in said
     assert number("backward steps seen", said) == number("differences", said) == 0
 
 
@@ -56,6 +59,30 @@ def test_a_flow_whose_recovery_store_has_lost_a_shard_refuses_to_go_on() -> None
 
     assert code == 1, said
     assert "the flow refuses its recovery store" in said
+
+
+# What the doors answered
+
+ANSWERED = {f"e{n}": ("door-1", "starts") for n in range(3)} | {"i0": ("door-2", "impressions")}
+STORED = dict.fromkeys(ANSWERED, 1) | {"e0": 2, "never-answered": 1}
+ROWS = {"door-1": {"flight.starts": "3"}, "door-2": {"flight.impressions": "1"}}
+
+
+def test_what_was_answered_once_and_is_counted_once_is_well_however_often_it_was_sent() -> None:
+    assert against_the_answers(ANSWERED, STORED, ROWS.__getitem__) == []
+
+
+@pytest.mark.parametrize("told", ["2", "4", None])
+def test_an_answered_event_that_is_not_counted_or_counted_twice_is_seen(told: str | None) -> None:
+    row = {} if told is None else {"flight.starts": told}
+    (said,) = against_the_answers(ANSWERED, STORED, (ROWS | {"door-1": row}).__getitem__)
+    assert said == f"door-1 starts: 3 were answered as stored, {told} are counted"
+
+
+def test_an_answered_event_that_is_not_in_the_log_is_seen() -> None:
+    lost = {key: times for key, times in STORED.items() if key != "i0"}
+    (said,) = against_the_answers(ANSWERED, lost, ROWS.__getitem__)
+    assert said == "i0 was answered as stored, and is not in the log"
 
 
 # The monitor by itself
