@@ -56,8 +56,9 @@ class Harm(Exception):
         super().__init__("\n".join(lines))
 
 
-def fuzz(name: str, opened: Opened, seed: int, inputs: int) -> Iterator[Counter[str]]:
-    """Try inputs, a batch at a time; yields each batch's outcomes. A batch depends on its own seed alone.
+def fuzz(name: str, opened: Opened, seed: int, inputs: int, first: int = 0) -> Iterator[Counter[str]]:
+    """Try inputs from the batch `first` on, a batch at a time; yields each batch's outcomes. A batch depends
+    on its own seed alone.
 
     Raises:
         Harm: the first that does some.
@@ -66,7 +67,7 @@ def fuzz(name: str, opened: Opened, seed: int, inputs: int) -> Iterator[Counter[
         path = Path(directory)
         door = opened(path)
         try:
-            for number in range(-(-inputs // AT_ONCE)):
+            for number in range(first, -(-inputs // AT_ONCE)):
                 seeded = f"{seed}/{number}"
                 rng = Random(f"{name}/{seeded}")
                 made = [door.make(rng) for _ in range(min(AT_ONCE, inputs - number * AT_ONCE))]
