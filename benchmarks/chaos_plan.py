@@ -12,7 +12,7 @@ class Plan:
 
     Attributes:
         seed: of traffic and faults.
-        seconds: of traffic.
+        seconds: of traffic, which goes on until all faults are over.
         rate: pixels a second.
         faults: how often each, by its method's name in `Chaos`.
         door_faults: how often collectors are killed or stopped, beside.

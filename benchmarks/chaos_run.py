@@ -63,7 +63,7 @@ class Chaos:
         self._latenesses = cycle(LATENESSES)
         self._done: Counter[str] = Counter()
         self._killed = 0
-        self._died_s = 0.0
+        self._died_s = self._lasted_s = 0.0
         self._stops: list[float] = []
         self._refilling = False
 
@@ -97,7 +97,7 @@ class Chaos:
             outputs = [topic for one in (self._settings, other) for topic in one.output_topics]
             self._broker.create({self._settings.kafka_topic: PARTITIONS, **dict.fromkeys(outputs, 1)})
             plan = self._plan
-            self._stream = Stream(self._settings, plan.seed, plan.seconds, plan.rate)
+            self._stream = Stream(self._settings, plan.seed, plan.rate)
             self._door = Door(
                 ours, directory, plan.seed, plan.seconds, DOOR_SHARE * plan.rate, plan.door_faults
             )
@@ -136,7 +136,7 @@ class Chaos:
         summary, steps = seen.pop(), [one for one in seen if "what" in one]
         recovered_s = self._watch.recovered_s
         figures = Figures(
-            seconds=self._plan.seconds,
+            seconds=round(self._lasted_s, 1),
             events=events,
             kills=self._killed,
             answered=len(answered),
@@ -174,9 +174,7 @@ class Chaos:
             self._door.start()
             self._watch.start()
             self._break_things()
-            self._stream.join()
-            if self._stream.failed is not None:
-                raise self._stream.failed
+            self._stream.end()
             self._door.end()
             self._stream.close()
             self._all()
@@ -191,7 +189,7 @@ class Chaos:
         return [json.loads(line) for line in (directory / "monitor.ndjson").read_text().splitlines()]
 
     def _break_things(self) -> None:
-        """All faults, at random moments of the traffic's time."""
+        """All faults, at random moments of the plan's time, or later where the machine is slow."""
         began_s = time.monotonic()
         self._random.shuffle(self._faults)
         moments = sorted(self._random.uniform(0.05, 0.95) * self._plan.seconds for _ in self._faults)
@@ -209,6 +207,8 @@ class Chaos:
             getattr(self, f"_{fault}")()
             self._say(f"{fault} is over")
             self._done[fault.replace("_", " ")] += 1
+        time.sleep(max(0.0, self._plan.seconds - (time.monotonic() - began_s)))
+        self._lasted_s = time.monotonic() - began_s
 
     # Faults
 

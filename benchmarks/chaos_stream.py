@@ -35,7 +35,7 @@ SOON_KNOWN: Final = {"topic.metadata.refresh.interval.ms": "1000"}
 
 
 class Stream(threading.Thread):
-    """Sends by itself once started.
+    """Sends by itself once started, until it is told to end.
 
     Attributes:
         sent: messages handed to the producer so far.
@@ -43,9 +43,9 @@ class Stream(threading.Thread):
         failed: why it ended early.
     """
 
-    def __init__(self, settings: Settings, seed: int, seconds: float, rate: float) -> None:
+    def __init__(self, settings: Settings, seed: int, rate: float) -> None:
         super().__init__(daemon=True)
-        self._settings, self._seed, self._seconds, self._rate = settings, seed, seconds, rate
+        self._settings, self._seed, self._rate = settings, seed, rate
         self.sent = self.closed_ms = 0
         self.failed: BaseException | None = None
         self.partitions = PARTITIONS
@@ -76,9 +76,19 @@ class Stream(threading.Thread):
         )
         junk = threading.Thread(target=self._send_junk, daemon=True)
         junk.start()
-        pump(traffic, self._send, self._seconds)
-        self._over.set()
+        pump(traffic, self._send, stop=self._over)
         junk.join()
+
+    def end(self) -> None:
+        """Send no more, but for the closing pixels.
+
+        Raises:
+            BaseException: what ended it before.
+        """
+        self._over.set()
+        self.join()
+        if self.failed is not None:
+            raise self.failed
 
     def close(self) -> None:
         """Send the closing pixels, when nobody writes to the topic any more."""

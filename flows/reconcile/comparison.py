@@ -326,8 +326,8 @@ class _Comparer:
         )
 
     def _may_be_of(self, key: Key, at_ms: int) -> bool:
-        """True if a row may be as old as it says: one that had anything in the hour before is looked at every
-        minute, and a planned one always.
+        """True if a row may be as old as it says: nothing has come into a window or left it since. A planned
+        one is written every minute.
         """
         minute, now = at_ms - at_ms % _MINUTE_MS, self._watermark_ms - self._watermark_ms % _MINUTE_MS
         if at_ms > self._watermark_ms:
@@ -335,7 +335,9 @@ class _Comparer:
         if minute == now:
             return True
         planned = key[0] == "placement" and key[1] in self._truth.rules.plans
-        return not planned and not self._truth.heard_between(key, minute - _HOUR_MS, now + _MINUTE_MS)
+        heard = self._truth.heard_between
+        came_or_left_5m = heard(key, minute - 5 * _MINUTE_MS, now + _MINUTE_MS)
+        return not (planned or came_or_left_5m or heard(key, minute - _HOUR_MS, now - _HOUR_MS))
 
     def _campaign(self, name: str, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         counts = self._truth.campaigns.get(name, {})

@@ -118,6 +118,29 @@ def test_what_is_published_exactly_has_no_difference(
     assert format_differences([]) == ""
 
 
+@pytest.mark.parametrize(("minutes", "listed"), [(10, False), (3, True)])
+def test_a_row_may_be_as_old_as_the_minute_from_which_its_numbers_stayed(
+    own_valkey: redis.Redis, tmp_path: Path, minutes: int, listed: bool
+) -> None:
+    # In its fifth minute the only pixel leaves `5m`; the hour keeps it until the end.
+    own_valkey.flushall()
+    begin_ms, log = 1_764_000_000_000, tmp_path / "log.ndjson"
+    pixels = (("quiet", begin_ms), ("other", begin_ms + 30 * 60_000))
+    log.write_text(
+        "".join(
+            json.dumps({"event_id": name, "event": "impression", "placement_id": name, "ts": ts}) + "\n"
+            for name, ts in pixels
+        )
+    )
+    url = f"redis://127.0.0.1:{own_valkey.connection_pool.connection_kwargs['port']}/0"
+    replay([str(log)], load(redis_url=url, metrics_port=0, shards=2), b"a key of sixteen bytes or more")
+    truth = recompute([log])
+    assert differences(truth, own_valkey) == []
+    then = dict.fromkeys(("as_of_ms", "reach_as_of_ms"), begin_ms + minutes * 60_000)
+    own_valkey.hset("audiopixel:v1:placement:{quiet}", mapping=then)
+    assert ("as_of_ms" in {one.metric for one in differences(truth, own_valkey)}) is listed
+
+
 def test_one_play_too_many_is_listed(adversarial: Recomputation, published: redis.Redis) -> None:
     published.hincrby("audiopixel:v1:placement:{pl-000}", "flight.completes", 1)
     wrong = Difference("placement", "pl-000", "flight.completes", "1941", "1942")
