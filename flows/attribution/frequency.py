@@ -333,7 +333,7 @@ class Frequency:
         """Plain state, 16 bytes a counter: what has changed, beside the pieces before, which may be in
         `files`.
         """
-        return self.campaigns, [tuple(piece) for piece in self.journal.snapshot(self, files)]
+        return self.campaigns, self.journal.snapshot(self, files)
 
     def restore(self, state: tuple[Any, ...], files: Files) -> None:
         """Restore the state that `snapshot` gave."""

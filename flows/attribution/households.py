@@ -80,6 +80,11 @@ class HouseholdShard(TouchShard):
         homes = who[who % np.uint64(self.shards) == self.index]
         return self.homes.erase(homes >> HOME_SHIFT) + self.homes.erase_members(members_of(who))
 
+    def gather(self) -> None:
+        """Copy what changed since the cut before, so that the next snapshot need not."""
+        self.have_files(STEP)
+        self.store.gather(self.files)
+
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
         state = self.packed(STEP)

@@ -213,6 +213,12 @@ class ListenerShard(TouchShard):
         ]
         return gone
 
+    def gather(self) -> None:
+        """Copy what changed since the cut before, so that the next snapshot need not."""
+        self.have_files(STEP)
+        self.store.gather(self.files)
+        self.frequency.journal.gather(self.frequency, self.files)
+
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
         state = self.packed(STEP)

@@ -111,8 +111,12 @@ class TouchShard:
         """The plain attributes and the touches, for a snapshot; `step` is the place of its files, of which
         `files.keep` is the caller's.
         """
-        self.files = self.files if self.files.directory else Files.of(self.recovery, step, self.index)
+        self.have_files(step)
         return {name: getattr(self, name) for name in KEPT} | {"store": self.store.snapshot(self.files)}
+
+    def have_files(self, step: str) -> None:
+        """Have the files of the step `step`, once it is known which shard this is."""
+        self.files = self.files if self.files.directory else Files.of(self.recovery, step, self.index)
 
     def unpack(self, step: str, packed: dict[str, Any]) -> None:
         """Take up what `packed` gave.

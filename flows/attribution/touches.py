@@ -287,16 +287,18 @@ class TouchStore:
         """Plain state: what is small whole, what is large by the names of its `files`, which are written
         first. `files.keep` is the caller's, of `names`.
         """
-        listed: list[tuple[str, bytes]] = []
+        self.gather(files)
+        listed = [(one.name or "", b"" if one.name else one.tobytes()) for one in self.segments]
+        return listed, self.journal.spilled(files), self.dropped
+
+    def gather(self, files: Files) -> None:
+        """Copy what came since the last time, so that the next snapshot need not."""
         for segment in self.segments:
             if segment.name is None and files.directory is not None and len(segment) >= SPILL:
                 segment.name = files.write(*map(body_of, segment.columns))
-            listed.append((segment.name or "", b"" if segment.name else segment.tobytes()))
         if self._unsaved:
             self.journal.append(self.form.rows(joined(self._unsaved)))
             self._unsaved = []
-        self.journal.spill(files)
-        return listed, [tuple(piece) for piece in self.journal.pieces], self.dropped
 
     def names(self) -> list[str]:
         """The files that the latest snapshot lists."""

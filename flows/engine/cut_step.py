@@ -54,6 +54,9 @@ class Step(StatefulBatchLogic[T, Message, Any], Generic[T]):
 
     at_cut: Callable[[Cut], None] = staticmethod(lambda _: None)
 
+    def gather(self) -> None:
+        """Copy a part of what the next snapshot needs; called at cuts that are no saves."""
+
     def settle(self) -> None:
         """Wait until all that was given out is safe; called in another thread."""
 

@@ -257,12 +257,12 @@ class Saves:
         """
         members = set(range(self.place.members))
         with self._settling:
-            told = {cut: {one for one, cuts in others.items() if cut in cuts} for cut in self._positions}
-            self._whole = tuple(
-                cut
-                for cut in sorted(told, reverse=True)
-                if cut in self._whole or members <= told[cut].union(store.members_at(cut))
-            )[: disk.KEPT]
+            cuts, known = [*self._positions], self._whole
+        told = {cut: {one for one, theirs in others.items() if cut in theirs} for cut in cuts}
+        # Without the lock, which the flow takes: it does not wait for the disk.
+        whole = {cut for cut in cuts if cut in known or members <= told[cut].union(store.members_at(cut))}
+        with self._settling:
+            self._whole = tuple(sorted(whole.union(self._whole), reverse=True)[: disk.KEPT])
             self._positions = {cut: at for cut, at in self._positions.items() if cut >= self._oldest}
         if self._whole:
             store.prune(self._oldest)
@@ -287,7 +287,7 @@ class Saves:
             rows = read_rows(client, keys, list(mine))
             client.close()
             others = {
-                member: msgspec.json.decode(row["cuts"], type=list[int])
+                member: _cuts(row["cuts"])
                 for member, row in enumerate(rows)
                 if row.get("start") == mine["start"] and "cuts" in row
             }
@@ -297,6 +297,14 @@ class Saves:
         return StateError(
             f"the recovery directory {self.settings.recovery_dir} cannot be used: {error.strerror}"
         )
+
+
+def _cuts(told: str) -> Collection[int]:
+    """The cuts that a member has told; none where somebody else wrote there."""
+    try:
+        return msgspec.json.decode(told, type=list[int])
+    except msgspec.DecodeError:
+        return ()
 
 
 class Saved(StatefulBatchLogic[Any, Message, None]):
@@ -339,16 +347,23 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
         """Give Bytewax nothing at the end of its epoch."""
 
     def save(self, cut: Cut) -> None:
-        """Copy the state at a cut that is a save, and let a thread write it."""
-        logic, saves = self._logic, self._saves
-        if not cut.save or not saves.wanted or logic is None:
+        """Save the state at a cut that is a save; at any other copy a part of what the next one needs."""
+        if not self._saves.wanted or self._logic is None:
             return
-        if len(self._under_way) >= MOST_UNDER_WAY:
+        if cut.save and len(self._under_way) >= MOST_UNDER_WAY:
             self._wait_for(self._under_way[-MOST_UNDER_WAY])
         began_s = time.monotonic()
+        if cut.save:
+            self._copy(cut, self._logic)
+        else:
+            self._logic.gather()
+        instruments().save_pause.inc(time.monotonic() - began_s)
+
+    def _copy(self, cut: Cut, logic: Step[Any]) -> None:
+        """Copy the state, and let a thread write it."""
+        saves = self._saves
         with taking(cut.number) as listed:
             state = disk.encode(logic.snapshot())
-        instruments().save_pause.inc(time.monotonic() - began_s)
 
         def write() -> Durable:
             logic.settle()

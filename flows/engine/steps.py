@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
@@ -79,7 +80,8 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         self._forgotten: set[int] = set()
         self._denied = NOBODY
         self._cut = -1
-        self._save_every = max(1, settings.save_interval // settings.flush_interval)
+        # The last cut by which a save may begin, and one more in hand: a cut may be late.
+        self._save_every = max(1, math.ceil(settings.save_interval / settings.flush_interval) - 1)
         if state is not None:
             self._shard.restore(state[0])
             _, aligner, ticks, self._cut, forgotten = state
@@ -155,6 +157,10 @@ class PlaysLogic(Step[Pixels | ShardTick]):
         settled = Settled(index, here, outcomes)
         return here, [*batches, *touches, *clients, settled, Lines([], index, here)]
 
+    def gather(self) -> None:
+        """The shard's."""
+        self._shard.gather()
+
     def snapshot(self) -> tuple[Any, ...]:
         """The shard's, the aligner's, and the ticks, at a cut."""
         return (
@@ -185,6 +191,10 @@ class AttributionLogic(CutStep[TouchBatch]):
         metrics.capped_decisions.labels(label).set(self._shard.capped)
         return [decided, *self._shard.unjoined]
 
+    def gather(self) -> None:
+        """The shard's."""
+        self._shard.gather()
+
 
 class HouseholdsLogic(CutStep[UnjoinedBatch]):
     """A household shard behind an aligner of the listener shards."""
@@ -205,6 +215,10 @@ class HouseholdsLogic(CutStep[UnjoinedBatch]):
         metrics.dropped_touches.labels(label).set(shard.homes.dropped)
         metrics.capped_decisions.labels(label).set(shard.capped)
         return [decided]
+
+    def gather(self) -> None:
+        """The shard's."""
+        self._shard.gather()
 
 
 class ClientsLogic(CutStep[ClientBatch]):
@@ -343,6 +357,10 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         as_of = here.number, shard.watermark_ms, partial(self._hashes.of_minute, here.methods)
         minutes = [line for some in due for line in minute_messages(some, *as_of)]
         return [flush, Lines(minutes, shard.index, here)]
+
+    def gather(self) -> None:
+        """The shard's."""
+        self._shard.gather()
 
     def _follow(self, book: PlanBook) -> None:
         rows = {("placement", name) for name in book}

@@ -324,17 +324,24 @@ class PlayShard:
 
     # State
 
+    def gather(self) -> None:
+        """Copy what changed since the cut before, so that the next snapshot need not."""
+        self.journal.gather(self, self._own_files())
+
     def snapshot(self) -> tuple[Any, ...]:
         """The state behind a cut as plain values, with its format; of the table the rows that changed, beside
         the files of earlier snapshots.
         """
-        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        pieces = self.journal.snapshot(self, self._files)
+        pieces = self.journal.snapshot(self, self._own_files())
         self._files.keep(self.journal.names())
         state = {name: getattr(self, name) for name in KEPT}
-        state["pieces"] = [tuple(piece) for piece in pieces]
+        state["pieces"] = pieces
         state["combos"] = self.names.combos
         return FORMAT, self.shards, state
+
+    def _own_files(self) -> Files:
+        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
+        return self._files
 
     def __len__(self) -> int:
         return self.plays

@@ -213,9 +213,14 @@ class Cells:
         rows: U64 = np.column_stack([column.astype(np.uint64) for column in columns])
         return rows
 
+    def gather(self, files: Files) -> None:
+        """Clean up, so that the next snapshot need not. It copies alone: a cell changes at each cut."""
+        if files.directory is not None:
+            self.journal.compact(self, files)
+
     def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
         """Plain state: what has changed, beside the pieces before, which may be in `files`."""
-        return [tuple(piece) for piece in self.journal.snapshot(self, files)]
+        return self.journal.snapshot(self, files)
 
     @classmethod
     def restored(

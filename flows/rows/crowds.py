@@ -9,13 +9,14 @@ after its last crowded minute a row has none of them any more.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from flows.rows.pairs import BITS, NUMBER, ROW, WHO, Pairs, change, minute_of
-from flows.state.hyperloglog import REGISTERS, compressed, decompressed, estimate, histogram, rank
+from flows.state.hyperloglog import REGISTERS, estimate, histogram, rank
+from flows.state.journal import Files, Journal
 from flows.state.kernel import I64, U8, U32, U64, Int, kernel, longer
 
 RING: Final = 64
@@ -23,6 +24,7 @@ RING: Final = 64
 AHEAD: Final = 3
 WIDTHS: Final = (5, 60)
 UNIONS: Final = len(WIDTHS)
+_ROW: Final = np.uint64(32)
 
 
 @kernel
@@ -88,9 +90,9 @@ class Crowds:
     Attributes:
         dense_of: by row, its line in `places`; -1 where it has none.
         places: (crowded rows, UNIONS + RING) where in `registers` something is; -1 where nowhere.
-        minutes: (crowded rows, RING) the minutes that are there.
         registers: (room, REGISTERS).
         touched: by place in `registers`: it has changed since the last snapshot.
+        minute: the windows end with it.
     """
 
     dense_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -98,7 +100,8 @@ class Crowds:
     registers: U8 = field(default_factory=lambda: np.zeros((0, REGISTERS), np.uint8))
     touched: U8 = field(default_factory=lambda: np.zeros(0, np.uint8))
     _free: list[int] = field(default_factory=list)
-    _packed: dict[int, bytes] = field(default_factory=dict)
+    minute: int = 0
+    journal: Journal = field(default_factory=lambda: Journal(1 + REGISTERS // 8))
 
     def grow(self, n_rows: int) -> None:
         """Know of so many rows."""
@@ -106,7 +109,7 @@ class Crowds:
 
     def begin(self, crowded: list[tuple[int, int]], table: Pairs, now: int) -> None:
         """Give registers to minutes, as (row, minute), that have become crowded."""
-        before = len(self.places)
+        before, self.minute = len(self.places), now
         for row, minute in crowded:
             if self.dense_of[row] < 0:
                 self.dense_of[row] = len(self.places)
@@ -118,6 +121,7 @@ class Crowds:
 
     def advance(self, gone: list[int], table: Pairs, now: int) -> None:
         """The minutes of these places of the ring are of use no longer; the windows end with `now`."""
+        self.minute = now
         if not len(self.places):
             return
         columns = UNIONS + np.array(gone)
@@ -152,27 +156,71 @@ class Crowds:
         places = places[places >= 0]
         return self.registers[places].max(axis=0) if len(places) else None
 
-    def snapshot(self, now: int) -> list[tuple[int, int, bytes]]:
-        """Row, minute and registers of each crowded minute."""
-        kept = []
-        rows = np.zeros(len(self.places), np.int64)
+    def _minutes(self) -> tuple[U64, I64]:
+        """Row and minute of each crowded minute, in one word, and its place."""
+        rows = np.zeros(len(self.places), np.uint64)
         rows[self.dense_of[self.dense_of >= 0]] = np.nonzero(self.dense_of >= 0)[0]
-        for dense, ring in np.argwhere(self.places[:, UNIONS:] >= 0).tolist():
-            place = int(self.places[dense, UNIONS + ring])
-            if self.touched[place] or place not in self._packed:
-                self._packed[place] = compressed(self.registers[place])
-            minute = now + AHEAD - (now + AHEAD - ring) % RING
-            kept.append((int(rows[dense]), minute, self._packed[place]))
-        self.touched[:] = 0
-        return kept
+        dense, ring = np.nonzero(self.places[:, UNIONS:] >= 0)
+        last = self.minute + AHEAD
+        minutes = (last - (last - ring) % RING).astype(np.uint64)
+        return rows[dense] << _ROW | minutes, self.places[dense, UNIONS + ring]
 
-    def restore(self, kept: list[tuple[int, int, bytes]], table: Pairs, now: int) -> None:
-        """Take up `snapshot`'s registers, of rows that are known."""
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self.places[:, UNIONS:] >= 0))
+
+    def _rows(self, keys: U64, places: I64) -> U64:
+        rows: U64 = np.column_stack([keys, self.registers[places].view(np.uint64)])
+        return rows
+
+    def changed(self) -> U64:
+        """See `flows.state.journal.Table`; rows of row and minute, and registers."""
+        keys, places = self._minutes()
+        new = self.touched[places] != 0
+        self.touched[:] = 0
+        return self._rows(keys[new], places[new])
+
+    def live(self, rows: U64) -> U64:
+        """See `flows.state.journal.Table`."""
+        place_of_key = dict(zip(*(some.tolist() for some in self._minutes()), strict=True))
+        kept = [
+            number
+            for number, key in enumerate(rows[:, 0].tolist())
+            if key in place_of_key
+            and np.array_equal(self.registers[place_of_key[key]].view(np.uint64), rows[number, 1:])
+        ]
+        return rows[kept]
+
+    def whole(self) -> U64:
+        """See `flows.state.journal.Table`."""
+        return self._rows(*self._minutes())
+
+    def gather(self, files: Files) -> None:
+        """See `flows.rows.cells.Cells.gather`."""
+        if files.directory is not None:
+            self.journal.compact(self, files, self.minute)
+
+    def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
+        """Plain state: the registers that have changed, beside the pieces of the last hour, which may be in
+        `files`.
+        """
+        self.journal.drop_before(self.minute - RING + 1)
+        return self.journal.snapshot(self, files, self.minute)
+
+    def restore(
+        self, state: list[tuple[Any, ...]], files: Files, table: Pairs, now: int
+    ) -> list[tuple[int, int]]:
+        """Take up `snapshot`'s registers, of rows that are known; returns row and minute of each."""
         pairs, changes = table
-        self.begin([(row, minute) for row, minute, _ in kept], (pairs[:0], changes), now)
-        for row, minute, packed in kept:
-            self.registers[self.places[self.dense_of[row], UNIONS + minute % RING]] = decompressed(packed)
+        kept = {int(row[0]): row[1:] for rows, _ in self.journal.restore(state, files) for row in rows}
+        crowded = [(key >> 32, key & 0xFFFFFFFF) for key in kept]
+        crowded = [one for one in crowded if one[1] > now - WIDTHS[-1]]
+        self.begin(crowded, (pairs[:0], changes), now)
+        for row, minute in crowded:
+            registers = kept[row << 32 | minute].view(np.uint8)
+            self.registers[self.places[self.dense_of[row], UNIONS + minute % RING]] = registers
+        self.touched[:] = 0
         self._unite(np.ones(len(self.places), bool), table, now)
+        return crowded
 
     def _unite(self, due: npt.NDArray[np.bool_], table: Pairs, now: int) -> None:
         if due.any():
@@ -185,13 +233,11 @@ class Crowds:
             self._resize(np.arange(used), max(4, 2 * used))
             self._free = list(range(len(self.registers) - 1, used - 1, -1))
         place = self._free.pop()
-        self.registers[place] = 0
+        self.registers[place], self.touched[place] = 0, 1
         return place
 
     def _release(self, places: I64) -> None:
-        for place in places[places >= 0].tolist():
-            self._free.append(place)
-            self._packed.pop(place, None)
+        self._free += places[places >= 0].tolist()
 
     def _shrink(self) -> None:
         """Give the room back that an hour's crowds have left."""
@@ -199,8 +245,6 @@ class Crowds:
         if 4 * len(used) >= len(self.registers):
             return
         self._resize(used, 2 * len(used))
-        numbers = {before: now for now, before in enumerate(used.tolist())}
-        self._packed = {numbers[before]: packed for before, packed in self._packed.items()}
         has = self.places >= 0
         self.places[has] = np.searchsorted(used, self.places[has])
         self._free = list(range(len(self.registers) - 1, len(used) - 1, -1))

@@ -93,6 +93,12 @@ class Days:
         """The files that the latest snapshot lists."""
         return [name for _, *people in self._of.values() for one in people for name in one.names()]
 
+    def gather(self, files: Files) -> None:
+        """See `Distinct.gather`."""
+        for _, *people in self._of.values():
+            for one in people:
+                one.gather(files)
+
     def snapshot(self, rows: I64, files: Files) -> list[tuple[Any, ...]]:
         """The days of `rows` as plain state, with what is not in `files`."""
         n_rows = int(rows.max(initial=-1)) + 1

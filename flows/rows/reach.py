@@ -232,6 +232,14 @@ class Distinct:
         """Plain state: what is new beside the pieces before, which may be in `files`; sketches anew where the
         additions take twice their room.
         """
+        self.gather(files)
+        pieces = self.sketches.spilled(files), self.additions.spilled(files)
+        if files.directory is None:
+            self.sketches.pieces, self.additions.pieces = [], []
+        return self.count.tobytes(), *pieces
+
+    def gather(self, files: Files) -> None:
+        """List what is new, or begin anew, so that the next snapshot need not."""
         exact = int(self.count[self.dense_of < 0].sum())
         room = exact + len(self.registers) * REGISTERS // (8 * self.additions.words)
         told = sum(map(len, self._told))
@@ -240,12 +248,6 @@ class Distinct:
         for told_once in self._told:
             self.additions.append(told_once)
         self._told = []
-        self.sketches.spill(files)
-        self.additions.spill(files)
-        pieces = [*map(tuple, self.sketches.pieces)], [*map(tuple, self.additions.pieces)]
-        if files.directory is None:
-            self.sketches.pieces, self.additions.pieces = [], []
-        return self.count.tobytes(), *pieces
 
     def names(self) -> list[str]:
         """The files that the latest snapshot lists."""

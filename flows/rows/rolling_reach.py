@@ -310,15 +310,25 @@ class Rolling:
         who.append(of[recent != 0, WHO])
         return np.concatenate(who), self.crowds.since(row, minute, self.minute)
 
+    def gather(self, files: Files) -> None:
+        """See `flows.state.journal.Journal.gather`."""
+        self.journal.drop_before(self.minute - RING + 1)
+        self.journal.gather(self, files, self.minute)
+        self.crowds.gather(files)
+
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """Plain state; of the table what has changed, beside the pieces of the last hour, which may be in
         `files`.
         """
-        self.journal.pieces = [one for one in self.journal.pieces if self.minute - one.mark < RING]
+        self.journal.drop_before(self.minute - RING + 1)
         pieces = self.journal.snapshot(self, files, self.minute)
         waiting = [(rows.tobytes(), minutes.tobytes(), who.tobytes()) for rows, minutes, who in self.waiting]
-        crowds = self.crowds.snapshot(self.minute)
-        return self.minute, self.counts.shape[1], [tuple(piece) for piece in pieces], crowds, waiting
+        crowds = self.crowds.snapshot(files)
+        return self.minute, self.counts.shape[1], pieces, crowds, waiting
+
+    def names(self) -> list[str]:
+        """The files that the latest snapshot lists."""
+        return self.journal.names() + self.crowds.journal.names()
 
     def __len__(self) -> int:
         return self.used
@@ -347,9 +357,9 @@ class Rolling:
                 self._rebuild(len(rows))
             self.used += upsert(rows, self.table)
         self._rebuild(0)
-        self.crowds.restore(crowds, (self.table, self.changes), minute)
+        crowded_minutes = self.crowds.restore(crowds, files, (self.table, self.changes), minute)
         _recount(self.table, minute, MINUTE_EXACT_UP_TO, self.counts, self.ring)
-        for row, crowded, _ in crowds:
+        for row, crowded in crowded_minutes:
             self.ring[HEARD, crowded % RING, row] = MINUTE_EXACT_UP_TO + 1
         self.waiting = [
             (

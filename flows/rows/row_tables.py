@@ -28,7 +28,7 @@ from flows.state.journal import Files
 from flows.state.kernel import U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 20
+FORMAT: Final = 21
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 
@@ -129,10 +129,20 @@ class RowTables:
         """
         self.columns.changed |= self.columns.alive
 
+    def gather(self) -> None:
+        """Copy what changed since the cut before, so that the next snapshot need not."""
+        files = self._own_files()
+        tables = (self.rolling, self.reached, self.homes, self.days, self.cells, self.day_counts.cells)
+        for table in tables:
+            table.gather(files)
+
+    def _own_files(self) -> Files:
+        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
+        return self._files
+
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
-        self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
-        alive, files = np.flatnonzero(self.columns.alive), self._files
+        alive, files = np.flatnonzero(self.columns.alive), self._own_files()
         state = {
             "watermark_ms": self.watermark_ms,
             "first_open": self.first_open,
@@ -152,7 +162,7 @@ class RowTables:
         tables = (
             self.cells.journal,
             self.day_counts.cells.journal,
-            self.rolling.journal,
+            self.rolling,
             self.days,
             self.reached,
             self.homes,

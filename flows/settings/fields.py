@@ -190,7 +190,9 @@ class Settings(AttributionSettings, CollectSettings, ExportSettings, ReadSetting
     )
     recovery_dir: Path | None = Field(Path("recovery"), description="where saves go; made on first use")
     save_interval: timedelta = Field(
-        timedelta(seconds=2), ge=_MOMENT, description="between saves of all state"
+        timedelta(seconds=2),
+        ge=_MOMENT,
+        description="most time between saves of all state, where it is longer than a flush interval",
     )
     batch_messages: int = Field(
         32_768,

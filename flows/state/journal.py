@@ -3,7 +3,8 @@
 A save has what a step's snapshot returns, whole. So a table's rows that changed since
 the last snapshot are appended as one segment, and large segments are files. The latest version of a row is
 right. Where more than half of the rows listed are out of date, the oldest segments are read again and what is
-still right in them is appended anew, a little at each snapshot, so that none of them stops the flow for long.
+still right in them is appended anew, a little at a time. Between two snapshots an owner may `gather`: what is
+copied then, the snapshot need not copy.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ KEEP_SNAPSHOTS: Final = 2
 """The number of snapshots for which an unlisted file is kept where no save is being taken."""
 COMPACTION_SLACK: Final = 1 << 13
 """The number of outdated rows below which no compaction is worth its cost."""
+SLACK_BYTES: Final = 1 << 20
+"""And the size of so few, where rows are long."""
 COMPACTION_RATIO: Final = 4
-"""The ratio of rows that a snapshot compacts to rows that it appends, at most; raising it compacts sooner and
-makes snapshots longer.
+"""The ratio of rows that are compacted at once to rows that were appended since, at most; raising it compacts
+sooner and makes pauses longer.
 """
 PART_BYTES: Final = 1 << 15
 """The longest record of which a part of a file is read: 16 KiB of registers, and what a row counts."""
@@ -132,11 +135,14 @@ class Files:
         """Those of one shard of a step, under the recovery directory."""
         return cls(None) if root is None else cls(root / step / f"{shard:04d}", _step=root / step)
 
-    def write(self, *parts: Body) -> str:
+    def write(self, *parts: Body, name: str = "") -> str:
         """Let `parts`, one behind the other, be a file, on the disk when its save is settled; returns the
         file's name.
+
+        Args:
+            name: their checksum, where it is known.
         """
-        name = checksum(*parts)
+        name = name or checksum(*parts)
         with self._lock:  # `collect` removes files of old saves, in another thread
             self._fresh.add(name)
             had = self._writing.get(name)
@@ -169,8 +175,8 @@ class Files:
             raise StateError(
                 f"the recovery store lists {name}, and there is no recovery directory to read it from"
             )
-        if name in self._writing:
-            self._writing[name].begin().result()
+        if (here := self._writing.get(name)) is not None:
+            return b"".join(here.parts)
         try:
             body = (self.directory / name).read_bytes()
         except OSError as error:
@@ -209,13 +215,17 @@ class Files:
         with self._lock:
             number = _TAKING.number if saving is not None else self._lists[-1][0] + 1 if self._lists else 0
             self._first = number if self._first is None else self._first
-            # What is done and was listed before, the save before settles, whose commit comes before.
+            fresh, wanted = self._fresh, frozenset(names)
+            self._fresh = set()
+            self._lists.append((number, wanted))
+            # What is done and was listed before, the save before settles, whose commit comes before. What no
+            # list has any more was of use between two saves alone.
             self._writing = {
-                name: one for name, one in self._writing.items() if name in self._fresh or not one.done
+                name: one
+                for name, one in self._writing.items()
+                if self._kept(name) and (name in fresh or not one.done)
             }
-            listed = Listed(self, frozenset(names), tuple(self._writing.values()))
-            self._lists.append((number, listed.names))
-            self._fresh.clear()
+            listed = Listed(self, wanted, tuple(self._writing.values()))
         if saving is not None:
             saving.append(listed)
         else:
@@ -226,29 +236,45 @@ class Files:
         """Remove the files that no save from the number `oldest` on lists. What earlier executions have left
         stays until `oldest` is a save of this one.
         """
-        if (
-            self.directory is None
-            or self._first is None
-            or not self._first <= oldest
-            or oldest == self._collected
-        ):
+        first = self._first
+        if self.directory is None or first is None or not first <= oldest or oldest == self._collected:
             return
         with self._lock:
             self._collected = oldest
             self._lists = [one for one in self._lists if one[0] >= oldest]
-            kept = self._fresh.union(*(names for _, names in self._lists))
-            for path in self.directory.iterdir() if self.directory.exists() else ():
-                if path.name.removesuffix(".part") not in kept:
+        for path in self.directory.iterdir() if self.directory.exists() else ():
+            with self._lock:  # for one file at a time: the flow writes and keeps meanwhile
+                if not self._kept(path.name.removesuffix(".part")):
                     path.unlink(missing_ok=True)
 
+    def _kept(self, name: str) -> bool:
+        return name in self._fresh or any(name in names for _, names in self._lists)
 
-class Segment(NamedTuple):
-    """Rows as they were at a snapshot: `body`, or the file `name`; `mark` is the owner's."""
 
-    name: str
-    body: Body
-    rows: int
-    mark: int = 0
+class Segment:
+    """Rows, in memory as `parts` or in the file `name`; `mark` is the owner's."""
+
+    def __init__(self, name: str = "", body: Body = b"", rows: int = 0, mark: int = 0) -> None:
+        self.name, self.parts, self.rows, self.mark = name, [body] if len(body) else [], rows, mark
+        self._size, self._sum = len(body), xxhash.xxh3_128(body)
+
+    def add(self, rows: U64, mark: int) -> None:
+        """Append rows, which are the segment's own from now on."""
+        body = body_of(rows)
+        self.parts.append(body)
+        self.rows, self.mark, self._size = self.rows + len(rows), mark, self._size + len(body)
+        self._sum.update(body)
+
+    def close(self, files: Files) -> None:
+        """Let it be a file, if it is large, else one part."""
+        if not self.name and files.directory is not None and self._size >= SPILL_BYTES:
+            self.name, self.parts = files.write(*self.parts, name=self._sum.hexdigest()), []
+        elif len(self.parts) > 1:
+            self.parts = [b"".join(self.parts)]
+
+    def plain(self) -> tuple[str, Body, int, int]:
+        """As plain values, behind `close`."""
+        return self.name, self.parts[0] if self.parts else b"", self.rows, self.mark
 
 
 class Table(Protocol):
@@ -272,6 +298,8 @@ class Journal:
 
     words: int
     pieces: list[Segment] = field(default_factory=list)
+    _new: int = 0
+    _compacted: bool = False
 
     def load(self, table: Table) -> None:
         """Load the loops that snapshots need, by a table that is empty: a first call takes up to 100 ms, for
@@ -280,25 +308,48 @@ class Journal:
         table.live(np.zeros((0, self.words), np.uint64))
         table.changed()
 
-    def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[Segment]:
-        """Append what changed; returns the segments that together hold the table. `files.keep` is the
-        caller's.
+    def gather(self, table: Table, files: Files, mark: int = 0) -> None:
+        """Append what changed since the last time, marked so, and clean up; called between snapshots."""
+        if files.directory is not None:
+            self.append(table.changed(), mark)
+            self.compact(table, files, mark)
+
+    def compact(self, table: Table, files: Files, mark: int = 0) -> None:
+        """Clean up as much as what was appended since the last time allows."""
+        slack = min(COMPACTION_SLACK, SLACK_BYTES // (8 * self.words))
+        left = COMPACTION_RATIO * self._new + slack
+        while len(self.pieces) > 1 and left > 0 and self.rows > 2 * len(table) + slack:
+            oldest = self.pieces.pop(0)
+            left -= oldest.rows
+            self.append(table.live(self._rows(oldest, files)), mark)
+        self._new, self._compacted = 0, True
+
+    def snapshot(self, table: Table, files: Files, mark: int = 0) -> list[tuple[str, Body, int, int]]:
+        """Append what changed; returns the segments that together hold the table, as plain values. Where none
+        has cleaned up since the snapshot before, it does. `files.keep` is the caller's.
 
         Args:
             mark: that of the rows appended.
         """
         if files.directory is None:
             self.pieces = []
-            return [_piece(table.whole(), mark)]
-        rows = table.changed()
-        self.append(rows, mark)
-        left = COMPACTION_RATIO * len(rows) + COMPACTION_SLACK
-        while len(self.pieces) > 1 and left > 0 and self.rows > 2 * len(table) + COMPACTION_SLACK:
-            oldest = self.pieces.pop(0)
-            left -= oldest.rows
-            self.append(table.live(self._rows(oldest, files)), mark)
-        self.spill(files)
-        return list(self.pieces)
+            whole = table.whole()
+            return [Segment("", body_of(whole), len(whole), mark).plain()]
+        self.append(table.changed(), mark)
+        if not self._compacted:
+            self.compact(table, files, mark)
+        self._compacted = False
+        return self.spilled(files)
+
+    def spilled(self, files: Files) -> list[tuple[str, Body, int, int]]:
+        """The segments as plain values, the last one in a file, if it is large."""
+        if self.pieces:
+            self.pieces[-1].close(files)
+        return [piece.plain() for piece in self.pieces]
+
+    def drop_before(self, mark: int) -> None:
+        """Drop the segments of lesser marks."""
+        self.pieces = [piece for piece in self.pieces if piece.mark >= mark]
 
     @property
     def rows(self) -> int:
@@ -306,20 +357,13 @@ class Journal:
         return sum(piece.rows for piece in self.pieces)
 
     def append(self, rows: U64, mark: int = 0) -> None:
-        """Add rows to the last segment, or as one, where that is a file."""
+        """Add rows, the journal's own from now on, to the last segment, or as one, where that is a file."""
         if not len(rows):
             return
-        new = _piece(rows, mark)
-        if self.pieces and not self.pieces[-1].name:
-            last = self.pieces.pop()
-            new = Segment("", b"".join((last.body, new.body)), last.rows + new.rows, mark)
-        self.pieces.append(new)
-
-    def spill(self, files: Files) -> None:
-        """Put the last segment in a file, if it is large."""
-        if files.directory is not None and self.pieces and len(self.pieces[-1].body) >= SPILL_BYTES:
-            last = self.pieces[-1]
-            self.pieces[-1] = Segment(files.write(last.body), b"", last.rows, last.mark)
+        self._new += len(rows)
+        if not self.pieces or self.pieces[-1].name:
+            self.pieces.append(Segment())
+        self.pieces[-1].add(rows, mark)
 
     def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> Iterator[tuple[U64, int]]:
         """Take segments up again; yields their rows (n, words) and marks, the oldest first.
@@ -336,13 +380,8 @@ class Journal:
         return [piece.name for piece in self.pieces if piece.name]
 
     def _rows(self, piece: Segment, files: Files) -> U64:
-        body = files.read(piece.name) if piece.name else piece.body
+        body = files.read(piece.name) if piece.name else b"".join(piece.parts)
         return np.frombuffer(body, np.uint64).reshape(-1, self.words).copy()
-
-
-def _piece(rows: U64, mark: int) -> Segment:
-    """A segment of rows that are the journal's own from now on."""
-    return Segment("", body_of(rows), len(rows), mark)
 
 
 def body_of(array: npt.NDArray[Any]) -> Body:

@@ -260,7 +260,10 @@ class Player:
             | {
                 "recovery_dir": self.directory,
                 "flush_interval": timedelta(milliseconds=interval_ms),
-                "save_interval": timedelta(milliseconds=self.history.saves_ms),
+                # A save comes a cut before the interval is over.
+                "save_interval": timedelta(
+                    milliseconds=(self.history.saves_ms // interval_ms + 1) * interval_ms
+                ),
                 "allowed_lateness": timedelta(milliseconds=lateness_ms),
                 "quiet": timedelta(milliseconds=QUIET_MS if history.quiet_from_ms else 60_000),
             }

@@ -164,6 +164,9 @@ class Flow:
             sent.append(shard.unjoined)
         for index, shard in enumerate(self.homes):
             self.decisions += shard.apply(here, [batches[index] for batches in sent]).decisions
+        if self.number % 2:
+            for one in (*self.listeners, *self.homes):
+                one.gather()
 
 
 def numbers(touches: Sequence[Touch]) -> Any:

@@ -170,10 +170,12 @@ def test_time_does_not_go_back_where_a_partition_gets_its_first_pixel() -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 6))
-def test_a_cut_is_a_save_when_its_number_passes_a_multiple_of_the_interval(
+def test_a_cut_is_a_save_when_its_number_passes_a_multiple_of_one_less_than_the_interval_has(
     gaps: list[int], every: int
 ) -> None:
-    settings = Settings(shards=1, flush_interval=timedelta(seconds=1), save_interval=timedelta(seconds=every))
+    settings = Settings(
+        shards=1, flush_interval=timedelta(seconds=1), save_interval=timedelta(seconds=every + 1)
+    )
     plays, cuts = PlaysLogic(settings, None, TickClock(1000, lambda: 0)), list[Cut]()
     plays.at_cut = cuts.append  # type: ignore[method-assign]  # an attribute, of the class by default
     number = 0

@@ -279,6 +279,8 @@ class World:
                 self.send()
             elif step == CUT:
                 self.cut()
+                for shard in self.shards:
+                    shard.gather()
             else:
                 self.cut()
                 if isinstance(step, Lateness):

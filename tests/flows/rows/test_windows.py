@@ -296,6 +296,8 @@ class World:
         for step in steps:
             if step.before:
                 state = decode(encode(self.shard.snapshot()))
+            else:
+                self.shard.gather()
             if step.before == "restart":
                 self.shard = self.new_shard()
                 self.shard.restore(state)

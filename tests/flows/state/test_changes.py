@@ -79,6 +79,9 @@ def test_the_list_of_plays_is_what_a_scan_finds(
         shard.cut(Cut(number, minute * MINUTE - 10_000, False, ()))
         right(shard.changes, shard.table[:, slots.FLAGS], slots.CHANGED)
         if rng.random() < 0.3:
+            shard.gather()
+            right(shard.changes, shard.table[:, slots.FLAGS], slots.CHANGED)
+        if rng.random() < 0.3:
             before = scanned(shard.table[:, slots.FLAGS], slots.CHANGED)
             rows = shard.table[before]
             rows[:, slots.FLAGS] &= ~slots.CHANGED
@@ -117,7 +120,7 @@ def test_the_list_of_rolling_reach_is_what_a_scan_finds(
             right(of.changes, of.table[:, pairs.ROW], pairs.MARK)
         if rng.random() < 0.3:
             state = decode(encode(of.snapshot(files)))
-            files.keep(of.journal.names())
+            files.keep(of.names())
             of = Rolling.restored(state, files) if rng.random() < 0.3 else of
             right(of.changes, of.table[:, pairs.ROW], pairs.MARK)
     assert folds

@@ -93,7 +93,7 @@ def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: p
             files, one = Files.of(root, "rows", 0), Journal(1)
             monkeypatch.setattr(journal, "SPILL_BYTES", 1)
             one.append(np.arange(5, dtype=np.uint64).reshape(-1, 1))
-            one.spill(files)
+            one.spilled(files)
             files.keep(one.names())
             store = SaveStore(root)
             piece = store.put_piece(1, "rows", "0000", b"", [])
