@@ -1,8 +1,9 @@
 """What recovery costs: saves and a restart with millions of plays and listeners alive.
 
 `python -m benchmarks.recovery [--plays 1000000 10000000]`: each play is of a listener of its own, all within
-the horizon. The flow reads them from a file and saves as shipped, is stopped shortly before the end, and
-started anew on what it left.
+the horizon. The flow reads them from a file and saves as shipped: once at `RATE` pixels a second, by which
+pauses are judged, and once as fast as it can, by which rates and memory are. Both are stopped shortly before
+the end; the fast one is started anew on what it left.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -27,6 +28,8 @@ from benchmarks.bars import finish
 from benchmarks.flow_kafka import received
 from benchmarks.measure import peak_mib
 from connectors.embedded import EmbeddedValkey
+from connectors.files import FileInput, FileReader
+from connectors.stream import Messages
 from flows.engine.saves import Saved
 from flows.engine.source import StopSignal
 from flows.instruments import instruments
@@ -42,14 +45,32 @@ T0_MS: Final = 1_764_000_000_000
 PLAYS: Final = (1_000_000, 10_000_000)
 SMOKE: Final = (100_000, 200_000)
 STOP_AT: Final = 0.9
+RATE: Final = 200_000
+LUMPS: Final = 10
+"""A second, in which a flow with time to wait gathers what comes (`AUDIOPIXEL_LINGER`)."""
 _POLL_S: Final = 0.002
+HEADS: Final = (
+    "read",
+    "plays kept",
+    "touches kept",
+    "events a second",
+    "longest stall s",
+    "saves",
+    "longest pause ms",
+    "its processor ms",
+    "longest between s",
+    "pieces MiB",
+    "segments MiB",
+    "memory MiB",
+    "restart s",
+)
 
 
 class Life(NamedTuple):
     """One run of the flow: seconds to its first pixel, pixels read and how fast, the longest time without
-    one, plays and touches at the end, most memory; saves, the longest time that the flow stood still for one,
-    the most processor time that its thread took meanwhile, and the longest from the begin of one to that of
-    the next.
+    one, plays and touches at the end, most memory; saves, the longest time for which steps copied at one cut,
+    whether it was a save or between two, the most processor time that the flow's thread took for it, and the
+    longest from the begin of one save to that of the next.
     """
 
     first_s: float
@@ -83,10 +104,49 @@ def write(path: Path, plays: int) -> None:
             out.writelines(lines)
 
 
-def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
-    """Run the flow over the log until `STOP_AT` of it has been read, in a process of its own."""
+@dataclass
+class Paced:
+    """A reader of a file that gives so many lines a second."""
+
+    reader: FileReader
+    rate: int
+    given: int = 0
+    begun_s: float = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reader, name)
+
+    def read(self, limit: int) -> Messages | None:
+        """What is due by now, in lumps."""
+        now_s = time.perf_counter()
+        self.begun_s = self.begun_s or now_s
+        due = int((now_s - self.begun_s) * self.rate) - self.given
+        if due < self.rate // LUMPS:
+            return None
+        found = self.reader.read(min(limit, due))
+        self.given += len(found.values)
+        return found
+
+
+def paced(rate: int) -> None:
+    """Let files be read at a rate in this process from now on."""
+    opened = FileInput.open
+
+    def slowly(self: FileInput, partition: str, position: int | None) -> Any:
+        return Paced(opened(self, partition, position), rate)
+
+    FileInput.open = slowly  # type: ignore[method-assign]
+
+
+def live(log: str, plays: int, directory: str, redis_url: str, rate: int) -> Life:
+    """Run the flow over the log until `STOP_AT` of it has been read, in a process of its own; at a rate, or 0
+    for as fast as it can.
+    """
+    if rate:
+        paced(rate)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    settings = load(redis_url=redis_url, namespace=f"bench:recovery:{plays}", recovery_dir=Path(directory))
+    namespace = f"bench:recovery:{plays}:{rate}"
+    settings = load(redis_url=redis_url, namespace=namespace, recovery_dir=Path(directory))
     stop = StopSignal()
     pauses = measured()
     began_s = time.perf_counter()
@@ -108,6 +168,7 @@ def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
     over.set()
     watcher.join()
     (first_s, before), (last_s, after) = moments[0], moments[-1]
+    saves = [one for one in pauses.values() if one.save]
     stall_s = max((b[0] - a[0] for a, b in itertools.pairwise(moments)), default=0.0)
     return Life(
         first_s=first_s - began_s,
@@ -117,32 +178,33 @@ def live(log: str, plays: int, directory: str, redis_url: str) -> Life:
         plays=_gauge(STATE_PLAYS.name),
         touches=_gauge(STATE_TOUCHES.name),
         peak_mib=peak_mib(),
-        saves=len(pauses),
+        saves=len(saves),
         pause_s=max((one.elapsed_s for one in pauses.values()), default=0.0),
         pause_cpu_s=max((one.cpu_s for one in pauses.values()), default=0.0),
-        between_s=max((b.began_s - a.began_s for a, b in itertools.pairwise(pauses.values())), default=0.0),
+        between_s=max((b.began_s - a.began_s for a, b in itertools.pairwise(saves)), default=0.0),
     )
 
 
 @dataclass
 class Pause:
-    """A save as the flow has it: its begin, how long the flow stood still, and the processor time of that."""
+    """The copying at a cut as the flow has it: its begin, how long the flow stood still, and the processor
+    time of that.
+    """
 
     began_s: float
+    save: bool
     elapsed_s: float = 0.0
     cpu_s: float = 0.0
 
 
 def measured() -> dict[int, Pause]:
-    """Let this process note, from now on, its pause for each cut that it saves."""
+    """Let this process note, from now on, its pause at each cut."""
     pauses: dict[int, Pause] = {}
     save = Saved.save
 
     def timed(self: Saved, cut: Cut) -> None:
-        if not cut.save:
-            return
         began_s, cpu_s = time.perf_counter(), time.thread_time()
-        pause = pauses.setdefault(cut.number, Pause(began_s))
+        pause = pauses.setdefault(cut.number, Pause(began_s, cut.save))
         save(self, cut)
         pause.elapsed_s += time.perf_counter() - began_s
         pause.cpu_s += time.thread_time() - cpu_s
@@ -156,10 +218,10 @@ def _gauge(name: str) -> int:
     return int(sum(one.value for family in families if family.name == name for one in family.samples))
 
 
-def alone(log: Path, plays: int, directory: Path, redis_url: str) -> Life:
+def alone(log: Path, plays: int, directory: Path, redis_url: str, rate: int = 0) -> Life:
     """Run `live` in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(live, str(log), plays, str(directory), redis_url).result()
+        return pool.submit(live, str(log), plays, str(directory), redis_url, rate).result()
 
 
 def main() -> int:
@@ -171,46 +233,50 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="short: judge no bar")
     chosen = parser.parse_args()
     plays = [*SMOKE] if chosen.smoke else chosen.plays
-    heads = (
-        "plays kept",
-        "touches kept",
-        "events a second",
-        "longest stall s",
-        "saves",
-        "longest pause ms",
-        "its processor ms",
-        "longest between s",
-        "pieces MiB",
-        "segments MiB",
-    )
-    table, lives, right = [["plays and listeners", *heads, "memory MiB", "restart s"]], [], True
+    table, fast, calm, right = [["plays and listeners", *HEADS]], list[Life](), list[Life](), True
     with tempfile.TemporaryDirectory(prefix="audiopixel-recovery-") as name, EmbeddedValkey() as valkey:
         for count in plays:
-            log, store = Path(name, f"{count}.ndjson"), Path(name, f"store-{count}")
+            log, store, slow = (Path(name, f"{count}{end}") for end in (".ndjson", "-fast", "-calm"))
             write(log, count)
+            calm.append(alone(log, count, slow, valkey.url, RATE))
+            table.append([f"{count:,}", f"{RATE:,} a second", *row(calm[-1], slow), ""])
             first = alone(log, count, store, valkey.url)
-            sizes = [
-                sum(path.stat().st_size for path in store.rglob(pattern)) / (1 << 20)
-                for pattern in ("saves/*/*", "*/*/*")
-            ]
-            sizes[1] -= sizes[0]
+            figures = row(first, store)
             again = alone(log, count, store, valkey.url)
             # The rest alone is read: a silent fresh start would read it all.
             right &= 0 < again.pixels <= count - first.pixels < count // 10 and again.plays == count
             log.unlink()
-            lives.append(first)
-            counts = (f"{number:,}" for number in (count, first.plays, first.touches))
-            paused = (f"{1000 * one:,.0f}" for one in (first.pause_s, first.pause_cpu_s))
-            pauses = f"{first.saves}", *paused, f"{first.between_s:.1f}"
-            sized = (f"{size:,.0f}" for size in (*sizes, first.peak_mib))
-            stall, restart = f"{first.stall_s:.2f}", f"{again.first_s:.2f}"
-            table.append([*counts, f"{first.rate:,.0f}", stall, *pauses, *sized, restart])
+            fast.append(first)
+            table.append([f"{count:,}", "as fast as it can", *figures, f"{again.first_s:.2f}"])
     print(f"after the restart the rest alone was read, and every play is remembered: {right}")
-    figures = {"share": lives[-1].rate / lives[0].rate, "peak_mib": lives[-1].peak_mib}
-    figures |= {"pause_ms": 1000 * lives[-1].pause_s, "restart_s": again.first_s}
+    figures_of = {"share": fast[-1].rate / fast[0].rate, "peak_mib": fast[-1].peak_mib}
+    figures_of |= {"restart_s": again.first_s, "fast_pause_ms": 1000 * max(one.pause_s for one in fast)}
+    figures_of |= {"few_pause_ms": 1000 * calm[0].pause_s, "pause_ms": 1000 * calm[-1].pause_s}
+    figures_of["between_s"] = max(one.between_s for one in calm)
     usual = right and plays == [*PLAYS]
-    about = "an impression a play, each with a listener of its own, in 25 minutes"
-    return finish("recovery", about, table, figures, usual) or int(not right)
+    about = "an impression a play, each with a listener of its own, in 25 minutes of event time"
+    return finish("recovery", about, table, figures_of, usual) or int(not right)
+
+
+def row(life: Life, store: Path) -> list[str]:
+    """A run's columns of the table, but for the first and the last."""
+    pieces, both = (
+        sum(path.stat().st_size for path in store.rglob(pattern)) / (1 << 20)
+        for pattern in ("saves/*/*", "*/*/*")
+    )
+    return [
+        f"{life.plays:,}",
+        f"{life.touches:,}",
+        f"{life.rate:,.0f}",
+        f"{life.stall_s:.2f}",
+        f"{life.saves}",
+        f"{1000 * life.pause_s:,.0f}",
+        f"{1000 * life.pause_cpu_s:,.0f}",
+        f"{life.between_s:.2f}",
+        f"{pieces:,.0f}",
+        f"{both - pieces:,.0f}",
+        f"{life.peak_mib:,.0f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def deal(directories: Sequence[Path], members: int, to: Path) -> Dealt:
     with ExitStack() as stack:
         for directory in directories:
             for lock in directory.glob("lock-*"):
-                stack.enter_context(held(directory, int(lock.name.removeprefix("lock-"))))
+                if (member := lock.name.removeprefix("lock-")).isdecimal():  # else it is no member's
+                    stack.enter_context(held(directory, int(member)))
         stores = [SaveStore(directory) for directory in directories]
         cut, parts = _newest(stores)
         owners = [to / f"member-{member}" for member in range(members)]

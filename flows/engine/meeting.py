@@ -93,7 +93,12 @@ def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
     held, damaged = _held(store)
     mine = Statement(held, damaged, kept(store.root), secrets.randbits(62))
     said = yield msgspec.json.encode(mine)
-    all_said = [_STATEMENTS.decode(one) for one in said]
+    try:
+        all_said = [_STATEMENTS.decode(one) for one in said]
+    except msgspec.DecodeError as error:
+        raise StateError(
+            f"a member says what this one does not understand ({error}): run the same version on all members"
+        ) from None
     damaged = {cut: reason for one in all_said for cut, reason in one.damaged.items()}
     refused: dict[int, str] = {}
     while (cut := common_cut([one.held for one in all_said], refused)) not in (None, BEGINNING.cut):
@@ -263,7 +268,7 @@ def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word
     field, mine = next(reversed(told.items()))
     keys = [saves_key(settings.namespace, member) for member in range(place.members)]
     deadline_s, away_s = time.monotonic() + MEET_WITHIN_S, time.monotonic() + REDIS_WITHIN_S
-    client = None
+    client, garbled = None, list[str]()
     while time.monotonic() < deadline_s:
         told[field] = mine
         fields = {name: msgspec.json.encode(word).decode() for name, word in told.items()}
@@ -278,13 +283,24 @@ def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word
             time.sleep(POLL_S)
             continue
         away_s = time.monotonic() + REDIS_WITHIN_S
-        words = [_WORDS.decode(row[field]) for row in rows if field in row]
+        said = {key: _word(row[field]) for key, row in zip(keys, rows, strict=True) if field in row}
+        words, garbled = [word for word in said.values() if word], [key for key in said if not said[key]]
         heard = [one.who for one in words]
         if len(words) == len(keys) and all(one.heard == heard for one in words):
             client.close()
             return words
         mine = Word(mine.who, heard, mine.said)
         time.sleep(POLL_S)
+    why = f" ({', '.join(garbled)} is written by another program)" if garbled else ""
     raise AudiopixelError(
-        f"not all {place.members} members met in Redis within {MEET_WITHIN_S:g} s: start all of them again"
+        f"not all {place.members} members met in Redis within {MEET_WITHIN_S:g} s{why}: "
+        "start all of them again"
     )
+
+
+def _word(written: str) -> Word | None:
+    """A member's words; None where another program wrote there, until the member says them again."""
+    try:
+        return _WORDS.decode(written)
+    except msgspec.DecodeError:
+        return None

@@ -131,6 +131,7 @@ def test_two_members_become_four_and_three_by_dealing(world: World) -> None:
     for members in (4, 3):
         stop(flows)
         to = world.directory / f"dealt-{members}"
+        (directories[0] / "lock-of-a-backup").touch()
         dealt = state("deal", *directories, "--members", members, "--to", to)
         assert dealt.returncode == 0, dealt.stderr
         directories = [to / f"member-{member}" for member in range(members)]

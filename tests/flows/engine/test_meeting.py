@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from connectors.redis import Client, put_fields
+from flows.engine import meeting as meetings
 from flows.engine.meeting import Agreed, Held, Word, agree, common_cut, in_redis
 from flows.engine.place import Place, member_of
 from flows.engine.saves import Saves
-from flows.errors import StateError
+from flows.errors import AudiopixelError, StateError
 from flows.model.messages import PartitionStates, shard_key
 from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
@@ -179,6 +181,36 @@ def test_members_meet_in_redis_whatever_earlier_starts_have_left_there(
     assert {one.start for one in again} & {one.start for one in found} == set()
 
 
+def test_members_meet_where_another_program_has_written(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    for member in range(2):
+        put_fields(client, {saves_key(settings.namespace, member): {"round-0": "{no word"}})
+    found = meeting(settings, on_disks(tmp_path, [(3, 5), (3,)]))
+    assert [one.save and one.save.cut for one in found] == [3, 3]
+
+
+def test_a_member_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    side = agree(on_disks(tmp_path, [(3,)])[0], Place(0, 2))
+    with pytest.raises(StateError, match="run the same version on all members"):
+        side.send([next(side), b'{"has": "another form"}'])
+
+
+def test_who_writes_where_members_meet_is_named_when_a_member_does_not_come(
+    settings_of: Callable[..., Settings],
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meetings, "MEET_WITHIN_S", 0.2)
+    settings = settings_of()
+    key = saves_key(settings.namespace, 1)
+    put_fields(client, {key: {"round-0": "{no word"}})
+    with pytest.raises(AudiopixelError, match=re.escape(f"{key} is written by another program")):
+        in_redis(settings, Place(0, 2), agree(SaveStore(tmp_path), Place(0, 2)))
+
+
 def test_members_meet_while_redis_loses_what_they_say(
     tmp_path: Path, settings_of: Callable[..., Settings], client: Client
 ) -> None:
@@ -215,6 +247,26 @@ class Now:
 
     def result(self) -> Any:
         return self._result
+
+
+def test_the_flow_asks_for_what_is_committed_while_the_disk_is_looked_at(
+    tmp_path: Path, settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = Saves(settings_of(recovery_dir=tmp_path / "recovery", shards=1), b"", Now)
+    assert saves.store is not None
+    saves.resume(*together([saves.store]))
+    looked = []
+
+    def members_at(_: int) -> list[int]:
+        with ThreadPoolExecutor(1) as flow:
+            looked.append(flow.submit(saves.committed).result(timeout=5))
+        return [0]
+
+    monkeypatch.setattr(saves.store, "members_at", members_at)
+    cut = Cut(1, 0, False, (("a", 1),), save=True)
+    saves.commit(cut, [saves.write(cut, "plays", KEYS[0], encode(1), [])], PartitionStates(cut, {}, 0))
+    assert looked == [{}]
+    assert saves.committed() == {"a": 1}
 
 
 def test_a_member_removes_only_what_is_older_than_a_save_that_all_are_known_to_have(
