@@ -35,33 +35,35 @@ def _raise(registers: U8, counts: I64, who: Int) -> Int:
 
 @kernel
 def _distinct(
-    rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64, told: U8
-) -> Int:
-    """Add; mark in `told` what told anything new, returns how much of it is in the table."""
-    used = 0
+    rows: U32, who: U64, table: U64, count: I64, dense_of: I64, registers: U8, histograms: I64
+) -> tuple[U64, Int]:
+    """Add; returns (listener, row) of what told anything new, and how much of it is in the table."""
+    told, n, used = np.empty((len(rows), 2), np.uint64), 0, 0
     for i in range(len(rows)):
         row = rows[i]
         dense = dense_of[row]
         if dense >= 0:
-            told[i] = _raise(registers[dense], histograms[dense], who[i])
-            continue
-        slot = find_pair(table, who[i], row)
-        if table[slot, WHO] == np.uint64(0):
+            if not _raise(registers[dense], histograms[dense], who[i]):
+                continue
+        else:
+            slot = find_pair(table, who[i], row)
+            if table[slot, WHO] != np.uint64(0):
+                continue
             table[slot, WHO] = who[i]
             table[slot, ROW] = row
             count[row] += 1
             used += 1
-            told[i] = True
-    return used
+        told[n, WHO], told[n, ROW] = who[i], row
+        n += 1
+    return told[:n].copy(), used
 
 
 @kernel
 def _fold(table: U64, dense_of: I64, registers: U8, histograms: I64) -> None:
     for i in range(len(table)):
-        if table[i, WHO] != np.uint64(0):
-            dense = dense_of[table[i, ROW]]
-            if dense >= 0:
-                _raise(registers[dense], histograms[dense], table[i, WHO])
+        dense = dense_of[table[i, ROW]]  # first: it is seldom any, where every other slot is empty
+        if dense >= 0 and table[i, WHO] != np.uint64(0):
+            _raise(registers[dense], histograms[dense], table[i, WHO])
 
 
 @dataclass
@@ -92,13 +94,12 @@ class Distinct:
                 exact = int(np.count_nonzero(self.dense_of[some] < 0))
                 if self.used + exact > len(self.table) * MAX_LOAD:
                     self._rebuild(exact)
-            told = np.zeros(len(some), np.uint8)
-            self.used += _distinct(
-                some, them, self.table, self.count, self.dense_of, self.registers, self.histograms, told
+            told, used = _distinct(
+                some, them, self.table, self.count, self.dense_of, self.registers, self.histograms
             )
-            new = np.flatnonzero(told)
-            if len(new):
-                self._told.append(np.column_stack([them[new], some[new].astype(np.uint64)]))
+            self.used += used
+            if len(told):
+                self._told.append(told)
         over = np.nonzero((self.count > EXACT_UP_TO) & (self.dense_of < 0))[0]
         if len(over):  # all at once: it goes through the whole table
             self._to_registers(over)
