@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from flows.model.dimensions import Dimensions
-from flows.state.kernel import I64, U8, U32, U64
+from flows.state.kernel import I64, U8, U32, U64, kernel
 
 
 class HomeTouches(NamedTuple):
@@ -35,16 +35,28 @@ PLAY_SHIFT: Final = np.uint64(PLAY_BITS)
 _HASH_BITS: Final = 64
 
 
+@kernel
+def _member(listener: np.uint64) -> np.uint64:
+    bits = listener >> np.uint64(_HASH_BITS - MEMBER_BITS)
+    return max(bits, np.uint64(1)) if listener != np.uint64(0) else np.uint64(0)
+
+
+@kernel
 def members_of(listeners: U64) -> U64:
     """The bits by which listeners are told apart within a household; 0: nobody."""
-    members = listeners >> np.uint64(_HASH_BITS - MEMBER_BITS)
-    return np.where(listeners != 0, np.maximum(members, np.uint64(1)), np.uint64(0))
+    members = np.empty(len(listeners), np.uint64)
+    for i in range(len(listeners)):
+        members[i] = _member(listeners[i])
+    return members
 
 
+@kernel
 def tags_of(listeners: U64, plays: U32) -> U64:
     """The tags of touches: their listeners' bits above those of the play, which is one for each listener."""
-    wide = plays.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ listeners
-    wide ^= wide >> np.uint64(29)
-    wide *= np.uint64(0xBF58476D1CE4E5B9)
-    tags: U64 = members_of(listeners) << PLAY_SHIFT | wide >> np.uint64(_HASH_BITS - PLAY_BITS)
+    tags = np.empty(len(listeners), np.uint64)
+    for i in range(len(listeners)):
+        wide = np.uint64(plays[i]) * np.uint64(0x9E3779B97F4A7C15) ^ listeners[i]
+        wide ^= wide >> np.uint64(29)
+        wide *= np.uint64(0xBF58476D1CE4E5B9)
+        tags[i] = _member(listeners[i]) << PLAY_SHIFT | wide >> np.uint64(_HASH_BITS - PLAY_BITS)
     return tags
