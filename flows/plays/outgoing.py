@@ -15,7 +15,14 @@ from flows.model.day_parts import NO_PARTS, PART_SHIFT, REJECTED, Parts
 from flows.model.decisions import PendingConversion
 from flows.model.dimensions import Dimensions
 from flows.model.home_touches import NO_HOMES, HomeTouches, tags_of
-from flows.model.messages import CLICK_TOUCH, REACH_ONLY, RowBatch, TouchBatch
+from flows.model.messages import (
+    CLICK_TOUCH,
+    IMPRESSION_TOUCH,
+    REACH_ONLY,
+    START_TOUCH,
+    RowBatch,
+    TouchBatch,
+)
 from flows.model.ticks import Cut
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.increments import BACKWARDS, COMBO_OF, FIRST, KIND_OF, LATEST, PLAY_HALF, Increments
@@ -71,6 +78,8 @@ def _spread(combos: I64, rows_of: I64, shard_of: I64, shards: Int) -> tuple[I64,
 def _heard(where: U32, ts: I64, who: U64, homes: U64, used: Int) -> tuple[I64, U32]:
     """The touches, but clicks, by which somebody is the first time in a minute of dimensions, and these
     minutes. Of a play that is the impression or the start, of which each would go to all its rows.
+
+    Where both are there the start is `REACH_ONLY` from now on: no conversion takes it.
     """
     mask = 1
     while mask < 2 * used:
@@ -90,6 +99,11 @@ def _heard(where: U32, ts: I64, who: U64, homes: U64, used: Int) -> tuple[I64, U
             there = order[slots[slot]]
             same = who[there] == who[i] and homes[there] == homes[i]
             if same and where[there, COMBO_OF] == combo and minutes[slots[slot]] == minute:
+                if where[there, PLAY_HALF] == where[i, PLAY_HALF]:
+                    if where[i, KIND_OF] == START_TOUCH and where[there, KIND_OF] == IMPRESSION_TOUCH:
+                        where[i, KIND_OF] = REACH_ONLY
+                    elif where[i, KIND_OF] == IMPRESSION_TOUCH and where[there, KIND_OF] == START_TOUCH:
+                        where[there, KIND_OF] = REACH_ONLY
                 break
             slot = (slot + 1) & mask
         else:
@@ -128,20 +142,26 @@ def _number(
     return order, place, bounds, of_row
 
 
+def first_heard(increments: Increments, touches: int) -> tuple[I64, U32]:
+    """See `_heard`; `touches` is how many of `increments` there are."""
+    return _heard(increments.where, increments.ts, increments.who, increments.homes, touches)
+
+
 def row_batches(
     sender: int,
     cut: Cut,
     shards: int,
     names: DimensionIndex,
     increments: Increments,
-    touches: int,
+    first: tuple[I64, U32],
     sides: int,
     delays: Sequence[tuple[str, list[int]]] = (),
 ) -> list[RowBatch]:
     """A message to every row shard, empty or not.
 
     Args:
-        touches, sides: how many of `increments` there are.
+        first: of `first_heard`.
+        sides: how many of `increments` there are.
         delays: of platforms that have a row, by class.
     """
     rows_of, shard_of = names.rows_of, names.shards_of_rows
@@ -155,7 +175,7 @@ def row_batches(
     changed = np.flatnonzero(increments.totals[: len(names)].any(axis=1))
     seen = np.flatnonzero(increments.times[: len(names), LATEST])
     cells, totals = spread((keys >> np.uint64(32)).astype(np.int64)), spread(changed)
-    some, heard_minutes = _heard(increments.where, increments.ts, increments.who, increments.homes, touches)
+    some, heard_minutes = first
     heard = spread(increments.where[some, COMBO_OF].astype(np.int64))
     at = some[heard.source]
     listeners, homes = increments.who[at], increments.homes
@@ -165,7 +185,7 @@ def row_batches(
     touched = np.concatenate([heard.rows, day_parts.rows.astype(np.int64)])
     rows = cells.rows, totals.rows, touched, beside.rows, timed.rows
     order, place, bounds, times = _number(*rows, seen[timed.source], increments.times, shard_of, shards)
-    first = np.where(times[:, FIRST], BACKWARDS - times[:, FIRST], 0)
+    earliest = np.where(times[:, FIRST], BACKWARDS - times[:, FIRST], 0)
     known = order.tolist()
     labels = _labels(names, seen, increments.times[seen, LATEST], place)
     minutes = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)[cells.source]
@@ -191,7 +211,7 @@ def row_batches(
             touch_minutes=heard_minutes[heard.source[hear]],
             touch_who=listeners[hear],
             labels=labels.get(shard, []),
-            first=first[order[own]],
+            first=earliest[order[own]],
             side_rows=place[beside.rows[side]],
             sides=aside[beside.source[side], 1:],
             parts=_of_shard(day_parts, part_homes == shard, place),
@@ -309,7 +329,8 @@ def touch_batches(
     forgotten: Collection[int],
 ) -> list[TouchBatch]:
     """A message to every listener shard, empty or not, with its touches, its conversions, the listeners and
-    households that are erased behind them, and the touches of the household shard of its number.
+    households that are erased behind them, and the touches of the household shard of its number; called
+    behind `first_heard`.
     """
     given = _by_owner(increments.where, increments.who, touches, len(names), shards)
     who, ts = increments.who[given.order], increments.ts[given.order]

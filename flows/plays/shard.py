@@ -37,7 +37,7 @@ from flows.plays.delay_counts import DelayCounts
 from flows.plays.dimension_index import DimensionIndex
 from flows.plays.expiry import expire, sweep
 from flows.plays.increments import Increments
-from flows.plays.outgoing import row_batches, touch_batches
+from flows.plays.outgoing import first_heard, row_batches, touch_batches
 from flows.plays.sent import client_batches
 from flows.plays.slots import (
     ACCEPTED,
@@ -254,7 +254,8 @@ class PlayShard:
         if cut.ended or turned:
             self._sweep(cut.ended)
         to, used = (self.index, cut, self.shards, self.names, self.increments), int(self.used[TOUCHES])
-        batches = row_batches(*to, used, int(self.used[SIDES_USED]), self.delays.current())
+        first = first_heard(self.increments, used)
+        batches = row_batches(*to, first, int(self.used[SIDES_USED]), self.delays.current())
         touches = touch_batches(*to, used if self.touching else 0, self.conversions, forgotten)
         clients = client_batches(*to[:4], self.increments.sent[: int(self.used[SENT_USED])])
         outcomes = []

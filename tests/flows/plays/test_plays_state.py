@@ -12,8 +12,8 @@ from flows.errors import StateError
 from flows.model.counts import BY_MINUTE
 from flows.model.dimensions import Dimensions
 from flows.model.events import CODES, COMPLETE, IMPRESSION, START
-from flows.model.messages import Pixels
-from flows.model.pixel import COLUMNS, LINKED
+from flows.model.messages import IMPRESSION_TOUCH, START_TOUCH, Pixels
+from flows.model.pixel import COLUMNS, HOUSEHOLD, LINKED, TS
 from flows.model.ticks import Cut
 from flows.plays import shard as shards
 from flows.plays.shard import PlayShard
@@ -94,6 +94,33 @@ def test_one_batch_of_many_minutes_names_and_listeners_is_counted_whole() -> Non
         assert (got == minutes).all(), BY_MINUTE[column]
     assert np.isin(batch.touch_rows, chosen).sum() == len(keys)  # once a play, by impression and start
     assert sorted(set(batch.touch_who.tolist())) == sorted(keys.tolist())
+
+
+@pytest.mark.parametrize("events", [("impression", "start"), ("start", "impression")])
+@pytest.mark.parametrize(
+    ("later_ms", "kept"), [(0, [IMPRESSION_TOUCH]), (MINUTE, [IMPRESSION_TOUCH, START_TOUCH])]
+)
+def test_a_start_is_a_touch_where_its_impression_is_of_another_minute(
+    events: tuple[str, str], later_ms: int, kept: list[int]
+) -> None:
+    shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
+    keys = np.arange(2, 40, dtype=np.uint64)
+    ts = np.full((len(keys), 2), BEGIN_MS) + [later_ms * (event == "start") for event in events]
+    pixels = bulk(keys, 0, BEGIN_MS, events, 3)
+    pixels[:, TS], pixels[:, HOUSEHOLD] = ts.ravel(), 7
+    shard.apply(Pixels("p", 0, pixels, placements(3), []))
+    _, touches, *_ = shard.cut(Cut(0, BEGIN_MS, False, ()))
+    for some in (touches, [one.homes for one in touches]):
+        assert sorted(kind for one in some for kind in one.kinds) == sorted(kept * len(keys))
+
+
+def test_a_start_is_a_touch_where_its_impression_names_no_household() -> None:
+    shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
+    pixels = bulk(np.array([2], np.uint64), BEGIN_MS, BEGIN_MS, ("impression", "start"), 1)
+    pixels[1, HOUSEHOLD] = 7
+    shard.apply(Pixels("p", 0, pixels, placements(1), []))
+    _, touches, *_ = shard.cut(Cut(0, BEGIN_MS, False, ()))
+    assert [kind for one in touches for kind in one.homes.kinds] == [START_TOUCH]
 
 
 def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytest.MonkeyPatch) -> None:
