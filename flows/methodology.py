@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -148,6 +148,7 @@ def _described(measure: Measure, settings: Settings) -> dict[str, str]:
 _REACHED: Final = ("reach", "household_reach")
 
 
+@cache
 def windows_of(name: str) -> tuple[str, ...]:
     """The windows in which a metric is published."""
     return tuple(window for window in WINDOWS if f"{window}.{name}" in FIELDS)

@@ -9,6 +9,7 @@ member has a disk of its own, or several share one: then a directory has several
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -171,16 +172,13 @@ class SaveStore:
 
     def cuts(self) -> list[int]:
         """The cuts of which this disk has a manifest, whole or not, the newest first."""
-        try:
-            names = [path.name for path in self._folder.iterdir() if path.name.isdigit()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted((cut for cut in map(int, names) if self.members_at(cut)), reverse=True)
+        cuts = [int(name) for name in _names(self._folder) if name.isdigit()]
+        return sorted((cut for cut in cuts if self.members_at(cut)), reverse=True)
 
     def members_at(self, cut: int) -> list[int]:
         """The members whose manifests of a cut are on this disk."""
-        names = [path.name.removeprefix(MANIFEST) for path in self._at(cut).glob(f"{MANIFEST}*")]
-        return sorted(int(name) for name in names if name.isdigit())
+        found = [name.removeprefix(MANIFEST) for name in _names(self._at(cut)) if name.startswith(MANIFEST)]
+        return sorted(int(name) for name in found if name.isdigit())
 
     # Writing
 
@@ -193,10 +191,10 @@ class SaveStore:
         """
         head = msgspec.msgpack.encode(Head(FORMAT, step, key, cut, [Segment(one) for one in segments]))
         body = b"".join((len(head).to_bytes(_LENGTH, "little"), head, state))
-        file = f"{step}-{key}"
-        if not self._at(cut).exists():
-            private_directory(self._at(cut))
-        put(self._at(cut) / file, body)
+        file, directory = f"{step}-{key}", self._at(cut)
+        if not directory.exists():
+            private_directory(directory)
+        put(directory / file, body)
         return Piece(step, key, file, len(body), checksum(body))
 
     def copy_piece(self, cut: int, piece: Piece, source: SaveStore) -> Piece:
@@ -239,9 +237,9 @@ class SaveStore:
     def prune(self, oldest: int) -> None:
         """Remove the saves before the cut `oldest`, the empty one too."""
         (self._folder / BEGINNING).unlink(missing_ok=True)
-        for path in self._folder.iterdir():
-            if path.name.isdigit() and int(path.name) < oldest:
-                shutil.rmtree(path, ignore_errors=True)
+        for name in _names(self._folder):
+            if name.isdigit() and int(name) < oldest:
+                shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def revoke_after(self, cut: int) -> None:
         """Take the manifests of all newer cuts away: an execution goes on from `cut`."""
@@ -337,6 +335,14 @@ def _head(body: bytes) -> tuple[Head, int]:
     """The head of a piece's file, and where its state begins."""
     end = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
     return _HEADS.decode(body[_LENGTH:end]), end
+
+
+def _names(directory: Path) -> list[str]:
+    """What is in a directory; nothing where there is none."""
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _read(path: Path) -> bytes:

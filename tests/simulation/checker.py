@@ -33,6 +33,8 @@ UNLIKE: Final = ("rev", "as_of_ms", "methodology")
 SKETCHED: Final = 4 * 1.04 / 2**7
 """Four standard errors of an estimate by 2^14 registers, relative."""
 
+FLIGHT: Final = {name: f"flight.{name}" for name in COUNTED}
+
 Hash = Mapping[str, str]
 
 
@@ -184,13 +186,13 @@ class Checker:
         return self._model.heard_ms(ends, row) + self._row_ttl_ms <= self._closing_ms + 120_000
 
     def _row_unlike(self, row: Row, want: Counter[str], got: Hash) -> Iterator[str]:
-        for name in COUNTED:
-            right, there = want[name], int(got.get(f"flight.{name}", 0))
-            if name == "reach" and not self.knows_reach:
+        for name, of in FLIGHT.items():
+            right, there = want[name], int(got.get(of, 0))
+            if there == right or (name == "reach" and not self.knows_reach):
                 continue
             about = SKETCHED * right if name == "reach" and right > EXACTLY else 0
             if abs(there - right) > about:
-                yield f"{row[0]} {row[1]} flight.{name} {got.get(f'flight.{name}')}, right {right}"
+                yield f"{row[0]} {row[1]} {of} {got.get(of)}, right {right}"
 
     def _ends_by(self, positions: Mapping[str, int], row: Row, watermark_ms: int) -> bool:
         """Whether a row has had no pixel of late, and so has ended."""
@@ -201,13 +203,14 @@ class Checker:
         self, expected: Mapping[Row, Counter[str]], rows: Mapping[Row, Hash], ended: Callable[[Row], bool]
     ) -> Iterator[str]:
         """Names beyond the cap count together in `other`; a row that has ended may be gone."""
+        over = {row for row in expected if ended(row)}
         for scope in SCOPES:
             others = self.store.keys.get(f"{NAMESPACE}:other:{{{scope}}}", {})
             held = [of for (kind, name), of in rows.items() if kind == scope and name != PERHAPS]
             for name in ("impressions", "pixels", "repeated", "clicks"):
                 counts = {row: of[name] for row, of in expected.items() if row[0] == scope}
                 right = sum(counts.values())
-                gone = sum(count for row, count in counts.items() if ended(row))
+                gone = sum(count for row, count in counts.items() if row in over)
                 there = sum(int(of.get(f"flight.{name}", 0)) for of in [*held, others])
                 perhaps = sum(of.reason == PERHAPS_READ for some in self._model.read.values() for of in some)
                 if not right - gone <= there <= right + perhaps * (scope == "placement"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from connectors.durable import put
 from flows.state.saves import FOLDER, SaveStore
 from simulation.world import World
 
@@ -15,36 +14,53 @@ class Disk:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._unsynced: dict[Path, bytes | None] = {}
+        self._unsynced: dict[str, tuple[str, bytes | None]] = {}
 
     def put(self, path: Path, body: bytes) -> None:
         """In place of `connectors.durable.put`."""
         self._moment()
-        before = path.read_bytes() if path.exists() else None
-        put(path, body)
-        self._unsynced.setdefault(path, before)
+        name = str(path)
+        if name not in self._unsynced:
+            self._unsynced[name] = os.path.dirname(name), _content(name)
+        _write(name, body)
         self._moment()
 
     def sync(self, directory: Path) -> None:
         """In place of `connectors.durable.sync_directory`."""
-        for path in [path for path in self._unsynced if path.parent == directory]:
-            del self._unsynced[path]
+        here = str(directory)
+        for name in [name for name, (of, _) in self._unsynced.items() if of == here]:
+            del self._unsynced[name]
 
     def crash(self) -> None:
         """Keep or lose each name that was not synced."""
-        for path, before in self._unsynced.items():
+        for name, (_, before) in self._unsynced.items():
             if self._world.random.random() < 0.5:
                 continue
             if before is None:
-                path.unlink(missing_ok=True)
+                Path(name).unlink(missing_ok=True)
             else:
-                path.write_bytes(before)
-                os.chmod(path, 0o600)
+                _write(name, before)
         self._unsynced.clear()
 
     def _moment(self) -> None:
         for _ in self._world.moment("disk"):
             self._world.crash()
+
+
+def _content(name: str) -> bytes | None:
+    try:
+        with open(name, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _write(name: str, body: bytes) -> None:
+    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(file, body)
+    finally:
+        os.close(file)
 
 
 def tear(world: World, store: SaveStore) -> None:

@@ -14,7 +14,7 @@ What it keeps, and no more (each is a test against Bytewax in `test_fakes`):
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -133,6 +133,10 @@ class Engine:
         self.logics: dict[tuple[str, str], Any] = {}
         self.partitions: dict[tuple[str, str], Any] = {}
         self.channels: dict[tuple[str, str, int, int], deque[Any]] = {}
+        self._places: list[tuple[tuple[str, int], deque[Any]]] = []
+        self._into = defaultdict[tuple[str, int], list[deque[Any]]](list)
+        self._owners: dict[str, int] = {}
+        self._sinks: dict[tuple[str, str], tuple[str, int]] = {}
         self.over: set[tuple[str, str]] = set()
         self.parts: dict[str, list[tuple[str, int]]] = {}
         self.deferred: list[Deferred] = []
@@ -159,13 +163,17 @@ class Engine:
 
     def owner(self, key: str) -> int:
         """The worker of a key."""
-        return member_of(key, len(self.workers))
+        if key not in self._owners:
+            self._owners[key] = member_of(key, len(self.workers))
+        return self._owners[key]
 
     def _part(self, name: str, key: str) -> tuple[str, int]:
         """The partition of a sink that a key goes to, and its worker."""
-        parts = self.parts[name]
-        number: int = self.steps[name].op.sink.part_fn(key)
-        return parts[number % len(parts)]
+        if (name, key) not in self._sinks:
+            parts = self.parts[name]
+            number: int = self.steps[name].op.sink.part_fn(key)
+            self._sinks[name, key] = parts[number % len(parts)]
+        return self._sinks[name, key]
 
     def _logic(self, name: str, key: str) -> Any:
         logic = self.logics.get((name, key))
@@ -200,16 +208,24 @@ class Engine:
             sink = self.steps[to].kind == "output"
             for item in sent:
                 target = self._part(to, item[0])[1] if sink else self.owner(item[0])
-                self.channels.setdefault((name, to, worker, target), deque()).append(item)
+                self._channel(name, to, worker, target).append(item)
+
+    def _channel(self, name: str, to: str, worker: int, target: int) -> deque[Any]:
+        way = name, to, worker, target
+        found = self.channels.get(way)
+        if found is None:
+            found = self.channels[way] = deque()
+            self._places.append(((to, target), found))
+            self._into[to, target].append(found)
+        return found
 
     def waiting(self) -> list[tuple[str, int]]:
         """Steps, each with a worker, for which messages wait."""
-        return list(dict.fromkeys((to, target) for (_, to, _, target), some in self.channels.items() if some))
+        return list(dict.fromkeys([place for place, some in self._places if some]))
 
     def deliver(self, to: str, worker: int) -> None:
         """Let a step take some of what waits for it: all of it, or a part of some channels."""
-        channels = [some for (_, step, _, at), some in self.channels.items() if (step, at) == (to, worker)]
-        channels = [some for some in channels if some]
+        channels = [some for some in self._into[to, worker] if some]
         total = sum(map(len, channels))
         number = total if self.random.random() < 0.5 else self.random.randint(1, total)
         taken: list[Any] = []

@@ -89,6 +89,8 @@ class Model:
     def __init__(self, partitions: Mapping[str, Sequence[tuple[int, bytes]]], rules: Rules) -> None:
         self.rules, self.perhaps = rules, rules.perhaps
         self._counted: tuple[Any, dict[Row, Counter[str]]] | None = None
+        self._prefix: tuple[Mapping[str, int], list[Read]] | None = None
+        self._times: tuple[Mapping[str, int], dict[Row, list[int]]] | None = None
         self.read = {name: self._read(some) for name, some in partitions.items()}
 
     def _read(self, some: Sequence[tuple[int, bytes]]) -> list[Read]:
@@ -145,13 +147,16 @@ class Model:
             re.search(own, agent, re.IGNORECASE) for own in self.rules.invalid_agents.values() if agent
         )
 
-    def accepted(self, positions: Mapping[str, int]) -> Iterator[Read]:
+    def accepted(self, positions: Mapping[str, int]) -> list[Read]:
         """The valid pixels that count, when so much of each partition was read."""
-        known = set[tuple[Any, ...]]()
-        for one in self._so_far(positions):
-            if not one.reason and not one.invalid and one.identity not in known:
-                yield one
-            known.add(one.identity)
+        if self._prefix is None or self._prefix[0] != positions:  # most flushes have no new pixel
+            known, found = set[tuple[Any, ...]](), list[Read]()
+            for one in self._so_far(positions):
+                if not one.reason and not one.invalid and one.identity not in known:
+                    found.append(one)
+                known.add(one.identity)
+            self._prefix = dict(positions), found
+        return self._prefix[1]
 
     def _so_far(self, positions: Mapping[str, int]) -> list[Read]:
         some = [one for name, position in positions.items() for one in self.read[name][:position]]
@@ -216,12 +221,22 @@ class Model:
         return rows
 
     def heard_ms(self, positions: Mapping[str, int], row: Row) -> int:
-        """The time of a row's last pixel of these."""
-        return max((one.pixel["own_ms"] for one in self.accepted(positions) if row in one.rows), default=0)
+        """The time of a row's last pixel of these; 0: there is none."""
+        return max(self._times_ms(positions).get(row, ()), default=0)
 
     def first_ms(self, positions: Mapping[str, int], row: Row) -> int:
         """The time of a row's first pixel of these; 0: there is none."""
-        return min((one.pixel["own_ms"] for one in self.accepted(positions) if row in one.rows), default=0)
+        return min(self._times_ms(positions).get(row, ()), default=0)
+
+    def _times_ms(self, positions: Mapping[str, int]) -> dict[Row, list[int]]:
+        """The times of each row's pixels."""
+        if self._times is None or self._times[0] != positions:
+            found = defaultdict[Row, list[int]](list)
+            for one in self.accepted(positions):
+                for row in one.rows:
+                    found[row].append(one.pixel["own_ms"])
+            self._times = dict(positions), dict(found)
+        return self._times[1]
 
     def impressions_ms(self, positions: Mapping[str, int], row: Row) -> list[int]:
         """The minute of each impression of a row."""

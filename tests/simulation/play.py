@@ -356,8 +356,7 @@ class Player:
         had it: two that were under way have not.
         """
         lost = self.server.losses > (0 if ended else self.checker._losses)
-        known = self._remembered > 2 if ended else self._denied
-        if self.history.forgets and lost and not known:
+        if self.history.forgets and lost and not (self._remembered > 2 if ended else self._denied):
             self.checker.knows_reach = False
 
     def _step_fault(self, how: str, detail: int) -> None:
