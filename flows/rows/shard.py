@@ -116,6 +116,9 @@ class RowShard(RowTables):
         return (self.numbers_of(changed) if len(changed) else None), due
 
     def _add(self, batches: Sequence[RowBatch]) -> None:
+        batches = [batch for batch in batches if batch.rows or batch.refused or batch.delays]
+        if not batches:
+            return
         where = [self.numbers(batch.rows) for batch in batches]
         for batch, rows in zip(batches, where, strict=True):
             for row, ts, combo in batch.labels:

@@ -4,7 +4,7 @@
 --first N       the first one; by default where the figures' file ends
 --seed N        one, with its whole story
 --mutation NAME with a bug put in: how many seeds until it is found
---hunt FILE     hunts every bug in so many seeds, and writes which seed found which
+--hunt FILE     hunts every bug in so many seeds behind the one that found it before; writes which found which
 --figures FILE  adds up over runs
 --coverage      which lines of the cores they run, uncompiled
 """
@@ -23,14 +23,16 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from simulation.figures import COUNTED, add_up, first_seed, here
+from simulation.figures import COUNTED, Sum, first_seed
 from simulation.history import History, make
 from simulation.lines import measure
 from simulation.mutations import mutated, mutations
 from simulation.play import Result, play, simulated
 from simulation.shrink import shrunk
 
-AT_ONCE = 25
+AT_ONCE = 10
+IN_LINE = 4
+"""Pieces that each process may be ahead of the oldest one: to make a failure short takes a while."""
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -94,11 +96,15 @@ def some_seeds(seeds: Iterable[int]) -> tuple[dict[str, int], list[str]]:
     return figures, stories
 
 
-def hunt_all(file: Path, seeds: range) -> None:
-    """Write the first seed that finds each bug, and what it says; a bug that none finds is left out."""
+def hunt_all(file: Path, seeds: range, processes: int) -> None:
+    """Write a seed that finds each bug, and what it says; a bug that none finds is left out. The one that
+    found it before is tried first.
+    """
     names = sorted(mutations())
-    with ProcessPoolExecutor() as pool:
-        results = pool.map(_hunted, names, [seeds] * len(names))
+    before = json.loads(file.read_text()) if file.exists() else {}
+    tried = [[*([before[name]["seed"]] if name in before else []), *seeds] for name in names]
+    with ProcessPoolExecutor(processes) as pool:
+        results = pool.map(_hunted, names, tried)
         found = {name: told for name, told in zip(names, results, strict=True) if told is not None}
     file.write_text(json.dumps(found, indent=1) + "\n")
     print(
@@ -106,7 +112,7 @@ def hunt_all(file: Path, seeds: range) -> None:
     )
 
 
-def _hunted(name: str, seeds: range) -> dict[str, Any] | None:
+def _hunted(name: str, seeds: Iterable[int]) -> dict[str, Any] | None:
     found = hunt(name, seeds)
     return None if found is None else {"seed": found.history.seed, "said": found.wrong}
 
@@ -147,24 +153,24 @@ def main() -> int:
         print(f"{args.mutation}:", "not found" if hit is None else f"seed {hit.history.seed}: {hit.wrong}")
         return int(hit is None)
     if args.hunt is not None:
-        hunt_all(args.hunt, range(args.seeds))
+        first = args.first or 0
+        hunt_all(args.hunt, range(first, first + args.seeds), args.processes)
         return 0
     first = first_seed(args.figures) if args.first is None else args.first
-    begun_s, figures, stories = time.monotonic(), dict.fromkeys(COUNTED, 0), list[str]()
-    for some, told in played(range(first, first + args.seeds), args.processes):
-        figures = {name: figures[name] + number for name, number in some.items()}
-        stories += told
-    seconds = time.monotonic() - begun_s
-    print("\n\n".join(stories))
-    print(_told(figures), f"in {seconds:.0f} s")
-    if args.figures is not None and figures["seeds"]:
-        total = add_up(args.figures, figures, first, seconds, here())
-        print("since the beginning:", _told(total))
-    return int(figures["failures"] > 0 or figures["seeds"] < args.seeds)
+    begun_s, run = time.monotonic(), Sum(args.figures, first)
+    for some, stories in played(range(first, first + args.seeds), args.processes):
+        run.add(some)
+        for one in stories:
+            print(one, end="\n\n", flush=True)
+    run.save()
+    print(_told(run.figures), f"in {time.monotonic() - begun_s:.0f} s")
+    if args.figures is not None:
+        print("since the beginning:", _told(run.total))
+    return int(run.figures["failures"] > 0 or run.figures["seeds"] < args.seeds)
 
 
 def _told(figures: dict[str, int]) -> str:
-    return ", ".join(f"{figures[name]:,} {name}" for name in COUNTED)
+    return ", ".join(f"{figures.get(name, 0):,} {name}" for name in COUNTED)
 
 
 def played(seeds: range, processes: int) -> Iterator[tuple[dict[str, int], list[str]]]:
@@ -180,7 +186,7 @@ def played(seeds: range, processes: int) -> Iterator[tuple[dict[str, int], list[
         running = deque[Future[tuple[dict[str, int], list[str]]]]()
         for piece in pieces:
             running.append(pool.submit(some_seeds, piece))
-            if len(running) > processes:
+            if len(running) > IN_LINE * processes:
                 yield running.popleft().result()
         for one in running:
             yield one.result()

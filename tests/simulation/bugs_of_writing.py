@@ -134,7 +134,7 @@ def d3_every_restart_with_recompute_begins_a_generation(_: Any) -> Any:
 
 @mutation(RowStore, "_add_to_index")
 def rows_are_in_no_index(_: Any) -> Any:
-    return lambda self, rows, outcomes: None
+    return lambda self, rows: None
 
 
 @mutation(RedisLogic, "on_batch")

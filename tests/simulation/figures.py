@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 COUNTED: Final = ("seeds", "failures", "steps", "crashes", "executions", "flushes", "commits")
 RUNS: Final = 100
+SAVED_EVERY_S: Final = 60
 _OF_A_RUN: Final = ("failures", "seconds", "steps", "crashes")
 
 
@@ -45,10 +47,45 @@ def add_up(
             runs[-2:] = [run | more | {"from": before["from"]}]
     lines = ",\n  ".join(map(json.dumps, runs[-RUNS:]))
     next_seed = max(held["next_seed"], last + 1)
-    file.write_text(
+    partial = file.with_name(f"{file.name}.part")
+    partial.write_text(
         f'{{\n "sum": {json.dumps(total)},\n "next_seed": {next_seed},\n "runs": [\n  {lines}\n ]\n}}\n'
     )
+    partial.replace(file)
     return total
+
+
+class Sum:
+    """The figures of a run as they come. They go to the file once in `SAVED_EVERY_S`, so that a run that is
+    killed loses no more.
+
+    Args:
+        file: None: there is none.
+        first: the first seed.
+    """
+
+    def __init__(self, file: Path | None, first: int) -> None:
+        self.figures = dict.fromkeys(COUNTED, 0)
+        self.total = _held(file)["sum"] if file is not None else {}
+        self._file, self._next, self._of = file, first, here()
+        self._fresh = dict(self.figures)
+        self._since_s = time.monotonic()
+
+    def add(self, some: Mapping[str, int]) -> None:
+        """Add the figures of the next seeds."""
+        for held in (self.figures, self._fresh):
+            for name, number in some.items():
+                held[name] += number
+        if time.monotonic() - self._since_s >= SAVED_EVERY_S:
+            self.save()
+
+    def save(self) -> None:
+        """Add to the file what is not in it."""
+        now_s, seeds = time.monotonic(), self._fresh["seeds"]
+        if self._file is not None and seeds:
+            self.total = add_up(self._file, self._fresh, self._next, now_s - self._since_s, self._of)
+        self._next, self._since_s = self._next + seeds, now_s
+        self._fresh = dict.fromkeys(COUNTED, 0)
 
 
 def here() -> tuple[str, str]:

@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from simulation import __main__ as command
-from simulation.__main__ import STOPS, played
-from simulation.figures import RUNS, add_up, first_seed
+from simulation import figures
+from simulation.__main__ import IN_LINE, STOPS, played
+from simulation.figures import COUNTED, RUNS, Sum, add_up, first_seed
 
 
 def test_figures_add_up_over_runs_and_say_which_seed_is_next(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     assert first_seed(file) == 0
-    figures = {"seeds": 10, "failures": 0, "steps": 100, "crashes": 3}
-    add_up(file, figures, 0, 1.2, ("2026-01-01", "one"))
-    add_up(file, figures | {"seeds": 5, "failures": 1}, 10, 2.2, ("2026-01-01", "one"))
-    total = add_up(file, figures, 15, 1.0, ("2026-01-01", "two"))
+    told = {"seeds": 10, "failures": 0, "steps": 100, "crashes": 3}
+    add_up(file, told, 0, 1.2, ("2026-01-01", "one"))
+    add_up(file, told | {"seeds": 5, "failures": 1}, 10, 2.2, ("2026-01-01", "one"))
+    total = add_up(file, told, 15, 1.0, ("2026-01-01", "two"))
     assert total == {"seeds": 25, "failures": 1, "steps": 300, "crashes": 9, "seconds": 4}
     assert first_seed(file) == 25
     one = {"date": "2026-01-01", "commit": "one", "from": 0, "to": 14, "failures": 1, "seconds": 3}
@@ -30,7 +31,7 @@ def test_figures_add_up_over_runs_and_say_which_seed_is_next(tmp_path: Path) -> 
         one | {"steps": 200, "crashes": 6},
         two | {"steps": 100, "crashes": 3},
     ]
-    add_up(file, figures, 3, 1.0, ("2026-01-02", "two"))  # played again, by number
+    add_up(file, told, 3, 1.0, ("2026-01-02", "two"))  # played again, by number
     assert first_seed(file) == 25
 
 
@@ -40,6 +41,21 @@ def test_the_file_stays_small(tmp_path: Path) -> None:
         add_up(file, {"seeds": 1, "failures": 0, "steps": 1, "crashes": 0}, number, 0.5, ("", str(number)))
     held = json.loads(file.read_text())
     assert (held["sum"]["seeds"], len(held["runs"])) == (RUNS + 5, RUNS)
+
+
+def test_a_run_that_is_killed_has_left_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, some = tmp_path / "figures.json", dict.fromkeys(COUNTED, 2)
+    monkeypatch.setattr(figures, "SAVED_EVERY_S", 0)
+    run = Sum(file, 40)
+    run.add(some)
+    run.add(some)
+    assert json.loads(file.read_text())["sum"]["steps"] == 4
+    assert first_seed(file) == 44
+    monkeypatch.setattr(figures, "SAVED_EVERY_S", 3600)
+    run.add(some)
+    assert first_seed(file) == 44
+    run.save()
+    assert (first_seed(file), run.total["seeds"], run.figures["seeds"]) == (46, 6, 6)
 
 
 @pytest.fixture
@@ -55,10 +71,10 @@ def signals() -> Iterator[None]:
 def test_a_run_that_is_stopped_adds_what_has_begun(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "AT_ONCE", 2)
     seeds = []
-    for figures, stories in played(range(1000), processes):
+    for some, stories in played(range(1000), processes):
         assert not stories
-        seeds.append(figures["seeds"])
+        seeds.append(some["seeds"])
         if len(seeds) == 1:
             os.kill(os.getpid(), signal.SIGINT)
     assert set(seeds) == {2}
-    assert len(seeds) <= 1 + processes
+    assert len(seeds) <= 1 + IN_LINE * processes
