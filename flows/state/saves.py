@@ -338,7 +338,7 @@ def _head(body: bytes) -> tuple[Head, int]:
 
 
 def _names(directory: Path) -> list[str]:
-    """What is in a directory; nothing where there is none."""
+    """The names in a directory; none where there is none."""
     try:
         return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
