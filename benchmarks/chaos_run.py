@@ -20,7 +20,17 @@ from benchmarks.chaos_bugs import BUGS
 from benchmarks.chaos_door import Door
 from benchmarks.chaos_figures import Figures, report
 from benchmarks.chaos_plan import Plan
-from benchmarks.chaos_services import OTHER_OUTPUTS, ROOT, SETTINGS, Broker, Flow, Store, WallClock, until
+from benchmarks.chaos_services import (
+    OTHER_OUTPUTS,
+    ROOT,
+    SETTINGS,
+    Broker,
+    Flow,
+    Store,
+    WallClock,
+    compile_kernels,
+    until,
+)
 from benchmarks.chaos_stream import PARTITIONS, Stream, positions
 from benchmarks.chaos_verdict import (
     against_the_answers,
@@ -73,6 +83,7 @@ class Chaos:
         Raises:
             AssertionError: the flow did not start, stop or catch up in time.
         """
+        compile_kernels()
         with ExitStack() as stack:
             directory = self._plan.keep or Path(
                 stack.enter_context(TemporaryDirectory(prefix="audiopixel-chaos-"))
