@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, shown
 from connectors.redis.commands import (
+    SharedField,
     append,
     count_fields,
     drop_fields,
@@ -11,6 +12,7 @@ from connectors.redis.commands import (
     eviction_policies,
     latest_members,
     put_fields,
+    put_shared,
     read_rows,
     scan_index,
     server_clock,
@@ -27,6 +29,7 @@ __all__ = [
     "RedisUnavailable",
     "RowStore",
     "RowVersion",
+    "SharedField",
     "Superseded",
     "WriteOutcome",
     "append",
@@ -37,6 +40,7 @@ __all__ = [
     "eviction_policies",
     "latest_members",
     "put_fields",
+    "put_shared",
     "read_rows",
     "scan_index",
     "server_clock",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from redis import RedisCluster
 
 from connectors.redis.client import CHUNK, Client, Command, checked, chunks, failures, replies
 from connectors.redis.marks import mark_keys
 from connectors.redis.scripts import CLOCK, PUT
+
+SharedField: TypeAlias = tuple[Sequence[str], str | bytes, str | bytes]
+"""Keys of hashes, and the name and value of a field that each of them gets."""
 
 
 def read_rows(
@@ -122,20 +125,30 @@ def put_fields(client: Client, hashes: Mapping[str, Mapping[str, str]], ttl: tim
     Raises:
         RedisUnavailable: some may not have been written; repeat the call.
     """
+    put_shared(client, [((key,), *field) for key, fields in hashes.items() for field in fields.items()], ttl)
+
+
+def put_shared(client: Client, fields: Sequence[SharedField], ttl: timedelta | None = None) -> None:
+    """As `put_fields`, of fields that several hashes have alike: each travels once."""
     # By one script of many keys: a command a key costs the client three times as much as the server. On a
     # cluster a script's keys must be of one slot.
     cluster = client if isinstance(client, RedisCluster) else None
-    by_slot: dict[int, list[tuple[str, str, str]]] = {}
-    for key, fields in hashes.items():
-        slot = 0 if cluster is None else cluster.keyslot(key)  # type: ignore[no-untyped-call]
-        by_slot.setdefault(slot, []).extend((key, name, value) for name, value in fields.items())
+    by_slot: dict[int, list[SharedField]] = {}
+    for keys, name, value in fields:
+        if cluster is None:
+            by_slot.setdefault(0, []).append((keys, name, value))
+            continue
+        for key in keys:
+            slot = cluster.keyslot(key)  # type: ignore[no-untyped-call]
+            by_slot.setdefault(slot, []).append(((key,), name, value))
     ttl_ms = "" if ttl is None else ttl // timedelta(milliseconds=1)
     commands: list[Command] = []
-    for entries in by_slot.values():
-        for some in chunks(entries):
-            keys = [key for key, _, _ in some]
-            parts = [part for _, *pair in some for part in pair]
-            commands.append((keys[0], ("EVAL", PUT, len(keys), *keys, ttl_ms, *parts)))
+    for alike in by_slot.values():
+        for some in chunks(alike):
+            every = [key for keys, _, _ in some for key in keys]
+            each = " ".join([str(len(keys)) for keys, _, _ in some])
+            parts = [part for _, name, value in some for part in (name, value)]
+            commands.append((every[0], ("EVAL", PUT, len(every), *every, ttl_ms, each, *parts)))
     with failures(client):
         for batch in chunks(commands):
             checked(replies(client, list(batch)))

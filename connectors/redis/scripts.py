@@ -100,11 +100,15 @@ return 1
 """
 
 PUT: Final = """#!lua
-for i, key in ipairs(KEYS) do
-  redis.call('HSET', key, ARGV[2 * i], ARGV[2 * i + 1])
-  if ARGV[1] ~= '' then redis.call('PEXPIRE', key, ARGV[1]) end
+local ttl_ms, done, at = ARGV[1], 0, 3
+for keys in string.gmatch(ARGV[2], '%d+') do
+  for i = done + 1, done + tonumber(keys) do
+    redis.call('HSET', KEYS[i], ARGV[at], ARGV[at + 1])
+    if ttl_ms ~= '' then redis.call('PEXPIRE', KEYS[i], ttl_ms) end
+  end
+  done, at = done + tonumber(keys), at + 2
 end
-return #KEYS
+return done
 """
 
 CLOCK: Final = """#!lua

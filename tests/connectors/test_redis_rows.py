@@ -22,7 +22,7 @@ from connectors.embedded import EmbeddedValkey
 from connectors.redis import commands as reading
 from connectors.redis import rows as connector
 from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, failures, replies
-from connectors.redis.commands import put_fields, read_rows, scan_index, trim_index
+from connectors.redis.commands import put_fields, put_shared, read_rows, scan_index, trim_index
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.rows import Emptied, RowStore, Superseded, WriteOutcome
 from connectors.stream import ConnectError
@@ -571,6 +571,15 @@ def test_fields_of_many_hashes_are_all_there_with_their_time_to_live_whatever_sl
     for key, fields in hashes.items():
         assert client.hgetall(key) == fields | ({"own": "kept"} if key == "h:{7}" else {})
         assert 900 < client.ttl(key) <= 1000
+    shared = [
+        ([f"s:{{{n}}}", f"t:{{{n}}}"][: 1 + n % 2], f"f{n % 5}", b"\xc3\xa9 %d" % n) for n in range(700)
+    ]
+    put_shared(client, [*shared, (["s:{0}", "s:{1}"], b"f0", "later")], timedelta(seconds=1000))
+    for keys, name, value in shared:
+        for key in keys:
+            wanted = {name: value.decode()} | ({"f0": "later"} if key in ("s:{0}", "s:{1}") else {})
+            assert client.hgetall(key) == wanted
+            assert 900 < client.ttl(key) <= 1000
     put_fields(client, {"forever": {"a": "1"}})
     assert client.ttl("forever") == -1
 

@@ -189,6 +189,6 @@ def _commands(packed: bytes) -> Any:
         for _ in range(parts):
             end = packed.index(b"\r\n", at)
             begin, length = end + 2, int(packed[at + 1 : end])
-            command.append(packed[begin : begin + length].decode())
+            command.append(packed[begin : begin + length])
             at = begin + length + 2
         yield tuple(command)

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from hashlib import sha1
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -39,11 +40,13 @@ class Store:
     def run(self, *command: Any) -> Any:
         """The reply to a command, or its error as a value."""
         name, *args = ["" if part is None else part for part in command]
+        name = text(name)
         if name == "SCRIPT":
-            self.known.add(sha1(args[1].encode(), usedforsecurity=False).hexdigest())
+            self.known.add(sha1(text(args[1]).encode(), usedforsecurity=False).hexdigest())
             return ""
         try:
-            parts = args if name == "EVALSHA" else list(map(text, args))  # which has MessagePack
+            packed = [args.pop()] if name == "EVALSHA" else []  # MessagePack
+            parts = [*map(text, args), *packed]
             answer = getattr(self, f"_{name.lower()}")(*parts)
         except ResponseError as error:
             answer = error
@@ -226,10 +229,13 @@ class Store:
         return 1
 
     def _put(self, keys: Sequence[str], args: Sequence[str]) -> int:
-        for place, key in enumerate(keys):
-            self._hset(key, args[1 + 2 * place], args[2 + 2 * place])
-            if args[0]:
-                self.ttl_ms[key] = int(args[0])
+        every, at = iter(keys), 2
+        for many in map(int, args[1].split()):
+            for key in islice(every, many):
+                self._hset(key, args[at], args[at + 1])
+                if args[0]:
+                    self.ttl_ms[key] = int(args[0])
+            at += 2
         return len(keys)
 
     def _clock(self, keys: Sequence[str], args: Sequence[str]) -> list[Any]:

@@ -18,7 +18,7 @@ from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
 from connectors.redis.client import connect
-from connectors.redis.commands import append, put_fields, read_rows, server_clock
+from connectors.redis.commands import SharedField, append, put_fields, put_shared, read_rows, server_clock
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.marks import Marks
 from connectors.redis.rows import RowStore, Superseded
@@ -86,6 +86,11 @@ class Writer:
                     store.drop([version(source) for _ in range(2)])
                 case 8:
                     put_fields(self.client, {"decisions": {"a": str(run)}, "more": {"b": "1", "c": "2"}})
+                    shared: list[SharedField] = [
+                        (["decisions", "more"], b"d", str(run)),
+                        (["more"], "b", "ü".encode()),
+                    ]
+                    put_shared(self.client, shared, timedelta(hours=1))
                 case 9:
                     self.told.append(read_rows(self.client, [key, "nothing"], ["a", "rev"]))
                     self.told.append(server_clock(self.client, key, "rev")[1])
