@@ -51,8 +51,13 @@ MAX_CURRENCIES: Final = 1_000_000
 which was forgotten here counts a value in another as such.
 """
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
+_TYPE_COLUMNS: Final = {kind: TYPES_AT + number for number, kind in enumerate(CONVERSION_TYPES)}
 _WAY_COLUMNS: Final = {way: WAYS_AT + number for number, way in enumerate(WAYS)}
-_JOINED_COLUMNS: Final = {name: JOINED_AT + number for number, name in enumerate(JOINED)}
+_JOINED_COLUMNS: Final[dict[str | None, tuple[int, ...]]] = {
+    None: (),
+    **{name: (JOINED_AT + number,) for number, name in enumerate(JOINED)},
+}
+_AGE_COLUMNS: Final = [(AGES_AT + number,) for number in range(len(AGES_S))]
 
 
 @dataclass
@@ -84,10 +89,7 @@ class CreditBook:
         """Increments for every row shard, with those of `counted`; the account of all conversions; and all
         decisions, sorted.
         """
-        decisions = [decision for one in decided for decision in one.decisions]
-        decisions.sort(
-            key=lambda one: (one.conversion.ts_ms, one.conversion.pixel.currency or "", one.conversion.key)
-        )
+        decisions = _in_order([decision for one in decided for decision in one.decisions])
         entries, sides = self._entries(decisions), self._sides(counted)
         gained = self._account(decided, decisions)
         frequency = self._by_shard(self._frequency(decided))
@@ -143,32 +145,30 @@ class CreditBook:
         which one cell may have several.
         """
         rows = Entries()
-        priced: dict[tuple[Dimensions, str | None], tuple[int, list[int]]] = {}
+        priced: dict[tuple[int, str | None], tuple[int, list[int]]] = {}
         for decision in decisions:
             conversion, credits = decision.conversion, decision.credits
             pixel, minute = conversion.pixel, conversion.ts_ms // 60_000
-            kind = TYPES_AT + CONVERSION_TYPES.index(pixel.type)
+            kind, joined = _TYPE_COLUMNS[pixel.type], _JOINED_COLUMNS[decision.joined_by]
             others: set[int] = set()
             for credit, share in zip(credits, _shares(pixel.value_micros, credits), strict=True):
-                here, millionths, age_ms = rows.of(credit.combo), credit.millionths, credit.age_ms
-                columns = [0, kind, _WAY_COLUMNS[credit.way]]
-                if decision.joined_by is not None:
-                    columns.append(_JOINED_COLUMNS[decision.joined_by])
-                if age_ms is not None:
-                    columns.append(AGES_AT + bisect_left(AGES_S, age_ms / 1000))
-                rows.add_to(here, minute, columns, millionths)
+                here, age_ms = rows.of(credit.combo), credit.age_ms
+                age = () if age_ms is None else _AGE_COLUMNS[bisect_left(AGES_S, age_ms / 1000)]
+                columns = (0, kind, _WAY_COLUMNS[credit.way], *joined, *age)
+                rows.add(here, minute, columns, credit.millionths)
                 if share is not None:
-                    of = (credit.combo, pixel.currency)
+                    of = (here, pixel.currency)
                     if (found := priced.get(of)) is None:
-                        found = priced[of] = self._by_currency(rows, here, *of)
-                    rows.add(found[0], minute, VALUE, share & LOW)
+                        found = priced[of] = self._by_currency(rows, here, credit.combo, pixel.currency)
+                    rows.add(found[0], minute, (VALUE,), share & LOW)
                     if high := share >> VALUE_BITS:
-                        rows.add(found[0], minute, HIGH, high)
-                    others.update(found[1])
+                        rows.add(found[0], minute, (HIGH,), high)
+                    if found[1]:
+                        others.update(found[1])
                 elif pixel.other_value:
                     others.update(rows.groups[here])
             if others:  # once, in however many parts it came
-                rows.add(rows.group(sorted(others)), minute, OTHER, 1)
+                rows.add(rows.group(sorted(others)), minute, (OTHER,), 1)
         return rows.by_shard(self._homes)
 
     def _sides(self, counted: Sequence[ClientCounts]) -> list[SideIncrements]:
@@ -235,6 +235,19 @@ class CreditBook:
             )
         _, currencies, self.decided = state
         self.currencies = dict(currencies)
+
+
+def _in_order(decisions: Sequence[Decision]) -> list[Decision]:
+    """Decisions by time, currency and key."""
+    of = [one.conversion for one in decisions]
+    currencies = [one.pixel.currency or "" for one in of]
+    ranks = {currency: rank for rank, currency in enumerate(sorted(set(currencies)))}
+    keys = (
+        np.array([one.key for one in of], np.uint64),
+        np.array([ranks[currency] for currency in currencies], np.int64),
+        np.array([one.ts_ms for one in of], np.int64),
+    )
+    return [decisions[place] for place in np.lexsort(keys).tolist()]
 
 
 def _shares(value: int | None, credits: Sequence[Credit]) -> Sequence[int | None]:

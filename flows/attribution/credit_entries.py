@@ -28,6 +28,7 @@ class Entries:
         self.groups: list[list[int]] = []
         self._numbers: dict[RowName, int] = {}
         self._of: dict[Dimensions, int] = {}
+        self._amounts: dict[tuple[int, int, tuple[int, ...]], int] = {}
         self._added = array("q")
 
     def of(self, combo: Dimensions) -> int:
@@ -50,22 +51,21 @@ class Entries:
             self.names.append(name)
         return number
 
-    def add(self, group: int, minute: int, column: int, amount: int) -> None:
-        """Add to one column of a minute of each row of a group."""
-        self._added.extend((group, minute, column, amount))
-
-    def add_to(self, group: int, minute: int, columns: Sequence[int], amount: int) -> None:
-        """Add the same to some columns."""
-        self._added.extend([part for column in columns for part in (group, minute, column, amount)])
+    def add(self, group: int, minute: int, columns: tuple[int, ...], amount: int) -> None:
+        """Add to some columns of a minute of each row of a group."""
+        place = group, minute, columns
+        self._amounts[place] = self._amounts.get(place, 0) + amount
 
     def add_all(self, table: I64) -> None:
-        """Add rows of `add`'s arguments: (n, 4)."""
+        """Add to one column each: (n, 4) group, minute, column, amount."""
         self._added.frombytes(np.ascontiguousarray(table, np.int64).tobytes())
 
     def by_shard(self, homes: Homes) -> list[tuple[list[RowName], U32, U32, U8, I64]]:
         """The rows of each shard; and (place in them, minute, column, amount), of which one cell may have
         several.
         """
+        for (group, minute, columns), amount in self._amounts.items():
+            self._added.extend([part for column in columns for part in (group, minute, column, amount)])
         table = np.frombuffer(self._added, np.int64).reshape(-1, 4)
         sizes = np.fromiter(map(len, self.groups), np.int64, len(self.groups))
         rows = np.fromiter((row for rows in self.groups for row in rows), np.int64, int(sizes.sum()))

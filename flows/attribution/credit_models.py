@@ -35,6 +35,8 @@ def credit(rules: Rules, times_ms: Sequence[int], clicks: Sequence[bool]) -> lis
             placement (UTF-8): of two that are equal in what a model looks at, the later is preferred.
     """
     n = len(times_ms)
+    if n == 1:
+        return [WHOLE]
     if rules.model in ("last_touch", "first_touch"):
         chosen = n - 1
         if rules.model == "first_touch":

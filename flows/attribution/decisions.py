@@ -17,7 +17,7 @@ def decision_record(decision: Decision) -> DecisionRecord:
     conversion, pixel = decision.conversion, decision.conversion.pixel
     campaign, order = pixel.combo[1], pixel.order_id
     # JSON, since an id may hold any separator: joined, another's conversion could take this one's place.
-    one = (campaign or "", pixel.event_id) if order is None else (campaign or "", pixel.type, order)
+    key = (campaign or "", pixel.event_id) if order is None else (campaign or "", pixel.type, order)
     ts_ms, value = conversion.ts_ms, pixel.value_micros
     body = Body(
         conversion=order or pixel.event_id,
@@ -32,11 +32,17 @@ def decision_record(decision: Decision) -> DecisionRecord:
         eligible=decision.eligible,
         capped=decision.capped,
         credits=[
-            Share(combo[0], combo[1], way, millionths, None if age_ms is None else ts_ms - age_ms)
-            for combo, millionths, way, age_ms in decision.found
+            Share(
+                one.combo[0],
+                one.combo[1],
+                one.way,
+                one.millionths,
+                None if one.age_ms is None else ts_ms - one.age_ms,
+            )
+            for one in decision.found
         ],
         joined_by=decision.joined_by,
         noisy_household=decision.noisy,
     )
     names = [pixel.event_id] if order is None else list(dict.fromkeys((order, pixel.event_id)))
-    return DecisionRecord(_encode(one).decode(), names, _encode(body))
+    return DecisionRecord(_encode(key), names, _encode(body))

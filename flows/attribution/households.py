@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -49,7 +50,7 @@ class HouseholdShard(TouchShard):
         if len(forgotten := np.concatenate([batch.forgotten for batch in batches])):
             self.erase(forgotten)
         unjoined = [one for batch in batches for one in batch.conversions]
-        unjoined.sort(key=lambda one: one.conversion[:3])
+        unjoined.sort(key=attrgetter("conversion.ts_ms", "conversion.listener", "conversion.key"))
         decisions = self._decide(unjoined) if unjoined else []
         self.capped += sum(decision.capped for decision in decisions)
         self.decided_ms = max(self.decided_ms, *(batch.decided_ms for batch in batches))

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any, Final
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from flows.attribution.frequency import CLASS_OF, Frequency
 from flows.attribution.touch_shard import TouchShard
@@ -32,7 +33,6 @@ from flows.model.messages import (
     Unjoined,
     UnjoinedBatch,
 )
-from flows.model.pixel import ConversionPixel
 from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
@@ -121,7 +121,7 @@ class ListenerShard(TouchShard):
         """Decide the conversions of a time before `end_ms`, and count the impressions before it; returns the
         decisions, what the households are to decide, and what `Decided.frequency` gains.
         """
-        due = sorted((one for one in self.pending if one.ts_ms < end_ms), key=itemgetter(0, 1, 2))
+        due = _in_order([one for one in self.pending if one.ts_ms < end_ms])
         self.pending = [one for one in self.pending if one.ts_ms >= end_ms]
         decisions: list[Decision] = []
         unjoined: list[Unjoined] = []
@@ -152,27 +152,33 @@ class ListenerShard(TouchShard):
         self, decisions: Sequence[Decision], touches: Touches, end_ms: int
     ) -> list[tuple[str, int, int, int]]:
         """By how many impressions of the credited campaigns, up to the conversion, each of them came."""
-        shares: dict[tuple[int, str], int] = {}
-        for number, decision in enumerate(decisions):
+        conversions, credited, shares = list[PendingConversion](), list[str](), list[int]()
+        for decision in decisions:
+            of: dict[str | None, int] = {}
             for one in decision.credits if decision.conversion.listener else ():
-                if (campaign := one.combo[1]) is not None:
-                    shares[number, campaign] = shares.get((number, campaign), 0) + one.millionths
+                of[one.combo[1]] = of.get(one.combo[1], 0) + one.millionths
+            for campaign, millionths in of.items():
+                if campaign is not None:
+                    conversions.append(decision.conversion)
+                    credited.append(campaign)
+                    shares.append(millionths)
         if not shares:
             return []
         open_ms = (touches.ts >= self.decided_ms << KIND_BITS) & (touches.ts < end_ms << KIND_BITS)
         heard = touches.at(open_ms & (touches.ts & KIND == IMPRESSION_TOUCH))
-        conversions = [decisions[number].conversion for number, _ in shares]
         counts = self.frequency.up_to(
             np.array([one.listener for one in conversions], np.uint64),
             np.array([one.ts_ms for one in conversions], np.int64),
-            [campaign for _, campaign in shares],
+            credited,
             (heard.who, heard.ts >> KIND_BITS, *self._campaigns_of(heard)),
         )
-        return [
-            (campaign, int(CLASS_OF[count]), 0, millionths)
-            for ((_, campaign), millionths), count in zip(shares.items(), counts.tolist(), strict=True)
-            if count
-        ]
+        sums = Counter[tuple[str, int]]()
+        for campaign, place, count, millionths in zip(
+            credited, CLASS_OF[counts].tolist(), counts.tolist(), shares, strict=True
+        ):
+            if count:
+                sums[campaign, place] += millionths
+        return [(*one, 0, millionths) for one, millionths in sums.items()]
 
     def _credit(
         self, due: Sequence[PendingConversion], touches: Touches
@@ -189,7 +195,7 @@ class ListenerShard(TouchShard):
             if named:
                 whole = [Credit(one.pixel.combo, WHOLE, "declared", None)]
                 decisions.append(Decision(one, "declared", whole))
-            elif their.times_ms:
+            elif len(their):
                 decisions.append(self.credited(one, their, BY_LISTENER))
             elif one.household and self.rules.model != "off":
                 unjoined.append(Unjoined(one, self.may_be_capped(their)))
@@ -205,7 +211,8 @@ class ListenerShard(TouchShard):
         self.frequency.erase(who)
         known = set(who.tolist())
         self.pending = [
-            one._replace(
+            replace(
+                one,
                 listener=0 if one.listener in known else one.listener,
                 household=0 if known & {one.listener, one.household} else one.household,
             )
@@ -236,8 +243,15 @@ class ListenerShard(TouchShard):
         check_format("attribution", state, FORMAT, self.shards)
         *_, of = state
         self.unpack(STEP, of)
-        self.pending = [
-            PendingConversion(ts_ms, listener, key, ConversionPixel(*pixel), household)
-            for ts_ms, listener, key, pixel, household in of["pending"]
-        ]
+        self.pending = msgspec.convert(of["pending"], list[PendingConversion])
         self.frequency.restore(of["frequency"], self.files)
+
+
+def _in_order(conversions: Sequence[PendingConversion]) -> list[PendingConversion]:
+    """Conversions by time, listener and key."""
+    keys = (
+        np.array([one.key for one in conversions], np.uint64),
+        np.array([one.listener for one in conversions], np.uint64),
+        np.array([one.ts_ms for one in conversions], np.int64),
+    )
+    return [conversions[place] for place in np.lexsort(keys).tolist()]

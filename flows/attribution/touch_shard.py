@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from flows.attribution.credit_models import Rules, credit
@@ -29,15 +30,36 @@ UNKNOWN: Final = -2
 """Instead of the number of a campaign that no touch is of."""
 
 
-class Found(NamedTuple):
-    """The eligible touches of a conversion, in the order of time and placement: of each its time, whether it
-    is a click, and its names; `met` is of `flows.attribution.eligible.Eligible`.
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """The eligible touches of a conversion, in the order of time and placement, as a part of those of many:
+    of each its time, whether it is a click, and its names. `met` is of
+    `flows.attribution.eligible.Eligible`.
     """
 
-    times_ms: list[int]
-    clicks: list[bool]
-    combos: list[Dimensions]
+    every_time: list[int]
+    every_click: list[bool]
+    every_combo: list[Dimensions]
+    begin: int
+    end: int
     met: int
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    @property
+    def times_ms(self) -> list[int]:
+        """The times."""
+        return self.every_time[self.begin : self.end]
+
+    @property
+    def clicks(self) -> list[bool]:
+        """The flags: a click or not."""
+        return self.every_click[self.begin : self.end]
+
+    @property
+    def combos(self) -> list[Dimensions]:
+        """Their names."""
+        return self.every_combo[self.begin : self.end]
 
 
 @dataclass
@@ -203,10 +225,9 @@ class TouchShard:
         found, names = touches.at(got.found), self.names
         times_ms, clicks = (found.ts >> KIND_BITS).tolist(), (found.ts & KIND == CLICK_TOUCH).tolist()
         combos = [names[number] for number in found.combo.tolist()]
-        parts = [slice(a, b) for a, b in pairwise(got.bounds.tolist())]
         return [
-            Found(times_ms[part], clicks[part], combos[part], met)
-            for part, met in zip(parts, got.met.tolist(), strict=True)
+            Found(times_ms, clicks, combos, begin, end, met)
+            for (begin, end), met in zip(pairwise(got.bounds.tolist()), got.met.tolist(), strict=True)
         ]
 
     def may_be_capped(self, found: Found) -> bool:
@@ -227,11 +248,11 @@ class TouchShard:
             by: which of `flows.model.conversions.JOINED` they are remembered under.
             capped: whether a cap may have hidden touches that go before these.
         """
-        times_ms, clicks, combos, _ = found
+        times_ms, clicks, at_ms = found.times_ms, found.clicks, conversion.ts_ms
         credits = [
-            Credit(combo, share, "click" if click else "listen", conversion.ts_ms - ts)
+            Credit(combo, share, "click" if click else "listen", at_ms - ts)
             for combo, share, click, ts in zip(
-                combos, credit(self.rules, times_ms, clicks), clicks, times_ms, strict=True
+                found.combos, credit(self.rules, times_ms, clicks), clicks, times_ms, strict=True
             )
         ]
         return Decision(conversion, self.rules.model, credits, capped or self.may_be_capped(found), by)

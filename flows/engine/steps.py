@@ -291,7 +291,7 @@ class CreditsLogic(CutStep[Decided | ClientCounts]):
         batches, account, decisions = self._book.cut(here, decided, counted)
         records = [decision_record(decision) for decision in decisions]
         flush = Flush(CREDITS_SHARD, here, conversions=account, decisions=records)
-        lines = Lines([(one.key.encode(), one.body) for one in records], CREDITS_SHARD, here)
+        lines = Lines([(one.key, one.body) for one in records], CREDITS_SHARD, here)
         return [*batches, flush, lines]
 
 

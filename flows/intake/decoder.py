@@ -253,8 +253,10 @@ class Decoder:
         """Fill in the pixels of some lines on the slow path; returns the lines that are no pixels."""
         rows, right, wrong = array("Q"), list[int](), list[int]()
         untold, said = list[tuple[int, int, bytes]](), list[tuple[str, int]]()
-        for line in left:
-            raw, position = messages.values[line], messages.positions[line]
+        values = messages.values
+        raws = values.some(left) if isinstance(values, Lines) else [values[line] for line in left]
+        for line, raw in zip(left, raws, strict=True):
+            position = messages.positions[line]
             stamp = messages.timestamps_ms[line] if messages.timestamps_ms else 0
             try:
                 rows.extend(self._pixel(raw, position, stamp, batch.conversions, untold, said))

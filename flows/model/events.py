@@ -75,6 +75,8 @@ def absent(text: str | None) -> bool:
 
 def present(text: str | None) -> str | None:
     """`text`, or None where it is `absent`."""
+    if text and text[0] not in _SUSPECT:
+        return text
     return None if absent(text) else text
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from flows.model.dimensions import Dimensions
 
 
-class ConversionPixel(NamedTuple):
+class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A conversion beside its row in the columns: the rare pixel that carries more than numbers.
 
     `other_value`: it names a value, and none that counts.

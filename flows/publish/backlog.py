@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import Final
 
-from connectors.redis import RowVersion
+from connectors.redis import RowVersion, SharedField
 from flows.model.fields import same_numbers
 
 NEW_ROWS_A_FLUSH: Final = 4_000
@@ -19,8 +19,7 @@ nobody else's numbers; the rest wait for the next ones, and nothing of them is l
 MAX_ARRIVALS: Final = 4096
 """Kept while Redis is away, of which a partition brings some ten a second."""
 MAX_DECISIONS: Final = 100_000
-"""Kept for Redis while it is away, by the ids that they are asked for by; older ones are in the topic alone.
-"""
+"""Kept for Redis while it is away; older ones are in the topic alone."""
 
 Arrivals = list[tuple[float, int]]
 """Mean times of receipt in epoch ms, with their pixels."""
@@ -46,7 +45,7 @@ class Backlog:
         pending: versions to write with the next flush.
         waiting: rows that readers do not know yet, of which each flush takes a part.
         leaving: rows that ended, to be deleted.
-        decisions: JSON by key of a hash and name of its field.
+        decisions: of each the hashes that get it, and the field's name and JSON.
         written: whether there was a flush.
     """
 
@@ -54,7 +53,7 @@ class Backlog:
     pending: dict[str, RowVersion] = field(default_factory=dict)
     waiting: dict[str, RowVersion] = field(default_factory=dict)
     leaving: dict[str, RowVersion] = field(default_factory=dict)
-    decisions: dict[tuple[str, str], str] = field(default_factory=dict)
+    decisions: list[SharedField] = field(default_factory=list)
     arrivals: Arrivals = field(default_factory=list)
     written: bool = False
 
@@ -99,10 +98,9 @@ class Backlog:
 
     def drop_decisions(self) -> int:
         """Drop the oldest decisions beyond `MAX_DECISIONS`; returns their number."""
-        oldest = list(islice(self.decisions, max(0, len(self.decisions) - MAX_DECISIONS)))
-        for one in oldest:
-            del self.decisions[one]
-        return len(oldest)
+        over = max(0, len(self.decisions) - MAX_DECISIONS)
+        del self.decisions[:over]
+        return over
 
     def due(self, ended: bool) -> list[RowVersion]:
         """The rows to write now: all that readers know or wait for by a plan, and a part of the new ones."""
@@ -111,7 +109,7 @@ class Backlog:
 
     def landed(self, rows: Sequence[RowVersion]) -> None:
         """Redis has `rows`, which `due` gave, and all else."""
-        self.leaving, self.decisions, self.pending, self.written = {}, {}, {}, True
+        self.leaving, self.decisions, self.pending, self.written = {}, [], {}, True
         for row in rows:
             self.waiting.pop(row.key, None)
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import structlog
+from msgspec.structs import astuple
 
 from flows.errors import StateError
 from flows.model.decisions import DecisionRecord
@@ -76,7 +77,7 @@ class Handover:
         """
         self._wait(MAX_BEHIND)
         self._drop()
-        return FORMAT, [(number, [*map(tuple, some)]) for number, some in self._unsaved]
+        return FORMAT, [(number, [*map(astuple, some)]) for number, some in self._unsaved]
 
     def close(self) -> None:
         """End the thread, behind what it was given and what it still has to write, and let go of Redis.

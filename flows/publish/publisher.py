@@ -172,10 +172,11 @@ class Publisher:
 
     def decide(self, decisions: Sequence[DecisionRecord]) -> None:
         """Queue decisions."""
-        for decision in decisions:
-            for name in decision.names:
-                key = row_key(self.settings.namespace, "conversion", name)
-                self.backlog.decisions[key, decision.key] = decision.body.decode()
+        namespace = self.settings.namespace
+        self.backlog.decisions += [
+            ([row_key(namespace, "conversion", name) for name in one.names], one.key, one.body)
+            for one in decisions
+        ]
 
     def finish(self) -> None:
         """Try once more to write what waits, behind the last flush; raises what `flush` does."""

@@ -28,7 +28,7 @@ from connectors.redis import (
     append,
     connect,
     eviction_policies,
-    put_fields,
+    put_shared,
     read_rows,
     server_clock,
     trim_index,
@@ -337,10 +337,7 @@ class RedisWriter:
         positions = msgspec.json.encode(dict(cut.positions)).decode()
         covered: list[int | str | None] = [positions, cut.watermark_ms, f"{self.fence}-{rev}"]
         self._tell()
-        decisions: dict[str, dict[str, str]] = {}
-        for (key, name), body in backlog.decisions.items():
-            decisions.setdefault(key, {})[name] = body
-        put_fields(self._client, decisions, self.settings.decisions_ttl)
+        put_shared(self._client, backlog.decisions, self.settings.decisions_ttl)
         landing = backlog.due(cut.ended)
         placements = [row.member for row in landing if row.index_key == f"{namespace}:index:{SCOPES[0]}"]
         message = msgspec.json.encode({"as_of_ms": cut.watermark_ms, "placements": placements})

@@ -13,6 +13,7 @@ from itertools import groupby
 
 import numpy as np
 import pytest
+from msgspec.structs import astuple
 
 from flows.attribution.credit_models import Rules, credit
 from flows.attribution.shard import ListenerShard
@@ -228,7 +229,7 @@ def test_every_conversion_is_credited_as_the_specification_says_however_the_log_
                 )
                 for one, share in zip(found, shares(rules, told) if told else [], strict=True)
             ]
-            assert [tuple(one) for one in decision.found] == right
+            assert [astuple(one) for one in decision.found] == right
             everything = of.eligible(decision.conversion, CAPS[1])
             if not decision.capped:
                 whole = [(one.at, one.kind == CLICK_TOUCH, one.combo[0] or "") for one in everything]

@@ -664,7 +664,7 @@ def planned(name: str, campaign: str | None, currency: str | None) -> Plan:
 
 
 def bought(name: str, campaign: str, value: int, currency: str, at: int = T0) -> Decision:
-    one = conversion(at, value_micros=value, currency=currency, key=value)
+    one = conversion(at, value_micros=value, currency=currency, key=abs(value))
     where = (name, campaign, None, "s", None, None, None)
     return Decision(one, "last_touch", [Credit(where, WHOLE, "click", 5)])
 

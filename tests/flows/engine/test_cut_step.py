@@ -133,7 +133,7 @@ def pixels(sender: str, position: int) -> Pixels:
     """One pixel of each kind that is kept apart: an event's row, and a conversion with its row."""
     row = np.full((1, COLUMNS), position, np.uint64)
     combo = ("p", *(None,) * 6)
-    conversion = ConversionPixel(combo, *([None] * (len(ConversionPixel._fields) - 1)))  # type: ignore[arg-type]  # its kind is not read
+    conversion = ConversionPixel(combo, "purchase", None, "id", None, None, None)
     return Pixels(sender, 1, row, [combo], [conversion], row)
 
 

@@ -48,7 +48,7 @@ class Flow:
 
 
 def decided(name: str) -> DecisionRecord:
-    return DecisionRecord(name, [f"order-{name}"], b'{"of":"%s"}' % name.encode())
+    return DecisionRecord(name.encode(), [f"order-{name}"], b'{"of":"%s"}' % name.encode())
 
 
 @pytest.fixture
@@ -142,7 +142,9 @@ def test_a_crash_behind_a_snapshot_loses_no_decision_that_redis_did_not_have_yet
     held_up(client)
     flow.flush(decided("b"), decided("c"))
     state = flow.handover.snapshot()
-    assert [one[0] for _, some in state[1] for one in some] == ["b", "c"], "those that are there are not kept"
+    assert [one[0] for _, some in state[1] for one in some] == [b"b", b"c"], (
+        "those that are there are not kept"
+    )
     flow.handover.close()
     client.delete(*(f"{flow.settings.namespace}:conversion:{{order-{one}}}" for one in "bc"))  # as if it died
 

@@ -231,7 +231,8 @@ def test_of_the_decisions_of_an_outage_the_newest_are_written_and_it_is_said_how
 ) -> None:
     def decide(number: int) -> None:
         told = [
-            DecisionRecord(f"{number}-{n}", [f"o{number}-{n}", f"e{number}-{n}"], b"{}") for n in range(5)
+            DecisionRecord(b"%d-%d" % (number, n), [f"o{number}-{n}", f"e{number}-{n}"], b"{}")
+            for n in range(5)
         ]
         cut = Cut(number, 0, False, (("log", number),))
         desk.publisher.flush(cut, [Flush(CREDITS_SHARD, cut, decisions=told)])
@@ -239,15 +240,15 @@ def test_of_the_decisions_of_an_outage_the_newest_are_written_and_it_is_said_how
     def down(*_: Any, **__: Any) -> Any:
         raise RedisUnavailable("connection", "gone")
 
-    monkeypatch.setattr(backlog, "MAX_DECISIONS", 40)
+    monkeypatch.setattr(backlog, "MAX_DECISIONS", 20)
     with monkeypatch.context() as outage:
-        outage.setattr(redis_writer, "put_fields", down)
+        outage.setattr(redis_writer, "put_shared", down)
         for number in range(1, 100):
             decide(number)
-            assert len(desk.publisher.backlog.decisions) <= 50
+            assert len(desk.publisher.backlog.decisions) <= 25
     desk.passes(LONGEST_PAUSE_S)
     decide(100)
-    assert "decisions_left_out=960" in "".join(capsys.readouterr())
+    assert "decisions_left_out=480" in "".join(capsys.readouterr())
     found = {key.partition("{")[2][:-1] for key in client.keys(f"{desk.settings.namespace}:conversion:*")}
     assert found == {f"{kind}{number}-{n}" for kind in "oe" for number in range(97, 101) for n in range(5)}
 
