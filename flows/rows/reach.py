@@ -246,8 +246,8 @@ class Distinct:
         told = sum(map(len, self._told))
         if files.directory is None or self.additions.rows + told > 2 * room + journal.COMPACTION_SLACK:
             self._begin_anew()
-        for told_once in self._told:
-            self.additions.append(told_once)
+        if self._told:  # at once: the journal copies its last segment for each that comes behind it
+            self.additions.append(np.concatenate(self._told))
         self._told = []
 
     def names(self) -> list[str]:
