@@ -7,10 +7,14 @@ flush that began behind the loss has ended (docs/proof.md).
 from __future__ import annotations
 
 import json
+import math
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
+
+import zstandard
 
 from benchmarks.chaos_monitor import GROWING, day_of, torn
 from simulation import clients
@@ -34,6 +38,9 @@ SKETCHED: Final = 4 * 1.04 / 2**7
 """Four standard errors of an estimate by 2^14 registers, relative."""
 
 FLIGHT: Final = {name: f"flight.{name}" for name in COUNTED}
+
+SKETCHED_FROM: Final = 100
+"""From so many listeners on a sketch is given out where it has grown by over 1 %."""
 
 Hash = Mapping[str, str]
 
@@ -226,6 +233,22 @@ class Checker:
                 raise Wrong(f"clients are counted wrongly: {'; '.join(found[:REPORTED])}")
         for what in self.planning.over(self._rows()) if self.planning.plans else ():
             raise Wrong(what)
+        for what in self._sketches_unlike():
+            raise Wrong(what)
+
+    def _sketches_unlike(self) -> Iterator[str]:
+        """Sketches of many that are behind by more than they may be; those of few are compared."""
+        for (scope, name), row in self._rows().items():
+            held, reach = (
+                self.store.keys.get(f"{NAMESPACE}:sketch:{{{name}}}"),
+                int(row.get("flight.reach", 0)),
+            )
+            if scope == "placement" and held and reach >= SKETCHED_FROM:
+                packed = b64decode(held["registers"])
+                registers = zstandard.ZstdDecompressor().decompress(packed, max_output_size=1 << 20)
+                told = len(registers) * math.log(len(registers) / registers.count(0))
+                if not 0.98 * reach <= told <= 1.02 * reach:
+                    yield f"the sketch of {name} is of {told:.0f} listeners, its row of {reach}"
 
     def _clients_unlike(self) -> Iterator[str]:
         ends = {name: len(some) for name, some in self._model.read.items()}

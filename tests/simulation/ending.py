@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from benchmarks.chaos_verdict import UNLIKE
-from simulation.checker import NAMESPACE, Checker
-from simulation.history import PERHAPS
+from simulation.checker import NAMESPACE, SKETCHED_FROM, Checker
+from simulation.history import PERHAPS, History
 from simulation.model import SCOPES
 
 NOT_COMPARED: Final = UNLIKE | {"watermark_ms", "final_through_ms", "delivery.since_ms"}
@@ -20,9 +20,10 @@ PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
 """Of a partition with pixels that may be late or not; the model counts the others."""
 
 
-def ending(keys: Mapping[str, Any], checker: Checker, planned: bool) -> dict[str, Any]:
+def ending(keys: Mapping[str, Any], checker: Checker, history: History) -> dict[str, Any]:
     """All that readers find, without what says when and by whom it was written."""
-    found: dict[str, Any] = {}
+    found, planned = dict[str, Any](), bool(history.plans)
+    repeated = 0
     for key, held in keys.items():
         kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
         name = key.partition("{")[2][:-1]
@@ -32,16 +33,21 @@ def ending(keys: Mapping[str, Any], checker: Checker, planned: bool) -> dict[str
             continue  # it may be there still, or not
         if kind == "sketch" and name in checker.planning.plans and not _reached(keys, name):
             continue  # of nobody, where a plan has moved; or none
+        if kind == "sketch" and _reached(keys, name) >= SKETCHED_FROM:
+            continue  # it may be behind; the checker knows by how much
         if kind in (*SCOPES, "sketch") and PERHAPS not in key:
             some = [of for of in held if not (planned and BY_PLAN.search(of))]
             found |= {f"{key} {of}": held[of] for of in some if of not in NOT_COMPARED}
         elif kind == "partition":
             found |= {f"{key} {of}": value for of, value in held.items() if of not in PER_CHANCE}
+            if "hostile" in history.scenes:  # the same play in two partitions: one is read first
+                repeated += int(found.pop(f"{key} repeated", 0))
         elif kind == "index":
             scope = key.rpartition(":")[2]
             there = [one for one in held[0].items() if not checker.has_ended((scope, one[0]))]
             if some := sorted(one for one in there if one[0] != PERHAPS):  # none of them is as no index
                 found[key] = tuple(some)
+    found["repeated"] = repeated
     for name, value in keys.get(f"{NAMESPACE}:meta", {}).items():
         if "conversions" in name or name == "unattributed":
             found[f"meta {name}"] = value

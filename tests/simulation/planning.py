@@ -194,8 +194,10 @@ def moves(stage: Stage) -> None:
     for turn in stage.some(source.randint(15, 40), source.choice((10, 25)) * MINUTE_MS):
         play = f"moving-{turn}" if source.random() < 0.7 else None
         events = ["impression", "start", "firstQuartile", "skip", "mute", "complete", "click"]
+        heard: dict[str, str] = {}  # a play has one listener
         for event in events[: source.randint(1, len(events)) if play else 1]:
-            stage.pixel(event, placement_id="moving", play_id=play, device_confirmed=True)
+            pixel = stage.pixel(event, placement_id="moving", play_id=play, device_confirmed=True, **heard)
+            heard = {"listener_id": pixel["listener_id"]}
             stage.pass_ms(200)
         if source.random() < 0.2:
             convert(stage, placement_id="moving")

@@ -229,7 +229,7 @@ class Player:
         except AssertionError as error:
             wrong = f"an assertion of the flow failed: {error}"
         world = self.world
-        end = {} if wrong else ending(self.server.store.keys, self.checker, bool(self.history.plans))
+        end = {} if wrong else ending(self.server.store.keys, self.checker, self.history)
         return Result(
             self.history,
             wrong,
