@@ -330,6 +330,6 @@ def live(
         ),
         settings,
         Covered(settings, recompute),
-        ShownRows(settings),
+        ShownRows(settings, recompute),
         trace,
     )

@@ -113,7 +113,7 @@ def _replay(
             *map(lines, OUTPUTS),
         ),
         settings,
-        shown=ShownRows(settings),
+        shown=ShownRows(settings, recompute),
     )
     execute(flow, recovery_dir=recovery_dir, workers=workers)
     for output in outputs.values():

@@ -5,6 +5,7 @@ behind the last save, must not count in `other` when the log is read again.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from contextlib import closing
 from threading import Lock
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from flows.model.dimensions import SCOPES
 from flows.model.redis_keys import row_key
 from flows.model.ticks import Cut
 from flows.publish.covered import positions_key, positions_of
+from flows.publish.fence import kept
 from flows.settings import Settings
 from flows.state.homes import Homes
 
@@ -20,10 +22,14 @@ _GENERATION: Final = "generation"
 
 
 class ShownRows:
-    """One process's knowledge of them. Redis is asked once, at the first cut."""
+    """One process's knowledge of them. Redis is asked once, at the first cut.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Args:
+        recompute: whether `--recompute` was given: the first execution with it goes on from nobody.
+    """
+
+    def __init__(self, settings: Settings, recompute: bool = False) -> None:
+        self._settings, self._recompute = settings, recompute
         self._lock = Lock()
         self._rows: dict[int, list[tuple[str, str]]] | None = None
         self._held: Mapping[str, str] = {}
@@ -33,15 +39,16 @@ class ShownRows:
 
         Raises:
             ConnectError: Redis does not serve.
+            StateError: the recovery directory cannot be read.
         """
-        client = connect(self._settings.redis_url.get_secret_value(), timeout=self._settings.redis_timeout)
-        with self._lock:
-            if self._rows is None:
-                self._rows = self._read(client, homes)
-        rows = [row for row in self._rows.get(shard, ()) if row not in known]
-        keys = [row_key(self._settings.namespace, *row) for row in rows]
-        shown = read_rows(client, keys, [_GENERATION])
-        client.close()
+        url, timeout = self._settings.redis_url.get_secret_value(), self._settings.redis_timeout
+        with closing(connect(url, timeout=timeout)) as client:
+            with self._lock:
+                if self._rows is None:
+                    self._rows = self._read(client, homes)
+            rows = [row for row in self._rows.get(shard, ()) if row not in known]
+            keys = [row_key(self._settings.namespace, *row) for row in rows]
+            shown = read_rows(client, keys, [_GENERATION])
         return [row for row, of in zip(rows, shown, strict=True) if of and of == self._generation]
 
     def passed(self, cut: Cut) -> bool:
@@ -54,6 +61,8 @@ class ShownRows:
 
     def _read(self, client: Any, homes: Homes) -> dict[int, list[tuple[str, str]]]:
         namespace, rows = self._settings.namespace, dict[int, list[tuple[str, str]]]()
+        if self._recompute and not kept(self._settings.recovery_dir).begun:
+            return rows
         (self._held,) = read_rows(client, [positions_key(namespace)])
         for scope in SCOPES if positions_of(self._held) else ():
             names = scan_index(client, f"{namespace}:index:{scope}")

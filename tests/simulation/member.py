@@ -60,7 +60,7 @@ class Member:
         more: Any = {"ahead": False, "defer": defer, "place": place}
         self.source.__init__(log, self.settings, KEY, stop, denied, **more)  # type: ignore[misc]
         self.covered.__init__(self.settings, recompute, TIME.monotonic)  # type: ignore[misc]
-        self.shown.__init__(self.settings)  # type: ignore[misc]
+        self.shown.__init__(self.settings, recompute)  # type: ignore[misc]
         self.sinks.redis.__init__(  # type: ignore[misc]
             self.settings,
             log,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from flows.model.messages import Flush, RowBatch
 from flows.model.redis_keys import row_key
 from flows.model.ticks import Cut
 from flows.publish import Publisher, ShownRows
+from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.state.saves import decode, encode
 
@@ -135,3 +138,23 @@ def test_without_redis_no_row_begins(settings_of: Callable[..., Settings]) -> No
     cut = Cut(1, 0, False, (("a", 1),), True)
     with pytest.raises(ConnectError):
         rows.on_batch([batch(cut, ["s"]), *CreditBook(1).cut(cut, [])[0]])
+
+
+def test_who_begins_a_generation_keeps_no_places_of_another_log(
+    settings_of: Callable[..., Settings], client: Client, tmp_path: Path
+) -> None:
+    settings = settings_of(shards=1, row_cap=3)
+
+    def replayed(log: str, **how: bool) -> dict[str, int]:
+        names = [f"{log}-{number}" for number in range(3)]
+        file = tmp_path / f"{log}.ndjson"
+        lines = (
+            {"event_id": name, "event": "impression", "placement_id": name, "ts": MINUTE * 60_000}
+            for name in names
+        )
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        replay([str(file)], settings, KEY, **how)
+        return seen(client, settings, set(names))
+
+    assert replayed("old") == dict.fromkeys(("old-0", "old-1", "old-2"), 1)
+    assert replayed("new", recompute=True) == dict.fromkeys(("new-0", "new-1", "new-2"), 1)
