@@ -9,7 +9,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from flows.engine.beside import Work
 from flows.engine.place import member_of
-from flows.engine.saves import Saves
+from flows.engine.saves import Saves, refuse
 from flows.model.messages import Durable, PartitionStates, shard_key
 from flows.model.ticks import Cut
 
@@ -58,9 +58,14 @@ class CommitPartition(StatefulSinkPartition[Durable | PartitionStates, None]):
         """Give Bytewax nothing at the end of its epoch."""
 
     def close(self) -> None:
-        """Wait for the last commit."""
-        if self._latest is not None:
-            self._latest.result()
+        """Wait for the last commit. Its error is left for the flow's end: the engine may be ending by one
+        already, and a second one would abort it.
+        """
+        try:
+            if self._latest is not None:
+                self._latest.result()
+        except Exception as error:
+            refuse(error)
 
 
 @dataclass

@@ -96,7 +96,8 @@ def execute(
         except BaseException as error:
             if not isinstance(error, Exception) and not _panicked(error):
                 raise
-            ours = _ours(error) or refusal()
+            late = refusal()
+            ours = _ours(error) or late
             if ours is not None:
                 raise ours from None
             panics.seek(0)
@@ -108,6 +109,8 @@ def execute(
                 ) from None
             sys.stderr.write(said)
             raise
+        if (late := refusal()) is not None:
+            raise late
 
 
 def _ours(error: BaseException | None) -> Exception | None:

@@ -57,9 +57,14 @@ def drain() -> None:
     wait_for_all()
 
 
+def refuse(error: Exception) -> None:
+    """Keep an error that the engine may lose."""
+    _REFUSED[:] = [error]
+
+
 def refusal() -> Exception | None:
-    """The error by which this process could not go on from a save, once. The engine loses it where several
-    members refuse at the same moment: each may see first that another one has gone.
+    """The error by which this process could not go on from a save, or not end with one, once. The engine loses
+    it where several members refuse at the same moment: each may see first that another one has gone.
     """
     return _REFUSED.pop() if _REFUSED else None
 
@@ -114,7 +119,7 @@ class Saves:
                     single = self.place.members == 1
                     self.resume(alone(rounds) if single else in_redis(self.settings, self.place, rounds))
                 except Exception as error:
-                    _REFUSED[:] = [error]
+                    refuse(error)
                     raise
         return None if self._agreed is None else self._agreed.save
 

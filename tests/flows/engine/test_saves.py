@@ -444,6 +444,29 @@ def test_from_every_save_a_flow_ends_as_the_undisturbed_one(
         assert run(place) == expected
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_flow_whose_saves_cannot_be_committed_ends_with_the_reason(
+    tmp_path: Path,
+    workers: int,
+    last: bool,
+    settings_of: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commits, commit = count(), Saves.commit
+
+    def failing(self: Saves, cut: Cut, *of: Any) -> None:
+        if cut.ended if last else next(commits) >= 3:
+            raise StateError("the disk is full")
+        commit(self, cut, *of)
+
+    monkeypatch.setattr(Saves, "commit", failing)
+    often = {"flush_interval": timedelta(milliseconds=2), "save_interval": timedelta(milliseconds=4)}
+    settings = settings_of(shards=2, batch_messages=7, **often)
+    with pytest.raises(StateError, match="the disk is full"):
+        replay(log(tmp_path), settings, KEY, workers=workers, recovery_dir=tmp_path / "recovery")
+
+
 def test_a_start_whose_save_lacks_a_shard_is_refused(
     tmp_path: Path, settings_of: Callable[..., Settings]
 ) -> None:
