@@ -190,5 +190,5 @@ class DayCounts:
         """From `snapshot`'s state, at the watermark's `minute`; all of it is due."""
         self = cls(day_of, Cells.restored(state, files, day_of(minute) - DAYS_OPEN, COLUMNS))
         filled = self.cells.keys != 0
-        self.cells.flags[filled] |= np.uint8(DIRTY)
+        self.cells.flags[filled] |= np.uint8(DIRTY | CHANGED)
         return self

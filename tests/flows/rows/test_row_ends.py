@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from flows.rows import published
 from flows.rows.day_counts import DayCounts
 from flows.rows.ended import Ended, RowName
 from flows.rows.row_columns import RowColumns
-from flows.rows.row_index import Limits
+from flows.rows.row_index import Limits, RowIndex
 from flows.rows.shard import RowShard
 from flows.rows.side_cells import UNKEYED_COLUMNS
 from flows.settings.fields import Settings
@@ -360,3 +361,30 @@ def test_days_of_a_row_that_ended_do_not_come_back_at_a_restart(tmp_path: Path) 
     again = DayCounts.restored(lambda minute: 700_000, counts.snapshot(files), files, 5)
     slots = np.flatnonzero(again.cells.keys)
     assert sorted(again.cells.counts[slots].sum(axis=1).tolist()) == [1, 2]
+
+
+def test_a_second_restart_has_the_days_that_the_first_brought_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "COMPACTION_SLACK", 0)
+    files, columns, rows = Files(tmp_path), RowColumns(), np.arange(8, dtype=np.uint32)
+    columns.make_room(len(rows))
+    columns.is_placement[: len(rows)] = True
+
+    def counted(counts: DayCounts, some: npt.NDArray[np.uint32]) -> None:
+        counts.count(columns, some, np.full(len(some), 5, np.uint32), np.ones(len(some), np.int64))
+
+    def again(counts: DayCounts) -> DayCounts:
+        return DayCounts.restored(lambda minute: 700_000, counts.snapshot(files), files, 5)
+
+    counts, index = DayCounts(lambda minute: 700_000), RowIndex(10)
+    index.names = [("placement", f"p{row}") for row in rows]
+    counted(counts, rows)
+    counts.due(index, 5, 0, everything=True)
+    counts = again(counts)
+    for _ in range(3):  # outdated rows, so that what stayed is appended anew
+        counted(counts, rows[:6])
+        counts.snapshot(files)
+    assert (len(counts.cells), counts.cells.counts.sum()) == (8, 26)
+    assert counts.cells.journal.rows < 8 + 3 * 6
+    assert (again(counts).cells.counts.sum(), len(again(counts).cells)) == (26, 8)
