@@ -63,8 +63,8 @@ def refuse(error: Exception) -> None:
 
 
 def refusal() -> Exception | None:
-    """The error by which this process could not go on from a save, or not end with one, once. The engine loses
-    it where several members refuse at the same moment: each may see first that another one has gone.
+    """The error by which this process could not go on from a save, or not end with one, once. The engine
+    loses it where several members refuse at the same moment: each may see first that another one has gone.
     """
     return _REFUSED.pop() if _REFUSED else None
 
