@@ -83,6 +83,25 @@ def test_the_directory_of_many_files_is_fsynced_once_a_snapshot_and_of_none_neve
     assert disk == []
 
 
+def test_a_saves_pieces_are_durable_by_name_before_its_manifest_has_one_and_that_name_is_too(
+    tmp_path: Path, disk: list[tuple[str, Path]]
+) -> None:
+    store = SaveStore(tmp_path)
+    pieces = [store.put_piece(1, "rows", f"{key:04}", b"", []) for key in range(3)]
+    store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, pieces))
+    store.begin()
+
+    place = tmp_path / "saves" / f"{1:020d}"
+    manifest = disk.index(("name", place / "manifest-0"))
+    synced = [at for at, one in enumerate(disk) if one == ("fsync", place)]
+    named = max(disk.index(("name", place / piece.file)) for piece in pieces)
+    assert any(named < at < manifest for at in synced), "a manifest lists names that may be gone"
+    assert any(at > manifest for at in synced), "a save that is committed may be gone"
+    for path in (place, place.parent):
+        assert ("fsync", path.parent) in disk[disk.index(("name", path)) : manifest], f"{path} may be gone"
+    assert disk[-1] == ("fsync", place.parent), "where an execution began may be forgotten"
+
+
 def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     umask = os.umask(0)  # whoever starts it
     try:
