@@ -30,12 +30,13 @@ from flows.model.conversions import (
     TYPES_AT,
     VALUE,
     VALUE_BITS,
+    VALUED,
     WAYS,
     WAYS_AT,
     RowName,
 )
 from flows.model.decisions import Credit, Decision
-from flows.model.dimensions import Dimensions
+from flows.model.dimensions import SCOPES, Dimensions
 from flows.model.events import CONVERSION_TYPES
 from flows.model.messages import ConversionAccount, CreditBatch, Decided
 from flows.model.plan import Plan
@@ -145,12 +146,15 @@ class CreditBook:
         which one cell may have several.
         """
         rows = Entries()
-        priced: dict[tuple[int, str | None], tuple[int, list[int]]] = {}
+        priced: dict[tuple[int, str | None], tuple[int, int]] = {}
+        # In this cut, or before it: a book that has forgotten a currency stays full.
+        most = len(self.currencies) + len(SCOPES) * sum(len(one.found) for one in decisions)
+        forgetful = most > MAX_CURRENCIES
         for decision in decisions:
             conversion, credits = decision.conversion, decision.credits
             pixel, minute = conversion.pixel, conversion.ts_ms // 60_000
             kind, joined = _TYPE_COLUMNS[pixel.type], _JOINED_COLUMNS[decision.joined_by]
-            others: set[int] = set()
+            valued, others = set[int](), set[int]()
             for credit, share in zip(credits, _shares(pixel.value_micros, credits), strict=True):
                 here, age_ms = rows.of(credit.combo), credit.age_ms
                 age = () if age_ms is None else _AGE_COLUMNS[bisect_left(AGES_S, age_ms / 1000)]
@@ -160,15 +164,20 @@ class CreditBook:
                     of = (here, pixel.currency)
                     if (found := priced.get(of)) is None:
                         found = priced[of] = self._by_currency(rows, here, credit.combo, pixel.currency)
-                    rows.add(found[0], minute, (VALUE,), share & LOW)
+                    own, other = found
+                    rows.add(own, minute, (VALUE,), share & LOW)
                     if high := share >> VALUE_BITS:
-                        rows.add(found[0], minute, (HIGH,), high)
-                    if found[1]:
-                        others.update(found[1])
+                        rows.add(own, minute, (HIGH,), high)
+                    if forgetful:
+                        valued.add(own)
+                    if rows.groups[other]:
+                        others.add(other)
                 elif pixel.other_value:
-                    others.update(rows.groups[here])
-            if others:  # once, in however many parts it came
-                rows.add(rows.group(sorted(others)), minute, (OTHER,), 1)
+                    others.add(here)
+            if valued:  # once, in however many parts it came
+                rows.add(rows.union(valued), minute, (VALUED,), 1)
+            if others:
+                rows.add(rows.union(others), minute, (OTHER,), 1)
         return rows.by_shard(self._homes)
 
     def _sides(self, counted: Sequence[ClientCounts]) -> list[SideIncrements]:
@@ -184,15 +193,15 @@ class CreditBook:
 
     def _by_currency(
         self, rows: Entries, here: int, combo: Dimensions, currency: str | None
-    ) -> tuple[int, list[int]]:
-        """Of a group of rows that get a value in a currency, the group whose own it is, and the others."""
+    ) -> tuple[int, int]:
+        """Of a group of rows that get a value in a currency, the group whose own it is, and the others'."""
         own, others = list[int](), list[int]()
         for row in rows.groups[here]:
             known = self._currency(rows.names[row], combo[1], currency)
             if known is not None:  # told at every cut: a row may have been forgotten since
                 self._priced[rows.names[row]] = known
             (own if currency in (None, known) else others).append(row)
-        return rows.group(own), others
+        return rows.group(own), rows.group(others)
 
     def _currency(self, row: RowName, campaign: str | None, currency: str | None) -> str | None:
         """The currency of a row's value. A placement has its plan's, else its campaign's; a campaign has the

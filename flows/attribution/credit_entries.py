@@ -28,6 +28,7 @@ class Entries:
         self.groups: list[list[int]] = []
         self._numbers: dict[RowName, int] = {}
         self._of: dict[Dimensions, int] = {}
+        self._unions: dict[frozenset[int], int] = {}
         self._amounts: dict[tuple[int, int, tuple[int, ...]], int] = {}
         self._added = array("q")
 
@@ -44,6 +45,16 @@ class Entries:
         """A new group."""
         self.groups.append(list(rows))
         return len(self.groups) - 1
+
+    def union(self, groups: set[int]) -> int:
+        """The group of all rows of some groups, each once."""
+        if len(groups) == 1:
+            return next(iter(groups))
+        found = self._unions.get(key := frozenset(groups))
+        if found is None:
+            rows = {row for group in groups for row in self.groups[group]}
+            found = self._unions[key] = self.group(sorted(rows))
+        return found
 
     def _number(self, name: RowName) -> int:
         number = self._numbers.setdefault(name, len(self.names))

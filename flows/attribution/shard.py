@@ -37,9 +37,10 @@ from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 8
+FORMAT: Final = 9
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
+LEAST: Final = -(1 << 63)
 ENDED_MS: Final = 1 << 60
 """Later than any event: a log that has ended is decided up to here."""
 
@@ -229,7 +230,7 @@ class ListenerShard(TouchShard):
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
         state = self.packed(STEP)
-        state["pending"] = [*self.pending]
+        state["pending"] = [_packable(one) for one in self.pending]
         state["frequency"] = self.frequency.snapshot(self.files)
         self.files.keep([*self.store.names(), *self.frequency.journal.names()])
         return FORMAT, self.shards, state
@@ -243,8 +244,17 @@ class ListenerShard(TouchShard):
         check_format("attribution", state, FORMAT, self.shards)
         *_, of = state
         self.unpack(STEP, of)
-        self.pending = msgspec.convert(of["pending"], list[PendingConversion])
+        # Not strict: a value may be text.
+        self.pending = msgspec.convert(of["pending"], list[PendingConversion], strict=False)
         self.frequency.restore(of["frequency"], self.files)
+
+
+def _packable(one: PendingConversion) -> PendingConversion:
+    """A conversion whose value is text where MessagePack, whose integers begin at -2^63, does not hold it."""
+    value = one.pixel.value_micros
+    if value is None or value >= LEAST:
+        return one
+    return replace(one, pixel=replace(one.pixel, value_micros=str(value)))
 
 
 def _in_order(conversions: Sequence[PendingConversion]) -> list[PendingConversion]:

@@ -54,6 +54,10 @@ JOINED_AT: Final = WAYS_AT + len(WAYS)
 VALUE, OTHER = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_other_count")
 AGES_AT: Final = OTHER + 1
 HIGH: Final = len(COLUMNS) - 1
+VALUED: Final = len(COLUMNS)
+"""Of the increments of a cut alone: conversions that add to `conversion_value`, once the book of currencies
+may have forgotten one. Where a row keeps another currency than they are in, they are what it counts.
+"""
 VALUE_BITS: Final = 32
 LOW: Final = (1 << VALUE_BITS) - 1
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.model.conversions import COLUMNS, HIGH, OTHER, VALUE, new_frequency
+from flows.model.conversions import COLUMNS, HIGH, OTHER, VALUE, VALUED, new_frequency
 from flows.model.messages import ConversionAccount, CreditBatch
 from flows.rows.credit_cells import CreditCells
 from flows.rows.ended import RowName
@@ -50,17 +50,16 @@ class RowConversions:
             for name, currency in batch.currencies
             if self.currencies.setdefault(row := number(name), currency) != currency
         ]
-        columns, amounts = batch.columns, batch.amounts
-        if foreign:  # the book has forgotten a row's currency, and found another
-            theirs = np.isin(rows[batch.at], foreign)
-            values, rest = theirs & (columns == VALUE), theirs & (columns == HIGH)
-            columns, amounts = np.where(values, OTHER, columns), np.where(values, 1, amounts)
-            amounts = np.where(rest, 0, amounts)
         keys = (rows[batch.at].astype(np.int64) << 32) | batch.minutes
         places, inverse = np.unique(keys, return_inverse=True)
-        counts = np.zeros((len(places), len(COLUMNS)), np.int64)
-        np.add.at(counts, (inverse, columns), amounts)
-        return (places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32), counts
+        counts = np.zeros((len(places), len(COLUMNS) + 1), np.int64)
+        np.add.at(counts, (inverse, batch.columns), batch.amounts)
+        if foreign:  # the book has forgotten a row's currency, and found another
+            theirs = np.isin(places >> 32, foreign)
+            counts[theirs, OTHER] += counts[theirs, VALUED]
+            counts[theirs, VALUE] = counts[theirs, HIGH] = 0
+        known = np.ascontiguousarray(counts[:, :VALUED])
+        return (places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32), known
 
     def take_out(self, row: int) -> list[Any]:
         """Forget a row's conversions; returns them as plain values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from flows.attribution.decisions import decision_record
 from flows.attribution.shard import ListenerShard
 from flows.attribution.touches import Caps
 from flows.intake.decoder import Decoder
-from flows.model.conversions import AGES_S, CLASSES, COLUMNS, OTHER, WHOLE, Model, value_of
+from flows.model.conversions import AGES_S, CLASSES, COLUMNS, OTHER, VALUED, WHOLE, Model, value_of
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.dimensions import Dimensions
@@ -41,6 +42,7 @@ from flows.plays.shard import PlayShard
 from flows.rows.credit_cells import quantile_s
 from flows.rows.published import minute_messages, pack_rows
 from flows.rows.shard import RowShard
+from flows.state.saves import decode, encode
 
 DAY = 86_400_000
 MINUTE = 60_000
@@ -367,13 +369,16 @@ def test_a_conversion_is_decided_once_when_its_minute_is_final() -> None:
     assert shard.apply(end, [batch(end)]).decisions == []
 
 
-def test_what_waits_is_taken_up_again_with_its_touches() -> None:
+@pytest.mark.parametrize("value", [None, 7, 10**19, -(10**19), -(2**63), -(2**63) - 1])
+def test_what_waits_is_taken_up_again_with_its_touches(value: int | None) -> None:
     shard = shard_of_listeners()
     cut = moment(T0 + MINUTE)
     touches = [(T0, CLICK_TOUCH, "a", "red"), (T0 + 1, IMPRESSION_TOUCH, "b", "red")]
-    shard.apply(cut, [batch(cut, touches, [conversion(T0 + 2, value_micros=7)])])
+    waits = conversion(T0 + 2, value_micros=value, order_id="null", event_id="5", currency="EUR")
+    shard.apply(cut, [batch(cut, touches, [waits])])
     again = shard_of_listeners()
-    again.restore(shard.snapshot())
+    again.restore(decode(encode(shard.snapshot())))
+    assert again.pending == [waits]
     end = moment(T0 + DAY, ended=True, number=1)
     left, right = shard.apply(end, [batch(end)]), again.apply(end, [batch(end)])
     assert left == right
@@ -481,7 +486,8 @@ def sums(
             some.at.tolist(), some.columns.tolist(), some.amounts.tolist(), strict=True
         ):
             row = found.setdefault(some.rows[at], {})
-            row[COLUMNS[column]] = row.get(COLUMNS[column], 0) + amount
+            if column != VALUED:
+                row[COLUMNS[column]] = row.get(COLUMNS[column], 0) + amount
     return found
 
 
@@ -600,6 +606,32 @@ def test_whoever_fills_the_book_of_currencies_takes_no_later_rows_value_and_mixe
         assert shown[scope, f"{of}a"] == (5 + 8, 2, "GBP")
 
 
+def test_conversions_in_another_currency_than_the_rows_that_the_book_forgot_are_counted_each_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(credit_book, "MAX_CURRENCIES", 10)
+    book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440)
+    parts = [Credit((name, "of a", None, "s", None, None, None), share, "listen", 5) for name, share in
+             (("a", 300_000), ("a", 300_000), ("b", 400_000))]  # fmt: skip
+    shared = Decision(conversion(T0, value_micros=2**40, currency="USD"), "linear", parts)
+    cuts = [
+        [bought("a", "of a", 5, "GBP")],
+        *([bought(f"made-up-{number}", f"of {number}", 1, "USD")] for number in range(40)),
+        [*(bought("a", "of a", value, "USD") for value in (9, 8, 7)), shared, shared],
+    ]
+    for number, made in enumerate(cuts):
+        cut = moment(T0 + number, number=number)
+        accepted = Counter(one.conversion.pixel.combo[1] or "" for one in made)
+        (batch,), _, _ = book.cut(cut, [Decided(0, cut, made, accepted, 0, [])])
+        windows, _ = rows.apply(cut, [nothing_for_rows(cut)], batch)
+    assert windows is not None
+    flights = {name: of[3] for name, of in zip(windows.rows, windows.credits, strict=True)}
+    for scope, name in (("placement", "a"), ("campaign", "of a")):
+        flight = flights[scope, name]
+        assert flight is not None
+        assert (value_of(flight), flight[OTHER]) == (5, 5)
+
+
 # Sums of money
 
 
@@ -630,7 +662,7 @@ def test_values_add_up_exactly_at_any_size_and_of_either_sign(values: list[int])
                 named = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
                 given_out[row.scope] = named["flight.conversion_value"]
         again = RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
-        again.restore(rows.snapshot())
+        again.restore(decode(encode(rows.snapshot())))
         rows = again
     told = [json.loads(body) for some in due for _, body in minute_messages(some, 1, T0, str)]
     for shown in (given_out["placement"], given_out["station"], told[-1]["conversion_value"]):
