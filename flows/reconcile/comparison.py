@@ -10,25 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from flows.reconcile.accounts import Accounts
 from flows.reconcile.erased import beyond
 from flows.reconcile.fields import (
     ACCOUNTS,
-    AGES_S,
     CLASSES,
-    DELAYS_S,
-    DERIVED_RATES,
     LABELS,
-    MINUTE_METRICS,
-    PLATFORM_SHARES,
-    QUANTILES,
     ROW,
     SCOPES,
-    SIDE_WINDOWS,
-    SIDES,
-    WHOLE_METRICS,
     WINDOWS,
     How,
 )
@@ -38,24 +29,20 @@ from flows.reconcile.report import Comparison, Difference
 from flows.reconcile.rules import ms
 from flows.reconcile.truth import Key, Recomputation, Seen, Truth
 from flows.reconcile.values import (
-    EXACT_REACH,
-    REACH_TOLERANCE,
     as_shown,
     decimal_of,
     moment_of,
-    quantile,
     ratio,
     same,
     text_of,
     texts_of,
-    within,
     wrong_of,
 )
+from flows.reconcile.windows import COUNTS, NOTHING, of_moment, of_platform, of_windows, own_of, reach_unit
 
 _ROWS_A_CALL: Final = 1000
 _ROWS_AT_ONCE: Final = 20_000
 _MINUTE_MS: Final = 60_000
-_HOUR_MS: Final = 60 * _MINUTE_MS
 
 
 def compare(
@@ -95,29 +82,6 @@ def differences(
     return compare(recomputation, redis_client, namespace, without).found
 
 
-class _Count(NamedTuple):
-    """A field that is a sum of a window."""
-
-    window: int
-    metric: str
-    millionths: bool
-
-
-def _counts() -> dict[str, _Count]:
-    found = {}
-    for place, window in enumerate(WINDOWS):
-        for metric in MINUTE_METRICS:
-            millionths = metric.startswith("conversions")
-            found[f"{window}.{metric}"] = _Count(place, metric, millionths)
-        if window in SIDE_WINDOWS:
-            found |= {f"{window}.{metric}": _Count(place, metric, False) for metric in SIDES}
-    return found | {f"flight.{metric}": _Count(3, metric, False) for metric in WHOLE_METRICS}
-
-
-_COUNTS: Final = _counts()
-_NOTHING: Final = (0, 0, 0, 0)
-
-
 class _Comparer:
     """Compares the rows of all scopes, then the accounts."""
 
@@ -134,6 +98,8 @@ class _Comparer:
         self._meta = self._hash(f"{namespace}:meta")
         told = decimal_of(self._meta.get("watermark_ms", ""))
         self._watermark_ms = recomputation.end_ms if told is None else int(told)
+        self._now = self._watermark_ms - self._watermark_ms % _MINUTE_MS
+        self._at_now: dict[Key, Truth] = {}
         self._last = recomputation.last_minute()
         self._parts: dict[str, list[Figures]] = {}
         self._other = Other("", {})
@@ -159,6 +125,10 @@ class _Comparer:
             some = names[start : start + _ROWS_AT_ONCE]
             rows = dict(zip(some, self._rows(scope, some), strict=True))
             seen = [self._seen(scope, name, row) for name, row in rows.items() if name in expected]
+            old = [
+                one._replace(at_ms=self._now, reached_ms=self._now) for one in seen if one.at_ms < self._now
+            ]
+            self._at_now = dict(self._truth.rows(old))
             for key, truth in self._truth.rows(seen):
                 yield from self._row(key, truth, rows[key[1]], key[1] in indexed)
             for name in some:
@@ -201,9 +171,9 @@ class _Comparer:
                 yield Difference(*key, name, "no such field", actual or "")
                 continue
             self._compared[how] += 1
-            if name in _COUNTS:
-                count = _COUNTS[name]
-                want: Any = truth.windows.get(count.metric, _NOTHING)[count.window]
+            if name in COUNTS:
+                count = COUNTS[name]
+                want: Any = truth.windows.get(count.metric, NOTHING)[count.window]
                 if count.millionths:
                     want = Decimal(want) / 1_000_000
                 if not same(Decimal(want), Decimal(0) if actual is None else decimal_of(actual)):
@@ -235,37 +205,12 @@ class _Comparer:
         yield from self._paced(key, truth, row)
         if scope == "campaign":
             yield from self._campaign(name, truth, row)
-        own = {metric: decimal_of(row.get(metric) or "0") or Decimal(0) for metric in _DIVIDED}
+        own = own_of(row)
         if scope == "platform":
-            yield from _of_platform(truth, own)
+            yield from of_platform(truth, own)
         yield "flight.consent_coverage", ratio(own["flight.consented"], own["flight.pixels"])
-        people, homes = (truth.windows.get(metric, _NOTHING) for metric in ("reach", "household_reach"))
-        unit = "listener" if people[3] else "household" if homes[3] else None
-        yield "reach_unit", unit
-        for place, window in enumerate(WINDOWS):
-            reach = people[place]
-            plays = truth.windows.get("consented_plays", _NOTHING)[place]
-            tolerance = REACH_TOLERANCE if reach > EXACT_REACH else Decimal(0)
-            unknown = own["flight.consented"] and not people[3]
-            yield f"{window}.reach", None if unknown else (reach * (1 - tolerance), reach * (1 + tolerance))
-            if reach:
-                yield f"{window}.frequency", within(max(plays, reach) / Decimal(reach), tolerance)
-            for metric, (part, whole) in DERIVED_RATES.items():
-                if metric == "conversion_rate" and unit == "household":
-                    whole = "household_reach"
-                if f"{window}.{metric}" in ROW:
-                    yield f"{window}.{metric}", ratio(own[f"{window}.{part}"], own[f"{window}.{whole}"])
-            if window in SIDE_WINDOWS:
-                confirmed, sent = (own[f"{window}.{name}"] for name in ("confirmed_plays", "deliveries"))
-                yield f"{window}.play_through", ratio(confirmed, sent) if confirmed else None
-                spread = REACH_TOLERANCE if homes[place] > EXACT_REACH else Decimal(0)
-                bounds = (homes[place] * (1 - spread), homes[place] * (1 + spread))
-                yield f"{window}.household_reach", bounds if homes[place] else None
-            ages = [truth.windows.get(f"age_{at}", _NOTHING)[place] for at in range(len(AGES_S))]
-            for metric, percent in QUANTILES.items():
-                yield f"{window}.{metric}", quantile(ages, percent, AGES_S)
-        for window, (starts, completes) in zip(WINDOWS, truth.mature, strict=False):
-            yield f"{window}.mature_completion_rate", ratio(Decimal(completes), Decimal(starts))
+        yield "reach_unit", reach_unit(truth)
+        yield from of_windows(truth, own)
 
     def _paced(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         scope, name = key
@@ -276,9 +221,9 @@ class _Comparer:
                 return
             windows = [
                 (
-                    truth.windows.get("impressions", _NOTHING)[place],
-                    Fraction(truth.windows.get("conversions", _NOTHING)[place], 1_000_000),
-                    Fraction(truth.windows.get("conversion_value", _NOTHING)[place], 1_000_000),
+                    truth.windows.get("impressions", NOTHING)[place],
+                    Fraction(truth.windows.get("conversions", NOTHING)[place], 1_000_000),
+                    Fraction(truth.windows.get("conversion_value", NOTHING)[place], 1_000_000),
                 )
                 for place in range(len(WINDOWS))
             ]
@@ -307,7 +252,7 @@ class _Comparer:
     def _times(self, key: Key, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         at_ms = moment_of(row.get("as_of_ms"))
         end_ms = self._watermark_ms
-        if at_ms is None or not self._may_be_of(key, at_ms):
+        if at_ms is None or not self._may_be_of(key, at_ms, truth, row):
             at_ms = end_ms
         yield "as_of_ms", at_ms
         if truth.latest_ms is None and row.get("final_through_ms") is None:  # a plan's, without a pixel
@@ -325,19 +270,15 @@ class _Comparer:
             key[0], ()
         )
 
-    def _may_be_of(self, key: Key, at_ms: int) -> bool:
-        """True if a row may be as old as it says: nothing has come into a window or left it since. A planned
-        one is written every minute.
+    def _may_be_of(self, key: Key, at_ms: int, truth: Truth, row: Mapping[str, str]) -> bool:
+        """True if a row may be as old as it says: it would say the same now. A planned one is written every
+        minute.
         """
-        minute, now = at_ms - at_ms % _MINUTE_MS, self._watermark_ms - self._watermark_ms % _MINUTE_MS
-        if at_ms > self._watermark_ms:
-            return False
-        if minute == now:
-            return True
+        if not at_ms < self._now:
+            return at_ms <= self._watermark_ms
         planned = key[0] == "placement" and key[1] in self._truth.rules.plans
-        heard = self._truth.heard_between
-        came_or_left_5m = heard(key, minute - 5 * _MINUTE_MS, now + _MINUTE_MS)
-        return not (planned or came_or_left_5m or heard(key, minute - _HOUR_MS, now - _HOUR_MS))
+        own = own_of(row)
+        return not planned and of_moment(truth, own) == of_moment(self._at_now[key], own)
 
     def _campaign(self, name: str, truth: Truth, row: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         counts = self._truth.campaigns.get(name, {})
@@ -358,28 +299,3 @@ class _Comparer:
             field_name = f"flight.conversions_{account}"
             want = Decimal(counts[field_name])
             yield field_name, want if want or row.get(field_name) is not None else None
-
-
-def _of_platform(truth: Truth, own: Mapping[str, Decimal]) -> Iterator[tuple[str, Any]]:
-    """The expected shares of a platform's plays, and its median delay."""
-    for window in SIDE_WINDOWS:
-        started = own[f"{window}.starts"] + own[f"{window}.unlinked_starts"]
-        plays = max(own[f"{window}.impressions"], started)
-        for metric, parts in PLATFORM_SHARES.items():
-            told = sum((own[f"{window}.{part}"] for part in parts), Decimal(0))
-            yield f"{window}.{metric}", ratio(min(told, plays), plays)
-        known = Decimal(truth.windows.get("consented_plays", _NOTHING)[WINDOWS.index(window)])
-        yield f"{window}.listener_share", ratio(min(known, plays), plays)
-        yield f"{window}.play_id_share", ratio(own[f"{window}.starts"], started)
-    delays = [truth.windows.get(f"delay_{at}", _NOTHING)[3] for at in range(len(DELAYS_S))]
-    yield "flight.delay_p50_seconds", quantile(delays, 50, DELAYS_S)
-
-
-_OF_PLATFORM: Final = tuple(part for parts in PLATFORM_SHARES.values() for part in parts)
-_DIVIDED: Final = (
-    *(f"{window}.{name}" for window in SIDE_WINDOWS for name in ("impressions", *_OF_PLATFORM)),
-    *("flight.consented", "flight.pixels"),
-    *(f"{window}.{name}" for window in WINDOWS for pair in DERIVED_RATES.values() for name in pair),
-    *(f"{window}.{name}" for window in SIDE_WINDOWS for name in ("confirmed_plays", "deliveries")),
-    *(f"{window}.household_reach" for window in WINDOWS),
-)

@@ -212,14 +212,6 @@ class Recomputation:
         found = self._db.first("SELECT max(minute) FROM facts")
         return 0 if found is None or found[0] is None else int(found[0])
 
-    def heard_between(self, key: Key, begin_ms: int, end_ms: int) -> bool:
-        """True if a row counts anything in the minutes from `begin_ms` to before `end_ms`."""
-        found = self._db.first(
-            "SELECT 1 FROM facts WHERE scope = ? AND id = ? AND minute >= ? AND minute < ? LIMIT 1",
-            [*key, begin_ms, end_ms],
-        )
-        return found is not None
-
     def _moments(self, at_ms: int) -> tuple[int, int, int, int]:
         """Of a moment: its minute, its calendar day's begin and end, and the minute before which cohorts are
         mature.

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -138,6 +139,50 @@ def test_a_row_may_be_as_old_as_the_minute_from_which_its_numbers_stayed(
     assert differences(truth, own_valkey) == []
     then = dict.fromkeys(("as_of_ms", "reach_as_of_ms"), begin_ms + minutes * 60_000)
     own_valkey.hset("audiopixel:v1:placement:{quiet}", mapping=then)
+    assert ("as_of_ms" in {one.metric for one in differences(truth, own_valkey)}) is listed
+
+
+@pytest.mark.parametrize(
+    ("event", "minutes", "kept", "listed"),
+    [
+        pytest.param("impression", (-30, -20, 10), {}, True, id="a day turned"),
+        pytest.param("impression", (-30, -20, 10), {"timezone": "Asia/Tokyo"}, False, id="no day turned"),
+        pytest.param(
+            "start", (5, 12, 30), {"mature_after": timedelta(minutes=10)}, True, id="a start matured"
+        ),
+        pytest.param("start", (5, 12, 30), {"mature_after": timedelta(seconds=90)}, False, id="long mature"),
+        pytest.param("click", (5, 12, 30), {"mature_after": timedelta(minutes=10)}, False, id="no start"),
+    ],
+)
+def test_a_row_is_too_old_when_time_alone_has_changed_its_numbers(
+    own_valkey: redis.Redis,
+    tmp_path: Path,
+    event: str,
+    minutes: tuple[int, int, int],
+    kept: dict[str, Any],
+    listed: bool,
+) -> None:
+    # Behind its only pixel, the row is written, and then left as it is to the end. Midnight in London is 0.
+    heard, written, end = (1_764_028_800_000 + minute * 60_000 for minute in minutes)
+    url = f"redis://127.0.0.1:{own_valkey.connection_pool.connection_kwargs['port']}/0"
+    settings = load(redis_url=url, metrics_port=0, shards=2, **kept)
+    log, row = tmp_path / "log.ndjson", "audiopixel:v1:placement:{quiet}"
+
+    def replayed_to(last: int) -> dict[bytes, bytes]:
+        own_valkey.flushall()
+        of = {"event": "impression", "placement_id": "other"}
+        quiet = {"event": event, "placement_id": "quiet", "play_id": "p"}
+        lines = ({"event_id": "1", "ts": heard, **quiet}, {"event_id": "2", "ts": last, **of})
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        replay([str(log)], settings, b"a key of sixteen bytes or more")
+        return own_valkey.hgetall(row)  # type: ignore[return-value]  # not awaited: a blocking client's
+
+    old = replayed_to(written)
+    replayed_to(end)
+    truth = recompute([log], Rules(**kept))
+    assert differences(truth, own_valkey) == []
+    own_valkey.delete(row)
+    own_valkey.hset(row, mapping=old)
     assert ("as_of_ms" in {one.metric for one in differences(truth, own_valkey)}) is listed
 
 
