@@ -35,7 +35,7 @@ class ShownRows:
         self._held: Mapping[str, str] = {}
 
     def rows(self, shard: int, homes: Homes, known: Container[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Scope and name of a shard's rows that are not `known`.
+        """Scope and name of a shard's rows that are not `known`; asked for once.
 
         Raises:
             ConnectError: Redis does not serve.
@@ -46,7 +46,8 @@ class ShownRows:
             with self._lock:
                 if self._rows is None:
                     self._rows = self._read(client, homes)
-            rows = [row for row in self._rows.get(shard, ()) if row not in known]
+                theirs = self._rows.pop(shard, [])
+            rows = [row for row in theirs if row not in known]
             keys = [row_key(self._settings.namespace, *row) for row in rows]
             shown = read_rows(client, keys, [_GENERATION])
         return [row for row, of in zip(rows, shown, strict=True) if of and of == self._generation]
