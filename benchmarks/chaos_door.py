@@ -21,6 +21,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from benchmarks.chaos_services import ROOT, until
+from benchmarks.chaos_stream import Worker
 from connectors.ports import free_run
 from flows.settings.fields import PREFIX
 from flows.simulate.feed import now_ms
@@ -111,36 +112,31 @@ def _status(port: int, path: str) -> int:
     return 0
 
 
-class Player(threading.Thread):
+class Player(Worker):
     """Plays ads one after the other, and calls for each event of a play until it is answered as stored.
 
     Attributes:
         answered: the events by their ids: placement, and the count that they are in.
         playing: held from the first call of a play to its last answer.
         again: how often it had to send one again.
-        failed: why it ended early.
     """
 
     def __init__(self, name: str, ports: list[int], seed: int, rate: float, hurry: threading.Event) -> None:
-        super().__init__(name=name, daemon=True)
+        super().__init__(name)
         self._random, self._pause_s, self._hurry = random.Random(seed), 1 / rate, hurry
         self._doors = [HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S) for port in ports]
         self._over, self.playing = threading.Event(), threading.Lock()
         self.answered: dict[str, tuple[str, str]] = {}
         self.again = 0
-        self.failed: BaseException | None = None
 
-    def run(self) -> None:
+    def work(self) -> None:
         """Play until it is told to end, the last play to its end."""
-        try:
-            for number in itertools.count():
-                with self.playing:
-                    self._play(f"{self.name}-{number}")
-                self._pause()
-                if self._over.is_set():
-                    break
-        except BaseException as error:
-            self.failed = error
+        for number in itertools.count():
+            with self.playing:
+                self._play(f"{self.name}-{number}")
+            self._pause()
+            if self._over.is_set():
+                break
 
     def end(self) -> None:
         """Begin no more plays."""
@@ -182,13 +178,12 @@ class Player(threading.Thread):
             return False
 
 
-class Door(threading.Thread):
+class Door(Worker):
     """All collectors and players; once started it kills collectors at random, whatever else is being broken.
 
     Attributes:
         strike: set while Kafka is away: the next fault is due in a moment, while something rests.
         done: faults, how often each.
-        failed: why it ended early.
     """
 
     def __init__(
@@ -200,7 +195,7 @@ class Door(threading.Thread):
         rate: float,
         faults: int,
     ) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._random, self._seconds, self._faults = random.Random(seed), seconds, faults
         self._collectors = [Collector(settings, directory / f"collector-{n}") for n in range(COLLECTORS)]
         self._hurry, self._over, self.strike = (threading.Event() for _ in range(3))
@@ -211,7 +206,6 @@ class Door(threading.Thread):
         ]
         self._breaking = threading.Lock()
         self.done: Counter[str] = Counter()
-        self.failed: BaseException | None = None
 
     def open(self) -> None:
         """Start the collectors: their marks stand in every partition when it returns."""
@@ -219,14 +213,8 @@ class Door(threading.Thread):
             one.start()
         self._until_ready(self._collectors)
 
-    def run(self) -> None:
+    def work(self) -> None:
         """Play, and kill collectors."""
-        try:
-            self._run()
-        except BaseException as error:
-            self.failed = error
-
-    def _run(self) -> None:
         for one in self._players:
             one.start()
         began_s = time.monotonic()

@@ -34,20 +34,41 @@ SOON_KNOWN: Final = {"topic.metadata.refresh.interval.ms": "1000"}
 """Options by which a producer hears of a partition that is added."""
 
 
-class Stream(threading.Thread):
-    """Sends by itself once started, until it is told to end.
+class Worker(threading.Thread):
+    """A part of a chaos run that works by itself once started.
+
+    Attributes:
+        failed: why it ended early.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name=name, daemon=True)
+        self.failed: BaseException | None = None
+
+    def run(self) -> None:
+        """Work, and keep what ends it early."""
+        try:
+            self.work()
+        except BaseException as error:
+            self.failed = error
+
+    def work(self) -> None:
+        """What it is for, in its own thread."""
+        raise NotImplementedError
+
+
+class Stream(Worker):
+    """Sends until it is told to end.
 
     Attributes:
         sent: messages handed to the producer so far.
         closed_ms: the minute of the closing pixels; 0 until they are sent.
-        failed: why it ended early.
     """
 
     def __init__(self, settings: Settings, seed: int, rate: float) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self._settings, self._seed, self._rate = settings, seed, rate
         self.sent = self.closed_ms = 0
-        self.failed: BaseException | None = None
         self.partitions = PARTITIONS
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -55,14 +76,8 @@ class Stream(threading.Thread):
             settings.kafka_brokers, settings.kafka_topic, SOON_KNOWN, give_up_after=GIVE_UP_AFTER
         )
 
-    def run(self) -> None:
+    def work(self) -> None:
         """Send all."""
-        try:
-            self._run()
-        except BaseException as error:
-            self.failed = error
-
-    def _run(self) -> None:
         for n in range(20):
             self._send(SILENT, b"silent", _impression(f"silent-{n}", now_ms()), now_ms())
         traffic = Traffic(
