@@ -53,6 +53,10 @@ class HomeSegment(Segment):
 
     def _pack(self, high: U64, low: U32, rest: U64, name: str | None) -> None:
         self._columns, self.name, self.newest_ms = (high, low, rest), name, 0
+        if len(high):
+            times = high & _REST
+            newest = times.max()
+            self.newest_ms = (int(newest) << int(_LOW_TIME) | int(low[times == newest].max())) >> KIND_BITS
 
     def __len__(self) -> int:
         return len(self._columns[0])

@@ -16,9 +16,9 @@ from flows.attribution.eligible import ANY, MET_CLICKS, MET_LISTENS, Asked, elig
 from flows.attribution.touches import DEFAULT_CAPS, Caps, Touches, TouchStore
 from flows.model.conversions import WHOLE
 from flows.model.decisions import Credit, Decision, PendingConversion
-from flows.model.dimensions import FORGET_AT, Dimensions
+from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS
-from flows.model.ticks import MINUTE_MS
+from flows.model.ticks import HOUR_MS, MINUTE_MS
 from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32, U64
 
@@ -99,6 +99,7 @@ class TouchShard:
         self.of_campaign = np.zeros(0, np.uint32)
         self.forget_at = FORGET_AT
         self._cuts_left = 0
+        self._hour = 0
 
     def name(self, names: Sequence[Dimensions]) -> None:
         """Take up the names of a snapshot."""
@@ -172,8 +173,15 @@ class TouchShard:
             self._cuts_left = 0
             settled_ms = min(self.decided_ms, self.final_ms())
             self.store.compact(settled_ms - kept_ms, settled_ms, self.of_campaign)
+            hour, before = self.watermark_ms // HOUR_MS, self._hour
+            self._hour = hour
             if len(self.names) > self.forget_at:
-                self._drop_names()
+                self._drop_names(self.store.needed())
+                self.forget_at = min(max(FORGET_AT, 2 * len(self.names)), self.store.most_names - 1)
+            elif hour > before and len(self.names) > LOOK_AT:
+                needed = self.store.needed()
+                if len(needed) <= len(self.names) // 2:
+                    self._drop_names(needed)
 
     def _numbers_of(self, combos: Sequence[Dimensions]) -> U32:
         known = self.numbers.__getitem__
@@ -196,10 +204,10 @@ class TouchShard:
         more = [of.setdefault(combo[1], len(of)) for combo in self.names[len(self.of_campaign) :]]
         self.of_campaign = np.append(self.of_campaign, np.array(more, np.uint32))
 
-    def _drop_names(self) -> None:
-        """Drop the dimensions that no touch refers to, and number the rest anew."""
-        self.name([self.names[number] for number in self.store.renumbered().tolist()])
-        self.forget_at = min(max(FORGET_AT, 2 * len(self.names)), self.store.most_names - 1)
+    def _drop_names(self, kept: U32) -> None:
+        """Drop all dimensions but those of the sorted numbers `kept`, and number these anew."""
+        self.store.renumber(kept)
+        self.name([self.names[number] for number in kept.tolist()])
 
     def standing(self, touches: Touches) -> tuple[Touches, I64]:
         """Sorted touches in the order in which they are credited, without the starts that no conversion can

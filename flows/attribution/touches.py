@@ -196,7 +196,8 @@ class TouchStore:
         self._runs.append(run)
 
     def compact(self, oldest_ms: int, settled_ms: int, of_campaign: U32) -> None:
-        """Put what is new into the segments: no less is found without it, but every run costs a look.
+        """Put what is new into the segments: no less is found without it, but every run costs a look. Drop
+        segments that are too old as a whole.
 
         Args:
             oldest_ms: what is older can be credited no more.
@@ -209,10 +210,12 @@ class TouchStore:
             while self._runs:
                 new = self._merged(self._runs.pop(), new)
             self.segments.append(self.form(self._capped(new, settled_ms, of_campaign)))
+        # A start goes no later than its impression, or it would be a listen of its own for a while.
+        oldest_ms -= self.play_ms
+        self.segments = [one for one in self.segments if one.newest_ms >= oldest_ms]
         while len(self.segments) > 1 and len(self.segments[-2]) < 2 * len(self.segments[-1]) + 256:
             b, a = self.segments.pop(), self.segments.pop()
-            # A start goes no later than its impression, or it would be a listen of its own for a while.
-            merged = self._merged(a.touches, b.touches, oldest_ms - self.play_ms)
+            merged = self._merged(a.touches, b.touches, oldest_ms)
             self.segments.append(self.form(self._capped(merged, settled_ms, of_campaign)))
 
     def _merged(self, a: Touches, b: Touches, oldest_ms: int = 0) -> Touches:
@@ -270,18 +273,19 @@ class TouchStore:
     def __len__(self) -> int:
         return sum(map(len, self.segments)) + sum(map(len, self._runs))
 
-    def renumbered(self) -> U32:
-        """Number the names anew that a touch refers to, in new segments; returns the old numbers in the new
-        order. Call it behind `compact`.
-        """
+    def needed(self) -> U32:
+        """The numbers of the names that a touch refers to, sorted. Call it behind `compact`."""
         kept = np.zeros(0, np.uint32)
         for segment in self.segments:
             kept = np.union1d(kept, segment.touches.combo)
+        return kept
+
+    def renumber(self, kept: U32) -> None:
+        """Number the names anew, in new segments, by their places in what `needed` gave."""
         for place, segment in enumerate(self.segments):
             touches = segment.touches
             numbers = np.searchsorted(kept, touches.combo).astype(np.uint32)
             self.segments[place] = self.form(replace(touches, combo=numbers))
-        return kept
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """Plain state: what is small whole, what is large by the names of its `files`, which are written

@@ -28,7 +28,7 @@ from flows.model.clients import (
     ClientBatch,
     ClientCounts,
 )
-from flows.model.dimensions import FORGET_AT, Dimensions
+from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.ticks import MINUTE_MS, Cut
 from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U64
@@ -86,7 +86,8 @@ class ClientShard:
         places, amounts = _NO_PLACES, _NO_PLACES
         if (cut.ended or minute > before) and (len(self.pending) or len(self._told[0])):
             places, amounts = self._decide(self._final_ms(cut.ended))
-        if (minute + self.index) // 60 > (before + self.index) // 60:  # not all shards at one cut
+        turned_hour = (minute + self.index) // 60 > (before + self.index) // 60  # not all shards at one cut
+        if turned_hour:
             self.store.drop_old(self._final_ms(False))
         combos, local = np.unique(places >> _PLACE_BITS, return_inverse=True)
         counts = ClientCounts(
@@ -98,7 +99,8 @@ class ClientShard:
             (places & (1 << _COLUMN_BITS) - 1).astype(np.uint8),
             amounts,
         )
-        self._drop_names()
+        if len(self.names) >= (LOOK_AT if turned_hour else FORGET_AT):
+            self._drop_names()
         return counts
 
     def _numbered(self, batch: ClientBatch) -> U64:
@@ -160,11 +162,7 @@ class ClientShard:
         return days
 
     def _drop_names(self) -> None:
-        """Drop the dimensions of no waiting event and no estimate where they are many, and number the rest
-        anew.
-        """
-        if len(self.names) < FORGET_AT:
-            return
+        """Drop the dimensions of no waiting event and no estimate, and number the rest anew."""
         combos, (places, amounts) = _combos(self.pending), self._told
         kept = np.union1d(combos, places >> _PLACE_BITS)
         self.pending = _with_combos(self.pending, np.searchsorted(kept, combos).astype(np.uint64))

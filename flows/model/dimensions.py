@@ -19,4 +19,6 @@ OTHER_NAME: Final = "other"
 
 
 FORGET_AT: Final = 100_000
-"""The number of tuples of dimensions in memory from which on those without a play are dropped."""
+"""The number of tuples of dimensions in memory from which on those without a play are dropped at once."""
+LOOK_AT: Final = 1_000
+"""The number from which on they are dropped once an hour of the watermark, where they are half or more."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 86_400_000
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from flows.errors import StateError
 from flows.model.clients import ClientBatch
 from flows.model.decisions import PendingConversion
-from flows.model.dimensions import FORGET_AT, Dimensions
+from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.events import EVENTS
 from flows.model.messages import Late, PixelOutcomes, Pixels, RowBatch, TouchBatch
 from flows.model.pixel import (
@@ -30,7 +30,7 @@ from flows.model.pixel import (
     POSITION,
     TS,
 )
-from flows.model.ticks import ENDED, Cut
+from flows.model.ticks import ENDED, HOUR_MS, MINUTE_MS, Cut
 from flows.plays import cohort, slots
 from flows.plays.conversions import convert
 from flows.plays.delay_counts import DelayCounts
@@ -248,7 +248,8 @@ class PlayShard:
         Args:
             forgotten: listeners and households who are in no pixel that is still to come.
         """
-        turned = cut.watermark_ms // 60_000 > self.watermark_ms // 60_000
+        before_ms = self.watermark_ms
+        turned = cut.watermark_ms // MINUTE_MS > before_ms // MINUTE_MS
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         self.first_open = max(self.first_open, (self.watermark_ms - self.lateness_ms) // 60_000)
         if cut.ended or turned:
@@ -266,8 +267,9 @@ class PlayShard:
         self.increments = self.increments.begun_anew(self.used)
         self.delays.clear()
         self.conversions = []
-        if len(self.names) > self.forget_at:
-            self._drop_combos()
+        hourly = len(self.names) > LOOK_AT and self.watermark_ms // HOUR_MS > before_ms // HOUR_MS
+        if hourly or len(self.names) > self.forget_at:
+            self._drop_combos(len(self.names) // (2 if hourly else 1))
             self.forget_at = max(FORGET_AT, 2 * len(self.names))
         return batches, touches, clients, outcomes
 
@@ -301,13 +303,15 @@ class PlayShard:
             return *self.swept, ENDED, ENDED
         return *self.swept, self.horizon_ms, self.conversion_horizon_ms
 
-    def _drop_combos(self) -> None:
-        """Drop the dimensions that no play refers to, and number the rest anew."""
+    def _drop_combos(self, most: int) -> None:
+        """Drop the dimensions that no play refers to, and number the rest anew, if it is at most `most`."""
         used = self.table[:, SLOT_KEY] != 0
         flags, times = self.table[used, FLAGS], self.table[used, TIMES]
         minutes = self.table[used, MINUTES]
         reached = slots.reached_combo(minutes, times)
         kept = np.union1d(flags >> COMBO_SHIFT, reached)
+        if len(kept) > most:
+            return
         renumber = np.zeros(len(self.names) + 1, np.uint64)
         renumber[kept] = np.arange(len(kept), dtype=np.uint64)
         self.table[used, FLAGS] = (flags & LOW) | (renumber[flags >> COMBO_SHIFT] << COMBO_SHIFT)

@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 SMALL: Final = {
     "flows.state.journal": {"SPILL_BYTES": 400, "COMPACTION_SLACK": 4},
-    "flows.plays.shard": {"FORGET_AT": 20},
-    "flows.attribution.touch_shard": {"FORGET_AT": 20},
-    "flows.clients.shard": {"FORGET_AT": 20},
+    "flows.plays.shard": {"FORGET_AT": 20, "LOOK_AT": 4},
+    "flows.attribution.touch_shard": {"FORGET_AT": 20, "LOOK_AT": 4},
+    "flows.clients.shard": {"FORGET_AT": 20, "LOOK_AT": 4},
     "flows.attribution.touches": {"SPILL": 16},
     "flows.clients.store": {"SPILL": 16},
     "flows.rows.ended": {"MERGE_AT": 4},

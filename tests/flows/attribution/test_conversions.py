@@ -434,6 +434,16 @@ def test_names_that_no_touch_refers_to_are_forgotten(monkeypatch: pytest.MonkeyP
     assert shares(decision) == {"p299-9": WHOLE}
 
 
+def test_names_of_a_flood_are_forgotten_once_their_touches_are_over() -> None:
+    shard = shard_of_listeners()
+    cut = moment(T0)
+    shard.apply(cut, [batch(cut, [(T0, IMPRESSION_TOUCH, f"p{i}", "c") for i in range(2_000)])])
+    for number in range(1, 40 * 24):
+        cut = moment(T0 + number * DAY // 24, number=number)
+        shard.apply(cut, [batch(cut, [(cut.watermark_ms, IMPRESSION_TOUCH, "p0", "c")])])
+    assert len(shard.names) == 1
+
+
 def test_a_forgotten_listener_has_no_touch_and_no_counter_and_what_waits_is_nobodys() -> None:
     shard = shard_of_listeners()
     cut = moment(T0 + MINUTE)

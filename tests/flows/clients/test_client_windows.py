@@ -228,6 +228,14 @@ def test_names_are_numbered_anew_without_a_change(monkeypatch: pytest.MonkeyPatc
     assert line.found == by_definition(events)
 
 
+def test_names_of_a_flood_are_forgotten() -> None:
+    line = Line(lateness_ms=2 * MINUTE)
+    line.cut(MONDAY, [(key, MONDAY, 0, 0, key) for key in range(1, 2_001)])
+    for minute in range(1, 240):
+        line.cut(MONDAY + minute * MINUTE, [])
+    assert len(line.shard.names) == 0
+
+
 def store_of(keys: int, at_ms: int, rng: np.random.Generator) -> tuple[ClientStore, Any, Any]:
     own = np.unique(rng.integers(1, 2**63, keys).astype(np.uint64))
     store = ClientStore()

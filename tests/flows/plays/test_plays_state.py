@@ -19,7 +19,7 @@ from flows.plays import shard as shards
 from flows.plays.shard import PlayShard
 from flows.state.hash_table import SLOT_BYTES
 from flows.state.homes import Homes
-from flows.state.saves import encode
+from flows.state.saves import decode, encode
 
 MINUTE = 60_000
 YEAR_MS = 365 * 86_400_000
@@ -142,6 +142,28 @@ def test_memory_is_flat_when_the_log_goes_on_for_ten_horizons(monkeypatch: pytes
         assert max(series[60:]) <= 1.3 * max(series[:60])
         assert max(series[270:]) <= 1.05 * max(series[60:120])
     assert names[-1] < 30 * 10 * 2 + 100
+
+
+def test_names_of_a_flood_leave_the_snapshot_once_their_plays_are_swept() -> None:
+    shard = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
+    lasting = any_keys(np.random.default_rng(4), 5_000)
+    shard.apply(Pixels("p", 0, bulk(lasting, BEGIN_MS, 0, ("start",), 10), placements(10), []))
+    flood = np.arange(1, 20_001, dtype=np.uint64)
+    combos: list[Dimensions] = [(f"{i}", None, None, None, None, None, None) for i in range(len(flood))]
+    shard.apply(Pixels("p", 0, bulk(flood, BEGIN_MS, 0, ("start",), len(flood)), combos, []))
+    shard.cut(Cut(0, BEGIN_MS, False, ()))
+    assert len(encode(shard.snapshot())) > 20_000
+    for number in range(1, 200):
+        now_ms = BEGIN_MS + number * MINUTE
+        keys = lasting + np.uint64(number)  # the known placements go on
+        shard.apply(Pixels("p", 0, bulk(keys, now_ms, now_ms - BOUND_MS, ("start",), 10), placements(10), []))
+        shard.cut(Cut(number, now_ms - BOUND_MS, False, ()))
+    assert len(shard.names) == 10
+    assert len(encode(shard.snapshot()[2]["combos"])) < 1_000
+    again = PlayShard(0, SHARDS, 10 * MINUTE, 30 * MINUTE, YEAR_MS)
+    again.restore(decode(encode(shard.snapshot())))
+    assert again.names.combos == shard.names.combos
+    assert again.plays == shard.plays
 
 
 def test_state_of_another_format_or_ring_is_refused() -> None:
