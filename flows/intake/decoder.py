@@ -59,6 +59,7 @@ from flows.model.events import (
     MAX_MESSAGE_BYTES,
     MAX_MS,
     PROGRESS,
+    WHOSE,
     absent,
     cut_bytes,
     present,
@@ -339,9 +340,9 @@ class Decoder:
             if code >= DELIVERED:
                 listener = self._client(event, code, self._dimensions.combos[combo])
                 info |= tie_of(event.event_id) << TIE_SHIFT if listener else 0
-            elif event.listener_id is not None and not absent(event.listener_id):
+            elif code in WHOSE and event.listener_id is not None and not absent(event.listener_id):
                 listener = self.listener(event.listener_id.encode())
-            if event.household_id is not None and not absent(event.household_id):
+            if code in WHOSE and event.household_id is not None and not absent(event.household_id):
                 household = self.household(event.household_id.encode())
         play, key = event.play_id, 0
         if code == CONVERSION:

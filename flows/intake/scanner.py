@@ -28,7 +28,17 @@ from flows.intake.holds import Told
 from flows.intake.identity import EVENT, NO_PLAYHEAD, PLAY, identity
 from flows.intake.text_masks import WIDTH, lowest, text_masks
 from flows.model import pixel
-from flows.model.events import DELIVERED, EVENTS, MAX_AGENT_BYTES, MAX_ID, MAX_MESSAGE_BYTES, MAX_MS, PROGRESS
+from flows.model.events import (
+    CLICK,
+    DELIVERED,
+    EVENTS,
+    MAX_AGENT_BYTES,
+    MAX_ID,
+    MAX_MESSAGE_BYTES,
+    MAX_MS,
+    PROGRESS,
+    START,
+)
 from flows.state.blake2b import BLOCK_BYTES, BLOCK_WORDS, hash64
 from flows.state.hash_table import find
 from flows.state.kernel import I64, U8, U64, kernel
@@ -292,17 +302,17 @@ def scan(
                 continue
             info |= pixel.LINKED
         consent = values[words.CONSENT] == 1 if given >> words.CONSENT & 1 else consent_default
-        sent = code >= DELIVERED
-        if sent and given >> words.CLIENT & 1 and values[words.CLIENT] > 0:
+        if code >= DELIVERED and given >> words.CLIENT & 1 and values[words.CLIENT] > 0:
             continue
-        heard = consent and not sent and given >> words.LISTENER & 1 and values[words.LISTENER] > 0
+        named = consent and (code <= START or code == CLICK)
+        heard = named and given >> words.LISTENER & 1 and values[words.LISTENER] > 0
         if consent:
             info |= pixel.CONSENTED
         if given >> words.CONFIRMED & 1 and values[words.CONFIRMED] == 1:
             info |= pixel.CONFIRMED
         if heard and _suspect(block, begins[words.LISTENER]):
             continue
-        housed = consent and given >> words.HOUSEHOLD & 1 and values[words.HOUSEHOLD] > 0
+        housed = named and given >> words.HOUSEHOLD & 1 and values[words.HOUSEHOLD] > 0
         if housed and _suspect(block, begins[words.HOUSEHOLD]):
             continue
 

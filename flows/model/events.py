@@ -48,6 +48,8 @@ PROGRESS: Final = CODES["progress"]
 CONVERSION: Final = CODES["conversion"]
 DELIVERED: Final = CODES["delivered"]
 DOWNLOAD: Final = CODES["download"]
+WHOSE: Final = frozenset({IMPRESSION, START, CLICK, CONVERSION})
+"""Events of which reach, touches and conversions want the listener and the household."""
 
 CONVERSION_TYPES: Final = (
     "site_visit",
