@@ -9,6 +9,7 @@ left there names a member that is gone, and is nobody's word.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Generator, Sequence
 from itertools import count
@@ -31,6 +32,9 @@ MEET_WITHIN_S: Final = 600.0
 """The longest wait for the other members' words: each may have to read all of its disk."""
 REDIS_WITHIN_S: Final = 30.0
 """The longest time for which Redis may be away meanwhile."""
+SAY_ON_S: Final = 10.0
+SAY_EVERY_S: Final = 0.2
+"""For how long and how often a member that has heard all says its words again: Redis may lose them."""
 
 T = TypeVar("T")
 Rounds = Generator[bytes, Sequence[bytes], T]
@@ -256,9 +260,28 @@ def in_redis(settings: Settings, place: Place, rounds: Rounds[T]) -> T:
         try:
             said = rounds.send([one.said for one in words])
         except StopIteration as end:
+            threading.Thread(target=_say_on, args=(settings, place, told), daemon=True).start()
             result: T = end.value
             return result
     raise AssertionError("without an end")
+
+
+def _say_on(settings: Settings, place: Place, told: dict[str, Word]) -> None:
+    """Say all words again for a while."""
+    client, over_s = None, time.monotonic() + SAY_ON_S
+    while time.monotonic() < over_s:
+        try:
+            client = client or connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
+            put_fields(client, {saves_key(settings.namespace, place.member): _fields(told)})
+        except ConnectError:
+            client = None
+        time.sleep(SAY_EVERY_S)
+    if client is not None:
+        client.close()
+
+
+def _fields(told: dict[str, Word]) -> dict[str, str]:
+    return {name: msgspec.json.encode(word).decode() for name, word in told.items()}
 
 
 def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word]:
@@ -271,10 +294,9 @@ def _round(settings: Settings, place: Place, told: dict[str, Word]) -> list[Word
     client, garbled = None, list[str]()
     while time.monotonic() < deadline_s:
         told[field] = mine
-        fields = {name: msgspec.json.encode(word).decode() for name, word in told.items()}
         try:
             client = client or connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-            put_fields(client, {keys[place.member]: fields})
+            put_fields(client, {keys[place.member]: _fields(told)})
             rows = read_rows(client, keys, [field])
         except ConnectError:
             if time.monotonic() > away_s:

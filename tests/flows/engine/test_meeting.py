@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -231,6 +232,19 @@ def test_members_meet_while_redis_loses_what_they_say(
     finally:
         over.set()
         loser.join()
+
+
+def test_who_has_heard_all_says_its_words_again_when_redis_has_lost_them(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    meeting(settings, on_disks(tmp_path, [(3, 5)] * 2))
+    keys = [saves_key(settings.namespace, member) for member in range(2)]
+    client.delete(*keys)
+    deadline_s = time.monotonic() + 5.0
+    while not all(client.hgetall(key) for key in keys):
+        assert time.monotonic() < deadline_s, "what they said is gone for who has not heard it yet"
+        time.sleep(0.01)
 
 
 # The commit
