@@ -25,6 +25,7 @@ _WHOLE: Final = ("booked", "delivered", "as_of_ms")
 _REAL: Final = ("expected", "short_by", "indicator", "projected", "required_rate")
 _TEXT: Final = ("id", "placement", "campaign", "from", "to")
 _LATEST_MS: Final = 253_402_300_799_999
+_MOST: Final = 2**63 - 1
 _any = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -51,7 +52,7 @@ class NoticeTarget:
             try:
                 read = alert if record.topic == self.alerts_topic else methodology
                 parcels.append(Notice(self.caller, self.form, read(record), [record]))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 letters.append(Letter(record, MALFORMED, str(error)[:200]))
         return Sorted(parcels, letters)
 
@@ -64,11 +65,11 @@ def alert(record: Record) -> Told:
     """A change of a delivery state; its numbers are texts in the topic.
 
     Raises:
-        ValueError, KeyError, TypeError: it is none.
+        ValueError, KeyError, TypeError, OverflowError: it is none.
     """
     fields = _any.decode(record.value)
     data: dict[str, object] = {name: str(fields[name]) for name in _TEXT if name in fields}
-    data |= {name: int(fields[name]) for name in _WHOLE if name in fields}
+    data |= {name: _whole(name, fields[name]) for name in _WHOLE if name in fields}
     data |= {name: float(fields[name]) for name in _REAL if name in fields}
     for name in ("id", "placement", "from", "to"):
         if not data[name]:
@@ -76,6 +77,13 @@ def alert(record: Record) -> Told:
     return Told(
         _key(record.topic, str(data["id"])), "delivery.state_changed", _moment(fields["as_of_ms"]), data
     )
+
+
+def _whole(name: str, value: Any) -> int:
+    number = int(value)
+    if abs(number) > _MOST:
+        raise ValueError(f"{name} is no count")
+    return number
 
 
 def methodology(record: Record) -> Told:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any, cast
 
 import pytest
 from command_support import Command
@@ -15,8 +16,8 @@ from export_support import Site, Topic, alert_of, letters_of
 
 from connectors.http_client import CallFailed, HttpClient
 from connectors.kafka import Record
-from flows.exports.calls import retry_after
-from flows.exports.notices import SignedWebhook, SlackMessage, alert
+from flows.exports.calls import Notice, retry_after
+from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage, alert
 from flows.settings import Settings
 
 SECRET = b"0123456789abcdef01234567"
@@ -46,6 +47,23 @@ def test_a_message_that_is_refused_or_malformed_is_a_dead_letter_and_holds_up_no
     }
     assert (malformed["reason"], malformed["offset"]) == ("malformed", 1)
     assert len(target.taken) == 1
+
+
+@pytest.mark.parametrize("form", [SignedWebhook([SECRET]), SlackMessage()])
+@pytest.mark.parametrize("name", ["delivered", "indicator", "short_by"])
+@pytest.mark.parametrize("value", [10**400, "9" * 400, 10**30, 1e300], ids=["400", "text", "30", "real"])
+def test_a_number_beyond_all_others_ends_no_export(
+    form: SignedWebhook | SlackMessage, name: str, value: float | str
+) -> None:
+    key, body = alert_of("a", 1)
+    changed = json.dumps({**json.loads(body), name: value}).encode()
+    for topic in ("alerts", "methodology"):
+        target = NoticeTarget(cast(Any, None), form, "alerts")
+        found = target.sort([Record(topic, 0, 0, 0, key, changed)])
+        for notice in found.parcels:
+            assert isinstance(notice, Notice)
+            form.call(notice.told)
+        assert len(found.parcels) + len(found.letters) == 1
 
 
 def test_an_old_a_changed_and_a_forged_call_are_not_verified(example: ModuleType) -> None:
