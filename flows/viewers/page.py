@@ -94,8 +94,9 @@ def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
         try:
             found = feed.row(scope, name, length, sight_of(request))
             status = 200
-        except ConnectError as error:
-            found, status = {"error": str(error)}, 503
+        except ConnectError as error:  # it names the address of Redis
+            said = str(error) if sight_of(request).everything else "numbers cannot be read"
+            found, status = {"error": said}, 503
         if found is not None and status == 200 and disputed is not None:
             found["theirs"] = disputed.of(scope, name)
         if found is None:

@@ -15,11 +15,13 @@ import pytest
 from access_support import DISPUTED, PLANS, SECRET, access, app_of, asked, bearer, put_two_advertisers
 from starlette.applications import Starlette
 
+from connectors.stream import ConnectError
 from flows.errors import SettingsError
 from flows.settings import Settings, load
 from flows.settings.show import written
 from flows.viewers.access import LONGEST, Access, Owner, Owners, Sight
 from flows.viewers.exporter import serve
+from flows.viewers.reader import RowsReader
 
 HTML = {"accept": "text/html"}
 
@@ -100,6 +102,16 @@ def test_an_alert_of_another_owners_time_stays_with_that_owner() -> None:
     assert sight.alert(told)
     assert not sight.alert(told | {"campaign": "zebra-c"})
     assert not sight.alert({"placement": "zebra-forged", "campaign": "c-mine"})
+
+
+def test_where_redis_is_who_sees_a_part_is_not_told(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise ConnectError("cannot reach Redis at 10.1.2.3:6379")
+
+    monkeypatch.setattr(RowsReader, "row", away)
+    whole, part = (get(app, "/row?id=mine-planned", name) for name in ("all", "mine"))
+    assert (whole.status_code, part.status_code) == (503, 503)
+    assert ("10.1.2.3" in whole.text, "10.1.2.3" in part.text) == (True, False)
 
 
 # Hostile requests

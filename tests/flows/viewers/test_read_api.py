@@ -27,11 +27,11 @@ from starlette.applications import Starlette
 
 from connectors.embedded import EmbeddedBroker
 from connectors.kafka import Change, KafkaWriter
-from flows.model.fields import CURRENCY, FIELDS, LABELS
+from flows.model.fields import CURRENCY, FIELDS, IMPRESSION_BASIS, LABELS, REACH_UNIT
 from flows.settings import Settings, load
 from flows.viewers.minutes import Kept, MinutesTopic, MinutesUnread
 from flows.viewers.openapi import document
-from flows.viewers.rows_json import TEXTS, value_of
+from flows.viewers.rows_json import TEXTS, fields_json, value_of
 
 ROOT = Path(__file__).parents[3]
 MINUTE = {"minute_ms": 60_000, "state": "provisional", "rev": 1, "as_of_ms": 60_000, "impressions": 2}
@@ -145,7 +145,9 @@ def test_texts_stay_texts_and_are_those_of_the_flow() -> None:
     assert value_of("station", "123") == "123"
     assert value_of("flight.reach", "nan") is None
     assert value_of("flight.cost", "1.5") == 1.5
-    ours = {*LABELS, CURRENCY, "delivery.state", "delivery.currency"}
+    told = {IMPRESSION_BASIS: "mixed", REACH_UNIT: "household"}
+    assert fields_json(told) == told
+    ours = {*LABELS, CURRENCY, *told, "delivery.state", "delivery.currency"}
     assert TEXTS & set(FIELDS) == ours & set(FIELDS)
 
 
