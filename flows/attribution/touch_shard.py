@@ -173,15 +173,11 @@ class TouchShard:
             self._cuts_left = 0
             settled_ms = min(self.decided_ms, self.final_ms())
             self.store.compact(settled_ms - kept_ms, settled_ms, self.of_campaign)
-            hour, before = self.watermark_ms // HOUR_MS, self._hour
-            self._hour = hour
-            if len(self.names) > self.forget_at:
-                self._drop_names(self.store.needed())
+            before, self._hour = self._hour, self.watermark_ms // HOUR_MS
+            hourly = len(self.names) > LOOK_AT and self._hour > before
+            if hourly or len(self.names) > self.forget_at:
+                self._drop_names(len(self.names) // (2 if hourly else 1))
                 self.forget_at = min(max(FORGET_AT, 2 * len(self.names)), self.store.most_names - 1)
-            elif hour > before and len(self.names) > LOOK_AT:
-                needed = self.store.needed()
-                if len(needed) <= len(self.names) // 2:
-                    self._drop_names(needed)
 
     def _numbers_of(self, combos: Sequence[Dimensions]) -> U32:
         known = self.numbers.__getitem__
@@ -204,10 +200,12 @@ class TouchShard:
         more = [of.setdefault(combo[1], len(of)) for combo in self.names[len(self.of_campaign) :]]
         self.of_campaign = np.append(self.of_campaign, np.array(more, np.uint32))
 
-    def _drop_names(self, kept: U32) -> None:
-        """Drop all dimensions but those of the sorted numbers `kept`, and number these anew."""
-        self.store.renumber(kept)
-        self.name([self.names[number] for number in kept.tolist()])
+    def _drop_names(self, most: int) -> None:
+        """Drop the dimensions that no touch refers to, and number the rest anew, if it is at most `most`."""
+        kept = self.store.needed()
+        if len(kept) <= most:
+            self.store.renumber(kept)
+            self.name([self.names[number] for number in kept.tolist()])
 
     def standing(self, touches: Touches) -> tuple[Touches, I64]:
         """Sorted touches in the order in which they are credited, without the starts that no conversion can
