@@ -14,16 +14,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from flows.errors import AudiopixelError, UsageError
+from flows.model.dimensions import NAMES
 from flows.model.events import MALFORMED, TOO_LATE
 from flows.rejected import Letter
 
 MAX_EVENTS: Final = 500
-"""Events of one call, which the door's limit of a body bounds."""
+MAX_BYTES: Final = 900_000
+"""Events of one call, and bytes of them: a door takes 1 MiB."""
 TRIES: Final = 5
 LONGEST_PAUSE_S: Final = 10.0
 ANSWER: Final = timedelta(seconds=10)
@@ -33,6 +34,10 @@ NO_ID: Final = "no event id: it could count twice"
 NO_TIME: Final = "no time that can be read"
 JUDGED: Final = "invalid traffic: its letter no longer holds why"
 FINAL: Final = "too late: its minute is final"
+CUT: Final = "an id that was too long: its letter holds its begin alone"
+_CUT: Final = 128
+"""Letters of an id from which on a dead letter may have cut it: what is left may be another's."""
+_IDS: Final = ("event_id", "play_id", "episode", *NAMES)
 SETTABLE: Final = ("event", "placement_id", "campaign_id", "creative_id", "platform", "station", "podcast")
 """Fields that may be set right while letters are sent again."""
 
@@ -83,7 +88,7 @@ class Door:
         """
         request = urllib.request.Request(
             f"{self.url.rstrip('/')}/v1/events",
-            json.dumps(events).encode(),
+            _encoded(events),
             {"content-type": "application/json", "authorization": f"Bearer {self.token}"},
         )
         said = ""
@@ -130,7 +135,7 @@ def resend(
     """
     resent = Resent()
     events = _events(letters, watermark_ms, lateness_ms, changes or {}, resent)
-    while some := list(islice(events, MAX_EVENTS)):
+    for some in _calls(events):
         for result in door.send(some):
             if result.get("outcome") == "accepted":
                 resent.taken += 1
@@ -138,6 +143,24 @@ def resend(
                 words = (str(result.get(name) or "") for name in ("reason", "field"))
                 resent.refused[": ".join(filter(None, words))] += 1
     return resent
+
+
+def _encoded(what: object) -> bytes:
+    return json.dumps(what).encode()
+
+
+def _calls(events: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Events as calls that a door takes, in their order."""
+    some, size = list[dict[str, Any]](), 0
+    for event in events:
+        more = len(_encoded(event)) + 2
+        if some and (len(some) == MAX_EVENTS or size + more > MAX_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(event)
+        size += more
+    if some:
+        yield some
 
 
 def _events(
@@ -178,6 +201,10 @@ def _unsendable(letter: Letter, event: Mapping[str, Any]) -> str:
         return JUDGED
     if not letter.event_id:
         return NO_ID
+    conversion = event.get("conversion")
+    order = conversion.get("order_id") if isinstance(conversion, dict) else None
+    if any(isinstance(one, str) and len(one) >= _CUT for one in (order, *map(event.get, _IDS))):
+        return CUT
     return "" if event["ts"] else NO_TIME
 
 

@@ -138,6 +138,8 @@ _KEPT: Final = (
     "station",
     "podcast",
     "program",
+    "episode",
+    "basis",
     "consent",
     "playhead_ms",
     "duration_ms",

@@ -148,6 +148,35 @@ def test_what_cannot_be_sent_stays_and_is_named(url: str, kept: Kept) -> None:
     assert not kept.events
 
 
+def test_an_id_that_its_letter_has_cut_is_sent_again_as_no_other(url: str, kept: Kept) -> None:
+    long = "x" * 128
+    plays = [of_the_flow(event_id=f"e{n}", play_id=f"{long}{n}") for n in range(2)]
+    order = {"e": "conversion", "ct": "purchase", "o": f"{long}1", "v": "9.50"}
+    others = [of_the_flow(event_id=f"{long}1"), of_the_door(**order), of_the_flow(placement_id=f"{long}1")]
+    resent = sent([*plays, *others], url)
+    assert (resent.taken, resent.kept) == (
+        0,
+        {"an id that was too long: its letter holds its begin alone": 5},
+    )
+    assert sent(others[2:], url, placement_id="breakfast-uk").taken == 1
+    assert [one.event["placement_id"] for one in kept.events] == ["breakfast-uk"]
+
+
+def test_letters_of_very_long_names_go_in_several_calls(url: str, kept: Kept) -> None:
+    names = ("campaign_id", "creative_id", "platform", "station", "podcast", "program")
+    long = dict.fromkeys(names, "\U0001f3a7" * 127)
+    letters = [of_the_flow(event_id=f"e{n}", ip=5, **long) for n in range(200)]
+    assert sent(letters, url).taken == 200
+    assert [one.event["event_id"] for one in kept.events] == [f"e{n}" for n in range(200)]
+
+
+def test_what_is_sent_again_is_what_it_was(url: str, kept: Kept) -> None:
+    told = {"event": "impression", "basis": "audible_2s", "episode": "e-7", "ip": 5}
+    assert sent([of_the_flow(**told)], url).taken == 1
+    (event,) = (one.event for one in kept.events)
+    assert (event["basis"], event["episode"]) == ("audible_2s", "e-7")
+
+
 @pytest.mark.parametrize("agent", ["AudioCRAWLER 1.1", ""])
 def test_traffic_that_was_judged_invalid_is_not_sent_again_as_valid(url: str, kept: Kept, agent: str) -> None:
     found = understanding().pixel(call(usual(ts="x"), headers={"user-agent": agent}))
