@@ -88,9 +88,11 @@ class Pacer:
             return
         if DELIVERY_SINCE in told:
             self._since.setdefault((scope, name), (told[DELIVERY_STATE], int(told[DELIVERY_SINCE])))
+        self._shown.setdefault((scope, name), [told.get(field) for field in DELIVERY])
         if scope == SCOPES[0]:
             self.states[name] = told[DELIVERY_STATE]
-            self._shown[scope, name] = [told.get(field) for field in DELIVERY]
+            if (campaign := self.book[name].campaign_id or told.get(LABELS[0])) is not None:
+                self._campaigns.setdefault(name, campaign)
 
     def repeat(self, images: Mapping[Key, Values], changed: Iterable[Key]) -> Paced:
         """While nothing can be paced: what changed, with its last delivery fields. Next time all is paced."""
@@ -207,7 +209,8 @@ class Pacer:
         """A row as it is, with the delivery fields that readers have."""
         values = list(images[key])
         values[DELIVERY_AT : DELIVERY_AT + len(DELIVERY)] = self._shown.get(key, NO_DELIVERY)
-        values[CAMPAIGN] = values[CAMPAIGN] or self._campaigns.get(key[1])
+        if key[0] == SCOPES[0]:
+            values[CAMPAIGN] = values[CAMPAIGN] or self._campaigns.get(key[1])
         return (*key, values)
 
 

@@ -17,7 +17,7 @@ from flows.instruments import instruments
 from flows.model.decisions import DecisionRecord
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import REASONS
-from flows.model.fields import DELIVERY, added_up
+from flows.model.fields import DELIVERY, FIELDS, LABELS, added_up
 from flows.model.messages import ConversionAccount, Flush, PackedRow, PartitionAccount
 from flows.model.pixel import traffic_reasons
 from flows.model.redis_keys import row_key
@@ -233,16 +233,30 @@ class Publisher:
 
     def _know(self, pacer: Pacer) -> bool:
         """Find out what readers were told of the plans that are new; whether Redis answered."""
-        new = [(SCOPES[0], name) for name in pacer.book if name not in pacer.states]
-        campaigns = {plan.campaign_id for plan in pacer.book.values() if plan.campaign_id} if new else set()
-        new += [(SCOPES[1], name) for name in sorted(campaigns)]
-        held = self.writer.read([row_key(self.settings.namespace, *one) for one in new], DELIVERY)
-        if held is None:
+        book = pacer.book
+        new = [name for name in book if name not in pacer.states]
+        placements = self._told(SCOPES[0], new, (*DELIVERY, LABELS[0]))
+        if placements is None:
             return False
-        for (scope, name), row in zip(new, held, strict=True):
-            pacer.recall(scope, name, row)
+        of = {book[name].campaign_id or row.get(LABELS[0]) for name, row in placements.items()}
+        campaigns = self._told(SCOPES[1], sorted(filter(None, of)), ("generation", *FIELDS))
+        if campaigns is None:
+            return False
+        for name, row in campaigns.items():  # its row may have ended, and readers have it still
+            if row.get("generation") == str(self.writer.generation):
+                self._counted.setdefault((SCOPES[1], name), msgspec.msgpack.encode([*map(row.get, FIELDS)]))
+        for scope, rows in zip(SCOPES, (placements, campaigns), strict=False):
+            for name, row in rows.items():
+                pacer.recall(scope, name, row)
         self._known = pacer.book.version
         return True
+
+    def _told(
+        self, scope: str, names: Sequence[str], fields: Sequence[str]
+    ) -> dict[str, dict[str, str]] | None:
+        keys = [row_key(self.settings.namespace, scope, name) for name in names]
+        rows = self.writer.read(keys, fields)
+        return None if rows is None else dict(zip(names, rows, strict=True))
 
     def _behind(self, cut: Cut) -> bool:
         """True if an earlier execution has published more of the log than this one has read yet."""

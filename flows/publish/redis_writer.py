@@ -100,9 +100,9 @@ class RedisWriter:
     backlog: Backlog = field(default_factory=Backlog)
     alerts: list[dict[str, str]] = field(default_factory=list)
     fence: int = 0
+    generation: int = 0
     landed: int = -1
     _last: tuple[Cut, Meta] | None = None
-    _generation: int = 0
     _client: Client | None = None
     _store: RowStore | None = None
     _flush_at_s: float = -math.inf
@@ -142,8 +142,8 @@ class RedisWriter:
             above = max(last.fence, int(held.get("fence", 0)), self._store.newest_run(self._marker_key))
             taken = taken._replace(fence=self._store.take_fence(self._fence_key, above))
             keep(self.settings.recovery_dir, self.process, taken)
-            self.fence, self._generation, _ = taken
-            held = self._store.claim(self._positions_key, self._generation, self.fence)
+            self.fence, self.generation, _ = taken
+            held = self._store.claim(self._positions_key, self.generation, self.fence)
             self._store.watch(self._marker_key, self.fence)
             self._warn_of_eviction(self._client)
         except RedisUnavailable as error:
@@ -158,7 +158,7 @@ class RedisWriter:
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         self._flush_at_s = self.monotonic_s() + self.pace_s
         told = {"behind": " ".join(f"{of}:{at}" for of, at in covered.items())} if covered else {}
-        self._log.info("publishing", fence=self.fence, generation=self._generation, **told)
+        self._log.info("publishing", fence=self.fence, generation=self.generation, **told)
         return covered
 
     def _warn_of_eviction(self, client: Client) -> None:
@@ -196,7 +196,7 @@ class RedisWriter:
             key=row_key(namespace, row.scope, row.name),
             layout="row",
             packed=row.packed,
-            generation=self._generation,
+            generation=self.generation,
             fence=self.fence,
             rev=rev,
             ttl_ms=None if lasting else self._ttl_ms,
@@ -222,7 +222,7 @@ class RedisWriter:
     ) -> list[RowVersion]:
         """This execution's versions of hashes that are in no index and have the same values."""
         packed = LAYOUTS[layout].pack(values)
-        return [RowVersion(key, layout, packed, self._generation, self.fence, rev, ttl_ms) for key in keys]
+        return [RowVersion(key, layout, packed, self.generation, self.fence, rev, ttl_ms) for key in keys]
 
     def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[dict[str, str]] | None:
         """Fields of rows, as readers have them; None while Redis does not serve."""
