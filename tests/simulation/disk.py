@@ -1,10 +1,17 @@
-"""The disk's side of small files: a name is safe behind the sync of its directory, and perhaps before."""
+"""The disk's side of small files: a name is safe behind the sync of its directory, and perhaps before; and
+the directories of the members, on one disk or each on its own.
+"""
 
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 
+from flows.engine import foundation
+from flows.engine.dealing import deal
+from flows.errors import StateError
+from flows.settings import Settings
 from flows.state.saves import FOLDER, SaveStore
 from simulation.world import World
 
@@ -71,3 +78,51 @@ def tear(world: World, store: SaveStore) -> None:
         torn = files[int(world.random.random() * len(files))]
         torn.write_bytes(torn.read_bytes()[: -world.random.randint(1, 30)])
         world.tell(f"the disk spoils {torn.name} of save {cuts[0]}")
+
+
+class Directories:
+    """The recovery directories of the members, as whoever looks after the flow gives them.
+
+    Args:
+        root: of all.
+        key: of listeners, for the foundation.
+        own: each member has a directory of its own, and for another number of members the shards are dealt
+            anew; else all share one.
+    """
+
+    def __init__(self, world: World, root: Path, key: bytes, own: bool) -> None:
+        self._world, self._root, self._key, self._own = world, root, key, own
+        self._numbers = count()
+        self.all: list[Path] = [] if own else [root]
+
+    @property
+    def stores(self) -> list[SaveStore]:
+        """Those that are in use."""
+        return [SaveStore(one) for one in self.all]
+
+    def any_store(self) -> SaveStore:
+        """One of them, by chance."""
+        stores = self.stores
+        return stores[int(self._world.random.random() * len(stores))] if self._own else stores[0]
+
+    def of(self, members: int, settings: Settings) -> list[Path]:
+        """A directory for each of so many members; of fewer or more, where the shards cannot be dealt.
+
+        Raises:
+            Crash: while they are dealt, which is then begun anew.
+        """
+        if not self._own:
+            return self.all * members
+        if self.all and len(self.all) != members:
+            try:
+                dealt = deal(self.all, members, self._root / f"dealt-{next(self._numbers)}")
+            except StateError as error:  # there is no whole save yet
+                self._world.tell(f"{members} workers cannot be: {error}")
+            else:
+                self.all = dealt.directories
+                self._world.tell(f"save {dealt.cut} is dealt to {members} workers")
+        elif not self.all:
+            self.all = [self._root / f"member-{member}" for member in range(members)]
+        for one in self.all:
+            foundation.lay(settings.model_copy(update={"recovery_dir": one}), self._key)
+        return self.all

@@ -55,6 +55,7 @@ class History:
         settings: by scenes, beside those of every execution.
         plans: versions of the file of plans, in their order; the last one is read.
         small: tables and files begin, and go over, at sizes that so short a log reaches.
+        own_disks: each worker has a disk of its own; for another number of them the shards are dealt anew.
     """
 
     seed: int
@@ -74,6 +75,7 @@ class History:
     settings: dict[str, Any] = field(default_factory=dict)
     plans: tuple[PlanFile, ...] = ()
     small: bool = False
+    own_disks: bool = False
 
     @property
     def pixels(self) -> int:
@@ -87,7 +89,7 @@ class History:
     def undisturbed(self) -> History:
         """The same log, read by one worker when all of it is there, with nothing going wrong."""
         alone = replace(self, order=0, workers=(1,), intervals_ms=(1000,), faults=(), recompute=False)
-        alone = replace(alone, added=None, lateness_ms=(LATENESS_MS,), begin_ms=self.end_ms)
+        alone = replace(alone, added=None, lateness_ms=(LATENESS_MS,), begin_ms=self.end_ms, own_disks=False)
         return replace(alone, plans=tuple(one._replace(at_ms=0) for one in self.plans[-1:]), small=False)
 
 
@@ -121,6 +123,7 @@ def make(seed: int, *, faults: bool = True) -> History:
         stage.settings,
         tuple(sorted(stage.plans[:-1], key=lambda one: one.at_ms)) + tuple(stage.plans[-1:]),
         stage.small,
+        source.random() < 0.5,
     )
 
 

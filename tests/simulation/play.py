@@ -28,7 +28,7 @@ from flows.settings.fields import ms
 from flows.state.saves import Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker
 from simulation.credits import Attribution
-from simulation.disk import Disk, tear
+from simulation.disk import Directories, Disk, tear
 from simulation.ending import ending
 from simulation.engine import Deferred, Engine, at_random
 from simulation.history import BOUND_MS, LATENESS_MS, PERHAPS, QUIET_MS, History
@@ -201,7 +201,7 @@ class Player:
         self.outside = Outside(self.world, self.log, topics, history.recompute)
         self.disk = Disk(self.world)
         self.directory = Path(tempfile.mkdtemp(prefix="simulated-", dir=MEMORY))
-        self.store = SaveStore(self.directory)
+        self.directories = Directories(self.world, self.directory, KEY, history.own_disks)
         form = ".json" if history.plans and (history.plans[0].text or b"").startswith(b"[") else ".csv"
         self.plans = self.directory.with_suffix(form)
         self.planning = self.checker.planning
@@ -258,7 +258,6 @@ class Player:
             update=history.settings
             | ({"plans": self.plans} if history.plans else {})
             | {
-                "recovery_dir": self.directory,
                 "flush_interval": timedelta(milliseconds=interval_ms),
                 # A save comes a cut before the interval is over.
                 "save_interval": timedelta(
@@ -271,11 +270,19 @@ class Player:
         self.executions += 1
         self.stop = StopSignal()
         faults = len([line for _, line in world.story if line.startswith("***")])
-        world.tell(f"execution {self.executions} starts with {workers} worker(s), saves: {self.store.cuts()}")
         try:
-            some = members(workers)
-            for number, member in enumerate(some):
-                member.begin(settings, self.outside, self.stop, Place(number, workers), self._defer)
+            directories = self.directories.of(workers, settings)
+            saves = [store.cuts() for store in self.directories.stores]
+            world.tell(
+                f"execution {self.executions} starts with {len(directories)} worker(s), saves: {saves}"
+            )
+            some = members(len(directories))
+            for number, (member, directory) in enumerate(zip(some, directories, strict=True)):
+                mine, place = (
+                    settings.model_copy(update={"recovery_dir": directory}),
+                    Place(number, len(some)),
+                )
+                member.begin(mine, self.outside, self.stop, place, self._defer)
             meet([member.source.saves for member in some])
             salt = int(world.random.random() * 1000)
             self.engine = Engine(world, [member.flow for member in some], salt)
@@ -364,7 +371,7 @@ class Player:
             case "crash":
                 self.world.crash()
             case "power":
-                tear(self.world, self.store)
+                tear(self.world, self.directories.any_store())
                 self.world.crash()
             case "stop":
                 self.stop.set()

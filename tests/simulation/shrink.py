@@ -50,6 +50,8 @@ def _simpler(history: History) -> Iterator[History]:
         yield replace(history, intervals_ms=(1000,))
     if len(set(history.lateness_ms)) > 1:
         yield replace(history, lateness_ms=history.lateness_ms[:1])
+    if history.own_disks:
+        yield replace(history, own_disks=False)
     if history.recompute:
         yield replace(history, recompute=False)
     for name, some in history.entries.items():

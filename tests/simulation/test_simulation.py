@@ -52,6 +52,15 @@ def test_every_history_keeps_every_promise_and_ends_like_an_undisturbed_one(seed
     assert found.flushes > 3
 
 
+@pytest.mark.parametrize("seed", [12, 19])
+def test_members_with_disks_of_their_own_become_fewer_and_more(seed: int) -> None:
+    history = make(seed)
+    assert history.own_disks
+    found = judged(history)
+    assert not found.wrong, story(found)
+    assert any("is dealt to" in text for _, text in found.story)
+
+
 def test_a_seed_is_the_same_history_each_time() -> None:
     one, other = play(make(3)), play(make(3))
     assert (one.story, one.end, one.steps) == (other.story, other.end, other.steps)
