@@ -178,8 +178,11 @@ class Pacer:
     def _campaign(self, name: str, images: Mapping[Key, Values], now_ms: int) -> tuple[str, str, Values]:
         key = (SCOPES[1], name)
         values = list(images.get(key) or empty(now_ms))
-        parts = [part for part in self._deliveries if self._campaigns.get(part) == name]
-        if parts:
+        every = [part for part, of in self._campaigns.items() if of == name]
+        parts = [part for part in every if part in self._deliveries]
+        if len(parts) < len(every) and key in self._shown:  # one is held since a restart
+            self._show(key, values, self._shown[key])
+        elif parts:
             delivery = pace_campaign([self._deliveries[part] for part in parts], self.thresholds)
             spent = together([of for part in parts if (of := self._spent.get(part)) is not None])
             currency = None if spent is None else spent.currency

@@ -53,3 +53,26 @@ def test_a_campaign_whose_row_has_ended_keeps_its_counts_behind_a_restart(
     after.flush(13, rows(201))
     assert shown(client, settings, "campaign", "c") == ("201", "under")
     after.publisher.close()
+
+
+def test_a_campaign_keeps_its_delivery_until_each_of_its_placements_counts_by_its_plan_again(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings, other = settings_of(), replace(PLAN, placement_id="q")
+    moved = replace(other, end_ms=other.end_ms + 3_600_000)
+    seen = flushed(row("placement", "p", 200), row("placement", "q", 200), row("campaign", "c", 400))
+    before = Writer(settings, Held(PlanBook([PLAN, other])))
+    before.flush(10, seen)
+    booked = f"{settings.namespace}:campaign:{{c}}", "delivery.booked"
+    assert client.hget(*booked) == "2000"
+    before.publisher.close()
+
+    for plans in ([PLAN, moved], [replace(PLAN, end_ms=moved.end_ms), moved]):
+        after = Writer(settings, Held(PlanBook(plans)), number=5)
+        after.flush(11, seen)
+        assert client.hget(*booked) == "2000"
+        by_now = [row("placement", plan.placement_id, 200, plan) for plan in plans]
+        after.flush(12, flushed(*by_now, row("campaign", "c", 400)))
+        assert client.hget(*booked) == "2000"
+        assert client.hget(booked[0], "delivery.end_ms") == str(moved.end_ms)
+        after.publisher.close()
