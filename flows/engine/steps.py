@@ -370,6 +370,8 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         for scope, name in sorted(shard.row_index.planned):
             if scope == "placement":
                 shard.plan(name, *book[name].minutes)
+            else:
+                shard.planned_campaign(name)
 
 
 def _days(settings: Settings) -> Callable[[int], int]:

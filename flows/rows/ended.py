@@ -82,6 +82,18 @@ class Ended:
         if len(self._fresh) >= MERGE_AT:
             self._merge()
 
+    def has(self, row: RowName) -> bool:
+        """True if something is kept of a name, or of another of the same hash."""
+        return self._at(self.key(row))[1] != GONE
+
+    def _at(self, key: int) -> tuple[int, int]:
+        """The place of a hash in the index, its end where it is not there, and that of its latest record."""
+        place = self._fresh.get(key, GONE)
+        at = int(np.searchsorted(self._keys, np.uint64(key))) if place == GONE else len(self._keys)
+        if at < len(self._keys) and int(self._keys[at]) == key:
+            place = int(self._places[at])
+        return at, place
+
     def take(self, row: RowName, oldest: int) -> list[Any] | None:
         """The values of a row, which is then no longer kept; None where there are none, or it was last heard
         of before the minute `oldest`.
@@ -89,10 +101,7 @@ class Ended:
         if not len(self._keys) and not self._fresh:
             return None
         key = self.key(row)
-        place = self._fresh.get(key, GONE)
-        at = int(np.searchsorted(self._keys, np.uint64(key))) if place == GONE else len(self._keys)
-        if at < len(self._keys) and int(self._keys[at]) == key:
-            place = int(self._places[at])
+        at, place = self._at(key)
         if place == GONE:
             return None
         scope, name, minute, *values = self._record(place)

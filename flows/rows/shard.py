@@ -271,6 +271,12 @@ class RowShard(RowTables):
         """
         self.flights.plan(self.number((SCOPES[0], placement)), start, end, self.first_open)
 
+    def planned_campaign(self, name: str) -> None:
+        """A campaign has a plan: its row comes back, if it had ended."""
+        row = (SCOPES[1], name)
+        if row not in self.row_index.numbers and self.row_index.ended.has(row):
+            self.columns.changed[self.number(row)] = True
+
     def sketches(self, ended: bool) -> Iterator[tuple[str, U8]]:
         """(placement, registers of its flight's reach), at most once a watermark minute: where it has grown
         by over 1 %, or a day after it was given if it was heard since; at the log's end all that grew.
