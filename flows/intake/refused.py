@@ -10,16 +10,18 @@ from flows.intake.dead_letters import Rejection
 from flows.intake.dimension_numbers import DimensionNumbers
 from flows.intake.identity import NO_PLAYHEAD, PLAY, identities
 from flows.intake.schema import read_ms
+from flows.model.day_parts import FAR_MINUTES
 from flows.model.events import EVENTS, IMPRESSION, absent
 from flows.model.pixel import LINKED, POSITION, REFUSED, WATERMARK
+from flows.model.ticks import MINUTE_MS
 from flows.state.kernel import U64
 
 
 def refused(
     rejection: Rejection, position: int, stamp: int, dimensions: DimensionNumbers
 ) -> list[tuple[int, ...]]:
-    """The columns of a rejected impression that names its placement, and a time that can be read; none for
-    every other message.
+    """The columns of a rejected impression that names its placement, and a time that can be read, which is at
+    most a day later than the broker's; none for every other message.
 
     Args:
         stamp: the broker's timestamp, 0 where there is none.
@@ -30,6 +32,8 @@ def refused(
         return []
     moment = next((at for name in ("ts", "received_at") if (at := read_ms(event.get(name)))), stamp)
     if not isinstance(placement, str) or absent(placement) or not moment:
+        return []
+    if stamp and moment > stamp + FAR_MINUTES * MINUTE_MS:  # its play would be remembered until then
         return []
     combo = dimensions.number((placement, *(None,) * (dimensions.width - 1)))
     info, key = IMPRESSION | REFUSED, 1

@@ -227,3 +227,12 @@ def test_the_receipt_is_the_collectors_else_the_brokers_and_at_most_a_minute_beh
         assert pixel_of(raw_of(EVENT, received_at=received_at), stamps=[stamp])[WATERMARK] == expected
     assert pixel_of(raw_of(EVENT, received_at=stamp + 10**9), stamps=[0])[WATERMARK] == stamp + 10**9
     assert pixel_of(raw_of(EVENT))[WATERMARK] == 0
+
+
+def test_of_a_rejected_impression_that_is_dated_far_ahead_nothing_is_remembered() -> None:
+    now, day_ms = EVENT["ts"], 86_400_000
+    wrong = EVENT | {"event": "impression", "ip": 5}
+    ahead = (0, day_ms, day_ms + 1, 70 * 365 * day_ms)
+    raws = [raw_of(wrong, ts=now + ms) for ms in ahead]
+    assert [row[2] for row in decode(*raws, stamps=[now] * 4).refused] == [now, now + day_ms]
+    assert len(decode(*raws).refused) == 4, "no broker bounds it"
