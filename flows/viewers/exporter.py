@@ -94,7 +94,7 @@ def create_app(
         agent = Agent(board, settings, access.owners)
         beside += adcp_doors.routes(agent)
         if (tools := adcp_doors.mcp_tools(agent)) is not None:
-            beside.append(Route("/mcp", tools))
+            beside.append(Route("/mcp", tools, methods=["POST"]))  # without sessions there is no stream
             running.append(tools.run)
 
     def placements() -> bytes:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, cast
 from urllib.parse import quote
 
 import msgspec
 import pytest
-from collector_support import HOME, SECRET, call, understanding, usual
+from collector_support import HOME, NOW_MS, SECRET, call, understanding, usual
 
+from connectors.stream import Messages
 from flows.collector.call import Call, Outcome, Understood
 from flows.collector.doors import GIF, Answer, Doors
+from flows.collector.log import line_of
 from flows.collector.store import Store
+from flows.intake.decoder import Decoder
+from flows.model.events import MAX_MESSAGE_BYTES
 
 BEARER = {"authorization": f"Bearer host.{SECRET}"}
 TARGET = "https://shop.example/offer"
@@ -205,3 +210,30 @@ def test_a_proxy_that_was_not_declared_and_who_has_a_token_are_not_capped() -> N
     doors = Doors(understanding(), cast(Store, Kept()), calls_per_caller=3)
     assert statuses(doors, [call(usual(), peer="127.0.0.1")] * 5) == [200] * 5
     assert statuses(doors, [call(usual(), headers=BEARER)] * 5) == [200] * 5
+
+
+@pytest.mark.parametrize("many", ["\x01", "\U0001f3a7"])
+def test_what_a_door_stores_the_flow_takes_however_long_its_words_are(many: str) -> None:
+    ids = (
+        "placement_id",
+        "campaign_id",
+        "creative_id",
+        "play_id",
+        "platform",
+        "station",
+        "podcast",
+        "program",
+    )
+    long = dict.fromkeys((*ids, "episode", "event_id", "order_id", "listener_id"), many * 128)
+    long |= {"ga_client_id": many * 64, "type": "purchase", "value": many * 64, "consent": True}
+    long["content_category"] = [many * 128] * 40
+    for event, url in product(
+        ("click", "conversion"), (f"https://x/{many * 5_000}", f"/?utm_x={many * 5_000}")
+    ):
+        body = msgspec.json.encode([long | {"event": event, "landing_url": url}])
+        answer, kept = asked(Call("POST", "/v1/events", "", BEARER, body, HOME, NOW_MS))
+        assert msgspec.json.decode(answer.body)["results"] == [{"outcome": "accepted"}]
+        (one,) = kept.events
+        line = line_of(one.event, one.key).body
+        assert len(line) < MAX_MESSAGE_BYTES - 1_000, "beside what its lane adds"
+        assert not Decoder(b"0123456789abcdef").decode(Messages([line], [1], 2)).rejected
