@@ -108,20 +108,21 @@ class _Served:
     ) -> tuple[int, bytes]:
         path, _, asked = target.partition("?")
         given, statuses, parts = False, list[int](), list[bytes]()
-        told = asyncio.Event()
+        began, told = asyncio.Event(), asyncio.Event()
 
         async def receive() -> dict[str, Any]:
             nonlocal given
             if not given:
                 given = True
                 return {"type": "http.request", "body": body, "more_body": False}
-            if path == "/events":
-                await asyncio.wait_for(told.wait(), 5)  # a stream has no end of its own
+            # Who is gone before is told nothing; a stream has no end of its own.
+            await asyncio.wait_for(told.wait() if path == "/events" else began.wait(), 5)
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
+                began.set()
                 for name, value in message["headers"]:
                     assert b"\n" not in name + value, (name, value)
             else:

@@ -209,6 +209,17 @@ def test_a_stranger_is_answered_by_no_door(app: Starlette) -> None:
     assert [one.status_code for one in answers] == [401] * 3
 
 
+@pytest.mark.parametrize("more", [{}, {"last-event-id": "1"}])
+def test_there_is_no_stream_of_mcp_to_wait_for(settings: Settings, more: dict[str, str]) -> None:
+    pytest.importorskip("mcp", reason="needs mcp: pip install 'audiopixel[mcp]'")
+    url = settings.redis_url.get_secret_value()
+    headers = {**bearer("mine"), "accept": "application/json, text/event-stream", **more}
+    with exporter(url, "adcp", access=access(), settings=settings) as port:
+        for method in ("GET", "DELETE"):
+            answer = httpx.request(method, f"http://127.0.0.1:{port}/mcp", headers=headers, timeout=10)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
 def test_an_mcp_client_lists_and_calls_the_tools(settings: Settings, app: Starlette) -> None:
     pytest.importorskip("mcp", reason="needs mcp: pip install 'audiopixel[mcp]'")
     import httpx2
