@@ -16,6 +16,7 @@ How = Literal[
 
 _MACRO: Final = r"""(?:
       \[\[?[^\[\]]+\]\]?        # VAST, Triton
+    | %5[Bb](?:(?!%5[BbDd]).)+%5[Dd] # the same, encoded, as in a body of JSON
     | \$\{[^{}]+\} | \$[A-Za-z_]+ # OpenRTB, DV360
     | \{\{?[^{}]+\}\}?            # PRX, AdCP, Kevel
     | @[^@]+@                     # Triton

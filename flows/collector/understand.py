@@ -28,7 +28,7 @@ from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.query import decoded, parameters, readable
 from flows.collector.reading import PER_FIRE, Reading, body_parameters, read
 from flows.collector.signatures import LABELS, Signatures
-from flows.model.events import CODES, CONVERSION_TYPES, REASONS
+from flows.model.events import CODES, CONVERSION_TYPES, MAX_URL_BYTES, REASONS, cut_bytes
 
 UNSIGNED: Final = "unsigned"
 UNKNOWN_EVENT: Final = "unknown_event"
@@ -49,7 +49,6 @@ _IDS: Final = (
     "episode",
 )
 MAX_EVENTS: Final = 1_000
-_LONGEST_URL: Final = 4_096
 NEVER_FROM_A_CALLER: Final = (
     "collector",
     "low_ms",
@@ -335,12 +334,13 @@ def _kafka_key(event: Mapping[str, Any]) -> bytes:
 def _without_query(url: str) -> str:
     """A landing URL with the `utm_*` of its query alone: whatever else stands there may be a person's."""
     try:
-        parts = urlsplit(url[:_LONGEST_URL])
+        parts = urlsplit(url[:MAX_URL_BYTES])
         kept = [(name, value) for name, value in parse_qsl(parts.query) if name.startswith("utm_")]
     except ValueError:
         return ""
     address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}" if parts.scheme else parts.path
-    return f"{address}?{urlencode(kept)}" if kept else address
+    # In percents a letter is twelve; and the flow takes no event over 64 KiB.
+    return cut_bytes(f"{address}?{urlencode(kept)}" if kept else address, MAX_URL_BYTES)
 
 
 def _canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flows.collector.cleaner import boolean, device_id, epoch_ms, event_name, playhead_ms, present
 from flows.collector.query import MAX_PARAMETERS, decoded, parameters
+from flows.model.events import absent
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from flows.collector.query import MAX_PARAMETERS, decoded, parameters
         *("[X]", "[[CACHEBUSTING]]", "[ERRORCODE]", "${AUCTION_ID}", "$cachebuster", "{timestamp}"),
         *("{{device.ifa}}", "@STATION_NAME@", "@C.EPISODE-TITLE@", "%%CACHEBUSTER%%", "%ebuy!", "%n"),
         *("@AD_ID@-@COOKIE@", "${AUCTION_ID}-${AUCTION_IMP_ID}"),
+        *("%5BX%5D", "%5b a\n%5d"),
         *("(acast-ip)", "(x-y)", "__X__", "__CREATIVE_ID__", "#X#", "<X>", "$"),
         '${parameters["aw_0_2rt.show"]!}',
     ],
@@ -26,9 +28,34 @@ def test_a_macro_that_nobody_replaced_says_nothing(text: str) -> None:
     assert present(text) == (None, "unreplaced")
 
 
+_PARTS = ("[", "]", "%5B", "%5d", "${", "{", "}", "@", "-1", "-", "x", " ", "\n", "%", "$")
+
+
+@given(st.lists(st.sampled_from(_PARTS), max_size=6).map("".join))
+def test_what_says_nothing_to_the_flow_says_nothing_here(text: str) -> None:
+    found, _ = present(text)
+    assert not absent(text) or found is None
+    assert found is None or not absent(found), "a door stores nothing that the flow has to reject"
+
+
 @pytest.mark.parametrize(
     "macro",
-    ["__a__", "[a]", "[[a]]", "${a}", "$a", "{a}", "{{a}}", "@a@", "%%a%%", "%a", "%a!", "(x-a)", "#a#"],
+    [
+        "__a__",
+        "[a]",
+        "%5Ba%5D",
+        "[[a]]",
+        "${a}",
+        "$a",
+        "{a}",
+        "{{a}}",
+        "@a@",
+        "%%a%%",
+        "%a",
+        "%a!",
+        "(x-a)",
+        "#a#",
+    ],
 )
 @pytest.mark.parametrize("end", ["", "x", "-", "_", "-__"])
 def test_no_chain_of_macros_takes_more_than_linear_time(macro: str, end: str) -> None:
