@@ -109,11 +109,13 @@ class Cut:
 
 
 def cut_at(ticks: dict[str, Tick], number: int) -> Cut:
-    """The cut of every partition's latest tick up to `number`."""
+    """The cut of every partition's latest tick up to `number`, or of its first one, behind which others may
+    have much to read up to there: until its number no time is known of it.
+    """
     live = [tick for tick in ticks.values() if not tick.ended and tick.holding]
     ended = all(tick.ended for tick in ticks.values())
     if live:
-        watermark = min(tick.watermark_ms for tick in live)
+        watermark = min(0 if tick.first and tick.number > number else tick.watermark_ms for tick in live)
     elif ended:
         # Logs of one pixel each: none will follow that could confirm it, or that it could make late.
         watermark = max(tick.greatest_ms for tick in ticks.values()) or max(

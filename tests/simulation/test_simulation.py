@@ -26,8 +26,8 @@ from simulation.world import T0_MS
 
 FOUND = json.loads((Path(__file__).parent / "found.json").read_text())
 """Mutation to the seed that found it, and what it said."""
-ONCE_MISJUDGED = (665, 738, 756)
-"""Seeds whose histories the harness once found wrong, and were not."""
+ONCE_WRONG = (665, 738, 756, 983)
+"""Seeds whose histories once were wrong, the last by the flow, the others by the harness."""
 SAMPLE = (
     "the fence is not read from the disk",
     "rows are shown before the replay is past the last flush",
@@ -45,7 +45,7 @@ def simulation() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("seed", [*range(8), *ONCE_MISJUDGED])
+@pytest.mark.parametrize("seed", [*range(8), *ONCE_WRONG])
 def test_every_history_keeps_every_promise_and_ends_like_an_undisturbed_one(seed: int) -> None:
     found = judged(make(seed))
     assert not found.wrong, story(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -346,6 +347,14 @@ def test_an_empty_partition_and_a_finished_one_hold_nobody_back() -> None:
 
 def test_a_partition_that_has_something_to_read_and_is_not_yet_read_holds_all_back() -> None:
     assert cut_of(tick("a", NOW_MS), tick("b", 0, holding=True)).watermark_ms == 0
+
+
+def test_a_first_tick_is_of_no_cut_before_its_number_whatever_was_read_by_then() -> None:
+    slept = replace(tick("a", 0, holding=False), number=2)  # and has read nothing of the hours until 5
+    late = replace(tick("b", NOW_MS), first=True)
+    ticks = {one.sender: one for one in (slept, late)}
+    assert cut_at(ticks, 2).watermark_ms == 0
+    assert cut_at(ticks, 5).watermark_ms == NOW_MS
 
 
 def test_when_all_have_ended_everything_is_final_as_of_the_greatest_event_time() -> None:
