@@ -202,7 +202,7 @@ class TouchShard:
 
     def _drop_names(self, most: int) -> None:
         """Drop the dimensions that no touch refers to, and number the rest anew, if it is at most `most`."""
-        kept = self.store.needed()
+        kept = self.store.needed(len(self.names))
         if len(kept) <= most:
             self.store.renumber(kept)
             self.name([self.names[number] for number in kept.tolist()])

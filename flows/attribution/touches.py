@@ -273,12 +273,12 @@ class TouchStore:
     def __len__(self) -> int:
         return sum(map(len, self.segments)) + sum(map(len, self._runs))
 
-    def needed(self) -> U32:
-        """The numbers of the names that a touch refers to, sorted. Call it behind `compact`."""
-        kept = np.zeros(0, np.uint32)
+    def needed(self, names: int) -> U32:
+        """The numbers, of so many, of the names that a touch refers to, sorted. Call it behind `compact`."""
+        needed = np.zeros(names, bool)
         for segment in self.segments:
-            kept = np.union1d(kept, segment.touches.combo)
-        return kept
+            needed[segment.touches.combo] = True
+        return np.flatnonzero(needed).astype(np.uint32)
 
     def renumber(self, kept: U32) -> None:
         """Number the names anew, in new segments, by their places in what `needed` gave."""

@@ -267,7 +267,8 @@ class PlayShard:
         self.increments = self.increments.begun_anew(self.used)
         self.delays.clear()
         self.conversions = []
-        hourly = len(self.names) > LOOK_AT and self.watermark_ms // HOUR_MS > before_ms // HOUR_MS
+        hour, before = ((ms + self.index * MINUTE_MS) // HOUR_MS for ms in (self.watermark_ms, before_ms))
+        hourly = hour > before and len(self.names) > LOOK_AT  # not all shards at one cut
         if hourly or len(self.names) > self.forget_at:
             self._drop_combos(len(self.names) // (2 if hourly else 1))
             self.forget_at = max(FORGET_AT, 2 * len(self.names))
@@ -309,7 +310,9 @@ class PlayShard:
         flags, times = self.table[used, FLAGS], self.table[used, TIMES]
         minutes = self.table[used, MINUTES]
         reached = slots.reached_combo(minutes, times)
-        kept = np.union1d(flags >> COMBO_SHIFT, reached)
+        needed = np.zeros(len(self.names) + 1, bool)
+        needed[flags >> COMBO_SHIFT] = needed[reached] = True
+        kept = np.flatnonzero(needed)
         if len(kept) > most:
             return
         renumber = np.zeros(len(self.names) + 1, np.uint64)
