@@ -118,6 +118,9 @@ def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
     damaged |= refused
     if cut is None:
         _refuse(store, [one.held for one in all_said], damaged)
+    if (latest := max(one.fence for one in all_said)) > mine.fence:
+        # Any member may be the writer next; and all are to know that a generation has begun.
+        keep(store.root, place.member, latest)
     if cut is None or cut == BEGINNING.cut:
         store.revoke_after(BEGINNING.cut)
         if place.members > 1:
@@ -132,8 +135,6 @@ def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
                 reason=reason,
             )
     store.revoke_after(cut)
-    if (latest := max(one.fence for one in all_said)) > mine.fence:  # any member may be the writer next
-        keep(store.root, place.member, latest)
     return Agreed(save, all_said[0].start)
 
 

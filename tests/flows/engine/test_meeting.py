@@ -25,6 +25,7 @@ from flows.errors import AudiopixelError, StateError
 from flows.model.messages import PartitionStates, shard_key
 from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
+from flows.publish.fence import Kept, keep, kept
 from flows.settings.fields import Settings
 from flows.state.saves import FORMAT, PARTITIONS, Manifest, SaveStore, encode
 
@@ -136,6 +137,17 @@ def test_a_death_between_the_very_first_manifests_begins_anew_and_a_lost_disk_do
     (tmp_path / "disk-1").rename(tmp_path / "lost")
     with pytest.raises(StateError, match="the disk of member 1 has no save, and those of others have"):
         together(stores)
+
+
+@pytest.mark.parametrize("cuts", [(), (3,)])
+def test_all_learn_which_generation_has_begun_with_a_common_save_or_without(
+    tmp_path: Path, cuts: Sequence[int]
+) -> None:
+    stores = on_disks(tmp_path, [cuts, cuts])
+    written = Kept(3, 2, begun=True)  # by `--recompute`
+    keep(stores[1].root, 1, written)
+    together(stores)
+    assert [kept(store.root) for store in stores] == [written] * 2
 
 
 def test_of_one_cut_the_parts_of_two_starts_are_two_saves(tmp_path: Path) -> None:
