@@ -32,6 +32,10 @@ SENT = ("delivered", "download")
 """Events that have what their client counts once by, where others have a listener."""
 
 
+WHOSE = ("impression", "start", "click", "conversion")
+"""Events whose listener counts somewhere; of others the flow makes no key."""
+
+
 def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[Any, ...]], dict[str, int]]:
     """What each pixel is: its line, event, time, flags, and whether it has a listener or a key; and the
     reasons.
@@ -50,7 +54,7 @@ def by_the_oracle(log: list[bytes], plainly: bool = True) -> tuple[list[tuple[An
                 flags = (bool(columns[name][i]) for name in ("linked", "consent", "bot"))
                 linked, consent, bot = flags
                 event = CODES[columns["event"][i]]
-                known = bool(keyed[i]) if event in SENT else bool(heard[i]) and consent
+                known = bool(keyed[i]) if event in SENT else bool(heard[i]) and consent and event in WHOSE
                 found.append(
                     (int(columns["pos"][i]), event, int(columns["t"][i]), linked, consent, bot, known,
                      tuple(names[int(columns["combo"][i])]))
