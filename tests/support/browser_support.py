@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ CODES = {
 }
 
 
+class Left(AssertionError):
+    """The page was left while it was asked."""
+
+
 class Browser:
     """One tab."""
 
@@ -61,7 +65,8 @@ class Browser:
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
-                assert "error" not in answer, answer
+                if "error" in answer:
+                    raise (Left if "navigated" in answer["error"]["message"] else AssertionError)(answer)
                 return answer["result"]  # type: ignore[no-any-return]
             self._notice(answer)
 
@@ -107,9 +112,14 @@ class Browser:
 
     def until(self, expression: str, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
-        while not self.js(f"Boolean({expression})"):
+        while not self._so(expression):
             assert time.monotonic() < deadline, f"did not come true in time: {expression}; {self.errors}"
             time.sleep(0.05)
+
+    def _so(self, expression: str) -> bool:
+        with suppress(Left):  # the next page is asked
+            return bool(self.js(f"Boolean({expression})"))
+        return False
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """Press a key; of `Enter` and `Tab` also what they do to buttons and focus. Shift is 8."""
