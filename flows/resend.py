@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 from flows.errors import AudiopixelError, UsageError
 from flows.model.dimensions import NAMES
-from flows.model.events import MALFORMED, TOO_LATE
+from flows.model.events import MALFORMED, MAX_ID, TOO_LATE
 from flows.rejected import Letter
 
 MAX_EVENTS: Final = 500
@@ -35,8 +35,6 @@ NO_TIME: Final = "no time that can be read"
 JUDGED: Final = "invalid traffic: its letter no longer holds why"
 FINAL: Final = "too late: its minute is final"
 CUT: Final = "an id that was too long: its letter holds its begin alone"
-_CUT: Final = 128
-"""Letters of an id from which on a dead letter may have cut it: what is left may be another's."""
 _IDS: Final = ("event_id", "play_id", "episode", *NAMES)
 SETTABLE: Final = ("event", "placement_id", "campaign_id", "creative_id", "platform", "station", "podcast")
 """Fields that may be set right while letters are sent again."""
@@ -203,7 +201,8 @@ def _unsendable(letter: Letter, event: Mapping[str, Any]) -> str:
         return NO_ID
     conversion = event.get("conversion")
     order = conversion.get("order_id") if isinstance(conversion, dict) else None
-    if any(isinstance(one, str) and len(one) >= _CUT for one in (order, *map(event.get, _IDS))):
+    # So long an id may have been cut by its letter: what is left may be another's.
+    if any(isinstance(one, str) and len(one) >= MAX_ID for one in (order, *map(event.get, _IDS))):
         return CUT
     return "" if event["ts"] else NO_TIME
 

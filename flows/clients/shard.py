@@ -29,7 +29,7 @@ from flows.model.clients import (
     ClientCounts,
 )
 from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
-from flows.model.ticks import MINUTE_MS, Cut
+from flows.model.ticks import MINUTE_MS, Cut, turned_hour
 from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U64
 from flows.state.snapshot import check_format
@@ -78,16 +78,16 @@ class ClientShard:
         """Take the events of all placement shards for one cut, and decide those whose minute has become
         final.
         """
-        before = self.watermark_ms // MINUTE_MS
+        before_ms = self.watermark_ms
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         if some := [batch for batch in batches if len(batch.sent)]:
             self.pending = np.concatenate([self.pending, *map(self._numbered, some)])
-        minute = self.watermark_ms // MINUTE_MS
         places, amounts = _NO_PLACES, _NO_PLACES
-        if (cut.ended or minute > before) and (len(self.pending) or len(self._told[0])):
+        turned = cut.ended or self.watermark_ms // MINUTE_MS > before_ms // MINUTE_MS
+        if turned and (len(self.pending) or len(self._told[0])):
             places, amounts = self._decide(self._final_ms(cut.ended))
-        turned_hour = (minute + self.index) // 60 > (before + self.index) // 60  # not all shards at one cut
-        if turned_hour:
+        hourly = turned_hour(before_ms, self.watermark_ms, self.index)
+        if hourly:
             self.store.drop_old(self._final_ms(False))
         combos, local = np.unique(places >> _PLACE_BITS, return_inverse=True)
         counts = ClientCounts(
@@ -99,7 +99,7 @@ class ClientShard:
             (places & (1 << _COLUMN_BITS) - 1).astype(np.uint8),
             amounts,
         )
-        if len(self.names) >= (LOOK_AT if turned_hour else FORGET_AT):
+        if len(self.names) >= (LOOK_AT if hourly else FORGET_AT):
             self._drop_names()
         return counts
 

@@ -17,6 +17,7 @@ from flows.model.events import (
     CODES,
     INVALID,
     MALFORMED,
+    MAX_ID,
     MAX_MESSAGE_BYTES,
     MAX_URL_BYTES,
     TOO_LATE,
@@ -106,7 +107,7 @@ def explain(
         kept["event"]["invalid_traffic"] = reason
     for field in ("event_id", "event"):
         value = document.get(field)
-        if not isinstance(value, str) or absent(value) or (field == "event_id" and len(value) > 128):
+        if not isinstance(value, str) or absent(value) or (field == "event_id" and len(value) > MAX_ID):
             return Rejection(INVALID, field, kept)
     if document["event"] not in CODES:
         return Rejection(UNKNOWN_EVENT, "event", kept)
@@ -173,7 +174,7 @@ def _is_scalar(value: object) -> bool:
 
 
 def _short(value: Any) -> Any:
-    return value[:128] if isinstance(value, str) else value
+    return value[:MAX_ID] if isinstance(value, str) else value
 
 
 def letter(partition: str, position: int, rejection: Rejection) -> tuple[bytes, bytes]:

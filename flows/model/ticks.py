@@ -162,6 +162,14 @@ def methods_of(methods: Methods, minute_ms: int) -> Methods:
     return tuple(one for one in methods if one[0] < minute_ms + MINUTE_MS)
 
 
+def turned_hour(before_ms: int, now_ms: int, shard: int) -> bool:
+    """True if an hour of a shard's ended between two watermarks; each has its own minute for it, so that not
+    all work at one cut.
+    """
+    late_ms = shard * MINUTE_MS
+    return (now_ms + late_ms) // HOUR_MS > (before_ms + late_ms) // HOUR_MS
+
+
 _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 

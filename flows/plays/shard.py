@@ -30,7 +30,7 @@ from flows.model.pixel import (
     POSITION,
     TS,
 )
-from flows.model.ticks import ENDED, HOUR_MS, MINUTE_MS, Cut
+from flows.model.ticks import ENDED, MINUTE_MS, Cut, turned_hour
 from flows.plays import cohort, slots
 from flows.plays.conversions import convert
 from flows.plays.delay_counts import DelayCounts
@@ -267,8 +267,7 @@ class PlayShard:
         self.increments = self.increments.begun_anew(self.used)
         self.delays.clear()
         self.conversions = []
-        hour, before = ((ms + self.index * MINUTE_MS) // HOUR_MS for ms in (self.watermark_ms, before_ms))
-        hourly = hour > before and len(self.names) > LOOK_AT  # not all shards at one cut
+        hourly = len(self.names) > LOOK_AT and turned_hour(before_ms, self.watermark_ms, self.index)
         if hourly or len(self.names) > self.forget_at:
             self._drop_combos(len(self.names) // (2 if hourly else 1))
             self.forget_at = max(FORGET_AT, 2 * len(self.names))
