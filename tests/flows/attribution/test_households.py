@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flows.attribution.credit_models import Rules
 from flows.attribution.eligible import NEVER
-from flows.attribution.household_touches import MAX_NAMES, latest_crowd
+from flows.attribution.household_touches import MAX_NAMES, HomeSegment, latest_crowd
 from flows.attribution.households import HouseholdShard
 from flows.attribution.shard import ListenerShard
-from flows.attribution.touches import Caps
+from flows.attribution.touches import Caps, Touches
 from flows.engine.steps import HouseholdsLogic
 from flows.instruments import instruments
 from flows.model.decisions import Decision, PendingConversion
@@ -392,3 +394,13 @@ def test_what_caps_drop_of_households_is_counted_beside_what_they_drop_of_listen
     metrics, label = instruments(), shard_key(settings.shards)
     assert metrics.dropped_touches.labels(label)._value.get() == 4
     assert metrics.capped_decisions.labels(label)._value.get() == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**47), st.integers(0, 4_102_444_800_000)), min_size=1, max_size=30))
+def test_a_segment_knows_its_newest_touch_packed_and_from_the_disk(some: list[tuple[int, int]]) -> None:
+    who, ts = (np.array(column) for column in zip(*some, strict=True))
+    nothing = np.zeros(len(some), np.uint32), np.zeros(len(some), np.uint64)
+    touches = Touches(who.astype(np.uint64), ts.astype(np.int64) << KIND_BITS, *nothing).sorted()
+    segment = HomeSegment(touches)
+    again = HomeSegment.from_bytes(segment.tobytes(), None)
+    assert segment.newest_ms == again.newest_ms == max(ts)
