@@ -43,7 +43,8 @@ class Disputed:
     zone: ZoneInfo
     plans: Callable[[], Mapping[str, Plan]]
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _stamp: tuple[int, int] | None = None
+    _stamp: tuple[int, ...] = ()
+    _refused: UsageError | None = None
     _error: str | None = None
     _claims: dict[Key, list[Claim]] = field(default_factory=dict)
     _kept: dict[Key, tuple[float, list[dict[str, Any]]]] = field(default_factory=dict)
@@ -52,20 +53,30 @@ class Disputed:
         """Read the file if it has changed.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: it cannot be read, or could not when it last changed.
         """
         try:
             found = self.path.stat()
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be read: {error.strerror}") from None
-        stamp = found.st_mtime_ns, found.st_size
-        if stamp == self._stamp:
-            return
+        stamp = found.st_mtime_ns, found.st_ctime_ns, found.st_size
+        if stamp != self._stamp:
+            self._stamp, self._refused = stamp, None
+            self._take_up()
+        if self._refused is not None:
+            raise self._refused
+
+    def _take_up(self) -> None:
+        """Read the file; what was read before stays where that fails."""
         claims: dict[Key, list[Claim]] = {}
-        for claim in read_claims(self.path):
-            claims.setdefault((claim.scope, claim.name), []).append(claim)
-        self._stamp, self._claims = stamp, claims
-        self._kept.clear()
+        try:
+            for claim in read_claims(self.path):
+                claims.setdefault((claim.scope, claim.name), []).append(claim)
+        except UsageError as error:
+            self._refused = error
+        else:
+            self._claims = claims
+            self._kept.clear()
 
     def of(self, scope: str, name: str) -> dict[str, Any]:
         """The waterfalls of a row, the flight's first, then the latest days; `error`: why they are old."""

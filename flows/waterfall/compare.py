@@ -54,8 +54,9 @@ def _day_of(ms: int, zone: ZoneInfo) -> date:
 
 
 def _placements(client: Client, namespace: str, plans: Mapping[str, Plan]) -> dict[str, list[str]]:
-    """The placements of each campaign: by their plans, those without one by their rows."""
-    rows = [name for name in scan_index(client, f"{namespace}:index:placement") if name not in plans]
+    """The placements of each campaign: by their plans, those of which no plan names one by their rows."""
+    named = {name for name, plan in plans.items() if plan.campaign_id is not None}
+    rows = [name for name in scan_index(client, f"{namespace}:index:placement") if name not in named]
     keys = [row_key(namespace, "placement", name) for name in rows]
     labels = read_rows(client, keys, ["campaign_id"])
     pairs = [(plan.campaign_id, name) for name, plan in plans.items()]
@@ -125,6 +126,8 @@ def _note(
         return "this day has not begun"
     if min(every, default=today) <= oldest:
         return f"days before {oldest.isoformat()} are no longer kept"
+    if claim.day is None and (left := len(placements) - len(planned)):
+        return f"without a plan, so without a flight, and left out: {left} of {len(placements)} placements"
     if today in every:
         return "today is not over: both counts still grow"
     return ""

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -55,6 +55,11 @@ class Claim(NamedTuple):
         """The name of our number of the same."""
         return self.counted if self.window is None else f"{self.counted}_{self.window}"
 
+    @property
+    def subject(self) -> tuple[object, ...]:
+        """The subject of the count, of which a file has one."""
+        return self.scope, self.name, self.day, self.metric, self.basis, self.excludes
+
 
 def read_claims(path: Path) -> list[Claim]:
     """The rows of a file: `.csv` with a header, `.json` (a list of objects), or `.parquet`.
@@ -70,10 +75,13 @@ def read_claims(path: Path) -> list[Claim]:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path}: is over {MAX_BYTES >> 20} MB")
         claims = list[Claim]()
+        lines: dict[tuple[object, ...], int] = {}
         for line, row in reader(path):
             if len(claims) >= MAX_ROWS:
                 raise UsageError(f"{path}: takes at most {MAX_ROWS:,} rows")
-            claims.append(_claim(f"{path}:{line}", row))
+            claims.append(claim := _claim(f"{path}:{line}", row))
+            if (before := lines.setdefault(claim.subject, line)) != line:
+                raise UsageError(f"{path}:{line}: counts the same as line {before}: add the two up")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     if not claims:
@@ -85,6 +93,11 @@ def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        header = list(reader.fieldnames or ())
+        if len(header) == 1 and header[0] not in COLUMNS:
+            raise UsageError(f"{path}: has one column: columns are separated by commas")
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            raise UsageError(f"{path}: column {twice[0][:40]} is there twice")
         for row in reader:
             if any(map(str.strip, filter(None, map(_cell, row.values())))):
                 yield reader.line_num, row
@@ -168,7 +181,9 @@ def _name(where: str, scope: str, value: object) -> str:
 
 
 def _day(where: str, value: object) -> date | None:
-    if isinstance(value, date):
+    if isinstance(value, datetime) and value.timetz() == time.min:  # as a table of days often has them
+        return value.date()
+    if isinstance(value, date) and not isinstance(value, datetime):
         return value
     text = str(value or "").strip()
     if text == FLIGHT:
@@ -180,7 +195,7 @@ def _day(where: str, value: object) -> date | None:
 
 
 def _count(where: str, counted: str, value: object) -> int:
-    text = str(value).strip()
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
     digits = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
     if isinstance(value, bool) or not digits or int(text) > _MAX_COUNT:
         raise UsageError(f"{where}: {counted}: takes a whole number, in digits alone")

@@ -17,6 +17,7 @@ from connectors.redis.client import Client
 from flows.errors import UsageError
 from flows.model.redis_keys import day_key
 from flows.viewers.disputed import Disputed
+from flows.waterfall import Claim, read_claims
 
 TODAY = datetime.now(UTC).date()
 DAY, BEFORE = TODAY - timedelta(days=1), TODAY - timedelta(days=2)
@@ -86,6 +87,24 @@ def test_a_row_has_its_waterfalls_and_a_file_that_breaks_later_says_so(
         assert broken["rows"] == first["rows"]
         theirs.write_text(f"{HEAD}starved,{DAY},1000,,\n")
         assert [row["theirs"] for row in told("starved")["rows"]] == [1000]  # type: ignore[attr-defined]
+
+
+def test_a_file_that_broke_is_read_once_not_at_each_question(
+    client: Client, theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = disputed(client, theirs)
+    watched.look()
+    reads = []
+
+    def counted(path: Path) -> list[Claim]:
+        reads.append(path)
+        return read_claims(path)
+
+    monkeypatch.setattr("flows.viewers.disputed.read_claims", counted)
+    theirs.write_text(HEAD + "starved,yesterday,1,,\n")
+    answers = [watched.of("placement", "starved") for _ in range(5)]
+    assert all("day: takes a date" in one["error"] and one["rows"] for one in answers)
+    assert len(reads) == 1
 
 
 def test_a_file_that_is_not_there_is_refused_at_the_start(client: Client, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,38 @@ def test_the_same_rows_are_read_from_csv_json_and_parquet(tmp_path: Path) -> Non
         ("campaign", "c", None, 9),
     ]
     assert of_csv[0].excludes == {"repeated", "too_late"}
+
+
+def test_a_day_of_a_table_may_be_its_midnight_and_a_count_a_whole_float(tmp_path: Path) -> None:
+    table = tmp_path / "a.parquet"
+
+    def read(day: str, count: str = "7::DOUBLE") -> list[tuple[date | None, int]]:
+        row = f"SELECT 'a' AS placement_id, {day} AS day, {count} AS impressions"
+        duckdb.sql(f"COPY ({row}) TO '{table}'")
+        return [(one.day, one.number) for one in read_claims(table)]
+
+    assert read("TIMESTAMP '2026-11-24'") == read("TIMESTAMP_NS '2026-11-24'") == [(DAY, 7)]
+    assert read("DATE '2026-11-24'", "7::HUGEINT") == [(DAY, 7)]
+    with pytest.raises(UsageError, match="day: takes a date"):
+        read("TIMESTAMP '2026-11-24 12:00:00'")
+    with pytest.raises(UsageError, match="impressions: takes a whole number"):
+        read("DATE '2026-11-24'", "7.5::DOUBLE")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "placement_id,day,impressions\na,2026-11-24,5\nb,2026-11-24,5\na,2026-11-24,6\n",
+            "a.csv:4: .*line 2",
+        ),
+        ("placement_id,day,impressions,impressions\na,2026-11-24,5,6\n", "column impressions is there twice"),
+        ("placement_id;day;impressions\na;2026-11-24;5\n", "separated by commas"),
+    ],
+)
+def test_no_count_of_a_file_takes_anothers_place(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_claims(write(tmp_path / "a.csv", text))
 
 
 @pytest.mark.parametrize(
@@ -292,6 +325,25 @@ def test_a_flight_has_its_days_and_a_campaign_its_placements(
     assert campaign.ours == 150
     assert sum(part.impressions for part in campaign.parts if part.kind == "invalid_traffic") == 8
     assert nobody.note == "no placement of this campaign has a plan or a row"
+
+
+def test_a_placement_whose_plan_names_no_campaign_is_of_that_of_its_pixels(
+    counted: Settings, client: Client, tmp_path: Path
+) -> None:
+    plans = {"a": plan("a"), "b": replace(plan("b"), campaign_id=None)}
+    (row,) = rows_of(client, counted, tmp_path, "campaign_id,day,impressions\nspring,2026-11-24,1\n", plans)
+    assert row.ours == 150
+
+
+def test_a_campaigns_flight_says_how_many_placements_have_none(
+    counted: Settings, client: Client, tmp_path: Path
+) -> None:
+    text = "campaign_id,day,impressions\nspring,flight,110\n"
+    (row,) = rows_of(client, counted, tmp_path, text, {"a": plan("a")})
+    assert (row.ours, row.note) == (
+        110,
+        "without a plan, so without a flight, and left out: 1 of 2 placements",
+    )
 
 
 @pytest.mark.parametrize(
