@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from flows.cli.app import command
 from flows.errors import UsageError
-
-if TYPE_CHECKING:
-    from flows.settings import Settings
-    from flows.viewers.access import Owners
 
 KINDS = ("parquet", "webhook", "slack", "adcp", "ga4", "adobe")
 
@@ -71,6 +67,7 @@ def export(
     SIGTERM or Ctrl-C end it with 0.
     """
     from flows import exports as told
+    from flows.cli.owners import owners_of
     from flows.settings import load
 
     if kind not in KINDS:
@@ -94,21 +91,6 @@ def export(
             told.export_ga4(exports)
         case "adobe":
             told.export_adobe(exports)
-
-
-def owners_of(settings: Settings) -> Owners:
-    """The owners of the placements, by the plans in force at the start.
-
-    Raises:
-        PlanError, ConnectError: the plans cannot be read.
-    """
-    from flows.delivery import read_book
-    from flows.viewers.access import Owner, Owners
-
-    book = read_book(settings)
-    owners = Owners(lambda: [Owner(name, of.campaign_id, of.advertiser) for name, of in book.items()])
-    owners.refresh()
-    return owners
 
 
 def _start(word: str) -> Literal["earliest", "latest"]:

@@ -13,7 +13,6 @@ from flows.cli.app import command
 if TYPE_CHECKING:
     from flows.model.plan import Plan
     from flows.settings import Settings
-    from flows.viewers.access import Owners
     from flows.viewers.disputed import Disputed
 
 
@@ -36,43 +35,21 @@ def exporter(
     """Serve the live page at / and /metrics/placements for Prometheus. It reads Redis and costs the flow
     nothing.
     """
+    from flows.cli.owners import owners_of
     from flows.settings import load
     from flows.viewers.exporter import serve
     from flows.viewers.series import CAP
 
     settings = load()
-    owners = owners_of(settings)
+    partly = not all(token.read_all for token in settings.read_tokens.values())
     serve(
         settings,
         host or settings.metrics_host,
         port,
         cap=CAP if cap is None else cap,
-        owners=owners,
+        owners=owners_of(settings, needed=partly),
         disputed=disputed_of(settings),
     )
-
-
-def owners_of(settings: Settings) -> Owners | None:
-    """The owners of the placements by the plans that the flow reads; None where no token asks for them.
-
-    Raises:
-        PlanError, ConnectError: the plans cannot be read, so that nobody knows whose a placement is.
-    """
-    if settings.plans is None or all(token.read_all for token in settings.read_tokens.values()):
-        return None
-    from flows.delivery import PlanFollower, read_book
-    from flows.viewers.access import Owner, Owners
-
-    read_book(settings)
-    plans = PlanFollower(settings)
-
-    def read() -> list[Owner] | None:
-        book = plans.changed(time.time_ns() // 1_000_000)
-        if book is None:
-            return None
-        return [Owner(name, plan.campaign_id, plan.advertiser) for name, plan in book.items()]
-
-    return Owners(read)
 
 
 def disputed_of(settings: Settings) -> Disputed | None:

@@ -137,7 +137,8 @@ class Source(Protocol):
 
 @dataclass
 class DeliveryReports:
-    """A report of each media buy every `every`, and one when it is final.
+    """A report of each media buy every `every`, and one when it is final. Behind that one every `every` at
+    most, where its numbers have changed: clicks and conversions come for longer than its impressions.
 
     Args:
         give_up: the age from which a report that is not taken is a dead letter.
@@ -165,7 +166,8 @@ class DeliveryReports:
             judged = self.source.judged()
             for name, over in self.source.names().items():
                 buy = self.reports.state.buys.setdefault(name, Buy())
-                if buy.pending is None and (over or self._now_ms() >= buy.due_ms):
+                awaited = over and not buy.final  # at once; what is counted anew behind it, in its turn
+                if buy.pending is None and (awaited or self._now_ms() >= buy.due_ms):
                     left_out += self._look(name, buy, judged)
         except ConnectError as error:
             raise Busy("away", str(error)) from None
@@ -189,8 +191,11 @@ class DeliveryReports:
             return [NO_PRICE] if now_ms >= buy.due_ms else []
         (delivery,) = answer["media_buy_deliveries"]
         digest = hashlib.sha256(_encode(delivery)).hexdigest()[:16]
+        every_ms = int(self.every.total_seconds() * 1000)
+        next_ms = now_ms - now_ms % every_ms + every_ms
         if delivery["is_final"]:
             if digest == buy.final:
+                buy.due_ms = next_ms
                 return []
             kind = ADJUSTED if buy.final else FINAL
             buy.final = digest
@@ -198,8 +203,7 @@ class DeliveryReports:
             return []
         else:
             kind = SCHEDULED if judged else DELAYED
-        every_ms = int(self.every.total_seconds() * 1000)
-        buy.due_ms = now_ms - now_ms % every_ms + every_ms
+        buy.due_ms = next_ms
         buy.number += 1
         buy.pending = self._report(buy, kind, answer, now_ms)
         self.reports.keep()

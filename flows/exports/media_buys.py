@@ -34,7 +34,8 @@ class MediaBuys:
         return snapshot
 
     def names(self) -> Mapping[str, bool]:
-        """Those that have begun, and whether their flight is over. Raises ConnectError."""
+        """Those that have begun, and whether their flight is over, by the plans now. Raises ConnectError."""
+        self.agent.owners.refresh()
         states = {name: row.get(STATE) for name, row in self._snapshot().rows.get("campaign", {}).items()}
         return {
             name: state in _OVER for name, state in sorted(states.items()) if state not in (None, _TO_COME)

@@ -205,11 +205,11 @@ def _present(settings: Settings, topic: str) -> list[str]:
     return [topic]
 
 
-def export_adcp(exports: Exports, owners: Owners) -> None:
+def export_adcp(exports: Exports, owners: Owners | None) -> None:
     """Tell a buyer's agent of the delivery of media buys, by AdCP's webhooks.
 
     Args:
-        owners: of the planned placements, by the plans.
+        owners: of the planned placements, by the plans; None: there are none.
 
     Raises:
         SettingsError: there is no address, or no secret. StateError: another process has the state.
@@ -217,6 +217,7 @@ def export_adcp(exports: Exports, owners: Owners) -> None:
     """
     from flows.exports.delivery_reports import DeliveryReports, Reports
     from flows.exports.media_buys import FIELDS, SCOPES, MediaBuys, NoTopic
+    from flows.viewers.access import Owners
     from flows.viewers.adcp import Agent
     from flows.viewers.reader import RowsReader
 
@@ -226,7 +227,7 @@ def export_adcp(exports: Exports, owners: Owners) -> None:
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     board = RowsReader(client, settings.namespace, FIELDS, scopes=SCOPES)
     target = DeliveryReports(
-        MediaBuys(Agent(board, settings, owners)),
+        MediaBuys(Agent(board, settings, owners or Owners())),
         reports,
         caller,
         form,

@@ -20,7 +20,7 @@ from flows.exports.handover import Busy, Refused
 from flows.exports.media_buys import FIELDS, SCOPES, MediaBuys
 from flows.exports.notices import SignedWebhook
 from flows.settings import Settings
-from flows.viewers.access import Owners
+from flows.viewers.access import Owner, Owners
 from flows.viewers.adcp import Agent
 from flows.viewers.reader import RowsReader
 
@@ -31,11 +31,17 @@ RESPONSE = "media-buy/get-media-buy-delivery-response.json"
 
 
 class World:
-    """The reports of one campaign, by a clock of the test's own."""
+    """The reports of one campaign, by a clock of the test's own.
+
+    Attributes:
+        owners: of the placements, by plans that the test changes.
+    """
 
     def __init__(self, settings: Settings, client: Client, target: Site, folder: Path) -> None:
         self.settings, self.client, self.target, self.folder = settings, client, target, folder
         self.now_ms = NOON_MS
+        self.plans: list[list[Owner]] = []
+        self.owners = Owners(lambda: self.plans.pop() if self.plans else None)
         self.begin()
 
     def begin(self) -> None:
@@ -43,7 +49,7 @@ class World:
         space = self.settings.namespace
         at_once = timedelta(0)
         board = RowsReader(self.client, space, FIELDS, scopes=SCOPES, interval=at_once, clock_s=self.clock_s)
-        agent = Agent(board, self.settings, Owners(), self.clock_s)
+        agent = Agent(board, self.settings, self.owners, self.clock_s)
         self.reports = Reports(self.folder, "adcp")
         self.loop = DeliveryReports(
             MediaBuys(agent, self.clock_s), self.reports, Caller(self.target.url, timedelta(seconds=5)),
@@ -120,7 +126,11 @@ def test_what_is_final_is_told_once_and_again_only_if_it_is_counted_anew(world: 
     assert world.turn(1) == []
     client, row = world.client, f"{space}:campaign:{{spring}}"
     client.hset(row, "delivery.delivered", "1999")
-    assert world.turn(0.1) == ["taken"]
+    assert world.turn(0.5) == ["taken"]
+    for clicks in range(1, 6):  # of the hours behind the flight, one by one
+        client.hset(row, "flight.clicks", clicks)
+        assert world.turn(0.1) == [], "an adjustment an hour at most"
+    client.hdel(row, "flight.clicks")
     assert world.turn(30) == []
     _, final, adjusted = (one["result"] for one in world.told())
     assert (final["notification_type"], adjusted["notification_type"]) == ("final", "adjusted")
@@ -187,3 +197,23 @@ def test_a_campaign_without_a_price_is_left_out(world: World) -> None:
     world.client.hdel(f"{world.settings.namespace}:campaign:{{spring}}", "flight.cost", "delivery.currency")
     assert world.loop.sort([]).left_out == ["no_price"]
     assert world.told() == []
+
+
+def test_a_package_is_of_the_media_buy_of_its_plan_also_of_one_that_came_meanwhile(world: World) -> None:
+    space = world.settings.namespace
+    put_campaign(world.client, space, world.now_ms)
+    put_campaign(world.client, space, world.now_ms, name="autumn")
+    world.turn()
+    world.plans.append([Owner("breakfast-autumn", "spring", None), Owner("breakfast-spring", "spring", None)])
+    world.turn(1)
+    packages = {
+        (number, buy["media_buy_id"]): [part["package_id"] for part in buy["by_package"]]
+        for one in world.told()
+        for number, buy in [(one["result"]["sequence_number"], one["result"]["media_buy_deliveries"][0])]
+    }
+    assert packages == {
+        (1, "autumn"): ["breakfast-autumn"],
+        (1, "spring"): ["breakfast-spring"],
+        (2, "autumn"): [],
+        (2, "spring"): ["breakfast-autumn", "breakfast-spring"],
+    }

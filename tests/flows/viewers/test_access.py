@@ -16,7 +16,7 @@ from access_support import DISPUTED, PLANS, SECRET, access, app_of, asked, beare
 from starlette.applications import Starlette
 
 from connectors.stream import ConnectError
-from flows.errors import SettingsError
+from flows.errors import PlanError, SettingsError
 from flows.settings import Settings, load
 from flows.settings.show import written
 from flows.viewers.access import LONGEST, Access, Owner, Owners, Sight
@@ -506,19 +506,43 @@ def test_config_shows_nothing_of_a_token_but_what_it_sees() -> None:
 def test_the_command_gives_the_exporter_the_plans_of_the_flow(
     tmp_path: Any, settings_of: Callable[..., Settings]
 ) -> None:
-    from flows.cli.exporter import owners_of
+    from flows.cli.owners import owners_of
 
     plans = tmp_path / "plans.csv"
     plans.write_text(
         "placement_id,booked,start,end,timezone,campaign_id,advertiser\n"
         "a,10,2026-11-02T00:00,2026-11-30T00:00,UTC,c-1,acme\n"
     )
-    some, everybody = (
-        {"t": {"sha256": "0" * 64, **sees}} for sees in ({"advertisers": ["acme"]}, {"read_all": True})
-    )
-    owners = owners_of(settings_of(plans=plans, read_tokens=some))
+    settings = settings_of(plans=plans)
+    owners = owners_of(settings)
     assert owners is not None
     owners.refresh()
     assert owners.placements == {"a": PLANS[0]._replace(placement="a", campaign="c-1")}
     assert owners.campaigns == {"c-1": "acme"}
-    assert owners_of(settings_of(plans=plans, read_tokens=everybody)) is None
+    plans.unlink()
+    with pytest.raises(PlanError):
+        owners_of(settings)
+    assert owners_of(settings, needed=False) is not None
+    assert owners_of(settings_of()) is None
+
+
+@pytest.mark.parametrize("sees", [{"advertisers": ["acme"]}, {"read_all": True}, None])
+def test_whoever_reads_a_planned_placement_is_of_its_plans_campaign(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, sees: dict[str, Any] | None
+) -> None:
+    plans = tmp_path / "plans.csv"
+    plans.write_text(
+        "placement_id,booked,start,end,timezone,campaign_id\na,10,2026-11-02T00:00,2026-11-30T00:00,UTC,c-1\n"
+    )
+    tokens = {} if sees is None else {"t": {"sha256": "0" * 64, **sees}}
+    settings = load(plans=plans, read_tokens=tokens)
+    given: list[Owners | None] = []
+    monkeypatch.setattr("flows.settings.load", lambda: settings)
+    monkeypatch.setattr("flows.viewers.exporter.serve", lambda *_, owners, **__: given.append(owners))
+    from flows.cli.exporter import exporter
+
+    exporter()
+    (owners,) = given
+    assert owners is not None
+    owners.refresh()
+    assert owners.campaign_of("a", {"campaign_id": "of-a-forged-pixel"}) == "c-1"

@@ -1,0 +1,45 @@
+"""The owners of the placements, by the plans that the flow reads."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from connectors.stream import ConnectError
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
+    from flows.viewers.access import Owners
+
+
+def owners_of(settings: Settings, needed: bool = True) -> Owners | None:
+    """The owners by the plans, followed while these change; None where there are no plans.
+
+    Args:
+        needed: whether the plans have to be there; else they are waited for, and placements are meanwhile of
+            their latest pixel's campaign.
+
+    Raises:
+        PlanError, ConnectError: the plans are needed and cannot be read.
+    """
+    if settings.plans is None:
+        return None
+    from flows.delivery import PlanFollower, read_book
+    from flows.viewers.access import Owner, Owners
+
+    if needed:
+        read_book(settings)
+    plans: PlanFollower | None = None
+
+    def read() -> list[Owner] | None:
+        nonlocal plans
+        try:
+            plans = plans or PlanFollower(settings)
+        except ConnectError:
+            return None
+        book = plans.changed(time.time_ns() // 1_000_000)
+        if book is None:
+            return None
+        return [Owner(name, plan.campaign_id, plan.advertiser) for name, plan in book.items()]
+
+    return Owners(read)
