@@ -21,6 +21,7 @@ from flows.exports.heard import (
     Lately,
     Who,
     barred,
+    conversion_key,
     conversions,
     decision,
     fresh,
@@ -122,7 +123,7 @@ class DecisionsTarget:
         for record in records:
             try:
                 body = decision(record)
-                about = self.kept.find(body.event_id)
+                about = self.kept.find(conversion_key(body.campaign_id, body.event_id, body.order_id))
                 if about is not None and self.denied.bars(about.keys):
                     left_out.append(FORGOTTEN)
                     continue
@@ -130,6 +131,8 @@ class DecisionsTarget:
             except (ValueError, ArithmeticError, RecursionError) as error:
                 letters.append(Letter(record, MALFORMED, str(error)[:200]))
                 continue
+            except OSError as error:
+                raise Busy("state", str(error)) from None
             if about is None:
                 left_out.append(NO_CLIENT)
             elif not found:

@@ -1,7 +1,7 @@
 """Plays and attributed conversions as facts for another system's analytics, and who may be told of them.
 
 A pixel counts here if it says `consent: true`, is no invalid traffic, and names who it is about. A decision
-names nobody: its conversion's pixel does, which is found by `event_id` in `flows.exports.known`.
+names nobody: its conversion's pixel does, which is found in `flows.exports.known` by what both say of it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class Pixel(msgspec.Struct):
     household_id: str | None = None
     ga_client_id: str | None = None
     landing_url: str | None = None
+    conversion: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Order(msgspec.Struct):
+    order_id: str | None = None
 
 
 class Fact(NamedTuple):
@@ -71,11 +76,13 @@ class Fact(NamedTuple):
 class Known(NamedTuple):
     """The pixel of a conversion: who it is about, the UTM parameters of its page, and the keyed hashes by
     which its listener may be denied (`flows.exports.denied`).
+
+    Attributes:
+        conversion: the hash of its campaign, event and order (`conversion_key`).
     """
 
-    event_id: str
+    conversion: str
     who: str
-    at_ms: int
     utm: dict[str, str]
     keys: str = ""
 
@@ -84,7 +91,9 @@ Who = Callable[[Pixel], str | None]
 """The target's id of a pixel's listener; None: it cannot be told."""
 
 _pixel = msgspec.json.Decoder(Pixel)
+_order = msgspec.json.Decoder(_Order | None)
 _body = msgspec.json.Decoder(Body)
+_LATEST_MS: Final = 253_402_300_799_999
 
 
 def read_pixel(record: Record) -> Pixel | None:
@@ -127,7 +136,23 @@ def known(record: Record, pixel: Pixel, who: str, keys: str) -> Known | None:
         except ValueError:
             asked = []
         utm = {name: shown(value, LONGEST) for name, value in asked if name in _UTM}
-    return Known(event_id, who, moment(record, pixel), utm, keys)
+    try:
+        order = _order.decode(pixel.conversion)
+    except UNREADABLE:
+        return None
+    return Known(
+        conversion_key(present(pixel.campaign_id), event_id, order and present(order.order_id)),
+        who,
+        utm,
+        keys,
+    )
+
+
+def conversion_key(campaign: str | None, event: str, order: str | None) -> str:
+    """The hash by which a pixel and the decision on it are the same conversion: an event's id alone may be
+    anybody's.
+    """
+    return _key(campaign or "", event, order or "")
 
 
 def decision(record: Record) -> Body:
@@ -162,7 +187,7 @@ def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
             values["transaction_id"] = body.order_id
         if body.value_micros is not None and body.currency is not None:
             values |= {"value": round(int(body.value_micros) / 1e6 * share, 6), "currency": body.currency}
-        key = _key(CONVERSION, body.event_id, credit.placement_id, str(number))
+        key = _key(CONVERSION, about.conversion, credit.placement_id, str(number))
         facts.append(Fact(key, CONVERSION, body.ts, about.who, _short(values), record))
     return facts
 
@@ -177,7 +202,7 @@ def moment(record: Record, pixel: Pixel) -> int:
             at_ms = None
     if at_ms is None:
         return record.timestamp_ms
-    return max(0, min(at_ms, record.timestamp_ms) if record.timestamp_ms else at_ms)
+    return max(0, min(at_ms, record.timestamp_ms or _LATEST_MS))
 
 
 def _key(*parts: str) -> str:

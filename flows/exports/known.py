@@ -1,7 +1,8 @@
 """The pixels of conversions, on disk until their decisions come: whom each is about.
 
-It lasts over restarts: the place in the pixels' topic moves on only when what was read is safe here. Rows
-leave after four days, since Google takes no event older than three; of over a million the oldest leave first.
+It lasts over restarts: the place in the pixels' topic moves on only when what was read is safe here. Of a
+conversion the first pixel counts, as in the flow. Rows leave after four days, since Google takes no event
+older than three; of over a million the oldest leave first.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from flows.errors import StateError
 from flows.exports.heard import Known
 from flows.exports.owned import own
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 KEPT_MS: Final = 4 * 86_400_000
 MOST: Final = 1_000_000
 _TIDY_EVERY: Final = 1_000
@@ -41,8 +42,8 @@ class KnownConversions:
                 "PRAGMA journal_mode = WAL",
                 "PRAGMA synchronous = FULL",
                 "CREATE TABLE IF NOT EXISTS known "
-                "(event_id TEXT PRIMARY KEY, who TEXT, at_ms INTEGER, utm TEXT, keys TEXT) WITHOUT ROWID",
-                "CREATE INDEX IF NOT EXISTS by_time ON known (at_ms)",
+                "(conversion TEXT PRIMARY KEY, who TEXT, utm TEXT, keys TEXT, kept_ms INTEGER) WITHOUT ROWID",
+                "CREATE INDEX IF NOT EXISTS by_time ON known (kept_ms)",
                 f"PRAGMA user_version = {FORMAT}",
             ):
                 self._table.execute(line)
@@ -67,7 +68,7 @@ class KnownConversions:
         """
         try:
             self._put(rows, now_ms)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if self._table.in_transaction:
                 self._table.execute("ROLLBACK")
             raise OSError(str(error)) from None
@@ -76,26 +77,36 @@ class KnownConversions:
         encode = msgspec.json.encode
         self._table.execute("BEGIN")
         self._table.executemany(
-            "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)",
-            [(event_id, who, at_ms, encode(utm).decode(), keys) for event_id, who, at_ms, utm, keys in rows],
+            "INSERT OR IGNORE INTO known VALUES (?, ?, ?, ?, ?)",
+            [(one, who, encode(utm).decode(), keys, now_ms) for one, who, utm, keys in rows],
         )
         if self._puts % _TIDY_EVERY == 0:
-            self._table.execute("DELETE FROM known WHERE at_ms < ?", (now_ms - KEPT_MS,))
+            self._table.execute("DELETE FROM known WHERE kept_ms < ?", (now_ms - KEPT_MS,))
             (beyond,) = self._table.execute("SELECT MAX(0, COUNT(*) - ?) FROM known", (MOST,)).fetchone()
             self._table.execute(
-                "DELETE FROM known WHERE event_id IN (SELECT event_id FROM known ORDER BY at_ms LIMIT ?)",
+                "DELETE FROM known WHERE conversion IN "
+                "(SELECT conversion FROM known ORDER BY kept_ms LIMIT ?)",
                 (beyond,),
             )
         self._puts += 1
         self._table.execute("COMMIT")
 
-    def find(self, event_id: str) -> Known | None:
-        """The row of a conversion; None where it has none."""
-        found = self._table.execute("SELECT * FROM known WHERE event_id = ?", (event_id,)).fetchone()
+    def find(self, conversion: str) -> Known | None:
+        """The row of a conversion; None where it has none.
+
+        Raises:
+            OSError: the disk does not give it.
+        """
+        try:
+            found = self._table.execute(
+                "SELECT who, utm, keys FROM known WHERE conversion = ?", (conversion,)
+            ).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise OSError(str(error)) from None
         if found is None:
             return None
-        one, who, at_ms, utm, keys = found
-        return Known(one, who, at_ms, msgspec.json.decode(utm, type=dict[str, str]), keys)
+        who, utm, keys = found
+        return Known(conversion, who, msgspec.json.decode(utm, type=dict[str, str]), keys)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -94,7 +94,7 @@ class ParquetTarget:
             kind = self.kinds[record.topic]
             try:
                 found = TABLES[kind].row(record.key, record.value)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
                 letters.append(Letter(record, MALFORMED, str(error)[:200]))
                 continue
             if found is None:

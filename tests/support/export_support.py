@@ -153,7 +153,10 @@ def pixel(event: str, number: int, **more: Any) -> tuple[bytes, bytes]:
         "ga_client_id": f"{number % 3}.1700000000",
     }
     if event == "conversion":
-        body |= {"landing_url": "https://shop.example/?utm_source=pod&utm_content=x", "conversion": {}}
+        body |= {
+            "landing_url": "https://shop.example/?utm_source=pod&utm_content=x",
+            "conversion": {"type": "purchase", "order_id": f"o-{number}"},
+        }
         del body["play_id"]
     return f"k{number}".encode(), json.dumps({**body, **more}).encode()
 

@@ -180,6 +180,52 @@ def test_nobody_is_told_of_who_is_forgotten_not_even_of_a_conversion_that_waits(
     kept.close()
 
 
+def test_two_conversions_of_one_event_id_are_told_both_each_of_its_own_client(tmp_path: Path) -> None:
+    kept = KnownConversions(tmp_path, "ga4")
+    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    made: list[Fact] = []
+
+    def make(facts: Sequence[Fact]) -> list[Parcel]:
+        made.extend(facts)
+        return []
+
+    def told(key: bytes, value: bytes) -> Record:
+        return Record("t", 0, 0, NOW_MS, key, value)
+
+    pixels = PixelsTarget(client_of, make, kept, denied, 1)
+    decisions = DecisionsTarget(make, kept, denied, cast(Handover, Caught()), 1)
+    mine, again = pixel("conversion", 1), pixel("conversion", 1, ga_client_id="forged.1")
+    others = pixel("conversion", 1, campaign_id="autumn", ga_client_id="another.1")
+    anothers_order = pixel(
+        "conversion", 1, conversion={"type": "purchase", "order_id": "o-9"}, ga_client_id="a.2"
+    )
+    for parcel in pixels.sort([told(*one) for one in (mine, others, anothers_order, again)]).parcels:
+        parcel.hand_over()
+    key, of_mine = decision(1)
+    of_others = of_mine.replace(b'"campaign_id": "spring"', b'"campaign_id": "autumn"')
+    left = decisions.sort([told(key, of_mine), told(key, of_others), told(key, of_mine)]).left_out
+    assert [(one.who, one.values["campaign"]) for one in made] == [
+        ("1.1700000000", "spring"), ("another.1", "autumn"),
+    ]  # fmt: skip
+    assert left == ["repeated"]
+    kept.close()
+
+
+@pytest.mark.parametrize("timestamp_ms", [0, NOW_MS])
+def test_a_time_beyond_all_others_ends_no_export(tmp_path: Path, timestamp_ms: int) -> None:
+    kept = KnownConversions(tmp_path, "ga4")
+    denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
+    ga4 = Ga4(Caller("http://127.0.0.1:9", timedelta(seconds=1)), "G-1", "s")
+    pixels = PixelsTarget(client_of, ga4.parcels, kept, denied, 1)
+    pair = [pixel(event, 1, ts=10**30) for event in ("start", "conversion")]
+    for parcel in pixels.sort([Record("t", 0, 0, timestamp_ms, *one) for one in pair]).parcels:
+        try:
+            parcel.hand_over()
+        except Busy:
+            continue
+    kept.close()
+
+
 class Caught:
     """A loop over pixels that has read them all."""
 
@@ -263,12 +309,14 @@ def test_the_validation_of_the_test_finds_what_google_documents() -> None:
 
 def test_whom_a_conversion_is_about_lasts_over_restarts_and_belongs_to_one_process(tmp_path: Path) -> None:
     first = KnownConversions(tmp_path, "ga4")
-    one = Known("e-1", "1.2", NOW_MS, {"utm_source": "pod"})
-    first.put([one, Known("e-0", "1.2", NOW_MS - 5 * 86_400_000, {})], NOW_MS)
+    one = Known("c-1", "1.2", {"utm_source": "pod"})
+    first.put([Known("c-0", "1.2", {})], NOW_MS - 5 * 86_400_000)
+    first.put([one, one._replace(who="another")], NOW_MS)
     with pytest.raises(StateError, match="another process has it"):
         KnownConversions(tmp_path, "ga4")
     first.close()
     again = KnownConversions(tmp_path, "ga4")
-    assert again.find("e-1") == one
-    assert again.find("e-0") is None
+    again.put([], NOW_MS)
+    assert again.find("c-1") == one
+    assert again.find("c-0") is None
     again.close()

@@ -86,6 +86,8 @@ def fill(topic: Topic, settings: Settings) -> None:
         )
         topic.put(minutes, *minutes_of("a", range(40), day, rev=9))
     topic.put(minutes, (b"x|1", b'{"placement_id": "x", "minute_ms": 1, "state": "final"}'))
+    ((_, whole),) = minutes_of("x", range(1), DAY)
+    topic.put(minutes, (b"x|2", json.dumps(json.loads(whole) | {"conversions": 10**400}).encode()))
 
 
 def files(root: Path) -> dict[str, bytes]:
