@@ -12,6 +12,7 @@ import msgspec
 
 from connectors.kafka_reports import Produced, Report, ReportingProducer
 from flows.collector.call import Understood
+from flows.collector.reading import OF_A_CONVERSION
 
 MAX_A_SECOND: Final = 100
 """Of each reason: a flood of rubbish fills nothing; what is beyond is counted alone."""
@@ -36,7 +37,6 @@ _KEPT: Final = (
     "landing_url",
 )
 """Fields that identify nobody; beside them a play whose id does not name its listener, and a conversion."""
-_OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
 _LONGEST: Final = 128
 
 
@@ -87,8 +87,8 @@ def letter(collector: str, rejected: Understood) -> Produced:
     if rejected.keeps_play and "play_id" in rejected.event:
         event["play_id"] = rejected.event["play_id"][:_LONGEST]
     conversion = rejected.event.get("conversion", {})
-    if kept := {name: str(conversion[name])[:_LONGEST] for name in _OF_A_CONVERSION if conversion.get(name)}:
-        event["conversion"] = kept
+    if kept := {name: str(conversion[name])[:_LONGEST] for name in OF_A_CONVERSION if conversion.get(name)}:
+        event["conversion"] = kept | ({"claimed": True} if conversion.get("claimed") else {})
     named = str(event.get("event_id") or uuid4().hex)[:_LONGEST]
     position = f"collector/{collector}/{named}"
     body: dict[str, Any] = {"reason": rejected.reason, "position": position, "event": event}

@@ -20,6 +20,8 @@ PER_FIRE: Final = ("cachebuster", "ts", "play_id")
 """Words that differ from fire to fire: where one is there, a retry of the same URL can be told from another.
 """
 _BOOLEANS: Final = ("gdpr", "lmt", "coppa", "consent")
+OF_A_CONVERSION: Final = ("type", "order_id", "value", "currency")
+"""Fields of an event's conversion."""
 _MAX_CATEGORIES: Final = 32
 _LONGEST_CATEGORY: Final = 128
 _LONGEST_NUMBER: Final = 64
@@ -160,12 +162,9 @@ def body_parameters(call: Call) -> dict[str, str] | None:
             found = msgspec.json.decode(body, type=dict[str, Any])
         except UNREADABLE:
             return None
-        conversion = found.pop("conversion", None)
-        if isinstance(conversion, dict):
-            found |= {name: value for name, value in conversion.items() if name not in found}
         return {
             name: _text(value)
-            for name, value in list(found.items())[:MAX_PARAMETERS]
+            for name, value in list(flat(found).items())[:MAX_PARAMETERS]
             if isinstance(value, str | int | float | bool) or _is_list(value)
         }
     try:
@@ -173,6 +172,16 @@ def body_parameters(call: Call) -> dict[str, str] | None:
     except UnicodeDecodeError:
         return None
     return {name: decoded(value) for name, value in form.items()} or None
+
+
+def flat(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an event, with those of its conversion before them in place of the object."""
+    found = dict(event)
+    conversion = found.pop("conversion", None)
+    if not isinstance(conversion, dict):
+        return found
+    own = {name: conversion[name] for name in OF_A_CONVERSION if name in conversion}
+    return own | {name: value for name, value in found.items() if name not in OF_A_CONVERSION}
 
 
 def _is_list(value: object) -> bool:

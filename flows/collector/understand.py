@@ -26,7 +26,7 @@ from flows.collector.invalid_traffic import Judge, Verdict, not_counted
 from flows.collector.laps import UNTIMED
 from flows.collector.pseudonyms import Pseudonyms
 from flows.collector.query import decoded, parameters, readable
-from flows.collector.reading import PER_FIRE, Reading, body_parameters, read
+from flows.collector.reading import PER_FIRE, Reading, body_parameters, flat, read
 from flows.collector.signatures import LABELS, Signatures
 from flows.model.events import CODES, CONVERSION_TYPES, MAX_URL_BYTES, REASONS, cut_bytes
 
@@ -268,7 +268,7 @@ class Understanding:
             for word in ("order_id", "value", "currency"):
                 if word in words:
                     conversion[word] = words[word]
-            if "value" in words and "write" not in caller.rights:
+            if "value" in words and ("write" not in caller.rights or words.get("claimed") is True):
                 conversion["claimed"] = True  # whoever reads the page can say another value
             event["conversion"] = conversion
 
@@ -345,15 +345,14 @@ def _without_query(url: str) -> str:
 
 def _canonical(raw: Mapping[str, Any], dialect: Dialect) -> Reading:
     """The reading of a canonical event: its fields are words already; what no caller may say is left out."""
-    found = {name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER}
-    conversion = found.pop("conversion", None)
-    if isinstance(conversion, dict):
-        found |= {name: value for name, value in conversion.items() if name not in found}
-    consent = found.pop("consent", None)
+    found = flat({name: value for name, value in raw.items() if name not in NEVER_FROM_A_CALLER})
+    conversion, consent = raw.get("conversion"), found.pop("consent", None)
     call = Call("POST", "/v1/events", "", {}, msgspec.json.encode(found), "", 0)
     reading = read(call, dialect, body_parameters(call) or {})
     if isinstance(consent, bool):
         reading.words["consent"] = consent
+    if isinstance(conversion, dict) and conversion.get("claimed") is True:
+        reading.words["claimed"] = True
     return reading
 
 

@@ -154,7 +154,7 @@ def keepable(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(conversion, dict):
         kept["conversion"] = {
             name: _short(conversion[name])
-            for name in ("type", "order_id", "value", "currency")
+            for name in ("type", "order_id", "value", "currency", "claimed")
             if _is_scalar(conversion.get(name))
         }
     url = document.get("landing_url")

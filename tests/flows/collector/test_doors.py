@@ -165,6 +165,17 @@ def test_events_of_a_token_have_a_result_each() -> None:
     assert answer.status == 503
 
 
+def test_what_stands_in_a_conversion_names_no_placement_and_nothing_beside_it_is_its_value() -> None:
+    conversion = {"type": "purchase", "order_id": "o", "platform": "shop", "placement_id": "a", "cm": "c"}
+    event = {"event": "conversion", "event_id": "e", "value": "99", "conversion": conversion}
+    for path in ("/v1/events", "/p"):
+        body = msgspec.json.encode([event] if path != "/p" else event)
+        _, kept = asked(call(path=path, method="POST", body=body, headers=BEARER))
+        (one,) = kept.events
+        assert one.event["conversion"] == {"type": "purchase", "order_id": "o"}
+        assert not {"platform", "placement_id", "campaign_id"} & one.event.keys()
+
+
 def test_a_line_that_is_no_event_spoils_no_other() -> None:
     body = b'{"event":"start","placement_id":"a"}\n{"event":\n[1]\n{"event":"start","placement_id":"b"}'
     answer, kept = asked(call(path="/v1/events", method="POST", body=body, headers=BEARER))

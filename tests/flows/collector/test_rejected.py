@@ -117,7 +117,11 @@ def test_an_unsigned_call_counts_once_it_is_sent_again_with_its_play_and_without
     assert (start["event_id"], start["play_id"], start["ts"]) == ("e1", "play-1", NOW_MS - 1_000)
     assert start["consent"] is True
     assert not {"listener_id", "client_id", "household_id"} & start.keys()
-    assert conversion["conversion"] == {"type": "purchase", "order_id": "o-1", "value": "9.50"}
+    claimed = {"type": "purchase", "order_id": "o-1", "value": "9.50", "claimed": True}
+    assert conversion["conversion"] == claimed, "whoever called could say another value"
+    kept.events.clear()
+    assert sent([of_the_flow(event="conversion", conversion=claimed, play_id=7)], url).taken == 1
+    assert kept.events[0].event["conversion"] == claimed
 
 
 def test_what_is_still_wrong_is_rejected_again_and_a_field_that_is_set_right_is_taken(

@@ -300,9 +300,11 @@ def test_a_conversions_value_is_a_claim_unless_a_writer_says_it() -> None:
     assert "claimed" not in door.pixel(call(bought, headers=BEARER)).event["conversion"]
     assert "claimed" not in door.pixel(call(usual(e="conversion", ct="purchase"))).event["conversion"]
     posted = {"event": "conversion", "event_id": "e", "conversion": {"type": "purchase", "value": 1}}
-    posted["conversion"]["claimed"] = True  # type: ignore[index]
     (trusted,) = door.events(call(method="POST", headers=BEARER), [posted])
     assert "claimed" not in trusted.event["conversion"]
+    posted["conversion"]["claimed"] = True  # type: ignore[index]
+    (handed_on,) = door.events(call(method="POST", headers=BEARER), [posted])
+    assert handed_on.event["conversion"]["claimed"] is True, "a writer may hand on what another claimed"
 
 
 @pytest.mark.parametrize(("said", "kept"), [("gbp", "GBP"), ("£", None), ("POUNDS", None), ("[CUR]", None)])
