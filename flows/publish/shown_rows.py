@@ -41,16 +41,21 @@ class ShownRows:
             ConnectError: Redis does not serve.
             StateError: the recovery directory cannot be read.
         """
-        url, timeout = self._settings.redis_url.get_secret_value(), self._settings.redis_timeout
-        with closing(connect(url, timeout=timeout)) as client:
-            with self._lock:
-                if self._rows is None:
+        with self._lock:
+            if self._rows is None:
+                with self._redis() as client:
                     self._rows = self._read(client, homes)
-                theirs = self._rows.pop(shard, [])
-            rows = [row for row in theirs if row not in known]
-            keys = [row_key(self._settings.namespace, *row) for row in rows]
+            rows = [row for row in self._rows.pop(shard, []) if row not in known]
+        if not rows:
+            return []
+        keys = [row_key(self._settings.namespace, *row) for row in rows]
+        with self._redis() as client:
             shown = read_rows(client, keys, [_GENERATION])
         return [row for row, of in zip(rows, shown, strict=True) if of and of == self._generation]
+
+    def _redis(self) -> closing[Any]:
+        url, timeout = self._settings.redis_url.get_secret_value(), self._settings.redis_timeout
+        return closing(connect(url, timeout=timeout))
 
     def passed(self, cut: Cut) -> bool:
         """True if the log has been read as far as for these rows."""

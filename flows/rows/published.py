@@ -4,9 +4,9 @@ docs/contracts.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ from flows.model.conversions import (
     WHOLE,
     value_of,
 )
-from flows.model.counts import CONSENTED, CONSENTED_PLAYS, HELD, PIXELS
+from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, PIXELS
 from flows.model.dimensions import SCOPES
 from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
 from flows.model.fields import (
@@ -46,70 +46,78 @@ from flows.model.fields import (
     basis_of,
     decimal,
     exact,
+    ratio,
 )
-from flows.model.fields import ratio as uncached_ratio
 from flows.model.messages import PackedRow
 from flows.rows.consistency import shares
 from flows.rows.credit_cells import quantile_s
+from flows.rows.packing import NIL, fill_counts, packed, rates
 from flows.rows.sparse_cells import NOTHING
 from flows.rows.values import Minutes, Windows
 from flows.state.kernel import I64
 
-ratio: Final = lru_cache(1 << 14)(uncached_ratio)
-"""Most rates are of few plays, and the same ones again and again."""
 _HEAD: Final = b"\xdc" + len(FIELDS).to_bytes(2, "big")
 """MessagePack's beginning of an array of over 15 values; of fewer, as `OWN` has, it is one byte."""
-_NO_SIDES: Final = (None,) * (len(SHOWN) - 1)
 _PLATFORM: Final = "platform"
-_SHOWN_APART: Final = {SCOPES[0]: 1, _PLATFORM: 2}
-"""Scopes whose rows show other numbers than the rest, where their counts are the same."""
+_UNITS: Final = (None, BY_LISTENER, BY_HOUSEHOLD)
+"""Of a row's reach, and of whom its conversions are rated by."""
 _SIDE_PLACES: Final = tuple(map(WINDOWS.index, SIDE_WINDOWS))
 _ONE_OF_EACH: Final = {"1d": 0, "flight": 1}
 """The place of a window in `Windows.homes`."""
-_REACHED: Final = [*NO_CREDITS[:RATE_AT], "0", *NO_CREDITS[RATE_AT + 1 :]]
-"""The values of `CREDITS` where somebody was reached and nobody converted."""
+
+
+class _Columns(NamedTuple):
+    """The columns of a window in the table of numbers: those of all rows begin at `begin`, those of `CREDITS`
+    at `credits`, and those of `SHOWN` and of the households reached, where there are any, at `sides`.
+    """
+
+    begin: int
+    mature: int | None
+    unlinked: int | None
+    credits: int
+    sides: int
+    end: int
+
+
+def _columns() -> tuple[dict[int, _Columns], npt.NDArray[np.bool_], I64]:
+    """The place of each window in the table, which columns are rates, and where the parts of a row end."""
+    totals_at = len(NO_DELIVERY)
+    at = totals_at + FLIGHT_COUNTS + 1
+    rates_at, ends, found = [at - 1], [at], dict[int, _Columns]()
+    for place in READ_FIRST:
+        begin, name = at, WINDOWS[place]
+        rates_at += [at + len(COUNTS), at + len(COUNTS) + 1, at + len(COUNTS) + 3]
+        at += len(COUNTS) + 4
+        mature = at if name in MATURE else None
+        at += name in MATURE
+        unlinked = at if name in UNLINKED_RATE else None
+        at += name in UNLINKED_RATE
+        rates_at += [one for one in (mature, unlinked, at + RATE_AT) if one is not None]
+        credits, sides = at, at + len(NO_CREDITS)
+        at = sides + (len(SHOWN) + 1) * (name in SIDE_WINDOWS)
+        found[place] = _Columns(begin, mature, unlinked, credits, sides, at)
+        ends += sorted({credits, sides, at})
+    is_rate = np.zeros(at, bool)
+    is_rate[rates_at] = True
+    return found, is_rate, np.array(ends)
+
+
+_WINDOWS, _IS_RATE, _ENDS = _columns()
+_EMPTY: Final = np.full(len(_IS_RATE), NIL)
+for _of in _WINDOWS.values():
+    _EMPTY[_of.credits : _of.sides] = [NIL if one is None else one for one in NO_CREDITS]
+_NOTHING_BEHIND: Final = msgspec.msgpack.encode([None, *NO_FREQUENCY, *NO_ACCOUNT, *NO_CONSISTENCY])[3:]
+"""Of most rows, the values behind the windows."""
 
 
 def pack_rows(windows: Windows, as_of_ms: int, final_through_ms: int) -> list[PackedRow]:
-    """The rows of `windows`, at a watermark; of those that are alike the numbers are packed once."""
-    firsts, like = _alike(windows)
-    numbers = _numbers(windows if len(firsts) == len(like) else _only(windows, firsts))
+    """The rows of `windows`, at a watermark."""
     latest, since = windows.latest.tolist(), windows.since.tolist()
     encode, rows = msgspec.msgpack.encode, []
-    for row, (scope, name) in enumerate(windows.rows):
+    for row, ((scope, name), numbers) in enumerate(zip(windows.rows, _numbers(windows), strict=True)):
         own = encode([as_of_ms, final_through_ms, as_of_ms, *windows.labels[row], since[row] or None])
-        packed = _HEAD + own[1:] + numbers[like[row]]
-        rows.append(PackedRow(scope, name, latest[row], packed, windows.delivered[row]))
+        rows.append(PackedRow(scope, name, latest[row], _HEAD + own[1:] + numbers, windows.delivered[row]))
     return rows
-
-
-def _alike(windows: Windows) -> tuple[list[int], list[int]]:
-    """Places of rows whose numbers differ, and of each row the place among these of the one that has its."""
-    scopes = np.array([_SHOWN_APART.get(scope, 0) for scope, _ in windows.rows], np.int64)
-    columns = [*windows.sums, *windows.mature, windows.totals]
-    columns += [one[:, None] for one in (*windows.reach, *windows.homes, windows.bases, scopes)]
-    joined = np.hstack(columns)
-    packed, size = joined.tobytes(), joined.itemsize * joined.shape[1]
-    firsts, like, known = list[int](), list[int](), dict[object, int]()
-    rare: Any = windows.currencies, windows.frequency, windows.accounts, windows.delays
-    own = {row for of in rare for row, one in enumerate(of) if one is not None}
-    sparse = windows.credits, windows.sides
-    own |= {row for of in sparse for row, one in enumerate(of) if one is not NOTHING}
-    for row in range(len(joined)):
-        place = known.setdefault(row if row in own else packed[row * size : (row + 1) * size], len(firsts))
-        if place == len(firsts):
-            firsts.append(row)
-        like.append(place)
-    return firsts, like
-
-
-def _only(windows: Windows, some: list[int]) -> Windows:
-    def part(of: Any) -> Any:
-        if isinstance(of, tuple):
-            return tuple(map(part, of))
-        return of[some] if isinstance(of, np.ndarray) else [of[row] for row in some]
-
-    return Windows(*map(part, windows))
 
 
 def _numbers(windows: Windows) -> list[bytes]:
@@ -119,60 +127,105 @@ def _numbers(windows: Windows) -> list[bytes]:
     no play id, a play began in an earlier window, or reach is an estimate. A row whose consented pixels have
     no listener, as a podcast's, has no reach at all; its conversions are rated by its households.
     """
-    columns: list[list[list[Any]]] = []
     flown, flown_homes = windows.reach[-1], windows.homes[-1]
-    unknown = ((flown == 0) & (windows.totals[:, CONSENTED] > 0)).tolist()
-    units = np.where(flown > 0, BY_LISTENER, np.where(flown_homes > 0, BY_HOUSEHOLD, "")).tolist()
-    for place, name in enumerate(WINDOWS):
-        sums = windows.sums[place]
-        counts = _shown(sums, _held(windows, name)).tolist()
-        reach, plays = windows.reach[place].tolist(), sums[:, CONSENTED_PLAYS].tolist()
-        mature = windows.mature[place].tolist() if name in MATURE else []
-        homes = windows.homes[_ONE_OF_EACH[name]].tolist() if name in SIDE_WINDOWS else [0] * len(reach)
-        for row, values in enumerate(counts):
-            values += [
-                ratio(values[COMPLETE], values[START]),
-                ratio(values[COMPLETE], values[IMPRESSION]),
-                None if unknown[row] else reach[row],
-                ratio(max(plays[row], reach[row]), reach[row]),
-            ]
-            if name in MATURE:
-                values.append(ratio(mature[row][1], mature[row][0]))
-            if name in UNLINKED_RATE:
-                values.append(ratio(values[UNLINKED_COMPLETES], values[UNLINKED_STARTS]))
-            credited = windows.credits[row][place]
-            people = homes[row] if units[row] == BY_HOUSEHOLD else reach[row] * (not unknown[row])
-            if credited is None:
-                values += _REACHED if people else NO_CREDITS
-            else:
-                values += _credited(credited, people)
-            if name in SIDE_WINDOWS:
-                sides = windows.sides[row][place]
-                usual = values[IMPRESSION] or None
-                values += (usual, *_NO_SIDES) if sides is None else _beside(values[IMPRESSION], sides)
-                values.append(homes[row] or None)
-        columns.append(counts)
-    totals, bases = windows.totals.tolist(), windows.bases.tolist()
-    encode, packed = msgspec.msgpack.encode, []
-    for row in range(len(totals)):
-        values = [*NO_DELIVERY, *totals[row], ratio(totals[row][CONSENTED], totals[row][PIXELS])]
-        values += [basis_of(bases[row]), units[row] or None]
-        for place in READ_FIRST:
-            values += columns[place][row]
-        frequency, account = windows.frequency[row], windows.accounts[row]
-        values.append(windows.currencies[row])
-        values += NO_FREQUENCY if frequency is None else _frequency(frequency)
-        values += NO_ACCOUNT if account is None else account
-        values += NO_CONSISTENCY if windows.rows[row][0] != _PLATFORM else _consistency(windows, columns, row)
-        packed.append(encode(values)[len(_HEAD) :])
-    return packed
+    unknown = (flown == 0) & (windows.totals[:, CONSENTED] > 0)
+    units = np.where(flown > 0, 1, np.where(flown_homes > 0, 2, 0))
+    by_home = units == _UNITS.index(BY_HOUSEHOLD)
+    homes = [windows.homes[_ONE_OF_EACH[name]] if name in SIDE_WINDOWS else 0 for name in WINDOWS]
+    people = [
+        np.where(by_home, at_home, np.where(unknown, 0, reach))
+        for at_home, reach in zip(homes, windows.reach, strict=True)
+    ]
+    table = _table(windows, unknown, people)
+    buffer, places = packed(table, _IS_RATE, _ENDS)
+    raw, found = buffer.tobytes(), []
+    said = zip(windows.bases.tolist(), units.tolist(), strict=True)
+    for row, ((basis, unit), bounds) in enumerate(zip(said, places.tolist(), strict=True)):
+        totals = raw[bounds[0] : bounds[1]] + _named(basis, unit)
+        if windows.credits[row] is windows.sides[row] is NOTHING:
+            behind = raw[bounds[1] : bounds[-1]]
+        else:
+            behind = _with_rare(windows, row, table[row], raw, bounds, [int(of[row]) for of in people])
+        found.append(totals + behind + _last(windows, row, table[row]))
+    return found
 
 
-def _consistency(windows: Windows, columns: list[list[list[Any]]], row: int) -> list[str | None]:
+def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I64]) -> I64:
+    """The numbers of rows, without credits and sides; `people` are whom conversions are rated by."""
+    table = np.tile(_EMPTY, (len(windows.rows), 1))
+    totals_at = len(NO_DELIVERY)
+    table[:, totals_at : totals_at + FLIGHT_COUNTS] = windows.totals
+    counted = np.ascontiguousarray(windows.totals[:, [CONSENTED, PIXELS]].T)
+    table[:, totals_at + FLIGHT_COUNTS] = rates(*counted)
+    for place, at in _WINDOWS.items():
+        name = WINDOWS[place]
+        counts = table[:, at.begin : at.credits]
+        fill_counts(counts, windows.sums[place], _held(windows, name), windows.reach[place], unknown)
+        if at.mature is not None:
+            started, completed = windows.mature[place].T
+            table[:, at.mature] = rates(completed, started)
+        if at.unlinked is not None:
+            table[:, at.unlinked] = rates(counts[:, UNLINKED_COMPLETES], counts[:, UNLINKED_STARTS])
+        table[:, at.credits + RATE_AT] = np.where(people[place] > 0, 0, NIL)
+        if at.sides < at.end:
+            impressions, homes = counts[:, IMPRESSION], windows.homes[_ONE_OF_EACH[name]]
+            table[:, at.sides] = np.where(impressions > 0, impressions, NIL)
+            table[:, at.end - 1] = np.where(homes > 0, homes, NIL)
+    return table
+
+
+def _packed(values: Sequence[Any]) -> bytes:
+    """Values in MessagePack, one behind the other."""
+    return msgspec.msgpack.encode(values)[1 if len(values) < 16 else 3 :]
+
+
+@cache
+def _named(basis: int, unit: int) -> bytes:
+    """The packed names of the basis and the unit."""
+    return _packed((basis_of(basis), _UNITS[unit]))
+
+
+def _with_rare(
+    windows: Windows, row: int, numbers: I64, raw: bytes, bounds: Sequence[int], people: Sequence[int]
+) -> bytes:
+    """The packed windows of a row that has credits or sides; `bounds` are of its parts in `raw`."""
+    parts, part = list[bytes](), 1
+    for place, at in _WINDOWS.items():
+        credited, sides = windows.credits[row][place], windows.sides[row][place]
+        parts.append(raw[bounds[part] : bounds[part + 1]])
+        own = raw[bounds[part + 1] : bounds[part + 2]]
+        parts.append(own if credited is None else _packed(_credited(credited, people[place])))
+        part += 2
+        if at.sides < at.end:
+            own = raw[bounds[part] : bounds[part + 1]]
+            if sides is not None:
+                homes = int(windows.homes[_ONE_OF_EACH[WINDOWS[place]]][row])
+                own = _packed([*_beside(int(numbers[at.begin + IMPRESSION]), sides), homes or None])
+            parts.append(own)
+            part += 1
+    return b"".join(parts)
+
+
+def _last(windows: Windows, row: int, numbers: I64) -> bytes:
+    """The packed values of a row behind its windows."""
+    platform = windows.rows[row][0] == _PLATFORM
+    currency, frequency = windows.currencies[row], windows.frequency[row]
+    account = windows.accounts[row]
+    if currency is None and frequency is None and account is None and not platform:
+        return _NOTHING_BEHIND
+    values = [currency, *(NO_FREQUENCY if frequency is None else _frequency(frequency))]
+    values += NO_ACCOUNT if account is None else account
+    values += _consistency(windows, row, numbers) if platform else NO_CONSISTENCY
+    return _packed(values)
+
+
+def _consistency(windows: Windows, row: int, numbers: I64) -> list[str | None]:
     """The values of `CONSISTENCY` of a platform."""
     shown: list[str | None] = []
     for place in _SIDE_PLACES:
-        shown += shares(columns[place][row], int(windows.sums[place][row, CONSENTED_PLAYS]))
+        begin = _WINDOWS[place].begin
+        counts = numbers[begin : begin + len(COUNTS)].tolist()
+        shown += shares(counts, int(windows.sums[place][row, CONSENTED_PLAYS]))
     return [*shown, windows.delays[row]]
 
 

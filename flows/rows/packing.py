@@ -1,0 +1,157 @@
+"""The numbers of rows as MessagePack, all rows at once: what `flows.rows.published` puts into rows.
+
+A table has a row for each row and a column for each value: an integer, or a rate in millionths, which becomes
+a text; `NIL` is null.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.model.counts import CONSENTED_PLAYS, HELD
+from flows.model.events import COMPLETE, IMPRESSION, MUTE, SKIP, START
+from flows.state.kernel import I64, U8, Int, kernel
+
+NIL: Final = -(1 << 63)
+MILLION: Final = 1_000_000
+LONGEST: Final = 24
+"""Bytes of a packed rate at most: 20 digits, a point and a sign, behind the length."""
+LONG: Final = 9
+"""Bytes of a packed integer at most."""
+_SPLIT: Final = float((1 << 27) + 1)
+
+
+@kernel
+def rate(part: Int, whole: Int) -> Int:
+    """`part / whole` in millionths, rounded as `f"{part / whole:.6f}"` rounds; `NIL` where there is no whole.
+
+    That is the double's exact value, half to even. What the product's own rounding leaves is found by
+    T. J. Dekker, "A floating-point technique for extending the available precision", 1971.
+    """
+    if whole == 0:
+        return NIL
+    value = part / whole
+    product = value * MILLION
+    wide = value * _SPLIT
+    high = wide - (wide - value)
+    left = high * MILLION - product + (value - high) * MILLION
+    floor = np.floor(product)
+    beyond = product - floor - 0.5 + left
+    rounded = np.int64(floor)
+    if beyond > 0 or (beyond == 0 and rounded & 1):
+        rounded += 1
+    return rounded
+
+
+@kernel
+def rates(parts: I64, wholes: I64) -> I64:
+    """`rate` of each."""
+    found = np.empty(len(parts), np.int64)
+    for i in range(len(parts)):
+        found[i] = rate(parts[i], wholes[i])
+    return found
+
+
+@kernel
+def fill_counts(
+    out: I64, sums: I64, held: npt.NDArray[np.bool_], reach: I64, unknown: npt.NDArray[np.bool_]
+) -> None:
+    """Fill in what every window has: the counts, `completion_rate`, `completions_per_impression`, `reach` and
+    `frequency`.
+
+    Args:
+        held: the rows that show held skips and mutes.
+        unknown: the rows whose reach nobody knows.
+    """
+    for row in range(len(out)):
+        shown = out[row]
+        for code in range(CONSENTED_PLAYS):
+            shown[code] = sums[row, code]
+        if held[row]:
+            shown[SKIP] += sums[row, SKIP + HELD]
+            shown[MUTE] += sums[row, MUTE + HELD]
+        reached = reach[row]
+        shown[CONSENTED_PLAYS] = rate(shown[COMPLETE], shown[START])
+        shown[CONSENTED_PLAYS + 1] = rate(shown[COMPLETE], shown[IMPRESSION])
+        shown[CONSENTED_PLAYS + 2] = NIL if unknown[row] else reached
+        shown[CONSENTED_PLAYS + 3] = rate(max(sums[row, CONSENTED_PLAYS], reached), reached)
+
+
+@kernel
+def _put(to: U8, at: Int, number: Int, width: Int) -> Int:
+    for place in range(width):
+        to[at + place] = (number >> np.uint64(8 * (width - 1 - place))) & np.uint64(0xFF)
+    return at + width
+
+
+@kernel
+def _put_integer(to: U8, at: Int, number: Int) -> Int:
+    """In the shortest form."""
+    bits = np.uint64(number)
+    if -32 <= number < 128:
+        to[at] = bits & np.uint64(0xFF)
+        return at + 1
+    low = -number - 1 if number < 0 else number >> 1  # beyond which a form does not hold it
+    form = 0
+    while form < 3 and low >> ((8 << form) - 1):
+        form += 1
+    to[at] = (0xD0 if number < 0 else 0xCC) + form
+    return _put(to, at + 1, bits, 1 << form)
+
+
+@kernel
+def _put_rate(to: U8, at: Int, millionths: Int) -> Int:
+    """As a text of up to six places without trailing zeros."""
+    begin = at
+    at += 1
+    rest = millionths
+    if rest < 0:
+        to[at] = ord("-")
+        rest, at = -rest, at + 1
+    whole, part = rest // MILLION, rest % MILLION
+    digits = 1
+    while whole // 10**digits:
+        digits += 1
+    for place in range(digits - 1, -1, -1):
+        to[at] = ord("0") + whole // 10**place % 10
+        at += 1
+    if part:
+        to[at] = ord(".")
+        at += 1
+        of = MILLION
+        while part:
+            of //= 10
+            to[at] = ord("0") + part // of
+            part %= of
+            at += 1
+    to[begin] = 0xA0 + at - begin - 1
+    return at
+
+
+@kernel
+def packed(table: I64, is_rate: npt.NDArray[np.bool_], ends: I64) -> tuple[U8, I64]:
+    """Pack a table; returns the bytes, and where in them the columns begin that `ends` names, by row.
+
+    Args:
+        ends: rising; the last one is behind the last column.
+    """
+    out = np.empty(len(table) * np.where(is_rate, LONGEST, LONG).sum(), np.uint8)
+    bounds, at = np.zeros((len(table), len(ends) + 1), np.int64), 0
+    for row in range(len(table)):
+        bounds[row, 0], end = at, 0
+        for column in range(table.shape[1]):
+            value = table[row, column]
+            if value == NIL:
+                out[at] = 0xC0
+                at += 1
+            elif is_rate[column]:
+                at = _put_rate(out, at, value)
+            else:
+                at = _put_integer(out, at, value)
+            if ends[end] == column + 1:
+                end += 1
+                bounds[row, end] = at
+    return out[:at], bounds

@@ -1,0 +1,64 @@
+"""The compiled packing of numbers against msgspec and Python's own rounding."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from flows.model.fields import ratio
+from flows.rows.packing import NIL, packed, rates
+
+WHOLES = st.one_of(
+    st.integers(0, 1 << 40),
+    st.sampled_from([2**two * 5**five for two in range(15) for five in range(11)]),  # ties
+)
+
+
+def pack(values: list[int], is_rate: bool) -> list[bytes]:
+    buffer, bounds = packed(np.array(values, np.int64)[:, None], np.array([is_rate]), np.array([1]))
+    raw = buffer.tobytes()
+    return [raw[begin:end] for begin, end in bounds.tolist()]
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 42), WHOLES), min_size=1))
+@example([(1, 128), (1, 640), (3, 640), (1, 3), (2, 3), (0, 7), (7, 0), (10**12, 1)])
+def test_a_rate_is_packed_as_python_rounds_and_writes_it(some: list[tuple[int, int]]) -> None:
+    found = rates(*np.array(some, np.int64).T)
+    told = [ratio(part, whole) for part, whole in some]
+    assert pack(found.tolist(), True) == [msgspec.msgpack.encode(text) for text in told]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(-(1 << 63) + 1, (1 << 63) - 1), st.integers(-(1 << 17), 1 << 17), st.integers(0, 300)
+        ),
+        min_size=1,
+    )
+)
+@example([sign * (1 << bits) + by for bits in range(63) for sign in (1, -1) for by in (-1, 0, 1)])
+def test_an_integer_is_packed_as_msgspec_does(some: list[int]) -> None:
+    assert pack(some, False) == [msgspec.msgpack.encode(one) for one in some]
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.data())
+def test_the_parts_of_a_table_are_its_columns_behind_each_other(
+    rows: int, columns: int, data: st.DataObject
+) -> None:
+    cells = st.one_of(st.just(NIL), st.integers(-1000, 10**6))
+    table = [[data.draw(cells) for _ in range(columns)] for _ in range(rows)]
+    is_rate = [data.draw(st.booleans()) for _ in range(columns)]
+    ends = sorted({columns, *data.draw(st.lists(st.integers(1, columns)))})
+    buffer, bounds = packed(np.array(table, np.int64), np.array(is_rate), np.array(ends))
+    raw = buffer.tobytes()
+    for values, places in zip(table, bounds.tolist(), strict=True):
+        each = [
+            None if value == NIL else (ratio(value, 10**6) if of else value)
+            for value, of in zip(values, is_rate, strict=True)
+        ]
+        want = [b"".join(map(msgspec.msgpack.encode, each[begin:end])) for begin, end in pairwise([0, *ends])]
+        assert [raw[begin:end] for begin, end in pairwise(places)] == want
