@@ -21,7 +21,7 @@ from flows.model.measures import MEASURES, Kind, Measure
 from flows.model.pixel import DECLARED_BOT
 from flows.model.release import VERSION
 from flows.model.ticks import Methods, methods_of
-from flows.settings import Settings
+from flows.settings import NO_AGENT, Settings
 
 HASH_BYTES: Final = 8
 MAX_HASHES: Final = 256
@@ -127,7 +127,8 @@ def _lists(settings: Settings) -> list[str]:
         f"{DECLARED_BOT}: the flow's own rule for user agents, of version {VERSION}, hash {default}.",
     ]
     for reason, expression in settings.invalid_agents.items():
-        said.append(f"{reason}: an expression of the settings, hash {digest(expression.encode())}.")
+        if expression != NO_AGENT:
+            said.append(f"{reason}: an expression of the settings, hash {digest(expression.encode())}.")
     return [*said, "A reason that the collector found counts as it is; its lists are in its own part."]
 
 

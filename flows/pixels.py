@@ -66,6 +66,7 @@ from flows.engine import (
     Trace,
     kafka_input,
     place_of,
+    placed,
     preflight,
     serve_metrics,
     tell_methodology,
@@ -290,9 +291,9 @@ def live(
         trace: see `build`.
 
     Raises:
-        SettingsError, ConnectError: before anything starts.
+        SettingsError, ConnectError, StateError: before anything starts.
     """
-    key = settings.secret_listener_key()
+    key, settings = settings.secret_listener_key(), placed(settings)
     source = kafka_input(settings, begun_of(settings.recovery_dir))
     stop = StopSignal()
     stop.on_signals()

@@ -25,6 +25,7 @@ from flows.engine import (
     fresh,
     keep_methodology,
     lay,
+    placed,
 )
 from flows.errors import UsageError
 from flows.intake import DenyList, refuse_less
@@ -88,6 +89,7 @@ def _replay(
         _refuse_own_input(output.path, files)
     _refuse_other_numbers(source.partitions(), settings, recompute)
     lay(settings, listener_key)
+    settings = placed(settings)
     keep_methodology(settings)
     if out is not None:
         _refuse_own_input(out / METHODOLOGY, files)

@@ -10,7 +10,7 @@ from flows.engine.cluster import Cluster, end_with_supervisor, members
 from flows.engine.committer import CommitSink
 from flows.engine.cut_step import Step
 from flows.engine.dealing import deal
-from flows.engine.foundation import begun, fresh, lay
+from flows.engine.foundation import begun, fresh, lay, placed
 from flows.engine.ledger_step import LedgerLogic
 from flows.engine.place import ALONE, Place, place_of
 from flows.engine.run import execute
@@ -70,6 +70,7 @@ __all__ = [
     "lay",
     "members",
     "place_of",
+    "placed",
     "preflight",
     "serve_metrics",
     "tell_methodology",

@@ -17,8 +17,9 @@ import msgspec
 
 from connectors.durable import put, sync_directory
 from flows.errors import StateError
+from flows.model.pixel import MAX_OWN_REASONS
 from flows.model.ticks import DAY_MS
-from flows.settings import PREFIX, Settings, ms
+from flows.settings import NO_AGENT, PREFIX, Settings, ms
 from flows.state.durable import private_directory, privately
 from flows.state.keys import fingerprint
 from flows.state.saves import SaveStore
@@ -36,11 +37,13 @@ class Foundation(NamedTuple):
         longest_ms: how far back what is remembered goes, which may become less and never more: what was
             forgotten does not come back.
         begun: where each partition was first read.
+        reasons: of invalid traffic that the settings have named so far; state knows them by their places.
     """
 
     fixed: dict[str, str]
     longest_ms: dict[str, int]
     begun: dict[str, int]
+    reasons: tuple[str, ...] = ()
 
 
 def of(settings: Settings, secret: bytes) -> Foundation:
@@ -59,7 +62,22 @@ def of(settings: Settings, secret: bytes) -> Foundation:
             "listen_window": ms(settings.listen_window) if touches else 0,
         },
         {},
+        (*settings.invalid_agents,),
     )
+
+
+def placed(settings: Settings) -> Settings:
+    """The settings with reasons of invalid traffic in the places that the store in `recovery_dir` has given
+    them; one that the settings name no more keeps its place, and no agent fits it.
+
+    Raises:
+        StateError: the file cannot be read.
+    """
+    found = None if settings.recovery_dir is None else _read(settings.recovery_dir)
+    if found is None or found.reasons == (*settings.invalid_agents,):
+        return settings
+    agents = {reason: settings.invalid_agents.get(reason, NO_AGENT) for reason in found.reasons}
+    return settings.model_copy(update={"invalid_agents": agents})
 
 
 def begun(directory: Path | None) -> Mapping[str, int] | None:
@@ -109,7 +127,14 @@ def lay(
                     )
                 _hold(found, now)
             known = None if found is None else found.begun
-            now = now._replace(begun={**(known or {}), **begins(known)})
+            reasons = tuple(dict.fromkeys((*(found.reasons if found else ()), *now.reasons)))
+            if len(reasons) > MAX_OWN_REASONS:
+                raise StateError(
+                    f"the recovery store has room for {MAX_OWN_REASONS} reasons of invalid traffic over its "
+                    f"life, and with {PREFIX}INVALID_AGENTS there are {', '.join(reasons)}: name one of the "
+                    f"first {MAX_OWN_REASONS} in place of a new one, {_BACK}"
+                )
+            now = now._replace(begun={**(known or {}), **begins(known)}, reasons=reasons)
             if now != found:
                 put(directory / FILE, msgspec.json.encode(now))
                 sync_directory(directory)
@@ -127,7 +152,7 @@ def merged(directories: Sequence[Path]) -> Foundation:
     first = found[0]
     begun: dict[str, int] = {}
     for directory, one in zip(directories, found, strict=True):
-        if one is None or first is None or one.fixed != first.fixed:
+        if one is None or first is None or one.fixed != first.fixed or not _alike(one, first):
             raise StateError(
                 f"the file {FILE} in {directory} is missing, or of other settings than that in "
                 f"{directories[0]}: name the directories of one cluster"
@@ -136,7 +161,12 @@ def merged(directories: Sequence[Path]) -> Foundation:
             begun[partition] = min(position, begun.get(partition, position))
     assert first is not None
     longest = {name: min(one.longest_ms[name] for one in found if one) for name in first.longest_ms}
-    return Foundation(first.fixed, longest, begun)
+    return Foundation(first.fixed, longest, begun, max((one.reasons for one in found if one), key=len))
+
+
+def _alike(one: Foundation, other: Foundation) -> bool:
+    """True if reasons have the same places in both."""
+    return all(mine == theirs for mine, theirs in zip(one.reasons, other.reasons, strict=False))
 
 
 def _hold(found: Foundation, now: Foundation) -> None:

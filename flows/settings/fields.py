@@ -38,6 +38,8 @@ _NONE = timedelta(0)
 _MOMENT = timedelta(milliseconds=1)
 _MINUTE = timedelta(minutes=1)
 _TOPIC = "[A-Za-z0-9._-]{1,249}"
+NO_AGENT = "(?!)"
+"""The expression of a reason of invalid traffic that no user agent fits."""
 OUTPUT_TOPICS = ("kafka_rejected_topic", "kafka_minutes_topic", "kafka_credits_topic")
 """Settings of the topics that every flow writes. With plans there is `kafka_alerts_topic` besides."""
 _OTHERS = ("alerts", "exports_rejected", "methodology")

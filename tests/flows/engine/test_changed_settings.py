@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,6 +162,29 @@ def test_however_settings_change_a_start_is_right_or_refused_with_what_to_do(
         if accepted == PIXELS + BOUGHT:
             break  # nothing goes on behind a log's end
     assert (int(counts), int(bought)) == (PIXELS, BOUGHT)
+
+
+def test_an_impression_keeps_its_reason_when_others_come_before_it(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    pixels = [
+        {"event": "impression", "placement_id": "p", "play_id": f"{n}", "event_id": f"{n}"}
+        | {"ts": BEGAN_MS + 10_000 * n, "user_agent": "spamware" if n % 2 else "x"}
+        for n in range(100)
+    ]
+    file = tmp_path / "log.ndjson"
+    file.write_text("".join(json.dumps(one) + "\n" for one in pixels))
+    spam, fraud = {"spam": "spamware"}, {"fraud": "fraudware"}
+    soon = timedelta(milliseconds=50)
+    for agents, looks in ((spam, 6), (fraud | spam, 1_000_000)):
+        now = settings_of(invalid_agents=agents, batch_messages=7, flush_interval=soon, save_interval=soon)
+        replay([str(file)], now, KEYS[0], recovery_dir=tmp_path / "store", stop=After(looks))
+    (day,) = client.scan_iter(f"{now.namespace}:days:*")
+    told = client.hgetall(day)
+    spam_seen = json.loads(told["invalid_traffic"])["spam"]
+    assert json.loads(told["invalid_traffic"]) == {"spam": spam_seen}
+    assert int(told["impressions"]) + spam_seen == 100
+    assert spam_seen > 10
 
 
 CHANGED = (

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.engine import fresh
-from flows.engine.foundation import begun, lay
+from flows.engine.foundation import begun, lay, placed
 from flows.errors import StateError
 from flows.settings.fields import Settings
 from flows.state.saves import FORMAT, Manifest, SaveStore, encode
@@ -99,6 +99,32 @@ def test_a_store_that_says_nothing_of_apps_has_none(store: Callable[..., Path]) 
     with pytest.raises(StateError, match="set AUDIOPIXEL_APP_ROWS back"):
         lay(Settings(recovery_dir=written, app_rows=True), KEY)
     lay(Settings(recovery_dir=written), KEY)
+
+
+def test_a_reason_of_invalid_traffic_keeps_its_place_while_others_come_and_go(
+    store: Callable[..., Path],
+) -> None:
+    agents = [
+        {"spam": "s", "fraud": "f"},
+        {"probe": "p", "fraud": "other"},
+        {},
+        {"scraper": "c", "probe": "p", "fraud": "f", "spam": "s"},
+    ]
+    written = store(invalid_agents=agents[0])
+    placed_by: list[dict[str, str]] = []
+    for one in agents:
+        settings = Settings(recovery_dir=written, invalid_agents=one)
+        lay(settings, KEY)
+        placed_by.append(placed(settings).invalid_agents)
+    assert [[*one.items()] for one in placed_by] == [
+        [("spam", "s"), ("fraud", "f")],
+        [("spam", "(?!)"), ("fraud", "other"), ("probe", "p")],
+        [("spam", "(?!)"), ("fraud", "(?!)"), ("probe", "(?!)")],
+        [("spam", "s"), ("fraud", "f"), ("probe", "p"), ("scraper", "c")],
+    ]
+    more = {f"more_{letter}": "x" for letter in "abcd"}
+    with pytest.raises(StateError, match=r"room for 7 reasons .* more_d: name one of the first 7"):
+        lay(Settings(recovery_dir=written, invalid_agents=more), KEY)
 
 
 def test_nothing_is_held_to_settings_of_which_no_snapshot_was_ever_written(tmp_path: Path) -> None:
