@@ -137,12 +137,15 @@ class Cluster:
             kind: Kind = "away" if error.args[0].code() in _AWAY else "other"
             raise self.failed(what, self.faults.last or error.args[0].str(), kind) from None
 
-    def partition_ids(self, client: _Client, topic: str) -> list[int]:
+    def partition_ids(self, client: _Client, topic: str, led: bool = False) -> list[int]:
+        """The partitions of a topic; with `led` those alone that have a leader: one that was just made has
+        none yet, and nothing in it.
+        """
         found = self.call(client, topic, lambda: client.list_topics(topic, timeout=TIMEOUT_S)).topics[topic]
         if found.error is not None:
             kind: Kind = "missing" if found.error.code() in _GONE else "other"
             raise self.failed(topic, found.error.str(), kind)
-        return sorted(found.partitions)
+        return sorted(one for one, of in found.partitions.items() if of.leader >= 0 or not led)
 
     def failed(self, what: str, reason: str, kind: Kind = "other") -> KafkaTrouble:
         for name, value in self.options.items():

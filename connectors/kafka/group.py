@@ -2,12 +2,15 @@
 
 Unit of parallelism: a process. It takes all partitions by hand, so a restart waits for no rebalance; nothing
 keeps a second process out. Guarantee: `read` goes on at the committed place, so that what was read and not
-committed comes again; the order within a partition is that of its log.
+committed comes again; the order within a partition is that of its log. A partition that is added meanwhile
+is read from its beginning.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final, Literal, NamedTuple
@@ -16,11 +19,14 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, Topic
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from connectors.kafka.client import TIMEOUT_S, Cluster, Farewell, time_ms
+from connectors.stream import ConnectError
 
 Place = tuple[str, int]
 """A topic and one of its partitions."""
 Places = Mapping[Place, int]
 """Of each partition the offset to read on from."""
+LOOK_S: Final = 60.0
+"""Time between two looks whether topics have got more partitions, in s."""
 _LOST: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 
 
@@ -72,6 +78,7 @@ class GroupReader:
         self._admin: AdminClient | None = None
         self._at_end: set[Place] = set()
         self._reached: set[Place] = set()
+        self._looked_s = time.monotonic()
         self._consumer = self._cluster.client(
             Consumer,
             {"fetch.queue.backoff.ms": 10},
@@ -91,7 +98,7 @@ class GroupReader:
         except BaseException:
             self.close()
             raise
-        self._consumer.assign([TopicPartition(*place, offset) for place, offset in self.places.items()])
+        self._assign()
 
     def read(self, most: int, wait: timedelta) -> list[Record]:
         """The next messages, `most` at most; none where none came within `wait`.
@@ -99,6 +106,9 @@ class GroupReader:
         Raises:
             ConnectError: a place was lost, or a topic is gone or forbidden.
         """
+        if time.monotonic() - self._looked_s >= LOOK_S and len(self._at_end) == len(self.places):
+            with suppress(ConnectError):  # an outage is no end
+                self._grow()
         first = self._consumer.poll(wait.total_seconds())
         messages = (
             [] if first is None else [first, *(self._consumer.consume(most - 1, 0) if most > 1 else [])]
@@ -115,17 +125,9 @@ class GroupReader:
         Raises:
             ConnectError: they do not tell.
         """
-        if self._admin is None:
-            # A client of its own: a consumer's requests wait behind the fetches that wait for messages.
-            self._admin = self._cluster.client(AdminClient, {}, {})
+        self._grow()
         self._reached.clear()
-        asked = {TopicPartition(*place): OffsetSpec.latest() for place in self.places}
-        told = self._admin.list_offsets(asked, request_timeout=TIMEOUT_S)
-        found = {}
-        for at, one in told.items():
-            offset = self._cluster.call(self._admin, at.topic, partial(one.result, TIMEOUT_S)).offset
-            found[at.topic, at.partition] = offset
-        return found
+        return self._told([*self.places], OffsetSpec.latest())
 
     def passed(self, ends: Places) -> bool:
         """True if all was read that was there when `ends` were told.
@@ -161,6 +163,33 @@ class GroupReader:
     def close(self) -> None:
         """Leave the brokers; without waiting for long where they do not answer."""
         Farewell().close(self._consumer)
+
+    def _assign(self) -> None:
+        self._at_end.clear()
+        self._consumer.assign([TopicPartition(*place, offset) for place, offset in self.places.items()])
+
+    def _grow(self) -> None:
+        """Take up partitions that were added to the topics."""
+        self._looked_s = time.monotonic()
+        for topic in dict.fromkeys(self._topics):
+            ids = self._cluster.partition_ids(self._consumer, topic, led=True)
+            added = [(topic, one) for one in ids if (topic, one) not in self.places]
+            if added:
+                self._admin = None  # the one before would look for no leader of theirs
+                self.places |= self._told(added, OffsetSpec.earliest())
+                self._assign()
+
+    def _told(self, places: Sequence[Place], spec: OffsetSpec) -> dict[Place, int]:
+        """An offset of each of some partitions, as the brokers tell it."""
+        if self._admin is None:
+            # A client of its own: a consumer's requests wait behind the fetches that wait for messages.
+            self._admin = self._cluster.client(AdminClient, {}, {})
+        asked = {TopicPartition(*place): spec for place in places}
+        found = {}
+        for at, one in self._admin.list_offsets(asked, request_timeout=TIMEOUT_S).items():
+            offset = self._cluster.call(self._admin, at.topic, partial(one.result, TIMEOUT_S)).offset
+            found[at.topic, at.partition] = offset
+        return found
 
     def _begin(self, topic: str) -> None:
         places = [(topic, one) for one in self._cluster.partition_ids(self._consumer, topic)]

@@ -15,6 +15,7 @@ from threading import Event, Thread
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
 from kafka_server import PASSWORD, USER, ApacheKafka, KafkaUnavailable
 
 from connectors.embedded import EmbeddedBroker
@@ -451,6 +452,33 @@ def test_a_timestamp_that_nobody_can_mean_is_absent_to_every_reader() -> None:
         group.close()
         changes = [one.timestamp_ms for one in whole(broker.bootstrap, "t", {})]
     assert found == records == changes == [0, 0, 0, 1]
+
+
+def _all(reader: GroupReader) -> list[bytes]:
+    """What a group reads up to the present end."""
+    found, ends, deadline = list[bytes](), reader.ends(), time.monotonic() + 30
+    while not reader.passed(ends):
+        assert time.monotonic() < deadline
+        found += [one.value for one in reader.read(100, timedelta(seconds=0.1))]
+    return found
+
+
+@pytest.mark.apache
+def test_a_group_reads_a_partition_that_was_added_before_it_is_at_the_end(apache: ApacheKafka) -> None:
+    topic, admin = _topic(apache.brokers), AdminClient({"bootstrap.servers": apache.brokers})
+    reader = GroupReader(apache.brokers, [topic], group=topic, start="latest")
+    _send(apache.brokers, topic, [b"before"])
+    assert _all(reader) == [b"before"]
+    admin.create_partitions([NewPartitions(topic, 2)])[topic].result(10)
+    writer = KafkaWriter(apache.brokers, topic)
+    writer.send(1, b"key", b"added", int(time.time() * 1000))
+    writer.close()
+    assert _all(reader) == [b"added"]
+    reader.commit(reader.places)
+    reader.close()
+    again = GroupReader(apache.brokers, [topic], group=topic)
+    assert again.places == {(topic, 0): 1, (topic, 1): 1}
+    again.close()
 
 
 def test_a_message_can_be_sent_to_a_partition_with_a_time_of_its_own(brokers: str) -> None:
