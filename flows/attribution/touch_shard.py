@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, pairwise, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,11 +180,10 @@ class TouchShard:
                 self.forget_at = min(max(FORGET_AT, 2 * len(self.names)), self.store.most_names - 1)
 
     def _numbers_of(self, combos: Sequence[Dimensions]) -> U32:
-        known = self.numbers.__getitem__
-        try:  # mostly: each shard has the names of all placement shards at each cut
-            return np.fromiter(map(known, combos), np.uint32, len(combos))
-        except KeyError:
-            return np.fromiter(map(self._number, combos), np.uint32, len(combos))
+        found = np.fromiter(map(self.numbers.get, combos, repeat(-1)), np.int64, len(combos))
+        for place in np.flatnonzero(found < 0).tolist():
+            found[place] = self._number(combos[place])
+        return found.astype(np.uint32)
 
     def _number(self, combo: Dimensions) -> int:
         number = self.numbers.get(combo)

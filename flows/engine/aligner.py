@@ -28,6 +28,7 @@ class Aligner(Generic[S, T]):
         expected: the senders to wait for.
         at: the number of each sender's latest mark that has been let in.
         released: the number of the latest cut.
+        awaited: the senders whose mark behind it has not come.
         held: what fast senders sent after their latest mark, as (item, mark number or None).
         inside: the items let in since the latest cut, where `cuts` gathers them.
     """
@@ -35,14 +36,19 @@ class Aligner(Generic[S, T]):
     expected: frozenset[S] = frozenset()
     at: dict[S, int] = field(default_factory=dict)
     released: int = -1
+    awaited: set[S] = field(default_factory=set)
     held: dict[S, deque[tuple[T, int | None]]] = field(default_factory=dict)
     inside: list[T] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._await()
 
     def expect(self, senders: frozenset[S]) -> None:
         """Wait for exactly these senders from now on; what is known of others is forgotten."""
         if senders != self.expected:
             self.expected = senders
             self.at = {sender: number for sender, number in self.at.items() if sender in senders}
+            self._await()
 
     def push(
         self, sender: S, item: T, mark: int | None = None, first: bool = True
@@ -67,7 +73,7 @@ class Aligner(Generic[S, T]):
         else:
             yield item, None
             if mark is not None:
-                self.at[sender] = mark
+                self._mark(sender, mark)
         if mark is not None:  # held marks too: the sender that blocked the cut may have left
             yield from self._release()
 
@@ -84,19 +90,26 @@ class Aligner(Generic[S, T]):
                 inside, self.inside = self.inside, []
                 yield inside
 
+    def _await(self) -> None:
+        self.awaited = {one for one in self.expected if self.at.get(one, -1) <= self.released}
+
+    def _mark(self, sender: S, number: int) -> None:
+        self.at[sender] = number
+        if number > self.released:
+            self.awaited.discard(sender)
+
     def _release(self) -> Iterator[tuple[T | None, int | None]]:
-        while (
-            self.expected and (lowest := min(self.at.get(one, -1) for one in self.expected)) > self.released
-        ):
-            self.released = lowest
-            yield None, lowest
+        while self.expected and not self.awaited:
+            self.released = min(map(self.at.__getitem__, self.expected))
+            self._await()
+            yield None, self.released
             for waiting in sorted(self.held, key=str):
                 queue = self.held[waiting]
                 while queue and self.at.get(waiting, -1) <= self.released:
                     held_item, held_mark = queue.popleft()
                     yield held_item, None
                     if held_mark is not None:
-                        self.at[waiting] = held_mark
+                        self._mark(waiting, held_mark)
                 if not queue:
                     del self.held[waiting]
 
@@ -108,3 +121,4 @@ class Aligner(Generic[S, T]):
         """Take `snapshot`'s state up again."""
         at, self.released = state
         self.at = dict(at)
+        self._await()

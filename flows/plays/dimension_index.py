@@ -5,12 +5,13 @@ increments over the row shards.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import numpy as np
 
 from flows.model.dimensions import SCOPES, Dimensions
 from flows.state.homes import Homes
-from flows.state.kernel import I64
+from flows.state.kernel import I32, I64
 
 
 class DimensionIndex:
@@ -47,6 +48,10 @@ class DimensionIndex:
             number = self._numbers[combo] = len(self.combos)
             self.combos.append(combo)
         return number
+
+    def known(self, combos: Sequence[Dimensions]) -> I32:
+        """Their numbers; -1 where one is new."""
+        return np.fromiter(map(self._numbers.get, combos, repeat(-1)), np.int32, len(combos))
 
     @property
     def row_names(self) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ A pure core: batches in, messages out, and a state that can be packed. No engine
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import randbits
@@ -63,7 +63,7 @@ from flows.state.changes import marked
 from flows.state.hash_table import MAX_LOAD, WORDS, drain_changed, new_table, put, resized, still
 from flows.state.homes import Homes
 from flows.state.journal import Files, Journal
-from flows.state.kernel import I64, U64, doubled
+from flows.state.kernel import I32, I64, U64, doubled
 from flows.state.snapshot import check_format
 
 FORMAT: Final = 14
@@ -132,7 +132,7 @@ class PlayShard:
         A pixel is repeated, too late or accepted. An accepted pixel adds to cells, which `cut` sends. A
         milestone counts in the minute of its play's start, or is held until the start comes.
         """
-        combo_of = np.array([self._number(combo) for combo in batch.combos], np.int32)
+        combo_of = self._numbers(batch.combos)
         pixels = batch.pixels
         outcomes = _no_outcomes()
         late = np.empty(len(pixels), np.int64)
@@ -177,7 +177,7 @@ class PlayShard:
     def _convert(self, batch: Pixels, outcomes: I64, lates: list[Late]) -> None:
         """Count conversions, each once by its own key and horizon."""
         pixels, conversions = batch.converted, batch.conversions
-        numbers = np.array([self._number(conversion.combo) for conversion in conversions], np.int32)
+        numbers = self._numbers([conversion.combo for conversion in conversions])
         verdicts = np.zeros(len(pixels), np.uint8)
         done = 0
         while done < len(pixels):
@@ -207,6 +207,12 @@ class PlayShard:
                 self.conversions.append(PendingConversion(ts[n], listeners[n], keys[n], conversion, homes[n]))
             elif verdict == LATE_OUT:
                 lates.append(Late(batch.sender, positions[n], "conversion", ts[n], keys[n], conversion.combo))
+
+    def _numbers(self, combos: Sequence[Dimensions]) -> I32:
+        found = self.names.known(combos)
+        for place in np.flatnonzero(found < 0).tolist():
+            found[place] = self._number(combos[place])
+        return found
 
     def _number(self, combo: Dimensions) -> int:
         number = self.names.number(combo)
