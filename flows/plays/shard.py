@@ -211,21 +211,17 @@ class PlayShard:
     def _numbers(self, combos: Sequence[Dimensions]) -> I32:
         found = self.names.known(combos)
         for place in np.flatnonzero(found < 0).tolist():
-            found[place] = self._number(combos[place])
+            found[place] = number = self.names.number(combos[place])
+            if number >= slots.MAX_COMBOS:
+                raise StateError(
+                    f"one shard holds more than {slots.MAX_COMBOS:,} combinations of names: recompute with "
+                    "more AUDIOPIXEL_SHARDS"
+                )
+            if number == len(self.increments.times):
+                self.increments = self.increments.with_combos()
+                self.bases = doubled(self.bases)
+            self.delays.note(number, combos[place])
         return found
-
-    def _number(self, combo: Dimensions) -> int:
-        number = self.names.number(combo)
-        if number >= slots.MAX_COMBOS:
-            raise StateError(
-                f"one shard holds more than {slots.MAX_COMBOS:,} combinations of names: recompute with "
-                "more AUDIOPIXEL_SHARDS"
-            )
-        if number == len(self.increments.times):
-            self.increments = self.increments.with_combos()
-            self.bases = doubled(self.bases)
-        self.delays.note(number, combo)
-        return number
 
     def _make_room(self) -> None:
         if self.used[SLOTS_USED] + 3 > len(self.table) * 0.99 * MAX_LOAD:
@@ -383,8 +379,7 @@ class PlayShard:
         for name in KEPT:
             setattr(self, name, of[name])
         self._restore_table(of["pieces"])
-        for combo in of["combos"]:
-            self._number(tuple(combo))
+        self._numbers([*map(tuple, of["combos"])])
 
     def _restore_table(self, pieces: list[Any]) -> None:
         """Restore the table from its segments: a later version of a row replaces an earlier one, and slots

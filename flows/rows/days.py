@@ -42,15 +42,15 @@ class Days:
         for day, these in self._split(minutes):
             np.add.at(self._day(day, n_rows)[0], rows[these], counts[these])
 
-    def reach(self, rows: U32, minutes: I64, who: U64, n_rows: int) -> None:
-        """Listener `who[i]` was reached by `rows[i]` in `minutes[i]`."""
+    def reach(self, rows: U32, minutes: I64, who: U64, homes: U64, n_rows: int) -> None:
+        """Listener `who[i]` and household `homes[i]`, 0 for nobody, were reached by `rows[i]` in
+        `minutes[i]`; `homes` may be empty.
+        """
         for day, these in self._split(minutes):
-            self._day(day, n_rows)[1].add(rows[these], who[these], n_rows)
-
-    def reach_homes(self, rows: U32, minutes: I64, homes: U64, n_rows: int) -> None:
-        """Household `homes[i]` was reached by `rows[i]` in `minutes[i]`."""
-        for day, these in self._split(minutes):
-            self._day(day, n_rows)[2].add(rows[these], homes[these], n_rows)
+            _, reached, reached_homes = self._day(day, n_rows)
+            reached.add(rows[these], who[these], n_rows)
+            if len(homes):
+                reached_homes.add(rows[these], homes[these], n_rows)
 
     def of_today(self, n_rows: int) -> tuple[I64, Distinct, Distinct]:
         """Today's counts, (rows, MINUTE_COUNTS), reach, and reach of households."""

@@ -40,6 +40,8 @@ def _distinct(
     """Add; returns (listener, row) of what told anything new, and how much of it is in the table."""
     told, n, used = np.empty((len(rows), 2), np.uint64), 0, 0
     for i in range(len(rows)):
+        if who[i] == np.uint64(0):
+            continue
         row = rows[i]
         dense = dense_of[row]
         if dense >= 0:
@@ -86,7 +88,7 @@ class Distinct:
     _spent: bool = False
 
     def add(self, rows: U32, who: U64, n_rows: int) -> None:
-        """Add listener `who[i]` to row `rows[i]`, rows being below `n_rows`."""
+        """Add listener `who[i]`, 0 for nobody, to row `rows[i]`, rows being below `n_rows`."""
         self.count, self.dense_of = longer(self.count, n_rows, 0), longer(self.dense_of, n_rows, -1)
         for start in range(0, len(rows), CHUNK):
             some, them = rows[start : start + CHUNK], who[start : start + CHUNK]

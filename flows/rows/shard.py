@@ -156,16 +156,12 @@ class RowShard(RowTables):
 
     def _reach(self, rows: U32, minutes: I64, who: U64, homes: U64) -> None:
         n_rows, flown = len(self.columns), minutes >= self.columns.flight_from[rows]
-        of, whom = _some((who != 0) & flown, rows, who)
-        self.reached.add(of, whom, n_rows)
+        self.days.reach(rows, minutes, who, homes, n_rows)
         of, at, whom = _some(who != 0, rows, minutes, who)
         self.rolling.add(of, at, whom, n_rows)
-        self.days.reach(of, at, whom, n_rows)
-        if len(homes):
-            of, whom = _some((homes != 0) & flown, rows, homes)
-            self.homes.add(of, whom, n_rows)
-            of, at, whom = _some(homes != 0, rows, minutes, homes)
-            self.days.reach_homes(of, at, whom, n_rows)
+        rows, *people = _some(flown, rows, who, *([homes] if len(homes) else []))
+        for reached, some in zip((self.reached, self.homes), people, strict=False):
+            reached.add(rows, some, n_rows)
 
     def _credit(self, batch: CreditBatch) -> None:
         """Add decided conversions, downloads and deliveries to their minutes, which become final only after
