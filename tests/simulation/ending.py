@@ -23,7 +23,6 @@ PER_CHANCE: Final = NOT_COMPARED | {"accepted", "rejected.too_late"}
 def ending(keys: Mapping[str, Any], checker: Checker, history: History) -> dict[str, Any]:
     """All that readers find, without what says when and by whom it was written."""
     found, planned = dict[str, Any](), bool(history.plans)
-    repeated = 0
     for key, held in keys.items():
         kind = key.removeprefix(f"{NAMESPACE}:").partition(":")[0]
         name = key.partition("{")[2][:-1]
@@ -40,14 +39,11 @@ def ending(keys: Mapping[str, Any], checker: Checker, history: History) -> dict[
             found |= {f"{key} {of}": held[of] for of in some if of not in NOT_COMPARED}
         elif kind == "partition":
             found |= {f"{key} {of}": value for of, value in held.items() if of not in PER_CHANCE}
-            if "hostile" in history.scenes:  # the same play in two partitions: one is read first
-                repeated += int(found.pop(f"{key} repeated", 0))
         elif kind == "index":
             scope = key.rpartition(":")[2]
             there = [one for one in held[0].items() if not checker.has_ended((scope, one[0]))]
             if some := sorted(one for one in there if one[0] != PERHAPS):  # none of them is as no index
                 found[key] = tuple(some)
-    found["repeated"] = repeated
     for name, value in keys.get(f"{NAMESPACE}:meta", {}).items():
         if "conversions" in name or name == "unattributed":
             found[f"meta {name}"] = value

@@ -41,6 +41,7 @@ class Planning:
         self.file = NONE_YET
         self.plans: dict[str, list[Planned]] = {}
         self._told = set[At]()
+        self._broken = False
         self._written_ms = self._flushes = 0
         self._to_come = list[PlanFile]()
         self._path = Path()
@@ -65,6 +66,7 @@ class Planning:
             world.tell(f"the plans are written: {text}")
             self.file, self._written_ms, self._flushes = file, world.now_ms, 0
             self._told = set()
+            self._broken |= not file.whole
             for name, plan in file.plans.items():
                 self.plans.setdefault(name, []).append(plan)
 
@@ -111,15 +113,20 @@ class Planning:
         return found
 
     def unlike(
-        self, rows: Mapping[Row, Hash], model: Model, positions: Mapping[str, int], now_ms: int
+        self, rows: Mapping[Row, Hash], model: Model, positions: Mapping[str, int], now_ms: int, held: bool
     ) -> Iterator[str]:
-        """What of any row's delivery is not right, behind another flush."""
+        """What of any row's delivery is not right, behind another flush.
+
+        Args:
+            held: a collector holds time; delivery is as it was until it goes on.
+        """
         self._flushes += 1
-        settled = self._settled(now_ms)
+        settled, broken = self._settled(now_ms), self._broken  # an execution may have begun without plans
         for name, plans in self.plans.items():
             got = rows.get(("placement", name), {})
             if "delivery.state" in got:
-                sure = settled or len({plan.flight for plan in plans}) == 1
+                moves = broken or len({plan.flight for plan in plans}) > 1
+                sure = not held and (settled or not moves)
                 minutes_ms = model.impressions_ms(positions, ("placement", name))
                 for what in wrong(got, plans, self._grace_ms, minutes_ms, sure):
                     yield f"delivery of {name}: {what}"

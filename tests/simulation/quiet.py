@@ -24,7 +24,7 @@ class Quiet:
         self._slowest_ms = min(_heads(history, model), default=0) - BOUND_MS
         self._looked = set[tuple[str, str]]()
         self._execution = self._watermark_ms = 0
-        self._at_ms = 0.0
+        self._at_ms, self._within_ms = 0.0, WITHIN_MS
 
     @property
     def now(self) -> bool:
@@ -51,9 +51,12 @@ class Quiet:
         self._world.elapsed_ms += STEP_MS
         now_ms = self._world.elapsed_ms - self._since_ms
         waits = watermark_ms >= self._slowest_ms + now_ms - QUIET_MS
-        if self._execution != execution or now_ms < QUIET_MS + AT_FIRST_MS or waits:
+        begins = self._execution != execution
+        if begins or now_ms < QUIET_MS + AT_FIRST_MS or waits:
             self._execution, self._watermark_ms, self._at_ms = execution, watermark_ms, now_ms
-        elif now_ms > self._at_ms + WITHIN_MS and watermark_ms < self._watermark_ms + LEAST_MS:
+            # An execution may begin at a save before the quiet time, and has to catch up first.
+            self._within_ms = WITHIN_MS + begins * max(0, watermark_ms - self._slowest_ms)
+        elif now_ms > self._at_ms + self._within_ms and watermark_ms < self._watermark_ms + LEAST_MS:
             raise Wrong("time stands still while nothing but junk comes")
 
 

@@ -1,7 +1,8 @@
 """Redis's side: what the commands and scripts of the project do to keys, command by command.
 
 Scripts are known by their text: one that is not known is an error, so a script that changes has to be
-understood here anew. `test_fakes` holds all of it to a real Valkey. Nothing expires by itself.
+understood here anew. `test_fakes` holds all of it to a real Valkey. A key whose time is over goes when an
+older copy comes back, and not by itself.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Store:
     def __init__(self, now_ms: Callable[[], int], changed: Callable[[set[str]], None]) -> None:
         self._now_ms, self._changed = now_ms, changed
         self.keys: dict[str, Any] = {}
-        self.ttl_ms: dict[str, int] = {}
+        self.until_ms: dict[str, int] = {}
         self.known: set[str] = set()
         self.flushed: Callable[[], None] = lambda: None
         self._touched: set[str] = set()
@@ -57,12 +58,14 @@ class Store:
 
     def copy(self) -> tuple[Any, ...]:
         """All that it holds, as a replica has it."""
-        return copy.deepcopy(self.keys), dict(self.ttl_ms)
+        return copy.deepcopy(self.keys), dict(self.until_ms)
 
     def become(self, held: tuple[Any, ...]) -> None:
-        """Hold that instead."""
-        before = set(self.keys)
-        self.keys, self.ttl_ms = copy.deepcopy(held[0]), dict(held[1])
+        """Hold that instead, without what has expired since."""
+        before, now_ms = set(self.keys), self._now_ms()
+        self.keys, self.until_ms = copy.deepcopy(held[0]), dict(held[1])
+        for key in [key for key, until_ms in self.until_ms.items() if until_ms <= now_ms]:
+            del self.keys[key], self.until_ms[key]
         self._changed(before | set(self.keys))
 
     # Commands
@@ -87,7 +90,7 @@ class Store:
 
     def _del(self, key: str) -> int:
         self._touched.add(key)
-        self.ttl_ms.pop(key, None)
+        self.until_ms.pop(key, None)
         return int(self.keys.pop(key, None) is not None)
 
     def _exists(self, key: str) -> int:
@@ -155,7 +158,7 @@ class Store:
     def _flushall(self) -> bool:
         self._touched |= set(self.keys)
         self.keys.clear()
-        self.ttl_ms.clear()
+        self.until_ms.clear()
         return True
 
     # Scripts
@@ -191,9 +194,9 @@ class Store:
         return told
 
     def _expire(self, key: str, ttl_ms: Any) -> None:
-        self.ttl_ms.pop(key, None)
+        self.until_ms.pop(key, None)
         if ttl_ms:
-            self.ttl_ms[key] = int(ttl_ms)
+            self.until_ms[key] = self._now_ms() + int(ttl_ms)
 
     def _drop(self, keys: Sequence[str], args: Sequence[str]) -> int:
         for ours, theirs in zip(args, self._hmget(keys[0], "generation", "fence"), strict=True):
@@ -234,7 +237,7 @@ class Store:
             for key in islice(every, many):
                 self._hset(key, args[at], args[at + 1])
                 if args[0]:
-                    self.ttl_ms[key] = int(args[0])
+                    self.until_ms[key] = self._now_ms() + int(args[0])
             at += 2
         return len(keys)
 
