@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from zlib import crc32
@@ -122,18 +122,18 @@ class Engine:
     """One execution of a flow.
 
     Args:
-        flows: the same flow, once a worker, as each process has one.
+        workers: the steps of the same flow, once a worker, as each process has one.
         salt: which worker has which partition.
     """
 
-    def __init__(self, world: World, flows: Sequence[Dataflow], salt: int) -> None:
+    def __init__(self, world: World, workers: Sequence[Mapping[str, Step]], salt: int) -> None:
         self.world, self.random, self.salt = world, world.random, salt
-        self.workers = [steps_of(flow) for flow in flows]
+        self.workers = workers
         self.steps = self.workers[0]
         self.logics: dict[tuple[str, str], Any] = {}
         self.partitions: dict[tuple[str, str], Any] = {}
         self.channels: dict[tuple[str, str, int, int], deque[Any]] = {}
-        self._places: list[tuple[tuple[str, int], deque[Any]]] = []
+        self._waiting: dict[tuple[str, int], None] = {}
         self._into = defaultdict[tuple[str, int], list[deque[Any]]](list)
         self._owners: dict[str, int] = {}
         self._sinks: dict[tuple[str, str], tuple[str, int]] = {}
@@ -209,19 +209,19 @@ class Engine:
             for item in sent:
                 target = self._part(to, item[0])[1] if sink else self.owner(item[0])
                 self._channel(name, to, worker, target).append(item)
+                self._waiting[to, target] = None
 
     def _channel(self, name: str, to: str, worker: int, target: int) -> deque[Any]:
         way = name, to, worker, target
         found = self.channels.get(way)
         if found is None:
             found = self.channels[way] = deque()
-            self._places.append(((to, target), found))
             self._into[to, target].append(found)
         return found
 
     def waiting(self) -> list[tuple[str, int]]:
         """Steps, each with a worker, for which messages wait."""
-        return list(dict.fromkeys([place for place, some in self._places if some]))
+        return list(self._waiting)
 
     def deliver(self, to: str, worker: int) -> None:
         """Let a step take some of what waits for it: all of it, or a part of some channels."""
@@ -234,6 +234,8 @@ class Engine:
             for _ in range(self.random.randint(1, len(some))):
                 taken.append(some.popleft())
             channels = [one for one in channels if one]
+        if not channels:
+            del self._waiting[to, worker]
         if self.steps[to].kind == "output":
             for part in dict.fromkeys(self._part(to, key)[0] for key, _ in taken):
                 here = [value for key, value in taken if self._part(to, key)[0] == part]

@@ -22,12 +22,15 @@ MINUTE_MS: Final = 60_000
 LATENESS_MS: Final = 2 * MINUTE_MS
 BOUND_MS: Final = 10_000
 LONG_AGO_MS: Final = 20 * MINUTE_MS
+LONG: Final = 0.07
+"""Of the histories, that have many bursts and long scenes; a short one finds a bug in less time."""
 CLOSING: Final = "closing"
 """The placement of the pixels that end a log, whose own minute never becomes final."""
 PERHAPS: Final = "perhaps"
 """The placement of pixels that one allowed lateness finds late, and another does not."""
 FORGOTTEN: Final = "l4"
 """A listener who is on the deny-list from the beginning, where a history has one."""
+INTERVALS_MS: Final = (500, 1000, 2000, 4000, 4000)
 QUIET_MS: Final = 5_000
 JUNK_MS: Final = 20_000
 """So long nothing but junk comes before the end, where a history is quiet."""
@@ -56,6 +59,7 @@ class History:
         plans: versions of the file of plans, in their order; the last one is read.
         small: tables and files begin, and go over, at sizes that so short a log reaches.
         own_disks: each worker has a disk of its own; for another number of them the shards are dealt anew.
+        shards: of listeners, of rows and of all that is kept by shard.
     """
 
     seed: int
@@ -76,6 +80,7 @@ class History:
     plans: tuple[PlanFile, ...] = ()
     small: bool = False
     own_disks: bool = False
+    shards: int = 2
 
     @property
     def pixels(self) -> int:
@@ -87,9 +92,10 @@ class History:
         return max(entry.at_ms for some in self.entries.values() for entry in some)
 
     def undisturbed(self) -> History:
-        """The same log, read by one worker when all of it is there, with nothing going wrong."""
+        """The same log, read by one worker, in one shard, when all is there, with nothing going wrong."""
         alone = replace(self, order=0, workers=(1,), intervals_ms=(1000,), faults=(), recompute=False)
         alone = replace(alone, added=None, lateness_ms=(LATENESS_MS,), begin_ms=self.end_ms, own_disks=False)
+        alone = replace(alone, shards=1)
         return replace(alone, plans=tuple(one._replace(at_ms=0) for one in self.plans[-1:]), small=False)
 
 
@@ -105,10 +111,11 @@ def make(seed: int, *, faults: bool = True) -> History:
         source.getrandbits(32),
         entries,
         tuple(source.choice((1, 1, 2, 3)) for _ in range(executions)),
-        tuple(source.choice((500, 1000, 1000, 2000)) for _ in range(executions)),
+        # In a quiet time the flow's time has to be seen going on.
+        tuple(source.choice(INTERVALS_MS[: 3 if traffic.quiet_from_ms else None]) for _ in range(executions)),
         tuple(
             fault
-            for fault in (_faults(source) if faults else ())
+            for fault in (_faults(source, traffic.long) if faults else ())
             # Pixels of a partition that nobody saw for an hour are late, as nobody can say from the log.
             if fault.how != "sleep" or traffic.added is None
         ),
@@ -118,12 +125,13 @@ def make(seed: int, *, faults: bool = True) -> History:
         0,
         source.random() < 0.3,
         traffic.quiet_from_ms,
-        source.choice((1_000, 2_000, 10_000, 60_000)),
+        source.choice((2_000, 10_000, 60_000, 60_000)),
         traffic.scenes,
         stage.settings,
         tuple(sorted(stage.plans[:-1], key=lambda one: one.at_ms)) + tuple(stage.plans[-1:]),
         stage.small,
         source.random() < 0.5,
+        source.choice((1, 1, 2)),
     )
 
 
@@ -133,23 +141,24 @@ def _latenesses(source: random.Random, executions: int, scenes: Sequence[str]) -
     return (LATENESS_MS,) if "hostile" in scenes else drawn
 
 
-def _faults(source: random.Random) -> list[Fault]:
-    """What goes wrong: nothing in some histories, much in others."""
+def _faults(source: random.Random, long: bool) -> list[Fault]:
+    """What goes wrong: nothing in some histories, much in others; at moments that most of them have."""
     found = []
-    for _ in range(source.choice((0, 1, 1, 2, 3, 5))):
+    for _ in range(source.choice((0, 1, 2, 3, 4, 6))):
         match source.random():
             case low if low < 0.35:
                 how = source.choice(("crash", "crash", "crash", "power", "stop", "sleep", "back", "ahead"))
-                found.append(Fault("step", source.randint(1, 500), how, source.randint(1, 3600)))
+                at = source.randint(1, 1_000 if long else 300)
+                found.append(Fault("step", at, how, source.randint(1, 3600)))
             case low if low < 0.45:
-                found.append(Fault("disk", source.randint(1, 400), "crash"))
+                found.append(Fault("disk", source.randint(1, 600 if long else 200), "crash"))
             case low if low < 0.55:
                 found.append(Fault("topic", source.randint(1, 30), "crash"))
             case _:
                 how = source.choice(REDIS)
                 if how != "copied" and source.random() < 0.4:
                     how = f"crash_{how}"
-                at = source.randint(1, 200)
+                at = source.randint(1, 200 if long else 100)
                 if how.endswith("older"):
                     found.append(Fault("redis", source.randint(1, at), "copied"))
                 found.append(Fault("redis", at, how, source.randint(1, 12)))
@@ -180,6 +189,7 @@ class Traffic:
     number: int = 0
     added: str | None = None
     quiet_from_ms: int = 0
+    long: bool = False
     scenes: tuple[str, ...] = ()
     stage: Stage = field(init=False)
 
@@ -188,8 +198,12 @@ class Traffic:
         names = [f"audio-pixels/{place}" for place in range(source.choice((1, 2, 2, 3)))]
         self.added = names[-1] if len(names) > 1 and source.random() < 0.3 else None
         self.log = {name: [] for name in names}
-        self.stage = Stage(self.of_scenes, self._send, self._send_raw, self._pass, names)
-        bursts = source.randint(4, 12)
+        self.long = source.random() < LONG
+        self.stage = Stage(self.of_scenes, self._send, self._send_raw, self._pass, names, self.long)
+        quiet = source.random() < 0.07
+        self.scenes = () if quiet else chosen(self.of_scenes)
+        most = 12 if self.long else 2 if self.scenes else 5
+        bursts = source.randint(-(-most // 3), most)
         for burst in range(bursts):
             self.now_ms += source.choice((200, 3_000, 20_000, 50_000, 150_000))
             some = names if self.added is None or burst > bursts // 2 else names[:-1]
@@ -197,8 +211,7 @@ class Traffic:
                 self._something(source.choice(some))
         for entries in self.log.values():
             entries.sort(key=lambda entry: entry.at_ms)
-        if source.random() >= 0.1:
-            self.scenes = chosen(self.of_scenes)
+        if not quiet:
             perform(self.stage, self.scenes)
         else:
             self.quiet_from_ms = self.now_ms

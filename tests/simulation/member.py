@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,13 +15,13 @@ from flows.publish import Covered, ShownRows
 from flows.settings import Settings
 from flows.settings.loading import load
 from simulation.checker import NAMESPACE
+from simulation.engine import Step, steps_of
 from simulation.history import BOUND_MS, LATENESS_MS
 from simulation.log import Log
 from simulation.topics import Topic, TopicWriter
 from simulation.world import TIME, World
 
 KEY: Final = b"a secret of the simulation"
-SHARDS: Final = 2
 
 
 @dataclass
@@ -35,18 +35,18 @@ class Member:
     sinks: Sinks
     covered: Covered
     shown: ShownRows
-    flow: Any = None
+    steps: Mapping[str, Step] = field(default_factory=dict)
 
     @classmethod
-    def wired(cls) -> Member:
+    def wired(cls, shards: int) -> Member:
         """One that waits for its first execution."""
-        settings = base_settings().model_copy()
+        settings = base_settings().model_copy(update={"shards": shards})
         source = PixelSource.__new__(PixelSource)
         source.listener_key = KEY
         lines = [LinesSink(lambda _: None) for _ in range(3)]  # type: ignore[arg-type,return-value]  # made anew
         sinks = Sinks(RedisSink(settings, None), *lines)  # type: ignore[arg-type]  # made anew
         member = cls(settings, source, sinks, Covered.__new__(Covered), ShownRows(settings))
-        member.flow = build(source, sinks, settings, member.covered, member.shown)
+        member.steps = steps_of(build(source, sinks, settings, member.covered, member.shown))
         return member
 
     def begin(
@@ -91,7 +91,7 @@ class Outside:
         return lambda _: TopicWriter(self.world, topic)
 
 
-_members: list[Member] = []
+_members: dict[int, list[Member]] = {}
 _settings: list[Settings] = []
 
 
@@ -101,7 +101,6 @@ def base_settings() -> Settings:
         _settings.append(
             load(
                 namespace=NAMESPACE,
-                shards=SHARDS,
                 allowed_lateness=timedelta(milliseconds=LATENESS_MS),
                 out_of_orderness=timedelta(milliseconds=BOUND_MS),
                 linger=timedelta(0),
@@ -115,8 +114,9 @@ def base_settings() -> Settings:
     return _settings[0]
 
 
-def members(number: int) -> list[Member]:
-    """So many processes."""
-    while len(_members) < number:
-        _members.append(Member.wired())
-    return _members[:number]
+def members(number: int, shards: int) -> list[Member]:
+    """So many processes of a flow of so many shards."""
+    found = _members.setdefault(shards, [])
+    while len(found) < number:
+        found.append(Member.wired(shards))
+    return found[:number]

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from unittest.mock import patch
 
 import structlog
@@ -20,10 +20,14 @@ from connectors.redis.client import connect
 from connectors.stream import ConnectError
 from flows.engine import Place, StopSignal
 from flows.engine.meeting import agree
-from flows.engine.saves import Saves
+from flows.engine.saves import _OPEN, Saves
 from flows.errors import AudiopixelError
+from flows.instruments import instruments
 from flows.intake import Decoder
+from flows.methodology import Methodology, methodology
 from flows.model.redis_keys import deny_key
+from flows.model.ticks import Methods
+from flows.settings import Settings
 from flows.settings.fields import ms
 from flows.state.saves import Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker
@@ -48,6 +52,7 @@ CALM_AFTER: Final = 30
 """So many steps behind the last message nothing goes wrong any more."""
 MAX_EXECUTIONS: Final = 40
 MAX_WORKERS: Final = 3
+SHARDS: Final = (1, 2)
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 
 
@@ -70,10 +75,12 @@ class Result:
 @contextmanager
 def simulated() -> Iterator[None]:
     """Put the simulation in the place of time, Redis and the disk, for all that is played within."""
-    base_settings()
-    members(MAX_WORKERS)
+    for shards in SHARDS:
+        members(MAX_WORKERS, shards)
     with ExitStack() as stack:
         stack.enter_context(virtual_time())
+        stack.enter_context(instead(instruments, lambda: UNMEASURED))
+        stack.enter_context(instead(methodology, described))
         stack.enter_context(instead(connect, lambda *_, **__: Client(_current().server)))
         put, sync = durable.put, durable.sync_directory
         stack.enter_context(instead(put, lambda path, body: _current().disk.put(path, body)))
@@ -91,6 +98,29 @@ def simulated() -> Iterator[None]:
             yield
         finally:
             structlog.configure(**before)
+
+
+class Unmeasured:
+    """Instruments that nobody reads."""
+
+    def __getattr__(self, name: str) -> Self:
+        self.__dict__[name] = self
+        return self
+
+    def __call__(self, *_: object) -> Self:
+        return self
+
+
+UNMEASURED: Final = Unmeasured()
+_methodologies: dict[tuple[object, ...], Methodology] = {}
+
+
+def described(settings: Settings, methods: Methods = ()) -> Methodology:
+    """A flow's description, made once for settings that are alike."""
+    key = repr([one for one in vars(settings).values() if not isinstance(one, Path)]), methods
+    if key not in _methodologies:
+        _methodologies[key] = methodology(settings, methods)
+    return _methodologies[key]
 
 
 def _told(_: object, __: str, event: MutableMapping[str, Any]) -> Any:
@@ -141,6 +171,7 @@ def playing(player: Player) -> Iterator[None]:
         yield
     finally:
         _playing.pop()
+        _OPEN.clear()  # steps of processes that have died
         player.close()
 
 
@@ -256,6 +287,7 @@ class Player:
         )
         settings = base_settings().model_copy(
             update=history.settings
+            | {"shards": history.shards}
             | ({"plans": self.plans} if history.plans else {})
             | {
                 "flush_interval": timedelta(milliseconds=interval_ms),
@@ -268,7 +300,7 @@ class Player:
             }
         )
         self.executions += 1
-        self.stop = StopSignal()
+        self.stop, flushes = StopSignal(), self.checker.flushes
         faults = len([line for _, line in world.story if line.startswith("***")])
         try:
             directories = self.directories.of(workers, settings)
@@ -276,7 +308,7 @@ class Player:
             world.tell(
                 f"execution {self.executions} starts with {len(directories)} worker(s), saves: {saves}"
             )
-            some = members(len(directories))
+            some = members(len(directories), history.shards)
             for number, (member, directory) in enumerate(zip(some, directories, strict=True)):
                 mine, place = (
                     settings.model_copy(update={"recovery_dir": directory}),
@@ -285,10 +317,11 @@ class Player:
                 member.begin(mine, self.outside, self.stop, place, self._defer)
             meet([member.source.saves for member in some])
             salt = int(world.random.random() * 1000)
-            self.engine = Engine(world, [member.flow for member in some], salt)
+            self.engine = Engine(world, [member.steps for member in some], salt)
             self._run(self.engine)
             self.engine.end()
-            self.stops += 1
+            # One that is not past what was published, and has another lateness, is an open point.
+            self.stops += self.checker.flushes > flushes
         except Crash:
             world.tell(f"execution {self.executions} dies")
             self.disk.crash()

@@ -18,7 +18,7 @@ from simulation.planning import moves, plans, spoilt
 from simulation.stage import HOUR_MS, MINUTE_MS, Stage, convert
 from simulation.world import T0_MS
 
-SHARE: Final = 0.4
+SHARE: Final = 0.3
 """Of the histories, that have a scene at all."""
 DENIED: Final = {"listener": "l4", "household": "h4", "client": "k4"}
 """Who is on the deny-list from the beginning, where a history has one."""
@@ -137,6 +137,7 @@ def bases(stage: Stage) -> None:
             "podcast": source.choice(("pod", None)),
             "program": source.choice(("morning", None)),
             "play_id": f"base-{turn}" if source.random() < 0.6 else None,
+            "listener_id": f"m{source.randrange(6)}",
             "invalid_traffic": source.choice((None,) * 6 + ("data_centre", "own_reason", "what?")),
             "user_agent": source.choice(("Spotify/8.9", "Monitor 1", "Googlebot/2.1", None)),
         }
@@ -255,11 +256,12 @@ def crowd(stage: Stage) -> None:
 
 
 def hostile(stage: Stage) -> None:
-    """Messages that nobody should send."""
-    some = [stage.source.choice(MESSAGES) for _ in range(stage.source.randint(40, 80))]
-    for message in some:
+    """Messages that nobody should send; those of one play come to one partition."""
+    for _ in range(stage.source.randint(40, 80)):
         stage.numbers += 1
-        stage.send_raw(stage.source.choice(stage.names), message(T0_MS + stage.now_ms, stage.numbers))
+        kind = stage.source.randrange(len(MESSAGES))
+        message = MESSAGES[kind](T0_MS + stage.now_ms, stage.numbers)
+        stage.send_raw(stage.names[kind % len(stage.names)], message)
         stage.pass_ms(stage.source.randint(1, 400))
 
 
@@ -276,11 +278,12 @@ def many(stage: Stage) -> None:
 def names(stage: Stage) -> None:
     """Many pixels of many names, with every table as small as it can be: all of them grow, and forget."""
     stage.small = True
-    for number in stage.some(stage.source.choice((30, 90)), 5 * MINUTE_MS):
+    for number in stage.some(stage.source.choice((30, 60)), 5 * MINUTE_MS):
         more = {
             "placement_id": f"n{number % 70}",
             "play_id": f"name-{number}",
             "creative_id": f"spot-{number}",
+            "listener_id": f"m{number % 6}",
         }
         stage.pixel("impression", **more, household_id=f"h{number % 9}", client_id=f"k{number}")
         stage.pixel("start", **more)
@@ -298,4 +301,8 @@ SCENES: Final = {
         spoilt,
     )
 }
-WEIGHTS: Final = dict.fromkeys(SCENES, 1.0) | {"crowd": 0.3, "many": 0.4, "names": 0.5}
+WEIGHTS: Final = (
+    dict.fromkeys(SCENES, 1.0)
+    | dict.fromkeys(("households", "touches", "bases", "hostile"), 1.5)
+    | {"crowd": 0.5, "many": 0.4, "names": 0.7, "moves": 0.7, "spoilt": 0.7}
+)

@@ -22,6 +22,7 @@ class Stage:
         send_raw: puts a message there.
         now_ms: when that is, since the beginning of the history.
         names: the partitions.
+        long: scenes have all of their turns, else a half.
     """
 
     source: random.Random
@@ -29,6 +30,7 @@ class Stage:
     send_raw: Callable[[str, bytes], None]
     pass_ms: Callable[[int], int]
     names: Sequence[str]
+    long: bool
     settings: dict[str, Any] = field(default_factory=dict)
     plans: list[PlanFile] = field(default_factory=list)
     small: bool = False
@@ -61,9 +63,10 @@ class Stage:
         return pixel
 
     def some(self, number: int, span_ms: int) -> range:
-        """So many turns; over all of them about so much time passes, by `later`."""
-        self.step_ms = max(1, span_ms // number)
-        return range(number)
+        """So many turns, or a half; over all of them about so much time passes, by `later`."""
+        turns = number if self.long else (number + 1) // 2
+        self.step_ms = max(1, span_ms // turns)
+        return range(turns)
 
     def later(self) -> None:
         self.pass_ms(self.source.randint(1, 2 * self.step_ms))

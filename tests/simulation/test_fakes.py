@@ -22,7 +22,7 @@ from connectors.redis.commands import SharedField, append, put_fields, put_share
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.marks import Marks
 from connectors.redis.rows import RowStore, Superseded
-from simulation.engine import Engine, at_random
+from simulation.engine import Engine, at_random, steps_of
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
 from simulation.world import TIME, World
@@ -141,9 +141,21 @@ def test_commands_and_scripts_do_to_the_simulated_redis_what_they_do_to_a_real_o
         simulated.act()
         real.act()
     assert simulated.told == real.told
-    assert {key: (value, key in store.ttl_ms) for key, value in store.keys.items()} == held(redis)
+    assert {key: (value, key in store.until_ms) for key, value in store.keys.items()} == held(redis)
     real_client.close()
     redis.close()
+
+
+def test_an_older_copy_has_nothing_that_has_expired_since() -> None:
+    world = World(0)
+    store = Store(lambda: world.now_ms, lambda _: None)
+    client: Any = Client(Server(world, store))
+    put_fields(client, {"short": {"a": "1"}}, timedelta(seconds=1))
+    put_fields(client, {"long": {"a": "1"}}, timedelta(hours=1))
+    older = store.copy()
+    world.elapsed_ms += 1000
+    store.become(older)
+    assert list(store.keys) == ["long"]
 
 
 def test_a_script_that_is_not_known_is_an_error_and_no_guess() -> None:
@@ -268,7 +280,7 @@ def judge(written: list[Any]) -> None:
 def test_the_simulated_engine_keeps_order_and_tells_the_end(seed: int) -> None:
     world, written = World(seed), list[Any]()
     TIME.world = world
-    engine = Engine(world, [sums(written), sums(written)], seed)
+    engine = Engine(world, [steps_of(sums(written)) for _ in range(2)], seed)
     while len(engine.over) < len(engine.partitions):
         waiting = engine.waiting()
         left = [one for one in engine.partitions if one not in engine.over]

@@ -26,8 +26,6 @@ from simulation.world import T0_MS
 
 FOUND = json.loads((Path(__file__).parent / "found.json").read_text())
 """Mutation to the seed that found it, and what it said."""
-ONCE_WRONG = (665, 738, 756, 983)
-"""Seeds whose histories once were wrong, the last by the flow, the others by the harness."""
 SAMPLE = (
     "the fence is not read from the disk",
     "rows are shown before the replay is past the last flush",
@@ -45,14 +43,14 @@ def simulation() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("seed", [*range(8), *ONCE_WRONG])
+@pytest.mark.parametrize("seed", range(12))
 def test_every_history_keeps_every_promise_and_ends_like_an_undisturbed_one(seed: int) -> None:
     found = judged(make(seed))
     assert not found.wrong, story(found)
     assert found.flushes > 3
 
 
-@pytest.mark.parametrize("seed", [12, 19])
+@pytest.mark.parametrize("seed", [36, 56])
 def test_members_with_disks_of_their_own_become_fewer_and_more(seed: int) -> None:
     history = make(seed)
     assert history.own_disks
@@ -62,19 +60,19 @@ def test_members_with_disks_of_their_own_become_fewer_and_more(seed: int) -> Non
 
 
 def test_a_seed_is_the_same_history_each_time() -> None:
-    one, other = play(make(3)), play(make(3))
+    one, other = play(make(5)), play(make(5))
     assert (one.story, one.end, one.steps) == (other.story, other.end, other.steps)
 
 
 def test_kernels_that_nothing_compiles_play_the_same_history() -> None:
     told = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "simulation", "--seed", "3"],
+        [sys.executable, "-W", "ignore", "-m", "simulation", "--seed", "5"],
         env=os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert told.strip() == story(judged(make(3))).strip()
+    assert told.strip() == story(judged(make(5))).strip()
 
 
 def test_the_oracle_finds_no_difference_in_what_an_undisturbed_history_leaves(tmp_path: Path) -> None:
