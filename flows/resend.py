@@ -61,6 +61,13 @@ class Resent:
         return f"letters {letters:,} = taken {self.taken:,} + rejected again {refused:,} + not sent {kept:,}"
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: it would take the token with it, to whatever address."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 @dataclass
 class Door:
     """A collector's door for events.
@@ -84,6 +91,7 @@ class Door:
         Raises:
             AudiopixelError: the door does not answer, or does not take the token.
         """
+        opener = urllib.request.build_opener(_NoRedirect)
         request = urllib.request.Request(
             f"{self.url.rstrip('/')}/v1/events",
             _encoded(events),
@@ -92,7 +100,7 @@ class Door:
         said = ""
         for _ in range(TRIES):
             try:
-                with urllib.request.urlopen(request, timeout=ANSWER.total_seconds()) as answer:
+                with opener.open(request, timeout=ANSWER.total_seconds()) as answer:
                     results: list[Mapping[str, Any]] = json.load(answer)["results"]
                     return results
             except urllib.error.HTTPError as error:

@@ -124,6 +124,31 @@ def test_an_unsigned_call_counts_once_it_is_sent_again_with_its_play_and_without
     assert kept.events[0].event["conversion"] == claimed
 
 
+def test_a_redirect_is_not_followed_and_its_address_sees_no_token() -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            asked.append((self.path, self.headers["authorization"]))
+            self.send_response(302)
+            self.send_header("location", "/elsewhere")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        do_GET = do_POST = _answer
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    with pytest.raises(AudiopixelError, match="status 302: is this the address of a collector"):
+        Door(f"http://127.0.0.1:{server.server_port}", TOKEN, sleep=lambda _: None).send([PIXEL])
+    server.shutdown()
+    server.server_close()
+    assert asked == [("/v1/events", f"Bearer {TOKEN}")]
+
+
 def test_what_is_still_wrong_is_rejected_again_and_a_field_that_is_set_right_is_taken(
     url: str, kept: Kept
 ) -> None:
