@@ -119,12 +119,12 @@ def _resend(settings: Settings, letters: Iterator[Letter], to: str, changes: lis
         raise UsageError(f"--set {shown(wrong[0])}: takes FIELD=VALUE, FIELD one of {' '.join(SETTABLE)}")
     door = Door(url, settings.collect_token.get_secret_value())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    (meta,) = read_rows(client, [f"{settings.namespace}:meta"], ["watermark_ms"])
+    (meta,) = read_rows(client, [f"{settings.namespace}:meta"], ["watermark_ms", "allowed_lateness_ms"])
     resent = resend(
         letters,
         door,
         int(meta.get("watermark_ms", 0)),
-        ms(settings.allowed_lateness),
+        int(meta.get("allowed_lateness_ms", ms(settings.allowed_lateness))),
         {name: value for name, _, value in parted},
     )
     typer.echo(resent.account())

@@ -48,7 +48,7 @@ class Completeness:
     ) -> None:
         self._meta, self._generation, self._clock_s = meta, generation, clock_s
         self._rev, self._moved_s = -1, float("-inf")
-        self._lateness_ms = ms(settings.allowed_lateness)
+        self._lateness_ms = ms(settings.allowed_lateness)  # until the flow says its own
         self._settles = max(
             1, math.ceil((ACKNOWLEDGED + SAVES * settings.save_interval) / settings.flush_interval)
         )
@@ -67,6 +67,7 @@ class Completeness:
         if "watermark_ms" in meta:
             if int(meta["generation"]) != self._generation:
                 raise NewGeneration
+            self._lateness_ms = int(meta.get("allowed_lateness_ms", self._lateness_ms))
             self._take(int(meta["fence"]), int(meta["rev"]), int(meta["watermark_ms"]))
         return self._day(self._watermark_ms)
 

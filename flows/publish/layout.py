@@ -26,6 +26,7 @@ META_FIELDS: Final = (
     "held_since_ms",
     "held_by",
     "methodology",
+    "allowed_lateness_ms",
 )
 
 

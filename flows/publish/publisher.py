@@ -206,6 +206,7 @@ class Publisher:
             cut.held_since_ms or None,
             cut.held_by or None,
             self.methodology(cut.methods),
+            ms(self.settings.allowed_lateness),
         ]
 
     def _pace(self, pacer: Pacer, cut: Cut, flushes: Sequence[Flush]) -> bool:

@@ -171,6 +171,8 @@ META: Final = {
     **dict.fromkeys(
         ("judged", "unjudged_since_ms", "unjudged_reason", "held_since_ms", "held_by"), How.DERIVED
     ),
-    **dict.fromkeys(("schema", "flushed_ms", "flow_version", "methodology", *VERSIONS), How.VERSION),
+    **dict.fromkeys(
+        ("schema", "flushed_ms", "flow_version", "methodology", "allowed_lateness_ms", *VERSIONS), How.VERSION
+    ),
 }
 """The fields of `meta`."""

@@ -114,10 +114,10 @@ class Agent:
             words = f"{len(names)} media buys are in sight, and {MAX_BUYS} are told: ask by media_buy_ids."
             errors.append({"code": "RESULT_TRUNCATED", "message": words})
         rows = self.board.rows("campaign", names[:MAX_BUYS])
-        final_ms = whole_of(snapshot.meta, "watermark_ms") - ms(self.settings.allowed_lateness) - 60_000
-        return [
-            Buy(name, row, final_ms, ms(self.settings.allowed_lateness)) for name, row in rows.items()
-        ], errors
+        told = snapshot.meta.get("allowed_lateness_ms")
+        lateness_ms = ms(self.settings.allowed_lateness) if told is None else int(told)
+        final_ms = whole_of(snapshot.meta, "watermark_ms") - lateness_ms - 60_000
+        return [Buy(name, row, final_ms, lateness_ms) for name, row in rows.items()], errors
 
     def _delivery(self, asked: Body, sight: Sight) -> Body:
         if asked.get("start_date") or asked.get("end_date"):

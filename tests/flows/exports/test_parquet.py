@@ -132,6 +132,18 @@ def test_a_day_is_the_same_bytes_after_any_number_of_kills(
     assert (manifest["rows"], manifest["first_key"]) == (180, f"a b|{START_MS}")
 
 
+def test_a_day_ends_by_the_lateness_of_the_flow_whatever_the_exports_own_settings_say(
+    settings_of: Callable[..., Settings],
+) -> None:
+    meta = {"generation": "1", "fence": "1", "watermark_ms": str((DAY + 1) * DAY_MS + LATENESS_MS)}
+    meta["allowed_lateness_ms"] = str(3 * LATENESS_MS)
+    rev = iter(range(0, 10**9, 1_000))
+    completeness = Completeness(settings_of(), lambda: meta | {"rev": str(next(rev))}, 1)
+    assert {completeness.look() for _ in range(9)} == {-1, DAY}
+    meta["watermark_ms"] = str((DAY + 1) * DAY_MS + 3 * LATENESS_MS)
+    assert [completeness.look() for _ in range(9)][-1] == DAY + 1
+
+
 def query(root: Path, kind: str, what: str) -> list[Any]:
     source = f"read_parquet('{root}/{kind}/*/*/*.parquet', hive_partitioning = true)"
     return duckdb.sql(f"SELECT {what} FROM {source} GROUP BY ALL ORDER BY ALL").fetchall()

@@ -135,6 +135,26 @@ def test_a_flight_that_is_over_is_final_since_a_time_that_stays(app: Starlette) 
     assert datetime.fromisoformat(buy["finalized_at"]) < datetime.now(UTC)
 
 
+def test_a_flight_is_final_by_the_lateness_of_the_flow(app: Starlette, settings: Settings) -> None:
+    quiet = planned("ended_short", 0.5, 4_000, now_ms()) | FULL
+    quiet |= {"delivery.start_ms": now_ms() - 48 * HOUR_MS, "delivery.end_ms": now_ms() - 24 * HOUR_MS}
+    found = []
+    with Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        client.hset("adcp:campaign:{quiet}", mapping=quiet | {"final_through_ms": 1})
+        client.zadd("adcp:index:campaign", {"quiet": 1})
+        try:
+            for lateness_ms in (HOUR_MS, 48 * HOUR_MS):
+                client.hset("adcp:meta", "allowed_lateness_ms", lateness_ms)
+                (buy,) = call(app, "get_media_buy_delivery", "all", media_buy_ids=["quiet"])[
+                    "media_buy_deliveries"
+                ]
+                found.append(buy["is_final"])
+        finally:
+            client.hdel("adcp:meta", "allowed_lateness_ms")
+            client.zrem("adcp:index:campaign", "quiet")
+    assert found == [True, False]
+
+
 def test_what_has_no_price_is_told_as_an_error_not_as_nothing_spent(app: Starlette) -> None:
     found = call(app, "get_media_buy_delivery", "all", media_buy_ids=["zebra-free"])
     assert (found["media_buy_deliveries"], found["currency"], errors(found)) == ([], "XXX", ["SPEND_UNKNOWN"])
