@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from flows.collector.call import Call, Outcome
 from flows.collector.cleaner import present
 from flows.collector.dialects import LITERAL, NATIVE, WORDS, Dialect, plain
+from flows.collector.doors import MAX_LINE_BYTES
 from flows.collector.query import decoded, parameters, target_of
 from flows.collector.tags import LONGEST_URL, PER_FIRE, VENDOR
 from flows.collector.tracing import LOOKED_FOR
@@ -67,6 +68,9 @@ def check(understanding: Understanding, url: str, now_ms: int) -> Checked:
         now_ms: of the call, epoch ms.
     """
     text = url.strip()
+    if len(text) > MAX_LINE_BYTES:
+        words = f"{len(text):,} characters, and no door takes more than {MAX_LINE_BYTES:,}"
+        return Checked({}, (Finding("error", words),))
     try:
         parts = urlsplit(text)
         host = parts.hostname
@@ -93,6 +97,9 @@ def check(understanding: Understanding, url: str, now_ms: int) -> Checked:
 
 
 _ORDER: Final[dict[Level, int]] = {"error": 0, "warning": 1, "note": 2}
+_E_MAIL: Final = re.compile(r"[^@\s](?:@|%40)[\w-]+\.[a-z]{2}", re.IGNORECASE)
+MOST_UNREAD: Final = 20
+"""Parameters that nothing reads, of which a finding each is shown."""
 _ANGLED: Final = re.compile(r"<[A-Za-z_.-]+>")
 
 
@@ -131,18 +138,21 @@ def _of_names(dialect: Dialect, pairs: list[tuple[str, str]]) -> Iterator[Findin
     cases = {case.partition("=")[0] for case in dialect.when}
     cases |= {words["event_from"] for words in dialect.when.values() if "event_from" in words}
     seen: dict[str, str] = {}
+    unread = 0
     for name, value in pairs:
         if name in ("token", "secret", "key", "password", "api_key"):
             yield Finding("error", f"{name}: no secret stands in a URL, which listeners see")
-        elif name not in known | cases and name not in dialect.drop:
+        elif name not in known | cases and name not in dialect.drop and (unread := unread + 1) <= MOST_UNREAD:
             close = get_close_matches(name.removeprefix("amp;"), sorted(known), 1)
             meant = f"; did you mean {close[0]}?" if close else ""
             yield Finding("warning", f"{name}: nothing reads it, and it is not kept{meant}")
         if name in seen and seen[name] != value:
             yield Finding("error", f"{name} stands there twice: the first counts, the other is not read")
         seen.setdefault(name, value)
-        if re.search(r"[^@\s]+(@|%40)[\w-]+\.[a-z]{2,}", value, re.IGNORECASE):
+        if _E_MAIL.search(value):
             yield Finding("error", f"{name}: an e-mail address; no person may be named in a tag")
+    if unread > MOST_UNREAD:
+        yield Finding("warning", f"{unread - MOST_UNREAD:,} more parameters that nothing reads")
 
 
 def _of_macros(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import xml.etree.ElementTree as ET
 from urllib.parse import parse_qsl, urlsplit
 
@@ -281,6 +282,28 @@ def test_what_the_checker_shows_has_no_id_of_anybody_in_it() -> None:
 def test_whatever_is_pasted_is_answered_in_words(text: str) -> None:
     for url in (text, f"{BASE}/p?{text}", f"{BASE}/c/{text}", f"{BASE}/b/prebid?t={text}"):
         assert in_words(checked(url))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "x=" + "a" * 16_000,
+        "x=a@" + "b" * 16_000,
+        "x=" + "a@" * 8_000,
+        "&".join(f"{n}=" for n in range(3_000)),
+    ],
+)
+def test_a_hostile_tag_is_checked_at_once(query: str) -> None:
+    began_s = time.process_time()
+    found = checked(f"{BASE}/p?{query}")
+    assert time.process_time() - began_s < 0.5
+    assert len(found.findings) < 40
+
+
+def test_no_more_is_checked_than_a_door_takes() -> None:
+    (finding,) = checked(f"{BASE}/p?x={'a' * 100_000}").findings
+    assert finding.level == "error"
+    assert "no door takes more than 16,384" in finding.words
 
 
 # The command
