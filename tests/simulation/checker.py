@@ -67,7 +67,7 @@ class Checker:
         self._model, self._closing_ms = model, closing_ms
         self._row_ttl_ms, self._capped = row_ttl_ms, capped
         self._may_end = closing_ms - T0_MS > row_ttl_ms
-        self.planning = Planning(grace_ms)
+        self.planning = Planning(grace_ms, capped)
         self.days: dict[str, str] = {}
         self.since_ms: dict[str, str | None] = {}
         self._attribution = attribution
@@ -127,7 +127,8 @@ class Checker:
             raise Wrong(f"{key} is of generation {version[0]}, and one was begun")
         counts = {name: Decimal(row.get(name, 0)) for name in GROWING}
         before, day = self.counts.get(key, {}), day_of(row)
-        flown = self.since_ms.get(key) == row.get("flight.since_ms")  # else it is counted anew
+        # Else it is counted anew; where rows are capped, perhaps since the same minute.
+        flown = self.since_ms.get(key) == row.get("flight.since_ms") and not self._capped
         anew = ("flight.", "1d.reach") if planned and not flown else ()
         some = [name for name in before if not name.startswith(anew)]
         same = [name for name in some if name.startswith("flight.") or day == self.days.get(key)]
@@ -159,9 +160,14 @@ class Checker:
 
     def _unlike(self, positions: Mapping[str, int], meta: Hash) -> Iterator[str]:
         rows, watermark_ms = self._rows(), int(meta.get("watermark_ms", 0))
-        expected = self._model.rows(positions, self.planning.since_ms(rows, self._model, positions))
+        since_ms = self.planning.since_ms(rows, self._model, positions)
+        expected = self._model.rows(positions, since_ms)
         if self._capped:
-            yield from self._sums(expected, rows, lambda row: self._ends_by(positions, row, watermark_ms))
+            # What is before a flight may have counted in `other`, before there was a plan.
+            most = self._model.rows(positions, {}) if since_ms else expected
+            yield from self._sums(
+                expected, most, rows, lambda row: self._ends_by(positions, row, watermark_ms)
+            )
         else:
             for row in sorted((expected.keys() | rows.keys()) - {("placement", PERHAPS)}):
                 if self._ends_by(positions, row, watermark_ms):
@@ -209,7 +215,11 @@ class Checker:
         return heard_ms + self._row_ttl_ms <= watermark_ms
 
     def _sums(
-        self, expected: Mapping[Row, Counter[str]], rows: Mapping[Row, Hash], ended: Callable[[Row], bool]
+        self,
+        expected: Mapping[Row, Counter[str]],
+        most: Mapping[Row, Counter[str]],
+        rows: Mapping[Row, Hash],
+        ended: Callable[[Row], bool],
     ) -> Iterator[str]:
         """Names beyond the cap count together in `other`; a row that has ended may be gone."""
         over = {row for row in expected if ended(row)}
@@ -221,8 +231,9 @@ class Checker:
                 right = sum(counts.values())
                 gone = sum(count for row, count in counts.items() if row in over)
                 there = sum(int(of.get(f"flight.{name}", 0)) for of in [*held, others])
+                upto = sum(of[name] for row, of in most.items() if row[0] == scope)
                 perhaps = sum(of.reason == PERHAPS_READ for some in self._model.read.values() for of in some)
-                if not right - gone <= there <= right + perhaps * (scope == "placement"):
+                if not right - gone <= there <= upto + perhaps * (scope == "placement"):
                     yield f"{scope} flight.{name} of all rows {there}, right {right}"
 
     def over(self) -> None:

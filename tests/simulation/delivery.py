@@ -110,13 +110,19 @@ def _ms(text: str) -> int:
 
 
 def wrong(
-    row: Mapping[str, str], plans: Sequence[Planned], grace_ms: int, minutes_ms: Sequence[int], sure: bool
+    row: Mapping[str, str],
+    plans: Sequence[Planned],
+    grace_ms: int,
+    minutes_ms: Sequence[int],
+    sure: bool,
+    capped: bool,
 ) -> Iterator[str]:
     """What of a row's delivery is not right by one of the plans that may be in force.
 
     Args:
         minutes_ms: of each impression of the placement, its minute.
         sure: the row counts by the flight of its plan; else it keeps for a moment what it showed.
+        capped: what counted in `other` before there was a plan may be unknown.
     """
     booked = {plan.booked: plan for plan in plans}
     plan = booked.get(int(row.get("delivery.booked", -1)))
@@ -126,7 +132,7 @@ def wrong(
     if not sure:
         return
     now_ms, delivered = int(row["as_of_ms"]), sum(map(plan.delivers, minutes_ms))
-    if "delivery.delivered" not in row and plan.forgotten(plans, now_ms):
+    if "delivery.delivered" not in row and (capped or plan.forgotten(plans, now_ms)):
         if row["delivery.state"] not in ("not_started", "warming_up", "paused", "ended_short"):
             yield f"{row['delivery.state']}, and what is delivered is not known"
         return

@@ -30,8 +30,8 @@ def ending(keys: Mapping[str, Any], checker: Checker, history: History) -> dict[
             ("placement" if kind == "sketch" else kind, name)
         ):
             continue  # it may be there still, or not
-        if kind == "sketch" and name in checker.planning.plans and not _reached(keys, name):
-            continue  # of nobody, where a plan has moved; or none
+        if kind == "sketch" and name in checker.planning.plans:
+            continue  # where a plan has moved, it may be due a minute later
         if kind == "sketch" and _reached(keys, name) >= SKETCHED_FROM:
             continue  # it may be behind; the checker knows by how much
         if kind in (*SCOPES, "sketch") and PERHAPS not in key:

@@ -30,18 +30,20 @@ class Planning:
 
     Args:
         grace_ms: so long behind its begin a flight is not judged.
+        capped: rows are only so many.
 
     Attributes:
         file: the version that is there.
         plans: by placement, all that may be in force by now.
     """
 
-    def __init__(self, grace_ms: int) -> None:
-        self._grace_ms = grace_ms
+    def __init__(self, grace_ms: int, capped: bool) -> None:
+        self._grace_ms, self._capped = grace_ms, capped
         self.file = NONE_YET
         self.plans: dict[str, list[Planned]] = {}
         self._told = set[At]()
-        self._broken = False
+        self._whole: PlanFile | None = None
+        self._taken = False
         self._written_ms = self._flushes = 0
         self._to_come = list[PlanFile]()
         self._path = Path()
@@ -51,24 +53,38 @@ class Planning:
         self._to_come, self._path = list(versions), path
 
     def next_ms(self) -> int | None:
-        """When the next version is written, since the beginning."""
-        return self._to_come[0].at_ms if self._to_come else None
+        """When the next version is written, since the beginning; None: it waits, or there is none."""
+        return self._to_come[0].at_ms if self._to_come and self._may_come(self._to_come[0]) else None
 
     def write_due(self, world: World) -> None:
         """Whoever plans writes the file anew, or takes it away, when it is time."""
-        while self._to_come and self._to_come[0].at_ms <= world.elapsed_ms:
-            file = self._to_come.pop(0)
-            self._path.unlink(missing_ok=True)
-            if file.text is not None:
-                self._path.write_bytes(file.text)
-                os.utime(self._path, ns=(file.at_ms * 1_000_000, file.at_ms * 1_000_000))
-            text = (file.text or b"none")[:TOLD].decode(errors="replace")
-            world.tell(f"the plans are written: {text}")
-            self.file, self._written_ms, self._flushes = file, world.now_ms, 0
-            self._told = set()
-            self._broken |= not file.whole
-            for name, plan in file.plans.items():
-                self.plans.setdefault(name, []).append(plan)
+        while (at_ms := self.next_ms()) is not None and at_ms <= world.elapsed_ms:
+            self._write(self._to_come.pop(0), world)
+
+    def _may_come(self, file: PlanFile) -> bool:
+        """A flow that starts and cannot read its plans has none, an open point: it has read good ones."""
+        return file.whole or self._taken
+
+    def starts(self, world: World) -> None:
+        """The flow starts; where the file cannot be read, the last good version is put back first."""
+        self._taken = False
+        if not self.file.whole and self._whole is not None:
+            self._write(self._whole, world)
+
+    def _write(self, file: PlanFile, world: World) -> None:
+        self._path.unlink(missing_ok=True)
+        if file.text is not None:
+            self._path.write_bytes(file.text)
+            time_ns = int(world.elapsed_ms * 1_000_000)
+            os.utime(self._path, ns=(time_ns, time_ns))
+        text = (file.text or b"none")[:TOLD].decode(errors="replace")
+        world.tell(f"the plans are written: {text}")
+        self.file, self._written_ms, self._flushes = file, world.now_ms, 0
+        self._told = set()
+        if file.whole:
+            self._whole = file
+        for name, plan in file.plans.items():
+            self.plans.setdefault(name, []).append(plan)
 
     def told(self, problem: str) -> None:
         """The flow has refused something.
@@ -99,7 +115,8 @@ class Planning:
         """From which minute on the flight of each placement counts that a plan has moved, as its row says.
 
         Raises:
-            Wrong: it is that of no plan, nor the first pixel's.
+            Wrong: it is that of no plan, nor the first pixel's. Where rows are capped, it may also be the one
+                behind the last that counted in `other`, which nobody else knows.
         """
         found = {}
         for name, plans in self.plans.items():
@@ -107,7 +124,8 @@ class Planning:
             if "flight.since_ms" in rows.get(row, {}):
                 since_ms = int(rows[row]["flight.since_ms"])
                 first_ms = model.first_ms(positions, row)
-                if since_ms != first_ms and since_ms not in (right := {plan.flight[0] for plan in plans}):
+                right = {plan.flight[0] for plan in plans}
+                if not self._capped and since_ms != first_ms and since_ms not in right:
                     raise Wrong(f"the flight of {name} is since {since_ms}, right {first_ms} or {right}")
                 found[row] = since_ms // 60_000 * 60_000
         return found
@@ -120,15 +138,15 @@ class Planning:
         Args:
             held: a collector holds time; delivery is as it was until it goes on.
         """
-        self._flushes += 1
-        settled, broken = self._settled(now_ms), self._broken  # an execution may have begun without plans
+        self._flushes, self._taken = self._flushes + 1, True
+        settled = self._settled(now_ms)
         for name, plans in self.plans.items():
             got = rows.get(("placement", name), {})
             if "delivery.state" in got:
-                moves = broken or len({plan.flight for plan in plans}) > 1
+                moves = len({plan.flight for plan in plans}) > 1
                 sure = not held and (settled or not moves)
                 minutes_ms = model.impressions_ms(positions, ("placement", name))
-                for what in wrong(got, plans, self._grace_ms, minutes_ms, sure):
+                for what in wrong(got, plans, self._grace_ms, minutes_ms, sure, self._capped):
                     yield f"delivery of {name}: {what}"
 
     def over(self, rows: Mapping[Row, Hash]) -> Iterator[str]:

@@ -299,6 +299,7 @@ class Player:
                 "quiet": timedelta(milliseconds=QUIET_MS if history.quiet_from_ms else 60_000),
             }
         )
+        self.planning.starts(world)
         self.executions += 1
         self.stop, flushes = StopSignal(), self.checker.flushes
         faults = len([line for _, line in world.story if line.startswith("***")])
