@@ -19,7 +19,7 @@ from flows.collector.instruments import Instruments
 from flows.collector.lane import Lane
 from flows.collector.ledger import Ledger
 from flows.collector.refusals import TTL as REFUSED_TTL
-from flows.collector.refusals import Refusals, Told
+from flows.collector.refusals import Refusals, Told, by_day
 from flows.model.redis_keys import collectors_key, door_key, row_key, tags_key
 from flows.model.release import VERSION
 from flows.settings import Settings
@@ -121,8 +121,11 @@ class Figures:
         put_fields(
             client,
             {
-                door_key(namespace, name): {f"{what}/{process}": str(count) for what, count in of.items()}
-                for name, of in counts.items()
+                door_key(namespace, name, day): {
+                    f"{what}/{process}": str(count) for what, count in of.items()
+                }
+                for name, days in counts.items()
+                for day, of in by_day(days).items()
             },
             REFUSED_TTL,
         )

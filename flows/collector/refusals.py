@@ -25,7 +25,8 @@ MAX_UNKNOWN: Final = 1_000
 """Placements that are looked up at once."""
 MAX_KNOWN: Final = 200_000
 """Placements that are counted, as many as may have a row."""
-_FAR_MS: Final = 86_400_000
+_DAY_MS: Final = 86_400_000
+_FAR_MS: Final = _DAY_MS
 _LONGEST: Final = 128
 
 ByDay = Counter[str]
@@ -63,12 +64,13 @@ class Refusals:
                 continue
             if len(placement) > _LONGEST or abs(ts - received) > _FAR_MS:
                 continue
-            self._count(placement, f"{self._day(ts)}/{one.reason}{of}")
+            oldest = self._day(received - _FAR_MS - _DAY_MS)
+            self._count(placement, f"{self._day(ts)}/{one.reason}{of}", oldest)
 
     def _day(self, ts_ms: int) -> str:
         return datetime.fromtimestamp(ts_ms / 1000, UTC).astimezone(self.zone).date().isoformat()
 
-    def _count(self, placement: str, what: str) -> None:
+    def _count(self, placement: str, what: str, oldest: str) -> None:
         of = self._known.get(placement)
         if of is not None:
             self._changed.add(placement)
@@ -76,6 +78,9 @@ class Refusals:
             if len(self._unknown) >= MAX_UNKNOWN:
                 return
             of = self._unknown[placement] = Counter()
+        if what not in of:  # with each new day those leave that nothing changes any more
+            for past in [one for one in of if one < oldest]:
+                del of[past]
         of[what] += 1
 
     def take(self) -> Told:
@@ -100,3 +105,12 @@ class Refusals:
         for name, counts in told.unknown.items():
             if name in self._unknown or len(self._unknown) < MAX_UNKNOWN:
                 self._unknown.setdefault(name, Counter()).update(counts)
+
+
+def by_day(counts: ByDay) -> dict[str, Counter[str]]:
+    """The counts of each day by reason."""
+    found: dict[str, Counter[str]] = {}
+    for what, count in counts.items():
+        day, _, reason = what.partition("/")
+        found.setdefault(day, Counter())[reason] += count
+    return found

@@ -35,9 +35,9 @@ def day_key(namespace: str, placement: str, day: date) -> str:
     return f"{row_key(namespace, 'days', placement)}:{day.isoformat()}"
 
 
-def door_key(namespace: str, placement: str) -> str:
-    """A hash: `<day>/<reason>/<collector>/<since when, ms>` to impressions that a collector rejected."""
-    return row_key(namespace, "door", placement)
+def door_key(namespace: str, placement: str, day: str) -> str:
+    """A hash: `<reason>/<collector>/<since when, ms>` to a day's impressions that a collector rejected."""
+    return f"{row_key(namespace, 'door', placement)}:{day}"
 
 
 def methodology_key(namespace: str, of: str) -> str:

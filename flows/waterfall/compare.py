@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -154,11 +154,8 @@ def _sent(client: Client, namespace: str, days: Mapping[str, Sequence[date]], cl
 def _all_at_doors(
     client: Client, namespace: str, days: Mapping[str, Sequence[date]], kind: str = ""
 ) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for name, some in days.items():
-        (doors,) = read_rows(client, [door_key(namespace, name)])
-        found.update(_at_doors(doors, {day.isoformat() for day in some}.__contains__, kind))
-    return found
+    keys = [door_key(namespace, name, day.isoformat()) for name, some in days.items() for day in some]
+    return sum((_at_doors(doors, kind) for doors in read_rows(client, keys)), Counter[str]())
 
 
 def _counts(client: Client, namespace: str, days: Mapping[str, Sequence[date]], basis: str | None) -> Counts:
@@ -183,16 +180,11 @@ def _of_others(row: Mapping[str, str], basis: str) -> int:
     return inside - (usual | by_basis).get(basis, 0)
 
 
-def _at_doors(doors: Mapping[str, str], asked: Callable[[str], bool], kind: str) -> Counter[str]:
-    """Count what collectors rejected of a kind, by part; of impressions it is empty."""
+def _at_doors(doors: Mapping[str, str], kind: str) -> Counter[str]:
+    """Count what collectors rejected of a kind on a day, by part; of impressions it is empty."""
     found: Counter[str] = Counter()
-    for field, count in _known(doors.items()):
-        day, reason, *_ = field.split("/")
-        name, dot, what = reason.partition(".")
-        if asked(day) and name in _OF_A_DOOR and dot + what == kind:
-            found[_OF_A_DOOR[name]] += count
+    for field, count in doors.items():
+        name, dot, what = field.partition("/")[0].partition(".")
+        if count.isdigit() and name in _OF_A_DOOR and dot + what == kind:
+            found[_OF_A_DOOR[name]] += int(count)
     return found
-
-
-def _known(fields: Iterable[tuple[str, str]]) -> Iterable[tuple[str, int]]:
-    return ((name, int(count)) for name, count in fields if count.isdigit() and name.count("/") >= 3)

@@ -15,7 +15,7 @@ import pytest
 from connectors.redis import put_fields, read_rows
 from connectors.redis.client import Client
 from flows.collector.call import Outcome, Understood
-from flows.collector.refusals import TTL, Refusals
+from flows.collector.refusals import TTL, Refusals, by_day
 from flows.delivery import read_book
 from flows.model.redis_keys import door_key, row_key
 from flows.replay import replay
@@ -72,8 +72,11 @@ def tell_of_the_door(client: Client, settings: Settings, disputes: Disputes) -> 
         assert with_row == set(names)
         counts = told.known | told.unknown
         fields = {
-            door_key(settings.namespace, name): {f"{what}/c1/1": str(count) for what, count in of.items()}
-            for name, of in counts.items()
+            door_key(settings.namespace, name, day): {
+                f"{what}/c1/1": str(count) for what, count in of.items()
+            }
+            for name, days in counts.items()
+            for day, of in by_day(days).items()
         }
         put_fields(client, fields, TTL)
         refusals.told(told, with_row)

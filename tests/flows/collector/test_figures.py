@@ -6,8 +6,10 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from door_support import Collector, calling, new_topic, until
@@ -16,7 +18,10 @@ from starlette.testclient import TestClient
 
 from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.redis import Client, put_fields, read_rows
+from flows.collector.call import Outcome, Understood
+from flows.collector.refusals import Refusals, by_day
 from flows.collector.signatures import Signatures
+from flows.model.redis_keys import door_key
 from flows.settings import Settings, load
 from flows.viewers.collectors import SILENT_MS, STALE_MS, Collectors
 from flows.viewers.exporter import create_app
@@ -231,3 +236,40 @@ def test_a_body_that_is_no_form_is_refused(client: Client, valkey: EmbeddedValke
     page = exporter(client, settings_for(valkey, space))
     assert page.post("/api/tag", content=b"[1]").status_code == 400
     assert page.post("/api/tag", content=b"x" * 70_000).status_code == 413
+
+
+def test_a_rejected_impression_is_in_its_placements_day_which_ends_by_itself(
+    broker: EmbeddedBroker, valkey: EmbeddedValkey, client: Client, space: str, tmp_path: Path
+) -> None:
+    more = {"collect_figures": "true", "redis_url": valkey.url, "namespace": space}
+    more |= {"collect_placements": "signed", "collect_signing_keys": json.dumps({"a1": SECRET})}
+    put_fields(client, {f"{space}:placement:{{breakfast-uk}}": {"rev": "1"}})
+    with Collector(tmp_path / "spool", broker.bootstrap, new_topic(broker), **more) as collector:
+        collector.start()
+        with calling(collector.port, PLAYER) as call:
+            for number in range(3):
+                assert call(f"e{number}", e="impression") == 200
+
+        def days() -> list[Any]:
+            return list(client.scan_iter(f"{space}:door:*"))
+
+        until(lambda: bool(days()))
+        (key,) = days()
+        day = datetime.now(load().zone).date().isoformat()
+        assert key == door_key(space, "breakfast-uk", day)
+        ((field, count),) = client.hgetall(key).items()
+        assert (field.partition("/")[0], count) == ("unsigned", "3")
+        assert 61 * 86_400 < client.ttl(key) <= 62 * 86_400
+
+
+def test_a_collector_forgets_days_that_no_call_can_change() -> None:
+    refusals, day_ms = Refusals(ZoneInfo("UTC")), 86_400_000
+    for day in range(400):
+        now_ms = 1_790_000_000_000 + day * day_ms
+        for ts in (now_ms, now_ms - day_ms):
+            event = {"event": "impression", "placement_id": "p", "ts": ts, "received_at": now_ms}
+            refusals.heard([Understood(Outcome.REJECTED, "unsigned", event=event)])
+        told = refusals.take()
+        refusals.told(told, list(told.unknown))
+    assert [*by_day(told.known["p"]).values()][-3:] == [{"unsigned": 2}, {"unsigned": 2}, {"unsigned": 1}]
+    assert len(told.known["p"]) <= 4

@@ -216,14 +216,14 @@ def counted(settings_of: Callable[..., Settings], client: Client) -> Settings:
         day_key(namespace, "a", DAY): DAY_FIELDS,
         day_key(namespace, "b", DAY): {"impressions": "50", "invalid_traffic": '{"declared_bot":1}'},
         day_key(namespace, "a", DAY - timedelta(days=1)): {"impressions": "10"},
-        door_key(namespace, "a"): {
-            f"{DAY}/unsigned/c1/1": "8",
-            f"{DAY}/unsigned/c1/2": "1",
-            f"{DAY}/invalid/c2/1": "2",
-            f"{DAY}/unsigned.deliveries/c1/1": "2",
-            f"{DAY}/invalid.downloads/c1/1": "5",
-            "2026-11-20/unsigned/c1/1": "99",
+        door_key(namespace, "a", DAY.isoformat()): {
+            "unsigned/c1/1": "8",
+            "unsigned/c1/2": "1",
+            "invalid/c2/1": "2",
+            "unsigned.deliveries/c1/1": "2",
+            "invalid.downloads/c1/1": "5",
         },
+        door_key(namespace, "a", "2026-11-20"): {"unsigned/c1/1": "99"},
         f"{namespace}:placement:{{b}}": {"campaign_id": "spring"},
     }
     put_fields(client, fields, timedelta(minutes=5))
