@@ -14,7 +14,7 @@ MAX_TRIES = 150
 
 
 def shrunk(history: History, failing: Callable[[History], Result], tries: int = MAX_TRIES) -> Result:
-    """The shortest history that was found to fail yet.
+    """The shortest history that was found to fail yet, in the way of the first one.
 
     Args:
         failing: plays a history.
@@ -22,7 +22,7 @@ def shrunk(history: History, failing: Callable[[History], Result], tries: int = 
     """
     best = failing(history)
     assert best.wrong, "it does not fail"
-    left = tries
+    left, kind = tries, _kind(best.wrong)
 
     def still(some: History) -> bool:
         nonlocal best, left
@@ -30,14 +30,20 @@ def shrunk(history: History, failing: Callable[[History], Result], tries: int = 
             return False
         left -= 1
         found = failing(some)
-        if found.wrong:
+        fails = _kind(found.wrong) == kind
+        if fails:
             best = found
-        return bool(found.wrong)
+        return fails
 
     progress = True
     while progress and left > 0:
         progress = any(still(one) for one in _simpler(best.history))
     return best
+
+
+def _kind(wrong: str) -> str:
+    """The words of what is wrong without names and numbers, the first ones."""
+    return " ".join(word for word in wrong.split() if word.isalpha())[:30]
 
 
 def _simpler(history: History) -> Iterator[History]:

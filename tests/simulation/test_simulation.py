@@ -16,10 +16,10 @@ from flows.cli.reconcile_settings import rules
 from flows.reconcile import differences, recompute
 from simulation.__main__ import judged, story
 from simulation.checker import NAMESPACE
-from simulation.history import PERHAPS, make
+from simulation.history import PERHAPS, History, make
 from simulation.member import base_settings
 from simulation.mutations import mutations
-from simulation.play import Player, play, playing, simulated
+from simulation.play import Player, Result, play, playing, simulated
 from simulation.redis_client import Client
 from simulation.shrink import shrunk
 from simulation.world import T0_MS
@@ -118,6 +118,14 @@ def test_a_history_that_fails_is_made_short_and_told() -> None:
     told = story(short)
     for part in ("The log", "What happened", "execution 2 starts", short.wrong):
         assert part in told
+
+
+def test_a_history_is_not_made_so_short_that_it_fails_in_another_way() -> None:
+    def failing(history: History) -> Result:
+        return Result(history, f"row {history.pixels} fell" if history.pixels > 9 else "no row is there")
+
+    short = shrunk(make(5), failing)
+    assert short.wrong == "row 10 fell"
 
 
 def received(raw: bytes, at_ms: int) -> bytes:
