@@ -10,10 +10,8 @@ from simulation.model import Model
 from simulation.world import World, Wrong
 
 STEP_MS: Final = 300
-AT_FIRST_MS: Final = 3_000
-WITHIN_MS: Final = 8_000
-LEAST_MS: Final = 3_000
-"""So much time has to have passed in the flow within `WITHIN_MS`."""
+LAG_MS: Final = 8_000
+"""So much later than partitions are quiet the flow's time may go on."""
 
 
 class Quiet:
@@ -23,8 +21,7 @@ class Quiet:
         self._world, self._since_ms = world, history.quiet_from_ms
         self._slowest_ms = min(_heads(history, model), default=0) - BOUND_MS
         self._looked = set[tuple[str, str]]()
-        self._execution = self._watermark_ms = 0
-        self._at_ms, self._within_ms = 0.0, WITHIN_MS
+        self._execution, self._begun_ms = 0, 0.0
 
     @property
     def now(self) -> bool:
@@ -43,20 +40,17 @@ class Quiet:
         return True
 
     def passed(self, execution: int, watermark_ms: int) -> None:
-        """Let time pass; the flow's goes on by a second a second, once it was quiet for long.
+        """Let time pass; the flow's goes on by a second a second, once it was quiet for long in an execution.
 
         Raises:
-            Wrong: it stands still, and no partition is behind what the flow has published.
+            Wrong: it stands still.
         """
         self._world.elapsed_ms += STEP_MS
         now_ms = self._world.elapsed_ms - self._since_ms
-        waits = watermark_ms >= self._slowest_ms + now_ms - QUIET_MS
-        begins = self._execution != execution
-        if begins or now_ms < QUIET_MS + AT_FIRST_MS or waits:
-            self._execution, self._watermark_ms, self._at_ms = execution, watermark_ms, now_ms
-            # An execution may begin at a save before the quiet time, and has to catch up first.
-            self._within_ms = WITHIN_MS + begins * max(0, watermark_ms - self._slowest_ms)
-        elif now_ms > self._at_ms + self._within_ms and watermark_ms < self._watermark_ms + LEAST_MS:
+        if self._execution != execution:
+            self._execution, self._begun_ms = execution, now_ms
+        due_ms = now_ms - self._begun_ms - QUIET_MS - LAG_MS
+        if due_ms > 0 and watermark_ms < self._slowest_ms + due_ms:
             raise Wrong("time stands still while nothing but junk comes")
 
 
