@@ -151,7 +151,8 @@ class Pacer:
         values[CAMPAIGN] = values[CAMPAIGN] or campaign
         alert = state_change(name, campaign, self.states.get(name), delivery, now_ms)  # type: ignore[arg-type]  # a state by its contract
         if alert is not None:
-            paced.alerts.append(alert)
+            owner = {"advertiser": plan.advertiser} if plan.advertiser is not None else {}
+            paced.alerts.append(alert | owner)
         self.states[name], self._deliveries[name] = delivery.state, delivery
         self._spent[name] = spent = spend(plan, delivered, values)
         since_ms = self._since_ms((scope, name), delivery, now_ms)

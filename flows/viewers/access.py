@@ -126,18 +126,22 @@ class Sight:
         return {name: row for name, row in rows.items() if self.row(scope, name, row)}
 
     def alert(self, alert: Mapping[str, str]) -> bool:
-        """True if a change of state is seen: one of a seen campaign's placement, by the record itself."""
+        """True if a change of state is seen: one of a seen placement, told of a seen owner, by the record
+        itself.
+        """
         if self.everything:
             return True
-        campaign = alert.get("campaign")
+        campaign, advertiser = alert.get("campaign"), alert.get("advertiser")
         if not self.placement(alert["placement"], {} if campaign is None else {"campaign_id": campaign}):
             return False
+        if self.campaign(campaign) or advertiser in self.advertisers:
+            return True
         # A placement that has changed hands keeps what was told of it before from its new owner.
         owner = self.owners.placements.get(alert["placement"])
         return (
-            self.campaign(campaign)
-            or campaign is None
-            or (owner is not None and owner.campaign in (None, campaign))
+            owner is not None
+            and owner.advertiser == advertiser
+            and (campaign is None or owner.campaign in (None, campaign))
         )
 
 

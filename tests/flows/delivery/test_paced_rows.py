@@ -116,6 +116,17 @@ def test_a_row_that_was_read_again_behind_what_readers_have_keeps_its_counts_whe
     after.publisher.close()
 
 
+def test_an_alert_names_the_advertiser_of_its_plan(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of()
+    writer = Writer(settings, Held(PlanBook([replaced(advertiser="acme")])))
+    writer.flush(10, rows(200))
+    ((_, alert),) = client.xrange(f"{settings.namespace}:alerts")
+    assert (alert["placement"], alert["advertiser"]) == ("p", "acme")
+    writer.publisher.close()
+
+
 def test_plans_are_looked_at_as_time_elapses_also_when_the_wall_clock_is_set_back(
     settings_of: Callable[..., Settings], client: Client
 ) -> None:

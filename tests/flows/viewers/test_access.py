@@ -102,6 +102,12 @@ def test_an_alert_of_another_owners_time_stays_with_that_owner() -> None:
     assert sight.alert(told)
     assert not sight.alert(told | {"campaign": "zebra-c"})
     assert not sight.alert({"placement": "zebra-forged", "campaign": "c-mine"})
+    acme = access().of_token(f"acme.{SECRET}")
+    assert acme is not None
+    alone = {"placement": "acme-alone", "campaign": "of-its-pixels"}
+    assert acme.alert(alone | {"advertiser": "acme"})
+    assert not acme.alert(alone | {"advertiser": "zebra"}), "it has changed hands"
+    assert not acme.alert(alone), "of a time in which nobody was named"
 
 
 def test_where_redis_is_who_sees_a_part_is_not_told(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
