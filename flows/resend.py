@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 from flows.errors import AudiopixelError, UsageError
 from flows.model.dimensions import NAMES
 from flows.model.events import MALFORMED, MAX_ID, TOO_LATE
+from flows.model.ticks import DAY_MS, MINUTE_MS
 from flows.rejected import Letter
 
 MAX_EVENTS: Final = 500
@@ -28,7 +29,6 @@ MAX_BYTES: Final = 900_000
 TRIES: Final = 5
 LONGEST_PAUSE_S: Final = 10.0
 ANSWER: Final = timedelta(seconds=10)
-MINUTE_MS: Final = 60_000
 MALFORMED_WORDS: Final = "malformed: its letter holds nothing of it"
 NO_ID: Final = "no event id: it could count twice"
 NO_TIME: Final = "no time that can be read"
@@ -193,8 +193,10 @@ def event_of(letter: Letter, changes: Mapping[str, str]) -> dict[str, Any]:
     told = {name: value for name, value in letter.event.items() if name.startswith("utm_")}
     if told and isinstance(event.get("landing_url"), str):
         event["landing_url"] += f"?{urlencode(told)}"
-    event["ts"] = _epoch_ms(event.get("ts")) or _epoch_ms(event.pop("received_at", None))
-    event.pop("received_at", None)
+    at_ms, received_ms = _epoch_ms(event.get("ts")), _epoch_ms(event.pop("received_at", None))
+    if received_ms:  # as the flow clamps it; by a later receipt it would be of another minute
+        at_ms = max(received_ms - DAY_MS, min(at_ms or received_ms, received_ms + MINUTE_MS))
+    event["ts"] = at_ms
     return event | dict(changes)
 
 

@@ -177,6 +177,16 @@ def test_what_cannot_be_sent_stays_and_is_named(url: str, kept: Kept) -> None:
     assert not kept.events
 
 
+def test_a_clock_that_was_years_ahead_counts_when_the_call_came_not_when_it_is_sent_again(
+    url: str, kept: Kept
+) -> None:
+    ahead = str(NOW_MS + 10 * 365 * 86_400_000)
+    assert sent([of_the_door(ts=ahead)], url, NOW_MS).taken == 1
+    assert kept.events[0].event["ts"] == NOW_MS + 60_000
+    two_days_on = sent([of_the_door(ts=ahead)], url, NOW_MS + 2 * 86_400_000)
+    assert two_days_on.kept == {"too late: its minute is final": 1}
+
+
 def test_an_id_that_its_letter_has_cut_is_sent_again_as_no_other(url: str, kept: Kept) -> None:
     long = "x" * 128
     plays = [of_the_flow(event_id=f"e{n}", play_id=f"{long}{n}") for n in range(2)]
