@@ -230,7 +230,7 @@ class ListenerShard(TouchShard):
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
         state = self.packed(STEP)
-        state["pending"] = [_packable(one) for one in self.pending]
+        state["pending"] = _packable(self.pending)
         state["frequency"] = self.frequency.snapshot(self.files)
         self.files.keep([*self.store.names(), *self.frequency.journal.names()])
         return FORMAT, self.shards, state
@@ -249,12 +249,14 @@ class ListenerShard(TouchShard):
         self.frequency.restore(of["frequency"], self.files)
 
 
-def _packable(one: PendingConversion) -> PendingConversion:
-    """A conversion whose value is text where MessagePack, whose integers begin at -2^63, does not hold it."""
-    value = one.pixel.value_micros
-    if value is None or value >= LEAST:
-        return one
-    return replace(one, pixel=replace(one.pixel, value_micros=str(value)))
+def _packable(conversions: Sequence[PendingConversion]) -> list[PendingConversion]:
+    """Conversions, a value as text where MessagePack, whose integers begin at -2^63, does not hold it."""
+    return [
+        replace(one, pixel=replace(one.pixel, value_micros=str(value)))
+        if (value := one.pixel.value_micros) is not None and value < LEAST
+        else one
+        for one in conversions
+    ]
 
 
 def _in_order(conversions: Sequence[PendingConversion]) -> list[PendingConversion]:
