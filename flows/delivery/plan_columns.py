@@ -46,7 +46,15 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number")
 
 
-JSON: Final = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse)
+def _exact(digits: str) -> Decimal | str:
+    """A number as it is; one whose exponent no decimal has stays text, which no column takes."""
+    try:
+        return Decimal(digits)
+    except ArithmeticError:
+        return digits
+
+
+JSON: Final = json.JSONDecoder(parse_float=_exact, parse_constant=_refuse)
 """Numbers exact, and no NaN."""
 
 

@@ -78,12 +78,15 @@ class State(msgspec.Struct):
 class Reports:
     """The state, in a file of an export's own.
 
+    Attributes:
+        unsaved: whether the disk has not taken the latest state yet.
+
     Raises:
         StateError: another process has it, or it cannot be read.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
-        self._path = directory / f"{name}.reports.json"
+        self._path, self.unsaved = directory / f"{name}.reports.json", False
         self._lock = own(directory, name, self._path)
         try:
             self.state = msgspec.json.decode(self._path.read_bytes(), type=State)
@@ -103,7 +106,7 @@ class Reports:
         Raises:
             Busy: the disk does not take it.
         """
-        fresh = self._path.with_suffix(".new")
+        fresh, self.unsaved = self._path.with_suffix(".new"), True
         try:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(msgspec.json.encode(self.state))
@@ -113,6 +116,7 @@ class Reports:
             sync_directory(self._path.parent)
         except OSError as error:
             raise Busy("state", str(error)) from None
+        self.unsaved = False
 
     def close(self) -> None:
         """Let go of the file."""
@@ -161,6 +165,8 @@ class DeliveryReports:
         """Make the reports that are due."""
         if time.monotonic() - self.looked_s < LOOK_S:
             return Sorted()
+        if self.reports.unsaved:  # nothing is sent of which a restart would not know
+            self.reports.keep()
         left_out: list[str] = []
         try:
             judged = self.source.judged()

@@ -94,6 +94,17 @@ def test_bad_objects_of_json_are_told_by_line(tmp_path: Path) -> None:
     assert [(problem.line, problem.column) for problem in problems] == [(5, "booked"), (6, None), (7, "note")]
 
 
+@pytest.mark.parametrize("number", ["1e9999999999999999999", "1E-9999999999999999999", "1e1000000", "1e18"])
+def test_a_number_beyond_all_others_spoils_its_own_cell_alone(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "plans.json"
+    times = '"start":"2026-11-01T00:00Z","end":"2026-11-02T00:00Z","booked":1'
+    path.write_text(f'[{{"placement_id":"a",{times}}},{{"placement_id":"b",{times},"tolerance":{number}}}]')
+    plans = PlanFile(path)
+    (problem,) = plans.refresh(0)
+    assert ": tolerance: takes a decimal number" in str(problem)
+    assert set(plans.book) == {"a"}
+
+
 def test_an_unknown_column_is_told_once(tmp_path: Path) -> None:
     text = "\ufeffbooked,start,end,placement_id,pause,\n" + "".join(
         f"5,2026-11-02T00:00Z,2026-11-03T00:00Z,p{n},x,\n" for n in range(3)

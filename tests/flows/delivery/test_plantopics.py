@@ -98,6 +98,7 @@ def change(offset: int, key: str | None, value: Any, partition: int = 0, timesta
         ("a", b"{", "T/0, offset 7: a: not JSON"),
         ("a", b"\xff", "T/0, offset 7: a: not JSON"),
         ("a", [plan("a")], "T/0, offset 7: a: takes a JSON object"),
+        ("a", b'{"cpm":1e9999999999999999999}', "T/0, offset 7: a: "),
         ("a", plan("a", campaign_id="\ud800"), "T/0, offset 7: a: campaign_id: takes a text"),
         (None, plan("a"), "T/0, offset 7: has no key: takes the placement_id"),
     ],

@@ -217,3 +217,23 @@ def test_a_package_is_of_the_media_buy_of_its_plan_also_of_one_that_came_meanwhi
         (2, "autumn"): [],
         (2, "spring"): ["breakfast-autumn", "breakfast-spring"],
     }
+
+
+def test_a_report_that_the_disk_has_not_taken_is_not_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_campaign(world.client, world.settings.namespace, world.now_ms)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", full)
+        for _ in range(3):
+            with pytest.raises(Busy, match="No space left"):
+                world.turn()
+    assert world.turn() == ["taken"]
+    world.reports.close()
+    world.begin()
+    assert world.turn(1) == ["taken"]
+    assert [one["result"]["sequence_number"] for one in world.told()] == [1, 2]
