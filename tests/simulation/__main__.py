@@ -97,16 +97,18 @@ def some_seeds(seeds: Iterable[int]) -> tuple[dict[str, int], list[str]]:
 
 
 def hunt_all(file: Path, seeds: range, processes: int) -> None:
-    """Write a seed that finds each bug, and what it says; a bug that none finds is left out. The one that
-    found it before is tried first.
+    """Write a seed that finds each bug, and what it says, as it is found; a bug that none finds is left out.
+    The one that found it before is tried first.
     """
     names = sorted(mutations())
     before = json.loads(file.read_text()) if file.exists() else {}
     tried = [[*([before[name]["seed"]] if name in before else []), *seeds] for name in names]
     with ProcessPoolExecutor(processes) as pool:
-        results = pool.map(_hunted, names, tried)
-        found = {name: told for name, told in zip(names, results, strict=True) if told is not None}
-    file.write_text(json.dumps(found, indent=1) + "\n")
+        found = {}
+        for name, told in zip(names, pool.map(_hunted, names, tried), strict=True):
+            if told is not None:
+                found[name] = told
+                file.write_text(json.dumps(found, indent=1) + "\n")
     print(
         f"{len(found)} of {len(names)} bugs are found by one of the seeds {seeds.start} to {seeds.stop - 1}"
     )

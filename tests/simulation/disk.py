@@ -70,10 +70,14 @@ def _write(name: str, body: bytes) -> None:
         os.close(file)
 
 
-def tear(world: World, store: SaveStore) -> None:
-    """Spoil a file of the newest save; the one before must do."""
+def tear(world: World, store: SaveStore, several: bool) -> None:
+    """Spoil a file of the newest save; the one before must do.
+
+    Args:
+        several: more than one must be there.
+    """
     cuts = store.cuts()
-    if len(cuts) > 1:
+    if several or len(cuts) > 1:
         files = sorted((store.root / FOLDER / f"{cuts[0]:020d}").iterdir())
         torn = files[int(world.random.random() * len(files))]
         torn.write_bytes(torn.read_bytes()[: -world.random.randint(1, 30)])

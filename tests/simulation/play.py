@@ -238,7 +238,7 @@ class Player:
         self.planning = self.checker.planning
         self.planning.begin(history.plans, self.plans)
         self.planning.write_due(self.world)
-        self.commits = self._remembered = 0
+        self.commits = self._commits_here = self._remembered = 0
         self.engine: Engine | None = None
         self.stop = StopSignal()
         self.executions = self.stops = self.steps = 0
@@ -259,6 +259,8 @@ class Player:
             wrong = str(error)
         except AssertionError as error:
             wrong = f"an assertion of the flow failed: {error}"
+        except Exception as error:
+            wrong = f"the flow failed by {type(error).__name__}: {error}"
         world = self.world
         end = {} if wrong else ending(self.server.store.keys, self.checker, self.history)
         return Result(
@@ -300,7 +302,7 @@ class Player:
             }
         )
         self.planning.starts(world)
-        self.executions += 1
+        self.executions, self._commits_here = self.executions + 1, 0
         self.stop, flushes = StopSignal(), self.checker.flushes
         faults = len([line for _, line in world.story if line.startswith("***")])
         try:
@@ -357,7 +359,7 @@ class Player:
         world, calm_steps = self.world, 0
         while len(engine.over) < len(engine.partitions) or engine.waiting():
             for fault in world.moment("step"):
-                self._step_fault(fault.how, fault.detail)
+                self._step_fault(engine, fault.how, fault.detail)
             self.steps += 1
             if self.steps > MAX_STEPS:
                 raise Wrong(f"the flow does not come to an end in {MAX_STEPS} steps")
@@ -384,6 +386,7 @@ class Player:
     def committed(self) -> None:
         """A save has become whole."""
         self.commits += 1
+        self._commits_here += 1
         self._remembered += self._denied
 
     @property
@@ -400,12 +403,13 @@ class Player:
         if self.history.forgets and lost and not (self._remembered > 2 if ended else self._denied):
             self.checker.knows_reach = False
 
-    def _step_fault(self, how: str, detail: int) -> None:
+    def _step_fault(self, engine: Engine, how: str, detail: int) -> None:
         match how:
             case "crash":
                 self.world.crash()
             case "power":
-                tear(self.world, self.directories.any_store())
+                alone = len(engine.workers) == 1
+                tear(self.world, self.directories.any_store(), alone and self._commits_here > 1)
                 self.world.crash()
             case "stop":
                 self.stop.set()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.reconcile_settings import rules
+from flows.engine.steps import AttributionLogic
 from flows.reconcile import differences, recompute
 from simulation.__main__ import judged, story
 from simulation.checker import NAMESPACE
@@ -33,6 +34,7 @@ SAMPLE = (
     "d1 the mark is set anew at the end of a flush",
     "a message is skipped at a restart",
     "a journal forgets its older pieces",
+    "the save before is not kept",
 )
 """The mutations that are tried in every run; `python -m simulation --mutation` tries any."""
 
@@ -57,6 +59,14 @@ def test_members_with_disks_of_their_own_become_fewer_and_more(seed: int) -> Non
     found = judged(history)
     assert not found.wrong, story(found)
     assert any("is dealt to" in text for _, text in found.story)
+
+
+def test_an_error_that_nobody_expects_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> None:
+        raise ValueError("too many values")
+
+    monkeypatch.setattr(AttributionLogic, "cut", cut)
+    assert play(make(5)).wrong == "the flow failed by ValueError: too many values"
 
 
 def test_a_seed_is_the_same_history_each_time() -> None:
