@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 from unittest.mock import patch
 
 import structlog
@@ -24,10 +24,8 @@ from flows.engine.saves import _OPEN, Saves
 from flows.errors import AudiopixelError
 from flows.instruments import instruments
 from flows.intake import Decoder
-from flows.methodology import Methodology, methodology
+from flows.methodology import methodology
 from flows.model.redis_keys import deny_key
-from flows.model.ticks import Methods
-from flows.settings import Settings
 from flows.settings.fields import ms
 from flows.state.saves import Manifest, SaveStore
 from simulation.checker import NAMESPACE, Checker
@@ -43,6 +41,7 @@ from simulation.quiet import Quiet
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
 from simulation.scenes import DENIED
+from simulation.shortcuts import UNMEASURED, described
 from simulation.sizes import small_sizes
 from simulation.topics import Topic
 from simulation.world import T0_MS, TIME, Crash, World, Wrong, instead, virtual_time
@@ -98,29 +97,6 @@ def simulated() -> Iterator[None]:
             yield
         finally:
             structlog.configure(**before)
-
-
-class Unmeasured:
-    """Instruments that nobody reads."""
-
-    def __getattr__(self, name: str) -> Self:
-        self.__dict__[name] = self
-        return self
-
-    def __call__(self, *_: object) -> Self:
-        return self
-
-
-UNMEASURED: Final = Unmeasured()
-_methodologies: dict[tuple[object, ...], Methodology] = {}
-
-
-def described(settings: Settings, methods: Methods = ()) -> Methodology:
-    """A flow's description, made once for settings that are alike."""
-    key = repr([one for one in vars(settings).values() if not isinstance(one, Path)]), methods
-    if key not in _methodologies:
-        _methodologies[key] = methodology(settings, methods)
-    return _methodologies[key]
 
 
 def _told(_: object, __: str, event: MutableMapping[str, Any]) -> Any:
