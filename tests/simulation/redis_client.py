@@ -66,6 +66,7 @@ class Server:
             case "older":
                 self.losses += 1
                 self.store.become(self._older)
+                self._later.clear()  # with the connections that they came by
                 upto = 0
             case "copied":
                 self._older = self.store.copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from bytewax.testing import cluster_main
 from redis import Redis
 
 from connectors.embedded import EmbeddedValkey
-from connectors.redis.client import connect
+from connectors.redis.client import RedisUnavailable, connect
 from connectors.redis.commands import SharedField, append, put_fields, put_shared, read_rows, server_clock
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.marks import Marks
@@ -25,7 +26,7 @@ from connectors.redis.rows import RowStore, Superseded
 from simulation.engine import Engine, at_random, steps_of
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
-from simulation.world import TIME, World
+from simulation.world import TIME, Fault, World
 
 # Redis
 
@@ -156,6 +157,16 @@ def test_an_older_copy_has_nothing_that_has_expired_since() -> None:
     world.elapsed_ms += 1000
     store.become(older)
     assert list(store.keys) == ["long"]
+
+
+def test_an_older_copy_takes_no_command_that_waited_in_the_server_before_it() -> None:
+    world = World(0, (Fault("redis", 2, "stall", 2), Fault("redis", 3, "older")))
+    store = Store(lambda: world.now_ms, lambda _: None)
+    client: Any = Client(Server(world, store))
+    for name, fails in (("first", False), ("waits", True), ("older", True), ("last", False), ("end", False)):
+        with pytest.raises(RedisUnavailable) if fails else nullcontext():
+            put_fields(client, {name: {"a": "1"}})
+    assert list(store.keys) == ["last", "end"]
 
 
 def test_a_script_that_is_not_known_is_an_error_and_no_guess() -> None:
