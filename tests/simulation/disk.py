@@ -45,7 +45,7 @@ class Disk:
                 continue
             if before is None:
                 Path(name).unlink(missing_ok=True)
-            else:
+            elif os.path.isdir(os.path.dirname(name)):  # else it has gone with its save
                 _write(name, before)
         self._unsynced.clear()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import bytewax.operators as op
@@ -23,6 +25,7 @@ from connectors.redis.commands import SharedField, append, put_fields, put_share
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.marks import Marks
 from connectors.redis.rows import RowStore, Superseded
+from simulation.disk import Disk
 from simulation.engine import Engine, at_random, steps_of
 from simulation.redis_client import Client, Server
 from simulation.redis_store import Store
@@ -167,6 +170,18 @@ def test_an_older_copy_takes_no_command_that_waited_in_the_server_before_it() ->
         with pytest.raises(RedisUnavailable) if fails else nullcontext():
             put_fields(client, {name: {"a": "1"}})
     assert list(store.keys) == ["last", "end"]
+
+
+def test_a_crash_brings_no_file_back_whose_directory_was_removed(tmp_path: Path) -> None:
+    for order in range(8):  # each keeps or loses a name that was not synced by chance
+        disk, save = Disk(World(order)), tmp_path / str(order)
+        save.mkdir()
+        disk.put(save / "piece", b"one")
+        disk.sync(save)
+        disk.put(save / "piece", b"two")
+        shutil.rmtree(save)
+        disk.crash()
+        assert not save.exists()
 
 
 def test_a_script_that_is_not_known_is_an_error_and_no_guess() -> None:
