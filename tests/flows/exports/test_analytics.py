@@ -211,7 +211,7 @@ def test_two_conversions_of_one_event_id_are_told_both_each_of_its_own_client(tm
     kept.close()
 
 
-@pytest.mark.parametrize("timestamp_ms", [0, NOW_MS])
+@pytest.mark.parametrize("timestamp_ms", [0, NOW_MS], ids=["by none", "now"])
 def test_a_time_beyond_all_others_ends_no_export(tmp_path: Path, timestamp_ms: int) -> None:
     kept = KnownConversions(tmp_path, "ga4")
     denied = Denied(cast(Client, None), "t", b"sixteen bytes ok", lambda: 0.0, _looked_s=0.0)
