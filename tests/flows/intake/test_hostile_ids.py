@@ -231,6 +231,6 @@ def test_more_combinations_than_a_slot_tells_apart_are_refused(monkeypatch: pyte
     monkeypatch.setattr(slots, "MAX_COMBOS", 3)
     shard = PlayShard(0, 1, 10 * MINUTE, 30 * MINUTE, 60 * MINUTE)
     combos: list[Dimensions] = [(name, None, None, None, None, None, None) for name in "abcd"]
-    assert [shard._number(combo) for combo in combos[:3] * 2] == [0, 1, 2] * 2
+    assert shard._numbers(combos[:3] * 2).tolist() == [0, 1, 2] * 2
     with pytest.raises(StateError, match="3 combinations"):
-        shard._number(combos[3])
+        shard._numbers(combos[3:])
