@@ -25,16 +25,16 @@ def doctor(
     for cut in store.cuts():
         save = store.save(cut)
         for manifest in save.parts:
-            pieces = []
+            some = []
             for piece in manifest.pieces:
                 where = piece.step, piece.key
-                state, segments = store.piece(save, *where), store.segments(cut, piece)
+                state = store.piece(save, *where)
                 new = change(*where, state)
                 changed += new is not state
                 if where != left_out:
-                    pieces.append(store.put_piece(cut, *where, encode(new), segments))
-            store.commit(replace(manifest, pieces=pieces))
-            changed += len(pieces) < len(manifest.pieces)
+                    some.append(store.unwritten(cut, piece)._replace(state=encode(new)))
+            store.commit(replace(manifest, pieces=store.put_pieces(cut, some)))
+            changed += len(some) < len(manifest.pieces)
     assert changed, "there was no save yet"
     return changed
 

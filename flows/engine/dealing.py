@@ -23,7 +23,7 @@ from flows.errors import StateError
 from flows.model.messages import shard_key
 from flows.publish import final_before, keep, keep_final, kept
 from flows.state.durable import private_directory
-from flows.state.saves import PARTITIONS, Damaged, Manifest, Piece, SaveStore, encode
+from flows.state.saves import PARTITIONS, Damaged, Manifest, Piece, SaveStore, Unwritten, encode
 
 
 class Dealt(NamedTuple):
@@ -106,9 +106,9 @@ def _parts(cut: int, stores: Sequence[SaveStore]) -> Iterator[Part]:
 
 
 def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: Sequence[Path]) -> None:
-    some, members = parts[0], len(owners)
+    first, members = parts[0], len(owners)
     of = {(piece.step, piece.key): (part.store, piece) for part in parts for piece in part.manifest.pieces}
-    states = some.store.piece(some.store.save(cut), PARTITIONS, shard_key(some.manifest.member))
+    states = first.store.piece(first.store.save(cut), PARTITIONS, shard_key(first.manifest.member))
     homes = [[where for where in of if _owner(where, members) == member] for member in range(members)]
     shards = tuple(tuple(sorted("-".join(where) for where in home)) for home in homes)
     start, ground = secrets.randbits(62), foundation.merged(directories)
@@ -118,10 +118,11 @@ def _deal(cut: int, parts: Sequence[Part], owners: Sequence[Path], directories: 
         keep(owner, member, max(kept(directory) for directory in directories))
         keep_final(owner, max(final_before(directory) for directory in directories))
         store = SaveStore(owner)
-        pieces = [_copy(cut, *of[where], store) for where in homes[member]]
-        pieces.append(store.put_piece(cut, PARTITIONS, shard_key(member), encode(states), []))
+        some = [_copied(cut, *of[where], store) for where in homes[member]]
+        some.append(Unwritten(PARTITIONS, shard_key(member), encode(states), []))
+        pieces = store.put_pieces(cut, some)
         store.commit(
-            msgspec.structs.replace(some.manifest, pieces=pieces, start=start, member=member, shards=shards)
+            msgspec.structs.replace(first.manifest, pieces=pieces, start=start, member=member, shards=shards)
         )
         sync_directory(owner)
 
@@ -132,13 +133,14 @@ def _owner(where: tuple[str, str], members: int) -> int | None:
     return None if step == PARTITIONS else member_of(key, members)
 
 
-def _copy(cut: int, store: SaveStore, piece: Piece, to: SaveStore) -> Piece:
-    """Copy a piece with its segments."""
-    files = [Path(file) for file in store.segments(cut, piece)]
+def _copied(cut: int, store: SaveStore, piece: Piece, to: SaveStore) -> Unwritten:
+    """A piece of one disk for another one, with its segments there."""
+    found = store.unwritten(cut, piece)
+    files = [Path(file) for file in found.segments]
     for file in files:
         if not (to.root / file).exists():
             private_directory((to.root / file).parent)
             put(to.root / file, (store.root / file).read_bytes())
     for parent in {file.parent for file in files}:
         sync_directory(to.root / parent)
-    return to.copy_piece(cut, piece, store)
+    return found

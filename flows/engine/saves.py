@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +25,7 @@ from connectors.redis import connect, put_fields, read_rows
 from connectors.stream import ConnectError
 from flows.engine import foundation
 from flows.engine.beside import Defer, Work, in_threads, wait_for_all
+from flows.engine.copies import Batch, Copy, Written
 from flows.engine.cut_step import Step
 from flows.engine.meeting import Agreed, agree, alone, in_redis
 from flows.engine.place import ALONE, Place
@@ -36,7 +37,7 @@ from flows.model.ticks import Cut
 from flows.publish import kept
 from flows.settings import Settings
 from flows.state import saves as disk
-from flows.state.journal import Listed, taking
+from flows.state.journal import settle, taking
 
 MOST_UNDER_WAY: Final = 2
 """The number of saves that a step may have under way; at a further one it waits for the oldest."""
@@ -86,6 +87,8 @@ class Saves:
     place: Place = ALONE
     _lock: Lock = field(default_factory=Lock)
     _settling: Lock = field(default_factory=Lock)
+    _copying: RLock = field(default_factory=RLock)
+    _copies: dict[int, Batch] = field(default_factory=dict)
     _agreed: Agreed | None = None
     partitions: dict[str, bytes] = field(default_factory=dict)
     _positions: dict[int, dict[str, int]] = field(default_factory=dict)
@@ -177,29 +180,42 @@ class Saves:
         with self._settling:
             return self._positions[self._whole[0]] if self._whole else {}
 
-    def write(self, cut: Cut, step: str, key: str, state: bytes, listed: Sequence[Listed]) -> Durable:
-        """Put one step's state on the disk, behind the files that it lists; remove files that no save lists.
+    def put(self, cut: Cut, copy: Copy) -> Work:
+        """Let a thread put one step's copy on the disk, together with the others of its cut that come before
+        the thread has begun. The work's result is a `Durable`, or a StateError: the disk does not take it.
+        """
+        with self._copying:
+            batch = self._copies.setdefault(cut.number, Batch())
+            batch.copies.append(copy)
+            if len(batch.copies) == 1:
+                batch.work = self.defer(lambda: self._write(cut, batch))
+            return Written(batch, len(batch.copies) - 1)
+
+    def _write(self, cut: Cut, batch: Batch) -> list[Durable]:
+        """Put a batch on the disk, behind the files that it lists; remove files that no save lists.
 
         Raises:
             StateError: the disk does not take it.
         """
-        store = self.store
+        with self._copying:
+            del self._copies[cut.number]
+        store, copies = self.store, batch.copies
         assert store is not None
+        listed = [one for copy in copies for one in copy.listed]
         try:
-            for one in listed:
-                one.settle()
-            segments = [
-                str((one.files.directory / name).relative_to(store.root))
-                for one in listed
-                if one.files.directory is not None
-                for name in sorted(one.names)
-            ]
-            piece = store.put_piece(cut.number, step, key, state, segments)
+            settle(listed)
+            for copy in copies:
+                copy.settle()
+            pieces = store.put_pieces(cut.number, [copy.unwritten(store.root) for copy in copies])
             for one in listed:
                 one.files.collect(self._oldest)
         except OSError as error:
             raise self._unusable(error) from None
-        return Durable(cut, step, key, piece.file, piece.size, piece.checksum, self.place.member)
+        member = self.place.member
+        return [
+            Durable(cut, one.step, one.key, one.file, one.offset, one.size, one.checksum, member)
+            for one in pieces
+        ]
 
     def commit(
         self,
@@ -212,7 +228,7 @@ class Saves:
 
         Args:
             states: of the partitions.
-            shards: of each member the files of its pieces.
+            shards: of each member the names of its pieces.
 
         Raises:
             StateError: the disk does not take it.
@@ -221,8 +237,9 @@ class Saves:
         assert store is not None
         assert self._agreed is not None
         try:
-            key, packed = shard_key(member), disk.encode(states.states)
-            partitions = store.put_piece(cut.number, disk.PARTITIONS, key, packed, [])
+            packed = disk.encode(states.states)
+            own = disk.Unwritten(disk.PARTITIONS, shard_key(member), packed, [])
+            partitions = store.put_pieces(cut.number, [own])
         except OSError as error:
             raise self._unusable(error) from None
         manifest = disk.Manifest(
@@ -233,7 +250,7 @@ class Saves:
             made_ms=time.time_ns() // 1_000_000,
             fence=kept(self.settings.recovery_dir).fence,
             settings=foundation.of(self.settings, self.secret).fixed,
-            pieces=[partitions, *(disk.Piece(*piece[1:-1]) for piece in pieces)],
+            pieces=[*partitions, *(disk.Piece(*piece[1:-1]) for piece in pieces)],
             start=self._agreed.start,
             member=member,
             shards=shards,
@@ -366,15 +383,10 @@ class Saved(StatefulBatchLogic[Any, Message, None]):
 
     def _copy(self, cut: Cut, logic: Step[Any]) -> None:
         """Copy the state, and let a thread write it."""
-        saves = self._saves
         with taking(cut.number) as listed:
             state = disk.encode(logic.snapshot())
-
-        def write() -> Durable:
-            logic.settle()
-            return saves.write(cut, self._step, self._key, state, listed)
-
-        self._under_way.append(saves.defer(write))
+        copy = Copy(self._step, self._key, state, listed, logic.settle)
+        self._under_way.append(self._saves.put(cut, copy))
 
     def _wait_for(self, save: Work) -> None:
         if save.done():

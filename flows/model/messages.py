@@ -301,12 +301,13 @@ class Lines(NamedTuple):
 
 
 class Durable(NamedTuple):
-    """A sign that one shard's state at a cut is safe on its member's disk, as one file of the save."""
+    """A sign that one shard's state at a cut is safe on its member's disk, in a file of the save."""
 
     cut: Cut
     step: str
     key: str
     file: str
+    offset: int
     size: int
     checksum: str
     member: int = 0

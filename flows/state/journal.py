@@ -77,22 +77,25 @@ class Taking(threading.local):
 
 
 class Listed(NamedTuple):
-    """The files that one owner's snapshot lists; `settle` waits for those that are still being written."""
+    """The files that one owner's snapshot lists; `writing` are those that are still being written."""
 
     files: Files
     names: frozenset[str]
     writing: tuple[Writing, ...]
 
-    def settle(self) -> None:
-        """Wait until all are on the disk under their names.
 
-        Raises:
-            OSError: the disk does not take them.
-        """
-        for begun in [one.begin() for one in self.writing]:
-            begun.result()
-        if self.writing and self.files.directory is not None:
-            sync_directory(self.files.directory)
+def settle(some: Iterable[Listed]) -> None:
+    """Wait until all files are on the disk under their names.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    unsettled = [one for one in some if one.writing]
+    for begun in [file.begin() for one in unsettled for file in one.writing]:
+        begun.result()
+    for one in unsettled:
+        if one.files.directory is not None:
+            sync_directory(one.files.directory)
 
 
 _TAKING: Final = Taking()
@@ -229,7 +232,7 @@ class Files:
         if saving is not None:
             saving.append(listed)
         else:
-            listed.settle()
+            settle([listed])
             self.collect(number - KEEP_SNAPSHOTS + 1)
 
     def collect(self, oldest: int) -> None:

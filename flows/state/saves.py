@@ -2,9 +2,10 @@
 them.
 
 A piece is one shard's state at a cut: plain values as msgpack, with the list of the segments that it needs
-(`flows.state.journal`). A member's manifest lists its pieces with sizes and checksums, and is renamed into
-place last. So a member's part of a save is whole or is none, and a save is whole when every member's is. Each
-member has a disk of its own, or several share one: then a directory has several members' manifests.
+(`flows.state.journal`). Pieces that are written together share a file, which has the name of the first. A
+member's manifest lists its pieces with places, sizes and checksums, and is renamed into place last. So a
+member's part of a save is whole or is none, and a save is whole when every member's is. Each member has a
+disk of its own, or several share one: then a directory has several members' manifests.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,7 +25,7 @@ from flows.errors import StateError
 from flows.state.durable import private_directory
 from flows.state.journal import checksum
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 MANIFEST: Final = "manifest-"
 """The name of a manifest, before its member's number."""
 FOLDER: Final = "saves"
@@ -46,13 +47,23 @@ class Damaged(Exception):
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """One shard's file in a save."""
+    """One shard's part of a file in a save."""
 
     step: str
     key: str
     file: str
+    offset: int
     size: int
     checksum: str
+
+
+class Unwritten(NamedTuple):
+    """A piece that is not on the disk yet: its packed state, and the segments that it needs, which are."""
+
+    step: str
+    key: str
+    state: bytes
+    segments: Sequence[str]
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -68,7 +79,7 @@ class Manifest(msgspec.Struct, frozen=True):
         start: the number of the start behind which it was written. Manifests of one cut and of two starts are
             of two saves.
         member: whose part it is.
-        shards: of each member the files of its pieces, so that one part says what the whole has.
+        shards: of each member the names of its pieces, so that one part says what the whole has.
     """
 
     format: int
@@ -118,7 +129,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
-    """The head of a piece's file."""
+    """The head of a piece."""
 
     format: int
     step: str
@@ -182,30 +193,36 @@ class SaveStore:
 
     # Writing
 
-    def put_piece(self, cut: int, step: str, key: str, state: bytes, segments: Sequence[str]) -> Piece:
-        """Put one piece on the disk, where its name is durable once its cut is committed. Its segments must
-        be durable.
+    def put_pieces(self, cut: int, some: Sequence[Unwritten]) -> list[Piece]:
+        """Put pieces on the disk, in a file whose name is durable once their cut is committed. Their segments
+        must be durable.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk does not take them.
         """
-        head = msgspec.msgpack.encode(Head(FORMAT, step, key, cut, [Segment(one) for one in segments]))
-        body = b"".join((len(head).to_bytes(_LENGTH, "little"), head, state))
-        file, directory = f"{step}-{key}", self._at(cut)
+        file, directory = f"{some[0].step}-{some[0].key}", self._at(cut)
+        bodies, pieces, offset = list[bytes](), list[Piece](), 0
+        for step, key, state, segments in some:
+            head = msgspec.msgpack.encode(Head(FORMAT, step, key, cut, [Segment(one) for one in segments]))
+            body = (len(head).to_bytes(_LENGTH, "little"), head, state)
+            size = sum(map(len, body))
+            pieces.append(Piece(step, key, file, offset, size, checksum(*body)))
+            bodies += body
+            offset += size
         if not directory.exists():
             private_directory(directory)
-        put(directory / file, body)
-        return Piece(step, key, file, len(body), checksum(body))
+        put(directory / file, b"".join(bodies))
+        return pieces
 
-    def copy_piece(self, cut: int, piece: Piece, source: SaveStore) -> Piece:
-        """Put another disk's piece on this one, behind its segments.
+    def unwritten(self, cut: int, piece: Piece) -> Unwritten:
+        """A piece that this disk has, to be put on another one behind its segments.
 
         Raises:
-            OSError: the disk does not take it.
+            Damaged: it is.
         """
-        private_directory(self._at(cut))
-        put(self._at(cut) / piece.file, (source._at(cut) / piece.file).read_bytes())
-        return piece
+        body = self._body(cut, piece)
+        head, end = _head(body)
+        return Unwritten(piece.step, piece.key, body[end:], [one.file for one in head.segments])
 
     @property
     def begun(self) -> bool:
@@ -287,17 +304,17 @@ class SaveStore:
             Damaged: one is missing, or is not what was written.
         """
         with ThreadPoolExecutor(4) as pool:
-            heads = list(pool.map(lambda piece: self._verified(cut, piece), pieces))
+            heads = list(pool.map(lambda piece: _head(self._body(cut, piece))[0], pieces))
             files = [segment.file for head in heads for segment in head.segments]
             list(pool.map(self._verify_segment, files))
         return heads
 
-    def _verified(self, cut: int, piece: Piece) -> Head:
+    def _body(self, cut: int, piece: Piece) -> bytes:
         path = self._at(cut) / piece.file
-        body = _read(path)
-        if len(body) != piece.size or checksum(body) != piece.checksum:
+        body = _read(path, piece.offset, piece.size)
+        if checksum(body) != piece.checksum:
             raise Damaged(f"{path} is damaged")
-        return _head(body)[0]
+        return body
 
     def _verify_segment(self, file: str) -> None:
         path = self.root / file
@@ -314,25 +331,16 @@ class SaveStore:
         if piece is None:
             return None
         try:
-            body = _read(self._at(save.cut) / piece.file)
+            return decode(self.unwritten(save.cut, piece).state)
         except Damaged as error:
             raise StateError(f"{error}: {WHAT_TO_DO}") from None
-        return decode(body[_head(body)[1] :])
-
-    def segments(self, cut: int, piece: Piece) -> list[str]:
-        """The paths of a piece's segments, below the recovery directory.
-
-        Raises:
-            Damaged: the piece is.
-        """
-        return [one.file for one in self._verified(cut, piece).segments]
 
     def _at(self, cut: int) -> Path:
         return self._folder / f"{cut:020d}"
 
 
 def _head(body: bytes) -> tuple[Head, int]:
-    """The head of a piece's file, and where its state begins."""
+    """The head of a piece, and where its state begins."""
     end = _LENGTH + int.from_bytes(body[:_LENGTH], "little")
     return _HEADS.decode(body[_LENGTH:end]), end
 
@@ -345,8 +353,11 @@ def _names(directory: Path) -> list[str]:
         return []
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, offset: int = 0, size: int = -1) -> bytes:
+    """So many bytes of a file, or as many as it has; -1: all."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
     except OSError as error:
         raise Damaged(f"{path} cannot be read: {error.strerror}") from None

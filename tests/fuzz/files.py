@@ -34,7 +34,7 @@ from flows.resend import Resent, _events
 from flows.settings import load
 from flows.shown import LINE, shown
 from flows.state.save_accounts import accounts
-from flows.state.saves import FORMAT, Manifest, SaveStore, encode
+from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten, encode
 from flows.waterfall.theirs import COLUMNS as CLAIMED
 from flows.waterfall.theirs import read_claims
 from fuzz.corpus import NAMES, T0_MS, conversions, pixels
@@ -273,8 +273,10 @@ class SavesDoor:
     def __init__(self, directory: Path) -> None:
         self._store = store = SaveStore(directory / "recovery")
         for cut in (7, 9):
-            pieces = [store.put_piece(cut, "plays", key, encode([cut, "x"]), []) for key in ("0000", "0001")]
-            shards = (tuple(piece.file for piece in pieces),)
+            some = [Unwritten("plays", key, encode([cut, "x"]), []) for key in ("0000", "0001", "0002")]
+            # Of a large save the pieces are in several files.
+            pieces = [*store.put_pieces(cut, some[:2]), *store.put_pieces(cut, some[2:])]
+            shards = (tuple(f"{piece.step}-{piece.key}" for piece in pieces),)
             told = FORMAT, cut, 60_000, {"a/0": 5}, 1000 * cut, 1
             store.commit(Manifest(*told, {}, pieces, shards=shards))
         self._whole = {path: path.read_bytes() for path in sorted(store.root.rglob("*")) if path.is_file()}

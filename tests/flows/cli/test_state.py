@@ -11,8 +11,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from flows.cli.commands import app
-from flows.state.journal import Files, taking
-from flows.state.saves import FORMAT, Manifest, SaveStore, encode
+from flows.state.journal import Files, settle, taking
+from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten, encode
 
 BODY = b"rows that changed"
 
@@ -26,13 +26,13 @@ def store(tmp_path: Path) -> SaveStore:
         with taking(cut) as listed:
             segment = f"plays/0000/{files.write(BODY)}"
             files.keep([Path(segment).name])
-        for one in listed:
-            one.settle()
-        pieces = [
-            store.put_piece(cut, "plays", "0000", encode([cut]), [segment]),
-            store.put_piece(cut, "plays", "0001", encode([cut]), []),
-            store.put_piece(cut, "ledger", "ledger", encode({}), []),
+        settle(listed)
+        some = [
+            Unwritten("plays", "0000", encode([cut]), [segment]),
+            Unwritten("plays", "0001", encode([cut]), []),
+            Unwritten("ledger", "ledger", encode({}), []),
         ]
+        pieces = [*store.put_pieces(cut, some[:1]), *store.put_pieces(cut, some[1:])]
         told = FORMAT, cut, 60_000, {"a/0": 5}, 1000 * cut, 1
         store.commit(Manifest(*told, {}, pieces, member=1, shards=((), ())))
     return store

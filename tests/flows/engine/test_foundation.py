@@ -17,7 +17,7 @@ from flows.engine import fresh
 from flows.engine.foundation import begun, lay, placed
 from flows.errors import StateError
 from flows.settings.fields import Settings
-from flows.state.saves import FORMAT, Manifest, SaveStore, encode
+from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten, encode
 
 KEY = b"the first secret of a flow"
 FIXED: dict[str, tuple[Any, Any]] = {
@@ -31,8 +31,8 @@ LONGEST = ("conversion_horizon", "click_window", "listen_window")
 def saved(directory: Path) -> None:
     """Write a save of nothing."""
     store = SaveStore(directory)
-    piece = store.put_piece(1, "step", "key", encode(None), [])
-    store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, [piece]))
+    pieces = store.put_pieces(1, [Unwritten("step", "key", encode(None), [])])
+    store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, pieces))
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_where_a_partition_begins_is_decided_once(
 def test_a_store_is_fresh_until_a_save_is_committed(tmp_path: Path) -> None:
     assert fresh(None)
     assert fresh(tmp_path / "not there")
-    SaveStore(tmp_path).put_piece(1, "step", "key", encode(None), [])
+    SaveStore(tmp_path).put_pieces(1, [Unwritten("step", "key", encode(None), [])])
     assert fresh(tmp_path), "a save without a manifest is none"
     saved(tmp_path)
     assert not fresh(tmp_path)

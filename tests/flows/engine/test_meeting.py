@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from connectors.redis import Client, put_fields
 from flows.engine import meeting as meetings
+from flows.engine.copies import Copy
 from flows.engine.meeting import Agreed, Held, Word, agree, common_cut, in_redis
 from flows.engine.place import Place, member_of
 from flows.engine.saves import Saves
@@ -27,7 +28,7 @@ from flows.model.redis_keys import saves_key
 from flows.model.ticks import Cut
 from flows.publish.fence import Kept, keep, kept
 from flows.settings.fields import Settings
-from flows.state.saves import FORMAT, PARTITIONS, Manifest, SaveStore, encode
+from flows.state.saves import FORMAT, PARTITIONS, Manifest, SaveStore, Unwritten, encode
 
 KEYS = [shard_key(shard) for shard in range(8)]
 
@@ -38,10 +39,9 @@ def part(store: SaveStore, cut: int, place: Place, start: int = 7) -> None:
     shards = tuple(
         tuple(f"plays-{key}" for key in KEYS if member_of(key, members) == one) for one in range(members)
     )
-    pieces = [
-        store.put_piece(cut, "plays", file.removeprefix("plays-"), encode(cut), []) for file in shards[member]
-    ]
-    pieces.append(store.put_piece(cut, PARTITIONS, shard_key(member), encode({}), []))
+    some = [Unwritten("plays", name.removeprefix("plays-"), encode(cut), []) for name in shards[member]]
+    some.append(Unwritten(PARTITIONS, shard_key(member), encode({}), []))
+    pieces = store.put_pieces(cut, some)
     store.commit(Manifest(FORMAT, cut, 0, {}, 0, 0, {}, pieces, start, member, shards))
 
 
@@ -290,7 +290,8 @@ def test_the_flow_asks_for_what_is_committed_while_the_disk_is_looked_at(
 
     monkeypatch.setattr(saves.store, "members_at", members_at)
     cut = Cut(1, 0, False, (("a", 1),), save=True)
-    saves.commit(cut, [saves.write(cut, "plays", KEYS[0], encode(1), [])], PartitionStates(cut, {}, 0))
+    piece = saves.put(cut, Copy("plays", KEYS[0], encode(1), [], lambda: None)).result()
+    saves.commit(cut, [piece], PartitionStates(cut, {}, 0))
     assert looked == [{}]
     assert saves.committed() == {"a": 1}
 
@@ -310,7 +311,7 @@ def test_a_member_removes_only_what_is_older_than_a_save_that_all_are_known_to_h
         cut = Cut(number, 0, False, (("a", number),), save=True)
         saves = members[member]
         keys = [next(key for key in KEYS if member_of(key, 2) == one) for one in (0, 1)]
-        piece = saves.write(cut, "plays", keys[member], encode(number), [])
+        piece = saves.put(cut, Copy("plays", keys[member], encode(number), [], lambda: None)).result()
         shards = tuple((f"plays-{key}",) for key in keys)
         saves.commit(cut, [piece], PartitionStates(cut, {}, member), shards)
 

@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 from flows.engine import StopSignal, source
 from flows.engine.beside import START_S, in_threads
 from flows.engine.committer import CommitPartition
+from flows.engine.copies import Copy
 from flows.engine.cut_step import Step
 from flows.engine.meeting import agree, alone
 from flows.engine.place import ALONE
@@ -35,8 +36,8 @@ from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.state import saves as disk
 from flows.state.durable import private_directory
-from flows.state.journal import Files, taking
-from flows.state.saves import FORMAT, Manifest, Piece, SaveStore, decode, encode
+from flows.state.journal import Files, settle, taking
+from flows.state.saves import FORMAT, Manifest, Piece, SaveStore, Unwritten, decode, encode
 
 KEY = b"sixteen bytes !!"
 T0 = 1_764_000_000_000
@@ -74,13 +75,11 @@ def saved(store: SaveStore, cut: int) -> Manifest:
     with taking(cut) as listed:
         name = files.write(b"segment of %d" % cut)
         files.keep([name])
-    for one in listed:
-        one.settle()
-    pieces = [
-        store.put_piece(cut, "rows", "0000", encode({"cut": cut}), [SEGMENT + name]),
-        store.put_piece(cut, "ledger", "ledger", encode([cut]), []),
-    ]
-    shards = (tuple(piece.file for piece in pieces),)
+    settle(listed)
+    rows = Unwritten("rows", "0000", encode({"cut": cut}), [SEGMENT + name])
+    more = [Unwritten("ledger", "ledger", encode([cut]), []), Unwritten("rows", "0001", encode(cut), [])]
+    pieces = [*store.put_pieces(cut, [rows]), *store.put_pieces(cut, more)]
+    shards = (tuple(f"{piece.step}-{piece.key}" for piece in pieces),)
     manifest = Manifest(FORMAT, cut, 5, {"a": cut}, 0, 1, {"shards": "1"}, pieces, shards=shards)
     store.commit(manifest)
     return manifest
@@ -119,7 +118,7 @@ def test_a_save_with_a_damaged_file_falls_back_to_the_one_before_and_says_so(
 ) -> None:
     store = SaveStore(tmp_path)
     before, spoilt = saved(store, 1), saved(store, 2)
-    (segment,) = store.segments(2, spoilt.pieces[0])
+    (segment,) = store.unwritten(2, spoilt.pieces[0]).segments
     damage(tmp_path / segment if what == "segment" else tmp_path / "saves" / f"{2:020d}" / what)
     with capture_logs() as told:
         assert newest(store) == before
@@ -139,7 +138,9 @@ def test_without_a_whole_save_there_is_no_start(tmp_path: Path) -> None:
 
 def test_saves_of_another_version_are_refused_and_not_taken_for_damaged(tmp_path: Path) -> None:
     store = SaveStore(tmp_path)
-    store.commit(Manifest(FORMAT + 1, 1, 0, {}, 0, 1, {}, [store.put_piece(1, "a", "b", b"", [])]))
+    store.commit(
+        Manifest(FORMAT + 1, 1, 0, {}, 0, 1, {}, store.put_pieces(1, [Unwritten("a", "b", b"", [])]))
+    )
     with pytest.raises(StateError, match=f"saves of format {FORMAT + 1}, this version reads {FORMAT}"):
         newest(store)
     assert store.cuts() == [1]
@@ -271,7 +272,7 @@ def test_a_forgotten_listeners_file_goes_once_neither_save_that_is_kept_lists_it
         cut = Cut(number, T0, False, (("a", number),))
         with taking(number) as listed:
             files.keep([files.write(body)])
-        piece = saves.write(cut, "rows", "0000", encode(number), listed)
+        piece = saves.put(cut, Copy("rows", "0000", encode(number), listed, lambda: None)).result()
         saves.commit(cut, [piece], PartitionStates(cut, {}, 0))
         assert files.directory is not None
         return any(b"listener" in path.read_bytes() for path in files.directory.iterdir())
@@ -314,7 +315,7 @@ def test_a_save_of_letters_has_those_of_the_partitions_whichever_way_is_the_shor
 
 
 def durable_of(cut: int, step: str) -> Durable:
-    return Durable(Cut(cut, T0, False, (("a", cut),), save=True), step, "0000", f"{step}-0000", 1, "")
+    return Durable(Cut(cut, T0, False, (("a", cut),), save=True), step, "0000", f"{step}-0000", 0, 1, "")
 
 
 @given(st.data())

@@ -17,7 +17,7 @@ from flows.errors import StateError
 from flows.state import durable, journal
 from flows.state.durable import private_directory
 from flows.state.journal import Files, Journal
-from flows.state.saves import FORMAT, Manifest, SaveStore
+from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten
 
 
 @pytest.fixture
@@ -87,7 +87,9 @@ def test_a_saves_pieces_are_durable_by_name_before_its_manifest_has_one_and_that
     tmp_path: Path, disk: list[tuple[str, Path]]
 ) -> None:
     store = SaveStore(tmp_path)
-    pieces = [store.put_piece(1, "rows", f"{key:04}", b"", []) for key in range(3)]
+    pieces = [
+        piece for key in range(3) for piece in store.put_pieces(1, [Unwritten("rows", f"{key:04}", b"", [])])
+    ]
     store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, pieces))
     store.begin()
 
@@ -115,8 +117,8 @@ def test_all_that_a_flow_keeps_is_its_users_alone(tmp_path: Path, monkeypatch: p
             one.spilled(files)
             files.keep(one.names())
             store = SaveStore(root)
-            piece = store.put_piece(1, "rows", "0000", b"", [])
-            store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, [piece]))
+            pieces = store.put_pieces(1, [Unwritten("rows", "0000", b"", [])])
+            store.commit(Manifest(FORMAT, 1, 0, {}, 0, 1, {}, pieces))
         with held(root):
             pass
     finally:

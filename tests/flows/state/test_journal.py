@@ -154,7 +154,7 @@ def test_a_file_that_no_snapshot_lists_is_not_written(tmp_path: Path) -> None:
     files.write(b"of use between two snapshots alone")
     with journal.taking(1) as listed:
         files.keep([name := files.write(b"listed")])
-    listed[0].settle()
+    journal.settle(listed)
     assert files.directory is not None
     assert [path.name for path in files.directory.iterdir()] == [name]
 
@@ -189,5 +189,5 @@ def test_a_file_waits_in_memory_until_its_save_is_settled(tmp_path: Path) -> Non
     with journal.taking(1) as listed:
         files.keep([name])
     assert not files.directory.exists()
-    listed[0].settle()
+    journal.settle(listed)
     assert (files.directory / name).read_bytes() == whole

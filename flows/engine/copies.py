@@ -1,0 +1,62 @@
+"""Copies of steps' states at a cut, which threads put on the disk together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from flows.engine.beside import Work
+from flows.model.messages import Durable
+from flows.state.journal import Listed
+from flows.state.saves import Unwritten
+
+
+class Copy(NamedTuple):
+    """One step's state at a cut.
+
+    Attributes:
+        listed: the files that it lists.
+        settle: waits until all that the step gave out is safe.
+    """
+
+    step: str
+    key: str
+    state: bytes
+    listed: Sequence[Listed]
+    settle: Callable[[], None]
+
+    def unwritten(self, root: Path) -> Unwritten:
+        """As a piece, whose segments are below `root`."""
+        segments = [
+            str((one.files.directory / name).relative_to(root))
+            for one in self.listed
+            if one.files.directory is not None
+            for name in sorted(one.names)
+        ]
+        return Unwritten(self.step, self.key, self.state, segments)
+
+
+@dataclass
+class Batch:
+    """The copies of a cut that are put on the disk together, by `work`."""
+
+    copies: list[Copy] = field(default_factory=list)
+    work: Work = field(init=False)
+
+
+class Written(NamedTuple):
+    """The work for one copy of a batch."""
+
+    batch: Batch
+    number: int
+
+    def done(self) -> bool:
+        """True if the batch is on the disk, or failed."""
+        return self.batch.work.done()
+
+    def result(self) -> Durable:
+        """Wait for it; raises what it raised."""
+        durable: Durable = self.batch.work.result()[self.number]
+        return durable
