@@ -61,12 +61,16 @@ class Store:
         return copy.deepcopy(self.keys), dict(self.until_ms)
 
     def become(self, held: tuple[Any, ...]) -> None:
-        """Hold that instead, without what has expired since."""
-        before, now_ms = set(self.keys), self._now_ms()
+        """Hold that instead, without what has expired since; but what stayed here beyond its time stays."""
+        before, stays = set(self.keys), self._expired()
         self.keys, self.until_ms = copy.deepcopy(held[0]), dict(held[1])
-        for key in [key for key, until_ms in self.until_ms.items() if until_ms <= now_ms]:
+        for key in self._expired() - stays:
             del self.keys[key], self.until_ms[key]
         self._changed(before | set(self.keys))
+
+    def _expired(self) -> set[str]:
+        now_ms = self._now_ms()
+        return {key for key, until_ms in self.until_ms.items() if until_ms <= now_ms}
 
     # Commands
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import bytewax.operators as op
 import pytest
@@ -157,9 +157,23 @@ def test_an_older_copy_has_nothing_that_has_expired_since() -> None:
     put_fields(client, {"short": {"a": "1"}}, timedelta(seconds=1))
     put_fields(client, {"long": {"a": "1"}}, timedelta(hours=1))
     older = store.copy()
+    put_fields(client, {"short": {"a": "2"}}, timedelta(seconds=1))
+    put_fields(client, {"idle": {"a": "1"}}, timedelta(seconds=1))
     world.elapsed_ms += 1000
+    put_fields(client, {"short": {"a": "3"}}, timedelta(seconds=1))
     store.become(older)
     assert list(store.keys) == ["long"]
+
+
+def test_an_older_copy_has_what_stayed_beyond_its_time() -> None:
+    world = World(0)
+    store = Store(lambda: world.now_ms, lambda _: None)
+    put_fields(client := cast(Any, Client(Server(world, store))), {"idle": {"a": "1"}}, timedelta(seconds=1))
+    older = store.copy()
+    world.elapsed_ms += 1000
+    store.become(older)
+    assert list(store.keys) == ["idle"]
+    client.close()
 
 
 def test_an_older_copy_takes_no_command_that_waited_in_the_server_before_it() -> None:
