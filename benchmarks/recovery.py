@@ -30,7 +30,7 @@ from benchmarks.measure import peak_mib
 from connectors.embedded import EmbeddedValkey
 from connectors.files import FileInput, FileReader
 from connectors.stream import Messages
-from flows.engine.saves import Saved
+from flows.engine.saved_step import Saved
 from flows.engine.source import StopSignal
 from flows.instruments import instruments
 from flows.metrics import STATE_PLAYS, STATE_TOUCHES

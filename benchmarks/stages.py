@@ -23,7 +23,7 @@ from benchmarks.bench import EVENTS, SMOKE_EVENTS
 from benchmarks.flow_file import KEY
 from connectors.embedded import EmbeddedValkey
 from flows import engine
-from flows.engine import saves, sinks, source
+from flows.engine import saved_step, sinks, source
 from flows.intake.decoder import Decoder
 from flows.intake.partition import Intake
 from flows.plays.shard import PlayShard
@@ -49,7 +49,7 @@ STAGES: Final[list[tuple[str, type, str]]] = [
     *((stage, step, "on_batch") for stage, step in _STEPS.items()),
     *(("publish, Redis's client", Publisher, method) for method in ("flush", "finish")),
     ("publish, Redis's client", sinks.RedisLogic, "on_batch"),
-    ("snapshots", saves.Saved, "save"),
+    ("snapshots", saved_step.Saved, "save"),
     ("snapshots", Intake, "snapshot"),
 ]
 """Stages, with the classes and methods by which they are entered."""

@@ -14,7 +14,8 @@ from flows.engine.foundation import begun, fresh, lay, placed
 from flows.engine.ledger_step import LedgerLogic
 from flows.engine.place import ALONE, Place, place_of
 from flows.engine.run import execute
-from flows.engine.saves import Saved, Saves
+from flows.engine.saved_step import Saved
+from flows.engine.saves import Saves
 from flows.engine.sinks import LinesLogic, LinesSink, RedisLogic, RedisSink
 from flows.engine.source import PixelSource, StopSignal
 from flows.engine.start import (

@@ -18,7 +18,8 @@ from bytewax.dataflow import Dataflow
 from bytewax.testing import cluster_main, run_main
 
 from connectors.stream import ConnectError
-from flows.engine.saves import drain, refusal
+from flows.engine.saved_step import drain
+from flows.engine.saves import refusal
 from flows.errors import AudiopixelError, StateError
 from flows.state.allocator import keep_memory
 from flows.state.durable import private_directory, privately

@@ -1,10 +1,9 @@
 """An incremental snapshot: a list of immutable segments on disk instead of a copy of all rows.
 
-A save has what a step's snapshot returns, whole. So a table's rows that changed since
-the last snapshot are appended as one segment, and large segments are files. The latest version of a row is
-right. Where more than half of the rows listed are out of date, the oldest segments are read again and what is
-still right in them is appended anew, a little at a time. Between two snapshots an owner may `gather`: what is
-copied then, the snapshot need not copy.
+A save has what a step's snapshot returns, whole. So a table's rows that changed since the last snapshot are
+appended as one segment, and large segments are files. The latest version of a row is right. Where more than
+half of the rows listed are out of date, the oldest segments are read again and what is still right in them is
+appended anew, a little at a time. Between two snapshots an owner may `gather` a part of what one needs.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ SPILL_BYTES: Final = 1 << 18
 KEEP_SNAPSHOTS: Final = 2
 """The number of snapshots for which an unlisted file is kept where no save is being taken."""
 COMPACTION_SLACK: Final = 1 << 13
-"""The number of outdated rows below which no compaction is worth its cost."""
+"""The number of outdated rows below which no compaction is worth its cost, of at most `SLACK_BYTES`."""
 SLACK_BYTES: Final = 1 << 20
-"""And the size of so few, where rows are long."""
 COMPACTION_RATIO: Final = 4
 """The ratio of rows that are compacted at once to rows that were appended since, at most; raising it compacts
 sooner and makes pauses longer.
@@ -90,11 +88,11 @@ def settle(some: Iterable[Listed]) -> None:
     Raises:
         OSError: the disk does not take them.
     """
-    unsettled = [one for one in some if one.writing]
-    for begun in [file.begin() for one in unsettled for file in one.writing]:
+    some = list(some)
+    for begun in [file.begin() for one in some for file in one.writing]:
         begun.result()
-    for one in unsettled:
-        if one.files.directory is not None:
+    for one in some:
+        if one.writing and one.files.directory is not None:
             sync_directory(one.files.directory)
 
 
@@ -246,7 +244,7 @@ class Files:
             self._collected = oldest
             self._lists = [one for one in self._lists if one[0] >= oldest]
         for path in self.directory.iterdir() if self.directory.exists() else ():
-            with self._lock:  # for one file at a time: the flow writes and keeps meanwhile
+            with self._lock:  # a file at a time: the flow keeps meanwhile
                 if not self._kept(path.name.removesuffix(".part")):
                     path.unlink(missing_ok=True)
 

@@ -37,7 +37,7 @@ LEFT_OUT: Final = {
     "state/hyperloglog.py:unpack_registers": "readers of sketches",
     "engine/source.py:StopSignal.on_signals": "signals",
     "engine/beside.py": "threads",
-    "engine/saves.py:drain": "threads",
+    "engine/saved_step.py:drain": "threads",
     "publish/handover.py:Handover._work": "the publisher's thread",
     "intake/erasure.py:deny": "the command `forget`",
     "intake/erasure.py:refuse_less": "the command `run --recompute`",

@@ -20,7 +20,8 @@ from connectors.redis.client import connect
 from connectors.stream import ConnectError
 from flows.engine import Place, StopSignal
 from flows.engine.meeting import agree
-from flows.engine.saves import _OPEN, Saves
+from flows.engine.saved_step import _OPEN
+from flows.engine.saves import Saves
 from flows.errors import AudiopixelError
 from flows.instruments import instruments
 from flows.intake import Decoder

@@ -27,7 +27,8 @@ from flows.engine.copies import Copy
 from flows.engine.cut_step import Step
 from flows.engine.meeting import agree, alone
 from flows.engine.place import ALONE
-from flows.engine.saves import Saved, Saves
+from flows.engine.saved_step import Saved
+from flows.engine.saves import Saves
 from flows.engine.sinks import LinesLogic, LinesSink
 from flows.errors import StateError
 from flows.model.messages import Durable, Lines, Message, PartitionStates
