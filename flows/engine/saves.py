@@ -180,7 +180,11 @@ class Saves:
         """
         with self._copying:
             del self._copies[cut.number]
-        store, copies = self.store, batch.copies
+            copies, batch.copies = (
+                batch.copies,
+                [],
+            )  # steps keep the batch for longer than its memory is needed
+        store = self.store
         assert store is not None
         listed = [one for copy in copies for one in copy.listed]
         try:
