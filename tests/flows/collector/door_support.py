@@ -22,6 +22,7 @@ from command_support import Command
 from confluent_kafka import Consumer, TopicPartition
 
 from connectors.embedded import EmbeddedBroker
+from connectors.ports import free_run
 
 PARTITIONS = 2
 KEY = "a key of the edge, 32 bytes long"
@@ -50,8 +51,9 @@ class Collector:
     """
 
     def __init__(self, spool: Path, brokers: str, topic: str, *arguments: str, **settings: Any) -> None:
-        self.spool, self.port, self.health = spool, free_port(), free_port()
-        self.looked = self.health + (int(arguments[-1]) if "--seat" in arguments else 0)
+        seat = int(arguments[-1]) if "--seat" in arguments else 0
+        self.spool, self.port, self.health = spool, free_port(), free_run(seat + 1)
+        self.looked = self.health + seat
         self.arguments = arguments
         known = {
             "kafka_brokers": brokers,
