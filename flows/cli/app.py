@@ -5,11 +5,12 @@ code.
 from __future__ import annotations
 
 import errno
+import re
 import signal
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -18,6 +19,9 @@ from flows import logs
 from flows.cli.help import Command, Group
 from flows.errors import AudiopixelError
 from flows.shown import LINE, shown
+
+_ESCAPED: Final = re.compile("[\udc80-\udcff]+")
+"""The bytes of an argument that are not UTF-8, as Python gives them. Files may have such names."""
 
 app = typer.Typer(
     name="audiopixel",
@@ -71,6 +75,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             what = "" if error.filename is None else f"{error.filename}: "
             _say(f"{what}{error.strerror or error}")
             raise typer.Exit(1) from None
+        except UnicodeEncodeError as error:
+            if not _ESCAPED.fullmatch(error.object[error.start : error.end]):
+                raise
+            _say("an argument is not UTF-8, so nothing has such a name")
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -40,10 +40,12 @@ def forget(
     from flows.intake import deny
     from flows.settings import load
 
-    homes = household or []
+    homes = [one.strip() for one in household or []]
+    if not all(homes):
+        raise UsageError("a household is named by no letter: give its pseudonym")
     if not listener_ids and not homes and sys.stdin.isatty():
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
-    given = listener_ids or ([] if homes else sys.stdin.read().splitlines())
+    given = listener_ids or ([] if homes else _lines())
     ids = [one.strip() for one in given if one.strip()]
     if not ids and not homes:
         raise UsageError("no listener is named: give ids, or one a line on standard input")
@@ -56,3 +58,15 @@ def forget(
         f"{len(some)} {what}" for some, what in ((ids, "listeners"), (homes, "households")) if some
     )
     typer.echo(f"{who} will be forgotten within a minute")
+
+
+def _lines() -> list[str]:
+    """The lines of standard input, without the mark that some programs write before them.
+
+    Raises:
+        UsageError: they are not UTF-8.
+    """
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UsageError("standard input is not UTF-8, and nobody is forgotten: save it as such") from None

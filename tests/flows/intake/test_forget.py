@@ -117,6 +117,37 @@ def test_the_list_holds_keys_and_no_id(
     assert client.hgetall(deny_key(settings.namespace)).keys() - held.keys() == {f"{home:016x}"}
 
 
+def test_all_of_a_file_of_ids_are_forgotten_or_none(
+    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(listener_key=SECRET)
+    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
+    monkeypatch.setenv("AUDIOPIXEL_LISTENER_KEY", SECRET)
+
+    def forget(*arguments: str, lines: bytes | None = None) -> tuple[int, str]:
+        told = CliRunner().invoke(app, ["forget", *arguments], input=lines)
+        return told.exit_code, told.stderr.strip()
+
+    assert forget(lines=b"somebody-1\nsomebody-2\xe9\n") == (
+        2,
+        "audiopixel: standard input is not UTF-8, and nobody is forgotten: save it as such",
+    )
+    assert forget("somebody-3", os.fsdecode(b"\xe9")) == (
+        2,
+        "audiopixel: an argument is not UTF-8, so nothing has such a name",
+    )
+    assert forget("--household", "home-1", "--household", " ") == (
+        2,
+        "audiopixel: a household is named by no letter: give its pseudonym",
+    )
+    assert client.hkeys(deny_key(settings.namespace)) == []
+    assert forget(lines=b"\xef\xbb\xbfsomebody-1\r\nsomebody-2\r\n")[0] == 0
+    assert forget("--household", "home-1\r")[0] == 0
+    held = {key_of("somebody-1"), key_of("somebody-2"), Decoder(SECRET.encode()).household(b"home-1")}
+    assert set(client.hkeys(deny_key(settings.namespace))) == {f"{one:016x}" for one in held}
+
+
 def test_a_household_on_the_list_is_taken_off_pixels_and_their_listeners_stay() -> None:
     decoder = Decoder(SECRET.encode())
     line = json.dumps(pixel("impression", T0, "L1", household_id="home")).encode()
