@@ -18,12 +18,14 @@ def sync_directory(path: Path) -> None:
         os.close(directory)
 
 
-def put(path: Path, body: bytes) -> None:
-    """Write a private file, whole or not at all; its name is durable behind `sync_directory`."""
+def put(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a private file of `parts`, one behind the other, whole or not at all; its name is durable behind
+    `sync_directory`.
+    """
     partial = path.with_name(f"{path.name}.part")
     partial.unlink(missing_ok=True)  # a mode is given to a new file alone
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(body)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path)

@@ -167,10 +167,11 @@ class Saves:
         """
         with self._copying:
             batch = self._copies.setdefault(cut.number, Batch())
+            number = len(batch.copies)
             batch.copies.append(copy)
-            if len(batch.copies) == 1:
+            if not number:
                 batch.work = self.defer(lambda: self._write(cut, batch))
-            return Written(batch, len(batch.copies) - 1)
+            return Written(batch, number)
 
     def _write(self, cut: Cut, batch: Batch) -> list[Durable]:
         """Put a batch on the disk, behind the files that it lists; remove files that no save lists.
@@ -180,11 +181,8 @@ class Saves:
         """
         with self._copying:
             del self._copies[cut.number]
-            copies, batch.copies = (
-                batch.copies,
-                [],
-            )  # steps keep the batch for longer than its memory is needed
-        store = self.store
+        # The batch lasts until each step has asked for its sign. What it copied may go before.
+        store, copies, batch.copies = self.store, batch.copies, []
         assert store is not None
         listed = [one for copy in copies for one in copy.listed]
         try:

@@ -164,7 +164,7 @@ class Files:
                     private_directory(directory)
                 self._made = True
         if not (path := self.directory / name).exists():
-            put(path, b"".join(parts))
+            put(path, *parts)
 
     def read(self, name: str) -> bytes:
         """The content of a file.

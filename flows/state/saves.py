@@ -211,7 +211,7 @@ class SaveStore:
             offset += size
         if not directory.exists():
             private_directory(directory)
-        put(directory / file, b"".join(bodies))
+        put(directory / file, *bodies)
         return pieces
 
     def unwritten(self, cut: int, piece: Piece) -> Unwritten:

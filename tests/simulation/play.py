@@ -83,7 +83,7 @@ def simulated() -> Iterator[None]:
         stack.enter_context(instead(methodology, described))
         stack.enter_context(instead(connect, lambda *_, **__: Client(_current().server)))
         put, sync = durable.put, durable.sync_directory
-        stack.enter_context(instead(put, lambda path, body: _current().disk.put(path, body)))
+        stack.enter_context(instead(put, lambda path, *parts: _current().disk.put(path, b"".join(parts))))
         stack.enter_context(instead(sync, lambda path: _current().disk.sync(path)))
         commit = SaveStore.commit
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from itertools import count
@@ -262,6 +263,21 @@ def test_a_disk_that_fails_ends_the_flow_with_what_is_wrong(
     step.on_batch([at(1)])
     with pytest.raises(StateError, match="cannot be used: No space left on device"):
         step.on_eof()
+
+
+def test_a_save_copies_no_state_again_to_write_it_and_holds_none_behind_it(tmp_path: Path) -> None:
+    saves, cut = saves_of(tmp_path), Cut(1, T0, False, (("a", 1),))
+    states = [bytes([n]) * (1 << 20) for n in range(32)]
+    tracemalloc.start()
+    try:
+        works = [saves.put(cut, Copy("rows", f"{n:04d}", states[n], [], lambda: None)) for n in range(32)]
+        written = [work.result() for work in works]
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        assert sum(one.size for one in written) > 32 << 20
+        assert len({one.file for one in written}) < 3
+    finally:
+        tracemalloc.stop()
+    assert [one.batch.copies for one in works] == [[]] * 32
 
 
 def test_a_forgotten_listeners_file_goes_once_neither_save_that_is_kept_lists_it(tmp_path: Path) -> None:
