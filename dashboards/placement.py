@@ -206,9 +206,13 @@ _PEOPLE: Final = Row(
         wide(
             lines(
                 "Value of conversions",
-                "Of the flight, in the plan's currency; a refund makes it fall.",
+                "Of the flight, in the plan's currency; a refund makes it fall. Claimed values are told by "
+                "public tags: whoever reads the page can tell another one.",
                 "locale",
-                [Query(q.one(m.PLACEMENT_CONVERSION_VALUE), "value")],
+                [
+                    Query(q.one(m.PLACEMENT_CONVERSION_VALUE), "value"),
+                    Query(q.one(m.PLACEMENT_CONVERSION_VALUE_CLAIMED), "claimed"),
+                ],
                 least=None,
             ),
             4,

@@ -52,6 +52,7 @@ TAKES: Final[Mapping[str, str]] = {
     "conversion.order_id": _ID,
     "conversion.value": "takes a decimal number, or a text that holds one",
     "conversion.currency": "takes three capital letters, such as GBP (ISO 4217)",
+    "conversion.claimed": "takes true or false",
 }
 """Values that each field takes, in words for people who make pixels."""
 _NO_EVENT: Final = "takes a JSON object in UTF-8, of at most 64 KiB"

@@ -203,8 +203,14 @@ PLACEMENT_CONSENT = PLACEMENT.gauge(
 )
 PLACEMENT_CONVERSION_VALUE = PLACEMENT.gauge(
     "placement_conversion_value",
-    "Value of the conversions of the flight credited to it, in its plan's currency; a refund makes it fall.",
+    "Value of the conversions of the flight credited to it, in its plan's currency, claimed values apart; a "
+    "refund makes it fall.",
     field="flight.conversion_value",
+)
+PLACEMENT_CONVERSION_VALUE_CLAIMED = PLACEMENT.gauge(
+    "placement_conversion_value_claimed",
+    "The same of values that public tags have told: whoever reads the page can tell another one.",
+    field="flight.conversion_value_claimed",
 )
 PLACEMENT_TARGET_COMPLETION = PLACEMENT.gauge(
     "placement_target_completion_ratio",

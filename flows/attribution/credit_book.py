@@ -22,10 +22,11 @@ from flows.model.clients import NO_SIDE_INCREMENTS, ClientCounts, SideIncrements
 from flows.model.conversions import (
     AGES_AT,
     AGES_S,
-    HIGH,
+    CLAIMED,
     JOINED,
     JOINED_AT,
     LOW,
+    MONEY,
     OTHER,
     TYPES_AT,
     VALUE,
@@ -68,7 +69,7 @@ class CreditBook:
     Args:
         shards: of the rows.
         plans: whose currency goes before what was credited first.
-        currencies: of each row's `conversion_value`, once it has one.
+        currencies: of each row's values, claimed or not, once it has one.
         decided: all accepted, attributed and unattributed conversions, and those with a noisy household;
             those of a campaign are kept with its row.
         secret: see `flows.state.homes`.
@@ -154,6 +155,7 @@ class CreditBook:
             conversion, credits = decision.conversion, decision.credits
             pixel, minute = conversion.pixel, conversion.ts_ms // 60_000
             kind, joined = _TYPE_COLUMNS[pixel.type], _JOINED_COLUMNS[decision.joined_by]
+            value = CLAIMED if pixel.claimed else VALUE
             valued, others = set[int](), set[int]()
             for credit, share in zip(credits, _shares(pixel.value_micros, credits), strict=True):
                 here, age_ms = rows.of(credit.combo), credit.age_ms
@@ -165,9 +167,9 @@ class CreditBook:
                     if (found := priced.get(of)) is None:
                         found = priced[of] = self._by_currency(rows, here, credit.combo, pixel.currency)
                     own, other = found
-                    rows.add(own, minute, (VALUE,), share & LOW)
+                    rows.add(own, minute, (value,), share & LOW)
                     if high := share >> VALUE_BITS:
-                        rows.add(own, minute, (HIGH,), high)
+                        rows.add(own, minute, (MONEY[value],), high)
                     if forgetful:
                         valued.add(own)
                     if rows.groups[other]:

@@ -43,6 +43,7 @@ def decision_record(decision: Decision) -> DecisionRecord:
         ],
         joined_by=decision.joined_by,
         noisy_household=decision.noisy,
+        claimed=pixel.claimed,
     )
     names = [pixel.event_id] if order is None else list(dict.fromkeys((order, pixel.event_id)))
     return DecisionRecord(_encode(key), names, _encode(body))

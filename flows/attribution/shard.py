@@ -37,7 +37,7 @@ from flows.model.ticks import DAY_MS, MINUTE_MS, Cut
 from flows.state.kernel import I64, U64
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 9
+FORMAT: Final = 10
 STEP: Final = "touches"
 """Its files' place in the recovery directory."""
 LEAST: Final = -(1 << 63)

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from flows.model.conversions import AGES_AT, COLUMNS, VALUE
+from flows.model.conversions import AGES_AT, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.decisions import Body
 from flows.model.fields import COUNTS
 
@@ -40,7 +40,7 @@ class Table(NamedTuple):
 
 
 def _amount(name: str) -> pa.DataType:
-    return _MONEY if name == COLUMNS[VALUE] else pa.float64() if name in _PARTS else pa.int64()
+    return _MONEY if name in MONEY_NAMES else pa.float64() if name in _PARTS else pa.int64()
 
 
 _PARTS: Final = frozenset(_CREDITED[:VALUE])
@@ -88,6 +88,7 @@ _DECISION_FIELDS: Final = (
     pa.field("eligible", pa.int64(), nullable=False),
     pa.field("capped", pa.bool_(), nullable=False),
     pa.field("credits", pa.list_(pa.field("element", _credit, nullable=False)), nullable=False),
+    pa.field("claimed", pa.bool_(), nullable=False),
 )
 
 _minute = msgspec.json.Decoder(_Minute)
@@ -111,7 +112,7 @@ def minute_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
     values += [_part(body.get(name)) for name in ("completion_rate", "completions_per_impression")]
     for name in _CREDITED:
         amount = body.get(name, 0)
-        money, parts = name == COLUMNS[VALUE], name in _PARTS
+        money, parts = name in MONEY_NAMES, name in _PARTS
         values.append(_money(amount) if money else _part(amount) if parts else _whole(amount))
     method = body.get("methodology")
     if not isinstance(method, str | None):
@@ -141,7 +142,7 @@ def decision_row(key: bytes, value: bytes) -> tuple[int, Row] | None:
         key,
         *(key.decode(), one.conversion, one.order_id, one.event_id, one.type, _moment(one.ts)),
         *(one.campaign_id, None if one.value_micros is None else _money(one.value_micros), one.currency),
-        *(one.rule, _whole(one.eligible), one.capped, credits),
+        *(one.rule, _whole(one.eligible), one.capped, credits, one.claimed),
     )
 
 

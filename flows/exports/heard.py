@@ -187,6 +187,7 @@ def conversions(record: Record, body: Body, about: Known) -> list[Fact]:
             values["transaction_id"] = body.order_id
         if body.value_micros is not None and body.currency is not None:
             values |= {"value": round(int(body.value_micros) / 1e6 * share, 6), "currency": body.currency}
+            values |= {"value_claimed": "yes"} if body.claimed else {}
         key = _key(CONVERSION, about.conversion, credit.placement_id, str(number))
         facts.append(Fact(key, CONVERSION, body.ts, about.who, _short(values), record))
     return facts

@@ -27,6 +27,7 @@ def conversion_of(event: Event, combo: Dimensions, identities: Identities) -> tu
         present(conversion.currency),
         utm_content(event.landing_url),
         other,
+        conversion.claimed is True,
     )
     if order:
         return identities.of("order", campaign, conversion.type, order), found

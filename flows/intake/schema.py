@@ -36,12 +36,15 @@ Id = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
 
 
 class Conversion(msgspec.Struct, gc=False):
-    """A listener's conversion; `value` is its text, so that it stays exact."""
+    """A listener's conversion; `value` is its text, so that it stays exact. `claimed`: a public tag has told
+    the value.
+    """
 
     type: str
     order_id: Id | None = None
     value: msgspec.Raw = msgspec.Raw(b"null")
     currency: str | None = None
+    claimed: bool | None = None
 
 
 NO_CONVERSION: Final = msgspec.Raw(b"null")

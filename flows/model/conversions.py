@@ -41,22 +41,28 @@ COLUMNS: Final = (
     *(f"conversions_{way}" for way in WAYS),
     *(f"conversions_by_{name}" for name in JOINED),
     "conversion_value",
+    "conversion_value_claimed",
     "conversion_value_other_count",
     *(f"age_{number}" for number in range(len(AGES_S))),
     "conversion_value_high",
+    "conversion_value_claimed_high",
 )
-"""Columns of a row's counts of conversions: all in millionths but `…_other_count` (conversions) and
-`conversion_value`, millionths of the row's currency: two columns hold its lower 32 bits and the rest, since
-64 bits hold the sum of no two of the largest values.
+"""Columns of a row's counts of conversions: all in millionths but `…_other_count` (conversions) and the two
+values, millionths of the row's currency: of each value two columns hold the lower 32 bits and the rest, since
+64 bits hold the sum of no two of the largest values. A value is claimed where a public tag has told it.
 """
 TYPES_AT, WAYS_AT = 1, 1 + len(CONVERSION_TYPES)
 JOINED_AT: Final = WAYS_AT + len(WAYS)
-VALUE, OTHER = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_other_count")
+VALUE, CLAIMED = COLUMNS.index("conversion_value"), COLUMNS.index("conversion_value_claimed")
+OTHER: Final = COLUMNS.index("conversion_value_other_count")
 AGES_AT: Final = OTHER + 1
-HIGH: Final = len(COLUMNS) - 1
+HIGH, CLAIMED_HIGH = COLUMNS.index("conversion_value_high"), COLUMNS.index("conversion_value_claimed_high")
+MONEY: Final = {VALUE: HIGH, CLAIMED: CLAIMED_HIGH}
+"""The columns of the values' lower bits, to those of the rest."""
+MONEY_NAMES: Final = tuple(COLUMNS[column] for column in MONEY)
 VALUED: Final = len(COLUMNS)
-"""Of the increments of a cut alone: conversions that add to `conversion_value`, once the book of currencies
-may have forgotten one. Where a row keeps another currency than they are in, they are what it counts.
+"""Of the increments of a cut alone: conversions that add to a value, once the book of currencies may have
+forgotten one. Where a row keeps another currency than they are in, they are what it counts.
 """
 VALUE_BITS: Final = 32
 LOW: Final = (1 << VALUE_BITS) - 1
@@ -65,9 +71,9 @@ RowName = tuple[str, str]
 """Scope and id."""
 
 
-def value_of(counts: I64) -> int:
-    """The `conversion_value` of a row's counts, exact at any size."""
-    return (int(counts[HIGH]) << VALUE_BITS) + int(counts[VALUE])
+def value_of(counts: I64, column: int = VALUE) -> int:
+    """A value of a row's counts, exact at any size; `column` is one of `MONEY`."""
+    return (int(counts[MONEY[column]]) << VALUE_BITS) + int(counts[column])
 
 
 CLASSES: Final = ("1", "2", "3", "4-5", "6-10", "11+")

@@ -75,7 +75,7 @@ class Share(msgspec.Struct, gc=False):
 
 
 class Body(msgspec.Struct, gc=False):
-    """A decision's JSON."""
+    """A decision's JSON; `claimed`: a public tag has told the conversion's value."""
 
     conversion: str
     order_id: str | None
@@ -91,6 +91,7 @@ class Body(msgspec.Struct, gc=False):
     credits: list[Share]
     joined_by: str | None = None
     noisy_household: bool = False
+    claimed: bool = False
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from flows.model.basis import BASES, MIXED, SHOWN, SIDE_WINDOWS
-from flows.model.conversions import AGES_AT, CLASSES, COLUMNS
+from flows.model.conversions import AGES_AT, CLASSES, COLUMNS, MONEY_NAMES
 from flows.model.counts import BY_FLIGHT, BY_MINUTE, CONSENTED_PLAYS
 from flows.model.dimensions import NAMES
 from flows.model.messages import ConversionAccount
@@ -53,7 +53,7 @@ NO_DELIVERY: Final = (None,) * len(DELIVERY)
 
 
 CURRENCY: Final = "conversion_currency"
-"""Of a row's `conversion_value`s; absent until it has one."""
+"""Of a row's values of conversions; absent until it has one."""
 CREDITS: Final = (
     *COLUMNS[:AGES_AT],
     "conversion_rate",
@@ -63,7 +63,7 @@ CREDITS: Final = (
 """Conversion fields of a window; a count by type or way that is 0 is absent. Times are upper bounds of
 `flows.attribution.credit_book.AGES_S`.
 """
-NEVER_NULL: Final = ("conversions", "conversion_value", "conversion_value_other_count")
+NEVER_NULL: Final = ("conversions", *MONEY_NAMES, "conversion_value_other_count")
 NO_CREDITS: Final = [0 if name in NEVER_NULL else None for name in CREDITS]
 RATE_AT: Final = CREDITS.index("conversion_rate")
 ACCOUNT: Final = tuple(f"flight.conversions_{name}" for name in ConversionAccount._fields)

@@ -77,7 +77,14 @@ _CONVERSIONS: Final = (
         "conversion_value",
         Kind.CONVERSION,
         "millionth of the row's currency",
-        "Value of the credited conversions in the row's currency.",
+        "Value of the credited conversions in the row's currency, but for values that are claimed.",
+    ),
+    Measure(
+        "conversion_value_claimed",
+        Kind.CONVERSION,
+        "millionth of the row's currency",
+        "Value of the credited conversions in the row's currency that public tags have told: whoever reads "
+        "the page can tell another one.",
     ),
     Measure(
         "conversion_value_other_count",
@@ -260,7 +267,12 @@ MEASURES: Final[tuple[Measure, ...]] = (
     *_CONVERSIONS,
     Measure("cost", Kind.MONEY, "unit of the plan's currency", "Impressions by the plan's price."),
     Measure("cost_per_acquisition", Kind.MONEY, "unit of the plan's currency", "Cost by conversions."),
-    Measure("return_on_ad_spend", Kind.MONEY, "ratio", "Value of the conversions by cost."),
+    Measure(
+        "return_on_ad_spend",
+        Kind.MONEY,
+        "ratio",
+        "Value of the conversions by cost; claimed values are no part of it.",
+    ),
     Measure("pixels", Kind.PLAIN, "pixel", "Accepted pixels without invalid traffic."),
     Measure("consented", Kind.PLAIN, "pixel", "Those of them with consent."),
     Measure("consent_coverage", Kind.RATE, "ratio", "Pixels with consent by all of them."),

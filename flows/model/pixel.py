@@ -13,7 +13,7 @@ from flows.model.dimensions import Dimensions
 class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A conversion beside its row in the columns: the rare pixel that carries more than numbers.
 
-    `other_value`: it names a value, and none that counts.
+    `other_value`: it names a value, and none that counts. `claimed`: a public tag has told the value.
     """
 
     combo: Dimensions
@@ -24,6 +24,7 @@ class ConversionPixel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     currency: str | None
     utm_content: str | None
     other_value: bool = False
+    claimed: bool = False
 
 
 KEY, LISTENER, TS, WATERMARK, POSITION, INFO, COMBO, HOUSEHOLD = range(8)

@@ -32,7 +32,7 @@ SIDES: Final = (
 """Counts that are published for some windows alone; of finished logs nothing is provisional."""
 SIDE_WINDOWS: Final = ("1d", "flight")
 CREDITS: Final = (
-    *("conversions", "conversion_value", "conversion_value_other_count"),
+    *("conversions", "conversion_value", "conversion_value_claimed", "conversion_value_other_count"),
     *(f"conversions_{kind}" for kind in ("site_visit", "sign_up", "purchase")),
     *(f"conversions_{kind}" for kind in ("app_download", "phone_call", "form_submission")),
     *(f"conversions_{way}" for way in ("click", "listen", "utm", "declared")),

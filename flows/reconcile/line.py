@@ -72,7 +72,8 @@ class Rejected(Exception):
 class Conversion(NamedTuple):
     """The part of a conversion beside its pixel.
 
-    `value` is in micros, None where there is none; `odd`: there is one that is no number in bounds.
+    `value` is in micros, None where there is none; `odd`: there is one that is no number in bounds;
+    `claimed`: a public tag has told it.
     """
 
     kind: str
@@ -81,6 +82,7 @@ class Conversion(NamedTuple):
     odd: bool
     currency: str | None
     utm: str | None
+    claimed: bool
 
 
 class Pixel(NamedTuple):
@@ -299,7 +301,10 @@ def _conversion(told: dict[str, Any], utm: str | None) -> Conversion:
     if currency is not None and not re.fullmatch("[A-Z]{3}", currency):
         raise Rejected("conversion.currency")
     value, odd = _micros(told.get("value"))
-    return Conversion(str(kind), order_id, value, odd, currency, utm)
+    claimed = told.get("claimed")
+    if not isinstance(claimed, bool | None):
+        raise Rejected("conversion.claimed")
+    return Conversion(str(kind), order_id, value, odd, currency, utm, claimed is True)
 
 
 def _micros(value: Any) -> tuple[int | None, bool]:

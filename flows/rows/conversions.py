@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flows.model.conversions import COLUMNS, HIGH, OTHER, VALUE, VALUED, new_frequency
+from flows.model.conversions import COLUMNS, MONEY, OTHER, VALUED, new_frequency
 from flows.model.messages import ConversionAccount, CreditBatch
 from flows.rows.credit_cells import CreditCells
 from flows.rows.ended import RowName
@@ -57,7 +57,8 @@ class RowConversions:
         if foreign:  # the book has forgotten a row's currency, and found another
             theirs = np.isin(places >> 32, foreign)
             counts[theirs, OTHER] += counts[theirs, VALUED]
-            counts[theirs, VALUE] = counts[theirs, HIGH] = 0
+            for low, high in MONEY.items():
+                counts[theirs, low] = counts[theirs, high] = 0
         known = np.ascontiguousarray(counts[:, :VALUED])
         return (places >> 32).astype(np.uint32), (places & 0xFFFFFFFF).astype(np.uint32), known
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.model.conversions import AGES_AT, AGES_S, HIGH, LOW, VALUE, VALUE_BITS
+from flows.model.conversions import AGES_AT, AGES_S, LOW, MONEY, VALUE_BITS
 from flows.rows.sparse_cells import SparseCells
 from flows.state.kernel import I64
 
@@ -16,11 +16,12 @@ class CreditCells(SparseCells):
         """Add to a row's minute and day, and where its flight has begun by then, to that."""
         super().add(row, minute, day, counts, flown)
         flight = self.flight[row]
-        flight[HIGH] += flight[VALUE] >> VALUE_BITS  # else the lower words of 2^31 conversions would overflow
-        flight[VALUE] &= LOW
+        for low, high in MONEY.items():  # else the lower words of 2^31 conversions would overflow
+            flight[high] += flight[low] >> VALUE_BITS
+            flight[low] &= LOW
 
 
 def quantile_s(counts: I64, share: float) -> int | None:
     """Upper bound in seconds of the class of ages in which the `share` quantile lies; None without ages."""
-    ages = np.cumsum(counts[AGES_AT:HIGH])
+    ages = np.cumsum(counts[AGES_AT : AGES_AT + len(AGES_S)])
     return AGES_S[int(np.searchsorted(ages, share * ages[-1]))] if ages[-1] else None

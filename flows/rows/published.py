@@ -20,8 +20,8 @@ from flows.model.conversions import (
     BY_HOUSEHOLD,
     BY_LISTENER,
     COLUMNS,
+    MONEY,
     OTHER,
-    VALUE,
     WHOLE,
     value_of,
 )
@@ -242,8 +242,8 @@ def _credited(counts: I64, reach: int) -> list[int | str | None]:
     """The values of `CREDITS`; `reach` is of whom the row's unit counts."""
     shown: list[int | str | None] = []
     for column, amount in enumerate(counts[:AGES_AT].tolist()):
-        if column == VALUE:
-            shown.append(exact(value_of(counts)))
+        if column in MONEY:
+            shown.append(exact(value_of(counts, column)))
         elif column == OTHER:
             shown.append(amount)
         else:
@@ -318,6 +318,7 @@ def minute_messages(
             "completions_per_impression": per if counts[IMPRESSION] else None,
             "conversions": 0,
             "conversion_value": 0,
+            "conversion_value_claimed": 0,
         }
         if minutes.final:
             body["methodology"] = methodology(minute * 60_000)
@@ -328,7 +329,7 @@ def minute_messages(
                 for name, amount in amounts
                 if amount
             }
-            body[COLUMNS[VALUE]] = exact(value_of(credited))
+            body |= {COLUMNS[column]: exact(value_of(credited, column)) for column in MONEY}
         if clients is not None:
             body |= {BY_CLIENT[at]: count for at, count in zip(FINAL_AT, clients, strict=True) if count}
         messages.append((f"{placement}|{minute * 60_000}".encode(), encode(body)))

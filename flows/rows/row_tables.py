@@ -28,7 +28,7 @@ from flows.state.journal import Files
 from flows.state.kernel import U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 21
+FORMAT: Final = 22
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 

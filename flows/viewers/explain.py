@@ -35,6 +35,7 @@ def show(decision: Body, zone: ZoneInfo) -> Group:
     head = f"{decision.type} {shown(decision.conversion)} at {moment(decision.ts)}"
     if decision.value_micros is not None:
         head += f", {Decimal(decision.value_micros).scaleb(-6):,.2f} {decision.currency or ''}".rstrip()
+        head += " (claimed)" if decision.claimed else ""
     head += f", of campaign {shown(campaign)}" if campaign is not None else ", of no campaign"
     touches = "touch" if decision.eligible == 1 else "touches"
     rule = RULES.get(decision.rule) or (

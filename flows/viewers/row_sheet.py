@@ -170,11 +170,13 @@ def _funnel(row: Row) -> list[tuple[str, str]]:
 def _conversions(row: Row) -> list[tuple[str, str]]:
     fields = row.fields
     currency = shown(fields.get("conversion_currency", fields.get("delivery.currency", "")))
-    value = number(fields.get("flight.conversion_value")) / 1e6
+    values = [number(fields.get(f"flight.conversion_{name}")) / 1e6 for name in ("value", "value_claimed")]
+    value, claimed = (f"{currency} {amount(of)}".strip() if math.isfinite(of) else NULL for of in values)
     return [
         ("conversions", shares(row.get("flight.conversions"))),
         ("of them by household", shares(row.get("flight.conversions_by_household"))),
-        ("value", f"{currency} {amount(value)}".strip() if math.isfinite(value) else NULL),
+        ("value", value),
+        ("claimed value", claimed),
         ("cost per conversion", amount(row.get("flight.cost_per_acquisition"))),
         ("return on ad spend", fixed(row.get("flight.return_on_ad_spend"))),
         ("conversions by reach", percent(row.get("flight.conversion_rate"))),

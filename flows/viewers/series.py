@@ -39,8 +39,13 @@ def _seconds_of(ms: str) -> str:
     return repr(int(ms) / 1000)
 
 
+def _millionths(of: str) -> str:
+    return str(Decimal(of).scaleb(-6))
+
+
 UNITS: Final[Mapping[str, Callable[[str], str]]] = {
-    "flight.conversion_value": lambda millionths: str(Decimal(millionths).scaleb(-6)),
+    "flight.conversion_value": _millionths,
+    "flight.conversion_value_claimed": _millionths,
     "delivery.required_rate": lambda an_hour: repr(float(an_hour) / HOUR_S),
     "delivery.since_ms": _seconds_of,
     "delivery.end_ms": _seconds_of,

@@ -54,6 +54,7 @@ PLANNED = {
     "1h.mature_completion_rate": "0.8",
     "flight.conversions": "3",
     "flight.conversion_value": "42000000",
+    "flight.conversion_value_claimed": "7000000",
     "flight.blocked_impressions": "2",
     "flight.conversions_by_household": "1",
     "flight.household_reach": "812",

@@ -246,8 +246,19 @@ class Checker:
                 raise Wrong(f"clients are counted wrongly: {'; '.join(found[:REPORTED])}")
         for what in self.planning.over(self._rows()) if self.planning.plans else ():
             raise Wrong(what)
-        for what in self._sketches_unlike():
+        for what in (*self._sketches_unlike(), *self._values_unlike()):
             raise Wrong(what)
+
+    def _values_unlike(self) -> Iterator[str]:
+        """Final minutes that have a claimed value, or another one, with no decision that gives it to them."""
+        given = set()
+        for told in map(json.loads, self.decided.values()):
+            for one in told["credits"] if told["value_micros"] is not None else ():
+                given.add((one["placement_id"], told["ts"] // 60_000 * 60_000, told["claimed"]))
+        for (placement, minute_ms), numbers in self.minutes.items():
+            for name, claimed in (("conversion_value", False), ("conversion_value_claimed", True)):
+                if int(numbers[name]) and (placement, minute_ms, claimed) not in given:
+                    yield f"minute {placement} {minute_ms} has {name} {numbers[name]}, and no decision of it"
 
     def _sketches_unlike(self) -> Iterator[str]:
         """Sketches of many that are behind by more than they may be; those of few are compared."""
@@ -309,6 +320,8 @@ class Checker:
         ours = sorted(one for one in right.credits if one[1])
         if (told["rule"], told["joined_by"], sorted(credits)) != (*right[:2], ours):
             raise Wrong(f"{key!r} is decided as {told['rule']} {told['joined_by']} {credits}, right {right}")
+        if told["claimed"] != right.claimed:
+            raise Wrong(f"{key!r} is decided with a value that is claimed {told['claimed']}, right {right}")
 
     def _rightly(self) -> Mapping[str, Right]:
         """The decisions that the model makes of the whole log."""

@@ -42,11 +42,14 @@ class Attribution:
 
 
 class Right(NamedTuple):
-    """A decision: its rule, by what touches were joined, and (placement, millionths) in order."""
+    """A decision: its rule, by what touches were joined, and (placement, millionths) in order; and whether
+    the conversion's value is claimed.
+    """
 
     rule: str
     joined_by: str | None
     credits: list[tuple[str, int]]
+    claimed: bool = False
 
 
 def decided(pixels: Sequence[Mapping[str, Any]], rules: Attribution) -> dict[str, Right]:
@@ -59,7 +62,7 @@ def decided(pixels: Sequence[Mapping[str, Any]], rules: Attribution) -> dict[str
         if pixel["event"] == "conversion":
             right = _decided(pixel, touches, rules)
             if right is not None:
-                found[pixel["event_id"]] = right
+                found[pixel["event_id"]] = right._replace(claimed=pixel["conversion"].get("claimed") is True)
     return found
 
 

@@ -317,7 +317,9 @@ class Traffic:
             "order_id": f"{partition[-1]}-{source.randrange(4)}",
         }
         if source.random() < 0.6:
-            bought |= {"value": f"{source.randrange(9000)}.{source.randrange(100):02}", "currency": "GBP"}
+            pounds = source.randrange(9000)
+            bought |= {"value": f"{pounds}.{source.randrange(100):02}", "currency": "GBP"}
+            bought |= {} if pounds % 3 else {"claimed": True}
         pixel = self._pixel("conversion", play_id=None, conversion=bought, consent=True)
         if source.random() < 0.8:
             pixel["placement_id"] = None

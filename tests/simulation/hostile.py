@@ -47,7 +47,11 @@ _BOUGHT: Final[tuple[Any, ...]] = (
     *(None, "x", {}, {"type": "gift"}, {"type": 5}),
     {"type": "purchase", "currency": "pounds"},
 )
-_WORTH: Final[tuple[Any, ...]] = (None, 12, "3.25", "x", [], "\u0663")
+_WORTH: Final[tuple[tuple[Any, Any], ...]] = (
+    *((None, "yes"), (12, True), ("3.25", False)),
+    *(("x", True), ([], None), ("\u0663", None)),
+)
+"""Values of a conversion, and whether they are claimed."""
 
 MESSAGES: Final[tuple[Message, ...]] = (
     *(_with(**{name: 7}) for name in ("placement_id", "play_id", "campaign_id", "listener_id", "platform")),
@@ -72,9 +76,15 @@ MESSAGES: Final[tuple[Message, ...]] = (
     *(
         _with(
             event="conversion",
-            conversion={"type": "phone_call", "order_id": None, "value": worth, "currency": "GBP"},
+            conversion={
+                "type": "phone_call",
+                "order_id": None,
+                "value": worth,
+                "currency": "GBP",
+                "claimed": claimed,
+            },
         )
-        for worth in _WORTH
+        for worth, claimed in _WORTH
     ),
     _with(event="start", ts="now", invalid_traffic="data_centre"),
     _with(event="listen", user_agent="crawler"),

@@ -109,6 +109,8 @@ def _bought(document: Mapping[str, Any], conversion: bool) -> bool:
     currency, order = bought.get("currency"), bought.get("order_id")
     if not isinstance(currency, str | None) or not isinstance(order, str | None):
         return False
+    if not isinstance(bought.get("claimed"), bool | None):
+        return False
     return said(currency) is None or re.fullmatch("[A-Z]{3}", currency or "") is not None
 
 

@@ -83,6 +83,7 @@ def convert(stage: Stage, **more: Any) -> None:
             (f"{number}.5", number, "1e2", "none", "[PRICE]", "0.0000001", "1e99999", "9" * 20)
         )
         bought |= {"value": value, "currency": source.choice(("GBP", "EUR"))}
+        bought |= ({}, {"claimed": True}, {"claimed": False})[number % 3]
     url = source.choice(
         (
             None,

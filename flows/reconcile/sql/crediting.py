@@ -19,7 +19,7 @@ WHERE verdict = 'accepted' AND NOT bot AND (listener IS NOT NULL OR household IS
     AND event IN ({CODES["impression"]}, {CODES["start"]}, {CODES["click"]});
 
 CREATE OR REPLACE TABLE conversions AS
-SELECT counted.* EXCLUDE (listener, household), {NAMES}, conversion_type, value, odd, currency, utm,
+SELECT counted.* EXCLUDE (listener, household), {NAMES}, conversion_type, value, odd, currency, utm, claimed,
     if(denied AND getvariable('erased'), NULL, listener) AS listener,
     if((denied OR denied_home) AND getvariable('erased'), NULL, household) AS household
 FROM counted JOIN told USING (src, pos) JOIN combos USING (combo)
@@ -136,7 +136,7 @@ WITH credited AS (
 )
 SELECT coalesce(target, touch.placement) AS placement,
     {", ".join(f"if(touch_n IS NULL, c.{name}, touch.{name}) AS {name}" for name in SCOPES[1:])},
-    c.minute, c.n AS conversion_n, c.t, c.currency, c.odd, millionths, credited.value, age,
+    c.minute, c.n AS conversion_n, c.t, c.currency, c.odd, c.claimed, millionths, credited.value, age,
     c.conversion_type, coalesce(way, if(touch.is_click, 'click', 'listen')) AS way, joined_by,
     -- What is left to the household is of no listener's frequency.
     if(touch_n IS NULL, way = 'utm' AND c.household IS NOT NULL AND getvariable('model') <> 'off',
@@ -152,7 +152,7 @@ WHERE id IS NOT NULL;
 
 -- Values are of one currency a row, the others are counted.
 CREATE OR REPLACE TABLE valued AS
-SELECT scope, id, conversion_n, t, minute, currency, campaign, value, odd FROM credited_rows
+SELECT scope, id, conversion_n, t, minute, currency, campaign, value, odd, claimed FROM credited_rows
 WHERE value IS NOT NULL OR odd;
 
 CREATE OR REPLACE TABLE currencies AS
@@ -177,7 +177,8 @@ LEFT JOIN campaigns AS own ON own.id = firsts.id;
 
 
 CREATE OR REPLACE TABLE "values" AS
-SELECT scope, id, minute, 'conversion_value' AS metric, sum(value) AS amount
+SELECT scope, id, minute, if(claimed, 'conversion_value_claimed', 'conversion_value') AS metric,
+    sum(value) AS amount
 FROM valued LEFT JOIN currencies USING (scope, id)
 WHERE NOT odd AND coalesce(currency = known, true) GROUP BY ALL
 UNION ALL

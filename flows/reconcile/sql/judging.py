@@ -23,7 +23,7 @@ CREATE TABLE combos (
     combo INTEGER, {", ".join(f"{name} VARCHAR" for name in SCOPES)}, blocked BOOLEAN);
 CREATE TABLE told (
     src INTEGER, pos BIGINT, conversion_type VARCHAR, value HUGEINT, odd BOOLEAN, currency VARCHAR,
-    utm VARCHAR);
+    utm VARCHAR, claimed BOOLEAN);
 CREATE TABLE sent (src INTEGER, pos BIGINT, sent_key VARCHAR, tie BIGINT, client_denied BOOLEAN);
 CREATE TABLE letters (src INTEGER, pos BIGINT, event VARCHAR, t BIGINT);
 CREATE TABLE plans (

@@ -124,6 +124,7 @@ function fill({ row, curve, alerts, theirs }) {
     ["conversions", shares(n("flight.conversions")), "conversions"],
     ["of reach", percent(n("flight.conversion_rate"), 2), "conversion_rate"],
     ["value", money(n("flight.conversion_value") / 1e6, row.conversion_currency ?? currency), "conversion_value"],
+    ["claimed value", money(n("flight.conversion_value_claimed") / 1e6, row.conversion_currency ?? currency), "conversion_value_claimed"],
     ["cost per conversion", money(n("flight.cost_per_acquisition"), currency), "cost_per_acquisition"],
     ["half within", span(n("flight.time_to_convert_p50_seconds")), "time_to_convert_p50_seconds"],
     ["return on spend", fixed(n("flight.return_on_ad_spend")), "return_on_ad_spend"],

@@ -360,6 +360,49 @@ def test_money_is_exact_in_redis_and_in_the_minutes_however_much_it_is(
     assert differences(truth, client, settings.namespace) == []
 
 
+def test_values_that_public_tags_have_told_are_apart_in_rows_minutes_and_decisions(
+    tmp_path: Path, settings_of: Callable[..., Settings], client: Client
+) -> None:
+    sold: list[dict[str, Any]] = [
+        *({"value": "1.5", "claimed": True}, {"value": "20", "claimed": False}, {"value": "300"}),
+        *({"value": "4000", "claimed": True, "currency": "EUR"}, {"claimed": True}),
+        {"value": "50000", "claimed": None, "type": "sign_up"},
+    ]
+    lines: list[Line] = [
+        {
+            "event_id": f"e{number}",
+            "event": "conversion",
+            "ts": T0 + number,
+            "placement_id": "a",
+            "campaign_id": "red",
+            "conversion": {"type": "purchase", "currency": "GBP"} | bought,
+        }
+        for number, bought in enumerate([*sold, {"value": "1", "claimed": 1}])
+    ]
+    settings = settings_of()
+    files = files_of(lines, 0, 1, tmp_path)
+    replay(files, settings, KEY, out=tmp_path / "out")
+    right = {"conversion_value": 50_320_000_000, "conversion_value_claimed": 1_500_000}
+    right |= {"conversion_value_other_count": 1, "conversions": 6, "conversions_sign_up": 1}
+    for key in ("placement:{a}", "campaign:{red}"):
+        row = client.hgetall(f"{settings.namespace}:{key}")
+        for window in ("1d", "flight"):
+            assert {name: row[f"{window}.{name}"] for name in right} == {
+                name: str(number) for name, number in right.items()
+            }
+    (minute,) = map(json.loads, (tmp_path / "out" / "minutes.ndjson").read_text().splitlines())
+    assert {name: minute[name] for name in right} == right
+    decided = map(json.loads, (tmp_path / "out" / "credits.ndjson").read_text().splitlines())
+    assert {one["event_id"]: one["claimed"] for one in decided} == {
+        f"e{number}": bought.get("claimed") is True for number, bought in enumerate(sold)
+    }
+    (letter,) = map(json.loads, (tmp_path / "out" / "rejected.ndjson").read_text().splitlines())
+    assert (letter["reason"], letter["field"]) == ("invalid", "conversion.claimed")
+    truth = recompute([Path(name) for name in files], rules(settings))
+    assert differences(truth, client, settings.namespace) == []
+    assert minute_differences(truth, tmp_path / "out" / "minutes.ndjson") == []
+
+
 def test_explain_tells_the_touches_the_rule_and_the_credit_and_no_listener(
     tmp_path: Path, settings_of: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,18 @@ from flows.attribution.decisions import decision_record
 from flows.attribution.shard import ListenerShard
 from flows.attribution.touches import Caps
 from flows.intake.decoder import Decoder
-from flows.model.conversions import AGES_S, CLASSES, COLUMNS, OTHER, VALUED, WHOLE, Model, value_of
+from flows.model.conversions import (
+    AGES_S,
+    CLAIMED,
+    CLASSES,
+    COLUMNS,
+    MONEY_NAMES,
+    OTHER,
+    VALUED,
+    WHOLE,
+    Model,
+    value_of,
+)
 from flows.model.counts import FLIGHT_COUNTS, MINUTE_COUNTS
 from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.dimensions import Dimensions
@@ -529,6 +540,27 @@ def test_values_are_of_the_campaigns_first_currency_and_others_are_counted() -> 
     assert sums(again, pounds)["placement", "a"]["conversion_value_other_count"] == 1
 
 
+def test_a_value_that_a_public_tag_has_told_adds_to_its_own_column_alone() -> None:
+    book, parts = CreditBook(4), [("a", 600_000), ("b", 400_000)]
+    claimed = decision_of(T0, "purchase", parts, value_micros=2**40 + 5, currency="GBP", claimed=True)
+    other = decision_of(T0 + 1, "purchase", parts, value_micros=10, currency="GBP")
+    euros = decision_of(T0 + 2, "purchase", parts, value_micros=7, currency="EUR", claimed=True)
+    none = decision_of(T0 + 3, "purchase", parts, value_micros=None, claimed=True)
+    row = sums(book, claimed, other, euros, none)["campaign", "red"]
+    assert row == {
+        "conversions": 4 * WHOLE,
+        "conversions_purchase": 4 * WHOLE,
+        "conversions_click": 4 * WHOLE,
+        "conversion_value": 10,
+        "conversion_value_claimed": row["conversion_value_claimed"],
+        "conversion_value_claimed_high": row["conversion_value_claimed_high"],
+        "conversion_value_other_count": 1,
+        f"age_{AGES_S.index(120)}": 4 * WHOLE,
+    }
+    assert (row["conversion_value_claimed_high"] << 32) + row["conversion_value_claimed"] == 2**40 + 5
+    assert [decision_record(one).body.count(b'"claimed":true') for one in (claimed, other)] == [1, 0]
+
+
 def test_a_row_that_gets_a_value_is_told_its_currency_each_time_since_it_may_have_been_forgotten() -> None:
     book = CreditBook(2)
     for at in (T0, T0 + DAY):
@@ -624,10 +656,11 @@ def test_conversions_in_another_currency_than_the_rows_that_the_book_forgot_are_
     parts = [Credit((name, "of a", None, "s", None, None, None), share, "listen", 5) for name, share in
              (("a", 300_000), ("a", 300_000), ("b", 400_000))]  # fmt: skip
     shared = Decision(conversion(T0, value_micros=2**40, currency="USD"), "linear", parts)
+    claimed = Decision(conversion(T0, value_micros=2**40, currency="USD", claimed=True), "linear", parts)
     cuts = [
         [bought("a", "of a", 5, "GBP")],
         *([bought(f"made-up-{number}", f"of {number}", 1, "USD")] for number in range(40)),
-        [*(bought("a", "of a", value, "USD") for value in (9, 8, 7)), shared, shared],
+        [*(bought("a", "of a", value, "USD") for value in (9, 8, 7)), shared, claimed],
     ]
     for number, made in enumerate(cuts):
         cut = moment(T0 + number, number=number)
@@ -639,7 +672,7 @@ def test_conversions_in_another_currency_than_the_rows_that_the_book_forgot_are_
     for scope, name in (("placement", "a"), ("campaign", "of a")):
         flight = flights[scope, name]
         assert flight is not None
-        assert (value_of(flight), flight[OTHER]) == (5, 5)
+        assert (value_of(flight), value_of(flight, CLAIMED), flight[OTHER]) == (5, 0, 5)
 
 
 # Sums of money
@@ -656,28 +689,34 @@ MOST = 10**13 * 10**6
 """Millionths of the largest value of a conversion."""
 
 
-@given(st.lists(st.integers(-MOST, MOST) | st.sampled_from([MOST, -MOST, 2**53, 1]), min_size=1, max_size=40))
-def test_values_add_up_exactly_at_any_size_and_of_either_sign(values: list[int]) -> None:
+SOLD = st.tuples(st.integers(-MOST, MOST) | st.sampled_from([MOST, -MOST, 2**53, 1]), st.booleans())
+"""A value, and whether it is claimed."""
+
+
+@given(st.lists(SOLD, min_size=1, max_size=40))
+def test_values_add_up_exactly_at_any_size_and_of_either_sign(sold: list[tuple[int, bool]]) -> None:
     """Through the credit book, a row shard that is restarted on the way, and what readers are given."""
     book, rows = CreditBook(1), RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
-    given_out: dict[str, object] = {}
-    for number, value in enumerate((*values, None)):
-        made = [] if value is None else [bought("a", "red", value, "GBP", T0 + number)]
-        cut = moment(T0 + number, ended=value is None, number=number)
+    given_out: dict[str, dict[str, object]] = {}
+    for number, one in enumerate((*sold, None)):
+        made = [] if one is None else [bought("a", "red", one[0], "GBP", T0 + number, claimed=one[1])]
+        cut = moment(T0 + number, ended=one is None, number=number)
         sent = Decided(0, cut, made, {"red": len(made)} if made else {}, 0, [])
         (batch,), _, _ = book.cut(cut, [sent])
         windows, due = rows.apply(cut, [nothing_for_rows(cut)], batch)
         if windows is not None:
             for row in pack_rows(windows, T0, 0):
                 named = dict(zip(FIELDS, msgspec.msgpack.decode(row.packed), strict=True))
-                given_out[row.scope] = named["flight.conversion_value"]
+                given_out[row.scope] = {name: named[f"flight.{name}"] for name in MONEY_NAMES}
         again = RowShard(0, 1, LATENESS, 0, lambda minute: minute // 1440, minutes_every=1)
         again.restore(decode(encode(rows.snapshot())))
         rows = again
     told = [json.loads(body) for some in due for _, body in minute_messages(some, 1, T0, str)]
-    for shown in (given_out["placement"], given_out["station"], told[-1]["conversion_value"]):
-        assert int(str(shown)) == sum(values)
-        assert isinstance(shown, str) == (abs(sum(values)) > 2**53), "text where a double would round"
+    for name, claimed in (("conversion_value", False), ("conversion_value_claimed", True)):
+        right = sum(value for value, is_claimed in sold if is_claimed == claimed)
+        for shown in (given_out["placement"][name], given_out["station"][name], told[-1][name]):
+            assert int(str(shown)) == right
+            assert isinstance(shown, str) == (abs(right) > 2**53), "text where a double would round"
 
 
 # One currency a row
@@ -705,8 +744,10 @@ def planned(name: str, campaign: str | None, currency: str | None) -> Plan:
     return Plan(name, 100, T0, T0 + DAY, campaign_id=campaign, currency=currency)
 
 
-def bought(name: str, campaign: str, value: int, currency: str, at: int = T0) -> Decision:
-    one = conversion(at, value_micros=value, currency=currency, key=abs(value))
+def bought(
+    name: str, campaign: str, value: int, currency: str, at: int = T0, claimed: bool = False
+) -> Decision:
+    one = conversion(at, value_micros=value, currency=currency, key=abs(value), claimed=claimed)
     where = (name, campaign, None, "s", None, None, None)
     return Decision(one, "last_touch", [Credit(where, WHOLE, "click", 5)])
 

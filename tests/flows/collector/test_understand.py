@@ -296,7 +296,9 @@ def test_a_podcast_app_is_valid_whatever_lists_of_crawlers_say() -> None:
 
 def test_a_conversions_value_is_a_claim_unless_a_writer_says_it() -> None:
     door, bought = understanding(), usual(e="conversion", ct="purchase", o="o-1", v="12.50", cur="gbp")
-    assert door.pixel(call(bought)).event["conversion"]["claimed"] is True
+    claimed = door.pixel(call(bought)).event
+    assert claimed["conversion"]["claimed"] is True
+    assert decode_conversion(decode(msgspec.json.encode(claimed))).claimed is True, "as the flow reads it"
     assert "claimed" not in door.pixel(call(bought, headers=BEARER)).event["conversion"]
     assert "claimed" not in door.pixel(call(usual(e="conversion", ct="purchase"))).event["conversion"]
     posted = {"event": "conversion", "event_id": "e", "conversion": {"type": "purchase", "value": 1}}

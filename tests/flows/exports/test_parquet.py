@@ -20,7 +20,7 @@ from export_support import Flow, Topic
 from connectors.kafka import KafkaTable
 from flows.exports.columns import DAY_MS, TABLES, minute_row
 from flows.exports.complete import ACKNOWLEDGED, Completeness, NewGeneration
-from flows.model.conversions import COLUMNS, VALUE
+from flows.model.conversions import CLAIMED, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.counts import MINUTE_COUNTS
 from flows.publish import TIMEOUT
 from flows.rows.published import minute_messages
@@ -247,7 +247,7 @@ def test_a_day_is_complete_once_the_same_execution_has_flushed_saves_later(setti
 def test_every_field_of_a_final_minute_has_a_column() -> None:
     credited = np.zeros(len(COLUMNS), np.int64)
     credited[: len(COLUMNS)] = 500_000
-    credited[VALUE] = 7
+    credited[[VALUE, CLAIMED]] = 7, 11
     minutes = Minutes(["a"], [DAY * 1440], np.ones((1, MINUTE_COUNTS), np.int64), [credited], True, [None])
     ((key, value),) = minute_messages(minutes, 1, 1, lambda _: METHOD)
     found = minute_row(key, value)
@@ -256,10 +256,9 @@ def test_every_field_of_a_final_minute_has_a_column() -> None:
     named = dict(zip(TABLES["minutes"].schema.names, row[1:], strict=True))
     body = msgspec.json.decode(value)
     assert (day, named["more"]) == (DAY, None)
-    assert {name: named[name] for name in body.keys() & named.keys() - {"conversion_value"}} == {
-        name: body[name] for name in body.keys() & named.keys() - {"conversion_value"}
-    }
-    assert named["conversion_value"] == str(body["conversion_value"])
+    same = body.keys() & named.keys() - {*MONEY_NAMES}
+    assert {name: named[name] for name in same} == {name: body[name] for name in same}
+    assert {name: named[name] for name in MONEY_NAMES} == {name: str(body[name]) for name in MONEY_NAMES}
     assert body.keys() - named.keys() == {"minute_ms", "state", "rev", "as_of_ms"}
 
 

@@ -121,7 +121,7 @@ VALUES = st.one_of(
     st.dictionaries(st.sampled_from([*Conversion.__struct_fields__, "other"]), PLAIN, max_size=4),
     st.fixed_dictionaries(
         {"type": st.sampled_from(CONVERSION_TYPES)},
-        optional={"order_id": PLAIN, "value": PLAIN, "currency": PLAIN},
+        optional={"order_id": PLAIN, "value": PLAIN, "currency": PLAIN, "claimed": PLAIN},
     ),
 )
 NAMES = st.sampled_from([*Event.__struct_fields__, "bye", "unknown"])

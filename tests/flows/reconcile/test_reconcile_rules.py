@@ -287,6 +287,25 @@ def test_an_order_converts_once_and_other_currencies_are_counted_apart(run: Run)
     assert planned["flight.conversion_value_other_count"] == 1
 
 
+def test_values_that_public_tags_have_told_are_counted_apart_in_the_same_minute(run: Run) -> None:
+    claims = (None, True, False, True)
+    lines = [touch("click", 0, "a")]
+    lines += [
+        purchase(1, conversion={"order_id": str(number), "value": 10**number, "claimed": claimed})
+        for number, claimed in enumerate(claims)
+    ]
+    lines.append(purchase(1 + 1 / 86_400, conversion={"currency": "EUR", "claimed": True}))
+    lines.append(purchase(1, conversion={"order_id": "p", "claimed": "yes"}))
+    found = run(*lines)
+    row = found.flight["placement", "a"]
+    assert (row["flight.conversion_value"], row["flight.conversion_value_claimed"]) == (
+        101_000_000,
+        1_010_000_000,
+    )
+    assert (row["flight.conversions"], row["flight.conversion_value_other_count"]) == (5, 1)
+    assert found.totals["rejected.invalid"] == 1
+
+
 @pytest.mark.parametrize("value", [0.0000005, "1e-7", "0.0000015", "1,5", True, [], "9" * 14, 1e13 + 1])
 def test_a_value_that_is_no_decimal_of_six_places_in_bounds_is_counted_as_another(
     run: Run, value: object

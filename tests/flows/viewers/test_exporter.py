@@ -155,6 +155,7 @@ def test_an_info_series_names_what_a_placement_belongs_to(snapshot: Snapshot) ->
 def test_delivery_shows_its_state_and_money_in_units_of_its_currency(snapshot: Snapshot) -> None:
     planned = {"delivery.state": "under", "delivery.indicator": "0.667"}
     sold = {"flight.conversion_value": "-12500000", "flight.conversions": "1.5"}
+    sold["flight.conversion_value_claimed"] = "90071992547409930000001"
     rows = {"a": planned, "b": {"flight.impressions": "3", **sold}}
     body = Placements().render(replace(snapshot, rows={"placement": rows})).decode()
     assert '\naudiopixel_placement_delivery_state{placement="a",state="under"} 1\n' in body
@@ -162,6 +163,8 @@ def test_delivery_shows_its_state_and_money_in_units_of_its_currency(snapshot: S
     values = series(body.encode())
     assert values["audiopixel_placement_delivery_indicator_ratio"] == {"a": 0.667}
     assert values["audiopixel_placement_conversion_value"] == {"b": -12.5}
+    claimed = '\naudiopixel_placement_conversion_value_claimed{placement="b"} 90071992547409930.000001\n'
+    assert claimed in body
     assert values["audiopixel_placement_conversions_total"] == {"b": 1.5}
 
 
