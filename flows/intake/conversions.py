@@ -26,8 +26,8 @@ def conversion_of(event: Event, combo: Dimensions, identities: Identities) -> tu
         value,
         present(conversion.currency),
         utm_content(event.landing_url),
-        other,
-        conversion.claimed is True,
+        other_value=other,
+        claimed=conversion.claimed is True,
     )
     if order:
         return identities.of("order", campaign, conversion.type, order), found

@@ -312,14 +312,15 @@ class Traffic:
 
     def _convert(self, partition: str) -> None:
         source = self.source
-        bought = {
+        bought: dict[str, Any] = {
             "type": source.choice(("purchase", "sign_up")),
             "order_id": f"{partition[-1]}-{source.randrange(4)}",
         }
         if source.random() < 0.6:
             pounds = source.randrange(9000)
             bought |= {"value": f"{pounds}.{source.randrange(100):02}", "currency": "GBP"}
-            bought |= {} if pounds % 3 else {"claimed": True}
+            if pounds % 3 == 0:
+                bought["claimed"] = True
         pixel = self._pixel("conversion", play_id=None, conversion=bought, consent=True)
         if source.random() < 0.8:
             pixel["placement_id"] = None

@@ -27,7 +27,8 @@ from flows.exports.calls import Caller
 from flows.exports.denied import Denied
 from flows.exports.ga4 import MAX_BYTES, Ga4, body_of, client_of
 from flows.exports.handover import Busy, Handover, Parcel, Refused, Sorted
-from flows.exports.heard import COMPLETE, CONVERSION, START, Fact, Known
+from flows.exports.heard import COMPLETE, CONVERSION, START, Fact, Known, conversions
+from flows.exports.heard import decision as decision_in
 from flows.exports.known import KnownConversions
 from flows.exports.notices import NoticeTarget, SlackMessage
 from flows.intake import deny
@@ -247,6 +248,17 @@ def test_while_redis_does_not_say_who_is_forgotten_nobody_is_told_of_anybody(tmp
     with pytest.raises(Busy):
         pixels.sort([Record("t", 0, 0, NOW_MS, *pixel("start", 1))])
     kept.close()
+
+
+def test_a_value_that_a_public_tag_has_told_is_sent_as_a_claimed_one() -> None:
+    key, said = decision(1, (250_000, 750_000))
+    for value, claimed in ((said, None), (said[:-1] + b',"claimed":true}', "yes")):
+        record = Record("credits", 0, 0, NOW_MS, key, value)
+        facts = conversions(record, decision_in(record), Known("k", "who", {}))
+        assert [(one.values["value"], one.values.get("value_claimed")) for one in facts] == [
+            (5.0, claimed),
+            (15.0, claimed),
+        ]
 
 
 @pytest.mark.parametrize("value", [b'{"a":' * 2_000, b'{"event":"\xff"}', b"{"])

@@ -18,7 +18,7 @@ from command_support import Command
 from export_support import Flow, Topic
 
 from connectors.kafka import KafkaTable
-from flows.exports.columns import DAY_MS, TABLES, minute_row
+from flows.exports.columns import DAY_MS, TABLES, decision_row, minute_row
 from flows.exports.complete import ACKNOWLEDGED, Completeness, NewGeneration
 from flows.model.conversions import CLAIMED, COLUMNS, MONEY_NAMES, VALUE
 from flows.model.counts import MINUTE_COUNTS
@@ -260,6 +260,13 @@ def test_every_field_of_a_final_minute_has_a_column() -> None:
     assert {name: named[name] for name in same} == {name: body[name] for name in same}
     assert {name: named[name] for name in MONEY_NAMES} == {name: str(body[name]) for name in MONEY_NAMES}
     assert body.keys() - named.keys() == {"minute_ms", "state", "rev", "as_of_ms"}
+
+
+def test_a_decision_says_whether_its_value_is_claimed_and_an_older_one_has_none_that_is() -> None:
+    key, value = decision_of("o", START_MS)
+    at = TABLES["decisions"].schema.names.index("claimed") + 1
+    told = [decision_row(key, one) for one in (value, value[:-1] + b',"claimed":true}')]
+    assert [row[at] for _, row in filter(None, told)] == [False, True]
 
 
 def test_a_field_that_this_version_does_not_know_is_kept() -> None:
