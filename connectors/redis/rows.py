@@ -187,9 +187,14 @@ class RowStore:
     def _land(self, rows: Sequence[RowVersion]) -> list[WriteOutcome]:
         """Write rows, of those that this has written before what has changed; whole, where the store has
         another version than the one that was written.
+
+        Raises:
+            Emptied: it has lost them.
         """
         outcomes = self._call(rows, self._landed)
         unbased = [at for at, outcome in enumerate(outcomes) if outcome == "unbased"]
+        if unbased and not self._whole:  # whole rows come behind the positions that cover them
+            raise Emptied
         if unbased:
             again = self._call([rows[at] for at in unbased], {})
             for at, outcome in zip(unbased, again, strict=True):

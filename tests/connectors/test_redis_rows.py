@@ -478,6 +478,21 @@ def test_a_writer_is_told_by_its_next_write_that_the_store_was_emptied_or_marked
     assert other.write([row(key, (1, 8, 1))]) == [WriteOutcome.LANDED], "and the other's mark stays"
 
 
+def test_no_row_is_written_whole_behind_a_loss_before_its_positions_are(
+    client: Client, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, positions = RowStore(client, LAYOUTS), f"{key}:positions"
+    store.watch(f"mark:{key}", 7)
+    store.write([row(key, (1, 7, 1))], first=row(positions, (1, 7, 1)), last=[row(f"{key}:meta", (1, 7, 1))])
+    monkeypatch.setattr(store, "_add_to_index", lambda _: client.flushall())
+    with pytest.raises(Emptied):  # a writer that ends here leaves no row that no positions cover
+        store.write([row(key, (1, 7, 2))], first=row(positions, (1, 7, 2)))
+    assert not client.exists(key)
+    monkeypatch.undo()
+    store.watch(f"mark:{key}", 7)
+    assert store.write([row(key, (1, 7, 2))]) == [WriteOutcome.LANDED]
+
+
 def test_a_writer_that_was_superseded_is_told_so_and_not_that_the_store_was_emptied(
     client: Client, store: RowStore, key: str
 ) -> None:
