@@ -243,10 +243,10 @@ class RowShard(RowTables):
         self.cells.keep(minutes >= oldest)
 
     def _end_quiet(self, cut: int) -> None:
-        """End the rows that have had no pixel for long, and keep their counts, packed."""
+        """End the rows that have had no pixel for long, since the end of its minute; keep their counts."""
         of, minute = self.columns, self.minute
         of.heard[of.alive & (of.heard == 0)] = minute  # made by a plan
-        quiet = of.alive & (of.heard + self.limits.stays <= minute)
+        quiet = of.alive & (of.heard + self.limits.stays < minute)
         quiet[split(self.cells.keys[self.cells.keys != 0])[0]] = False
         self.days.clear(quiet)
         quiet[[*self.conversions.credits.held(), *self.sides.held()]] = False

@@ -180,6 +180,15 @@ class Line:
         }
 
 
+def test_a_row_stays_for_all_of_the_time_behind_its_last_pixel() -> None:
+    line = Line()
+    line.cut(T0 + 59_999, {"a": [1]})
+    line.cut(T0 + 48 * HOUR + 10_000, {"b": [1]})  # in the minute of the day in which its pixel came
+    assert line.shard.left == []
+    line.cut(T0 + 49 * HOUR, {"b": [1]})
+    assert ("placement", "a") in line.shard.left
+
+
 def credited(at_ms: int) -> CreditBatch:
     """A conversion in placement a; what frequency and account of a campaign are, in its row, too."""
     amounts = {"conversions": 1_000_000, "conversion_value": 7_000_000}
