@@ -40,6 +40,7 @@ from benchmarks.chaos_verdict import (
     undisturbed,
 )
 from benchmarks.chaos_watch import HELD_S, Watch
+from flows.publish import kept
 from flows.settings.fields import Settings
 from flows.settings.loading import load
 
@@ -73,7 +74,8 @@ class Chaos:
         self._latenesses = cycle(LATENESSES)
         self._done: Counter[str] = Counter()
         self._killed = 0
-        self._died_s = self._lasted_s = 0.0
+        self._lasted_s = 0.0
+        self._dead_fence = 0
         self._stops: list[float] = []
         self._refilling = False
 
@@ -331,14 +333,14 @@ class Chaos:
     def _stop(self) -> None:
         until(self._healthy, WITHIN_S, "the flow did not come to itself")
         self._stops.append(self._flow.stop())
-        self._died_s = time.monotonic()
+        self._dead_fence = kept(self._settings.recovery_dir).fence
 
     def _about_to_die(self) -> None:
         """A flow that dies before it has filled Redis again takes with it what readers had seen."""
         if self._refilling and not self._watch.meta():
             self._tell("forget")
         self._refilling = False
-        self._died_s = time.monotonic() + 1.0
+        self._dead_fence = kept(self._settings.recovery_dir).fence
 
     # What is so
 
@@ -359,10 +361,13 @@ class Chaos:
         return bool(self._flow.family())
 
     def _healthy(self) -> bool:
-        """Whether the present flow writes, by our clock: its own may be set."""
+        """Whether the present flow writes, by our clock: its own may be set. A dead one's last flush is not
+        taken for one of its own, however late it is seen.
+        """
         assert not self._flow.refused, "the flow refuses its recovery store"
-        began_s = max(self._died_s, self._flow.launched_s + MIN_START_S)
-        return self._watch.flushed_s > began_s and time.monotonic() - self._watch.flushed_s < 3.0
+        recent = 0 < time.monotonic() - self._watch.flushed_s < 3.0
+        started = self._watch.flushed_s > self._flow.launched_s + MIN_START_S
+        return recent and started and self._watch.fence > self._dead_fence
 
     def _wait_for_the_end(self, settings: Settings) -> None:
         """Until rows of the whole log are shown, at the closing pixels' watermark."""

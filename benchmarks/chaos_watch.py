@@ -36,7 +36,7 @@ class Watch(threading.Thread):
     Attributes:
         killed_s: the last kill behind which no new flow has flushed; None: one has.
         recovered_s: the times from a kill to the next flow's first flush.
-        flushed_s: when the last flush was seen.
+        flushed_s, fence: when the last flush was seen, and whose it was.
         longest_s: the longest that something in the log waited until readers saw it.
         held_s: the most that the watermark was behind, beside time without a flow or a broker.
         unproven: whether no broker can say that a partition is read to its end.
@@ -57,6 +57,7 @@ class Watch(threading.Thread):
         self.killed_s: float | None = None
         self.recovered_s: list[float] = []
         self.flushed_s = self.longest_s = self.held_s = 0.0
+        self.fence = 0
         self.unproven = False
 
     def run(self) -> None:
@@ -75,7 +76,7 @@ class Watch(threading.Thread):
                 if version is not None and now[0] != version[0] and self.killed_s is not None:
                     self.recovered_s.append(now_s - self.killed_s)
                     self.killed_s = None
-                version, self.flushed_s = now, now_s
+                version, self.flushed_s, self.fence = now, now_s, int(now[0])
             if not self.unproven:
                 written.append((now_s, self._written(consumer)))
             with suppress(RedisError):
