@@ -108,7 +108,7 @@ def agree(store: SaveStore, place: Place) -> Rounds[Agreed]:
     while (cut := common_cut([one.held for one in all_said], refused)) not in (None, BEGINNING.cut):
         save, reason = store.save(cut), ""
         try:
-            store.verify(cut, _share(save, place))
+            store.verify(cut, _share(save, place), save.pieces.values())
         except Damaged as error:
             reason = str(error)
         reasons = [one.decode() for one in (yield reason.encode())]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -297,12 +297,21 @@ class SaveStore:
             )
         return _MANIFESTS.decode(body)
 
-    def verify(self, cut: int, pieces: Iterable[Piece]) -> list[Head]:
+    def verify(self, cut: int, pieces: Collection[Piece], every: Collection[Piece] = ()) -> list[Head]:
         """Read every file of some pieces of a save; returns the pieces' heads.
+
+        Args:
+            every: all pieces that those files have; empty: `pieces` are all.
 
         Raises:
             Damaged: one is missing, or is not what was written.
         """
+        ends = dict[str, int]()
+        for piece in every or pieces:
+            ends[piece.file] = max(ends.get(piece.file, 0), piece.offset + piece.size)
+        for file in {piece.file for piece in pieces}:
+            if _read(path := self._at(cut) / file, ends[file], 1):
+                raise Damaged(f"{path} is damaged")
         with ThreadPoolExecutor(4) as pool:
             heads = list(pool.map(lambda piece: _head(self._body(cut, piece))[0], pieces))
             files = [segment.file for head in heads for segment in head.segments]

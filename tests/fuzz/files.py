@@ -34,7 +34,7 @@ from flows.resend import Resent, _events
 from flows.settings import load
 from flows.shown import LINE, shown
 from flows.state.save_accounts import accounts
-from flows.state.saves import FORMAT, MANIFEST, Manifest, SaveStore, Unwritten, encode
+from flows.state.saves import FORMAT, Manifest, SaveStore, Unwritten, encode
 from flows.waterfall.theirs import COLUMNS as CLAIMED
 from flows.waterfall.theirs import read_claims
 from fuzz.corpus import NAMES, T0_MS, conversions, pixels
@@ -291,9 +291,7 @@ class SavesDoor:
     def _one(self, number: int, body: bytes) -> str:
         store, path = self._store, [*self._whole][number]
         path.write_bytes(body)
-        # What is behind a file's last piece is no part of a save.
-        before, listed = self._whole[path], not path.name.startswith(MANIFEST)
-        whole, cut = body == before or (listed and body.startswith(before)), int(path.parent.name)
+        whole, cut = self._whole[path] == body, int(path.parent.name)
         for account in accounts(store):
             in_words(account.damage)
             assert account.damage or whole or account.cut != cut, "damage is not seen"

@@ -113,7 +113,11 @@ def another_byte(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, cut_short, another_byte])
+def one_more_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"?")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut_short, another_byte, one_more_byte])
 @pytest.mark.parametrize("what", ["manifest-0", "rows-0000", "ledger-ledger", "segment"])
 def test_a_save_with_a_damaged_file_falls_back_to_the_one_before_and_says_so(
     tmp_path: Path, what: str, damage: Callable[[Path], None]
