@@ -22,8 +22,12 @@ from flows.reconcile.truth import Recomputation
 from flows.settings.fields import Settings
 from flows.state.saves import SaveStore
 
-UNLIKE: Final = frozenset(("generation", "fence", "rev", "updated_ms", "as_of_ms", "reach_as_of_ms"))
-"""Fields of a row that say when and by whom it was written."""
+UNLIKE: Final = frozenset(
+    ("generation", "fence", "rev", "updated_ms", "as_of_ms", "final_through_ms", "reach_as_of_ms")
+)
+"""Fields of a row that say when and by whom it was written. A row whose numbers stay is not written again,
+unless the flow starts anew. `against_the_log` has bounds for what is final.
+"""
 
 BY_LATENESS: Final = frozenset(
     (

@@ -3,7 +3,9 @@
 A row is one hash. A server-side script compares (`generation`, `fence`, `rev`) with what the hash holds and
 writes the whole version or nothing, so that a reader sees one version and a stale writer cannot overwrite.
 A version that builds on one which this writer has written travels as what has changed; where the hash holds
-another one the script refuses it, and the whole row follows.
+another one the script refuses it, and the whole row follows. On a single node the script writes rows only
+where the same execution has written what covers them: none into a store that was emptied in between, and none
+of a writer that was superseded or has died, however late the network delivers it.
 Everything here is idempotent: after any error the caller repeats the whole call. Unit of parallelism: one
 `RowStore` a process; a script touches only its rows' keys, so any number of writers share a store.
 """
@@ -78,6 +80,7 @@ class RowStore:
         self._clock_ms = clock_ms
         self._marks: Marks | None = None
         self._whole = True
+        self._claimed = ""
         self._landed: dict[str, RowVersion] = {}
 
     def take_fence(self, key: str, above: int = 0) -> int:
@@ -116,7 +119,9 @@ class RowStore:
 
         From then on no `write` of an older (`generation`, `fence`) with this `first` passes, so the fields
         cover all rows that older executions have written or still will. A claimed hash has `rev` -1 until its
-        next write; what an older generation wrote is no longer in it.
+        next write; what an older generation wrote is no longer in it. Nor does a `write` of this store pass
+        where the claim is lost: to be called again after `Emptied`, for an older execution may have written
+        since.
 
         Raises:
             Superseded: a newer generation or fence holds it.
@@ -125,6 +130,7 @@ class RowStore:
             held: Any = self._client.eval(CLAIM, 1, key, str(generation), str(fence))
         if held is None:
             raise Superseded(key)
+        self._claimed = key
         return dict(zip(held[::2], held[1::2], strict=True))
 
     def write(
@@ -144,14 +150,18 @@ class RowStore:
 
         Raises:
             Superseded: a newer execution owns `first`; nothing else was written.
-            Emptied: `watch` was called, and the store has lost data since the last write, or during this one.
+            Emptied: the store has lost `first`, or the claim on it; or, where `watch` was called, it has lost
+                anything since the last write, or in this one.
         """
-        if first is not None and self._land([first]) == [WriteOutcome.SUPERSEDED]:
-            raise Superseded(first.key)
+        if first is not None:
+            claim = first._replace(rev=-1) if first.key == self._claimed else None
+            if self._land([first], claim) == [WriteOutcome.SUPERSEDED]:
+                raise Superseded(first.key)
+        cover = None if isinstance(self._client, RedisCluster) else first  # there it is in another slot
         self._add_to_index(rows)
-        outcomes = [outcome for chunk in chunks(rows) if self._whole for outcome in self._land(chunk)]
+        outcomes = [outcome for chunk in chunks(rows) if self._whole for outcome in self._land(chunk, cover)]
         if self._whole:
-            self._land(last)
+            self._land(last, cover)
         if not self._whole:
             raise Emptied
         if publish is not None:
@@ -184,33 +194,41 @@ class RowStore:
         for key in keys:
             self._landed.pop(key, None)
 
-    def _land(self, rows: Sequence[RowVersion]) -> list[WriteOutcome]:
+    def _land(self, rows: Sequence[RowVersion], cover: RowVersion | None = None) -> list[WriteOutcome]:
         """Write rows, of those that this has written before what has changed; whole, where the store has
         another version than the one that was written.
 
+        Args:
+            cover: what must be there in this version, or in a later one of this execution.
+
         Raises:
-            Emptied: it has lost them.
+            Emptied: the store has lost them, or their cover.
         """
-        outcomes = self._call(rows, self._landed)
+        outcomes = self._call(rows, self._landed, cover)
         unbased = [at for at, outcome in enumerate(outcomes) if outcome == "unbased"]
         if unbased and not self._whole:  # whole rows come behind the positions that cover them
             raise Emptied
         if unbased:
-            again = self._call([rows[at] for at in unbased], {})
+            again = self._call([rows[at] for at in unbased], {}, cover)
             for at, outcome in zip(unbased, again, strict=True):
                 outcomes[at] = outcome
+        if "uncovered" in outcomes:
+            raise Emptied
         for row, outcome in zip(rows, outcomes, strict=True):
             if outcome in (WriteOutcome.LANDED, WriteOutcome.SAME):
                 self._landed[row.key] = row
         return list(map(WriteOutcome, outcomes))
 
-    def _call(self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion]) -> list[str]:
+    def _call(
+        self, rows: Sequence[RowVersion], bases: Mapping[str, RowVersion], cover: RowVersion | None
+    ) -> list[str]:
         """The script's outcome of each row."""
         now_ms, calls, commands = self._clock_ms(), self._calls(rows), list[Command]()
+        last, version = ([], ()) if cover is None else ([cover.key], cover[3:6])
         for call in calls:
-            some = [rows[at] for at in call.values()]
+            some, keys = [rows[at] for at in call.values()], [*call, *last]
             argument = self._layouts[some[0].layout].argument(some, bases, now_ms)
-            commands.append((some[0].key, ("EVALSHA", _WRITE_SHA, len(call), *call, argument)))
+            commands.append((some[0].key, ("EVALSHA", _WRITE_SHA, len(keys), *keys, *version, argument)))
         with failures(self._client):
             answers = self._send(commands)
             # After a restart, a failover or SCRIPT FLUSH.

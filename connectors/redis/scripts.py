@@ -17,13 +17,22 @@ local function is(held, base)
   for i = 1, 3 do if tonumber(held[i]) ~= base[i] then return false end end
   return true
 end
-local usual, rows = unpack(cmsgpack.unpack(ARGV[1]))
+local usual, rows = unpack(cmsgpack.unpack(ARGV[#ARGV]))
 local held, outcomes, ttls, model = {}, {}, {}, nil
 -- All reads come before the first write: a key of another type must leave no row half made.
 for k, key in ipairs(KEYS) do
   held[k] = redis.call('HMGET', key, 'generation', 'fence', 'rev')
 end
-for k, key in ipairs(KEYS) do
+if #KEYS > #rows then
+  -- The last key covers the rows. Without it, or with an older one, nobody would know what they count.
+  local outcome = newer(held[#KEYS], {tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])})
+  if outcome == 'landed' or outcome == 'superseded' then
+    for k = 1, #rows do outcomes[k] = outcome == 'landed' and 'uncovered' or outcome end
+    return outcomes
+  end
+end
+for k = 1, #rows do
+  local key = KEYS[k]
   local version, ttl_ms, base = unpack(rows[k])
   local outcome = newer(held[k], version)
   ttls[k] = ttl_ms
@@ -45,8 +54,9 @@ for k, key in ipairs(KEYS) do
   end
   outcomes[k] = outcome
 end
-for k, key in ipairs(KEYS) do
+for k = 1, #rows do
   if outcomes[k] == 'landed' then
+    local key = KEYS[k]
     local _, _, _, fields, gone = unpack(rows[k])
     -- Numbers as they are: the server writes integers to 2^53 exactly; tostring() would round to 14 digits.
     if #fields > 0 then redis.call('HSET', key, unpack(fields)) end

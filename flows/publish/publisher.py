@@ -78,7 +78,6 @@ class Publisher:
     pace_s: float = 0.0
     process: int = 0
     methodology: Callable[[Methods], str] = lambda _: ""
-    _covered: dict[str, int] = field(default_factory=dict)
     _others: dict[str, dict[int, bytes]] = field(default_factory=dict)
     _beyond: dict[int, int] = field(default_factory=dict)
     _conversions: ConversionAccount = NO_CONVERSIONS
@@ -105,7 +104,7 @@ class Publisher:
 
     def open(self) -> None:
         """Take over Redis; raises what `RedisWriter.open` does."""
-        self._covered = self.writer.open()
+        self.writer.open()
         (meta,) = self.writer.read([f"{self.settings.namespace}:meta"], META_FIELDS) or [{}]
         self._judging.recall(meta)
 
@@ -132,7 +131,7 @@ class Publisher:
                 )
             self.backlog.drop_decisions()  # an earlier execution has written them, or nearly all
             return
-        self._covered = {}
+        self.writer.covered = {}
         known = self.pacer is None or self._pace(self.pacer, cut, flushes)
         now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
         self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, known, held)
@@ -261,7 +260,7 @@ class Publisher:
 
     def _behind(self, cut: Cut) -> bool:
         """True if an earlier execution has published more of the log than this one has read yet."""
-        return not cut.reaches(self._covered)
+        return not cut.reaches(self.writer.covered)
 
     def _end(self, scope: str, name: str, rev: int) -> None:
         """Drop a row that has ended, with its sketch; a paced row stays."""

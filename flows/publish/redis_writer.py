@@ -86,6 +86,8 @@ class RedisWriter:
         backlog: what `flush` writes.
         alerts: that wait.
         landed: number of the last cut of which Redis has everything that was not left to a later flush.
+        covered: the positions up to which readers have numbers of another execution: no cut before them is
+            written.
     """
 
     settings: Settings
@@ -102,6 +104,7 @@ class RedisWriter:
     fence: int = 0
     generation: int = 0
     landed: int = -1
+    covered: dict[str, int] = field(default_factory=dict)
     _last: tuple[Cut, Meta] | None = None
     _client: Client | None = None
     _store: RowStore | None = None
@@ -119,9 +122,8 @@ class RedisWriter:
         self._marker_key = f"{namespace}:marker"
         self._ttl_ms = ms(self.settings.row_ttl)
 
-    def open(self) -> dict[str, int]:
-        """Connect, take a fence, and take over from whoever wrote before; returns the positions that are
-        covered.
+    def open(self) -> None:
+        """Connect, take a fence, and take over from whoever wrote before.
 
         Raises:
             ConnectError: Redis cannot be reached or refuses.
@@ -153,13 +155,13 @@ class RedisWriter:
                 f"another execution on {self.settings.namespace} has started at the same moment: this one "
                 "stops; two flows must not share a namespace"
             ) from None
-        covered = positions_of(held)
-        refuse_foreign(covered, self.partitions, self.settings.namespace)
+        self.covered = positions_of(held)
+        refuse_foreign(self.covered, self.partitions, self.settings.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         self._flush_at_s = self.monotonic_s() + self.pace_s
-        told = {"behind": " ".join(f"{of}:{at}" for of, at in covered.items())} if covered else {}
+        behind = " ".join(f"{of}:{at}" for of, at in self.covered.items())
+        told = {"behind": behind} if behind else {}
         self._log.info("publishing", fence=self.fence, generation=self.generation, **told)
-        return covered
 
     def _warn_of_eviction(self, client: Client) -> None:
         for policy in sorted(eviction_policies(client)):
@@ -360,6 +362,9 @@ class RedisWriter:
         self.backlog.lost()
         self._store.raise_fence(self._fence_key, self.fence)
         self._store.watch(self._marker_key, self.fence)
+        self.covered = positions_of(self._store.claim(self._positions_key, self.generation, self.fence))
+        if not cut.reaches(self.covered):  # an older execution has filled Redis meanwhile
+            raise Emptied
         self._write(cut, meta)
 
     def _tell(self) -> None:

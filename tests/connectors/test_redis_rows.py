@@ -27,21 +27,19 @@ from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.rows import Emptied, RowStore, Superseded, WriteOutcome
 from connectors.stream import ConnectError
 
+SINGLE = [
+    "valkey",
+    pytest.param(
+        "debian",
+        marks=[
+            pytest.mark.debian,
+            pytest.mark.skipif(not DEBIAN, reason="apt-get install redis-server runs it"),
+        ],
+    ),
+]
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "valkey",
-        "cluster",
-        pytest.param(
-            "debian",
-            marks=[
-                pytest.mark.debian,
-                pytest.mark.skipif(not DEBIAN, reason="apt-get install redis-server runs it"),
-            ],
-        ),
-    ],
-)
+
+@pytest.fixture(scope="module", params=[*SINGLE, "cluster"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     options = {"cluster-enabled": "yes"} if request.param == "cluster" else {}
     with EmbeddedValkey(options, binary=DEBIAN if request.param == "debian" else None) as server:
@@ -491,6 +489,58 @@ def test_no_row_is_written_whole_behind_a_loss_before_its_positions_are(
     monkeypatch.undo()
     store.watch(f"mark:{key}", 7)
     assert store.write([row(key, (1, 7, 2))]) == [WriteOutcome.LANDED]
+
+
+@pytest.mark.parametrize("client", SINGLE, indirect=True)
+def test_no_new_row_lands_in_a_store_that_was_emptied_in_the_midst_of_them(
+    client: Client, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, positions = RowStore(client, LAYOUTS), f"{key}:positions"
+    rows = [row(f"{key}:{number}", (1, 7, 1)) for number in range(40)]
+    store.watch(f"mark:{key}", 7)
+    asked = connector.replies
+
+    def emptied(client: Client, commands: Any) -> list[Any]:
+        if len([one for _, one in commands if one[0] == "EVALSHA"]) < 2:
+            return asked(client, commands)
+        first, *rest = commands
+        told = asked(client, [first, (first[0], ("FLUSHALL",)), *rest])
+        return [told[0], *told[2:]]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connector, "replies", emptied)
+        with pytest.raises(Emptied):
+            store.write(rows, first=row(positions, (1, 7, 1)))
+    assert client.keys(f"*{key}*") == [], "a row of which no positions tell what it covers"
+    store.watch(f"mark:{key}", 7)
+    assert set(store.write(rows, first=row(positions, (1, 7, 1)))) == {WriteOutcome.LANDED}
+
+
+@pytest.mark.parametrize("client", SINGLE, indirect=True)
+@pytest.mark.parametrize("claimed", [False, True])
+def test_rows_of_a_writer_that_died_do_not_land_late(
+    client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch, claimed: bool
+) -> None:
+    positions, late = f"{key}:positions", list[Any]()
+    asked = connector.replies
+
+    def delayed(client: Client, commands: Any) -> list[Any]:
+        if any(one[0] == "EVALSHA" and key in one for _, one in commands):
+            late.extend(commands)
+            raise RedisUnavailable("timeout", "no answer")
+        return asked(client, commands)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connector, "replies", delayed)
+        with pytest.raises(RedisUnavailable):
+            store.write([row(key, (1, 1, 5))], first=row(positions, (1, 1, 5)))
+    if claimed:
+        store.claim(positions, 1, 2)
+    else:
+        client.delete(positions)
+    told = asked(client, late)
+    assert told[0] == ["superseded" if claimed else "uncovered"]
+    assert not client.exists(key)
 
 
 def test_a_writer_that_was_superseded_is_told_so_and_not_that_the_store_was_emptied(

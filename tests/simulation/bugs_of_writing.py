@@ -44,7 +44,8 @@ def rows_are_shown_before_the_replay_is_past_the_last_flush(_: Any) -> Any:
 def one_partition_past_the_last_flush_is_enough(_: Any) -> Any:
     def behind(self: Any, cut: Any) -> bool:
         at = dict(cut.positions)
-        return bool(self._covered) and all(at.get(of, 0) < there for of, there in self._covered.items())
+        covered = self.writer.covered
+        return bool(covered) and all(at.get(of, 0) < there for of, there in covered.items())
 
     return behind
 

@@ -83,6 +83,7 @@ class Checker:
         self.knows_reach = True
         self._losses = self._begun_at = 0
         self._crashed = False
+        self._lost, self._left = 0, dict[Row, dict[str, Decimal]]()
 
     # Redis
 
@@ -110,7 +111,10 @@ class Checker:
 
     def _row(self, key: str, row: Hash) -> None:
         self.seen += 1
-        if self._blind or key == f"{NAMESPACE}:placement:{{{PERHAPS}}}":
+        if key == f"{NAMESPACE}:placement:{{{PERHAPS}}}":
+            return
+        if self._blind:
+            self._behind_a_loss(key, row)
             return
         if not row:
             # One that has ended may: `flushed` looks whether it has.
@@ -136,6 +140,21 @@ class Checker:
             raise Wrong(f"{key} {fell[0]} was {before[fell[0]]}, and is {counts[fell[0]]}")
         self.versions[key], self.counts[key], self.days[key] = version, counts, day
         self.since_ms[key] = row.get("flight.since_ms")
+
+    def _behind_a_loss(self, key: str, row: Hash) -> None:
+        """Until all rows are there again none may fall below what it was seen to be since the loss."""
+        if self._lost != self.server.losses:
+            self._lost, held = self.server.losses, self._rows()
+            self._left = {of: _flights(one) for of, one in held.items() if of != ("placement", PERHAPS)}
+        scope, _, name = key.removeprefix(f"{NAMESPACE}:").partition(":")
+        of = scope, name[1:-1]
+        if not row or of[1] in self.planning.plans:
+            self._left.pop(of, None)
+            return
+        before, now = self._left.get(of, {}), _flights(row)
+        if fell := [count for count, was in before.items() if now[count] < was]:
+            raise Wrong(f"{key} {fell[0]} was {before[fell[0]]} behind a loss, and is {now[fell[0]]}")
+        self._left[of] = now
 
     def flushed(self) -> None:
         """A flush has ended, if all of it is of one cut: every row is as the model says for its positions."""
@@ -330,6 +349,11 @@ class Checker:
             pixels = [one.pixel for one in self._model.accepted(ends)]
             self._right = decided(pixels, self._attribution)
         return self._right
+
+
+def _flights(row: Hash) -> dict[str, Decimal]:
+    """The counts of a flight that never fall."""
+    return {name: Decimal(row.get(name, 0)) for name in GROWING if name.startswith("flight.")}
 
 
 def _account(key: str, row: Hash) -> None:

@@ -60,9 +60,10 @@ class Server:
             case "emptied":
                 found = [self.store.run(*one) for one in commands[:upto]]
                 self.lose()
-                if crash:
+                found += [self.store.run(*one) for one in commands[upto:]]
+                if crash:  # what was sent lands all the same
                     world.crash()
-                return found + [self.store.run(*one) for one in commands[upto:]]
+                return found
             case "older":
                 self.losses += 1
                 self.store.become(self._older)
@@ -81,10 +82,11 @@ class Server:
             self.world.crash()
 
     def lose(self) -> None:
-        """Lose all data, and the scripts that were loaded."""
+        """Lose all data; with the scripts that were loaded, as by a restart, or without, as by a command."""
         self.losses += 1
         self.store.run("FLUSHALL")
-        self.store.known.clear()
+        if self.losses % 2:
+            self.store.known.clear()
 
     def _wake(self) -> None:
         """Commands that waited land, of whoever sent them."""

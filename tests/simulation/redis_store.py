@@ -177,9 +177,14 @@ class Store:
         return self._write(parts[: int(number)], parts[int(number) :])
 
     def _write(self, keys: Sequence[str], args: Sequence[Any]) -> list[str]:
-        usual, rows = msgspec.msgpack.decode(args[0])
+        usual, rows = msgspec.msgpack.decode(args[-1])
         told = []
         held = [self._hmget(key, "generation", "fence", "rev") for key in keys]
+        if len(keys) > len(rows):
+            *keys, _ = keys
+            covered = _newer(held.pop(), [*map(int, args[:3])])
+            if covered in ("landed", "superseded"):
+                return ["uncovered" if covered == "landed" else covered] * len(rows)
         for key, version, (ours, _, base, *_) in zip(keys, held, rows, strict=True):
             outcome = _newer(version, ours)
             if outcome == "landed" and base in ("usual", "none"):

@@ -25,6 +25,7 @@ SMALL: Final = {
     "flows.intake.agents": {"_MAX_REASONS": 3},
     "flows.intake.dimension_numbers": {"MAX_COMBOS": 40},
     "flows.publish.backlog": {"MAX_ARRIVALS": 4},
+    "connectors.redis.rows": {"_A_SCRIPT": 2},
 }
 """By module. Of these the compiled loops know none."""
 

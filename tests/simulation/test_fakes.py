@@ -24,7 +24,7 @@ from connectors.redis.client import RedisUnavailable, connect
 from connectors.redis.commands import SharedField, append, put_fields, put_shared, read_rows, server_clock
 from connectors.redis.fenced_hash import FencedHash, RowVersion
 from connectors.redis.marks import Marks
-from connectors.redis.rows import RowStore, Superseded
+from connectors.redis.rows import Emptied, RowStore, Superseded
 from simulation.disk import Disk
 from simulation.engine import Engine, at_random, steps_of
 from simulation.redis_client import Client, Server
@@ -76,7 +76,7 @@ class Writer:
         source, store = self.random, self.store
         key, run = f"row:{source.randrange(3)}", source.randint(1, 3)
         try:
-            match source.randrange(12):
+            match source.randrange(13):
                 case 0 | 1 | 2 | 3:
                     some = [version(source) for _ in range(source.randint(1, 5))]
                     self.told.append(store.write(some, first=version(source)))
@@ -106,10 +106,12 @@ class Writer:
                         for _, command in steps:
                             pipe.execute_command(*command)
                         self.told.append(self.marks.settle(steps, pipe.execute()))
+                case 12:  # behind a write in which the store lost what covers these
+                    self.told.append(store._land([version(source), version(source)], version(source)))
                 case 11:
                     append(self.client, "stream", {"state": str(run), "id": key}, 1000)
-        except Superseded:
-            self.told.append("superseded")
+        except (Superseded, Emptied) as error:
+            self.told.append(type(error).__name__)
 
 
 def held(client: Any) -> dict[str, Any]:
