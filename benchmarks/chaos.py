@@ -7,8 +7,8 @@ stopped, rescaled and started anew on the way. A reader polls every row all the 
 that finality, expiry and retention happen within the run. The seed decides what is sent, and which faults
 come in which order; not how fast the machine is.
 
-With --kills whole rounds run, of ten minutes by default, until so many processes were killed in the sum of
---figures, which adds up over runs. Ctrl-C discards the round that is under way; those before it are kept.
+With --kills whole rounds run, of ten minutes by default, until so many processes were killed in the runs of
+--figures, which adds up, behind the latest one that found anything. Ctrl-C discards the round that is under way; those before it are kept.
 
 Exit code 1: a backward step, a torn row, a difference from the log's recomputation, an undisturbed run or the
 players' list of what was answered as stored.
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, help=f"of traffic; {LONG_MINUTES:g}, of a round {ROUND_MINUTES:g}"
     )
-    parser.add_argument("--kills", type=int, help="rounds until the sum of --figures has so many")
+    parser.add_argument("--kills", type=int, help="rounds until the runs of --figures have so many")
     parser.add_argument("--figures", type=Path, help="a file in which the figures of runs add up")
     parser.add_argument("--rate", type=float, default=1000.0, help="pixels a second")
     parser.add_argument("--short", action="store_true", help="half a minute, few faults, the embedded broker")
@@ -86,12 +86,12 @@ def _rounds(chosen: argparse.Namespace, bug: str | None) -> bool:
             found = Chaos(plan).run()
         except KeyboardInterrupt:
             print(f"the round under way is discarded; {account.sum.kills:,} kills are kept")
-            return account.sum.well
+            return True
         if figures is not None:
             account.add(figures, plan.seed, found)
-            whole = account.sum
-            print(f"in all: {whole.kills:,} kills in {whole.runs} runs of {whole.events:,} events")
-        if not found.well or chosen.kills is None or account.sum.kills >= chosen.kills:
+            for what, some in (("in all", account.sum), ("since anything was found", account.since)):
+                print(f"{what}: {some.kills:,} kills in {some.runs} runs of {some.events:,} events")
+        if not found.well or chosen.kills is None or account.since.kills >= chosen.kills:
             return found.well
 
 

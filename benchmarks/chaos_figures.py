@@ -135,6 +135,14 @@ class Account(msgspec.Struct):
         """
         return msgspec.json.decode(file.read_bytes(), type=cls) if file.exists() else cls()
 
+    @property
+    def since(self) -> Figures:
+        """The sum of the runs behind the latest one that found anything: what it found is mended since."""
+        total = Figures(runs=0)
+        for run in self.runs:
+            total = total.plus(run.figures) if run.figures.well else Figures(runs=0)
+        return total
+
     def add(self, file: Path, seed: int, figures: Figures) -> None:
         """Add a run, and write the file."""
         command = ["git", "rev-parse", "--short", "HEAD"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chaos_figures import Account, Figures
 from benchmarks.chaos_monitor import Monitor
 from benchmarks.chaos_verdict import against_the_answers
 
@@ -166,3 +167,12 @@ def test_a_row_that_comes_back_smaller_is_seen() -> None:
     monitor.emptied(1)
     assert not list(monitor.check("row", {}))
     assert [one["field"] for one in monitor.check("row", ROW)] == ["flight.clicks"]
+
+
+def test_a_round_that_finds_anything_begins_the_count_of_kills_anew_in_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "chaos.json"
+    for kills, fell, lost in ((100, 0, 0), (90, 3, 0), (80, 0, 0), (70, 0, 1), (60, 0, 0), (50, 0, 0)):
+        Account.read(file).add(file, 1, Figures(kills=kills, backward_steps=fell, differences=lost))
+    account = Account.read(file)
+    assert (account.sum.kills, account.sum.backward_steps, account.sum.differences) == (450, 3, 1)
+    assert (account.since.kills, account.since.runs, account.since.well) == (110, 2, True)
