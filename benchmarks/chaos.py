@@ -8,7 +8,8 @@ that finality, expiry and retention happen within the run. The seed decides what
 come in which order; not how fast the machine is.
 
 With --kills whole rounds run, of ten minutes by default, until so many processes were killed in the runs of
---figures, which adds up, behind the latest one that found anything. Ctrl-C discards the round that is under way; those before it are kept.
+--figures, which add up, behind the latest one that found anything. Ctrl-C discards the round that is under
+way; those before it are kept.
 
 Exit code 1: a backward step, a torn row, a difference from the log's recomputation, an undisturbed run or the
 players' list of what was answered as stored.
