@@ -43,7 +43,7 @@ TOUCHES_A_LISTENER: Final = 3
 DAYS: Final = 14
 CUTS: Final = 300
 CONVERSION_EVERY: Final = 1000
-RUNS: Final = 5
+RUNS: Final = 9
 LISTENERS_A_HOME: Final = 2.5
 T0_MS: Final = 1_764_000_000_000
 
@@ -178,10 +178,32 @@ def resident_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
-def share(events: int, directory: Path) -> tuple[float, float, float]:
-    """Events per CPU-second with conversions, without, and with households in addition, from one log with a
-    conversion every 1,000 pixels (0.6 % of its plays); medians of runs in turns, each with the save at its
-    end alone: by the clock one run would have two, and another three.
+class Shares(NamedTuple):
+    """Events per CPU-second of runs in turns: with conversions, without, and with households in addition."""
+
+    conversions: list[float]
+    off: list[float]
+    households: list[float]
+
+    @property
+    def of_off(self) -> float:
+        """The throughput with conversions by that without, in the middle of the turns."""
+        return _paired(self.conversions, self.off)
+
+    @property
+    def of_conversions(self) -> float:
+        """The throughput with households by that without, in the middle of the turns."""
+        return _paired(self.households, self.conversions)
+
+
+def _paired(some: Sequence[float], others: Sequence[float]) -> float:
+    """Of a machine that others use, too, the runs of one turn have more in common than those of two."""
+    return statistics.median(one / other for one, other in zip(some, others, strict=True))
+
+
+def share(events: int, directory: Path) -> Shares:
+    """Replay one log with a conversion every 1,000 pixels (0.6 % of its plays), in turns, each run with the
+    save at its end alone: by the clock one would have two, and another three.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     plain, log, housed = (directory / f"{name}.ndjson" for name in ("plain", "log", "housed"))
@@ -210,8 +232,7 @@ def share(events: int, directory: Path) -> tuple[float, float, float]:
                     replay([str(path)], settings, KEY, recovery_dir=recovery)
                 if run:
                     found.append(events / meter.cpu_s)
-    with_them, without, at_home = map(statistics.median, rates.values())
-    return with_them, without, at_home
+    return Shares(*rates.values())
 
 
 def _at_home(line: str) -> str:
@@ -238,12 +259,11 @@ def _with_conversions(lines: Iterator[str]) -> Iterator[str]:
             yield msgspec.json.encode(event).decode() + "\n"
 
 
-def figures(shares: tuple[float, float, float], states: Sequence[Held]) -> dict[str, float]:
+def figures(shares: Shares, states: Sequence[Held]) -> dict[str, float]:
     """The figures of the bars."""
-    with_them, without, at_home = shares
     return {
-        "conversions": with_them / without,
-        "households": at_home / with_them,
+        "conversions": shares.of_off,
+        "households": shares.of_conversions,
         "bytes_a_touch": max(one.touch_bytes for one in states),
         "bytes_at_home": max(one.touch_bytes + one.home_bytes for one in states),
     }
@@ -268,9 +288,11 @@ def main(listeners: Sequence[int], events: int) -> None:
     with tempfile.TemporaryDirectory(prefix="audiopixel-touches-") as name:
         directory = Path(name)
         states = [held(count, directory / f"touches-{count}") for count in listeners]
-        with_them, without, at_home = share(events, directory)
+        shares = share(events, directory)
     bars.show(table(states))
+    with_them, without, at_home = map(statistics.median, shares)
     print(f"events/CPU-s: conversions {with_them:,.0f}, off {without:,.0f}, households too {at_home:,.0f}")
+    print(f"in the middle of turns: conversions {shares.of_off:.3f}, households {shares.of_conversions:.3f}")
 
 
 if __name__ == "__main__":
