@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from flows.model.ticks import Cut
 from flows.publish import ledger
 from flows.publish.layout import LAYOUTS
 from flows.publish.publisher import Publisher
+from flows.publish.redis_writer import RedisWriter
 from flows.settings.fields import Settings
 
 NAMESPACE = "lost:v1"
@@ -203,3 +205,52 @@ def test_a_counter_of_executions_that_was_lost_alone_or_with_all_else_is_no_obst
         assert int(held["fence"]) == fences[-1] == int(redis.get(f"{NAMESPACE}:fence") or 0)
     assert fences == [20, 21, 22]
     first.publisher.close()
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+def test_a_flow_that_dies_when_it_has_lost_data_leaves_no_row_without_the_positions_that_cover_it(
+    server: EmbeddedValkey, redis: Redis, truth: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise Died
+
+    refilled = RedisWriter._write_again
+    for moment in range(1, truth.commands[0] + 8):
+        losses = [
+            truth.commands[0] + 1,
+            truth.commands[0] + 1 + moment,
+        ]  # in a flush, and as it is written again
+
+        def happens(number: int, losses: list[int] = losses) -> bool:
+            if number in losses:
+                redis.flushall()
+            if number >= losses[-1]:
+                monkeypatch.setattr(RedisWriter, "_write_again", dies)
+            return False
+
+        monkeypatch.setattr(RedisWriter, "_write_again", refilled)
+        with suppress(Died):
+            for _ in disturbed(server, redis, happens):
+                pass
+        if redis.keys(f"{NAMESPACE}:placement:*") or redis.keys(f"{NAMESPACE}:station:*"):
+            assert redis.hexists(f"{NAMESPACE}:positions", "positions"), f"emptied {moment} commands later"
+
+
+def test_behind_a_loss_nothing_is_shown_before_what_an_older_execution_has_shown_since(
+    server: EmbeddedValkey, redis: Redis
+) -> None:
+    redis.flushall()
+    older, newer = Execution(server.url, 6), Execution(server.url)
+    newer.busy()
+    redis.flushall()
+    older.busy()  # it does not know of the newer one, and nothing is there that would tell
+    key, seen = f"{NAMESPACE}:placement:{{busy-0}}", list[tuple[bytes | None, ...]]()
+    for _ in range(7):
+        newer.busy()
+        seen.append((redis.hget(key, "fence"), redis.hget(key, "flight.impressions")))
+    assert seen == [(b"1", b"6")] * 5 + [(b"2", b"6"), (b"2", b"7")]
+    older.publisher.close()
+    newer.publisher.close()
