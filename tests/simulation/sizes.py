@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, Self
 from unittest.mock import patch
 
 SMALL: Final = {
@@ -31,7 +31,19 @@ SMALL: Final = {
 
 
 class _InPlace:
-    """Writes files when it is asked to: a thread of its own would change the order by chance."""
+    """Writes and reads files when it is asked to: a thread of its own would change the order by chance."""
+
+    def __init__(self, _: int = 1) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, work: Callable[[Any], Any], some: Iterable[Any]) -> Iterable[Any]:
+        return [work(one) for one in some]
 
     def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
         done: Future[Any] = Future()
@@ -47,4 +59,5 @@ def small_sizes(wanted: bool) -> Iterator[None]:
             for name, size in sizes.items():
                 stack.enter_context(patch.object(import_module(module), name, size))
         stack.enter_context(patch.object(import_module("flows.state.journal"), "_WRITERS", _InPlace()))
+        stack.enter_context(patch.object(import_module("flows.state.saves"), "ThreadPoolExecutor", _InPlace))
         yield
