@@ -335,6 +335,8 @@ class RedisWriter:
     def _write(self, cut: Cut, meta: Meta) -> None:
         assert self._client is not None
         assert self._store is not None
+        if not cut.reaches(self.covered):  # an older execution has filled Redis behind a loss
+            raise Emptied
         namespace, rev, backlog = self.settings.namespace, cut.number, self.backlog
         positions = msgspec.json.encode(dict(cut.positions)).decode()
         covered: list[int | str | None] = [positions, cut.watermark_ms, f"{self.fence}-{rev}"]
@@ -363,8 +365,6 @@ class RedisWriter:
         self._store.raise_fence(self._fence_key, self.fence)
         self._store.watch(self._marker_key, self.fence)
         self.covered = positions_of(self._store.claim(self._positions_key, self.generation, self.fence))
-        if not cut.reaches(self.covered):  # an older execution has filled Redis meanwhile
-            raise Emptied
         self._write(cut, meta)
 
     def _tell(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -240,7 +241,7 @@ def test_a_flow_that_dies_when_it_has_lost_data_leaves_no_row_without_the_positi
 
 
 def test_behind_a_loss_nothing_is_shown_before_what_an_older_execution_has_shown_since(
-    server: EmbeddedValkey, redis: Redis
+    server: EmbeddedValkey, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis.flushall()
     older, newer = Execution(server.url, 6), Execution(server.url)
@@ -250,6 +251,10 @@ def test_behind_a_loss_nothing_is_shown_before_what_an_older_execution_has_shown
     key, seen = f"{NAMESPACE}:placement:{{busy-0}}", list[tuple[bytes | None, ...]]()
     for _ in range(7):
         newer.busy()
+        if len(seen) == 1:  # nor by a stop
+            with monkeypatch.context() as patched:
+                patched.setattr(newer.publisher.writer, "monotonic_s", count(newer.now_s).__next__)
+                newer.publisher.finish()
         seen.append((redis.hget(key, "fence"), redis.hget(key, "flight.impressions")))
     assert seen == [(b"1", b"6")] * 5 + [(b"2", b"6"), (b"2", b"7")]
     older.publisher.close()
