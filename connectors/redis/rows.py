@@ -5,7 +5,7 @@ writes the whole version or nothing, so that a reader sees one version and a sta
 A version that builds on one which this writer has written travels as what has changed; where the hash holds
 another one the script refuses it, and the whole row follows. On a single node the script writes rows only
 where the same execution has written what covers them: none into a store that was emptied in between, and none
-of a writer that was superseded or has died, however late the network delivers it.
+of a writer that was superseded, or died behind a loss, however late the network delivers it.
 Everything here is idempotent: after any error the caller repeats the whole call. Unit of parallelism: one
 `RowStore` a process; a script touches only its rows' keys, so any number of writers share a store.
 """

@@ -95,6 +95,10 @@ Again(e) == /\ st[e] = "emptied"
                                               !.posF = IF CLAIM THEN f[e] ELSE @]
                     /\ done' = [done EXCEPT ![e] = IF REFILL THEN 0 ELSE @]
             /\ UNCHANGED <<n, f, p, fl, todo, my, saved, file, lost, copy>>
+\* The claim is made, and its answer is lost: it is claimed again before anything is written.
+Unheard(e) == /\ st[e] = "emptied" /\ CLAIM /\ redis.posF < f[e]
+              /\ redis' = [redis EXCEPT !.counter = Max(@, f[e]), !.posF = f[e]]
+              /\ UNCHANGED <<n, st, f, p, tgt, fl, done, todo, my, saved, file, lost, copy>>
 
 \* What Redis loses: everything, under open connections (FLUSHALL) or not; or what it was told since an older copy (a
 \* replica, a file), which breaks connections: what is on its way has no answer and is tried again.
@@ -105,7 +109,7 @@ Lose == /\ lost < L /\ lost' = lost + 1
            \/ redis' = copy /\ st' = [e \in Execs |-> IF st[e] = "mid" THEN "run" ELSE st[e]]
         /\ UNCHANGED <<n, f, p, tgt, fl, done, todo, my, saved, file, copy>>
 
-Next == \/ \E e \in Execs : \/ Start(e) \/ Claim(e) \/ Read(e) \/ Save(e) \/ Finish(e) \/ Again(e)
+Next == \/ \E e \in Execs : \/ Start(e) \/ Claim(e) \/ Read(e) \/ Save(e) \/ Finish(e) \/ Again(e) \/ Unheard(e)
                             \/ \E r \in Rows : Row(e, r)
                             \/ \E k \in fl[e]..p[e] : Flush(e, k)
         \/ Copy \/ Lose

@@ -7,13 +7,19 @@ Must not import: a stage but delivery, the engine.
 
 from __future__ import annotations
 
-from flows.publish.covered import Covered, final_before, keep_final, positions_key, positions_of
+from flows.publish.covered import (
+    Covered,
+    final_before,
+    keep_final,
+    positions_key,
+    positions_of,
+    refuse_foreign,
+)
 from flows.publish.fence import Kept, keep, kept
 from flows.publish.handover import Handover
 from flows.publish.ledger import Ledger
 from flows.publish.lines import STOP_TIMEOUT, TIMEOUT, FileLines, LineWriter, TopicLines
 from flows.publish.publisher import Publisher
-from flows.publish.redis_writer import refuse_foreign
 from flows.publish.shown_rows import ShownRows
 
 __all__ = [

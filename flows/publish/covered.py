@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -22,7 +22,7 @@ import msgspec
 from connectors.durable import put, sync_directory
 from connectors.redis import connect, read_rows
 from connectors.stream import ConnectError
-from flows.errors import StateError
+from flows.errors import SettingsError, StateError
 from flows.model.ticks import Cut
 from flows.publish.fence import kept
 from flows.settings import Settings
@@ -33,6 +33,11 @@ RETRY_S: Final = 15.0
 NEVER: Final = 1 << 40
 """A minute that does not come."""
 _FILE: Final = "final"
+ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
+SHORTER: Final = (
+    "the log ended before the positions that Redis already holds: it is another or a shorter log; give it a "
+    f"Redis or a namespace of its own, or {ANEW}"
+)
 
 
 def positions_key(namespace: str) -> str:
@@ -43,6 +48,25 @@ def positions_key(namespace: str) -> str:
 def positions_of(held: Mapping[str, str]) -> dict[str, int]:
     """Those of that hash; none where nobody has written it."""
     return msgspec.json.decode(held["positions"], type=dict[str, int]) if "positions" in held else {}
+
+
+def told(positions: Mapping[str, int]) -> str:
+    """Positions as the log says them."""
+    return " ".join(f"{of}:{at}" for of, at in positions.items())
+
+
+def refuse_foreign(held: Collection[str], partitions: Collection[str], namespace: str) -> None:
+    """Refuse a Redis that holds numbers of a partition that is not among the flow's.
+
+    Raises:
+        SettingsError: they are not.
+    """
+    foreign = sorted(set(held) - set(partitions))
+    if foreign:
+        raise SettingsError(
+            f"Redis ({namespace}) holds numbers of {', '.join(foreign[:3])}, which this flow does not read: "
+            f"give it a Redis or a namespace of its own, or {ANEW}"
+        )
 
 
 @dataclass

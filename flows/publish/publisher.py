@@ -24,11 +24,12 @@ from flows.model.redis_keys import row_key
 from flows.model.release import VERSION
 from flows.model.ticks import Cut, Methods
 from flows.publish import ledger
+from flows.publish.covered import SHORTER
 from flows.publish.days import TTL, Days
 from flows.publish.judging import Judging
 from flows.publish.layout import LAYOUTS, META_FIELDS, SCHEMA
 from flows.publish.lines import LineWriter
-from flows.publish.redis_writer import ANEW, RedisWriter
+from flows.publish.redis_writer import RedisWriter
 from flows.publish.server_clock import ServerClock
 from flows.settings import Settings, ms
 
@@ -123,15 +124,11 @@ class Publisher:
         if cut.held_by:
             metrics.hold_since.labels(cut.held_by).set(cut.held_since_ms / 1000)
         metrics.pending_rows.set(len(self.backlog))
-        if self._behind(cut):
+        if self.writer.behind(cut):
             if cut.ended:
-                raise SettingsError(
-                    "the log ended before the positions that Redis already holds: it is another or a shorter "
-                    f"log; give it a Redis or a namespace of its own, or {ANEW}"
-                )
+                raise SettingsError(SHORTER)
             self.backlog.drop_decisions()  # an earlier execution has written them, or nearly all
             return
-        self.writer.covered = {}
         known = self.pacer is None or self._pace(self.pacer, cut, flushes)
         now_ms, held = int(self._now_s() * 1000), bool(cut.held_by)
         self._judging.look(now_ms, cut.watermark_ms, cut.low_mark_ms, known, held)
@@ -257,10 +254,6 @@ class Publisher:
         keys = [row_key(self.settings.namespace, scope, name) for name in names]
         rows = self.writer.read(keys, fields)
         return None if rows is None else dict(zip(names, rows, strict=True))
-
-    def _behind(self, cut: Cut) -> bool:
-        """True if an earlier execution has published more of the log than this one has read yet."""
-        return not cut.reaches(self.writer.covered)
 
     def _end(self, scope: str, name: str, rev: int) -> None:
         """Drop a row that has ended, with its sketch; a paced row stays."""

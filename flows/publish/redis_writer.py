@@ -41,7 +41,7 @@ from flows.model.messages import PackedRow
 from flows.model.redis_keys import row_key
 from flows.model.ticks import Cut
 from flows.publish.backlog import Backlog
-from flows.publish.covered import positions_key, positions_of
+from flows.publish.covered import SHORTER, positions_key, positions_of, refuse_foreign, told
 from flows.publish.fence import Kept, keep, kept
 from flows.publish.layout import LAYOUTS
 from flows.publish.lines import LineWriter
@@ -57,21 +57,6 @@ TRIM_EVERY_S: Final = 3600.0
 ALERTS_KEPT: Final = 10_000
 Meta = Callable[[], Sequence[int | str | None]]
 """The values of `META_FIELDS`, as of now."""
-ANEW: Final = "say --recompute, with an empty recovery directory, to begin a new generation"
-
-
-def refuse_foreign(held: Collection[str], partitions: Collection[str], namespace: str) -> None:
-    """Refuse a Redis that holds numbers of a partition that is not among the flow's.
-
-    Raises:
-        SettingsError: they are not.
-    """
-    foreign = sorted(set(held) - set(partitions))
-    if foreign:
-        raise SettingsError(
-            f"Redis ({namespace}) holds numbers of {', '.join(foreign[:3])}, which this flow does not read: "
-            f"give it a Redis or a namespace of its own, or {ANEW}"
-        )
 
 
 @dataclass
@@ -86,8 +71,8 @@ class RedisWriter:
         backlog: what `flush` writes.
         alerts: that wait.
         landed: number of the last cut of which Redis has everything that was not left to a later flush.
-        covered: the positions up to which readers have numbers of another execution: no cut before them is
-            written.
+        covered: the positions up to which readers have numbers of other executions: no cut before them is
+            written; None: a claim has no answer yet.
     """
 
     settings: Settings
@@ -104,7 +89,7 @@ class RedisWriter:
     fence: int = 0
     generation: int = 0
     landed: int = -1
-    covered: dict[str, int] = field(default_factory=dict)
+    covered: dict[str, int] | None = field(default_factory=dict)
     _last: tuple[Cut, Meta] | None = None
     _client: Client | None = None
     _store: RowStore | None = None
@@ -159,9 +144,8 @@ class RedisWriter:
         refuse_foreign(self.covered, self.partitions, self.settings.namespace)
         self._trim_at_s = self.monotonic_s() + TRIM_EVERY_S
         self._flush_at_s = self.monotonic_s() + self.pace_s
-        behind = " ".join(f"{of}:{at}" for of, at in self.covered.items())
-        told = {"behind": behind} if behind else {}
-        self._log.info("publishing", fence=self.fence, generation=self.generation, **told)
+        behind = {"behind": told(self.covered)} if self.covered else {}
+        self._log.info("publishing", fence=self.fence, generation=self.generation, **behind)
 
     def _warn_of_eviction(self, client: Client) -> None:
         for policy in sorted(eviction_policies(client)):
@@ -246,6 +230,10 @@ class RedisWriter:
         except RedisUnavailable:
             return None
 
+    def behind(self, cut: Cut) -> bool:
+        """True if readers have more of the log from another execution than a cut has."""
+        return not cut.reaches(self.covered or {})
+
     def flush(self, cut: Cut, meta: Meta) -> None:
         """Write what is due, if it is time; at the log's end until all of it is written.
 
@@ -260,6 +248,8 @@ class RedisWriter:
             self._try(cut, meta)
         deadline_s = self.monotonic_s() + PATIENCE_S
         while cut.ended and len(self.backlog):
+            if self.behind(cut):
+                raise SettingsError(SHORTER)
             if self.monotonic_s() > deadline_s:
                 raise AudiopixelError(
                     f"Redis took no writes for {PATIENCE_S:.0f} s at the end of the log: "
@@ -276,6 +266,8 @@ class RedisWriter:
         """
         deadline_s = self.monotonic_s() + STOP_PATIENCE_S
         while self._last is not None and self.backlog.waits and self.monotonic_s() < deadline_s:
+            if self.behind(self._last[0]):
+                return
             time.sleep(max(0.0, min(0.2, self._retry_at_s - self.monotonic_s())))
             if self.monotonic_s() >= self._retry_at_s:
                 self._try(*self._last)
@@ -299,6 +291,8 @@ class RedisWriter:
             except Emptied:
                 self._write_again(cut, meta)
         except Emptied:  # once more: it is found out again at the next flush
+            self._pause_s = max(0.1, self._pause_s)
+            self._retry_at_s = self.monotonic_s() + self._pause_s
             return
         except RedisUnavailable as error:
             metrics.redis_errors.labels(error.reason).inc()
@@ -335,7 +329,7 @@ class RedisWriter:
     def _write(self, cut: Cut, meta: Meta) -> None:
         assert self._client is not None
         assert self._store is not None
-        if not cut.reaches(self.covered):  # an older execution has filled Redis behind a loss
+        if self.covered is None or self.behind(cut):
             raise Emptied
         namespace, rev, backlog = self.settings.namespace, cut.number, self.backlog
         positions = msgspec.json.encode(dict(cut.positions)).decode()
@@ -363,8 +357,12 @@ class RedisWriter:
         self._log.warning("redis lost its data: writing every row again", rows=len(self.backlog.images))
         self.backlog.lost()
         self._store.raise_fence(self._fence_key, self.fence)
-        self._store.watch(self._marker_key, self.fence)
+        self.covered = None
         self.covered = positions_of(self._store.claim(self._positions_key, self.generation, self.fence))
+        refuse_foreign(self.covered, self.partitions, self.settings.namespace)
+        if self.behind(cut):
+            self._log.warning("an older execution has shown more since", behind=told(self.covered))
+        self._store.watch(self._marker_key, self.fence)
         self._write(cut, meta)
 
     def _tell(self) -> None:

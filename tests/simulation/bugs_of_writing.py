@@ -13,7 +13,6 @@ from flows.engine.sinks import LinesLogic, RedisLogic
 from flows.publish import Covered, redis_writer
 from flows.publish.backlog import Backlog
 from flows.publish.fence import Kept
-from flows.publish.publisher import Publisher
 from flows.publish.redis_writer import RedisWriter
 from simulation.mutations import mutation
 
@@ -35,16 +34,16 @@ def the_fence_is_not_kept_on_the_disk(_: Any) -> Any:
     return lambda *_: None
 
 
-@mutation(Publisher, "_behind")
+@mutation(RedisWriter, "behind")
 def rows_are_shown_before_the_replay_is_past_the_last_flush(_: Any) -> Any:
     return lambda self, cut: False
 
 
-@mutation(Publisher, "_behind")
+@mutation(RedisWriter, "behind")
 def one_partition_past_the_last_flush_is_enough(_: Any) -> Any:
     def behind(self: Any, cut: Any) -> bool:
         at = dict(cut.positions)
-        covered = self.writer.covered
+        covered = self.covered
         return bool(covered) and all(at.get(of, 0) < there for of, there in covered.items())
 
     return behind
