@@ -240,12 +240,14 @@ def test_a_flow_that_dies_when_it_has_lost_data_leaves_no_row_without_the_positi
             assert redis.hexists(f"{NAMESPACE}:positions", "positions"), f"emptied {moment} commands later"
 
 
+@pytest.mark.parametrize("flushed", [True, False])
 def test_behind_a_loss_nothing_is_shown_before_what_an_older_execution_has_shown_since(
-    server: EmbeddedValkey, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    server: EmbeddedValkey, redis: Redis, monkeypatch: pytest.MonkeyPatch, flushed: bool
 ) -> None:
     redis.flushall()
-    older, newer = Execution(server.url, 6), Execution(server.url)
-    newer.busy()
+    older, newer = Execution(server.url, 6), Execution(server.url, 0 if flushed else 1)
+    if flushed:
+        newer.busy()
     redis.flushall()
     older.busy()  # it does not know of the newer one, and nothing is there that would tell
     store = newer.publisher.writer._store
