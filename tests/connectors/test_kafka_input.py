@@ -356,7 +356,7 @@ def test_a_reader_is_not_caught_up_during_an_outage_and_is_again_after_it(runnin
     assert not _proven(drained.reader, 1)
     running.start()
     drained.to_the_end()
-    assert _proven(drained.reader), "the answer to a question of the outage is no longer due"
+    assert _proven(drained.reader), "by the leader that has started anew"
     running.pause()
     assert not _proven(drained.reader, 1), "an outage that nobody has noticed yet"
     drained.until(lambda: not drained.reader.caught_up)
