@@ -82,7 +82,7 @@ class Server:
             self.world.crash()
 
     def lose(self) -> None:
-        """Lose all data; with the scripts that were loaded, as by a restart, or without, as by a command."""
+        """Lose all data: by a restart, which the loaded scripts do not outlast, and by a command in turn."""
         self.losses += 1
         self.store.run("FLUSHALL")
         if self.losses % 2:

@@ -220,10 +220,8 @@ def test_a_flow_that_dies_when_it_has_lost_data_leaves_no_row_without_the_positi
 
     refilled = RedisWriter._write_again
     for moment in range(1, truth.commands[0] + 8):
-        losses = [
-            truth.commands[0] + 1,
-            truth.commands[0] + 1 + moment,
-        ]  # in a flush, and as it is written again
+        begin = truth.commands[0] + 1
+        losses = [begin, begin + moment]  # in a flush, and as it is written again
 
         def happens(number: int, losses: list[int] = losses) -> bool:
             if number in losses:
