@@ -22,6 +22,8 @@ LONGEST: Final = 24
 LONG: Final = 9
 """Bytes of a packed integer at most."""
 _SPLIT: Final = float((1 << 27) + 1)
+_INTEGERS: Final = float(1 << 52)
+"""From here on a double is an integer, and what rounding it left may be more than one."""
 
 
 @kernel
@@ -39,8 +41,11 @@ def rate(part: Int, whole: Int) -> Int:
     high = wide - (wide - value)
     left = high * MILLION - product + (value - high) * MILLION
     floor = np.floor(product)
-    beyond = product - floor - 0.5 + left
     rounded = np.int64(floor)
+    if product >= _INTEGERS:
+        more = np.floor(left)
+        rounded, left = rounded + np.int64(more), left - more
+    beyond = product - floor - 0.5 + left
     if beyond > 0 or (beyond == 0 and rounded & 1):
         rounded += 1
     return rounded

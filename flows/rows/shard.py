@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from flows.model.clients import SideIncrements
 from flows.model.counts import HELD, MINUTE_COUNTS
@@ -22,6 +23,7 @@ from flows.model.events import IMPRESSION, MUTE, SKIP
 from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut
 from flows.rows.cells import add_cells, split, window
+from flows.rows.crowds import WIDTHS
 from flows.rows.ended import RowName
 from flows.rows.minutes import due_minutes
 from flows.rows.row_index import DEFAULT_LIMITS, Limits
@@ -65,7 +67,7 @@ class RowShard(RowTables):
         self.lateness_ms, self.mature_ms, self.minutes_every = lateness_ms, mature_ms, minutes_every
         self.left: list[RowName] = []
         self.given: list[AlikeDays] = []
-        self._sketched = -1
+        self._sketched, self._moved_once = -1, False
 
     @property
     def final_through_ms(self) -> int:
@@ -220,7 +222,7 @@ class RowShard(RowTables):
         """Move the rolling windows on from the minute `before`; minutes become final."""
         of = self.columns
         rows, minutes = split(self.cells.keys[self.cells.keys != 0])
-        of.changed[rows[minutes >= before - 60]] = True
+        of.changed[rows[self._moved(minutes, before)]] = True
         self.first_open = max(self.first_open, (self.watermark_ms - self.lateness_ms) // 60_000)
         if ended:
             self.first_open = max(self.minute + 1, int(minutes.max(initial=0)) + 1)
@@ -233,6 +235,23 @@ class RowShard(RowTables):
         for code in (SKIP, MUTE):
             np.subtract.at(of.flight[:, code + HELD], rows[flown], settled[flown, code])
         self.days.add_final(rows, minutes, settled, len(of))
+
+    def _moved(self, minutes: I64, before: int) -> npt.NDArray[np.bool_]:
+        """The minutes that come into a rolling window, leave it or become mature in it, now that the
+        watermark has left the minute `before`; what others add to the windows stays as it was. All of them
+        for the first time, since the settings may be others than those of the execution before.
+        """
+        before, self._moved_once = before if self._moved_once else 0, True
+        ends = [(before - width, self.minute - width) for width in (0, *WIDTHS)]
+        ends.append((self._mature_before(before * 60_000) - 1, self._mature_before(self.watermark_ms) - 1))
+        moved = np.zeros(len(minutes), bool)
+        for had, has in ends:
+            moved |= (minutes > had) & (minutes <= has)
+        return moved
+
+    def _mature_before(self, watermark_ms: int) -> int:
+        """The starts of the minutes before it are old enough to have been completed."""
+        return (watermark_ms - self.mature_ms) // 60_000
 
     def _drop_expired(self) -> None:
         """Drop the cells that are final and out of every window; rows change whose day is over by that."""
@@ -291,10 +310,10 @@ class RowShard(RowTables):
     def numbers_of(self, rows: I64) -> Windows:
         """The present numbers of `rows`."""
         of, cells, conversions, minute = self.columns, self.cells, self.conversions, self.minute
-        mature_before = (self.watermark_ms - self.mature_ms) // 60_000
+        mature_before = self._mature_before(self.watermark_ms)
         sums = [np.zeros((len(rows), MINUTE_COUNTS), np.int64) for _ in range(2)]
         mature = [np.zeros((len(rows), 2), np.int64) for _ in range(2)]
-        for width, of_window, of_mature in zip((5, 60), sums, mature, strict=True):
+        for width, of_window, of_mature in zip(WIDTHS, sums, mature, strict=True):
             window(rows, minute, width, cells.keys, cells.counts, of_window, of_mature, mature_before)
         today, reached_today, homes_today = self.days.of_today(len(of))
         short, long = self.rolling.reach(rows)

@@ -25,7 +25,8 @@ def pack(values: list[int], is_rate: bool) -> list[bytes]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 1 << 42), WHOLES), min_size=1))
-@example([(1, 128), (1, 640), (3, 640), (1, 3), (2, 3), (0, 7), (7, 0), (10**12, 1)])
+@example([(1, 128), (1, 640), (3, 640), (1, 3), (2, 3), (0, 7), (7, 0), (10**12, 1), (144_115_188_072, 5)])
+@example([(2**42 - by, whole) for by in range(40) for whole in (3, 7, 9, 64, 320, 640, 1280)])
 def test_a_rate_is_packed_as_python_rounds_and_writes_it(some: list[tuple[int, int]]) -> None:
     found = rates(*np.array(some, np.int64).T)
     told = [ratio(part, whole) for part, whole in some]
