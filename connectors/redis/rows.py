@@ -170,13 +170,13 @@ class RowStore:
         return outcomes
 
     def drop(self, rows: Sequence[RowVersion]) -> None:
-        """Delete the hashes of `rows`, and what their index has of them; what a newer execution wrote stays.
+        """Delete the hashes of `rows`, and what their index has of them; a newer version stays.
 
         Raises as `write` does.
         """
         for chunk in chunks(rows):
             commands: list[Command] = [
-                (row.key, ("EVAL", DROP, 1, row.key, row.generation, row.fence)) for row in chunk
+                (row.key, ("EVAL", DROP, 1, row.key, row.generation, row.fence, row.rev)) for row in chunk
             ]
             with failures(self._client):
                 gone = checked(self._send(commands))

@@ -69,8 +69,8 @@ return outcomes
 """
 
 DROP: Final = """#!lua
-local held = redis.call('HMGET', KEYS[1], 'generation', 'fence')
-for i = 1, 2 do
+local held = redis.call('HMGET', KEYS[1], 'generation', 'fence', 'rev')
+for i = 1, 3 do
   local ours, theirs = tonumber(ARGV[i]), tonumber(held[i]) or -math.huge
   if ours < theirs then return 0 end
   if ours > theirs then break end

@@ -67,7 +67,7 @@ class RowShard(RowTables):
         self.lateness_ms, self.mature_ms, self.minutes_every = lateness_ms, mature_ms, minutes_every
         self.left: list[RowName] = []
         self.given: list[AlikeDays] = []
-        self._sketched, self._moved_once = -1, False
+        self._sketched = -1
 
     @property
     def final_through_ms(self) -> int:
@@ -238,10 +238,12 @@ class RowShard(RowTables):
 
     def _moved(self, minutes: I64, before: int) -> npt.NDArray[np.bool_]:
         """The minutes that come into a rolling window, leave it or become mature in it, now that the
-        watermark has left the minute `before`; what others add to the windows stays as it was. All of them
-        for the first time, since the settings may be others than those of the execution before.
+        watermark has left the minute `before`; what others add to the windows stays as it was. With a new day
+        all of the last hour and later: a row may have counts of that day already.
         """
-        before, self._moved_once = before if self._moved_once else 0, True
+        if self.days.day_of(before) != self.days.today:
+            recent: npt.NDArray[np.bool_] = minutes >= before - WIDTHS[-1]
+            return recent
         ends = [(before - width, self.minute - width) for width in (0, *WIDTHS)]
         ends.append((self._mature_before(before * 60_000) - 1, self._mature_before(self.watermark_ms) - 1))
         moved = np.zeros(len(minutes), bool)

@@ -255,6 +255,24 @@ def test_the_index_loses_what_has_expired_and_is_old_and_nothing_else(
     assert trim_index(client, f"{key}:no index", 100, str) == 0
 
 
+@pytest.mark.parametrize(
+    ("held", "stays"),
+    [
+        *(((2, 5, 9), False), ((2, 5, 8), False), ((2, 4, 10), False), ((1, 6, 10), False)),
+        *(((2, 5, 10), True), ((2, 6, 0), True), ((3, 1, 0), True)),
+    ],
+)
+def test_a_deletion_spares_a_row_that_has_come_back_and_its_entry(
+    client: Client, store: RowStore, key: str, held: tuple[int, int, int], stays: bool
+) -> None:
+    (back,), (ended,) = indexed(key, range(1), 7), indexed(key, range(1), 7)
+    generation, fence, rev = held
+    store.write([back._replace(generation=generation, fence=fence, rev=rev)])
+    store.drop([ended._replace(generation=2, fence=5, rev=9)])
+    assert bool(read_rows(client, [back.key])[0]) == stays
+    assert scan_index(client, f"{key}:index") == (["0"] if stays else [])
+
+
 def test_a_row_that_comes_back_while_the_index_is_trimmed_keeps_its_entry(
     client: Client, store: RowStore, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,7 +208,7 @@ class Store:
             self.until_ms[key] = self._now_ms() + int(ttl_ms)
 
     def _drop(self, keys: Sequence[str], args: Sequence[str]) -> int:
-        for ours, theirs in zip(args, self._hmget(keys[0], "generation", "fence"), strict=True):
+        for ours, theirs in zip(args, self._hmget(keys[0], "generation", "fence", "rev"), strict=True):
             if int(ours) != _number(theirs):
                 if int(ours) < _number(theirs):
                     return 0

@@ -285,6 +285,7 @@ class World:
         self.readers: dict[Row, dict[str, Any]] = {}
         self.given: dict[tuple[str, int], int] = {}
         self.finals: dict[tuple[str, int], list[int]] = {}
+        self.mature: dict[Row, Any] = {}
         self.gone: set[Row] = set()
 
     def new_shard(self) -> RowShard:
@@ -308,6 +309,7 @@ class World:
         self.cut(Cut(self.tick + 1, self.brute.watermark_ms, True, ()), [])
 
     def cut(self, cut: Cut, entries: list[Entry]) -> None:
+        turns = cut.watermark_ms // MINUTE > self.brute.watermark_ms // MINUTE
         windows, due = self.shard.apply(cut, batches(self.brute, cut, entries))
         self.brute.watermark_ms, self.brute.ended = cut.watermark_ms, cut.ended
         if windows is not None:
@@ -315,6 +317,9 @@ class World:
         self.leave(cut)
         alive = self.brute.totals.keys() - self.gone
         assert self.readers == {row: self.brute.numbers(row) for row in alive}
+        assert not turns or {row: self.mature[row] for row in alive} == {
+            row: self.brute.mature(row) for row in alive
+        }
         self.minutes(cut, due)
 
     def leave(self, cut: Cut) -> None:
@@ -339,7 +344,8 @@ class World:
                 "campaign": windows.labels[i][0],
                 "delay": windows.delays[i],
             }
-            assert [mature[i].tolist() for mature in windows.mature] == self.brute.mature(row)
+            self.mature[row] = [mature[i].tolist() for mature in windows.mature]
+            assert self.mature[row] == self.brute.mature(row)
 
     def minutes(self, cut: Cut, due: list[Minutes]) -> None:
         """A placement's minute is final once, at once, for good; provisional no more often than asked."""
@@ -413,6 +419,17 @@ def impressions(cut: Cut, minutes: range) -> RowBatch:
     return RowBatch(
         0, 0, cut, [("placement", "a")], latest, rows, which, counts, none, totals, none, none, who, [], first
     )
+
+
+def test_a_minute_that_turns_gives_out_the_rows_whose_windows_it_changes() -> None:
+    shard = RowShard(0, 1, 10 * MINUTE, 30 * MINUTE, london_day)
+    given = []
+    for minute in range(1, 66):
+        cut = Cut(minute, at(2026, 7, 1, 12, 0) + minute * MINUTE, False, ())
+        heard = range(cut.watermark_ms // MINUTE, cut.watermark_ms // MINUTE + 1)
+        windows, _ = shard.apply(cut, [impressions(cut, heard)] if minute == 1 else [])
+        given += [minute] if windows is not None else []
+    assert given == [1, 6, 12, 32, 61]  # heard; out of five minutes; final; mature; out of the hour
 
 
 @pytest.mark.parametrize(
