@@ -75,8 +75,10 @@ class RowStore:
         *,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
+        from connectors.redis.row_changes import RowChanges  # a writer's alone: it takes a second to load
+
         self._client = client
-        self._layouts = layouts
+        self._changes = {name: RowChanges(layout) for name, layout in layouts.items()}
         self._clock_ms = clock_ms
         self._marks: Marks | None = None
         self._whole = True
@@ -227,7 +229,7 @@ class RowStore:
         last, version = ([], ()) if cover is None else ([cover.key], cover[3:6])
         for call in calls:
             some, keys = [rows[at] for at in call.values()], [*call, *last]
-            argument = self._layouts[some[0].layout].argument(some, bases, now_ms)
+            argument = self._changes[some[0].layout].argument(some, bases, now_ms)
             commands.append((some[0].key, ("EVALSHA", _WRITE_SHA, len(keys), *keys, *version, argument)))
         with failures(self._client):
             answers = self._send(commands)

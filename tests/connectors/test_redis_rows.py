@@ -24,6 +24,7 @@ from connectors.redis import rows as connector
 from connectors.redis.client import REASONS, Client, RedisUnavailable, connect, failures, replies
 from connectors.redis.commands import put_fields, put_shared, read_rows, scan_index, trim_index
 from connectors.redis.fenced_hash import FencedHash, RowVersion
+from connectors.redis.row_changes import RowChanges
 from connectors.redis.rows import Emptied, RowStore, Superseded, WriteOutcome
 from connectors.stream import ConnectError
 
@@ -351,8 +352,8 @@ def test_a_message_comes_when_all_else_is_stored(client: Client, store: RowStore
     subscriber.close()
 
 
-FEW = FencedHash([f"f{n}" for n in range(12)], own=3)
-LONG = FencedHash([f"f{n}" for n in range(40)], own=3)
+FEW = FencedHash([f"f{n}" for n in range(12)])
+LONG = FencedHash([f"f{n}" for n in range(40)])
 VALUES = st.lists(st.sampled_from([None, 0, 1, "a"]), min_size=12, max_size=12)
 HAPPENS = st.sampled_from(["nothing", "gone", "older", "another writer"])
 
@@ -389,40 +390,69 @@ def test_whatever_happens_to_rows_between_two_writes_the_next_leaves_them_whole(
             assert found == fields | version
 
 
-VERSION = {"generation": 1, "fence": 1, "rev": 1, "updated_ms": 9}
-SHORT = st.sampled_from([None, 0, 1, "a", "\x01", 300, "aa"])
+SIZES = [0, 31, 32, 127, 128, 255, 256, 300]
+INTEGERS = [sign * (1 << bits) + by for bits in range(54) for sign in (1, -1) for by in (-1, 0, 1)]
+VALUE = st.one_of(
+    st.none(),
+    st.sampled_from([0, 1, "a", "b"]),
+    st.sampled_from(INTEGERS),
+    st.builds(lambda size: "x" * size, st.sampled_from(SIZES)),
+    st.text(max_size=3),
+    st.builds(bytes, st.sampled_from(SIZES)),
+)
 
 
 @pytest.mark.parametrize("layout", [FEW, LONG], ids=["few", "long"])
 @given(data=st.data())
-def test_what_is_found_once_for_new_rows_that_are_alike_is_what_each_differs_in(
+def test_a_version_travels_as_what_it_differs_in_from_the_one_that_it_builds_on(
     layout: FencedHash, data: st.DataObject
 ) -> None:
-    """Tails of other lengths are ends of each other's bytes, too."""
     size = len(layout.fields)
-    tail = st.lists(SHORT, min_size=size - 3, max_size=size - 3)
-    tails = data.draw(st.lists(tail, min_size=1, max_size=2))
-    of = [
-        data.draw(st.lists(SHORT, min_size=3, max_size=3)) + data.draw(st.sampled_from(tails))
-        for _ in range(data.draw(st.integers(1, 8)))
-    ]
-    rows = [RowVersion("k", "few", layout.pack(values), 1, 1, 1) for values in of]
+    some = st.lists(VALUE, min_size=size, max_size=size)
+    pool: list[list[Any]] = data.draw(st.lists(some, min_size=1, max_size=3))
+
+    def drawn() -> list[Any]:
+        values = list(data.draw(st.sampled_from(pool)))
+        for place in data.draw(st.lists(st.integers(0, size - 1), max_size=3)):
+            values[place] = data.draw(VALUE)
+        return values
+
+    rows, before, of = [], dict[str, RowVersion](), list[list[Any]]()
+    for place in range(data.draw(st.integers(1, 8))):
+        rev, ttl_ms = data.draw(st.sampled_from([(4, None), (5, None), (5, 9)]))
+        of.append(drawn())
+        rows.append(RowVersion(f"k{place}", "few", layout.pack(of[-1]), 1, 2, rev, ttl_ms))
+        if data.draw(st.booleans()):
+            before[f"k{place}"] = RowVersion(f"k{place}", "few", layout.pack(drawn()), 1, 1, 3)
+
     told: Any
-    usual, told = msgspec.msgpack.decode(layout.argument(rows, {}, 9))
-    first = dict.fromkeys(layout.fields) | dict(zip(usual[::2], usual[1::2], strict=True))
-    for values, (version, ttl_ms, base, some, gone) in zip(of, told, strict=True):
-        assert (version, ttl_ms) == ([1, 1, 1], 0)
-        fields = dict(zip(some[::2], some[1::2], strict=True))
-        before = first if base == "usual" else dict.fromkeys(layout.fields)
-        after = before | fields | dict.fromkeys(gone)
-        assert {name: after.pop(name) for name in VERSION} == VERSION
-        assert [*after.values()] == values
+    usual, told = msgspec.msgpack.decode(RowChanges(layout).argument(rows, before, 9))
+    copied = dict(zip(usual[::2], usual[1::2], strict=True))
+    for one, values, (version, ttl_ms, base, fields, gone) in zip(rows, of, told, strict=True):
+        assert (version, ttl_ms) == ([1, 2, one.rev], one.ttl_ms or 0)
+        known = before.get(one.key)
         if base == "usual":
-            assert fields | dict.fromkeys(gone) == {
-                name: value
-                for name, value in zip(layout.fields, values, strict=True)
-                if value != before[name]
-            }
+            assert known is None
+            old = copied
+        elif base == "none":
+            old = {}
+        else:
+            assert known is not None
+            assert base == [1, 1, 3]
+            packed = msgspec.msgpack.decode(known.packed)
+            old = dict(zip(layout.fields, packed, strict=True))
+        named = dict(zip(fields[::2], fields[1::2], strict=True))
+        assert len(named) * 2 == len(fields), "no field twice"
+        after = {name: value for name, value in (old | named).items() if name not in gone}
+        stamp = {"generation": 1, "fence": 2, "rev": one.rev, "updated_ms": 9}
+        own = {name: value for name, value in zip(layout.fields, values, strict=True) if value is not None}
+        assert {name: value for name, value in after.items() if value is not None} == own | stamp
+        assert all(old.get(name) is not None for name in gone)
+        changed = {name: value for name, value in named.items() if name not in stamp}
+        assert all(value != old.get(name) for name, value in changed.items())
+        assert base == "none" or sum(old.get(name) is None for name in changed) <= 8
+        if named.keys() - stamp.keys() != named.keys():
+            assert list(named)[:4] == list(stamp), "the server finds the version first"
 
 
 def test_new_rows_that_are_alike_have_each_its_own_version_and_time_to_live(client: Client) -> None:

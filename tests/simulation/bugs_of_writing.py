@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from connectors.redis.client import checked, failures, replies
-from connectors.redis.fenced_hash import FencedHash
 from connectors.redis.marks import Marks
+from connectors.redis.row_changes import RowChanges
 from connectors.redis.rows import RowStore, WriteOutcome
 from flows.engine import steps
 from flows.engine.sinks import LinesLogic, RedisLogic
@@ -115,13 +115,9 @@ def a_change_of_a_row_that_is_not_there_is_dropped(_: Any) -> Any:
     return land
 
 
-@mutation(FencedHash, "changes")
+@mutation(RowChanges, "of")
 def fields_that_go_stay(right: Any) -> Any:
-    def changes(self: Any, *of: Any, **more: Any) -> Any:
-        found = right(self, *of, **more)
-        return None if found is None else (found[0], [])
-
-    return changes
+    return lambda self, *of: [one._replace(gone=0, packed_gone=b"") for one in right(self, *of)]
 
 
 @mutation(RedisWriter, "_taken")

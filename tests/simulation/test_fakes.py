@@ -33,7 +33,7 @@ from simulation.world import TIME, Fault, World
 
 # Redis
 
-LAYOUTS = {"row": FencedHash(("a", "b", "c", "d"), own=1), "plain": FencedHash(("text",))}
+LAYOUTS = {"row": FencedHash(("a", "b", "c", "d")), "plain": FencedHash(("text",))}
 
 
 @pytest.fixture(scope="module")
