@@ -1,4 +1,6 @@
-"""Costs of a new placement, a conversion, an event of the oracle: `python -m benchmarks.floods [--smoke]`.
+"""Costs of a new placement, a conversion, an event of the oracle.
+
+`python -m benchmarks.floods [--many 200000] [--smoke]`
 
 A new placement is one pixel of a name that nobody knows, less one of a known name; a conversion is its line
 behind an impression of its listener, less the log without it. Both are of processor time of a whole replay,
@@ -97,8 +99,10 @@ def main() -> int:
     """Measure and print; exit code 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.floods", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="short: judge no bar")
-    smoke = parser.parse_args().smoke
-    many, runs, events = (500, 1, 20_000) if smoke else (MANY, RUNS, EVENTS)
+    parser.add_argument("--many", type=int, default=MANY, help=f"of placements and conversions ({MANY:,})")
+    chosen = parser.parse_args()
+    smoke: bool = chosen.smoke
+    many, runs, events = (500, 1, 20_000) if smoke else (chosen.many, RUNS, EVENTS)
     with tempfile.TemporaryDirectory(prefix="audiopixel-floods-") as name:
         took = replayed(Path(name), many, runs)
         elapsed_s, cpu_s = reconciled(Path(name), events)
