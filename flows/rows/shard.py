@@ -223,6 +223,8 @@ class RowShard(RowTables):
         of = self.columns
         rows, minutes = split(self.cells.keys[self.cells.keys != 0])
         of.changed[rows[self._moved(minutes, before)]] = True
+        if self._new_day(before):
+            of.changed[self.sides.held()] = True  # a delivery of the new day may have no cell
         self.first_open = max(self.first_open, (self.watermark_ms - self.lateness_ms) // 60_000)
         if ended:
             self.first_open = max(self.minute + 1, int(minutes.max(initial=0)) + 1)
@@ -241,7 +243,7 @@ class RowShard(RowTables):
         watermark has left the minute `before`; what others add to the windows stays as it was. With a new day
         all of the last hour and later: a row may have counts of that day already.
         """
-        if self.days.day_of(before) != self.days.today:
+        if self._new_day(before):
             recent: npt.NDArray[np.bool_] = minutes >= before - WIDTHS[-1]
             return recent
         ends = [(before - width, self.minute - width) for width in (0, *WIDTHS)]
@@ -250,6 +252,9 @@ class RowShard(RowTables):
         for had, has in ends:
             moved |= (minutes > had) & (minutes <= has)
         return moved
+
+    def _new_day(self, before: int) -> bool:
+        return self.days.day_of(before) != self.days.today
 
     def _mature_before(self, watermark_ms: int) -> int:
         """The starts of the minutes before it are old enough to have been completed."""

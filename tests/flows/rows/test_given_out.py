@@ -1,0 +1,146 @@
+"""What a shard gave out last of each row is what it would give out now, whatever changes with time alone."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from flows.model.basis import CLIENTS_AT, CONFIRMED_PLAYS, DELIVERIES
+from flows.model.clients import PROVISIONAL, SideIncrements
+from flows.model.conversions import COLUMNS
+from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.model.events import CLICK, COMPLETE, IMPRESSION, SKIP, START
+from flows.model.fields import TIMES
+from flows.model.messages import CreditBatch, RowBatch
+from flows.model.ticks import Cut
+from flows.rows.published import pack_rows
+from flows.rows.row_index import Limits
+from flows.rows.shard import RowShard
+from flows.rows.side_cells import UNKEYED_COLUMNS
+from flows.rows.values import Windows
+from flows.state.saves import decode, encode
+
+MINUTE, DAY = 60_000, 1440
+MIDNIGHT = 1_790_000_000_000 // (DAY * MINUTE) * DAY
+Row = tuple[str, str]
+PLANNED: Row = ("placement", "planned")
+ROWS: list[Row] = [
+    PLANNED,
+    ("campaign", "c"),
+    ("platform", "p"),
+    *(("placement", name) for name in "abcdefghij"),
+]
+SIDES = (DELIVERIES, DELIVERIES, CONFIRMED_PLAYS, *UNKEYED_COLUMNS)
+COUNTED = (IMPRESSION, START, COMPLETE, SKIP, SKIP + HELD, REPAIRED, CLICK)
+AHEAD = (0, 0, 0, -1, -7, -40, 1, 3, 5, 50, 130, 900)
+JUMPS = (0, 0, 1, 1, 1, 2, 5, 59, 61, 180, 300, 26 * 60, 75 * 60)
+
+
+class Pixel(NamedTuple):
+    """`column` of a minute's counts, or where it is negative of a side; maybe a listener and a household."""
+
+    row: int
+    minute: int
+    column: int
+    who: int = 0
+    home: int = 0
+
+
+def batch(cut: Cut, pixels: list[Pixel]) -> RowBatch:
+    """As a placement shard sends them: whoever was heard has a cell, and what has a side may have none."""
+    counted, beside = ([one for one in pixels if (one.column < 0) == side] for side in (False, True))
+    heard = [one for one in counted if one.column in (IMPRESSION, START)]
+    rows = sorted({one.row for one in pixels})
+    counts = np.zeros((len(counted), MINUTE_COUNTS), np.int64)
+    for cell, one in zip(counts, counted, strict=True):
+        cell[one.column] += 1
+        cell[CONSENTED_PLAYS] += one.who > 0 and one in heard
+    times = [[one.minute * MINUTE for one in pixels if one.row == row] for row in rows]
+    totals = np.zeros((len(rows), FLIGHT_COUNTS), np.int64)
+    totals[:, CONSENTED] = 1
+
+    def at(some: list[Pixel]) -> np.ndarray:
+        return np.array([rows.index(one.row) for one in some], np.uint32)
+
+    def minutes(some: list[Pixel]) -> np.ndarray:
+        return np.array([one.minute for one in some], np.uint32)
+
+    return RowBatch(
+        0, 0, cut, [ROWS[row] for row in rows], np.array([max(some) for some in times], np.int64),
+        at(counted), minutes(counted), counts, np.arange(len(rows), dtype=np.uint32), totals,
+        at(heard), minutes(heard), np.array([one.who for one in heard], np.uint64), [],
+        np.array([min(some) for some in times], np.int64), at(beside),
+        np.array([(one.minute, -one.column - 1, 1) for one in beside], np.int64).reshape(-1, 3),
+        homes=np.array([one.home for one in heard], np.uint64),
+    )  # fmt: skip
+
+
+def credited(cut: Cut, rng: random.Random, minutes: list[int]) -> CreditBatch:
+    """Conversions of some rows, and a client's counts, of which some are an estimate."""
+    rows, one = [rng.choice(ROWS) for _ in minutes], np.arange(len(minutes), dtype=np.uint32)
+    some = np.array(minutes, np.uint32)
+    conversions = np.full(len(minutes), COLUMNS.index("conversions"), np.uint8)
+    sides = np.array([CLIENTS_AT + rng.choice((0, PROVISIONAL)) for _ in minutes], np.uint8)
+    amounts = np.ones(len(minutes), np.int64)
+    beside = SideIncrements(rows, one, some, sides, amounts)
+    return CreditBatch(0, cut, rows, one, some, conversions, 500_000 * amounts, [], [], [], beside)
+
+
+def shown(shard: RowShard, windows: Windows) -> dict[Row, bytes]:
+    """The rows without their `TIMES`, which are three numbers of nine bytes behind the head."""
+    packed = pack_rows(windows, shard.watermark_ms, shard.final_through_ms)
+    return {(row.scope, row.name): row.packed[3 + 9 * len(TIMES) :] for row in packed}
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_nothing_that_changes_with_time_alone_is_kept_back(seed: int) -> None:
+    rng = random.Random(seed)
+    lateness, mature = rng.choice((0, 2, 10, 90)), rng.choice((0, 2, 30))
+    limits = Limits(stays=180, remembered=90 * DAY)
+
+    def new() -> RowShard:
+        return RowShard(0, 1, lateness * MINUTE, mature * MINUTE, lambda one: one // DAY, limits=limits)
+
+    shard, now, readers = new(), MIDNIGHT - 30, dict[Row, bytes]()
+    for number in range(1, 100):
+        if rng.random() < 0.1:
+            state, shard, readers = decode(encode(shard.snapshot())), new(), {}
+            shard.restore(state)
+        if rng.random() < 0.1:
+            shard.row_index.planned = frozenset([PLANNED] if rng.random() < 0.7 else [])
+            start = now + rng.choice((-200, -30, 0, 5))
+            shard.plan(PLANNED[1], start, start + rng.choice((0, 2, 500)))
+        here = Cut(number, (now + rng.choice(JUMPS)) * MINUTE, False, ())
+        pixels = [
+            Pixel(
+                rng.randrange(len(ROWS)),
+                max(now + rng.choice(AHEAD), shard.first_open),
+                rng.choice((*COUNTED, *(-1 - side for side in SIDES))),
+                rng.randrange(6),
+                rng.randrange(3),
+            )
+            for _ in range(rng.choice((0, 0, 1, 1, 4)))
+        ]
+        ended = [max(now - 1, shard.first_open) for _ in range(rng.choice((0, 0, 1)))]
+        windows, _ = shard.apply(here, [batch(here, pixels)], credited(here, rng, ended))
+        now = here.watermark_ms // MINUTE
+        readers |= {} if windows is None else shown(shard, windows)
+        for row in shard.left:
+            readers.pop(row, None)
+        assert readers == shown(shard, shard.numbers_of(np.flatnonzero(shard.columns.alive)))
+
+
+def test_a_delivery_ahead_of_time_is_in_the_day_that_begins() -> None:
+    """It has no cell of its own, and its client may have counted elsewhere."""
+    shard, given = RowShard(0, 1, 10 * MINUTE, 90_000, lambda one: one // DAY), list[object]()
+    for number, minute in enumerate(range(MIDNIGHT - 2, MIDNIGHT + 3)):
+        here = Cut(number, minute * MINUTE, False, ())
+        pixels = [Pixel(1, MIDNIGHT + 1, -1 - DELIVERIES)] if not number else []
+        windows, _ = shard.apply(here, [batch(here, pixels)])
+        if windows is not None:
+            (of_row,) = windows.sides
+            given.append((minute - MIDNIGHT, None if of_row[2] is None else int(of_row[2][DELIVERIES])))
+    assert given == [(-2, None), (0, 1)]
