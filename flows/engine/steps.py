@@ -336,7 +336,10 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
         (credits,) = (one for one in messages if isinstance(one, CreditBatch))
         told_from = 0 if covered is None else covered.provisional_from(here)
         if self._shown is not None and not self._begun:
-            shard.row_index.expect(self._shown.rows(shard.index, self._homes, shard.row_index.numbers))
+            there = self._shown.rows(shard.index, self._homes, shard.row_index.numbers)
+            shard.row_index.expect(there)
+            for row in there:  # its last change and its end may have been saved, and not published
+                shard.bring_back(row)
         self._begun = True
         windows, due = shard.apply(here, batches, credits, told_from)
         if self._shown is not None and self._shown.passed(here):
@@ -371,7 +374,7 @@ class RowsLogic(CutStep[RowBatch | CreditBatch]):
             if scope == "placement":
                 shard.plan(name, *book[name].minutes)
             else:
-                shard.planned_campaign(name)
+                shard.bring_back((scope, name))
 
 
 def _days(settings: Settings) -> Callable[[int], int]:

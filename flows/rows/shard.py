@@ -293,9 +293,8 @@ class RowShard(RowTables):
         """
         self.flights.plan(self.number((SCOPES[0], placement)), start, end, self.first_open)
 
-    def planned_campaign(self, name: str) -> None:
-        """A campaign has a plan: its row comes back, if it had ended."""
-        row = (SCOPES[1], name)
+    def bring_back(self, row: RowName) -> None:
+        """Let a row that had ended be there again: it has a plan, or readers may have an older version."""
         if row not in self.row_index.numbers and self.row_index.ended.has(row):
             self.columns.changed[self.number(row)] = True
 

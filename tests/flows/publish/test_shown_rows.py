@@ -40,7 +40,7 @@ def batch(cut: Cut, names: Sequence[str]) -> RowBatch:
     n, none = len(counted), np.zeros(0, np.uint32)
     counts = np.zeros((n, MINUTE_COUNTS), np.int64)
     counts[:, IMPRESSION] = list(counted.values())
-    times, minutes = np.full(n, MINUTE * 60_000), np.full(n, MINUTE, np.uint32)
+    times, minutes = np.full(n, cut.watermark_ms), np.full(n, cut.watermark_ms // 60_000, np.uint32)
     return RowBatch(
         *(0, 0, cut, [("placement", name) for name in counted], times, np.arange(n, dtype=np.uint32)),
         *(minutes, counts, none, np.zeros((0, FLIGHT_COUNTS), np.int64), none, none),
@@ -57,12 +57,20 @@ class Execution:
         self._publisher.open()
         self._book, self._first = CreditBook(1), decode(state) is None
 
-    def cut(self, number: int, names: Sequence[str], positions: tuple[int, int]) -> None:
-        """One cut, flushed."""
-        cut = Cut(number, MINUTE * 60_000, False, tuple(zip("ab", positions, strict=True)), self._first)
+    def cut(
+        self,
+        number: int,
+        names: Sequence[str],
+        positions: tuple[int, int],
+        minute: int = MINUTE,
+        flushed: bool = True,
+    ) -> None:
+        """One cut."""
+        cut = Cut(number, minute * 60_000, False, tuple(zip("ab", positions, strict=True)), self._first)
         self._first = False
         out, _ = self._rows.on_batch([batch(cut, names), *self._book.cut(cut, [])[0]])
-        self._publisher.flush(cut, [one for one in out if isinstance(one, Flush)])
+        if flushed:
+            self._publisher.flush(cut, [one for one in out if isinstance(one, Flush)])
 
     def state(self) -> bytes:
         return encode(self._rows.snapshot())
@@ -115,6 +123,30 @@ def test_behind_a_crash_no_reader_sees_less_and_nothing_counts_twice(
         execution.close()
     assert sum(before.values()) == len(a) + len(b)
     assert len(before.keys() - {"other"}) <= cap
+
+
+def test_a_row_that_ended_unseen_before_a_crash_is_told_whole_and_leaves_redis(
+    settings_of: Callable[..., Settings], client: Client
+) -> None:
+    settings = settings_of(shards=1)
+    dying = Execution(settings, encode(None), False)
+    dying.cut(1, ["s"], (1, 0))
+    dying.cut(2, ["s"], (2, 0), MINUTE + 60, flushed=False)
+    dying.cut(3, ["t"], (2, 1), MINUTE + 5 * 1440, flushed=False)
+    state = dying.state()
+    dying.close()
+    key = row_key(settings.namespace, "placement", "s")
+    client.hset(key, "delivery.state", "under")  # it had a plan, which is taken away meanwhile
+    client.persist(key)
+    new = Execution(settings, state, True)
+    new.cut(4, [], (2, 1), MINUTE + 5 * 1440)
+    assert client.hget(key, "delivery.state") is None
+    assert client.pttl(key) > 0
+    assert seen(client, settings, {"s", "t"}) == {"s": 2, "t": 1}
+    new.cut(5, [], (2, 1), MINUTE + 5 * 1440 + 60)
+    assert seen(client, settings, {"s", "t"}) == {"t": 1}
+    assert client.zrange(f"{settings.namespace}:index:placement", 0, -1) == ["t"]
+    new.close()
 
 
 def test_names_of_a_generation_before_keep_no_places(
