@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 MAX_ANSWER_BYTES: Final = 64 << 10
+_NO_ANSWER: Final = (OSError, HTTPException, ValueError)
+"""The errors of a call; the standard library takes a chunk of less than no bytes for a wrong argument."""
 _STALE: Final = (RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
@@ -77,7 +79,7 @@ class HttpClient:
             if reused and not self._late:  # the other side had closed what we kept open
                 return self._fresh(target, body, headers)
             raise self._failed(error) from None
-        except (OSError, HTTPException) as error:
+        except _NO_ANSWER as error:
             raise self._failed(error) from None
 
     def close(self) -> None:
@@ -90,7 +92,7 @@ class HttpClient:
         self.close()
         try:
             return self._post(target, body, headers)
-        except (OSError, HTTPException) as error:
+        except _NO_ANSWER as error:
             raise self._failed(error) from None
 
     def _post(self, target: str, body: bytes, headers: Mapping[str, str]) -> Answer:

@@ -62,7 +62,8 @@ def retry_after(said: str | None, now_s: float) -> timedelta | None:
     if said is None:
         return None
     if said.isascii() and said.isdigit():
-        return timedelta(seconds=min(int(said), 86_400))
+        # Six digits are beyond a day, and Python reads no number of thousands.
+        return timedelta(seconds=min(int(said.lstrip("0")[:6] or "0"), 86_400))
     try:
         return timedelta(seconds=max(0.0, parsedate_to_datetime(said).timestamp() - now_s))
     except (ValueError, OverflowError):

@@ -16,7 +16,8 @@ from export_support import Site, Topic, alert_of, letters_of
 
 from connectors.http_client import CallFailed, HttpClient
 from connectors.kafka import Record
-from flows.exports.calls import Notice, retry_after
+from flows.exports.calls import Caller, Notice, retry_after
+from flows.exports.handover import Busy
 from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage, alert
 from flows.settings import Settings
 
@@ -127,6 +128,33 @@ def test_a_target_that_answers_a_byte_now_and_then_is_cut_off() -> None:
         assert time.monotonic() - began_s < 20
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 503 x\r\nretry-after: %s\r\ncontent-length: 0\r\n\r\n" % (b"9" * 5_000), "status_503"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-5\r\nabc", "away"),
+    ],
+    ids=["retry-after-beyond-all-numbers", "chunk-of-less-than-nothing"],
+)
+def test_an_answer_that_is_none_ends_no_export(answer: bytes, reason: str) -> None:
+    import socket
+    from datetime import timedelta
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answered() -> None:
+            taken, _ = server.accept()
+            with taken:
+                taken.recv(1 << 16)
+                taken.sendall(answer)
+
+        threading.Thread(target=answered, daemon=True).start()
+        caller = Caller(f"http://127.0.0.1:{server.getsockname()[1]}", timedelta(seconds=5))
+        with pytest.raises(Busy) as found:
+            caller.post(b"{}", {})
+    assert found.value.reason == reason
+
+
 def test_retry_after_is_read_in_seconds_and_as_a_date() -> None:
     from datetime import timedelta
 
@@ -134,4 +162,5 @@ def test_retry_after_is_read_in_seconds_and_as_a_date() -> None:
     assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 10) == timedelta(seconds=50)
     assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 99) == timedelta(0)
     assert retry_after("soon", 0) is None
+    assert retry_after("9" * 5_000, 0) == timedelta(days=1)
     assert retry_after(None, 0) is None
