@@ -82,7 +82,11 @@ def routes(agent: Agent) -> list[Route]:
         except UNREADABLE:
             return _json(Refused("INVALID_REQUEST", "takes a JSON object").body(), 400)
         name = request.path_params["task"]
-        return _json(*await run_in_threadpool(answer, agent, name, asked, sight_of(request)))
+        told = await run_in_threadpool(answer, agent, name, asked, sight_of(request))
+        try:
+            return _json(*told)
+        except RecursionError:  # writing takes a call more than reading
+            return _json(Refused("INVALID_REQUEST", "takes a context of fewer levels").body(), 400)
 
     return [Route("/adcp/{task}", task, methods=["POST"])]
 

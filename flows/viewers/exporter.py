@@ -28,6 +28,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from connectors.http_deadline import InTime
 from connectors.prometheus import metrics_route
 from connectors.redis import connect
 from flows import metrics
@@ -106,7 +107,7 @@ def create_app(
         rendering.observe(time.perf_counter() - read_s)
         return body
 
-    def health(_: Request) -> PlainTextResponse:
+    async def health(_: Request) -> PlainTextResponse:  # while all threads wait, too
         return PlainTextResponse("ok\n")
 
     app = Starlette(
@@ -176,6 +177,7 @@ def serve(
         _log.info("serving", page=f"{place}/", metrics=f"{place}/metrics/placements")
         config = uvicorn.Config(
             app,
+            http=InTime,
             lifespan="on",
             log_config=None,
             access_log=False,

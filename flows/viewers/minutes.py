@@ -22,6 +22,8 @@ from flows.settings import Settings, kafka_options
 MAX_BYTES: Final = 64 << 20
 FIRST_WAIT_S: Final = 5.0
 """The time for which a question waits until the topic has been read, in s."""
+WAITING: Final = 4
+"""Questions that wait at a time: each holds one of the exporter's forty threads."""
 RETRY_S: Final = 5.0
 _POLL: Final = timedelta(seconds=0.2)
 _ENTRY_BYTES: Final = 200
@@ -87,7 +89,7 @@ class MinutesTopic:
         self._open_table = open_table
         self.wait_s = FIRST_WAIT_S
         self._kept = kept or Kept()
-        self._lock = threading.Lock()
+        self._lock, self._places = threading.Lock(), threading.Semaphore(WAITING)
         self._ready, self._closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = "the minutes are being read"
@@ -111,16 +113,25 @@ class MinutesTopic:
         placement.
 
         Raises:
-            MinutesUnread: the topic has not been read to its end within `wait_s`.
+            MinutesUnread: the topic has not been read to its end within `wait_s`, or many wait for it.
         """
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="minutes", daemon=True)
                 self._thread.start()
-        if not self._ready.wait(self.wait_s):
-            raise MinutesUnread(self._trouble)
+        if not self._ready.is_set():
+            self._wait()
         with self._lock:
             return self._kept.since_ms, self._kept.of(placement)
+
+    def _wait(self) -> None:
+        if not self._places.acquire(blocking=False):
+            raise MinutesUnread(self._trouble)
+        try:
+            if not self._ready.wait(self.wait_s):
+                raise MinutesUnread(self._trouble)
+        finally:
+            self._places.release()
 
     def close(self) -> None:
         """End the thread."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from html import escape
@@ -64,6 +64,15 @@ def _file(name: str) -> Response:
     return Response(content, headers={**_HEADERS, "content-type": _TYPES[name.rpartition(".")[2]]})
 
 
+def _fixed(answer: Response) -> Callable[[Request], Awaitable[Response]]:
+    """Give one answer, without waiting for a thread."""
+
+    async def give(_: Request) -> Response:
+        return answer
+
+    return give
+
+
 def _parts() -> list[str]:
     """The names of the page's own files and of those that it brings."""
     names = [one.name for one in STATIC.iterdir()]
@@ -110,8 +119,8 @@ def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
         )
 
     return [
-        Route("/", lambda _: page),
-        *(Route(f"/page/{name}", lambda _, part=part: part) for name, part in parts.items()),
+        Route("/", _fixed(page)),
+        *(Route(f"/page/{name}", _fixed(part)) for name, part in parts.items()),
         Route("/events", events),
         Route("/row", row),
         Route("/table", table),

@@ -1,0 +1,210 @@
+"""Clients that send little and cost much: a cookie, a context, half a request, one that hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from access_support import access, app_of, asked, bearer, put_two_advertisers
+from board_support import eventually
+from starlette.applications import Starlette
+
+from connectors import http_deadline
+from connectors.http_deadline import InTime
+from flows.settings import Settings, load
+from flows.viewers.guard import COOKIE
+from flows.viewers.minutes import WAITING, MinutesTopic, MinutesUnread
+from flows.viewers.reader import RowsReader
+
+WHOLE_S = 0.5
+THREADS = 40
+"""Of anyio, for all that may wait."""
+
+
+@pytest.fixture(scope="module")
+def settings(valkey: Any) -> Settings:
+    put_two_advertisers(valkey.url, "hostile")
+    return load(redis_url=valkey.url, namespace="hostile")
+
+
+@pytest.fixture(scope="module")
+def app(settings: Settings) -> Starlette:
+    return app_of(settings, access())
+
+
+@contextmanager
+def served(app: Starlette) -> Iterator[int]:
+    """The port of an application, behind uvicorn as the exporter has it."""
+    config = uvicorn.Config(app, http=InTime, lifespan="off", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            eventually(lambda: server.started)
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.fixture
+def port(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(http_deadline, "WHOLE_S", WHOLE_S)
+    with served(app) as port:
+        yield port
+
+
+def ended_s(port: int, head: bytes, then: bytes, every_s: float = 0.05) -> float:
+    """The time until the server ends a connection on which `then` is sent over and over."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(head)
+        began_s = time.monotonic()
+        client.setblocking(False)
+        while (passed_s := time.monotonic() - began_s) < 10:
+            try:
+                client.sendall(then)
+                while client.recv(1 << 16):
+                    pass
+                return passed_s
+            except BlockingIOError:
+                time.sleep(every_s)
+            except OSError:
+                return passed_s
+    return float("inf")
+
+
+@pytest.mark.parametrize("letters", ["\\", '\\"'])
+def test_a_cookie_of_any_letters_costs_next_to_nothing(app: Starlette, letters: str) -> None:
+    cookie = f'{COOKIE}="{letters * (60_000 // len(letters))}"'
+    began_s = time.process_time()
+    (answer,) = asked(app, ("GET", "/v1/meta", {"cookie": cookie}))
+    assert time.process_time() - began_s < 1
+    assert answer.status_code == 401
+
+
+def test_a_context_of_any_depth_is_answered_or_refused(app: Starlette) -> None:
+    async def statuses() -> list[int]:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="https://desk.example") as client:
+            answers = [
+                await client.post(
+                    "/adcp/get_adcp_capabilities",
+                    content='{"context":' + '{"a":' * deep + "1" + "}" * (deep + 1),
+                    headers=bearer("mine"),
+                )
+                for deep in range(850, 1_010)
+            ]
+            return [answer.status_code for answer in answers]
+
+    assert set(asyncio.run(statuses())) == {200, 400}
+
+
+@pytest.mark.parametrize(
+    ("head", "then"),
+    [
+        (b"", b""),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\na: ", b"a"),
+        (b"POST /login HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\n", b"a"),
+        (b"POST /login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\na\r\n"),
+        (b"POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\n", b"a"),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET", b"a"),
+    ],
+    ids=["nothing", "head", "body", "chunks", "refused", "second"],
+)
+def test_a_request_that_is_not_whole_in_time_ends_its_connection(port: int, head: bytes, then: bytes) -> None:
+    assert WHOLE_S * 0.9 < ended_s(port, head, then) < 5
+
+
+def test_a_stream_and_a_connection_in_use_last_longer(port: int) -> None:
+    headers = {**bearer("all"), "host": "desk.example"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
+        with client.stream("GET", "/events") as stream:
+            assert "all" in next(stream.iter_lines())
+            time.sleep(3 * WHOLE_S)
+            assert not stream.is_closed
+        began_s, opened = time.monotonic(), set()
+        while time.monotonic() - began_s < 3 * WHOLE_S:
+            answer = client.get("/healthz")
+            opened.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
+            time.sleep(WHOLE_S / 5)
+        assert len(opened) == 1
+
+
+@pytest.mark.parametrize("path", ["/login", "/adcp/get_reporting_status", "/api/tag"])
+def test_whoever_hangs_up_within_a_body_leaves_no_word(
+    port: int, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        token = bearer("all")["authorization"]
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\ncontent-length: 9\r\n\r\n{{"
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(head.encode())
+            time.sleep(0.2)
+        time.sleep(0.3)
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
+    assert caplog.records == []
+
+
+# Threads
+
+
+def test_few_wait_for_minutes_the_others_are_told_to_ask_again() -> None:
+    def away() -> Any:
+        raise MinutesUnread("Kafka is away")
+
+    topic = MinutesTopic(away)
+    topic.wait_s = 1.0
+    waits_s: list[float] = []
+
+    def ask() -> None:
+        began_s = time.monotonic()
+        with pytest.raises(MinutesUnread):
+            topic.of("a")
+        waits_s.append(time.monotonic() - began_s)
+
+    threads = [threading.Thread(target=ask) for _ in range(10 * WAITING)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(wait_s > 0.9 for wait_s in waits_s) == WAITING
+    topic.close()
+
+
+def test_it_is_healthy_while_every_thread_waits(
+    app: Starlette, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, over = threading.Semaphore(0), threading.Event()
+
+    def row(*_: object) -> dict[str, str]:
+        waiting.release()
+        over.wait(60)
+        return {}
+
+    monkeypatch.setattr(RowsReader, "row", row)
+    base = f"http://127.0.0.1:{port}"
+
+    def ask() -> None:
+        httpx.get(f"{base}/v1/campaigns/x", headers=bearer("mine"), timeout=60)
+
+    threads = [threading.Thread(target=ask) for _ in range(THREADS + 10)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(waiting.acquire(timeout=30) for _ in range(THREADS))
+        for path in ("/healthz", "/", "/page/page.css"):
+            assert httpx.get(base + path, headers=bearer("mine"), timeout=10).status_code == 200
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
