@@ -19,6 +19,8 @@ from flows.waterfall.parts import INVALID, NAMES
 FLIGHT: Final = "flight"
 MAX_ROWS: Final = 100_000
 MAX_BYTES: Final = 64 << 20
+_PARQUET_MB: Final = 256
+"""Memory that a Parquet file may take: one of a kilobyte can hold a cell of a megabyte 100,000 times."""
 _MAX_ID: Final = 128
 _MAX_COUNT: Final = 10**12
 _MAX_DIGITS: Final = 20
@@ -124,12 +126,15 @@ def _json(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     import duckdb
 
+    bounds = {"threads": 1, "memory_limit": f"{_PARQUET_MB}MB", "temp_directory": ""}
     try:
-        with duckdb.connect(":memory:", config={"threads": 1}) as database:
+        with duckdb.connect(":memory:", config=bounds) as database:
             found = database.execute("SELECT * FROM read_parquet($1) LIMIT $2", [str(path), MAX_ROWS + 1])
             names = [column[0] for column in found.description or ()]
             for line, row in enumerate(found.fetchall(), 1):
                 yield line, dict(zip(names, row, strict=True))
+    except duckdb.OutOfMemoryException:
+        raise UsageError(f"{path}: takes over {_PARQUET_MB} MB of memory: some cells are too long") from None
     except duckdb.Error as error:
         raise UsageError(f"{path}: is not Parquet: {str(error).splitlines()[0]}") from None
 

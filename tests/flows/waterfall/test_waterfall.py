@@ -154,6 +154,16 @@ def test_a_day_of_a_table_may_be_its_midnight_and_a_count_a_whole_float(tmp_path
         read("DATE '2026-11-24'", "7.5::DOUBLE")
 
 
+def test_a_small_parquet_file_of_large_cells_takes_no_memory(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = tmp_path / "a.parquet"
+    names = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), pa.array(["a" * (1 << 20)]))
+    pq.write_table(pa.table({"placement_id": names}), table, compression="zstd")
+    assert table.stat().st_size < 4_000
+    with pytest.raises(UsageError, match="takes over 256 MB of memory: some cells are too long"):
+        read_claims(table)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
