@@ -105,5 +105,8 @@ class Notice:
     records: Sequence[Record]
 
     def hand_over(self) -> None:
-        body, headers = self.form.call(self.told)
+        try:
+            body, headers = self.form.call(self.told)
+        except RecursionError:  # writing takes a call more than reading
+            raise Refused("malformed", "has too many levels") from None
         self.caller.post(body, headers)

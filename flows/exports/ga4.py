@@ -17,10 +17,12 @@ from urllib.parse import urlencode
 import msgspec
 
 from connectors.kafka import Record
+from flows.errors import UNREADABLE
 from flows.exports.calls import Caller
 from flows.exports.handover import Parcel, Refused
 from flows.exports.heard import Fact, Pixel
 from flows.model.events import present
+from flows.shown import shown
 
 MAX_EVENTS: Final = 25
 MAX_BYTES: Final = 120_000
@@ -117,13 +119,21 @@ def _split(facts: Sequence[Fact]) -> list[list[Fact]]:
     return parts
 
 
+class _Message(msgspec.Struct):
+    path: str = msgspec.field(default="", name="fieldPath")
+    code: str = msgspec.field(default="", name="validationCode")
+
+
+class _Validated(msgspec.Struct):
+    messages: list[_Message] = msgspec.field(default=[], name="validationMessages")
+
+
 def _judge(body: bytes) -> None:
-    """Refuse what Google's validation found."""
+    """Refuse what Google's validation found; a body that is none of its answers says nothing."""
     try:
-        found = msgspec.json.decode(body)["validationMessages"]
-    except (ValueError, KeyError, TypeError):
+        found = msgspec.json.decode(body, type=_Validated).messages
+    except UNREADABLE:
         return
     if found:
-        first = found[0]
-        path, code = str(first.get("fieldPath", ""))[:100], str(first.get("validationCode", ""))[:40]
+        path, code = shown(found[0].path, 100), shown(found[0].code, 40)
         raise Refused("validation", f"{path} {code}".strip())

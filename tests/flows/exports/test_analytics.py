@@ -18,6 +18,7 @@ from export_support import NOW_MS, Site, Topic, decision, fill, letters_of, pixe
 from pydantic import SecretStr
 
 from connectors.embedded import EmbeddedValkey
+from connectors.http_client import Answer
 from connectors.kafka import Record
 from connectors.redis import connect
 from connectors.redis.client import Client
@@ -304,6 +305,33 @@ def test_an_event_that_is_over_three_days_old_is_refused_here() -> None:
     (call,) = ga4.parcels([fact(1, NOW_MS - 73 * 3_600_000)])
     with pytest.raises(Refused, match="too_old"):
         call.hand_over()
+
+
+@pytest.mark.parametrize(
+    ("findings", "refused"),
+    [
+        (b"1", ""),
+        (b"null", ""),
+        (b"[null]", ""),
+        (b"[[1]]", ""),
+        (b'{"a":1}', ""),
+        (b'"x"', ""),
+        (b"[" * 30_000 + b"]" * 30_000, ""),
+        (b"[]", ""),
+        (b"[{}]", "validation"),
+        (b'[{"fieldPath":"a\\u001b[2J","validationCode":"VALUE"}]', "validation: a\ufffd[2J VALUE"),
+    ],
+)
+def test_whatever_google_answers_ends_no_export(findings: bytes, refused: str) -> None:
+    answer = Answer(200, {}, b'{"validationMessages":' + findings + b"}")
+    caller = cast(Caller, type("Answering", (), {"post": lambda *_: answer})())
+    (call,) = Ga4(caller, "G-1", "s", lambda: NOW_MS / 1000).parcels([fact(1)])
+    said = ""
+    try:
+        call.hand_over()
+    except Refused as error:
+        said = str(error)
+    assert said == refused
 
 
 def test_the_validation_of_the_test_finds_what_google_documents() -> None:

@@ -17,7 +17,7 @@ from export_support import Site, Topic, alert_of, letters_of
 from connectors.http_client import CallFailed, HttpClient
 from connectors.kafka import Record
 from flows.exports.calls import Caller, Notice, retry_after
-from flows.exports.handover import Busy
+from flows.exports.handover import Busy, Refused
 from flows.exports.notices import NoticeTarget, SignedWebhook, SlackMessage, alert
 from flows.settings import Settings
 
@@ -65,6 +65,23 @@ def test_a_number_beyond_all_others_ends_no_export(
             assert isinstance(notice, Notice)
             form.call(notice.told)
         assert len(found.parcels) + len(found.letters) == 1
+
+
+@pytest.mark.parametrize("form", [SignedWebhook([SECRET]), SlackMessage()])
+def test_a_message_of_any_depth_ends_no_export(form: SignedWebhook | SlackMessage) -> None:
+    outcomes = set()
+    for deep in range(800, 1_010):
+        value = b'{"x":' + b"[" * deep + b"]" * deep + b"}"
+        caller = cast(Any, type("Taking", (), {"post": lambda *_: None})())
+        parcels, letters, _ = NoticeTarget(caller, form, "alerts").sort([Record("m", 0, 0, 0, b"", value)])
+        for parcel in parcels:
+            try:
+                parcel.hand_over()
+                outcomes.add("sent")
+            except Refused as error:
+                outcomes.add(error.reason)
+        outcomes |= {letter.reason for letter in letters}
+    assert outcomes == {"sent", "malformed"}
 
 
 def test_an_old_a_changed_and_a_forged_call_are_not_verified(example: ModuleType) -> None:
