@@ -23,7 +23,8 @@ TEXTS: Final = frozenset(
 """Fields whose values are texts, also where they look like numbers."""
 VERSION: Final = ("generation", "fence", "rev")
 TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms", "updated_ms")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = (*"=+-@\t\r\n", *"＝＋－＠")
+"""What OWASP lists, the wide letters of an Asian keyboard too."""
 
 Value = int | float | str | None
 

@@ -7,6 +7,7 @@ leaves `..` in no path asks by `?id=`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -62,7 +63,9 @@ class Api:
 
     def routes(self) -> list[Route]:
         """All below `/v1/`."""
-        return [Route(f"{PREFIX}{{rest:path}}", self.answer, methods=["GET"])]
+        route = Route(f"{PREFIX}{{rest:path}}", self.answer, methods=["GET"])
+        route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)  # an id may be of several lines
+        return [route]
 
     def answer(self, request: Request) -> Response:
         """The answer to one request; reads Redis, and may wait for Kafka."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -31,7 +32,7 @@ from flows.model.fields import CURRENCY, FIELDS, IMPRESSION_BASIS, LABELS, REACH
 from flows.settings import Settings, load
 from flows.viewers.minutes import Kept, MinutesTopic, MinutesUnread
 from flows.viewers.openapi import document
-from flows.viewers.rows_json import TEXTS, fields_json, value_of
+from flows.viewers.rows_json import TEXTS, csv_of, fields_json, value_of
 
 ROOT = Path(__file__).parents[3]
 MINUTE = {"minute_ms": 60_000, "state": "provisional", "rev": 1, "as_of_ms": 60_000, "impressions": 2}
@@ -208,6 +209,24 @@ def test_an_id_of_any_letters_is_one_segment_or_stands_in_the_query(app: Starlet
     (row,) = get(app, "placements?id=..", "zebra").json()["placements"]
     assert (row["id"], row["fields"]["flight.impressions"]) == ("..", 9)
     assert get(app, "placements/zebra/../mine-planned", "zebra").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\nlast\n", "\r", "\u2028", "\x00"])
+def test_an_id_of_several_lines_is_one_segment(app: Starlette, valkey: Any, name: str) -> None:
+    with Redis.from_url(valkey.url) as client:
+        client.hset(f"readapi:placement:{{{name}}}", mapping={"flight.impressions": 3, "rev": 1})
+    path = f"placements/{quote(name, safe='')}"
+    assert get(app, path, "all").json()["id"] == name
+    assert get(app, path, "mine").status_code == 404
+
+
+@pytest.mark.parametrize("first", [*"=+-@\t\r\n", *"＝＋－＠"])
+def test_no_text_is_a_formula_whatever_it_begins_with(first: str) -> None:
+    sheet = csv_of(
+        ("placement", "flight.cost"), [{"placement": f"{first}1", "flight.cost": "-1"}], {"placement"}
+    )
+    (line,) = csv.DictReader(io.StringIO(sheet, newline=""))
+    assert line == {"placement": f"'{first}1", "flight.cost": "-1"}
 
 
 def test_other_scopes_and_totals_are_for_those_who_see_everything(app: Starlette) -> None:
