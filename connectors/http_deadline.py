@@ -1,7 +1,8 @@
-"""uvicorn's HTTP/1.1 with a deadline: a request that is not whole in time ends its connection.
+"""uvicorn's HTTP/1.1 with deadlines: a request that is not whole in time ends its connection, and so does an
+answer that nobody takes.
 
 uvicorn itself waits for ever for the rest of a head or a body, so that anybody could hold all its descriptors
-by a byte a second. An answer may take as long as it likes.
+by a byte a second. To make an answer may take as long as it likes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 WHOLE_S = 10.0
 """From the connection, or the answer before, until the whole request is here, in s."""
+TAKEN_S = 120.0
+"""Until a client has taken what lies ready for it, in s."""
 _AWAITED: Final = (h11.IDLE, h11.SEND_BODY)
 
 
@@ -21,6 +24,7 @@ class InTime(H11Protocol):
     """One connection."""
 
     _due: asyncio.TimerHandle | None = None
+    _taken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as there
         """Wait for the first request."""
@@ -41,6 +45,23 @@ class InTime(H11Protocol):
         """Wait for nothing."""
         super().connection_lost(exc)
         self._unwatch()
+        self._unhold()
+
+    def pause_writing(self) -> None:
+        """Wait until what lies ready has been taken."""
+        super().pause_writing()
+        if self._taken is None:
+            self._taken = self.loop.call_later(TAKEN_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self._unhold()
+
+    def _unhold(self) -> None:
+        if self._taken is not None:
+            self._taken.cancel()
+            self._taken = None
 
     def _watch(self) -> None:
         if self.conn.their_state not in _AWAITED:

@@ -42,7 +42,7 @@ def app(settings: Settings) -> Starlette:
 
 
 @contextmanager
-def served(app: Starlette) -> Iterator[int]:
+def served(app: Any) -> Iterator[int]:
     """The port of an application, behind uvicorn as the exporter has it."""
     config = uvicorn.Config(app, http=InTime, lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
@@ -123,6 +123,26 @@ def test_a_context_of_any_depth_is_answered_or_refused(app: Starlette) -> None:
 )
 def test_a_request_that_is_not_whole_in_time_ends_its_connection(port: int, head: bytes, then: bytes) -> None:
     assert WHOLE_S * 0.9 < ended_s(port, head, then) < 5
+
+
+def test_an_answer_that_nobody_takes_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_deadline, "TAKEN_S", WHOLE_S)
+    ends: list[float] = []
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        began_s = time.monotonic()
+        await receive()
+        gone = asyncio.ensure_future(receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+            await asyncio.sleep(0)
+        ends.append(time.monotonic() - began_s)
+
+    with served(endless) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        eventually(lambda: ends, 8)
+    assert ends[0] > WHOLE_S * 0.9
 
 
 def test_a_stream_and_a_connection_in_use_last_longer(port: int) -> None:
