@@ -126,6 +126,7 @@ def _json(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     import duckdb
 
+    bounds: dict[str, str | bool | int | float | list[str]]
     bounds = {"threads": 1, "memory_limit": f"{_PARQUET_MB}MB", "temp_directory": ""}
     try:
         with duckdb.connect(":memory:", config=bounds) as database:
