@@ -24,7 +24,7 @@ TEXTS: Final = frozenset(
 VERSION: Final = ("generation", "fence", "rev")
 TIMES: Final = ("as_of_ms", "final_through_ms", "reach_as_of_ms", "updated_ms")
 _FORMULA: Final = (*"=+-@\t\r\n", *"＝＋－＠")
-"""What OWASP lists, the wide letters of an Asian keyboard too."""
+"""The first letters of formulae that OWASP lists, those of an Asian keyboard too."""
 
 Value = int | float | str | None
 
