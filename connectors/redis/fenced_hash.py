@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -16,7 +16,7 @@ Value = int | str | None
 _packed: Final = msgspec.msgpack.Encoder().encode
 
 
-class RowVersion(NamedTuple):
+class RowVersion(msgspec.Struct, frozen=True, gc=False):
     """One version of one hash.
 
     `layout` names a `FencedHash` of the store; `packed` comes from its `pack`. (`generation`, `fence`,
@@ -34,6 +34,11 @@ class RowVersion(NamedTuple):
     index_key: str | None = None
     member: str = ""
     score: int = 0
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """The numbers that versions of one hash are compared by."""
+        return self.generation, self.fence, self.rev
 
 
 class FencedHash:

@@ -150,7 +150,7 @@ class RowChanges:
         for row in rows:
             base = bases.get(row.key)
             if base is not None and base.layout == row.layout:
-                on.append(base[3:6])
+                on.append(base.version)
                 olds.append(base.packed)
             elif first is None:
                 first = row
@@ -166,12 +166,12 @@ class RowChanges:
             on[at], found[at] = "none", one
         usual, told = _array(0, b""), list[Any]()
         for row, base, one in zip(rows, on, found, strict=True):
-            fields = _array(_STAMP + 2 * one.fields, _stamp(*row[3:6], now_ms) + one.packed)
+            fields = _array(_STAMP + 2 * one.fields, _stamp(*row.version, now_ms) + one.packed)
             if row is first:
                 usual, fields, one = fields, _array(0, b""), _NOTHING
-            elif base == "usual" and first is not None and row[3:6] == first[3:6]:
+            elif base == "usual" and first is not None and row.version == first.version:
                 fields = _array(2 * one.fields, one.packed)
-            told.append((row[3:6], row.ttl_ms or 0, base, fields, _array(one.gone, one.packed_gone)))
+            told.append((row.version, row.ttl_ms or 0, base, fields, _array(one.gone, one.packed_gone)))
         return _packed((usual, told))
 
     def of(self, olds: Sequence[bytes | None], news: Sequence[bytes]) -> list[Changes]:

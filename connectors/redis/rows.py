@@ -18,6 +18,7 @@ from enum import StrEnum
 from hashlib import sha1
 from typing import Any, Final
 
+from msgspec.structs import replace
 from redis import RedisCluster
 from redis.exceptions import NoScriptError
 
@@ -156,7 +157,7 @@ class RowStore:
                 anything since the last write, or in this one.
         """
         if first is not None:
-            claim = first._replace(rev=-1) if first.key == self._claimed else None
+            claim = replace(first, rev=-1) if first.key == self._claimed else None
             if self._land([first], claim) == [WriteOutcome.SUPERSEDED]:
                 raise Superseded(first.key)
         cover = None if isinstance(self._client, RedisCluster) else first  # there it is in another slot
@@ -226,7 +227,7 @@ class RowStore:
     ) -> list[str]:
         """The script's outcome of each row."""
         now_ms, calls, commands = self._clock_ms(), self._calls(rows), list[Command]()
-        last, version = ([], ()) if cover is None else ([cover.key], cover[3:6])
+        last, version = ([], ()) if cover is None else ([cover.key], cover.version)
         for call in calls:
             some, keys = [rows[at] for at in call.values()], [*call, *last]
             argument = self._changes[some[0].layout].argument(some, bases, now_ms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from flows.model.clients import NO_SIDE_INCREMENTS, ClientBatch, ClientCounts, SideIncrements
@@ -262,7 +263,7 @@ class Flush(NamedTuple):
     days: Sequence[AlikeDays] = ()
 
 
-class PackedRow(NamedTuple):
+class PackedRow(msgspec.Struct, frozen=True, gc=False):
     """One row as it is to be published: `packed` is a MessagePack array of the values of `FIELDS`, of which
     `flows.delivery.pacer` fills those of `DELIVERY`; by `delivered`, None without a plan.
     """

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from flows.delivery import DELIVERY_AT, Pacer
 from flows.errors import SettingsError
@@ -267,7 +268,7 @@ class Publisher:
             if self.pacer is not None:
                 self.pacer.counted.pop(name, None)
             sketch = row_key(self.settings.namespace, "sketch", name)
-            leaving.append(ended._replace(key=sketch, layout="sketch", index_key=None))
+            leaving.append(replace(ended, key=sketch, layout="sketch", index_key=None))
         self.backlog.end(leaving)
 
     def _now_s(self) -> float:

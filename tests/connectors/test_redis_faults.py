@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis_support import LAYOUTS, TIMEOUT, WIDE, eventually, form_cluster, held, row
@@ -160,11 +161,11 @@ def test_two_nodes_share_the_rows_and_one_that_lost_its_own_is_noticed() -> None
             store.watch("mark", 1)
         two.kill()
         with pytest.raises(RedisUnavailable):
-            store.write([r._replace(rev=2) for r in rows])
+            store.write([replace(r, rev=2) for r in rows])
         with pytest.raises(RedisUnavailable):
             read_rows(reader, [r.key for r in rows], ["5m.impressions"])
         two.start()
-        eventually(lambda: _writes(store, [r._replace(rev=3) for r in rows]))
+        eventually(lambda: _writes(store, [replace(r, rev=3) for r in rows]))
         assert [r["rev"] for r in read_rows(reader, [r.key for r in rows], ["rev"])] == ["3"] * 600
 
 

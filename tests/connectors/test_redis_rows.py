@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from redis import RedisCluster
 from redis.exceptions import ResponseError
 from redis_support import DEBIAN, LAYOUTS, ROW, TIMEOUT, WIDE, eventually, form_cluster, held, row
@@ -268,8 +269,8 @@ def test_a_deletion_spares_a_row_that_has_come_back_and_its_entry(
 ) -> None:
     (back,), (ended,) = indexed(key, range(1), 7), indexed(key, range(1), 7)
     generation, fence, rev = held
-    store.write([back._replace(generation=generation, fence=fence, rev=rev)])
-    store.drop([ended._replace(generation=2, fence=5, rev=9)])
+    store.write([replace(back, generation=generation, fence=fence, rev=rev)])
+    store.drop([replace(ended, generation=2, fence=5, rev=9)])
     assert bool(read_rows(client, [back.key])[0]) == stays
     assert scan_index(client, f"{key}:index") == (["0"] if stays else [])
 
