@@ -146,7 +146,7 @@ def _numbers(windows: Windows) -> list[bytes]:
             behind = raw[bounds[1] : bounds[-1]]
         else:
             behind = _with_rare(windows, row, table[row], raw, bounds, [int(of[row]) for of in people])
-        found.append(totals + behind + _last(windows, row, table[row]))
+        found.append(totals + behind + _last(windows, row, table))
     return found
 
 
@@ -155,12 +155,13 @@ def _table(windows: Windows, unknown: npt.NDArray[np.bool_], people: Sequence[I6
     table = np.tile(_EMPTY, (len(windows.rows), 1))
     totals_at = len(NO_DELIVERY)
     table[:, totals_at : totals_at + FLIGHT_COUNTS] = windows.totals
+    placements = np.array([scope == SCOPES[0] for scope, _ in windows.rows])
     counted = np.ascontiguousarray(windows.totals[:, [CONSENTED, PIXELS]].T)
     table[:, totals_at + FLIGHT_COUNTS] = rates(*counted)
     for place, at in _WINDOWS.items():
         name = WINDOWS[place]
         counts = table[:, at.begin : at.credits]
-        fill_counts(counts, windows.sums[place], _held(windows, name), windows.reach[place], unknown)
+        fill_counts(counts, windows.sums[place], _held(name, placements), windows.reach[place], unknown)
         if at.mature is not None:
             started, completed = windows.mature[place].T
             table[:, at.mature] = rates(completed, started)
@@ -206,7 +207,7 @@ def _with_rare(
     return b"".join(parts)
 
 
-def _last(windows: Windows, row: int, numbers: I64) -> bytes:
+def _last(windows: Windows, row: int, table: I64) -> bytes:
     """The packed values of a row behind its windows."""
     platform = windows.rows[row][0] == _PLATFORM
     currency, frequency = windows.currencies[row], windows.frequency[row]
@@ -215,7 +216,7 @@ def _last(windows: Windows, row: int, numbers: I64) -> bytes:
         return _NOTHING_BEHIND
     values = [currency, *(NO_FREQUENCY if frequency is None else _frequency(frequency))]
     values += NO_ACCOUNT if account is None else account
-    values += _consistency(windows, row, numbers) if platform else NO_CONSISTENCY
+    values += _consistency(windows, row, table[row]) if platform else NO_CONSISTENCY
     return _packed(values)
 
 
@@ -270,15 +271,13 @@ def _whole(millionths: int) -> int | str:
     return millionths // WHOLE if millionths % WHOLE == 0 else decimal(millionths / WHOLE)
 
 
-def _held(windows: Windows, name: str) -> npt.NDArray[np.bool_]:
-    """The windows that show held skips and mutes, whose start may take them to another minute, day or
+def _held(window: str, placements: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The rows whose window shows held skips and mutes, whose start may take them to another minute, day or
     roll-up. They are rolling windows, which may fall, and a placement's flight, which a play never leaves. A
     day and a roll-up's flight never fall, and so do not show them. There they appear when their minute is
     final.
     """
-    return np.array(
-        [name in MATURE or (name == "flight" and scope == SCOPES[0]) for scope, _ in windows.rows]
-    )
+    return placements if window == "flight" else np.full(len(placements), window in MATURE)
 
 
 def _shown(sums: I64, held: npt.NDArray[np.bool_]) -> I64:
