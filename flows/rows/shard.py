@@ -91,7 +91,7 @@ class RowShard(RowTables):
         before = self.minute
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         minute = self.minute
-        turned = minute > before or cut.ended
+        turned = minute > before or cut.ended or self._final_before > self.first_open
         if minute > before:
             self.rolling.advance(minute)
             for had in self.days.advance(minute):
@@ -225,7 +225,7 @@ class RowShard(RowTables):
         of.changed[rows[self._moved(minutes, before)]] = True
         if self._new_day(before):
             of.changed[self.sides.held()] = True  # a delivery of the new day may have no cell
-        self.first_open = max(self.first_open, (self.watermark_ms - self.lateness_ms) // 60_000)
+        self.first_open = max(self.first_open, self._final_before)
         if ended:
             self.first_open = max(self.minute + 1, int(minutes.max(initial=0)) + 1)
         rows, minutes, settled = self.cells.close(self.first_open)
@@ -255,6 +255,11 @@ class RowShard(RowTables):
 
     def _new_day(self, before: int) -> bool:
         return self.days.day_of(before) != self.days.today
+
+    @property
+    def _final_before(self) -> int:
+        """The minutes before it are final by the watermark."""
+        return (self.watermark_ms - self.lateness_ms) // 60_000
 
     def _mature_before(self, watermark_ms: int) -> int:
         """The starts of the minutes before it are old enough to have been completed."""

@@ -98,11 +98,11 @@ def shown(shard: RowShard, windows: Windows) -> dict[Row, bytes]:
 @pytest.mark.parametrize("seed", range(16))
 def test_nothing_that_changes_with_time_alone_is_kept_back(seed: int) -> None:
     rng = random.Random(seed)
-    lateness, mature = rng.choice((0, 2, 10, 90)), rng.choice((0, 2, 30))
+    lateness, mature = rng.choice((0, 0.5, 2, 10, 90)), rng.choice((0, 2, 30))
     limits = Limits(stays=180, remembered=90 * DAY)
 
     def new() -> RowShard:
-        return RowShard(0, 1, lateness * MINUTE, mature * MINUTE, lambda one: one // DAY, limits=limits)
+        return RowShard(0, 1, int(lateness * MINUTE), mature * MINUTE, lambda one: one // DAY, limits=limits)
 
     shard, now, readers = new(), MIDNIGHT - 30, dict[Row, bytes]()
     for number in range(1, 100):

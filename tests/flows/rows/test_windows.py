@@ -375,7 +375,7 @@ class World:
 @settings(suppress_health_check=list(HealthCheck))
 @given(
     STEPS,
-    st.sampled_from((0, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),
+    st.sampled_from((0, MINUTE // 2, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),
     st.sampled_from(BEGINNINGS),
     st.sampled_from((0, 1, 5)),
     st.booleans(),
@@ -391,7 +391,7 @@ def test_every_cut_shows_the_sums_of_what_has_come(
 def test_a_run_longer_than_what_is_kept_shows_the_sums_of_what_has_come(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     World(
-        rng.choice((0, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),
+        rng.choice((0, MINUTE // 2, 2 * MINUTE, 10 * MINUTE, 90 * MINUTE)),
         rng.choice(BEGINNINGS),
         rng.choice((1, 3)),
         tmp_path if seed % 3 else None,
