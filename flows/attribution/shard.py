@@ -84,7 +84,8 @@ class ListenerShard(TouchShard):
         unjoined: list[Unjoined] = []
         frequency: list[tuple[str, int, int, int]] = []
         end_ms = ENDED_MS if cut.ended else self.final_ms()
-        if turned := cut.ended or self.watermark_ms // MINUTE_MS > before:
+        turned = cut.ended or self.watermark_ms // MINUTE_MS > before
+        if turned or end_ms > self.decided_ms:
             decisions, unjoined, frequency = self._decide(end_ms)
         self.compact(turned, max(self.rules.click_ms, self.rules.listen_ms))
         if before // 1440 < self.watermark_ms // DAY_MS:

@@ -84,8 +84,9 @@ class ClientShard:
             self.pending = np.concatenate([self.pending, *map(self._numbered, some)])
         places, amounts = _NO_PLACES, _NO_PLACES
         turned = cut.ended or self.watermark_ms // MINUTE_MS > before_ms // MINUTE_MS
-        if turned and (len(self.pending) or len(self._told[0])):
-            places, amounts = self._decide(self._final_ms(cut.ended))
+        final_ms = self._final_ms(cut.ended)
+        if (turned or final_ms > self.store.decided_ms) and (len(self.pending) or len(self._told[0])):
+            places, amounts = self._decide(final_ms)
         hourly = turned_hour(before_ms, self.watermark_ms, self.index)
         if hourly:
             self.store.drop_old(self._final_ms(False))

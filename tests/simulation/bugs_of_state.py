@@ -103,3 +103,8 @@ def which_minutes_are_final_is_not_saved(right: Any) -> Any:
         return form, shards, index, state | {"first_open": 0}
 
     return snapshot
+
+
+@mutation(RowShard, "_final_before")
+def a_minute_is_final_when_the_next_one_turns(_: Any) -> Any:
+    return lambda self: (self.minute * 60_000 - self.lateness_ms) // 60_000

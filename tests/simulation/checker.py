@@ -53,6 +53,7 @@ class Checker:
         row_ttl_ms: so long a row is there behind its last pixel.
         capped: rows are only so many, so that a name may count in `other`.
         grace_ms: so long behind its begin a planned flight is not judged.
+        lateness_ms: the longest of any execution.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Checker:
         row_ttl_ms: int,
         capped: bool = False,
         grace_ms: int = 0,
+        lateness_ms: int = 0,
     ) -> None:
         self._model, self._closing_ms = model, closing_ms
-        self._row_ttl_ms, self._capped = row_ttl_ms, capped
+        self._row_ttl_ms, self._capped, self._lateness_ms = row_ttl_ms, capped, lateness_ms
         self._may_end = closing_ms - T0_MS > row_ttl_ms
         self.planning = Planning(grace_ms, capped)
         self.days: dict[str, str] = {}
@@ -124,6 +126,9 @@ class Checker:
         planned = key.partition("{")[2][:-1] in self.planning.plans  # its flight is not all its pixels
         for what in torn(row) if not planned and "final_through_ms" in row else ():
             raise Wrong(f"{key} is not of one piece: {what}")
+        as_of_ms, final_ms = (int(row.get(name, 0)) for name in ("as_of_ms", "final_through_ms"))
+        if final_ms and as_of_ms - self._lateness_ms >= final_ms + 60_000:  # 0: there was no pixel yet
+            raise Wrong(f"{key} is as of {as_of_ms}, and final through {final_ms} alone")
         version = tuple(int(row[name]) for name in ("generation", "fence", "rev"))
         if version < self.versions.get(key, ()):
             raise Wrong(f"{key} was of version {self.versions[key]}, and is of {version}")

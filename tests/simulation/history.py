@@ -136,8 +136,10 @@ def make(seed: int, *, faults: bool = True) -> History:
 
 
 def _latenesses(source: random.Random, executions: int, scenes: Sequence[str]) -> tuple[int, ...]:
-    """Of each execution. Hostile messages may be late by one of them and not by another, at any placement."""
-    drawn = tuple(LATENESS_MS * source.choice((2, 2, 2, 3, 5)) // 2 for _ in range(executions))
+    """Of each execution, one of them no whole number of minutes. Hostile messages may be late by one of them
+    and not by another, at any placement.
+    """
+    drawn = tuple(LATENESS_MS * source.choice((4, 4, 4, 5, 10)) // 4 for _ in range(executions))
     return (LATENESS_MS,) if "hostile" in scenes else drawn
 
 

@@ -191,6 +191,7 @@ class Player:
             ms(settings.row_ttl),
             "row_cap" in history.settings,
             ms(settings.delivery_grace),
+            max(history.lateness_ms),
         )
         store = Store(lambda: self.world.now_ms, self.checker.changed)
         self.server = Server(self.world, store)
