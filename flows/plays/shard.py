@@ -245,16 +245,16 @@ class PlayShard:
         """Send all that was counted since the last cut: a message to every row shard, listener shard and
         client shard, empty or not, and outcomes by source partition.
 
-        In a new minute of the watermark the table is swept first, so that orphans are in this very message.
+        Where a minute has turned or is final now the table is swept first: orphans are in this very message.
 
         Args:
             forgotten: listeners and households who are in no pixel that is still to come.
         """
-        before_ms = self.watermark_ms
+        before_ms, open_from = self.watermark_ms, self.first_open
         turned = cut.watermark_ms // MINUTE_MS > before_ms // MINUTE_MS
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
         self.first_open = max(self.first_open, (self.watermark_ms - self.lateness_ms) // 60_000)
-        if cut.ended or turned:
+        if cut.ended or turned or self.first_open > open_from:
             self._sweep(cut.ended)
         to, used = (self.index, cut, self.shards, self.names, self.increments), int(self.used[TOUCHES])
         first = first_heard(self.increments, used)

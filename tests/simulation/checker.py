@@ -126,7 +126,7 @@ class Checker:
         planned = key.partition("{")[2][:-1] in self.planning.plans  # its flight is not all its pixels
         for what in torn(row) if not planned and "final_through_ms" in row else ():
             raise Wrong(f"{key} is not of one piece: {what}")
-        as_of_ms, final_ms = (int(row.get(name, 0)) for name in ("as_of_ms", "final_through_ms"))
+        as_of_ms, final_ms = (int(row.get(name, 0)) for name in ("reach_as_of_ms", "final_through_ms"))
         if final_ms and as_of_ms - self._lateness_ms >= final_ms + 60_000:  # 0: there was no pixel yet
             raise Wrong(f"{key} is as of {as_of_ms}, and final through {final_ms} alone")
         version = tuple(int(row[name]) for name in ("generation", "fence", "rev"))
