@@ -7,17 +7,19 @@ twice, since ids are the same. A letter holds no listener, so that what it becom
 from __future__ import annotations
 
 import json
+import re
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from flows.errors import AudiopixelError, UsageError
+import msgspec
+
+from connectors.http_client import CallFailed, HttpClient
+from flows.errors import UNREADABLE, AudiopixelError, UsageError
 from flows.model.dimensions import NAMES
 from flows.model.events import MALFORMED, MAX_ID, TOO_LATE
 from flows.model.ticks import DAY_MS, MINUTE_MS
@@ -29,6 +31,7 @@ MAX_BYTES: Final = 900_000
 TRIES: Final = 5
 LONGEST_PAUSE_S: Final = 10.0
 ANSWER: Final = timedelta(seconds=10)
+_HEADER: Final = re.compile("[ -~]+")
 MALFORMED_WORDS: Final = "malformed: its letter holds nothing of it"
 NO_ID: Final = "no event id: it could count twice"
 NO_TIME: Final = "no time that can be read"
@@ -61,20 +64,27 @@ class Resent:
         return f"letters {letters:,} = taken {self.taken:,} + rejected again {refused:,} + not sent {kept:,}"
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: it would take the token with it, to whatever address."""
+class _Result(msgspec.Struct):
+    outcome: str
+    reason: str | None = None
+    field: str | None = None
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+
+class _Results(msgspec.Struct):
+    results: list[_Result]
 
 
 @dataclass
 class Door:
-    """A collector's door for events.
+    """A collector's door for events. It is called without a proxy, and no redirect is followed: either would
+    be shown the token.
 
     Args:
         url: of the doors, without a path.
         token: `NAME.SECRET` of a caller that may `write`.
+
+    Raises:
+        UsageError: the address or the token is none.
     """
 
     url: str
@@ -82,36 +92,49 @@ class Door:
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise UsageError("the address of the doors takes http:// or https://: --to URL")
+        if _HEADER.fullmatch(self.token) is None:
+            raise UsageError("AUDIOPIXEL_COLLECT_TOKEN takes NAME.SECRET, in ASCII and on one line")
+        try:
+            self._client = HttpClient(f"{self.url.rstrip('/')}/v1/events", ANSWER)
+        except ValueError:
+            raise UsageError(
+                "the address of the doors takes http://HOST:PORT or https://HOST, without a user: --to URL"
+            ) from None
 
-    def send(self, events: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    def send(self, events: Sequence[Mapping[str, Any]]) -> list[_Result]:
         """Send events; the result of each.
 
         Raises:
             AudiopixelError: the door does not answer, or does not take the token.
         """
-        opener = urllib.request.build_opener(_NoRedirect)
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/v1/events",
-            _encoded(events),
-            {"content-type": "application/json", "authorization": f"Bearer {self.token}"},
-        )
-        said = ""
+        body, said = _encoded(events), ""
+        headers = {"content-type": "application/json", "authorization": f"Bearer {self.token}"}
         for _ in range(TRIES):
+            pause_s = 1.0
             try:
-                with opener.open(request, timeout=ANSWER.total_seconds()) as answer:
-                    results: list[Mapping[str, Any]] = json.load(answer)["results"]
-                    return results
-            except urllib.error.HTTPError as error:
-                if error.code not in (429, 503):
-                    raise AudiopixelError(_refusal(error.code)) from None
-                said, wait = f"status {error.code}", error.headers.get("retry-after", "1")
-                self.sleep(min(float(wait) if wait.isdigit() else 1.0, LONGEST_PAUSE_S))
-            except (OSError, ValueError, KeyError) as error:
-                said = str(getattr(error, "reason", error))
-                self.sleep(1.0)
+                answer = self._client.post(body, headers)
+                if answer.status == 200:
+                    results = msgspec.json.decode(answer.body, type=_Results).results
+                    if len(results) == len(events):
+                        return results
+                    said = f"{len(results)} results of {len(events)} events"
+                elif answer.status in (429, 503):
+                    said = f"status {answer.status}"
+                    pause_s = _pause_s(answer.headers.get("retry-after", ""))
+                else:
+                    raise AudiopixelError(_refusal(answer.status))
+            except CallFailed as error:
+                said = str(error)
+            except UNREADABLE as error:
+                said = f"an answer that is no collector's: {error}"
+            self.sleep(pause_s)
         raise AudiopixelError(f"the doors at {self.url} take no events ({said}): is a collector running?")
+
+
+def _pause_s(said: str) -> float:
+    # Of thousands of digits Python reads none.
+    seconds = float(said[:6]) if said.isascii() and said.isdigit() else 1.0
+    return min(seconds, LONGEST_PAUSE_S)
 
 
 def _refusal(status: int) -> str:
@@ -129,25 +152,26 @@ def resend(
     watermark_ms: int,
     lateness_ms: int,
     changes: Mapping[str, str] | None = None,
+    resent: Resent | None = None,
 ) -> Resent:
     """Send again what can be sent.
 
     Args:
         watermark_ms: the flow's: what is final by it would be too late.
         changes: values that fields get before.
+        resent: is counted in, also where this ends early.
 
     Raises:
         AudiopixelError: by the door; what it had taken by then stays taken, and may be sent again.
     """
-    resent = Resent()
+    resent = Resent() if resent is None else resent
     events = _events(letters, watermark_ms, lateness_ms, changes or {}, resent)
     for some in _calls(events):
         for result in door.send(some):
-            if result.get("outcome") == "accepted":
+            if result.outcome == "accepted":
                 resent.taken += 1
             else:
-                words = (str(result.get(name) or "") for name in ("reason", "field"))
-                resent.refused[": ".join(filter(None, words))] += 1
+                resent.refused[": ".join(filter(None, (result.reason, result.field)))] += 1
     return resent
 
 

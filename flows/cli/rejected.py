@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.app import command, interruptible
-from flows.errors import UsageError
+from flows.errors import AudiopixelError, UsageError
 from flows.shown import LINE, print_table, shown
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def rejected(
 def _resend(settings: Settings, letters: Iterator[Letter], to: str, changes: list[str]) -> None:
     """Send letters again, and print the outcome."""
     from connectors.redis import connect, read_rows
-    from flows.resend import SETTABLE, Door, resend
+    from flows.resend import SETTABLE, Door, Resent, resend
     from flows.settings import ms
 
     url = to or settings.collect_url
@@ -120,15 +120,20 @@ def _resend(settings: Settings, letters: Iterator[Letter], to: str, changes: lis
     door = Door(url, settings.collect_token.get_secret_value())
     client = connect(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
     (meta,) = read_rows(client, [f"{settings.namespace}:meta"], ["watermark_ms", "allowed_lateness_ms"])
-    resent = resend(
-        letters,
-        door,
-        int(meta.get("watermark_ms", 0)),
-        int(meta.get("allowed_lateness_ms", ms(settings.allowed_lateness))),
-        {name: value for name, _, value in parted},
-    )
-    typer.echo(resent.account())
-    for what, count in (*resent.refused.most_common(), *resent.kept.most_common()):
-        typer.echo(shown(f"{count:,} {what}", LINE))
+    try:
+        watermark_ms = int(meta.get("watermark_ms", 0))
+        lateness_ms = int(meta.get("allowed_lateness_ms", ms(settings.allowed_lateness)))
+    except ValueError as error:
+        raise AudiopixelError(
+            f"what Redis holds of the flow ({settings.namespace}:meta) is damaged: {error}"
+        ) from None
+    resent = Resent()
+    try:
+        fields = {name: value for name, _, value in parted}
+        resend(letters, door, watermark_ms, lateness_ms, fields, resent)
+    finally:  # also where the door is gone, or somebody has seen enough: what was taken stays taken
+        typer.echo(resent.account())
+        for what, count in (*resent.refused.most_common(), *resent.kept.most_common()):
+            typer.echo(shown(f"{count:,} {what}", LINE))
     if resent.refused:
         raise typer.Exit(1)

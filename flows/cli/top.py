@@ -13,7 +13,7 @@ from flows.cli.app import command, interruptible
 @command
 def top(
     interval: Annotated[
-        float, typer.Option(min=0.2, metavar="SECONDS", help="Time between two readings.")
+        float, typer.Option(min=0.2, max=86_400, metavar="SECONDS", help="Time between two readings.")
     ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Print the table once, as plain text.")] = False,
     whole: Annotated[
