@@ -1,7 +1,8 @@
 """Dead letters for people: which there are, what a sender's own file has of them, which can be sent again.
 
-Letters come at least once; repeats of one are known by its position. Ids in them were chosen by whoever
-called: every table here is bounded, and every text goes to a terminal through `flows.shown`.
+Letters come at least once; repeats of one are known by its position, reason, field and sender. Ids in them
+were chosen by whoever called: every table here is bounded, and every text goes to a terminal through
+`flows.shown`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from flows.settings import Settings, kafka_options
 from flows.shown import LINE, cell
 
 MAX_GROUPS: Final = 10_000
-"""Groups that are told apart; letters of others count under the placement `other`."""
+"""Groups that are told apart; letters of others count under the placement `other`, and those of as many
+reasons again under the reason `other`.
+"""
 MAX_KNOWN: Final = 1_000_000
 """Letters that are remembered, to know a repeat by its position or a line by its id; the oldest go first."""
 OTHER: Final = "other"
@@ -118,7 +121,7 @@ def from_topic(settings: Settings, hours: float) -> Iterator[Letter]:
 def _messages(settings: Settings, hours: float) -> Iterator[bytes]:
     from time import time
 
-    since_ms = int((time() - hours * 3600) * 1000)
+    since_ms = (time() - hours * 3600) * 1000  # no whole number: of infinitely many hours there is none
     options = kafka_options(settings)
     for change in whole(settings.kafka_brokers, settings.kafka_rejected_topic, options):
         if change.value is not None and change.timestamp_ms >= since_ms:
@@ -129,8 +132,8 @@ def _once(raws: Iterable[bytes]) -> Iterator[Letter]:
     seen: dict[int, None] = {}
     for raw in raws:
         letter = letter_of(raw)
-        if letter is None or (place := hash(letter.position)) in seen:
-            continue
+        if letter is None or (place := hash((letter.position, *letter[1:4]))) in seen:
+            continue  # a collector's position ends with the event's id, which anybody can say again
         if len(seen) >= MAX_KNOWN:
             del seen[next(iter(seen))]
         seen[place] = None
@@ -174,6 +177,8 @@ class Groups:
         group: Group = (letter.reason, letter.field, letter.sender, letter.placement)
         if group not in self.letters and len(self.letters) >= MAX_GROUPS:
             group = (letter.reason, letter.field, OTHER, OTHER)
+            if group not in self.letters and len(self.letters) >= 2 * MAX_GROUPS:
+                group = (OTHER, OTHER, OTHER, OTHER)
         self.letters[group] += 1
         kept = self.of.setdefault(group, [])
         if len(kept) < self.examples:

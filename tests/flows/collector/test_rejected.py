@@ -286,6 +286,23 @@ def test_groups_are_bounded_however_many_placements_an_enemy_names() -> None:
     assert groups.letters["invalid", "ip", "other", "other"] == 50
 
 
+def test_groups_are_bounded_however_many_reasons_a_file_names() -> None:
+    groups = Groups()
+    for n in range(3 * MAX_GROUPS):
+        groups.take(Letter(f"a/{n}", f"r{n}", "", "a", {}, ""))
+    assert len(groups.letters) == 2 * MAX_GROUPS + 1
+    assert groups.letters["other", "other", "other", "other"] == MAX_GROUPS
+
+
+def test_an_event_id_that_an_enemy_says_first_hides_no_letter(tmp_path: Path) -> None:
+    path = tmp_path / "rejected.ndjson"
+    body = {"position": "collector/c/e1", "event": {"event_id": "e1"}}
+    forged = {**body, "reason": "unsigned", "sender": "dialect/native"}
+    true = {**body, "reason": "invalid", "field": "ip", "sender": "token/host"}
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in (forged, true, forged, true)))
+    assert [letter.sender for letter in from_files([str(path)])] == ["dialect/native", "token/host"]
+
+
 def test_a_senders_own_file_is_held_against_the_letters(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs.ndjson"
     raws = [json.dumps(PIXEL | {"event_id": f"e{n}", "ip": 5 if n == 2 else None}).encode() for n in range(4)]
