@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
@@ -40,24 +41,31 @@ def forget(
     from flows.intake import deny
     from flows.settings import load
 
-    homes = [one.strip() for one in household or []]
-    if not all(homes):
+    homes = household or []
+    if not all(one.strip() for one in homes):
         raise UsageError("a household is named by no letter: give its pseudonym")
     if not listener_ids and not homes and sys.stdin.isatty():
         typer.echo("Ids of listeners, one a line, then Ctrl-D:", err=True)
-    given = listener_ids or ([] if homes else _lines())
-    ids = [one.strip() for one in given if one.strip()]
+    ids = [one for one in listener_ids or ([] if homes else _lines()) if one.strip()]
     if not ids and not homes:
         raise UsageError("no listener is named: give ids, or one a line on standard input")
     settings = load()
-    made = [one for known in ids for one in at_the_edge(settings, known, user_agent)]
+    named = _to_the_blank(ids)
+    made = [one for known in named for one in at_the_edge(settings, known, user_agent)]
     listeners = [pseudonym for field, pseudonym in made if field != "household_id"]
     at_home = [pseudonym for field, pseudonym in made if field == "household_id"]
-    deny(settings, [*ids, *listeners], [*homes, *at_home])
+    deny(settings, [*named, *listeners], [*_to_the_blank(homes), *at_home])
     who = " and ".join(
         f"{len(some)} {what}" for some, what in ((ids, "listeners"), (homes, "households")) if some
     )
     typer.echo(f"{who} will be forgotten within a minute")
+
+
+def _to_the_blank(ids: list[str]) -> list[str]:
+    """Ids as they are given, and without the blanks around them: the flow takes none off an id, and whoever
+    copied one may have added some.
+    """
+    return list(dict.fromkeys(one for known in ids for one in (known, known.strip())))
 
 
 def _lines() -> list[str]:
@@ -67,6 +75,7 @@ def _lines() -> list[str]:
         UsageError: they are not UTF-8.
     """
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig").splitlines()
+        # Not `splitlines`: it knows breaks that an id may hold, such as U+2028.
+        return re.split("\r\n|\r|\n", sys.stdin.buffer.read().decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise UsageError("standard input is not UTF-8, and nobody is forgotten: save it as such") from None

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from connectors.redis import Client, read_rows
 from flows.delivery import read_book
-from flows.intake import Decoder
+from flows.intake import Decoder, keys_of
 from flows.model.redis_keys import deny_key
 from flows.reconcile import HOUSEHOLD, LISTENER, Denied, Planned, Rules, Thresholds
 from flows.settings import Settings, ms
@@ -75,6 +75,6 @@ def denied(settings: Settings, client: Client) -> Denied | None:
     (listed,) = read_rows(client, [deny_key(settings.namespace)])
     if not listed:
         return None
-    keys, decoder = {int(key, 16) for key in listed}, Decoder(settings.secret_listener_key())
+    keys, decoder = set(keys_of(listed).tolist()), Decoder(settings.secret_listener_key())
     key_of = {LISTENER: decoder.listener, HOUSEHOLD: decoder.household}
     return lambda kind, who: key_of[kind](who) in keys

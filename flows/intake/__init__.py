@@ -10,7 +10,7 @@ from __future__ import annotations
 from flows.intake.agents import DEFAULT_AGENTS
 from flows.intake.dead_letters import Rejection, late_letter
 from flows.intake.decoder import Decoder
-from flows.intake.erasure import NOBODY, DenyList, deny, nobody, refuse_less, without
+from flows.intake.erasure import NOBODY, DenyList, deny, keys_of, nobody, refuse_less, without
 from flows.intake.partition import Intake, position_of
 from flows.intake.watermark import PartitionClock
 
@@ -23,6 +23,7 @@ __all__ = [
     "PartitionClock",
     "Rejection",
     "deny",
+    "keys_of",
     "late_letter",
     "nobody",
     "position_of",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -59,6 +59,19 @@ def without(item: Pixels, denied: U64) -> Pixels:
     for pixels in (item.pixels, item.converted):
         take_off(pixels, denied)
     return item
+
+
+def keys_of(listed: Iterable[str]) -> U64:
+    """The keys that fields of the list are, sorted. Fields that are none are of nobody: some other program
+    has written them, and nothing may end for that.
+    """
+    keys = []
+    for one in listed:
+        try:
+            keys.append(np.uint64(int(one, 16)))
+        except (ValueError, OverflowError):
+            continue
+    return np.unique(np.array(keys, np.uint64))
 
 
 def deny(settings: Settings, listener_ids: Sequence[str], household_ids: Sequence[str] = ()) -> None:
@@ -109,6 +122,7 @@ class DenyList:
     _next_s: float = -math.inf
     _whole_s: float = -math.inf
     _read: bool = False
+    _strange: int = 0
 
     def __call__(self, already: U64 = NOBODY) -> U64:
         """The keys, sorted; the same array while they are the same.
@@ -140,10 +154,15 @@ class DenyList:
 
     def _look(self, client: Client, now_s: float) -> None:
         key = deny_key(self.settings.namespace)
-        if now_s < self._whole_s and count_fields(client, key) == len(self._keys):
+        if now_s < self._whole_s and count_fields(client, key) == len(self._keys) + self._strange:
             return
         (listed,) = read_rows(client, [key])
-        here = np.array([int(one, 16) for one in listed], np.uint64)
+        here = keys_of(listed)
+        if len(listed) - len(here) != self._strange:
+            self._strange = len(listed) - len(here)
+            structlog.get_logger("forget").warning(
+                "fields of the list of denied listeners are no keys", key=key, fields=self._strange
+            )
         lost = np.setdiff1d(self._keys, here)
         if len(lost):
             now_ms = str(time.time_ns() // 1_000_000)

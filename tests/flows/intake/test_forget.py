@@ -22,11 +22,13 @@ from connectors.embedded import EmbeddedBroker, EmbeddedValkey
 from connectors.files import FileInput
 from connectors.kafka.writer import KafkaWriter
 from connectors.ports import free_ports
+from connectors.redis import read_rows
 from connectors.redis.client import Client, RedisUnavailable, connect
 from connectors.stream import Messages
 from flows.attribution.credit_models import Rules
 from flows.attribution.shard import ListenerShard
 from flows.cli.commands import app
+from flows.cli.reconcile_settings import denied
 from flows.engine.source import StopSignal
 from flows.engine.steps import PlaysLogic
 from flows.engine.tick_clock import TickClock
@@ -39,6 +41,7 @@ from flows.model.messages import CLICK_TOUCH, RowBatch, ShardTick, TouchBatch
 from flows.model.pixel import HOUSEHOLD, LISTENER
 from flows.model.redis_keys import deny_key
 from flows.model.ticks import Cut
+from flows.reconcile import LISTENER as LISTENER_OF
 from flows.replay import replay
 from flows.settings.fields import Settings
 from flows.state.saves import decode, encode
@@ -144,8 +147,23 @@ def test_all_of_a_file_of_ids_are_forgotten_or_none(
     assert client.hkeys(deny_key(settings.namespace)) == []
     assert forget(lines=b"\xef\xbb\xbfsomebody-1\r\nsomebody-2\r\n")[0] == 0
     assert forget("--household", "home-1\r")[0] == 0
-    held = {key_of("somebody-1"), key_of("somebody-2"), Decoder(SECRET.encode()).household(b"home-1")}
+    homes = {Decoder(SECRET.encode()).household(home) for home in (b"home-1", b"home-1\r")}
+    held = {key_of("somebody-1"), key_of("somebody-2"), *homes}
     assert set(client.hkeys(deny_key(settings.namespace))) == {f"{one:016x}" for one in held}
+
+
+def test_an_id_is_forgotten_as_its_pixels_have_it_whatever_blanks_and_breaks_it_holds(
+    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(listener_key=SECRET)
+    monkeypatch.setenv("AUDIOPIXEL_REDIS_URL", settings.redis_url.get_secret_value())
+    monkeypatch.setenv("AUDIOPIXEL_NAMESPACE", settings.namespace)
+    monkeypatch.setenv("AUDIOPIXEL_LISTENER_KEY", SECRET)
+    lines = " one\ntwo\u2028lines\r\nform\x0cfeed\x85\rold mac\n\n"
+    done = CliRunner().invoke(app, ["forget"], input=lines.encode())
+    assert done.output == "4 listeners will be forgotten within a minute\n"
+    named = (" one", "one", "two\u2028lines", "form\x0cfeed\x85", "form\x0cfeed", "old mac")
+    assert held(client, settings) == {key_of(one) for one in named}
 
 
 def test_a_household_on_the_list_is_taken_off_pixels_and_their_listeners_stay() -> None:
@@ -220,6 +238,32 @@ def test_a_list_that_redis_has_lost_is_kept_and_put_back(
     assert third.stop(3).receipt.tick.forgotten == (7,)  # type: ignore[union-attr]  # a tick is always due
     assert third.denied.tolist() == sorted([*both.tolist(), 7])
     assert position_of(third.snapshot()) == 0
+
+
+def test_fields_of_the_list_that_are_no_keys_end_no_flow(
+    settings_of: Callable[..., Settings], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, now_s = settings_of(listener_key=SECRET), 0.0
+    known, whole = DenyList(settings, lambda: now_s), 0
+    deny(settings, ["L1"])
+    for strange in ("a listener", "-1", "f" * 17, ""):
+        client.hset(deny_key(settings.namespace), strange, "1")
+
+    def counted(*asked: Any) -> list[dict[str, str]]:
+        nonlocal whole
+        whole += 1
+        return read_rows(*asked)
+
+    monkeypatch.setattr("flows.intake.erasure.read_rows", counted)
+    while now_s <= 2 * POLL_S:
+        assert known().tolist() == [key_of("L1")]
+        now_s += POLL_S
+    assert whole == 1, "the whole list each second is dear"
+    deny(settings, ["L2"])
+    assert known().tolist() == sorted([key_of("L1"), key_of("L2")])
+    test = denied(settings, client)
+    assert test is not None
+    assert [test(LISTENER_OF, who) for who in (b"L1", b"L2", b"L3")] == [True, True, False]
 
 
 def test_no_pixel_is_read_before_the_list_was(
