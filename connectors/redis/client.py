@@ -159,6 +159,10 @@ def failures(client: Client) -> Iterator[None]:
             ) from error
         _reconnect(client)
         raise RedisUnavailable(reason, str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConnectError(
+            f"Redis holds what is not UTF-8 ({error.object[:64]!r}): no text of ours, delete it"
+        ) from None
 
 
 def _pipelined(client: Any, commands: Sequence[Command]) -> list[Any]:

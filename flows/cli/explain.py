@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.app import command
-from flows.errors import AudiopixelError, UsageError
+from flows.errors import UNREADABLE, AudiopixelError, UsageError
 from flows.shown import shown
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def explain(
     for key, decision in sorted(row.items()):
         try:
             told.append(show(msgspec.json.decode(decision, type=Body), settings.zone))
-        except (ValueError, ArithmeticError, OSError) as error:
+        except (*UNREADABLE, ValueError, ArithmeticError, OSError) as error:
             raise AudiopixelError(
                 f"what Redis holds of {shown(conversion)!r} is no decision ({shown(key)}: {error}): delete "
                 "it, or read it in the topic of the credits"

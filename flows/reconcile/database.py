@@ -11,6 +11,8 @@ from typing import Any, Final
 import duckdb
 import numpy as np
 
+from flows.errors import AudiopixelError, UsageError
+
 _CHUNK: Final = 65_536
 """Rows that one `insert` hands over at once."""
 _SETTINGS: Final[Mapping[str, str | bool | int | float | list[str]]] = {
@@ -33,7 +35,10 @@ class Database:
             config["threads"] = threads
         if memory:
             config["memory_limit"] = memory
-        self._connection = duckdb.connect(config=config)
+        try:
+            self._connection = duckdb.connect(config=config)
+        except (duckdb.ParserException, duckdb.InvalidInputException):
+            raise UsageError("the memory of the database takes a size such as 2GB or 512MB") from None
 
     def run(self, statements: str, parameters: Sequence[object] = ()) -> None:
         """Run statements whose results nobody wants."""
@@ -73,9 +78,12 @@ class Database:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """DuckDB makes a failed query of a Ctrl-C."""
+    """DuckDB makes a failed query of a Ctrl-C, and of too little memory."""
     try:
         yield
+    except duckdb.OutOfMemoryException as error:
+        first, _, _ = str(error).partition("\n")
+        raise AudiopixelError(f"the database has not enough memory, so give it more: {first}") from None
     except RuntimeError as error:
         if "interrupted" in str(error).lower():
             raise KeyboardInterrupt from None

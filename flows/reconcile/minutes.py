@@ -28,9 +28,11 @@ def late_letters(rejected_file: Path) -> list[tuple[str, int, str, int]]:
     for number, letter in _documents(rejected_file, "a dead letter of replay --out"):
         try:
             if letter["reason"] == "too_late":
-                found.append(
-                    (letter["partition"], letter["offset"], letter["event"]["event"], letter["event"]["ts"])
-                )
+                event = letter["event"]
+                late = letter["partition"], letter["offset"], event["event"], event["ts"]
+                if tuple(map(type, late)) != (str, int, str, int) or max(late[1], late[3]) >= 1 << 63:
+                    raise TypeError
+                found.append(late)
         except (KeyError, TypeError):
             raise _not_one(rejected_file, number, "a dead letter of replay --out") from None
     return found
@@ -42,7 +44,7 @@ def _documents(path: Path, what: str) -> Iterator[tuple[int, Any]]:
             for number, line in enumerate(lines, 1):
                 try:
                     yield number, json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     raise _not_one(path, number, what) from None
     except READ_ERRORS as error:
         raise AudiopixelError(f"{path}: cannot be read: {error}") from None

@@ -439,3 +439,23 @@ def test_letters_of_a_replay_are_letters_to_the_oracle(tmp_path: Path) -> None:
     ]
     (tmp_path / "rejected.ndjson").write_text("".join(f"{json.dumps(one)}\n" for one in letters))
     assert late_letters(tmp_path / "rejected.ndjson") == [("a", 3, "start", 5)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"reason":"too_late","partition":[],"offset":1,"event":{"event":"start","ts":1}}',
+        b'{"reason":"too_late","partition":"a","offset":"1","event":{"event":"start","ts":1}}',
+        b'{"reason":"too_late","partition":"a","offset":true,"event":{"event":"start","ts":1}}',
+        b'{"reason":"too_late","partition":"a","offset":1,"event":{"event":{},"ts":1}}',
+        b'{"reason":"too_late","partition":"a","offset":1,"event":{"event":"start","ts":1e400}}',
+        b'{"reason":"too_late","partition":"a","offset":1,"event":{"event":"start","ts":9999999999999999999}}',
+    ],
+)
+def test_a_line_that_no_replay_has_written_is_named_by_the_oracle(tmp_path: Path, line: bytes) -> None:
+    from flows.reconcile.minutes import late_letters
+
+    (tmp_path / "rejected.ndjson").write_bytes(line + b"\n")
+    with pytest.raises(AudiopixelError, match=r"rejected\.ndjson:1: is not a dead letter of replay --out"):
+        late_letters(tmp_path / "rejected.ndjson")

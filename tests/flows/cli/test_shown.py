@@ -207,6 +207,7 @@ def test_an_id_in_redis_that_should_not_be_there_is_shown_by_reconcile(
         ("late", f'"ts":{10**18}'),
         ("value", '"value_micros":"much"'),
         ("way", '"rule":{}'),
+        ("deep", '{"x":' + "[" * 100_000),
     ],
 )
 def test_what_is_no_decision_is_told_in_one_line(
@@ -234,6 +235,16 @@ def test_what_is_no_decision_is_told_in_one_line(
         client.hset(key, "bad", damaged)
     told = run("explain", f"damaged-{conversion}", code=1).output
     assert "no decision" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_decision_that_is_no_text_is_told_in_one_line(
+    run: Callable[..., Result], settings: dict[str, str]
+) -> None:
+    with Redis.from_url(settings["AUDIOPIXEL_REDIS_URL"]) as client:
+        client.hset("audiopixel:v1:conversion:{bytes}", "bad", b"\xff\xfe")
+    told = run("explain", "bytes", code=1).output
+    assert told.startswith("audiopixel: Redis holds what is not UTF-8")
     assert len(told.splitlines()) == 1
 
 

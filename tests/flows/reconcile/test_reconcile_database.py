@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from flows.errors import AudiopixelError, UsageError
 from flows.reconcile.database import Database
 
 LONG = "SELECT x, hash(x) FROM (SELECT unnest(range(300)) AS y), rows, range(1000000) AS t(x) ORDER BY ALL"
@@ -39,3 +40,16 @@ def test_ctrl_c_within_a_statement_is_an_interrupt_and_no_failed_query(
 def test_a_query_that_is_wrong_is_said_to_be() -> None:
     with pytest.raises(Exception, match="nowhere"):
         Database(threads=1).run("FROM nowhere")
+
+
+@pytest.mark.parametrize("memory", ["x", "0", "2GB'; select 1", "1e99TB"])
+def test_a_memory_that_is_no_size_is_refused(memory: str) -> None:
+    with pytest.raises(UsageError, match="takes a size such as 2GB"):
+        Database(memory=memory)
+
+
+def test_a_memory_that_is_too_small_is_said_in_one_line() -> None:
+    with pytest.raises(AudiopixelError) as said:
+        Database(threads=1, memory="1KB").run("CREATE TABLE rows AS FROM range(100000)")
+    assert "not enough memory" in str(said.value)
+    assert len(str(said.value).splitlines()) == 1
