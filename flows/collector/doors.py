@@ -95,10 +95,9 @@ class Doors:
         """Answer one call; raises for no input. `call.received_ms` is by the lane's clock."""
         if call.method == "OPTIONS":
             return Answer(204, _PREFLIGHT)
-        root = call.path.split(";", 1)[0].strip("/").split("/", 1)[0]
         if call.path.startswith("/debug/p") and call.method == "GET":
             return self._too_big(call) or self._debug(call)
-        door = self._door(root, call)
+        door = self._door(_root(call), call)
         if door is None:
             return NOT_FOUND
         if refusal := self._too_big(call):
@@ -110,8 +109,9 @@ class Doors:
         return await door(call)
 
     async def unread(self, call: Call, status: int) -> Answer:
-        """Answer a call whose body was too long, or came too slowly."""
-        await self._keep([UNREAD], call)
+        """Answer a call whose body was too long, or came too slowly; an event where there is a door."""
+        if self._door(_root(call), call) is not None:
+            await self._keep([UNREAD], call)
         return Answer(status, [*_OPEN, ("connection", "close")])
 
     def _door(self, root: str, call: Call) -> Callable[[Call], Awaitable[Answer]] | None:
@@ -213,6 +213,11 @@ class Doors:
     def _caller(self, call: Call) -> Caller:
         callers = self.understanding.callers
         return callers.of(call.headers, callers.transport(call.headers, call.peer))
+
+
+def _root(call: Call) -> str:
+    """The first word of a path, by which there is a door."""
+    return call.path.split(";", 1)[0].strip("/").split("/", 1)[0]
 
 
 def _with(call: Call, parameter: str) -> Call:

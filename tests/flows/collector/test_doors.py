@@ -151,6 +151,18 @@ def test_what_is_no_door_is_404_and_no_event(path: str) -> None:
     assert (answer.status, kept.events) == (404, [])
 
 
+@pytest.mark.parametrize(
+    ("path", "method", "events"), [("/p", "POST", 1), ("/", "POST", 0), ("/p", "PUT", 0)]
+)
+def test_a_body_that_is_not_read_is_an_event_where_there_is_a_door(
+    path: str, method: str, events: int
+) -> None:
+    kept = Kept()
+    doors = Doors(understanding(), cast(Store, kept))
+    assert asyncio.run(doors.unread(call(path=path, method=method), 413)).status == 413
+    assert len(kept.events) == events
+
+
 def test_events_of_a_token_have_a_result_each() -> None:
     sent = [{"event": "start", "placement_id": "a", "event_id": "1"}, {"event": "start"}, {"event": "x"}]
     for body in (msgspec.json.encode(sent), b"\n".join(map(msgspec.json.encode, sent))):
