@@ -68,6 +68,8 @@ MAX_ALERTS: Final = 10_000
 """Changes of state kept for the histories: as many as the stream keeps."""
 ALERTS_SENT: Final = 200
 ALERTS_OF_ROW: Final = 30
+MAX_STREAMS: Final = 200
+"""Streams of one sight at a time: each holds a descriptor, and each that begins is told the whole."""
 TICK_S: Final = 1.0
 UNSEEN_S: Final = 30.0
 """The greatest age of the curves while nobody looks, in s: Prometheus's reads serve, and cost nothing more.
@@ -264,10 +266,18 @@ class Feed:
                 self._ticked = asyncio.Event()
             await asyncio.sleep(TICK_S / 10)
 
+    def full(self, sight: Sight) -> bool:
+        """True if a sight has as many streams as it may."""
+        view = self._views.get(sight)
+        return view is not None and view.viewers >= MAX_STREAMS
+
     async def events(self, sight: Sight = EVERYTHING) -> AsyncIterator[bytes]:
         """The stream of one browser; one that cannot keep up, or came amid a tick that nobody watched, gets
-        the whole again instead of a backlog. Nothing is sent before the first tick.
+        the whole again instead of a backlog. Nothing is sent before the first tick, nor where a sight is
+        `full`.
         """
+        if self.full(sight):
+            return
         view = self._views.get(sight) or View(sight)
         with self._lock:
             self._views[sight] = view

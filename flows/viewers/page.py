@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from connectors.stream import ConnectError
@@ -94,6 +94,9 @@ def routes(feed: Feed, disputed: Disputed | None = None) -> list[Route]:
         headers = {**_HEADERS, "content-type": "text/event-stream", "cache-control": "no-store"}
         if request.method == "HEAD":
             return Response(headers=headers)  # of which there would be no end
+        if feed.full(sight_of(request)):
+            said = "Too many pages of this token are open: close some of them.\n"
+            return PlainTextResponse(said, 429, {**_HEADERS, "retry-after": "10"})
         return StreamingResponse(while_signed_in(), headers=headers)
 
     def row(request: Request) -> Response:

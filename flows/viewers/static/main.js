@@ -112,12 +112,13 @@ follow(arrive);
 let source = null;
 
 function connect() {
+  source?.close();
   source = new EventSource("/events");
   source.addEventListener("open", () => connection(null));
   source.addEventListener("error", () => {
     connection(performance.now());
     // A session that has ended is refused for good: the form begins another.
-    if (source.readyState === EventSource.CLOSED) fetch("/row").then(({ status }) => { if (status === 401) location.assign("/login"); }, () => {});
+    if (source.readyState === EventSource.CLOSED) fetch("/row").then(({ status }) => { if (status === 401) location.assign("/login"); else setTimeout(connect, 10_000); }, () => {});
   });
   for (const [name, take] of [["all", all], ["change", change]]) {
     source.addEventListener(name, (event) => {

@@ -160,6 +160,41 @@ def test_a_stream_and_a_connection_in_use_last_longer(port: int) -> None:
         assert len(opened) == 1
 
 
+def test_one_token_has_so_many_streams_and_the_others_have_theirs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.viewers.feed.MAX_STREAMS", 3)
+
+    def opened(port: int, who: str) -> tuple[socket.socket, int]:
+        stream = socket.create_connection(("127.0.0.1", port), timeout=10)
+        token = bearer(who)["authorization"]
+        stream.sendall(f"GET /events HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\n\r\n".encode())
+        said = stream.makefile("rb")
+        status = int(said.readline().split()[1])
+        while status == 200 and said.readline().strip():
+            pass
+        if status == 200 and who == "all":  # whose rows are there without a tick
+            said.readline()
+        return stream, status
+
+    with served(app_of(settings, access())) as port:
+        streams = [opened(port, "all") for _ in range(4)]
+        assert [status for _, status in streams] == [200, 200, 200, 429]
+        other, status = opened(port, "mine")
+        assert status == 200
+        other.close()
+        for stream, _ in streams:
+            stream.shutdown(socket.SHUT_RDWR)
+            stream.close()
+
+        def again() -> bool:
+            stream, status = opened(port, "all")
+            stream.close()
+            return status == 200
+
+        eventually(again)
+
+
 @pytest.mark.parametrize("path", ["/login", "/adcp/get_reporting_status", "/api/tag"])
 def test_whoever_hangs_up_within_a_body_leaves_no_word(
     port: int, caplog: pytest.LogCaptureFixture, path: str
