@@ -99,22 +99,35 @@ class Days:
             for one in people:
                 one.gather(files)
 
-    def snapshot(self, rows: I64, files: Files) -> list[tuple[Any, ...]]:
-        """The days of `rows` as plain state, with what is not in `files`."""
-        n_rows = int(rows.max(initial=-1)) + 1
-        return [
-            (
-                day,
-                snapshot.pack({"counts": self._day(day, n_rows)[0][rows]}),
-                *(one.snapshot(files) for one in people),
-            )
-            for day, (_, *people) in list(self._of.items())
-        ]
+    def snapshot(self, files: Files) -> list[tuple[Any, ...]]:
+        """The days as plain state, with what is not in `files`, and without counts; see `counts_of`."""
+        return [(day, *(one.snapshot(files) for one in people)) for day, (_, *people) in self._of.items()]
 
-    def restore(self, rows: I64, state: list[tuple[Any, ...]], files: Files, minute: int) -> None:
-        """Take up `snapshot`'s state of `rows`, at the watermark's `minute`."""
+    def counts_of(self, rows: I64) -> list[tuple[int, Any]]:
+        """The counts by day of those of `rows` that have any, as plain state."""
+        days = []
+        for day, (counts, *_) in self._of.items():
+            some = rows[rows < len(counts)]
+            some = some[counts[some].any(axis=1)]
+            if len(some):
+                days.append((day, snapshot.pack({"rows": some.astype(np.uint32), "counts": counts[some]})))
+        return days
+
+    def restore(self, state: list[tuple[Any, ...]], files: Files, minute: int) -> None:
+        """Take up `snapshot`'s state, at the watermark's `minute`."""
         self.today = self.day_of(minute)
-        for day, packed, reached, homes in state:
-            counts = np.zeros((int(rows.max(initial=-1)) + 1, MINUTE_COUNTS), np.int64)
-            counts[rows] = snapshot.unpack(packed)["counts"]
+        for day, reached, homes in state:
+            counts = np.zeros((0, MINUTE_COUNTS), np.int64)
             self._of[day] = counts, Distinct.restored(reached, files), Distinct.restored(homes, files)
+
+    def restore_counts(self, rows: I64, state: list[tuple[int, Any]]) -> None:
+        """Take up the state that `counts_of` gave of `rows`, in place of what they had; days that are over
+        are left out.
+        """
+        n_rows, of_day = int(rows.max(initial=-1)) + 1, dict(state)
+        for day in list(self._of):
+            counts, *_ = self._day(day, n_rows)
+            counts[rows] = 0
+            if day in of_day:
+                held = snapshot.unpack(of_day[day])
+                counts[held["rows"]] = held["counts"]

@@ -55,10 +55,15 @@ class Labels:
         if names is not None:
             self._names[row], self._times[row] = tuple(names), tuple(times)
 
-    def snapshot(self) -> tuple[dict[int, tuple[str | None, ...]], dict[int, tuple[int, ...]]]:
-        """Plain state."""
-        return dict(self._names), dict(self._times)
+    def snapshot(self, rows: list[int]) -> tuple[dict[int, Any], dict[int, Any]]:
+        """The labels of those of `rows` that have any, as plain state."""
+        some = [row for row in rows if row in self._names]
+        return {row: self._names[row] for row in some}, {row: self._times[row] for row in some}
 
-    def restore(self, state: Sequence[dict[int, Any]]) -> None:
-        """Take up `snapshot`'s state."""
-        self._names, self._times = ({row: tuple(of) for row, of in one.items()} for one in state)
+    def restore(self, rows: list[int], state: Sequence[dict[int, Any]]) -> None:
+        """Take up `snapshot`'s state of `rows`, in place of what they had."""
+        for row in rows:
+            self.take_out(row)
+        names, times = state
+        for row, of_row in names.items():
+            self.put_back(row, (of_row, times[row]))

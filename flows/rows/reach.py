@@ -233,13 +233,16 @@ class Distinct:
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
         """Plain state: what is new beside the pieces before, which may be in `files`; sketches anew where the
-        additions take twice their room.
+        additions take twice their room. Only of sketches the counts are in it: an exact count is that of the
+        listeners.
         """
         self.gather(files)
         pieces = self.sketches.spilled(files), self.additions.spilled(files)
         if files.directory is None:
             self.sketches.pieces, self.additions.pieces = [], []
-        return self.count.tobytes(), *pieces
+        dense = np.flatnonzero(self.dense_of >= 0)
+        counts = np.column_stack([dense, self.count[dense]]).tobytes()
+        return len(self.count), counts, *pieces
 
     def gather(self, files: Files) -> None:
         """List what is new, or begin anew, so that the next snapshot need not."""
@@ -259,12 +262,13 @@ class Distinct:
     @classmethod
     def restored(cls, state: tuple[Any, ...], files: Files) -> Distinct:
         """From `snapshot`'s state."""
-        self, count = cls(), np.frombuffer(state[0], np.int64)
-        self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), len(count))
-        for sketches, _ in self.sketches.restore(state[1], files):
+        self, (n_rows, counts, *pieces) = cls(), state
+        self.add(np.zeros(0, np.uint32), np.zeros(0, np.uint64), n_rows)
+        for sketches, _ in self.sketches.restore(pieces[0], files):
             for row, registers in zip(sketches[:, 0].tolist(), sketches[:, 1:].copy(), strict=True):
-                self._merge(row, registers.view(np.uint8), len(count))
-        for additions, _ in self.additions.restore(state[2], files):
-            self.add(additions[:, ROW].astype(np.uint32), additions[:, WHO].copy(), len(count))
-        self.count[: len(count)], self._told = count, []
+                self._merge(row, registers.view(np.uint8), n_rows)
+        for additions, _ in self.additions.restore(pieces[1], files):
+            self.add(additions[:, ROW].astype(np.uint32), additions[:, WHO].copy(), n_rows)
+        dense, counts = np.frombuffer(counts, np.int64).reshape(-1, 2).T
+        self.count[dense], self._told = counts, []
         return self

@@ -115,23 +115,22 @@ class RowIndex:
         return self._told
 
     def snapshot(self, files: Files) -> tuple[Any, ...]:
-        """Plain state; of the ended rows what is not in `files`."""
+        """Plain state without the names; of the ended rows what is not in `files`."""
         self.beyond()
-        names = {number: name for name, number in self.numbers.items()}
-        return names, self.ended.snapshot(files), self._beyond.snapshot(Files(None))
+        return self.ended.snapshot(files), self._beyond.snapshot(Files(None))
 
-    @classmethod
-    def restored(cls, cap: int, state: tuple[Any, ...], files: Files) -> RowIndex:
-        """From `snapshot`'s state."""
-        self = cls(cap)
-        names, ended, beyond = state
-        self.numbers = {(scope, name): number for number, (scope, name) in names.items()}
-        self.names = [None] * (max(names, default=-1) + 1)
-        for row, number in self.numbers.items():
-            self.names[number] = row
-        self._free = [number for number, row in enumerate(self.names) if row is None]
+    def rename(self, numbers: list[int], names: list[RowName | None]) -> None:
+        """Give numbers the names of a snapshot, behind which `restore` makes the index whole."""
+        self.names += [None] * (max(numbers, default=-1) + 1 - len(self.names))
+        for number, name in zip(numbers, names, strict=True):
+            self.names[number] = name
+
+    def restore(self, state: tuple[Any, ...], files: Files) -> None:
+        """Take up `snapshot`'s state behind all names."""
+        ended, beyond = state
+        self.numbers = {name: number for number, name in enumerate(self.names) if name is not None}
+        self._free = [number for number, name in enumerate(self.names) if name is None]
         self._rows.update(scope for scope, _ in self.numbers)
         self.ended = Ended.restored(ended, files, self.numbers)
         self._beyond = Distinct.restored(beyond, Files(None))
         self._told = int(self._beyond.reach(np.zeros(1, np.int64))[0])
-        return self

@@ -23,12 +23,13 @@ from flows.rows.reach import Distinct
 from flows.rows.rolling_reach import Rolling
 from flows.rows.row_columns import RowColumns
 from flows.rows.row_index import Limits, RowIndex
+from flows.rows.row_journal import Recorded, RowJournal
 from flows.rows.side_cells import SideCells
 from flows.state.journal import Files
-from flows.state.kernel import U32
+from flows.state.kernel import I64, U32
 from flows.state.snapshot import check_format
 
-FORMAT: Final = 22
+FORMAT: Final = 23
 STEP: Final = "rows"
 """Its files' place in the recovery directory."""
 
@@ -45,8 +46,8 @@ class RowTables:
     ) -> None:
         self.index, self.shards, self.recovery, self.limits = index, shards, recovery, limits
         self.watermark_ms = self.first_open = 0
-        self.labels, self.delays = Labels(), Delays()
-        self.days, self.day_counts = Days(day_of), DayCounts(day_of)
+        self.delays, self.day_counts = Delays(), DayCounts(day_of)
+        self.days, self._unpublished = Days(day_of), False
         reached = Distinct(), Distinct()
         self._have(RowIndex(limits.rows), Cells(), RowConversions(), SideCells(), Rolling(), *reached)
         self._files = Files(None)
@@ -63,6 +64,7 @@ class RowTables:
     ) -> None:
         self.row_index, self.cells, self.conversions, self.sides = index, cells, conversions, sides
         self.rolling, self.reached, self.homes, self.columns = rolling, reached, homes, RowColumns()
+        self.labels, self.journal = Labels(), RowJournal()
         self.flights = Flights(self.columns, cells, conversions, sides, rolling, reached)
 
     @property
@@ -90,7 +92,7 @@ class RowTables:
         of = self.columns
         of.make_room(number + 1)
         scope, _ = self.row_index.name(number)
-        of.is_placement[number], of.alive[number] = scope == SCOPES[0], True
+        of.is_placement[number], of.alive[number], of.unsaved[number] = scope == SCOPES[0], True, True
         if kept is not None:
             numbers, labels, days, delays, *conversions, sides, reached_by, homes = kept
             self.delays.put_back(number, delays)
@@ -124,10 +126,22 @@ class RowTables:
         return left
 
     def mark_all_changed(self) -> None:
-        """Mark all rows as changed, so that the next cut publishes them: after a resume it is not known what
-        readers have.
+        """Let the next cut publish all rows: after a resume it is not known what readers have."""
+        self._unpublished = True
+
+    def take_changed(self) -> I64:
+        """The rows that a cut publishes, which are then no longer marked as changed. Those that the cut has
+        changed are to be saved.
         """
-        self.columns.changed |= self.columns.alive
+        of = self.columns
+        of.unsaved |= of.changed
+        changed: I64 = np.flatnonzero(of.alive if self._unpublished else of.changed)
+        of.changed[:], self._unpublished = False, False
+        return changed
+
+    @property
+    def _recorded(self) -> Recorded:
+        return Recorded(self.row_index, self.columns, self.labels, self.days)
 
     def gather(self) -> None:
         """Copy what changed since the cut before, so that the next snapshot need not."""
@@ -135,6 +149,7 @@ class RowTables:
         tables = (self.rolling, self.reached, self.homes, self.days, self.cells, self.day_counts.cells)
         for table in tables:
             table.gather(files)
+        self.journal.gather(self._recorded, files)
 
     def _own_files(self) -> Files:
         self._files = self._files if self._files.directory else Files.of(self.recovery, STEP, self.index)
@@ -142,17 +157,16 @@ class RowTables:
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values, with its format."""
-        alive, files = np.flatnonzero(self.columns.alive), self._own_files()
+        files = self._own_files()
         state = {
             "watermark_ms": self.watermark_ms,
             "first_open": self.first_open,
-            "labels": self.labels.snapshot(),
-            "columns": self.columns.snapshot(alive),
+            "rows": self.journal.snapshot(self._recorded, files),
             "conversions": self.conversions.snapshot(),
             "sides": self.sides.snapshot(),
             "delays": self.delays.snapshot(),
             "cells": self.cells.snapshot(files),
-            "days": self.days.snapshot(alive, files),
+            "days": self.days.snapshot(files),
             "day_counts": self.day_counts.snapshot(files),
             "rolling": self.rolling.snapshot(files),
             "reached": self.reached.snapshot(files),
@@ -160,6 +174,7 @@ class RowTables:
             "index": self.row_index.snapshot(files),
         }
         tables = (
+            self.journal,
             self.cells.journal,
             self.day_counts.cells.journal,
             self.rolling,
@@ -182,7 +197,7 @@ class RowTables:
         files = self._files = Files.of(self.recovery, STEP, self.index)
         self.watermark_ms, self.first_open = held["watermark_ms"], held["first_open"]
         self._have(
-            RowIndex.restored(self.limits.rows, held["index"], files),
+            RowIndex(self.limits.rows),
             Cells.restored(held["cells"], files, self.oldest),
             RowConversions.restored(held["conversions"]),
             SideCells.restored(held["sides"]),
@@ -190,11 +205,9 @@ class RowTables:
             Distinct.restored(held["reached"], files),
             Distinct.restored(held["homes"], files),
         )
-        rows = np.array(sorted(self.row_index.numbers.values()), np.int64)
-        self.columns.restore(rows, held["columns"])
-        self.columns.is_placement[rows] = [self.row_index.name(row)[0] == SCOPES[0] for row in rows.tolist()]
-        self.labels.restore(held["labels"])
-        self.delays = Delays.restored(held["delays"])
-        self.days.restore(rows, held["days"], files, self.minute)
+        self.delays, self.days = Delays.restored(held["delays"]), Days(self.days.day_of)
+        self.days.restore(held["days"], files, self.minute)
+        self.journal.restore(held["rows"], self._recorded, files)
+        self.row_index.restore(held["index"], files)
         self.day_counts = DayCounts.restored(self.days.day_of, held["day_counts"], files, self.minute)
         self.mark_all_changed()

@@ -113,8 +113,7 @@ class RowShard(RowTables):
         self.given += self.day_counts.due(self.row_index, minute, cut.number, cut.ended)
         if cut.ended:
             self.mark_all_changed()  # all rows say that they are final
-        changed = np.nonzero(self.columns.changed)[0]
-        self.columns.changed[:] = False
+        changed = self.take_changed()
         return (self.numbers_of(changed) if len(changed) else None), due
 
     def _add(self, batches: Sequence[RowBatch]) -> None:
@@ -276,7 +275,8 @@ class RowShard(RowTables):
     def _end_quiet(self, cut: int) -> None:
         """End the rows that have had no pixel for long, since the end of its minute; keep their counts."""
         of, minute = self.columns, self.minute
-        of.heard[of.alive & (of.heard == 0)] = minute  # made by a plan
+        planned = of.alive & (of.heard == 0)
+        of.heard[planned], of.unsaved[planned] = minute, True
         quiet = of.alive & (of.heard + self.limits.stays < minute)
         quiet[split(self.cells.keys[self.cells.keys != 0])[0]] = False
         self.days.clear(quiet)

@@ -261,17 +261,33 @@ class Segment:
 
     def add(self, rows: U64, mark: int) -> None:
         """Append rows, which are the segment's own from now on."""
-        body = body_of(rows)
+        self.append(body_of(rows), len(rows), mark)
+
+    def append(self, body: Body, rows: int, mark: int = 0) -> None:
+        """Append the packed form of so many rows."""
         self.parts.append(body)
-        self.rows, self.mark, self._size = self.rows + len(rows), mark, self._size + len(body)
+        self.rows, self.mark, self._size = self.rows + rows, mark, self._size + len(body)
         self._sum.update(body)
+
+    @property
+    def full(self) -> bool:
+        """True if nothing is to be appended: it is a file, or large enough for one."""
+        return bool(self.name) or self._size >= SPILL_BYTES
 
     def close(self, files: Files) -> None:
         """Let it be a file, if it is large, else one part."""
-        if not self.name and files.directory is not None and self._size >= SPILL_BYTES:
+        if not self.name and files.directory is not None and self.full:
             self.name, self.parts = files.write(*self.parts, name=self._sum.hexdigest()), []
         elif len(self.parts) > 1:
             self.parts = [b"".join(self.parts)]
+
+    def body(self, files: Files) -> bytes:
+        """All that was appended.
+
+        Raises:
+            StateError: its file is missing or damaged.
+        """
+        return files.read(self.name) if self.name else b"".join(self.parts)
 
     def plain(self) -> tuple[str, Body, int, int]:
         """As plain values, behind `close`."""
@@ -381,8 +397,7 @@ class Journal:
         return [piece.name for piece in self.pieces if piece.name]
 
     def _rows(self, piece: Segment, files: Files) -> U64:
-        body = files.read(piece.name) if piece.name else b"".join(piece.parts)
-        return np.frombuffer(body, np.uint64).reshape(-1, self.words).copy()
+        return np.frombuffer(piece.body(files), np.uint64).reshape(-1, self.words).copy()
 
 
 def body_of(array: npt.NDArray[Any]) -> Body:

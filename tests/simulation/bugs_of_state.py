@@ -8,6 +8,7 @@ from flows.attribution import CreditBook, ListenerShard
 from flows.plays import PlayShard
 from flows.publish import Ledger
 from flows.rows import RowShard
+from flows.rows.labels import Labels
 from flows.state.journal import Journal
 from simulation.mutations import mutation
 
@@ -86,14 +87,20 @@ def rows_that_do_not_change_are_not_given_out_at_a_restart(_: Any) -> Any:
     return lambda self: None
 
 
-@mutation(RowShard, "snapshot")
-def labels_are_not_saved(right: Any) -> Any:
-    def snapshot(self: Any) -> Any:
-        form, shards, index, state = right(self)
-        fresh = type(self.labels)()
-        return form, shards, index, state | {"labels": fresh.snapshot()}
+@mutation(Labels, "snapshot")
+def labels_are_not_saved(_: Any) -> Any:
+    return lambda self, rows: ({}, {})
 
-    return snapshot
+
+@mutation(RowShard, "take_changed")
+def rows_that_change_are_not_written_to_the_journal(right: Any) -> Any:
+    def take_changed(self: Any) -> Any:
+        unsaved = self.columns.unsaved.copy()
+        changed = right(self)
+        self.columns.unsaved = unsaved
+        return changed
+
+    return take_changed
 
 
 @mutation(RowShard, "snapshot")

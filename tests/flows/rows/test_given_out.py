@@ -1,9 +1,12 @@
-"""What a shard gave out last of each row is what it would give out now, whatever changes with time alone."""
+"""What a shard gave out last of each row is what it would give out now, whatever changes with time alone, and
+what it would give out had it never been restarted.
+"""
 
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,10 +20,12 @@ from flows.model.fields import TIMES
 from flows.model.messages import CreditBatch, RowBatch
 from flows.model.ticks import Cut
 from flows.rows.published import pack_rows
+from flows.rows.row_columns import KEPT
 from flows.rows.row_index import Limits
 from flows.rows.shard import RowShard
 from flows.rows.side_cells import UNKEYED_COLUMNS
 from flows.rows.values import Windows
+from flows.state import journal
 from flows.state.saves import decode, encode
 
 MINUTE, DAY = 60_000, 1440
@@ -40,13 +45,16 @@ JUMPS = (0, 0, 1, 1, 1, 2, 5, 59, 61, 180, 300, 26 * 60, 75 * 60)
 
 
 class Pixel(NamedTuple):
-    """`column` of a minute's counts, or where it is negative of a side; maybe a listener and a household."""
+    """`column` of a minute's counts, or where it is negative of a side; maybe a listener, a household and a
+    campaign.
+    """
 
     row: int
     minute: int
     column: int
     who: int = 0
     home: int = 0
+    campaign: str | None = None
 
 
 def batch(cut: Cut, pixels: list[Pixel]) -> RowBatch:
@@ -68,10 +76,15 @@ def batch(cut: Cut, pixels: list[Pixel]) -> RowBatch:
     def minutes(some: list[Pixel]) -> np.ndarray:
         return np.array([one.minute for one in some], np.uint32)
 
+    labels = [
+        (rows.index(one.row), one.minute * MINUTE, (ROWS[one.row][1], one.campaign, *[None] * 6))
+        for one in pixels
+        if ROWS[one.row][0] == "placement"
+    ]
     return RowBatch(
         0, 0, cut, [ROWS[row] for row in rows], np.array([max(some) for some in times], np.int64),
         at(counted), minutes(counted), counts, np.arange(len(rows), dtype=np.uint32), totals,
-        at(heard), minutes(heard), np.array([one.who for one in heard], np.uint64), [],
+        at(heard), minutes(heard), np.array([one.who for one in heard], np.uint64), labels,
         np.array([min(some) for some in times], np.int64), at(beside),
         np.array([(one.minute, -one.column - 1, 1) for one in beside], np.int64).reshape(-1, 3),
         homes=np.array([one.home for one in heard], np.uint64),
@@ -95,24 +108,59 @@ def shown(shard: RowShard, windows: Windows) -> dict[Row, bytes]:
     return {(row.scope, row.name): row.packed[3 + 9 * len(TIMES) :] for row in packed}
 
 
+def whole(shard: RowShard) -> dict[Row, bytes]:
+    """All rows, as they would be given out now."""
+    return shown(shard, shard.numbers_of(np.flatnonzero(shard.columns.alive)))
+
+
+def held(shard: RowShard) -> dict[Row, Any]:
+    """The columns, labels and counts by day that are saved of each row."""
+    days = {day: counts for day, (counts, *_) in shard.days._of.items() if day >= shard.days.today}
+    return {
+        row: (
+            dict(zip(KEPT, shard.columns.of(number), strict=True)),
+            shard.labels.snapshot([number])[0].get(number),
+            shard.labels.snapshot([number])[1].get(number),
+            {day: of[number].tolist() for day, of in days.items() if number < len(of) and of[number].any()},
+        )
+        for row, number in shard.row_index.numbers.items()
+    }
+
+
+@pytest.mark.parametrize("in_files", [False, True])
 @pytest.mark.parametrize("seed", range(16))
-def test_nothing_that_changes_with_time_alone_is_kept_back(seed: int) -> None:
+def test_nothing_that_changes_with_time_alone_is_kept_back(
+    seed: int, in_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SPILL_BYTES", 3_000)
+    monkeypatch.setattr(journal, "COMPACTION_SLACK", 4)
     rng = random.Random(seed)
     lateness, mature = rng.choice((0, 0.5, 2, 10, 90)), rng.choice((0, 2, 30))
     limits = Limits(stays=180, remembered=90 * DAY)
 
-    def new() -> RowShard:
-        return RowShard(0, 1, int(lateness * MINUTE), mature * MINUTE, lambda one: one // DAY, limits=limits)
+    def new(recovery: Path | None = None) -> RowShard:
+        lateness_ms, mature_ms = int(lateness * MINUTE), mature * MINUTE
+        return RowShard(0, 1, lateness_ms, mature_ms, lambda one: one // DAY, 0, recovery, limits)
 
-    shard, now, readers = new(), MIDNIGHT - 30, dict[Row, bytes]()
+    recovery = tmp_path if in_files else None
+    shard, now, readers, undisturbed = new(recovery), MIDNIGHT - 30, dict[Row, bytes](), new()
     for number in range(1, 100):
+        if rng.random() < 0.5:
+            shard.gather()
+        if rng.random() < 0.3:
+            state, restored = decode(encode(shard.snapshot())), new(recovery)
+            restored.restore(state)
+            restored.row_index.planned = undisturbed.row_index.planned
+            assert held(restored) == held(shard) == held(undisturbed)
+            if rng.random() < 0.4:
+                shard, readers = restored, {}
         if rng.random() < 0.1:
-            state, shard, readers = decode(encode(shard.snapshot())), new(), {}
-            shard.restore(state)
-        if rng.random() < 0.1:
-            shard.row_index.planned = frozenset([PLANNED] if rng.random() < 0.7 else [])
+            planned = frozenset([PLANNED] if rng.random() < 0.7 else [])
             start = now + rng.choice((-200, -30, 0, 5))
-            shard.plan(PLANNED[1], start, start + rng.choice((0, 2, 500)))
+            end = start + rng.choice((0, 2, 500))
+            for one in (shard, undisturbed):
+                one.row_index.planned = planned
+                one.plan(PLANNED[1], start, end)
         here = Cut(number, (now + rng.choice(JUMPS)) * MINUTE, False, ())
         pixels = [
             Pixel(
@@ -121,16 +169,20 @@ def test_nothing_that_changes_with_time_alone_is_kept_back(seed: int) -> None:
                 rng.choice((*COUNTED, *(-1 - side for side in SIDES))),
                 rng.randrange(6),
                 rng.randrange(3),
+                rng.choice((None, "c", "d")),
             )
             for _ in range(rng.choice((0, 0, 1, 1, 4)))
         ]
         ended = [max(now - 1, shard.first_open) for _ in range(rng.choice((0, 0, 1)))]
-        windows, _ = shard.apply(here, [batch(here, pixels)], credited(here, rng, ended))
+        given = [batch(here, pixels)], credited(here, rng, ended)
+        windows, _ = shard.apply(here, *given)
+        undisturbed.apply(here, *given)
         now = here.watermark_ms // MINUTE
         readers |= {} if windows is None else shown(shard, windows)
         for row in shard.left:
             readers.pop(row, None)
-        assert readers == shown(shard, shard.numbers_of(np.flatnonzero(shard.columns.alive)))
+        assert readers == whole(shard) == whole(undisturbed)
+        assert sorted(shard.left) == sorted(undisturbed.left)
 
 
 def test_a_delivery_ahead_of_time_is_in_the_day_that_begins() -> None:

@@ -1,0 +1,155 @@
+"""The journal of rows: a save writes what the tables hold of the rows that changed since the save before.
+
+It is a list of pieces, the oldest first. A piece has records of rows, as columns, and a large one is an
+immutable file (`flows.state.journal`). Of a row the latest record is right. Where more than half of the
+records are out of date, the oldest piece goes, and the rows whose latest record it had are written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from flows.model.dimensions import SCOPES
+from flows.rows.days import Days
+from flows.rows.labels import Labels
+from flows.rows.row_columns import ROW_BYTES, RowColumns
+from flows.rows.row_index import RowIndex
+from flows.state import journal
+from flows.state.journal import Body, Files, Segment
+from flows.state.kernel import I64, longer
+
+AT_ONCE: Final = 4_096
+"""The most records of a chunk, two megabytes: pieces are no larger, so that few rows are written anew when
+one goes.
+"""
+NONE: Final = -1
+_LENGTH: Final = 4
+"""Bytes before a chunk that say how long it is."""
+
+
+def slack() -> int:
+    """The number of outdated records below which no piece goes."""
+    return min(journal.COMPACTION_SLACK, journal.SLACK_BYTES // ROW_BYTES)
+
+
+@dataclass
+class Recorded:
+    """The tables that a record is made of."""
+
+    index: RowIndex
+    columns: RowColumns
+    labels: Labels
+    days: Days
+
+    def pack(self, rows: I64) -> bytes:
+        """The records of `rows` as a chunk; a row that has ended has no name."""
+        chunk = {
+            "rows": rows.astype(np.uint32).tobytes(),
+            "names": [self.index.names[row] for row in rows.tolist()],
+            "columns": self.columns.snapshot(rows),
+            "labels": self.labels.snapshot(rows.tolist()),
+            "days": self.days.counts_of(rows),
+        }
+        packed = msgspec.msgpack.encode(chunk)
+        return len(packed).to_bytes(_LENGTH, "little") + packed
+
+    def unpack(self, packed: Body) -> I64:
+        """Take up the records of a chunk; returns their rows."""
+        chunk: dict[str, Any] = msgspec.msgpack.decode(packed)
+        rows: I64 = np.frombuffer(chunk["rows"], np.uint32).astype(np.int64)
+        names = [None if name is None else (name[0], name[1]) for name in chunk["names"]]
+        self.index.rename(rows.tolist(), names)
+        self.columns.restore(rows, chunk["columns"])
+        self.columns.alive[rows] = [name is not None for name in names]
+        self.columns.is_placement[rows] = [name is not None and name[0] == SCOPES[0] for name in names]
+        self.labels.restore(rows.tolist(), chunk["labels"])
+        self.days.restore_counts(rows, chunk["days"])
+        return rows
+
+
+class RowJournal:
+    """The pieces of one shard of rows."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Segment] = []
+        self._first = 0
+        """The number of the oldest piece; those behind it count on."""
+        self._latest = np.zeros(0, np.int64)
+        """By row, the piece that has its latest record; `NONE`: there is no record of it."""
+
+    def __len__(self) -> int:
+        """The number of records in all pieces."""
+        return sum(piece.rows for piece in self._pieces)
+
+    def gather(self, tables: Recorded, files: Files) -> None:
+        """Write the rows that have changed, so that the next snapshot need not."""
+        if files.directory is not None:
+            self._write(tables)
+
+    def snapshot(self, tables: Recorded, files: Files) -> list[tuple[str, Body, int, int]]:
+        """The pieces as plain values, with the rows that have changed; without a directory all rows."""
+        if files.directory is None:
+            self._pieces = []
+            rows = np.flatnonzero(tables.columns.alive)
+            return [Segment("", tables.pack(rows), len(rows)).plain()]
+        self._write(tables)
+        for piece in self._pieces:
+            piece.close(files)
+        return [piece.plain() for piece in self._pieces]
+
+    def _write(self, tables: Recorded) -> None:
+        of = tables.columns
+        self._latest = longer(self._latest, len(of), NONE)
+        self._let_go(of)
+        # A row that has ended needs a record as long as there is an older one of its number.
+        rows = np.flatnonzero(of.unsaved & (of.alive | (self._latest[: len(of)] != NONE)))
+        of.unsaved[:] = False
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            if not self._pieces or self._pieces[-1].full:
+                self._pieces.append(Segment())
+            self._pieces[-1].append(tables.pack(some), len(some))
+            self._latest[some] = self._first + len(self._pieces) - 1
+
+    def _let_go(self, of: RowColumns) -> None:
+        """Let the oldest pieces go, as much as what is to be written allows: their rows are to be, too."""
+        rows, more = (int(np.count_nonzero(some)) for some in (of.alive, of.unsaved))
+        left = journal.COMPACTION_RATIO * more + slack()
+        while self._pieces and left > 0 and len(self) + more > 2 * rows + slack():
+            left -= self._pieces.pop(0).rows
+            there = self._latest[: len(of)] == self._first
+            self._latest[: len(of)][there] = NONE
+            self._first += 1
+            there &= of.alive & ~of.unsaved
+            of.unsaved |= there
+            more += int(np.count_nonzero(there))
+
+    def restore(self, pieces: Iterable[Iterable[object]], tables: Recorded, files: Files) -> None:
+        """Take the pieces up again, and what they hold into tables that are empty.
+
+        Raises:
+            StateError: a file is missing or damaged.
+        """
+        self._pieces = [Segment(*piece) for piece in pieces]  # type: ignore[arg-type]  # out of a snapshot
+        for number, piece in enumerate(self._pieces):
+            for chunk in _chunks(piece.body(files)):
+                rows = tables.unpack(chunk)
+                self._latest = longer(self._latest, int(rows.max(initial=-1)) + 1, NONE)
+                self._latest[rows] = number
+
+    def names(self) -> list[str]:
+        """Of the pieces that are files."""
+        return [piece.name for piece in self._pieces if piece.name]
+
+
+def _chunks(body: Body) -> Iterator[Body]:
+    view, start = memoryview(body), 0
+    while start < len(view):
+        start, length = start + _LENGTH, int.from_bytes(view[start : start + _LENGTH], "little")
+        yield view[start : start + length]
+        start += length
