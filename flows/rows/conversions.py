@@ -83,21 +83,20 @@ class RowConversions:
         if account is not None:
             self.accounts[row] = ConversionAccount(*account)
 
-    def snapshot(self) -> dict[str, Any]:
-        """Plain state."""
+    def snapshot(self, rows: list[int]) -> dict[str, Any]:
+        """What `rows` have, as plain state."""
         return {
-            "credits": self.credits.snapshot(),
-            "currencies": dict(self.currencies),
-            "frequency": {row: counts.tolist() for row, counts in self.frequency.items()},
-            "accounts": {row: tuple(account) for row, account in self.accounts.items()},
+            "credits": self.credits.snapshot(rows),
+            "currencies": {row: self.currencies[row] for row in rows if row in self.currencies},
+            "frequency": {row: self.frequency[row].tolist() for row in rows if row in self.frequency},
+            "accounts": {row: tuple(self.accounts[row]) for row in rows if row in self.accounts},
         }
 
-    @classmethod
-    def restored(cls, state: dict[str, Any]) -> RowConversions:
-        """From `snapshot`'s state."""
-        self = cls()
-        self.credits = CreditCells.restored(state["credits"])
-        self.currencies = dict(state["currencies"])
-        self.frequency = {row: np.array(of, np.int64) for row, of in state["frequency"].items()}
-        self.accounts = {row: ConversionAccount(*of) for row, of in state["accounts"].items()}
-        return self
+    def restore(self, rows: list[int], state: dict[str, Any]) -> None:
+        """Take up `snapshot`'s state of `rows`, in place of what they had."""
+        for row in rows:
+            self.take_out(row)
+        self.credits.restore(rows, state["credits"])
+        self.currencies |= state["currencies"]
+        self.frequency |= {row: np.array(of, np.int64) for row, of in state["frequency"].items()}
+        self.accounts |= {row: ConversionAccount(*of) for row, of in state["accounts"].items()}

@@ -20,12 +20,14 @@ class Delays:
     def __init__(self) -> None:
         self._of: dict[int, I64] = {}
 
-    def take(self, batches: Iterable[RowBatch], number: Callable[[RowName], int]) -> None:
-        """Add the delays of a cut to their rows."""
+    def take(self, batches: Iterable[RowBatch], number: Callable[[RowName], int]) -> list[int]:
+        """Add the delays of a cut to their rows, which it returns."""
+        rows = []
         for batch in batches:
             for platform, counts in batch.delays:
-                row = number(("platform", platform))
+                rows.append(row := number(("platform", platform)))
                 self._of[row] = self._of.get(row, np.zeros(DELAYS, np.int64)) + np.array(counts, np.int64)
+        return rows
 
     def median_s(self, row: int) -> str | None:
         """The upper bound of the class that has a row's median; None without a pixel."""
@@ -45,13 +47,12 @@ class Delays:
         if taken is not None:
             self._of[row] = np.array(taken, np.int64)
 
-    def snapshot(self) -> dict[int, Any]:
-        """Plain state."""
-        return {row: counts.tolist() for row, counts in self._of.items()}
+    def snapshot(self, rows: list[int]) -> dict[int, Any]:
+        """What `rows` have, as plain state."""
+        return {row: self._of[row].tolist() for row in rows if row in self._of}
 
-    @classmethod
-    def restored(cls, state: dict[int, Any]) -> Delays:
-        """From `snapshot`'s state."""
-        self = cls()
-        self._of = {row: np.array(counts, np.int64) for row, counts in state.items()}
-        return self
+    def restore(self, rows: list[int], state: dict[int, Any]) -> None:
+        """Take up `snapshot`'s state of `rows`, in place of what they had."""
+        for row in rows:
+            self.take_out(row)
+            self.put_back(row, state.get(row))

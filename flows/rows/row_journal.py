@@ -15,10 +15,13 @@ import msgspec
 import numpy as np
 
 from flows.model.dimensions import SCOPES
+from flows.rows.conversions import RowConversions
 from flows.rows.days import Days
+from flows.rows.delays import Delays
 from flows.rows.labels import Labels
 from flows.rows.row_columns import ROW_BYTES, RowColumns
 from flows.rows.row_index import RowIndex
+from flows.rows.side_cells import SideCells
 from flows.state import journal
 from flows.state.journal import Body, Files, Segment
 from flows.state.kernel import I64, longer
@@ -45,15 +48,19 @@ class Recorded:
     columns: RowColumns
     labels: Labels
     days: Days
+    conversions: RowConversions
+    sides: SideCells
+    delays: Delays
 
     def pack(self, rows: I64) -> bytes:
         """The records of `rows` as a chunk; a row that has ended has no name."""
+        each = rows.tolist()
         chunk = {
             "rows": rows.astype(np.uint32).tobytes(),
-            "names": [self.index.names[row] for row in rows.tolist()],
+            "names": [self.index.names[row] for row in each],
             "columns": self.columns.snapshot(rows),
-            "labels": self.labels.snapshot(rows.tolist()),
             "days": self.days.counts_of(rows),
+            **{name: of.snapshot(each) for name, of in self._by_row().items()},
         }
         packed = msgspec.msgpack.encode(chunk)
         return len(packed).to_bytes(_LENGTH, "little") + packed
@@ -62,14 +69,24 @@ class Recorded:
         """Take up the records of a chunk; returns their rows."""
         chunk: dict[str, Any] = msgspec.msgpack.decode(packed)
         rows: I64 = np.frombuffer(chunk["rows"], np.uint32).astype(np.int64)
-        names = [None if name is None else (name[0], name[1]) for name in chunk["names"]]
-        self.index.rename(rows.tolist(), names)
+        each, names = rows.tolist(), [None if name is None else tuple(name) for name in chunk["names"]]
+        self.index.rename(each, names)
         self.columns.restore(rows, chunk["columns"])
         self.columns.alive[rows] = [name is not None for name in names]
         self.columns.is_placement[rows] = [name is not None and name[0] == SCOPES[0] for name in names]
-        self.labels.restore(rows.tolist(), chunk["labels"])
         self.days.restore_counts(rows, chunk["days"])
+        for name, of in self._by_row().items():
+            of.restore(each, chunk[name])
         return rows
+
+    def _by_row(self) -> dict[str, Labels | RowConversions | SideCells | Delays]:
+        """The tables that are dictionaries by row."""
+        return {
+            "labels": self.labels,
+            "conversions": self.conversions,
+            "sides": self.sides,
+            "delays": self.delays,
+        }
 
 
 class RowJournal:

@@ -141,7 +141,8 @@ class RowTables:
 
     @property
     def _recorded(self) -> Recorded:
-        return Recorded(self.row_index, self.columns, self.labels, self.days)
+        beside = self.conversions, self.sides, self.delays
+        return Recorded(self.row_index, self.columns, self.labels, self.days, *beside)
 
     def gather(self) -> None:
         """Copy what changed since the cut before, so that the next snapshot need not."""
@@ -162,9 +163,8 @@ class RowTables:
             "watermark_ms": self.watermark_ms,
             "first_open": self.first_open,
             "rows": self.journal.snapshot(self._recorded, files),
-            "conversions": self.conversions.snapshot(),
-            "sides": self.sides.snapshot(),
-            "delays": self.delays.snapshot(),
+            "credits": self.conversions.credits.recent(),
+            "sides": self.sides.recent(),
             "cells": self.cells.snapshot(files),
             "days": self.days.snapshot(files),
             "day_counts": self.day_counts.snapshot(files),
@@ -199,15 +199,18 @@ class RowTables:
         self._have(
             RowIndex(self.limits.rows),
             Cells.restored(held["cells"], files, self.oldest),
-            RowConversions.restored(held["conversions"]),
-            SideCells.restored(held["sides"]),
+            RowConversions(),
+            SideCells(),
             Rolling.restored(held["rolling"], files),
             Distinct.restored(held["reached"], files),
             Distinct.restored(held["homes"], files),
         )
-        self.delays, self.days = Delays.restored(held["delays"]), Days(self.days.day_of)
+        self.delays, self.days = Delays(), Days(self.days.day_of)
         self.days.restore(held["days"], files, self.minute)
         self.journal.restore(held["rows"], self._recorded, files)
         self.row_index.restore(held["index"], files)
+        for of, recent in ((self.conversions.credits, held["credits"]), (self.sides, held["sides"])):
+            of.restore_recent(recent)
+            of.drop_expired(self.oldest, self.days.today)  # records may be of days that are over
         self.day_counts = DayCounts.restored(self.days.day_of, held["day_counts"], files, self.minute)
         self.mark_all_changed()

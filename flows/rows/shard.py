@@ -147,7 +147,8 @@ class RowShard(RowTables):
                 parts = [one.homes if len(one.homes) else nobody[: len(one.touch_rows)] for one in batches]
                 homes = np.concatenate(parts)
             self._reach(rows, joined("touch_minutes").astype(np.int64), joined("touch_who"), homes)
-        self.delays.take(batches, self.number)
+        noted = self.delays.take(batches, self.number)
+        self.columns.unsaved[noted] = True
         if len(rows := rows_at("side_rows")):
             sides = joined("sides")
             self.sides.take(rows, sides, self.columns, self.days.day_of)
@@ -171,7 +172,8 @@ class RowShard(RowTables):
         of = self.columns
         self._take_sides(batch.sides)
         rows, noted = self.numbers(batch.rows), list(self.conversions.note(batch, self.number))
-        of.changed[noted] = True
+        valued = [self.number(name) for name, _ in batch.currencies]
+        of.changed[noted] = of.unsaved[valued] = True
         at, minutes, counts = self.conversions.counts(batch, rows, self.number)
         if not len(at):
             return

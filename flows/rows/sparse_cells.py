@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,14 +21,15 @@ class SparseCells:
     """
 
     minutes: dict[int, dict[int, I64]] = field(default_factory=dict)
-    days: dict[tuple[int, int], I64] = field(default_factory=dict)
+    days: dict[int, dict[int, I64]] = field(default_factory=dict)
     flight: dict[int, I64] = field(default_factory=dict)
 
     def add(self, row: int, minute: int, day: int, counts: I64, flown: bool = True) -> None:
         """Add to a row's minute and day, and where its flight has begun by then, to that."""
         of_row = self.minutes.setdefault(row, {})
         of_row[minute] = of_row.get(minute, 0) + counts
-        self.days[row, day] = self.days.get((row, day), 0) + counts
+        by_day = self.days.setdefault(row, {})
+        by_day[day] = by_day.get(day, 0) + counts
         self.flight[row] = self.flight.get(row, 0) + counts * flown
 
     def restart_flight(self, row: int, minute: int) -> None:
@@ -49,7 +50,7 @@ class SparseCells:
         for length in (5, 60):
             inside = [counts for at, counts in by_minute.items() if minute - length < at <= minute]
             sums.append(np.sum(inside, axis=0) if inside else None)
-        return [*sums, self.days.get((row, day)), self.flight[row]]
+        return [*sums, self.days.get(row, {}).get(day), self.flight[row]]
 
     def of(self, row: int, minute: int) -> I64 | None:
         """A row's counts in one minute."""
@@ -57,18 +58,14 @@ class SparseCells:
 
     def drop_expired(self, oldest_minute: int, today: int) -> list[int]:
         """Drop the minutes before one, and the days that are over; returns the rows that had one of those."""
-        kept = {
-            row: {at: counts for at, counts in of.items() if at >= oldest_minute}
-            for row, of in self.minutes.items()
-        }
-        self.minutes = {row: of for row, of in kept.items() if of}
-        over = [row for row, day in self.days if day < today]
-        self.days = {key: counts for key, counts in self.days.items() if key[1] >= today}
+        self.minutes = _from(oldest_minute, self.minutes)
+        over = [row for row, of in self.days.items() if min(of) < today]
+        self.days = _from(today, self.days)
         return over
 
     def held(self) -> list[int]:
         """The rows that have anything in a minute or a day."""
-        return [*self.minutes, *(row for row, _ in self.days)]
+        return [*self.minutes, *self.days]
 
     def take_out(self, row: int) -> list[int] | None:
         """Forget a row's flight; returns it as plain values."""
@@ -80,23 +77,38 @@ class SparseCells:
         if taken is not None:
             self.flight[row] = np.array(taken, np.int64)
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """Plain state."""
-        minutes = {
-            row: {at: counts.tolist() for at, counts in of.items()} for row, of in self.minutes.items()
-        }
-        days = {key: counts.tolist() for key, counts in self.days.items()}
-        return minutes, days, {row: counts.tolist() for row, counts in self.flight.items()}
+    def recent(self) -> dict[int, Any]:
+        """The minutes of all rows, as plain state."""
+        return {row: _plain(of) for row, of in self.minutes.items()}
 
-    @classmethod
-    def restored(cls, state: tuple[Any, ...]) -> Self:
-        """From `snapshot`'s state."""
-        minutes, days, flight = state
-        return cls(
-            {
-                row: {at: np.array(counts, np.int64) for at, counts in of.items()}
-                for row, of in minutes.items()
-            },
-            {key: np.array(counts, np.int64) for key, counts in days.items()},
-            {row: np.array(counts, np.int64) for row, counts in flight.items()},
-        )
+    def restore_recent(self, state: dict[int, Any]) -> None:
+        """Take up `recent`'s state."""
+        self.minutes = {row: _arrays(of) for row, of in state.items()}
+
+    def snapshot(self, rows: list[int]) -> tuple[Any, ...]:
+        """The days and flights of `rows`, as plain state."""
+        days = {row: _plain(self.days[row]) for row in rows if row in self.days}
+        return days, {row: self.flight[row].tolist() for row in rows if row in self.flight}
+
+    def restore(self, rows: list[int], state: tuple[Any, ...]) -> None:
+        """Take up `snapshot`'s state of `rows`, in place of what they had."""
+        days, flight = state
+        for row in rows:
+            self.days.pop(row, None)
+            self.flight.pop(row, None)
+        self.days |= {row: _arrays(of) for row, of in days.items()}
+        self.flight |= _arrays(flight)
+
+
+def _plain(counts: dict[int, I64]) -> dict[int, list[int]]:
+    return {at: some.tolist() for at, some in counts.items()}
+
+
+def _arrays(counts: dict[int, Any]) -> dict[int, I64]:
+    return {at: np.array(some, np.int64) for at, some in counts.items()}
+
+
+def _from(first: int, held: dict[int, dict[int, I64]]) -> dict[int, dict[int, I64]]:
+    """What rows have from a minute or a day on."""
+    kept = {row: {at: counts for at, counts in of.items() if at >= first} for row, of in held.items()}
+    return {row: of for row, of in kept.items() if of}

@@ -15,9 +15,10 @@ from flows.model.basis import CLIENTS_AT, CONFIRMED_PLAYS, DELIVERIES
 from flows.model.clients import PROVISIONAL, SideIncrements
 from flows.model.conversions import COLUMNS
 from flows.model.counts import CONSENTED, CONSENTED_PLAYS, FLIGHT_COUNTS, HELD, MINUTE_COUNTS, REPAIRED
+from flows.model.delays import DELAYS
 from flows.model.events import CLICK, COMPLETE, IMPRESSION, SKIP, START
 from flows.model.fields import TIMES
-from flows.model.messages import CreditBatch, RowBatch
+from flows.model.messages import ConversionAccount, CreditBatch, RowBatch
 from flows.model.ticks import Cut
 from flows.rows.published import pack_rows
 from flows.rows.row_columns import KEPT
@@ -32,10 +33,12 @@ MINUTE, DAY = 60_000, 1440
 MIDNIGHT = 1_790_000_000_000 // (DAY * MINUTE) * DAY
 Row = tuple[str, str]
 PLANNED: Row = ("placement", "planned")
+CAMPAIGN: Row = ("campaign", "c")
+PLATFORM: Row = ("platform", "p")
 ROWS: list[Row] = [
     PLANNED,
-    ("campaign", "c"),
-    ("platform", "p"),
+    CAMPAIGN,
+    PLATFORM,
     *(("placement", name) for name in "abcdefghij"),
 ]
 SIDES = (DELIVERIES, DELIVERIES, CONFIRMED_PLAYS, *UNKEYED_COLUMNS)
@@ -88,6 +91,7 @@ def batch(cut: Cut, pixels: list[Pixel]) -> RowBatch:
         np.array([min(some) for some in times], np.int64), at(beside),
         np.array([(one.minute, -one.column - 1, 1) for one in beside], np.int64).reshape(-1, 3),
         homes=np.array([one.home for one in heard], np.uint64),
+        delays=[("p", [0, 1, *[0] * (DELAYS - 2)]) for row in rows if ROWS[row] == PLATFORM],
     )  # fmt: skip
 
 
@@ -99,7 +103,11 @@ def credited(cut: Cut, rng: random.Random, minutes: list[int]) -> CreditBatch:
     sides = np.array([CLIENTS_AT + rng.choice((0, PROVISIONAL)) for _ in minutes], np.uint8)
     amounts = np.ones(len(minutes), np.int64)
     beside = SideIncrements(rows, one, some, sides, amounts)
-    return CreditBatch(0, cut, rows, one, some, conversions, 500_000 * amounts, [], [], [], beside)
+    return CreditBatch(
+        0, cut, rows, one, some, conversions, 500_000 * amounts,
+        [(CAMPAIGN, 1, 3, 500_000)] if rows else [], [(row, rng.choice(("EUR", "USD"))) for row in rows],
+        [(CAMPAIGN, ConversionAccount(4, 2, 1, 1))] if rows else [], beside,
+    )  # fmt: skip
 
 
 def shown(shard: RowShard, windows: Windows) -> dict[Row, bytes]:
@@ -114,17 +122,25 @@ def whole(shard: RowShard) -> dict[Row, bytes]:
 
 
 def held(shard: RowShard) -> dict[Row, Any]:
-    """The columns, labels and counts by day that are saved of each row."""
+    """All that is saved of each row by itself."""
     days = {day: counts for day, (counts, *_) in shard.days._of.items() if day >= shard.days.today}
+    tables = (shard.labels, shard.conversions, shard.sides, shard.delays)
     return {
         row: (
             dict(zip(KEPT, shard.columns.of(number), strict=True)),
-            shard.labels.snapshot([number])[0].get(number),
-            shard.labels.snapshot([number])[1].get(number),
             {day: of[number].tolist() for day, of in days.items() if number < len(of) and of[number].any()},
+            *(unnumbered(table.snapshot([number]), number) for table in tables),
+            *(of.recent().get(number) for of in (shard.conversions.credits, shard.sides)),
         )
         for row, number in shard.row_index.numbers.items()
     }
+
+
+def unnumbered(state: Any, number: int) -> Any:
+    """A row's state, whatever its number."""
+    if isinstance(state, dict):
+        return {"its" if key == number else key: unnumbered(of, number) for key, of in state.items()}
+    return tuple(unnumbered(one, number) for one in state) if isinstance(state, tuple) else state
 
 
 @pytest.mark.parametrize("in_files", [False, True])
