@@ -84,7 +84,7 @@ class RowConversions:
             self.accounts[row] = ConversionAccount(*account)
 
     def snapshot(self, rows: list[int]) -> dict[str, Any]:
-        """What `rows` have, as plain state."""
+        """The conversions of `rows` as plain state."""
         return {
             "credits": self.credits.snapshot(rows),
             "currencies": {row: self.currencies[row] for row in rows if row in self.currencies},

@@ -48,7 +48,7 @@ class Delays:
             self._of[row] = np.array(taken, np.int64)
 
     def snapshot(self, rows: list[int]) -> dict[int, Any]:
-        """What `rows` have, as plain state."""
+        """The delays of `rows` as plain state."""
         return {row: self._of[row].tolist() for row in rows if row in self._of}
 
     def restore(self, rows: list[int], state: dict[int, Any]) -> None:

@@ -128,9 +128,10 @@ class RowJournal:
         of.unsaved[:] = False
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
-            if not self._pieces or self._pieces[-1].full:
-                self._pieces.append(Segment())
-            self._pieces[-1].append(tables.pack(some), len(some))
+            last = self._pieces[-1] if self._pieces else None
+            if last is None or last.name or last.size >= journal.SPILL_BYTES:
+                self._pieces.append(last := Segment())
+            last.add(tables.pack(some), len(some))
             self._latest[some] = self._first + len(self._pieces) - 1
 
     def _let_go(self, of: RowColumns) -> None:

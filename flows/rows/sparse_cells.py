@@ -109,6 +109,6 @@ def _arrays(counts: dict[int, Any]) -> dict[int, I64]:
 
 
 def _from(first: int, held: dict[int, dict[int, I64]]) -> dict[int, dict[int, I64]]:
-    """What rows have from a minute or a day on."""
+    """The counts from a minute or a day on."""
     kept = {row: {at: counts for at, counts in of.items() if at >= first} for row, of in held.items()}
     return {row: of for row, of in kept.items() if of}

@@ -257,36 +257,23 @@ class Segment:
 
     def __init__(self, name: str = "", body: Body = b"", rows: int = 0, mark: int = 0) -> None:
         self.name, self.parts, self.rows, self.mark = name, [body] if len(body) else [], rows, mark
-        self._size, self._sum = len(body), xxhash.xxh3_128(body)
+        self.size, self._sum = len(body), xxhash.xxh3_128(body)
 
-    def add(self, rows: U64, mark: int) -> None:
-        """Append rows, which are the segment's own from now on."""
-        self.append(body_of(rows), len(rows), mark)
-
-    def append(self, body: Body, rows: int, mark: int = 0) -> None:
+    def add(self, body: Body, rows: int, mark: int = 0) -> None:
         """Append the packed form of so many rows."""
         self.parts.append(body)
-        self.rows, self.mark, self._size = self.rows + rows, mark, self._size + len(body)
+        self.rows, self.mark, self.size = self.rows + rows, mark, self.size + len(body)
         self._sum.update(body)
-
-    @property
-    def full(self) -> bool:
-        """True if nothing is to be appended: it is a file, or large enough for one."""
-        return bool(self.name) or self._size >= SPILL_BYTES
 
     def close(self, files: Files) -> None:
         """Let it be a file, if it is large, else one part."""
-        if not self.name and files.directory is not None and self.full:
+        if not self.name and files.directory is not None and self.size >= SPILL_BYTES:
             self.name, self.parts = files.write(*self.parts, name=self._sum.hexdigest()), []
         elif len(self.parts) > 1:
             self.parts = [b"".join(self.parts)]
 
     def body(self, files: Files) -> bytes:
-        """All that was appended.
-
-        Raises:
-            StateError: its file is missing or damaged.
-        """
+        """All that was appended; raises as `Files.read` does."""
         return files.read(self.name) if self.name else b"".join(self.parts)
 
     def plain(self) -> tuple[str, Body, int, int]:
@@ -319,9 +306,7 @@ class Journal:
     _compacted: bool = False
 
     def load(self, table: Table) -> None:
-        """Load the loops that snapshots need, by a table that is empty: a first call takes up to 100 ms, for
-        which the flow would stand still.
-        """
+        """Load the loops of snapshots, by an empty table: at the first one the flow would wait for 100 ms."""
         table.live(np.zeros((0, self.words), np.uint64))
         table.changed()
 
@@ -380,7 +365,7 @@ class Journal:
         self._new += len(rows)
         if not self.pieces or self.pieces[-1].name:
             self.pieces.append(Segment())
-        self.pieces[-1].add(rows, mark)
+        self.pieces[-1].add(body_of(rows), len(rows), mark)
 
     def restore(self, pieces: Iterable[Iterable[object]], files: Files) -> Iterator[tuple[U64, int]]:
         """Take segments up again; yields their rows (n, words) and marks, the oldest first.
