@@ -167,9 +167,9 @@ class Model:
 
     def cut(self, watermark_ms: int, ended: bool) -> None:
         turned = ended or watermark_ms // MINUTE > self.flow_ms // MINUTE
-        self.flow_ms = max(self.flow_ms, watermark_ms)
+        before, self.flow_ms = self.open_from, max(self.flow_ms, watermark_ms)
         self.open_from = max(self.open_from, (self.flow_ms - self.lateness_ms) // MINUTE)
-        if not turned:
+        if not turned and self.open_from == before:
             return
         self.closed = self.open_from
         for (identity, event), life in list(self.waiting.items()):

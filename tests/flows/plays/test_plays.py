@@ -364,4 +364,6 @@ def test_long_runs_count_what_the_specification_says(seed: int, tmp_path: Path) 
     rng = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "FORGET_AT", rng.choice((3, 1000)))
-        World(rng.choice((0, MINUTE, 3 * MINUTE)), tmp_path if seed % 3 else None).run(any_steps(rng, 500))
+        World(rng.choice((0, MINUTE // 2, MINUTE, 3 * MINUTE)), tmp_path if seed % 3 else None).run(
+            any_steps(rng, 500)
+        )
