@@ -18,7 +18,7 @@ from flows.model.conversions import WHOLE
 from flows.model.decisions import Credit, Decision, PendingConversion
 from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
 from flows.model.messages import CLICK_TOUCH, KIND, KIND_BITS
-from flows.model.ticks import HOUR_MS, MINUTE_MS
+from flows.model.ticks import HOUR_MS, MINUTE_MS, open_from
 from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U32, U64
 
@@ -155,7 +155,7 @@ class TouchShard:
 
     def final_ms(self) -> int:
         """The time before which conversions can be decided: no touch before it can still come."""
-        return (self.watermark_ms - self.lateness_ms) // MINUTE_MS * MINUTE_MS
+        return open_from(self.watermark_ms, self.lateness_ms) * MINUTE_MS
 
     def compact(self, turned: bool, kept_ms: int) -> None:
         """Compact the touches once a minute, `1 + index % SPREAD` cuts after it turned. All shards at one cut

@@ -29,7 +29,7 @@ from flows.model.clients import (
     ClientCounts,
 )
 from flows.model.dimensions import FORGET_AT, LOOK_AT, Dimensions
-from flows.model.ticks import MINUTE_MS, Cut, turned_hour
+from flows.model.ticks import MINUTE_MS, Cut, open_from, turned_hour
 from flows.state.journal import Files
 from flows.state.kernel import I64, U8, U64
 from flows.state.snapshot import check_format
@@ -118,7 +118,7 @@ class ClientShard:
 
     def _final_ms(self, ended: bool) -> int:
         """The time before which events can be decided: no event before it can still come."""
-        final_ms = (self.watermark_ms - self.lateness_ms) // MINUTE_MS * MINUTE_MS
+        final_ms = open_from(self.watermark_ms, self.lateness_ms) * MINUTE_MS
         if ended and len(self.pending):
             final_ms = max(final_ms, int(self.pending[:, AT].max()) + 1)
         return max(final_ms, self.store.decided_ms)

@@ -162,6 +162,13 @@ def methods_of(methods: Methods, minute_ms: int) -> Methods:
     return tuple(one for one in methods if one[0] < minute_ms + MINUTE_MS)
 
 
+def open_from(watermark_ms: int, lateness_ms: int) -> int:
+    """The first minute since the epoch that is not final at a watermark: those before it have ended, and the
+    allowed lateness behind them, too.
+    """
+    return (watermark_ms - lateness_ms) // MINUTE_MS
+
+
 def turned_hour(before_ms: int, now_ms: int, shard: int) -> bool:
     """True if an hour of a shard's ended between two watermarks; each has its own minute for it, so that not
     all work at one cut.

@@ -30,7 +30,7 @@ from flows.model.pixel import (
     POSITION,
     TS,
 )
-from flows.model.ticks import ENDED, MINUTE_MS, Cut, turned_hour
+from flows.model.ticks import ENDED, MINUTE_MS, Cut, open_from, turned_hour
 from flows.plays import cohort, slots
 from flows.plays.conversions import convert
 from flows.plays.delay_counts import DelayCounts
@@ -250,11 +250,11 @@ class PlayShard:
         Args:
             forgotten: listeners and households who are in no pixel that is still to come.
         """
-        before_ms, open_from = self.watermark_ms, self.first_open
+        before_ms, opened = self.watermark_ms, self.first_open
         turned = cut.watermark_ms // MINUTE_MS > before_ms // MINUTE_MS
         self.watermark_ms = max(self.watermark_ms, cut.watermark_ms)
-        self.first_open = max(self.first_open, (self.watermark_ms - self.lateness_ms) // 60_000)
-        if cut.ended or turned or self.first_open > open_from:
+        self.first_open = max(self.first_open, open_from(self.watermark_ms, self.lateness_ms))
+        if cut.ended or turned or self.first_open > opened:
             self._sweep(cut.ended)
         to, used = (self.index, cut, self.shards, self.names, self.increments), int(self.used[TOUCHES])
         first = first_heard(self.increments, used)

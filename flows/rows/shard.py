@@ -21,7 +21,7 @@ from flows.model.day_parts import AlikeDays
 from flows.model.dimensions import OTHER_NAME, SCOPES
 from flows.model.events import IMPRESSION, MUTE, SKIP
 from flows.model.messages import CreditBatch, RowBatch
-from flows.model.ticks import Cut
+from flows.model.ticks import Cut, open_from
 from flows.rows.cells import add_cells, split, window
 from flows.rows.crowds import WIDTHS
 from flows.rows.ended import RowName
@@ -260,7 +260,7 @@ class RowShard(RowTables):
     @property
     def _final_before(self) -> int:
         """The minutes before it are final by the watermark."""
-        return (self.watermark_ms - self.lateness_ms) // 60_000
+        return open_from(self.watermark_ms, self.lateness_ms)
 
     def _mature_before(self, watermark_ms: int) -> int:
         """The starts of the minutes before it are old enough to have been completed."""
